@@ -1,0 +1,222 @@
+//! Where to dial: hosts, addresses and ports matched up by libpq's rules, in the order in which they are tried.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::{Config, DEFAULT_PORT, Settings, sources};
+use crate::error::{ConfigError, Error};
+
+/// One place to dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) host: Host,
+    pub(crate) port: u16,
+}
+
+/// What is known of a host before dialling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// A name to look up.
+    Name(String),
+    /// An address, and the name that was given with it.
+    Addr { ip: IpAddr, name: Option<String> },
+    /// A server's socket file. Linux's abstract names begin with a NUL byte, which is how `socket2` takes them.
+    Socket(PathBuf),
+}
+
+/// The longest path of a socket, in bytes: `sun_path` of `sockaddr_un`, less the NUL at its end.
+const SOCKET_PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+
+impl Config {
+    /// Every place to dial, in order; at least one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] where settings don't go together or can't be used.
+    pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        self.endpoints_given(&|path| path.exists())
+    }
+
+    fn endpoints_given(&self, exists: &dyn Fn(&Path) -> bool) -> Result<Vec<Endpoint>, Error> {
+        self.check()?;
+        let settings = &*self.inner;
+        let places = (0..settings.host_count()).map(|i| {
+            let port = match settings.ports.as_slice() {
+                [one] => *one,
+                ports => ports.get(i).copied().unwrap_or(DEFAULT_PORT),
+            };
+            let name = settings.hosts.get(i).filter(|name| !name.is_empty()).cloned();
+            let host = match (settings.hostaddrs.get(i).copied().flatten(), name) {
+                (Some(ip), name) => Host::Addr { ip, name },
+                (None, Some(name)) => host_named(name, port)?,
+                (None, None) => match sources::default_socket(port, exists) {
+                    Some(path) => Host::Socket(path),
+                    None => Host::Name("localhost".into()),
+                },
+            };
+            Ok(Endpoint { host, port })
+        });
+        places.collect()
+    }
+}
+
+impl Settings {
+    /// How many places to dial; hosts and addresses go by pairs.
+    fn host_count(&self) -> usize {
+        self.hosts.len().max(self.hostaddrs.len()).max(1)
+    }
+
+    /// Checks that the lists of hosts, addresses and ports go together, as libpq does.
+    pub(super) fn check_counts(&self, origin: &str) -> Result<(), ConfigError> {
+        let fault = |message| Err(ConfigError { origin: origin.into(), position: None, message });
+        let (hosts, addresses, ports) = (self.hosts.len(), self.hostaddrs.len(), self.ports.len());
+        if hosts > 0 && addresses > 0 && hosts != addresses {
+            return fault(format!(
+                "{hosts} in host but {addresses} in hostaddr: give one address for each host, or leave one list out"
+            ));
+        }
+        if ports > 1 && ports != self.host_count() {
+            let hosts = self.host_count();
+            return fault(format!("{ports} ports for {hosts} host(s): give one port for all, or one for each"));
+        }
+        Ok(())
+    }
+}
+
+fn host_named(name: String, port: u16) -> Result<Host, ConfigError> {
+    if name.starts_with(['/', '@']) {
+        return socket(&name, port).map(Host::Socket);
+    }
+    Ok(match name.parse() {
+        Ok(ip) => Host::Addr { ip, name: None },
+        Err(_) => Host::Name(name),
+    })
+}
+
+fn socket(folder: &str, port: u16) -> Result<PathBuf, ConfigError> {
+    let fault = |message| ConfigError { origin: "host".into(), position: None, message };
+    let path = sources::socket_in(folder, port);
+    let bytes = path.as_os_str().len();
+    if bytes > SOCKET_PATH_MAX {
+        return Err(fault(format!(
+            "the socket's path {} has {bytes} bytes, the system allows {SOCKET_PATH_MAX}: use a shorter folder, or a \
+             symbolic link to it",
+            path.display()
+        )));
+    }
+    match folder.strip_prefix('@') {
+        None => Ok(path),
+        Some(rest) if cfg!(any(target_os = "linux", target_os = "android")) => {
+            Ok(sources::socket_in(&format!("\0{rest}"), port))
+        }
+        Some(_) => Err(fault("abstract sockets, written with '@', exist on Linux only: use a folder".into())),
+    }
+}
+
+/// `db1:5432`, `[::1]:5432`, `192.0.2.7:5432 (db1)`, `/tmp/.s.PGSQL.5432`; always one line.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.port;
+        match &self.host {
+            Host::Name(name) if name.contains(':') => write!(f, "[{}]:{port}", name.escape_debug()),
+            Host::Name(name) => write!(f, "{}:{port}", name.escape_debug()),
+            Host::Addr { ip, name } => {
+                match ip {
+                    IpAddr::V4(ip) => write!(f, "{ip}:{port}")?,
+                    IpAddr::V6(ip) => write!(f, "[{ip}]:{port}")?,
+                }
+                name.as_ref().map_or(Ok(()), |name| write!(f, " ({})", name.escape_debug()))
+            }
+            Host::Socket(path) => {
+                let path = path.to_string_lossy();
+                match path.strip_prefix('\0') {
+                    Some(rest) => write!(f, "@{}", rest.escape_debug()),
+                    None => write!(f, "{}", path.escape_debug()),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(text: &str) -> Vec<String> {
+        let config = Config::without_env(text).unwrap();
+        config.endpoints_given(&|_| false).unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    fn refusal(text: &str) -> String {
+        Config::without_env(text).and_then(|config| config.endpoints_given(&|_| false)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn one_port_goes_for_all_hosts() {
+        assert_eq!(places("host=a,b port=6000"), ["a:6000", "b:6000"]);
+        assert_eq!(places("host=a,b"), ["a:5432", "b:5432"]);
+    }
+
+    #[test]
+    fn several_ports_go_with_their_hosts() {
+        assert_eq!(places("host=a,b,c port=1,,3"), ["a:1", "b:5432", "c:3"]);
+        assert_eq!(places("postgres://a,b:2/db"), ["a:5432", "b:2"]);
+    }
+
+    #[test]
+    fn lists_of_different_lengths_are_refused() {
+        assert!(refusal("host=a,b port=1,2,3").contains("3 ports for 2 host(s)"));
+        assert!(refusal("port=1,2").contains("2 ports for 1 host(s)"));
+        assert!(refusal("host=a,b hostaddr=::1").contains("2 in host but 1 in hostaddr"));
+        let late = Config::new().host("a").port(1).port(2).endpoints();
+        assert!(late.unwrap_err().to_string().starts_with("builder: 2 ports"));
+    }
+
+    #[test]
+    fn an_address_needs_no_look_up() {
+        assert_eq!(places("hostaddr=10.0.0.1,::1 host=a,b"), ["10.0.0.1:5432 (a)", "[::1]:5432 (b)"]);
+        assert_eq!(places("hostaddr=,::1 host=a,"), ["a:5432", "[::1]:5432"]);
+        assert_eq!(places("host=::1,10.0.0.1"), ["[::1]:5432", "10.0.0.1:5432"]);
+        assert_eq!(places("host=fe80::1%eth0"), ["[fe80::1%eth0]:5432"]);
+    }
+
+    #[test]
+    fn a_folder_is_a_socket_in_it() {
+        assert_eq!(places("host=/run/pg,/tmp/ port=5433"), ["/run/pg/.s.PGSQL.5433", "/tmp/.s.PGSQL.5433"]);
+        assert_eq!(places("postgres://%2Frun%2Fpg/shop"), ["/run/pg/.s.PGSQL.5432"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_abstract_socket_begins_with_a_nul() {
+        let config = Config::new().host("@pg");
+        let endpoints = config.endpoints().unwrap();
+        assert_eq!(endpoints[0].host, Host::Socket("\0pg/.s.PGSQL.5432".into()));
+        assert_eq!(endpoints[0].to_string(), "@pg/.s.PGSQL.5432");
+    }
+
+    #[test]
+    fn a_socket_path_has_a_limit() {
+        let folder = |bytes| format!("host=/{}", "d".repeat(bytes - 1 - "/.s.PGSQL.5432".len()));
+        assert_eq!(places(&folder(SOCKET_PATH_MAX))[0].len(), SOCKET_PATH_MAX);
+        let error = refusal(&folder(SOCKET_PATH_MAX + 1));
+        assert!(error.contains(&format!("allows {SOCKET_PATH_MAX}")), "{error}");
+    }
+
+    #[test]
+    fn without_a_host_a_socket_that_is_there_comes_before_localhost() {
+        let config = Config::new().port(6000);
+        let with =
+            |there: &'static str| config.endpoints_given(&|path| path.starts_with(there)).unwrap()[0].to_string();
+        assert_eq!(with("/var/run/postgresql"), "/var/run/postgresql/.s.PGSQL.6000");
+        assert_eq!(with("/tmp"), "/tmp/.s.PGSQL.6000");
+        assert_eq!(with("/nowhere"), "localhost:6000");
+    }
+
+    #[test]
+    fn an_endpoint_is_one_line() {
+        let endpoint = Endpoint { host: Host::Name("a\nb".into()), port: 1 };
+        assert_eq!(endpoint.to_string(), "a\\nb:1");
+    }
+}

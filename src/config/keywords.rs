@@ -1,0 +1,346 @@
+//! What each of libpq's keywords means here: set, without effect, or refused with the reason.
+//!
+//! The table covers PostgreSQL 12 to 18
+//! (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>), so that a string that works with
+//! `psql` either means the same here, or is refused before anything is sent. A keyword whose loss would weaken or
+//! redirect a connection is never ignored.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::policy::{AuthMethods, ChannelBinding, SslMode};
+use super::{KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, Settings};
+
+/// One keyword of a connection string.
+pub(super) struct Keyword {
+    pub(super) name: &'static str,
+    /// The variable that gives the value where the string doesn't.
+    pub(super) variable: Option<&'static str>,
+    treatment: Treatment,
+}
+
+enum Treatment {
+    /// Puts the value into the settings. An empty value is the default.
+    Set(fn(&mut Settings, &str) -> Result<(), String>),
+    /// No value makes a difference here.
+    Ignored,
+    /// These values (and an empty one) ask for what we do anyway; any other is refused, with what to do instead.
+    Only(&'static [&'static str], &'static str),
+}
+
+use Treatment::{Ignored, Only, Set};
+
+impl Keyword {
+    /// Applies a value; the error doesn't repeat it.
+    pub(super) fn apply(&self, settings: &mut Settings, value: &str) -> Result<(), String> {
+        match self.treatment {
+            Set(set) => set(settings, value),
+            Ignored => Ok(()),
+            Only(accepted, _) if value.is_empty() || accepted.contains(&value) => Ok(()),
+            Only([], instead) => Err(format!("{} is {instead}", self.name)),
+            Only(accepted, instead) => Err(format!("{} can be {} only: {instead}", self.name, accepted.join(" or "))),
+        }
+    }
+}
+
+const fn keyword(name: &'static str, variable: &'static str, treatment: Treatment) -> Keyword {
+    Keyword { name, variable: if variable.is_empty() { None } else { Some(variable) }, treatment }
+}
+
+const NEEDS_TLS: &str = "TLS is not built into this version";
+const NO_SERVICE: &str = "not supported yet by this version: write host=, port= and dbname= themselves";
+
+/// Every keyword, with the variable that libpq reads for it where that could make a difference.
+pub(super) static KEYWORDS: &[Keyword] = &[
+    keyword("host", "PGHOST", Set(|s, v| store(&mut s.hosts, list(v, |item| Ok(item.into()))))),
+    keyword("hostaddr", "PGHOSTADDR", Set(|s, v| store(&mut s.hostaddrs, list(v, address)))),
+    keyword("port", "PGPORT", Set(|s, v| store(&mut s.ports, list(v, port)))),
+    keyword("user", "PGUSER", Set(|s, v| store(&mut s.user, text(v)))),
+    keyword("password", "PGPASSWORD", Set(|s, v| store(&mut s.password, text(v)))),
+    keyword("dbname", "PGDATABASE", Set(|s, v| store(&mut s.dbname, database(v)))),
+    keyword("application_name", "PGAPPNAME", Set(|s, v| store(&mut s.application_name, text(v)))),
+    keyword("fallback_application_name", "", Set(|s, v| store(&mut s.fallback_application_name, text(v)))),
+    keyword("options", "PGOPTIONS", Set(|s, v| store(&mut s.options, text(v)))),
+    keyword("connect_timeout", "PGCONNECT_TIMEOUT", Set(connect_timeout)),
+    keyword(
+        "keepalives",
+        "",
+        Set(|s, v| store(&mut s.keepalives, integer(v, "keepalives", i32::MAX).map(|n| n != Some(0)))),
+    ),
+    keyword("keepalives_idle", "", Set(|s, v| store(&mut s.keepalives_idle, keepalive(v, "keepalives_idle")))),
+    keyword(
+        "keepalives_interval",
+        "",
+        Set(|s, v| store(&mut s.keepalives_interval, keepalive(v, "keepalives_interval"))),
+    ),
+    keyword("keepalives_count", "", Set(keepalives_count)),
+    keyword("tcp_user_timeout", "", Set(tcp_user_timeout)),
+    keyword("require_auth", "PGREQUIREAUTH", Set(|s, v| store(&mut s.auth_methods, AuthMethods::parse(v)))),
+    keyword("channel_binding", "PGCHANNELBINDING", Set(channel_binding)),
+    keyword("sslmode", "PGSSLMODE", Set(sslmode)),
+    // Always UTF8, which quoting relies on; PGCLIENTENCODING is not looked at.
+    keyword("client_encoding", "", Set(client_encoding)),
+    // Where to connect would come from a file.
+    keyword("service", "PGSERVICE", Only(&[], NO_SERVICE)),
+    keyword("servicefile", "", Only(&[], NO_SERVICE)),
+    keyword("passfile", "", Only(&[], "not supported yet by this version: use password= or PGPASSWORD")),
+    // Weakened by being ignored.
+    keyword("requirepeer", "PGREQUIREPEER", Only(&[], "not supported by this version: leave it out")),
+    keyword("scram_client_key", "", Only(&[], "not supported by this version: use password=")),
+    keyword("scram_server_key", "", Only(&[], "not supported by this version: use password=")),
+    keyword("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"], "GSSAPI is not built into this version")),
+    keyword("sslnegotiation", "PGSSLNEGOTIATION", Only(&["postgres"], NEEDS_TLS)),
+    keyword("sslcertmode", "PGSSLCERTMODE", Only(&["disable", "allow"], NEEDS_TLS)),
+    // How hosts are chosen, and what the session is for.
+    keyword(
+        "target_session_attrs",
+        "PGTARGETSESSIONATTRS",
+        Only(&["any"], "this version takes the first host that answers; name the right one"),
+    ),
+    keyword(
+        "load_balance_hosts",
+        "PGLOADBALANCEHOSTS",
+        Only(&["disable"], "this version tries hosts in the order given; shuffle them before"),
+    ),
+    keyword(
+        "replication",
+        "",
+        Only(&["false", "off", "no", "0"], "a replication session can't LISTEN; leave the keyword out"),
+    ),
+    keyword("min_protocol_version", "PGMINPROTOCOLVERSION", Only(&["3.0"], "this version speaks protocol 3.0")),
+    keyword(
+        "max_protocol_version",
+        "PGMAXPROTOCOLVERSION",
+        Only(&["3.0", "3.2", "latest"], "this version speaks protocol 3.0"),
+    ),
+    // Details of TLS, which nothing uses where sslmode is disable, allow or prefer and TLS is not built in.
+    // sslrootcert=system asks for verify-full.
+    keyword("sslrootcert", "PGSSLROOTCERT", Set(sslrootcert)),
+    keyword("sslcompression", "", Ignored),
+    keyword("sslcert", "", Ignored),
+    keyword("sslkey", "", Ignored),
+    keyword("sslpassword", "", Ignored),
+    keyword("sslcrl", "", Ignored),
+    keyword("sslcrldir", "", Ignored),
+    keyword("sslsni", "", Ignored),
+    keyword("sslkeylogfile", "", Ignored),
+    keyword("ssl_min_protocol_version", "", Ignored),
+    keyword("ssl_max_protocol_version", "", Ignored),
+    // Details of logins that end with an error here if a server asks for them.
+    keyword("krbsrvname", "", Ignored),
+    keyword("gsslib", "", Ignored),
+    keyword("gssdelegation", "", Ignored),
+    keyword("oauth_issuer", "", Ignored),
+    keyword("oauth_client_id", "", Ignored),
+    keyword("oauth_client_secret", "", Ignored),
+    keyword("oauth_scope", "", Ignored),
+    // Ignored by libpq as well, up to version 13.
+    keyword("authtype", "", Ignored),
+    keyword("tty", "", Ignored),
+];
+
+/// The old spelling of `sslmode`, which libpq still takes: 1 is `require`, anything else `prefer`.
+pub(super) const OLD_SSLMODE: &str = "requiressl";
+
+pub(super) fn is_known(name: &str) -> bool {
+    name == OLD_SSLMODE || KEYWORDS.iter().any(|keyword| keyword.name == name)
+}
+
+/// What libpq makes of the old `requiressl` or PGREQUIRESSL.
+pub(super) fn sslmode_of_old(value: &str) -> &'static str {
+    if value.starts_with('1') { "require" } else { "prefer" }
+}
+
+/// The text about a keyword that nobody knows. It doesn't repeat it, since it may be the rest of an unquoted password.
+pub(super) fn unknown(name: &str) -> String {
+    match nearest(name) {
+        Some(known) => format!("unknown keyword; did you mean {known}?"),
+        None if name.contains("://") => "unknown keyword; a URL starts with postgres:// or postgresql://".into(),
+        None => "unknown keyword; they are libpq's (host, port, user, password, dbname, ...), in lower case, and a \
+                 value with spaces is quoted"
+            .into(),
+    }
+}
+
+fn nearest(name: &str) -> Option<&'static str> {
+    const OTHER_NAMES: [(&str, &str); 6] = [
+        ("username", "user"),
+        ("database", "dbname"),
+        ("db", "dbname"),
+        ("pwd", "password"),
+        ("passwd", "password"),
+        ("timeout", "connect_timeout"),
+    ];
+    let lower = name.to_ascii_lowercase();
+    if let Some((_, known)) = OTHER_NAMES.iter().find(|(other, _)| *other == lower) {
+        return Some(known);
+    }
+    let limit = (lower.len() / 2).min(2);
+    KEYWORDS
+        .iter()
+        .filter(|keyword| keyword.name.len().abs_diff(lower.len()) <= limit)
+        .map(|keyword| (edit_distance(keyword.name.as_bytes(), lower.as_bytes()), keyword.name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, known)| known)
+}
+
+/// How many bytes to insert, remove or replace to come from one name to the other (Levenshtein).
+fn edit_distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(b) {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = *cell;
+            left = replaced.min(diagonal + 1).min(left + 1);
+            *cell = left;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(a.len())
+}
+
+fn store<T>(setting: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *setting = value?;
+    Ok(())
+}
+
+fn text(value: &str) -> Result<Option<String>, String> {
+    Ok(super::given(value))
+}
+
+/// libpq would send a URL as the name of a database, and with it the password to the server's log.
+pub(super) fn database(value: &str) -> Result<Option<String>, String> {
+    if value.starts_with("postgres://") || value.starts_with("postgresql://") {
+        return Err("dbname holds a whole URL: give that as the connection string itself".into());
+    }
+    text(value)
+}
+
+fn list<T>(value: &str, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    if value.is_empty() { Ok(Vec::new()) } else { value.split(',').map(item).collect() }
+}
+
+fn address(item: &str) -> Result<Option<IpAddr>, String> {
+    if item.is_empty() {
+        return Ok(None);
+    }
+    item.parse().map(Some).map_err(|_| {
+        "hostaddr must be an IPv4 or IPv6 address such as 192.0.2.7 or 2001:db8::7; a name goes into host".into()
+    })
+}
+
+fn port(item: &str) -> Result<u16, String> {
+    match item.trim() {
+        "" => Ok(super::DEFAULT_PORT),
+        digits => {
+            digits.parse().ok().filter(|port| *port != 0).ok_or_else(|| "port must be a number from 1 to 65535".into())
+        }
+    }
+}
+
+/// A whole number as libpq reads it: blanks around it allowed, negative ones meaning the default.
+fn integer(value: &str, keyword: &str, max: i32) -> Result<Option<u32>, String> {
+    let value = value.trim();
+    if value.is_empty() {
+        return Ok(None);
+    }
+    match value.parse::<i32>() {
+        Ok(number) if number <= max => Ok(u32::try_from(number).ok()),
+        _ => Err(format!("{keyword} must be a whole number, at most {max}")),
+    }
+}
+
+fn connect_timeout(settings: &mut Settings, value: &str) -> Result<(), String> {
+    if !value.trim().is_empty() {
+        let seconds = integer(value, "connect_timeout, in seconds,", i32::MAX)?.filter(|seconds| *seconds > 0);
+        settings.connect_timeout = seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    }
+    Ok(())
+}
+
+fn keepalive(value: &str, keyword: &str) -> Result<Option<Duration>, String> {
+    let seconds = integer(value, &format!("{keyword}, in seconds,"), KEEPALIVE_SECONDS_MAX)?;
+    Ok(seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into())))
+}
+
+fn keepalives_count(settings: &mut Settings, value: &str) -> Result<(), String> {
+    let count = integer(value, "keepalives_count", KEEPALIVE_COUNT_MAX)?;
+    settings.keepalives_count = count.filter(|count| *count > 0);
+    Ok(())
+}
+
+fn tcp_user_timeout(settings: &mut Settings, value: &str) -> Result<(), String> {
+    let millis = integer(value, "tcp_user_timeout, in milliseconds,", i32::MAX)?.filter(|millis| *millis > 0);
+    settings.tcp_user_timeout = millis.map(|millis| Duration::from_millis(millis.into()));
+    Ok(())
+}
+
+fn channel_binding(settings: &mut Settings, value: &str) -> Result<(), String> {
+    settings.channel_binding = ChannelBinding::parse(value)?;
+    settings.channel_binding.check()
+}
+
+fn sslmode(settings: &mut Settings, value: &str) -> Result<(), String> {
+    settings.sslmode = SslMode::parse(value)?;
+    settings.sslmode.check()
+}
+
+fn sslrootcert(_: &mut Settings, value: &str) -> Result<(), String> {
+    match value {
+        "system" => Err(format!("sslrootcert=system asks for verify-full: {NEEDS_TLS}")),
+        _ => Ok(()),
+    }
+}
+
+/// The server takes `utf-8` and `Unicode` for UTF8, too; `auto` is libpq's "from the locale".
+fn client_encoding(_: &mut Settings, value: &str) -> Result<(), String> {
+    let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+    match plain.to_ascii_lowercase().as_str() {
+        "" | "utf8" | "unicode" | "auto" => Ok(()),
+        _ => Err("client_encoding is always UTF8 here, whatever the database's own encoding: leave it out".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_keyword_suggests_the_nearest() {
+        for (given, meant) in [
+            ("prot", "port"),
+            ("pasword", "password"),
+            ("Host", "host"),
+            ("aplication_name", "application_name"),
+            ("database", "dbname"),
+            ("connect-timeout", "connect_timeout"),
+        ] {
+            assert!(unknown(given).contains(&format!("did you mean {meant}?")), "{given}: {}", unknown(given));
+        }
+        assert!(!unknown("frobnicate").contains("mean"));
+        assert!(!unknown(&"x".repeat(100_000)).contains("xx"));
+    }
+
+    #[test]
+    fn no_keyword_and_no_variable_is_listed_twice() {
+        for (i, one) in KEYWORDS.iter().enumerate() {
+            for other in &KEYWORDS[i + 1..] {
+                assert_ne!(one.name, other.name);
+                assert!(one.variable.is_none() || one.variable != other.variable, "{}", other.name);
+            }
+        }
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(edit_distance(b"", b"abc"), 3);
+        assert_eq!(edit_distance(b"abc", b""), 3);
+        assert_eq!(edit_distance(b"kitten", b"sitting"), 3);
+        assert_eq!(edit_distance(b"port", b"prot"), 2);
+    }
+}

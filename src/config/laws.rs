@@ -1,0 +1,225 @@
+//! What holds for every connection string and every configuration; run by proptest, and as a fuzz body.
+
+use super::{Config, Settings, dsn, sources};
+
+/// Whatever the bytes are: nothing panics; no error shows the password; and what was understood, written in either
+/// form, is understood as the same.
+pub(crate) fn fuzz_dsn(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match Config::without_env(&text) {
+        Ok(config) => {
+            for written in [to_pairs(&config.inner), to_url(&config.inner)] {
+                let again = Config::without_env(&written).ok();
+                assert_eq!(again.as_ref(), Some(&config), "written as {written:?}");
+            }
+            assert_shows_nothing(&config);
+            let _ = (config.endpoints(), config.startup_parameters());
+        }
+        Err(error) => {
+            let shown = error.to_string();
+            assert!(!shown.contains(['\n', '\r']), "an error is one line: {shown:?}");
+            for secret in passwords(&text) {
+                assert!(!recognisable(&secret) || !shown.contains(&secret), "{shown:?} shows {secret:?}");
+            }
+        }
+    }
+}
+
+/// What the string gives as passwords, as far as it can be taken apart.
+fn passwords(text: &str) -> Vec<String> {
+    let pairs = dsn::split(text).unwrap_or_default();
+    pairs.into_iter().filter(|pair| pair.key == "password").map(|pair| pair.value).collect()
+}
+
+/// Long enough, and with enough digits, that a message can't hold it by chance.
+fn recognisable(secret: &str) -> bool {
+    secret.len() >= 8 && secret.bytes().filter(u8::is_ascii_digit).count() >= 4
+}
+
+fn assert_shows_nothing(config: &Config) {
+    let Some(secret) = config.get_password().filter(|secret| recognisable(secret)) else { return };
+    let bare = Config::from(Settings { password: None, ..(*config.inner).clone() });
+    for (with, without) in
+        [(format!("{config:?}"), format!("{bare:?}")), (format!("{config:#?}"), format!("{bare:#?}"))]
+    {
+        assert_eq!(with.matches(secret).count(), without.matches(secret).count(), "Debug shows {secret:?}");
+    }
+    assert_eq!(config.to_string(), bare.to_string(), "Display depends on the password");
+}
+
+/// The settings that differ from the defaults, as a connection string would say them.
+fn said(s: &Settings) -> Vec<(&'static str, String)> {
+    let default = Settings::default();
+    let mut said = Vec::new();
+    let mut text = |key, value: &Option<String>| said.extend(value.clone().map(|value| (key, value)));
+    text("user", &s.user);
+    text("password", &s.password);
+    text("dbname", &s.dbname);
+    text("application_name", &s.application_name);
+    text("fallback_application_name", &s.fallback_application_name);
+    text("options", &s.options);
+    let list = |items: Vec<String>| Some(items.join(",")).filter(|list| !list.is_empty());
+    text("host", &list(s.hosts.clone()));
+    text("hostaddr", &list(s.hostaddrs.iter().map(|a| a.map(|a| a.to_string()).unwrap_or_default()).collect()));
+    text("port", &list(s.ports.iter().map(ToString::to_string).collect()));
+    text("keepalives_idle", &s.keepalives_idle.map(|d| d.as_secs().to_string()));
+    text("keepalives_interval", &s.keepalives_interval.map(|d| d.as_secs().to_string()));
+    text("keepalives_count", &s.keepalives_count.map(|count| count.to_string()));
+    text("tcp_user_timeout", &s.tcp_user_timeout.map(|d| d.as_millis().to_string()));
+    text("keepalives", &(!s.keepalives).then(|| "0".into()));
+    text("require_auth", &list(vec![s.auth_methods.to_string()]));
+    if s.connect_timeout != default.connect_timeout {
+        said.push(("connect_timeout", s.connect_timeout.map_or(0, |d| d.as_secs()).to_string()));
+    }
+    said.push(("channel_binding", s.channel_binding.to_string()));
+    said.push(("sslmode", s.sslmode.to_string()));
+    said
+}
+
+fn to_pairs(settings: &Settings) -> String {
+    let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
+    said(settings).iter().map(|(key, value)| format!("{key}='{}' ", quoted(value))).collect()
+}
+
+/// Host, user and the rest where a URL has them by position; lists as parameters, where each keeps its own form.
+fn to_url(settings: &Settings) -> String {
+    let mut said = said(settings);
+    let mut take = |key| match said.iter().position(|(known, _)| *known == key) {
+        Some(i) => percent_encoded(&said.remove(i).1),
+        None => String::new(),
+    };
+    let (user, password, dbname) = (take("user"), take("password"), take("dbname"));
+    let host = if settings.hosts.len() == 1 { take("host") } else { String::new() };
+    let parameters: Vec<_> = said.iter().map(|(key, value)| format!("{key}={}", percent_encoded(value))).collect();
+    format!("postgresql://{user}:{password}@{host}/{dbname}?{}", parameters.join("&"))
+}
+
+fn percent_encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).into() } else { format!("%{byte:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::super::{AuthMethod, ChannelBinding, SslMode};
+    use super::*;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[ -~]{0,12}", r"[a=' \\%@/?&:,+é☃\t\n]{0,8}", "\\PC{0,6}"]
+    }
+
+    fn seconds() -> impl Strategy<Value = Duration> {
+        (0..=32_767_u64).prop_map(Duration::from_secs)
+    }
+
+    prop_compose! {
+        fn places()(
+            hosts in proptest::collection::vec("[a-z/@.:%= -]{1,12}", 0..4),
+            addresses in proptest::collection::vec(any::<IpAddr>(), 1..4),
+            one_port in any::<bool>(),
+            port in 1..=u16::MAX,
+        ) -> Config {
+            let mut config = Config::new();
+            let count = if hosts.is_empty() { addresses.len() } else { hosts.len() };
+            config = hosts.iter().fold(config, |config, host| config.host(host));
+            if addresses.len() == count {
+                config = addresses.iter().fold(config, |config, address| config.hostaddr(*address));
+            }
+            let ports = if one_port || config.inner.hosts.len().max(config.inner.hostaddrs.len()) != count { 1 } else { count };
+            (0..ports).fold(config, |config, _| config.port(port))
+        }
+    }
+
+    prop_compose! {
+        fn config()(
+            places in places(),
+            (user, password, dbname, name, options) in (text(), text(), text(), text(), text()),
+            connect in proptest::option::of(1..100_000_u64),
+            (keepalives, idle, interval, count) in (any::<bool>(), seconds(), seconds(), 0..=127_u32),
+            user_timeout in 0..=i32::MAX as u64,
+            methods in proptest::collection::vec(prop_oneof![
+                Just(AuthMethod::None), Just(AuthMethod::Password), Just(AuthMethod::Md5), Just(AuthMethod::ScramSha256)
+            ], 0..4),
+            binding in prop_oneof![Just(ChannelBinding::Disable), Just(ChannelBinding::Prefer)],
+            sslmode in prop_oneof![Just(SslMode::Disable), Just(SslMode::Allow), Just(SslMode::Prefer)],
+        ) -> Config {
+            places
+                .user(user)
+                .password(password)
+                .dbname(dbname)
+                .application_name(name)
+                .options(options)
+                .connect_timeout(connect.map(Duration::from_secs))
+                .keepalives(keepalives)
+                .keepalives_idle(idle)
+                .keepalives_interval(interval)
+                .keepalives_count(count)
+                .tcp_user_timeout(Duration::from_millis(user_timeout))
+                .require_auth(methods)
+                .channel_binding(binding)
+                .sslmode(sslmode)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_configuration_written_in_either_form_is_read_back(config in config()) {
+            prop_assert_eq!(&Config::without_env(&to_pairs(&config.inner)).unwrap(), &config);
+            prop_assert_eq!(&Config::without_env(&to_url(&config.inner)).unwrap(), &config);
+        }
+
+        #[test]
+        fn any_bytes_keep_the_laws(data in proptest::collection::vec(any::<u8>(), 0..64)) {
+            fuzz_dsn(&data);
+        }
+
+        #[test]
+        fn any_text_near_a_pair_keeps_the_laws(text in r"((host|port|user|password|options|hostaddr|x)[ =']{0,3}[a-z0-9,=' \\]{0,12}){0,4}") {
+            fuzz_dsn(text.as_bytes());
+        }
+
+        #[test]
+        fn any_text_near_a_url_keeps_the_laws(text in r"postgres(ql)?://([a-z0-9:@,%/ \[\]]|%[0-9A-F]{2}){0,20}(\?([a-z0-9=&%@ ]|port=|sslmode=|host=){0,12})?") {
+            fuzz_dsn(text.as_bytes());
+        }
+
+        #[test]
+        fn a_password_in_a_broken_string_is_not_shown(
+            before in r"(postgres://[a-z]{0,4}:|host=a password=|password='|passwd=|postgre://u:|port=|postgres://u@h/d\?password=)",
+            after in r"[a-z0-9 @/:?=&%'\\,\[]{0,16}",
+        ) {
+            let secret = "s3cr3t90210";
+            if let Err(error) = Config::without_env(&format!("{before}{secret}{after}")) {
+                prop_assert!(!format!("{error} {error:?}").contains(secret), "{error}");
+            }
+            if let Err(error) = Config::without_env(&format!("{before}x{after}{secret}{after}")) {
+                prop_assert!(!format!("{error} {error:?}").contains(secret), "{error}");
+            }
+        }
+
+        #[test]
+        fn a_password_is_never_shown(config in config(), password in "[0-9]{4}[!-~]{4,9}") {
+            let config = config.password(password);
+            assert_shows_nothing(&config);
+            if let Err(error) = config.port(0).startup_parameters() {
+                prop_assert!(error.to_string().starts_with("builder: "));
+            }
+        }
+
+        #[test]
+        fn the_environment_gives_what_a_string_gives(user in text(), name in text()) {
+            let env = |variable: &str| match variable {
+                "PGUSER" => Some(user.clone().into()),
+                "PGAPPNAME" => Some(name.clone().into()),
+                _ => None,
+            };
+            let built = Config::new().user(user.clone()).application_name(name.clone());
+            prop_assert_eq!(sources::resolve("", &env).unwrap(), built);
+        }
+    }
+}

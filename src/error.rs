@@ -1,0 +1,381 @@
+//! What can go wrong, said once and in full.
+//!
+//! An [`Error`]'s text is complete: it names the cause, the place, the limit and what to do, on one line, and
+//! [`source`](std::error::Error::source) adds nothing to it, so that a cause is never printed twice.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything that a call or a connection can fail with.
+///
+/// Errors are cheap to clone: the one that ended a connection is told by the event, by the garbage and by the
+/// connection itself. A caller's mistakes ([`is_usage`](Self::is_usage)) and a peer's
+/// ([`is_protocol`](Self::is_protocol)) are different variants.
+///
+/// ```
+/// use notifyman::{Config, Error};
+///
+/// let error: Error = "host=db port=70000".parse::<Config>().unwrap_err();
+/// assert!(error.is_usage());
+/// assert!(error.to_string().contains("port"));
+/// ```
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A connection string, an environment variable or a builder's value that can't be used.
+    #[error("{0}")]
+    Config(Box<ConfigError>),
+    /// A channel name or a payload that PostgreSQL would refuse, or silently cut.
+    #[error("{0}")]
+    Value(Box<ValueError>),
+    /// A connection that couldn't be opened: where, as whom, and why.
+    #[error("{0}")]
+    Connect(Arc<ConnectError>),
+    /// What the server reported.
+    #[error("{0}")]
+    Server(Arc<ServerError>),
+    /// The peer doesn't speak the protocol, or cheats.
+    #[error("{0}")]
+    Protocol(ProtocolError),
+    /// The login can't be done, or isn't allowed by `require_auth` or `channel_binding`.
+    #[error("login refused on our side: {0}")]
+    Auth(Box<str>),
+    /// The operating system refused: what was being done, and its reason.
+    #[error("{action}: {source}", source = .error)]
+    Io {
+        /// What was being done, such as "reading from the server".
+        action: &'static str,
+        /// The system's reason.
+        error: Arc<io::Error>,
+    },
+    /// A host's name couldn't be looked up.
+    #[error("the host's name can't be looked up: {reason}")]
+    Resolve {
+        /// The system's reason.
+        reason: Box<str>,
+    },
+    /// The server sent more notifications during one call than can be kept.
+    #[error(
+        "more than {limit} bytes of notifications came during one call: iterate the connection before you call, \
+         or keep it in a manager, so that they are taken as they come"
+    )]
+    Overflow {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// A call or a dial took longer than it may.
+    #[error(
+        "{action} took longer than {after:?}; the connection is {}",
+        if *.closed { "closed" } else { "still good" }
+    )]
+    Timeout {
+        /// What was waited for.
+        action: &'static str,
+        /// The limit.
+        after: Duration,
+        /// Whether the connection was given up for it.
+        closed: bool,
+    },
+    /// The server's end closed the connection without a word.
+    #[error("the server closed the connection without a word: its process, its host or a proxy between has gone")]
+    Disconnected,
+    /// The connection was closed by this program.
+    #[error("the connection was closed by this program")]
+    Closed,
+    /// An id that names no connection in this manager: it was taken out, or never was.
+    #[error("no connection of this id is in the manager: it was taken out, or is another manager's")]
+    UnknownConnection,
+    /// The manager stopped, or was dropped, before it came to this.
+    #[error("the notification manager has stopped")]
+    Stopped,
+    /// A ticket's result has been given already.
+    #[error("this ticket's result has been given already, and is given once")]
+    TicketSpent,
+    /// The answer to a query is longer than is kept. The query was carried out all the same.
+    #[error("{0}")]
+    AnswerTooLong(Box<str>),
+    /// A ticket was waited for on the thread that iterates the manager, which is the one that must resolve it.
+    #[error("waiting for a ticket on the thread that runs the manager would never end: iterate the manager instead")]
+    WouldDeadlock,
+}
+
+impl Error {
+    /// Whether the caller gave something that can't be: nothing was sent, and the connection is as it was.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Error::Config(_) | Error::Value(_) | Error::UnknownConnection | Error::TicketSpent | Error::WouldDeadlock
+        )
+    }
+
+    /// Whether the peer broke the protocol.
+    pub fn is_protocol(&self) -> bool {
+        match self {
+            Error::Protocol(_) => true,
+            Error::Connect(e) => e.cause.is_protocol(),
+            _ => false,
+        }
+    }
+
+    /// Whether a time limit ran out.
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Error::Timeout { .. } => true,
+            Error::Connect(e) => e.cause.is_timeout(),
+            _ => false,
+        }
+    }
+
+    /// Whether the login failed: a wrong password, an unknown role, or a method that isn't allowed.
+    pub fn is_auth(&self) -> bool {
+        match self {
+            Error::Auth(_) => true,
+            Error::Server(e) => e.code().starts_with("28"),
+            Error::Connect(e) => e.cause.is_auth(),
+            _ => false,
+        }
+    }
+
+    /// Whether the same dial or call may well succeed later, with nothing changed on our side.
+    ///
+    /// True for a peer that can't be reached or went away, for a time limit, and for SQLSTATEs of the classes 08
+    /// (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as starting up and shutting down)
+    /// and 58 (system); false for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
+    /// protocol.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
+            Error::Server(e) => {
+                let class = e.code().get(..2).unwrap_or_default();
+                matches!(class, "08" | "40" | "53" | "57" | "58")
+            }
+            Error::Connect(e) => e.cause.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// What the server reported, where the server reported something.
+    pub fn server(&self) -> Option<&ServerError> {
+        match self {
+            Error::Server(e) => Some(e),
+            Error::Connect(e) => e.cause.server(),
+            _ => None,
+        }
+    }
+
+    /// The server's SQLSTATE, five characters, where the server reported one.
+    ///
+    /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.server().map(ServerError::code)
+    }
+
+    pub(crate) fn io(action: &'static str, error: io::Error) -> Self {
+        Error::Io { action, error: Arc::new(error) }
+    }
+}
+
+impl From<ProtocolError> for Error {
+    fn from(error: ProtocolError) -> Self {
+        Error::Protocol(error)
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Error::Config(Box::new(error))
+    }
+}
+
+impl From<ValueError> for Error {
+    fn from(error: ValueError) -> Self {
+        Error::Value(Box::new(error))
+    }
+}
+
+impl From<ServerError> for Error {
+    fn from(error: ServerError) -> Self {
+        Error::Server(Arc::new(error))
+    }
+}
+
+/// A connection setting that can't be used: where it stands, what is wrong, and what would be right.
+///
+/// Its text never holds a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// Where the setting came from: "connection string", "environment variable PGPORT", "builder".
+    pub(crate) origin: String,
+    /// The byte of the connection string at which it stands, from 0.
+    pub(crate) position: Option<usize>,
+    /// What is wrong, the limit, and what to do.
+    pub(crate) message: String,
+}
+
+impl ConfigError {
+    /// The byte of the connection string at which the fault stands, from 0, where there is a string.
+    pub fn position(&self) -> Option<usize> {
+        self.position
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.origin)?;
+        if let Some(position) = self.position {
+            write!(f, ", byte {position}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// A channel name or a payload that breaks one of PostgreSQL's limits; nothing was sent.
+///
+/// The limits: a name is 1 to 63 bytes (NAMEDATALEN - 1), a payload 0 to 7,999 bytes
+/// (<https://www.postgresql.org/docs/current/sql-notify.html>), neither may hold a NUL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueError {
+    /// The whole text, ready to print.
+    pub(crate) message: String,
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// A connection that couldn't be opened.
+#[derive(Debug, Clone)]
+pub struct ConnectError {
+    /// Where and as whom, such as `db1:5432 as "app", database "shop"`.
+    pub(crate) target: String,
+    /// Why the last address tried failed.
+    pub(crate) cause: Error,
+    /// Addresses that failed before it, each with its reason.
+    pub(crate) earlier: Vec<(String, Error)>,
+}
+
+impl ConnectError {
+    /// Why: the error of the last address that was tried.
+    pub fn cause(&self) -> &Error {
+        &self.cause
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot connect to {}: {}", self.target, self.cause)?;
+        for (address, error) in &self.earlier {
+            write!(f, " (before that, {address}: {error})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a server said with an ErrorResponse or a NoticeResponse.
+///
+/// <https://www.postgresql.org/docs/current/protocol-error-fields.html>
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerError {
+    pub(crate) severity: String,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) detail: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+impl ServerError {
+    /// `ERROR`, `FATAL`, `PANIC`, or for a notice `WARNING`, `NOTICE`, `DEBUG`, `INFO`, `LOG`; never translated.
+    pub fn severity(&self) -> &str {
+        &self.severity
+    }
+
+    /// The SQLSTATE, such as `42501`.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The message, in the server's language.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// More about it, where the server gave it.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
+    /// What to do, where the server gave it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Whether the server ends the session with it.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.severity, self.code, self.message)?;
+        if let Some(detail) = &self.detail {
+            write!(f, "; {detail}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "; hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// How the peer broke the protocol. The connection is closed for it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A length field outside what this type of message can have.
+    #[error(
+        "the peer sent a {message} of {length} bytes, allowed are {min} to {max}: \
+         it is not a PostgreSQL server, or the stream is damaged"
+    )]
+    Length {
+        /// The message's name in PostgreSQL's documentation.
+        message: &'static str,
+        /// What the length field said.
+        length: i64,
+        /// The least it can be.
+        min: u32,
+        /// The most that is accepted.
+        max: u32,
+    },
+    /// A type byte that no server sends to this client.
+    #[error(
+        "the peer sent a message of unknown type {0:#04x}: it is not a PostgreSQL server, or the stream is damaged"
+    )]
+    UnknownType(u8),
+    /// A message that can't come at this point.
+    #[error("the peer sent {message} {when}, where the protocol doesn't allow it")]
+    Unexpected {
+        /// The message's name in PostgreSQL's documentation.
+        message: &'static str,
+        /// In which state.
+        when: &'static str,
+    },
+    /// A message whose inside doesn't match its type.
+    #[error("the peer sent a damaged {message}: {reason}")]
+    Malformed {
+        /// The message's name in PostgreSQL's documentation.
+        message: &'static str,
+        /// What doesn't match.
+        reason: &'static str,
+    },
+    /// The server couldn't prove that it knows the password, or changed the exchange.
+    #[error("the SCRAM exchange failed: {0}; somebody between may be pretending to be the server")]
+    Scram(Box<str>),
+    /// The server changed `client_encoding`, which quoting relies on.
+    #[error("the server changed client_encoding to {0:?}; only UTF8 is safe here")]
+    Encoding(Box<str>),
+}

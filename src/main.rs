@@ -1,0 +1,3 @@
+//! The program, to come.
+
+fn main() {}
