@@ -1,7 +1,19 @@
 //! PostgreSQL LISTEN/NOTIFY over thousands of connections on one poll loop.
 
+mod clock;
 mod config;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+mod gap;
+mod notification;
+mod proto;
+mod row;
 
 pub use config::{AuthMethod, ChannelBinding, Config, SslMode};
 pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};
+pub use gap::Gap;
+pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
+pub use proto::TransactionStatus;
+pub use row::Row;

@@ -1,0 +1,76 @@
+//! What may have been missed, told when a connection is back.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::error::Error;
+
+/// A span of time in which notifications of a restored connection may have been lost.
+///
+/// PostgreSQL keeps nothing for a listener that is away, so whoever caches by notification must treat everything
+/// that these channels guard as stale. A gap comes after the server acknowledged the restored LISTENs and before any
+/// later notification: read afresh when it comes, and nothing is missed.
+///
+/// ```no_run
+/// # fn flush(_: &[Box<str>]) {}
+/// # let mut nm = notifyman::NotificationManager::new([]);
+/// while let Some(event) = nm.next() {
+///     let Some((conn, batch)) = event else { continue };
+///     if let Some(gap) = batch.gap() {
+///         println!("{conn}: {:?} unheard on {:?}, because {}", gap.duration(), gap.channels(), gap.cause());
+///         flush(gap.channels());
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Gap {
+    pub(crate) channels: Arc<[Box<str>]>,
+    pub(crate) cause: Error,
+    pub(crate) since: (Instant, SystemTime),
+    pub(crate) until: (Instant, SystemTime),
+    pub(crate) epoch: u64,
+}
+
+impl Gap {
+    /// The channels that were listened to, and are again.
+    pub fn channels(&self) -> &[Box<str>] {
+        &self.channels
+    }
+
+    /// Why the old session ended.
+    pub fn cause(&self) -> &Error {
+        &self.cause
+    }
+
+    /// When bytes were last read from the old session, on the monotonic clock.
+    ///
+    /// That is earlier than the loss was noticed: a half-open link loses notifications before anybody can tell.
+    pub fn since(&self) -> Instant {
+        self.since.0
+    }
+
+    /// When the server acknowledged the restored LISTENs, on the monotonic clock.
+    pub fn until(&self) -> Instant {
+        self.until.0
+    }
+
+    /// [`since`](Self::since) on the wall clock, for people; it may jump.
+    pub fn since_wall(&self) -> SystemTime {
+        self.since.1
+    }
+
+    /// [`until`](Self::until) on the wall clock, for people; it may jump.
+    pub fn until_wall(&self) -> SystemTime {
+        self.until.1
+    }
+
+    /// How long the connection was deaf.
+    pub fn duration(&self) -> std::time::Duration {
+        self.until.0.saturating_duration_since(self.since.0)
+    }
+
+    /// How many times this connection has been restored, this time included: it only grows.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}

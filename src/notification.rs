@@ -1,0 +1,465 @@
+//! What comes out: notifications, borrowed or owned, and the batch that carries them.
+//!
+//! A batch is a slice of the very bytes that were read, whole frames only, checked once as they came in. Walking it
+//! costs a few comparisons for each notification: nothing is copied, allocated or counted, and text is checked as
+//! UTF-8 only when it is asked for.
+//!
+//! ```text
+//!   slab, shared:  … | 'A' len pid channel 0 payload 0 | 'S' … | 'A' len pid channel 0 payload 0 | …
+//!   batch:           └──────────────────── start .. end, two notifications ────────────────────┘
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::iter::FusedIterator;
+use std::str::Utf8Error;
+use std::sync::Arc;
+
+use crate::gap::Gap;
+
+/// The type byte of a NotificationResponse.
+pub(crate) const NOTIFICATION: u8 = b'A';
+/// Type byte, length and pid come before the channel.
+const CHANNEL_AT: usize = 9;
+/// A batch smaller than this is copied out of the slab that it was read into, so that keeping it keeps nothing else.
+const EXACT_BELOW: usize = 4096;
+
+/// The length of the channel's name in a NotificationResponse, from its frame: what stands before the first NUL.
+///
+/// Most notifications come on the channel that the one before came on, so `last` is compared first.
+#[inline]
+pub(crate) fn channel_len(frame: &[u8], last: &[u8]) -> Option<usize> {
+    let names = frame.get(CHANNEL_AT..)?;
+    if let Some((head, rest)) = names.split_at_checked(last.len())
+        && rest.first() == Some(&0)
+        && head == last
+    {
+        return Some(last.len());
+    }
+    names.iter().position(|&byte| byte == 0)
+}
+
+/// The channel's name in a frame, given its length.
+#[inline]
+pub(crate) fn channel_in(frame: &[u8], channel_len: usize) -> &[u8] {
+    frame.get(CHANNEL_AT..CHANNEL_AT + channel_len).unwrap_or_default()
+}
+
+/// The length of the frame that `bytes` begin with, by its own account, if that is wholly there.
+#[inline]
+fn frame_len(bytes: &[u8]) -> Option<usize> {
+    let length = bytes.get(1..5)?.try_into().map(u32::from_be_bytes).ok()?;
+    let total = length as usize + 1;
+    (total <= bytes.len()).then_some(total)
+}
+
+/// The notifications in `bytes`, which must be whole frames that were checked at intake.
+pub(crate) fn notifications_in(bytes: &[u8]) -> impl Iterator<Item = NotificationRef<'_>> {
+    let mut frames = Frames { rest: bytes, at: 0, last: b"" };
+    std::iter::from_fn(move || frames.next().map(|(_, notification)| notification))
+}
+
+/// One notification, borrowed from its [`Batch`].
+///
+/// ```no_run
+/// # let batch: notifyman::Batch = unimplemented!();
+/// for n in &batch {
+///     println!("{} {} from process {}", n.channel(), n.payload(), n.pid());
+/// }
+/// ```
+#[derive(Clone, Copy)]
+pub struct NotificationRef<'b> {
+    /// The whole frame, checked at intake.
+    frame: &'b [u8],
+    channel_len: usize,
+}
+
+impl<'b> NotificationRef<'b> {
+    /// The channel, with anything that isn't UTF-8 replaced by `U+FFFD`.
+    pub fn channel(&self) -> Cow<'b, str> {
+        String::from_utf8_lossy(self.channel_bytes())
+    }
+
+    /// The payload, with anything that isn't UTF-8 replaced by `U+FFFD`; empty if there is none.
+    pub fn payload(&self) -> Cow<'b, str> {
+        String::from_utf8_lossy(self.payload_bytes())
+    }
+
+    /// The payload as text, checked.
+    ///
+    /// # Errors
+    /// Only a database in `SQL_ASCII` can send what isn't UTF-8;
+    /// [`payload_bytes`](Self::payload_bytes) has it as it came.
+    pub fn payload_str(&self) -> Result<&'b str, Utf8Error> {
+        std::str::from_utf8(self.payload_bytes())
+    }
+
+    /// The channel's bytes, without the NUL that ends them.
+    pub fn channel_bytes(&self) -> &'b [u8] {
+        channel_in(self.frame, self.channel_len)
+    }
+
+    /// The payload's bytes, without the NUL that ends them.
+    #[inline]
+    pub fn payload_bytes(&self) -> &'b [u8] {
+        let end = self.frame.len().saturating_sub(1);
+        self.frame.get(CHANNEL_AT + self.channel_len + 1..end).unwrap_or_default()
+    }
+
+    /// The process that sent it: `pg_backend_pid()` of the notifying session.
+    pub fn pid(&self) -> i32 {
+        self.frame.get(5..CHANNEL_AT).and_then(|b| b.try_into().ok()).map_or(0, i32::from_be_bytes)
+    }
+
+    /// The whole frame, as it came.
+    pub(crate) fn frame(&self) -> &'b [u8] {
+        self.frame
+    }
+
+    /// A copy that owns exactly its own bytes.
+    pub fn to_owned(&self) -> Notification {
+        Notification { slab: Arc::from(self.frame), start: 0, end: self.frame.len(), channel_len: self.channel_len }
+    }
+}
+
+impl fmt::Debug for NotificationRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notification")
+            .field("channel", &self.channel())
+            .field("payload", &self.payload())
+            .field("pid", &self.pid())
+            .finish()
+    }
+}
+
+impl PartialEq for NotificationRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.channel_len == other.channel_len && self.frame == other.frame
+    }
+}
+
+impl Eq for NotificationRef<'_> {}
+
+/// One notification, owned.
+///
+/// It may share the bytes of the batch that it came in: to keep a few out of many for long, [`detach`](Self::detach)
+/// them.
+///
+/// ```no_run
+/// # fn main() -> Result<(), notifyman::Error> {
+/// let mut db = notifyman::Connection::connect("postgres://localhost/app")?;
+/// db.listen(["prices"])?;
+/// for n in db.wait(None).flatten() {
+///     println!("{} {} from process {}", n.channel(), n.payload(), n.pid());
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Notification {
+    slab: Arc<[u8]>,
+    start: usize,
+    end: usize,
+    channel_len: usize,
+}
+
+impl Notification {
+    fn as_ref(&self) -> NotificationRef<'_> {
+        let frame = self.slab.get(self.start..self.end).unwrap_or_default();
+        NotificationRef { frame, channel_len: self.channel_len }
+    }
+
+    /// The channel, with anything that isn't UTF-8 replaced by `U+FFFD`.
+    pub fn channel(&self) -> Cow<'_, str> {
+        self.as_ref().channel()
+    }
+
+    /// The payload, with anything that isn't UTF-8 replaced by `U+FFFD`; empty if there is none.
+    pub fn payload(&self) -> Cow<'_, str> {
+        self.as_ref().payload()
+    }
+
+    /// The payload as text, checked.
+    ///
+    /// # Errors
+    /// Only a database in `SQL_ASCII` can send what isn't UTF-8;
+    /// [`payload_bytes`](Self::payload_bytes) has it as it came.
+    pub fn payload_str(&self) -> Result<&str, Utf8Error> {
+        self.as_ref().payload_str()
+    }
+
+    /// The channel's bytes, without the NUL that ends them.
+    pub fn channel_bytes(&self) -> &[u8] {
+        self.as_ref().channel_bytes()
+    }
+
+    /// The payload's bytes, without the NUL that ends them.
+    pub fn payload_bytes(&self) -> &[u8] {
+        self.as_ref().payload_bytes()
+    }
+
+    /// The process that sent it: `pg_backend_pid()` of the notifying session.
+    pub fn pid(&self) -> i32 {
+        self.as_ref().pid()
+    }
+
+    /// Copied out of the buffer that it shares with its batch, so that keeping it keeps only its own bytes.
+    #[must_use]
+    pub fn detach(self) -> Self {
+        if self.start == 0 && self.end == self.slab.len() { self } else { self.as_ref().to_owned() }
+    }
+}
+
+impl fmt::Debug for Notification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
+impl PartialEq for Notification {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_ref() == other.as_ref()
+    }
+}
+
+impl Eq for Notification {}
+
+/// What one connection had in one turn of the loop, in the order in which the server sent it.
+///
+/// Never empty, except that a restored connection's may hold nothing but its [`gap`](Self::gap). Iterate `&batch` to
+/// borrow, or the batch itself to own.
+///
+/// A batch under 4 KiB owns exactly its bytes; a larger one shares the buffer it was read into (64 KiB), and while it
+/// is alive the loop must read into another.
+#[derive(Clone)]
+pub struct Batch {
+    slab: Arc<[u8]>,
+    start: usize,
+    end: usize,
+    len: usize,
+    gap: Option<Box<Gap>>,
+}
+
+impl Batch {
+    /// `slab[start..end]` must hold whole frames that were checked at intake, `len` of them notifications.
+    pub(crate) fn new(slab: &Arc<[u8]>, start: usize, end: usize, len: usize) -> Self {
+        let bytes = slab.get(start..end).unwrap_or_default();
+        if bytes.len() < EXACT_BELOW {
+            Self { end: bytes.len(), slab: Arc::from(bytes), start: 0, len, gap: None }
+        } else {
+            Self { slab: Arc::clone(slab), start, end, len, gap: None }
+        }
+    }
+
+    /// A batch that holds nothing but a gap.
+    pub(crate) fn empty() -> Self {
+        Self { slab: Arc::from([].as_slice()), start: 0, end: 0, len: 0, gap: None }
+    }
+
+    pub(crate) fn with_gap(mut self, gap: Gap) -> Self {
+        self.gap = Some(Box::new(gap));
+        self
+    }
+
+    /// The frames, as they came.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.slab.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// The first notification, taken out.
+    pub(crate) fn pop_front(&mut self) -> Option<Notification> {
+        let (offset, first) = Frames { rest: self.as_bytes(), at: 0, last: b"" }.next()?;
+        let (start, len, channel_len) = (self.start + offset, first.frame.len(), first.channel_len);
+        self.start = start + len;
+        self.len -= 1;
+        Some(Notification { slab: Arc::clone(&self.slab), start, end: start + len, channel_len })
+    }
+
+    /// How many notifications there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none: only for a restored connection's first batch.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What may have been missed just before this batch, if its connection has just been restored.
+    pub fn gap(&self) -> Option<&Gap> {
+        self.gap.as_deref()
+    }
+
+    /// The notifications, borrowed.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { frames: Frames { rest: self.as_bytes(), at: 0, last: b"" }, left: self.len }
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("notifications", &self.iter().collect::<Vec<_>>())
+            .field("gap", &self.gap)
+            .finish()
+    }
+}
+
+impl<'b> IntoIterator for &'b Batch {
+    type Item = NotificationRef<'b>;
+    type IntoIter = Iter<'b>;
+
+    fn into_iter(self) -> Iter<'b> {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Batch {
+    type Item = Notification;
+    type IntoIter = IntoIter;
+
+    fn into_iter(self) -> IntoIter {
+        IntoIter { batch: self }
+    }
+}
+
+/// Walks the frames of a slab, and passes over those that aren't notifications.
+#[derive(Clone, Debug)]
+struct Frames<'b> {
+    rest: &'b [u8],
+    /// Where `rest` begins in the bytes that the walk began with.
+    at: usize,
+    last: &'b [u8],
+}
+
+impl<'b> Frames<'b> {
+    #[inline]
+    fn next(&mut self) -> Option<(usize, NotificationRef<'b>)> {
+        loop {
+            let (frame, rest) = self.rest.split_at_checked(frame_len(self.rest)?)?;
+            let at = self.at;
+            self.rest = rest;
+            self.at += frame.len();
+            if frame.first() == Some(&NOTIFICATION) {
+                let channel_len = channel_len(frame, self.last)?;
+                self.last = channel_in(frame, channel_len);
+                return Some((at, NotificationRef { frame, channel_len }));
+            }
+        }
+    }
+}
+
+/// The notifications of a [`Batch`], borrowed.
+#[derive(Clone, Debug)]
+pub struct Iter<'b> {
+    frames: Frames<'b>,
+    left: usize,
+}
+
+impl<'b> Iterator for Iter<'b> {
+    type Item = NotificationRef<'b>;
+
+    #[inline]
+    fn next(&mut self) -> Option<NotificationRef<'b>> {
+        let (_, notification) = self.frames.next()?;
+        self.left = self.left.saturating_sub(1);
+        Some(notification)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+impl FusedIterator for Iter<'_> {}
+
+/// The notifications of a [`Batch`], owned.
+#[derive(Clone, Debug)]
+pub struct IntoIter {
+    batch: Batch,
+}
+
+impl Iterator for IntoIter {
+    type Item = Notification;
+
+    #[inline]
+    fn next(&mut self) -> Option<Notification> {
+        self.batch.pop_front()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.batch.len, Some(self.batch.len))
+    }
+}
+
+impl ExactSizeIterator for IntoIter {}
+impl FusedIterator for IntoIter {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(pid: i32, channel: &[u8], payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![NOTIFICATION];
+        frame.extend((4 + 4 + channel.len() as u32 + 1 + payload.len() as u32 + 1).to_be_bytes());
+        frame.extend(pid.to_be_bytes());
+        frame.extend(channel);
+        frame.push(0);
+        frame.extend(payload);
+        frame.push(0);
+        frame
+    }
+
+    fn batch(frames: &[Vec<u8>]) -> Batch {
+        let slab: Arc<[u8]> = frames.concat().into();
+        let len = frames.iter().filter(|f| f[0] == NOTIFICATION).count();
+        Batch::new(&slab, 0, slab.len(), len)
+    }
+
+    #[test]
+    fn a_batch_gives_its_notifications_in_order_borrowed_and_owned() {
+        let batch =
+            batch(&[frame(1, b"a", b"one"), b"N\0\0\0\x05\0".to_vec(), frame(2, b"ab", b""), frame(3, b"a", b"3")]);
+        let texts: Vec<_> = batch.iter().map(|n| format!("{}={}/{}", n.channel(), n.payload(), n.pid())).collect();
+        assert_eq!(texts, ["a=one/1", "ab=/2", "a=3/3"]);
+        assert_eq!(batch.iter().len(), 3);
+        let owned: Vec<_> =
+            batch.clone().into_iter().map(|n| format!("{}={}/{}", n.channel(), n.payload(), n.pid())).collect();
+        assert_eq!(owned, texts);
+    }
+
+    #[test]
+    fn a_channel_that_the_last_one_begins_with_is_told_apart() {
+        let batch = batch(&[frame(1, b"ab", b""), frame(1, b"a", b"b"), frame(1, b"abc", b""), frame(1, b"", b"x")]);
+        let channels: Vec<_> = batch.iter().map(|n| n.channel().into_owned()).collect();
+        assert_eq!(channels, ["ab", "a", "abc", ""]);
+    }
+
+    #[test]
+    fn an_inner_nul_stays_in_the_payload() {
+        let batch = batch(&[frame(1, b"a", b"x\0y")]);
+        assert_eq!(batch.iter().next().unwrap().payload_bytes(), b"x\0y");
+    }
+
+    #[test]
+    fn c10_bytes_that_are_not_utf8_are_there_raw_lossy_or_refused_as_asked() {
+        let batch = batch(&[frame(1, b"caf\xe9", b"\xff!")]);
+        let n = batch.iter().next().unwrap();
+        assert_eq!(n.channel_bytes(), b"caf\xe9");
+        assert_eq!(n.channel(), "caf\u{fffd}");
+        assert_eq!(n.payload_bytes(), b"\xff!");
+        assert_eq!(n.payload(), "\u{fffd}!");
+        assert!(n.payload_str().is_err());
+    }
+
+    #[test]
+    fn a_detached_notification_shares_nothing() {
+        let big = vec![b'x'; 5000];
+        let batch = batch(&[frame(1, b"a", &big), frame(2, b"b", b"small")]);
+        let n = batch.clone().into_iter().nth(1).unwrap();
+        assert!(Arc::ptr_eq(&n.slab, &batch.slab));
+        let detached = n.clone().detach();
+        assert_eq!(detached, n);
+        assert_eq!(detached.slab.len(), frame(2, b"b", b"small").len());
+    }
+}

@@ -1,0 +1,756 @@
+//! What to answer to a server's Authentication messages, and what to refuse.
+//!
+//! An [`Exchange`] is one login. It takes the body of every message of type `R`, writes the answer, if there is one, and
+//! says when the server has let us in:
+//!
+//! ```text
+//!  Start ──Ok────────────────────────────────────────────────────────► Authenticated
+//!    ├──CleartextPassword, MD5Password──► PasswordSent ──Ok──────────► Authenticated
+//!    └──SASL──► ScramStarted ──Continue──► ScramAnswered ──Final──► ScramDone ──Ok──► Authenticated
+//! ```
+//!
+//! A message that has no arrow here ends the login. So a server can't skip the step in which it proves that it knows the
+//! password too, and can't ask for a second, weaker answer after the first. A login that failed stays failed.
+//!
+//! It knows neither Kerberos, GSSAPI, SSPI nor OAuth, and says so by their names.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
+
+mod request;
+
+use std::fmt;
+use std::io;
+use std::mem;
+
+use bytes::BytesMut;
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
+use postgres_protocol::message::frontend::{password_message, sasl_initial_response, sasl_response};
+
+use self::request::Request;
+use crate::config::{AuthMethod, AuthMethods};
+use crate::error::{Error, ProtocolError};
+
+/// The most rounds of hashing that a server may ask for; its own default is 4,096.
+///
+/// The count comes from a peer that hasn't proved anything yet, and the work is done on the thread that serves all
+/// connections. `postgres-protocol` stops at the same number, so a larger one here would change nothing but the text.
+const MAX_ITERATIONS: u32 = 100_000;
+
+/// What a login may use; borrowed from the configuration.
+pub(crate) struct Credentials<'a> {
+    pub(crate) user: &'a str,
+    /// An empty one counts as none, as in libpq.
+    pub(crate) password: Option<&'a str>,
+    /// `require_auth`.
+    pub(crate) allowed: AuthMethods,
+    /// `channel_binding=require`.
+    pub(crate) binding_required: bool,
+    /// The hash of the server's certificate; `None` without TLS and with `channel_binding=disable`.
+    pub(crate) tls_server_end_point: Option<&'a [u8]>,
+}
+
+/// What the server does by a method, to follow "the server".
+fn deed(method: AuthMethod) -> &'static str {
+    match method {
+        AuthMethod::None => "lets us in without a login",
+        AuthMethod::Password => "asks for the password in clear text",
+        AuthMethod::Md5 => "asks for an MD5 password",
+        AuthMethod::ScramSha256 => "asks for a SCRAM login",
+    }
+}
+
+/// How far a login has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// The answer, where one is due, has been written; the server has the next word.
+    Continue,
+    /// The server has let us in.
+    Authenticated,
+}
+
+/// One login, from the first Authentication message to the last.
+pub(crate) struct Exchange {
+    state: State,
+}
+
+enum State {
+    Start,
+    PasswordSent,
+    ScramStarted(Box<ScramSha256>),
+    ScramAnswered(Box<ScramSha256>),
+    ScramDone,
+    Authenticated,
+    Failed,
+}
+
+impl Exchange {
+    pub(crate) fn new() -> Self {
+        Exchange { state: State::Start }
+    }
+
+    /// Takes the body of one Authentication message, which is what follows its length, and appends the answer to `out`.
+    ///
+    /// After an error the login is over, and what `out` got from this call is not to be sent.
+    pub(crate) fn handle_message(
+        &mut self,
+        body: &[u8],
+        credentials: &Credentials<'_>,
+        out: &mut BytesMut,
+    ) -> Result<Progress, Error> {
+        let state = mem::replace(&mut self.state, State::Failed);
+        self.state = match (state, Request::parse(body)?) {
+            (State::Start, request) => start(request, credentials, out)?,
+            (State::PasswordSent | State::ScramDone, Request::Ok) => State::Authenticated,
+            (State::ScramStarted(scram), Request::SaslContinue(data)) => answer_challenge(scram, data, out)?,
+            (State::ScramAnswered(mut scram), Request::SaslFinal(data)) => verify_server(&mut scram, data)?,
+            // Whoever sends this may not know the password at all.
+            (State::ScramStarted(_) | State::ScramAnswered(_), Request::Ok) => {
+                return Err(scram_failed("the server ended the login before it proved that it knows the password"));
+            }
+            (state, request) => {
+                return Err(ProtocolError::Unexpected { message: request.name(), when: state.when() }.into());
+            }
+        };
+        Ok(match self.state {
+            State::Authenticated => Progress::Authenticated,
+            _ => Progress::Continue,
+        })
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Exchange({})", self.state.when())
+    }
+}
+
+impl State {
+    fn when(&self) -> &'static str {
+        match self {
+            State::Start => "at the start of the login",
+            State::PasswordSent => "after the password",
+            State::ScramStarted(_) => "after our first SCRAM message",
+            State::ScramAnswered(_) => "after our last SCRAM message",
+            State::ScramDone => "after the SCRAM exchange",
+            State::Authenticated => "after the login",
+            State::Failed => "after the login failed",
+        }
+    }
+}
+
+fn start(request: Request<'_>, credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<State, Error> {
+    match request {
+        Request::Ok => {
+            admit(AuthMethod::None, credentials)?;
+            Ok(State::Authenticated)
+        }
+        Request::CleartextPassword => {
+            let password = admit(AuthMethod::Password, credentials).and_then(|()| password(credentials))?;
+            password_message(password.as_bytes(), out).map_err(unsendable)?;
+            Ok(State::PasswordSent)
+        }
+        Request::Md5Password(salt) => {
+            let password = admit(AuthMethod::Md5, credentials).and_then(|()| password(credentials))?;
+            let hash = md5_hash(credentials.user.as_bytes(), password.as_bytes(), salt);
+            password_message(hash.as_bytes(), out).map_err(unsendable)?;
+            Ok(State::PasswordSent)
+        }
+        Request::Sasl(mechanisms) => start_scram(mechanisms, credentials, out),
+        Request::Unsupported(code) => Err(unsupported(code)),
+        Request::SaslContinue(_) | Request::SaslFinal(_) => {
+            Err(ProtocolError::Unexpected { message: request.name(), when: State::Start.when() }.into())
+        }
+    }
+}
+
+fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<State, Error> {
+    let offers = |name: &str| mechanisms.split(|byte| *byte == 0).any(|offered| offered == name.as_bytes());
+    let (plain, plus) = (offers(SCRAM_SHA_256), offers(SCRAM_SHA_256_PLUS));
+    if !plain && !plus {
+        return Err(refused(format!(
+            "the server wants a SASL login by {}, which isn't supported: have its pg_hba.conf use scram-sha-256",
+            mechanism_names(mechanisms)
+        )));
+    }
+    admit(AuthMethod::ScramSha256, credentials)?;
+    let (mechanism, binding) = match credentials.tls_server_end_point {
+        Some(hash) if plus => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash.to_vec())),
+        _ if credentials.binding_required => return Err(unbound(credentials)),
+        // Says "I could, you couldn't": a server that could after all knows that its offer was changed on the way.
+        Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+        None if plain => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        None => {
+            return Err(refused(
+                "the server offers SCRAM-SHA-256-PLUS alone, which needs TLS and channel binding: \
+                 connect with sslmode=require or stronger and leave channel_binding at prefer",
+            ));
+        }
+    };
+    let scram = Box::new(ScramSha256::new(password(credentials)?.as_bytes(), binding));
+    sasl_initial_response(mechanism, scram.message(), out).map_err(unsendable)?;
+    Ok(State::ScramStarted(scram))
+}
+
+fn answer_challenge(mut scram: Box<ScramSha256>, challenge: &[u8], out: &mut BytesMut) -> Result<State, Error> {
+    check_iterations(challenge)?;
+    scram.update(challenge).map_err(|e| scram_failed(format!("the server's first message: {}", reason(&e))))?;
+    sasl_response(scram.message(), out).map_err(unsendable)?;
+    Ok(State::ScramAnswered(scram))
+}
+
+fn verify_server(scram: &mut ScramSha256, outcome: &[u8]) -> Result<State, Error> {
+    scram.finish(outcome).map_err(|e| scram_failed(format!("the server's last message: {}", reason(&e))))?;
+    Ok(State::ScramDone)
+}
+
+/// Looks at the count before anything is computed from it. Whatever else is wrong is found by `ScramSha256::update`,
+/// which reads the same field or none.
+fn check_iterations(challenge: &[u8]) -> Result<(), Error> {
+    let count = challenge.split(|byte| *byte == b',').find_map(|field| field.strip_prefix(b"i="));
+    let Some(count) = count.filter(|count| !count.is_empty() && count.iter().all(u8::is_ascii_digit)) else {
+        return Err(scram_failed("the server's first message has no iteration count"));
+    };
+    // All digits, so what doesn't parse is larger than any number that fits.
+    let count = str::from_utf8(count).ok().and_then(|count| count.parse().ok()).unwrap_or(u32::MAX);
+    match count {
+        0 => Err(scram_failed("the server asks for 0 iterations")),
+        1..=MAX_ITERATIONS => Ok(()),
+        _ => Err(scram_failed(format!(
+            "the server asks for more than {MAX_ITERATIONS} iterations, which only serves to keep us busy; \
+             if it is the right server, lower its scram_iterations and set the password anew"
+        ))),
+    }
+}
+
+/// Whether the configuration lets the server do `method`.
+fn admit(method: AuthMethod, credentials: &Credentials<'_>) -> Result<(), Error> {
+    if !credentials.allowed.allows(method) {
+        return Err(refused(format!(
+            "the server {}, which require_auth doesn't allow: add \"{method}\" to require_auth if that is meant, \
+             or have the server's pg_hba.conf use a method that it names",
+            deed(method)
+        )));
+    }
+    if credentials.binding_required && method != AuthMethod::ScramSha256 {
+        return Err(refused(format!(
+            "the server {}, but channel_binding=require allows SCRAM-SHA-256-PLUS alone: \
+             have the server's pg_hba.conf use scram-sha-256 over TLS, or set channel_binding=prefer",
+            deed(method)
+        )));
+    }
+    Ok(())
+}
+
+fn password<'a>(credentials: &Credentials<'a>) -> Result<&'a str, Error> {
+    match credentials.password {
+        None | Some("") => Err(refused(
+            "the server asks for a password and none is set: \
+             give it with password= or the environment variable PGPASSWORD (no password file is read in this version)",
+        )),
+        Some(password) if password.contains('\0') => {
+            Err(refused("the password holds a NUL byte, which no password in PostgreSQL can"))
+        }
+        Some(password) => Ok(password),
+    }
+}
+
+fn unbound(credentials: &Credentials<'_>) -> Error {
+    refused(match credentials.tls_server_end_point {
+        None => {
+            "channel_binding=require needs TLS and a server certificate that can be bound to: \
+             connect with sslmode=require or stronger, or set channel_binding=prefer"
+        }
+        Some(_) => {
+            "channel_binding=require, but the server doesn't offer SCRAM-SHA-256-PLUS: \
+             somebody between may have removed the offer; for a server older than 11 set channel_binding=prefer"
+        }
+    })
+}
+
+/// <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+fn unsupported(code: i32) -> Error {
+    let method = match code {
+        1 => "Kerberos V4".into(),
+        2 => "Kerberos V5".into(),
+        4 => "a crypt() password".into(),
+        6 => "SCM credentials".into(),
+        7 | 8 => "GSSAPI".into(),
+        9 => "SSPI".into(),
+        _ => format!("authentication method number {code}"),
+    };
+    refused(format!("the server wants {method}, which isn't supported: have its pg_hba.conf use scram-sha-256"))
+}
+
+/// The names as they may be printed: short, and without control characters.
+fn mechanism_names(mechanisms: &[u8]) -> String {
+    let names: Vec<_> =
+        mechanisms.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(String::from_utf8_lossy).collect();
+    printable(&names.join(", "))
+}
+
+/// What the peer had a hand in, made fit for one line of a log.
+fn printable(text: &str) -> String {
+    const MOST: usize = 100;
+    let mut short: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MOST).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+fn reason(error: &io::Error) -> String {
+    printable(error.to_string().trim_end_matches('.'))
+}
+
+fn refused(reason: impl Into<Box<str>>) -> Error {
+    Error::Auth(reason.into())
+}
+
+fn scram_failed(reason: impl Into<Box<str>>) -> Error {
+    ProtocolError::Scram(reason.into()).into()
+}
+
+/// Only what is too long for a message, or holds a NUL, can't be written.
+fn unsendable(error: io::Error) -> Error {
+    refused(format!("the answer to the server's request can't be sent: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    use proptest::prelude::*;
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    const PASSWORD: &str = "pencil";
+    const CERTIFICATE: &[u8] = b"a hash of the certificate";
+    const BOTH: &[u8] = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+    const PLAIN: &[u8] = b"SCRAM-SHA-256\0\0";
+    const PLUS: &[u8] = b"SCRAM-SHA-256-PLUS\0\0";
+
+    fn credentials() -> Credentials<'static> {
+        Credentials {
+            user: "md5_user",
+            password: Some(PASSWORD),
+            allowed: AuthMethods::ALL,
+            binding_required: false,
+            tls_server_end_point: None,
+        }
+    }
+
+    fn allowing(methods: &[AuthMethod]) -> Credentials<'static> {
+        let allowed = methods.iter().copied().collect();
+        Credentials { allowed, ..credentials() }
+    }
+
+    fn message(code: i32, rest: &[u8]) -> Vec<u8> {
+        [&code.to_be_bytes(), rest].concat()
+    }
+
+    fn ok() -> Vec<u8> {
+        message(0, b"")
+    }
+
+    /// A client and what it has to log in with.
+    struct Login<'a> {
+        exchange: Exchange,
+        credentials: Credentials<'a>,
+    }
+
+    impl<'a> Login<'a> {
+        fn new(credentials: Credentials<'a>) -> Self {
+            Login { exchange: Exchange::new(), credentials }
+        }
+
+        /// The body of the client's answer; empty where it has nothing to say.
+        fn take(&mut self, body: &[u8]) -> Result<(Progress, Vec<u8>), Error> {
+            let mut out = BytesMut::new();
+            let progress = self.exchange.handle_message(body, &self.credentials, &mut out)?;
+            if out.is_empty() {
+                return Ok((progress, Vec::new()));
+            }
+            assert_eq!(out[0], b'p');
+            assert_eq!(u32::from_be_bytes(out[1..5].try_into().unwrap()) as usize, out.len() - 1);
+            Ok((progress, out[5..].to_vec()))
+        }
+
+        fn answers(&mut self, body: &[u8]) -> Vec<u8> {
+            let (progress, answer) = self.take(body).unwrap();
+            assert_eq!(progress, Progress::Continue);
+            answer
+        }
+
+        fn is_let_in_by(&mut self, body: &[u8]) {
+            assert_eq!(self.take(body).unwrap(), (Progress::Authenticated, Vec::new()));
+        }
+
+        fn refuses(&mut self, body: &[u8]) -> Error {
+            self.take(body).unwrap_err()
+        }
+    }
+
+    fn refusal(credentials: Credentials<'_>, body: &[u8]) -> String {
+        match Login::new(credentials).refuses(body) {
+            Error::Auth(text) => text.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn scram_reason(error: Error) -> String {
+        match error {
+            Error::Protocol(ProtocolError::Scram(reason)) => reason.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+        mac.update(text);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// The server's side of RFC 5802, for a server that knows the password itself.
+    struct Server {
+        iterations: u32,
+        mechanism: String,
+        gs2_header: String,
+        client_first_bare: String,
+        client_nonce: String,
+        server_first: String,
+    }
+
+    impl Server {
+        fn greet(login: &mut Login<'_>, offer: &[u8], iterations: u32) -> Server {
+            let answer = login.answers(&message(10, offer));
+            let end = answer.iter().position(|byte| *byte == 0).unwrap();
+            let mechanism = String::from_utf8(answer[..end].to_vec()).unwrap();
+            let data = &answer[end + 5..];
+            assert_eq!(answer[end + 1..end + 5], (data.len() as u32).to_be_bytes());
+            let data = String::from_utf8(data.to_vec()).unwrap();
+            let (header, bare) = data.split_at(data.find("n=,r=").unwrap());
+            let client_nonce = bare["n=,r=".len()..].to_owned();
+            Server {
+                iterations,
+                mechanism,
+                gs2_header: header.into(),
+                client_first_bare: bare.into(),
+                server_first: format!("r={client_nonce}server,s={},i={iterations}", BASE64.encode("salt")),
+                client_nonce,
+            }
+        }
+
+        fn challenge(&self) -> Vec<u8> {
+            message(11, self.server_first.as_bytes())
+        }
+
+        /// Checks the client's proof and gives the server's.
+        fn verify(&self, client_final: &[u8], binding: &[u8]) -> Vec<u8> {
+            let client_final = str::from_utf8(client_final).unwrap();
+            let (without_proof, proof) = client_final.rsplit_once(",p=").unwrap();
+            let bound = BASE64.encode([self.gs2_header.as_bytes(), binding].concat());
+            assert_eq!(without_proof, format!("c={bound},r={}server", self.client_nonce));
+
+            let mut round = hmac(PASSWORD.as_bytes(), b"salt\0\0\0\x01");
+            let mut salted = round;
+            for _ in 1..self.iterations {
+                round = hmac(PASSWORD.as_bytes(), &round);
+                salted.iter_mut().zip(round).for_each(|(sum, byte)| *sum ^= byte);
+            }
+            let exchange = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
+            let stored_key = Sha256::digest(hmac(&salted, b"Client Key"));
+            let mut client_key = hmac(&stored_key, exchange.as_bytes());
+            client_key.iter_mut().zip(BASE64.decode(proof).unwrap()).for_each(|(key, byte)| *key ^= byte);
+            assert_eq!(Sha256::digest(client_key), stored_key);
+
+            let signature = hmac(&hmac(&salted, b"Server Key"), exchange.as_bytes());
+            message(12, format!("v={}", BASE64.encode(signature)).as_bytes())
+        }
+    }
+
+    #[test]
+    fn scram_lets_us_in_after_the_server_has_proved_itself() {
+        let mut login = Login::new(allowing(&[AuthMethod::ScramSha256]));
+        let server = Server::greet(&mut login, PLAIN, 4096);
+        assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "n,,"));
+        let proof = login.answers(&server.challenge());
+        assert!(login.answers(&server.verify(&proof, b"")).is_empty());
+        login.is_let_in_by(&ok());
+    }
+
+    #[test]
+    fn scram_binds_to_the_certificate_where_it_can() {
+        for binding_required in [false, true] {
+            let tls_server_end_point = Some(CERTIFICATE);
+            let mut login = Login::new(Credentials { binding_required, tls_server_end_point, ..credentials() });
+            let server = Server::greet(&mut login, BOTH, 2);
+            assert_eq!(server.mechanism, "SCRAM-SHA-256-PLUS");
+            assert_eq!(server.gs2_header, "p=tls-server-end-point,,");
+            let proof = login.answers(&server.challenge());
+            login.answers(&server.verify(&proof, CERTIFICATE));
+            login.is_let_in_by(&ok());
+        }
+    }
+
+    #[test]
+    fn a_server_that_could_have_bound_learns_that_its_offer_was_cut() {
+        let mut login = Login::new(Credentials { tls_server_end_point: Some(CERTIFICATE), ..credentials() });
+        let server = Server::greet(&mut login, PLAIN, 2);
+        assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "y,,"));
+    }
+
+    #[test]
+    fn without_tls_the_offer_of_binding_is_passed_over() {
+        let server = Server::greet(&mut Login::new(credentials()), BOTH, 2);
+        assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "n,,"));
+        assert!(refusal(credentials(), &message(10, PLUS)).contains("needs TLS"));
+    }
+
+    #[test]
+    fn required_binding_is_required_of_every_method() {
+        let required =
+            |end_point| Credentials { binding_required: true, tls_server_end_point: end_point, ..credentials() };
+        for body in [ok(), message(3, b""), message(5, b"salt"), message(10, PLAIN)] {
+            assert!(refusal(required(Some(CERTIFICATE)), &body).contains("channel_binding=require"), "{body:?}");
+        }
+        for offer in [PLAIN, PLUS, BOTH] {
+            assert!(refusal(required(None), &message(10, offer)).contains("needs TLS"));
+        }
+    }
+
+    #[test]
+    fn a_wrong_signature_is_refused_and_so_is_what_follows() {
+        let mut login = Login::new(credentials());
+        let server = Server::greet(&mut login, PLAIN, 2);
+        let proof = login.answers(&server.challenge());
+        let mut signature = server.verify(&proof, b"");
+        signature[10] ^= 1;
+        assert!(scram_reason(login.refuses(&signature)).contains("last message"));
+        assert!(login.refuses(&ok()).is_protocol());
+    }
+
+    #[test]
+    fn a_servers_scram_error_is_told_on_one_line() {
+        let mut login = Login::new(credentials());
+        let server = Server::greet(&mut login, PLAIN, 2);
+        login.answers(&server.challenge());
+        let reason = scram_reason(login.refuses(&message(12, b"e=other\nline\x1b[31m")));
+        assert!(reason.contains("other\\nline"), "{reason}");
+        assert!(!reason.contains(char::is_control), "{reason:?}");
+    }
+
+    #[test]
+    fn an_early_ok_is_refused() {
+        let mut login = Login::new(credentials());
+        Server::greet(&mut login, PLAIN, 2);
+        assert!(scram_reason(login.refuses(&ok())).contains("before it proved"));
+
+        let mut login = Login::new(credentials());
+        let server = Server::greet(&mut login, PLAIN, 2);
+        login.answers(&server.challenge());
+        assert!(scram_reason(login.refuses(&ok())).contains("before it proved"));
+    }
+
+    #[test]
+    fn an_absurd_iteration_count_is_refused_before_any_work() {
+        for count in ["100001", "1000001", "4000000000", "4294967296", "99999999999999999999999999"] {
+            let mut login = Login::new(credentials());
+            let server = Server::greet(&mut login, PLAIN, 2);
+            let cheat = server.server_first.replace("i=2", &format!("i={count}"));
+            let reason = scram_reason(login.refuses(&message(11, cheat.as_bytes())));
+            assert!(reason.contains("more than 100000 iterations"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_changed_or_damaged_challenge_is_refused() {
+        let bad = |change: fn(&Server) -> String| {
+            let mut login = Login::new(credentials());
+            let server = Server::greet(&mut login, PLAIN, 2);
+            scram_reason(login.refuses(&message(11, change(&server).as_bytes())))
+        };
+        assert!(bad(|server| server.server_first.replacen("r=", "r=x", 1)).contains("nonce"));
+        assert!(bad(|server| format!("r={},s=c2FsdA==,i=2", &server.client_nonce[1..])).contains("nonce"));
+        assert!(bad(|server| format!("r={}x,s=c2FsdA,i=2", server.client_nonce)).contains("first message"));
+        assert!(bad(|server| format!("r={}x,s=c2FsdA==,i=0", server.client_nonce)).contains("0 iterations"));
+        assert!(bad(|server| format!("r={}x,s=c2FsdA==,i=", server.client_nonce)).contains("no iteration count"));
+        assert!(bad(|server| format!("r={}x,s=c2FsdA==,i=-2", server.client_nonce)).contains("no iteration count"));
+        assert!(bad(|server| format!("i=2,r={}x,s=c2FsdA==", server.client_nonce)).contains("first message"));
+        assert!(bad(|_| String::new()).contains("no iteration count"));
+    }
+
+    #[test]
+    fn md5_answers_with_the_known_hash() {
+        let mut login = Login::new(Credentials { password: Some("password"), ..allowing(&[AuthMethod::Md5]) });
+        let answer = login.answers(&message(5, &[0x2a, 0x3d, 0x8f, 0xe0]));
+        assert_eq!(answer, b"md562af4dd09bbb41884907a838a3233294\0");
+        login.is_let_in_by(&ok());
+    }
+
+    #[test]
+    fn a_cleartext_password_is_sent_as_it_is() {
+        let mut login = Login::new(allowing(&[AuthMethod::Password]));
+        assert_eq!(login.answers(&message(3, b"")), b"pencil\0");
+        login.is_let_in_by(&ok());
+    }
+
+    #[test]
+    fn trust_lets_us_in_at_once_unless_a_login_is_required() {
+        Login::new(allowing(&[AuthMethod::None])).is_let_in_by(&ok());
+        let credentials = Credentials { allowed: AuthMethods::parse("!none").unwrap(), ..credentials() };
+        assert!(refusal(credentials, &ok()).contains("add \"none\" to require_auth"));
+    }
+
+    #[test]
+    fn a_method_that_require_auth_leaves_out_is_refused() {
+        use AuthMethod::{Md5, None, Password, ScramSha256};
+        let requests =
+            [(None, ok()), (Password, message(3, b"")), (Md5, message(5, b"salt")), (ScramSha256, message(10, BOTH))];
+        for (method, body) in &requests {
+            let others: Vec<_> = requests.iter().map(|(other, _)| *other).filter(|other| other != method).collect();
+            let text = refusal(allowing(&others), body);
+            assert!(text.contains(&format!("add \"{method}\" to require_auth")), "{text}");
+            assert!(Login::new(allowing(&[*method])).take(body).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_missing_password_is_said_with_how_to_give_it() {
+        for password in [None, Some("")] {
+            for body in [message(3, b""), message(5, b"salt"), message(10, PLAIN)] {
+                let text = refusal(Credentials { password, ..credentials() }, &body);
+                assert!(text.contains("password=") && text.contains("PGPASSWORD"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_refusal_holds_the_password() {
+        let text = refusal(Credentials { password: Some("sec\0ret"), ..credentials() }, &message(3, b""));
+        assert!(text.contains("NUL") && !text.contains("sec"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        let named =
+            [(2, "Kerberos V5"), (7, "GSSAPI"), (8, "GSSAPI"), (9, "SSPI"), (99, "number 99"), (-1, "number -1")];
+        for (code, name) in named {
+            let text = refusal(credentials(), &message(code, b"any"));
+            assert!(text.contains(name) && text.contains("scram-sha-256"), "{text}");
+        }
+        assert!(refusal(credentials(), &message(10, b"OAUTHBEARER\0\0")).contains("OAUTHBEARER"));
+        let text = refusal(credentials(), &message(10, &[&[b'\n'; 500][..], b"\0\0"].concat()));
+        assert!(text.len() < 400 && !text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn damaged_messages_are_refused() {
+        let damaged: [(i32, &[u8]); 10] = [
+            (0, b"x"),
+            (3, b"x"),
+            (5, b""),
+            (5, b"sal"),
+            (5, b"salty"),
+            (10, b""),
+            (10, b"\0"),
+            (10, b"\0\0"),
+            (10, b"SCRAM-SHA-256\0"),
+            (10, b"SCRAM-SHA-256\0\0\0"),
+        ];
+        for (code, rest) in damaged {
+            let error = Login::new(credentials()).refuses(&message(code, rest));
+            assert!(matches!(error, Error::Protocol(ProtocolError::Malformed { .. })), "{code} {rest:?}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn messages_out_of_order_are_refused() {
+        let requests =
+            [ok(), message(3, b""), message(5, b"salt"), message(10, PLAIN), message(11, b""), message(12, b"")];
+        let arrange = |steps: &[&[u8]]| {
+            let mut login = Login::new(credentials());
+            steps.iter().for_each(|step| drop(login.take(step).unwrap()));
+            login
+        };
+        let out_of_order = |login: &mut Login<'_>, body: &[u8]| {
+            let error = login.refuses(body);
+            assert!(matches!(error, Error::Protocol(ProtocolError::Unexpected { .. })), "{body:?}: {error:?}");
+        };
+        for early in &requests[4..] {
+            out_of_order(&mut arrange(&[]), early);
+        }
+        for second in &requests {
+            out_of_order(&mut arrange(&[&ok()]), second);
+        }
+        for second in requests.iter().skip(1) {
+            out_of_order(&mut arrange(&[&message(3, b"")]), second);
+            out_of_order(&mut arrange(&[&message(5, b"salt")]), second);
+        }
+        for second in [&requests[1], &requests[2], &requests[3], &requests[5]] {
+            out_of_order(&mut arrange(&[&message(10, PLAIN)]), second);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_truncated_message_never_lets_us_in(cut_short in 0..7_usize, keep in 0.0..1.0_f64) {
+            let shorten = |at: usize, body: Vec<u8>| {
+                let length = if at == cut_short { (body.len() as f64 * keep) as usize } else { body.len() };
+                body[..length].to_vec()
+            };
+            let let_in = |bodies: &mut dyn FnMut(&mut Login<'_>) -> Result<Progress, Error>| {
+                bodies(&mut Login::new(credentials())).is_ok_and(|progress| progress == Progress::Authenticated)
+            };
+            let by_scram = let_in(&mut |login| {
+                let offer = shorten(0, message(10, BOTH));
+                if offer.len() < BOTH.len() + 4 {
+                    login.take(&offer)?;
+                }
+                let server = Server::greet(login, BOTH, 37);
+                let (_, proof) = login.take(&shorten(1, server.challenge()))?;
+                // A shorter iteration count is a number too: the server's signature has to tell.
+                let outcome = if cut_short == 1 {
+                    message(12, format!("v={}", BASE64.encode([0; 32])).as_bytes())
+                } else {
+                    server.verify(&proof, b"")
+                };
+                login.take(&shorten(2, outcome))?;
+                Ok(login.take(&shorten(3, ok()))?.0)
+            });
+            let by_md5 = let_in(&mut |login| {
+                login.take(&shorten(4, message(5, b"salt")))?;
+                Ok(login.take(&shorten(3, ok()))?.0)
+            });
+            let by_password = let_in(&mut |login| {
+                login.take(&shorten(5, message(3, b"")))?;
+                Ok(login.take(&shorten(3, ok()))?.0)
+            });
+            prop_assert_eq!(by_scram, cut_short > 3);
+            prop_assert_eq!(by_md5, cut_short != 3 && cut_short != 4);
+            prop_assert_eq!(by_password, cut_short != 3 && cut_short != 5);
+        }
+
+        #[test]
+        fn whatever_arrives_nothing_panics_and_nothing_but_ok_lets_us_in(
+            bodies in prop::collection::vec(
+                (0..14_i32, prop::collection::vec(prop_oneof![Just(0_u8), Just(b','), Just(b'='), any::<u8>()], 0..40)),
+                0..6,
+            ),
+        ) {
+            let mut login = Login::new(allowing(&[AuthMethod::ScramSha256, AuthMethod::Md5]));
+            let mut failed = false;
+            for (code, rest) in bodies {
+                match login.take(&message(code, &rest)) {
+                    Ok((progress, _)) => {
+                        prop_assert!(!failed);
+                        prop_assert!(progress == Progress::Continue || code == 0);
+                    }
+                    Err(_) => failed = true,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The form of a server's Authentication messages, checked to the last byte before anything is made of them.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+
+use crate::error::ProtocolError;
+
+/// An Authentication message whose form has been checked.
+pub(super) enum Request<'a> {
+    Ok,
+    CleartextPassword,
+    Md5Password([u8; 4]),
+    /// The mechanisms, each ended by a NUL.
+    Sasl(&'a [u8]),
+    SaslContinue(&'a [u8]),
+    SaslFinal(&'a [u8]),
+    Unsupported(i32),
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
+        let Some((code, rest)) = body.split_first_chunk() else {
+            return Err(malformed("Authentication message", "it is too short for its code"));
+        };
+        let request = match i32::from_be_bytes(*code) {
+            0 => Request::Ok,
+            3 => Request::CleartextPassword,
+            5 => match rest.try_into() {
+                Ok(salt) => return Ok(Request::Md5Password(salt)),
+                Err(_) => return Err(malformed("AuthenticationMD5Password", "its salt is not four bytes long")),
+            },
+            10 => return Ok(Request::Sasl(mechanism_list(rest)?)),
+            11 => return Ok(Request::SaslContinue(rest)),
+            12 => return Ok(Request::SaslFinal(rest)),
+            other => return Ok(Request::Unsupported(other)),
+        };
+        if rest.is_empty() { Ok(request) } else { Err(malformed(request.name(), "something follows its code")) }
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Request::Ok => "AuthenticationOk",
+            Request::CleartextPassword => "AuthenticationCleartextPassword",
+            Request::Md5Password(_) => "AuthenticationMD5Password",
+            Request::Sasl(_) => "AuthenticationSASL",
+            Request::SaslContinue(_) => "AuthenticationSASLContinue",
+            Request::SaslFinal(_) => "AuthenticationSASLFinal",
+            Request::Unsupported(_) => "another authentication request",
+        }
+    }
+}
+
+/// The list without the NUL that ends it.
+fn mechanism_list(list: &[u8]) -> Result<&[u8], ProtocolError> {
+    const NAME: &str = "AuthenticationSASL";
+    let names = match list {
+        [names @ .., 0] => names,
+        _ => return Err(malformed(NAME, "its list of mechanisms has no end")),
+    };
+    match names {
+        [] => Err(malformed(NAME, "its list of mechanisms is empty")),
+        [0, ..] => Err(malformed(NAME, "a mechanism has no name")),
+        [.., 0] if names.windows(2).all(|pair| pair != [0, 0]) => Ok(names),
+        [.., 0] => Err(malformed(NAME, "a mechanism has no name")),
+        _ => Err(malformed(NAME, "its list of mechanisms has no end")),
+    }
+}
+
+fn malformed(message: &'static str, reason: &'static str) -> ProtocolError {
+    ProtocolError::Malformed { message, reason }
+}

@@ -1,0 +1,210 @@
+//! The insides of the server's messages, read once and checked to the last byte.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
+
+use crate::error::{ProtocolError, ServerError};
+use crate::row::Row;
+
+/// A message's body, read from front to back.
+struct Body<'a> {
+    message: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Body<'a> {
+    fn new(message: &'static str, rest: &'a [u8]) -> Self {
+        Self { message, rest }
+    }
+
+    fn malformed(&self, reason: &'static str) -> ProtocolError {
+        ProtocolError::Malformed { message: self.message, reason }
+    }
+
+    fn bytes(&mut self, len: usize) -> Result<&'a [u8], ProtocolError> {
+        let (taken, rest) =
+            self.rest.split_at_checked(len).ok_or_else(|| self.malformed("it ends before its content does"))?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn chunk<const N: usize>(&mut self) -> Result<[u8; N], ProtocolError> {
+        let (taken, rest) =
+            self.rest.split_first_chunk().ok_or_else(|| self.malformed("it ends before its content does"))?;
+        self.rest = rest;
+        Ok(*taken)
+    }
+
+    fn cstr(&mut self) -> Result<&'a [u8], ProtocolError> {
+        let len =
+            self.rest.iter().position(|&byte| byte == 0).ok_or_else(|| self.malformed("a text in it has no end"))?;
+        let text = self.bytes(len)?;
+        self.bytes(1)?;
+        Ok(text)
+    }
+
+    fn end(self) -> Result<(), ProtocolError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("it goes on after its content")) }
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// An ErrorResponse or a NoticeResponse; of one longer than is kept, what is there.
+pub(crate) fn server_error(body: &[u8]) -> ServerError {
+    let mut error = ServerError::default();
+    let mut never_translated = false;
+    // A list of fields that ends with an empty one; what was cut off has no end.
+    for field in body.split(|&byte| byte == 0) {
+        let Some((&kind, value)) = field.split_first() else { break };
+        match kind {
+            b'V' => {
+                never_translated = true;
+                error.severity = lossy(value);
+            }
+            b'S' if !never_translated => error.severity = lossy(value),
+            b'C' => error.code = lossy(value),
+            b'M' => error.message = lossy(value),
+            b'D' => error.detail = Some(lossy(value)),
+            b'H' => error.hint = Some(lossy(value)),
+            _ => {}
+        }
+    }
+    error
+}
+
+/// A ParameterStatus: name and value.
+pub(crate) fn parameter_status(body: &[u8]) -> Result<(String, String), ProtocolError> {
+    let mut body = Body::new("ParameterStatus", body);
+    let (name, value) = (lossy(body.cstr()?), lossy(body.cstr()?));
+    body.end()?;
+    Ok((name, value))
+}
+
+/// A BackendKeyData: the process id, and the key that cancels.
+pub(crate) fn backend_key_data(body: &[u8]) -> Result<(i32, i32), ProtocolError> {
+    let mut body = Body::new("BackendKeyData", body);
+    let pid = i32::from_be_bytes(body.chunk()?);
+    // Protocol 3.0, which is what the start-up packet asks for, has keys of 4 bytes.
+    let key = i32::from_be_bytes(body.chunk()?);
+    body.end()?;
+    Ok((pid, key))
+}
+
+/// How many columns a RowDescription announces.
+pub(crate) fn row_description(body: &[u8]) -> Result<usize, ProtocolError> {
+    let mut body = Body::new("RowDescription", body);
+    let columns = u16::from_be_bytes(body.chunk()?);
+    for _ in 0..columns {
+        body.cstr()?;
+        body.bytes(18)?;
+    }
+    body.end()?;
+    Ok(usize::from(columns))
+}
+
+/// A DataRow of as many columns as its RowDescription announced.
+pub(crate) fn data_row(body: &[u8], announced: usize) -> Result<Row, ProtocolError> {
+    let mut body = Body::new("DataRow", body);
+    if usize::from(u16::from_be_bytes(body.chunk()?)) != announced {
+        return Err(body.malformed("its columns aren't as many as were announced"));
+    }
+    let mut columns = Vec::with_capacity(announced);
+    for _ in 0..announced {
+        columns.push(match i32::from_be_bytes(body.chunk()?) {
+            -1 => None,
+            len => {
+                let len = usize::try_from(len).map_err(|_| body.malformed("a column's length is negative"))?;
+                Some(body.bytes(len)?.into())
+            }
+        });
+    }
+    body.end()?;
+    Ok(Row { columns: columns.into() })
+}
+
+/// How many rows a CommandComplete counts: its last word, if that is a number.
+pub(crate) fn command_complete(body: &[u8]) -> Result<u64, ProtocolError> {
+    let mut body = Body::new("CommandComplete", body);
+    let tag = body.cstr()?;
+    body.end()?;
+    let last = tag.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    Ok(std::str::from_utf8(last).ok().and_then(|word| word.parse().ok()).unwrap_or(0))
+}
+
+/// Whatever the bytes are: nothing panics, and what was read accounts for every byte.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz_body(tag: u8, body: &[u8]) {
+    match tag {
+        b'E' | b'N' => {
+            let error = server_error(body);
+            let text = [&error.severity, &error.code, &error.message].map(String::len).iter().sum::<usize>();
+            assert!(text <= 3 * body.len(), "a byte that isn't UTF-8 becomes three");
+        }
+        b'S' => {
+            if let Ok((name, value)) = parameter_status(body) {
+                assert_eq!(lossy(body), format!("{name}\0{value}\0"));
+            }
+        }
+        b'K' => assert_eq!(backend_key_data(body).is_ok(), body.len() == 8),
+        b'T' => {
+            if let Ok(columns) = row_description(body) {
+                assert!(body.len() >= 2 + 19 * columns);
+            }
+        }
+        b'D' => {
+            let announced = body.first_chunk().map_or(0, |count| usize::from(u16::from_be_bytes(*count)));
+            if let Ok(row) = data_row(body, announced) {
+                let values = (0..row.len()).map(|column| row.get_bytes(column).unwrap_or_default());
+                assert_eq!(2 + values.map(|value| 4 + value.len()).sum::<usize>(), body.len());
+            }
+            assert!(data_row(body, announced + 1).is_err());
+        }
+        b'C' => assert_eq!(
+            command_complete(body).is_ok(),
+            body.iter().position(|&byte| byte == 0) == body.len().checked_sub(1)
+        ),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_severity_that_is_never_translated_wins() {
+        let body = b"SFATALE\0VFATAL\0C57P01\0Mau revoir\0Hrevenez\0\0";
+        let error = server_error(body);
+        assert_eq!((error.severity(), error.code(), error.message()), ("FATAL", "57P01", "au revoir"));
+        assert_eq!(error.hint(), Some("revenez"));
+        assert!(error.is_fatal());
+    }
+
+    #[test]
+    fn an_error_cut_short_still_says_what_is_there() {
+        let error = server_error(b"SERROR\0VERROR\0C22000\0Mxxxxxx");
+        assert_eq!((error.code(), error.message()), ("22000", "xxxxxx"));
+    }
+
+    #[test]
+    fn a_row_must_be_what_was_announced() {
+        let body = [&[0, 2][..], &[0, 0, 0, 1, b'x'], &[0xff; 4]].concat();
+        let row = data_row(&body, 2).unwrap();
+        assert_eq!((row.get(0).as_deref(), row.get(1), row.len()), (Some("x"), None, 2));
+        assert!(data_row(&body, 1).is_err());
+        for cut in 0..body.len() {
+            assert!(data_row(&body[..cut], 2).is_err());
+        }
+        assert!(data_row(&[0, 1, 0xff, 0xff, 0xff, 0xfe], 1).is_err(), "a length of -2");
+        assert!(data_row(&[0, 1, 0x7f, 0xff, 0xff, 0xff, 0], 1).is_err(), "a length beyond the message");
+    }
+
+    #[test]
+    fn a_command_counts_by_its_last_word() {
+        for (tag, rows) in [("INSERT 0 12", 12), ("SELECT 3", 3), ("LISTEN", 0), ("", 0)] {
+            assert_eq!(command_complete(format!("{tag}\0").as_bytes()).unwrap(), rows);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The wire protocol, with no socket, no clock and no thread: bytes in, outputs out.
+//!
+//! A [`Session`] is one client's end of one conversation with a server:
+//!
+//! ```text
+//!             handle_input, handle_eof, fail            listen, unlisten, query, terminate
+//!                          │                                        │
+//!                          ▼                                        ▼
+//!          ┌── frame ── message ── auth ──── session ──── request ── sql ──┐
+//!          ▼                                    │                          ▼
+//!   take_notifications                        poll                  poll_transmit
+//! ```
+//!
+//! It refuses to open anything, to wait, and to fail: a fault becomes the last output, [`Output::Closed`], and comes
+//! after every notification that was read before it.
+//!
+//! PostgreSQL's protocol 3.0, simple queries only: <https://www.postgresql.org/docs/current/protocol-flow.html>
+
+mod auth;
+mod backlog;
+mod buffer;
+mod frame;
+mod message;
+mod request;
+mod session;
+pub(crate) mod sql;
+
+pub(crate) use buffer::{READ_SIZE, ReadBuffer};
+#[cfg(any(test, fuzzing))]
+pub(crate) use frame::fuzz_frames;
+pub(crate) use request::{Ask, Reply, RequestId};
+pub use session::TransactionStatus;
+#[cfg(any(test, fuzzing))]
+pub(crate) use session::laws::fuzz_session;
+#[cfg(test)]
+pub(crate) use session::script;
+pub(crate) use session::{Output, Session};

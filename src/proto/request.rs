@@ -1,0 +1,182 @@
+//! What a session is asked to do, and how each of it is said in SQL.
+//!
+//! One is under way at a time: what the server makes of a LISTEN decides what is sent next.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
+use crate::error::{Error, ServerError, ValueError};
+use crate::proto::frame::ROW_MAX;
+use crate::proto::sql;
+use crate::row::Row;
+
+/// How much of a query's answer is kept. It is a listener's client: long answers have better ones.
+pub(crate) const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// Names a request of one session, so that its reply is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+impl RequestId {
+    /// The bounds of all that there can be.
+    pub(crate) const FIRST: Self = Self(0);
+    pub(crate) const LAST: Self = Self(u64::MAX);
+}
+
+/// What the server answered to one request.
+#[derive(Debug, Default)]
+pub(crate) struct Reply {
+    pub(crate) rows: Vec<Row>,
+    /// How many rows the statements touched, added up.
+    pub(crate) affected: u64,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// Any SQL of the user's.
+    Query(String),
+    /// A statement of ours that sends notifications.
+    Notify(String),
+    Listen(Vec<Box<str>>),
+    Unlisten(Vec<Box<str>>),
+    UnlistenAll,
+    /// Which channels the server has for us: asked by the session itself when it can't know.
+    ReadChannels,
+    /// Reads the NOTIFY queue's tail, which mends the server bug behind a LISTEN that fails with 58P01.
+    HealQueue,
+    /// Has the server send bytes as they are, from a database that knows no encoding.
+    TakeBytes,
+    /// Takes back the LISTENs of which the server cut a name, and makes the good ones sure.
+    Undo(Vec<Box<str>>, Vec<Box<str>>),
+    /// Whether anybody is there: no SQL, and no answer but ReadyForQuery.
+    Sync,
+}
+
+impl Ask {
+    /// What is sent for it.
+    pub(crate) fn sql(&self) -> String {
+        fn names(list: &[Box<str>]) -> impl Iterator<Item = &str> {
+            list.iter().map(AsRef::as_ref)
+        }
+        match self {
+            Ask::Query(text) | Ask::Notify(text) => text.clone(),
+            Ask::Listen(channels) => sql::listen(names(channels)),
+            Ask::Unlisten(channels) => sql::unlisten(names(channels)),
+            Ask::UnlistenAll => sql::UNLISTEN_ALL.to_owned(),
+            Ask::ReadChannels => sql::LISTENING_CHANNELS.to_owned(),
+            Ask::HealQueue => sql::QUEUE_USAGE.to_owned(),
+            Ask::TakeBytes => sql::TAKE_BYTES.to_owned(),
+            Ask::Undo(bad, good) => [sql::unlisten(names(bad)), sql::listen(names(good))].join(";"),
+            Ask::Sync => String::new(),
+        }
+    }
+
+    /// Writes it as it is said on the wire.
+    pub(crate) fn encode(&self, transmit: &mut BytesMut) -> io::Result<()> {
+        match self {
+            Ask::Sync => {
+                frontend::sync(transmit);
+                Ok(())
+            }
+            _ => frontend::query(&self.sql(), transmit),
+        }
+    }
+}
+
+/// A request, waiting for its turn or for its answer.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Who gets the reply; nobody, for what the session asks for itself.
+    pub(crate) id: Option<RequestId>,
+    pub(crate) ask: Ask,
+    /// Whether a failed LISTEN has been healed and is tried for the second time.
+    pub(crate) healed: bool,
+}
+
+/// The request under way, and what has been answered so far.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) request: Request,
+    pub(crate) reply: Reply,
+    /// How many columns the rows to come have.
+    pub(crate) columns: Option<usize>,
+    /// What the rows of the answer take.
+    answer_size: usize,
+    /// Why the answer isn't kept.
+    too_long: Option<String>,
+    /// Whether it wanted COPY data and was told that there is none.
+    pub(crate) copy_refused: bool,
+    /// The first error: what comes after it in the same request isn't done.
+    pub(crate) error: Option<ServerError>,
+    /// The server's word that it cut a name (42622).
+    pub(crate) name_cut: Option<ServerError>,
+}
+
+impl InFlight {
+    pub(crate) fn new(request: Request) -> Self {
+        Self {
+            request,
+            reply: Reply::default(),
+            columns: None,
+            answer_size: 0,
+            too_long: None,
+            copy_refused: false,
+            error: None,
+            name_cut: None,
+        }
+    }
+
+    /// Whether it is a LISTEN that fails by the server's bug (58P01), for the first time.
+    pub(crate) fn can_be_healed(&self) -> bool {
+        !self.request.healed
+            && matches!(self.request.ask, Ask::Listen(_))
+            && self.error.as_ref().is_some_and(|error| error.code() == "58P01")
+    }
+
+    /// Keeps a row, as long as the answer isn't too long to be kept.
+    pub(crate) fn push_row(&mut self, row: Row) {
+        self.answer_size = self.answer_size.saturating_add(row.held());
+        if self.answer_size > ANSWER_MAX {
+            self.give_up(format!("takes more than {ANSWER_MAX} bytes, which is the most that is kept"));
+        } else if self.too_long.is_none() {
+            self.reply.rows.push(row);
+        }
+    }
+
+    /// Notes that a row of `size` bytes was too long to be kept.
+    pub(crate) fn pass_over_row(&mut self, size: usize) {
+        self.give_up(format!("has a row of {size} bytes, at most {ROW_MAX} are kept"));
+    }
+
+    fn give_up(&mut self, reason: String) {
+        self.reply.rows = Vec::new();
+        self.too_long.get_or_insert(reason);
+    }
+
+    /// What became of it.
+    pub(crate) fn result(&mut self) -> Result<Reply, Error> {
+        if let Some(error) = self.error.take() {
+            return Err(error.into());
+        }
+        if let Some(notice) = self.name_cut.take() {
+            let message = format!(
+                "a channel name is too long in the server's encoding ({}); PostgreSQL allows 63 bytes: \
+                 nothing is listened to by this call",
+                notice.message()
+            );
+            return Err(ValueError { message }.into());
+        }
+        if let Some(reason) = self.too_long.take() {
+            let message = format!("the answer to the query {reason}: it was carried out; ask for less at a time");
+            return Err(Error::AnswerTooLong(message.into()));
+        }
+        Ok(std::mem::take(&mut self.reply))
+    }
+}
+
+/// What is to be asked, in order.
+pub(crate) type Requests = VecDeque<Request>;

@@ -1,0 +1,123 @@
+//! One request at a time: what its answer teaches, and what is sent next.
+
+use super::{Output, Session, State, TransactionStatus};
+use crate::error::Error;
+use crate::proto::request::{Ask, InFlight, Reply, Request};
+use crate::proto::sql;
+
+impl Session {
+    /// A request is answered in full: learns from it, and hands on the reply.
+    pub(super) fn finish(&mut self, mut done: InFlight, before: TransactionStatus) {
+        let in_transaction = before != TransactionStatus::Idle || self.status != TransactionStatus::Idle;
+        if !in_transaction && done.can_be_healed() {
+            self.requests.push_front(Request { healed: true, ..done.request });
+            self.requests.push_front(Request { id: None, ask: Ask::HealQueue, healed: true });
+            return;
+        }
+        let cut = done.name_cut.is_some();
+        let result = done.result();
+        let took_bytes = matches!(done.request.ask, Ask::TakeBytes);
+        let follows_up = took_bytes || cut || matches!(done.request.ask, Ask::ReadChannels);
+        match done.request.ask {
+            Ask::Listen(names) if cut => self.undo(names),
+            ask => self.learn(ask, &result, in_transaction),
+        }
+        // Once for each request that may have changed something: a server that refuses isn't asked for ever.
+        if !follows_up && self.status == TransactionStatus::Idle {
+            if self.channels_stale {
+                self.ask_next(Ask::ReadChannels);
+            }
+            // A reset of all settings, or a rollback, has taken it back.
+            if self.must_take_bytes() {
+                self.take_bytes();
+            }
+        }
+        if took_bytes {
+            self.become_ready();
+        }
+        if let Some(id) = done.request.id {
+            self.outputs.push_back(Output::Reply(id, result));
+        }
+    }
+
+    /// Keeps account of what is listened to.
+    fn learn(&mut self, ask: Ask, result: &Result<Reply, Error>, in_transaction: bool) {
+        match (ask, result) {
+            (Ask::Query(text), _) => self.channels_stale |= in_transaction || sql::touches_listening(&text),
+            (Ask::ReadChannels, Ok(reply)) => {
+                let names = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into()));
+                self.set_channels(names.collect());
+                self.channels_stale = false;
+            }
+            // What the server cut a name to is known to the server alone.
+            (Ask::Undo(..), _) => self.channels_stale = true,
+            // What is done in a transaction counts from its commit on.
+            (Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll, _) if in_transaction => self.channels_stale = true,
+            (Ask::Listen(names), Ok(_)) => {
+                let mut channels = std::mem::take(&mut self.channels);
+                channels.extend(names);
+                self.set_channels(channels);
+            }
+            (Ask::Unlisten(names), Ok(_)) => self.channels.retain(|channel| !names.contains(channel)),
+            (Ask::UnlistenAll, Ok(_)) => self.channels = Vec::new(),
+            _ => {}
+        }
+    }
+
+    fn set_channels(&mut self, mut channels: Vec<Box<str>>) {
+        channels.sort_unstable();
+        channels.dedup();
+        self.channels = channels;
+    }
+
+    /// The server cut one of these names: nothing of the call may stay.
+    fn undo(&mut self, names: Vec<Box<str>>) {
+        let bad = names.into_iter().filter(|name| self.channels.binary_search(name).is_err()).collect();
+        self.ask_next(Ask::Undo(bad, self.channels.clone()));
+    }
+
+    /// Puts a request of the session's own before all others.
+    fn ask_next(&mut self, ask: Ask) {
+        self.requests.push_front(Request { id: None, ask, healed: false });
+    }
+
+    /// The login is done.
+    pub(super) fn become_ready(&mut self) {
+        if !std::mem::replace(&mut self.ready, true) {
+            self.outputs.push_back(Output::Ready);
+        }
+    }
+
+    /// Whether the database takes and gives any bytes, in no encoding.
+    pub(super) fn knows_no_encoding(&self) -> bool {
+        self.parameter("server_encoding") == Some("SQL_ASCII")
+    }
+
+    /// Whether a notification that isn't UTF-8 would end the session: such a server has to be told not to look.
+    pub(super) fn must_take_bytes(&self) -> bool {
+        self.knows_no_encoding() && self.parameter("client_encoding") != Some("SQL_ASCII")
+    }
+
+    pub(super) fn take_bytes(&mut self) {
+        self.ask_next(Ask::TakeBytes);
+    }
+
+    /// Sends what is to be asked next, if nothing is under way.
+    pub(super) fn send_next(&mut self) {
+        if !matches!(self.state, State::Idle) {
+            return;
+        }
+        while let Some(request) = self.requests.pop_front() {
+            let before = self.transmit.len();
+            let Err(error) = request.ask.encode(&mut self.transmit) else {
+                self.state = State::Busy(Box::new(InFlight::new(request)));
+                return;
+            };
+            // Only a NUL or 2 GiB of text can't be said, and both are the caller's.
+            self.transmit.truncate(before);
+            if let Some(id) = request.id {
+                self.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
+            }
+        }
+    }
+}

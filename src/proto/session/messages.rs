@@ -1,0 +1,193 @@
+//! What each message of the server means to a session.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
+use super::{NOTICES_MAX, PARAMETERS_MAX, PARAMETERS_SIZE_MAX, Session, State, TransactionStatus};
+use crate::config::ChannelBinding;
+use crate::error::{Error, ProtocolError, ServerError};
+use crate::notification::NOTIFICATION;
+use crate::proto::auth::{Credentials, Progress};
+use crate::proto::frame::{HEADER, Kind};
+use crate::proto::message;
+use crate::proto::request::{Ask, InFlight};
+
+impl Session {
+    /// Whether a message of this type may come now.
+    #[inline]
+    pub(super) fn admit(&self, tag: u8) -> Result<(), ProtocolError> {
+        let when = match (&self.state, tag) {
+            (State::Closed { .. }, _) | (_, b'N' | b'E') | (State::Login { .. }, b'R' | b'v') => return Ok(()),
+            (State::Login { authenticated: false, .. }, _) => "before the login",
+            (_, NOTIFICATION | b'S') | (State::Login { .. }, b'K' | b'Z') => return Ok(()),
+            (State::Login { .. }, _) => "before it was ready",
+            (State::Idle, _) => "with nothing asked",
+            (State::Busy(_), b'C' | b'D' | b'G' | b'H' | b'I' | b'T' | b'Z' | b'c' | b'd') => return Ok(()),
+            (State::Busy(_), b'W') => "to a client that doesn't replicate",
+            (State::Busy(_), _) => "as an answer to a query",
+        };
+        Err(unexpected(tag, when))
+    }
+
+    /// Handles a frame of `total` bytes, of which so many are there as are kept.
+    pub(super) fn handle_message(&mut self, frame: &[u8], total: usize) {
+        let Some((header, body)) = frame.split_first_chunk::<HEADER>() else { return };
+        if let Err(error) = self.try_handle_message(header[0], body, total - HEADER) {
+            self.fail(error);
+        }
+    }
+
+    fn try_handle_message(&mut self, tag: u8, body: &[u8], size: usize) -> Result<(), Error> {
+        self.admit(tag)?;
+        match (tag, &mut self.state) {
+            (b'N', _) => self.handle_notice(message::server_error(body)),
+            (b'R', State::Login { exchange, user, config, authenticated }) => {
+                let credentials = Credentials {
+                    user,
+                    password: config.get_password(),
+                    allowed: config.auth_methods(),
+                    binding_required: config.get_channel_binding() == ChannelBinding::Require,
+                    tls_server_end_point: None,
+                };
+                let before = self.transmit.len();
+                match exchange.handle_message(body, &credentials, &mut self.transmit) {
+                    Ok(Progress::Authenticated) => *authenticated = true,
+                    Ok(Progress::Continue) => {}
+                    Err(error) => {
+                        self.transmit.truncate(before);
+                        return Err(error);
+                    }
+                }
+            }
+            (b'E', State::Login { .. }) => self.close(message::server_error(body).into()),
+            (b'E', _) => self.handle_error(message::server_error(body)),
+            (b'S', _) => self.handle_parameter(body)?,
+            (b'K', _) => (self.pid, self.key) = message::backend_key_data(body)?,
+            (b'Z', _) => self.handle_ready(body)?,
+            (_, State::Busy(in_flight)) => handle_answer(tag, body, size, in_flight, &mut self.transmit)?,
+            // A NegotiateProtocolVersion: a server without some minor version or option of ours says so and goes on;
+            // we ask for none.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn handle_notice(&mut self, notice: ServerError) {
+        // crash_shutdown and friends: the server's last words before the link breaks.
+        if notice.severity() == "WARNING" && notice.code().starts_with("57P0") {
+            self.warning = Some(Box::new(notice.clone()));
+        }
+        if notice.code() == "42622"
+            && let State::Busy(in_flight) = &mut self.state
+            && matches!(in_flight.request.ask, Ask::Listen(_))
+        {
+            in_flight.name_cut = Some(notice.clone());
+        }
+        if self.notices.len() == NOTICES_MAX {
+            self.notices.pop_front();
+        }
+        self.notices.push_back(notice);
+    }
+
+    fn handle_error(&mut self, error: ServerError) {
+        if error.is_fatal() {
+            self.close(error.into());
+        } else if let State::Busy(in_flight) = &mut self.state {
+            in_flight.error.get_or_insert(error);
+        } else {
+            // An error that answers nothing and ends nothing: told, like a notice.
+            self.handle_notice(error);
+        }
+    }
+
+    fn handle_parameter(&mut self, body: &[u8]) -> Result<(), Error> {
+        let (name, value) = message::parameter_status(body)?;
+        // What is quoted for one encoding is not safe in another.
+        let safe = matches!(value.as_str(), "UTF8" | "UTF-8") || (value == "SQL_ASCII" && self.knows_no_encoding());
+        if name == "client_encoding" && !safe {
+            return Err(ProtocolError::Encoding(value.into()).into());
+        }
+        let parameters = Arc::make_mut(&mut self.parameters);
+        if let Some((_, known)) = parameters.iter_mut().find(|(known, _)| **known == *name) {
+            *known = value.into();
+        } else {
+            parameters.push((name.into(), value.into()));
+        }
+        let size: usize = parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if parameters.len() > PARAMETERS_MAX || size > PARAMETERS_SIZE_MAX {
+            parameters.pop();
+            let reason = "it names more, or tells more of it, than the fifteen parameters that a server reports";
+            return Err(ProtocolError::Malformed { message: "ParameterStatus", reason }.into());
+        }
+        Ok(())
+    }
+
+    fn handle_ready(&mut self, body: &[u8]) -> Result<(), Error> {
+        let before = self.status;
+        self.status = match body {
+            b"I" => TransactionStatus::Idle,
+            b"T" => TransactionStatus::InTransaction,
+            b"E" => TransactionStatus::Failed,
+            _ => {
+                return Err(ProtocolError::Malformed {
+                    message: "ReadyForQuery",
+                    reason: "its transaction status is none of I, T and E",
+                }
+                .into());
+            }
+        };
+        match std::mem::replace(&mut self.state, State::Idle) {
+            State::Login { .. } if self.must_take_bytes() => self.take_bytes(),
+            State::Login { .. } => self.become_ready(),
+            State::Busy(in_flight) => self.finish(*in_flight, before),
+            // Refused as it came, or after the end.
+            other @ (State::Idle | State::Closed { .. }) => self.state = other,
+        }
+        self.send_next();
+        Ok(())
+    }
+}
+
+/// What a server answers to a query, up to its ReadyForQuery: a message of `size` bytes, of which `body` was kept.
+fn handle_answer(
+    tag: u8,
+    body: &[u8],
+    size: usize,
+    in_flight: &mut InFlight,
+    transmit: &mut BytesMut,
+) -> Result<(), Error> {
+    match tag {
+        b'T' => in_flight.columns = Some(message::row_description(body)?),
+        b'D' => {
+            let columns = in_flight.columns.ok_or_else(|| unexpected(tag, "before a RowDescription"))?;
+            if size == body.len() {
+                in_flight.push_row(message::data_row(body, columns)?);
+            } else {
+                in_flight.pass_over_row(size);
+            }
+        }
+        b'C' => {
+            in_flight.columns = None;
+            let affected = message::command_complete(body)?;
+            in_flight.reply.affected = in_flight.reply.affected.saturating_add(affected);
+        }
+        b'G' => {
+            // The refusal fails the query, so nothing of it comes after.
+            if std::mem::replace(&mut in_flight.copy_refused, true) {
+                return Err(unexpected(tag, "again after it was refused").into());
+            }
+            frontend::copy_fail("this client sends no COPY data", transmit)
+                .map_err(|e| Error::io("refusing to send COPY data", e))?;
+        }
+        // An empty query; and COPY TO STDOUT, whose data nobody asked to keep.
+        _ => {}
+    }
+    Ok(())
+}
+
+fn unexpected(tag: u8, when: &'static str) -> ProtocolError {
+    let message = Kind::of(tag).map_or("a message", |kind| kind.name);
+    ProtocolError::Unexpected { message, when }
+}
