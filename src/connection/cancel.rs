@@ -1,0 +1,41 @@
+//! Telling a server to cancel what a session is doing: a connection of its own, sixteen bytes, and no answer.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS>
+
+use std::time::Instant;
+
+use crate::clock;
+use crate::config::Config;
+use crate::connection::waiter::Waiter;
+use crate::net::{Address, Stream};
+
+/// Sends the request, if that can be done until the deadline. Whether it helped shows in the session.
+///
+/// Says whether it is over with. A request that was sent, and not taken yet, may still cancel whatever the session
+/// does next.
+pub(super) fn send(peer: &Address, config: &Config, request: &[u8], deadline: Option<Instant>) -> bool {
+    let Ok(mut stream) = Stream::dial(peer, config) else { return true };
+    let mut waiter = Waiter::on(&stream);
+    let is_late = || deadline.is_some_and(|deadline| deadline <= clock::now());
+    while !matches!(stream.check(), Ok(true)) {
+        if is_late() || stream.check().is_err() {
+            return true;
+        }
+        waiter.wait_until(deadline);
+    }
+    // Sixteen bytes fit into any fresh socket.
+    if stream.write(request).is_err() {
+        return true;
+    }
+    // The server closes once it has taken the request; a proxy might drop it if we closed first.
+    while let Err(error) = stream.read(&mut [0; 1]) {
+        if error.kind() != std::io::ErrorKind::WouldBlock {
+            return true;
+        }
+        if is_late() {
+            return false;
+        }
+        waiter.wait_until(deadline);
+    }
+    true
+}

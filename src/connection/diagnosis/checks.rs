@@ -1,0 +1,283 @@
+//! What an answer or a setting means: plain values in, a finding out.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::FindingKind::{
+    Encoding, IdleTimeout, Keepalive, ListenBug, ListenRefused, NoPermission, NotifyRefused, QueueFilling, Standby,
+    StatementTimeout,
+};
+use super::{Finding, Severity};
+use crate::error::{Error, ServerError};
+use crate::net;
+use crate::row::Row;
+
+/// A dead link is to be noticed within this time.
+const NOTICED_WITHIN: Duration = Duration::from_secs(300);
+/// A statement that may not take longer than this is cut off by a busy moment.
+const STATEMENT_MIN: Duration = Duration::from_secs(1);
+/// From how full a NOTIFY queue on something must be done: the server's own warnings begin here, too.
+const QUEUE_WARNING: f64 = 0.5;
+const QUEUE_FAILURE: f64 = 0.9;
+
+/// The first minor release of each major in which VACUUM spares what unread notifications still need ("Prevent
+/// truncation of CLOG that is still needed by unread NOTIFY messages", 12 February 2026). Version 19 has it from the
+/// start; those up to 13 had no release after it.
+///
+/// <https://www.postgresql.org/docs/release/18.2/>
+const LISTEN_FIXED: [(u32, u32); 5] = [(14, 21), (15, 16), (16, 12), (17, 8), (18, 2)];
+
+/// The server bug behind a LISTEN that fails with 58P01.
+pub(super) fn version(version: &str) -> Option<Finding> {
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().ok());
+    let major = numbers.next()??;
+    // "18beta1" and "18rc1" came before 18.0.
+    let minor = if version.get(2..3) == Some(".") { numbers.next()?? } else { 0 };
+    let fixed = LISTEN_FIXED.iter().find(|(of, _)| *of == major);
+    let update = match fixed {
+        Some((_, first)) if minor < *first => format!("Update to {major}.{first} or later, a minor release."),
+        None if major < 14 => "Upgrade to a major version that is still maintained; none up to 13 has the fix.".into(),
+        _ => return None,
+    };
+    let what = "The server's version has a known bug: after a VACUUM has removed what unread notifications need, \
+                LISTEN fails with 58P01, \"could not access status of transaction\".";
+    let advice = format!(
+        "{update} Until then keep no listening session in a long transaction. `listen` mends it where it can, by \
+         `SELECT pg_notification_queue_usage()` and a second try."
+    );
+    Some(Finding::new(ListenBug, Severity::Warning, what, advice).because(format!("server_version {version}")))
+}
+
+/// Whether a dead link is noticed by the system.
+pub(super) fn keepalive(link: net::Keepalive) -> Option<Finding> {
+    let what = match link.noticed_after {
+        Some(after) if after <= NOTICED_WITHIN => return None,
+        Some(after) => format!("A link that dies while idle is noticed by this connection after {} only.", span(after)),
+        None => "A link that dies while idle is never noticed by this connection: keepalive is off.".into(),
+    };
+    let advice = "Let a manager ask after its connections (`heartbeat`), or set keepalives_idle=30, \
+                  keepalives_interval=10 and keepalives_count=3. tcp_user_timeout alone doesn't help a listener, who \
+                  sends nothing.";
+    let severity = if link.local { Severity::Info } else { Severity::Warning };
+    let place = if link.local {
+        "the other end is on this machine, so it matters only if that is a tunnel, a proxy or a container's port"
+    } else {
+        "the socket's own settings, with the system's defaults"
+    };
+    Some(Finding::new(Keepalive, severity, what, advice).because(place))
+}
+
+pub(super) fn encoding(server_encoding: Option<&str>) -> Option<Finding> {
+    let what = "The database is in SQL_ASCII: it stores any bytes, and doesn't know in which encoding they are.";
+    let advice = "Read payloads with `payload_bytes` or `payload_str`; `payload` replaces what isn't UTF-8.";
+    (server_encoding == Some("SQL_ASCII")).then(|| Finding::new(Encoding, Severity::Info, what, advice))
+}
+
+pub(super) fn standby() -> Finding {
+    let what = "The server is a standby: it refuses LISTEN and NOTIFY.";
+    let advice = "Connect to the primary. Where several hosts are given, put it first, or use a name that follows it.";
+    Finding::new(Standby, Severity::Failure, what, advice)
+}
+
+/// The server's `idle_session_timeout`.
+pub(super) fn idle_timeout(limit: Duration) -> Option<Finding> {
+    let what = format!("The server ends this session when it has been idle for {}, as listeners are.", span(limit));
+    let advice = "ALTER ROLE .. SET idle_session_timeout = 0 for the role that listens.";
+    (!limit.is_zero()).then(|| Finding::new(IdleTimeout, Severity::Warning, what, advice))
+}
+
+/// The server's `statement_timeout`.
+pub(super) fn statement_timeout(limit: Duration) -> Option<Finding> {
+    let what = format!("The server cancels statements after {}, so that LISTEN fails in a busy moment.", span(limit));
+    let advice = "ALTER ROLE .. SET statement_timeout = '5s' or more for the role that listens.";
+    let short = !limit.is_zero() && limit < STATEMENT_MIN;
+    short.then(|| Finding::new(StatementTimeout, Severity::Warning, what, advice))
+}
+
+/// How full the NOTIFY queue is, from 0 to 1, and who holds it.
+pub(super) fn queue(usage: f64, holder: Option<&Holder>) -> Option<Finding> {
+    let severity = match usage {
+        usage if usage >= QUEUE_FAILURE => Severity::Failure,
+        usage if usage >= QUEUE_WARNING => Severity::Warning,
+        _ => return None,
+    };
+    let percent = usage * 100.0;
+    let what = format!(
+        "The NOTIFY queue is {percent:.0} % full; once it is full, every transaction with a NOTIFY fails as it commits."
+    );
+    let advice = match holder.and_then(|holder| holder.pid) {
+        Some(pid) => {
+            format!("Let process {pid} end its transaction or read its socket, or SELECT pg_terminate_backend({pid}).")
+        }
+        None => "Find the listening session with the oldest transaction in pg_stat_activity, and end it.".into(),
+    };
+    let evidence = holder.map_or("nobody was found who is in a transaction".into(), |holder| holder.text.clone());
+    Some(Finding::new(QueueFilling, severity, what, advice).because(evidence))
+}
+
+/// Who keeps the NOTIFY queue from being emptied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) pid: Option<i32>,
+    pub(super) text: String,
+}
+
+/// The columns that [`Holder::new`] reads.
+pub(super) const HOLDER_COLUMNS: &str = "SELECT pid, state, xact_start, \
+    pg_catalog.round(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - xact_start)), application_name, datname, \
+    wait_event FROM pg_catalog.pg_stat_activity";
+
+/// The sessions of the whole cluster that are in a transaction, except this one; the longest first. The queue is the
+/// cluster's, too.
+pub(super) const OLDEST: &str = "WHERE xact_start IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND \
+    backend_type = 'client backend' ORDER BY xact_start LIMIT 1";
+
+impl Holder {
+    /// From one row, and whether the server itself named that process.
+    pub(super) fn new(row: &Row, named: bool) -> Self {
+        let said = if named { "named by the server's own warning" } else { "the oldest transaction there is" };
+        let mut text = format!("process {}, {said}", row.get(0).unwrap_or_default());
+        let seconds = row.get(3).and_then(|seconds| seconds.parse().ok()).filter(|seconds| *seconds > 0);
+        let lasting = seconds.map(|seconds| format!(" (for {})", span(Duration::from_secs(seconds))));
+        let lasting = lasting.unwrap_or_default();
+        let parts = [("state", 1, ""), ("since", 2, &*lasting), ("application", 4, ""), ("database", 5, "")];
+        for (name, column, more) in parts {
+            if let Some(value) = row.get(column) {
+                let _ = write!(text, ", {name} {value:?}{more}");
+            }
+        }
+        if row.get(6).as_deref() == Some("ClientWrite") {
+            text.push_str(", which doesn't read its socket");
+        }
+        if row.get(1).is_none() {
+            text.push_str("; what it does is hidden from this role, which pg_read_all_stats would show");
+        }
+        Self { pid: row.get(0).and_then(|pid| pid.parse().ok()), text }
+    }
+
+    /// Whether the process of this row is known to be in no transaction, so that it holds nothing, or no more.
+    pub(super) fn is_over(row: &Row) -> bool {
+        row.get(1).is_some() && row.get(2).is_none()
+    }
+}
+
+/// The process that a server's warning names: "NOTIFY queue is 53% full", "The server process with PID 4711 is among
+/// those with the oldest transactions". Both may be in another language.
+pub(super) fn holder_named_by(notice: &ServerError) -> Option<i32> {
+    let about_queue = notice.message().contains("NOTIFY") && notice.message().contains('%');
+    let detail = notice.detail().filter(|_| about_queue)?;
+    detail.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse().ok()
+}
+
+/// Why LISTEN failed.
+pub(super) fn listen_refused(error: &Error) -> Finding {
+    let (kind, what, advice) = match error.sqlstate() {
+        Some("25006") => return standby().because(error.to_string()),
+        Some("58P01") => (
+            ListenBug,
+            "LISTEN fails, also at a second try: the server has removed what unread notifications need.",
+            "End the listening sessions with the oldest transactions, so that the NOTIFY queue is emptied; update the \
+             server.",
+        ),
+        Some("42501") => (NoPermission, "This role may not LISTEN.", "Grant it what the server's error names."),
+        Some("0A000" | "42601") => (
+            ListenRefused,
+            "The server doesn't know LISTEN.",
+            "Not everything that speaks PostgreSQL's protocol has LISTEN and NOTIFY: use a PostgreSQL server.",
+        ),
+        _ => (ListenRefused, "LISTEN fails.", "Read the error, and the server's log."),
+    };
+    Finding::new(kind, Severity::Failure, what, advice).because(error.to_string())
+}
+
+/// Why NOTIFY failed.
+pub(super) fn notify_refused(error: &Error) -> Finding {
+    let (kind, severity, what, advice) = match error.sqlstate() {
+        Some("42501") => (
+            NoPermission,
+            Severity::Warning,
+            "This role may not call pg_notify: it can listen, and can't send with this library.",
+            "GRANT EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) TO the role, if it is to send.",
+        ),
+        Some("54000") => (
+            QueueFilling,
+            Severity::Failure,
+            "The NOTIFY queue is full: every transaction with a NOTIFY fails as it commits.",
+            "End the listening sessions with the oldest transactions in pg_stat_activity.",
+        ),
+        _ => (NotifyRefused, Severity::Failure, "NOTIFY fails.", "Read the error, and the server's log."),
+    };
+    Finding::new(kind, severity, what, advice).because(error.to_string())
+}
+
+/// A time for people to read: the two largest units that it has.
+pub(super) fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds % 60, "s")];
+    let shown: Vec<String> = parts
+        .into_iter()
+        .skip_while(|(count, _)| *count == 0)
+        .take(2)
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, unit)| format!("{count} {unit}"))
+        .collect();
+    if shown.is_empty() { format!("{:.1} ms", time.as_secs_f64() * 1000.0) } else { shown.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m17_versions_before_the_fix_are_told_from_those_with_it() {
+        for bad in ["18.1", "18.0 (Debian 18.0-1)", "18beta1", "17.7", "16.11", "15.15", "14.20", "13.23", "9.6.24"] {
+            assert_eq!(version(bad).map(|finding| finding.kind()), Some(ListenBug), "{bad}");
+        }
+        for good in ["19devel", "19.0", "18.2", "18.10", "17.8", "16.12", "15.16", "14.21 (Ubuntu)", "", "unknown"] {
+            assert_eq!(version(good), None, "{good}");
+        }
+        assert!(version("17.6").unwrap().advice().contains("17.8"));
+    }
+
+    #[test]
+    fn m17_a_dead_link_must_be_noticed_within_minutes() {
+        let link = |noticed_after, local| keepalive(net::Keepalive { noticed_after, local });
+        assert_eq!(link(Some(Duration::from_secs(60)), false), None);
+        let late = link(Some(Duration::from_secs(7200 + 9 * 75)), false).unwrap();
+        assert!(late.severity() == Severity::Warning && late.what().contains("2 h 11 min"), "{late}");
+        assert!(link(None, false).unwrap().what().contains("never"));
+        assert_eq!(link(None, true).unwrap().severity(), Severity::Info);
+    }
+
+    #[test]
+    fn m17_a_queue_is_told_from_half_full_on() {
+        let severity = |usage| queue(usage, None).map(|finding| finding.severity());
+        assert_eq!(severity(0.499), None);
+        assert_eq!(severity(0.5), Some(Severity::Warning));
+        assert_eq!(severity(0.9), Some(Severity::Failure));
+        assert_eq!(severity(f64::NAN), None);
+    }
+
+    #[test]
+    fn m17_the_process_is_read_from_the_servers_warning() {
+        let warning = |message: &str, detail: &str| ServerError {
+            message: message.into(),
+            detail: Some(detail.into()),
+            ..ServerError::default()
+        };
+        let detail = "The server process with PID 4711 is among those with the oldest transactions.";
+        assert_eq!(holder_named_by(&warning("NOTIFY queue is 53% full", detail)), Some(4711));
+        assert_eq!(holder_named_by(&warning("NOTIFY-Schlange ist 53% voll", "PID 4711")), Some(4711));
+        assert_eq!(holder_named_by(&warning("something else", detail)), None);
+        assert_eq!(holder_named_by(&warning("NOTIFY queue is 53% full", "")), None);
+    }
+
+    #[test]
+    fn a_span_has_two_units_at_most() {
+        for (seconds, text) in [(0, "0.0 ms"), (59, "59 s"), (7200, "2 h"), (7875, "2 h 11 min"), (86_401, "1 d")] {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(span(Duration::from_micros(1_250)), "1.2 ms");
+    }
+}

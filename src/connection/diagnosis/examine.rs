@@ -1,0 +1,323 @@
+//! The examination of an open connection, step by step.
+//!
+//! ```text
+//!   what is known unasked ─▶ in a transaction? ─▶ facts ─▶ standby? ─▶ pooler? ─▶ LISTEN, NOTIFY, heard? ─▶ queue
+//!                                  └── the end             └────────────────┴── not listened ──────────────────▲
+//! ```
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::{Duration, Instant};
+
+use super::FindingKind::{
+    Delivery, DeliveryFailing, InTransaction, QueueFilling, SessionPooler, TransactionPooler, Unexamined,
+};
+use super::{Finding, Severity, checks};
+use crate::clock;
+use crate::connection::waiter::Waiter;
+use crate::connection::{Connection, Dial};
+use crate::error::Error;
+use crate::proto::{READ_SIZE, ReadBuffer, TransactionStatus, sql};
+use crate::row::Row;
+
+/// How long a notification may take to come back.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+/// What a second connection may take to be opened, and each call on it.
+const BESIDE_WITHIN: Duration = Duration::from_secs(5);
+/// How often two sessions' processes are compared: a pooler may deal its sessions out in turn.
+const ROUNDS: usize = 3;
+
+const BACKEND_PID: &str = "SELECT pg_catalog.pg_backend_pid()";
+
+/// The process, whether it is a standby, and two limits in milliseconds, of which older servers lack one.
+const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), \
+    (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'), \
+    (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'statement_timeout')";
+
+impl Connection {
+    /// What was found, how long a notification took, and why it ended early if it did.
+    pub(super) fn examine(&mut self) -> (Vec<Finding>, Option<Duration>, Result<(), Error>) {
+        let mut examination = Examination { connection: self, findings: Vec::new(), latency: None };
+        let end = examination.run();
+        (examination.findings, examination.latency, end)
+    }
+
+    /// Another connection to the same address, for a moment.
+    fn beside(&self) -> Result<Connection, Error> {
+        let peer = self.stream.peer().map_err(|e| Error::io("looking where the server is", e))?;
+        let limit = self.config.get_connect_timeout().map_or(BESIDE_WITHIN, |limit| limit.min(BESIDE_WITHIN));
+        let config = self.config.clone().connect_timeout(limit).call_timeout(BESIDE_WITHIN);
+        Connection::open(Dial::beside(&config, peer, clock::now()))
+    }
+
+    /// The server's process behind this connection at this moment.
+    fn backend_pid(&mut self) -> Result<Option<i32>, Error> {
+        Ok(self.query(BACKEND_PID)?.first().and_then(|row| number(row, 0)))
+    }
+}
+
+struct Examination<'c> {
+    connection: &'c mut Connection,
+    findings: Vec<Finding>,
+    latency: Option<Duration>,
+}
+
+/// What stands between.
+enum Between {
+    /// Nothing that shows.
+    Nothing,
+    /// A pooler; what proves that each transaction gets another session.
+    TransactionPooler(String),
+    /// A pooler that gave a second connection a session of its own.
+    Pooler(Box<Connection>),
+    /// A pooler, and why no second connection could be had to see what it does.
+    UnknownPooler(Error),
+}
+
+impl Examination<'_> {
+    /// Fails only when the connection is closed.
+    fn run(&mut self) -> Result<(), Error> {
+        if let Some(reason) = self.connection.error() {
+            return Err(reason.clone());
+        }
+        self.findings.extend(checks::version(self.connection.server_version()));
+        self.findings.extend(checks::encoding(self.connection.parameter("server_encoding")));
+        self.findings.extend(self.connection.stream.keepalive().and_then(checks::keepalive));
+
+        if self.connection.transaction_status() != TransactionStatus::Idle {
+            let what = "The session is in a transaction: the server delivers nothing to it until that ends.";
+            let advice = "COMMIT or ROLLBACK; use another connection for transactions than for listening. The other \
+                          checks need a session that is in none.";
+            self.findings.push(Finding::new(InTransaction, Severity::Failure, what, advice));
+            return Ok(());
+        }
+
+        let facts = self.ask(FACTS, "the session")?;
+        let facts = facts.first();
+        let millis = |column| Some(Duration::from_millis(number(facts?, column)?));
+        self.findings.extend(millis(2).and_then(checks::idle_timeout));
+        self.findings.extend(millis(3).and_then(checks::statement_timeout));
+        if facts.and_then(|row| row.get(1)).as_deref() == Some("t") {
+            self.findings.push(checks::standby());
+            return Ok(());
+        }
+        match self.between(facts.and_then(|row| number(row, 0)))? {
+            Between::TransactionPooler(proof) => self.found_transaction_pooler(proof),
+            between => self.probe(between)?,
+        }
+        self.queue()
+    }
+
+    /// Asks; what the server refuses to tell is a finding.
+    fn ask(&mut self, sql: &str, about: &str) -> Result<Vec<Row>, Error> {
+        let answer = self.connection.query(sql);
+        let refused = self.unless_closed(answer)?;
+        Ok(refused.unwrap_or_else(|error| {
+            let what = format!("The server doesn't tell about {about}.");
+            self.findings.push(Finding::new(Unexamined, Severity::Info, what, "").because(error.to_string()));
+            Vec::new()
+        }))
+    }
+
+    /// Tells an error that ended the connection from one that didn't.
+    fn unless_closed<T>(&self, result: Result<T, Error>) -> Result<Result<T, Error>, Error> {
+        match result {
+            Err(error) if self.connection.is_closed() => Err(error),
+            other => Ok(other),
+        }
+    }
+
+    // ---- what stands between ----------------------------------------------------------------------------------
+
+    /// A pooler has told a process of its own at login. If it has many clients share sessions, then two connections
+    /// meet in one, or one changes between two.
+    fn between(&mut self, pid: Option<i32>) -> Result<Between, Error> {
+        let Some(pid) = pid.filter(|pid| *pid != self.connection.pid()) else { return Ok(Between::Nothing) };
+        let mut beside = match self.connection.beside() {
+            Ok(beside) => Box::new(beside),
+            Err(error) => return Ok(Between::UnknownPooler(error)),
+        };
+        for _ in 0..ROUNDS {
+            match beside.backend_pid() {
+                Ok(Some(other)) if other == pid => {
+                    return Ok(Between::TransactionPooler(format!("two connections were both given process {pid}")));
+                }
+                Ok(_) => {}
+                Err(error) => return Ok(Between::UnknownPooler(error)),
+            }
+            let now = self.connection.backend_pid();
+            if let Ok(Some(now)) = self.unless_closed(now)?
+                && now != pid
+            {
+                let proof = format!("the connection was given process {pid}, and then {now}");
+                return Ok(Between::TransactionPooler(proof));
+            }
+        }
+        Ok(Between::Pooler(beside))
+    }
+
+    fn found_transaction_pooler(&mut self, proof: String) {
+        let what = "A pooler in transaction or statement mode stands between: it accepts LISTEN and delivers nothing.";
+        let advice = "Connect to the server itself, or to a pool in session mode (PgBouncer: `pool_mode = session` for \
+                      this database or user).";
+        self.findings.push(Finding::new(TransactionPooler, Severity::Failure, what, advice).because(proof));
+    }
+
+    // ---- delivery ---------------------------------------------------------------------------------------------
+
+    /// Listens, notifies, waits, and leaves no trace.
+    fn probe(&mut self, mut between: Between) -> Result<(), Error> {
+        let channel = private_channel(self.connection.pid());
+        let listened = self.connection.listen([&channel]);
+        if let Err(error) = self.unless_closed(listened)? {
+            self.findings.push(checks::listen_refused(&error));
+            return Ok(());
+        }
+        let delivered = self.deliver(&channel, &mut between);
+        // Once that is answered, nothing more comes on the channel. If it can't be, the channel is still nobody's.
+        let _ = self.connection.unlisten([&channel]);
+        self.connection.session.forget(&channel);
+        let Some(delivered) = delivered? else { return Ok(()) };
+        if let Some(reason) = self.connection.error() {
+            return Err(reason.clone());
+        }
+
+        match (delivered, between) {
+            (Ok(latency), between) => {
+                self.latency = Some(latency);
+                let what = format!("A notification was sent and came back after {}.", checks::span(latency));
+                self.findings.push(Finding::new(Delivery, Severity::Ok, what, ""));
+                self.findings.extend(pooler_that_delivers(&between));
+            }
+            (Err(seen), Between::Nothing) => {
+                let what = format!("LISTEN and NOTIFY succeed, and nothing comes within {HEARD_WITHIN:?}.");
+                let advice = "Look for what stands between and answers for the server; and at the server's load, log \
+                              and NOTIFY queue.";
+                self.findings.push(Finding::new(DeliveryFailing, Severity::Failure, what, advice).because(seen));
+            }
+            (Err(seen), _) => self.found_transaction_pooler(format!("nothing came within {HEARD_WITHIN:?}; {seen}")),
+        }
+        Ok(())
+    }
+
+    /// Sends one notification and waits for it: how long it took, or what was seen instead; nothing if none was sent.
+    fn deliver(&mut self, channel: &str, between: &mut Between) -> Result<Option<Result<Duration, String>>, Error> {
+        let mut known = self.connection.session.backlog_size();
+        let begin = clock::now();
+        // From the other connection it comes while this one is idle, which is what a listener is.
+        let sent = match between {
+            Between::Pooler(beside) => beside.notify(channel, "probe"),
+            _ => self.connection.notify(channel, "probe"),
+        };
+        if let Err(error) = self.unless_closed(sent)? {
+            let may_not_call = error.sqlstate() == Some("42501");
+            self.findings.push(checks::notify_refused(&error));
+            if !may_not_call {
+                return Ok(None);
+            }
+            // The statement needs no right.
+            let sent = self.connection.execute(&format!("NOTIFY {channel}, 'probe'"));
+            if self.unless_closed(sent)?.is_err() {
+                return Ok(None);
+            }
+        }
+        if let Some(latency) = self.hear(channel, &mut known, begin)? {
+            return Ok(Some(Ok(latency)));
+        }
+        let channels = self.connection.listening_channels();
+        let seen = match self.unless_closed(channels)? {
+            Ok(channels) if channels.iter().any(|listened| listened == channel) => "the server has the channel".into(),
+            Ok(_) => "the server has lost the channel".into(),
+            Err(error) => format!("the server doesn't tell which channels it has ({error})"),
+        };
+        Ok(Some(Err(seen)))
+    }
+
+    /// Reads until a notification on the channel comes, or until the time is up.
+    fn hear(&mut self, channel: &str, known: &mut usize, begin: Instant) -> Result<Option<Duration>, Error> {
+        let until = begin + HEARD_WITHIN;
+        let mut buffer = ReadBuffer::new(READ_SIZE);
+        let mut waiter = None;
+        loop {
+            if self.connection.session.has_heard(*known, channel) {
+                return Ok(Some(clock::now().saturating_duration_since(begin)));
+            }
+            *known = self.connection.session.backlog_size();
+            let now = clock::now();
+            if now >= until {
+                return Ok(None);
+            }
+            if self.connection.receive(&mut buffer, now) {
+                continue;
+            }
+            if let Some(reason) = self.connection.error() {
+                return Err(reason.clone());
+            }
+            waiter.get_or_insert_with(|| Waiter::on(&self.connection.stream)).wait_until(Some(until));
+        }
+    }
+
+    // ---- the queue --------------------------------------------------------------------------------------------
+
+    fn queue(&mut self) -> Result<(), Error> {
+        let usage = self.ask(sql::QUEUE_USAGE, "its NOTIFY queue")?;
+        let Some(usage) = usage.first().and_then(|row| number(row, 0)) else { return Ok(()) };
+        if checks::queue(usage, None).is_none() {
+            return Ok(());
+        }
+        let holder = self.holder()?;
+        // A NOTIFY that failed for it has told already, but not who it is.
+        let refusal = self.findings.extract_if(.., |known| known.kind == QueueFilling).last();
+        let refusal =
+            refusal.and_then(|finding| finding.evidence).map(|error| format!("{error}; ")).unwrap_or_default();
+        self.findings.extend(checks::queue(usage, holder.as_ref()).map(|finding| {
+            let evidence = format!("{refusal}{}", finding.evidence().unwrap_or_default());
+            finding.because(evidence)
+        }));
+        Ok(())
+    }
+
+    /// Who keeps the queue from being emptied. A server whose queue is half full names it in a warning to some who
+    /// notify, as this has just done; else it may be whoever has been in a transaction for the longest time.
+    fn holder(&mut self) -> Result<Option<checks::Holder>, Error> {
+        let columns = checks::HOLDER_COLUMNS;
+        let named = self.connection.session.notices().filter_map(checks::holder_named_by).last();
+        if let Some(pid) = named {
+            let rows = self.ask(&format!("{columns} WHERE pid = {pid}"), "the process that holds its NOTIFY queue")?;
+            // The warning may be an old one.
+            if let Some(row) = rows.first().filter(|row| !checks::Holder::is_over(row)) {
+                return Ok(Some(checks::Holder::new(row, true)));
+            }
+        }
+        let rows = self.ask(&format!("{columns} {}", checks::OLDEST), "its transactions")?;
+        Ok(rows.first().map(|row| checks::Holder::new(row, false)))
+    }
+}
+
+fn pooler_that_delivers(between: &Between) -> Option<Finding> {
+    match between {
+        Between::Pooler(_) => {
+            let what = "A pooler in session mode stands between: it delivers.";
+            let advice = "Each listening connection keeps one of the pool's sessions for itself: allow for that in its \
+                          size.";
+            Some(Finding::new(SessionPooler, Severity::Info, what, advice))
+        }
+        Between::UnknownPooler(error) => {
+            let what = "A pooler stands between, and whether it keeps the session for this connection isn't known.";
+            let advice = "See that its mode is `session`: in transaction mode it delivers nothing to who is idle.";
+            Some(Finding::new(Unexamined, Severity::Warning, what, advice).because(error.to_string()))
+        }
+        Between::Nothing | Between::TransactionPooler(_) => None,
+    }
+}
+
+/// A channel that nobody else has: letters, digits and `_` only, so that it needs no quotes.
+fn private_channel(pid: i32) -> String {
+    // Each of these has keys of its own, from the system's randomness.
+    let random = RandomState::new().build_hasher().finish();
+    format!("notifyman_diagnosis_{}_{random:016x}", pid.unsigned_abs())
+}
+
+fn number<N: std::str::FromStr>(row: &Row, column: usize) -> Option<N> {
+    row.get(column)?.parse().ok()
+}

@@ -1,0 +1,259 @@
+//! Opening a connection, without ever blocking: look up, dial, log in; then the next address, until one is good.
+//!
+//! ```text
+//!   Next ──▶ LookingUp ──▶ Next ──▶ Connecting ──▶ LoggingIn ──▶ done
+//!    ▲            │                     │              │
+//!    └────────────┴──── this failed ────┴──────────────┘
+//! ```
+//!
+//! The caller watches the stream, calls [`Dial::step`] when something may have changed, and waits as it is told. The
+//! whole is bounded by `connect_timeout`; each address gets an equal share of what is left, so that one that answers
+//! nothing doesn't use up what the others need.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Endpoint, Host};
+use crate::connection::Connection;
+use crate::error::{ConnectError, Error};
+use crate::net::{Address, Alarm, Lookup, Stream};
+use crate::proto::{Output, ReadBuffer, Session};
+
+/// When to try a Unix socket again whose server has no room for another client yet.
+const RETRY: Duration = Duration::from_millis(20);
+/// What a login reads at once: it is small talk.
+const LOGIN_READ: usize = 4096;
+
+/// A connection being opened.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    config: Config,
+    endpoints: VecDeque<Endpoint>,
+    addresses: VecDeque<Address>,
+    phase: Phase,
+    /// When the whole must be done.
+    deadline: Option<Instant>,
+    /// When what is under way must be done.
+    until: Option<Instant>,
+    /// How long that was given.
+    share: Duration,
+    /// Whose addresses are being tried.
+    endpoint: Option<Endpoint>,
+    /// What has failed so far, where and why.
+    failed: Vec<(String, Error)>,
+    /// Counts the streams, so that the caller notices a new one.
+    streams: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Next,
+    LookingUp(Lookup),
+    Waiting(Address, Instant),
+    Connecting(Address, Stream),
+    LoggingIn(Address, Box<Connection>),
+}
+
+/// What the caller is to do.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Step again when the stream is ready, when the alarm rings, and at the latest at this time.
+    Wait(Option<Instant>),
+    /// It is open.
+    Done(Box<Connection>),
+    /// No address is good.
+    Failed(Error),
+}
+
+impl Dial {
+    /// Begins to open a connection, at `now`.
+    pub(crate) fn new(config: &Config, now: Instant) -> Result<Self, Error> {
+        Ok(Self::among(config, config.endpoints()?.into(), VecDeque::new(), now))
+    }
+
+    /// Begins to open a connection to where another one is, at `now`.
+    pub(crate) fn beside(config: &Config, peer: Address, now: Instant) -> Self {
+        Self::among(config, VecDeque::new(), [peer].into(), now)
+    }
+
+    fn among(config: &Config, endpoints: VecDeque<Endpoint>, addresses: VecDeque<Address>, now: Instant) -> Self {
+        Self {
+            config: config.clone(),
+            endpoints,
+            addresses,
+            phase: Phase::Next,
+            deadline: config.get_connect_timeout().and_then(|timeout| now.checked_add(timeout)),
+            until: None,
+            share: Duration::ZERO,
+            endpoint: None,
+            failed: Vec::new(),
+            streams: 0,
+        }
+    }
+
+    /// The stream to be watched, with its number: another number is another stream, and the one before it is closed.
+    pub(crate) fn stream(&self) -> Option<(u32, &Stream)> {
+        let stream = match &self.phase {
+            Phase::Connecting(_, stream) => stream,
+            Phase::LoggingIn(_, connection) => connection.stream()?,
+            _ => return None,
+        };
+        Some((self.streams, stream))
+    }
+
+    /// The number of the latest stream.
+    pub(crate) fn streams(&self) -> u32 {
+        self.streams
+    }
+
+    /// Whether it waits for a name to be looked up, which only the alarm tells.
+    pub(crate) fn is_looking_up(&self) -> bool {
+        matches!(self.phase, Phase::LookingUp(..))
+    }
+
+    /// Goes on as far as it can.
+    pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>) -> Step {
+        loop {
+            self.phase = match std::mem::replace(&mut self.phase, Phase::Next) {
+                Phase::Next => match self.next_phase(now, alarm) {
+                    Ok(phase) => phase,
+                    Err(step) => return step,
+                },
+                Phase::LookingUp(lookup) => match lookup.poll() {
+                    Some(Ok(found)) => {
+                        self.addresses.extend(found.into_iter().map(Address::Tcp));
+                        if self.addresses.is_empty() {
+                            self.fail(None, Error::Resolve { reason: "the name has no address".into() });
+                        }
+                        Phase::Next
+                    }
+                    Some(Err(e)) => self.fail(None, Error::Resolve { reason: e.to_string().into() }),
+                    None if self.is_late(now) => self.fail(None, self.timeout("looking up the host's name")),
+                    None => return self.wait(Phase::LookingUp(lookup)),
+                },
+                Phase::Waiting(address, at) if now < at => {
+                    self.phase = Phase::Waiting(address, at);
+                    return Step::Wait(Some(at));
+                }
+                Phase::Waiting(address, _) => self.connect(address, now),
+                Phase::Connecting(address, stream) => match stream.check() {
+                    Ok(true) => match Session::new(&self.config) {
+                        Ok(session) => {
+                            let connection = Connection::new(session, stream, self.config.clone(), now);
+                            Phase::LoggingIn(address, Box::new(connection))
+                        }
+                        Err(e) => self.give_up(&address, e),
+                    },
+                    Ok(false) if self.is_late(now) => self.fail(Some(&address), self.timeout("connecting")),
+                    Ok(false) => return self.wait(Phase::Connecting(address, stream)),
+                    Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
+                },
+                Phase::LoggingIn(address, mut connection) => match log_in(&mut connection, now) {
+                    Some(Ok(())) => return Step::Done(connection),
+                    // Another server would refuse the same password, and three tries lock an account.
+                    Some(Err(e)) if e.is_auth() => self.give_up(&address, e),
+                    Some(Err(e)) => self.fail(Some(&address), e),
+                    None if self.is_late(now) => self.fail(Some(&address), self.timeout("logging in")),
+                    None => return self.wait(Phase::LoggingIn(address, connection)),
+                },
+            };
+        }
+    }
+
+    /// What to begin next.
+    fn next_phase(&mut self, now: Instant, alarm: Option<&Alarm>) -> Result<Phase, Step> {
+        let to_try = self.addresses.len() + self.endpoints.len();
+        self.until = self.deadline.map(|deadline| {
+            let shares = u32::try_from(to_try).unwrap_or(u32::MAX).max(1);
+            self.share = deadline.saturating_duration_since(now) / shares;
+            now + self.share
+        });
+        if let Some(address) = self.addresses.pop_front() {
+            return Ok(self.connect(address, now));
+        }
+        self.endpoint = self.endpoints.pop_front();
+        let Some(Endpoint { host, port }) = self.endpoint.clone() else {
+            return Err(Step::Failed(self.error()));
+        };
+        match host {
+            Host::Name(name) => Ok(Phase::LookingUp(Lookup::start(&name, port, alarm.cloned()))),
+            Host::Addr { ip, .. } => Ok(self.connect(Address::Tcp((ip, port).into()), now)),
+            Host::Socket(path) => Ok(self.connect(Address::Unix(path), now)),
+        }
+    }
+
+    fn connect(&mut self, address: Address, now: Instant) -> Phase {
+        match Stream::dial(&address, &self.config) {
+            Ok(stream) => {
+                self.streams += 1;
+                Phase::Connecting(address, stream)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && !self.is_late(now) => {
+                Phase::Waiting(address, now + RETRY)
+            }
+            Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
+        }
+    }
+
+    fn wait(&mut self, phase: Phase) -> Step {
+        self.phase = phase;
+        Step::Wait(self.until)
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+
+    fn timeout(&self, action: &'static str) -> Error {
+        // What this one was given, not the whole; to the millisecond, since some of it has passed before the dial.
+        let millis = self.share.saturating_add(Duration::from_micros(500)).as_millis();
+        let after = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+        Error::Timeout { action, after, closed: true }
+    }
+
+    /// This address failed, or the look-up of its name.
+    fn fail(&mut self, address: Option<&Address>, error: Error) -> Phase {
+        let mut place = self.endpoint.as_ref().map(ToString::to_string).unwrap_or_default();
+        if let Some(address) = address.map(ToString::to_string).filter(|address| !place.contains(address.as_str())) {
+            // Beside another connection there is only the address.
+            place = if place.is_empty() { address } else { format!("{place} ({address})") };
+        }
+        self.failed.push((place, error));
+        Phase::Next
+    }
+
+    /// Fails, and tries no other address.
+    fn give_up(&mut self, address: &Address, error: Error) -> Phase {
+        self.addresses.clear();
+        self.endpoints.clear();
+        self.fail(Some(address), error)
+    }
+
+    fn error(&mut self) -> Error {
+        let mut earlier = std::mem::take(&mut self.failed);
+        let (place, cause) = earlier.pop().unwrap_or_else(|| (String::new(), Error::Disconnected));
+        let target = place + &self.config.role_and_database();
+        Error::Connect(Arc::new(ConnectError { target, cause, earlier }))
+    }
+}
+
+/// Goes on with a login: `None` while it needs more from the server.
+fn log_in(connection: &mut Connection, now: Instant) -> Option<Result<(), Error>> {
+    let mut buffer = ReadBuffer::new(LOGIN_READ);
+    loop {
+        connection.transmit();
+        let more = connection.receive(&mut buffer, now);
+        match connection.session.poll() {
+            Some(Output::Ready) => return Some(Ok(())),
+            Some(Output::Closed(reason)) => return Some(Err(reason)),
+            _ if more => {}
+            // It ended with notifications that nobody waits for yet.
+            _ if connection.is_closed() => return Some(Err(connection.error().cloned().unwrap_or(Error::Closed))),
+            _ => {
+                connection.transmit();
+                return None;
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! When an idle event is due: a pure value that is told what time it is.
+
+use std::time::{Duration, Instant};
+
+/// A period, and when it is over next.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Idle {
+    period: Option<Duration>,
+    due: Option<Instant>,
+}
+
+impl Idle {
+    /// `None` never comes due. A period starts with the next [`begin`](Self::begin).
+    pub(crate) fn new(period: Option<Duration>) -> Self {
+        Self { period, due: None }
+    }
+
+    pub(crate) fn period(&self) -> Option<Duration> {
+        self.period
+    }
+
+    /// Whether nothing is ever waited for.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.period == Some(Duration::ZERO)
+    }
+
+    /// Starts the period, unless it has been started.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        if self.due.is_none() && !self.is_zero() {
+            self.restart(now);
+        }
+    }
+
+    /// Starts the period anew: its end was told, at `now`. So two ends are never closer than a period.
+    pub(crate) fn restart(&mut self, now: Instant) {
+        // A period beyond what the clock can count is never over.
+        self.due = self.period.and_then(|period| now.checked_add(period));
+    }
+
+    /// When the period is over.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| due <= now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m3_idle_is_never_early_and_never_twice_for_one_period() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut idle = Idle::new(Some(second));
+        idle.begin(start);
+        assert!(!idle.is_due(start + second - Duration::from_nanos(1)));
+        assert!(idle.is_due(start + second));
+        // A slow body: it is told late, and counts from then on.
+        idle.restart(start + 5 * second);
+        idle.begin(start + 5 * second);
+        assert!(!idle.is_due(start + 6 * second - Duration::from_nanos(1)));
+        assert!(idle.is_due(start + 6 * second));
+    }
+
+    #[test]
+    fn m2_without_a_period_or_with_an_endless_one_it_never_comes() {
+        let start = Instant::now();
+        for period in [None, Some(Duration::MAX), Some(Duration::ZERO)] {
+            let mut idle = Idle::new(period);
+            idle.begin(start);
+            assert_eq!(idle.due(), None, "{period:?}");
+        }
+    }
+}

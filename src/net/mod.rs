@@ -1,0 +1,12 @@
+//! Sockets, readiness and names: everything that the operating system does for a connection.
+//!
+//! It knows nothing of the protocol. The protocol knows nothing of it.
+
+mod reactor;
+mod resolve;
+mod stream;
+mod tls;
+
+pub(crate) use reactor::{Alarm, Reactor, Ready};
+pub(crate) use resolve::Lookup;
+pub(crate) use stream::{Address, Keepalive, Stream};

@@ -1,0 +1,205 @@
+//! A connected socket, TCP or Unix, that never blocks. The only file that says `socket2`.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
+
+use crate::config::Config;
+use crate::net::tls::Tls;
+
+/// Where to dial: one address, looked up already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// How a TCP link that is idle is looked after by the system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keepalive {
+    /// After how long a dead link is noticed; never, without probes.
+    pub(crate) noticed_after: Option<Duration>,
+    /// Whether the peer is on this machine.
+    pub(crate) local: bool,
+}
+
+/// A socket in non-blocking mode, and the filter on it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: Socket,
+    tls: Option<Tls>,
+}
+
+impl Stream {
+    /// Begins to dial. The stream becomes writable once that is done; then [`check`](Self::check) tells how it went.
+    ///
+    /// # Errors
+    /// `WouldBlock` for a Unix socket whose server has no room for another client yet: try again in a while.
+    pub(crate) fn dial(address: &Address, config: &Config) -> io::Result<Self> {
+        let (socket, to) = match address {
+            Address::Tcp(to) => {
+                let socket = Socket::new(Domain::for_address(*to), Type::STREAM, None)?;
+                tune(&socket, config)?;
+                (socket, SockAddr::from(*to))
+            }
+            Address::Unix(path) => (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?),
+        };
+        socket.set_nonblocking(true)?;
+        match socket.connect(&to) {
+            Ok(()) => {}
+            // An interrupted one goes on, too.
+            Err(e) if is_in_progress(&e) => {}
+            Err(e) => return Err(e),
+        }
+        Ok(Self { socket, tls: None })
+    }
+
+    /// How the dial went: `false` while it is under way.
+    pub(crate) fn check(&self) -> io::Result<bool> {
+        if let Some(error) = self.socket.take_error()? {
+            return Err(error);
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads what is there; nothing (0) means that the peer will send no more.
+    #[inline]
+    pub(crate) fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = match &mut self.tls {
+                None => (&self.socket).read(space),
+                Some(tls) => tls.read(&self.socket, space),
+            };
+            match read {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether a read that filled less than it was lent has taken all there was.
+    pub(crate) fn short_read_means_drained(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let written = match &mut self.tls {
+                None => self.socket.send_with_flags(bytes, NO_SIGNAL),
+                Some(tls) => tls.write(&self.socket, bytes),
+            };
+            match written {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Where the peer is, to dial it once more.
+    pub(crate) fn peer(&self) -> io::Result<Address> {
+        let peer = self.socket.peer_addr()?;
+        if let Some(address) = peer.as_socket() {
+            return Ok(Address::Tcp(address));
+        }
+        let path = peer.as_pathname().ok_or_else(|| io::Error::other("the peer's socket has no name"))?;
+        Ok(Address::Unix(path.to_owned()))
+    }
+
+    /// After how long the system notices that an idle link is dead. Nothing for a Unix socket, which can't be.
+    ///
+    /// Asked of the socket itself, so that what the system adds by itself is in it.
+    pub(crate) fn keepalive(&self) -> Option<Keepalive> {
+        let peer = self.socket.peer_addr().ok()?.as_socket()?;
+        let probes = || -> io::Result<Option<Duration>> {
+            if !self.socket.keepalive()? {
+                return Ok(None);
+            }
+            let idle = self.socket.tcp_keepalive_time()?;
+            let interval = self.socket.tcp_keepalive_interval()?;
+            // Linux gives up at the first probe after the user timeout, whatever the count is.
+            #[cfg(target_os = "linux")]
+            if let Some(limit) = self.socket.tcp_user_timeout()?.filter(|limit| !limit.is_zero()) {
+                return Ok(Some(limit.max(idle + interval)));
+            }
+            Ok(Some(idle + interval * self.socket.tcp_keepalive_retries()?))
+        };
+        Some(Keepalive { noticed_after: probes().ok()?, local: peer.ip().is_loopback() })
+    }
+
+    /// Lets the peer know at once that this is the end, whoever still watches the socket.
+    pub(crate) fn shut_down(&self) {
+        // Where it fails, the peer has gone already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// A stream over what somebody else opened.
+    #[cfg(test)]
+    pub(crate) fn over(fd: std::os::fd::OwnedFd) -> Self {
+        Self { socket: Socket::from(fd), tls: None }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// MSG_NOSIGNAL: writing to a peer that has gone is an error, not the death of a program that lets SIGPIPE have its way.
+/// On Apple's systems `socket2` sets that for the socket.
+const NO_SIGNAL: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 0x4000 } else { 0 };
+
+/// EINPROGRESS, for which the standard library has no stable name.
+const IN_PROGRESS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
+
+fn is_in_progress(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(IN_PROGRESS) || error.kind() == io::ErrorKind::Interrupted
+}
+
+/// The settings of libpq by the same names; what isn't set is left to the system.
+fn tune(socket: &Socket, config: &Config) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    if config.get_keepalives() {
+        let mut keepalive = TcpKeepalive::new();
+        if let Some(idle) = config.get_keepalives_idle() {
+            keepalive = keepalive.with_time(idle);
+        }
+        if let Some(interval) = config.get_keepalives_interval() {
+            keepalive = keepalive.with_interval(interval);
+        }
+        if let Some(count) = config.get_keepalives_count() {
+            keepalive = keepalive.with_retries(count);
+        }
+        socket.set_keepalive(true)?;
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(timeout) = config.get_tcp_user_timeout() {
+        socket.set_tcp_user_timeout(Some(timeout))?;
+    }
+    Ok(())
+}
