@@ -1,3 +1,6 @@
 //! All integration tests, in one program; what they have in common is in `support`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod support;
+mod support_selftest;

@@ -1,0 +1,17 @@
+//! What the tests stand on: real servers of their own, a scripted one, and a proxy that misbehaves.
+
+#![allow(dead_code, unused_imports, reason = "each test takes what it needs")]
+
+pub mod alone;
+#[path = "../../src/cli/cluster/mod.rs"]
+pub mod cluster;
+pub mod msg;
+pub mod peer;
+pub mod pgbouncer;
+pub mod proxy;
+pub mod server;
+
+pub use cluster::{Cluster, Options};
+pub use peer::{Peer, Step};
+pub use pgbouncer::PgBouncer;
+pub use proxy::Proxy;

@@ -1,0 +1,412 @@
+//! A scripted PostgreSQL server: a list of steps for each connection.
+//!
+//! ```text
+//! let peer = Peer::play(vec![
+//!     Step::startup(),
+//!     Step::login_ok(),
+//!     Step::expect_query(r#"LISTEN "news""#),
+//!     Step::send([msg::command_complete("LISTEN"), msg::ready(b'I'), msg::notification(7, "news", "hello")]),
+//!     Step::expect_eof(),
+//! ]);
+//! connect(&peer.url());
+//! let heard = peer.finish();            // panics with what differed from the script
+//! ```
+//!
+//! The n-th connection plays the n-th script, each in its own thread; after the last, connections are refused. When a
+//! script is through, its connection is closed: with a reset if the client had said more, so end with `expect_eof`.
+//! Every wait is bounded by ten seconds, so a wrong client fails and doesn't hang.
+//!
+//! It interprets nothing: it answers what the script says, however wrong.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::msg;
+
+/// How long a step may wait for the client.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+const PROTOCOL_3: i32 = 3 << 16;
+const SSL_REQUEST: i32 = 80_877_103;
+const GSSENC_REQUEST: i32 = 80_877_104;
+const CANCEL_REQUEST: i32 = 80_877_102;
+
+/// The thread of one connection, with what it heard or what went wrong.
+type Playing = JoinHandle<Result<Heard, String>>;
+type Act = Box<dyn FnOnce(&mut Wire) -> Result<(), String> + Send>;
+
+/// A server that plays its scripts; [`Peer::finish`] tells whether the clients did their part.
+pub struct Peer {
+    addr: Option<SocketAddr>,
+    ended: Arc<AtomicBool>,
+    acceptor: Option<JoinHandle<Vec<Playing>>>,
+}
+
+/// What one connection has heard from its client.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// The parameters of the StartupMessage: `user`, `database`, `application_name`.
+    pub startup: BTreeMap<String, String>,
+    /// The protocol version of the StartupMessage: 196608 is 3.0.
+    pub version: i32,
+    /// The messages after it: tag and body.
+    pub messages: Vec<(u8, Vec<u8>)>,
+}
+
+impl Heard {
+    /// The texts of all queries, in order.
+    pub fn queries(&self) -> Vec<String> {
+        self.messages.iter().filter(|(tag, _)| *tag == b'Q').map(|(_, body)| query_text(body)).collect()
+    }
+}
+
+impl Peer {
+    /// Serves one connection on a port of 127.0.0.1.
+    pub fn play(script: Vec<Step>) -> Self {
+        Self::play_each(vec![script])
+    }
+
+    /// Serves as many connections as there are scripts.
+    pub fn play_each(scripts: Vec<Vec<Step>>) -> Self {
+        Self::on(SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), scripts)
+    }
+
+    /// The same on the Unix socket that `port` has in this folder.
+    pub fn play_unix(folder: &Path, port: u16, scripts: Vec<Vec<Step>>) -> Self {
+        Self::on(SockAddr::unix(folder.join(format!(".s.PGSQL.{port}"))).unwrap(), scripts)
+    }
+
+    /// Serves connections on the address that another peer has left.
+    pub fn on(addr: impl Into<SockAddr>, scripts: Vec<Vec<Step>>) -> Self {
+        let addr = addr.into();
+        let socket = Socket::new(Domain::from(i32::from(addr.family())), Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&addr).unwrap();
+        socket.listen(128).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket();
+        let ended = Arc::new(AtomicBool::new(false));
+        let acceptor = thread::spawn({
+            let ended = Arc::clone(&ended);
+            move || accept(&socket, scripts, &ended)
+        });
+        Self { addr, ended, acceptor: Some(acceptor) }
+    }
+
+    /// Where clients connect to by TCP.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr.expect("this peer is on a Unix socket")
+    }
+
+    /// The same as a connection string.
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@{}/postgres", self.addr())
+    }
+
+    /// Waits until every script is through, and panics with the first thing that went otherwise.
+    pub fn finish(mut self) -> Vec<Heard> {
+        self.join()
+            .into_iter()
+            .enumerate()
+            .map(|(n, heard)| heard.unwrap_or_else(|e| panic!("connection {}, {e}", n + 1)))
+            .collect()
+    }
+
+    fn join(&mut self) -> Vec<Result<Heard, String>> {
+        let Some(acceptor) = self.acceptor.take() else { return Vec::new() };
+        acceptor.join().unwrap().into_iter().map(|script| script.join().unwrap()).collect()
+    }
+}
+
+impl Drop for Peer {
+    /// A test that fails elsewhere is also told what its peer missed. Threads end by themselves.
+    fn drop(&mut self) {
+        self.ended.store(true, SeqCst);
+        if thread::panicking() {
+            for (n, heard) in self.join().into_iter().enumerate() {
+                heard.err().iter().for_each(|error| eprintln!("the scripted peer, connection {}, {error}", n + 1));
+            }
+        }
+    }
+}
+
+/// What the server does next, or waits for.
+pub struct Step {
+    name: String,
+    act: Act,
+}
+
+impl Step {
+    /// Any other step: `act` has the connection, and says what was wrong.
+    pub fn run(name: impl Into<String>, act: impl FnOnce(&mut Wire) -> Result<(), String> + Send + 'static) -> Self {
+        Self { name: name.into(), act: Box::new(act) }
+    }
+
+    /// Reads a StartupMessage of protocol 3 and keeps it; says no to TLS and GSSAPI if asked before.
+    pub fn startup() -> Self {
+        Self::run("startup", |wire| {
+            loop {
+                let packet = wire.read_packet()?;
+                match int(&packet) {
+                    SSL_REQUEST | GSSENC_REQUEST => wire.write(b"N")?,
+                    version if version & !0xffff == PROTOCOL_3 => return wire.keep_startup(version, &packet[4..]),
+                    other => return Err(format!("a first packet of code {other}")),
+                }
+            }
+        })
+    }
+
+    /// Reads an SSLRequest and answers: `b"S"`, `b"N"`, or what no server should.
+    pub fn ssl_request(answer: &'static [u8]) -> Self {
+        Self::run("SSLRequest", |wire| match int(&wire.read_packet()?) {
+            SSL_REQUEST => wire.write(answer),
+            other => Err(format!("a first packet of code {other}")),
+        })
+    }
+
+    /// Lets the client in: the messages of [`msg::login`].
+    pub fn login_ok() -> Self {
+        Self::send([msg::login()])
+    }
+
+    /// Sends bytes: one message, several, or parts of one.
+    pub fn send<B: AsRef<[u8]>>(messages: impl IntoIterator<Item = B>) -> Self {
+        let bytes: Vec<u8> = messages.into_iter().flat_map(|message| message.as_ref().to_vec()).collect();
+        Self::run(format!("send {} bytes", bytes.len()), move |wire| wire.write(&bytes))
+    }
+
+    /// Reads a message of this tag, whatever is in it.
+    pub fn expect(tag: u8) -> Self {
+        Self::run(format!("expect {:?}", tag as char), move |wire| wire.expect(tag).map(drop))
+    }
+
+    /// Reads a message of this tag and this body.
+    pub fn expect_body(tag: u8, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        Self::run(format!("expect {:?} with {:?}", tag as char, lossy(&body)), move |wire| {
+            let got = wire.expect(tag)?;
+            if got == body { Ok(()) } else { Err(format!("got {:?}", lossy(&got))) }
+        })
+    }
+
+    /// Reads a Query of exactly this text.
+    pub fn expect_query(sql: &str) -> Self {
+        let sql = sql.to_owned();
+        Self::run(format!("expect query {sql:?}"), move |wire| {
+            let got = query_text(&wire.expect(b'Q')?);
+            if got == sql { Ok(()) } else { Err(format!("got query {got:?}")) }
+        })
+    }
+
+    /// Reads a Query, whatever its text.
+    pub fn expect_any_query() -> Self {
+        Self::expect(b'Q')
+    }
+
+    /// Answers each Query with its own first word as the command tag, until the client terminates or closes.
+    pub fn serve() -> Self {
+        Self::run("serve", |wire| {
+            while let Some((tag, body)) = wire.read_message()? {
+                match tag {
+                    b'Q' => {
+                        let word = query_text(&body).split([' ', ';']).next().unwrap_or_default().to_uppercase();
+                        wire.write(&[msg::command_complete(&word), msg::ready(b'I')].concat())?;
+                    }
+                    b'X' => break,
+                    other => return Err(format!("got {:?}", other as char)),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads a CancelRequest for the session of [`login_ok`](Self::login_ok), which has a connection of its own.
+    pub fn expect_cancel() -> Self {
+        Self::run("expect cancel", |wire| {
+            let packet = wire.read_packet()?;
+            let expected = [CANCEL_REQUEST, 4242, 1].map(i32::to_be_bytes).concat();
+            if packet == expected { Ok(()) } else { Err(format!("got {packet:?}")) }
+        })
+    }
+
+    /// Reads Terminate, or nothing at all, and then the end of the stream.
+    pub fn expect_eof() -> Self {
+        Self::run("expect the end", |wire| match wire.read_message()? {
+            Some((b'X', _)) => wire.read_message()?.map_or(Ok(()), |(tag, _)| Err(format!("got {:?}", tag as char))),
+            Some((tag, body)) => Err(format!("got {:?} with {:?}", tag as char, lossy(&body))),
+            None => Ok(()),
+        })
+    }
+
+    /// Closes in good order: a FIN, and on with the script, so that the client may still speak.
+    pub fn close() -> Self {
+        Self::run("close", |wire| wire.socket.shutdown(Shutdown::Write).map_err(|e| e.to_string()))
+    }
+
+    /// Closes with a reset, which ends the script.
+    pub fn reset() -> Self {
+        Self::run("reset", |wire| wire.socket.set_linger(Some(Duration::ZERO)).map_err(|e| e.to_string()))
+    }
+
+    /// Does nothing for so long.
+    pub fn pause(time: Duration) -> Self {
+        Self::run("pause", move |_| {
+            thread::sleep(time);
+            Ok(())
+        })
+    }
+
+    /// Waits until the test says so: `let (go, gate) = Step::gate();`, then `go.open()`.
+    pub fn gate() -> (Gate, Self) {
+        let (gate, opened) = mpsc::channel();
+        let wait =
+            move |_: &mut Wire| opened.recv_timeout(PATIENCE).map_err(|e| format!("the test didn't open it: {e}"));
+        (Gate(gate), Self::run("gate", wait))
+    }
+
+    /// Tells the test that the script has come here: `let (here, mark) = Step::mark();`, then `here.wait()`.
+    pub fn mark() -> (Mark, Self) {
+        let (here, mark) = mpsc::channel();
+        let tell = move |_: &mut Wire| {
+            let _ = here.send(());
+            Ok(())
+        };
+        (Mark(mark), Self::run("mark", tell))
+    }
+}
+
+/// The test's end of [`Step::gate`].
+pub struct Gate(mpsc::Sender<()>);
+
+impl Gate {
+    /// Lets the script go on.
+    pub fn open(self) {
+        let _ = self.0.send(());
+    }
+}
+
+/// The test's end of [`Step::mark`].
+pub struct Mark(mpsc::Receiver<()>);
+
+impl Mark {
+    /// Returns when the script has come to the mark.
+    pub fn wait(self) {
+        self.0.recv_timeout(PATIENCE).expect("the script came to its mark");
+    }
+}
+
+/// The server's end of one connection.
+pub struct Wire {
+    socket: Socket,
+    heard: Heard,
+}
+
+impl Wire {
+    /// Sends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.socket.write_all(bytes).map_err(|error| format!("writing: {error}"))
+    }
+
+    /// Reads so many bytes; nothing if the client has closed before the first.
+    pub fn read(&mut self, n: usize) -> Result<Option<Vec<u8>>, String> {
+        let mut bytes = vec![0; n];
+        let mut filled = 0;
+        while filled < n {
+            match self.socket.read(&mut bytes[filled..]) {
+                Ok(0) if filled == 0 => return Ok(None),
+                Ok(0) => return Err(format!("the client closed after {filled} of {n} bytes")),
+                Ok(more) => filled += more,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(format!("nothing came from the client for {PATIENCE:?}"));
+                }
+                Err(error) => return Err(format!("reading: {error}")),
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Reads a message with a tag, and keeps it; nothing if the client has closed before.
+    pub fn read_message(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
+        let Some(tag) = self.read(1)? else { return Ok(None) };
+        let message = (tag[0], self.read_packet()?);
+        self.heard.messages.push(message.clone());
+        Ok(Some(message))
+    }
+
+    /// Reads what follows a tag, or stands alone at the beginning: a length and a body.
+    pub fn read_packet(&mut self) -> Result<Vec<u8>, String> {
+        let closed = || "the client closed instead".to_owned();
+        let length = int(&self.read(4)?.ok_or_else(closed)?);
+        match length {
+            4 => Ok(Vec::new()),
+            5..=0x1000_0000 => self.read(length as usize - 4)?.ok_or_else(closed),
+            _ => Err(format!("got a length of {length}")),
+        }
+    }
+
+    fn expect(&mut self, tag: u8) -> Result<Vec<u8>, String> {
+        match self.read_message()? {
+            Some((got, body)) if got == tag => Ok(body),
+            Some((got, body)) => Err(format!("got {:?} with {:?}", got as char, lossy(&body))),
+            None => Err("the client closed instead".into()),
+        }
+    }
+
+    fn keep_startup(&mut self, version: i32, body: &[u8]) -> Result<(), String> {
+        let body = body.strip_suffix(&[0, 0]).ok_or("a StartupMessage without its two NULs at the end")?;
+        let words: Vec<String> = body.split(|byte| *byte == 0).map(lossy).collect();
+        self.heard.startup = words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+        self.heard.version = version;
+        Ok(())
+    }
+}
+
+/// The thread that accepts one connection for each script, each within the time that a step has.
+fn accept(socket: &Socket, scripts: Vec<Vec<Step>>, ended: &AtomicBool) -> Vec<Playing> {
+    let mut threads = Vec::new();
+    for script in scripts {
+        let begin = Instant::now();
+        let accepted = loop {
+            match socket.accept() {
+                Ok((socket, _)) => break Some(socket),
+                Err(_) if ended.load(SeqCst) || begin.elapsed() > PATIENCE => break None,
+                Err(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        threads.push(thread::spawn(move || play(accepted.ok_or("no client came")?, script)));
+    }
+    threads
+}
+
+fn play(socket: Socket, script: Vec<Step>) -> Result<Heard, String> {
+    let _ = socket.set_nonblocking(false);
+    let _ = socket.set_tcp_nodelay(true); // which a Unix socket doesn't have
+    let _ = socket.set_read_timeout(Some(PATIENCE));
+    let _ = socket.set_write_timeout(Some(PATIENCE));
+    let mut wire = Wire { socket, heard: Heard::default() };
+    for (n, Step { name, act }) in script.into_iter().enumerate() {
+        act(&mut wire).map_err(|error| format!("step {} ({name}): {error}", n + 1))?;
+    }
+    Ok(wire.heard)
+}
+
+fn int(bytes: &[u8]) -> i32 {
+    bytes.first_chunk().map_or(0, |bytes| i32::from_be_bytes(*bytes))
+}
+
+fn query_text(body: &[u8]) -> String {
+    lossy(body.strip_suffix(&[0]).unwrap_or(body))
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

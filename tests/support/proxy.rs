@@ -1,0 +1,438 @@
+//! A TCP proxy that misbehaves on demand: silence, slowness, torn frames, FIN, RST, a cut at any byte.
+//!
+//! ```text
+//! client ──► Proxy::addr() ──► two threads per connection ──► upstream
+//! ```
+//!
+//! A control may be used at any time. States (black hole, pace, limit, refusal) hold for the connections that are
+//! there and for later ones, until [`Proxy::resume`]; cuts happen once, to those that are there.
+//!
+//! It never looks into what it forwards. What it can't imitate is a dead network: its kernel still acknowledges, so
+//! keepalive never notices a black hole.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+/// How long a write may block before it looks at the controls again, and how long a dial may take.
+const WRITE_TURN: Duration = Duration::from_millis(20);
+const DIAL: Duration = Duration::from_secs(1);
+
+/// A proxy in front of one server; dropping it ends every connection and thread.
+pub struct Proxy {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Starts to forward to `upstream`, which needn't be there yet: a connection is closed while it isn't.
+    pub fn start(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared::new(upstream));
+        let acceptor = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || accept(&shared, addr, listener)
+        });
+        Self { addr, shared, acceptor: Some(acceptor) }
+    }
+
+    /// Where clients connect to.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The port of [`addr`](Self::addr), on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
+    /// Forwards nothing more in either direction, not even an end, and keeps every socket open.
+    pub fn black_hole(&self) {
+        self.shared.change(|it| it.black_hole = true);
+    }
+
+    /// Ends a black hole (what was held back goes on), slowness, a byte limit, and the refusal of connections.
+    pub fn resume(&self) {
+        self.shared.change(|it| {
+            it.black_hole = false;
+            it.pace = None;
+            it.limit = None;
+            it.refuse = false;
+        });
+        self.shared.wait_until(|it| it.listening);
+    }
+
+    /// Writes at most so many bytes at once, with a pause after each write.
+    pub fn slow(&self, bytes_per_write: usize, delay: Duration) {
+        self.shared.change(|it| it.pace = Some((bytes_per_write.max(1), delay)));
+    }
+
+    /// Writes every byte by itself, as fast as it goes.
+    pub fn one_byte_at_a_time(&self) {
+        self.slow(1, Duration::ZERO);
+    }
+
+    /// Ends each connection with a FIN after exactly so many bytes from the server, counted from its beginning.
+    pub fn cut_after(&self, bytes_from_server: u64) {
+        self.shared.change(|it| {
+            it.limit = Some(bytes_from_server);
+            for link in &it.links {
+                let alone = link.alone(true);
+                let over = link.forwarded.load(SeqCst) >= bytes_from_server;
+                drop(alone);
+                if over {
+                    link.cut_fin();
+                }
+            }
+        });
+    }
+
+    /// Closes the present connections in good order: a FIN after what was forwarded.
+    pub fn cut_fin(&self) {
+        self.shared.change(|it| it.links.iter().for_each(|link| link.cut_fin()));
+    }
+
+    /// Resets the present connections, and returns when that has happened.
+    pub fn cut_rst(&self) {
+        let last = self.shared.change(|it| {
+            it.links.iter().for_each(|link| link.cut_rst());
+            it.accepted
+        });
+        self.shared.wait_until(|it| it.links.iter().all(|link| link.number > last));
+    }
+
+    /// Sends bytes that the server never sent to every present client, wherever its stream just is.
+    pub fn inject(&self, bytes: &[u8]) {
+        let links = self.shared.lock().links.clone();
+        for link in links {
+            let _alone = link.alone(true);
+            let mut rest = bytes;
+            while !rest.is_empty() && !link.is_cut() {
+                match (&link.client).write(rest) {
+                    Ok(n) => rest = &rest[n..],
+                    Err(error) if is_timeout(&error) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    /// Closes the port: the system refuses new connections until [`resume`](Self::resume).
+    pub fn refuse(&self) {
+        self.shared.change(|it| it.refuse = true);
+        wake(self.addr);
+        self.shared.wait_until(|it| !it.listening);
+    }
+
+    /// Where later connections go to.
+    pub fn set_upstream(&self, upstream: SocketAddr) {
+        self.shared.change(|it| it.upstream = upstream);
+    }
+
+    /// How many connections were accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.shared.lock().accepted
+    }
+
+    /// How many connections are there now.
+    pub fn open(&self) -> usize {
+        self.shared.lock().links.len()
+    }
+
+    /// Waits until this many connections are there; it panics after ten seconds.
+    pub fn wait_open(&self, n: usize) {
+        let limit = Duration::from_secs(10);
+        let wait = self.shared.changed.wait_timeout_while(self.shared.lock(), limit, |it| it.links.len() != n);
+        assert!(!wait.unwrap().1.timed_out(), "{} connections through the proxy, not {n}", self.open());
+    }
+
+    /// How many bytes were forwarded to clients, over all connections.
+    pub fn bytes_from_server(&self) -> u64 {
+        self.shared.count(true)
+    }
+
+    /// How many bytes were forwarded to the server, over all connections.
+    pub fn bytes_from_client(&self) -> u64 {
+        self.shared.count(false)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.change(|it| it.ended = true);
+        wake(self.addr);
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        self.shared.change(|it| it.links.iter().for_each(|link| link.shut(Shutdown::Both)));
+        self.shared.wait_until(|it| it.links.is_empty());
+    }
+}
+
+/// What the controls say, and which connections are there.
+struct Controls {
+    upstream: SocketAddr,
+    black_hole: bool,
+    refuse: bool,
+    ended: bool,
+    listening: bool,
+    pace: Option<(usize, Duration)>,
+    limit: Option<u64>,
+    accepted: u64,
+    links: Vec<Arc<Link>>,
+}
+
+/// The controls under one lock, with one condition that tells of any change.
+struct Shared {
+    controls: Mutex<Controls>,
+    changed: Condvar,
+    from_server: AtomicU64,
+    from_client: AtomicU64,
+}
+
+impl Shared {
+    fn new(upstream: SocketAddr) -> Self {
+        let controls = Controls {
+            upstream,
+            black_hole: false,
+            refuse: false,
+            ended: false,
+            listening: true,
+            pace: None,
+            limit: None,
+            accepted: 0,
+            links: Vec::new(),
+        };
+        Self {
+            controls: Mutex::new(controls),
+            changed: Condvar::new(),
+            from_server: AtomicU64::new(0),
+            from_client: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Controls> {
+        self.controls.lock().unwrap()
+    }
+
+    fn change<T>(&self, f: impl FnOnce(&mut Controls) -> T) -> T {
+        let result = f(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    fn wait_until(&self, f: impl Fn(&Controls) -> bool) {
+        drop(self.changed.wait_while(self.lock(), |it| !f(it)).unwrap());
+    }
+
+    /// How many bytes went that way, with none that are written but not yet counted.
+    fn count(&self, to_client: bool) -> u64 {
+        let links = self.lock().links.clone();
+        links.iter().for_each(|link| drop(link.alone(to_client)));
+        let count = if to_client { &self.from_server } else { &self.from_client };
+        count.load(SeqCst)
+    }
+
+    /// Sits out a black hole, and gives the controls; fails when the connection has been cut.
+    fn clearance(&self, link: &Link) -> io::Result<MutexGuard<'_, Controls>> {
+        let held = |it: &mut Controls| it.black_hole && !it.ended && !link.is_cut();
+        let controls = self.changed.wait_while(self.lock(), held).unwrap();
+        match controls.ended || link.is_cut() {
+            true => Err(ErrorKind::ConnectionAborted.into()),
+            false => Ok(controls),
+        }
+    }
+
+    /// Sits out the pause after a write, or the part of it that is left when the pace changes.
+    fn pause(&self, link: &Link, pace: Option<(usize, Duration)>) {
+        let Some((_, delay)) = pace.filter(|(_, delay)| !delay.is_zero()) else { return };
+        let begin = Instant::now();
+        let mut controls = self.lock();
+        while let Some(rest) = delay.checked_sub(begin.elapsed()) {
+            if controls.ended || link.is_cut() || controls.pace != pace {
+                return;
+            }
+            controls = self.changed.wait_timeout(controls, rest).unwrap().0;
+        }
+    }
+}
+
+/// One connection through the proxy: two sockets, which close when its last owner drops it.
+struct Link {
+    number: u64,
+    client: TcpStream,
+    server: TcpStream,
+    /// Held for one write to the server, and one to the client, until it is counted.
+    writing: [Mutex<()>; 2],
+    /// How many bytes from the server the client got.
+    forwarded: AtomicU64,
+    cut: AtomicBool,
+}
+
+impl Link {
+    fn is_cut(&self) -> bool {
+        self.cut.load(SeqCst)
+    }
+
+    fn alone(&self, to_client: bool) -> MutexGuard<'_, ()> {
+        self.writing[usize::from(to_client)].lock().unwrap()
+    }
+
+    fn shut(&self, how: Shutdown) {
+        let _ = self.client.shutdown(how);
+        let _ = self.server.shutdown(how);
+    }
+
+    fn cut_fin(&self) {
+        let _alone = self.alone(true);
+        self.cut.store(true, SeqCst);
+        let _ = self.client.shutdown(Shutdown::Write);
+        let _ = self.server.shutdown(Shutdown::Both);
+    }
+
+    /// Makes the close a reset, and wakes the threads without a word to the peers.
+    fn cut_rst(&self) {
+        self.cut.store(true, SeqCst);
+        let _ = SockRef::from(&self.client).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(&self.server).set_linger(Some(Duration::ZERO));
+        self.shut(Shutdown::Read);
+    }
+}
+
+/// The thread that accepts, and closes and opens the port as the controls say.
+fn accept(shared: &Arc<Shared>, addr: SocketAddr, mut listener: TcpListener) {
+    loop {
+        let accepted = listener.accept();
+        let mut controls = shared.lock();
+        if controls.refuse {
+            drop((accepted, listener));
+            controls.listening = false;
+            shared.changed.notify_all();
+            controls = shared.changed.wait_while(controls, |it| it.refuse && !it.ended).unwrap();
+            if controls.ended {
+                return;
+            }
+            let bound = TcpListener::bind(addr);
+            controls.listening = true;
+            shared.changed.notify_all();
+            drop(controls);
+            listener = bound.expect("the proxy's port was taken while it refused connections");
+            continue;
+        }
+        if controls.ended {
+            return;
+        }
+        let upstream = controls.upstream;
+        drop(controls);
+        let Ok((client, _)) = accepted else { continue };
+        let server = TcpStream::connect_timeout(&upstream, DIAL);
+        let link = shared.change(|it| {
+            it.accepted += 1;
+            let (writing, forwarded, cut) = Default::default();
+            let link = Arc::new(Link { number: it.accepted, client, server: server.ok()?, writing, forwarded, cut });
+            it.links.push(Arc::clone(&link));
+            if it.limit == Some(0) {
+                link.cut_fin();
+            }
+            Some(link)
+        });
+        if let Some(link) = link {
+            let shared = Arc::clone(shared);
+            thread::spawn(move || serve(&shared, link));
+        }
+    }
+}
+
+/// Lets the accepting thread look at the controls.
+fn wake(addr: SocketAddr) {
+    let _ = TcpStream::connect_timeout(&addr, DIAL);
+}
+
+/// The thread of one connection, and of its half from the server; the other half gets a second thread.
+fn serve(shared: &Shared, link: Arc<Link>) {
+    for socket in [&link.client, &link.server] {
+        let _ = socket.set_nodelay(true);
+        let _ = socket.set_write_timeout(Some(WRITE_TURN));
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| from_client(shared, &link));
+        from_server(shared, &link);
+    });
+    shared.change(|it| {
+        it.links.retain(|other| other.number != link.number);
+        drop(link);
+    });
+}
+
+fn from_server(shared: &Shared, link: &Link) {
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let piece = match (&link.server).read(&mut buffer) {
+            Ok(0) if shared.clearance(link).is_ok() => return drop(link.client.shutdown(Shutdown::Write)),
+            Ok(0) => return,
+            Ok(n) => &buffer[..n],
+            Err(_) if shared.clearance(link).is_ok() => return link.cut_rst(),
+            Err(_) => return,
+        };
+        if forward(shared, link, piece, true).is_err() {
+            return drop(link.server.shutdown(Shutdown::Both));
+        }
+    }
+}
+
+/// After a cut it reads on to the client's end: a close over unread bytes would turn the FIN into a reset.
+fn from_client(shared: &Shared, link: &Link) {
+    let mut buffer = [0; 16 << 10];
+    loop {
+        let piece = match (&link.client).read(&mut buffer) {
+            Ok(0) if shared.clearance(link).is_ok() => return drop(link.server.shutdown(Shutdown::Write)),
+            Ok(0) => return,
+            Ok(n) => &buffer[..n],
+            Err(_) if shared.clearance(link).is_ok() => return link.cut_rst(),
+            Err(_) => return,
+        };
+        let _ = forward(shared, link, piece, false);
+    }
+}
+
+/// Writes it all, as the controls say at each write.
+fn forward(shared: &Shared, link: &Link, mut bytes: &[u8], to_client: bool) -> io::Result<()> {
+    let (mut to, count) = match to_client {
+        true => (&link.client, &shared.from_server),
+        false => (&link.server, &shared.from_client),
+    };
+    while !bytes.is_empty() {
+        let controls = shared.clearance(link)?;
+        let (pace, limit) = (controls.pace, controls.limit.filter(|_| to_client));
+        drop(controls);
+        let allowed = limit.map_or(u64::MAX, |limit| limit.saturating_sub(link.forwarded.load(SeqCst)));
+        let size = pace.map_or(usize::MAX, |(size, _)| size).min(bytes.len()).min(allowed as usize);
+        let alone = link.alone(to_client);
+        match to.write(&bytes[..size]) {
+            Ok(n) => {
+                bytes = &bytes[n..];
+                count.fetch_add(n as u64, SeqCst);
+                let total = to_client.then(|| link.forwarded.fetch_add(n as u64, SeqCst) + n as u64);
+                drop(alone);
+                if limit.is_some_and(|limit| total >= Some(limit)) {
+                    link.cut_fin();
+                }
+                shared.pause(link, pace);
+            }
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
