@@ -1,13 +1,164 @@
 //! PostgreSQL LISTEN/NOTIFY over thousands of connections on one poll loop.
+//!
+//! A [`NotificationManager`] waits on as many connections as there are and yields what each has; a [`Connection`] can
+//! also be waited on alone. The protocol is spoken by this crate itself, so that a notification costs a few
+//! comparisons, and a frozen server costs nothing.
+//!
+//! Two loops are all there is to learn. *Idle* is `Some(None)`, *the end* is `None`:
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+//! use std::time::Duration;
+//! use notifyman::{Connection, NotificationManager};
+//!
+//! # fn main() -> Result<(), notifyman::Error> {
+//! # let mut conns = Vec::new();
+//! # for _ in 0..2 {
+//! #     let mut db = Connection::connect(database())?;
+//! #     db.listen(["prices"])?;
+//! #     conns.push(db);
+//! # }
+//! # conns[0].notify("prices", "42")?;
+//! # let mut heard = 0;
+//! for event in NotificationManager::new(conns).timeout(Duration::from_secs(2)) {
+//!     match event {
+//!         None => {                                     // idle: a safe place to stop or do other work
+//! #           break;
+//!         }
+//!         Some((conn, notifies)) => {
+//!             for n in &notifies {
+//!                 println!("{conn} {} {} {}", n.channel(), n.payload(), n.pid());
+//! #               heard += 1;
+//!             }
+//!         }
+//!     }
+//! }
+//! # assert_eq!(heard, 2);
+//! # Ok(()) }
+//! ```
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+//! # use std::time::Duration;
+//! # use notifyman::Connection;
+//! # fn main() -> Result<(), notifyman::Error> {
+//! # let mut db = Connection::connect(database())?;
+//! # db.listen(["prices"])?;
+//! # db.notify("prices", "42")?;
+//! # let mut heard = 0;
+//! for n in db.wait(Some(Duration::ZERO)).flatten() {    // poll one connection: all that is pending, then the end
+//!     println!("{} {}", n.channel(), n.payload());
+//! #   heard += 1;
+//! }
+//! # assert_eq!(heard, 1);
+//! # Ok(()) }
+//! ```
+//!
+//! # Loops that look after their connections
+//!
+//! A connection that dies is moved to the garbage, with the reason, after everything that had come from it. An idle
+//! event is a good time to look there; and since the loop ends when the last connection dies, so is the end:
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+//! # use std::time::Duration;
+//! # use notifyman::{ConnId, Connection, Error, NotificationManager};
+//! # fn log(id: ConnId, error: &Error) { eprintln!("{id} is gone: {error}") }
+//! # fn main() -> Result<(), notifyman::Error> {
+//! # let mut db = Connection::connect(database())?;
+//! # db.listen(["prices"])?;
+//! # let mut other = Connection::connect(database())?;
+//! # other.query(&format!("SELECT pg_terminate_backend({})", db.pid()))?;
+//! # let mut nm = NotificationManager::new([db, other]).timeout(Duration::from_millis(20));
+//! # let mut gaps = 0;
+//! while let Some(event) = nm.next() {                    // `for event in &mut nm` where the body needs no nm
+//!     if event.is_none() {                               // idle
+//!         for (id, dead) in nm.take_garbage() {
+//!             log(id, dead.error());
+//!             nm.revive(id, dead);                       // the same id, the same channels, and a gap in its first batch
+//!         }
+//!     }
+//! #   if let Some((_, batch)) = event { gaps += usize::from(batch.gap().is_some()); break }
+//! }
+//! # assert_eq!(gaps, 1);
+//! for (id, dead) in nm.take_garbage() {
+//!     log(id, dead.error());
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! [`next_event`](NotificationManager::next_event) is the same queue with nothing left out:
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+//! # use std::time::Duration;
+//! # use notifyman::{Connection, Event, NotificationManager};
+//! # fn main() -> Result<(), notifyman::Error> {
+//! # let db = Connection::connect(database())?;
+//! # let mut nm = NotificationManager::new([db]).timeout(Duration::from_millis(20));
+//! while let Some(event) = nm.next_event() {
+//!     match event {
+//!         Event::Idle => println!("idle"),
+//!         Event::Notifies(id, batch) => println!("{id} has {} notifications", batch.len()),
+//!         Event::Lost(id, error) => println!("{id} is gone: {error}"),
+//!         Event::Restored(id, gap) => println!("{id} is back; treat {:?} as stale", gap.channels()),
+//!         _ => {}
+//!     }
+//! #   nm.handle().stop();
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! A manager can also bring them back by itself, and notice links that died without a word. What each fault looks like,
+//! and what is lost, is listed under [`faults`].
+//!
+//! # What it is made of
+//!
+//! ```text
+//!   NotificationManager    many connections, one loop            Handle, Ticket: from other threads
+//!          │
+//!      Connection          one session, and its blocking calls   Config: where, how, as whom
+//!       ┌──┴──┐
+//!    protocol sockets      bytes in, outputs out │ readiness, dialling, names
+//! ```
+//!
+//! An arrow never points back up, and the two at the bottom don't know each other: the protocol has no socket, no
+//! clock and no thread, which is how it can be proved.
+//!
+//! # What PostgreSQL does, and what follows
+//!
+//! - A server delivers to a session only **outside a transaction**. A connection that is left in one hears nothing;
+//!   a manager reports it ([`Event::InTransaction`]).
+//! - It keeps nothing for a listener that is away. What may have been missed is told as a [`Gap`].
+//! - Each listening **session** slows every NOTIFY of its database, before version 19: share one among many consumers.
+//! - A transaction with a NOTIFY takes a lock on the whole cluster as it commits: send many
+//!   [together](Connection::notify_many).
+//! - Equal notifications (channel and payload) of one transaction are folded into one; of different ones never.
+//! - A standby refuses LISTEN. A pooler in transaction mode accepts it and delivers nothing.
+//!
+//! Where nothing comes, [`Connection::diagnose`] and [`Diagnosis::of`] tell which of these it is, or what else, and what
+//! to do about it.
+//!
+//! The limits are PostgreSQL's: a channel is 1 to 63 bytes, a payload up to 7,999
+//! (<https://www.postgresql.org/docs/current/sql-notify.html>).
+//!
+//! # Features
+//!
+//! The library's default has none. `tracing` writes one line for each connection that is lost, restored or given up;
+//! `cli` builds the program `notifyman`. TLS isn't in this version: `sslmode` up to `prefer` goes on in clear, and what
+//! demands TLS is refused.
 
 mod clock;
 mod config;
 mod connection;
 mod error;
+#[doc = include_str!("faults.md")]
+pub mod faults {}
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 mod gap;
+mod manager;
 mod net;
 mod notification;
 mod proto;
@@ -17,6 +168,7 @@ pub use config::{AuthMethod, ChannelBinding, Config, SslMode};
 pub use connection::{Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
 pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};
 pub use gap::Gap;
+pub use manager::{Backoff, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 pub use proto::TransactionStatus;
 pub use row::Row;

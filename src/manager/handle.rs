@@ -1,0 +1,236 @@
+//! Control of a running manager from any thread.
+//!
+//! A command goes into a queue and rings the alarm; the loop obeys it between two events. Nothing here touches a
+//! connection.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::connection::Connection;
+use crate::manager::asks::Wish;
+use crate::manager::members::{ConnId, Dead};
+use crate::manager::stats::{Counters, Stats};
+use crate::manager::ticket::{Resolver, ThreadMark, Ticket};
+use crate::net::Alarm;
+
+/// What the loop is told.
+pub(crate) enum Command {
+    Insert(Box<Connection>, Resolver<Result<ConnId, Connection>>),
+    Remove(ConnId, Resolver<Option<Result<Connection, Dead>>>),
+    Ask(ConnId, Wish, Resolver<()>),
+    SetTimeout(Option<Duration>, Resolver<()>),
+    Stop(Resolver<()>),
+}
+
+/// What a manager and its handles share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    queue: Mutex<Queue>,
+    /// Whether the queue holds something, so that the loop needn't lock to find it empty.
+    waiting: AtomicBool,
+    pub(crate) counters: Counters,
+    pub(crate) iterating: Arc<ThreadMark>,
+}
+
+#[derive(Default)]
+struct Queue {
+    commands: VecDeque<Command>,
+    alarm: Option<Alarm>,
+    /// Whether the manager has been dropped.
+    gone: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(alarm: Option<Alarm>) -> Self {
+        let queue = Queue { alarm, ..Queue::default() };
+        Self { queue: Mutex::new(queue), ..Self::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // What is kept under the lock is whole at any time.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands a command to the loop, or back where there is none any more.
+    fn send(&self, command: Command) -> Result<(), Command> {
+        let mut queue = self.lock();
+        if queue.gone {
+            return Err(command);
+        }
+        queue.commands.push_back(command);
+        self.waiting.store(true, Ordering::Release);
+        if let Some(alarm) = &queue.alarm {
+            alarm.ring();
+        }
+        Ok(())
+    }
+
+    /// The commands that wait, for the loop.
+    pub(crate) fn take_commands(&self) -> VecDeque<Command> {
+        if !self.waiting.load(Ordering::Acquire) {
+            return VecDeque::new();
+        }
+        let mut queue = self.lock();
+        self.waiting.store(false, Ordering::Relaxed);
+        std::mem::take(&mut queue.commands)
+    }
+
+    pub(crate) fn has_commands(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// The manager goes: whatever was asked of it is refused, now and later.
+    pub(crate) fn close(&self) {
+        let commands = {
+            let mut queue = self.lock();
+            queue.gone = true;
+            std::mem::take(&mut queue.commands)
+        };
+        commands.into_iter().for_each(refuse);
+    }
+}
+
+/// Resolves the ticket of a command that won't be obeyed.
+fn refuse(command: Command) {
+    match command {
+        Command::Insert(connection, resolver) => resolver.resolve(Ok(Err(*connection))),
+        // The resolver says so as it is dropped.
+        Command::Remove(..) | Command::Ask(..) | Command::SetTimeout(..) | Command::Stop(..) => {}
+    }
+}
+
+/// Control of a running [`NotificationManager`](crate::NotificationManager) from any thread.
+///
+/// It can be cloned and sent; a manager that waits notices at once. What it is asked for is a [`Ticket`], which the
+/// loop resolves; it may be waited for, or dropped.
+///
+/// ```
+/// use std::time::Duration;
+/// use notifyman::NotificationManager;
+///
+/// let mut nm = NotificationManager::new([]).park_when_empty(true);
+/// let handle = nm.handle();
+/// std::thread::spawn(move || {
+///     handle.stop();
+/// });
+/// assert!(nm.next().is_none(), "it was stopped from another thread");
+/// ```
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Handle {
+    fn ask<T>(&self, command: impl FnOnce(Resolver<T>) -> Command) -> Ticket<T> {
+        let (resolver, ticket) = Ticket::new(&self.shared.iterating);
+        if let Err(command) = self.shared.send(command(resolver)) {
+            refuse(command);
+        }
+        ticket
+    }
+
+    /// Gives the manager another connection; resolves to its id, or to the connection itself where the manager has
+    /// gone.
+    pub fn insert(&self, connection: Connection) -> Ticket<Result<ConnId, Connection>> {
+        self.ask(|resolver| Command::Insert(Box::new(connection), resolver))
+    }
+
+    /// Takes a connection out, with what was not delivered still in it; see
+    /// [`NotificationManager::remove`](crate::NotificationManager::remove).
+    pub fn remove(&self, id: ConnId) -> Ticket<Option<Result<Connection, Dead>>> {
+        self.ask(|resolver| Command::Remove(id, resolver))
+    }
+
+    /// Listens to channels on one connection, stalling nobody; resolves once the server has acknowledged it: what is
+    /// sent from then on is heard.
+    ///
+    /// Of a connection that is being restored it changes what will be listened to, and resolves as it is back.
+    ///
+    /// # Errors
+    ///
+    /// The ticket resolves to what [`Connection::listen`] fails with, to the reason why the connection died, or to
+    /// [`Error::UnknownConnection`](crate::Error::UnknownConnection).
+    pub fn listen<I>(&self, id: ConnId, channels: I) -> Ticket<()>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let wish = Wish::Listen(channels.into_iter().map(|channel| channel.as_ref().to_owned()).collect());
+        self.ask(|ticket| Command::Ask(id, wish, ticket))
+    }
+
+    /// Stops listening to channels, in the same way as [`listen`](Self::listen).
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn unlisten<I>(&self, id: ConnId, channels: I) -> Ticket<()>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let wish = Wish::Unlisten(channels.into_iter().map(|channel| channel.as_ref().to_owned()).collect());
+        self.ask(|ticket| Command::Ask(id, wish, ticket))
+    }
+
+    /// Stops listening to anything, in the same way as [`listen`](Self::listen).
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn unlisten_all(&self, id: ConnId) -> Ticket<()> {
+        self.ask(|ticket| Command::Ask(id, Wish::UnlistenAll, ticket))
+    }
+
+    /// Sends a notification by one connection, stalling nobody; resolves once the server has committed it.
+    ///
+    /// # Errors
+    ///
+    /// The ticket resolves to what [`Connection::notify`] fails with; to the reason where the connection died, and
+    /// then it may have been sent or not.
+    pub fn notify(&self, id: ConnId, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Ticket<()> {
+        self.notify_many(id, [(channel, payload)])
+    }
+
+    /// Sends notifications in one statement, as [`notify`](Self::notify): all of them or none.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn notify_many<I, C, P>(&self, id: ConnId, pairs: I) -> Ticket<()>
+    where
+        I: IntoIterator<Item = (C, P)>,
+        C: AsRef<str>,
+        P: AsRef<str>,
+    {
+        let wish =
+            Wish::Notify(pairs.into_iter().map(|(c, p)| (c.as_ref().to_owned(), p.as_ref().to_owned())).collect());
+        self.ask(|ticket| Command::Ask(id, wish, ticket))
+    }
+
+    /// Changes the manager's timeout; see [`NotificationManager::timeout`](crate::NotificationManager::timeout).
+    pub fn set_timeout(&self, timeout: impl Into<Option<Duration>>) -> Ticket<()> {
+        let timeout = timeout.into();
+        self.ask(|resolver| Command::SetTimeout(timeout, resolver))
+    }
+
+    /// Makes the iterator end, after what was collected; it closes nothing, and iterating again goes on.
+    ///
+    /// One stop is one end: a stop that comes while nobody iterates ends the next iteration as it begins.
+    pub fn stop(&self) -> Ticket<()> {
+        self.ask(Command::Stop)
+    }
+
+    /// The manager's counters, as they are now.
+    pub fn stats(&self) -> Stats {
+        self.shared.counters.read()
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("stats", &self.stats()).finish()
+    }
+}

@@ -1,0 +1,332 @@
+//! Who is in a manager: each connection is in exactly one of connections, restoring and garbage, or has been taken.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::clock;
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::gap::Gap;
+use crate::manager::recovery::Heart;
+use crate::manager::restore::Restore;
+use crate::manager::timers::Set;
+use crate::proto::Ask;
+use crate::proto::sql::Limits;
+
+/// Names a connection inside a manager.
+///
+/// Counted from 1 in the order given, the same whether the connection is good, being restored or dead, and never used
+/// again for another. To get from it to something of your own, keep a map:
+///
+/// ```no_run
+/// # fn main() -> Result<(), notifyman::Error> {
+/// use std::collections::HashMap;
+/// use notifyman::{ConnId, Connection, NotificationManager};
+///
+/// let mut nm = NotificationManager::new([]);
+/// let mut shops: HashMap<ConnId, &str> = HashMap::new();
+/// for shop in ["berlin", "oslo"] {
+///     let mut db = Connection::connect(format!("postgres://db.example/{shop}"))?;
+///     db.listen(["prices"])?;
+///     shops.insert(nm.insert(db), shop);
+/// }
+/// for (id, batch) in nm.flatten() {
+///     println!("{} prices changed in {}", batch.len(), shops[&id]);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(u64);
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What is left of a connection that died: enough to say why, and to open it again.
+///
+/// It holds no undelivered notification: those came before it did.
+///
+/// ```no_run
+/// # let mut nm = notifyman::NotificationManager::new([]);
+/// for (id, dead) in nm.take_garbage() {
+///     eprintln!("{id} is gone: {}", dead.error());
+///     if dead.error().is_transient() {
+///         nm.revive(id, dead);
+///     }
+/// }
+/// ```
+pub struct Dead {
+    inner: Box<Remains>,
+}
+
+struct Remains {
+    config: Config,
+    channels: Arc<[Box<str>]>,
+    /// Why it died.
+    cause: Error,
+    /// Why it is still dead.
+    error: Error,
+    since: (Instant, SystemTime),
+    epoch: u64,
+    limits: Limits,
+}
+
+impl Dead {
+    /// What remains of a closed connection.
+    pub(crate) fn of(connection: &Connection) -> Self {
+        let last_read = connection.last_read;
+        let ago = clock::now().saturating_duration_since(last_read);
+        let wall = clock::wall();
+        let cause = connection.error().cloned().unwrap_or(Error::Closed);
+        Self {
+            inner: Box::new(Remains {
+                config: connection.config().clone(),
+                channels: connection.session.channels().into(),
+                error: cause.clone(),
+                cause,
+                since: (last_read, wall.checked_sub(ago).unwrap_or(wall)),
+                epoch: connection.epoch,
+                limits: connection.session.limits(),
+            }),
+        }
+    }
+
+    /// The same, dead for another reason: an attempt to revive it failed.
+    pub(crate) fn again(mut self, error: Error) -> Self {
+        self.inner.error = error;
+        self
+    }
+
+    /// Where it was connected to.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// What it listened to, sorted.
+    pub fn channels(&self) -> &[Box<str>] {
+        &self.inner.channels
+    }
+
+    /// Why it died: the server's last word if there was one (a FATAL, or the WARNING that a crash sends), else what
+    /// was noticed on this side. After an attempt to bring it back: why that failed.
+    pub fn error(&self) -> &Error {
+        &self.inner.error
+    }
+
+    /// Opens it again, listens to the same channels, and gives the new connection, whose first batch carries the gap.
+    ///
+    /// It blocks, for up to the connect timeout and the call timeout. Inside a loop, use
+    /// [`NotificationManager::revive`](crate::NotificationManager::revive), which doesn't.
+    ///
+    /// # Errors
+    ///
+    /// As [`Connection::connect`] and [`Connection::listen`]; what is dead stays as it was, to be tried again.
+    pub fn reconnect(&self) -> Result<Connection, Error> {
+        let mut connection = Connection::connect(&self.inner.config)?;
+        connection.listen(self.channels())?;
+        self.mark_successor(&mut connection, 0);
+        Ok(connection)
+    }
+
+    /// How far names can be checked on this side, as of the last session.
+    pub(crate) fn limits(&self) -> Limits {
+        self.inner.limits
+    }
+
+    /// Changes what is to be listened to.
+    pub(crate) fn edit(&mut self, ask: &Ask) {
+        let mut channels = self.inner.channels.to_vec();
+        match ask {
+            Ask::Listen(more) => channels.extend_from_slice(more),
+            Ask::Unlisten(less) => channels.retain(|channel| !less.contains(channel)),
+            Ask::UnlistenAll => channels.clear(),
+            _ => {}
+        }
+        channels.sort_unstable();
+        channels.dedup();
+        self.inner.channels = channels.into();
+    }
+
+    /// Marks a new connection, on which the channels are listened to again, as this one's successor; so many attempts
+    /// have failed before.
+    pub(crate) fn mark_successor(&self, connection: &mut Connection, failed: u32) {
+        connection.revived = Some((clock::now(), failed));
+        connection.epoch = self.inner.epoch + 1;
+        connection.gap = Some(Box::new(Gap {
+            channels: Arc::clone(&self.inner.channels),
+            cause: self.inner.cause.clone(),
+            since: self.inner.since,
+            until: (clock::now(), clock::wall()),
+            epoch: connection.epoch,
+        }));
+    }
+}
+
+impl fmt::Debug for Dead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dead")
+            .field("to", &format_args!("{}", self.inner.config))
+            .field("channels", &self.inner.channels)
+            .field("error", &self.inner.error)
+            .finish()
+    }
+}
+
+/// A place in the loop.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) id: ConnId,
+    pub(crate) life: Life,
+    /// Whether it stands in the queue of those to be served.
+    pub(crate) queued: bool,
+    /// Whether the peer has said that it will send no more: then only a read of nothing is the end.
+    pub(crate) read_closed: bool,
+    /// Whether the socket is watched for room to write, too.
+    pub(crate) watches_write: bool,
+    /// Which drain it was in last, and how many bytes that has read from it.
+    pub(crate) drained: (u32, usize),
+    /// Since when its transaction has been seen open.
+    pub(crate) in_transaction: Option<Instant>,
+    /// Its heartbeat, and whether that is due.
+    pub(crate) heart: Heart,
+    pub(crate) pulse_due: bool,
+    /// Which of its timers count.
+    pub(crate) set: Set,
+}
+
+#[derive(Debug)]
+pub(crate) enum Life {
+    Good(Box<Connection>),
+    Restoring(Box<Restore>),
+}
+
+/// All of them. Those that live have a slot, whose number is their token in the reactor.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    slots: Vec<Option<Member>>,
+    free: Vec<usize>,
+    tokens: BTreeMap<ConnId, usize>,
+    restoring: usize,
+    garbage: Vec<(ConnId, Dead)>,
+    last_id: u64,
+}
+
+impl Members {
+    pub(crate) fn new_id(&mut self) -> ConnId {
+        self.last_id += 1;
+        ConnId(self.last_id)
+    }
+
+    /// Whether this id was given out by this manager, and names none that is in it.
+    pub(crate) fn is_vacant(&self, id: ConnId) -> bool {
+        id.0 <= self.last_id && !self.tokens.contains_key(&id) && !self.garbage.iter().any(|(dead, _)| *dead == id)
+    }
+
+    /// Gives it a slot; the token is the slot's number.
+    pub(crate) fn add(&mut self, id: ConnId, life: Life) -> usize {
+        self.restoring += usize::from(matches!(life, Life::Restoring(_)));
+        let member = Member {
+            id,
+            life,
+            queued: false,
+            read_closed: false,
+            watches_write: false,
+            drained: (0, 0),
+            in_transaction: None,
+            heart: Heart::default(),
+            pulse_due: false,
+            set: Set::default(),
+        };
+        let token = self.free.pop().unwrap_or(self.slots.len());
+        match self.slots.get_mut(token) {
+            Some(slot) => *slot = Some(member),
+            None => self.slots.push(Some(member)),
+        }
+        self.tokens.insert(id, token);
+        token
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, token: usize) -> Option<&mut Member> {
+        self.slots.get_mut(token)?.as_mut()
+    }
+
+    pub(crate) fn get(&self, token: usize) -> Option<&Member> {
+        self.slots.get(token)?.as_ref()
+    }
+
+    pub(crate) fn token(&self, id: ConnId) -> Option<usize> {
+        self.tokens.get(&id).copied()
+    }
+
+    /// Empties a slot.
+    pub(crate) fn take(&mut self, token: usize) -> Option<Member> {
+        let member = self.slots.get_mut(token)?.take()?;
+        self.restoring -= usize::from(matches!(member.life, Life::Restoring(_)));
+        self.tokens.remove(&member.id);
+        self.free.push(token);
+        Some(member)
+    }
+
+    /// A connection that was being restored is good: it keeps its slot.
+    pub(crate) fn promote(&mut self, token: usize, connection: Box<Connection>) {
+        if let Some(member) = self.slots.get_mut(token).and_then(Option::as_mut) {
+            member.life = Life::Good(connection);
+            member.read_closed = false;
+            member.set = Set::default();
+            self.restoring -= 1;
+        }
+    }
+
+    pub(crate) fn bury(&mut self, id: ConnId, dead: Dead) {
+        self.garbage.push((id, dead));
+    }
+
+    /// Takes one out of the garbage.
+    pub(crate) fn exhume(&mut self, id: ConnId) -> Option<Dead> {
+        let at = self.garbage.iter().position(|(dead, _)| *dead == id)?;
+        Some(self.garbage.remove(at).1)
+    }
+
+    pub(crate) fn good(&self) -> usize {
+        self.tokens.len() - self.restoring
+    }
+
+    pub(crate) fn restoring(&self) -> usize {
+        self.restoring
+    }
+
+    /// Whether nobody is there that could ever have something to say.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    pub(crate) fn tokens(&self) -> Vec<usize> {
+        self.tokens.values().copied().collect()
+    }
+
+    /// Those that live, by id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.tokens.values().filter_map(|token| self.get(*token))
+    }
+
+    pub(crate) fn garbage(&self) -> &[(ConnId, Dead)] {
+        &self.garbage
+    }
+
+    pub(crate) fn take_garbage(&mut self) -> Vec<(ConnId, Dead)> {
+        std::mem::take(&mut self.garbage)
+    }
+}
+
+#[cfg(test)]
+impl ConnId {
+    pub(crate) fn for_test(number: u64) -> Self {
+        Self(number)
+    }
+}

@@ -1,0 +1,253 @@
+//! Bringing a dead connection back inside the loop, without stalling anybody: wait, dial, log in, listen again.
+//!
+//! ```text
+//!   Waiting ──▶ InLine ──▶ Admitted ──▶ Dialling ──▶ Listening ──▶ restored
+//!      ▲                                   │             │
+//!      └─────── failed, and worth another try ───────────┘ else over
+//! ```
+//!
+//! What the new session says before the server has acknowledged the LISTENs is held in it, and comes after the gap.
+
+use std::time::Instant;
+
+use crate::connection::{Connection, Dial, Step};
+use crate::error::Error;
+use crate::manager::members::Dead;
+use crate::manager::ticket::Resolver;
+use crate::net::{Alarm, Stream};
+use crate::proto::{Ask, Output, ReadBuffer, RequestId, Session};
+
+/// A connection that is being brought back.
+pub(crate) struct Restore {
+    dead: Dead,
+    phase: Phase,
+    /// Which of the dial's streams is being watched.
+    watched: Option<u32>,
+    /// How many attempts have failed.
+    pub(crate) failed: u32,
+    /// Whether another attempt follows one that failed.
+    pub(crate) persists: bool,
+    /// Who waits for the channels that were changed meanwhile.
+    tickets: Vec<Resolver<()>>,
+}
+
+enum Phase {
+    Waiting(Instant),
+    /// For a place among the dials; and with one.
+    InLine,
+    Admitted,
+    Dialling(Box<Dial>),
+    /// On the stream of this number, which may have come so far before anybody watched it.
+    Listening {
+        connection: Box<Connection>,
+        number: u32,
+        relisten: Relisten,
+        until: Option<Instant>,
+    },
+    Over,
+}
+
+/// How far it has come.
+pub(crate) enum Progress {
+    /// Step again when the stream is ready, and at the latest at this time.
+    Wait(Option<Instant>),
+    /// It is back; and whether its stream is being watched already.
+    Restored(Box<Connection>, bool),
+    /// This attempt failed.
+    Failed(Error),
+}
+
+impl Restore {
+    /// Of what is dead; the first attempt is at `at`.
+    pub(crate) fn new(dead: Dead, at: Instant) -> Self {
+        Self { dead, phase: Phase::Waiting(at), watched: None, failed: 0, persists: false, tickets: Vec::new() }
+    }
+
+    /// When the next attempt is, while none is under way.
+    pub(crate) fn waits_until(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Waiting(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Whether it has a place among the dials.
+    pub(crate) fn has_place(&self) -> bool {
+        matches!(self.phase, Phase::Admitted | Phase::Dialling(_) | Phase::Listening { .. })
+    }
+
+    /// Waits for a place among the dials.
+    pub(crate) fn stand_in_line(&mut self) {
+        self.phase = Phase::InLine;
+    }
+
+    /// Takes a place, if it stands in line for one.
+    pub(crate) fn admit(&mut self) -> bool {
+        let stands = matches!(self.phase, Phase::InLine);
+        if stands {
+            self.phase = Phase::Admitted;
+        }
+        stands
+    }
+
+    /// Whether it may begin to dial.
+    pub(crate) fn is_admitted(&self) -> bool {
+        matches!(self.phase, Phase::Admitted)
+    }
+
+    /// Waits for the next attempt.
+    pub(crate) fn wait_until(&mut self, at: Instant) {
+        self.phase = Phase::Waiting(at);
+    }
+
+    /// Begins an attempt.
+    pub(crate) fn dial(&mut self, now: Instant) -> Result<(), Error> {
+        self.phase = Phase::Dialling(Box::new(Dial::new(self.dead.config(), now)?));
+        self.watched = None;
+        Ok(())
+    }
+
+    /// Goes on as far as it can.
+    pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, buffer: &mut ReadBuffer) -> Progress {
+        loop {
+            match std::mem::replace(&mut self.phase, Phase::Over) {
+                Phase::Dialling(mut dial) => match dial.step(now, alarm) {
+                    Step::Wait(until) => {
+                        self.phase = Phase::Dialling(dial);
+                        return Progress::Wait(until);
+                    }
+                    Step::Failed(error) => return Progress::Failed(error),
+                    Step::Done(mut connection) => {
+                        let relisten = Relisten::begin(&mut connection.session, self.dead.channels());
+                        let until = now.checked_add(connection.config().get_call_timeout());
+                        self.phase = Phase::Listening { connection, number: dial.streams(), relisten, until };
+                    }
+                },
+                Phase::Listening { mut connection, number, mut relisten, until } => {
+                    connection.transmit();
+                    let more = connection.receive(buffer, now);
+                    match self.is_listening(&mut connection, &mut relisten) {
+                        Ok(true) => return Progress::Restored(connection, self.watched == Some(number)),
+                        Ok(false) => {}
+                        Err(error) => return Progress::Failed(error),
+                    }
+                    if until.is_some_and(|until| until <= now) {
+                        let after = connection.config().get_call_timeout();
+                        return Progress::Failed(Error::Timeout { action: "listening again", after, closed: true });
+                    }
+                    self.phase = Phase::Listening { connection, number, relisten, until };
+                    if !more {
+                        return Progress::Wait(until);
+                    }
+                }
+                waiting @ Phase::Waiting(at) => {
+                    self.phase = waiting;
+                    return Progress::Wait(Some(at));
+                }
+                idle @ (Phase::InLine | Phase::Admitted) => {
+                    self.phase = idle;
+                    return Progress::Wait(None);
+                }
+                Phase::Over => return Progress::Failed(Error::Disconnected),
+            }
+        }
+    }
+
+    /// Whether the server has acknowledged the channels. If they were changed since, it is asked for the difference.
+    fn is_listening(&mut self, connection: &mut Connection, relisten: &mut Relisten) -> Result<bool, Error> {
+        if relisten.poll(&mut connection.session)? {
+            self.dead.mark_successor(connection, self.failed);
+        }
+        Ok(relisten.is_done(&connection.session))
+    }
+
+    /// Whether it is to be stepped when the alarm rings.
+    pub(crate) fn awaits_alarm(&self) -> bool {
+        matches!(&self.phase, Phase::Dialling(dial) if dial.is_looking_up())
+    }
+
+    /// A stream that isn't watched yet; from now on it counts as watched.
+    pub(crate) fn unwatched(&mut self) -> Option<&Stream> {
+        let (number, stream) = match &self.phase {
+            Phase::Dialling(dial) => dial.stream()?,
+            Phase::Listening { connection, number, .. } => (*number, connection.any_stream()),
+            Phase::Waiting(_) | Phase::InLine | Phase::Admitted | Phase::Over => return None,
+        };
+        (self.watched.replace(number) != Some(number)).then_some(stream)
+    }
+
+    /// Changes what will be listened to. The ticket resolves once it is.
+    pub(crate) fn edit(&mut self, ask: Ask, ticket: Resolver<()>) {
+        self.dead.edit(&ask);
+        if let Phase::Listening { connection, .. } = &mut self.phase {
+            connection.session.request(ask);
+            connection.transmit();
+        }
+        self.tickets.push(ticket);
+    }
+
+    /// Who waited for the channels.
+    pub(crate) fn take_tickets(&mut self) -> Vec<Resolver<()>> {
+        std::mem::take(&mut self.tickets)
+    }
+
+    /// Gives up, for this reason.
+    pub(crate) fn fail(self, error: &Error) -> Dead {
+        for ticket in self.tickets {
+            ticket.resolve(Err(error.clone()));
+        }
+        self.dead.again(error.clone())
+    }
+
+    /// Gives up, and gives back what was dead.
+    pub(crate) fn cancel(self) -> Dead {
+        for ticket in self.tickets {
+            ticket.resolve(Err(Error::UnknownConnection));
+        }
+        self.dead
+    }
+
+    /// What is being brought back.
+    pub(crate) fn dead(&self) -> &Dead {
+        &self.dead
+    }
+}
+
+/// The channels of a session that ended, asked for on the one that takes over.
+///
+/// Until it is done nobody takes the session's notifications, so that they come after the gap.
+#[derive(Debug)]
+pub(crate) struct Relisten {
+    request: RequestId,
+    acknowledged: bool,
+}
+
+impl Relisten {
+    pub(crate) fn begin(session: &mut Session, channels: &[Box<str>]) -> Self {
+        Self { request: session.request(Ask::Listen(channels.to_vec())), acknowledged: false }
+    }
+
+    /// Whether the server has acknowledged them just now; an error is the end of the attempt.
+    pub(crate) fn poll(&mut self, session: &mut Session) -> Result<bool, Error> {
+        let before = self.acknowledged;
+        while let Some(output) = session.poll() {
+            match output {
+                Output::Reply(_, Err(error)) | Output::Closed(error) => return Err(error),
+                Output::Reply(id, Ok(_)) => self.acknowledged |= id == self.request,
+                Output::Ready => {}
+            }
+        }
+        Ok(self.acknowledged && !before)
+    }
+
+    /// Whether that, and whatever was asked since, is answered.
+    pub(crate) fn is_done(&self, session: &Session) -> bool {
+        self.acknowledged && session.is_settled()
+    }
+}
+
+impl std::fmt::Debug for Restore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Restore").field("dead", &self.dead).field("failed", &self.failed).finish()
+    }
+}

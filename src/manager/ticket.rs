@@ -1,0 +1,224 @@
+//! A promise of the loop to another thread, kept in every case.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::clock;
+use crate::error::Error;
+
+/// Numbers threads, so that one can be told from another by a single atomic. 0 is no thread.
+#[derive(Debug, Default)]
+pub(crate) struct ThreadMark(AtomicU64);
+
+impl ThreadMark {
+    fn current() -> u64 {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        thread_local!(static NUMBER: u64 = LAST.fetch_add(1, Relaxed) + 1);
+        NUMBER.with(|number| *number)
+    }
+
+    /// Marks the thread that calls.
+    pub(crate) fn set(&self) {
+        self.0.store(Self::current(), Relaxed);
+    }
+
+    /// Marks no thread.
+    pub(crate) fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// Whether the thread that calls is the one that was marked.
+    pub(crate) fn is_current(&self) -> bool {
+        self.0.load(Relaxed) == Self::current()
+    }
+}
+
+/// What was asked of a running manager: resolved once the loop has done it.
+///
+/// Tickets advance while the manager is iterated. Dropping a ticket takes nothing back.
+///
+/// ```no_run
+/// # fn main() -> Result<(), notifyman::Error> {
+/// use std::time::Duration;
+/// use notifyman::{Connection, NotificationManager};
+///
+/// let mut nm = NotificationManager::new([]).park_when_empty(true);
+/// let handle = nm.handle();
+/// let loop_thread = std::thread::spawn(move || nm.by_ref().for_each(drop));
+///
+/// let db = Connection::connect("postgres://localhost/app")?;
+/// let id = handle.insert(db).wait(Duration::from_secs(1))?.expect("the manager is running");
+/// println!("the loop has it, as {id}");
+/// handle.stop();
+/// # Ok(()) }
+/// ```
+pub struct Ticket<T> {
+    slot: Arc<Slot<T>>,
+    /// The thread that iterates the manager, and so must not wait for it.
+    iterating: Arc<ThreadMark>,
+}
+
+struct Slot<T> {
+    state: Mutex<State<T>>,
+    resolved: Condvar,
+}
+
+struct State<T> {
+    value: Option<Result<T, Error>>,
+    /// Whether the value has been given.
+    spent: bool,
+    waker: Option<Waker>,
+}
+
+impl<T> State<T> {
+    /// The value, given once; then that it has been.
+    fn take(&mut self) -> Option<Result<T, Error>> {
+        if self.spent {
+            return Some(Err(Error::TicketSpent));
+        }
+        let value = self.value.take();
+        self.spent = value.is_some();
+        value
+    }
+}
+
+impl<T> Slot<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // What is kept under the lock is whole at any time.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Ticket<T> {
+    pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T>, Self) {
+        let state = Mutex::new(State { value: None, spent: false, waker: None });
+        let slot = Arc::new(Slot { state, resolved: Condvar::new() });
+        (Resolver { slot: Some(Arc::clone(&slot)) }, Self { slot, iterating: Arc::clone(iterating) })
+    }
+
+    /// Waits until it is resolved, at the longest for `timeout`; `None` waits for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Timeout`], after which the ticket can be waited for again; [`Error::WouldDeadlock`] on the thread that
+    /// iterates the manager; [`Error::Stopped`] where the manager was dropped; [`Error::TicketSpent`] once the result
+    /// has been given.
+    pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<T, Error> {
+        let timeout = timeout.into();
+        let deadline = timeout.and_then(|timeout| clock::now().checked_add(timeout));
+        let mut state = self.slot.lock();
+        loop {
+            if let Some(value) = state.take() {
+                return value;
+            }
+            if self.iterating.is_current() {
+                return Err(Error::WouldDeadlock);
+            }
+            state = match deadline {
+                None => self.slot.resolved.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(clock::now());
+                    if left.is_zero() {
+                        let after = timeout.unwrap_or_default();
+                        return Err(Error::Timeout { action: "the manager's loop", after, closed: false });
+                    }
+                    self.slot.resolved.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// What it resolved to, if it has; given once, and [`Error::TicketSpent`] from then on.
+    pub fn try_get(&mut self) -> Option<Result<T, Error>> {
+        self.slot.lock().take()
+    }
+}
+
+impl<T> Future for Ticket<T> {
+    type Output = Result<T, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.slot.lock();
+        match state.take() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for Ticket<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("resolved", &self.slot.lock().value.is_some()).finish()
+    }
+}
+
+/// The loop's end of a ticket. Dropped unresolved, it resolves to [`Error::Stopped`].
+pub(crate) struct Resolver<T> {
+    slot: Option<Arc<Slot<T>>>,
+}
+
+impl<T> Resolver<T> {
+    pub(crate) fn resolve(mut self, value: Result<T, Error>) {
+        self.put(value);
+    }
+
+    fn put(&mut self, value: Result<T, Error>) {
+        let Some(slot) = self.slot.take() else { return };
+        let mut state = slot.lock();
+        state.value = Some(value);
+        let waker = state.waker.take();
+        drop(state);
+        slot.resolved.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Drop for Resolver<T> {
+    fn drop(&mut self) {
+        self.put(Err(Error::Stopped));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_resolves_once_on_whichever_thread() {
+        let mark = Arc::new(ThreadMark::default());
+        let (resolver, mut ticket) = Ticket::new(&mark);
+        assert!(ticket.try_get().is_none());
+        assert!(ticket.wait(Duration::from_millis(1)).unwrap_err().is_timeout());
+        let thread = std::thread::spawn(move || resolver.resolve(Ok(7)));
+        assert_eq!(ticket.wait(None).unwrap(), 7);
+        assert!(matches!(ticket.wait(None), Err(Error::TicketSpent)), "it doesn't hang");
+        assert!(matches!(ticket.try_get(), Some(Err(Error::TicketSpent))));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_ticket_that_nobody_resolves_is_stopped() {
+        let mark = Arc::new(ThreadMark::default());
+        let (resolver, mut ticket) = Ticket::<()>::new(&mark);
+        drop(resolver);
+        assert!(matches!(ticket.wait(None), Err(Error::Stopped)));
+    }
+
+    #[test]
+    fn waiting_on_the_thread_that_must_resolve_it_is_an_error() {
+        let mark = Arc::new(ThreadMark::default());
+        let (_resolver, mut ticket) = Ticket::<()>::new(&mark);
+        mark.set();
+        assert!(matches!(ticket.wait(None), Err(Error::WouldDeadlock)));
+    }
+}

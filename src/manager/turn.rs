@@ -1,0 +1,376 @@
+//! The loop: what is handed out next, and when to wait.
+//!
+//! One turn looks at the wires once and serves each connection that was ready, each with one read:
+//!
+//! ```text
+//!   collected ─▶ commands ─▶ serve who is ready ─▶ timers ─▶ end? idle? ─▶ wait ─▶ who woke is ready
+//!       ▲                           │                                                    │
+//!       └──── one event at a time ──┴────────────────────── next turn ◀──────────────────┘
+//! ```
+//!
+//! What it may not do: look at a connection that isn't ready, allocate or count for a notification, wait for a server,
+//! or let one connection keep another from its turn.
+
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::connection::{Connection, DRAIN_MAX};
+use crate::error::Error;
+use crate::manager::handle::Command;
+use crate::manager::members::{ConnId, Life, Member};
+use crate::manager::timers::Why;
+use crate::manager::{Event, NotificationManager, log};
+use crate::net::Ready;
+
+/// How long a transaction may be open before it is reported.
+const TRANSACTION_MAX: Duration = Duration::from_secs(1);
+/// What is being done as a registration fails.
+pub(super) const WATCHING: &str = "watching the socket";
+
+/// How the caller wants it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Whether to wait for something to happen.
+    pub(super) wait: bool,
+    /// Whether a gap is told by itself, before the batch, or in it.
+    pub(super) gap_apart: bool,
+}
+
+impl NotificationManager {
+    /// The next thing to tell; `Ready(None)` is the end, `Pending` is nothing yet.
+    pub(super) fn turn(&mut self, manner: Manner) -> Poll<Option<Event>> {
+        self.shared.iterating.set();
+        let turned = self.go_on(manner);
+        if matches!(turned, Poll::Ready(None)) {
+            // After the end, whichever thread iterates next must not be waited on.
+            self.shared.iterating.clear();
+        }
+        turned
+    }
+
+    fn go_on(&mut self, manner: Manner) -> Poll<Option<Event>> {
+        loop {
+            if let Some(turned) = self.collected.pop_front() {
+                return Poll::Ready(Some(turned));
+            }
+            self.obey();
+            if let Some(left) = self.stops.checked_sub(1) {
+                self.stops = left;
+                // Whoever goes on later wants a fresh look before an idle event.
+                self.looked = false;
+                return Poll::Ready(None);
+            }
+            if self.to_serve > 0 {
+                self.to_serve -= 1;
+                if let Some(token) = self.ready.pop_front()
+                    && let Some(turned) = self.serve(token, manner, true)
+                {
+                    return Poll::Ready(Some(turned));
+                }
+                continue;
+            }
+
+            // The turn is over.
+            self.now = clock::now();
+            self.idle.begin(self.now);
+            if self.members.is_deserted() && !self.shared.has_commands() && (!self.parks || self.idle.is_zero()) {
+                return Poll::Ready(None);
+            }
+            if self.looked {
+                // What a call of the caller's has picked up since isn't overtaken by the idle event.
+                if let Some(token) = self.touched.pop() {
+                    match self.serve(token, manner, false) {
+                        Some(turned) => return Poll::Ready(Some(turned)),
+                        None => continue,
+                    }
+                }
+                self.looked = false;
+                self.idle.restart(self.now);
+                return Poll::Ready(Some(Event::Idle));
+            }
+            // Whoever was touched stands in the line of the turn that begins.
+            self.touched.clear();
+            let due = self.idle.is_due(self.now);
+            let zero = self.idle.is_zero();
+            let timeout = if due || zero || !manner.wait { Some(Duration::ZERO) } else { self.patience() };
+            if let Err(error) = self.look(timeout) {
+                self.abandon(&error);
+                continue;
+            }
+            self.fire_timers();
+            self.admit_dials();
+            self.to_serve = self.ready.len();
+            // An idle event that is due waits for those who were ready as it came due.
+            self.looked = due;
+            if self.to_serve == 0 && !due && !self.shared.has_commands() && self.collected.is_empty() {
+                if zero {
+                    self.end_drain();
+                    return Poll::Ready(None);
+                }
+                if !manner.wait {
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// How long there is nothing to do unless a socket wakes; `None` for as long as it takes.
+    fn patience(&self) -> Option<Duration> {
+        let until = self.deadline()?;
+        Some(until.saturating_duration_since(self.now))
+    }
+
+    /// When the loop wants its next turn, whatever the sockets do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if !self.ready.is_empty() || !self.collected.is_empty() || self.shared.has_commands() || self.idle.is_zero() {
+            return Some(self.now);
+        }
+        let timer = self.timers.next();
+        let dial = self.dials.due(&self.backoff.unwrap_or_default(), self.now);
+        // A period that hasn't begun does so with the next turn, which must come to see its end.
+        let due = self.idle.due().or_else(|| self.now.checked_add(self.idle.period()?));
+        [due, timer, dial].into_iter().flatten().min()
+    }
+
+    /// Waits for sockets, and queues those that woke.
+    fn look(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        let reactor = self.reactor.as_mut().map_err(|error| error.clone())?;
+        let mut wakeups = 0;
+        for Ready { token, read_closed } in reactor.wait(timeout).map_err(|e| Error::io("waiting for sockets", e))? {
+            wakeups += 1;
+            let Some(member) = self.members.get_mut(token) else { continue };
+            member.read_closed |= read_closed;
+            if !std::mem::replace(&mut member.queued, true) {
+                self.ready.push_back(token);
+            }
+        }
+        if !self.looking_up.is_empty() && reactor.rang() {
+            for id in std::mem::take(&mut self.looking_up) {
+                if let Some(token) = self.members.token(id) {
+                    self.queue(token);
+                }
+            }
+        }
+        self.now = clock::now();
+        self.shared.counters.turns.add(1);
+        self.shared.counters.wakeups.add(wakeups);
+        Ok(())
+    }
+
+    /// Stands it at the end of the line, unless it stands there already.
+    pub(super) fn queue(&mut self, token: usize) {
+        if let Some(member) = self.members.get_mut(token)
+            && !std::mem::replace(&mut member.queued, true)
+        {
+            self.ready.push_back(token);
+        }
+    }
+
+    /// The caller has touched it: its socket may have been read without the loop knowing, and it may hold something.
+    pub(super) fn touch(&mut self, token: usize) {
+        self.queue(token);
+        self.touched.push(token);
+    }
+
+    /// Serves it before all others.
+    pub(super) fn queue_first(&mut self, token: usize) {
+        if let Some(member) = self.members.get_mut(token)
+            && !std::mem::replace(&mut member.queued, true)
+        {
+            self.ready.push_front(token);
+            self.to_serve += 1;
+        }
+    }
+
+    /// Serves one connection: one read, or none, and what it brought.
+    fn serve(&mut self, token: usize, manner: Manner, read: bool) -> Option<Event> {
+        let member = self.members.get_mut(token)?;
+        let id = member.id;
+        let Life::Good(connection) = &mut member.life else { return self.go_on_restoring(token) };
+
+        let mut more = false;
+        if read {
+            member.queued = false;
+            connection.transmit();
+            if member.drained.0 != self.drain {
+                member.drained = (self.drain, 0);
+            }
+            if self.idle.is_zero() && member.drained.1 >= DRAIN_MAX {
+                self.deferred.push(token);
+            } else if let Some(received) = connection.receive_some(&mut self.buffer, self.now) {
+                more = received.full || member.read_closed;
+                member.drained.1 += received.bytes;
+                self.shared.counters.bytes.add(received.bytes);
+            }
+        }
+
+        if manner.gap_apart
+            && let Some(gap) = connection.take_gap()
+        {
+            self.shared.counters.gaps.add(1);
+            self.queue_first(token);
+            return Some(Event::Restored(id, gap));
+        }
+        let (batch, is_closed) = (connection.take_batch(), connection.is_closed());
+        if is_closed {
+            // What came before the end is told before the end.
+            if batch.is_none() {
+                return self.lose(token);
+            }
+            self.queue_first(token);
+        } else {
+            if more {
+                self.queue(token);
+            }
+            self.look_after(token);
+        }
+        let batch = batch?;
+        self.shared.counters.notifications.add(batch.len());
+        self.shared.counters.gaps.add(usize::from(batch.gap().is_some()));
+        Some(Event::Notifies(id, batch))
+    }
+
+    /// What is seldom so and must be noticed: unsent output, and a transaction left open.
+    fn keep_watch(&mut self, token: usize) {
+        let Some(member) = self.members.get_mut(token) else { return };
+        let Life::Good(connection) = &mut member.life else { return };
+        // What was asked since the last try; once the socket takes no more, it tells when it does again.
+        connection.transmit();
+        if connection.is_closed() {
+            return self.queue_first(token);
+        }
+        let wants_write = connection.wants_write();
+        if wants_write != member.watches_write {
+            member.watches_write = wants_write;
+            if let Ok(reactor) = &self.reactor
+                && let Err(error) = reactor.reregister(connection.any_stream(), token, wants_write)
+            {
+                self.close_for(token, Error::io(WATCHING, error));
+                return;
+            }
+        }
+        let is_open = connection.transaction_status() != crate::proto::TransactionStatus::Idle;
+        match member.in_transaction {
+            None if !is_open => {}
+            None => {
+                member.in_transaction = Some(self.now);
+                self.set_timer(token, Why::Look, self.now.checked_add(TRANSACTION_MAX));
+            }
+            Some(_) if !is_open => {
+                member.in_transaction = None;
+                if self.in_transaction.remove(&member.id) {
+                    self.shared.counters.in_transaction.set(self.in_transaction.len());
+                }
+            }
+            Some(since) if self.now.saturating_duration_since(since) >= TRANSACTION_MAX => {
+                if self.in_transaction.insert(member.id) {
+                    self.shared.counters.in_transaction.set(self.in_transaction.len());
+                    log::in_transaction(member.id);
+                    self.collected.push_back(Event::InTransaction(member.id));
+                }
+            }
+            Some(since) => self.set_timer(token, Why::Look, since.checked_add(TRANSACTION_MAX)),
+        }
+    }
+
+    pub(super) fn close_for(&mut self, token: usize, reason: Error) {
+        if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
+            connection.close_for(reason);
+            self.queue_first(token);
+        }
+    }
+
+    /// Takes a good connection out of the loop.
+    pub(super) fn release(&mut self, token: usize) -> Option<(ConnId, Connection)> {
+        let Life::Good(connection) = &self.members.get(token)?.life else { return None };
+        if let Ok(reactor) = &self.reactor {
+            // It fails only for a socket that isn't watched.
+            let _ = reactor.deregister(connection.any_stream());
+        }
+        let Member { id, life: Life::Good(connection), .. } = self.members.take(token)? else { return None };
+        if self.in_transaction.remove(&id) {
+            self.shared.counters.in_transaction.set(self.in_transaction.len());
+        }
+        self.count_members();
+        Some((id, *connection))
+    }
+
+    /// The poll itself has failed: nobody can be heard any more.
+    fn abandon(&mut self, error: &Error) {
+        self.backoff = None;
+        for token in self.members.tokens() {
+            let lost = match self.members.get_mut(token) {
+                Some(Member { id, life: Life::Good(connection), .. }) => {
+                    let id = *id;
+                    connection.close_for(error.clone());
+                    // What had come is told first.
+                    if let Some(batch) = connection.take_batch() {
+                        self.shared.counters.notifications.add(batch.len());
+                        self.collected.push_back(Event::Notifies(id, batch));
+                    }
+                    self.lose(token)
+                }
+                Some(Member { life: Life::Restoring(_), .. }) => self.give_up(token, error),
+                None => None,
+            };
+            self.collected.extend(lost);
+        }
+        self.ready.clear();
+        self.to_serve = 0;
+        self.parks = false;
+    }
+
+    /// What there is to be noticed after a connection was served.
+    fn look_after(&mut self, token: usize) {
+        if !self.asked.is_empty() {
+            self.settle(token);
+        }
+        if let Some(member) = self.members.get_mut(token)
+            && std::mem::take(&mut member.pulse_due)
+        {
+            // Not the turn's time: a slow body may have come between, and the server gets all of its deadline.
+            self.feel_pulse(token, clock::now());
+        }
+        self.keep_watch(token);
+    }
+
+    /// A zero timeout has drained the sockets: what it left over is for the next time.
+    fn end_drain(&mut self) {
+        self.drain = self.drain.wrapping_add(1);
+        self.undefer();
+    }
+
+    /// Those of which a drain has read enough are in line again.
+    pub(super) fn undefer(&mut self) {
+        for token in std::mem::take(&mut self.deferred) {
+            self.queue(token);
+        }
+    }
+
+    /// Does what the handles asked for.
+    fn obey(&mut self) {
+        for command in self.shared.take_commands() {
+            match command {
+                Command::Insert(connection, ticket) => ticket.resolve(Ok(Ok(self.insert(*connection)))),
+                Command::Remove(id, ticket) => ticket.resolve(Ok(self.remove(id))),
+                Command::Ask(id, wish, ticket) => self.ask(id, wish, ticket),
+                Command::SetTimeout(timeout, ticket) => {
+                    self.set_timeout(timeout);
+                    ticket.resolve(Ok(()));
+                }
+                Command::Stop(ticket) => {
+                    self.stops += 1;
+                    ticket.resolve(Ok(()));
+                }
+            }
+        }
+    }
+
+    pub(super) fn count_members(&self) {
+        let counters = &self.shared.counters;
+        counters.connections.set(self.members.good());
+        counters.restoring.set(self.members.restoring());
+        counters.garbage.set(self.members.garbage().len());
+    }
+}
