@@ -1,0 +1,239 @@
+//! C1: dialling is bounded as a whole, and tries what it is given in turn.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use notifyman::{Connection, Error};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::support::server::{LIMIT, ask, config, refused, start, utf8};
+use crate::support::{Options, Peer, Proxy, Step, msg};
+
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Takes connections into its backlog, and never says a word.
+fn silent() -> (TcpListener, u16) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+/// A port at which nobody is.
+fn nobody() -> u16 {
+    silent().1
+}
+
+fn hosts(ports: &[u16]) -> String {
+    let each: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    format!("postgres://postgres@{}/postgres", each.join(","))
+}
+
+fn port_of(db: &mut Connection) -> u16 {
+    ask(db, "SHOW port").parse().unwrap()
+}
+
+#[test]
+fn c01_a_listener_that_never_speaks_is_given_up() {
+    let (_listener, port) = silent();
+    let begin = Instant::now();
+    let error = refused(config(&hosts(&[port])).connect_timeout(PATIENCE));
+    assert!(begin.elapsed() >= PATIENCE && begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+    assert!(error.is_timeout() && error.is_transient(), "{error}");
+    assert!(error.to_string().contains("logging in"), "{error}");
+}
+
+/// A listener that has no room for one more client, and those that took it.
+fn full(domain: Domain, address: &SockAddr) -> (Socket, Vec<Socket>) {
+    let listener = Socket::new(domain, Type::STREAM, None).unwrap();
+    listener.bind(address).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients = (0..4).map(|_| {
+        let client = Socket::new(domain, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let _ = client.connect(&address);
+        client
+    });
+    let clients = clients.collect();
+    (listener, clients)
+}
+
+#[test]
+fn c01_an_address_that_takes_nobody_is_given_up() {
+    let (listener, _clients) = full(Domain::IPV4, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into());
+    let port = listener.local_addr().unwrap().as_socket().unwrap().port();
+    let begin = Instant::now();
+    let error = refused(config(&hosts(&[port])).connect_timeout(PATIENCE));
+    assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+    assert!(error.is_timeout() && error.is_transient(), "{error}");
+    // Linux drops what asks for a connection then; elsewhere it may be taken, and never served.
+    assert!(!cfg!(target_os = "linux") || error.to_string().contains(": connecting took"), "{error}");
+}
+
+#[test]
+fn c01_a_unix_socket_that_takes_nobody_is_given_up_and_one_that_does_later_is_not() {
+    let folder = std::env::temp_dir().join(format!("notifyman-full-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join(".s.PGSQL.5432");
+    let (listener, clients) = full(Domain::UNIX, &SockAddr::unix(&path).unwrap());
+    let dsn = config(&format!("host={} port=5432 user=postgres", folder.display()));
+    let begin = Instant::now();
+    let error = refused(dsn.clone().connect_timeout(PATIENCE));
+    assert!(begin.elapsed() < LIMIT && error.is_transient(), "{:?}: {error}", begin.elapsed());
+
+    let dial = std::thread::spawn(move || Connection::connect(dsn.connect_timeout(LIMIT)));
+    std::thread::sleep(PATIENCE / 4);
+    drop(clients);
+    let mut login = loop {
+        let mut client = listener.accept().unwrap().0;
+        // Of those that gave up there is nothing but the end.
+        if client.read(&mut [0; 512]).unwrap() > 0 {
+            break client;
+        }
+    };
+    login.write_all(&msg::login()).unwrap();
+    assert_eq!(dial.join().unwrap().unwrap().pid(), 4242);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn c01_a_login_that_trickles_is_bounded_too() {
+    let trickle = msg::login().into_iter().flat_map(|byte| [Step::send([[byte]]), Step::pause(PATIENCE / 4)]);
+    let peer = Peer::play([Step::startup()].into_iter().chain(trickle).collect());
+    let begin = Instant::now();
+    let error = refused(config(&peer.url()).connect_timeout(PATIENCE));
+    assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+    assert!(error.is_timeout(), "{error}");
+}
+
+#[test]
+fn c01_a_name_that_has_no_address_is_said_by_name() {
+    // A label of more than 63 bytes is in no DNS, and needs no answer from one to be refused.
+    let name = format!("{}.invalid", "x".repeat(64));
+    let begin = Instant::now();
+    let error = refused(config(&format!("host={name} user=postgres")).connect_timeout(LIMIT / 2));
+    assert!(begin.elapsed() < LIMIT);
+    let Error::Connect(inner) = &error else { panic!("{error}") };
+    assert!(matches!(inner.cause(), Error::Resolve { .. }), "{error}");
+    assert!(error.to_string().contains(&name) && error.is_transient(), "{error}");
+}
+
+#[test]
+fn c01_hosts_are_tried_in_turn_until_one_is_good() {
+    let server = utf8();
+    let unspoken = "x".repeat(64);
+    for dsn in [
+        hosts(&[nobody(), server.port()]),
+        hosts(&[nobody(), nobody(), server.port()]),
+        hosts(&[server.port(), nobody()]),
+        format!("host={unspoken},127.0.0.1 port={} user=postgres dbname=postgres", server.port()),
+        format!("host=/no/such/folder,{} port={} user=postgres", server.socket_dir().display(), server.port()),
+    ] {
+        let mut db = Connection::connect(config(&dsn)).unwrap_or_else(|error| panic!("{dsn}: {error}"));
+        assert_eq!(port_of(&mut db), server.port(), "{dsn}");
+    }
+}
+
+#[test]
+fn c01_a_server_that_is_starting_up_or_full_hands_on_to_the_next() {
+    for code in ["57P03", "53300"] {
+        let peer = Peer::play(vec![Step::startup(), Step::send([msg::error("FATAL", code, "not now")])]);
+        let mut db = Connection::connect(config(&hosts(&[peer.addr().port(), utf8().port()]))).unwrap();
+        assert_eq!(port_of(&mut db), utf8().port(), "{code}");
+        peer.finish();
+    }
+}
+
+#[test]
+fn c01_a_name_with_several_addresses_has_all_of_them_tried() {
+    // Where `localhost` is ::1 and 127.0.0.1, the server answers at the second alone.
+    let dsn = format!("host=localhost port={} user=postgres", utf8().port());
+    assert_eq!(port_of(&mut Connection::connect(config(&dsn)).unwrap()), utf8().port());
+}
+
+#[test]
+fn c01_an_address_saves_the_look_up_of_its_name() {
+    let dsn = format!("host=nowhere.invalid hostaddr=127.0.0.1 port={} user=postgres", utf8().port());
+    assert_eq!(port_of(&mut Connection::connect(config(&dsn)).unwrap()), utf8().port());
+}
+
+#[test]
+fn c01_a_silent_host_leaves_time_for_the_next() {
+    let (_listener, port) = silent();
+    let begin = Instant::now();
+    let dsn = config(&hosts(&[port, utf8().port()])).connect_timeout(Duration::from_secs(4));
+    let mut db = Connection::connect(dsn).unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(1), "it was tried first, for its share");
+    assert_eq!(port_of(&mut db), utf8().port());
+}
+
+#[test]
+fn c01_silent_hosts_share_one_limit() {
+    let listeners: Vec<_> = (0..8).map(|_| silent()).collect();
+    let ports: Vec<u16> = listeners.iter().map(|(_, port)| *port).collect();
+    let begin = Instant::now();
+    let error = refused(config(&hosts(&ports)).connect_timeout(Duration::from_secs(1)));
+    assert!(begin.elapsed() < Duration::from_secs(6), "a second for all, not for each: {:?}", begin.elapsed());
+    for port in ports {
+        assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{port} isn't in: {error}");
+    }
+}
+
+#[test]
+fn c01_what_a_time_limit_says_is_not_longer_than_it_took() {
+    let (_listener, port) = silent();
+    let free = nobody();
+    let others = [free; 7];
+    let dsn = config(&hosts(&[&[port], &others[..]].concat())).connect_timeout(Duration::from_secs(8));
+    let begin = Instant::now();
+    let error = refused(dsn).to_string();
+    assert!(begin.elapsed() < Duration::from_secs(6), "the first has an eighth of it: {:?}", begin.elapsed());
+    assert!(error.contains("logging in took longer than") && !error.contains("longer than 8s"), "{error}");
+}
+
+#[test]
+fn c01_a_refused_login_is_tried_nowhere_else() {
+    let strict = start(Options::new().auth("scram-sha-256", "right"));
+    let second = Proxy::start(([127, 0, 0, 1], utf8().port()).into());
+    let error = refused(config(&hosts(&[strict.port(), second.port()])).password("wrong"));
+    assert_eq!(error.sqlstate(), Some("28P01"), "{error}");
+    assert!(error.is_auth() && !error.is_transient(), "{error}");
+    assert_eq!(second.accepted(), 0, "another server would refuse the same password");
+}
+
+#[test]
+fn c01_an_error_says_where_and_as_whom_and_never_the_password() {
+    let strict = start(Options::new().auth("scram-sha-256", "right"));
+    let (_listener, silent) = silent();
+    for (port, what) in [(strict.port(), "28P01"), (nobody(), "refused"), (silent, "logging in")] {
+        let dsn = format!("postgres://somebody:s3cr3t@127.0.0.1:{port}/shop");
+        let error = refused(config(&dsn).connect_timeout(PATIENCE));
+        let text = error.to_string();
+        for part in ["127.0.0.1", &port.to_string(), "somebody", "shop", what] {
+            assert!(text.contains(part), "{part:?} isn't in: {text}");
+        }
+        assert!(!text.contains("s3cr3t") && !format!("{error:?}").contains("s3cr3t"), "{error:?}");
+        assert!(!text.contains('\n'), "{text:?}");
+    }
+}
+
+#[test]
+fn c01_a_peer_that_hangs_up_or_resets_is_an_error_at_once() {
+    for end in [Step::close, Step::reset] {
+        let peer = Peer::play(vec![Step::startup(), end()]);
+        let begin = Instant::now();
+        let error = refused(config(&peer.url()));
+        assert!(begin.elapsed() < LIMIT, "not after the limit of 30 seconds");
+        assert!(error.is_transient() && !error.is_timeout(), "{error}");
+    }
+}
+
+#[test]
+fn c01_the_unix_socket_and_tcp_lead_to_the_same_server() {
+    let server = utf8();
+    let dsn = format!("host={} port={} user=postgres", server.socket_dir().display(), server.port());
+    let mut db = Connection::connect(config(&dsn)).unwrap();
+    assert_eq!(port_of(&mut db), server.port());
+    assert_eq!(ask(&mut db, "SELECT inet_server_addr() IS NULL"), "t");
+}

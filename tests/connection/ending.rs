@@ -1,0 +1,202 @@
+//! C13 and C16: how a connection ends, by us or by the server, and what the server says besides.
+
+use std::time::{Duration, Instant};
+
+use notifyman::{Connection, Error};
+
+use crate::support::server::{
+    Frozen, LIMIT, ask, config, connect, eventually, next, pairs, session, start, terminate, utf8,
+};
+use crate::support::{Cluster, Options, Peer, Step, cluster, msg};
+
+/// Reads exactly one Terminate, and then the end.
+fn goodbye() -> Step {
+    Step::run("goodbye", |wire| match (wire.read_message()?, wire.read_message()?) {
+        (Some((b'X', body)), None) if body.is_empty() => Ok(()),
+        other => Err(format!("got {other:?}")),
+    })
+}
+
+#[test]
+fn c13_close_says_goodbye_once() {
+    let peer = Peer::play_each((0..2).map(|_| vec![Step::startup(), Step::login_ok(), goodbye()]).collect());
+    let mut db = connect(&peer.url());
+    db.close().unwrap();
+    db.close().unwrap();
+    assert!(db.is_closed() && matches!(db.error(), Some(Error::Closed)));
+    assert!(matches!(db.query("SELECT 1"), Err(Error::Closed)));
+    drop(db);
+    drop(connect(&peer.url()));
+    peer.finish();
+}
+
+#[test]
+fn c13_the_server_forgets_a_session_that_was_closed_or_dropped() {
+    let mut other = session();
+    for close in [|mut db: Connection| db.close().unwrap(), drop] {
+        let db = session();
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {}", db.pid());
+        assert_eq!(ask(&mut other, &sql), "1");
+        close(db);
+        eventually("the session has gone", || ask(&mut other, &sql) == "0");
+    }
+    assert!(!utf8().log().contains("unexpected EOF"));
+}
+
+#[test]
+fn c13_close_reports_what_had_closed_it_before() {
+    let mut db = session();
+    terminate(utf8(), db.pid());
+    assert_eq!(db.wait(None).count(), 0);
+    assert_eq!(db.close().unwrap_err().sqlstate(), Some("57P01"));
+}
+
+#[test]
+fn c13_what_had_come_can_be_taken_after_a_close() {
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::send([msg::login(), msg::notification(7, "a", "x")]),
+        Step::expect_any_query(),
+        Step::send([msg::notification(7, "a", "y"), msg::command_complete("SELECT"), msg::ready(b'I')]),
+        goodbye(),
+    ]);
+    let mut db = connect(&peer.url());
+    db.query("SELECT").unwrap();
+    db.close().unwrap();
+    assert_eq!(db.wait(None).flatten().count(), 2);
+}
+
+#[test]
+fn c13_dropping_never_waits_for_a_server_that_does_not_read() {
+    let (done, gate) = Step::gate();
+    let script = || vec![Step::startup(), Step::login_ok()];
+    let peer = Peer::play_each(vec![script().into_iter().chain([gate]).collect(), vec![Step::expect_cancel()]]);
+    let mut db = Connection::connect(config(&peer.url()).call_timeout(Duration::from_millis(200))).unwrap();
+    // More than any socket's buffers hold: what is left can't be sent, nor the goodbye after it.
+    let begin = Instant::now();
+    let error = db.execute(&format!("SELECT '{}'", "x".repeat(64 << 20))).unwrap_err();
+    assert!(matches!(error, Error::Timeout { closed: true, .. }), "{error}");
+    drop(db);
+    assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+    done.open();
+}
+
+#[test]
+fn c13_dropping_and_closing_never_wait_for_a_frozen_server() {
+    for close in [|mut db: Connection| drop(db.close()), drop] {
+        let db = session();
+        let _frozen = Frozen::session(&db);
+        let begin = Instant::now();
+        close(db);
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn c13_dropping_after_the_peer_has_gone_is_quiet() {
+    for end in [Step::close, Step::reset] {
+        let peer = Peer::play(vec![Step::startup(), Step::login_ok(), end()]);
+        let mut db = connect(&peer.url());
+        peer.finish();
+        let _ = db.close();
+        drop(db);
+    }
+}
+
+#[test]
+fn c16_notices_are_taken_once_in_order() {
+    let mut db = session();
+    db.take_notices();
+    db.execute("DO $$BEGIN RAISE NOTICE 'one'; RAISE WARNING 'two' USING HINT = 'h', DETAIL = 'd'; END$$").unwrap();
+    let notices = db.take_notices();
+    let told: Vec<_> = notices.iter().map(|n| (n.severity(), n.code(), n.message())).collect();
+    assert_eq!(told, [("NOTICE", "00000", "one"), ("WARNING", "01000", "two")]);
+    assert_eq!((notices[1].detail(), notices[1].hint()), (Some("d"), Some("h")));
+    assert!(db.take_notices().is_empty());
+}
+
+#[test]
+fn c16_of_too_many_notices_the_latest_are_kept() {
+    let mut db = session();
+    db.execute("DO $$BEGIN FOR i IN 1..1000 LOOP RAISE NOTICE '%', i; END LOOP; END$$").unwrap();
+    let notices = db.take_notices();
+    assert!((1..=64).contains(&notices.len()), "{}", notices.len());
+    assert_eq!(notices.last().unwrap().message(), "1000");
+}
+
+#[test]
+fn c16_a_long_notice_is_kept_in_part() {
+    let mut db = session();
+    db.execute("DO $$BEGIN RAISE NOTICE '%', repeat('x', 10000000); END$$").unwrap();
+    let notices = db.take_notices();
+    assert_eq!(notices[0].code(), "00000");
+    assert!((1_000..1_000_000).contains(&notices[0].message().len()));
+    assert_eq!(ask(&mut db, "SELECT 1"), "1");
+}
+
+#[test]
+fn c16_a_notice_to_an_idle_session_is_kept_too() {
+    let (go, gate) = Step::gate();
+    let sent = [msg::notice("WARNING", "01000", "by the way"), msg::notification(7, "a", "x")];
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send(sent), Step::expect_eof()]);
+    let mut db = connect(&peer.url());
+    go.open();
+    assert_eq!(next(&mut db, 1), pairs([("a", "x")]));
+    assert_eq!(db.take_notices()[0].message(), "by the way");
+}
+
+/// Two sessions with a server of their own; the second has listened.
+fn two() -> (Cluster, Connection, Connection) {
+    let server = start(Options::new());
+    let (one, mut other) = (connect(&server.url()), connect(&server.url()));
+    other.listen(["c16"]).unwrap();
+    (server, one, other)
+}
+
+#[test]
+fn c16_the_warning_of_a_crash_is_the_cause_of_the_loss() {
+    let (_server, mut victim, mut other) = two();
+    other.notify("c16", "last").unwrap();
+    cluster::signal(victim.pid().unsigned_abs(), "KILL").unwrap();
+    assert_eq!(other.wait(None).flatten().count(), 1, "what came before is delivered before the loss");
+    let error = other.error().unwrap();
+    assert_eq!(error.sqlstate(), Some("57P02"), "{error}");
+    assert!(error.is_transient());
+    assert_eq!(error.server().unwrap().severity(), "WARNING");
+    // The one that was killed couldn't say a word.
+    assert_eq!(victim.wait(None).count(), 0);
+    assert!(matches!(victim.error(), Some(Error::Disconnected | Error::Io { .. })), "{:?}", victim.error());
+    assert!(victim.error().unwrap().is_transient());
+}
+
+#[test]
+fn c16_an_emergency_stop_and_a_usual_one_tell_why() {
+    for (stop, severity) in [(Cluster::stop as fn(&mut Cluster) -> _, "FATAL"), (Cluster::stop_immediate, "WARNING")] {
+        let (mut server, mut one, mut other) = two();
+        stop(&mut server).unwrap();
+        for db in [&mut one, &mut other] {
+            assert_eq!(db.wait(None).count(), 0);
+            // 57P01 or 57P02, by the server's version.
+            let error = db.error().unwrap();
+            assert!(error.sqlstate().is_some_and(|code| code.starts_with("57P0")), "{error}");
+            assert_eq!(error.server().unwrap().severity(), severity, "{error}");
+        }
+        let mut manager = notifyman::NotificationManager::new([one, other]);
+        assert!(manager.next().is_none());
+        let garbage = manager.take_garbage();
+        assert_eq!(garbage.len(), 2);
+        assert!(garbage.iter().all(|(_, dead)| dead.error().server().unwrap().severity() == severity));
+    }
+}
+
+#[test]
+fn c16_a_warning_that_was_followed_by_a_reset_is_the_cause_too() {
+    let (go, gate) = Step::gate();
+    let warning = msg::notice("WARNING", "57P02", "terminating connection because of crash");
+    let script = vec![Step::startup(), Step::login_ok(), Step::send([warning]), gate, Step::reset()];
+    let peer = Peer::play(script);
+    let mut db = connect(&peer.url());
+    go.open();
+    assert_eq!(db.wait(None).count(), 0);
+    assert_eq!(db.error().unwrap().sqlstate(), Some("57P02"), "{:?}", db.error());
+}

@@ -1,0 +1,157 @@
+//! C2: logging in at real servers, and the encoding that quoting relies on.
+
+use notifyman::{AuthMethod, Connection, Error, ProtocolError};
+
+use crate::support::server::{ask, config, connect, latin1, next, pairs, refused, session, sql_ascii, start, utf8};
+use crate::support::{Cluster, Options, Peer, Step, alone, msg};
+
+fn asking(method: &str) -> Cluster {
+    start(Options::new().auth(method, "it's ünïcode \\ and long"))
+}
+
+fn lets_in_by(method: &str) {
+    let server = asking(method);
+    let right = config(&server.url()).password("it's ünïcode \\ and long");
+    let mut db = Connection::connect(right.clone()).unwrap();
+    assert_eq!(ask(&mut db, "SELECT current_user"), "postgres");
+
+    for wrong in ["", "it's", "IT'S ÜNÏCODE \\ AND LONG"] {
+        let error = refused(right.clone().password(wrong));
+        assert!(error.is_auth() && !error.is_transient(), "{wrong:?}: {error}");
+    }
+    let error = refused(config(&server.url()));
+    assert!(error.is_auth() && error.to_string().contains("password"), "{error}");
+}
+
+#[test]
+fn c02_a_scram_login_takes_the_right_password_only() {
+    lets_in_by("scram-sha-256");
+}
+
+#[test]
+fn c02_an_md5_login_takes_the_right_password_only() {
+    lets_in_by("md5");
+}
+
+#[test]
+fn c02_a_cleartext_login_takes_the_right_password_only() {
+    lets_in_by("password");
+}
+
+#[test]
+fn c02_a_server_that_trusts_needs_no_password() {
+    let mut db = session();
+    assert_eq!(ask(&mut db, "SELECT current_user"), "postgres");
+    assert_eq!(ask(&mut db, "SELECT pg_backend_pid()"), db.pid().to_string());
+    let version = ask(&mut db, "SHOW server_version");
+    assert_eq!(db.server_version(), version, "a distribution's version string included");
+}
+
+#[test]
+fn c02_only_the_methods_that_are_allowed_are_used() {
+    use AuthMethod::{Md5, None, Password, ScramSha256};
+    let all = [None, Password, Md5, ScramSha256];
+    for (method, used) in [("trust", None), ("password", Password), ("md5", Md5), ("scram-sha-256", ScramSha256)] {
+        let server = if method == "trust" { start(Options::new()) } else { start(Options::new().auth(method, "pw")) };
+        let base = config(&server.url()).password("pw");
+        Connection::connect(base.clone().require_auth([used])).unwrap();
+        let error = refused(base.require_auth(all.into_iter().filter(|method| *method != used)));
+        assert!(matches!(&error, Error::Connect(e) if matches!(e.cause(), Error::Auth(_))), "{method}: {error}");
+        assert!(error.is_auth() && !error.is_transient() && error.to_string().contains("require_auth"), "{error}");
+    }
+}
+
+#[test]
+fn c02_a_database_or_role_that_is_not_there_is_told_by_its_code() {
+    let nowhere = format!("postgres://postgres@127.0.0.1:{}/nowhere", utf8().port());
+    let error = refused(config(&nowhere));
+    assert_eq!(error.sqlstate(), Some("3D000"), "{error}");
+    assert!(!error.is_transient() && !error.is_auth());
+    let error = refused(config(&utf8().url()).user("nobody at all"));
+    assert_eq!(error.sqlstate(), Some("28000"), "{error}");
+}
+
+#[test]
+fn c02_the_encoding_is_utf8_whatever_options_and_roles_say() {
+    for (server, channel) in [(utf8(), "c02 utf8"), (latin1(), "c02 latin1")] {
+        connect(&server.url()).execute("ALTER ROLE postgres SET client_encoding = 'LATIN1'").unwrap();
+        let mut db =
+            Connection::connect(config(&server.url()).options("-c client_encoding=LATIN1 -cclient_encoding=WIN1252"))
+                .unwrap();
+        assert_eq!(ask(&mut db, "SHOW client_encoding"), "UTF8");
+        assert_eq!(db.parameter("client_encoding"), Some("UTF8"));
+        db.listen([channel]).unwrap();
+        db.notify(channel, "é").unwrap();
+        assert_eq!(next(&mut db, 1), pairs([(channel, "é")]));
+        connect(&server.url()).execute("ALTER ROLE postgres RESET client_encoding").unwrap();
+    }
+}
+
+#[test]
+fn c02_the_start_up_packet_asks_for_utf8_once_and_last() {
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::serve()]);
+    let dsn = config(&peer.url()).options("-c client_encoding=LATIN1").application_name("tests");
+    drop(Connection::connect(dsn).unwrap());
+    let heard = peer.finish().remove(0);
+    assert_eq!(heard.version, 3 << 16);
+    assert_eq!(heard.startup["client_encoding"], "UTF8");
+    assert_eq!(heard.startup["user"], "postgres");
+    assert_eq!(heard.startup["database"], "postgres");
+    assert_eq!(heard.startup["application_name"], "tests");
+}
+
+#[test]
+fn c02_the_encoding_is_utf8_whatever_the_environment_says() {
+    let options = ("PGOPTIONS", "-c client_encoding=BIG5");
+    alone::run("connection::login::in_another_encoding", ":", &[("PGCLIENTENCODING", "SJIS"), options]);
+}
+
+#[test]
+#[ignore = "not by itself: another test runs it in a process with an environment"]
+fn in_another_encoding() {
+    if !alone::is_so() {
+        return;
+    }
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::serve()]);
+    drop(Connection::connect(peer.url().as_str()).unwrap());
+    let heard = peer.finish().remove(0);
+    assert_eq!(heard.startup["options"], "-c client_encoding=BIG5", "the environment was looked at");
+    assert_eq!(heard.startup["client_encoding"], "UTF8");
+}
+
+#[test]
+fn c02_an_encoding_that_changes_later_ends_the_connection() {
+    for sql in
+        ["SET client_encoding = 'LATIN1'", "SET NAMES 'SJIS'", "SELECT set_config('client_encoding', 'BIG5', false)"]
+    {
+        let mut db = session();
+        let error = db.execute(sql).unwrap_err();
+        assert!(matches!(error, Error::Protocol(ProtocolError::Encoding(_))), "{sql}: {error}");
+        assert!(db.is_closed() && error.is_protocol(), "{sql}");
+        assert!(db.notify("c02", "é").is_err(), "nothing can be sent after that");
+    }
+    let mut db = session();
+    db.execute("SET client_encoding = 'UTF-8'").unwrap();
+    db.execute("SET client_encoding TO DEFAULT").unwrap();
+    assert!(!db.is_closed(), "the same encoding said otherwise is no change");
+}
+
+#[test]
+fn c02_an_encoding_that_changes_out_of_the_blue_ends_the_connection() {
+    let (go, gate) = Step::gate();
+    let change = msg::parameter_status("client_encoding", "GBK");
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send([change]), Step::expect_eof()]);
+    let mut db = connect(&peer.url());
+    go.open();
+    assert_eq!(db.wait(None).count(), 0);
+    assert!(matches!(db.error(), Some(Error::Protocol(ProtocolError::Encoding(_)))), "{:?}", db.error());
+    peer.finish();
+}
+
+#[test]
+fn c02_a_database_without_an_encoding_takes_bytes_as_they_are() {
+    let mut db = connect(&sql_ascii().url());
+    db.listen(["c02 é"]).unwrap();
+    db.notify("c02 é", "naïve 'quote' \\ ж").unwrap();
+    assert_eq!(next(&mut db, 1), pairs([("c02 é", "naïve 'quote' \\ ж")]));
+}

@@ -1,0 +1,16 @@
+//! One connection: the rules C1 to C16, each proven by the tests whose names begin with its number.
+
+mod arriving;
+mod cheats;
+mod connecting;
+mod encodings;
+mod ending;
+mod hostile;
+mod listening;
+mod login;
+mod names;
+mod notifying;
+mod predecessor;
+mod timeouts;
+mod transactions;
+mod waiting;

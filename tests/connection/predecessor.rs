@@ -1,0 +1,186 @@
+//! What the predecessor's own tests asked of one connection, and the faults that they didn't see.
+
+use std::time::Duration;
+
+use crate::support::server::{Pair, connect, eventually, everything, next, pair, pairs, pending, session};
+use crate::support::{Peer, Step, msg};
+
+const TICK: Duration = Duration::from_millis(50);
+
+#[test]
+fn c14_idle_then_a_notification_then_idle_four_times_over() {
+    let (mut db, mut other) = (session(), session());
+    db.listen(["old idle"]).unwrap();
+    for round in 0..4 {
+        let sent = format!("round {round}");
+        assert!(db.wait(TICK).next().unwrap().is_none(), "idle before");
+        other.notify("old idle", &sent).unwrap();
+        // However many idle events there are until it comes.
+        let heard = db.wait(TICK).flatten().next().unwrap();
+        assert_eq!(pair(&heard), ("old idle".to_owned(), sent));
+        assert!(db.wait(TICK).next().unwrap().is_none(), "idle after");
+    }
+}
+
+#[test]
+fn c14_idle_and_notifications_in_one_loop() {
+    let (mut db, mut other) = (session(), session());
+    db.listen(["old loop"]).unwrap();
+    let mut told: Vec<Option<Pair>> = Vec::new();
+    let mut sent = 0;
+    for event in db.wait(TICK) {
+        let event = event.as_ref().map(pair);
+        // A notification that is late has idle events before it: one is as good as many.
+        if event.is_some() || told.last().is_none_or(Option::is_some) {
+            told.push(event.clone());
+        }
+        if event.is_none() && sent < 4 && told.iter().flatten().count() == sent {
+            other.notify("old loop", &sent.to_string()).unwrap();
+            sent += 1;
+        } else if told.iter().flatten().count() == 4 && told.last().unwrap().is_none() {
+            break;
+        }
+    }
+    let heard = pairs([("old loop", "0"), ("old loop", "1"), ("old loop", "2"), ("old loop", "3")]);
+    let expected: Vec<Option<Pair>> = heard.into_iter().flat_map(|pair| [None, Some(pair)]).chain([None]).collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn c14_zero_gives_nothing_and_then_the_pair() {
+    let (mut db, mut other) = (session(), session());
+    db.listen(["old zero"]).unwrap();
+    assert!(pending(&mut db).is_empty());
+    assert!(pending(&mut db).is_empty());
+    other.notify_many([("old zero", "1"), ("old zero", "2")]).unwrap();
+    let mut heard = Vec::new();
+    eventually("both are there", || {
+        heard.extend(pending(&mut db));
+        heard.len() >= 2
+    });
+    assert_eq!(heard, pairs([("old zero", "1"), ("old zero", "2")]));
+    assert!(pending(&mut db).is_empty());
+}
+
+#[test]
+fn c07_listening_twice_and_unlistening_shows_in_the_list() {
+    let mut db = session();
+    db.listen(["old list"]).unwrap();
+    db.listen(["old list"]).unwrap();
+    assert_eq!(db.listening_channels().unwrap(), ["old list"]);
+    db.listen(["old other"]).unwrap();
+    assert_eq!(db.listening_channels().unwrap(), ["old list", "old other"]);
+    db.unlisten(["old list"]).unwrap();
+    assert_eq!(db.listening_channels().unwrap(), ["old other"]);
+    db.unlisten(["old list"]).unwrap();
+    db.unlisten(["old other"]).unwrap();
+    assert!(db.listening_channels().unwrap().is_empty());
+}
+
+#[test]
+fn c09_notifying_oneself_on_a_channel_listened_to_twice_gives_one_message() {
+    let mut db = session();
+    db.listen(["old self"]).unwrap();
+    db.listen(["old self", "old self"]).unwrap();
+    db.notify("old self", "me").unwrap();
+    let n = db.wait(None).flatten().next().unwrap();
+    assert_eq!(n.pid(), db.pid());
+    assert_eq!(pair(&n), ("old self".to_owned(), "me".to_owned()));
+    assert!(everything(&mut db).is_empty());
+}
+
+#[test]
+fn c09_payloads_of_every_form_come_in_order() {
+    let long = "x".repeat(7_999);
+    let payloads = [
+        "",
+        "text",
+        " ",
+        "'",
+        "''",
+        "\"quoted\"",
+        "\\",
+        "\\\\",
+        "\\'; SELECT 1; --",
+        "E'\\x41'",
+        "one\ntwo\r\nthree\ttabbed",
+        "unicode: é ß 日本語 🦀 \u{10ffff}",
+        "{\"json\": [1, null, \"\\u0041\"]}",
+        "$1 $$ %s ? :name",
+        &long,
+        "\u{1}\u{7f}",
+        "last",
+    ];
+    let (mut db, mut other) = (session(), session());
+    db.listen(["old forms"]).unwrap();
+    other.execute("NOTIFY \"old forms\"").unwrap();
+    for payload in payloads {
+        other.notify("old forms", payload).unwrap();
+    }
+    other.notify_many(payloads.map(|payload| ("old forms", payload))).unwrap();
+    let heard: Vec<String> = next(&mut db, 1 + 2 * payloads.len()).into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(heard[0], "", "none is the same as an empty one");
+    assert_eq!(heard[1..=payloads.len()], payloads);
+    assert_eq!(heard[1 + payloads.len()..], payloads);
+}
+
+// The faults: each was seen with the predecessor and PostgreSQL 15.
+
+#[test]
+fn c14_another_sessions_notification_is_seen_at_zero_without_a_query() {
+    let (go, gate) = Step::gate();
+    let (mark, here) = Step::mark();
+    let sent = Step::send([msg::notification(7, "a", "x")]);
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, sent, here, Step::expect_eof()]);
+    let mut db = connect(&peer.url());
+    assert!(pending(&mut db).is_empty());
+    go.open();
+    mark.wait();
+    // It was written to the other end of the loopback: it is there, or on its way.
+    eventually("it is seen", || !pending(&mut db).is_empty());
+    drop(db);
+    assert!(peer.finish()[0].queries().is_empty(), "nothing was asked for it");
+}
+
+#[test]
+fn c09_equal_messages_in_one_read_are_not_dropped() {
+    let (mut db, mut other) = (session(), session());
+    db.listen(["old equal"]).unwrap();
+    for _ in 0..3 {
+        other.notify("old equal", "same").unwrap();
+    }
+    assert_eq!(everything(&mut db), vec![("old equal".to_owned(), "same".to_owned()); 3]);
+}
+
+#[test]
+fn c08_a_notification_in_the_same_read_as_ready_for_query_is_not_stuck() {
+    let mut db = session();
+    // It comes with the answer to the very query that sends it.
+    db.listen(["old stuck"]).unwrap();
+    db.notify("old stuck", "at once").unwrap();
+    let mut heard = pending(&mut db);
+    if heard.is_empty() {
+        // Before version 14 a server sends it a moment after the answer.
+        heard = next(&mut db, 1);
+    }
+    assert_eq!(heard, pairs([("old stuck", "at once")]));
+}
+
+#[test]
+fn c03_a_name_in_capitals_is_the_name_that_is_notified() {
+    let mut db = session();
+    db.listen(["OldCase"]).unwrap();
+    db.notify("OldCase", "1").unwrap();
+    db.notify("oldcase", "2").unwrap();
+    assert_eq!(everything(&mut db), pairs([("OldCase", "1")]));
+}
+
+#[test]
+fn c10_bytes_that_are_not_utf8_are_no_error_for_ever() {
+    let (go, gate) = Step::gate();
+    let sent = [msg::notification_bytes(7, b"a", b"\xff"), msg::notification(7, "a", "next")];
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send(sent), Step::expect_eof()]);
+    let mut db = connect(&peer.url());
+    go.open();
+    assert_eq!(next(&mut db, 2), pairs([("a", "\u{fffd}"), ("a", "next")]));
+}

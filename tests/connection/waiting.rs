@@ -1,0 +1,214 @@
+//! C14 and C15: waiting for ever, for a time, or not at all; and going on where it was left.
+
+use std::time::{Duration, Instant};
+
+use notifyman::{Connection, Error, NotificationManager};
+
+use crate::support::server::{LIMIT, Pair, connect, eventually, next, pair, pairs, pending, session, terminate, utf8};
+use crate::support::{Peer, Proxy, Step, msg};
+
+const TICK: Duration = Duration::from_millis(100);
+
+#[test]
+fn c14_without_a_timeout_there_are_notifications_only() {
+    let mut db = session();
+    db.listen(["c14 ever"]).unwrap();
+    let sender = std::thread::spawn(|| {
+        let mut other = session();
+        for n in 0..3 {
+            std::thread::sleep(TICK);
+            other.notify("c14 ever", &n.to_string()).unwrap();
+        }
+    });
+    let heard: Vec<String> =
+        db.wait(None).take(3).map(|event| event.expect("no idle").payload().into_owned()).collect();
+    assert_eq!(heard, ["0", "1", "2"]);
+    sender.join().unwrap();
+}
+
+#[test]
+fn c14_with_a_timeout_there_are_idle_events_never_early() {
+    let mut db = session();
+    let begin = Instant::now();
+    for (n, event) in db.wait(TICK).take(5).enumerate() {
+        assert!(event.is_none());
+        assert!(begin.elapsed() >= TICK * (n as u32 + 1), "{n}: {:?}", begin.elapsed());
+    }
+    assert!(begin.elapsed() < TICK * 50, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn c14_idle_events_come_under_a_steady_stream_too() {
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::run("a stream without an end", |wire| {
+            // Ends when the client has gone.
+            while wire.write(&msg::notification(7, "a", "x").repeat(100)).is_ok() {}
+            Ok(())
+        }),
+    ]);
+    let mut db = connect(&peer.url());
+    let begin = Instant::now();
+    let (mut idle, mut heard) = (0, 0);
+    for event in db.wait(TICK) {
+        match event {
+            Some(_) => heard += 1,
+            None => idle += 1,
+        }
+        if idle == 3 {
+            break;
+        }
+        assert!(begin.elapsed() < LIMIT, "{idle} idle events among {heard} notifications");
+    }
+    assert!(heard > 0);
+}
+
+#[test]
+fn c14_zero_reads_the_socket_and_ends() {
+    let mut db = session();
+    db.listen(["c14 zero"]).unwrap();
+    assert_eq!(db.wait(Duration::ZERO).count(), 0);
+    session().notify("c14 zero", "from another session").unwrap();
+    let mut heard = Vec::new();
+    eventually("a wait of zero alone has brought it", || {
+        heard.extend(pending(&mut db));
+        !heard.is_empty()
+    });
+    assert_eq!(heard, pairs([("c14 zero", "from another session")]));
+    assert_eq!(db.wait(Duration::ZERO).count(), 0, "and no idle event");
+}
+
+#[test]
+fn c14_zero_takes_all_that_is_there_in_one_go() {
+    let (mark, here) = Step::mark();
+    let many: Vec<u8> = (0..50_000).flat_map(|n: u32| msg::notification(7, "a", &n.to_string())).collect();
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::send([many]), here, Step::expect_eof()]);
+    // The peer can only write it all if it is read meanwhile, or fits into the sockets' buffers.
+    let mut db = connect(&peer.url());
+    mark.wait();
+    let heard = pending(&mut db);
+    assert_eq!(heard.len(), 50_000);
+    assert!(heard.iter().enumerate().all(|(n, (_, payload))| *payload == n.to_string()));
+}
+
+#[test]
+fn c14_zero_ends_though_more_always_comes() {
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::run("a stream without an end", |wire| {
+            while wire.write(&msg::notification(7, "a", &"x".repeat(7_000)).repeat(100)).is_ok() {}
+            Ok(())
+        }),
+    ]);
+    let mut db = connect(&peer.url());
+    for _ in 0..3 {
+        let size: usize = db.wait(Duration::ZERO).flatten().map(|n| n.payload_bytes().len()).sum();
+        assert!(size < 40 << 20, "{size}");
+    }
+}
+
+#[test]
+fn c14_it_ends_silently_with_the_connection_after_all_that_came() {
+    for timeout in [None, Some(LIMIT), Some(Duration::ZERO)] {
+        let mut db = session();
+        db.listen(["c14 end"]).unwrap();
+        db.notify("c14 end", "last words").unwrap();
+        terminate(utf8(), db.pid());
+        let mut heard: Vec<Pair> = Vec::new();
+        eventually("it has ended", || {
+            heard.extend(db.wait(timeout).map(|event| pair(&event.expect("no idle"))));
+            db.is_closed()
+        });
+        assert_eq!(heard, pairs([("c14 end", "last words")]), "{timeout:?}");
+        assert_eq!(db.error().unwrap().sqlstate(), Some("57P01"), "{timeout:?}");
+        assert_eq!(db.wait(timeout).count(), 0, "for good");
+    }
+}
+
+#[test]
+fn c14_the_reason_of_the_end_is_told_whatever_it_is() {
+    let mut db = session();
+    db.close().unwrap();
+    assert_eq!(db.wait(None).count(), 0);
+    assert!(matches!(db.error(), Some(Error::Closed)));
+
+    let proxy = Proxy::start(([127, 0, 0, 1], utf8().port()).into());
+    let url = format!("postgres://postgres@{}/postgres", proxy.addr());
+    let (mut fin, mut rst) = (connect(&url), connect(&url));
+    assert!(fin.error().is_none());
+    proxy.cut_fin();
+    assert_eq!(fin.wait(None).count(), 0);
+    assert!(matches!(fin.error(), Some(Error::Disconnected)), "{:?}", fin.error());
+    assert_eq!(rst.wait(None).count(), 0);
+
+    rst = connect(&url);
+    proxy.cut_rst();
+    assert_eq!(rst.wait(None).count(), 0);
+    assert!(matches!(rst.error(), Some(Error::Io { .. })), "{:?}", rst.error());
+}
+
+/// Fifty notifications, of which the last three are torn by pauses of the peer.
+fn fifty() -> (Peer, Vec<Pair>) {
+    let expected: Vec<Pair> = (0..50).map(|n| ("a".to_owned(), format!("{n} {}", "x".repeat(n * 20)))).collect();
+    let bytes: Vec<u8> =
+        expected.iter().flat_map(|(channel, payload)| msg::notification(7, channel, payload)).collect();
+    let mut script = vec![Step::startup(), Step::login_ok()];
+    script.extend(bytes.chunks(997).map(|chunk| Step::send([chunk])));
+    script.push(Step::expect_eof());
+    (Peer::play(script), expected)
+}
+
+#[test]
+fn c15_breaking_out_at_any_point_loses_nothing() {
+    let (peer, expected) = fifty();
+    let mut db = connect(&peer.url());
+    let mut heard = Vec::new();
+    for at_once in (1..).take_while(|n| n * (n - 1) / 2 < 50) {
+        let left = 50 - heard.len();
+        heard.extend(next(&mut db, at_once.min(left)));
+        heard.extend(db.wait(Duration::ZERO).flatten().take(1).map(|n| pair(&n)));
+    }
+    assert_eq!(heard, expected);
+}
+
+#[test]
+fn c15_a_wait_of_one_kind_goes_on_with_what_another_left() {
+    let (peer, expected) = fifty();
+    let mut db = connect(&peer.url());
+    let mut heard: Vec<Pair> = Vec::new();
+    for timeout in [None, Some(LIMIT), Some(Duration::MAX), Some(Duration::ZERO)].into_iter().cycle() {
+        let left = 50 - heard.len();
+        heard.extend(db.wait(timeout).flatten().take(left.min(3)).map(|n| pair(&n)));
+        if heard.len() == 50 {
+            break;
+        }
+    }
+    assert_eq!(heard, expected);
+}
+
+#[test]
+fn c15_what_a_wait_left_goes_into_a_manager_and_comes_back_out() {
+    let (peer, expected) = fifty();
+    let mut db = connect(&peer.url());
+    let mut heard = next(&mut db, 7);
+    let mut manager = NotificationManager::new([db]);
+    let (id, batch) = manager.next().unwrap().unwrap();
+    heard.extend(batch.iter().map(|n| (n.channel().into_owned(), n.payload().into_owned())));
+    let mut db: Connection = manager.remove(id).unwrap().unwrap();
+    heard.extend(next(&mut db, 50 - heard.len()));
+    assert_eq!(heard, expected);
+}
+
+#[test]
+fn c15_a_wait_that_is_not_iterated_takes_nothing() {
+    let mut db = session();
+    db.listen(["c15"]).unwrap();
+    db.notify("c15", "kept").unwrap();
+    drop(db.wait(None));
+    let waiting = db.wait(None);
+    assert!(!waiting.connection().is_closed());
+    drop(waiting);
+    assert_eq!(next(&mut db, 1), pairs([("c15", "kept")]));
+}
