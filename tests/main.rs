@@ -4,5 +4,6 @@
 
 mod architecture;
 mod connection;
+mod manager;
 mod support;
 mod support_selftest;

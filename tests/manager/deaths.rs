@@ -1,0 +1,224 @@
+//! Connections that die: told after what had come, kept in the garbage with the cause; and the end of the last one.
+
+use std::time::{Duration, Instant};
+
+use notifyman::{Connection, Error, Event, NotificationManager};
+
+use super::fake::Fake;
+use super::support::*;
+use crate::support::{Cluster, Options, Peer, Proxy, Step, msg};
+
+/// The last words of a server that is told to stop.
+fn fatal() -> Vec<u8> {
+    msg::error("FATAL", "57P01", "terminating connection due to administrator command")
+}
+
+/// A manager of one connection, to a peer that says all of this in one go once the manager is there, and then `end`s.
+fn told_all_at_once(said: Vec<Vec<u8>>, end: Step) -> NotificationManager {
+    let (go, gate) = Step::gate();
+    let (said_it, mark) = Step::mark();
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send(said), end, mark]);
+    let nm = NotificationManager::new([connect(&peer.url())]).timeout(LIMIT);
+    go.open();
+    said_it.wait();
+    nm
+}
+
+/// Asserts that these come, then the loss, then the end; gives the cause.
+fn assert_told_then_lost(nm: &mut NotificationManager, expected: &[&str]) -> Error {
+    let id = ids(nm)[0];
+    let (mut told, _watchdog) = (Vec::new(), Watchdog::over(nm));
+    let error = loop {
+        match nm.next_event() {
+            Some(Event::Notifies(who, batch)) if who == id => told.extend(payloads(&batch)),
+            Some(Event::Lost(who, error)) if who == id => break error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told, expected);
+    assert!(nm.next_event().is_none(), "it ends without an idle event");
+    assert_eq!(dead(nm), [id]);
+    assert_eq!(nm.garbage().next().unwrap().1.error().to_string(), error.to_string());
+    assert_eq!(ids(nm), []);
+    error
+}
+
+fn two() -> Vec<Vec<u8>> {
+    vec![msg::notification(7, "c", "one"), msg::notification(7, "c", "two")]
+}
+
+#[test]
+fn m06_a_death_is_told_after_what_had_come() {
+    let mut nm = told_all_at_once([two(), vec![fatal()]].concat(), Step::close());
+    assert_eq!(assert_told_then_lost(&mut nm, &["one", "two"]).sqlstate(), Some("57P01"));
+}
+
+#[test]
+fn m06_an_end_without_a_word_is_told_after_what_had_come() {
+    let mut nm = told_all_at_once(two(), Step::close());
+    assert!(matches!(assert_told_then_lost(&mut nm, &["one", "two"]), Error::Disconnected));
+}
+
+#[test]
+fn m06_a_reset_is_told_after_what_had_come() {
+    let mut nm = told_all_at_once(two(), Step::reset());
+    assert!(matches!(assert_told_then_lost(&mut nm, &["one", "two"]), Error::Io { .. }));
+}
+
+#[test]
+fn m06_the_warning_of_a_crash_is_the_cause() {
+    let warning = msg::notice("WARNING", "57P02", "terminating connection because of crash of another server process");
+    let mut nm = told_all_at_once([two(), vec![warning]].concat(), Step::close());
+    let error = assert_told_then_lost(&mut nm, &["one", "two"]);
+    assert_eq!((error.sqlstate(), error.is_transient()), (Some("57P02"), true));
+}
+
+#[test]
+fn m06_what_is_torn_as_the_link_breaks_is_not_told() {
+    let mut said = two();
+    said.push(msg::notification(7, "c", "three")[..10].to_vec());
+    let mut nm = told_all_at_once(said, Step::close());
+    assert!(matches!(assert_told_then_lost(&mut nm, &["one", "two"]), Error::Disconnected));
+}
+
+#[test]
+fn m06_more_than_one_read_holds_is_told_before_the_end() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let there = line.flood();
+    drop(line);
+    let mut nm = NotificationManager::new([db]).timeout(LIMIT);
+    let (heard, idle) = until_end(&mut nm);
+    assert_eq!((heard.len(), idle, nm.garbage().count()), (there, 0, 1));
+}
+
+#[test]
+fn m06_a_session_ended_by_the_server_is_told_after_what_had_come() {
+    let (channel, proxy) = (channel(), Proxy::start(([127, 0, 0, 1], server().port()).into()));
+    let mut db = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
+    db.listen([&channel]).unwrap();
+    let (pid, healthy) = (db.pid(), listener(&channel));
+    let mut nm = NotificationManager::new([db, healthy]).timeout(LIMIT);
+    let [lost, good] = ids(&nm)[..] else { panic!("two connections") };
+    let before = proxy.bytes_from_server();
+    open().notify(&channel, "pending").unwrap();
+    until("the server has sent it", || proxy.bytes_from_server() > before);
+    terminate(pid);
+
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        told.push(match event(&mut nm).unwrap() {
+            Event::Notifies(id, batch) => (id, payloads(&batch).concat()),
+            Event::Lost(id, error) => (id, error.sqlstate().unwrap_or_default().to_owned()),
+            other => panic!("{other:?}"),
+        });
+    }
+    let of = |who| told.iter().filter(|(id, _)| *id == who).map(|(_, what)| what.as_str()).collect::<Vec<_>>();
+    assert_eq!(of(lost), ["pending", "57P01"]);
+    assert_eq!(of(good), ["pending"]);
+    assert_eq!((ids(&nm), dead(&nm)), (vec![good], vec![lost]));
+}
+
+#[test]
+fn m06_a_reset_by_a_proxy_goes_to_the_garbage_too() {
+    let proxy = Proxy::start(([127, 0, 0, 1], server().port()).into());
+    let channel = channel();
+    let mut db = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
+    db.listen([&channel]).unwrap();
+    let mut nm = NotificationManager::new([db]).timeout(Duration::from_millis(20));
+    let id = ids(&nm)[0];
+    open().notify(&channel, "before").unwrap();
+    assert_eq!(hear(&mut nm, 1), [(id, "before".into())]);
+    proxy.cut_rst();
+    assert_eq!(until_end(&mut nm).0, []);
+    let (_, dead) = nm.take_garbage().pop().unwrap();
+    assert!(dead.error().is_transient(), "{dead:?}");
+    assert_eq!(dead.channels(), [channel.into()]);
+    assert_eq!(dead.config().get_ports(), [proxy.port()]);
+    assert_eq!((nm.garbage().count(), nm.stats().garbage), (0, 0), "it was taken");
+}
+
+#[test]
+fn m06_connections_that_were_closed_before_go_to_the_garbage_in_the_first_turn() {
+    let channel = channel();
+    let mut said_goodbye = open();
+    said_goodbye.close().unwrap();
+    let mut with_news = listener(&channel);
+    with_news.notify(&channel, "kept").unwrap();
+    with_news.query("select 1").unwrap();
+    with_news.close().unwrap();
+    let mut terminated = open();
+    terminate(terminated.pid());
+    terminated.query("select 1").unwrap_err();
+    assert!(terminated.is_closed());
+
+    let mut nm = NotificationManager::new([said_goodbye, with_news, terminated]).timeout(LIMIT);
+    let all = ids(&nm);
+    assert_eq!(until_end(&mut nm), (vec![(all[1], "kept".into())], 0));
+    let causes: Vec<_> = nm.garbage().map(|(id, dead)| (id, dead.error().clone())).collect();
+    assert_eq!(causes.len(), 3);
+    for (id, error) in causes {
+        match id == all[2] {
+            true => assert_eq!(error.sqlstate(), Some("57P01")),
+            false => assert!(matches!(error, Error::Closed), "{id}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn m06_of_a_server_that_goes_down_everybody_is_in_the_garbage_with_its_cause() {
+    // Stopped in good order, in an emergency, and by the death of its first process.
+    for (stop, code) in [
+        (Cluster::stop as fn(&mut Cluster) -> _, Some("57P01")),
+        (Cluster::stop_immediate, None),
+        (Cluster::kill, Some("57P01")),
+    ] {
+        let mut cluster = Cluster::start(Options::new().max_connections(20)).unwrap();
+        let connections = (0..5).map(|_| {
+            let mut db = connect(&cluster.url());
+            db.listen(["c"]).unwrap();
+            db
+        });
+        let connections: Vec<Connection> = connections.collect();
+        let mut nm = NotificationManager::new(connections).timeout(LIMIT);
+        let all = ids(&nm);
+        connect(&cluster.url()).notify("c", "last").unwrap();
+        let heard = hear(&mut nm, 5);
+        assert!(heard.iter().all(|(_, payload)| payload == "last"));
+        stop(&mut cluster).unwrap();
+
+        let begin = Instant::now();
+        assert_eq!(until_end(&mut nm), (vec![], 0));
+        assert!(begin.elapsed() < LIMIT / 2);
+        let mut garbage = nm.take_garbage();
+        garbage.sort_by_key(|(id, _)| *id);
+        assert_eq!(garbage.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
+        for (_, dead) in garbage {
+            assert!(dead.error().is_transient(), "{dead:?}");
+            match code {
+                Some(code) => assert_eq!(dead.error().sqlstate(), Some(code), "{dead:?}"),
+                // 57P01 on a server before 9.6, and 57P02 or 57P05 by how it was told.
+                None => assert!(dead.error().sqlstate().is_some_and(|code| code.starts_with("57P0")), "{dead:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn m07_as_the_last_one_dies_it_ends_at_once_without_an_idle_event() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(2);
+    let mut nm = NotificationManager::new(connections).timeout(LIMIT);
+    let all = ids(&nm);
+    lines[0].notify("first goes");
+    drop(lines.remove(0));
+    assert_eq!(hear(&mut nm, 1).len(), 1);
+    lines[0].notify("last goes");
+    drop(lines);
+    let begin = Instant::now();
+    assert_eq!(until_end(&mut nm), (vec![(all[1], "last goes".into())], 0));
+    assert!(begin.elapsed() < LIMIT / 2);
+    let mut dead = dead(&nm);
+    dead.sort(); // the first one's end may have come later than its news
+    assert_eq!(dead, all);
+}

@@ -1,0 +1,146 @@
+//! A server that does nothing but log in, and then says what the test tells it to: cheap enough for thousands.
+//!
+//! ```text
+//! let mut fake = Fake::new();
+//! let (db, mut line) = fake.open();      // the client's end and the server's, of one session
+//! line.notify("hello");
+//! drop(line);                            // hangs up
+//! ```
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver};
+use std::{env, fs, process, thread};
+
+use notifyman::Connection;
+
+use super::support::{LIMIT, connect};
+use crate::support::msg;
+
+/// Listens on a Unix socket in a folder of its own.
+pub struct Fake {
+    folder: PathBuf,
+    over: Arc<AtomicBool>,
+    lines: Receiver<(i32, Line)>,
+    /// Sessions that nobody has asked for: a manager opened them.
+    strays: Vec<(i32, Line)>,
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let folder = env::temp_dir().join(format!("nm-fake-{}-{}", process::id(), LAST.fetch_add(1, Relaxed)));
+        fs::create_dir(&folder).unwrap();
+        let listener = UnixListener::bind(folder.join(".s.PGSQL.1")).unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let (sender, lines) = mpsc::channel();
+        thread::spawn({
+            let over = Arc::clone(&over);
+            move || {
+                for (pid, stream) in (1..).zip(listener.incoming()) {
+                    if over.load(SeqCst) {
+                        return;
+                    }
+                    let mut line = Line { stream: stream.unwrap(), said: 0, rest: Vec::new() };
+                    if line.log_in(pid).is_ok() && sender.send((pid, line)).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        Self { folder, over, lines, strays: Vec::new() }
+    }
+
+    /// A new session: both ends of it.
+    pub fn open(&mut self) -> (Connection, Line) {
+        let db = connect(&format!("host={} port=1 user=nobody dbname=nothing", self.folder.display()));
+        loop {
+            match self.lines.recv_timeout(LIMIT).unwrap() {
+                (pid, line) if pid == db.pid() => return (db, line),
+                stray => self.strays.push(stray),
+            }
+        }
+    }
+
+    /// The server's ends of the sessions that a manager has opened since, by their process numbers.
+    pub fn strays(&mut self) -> &mut Vec<(i32, Line)> {
+        self.strays.extend(self.lines.try_iter());
+        &mut self.strays
+    }
+
+    pub fn open_many(&mut self, n: usize) -> (Vec<Connection>, Vec<Line>) {
+        (0..n).map(|_| self.open()).unzip()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.over.store(true, SeqCst);
+        let _ = UnixStream::connect(self.folder.join(".s.PGSQL.1"));
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The server's end of one session; dropping it hangs up.
+pub struct Line {
+    stream: UnixStream,
+    said: usize,
+    /// What of the last message found no room.
+    rest: Vec<u8>,
+}
+
+impl Line {
+    fn log_in(&mut self, pid: i32) -> io::Result<()> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length)?;
+        self.stream.read_exact(&mut vec![0; i32::from_be_bytes(length) as usize - 4])?;
+        let encoding = ["server_encoding", "client_encoding"].map(|name| msg::parameter_status(name, "UTF8")).concat();
+        let login = [msg::auth_ok(), encoding, msg::backend_key_data(pid, &[0; 4]), msg::ready(b'I')];
+        self.stream.write_all(&login.concat())
+    }
+
+    /// Answers the query that the client has sent, if it has and is still there; says whether.
+    pub fn answer(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let asked = self.stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0);
+        self.stream.set_nonblocking(false).unwrap();
+        let answer = [msg::command_complete("LISTEN"), msg::ready(b'I')].concat();
+        asked && self.stream.write_all(&answer).is_ok()
+    }
+
+    /// Sends these bytes, whatever they are.
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    pub fn notify(&mut self, payload: &str) {
+        self.say(&msg::notification(1, "c", payload));
+    }
+
+    /// Notifies, with numbers that count on from 0, until the socket takes no more; gives how many it has taken whole
+    /// since the beginning. The next may be torn: another flood goes on with it.
+    pub fn flood(&mut self) -> usize {
+        self.stream.set_nonblocking(true).unwrap();
+        loop {
+            if self.rest.is_empty() {
+                self.rest = msg::notification(1, "c", &format!("{:0>4000}", self.said));
+                self.said += 1;
+            }
+            match self.stream.write(&self.rest) {
+                Ok(sent) => drop(self.rest.drain(..sent)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        self.stream.set_nonblocking(false).unwrap();
+        self.said - usize::from(!self.rest.is_empty())
+    }
+}
+
+/// The number of a flood's message.
+pub fn number(payload: &str) -> usize {
+    payload.parse().unwrap()
+}

@@ -1,0 +1,239 @@
+//! The handle: what other threads do to a manager that waits, and what they see of it.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use notifyman::{Connection, Error, NotificationManager};
+
+use super::fake::Fake;
+use super::support::*;
+
+/// Iterates on a thread of its own, without a timeout unless one is set, until the end; gives the manager back, with
+/// what it heard and how often it was idle.
+fn run(mut nm: NotificationManager) -> JoinHandle<(NotificationManager, Vec<String>, usize)> {
+    thread::spawn(move || {
+        let (heard, idle) = until_end(&mut nm);
+        (nm, heard.into_iter().map(|(_, payload)| payload).collect(), idle)
+    })
+}
+
+/// Waits until the manager has gone to sleep, or as good as.
+fn let_it_sleep() {
+    thread::sleep(Duration::from_millis(50));
+}
+
+#[test]
+fn m05_a_waiting_manager_notices_an_insert_at_once() {
+    let channel = channel();
+    let nm = NotificationManager::new([open()]);
+    let handle = nm.handle();
+    let running = run(nm);
+    let_it_sleep();
+    let begin = Instant::now();
+    let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap().unwrap();
+    assert!(begin.elapsed() < LIMIT / 2);
+    open().notify(&channel, "heard by the new one").unwrap();
+    until("it is heard", || handle.stats().notifications == 1);
+    assert_eq!((id.to_string(), handle.stats().connections), ("2".into(), 2));
+    handle.stop();
+    assert_eq!(running.join().unwrap().1, ["heard by the new one"]);
+}
+
+#[test]
+fn m05_a_waiting_manager_notices_a_removal_at_once() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(2);
+    let nm = NotificationManager::new(connections);
+    let (all, handle) = (ids(&nm), nm.handle());
+    let running = run(nm);
+    let_it_sleep();
+    let mut db = handle.remove(all[0]).wait(LIMIT).unwrap().unwrap().unwrap();
+    lines[0].notify("for its new owner");
+    assert_eq!(db.wait(Duration::ZERO).flatten().count(), 1);
+    assert!(handle.remove(all[0]).wait(LIMIT).unwrap().is_none(), "it isn't there any more");
+    assert!(handle.remove(all[1]).wait(LIMIT).unwrap().unwrap().is_ok());
+    let (_, heard, idle) = running.join().unwrap(); // m07: nobody is left
+    assert_eq!((heard, idle), (vec![], 0));
+}
+
+#[test]
+fn m05_a_waiting_manager_notices_a_new_timeout_at_once() {
+    let mut fake = Fake::new();
+    let (db, _line) = fake.open();
+    let mut nm = NotificationManager::new([db]);
+    let handle = nm.handle();
+    let waiting = thread::spawn(move || {
+        let _watchdog = Watchdog::over(&nm);
+        let told = nm.next();
+        (nm, told)
+    });
+    let_it_sleep();
+    handle.set_timeout(Duration::from_millis(10)).wait(LIMIT).unwrap();
+    let (mut nm, told) = waiting.join().unwrap();
+    assert!(matches!(told, Some(None)), "{told:?}");
+    assert_eq!(nm.current_timeout(), Some(Duration::from_millis(10)));
+
+    // Zero ends it, as it would have from the beginning.
+    nm.set_timeout(None);
+    let running = run(nm);
+    let_it_sleep();
+    handle.set_timeout(Duration::ZERO);
+    assert_eq!(running.join().unwrap().2, 0);
+}
+
+#[test]
+fn m07_a_parked_manager_waits_for_the_handle_and_ends_by_a_stop() {
+    let channel = channel();
+    let nm = NotificationManager::new([]).park_when_empty(true);
+    let handle = nm.handle();
+    let running = run(nm);
+    for round in 0..3 {
+        let_it_sleep();
+        let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap().unwrap();
+        open().notify(&channel, &round.to_string()).unwrap();
+        until("it is heard", || handle.stats().notifications == round + 1);
+        assert!(handle.remove(id).wait(LIMIT).unwrap().unwrap().is_ok());
+        assert!(!running.is_finished());
+    }
+    handle.stop().wait(LIMIT).unwrap();
+    assert_eq!(running.join().unwrap().1, ["0", "1", "2"]);
+}
+
+#[test]
+fn m07_a_parked_manager_is_idle_by_its_timeout_and_ends_by_a_zero_one() {
+    let mut nm = NotificationManager::new([]).park_when_empty(true).timeout(Duration::from_millis(10));
+    assert!(matches!(nm.next(), Some(None)));
+    assert!(matches!(nm.next(), Some(None)));
+    nm.set_timeout(Duration::ZERO);
+    assert!(nm.next().is_none());
+}
+
+#[test]
+fn m07_what_was_asked_through_the_handle_is_done_before_it_ends() {
+    let channel = channel();
+    let mut nm = NotificationManager::new([]).timeout(LIMIT);
+    let handle = nm.handle();
+    let mut ticket = handle.insert(listener(&channel));
+    assert!(ticket.try_get().is_none(), "nobody has iterated");
+    assert!(matches!(ticket.wait(Duration::ZERO), Err(Error::Timeout { .. })));
+    open().notify(&channel, "hello").unwrap();
+    assert_eq!(hear(&mut nm, 1)[0].1, "hello");
+    assert_eq!(ticket.try_get().unwrap().unwrap().unwrap(), ids(&nm)[0]);
+}
+
+#[test]
+fn m11_ids_of_the_handle_and_of_the_manager_are_one_count() {
+    let mut fake = Fake::new();
+    let (mut connections, _lines) = fake.open_many(4);
+    let mut nm = NotificationManager::new([connections.remove(0)]).timeout(Duration::ZERO);
+    let handle = nm.handle();
+    let mut tickets = vec![handle.insert(connections.remove(0))];
+    nm.insert(connections.remove(0));
+    tickets.push(handle.insert(connections.remove(0)));
+    assert!(nm.next().is_none());
+    let told: Vec<String> = tickets.iter_mut().map(|it| it.try_get().unwrap().unwrap().unwrap().to_string()).collect();
+    assert_eq!(told, ["3", "4"]);
+}
+
+#[test]
+fn m12_stats_count_what_happened_and_the_handle_reads_them_meanwhile() {
+    let channel = channel();
+    let (db, pid) = {
+        let db = listener(&channel);
+        let pid = db.pid();
+        (db, pid)
+    };
+    let nm = NotificationManager::new([db, listener(&channel)]);
+    let all = ids(&nm);
+    let handle = nm.handle();
+    assert_eq!((handle.stats().connections, handle.stats().turns, handle.stats().bytes), (2, 0, 0));
+    let running = run(nm);
+
+    open().notify_many((0..100).map(|n| (&channel, n.to_string()))).unwrap();
+    until("all is counted", || handle.stats().notifications == 200);
+    let busy = handle.stats();
+    // A notification is 1 + 4 + 4 bytes, and the channel and the payload with a NUL each.
+    assert_eq!(busy.bytes as usize, 2 * (100 * (9 + channel.len() + 1 + 1) + 190));
+    assert!(busy.turns > 0 && busy.wakeups >= 2, "{busy:?}");
+    assert_eq!((busy.losses, busy.restores, busy.gaps, busy.garbage, busy.restoring), (0, 0, 0, 0, 0));
+
+    terminate(pid);
+    until("the loss is counted", || handle.stats().losses == 1);
+    let lost = handle.stats();
+    assert_eq!((lost.connections, lost.garbage), (1, 1));
+    handle.stop();
+    let (mut nm, ..) = running.join().unwrap();
+    assert_eq!(nm.stats(), handle.stats());
+
+    let (id, dead) = nm.take_garbage().pop().unwrap();
+    assert_eq!((nm.revive(id, dead), nm.stats().restoring, nm.stats().garbage), (all[0], 1, 0));
+    let running = run(nm);
+    until("it is restored", || handle.stats().restores == 1 && handle.stats().gaps == 1);
+    assert_eq!((handle.stats().connections, handle.stats().restoring), (2, 0));
+    handle.stop();
+    running.join().unwrap();
+}
+
+#[test]
+fn m12_sitting_still_costs_no_turns() {
+    let mut fake = Fake::new();
+    let (connections, _lines) = fake.open_many(50);
+    let nm = NotificationManager::new(connections);
+    let handle = nm.handle();
+    let running = run(nm);
+    let_it_sleep();
+    let before = handle.stats();
+    thread::sleep(Duration::from_millis(200));
+    let after = handle.stats();
+    assert_eq!(after.turns, before.turns, "nothing happened: {before:?} {after:?}");
+    handle.stop();
+    running.join().unwrap();
+}
+
+#[test]
+fn m19_a_stop_ends_one_iteration_and_closes_nothing() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(LIMIT);
+    let handle = nm.handle();
+    handle.stop();
+    assert!(nm.next().is_none(), "it came while nobody iterated");
+    line.notify("still here");
+    assert_eq!(hear(&mut nm, 1)[0].1, "still here");
+
+    let running = run(nm);
+    let_it_sleep();
+    handle.stop().wait(LIMIT).unwrap();
+    let (mut nm, ..) = running.join().unwrap();
+    line.notify("still");
+    assert_eq!(hear(&mut nm, 1)[0].1, "still");
+    assert_eq!(nm.garbage().count(), 0);
+}
+
+#[test]
+fn m18_no_ticket_is_left_hanging_when_the_manager_goes() {
+    let mut fake = Fake::new();
+    let (connections, _lines) = fake.open_many(3);
+    let mut connections: Vec<Connection> = connections;
+    let nm = NotificationManager::new([connections.remove(0)]);
+    let (id, handle) = (ids(&nm)[0], nm.handle());
+    let mut before = handle.insert(connections.remove(0));
+    let mut removal = handle.remove(id);
+    let mut stop = handle.stop();
+    drop(nm);
+    let mut after = handle.insert(connections.remove(0));
+    assert!(before.wait(LIMIT).unwrap().is_err_and(|db| !db.is_closed()), "it is given back");
+    assert!(after.wait(LIMIT).unwrap().is_err_and(|db| !db.is_closed()), "it is given back");
+    assert!(matches!(removal.wait(LIMIT), Err(Error::Stopped)));
+    assert!(matches!(stop.wait(LIMIT), Err(Error::Stopped)));
+    assert!(matches!(handle.set_timeout(None).wait(LIMIT), Err(Error::Stopped)));
+}
+
+#[test]
+fn m18_waiting_for_a_ticket_inside_the_loop_is_an_error() {
+    let mut nm = NotificationManager::new([]).park_when_empty(true).timeout(Duration::from_millis(1));
+    let handle = nm.handle();
+    assert!(matches!(nm.next(), Some(None)));
+    assert!(matches!(handle.stop().wait(None), Err(Error::WouldDeadlock)));
+    assert!(nm.next().is_none(), "the stop itself holds");
+}

@@ -1,0 +1,271 @@
+//! The clock: idle events come about every T, never early, and never before what has come.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use notifyman::NotificationManager;
+
+use super::fake::Fake;
+use super::support::*;
+use crate::support::{Cluster, Options, cluster, msg};
+
+const T: Duration = Duration::from_millis(60);
+/// What the system may add to the time between two looks of a test at its clock.
+const JITTER: Duration = Duration::from_millis(20);
+
+#[test]
+fn m03_idle_comes_about_every_t_and_never_early() {
+    let mut fake = Fake::new();
+    let (db, _line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(T);
+    let begin = Instant::now();
+    for n in 1..=10 {
+        assert!(matches!(nm.next(), Some(None)));
+        assert!(begin.elapsed() >= n * T, "idle {n} after {:?}", begin.elapsed());
+    }
+    assert!(begin.elapsed() < 10 * T + LIMIT / 4);
+}
+
+#[test]
+fn m03_idle_comes_about_every_t_under_a_steady_stream() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let (over, speaking) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let speaker = thread::spawn({
+        let (over, speaking) = (Arc::clone(&over), Arc::clone(&speaking));
+        move || {
+            while !over.load(SeqCst) {
+                line.notify("on and on");
+                speaking.store(true, SeqCst);
+            }
+        }
+    });
+    until("the stream flows", || speaking.load(SeqCst));
+
+    let mut nm = NotificationManager::new([db]).timeout(T);
+    let begin = Instant::now();
+    let (mut idle, mut last) = (0, begin);
+    let mut heard = [0; 10];
+    while idle < heard.len() {
+        match nm.next().expect("it goes on") {
+            Some((_, batch)) => heard[idle] += batch.len(),
+            None => {
+                idle += 1;
+                assert!(begin.elapsed() >= idle as u32 * T, "idle {idle} after {:?}", begin.elapsed());
+                assert!(last.elapsed() + JITTER >= T, "{:?} after the one before", last.elapsed());
+                last = Instant::now();
+            }
+        }
+        assert!(begin.elapsed() < LIMIT, "{idle} idle events in {LIMIT:?}");
+    }
+    over.store(true, SeqCst);
+    drop(nm); // which ends a speaker that finds no room
+    let _ = speaker.join();
+    assert!(heard.iter().filter(|heard| **heard > 0).count() > 5, "the stream was steady: {heard:?}");
+}
+
+#[test]
+fn m03_idle_comes_about_every_t_though_there_is_always_more() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(2);
+    let mut nm = NotificationManager::new(connections).timeout(T);
+    let _watchdog = Watchdog::over(&nm);
+    let begin = Instant::now();
+    let (mut idle, mut heard) = (0, 0);
+    while idle < 5 {
+        lines.iter_mut().for_each(|line| _ = line.flood()); // a slow body, and nobody is ever without news
+        match nm.next().expect("it goes on") {
+            Some((_, batch)) => heard += batch.len(),
+            None => idle += 1,
+        }
+        assert!(begin.elapsed() >= idle * T);
+    }
+    assert!(heard > 100, "{heard}");
+}
+
+#[test]
+fn m03_idle_doesnt_overtake_what_came_during_a_slow_body() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(3);
+    let mut nm = NotificationManager::new(connections).timeout(T);
+    let ids = ids(&nm);
+    let _watchdog = Watchdog::over(&nm);
+    for round in 0..5 {
+        nm.set_timeout(T); // so that it isn't due yet
+        lines[0].notify("slow");
+        assert_eq!(hear(&mut nm, 1), [(ids[0], "slow".into())]);
+        // The body of a slow consumer, while others speak.
+        lines[1].notify("meanwhile");
+        thread::sleep(2 * T);
+        lines[2].notify("later");
+        let mut heard = until_idle(&mut nm);
+        heard.sort();
+        assert_eq!(heard, [(ids[1], "meanwhile".into()), (ids[2], "later".into())], "round {round}");
+    }
+}
+
+#[test]
+fn m03_idle_doesnt_overtake_what_a_call_picked_up() {
+    let channel = channel();
+    let mut nm = NotificationManager::new([listener(&channel)]).timeout(T);
+    let id = ids(&nm)[0];
+    for _ in 0..5 {
+        assert_eq!(until_idle(&mut nm), []);
+        let mut db = nm.get_mut(id).unwrap();
+        db.notify(&channel, "picked up").unwrap();
+        db.query("select pg_sleep(0.1)").unwrap(); // idle is due by now
+        drop(db);
+        assert_eq!(until_idle(&mut nm), [(id, "picked up".into())]);
+    }
+}
+
+#[test]
+fn m03_idle_doesnt_overtake_what_a_call_picked_up_since_it_came_due() {
+    let channel = channel();
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let mut nm = NotificationManager::new([db, listener(&channel)]).timeout(T);
+    let [speaks, called] = ids(&nm)[..] else { panic!("two connections") };
+    assert_eq!(until_idle(&mut nm), []);
+    for _ in 0..5 {
+        thread::sleep(2 * T);
+        line.notify("as it came due");
+        let (id, _) = batch(&mut nm);
+        assert_eq!(id, speaks);
+        // Only the idle event is left to be told, and now somebody makes a call.
+        let mut db = nm.get_mut(called).unwrap();
+        db.notify(&channel, "picked up").unwrap();
+        db.query("select 1").unwrap();
+        drop(db);
+        assert_eq!(until_idle(&mut nm), [(called, "picked up".into())]);
+
+        thread::sleep(2 * T);
+        line.notify("as it came due");
+        assert_eq!(batch(&mut nm).0, speaks);
+        let mut db = listener(&channel);
+        db.notify(&channel, "brought along").unwrap();
+        db.query("select 1").unwrap();
+        let newcomer = nm.insert(db);
+        let mut heard = until_idle(&mut nm);
+        heard.sort();
+        assert!(heard.contains(&(newcomer, "brought along".into())), "{heard:?}");
+        assert!(nm.remove(newcomer).unwrap().is_ok());
+        // The other listener's may have been on its way.
+        if heard.len() == 1 {
+            assert_eq!(hear(&mut nm, 1), [(called, "brought along".into())]);
+        }
+        assert_eq!(until_idle(&mut nm), []);
+    }
+}
+
+#[test]
+fn m03_a_slow_body_is_no_reason_for_two_idle_events_at_once() {
+    let mut fake = Fake::new();
+    let (db, _line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(T);
+    for _ in 0..3 {
+        assert!(matches!(nm.next(), Some(None)));
+        thread::sleep(3 * T);
+        assert!(matches!(nm.next(), Some(None))); // which was due long since
+        let told = Instant::now();
+        assert!(matches!(nm.next(), Some(None)));
+        assert!(told.elapsed() + JITTER >= T, "{:?} after the one before", told.elapsed());
+    }
+}
+
+#[test]
+fn m03_with_a_tiny_timeout_it_still_reads() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(2);
+    let mut nm = NotificationManager::new(connections).timeout(Duration::from_secs_f64(1e-7));
+    for (id, line) in ids(&nm).into_iter().zip(&mut lines) {
+        assert!(matches!(nm.next(), Some(None)));
+        line.notify("read");
+        assert_eq!(until_idle(&mut nm), [(id, "read".into())], "what is there comes before the next idle event");
+    }
+}
+
+#[test]
+fn m03_an_endless_timeout_is_never_over() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(Duration::MAX);
+    let speaker = thread::spawn(move || {
+        thread::sleep(T);
+        line.notify("at last");
+        line
+    });
+    let _watchdog = Watchdog::over(&nm);
+    assert_eq!(nm.next().unwrap().map(|(_, batch)| payloads(&batch)), Some(vec!["at last".into()]));
+    drop(speaker.join().unwrap());
+}
+
+#[test]
+fn m03_a_frozen_server_changes_nothing() {
+    // A server of its own: whoever is frozen with a lock in its hands holds up every other session.
+    let cluster = Cluster::start(Options::new().max_connections(10)).unwrap();
+    let mut db = connect(&cluster.url());
+    db.listen(["c"]).unwrap();
+    let frozen = db.pid() as u32;
+    let mut nm = NotificationManager::new([db]).timeout(T);
+    let id = ids(&nm)[0];
+    cluster::signal(frozen, "STOP").unwrap();
+    let begin = Instant::now();
+    connect(&cluster.url()).notify("c", "kept by the server").unwrap();
+    for n in 1..=5 {
+        assert!(matches!(nm.next(), Some(None)));
+        assert!(begin.elapsed() >= n * T);
+    }
+    assert!(begin.elapsed() < LIMIT / 2);
+    cluster::signal(frozen, "CONT").unwrap();
+    assert_eq!(hear(&mut nm, 1), [(id, "kept by the server".into())]);
+}
+
+#[test]
+fn m03_a_new_timeout_begins_a_new_period() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(T);
+    assert!(matches!(nm.next(), Some(None)));
+    thread::sleep(2 * T);
+    line.notify("as it came due");
+    assert_eq!(hear(&mut nm, 1).len(), 1);
+    nm.set_timeout(3 * T);
+    assert_eq!(nm.current_timeout(), Some(3 * T));
+    let begin = Instant::now();
+    assert!(matches!(nm.next(), Some(None)));
+    assert!(begin.elapsed() >= 3 * T);
+}
+
+#[test]
+fn m04_at_an_idle_event_no_whole_notification_is_held() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(3);
+    let mut nm = NotificationManager::new(connections).timeout(Duration::from_micros(50));
+    let mut heard = 0;
+    for round in 1..=200 {
+        lines[round % 3].say(&[msg::notification(1, "c", "a"), msg::notification(1, "c", "b")].concat());
+        heard += until_idle(&mut nm).len();
+        assert_eq!(heard, 2 * round);
+    }
+    for (_, mut db) in nm.into_connections() {
+        assert_eq!(db.wait(Duration::ZERO).count(), 0);
+    }
+}
+
+#[test]
+fn m04_a_torn_frame_stays_with_its_connection() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(T);
+    let bytes = [msg::notification(1, "c", "whole"), msg::notification(1, "c", "in two pieces")].concat();
+    let (first, second) = bytes.split_at(bytes.len() - 5);
+    line.say(first);
+    assert_eq!(until_idle(&mut nm).len(), 1);
+    let (_, mut db) = nm.into_connections().pop().unwrap();
+    line.say(second);
+    let rest: Vec<_> = db.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
+    assert_eq!(rest, ["in two pieces"]);
+}

@@ -1,0 +1,92 @@
+//! Without a poll: everybody goes to the garbage, and the iterator ends. Each in a process of its own, whose
+//! descriptors the test uses up.
+
+use std::fs::File;
+use std::time::Duration;
+
+use notifyman::{Error, NotificationManager};
+
+use super::support::*;
+
+/// Takes every descriptor but so many.
+fn use_up_all_but(n: usize) -> Vec<File> {
+    let mut taken = Vec::new();
+    while let Ok(file) = File::open("/dev/null") {
+        taken.push(file);
+    }
+    taken.truncate(taken.len() - n);
+    taken
+}
+
+fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duration>) {
+    let url = child().unwrap();
+    let mut db = connect(&url);
+    db.listen(["limits"]).unwrap();
+    db.notify("limits", "held").unwrap();
+    db.query("select 1").unwrap();
+    let other = connect(&url);
+
+    let taken = use_up_all_but(left);
+    let mut nm = NotificationManager::new([db, other]).timeout(timeout);
+    let all = ids(&nm);
+    assert_eq!(all.len(), 2, "to make it doesn't fail");
+    let mut heard = Vec::new();
+    for event in &mut nm {
+        let (id, batch) = event.expect("no idle event");
+        heard.push((id, payloads(&batch).concat()));
+    }
+    assert_eq!(heard, [(all[0], "held".into())], "what had come is told first");
+    let garbage: Vec<_> = nm.garbage().map(|(id, dead)| (id, dead.error().clone())).collect();
+    assert_eq!(garbage.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
+    for (_, error) in &garbage {
+        assert!(matches!(error, Error::Io { error, .. } if error.raw_os_error() == Some(24)), "{error:?}"); // EMFILE
+        assert!(error.to_string().contains("poller"), "{error}");
+    }
+    assert!(nm.next().is_none(), "and goes on to end");
+
+    // It stays as it is; another manager may have more luck.
+    drop(taken);
+    let (_, dead) = nm.take_garbage().remove(0);
+    let late = nm.insert(connect(&url));
+    assert!(nm.next().is_none());
+    assert_eq!(super::support::dead(&nm), [late]);
+    let mut nm = NotificationManager::new([dead.reconnect().unwrap()]).timeout(LIMIT);
+    connect(&url).notify("limits", "again").unwrap();
+    assert_eq!(hear(&mut nm, 1)[0].1, "again");
+}
+
+/// Plays the child's part, or the parent's.
+fn in_a_child(test: &str, part: impl FnOnce()) {
+    match child() {
+        Some(_) => part(),
+        None => assert_passed(&child_command(test, 256, &server().url()).output().unwrap()),
+    }
+}
+
+#[test]
+fn m10_without_a_poll_all_go_to_the_garbage_and_it_ends() {
+    let part = || all_go_to_the_garbage_when_there_are_but(0, None);
+    in_a_child("manager::limits::m10_without_a_poll_all_go_to_the_garbage_and_it_ends", part);
+}
+
+#[test]
+fn m10_with_a_poll_that_nobody_can_wake_all_go_to_the_garbage_and_it_ends() {
+    let part = || all_go_to_the_garbage_when_there_are_but(1, Some(LIMIT));
+    in_a_child("manager::limits::m10_with_a_poll_that_nobody_can_wake_all_go_to_the_garbage_and_it_ends", part);
+}
+
+#[test]
+fn m10_without_a_poll_a_zero_timeout_ends_too() {
+    let part = || all_go_to_the_garbage_when_there_are_but(0, Some(Duration::ZERO));
+    in_a_child("manager::limits::m10_without_a_poll_a_zero_timeout_ends_too", part);
+}
+
+#[test]
+fn m10_without_a_poll_a_parked_manager_ends_too() {
+    in_a_child("manager::limits::m10_without_a_poll_a_parked_manager_ends_too", || {
+        let taken = use_up_all_but(0);
+        let mut nm = NotificationManager::new([]).park_when_empty(true);
+        assert!(nm.next().is_none());
+        drop(taken);
+    });
+}

@@ -1,0 +1,159 @@
+//! A zero timeout: all that is there, and then the end.
+
+use std::thread;
+use std::time::Duration;
+
+use notifyman::NotificationManager;
+
+use super::fake::{Fake, number};
+use super::support::*;
+
+const DRAIN_MAX: usize = 16 << 20;
+const READ_SIZE: usize = 64 << 10;
+
+#[test]
+fn m02_zero_gives_nothing_and_then_the_pair() {
+    let channel = channel();
+    let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::ZERO);
+    assert_eq!(until_end(&mut nm), (vec![], 0));
+    let id = ids(&nm)[0];
+    nm.get_mut(id).unwrap().notify_many([(&channel, "a"), (&channel, "b")]).unwrap();
+    assert_eq!(until_end(&mut nm), (vec![(id, "a".into()), (id, "b".into())], 0));
+    assert_eq!(until_end(&mut nm), (vec![], 0));
+}
+
+#[test]
+fn m02_zero_sees_what_another_session_notified() {
+    let channel = channel();
+    let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::ZERO);
+    let mut tx = open();
+    for n in 0..3 {
+        tx.notify(&channel, &n.to_string()).unwrap();
+        let mut heard = Vec::new();
+        until("the notification comes", || {
+            let (more, idle) = until_end(&mut nm);
+            assert_eq!(idle, 0);
+            heard.extend(more);
+            !heard.is_empty()
+        });
+        assert_eq!(heard, [(ids(&nm)[0], n.to_string())]);
+    }
+}
+
+#[test]
+fn m02_zero_takes_all_that_is_there_in_as_many_reads_as_it_takes() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(3);
+    let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
+    let mut heard = 0;
+    for _ in 0..3 {
+        let there: usize = lines.iter_mut().map(|line| line.flood()).sum();
+        assert!((there - heard) * 4000 > 3 * 2 * READ_SIZE, "for each, one read isn't enough");
+        let (more, idle) = until_end(&mut nm);
+        heard += more.len();
+        assert_eq!((heard, idle), (there, 0), "all that is whole");
+    }
+}
+
+#[test]
+fn m02_zero_takes_five_megabytes_from_a_real_server() {
+    const EACH: usize = 7_000;
+    let channel = channel();
+    let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::ZERO);
+    let mut tx = open();
+    tx.notify_many((0..800).map(|n| (&channel, format!("{n:0>EACH$}")))).unwrap();
+
+    let mut heard = Vec::new();
+    until("all of it comes", || {
+        let (more, idle) = until_end(&mut nm);
+        assert_eq!(idle, 0);
+        heard.extend(more.iter().map(|(_, payload)| number(payload)));
+        heard.len() >= 800
+    });
+    assert_eq!(heard, (0..800).collect::<Vec<_>>());
+}
+
+#[test]
+fn m02_zero_ends_where_more_always_comes_and_goes_on_with_it_next_time() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(Duration::ZERO);
+    let (mut expected, mut bytes) = (0, 0);
+    for _ in 0..3 {
+        line.flood();
+        let watchdog = Watchdog::over(&nm);
+        for event in &mut nm {
+            let (_, batch) = event.expect("no idle event");
+            for n in &batch {
+                assert_eq!(number(&n.payload()), expected);
+                expected += 1;
+            }
+            line.flood(); // so that there is always more
+        }
+        drop(watchdog);
+        let drained = nm.stats().bytes as usize - bytes;
+        bytes += drained;
+        assert!((DRAIN_MAX..DRAIN_MAX + READ_SIZE).contains(&drained), "{drained} bytes in one drain");
+    }
+}
+
+#[test]
+fn m02_zero_drains_the_others_though_one_has_too_much() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(3);
+    let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
+    let ids = ids(&nm);
+    lines[0].flood();
+    lines[1].notify("one");
+    let _watchdog = Watchdog::over(&nm);
+    let (mut rounds, mut heard) = (0, Vec::new());
+    for event in &mut nm {
+        let (id, batch) = event.expect("no idle event");
+        if id == ids[0] {
+            lines[0].flood();
+            rounds += 1;
+            if rounds == 200 {
+                lines[2].notify("late");
+            }
+        } else {
+            heard.push((id, payloads(&batch)));
+        }
+    }
+    assert_eq!(heard, [(ids[1], vec!["one".into()]), (ids[2], vec!["late".into()])]);
+}
+
+#[test]
+fn m02_zero_can_be_left_anywhere_and_loses_nothing() {
+    let mut fake = Fake::new();
+    let (connections, mut lines) = fake.open_many(2);
+    let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
+    let there: usize = lines.iter_mut().map(|line| line.flood()).sum();
+    let mut heard = 0;
+    let _watchdog = Watchdog::over(&nm);
+    while let Some((_, batch)) = (&mut nm).flatten().next() {
+        heard += batch.len(); // a new loop for each batch
+    }
+    assert_eq!(heard, there);
+}
+
+#[test]
+fn m02_zero_is_for_now_and_another_timeout_for_later() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(Duration::ZERO);
+    assert_eq!(until_end(&mut nm), (vec![], 0));
+    nm.set_timeout(LIMIT);
+    let speaker = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(100));
+        line.notify("waited for");
+        line
+    });
+    assert_eq!(hear(&mut nm, 1)[0].1, "waited for");
+    nm.set_timeout(Duration::ZERO);
+    assert_eq!(until_end(&mut nm), (vec![], 0));
+    drop(speaker.join().unwrap());
+    until("the end is seen", || {
+        assert_eq!(until_end(&mut nm), (vec![], 0));
+        nm.garbage().count() == 1
+    });
+}
