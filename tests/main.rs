@@ -5,5 +5,6 @@
 mod architecture;
 mod connection;
 mod manager;
+mod recovery;
 mod support;
 mod support_selftest;

@@ -1,0 +1,121 @@
+//! What stands between a client and its server: haproxy, which fails over, and PgBouncer, which is restarted.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
+
+use super::support::*;
+use crate::support::server::Frozen;
+
+/// A program of the system's that runs with a configuration; it ends as this drops.
+struct Daemon {
+    child: Child,
+    config: PathBuf,
+}
+
+impl Daemon {
+    /// Runs it, and returns when it takes connections on this port.
+    fn start(program: &str, options: &[&str], config: &str, port: u16) -> Self {
+        let file = env::temp_dir().join(format!("notifyman-{program}-{}-{port}", process::id()));
+        fs::write(&file, config).unwrap();
+        let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let mut command = Command::new("env");
+        command.arg(format!("PATH={path}")).arg(program).args(options).arg(&file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut daemon = Self { child: command.spawn().unwrap(), config: file };
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Some(status) = daemon.child.try_wait().unwrap() {
+                panic!("{program} didn't start ({status}); `tests/tools` installs it (Debian's package {program})");
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{program} takes no connections");
+            thread::sleep(Duration::from_millis(10));
+        }
+        daemon
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(&self.config);
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn through(port: u16) -> String {
+    format!("postgres://postgres@127.0.0.1:{port}/postgres?connect_timeout=2")
+}
+
+#[test]
+fn m13_a_failover_behind_haproxy_is_followed() {
+    if cfg!(not(target_os = "linux")) {
+        return eprintln!("\n!!! NOT TESTED: a failover behind haproxy\n");
+    }
+    let (first, second, port) = (cluster(), cluster(), free_port());
+    let config = format!(
+        "defaults
+  mode tcp
+  timeout connect 500ms
+  timeout check 300ms
+  timeout client 60s
+  timeout server 60s
+listen servers
+  bind 127.0.0.1:{port}
+  option pgsql-check user postgres
+  default-server check inter 100ms fall 2 rise 1 on-marked-down shutdown-sessions
+  server first 127.0.0.1:{}
+  server second 127.0.0.1:{} backup
+",
+        first.port(),
+        second.port()
+    );
+    let _haproxy = Daemon::start("haproxy", &["-db", "-f"], &config, port);
+    let mut story = Story::begin(&through(port), &through(port));
+    let before = pid(&story.nm);
+    // Its sessions would go on for ever, but it lets nobody in any more.
+    let _frozen = Frozen::process(first.pid().unwrap());
+    story.notice(Duration::from_secs(5));
+    story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() >= 1);
+    let after = pid(&story.nm);
+    let serves = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {after}");
+    assert_eq!(crate::support::server::ask(&mut open(&second.url()), &serves), "1", "{before} became {after}");
+    story.end_well();
+}
+
+#[test]
+fn m13_a_pooler_that_is_restarted_is_survived() {
+    if cfg!(not(target_os = "linux")) {
+        return eprintln!("\n!!! NOT TESTED: a restart of PgBouncer\n");
+    }
+    let (server, port) = (cluster(), free_port());
+    let config = format!(
+        "[databases]
+postgres = host=127.0.0.1 port={} user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = session
+",
+        server.port()
+    );
+    let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    let options: &[&str] = if root { &["-u", "nobody"] } else { &[] };
+    let start = || Daemon::start("pgbouncer", options, &config, port);
+    let pooler = start();
+    let mut story = Story::begin(&through(port), &server.url());
+    drop(pooler);
+    story.notice(NOTICED);
+    story.ledger.read_for(&mut story.nm, Duration::from_millis(300));
+    assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+    let _pooler = start();
+    story.end_well();
+}

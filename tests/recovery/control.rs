@@ -1,0 +1,259 @@
+//! M18 and M19: tickets resolve, whatever happens to their connection, and a stop is soon.
+
+use std::net::TcpListener;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use notifyman::{ConnId, Error, Event, Handle, NotificationManager, Ticket};
+
+use super::crowd::Crowd;
+use super::support::*;
+use crate::support::{Peer, Proxy, Step, msg};
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// What is soon, on a busy machine.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A manager that runs on another thread until it is stopped, and gives what it told.
+struct Running {
+    thread: JoinHandle<(NotificationManager, Vec<Event>)>,
+    handle: Handle,
+    ids: Vec<ConnId>,
+}
+
+impl Running {
+    fn start(mut nm: NotificationManager) -> Self {
+        let ids = nm.connections().map(|(id, _)| id).collect();
+        let handle = nm.handle();
+        let thread = thread::spawn(move || {
+            let mut told = Vec::new();
+            while let Some(event) = nm.next_event() {
+                told.push(event);
+            }
+            (nm, told)
+        });
+        Self { thread, handle, ids }
+    }
+
+    fn until(&self, what: &str, is_so: impl Fn(&Handle) -> bool) {
+        let begun = Instant::now();
+        while !is_so(&self.handle) {
+            assert!(begun.elapsed() < LIMIT, "not {what}: {:?}", self.handle.stats());
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Stops it, which is soon, and drops it, which is, too.
+    fn stop(self) -> Vec<Event> {
+        let begun = Instant::now();
+        self.handle.stop().wait(LIMIT).unwrap();
+        let (nm, told) = self.thread.join().unwrap();
+        drop(nm);
+        assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        told
+    }
+}
+
+fn parked(connections: impl IntoIterator<Item = notifyman::Connection>) -> NotificationManager {
+    NotificationManager::new(connections).park_when_empty(true)
+}
+
+fn payloads(told: &[Event]) -> Vec<String> {
+    let batches = told.iter().filter_map(|event| match event {
+        Event::Notifies(_, batch) => Some(batch),
+        _ => None,
+    });
+    batches.flat_map(|batch| batch.iter().map(|n| n.payload().into_owned())).collect()
+}
+
+#[test]
+fn m18_many_threads_ask_a_manager_that_waits_and_each_has_its_answer() {
+    const EACH: usize = 40;
+    let server = cluster();
+    let running = Running::start(parked((0..3).map(|_| open(&server.url())).collect::<Vec<_>>()));
+    thread::scope(|scope| {
+        for thread in 0..6 {
+            let (handle, id) = (running.handle.clone(), running.ids[thread % 3]);
+            scope.spawn(move || {
+                let channel = format!("channel of {thread}");
+                for n in 0..EACH {
+                    handle.listen(id, [&channel]).wait(LIMIT).unwrap();
+                    handle.notify(id, &channel, format!("{thread} {n:03}")).wait(LIMIT).unwrap();
+                    handle.unlisten(id, [&channel]).wait(LIMIT).unwrap();
+                    handle.notify(id, &channel, "nobody listens").wait(LIMIT).unwrap();
+                }
+            });
+        }
+    });
+    let mut heard = payloads(&running.stop());
+    heard.sort();
+    let expected: Vec<_> = (0..6).flat_map(|thread| (0..EACH).map(move |n| format!("{thread} {n:03}"))).collect();
+    assert_eq!(heard, expected, "what was sent between the two acknowledgements, and nothing else");
+}
+
+#[test]
+fn m18_the_ticket_of_a_connection_that_dies_resolves_to_its_error() {
+    let fatal = || Step::send([msg::error("FATAL", "57P01", "terminating connection")]);
+    for reconnect in [false, true] {
+        for (last_words, code) in [(Some(fatal()), Some("57P01")), (None, None)] {
+            let script = [Step::startup(), Step::login_ok(), Step::expect_any_query()];
+            let peer = Peer::play(script.into_iter().chain(last_words).chain([Step::close()]).collect());
+            let nm = parked([open(&peer.url())]);
+            let running = Running::start(if reconnect { nm.reconnect(backoff()) } else { nm });
+            let error = running.handle.listen(running.ids[0], ["news"]).wait(LIMIT).unwrap_err();
+            assert_eq!(error.sqlstate(), code, "{error}");
+            assert!(code.is_some() || matches!(error, Error::Disconnected), "{error}");
+            running.stop();
+        }
+    }
+}
+
+#[test]
+fn m18_what_is_asked_of_the_dead_resolves_to_why_they_died() {
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::close()]);
+    let running = Running::start(parked([open(&peer.url())]));
+    running.until("dead", |handle| handle.stats().garbage == 1);
+    assert!(matches!(running.handle.listen(running.ids[0], ["news"]).wait(LIMIT), Err(Error::Disconnected)));
+    running.stop();
+}
+
+#[test]
+fn m18_what_a_restoring_connection_shall_listen_to_resolves_as_it_is_back() {
+    let (server, proxy) = proxied();
+    let nm = parked([listener(&through(&proxy))]).reconnect(backoff());
+    let running = Running::start(nm);
+    let (handle, id) = (running.handle.clone(), running.ids[0]);
+    proxy.refuse();
+    proxy.cut_fin();
+    running.until("lost", |handle| handle.stats().restoring == 1);
+    let mut more = handle.listen(id, ["more"]);
+    let mut less = handle.unlisten(id, [super::ledger::CHANNEL]);
+    assert!(matches!(handle.notify(id, "more", "").wait(LIMIT), Err(Error::Disconnected)), "it can't be sent");
+    assert!(more.wait(Duration::from_millis(200)).unwrap_err().is_timeout());
+    assert!(less.try_get().is_none() && handle.stats().restores == 0);
+
+    proxy.resume();
+    more.wait(LIMIT).unwrap();
+    less.wait(LIMIT).unwrap();
+    let mut writer = open(&server.url());
+    writer.notify(super::ledger::CHANNEL, "not heard").unwrap();
+    writer.notify("more", "heard").unwrap();
+    running.until("heard", |handle| handle.stats().notifications >= 1);
+    assert_eq!(payloads(&running.stop()), ["heard"]);
+}
+
+#[test]
+fn m18_an_id_of_nobody_is_told_as_such() {
+    let crowd = Crowd::start(Duration::ZERO);
+    let running = Running::start(parked(crowd.listeners(1)));
+    let (handle, id) = (running.handle.clone(), running.ids[0]);
+    assert!(handle.remove(id).wait(LIMIT).unwrap().is_some_and(|taken| taken.is_ok()));
+    for mut ticket in [handle.listen(id, ["a"]), handle.unlisten(id, ["a"]), handle.notify(id, "a", "")] {
+        assert!(matches!(ticket.wait(LIMIT), Err(Error::UnknownConnection)));
+    }
+    assert!(handle.remove(id).wait(LIMIT).unwrap().is_none());
+    running.stop();
+}
+
+/// A server that lets one client in and never answers.
+fn mute() -> Peer {
+    Peer::play(vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), Step::expect_eof()])
+}
+
+#[test]
+fn m18_what_was_asked_of_a_connection_that_is_taken_out_resolves() {
+    let peer = mute();
+    let running = Running::start(parked([open(&peer.url())]));
+    let (handle, id) = (running.handle.clone(), running.ids[0]);
+    let mut ticket = handle.listen(id, ["news"]);
+    drop(handle.remove(id).wait(LIMIT).unwrap());
+    assert!(matches!(ticket.wait(LIMIT), Err(Error::UnknownConnection)), "the manager itself goes on");
+
+    // And so does what was asked of one that was being brought back.
+    let (_server, proxy) = proxied();
+    running.stop();
+    let running = Running::start(parked([open(&through(&proxy))]).reconnect(backoff()));
+    let (handle, id) = (running.handle.clone(), running.ids[0]);
+    proxy.refuse();
+    proxy.cut_fin();
+    running.until("lost", |handle| handle.stats().restoring == 1);
+    let mut ticket = handle.listen(id, ["news"]);
+    assert!(handle.remove(id).wait(LIMIT).unwrap().is_some_and(|taken| taken.is_err()));
+    assert!(matches!(ticket.wait(LIMIT), Err(Error::UnknownConnection)));
+    running.stop();
+}
+
+#[test]
+fn m18_waiting_inside_the_loop_is_an_error_and_the_ticket_resolves_later() {
+    let crowd = Crowd::start(Duration::ZERO);
+    let mut nm = parked(crowd.listeners(1)).timeout(Duration::from_millis(5));
+    let (handle, id) = (nm.handle(), nm.connections().next().unwrap().0);
+    assert!(matches!(nm.next(), Some(None)));
+    let mut ticket = handle.listen(id, ["news"]);
+    assert!(matches!(ticket.wait(LIMIT), Err(Error::WouldDeadlock)));
+    let begun = Instant::now();
+    while ticket.try_get().is_none() {
+        assert!(nm.next().is_some() && begun.elapsed() < LIMIT);
+    }
+}
+
+#[test]
+fn m18_as_the_manager_is_dropped_every_ticket_is_stopped() {
+    let (_server, proxy) = proxied();
+    let peer = mute();
+    let mut nm =
+        parked([open(&peer.url()), open(&through(&proxy))]).reconnect(backoff()).timeout(Duration::from_millis(5));
+    let ids: Vec<_> = nm.connections().map(|(id, _)| id).collect();
+    let handle = nm.handle();
+    proxy.refuse();
+    proxy.cut_fin();
+    while nm.stats().restoring == 0 {
+        nm.next_event();
+    }
+    // Of one that doesn't answer, of one that isn't back, and two of which the loop doesn't know yet.
+    let mut tickets = vec![handle.listen(ids[0], ["a"]), handle.listen(ids[1], ["a"])];
+    assert!(nm.next_event().is_some());
+    tickets.extend([handle.listen(ids[0], ["b"]), handle.notify(ids[1], "b", "")]);
+    let waiting: Vec<_> =
+        tickets.into_iter().map(|mut ticket: Ticket<()>| thread::spawn(move || ticket.wait(LIMIT))).collect();
+    thread::sleep(Duration::from_millis(50));
+    drop(nm);
+    for thread in waiting {
+        assert!(matches!(thread.join().unwrap(), Err(Error::Stopped)));
+    }
+    assert!(matches!(handle.listen(ids[0], ["c"]).wait(LIMIT), Err(Error::Stopped)));
+}
+
+#[test]
+fn m19_a_stop_is_soon_whatever_the_peers_do() {
+    // One whose peer is silent with a question open, one in the middle of a dial, and one that waits for its next.
+    let (_first, silent) = proxied();
+    let (_second, dialled) = proxied();
+    let (_third, refused) = proxied();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ways: [&Proxy; 3] = [&silent, &dialled, &refused];
+    let slow = backoff().first(Duration::from_secs(30)).longest(Duration::from_secs(30));
+    let mut nm = parked(ways.map(|proxy| listener(&through(proxy)))).reconnect(backoff());
+    nm.set_timeout(Duration::from_millis(5));
+    silent.black_hole();
+    dialled.set_upstream(nobody.local_addr().unwrap());
+    dialled.cut_fin();
+    while nm.stats().restoring < 1 {
+        nm.next_event();
+    }
+    thread::sleep(Duration::from_millis(250));
+    nm.next_event();
+    let mut nm = nm.reconnect(slow);
+    refused.refuse();
+    refused.cut_fin();
+    while nm.stats().restoring < 2 {
+        nm.next_event();
+    }
+    nm.set_timeout(None);
+    let running = Running::start(nm);
+    let mut question = running.handle.listen(running.ids[0], ["more"]);
+    thread::sleep(Duration::from_millis(100));
+    running.stop();
+    assert!(matches!(question.wait(LIMIT), Err(Error::Stopped)));
+}

@@ -1,0 +1,259 @@
+//! One test for each fault of a server, a session, or a link on this machine.
+
+use std::time::Duration;
+
+use notifyman::Error;
+
+use super::ledger::Ledger;
+use super::support::*;
+use crate::support::cluster::signal;
+use crate::support::server::Frozen;
+use crate::support::{Cluster, Options, Peer, Proxy, Step, msg};
+
+/// A fault between a reader and its server, which is mended at once or mends itself.
+fn survive(server: &mut Cluster, fault: impl FnOnce(&mut Cluster, &mut Story)) -> Ledger {
+    let url = server.url();
+    let mut story = Story::begin(&url, &url);
+    fault(server, &mut story);
+    story.end_well()
+}
+
+/// The same through a proxy.
+fn survive_proxied(fault: impl FnOnce(&Proxy, &mut Story)) -> Ledger {
+    let (server, proxy) = proxied();
+    let mut story = Story::begin(&through(&proxy), &server.url());
+    fault(&proxy, &mut story);
+    story.end_well()
+}
+
+fn admin(server: &Cluster, sql: &str) {
+    open(&server.url()).query(sql).unwrap();
+}
+
+// ---- sessions and servers -----------------------------------------------------------------------------------------
+
+#[test]
+fn m13_a_session_that_the_administrator_ends_comes_back() {
+    let ledger = survive(&mut cluster(), |server, story| {
+        admin(server, &format!("SELECT pg_terminate_backend({})", pid(&story.nm)));
+    });
+    assert_eq!(ledger.last_gap().cause().sqlstate(), Some("57P01"));
+}
+
+#[test]
+fn m13_a_session_whose_process_is_killed_comes_back() {
+    let ledger = survive(&mut cluster(), |_, story| signal(pid(&story.nm).unsigned_abs(), "KILL").unwrap());
+    assert!(matches!(ledger.last_gap().cause(), Error::Disconnected), "{:?}", ledger.last_gap());
+}
+
+#[test]
+fn m13_a_session_comes_back_after_another_process_of_its_server_was_killed() {
+    let ledger = survive(&mut cluster(), |server, _| {
+        let other = open(&server.url());
+        signal(other.pid().unsigned_abs(), "KILL").unwrap();
+    });
+    assert_eq!(ledger.last_gap().cause().sqlstate(), Some("57P02"), "{:?}", ledger.last_gap());
+}
+
+#[test]
+fn m13_a_session_comes_back_after_its_server_was_restarted_at_once() {
+    let ledger = survive(&mut cluster(), |server, _| {
+        server.stop_immediate().unwrap();
+        server.restart().unwrap();
+    });
+    assert!(ledger.last_gap().cause().is_transient(), "{:?}", ledger.last_gap());
+    assert!(matches!(ledger.last_gap().cause().sqlstate(), Some("57P01" | "57P02") | None));
+}
+
+#[test]
+fn m13_a_session_comes_back_after_its_server_was_killed() {
+    let ledger = survive(&mut cluster(), |server, _| {
+        server.kill().unwrap();
+        server.restart().unwrap();
+    });
+    assert!(matches!(ledger.last_gap().cause().sqlstate(), Some("57P01" | "57P02") | None));
+}
+
+#[test]
+fn m13_a_session_comes_back_after_its_server_was_away_for_long() {
+    survive(&mut cluster(), |server, story| {
+        server.stop().unwrap();
+        story.notice(NOTICED);
+        story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
+        assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+        server.restart().unwrap();
+    });
+}
+
+/// What a server says to whoever comes while it can't take him.
+fn turned_away(code: &str) -> Vec<Step> {
+    vec![Step::startup(), Step::send([msg::error("FATAL", code, "not now")]), Step::expect_eof()]
+}
+
+/// Sends later connections to this peer, cuts the present one, and reads until so many have been there and gone.
+fn send_to(proxy: &Proxy, peer: &Peer, clients: u64, story: &mut Story) {
+    let before = proxy.accepted();
+    proxy.set_upstream(peer.addr());
+    proxy.cut_fin();
+    story.ledger.read_until(&mut story.nm, |_, _| proxy.accepted() > before + clients);
+}
+
+#[test]
+fn m13_a_server_that_takes_long_to_start_is_waited_for() {
+    for code in ["57P03", "53300"] {
+        let (server, proxy) = proxied();
+        let mut story = Story::begin(&through(&proxy), &server.url());
+        let peer = Peer::play_each((0..5).map(|_| turned_away(code)).collect());
+        send_to(&proxy, &peer, 5, &mut story);
+        peer.finish();
+        assert_eq!(story.nm.restoring().count(), 1, "{code}: it goes on trying");
+        proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
+        story.end_well();
+    }
+}
+
+#[test]
+fn m13_a_role_whose_connections_are_all_taken_is_tried_again() {
+    let server = cluster();
+    admin(&server, "CREATE ROLE reader LOGIN");
+    let url = format!("postgres://reader@127.0.0.1:{}/postgres", server.port());
+    let mut story = Story::begin(&url, &server.url());
+    admin(&server, "ALTER ROLE reader CONNECTION LIMIT 0");
+    admin(&server, &format!("SELECT pg_terminate_backend({})", pid(&story.nm)));
+    story.notice(NOTICED);
+    story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
+    assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+    admin(&server, "ALTER ROLE reader CONNECTION LIMIT -1");
+    story.end_well();
+}
+
+#[test]
+fn m15_a_frozen_backend_is_noticed_within_the_bound_and_replaced() {
+    let server = cluster();
+    let mut story = Story::begin(&server.url(), &server.url());
+    let _frozen = Frozen::process(pid(&story.nm).unsigned_abs());
+    story.notice(NOTICED);
+    assert!(story.end_well().last_gap().cause().is_timeout());
+}
+
+// ---- what trying again can't mend ---------------------------------------------------------------------------------
+
+/// It is in the garbage for this reason; as that is put right, it can be brought back by hand.
+fn revive_after(mut story: Story, code: &str, put_right: impl FnOnce()) {
+    story.perish();
+    let (id, dead) = story.nm.take_garbage().pop().unwrap();
+    assert_eq!(dead.error().sqlstate(), Some(code), "{dead:?}");
+    put_right();
+    assert_eq!(story.nm.revive(id, dead), id);
+    story.end_well();
+}
+
+#[test]
+fn m13_a_password_that_was_changed_meanwhile_ends_in_the_garbage_with_the_reason() {
+    let server = Cluster::start(Options::new().auth("scram-sha-256", "super")).unwrap();
+    let url = |who: &str| format!("postgres://{who}@127.0.0.1:{}/postgres", server.port());
+    let mut admin = open(&url("postgres:super"));
+    admin.query("CREATE ROLE reader LOGIN PASSWORD 'old'").unwrap();
+    let story = Story::begin(&url("reader:old"), &url("postgres:super"));
+    admin.query("ALTER ROLE reader PASSWORD 'new'").unwrap();
+    admin.query(&format!("SELECT pg_terminate_backend({})", pid(&story.nm))).unwrap();
+    revive_after(story, "28P01", || drop(admin.query("ALTER ROLE reader PASSWORD 'old'").unwrap()));
+}
+
+#[test]
+fn m13_a_role_that_may_not_log_in_any_more_ends_in_the_garbage_with_the_reason() {
+    let server = cluster();
+    admin(&server, "CREATE ROLE reader LOGIN");
+    let url = format!("postgres://reader@127.0.0.1:{}/postgres", server.port());
+    let story = Story::begin(&url, &server.url());
+    admin(&server, "ALTER ROLE reader NOLOGIN");
+    admin(&server, &format!("SELECT pg_terminate_backend({})", pid(&story.nm)));
+    revive_after(story, "28000", || admin(&server, "ALTER ROLE reader LOGIN"));
+}
+
+#[test]
+fn m13_a_database_that_was_dropped_meanwhile_ends_in_the_garbage_with_the_reason() {
+    let server = cluster();
+    let mut admin = open(&server.url());
+    admin.query("CREATE DATABASE shop").unwrap();
+    let url = format!("postgres://postgres@127.0.0.1:{}/shop", server.port());
+    let story = Story::begin(&url, &url);
+    // Those who come back faster than it drops are ended again.
+    while admin.query("DROP DATABASE shop").is_err() {
+        admin.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'shop'").unwrap();
+    }
+    revive_after(story, "3D000", || drop(admin.query("CREATE DATABASE shop").unwrap()));
+}
+
+/// A server that lets the client in, and answers its LISTEN so.
+fn answers_listen(error: (&str, &str)) -> Vec<Step> {
+    let listen = Step::expect_query(r#"LISTEN "ledger""#);
+    let answer = Step::send([msg::error("ERROR", error.0, error.1), msg::ready(b'I')]);
+    vec![Step::startup(), Step::login_ok(), listen, answer, Step::expect_eof()]
+}
+
+#[test]
+fn m13_a_listen_that_is_refused_for_good_ends_in_the_garbage_with_the_reason() {
+    let (server, proxy) = proxied();
+    let story = Story::begin(&through(&proxy), &server.url());
+    let peer = Peer::play(answers_listen(("42501", "permission denied")));
+    proxy.set_upstream(peer.addr());
+    proxy.cut_fin();
+    revive_after(story, "42501", || proxy.set_upstream(([127, 0, 0, 1], server.port()).into()));
+    peer.finish();
+}
+
+#[test]
+fn m13_a_listen_that_a_standby_refuses_is_tried_again_until_it_is_promoted() {
+    let (server, proxy) = proxied();
+    let mut story = Story::begin(&through(&proxy), &server.url());
+    let refusal = ("25006", "cannot execute LISTEN during recovery");
+    let peer = Peer::play_each((0..3).map(|_| answers_listen(refusal)).collect());
+    send_to(&proxy, &peer, 3, &mut story);
+    peer.finish();
+    proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
+    story.end_well();
+}
+
+// ---- links --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn m13_a_link_that_is_closed_comes_back() {
+    let ledger = survive_proxied(|proxy, _| proxy.cut_fin());
+    assert!(matches!(ledger.last_gap().cause(), Error::Disconnected), "{:?}", ledger.last_gap());
+}
+
+#[test]
+fn m13_a_link_that_is_reset_comes_back() {
+    let ledger = survive_proxied(|proxy, _| proxy.cut_rst());
+    assert!(matches!(ledger.last_gap().cause(), Error::Io { .. }), "{:?}", ledger.last_gap());
+}
+
+#[test]
+fn m13_garbage_in_the_stream_costs_that_session_and_no_more() {
+    let ledger = survive_proxied(|proxy, _| proxy.inject(b"\x00\xff\x00\xff garbage"));
+    assert!(ledger.last_gap().cause().is_protocol(), "{:?}", ledger.last_gap());
+}
+
+#[test]
+fn m13_a_link_that_ends_inside_a_message_comes_back() {
+    survive_proxied(|proxy, story| {
+        proxy.one_byte_at_a_time();
+        story.ledger.read_for(&mut story.nm, Duration::from_millis(30));
+        proxy.cut_fin();
+        proxy.resume();
+    });
+}
+
+#[test]
+fn m15_a_link_that_swallows_everything_is_noticed_within_the_bound_and_replaced() {
+    let ledger = survive_proxied(|proxy, story| {
+        proxy.black_hole();
+        story.notice(NOTICED);
+        story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
+        assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+        proxy.resume();
+    });
+    let gap = ledger.last_gap();
+    assert!(gap.cause().is_timeout() && gap.duration() >= IDLE + Duration::from_millis(500), "{gap:?}");
+}

@@ -1,0 +1,118 @@
+//! M14: a gap comes after the acknowledgement and before any later notification, in whichever loop.
+
+use std::time::{Duration, Instant};
+
+use notifyman::{Error, Event, NotificationManager};
+
+use super::ledger::{CHANNEL, Ledger, Writer};
+use super::support::*;
+use crate::support::{Peer, Step, msg};
+
+#[test]
+fn m14_in_the_plain_loop_the_books_balance_over_many_gaps() {
+    let (server, proxy) = proxied();
+    let mut story = Story::begin(&through(&proxy), &server.url());
+    for round in 1..=10 {
+        match round % 2 {
+            0 => proxy.cut_rst(),
+            _ => proxy.cut_fin(),
+        }
+        story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() >= round);
+        story.hear_more();
+    }
+    let ledger = story.end_well();
+    assert_eq!(ledger.last_gap().epoch(), 10);
+}
+
+#[test]
+fn m14_among_the_events_the_books_balance_over_many_gaps() {
+    let (server, proxy) = proxied();
+    let mut nm = NotificationManager::new([listener(&through(&proxy))]).reconnect(backoff());
+    let writer = Writer::start(server.url());
+    let mut ledger = Ledger::default();
+    let mut read_until = |ledger: &mut Ledger, enough: &dyn Fn(&Ledger) -> bool| {
+        let begun = Instant::now();
+        while !enough(ledger) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "stuck: {nm:?}");
+            match nm.next_event().expect("it goes on") {
+                Event::Notifies(id, batch) => {
+                    assert!(batch.gap().is_none() && !batch.is_empty(), "the gap stands by itself");
+                    ledger.enter(id, &batch);
+                }
+                Event::Restored(id, gap) => ledger.enter_gap(id, &gap),
+                Event::Lost(_, error) => assert!(error.is_transient(), "{error}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    for round in 1..=10 {
+        let heard = ledger.last();
+        read_until(&mut ledger, &|ledger| ledger.last() > heard + 20);
+        proxy.cut_fin();
+        read_until(&mut ledger, &|ledger| ledger.gaps() == round);
+    }
+    let sent = writer.finish();
+    read_until(&mut ledger, &|ledger| ledger.last() >= sent.last());
+    ledger.balance(&sent);
+}
+
+#[test]
+fn m14_what_a_call_could_not_keep_is_told_as_a_gap() {
+    let listen = || Step::expect_query(r#"LISTEN "ledger""#);
+    let acknowledged = || vec![msg::command_complete("LISTEN"), msg::ready(b'I')];
+    let big = "x".repeat(7_999);
+    let flood = Step::run("flood", move |wire| {
+        // More than the 256 MiB that are kept. The client closes before the end, so that an error is none.
+        let piece = msg::notification(7, CHANNEL, &big).repeat(128);
+        for _ in 0..300 {
+            if wire.write(&piece).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    let first = vec![
+        Step::startup(),
+        Step::login_ok(),
+        listen(),
+        Step::send(acknowledged()),
+        Step::send([msg::notification(7, CHANNEL, "1")]),
+        Step::expect_query("SELECT 1"),
+        flood,
+    ];
+    let later = Step::send([msg::notification(7, CHANNEL, "2")]);
+    let second = vec![Step::startup(), Step::login_ok(), listen(), Step::send(acknowledged()), later, Step::serve()];
+    let peer = Peer::play_each(vec![first, second]);
+    let mut nm =
+        NotificationManager::new([listener(&peer.url())]).timeout(Duration::from_secs(10)).reconnect(backoff());
+    let id = nm.connections().next().unwrap().0;
+    let before = Instant::now();
+    let error = nm.get_mut(id).unwrap().query("SELECT 1").unwrap_err();
+    assert!(matches!(error, Error::Overflow { .. }), "{error}");
+
+    let Some(Event::Notifies(_, kept)) = nm.next_event() else { panic!("what was kept") };
+    assert_eq!(kept.iter().next().unwrap().payload(), "1", "and it comes before the gap");
+    assert!(matches!(nm.next_event(), Some(Event::Lost(_, Error::Overflow { .. }))));
+    let Some(Event::Restored(who, gap)) = nm.next_event() else { panic!("a gap") };
+    assert!(who == id && gap.epoch() == 1 && matches!(gap.cause(), Error::Overflow { .. }), "{gap:?}");
+    assert!(before <= gap.since() && gap.since() <= gap.until(), "{gap:?}");
+    let Some(Event::Notifies(_, after)) = nm.next_event() else { panic!("what the new session heard") };
+    assert_eq!(after.iter().next().unwrap().payload(), "2");
+}
+
+#[test]
+fn m14_since_is_when_something_was_last_heard_and_not_when_the_loss_was_noticed() {
+    let (_server, proxy) = proxied();
+    let silence = Duration::from_millis(400);
+    let before = Instant::now();
+    let mut nm = NotificationManager::new([listener(&through(&proxy))]).timeout(silence).reconnect(backoff());
+    let heard = Instant::now();
+    assert!(matches!(nm.next(), Some(None)), "nothing comes");
+    let cut = Instant::now();
+    proxy.cut_fin();
+    let (_, batch) = nm.find_map(|event| event).unwrap();
+    let (gap, now) = (batch.gap().unwrap(), Instant::now());
+    assert!(batch.is_empty());
+    assert!((before..=heard).contains(&gap.since()) && (cut..=now).contains(&gap.until()), "{gap:?}");
+    assert!(gap.duration() >= silence && gap.since_wall() < gap.until_wall());
+}

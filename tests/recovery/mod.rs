@@ -1,0 +1,13 @@
+//! Surviving faults: for each, sent = delivered + told as gap, counted. The table that users read is
+//! `src/faults.md`; each of its rows is a test here.
+
+mod between;
+mod control;
+mod crowd;
+mod faults;
+mod gaps;
+mod heartbeat;
+mod ledger;
+mod network;
+mod storm;
+mod support;

@@ -1,0 +1,210 @@
+//! Links that die in the network, where nothing says so: in namespaces of their own, so that no rule touches the
+//! machine. Names and clocks that change are here, too, for they need a world of their own as well.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::support::*;
+use crate::support::alone::{self, sh};
+use crate::support::{Cluster, Options};
+
+const NETWORK: &[&str] = &["unshare", "-n"];
+/// What makes that network one.
+const ALIVE: &str = "{ command -v ip >/dev/null && command -v iptables >/dev/null ||
+    { echo 'ip or iptables is missing: tests/tools installs them (Debian: iproute2, iptables)'; exit 1; }; } &&
+    ip link set lo up";
+const MOUNTS: &[&str] = &["unshare", "-m"];
+
+/// A way to a server that needs no network.
+fn by_socket(server: &Cluster) -> String {
+    format!("host={} port={} user=postgres dbname=postgres", server.socket_dir().display(), server.port())
+}
+
+#[test]
+fn m15_a_network_that_drops_packets_either_way_is_noticed_within_the_bound() {
+    if alone::can(NETWORK) {
+        alone::run_in(NETWORK, "recovery::network::packets_dropped", ALIVE, &[]);
+    }
+}
+
+#[test]
+#[ignore = "needs a network of its own; the test above starts it"]
+fn packets_dropped() {
+    if !alone::is_so() {
+        return;
+    }
+    let server = cluster();
+    let port = server.port();
+    let mut story = Story::begin(&format!("{}?connect_timeout=2", server.url()), &by_socket(&server));
+    for ways in [&["--sport", "--dport"][..], &["--sport"], &["--dport"]] {
+        for way in ways {
+            sh(&format!("iptables -A INPUT -i lo -p tcp {way} {port} -j DROP"));
+        }
+        story.notice(NOTICED);
+        story.ledger.read_for(&mut story.nm, Duration::from_millis(300));
+        assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+        sh("iptables -F");
+        let gaps = story.ledger.gaps();
+        story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
+        assert!(story.ledger.last_gap().cause().is_timeout(), "{:?}", story.ledger.last_gap());
+        story.hear_more();
+    }
+    story.end_well();
+}
+
+#[test]
+fn m15_a_cable_that_is_pulled_is_noticed_within_the_bound_and_may_be_put_back() {
+    if alone::can(NETWORK) {
+        alone::run_in(NETWORK, "recovery::network::server_with_a_cable", ALIVE, &[]);
+    }
+}
+
+/// A process that holds a network, to its end.
+struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs a network of its own; the test above starts it"]
+fn server_with_a_cable() {
+    if !alone::is_so() {
+        return;
+    }
+    let server = Cluster::start(Options::new().setting("listen_addresses", "*")).unwrap();
+    let other = Command::new("unshare").args(["-n", "sleep", "60"]).stdin(Stdio::null()).spawn().unwrap();
+    let pid = other.id().to_string();
+    let _other = Holder(other);
+    let network = |of: &str| fs::read_link(format!("/proc/{of}/ns/net")).unwrap();
+    while network(&pid) == network("self") {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    sh(&format!(
+        "ip link add here type veth peer name there netns {pid}
+         ip addr add 10.77.0.1/24 dev here
+         ip link set here up
+         nsenter -t {pid} -n ip addr add 10.77.0.2/24 dev there
+         nsenter -t {pid} -n ip link set there up"
+    ));
+    let url = format!("postgres://postgres@10.77.0.1:{}/postgres?connect_timeout=2", server.port());
+    let ways = [("READS", url.as_str()), ("WRITES", &by_socket(&server))];
+    alone::run_in(&["nsenter", "-t", &pid, "-n"], "recovery::network::client_with_a_cable", "true", &ways);
+}
+
+#[test]
+#[ignore = "needs a server at the other end of a cable; the test above starts it"]
+fn client_with_a_cable() {
+    if !alone::is_so() {
+        return;
+    }
+    let way = |name| std::env::var(name).unwrap();
+    let mut story = Story::begin(&way("READS"), &way("WRITES"));
+    for _ in 0..2 {
+        let gaps = story.ledger.gaps();
+        sh("ip link set there down");
+        story.notice(NOTICED);
+        story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
+        assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+        sh("ip link set there up");
+        story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
+        story.hear_more();
+    }
+    story.end_well();
+}
+
+#[test]
+fn m13_a_name_that_has_moved_is_followed() {
+    if alone::can(MOUNTS) {
+        let hosts = std::env::temp_dir().join(format!("notifyman-hosts-{}", std::process::id()));
+        fs::write(&hosts, "127.0.0.1 localhost db.notifyman.test\n").unwrap();
+        let hosts = hosts.to_str().unwrap();
+        let shell = "mount --bind \"$HOSTS\" /etc/hosts";
+        alone::run_in(MOUNTS, "recovery::network::name_moved", shell, &[("HOSTS", hosts)]);
+        fs::remove_file(hosts).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs a table of hosts of its own; the test above starts it"]
+fn name_moved() {
+    if !alone::is_so() {
+        return;
+    }
+    let server = Cluster::start(Options::new().setting("listen_addresses", "127.0.0.1,127.0.0.2")).unwrap();
+    let url = format!("postgres://postgres@db.notifyman.test:{}/postgres", server.port());
+    let mut story = Story::begin(&url, &by_socket(&server));
+    let address = |story: &mut Story| {
+        let id = story.nm.connections().next().unwrap().0;
+        let rows = story.nm.get_mut(id).unwrap().query("SELECT host(inet_server_addr())").unwrap();
+        rows[0].get(0).unwrap().into_owned()
+    };
+    assert_eq!(address(&mut story), "127.0.0.1");
+    fs::write("/etc/hosts", "127.0.0.1 localhost\n127.0.0.2 db.notifyman.test\n").unwrap();
+    let end = format!("SELECT pg_terminate_backend({})", pid(&story.nm));
+    open(&by_socket(&server)).query(&end).unwrap();
+    story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 1);
+    assert_eq!(address(&mut story), "127.0.0.2");
+    story.end_well();
+}
+
+/// What lets a process have another time of day than the machine.
+fn faketime() -> Option<String> {
+    let folders = fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
+    let files = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    files.filter(|file| file.exists()).find_map(|file| file.to_str().map(str::to_owned))
+}
+
+#[test]
+fn m15_a_clock_that_is_set_anew_neither_ends_a_session_nor_delays_anything() {
+    if cfg!(not(target_os = "linux")) {
+        eprintln!("\n!!! NOT TESTED: no way to set a process's clock here\n");
+        return;
+    }
+    let library = faketime().expect("libfaketime: `tests/tools` installs it (Debian's package faketime)");
+    let file = std::env::temp_dir().join(format!("notifyman-clock-{}", std::process::id()));
+    fs::write(&file, "+0\n").unwrap();
+    let environment = [
+        ("LD_PRELOAD", library.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ];
+    alone::run("recovery::network::clock_set", "true", &environment);
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
+#[ignore = "needs a clock of its own; the test above starts it"]
+fn clock_set() {
+    if !alone::is_so() {
+        return;
+    }
+    let clock = std::env::var("FAKETIME_TIMESTAMP_FILE").unwrap();
+    let hour = Duration::from_secs(3600);
+    let (server, proxy) = proxied();
+    let mut story = Story::begin(&through(&proxy), &server.url());
+    let (wall, monotonic) = (SystemTime::now(), Instant::now());
+    fs::write(&clock, "+7200\n").unwrap();
+    assert!(wall.elapsed().unwrap() > hour && monotonic.elapsed() < hour, "only the time of day is another");
+    story.ledger.read_for(&mut story.nm, 3 * IDLE);
+    fs::write(&clock, "-7200\n").unwrap();
+    assert!(SystemTime::now() < wall);
+    story.ledger.read_for(&mut story.nm, 3 * IDLE);
+    assert_eq!(story.nm.stats().losses, 0);
+
+    // And while it is away, which it is until it is let in again.
+    proxy.refuse();
+    proxy.cut_rst();
+    story.notice(NOTICED);
+    fs::write(&clock, "+7200\n").unwrap();
+    proxy.resume();
+    let ledger = story.end_well();
+    let gap = ledger.last_gap();
+    assert!(gap.duration() < hour && gap.since_wall() < gap.until_wall() - hour, "{gap:?}");
+}

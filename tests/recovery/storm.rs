@@ -1,0 +1,124 @@
+//! M13's budget: a crowd that is lost together comes back spread, and everybody comes back.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use notifyman::{Backoff, ConnId, Connection, Event, NotificationManager};
+
+use super::crowd::Crowd;
+
+/// Iterates until it is so, and no longer than a while.
+fn until(nm: &mut NotificationManager, what: &str, mut is_so: impl FnMut(&NotificationManager, Option<Event>) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let event = nm.next_event();
+        assert!(event.is_some(), "{what}: it ended: {nm:?}");
+        if is_so(nm, event) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "not {what}: {nm:?}");
+    }
+}
+
+fn ids(nm: &NotificationManager) -> Vec<ConnId> {
+    nm.connections().map(|(id, _)| id).collect()
+}
+
+fn manager(connections: Vec<Connection>, backoff: Backoff) -> NotificationManager {
+    NotificationManager::new(connections).timeout(Duration::from_millis(5)).reconnect(backoff)
+}
+
+#[test]
+fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_their_ids() {
+    let crowd = Crowd::start(Duration::from_millis(20));
+    let backoff = Backoff::default()
+        .first(Duration::from_millis(200))
+        .longest(Duration::from_millis(400))
+        .at_once(8)
+        .per_second(200);
+    let mut nm = manager(crowd.listeners(200), backoff);
+    let all = ids(&nm);
+    crowd.hang_up(Duration::from_millis(100));
+    let begun = Instant::now();
+    let mut epochs = Vec::new();
+    until(&mut nm, "all are back", |_, event| {
+        if let Some(Event::Restored(id, gap)) = event {
+            epochs.push((id, gap.epoch()));
+        }
+        epochs.len() == 200
+    });
+    let took = begun.elapsed();
+    epochs.sort_unstable();
+    assert_eq!(epochs, all.iter().map(|id| (*id, 1)).collect::<Vec<_>>());
+    assert_eq!(ids(&nm), all);
+
+    let dials = crowd.dials();
+    assert!(crowd.most_at_once() <= 8, "{} at once", crowd.most_at_once());
+    assert!(dials.len() >= 200 && took >= Duration::from_millis(900), "200 a second is the most: {took:?}");
+    // Seen from the server's end, where a busy machine bunches them a little.
+    for (n, at) in dials.iter().enumerate() {
+        let within = dials[n..].iter().take_while(|later| **later < *at + Duration::from_secs(1)).count();
+        assert!(within <= 260, "{within} dials within a second");
+    }
+}
+
+#[test]
+fn m13_those_who_were_lost_together_do_not_come_back_together() {
+    let crowd = Crowd::start(Duration::ZERO);
+    let first = Duration::from_millis(600);
+    let backoff = Backoff::default().first(first).longest(first).at_once(200).per_second(1_000_000);
+    let mut nm = manager(crowd.listeners(200), backoff);
+    let lost = Instant::now();
+    crowd.hang_up(Duration::ZERO);
+    let mut back = 0;
+    until(&mut nm, "all are back", |_, event| {
+        back += usize::from(matches!(event, Some(Event::Restored(..))));
+        back == 200
+    });
+    let mut tenths = [0; 10];
+    for at in crowd.dials() {
+        let part = at.saturating_duration_since(lost).as_secs_f64() / first.as_secs_f64();
+        tenths[((part * 10.0) as usize).min(9)] += 1;
+    }
+    assert!(tenths.iter().all(|n| (2..=60).contains(n)), "full jitter spreads over all of it: {tenths:?}");
+}
+
+#[test]
+fn m13_whoever_leaves_the_line_lets_the_next_one_in() {
+    let crowd = Crowd::start(Duration::ZERO);
+    let backoff = Backoff::default().first(Duration::ZERO).longest(Duration::ZERO).at_once(1).per_second(5);
+    let mut nm = manager(crowd.listeners(4), backoff);
+    let all = ids(&nm);
+    crowd.hang_up(Duration::ZERO);
+    until(&mut nm, "one is back", |_, event| matches!(event, Some(Event::Restored(..))));
+    // Whoever is next waits for his time: he goes, and so does not dial.
+    let stay = *nm.restoring().map(|(id, _)| id).collect::<Vec<_>>().last().unwrap();
+    for id in all.iter().filter(|id| **id != stay) {
+        drop(nm.remove(*id));
+    }
+    until(&mut nm, "the last one is back", |_, event| matches!(event, Some(Event::Restored(id, _)) if id == stay));
+}
+
+#[test]
+fn m13_a_crowd_that_stands_in_line_costs_the_loop_nothing() {
+    let crowd = Crowd::start(Duration::ZERO);
+    let backoff = Backoff::default().first(Duration::ZERO).longest(Duration::ZERO).at_once(4).per_second(50);
+    let mut nm = NotificationManager::new(crowd.listeners(100)).reconnect(backoff);
+    crowd.hang_up(Duration::ZERO);
+    let mut back = BTreeSet::new();
+    until(&mut nm, "a half is back", |_, event| {
+        if let Some(Event::Restored(id, _)) = event {
+            back.insert(id);
+        }
+        back.len() == 50
+    });
+    let begin = nm.stats();
+    until(&mut nm, "all are back", |_, event| {
+        if let Some(Event::Restored(id, _)) = event {
+            back.insert(id);
+        }
+        back.len() == 100
+    });
+    let turns = nm.stats().turns - begin.turns;
+    assert!(turns < 50 * 12, "{turns} turns for 50 dials");
+}

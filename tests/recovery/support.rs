@@ -1,0 +1,103 @@
+//! How each fault is lived through: the same few steps for all, with the books kept throughout.
+
+use std::time::{Duration, Instant};
+
+use notifyman::{Backoff, Config, Connection, NotificationManager};
+
+use super::ledger::{CHANNEL, Ledger, Writer};
+use crate::support::{Cluster, Options, Proxy};
+
+/// The heartbeat of these tests, and how long a dead link may go unnoticed on a busy machine: the rule says
+/// `idle + deadline`.
+pub const IDLE: Duration = Duration::from_millis(300);
+pub const DEADLINE: Duration = Duration::from_millis(300);
+pub const NOTICED: Duration = Duration::from_millis(2 * 600 + 500);
+
+pub fn cluster() -> Cluster {
+    Cluster::start(Options::new()).unwrap()
+}
+
+pub fn proxied() -> (Cluster, Proxy) {
+    let server = cluster();
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into());
+    (server, proxy)
+}
+
+pub fn through(proxy: &Proxy) -> String {
+    format!("postgres://postgres@{}/postgres?connect_timeout=2", proxy.addr())
+}
+
+pub fn open(url: &str) -> Connection {
+    Connection::connect(Config::without_env(url).unwrap()).unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+/// A session that listens to the ledger's channel.
+pub fn listener(url: &str) -> Connection {
+    let mut db = open(url);
+    db.listen([CHANNEL]).unwrap();
+    db
+}
+
+pub fn backoff() -> Backoff {
+    Backoff::default().first(Duration::from_millis(20)).longest(Duration::from_millis(200))
+}
+
+/// The process that serves the only connection.
+pub fn pid(nm: &NotificationManager) -> i32 {
+    nm.connections().next().expect("a good connection").1.pid()
+}
+
+/// A reader, a writer and their books.
+pub struct Story {
+    pub nm: NotificationManager,
+    pub ledger: Ledger,
+    writer: Writer,
+}
+
+impl Story {
+    /// One connection to `reads` that listens and is brought back, and a writer on another way to the same server.
+    /// Something has been heard already.
+    pub fn begin(reads: &str, writes: &str) -> Self {
+        let nm = NotificationManager::new([listener(reads)])
+            .timeout(Duration::from_millis(20))
+            .reconnect(backoff())
+            .heartbeat(IDLE, DEADLINE);
+        let mut story = Self { nm, ledger: Ledger::default(), writer: Writer::start(writes.to_owned()) };
+        story.hear_more();
+        story
+    }
+
+    /// Reads until more numbers have come.
+    pub fn hear_more(&mut self) {
+        let heard = self.ledger.last();
+        self.ledger.read_until(&mut self.nm, |ledger, _| ledger.last() >= heard + 20);
+    }
+
+    /// Reads until the loss is noticed, which is soon.
+    pub fn notice(&mut self, within: Duration) {
+        let begun = Instant::now();
+        let before = self.nm.stats().losses;
+        self.ledger.read_until(&mut self.nm, |_, nm| nm.stats().losses > before);
+        assert!(begun.elapsed() <= within, "noticed after {:?}, not {within:?}", begun.elapsed());
+    }
+
+    /// Reads until the connection is in the garbage, and the loop ends since there is no other.
+    pub fn perish(&mut self) {
+        self.ledger.read_to_end(&mut self.nm);
+        assert_eq!((self.nm.garbage().count(), self.nm.restoring().count()), (1, 0));
+    }
+
+    /// Reads until a gap has been told, and then some; then the books must balance.
+    pub fn end_well(mut self) -> Ledger {
+        let Self { nm, ledger, .. } = &mut self;
+        ledger.read_until(nm, |ledger, _| ledger.gaps() >= 1);
+        self.hear_more();
+        let Self { mut nm, mut ledger, writer } = self;
+        let sent = writer.finish();
+        ledger.read_until(&mut nm, |ledger, _| ledger.last() >= sent.last());
+        ledger.balance(&sent);
+        assert_eq!(nm.garbage().count(), 0);
+        assert!(nm.stats().restores >= 1);
+        ledger
+    }
+}
