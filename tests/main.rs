@@ -4,6 +4,7 @@
 
 mod architecture;
 mod connection;
+mod diagnosis;
 mod manager;
 mod recovery;
 mod support;

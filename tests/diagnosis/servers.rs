@@ -1,0 +1,141 @@
+//! Real servers, with nothing between.
+
+use std::thread;
+use std::time::Duration;
+
+use notifyman::{Connection, Diagnosis, FindingKind, NotificationManager, Severity};
+
+use super::{config, connect, found, is_well};
+use crate::support::{Cluster, Options};
+
+fn cluster() -> Cluster {
+    Cluster::start(Options::new()).unwrap()
+}
+
+fn pending(db: &mut Connection) -> Vec<String> {
+    let said = |n: notifyman::Notification| format!("{}={}", n.channel(), n.payload());
+    db.wait(Duration::ZERO).flatten().map(said).collect()
+}
+
+#[test]
+fn m17_a_healthy_server_is_well_and_nothing_is_left_behind() {
+    let server = cluster();
+    let mut db = connect(&server.url());
+    let diagnosis = db.diagnose().unwrap();
+    is_well(&diagnosis);
+    assert!(diagnosis.latency().unwrap() < Duration::from_secs(2));
+    assert_eq!(diagnosis.target(), config(&server.url()).to_string());
+    assert!(db.listening_channels().unwrap().is_empty());
+    assert!(pending(&mut db).is_empty());
+    is_well(&Diagnosis::of(config(&server.url())));
+}
+
+#[test]
+fn m17_what_arrives_meanwhile_is_kept_in_order_and_the_probe_is_not_among_it() {
+    let server = cluster();
+    let mut db = connect(&server.url());
+    db.listen(["news"]).unwrap();
+    let mut other = connect(&server.url());
+    let writer = thread::spawn(move || {
+        for n in 0..2000 {
+            other.notify("news", &n.to_string()).unwrap();
+        }
+    });
+    while !writer.is_finished() {
+        is_well(&db.diagnose().unwrap());
+    }
+    writer.join().unwrap();
+    let expected: Vec<_> = (0..2000).map(|n| format!("news={n}")).collect();
+    assert_eq!(pending(&mut db), expected);
+    assert_eq!(db.listening_channels().unwrap(), ["news"]);
+}
+
+#[test]
+fn m17_a_connection_in_a_manager_can_be_diagnosed_and_loses_nothing() {
+    let server = cluster();
+    let mut db = connect(&server.url());
+    db.listen(["news"]).unwrap();
+    db.notify("news", "before").unwrap();
+    let mut nm = NotificationManager::new([db]).timeout(Duration::from_secs(2));
+    let id = nm.connections().next().unwrap().0;
+    is_well(&nm.get_mut(id).unwrap().diagnose().unwrap());
+    let (_, batch) = nm.next().unwrap().unwrap();
+    assert_eq!(batch.iter().map(|n| n.payload().into_owned()).collect::<Vec<_>>(), ["before"]);
+}
+
+#[test]
+fn m17_a_standby_is_called_that() {
+    // Without a primary it stays in recovery; and it must allow for as much as its data's first server did.
+    let standby = Options::new().file("standby.signal", "").setting("wal_level", "replica");
+    let standby = standby.setting("max_worker_processes", "8").setting("max_wal_senders", "10");
+    let server = Cluster::start(standby.setting("hot_standby", "on")).unwrap();
+    let diagnosis = Diagnosis::of(config(&server.url()));
+    assert_eq!(found(&diagnosis, FindingKind::Standby).severity(), Severity::Failure);
+    assert!(found(&diagnosis, FindingKind::Standby).advice().contains("primary"));
+    assert_eq!(diagnosis.latency(), None);
+}
+
+#[test]
+fn m17_a_session_in_a_transaction_is_told_and_its_transaction_is_left_alone() {
+    let server = cluster();
+    let mut db = connect(&server.url());
+    db.execute("BEGIN; CREATE TABLE kept ()").unwrap();
+    let diagnosis = db.diagnose().unwrap();
+    assert_eq!(found(&diagnosis, FindingKind::InTransaction).severity(), Severity::Failure);
+    assert!(diagnosis.find(FindingKind::Delivery).is_none());
+    db.execute("COMMIT; SELECT * FROM kept").unwrap();
+    is_well(&db.diagnose().unwrap());
+}
+
+#[test]
+fn m17_keepalive_that_would_not_notice_a_dead_link_is_told() {
+    let server = cluster();
+    let told = |settings: &str| {
+        let diagnosis = Diagnosis::of(config(&format!("{}?{settings}", server.url())));
+        diagnosis.find(FindingKind::Keepalive).map(|finding| finding.what().to_owned())
+    };
+    assert!(told("keepalives=0").unwrap().contains("never"));
+    assert!(told("keepalives=0&tcp_user_timeout=1000").unwrap().contains("never"));
+    assert_eq!(told("keepalives_idle=30&keepalives_interval=10&keepalives_count=3"), None);
+    assert!(told("keepalives_idle=3600&keepalives_interval=60&keepalives_count=10").unwrap().contains("1 h 10 min"));
+
+    let socket = format!("host={} port={} user=postgres", server.socket_dir().display(), server.port());
+    let diagnosis = Diagnosis::of(config(&socket));
+    is_well(&diagnosis);
+    assert_eq!(diagnosis.find(FindingKind::Keepalive), None, "{diagnosis}");
+}
+
+#[test]
+fn m17_a_role_that_may_not_call_pg_notify_can_still_listen() {
+    let server = cluster();
+    let mut admin = connect(&server.url());
+    admin.execute("CREATE ROLE app LOGIN; REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC").unwrap();
+    let diagnosis = Diagnosis::of(config(&server.url()).user("app"));
+    let finding = found(&diagnosis, FindingKind::NoPermission);
+    assert!(finding.severity() == Severity::Warning && finding.advice().contains("GRANT EXECUTE"), "{finding}");
+    found(&diagnosis, FindingKind::Delivery);
+}
+
+#[test]
+fn m17_a_database_that_knows_no_encoding_is_noted() {
+    let server = Cluster::start(Options::new().encoding("SQL_ASCII")).unwrap();
+    let diagnosis = Diagnosis::of(config(&server.url()));
+    is_well(&diagnosis);
+    assert_eq!(found(&diagnosis, FindingKind::Encoding).severity(), Severity::Info);
+}
+
+#[test]
+fn m17_a_short_statement_timeout_is_told() {
+    let server = cluster();
+    let diagnosis = Diagnosis::of(config(&server.url()).options("-c statement_timeout=500ms"));
+    assert!(found(&diagnosis, FindingKind::StatementTimeout).what().contains("500"), "{diagnosis}");
+}
+
+#[test]
+fn m17_a_closed_connection_says_why_instead() {
+    let server = cluster();
+    let mut db = connect(&server.url());
+    connect(&server.url()).query(&format!("SELECT pg_terminate_backend({})", db.pid())).unwrap();
+    assert_eq!(db.diagnose().unwrap_err().sqlstate(), Some("57P01"));
+    assert_eq!(db.diagnose().unwrap_err().sqlstate(), Some("57P01"));
+}
