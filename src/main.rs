@@ -1,3 +1,7 @@
-//! The program, to come.
+//! The program `notifyman`: it prints what is notified, notifies, and shows itself. `notifyman --help` tells more.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

@@ -6,6 +6,8 @@ mod architecture;
 mod connection;
 mod diagnosis;
 mod manager;
+#[cfg(feature = "cli")]
+mod program;
 mod recovery;
 mod support;
 mod support_selftest;

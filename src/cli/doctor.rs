@@ -1,0 +1,87 @@
+//! `notifyman doctor`: what keeps notifications from coming, for people and for machines.
+
+use std::io::{self, Write as _};
+
+use notifyman::{Diagnosis, Finding, Severity};
+use serde_json::{Value, json};
+
+use super::args::Doctor;
+use super::{End, Failure, config};
+
+/// A terminal's usual width, less one.
+const COLUMNS: usize = 79;
+
+pub(super) fn run(args: &Doctor) -> Result<End, Failure> {
+    let given: Vec<_> = args.urls.iter().map(|url| Some(url.as_str())).collect();
+    let urls = if given.is_empty() { vec![None] } else { given };
+    let mut worst = Severity::Ok;
+    for (n, url) in urls.into_iter().enumerate() {
+        let diagnosis = match (config(url), url) {
+            (Ok(config), _) => Diagnosis::of(config),
+            // A URL that can't be used says so in its place, and the others are examined all the same.
+            (Err(_), Some(url)) => Diagnosis::of(url),
+            (Err(error), None) => return Err(error.into()),
+        };
+        worst = worst.max(diagnosis.worst());
+        let text = if args.json { format!("{}\n", as_json(&diagnosis)) } else { as_text(&diagnosis, n > 0) };
+        io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
+    }
+    Ok(match worst {
+        Severity::Failure => End::Incomplete,
+        Severity::Warning => End::Warned,
+        Severity::Ok | Severity::Info => End::Done,
+    })
+}
+
+/// The diagnosis, with lines that fit a terminal.
+fn as_text(diagnosis: &Diagnosis, is_next: bool) -> String {
+    let mut text = String::from(if is_next { "\n" } else { "" });
+    for line in diagnosis.to_string().lines() {
+        wrap(line, &mut text);
+    }
+    text
+}
+
+/// How long the label is that a line of a finding begins with.
+fn label(line: &str) -> usize {
+    ["seen: ", "do:   "].iter().find(|label| line.starts_with(**label)).map_or(0, |label| label.len())
+}
+
+/// Breaks a line between words, and begins what follows below the beginning of its text.
+fn wrap(line: &str, text: &mut String) {
+    let indent = " ".repeat(line.len() - line.trim_start().len() + label(line.trim_start()));
+    let mut column = 0;
+    for (n, word) in line.split(' ').enumerate() {
+        let length = word.chars().count();
+        if n > 0 && column + 1 + length > COLUMNS && column > indent.len() {
+            text.push('\n');
+            text.push_str(&indent);
+            column = indent.len();
+        } else if n > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+    }
+    text.push('\n');
+}
+
+fn as_json(diagnosis: &Diagnosis) -> Value {
+    json!({
+        "target": diagnosis.target(),
+        "worst": diagnosis.worst().to_string(),
+        "latency_ms": diagnosis.latency().map(|latency| latency.as_secs_f64() * 1e3),
+        "findings": diagnosis.iter().map(finding_as_json).collect::<Vec<_>>(),
+    })
+}
+
+fn finding_as_json(finding: &Finding) -> Value {
+    json!({
+        "kind": finding.kind().name(),
+        "severity": finding.severity().to_string(),
+        "what": finding.what(),
+        "advice": finding.advice(),
+        "evidence": finding.evidence(),
+    })
+}

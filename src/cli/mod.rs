@@ -1,0 +1,127 @@
+//! The command line: arguments become plain data, a command acts, and one exit code comes out.
+//!
+//! ```text
+//! args ──> listen · notify · doctor · demo ──> End or Failure ──> exit code
+//! ```
+//!
+//! Results go to standard output, everything else to standard error. Whoever reads the output may go away at any time:
+//! that is no error. Nothing here prints a password.
+
+mod args;
+mod clock;
+mod cluster;
+mod demo;
+mod doctor;
+mod listen;
+mod notify;
+mod signals;
+
+use std::io::{self, ErrorKind, Write as _};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use notifyman::{Config, Connection, Error};
+
+use self::args::{Args, Command};
+
+/// How a command ended that did what it could.
+enum End {
+    Done,
+    /// Something went wrong on the way, and was told when it did.
+    Incomplete,
+    /// It works, and something was told that had better be done.
+    Warned,
+    /// By this signal.
+    Signalled(i32),
+}
+
+/// Why a command couldn't go on.
+enum Failure {
+    /// It was asked for what can't be.
+    Usage(String),
+    Failed(String),
+    /// Standard output can't be written to.
+    Output(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if error.is_usage() { Failure::Usage(error.to_string()) } else { Failure::Failed(error.to_string()) }
+    }
+}
+
+/// The program, from its arguments to its exit code.
+pub(crate) fn run() -> ExitCode {
+    let args = Args::parse();
+    // Each connection is a descriptor, and macOS gives a process 256 unless it asks. Where that fails, connecting says so.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let ended = match args.command {
+        Command::Listen(args) => listen::run(args),
+        Command::Notify(args) => notify::run(args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Completions { shell } => completions(shell),
+    };
+    let code = match ended {
+        Ok(End::Done) => 0,
+        Ok(End::Incomplete) => 1,
+        Ok(End::Warned) => 3,
+        Ok(End::Signalled(signal)) => u8::try_from(signal).map_or(1, |signal| signal.saturating_add(128)),
+        Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
+        Err(Failure::Output(error)) => fail(1, &format!("writing the output: {error}")),
+        Err(Failure::Failed(message)) => fail(1, &message),
+        Err(Failure::Usage(message)) => fail(2, &message),
+    };
+    ExitCode::from(code)
+}
+
+fn fail(code: u8, message: &str) -> u8 {
+    tell(message);
+    code
+}
+
+/// Says something on standard error, as this program. Where nobody can hear it, that can't be helped.
+fn tell(message: &str) {
+    let _ = writeln!(io::stderr(), "notifyman: {message}");
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<End, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "notifyman", &mut script);
+    io::stdout().write_all(&script).map_err(Failure::Output)?;
+    Ok(End::Done)
+}
+
+/// What a `--url` says over the environment; without one the environment alone, as with `psql`.
+fn config(url: Option<&str>) -> Result<Config, Error> {
+    let config = url.map_or_else(Config::from_env, str::parse)?;
+    Ok(match config.get_application_name() {
+        None => config.application_name("notifyman"),
+        Some(_) => config,
+    })
+}
+
+/// Connects; a failure says where, why, and what may help.
+fn connect(config: &Config) -> Result<Connection, Failure> {
+    Connection::connect(config).map_err(|error| {
+        let advice = match error.sqlstate() {
+            Some("3D000") => "name another database, or create it",
+            Some("53300") => "close some of its sessions, or raise its max_connections",
+            _ if error.is_usage() => return Failure::from(error),
+            _ if is_out_of_descriptors(&error) => "raise this process's limit of open files (ulimit -n)",
+            _ if error.is_auth() => "see that the user is right, and give the password by PGPASSWORD or in the URL",
+            _ if error.is_transient() => "see that a server runs there, and that --url or PGHOST and PGPORT name it",
+            _ => return Failure::Failed(error.to_string()),
+        };
+        Failure::Failed(format!("{error}\n  to do: {advice}"))
+    })
+}
+
+/// Whether the system has no descriptor left for this process (EMFILE), or for anybody (ENFILE).
+fn is_out_of_descriptors(error: &Error) -> bool {
+    match error {
+        Error::Connect(connect) => is_out_of_descriptors(connect.cause()),
+        Error::Io { error, .. } => matches!(error.raw_os_error(), Some(23 | 24)),
+        _ => false,
+    }
+}

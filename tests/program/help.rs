@@ -1,0 +1,47 @@
+//! What the program says of itself.
+
+use super::run;
+
+#[test]
+fn the_help_mentions_commands_environment_and_exit_codes() {
+    let help = run(&["--help"]).ends_with(0).out();
+    for word in ["listen", "notify", "demo", "completions", "--url", "PGHOST", "NO_COLOR", "NOTIFYMAN_PG_BIN", "130"] {
+        assert!(help.contains(word), "{word} is missing:\n{help}");
+    }
+}
+
+#[test]
+fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
+    for (command, words) in [
+        ("listen", ["--url", "--timeout", "--count", "--quiet", "payload_hex", "\"connection\":1"].as_slice()),
+        ("notify", &["--url", "--stdin", "[PAYLOAD]", "7,999", "fold"]),
+        ("demo", &["--clusters", "--connections", "--channels", "--seconds", "--rate", "with-postgres"]),
+        ("doctor", &["--json", "[URL]", "latency_ms", "do"]),
+        ("completions", &["bash", "zsh", "fish"]),
+    ] {
+        let help = run(&[command, "--help"]).ends_with(0).out();
+        for word in words.iter().chain(&["Example"]) {
+            assert!(help.contains(word), "{command}: {word} is missing:\n{help}");
+        }
+        let short = run(&[command, "-h"]).ends_with(0).out();
+        assert!(short.lines().count() < 20, "{short}");
+    }
+}
+
+#[test]
+fn a_completion_script_is_made_for_each_shell() {
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef notifyman"), ("fish", "complete -c notifyman")] {
+        let script = run(&["completions", shell]).ends_with(0).out();
+        for word in [word, "listen", "notify", "timeout"] {
+            assert!(script.contains(word), "{shell}: {word} is missing");
+        }
+    }
+    run(&["completions", "tea"]).ends_with(2);
+}
+
+#[test]
+fn nothing_at_all_shows_the_help_and_is_a_usage_error() {
+    let finished = run(&[]);
+    finished.ends_with(2);
+    assert!(finished.err().contains("Usage: notifyman <COMMAND>"), "{finished:?}");
+}

@@ -1,0 +1,254 @@
+//! `notifyman listen`.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{PROGRAM, Running, cluster, command, connect, run};
+use crate::support::{Cluster, Options, Peer, Step, msg};
+
+fn parsed(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+#[test]
+fn each_notification_is_a_line_of_json() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "B \"c\"", "--count", "3"]);
+    let mut db = connect(&cluster);
+    db.notify_many([("a", ""), ("B \"c\"", "say \"é\"\n\\"), ("a", "2")]).unwrap();
+
+    let finished = listener.finish();
+    finished.ends_with(0);
+    let lines: Vec<Value> = finished.out.iter().map(|line| parsed(line)).collect();
+    let texts: Vec<_> = lines.iter().map(|it| (&it["channel"], &it["payload"])).collect();
+    let of = |text: &str| Value::from(text);
+    assert_eq!(texts[0], (&of("a"), &of("")));
+    assert_eq!(texts[1], (&of("B \"c\""), &of("say \"é\"\n\\")));
+    assert_eq!(texts[2], (&of("a"), &of("2")));
+    for line in &lines {
+        assert_eq!(line["connection"], 1);
+        assert_eq!(line["pid"], db.pid());
+        let time = line["time"].as_str().unwrap();
+        assert!(time.len() == "2026-01-31T12:00:00.000001Z".len() && time.ends_with('Z'), "{time}");
+        assert_eq!(line.as_object().unwrap().len(), 5, "{line}");
+    }
+}
+
+#[test]
+fn what_is_not_utf8_is_given_in_hex_too() {
+    let answer = [
+        msg::command_complete("LISTEN"),
+        msg::ready(b'I'),
+        msg::notification_bytes(7, b"a\xe9", b"a\xff"),
+        msg::notification(7, "a", "b"),
+    ];
+    let steps = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), Step::send(answer)];
+    let peer = Peer::play(steps.into_iter().chain([Step::expect_eof()]).collect());
+    let finished = run(&["listen", "--url", &peer.url(), "a", "-n2"]);
+    finished.ends_with(0);
+    peer.finish();
+    let line = parsed(&finished.out[0]);
+    assert_eq!((&line["channel"], &line["channel_hex"]), (&"a\u{fffd}".into(), &"61e9".into()));
+    assert_eq!((&line["payload"], &line["payload_hex"]), (&"a\u{fffd}".into(), &"61ff".into()));
+    assert_eq!(parsed(&finished.out[1]).as_object().unwrap().len(), 5);
+}
+
+#[test]
+fn lines_come_at_once_also_into_a_pipe() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a"]);
+    let mut db = connect(&cluster);
+    for payload in ["1", "2"] {
+        db.notify("a", payload).unwrap();
+        assert_eq!(parsed(&listener.out.next())["payload"], payload);
+    }
+}
+
+#[test]
+fn several_urls_are_told_apart_by_their_number() {
+    let clusters = [cluster(), cluster()];
+    let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a"]);
+    for (number, cluster) in [(2, &clusters[1]), (1, &clusters[0])] {
+        connect(cluster).notify("a", "x").unwrap();
+        assert_eq!(parsed(&listener.out.next())["connection"], number);
+    }
+}
+
+#[test]
+fn without_a_url_the_environment_says_where() {
+    let cluster = cluster();
+    let mut listen = command(PROGRAM);
+    listen.env("PGHOST", cluster.socket_dir()).env("PGPORT", cluster.port().to_string()).env("PGUSER", "postgres");
+    let listener = Running::spawn(listen.args(["listen", "a"]));
+    assert!(listener.err.next().contains(cluster.socket_dir().to_str().unwrap()));
+    connect(&cluster).notify("a", "").unwrap();
+    listener.out.next();
+}
+
+#[test]
+fn a_zero_timeout_prints_what_is_there_and_ends() {
+    let cluster = cluster();
+    let begin = Instant::now();
+    let finished = run(&["listen", "--quiet", "--timeout", "0", "--url", &cluster.url(), "a"]);
+    finished.ends_with(0);
+    assert_eq!((finished.out(), finished.err()), (String::new(), String::new()));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_timeout_ends_it_when_nothing_has_come_for_so_long() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "1.5"]);
+    let mut db = connect(&cluster);
+    // Each comes before the time is over, all together take longer than it.
+    for payload in ["1", "2", "3", "4"] {
+        std::thread::sleep(Duration::from_millis(500));
+        db.notify("a", payload).unwrap();
+        listener.out.next();
+    }
+    let last = Instant::now();
+    listener.finish().ends_with(0);
+    assert!(last.elapsed() > Duration::from_millis(1400), "{:?}", last.elapsed());
+}
+
+#[test]
+fn a_count_ends_it_within_a_batch() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "--count", "2"]);
+    connect(&cluster).notify_many(["1", "2", "3"].map(|payload| ("a", payload))).unwrap();
+    assert_eq!(listener.finish().ends_with(0).out.len(), 2);
+}
+
+#[test]
+fn a_timeout_that_comes_before_the_count_shows_in_the_exit_code() {
+    let cluster = cluster();
+    let finished = run(&["listen", "-q", "-n", "2", "--timeout", "0.1", "--url", &cluster.url(), "a"]);
+    finished.ends_with(1);
+    assert!(finished.err().contains("2 notifications are missing"), "{finished:?}");
+}
+
+#[test]
+fn a_connection_that_is_lost_is_told_and_the_others_go_on() {
+    let mut clusters = [cluster(), cluster()];
+    let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a"]);
+    clusters[1].stop().unwrap();
+    let told = listener.err.next();
+    let place = format!("connection 2 (127.0.0.1:{} as \"postgres\"", clusters[1].port());
+    assert!(told.contains(&place) && told.contains("is lost: FATAL 57P01"), "{told}");
+
+    connect(&clusters[0]).notify("a", "still here").unwrap();
+    assert_eq!(parsed(&listener.out.next())["payload"], "still here");
+    clusters[0].stop().unwrap();
+    let finished = listener.finish();
+    finished.ends_with(1);
+    assert!(finished.err[0].contains("connection 1 ("), "{finished:?}");
+    assert_eq!(finished.err[1], "notifyman: no connection is left");
+}
+
+#[test]
+fn losing_some_of_the_connections_shows_in_the_exit_code() {
+    let mut clusters = [cluster(), cluster()];
+    let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a", "-n1"]);
+    clusters[0].stop().unwrap();
+    listener.err.next();
+    connect(&clusters[1]).notify("a", "").unwrap();
+    listener.finish().ends_with(1);
+}
+
+#[test]
+fn a_signal_ends_it_with_the_code_that_shells_use() {
+    let cluster = cluster();
+    for (name, code) in [("INT", 130), ("TERM", 143)] {
+        let listener = Running::listener(&[cluster.url()], &["a"]);
+        listener.signal(name);
+        let finished = listener.finish();
+        finished.ends_with(code);
+        assert_eq!(finished.err(), "");
+    }
+}
+
+#[test]
+fn a_reader_who_goes_away_is_no_error() {
+    let cluster = cluster();
+    let script = r#"{ "$0" listen --url "$1" a; echo "code $?" >&2; } | head -n 1"#;
+    let listener = Running::spawn(command("sh").args(["-c", script, PROGRAM, &cluster.url()]));
+    listener.err.next();
+    let mut db = connect(&cluster);
+    db.notify("a", "1").unwrap();
+    listener.out.next();
+    // `head` has printed its line and goes; until it has gone, a pipe takes more.
+    let begin = Instant::now();
+    let told = loop {
+        db.notify("a", "2").unwrap();
+        match listener.err.0.recv_timeout(Duration::from_millis(50)) {
+            Ok(line) => break line,
+            Err(_) => assert!(begin.elapsed() < super::LIMIT, "it doesn't notice"),
+        }
+    };
+    assert_eq!(told, "code 0");
+}
+
+#[test]
+fn a_place_that_can_not_be_reached_is_named_with_what_to_do_and_without_the_password() {
+    let mut gone = cluster();
+    gone.stop().unwrap();
+    let url = gone.url().replace("postgres@", "postgres:s3cr3t@");
+    let finished = run(&["listen", "--url", &url, "a"]);
+    finished.ends_with(1);
+    let told = finished.err();
+    assert!(told.contains(&format!("cannot connect to 127.0.0.1:{} as \"postgres\"", gone.port())), "{told}");
+    assert!(told.contains("to do: see that a server runs there"), "{told}");
+    assert!(!told.contains("s3cr3t"), "{told}");
+}
+
+#[test]
+fn a_login_that_is_refused_says_what_to_do() {
+    let cluster = Cluster::start(Options::new().auth("scram-sha-256", "s3cr3t")).unwrap();
+    let finished = run(&["listen", "--url", &cluster.url().replace("postgres@", "postgres:wr0ng@"), "a"]);
+    finished.ends_with(1);
+    let told = finished.err();
+    assert!(told.contains("28P01") && told.contains("PGPASSWORD") && !told.contains("wr0ng"), "{told}");
+}
+
+#[test]
+fn what_can_not_be_is_a_usage_error() {
+    let cluster = cluster();
+    let long = "x".repeat(64);
+    for (args, told) in [
+        (["--url", &cluster.url(), &long].as_slice(), "1 to 63 bytes"),
+        (&["--url", "postgres://u:s3cr3t@h:70000/d", "a"], "port"),
+        (&["--url", "host=a", "--url", "port=x", "a"], "--url number 2"),
+        (&["--timeout", "-1", "a"], "--timeout"),
+        (&["--timeout", "soon", "a"], "a number of seconds"),
+        (&["--count", "0", "a"], "--count"),
+        (&[], "CHANNEL"),
+    ] {
+        let finished = run(&[&["listen"], args].concat());
+        finished.ends_with(2);
+        assert!(finished.err().contains(told) && !finished.err().contains("s3cr3t"), "{finished:?}");
+    }
+}
+
+#[test]
+fn an_output_that_can_not_be_written_is_an_error() {
+    if !std::path::Path::new("/dev/full").exists() {
+        return; // Linux only: a device that is always full.
+    }
+    let cluster = cluster();
+    let script = r#"exec "$0" listen --url "$1" a >/dev/full"#;
+    let listener = Running::spawn(command("sh").args(["-c", script, PROGRAM, &cluster.url()]));
+    listener.err.next();
+    connect(&cluster).notify("a", "1").unwrap();
+    let finished = listener.finish();
+    finished.ends_with(1);
+    assert!(finished.err().contains("writing the output"), "{finished:?}");
+}
+
+/// Keeps the helper honest: what it runs is the program of this build.
+#[test]
+fn the_program_tells_its_version() {
+    let said = Command::new(PROGRAM).arg("--version").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), concat!("notifyman ", env!("CARGO_PKG_VERSION")));
+}

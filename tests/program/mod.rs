@@ -1,0 +1,160 @@
+//! The program as its users have it: run for itself, against servers of its own.
+
+mod demo;
+mod doctor;
+mod help;
+mod listen;
+mod notify;
+
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use notifyman::{Config, Connection};
+
+use crate::support::{Cluster, Options};
+
+/// The longest that anything here may take.
+const LIMIT: Duration = Duration::from_secs(30);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_notifyman");
+
+fn cluster() -> Cluster {
+    Cluster::start(Options::new().max_connections(30)).unwrap()
+}
+
+fn connect(cluster: &Cluster) -> Connection {
+    Connection::connect(Config::without_env(&cluster.url()).unwrap()).unwrap()
+}
+
+/// A command that knows nothing of this environment's servers and colours.
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
+        command.env_remove(name);
+    }
+    command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
+    command
+}
+
+/// The program, run to its end without input.
+fn run(args: &[&str]) -> Finished {
+    Running::start(args).finish()
+}
+
+/// A program that runs, with its output as lines.
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    out: Lines,
+    err: Lines,
+}
+
+/// What a program left behind.
+#[derive(Debug)]
+struct Finished {
+    status: ExitStatus,
+    out: Vec<String>,
+    err: Vec<String>,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        Self::spawn(command(PROGRAM).args(args))
+    }
+
+    /// A listener that listens already, on so many connections.
+    fn listener(urls: &[String], args: &[&str]) -> Self {
+        let mut command = command(PROGRAM);
+        command.arg("listen").args(args);
+        for url in urls {
+            command.args(["--url", url]);
+        }
+        let running = Self::spawn(&mut command);
+        for number in 1..=urls.len() {
+            let line = running.err.next();
+            assert!(line.starts_with(&format!("notifyman: connection {number} listens at 127.0.0.1:")), "{line}");
+        }
+        running
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let out = Lines::of(child.stdout.take().unwrap());
+        let err = Lines::of(child.stderr.take().unwrap());
+        Self { stdin: child.stdin.take(), child, out, err }
+    }
+
+    fn type_in(&mut self, text: &str) {
+        self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Sends a signal, named without its SIG.
+    fn signal(&self, name: &str) {
+        crate::support::cluster::signal(self.child.id(), name).unwrap();
+    }
+
+    /// Closes its input, and waits for its end.
+    fn finish(mut self) -> Finished {
+        drop(self.stdin.take());
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begin.elapsed() < LIMIT, "the program doesn't end");
+            thread::sleep(Duration::from_millis(5));
+        };
+        Finished { status, out: self.out.rest(), err: self.err.rest() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Finished {
+    #[track_caller]
+    fn ends_with(&self, code: i32) -> &Self {
+        assert_eq!(self.status.code(), Some(code), "{self:#?}");
+        self
+    }
+
+    fn err(&self) -> String {
+        self.err.join("\n")
+    }
+
+    fn out(&self) -> String {
+        self.out.join("\n")
+    }
+}
+
+/// Lines, as they come from a pipe.
+struct Lines(Receiver<String>);
+
+impl Lines {
+    fn of(pipe: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(lines)
+    }
+
+    #[track_caller]
+    fn next(&self) -> String {
+        self.0.recv_timeout(LIMIT).expect("a line")
+    }
+
+    fn rest(&self) -> Vec<String> {
+        std::iter::from_fn(|| self.0.recv_timeout(LIMIT).ok()).collect()
+    }
+}
