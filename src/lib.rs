@@ -172,3 +172,8 @@ pub use manager::{Backoff, ConnId, ConnectionMut, Dead, Event, Handle, Notificat
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 pub use proto::TransactionStatus;
 pub use row::Row;
+
+/// The examples of the README are tested, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
