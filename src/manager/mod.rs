@@ -268,9 +268,9 @@ impl NotificationManager {
     /// message that the protocol has (`Sync`); if none has come `deadline` later, it is lost.
     ///
     /// So a link that died without a word is found within `idle + deadline`, whatever the network does; keepalive
-    /// doesn't see a frozen server, nor anything behind a proxy. Any byte from the server counts as life; while a request
-    /// by the handle is unanswered, its own limit (the call timeout) counts instead. The periods
-    /// are spread, so that many connections don't ask at once.
+    /// doesn't see a frozen server, nor anything behind a proxy. Any byte from the server counts as life. While a request
+    /// by the handle is unanswered, its own limit, the call timeout, counts instead. The periods are spread, so that many
+    /// connections don't ask at once.
     #[must_use]
     pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
         self.heartbeat = Some(Heartbeat { idle, deadline });
