@@ -110,6 +110,21 @@ fn killed_it_leaves_nothing_either() {
 }
 
 #[test]
+fn killed_while_it_makes_its_servers_it_leaves_nothing_either() {
+    beside_ours();
+    let demo = Running::start(&SMALL);
+    let pid = demo.child.id();
+    let begun = Instant::now();
+    while !folders(pid).iter().any(|folder| folder.join("busy").exists()) {
+        assert!(begun.elapsed() < LIMIT, "nothing was begun");
+        thread::sleep(Duration::from_millis(2));
+    }
+    demo.signal("KILL");
+    assert_eq!(demo.finish().status.code(), None);
+    leaves_nothing(pid, &[]);
+}
+
+#[test]
 fn without_a_server_it_says_how_to_get_one() {
     let demo = Running::spawn(command(PROGRAM).arg("demo").env("NOTIFYMAN_PG_BIN", "/nonexistent"));
     let finished = demo.finish();

@@ -10,16 +10,18 @@ use std::{env, fs};
 
 use super::ClusterError;
 
-/// Waits until nobody can write to its input any more; then ends what works on the folder `$1`, stops its server, and
-/// removes both.
+/// Waits until nobody can write to its input any more; then lets what works on the folder `$1` come to its end, stops
+/// its server, and removes both.
 ///
+/// An `initdb` that is killed would leave shared memory behind, whose name nobody knows; it needs less than a second.
 /// A server that was killed leaves a piece of System V memory; line 7 of its `postmaster.pid` has the name.
 const GUARD: &str = r#"
     while read -r _; do :; done
     busy=
     if read -r busy 2>/dev/null <"$1/busy"; then
-        kill -s TERM "-$busy" 2>/dev/null && sleep 0.3
-        kill -s KILL "-$busy" 2>/dev/null
+        tries=0
+        while [ "$tries" -lt 100 ] && kill -s 0 -- "-$busy" 2>/dev/null; do sleep 0.1; tries=$((tries + 1)); done
+        kill -s KILL -- "-$busy" 2>/dev/null
     fi
     if read -r pid 2>/dev/null <"$1/server" && kill -s QUIT "$pid" 2>/dev/null; then
         kill -s CONT "$pid" 2>/dev/null
@@ -79,7 +81,8 @@ impl Folder {
     /// Runs a command with this input to its successful end.
     pub fn run(&self, command: &mut Command, input: &str) -> Result<(), ClusterError> {
         let name = command.get_program().display().to_string();
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        // It may outlive this process, and must not die of having nobody to talk to.
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let said = child.and_then(|mut child| {
             // For the guard, should this process be killed meanwhile.
             fs::write(self.path.join("busy"), format!("{}\n", child.id()))?;
