@@ -8,6 +8,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::TargetSessionAttrs;
+
 /// Everything that a call or a connection can fail with.
 ///
 /// Errors are cheap to clone: the one that ended a connection is told by the event, by the garbage and by the
@@ -55,6 +57,14 @@ pub enum Error {
     Resolve {
         /// The system's reason.
         reason: Box<str>,
+    },
+    /// The server isn't what `target_session_attrs` asks for.
+    #[error("{found}, which is not what target_session_attrs={wanted} asks for")]
+    Target {
+        /// What was asked for.
+        wanted: TargetSessionAttrs,
+        /// What the server is instead, such as "the server is a standby".
+        found: &'static str,
     },
     /// The server sent more notifications during one call than can be kept.
     #[error(
@@ -140,13 +150,16 @@ impl Error {
 
     /// Whether the same dial or call may well succeed later, with nothing changed on our side.
     ///
-    /// True for a peer that can't be reached or went away, for a time limit, and for SQLSTATEs of the classes 08
+    /// True for a peer that can't be reached or went away, for a time limit, for a server that isn't what
+    /// `target_session_attrs` asks for (which changes with a failover), and for SQLSTATEs of the classes 08
     /// (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as starting up and shutting down)
     /// and 58 (system); false for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
     /// protocol.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
+            // A standby may be promoted, and a primary come back as a standby.
+            Error::Target { .. } => true,
             Error::Server(e) => {
                 let class = e.code().get(..2).unwrap_or_default();
                 matches!(class, "08" | "40" | "53" | "57" | "58")
@@ -256,6 +269,8 @@ pub struct ConnectError {
     pub(crate) cause: Error,
     /// Addresses that failed before it, each with its reason.
     pub(crate) earlier: Vec<(String, Error)>,
+    /// Where the password came from, or why it didn't, if the login failed.
+    pub(crate) note: Option<String>,
 }
 
 impl ConnectError {
@@ -268,6 +283,9 @@ impl ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cannot connect to {}: {}", self.target, self.cause)?;
+        if let Some(note) = &self.note {
+            write!(f, " ({note})")?;
+        }
         for (address, error) in &self.earlier {
             write!(f, " (before that, {address}: {error})")?;
         }
@@ -308,7 +326,7 @@ impl ServerError {
         self.detail.as_deref()
     }
 
-    /// What to do, where the server gave it.
+    /// What to do, where the server gave it; and for a LISTEN that a standby refuses, which it leaves without.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }

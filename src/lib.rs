@@ -164,7 +164,7 @@ mod notification;
 mod proto;
 mod row;
 
-pub use config::{AuthMethod, ChannelBinding, Config, SslMode};
+pub use config::{AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslMode, TargetSessionAttrs};
 pub use connection::{Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
 pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};
 pub use gap::Gap;

@@ -6,9 +6,11 @@
 //! redirect a connection is never ignored.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::policy::{AuthMethods, ChannelBinding, SslMode};
+use super::session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
 use super::{KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, Settings};
 
 /// One keyword of a connection string.
@@ -24,18 +26,20 @@ enum Treatment {
     Set(fn(&mut Settings, &str) -> Result<(), String>),
     /// No value makes a difference here.
     Ignored,
+    /// Says where other settings come from, and is followed before any value is applied.
+    Source,
     /// These values (and an empty one) ask for what we do anyway; any other is refused, with what to do instead.
     Only(&'static [&'static str], &'static str),
 }
 
-use Treatment::{Ignored, Only, Set};
+use Treatment::{Ignored, Only, Set, Source};
 
 impl Keyword {
     /// Applies a value; the error doesn't repeat it.
     pub(super) fn apply(&self, settings: &mut Settings, value: &str) -> Result<(), String> {
         match self.treatment {
             Set(set) => set(settings, value),
-            Ignored => Ok(()),
+            Ignored | Source => Ok(()),
             Only(accepted, _) if value.is_empty() || accepted.contains(&value) => Ok(()),
             Only([], instead) => Err(format!("{} is {instead}", self.name)),
             Only(accepted, instead) => Err(format!("{} can be {} only: {instead}", self.name, accepted.join(" or "))),
@@ -48,7 +52,6 @@ const fn keyword(name: &'static str, variable: &'static str, treatment: Treatmen
 }
 
 const NEEDS_TLS: &str = "TLS is not built into this version";
-const NO_SERVICE: &str = "not supported yet by this version: write host=, port= and dbname= themselves";
 
 /// Every keyword, with the variable that libpq reads for it where that could make a difference.
 pub(super) static KEYWORDS: &[Keyword] = &[
@@ -80,10 +83,10 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("sslmode", "PGSSLMODE", Set(sslmode)),
     // Always UTF8, which quoting relies on; PGCLIENTENCODING is not looked at.
     keyword("client_encoding", "", Set(client_encoding)),
-    // Where to connect would come from a file.
-    keyword("service", "PGSERVICE", Only(&[], NO_SERVICE)),
-    keyword("servicefile", "", Only(&[], NO_SERVICE)),
-    keyword("passfile", "", Only(&[], "not supported yet by this version: use password= or PGPASSWORD")),
+    // PGSERVICEFILE is not the keyword's variable, but looked at beside it.
+    keyword("service", "PGSERVICE", Source),
+    keyword("servicefile", "", Source),
+    keyword("passfile", "PGPASSFILE", Set(|s, v| store(&mut s.passfile, path(v)))),
     // Weakened by being ignored.
     keyword("requirepeer", "PGREQUIREPEER", Only(&[], "not supported by this version: leave it out")),
     keyword("scram_client_key", "", Only(&[], "not supported by this version: use password=")),
@@ -95,12 +98,12 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword(
         "target_session_attrs",
         "PGTARGETSESSIONATTRS",
-        Only(&["any"], "this version takes the first host that answers; name the right one"),
+        Set(|s, v| store(&mut s.target_session_attrs, TargetSessionAttrs::parse(v))),
     ),
     keyword(
         "load_balance_hosts",
         "PGLOADBALANCEHOSTS",
-        Only(&["disable"], "this version tries hosts in the order given; shuffle them before"),
+        Set(|s, v| store(&mut s.load_balance_hosts, LoadBalanceHosts::parse(v))),
     ),
     keyword(
         "replication",
@@ -211,6 +214,10 @@ fn store<T>(setting: &mut T, value: Result<T, String>) -> Result<(), String> {
 
 fn text(value: &str) -> Result<Option<String>, String> {
     Ok(super::given(value))
+}
+
+fn path(value: &str) -> Result<Option<PathBuf>, String> {
+    Ok(super::given(value).map(PathBuf::from))
 }
 
 /// libpq would send a URL as the name of a database, and with it the password to the server's log.

@@ -58,6 +58,7 @@ fn said(s: &Settings) -> Vec<(&'static str, String)> {
     text("application_name", &s.application_name);
     text("fallback_application_name", &s.fallback_application_name);
     text("options", &s.options);
+    text("passfile", &s.passfile.as_ref().map(|file| file.to_string_lossy().into_owned()));
     let list = |items: Vec<String>| Some(items.join(",")).filter(|list| !list.is_empty());
     text("host", &list(s.hosts.clone()));
     text("hostaddr", &list(s.hostaddrs.iter().map(|a| a.map(|a| a.to_string()).unwrap_or_default()).collect()));
@@ -73,6 +74,8 @@ fn said(s: &Settings) -> Vec<(&'static str, String)> {
     }
     said.push(("channel_binding", s.channel_binding.to_string()));
     said.push(("sslmode", s.sslmode.to_string()));
+    said.push(("target_session_attrs", s.target_session_attrs.to_string()));
+    said.push(("load_balance_hosts", s.load_balance_hosts.to_string()));
     said
 }
 
@@ -106,7 +109,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{AuthMethod, ChannelBinding, SslMode};
+    use super::super::{AuthMethod, ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs};
     use super::*;
 
     fn text() -> impl Strategy<Value = String> {
@@ -135,6 +138,15 @@ mod tests {
         }
     }
 
+    fn attrs() -> impl Strategy<Value = TargetSessionAttrs> {
+        use TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
+        proptest::sample::select(vec![Any, ReadWrite, ReadOnly, Primary, Standby, PreferStandby])
+    }
+
+    fn order() -> impl Strategy<Value = LoadBalanceHosts> {
+        prop_oneof![Just(LoadBalanceHosts::Disable), Just(LoadBalanceHosts::Random)]
+    }
+
     prop_compose! {
         fn config()(
             places in places(),
@@ -147,6 +159,7 @@ mod tests {
             ], 0..4),
             binding in prop_oneof![Just(ChannelBinding::Disable), Just(ChannelBinding::Prefer)],
             sslmode in prop_oneof![Just(SslMode::Disable), Just(SslMode::Allow), Just(SslMode::Prefer)],
+            (passfile, attrs, order) in (text(), attrs(), order()),
         ) -> Config {
             places
                 .user(user)
@@ -163,6 +176,9 @@ mod tests {
                 .require_auth(methods)
                 .channel_binding(binding)
                 .sslmode(sslmode)
+                .passfile(passfile)
+                .target_session_attrs(attrs)
+                .load_balance_hosts(order)
         }
     }
 

@@ -3,8 +3,8 @@
 //! ```text
 //! "postgres://..."  ──┐
 //! "host=... ..."    ──┤ dsn ──> pairs ──┐
-//!                                       ├ keywords ──> Config ──> endpoints, start-up parameters, login policy
-//! PGHOST, PGUSER, ... ── sources ───────┘    ^
+//! service files ──────── service ───────┼ keywords ──> Config ──> endpoints, start-up parameters, login policy
+//! PGHOST, PGUSER, ... ── sources ───────┘    ^                        └─ passfile, at each login
 //!                             builder ───────┘
 //! ```
 //!
@@ -16,13 +16,17 @@ mod endpoints;
 mod keywords;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
+mod passfile;
 mod policy;
+mod service;
+mod session_attrs;
 mod sources;
 mod startup;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +36,7 @@ use crate::error::Error;
 pub(crate) use endpoints::{Endpoint, Host};
 pub(crate) use policy::AuthMethods;
 pub use policy::{AuthMethod, ChannelBinding, SslMode};
+pub use session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
 
 /// PostgreSQL's registered port.
 const DEFAULT_PORT: u16 = 5432;
@@ -44,8 +49,9 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 
 /// Where and how to connect, and as whom.
 ///
-/// It comes from a connection string, which means what it means to `psql`: the string over the `PG*` variables of the
-/// environment over the defaults.
+/// It comes from a connection string, which means what it means to `psql`: the string over the service file that it
+/// names over the `PG*` variables of the environment over the defaults. What becomes of each keyword is listed under
+/// [`keywords`](crate::keywords).
 ///
 /// ```no_run
 /// use notifyman::Config;
@@ -55,6 +61,8 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// let environment = Config::from_env()?; // PGHOST, PGUSER, PGPASSWORD, ...
 /// # Ok::<(), notifyman::Error>(())
 /// ```
+///
+/// A password that isn't given is looked for in the password file (`passfile`, PGPASSFILE, `~/.pgpass`) at each login.
 ///
 /// Or it is built, and then owes nothing to the environment:
 ///
@@ -83,7 +91,8 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 ///
 /// # Several hosts
 ///
-/// Hosts are tried in the order given, until one answers. There may be one port for all, or one for each; where
+/// Hosts are tried in the order given, or at random ([`load_balance_hosts`](Self::load_balance_hosts)), until one
+/// answers that is [fit](Self::target_session_attrs). There may be one port for all, or one for each; where
 /// there are addresses (`hostaddr`), one for each host. Without any host it is the socket of a server on this machine
 /// (in `/var/run/postgresql` or `/tmp`) where there is one for the port, else `localhost`.
 ///
@@ -92,8 +101,11 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// - `connect_timeout` is 30 seconds unless given, and bounds the whole attempt (all hosts, the name look-up and the
 ///   login), where libpq waits for ever unless told and counts for each host.
 /// - TLS is not built in yet: `sslmode=require` and stricter are refused, `prefer` connects in clear.
-/// - Service and password files are not read yet: `service`, PGSERVICE and `passfile` are refused, and `~/.pgpass` and
-///   PGPASSFILE not looked at.
+/// - A host that isn't what `target_session_attrs` asks for has its name's other addresses tried, too; libpq goes on to
+///   the next host. And a server that is full or starting up hands on to the next, where libpq ends at a full one.
+/// - A password file that others can get at is not used, as in libpq; here the error of the login says so.
+/// - The system's service file is sought in PGSYSCONFDIR, else where Debian, Red Hat and PostgreSQL itself have it; LDAP
+///   in a service file is refused.
 /// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.
 /// - A bare `@` in a URL behind the one that ends the user and password is refused, as is `key= other=value`: libpq
 ///   takes these for something that is hardly ever meant, and may be a part of a password.
@@ -113,6 +125,7 @@ struct Settings {
     ports: Vec<u16>,
     user: Option<String>,
     password: Option<String>,
+    passfile: Option<PathBuf>,
     dbname: Option<String>,
     application_name: Option<String>,
     fallback_application_name: Option<String>,
@@ -127,6 +140,8 @@ struct Settings {
     auth_methods: AuthMethods,
     channel_binding: ChannelBinding,
     sslmode: SslMode,
+    target_session_attrs: TargetSessionAttrs,
+    load_balance_hosts: LoadBalanceHosts,
 }
 
 impl Default for Settings {
@@ -137,6 +152,7 @@ impl Default for Settings {
             ports: Vec::new(),
             user: None,
             password: None,
+            passfile: None,
             dbname: None,
             application_name: None,
             fallback_application_name: None,
@@ -151,6 +167,8 @@ impl Default for Settings {
             auth_methods: AuthMethods::ALL,
             channel_binding: ChannelBinding::default(),
             sslmode: SslMode::default(),
+            target_session_attrs: TargetSessionAttrs::default(),
+            load_balance_hosts: LoadBalanceHosts::default(),
         }
     }
 }
@@ -162,7 +180,8 @@ impl Config {
         Config::from(Settings::default())
     }
 
-    /// The `PG*` variables of the environment over the defaults, as `psql` without arguments.
+    /// The `PG*` variables of the environment, and the service that PGSERVICE names, over the defaults, as `psql`
+    /// without arguments.
     ///
     /// # Errors
     ///
@@ -171,7 +190,9 @@ impl Config {
         Ok(sources::resolve("", &sources::process)?)
     }
 
-    /// A connection string over the defaults, without a look at the environment.
+    /// A connection string over the defaults, without a look at the environment or the home folder.
+    ///
+    /// The files that the string itself names, by `servicefile` and `passfile`, are read.
     ///
     /// ```
     /// let config = notifyman::Config::without_env("host=/run/postgresql dbname=shop")?;
@@ -226,6 +247,16 @@ impl Config {
     #[must_use]
     pub fn password(self, password: impl Into<String>) -> Self {
         self.set(|s| s.password = given(password))
+    }
+
+    /// The file to take the password from where none is set; it is read at each login.
+    ///
+    /// Its form is that of `~/.pgpass` (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), and nobody but its
+    /// owner may have access to it. Default: none; a parsed configuration has PGPASSFILE, else `~/.pgpass`.
+    #[must_use]
+    pub fn passfile(self, file: impl Into<PathBuf>) -> Self {
+        let file = Some(file.into()).filter(|file| !file.as_os_str().is_empty());
+        self.set(|s| s.passfile = file)
     }
 
     /// The database. Default: the one named like the role.
@@ -325,6 +356,18 @@ impl Config {
     pub fn sslmode(self, mode: SslMode) -> Self {
         self.set(|s| s.sslmode = mode)
     }
+
+    /// What a server must be for the connection to stay on it. Default: whichever answers.
+    #[must_use]
+    pub fn target_session_attrs(self, attrs: TargetSessionAttrs) -> Self {
+        self.set(|s| s.target_session_attrs = attrs)
+    }
+
+    /// Whether hosts are tried in the order given. Default: yes.
+    #[must_use]
+    pub fn load_balance_hosts(self, order: LoadBalanceHosts) -> Self {
+        self.set(|s| s.load_balance_hosts = order)
+    }
 }
 
 /// What was set.
@@ -347,6 +390,11 @@ impl Config {
     /// The role to log in as; `None` is the operating system's user.
     pub fn get_user(&self) -> Option<&str> {
         self.inner.user.as_deref()
+    }
+
+    /// The file to take the password from where none is set.
+    pub fn get_passfile(&self) -> Option<&Path> {
+        self.inner.passfile.as_deref()
     }
 
     /// The database; `None` is the one named like the role.
@@ -407,6 +455,16 @@ impl Config {
     /// Whether the connection is encrypted.
     pub fn get_sslmode(&self) -> SslMode {
         self.inner.sslmode
+    }
+
+    /// What a server must be for the connection to stay on it.
+    pub fn get_target_session_attrs(&self) -> TargetSessionAttrs {
+        self.inner.target_session_attrs
+    }
+
+    /// Whether hosts are tried in the order given.
+    pub fn get_load_balance_hosts(&self) -> LoadBalanceHosts {
+        self.inner.load_balance_hosts
     }
 
     /// For the login alone, so that it stays in few hands.
@@ -506,6 +564,7 @@ impl fmt::Debug for Config {
             .field("ports", &s.ports)
             .field("user", &s.user)
             .field("password", &s.password.as_ref().map(|_| format_args!("***")))
+            .field("passfile", &s.passfile)
             .field("dbname", &s.dbname)
             .field("application_name", &s.application_name)
             .field("fallback_application_name", &s.fallback_application_name)
@@ -520,6 +579,8 @@ impl fmt::Debug for Config {
             .field("require_auth", &format_args!("{}", s.auth_methods))
             .field("channel_binding", &s.channel_binding)
             .field("sslmode", &s.sslmode)
+            .field("target_session_attrs", &s.target_session_attrs)
+            .field("load_balance_hosts", &s.load_balance_hosts)
             .finish()
     }
 }
@@ -625,8 +686,8 @@ mod tests {
             ("tcp_user_timeout=1.5", 17, "milliseconds"),
             ("sslmode=verify-full", 8, "TLS is not built in"),
             ("postgres:///?ssl=true", 17, "TLS is not built in"),
-            ("service=shop", 8, "not supported yet"),
-            ("passfile=/x", 9, "not supported yet"),
+            ("target_session_attrs=master", 21, "prefer-standby"),
+            ("load_balance_hosts=on", 19, "random"),
             ("gssencmode=require", 11, "disable or prefer"),
             ("sslrootcert=system", 12, "verify-full"),
             ("dbname=postgres://u:p@h/d", 7, "whole URL"),

@@ -221,7 +221,7 @@ impl fmt::Display for AuthMethods {
 }
 
 /// Finds a value by its exact name; the error lists what would be right and doesn't repeat what was given.
-fn by_name<T: Copy + Default>(names: &[(&'static str, T)], text: &str, keyword: &str) -> Result<T, String> {
+pub(super) fn by_name<T: Copy + Default>(names: &[(&'static str, T)], text: &str, keyword: &str) -> Result<T, String> {
     if text.is_empty() {
         return Ok(T::default());
     }
@@ -231,7 +231,7 @@ fn by_name<T: Copy + Default>(names: &[(&'static str, T)], text: &str, keyword: 
     })
 }
 
-fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: T) -> &'static str {
+pub(super) fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: T) -> &'static str {
     names.iter().find(|(_, known)| *known == value).map_or("", |(name, _)| name)
 }
 

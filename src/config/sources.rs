@@ -1,75 +1,142 @@
 //! Everything that a configuration takes from outside the program's own words: the environment, the operating
-//! system's user, and where servers usually put their sockets.
+//! system's user, and where servers usually put their sockets; and which of them comes before which.
 //!
-//! Each of them comes in through a closure, so that what is made of it is pure; [`process`] and the two functions
-//! below it are the only ones that look at the real thing. Service and password files belong here, too.
+//! Each of them comes in through a closure, so that what is made of it is pure; [`process`], [`os_user`] and what they
+//! call are the only ones that look at the real thing. An environment without HOME has no files but those that are
+//! named: [`super::service`] and [`super::passfile`] read them.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::keywords::{self, KEYWORDS, Keyword};
+use super::service::Service;
 use super::{Config, Settings, dsn};
 use crate::error::ConfigError;
 
 /// An environment: the value of a variable, where it is set.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The process's own environment.
+/// The process's own environment; also HOME and PGSYSCONFDIR where they aren't set.
 pub(super) fn process(name: &str) -> Option<OsString> {
-    std::env::var_os(name)
+    let set = std::env::var_os(name).filter(|value| name != "HOME" || !value.is_empty());
+    set.or_else(|| match name {
+        "HOME" => home_of_user(),
+        "PGSYSCONFDIR" => SYSTEM_FOLDERS.iter().find(|f| Path::new(f).join("pg_service.conf").exists()).map(Into::into),
+        _ => None,
+    })
 }
+
+/// Where the system's service file is: on Debian, on Red Hat, and where PostgreSQL is built with its own defaults.
+const SYSTEM_FOLDERS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
 /// An environment without any variable.
 pub(super) fn nothing(_: &str) -> Option<OsString> {
     None
 }
 
-/// Lays a connection string over an environment over the defaults.
+/// A value, and where it stands.
+struct Given {
+    value: String,
+    origin: String,
+    position: Option<usize>,
+}
+
+impl Given {
+    fn fault(self, message: String) -> ConfigError {
+        ConfigError { origin: self.origin, position: self.position, message }
+    }
+}
+
+/// Lays a connection string over the service that it names over an environment over the defaults.
 ///
 /// As in libpq, the last of several equal keywords wins, and an empty value hides the variable and means the default.
 /// A variable that the string hides isn't looked at, so it may be wrong.
 pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config, ConfigError> {
-    let mut pairs = dsn::split(text)?;
-    for pair in &mut pairs {
-        if pair.key == keywords::OLD_SSLMODE {
-            pair.key = "sslmode".into();
-            pair.value = keywords::sslmode_of_old(&pair.value).into();
-        }
-        if !keywords::is_known(&pair.key) {
-            return Err(dsn::fault(pair.key_at, keywords::unknown(&pair.key)));
-        }
-    }
+    let pairs = known_pairs(text)?;
+    let said = |name: &str| {
+        let pair = pairs.iter().rev().find(|pair| pair.key == name)?;
+        Some(Given { value: pair.value.clone(), origin: dsn::ORIGIN.into(), position: Some(pair.value_at) })
+    };
+    let service = service_named(said("service"), said("servicefile"), environment)?;
+    let of_service = |name| {
+        let (value, origin) = service.as_ref()?.get(name)?;
+        Some(Given { value: value.into(), origin, position: None })
+    };
 
     let mut settings = Settings::default();
     for keyword in KEYWORDS {
-        if let Some(pair) = pairs.iter().rev().find(|pair| pair.key == keyword.name) {
-            keyword.apply(&mut settings, &pair.value).map_err(|message| dsn::fault(pair.value_at, message))?;
-        } else if let Some((variable, value)) = variable_of(keyword, environment) {
-            let origin = || format!("environment variable {variable}");
-            let value = value.into_string().map_err(|_| ConfigError {
-                origin: origin(),
-                position: None,
-                message: "its value is not UTF-8, which is the only encoding used here".into(),
-            })?;
-            keyword.apply(&mut settings, &value).map_err(|message| ConfigError {
-                origin: origin(),
-                position: None,
-                message,
-            })?;
+        let given = match said(keyword.name).or_else(|| of_service(keyword.name)) {
+            Some(given) => Some(given),
+            None => variable_of(keyword, environment)?,
+        };
+        if let Some(given) = given {
+            keyword.apply(&mut settings, &given.value).map_err(|message| given.fault(message))?;
         }
+    }
+    if settings.passfile.is_none() {
+        settings.passfile = environment("HOME").map(|home| Path::new(&home).join(".pgpass"));
     }
     settings.check_counts("connection string and environment")?;
     Ok(Config::from(settings))
 }
 
-fn variable_of(keyword: &Keyword, environment: Environment<'_>) -> Option<(&'static str, OsString)> {
-    let variable = keyword.variable?;
-    if let Some(value) = environment(variable) {
-        return Some((variable, value));
+/// The pairs of a connection string, each with a keyword that is known and of today.
+fn known_pairs(text: &str) -> Result<Vec<dsn::Pair>, ConfigError> {
+    let mut pairs = dsn::split(text)?;
+    for i in 0..pairs.len() {
+        let (before, rest) = pairs.split_at_mut(i);
+        let Some(pair) = rest.first_mut() else { break };
+        if pair.key == keywords::OLD_SSLMODE {
+            pair.key = "sslmode".into();
+            pair.value = keywords::sslmode_of_old(&pair.value).into();
+        }
+        if !keywords::is_known(&pair.key) {
+            let message = match dsn::may_be_named(text, &pair.key, before) {
+                true => keywords::unknown(&pair.key).replacen("keyword", &format!("keyword {}", pair.key), 1),
+                false => keywords::unknown(&pair.key),
+            };
+            return Err(dsn::fault(pair.key_at, message));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The service that the connection string names, or PGSERVICE where the string is silent.
+fn service_named(
+    service: Option<Given>,
+    file: Option<Given>,
+    environment: Environment<'_>,
+) -> Result<Option<Service>, ConfigError> {
+    let Some(service) = service.map_or_else(|| variable("PGSERVICE", environment), |said| Ok(Some(said)))? else {
+        return Ok(None);
+    };
+    if service.value.is_empty() {
+        return Ok(None);
+    }
+    let file = file.filter(|file| !file.value.is_empty());
+    Service::find(&service.value, file.as_ref().map(|file| file.value.as_str()), environment).map(Some)
+}
+
+fn variable_of(keyword: &Keyword, environment: Environment<'_>) -> Result<Option<Given>, ConfigError> {
+    let Some(name) = keyword.variable else { return Ok(None) };
+    if let Some(given) = variable(name, environment)? {
+        return Ok(Some(given));
     }
     // Older programs say PGREQUIRESSL=1; libpq still understands it, and it must not be lost.
-    let old = (keyword.name == "sslmode").then(|| environment("PGREQUIRESSL")).flatten()?;
-    Some(("PGREQUIRESSL", keywords::sslmode_of_old(old.to_str()?).into()))
+    let old = if keyword.name == "sslmode" { variable("PGREQUIRESSL", environment)? } else { None };
+    Ok(old.map(|old| Given { value: keywords::sslmode_of_old(&old.value).into(), ..old }))
+}
+
+fn variable(name: &str, environment: Environment<'_>) -> Result<Option<Given>, ConfigError> {
+    let Some(value) = environment(name) else { return Ok(None) };
+    let origin = format!("environment variable {name}");
+    match value.into_string() {
+        Ok(value) => Ok(Some(Given { value, origin, position: None })),
+        Err(_) => {
+            let message = "its value is not UTF-8, which is the only encoding used here".into();
+            Err(ConfigError { origin, position: None, message })
+        }
+    }
 }
 
 /// The name of the operating system's user, which is whom PostgreSQL's programs log in as unless told.
@@ -82,13 +149,27 @@ pub(super) fn os_user() -> Option<String> {
 }
 
 fn os_user_from(read: &dyn Fn(&str) -> Option<String>, environment: Environment<'_>) -> Option<String> {
-    let known =
-        read("/proc/self/status").and_then(|status| name_in_passwd(&read("/etc/passwd")?, effective_uid(&status)?));
-    known.or_else(|| {
+    passwd_field(read, NAME).or_else(|| {
         ["USER", "LOGNAME"]
             .iter()
             .find_map(|name| environment(name)?.into_string().ok().filter(|user| !user.is_empty()))
     })
+}
+
+/// The home folder of the operating system's user, for a program that runs without HOME.
+fn home_of_user() -> Option<OsString> {
+    let read = |path: &str| std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    passwd_field(&read, HOME).map(Into::into)
+}
+
+/// Which field of a line of `/etc/passwd`: `name:password:uid:gid:comment:home:shell`.
+const NAME: usize = 0;
+const UID: usize = 2;
+const HOME: usize = 5;
+
+/// What Linux's files say of the effective user.
+fn passwd_field(read: &dyn Fn(&str) -> Option<String>, field: usize) -> Option<String> {
+    field_in_passwd(&read("/etc/passwd")?, effective_uid(&read("/proc/self/status")?)?, field)
 }
 
 /// The second number of the line `Uid: real effective saved filesystem`.
@@ -96,19 +177,21 @@ fn effective_uid(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// The name in the first line `name:password:uid:...` with that id.
-fn name_in_passwd(passwd: &str, uid: u32) -> Option<String> {
+/// A field of the first line that has this id, and a name.
+fn field_in_passwd(passwd: &str, uid: u32, field: usize) -> Option<String> {
     passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty())?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        let fields: Vec<&str> = line.split(':').collect();
+        let is_this = !fields.first()?.is_empty() && fields.get(UID)?.parse() == Ok(uid);
+        is_this.then(|| fields.get(field).filter(|field| !field.is_empty()).map(ToString::to_string)).flatten()
     })
 }
 
-/// The socket of a server on this machine, where one is in a usual folder: Debian's and Red Hat's first, then the one
-/// that PostgreSQL is built with unless told otherwise.
+/// Where servers put their sockets: on Debian and Red Hat, and where PostgreSQL is built with its own default.
+pub(super) const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// The socket of a server on this machine, where one is in a usual folder.
 pub(super) fn default_socket(port: u16, exists: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
-    ["/var/run/postgresql", "/tmp"].iter().map(|folder| socket_in(folder, port)).find(|path| exists(path))
+    SOCKET_FOLDERS.iter().map(|folder| socket_in(folder, port)).find(|path| exists(path))
 }
 
 /// The file that a server listening on `port` makes in its socket folder.
@@ -152,14 +235,36 @@ mod tests {
         for (variable, value) in [
             ("PGSSLMODE", "verify-full"),
             ("PGREQUIRESSL", "1"),
-            ("PGSERVICE", "shop"),
             ("PGCHANNELBINDING", "require"),
-            ("PGTARGETSESSIONATTRS", "read-write"),
+            ("PGTARGETSESSIONATTRS", "master"),
             ("PGREQUIREPEER", "postgres"),
         ] {
             let variables = [(variable, value)];
             let error = resolve("", &env(&variables)).unwrap_err().to_string();
             assert!(error.starts_with(&format!("environment variable {variable}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_password_file_is_the_one_named_else_the_one_at_home() {
+        let passfile = |text, variables: &[(&str, &str)]| {
+            let config = resolve(text, &env(variables)).unwrap();
+            config.get_passfile().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default()
+        };
+        let (home, named) = (("HOME", "/home/ann"), ("PGPASSFILE", "/b"));
+        assert_eq!(passfile("passfile=/a", &[home, named]), "/a");
+        assert_eq!(passfile("", &[home, named]), "/b");
+        assert_eq!(passfile("", &[home]), "/home/ann/.pgpass");
+        assert_eq!(passfile("passfile=''", &[home, named]), "/home/ann/.pgpass");
+        assert_eq!(passfile("", &[]), "");
+    }
+
+    #[test]
+    fn an_unknown_keyword_is_named_unless_it_may_be_a_part_of_a_password() {
+        let refusal = |text| resolve(text, &nothing).unwrap_err().to_string();
+        assert!(refusal("user=x frobnicate=1").contains("byte 7: unknown keyword frobnicate;"));
+        for secret in ["password=two words=1", "passwd=x words=2", "postgres://u:?words=1@h", "postgres://u@h?words=x"] {
+            assert!(!refusal(secret).contains("words"), "{secret}");
         }
     }
 

@@ -1,10 +1,13 @@
-//! Opening a connection, without ever blocking: look up, dial, log in; then the next address, until one is good.
+//! Opening a connection, without ever blocking: look up, dial, log in, and ask for what the server is; then the next
+//! address, until one is good.
 //!
 //! ```text
-//!   Next ──▶ LookingUp ──▶ Next ──▶ Connecting ──▶ LoggingIn ──▶ done
-//!    ▲            │                     │              │
-//!    └────────────┴──── this failed ────┴──────────────┘
+//!   Next ──▶ LookingUp ──▶ Next ──▶ Connecting ──▶ LoggingIn ──▶ Examining ──▶ done
+//!    ▲            │                     │              │             │
+//!    └────────────┴──── this failed ────┴──────────────┴─────────────┘
 //! ```
+//!
+//! Who prefers a standby and has found none dials those again that were none, and takes the first.
 //!
 //! The caller watches the stream, calls [`Dial::step`] when something may have changed, and waits as it is told. The
 //! whole is bounded by `connect_timeout`; each address gets an equal share of what is left, so that one that answers
@@ -14,11 +17,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Endpoint, Host};
+use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, TargetSessionAttrs};
 use crate::connection::Connection;
+use crate::connection::shuffle::shuffle;
+use crate::connection::target::{Verdict, unfit};
 use crate::error::{ConnectError, Error};
 use crate::net::{Address, Alarm, Lookup, Stream};
-use crate::proto::{Output, ReadBuffer, Session};
+use crate::proto::{Ask, Output, ReadBuffer, Reply, RequestId, Session};
 
 /// When to try a Unix socket again whose server has no room for another client yet.
 const RETRY: Duration = Duration::from_millis(20);
@@ -40,6 +45,12 @@ pub(crate) struct Dial {
     share: Duration,
     /// Whose addresses are being tried.
     endpoint: Option<Endpoint>,
+    /// What the server must be.
+    wanted: TargetSessionAttrs,
+    /// Who was no standby, where one is preferred.
+    second_choice: VecDeque<(Option<Endpoint>, Address)>,
+    /// Where the password of the login under way comes from, if that is worth a word.
+    password_note: Option<String>,
     /// What has failed so far, where and why.
     failed: Vec<(String, Error)>,
     /// Counts the streams, so that the caller notices a new one.
@@ -53,6 +64,7 @@ enum Phase {
     Waiting(Address, Instant),
     Connecting(Address, Stream),
     LoggingIn(Address, Box<Connection>),
+    Examining(Address, Box<Connection>, RequestId),
 }
 
 /// What the caller is to do.
@@ -69,7 +81,10 @@ pub(crate) enum Step {
 impl Dial {
     /// Begins to open a connection, at `now`.
     pub(crate) fn new(config: &Config, now: Instant) -> Result<Self, Error> {
-        Ok(Self::among(config, config.endpoints()?.into(), VecDeque::new(), now))
+        let mut endpoints = config.endpoints()?;
+        shuffle_if_asked(config, &mut endpoints);
+        let dial = Self::among(config, endpoints.into(), VecDeque::new(), now);
+        Ok(Self { wanted: config.get_target_session_attrs(), ..dial })
     }
 
     /// Begins to open a connection to where another one is, at `now`.
@@ -87,6 +102,9 @@ impl Dial {
             until: None,
             share: Duration::ZERO,
             endpoint: None,
+            wanted: TargetSessionAttrs::Any,
+            second_choice: VecDeque::new(),
+            password_note: None,
             failed: Vec::new(),
             streams: 0,
         }
@@ -96,7 +114,7 @@ impl Dial {
     pub(crate) fn stream(&self) -> Option<(u32, &Stream)> {
         let stream = match &self.phase {
             Phase::Connecting(_, stream) => stream,
-            Phase::LoggingIn(_, connection) => connection.stream()?,
+            Phase::LoggingIn(_, connection) | Phase::Examining(_, connection, _) => connection.stream()?,
             _ => return None,
         };
         Some((self.streams, stream))
@@ -121,7 +139,8 @@ impl Dial {
                     Err(step) => return step,
                 },
                 Phase::LookingUp(lookup) => match lookup.poll() {
-                    Some(Ok(found)) => {
+                    Some(Ok(mut found)) => {
+                        shuffle_if_asked(&self.config, &mut found);
                         self.addresses.extend(found.into_iter().map(Address::Tcp));
                         if self.addresses.is_empty() {
                             self.fail(None, Error::Resolve { reason: "the name has no address".into() });
@@ -138,7 +157,7 @@ impl Dial {
                 }
                 Phase::Waiting(address, _) => self.connect(address, now),
                 Phase::Connecting(address, stream) => match stream.check() {
-                    Ok(true) => match Session::new(&self.config) {
+                    Ok(true) => match Session::new(&self.credentials(&address)) {
                         Ok(session) => {
                             let connection = Connection::new(session, stream, self.config.clone(), now);
                             Phase::LoggingIn(address, Box::new(connection))
@@ -150,12 +169,28 @@ impl Dial {
                     Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
                 },
                 Phase::LoggingIn(address, mut connection) => match log_in(&mut connection, now) {
-                    Some(Ok(())) => return Step::Done(connection),
+                    Some(Ok(())) => match Verdict::of(&connection.session, self.wanted) {
+                        Verdict::Fits => return Step::Done(connection),
+                        Verdict::Unfit(found) => self.reject(address, found),
+                        Verdict::Ask(sql) => {
+                            let request = connection.session.request(Ask::Query(sql.into()));
+                            Phase::Examining(address, connection, request)
+                        }
+                    },
                     // Another server would refuse the same password, and three tries lock an account.
                     Some(Err(e)) if e.is_auth() => self.give_up(&address, e),
                     Some(Err(e)) => self.fail(Some(&address), e),
                     None if self.is_late(now) => self.fail(Some(&address), self.timeout("logging in")),
                     None => return self.wait(Phase::LoggingIn(address, connection)),
+                },
+                Phase::Examining(address, mut connection, request) => match ask(&mut connection, request, now) {
+                    Some(Ok(reply)) => match Verdict::of_answer(&reply, self.wanted) {
+                        Verdict::Unfit(found) => self.reject(address, found),
+                        _ => return Step::Done(connection),
+                    },
+                    Some(Err(e)) => self.fail(Some(&address), e),
+                    None if self.is_late(now) => self.fail(Some(&address), self.timeout("asking what the server is")),
+                    None => return self.wait(Phase::Examining(address, connection, request)),
                 },
             };
         }
@@ -163,13 +198,19 @@ impl Dial {
 
     /// What to begin next.
     fn next_phase(&mut self, now: Instant, alarm: Option<&Alarm>) -> Result<Phase, Step> {
-        let to_try = self.addresses.len() + self.endpoints.len();
+        let to_try = self.addresses.len() + self.endpoints.len() + self.second_choice.len();
         self.until = self.deadline.map(|deadline| {
             let shares = u32::try_from(to_try).unwrap_or(u32::MAX).max(1);
             self.share = deadline.saturating_duration_since(now) / shares;
             now + self.share
         });
         if let Some(address) = self.addresses.pop_front() {
+            return Ok(self.connect(address, now));
+        }
+        if self.endpoints.is_empty()
+            && let Some((endpoint, address)) = self.second_choice.pop_front()
+        {
+            (self.wanted, self.endpoint) = (TargetSessionAttrs::Any, endpoint);
             return Ok(self.connect(address, now));
         }
         self.endpoint = self.endpoints.pop_front();
@@ -194,6 +235,23 @@ impl Dial {
             }
             Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
         }
+    }
+
+    /// The configuration with the password for this address.
+    fn credentials(&mut self, address: &Address) -> Config {
+        let place = self.endpoint.clone().or_else(|| place_of(&self.config, address));
+        let Some(place) = place else { return self.config.clone() };
+        let (config, note) = self.config.with_password_for(&place);
+        self.password_note = note;
+        config
+    }
+
+    /// The server is something else than is wanted. The session says goodbye as it is dropped.
+    fn reject(&mut self, address: Address, found: &'static str) -> Phase {
+        if self.wanted == TargetSessionAttrs::PreferStandby {
+            self.second_choice.push_back((self.endpoint.clone(), address.clone()));
+        }
+        self.fail(Some(&address), unfit(self.wanted, found))
     }
 
     fn wait(&mut self, phase: Phase) -> Step {
@@ -227,6 +285,7 @@ impl Dial {
     fn give_up(&mut self, address: &Address, error: Error) -> Phase {
         self.addresses.clear();
         self.endpoints.clear();
+        self.second_choice.clear();
         self.fail(Some(address), error)
     }
 
@@ -234,26 +293,70 @@ impl Dial {
         let mut earlier = std::mem::take(&mut self.failed);
         let (place, cause) = earlier.pop().unwrap_or_else(|| (String::new(), Error::Disconnected));
         let target = place + &self.config.role_and_database();
-        Error::Connect(Arc::new(ConnectError { target, cause, earlier }))
+        let note = self.password_note.take().filter(|_| cause.is_auth());
+        Error::Connect(Arc::new(ConnectError { target, cause, earlier, note }))
+    }
+}
+
+/// The place among those of the configuration that this address most likely belongs to: for the password file.
+fn place_of(config: &Config, address: &Address) -> Option<Endpoint> {
+    let mut places = config.endpoints().ok()?;
+    let is_there = |place: &Endpoint| match (&place.host, address) {
+        (Host::Addr { ip, .. }, Address::Tcp(at)) => (*ip, place.port) == (at.ip(), at.port()),
+        (Host::Name(_), Address::Tcp(at)) => place.port == at.port(),
+        (Host::Socket(path), Address::Unix(at)) => path == at,
+        _ => false,
+    };
+    let found = places.iter().position(is_there)?;
+    Some(places.swap_remove(found))
+}
+
+fn shuffle_if_asked<T>(config: &Config, items: &mut [T]) {
+    if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+        shuffle(items);
     }
 }
 
 /// Goes on with a login: `None` while it needs more from the server.
 fn log_in(connection: &mut Connection, now: Instant) -> Option<Result<(), Error>> {
+    converse(connection, now, |output| matches!(output, Output::Ready).then_some(Ok(())))
+}
+
+/// Goes on waiting for an answer: `None` while it needs more from the server.
+fn ask(connection: &mut Connection, request: RequestId, now: Instant) -> Option<Result<Reply, Error>> {
+    converse(connection, now, |output| match output {
+        Output::Reply(id, reply) if id == request => Some(reply),
+        _ => None,
+    })
+}
+
+/// Sends and receives until the session puts out what is wanted, or its end; `None` while it needs more from the server.
+fn converse<T>(
+    connection: &mut Connection,
+    now: Instant,
+    wanted: impl Fn(Output) -> Option<Result<T, Error>>,
+) -> Option<Result<T, Error>> {
     let mut buffer = ReadBuffer::new(LOGIN_READ);
     loop {
         connection.transmit();
         let more = connection.receive(&mut buffer, now);
-        match connection.session.poll() {
-            Some(Output::Ready) => return Some(Ok(())),
-            Some(Output::Closed(reason)) => return Some(Err(reason)),
-            _ if more => {}
-            // It ended with notifications that nobody waits for yet.
-            _ if connection.is_closed() => return Some(Err(connection.error().cloned().unwrap_or(Error::Closed))),
-            _ => {
-                connection.transmit();
-                return None;
+        while let Some(output) = connection.session.poll() {
+            match output {
+                Output::Closed(reason) => return Some(Err(reason)),
+                output => match wanted(output) {
+                    Some(result) => return Some(result),
+                    None => continue,
+                },
             }
         }
+        if more {
+            continue;
+        }
+        // It ended with notifications that nobody waits for yet.
+        if connection.is_closed() {
+            return Some(Err(connection.error().cloned().unwrap_or(Error::Closed)));
+        }
+        connection.transmit();
+        return None;
     }
 }

@@ -7,6 +7,8 @@ mod cancel;
 mod diagnosis;
 mod dial;
 pub(crate) mod idle;
+mod shuffle;
+mod target;
 mod wait;
 mod waiter;
 

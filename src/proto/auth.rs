@@ -246,7 +246,7 @@ fn password<'a>(credentials: &Credentials<'a>) -> Result<&'a str, Error> {
     match credentials.password {
         None | Some("") => Err(refused(
             "the server asks for a password and none is set: \
-             give it with password= or the environment variable PGPASSWORD (no password file is read in this version)",
+             give it with password=, the environment variable PGPASSWORD or a password file",
         )),
         Some(password) if password.contains('\0') => {
             Err(refused("the password holds a NUL byte, which no password in PostgreSQL can"))

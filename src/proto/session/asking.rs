@@ -1,9 +1,12 @@
 //! One request at a time: what its answer teaches, and what is sent next.
 
 use super::{Output, Session, State, TransactionStatus};
-use crate::error::Error;
+use crate::error::{Error, ServerError};
 use crate::proto::request::{Ask, InFlight, Reply, Request};
 use crate::proto::sql;
+
+/// The SQLSTATE of what a standby refuses.
+const READ_ONLY: &str = "25006";
 
 impl Session {
     /// A request is answered in full: learns from it, and hands on the reply.
@@ -16,6 +19,7 @@ impl Session {
         }
         let cut = done.name_cut.is_some();
         let result = done.result();
+        let result = explained(&done.request.ask, result);
         let took_bytes = matches!(done.request.ask, Ask::TakeBytes);
         let follows_up = took_bytes || cut || matches!(done.request.ask, Ask::ReadChannels);
         match done.request.ask {
@@ -119,5 +123,17 @@ impl Session {
                 self.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
             }
         }
+    }
+}
+
+/// A standby says only that it can't: how to come to the server that can is ours to say.
+fn explained(ask: &Ask, result: Result<Reply, Error>) -> Result<Reply, Error> {
+    match (ask, result) {
+        (Ask::Listen(_), Err(Error::Server(error))) if error.code() == READ_ONLY && error.hint().is_none() => {
+            let hint = "this server is a standby, which can't LISTEN: give all servers as hosts, and \
+                        target_session_attrs=primary";
+            Err(ServerError { hint: Some(hint.into()), ..(*error).clone() }.into())
+        }
+        (_, result) => result,
     }
 }

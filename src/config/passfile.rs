@@ -1,0 +1,200 @@
+//! The password file: which of its lines is for the place that is dialled.
+//!
+//! ```text
+//! # host:port:database:user:password          the first line that fits counts; `*` fits anything
+//! db1.example:5432:shop:app:se\:cret           a ':' or '\' inside a field has a '\' before it
+//! ```
+//!
+//! It is read for each login, by libpq's rules (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), so that a
+//! password that was changed there is found by the next attempt. A file that isn't there is no fault; one that isn't
+//! used says why where the login then fails.
+
+use std::fs;
+use std::path::Path;
+
+use super::endpoints::{Endpoint, Host};
+use super::{Config, given};
+
+/// What the file had to say for one place.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// There is no file.
+    NoFile,
+    /// The file is there, and is not to be used.
+    Unused(String),
+    NoLine,
+    /// The number of the line, from 1, and its password.
+    Line(usize, String),
+}
+
+impl Config {
+    /// What to log in with at this place: the same with the password file's password where none is set; and a word on
+    /// the file, for the error of a login that fails. It never holds the password.
+    pub(crate) fn with_password_for(&self, place: &Endpoint) -> (Config, Option<String>) {
+        let (Some(path), None) = (self.get_passfile(), self.get_password()) else { return (self.clone(), None) };
+        let (Ok(user), Ok(dbname)) = (self.effective_user(), self.effective_dbname()) else {
+            return (self.clone(), None);
+        };
+        let (hosts, port) = (names_of(&place.host), place.port.to_string());
+        let file = path.display();
+        match look_up(path, &hosts, [&port, &dbname, &user]) {
+            Found::NoFile => (self.clone(), None),
+            Found::Unused(reason) => (self.clone(), Some(format!("the password file {file} was not used: {reason}"))),
+            Found::NoLine => (self.clone(), Some(format!("the password file {file} has no line for this"))),
+            Found::Line(number, password) => {
+                let note = format!("the password was that of line {number} of {file}");
+                (self.clone().password(password), Some(note))
+            }
+        }
+    }
+}
+
+/// What a line may call this host. The sockets that are tried without being asked for are `localhost`, too.
+fn names_of(host: &Host) -> Vec<String> {
+    match host {
+        Host::Name(name) | Host::Addr { name: Some(name), .. } => vec![name.clone()],
+        Host::Addr { ip, name: None } => vec![ip.to_string()],
+        Host::Socket(path) => {
+            let folder = path.parent().unwrap_or(path).to_string_lossy();
+            let folder = folder.strip_prefix('\0').map_or(folder.to_string(), |rest| format!("@{rest}"));
+            let is_default = super::sources::SOCKET_FOLDERS.contains(&folder.as_str());
+            let localhost = is_default.then(|| "localhost".to_owned());
+            localhost.into_iter().chain([folder]).collect()
+        }
+    }
+}
+
+fn look_up(path: &Path, hosts: &[String], rest: [&str; 3]) -> Found {
+    let Ok(metadata) = fs::metadata(path) else { return Found::NoFile };
+    // A pipe would never end.
+    if !metadata.is_file() {
+        return Found::Unused("it is not a plain file".into());
+    }
+    #[cfg(unix)]
+    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
+        return Found::Unused("others than its owner can get at it; chmod 600 it".into());
+    }
+    match fs::read(path) {
+        Ok(bytes) => first_match(&bytes, hosts, rest),
+        Err(error) => Found::Unused(error.to_string()),
+    }
+}
+
+fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> Found {
+    for (i, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.starts_with(b"#") {
+            continue;
+        }
+        let fits = |host: &String| {
+            let behind_host = behind(line, host)?;
+            rest.iter().try_fold(behind_host, |line, field| behind(line, field))
+        };
+        if let Some(password) = hosts.iter().find_map(fits) {
+            return match String::from_utf8(unescaped(password)).map(given) {
+                Ok(Some(password)) => Found::Line(i + 1, password),
+                Ok(None) => Found::NoLine,
+                Err(_) => Found::Unused(format!("the password in line {} is not UTF-8", i + 1)),
+            };
+        }
+    }
+    Found::NoLine
+}
+
+/// What follows the first field of a line, if that field is `*` or means this text.
+fn behind<'a>(line: &'a [u8], text: &str) -> Option<&'a [u8]> {
+    if let Some(behind) = line.strip_prefix(b"*:") {
+        return Some(behind);
+    }
+    let mut line = line;
+    for wanted in text.bytes() {
+        // As in libpq, a ':' needs no '\' where the text has one at this place, so `::1` may be written as it is.
+        let (byte, behind) = line.strip_prefix(b"\\").unwrap_or(line).split_first()?;
+        if *byte != wanted {
+            return None;
+        }
+        line = behind;
+    }
+    line.strip_prefix(b":")
+}
+
+/// Up to the next ':' without a '\' before it.
+fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(field.len());
+    let mut rest = field;
+    loop {
+        rest = match rest {
+            [] | [b':', ..] => return text,
+            [b'\\', byte, behind @ ..] | [byte, behind @ ..] => {
+                text.push(*byte);
+                behind
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(file: &str, host: &str, rest: [&str; 3]) -> Option<String> {
+        match first_match(file.as_bytes(), &[host.to_owned()], rest) {
+            Found::Line(_, password) => Some(password),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_first_line_that_fits_counts() {
+        let file = "# db:1:d:u:comment\n\ndb:2:d:u:port\r\ndb:1:d:u:first\ndb:1:d:u:second\n*:*:*:*:any";
+        assert_eq!(found(file, "db", ["1", "d", "u"]).as_deref(), Some("first"));
+        assert_eq!(found(file, "db", ["2", "d", "u"]).as_deref(), Some("port"));
+        assert_eq!(found(file, "dbx", ["1", "d", "u"]).as_deref(), Some("any"));
+        assert_eq!(found("db:1:d:u:first", "d", ["1", "d", "u"]), None);
+    }
+
+    #[test]
+    fn a_field_is_wild_only_as_a_whole() {
+        assert_eq!(found("*b:1:d:u:p", "db", ["1", "d", "u"]), None);
+        assert_eq!(found(r"\*:1:d:u:p", "db", ["1", "d", "u"]), None);
+        assert_eq!(found(r"\*:1:d:u:p", "*", ["1", "d", "u"]).as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn a_password_ends_at_a_colon_and_may_be_escaped() {
+        assert_eq!(found(r"a:1:d:u:p\:q\\r\x:rest", "a", ["1", "d", "u"]).as_deref(), Some(r"p:q\rx"));
+        assert_eq!(found(r"a:1:d:u:end\", "a", ["1", "d", "u"]).as_deref(), Some(r"end\"));
+        assert_eq!(found(r"\:\:1:1:d:u:six", "::1", ["1", "d", "u"]).as_deref(), Some("six"));
+        assert_eq!(found("::1:1:d:u:six", "::1", ["1", "d", "u"]).as_deref(), Some("six"));
+        assert_eq!(found("a:1:d:u:", "a", ["1", "d", "u"]), None, "an empty password is none");
+        assert_eq!(found("a:1:d:u", "a", ["1", "d", "u"]), None);
+    }
+
+    #[test]
+    fn a_socket_that_nobody_asked_for_is_localhost() {
+        let socket = |folder: &str| names_of(&Host::Socket(super::super::sources::socket_in(folder, 5432)));
+        assert_eq!(socket("/tmp"), ["localhost", "/tmp"]);
+        assert_eq!(socket("/srv/pg"), ["/srv/pg"]);
+        assert_eq!(socket("\0pg"), ["@pg"]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_escaped_is_found_again(
+            fields in proptest::collection::vec(r"[a-z:\\*é]{1,6}", 4),
+            password in r"[a-z:\\#é ]{1,8}",
+        ) {
+            let escaped = |text: &str| text.replace('\\', r"\\").replace(':', r"\:");
+            let all: Vec<String> = fields.iter().chain([&password]).map(|text| escaped(text)).collect();
+            let file = format!("other:*:*:*:no\n{}\n", all.join(":"));
+            prop_assert_eq!(found(&file, &fields[0], [&fields[1], &fields[2], &fields[3]]), Some(password));
+        }
+
+        #[test]
+        fn any_bytes_are_a_file(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            first_match(&bytes, &["h".into()], ["1", "d", "u"]);
+        }
+    }
+}

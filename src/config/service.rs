@@ -1,0 +1,162 @@
+//! Service files: a name in the connection string for a set of settings kept elsewhere.
+//!
+//! ```text
+//! [shop]                     service=shop takes what stands below its name, up to the next one
+//! host=db1,db2
+//! dbname=shop
+//! ```
+//!
+//! By libpq's rules (<https://www.postgresql.org/docs/current/libpq-pgservice.html>): the first section of the name
+//! counts, and the first of several equal keywords; no blanks around '='; no service inside a service. It refuses
+//! LDAP, and keywords that nobody knows. No error repeats a value, which may be a password.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use super::dsn::is_blank;
+use super::keywords;
+use super::sources::Environment;
+use crate::error::ConfigError;
+
+/// One setting of a service file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) value: String,
+    /// Counted from 1.
+    pub(super) line: usize,
+}
+
+/// A service, as one file has it.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) file: PathBuf,
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Service {
+    /// Finds a service: in the file named, else PGSERVICEFILE, else `~/.pg_service.conf`; and unless it was named by
+    /// the connection string or is found there, in the system's.
+    pub(super) fn find(name: &str, file: Option<&str>, environment: Environment<'_>) -> Result<Self, ConfigError> {
+        let named = file.map(PathBuf::from).or_else(|| environment("PGSERVICEFILE").map(PathBuf::from));
+        let home = || environment("HOME").map(|home| Path::new(&home).join(".pg_service.conf"));
+        let of_system = environment("PGSYSCONFDIR").map(|folder| Path::new(&folder).join("pg_service.conf"));
+        let must_exist = named.is_some();
+        let files = [named.or_else(home), of_system];
+        let mut looked_in = Vec::new();
+        for (i, file) in files.into_iter().enumerate() {
+            let Some(file) = file else { continue };
+            match read(&file) {
+                Ok(text) => {
+                    if let Some(entries) = section(&text, name).map_err(|(line, why)| at(&file, line, why))? {
+                        return Ok(Self { file, entries });
+                    }
+                    looked_in.push(file.display().to_string());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !(i == 0 && must_exist) => {}
+                Err(error) => return Err(fault(format!("service file {}", file.display()), error.to_string())),
+            }
+        }
+        Err(fault(
+            "service".into(),
+            if looked_in.is_empty() {
+                "there is no service file: give one by servicefile= or PGSERVICEFILE, or write ~/.pg_service.conf".into()
+            } else {
+                format!("no section [{}] in {}", name.escape_debug(), looked_in.join(" or "))
+            },
+        ))
+    }
+
+    /// The value of a keyword, and where it stands.
+    pub(super) fn get(&self, keyword: &str) -> Option<(&str, String)> {
+        let entry = self.entries.iter().find(|entry| entry.key == keyword)?;
+        Some((&entry.value, origin(&self.file, entry.line)))
+    }
+}
+
+fn origin(file: &Path, line: usize) -> String {
+    format!("service file {}, line {line}", file.display())
+}
+
+fn at(file: &Path, line: usize, why: String) -> ConfigError {
+    fault(origin(file, line), why)
+}
+
+fn fault(origin: String, message: String) -> ConfigError {
+    ConfigError { origin, position: None, message }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    // A pipe would never end.
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    fs::read_to_string(file)
+}
+
+/// The first section of this name; a fault comes with its line.
+fn section(text: &str, name: &str) -> Result<Option<Vec<Entry>>, (usize, String)> {
+    let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_matches(is_blank)));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let is_this = |line: &str| line.strip_prefix('[').and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with(']'));
+    let mut lines = lines.skip_while(|(_, line)| !is_this(line));
+    if lines.next().is_none() {
+        return Ok(None);
+    }
+    let mut entries = Vec::new();
+    for (line, text) in lines.take_while(|(_, line)| !line.starts_with('[')) {
+        let (key, value) = parse(text).map_err(|why| (line, why))?;
+        entries.push(Entry { key: key.into(), value: value.into(), line });
+    }
+    Ok(Some(entries))
+}
+
+fn parse(line: &str) -> Result<(&str, &str), String> {
+    if line.starts_with("ldap") {
+        return Err("LDAP isn't asked by this version: write the settings themselves".into());
+    }
+    let Some((key, value)) = line.split_once('=') else { return Err("a line without '=': write keyword=value".into()) };
+    match key {
+        "service" | "servicefile" => Err(format!("{key} can't stand inside a service")),
+        keywords::OLD_SSLMODE => Err(format!("{key} can't stand here: write sslmode=")),
+        key if keywords::is_known(key) => Ok((key, value)),
+        key if keywords::is_known(key.trim_matches(is_blank)) => Err("a blank before '=' isn't allowed here".into()),
+        key => Err(keywords::unknown(key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str, name: &str) -> String {
+        let entries = section(text, name).unwrap().unwrap();
+        entries.iter().map(|e| format!("{}={}@{}", e.key, e.value, e.line)).collect::<Vec<_>>().join("|")
+    }
+
+    #[test]
+    fn a_section_ends_where_the_next_begins() {
+        let text = "host=nobody\n[a]\n# comment\n\n  host=db1 \r\nport=1\n[b]\nhost=db2\n[a]\nuser=late";
+        assert_eq!(pairs(text, "a"), "host=db1@5|port=1@6");
+        assert_eq!(pairs(text, "b"), "host=db2@8");
+        assert_eq!(section(text, "c"), Ok(None));
+        assert_eq!(pairs("[a]junk\npassword= x=y\\'z ", "a"), "password= x=y\\'z@2");
+    }
+
+    #[test]
+    fn what_libpq_refuses_is_refused_with_its_line() {
+        for (text, line, part) in [
+            ("[a]\nhost", 2, "without '='"),
+            ("[a]\nuser=x\nservice=b", 3, "inside a service"),
+            ("[a]\nservicefile=b", 2, "inside a service"),
+            ("[a]\nprot=5", 2, "did you mean port?"),
+            ("[a]\nhost = db", 2, "blank before '='"),
+            ("[a]\nldap://h/dn?description?one?(cn=x)", 2, "LDAP"),
+        ] {
+            let (at, why) = section(text, "a").unwrap_err();
+            assert_eq!(at, line, "{text:?}");
+            assert!(why.contains(part), "{text:?}: {why}");
+            assert_eq!(section(text, "b"), Ok(None), "other sections are not looked at");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Whether a session is what `target_session_attrs` asks for.
+//!
+//! A server of version 14 or later reports `in_hot_standby` and `default_transaction_read_only` with the login; an older
+//! one has to be asked (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS>).
+
+use crate::config::TargetSessionAttrs;
+use crate::config::TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
+use crate::error::Error;
+use crate::proto::{Reply, Session};
+
+/// What is known of a session after its login.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Fits,
+    /// It depends on the answer to this, whose only value is a boolean.
+    Ask(&'static str),
+    /// What it is instead.
+    Unfit(&'static str),
+}
+
+impl Verdict {
+    /// What the server's parameters tell.
+    pub(super) fn of(session: &Session, wanted: TargetSessionAttrs) -> Self {
+        let told = |name| session.parameter(name).map(is_true);
+        judge(wanted, told("in_hot_standby"), told("default_transaction_read_only"))
+    }
+
+    /// What the answer tells.
+    pub(super) fn of_answer(reply: &Reply, wanted: TargetSessionAttrs) -> Self {
+        let answer = reply.rows.first().and_then(|row| row.get(0));
+        decide(wanted, answer.is_some_and(|answer| is_true(&answer)))
+    }
+}
+
+/// The error of a server that is something else.
+pub(super) fn unfit(wanted: TargetSessionAttrs, found: &'static str) -> Error {
+    Error::Target { wanted, found }
+}
+
+fn is_true(value: &str) -> bool {
+    matches!(value, "on" | "t")
+}
+
+fn judge(wanted: TargetSessionAttrs, standby: Option<bool>, read_only: Option<bool>) -> Verdict {
+    match (wanted, standby, read_only) {
+        (Any, ..) => Verdict::Fits,
+        (ReadWrite | ReadOnly, Some(standby), Some(read_only)) => decide(wanted, standby || read_only),
+        (ReadWrite | ReadOnly, ..) => Verdict::Ask("SHOW transaction_read_only"),
+        (Primary | Standby | PreferStandby, Some(standby), _) => decide(wanted, standby),
+        (Primary | Standby | PreferStandby, None, _) => Verdict::Ask("SELECT pg_catalog.pg_is_in_recovery()"),
+    }
+}
+
+/// `is` says whether it is read-only, or a standby, as was asked.
+fn decide(wanted: TargetSessionAttrs, is: bool) -> Verdict {
+    match (wanted, is) {
+        (ReadWrite, true) => Verdict::Unfit("the session is read-only"),
+        (ReadOnly, false) => Verdict::Unfit("the session may write"),
+        (Primary, true) => Verdict::Unfit("the server is a standby"),
+        (Standby | PreferStandby, false) => Verdict::Unfit("the server is no standby"),
+        _ => Verdict::Fits,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of (primary, primary that is read-only by default, standby).
+    fn fits(wanted: TargetSessionAttrs) -> [bool; 3] {
+        [(false, false), (false, true), (true, false)]
+            .map(|(standby, read_only)| judge(wanted, Some(standby), Some(read_only)) == Verdict::Fits)
+    }
+
+    #[test]
+    fn servers_that_say_what_they_are_are_taken_at_their_word() {
+        assert_eq!(fits(Any), [true, true, true]);
+        assert_eq!(fits(ReadWrite), [true, false, false]);
+        assert_eq!(fits(ReadOnly), [false, true, true]);
+        assert_eq!(fits(Primary), [true, true, false]);
+        assert_eq!(fits(Standby), [false, false, true]);
+        assert_eq!(fits(PreferStandby), [false, false, true]);
+    }
+
+    #[test]
+    fn servers_that_are_silent_are_asked() {
+        let asked = |wanted| match judge(wanted, None, None) {
+            Verdict::Ask(sql) => sql,
+            _ => "",
+        };
+        assert_eq!(asked(Any), "");
+        assert_eq!(asked(ReadWrite), "SHOW transaction_read_only");
+        assert_eq!(asked(ReadOnly), "SHOW transaction_read_only");
+        for wanted in [Primary, Standby, PreferStandby] {
+            assert!(asked(wanted).contains("pg_is_in_recovery"));
+        }
+        assert!(matches!(judge(ReadWrite, Some(true), None), Verdict::Ask(_)), "as libpq, which wants both");
+    }
+}
