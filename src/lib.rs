@@ -165,7 +165,7 @@ mod proto;
 mod row;
 
 pub use config::{AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslMode, TargetSessionAttrs};
-pub use connection::{Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
+pub use connection::{ConnectMany, Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
 pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};
 pub use gap::Gap;
 pub use manager::{Backoff, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};

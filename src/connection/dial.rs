@@ -147,7 +147,7 @@ impl Dial {
                         }
                         Phase::Next
                     }
-                    Some(Err(e)) => self.fail(None, Error::Resolve { reason: e.to_string().into() }),
+                    Some(Err(reason)) => self.fail(None, Error::Resolve { reason: reason.into() }),
                     None if self.is_late(now) => self.fail(None, self.timeout("looking up the host's name")),
                     None => return self.wait(Phase::LookingUp(lookup)),
                 },
@@ -323,7 +323,7 @@ fn log_in(connection: &mut Connection, now: Instant) -> Option<Result<(), Error>
 }
 
 /// Goes on waiting for an answer: `None` while it needs more from the server.
-fn ask(connection: &mut Connection, request: RequestId, now: Instant) -> Option<Result<Reply, Error>> {
+pub(super) fn ask(connection: &mut Connection, request: RequestId, now: Instant) -> Option<Result<Reply, Error>> {
     converse(connection, now, |output| match output {
         Output::Reply(id, reply) if id == request => Some(reply),
         _ => None,

@@ -7,6 +7,8 @@ mod cancel;
 mod diagnosis;
 mod dial;
 pub(crate) mod idle;
+mod many;
+mod opening;
 mod shuffle;
 mod target;
 mod wait;
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
 pub(crate) use self::dial::{Dial, Step};
+pub use self::many::ConnectMany;
 pub(crate) use self::wait::DRAIN_MAX;
 pub use self::wait::Wait;
 use self::waiter::Waiter;
@@ -105,6 +108,46 @@ impl Connection {
     {
         let config = config.try_into().map_err(Into::into)?;
         Self::open(Dial::new(&config, clock::now())?)
+    }
+
+    /// Opens many connections side by side: an iterator of results as they finish, each with the number of its
+    /// configuration, counted from 0.
+    ///
+    /// Up to [256](ConnectMany::at_once) are on their way at a time, so that a thousand take as long as a few one by one;
+    /// one that fails or hangs holds up no other. They go on while it is iterated, on this thread.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use std::collections::HashMap;
+    /// use notifyman::{Connection, NotificationManager};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let (berlin, oslo) = (database(), database());
+    /// # let nowhere = "host=127.0.0.1 port=1 user=nobody".to_owned();
+    /// let shops = [("Berlin", berlin), ("Oslo", oslo), ("Nowhere", nowhere)];
+    /// let mut nm = NotificationManager::new([]);
+    /// let mut names = HashMap::new();
+    /// for (i, opened) in Connection::connect_many(shops.iter().map(|(_, dsn)| dsn)).listen(["prices"])? {
+    ///     match opened {
+    ///         Ok(db) => drop(names.insert(nm.insert(db), shops[i].0)),
+    ///         Err(error) => eprintln!("{}: {error}", shops[i].0),
+    ///     }
+    /// }
+    /// # assert_eq!(names.len(), 2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Each result's are those of [`connect`](Self::connect) and, with [channels](ConnectMany::listen), of
+    /// [`listen`](Self::listen).
+    pub fn connect_many<I>(configs: I) -> ConnectMany
+    where
+        I: IntoIterator,
+        I::Item: TryInto<Config>,
+        <I::Item as TryInto<Config>>::Error: Into<Error>,
+    {
+        ConnectMany::new(configs)
     }
 
     /// Dials until it is open, or until there is nothing left to try.

@@ -1,0 +1,206 @@
+//! Opening many connections side by side, on one poller.
+//!
+//! ```text
+//!   configurations ──▶ at most 256 on their way ──▶ done, as they finish
+//! ```
+//!
+//! It has no thread: dials go on while it is iterated. One that fails is a result like any other.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::iter::Enumerate;
+use std::time::Instant;
+
+use crate::clock;
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::connection::dial::Dial;
+use crate::connection::opening::{Opening, Progress};
+use crate::error::Error;
+use crate::net::{Alarm, Reactor, Ready};
+use crate::proto::sql;
+
+/// How many are on their way at once, unless told otherwise.
+const AT_ONCE: usize = 256;
+
+/// Connections being opened side by side, as they finish: see [`Connection::connect_many`].
+#[must_use = "connections are opened while it is iterated"]
+pub struct ConnectMany {
+    waiting: Enumerate<std::vec::IntoIter<Result<Config, Error>>>,
+    at_once: usize,
+    channels: Vec<String>,
+    /// Made when it is first needed.
+    poller: Option<Result<(Reactor, Alarm), Error>>,
+    /// Those on their way; a slot's number is its token.
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    finished: VecDeque<(usize, Result<Connection, Error>)>,
+}
+
+/// One on its way.
+struct Slot {
+    /// Which of the configurations it has.
+    index: usize,
+    opening: Opening,
+    until: Option<Instant>,
+}
+
+impl ConnectMany {
+    pub(super) fn new<I>(configs: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: TryInto<Config>,
+        <I::Item as TryInto<Config>>::Error: Into<Error>,
+    {
+        let mut last: Option<Config> = None;
+        let mut shared = |config: Config| {
+            // Neighbours that are equal are one.
+            let same = last.take().filter(|last| *last == config).unwrap_or(config);
+            last.insert(same).clone()
+        };
+        let configs = configs.into_iter().map(|config| config.try_into().map(&mut shared).map_err(Into::into));
+        let configs: Vec<_> = configs.collect();
+        Self {
+            waiting: configs.into_iter().enumerate(),
+            at_once: AT_ONCE,
+            channels: Vec::new(),
+            poller: None,
+            slots: Vec::new(),
+            free: Vec::new(),
+            finished: VecDeque::new(),
+        }
+    }
+
+    /// How many may be on their way at once; at least one. Default: 256.
+    ///
+    /// Each takes a file descriptor, and the server starts a process for each.
+    pub fn at_once(mut self, dials: usize) -> Self {
+        self.at_once = dials.max(1);
+        self
+    }
+
+    /// Has each listen to these channels as soon as it is logged in; it is given once the server has acknowledged them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for a name that no server can take, as [`Connection::listen`]. A connection whose server refuses
+    /// LISTEN is a result with that error.
+    pub fn listen<I>(mut self, channels: I) -> Result<Self, Error>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        self.channels.extend(channels.into_iter().map(|channel| channel.as_ref().to_owned()));
+        sql::checked_channels(&self.channels, sql::Limits::ServerDecides)?;
+        Ok(self)
+    }
+
+    /// Begins as many as may be under way.
+    fn begin(&mut self, now: Instant) {
+        while self.slots.len() - self.free.len() < self.at_once
+            && let Some((index, config)) = self.waiting.next()
+        {
+            let dial = config.and_then(|config| Dial::new(&config, now));
+            match dial {
+                Ok(dial) => {
+                    let slot = Slot { index, opening: Opening::new(dial), until: None };
+                    let token = self.free.pop().unwrap_or(self.slots.len());
+                    match self.slots.get_mut(token) {
+                        Some(empty) => *empty = Some(slot),
+                        None => self.slots.push(Some(slot)),
+                    }
+                    self.step(token, now);
+                }
+                Err(error) => self.finished.push_back((index, Err(error))),
+            }
+        }
+    }
+
+    /// Goes on with one.
+    fn step(&mut self, token: usize, now: Instant) {
+        let Some(Some(slot)) = self.slots.get_mut(token) else { return };
+        let poller = self.poller.get_or_insert_with(make_poller);
+        let result = match poller {
+            Err(error) => Err(error.clone()),
+            Ok((reactor, alarm)) => match slot.opening.step(&self.channels, now, alarm) {
+                Progress::Wait(until) => {
+                    slot.until = until;
+                    let watched = slot.opening.unwatched().map_or(Ok(()), |s| reactor.register(s, token, true));
+                    match watched {
+                        Ok(()) => return,
+                        Err(error) => Err(Error::io("watching the socket", error)),
+                    }
+                }
+                Progress::Open(connection, watched) => {
+                    if watched {
+                        // It fails only for a socket that isn't watched.
+                        let _ = reactor.deregister(connection.any_stream());
+                    }
+                    Ok(*connection)
+                }
+                Progress::Failed(error) => Err(error),
+            },
+        };
+        self.finished.push_back((slot.index, result));
+        self.slots[token] = None;
+        self.free.push(token);
+    }
+
+    /// Waits until something may have changed, and goes on with whom that concerns.
+    fn look(&mut self) {
+        let Some(Ok((reactor, _))) = &mut self.poller else { return };
+        let next = self.slots.iter().flatten().filter_map(|slot| slot.until).min();
+        let patience = next.map(|at| at.saturating_duration_since(clock::now()));
+        let woke = reactor.wait(patience).map(|ready| ready.map(|Ready { token, .. }| token).collect::<Vec<_>>());
+        let mut due = match woke {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.poller = Some(Err(Error::io("waiting for sockets", error)));
+                (0..self.slots.len()).collect()
+            }
+        };
+        let rang = matches!(&self.poller, Some(Ok((reactor, _))) if reactor.rang());
+        let now = clock::now();
+        let is_due = |slot: &Slot| slot.until.is_some_and(|at| at <= now) || rang && slot.opening.awaits_alarm();
+        due.extend((0..self.slots.len()).filter(|token| self.slots[*token].as_ref().is_some_and(is_due)));
+        for token in due {
+            self.step(token, now);
+        }
+    }
+}
+
+fn make_poller() -> Result<(Reactor, Alarm), Error> {
+    let made = Reactor::new().and_then(|reactor| Ok((reactor.alarm()?, reactor)));
+    made.map(|(alarm, reactor)| (reactor, alarm)).map_err(|error| Error::io("making a poller", error))
+}
+
+impl Iterator for ConnectMany {
+    /// Which of the configurations, counted from 0 in the order given, and what became of it.
+    type Item = (usize, Result<Connection, Error>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            self.begin(clock::now());
+            if let Some(finished) = self.finished.pop_front() {
+                return Some(finished);
+            }
+            if self.slots.len() == self.free.len() {
+                return None;
+            }
+            self.look();
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.waiting.len() + self.finished.len() + self.slots.len() - self.free.len();
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for ConnectMany {}
+
+impl fmt::Debug for ConnectMany {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectMany").field("left", &self.len()).field("at_once", &self.at_once).finish()
+    }
+}

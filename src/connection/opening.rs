@@ -1,0 +1,98 @@
+//! One connection being opened, up to the server's word that it listens: dial, then LISTEN without a wait between.
+
+use std::time::Instant;
+
+use crate::connection::Connection;
+use crate::connection::dial::{Dial, Step, ask};
+use crate::error::Error;
+use crate::net::{Alarm, Stream};
+use crate::proto::{Ask, RequestId, sql};
+
+/// A connection on its way.
+#[derive(Debug)]
+pub(super) struct Opening {
+    phase: Phase,
+    /// Which of the dial's streams is being watched.
+    watched: Option<u32>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Dialling(Box<Dial>),
+    Listening { connection: Box<Connection>, number: u32, request: RequestId, until: Option<Instant> },
+    Over,
+}
+
+/// How far it has come.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Step again when the stream is ready, when the alarm rings, and at the latest at this time.
+    Wait(Option<Instant>),
+    /// It is open, and listens; and whether its stream is being watched.
+    Open(Box<Connection>, bool),
+    Failed(Error),
+}
+
+impl Opening {
+    pub(super) fn new(dial: Dial) -> Self {
+        Self { phase: Phase::Dialling(Box::new(dial)), watched: None }
+    }
+
+    /// Goes on as far as it can, to listen to these channels.
+    pub(super) fn step(&mut self, channels: &[String], now: Instant, alarm: &Alarm) -> Progress {
+        loop {
+            match std::mem::replace(&mut self.phase, Phase::Over) {
+                Phase::Dialling(mut dial) => match dial.step(now, Some(alarm)) {
+                    Step::Wait(until) => {
+                        self.phase = Phase::Dialling(dial);
+                        return Progress::Wait(until);
+                    }
+                    Step::Failed(error) => return Progress::Failed(error),
+                    Step::Done(connection) if channels.is_empty() => return self.open(connection, dial.streams()),
+                    Step::Done(mut connection) => match sql::checked_channels(channels, connection.session.limits()) {
+                        Err(error) => return Progress::Failed(error),
+                        Ok(names) => {
+                            let request = connection.session.request(Ask::Listen(names));
+                            let until = connection.call_timeout().and_then(|timeout| now.checked_add(timeout));
+                            self.phase = Phase::Listening { connection, number: dial.streams(), request, until };
+                        }
+                    },
+                },
+                Phase::Listening { mut connection, number, request, until } => {
+                    return match ask(&mut connection, request, now) {
+                        Some(Ok(_)) => self.open(connection, number),
+                        Some(Err(error)) => Progress::Failed(error),
+                        None if until.is_some_and(|until| until <= now) => {
+                            let after = connection.call_timeout().unwrap_or_default();
+                            Progress::Failed(Error::Timeout { action: "LISTEN", after, closed: true })
+                        }
+                        None => {
+                            self.phase = Phase::Listening { connection, number, request, until };
+                            Progress::Wait(until)
+                        }
+                    };
+                }
+                Phase::Over => return Progress::Failed(Error::Disconnected),
+            }
+        }
+    }
+
+    fn open(&self, connection: Box<Connection>, number: u32) -> Progress {
+        Progress::Open(connection, self.watched == Some(number))
+    }
+
+    /// Whether it is to be stepped when the alarm rings.
+    pub(super) fn awaits_alarm(&self) -> bool {
+        matches!(&self.phase, Phase::Dialling(dial) if dial.is_looking_up())
+    }
+
+    /// A stream that isn't watched yet; from now on it counts as watched.
+    pub(super) fn unwatched(&mut self) -> Option<&Stream> {
+        let (number, stream) = match &self.phase {
+            Phase::Dialling(dial) => dial.stream()?,
+            Phase::Listening { connection, number, .. } => (*number, connection.any_stream()),
+            Phase::Over => return None,
+        };
+        (self.watched.replace(number) != Some(number)).then_some(stream)
+    }
+}
