@@ -43,6 +43,19 @@ pub fn start(options: Options) -> Cluster {
     Cluster::start(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// A standby: it stays in recovery, since it has no primary to follow, until it is [promoted](promote).
+pub fn standby() -> Cluster {
+    // It must allow for as much as its data's first server did.
+    let replica = Options::new().setting("wal_level", "replica").setting("hot_standby", "on");
+    let replica = replica.setting("max_worker_processes", "8").setting("max_wal_senders", "10");
+    start(replica.file("standby.signal", ""))
+}
+
+/// Makes a standby a primary; returns when it is one.
+pub fn promote(standby: &Cluster) {
+    assert_eq!(ask(&mut connect(&standby.url()), "SELECT pg_promote()"), "t");
+}
+
 /// A session with the shared server of encoding UTF8.
 pub fn session() -> Connection {
     connect(&utf8().url())

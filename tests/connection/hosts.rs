@@ -1,0 +1,140 @@
+//! Which of several servers is taken: `target_session_attrs` and `load_balance_hosts`.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+
+use notifyman::{Config, Connection, Error};
+
+use crate::support::server::{ask, config, promote, refused, standby, start, utf8};
+use crate::support::{Options, Peer, Step, msg};
+
+/// These servers in this order.
+fn hosts(ports: &[u16], attrs: &str) -> Config {
+    let each: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    config(&format!("postgres://postgres@{}/postgres?target_session_attrs={attrs}", each.join(",")))
+}
+
+/// The port of the server that is taken.
+fn taken(config: Config) -> u16 {
+    let mut db = Connection::connect(&config).unwrap_or_else(|error| panic!("{config}: {error}"));
+    ask(&mut db, "SHOW port").parse().unwrap()
+}
+
+/// A port at which nobody is.
+fn nobody() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn c01_of_several_servers_the_first_that_fits_is_taken() {
+    let (primary, standby) = (utf8(), standby());
+    let timid = start(Options::new().setting("default_transaction_read_only", "on"));
+    let (p, s, t) = (primary.port(), standby.port(), timid.port());
+    for (ports, attrs, expected) in [
+        (&[s, t, p][..], "any", s),
+        (&[s, t, p], "read-write", p),
+        (&[p, t, s], "read-only", t),
+        (&[p, s, t], "read-only", s),
+        (&[s, t, p], "primary", t),
+        (&[p, t, s], "standby", s),
+        (&[p, t, s], "prefer-standby", s),
+        (&[nobody(), p, t], "prefer-standby", p),
+        (&[nobody(), s, p], "primary", p),
+    ] {
+        assert_eq!(taken(hosts(ports, attrs)), expected, "{attrs} among {ports:?}");
+    }
+    for (ports, attrs, found) in [
+        (&[p][..], "standby", "the server is no standby"),
+        (&[s], "primary", "the server is a standby"),
+        (&[s, t], "read-write", "the session is read-only"),
+        (&[p], "read-only", "the session may write"),
+    ] {
+        let error = refused(hosts(ports, attrs));
+        let text = error.to_string();
+        assert!(text.contains(found) && text.contains(&format!("target_session_attrs={attrs}")), "{text}");
+        assert!(text.contains(&format!("127.0.0.1:{}", ports[0])) && text.contains("postgres"), "{text}");
+        assert!(error.is_transient() && !error.is_auth(), "a failover changes it: {text}");
+        let Error::Connect(inner) = &error else { panic!("{text}") };
+        assert!(matches!(inner.cause(), Error::Target { .. }), "{text}");
+    }
+}
+
+#[test]
+fn c01_a_standby_that_is_asked_to_listen_says_how_to_come_to_the_primary() {
+    let standby = standby();
+    let mut db = Connection::connect(config(&standby.url())).unwrap();
+    let error = db.listen(["news"]).unwrap_err();
+    assert_eq!(error.sqlstate(), Some("25006"), "{error}");
+    assert!(error.to_string().contains("target_session_attrs=primary"), "{error}");
+    assert!(!db.is_closed() && ask(&mut db, "SELECT 1") == "1", "the connection is as good as before");
+    // Whatever else is refused has no advice about LISTEN.
+    let other = db.execute("CREATE TABLE t ()").unwrap_err();
+    assert_eq!((other.sqlstate(), other.server().unwrap().hint()), (Some("25006"), None));
+
+    promote(&standby);
+    db.listen(["news"]).unwrap();
+    assert_eq!(taken(hosts(&[standby.port()], "primary")), standby.port());
+}
+
+/// A server before version 14, which says nothing of itself unasked, and answers `value` to this question.
+fn old_server(question: &str, value: &'static str) -> Peer {
+    let answer = [msg::row_description(&["x"]), msg::data_row(&[Some(value)]), msg::command_complete("x"), msg::ready(b'I')];
+    Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::expect_query(question),
+        Step::send(answer),
+        Step::expect_eof(),
+    ])
+}
+
+#[test]
+fn c01_a_server_that_does_not_say_what_it_is_is_asked() {
+    const WRITES: &str = "SHOW transaction_read_only";
+    const RECOVERS: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+    for (attrs, question, value, fits) in [
+        ("read-write", WRITES, "off", true),
+        ("read-write", WRITES, "on", false),
+        ("read-only", WRITES, "on", true),
+        ("primary", RECOVERS, "f", true),
+        ("primary", RECOVERS, "t", false),
+        ("standby", RECOVERS, "t", true),
+    ] {
+        let peer = old_server(question, value);
+        let opened = Connection::connect(hosts(&[peer.addr().port()], attrs));
+        assert_eq!(opened.is_ok(), fits, "{attrs}: {value}");
+        drop(opened);
+        let heard = peer.finish();
+        assert_eq!(heard[0].messages.last().map(|(tag, _)| *tag), Some(b'X'), "who isn't taken is told goodbye");
+    }
+}
+
+#[test]
+fn c01_a_server_that_fails_the_question_hands_on_to_the_next() {
+    let failing = Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::expect_any_query(),
+        Step::send([msg::error("ERROR", "42501", "no"), msg::ready(b'I')]),
+        Step::expect_eof(),
+    ]);
+    assert_eq!(taken(hosts(&[failing.addr().port(), utf8().port()], "primary")), utf8().port());
+    failing.finish();
+}
+
+#[test]
+fn c01_hosts_at_random_are_all_tried() {
+    let other = start(Options::new());
+    let ports = [utf8().port(), nobody(), other.port()];
+    let at_random = hosts(&ports, "any&load_balance_hosts=random");
+    let mut seen = BTreeSet::new();
+    // Both are missed by all of a hundred draws once in 2^99.
+    for _ in 0..100 {
+        seen.insert(taken(at_random.clone()));
+        if seen.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(seen, BTreeSet::from([utf8().port(), other.port()]));
+    assert_eq!(taken(hosts(&ports, "any&load_balance_hosts=disable")), ports[0]);
+}

@@ -1,0 +1,109 @@
+//! Many connections opened side by side.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use notifyman::{Config, Connection, Error, NotificationManager};
+
+use crate::support::server::{LIMIT, config, connect, pairs, pending, standby, start, utf8};
+use crate::support::{Options, Proxy};
+
+const COUNT: usize = 80;
+
+#[test]
+fn c01_one_that_fails_or_hangs_holds_up_no_other() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let hanging = format!("host=127.0.0.1 port={} user=u connect_timeout=2", silent.local_addr().unwrap().port());
+    let mut dsns = vec!["host=127.0.0.1 port=1 user=u".to_owned(), "prot=1".to_owned(), hanging];
+    dsns.resize(dsns.len() + 40, utf8().url());
+    dsns.push(format!("{}?dbname=missing", utf8().url()));
+    let configs = dsns.iter().map(|dsn| Config::without_env(dsn));
+
+    let begin = Instant::now();
+    let (mut good, mut bad) = (Vec::new(), BTreeMap::new());
+    for (i, opened) in Connection::connect_many(configs.map(Given)).at_once(10) {
+        match opened {
+            Ok(db) => good.push((i, db, begin.elapsed())),
+            Err(error) => drop(bad.insert(i, error)),
+        }
+    }
+    good.sort_by_key(|(i, ..)| *i);
+    assert_eq!(good.iter().map(|(i, ..)| *i).collect::<Vec<_>>(), (3..43).collect::<Vec<_>>());
+    assert_eq!(bad.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 43]);
+    assert!(matches!(bad[&1], Error::Config(_)), "{}", bad[&1]);
+    assert!(bad[&0].is_transient() && bad[&2].is_timeout(), "{} {}", bad[&0], bad[&2]);
+    assert_eq!(bad[&43].sqlstate(), Some("3D000"));
+    assert!(good.iter().all(|(.., after)| *after < Duration::from_secs(2)), "nobody waits for who hangs");
+}
+
+/// A configuration, or why there is none, as something that becomes one.
+struct Given(Result<Config, Error>);
+
+impl TryFrom<Given> for Config {
+    type Error = Error;
+
+    fn try_from(given: Given) -> Result<Self, Error> {
+        given.0
+    }
+}
+
+#[test]
+fn c01_no_more_than_asked_for_are_on_their_way() {
+    let proxy = Proxy::start(([127, 0, 0, 1], utf8().port()).into());
+    let to_proxy = config(&format!("host=127.0.0.1 port={} user=postgres", proxy.addr().port()));
+    let mut opening = Connection::connect_many(vec![to_proxy; 30]).at_once(3);
+    assert_eq!(opening.len(), 30);
+    let mut open = vec![opening.next().unwrap().1.unwrap()];
+    assert!(proxy.accepted() <= 3 + 2, "those that finished, and three more: {}", proxy.accepted());
+    open.extend(opening.map(|(_, opened)| opened.unwrap()));
+    assert_eq!(open.len(), 30);
+}
+
+#[test]
+fn c01_they_listen_as_they_are_given() {
+    let channels = ["many of us", "another"];
+    let opening = Connection::connect_many(vec![utf8().url(); COUNT / 2].iter().map(|url| config(url)));
+    let mut open: Vec<_> = opening.listen(channels).unwrap().map(|(_, opened)| opened.unwrap()).collect();
+    assert_eq!(open.len(), COUNT / 2);
+    connect(&utf8().url()).notify("many of us", "hello").unwrap();
+    for db in &mut open {
+        assert_eq!(db.listening_channels().unwrap(), ["another", "many of us"]);
+        assert_eq!(pending(db), pairs([("many of us", "hello")]));
+    }
+
+    // They go straight into a manager, and are watched there.
+    let mut nm = NotificationManager::new(open).timeout(LIMIT);
+    connect(&utf8().url()).notify("another", "again").unwrap();
+    let heard = nm.by_ref().take(COUNT / 2).filter(|event| event.is_some()).count();
+    assert_eq!(heard, COUNT / 2);
+}
+
+#[test]
+fn c01_a_channel_that_cannot_be_is_said_before_anybody_dials() {
+    let opening = Connection::connect_many([config(&utf8().url())]);
+    assert!(opening.listen(["fine", ""]).unwrap_err().is_usage());
+    let standby = standby();
+    let mut refused = Connection::connect_many([config(&standby.url())]).listen(["news"]).unwrap();
+    let (0, Err(error)) = refused.next().unwrap() else { panic!("a standby listens") };
+    assert_eq!(error.sqlstate(), Some("25006"), "{error}");
+    assert!(refused.next().is_none() && refused.next().is_none());
+}
+
+#[test]
+fn c01_none_at_all_is_the_end() {
+    assert!(Connection::connect_many(Vec::<Config>::new()).next().is_none());
+}
+
+#[test]
+fn c01_with_passwords_and_names_they_come_as_well() {
+    let strict = start(Options::new().auth("scram-sha-256", "right").max_connections(100));
+    let dsn = |password| format!("host=localhost port={} user=postgres password={password}", strict.port());
+    let configs = (0..60).map(|i| config(&dsn(if i % 3 == 0 { "wrong" } else { "right" })));
+    for (i, opened) in Connection::connect_many(configs) {
+        match opened {
+            Ok(_) => assert_ne!(i % 3, 0),
+            Err(error) => assert!(i % 3 == 0 && error.is_auth(), "{i}: {error}"),
+        }
+    }
+}

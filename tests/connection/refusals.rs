@@ -1,0 +1,100 @@
+//! What can go wrong as a connection is opened: each its own clear error, which says where and as whom, never shows the
+//! password, and tells whether trying again can help.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use notifyman::{Connection, Error};
+
+use crate::support::server::{config, connect, eventually, refused, start};
+use crate::support::{Options, Peer, Step, msg};
+
+const SECRET: &str = "s3cr3t90210";
+
+/// How the error must look, whatever it is about.
+fn assert_clear(error: &Error, port: u16, user: &str, dbname: &str) {
+    let text = error.to_string();
+    for part in ["127.0.0.1", &port.to_string(), &format!("{user:?}"), &format!("{dbname:?}")] {
+        assert!(text.contains(part), "{part} isn't in: {text}");
+    }
+    assert!(!text.contains(SECRET) && !format!("{error:?}").contains(SECRET), "{error:?}");
+    assert!(!text.contains('\n'), "{text:?}");
+}
+
+fn dsn(port: u16, user: &str, dbname: &str) -> String {
+    format!("postgres://{user}:{SECRET}@127.0.0.1:{port}/{dbname}")
+}
+
+#[test]
+fn c01_what_the_server_refuses_is_told_apart() {
+    let server = start(Options::new().auth("scram-sha-256", "right"));
+    let port = server.port();
+    let wrong = refused(config(&dsn(port, "postgres", "postgres")));
+    assert_eq!((wrong.sqlstate(), wrong.is_auth(), wrong.is_transient()), (Some("28P01"), true, false), "{wrong}");
+    assert_clear(&wrong, port, "postgres", "postgres");
+
+    let unknown = refused(config(&dsn(port, "postgres", "nowhere")).password("right"));
+    assert_eq!((unknown.sqlstate(), unknown.is_auth(), unknown.is_transient()), (Some("3D000"), false, false), "{unknown}");
+    assert_clear(&unknown, port, "postgres", "nowhere");
+
+    // Which role is unknown is not told to whom can't log in.
+    let nobody = refused(config(&dsn(port, "nobody", "postgres")));
+    assert_eq!((nobody.is_auth(), nobody.is_transient()), (true, false), "{nobody}");
+    assert_clear(&nobody, port, "nobody", "postgres");
+}
+
+#[test]
+fn c01_who_is_not_let_in_by_the_server_s_rules_is_told() {
+    let server = start(Options::new().hba("host all outcast all reject"));
+    let error = refused(config(&dsn(server.port(), "outcast", "postgres")));
+    assert_eq!((error.sqlstate(), error.is_auth(), error.is_transient()), (Some("28000"), true, false), "{error}");
+    assert_clear(&error, server.port(), "outcast", "postgres");
+}
+
+#[test]
+fn c01_a_full_server_may_have_room_later() {
+    let server = start(Options::new().max_connections(5).setting("superuser_reserved_connections", "0"));
+    let mut open: Vec<Connection> = (0..5).map(|_| connect(&server.url())).collect();
+    let error = refused(config(&dsn(server.port(), "postgres", "postgres")));
+    assert_eq!((error.sqlstate(), error.is_transient(), error.is_auth()), (Some("53300"), true, false), "{error}");
+    assert_clear(&error, server.port(), "postgres", "postgres");
+    open.pop();
+    eventually("there is room again", || Connection::connect(config(&server.url())).is_ok());
+}
+
+#[test]
+fn c01_a_server_that_is_starting_up_may_be_ready_later() {
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::send([msg::error("FATAL", "57P03", "the database system is starting up")]),
+    ]);
+    let port = peer.addr().port();
+    let error = refused(config(&dsn(port, "app", "shop")));
+    assert_eq!((error.sqlstate(), error.is_transient()), (Some("57P03"), true), "{error}");
+    assert_clear(&error, port, "app", "shop");
+}
+
+#[test]
+fn c01_who_is_not_there_may_be_later() {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let error = refused(config(&dsn(port, "app", "shop")));
+    assert!(error.is_transient() && !error.is_timeout(), "{error}");
+    assert!(error.to_string().contains("refused"), "{error}");
+    assert_clear(&error, port, "app", "shop");
+
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let error = refused(config(&dsn(port, "app", "shop")).connect_timeout(Duration::from_millis(200)));
+    assert!(error.is_transient() && error.is_timeout(), "{error}");
+    assert_clear(&error, port, "app", "shop");
+}
+
+#[test]
+fn c01_a_missing_socket_is_said_by_its_path() {
+    let error = refused(config(&format!("host=/no/such/folder user=app password={SECRET} dbname=shop")));
+    let text = error.to_string();
+    for part in ["/no/such/folder/.s.PGSQL.5432", r#""app""#, r#""shop""#] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(error.is_transient() && !text.contains(SECRET), "{text}");
+}
