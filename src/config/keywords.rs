@@ -83,9 +83,8 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("sslmode", "PGSSLMODE", Set(sslmode)),
     // Always UTF8, which quoting relies on; PGCLIENTENCODING is not looked at.
     keyword("client_encoding", "", Set(client_encoding)),
-    // PGSERVICEFILE is not the keyword's variable, but looked at beside it.
     keyword("service", "PGSERVICE", Source),
-    keyword("servicefile", "", Source),
+    keyword("servicefile", "PGSERVICEFILE", Source),
     keyword("passfile", "PGPASSFILE", Set(|s, v| store(&mut s.passfile, path(v)))),
     // Weakened by being ignored.
     keyword("requirepeer", "PGREQUIREPEER", Only(&[], "not supported by this version: leave it out")),

@@ -16,6 +16,8 @@ mod endpoints;
 mod keywords;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
+#[cfg(test)]
+mod libpq_tests;
 mod passfile;
 mod policy;
 mod service;

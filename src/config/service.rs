@@ -60,7 +60,8 @@ impl Service {
         Err(fault(
             "service".into(),
             if looked_in.is_empty() {
-                "there is no service file: give one by servicefile= or PGSERVICEFILE, or write ~/.pg_service.conf".into()
+                "there is no service file: give one by servicefile= or PGSERVICEFILE, or write ~/.pg_service.conf"
+                    .into()
             } else {
                 format!("no section [{}] in {}", name.escape_debug(), looked_in.join(" or "))
             },
@@ -98,7 +99,9 @@ fn read(file: &Path) -> io::Result<String> {
 fn section(text: &str, name: &str) -> Result<Option<Vec<Entry>>, (usize, String)> {
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_matches(is_blank)));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-    let is_this = |line: &str| line.strip_prefix('[').and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with(']'));
+    let is_this = |line: &str| {
+        line.strip_prefix('[').and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with(']'))
+    };
     let mut lines = lines.skip_while(|(_, line)| !is_this(line));
     if lines.next().is_none() {
         return Ok(None);

@@ -81,7 +81,7 @@ pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config
 }
 
 /// The pairs of a connection string, each with a keyword that is known and of today.
-fn known_pairs(text: &str) -> Result<Vec<dsn::Pair>, ConfigError> {
+pub(super) fn known_pairs(text: &str) -> Result<Vec<dsn::Pair>, ConfigError> {
     let mut pairs = dsn::split(text)?;
     for i in 0..pairs.len() {
         let (before, rest) = pairs.split_at_mut(i);
@@ -263,7 +263,8 @@ mod tests {
     fn an_unknown_keyword_is_named_unless_it_may_be_a_part_of_a_password() {
         let refusal = |text| resolve(text, &nothing).unwrap_err().to_string();
         assert!(refusal("user=x frobnicate=1").contains("byte 7: unknown keyword frobnicate;"));
-        for secret in ["password=two words=1", "passwd=x words=2", "postgres://u:?words=1@h", "postgres://u@h?words=x"] {
+        for secret in ["password=two words=1", "passwd=x words=2", "postgres://u:?words=1@h", "postgres://u@h?words=x"]
+        {
             assert!(!refusal(secret).contains("words"), "{secret}");
         }
     }

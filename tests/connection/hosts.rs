@@ -78,7 +78,8 @@ fn c01_a_standby_that_is_asked_to_listen_says_how_to_come_to_the_primary() {
 
 /// A server before version 14, which says nothing of itself unasked, and answers `value` to this question.
 fn old_server(question: &str, value: &'static str) -> Peer {
-    let answer = [msg::row_description(&["x"]), msg::data_row(&[Some(value)]), msg::command_complete("x"), msg::ready(b'I')];
+    let answer =
+        [msg::row_description(&["x"]), msg::data_row(&[Some(value)]), msg::command_complete("x"), msg::ready(b'I')];
     Peer::play(vec![
         Step::startup(),
         Step::login_ok(),

@@ -34,7 +34,11 @@ fn c01_what_the_server_refuses_is_told_apart() {
     assert_clear(&wrong, port, "postgres", "postgres");
 
     let unknown = refused(config(&dsn(port, "postgres", "nowhere")).password("right"));
-    assert_eq!((unknown.sqlstate(), unknown.is_auth(), unknown.is_transient()), (Some("3D000"), false, false), "{unknown}");
+    assert_eq!(
+        (unknown.sqlstate(), unknown.is_auth(), unknown.is_transient()),
+        (Some("3D000"), false, false),
+        "{unknown}"
+    );
     assert_clear(&unknown, port, "postgres", "nowhere");
 
     // Which role is unknown is not told to whom can't log in.

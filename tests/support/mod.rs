@@ -5,6 +5,7 @@
 pub mod alone;
 #[path = "../../src/cli/cluster/mod.rs"]
 pub mod cluster;
+pub mod libpq;
 pub mod msg;
 pub mod peer;
 pub mod pgbouncer;

@@ -1,0 +1,226 @@
+//! Connection strings, taken apart by this crate and by libpq itself: both must say the same of each keyword, or the
+//! difference is listed below with its reason.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::keywords::{self, KEYWORDS};
+use super::sources;
+
+#[path = "../cli/cluster/mod.rs"]
+mod cluster;
+#[path = "../../tests/support/libpq.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the integration tests use the rest")]
+mod libpq;
+
+use libpq::Libpq;
+
+/// What we refuse and libpq takes, by a part of our message; each may be a piece of a password that would be looked up
+/// or shown.
+const STRICTER: [&str; 4] = [
+    "a stray '@'",
+    "'?' before '@'",
+    "no value after '='",
+    // Whatever isn't UTF-8 can't be said to a server in UTF8.
+    "percent-encoded bytes that are not UTF-8",
+];
+
+/// Since this version libpq drops blanks around the parts of a URL, and refuses those inside, as we do.
+const BLANKS_REFUSED: u32 = 180_000;
+
+/// Compares one string; says what differs.
+fn difference(libpq: &mut Libpq, version: u32, text: &str) -> Option<String> {
+    let ours = sources::known_pairs(text);
+    let theirs = libpq.parse(text);
+    match (ours, theirs) {
+        (Ok(pairs), Ok(theirs)) => {
+            let ours: BTreeMap<_, _> = pairs.into_iter().map(|pair| (pair.key, pair.value.into_bytes())).collect();
+            (ours != theirs && !has_blanks_of_old(text, version)).then(|| format!("ours {ours:?}, libpq's {theirs:?}"))
+        }
+        (Err(_), Err(_)) => None,
+        (Err(error), Ok(theirs)) => {
+            let text_of = error.to_string();
+            let known = STRICTER.iter().any(|part| text_of.contains(part)) || has_blanks_of_old(text, version);
+            (!known).then(|| format!("ours refuses ({error}), libpq has {theirs:?}"))
+        }
+        (Ok(pairs), Err(error)) => {
+            // An older libpq doesn't know the keywords of today.
+            let newer = pairs.iter().any(|pair| error.contains(&format!("\"{}\"", pair.key)));
+            (!newer && !has_blanks_of_old(text, version)).then(|| format!("ours takes it, libpq refuses: {error}"))
+        }
+    }
+}
+
+fn has_blanks_of_old(text: &str, version: u32) -> bool {
+    version < BLANKS_REFUSED && text.starts_with("postgres") && text.contains(super::dsn::is_blank)
+}
+
+/// Valid, odd and wrong.
+const CORPUS: &[&str] = &[
+    "",
+    " ",
+    "host=a port=5",
+    "host = a\tport\n=\r5",
+    "host=''user='x'port=5",
+    "host=",
+    "host= ",
+    r"password='it\'s \\ fine' user=c\ d\'",
+    r"host=a\",
+    r"host='a\",
+    "host=a'b'",
+    "host='a'b",
+    "host='a''b'",
+    "host=a host=b host=''",
+    "user=é password=☃",
+    "host",
+    "host a",
+    "=a",
+    "host=a=b",
+    "host='a",
+    "host==a",
+    "password= x=y",
+    "host= port=5",
+    "Host=a",
+    "frobnicate=1",
+    "requiressl=1",
+    "requiressl=0 sslmode=disable",
+    "sslmode=disable requiressl=1",
+    "service=a servicefile=b",
+    "dbname=postgres://h/d",
+    "postgres://",
+    "postgresql://",
+    "postgres:///",
+    "postgres:/h",
+    "postgre://h",
+    "Postgres://h",
+    "postgres://u@",
+    "postgres://u:p@h:5/d",
+    "postgres://u:a:b@h",
+    "postgres://:p@h",
+    "postgres://@h",
+    "postgres://:@/?",
+    "postgres://%75:p%40%2Fs@%68ost:%31/d%20b",
+    "postgres://a,b:2/d",
+    "postgres://a:1,[::1]:2,c",
+    "postgres://a:,b:/d",
+    "postgres://,/d",
+    "postgres://:5/d",
+    "postgres://[::1]",
+    "postgres://[::1]?user=u",
+    "postgres://[::1",
+    "postgres://[]",
+    "postgres://[::1]x",
+    "postgres://[::1]:5,[fe80::1%25eth0]/d",
+    "postgres://h/d/x",
+    "postgres://%2Ftmp/d",
+    "postgres:///d?host=/tmp&port=7&",
+    "postgres:///?p%61ssword=a@b&user=",
+    "postgres:///?user=a+b",
+    "postgres:///?ssl=true",
+    "postgres:///?ssl=false",
+    "postgres:///?ssl=",
+    "postgres://h?sslmode=require",
+    "postgres://h?",
+    "postgres://h?&",
+    "postgres://h?user",
+    "postgres://h?user=a&&dbname=b",
+    "postgres://h?user=a=b",
+    "postgres://h?=a",
+    "postgres://h?user=a?b",
+    "postgres://h/d?user=a/b",
+    "postgres://a%00",
+    "postgres://a%zz",
+    "postgres://a%1",
+    "postgres://h/d%",
+    "postgres://h/%ff",
+    "postgres://%C3%A9@h",
+    "postgres://é@ü/ö",
+    "postgres://h/a b",
+    "postgres:// h /d",
+    "postgres://h? user = a & port = 5 ",
+    "postgres://u:a@b@h/d",
+    "postgres://u:a/b@h/d",
+    "postgres://u@h:1@2",
+    "postgres://h?password=a@b",
+    "postgres://u%40v@h/d%3Fx",
+    " postgres://h",
+    "postgres://h#x",
+    "postgres://h/d#x?user=a",
+];
+
+#[test]
+fn every_string_of_the_corpus_means_to_us_what_it_means_to_libpq() {
+    let (version, _) = libpq::keywords();
+    let mut libpq = Libpq::parser();
+    let differences: Vec<String> = CORPUS
+        .iter()
+        .filter_map(|text| Some(format!("{text:?}: {}", difference(&mut libpq, version, text)?)))
+        .collect();
+    assert!(differences.is_empty(), "libpq {version}:\n{}", differences.join("\n"));
+}
+
+#[test]
+fn every_keyword_and_variable_of_libpq_is_known() {
+    // These are of no effect here, whatever they say, or of the part that does TLS.
+    let unread = |name: &str| {
+        ["PGSSL", "PGGSS", "PGKRB"].iter().any(|start| name.starts_with(start))
+            || ["PGCLIENTENCODING", "PGAUTHTYPE", "PGTTY"].contains(&name)
+    };
+    let (version, theirs) = libpq::keywords();
+    for (name, variable) in theirs {
+        let Some(keyword) = KEYWORDS.iter().find(|keyword| keyword.name == name) else {
+            panic!("libpq {version} knows {name}");
+        };
+        if let Some(variable) = variable.filter(|variable| keyword.variable.is_none() && !unread(variable)) {
+            panic!("libpq {version} reads {variable} for {name}");
+        }
+    }
+}
+
+fn keyword() -> impl Strategy<Value = String> {
+    let known: Vec<_> = KEYWORDS.iter().map(|keyword| keyword.name.to_owned()).collect();
+    prop_oneof![8 => proptest::sample::select(known), 1 => Just(keywords::OLD_SSLMODE.to_owned()), 1 => "[a-z_]{0,8}"]
+}
+
+fn pairs_like() -> impl Strategy<Value = String> {
+    let value = prop_oneof!["[a-z0-9/.,:@-]{0,8}", r"'([a-z =@]|\\.){0,8}'", r"([a-z0-9'=]|\\.){0,8}", r"\PC{0,4}"];
+    let pair =
+        (keyword(), "[ \t]{0,2}=[ \n]{0,2}", value, "[ \t]{0,2}").prop_map(|(k, e, v, b)| format!("{k}{e}{v}{b}"));
+    proptest::collection::vec(pair, 0..4).prop_map(|pairs| pairs.concat())
+}
+
+fn url_like() -> impl Strategy<Value = String> {
+    let part =
+        || prop_oneof![4 => "[a-z0-9.]{0,5}", 2 => "([a-z]|%[2-7][0-9A-F]){0,5}", 1 => r"[a-z:@/?,&=%\[\] ]{0,4}"];
+    let user = prop_oneof![Just(String::new()), (part(), part()).prop_map(|(u, p)| format!("{u}:{p}@"))];
+    let host =
+        prop_oneof![part(), (part(), "[0-9]{0,4}").prop_map(|(h, p)| format!("{h}:{p}")), Just("[::1]:5".into())];
+    let hosts = proptest::collection::vec(host, 0..3).prop_map(|hosts| hosts.join(","));
+    let parameter = (keyword(), part()).prop_map(|(k, v)| format!("{k}={v}"));
+    let parameters = proptest::collection::vec(parameter, 0..3).prop_map(|all| all.join("&"));
+    (
+        prop_oneof!["postgres://", "postgresql://"],
+        user,
+        hosts,
+        prop_oneof![Just(String::new()), part().prop_map(|d| format!("/{d}"))],
+        prop_oneof![Just(String::new()), parameters.prop_map(|p| format!("?{p}"))],
+    )
+        .prop_map(|(scheme, user, hosts, dbname, parameters)| format!("{scheme}{user}{hosts}{dbname}{parameters}"))
+}
+
+#[test]
+fn whatever_is_near_a_connection_string_means_to_us_what_it_means_to_libpq() {
+    let (version, _) = libpq::keywords();
+    let libpq = RefCell::new(Libpq::parser());
+    let same = |text: String| {
+        let differs = if text.contains('\0') { None } else { difference(&mut libpq.borrow_mut(), version, &text) };
+        differs.map_or(Ok(()), |differs| Err(TestCaseError::fail(format!("{text:?}: {differs}"))))
+    };
+    let config = ProptestConfig { cases: 2000, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    for strategy in [pairs_like().boxed(), url_like().boxed()] {
+        runner.run(&strategy, same).unwrap_or_else(|error| panic!("libpq {version}: {error}"));
+    }
+}

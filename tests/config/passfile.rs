@@ -1,0 +1,155 @@
+//! The password file, by its effect: the password that arrives is the one that libpq sends.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use notifyman::{Config, Connection, Error};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::recorder::{Recorder, Visit};
+use crate::support::libpq::Libpq;
+use crate::support::server::{config, refused, start};
+use crate::support::{Options, cluster::Cluster};
+
+/// A folder that goes with this value.
+pub(super) struct Folder(pub(super) PathBuf);
+
+impl Folder {
+    pub(super) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("notifyman-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Who comes when libpq dials, and when we do.
+fn both(recorder: &Recorder, libpq: &mut Libpq, dsn: &str) -> [Vec<Visit>; 2] {
+    let theirs = recorder.during(|| drop(libpq.connect(dsn)));
+    let ours = recorder.during(|| drop(Connection::connect(config(dsn))));
+    [theirs, ours]
+}
+
+#[test]
+fn the_password_that_arrives_is_libpq_s() {
+    let (recorder, mut libpq) = (Recorder::start(), Libpq::connecting(&[]));
+    let folder = Folder::new("passfile");
+    let port = recorder.port;
+    let file = folder.file(
+        "pgpass",
+        &format!(
+            "# 127.0.0.1:{port}:shop:ann:comment\n\n\
+             127.0.0.1:{port}:shop:ann:by all\n\
+             127.0.0.1:{port}:shop:ann:too late\n\
+             db.example:{port}:*:*:by\\:name\\\\:rest\n\
+             127.0.0.1:1:*:*:another port\n\
+             localhost:*:shop:bob:by localhost\r\n\
+             *:*:odd\\:name:*:by escape\n\
+             ::1:*:*:*:by six\n\
+             *:{port}:*:carl:\n\
+             *:*:*:dora:last"
+        ),
+        0o600,
+    );
+    for (settings, sent) in [
+        ("host=127.0.0.1 dbname=shop user=ann", Some("by all")),
+        ("host=127.0.0.1 dbname=shop user=ann password=said", Some("said")),
+        ("host=127.0.0.1 dbname=shop user=ann password=''", Some("by all")),
+        ("host=127.0.0.1 dbname=else user=ann", None),
+        ("host=db.example hostaddr=127.0.0.1 dbname=shop user=ann", Some(r"by:name\")),
+        ("hostaddr=127.0.0.1 dbname=shop user=ann", Some("by all")),
+        ("host=127.0.0.1 dbname=shop user=bob", None),
+        ("host=localhost hostaddr=127.0.0.1 dbname=shop user=bob", Some("by localhost")),
+        ("host=127.0.0.1 dbname=odd:name user=bob", Some("by escape")),
+        ("host=::1 hostaddr=127.0.0.1 dbname=d user=u", Some("by six")),
+        ("host=127.0.0.1 user=carl", None),
+        ("host=127.0.0.1 user=dora", Some("last")),
+        // The first host has gone; the second has a line of its own.
+        ("host=127.0.0.1,127.0.0.1 dbname=shop user=ann port=1,", Some("by all")),
+    ] {
+        let port = if settings.contains("port=") { format!("{port}") } else { format!(" port={port}") };
+        let dsn = format!("{settings}{port} passfile={}", file.display());
+        let [theirs, ours] = both(&recorder, &mut libpq, &dsn);
+        assert_eq!(theirs, ours, "{dsn}");
+        assert_eq!(ours.iter().find_map(|visit| visit.2.as_deref()), sent, "{dsn}");
+    }
+}
+
+#[test]
+fn whatever_is_in_the_file_the_same_password_arrives() {
+    let (recorder, libpq) = (Recorder::start(), std::cell::RefCell::new(Libpq::connecting(&[])));
+    let folder = Folder::new("passfiles");
+    let field = r"(\*|a|b|ab|\\a|a:b|\\:|\\\\|\*a|é){0,2}";
+    let line = (field, field, field, field, field).prop_map(|(h, p, d, u, w)| format!("{h}:{p}:{d}:{u}:{w}"));
+    let line = line.prop_map(|line| line.replacen(":b:", ":*:", 1));
+    let file = proptest::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"));
+    let name = || "[ab]{1,2}";
+    let mut runner = TestRunner::new(ProptestConfig { cases: 150, ..ProptestConfig::default() });
+    let strategy = (file, name(), name(), name());
+    let outcome = runner.run(&strategy, |(text, host, dbname, user)| {
+        let file = folder.file("pgpass", &text, 0o600);
+        let (port, file) = (recorder.port, file.display());
+        let dsn = format!("host={host} hostaddr=127.0.0.1 port={port} dbname={dbname} user={user} passfile={file}");
+        let [theirs, ours] = both(&recorder, &mut libpq.borrow_mut(), &dsn);
+        prop_assert_eq!(theirs, ours, "{} with\n{}", dsn, text);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn strict() -> Cluster {
+    start(Options::new().auth("scram-sha-256", "right"))
+}
+
+#[test]
+fn a_file_that_others_can_read_is_not_used_and_the_error_says_so() {
+    let (server, folder) = (strict(), Folder::new("modes"));
+    let dsn = |file: &PathBuf| {
+        config(&format!("host=127.0.0.1 port={} user=postgres passfile={}", server.port(), file.display()))
+    };
+    let line = "*:*:*:*:right\n";
+    assert!(Connection::connect(dsn(&folder.file("good", line, 0o600))).is_ok());
+    for (mode, part) in [(0o640, "chmod 600"), (0o604, "chmod 600"), (0o610, "chmod 600")] {
+        let file = folder.file("open", line, mode);
+        let error = refused(dsn(&file));
+        let text = error.to_string();
+        assert!(error.is_auth() && text.contains(part) && text.contains(&*file.to_string_lossy()), "{text}");
+        assert!(!text.contains("right"), "{text}");
+    }
+    let error = refused(dsn(&folder.0)).to_string();
+    assert!(error.contains("not a plain file"), "{error}");
+    let missing = refused(dsn(&folder.0.join("missing"))).to_string();
+    assert!(missing.contains("PGPASSWORD") && !missing.contains("missing"), "no fault, as in libpq: {missing}");
+}
+
+#[test]
+fn a_wrong_password_from_a_file_is_told_by_its_line_and_never_shown() {
+    let (server, folder) = (strict(), Folder::new("wrong"));
+    let file = folder.file("pgpass", "# mine\n*:*:*:*:s3cr3t90210\n", 0o600);
+    let config = config(&format!("host=127.0.0.1 port={} user=postgres", server.port()));
+    let error = refused(config.clone().passfile(&file));
+    assert_eq!(error.sqlstate(), Some("28P01"), "{error}");
+    assert!(error.to_string().contains(&format!("line 2 of {}", file.display())), "{error}");
+    assert!(!format!("{error} {error:?}").contains("s3cr3t90210"));
+
+    let file = folder.file("pgpass", "other:*:*:*:right\n", 0o600);
+    let error = refused(config.clone().passfile(&file));
+    assert!(matches!(&error, Error::Connect(e) if matches!(e.cause(), Error::Auth(_))), "{error}");
+    assert!(error.to_string().contains("has no line for this"), "{error}");
+    assert!(!format!("{:?}", Config::from(&config)).contains("right"));
+}

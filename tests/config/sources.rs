@@ -1,0 +1,180 @@
+//! The connection string over the service over the environment over the defaults: whoever libpq would come to as whom,
+//! we do.
+
+use std::process::Command;
+
+use notifyman::{Config, Connection};
+
+use super::passfile::Folder;
+use super::recorder::{Recorder, Visit};
+use crate::support::libpq::{self, Libpq};
+
+/// Set in the process that dials for a test: the connection string.
+const DSN: &str = "NOTIFYMAN_TEST_DSN";
+
+/// Dials in a process of its own, which has an environment of its own.
+fn dial(environment: &[(&str, &str)], dsn: &str) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "config::sources::the_one_that_dials", "--nocapture"]);
+    let told = command.env_clear().envs(environment.iter().copied()).env(DSN, dsn).output().unwrap();
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&told.stderr));
+    text.lines().find_map(|line| line.split_once("said: ")).map(|(_, said)| said.to_owned()).unwrap_or_default()
+}
+
+#[test]
+fn the_one_that_dials() {
+    if let Ok(dsn) = std::env::var(DSN) {
+        let error = Connection::connect(dsn).expect_err("nobody is let in");
+        println!("said: {error}");
+    }
+}
+
+/// Who comes in this environment, which must be the same whoever dials; and what our error says.
+fn visits(recorder: &Recorder, environment: &[(&str, &str)], dsn: &str) -> (Vec<Visit>, String) {
+    let theirs = recorder.during(|| drop(Libpq::connecting(environment).connect(dsn)));
+    let mut said = String::new();
+    let ours = recorder.during(|| said = dial(environment, dsn));
+    assert_eq!(theirs, ours, "{dsn:?} in {environment:?}: {said}");
+    (ours, said)
+}
+
+/// One visit as `user/database/application_name/password`.
+fn told(recorder: &Recorder, environment: &[(&str, &str)], dsn: &str) -> String {
+    let (visits, said) = visits(recorder, environment, dsn);
+    let [(_, parameters, password)] = visits.as_slice() else { panic!("{dsn:?}: {visits:?}, {said}") };
+    let of = |name: &str| parameters.get(name).cloned().unwrap_or_default();
+    format!("{}/{}/{}/{}", of("user"), of("database"), of("application_name"), password.as_deref().unwrap_or_default())
+}
+
+#[test]
+fn each_source_comes_before_the_next() {
+    let recorder = Recorder::start();
+    let folder = Folder::new("sources");
+    let (port, home) = (recorder.port.to_string(), folder.0.to_string_lossy().into_owned());
+    let shop = format!("[shop]\nhost=127.0.0.1\nport={port}\nuser=of_service\ndbname=d\nuser=late\n");
+    folder.file(".pg_service.conf", &format!("[other]\nuser=no\n{shop}[shop]\nuser=again\n"), 0o644);
+    let services = folder.file("services", &format!("{shop}application_name=of_file\n"), 0o644);
+    folder.file("pg_service.conf", "[system]\nuser=of_system\nhost=127.0.0.1\n", 0o644);
+    folder.file(".pgpass", "*:*:*:*:of_home\n", 0o600);
+    let pgpass = folder.file("pgpass", "*:*:*:*:of_variable\n", 0o600);
+    let (services, pgpass) = (services.to_string_lossy().into_owned(), pgpass.to_string_lossy().into_owned());
+
+    let home = ("HOME", home.as_str());
+    let place = [home, ("PGHOST", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "of_env"), ("PGAPPNAME", "app")];
+    let and = |more: &[(&'static str, &str)]| {
+        [&place[..], &more.to_vec()].concat().iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>()
+    };
+    let check = |more: &[(&'static str, &str)], dsn: &str, expected: &str| {
+        let environment = and(more);
+        let environment: Vec<_> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(told(&recorder, &environment, dsn), expected, "{dsn:?}");
+    };
+    check(&[], "", "of_env/of_env/app/of_home");
+    check(&[("PGDATABASE", "db"), ("PGPASSWORD", "pw")], "", "of_env/db/app/pw");
+    check(&[("PGPASSWORD", "pw")], "user=me password=''", "me/me/app/of_home");
+    check(&[("PGPASSFILE", &pgpass)], "dbname=d", "of_env/d/app/of_variable");
+    check(&[("PGPASSFILE", "/nowhere")], &format!("passfile={pgpass}"), "of_env/of_env/app/of_variable");
+    check(&[("PGPASSFILE", "/nowhere")], "application_name=''", "of_env/of_env//");
+    check(&[("PGPASSFILE", "")], "", "of_env/of_env/app/of_home");
+    // Services.
+    check(&[], "service=shop", "of_service/d/app/of_home");
+    check(&[("PGSERVICE", "shop")], "", "of_service/d/app/of_home");
+    check(&[("PGSERVICE", "missing")], "service=shop user=said", "said/d/app/of_home");
+    check(&[("PGSERVICE", "shop")], "user=''", "root/d/app/of_home");
+    check(&[("PGSERVICE", "shop"), ("PGSERVICEFILE", &services)], "", "of_service/d/of_file/of_home");
+    check(&[("PGSYSCONFDIR", home.1)], "service=system", "of_system/of_system/app/of_home");
+    check(
+        &[("PGSYSCONFDIR", home.1), ("PGSERVICEFILE", &services)],
+        "service=system",
+        "of_system/of_system/app/of_home",
+    );
+    check(&[], "postgres:///d?service=shop", "of_service/d/app/of_home");
+    // A keyword of version 19.
+    if libpq::keywords().1.contains_key("servicefile") {
+        let dsn = format!("service=shop servicefile={services}");
+        check(&[("PGSERVICEFILE", "/nowhere")], &dsn, "of_service/d/of_file/of_home");
+    }
+}
+
+#[test]
+fn an_empty_host_is_the_default_and_not_the_variable_s() {
+    let recorder = Recorder::start();
+    let port = recorder.port.to_string();
+    let said = dial(&[("HOME", "/nowhere"), ("PGHOST", "/no/such/folder"), ("PGPORT", &port)], "host='' user=u");
+    // libpq looks for a socket alone; where there is none we go on to localhost, as the documentation says.
+    assert!(!said.contains("/no/such/folder") && said.contains(&port), "{said}");
+    let dsn = "user=u";
+    let said = dial(&[("HOME", "/nowhere"), ("PGHOST", "/no/such/folder"), ("PGPORT", &port)], dsn);
+    assert!(said.contains("/no/such/folder"), "{said}");
+}
+
+#[test]
+fn a_service_file_that_the_string_names_comes_before_all_others() {
+    let recorder = Recorder::start();
+    let folder = Folder::new("named");
+    let text = format!("[shop]\nhost=127.0.0.1\nport={}\nuser=of_file\n", recorder.port);
+    let services = folder.file("services", &text, 0o644);
+    let dsn = format!("service=shop servicefile={}", services.display());
+    let environment = [("HOME", "/nowhere"), ("PGSERVICEFILE", "/nowhere"), ("PGSERVICE", "none")];
+    let visits = recorder.during(|| drop(dial(&environment, &dsn)));
+    assert_eq!(visits[0].1["user"], "of_file");
+
+    // Without an environment nothing else is looked at.
+    let config = Config::without_env(&dsn).unwrap();
+    assert_eq!(config.get_user(), Some("of_file"));
+    let error = Config::without_env("service=shop").unwrap_err();
+    assert!(error.to_string().contains("servicefile="), "{error}");
+}
+
+#[test]
+fn what_no_source_can_mend_comes_to_nobody() {
+    let recorder = Recorder::start();
+    let folder = Folder::new("faults");
+    let (port, home) = (recorder.port.to_string(), folder.0.to_string_lossy().into_owned());
+    let text = "[nested]\nservice=a\n[unknown]\nprot=1\n[bare]\nhost\n[spaced]\nuser = x\n[good]\nuser=x\n[a]\nb]\n";
+    folder.file(".pg_service.conf", text, 0o644);
+    let place = [("HOME", home.as_str()), ("PGHOST", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "u")];
+    for (dsn, part) in [
+        ("service=missing", "no section [missing]"),
+        ("service=nested", "line 2: service can't stand"),
+        ("service=unknown", "line 4: unknown keyword; did you mean port?"),
+        ("service=bare", "line 6"),
+        ("service=spaced", "line 8"),
+        ("service=good port=none", "port must"),
+        ("target_session_attrs=master", "prefer-standby"),
+        ("port=1,2", "2 ports for 1"),
+        ("hostaddr=1.2.3.4,5.6.7.8 host=a", "1 in host"),
+    ] {
+        let (visits, said) = visits(&recorder, &place, dsn);
+        assert!(visits.is_empty() && said.contains(part), "{dsn}: {visits:?}, {said}");
+    }
+    let named = [&place[..], &[("PGSERVICEFILE", "/nowhere"), ("PGSERVICE", "good")]].concat();
+    let (none, said) = visits(&recorder, &named, "");
+    assert!(none.is_empty() && said.contains("service file /nowhere"), "{said}");
+}
+
+#[test]
+fn values_are_read_as_libpq_reads_them() {
+    let recorder = Recorder::start();
+    let port = recorder.port;
+    let place = [("HOME", "/nowhere")];
+    for dsn in [
+        format!("host=127.0.0.1 port=' {port} ' user=u connect_timeout=' 5 '"),
+        format!("host=127.0.0.1,127.0.0.1 port=1,{port} user=u"),
+        format!("host=nowhere.invalid,x hostaddr=127.0.0.1,127.0.0.1 port=1,{port} user=u dbname=' d '"),
+        format!("host=127.0.0.1 port={port} user=u keepalives=0 keepalives_idle=-1 options='-c a=b\\\\ c'"),
+        format!("host=127.0.0.1 port={port} user=u connect_timeout=5s"),
+        format!("host=127.0.0.1 port={port} user=u keepalives=yes"),
+        format!("host=127.0.0.1 port={port}x user=u"),
+        format!("host=127.0.0.1 port=0x{port:x} user=u"),
+        format!("host=127.0.0.1 port={port}, user=u"),
+        format!("host=127.0.0.1 port=65536 user=u"),
+        format!("host=127.0.0.1 hostaddr=localhost port={port} user=u"),
+        format!("postgres://u%40v:p@127.0.0.1:{port}/a%2Fb?application_name=x%20y"),
+        format!("postgres://u@127.0.0.1:1,127.0.0.1:{port}/d?fallback_application_name=f"),
+        format!("postgres://127.0.0.1:{port}/d?user=é&password=☃"),
+    ] {
+        visits(&recorder, &place, &dsn);
+    }
+}
