@@ -158,6 +158,8 @@ pub mod faults {}
 #[doc(hidden)]
 pub mod fuzz;
 mod gap;
+#[doc = include_str!("config/keywords.md")]
+pub mod keywords {}
 mod manager;
 mod net;
 mod notification;

@@ -312,9 +312,37 @@ fn client_encoding(_: &mut Settings, value: &str) -> Result<(), String> {
     }
 }
 
+/// A row of the table in `keywords.md`: keyword, variable, since which version, and what becomes of it.
+#[cfg(test)]
+pub(super) fn documented() -> Vec<[&'static str; 4]> {
+    let rows = include_str!("keywords.md").lines().filter(|line| line.starts_with("| `"));
+    let cells = |row: &'static str| row.split('|').map(|cell| cell.trim()).collect::<Vec<_>>();
+    rows.map(cells).map(|cells| [cells[1].trim_matches('`'), cells[2].trim_matches('`'), cells[3], cells[4]]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_documentation_says_of_each_keyword_what_becomes_of_it() {
+        let documented = documented();
+        let names = |rows: &[[&'static str; 4]]| rows.iter().map(|row| row[0]).collect::<Vec<_>>();
+        assert_eq!(names(&documented), KEYWORDS.iter().map(|keyword| keyword.name).collect::<Vec<_>>());
+        // What is said of TLS holds where it is built in.
+        let is_tls = |name: &str| name.starts_with("ssl");
+        for (keyword, [name, variable, _, here]) in KEYWORDS.iter().zip(documented).filter(|(k, _)| !is_tls(k.name)) {
+            assert_eq!(keyword.variable.unwrap_or_default(), variable, "{name}");
+            let becomes = match keyword.treatment {
+                Set(_) => "set".to_owned(),
+                Ignored => "no effect".to_owned(),
+                Source => "read".to_owned(),
+                Only([], _) => "refused".to_owned(),
+                Only(values, _) => format!("only `{}`", values.join("`, `")),
+            };
+            assert_eq!(becomes, here, "{name}");
+        }
+    }
 
     #[test]
     fn an_unknown_keyword_suggests_the_nearest() {

@@ -179,6 +179,17 @@ fn every_keyword_and_variable_of_libpq_is_known() {
     }
 }
 
+#[test]
+fn the_documentation_says_since_when_libpq_knows_each_keyword() {
+    let (version, theirs) = libpq::keywords();
+    let major = version / 10_000;
+    for [name, _, since, _] in keywords::documented() {
+        let (first, last) = since.split_once(" to ").unwrap_or((since, "99"));
+        let is_in_it = (first.parse().unwrap()..=last.parse().unwrap()).contains(&major);
+        assert_eq!(theirs.contains_key(name), is_in_it, "{name} in libpq {major}");
+    }
+}
+
 fn keyword() -> impl Strategy<Value = String> {
     let known: Vec<_> = KEYWORDS.iter().map(|keyword| keyword.name.to_owned()).collect();
     prop_oneof![8 => proptest::sample::select(known), 1 => Just(keywords::OLD_SSLMODE.to_owned()), 1 => "[a-z_]{0,8}"]
