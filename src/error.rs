@@ -94,6 +94,9 @@ pub enum Error {
     /// The connection was closed by this program.
     #[error("the connection was closed by this program")]
     Closed,
+    /// The connection is being opened by its manager for the first time.
+    #[error("the connection has not been opened yet")]
+    Unopened,
     /// An id that names no connection in this manager: it was taken out, or never was.
     #[error("no connection of this id is in the manager: it was taken out, or is another manager's")]
     UnknownConnection,

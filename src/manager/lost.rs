@@ -1,9 +1,10 @@
 //! The loop's side of death and return: who is lost goes to the garbage, or is brought back; within a budget.
 
 use crate::clock;
+use crate::config::Config;
 use crate::error::Error;
 use crate::manager::members::{ConnId, Dead, Life, Member};
-use crate::manager::recovery::is_worth_retrying;
+use crate::manager::recovery::{FIRST_DIALS, is_worth_retrying};
 use crate::manager::restore::{Progress, Restore};
 use crate::manager::timers::Why;
 use crate::manager::turn::WATCHING;
@@ -58,7 +59,10 @@ impl NotificationManager {
                 self.set_timer(token, Why::Look, Some(at));
             } else {
                 restore.stand_in_line();
-                self.dials.join(id);
+                match restore.is_first() {
+                    true => self.first_dials.join(id),
+                    false => self.dials.join(id),
+                }
             }
             return None;
         }
@@ -94,17 +98,19 @@ impl NotificationManager {
                     return self.attempt_failed(token, Error::io(WATCHING, error));
                 }
                 let tickets = restore.take_tickets();
+                let (is_first, attempts, was_open) = (restore.is_first(), restore.failed + 1, connection.gap.is_some());
                 if let Some(gap) = &connection.gap {
-                    log::restored(id, gap, restore.failed + 1);
+                    log::restored(id, gap, attempts);
+                    self.shared.counters.restores.add(1);
                 }
-                self.dials.end();
+                self.end_dial(is_first);
                 self.members.promote(token, connection);
                 tickets.into_iter().for_each(|ticket| ticket.resolve(Ok(())));
-                self.shared.counters.restores.add(1);
                 self.count_members();
                 self.start_pulse(token);
                 self.queue_first(token);
-                None
+                // The gap tells of one that is back.
+                (!was_open).then_some(Event::Opened(id))
             }
             Progress::Failed(error) => self.attempt_failed(token, error),
         }
@@ -112,19 +118,16 @@ impl NotificationManager {
 
     /// Tries again later, or gives up: then it is in the garbage, with the latest reason.
     fn attempt_failed(&mut self, token: usize, error: Error) -> Option<Event> {
-        self.dials.end();
-        if let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token)
-            && restore.persists
-            && is_worth_retrying(&error)
-        {
-            let backoff = self.backoff.unwrap_or_default();
+        let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token) else { return None };
+        let (is_first, persists) = (restore.is_first(), restore.persists && is_worth_retrying(&error));
+        if persists {
             restore.failed += 1;
-            let at = self.now + backoff.delay(restore.failed, &mut self.jitter);
+            let at = self.now + self.backoff.unwrap_or_default().delay(restore.failed, &mut self.jitter);
             restore.wait_until(at);
             self.set_timer(token, Why::Look, Some(at));
-            return None;
         }
-        self.give_up(token, &error)
+        self.end_dial(is_first);
+        if persists { None } else { self.give_up(token, &error) }
     }
 
     /// To the garbage.
@@ -137,18 +140,44 @@ impl NotificationManager {
         Some(Event::Lost(id, error.clone()))
     }
 
+    /// Opens one for the first time, as soon as there is a place.
+    pub(super) fn open_now(&mut self, config: Config, channels: Vec<Box<str>>) -> ConnId {
+        let id = self.members.new_id();
+        self.revive_now(id, Dead::unopened(config, channels));
+        id
+    }
+
     /// Lets those dial who have waited longest, as far as the budget allows.
     pub(super) fn admit_dials(&mut self) {
+        while let Some(id) = self.first_dials.admit(&FIRST_DIALS, self.now) {
+            if !self.admit_dial(id) {
+                self.first_dials.end();
+            }
+        }
         while let Some(id) = self.dials.admit(&self.backoff.unwrap_or_default(), self.now) {
-            if let Some(token) = self.members.token(id)
-                && let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token)
-                && restore.admit()
-            {
-                self.queue(token);
-            } else {
-                // It was taken out meanwhile: the place is for the next.
+            if !self.admit_dial(id) {
                 self.dials.end();
             }
+        }
+    }
+
+    /// Lets one dial; unless it was taken out meanwhile, and then its place is for the next.
+    fn admit_dial(&mut self, id: ConnId) -> bool {
+        if let Some(token) = self.members.token(id)
+            && let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token)
+            && restore.admit()
+        {
+            self.queue(token);
+            return true;
+        }
+        false
+    }
+
+    /// Gives the place of a dial back.
+    pub(super) fn end_dial(&mut self, is_first: bool) {
+        match is_first {
+            true => self.first_dials.end(),
+            false => self.dials.end(),
         }
     }
 }

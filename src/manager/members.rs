@@ -96,6 +96,28 @@ impl Dead {
         }
     }
 
+    /// What is to be opened for the first time.
+    pub(crate) fn unopened(config: Config, channels: Vec<Box<str>>) -> Self {
+        let mut dead = Self {
+            inner: Box::new(Remains {
+                config,
+                channels: Arc::default(),
+                error: Error::Unopened,
+                cause: Error::Unopened,
+                since: (clock::now(), clock::wall()),
+                epoch: 0,
+                limits: Limits::ServerDecides,
+            }),
+        };
+        dead.edit(&Ask::Listen(channels));
+        dead
+    }
+
+    /// Whether it has never been open: then there is nothing that it may have missed.
+    pub(crate) fn is_unopened(&self) -> bool {
+        matches!(self.inner.cause, Error::Unopened)
+    }
+
     /// The same, dead for another reason: an attempt to revive it failed.
     pub(crate) fn again(mut self, error: Error) -> Self {
         self.inner.error = error;
@@ -113,7 +135,7 @@ impl Dead {
     }
 
     /// Why it died: the server's last word if there was one (a FATAL, or the WARNING that a crash sends), else what
-    /// was noticed on this side. After an attempt to bring it back: why that failed.
+    /// was noticed on this side. After an attempt to bring it back, or to open it at all: why that failed.
     pub fn error(&self) -> &Error {
         &self.inner.error
     }
@@ -155,6 +177,9 @@ impl Dead {
     /// Marks a new connection, on which the channels are listened to again, as this one's successor; so many attempts
     /// have failed before.
     pub(crate) fn mark_successor(&self, connection: &mut Connection, failed: u32) {
+        if self.is_unopened() {
+            return;
+        }
         connection.revived = Some((clock::now(), failed));
         connection.epoch = self.inner.epoch + 1;
         connection.gap = Some(Box::new(Gap {

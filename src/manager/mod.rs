@@ -49,13 +49,14 @@ pub use self::ticket::Ticket;
 use self::timers::Timers;
 use self::turn::{Manner, WATCHING};
 use crate::clock;
+use crate::config::Config;
 use crate::connection::Connection;
 use crate::connection::idle::Idle;
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::net::{Alarm, Reactor};
 use crate::notification::Batch;
-use crate::proto::{READ_SIZE, ReadBuffer, RequestId};
+use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
 
 /// Waits on many connections at once, and yields what each of them has: `Some((conn, batch))`, or `None` when idle.
 ///
@@ -136,6 +137,8 @@ pub struct NotificationManager {
     backoff: Option<Backoff>,
     /// Who dials, and who waits for that.
     dials: Dials<ConnId>,
+    /// The same for those that are opened for the first time.
+    first_dials: Dials<ConnId>,
     heartbeat: Option<Heartbeat>,
     jitter: Jitter,
     /// What handles have asked the servers, and wait for.
@@ -157,6 +160,8 @@ pub enum Event {
     Idle,
     /// What one connection had, in the server's order; never empty.
     Notifies(ConnId, Batch),
+    /// A connection that the manager was told to [dial](NotificationManager::dial) is open, and listens.
+    Opened(ConnId),
     /// A connection is back, and what it may have missed; it comes before anything that the new session heard.
     Restored(ConnId, Gap),
     /// A connection has died, or couldn't be brought back, and is in the garbage.
@@ -195,6 +200,7 @@ impl NotificationManager {
             timers: Timers::default(),
             backoff: None,
             dials: Dials::default(),
+            first_dials: Dials::default(),
             heartbeat: None,
             jitter: Jitter::random(),
             asked: BTreeMap::new(),
@@ -282,7 +288,7 @@ impl NotificationManager {
 
     /// The next event, with nothing left out; `None` is the end.
     ///
-    /// It is the same queue as the iterator's, which leaves out [`Event::Lost`] (the garbage tells) and
+    /// It is the same queue as the iterator's, which leaves out [`Event::Lost`] (the garbage tells), [`Event::Opened`] and
     /// [`Event::InTransaction`], and has the gap of [`Event::Restored`] ride in the [batch](Batch::gap) that follows.
     ///
     /// ```no_run
@@ -371,6 +377,58 @@ impl NotificationManager {
         id
     }
 
+    /// Opens a connection inside the loop, to listen to these channels, and gives its id at once.
+    ///
+    /// Up to 256 are dialled side by side, without stalling those that are open: so a manager of a thousand databases
+    /// works for each from the moment it is there, and one that hangs holds up nobody. Until it is open it is
+    /// [restoring](Self::restoring); then [`Event::Opened`] tells. One that fails goes to the garbage with the reason;
+    /// with [`reconnect`](Self::reconnect), if trying again can help, that is done until it does.
+    ///
+    /// To have all of them open before the loop begins, use [`Connection::connect_many`].
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::{Event, NotificationManager};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let dsns = [database(), database(), "host=127.0.0.1 port=1 user=nobody".to_owned()];
+    /// let mut nm = NotificationManager::new([]);
+    /// for dsn in &dsns {
+    ///     nm.dial(dsn, ["prices"])?;
+    /// }
+    /// # let (mut opened, mut lost) = (0, 0);
+    /// while let Some(event) = nm.next_event() {
+    ///     match event {
+    ///         Event::Opened(id) => println!("{id} listens"),
+    ///         Event::Lost(id, error) => eprintln!("{id}: {error}"),
+    ///         event => println!("{event:?}"),
+    ///     }
+    /// #   opened = nm.connections().count();
+    /// #   lost = nm.garbage().count();
+    /// #   if opened + lost == 3 { break }
+    /// }
+    /// # assert_eq!((opened, lost), (2, 1));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for settings that can't be used, and [`Error::Value`] for a channel that can't be; nobody is
+    /// dialled then.
+    pub fn dial<C, I>(&mut self, config: C, channels: I) -> Result<ConnId, Error>
+    where
+        C: TryInto<Config>,
+        C::Error: Into<Error>,
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let config = config.try_into().map_err(Into::into)?;
+        config.startup_parameters()?;
+        config.endpoints()?;
+        let channels = sql::checked_channels(channels, sql::Limits::ServerDecides)?;
+        Ok(self.open_now(config, channels))
+    }
+
     /// Takes a connection out, also between two events, with what was not delivered still in it.
     ///
     /// Gives nothing for an id that isn't here; `Err` with what remains for one that is dead or being restored (which
@@ -396,7 +454,7 @@ impl NotificationManager {
         }
         let Life::Restoring(restore) = self.members.take(token)?.life else { return None };
         if restore.has_place() {
-            self.dials.end();
+            self.end_dial(restore.is_first());
         }
         self.count_members();
         Some(Err(restore.cancel()))
@@ -447,7 +505,7 @@ impl NotificationManager {
         })
     }
 
-    /// Those that are being restored, by id, and why they have to be.
+    /// Those that are being restored, by id, and why they have to be; also those that are being opened for the first time.
     pub fn restoring(&self) -> impl Iterator<Item = (ConnId, &Dead)> {
         self.members.iter().filter_map(|member| match &member.life {
             Life::Good(_) => None,
@@ -510,7 +568,7 @@ impl Iterator for NotificationManager {
                 Poll::Ready(Some(Event::Restored(id, gap))) => {
                     return Some(Some((id, Batch::empty().with_gap(gap))));
                 }
-                Poll::Ready(Some(Event::Lost(..) | Event::InTransaction(_))) => {}
+                Poll::Ready(Some(Event::Opened(_) | Event::Lost(..) | Event::InTransaction(_))) => {}
             }
         }
     }

@@ -33,6 +33,10 @@ impl Default for Backoff {
     }
 }
 
+/// Within which limits connections are opened for the first time: nobody was lost together, so nothing is spread.
+pub(crate) const FIRST_DIALS: Backoff =
+    Backoff { first: Duration::ZERO, longest: Duration::ZERO, at_once: 256, per_second: u32::MAX };
+
 /// Nobody waits longer for an attempt, whatever is asked for.
 const DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -1,4 +1,5 @@
-//! Bringing a dead connection back inside the loop, without stalling anybody: wait, dial, log in, listen again.
+//! Bringing a dead connection back inside the loop, or opening one there for the first time, without stalling anybody:
+//! wait, dial, log in, listen.
 //!
 //! ```text
 //!   Waiting ──▶ InLine ──▶ Admitted ──▶ Dialling ──▶ Listening ──▶ restored
@@ -69,6 +70,11 @@ impl Restore {
             Phase::Waiting(at) => Some(at),
             _ => None,
         }
+    }
+
+    /// Whether this is the first attempt to open one that has never been.
+    pub(crate) fn is_first(&self) -> bool {
+        self.dead.is_unopened() && self.failed == 0
     }
 
     /// Whether it has a place among the dials.

@@ -19,6 +19,7 @@ use crate::connection::{Connection, DRAIN_MAX};
 use crate::error::Error;
 use crate::manager::handle::Command;
 use crate::manager::members::{ConnId, Life, Member};
+use crate::manager::recovery::FIRST_DIALS;
 use crate::manager::timers::Why;
 use crate::manager::{Event, NotificationManager, log};
 use crate::net::Ready;
@@ -128,9 +129,10 @@ impl NotificationManager {
         }
         let timer = self.timers.next();
         let dial = self.dials.due(&self.backoff.unwrap_or_default(), self.now);
+        let first_dial = self.first_dials.due(&FIRST_DIALS, self.now);
         // A period that hasn't begun does so with the next turn, which must come to see its end.
         let due = self.idle.due().or_else(|| self.now.checked_add(self.idle.period()?));
-        [due, timer, dial].into_iter().flatten().min()
+        [due, timer, dial, first_dial].into_iter().flatten().min()
     }
 
     /// Waits for sockets, and queues those that woke.

@@ -1,0 +1,122 @@
+//! Connections that the manager opens itself, inside its loop.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use notifyman::{Backoff, Config, ConnId, Error, Event, NotificationManager};
+
+use super::support::*;
+use crate::support::{Cluster, Options};
+
+fn config(dsn: &str) -> Config {
+    Config::without_env(dsn).unwrap()
+}
+
+fn at_port(port: u16) -> Config {
+    config(&format!("host=127.0.0.1 port={port} user=postgres dbname=postgres"))
+}
+
+/// A port at which nobody is.
+fn nobody() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// The next so many that are open.
+fn opened(nm: &mut NotificationManager, n: usize) -> BTreeSet<ConnId> {
+    let mut open = BTreeSet::new();
+    while open.len() < n {
+        match event(nm) {
+            Some(Event::Opened(id)) => assert!(open.insert(id)),
+            other => panic!("{other:?}"),
+        }
+    }
+    open
+}
+
+#[test]
+fn m05_one_that_hangs_or_fails_holds_up_no_other() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let channel = channel();
+    let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(50));
+    let hangs = nm.dial(at_port(silent.local_addr().unwrap().port()), [&channel]).unwrap();
+    let refused = nm.dial(at_port(nobody()), [&channel]).unwrap();
+    let good: BTreeSet<_> = (0..10).map(|_| nm.dial(config(&server().url()), [&channel]).unwrap()).collect();
+    assert_eq!((nm.restoring().count(), nm.connections().count()), (12, 0));
+    assert!(nm.restoring().all(|(_, dead)| matches!(dead.error(), Error::Unopened)));
+
+    let (mut open, mut lost) = (BTreeSet::new(), BTreeSet::new());
+    while open.len() + lost.len() < 11 {
+        match event(&mut nm) {
+            Some(Event::Opened(id)) => drop(open.insert(id)),
+            Some(Event::Lost(id, error)) => {
+                assert!(error.is_transient(), "{error}");
+                lost.insert(id);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((&open, lost), (&good, BTreeSet::from([refused])));
+    assert_eq!(dead(&nm), [refused]);
+    super::support::open().notify(&channel, "hello").unwrap();
+    let heard: BTreeSet<_> = hear(&mut nm, 10).into_iter().collect();
+    assert_eq!(heard, good.iter().map(|id| (*id, "hello".to_owned())).collect());
+    assert!(good.iter().all(|id| nm.get(*id).is_some()));
+    assert_eq!(nm.restoring().map(|(id, _)| id).collect::<Vec<_>>(), [hangs]);
+    assert!(matches!(nm.remove(hangs), Some(Err(_))));
+    assert_eq!((nm.stats().restores, nm.stats().gaps), (0, 0), "nothing was missed");
+}
+
+#[test]
+fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
+    let mut server = Cluster::start(Options::new()).unwrap();
+    let dsn = config(&server.url());
+    server.stop().unwrap();
+    let backoff = Backoff::default().longest(Duration::from_millis(100));
+    let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(50)).reconnect(backoff);
+    let channel = channel();
+    let id = nm.dial(&dsn, [&channel]).unwrap();
+    for _ in 0..5 {
+        assert!(matches!(nm.next_event(), Some(Event::Idle)), "it goes on trying");
+    }
+    server.restart().unwrap();
+    assert_eq!(opened(&mut nm, 1), BTreeSet::from([id]));
+
+    // From now on it is like any other: when it dies there is a gap.
+    server.restart().unwrap();
+    assert!(matches!(event(&mut nm), Some(Event::Lost(lost, _)) if lost == id));
+    let Some(Event::Restored(restored, gap)) = event(&mut nm) else { panic!("restored") };
+    assert_eq!((restored, gap.epoch(), gap.channels()), (id, 1, &[channel.as_str().into()][..]));
+}
+
+#[test]
+fn m13_the_limits_on_bringing_back_are_none_on_opening() {
+    let begin = Instant::now();
+    let slow = Backoff::default().per_second(1).at_once(1);
+    let mut nm = NotificationManager::new([]).reconnect(slow);
+    let ids: BTreeSet<_> = (0..40).map(|_| nm.dial(config(&server().url()), ["x"]).unwrap()).collect();
+    assert_eq!(opened(&mut nm, 40), ids);
+    assert!(begin.elapsed() < Duration::from_secs(20), "not one a second");
+}
+
+#[test]
+fn m05_what_cannot_be_is_said_at_once() {
+    let mut nm = NotificationManager::new([]);
+    assert!(nm.dial("prot=1", ["a"]).unwrap_err().is_usage());
+    assert!(nm.dial(config(&server().url()), [""]).unwrap_err().is_usage());
+    assert!(nm.dial(Config::new().port(0), ["a"]).unwrap_err().is_usage());
+    assert!(nm.next().is_none(), "nobody is dialled");
+}
+
+#[test]
+fn m05_in_the_plain_loop_it_is_just_there() {
+    let channel = channel();
+    let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(20));
+    let id = nm.dial(config(&server().url()), [&channel]).unwrap();
+    until("it is open", || {
+        assert!(matches!(nm.next(), Some(None)), "idle until somebody notifies");
+        nm.get(id).is_some()
+    });
+    super::support::open().notify(&channel, "hello").unwrap();
+    assert_eq!(hear(&mut nm, 1), [(id, "hello".to_owned())]);
+}
