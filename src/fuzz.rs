@@ -16,6 +16,11 @@ pub fn connection_string(data: &[u8]) {
     crate::config::laws::fuzz_dsn(data);
 }
 
+/// A service file and a password file, and what is looked for in them.
+pub fn source_files(data: &[u8]) {
+    crate::config::laws::fuzz_source_files(data);
+}
+
 /// Names and literals, quoted, and read as the server would.
 pub fn sql_quoting(data: &[u8]) {
     crate::proto::sql::fuzz_quoting(data);
@@ -57,6 +62,11 @@ mod tests {
     #[test]
     fn connection_string() {
         replay("connection_string", super::connection_string);
+    }
+
+    #[test]
+    fn source_files() {
+        replay("source_files", super::source_files);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What holds for every connection string and every configuration; run by proptest, and as a fuzz body.
+//! What holds for every connection string, every file that one names and every configuration; run by proptest, and as a fuzz body.
 
-use super::{Config, Settings, dsn, sources};
+use super::{Config, Settings, dsn, passfile, service, sources};
 
 /// Whatever the bytes are: nothing panics; no error shows the password; and what was understood, written in either
 /// form, is understood as the same.
@@ -22,6 +22,30 @@ pub(crate) fn fuzz_dsn(data: &[u8]) {
                 assert!(!recognisable(&secret) || !shown.contains(&secret), "{shown:?} shows {secret:?}");
             }
         }
+    }
+}
+
+/// Whatever stands in a service or password file: nothing panics; a section, written down again, says the same; and the
+/// line that a password came from gives it by itself, too. The first line of the input is what is looked for.
+pub(crate) fn fuzz_source_files(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (wanted, file) = text.split_once('\n').unwrap_or((&text, ""));
+    if let Ok(Some(entries)) = service::section(file, wanted) {
+        let lines: String = entries.iter().map(|entry| format!("{}={}\n", entry.key, entry.value)).collect();
+        let again = service::section(&format!("[{wanted}]\n{lines}"), wanted).ok().flatten().unwrap_or_default();
+        let pairs = |entries: &[service::Entry]| -> Vec<_> {
+            entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect()
+        };
+        assert_eq!(pairs(&again), pairs(&entries), "[{wanted}] in {file:?}");
+    }
+    let mut fields = wanted.split(' ').map(str::to_owned);
+    let mut next = || fields.next().unwrap_or_default();
+    let (host, rest) = (next(), [next(), next(), next()]);
+    let rest = rest.each_ref().map(String::as_str);
+    if let passfile::Found::Line(number, password) = passfile::first_match(file.as_bytes(), &[host.clone()], rest) {
+        let line = file.split('\n').nth(number - 1).unwrap_or_default();
+        let alone = passfile::first_match(line.as_bytes(), &[host], rest);
+        assert_eq!(alone, passfile::Found::Line(1, password), "line {number} of {file:?}");
     }
 }
 
@@ -192,6 +216,14 @@ mod tests {
         #[test]
         fn any_bytes_keep_the_laws(data in proptest::collection::vec(any::<u8>(), 0..64)) {
             fuzz_dsn(&data);
+        }
+
+        #[test]
+        fn any_text_near_a_file_keeps_the_laws(
+            wanted in "[ab *]{0,6}",
+            file in r"(\[[ab]{1,2}\]|host=|user=[a-z ]{1,3}|[ab*\\:]{1,12}|#|\PC|[ \t\r\n]){0,16}",
+        ) {
+            fuzz_source_files(format!("{wanted}\n{file}").as_bytes());
         }
 
         #[test]

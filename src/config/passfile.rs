@@ -7,7 +7,7 @@
 //!
 //! It is read for each login, by libpq's rules (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), so that a
 //! password that was changed there is found by the next attempt. A file that isn't there is no fault; one that isn't
-//! used says why where the login then fails.
+//! used says why where the login then fails. Whoever keeps it on a file system that hangs makes its loop wait.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::{Config, given};
 
 /// What the file had to say for one place.
 #[derive(Debug, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     /// There is no file.
     NoFile,
     /// The file is there, and is not to be used.
@@ -80,7 +80,7 @@ fn look_up(path: &Path, hosts: &[String], rest: [&str; 3]) -> Found {
     }
 }
 
-fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> Found {
+pub(super) fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> Found {
     for (i, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.starts_with(b"#") {

@@ -96,7 +96,7 @@ fn read(file: &Path) -> io::Result<String> {
 }
 
 /// The first section of this name; a fault comes with its line.
-fn section(text: &str, name: &str) -> Result<Option<Vec<Entry>>, (usize, String)> {
+pub(super) fn section(text: &str, name: &str) -> Result<Option<Vec<Entry>>, (usize, String)> {
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_matches(is_blank)));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let is_this = |line: &str| {

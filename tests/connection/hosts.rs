@@ -1,12 +1,12 @@
 //! Which of several servers is taken: `target_session_attrs` and `load_balance_hosts`.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use notifyman::{Config, Connection, Error};
 
 use crate::support::server::{ask, config, promote, refused, standby, start, utf8};
-use crate::support::{Options, Peer, Step, msg};
+use crate::support::{Options, Peer, Step, alone, msg};
 
 /// These servers in this order.
 fn hosts(ports: &[u16], attrs: &str) -> Config {
@@ -138,4 +138,48 @@ fn c01_hosts_at_random_are_all_tried() {
     }
     assert_eq!(seen, BTreeSet::from([utf8().port(), other.port()]));
     assert_eq!(taken(hosts(&ports, "any&load_balance_hosts=disable")), ports[0]);
+}
+
+const MOUNTS: &[&str] = &["unshare", "-m"];
+
+#[test]
+fn c01_a_name_that_leads_to_the_whole_cluster_leads_to_its_primary() {
+    if alone::can(MOUNTS) {
+        let hosts = std::env::temp_dir().join(format!("notifyman-cluster-{}", std::process::id()));
+        std::fs::write(&hosts, "127.0.0.2 cluster.notifyman.test\n127.0.0.3 cluster.notifyman.test\n").unwrap();
+        let shell = "mount --bind \"$HOSTS\" /etc/hosts";
+        alone::run_in(MOUNTS, "connection::hosts::name_of_a_cluster", shell, &[("HOSTS", hosts.to_str().unwrap())]);
+        std::fs::remove_file(hosts).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs a table of hosts of its own; the test above starts it"]
+fn name_of_a_cluster() {
+    if !alone::is_so() {
+        return;
+    }
+    let port = nobody();
+    let server = |last: u8, is_standby: &str, visits: usize| {
+        let login = [
+            msg::auth_ok(),
+            msg::parameter_status("client_encoding", "UTF8"),
+            msg::parameter_status("in_hot_standby", is_standby),
+            msg::parameter_status("default_transaction_read_only", "off"),
+            msg::ready(b'I'),
+        ];
+        let script = || vec![Step::startup(), Step::send(login.clone()), Step::expect_eof()];
+        let scripts = std::iter::repeat_with(script).take(visits).collect();
+        Peer::on(SocketAddr::from(([127, 0, 0, last], port)), scripts)
+    };
+    // libpq would give the name up at the standby, if that comes first.
+    let (standby, primary) = (server(2, "on", 1), server(3, "off", 2));
+    let dsn =
+        |attrs: &str| config(&format!("host=cluster.notifyman.test port={port} user=u target_session_attrs={attrs}"));
+    for attrs in ["primary", "read-write"] {
+        // The standby takes one visit, and then nobody.
+        Connection::connect(dsn(attrs)).unwrap();
+    }
+    standby.finish();
+    primary.finish();
 }

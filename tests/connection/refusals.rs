@@ -7,7 +7,7 @@ use std::time::Duration;
 use notifyman::{Connection, Error};
 
 use crate::support::server::{config, connect, eventually, refused, start};
-use crate::support::{Options, Peer, Step, msg};
+use crate::support::{Options, Peer, Step, alone, msg};
 
 const SECRET: &str = "s3cr3t90210";
 
@@ -101,4 +101,28 @@ fn c01_a_missing_socket_is_said_by_its_path() {
         assert!(text.contains(part), "{text}");
     }
     assert!(error.is_transient() && !text.contains(SECRET), "{text}");
+}
+
+const NETWORK: &[&str] = &["unshare", "-n"];
+
+#[test]
+fn c01_who_cannot_be_reached_may_be_later() {
+    if alone::can(NETWORK) {
+        alone::run_in(NETWORK, "connection::refusals::no_way", "true", &[]);
+    }
+}
+
+#[test]
+#[ignore = "needs a network of its own; the test above starts it"]
+fn no_way() {
+    if !alone::is_so() {
+        return;
+    }
+    // In this network there is nothing but itself.
+    let error = refused(config("postgres://app:s3cr3t90210@192.0.2.1:5432/shop"));
+    let text = error.to_string();
+    for part in ["192.0.2.1:5432", r#""app""#, r#""shop""#, "unreachable"] {
+        assert!(text.contains(part), "{part} isn't in: {text}");
+    }
+    assert!(error.is_transient() && !error.is_timeout() && !text.contains(SECRET), "{text}");
 }
