@@ -112,6 +112,12 @@
 //! A manager can also bring them back by itself, and notice links that died without a word. What each fault looks like,
 //! and what is lost, is listed under [`faults`].
 //!
+//! # Many databases
+//!
+//! [`NotificationManager::dial`] opens connections inside the loop, [`Connection::connect_many`] before it: side by side,
+//! so that a thousand take seconds, and one that fails or hangs holds up no other. What a connection string may say is
+//! listed under [`keywords`]: whatever works with `psql` means the same here.
+//!
 //! # What it is made of
 //!
 //! ```text
@@ -134,7 +140,8 @@
 //! - A transaction with a NOTIFY takes a lock on the whole cluster as it commits: send many
 //!   [together](Connection::notify_many).
 //! - Equal notifications (channel and payload) of one transaction are folded into one; of different ones never.
-//! - A standby refuses LISTEN. A pooler in transaction mode accepts it and delivers nothing.
+//! - A standby refuses LISTEN: name all servers, and `target_session_attrs=primary` finds the right one, also after a
+//!   failover. A pooler in transaction mode accepts it and delivers nothing.
 //!
 //! Where nothing comes, [`Connection::diagnose`] and [`Diagnosis::of`] tell which of these it is, or what else, and what
 //! to do about it.

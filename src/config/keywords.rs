@@ -87,7 +87,11 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("servicefile", "PGSERVICEFILE", Source),
     keyword("passfile", "PGPASSFILE", Set(|s, v| store(&mut s.passfile, path(v)))),
     // Weakened by being ignored.
-    keyword("requirepeer", "PGREQUIREPEER", Only(&[], "not supported by this version: leave it out")),
+    keyword(
+        "requirepeer",
+        "PGREQUIREPEER",
+        Only(&[], "refused: a socket's owner can't be asked for here; leave it out"),
+    ),
     keyword("scram_client_key", "", Only(&[], "not supported by this version: use password=")),
     keyword("scram_server_key", "", Only(&[], "not supported by this version: use password=")),
     keyword("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"], "GSSAPI is not built into this version")),

@@ -75,7 +75,7 @@ pub(super) fn encoding(server_encoding: Option<&str>) -> Option<Finding> {
 
 pub(super) fn standby() -> Finding {
     let what = "The server is a standby: it refuses LISTEN and NOTIFY.";
-    let advice = "Connect to the primary. Where several hosts are given, put it first, or use a name that follows it.";
+    let advice = "Connect to the primary: give all servers as hosts, and target_session_attrs=primary.";
     Finding::new(Standby, Severity::Failure, what, advice)
 }
 
