@@ -45,12 +45,11 @@ pub(super) fn fault(position: usize, message: impl Into<String>) -> ConfigError 
     ConfigError { origin: ORIGIN.into(), position: Some(position), message: message.into() }
 }
 
-/// Whether a message may repeat an unknown keyword: a plain word, before which stands nothing that could be a secret
-/// whose rest it is, as in `password=two words=1`. In a URL anything may be that.
-pub(super) fn may_be_named(text: &str, key: &str, before: &[Pair]) -> bool {
+/// Whether a message may repeat a keyword: nothing stands before it that could be a secret whose rest it is, as in
+/// `password=two words=1`. In a URL anything may be that.
+pub(super) fn may_be_repeated(text: &str, before: &[Pair]) -> bool {
     let is_secret = |pair: &Pair| ["pass", "secret", "key"].iter().any(|part| pair.key.contains(part));
-    let is_plain = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    is_plain && !text.contains("://") && !before.iter().any(is_secret)
+    !text.contains("://") && !before.iter().any(is_secret)
 }
 
 /// What C's `isspace` takes for a blank; libpq goes by it.

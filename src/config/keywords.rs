@@ -157,14 +157,18 @@ pub(super) fn sslmode_of_old(value: &str) -> &'static str {
     if value.starts_with('1') { "require" } else { "prefer" }
 }
 
-/// The text about a keyword that nobody knows. It doesn't repeat it, since it may be the rest of an unquoted password.
-pub(super) fn unknown(name: &str) -> String {
+/// The text about a keyword that nobody knows. It repeats it only where that is a plain word and `is_safe`: else it may
+/// be the rest of an unquoted password.
+pub(super) fn unknown(name: &str, is_safe: bool) -> String {
+    let is_plain = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let named = if is_safe && is_plain { format!("unknown keyword {name}") } else { "unknown keyword".into() };
     match nearest(name) {
-        Some(known) => format!("unknown keyword; did you mean {known}?"),
-        None if name.contains("://") => "unknown keyword; a URL starts with postgres:// or postgresql://".into(),
-        None => "unknown keyword; they are libpq's (host, port, user, password, dbname, ...), in lower case, and a \
-                 value with spaces is quoted"
-            .into(),
+        Some(known) => format!("{named}; did you mean {known}?"),
+        None if name.contains("://") => format!("{named}; a URL starts with postgres:// or postgresql://"),
+        None => format!(
+            "{named}; they are libpq's (host, port, user, password, dbname, ...), in lower case, and a value with spaces \
+             is quoted"
+        ),
     }
 }
 
@@ -358,10 +362,12 @@ mod tests {
             ("database", "dbname"),
             ("connect-timeout", "connect_timeout"),
         ] {
-            assert!(unknown(given).contains(&format!("did you mean {meant}?")), "{given}: {}", unknown(given));
+            let text = unknown(given, true);
+            assert!(text.contains(&format!("did you mean {meant}?")), "{given}: {text}");
         }
-        assert!(!unknown("frobnicate").contains("mean"));
-        assert!(!unknown(&"x".repeat(100_000)).contains("xx"));
+        assert!(!unknown("frobnicate", true).contains("mean"));
+        assert!(!unknown("frobnicate", false).contains("frobnicate"));
+        assert!(!unknown(&"x".repeat(100_000), true).contains("xx"));
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn parse(line: &str) -> Result<(&str, &str), String> {
         keywords::OLD_SSLMODE => Err(format!("{key} can't stand here: write sslmode=")),
         key if keywords::is_known(key) => Ok((key, value)),
         key if keywords::is_known(key.trim_matches(is_blank)) => Err("a blank before '=' isn't allowed here".into()),
-        key => Err(keywords::unknown(key)),
+        key => Err(keywords::unknown(key, true)),
     }
 }
 

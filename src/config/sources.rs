@@ -91,10 +91,7 @@ pub(super) fn known_pairs(text: &str) -> Result<Vec<dsn::Pair>, ConfigError> {
             pair.value = keywords::sslmode_of_old(&pair.value).into();
         }
         if !keywords::is_known(&pair.key) {
-            let message = match dsn::may_be_named(text, &pair.key, before) {
-                true => keywords::unknown(&pair.key).replacen("keyword", &format!("keyword {}", pair.key), 1),
-                false => keywords::unknown(&pair.key),
-            };
+            let message = keywords::unknown(&pair.key, dsn::may_be_repeated(text, before));
             return Err(dsn::fault(pair.key_at, message));
         }
     }

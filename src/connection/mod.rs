@@ -113,8 +113,9 @@ impl Connection {
     /// Opens many connections side by side: an iterator of results as they finish, each with the number of its
     /// configuration, counted from 0.
     ///
-    /// Up to [256](ConnectMany::at_once) are on their way at a time, so that a thousand take as long as a few one by one;
-    /// one that fails or hangs holds up no other. They go on while it is iterated, on this thread.
+    /// Up to [256](ConnectMany::at_once) are on their way at a time, so that they wait for their servers together, and one
+    /// that fails or hangs holds up no other. They go on while it is iterated, on this thread. Neighbours of equal
+    /// settings share them.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));

@@ -123,7 +123,7 @@ impl NotificationManager {
         if persists {
             restore.failed += 1;
             let at = self.now + self.backoff.unwrap_or_default().delay(restore.failed, &mut self.jitter);
-            restore.wait_until(at);
+            restore.try_again(error.clone(), at);
             self.set_timer(token, Why::Look, Some(at));
         }
         self.end_dial(is_first);

@@ -120,8 +120,13 @@ impl Dead {
 
     /// The same, dead for another reason: an attempt to revive it failed.
     pub(crate) fn again(mut self, error: Error) -> Self {
-        self.inner.error = error;
+        self.fail_again(error);
         self
+    }
+
+    /// An attempt to revive it failed.
+    pub(crate) fn fail_again(&mut self, error: Error) {
+        self.inner.error = error;
     }
 
     /// Where it was connected to.

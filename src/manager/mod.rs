@@ -505,7 +505,8 @@ impl NotificationManager {
         })
     }
 
-    /// Those that are being restored, by id, and why they have to be; also those that are being opened for the first time.
+    /// Those that are being restored, by id, and why they have to be, or why the last attempt failed; also those that are
+    /// being opened for the first time.
     pub fn restoring(&self) -> impl Iterator<Item = (ConnId, &Dead)> {
         self.members.iter().filter_map(|member| match &member.life {
             Life::Good(_) => None,

@@ -101,8 +101,9 @@ impl Restore {
         matches!(self.phase, Phase::Admitted)
     }
 
-    /// Waits for the next attempt.
-    pub(crate) fn wait_until(&mut self, at: Instant) {
+    /// An attempt has failed, and the next is at this time.
+    pub(crate) fn try_again(&mut self, error: Error, at: Instant) {
+        self.dead.fail_again(error);
         self.phase = Phase::Waiting(at);
     }
 

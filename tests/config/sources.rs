@@ -143,7 +143,7 @@ fn what_no_source_can_mend_comes_to_nobody() {
     for (dsn, part) in [
         ("service=missing", "no section [missing]"),
         ("service=nested", "line 2: service can't stand"),
-        ("service=unknown", "line 4: unknown keyword; did you mean port?"),
+        ("service=unknown", "line 4: unknown keyword prot; did you mean port?"),
         ("service=bare", "line 6"),
         ("service=spaced", "line 8"),
         ("service=good port=none", "port must"),

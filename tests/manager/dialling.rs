@@ -79,6 +79,8 @@ fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
     for _ in 0..5 {
         assert!(matches!(nm.next_event(), Some(Event::Idle)), "it goes on trying");
     }
+    let why = nm.restoring().next().unwrap().1.error().to_string();
+    assert!(why.contains("refused"), "the last attempt's reason can be seen: {why}");
     server.restart().unwrap();
     assert_eq!(opened(&mut nm, 1), BTreeSet::from([id]));
 

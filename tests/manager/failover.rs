@@ -5,7 +5,7 @@ use std::time::Duration;
 use notifyman::{Backoff, Config, Connection, Event, NotificationManager};
 
 use super::support::*;
-use crate::support::server::{promote, standby, start};
+use crate::support::server::{ask, primary_and_standby, promote, start};
 use crate::support::{Cluster, Options};
 
 /// Both servers, and a manager that listens at the primary, whatever the order.
@@ -23,8 +23,11 @@ fn listening_at(primary: &Cluster, standby: &Cluster, channel: &str) -> Notifica
 
 #[test]
 fn m13_after_a_failover_the_new_primary_is_found_once_there_is_one() {
-    let (mut primary, standby) = (start(Options::new()), standby());
+    let (mut primary, standby) = primary_and_standby();
     let channel = channel();
+    connect(&primary.url()).execute("CREATE TABLE replicated ()").unwrap();
+    let arrived = "SELECT to_regclass('replicated') IS NOT NULL";
+    until("the standby follows", || ask(&mut connect(&standby.url()), arrived) == "t");
     let mut nm = listening_at(&primary, &standby, &channel);
     let id = ids(&nm)[0];
 

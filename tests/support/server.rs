@@ -43,12 +43,23 @@ pub fn start(options: Options) -> Cluster {
     Cluster::start(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A standby: it stays in recovery, since it has no primary to follow, until it is [promoted](promote).
+/// A standby without a primary: it stays in recovery until it is [promoted](promote).
 pub fn standby() -> Cluster {
-    // It must allow for as much as its data's first server did.
+    start(replicating().file("standby.signal", ""))
+}
+
+/// A primary, and a standby that follows it: both begin with the same data.
+pub fn primary_and_standby() -> (Cluster, Cluster) {
+    let primary = start(replicating().hba("host replication all 127.0.0.1/32 trust"));
+    let follow = format!("host=127.0.0.1 port={} user=postgres", primary.port());
+    let standby = start(replicating().file("standby.signal", "").setting("primary_conninfo", follow));
+    (primary, standby)
+}
+
+/// What a standby must allow for is as much as its data's first server did.
+fn replicating() -> Options {
     let replica = Options::new().setting("wal_level", "replica").setting("hot_standby", "on");
-    let replica = replica.setting("max_worker_processes", "8").setting("max_wal_senders", "10");
-    start(replica.file("standby.signal", ""))
+    replica.setting("max_worker_processes", "8").setting("max_wal_senders", "10")
 }
 
 /// Makes a standby a primary; returns when it is one.
