@@ -246,7 +246,8 @@ fn split_parameters(text: &str, start: usize, pairs: &mut Vec<Pair>) -> Result<(
     Ok(())
 }
 
-/// Undoes percent-encoding. As in libpq 18, blanks around are dropped and blanks inside refused; `+` stays a plus.
+/// Undoes percent-encoding. As in libpq 18, blanks around are dropped and blanks inside refused, though here they are
+/// also tabs and line breaks; `+` stays a plus.
 fn decode(raw: &str, position: usize) -> Result<String, ConfigError> {
     let start = skip_blanks(raw, 0);
     let raw = raw.trim_matches(is_blank);

@@ -1,10 +1,11 @@
 //! Connection strings, taken apart by this crate and by libpq itself: both must say the same of each keyword, or the
 //! difference is listed below with its reason.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::keywords::{self, KEYWORDS};
 use super::sources;
@@ -27,8 +28,15 @@ const STRICTER: [&str; 4] = [
     "percent-encoded bytes that are not UTF-8",
 ];
 
-/// Since this version libpq drops blanks around the parts of a URL, and refuses those inside, as we do.
-const BLANKS_REFUSED: u32 = 180_000;
+/// Since this version libpq drops spaces around the parts of a URL, and refuses those inside, as we do.
+const SPACES_REFUSED: u32 = 180_000;
+
+/// Whether a string has blanks of which we make something else: tabs and line breaks are like spaces in a URL, so that one
+/// that was read from a file with its line's end is good; to libpq they are a part of the name.
+fn has_other_blanks(text: &str, version: u32) -> bool {
+    let is_other = |c| super::dsn::is_blank(c) && (c != ' ' || version < SPACES_REFUSED);
+    text.starts_with("postgres") && text.contains(is_other)
+}
 
 /// Compares one string; says what differs.
 fn difference(libpq: &mut Libpq, version: u32, text: &str) -> Option<String> {
@@ -37,24 +45,20 @@ fn difference(libpq: &mut Libpq, version: u32, text: &str) -> Option<String> {
     match (ours, theirs) {
         (Ok(pairs), Ok(theirs)) => {
             let ours: BTreeMap<_, _> = pairs.into_iter().map(|pair| (pair.key, pair.value.into_bytes())).collect();
-            (ours != theirs && !has_blanks_of_old(text, version)).then(|| format!("ours {ours:?}, libpq's {theirs:?}"))
+            (ours != theirs && !has_other_blanks(text, version)).then(|| format!("ours {ours:?}, libpq's {theirs:?}"))
         }
         (Err(_), Err(_)) => None,
         (Err(error), Ok(theirs)) => {
             let text_of = error.to_string();
-            let known = STRICTER.iter().any(|part| text_of.contains(part)) || has_blanks_of_old(text, version);
+            let known = STRICTER.iter().any(|part| text_of.contains(part)) || has_other_blanks(text, version);
             (!known).then(|| format!("ours refuses ({error}), libpq has {theirs:?}"))
         }
         (Ok(pairs), Err(error)) => {
             // An older libpq doesn't know the keywords of today.
             let newer = pairs.iter().any(|pair| error.contains(&format!("\"{}\"", pair.key)));
-            (!newer && !has_blanks_of_old(text, version)).then(|| format!("ours takes it, libpq refuses: {error}"))
+            (!newer && !has_other_blanks(text, version)).then(|| format!("ours takes it, libpq refuses: {error}"))
         }
     }
-}
-
-fn has_blanks_of_old(text: &str, version: u32) -> bool {
-    version < BLANKS_REFUSED && text.starts_with("postgres") && text.contains(super::dsn::is_blank)
 }
 
 /// Valid, odd and wrong.
@@ -221,17 +225,50 @@ fn url_like() -> impl Strategy<Value = String> {
         .prop_map(|(scheme, user, hosts, dbname, parameters)| format!("{scheme}{user}{hosts}{dbname}{parameters}"))
 }
 
-#[test]
-fn whatever_is_near_a_connection_string_means_to_us_what_it_means_to_libpq() {
+/// A string of the corpus with a few characters put in, or taken out.
+fn near_the_corpus() -> impl Strategy<Value = String> {
+    let edit = (any::<prop::sample::Index>(), proptest::option::of("[ -~é\t\n]"));
+    let edits = proptest::collection::vec(edit, 0..4);
+    (proptest::sample::select(CORPUS), edits).prop_map(|(text, edits)| {
+        let mut text: Vec<String> = text.chars().map(String::from).collect();
+        for (place, put_in) in edits {
+            match put_in {
+                Some(c) => text.insert(place.index(text.len() + 1), c),
+                None if text.is_empty() => {}
+                None => drop(text.remove(place.index(text.len()))),
+            }
+        }
+        text.concat()
+    })
+}
+
+/// Compares what a strategy makes, of which a part must be taken, so that there is something to compare.
+fn compare(near: impl Strategy<Value = String>) {
+    const CASES: u32 = 2000;
     let (version, _) = libpq::keywords();
-    let libpq = RefCell::new(Libpq::parser());
+    let (libpq, taken) = (RefCell::new(Libpq::parser()), Cell::new(0));
     let same = |text: String| {
+        taken.set(taken.get() + u32::from(sources::known_pairs(&text).is_ok()));
         let differs = if text.contains('\0') { None } else { difference(&mut libpq.borrow_mut(), version, &text) };
         differs.map_or(Ok(()), |differs| Err(TestCaseError::fail(format!("{text:?}: {differs}"))))
     };
-    let config = ProptestConfig { cases: 2000, ..ProptestConfig::default() };
-    let mut runner = proptest::test_runner::TestRunner::new(config);
-    for strategy in [pairs_like().boxed(), url_like().boxed()] {
-        runner.run(&strategy, same).unwrap_or_else(|error| panic!("libpq {version}: {error}"));
-    }
+    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let outcome = TestRunner::new(config).run(&near, same);
+    outcome.unwrap_or_else(|error| panic!("libpq {version}: {error}"));
+    assert!(taken.get() > CASES / 8, "only {} of {CASES} are taken", taken.get());
+}
+
+#[test]
+fn whatever_is_near_pairs_means_to_us_what_it_means_to_libpq() {
+    compare(pairs_like());
+}
+
+#[test]
+fn whatever_is_near_the_corpus_means_to_us_what_it_means_to_libpq() {
+    compare(near_the_corpus());
+}
+
+#[test]
+fn whatever_is_near_a_url_means_to_us_what_it_means_to_libpq() {
+    compare(url_like());
 }

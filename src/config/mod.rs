@@ -104,13 +104,15 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 ///   login), where libpq waits for ever unless told and counts for each host.
 /// - TLS is not built in yet: `sslmode=require` and stricter are refused, `prefer` connects in clear.
 /// - A host that isn't what `target_session_attrs` asks for has its name's other addresses tried, too; libpq goes on to
-///   the next host. And a server that is full or starting up hands on to the next, where libpq ends at a full one.
+///   the next host. And whatever a server refuses, but a login, hands on to the next; libpq goes on from a server that is
+///   starting up, and ends at one that is full.
 /// - A password file that others can get at is not used, as in libpq; here the error of the login says so.
 /// - The system's service file is sought in PGSYSCONFDIR, else where Debian, Red Hat and PostgreSQL itself have it; LDAP
 ///   in a service file is refused.
 /// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.
 /// - A bare `@` in a URL behind the one that ends the user and password is refused, as is `key= other=value`: libpq
 ///   takes these for something that is hardly ever meant, and may be a part of a password.
+/// - In a URL, tabs and line breaks around a part are dropped, as spaces are, such as the end of a file's line.
 /// - The string itself can't be the bare name of a database (write `dbname=shop`), nor the name of a database a URL.
 #[derive(Clone, PartialEq)]
 pub struct Config {

@@ -127,7 +127,7 @@ fn a_service_file_that_the_string_names_comes_before_all_others() {
 
     // Without an environment nothing else is looked at.
     let config = Config::without_env(&dsn).unwrap();
-    assert_eq!(config.get_user(), Some("of_file"));
+    assert_eq!((config.get_user(), config.get_passfile()), (Some("of_file"), None));
     let error = Config::without_env("service=shop").unwrap_err();
     assert!(error.to_string().contains("servicefile="), "{error}");
 }
