@@ -40,11 +40,11 @@ pub(crate) fn fuzz_source_files(data: &[u8]) {
     }
     let mut fields = wanted.split(' ').map(str::to_owned);
     let mut next = || fields.next().unwrap_or_default();
-    let (host, rest) = (next(), [next(), next(), next()]);
+    let (hosts, rest) = (&[next()], [next(), next(), next()]);
     let rest = rest.each_ref().map(String::as_str);
-    if let passfile::Found::Line(number, password) = passfile::first_match(file.as_bytes(), &[host.clone()], rest) {
+    if let passfile::Found::Line(number, password) = passfile::first_match(file.as_bytes(), hosts, rest) {
         let line = file.split('\n').nth(number - 1).unwrap_or_default();
-        let alone = passfile::first_match(line.as_bytes(), &[host], rest);
+        let alone = passfile::first_match(line.as_bytes(), hosts, rest);
         assert_eq!(alone, passfile::Found::Line(1, password), "line {number} of {file:?}");
     }
 }

@@ -1,9 +1,12 @@
 //! The connection string over the service over the environment over the defaults: whoever libpq would come to as whom,
 //! we do.
 
+use std::cell::{Cell, RefCell};
 use std::process::Command;
 
 use notifyman::{Config, Connection};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::passfile::Folder;
 use super::recorder::{Recorder, Visit};
@@ -130,6 +133,34 @@ fn a_service_file_that_the_string_names_comes_before_all_others() {
     assert_eq!((config.get_user(), config.get_passfile()), (Some("of_file"), None));
     let error = Config::without_env("service=shop").unwrap_err();
     assert!(error.to_string().contains("servicefile="), "{error}");
+}
+
+#[test]
+fn whatever_is_in_a_service_file_the_same_is_told_to_the_server() {
+    let (recorder, folder) = (Recorder::start(), Folder::new("services"));
+    let path = folder.0.join("services").to_string_lossy().into_owned();
+    let libpq = RefCell::new(Libpq::connecting(&[("HOME", "/nowhere"), ("PGSERVICEFILE", &path)]));
+    let line = prop_oneof![
+        4 => r"(user|dbname|password|application_name)=[a-z '=#\\]{0,4}",
+        3 => r"\[(a|b|ab)\][ x]?",
+        1 => r"[ \t]{0,2}(#|user|\[a|a\]|user =x|prot=1|service=b|USER=x)?[ \t\r]{0,2}",
+    ];
+    let file = proptest::collection::vec(line, 0..10).prop_map(|lines| lines.join("\n"));
+    let mut runner =
+        TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
+    let came = Cell::new(0);
+    let outcome = runner.run(&file, |text| {
+        folder.file("services", &text, 0o644);
+        let dsn = format!("service=a host=127.0.0.1 port={} connect_timeout=5", recorder.port);
+        let theirs = recorder.during(|| drop(libpq.borrow_mut().connect(&dsn)));
+        let named = format!("{dsn} servicefile={path}");
+        let ours = recorder.during(|| drop(Config::without_env(&named).and_then(Connection::connect)));
+        came.set(came.get() + ours.len());
+        prop_assert_eq!(theirs, ours, "with\n{}", text);
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert!(came.get() > 20, "only {} of 200 files have the service", came.get());
 }
 
 #[test]
