@@ -149,7 +149,10 @@ fn whatever_is_in_a_service_file_the_same_is_told_to_the_server() {
     let mut runner =
         TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
     let came = Cell::new(0);
+    // An old libpq keeps the blanks at the end of a line.
+    let keeps_blanks = libpq::keywords().0 < 140_000;
     let outcome = runner.run(&file, |text| {
+        prop_assume!(!keeps_blanks || text.lines().all(|line| line == line.trim_end()));
         folder.file("services", &text, 0o644);
         let dsn = format!("service=a host=127.0.0.1 port={} connect_timeout=5", recorder.port);
         let theirs = recorder.during(|| drop(libpq.borrow_mut().connect(&dsn)));
