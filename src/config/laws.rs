@@ -227,7 +227,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_near_a_pair_keeps_the_laws(text in r"((host|port|user|password|options|hostaddr|x)[ =']{0,3}[a-z0-9,=' \\]{0,12}){0,4}") {
+        fn any_text_near_a_pair_keeps_the_laws(text in r"((host|port|user|password|options|hostaddr|service|servicefile|x)[ =']{0,3}[a-z0-9,=' \\\n/]{0,12}){0,4}") {
             fuzz_dsn(text.as_bytes());
         }
 

@@ -486,6 +486,11 @@ fn given(text: impl Into<String>) -> Option<String> {
     Some(text.into()).filter(|text| !text.is_empty())
 }
 
+/// A file's name for messages, which are one line whatever it is.
+fn one_line(file: &Path) -> String {
+    file.to_string_lossy().escape_debug().to_string()
+}
+
 fn whole_seconds(duration: Duration) -> Option<Duration> {
     let more = u64::from(duration.subsec_nanos() > 0);
     Some(Duration::from_secs(duration.as_secs().saturating_add(more))).filter(|duration| !duration.is_zero())

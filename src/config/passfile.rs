@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 
 use super::endpoints::{Endpoint, Host};
-use super::{Config, given};
+use super::{Config, given, one_line};
 
 /// What the file had to say for one place.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Config {
             return (self.clone(), None);
         };
         let (hosts, port) = (names_of(&place.host), place.port.to_string());
-        let file = path.display();
+        let file = one_line(path);
         match look_up(path, &hosts, [&port, &dbname, &user]) {
             Found::NoFile => (self.clone(), None),
             Found::Unused(reason) => (self.clone(), Some(format!("the password file {file} was not used: {reason}"))),

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::dsn::is_blank;
-use super::keywords;
 use super::sources::Environment;
+use super::{keywords, one_line};
 use crate::error::ConfigError;
 
 /// One setting of a service file.
@@ -35,8 +35,8 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Finds a service: in the file named, else PGSERVICEFILE, else `~/.pg_service.conf`; and unless it was named by
-    /// the connection string or is found there, in the system's.
+    /// Finds a service: in the file named, else PGSERVICEFILE, else `~/.pg_service.conf`; where that doesn't have it, in
+    /// the system's.
     pub(super) fn find(name: &str, file: Option<&str>, environment: Environment<'_>) -> Result<Self, ConfigError> {
         let named = file.map(PathBuf::from).or_else(|| environment("PGSERVICEFILE").map(PathBuf::from));
         let home = || environment("HOME").map(|home| Path::new(&home).join(".pg_service.conf"));
@@ -51,10 +51,10 @@ impl Service {
                     if let Some(entries) = section(&text, name).map_err(|(line, why)| at(&file, line, why))? {
                         return Ok(Self { file, entries });
                     }
-                    looked_in.push(file.display().to_string());
+                    looked_in.push(one_line(&file));
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !(i == 0 && must_exist) => {}
-                Err(error) => return Err(fault(format!("service file {}", file.display()), error.to_string())),
+                Err(error) => return Err(fault(format!("service file {}", one_line(&file)), error.to_string())),
             }
         }
         Err(fault(
@@ -76,7 +76,7 @@ impl Service {
 }
 
 fn origin(file: &Path, line: usize) -> String {
-    format!("service file {}, line {line}", file.display())
+    format!("service file {}, line {line}", one_line(file))
 }
 
 fn at(file: &Path, line: usize, why: String) -> ConfigError {

@@ -257,6 +257,12 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_any_name_leaves_an_error_one_line() {
+        let error = resolve("service=x servicefile='/no\nwhere'", &nothing).unwrap_err().to_string();
+        assert!(error.starts_with("service file /no\\nwhere: ") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
     fn an_unknown_keyword_is_named_unless_it_may_be_a_part_of_a_password() {
         let refusal = |text| resolve(text, &nothing).unwrap_err().to_string();
         assert!(refusal("user=x frobnicate=1").contains("byte 7: unknown keyword frobnicate;"));
