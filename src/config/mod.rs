@@ -16,9 +16,12 @@ mod endpoints;
 mod keywords;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
+#[cfg(feature = "tls")]
+mod own_tls;
 mod policy;
 mod sources;
 mod startup;
+mod tls;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -32,6 +35,10 @@ use crate::error::Error;
 pub(crate) use endpoints::{Endpoint, Host};
 pub(crate) use policy::AuthMethods;
 pub use policy::{AuthMethod, ChannelBinding, SslMode};
+pub(crate) use tls::BUILT_IN as TLS_BUILT_IN;
+#[cfg_attr(not(feature = "tls"), allow(unused_imports, reason = "looked at by what encrypts"))]
+pub(crate) use tls::TlsSettings;
+pub use tls::{SslCertMode, SslNegotiation, TlsVersion};
 
 /// PostgreSQL's registered port.
 const DEFAULT_PORT: u16 = 5432;
@@ -91,7 +98,11 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 ///
 /// - `connect_timeout` is 30 seconds unless given, and bounds the whole attempt (all hosts, the name look-up and the
 ///   login), where libpq waits for ever unless told and counts for each host.
-/// - TLS is not built in yet: `sslmode=require` and stricter are refused, `prefer` connects in clear.
+/// - TLS needs the feature `tls`: without it, `sslmode=require` and stricter are refused, and `prefer` connects in clear.
+///   With it, versions before 1.2 aren't spoken, a key that needs a password isn't read (`sslpassword`), and a
+///   certificate without extensions (X.509 version 1) passes only where nobody checks it. After a login was refused
+///   with TLS or without, `prefer` and `allow` try the other way only where the server said that pg_hba.conf has no
+///   line for it (28000), since a wrong password would be wrong once more.
 /// - Service and password files are not read yet: `service`, PGSERVICE and `passfile` are refused, and `~/.pgpass` and
 ///   PGPASSFILE not looked at.
 /// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.
@@ -126,7 +137,8 @@ struct Settings {
     tcp_user_timeout: Option<Duration>,
     auth_methods: AuthMethods,
     channel_binding: ChannelBinding,
-    sslmode: SslMode,
+    sslmode: Option<SslMode>,
+    tls: TlsSettings,
 }
 
 impl Default for Settings {
@@ -150,7 +162,8 @@ impl Default for Settings {
             tcp_user_timeout: None,
             auth_methods: AuthMethods::ALL,
             channel_binding: ChannelBinding::default(),
-            sslmode: SslMode::default(),
+            sslmode: None,
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -323,7 +336,7 @@ impl Config {
     /// Whether the connection is encrypted.
     #[must_use]
     pub fn sslmode(self, mode: SslMode) -> Self {
-        self.set(|s| s.sslmode = mode)
+        self.set(|s| s.sslmode = Some(mode))
     }
 }
 
@@ -406,7 +419,7 @@ impl Config {
 
     /// Whether the connection is encrypted.
     pub fn get_sslmode(&self) -> SslMode {
-        self.inner.sslmode
+        self.inner.effective_sslmode()
     }
 
     /// For the login alone, so that it stays in few hands.
@@ -519,7 +532,8 @@ impl fmt::Debug for Config {
             .field("tcp_user_timeout", &s.tcp_user_timeout)
             .field("require_auth", &format_args!("{}", s.auth_methods))
             .field("channel_binding", &s.channel_binding)
-            .field("sslmode", &s.sslmode)
+            .field("sslmode", &s.effective_sslmode())
+            .field("tls", &s.tls)
             .finish()
     }
 }
@@ -623,12 +637,10 @@ mod tests {
             ("keepalives_idle=32768", 16, "32767"),
             ("keepalives_count=128", 17, "127"),
             ("tcp_user_timeout=1.5", 17, "milliseconds"),
-            ("sslmode=verify-full", 8, "TLS is not built in"),
-            ("postgres:///?ssl=true", 17, "TLS is not built in"),
+            ("sslmode=full", 8, "verify-full"),
             ("service=shop", 8, "not supported yet"),
             ("passfile=/x", 9, "not supported yet"),
             ("gssencmode=require", 11, "disable or prefer"),
-            ("sslrootcert=system", 12, "verify-full"),
             ("dbname=postgres://u:p@h/d", 7, "whole URL"),
             ("user=a prot=5", 7, "did you mean port?"),
         ] {
@@ -641,7 +653,7 @@ mod tests {
     #[test]
     fn what_asks_for_nothing_special_is_accepted() {
         let text = "gssencmode=prefer krbsrvname=postgres target_session_attrs=any load_balance_hosts=disable \
-                    replication=false sslcompression=0 sslcert=/x service='' passfile='' port=bad port=5432";
+                    replication=false sslcompression=0 sslcert='' service='' passfile='' port=bad port=5432";
         assert_eq!(Config::without_env(text).unwrap(), Config::new().port(5432));
     }
 }

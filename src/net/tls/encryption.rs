@@ -1,0 +1,271 @@
+//! How to encrypt streams to one server: the settings and files, made into what rustls takes.
+//!
+//! Equal settings over equal files share one configuration for as long as anybody uses it, so that a thousand
+//! connections hold the roots once.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ClientConnection, InconsistentKeys, RootCertStore, SignatureScheme, version};
+use sha2::Digest as _;
+
+use super::fault;
+use super::files::{self, File, Files, Roots};
+use super::verify::{Trust, Verifier};
+use crate::config::{Config, SslCertMode, SslMode, SslNegotiation, TlsSettings, TlsVersion};
+use crate::error::{TlsError, TlsErrorKind};
+
+/// What PostgreSQL is called where TLS is asked for at once.
+const ALPN: &[u8] = b"postgresql";
+
+/// Always this one, whatever the process's default is.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
+
+type Fingerprint = [u8; 32];
+
+/// What is in use, by what it was made from.
+static IN_USE: Mutex<Vec<(Fingerprint, Weak<ClientConfig>)>> = Mutex::new(Vec::new());
+
+/// How to encrypt streams to one server.
+#[derive(Clone)]
+pub(crate) struct Encryption {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    direct: bool,
+    /// Whether the server has asked for our certificate, where it must.
+    asked: Option<Arc<AtomicBool>>,
+}
+
+impl Encryption {
+    /// For a host of this name, at this address.
+    ///
+    /// # Errors
+    /// Of kind [`File`](TlsErrorKind::File), or [`WrongName`](TlsErrorKind::WrongName) for a name that no certificate
+    /// can have.
+    pub(crate) fn new(config: &Config, host: Option<&str>, ip: Option<IpAddr>) -> Result<Self, TlsError> {
+        let settings = config.tls();
+        let direct = settings.negotiation == SslNegotiation::Direct;
+        let name = server_name(host, ip, config.get_sslmode() == SslMode::VerifyFull)?;
+        if let Some(own) = &settings.own {
+            let mut given = Arc::clone(&own.0);
+            if direct && !given.alpn_protocols.iter().any(|protocol| protocol == ALPN) {
+                Arc::make_mut(&mut given).alpn_protocols.push(ALPN.to_vec());
+            }
+            return Ok(Self { config: given, name, direct, asked: None });
+        }
+        let mut it = Self { config: shared(config)?, name, direct, asked: None };
+        if settings.cert_mode == SslCertMode::Require {
+            let asked = Arc::<AtomicBool>::default();
+            let config = Arc::make_mut(&mut it.config);
+            let inner = Arc::clone(&config.client_auth_cert_resolver);
+            config.client_auth_cert_resolver = Arc::new(Asked { inner, asked: Arc::clone(&asked) });
+            it.asked = Some(asked);
+        }
+        Ok(it)
+    }
+
+    /// Whether TLS begins at once, unasked.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// A session that hasn't begun.
+    pub(super) fn session(&self) -> Result<ClientConnection, TlsError> {
+        ClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|e| fault::of(e, true))
+    }
+
+    /// A last look at a session whose handshake is done.
+    pub(super) fn check(&self, session: &ClientConnection) -> Result<(), TlsError> {
+        if self.direct && session.alpn_protocol() != Some(ALPN) {
+            let message = "whoever answers speaks TLS, but doesn't say that it speaks PostgreSQL (ALPN): check host \
+                           and port, or use sslnegotiation=postgres";
+            return Err(TlsError::new(TlsErrorKind::NotOffered, message));
+        }
+        if self.asked.as_ref().is_some_and(|asked| !asked.load(Ordering::Relaxed)) {
+            let message = "sslcertmode=require, but the server doesn't ask for our certificate: set its ssl_ca_file";
+            return Err(TlsError::new(TlsErrorKind::RefusedByServer, message));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encryption").field("name", &self.name).field("direct", &self.direct).finish()
+    }
+}
+
+/// What the certificate must be for, and what the server is told unless it is an address.
+fn server_name(host: Option<&str>, ip: Option<IpAddr>, must_match: bool) -> Result<ServerName<'static>, TlsError> {
+    let named = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
+    match (named, host, ip) {
+        (Some(name), ..) => Ok(name),
+        (None, Some(host), _) if must_match => {
+            let message = format!("{host:?} is no name that a certificate could be for: use the host's DNS name");
+            Err(TlsError::new(TlsErrorKind::WrongName, message))
+        }
+        (None, _, Some(ip)) => Ok(ServerName::from(ip)),
+        (None, _, None) => Err(TlsError::new(TlsErrorKind::WrongName, "there is no name to check: give host")),
+    }
+}
+
+/// The configuration for these settings and the files as they are now.
+fn shared(config: &Config) -> Result<Arc<ClientConfig>, TlsError> {
+    let settings = config.tls();
+    let files = Files::read(config)?;
+    let mut fingerprint = files.fingerprint();
+    let by_name = config.get_sslmode() == SslMode::VerifyFull;
+    let rest = format!("{by_name} {} {:?} {:?}", settings.sni, settings.min_version, settings.max_version);
+    fingerprint.update(rest);
+    let fingerprint: Fingerprint = fingerprint.finalize().into();
+
+    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_use.retain(|(_, config)| config.strong_count() > 0);
+    if let Some(config) = in_use.iter().find(|(known, _)| *known == fingerprint).and_then(|(_, found)| found.upgrade()) {
+        return Ok(config);
+    }
+    let made = Arc::new(make(settings, &files, by_name)?);
+    in_use.push((fingerprint, Arc::downgrade(&made)));
+    Ok(made)
+}
+
+fn make(settings: &TlsSettings, files: &Files, by_name: bool) -> Result<ClientConfig, TlsError> {
+    let trust = match roots(&files.roots)? {
+        None => None,
+        Some(roots) => Some(trust(roots, &files.crls, by_name)?),
+    };
+    let verifier = Verifier { trust, algorithms: PROVIDER.signature_verification_algorithms };
+    let versions: &[_] = match (settings.min_version, settings.max_version) {
+        (Some(TlsVersion::V1_3), _) => &[&version::TLS13],
+        (_, Some(TlsVersion::V1_2)) => &[&version::TLS12],
+        _ => &[&version::TLS13, &version::TLS12],
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_protocol_versions(versions)
+        .map_err(|e| fault::of(e, true))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match &files.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder.with_client_cert_resolver(Arc::new(Identity(identity(certificate, key)?))),
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.enable_sni = settings.sni;
+    // PostgreSQL gives no tickets, and each session is to be checked anew.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError> {
+    match roots {
+        Roots::Nobody => Ok(None),
+        Roots::System => {
+            let found = rustls_native_certs::load_native_certs();
+            if found.certs.is_empty() {
+                let why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+                return Err(files::fault(format!(
+                    "the operating system has no trusted authorities to show ({}): install its package of CA \
+                     certificates, or name a file with sslrootcert",
+                    why.join("; ")
+                )));
+            }
+            Ok(Some(found.certs))
+        }
+        Roots::File(file) => Ok(Some(certificates(file, "the root file")?)),
+    }
+}
+
+fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> Result<Trust, TlsError> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().cloned());
+    let mut lists = Vec::new();
+    for file in crls {
+        for list in CertificateRevocationListDer::pem_slice_iter(&file.content) {
+            lists.push(list.map_err(|e| unreadable("the list of revoked certificates", file, &e))?);
+        }
+    }
+    let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&PROVIDER));
+    if !lists.is_empty() {
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
+    }
+    let chain = builder.build().map_err(|e| files::fault(format!("the roots or sslcrl can't be used: {e}")))?;
+    Ok(Trust { chain, roots, by_name })
+}
+
+/// Every certificate of a file; at least one.
+fn certificates(file: &File, what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&file.content).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(unreadable(what, file, &"it holds no certificate in PEM form")),
+        Err(e) => Err(unreadable(what, file, &e)),
+    }
+}
+
+fn identity(certificate: &File, key: &File) -> Result<Arc<CertifiedKey>, TlsError> {
+    const KEY: &str = "the key of our certificate";
+    let chain = certificates(certificate, "our certificate")?;
+    if key.content.windows(9).any(|window| window == b"ENCRYPTED") {
+        let message = "it needs a password, and such keys aren't read (sslpassword): store it without one, readable \
+                       by nobody else (openssl pkey -in .. -out ..)";
+        return Err(unreadable(KEY, key, &message));
+    }
+    let der = PrivateKeyDer::from_pem_slice(&key.content)
+        .or_else(|_| PrivateKeyDer::try_from(key.content.clone()))
+        .map_err(|_| unreadable(KEY, key, &"it is no private key in PEM or DER form: PKCS#8, PKCS#1 or SEC1"))?;
+    let signing = PROVIDER.key_provider.load_private_key(der).map_err(|e| {
+        unreadable(KEY, key, &format!("{e}; RSA from 2048 bits, ECDSA with P-256 or P-384, and Ed25519 can be used"))
+    })?;
+    let certified = CertifiedKey::new(chain, signing);
+    match certified.keys_match() {
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            let message = format!("it isn't the key of {:?}: renew both together", certificate.path);
+            Err(unreadable(KEY, key, &message))
+        }
+        // A certificate of the old form can't be compared; the server will.
+        _ => Ok(Arc::new(certified)),
+    }
+}
+
+fn unreadable(what: &str, file: &File, why: &dyn fmt::Display) -> TlsError {
+    files::fault(format!("{what} {:?} can't be used: {why}", file.path))
+}
+
+/// Our one certificate, whichever authorities the server names.
+#[derive(Debug)]
+struct Identity(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _authorities: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Remembers that the server has asked.
+#[derive(Debug)]
+struct Asked {
+    inner: Arc<dyn ResolvesClientCert>,
+    asked: Arc<AtomicBool>,
+}
+
+impl ResolvesClientCert for Asked {
+    fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.inner.resolve(authorities, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        self.inner.has_certs()
+    }
+}
