@@ -11,3 +11,5 @@ mod program;
 mod recovery;
 mod support;
 mod support_selftest;
+#[cfg(feature = "tls")]
+mod tls;

@@ -7,9 +7,13 @@ pub mod alone;
 pub mod cluster;
 pub mod msg;
 pub mod peer;
+#[cfg(feature = "tls")]
+pub mod pki;
 pub mod pgbouncer;
 pub mod proxy;
 pub mod server;
+#[cfg(feature = "tls")]
+pub mod tls_peer;
 
 pub use cluster::{Cluster, Options};
 pub use peer::{Peer, Step};
