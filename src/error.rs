@@ -406,8 +406,8 @@ pub enum ProtocolError {
     },
     /// Bytes in clear behind the server's agreement to go on in TLS.
     #[error(
-        "the peer sent bytes in clear behind its agreement to go on in TLS: somebody between tries to slip in what \
-         the server never said"
+        "the peer sent bytes in clear behind its agreement to go on in TLS: it is not a PostgreSQL server, or somebody \
+         between slips in what the server never said"
     )]
     Injected,
     /// The server couldn't prove that it knows the password, or changed the exchange.

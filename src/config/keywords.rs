@@ -112,11 +112,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         Only(&["3.0", "3.2", "latest"], "this version speaks protocol 3.0"),
     ),
     // Details of TLS, which nothing uses where that isn't built in.
-    keyword(
-        "sslnegotiation",
-        "PGSSLNEGOTIATION",
-        Set(|s, v| store(&mut s.tls.negotiation, SslNegotiation::parse(v))),
-    ),
+    keyword("sslnegotiation", "PGSSLNEGOTIATION", Set(|s, v| store(&mut s.tls.negotiation, SslNegotiation::parse(v)))),
     keyword("sslrootcert", "PGSSLROOTCERT", Set(sslrootcert)),
     keyword("sslcert", "PGSSLCERT", Set(|s, v| store(&mut s.tls.cert, Ok(tls::path(v))))),
     keyword("sslkey", "PGSSLKEY", Set(|s, v| store(&mut s.tls.key, Ok(tls::path(v))))),

@@ -105,9 +105,11 @@ impl TlsVersion {
     pub(super) fn parse_max(text: &str) -> Result<Option<Self>, String> {
         match Self::known(text) {
             None if text.is_empty() => Ok(None),
-            None if Self::is_old(text) => Err("ssl_max_protocol_version can be TLSv1.2 or TLSv1.3: the older ones are \
+            None if Self::is_old(text) => {
+                Err("ssl_max_protocol_version can be TLSv1.2 or TLSv1.3: the older ones are \
                                                broken, and not spoken here"
-                .into()),
+                    .into())
+            }
             None => Err("ssl_max_protocol_version must be TLSv1.2 or TLSv1.3".into()),
             version => Ok(version),
         }

@@ -7,9 +7,9 @@ pub mod alone;
 pub mod cluster;
 pub mod msg;
 pub mod peer;
+pub mod pgbouncer;
 #[cfg(feature = "tls")]
 pub mod pki;
-pub mod pgbouncer;
 pub mod proxy;
 pub mod server;
 #[cfg(feature = "tls")]

@@ -23,7 +23,8 @@ fn by(server: &Secure, mode: &str, root: &str, host: &str) -> Config {
 #[test]
 fn a_server_is_known_by_name_and_by_address() {
     let Common { server, root, .. } = common();
-    for place in ["host=localhost", "host=127.0.0.1", "host=localhost hostaddr=127.0.0.1", "host='' hostaddr=127.0.0.1"] {
+    for place in ["host=localhost", "host=127.0.0.1", "host=localhost hostaddr=127.0.0.1", "host='' hostaddr=127.0.0.1"]
+    {
         let text = format!("{place} port={} user=postgres dbname=postgres sslmode=verify-full", server.cluster.port());
         assert!(is_encrypted(&mut open(&format!("{text} sslrootcert={root}"))), "{place}");
     }
@@ -162,8 +163,10 @@ fn a_chain_is_followed_to_the_root() {
 #[test]
 fn names_that_only_libpq_still_takes_are_taken() {
     let ca = Authority::new("names");
-    let common_name = |name: &'static str| move |params: &mut rcgen::CertificateParams| {
-        params.distinguished_name.push(DnType::CommonName, name);
+    let common_name = |name: &'static str| {
+        move |params: &mut rcgen::CertificateParams| {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
     };
     for (identity, right, wrong) in [
         (ca.sign(&[], common_name("db.example")), "db.example", "other.example"),

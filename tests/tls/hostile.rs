@@ -20,7 +20,7 @@ fn bytes_in_clear_behind_the_servers_yes_are_fatal() {
     for mode in STRICT {
         let ready = [b"S".as_slice(), &msg::login()].concat();
         let error = answered(Box::leak(ready.into_boxed_slice()), mode);
-        assert!(error.is_protocol() && error.to_string().contains("slip in"), "{mode}: {error}");
+        assert!(error.is_protocol() && error.to_string().contains("slips in"), "{mode}: {error}");
         assert!(!error.is_transient());
     }
 }

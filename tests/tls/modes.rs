@@ -108,12 +108,8 @@ fn a_wrong_password_is_tried_once() {
 
 #[test]
 fn prefer_goes_on_in_clear_on_the_same_connection_where_there_is_no_tls() {
-    let peer = Peer::play(vec![
-        Step::ssl_request(b"N"),
-        Step::startup(),
-        Step::send([msg::login()]),
-        Step::expect_eof(),
-    ]);
+    let peer =
+        Peer::play(vec![Step::ssl_request(b"N"), Step::startup(), Step::send([msg::login()]), Step::expect_eof()]);
     drop(Connection::connect(config(&peer.url())).unwrap());
     peer.finish();
 }

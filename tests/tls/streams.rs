@@ -175,7 +175,9 @@ fn damaged_records_end_the_connection_and_deliver_nothing() {
     let proxy = Proxy::start(([127, 0, 0, 1], common().server.cluster.port()).into());
     let mut db = Connection::connect(through(&proxy)).unwrap();
     db.listen(["damaged"]).unwrap();
-    proxy.inject(&[23, 3, 3, 0, 32, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
+    proxy.inject(&[
+        23, 3, 3, 0, 32, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+    ]);
     assert_eq!(db.wait(LIMIT).flatten().count(), 0);
     assert!(db.error().unwrap().is_tls(), "{:?}", db.error());
 }

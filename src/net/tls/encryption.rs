@@ -128,7 +128,8 @@ fn shared(config: &Config) -> Result<Arc<ClientConfig>, TlsError> {
 
     let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
     in_use.retain(|(_, config)| config.strong_count() > 0);
-    if let Some(config) = in_use.iter().find(|(known, _)| *known == fingerprint).and_then(|(_, found)| found.upgrade()) {
+    if let Some(config) = in_use.iter().find(|(known, _)| *known == fingerprint).and_then(|(_, found)| found.upgrade())
+    {
         return Ok(config);
     }
     let made = Arc::new(make(settings, &files, by_name)?);

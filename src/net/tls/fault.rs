@@ -2,10 +2,10 @@
 
 use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
 
+use crate::error::TlsError;
 use crate::error::TlsErrorKind::{
     self, BadCertificate, Expired, Handshake, NoCommonVersion, RefusedByServer, Revoked, UnknownAuthority, WrongName,
 };
-use crate::error::TlsError;
 
 /// The same in our words.
 pub(super) fn of(error: Error, in_handshake: bool) -> TlsError {
@@ -102,7 +102,9 @@ fn said(alert: Alert) -> (TlsErrorKind, String) {
             "the server doesn't know who signed our certificate: its ssl_ca_file must hold that authority, and sslcert \
              the certificates between",
         ),
-        Alert::CertificateExpired => (RefusedByServer, "the server says that our certificate has expired: renew sslcert"),
+        Alert::CertificateExpired => {
+            (RefusedByServer, "the server says that our certificate has expired: renew sslcert")
+        }
         Alert::CertificateRevoked => (RefusedByServer, "the server says that our certificate has been revoked"),
         Alert::BadCertificate | Alert::UnsupportedCertificate | Alert::CertificateUnknown | Alert::AccessDenied => {
             (RefusedByServer, "the server doesn't accept our certificate: its log tells why")
