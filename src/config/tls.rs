@@ -327,7 +327,8 @@ impl Config {
     }
 }
 
-#[cfg(all(test, feature = "tls"))]
+#[cfg(test)]
+#[cfg(feature = "tls")]
 mod tests {
     use super::*;
 
@@ -400,7 +401,8 @@ mod tests {
     }
 }
 
-#[cfg(all(test, not(feature = "tls")))]
+#[cfg(test)]
+#[cfg(not(feature = "tls"))]
 mod without_the_feature {
     use super::super::{ChannelBinding, Config, SslCertMode, SslMode};
 

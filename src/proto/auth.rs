@@ -16,6 +16,8 @@
 //!
 //! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod laws;
 mod request;
 
 use std::fmt;

@@ -27,6 +27,8 @@ pub(crate) mod sql;
 mod ssl_request;
 
 pub(crate) use auth::Binding;
+#[cfg(any(test, fuzzing))]
+pub(crate) use auth::laws::fuzz_handshake;
 pub(crate) use buffer::{READ_SIZE, ReadBuffer};
 #[cfg(any(test, fuzzing))]
 pub(crate) use frame::fuzz_frames;
