@@ -31,8 +31,8 @@ pub(super) fn are_for(certificate: &CertificateDer<'_>, host: &ServerName<'_>) -
         }
     }
     let common_name = || {
-        let attributes = parsed.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter());
-        let name = attributes.filter(|attribute| attribute.oid == COMMON_NAME).next_back()?;
+        let mut attributes = parsed.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter());
+        let name = attributes.find(|attribute| attribute.oid == COMMON_NAME)?;
         std::str::from_utf8(name.value.value()).ok().map(str::to_owned)
     };
     !of_its_kind && common_name().is_some_and(|name| matches(&name, &host))
