@@ -154,8 +154,8 @@ impl Error {
     ///
     /// True for a peer that can't be reached or went away, for a time limit, and for SQLSTATEs of the classes 08
     /// (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as starting up and shutting down)
-    /// and 58 (system), and for a server's certificate that has expired, which its operator renews; false for any other
-    /// fault of a certificate, for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
+    /// and 58 (system); of TLS for a handshake that was cut, and for a server's certificate that has expired, which its
+    /// operator renews; false for any other fault of a certificate, for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
     /// protocol.
     pub fn is_transient(&self) -> bool {
         match self {

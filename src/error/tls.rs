@@ -26,7 +26,7 @@ pub struct TlsError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TlsErrorKind {
-    /// The server has no TLS, or doesn't know direct TLS.
+    /// The server has no TLS, or what is dialled by `sslnegotiation=direct` doesn't say that it is PostgreSQL.
     NotOffered,
     /// The server's certificate has expired, or isn't valid yet.
     Expired,
@@ -44,7 +44,7 @@ pub enum TlsErrorKind {
     NoCommonVersion,
     /// The server refused us: most often it wants a certificate of ours, or doesn't accept the one it got.
     RefusedByServer,
-    /// The server hung up in the middle of the handshake.
+    /// The server hung up in the middle of the handshake, or had an error to tell instead of an answer.
     Interrupted,
     /// Anything else that makes a handshake fail.
     Handshake,

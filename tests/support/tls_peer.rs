@@ -99,6 +99,17 @@ impl TlsWire {
         self.stream.flush().unwrap();
     }
 
+    /// Sends plaintext, and in the same packet what isn't TLS at all.
+    pub fn send_with_garbage(&mut self, bytes: &[u8], garbage: &[u8]) {
+        self.stream.conn.writer().write_all(bytes).unwrap();
+        let mut all = Vec::new();
+        while self.stream.conn.wants_write() {
+            self.stream.conn.write_tls(&mut all).unwrap();
+        }
+        all.extend_from_slice(garbage);
+        self.stream.sock.write_all(&all).unwrap();
+    }
+
     /// Gives both sides new keys.
     pub fn renew_keys(&mut self) {
         self.stream.conn.refresh_traffic_keys().unwrap();

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use notifyman::{AuthMethod, Config, Connection, SslCertMode, TlsErrorKind};
 
-use super::{common, is_encrypted, refused_for};
+use super::{is_encrypted, refused_for};
 use crate::support::Options;
 use crate::support::pki::{Authority, Identity, Secure};
 use crate::support::server::{ask, config, refused};
@@ -191,11 +191,4 @@ fn a_renewed_certificate_is_used_by_the_next_dial() {
     refused_for(settings.clone(), TlsErrorKind::File, "renew both together");
     it.server.file("renewed.key", &renewed.key);
     assert!(is_encrypted(&mut Connection::connect(settings).unwrap()));
-}
-
-#[test]
-fn connections_are_let_in_by_the_hundred_and_share_what_was_read() {
-    let checked = common().checked();
-    let dbs: Vec<_> = (0..80).map(|_| Connection::connect(checked.clone()).unwrap()).collect();
-    assert!(dbs.iter().all(|db| !db.is_closed()));
 }

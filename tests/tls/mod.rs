@@ -2,6 +2,8 @@
 
 mod certificates;
 mod clients;
+#[cfg(feature = "cli")]
+mod home;
 mod hostile;
 mod logins;
 mod modes;

@@ -5,7 +5,7 @@ use notifyman::{Config, Connection, SslMode, SslNegotiation, TlsErrorKind, TlsVe
 use super::{Common, common, is_encrypted, major, open, refused_for};
 use crate::support::pki::{Authority, Secure};
 use crate::support::server::{ask, config, refused, utf8};
-use crate::support::{Options, Peer, Step, msg};
+use crate::support::{Options, Peer, PgBouncer, Step, msg};
 
 const MODES: [&str; 4] = ["allow", "prefer", "require", "verify-full"];
 
@@ -181,4 +181,24 @@ fn a_configuration_of_the_callers_own_decides_whom_to_trust() {
         assert!(is_encrypted(&mut Connection::connect(direct).unwrap()));
     }
     assert!(crypto::CryptoProvider::get_default().is_none(), "the process's default provider is nobody's business");
+}
+
+#[test]
+fn a_pooler_with_tls_is_seen_through_by_a_second_connection_with_tls() {
+    use notifyman::{Diagnosis, FindingKind};
+
+    let Common { server, root, .. } = common();
+    let folder = server.cluster.data_dir();
+    let tls = format!(
+        "client_tls_sslmode = require\nclient_tls_key_file = {folder}/server.key\nclient_tls_cert_file = \
+         {folder}/server.crt",
+        folder = folder.display()
+    );
+    let pooler = PgBouncer::start(&server.cluster, "transaction", &tls);
+    let checked = config(&pooler.url()).sslmode(SslMode::VerifyFull).sslrootcert(root);
+    let diagnosis = Diagnosis::of(checked);
+    assert!(diagnosis.find(FindingKind::TransactionPooler).is_some(), "{diagnosis}");
+    // It refuses who comes in clear, and so `allow` comes again.
+    assert!(Connection::connect(config(&pooler.url()).sslmode(SslMode::Allow)).is_ok());
+    assert!(Connection::connect(config(&pooler.url()).sslmode(SslMode::Disable)).is_err());
 }

@@ -68,6 +68,21 @@ fn a_look_at_the_socket_takes_all_that_was_decrypted() {
     peer.finish();
 }
 
+#[test]
+fn a_manager_that_only_looks_takes_all_that_was_decrypted() {
+    let (peer, go) = saying(numbered(0..50_000));
+    let mut nm = NotificationManager::new([listening(&peer)]).timeout(Duration::ZERO);
+    go.send(()).unwrap();
+    let mut heard = Vec::new();
+    eventually("all has come", || {
+        (&mut nm).flatten().for_each(|(_, batch)| heard.extend(payloads(batch.iter())));
+        heard.len() == 50_000
+    });
+    assert!(heard.into_iter().eq(0..50_000));
+    drop(nm);
+    peer.finish();
+}
+
 /// Takes one event, then takes the connection out by `remove`; what was left over must come all the same.
 fn left_over(remove: impl FnOnce(NotificationManager) -> Connection) {
     let (peer, go) = saying(numbered(0..30_000));
@@ -183,6 +198,37 @@ fn damaged_records_end_the_connection_and_deliver_nothing() {
 }
 
 #[test]
+fn what_came_before_a_damaged_record_is_delivered() {
+    let play: Play = Box::new(|wire| {
+        wire.login_and_listen();
+        wire.send_with_garbage(&numbered(0..3), &[23, 3, 3, 0, 17, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
+    });
+    let peer = TlsPeer::play(&self_signed(&["127.0.0.1"]), vec![play]);
+    let mut db = listening(&peer);
+    assert_eq!(db.wait(LIMIT).flatten().count(), 3);
+    assert!(db.error().unwrap().is_tls(), "{:?}", db.error());
+    peer.finish();
+}
+
+#[test]
+fn a_name_is_told_to_the_server_unless_it_is_an_address_or_shall_not_be() {
+    let names = [("host=db.example", Some("db.example")), ("", None), ("host=db.example sslsni=0", None)];
+    let plays = names.map(|(_, name)| -> Play {
+        Box::new(move |wire| {
+            assert_eq!(wire.stream.conn.server_name(), name);
+            wire.login();
+            wire.expect_goodbye();
+        })
+    });
+    let peer = TlsPeer::play(&self_signed(&["127.0.0.1"]), plays.into());
+    for (settings, _) in names {
+        let text = format!("{} hostaddr=127.0.0.1 {settings}", peer.dsn());
+        drop(Connection::connect(config(&text)).unwrap());
+    }
+    peer.finish();
+}
+
+#[test]
 fn a_cancel_request_is_encrypted_where_the_session_is() {
     let session: Play = Box::new(|wire| {
         wire.login();
@@ -223,6 +269,36 @@ fn long_queries_and_long_answers_go_through() {
     db.notify_many(payloads.iter().map(|payload| ("long", payload))).unwrap();
     let heard: Vec<String> = db.wait(LIMIT).flatten().take(5000).map(|n| n.payload().into_owned()).collect();
     assert_eq!(heard, payloads);
+}
+
+#[test]
+fn what_the_socket_has_no_room_for_is_sent_when_it_has() {
+    const EACH: usize = 1000;
+    let proxy = Proxy::start(([127, 0, 0, 1], common().server.cluster.port()).into());
+    let mut db = Connection::connect(through(&proxy)).unwrap();
+    db.listen(["room"]).unwrap();
+    let mut nm = NotificationManager::new([db]).timeout(IDLE);
+    let (id, handle) = (nm.connections().next().unwrap().0, nm.handle());
+    proxy.black_hole();
+    let long = "x".repeat(7900);
+    for first in [0, EACH] {
+        // Eight megabytes in one statement, more than any socket takes at once; and another behind it.
+        drop(handle.notify_many(id, (first..first + EACH).map(|n| ("room", format!("{n} {long}")))));
+    }
+    for _ in 0..3 {
+        assert!(matches!(nm.next_event(), Some(Event::Idle)));
+    }
+    proxy.resume();
+    let mut heard = 0;
+    let begin = Instant::now();
+    while heard < 2 * EACH {
+        assert!(begin.elapsed() < LIMIT, "{heard} came");
+        let Some(Event::Notifies(_, batch)) = nm.next_event() else { continue };
+        for n in &batch {
+            assert_eq!(n.payload().split_once(' '), Some((heard.to_string().as_str(), long.as_str())));
+            heard += 1;
+        }
+    }
 }
 
 // ---- on the way ---------------------------------------------------------------------------------------------------

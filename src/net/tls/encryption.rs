@@ -270,3 +270,44 @@ impl ResolvesClientCert for Asked {
         self.inner.has_certs()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_for(settings: &str) -> Arc<ClientConfig> {
+        let config = Config::without_env(&format!("host=db {settings}")).unwrap();
+        Encryption::new(&config, Some("db"), None).unwrap().config
+    }
+
+    #[test]
+    fn equal_settings_over_equal_files_share_one_configuration() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/fixtures");
+        let root = |file: &str| format!("sslmode=verify-full sslrootcert={folder}/{file}.crt");
+        let one = config_for(&root("rsa-sha256"));
+        assert!(Arc::ptr_eq(&one, &config_for(&root("rsa-sha256"))));
+        for other in [
+            root("rsa-sha384"),
+            root("rsa-sha256").replace("verify-full", "verify-ca"),
+            root("rsa-sha256") + " sslsni=0",
+            root("rsa-sha256") + " ssl_max_protocol_version=TLSv1.2",
+        ] {
+            assert!(!Arc::ptr_eq(&one, &config_for(&other)), "{other}");
+        }
+        let weak = Arc::downgrade(&one);
+        drop(one);
+        assert!(weak.upgrade().is_none(), "nobody keeps what nobody uses");
+    }
+
+    #[test]
+    fn what_a_certificate_must_be_for_is_the_name_if_there_is_one() {
+        let ip = Some([192, 0, 2, 7].into());
+        let named = |host, must_match| server_name(host, ip, must_match).map(|name| name.to_str().into_owned());
+        assert_eq!(named(Some("db.example"), true).unwrap(), "db.example");
+        assert_eq!(named(Some("db_1"), true).unwrap(), "db_1");
+        assert_eq!(named(Some("::1"), true).unwrap(), "::1");
+        assert_eq!(named(None, true).unwrap(), "192.0.2.7");
+        assert_eq!(named(Some("no name"), false).unwrap(), "192.0.2.7");
+        assert_eq!(named(Some("no name"), true).unwrap_err().kind(), TlsErrorKind::WrongName);
+    }
+}

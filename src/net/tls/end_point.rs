@@ -66,3 +66,53 @@ fn named(hash: ObjectIdentifier) -> Option<Hash> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rustls::pki_types::pem::PemObject as _;
+
+    use super::*;
+
+    fn shown(file: &str) -> CertificateDer<'static> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/fixtures");
+        CertificateDer::from_pem_file(format!("{folder}/{file}.crt")).unwrap()
+    }
+
+    #[test]
+    fn the_hash_is_the_one_of_the_certificates_signature() {
+        for kind in ["rsa", "pss", "ecdsa"] {
+            for (bits, hash) in [("256", Hash::Sha256), ("384", Hash::Sha384), ("512", Hash::Sha512)] {
+                let certificate = shown(&format!("{kind}-sha{bits}"));
+                let parsed = Certificate::from_der(&certificate).unwrap();
+                assert_eq!(hash_of(&parsed.signature_algorithm), Some(hash), "{kind} {bits}");
+                assert_eq!(of(&certificate).unwrap().len(), bits.parse::<usize>().unwrap() / 8);
+            }
+        }
+        assert_eq!(of(&shown("rsa-sha1")), Some(Sha256::digest(shown("rsa-sha1")).to_vec()));
+        assert_eq!(of(&shown("ed25519")), None);
+    }
+
+    #[test]
+    fn pss_without_a_hash_means_sha_1() {
+        let mut algorithm = Certificate::from_der(&shown("pss-sha384")).unwrap().signature_algorithm;
+        algorithm.parameters = Some(x509_cert::der::Any::from_der(&[0x30, 0]).unwrap());
+        assert_eq!(hash_of(&algorithm), Some(Hash::Sha256));
+        algorithm.parameters = None;
+        assert_eq!(hash_of(&algorithm), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_certificate_however_damaged_does_harm(
+            kind in prop_oneof![Just("rsa-sha256"), Just("pss-sha512"), Just("ed25519")],
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+        ) {
+            let mut damaged = shown(kind).to_vec();
+            let at = at.index(damaged.len());
+            damaged[at] = byte;
+            of(&damaged.into());
+        }
+    }
+}

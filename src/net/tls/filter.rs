@@ -19,14 +19,16 @@ use crate::error::{TlsError, TlsErrorKind};
 pub(crate) struct Tls {
     session: Box<ClientConnection>,
     encryption: Encryption,
-    /// Which bytes were encrypted and not yet taken by the system: the first so many of the next write.
+    /// How many bytes were encrypted and not yet taken by the system: the first of the next write.
     unsent: usize,
+    /// What ends the session, once the plaintext that came before it has been read.
+    fault: Option<TlsError>,
 }
 
 impl Tls {
     /// Begins a session: the next step is to [shake hands](Self::shake_hands).
     pub(crate) fn begin(encryption: Encryption) -> Result<Self, TlsError> {
-        Ok(Self { session: Box::new(encryption.session()?), encryption, unsent: 0 })
+        Ok(Self { session: Box::new(encryption.session()?), encryption, unsent: 0, fault: None })
     }
 
     /// Goes on with the handshake; `false` while it needs more from the server.
@@ -60,8 +62,11 @@ impl Tls {
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 other => return other,
             }
+            if let Some(fault) = &self.fault {
+                return Err(fault.clone().into());
+            }
             self.session.read_tls(&mut socket)?;
-            self.digest(&mut socket)?;
+            self.fault = self.digest(&mut socket).err();
             // An answer to new keys, say. If that can't be sent now, it is with the next write.
             let _ = self.flush(&mut socket);
         }
