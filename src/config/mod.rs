@@ -99,10 +99,11 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// - `connect_timeout` is 30 seconds unless given, and bounds the whole attempt (all hosts, the name look-up and the
 ///   login), where libpq waits for ever unless told and counts for each host.
 /// - TLS needs the feature `tls`: without it, `sslmode=require` and stricter are refused, and `prefer` connects in clear.
-///   With it, versions before 1.2 aren't spoken, a key that needs a password isn't read (`sslpassword`), and a
-///   certificate without extensions (X.509 version 1) passes only where nobody checks it. After a login was refused
-///   with TLS or without, `prefer` and `allow` try the other way only where the server said that pg_hba.conf has no
-///   line for it (28000), since a wrong password would be wrong once more.
+///   With it, versions before 1.2 aren't spoken, nor keys other than RSA (from 2048 bits), P-256, P-384 and Ed25519; a
+///   key that needs a password isn't read (`sslpassword`); a certificate without extensions (X.509 version 1) passes
+///   only where nobody checks it; and a host that is given by its `hostaddr` alone is checked by that.
+/// - Where a login is refused, `prefer` and `allow` try it the other way, in clear or with TLS, except for a wrong
+///   password, an unknown database and a server that is full or starting up, which would say the same once more.
 /// - Service and password files are not read yet: `service`, PGSERVICE and `passfile` are refused, and `~/.pgpass` and
 ///   PGPASSFILE not looked at.
 /// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.

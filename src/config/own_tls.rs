@@ -25,10 +25,10 @@ impl Config {
     /// Encrypts by a configuration of your own, for what `sslrootcert` and the others can't say: keys in hardware,
     /// roots that aren't in files, another provider.
     ///
-    /// It decides whom to trust, which certificate to show and which versions to speak; the settings that begin with
-    /// `ssl` and name files, versions or `sslsni` then have no effect. [`sslmode`](Self::sslmode) only decides
-    /// whether TLS is used: `disable` never, `allow` and `prefer` where the server will, `require` and the stricter
-    /// ones always. The name that is checked is the host's.
+    /// It decides whom to trust, which certificate to show and which versions to speak. Of the settings that begin with
+    /// `ssl`, only two then have an effect: [`sslnegotiation`](Self::sslnegotiation), and
+    /// [`sslmode`](Self::sslmode), which decides whether TLS is used: `disable` never, `allow` and `prefer` where the
+    /// server will, `require` and the stricter ones always. The name that it is given to check is the host's.
     ///
     /// ```
     /// use std::sync::Arc;

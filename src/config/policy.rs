@@ -10,9 +10,10 @@ use super::tls;
 /// where one side has no TLS; the others are refused before anything is sent.
 ///
 /// Only `VerifyFull` keeps out somebody between who pretends to be the server, and `VerifyCa` where the authority
-/// signs for nobody else. Where there is a file of trusted roots ([`Config::sslrootcert`](crate::Config::sslrootcert), by default
-/// `~/.postgresql/root.crt`), the certificate's signature is checked in every mode, so that `Require` is as strict as
-/// `VerifyCa`. A Unix socket is never encrypted, whatever the mode.
+/// signs for nobody else. Where there is a file of trusted roots
+/// ([`sslrootcert`](crate::Config::sslrootcert), by default `~/.postgresql/root.crt`), the certificate's signature is
+/// checked in every mode, so that `Require` is as strict as `VerifyCa`. A Unix socket is never encrypted, whatever the
+/// mode.
 ///
 /// ```
 /// use notifyman::{Config, SslMode};

@@ -17,6 +17,13 @@ pub(crate) const BUILT_IN: bool = cfg!(feature = "tls");
 const SYSTEM: &str = "system";
 
 /// How TLS begins, as libpq's `sslnegotiation`.
+///
+/// ```
+/// use notifyman::{Config, SslMode, SslNegotiation};
+///
+/// let config = Config::new().host("db1").sslmode(SslMode::Require).sslnegotiation(SslNegotiation::Direct);
+/// assert_eq!(config.get_sslnegotiation(), SslNegotiation::Direct);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum SslNegotiation {
@@ -44,6 +51,14 @@ impl fmt::Display for SslNegotiation {
 }
 
 /// Whether a certificate of ours is shown to the server, as libpq's `sslcertmode`.
+///
+/// ```
+/// use notifyman::{Config, SslCertMode};
+///
+/// let config = Config::without_env("host=db1 sslcertmode=disable")?;
+/// assert_eq!(config.get_sslcertmode(), SslCertMode::Disable);
+/// # Ok::<(), notifyman::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum SslCertMode {
@@ -72,6 +87,14 @@ impl fmt::Display for SslCertMode {
 }
 
 /// A version of TLS that can be asked for, as in libpq's `ssl_min_protocol_version`. Older ones aren't spoken here.
+///
+/// ```
+/// use notifyman::{Config, TlsVersion};
+///
+/// let config = Config::without_env("host=db1 ssl_min_protocol_version=TLSv1.3")?;
+/// assert_eq!(config.get_ssl_min_protocol_version(), Some(TlsVersion::V1_3));
+/// # Ok::<(), notifyman::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TlsVersion {
@@ -324,6 +347,59 @@ impl Config {
 
     pub(crate) fn tls(&self) -> &TlsSettings {
         &self.inner.tls
+    }
+}
+
+/// What was set about TLS; for files, `None` is the one in `~/.postgresql`.
+impl Config {
+    /// The file of the authorities that are trusted, or `system`.
+    pub fn get_sslrootcert(&self) -> Option<&Path> {
+        self.tls().root_cert.as_deref()
+    }
+
+    /// The file of our certificate.
+    pub fn get_sslcert(&self) -> Option<&Path> {
+        self.tls().cert.as_deref()
+    }
+
+    /// The file of its private key.
+    pub fn get_sslkey(&self) -> Option<&Path> {
+        self.tls().key.as_deref()
+    }
+
+    /// Whether our certificate is shown.
+    pub fn get_sslcertmode(&self) -> SslCertMode {
+        self.tls().cert_mode
+    }
+
+    /// The file of the certificates that have been revoked.
+    pub fn get_sslcrl(&self) -> Option<&Path> {
+        self.tls().crl.as_deref()
+    }
+
+    /// The folder of such files; `None` is none.
+    pub fn get_sslcrldir(&self) -> Option<&Path> {
+        self.tls().crl_dir.as_deref()
+    }
+
+    /// Whether the server is told under which name it is dialled.
+    pub fn get_sslsni(&self) -> bool {
+        self.tls().sni
+    }
+
+    /// The least version of TLS; `None` is 1.2.
+    pub fn get_ssl_min_protocol_version(&self) -> Option<TlsVersion> {
+        self.tls().min_version
+    }
+
+    /// The latest version of TLS; `None` is the latest that both sides speak.
+    pub fn get_ssl_max_protocol_version(&self) -> Option<TlsVersion> {
+        self.tls().max_version
+    }
+
+    /// How TLS begins.
+    pub fn get_sslnegotiation(&self) -> SslNegotiation {
+        self.tls().negotiation
     }
 }
 

@@ -108,19 +108,21 @@ impl Securing {
             match ask(&mut self.stream, asking)? {
                 None => return Ok(None),
                 Some(Answer::No) => return Ok(Some(false)),
-                Some(Answer::Error(error)) => {
-                    let said = format!(
-                        "the server answers the wish for TLS with an error, for which nobody vouches: {:?}",
-                        error.message()
-                    );
-                    return Err(TlsError::new(TlsErrorKind::Interrupted, said).into());
-                }
+                Some(Answer::Error(error)) => return Err(unvouched(error.message()).into()),
                 Some(Answer::Yes) => self.asking = None,
             }
             self.stream.encrypt(self.manner.encryption()?)?;
         }
         Ok(self.stream.shake_hands()?.then_some(true))
     }
+}
+
+/// What somebody said in clear instead of an answer: kept short, and on its line.
+fn unvouched(said: &str) -> TlsError {
+    const MOST: usize = 200;
+    let said: String = said.chars().take(MOST).collect();
+    let message = format!("the server answers the wish for TLS with an error, for which nobody vouches: {said:?}");
+    TlsError::new(TlsErrorKind::Interrupted, message)
 }
 
 /// Goes on with the question.

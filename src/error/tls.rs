@@ -23,6 +23,15 @@ pub struct TlsError {
 }
 
 /// What a [`TlsError`] is about.
+///
+/// ```
+/// use notifyman::{Config, Connection, SslMode, TlsErrorKind};
+///
+/// // Nothing is sent but the question for TLS, and nobody is there to be asked.
+/// let nowhere = Config::new().host("127.0.0.1").port(1).sslmode(SslMode::Prefer);
+/// let error = Connection::connect(nowhere).unwrap_err();
+/// assert_ne!(error.tls().map(|tls| tls.kind()), Some(TlsErrorKind::NotOffered));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TlsErrorKind {
@@ -46,7 +55,7 @@ pub enum TlsErrorKind {
     RefusedByServer,
     /// The server hung up in the middle of the handshake, or had an error to tell instead of an answer.
     Interrupted,
-    /// Anything else that makes a handshake fail.
+    /// Anything else that makes a handshake fail, or a record that was damaged later.
     Handshake,
 }
 

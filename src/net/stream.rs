@@ -1,7 +1,7 @@
 //! A connected socket, TCP or Unix, that never blocks. The only file that says `socket2`.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
@@ -215,6 +215,10 @@ impl Read for Quiet<'_> {
 impl Write for Quiet<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.send_with_flags(bytes, NO_SIGNAL)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.send_vectored_with_flags(parts, NO_SIGNAL)
     }
 
     fn flush(&mut self) -> io::Result<()> {

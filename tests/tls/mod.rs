@@ -1,4 +1,4 @@
-//! TLS on real servers and scripted ones: issue by issue what `psql` does, and what it should say when it fails.
+//! TLS on real servers and scripted ones: what works with `psql` works here, and what fails says why.
 
 mod certificates;
 mod clients;

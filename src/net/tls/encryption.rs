@@ -5,19 +5,18 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
-use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, ClientConnection, InconsistentKeys, RootCertStore, SignatureScheme, version};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, version};
 use sha2::Digest as _;
 
 use super::fault;
 use super::files::{self, File, Files, Roots};
+use super::identity::{Asked, Identity};
 use super::verify::{Trust, Verifier};
 use crate::config::{Config, SslCertMode, SslMode, SslNegotiation, TlsSettings, TlsVersion};
 use crate::error::{TlsError, TlsErrorKind};
@@ -40,7 +39,7 @@ pub(crate) struct Encryption {
     name: ServerName<'static>,
     direct: bool,
     /// Whether the server has asked for our certificate, where it must.
-    asked: Option<Arc<AtomicBool>>,
+    asked: Option<Arc<Asked>>,
 }
 
 impl Encryption {
@@ -62,10 +61,9 @@ impl Encryption {
         }
         let mut it = Self { config: shared(config)?, name, direct, asked: None };
         if settings.cert_mode == SslCertMode::Require {
-            let asked = Arc::<AtomicBool>::default();
             let config = Arc::make_mut(&mut it.config);
-            let inner = Arc::clone(&config.client_auth_cert_resolver);
-            config.client_auth_cert_resolver = Arc::new(Asked { inner, asked: Arc::clone(&asked) });
+            let asked = Asked::instead_of(Arc::clone(&config.client_auth_cert_resolver));
+            config.client_auth_cert_resolver = Arc::clone(&asked) as _;
             it.asked = Some(asked);
         }
         Ok(it)
@@ -88,7 +86,7 @@ impl Encryption {
                            and port, or use sslnegotiation=postgres";
             return Err(TlsError::new(TlsErrorKind::NotOffered, message));
         }
-        if self.asked.as_ref().is_some_and(|asked| !asked.load(Ordering::Relaxed)) {
+        if self.asked.as_ref().is_some_and(|asked| !asked.was()) {
             let message = "sslcertmode=require, but the server doesn't ask for our certificate: set its ssl_ca_file";
             return Err(TlsError::new(TlsErrorKind::RefusedByServer, message));
         }
@@ -155,7 +153,9 @@ fn make(settings: &TlsSettings, files: &Files, by_name: bool) -> Result<ClientCo
         .with_custom_certificate_verifier(Arc::new(verifier));
     let mut config = match &files.identity {
         None => builder.with_no_client_auth(),
-        Some((certificate, key)) => builder.with_client_cert_resolver(Arc::new(Identity(identity(certificate, key)?))),
+        Some((certificate, key)) => {
+            builder.with_client_cert_resolver(Arc::new(Identity::load(certificate, key, &PROVIDER)?))
+        }
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_sni = settings.sni;
@@ -179,7 +179,7 @@ fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError
             }
             Ok(Some(found.certs))
         }
-        Roots::File(file) => Ok(Some(certificates(file, "the root file")?)),
+        Roots::File(file) => Ok(Some(file.certificates("the root file")?)),
     }
 }
 
@@ -189,7 +189,7 @@ fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> R
     let mut lists = Vec::new();
     for file in crls {
         for list in CertificateRevocationListDer::pem_slice_iter(&file.content) {
-            lists.push(list.map_err(|e| unreadable("the list of revoked certificates", file, &e))?);
+            lists.push(list.map_err(|e| file.unusable("the list of revoked certificates", &e))?);
         }
     }
     let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&PROVIDER));
@@ -198,77 +198,6 @@ fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> R
     }
     let chain = builder.build().map_err(|e| files::fault(format!("the roots or sslcrl can't be used: {e}")))?;
     Ok(Trust { chain, roots, by_name })
-}
-
-/// Every certificate of a file; at least one.
-fn certificates(file: &File, what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&file.content).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        Ok(_) => Err(unreadable(what, file, &"it holds no certificate in PEM form")),
-        Err(e) => Err(unreadable(what, file, &e)),
-    }
-}
-
-fn identity(certificate: &File, key: &File) -> Result<Arc<CertifiedKey>, TlsError> {
-    const KEY: &str = "the key of our certificate";
-    let chain = certificates(certificate, "our certificate")?;
-    if key.content.windows(9).any(|window| window == b"ENCRYPTED") {
-        let message = "it needs a password, and such keys aren't read (sslpassword): store it without one, readable \
-                       by nobody else (openssl pkey -in .. -out ..)";
-        return Err(unreadable(KEY, key, &message));
-    }
-    let der = PrivateKeyDer::from_pem_slice(&key.content)
-        .or_else(|_| PrivateKeyDer::try_from(key.content.clone()))
-        .map_err(|_| unreadable(KEY, key, &"it is no private key in PEM or DER form: PKCS#8, PKCS#1 or SEC1"))?;
-    let signing = PROVIDER.key_provider.load_private_key(der).map_err(|e| {
-        unreadable(KEY, key, &format!("{e}; RSA from 2048 bits, ECDSA with P-256 or P-384, and Ed25519 can be used"))
-    })?;
-    let certified = CertifiedKey::new(chain, signing);
-    match certified.keys_match() {
-        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            let message = format!("it isn't the key of {:?}: renew both together", certificate.path);
-            Err(unreadable(KEY, key, &message))
-        }
-        // A certificate of the old form can't be compared; the server will.
-        _ => Ok(Arc::new(certified)),
-    }
-}
-
-fn unreadable(what: &str, file: &File, why: &dyn fmt::Display) -> TlsError {
-    files::fault(format!("{what} {:?} can't be used: {why}", file.path))
-}
-
-/// Our one certificate, whichever authorities the server names.
-#[derive(Debug)]
-struct Identity(Arc<CertifiedKey>);
-
-impl ResolvesClientCert for Identity {
-    fn resolve(&self, _authorities: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
-/// Remembers that the server has asked.
-#[derive(Debug)]
-struct Asked {
-    inner: Arc<dyn ResolvesClientCert>,
-    asked: Arc<AtomicBool>,
-}
-
-impl ResolvesClientCert for Asked {
-    fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.asked.store(true, Ordering::Relaxed);
-        self.inner.resolve(authorities, schemes)
-    }
-
-    fn has_certs(&self) -> bool {
-        self.inner.has_certs()
-    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //!
 //! Read at each dial, so that what was renewed is used; what is made of them is shared while nothing has changed.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{Config, SslCertMode, SslMode, TlsSettings};
@@ -15,6 +16,23 @@ use crate::error::{TlsError, TlsErrorKind};
 pub(super) struct File {
     pub(super) path: PathBuf,
     pub(super) content: Vec<u8>,
+}
+
+impl File {
+    /// Every certificate in it; at least one.
+    pub(super) fn certificates(&self, what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.content).collect();
+        match found {
+            Ok(found) if !found.is_empty() => Ok(found),
+            Ok(_) => Err(self.unusable(what, &"it holds no certificate in PEM form")),
+            Err(e) => Err(self.unusable(what, &e)),
+        }
+    }
+
+    /// What is wrong with it.
+    pub(super) fn unusable(&self, what: &str, why: &dyn fmt::Display) -> TlsError {
+        fault(format!("{what} {:?} can't be used: {why}", self.path))
+    }
 }
 
 /// Whom to believe.
@@ -49,19 +67,21 @@ impl Files {
     /// Tells whether anything has changed.
     pub(super) fn fingerprint(&self) -> Sha256 {
         let mut hash = Sha256::new();
-        let mut add = |content: &[u8]| {
+        let mut add = |kind: u8, content: &[u8]| {
+            hash.update([kind]);
             hash.update(content.len().to_be_bytes());
             hash.update(content);
         };
         match &self.roots {
-            Roots::Nobody => add(b"nobody"),
-            Roots::System => add(b"system"),
-            Roots::File(file) => add(&file.content),
+            Roots::Nobody => add(0, b""),
+            Roots::System => add(1, b""),
+            Roots::File(file) => add(2, &file.content),
         }
-        for file in self.identity.iter().flat_map(|(certificate, key)| [certificate, key]).chain(&self.crls) {
-            add(&file.content);
+        if let Some((certificate, key)) = &self.identity {
+            add(3, &certificate.content);
+            add(4, &key.content);
         }
-        hash.update([u8::from(self.identity.is_some())]);
+        self.crls.iter().for_each(|list| add(5, &list.content));
         hash
     }
 }
@@ -70,15 +90,14 @@ fn roots(settings: &TlsSettings, mode: SslMode) -> Result<Roots, TlsError> {
     if settings.trusts_system() {
         return Ok(Roots::System);
     }
-    let path = settings.root_cert.clone().or_else(|| in_home("root.crt"));
-    match path.filter(|path| path.metadata().is_ok()) {
-        Some(path) => Ok(Roots::File(read(path, "the root file")?)),
-        None if matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) => Err(fault(format!(
+    match settings.root_cert.clone().or_else(|| in_home("root.crt")) {
+        Some(path) if path.metadata().is_ok() => Ok(Roots::File(read(path, "the root file")?)),
+        missing if matches!(mode, SslMode::VerifyCa | SslMode::VerifyFull) => Err(fault(format!(
             "there is no root file{}, so the server's certificate can't be checked: name one with sslrootcert, use \
              sslrootcert=system for the authorities that the operating system trusts, or an sslmode that doesn't check",
-            settings.root_cert.clone().or_else(|| in_home("root.crt")).map_or(String::new(), |p| format!(" {p:?}"))
+            missing.map_or_else(String::new, |path| format!(" {path:?}"))
         ))),
-        None => Ok(Roots::Nobody),
+        _ => Ok(Roots::Nobody),
     }
 }
 
@@ -87,12 +106,12 @@ fn identity(settings: &TlsSettings) -> Result<Option<(File, File)>, TlsError> {
         return Ok(None);
     }
     let path = settings.cert.clone().or_else(|| in_home("postgresql.crt"));
-    let there = path.as_deref().map(Path::metadata);
-    let certificate = match (path.as_ref(), there) {
-        (Some(path), Some(Ok(_))) => read(path.clone(), "our certificate")?,
+    let there = path.map(|path| (path.metadata(), path));
+    let certificate = match there {
+        Some((Ok(_), path)) => read(path, "our certificate")?,
         // As for libpq, a certificate that isn't there is none; the server tells if it wants one.
-        (Some(_), Some(Err(e))) if !is_absent(&e) && settings.cert.is_some() => {
-            return Err(fault(format!("our certificate {:?} can't be read ({e})", settings.cert)));
+        Some((Err(e), path)) if !is_absent(&e) && settings.cert.is_some() => {
+            return Err(fault(format!("our certificate {path:?} can't be read ({e})")));
         }
         _ if settings.cert_mode == SslCertMode::Require => {
             return Err(fault("sslcertmode=require, but there is no certificate of ours: name one with sslcert"));

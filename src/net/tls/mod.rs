@@ -21,6 +21,8 @@ mod files;
 #[cfg(feature = "tls")]
 mod filter;
 #[cfg(feature = "tls")]
+mod identity;
+#[cfg(feature = "tls")]
 mod names;
 #[cfg(not(feature = "tls"))]
 mod none;
