@@ -3,11 +3,14 @@
 //! An [`Error`]'s text is complete: it names the cause, the place, the limit and what to do, on one line, and
 //! [`source`](std::error::Error::source) adds nothing to it, so that a cause is never printed twice.
 
+mod tls;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::tls::{TlsError, TlsErrorKind};
 use crate::config::TargetSessionAttrs;
 
 /// Everything that a call or a connection can fail with.
@@ -44,6 +47,9 @@ pub enum Error {
     /// The login can't be done, or isn't allowed by `require_auth` or `channel_binding`.
     #[error("login refused on our side: {0}")]
     Auth(Box<str>),
+    /// The connection couldn't be encrypted, or not with whom it should be.
+    #[error("{0}")]
+    Tls(Box<TlsError>),
     /// The operating system refused: what was being done, and its reason.
     #[error("{action}: {source}", source = .error)]
     Io {
@@ -151,12 +157,18 @@ impl Error {
         }
     }
 
+    /// Whether it is about TLS: the server has none, its certificate isn't good, or a file of ours isn't.
+    pub fn is_tls(&self) -> bool {
+        self.tls().is_some()
+    }
+
     /// Whether the same dial or call may well succeed later, with nothing changed on our side.
     ///
     /// True for a peer that can't be reached or went away, for a time limit, for a server that isn't what
     /// `target_session_attrs` asks for (which changes with a failover), and for SQLSTATEs of the classes 08
     /// (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as starting up and shutting down)
-    /// and 58 (system); false for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
+    /// and 58 (system); of TLS for a handshake that was cut, and for a server's certificate that has expired, which its
+    /// operator renews; false for any other fault of a certificate, for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
     /// protocol.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -167,6 +179,7 @@ impl Error {
                 let class = e.code().get(..2).unwrap_or_default();
                 matches!(class, "08" | "40" | "53" | "57" | "58")
             }
+            Error::Tls(e) => e.is_transient(),
             Error::Connect(e) => e.cause.is_transient(),
             _ => false,
         }
@@ -181,6 +194,15 @@ impl Error {
         }
     }
 
+    /// What was wrong with TLS, where that is why.
+    pub fn tls(&self) -> Option<&TlsError> {
+        match self {
+            Error::Tls(e) => Some(e),
+            Error::Connect(e) => e.cause.tls(),
+            _ => None,
+        }
+    }
+
     /// The server's SQLSTATE, five characters, where the server reported one.
     ///
     /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
@@ -189,6 +211,9 @@ impl Error {
     }
 
     pub(crate) fn io(action: &'static str, error: io::Error) -> Self {
+        if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
+            return tls.clone().into();
+        }
         Error::Io { action, error: Arc::new(error) }
     }
 }
@@ -208,6 +233,12 @@ impl From<ConfigError> for Error {
 impl From<ValueError> for Error {
     fn from(error: ValueError) -> Self {
         Error::Value(Box::new(error))
+    }
+}
+
+impl From<TlsError> for Error {
+    fn from(error: TlsError) -> Self {
+        Error::Tls(Box::new(error))
     }
 }
 
@@ -393,6 +424,12 @@ pub enum ProtocolError {
         /// What doesn't match.
         reason: &'static str,
     },
+    /// Bytes in clear behind the server's agreement to go on in TLS.
+    #[error(
+        "the peer sent bytes in clear behind its agreement to go on in TLS: it is not a PostgreSQL server, or somebody \
+         between slips in what the server never said"
+    )]
+    Injected,
     /// The server couldn't prove that it knows the password, or changed the exchange.
     #[error("the SCRAM exchange failed: {0}; somebody between may be pretending to be the server")]
     Scram(Box<str>),

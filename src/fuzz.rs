@@ -11,6 +11,11 @@ pub fn session(data: &[u8]) {
     crate::proto::fuzz_session(data);
 }
 
+/// What answers before anything is proved: the wish for TLS, and the messages of a login.
+pub fn handshake(data: &[u8]) {
+    crate::proto::fuzz_handshake(data);
+}
+
 /// A connection string, read, written and read again.
 pub fn connection_string(data: &[u8]) {
     crate::config::laws::fuzz_dsn(data);
@@ -57,6 +62,11 @@ mod tests {
     #[test]
     fn session() {
         replay("session", super::session);
+    }
+
+    #[test]
+    fn handshake() {
+        replay("handshake", super::handshake);
     }
 
     #[test]

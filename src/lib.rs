@@ -151,9 +151,11 @@
 //!
 //! # Features
 //!
-//! The library's default has none. `tracing` writes one line for each connection that is lost, restored or given up;
-//! `cli` builds the program `notifyman`. TLS isn't in this version: `sslmode` up to `prefer` goes on in clear, and what
-//! demands TLS is refused.
+//! The library's default has none. `tls` encrypts connections, by rustls with ring; without it `sslmode` up to `prefer`
+//! goes on in clear, and what demands TLS is refused. `tracing` writes one line for each connection that is lost,
+//! restored or given up. `cli` builds the program `notifyman`, with TLS.
+
+#![cfg_attr(not(feature = "tls"), allow(unreachable_code, reason = "there is no value of what encrypts"))]
 
 mod clock;
 mod config;
@@ -173,14 +175,20 @@ mod notification;
 mod proto;
 mod row;
 
-pub use config::{AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+pub use config::{
+    AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs,
+    TlsVersion,
+};
 pub use connection::{ConnectMany, Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
-pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};
+pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, TlsError, TlsErrorKind, ValueError};
 pub use gap::Gap;
 pub use manager::{Backoff, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 pub use proto::TransactionStatus;
 pub use row::Row;
+/// The TLS implementation, in the version of which [`Config::tls_config`] takes a configuration.
+#[cfg(feature = "tls")]
+pub use rustls;
 
 /// The examples of the README are tested, too.
 #[cfg(doctest)]

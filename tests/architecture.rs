@@ -77,6 +77,8 @@ fn what_talks_to_the_outside_is_named_in_one_place_only() {
         ("mio::", "net/reactor.rs"),
         ("socket2::", "net/stream.rs"),
         ("postgres_protocol::", "proto/"),
+        ("webpki::", "net/tls/"),
+        ("x509_cert::", "net/tls/"),
         ("Instant::now", "clock.rs"),
         ("SystemTime::now", "clock.rs"),
     ];
@@ -90,6 +92,16 @@ fn what_talks_to_the_outside_is_named_in_one_place_only() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Beside the filter, only the setting that takes a configuration of the caller's own.
+#[test]
+fn rustls_is_named_where_it_is_used_and_where_the_caller_gives_it() {
+    let says = |(name, lines): &(String, Vec<String>)| {
+        !name.starts_with("net/tls/") && lines.iter().any(|line| line.contains("rustls::"))
+    };
+    let others: Vec<_> = files().into_iter().filter(says).map(|(name, _)| name).collect();
+    assert_eq!(others, ["config/own_tls.rs"]);
 }
 
 /// A clock that is set anew must end no session and delay nothing: the time of day is only written into gaps.

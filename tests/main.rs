@@ -12,3 +12,5 @@ mod program;
 mod recovery;
 mod support;
 mod support_selftest;
+#[cfg(feature = "tls")]
+mod tls;

@@ -110,6 +110,8 @@ fn connect(config: &Config) -> Result<Connection, Failure> {
             _ if error.is_usage() => return Failure::from(error),
             _ if is_out_of_descriptors(&error) => "raise this process's limit of open files (ulimit -n)",
             _ if error.is_auth() => "see that the user is right, and give the password by PGPASSWORD or in the URL",
+            // It says itself what to do.
+            _ if error.is_tls() => return Failure::Failed(error.to_string()),
             _ if error.is_transient() => "see that a server runs there, and that --url or PGHOST and PGPORT name it",
             _ => return Failure::Failed(error.to_string()),
         };

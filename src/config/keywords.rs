@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::policy::{AuthMethods, ChannelBinding, SslMode};
 use super::session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
+use super::tls::{self, SslCertMode, SslNegotiation, TlsVersion};
 use super::{KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, Settings};
 
 /// One keyword of a connection string.
@@ -50,8 +51,6 @@ impl Keyword {
 const fn keyword(name: &'static str, variable: &'static str, treatment: Treatment) -> Keyword {
     Keyword { name, variable: if variable.is_empty() { None } else { Some(variable) }, treatment }
 }
-
-const NEEDS_TLS: &str = "TLS is not built into this version";
 
 /// Every keyword, with the variable that libpq reads for it where that could make a difference.
 pub(super) static KEYWORDS: &[Keyword] = &[
@@ -95,8 +94,6 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("scram_client_key", "", Only(&[], "not supported by this version: use password=")),
     keyword("scram_server_key", "", Only(&[], "not supported by this version: use password=")),
     keyword("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"], "GSSAPI is not built into this version")),
-    keyword("sslnegotiation", "PGSSLNEGOTIATION", Only(&["postgres"], NEEDS_TLS)),
-    keyword("sslcertmode", "PGSSLCERTMODE", Only(&["disable", "allow"], NEEDS_TLS)),
     // How hosts are chosen, and what the session is for.
     keyword(
         "target_session_attrs",
@@ -119,19 +116,30 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         "PGMAXPROTOCOLVERSION",
         Only(&["3.0", "3.2", "latest"], "this version speaks protocol 3.0"),
     ),
-    // Details of TLS, which nothing uses where sslmode is disable, allow or prefer and TLS is not built in.
-    // sslrootcert=system asks for verify-full.
+    // Details of TLS, which nothing uses where that isn't built in.
+    keyword("sslnegotiation", "PGSSLNEGOTIATION", Set(|s, v| store(&mut s.tls.negotiation, SslNegotiation::parse(v)))),
     keyword("sslrootcert", "PGSSLROOTCERT", Set(sslrootcert)),
+    keyword("sslcert", "PGSSLCERT", Set(|s, v| store(&mut s.tls.cert, Ok(tls::path(v))))),
+    keyword("sslkey", "PGSSLKEY", Set(|s, v| store(&mut s.tls.key, Ok(tls::path(v))))),
+    keyword("sslpassword", "", Set(|s, v| store(&mut s.tls.has_password, Ok(!v.is_empty())))),
+    keyword("sslcertmode", "PGSSLCERTMODE", Set(|s, v| store(&mut s.tls.cert_mode, SslCertMode::parse(v)))),
+    keyword("sslcrl", "PGSSLCRL", Set(|s, v| store(&mut s.tls.crl, Ok(tls::path(v))))),
+    keyword("sslcrldir", "PGSSLCRLDIR", Set(|s, v| store(&mut s.tls.crl_dir, Ok(tls::path(v))))),
+    // Anything but a 1 switches it off, as in libpq.
+    keyword("sslsni", "PGSSLSNI", Set(|s, v| store(&mut s.tls.sni, Ok(v.is_empty() || v.starts_with('1'))))),
+    keyword(
+        "ssl_min_protocol_version",
+        "PGSSLMINPROTOCOLVERSION",
+        Set(|s, v| store(&mut s.tls.min_version, TlsVersion::parse_min(v))),
+    ),
+    keyword(
+        "ssl_max_protocol_version",
+        "PGSSLMAXPROTOCOLVERSION",
+        Set(|s, v| store(&mut s.tls.max_version, TlsVersion::parse_max(v))),
+    ),
+    // TLS compresses nothing any more; and keys are for nobody's log.
     keyword("sslcompression", "", Ignored),
-    keyword("sslcert", "", Ignored),
-    keyword("sslkey", "", Ignored),
-    keyword("sslpassword", "", Ignored),
-    keyword("sslcrl", "", Ignored),
-    keyword("sslcrldir", "", Ignored),
-    keyword("sslsni", "", Ignored),
     keyword("sslkeylogfile", "", Ignored),
-    keyword("ssl_min_protocol_version", "", Ignored),
-    keyword("ssl_max_protocol_version", "", Ignored),
     // Details of logins that end with an error here if a server asks for them.
     keyword("krbsrvname", "", Ignored),
     keyword("gsslib", "", Ignored),
@@ -300,15 +308,14 @@ fn channel_binding(settings: &mut Settings, value: &str) -> Result<(), String> {
 }
 
 fn sslmode(settings: &mut Settings, value: &str) -> Result<(), String> {
-    settings.sslmode = SslMode::parse(value)?;
-    settings.sslmode.check()
+    let mode = SslMode::parse(value)?;
+    settings.sslmode = (!value.is_empty()).then_some(mode);
+    mode.check()
 }
 
-fn sslrootcert(_: &mut Settings, value: &str) -> Result<(), String> {
-    match value {
-        "system" => Err(format!("sslrootcert=system asks for verify-full: {NEEDS_TLS}")),
-        _ => Ok(()),
-    }
+fn sslrootcert(settings: &mut Settings, value: &str) -> Result<(), String> {
+    settings.tls.root_cert = tls::path(value);
+    if settings.tls.trusts_system() { SslMode::VerifyFull.check() } else { Ok(()) }
 }
 
 /// The server takes `utf-8` and `Unicode` for UTF8, too; `auto` is libpq's "from the locale".

@@ -1,6 +1,8 @@
 //! What holds for every connection string, every file that one names and every configuration; run by proptest, and as a fuzz body.
 
-use super::{Config, Settings, dsn, passfile, service, sources};
+use std::path::PathBuf;
+
+use super::{Config, Settings, TlsSettings, dsn, passfile, service, sources};
 
 /// Whatever the bytes are: nothing panics; no error shows the password; and what was understood, written in either
 /// form, is understood as the same.
@@ -97,10 +99,29 @@ fn said(s: &Settings) -> Vec<(&'static str, String)> {
         said.push(("connect_timeout", s.connect_timeout.map_or(0, |d| d.as_secs()).to_string()));
     }
     said.push(("channel_binding", s.channel_binding.to_string()));
-    said.push(("sslmode", s.sslmode.to_string()));
     said.push(("target_session_attrs", s.target_session_attrs.to_string()));
     said.push(("load_balance_hosts", s.load_balance_hosts.to_string()));
+    said.extend(s.sslmode.map(|mode| ("sslmode", mode.to_string())));
+    said.extend(said_of_tls(&s.tls));
     said
+}
+
+fn said_of_tls(tls: &TlsSettings) -> Vec<(&'static str, String)> {
+    let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+    let said = [
+        ("sslrootcert", file(&tls.root_cert)),
+        ("sslcert", file(&tls.cert)),
+        ("sslkey", file(&tls.key)),
+        ("sslpassword", tls.has_password.then(|| "x".into())),
+        ("sslcertmode", Some(tls.cert_mode.to_string())),
+        ("sslcrl", file(&tls.crl)),
+        ("sslcrldir", file(&tls.crl_dir)),
+        ("sslsni", (!tls.sni).then(|| "0".into())),
+        ("ssl_min_protocol_version", tls.min_version.map(|version| version.to_string())),
+        ("ssl_max_protocol_version", tls.max_version.map(|version| version.to_string())),
+        ("sslnegotiation", Some(tls.negotiation.to_string())),
+    ];
+    said.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
 fn to_pairs(settings: &Settings) -> String {
@@ -228,6 +249,13 @@ mod tests {
 
         #[test]
         fn any_text_near_a_pair_keeps_the_laws(text in r"((host|port|user|password|options|hostaddr|service|servicefile|x)[ =']{0,3}[a-z0-9,=' \\\n/]{0,12}){0,4}") {
+            fuzz_dsn(text.as_bytes());
+        }
+
+        #[test]
+        fn any_text_about_tls_keeps_the_laws(
+            text in r"((sslmode|ssl(rootcert|cert|key|sni|crl|certmode|negotiation)|ssl_m(in|ax)_protocol_version)=(require|verify-full|direct|system|TLSv1\.[0-4]|0|/x|'')? ){0,4}",
+        ) {
             fuzz_dsn(text.as_bytes());
         }
 

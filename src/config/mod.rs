@@ -18,12 +18,15 @@ mod keywords;
 pub(crate) mod laws;
 #[cfg(test)]
 mod libpq_tests;
+#[cfg(feature = "tls")]
+mod own_tls;
 mod passfile;
 mod policy;
 mod service;
 mod session_attrs;
 mod sources;
 mod startup;
+mod tls;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -39,6 +42,10 @@ pub(crate) use endpoints::{Endpoint, Host};
 pub(crate) use policy::AuthMethods;
 pub use policy::{AuthMethod, ChannelBinding, SslMode};
 pub use session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
+pub(crate) use tls::BUILT_IN as TLS_BUILT_IN;
+#[cfg_attr(not(feature = "tls"), allow(unused_imports, reason = "looked at by what encrypts"))]
+pub(crate) use tls::TlsSettings;
+pub use tls::{SslCertMode, SslNegotiation, TlsVersion};
 
 /// PostgreSQL's registered port.
 const DEFAULT_PORT: u16 = 5432;
@@ -102,13 +109,18 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 ///
 /// - `connect_timeout` is 30 seconds unless given, and bounds the whole attempt (all hosts, the name look-up and the
 ///   login), where libpq waits for ever unless told and counts for each host.
-/// - TLS is not built in yet: `sslmode=require` and stricter are refused, `prefer` connects in clear.
 /// - A host that isn't what `target_session_attrs` asks for has its name's other addresses tried, too; libpq goes on to
 ///   the next host. And whatever a server refuses, but a login, hands on to the next; libpq goes on from a server that is
 ///   starting up, and ends at one that is full.
 /// - A password file that others can get at is not used, as in libpq; here the error of the login says so.
 /// - The system's service file is sought in PGSYSCONFDIR, else where Debian, Red Hat and PostgreSQL itself have it; LDAP
 ///   in a service file is refused.
+/// - TLS needs the feature `tls`: without it, `sslmode=require` and stricter are refused, and `prefer` connects in clear.
+///   With it, versions before 1.2 aren't spoken, nor keys other than RSA (from 2048 bits), P-256, P-384 and Ed25519; a
+///   key that needs a password isn't read (`sslpassword`); a certificate without extensions (X.509 version 1) passes
+///   only where nobody checks it; and a host that is given by its `hostaddr` alone is checked by that.
+/// - Where a login is refused, `prefer` and `allow` try it the other way, in clear or with TLS, except for a wrong
+///   password, an unknown database and a server that is full or starting up, which would say the same once more.
 /// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.
 /// - A bare `@` in a URL behind the one that ends the user and password is refused, as is `key= other=value`: libpq
 ///   takes these for something that is hardly ever meant, and may be a part of a password.
@@ -143,9 +155,10 @@ struct Settings {
     tcp_user_timeout: Option<Duration>,
     auth_methods: AuthMethods,
     channel_binding: ChannelBinding,
-    sslmode: SslMode,
     target_session_attrs: TargetSessionAttrs,
     load_balance_hosts: LoadBalanceHosts,
+    sslmode: Option<SslMode>,
+    tls: TlsSettings,
 }
 
 impl Default for Settings {
@@ -170,9 +183,10 @@ impl Default for Settings {
             tcp_user_timeout: None,
             auth_methods: AuthMethods::ALL,
             channel_binding: ChannelBinding::default(),
-            sslmode: SslMode::default(),
             target_session_attrs: TargetSessionAttrs::default(),
             load_balance_hosts: LoadBalanceHosts::default(),
+            sslmode: None,
+            tls: TlsSettings::default(),
         }
     }
 }
@@ -358,7 +372,7 @@ impl Config {
     /// Whether the connection is encrypted.
     #[must_use]
     pub fn sslmode(self, mode: SslMode) -> Self {
-        self.set(|s| s.sslmode = mode)
+        self.set(|s| s.sslmode = Some(mode))
     }
 
     /// What a server must be for the connection to stay on it. Default: whichever answers.
@@ -458,7 +472,7 @@ impl Config {
 
     /// Whether the connection is encrypted.
     pub fn get_sslmode(&self) -> SslMode {
-        self.inner.sslmode
+        self.inner.effective_sslmode()
     }
 
     /// What a server must be for the connection to stay on it.
@@ -587,9 +601,10 @@ impl fmt::Debug for Config {
             .field("tcp_user_timeout", &s.tcp_user_timeout)
             .field("require_auth", &format_args!("{}", s.auth_methods))
             .field("channel_binding", &s.channel_binding)
-            .field("sslmode", &s.sslmode)
             .field("target_session_attrs", &s.target_session_attrs)
             .field("load_balance_hosts", &s.load_balance_hosts)
+            .field("sslmode", &s.effective_sslmode())
+            .field("tls", &s.tls)
             .finish()
     }
 }
@@ -693,12 +708,10 @@ mod tests {
             ("keepalives_idle=32768", 16, "32767"),
             ("keepalives_count=128", 17, "127"),
             ("tcp_user_timeout=1.5", 17, "milliseconds"),
-            ("sslmode=verify-full", 8, "TLS is not built in"),
-            ("postgres:///?ssl=true", 17, "TLS is not built in"),
             ("target_session_attrs=master", 21, "prefer-standby"),
             ("load_balance_hosts=on", 19, "random"),
+            ("sslmode=full", 8, "verify-full"),
             ("gssencmode=require", 11, "disable or prefer"),
-            ("sslrootcert=system", 12, "verify-full"),
             ("dbname=postgres://u:p@h/d", 7, "whole URL"),
             ("user=a prot=5", 7, "did you mean port?"),
         ] {
@@ -711,7 +724,7 @@ mod tests {
     #[test]
     fn what_asks_for_nothing_special_is_accepted() {
         let text = "gssencmode=prefer krbsrvname=postgres target_session_attrs=any load_balance_hosts=disable \
-                    replication=false sslcompression=0 sslcert=/x service='' passfile='' port=bad port=5432";
+                    replication=false sslcompression=0 sslcert='' service='' passfile='' port=bad port=5432";
         assert_eq!(Config::without_env(text).unwrap(), Config::new().port(5432));
     }
 }

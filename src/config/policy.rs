@@ -2,17 +2,24 @@
 
 use std::fmt;
 
+use super::tls;
+
 /// Whether the connection is encrypted, as libpq's `sslmode`.
 ///
-/// TLS is not built into this version. `Disable`, `Allow` and `Prefer` connect in clear, which is what they mean
+/// It takes the feature `tls`. Without that, `Disable`, `Allow` and `Prefer` connect in clear, which is what they mean
 /// where one side has no TLS; the others are refused before anything is sent.
+///
+/// Only `VerifyFull` keeps out somebody between who pretends to be the server, and `VerifyCa` where the authority
+/// signs for nobody else. Where there is a file of trusted roots
+/// ([`sslrootcert`](crate::Config::sslrootcert), by default `~/.postgresql/root.crt`), the certificate's signature is
+/// checked in every mode, so that `Require` is as strict as `VerifyCa`. A Unix socket is never encrypted, whatever the
+/// mode.
 ///
 /// ```
 /// use notifyman::{Config, SslMode};
 ///
 /// let config = Config::without_env("host=db sslmode=disable")?;
 /// assert_eq!(config.get_sslmode(), SslMode::Disable);
-/// assert!(Config::without_env("host=db sslmode=verify-full").is_err());
 /// # Ok::<(), notifyman::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -20,9 +27,9 @@ use std::fmt;
 pub enum SslMode {
     /// Never encrypted.
     Disable,
-    /// Encrypted only where the server insists.
+    /// In clear; encrypted only where the server refuses that.
     Allow,
-    /// Encrypted where the server can; the default, as in libpq.
+    /// Encrypted where that can be done, else in clear; the default, as in libpq.
     #[default]
     Prefer,
     /// Encrypted or not at all, without looking at the certificate.
@@ -47,15 +54,14 @@ impl SslMode {
         by_name(&Self::NAMES, text, "sslmode")
     }
 
+    /// Whether nothing ever goes on in clear.
+    pub(crate) fn is_strict(self) -> bool {
+        matches!(self, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull)
+    }
+
     /// Refuses what can't be kept without TLS.
-    pub(crate) fn check(self) -> Result<(), String> {
-        match self {
-            SslMode::Disable | SslMode::Allow | SslMode::Prefer => Ok(()),
-            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Err(format!(
-                "sslmode={self} can't be kept: TLS is not built into this version; use sslmode=disable or prefer \
-                 where the network is trusted"
-            )),
-        }
+    pub(super) fn check(self) -> Result<(), String> {
+        if self.is_strict() && !tls::BUILT_IN { Err(tls::needs_feature(&format!("sslmode={self}"))) } else { Ok(()) }
     }
 }
 
@@ -67,8 +73,8 @@ impl fmt::Display for SslMode {
 
 /// Whether a SCRAM login is tied to the TLS channel it runs in, as libpq's `channel_binding`.
 ///
-/// A bound login can't be relayed by somebody between. It needs TLS, which is not built into this version, so
-/// `Require` is refused before anything is sent.
+/// A bound login can't be relayed by somebody between, even where the certificate isn't checked. It needs TLS, SCRAM,
+/// and a certificate whose signature has a hash: not Ed25519.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ChannelBinding {
@@ -93,12 +99,10 @@ impl ChannelBinding {
     }
 
     /// Refuses what can't be kept without TLS.
-    pub(crate) fn check(self) -> Result<(), String> {
+    pub(super) fn check(self) -> Result<(), String> {
         match self {
-            ChannelBinding::Disable | ChannelBinding::Prefer => Ok(()),
-            ChannelBinding::Require => Err("channel_binding=require can't be kept: it needs TLS, which is not built \
-                                            into this version; use channel_binding=prefer"
-                .into()),
+            ChannelBinding::Require if !tls::BUILT_IN => Err(tls::needs_feature("channel_binding=require")),
+            _ => Ok(()),
         }
     }
 }
@@ -277,10 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_tls_is_refused() {
-        assert!(SslMode::parse("prefer").unwrap().check().is_ok());
-        assert!(SslMode::parse("require").unwrap().check().unwrap_err().contains("TLS"));
-        assert!(ChannelBinding::parse("require").unwrap().check().unwrap_err().contains("TLS"));
+    fn what_needs_tls_is_refused_where_there_is_none() {
+        assert!(SslMode::Prefer.check().is_ok());
+        for checked in [SslMode::Require.check(), SslMode::VerifyFull.check(), ChannelBinding::Require.check()] {
+            assert_eq!(checked.is_ok(), tls::BUILT_IN);
+            assert!(checked.err().is_none_or(|error| error.contains("feature `tls`")));
+        }
         assert!(SslMode::parse("Disable").unwrap_err().contains("verify-full"));
     }
 }

@@ -84,8 +84,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let s = &*self.inner;
         s.check_counts("builder")?;
-        s.sslmode.check().map_err(builder_fault)?;
-        s.channel_binding.check().map_err(builder_fault)?;
+        s.check_tls().map_err(builder_fault)?;
         keywords::database(s.dbname.as_deref().unwrap_or_default()).map_err(builder_fault)?;
         if s.ports.contains(&0) {
             return Err(builder_fault("port must be from 1 to 65535"));
@@ -127,7 +126,7 @@ fn builder_fault(message: impl Into<String>) -> ConfigError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ChannelBinding, SslMode};
+    use super::super::SslNegotiation;
     use super::*;
 
     fn parameters(config: &Config) -> Vec<String> {
@@ -158,8 +157,7 @@ mod tests {
         let too_long = Duration::from_secs(32_768);
         for (config, part) in [
             (new().port(0), "port"),
-            (new().sslmode(SslMode::VerifyFull), "TLS"),
-            (new().channel_binding(ChannelBinding::Require), "TLS"),
+            (new().sslnegotiation(SslNegotiation::Direct), "sslnegotiation=direct"),
             (new().call_timeout(Duration::ZERO), "call_timeout"),
             (new().keepalives_idle(too_long), "32767"),
             (new().keepalives_interval(Duration::MAX), "32767"),

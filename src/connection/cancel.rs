@@ -6,14 +6,23 @@ use std::time::Instant;
 
 use crate::clock;
 use crate::config::Config;
+use crate::connection::securing::{Manner, Securing};
 use crate::connection::waiter::Waiter;
-use crate::net::{Address, Stream};
+use crate::net::{Address, Encryption, Stream};
 
 /// Sends the request, if that can be done until the deadline. Whether it helped shows in the session.
 ///
+/// It is encrypted where the session is: who can read it can cancel whatever the session does, as often as they like.
+///
 /// Says whether it is over with. A request that was sent, and not taken yet, may still cancel whatever the session
 /// does next.
-pub(super) fn send(peer: &Address, config: &Config, request: &[u8], deadline: Option<Instant>) -> bool {
+pub(super) fn send(
+    peer: &Address,
+    config: &Config,
+    like: Option<&Encryption>,
+    request: &[u8],
+    deadline: Option<Instant>,
+) -> bool {
     let Ok(mut stream) = Stream::dial(peer, config) else { return true };
     let mut waiter = Waiter::on(&stream);
     let is_late = || deadline.is_some_and(|deadline| deadline <= clock::now());
@@ -22,6 +31,17 @@ pub(super) fn send(peer: &Address, config: &Config, request: &[u8], deadline: Op
             return true;
         }
         waiter.wait_until(deadline);
+    }
+    if let Some(encryption) = like {
+        let Ok(mut securing) = Securing::begin(stream, Manner::Like(encryption.clone())) else { return true };
+        loop {
+            match securing.step() {
+                Ok(Some(true)) => break,
+                Ok(None) if !is_late() => waiter.wait_until(deadline),
+                Ok(_) | Err(_) => return true,
+            }
+        }
+        stream = securing.into_stream();
     }
     // Sixteen bytes fit into any fresh socket.
     if stream.write(request).is_err() {

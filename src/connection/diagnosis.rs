@@ -11,6 +11,7 @@
 mod checks;
 mod examine;
 mod opening;
+mod tls;
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -72,7 +73,7 @@ pub enum FindingKind {
     Unreachable,
     /// Nobody listens at the address, or the system doesn't let us get there.
     Refused,
-    /// TLS is demanded by one side and not to be had.
+    /// TLS is demanded by one side and not to be had, or the server's certificate isn't good.
     Tls,
     /// The server doesn't let this role in.
     Login,

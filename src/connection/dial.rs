@@ -2,9 +2,10 @@
 //! address, until one is good.
 //!
 //! ```text
-//!   Next ──▶ LookingUp ──▶ Next ──▶ Connecting ──▶ LoggingIn ──▶ Examining ──▶ done
-//!    ▲            │                     │              │             │
-//!    └────────────┴──── this failed ────┴──────────────┴─────────────┘
+//!   Next ──▶ LookingUp ──▶ Next ──▶ Connecting ──▶ Securing ──▶ LoggingIn ──▶ Examining ──▶ done
+//!    ▲            │                  ▲  │   └─ in clear ┼──────────▲ │            │
+//!    │            │                  └──┼─ the other way┴────────────┤            │
+//!    └────────────┴──── this failed ────┴────────────────────────────┴────────────┘
 //! ```
 //!
 //! Who prefers a standby and has found none dials those again that were none, and takes the first.
@@ -19,11 +20,12 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, TargetSessionAttrs};
 use crate::connection::Connection;
+use crate::connection::securing::{Manner, Securing, Way, may_depend_on_way, ways};
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
-use crate::error::{ConnectError, Error};
-use crate::net::{Address, Alarm, Lookup, Stream};
-use crate::proto::{Ask, Output, ReadBuffer, Reply, RequestId, Session};
+use crate::error::{ConnectError, Error, TlsError, TlsErrorKind};
+use crate::net::{Address, Alarm, Encryption, Lookup, Stream};
+use crate::proto::{Ask, Binding, Output, ReadBuffer, Reply, RequestId, Session};
 
 /// When to try a Unix socket again whose server has no room for another client yet.
 const RETRY: Duration = Duration::from_millis(20);
@@ -51,6 +53,11 @@ pub(crate) struct Dial {
     second_choice: VecDeque<(Option<Endpoint>, Address)>,
     /// Where the password of the login under way comes from, if that is worth a word.
     password_note: Option<String>,
+    /// How this attempt is carried, and how the next one at the same address is if it fails.
+    way: Way,
+    other_way: Option<Way>,
+    /// Encrypted just as another connection is.
+    like: Option<Encryption>,
     /// What has failed so far, where and why.
     failed: Vec<(String, Error)>,
     /// Counts the streams, so that the caller notices a new one.
@@ -63,6 +70,7 @@ enum Phase {
     LookingUp(Lookup),
     Waiting(Address, Instant),
     Connecting(Address, Stream),
+    Securing(Address, Box<Securing>),
     LoggingIn(Address, Box<Connection>),
     Examining(Address, Box<Connection>, RequestId),
 }
@@ -87,9 +95,11 @@ impl Dial {
         Ok(Self { wanted: config.get_target_session_attrs(), ..dial })
     }
 
-    /// Begins to open a connection to where another one is, at `now`.
-    pub(crate) fn beside(config: &Config, peer: Address, now: Instant) -> Self {
-        Self::among(config, VecDeque::new(), [peer].into(), now)
+    /// Begins to open a connection to where another one is, encrypted like that, at `now`.
+    pub(crate) fn beside(config: &Config, peer: Address, like: Option<&Encryption>, now: Instant) -> Self {
+        let mut dial = Self::among(config, VecDeque::new(), [peer].into(), now);
+        dial.like = like.cloned();
+        dial
     }
 
     fn among(config: &Config, endpoints: VecDeque<Endpoint>, addresses: VecDeque<Address>, now: Instant) -> Self {
@@ -105,6 +115,9 @@ impl Dial {
             wanted: TargetSessionAttrs::Any,
             second_choice: VecDeque::new(),
             password_note: None,
+            way: Way::Clear,
+            other_way: None,
+            like: None,
             failed: Vec::new(),
             streams: 0,
         }
@@ -114,7 +127,8 @@ impl Dial {
     pub(crate) fn stream(&self) -> Option<(u32, &Stream)> {
         let stream = match &self.phase {
             Phase::Connecting(_, stream) => stream,
-            Phase::LoggingIn(_, connection) | Phase::Examining(_, connection, _) => connection.stream()?,
+            Phase::Securing(_, securing) => securing.stream(),
+            Phase::LoggingIn(_, connection) => connection.stream()?,
             _ => return None,
         };
         Some((self.streams, stream))
@@ -155,18 +169,24 @@ impl Dial {
                     self.phase = Phase::Waiting(address, at);
                     return Step::Wait(Some(at));
                 }
-                Phase::Waiting(address, _) => self.connect(address, now),
+                Phase::Waiting(address, _) => self.dial(address, now),
                 Phase::Connecting(address, stream) => match stream.check() {
-                    Ok(true) => match Session::new(&self.credentials(&address)) {
-                        Ok(session) => {
-                            let connection = Connection::new(session, stream, self.config.clone(), now);
-                            Phase::LoggingIn(address, Box::new(connection))
-                        }
-                        Err(e) => self.give_up(&address, e),
-                    },
+                    Ok(true) if self.way == Way::Tls => self.secure(address, stream),
+                    Ok(true) => self.begin_session(address, stream, now),
                     Ok(false) if self.is_late(now) => self.fail(Some(&address), self.timeout("connecting")),
                     Ok(false) => return self.wait(Phase::Connecting(address, stream)),
                     Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
+                },
+                Phase::Securing(address, mut securing) => match securing.step() {
+                    Ok(Some(true)) => self.begin_session(address, securing.into_stream(), now),
+                    Ok(Some(false)) if self.other_way == Some(Way::Clear) => {
+                        self.other_way = None;
+                        self.begin_session(address, securing.into_stream(), now)
+                    }
+                    Ok(Some(false)) => self.fail(Some(&address), not_offered()),
+                    Ok(None) if self.is_late(now) => self.fail(Some(&address), self.timeout("agreeing on TLS")),
+                    Ok(None) => return self.wait(Phase::Securing(address, securing)),
+                    Err(e) => self.try_other_way(address, e, now),
                 },
                 Phase::LoggingIn(address, mut connection) => match log_in(&mut connection, now) {
                     Some(Ok(())) => match Verdict::of(&connection.session, self.wanted) {
@@ -177,6 +197,9 @@ impl Dial {
                             Phase::Examining(address, connection, request)
                         }
                     },
+                    Some(Err(e)) if self.other_way.is_some() && may_depend_on_way(&e) => {
+                        self.try_other_way(address, e, now)
+                    }
                     // Another server would refuse the same password, and three tries lock an account.
                     Some(Err(e)) if e.is_auth() => self.give_up(&address, e),
                     Some(Err(e)) => self.fail(Some(&address), e),
@@ -224,7 +247,18 @@ impl Dial {
         }
     }
 
+    /// Makes the first attempt at an address.
     fn connect(&mut self, address: Address, now: Instant) -> Phase {
+        (self.way, self.other_way) = match (&address, &self.endpoint, &self.like) {
+            // Nobody is between the two ends of it.
+            (Address::Unix(_), ..) | (_, None, None) => (Way::Clear, None),
+            (Address::Tcp(_), _, Some(_)) => (Way::Tls, None),
+            (Address::Tcp(_), Some(_), None) => ways(self.config.get_sslmode()),
+        };
+        self.dial(address, now)
+    }
+
+    fn dial(&mut self, address: Address, now: Instant) -> Phase {
         match Stream::dial(&address, &self.config) {
             Ok(stream) => {
                 self.streams += 1;
@@ -252,6 +286,50 @@ impl Dial {
             self.second_choice.push_back((self.endpoint.clone(), address.clone()));
         }
         self.fail(Some(&address), unfit(self.wanted, found))
+    }
+
+    /// Begins to encrypt.
+    fn secure(&mut self, address: Address, stream: Stream) -> Phase {
+        let manner = match &self.like {
+            Some(encryption) => Manner::Like(encryption.clone()),
+            None => {
+                let ip = if let Address::Tcp(to) = &address { Some(to.ip()) } else { None };
+                let host = match self.endpoint.as_ref().map(|endpoint| &endpoint.host) {
+                    Some(Host::Name(name) | Host::Addr { name: Some(name), .. }) => Some(name.clone()),
+                    _ => None,
+                };
+                Manner::By(self.config.clone(), host, ip)
+            }
+        };
+        match Securing::begin(stream, manner) {
+            Ok(securing) => Phase::Securing(address, Box::new(securing)),
+            Err(e) => self.fail(Some(&address), e),
+        }
+    }
+
+    /// Begins to log in.
+    fn begin_session(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
+        let binding = match (stream.encryption(), stream.end_point()) {
+            (None, _) => Binding::InClear,
+            (Some(_), None) => Binding::Unbindable,
+            (Some(_), Some(hash)) => Binding::EndPoint(hash),
+        };
+        match Session::new(&self.credentials(&address)) {
+            Ok(session) => {
+                let connection = Connection::new(session.bound_to(binding), stream, self.config.clone(), now);
+                Phase::LoggingIn(address, Box::new(connection))
+            }
+            Err(e) => self.give_up(&address, e),
+        }
+    }
+
+    /// This attempt failed; there may be another way to the same address.
+    fn try_other_way(&mut self, address: Address, error: Error, now: Instant) -> Phase {
+        let other_way = self.other_way.take().filter(|_| may_depend_on_way(&error));
+        let failed = self.fail(Some(&address), error);
+        let Some(way) = other_way else { return failed };
+        self.way = way;
+        self.dial(address, now)
     }
 
     fn wait(&mut self, phase: Phase) -> Step {
@@ -315,6 +393,11 @@ fn shuffle_if_asked<T>(config: &Config, items: &mut [T]) {
     if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
         shuffle(items);
     }
+}
+
+fn not_offered() -> Error {
+    let message = "the server has none: switch its setting ssl on, or use sslmode=prefer where the network is trusted";
+    TlsError::new(TlsErrorKind::NotOffered, message).into()
 }
 
 /// Goes on with a login: `None` while it needs more from the server.

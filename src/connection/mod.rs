@@ -9,6 +9,7 @@ mod dial;
 pub(crate) mod idle;
 mod many;
 mod opening;
+mod securing;
 mod shuffle;
 mod target;
 mod wait;
@@ -332,7 +333,10 @@ impl Connection {
         let after = self.call_timeout.unwrap_or_default();
         let grace = clock::now().checked_add(after.min(GRACE));
         let over = match self.stream.peer() {
-            Ok(peer) => cancel::send(&peer, &self.config, &self.session.cancel_request(), grace),
+            Ok(peer) => {
+                let request = self.session.cancel_request();
+                cancel::send(&peer, &self.config, self.stream.encryption(), &request, grace)
+            }
             Err(_) => true,
         };
         // A request that is still on its way might cancel the next call instead.
@@ -490,7 +494,9 @@ impl Connection {
     /// Sends what is left to be sent, as far as that goes without waiting.
     fn say_goodbye(&mut self) -> std::io::Result<()> {
         let bytes = self.session.poll_transmit();
-        if bytes.is_empty() { Ok(()) } else { self.stream.write(bytes).map(drop) }
+        let said = if bytes.is_empty() { Ok(()) } else { self.stream.write(bytes).map(drop) };
+        self.stream.say_goodbye();
+        said
     }
 
     /// What bounds every call.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use crate::error::{Error, TlsErrorKind};
 
 /// How lost connections are dialled again: see
 /// [`NotificationManager::reconnect`](crate::NotificationManager::reconnect).
@@ -85,10 +85,18 @@ impl Backoff {
 
 /// Whether trying again can help. A password stays wrong; a standby may be promoted, and a damaged stream was one
 /// stream.
+///
+/// A certificate that has run out is renewed by its operator, and a file of ours that doesn't go with another may be in
+/// the middle of being renewed, so both are waited for. One that is for somebody else, or that nobody trusted has
+/// signed, is not: it may be an attack, and a program that goes on trying in silence would hide that.
 pub(crate) fn is_worth_retrying(error: &Error) -> bool {
     match error {
-        Error::Connect(e) => is_worth_retrying(e.cause()),
-        Error::Protocol(_) => true,
+        Error::Connect(e) => match e.cause() {
+            Error::Tls(tls) => tls.kind() == TlsErrorKind::File || tls.is_transient(),
+            cause => is_worth_retrying(cause),
+        },
+        // Of a session that was open.
+        Error::Protocol(_) | Error::Tls(_) => true,
         // A standby refuses LISTEN until it is promoted.
         Error::Server(e) if e.code() == "25006" => true,
         Error::Overflow { .. } => true,

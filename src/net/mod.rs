@@ -10,3 +10,4 @@ mod tls;
 pub(crate) use reactor::{Alarm, Reactor, Ready};
 pub(crate) use resolve::Lookup;
 pub(crate) use stream::{Address, Keepalive, Stream};
+pub(crate) use tls::Encryption;

@@ -1,7 +1,7 @@
 //! A connected socket, TCP or Unix, that never blocks. The only file that says `socket2`.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::config::Config;
-use crate::net::tls::Tls;
+use crate::error::TlsError;
+use crate::net::tls::{Encryption, Tls};
 
 /// Where to dial: one address, looked up already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,13 +81,38 @@ impl Stream {
         }
     }
 
+    /// Begins to encrypt it: from now on whatever is read and written goes through the filter. The next step is to
+    /// [shake hands](Self::shake_hands).
+    pub(crate) fn encrypt(&mut self, encryption: Encryption) -> Result<(), TlsError> {
+        self.tls = Some(Tls::begin(encryption)?);
+        Ok(())
+    }
+
+    /// Goes on with the handshake; `false` while it needs more from the server.
+    pub(crate) fn shake_hands(&mut self) -> Result<bool, TlsError> {
+        match &mut self.tls {
+            None => Ok(true),
+            Some(tls) => tls.shake_hands(Quiet(&self.socket)),
+        }
+    }
+
+    /// By what it is encrypted, if it is.
+    pub(crate) fn encryption(&self) -> Option<&Encryption> {
+        self.tls.as_ref().map(Tls::encryption)
+    }
+
+    /// What a login on it can be bound to, if it is encrypted and the server's certificate has such a thing.
+    pub(crate) fn end_point(&self) -> Option<Vec<u8>> {
+        self.tls.as_ref()?.end_point()
+    }
+
     /// Reads what is there; nothing (0) means that the peer will send no more.
     #[inline]
     pub(crate) fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = match &mut self.tls {
                 None => (&self.socket).read(space),
-                Some(tls) => tls.read(&self.socket, space),
+                Some(tls) => tls.read(Quiet(&self.socket), space),
             };
             match read {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -103,8 +129,8 @@ impl Stream {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let written = match &mut self.tls {
-                None => self.socket.send_with_flags(bytes, NO_SIGNAL),
-                Some(tls) => tls.write(&self.socket, bytes),
+                None => Quiet(&self.socket).write(bytes),
+                Some(tls) => tls.write(Quiet(&self.socket), bytes),
             };
             match written {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -144,6 +170,13 @@ impl Stream {
         Some(Keepalive { noticed_after: probes().ok()?, local: peer.ip().is_loopback() })
     }
 
+    /// Tells the peer that no more will be written, where there is a way to say it, as far as that goes without waiting.
+    pub(crate) fn say_goodbye(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.say_goodbye(Quiet(&self.socket));
+        }
+    }
+
     /// Lets the peer know at once that this is the end, whoever still watches the socket.
     pub(crate) fn shut_down(&self) {
         // Where it fails, the peer has gone already.
@@ -166,6 +199,30 @@ impl AsFd for Stream {
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+}
+
+/// The socket as it is lent: a write to a peer that has gone is an error and no signal.
+struct Quiet<'s>(&'s Socket);
+
+impl Read for Quiet<'_> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let mut socket = self.0;
+        socket.read(space)
+    }
+}
+
+impl Write for Quiet<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send_with_flags(bytes, NO_SIGNAL)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.send_vectored_with_flags(parts, NO_SIGNAL)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

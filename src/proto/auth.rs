@@ -16,6 +16,8 @@
 //!
 //! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod laws;
 mod request;
 
 use std::fmt;
@@ -46,8 +48,22 @@ pub(crate) struct Credentials<'a> {
     pub(crate) allowed: AuthMethods,
     /// `channel_binding=require`.
     pub(crate) binding_required: bool,
-    /// The hash of the server's certificate; `None` without TLS and with `channel_binding=disable`.
-    pub(crate) tls_server_end_point: Option<&'a [u8]>,
+    /// What the login can be bound to.
+    pub(crate) binding: &'a Binding,
+}
+
+/// What a login can be bound to, so that nobody between can relay it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Binding {
+    /// Nothing: the connection is in clear.
+    #[default]
+    InClear,
+    /// Nothing: the connection is encrypted, but the signature of the server's certificate has no hash.
+    Unbindable,
+    /// The hash of the server's certificate: `tls-server-end-point`.
+    EndPoint(Vec<u8>),
+    /// Nothing: `channel_binding=disable`.
+    Disabled,
 }
 
 /// What the server does by a method, to follow "the server".
@@ -174,16 +190,17 @@ fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut Bytes
         )));
     }
     admit(AuthMethod::ScramSha256, credentials)?;
-    let (mechanism, binding) = match credentials.tls_server_end_point {
-        Some(hash) if plus => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash.to_vec())),
+    let (mechanism, binding) = match credentials.binding {
+        Binding::EndPoint(hash) if plus => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash.clone())),
         _ if credentials.binding_required => return Err(unbound(credentials)),
         // Says "I could, you couldn't": a server that could after all knows that its offer was changed on the way.
-        Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-        None if plain => (SCRAM_SHA_256, ChannelBinding::unsupported()),
-        None => {
+        Binding::EndPoint(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+        // Says "I couldn't". To claim the contrary would make an honest server, which could, think of foul play.
+        _ if plain => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        _ => {
             return Err(refused(
-                "the server offers SCRAM-SHA-256-PLUS alone, which needs TLS and channel binding: \
-                 connect with sslmode=require or stronger and leave channel_binding at prefer",
+                "the server offers SCRAM-SHA-256-PLUS alone, which needs TLS, channel binding and a certificate whose \
+                 signature has a hash: connect with sslmode=require or stronger and leave channel_binding at prefer",
             ));
         }
     };
@@ -256,12 +273,15 @@ fn password<'a>(credentials: &Credentials<'a>) -> Result<&'a str, Error> {
 }
 
 fn unbound(credentials: &Credentials<'_>) -> Error {
-    refused(match credentials.tls_server_end_point {
-        None => {
-            "channel_binding=require needs TLS and a server certificate that can be bound to: \
-             connect with sslmode=require or stronger, or set channel_binding=prefer"
+    refused(match credentials.binding {
+        Binding::InClear | Binding::Disabled => {
+            "channel_binding=require needs TLS: connect with sslmode=require or stronger, or set channel_binding=prefer"
         }
-        Some(_) => {
+        Binding::Unbindable => {
+            "channel_binding=require, but nothing can be bound to the server's certificate: its signature (Ed25519, \
+             say) has no hash. Have it made with RSA or ECDSA, or set channel_binding=prefer"
+        }
+        Binding::EndPoint(_) => {
             "channel_binding=require, but the server doesn't offer SCRAM-SHA-256-PLUS: \
              somebody between may have removed the offer; for a server older than 11 set channel_binding=prefer"
         }
@@ -338,7 +358,7 @@ mod tests {
             password: Some(PASSWORD),
             allowed: AuthMethods::ALL,
             binding_required: false,
-            tls_server_end_point: None,
+            binding: &Binding::InClear,
         }
     }
 
@@ -484,8 +504,8 @@ mod tests {
     #[test]
     fn scram_binds_to_the_certificate_where_it_can() {
         for binding_required in [false, true] {
-            let tls_server_end_point = Some(CERTIFICATE);
-            let mut login = Login::new(Credentials { binding_required, tls_server_end_point, ..credentials() });
+            let binding = &Binding::EndPoint(CERTIFICATE.to_vec());
+            let mut login = Login::new(Credentials { binding_required, binding, ..credentials() });
             let server = Server::greet(&mut login, BOTH, 2);
             assert_eq!(server.mechanism, "SCRAM-SHA-256-PLUS");
             assert_eq!(server.gs2_header, "p=tls-server-end-point,,");
@@ -497,7 +517,8 @@ mod tests {
 
     #[test]
     fn a_server_that_could_have_bound_learns_that_its_offer_was_cut() {
-        let mut login = Login::new(Credentials { tls_server_end_point: Some(CERTIFICATE), ..credentials() });
+        let binding = &Binding::EndPoint(CERTIFICATE.to_vec());
+        let mut login = Login::new(Credentials { binding, ..credentials() });
         let server = Server::greet(&mut login, PLAIN, 2);
         assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "y,,"));
     }
@@ -511,13 +532,24 @@ mod tests {
 
     #[test]
     fn required_binding_is_required_of_every_method() {
-        let required =
-            |end_point| Credentials { binding_required: true, tls_server_end_point: end_point, ..credentials() };
+        fn required(binding: &Binding) -> Credentials<'_> {
+            Credentials { binding_required: true, binding, ..credentials() }
+        }
+        let bindable = Binding::EndPoint(CERTIFICATE.to_vec());
         for body in [ok(), message(3, b""), message(5, b"salt"), message(10, PLAIN)] {
-            assert!(refusal(required(Some(CERTIFICATE)), &body).contains("channel_binding=require"), "{body:?}");
+            assert!(refusal(required(&bindable), &body).contains("channel_binding=require"), "{body:?}");
         }
         for offer in [PLAIN, PLUS, BOTH] {
-            assert!(refusal(required(None), &message(10, offer)).contains("needs TLS"));
+            assert!(refusal(required(&Binding::InClear), &message(10, offer)).contains("needs TLS"));
+            assert!(refusal(required(&Binding::Unbindable), &message(10, offer)).contains("Ed25519"));
+        }
+    }
+
+    #[test]
+    fn who_could_not_bind_or_will_not_says_so_to_a_server_that_could() {
+        for binding in [Binding::Unbindable, Binding::Disabled] {
+            let server = Server::greet(&mut Login::new(Credentials { binding: &binding, ..credentials() }), BOTH, 2);
+            assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "n,,"));
         }
     }
 

@@ -24,7 +24,11 @@ mod message;
 mod request;
 mod session;
 pub(crate) mod sql;
+mod ssl_request;
 
+pub(crate) use auth::Binding;
+#[cfg(any(test, fuzzing))]
+pub(crate) use auth::laws::fuzz_handshake;
 pub(crate) use buffer::{READ_SIZE, ReadBuffer};
 #[cfg(any(test, fuzzing))]
 pub(crate) use frame::fuzz_frames;
@@ -35,3 +39,4 @@ pub(crate) use session::laws::fuzz_session;
 #[cfg(test)]
 pub(crate) use session::script;
 pub(crate) use session::{Output, Session};
+pub(crate) use ssl_request::{Answer, SslRequest};

@@ -25,10 +25,10 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 
-use crate::config::Config;
+use crate::config::{ChannelBinding, Config};
 use crate::error::{Error, ServerError};
 use crate::notification::{Batch, Notification};
-use crate::proto::auth::Exchange;
+use crate::proto::auth::{Binding, Exchange};
 use crate::proto::backlog::Backlog;
 use crate::proto::request::{Ask, InFlight, Reply, Request, RequestId, Requests};
 use crate::proto::sql;
@@ -65,7 +65,7 @@ pub(crate) enum Output {
 
 #[derive(Debug)]
 enum State {
-    Login { exchange: Exchange, user: String, config: Config, authenticated: bool },
+    Login { exchange: Exchange, user: String, config: Config, binding: Binding, authenticated: bool },
     Idle,
     Busy(Box<InFlight>),
     Closed { reason: Error, told: bool },
@@ -111,6 +111,7 @@ impl Session {
                 exchange: Exchange::new(),
                 user: config.effective_user()?,
                 config: config.clone(),
+                binding: Binding::InClear,
                 authenticated: false,
             },
             status: TransactionStatus::Idle,
@@ -130,6 +131,15 @@ impl Session {
             notices: VecDeque::new(),
             warning: None,
         })
+    }
+
+    /// Tells what the login can be bound to.
+    pub(crate) fn bound_to(mut self, end_point: Binding) -> Self {
+        if let State::Login { binding, config, .. } = &mut self.state {
+            let disabled = config.get_channel_binding() == ChannelBinding::Disable;
+            *binding = if disabled { Binding::Disabled } else { end_point };
+        }
+        self
     }
 
     // ---- told -------------------------------------------------------------------------------------------------

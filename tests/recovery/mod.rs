@@ -2,6 +2,8 @@
 //! `src/faults.md`; each of its rows is a test here.
 
 mod between;
+#[cfg(feature = "tls")]
+mod certificates;
 mod control;
 mod crowd;
 mod faults;

@@ -9,8 +9,12 @@ pub mod libpq;
 pub mod msg;
 pub mod peer;
 pub mod pgbouncer;
+#[cfg(feature = "tls")]
+pub mod pki;
 pub mod proxy;
 pub mod server;
+#[cfg(feature = "tls")]
+pub mod tls_peer;
 
 pub use cluster::{Cluster, Options};
 pub use peer::{Peer, Step};

@@ -47,7 +47,7 @@ impl Connection {
         let peer = self.stream.peer().map_err(|e| Error::io("looking where the server is", e))?;
         let limit = self.config.get_connect_timeout().map_or(BESIDE_WITHIN, |limit| limit.min(BESIDE_WITHIN));
         let config = self.config.clone().connect_timeout(limit).call_timeout(BESIDE_WITHIN);
-        Connection::open(Dial::beside(&config, peer, clock::now()))
+        Connection::open(Dial::beside(&config, peer, self.stream.encryption(), clock::now()))
     }
 
     /// The server's process behind this connection at this moment.

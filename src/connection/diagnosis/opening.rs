@@ -6,7 +6,7 @@ use super::FindingKind::{
     self, ConnectFailed, Disconnected, Login, NameNotFound, NoPermission, NoSuchDatabase, NotAccepting, NotPostgres,
     Refused, Settings, Tls, TooManyConnections, Unreachable,
 };
-use super::{Finding, Severity};
+use super::{Finding, Severity, tls};
 use crate::error::{Error, ServerError};
 
 /// One finding for each way in which the addresses failed.
@@ -41,11 +41,12 @@ fn finding(error: &Error) -> Finding {
              known or allowed here.",
             "Give a password, or allow the method in `require_auth` and `channel_binding`.",
         ),
-        Error::Config(wrong) if wrong.to_string().contains("TLS") => (
+        Error::Config(wrong) if wrong.to_string().contains("feature `tls`") => (
             Tls,
-            "TLS is demanded by the settings, and this version has none.",
-            "Use sslmode=prefer where the network is trusted; else reach the server through a tunnel.",
+            "TLS is demanded by the settings, and this program has none.",
+            "Build it with notifyman's feature `tls`; or use sslmode=prefer where the network is trusted.",
         ),
+        Error::Tls(wrong) => tls::by_kind(wrong.kind()),
         Error::Config(_) | Error::Value(_) => {
             (Settings, "The settings can't be used: nothing was tried.", "Correct what the error names.")
         }
@@ -67,7 +68,8 @@ fn finding(error: &Error) -> Finding {
     Finding::new(kind, Severity::Failure, what, advice)
 }
 
-type Text = (FindingKind, &'static str, &'static str);
+/// What it is about, what was found, and what to do.
+pub(super) type Text = (FindingKind, &'static str, &'static str);
 
 fn by_server(refusal: &ServerError) -> Text {
     match refusal.code() {
@@ -75,8 +77,8 @@ fn by_server(refusal: &ServerError) -> Text {
         "28000" if ["no encryption", "SSL off"].iter().any(|word| refusal.message().contains(word)) => (
             Tls,
             "The server lets this role in only with TLS, which this connection hasn't, or not at all.",
-            "Let pg_hba.conf have a line for this role, database and address that begins with `host`, where the \
-             network is trusted; with only `hostssl` lines, go through a tunnel that ends at the server.",
+            "Use sslmode=require or stricter; or, where the network is trusted, let pg_hba.conf have a line for this \
+             role, database and address that begins with `host` instead of `hostssl`.",
         ),
         "28P01" => (
             Login,
@@ -136,7 +138,7 @@ fn by_system(kind: ErrorKind) -> Text {
 
 fn late(action: &str) -> Text {
     match action {
-        "logging in" => (
+        "logging in" | "agreeing on TLS" => (
             Unreachable,
             "Somebody takes the connection and then doesn't answer.",
             "A frozen or overloaded server, a proxy with no server behind it, or another service at this port: look \

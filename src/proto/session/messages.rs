@@ -43,13 +43,13 @@ impl Session {
         self.admit(tag)?;
         match (tag, &mut self.state) {
             (b'N', _) => self.handle_notice(message::server_error(body)),
-            (b'R', State::Login { exchange, user, config, authenticated }) => {
+            (b'R', State::Login { exchange, user, config, binding, authenticated }) => {
                 let credentials = Credentials {
                     user,
                     password: config.get_password(),
                     allowed: config.auth_methods(),
                     binding_required: config.get_channel_binding() == ChannelBinding::Require,
-                    tls_server_end_point: None,
+                    binding,
                 };
                 let before = self.transmit.len();
                 match exchange.handle_message(body, &credentials, &mut self.transmit) {

@@ -1,0 +1,242 @@
+//! How to encrypt streams to one server: the settings and files, made into what rustls takes.
+//!
+//! Equal settings over equal files share one configuration for as long as anybody uses it, so that a thousand
+//! connections hold the roots once.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, version};
+use sha2::Digest as _;
+
+use super::fault;
+use super::files::{self, File, Files, Roots};
+use super::identity::{Asked, Identity};
+use super::verify::{Trust, Verifier};
+use crate::config::{Config, SslCertMode, SslMode, SslNegotiation, TlsSettings, TlsVersion};
+use crate::error::{TlsError, TlsErrorKind};
+
+/// What PostgreSQL is called where TLS is asked for at once.
+const ALPN: &[u8] = b"postgresql";
+
+/// Always this one, whatever the process's default is.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
+
+type Fingerprint = [u8; 32];
+
+/// What is in use, by what it was made from.
+static IN_USE: Mutex<Vec<(Fingerprint, Weak<ClientConfig>)>> = Mutex::new(Vec::new());
+
+/// How to encrypt streams to one server.
+#[derive(Clone)]
+pub(crate) struct Encryption {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    direct: bool,
+    /// Whether the server has asked for our certificate, where it must.
+    asked: Option<Arc<Asked>>,
+}
+
+impl Encryption {
+    /// For a host of this name, at this address.
+    ///
+    /// # Errors
+    /// Of kind [`File`](TlsErrorKind::File), or [`WrongName`](TlsErrorKind::WrongName) for a name that no certificate
+    /// can have.
+    pub(crate) fn new(config: &Config, host: Option<&str>, ip: Option<IpAddr>) -> Result<Self, TlsError> {
+        let settings = config.tls();
+        let direct = settings.negotiation == SslNegotiation::Direct;
+        let name = server_name(host, ip, config.get_sslmode() == SslMode::VerifyFull)?;
+        if let Some(own) = &settings.own {
+            let mut given = Arc::clone(&own.0);
+            if direct && !given.alpn_protocols.iter().any(|protocol| protocol == ALPN) {
+                Arc::make_mut(&mut given).alpn_protocols.push(ALPN.to_vec());
+            }
+            return Ok(Self { config: given, name, direct, asked: None });
+        }
+        let mut it = Self { config: shared(config)?, name, direct, asked: None };
+        if settings.cert_mode == SslCertMode::Require {
+            let config = Arc::make_mut(&mut it.config);
+            let asked = Asked::instead_of(Arc::clone(&config.client_auth_cert_resolver));
+            config.client_auth_cert_resolver = Arc::clone(&asked) as _;
+            it.asked = Some(asked);
+        }
+        Ok(it)
+    }
+
+    /// Whether TLS begins at once, unasked.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// A session that hasn't begun.
+    pub(super) fn session(&self) -> Result<ClientConnection, TlsError> {
+        ClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|e| fault::of(e, true))
+    }
+
+    /// A last look at a session whose handshake is done.
+    pub(super) fn check(&self, session: &ClientConnection) -> Result<(), TlsError> {
+        if self.direct && session.alpn_protocol() != Some(ALPN) {
+            let message = "whoever answers speaks TLS, but doesn't say that it speaks PostgreSQL (ALPN): check host \
+                           and port, or use sslnegotiation=postgres";
+            return Err(TlsError::new(TlsErrorKind::NotOffered, message));
+        }
+        if self.asked.as_ref().is_some_and(|asked| !asked.was()) {
+            let message = "sslcertmode=require, but the server doesn't ask for our certificate: set its ssl_ca_file";
+            return Err(TlsError::new(TlsErrorKind::RefusedByServer, message));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encryption").field("name", &self.name).field("direct", &self.direct).finish()
+    }
+}
+
+/// What the certificate must be for, and what the server is told unless it is an address.
+fn server_name(host: Option<&str>, ip: Option<IpAddr>, must_match: bool) -> Result<ServerName<'static>, TlsError> {
+    let named = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
+    match (named, host, ip) {
+        (Some(name), ..) => Ok(name),
+        (None, Some(host), _) if must_match => {
+            let message = format!("{host:?} is no name that a certificate could be for: use the host's DNS name");
+            Err(TlsError::new(TlsErrorKind::WrongName, message))
+        }
+        (None, _, Some(ip)) => Ok(ServerName::from(ip)),
+        (None, _, None) => Err(TlsError::new(TlsErrorKind::WrongName, "there is no name to check: give host")),
+    }
+}
+
+/// The configuration for these settings and the files as they are now.
+fn shared(config: &Config) -> Result<Arc<ClientConfig>, TlsError> {
+    let settings = config.tls();
+    let files = Files::read(config)?;
+    let mut fingerprint = files.fingerprint();
+    let by_name = config.get_sslmode() == SslMode::VerifyFull;
+    let rest = format!("{by_name} {} {:?} {:?}", settings.sni, settings.min_version, settings.max_version);
+    fingerprint.update(rest);
+    let fingerprint: Fingerprint = fingerprint.finalize().into();
+
+    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    in_use.retain(|(_, config)| config.strong_count() > 0);
+    if let Some(config) = in_use.iter().find(|(known, _)| *known == fingerprint).and_then(|(_, found)| found.upgrade())
+    {
+        return Ok(config);
+    }
+    let made = Arc::new(make(settings, &files, by_name)?);
+    in_use.push((fingerprint, Arc::downgrade(&made)));
+    Ok(made)
+}
+
+fn make(settings: &TlsSettings, files: &Files, by_name: bool) -> Result<ClientConfig, TlsError> {
+    let trust = match roots(&files.roots)? {
+        None => None,
+        Some(roots) => Some(trust(roots, &files.crls, by_name)?),
+    };
+    let verifier = Verifier { trust, algorithms: PROVIDER.signature_verification_algorithms };
+    let versions: &[_] = match (settings.min_version, settings.max_version) {
+        (Some(TlsVersion::V1_3), _) => &[&version::TLS13],
+        (_, Some(TlsVersion::V1_2)) => &[&version::TLS12],
+        _ => &[&version::TLS13, &version::TLS12],
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_protocol_versions(versions)
+        .map_err(|e| fault::of(e, true))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match &files.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            builder.with_client_cert_resolver(Arc::new(Identity::load(certificate, key, &PROVIDER)?))
+        }
+    };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.enable_sni = settings.sni;
+    // PostgreSQL gives no tickets, and each session is to be checked anew.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError> {
+    match roots {
+        Roots::Nobody => Ok(None),
+        Roots::System => {
+            let found = rustls_native_certs::load_native_certs();
+            if found.certs.is_empty() {
+                let why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+                return Err(files::fault(format!(
+                    "the operating system has no trusted authorities to show ({}): install its package of CA \
+                     certificates, or name a file with sslrootcert",
+                    why.join("; ")
+                )));
+            }
+            Ok(Some(found.certs))
+        }
+        Roots::File(file) => Ok(Some(file.certificates("the root file")?)),
+    }
+}
+
+fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> Result<Trust, TlsError> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots.iter().cloned());
+    let mut lists = Vec::new();
+    for file in crls {
+        for list in CertificateRevocationListDer::pem_slice_iter(&file.content) {
+            lists.push(list.map_err(|e| file.unusable("the list of revoked certificates", &e))?);
+        }
+    }
+    let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&PROVIDER));
+    if !lists.is_empty() {
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
+    }
+    let chain = builder.build().map_err(|e| files::fault(format!("the roots or sslcrl can't be used: {e}")))?;
+    Ok(Trust { chain, roots, by_name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_for(settings: &str) -> Arc<ClientConfig> {
+        let config = Config::without_env(&format!("host=db {settings}")).unwrap();
+        Encryption::new(&config, Some("db"), None).unwrap().config
+    }
+
+    #[test]
+    fn equal_settings_over_equal_files_share_one_configuration() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/fixtures");
+        let root = |file: &str| format!("sslmode=verify-full sslrootcert={folder}/{file}.crt");
+        let one = config_for(&root("rsa-sha256"));
+        assert!(Arc::ptr_eq(&one, &config_for(&root("rsa-sha256"))));
+        for other in [
+            root("rsa-sha384"),
+            root("rsa-sha256").replace("verify-full", "verify-ca"),
+            root("rsa-sha256") + " sslsni=0",
+            root("rsa-sha256") + " ssl_max_protocol_version=TLSv1.2",
+        ] {
+            assert!(!Arc::ptr_eq(&one, &config_for(&other)), "{other}");
+        }
+        let weak = Arc::downgrade(&one);
+        drop(one);
+        assert!(weak.upgrade().is_none(), "nobody keeps what nobody uses");
+    }
+
+    #[test]
+    fn what_a_certificate_must_be_for_is_the_name_if_there_is_one() {
+        let ip = Some([192, 0, 2, 7].into());
+        let named = |host, must_match| server_name(host, ip, must_match).map(|name| name.to_str().into_owned());
+        assert_eq!(named(Some("db.example"), true).unwrap(), "db.example");
+        assert_eq!(named(Some("db_1"), true).unwrap(), "db_1");
+        assert_eq!(named(Some("::1"), true).unwrap(), "::1");
+        assert_eq!(named(None, true).unwrap(), "192.0.2.7");
+        assert_eq!(named(Some("no name"), false).unwrap(), "192.0.2.7");
+        assert_eq!(named(Some("no name"), true).unwrap_err().kind(), TlsErrorKind::WrongName);
+    }
+}

@@ -1,0 +1,120 @@
+//! Whom to believe: libpq's rules, on the web's chain building.
+
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
+use rustls::crypto::{
+    WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use x509_cert::Certificate;
+use x509_cert::der::{Decode as _, Encode as _};
+
+use super::{fault, names};
+
+/// Checks a server's certificate as `sslmode` and the root file demand.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    /// Without roots whoever answers is believed.
+    pub(super) trust: Option<Trust>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// What must be so.
+#[derive(Debug)]
+pub(super) struct Trust {
+    pub(super) chain: Arc<WebPkiServerVerifier>,
+    /// The roots as they are, to find a server's own among them.
+    pub(super) roots: Vec<CertificateDer<'static>>,
+    /// `sslmode=verify-full`.
+    pub(super) by_name: bool,
+}
+
+impl Trust {
+    fn check(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        // It looks at the name last, so that a wrong one means that all else is right.
+        let checked = self.chain.verify_server_cert(end_entity, intermediates, name, &[], now);
+        let named = match checked {
+            Err(Error::InvalidCertificate(CertificateError::Other(other)))
+                if is_authority(&other) && self.roots.contains(end_entity) =>
+            {
+                // The server shows what is trusted itself: a self-signed certificate that is its own authority. That
+                // it is valid today has been looked at before that it is an authority.
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)
+            }
+            other => other.map(drop),
+        };
+        match named {
+            Err(Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.by_name || names::are_for(end_entity, name) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn is_authority(error: &rustls::OtherError) -> bool {
+    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if let Some(trust) = &self.trust {
+            trust.check(end_entity, intermediates, server_name, now)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    /// Also where the certificate isn't checked: a login that is bound to it is worth nothing unless whoever shows it
+    /// has its key.
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match verify_tls13_signature(message, cert, dss, &self.algorithms) {
+            // The old form has no place in a chain, but its key is a key.
+            Err(Error::InvalidCertificate(CertificateError::Other(other))) if fault::is_version_1(&other) => {
+                let key = public_key(cert).ok_or(CertificateError::BadEncoding)?;
+                verify_tls13_signature_with_raw_key(message, &key, dss, &self.algorithms)
+            }
+            other => other,
+        }
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn public_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    let parsed = Certificate::from_der(certificate).ok()?;
+    Some(parsed.tbs_certificate.subject_public_key_info.to_der().ok()?.into())
+}

@@ -1,0 +1,114 @@
+//! What holds for whatever a peer answers before it has proved anything; run by proptest, and as a fuzz body.
+
+use bytes::BytesMut;
+
+use super::{Binding, Credentials, Exchange, Progress};
+use crate::config::AuthMethods;
+use crate::proto::ssl_request::{Answer, SslRequest};
+
+const PASSWORD: &str = "s3cr3t90210";
+
+/// The answer to the wish for TLS, and the messages of a login: the first two bytes say how the client is set up, the
+/// third cuts the answer in two, and what follows are messages, each with its length before it.
+pub(crate) fn fuzz_handshake(data: &[u8]) {
+    let [setup, methods, cut, rest @ ..] = data else { return };
+    ask_for_tls(rest, usize::from(*cut));
+    log_in(rest, *setup, *methods);
+}
+
+/// Only the one byte says yes, and whatever comes with it was slipped in; however it is cut, nothing turns a no or a
+/// fault into a yes.
+fn ask_for_tls(answer: &[u8], cut: usize) {
+    let whole = SslRequest::new().handle_input(answer);
+    assert_eq!(whole == Ok(Some(Answer::Yes)), answer == b"S");
+    let (first, second) = answer.split_at(cut.min(answer.len()));
+    let mut request = SslRequest::new();
+    let in_two = match request.handle_input(first) {
+        Ok(None) => request.handle_input(second),
+        decided => decided,
+    };
+    match in_two {
+        Ok(Some(Answer::Yes)) => assert_eq!(answer.first(), Some(&b'S')),
+        Ok(Some(Answer::No)) => assert_eq!(answer.first(), Some(&b'N')),
+        Ok(Some(Answer::Error(_)) | None) => assert!(whole.is_ok(), "{whole:?}"),
+        Err(fault) => assert!(!fault.to_string().contains('\n')),
+    }
+}
+
+/// Nobody who doesn't know the password is believed by a client that demands a proof; the password leaves in clear only
+/// where that is allowed and asked for.
+fn log_in(messages: &[u8], setup: u8, methods: u8) {
+    let names = ["none", "password", "md5", "scram-sha-256"];
+    let listed = names.iter().enumerate().filter(|(bit, _)| methods & 1 << bit != 0).map(|(_, name)| *name);
+    let listed = listed.collect::<Vec<_>>().join(",");
+    let Ok(allowed) = AuthMethods::parse(&listed) else { return };
+    let binding = match setup & 3 {
+        0 => Binding::InClear,
+        1 => Binding::Unbindable,
+        2 => Binding::Disabled,
+        _ => Binding::EndPoint(vec![7; 32]),
+    };
+    let binding_required = setup & 4 != 0;
+    let credentials =
+        Credentials { user: "ann", password: Some(PASSWORD), allowed, binding_required, binding: &binding };
+    let demands_proof = binding_required || listed == "scram-sha-256";
+    let gives_password = listed.is_empty() || listed.contains("password");
+
+    let mut exchange = Exchange::new();
+    let mut rest = messages;
+    while let Some((&length, after)) = rest.split_first() {
+        let (body, next) = after.split_at(usize::from(length).min(after.len()));
+        rest = next;
+        let mut answer = BytesMut::new();
+        match exchange.handle_message(body, &credentials, &mut answer) {
+            Ok(progress) => {
+                let shown = answer.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes());
+                assert!(!shown || (gives_password && !binding_required && body == 3_i32.to_be_bytes()));
+                if progress == Progress::Authenticated {
+                    assert!(!demands_proof && body == 0_i32.to_be_bytes());
+                    return;
+                }
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!text.contains(PASSWORD) && !text.contains('\n'), "{text}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let body = prop_oneof![
+            Just(b"".to_vec()),
+            Just(b"salt".to_vec()),
+            Just(b"SCRAM-SHA-256\0SCRAM-SHA-256-PLUS\0\0".to_vec()),
+            Just(b"SCRAM-SHA-256\0\0".to_vec()),
+            Just(b"v=AAAA".to_vec()),
+            prop::collection::vec(any::<u8>(), 0..20),
+        ];
+        (prop_oneof![0..13_i32, any::<i32>()], body).prop_map(|(code, body)| {
+            let message = [code.to_be_bytes().as_slice(), &body].concat();
+            [&[message.len() as u8], message.as_slice()].concat()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_answers_keeps_the_laws(
+            head in prop::array::uniform3(any::<u8>()),
+            messages in prop_oneof![
+                prop::collection::vec(message(), 0..5),
+                prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..3),
+                Just(vec![b"S".to_vec()]),
+            ],
+        ) {
+            fuzz_handshake(&[head.as_slice(), &messages.concat()].concat());
+        }
+    }
+}

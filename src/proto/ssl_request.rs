@@ -1,0 +1,136 @@
+//! The question that comes before all others: whether the server has TLS.
+//!
+//! It is asked in clear, so nobody vouches for the answer. What may follow it is checked here to the byte: a server that
+//! has said yes says nothing more in clear, and if something came all the same, it isn't from the server.
+//!
+//! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
+
+use bytes::{Buf as _, BytesMut};
+use postgres_protocol::message::frontend;
+
+use crate::error::{ProtocolError, ServerError};
+use crate::proto::frame::{self, HEADER, Next};
+use crate::proto::message;
+
+/// The most that is read of an error in answer; a real one is a line.
+const ERROR_MAX: usize = 4096;
+
+/// What the server answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// TLS begins now.
+    Yes,
+    /// It has none; the session may go on in clear.
+    No,
+    /// It can't talk at all. Somebody between may have made that up.
+    Error(ServerError),
+}
+
+/// The question, and its answer as far as it came.
+#[derive(Debug)]
+pub(crate) struct SslRequest {
+    transmit: BytesMut,
+    answer: Vec<u8>,
+}
+
+impl SslRequest {
+    pub(crate) fn new() -> Self {
+        let mut transmit = BytesMut::new();
+        frontend::ssl_request(&mut transmit);
+        Self { transmit, answer: Vec::new() }
+    }
+
+    /// What is to be sent to the server.
+    pub(crate) fn poll_transmit(&self) -> &[u8] {
+        &self.transmit
+    }
+
+    /// The first `sent` bytes of it were sent.
+    pub(crate) fn handle_transmitted(&mut self, sent: usize) {
+        self.transmit.advance(sent.min(self.transmit.len()));
+    }
+
+    /// Takes what the server said; nothing while the answer isn't whole.
+    pub(crate) fn handle_input(&mut self, bytes: &[u8]) -> Result<Option<Answer>, ProtocolError> {
+        self.answer.extend_from_slice(bytes);
+        match self.answer.as_slice() {
+            [] => Ok(None),
+            [b'S'] => Ok(Some(Answer::Yes)),
+            [b'S', ..] => Err(ProtocolError::Injected),
+            [b'N'] => Ok(Some(Answer::No)),
+            [b'N', ..] => Err(ProtocolError::Unexpected { message: "more bytes", when: "behind its refusal of TLS" }),
+            [b'E', ..] => self.error(),
+            [other, ..] => Err(ProtocolError::UnknownType(*other)),
+        }
+    }
+
+    fn error(&self) -> Result<Option<Answer>, ProtocolError> {
+        let whole = match frame::next(&self.answer)? {
+            Next::Whole { total } => total,
+            Next::Torn { .. } if self.answer.len() < ERROR_MAX => return Ok(None),
+            Next::Torn { .. } => self.answer.len(),
+        };
+        let body = self.answer.get(HEADER..whole.min(ERROR_MAX)).unwrap_or_default();
+        Ok(Some(Answer::Error(message::server_error(body))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(bytes: &[u8]) -> Result<Option<Answer>, ProtocolError> {
+        SslRequest::new().handle_input(bytes)
+    }
+
+    #[test]
+    fn the_question_is_eight_bytes() {
+        let mut request = SslRequest::new();
+        assert_eq!(request.poll_transmit(), [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
+        request.handle_transmitted(8);
+        assert!(request.poll_transmit().is_empty());
+    }
+
+    #[test]
+    fn yes_and_no_are_one_byte() {
+        assert_eq!(answer(b""), Ok(None));
+        assert_eq!(answer(b"S"), Ok(Some(Answer::Yes)));
+        assert_eq!(answer(b"N"), Ok(Some(Answer::No)));
+    }
+
+    #[test]
+    fn whatever_follows_a_yes_in_clear_was_slipped_in() {
+        assert_eq!(answer(b"SE"), Err(ProtocolError::Injected));
+        assert_eq!(answer(b"S\x16\x03\x03"), Err(ProtocolError::Injected));
+        assert!(matches!(answer(b"NR"), Err(ProtocolError::Unexpected { .. })));
+    }
+
+    #[test]
+    fn an_error_is_waited_for_and_told() {
+        let body = b"SFATAL\0C53300\0Mtoo many\0\0";
+        let whole = [b"E".as_slice(), &(body.len() as u32 + 4).to_be_bytes(), body].concat();
+        for cut in 1..whole.len() {
+            let mut request = SslRequest::new();
+            assert_eq!(request.handle_input(&whole[..cut]), Ok(None), "{cut}");
+            let Ok(Some(Answer::Error(error))) = request.handle_input(&whole[cut..]) else { panic!("{cut}") };
+            assert_eq!((error.code(), error.message()), ("53300", "too many"));
+        }
+    }
+
+    #[test]
+    fn an_endless_error_is_cut() {
+        let mut request = SslRequest::new();
+        let endless = [b"E\x3f\xff\xff\xffM".as_slice(), &[b'x'; 10_000]].concat();
+        let Ok(Some(Answer::Error(error))) = request.handle_input(&endless) else { panic!("not told") };
+        assert!(error.message().len() < ERROR_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn only_the_one_byte_says_yes(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            prop_assert_eq!(answer(&bytes) == Ok(Some(Answer::Yes)), bytes == b"S");
+        }
+    }
+}

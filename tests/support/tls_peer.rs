@@ -1,0 +1,144 @@
+//! A scripted server behind TLS: what each connection does is a closure over an encrypted stream.
+//!
+//! ```text
+//! let peer = TlsPeer::play(&identity, vec![Box::new(|wire| { wire.login(); wire.send(&..); wire.expect_goodbye() })]);
+//! connect(&peer.dsn());
+//! peer.finish();
+//! ```
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use notifyman::rustls::pki_types::pem::PemObject as _;
+use notifyman::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use notifyman::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
+
+use super::msg;
+use super::peer::PATIENCE;
+use super::pki::Identity;
+
+pub type Play = Box<dyn FnOnce(&mut TlsWire) + Send>;
+
+/// A server that plays its scripts, one for each connection, in their order.
+pub struct TlsPeer {
+    port: u16,
+    playing: JoinHandle<()>,
+}
+
+/// The server's end of one connection, whose handshake is done.
+pub struct TlsWire {
+    pub stream: StreamOwned<ServerConnection, TcpStream>,
+}
+
+impl TlsPeer {
+    pub fn play(identity: &Identity, plays: Vec<Play>) -> Self {
+        let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let playing = thread::spawn(move || {
+            for play in plays {
+                let (socket, _) = listener.accept().unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.set_nodelay(true).unwrap();
+                play(&mut TlsWire::agree(socket, Arc::clone(&config)));
+            }
+        });
+        Self { port, playing }
+    }
+
+    /// A connection string that demands TLS.
+    pub fn dsn(&self) -> String {
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=require connect_timeout=20", self.port)
+    }
+
+    /// Waits until every script is through, and panics where one did.
+    pub fn finish(self) {
+        self.playing.join().expect("the scripted server's part");
+    }
+}
+
+impl TlsWire {
+    fn agree(mut socket: TcpStream, config: Arc<ServerConfig>) -> Self {
+        let mut request = [0; 8];
+        socket.read_exact(&mut request).unwrap();
+        assert_eq!(request, [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f], "an SSLRequest");
+        socket.write_all(b"S").unwrap();
+        let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+        }
+        Self { stream }
+    }
+
+    /// Lets the client in.
+    pub fn login(&mut self) {
+        self.packet();
+        self.send(&msg::login());
+    }
+
+    /// Lets the client in, and listen to something.
+    pub fn login_and_listen(&mut self) {
+        self.login();
+        self.message(b'Q');
+        self.send(&[msg::command_complete("LISTEN"), msg::ready(b'I')].concat());
+    }
+
+    /// Sends plaintext: one record for each 16 KiB.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+        self.stream.flush().unwrap();
+    }
+
+    /// Sends plaintext, and in the same packet what isn't TLS at all.
+    pub fn send_with_garbage(&mut self, bytes: &[u8], garbage: &[u8]) {
+        self.stream.conn.writer().write_all(bytes).unwrap();
+        let mut all = Vec::new();
+        while self.stream.conn.wants_write() {
+            self.stream.conn.write_tls(&mut all).unwrap();
+        }
+        all.extend_from_slice(garbage);
+        self.stream.sock.write_all(&all).unwrap();
+    }
+
+    /// Gives both sides new keys.
+    pub fn renew_keys(&mut self) {
+        self.stream.conn.refresh_traffic_keys().unwrap();
+        while self.stream.conn.wants_write() {
+            self.stream.conn.write_tls(&mut self.stream.sock).unwrap();
+        }
+    }
+
+    /// Reads what has no tag: a length and a body.
+    pub fn packet(&mut self) -> Vec<u8> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length).unwrap();
+        let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+        self.stream.read_exact(&mut body).unwrap();
+        body
+    }
+
+    /// Reads a message of this tag.
+    pub fn message(&mut self, tag: u8) -> Vec<u8> {
+        let mut got = [0];
+        self.stream.read_exact(&mut got).unwrap();
+        assert_eq!(got[0] as char, tag as char);
+        self.packet()
+    }
+
+    /// Reads Terminate, and then that no more will come, said in TLS.
+    pub fn expect_goodbye(&mut self) {
+        self.message(b'X');
+        // An end without a word would be an error here.
+        assert_eq!(self.stream.read(&mut [0; 1]).expect("a close_notify"), 0);
+    }
+}

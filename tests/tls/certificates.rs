@@ -1,0 +1,257 @@
+//! Which certificates are believed, by whom and for which name.
+
+use std::net::TcpListener;
+
+use notifyman::{Config, Connection, Severity, TlsErrorKind};
+use rcgen::{DnType, date_time_ymd};
+
+use super::{Common, common, is_encrypted, open, refused_for};
+use crate::support::Options;
+use crate::support::pki::{Authority, Identity, Secure, self_signed};
+use crate::support::server::config;
+
+/// A server that shows this certificate.
+fn showing(identity: &Identity) -> Secure {
+    Secure::start(identity, &Authority::new("clients"), Options::new())
+}
+
+/// The settings that check it by this root and name.
+fn by(server: &Secure, mode: &str, root: &str, host: &str) -> Config {
+    config(&server.dsn(&format!("host={host} hostaddr=127.0.0.1 sslmode={mode} sslrootcert={root}")))
+}
+
+#[test]
+fn a_server_is_known_by_name_and_by_address() {
+    let Common { server, root, .. } = common();
+    for place in ["host=localhost", "host=127.0.0.1", "host=localhost hostaddr=127.0.0.1", "host='' hostaddr=127.0.0.1"]
+    {
+        let text = format!("{place} port={} user=postgres dbname=postgres sslmode=verify-full", server.cluster.port());
+        assert!(is_encrypted(&mut open(&format!("{text} sslrootcert={root}"))), "{place}");
+    }
+}
+
+#[test]
+fn a_server_is_known_by_its_address_of_version_6() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        eprintln!("NOT TESTED: this machine has no ::1");
+        return;
+    }
+    let ca = Authority::new("six");
+    let options = Options::new().setting("listen_addresses", "127.0.0.1,::1");
+    let server = Secure::start(&ca.server(&["::1"]), &ca, options);
+    let root = server.file("root.crt", ca.pem());
+    let checked = format!("sslmode=verify-full sslrootcert={root}");
+    assert!(is_encrypted(&mut open(&server.dsn(&format!("host=::1 {checked}")))));
+    refused_for(config(&server.dsn(&checked)), TlsErrorKind::WrongName, "127.0.0.1");
+}
+
+#[test]
+fn a_wrong_name_is_refused_by_verify_full_only() {
+    let Common { server, root, .. } = common();
+    for mode in ["require", "verify-ca"] {
+        assert!(is_encrypted(&mut Connection::connect(by(server, mode, root, "db.example")).unwrap()), "{mode}");
+    }
+    let error = refused_for(by(server, "verify-full", root, "db.example"), TlsErrorKind::WrongName, "db.example");
+    assert!(error.to_string().contains("localhost"), "it says which names there are: {error}");
+    assert!(!error.is_transient());
+}
+
+#[test]
+fn a_host_that_is_no_name_passes_only_where_nobody_checks() {
+    let Common { server, root, .. } = common();
+    let odd = "-no-name-.";
+    assert!(is_encrypted(&mut Connection::connect(by(server, "verify-ca", root, odd)).unwrap()));
+    refused_for(by(server, "verify-full", root, odd), TlsErrorKind::WrongName, odd);
+}
+
+#[test]
+fn an_expired_certificate_is_refused_and_may_be_renewed() {
+    let ca = Authority::new("expired");
+    let past = ca.sign(&["127.0.0.1"], |params| params.not_after = date_time_ymd(2020, 1, 1));
+    let future = ca.sign(&["127.0.0.1"], |params| params.not_before = date_time_ymd(4000, 1, 1));
+    let server = showing(&past);
+    let root = server.file("root.crt", ca.pem());
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let error = refused_for(by(&server, mode, &root, "127.0.0.1"), TlsErrorKind::Expired, "expired: renew it");
+        assert!(error.is_transient(), "the server's operator can mend it: {error}");
+    }
+    assert!(is_encrypted(&mut open(&server.dsn("sslmode=require"))), "nobody looks without a root file");
+
+    server.renew(&future);
+    let checked = by(&server, "verify-ca", &root, "127.0.0.1");
+    crate::support::server::eventually("the server shows the other one", || {
+        Connection::connect(checked.clone()).is_err_and(|error| error.to_string().contains("isn't valid yet"))
+    });
+    server.renew(&ca.server(&["127.0.0.1"]));
+    crate::support::server::eventually("the renewed one is accepted", || Connection::connect(checked.clone()).is_ok());
+}
+
+#[test]
+fn a_root_file_makes_every_mode_look() {
+    let Common { server, .. } = common();
+    let stranger = server.file("certificates-stranger.crt", Authority::new("stranger").pem());
+    for mode in ["require", "verify-ca", "verify-full"] {
+        let settings = by(server, mode, &stranger, "127.0.0.1");
+        let error = refused_for(settings, TlsErrorKind::UnknownAuthority, "check that sslrootcert holds");
+        assert!(!error.is_transient(), "{error}");
+    }
+}
+
+#[test]
+fn a_root_file_that_is_not_there_is_missed_by_the_modes_that_need_it() {
+    let Common { server, .. } = common();
+    let none = "/nowhere/root.crt";
+    assert!(is_encrypted(&mut Connection::connect(by(server, "require", none, "127.0.0.1")).unwrap()));
+    for mode in ["verify-ca", "verify-full"] {
+        let error = refused_for(by(server, mode, none, "127.0.0.1"), TlsErrorKind::File, none);
+        assert!(error.to_string().contains("sslrootcert=system"), "{error}");
+    }
+}
+
+#[test]
+fn a_root_file_without_certificates_is_refused() {
+    let Common { server, .. } = common();
+    let empty = server.file("certificates-empty.crt", "nothing here\n");
+    refused_for(by(server, "require", &empty, "127.0.0.1"), TlsErrorKind::File, "no certificate in PEM form");
+}
+
+#[test]
+fn the_systems_authorities_do_not_know_a_private_one() {
+    let Common { server, .. } = common();
+    let error = crate::support::server::refused(config(&server.dsn("sslrootcert=system")));
+    let kind = error.tls().map(notifyman::TlsError::kind);
+    // A bare machine has no authorities at all, and says so.
+    assert!(matches!(kind, Some(TlsErrorKind::UnknownAuthority | TlsErrorKind::File)), "{error}");
+}
+
+#[test]
+fn a_self_signed_certificate_is_its_own_root() {
+    let own_authority = Identity {
+        certificate: include_str!("fixtures/own-authority.crt").into(),
+        key: include_str!("fixtures/ec.key").into(),
+        serial: 0,
+    };
+    // One that says it is an authority and has a common name only, as PostgreSQL's documentation makes it.
+    for (identity, host) in [(self_signed(&["localhost"]), "localhost"), (own_authority, "localhost")] {
+        let server = showing(&identity);
+        let root = server.file("root.crt", &identity.certificate);
+        for mode in ["require", "verify-ca", "verify-full"] {
+            assert!(is_encrypted(&mut Connection::connect(by(&server, mode, &root, host)).unwrap()), "{mode}");
+        }
+        refused_for(by(&server, "verify-full", &root, "db.example"), TlsErrorKind::WrongName, "db.example");
+        let other = server.file("other.crt", self_signed(&["localhost"]).certificate);
+        let error = crate::support::server::refused(by(&server, "verify-ca", &other, host));
+        assert!(error.is_tls() && !error.is_transient(), "{error}");
+    }
+}
+
+#[test]
+fn a_chain_is_followed_to_the_root() {
+    let ca = Authority::new("top");
+    let between = ca.below("between");
+    let leaf = between.server(&["127.0.0.1"]);
+    let whole = Identity { certificate: format!("{}{}", leaf.certificate, between.pem()), ..leaf.clone() };
+
+    let server = showing(&whole);
+    let root = server.file("root.crt", ca.pem());
+    assert!(is_encrypted(&mut Connection::connect(by(&server, "verify-full", &root, "127.0.0.1")).unwrap()));
+    let server = showing(&leaf);
+    let root = server.file("root.crt", ca.pem());
+    refused_for(by(&server, "verify-full", &root, "127.0.0.1"), TlsErrorKind::UnknownAuthority, "between");
+}
+
+#[test]
+fn names_that_only_libpq_still_takes_are_taken() {
+    let ca = Authority::new("names");
+    let common_name = |name: &'static str| {
+        move |params: &mut rcgen::CertificateParams| {
+            params.distinguished_name.push(DnType::CommonName, name);
+        }
+    };
+    for (identity, right, wrong) in [
+        (ca.sign(&[], common_name("db.example")), "db.example", "other.example"),
+        (ca.sign(&[], common_name("*.example")), "db.example", "a.db.example"),
+        (ca.sign(&[], common_name("127.0.0.1")), "127.0.0.1", "127.0.0.2"),
+        // An address beside the name doesn't hide it from who asks for the name.
+        (ca.sign(&["127.0.0.1"], common_name("db.example")), "db.example", "other.example"),
+        // A name of the right kind does.
+        (ca.sign(&["db.example"], common_name("other.example")), "db.example", "other.example"),
+    ] {
+        let server = showing(&identity);
+        let root = server.file("root.crt", ca.pem());
+        assert!(is_encrypted(&mut Connection::connect(by(&server, "verify-full", &root, right)).unwrap()), "{right}");
+        refused_for(by(&server, "verify-full", &root, wrong), TlsErrorKind::WrongName, wrong);
+    }
+}
+
+#[test]
+fn a_certificate_of_the_old_form_passes_where_nobody_checks_it() {
+    let old = Identity {
+        certificate: include_str!("fixtures/v1.crt").into(),
+        key: include_str!("fixtures/ec.key").into(),
+        serial: 0,
+    };
+    let server = showing(&old);
+    assert!(is_encrypted(&mut open(&server.dsn("sslmode=require"))));
+    let root = server.file("root.crt", Authority::new("any").pem());
+    refused_for(by(&server, "verify-ca", &root, "localhost"), TlsErrorKind::BadCertificate, "version 1");
+}
+
+#[test]
+fn a_revoked_certificate_is_refused() {
+    let ca = Authority::new("revoking");
+    let (good, bad) = (ca.server(&["127.0.0.1"]), ca.server(&["127.0.0.1"]));
+    let server = showing(&good);
+    let root = server.file("root.crt", ca.pem());
+    let lists = [
+        server.file("other.crl", ca.crl(&[&bad], 4000)),
+        server.file("this.crl", ca.crl(&[&good, &bad], 4000)),
+        server.file("outdated.crl", ca.crl(&[&bad], 2025)),
+        server.file("strangers.crl", Authority::new("stranger").crl(&[], 4000)),
+    ];
+    let with = |list: &str| by(&server, "verify-full", &root, "127.0.0.1").sslcrl(list);
+    let [other, this, outdated, strangers] = &lists;
+    assert!(is_encrypted(&mut Connection::connect(with(other)).unwrap()));
+    assert!(is_encrypted(&mut Connection::connect(with("/nowhere/root.crl")).unwrap()), "as libpq has it");
+    let error = refused_for(with(this), TlsErrorKind::Revoked, "has been revoked");
+    assert!(!error.is_transient());
+    refused_for(with(outdated), TlsErrorKind::Revoked, "renew sslcrl");
+    refused_for(with(strangers), TlsErrorKind::Revoked, "one of each authority");
+
+    let folder = server.cluster.socket_dir().join("crls");
+    std::fs::create_dir(&folder).unwrap();
+    let in_folder = by(&server, "verify-ca", &root, "127.0.0.1").sslcrldir(&folder);
+    assert!(is_encrypted(&mut Connection::connect(in_folder.clone()).unwrap()));
+    std::fs::copy(this, folder.join("0123abcd.r0")).unwrap();
+    refused_for(in_folder, TlsErrorKind::Revoked, "has been revoked");
+}
+
+#[test]
+fn a_new_root_file_is_read_by_the_next_dial() {
+    let Common { server, ca, .. } = common();
+    let root = server.file("certificates-changing.crt", Authority::new("stranger").pem());
+    let settings = by(server, "verify-full", &root, "127.0.0.1");
+    refused_for(settings.clone(), TlsErrorKind::UnknownAuthority, "sslrootcert");
+    server.file("certificates-changing.crt", ca.pem());
+    assert!(is_encrypted(&mut Connection::connect(settings).unwrap()));
+}
+
+#[test]
+fn the_diagnosis_tells_what_is_wrong_with_tls_and_what_to_do() {
+    use notifyman::{Diagnosis, FindingKind};
+    let Common { server, root, .. } = common();
+    let stranger = server.file("certificates-diagnosis.crt", Authority::new("stranger").pem());
+    for (settings, part) in [
+        (by(server, "verify-full", root, "db.example"), "another host"),
+        (by(server, "verify-full", &stranger, "127.0.0.1"), "nobody whom this side trusts"),
+        (by(server, "verify-full", "/nowhere", "127.0.0.1"), "A file"),
+        (config(&crate::support::server::utf8().url()).sslmode(notifyman::SslMode::Require), "no TLS"),
+    ] {
+        let diagnosis = Diagnosis::of(settings);
+        let finding = diagnosis.find(FindingKind::Tls).unwrap_or_else(|| panic!("{diagnosis}"));
+        assert!(finding.what().contains(part) && !finding.advice().is_empty(), "{diagnosis}");
+        assert_eq!(finding.severity(), Severity::Failure);
+    }
+    let good = Diagnosis::of(common().checked());
+    assert!(good.find(FindingKind::Delivery).is_some() && good.find(FindingKind::Tls).is_none(), "{good}");
+}

@@ -1,0 +1,204 @@
+//! `sslmode`: what is encrypted, what goes on in clear, and what is refused.
+
+use notifyman::{Config, Connection, SslMode, SslNegotiation, TlsErrorKind, TlsVersion};
+
+use super::{Common, common, is_encrypted, major, open, refused_for};
+use crate::support::pki::{Authority, Secure};
+use crate::support::server::{ask, config, refused, utf8};
+use crate::support::{Options, Peer, PgBouncer, Step, msg};
+
+const MODES: [&str; 4] = ["allow", "prefer", "require", "verify-full"];
+
+#[test]
+fn each_mode_is_encrypted_as_libpq_would() {
+    let Common { server, root, .. } = common();
+    for (mode, encrypted) in [
+        ("disable", false),
+        ("allow", false),
+        ("prefer", true),
+        ("require", true),
+        ("verify-ca", true),
+        ("verify-full", true),
+    ] {
+        let mut db = open(&server.dsn(&format!("sslmode={mode} sslrootcert={root}")));
+        assert_eq!(is_encrypted(&mut db), encrypted, "{mode}");
+        db.listen(["modes"]).unwrap();
+        db.notify("modes", mode).unwrap();
+        let heard: Vec<_> = db.wait(std::time::Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
+        assert_eq!(heard, [mode]);
+        db.close().unwrap();
+    }
+    assert!(is_encrypted(&mut open(&server.dsn(""))), "the default is prefer");
+}
+
+#[test]
+fn a_server_without_tls_is_refused_only_where_it_must_have_it() {
+    let url = |mode: &str| format!("host=127.0.0.1 port={} user=postgres dbname=postgres {mode}", utf8().port());
+    for mode in ["disable", "allow", "prefer"] {
+        assert!(!is_encrypted(&mut open(&url(&format!("sslmode={mode}")))), "{mode}");
+    }
+    for mode in ["require", "sslrootcert=/none sslmode=verify-ca"] {
+        let mode = mode.replace("require", "sslmode=require");
+        let error = refused_for(config(&url(&mode)), TlsErrorKind::NotOffered, "switch its setting ssl on");
+        assert!(error.is_tls() && !error.is_transient() && !error.is_auth(), "{error}");
+    }
+}
+
+#[test]
+fn a_unix_socket_is_never_encrypted_whatever_the_mode() {
+    let Common { server, root, .. } = common();
+    let folder = server.cluster.socket_dir().display();
+    for mode in MODES {
+        let text = server.dsn(&format!("host={folder} sslmode={mode} sslrootcert={root}"));
+        assert!(!is_encrypted(&mut open(&text)), "{mode}");
+    }
+}
+
+/// A server whose pg_hba.conf has lines of one kind for TCP.
+fn server_with(lines: [&str; 2]) -> Secure {
+    let ca = Authority::new("hba");
+    let options = lines.iter().fold(Options::new(), |options, line| options.hba(*line));
+    Secure::start(&ca.server(&["127.0.0.1"]), &ca, options)
+}
+
+#[test]
+fn allow_tries_tls_after_clear_was_refused() {
+    let server = server_with(["hostssl all all all trust", "hostnossl all all all reject"]);
+    assert!(is_encrypted(&mut open(&server.dsn("sslmode=allow"))));
+    let error = refused(config(&server.dsn("sslmode=disable")));
+    assert!(error.sqlstate() == Some("28000"), "{error}");
+}
+
+#[test]
+fn prefer_tries_clear_after_tls_was_refused() {
+    let server = server_with(["hostnossl all all all trust", "hostssl all all all reject"]);
+    assert!(!is_encrypted(&mut open(&server.dsn("sslmode=prefer"))));
+    let error = refused(config(&server.dsn("sslmode=require")));
+    assert!(error.sqlstate() == Some("28000"), "{error}");
+}
+
+#[test]
+fn prefer_tries_clear_after_the_certificate_was_no_good() {
+    let Common { server, .. } = common();
+    let stranger = server.file("modes-stranger.crt", Authority::new("stranger").pem());
+    assert!(!is_encrypted(&mut open(&server.dsn(&format!("sslmode=prefer sslrootcert={stranger}")))));
+}
+
+#[test]
+fn both_refusals_are_told_where_both_ways_were_tried() {
+    let server = server_with(["hostssl all all all reject", "hostnossl all all all reject"]);
+    for mode in ["allow", "prefer"] {
+        let text = refused(config(&server.dsn(&format!("sslmode={mode}")))).to_string();
+        assert_eq!(text.matches("28000").count(), 2, "{mode}: {text}");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_tried_once() {
+    let ca = Authority::new("once");
+    let options = Options::new().auth("scram-sha-256", "right");
+    let server = Secure::start(&ca.server(&["127.0.0.1"]), &ca, options);
+    for mode in ["allow", "prefer"] {
+        let error = refused(config(&server.dsn(&format!("sslmode={mode} password=wr0ng90210"))));
+        assert_eq!(error.sqlstate(), Some("28P01"), "{error}");
+        assert_eq!(error.to_string().matches("28P01").count(), 1, "{error}");
+        assert!(!error.to_string().contains("wr0ng90210"));
+    }
+}
+
+#[test]
+fn prefer_goes_on_in_clear_on_the_same_connection_where_there_is_no_tls() {
+    let peer =
+        Peer::play(vec![Step::ssl_request(b"N"), Step::startup(), Step::send([msg::login()]), Step::expect_eof()]);
+    drop(Connection::connect(config(&peer.url())).unwrap());
+    peer.finish();
+}
+
+#[test]
+fn direct_tls_works_from_17_on_and_is_refused_before() {
+    let common = common();
+    let mut db = open(&common.server.dsn("sslmode=require"));
+    let direct = common.checked().sslnegotiation(SslNegotiation::Direct);
+    if major(&db) >= 17 {
+        let mut db = Connection::connect(direct).unwrap();
+        assert!(is_encrypted(&mut db));
+        db.set_call_timeout(std::time::Duration::from_millis(200));
+        let error = db.query("SELECT pg_sleep(20)").unwrap_err();
+        assert!(error.is_timeout() && !db.is_closed(), "cancelled by a direct connection, too: {error}");
+    } else {
+        let error = refused_for(direct, TlsErrorKind::Interrupted, "older than 17");
+        assert!(error.is_transient(), "a server that is stopped hangs up as well");
+    }
+    assert_eq!(ask(&mut db, "SELECT 1"), "1");
+}
+
+#[test]
+fn the_version_of_tls_is_as_asked() {
+    let common = common();
+    let version = |db: &mut Connection| ask(db, "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()");
+    let with = |config: Config| version(&mut Connection::connect(config).unwrap());
+    assert_eq!(with(common.checked()), "TLSv1.3");
+    assert_eq!(with(common.checked().ssl_max_protocol_version(TlsVersion::V1_2)), "TLSv1.2");
+    assert_eq!(with(common.checked().ssl_min_protocol_version(TlsVersion::V1_3)), "TLSv1.3");
+}
+
+#[test]
+fn no_version_in_common_is_told() {
+    let ca = Authority::new("old");
+    let options = Options::new().setting("ssl_max_protocol_version", "TLSv1.2");
+    let server = Secure::start(&ca.server(&["127.0.0.1"]), &ca, options);
+    let base = config(&server.dsn("sslmode=require"));
+    assert!(is_encrypted(&mut Connection::connect(base.clone()).unwrap()));
+    let newer = base.ssl_min_protocol_version(TlsVersion::V1_3);
+    refused_for(newer, TlsErrorKind::NoCommonVersion, "ssl_min_protocol_version");
+}
+
+#[test]
+fn a_configuration_of_the_callers_own_decides_whom_to_trust() {
+    use std::sync::Arc;
+
+    use notifyman::rustls::pki_types::CertificateDer;
+    use notifyman::rustls::pki_types::pem::PemObject as _;
+    use notifyman::rustls::{ClientConfig, RootCertStore, crypto};
+
+    let common = common();
+    let own = |authority: &Authority| {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    };
+    let base = config(&common.server.dsn("sslmode=require"));
+    assert!(is_encrypted(&mut Connection::connect(base.clone().tls_config(own(&common.ca))).unwrap()));
+    let stranger = own(&Authority::new("stranger"));
+    refused_for(base.clone().tls_config(Arc::clone(&stranger)), TlsErrorKind::UnknownAuthority, "trusted");
+    let disabled = base.clone().sslmode(SslMode::Disable).tls_config(stranger);
+    assert!(!is_encrypted(&mut Connection::connect(disabled).unwrap()));
+
+    let direct = base.tls_config(own(&common.ca)).sslnegotiation(SslNegotiation::Direct);
+    if major(&open(&common.server.dsn(""))) >= 17 {
+        assert!(is_encrypted(&mut Connection::connect(direct).unwrap()));
+    }
+    assert!(crypto::CryptoProvider::get_default().is_none(), "the process's default provider is nobody's business");
+}
+
+#[test]
+fn a_pooler_with_tls_is_seen_through_by_a_second_connection_with_tls() {
+    use notifyman::{Diagnosis, FindingKind};
+
+    let Common { server, root, .. } = common();
+    let folder = server.cluster.data_dir();
+    let tls = format!(
+        "client_tls_sslmode = require\nclient_tls_key_file = {folder}/server.key\nclient_tls_cert_file = \
+         {folder}/server.crt",
+        folder = folder.display()
+    );
+    let pooler = PgBouncer::start(&server.cluster, "transaction", &tls);
+    let checked = config(&pooler.url()).sslmode(SslMode::VerifyFull).sslrootcert(root);
+    let diagnosis = Diagnosis::of(checked);
+    assert!(diagnosis.find(FindingKind::TransactionPooler).is_some(), "{diagnosis}");
+    // It refuses who comes in clear, and so `allow` comes again.
+    assert!(Connection::connect(config(&pooler.url()).sslmode(SslMode::Allow)).is_ok());
+    assert!(Connection::connect(config(&pooler.url()).sslmode(SslMode::Disable)).is_err());
+}
