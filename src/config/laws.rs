@@ -1,6 +1,6 @@
 //! What holds for every connection string, every file that one names and every configuration; run by proptest, and as a fuzz body.
 
-use super::{Config, Settings, dsn, passfile, service, sources};
+use super::{Config, Settings, dsn, passfile, service};
 
 /// Whatever the bytes are: nothing panics; no error shows the password; and what was understood, written in either
 /// form, is understood as the same.
@@ -133,7 +133,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{AuthMethod, ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+    use super::super::{AuthMethod, ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs, sources};
     use super::*;
 
     fn text() -> impl Strategy<Value = String> {
