@@ -344,9 +344,7 @@ mod tests {
         let documented = documented();
         let names = |rows: &[[&'static str; 4]]| rows.iter().map(|row| row[0]).collect::<Vec<_>>();
         assert_eq!(names(&documented), KEYWORDS.iter().map(|keyword| keyword.name).collect::<Vec<_>>());
-        // What is said of TLS holds where it is built in.
-        let is_tls = |name: &str| name.starts_with("ssl");
-        for (keyword, [name, variable, _, here]) in KEYWORDS.iter().zip(documented).filter(|(k, _)| !is_tls(k.name)) {
+        for (keyword, [name, variable, _, here]) in KEYWORDS.iter().zip(documented) {
             assert_eq!(keyword.variable.unwrap_or_default(), variable, "{name}");
             let becomes = match keyword.treatment {
                 Set(_) => "set".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Settings, TlsSettings, dsn, passfile, service, sources};
+use super::{Config, Settings, TlsSettings, dsn, passfile, service};
 
 /// Whatever the bytes are: nothing panics; no error shows the password; and what was understood, written in either
 /// form, is understood as the same.
@@ -154,7 +154,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{AuthMethod, ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs};
+    use super::super::{AuthMethod, ChannelBinding, LoadBalanceHosts, SslMode, TargetSessionAttrs, sources};
     use super::*;
 
     fn text() -> impl Strategy<Value = String> {
