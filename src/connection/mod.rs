@@ -64,8 +64,12 @@ pub struct Connection {
     call_timeout: Option<Duration>,
     /// When bytes were last read.
     pub(crate) last_read: Instant,
-    /// What may have been missed before this session took over from another.
+    /// What may have been missed before this session took over from another, or before it listened again.
     pub(crate) gap: Option<Box<Gap>>,
+    /// The gap that is told once the server listens again to what it had forgotten.
+    pub(crate) relistening: Option<Box<Gap>>,
+    /// When what was sent is known to have come, and the server to have known every channel.
+    pub(crate) proven: Proven,
     /// How many sessions there have been before this one.
     pub(crate) epoch: u64,
     /// When this session took over, and how many attempts that needed.
@@ -75,7 +79,18 @@ pub struct Connection {
 impl Connection {
     pub(crate) fn new(session: Session, stream: Stream, config: Config, now: Instant) -> Self {
         let call_timeout = Some(config.get_call_timeout());
-        Self { session, stream, config, call_timeout, last_read: now, gap: None, epoch: 0, revived: None }
+        Self {
+            session,
+            stream,
+            config,
+            call_timeout,
+            last_read: now,
+            gap: None,
+            relistening: None,
+            proven: Proven { delivery: now, channels: now },
+            epoch: 0,
+            revived: None,
+        }
     }
 
     /// Opens a connection: looks the host up, dials, and logs in.
@@ -152,6 +167,7 @@ impl Connection {
         I::Item: AsRef<str>,
     {
         let names = sql::checked_channels(channels, self.session.limits())?;
+        self.session.refuse_private(&names)?;
         if names.is_empty() {
             return Ok(());
         }
@@ -186,7 +202,7 @@ impl Connection {
         self.call(Ask::UnlistenAll, "UNLISTEN").map(drop)
     }
 
-    /// Asks the server which channels this session listens to; sorted.
+    /// Asks the server which channels this session listens to; sorted. Without a manager's own, which is its canary's.
     ///
     /// # Errors
     ///
@@ -194,6 +210,7 @@ impl Connection {
     pub fn listening_channels(&mut self) -> Result<Vec<String>, Error> {
         let reply = self.call(Ask::ReadChannels, "reading the channels")?;
         let mut channels: Vec<String> = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into_owned())).collect();
+        channels.retain(|channel| self.session.private_channel() != Some(channel));
         channels.sort_unstable();
         Ok(channels)
     }
@@ -354,10 +371,12 @@ impl Connection {
         Wait::new(self, timeout.into())
     }
 
-    /// What may have been missed before this connection took over from one that died, told once.
+    /// What may have been missed before this connection took over from one that died, or before it listened again to
+    /// what its server had forgotten; told once.
     ///
     /// In a manager it comes with the first batch.
     pub fn take_gap(&mut self) -> Option<Gap> {
+        self.end_relistening();
         self.gap.take().map(|gap| *gap)
     }
 
@@ -521,7 +540,9 @@ impl Connection {
     }
 
     /// Everything that came, with the gap before it.
+    #[inline]
     pub(crate) fn take_batch(&mut self) -> Option<Batch> {
+        self.end_relistening();
         let batch = self.session.take_notifications();
         match self.gap.take() {
             None => batch,
@@ -529,11 +550,38 @@ impl Connection {
         }
     }
 
+    /// Where the server has just begun to listen again to what it had forgotten, that is the end of a gap.
+    #[inline]
+    fn end_relistening(&mut self) {
+        if self.session.has_relistened() {
+            let channels = self.session.take_relistened();
+            if let Some(gap) = self.relistening.take() {
+                let now = clock::now();
+                (self.proven.channels, self.epoch) = (now, self.epoch + 1);
+                self.gap = Some(Box::new(gap.ended(channels, now, self.epoch, self.gap.take())));
+            }
+        }
+    }
+
+    /// Where it is connected to, as far as can be told from here.
+    pub(crate) fn peer(&self) -> Option<String> {
+        Some(format!("{:?}", self.stream.peer().ok()?))
+    }
+
     /// Closes for a reason of our own.
     pub(crate) fn close_for(&mut self, reason: Error) {
         self.session.fail(reason);
         self.stream.shut_down();
     }
+}
+
+/// What is known of the past: earlier than this, nothing can have been lost in silence.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Proven {
+    /// When the last notification was sent of which it is known that it came because delivery works.
+    pub(crate) delivery: Instant,
+    /// When the server was last asked, and knew every channel.
+    pub(crate) channels: Instant,
 }
 
 /// What one read brought.

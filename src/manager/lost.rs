@@ -13,7 +13,7 @@ use crate::net::Reactor;
 impl NotificationManager {
     /// A closed connection, from which everything has been told: to the garbage, or to be brought back.
     pub(super) fn lose(&mut self, token: usize) -> Option<Event> {
-        self.settle(token);
+        self.settle(token, false);
         let (id, connection) = self.release(token)?;
         let dead = Dead::of(&connection);
         let error = dead.error().clone();
@@ -103,6 +103,7 @@ impl NotificationManager {
                 self.shared.counters.restores.add(1);
                 self.count_members();
                 self.start_pulse(token);
+                self.attend(token);
                 self.queue_first(token);
                 None
             }

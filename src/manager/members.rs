@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -79,17 +80,21 @@ struct Remains {
 impl Dead {
     /// What remains of a closed connection.
     pub(crate) fn of(connection: &Connection) -> Self {
-        let last_read = connection.last_read;
-        let ago = clock::now().saturating_duration_since(last_read);
-        let wall = clock::wall();
         let cause = connection.error().cloned().unwrap_or(Error::Closed);
+        let since = match cause {
+            // It went on talking, and of other things.
+            Error::Deaf { .. } => connection.proven.delivery,
+            _ => connection.last_read,
+        };
+        // Channels may have been lost before the session was.
+        let since = connection.relistening.as_ref().map_or(since, |gap| since.min(gap.since()));
         Self {
             inner: Box::new(Remains {
                 config: connection.config().clone(),
                 channels: connection.session.channels().into(),
                 error: cause.clone(),
                 cause,
-                since: (last_read, wall.checked_sub(ago).unwrap_or(wall)),
+                since: with_wall(since),
                 epoch: connection.epoch,
                 limits: connection.session.limits(),
             }),
@@ -165,6 +170,18 @@ impl Dead {
             epoch: connection.epoch,
         }));
     }
+}
+
+/// What a session may have missed that had lost channels since then; they are known once they are listened to again.
+pub(crate) fn unregistered_since(since: Instant) -> Gap {
+    let since = with_wall(since);
+    Gap { channels: Arc::default(), cause: Error::Unregistered, since, until: since, epoch: 0 }
+}
+
+/// A time in the past, on both clocks.
+fn with_wall(at: Instant) -> (Instant, SystemTime) {
+    let (ago, wall) = (clock::now().saturating_duration_since(at), clock::wall());
+    (at, wall.checked_sub(ago).unwrap_or(wall))
 }
 
 impl fmt::Debug for Dead {
@@ -299,6 +316,16 @@ impl Members {
 
     pub(crate) fn restoring(&self) -> usize {
         self.restoring
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Who lives and comes behind this one by id; behind the last, the first.
+    pub(crate) fn after(&self, id: Option<ConnId>) -> Option<(ConnId, usize)> {
+        let behind = id.and_then(|id| self.tokens.range((Excluded(id), Unbounded)).next());
+        behind.or_else(|| self.tokens.first_key_value()).map(|(id, token)| (*id, *token))
     }
 
     /// Whether nobody is there that could ever have something to say.

@@ -1,19 +1,22 @@
 //! Many connections on one loop.
 //!
 //! ```text
-//!   Handle ── commands ──▶ asks ─┐            ┌─ pulse: is anybody there?
+//!   Handle ── commands ──▶ asks ─┐            ┌─ pulse: is anybody there?  canary: does it come?  audit: does it know?
 //!                                ▼            ▼
 //!   for event in nm ──────▶  turn: who is ready is served, one read each ──▶ batches, idle events
 //!                                │  ▲
 //!                       died ──▶ lost ──▶ restore: dial, log in, listen again ──▶ a gap, then what comes later
 //! ```
 //!
-//! `members` says who is where, `timers` who is looked at when, `recovery` holds what can be decided without a socket.
+//! `members` says who is where, `timers` who is looked at when; `recovery` and `rounds` hold what can be decided without
+//! a socket.
 //!
 //! It refuses to look at a connection that isn't ready, to wait for a server, to stop reading because a consumer is slow,
 //! and to fail: connections do, one by one.
 
 mod asks;
+mod audit;
+mod canary;
 mod guard;
 mod handle;
 mod log;
@@ -22,6 +25,7 @@ mod members;
 mod pulse;
 mod recovery;
 mod restore;
+mod rounds;
 #[cfg(test)]
 mod simulation;
 mod stats;
@@ -37,6 +41,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use self::asks::Asked;
+use self::audit::Rota;
+use self::canary::Canary;
 pub use self::guard::ConnectionMut;
 pub use self::handle::Handle;
 use self::handle::Shared;
@@ -137,8 +143,10 @@ pub struct NotificationManager {
     /// Who dials, and who waits for that.
     dials: Dials<ConnId>,
     heartbeat: Option<Heartbeat>,
+    canary: Option<Box<Canary>>,
+    audit: Option<Rota>,
     jitter: Jitter,
-    /// What handles have asked the servers, and wait for.
+    /// What handles and the loop itself have asked the servers, and wait for.
     asked: BTreeMap<(ConnId, RequestId), Asked>,
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
@@ -157,7 +165,8 @@ pub enum Event {
     Idle,
     /// What one connection had, in the server's order; never empty.
     Notifies(ConnId, Batch),
-    /// A connection is back, and what it may have missed; it comes before anything that the new session heard.
+    /// A connection is back, or listens again to what its server had forgotten, and what it may have missed; it comes
+    /// before anything that was heard since.
     Restored(ConnId, Gap),
     /// A connection has died, or couldn't be brought back, and is in the garbage.
     Lost(ConnId, Error),
@@ -196,6 +205,8 @@ impl NotificationManager {
             backoff: None,
             dials: Dials::default(),
             heartbeat: None,
+            canary: None,
+            audit: None,
             jitter: Jitter::random(),
             asked: BTreeMap::new(),
             looking_up: Vec::new(),
@@ -269,7 +280,7 @@ impl NotificationManager {
     ///
     /// So a link that died without a word is found within `idle + deadline`, whatever the network does; keepalive
     /// doesn't see a frozen server, nor anything behind a proxy. Any byte from the server counts as life. While a request
-    /// by the handle is unanswered, its own limit, the call timeout, counts instead. The periods are spread, so that many
+    /// by the handle or a canary is unanswered, its own limit, the call timeout, counts instead. The periods are spread, so that many
     /// connections don't ask at once.
     #[must_use]
     pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
@@ -367,11 +378,15 @@ impl NotificationManager {
         self.touch(token);
         self.watch(token);
         self.start_pulse(token);
+        self.attend(token);
         self.count_members();
         id
     }
 
     /// Takes a connection out, also between two events, with what was not delivered still in it.
+    ///
+    /// Where there is a [canary](Self::canary) it is told to leave that channel, without waiting for the answer; in an
+    /// open transaction, as that ends. Nothing of the channel ever comes out of it.
     ///
     /// Gives nothing for an id that isn't here; `Err` with what remains for one that is dead or being restored (which
     /// is given up).
@@ -390,8 +405,7 @@ impl NotificationManager {
             self.count_members();
             return dead.map(Err);
         };
-        if let Some((_, connection)) = self.release(token) {
-            self.forget_asked(id);
+        if let Some((_, connection)) = self.give_back(token) {
             return Some(Ok(connection));
         }
         let Life::Restoring(restore) = self.members.take(token)?.life else { return None };
@@ -469,7 +483,7 @@ impl NotificationManager {
 
     /// Gives the good connections back, with what was not delivered still in them: nothing, at an idle event.
     pub fn into_connections(mut self) -> Vec<(ConnId, Connection)> {
-        self.members.tokens().into_iter().filter_map(|token| self.release(token)).collect()
+        self.members.tokens().into_iter().filter_map(|token| self.give_back(token)).collect()
     }
 
     // ---- control ------------------------------------------------------------------------------------------------

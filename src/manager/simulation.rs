@@ -472,7 +472,7 @@ impl History {
             let signs = Signs {
                 last_read: start + member.last_read,
                 is_settled: session.is_settled(),
-                awaits_sync: session.awaits_sync(),
+                awaits_prompt_answer: session.awaits_prompt_answer(),
             };
             match member.heart.feel(&self.heartbeat, signs, start + now, &mut self.jitter) {
                 Beat::Fine(next) => member.pulse = next.map(|next| next - start),

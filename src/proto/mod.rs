@@ -34,4 +34,4 @@ pub use session::TransactionStatus;
 pub(crate) use session::laws::fuzz_session;
 #[cfg(test)]
 pub(crate) use session::script;
-pub(crate) use session::{Output, Session};
+pub(crate) use session::{Output, Session, refuse_private};

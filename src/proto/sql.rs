@@ -28,6 +28,10 @@ pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_us
 /// letters.
 pub(crate) const TAKE_BYTES: &str = "SET client_encoding = 'SQL_ASCII'";
 
+/// Tells databases apart: when its server started, to the microsecond, and the database's number there.
+pub(crate) const WHICH_DATABASE: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), oid \
+     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+
 /// How far the limits can be checked before sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
@@ -55,6 +59,16 @@ pub(crate) fn check_channel(name: &str, limits: Limits) -> Result<(), Error> {
     } else {
         return Ok(());
     };
+    Err(ValueError { message }.into())
+}
+
+/// Refuses a name that some server might cut or count otherwise than we do.
+pub(crate) fn check_private_channel(name: &str) -> Result<(), Error> {
+    check_channel(name, Limits::Exact)?;
+    if name.is_ascii() {
+        return Ok(());
+    }
+    let message = format!("the canary's channel {name:?} must be ASCII, which is as long in every server's encoding");
     Err(ValueError { message }.into())
 }
 
