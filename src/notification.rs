@@ -42,6 +42,11 @@ pub(crate) fn is_on(frame: &[u8], channel: &[u8]) -> bool {
     names.split_at_checked(channel.len()).is_some_and(|(head, rest)| rest.first() == Some(&0) && head == channel)
 }
 
+/// The process that sent it, from its frame.
+pub(crate) fn pid_in(frame: &[u8]) -> i32 {
+    frame.get(5..CHANNEL_AT).and_then(|b| b.try_into().ok()).map_or(0, i32::from_be_bytes)
+}
+
 /// The payload in a frame, given the length of its channel.
 #[inline]
 pub(crate) fn payload_in(frame: &[u8], channel_len: usize) -> &[u8] {
@@ -117,7 +122,7 @@ impl<'b> NotificationRef<'b> {
 
     /// The process that sent it: `pg_backend_pid()` of the notifying session.
     pub fn pid(&self) -> i32 {
-        self.frame.get(5..CHANNEL_AT).and_then(|b| b.try_into().ok()).map_or(0, i32::from_be_bytes)
+        pid_in(self.frame)
     }
 
     /// The whole frame, as it came.

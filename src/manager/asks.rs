@@ -79,7 +79,7 @@ impl NotificationManager {
         let reserved = self.canary.as_ref().map(|canary| canary.channel());
         let limits = match &member.life {
             Life::Good(connection) => connection.session.limits(),
-            Life::Restoring(restore) => restore.dead().limits(),
+            Life::Restoring(restore) | Life::Messenger(restore) => restore.dead().limits(),
         };
         let ask = match wish.into_ask(limits) {
             Ok(Some(Ask::Listen(names))) => match refuse_private(reserved, &names) {
@@ -100,6 +100,7 @@ impl NotificationManager {
                 ticket.resolve(Err(restore.dead().error().clone()));
             }
             Life::Restoring(restore) => restore.edit(ask, ticket),
+            Life::Messenger(_) => ticket.resolve(Err(Error::UnknownConnection)),
         }
     }
 

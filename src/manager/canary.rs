@@ -19,7 +19,7 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::manager::asks::{Asker, LIMIT};
-use crate::manager::members::{ConnId, Life, Member};
+use crate::manager::members::{ConnId, Dead, Life, Member};
 use crate::manager::rounds::{Due, Pace, Rounds};
 use crate::manager::{NotificationManager, log};
 use crate::proto::{Ask, sql};
@@ -39,12 +39,17 @@ pub(super) struct Canary {
     count: u64,
     /// Who had to be told to listen again, and has heard nothing since.
     relapsed: BTreeSet<ConnId>,
+    /// Who is behind a pooler: it heard itself under another process's name.
+    pooled: BTreeSet<ConnId>,
+    /// Whose last canary was sent by a messenger.
+    by_messenger: BTreeSet<ConnId>,
 }
 
 impl Canary {
     fn new(channel: &str, pace: Pace) -> Self {
         let (rounds, secret) = (Rounds::new(pace), RandomState::new());
-        Self { channel: channel.into(), rounds, secret, count: 0, relapsed: BTreeSet::new() }
+        let (relapsed, pooled, by_messenger) = Default::default();
+        Self { channel: channel.into(), rounds, secret, count: 0, relapsed, pooled, by_messenger }
     }
 
     pub(super) fn channel(&self) -> &str {
@@ -158,7 +163,9 @@ impl NotificationManager {
     pub(super) fn leave_canary(&mut self, id: ConnId) {
         if let Some(canary) = &mut self.canary {
             canary.rounds.leave(id, self.now);
-            canary.relapsed.remove(&id);
+            for set in [&mut canary.relapsed, &mut canary.pooled, &mut canary.by_messenger] {
+                set.remove(&id);
+            }
         }
     }
 
@@ -166,13 +173,18 @@ impl NotificationManager {
     pub(super) fn hear_canary(&mut self, token: usize) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
-        if connection.session.take_private_news()
-            && let Some(sent) = canary.rounds.last_sent(*id)
+        if let Some(from) = connection.session.take_private_news()
+            && let Some((sent, by)) = canary.rounds.last_sent(*id)
         {
-            connection.proven.delivery = sent;
-            canary.relapsed.remove(id);
-            let micros = clock::now().saturating_duration_since(sent).as_micros();
-            self.shared.counters.canary_micros.set(usize::try_from(micros).unwrap_or(usize::MAX));
+            // What a session tells itself comes also from a pooler that delivers nothing.
+            if by == *id && !canary.by_messenger.contains(id) && from != connection.session.pid() {
+                canary.pooled.insert(*id);
+            } else {
+                connection.proven.delivery = sent;
+                canary.relapsed.remove(id);
+                let micros = clock::now().saturating_duration_since(sent).as_micros();
+                self.shared.counters.canary_micros.set(usize::try_from(micros).unwrap_or(usize::MAX));
+            }
         }
         if connection.session.private_database().is_some() {
             canary.rounds.join(*id, &home(*id, connection), self.now, &mut self.jitter);
@@ -192,10 +204,11 @@ impl NotificationManager {
     fn send_canary(&mut self, database: &Arc<str>) {
         let Some(canary) = &mut self.canary else { return };
         let payload = canary.next_payload();
-        let mut sender = None;
+        let (mut sender, mut members) = (None, 0);
         for id in canary.rounds.members(database) {
             let Some(token) = self.members.token(id) else { continue };
             let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) else { continue };
+            members += 1;
             connection.session.expect(&payload);
             if sender.is_none() && connection.session.misses(&payload) {
                 sender = connection.session.private_channel().map(|channel| (id, token, channel.to_owned()));
@@ -203,8 +216,17 @@ impl NotificationManager {
         }
         let Some((id, token, channel)) = sender else { return canary.rounds.not_sent(database, self.now) };
         canary.rounds.sent(database, id, &payload, clock::now());
-        let statement = sql::notify_many([(channel.as_str(), payload.as_str())]);
-        self.ask_for_us(token, Ask::Notify(statement), Asker::Canary);
+        let ask = Ask::Notify(sql::notify_many([(channel.as_str(), payload.as_str())]));
+        if members == 1 && canary.pooled.contains(&id) {
+            canary.by_messenger.insert(id);
+            if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
+                let dead = Dead::of(connection);
+                self.send_messenger(id, dead, ask);
+            }
+        } else {
+            canary.by_messenger.remove(&id);
+            self.ask_for_us(token, ask, Asker::Canary);
+        }
     }
 
     /// The server has committed a canary, or refused it.
@@ -242,7 +264,7 @@ impl NotificationManager {
         let missed = connection.session.misses(payload);
         connection.session.expect_nothing();
         if (lapsed && !canary.relapsed.insert(*id)) || (missed && !lapsed) {
-            let sent = canary.rounds.last_sent(*id).unwrap_or(self.now);
+            let sent = canary.rounds.last_sent(*id).map_or(self.now, |(at, _)| at);
             let after = clock::now().saturating_duration_since(sent);
             self.shared.counters.deaf.add(1);
             self.close_for(token, Error::Deaf { after });

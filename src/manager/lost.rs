@@ -9,6 +9,7 @@ use crate::manager::timers::Why;
 use crate::manager::turn::WATCHING;
 use crate::manager::{Event, NotificationManager, log};
 use crate::net::Reactor;
+use crate::proto::Ask;
 
 impl NotificationManager {
     /// A closed connection, from which everything has been told: to the garbage, or to be brought back.
@@ -41,6 +42,26 @@ impl NotificationManager {
         self.count_members();
     }
 
+    /// Opens a session to send a canary by it, on behalf of a connection.
+    pub(super) fn send_messenger(&mut self, on_behalf_of: ConnId, dead: Dead, ask: Ask) {
+        let restore = Restore::messenger(dead, clock::now(), on_behalf_of, ask);
+        let id = self.members.new_messenger_id();
+        let token = self.members.add(id, Life::Messenger(Box::new(restore)));
+        self.queue(token);
+    }
+
+    /// It has sent it, or couldn't; its session is over.
+    pub(super) fn messenger_back(&mut self, token: usize, result: Result<(), Error>) {
+        if let Some(Member { life: Life::Messenger(restore), .. }) = self.members.take(token) {
+            if restore.has_place() {
+                self.dials.end();
+            }
+            if let Some(id) = restore.on_behalf_of() {
+                self.canary_sent(id, result);
+            }
+        }
+    }
+
     fn add_restore(&mut self, id: ConnId, restore: Restore) {
         let token = self.members.add(id, Life::Restoring(Box::new(restore)));
         self.queue(token);
@@ -51,7 +72,7 @@ impl NotificationManager {
         let member = self.members.get_mut(token)?;
         let id = member.id;
         member.queued = false;
-        let Life::Restoring(restore) = &mut member.life else { return None };
+        let (Life::Restoring(restore) | Life::Messenger(restore)) = &mut member.life else { return None };
 
         if let Some(at) = restore.waits_until() {
             if self.now < at {
@@ -80,6 +101,11 @@ impl NotificationManager {
                     self.looking_up.push(id);
                 }
                 self.set_timer(token, Why::Look, until);
+                None
+            }
+            Progress::Restored(connection, _) if restore.is_messenger() => {
+                drop(connection);
+                self.messenger_back(token, Ok(()));
                 None
             }
             Progress::Restored(connection, watched) => {
@@ -113,6 +139,10 @@ impl NotificationManager {
 
     /// Tries again later, or gives up: then it is in the garbage, with the latest reason.
     fn attempt_failed(&mut self, token: usize, error: Error) -> Option<Event> {
+        if let Some(Member { life: Life::Messenger(_), .. }) = self.members.get(token) {
+            self.messenger_back(token, Err(error));
+            return None;
+        }
         self.dials.end();
         if let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token)
             && restore.persists
@@ -142,7 +172,8 @@ impl NotificationManager {
     pub(super) fn admit_dials(&mut self) {
         while let Some(id) = self.dials.admit(&self.backoff.unwrap_or_default(), self.now) {
             if let Some(token) = self.members.token(id)
-                && let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token)
+                && let Some(Member { life: Life::Restoring(restore) | Life::Messenger(restore), .. }) =
+                    self.members.get_mut(token)
                 && restore.admit()
             {
                 self.queue(token);

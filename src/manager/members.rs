@@ -220,6 +220,8 @@ pub(crate) struct Member {
 pub(crate) enum Life {
     Good(Box<Connection>),
     Restoring(Box<Restore>),
+    /// A session of our own that is opened to send one canary: nobody sees it, and nobody waits for it.
+    Messenger(Box<Restore>),
 }
 
 /// All of them. Those that live have a slot, whose number is their token in the reactor.
@@ -229,14 +231,22 @@ pub(crate) struct Members {
     free: Vec<usize>,
     tokens: BTreeMap<ConnId, usize>,
     restoring: usize,
+    messengers: usize,
     garbage: Vec<(ConnId, Dead)>,
     last_id: u64,
+    last_messenger: u64,
 }
 
 impl Members {
     pub(crate) fn new_id(&mut self) -> ConnId {
         self.last_id += 1;
         ConnId(self.last_id)
+    }
+
+    /// An id that no user ever sees.
+    pub(crate) fn new_messenger_id(&mut self) -> ConnId {
+        self.last_messenger += 1;
+        ConnId(u64::MAX - self.last_messenger)
     }
 
     /// Whether this id was given out by this manager, and names none that is in it.
@@ -247,6 +257,7 @@ impl Members {
     /// Gives it a slot; the token is the slot's number.
     pub(crate) fn add(&mut self, id: ConnId, life: Life) -> usize {
         self.restoring += usize::from(matches!(life, Life::Restoring(_)));
+        self.messengers += usize::from(matches!(life, Life::Messenger(_)));
         let member = Member {
             id,
             life,
@@ -285,6 +296,7 @@ impl Members {
     pub(crate) fn take(&mut self, token: usize) -> Option<Member> {
         let member = self.slots.get_mut(token)?.take()?;
         self.restoring -= usize::from(matches!(member.life, Life::Restoring(_)));
+        self.messengers -= usize::from(matches!(member.life, Life::Messenger(_)));
         self.tokens.remove(&member.id);
         self.free.push(token);
         Some(member)
@@ -311,7 +323,7 @@ impl Members {
     }
 
     pub(crate) fn good(&self) -> usize {
-        self.tokens.len() - self.restoring
+        self.tokens.len() - self.restoring - self.messengers
     }
 
     pub(crate) fn restoring(&self) -> usize {
@@ -330,7 +342,7 @@ impl Members {
 
     /// Whether nobody is there that could ever have something to say.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.tokens.is_empty()
+        self.tokens.len() == self.messengers
     }
 
     pub(crate) fn tokens(&self) -> Vec<usize> {

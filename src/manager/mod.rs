@@ -434,7 +434,7 @@ impl NotificationManager {
     pub fn get(&self, id: ConnId) -> Option<&Connection> {
         match &self.members.get(self.members.token(id)?)?.life {
             Life::Good(connection) => Some(connection),
-            Life::Restoring(_) => None,
+            Life::Restoring(_) | Life::Messenger(_) => None,
         }
     }
 
@@ -457,14 +457,14 @@ impl NotificationManager {
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         self.members.iter().filter_map(|member| match &member.life {
             Life::Good(connection) => Some((member.id, &**connection)),
-            Life::Restoring(_) => None,
+            Life::Restoring(_) | Life::Messenger(_) => None,
         })
     }
 
     /// Those that are being restored, by id, and why they have to be.
     pub fn restoring(&self) -> impl Iterator<Item = (ConnId, &Dead)> {
         self.members.iter().filter_map(|member| match &member.life {
-            Life::Good(_) => None,
+            Life::Good(_) | Life::Messenger(_) => None,
             Life::Restoring(restore) => Some((member.id, restore.dead())),
         })
     }

@@ -159,10 +159,9 @@ impl<K: Copy + Ord> Rounds<K> {
         }
     }
 
-    /// When the canary was sent that this one may have heard last.
-    pub(crate) fn last_sent(&self, who: K) -> Option<Instant> {
-        let group = self.groups.get(self.of.get(&who)?)?;
-        group.sent.map(|(at, _)| at)
+    /// When the canary was sent that this one may have heard last, and by whom.
+    pub(crate) fn last_sent(&self, who: K) -> Option<(Instant, K)> {
+        self.groups.get(self.of.get(&who)?)?.sent
     }
 
     fn sent_by(&mut self, by: K) -> Option<(Arc<str>, &mut Group<K>)> {

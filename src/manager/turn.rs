@@ -328,6 +328,10 @@ impl NotificationManager {
                     self.lose(token)
                 }
                 Some(Member { life: Life::Restoring(_), .. }) => self.give_up(token, error),
+                Some(Member { life: Life::Messenger(_), .. }) => {
+                    self.messenger_back(token, Err(error.clone()));
+                    None
+                }
                 None => None,
             };
             self.collected.extend(lost);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::error::{Error, ProtocolError};
-use crate::notification::{NOTIFICATION, channel_in, channel_len, is_on, payload_in};
+use crate::notification::{NOTIFICATION, channel_in, channel_len, is_on, payload_in, pid_in};
 use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::{self, HEADER, Next};
@@ -122,7 +122,7 @@ impl Session {
                             is_private = self.is_private(channel);
                         }
                         if is_private {
-                            self.hear_privately(payload_in(frame, last_channel.len()));
+                            self.hear_privately(pid_in(frame), payload_in(frame, last_channel.len()));
                             // What stood before it is handed on without it.
                             if let Some((first, behind_last)) = news.take() {
                                 self.backlog.push(slab, first, behind_last, std::mem::take(&mut count));

@@ -27,8 +27,8 @@ pub(super) struct Private {
     asking: bool,
     /// The payload that is to come.
     expected: Option<Box<str>>,
-    /// Whether one that was expected has come.
-    heard: bool,
+    /// From whom one came that was expected.
+    heard: Option<i32>,
     /// Whether the server has told that it doesn't listen, though it had been told to.
     lapsed: bool,
     /// Which database it is, as the server tells it.
@@ -113,10 +113,10 @@ impl Session {
         self.private_news
     }
 
-    /// Whether what was expected has come.
-    pub(crate) fn take_private_news(&mut self) -> bool {
+    /// Where what was expected has come: the process that sent it.
+    pub(crate) fn take_private_news(&mut self) -> Option<i32> {
         self.private_news = false;
-        self.private.as_mut().is_some_and(|private| std::mem::take(&mut private.heard))
+        self.private.as_mut()?.heard.take()
     }
 
     /// Whether the server has told, since it was last asked so, that it doesn't listen to the private channel.
@@ -148,11 +148,11 @@ impl Session {
     }
 
     /// Something came. Anybody may send anything there: what nobody waits for means nothing.
-    pub(super) fn hear_privately(&mut self, payload: &[u8]) {
+    pub(super) fn hear_privately(&mut self, from: i32, payload: &[u8]) {
         if let Some(private) = &mut self.private
             && private.expected.as_ref().is_some_and(|expected| expected.as_bytes() == payload)
         {
-            (private.expected, private.heard) = (None, true);
+            (private.expected, private.heard) = (None, Some(from));
             self.private_news = true;
         }
     }
