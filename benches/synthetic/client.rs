@@ -18,7 +18,7 @@ pub struct Client {
     logged_in: bool,
     gone: bool,
     /// Whether the socket takes more.
-    pub has_room: bool,
+    has_room: bool,
     /// How many bytes of the flood are still to be sent, and how many were.
     left: usize,
     sent: usize,
@@ -56,19 +56,30 @@ impl Client {
     }
 
     /// Sends its share of the flood, from frames that are all alike.
-    pub fn flood(&mut self, block: &[u8]) {
-        if self.write_out() {
+    pub fn flood(&mut self, block: &[u8], frame: usize) {
+        // What else is to be said has room between two frames.
+        if !self.sent.is_multiple_of(frame) || self.write_out() {
             let from = &block[self.sent % block.len()..];
             let piece = &from[..from.len().min(TURN).min(self.left)];
             match self.stream.write(piece) {
                 Ok(written) => (self.sent, self.left) = (self.sent + written, self.left - written),
                 Err(e) => self.failed(&e),
             }
+            if self.left == 0 {
+                self.write_out();
+            }
+        }
+    }
+
+    /// The socket takes more.
+    pub fn make_room(&mut self) {
+        self.has_room = true;
+        if self.left == 0 {
+            self.write_out();
         }
     }
 
     pub fn say(&mut self, bytes: &[u8]) {
-        // In the middle of a flood's frame there is no room for another.
         self.outbox.extend_from_slice(bytes);
         if self.left == 0 {
             self.write_out();

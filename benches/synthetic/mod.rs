@@ -55,18 +55,23 @@ impl Server {
 
     /// Sends so many notifications to each listener, as fast as they are read.
     pub fn flood(&mut self, to_each: usize, payload: usize) {
-        writeln!(self.input, "flood {to_each} {payload}").unwrap();
+        self.say(&format!("flood {to_each} {payload}\n"));
     }
 
     /// Sends so many notifications, each to a listener at random, and each after the one before was acknowledged.
     pub fn wake(&mut self, count: usize, payload: usize) {
-        writeln!(self.input, "wake {count} {payload}").unwrap();
+        self.say(&format!("wake {count} {payload}\n"));
     }
 
     /// One has come.
     #[inline]
     pub fn acknowledge(&mut self) {
-        self.input.write_all(b".\n").unwrap();
+        self.say(".\n");
+    }
+
+    /// In one piece, since the server takes each for whole.
+    fn say(&mut self, line: &str) {
+        self.input.write_all(line.as_bytes()).unwrap();
     }
 }
 

@@ -114,7 +114,9 @@ impl Server {
 
     fn serve(&mut self, which: usize, writable: bool) {
         let Some(client) = self.clients.get_mut(&which) else { return };
-        client.has_room |= writable;
+        if writable {
+            client.make_room();
+        }
         let canaries = client.answer();
         if client.is_gone() {
             self.clients.remove(&which);
@@ -134,7 +136,7 @@ impl Server {
 
     fn flood(&mut self) {
         for client in self.clients.values_mut().filter(|client| client.can_be_flooded()) {
-            client.flood(&self.block);
+            client.flood(&self.block, self.frame);
         }
     }
 }
