@@ -6,7 +6,7 @@
 //!
 //! S1: 64 connections are flooded with payloads of 32 bytes; the CPU time for one notification. S3: of 1,000 connections
 //! one at random wakes at a time, and acknowledges; the CPU time for one event. The same connections are measured with
-//! everything off (twice, which shows the noise), with recovery and heartbeat, and with canary and audit as well, in
+//! everything off (twice, which shows the noise), with idle events alone, with recovery and heartbeat, and with canary and audit as well, in
 //! random order. The CPU time is that of the thread that iterates.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
@@ -31,11 +31,13 @@ const PAYLOAD: usize = 32;
 enum Mode {
     Off,
     OffAgain,
+    /// Only idle events, a minute apart: what it costs that the system's wait has an end at all.
+    Timeout,
     Recovery,
     Everything,
 }
 
-const MODES: [Mode; 4] = [Mode::Off, Mode::OffAgain, Mode::Recovery, Mode::Everything];
+const MODES: [Mode; 5] = [Mode::Off, Mode::OffAgain, Mode::Timeout, Mode::Recovery, Mode::Everything];
 
 impl Mode {
     fn manager(self, connections: Vec<Connection>) -> NotificationManager {
@@ -43,7 +45,7 @@ impl Mode {
         let recovering =
             |nm: NotificationManager| nm.reconnect(Backoff::default()).heartbeat(Duration::from_secs(15), LIMIT);
         match self {
-            Mode::Off | Mode::OffAgain => nm,
+            Mode::Off | Mode::OffAgain | Mode::Timeout => nm,
             Mode::Recovery => recovering(nm),
             Mode::Everything => recovering(nm).canary(Duration::from_secs(30), LIMIT).audit(Duration::from_secs(60)),
         }
@@ -102,7 +104,7 @@ fn measure(load: Load, time: Duration) {
         if round > 3 && begun.elapsed() >= time {
             break;
         }
-        let mut order = [0, 1, 2, 3];
+        let mut order = [0, 1, 2, 3, 4];
         for at in (1..order.len()).rev() {
             dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             order.swap(at, (dice >> 33) as usize % (at + 1));
@@ -110,6 +112,7 @@ fn measure(load: Load, time: Duration) {
         for which in order {
             let mut nm = MODES[which].manager(connections);
             settle(&mut nm);
+            nm.set_timeout((MODES[which] == Mode::Timeout).then_some(Duration::from_secs(60)));
             let cpu = (load.run)(&mut server, &mut nm, load.count);
             assert_eq!(nm.stats().losses, 0, "{nm:?}");
             connections = nm.into_connections().into_iter().map(|(_, db)| db).collect();
@@ -131,7 +134,6 @@ fn measure(load: Load, time: Duration) {
 fn settle(nm: &mut NotificationManager) {
     nm.set_timeout(Duration::from_millis(20));
     while nm.next().expect("the loop goes on").is_some() {}
-    nm.set_timeout(None);
 }
 
 fn flood(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Duration {

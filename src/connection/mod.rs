@@ -542,7 +542,9 @@ impl Connection {
     /// Everything that came, with the gap before it.
     #[inline]
     pub(crate) fn take_batch(&mut self) -> Option<Batch> {
-        self.end_relistening();
+        if self.relistening.is_some() && !self.end_relistening() {
+            return None;
+        }
         let batch = self.session.take_notifications();
         match self.gap.take() {
             None => batch,
@@ -550,17 +552,20 @@ impl Connection {
         }
     }
 
-    /// Where the server has just begun to listen again to what it had forgotten, that is the end of a gap.
-    #[inline]
-    fn end_relistening(&mut self) {
-        if self.session.has_relistened() {
-            let channels = self.session.take_relistened();
-            if let Some(gap) = self.relistening.take() {
-                let now = clock::now();
-                (self.proven.channels, self.epoch) = (now, self.epoch + 1);
-                self.gap = Some(Box::new(gap.ended(channels, now, self.epoch, self.gap.take())));
-            }
+    /// Once the server listens again to what it had forgotten, that is the end of a gap; until then, what comes is held:
+    /// the server may send it before it acknowledges. Whether nothing is to be held.
+    fn end_relistening(&mut self) -> bool {
+        if self.session.is_relistening() {
+            return false;
         }
+        if let Some(gap) = self.relistening.take()
+            && let Some(channels) = self.session.take_relistened(&gap.channels)
+        {
+            let now = clock::now();
+            (self.proven.channels, self.epoch) = (now, self.epoch + 1);
+            self.gap = Some(Box::new(gap.ended(channels, now, self.epoch, self.gap.take())));
+        }
+        true
     }
 
     /// Where it is connected to, as far as can be told from here.

@@ -25,7 +25,7 @@ pub(super) struct Rota {
 }
 
 impl Rota {
-    fn new(period: Duration, now: Instant) -> Self {
+    pub(super) fn new(period: Duration, now: Instant) -> Self {
         Self { period, next: now.checked_add(PERIOD_MIN), last: None }
     }
 
@@ -35,7 +35,7 @@ impl Rota {
     }
 
     /// How many of so many are due now. After a long sleep it isn't made up for what was missed.
-    fn due(&mut self, now: Instant, of: usize) -> usize {
+    pub(super) fn due(&mut self, now: Instant, of: usize) -> usize {
         if self.next.is_none_or(|next| now < next) {
             return 0;
         }
@@ -95,7 +95,7 @@ impl NotificationManager {
         } else {
             log::unregistered(*id, lost.len());
             self.shared.counters.unregistered.add(lost.len());
-            connection.relistening = Some(Box::new(unregistered_since(connection.proven.channels)));
+            connection.relistening = Some(Box::new(unregistered_since(connection.proven.channels, &lost)));
             self.ask_for_us(token, Ask::Relisten(lost), Asker::Relisten);
         }
         if let Some(canary) = canary {

@@ -172,10 +172,10 @@ impl Dead {
     }
 }
 
-/// What a session may have missed that had lost channels since then; they are known once they are listened to again.
-pub(crate) fn unregistered_since(since: Instant) -> Gap {
+/// What a session may have missed that had lost these channels since then.
+pub(crate) fn unregistered_since(since: Instant, channels: &[Box<str>]) -> Gap {
     let since = with_wall(since);
-    Gap { channels: Arc::default(), cause: Error::Unregistered, since, until: since, epoch: 0 }
+    Gap { channels: channels.into(), cause: Error::Unregistered, since, until: since, epoch: 0 }
 }
 
 /// A time in the past, on both clocks.

@@ -129,15 +129,23 @@ impl Session {
         std::mem::take(&mut self.lost)
     }
 
-    /// Whether there is something to [take](Self::take_relistened).
-    #[inline]
-    pub(crate) fn has_relistened(&self) -> bool {
-        !self.relistened.is_empty()
+    /// Whether the server is to listen again to what an audit has missed, and hasn't said that it does.
+    pub(crate) fn is_relistening(&self) -> bool {
+        let in_flight = match &self.state {
+            State::Busy(in_flight) => Some(&in_flight.request),
+            State::Closed { .. } | State::Idle | State::Login { .. } => None,
+        };
+        in_flight.into_iter().chain(&self.requests).any(|request| matches!(request.ask, Ask::Relisten(_)))
     }
 
-    /// What had been missed, and is listened to again.
-    pub(crate) fn take_relistened(&mut self) -> Vec<Box<str>> {
-        std::mem::take(&mut self.relistened)
+    /// What of these had been missed and is listened to again, if there is any. Where the session has ended before the
+    /// server said so, it may be each of them.
+    pub(crate) fn take_relistened(&mut self, missed: &[Box<str>]) -> Option<Vec<Box<str>>> {
+        let relistened = match &self.state {
+            State::Closed { .. } if self.relistened.is_empty() => missed.to_vec(),
+            _ => std::mem::take(&mut self.relistened),
+        };
+        (!relistened.is_empty()).then_some(relistened)
     }
 
     // ---- for the session itself -----------------------------------------------------------------------------------
