@@ -103,3 +103,40 @@ impl NotificationManager {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m16_each_has_its_turn_once_a_period_and_never_all_at_once() {
+        for of in [1, 7, 100, 5_000] {
+            let start = Instant::now();
+            let (period, mut now) = (Duration::from_secs(10), start);
+            let mut rota = Rota::new(period, start);
+            let (mut audited, mut most) = (0, 0);
+            while now < start + 10 * period {
+                now = rota.next().unwrap();
+                let due = rota.due(now, of);
+                (audited, most) = (audited + due, most.max(due));
+                assert!(rota.next().unwrap() > now, "it doesn't spin");
+            }
+            assert!((of * 9..=of * 11 + 1).contains(&audited), "{audited} of {of} in ten periods");
+            assert!(most <= 1 + of / 900, "{most} of {of} at once");
+        }
+    }
+
+    #[test]
+    fn m16_a_long_sleep_is_not_made_up_for() {
+        let start = Instant::now();
+        let mut rota = Rota::new(Duration::from_secs(10), start);
+        assert_eq!(rota.due(start + Duration::from_secs(3600), 100), 1);
+        assert_eq!(rota.due(start + Duration::from_secs(3600), 100), 0);
+    }
+
+    #[test]
+    fn m16_an_audit_without_a_period_is_one_a_second() {
+        let nm = NotificationManager::new([]).audit(Duration::ZERO);
+        assert_eq!(nm.audit.as_ref().map(|rota| rota.period), Some(PERIOD_MIN));
+    }
+}

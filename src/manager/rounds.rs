@@ -193,3 +193,104 @@ impl<K: Copy + Ord> Rounds<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const PACE: Pace = Pace { period: Duration::from_secs(30), deadline: Duration::from_secs(5) };
+
+    /// Rounds of these in one database, just before the first canary.
+    fn rounds(members: &[u32], start: Instant) -> (Rounds<u32>, Instant) {
+        let mut rounds = Rounds::new(PACE);
+        members.iter().for_each(|who| rounds.join(*who, "db", start, &mut Jitter::new(3)));
+        let first = rounds.next().unwrap();
+        assert!(first <= start + PACE.period);
+        (rounds, first)
+    }
+
+    fn send(rounds: &mut Rounds<u32>, now: Instant) -> u32 {
+        assert!(matches!(rounds.due(now), Some(Due::Send(_))));
+        assert_eq!(rounds.due(now), None, "one a database");
+        let by = rounds.members("db").next().unwrap();
+        rounds.sent("db", by, "canary", now);
+        by
+    }
+
+    #[test]
+    fn m16_each_sends_in_turn_once_a_period_and_the_others_are_asked_at_the_deadline() {
+        let (mut rounds, mut now) = rounds(&[1, 2, 3], Instant::now());
+        for expected in [1, 2, 3, 1, 2] {
+            assert_eq!(send(&mut rounds, now), expected);
+            assert_eq!(rounds.next(), None, "it waits for the server");
+            rounds.committed(expected, now + SECOND);
+            let deadline = now + SECOND + PACE.deadline;
+            assert_eq!(rounds.next(), Some(deadline), "counted from the commit");
+            assert_eq!(rounds.due(deadline), Some(Due::Ask("db".into(), "canary".into())));
+            assert_eq!(rounds.next(), Some(now + PACE.period), "and the period from the sending");
+            now += PACE.period;
+        }
+    }
+
+    #[test]
+    fn m16_where_the_sender_leaves_another_takes_over() {
+        let (mut rounds, now) = rounds(&[1, 2], Instant::now());
+        assert_eq!(send(&mut rounds, now), 1);
+        rounds.leave(1, now + SECOND);
+        rounds.committed(1, now + SECOND);
+        let next = rounds.next().unwrap();
+        assert!(next <= now + SECOND + PACE.deadline);
+        assert_eq!(send(&mut rounds, next), 2);
+        rounds.leave(2, next);
+        assert_eq!(rounds.next(), None, "nobody is left");
+    }
+
+    #[test]
+    fn m16_a_canary_that_flies_is_not_sent_again_when_its_sender_leaves() {
+        let (mut rounds, now) = rounds(&[1, 2], Instant::now());
+        send(&mut rounds, now);
+        rounds.committed(1, now);
+        rounds.leave(1, now);
+        assert!(matches!(rounds.due(now + PACE.deadline), Some(Due::Ask(..))));
+    }
+
+    proptest! {
+        /// Whatever happens, no timer is left behind, and no canary follows the last within a period, unless the sender
+        /// of that has left before it was committed.
+        #[test]
+        fn m16_no_database_has_more_canaries_than_periods(
+            steps in prop::collection::vec((0..6_u8, 0..8_u32, 0..20_u32), 1..200),
+        ) {
+            let mut now = Instant::now();
+            let (mut rounds, mut jitter) = (Rounds::<u32>::new(PACE), Jitter::new(5));
+            let mut last: BTreeMap<Arc<str>, Instant> = BTreeMap::new();
+            for (what, who, seconds) in steps {
+                now += seconds * SECOND;
+                match what {
+                    0 | 1 => rounds.join(who, if who % 2 == 0 { "even" } else { "odd" }, now, &mut jitter),
+                    2 => {
+                        // Another's canary may come sooner.
+                        rounds.of.get(&who).map(|database| last.remove(database));
+                        rounds.leave(who, now);
+                    }
+                    3 => rounds.committed(who, now),
+                    4 => rounds.refused(who, now),
+                    _ => while let Some(due) = rounds.due(now) {
+                        let Due::Send(database) = due else { continue };
+                        let by = rounds.members(&database).next().unwrap();
+                        let before = last.insert(Arc::clone(&database), now);
+                        prop_assert!(before.is_none_or(|before| now - before >= PACE.period));
+                        rounds.sent(&database, by, "canary", now);
+                    }
+                }
+                let waking = rounds.groups.values().filter(|group| group.wakes.is_some()).count();
+                prop_assert_eq!(waking, rounds.timers.len());
+                prop_assert_eq!(rounds.of.len(), rounds.groups.values().map(|group| group.members.len()).sum::<usize>());
+                prop_assert!(rounds.groups.values().all(|group| !group.members.is_empty()));
+            }
+        }
+    }
+}

@@ -262,3 +262,214 @@ pub(crate) fn refuse(private: Option<&str>, channels: &[Box<str>]) -> Result<(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::proto::ReadBuffer;
+    use crate::proto::session::script::*;
+
+    const PRIVATE: &str = "the private one";
+
+    /// A session that is logged in and listens to these, of which the last said nothing more.
+    struct Talk(Session, ReadBuffer);
+
+    impl Talk {
+        fn listening(channels: &[&str]) -> Self {
+            let session = Session::new(&Config::new().user("app")).unwrap();
+            let mut talk = Self(session, ReadBuffer::new(4096));
+            talk.sent();
+            talk.hears(&login());
+            talk.0.request(Ask::Listen(channels.iter().map(|channel| (*channel).into()).collect()));
+            talk.hears(&answer("LISTEN"));
+            talk.sent();
+            talk
+        }
+
+        /// The same, and attends.
+        fn attending(channels: &[&str]) -> Self {
+            let mut talk = Self::listening(channels);
+            assert!(talk.0.attend(PRIVATE).is_some());
+            talk.hears(&attended());
+            assert!(talk.0.attends());
+            talk.sent();
+            talk
+        }
+
+        fn hears(&mut self, mut bytes: &[u8]) {
+            while !bytes.is_empty() {
+                let space = self.0.space(&mut self.1);
+                let (now, later) = bytes.split_at(bytes.len().min(space.len()));
+                space[..now.len()].copy_from_slice(now);
+                self.0.handle_input(&self.1, now.len());
+                bytes = later;
+            }
+        }
+
+        fn asks(&mut self, sql: &str, status: u8) {
+            self.0.request(Ask::Query(sql.into()));
+            self.sent();
+            self.hears(&[done("DONE"), ready(status)].concat());
+        }
+
+        fn sent(&mut self) -> String {
+            let sent = String::from_utf8_lossy(self.0.poll_transmit()).into_owned();
+            self.0.handle_transmitted(usize::MAX);
+            sent
+        }
+
+        fn payloads(&mut self) -> Vec<String> {
+            self.0.take_notifications().into_iter().flatten().map(|n| n.payload().into_owned()).collect()
+        }
+    }
+
+    fn attended() -> Vec<u8> {
+        [done("LISTEN"), columns(2), row(&[Some("17.5"), Some("5")]), answer("SELECT 1")].concat()
+    }
+
+    #[test]
+    fn m16_what_comes_privately_goes_no_further_and_only_what_is_expected_counts() {
+        let mut talk = Talk::attending(&["a"]);
+        talk.0.take_private_news();
+        talk.0.expect("canary 1");
+        talk.hears(&[notification(1, "a", "1"), notification(3, PRIVATE, "canary 0")].concat());
+        assert!(talk.0.misses("canary 1") && !talk.0.has_private_news());
+        talk.hears(&[notification(3, PRIVATE, "canary 1"), notification(1, "a", "2")].concat());
+        assert_eq!(talk.0.take_private_news(), Some(3));
+        talk.hears(&notification(4, PRIVATE, "canary 1"));
+        assert_eq!((talk.0.take_private_news(), talk.0.misses("canary 1")), (None, false), "once");
+        assert_eq!(talk.payloads(), ["1", "2"]);
+        assert_eq!(talk.0.channels(), ["a".into()], "and nobody takes it for the user's");
+    }
+
+    #[test]
+    fn m16_what_drops_the_registration_is_mended_by_the_session_itself() {
+        let sqls = [Ask::UnlistenAll, Ask::Unlisten(vec![PRIVATE.into()]), Ask::Query("DISCARD ALL".into())];
+        for ask in sqls {
+            let mut talk = Talk::attending(&["a"]);
+            talk.0.expect("canary 1");
+            let name = format!("{ask:?}");
+            talk.0.request(ask);
+            talk.sent();
+            talk.hears(&answer("DONE"));
+            let mut sent = talk.sent();
+            if sent.contains("pg_listening_channels") {
+                talk.hears(&channel_rows(&[]));
+                sent = talk.sent();
+            }
+            assert!(sent.contains(&format!("LISTEN \"{PRIVATE}\"")), "{name}: {sent}");
+            assert!(!talk.0.misses("canary 1") && !talk.0.attends(), "{name}: what it can't hear it doesn't miss");
+            talk.hears(&attended());
+            assert!(talk.0.attends(), "{name}");
+        }
+    }
+
+    #[test]
+    fn m16_nothing_is_asked_inside_a_transaction_until_it_ends() {
+        let mut talk = Talk::listening(&["a"]);
+        talk.asks("BEGIN", b'T');
+        assert!(talk.0.attend(PRIVATE).is_none() && talk.sent().is_empty());
+        talk.asks("SELECT 1", b'E');
+        assert!(talk.sent().is_empty());
+        talk.asks("ROLLBACK", b'I');
+        assert!(talk.sent().contains("pg_listening_channels"), "the set is read first");
+        talk.hears(&channel_rows(&["a"]));
+        assert!(talk.sent().contains(PRIVATE));
+        talk.hears(&attended());
+        assert!(talk.0.attends());
+
+        talk.asks("BEGIN", b'T');
+        talk.0.leave();
+        assert!(talk.sent().is_empty());
+        talk.asks("COMMIT", b'I');
+        talk.hears(&channel_rows(&["a", PRIVATE]));
+        assert!(talk.sent().contains("UNLISTEN"));
+        talk.hears(&notification(1, PRIVATE, "late"));
+        talk.hears(&answer("UNLISTEN"));
+        talk.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(talk.payloads(), ["the user's"], "from then on it is a channel like any other");
+    }
+
+    #[test]
+    fn m16_one_who_leaves_and_comes_again_attends() {
+        let mut talk = Talk::attending(&["a"]);
+        talk.0.leave();
+        talk.0.attend("another");
+        talk.hears(&answer("UNLISTEN"));
+        assert!(talk.sent().contains("LISTEN \"another\""));
+        talk.hears(&attended());
+        assert!(talk.0.attends() && talk.0.private_channel() == Some("another"));
+    }
+
+    #[test]
+    fn m16_a_server_that_refuses_is_not_asked_for_ever() {
+        let mut talk = Talk::listening(&["a"]);
+        talk.0.attend(PRIVATE);
+        talk.sent();
+        talk.hears(&[error("ERROR", "42501", "no"), ready(b'I')].concat());
+        assert!(talk.sent().is_empty() && !talk.0.attends() && talk.0.is_quiet());
+        talk.0.expect("canary 1");
+        assert!(!talk.0.misses("canary 1"));
+    }
+
+    #[test]
+    fn m16_an_audit_finds_what_is_missing_learns_what_is_new_and_races_nothing() {
+        let mut talk = Talk::attending(&["a", "b", "c"]);
+        let audit = talk.0.request(Ask::Audit);
+        // Asked while the answer is on its way.
+        talk.0.request(Ask::Unlisten(vec!["b".into()]));
+        talk.hears(&channel_rows(&["c", "new", PRIVATE]));
+        assert!(talk.0.take_reply(audit).unwrap().is_ok());
+        let lost = talk.0.take_lost();
+        assert_eq!(lost, ["a".into(), "b".into()]);
+        assert!(!talk.0.take_lapsed());
+        talk.0.request(Ask::Relisten(lost));
+        assert!(talk.0.is_relistening());
+        talk.hears(&answer("UNLISTEN"));
+        let sent = talk.sent();
+        assert!(sent.contains("LISTEN \"a\"") && !sent.contains("LISTEN \"b\";"), "{sent}");
+        assert!(!sent.ends_with("LISTEN \"b\"\0"), "the user has left it meanwhile: {sent}");
+        talk.hears(&answer("LISTEN"));
+        assert_eq!(talk.0.take_relistened(&[]).unwrap(), ["a".into()]);
+        assert_eq!(talk.0.channels(), ["a".into(), "c".into(), "new".into()]);
+    }
+
+    #[test]
+    fn m16_an_audit_tells_that_the_private_registration_lapsed_and_mends_it() {
+        let mut talk = Talk::attending(&["a"]);
+        talk.0.request(Ask::Audit);
+        talk.sent();
+        talk.hears(&channel_rows(&["a"]));
+        assert!(talk.0.take_lapsed() && !talk.0.take_lapsed());
+        assert!(talk.sent().contains(PRIVATE));
+    }
+
+    proptest! {
+        #[test]
+        fn m16_nothing_private_gets_through_however_a_stream_is_cut(
+            channels in prop::collection::vec(0..3_usize, 0..60), cuts in prop::collection::vec(1..90_usize, 1..8),
+        ) {
+            let names = ["a", PRIVATE, "the private on"];
+            let mut talk = Talk::attending(&["a"]);
+            let mut stream = Vec::new();
+            for (number, which) in channels.iter().enumerate() {
+                stream.extend(notification(1, names[*which], number.to_string()));
+            }
+            let (mut rest, mut heard, mut reads) = (&stream[..], Vec::new(), 0);
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(cuts[reads % cuts.len()].min(rest.len()));
+                talk.hears(now);
+                if reads % 3 == 0 {
+                    heard.extend(talk.payloads());
+                }
+                (rest, reads) = (later, reads + 1);
+            }
+            heard.extend(talk.payloads());
+            let open = channels.iter().enumerate().filter(|(_, which)| **which != 1);
+            prop_assert_eq!(heard, open.map(|(number, _)| number.to_string()).collect::<Vec<_>>());
+        }
+    }
+}
