@@ -81,7 +81,8 @@ pub enum Error {
     /// The server's end closed the connection without a word.
     #[error("the server closed the connection without a word: its process, its host or a proxy between has gone")]
     Disconnected,
-    /// The server answers, and delivers nothing: a manager's canary didn't come.
+    /// The server answers, and delivers nothing: a manager's canary didn't come, though the server said that it listens;
+    /// or the server had twice in a row forgotten that it was to listen.
     #[error(
         "the server takes LISTEN on this connection and delivers nothing: a canary that was sent {after:?} ago hasn't \
          come; if there is a pooler between, it must be in session mode, or be gone round"

@@ -104,7 +104,11 @@ impl NotificationManager {
     ///   that listened to it before it was inserted keeps it, and has no canary.
     /// - Ask anything inside a transaction. While one is open there is no canary for that connection, and
     ///   [`Event::InTransaction`](crate::Event::InTransaction) tells of it.
-    /// - Mind that `UNLISTEN *`, `DISCARD ALL` or a rollback drop its registration: it listens again.
+    /// - Believe what a session tells itself through a pooler, which comes also from one that delivers to nobody. Where a
+    ///   connection is the only one to its database and behind a pooler, another session is opened for each of its
+    ///   canaries.
+    /// - Mind that `UNLISTEN *`, `DISCARD ALL` or a rollback drop its registration: it listens again. Only one that is
+    ///   dropped in secret before two canaries in a row is as good as deaf.
     /// - Believe strangers. Each canary's payload can't be guessed, and one that is overheard and sent again can only prove
     ///   what is true: that whoever hears it is delivered to.
     /// - Take two servers for one behind one name: a database is known by its address, the start of its server and its

@@ -176,10 +176,11 @@ impl Session {
         if touches {
             private.expected = None;
         }
-        let is_kept = |name: &Box<str>| private.kept.as_ref() == Some(name);
         match (ask, result) {
             (Ask::UnlistenAll, Ok(_)) if !in_transaction => private.registered = false,
-            (Ask::Unlisten(names), Ok(_)) if !in_transaction && names.iter().any(is_kept) => private.registered = false,
+            (Ask::Unlisten(names), Ok(_)) if !in_transaction => {
+                private.registered &= private.kept.as_ref().is_none_or(|kept| !names.contains(kept));
+            }
             (Ask::ListenPrivate(_), Ok(reply)) => {
                 (private.asking, private.registered) = (false, true);
                 let columns = reply.rows.first().map(|row| (0..row.len()).filter_map(|at| row.get(at)));
