@@ -106,21 +106,29 @@ fn m16_a_pooler_in_transaction_mode_is_found_to_deliver_nothing() {
 }
 
 #[test]
-fn m16_what_a_deaf_session_missed_is_told_as_a_gap_and_the_books_balance() {
+fn m16_the_gap_of_a_deaf_session_begins_where_delivery_was_last_proved() {
     let (server, proxy) = proxied();
     let pooler = PgBouncer::start(&server, "transaction", "");
     let mut story = Story::begin(&through(&proxy), &server.url());
     story.nm = story.nm.canary_at_any_pace(CANARY, PERIOD, DEADLINE);
     story.ledger.read_until(&mut story.nm, |_, nm| nm.stats().canary_micros > 0);
-    // It comes back to a pooler that answers everything.
+    // It comes back to a pooler that answers everything, and lets through what happens to come during an answer.
     proxy.set_upstream(pooler.url().split(['@', '/']).nth(3).unwrap().parse().unwrap());
     proxy.cut_fin();
-    story.ledger.read_until(&mut story.nm, |_, nm| nm.stats().deaf >= 2);
+    story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 1);
+    for gaps in 2..4 {
+        let listened = story.ledger.last_gap().until();
+        story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == gaps);
+        let gap = story.ledger.last_gap();
+        assert!(matches!(gap.cause(), Error::Deaf { .. }) && gap.since() <= listened, "{gap:?}");
+    }
+    // And to a server that delivers.
     proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
-    proxy.cut_fin();
-    let gaps = story.ledger.gaps();
-    story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
-    story.end_well();
+    story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 4);
+    let deaf = story.nm.stats().deaf;
+    story.hear_more();
+    story.ledger.read_for(&mut story.nm, 4 * PERIOD);
+    assert_eq!(story.nm.stats().deaf, deaf);
 }
 
 #[test]
