@@ -243,7 +243,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`notify`](Self::notify).
+    /// As [`notify`](Self::notify); of several pairs it says which one is bad, counted from 0.
     pub fn notify_many<I, C, P>(&mut self, pairs: I) -> Result<(), Error>
     where
         I: IntoIterator<Item = (C, P)>,
@@ -437,7 +437,8 @@ impl Connection {
     /// Bounds every call from now on; `None` for no bound. The default is the configuration's, 30 seconds.
     ///
     /// A call that takes longer is cancelled at the server. If that answers within a second the connection is good,
-    /// else it is closed; the error tells.
+    /// else it is closed; the error tells. No answer comes within [`Duration::ZERO`]: it fails every call, and leaves no
+    /// grace, so that the first one closes the connection.
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
         self.call_timeout = timeout.into();
     }

@@ -69,8 +69,8 @@ impl NotificationManager {
 
     /// Audits those whose turn it is.
     pub(super) fn fire_audits(&mut self) {
-        let of = self.members.len();
         let Some(rota) = &mut self.audit else { return };
+        let of = self.members.len();
         let (due, mut last) = (rota.due(self.now, of), rota.last);
         for _ in 0..due {
             let Some((id, token)) = self.members.after(last) else { break };

@@ -58,11 +58,13 @@ pub(crate) struct Rounds<K> {
     groups: BTreeMap<Arc<str>, Group<K>>,
     of: BTreeMap<K, Arc<str>>,
     timers: BTreeSet<(Instant, Arc<str>)>,
+    /// The nearest of those, for every turn looks at it.
+    next: Option<Instant>,
 }
 
 impl<K: Copy + Ord> Rounds<K> {
     pub(crate) fn new(pace: Pace) -> Self {
-        Self { pace, groups: BTreeMap::new(), of: BTreeMap::new(), timers: BTreeSet::new() }
+        Self { pace, groups: BTreeMap::new(), of: BTreeMap::new(), timers: BTreeSet::new(), next: None }
     }
 
     /// Takes in one who is connected to this database. The first canary of a database comes at any time within a
@@ -100,16 +102,18 @@ impl<K: Copy + Ord> Rounds<K> {
     }
 
     /// When there is something to be done.
+    #[inline]
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        self.next
     }
 
     /// What is to be done now.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Due> {
-        if self.next()? > now {
+        if self.next? > now {
             return None;
         }
         let (_, database) = self.timers.pop_first()?;
+        self.next = self.nearest();
         let group = self.groups.get_mut(&database)?;
         group.wakes = None;
         Some(match group.phase {
@@ -191,6 +195,11 @@ impl<K: Copy + Ord> Rounds<K> {
         if let Some(at) = at {
             self.timers.insert((at, Arc::clone(database)));
         }
+        self.next = self.nearest();
+    }
+
+    fn nearest(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
     }
 }
 
@@ -287,7 +296,7 @@ mod tests {
                     }
                 }
                 let waking = rounds.groups.values().filter(|group| group.wakes.is_some()).count();
-                prop_assert_eq!(waking, rounds.timers.len());
+                prop_assert_eq!((waking, rounds.nearest()), (rounds.timers.len(), rounds.next()));
                 prop_assert_eq!(rounds.of.len(), rounds.groups.values().map(|group| group.members.len()).sum::<usize>());
                 prop_assert!(rounds.groups.values().all(|group| !group.members.is_empty()));
             }

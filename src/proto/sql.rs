@@ -122,11 +122,16 @@ where
     C: AsRef<str>,
     P: AsRef<str>,
 {
-    for (channel, payload) in pairs {
-        check_channel(channel.as_ref(), limits)?;
-        check_payload(payload.as_ref(), limits)?;
+    for (at, (channel, payload)) in pairs.iter().enumerate() {
+        let checked = check_channel(channel.as_ref(), limits).and_then(|()| check_payload(payload.as_ref(), limits));
+        checked.map_err(|error| if pairs.len() == 1 { error } else { in_pair(at, &error) })?;
     }
     Ok(notify_many(pairs.iter().map(|(channel, payload)| (channel.as_ref(), payload.as_ref()))))
+}
+
+/// The same error, and of which of several pairs.
+fn in_pair(at: usize, error: &Error) -> Error {
+    ValueError { message: format!("pair {at}, counted from 0: {error}") }.into()
 }
 
 /// A query may be anything but hold a NUL, which ends it on the wire.
@@ -370,6 +375,15 @@ mod tests {
         let error = result.unwrap_err();
         assert!(error.is_usage(), "{error:?}");
         error.to_string()
+    }
+
+    #[test]
+    fn c06_the_pair_that_is_bad_is_named() {
+        let pairs = [("a", "1".to_owned()), ("b", "x".repeat(8_000)), ("", "3".to_owned())];
+        let error = checked_notify_many(&pairs, Limits::Exact).unwrap_err().to_string();
+        assert!(error.starts_with("pair 1, counted from 0: ") && error.contains("7999"), "{error}");
+        let alone = checked_notify_many(&pairs[1..2], Limits::Exact).unwrap_err().to_string();
+        assert!(!alone.contains("pair"), "{alone}");
     }
 
     #[test]
