@@ -53,9 +53,6 @@ impl NotificationManager {
     /// It has sent it, or couldn't; its session is over.
     pub(super) fn messenger_back(&mut self, token: usize, result: Result<(), Error>) {
         if let Some(Member { life: Life::Messenger(restore), .. }) = self.members.take(token) {
-            if restore.has_place() {
-                self.dials.end();
-            }
             if let Some(id) = restore.on_behalf_of() {
                 self.canary_sent(id, result);
             }
@@ -105,6 +102,7 @@ impl NotificationManager {
             }
             Progress::Restored(connection, _) if restore.is_messenger() => {
                 drop(connection);
+                self.dials.end();
                 self.messenger_back(token, Ok(()));
                 None
             }
@@ -139,11 +137,11 @@ impl NotificationManager {
 
     /// Tries again later, or gives up: then it is in the garbage, with the latest reason.
     fn attempt_failed(&mut self, token: usize, error: Error) -> Option<Event> {
+        self.dials.end();
         if let Some(Member { life: Life::Messenger(_), .. }) = self.members.get(token) {
             self.messenger_back(token, Err(error));
             return None;
         }
-        self.dials.end();
         if let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token)
             && restore.persists
             && is_worth_retrying(&error)

@@ -153,6 +153,24 @@ fn m16_a_pooler_in_session_mode_delivers() {
 }
 
 #[test]
+fn m16_who_is_alone_behind_a_pooler_has_its_canaries_sent_by_others() {
+    let server = cluster();
+    let pooler = PgBouncer::start(&server, "session", "");
+    let mut spy = spy(&server);
+    let mut nm = watched([listener(&pooler.url())]).reconnect(backoff().at_once(1));
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    overheard(&mut spy);
+    let id = nm.connections().next().unwrap().0;
+    let own = nm.get_mut(id).unwrap().query("SELECT pg_backend_pid()").unwrap()[0].get(0).unwrap().into_owned();
+    let mut by_others = 0;
+    iterate_until(&mut nm, |_| {
+        by_others += spy.wait(Duration::ZERO).flatten().filter(|n| n.pid().to_string() != own).count();
+        by_others >= 3
+    });
+    assert_eq!((nm.stats().deaf, nm.restoring().count(), nm.connections().count()), (0, 0, 1), "nobody sees them");
+}
+
+#[test]
 fn m16_another_takes_over_where_the_session_that_sends_is_ended() {
     let server = cluster();
     let mut spy = spy(&server);

@@ -78,12 +78,13 @@ impl Session {
     /// Whether the server listens to the private channel for us, and nothing is under way that may change it.
     pub(crate) fn attends(&self) -> bool {
         let is_registered = self.private.as_ref().is_some_and(|it| it.registered && it.wanted == it.kept);
-        is_registered && !self.channels_stale && self.is_quiet()
+        is_registered && self.is_quiet()
     }
 
-    /// Whether nothing is under way, outside a transaction.
+    /// Whether nothing is under way, outside a transaction, and what is listened to is known.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.status == TransactionStatus::Idle && matches!(self.state, State::Idle) && self.requests.is_empty()
+        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state, State::Idle);
+        is_idle && self.requests.is_empty() && !self.channels_stale
     }
 
     /// From now on this payload is to come, if it can.
