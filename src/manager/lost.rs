@@ -52,10 +52,10 @@ impl NotificationManager {
 
     /// It has sent it, or couldn't; its session is over.
     pub(super) fn messenger_back(&mut self, token: usize, result: Result<(), Error>) {
-        if let Some(Member { life: Life::Messenger(restore), .. }) = self.members.take(token) {
-            if let Some(id) = restore.on_behalf_of() {
-                self.canary_sent(id, result);
-            }
+        if let Some(Member { life: Life::Messenger(restore), .. }) = self.members.take(token)
+            && let Some(id) = restore.on_behalf_of()
+        {
+            self.canary_sent(id, result);
         }
     }
 
