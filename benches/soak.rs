@@ -107,7 +107,9 @@ fn soak(args: &Args) -> Result<String, Breach> {
         .park_when_empty(true)
         .timeout(Duration::from_millis(50))
         .reconnect(Backoff::default().first(Duration::from_millis(20)).longest(Duration::from_secs(1)))
-        .heartbeat(Duration::from_millis(800), Duration::from_millis(800));
+        .heartbeat(Duration::from_millis(800), Duration::from_millis(800))
+        .canary_at_any_pace("soak canary", Duration::from_secs(2), Duration::from_millis(500))
+        .audit(Duration::from_secs(2));
     let control = Control::new(manager.handle(), Arc::clone(&books), ways, args);
 
     thread::scope(|scope| {
@@ -161,6 +163,9 @@ fn read(mut nm: NotificationManager, books: &Books, args: &Args) -> Result<Strin
             nm.revive(id, dead);
         }
         report.tick(&nm.stats(), books);
+        if nm.stats().deaf + nm.stats().unregistered > 0 {
+            return Err(Breach(format!("no server here forgets or is mute, and one was called so: {:?}", nm.stats())));
+        }
         let elapsed = begun.elapsed();
         if footprint.is_none() && elapsed > args.warm_up() {
             footprint = Some(Footprint::now());

@@ -97,6 +97,23 @@ pub enum Error {
     /// The server's end closed the connection without a word.
     #[error("the server closed the connection without a word: its process, its host or a proxy between has gone")]
     Disconnected,
+    /// The server answers, and delivers nothing: a manager's canary didn't come, though the server said that it listens;
+    /// or the server had twice in a row forgotten that it was to listen.
+    #[error(
+        "the server takes LISTEN on this connection and delivers nothing: a canary that was sent {after:?} ago hasn't \
+         come; if there is a pooler between, it must be in session mode, or be gone round"
+    )]
+    Deaf {
+        /// How long ago it was sent.
+        after: Duration,
+    },
+    /// The server had forgotten channels that it had been told to listen to, as a manager's audit found. It listens to
+    /// them again; this is the cause of a gap, and ends no connection.
+    #[error(
+        "the server had forgotten channels that this connection listens to; something ran UNLISTEN or DISCARD in a \
+         function, or a pooler between has given the session to others"
+    )]
+    Unregistered,
     /// The connection was closed by this program.
     #[error("the connection was closed by this program")]
     Closed,
@@ -164,8 +181,8 @@ impl Error {
 
     /// Whether the same dial or call may well succeed later, with nothing changed on our side.
     ///
-    /// True for a peer that can't be reached or went away, for a time limit, for a server that isn't what
-    /// `target_session_attrs` asks for (which changes with a failover), and for SQLSTATEs of the classes 08
+    /// True for a peer that can't be reached, went away or delivers nothing, for a time limit, for a server that isn't
+    /// what `target_session_attrs` asks for (which changes with a failover), and for SQLSTATEs of the classes 08
     /// (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as starting up and shutting down)
     /// and 58 (system); of TLS for a handshake that was cut, and for a server's certificate that has expired, which its
     /// operator renews; false for any other fault of a certificate, for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
@@ -175,6 +192,7 @@ impl Error {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
             // A standby may be promoted, and a primary come back as a standby.
             Error::Target { .. } => true,
+            Error::Deaf { .. } | Error::Unregistered => true,
             Error::Server(e) => {
                 let class = e.code().get(..2).unwrap_or_default();
                 matches!(class, "08" | "40" | "53" | "57" | "58")

@@ -5,7 +5,8 @@ use std::time::{Instant, SystemTime};
 
 use crate::error::Error;
 
-/// A span of time in which notifications of a restored connection may have been lost.
+/// A span of time in which notifications of a connection may have been lost: it was away, or its server had forgotten
+/// some of its channels.
 ///
 /// PostgreSQL keeps nothing for a listener that is away, so whoever caches by notification must treat everything
 /// that these channels guard as stale. A gap comes after the server acknowledged the restored LISTENs and before any
@@ -32,19 +33,42 @@ pub struct Gap {
 }
 
 impl Gap {
+    /// The same, over at `now`; of these channels, and of those of another that hasn't been told yet.
+    pub(crate) fn ended(
+        mut self,
+        mut channels: Vec<Box<str>>,
+        now: Instant,
+        epoch: u64,
+        untold: Option<Box<Self>>,
+    ) -> Self {
+        let lasted = now.saturating_duration_since(self.since.0);
+        self.until = (now, self.since.1.checked_add(lasted).unwrap_or(self.since.1));
+        if let Some(untold) = untold {
+            channels.extend(untold.channels.iter().cloned());
+            channels.sort_unstable();
+            channels.dedup();
+            self.since = self.since.min(untold.since);
+        }
+        (self.channels, self.epoch) = (channels.into(), epoch);
+        self
+    }
+
     /// The channels that were listened to, and are again.
     pub fn channels(&self) -> &[Box<str>] {
         &self.channels
     }
 
-    /// Why the old session ended.
+    /// Why the old session ended; [`Error::Unregistered`] where it went on, and had lost channels.
     pub fn cause(&self) -> &Error {
         &self.cause
     }
 
     /// When bytes were last read from the old session, on the monotonic clock.
     ///
-    /// That is earlier than the loss was noticed: a half-open link loses notifications before anybody can tell.
+    /// That is earlier than the loss was noticed: a half-open link loses notifications before anybody can tell. Of a
+    /// session to which nothing was delivered ([`Error::Deaf`]), and of one that lost channels, it is when that was last
+    /// known to be well: when the last canary was sent that came, and when the last audit found all, or when the session
+    /// began.
     pub fn since(&self) -> Instant {
         self.since.0
     }
@@ -69,7 +93,7 @@ impl Gap {
         self.until.0.saturating_duration_since(self.since.0)
     }
 
-    /// How many times this connection has been restored, this time included: it only grows.
+    /// How many times this connection has been restored, or has lost channels, this time included: it only grows.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }

@@ -29,14 +29,29 @@ const EXACT_BELOW: usize = 4096;
 /// Most notifications come on the channel that the one before came on, so `last` is compared first.
 #[inline]
 pub(crate) fn channel_len(frame: &[u8], last: &[u8]) -> Option<usize> {
-    let names = frame.get(CHANNEL_AT..)?;
-    if let Some((head, rest)) = names.split_at_checked(last.len())
-        && rest.first() == Some(&0)
-        && head == last
-    {
+    if is_on(frame, last) {
         return Some(last.len());
     }
-    names.iter().position(|&byte| byte == 0)
+    frame.get(CHANNEL_AT..)?.iter().position(|&byte| byte == 0)
+}
+
+/// Whether a NotificationResponse, given its frame, is on this channel.
+#[inline]
+pub(crate) fn is_on(frame: &[u8], channel: &[u8]) -> bool {
+    let names = frame.get(CHANNEL_AT..).unwrap_or_default();
+    names.split_at_checked(channel.len()).is_some_and(|(head, rest)| rest.first() == Some(&0) && head == channel)
+}
+
+/// The process that sent it, from its frame.
+pub(crate) fn pid_in(frame: &[u8]) -> i32 {
+    frame.get(5..CHANNEL_AT).and_then(|b| b.try_into().ok()).map_or(0, i32::from_be_bytes)
+}
+
+/// The payload in a frame, given the length of its channel.
+#[inline]
+pub(crate) fn payload_in(frame: &[u8], channel_len: usize) -> &[u8] {
+    let end = frame.len().saturating_sub(1);
+    frame.get(CHANNEL_AT + channel_len + 1..end).unwrap_or_default()
 }
 
 /// The channel's name in a frame, given its length.
@@ -102,13 +117,12 @@ impl<'b> NotificationRef<'b> {
     /// The payload's bytes, without the NUL that ends them.
     #[inline]
     pub fn payload_bytes(&self) -> &'b [u8] {
-        let end = self.frame.len().saturating_sub(1);
-        self.frame.get(CHANNEL_AT + self.channel_len + 1..end).unwrap_or_default()
+        payload_in(self.frame, self.channel_len)
     }
 
     /// The process that sent it: `pg_backend_pid()` of the notifying session.
     pub fn pid(&self) -> i32 {
-        self.frame.get(5..CHANNEL_AT).and_then(|b| b.try_into().ok()).map_or(0, i32::from_be_bytes)
+        pid_in(self.frame)
     }
 
     /// The whole frame, as it came.

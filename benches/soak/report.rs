@@ -84,7 +84,7 @@ impl Report {
         let told = |it: Option<u64>| it.map_or_else(|| "?".to_owned(), |n| n.to_string());
         format!(
             "{end}{} numbers sent, {} notifications heard, {} more told as gaps; {} gaps, {} losses, {} restores\n\
-             {} faults; {} tickets resolved, {} of them refused; {} damaged by forged bytes\n\
+             {} faults; {} tickets resolved, {} of them refused; {} damaged by forged bytes; the latest canary took {} µs\n\
              memory {} MiB after the warm-up, {} MiB at the end; {} descriptors for {} connections",
             books.sent(),
             stats.notifications,
@@ -96,6 +96,7 @@ impl Report {
             books.tickets.load(Relaxed),
             books.refused.load(Relaxed),
             books.damaged.load(Relaxed),
+            stats.canary_micros,
             told(before.and_then(|it| it.mebibytes)),
             told(now.mebibytes),
             told(now.descriptors),

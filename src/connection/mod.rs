@@ -70,8 +70,12 @@ pub struct Connection {
     call_timeout: Option<Duration>,
     /// When bytes were last read.
     pub(crate) last_read: Instant,
-    /// What may have been missed before this session took over from another.
+    /// What may have been missed before this session took over from another, or before it listened again.
     pub(crate) gap: Option<Box<Gap>>,
+    /// The gap that is told once the server listens again to what it had forgotten.
+    pub(crate) relistening: Option<Box<Gap>>,
+    /// When what was sent is known to have come, and the server to have known every channel.
+    pub(crate) proven: Proven,
     /// How many sessions there have been before this one.
     pub(crate) epoch: u64,
     /// When this session took over, and how many attempts that needed.
@@ -81,7 +85,18 @@ pub struct Connection {
 impl Connection {
     pub(crate) fn new(session: Session, stream: Stream, config: Config, now: Instant) -> Self {
         let call_timeout = Some(config.get_call_timeout());
-        Self { session, stream, config, call_timeout, last_read: now, gap: None, epoch: 0, revived: None }
+        Self {
+            session,
+            stream,
+            config,
+            call_timeout,
+            last_read: now,
+            gap: None,
+            relistening: None,
+            proven: Proven { delivery: now, channels: now },
+            epoch: 0,
+            revived: None,
+        }
     }
 
     /// Opens a connection: looks the host up, dials, and logs in.
@@ -199,6 +214,7 @@ impl Connection {
         I::Item: AsRef<str>,
     {
         let names = sql::checked_channels(channels, self.session.limits())?;
+        self.session.refuse_private(&names)?;
         if names.is_empty() {
             return Ok(());
         }
@@ -233,7 +249,7 @@ impl Connection {
         self.call(Ask::UnlistenAll, "UNLISTEN").map(drop)
     }
 
-    /// Asks the server which channels this session listens to; sorted.
+    /// Asks the server which channels this session listens to; sorted. Without a manager's own, which is its canary's.
     ///
     /// # Errors
     ///
@@ -241,6 +257,7 @@ impl Connection {
     pub fn listening_channels(&mut self) -> Result<Vec<String>, Error> {
         let reply = self.call(Ask::ReadChannels, "reading the channels")?;
         let mut channels: Vec<String> = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into_owned())).collect();
+        channels.retain(|channel| self.session.private_channel() != Some(channel));
         channels.sort_unstable();
         Ok(channels)
     }
@@ -273,7 +290,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`notify`](Self::notify).
+    /// As [`notify`](Self::notify); of several pairs it says which one is bad, counted from 0.
     pub fn notify_many<I, C, P>(&mut self, pairs: I) -> Result<(), Error>
     where
         I: IntoIterator<Item = (C, P)>,
@@ -404,10 +421,12 @@ impl Connection {
         Wait::new(self, timeout.into())
     }
 
-    /// What may have been missed before this connection took over from one that died, told once.
+    /// What may have been missed before this connection took over from one that died, or before it listened again to
+    /// what its server had forgotten; told once.
     ///
     /// In a manager it comes with the first batch.
     pub fn take_gap(&mut self) -> Option<Gap> {
+        self.end_relistening();
         self.gap.take().map(|gap| *gap)
     }
 
@@ -468,7 +487,8 @@ impl Connection {
     /// Bounds every call from now on; `None` for no bound. The default is the configuration's, 30 seconds.
     ///
     /// A call that takes longer is cancelled at the server. If that answers within a second the connection is good,
-    /// else it is closed; the error tells.
+    /// else it is closed; the error tells. No answer comes within [`Duration::ZERO`]: it fails every call, and leaves no
+    /// grace, so that the first one closes the connection.
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
         self.call_timeout = timeout.into();
     }
@@ -573,7 +593,11 @@ impl Connection {
     }
 
     /// Everything that came, with the gap before it.
+    #[inline]
     pub(crate) fn take_batch(&mut self) -> Option<Batch> {
+        if self.relistening.is_some() && !self.end_relistening() {
+            return None;
+        }
         let batch = self.session.take_notifications();
         match self.gap.take() {
             None => batch,
@@ -581,11 +605,41 @@ impl Connection {
         }
     }
 
+    /// Once the server listens again to what it had forgotten, that is the end of a gap; until then, what comes is held:
+    /// the server may send it before it acknowledges. Whether nothing is to be held.
+    fn end_relistening(&mut self) -> bool {
+        if self.session.is_relistening() {
+            return false;
+        }
+        if let Some(gap) = self.relistening.take()
+            && let Some(channels) = self.session.take_relistened(&gap.channels)
+        {
+            let now = clock::now();
+            (self.proven.channels, self.epoch) = (now, self.epoch + 1);
+            self.gap = Some(Box::new(gap.ended(channels, now, self.epoch, self.gap.take())));
+        }
+        true
+    }
+
+    /// Where it is connected to, as far as can be told from here.
+    pub(crate) fn peer(&self) -> Option<String> {
+        Some(format!("{:?}", self.stream.peer().ok()?))
+    }
+
     /// Closes for a reason of our own.
     pub(crate) fn close_for(&mut self, reason: Error) {
         self.session.fail(reason);
         self.stream.shut_down();
     }
+}
+
+/// What is known of the past: earlier than this, nothing can have been lost in silence.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Proven {
+    /// When the last notification was sent of which it is known that it came because delivery works.
+    pub(crate) delivery: Instant,
+    /// When the server was last asked, and knew every channel.
+    pub(crate) channels: Instant,
 }
 
 /// What one read brought.

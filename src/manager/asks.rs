@@ -1,6 +1,7 @@
-//! What handles ask of the servers, inside the loop: sent without waiting, and resolved when the server has answered.
+//! What is asked of the servers inside the loop, by handles and by the loop itself: sent without waiting, and settled when
+//! the server has answered, or has not in time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::error::Error;
@@ -8,13 +9,40 @@ use crate::manager::NotificationManager;
 use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::ticket::Resolver;
 use crate::manager::timers::Why;
-use crate::proto::{Ask, RequestId, sql};
+use crate::proto::{Ask, RequestId, refuse_private, sql};
 
 /// A request whose answer somebody waits for.
 pub(super) struct Asked {
-    ticket: Resolver<()>,
+    by: Asker,
     until: Option<Instant>,
 }
+
+/// Who asked.
+pub(super) enum Asker {
+    Handle(Resolver<()>),
+    /// The loop, to attend a canary, to send one, or to listen again.
+    Attendance,
+    Canary,
+    Relisten,
+    /// The loop, which began then; and the canary that the connection should have heard.
+    Audit(Instant, Option<Box<str>>),
+}
+
+impl Asker {
+    /// What was asked for.
+    fn action(&self) -> &'static str {
+        match self {
+            Asker::Handle(_) => "a request by the handle",
+            Asker::Attendance => "listening to the canary's channel",
+            Asker::Canary => "sending a canary",
+            Asker::Relisten => "listening again",
+            Asker::Audit(..) => "an audit of the channels",
+        }
+    }
+}
+
+/// How long the loop's own requests may take where calls have no limit: theirs is one of its own.
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
 /// What may be asked by a handle.
 #[derive(Debug)]
@@ -48,11 +76,16 @@ impl NotificationManager {
             return ticket.resolve(Err(dead.map_or(Error::UnknownConnection, |(_, dead)| dead.error().clone())));
         };
         let Some(member) = self.members.get_mut(token) else { return };
+        let reserved = self.canary.as_ref().map(|canary| canary.channel());
         let limits = match &member.life {
             Life::Good(connection) => connection.session.limits(),
-            Life::Restoring(restore) => restore.dead().limits(),
+            Life::Restoring(restore) | Life::Messenger(restore) => restore.dead().limits(),
         };
         let ask = match wish.into_ask(limits) {
+            Ok(Some(Ask::Listen(names))) => match refuse_private(reserved, &names) {
+                Ok(()) => Ask::Listen(names),
+                Err(error) => return ticket.resolve(Err(error)),
+            },
             Ok(Some(ask)) => ask,
             Ok(None) => return ticket.resolve(Ok(())),
             Err(error) => return ticket.resolve(Err(error)),
@@ -60,23 +93,41 @@ impl NotificationManager {
         match &mut member.life {
             Life::Good(connection) => {
                 let request = connection.session.request(ask);
-                connection.transmit();
-                // Not the turn's time, which a slow body may have left far behind.
-                let until = connection.call_timeout().and_then(|timeout| clock::now().checked_add(timeout));
-                self.asked.insert((id, request), Asked { ticket, until });
-                self.set_timer(token, Why::Look, until);
-                // To send what is left, and where the session has ended meanwhile to say so.
-                self.queue(token);
+                let timeout = connection.call_timeout();
+                self.await_answer(token, request, Asker::Handle(ticket), timeout);
             }
             Life::Restoring(restore) if matches!(ask, Ask::Notify(_)) => {
                 ticket.resolve(Err(restore.dead().error().clone()));
             }
             Life::Restoring(restore) => restore.edit(ask, ticket),
+            Life::Messenger(_) => ticket.resolve(Err(Error::UnknownConnection)),
         }
     }
 
-    /// Resolves what has been answered, and closes a connection that has not answered in time.
-    pub(super) fn settle(&mut self, token: usize) {
+    /// Asks a server for something on the loop's own behalf.
+    pub(super) fn ask_for_us(&mut self, token: usize, ask: Ask, by: Asker) {
+        if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
+            let request = connection.session.request(ask);
+            let timeout = connection.call_timeout().unwrap_or(LIMIT);
+            self.await_answer(token, request, by, Some(timeout));
+        }
+    }
+
+    /// A request was made: it is sent, and must be answered in time.
+    pub(super) fn await_answer(&mut self, token: usize, request: RequestId, by: Asker, timeout: Option<Duration>) {
+        let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
+        connection.transmit();
+        // Not the turn's time, which a slow body may have left far behind.
+        let until = timeout.and_then(|timeout| clock::now().checked_add(timeout));
+        self.asked.insert((*id, request), Asked { by, until });
+        self.set_timer(token, Why::Look, until);
+        // To send what is left, and where the session has ended meanwhile to say so.
+        self.queue(token);
+    }
+
+    /// Settles what has been answered, and closes a connection that has not answered in time, though all was read that
+    /// had come.
+    pub(super) fn settle(&mut self, token: usize, more: bool) {
         let Some(member) = self.members.get_mut(token) else { return };
         let Member { id, life: Life::Good(connection), .. } = member else { return };
         let id = *id;
@@ -89,16 +140,20 @@ impl NotificationManager {
                 continue;
             }
             next = asked.until;
-            if next.is_some_and(|until| until <= self.now) {
-                let after = connection.call_timeout().unwrap_or_default();
-                connection.close_for(Error::Timeout { action: "a request by the handle", after, closed: true });
+            if !more && next.is_some_and(|until| until <= self.now) {
+                let after = connection.call_timeout().unwrap_or(LIMIT);
+                connection.close_for(Error::Timeout { action: asked.by.action(), after, closed: true });
             }
             break;
         }
         self.set_timer(token, Why::Look, next);
         for (request, result) in answered {
-            if let Some(asked) = self.asked.remove(&(id, request)) {
-                asked.ticket.resolve(result);
+            match self.asked.remove(&(id, request)).map(|asked| asked.by) {
+                Some(Asker::Handle(ticket)) => ticket.resolve(result),
+                Some(Asker::Canary) => self.canary_sent(id, result),
+                Some(Asker::Audit(began, canary)) if result.is_ok() => self.audited(token, began, canary.as_deref()),
+                // An audit that fails is one less; what the others do is done by the session.
+                Some(Asker::Audit(..) | Asker::Attendance | Asker::Relisten) | None => {}
             }
         }
     }
@@ -108,7 +163,9 @@ impl NotificationManager {
         let of_this = (id, RequestId::FIRST)..=(id, RequestId::LAST);
         let asked: Vec<_> = self.asked.range(of_this).map(|(key, _)| *key).collect();
         for asked in asked.iter().filter_map(|key| self.asked.remove(key)) {
-            asked.ticket.resolve(Err(Error::UnknownConnection));
+            if let Asker::Handle(ticket) = asked.by {
+                ticket.resolve(Err(Error::UnknownConnection));
+            }
         }
     }
 }

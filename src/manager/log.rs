@@ -32,6 +32,20 @@ pub(super) fn restored(id: ConnId, gap: &Gap, attempts: u32) {
     let _ = (id, gap, attempts);
 }
 
+/// Its server had forgotten channels.
+pub(super) fn unregistered(id: ConnId, channels: usize) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(connection = %id, channels, "the server had forgotten channels; it listens to them again");
+    let _ = (id, channels);
+}
+
+/// It couldn't send a canary.
+pub(super) fn no_canary(id: ConnId, error: &Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(connection = %id, %error, "no canary can be sent");
+    let _ = (id, error);
+}
+
 /// It is in a transaction, and hears nothing.
 pub(super) fn in_transaction(id: ConnId) {
     #[cfg(feature = "tracing")]

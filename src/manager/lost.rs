@@ -10,11 +10,12 @@ use crate::manager::timers::Why;
 use crate::manager::turn::WATCHING;
 use crate::manager::{Event, NotificationManager, log};
 use crate::net::Reactor;
+use crate::proto::Ask;
 
 impl NotificationManager {
     /// A closed connection, from which everything has been told: to the garbage, or to be brought back.
     pub(super) fn lose(&mut self, token: usize) -> Option<Event> {
-        self.settle(token);
+        self.settle(token, false);
         let (id, connection) = self.release(token)?;
         let dead = Dead::of(&connection);
         let error = dead.error().clone();
@@ -42,6 +43,23 @@ impl NotificationManager {
         self.count_members();
     }
 
+    /// Opens a session to send a canary by it, on behalf of a connection.
+    pub(super) fn send_messenger(&mut self, on_behalf_of: ConnId, dead: Dead, ask: Ask) {
+        let restore = Restore::messenger(dead, clock::now(), on_behalf_of, ask);
+        let id = self.members.new_messenger_id();
+        let token = self.members.add(id, Life::Messenger(Box::new(restore)));
+        self.queue(token);
+    }
+
+    /// It has sent it, or couldn't; its session is over.
+    pub(super) fn messenger_back(&mut self, token: usize, result: Result<(), Error>) {
+        if let Some(Member { life: Life::Messenger(restore), .. }) = self.members.take(token)
+            && let Some(id) = restore.on_behalf_of()
+        {
+            self.canary_sent(id, result);
+        }
+    }
+
     fn add_restore(&mut self, id: ConnId, restore: Restore) {
         let token = self.members.add(id, Life::Restoring(Box::new(restore)));
         self.queue(token);
@@ -52,7 +70,7 @@ impl NotificationManager {
         let member = self.members.get_mut(token)?;
         let id = member.id;
         member.queued = false;
-        let Life::Restoring(restore) = &mut member.life else { return None };
+        let (Life::Restoring(restore) | Life::Messenger(restore)) = &mut member.life else { return None };
 
         if let Some(at) = restore.waits_until() {
             if self.now < at {
@@ -86,6 +104,12 @@ impl NotificationManager {
                 self.set_timer(token, Why::Look, until);
                 None
             }
+            Progress::Restored(connection, _) if restore.is_messenger() => {
+                drop(connection);
+                self.dials.end();
+                self.messenger_back(token, Ok(()));
+                None
+            }
             Progress::Restored(connection, watched) => {
                 let stream = connection.any_stream();
                 let watch = |reactor: &Reactor| match watched {
@@ -108,6 +132,7 @@ impl NotificationManager {
                 tickets.into_iter().for_each(|ticket| ticket.resolve(Ok(())));
                 self.count_members();
                 self.start_pulse(token);
+                self.attend(token);
                 self.queue_first(token);
                 // The gap tells of one that is back.
                 (!was_open).then_some(Event::Opened(id))
@@ -118,6 +143,11 @@ impl NotificationManager {
 
     /// Tries again later, or gives up: then it is in the garbage, with the latest reason.
     fn attempt_failed(&mut self, token: usize, error: Error) -> Option<Event> {
+        if let Some(Member { life: Life::Messenger(_), .. }) = self.members.get(token) {
+            self.dials.end();
+            self.messenger_back(token, Err(error));
+            return None;
+        }
         let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token) else { return None };
         let (is_first, persists) = (restore.is_first(), restore.persists && is_worth_retrying(&error));
         if persists {
@@ -164,7 +194,8 @@ impl NotificationManager {
     /// Lets one dial; unless it was taken out meanwhile, and then its place is for the next.
     fn admit_dial(&mut self, id: ConnId) -> bool {
         if let Some(token) = self.members.token(id)
-            && let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token)
+            && let Some(Member { life: Life::Restoring(restore) | Life::Messenger(restore), .. }) =
+                self.members.get_mut(token)
             && restore.admit()
         {
             self.queue(token);

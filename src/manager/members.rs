@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -79,17 +80,21 @@ struct Remains {
 impl Dead {
     /// What remains of a closed connection.
     pub(crate) fn of(connection: &Connection) -> Self {
-        let last_read = connection.last_read;
-        let ago = clock::now().saturating_duration_since(last_read);
-        let wall = clock::wall();
         let cause = connection.error().cloned().unwrap_or(Error::Closed);
+        let since = match cause {
+            // It went on talking, and of other things.
+            Error::Deaf { .. } => connection.proven.delivery,
+            _ => connection.last_read,
+        };
+        // Channels may have been lost before the session was.
+        let since = connection.relistening.as_ref().map_or(since, |gap| since.min(gap.since()));
         Self {
             inner: Box::new(Remains {
                 config: connection.config().clone(),
                 channels: connection.session.channels().into(),
                 error: cause.clone(),
                 cause,
-                since: (last_read, wall.checked_sub(ago).unwrap_or(wall)),
+                since: with_wall(since),
                 epoch: connection.epoch,
                 limits: connection.session.limits(),
             }),
@@ -197,6 +202,18 @@ impl Dead {
     }
 }
 
+/// What a session may have missed that had lost these channels since then.
+pub(crate) fn unregistered_since(since: Instant, channels: &[Box<str>]) -> Gap {
+    let since = with_wall(since);
+    Gap { channels: channels.into(), cause: Error::Unregistered, since, until: since, epoch: 0 }
+}
+
+/// A time in the past, on both clocks.
+fn with_wall(at: Instant) -> (Instant, SystemTime) {
+    let (ago, wall) = (clock::now().saturating_duration_since(at), clock::wall());
+    (at, wall.checked_sub(ago).unwrap_or(wall))
+}
+
 impl fmt::Debug for Dead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dead")
@@ -233,6 +250,8 @@ pub(crate) struct Member {
 pub(crate) enum Life {
     Good(Box<Connection>),
     Restoring(Box<Restore>),
+    /// A session of our own that is opened to send one canary: nobody sees it, and nobody waits for it.
+    Messenger(Box<Restore>),
 }
 
 /// All of them. Those that live have a slot, whose number is their token in the reactor.
@@ -242,14 +261,22 @@ pub(crate) struct Members {
     free: Vec<usize>,
     tokens: BTreeMap<ConnId, usize>,
     restoring: usize,
+    messengers: usize,
     garbage: Vec<(ConnId, Dead)>,
     last_id: u64,
+    last_messenger: u64,
 }
 
 impl Members {
     pub(crate) fn new_id(&mut self) -> ConnId {
         self.last_id += 1;
         ConnId(self.last_id)
+    }
+
+    /// An id that no user ever sees.
+    pub(crate) fn new_messenger_id(&mut self) -> ConnId {
+        self.last_messenger += 1;
+        ConnId(u64::MAX - self.last_messenger)
     }
 
     /// Whether this id was given out by this manager, and names none that is in it.
@@ -260,6 +287,7 @@ impl Members {
     /// Gives it a slot; the token is the slot's number.
     pub(crate) fn add(&mut self, id: ConnId, life: Life) -> usize {
         self.restoring += usize::from(matches!(life, Life::Restoring(_)));
+        self.messengers += usize::from(matches!(life, Life::Messenger(_)));
         let member = Member {
             id,
             life,
@@ -298,6 +326,7 @@ impl Members {
     pub(crate) fn take(&mut self, token: usize) -> Option<Member> {
         let member = self.slots.get_mut(token)?.take()?;
         self.restoring -= usize::from(matches!(member.life, Life::Restoring(_)));
+        self.messengers -= usize::from(matches!(member.life, Life::Messenger(_)));
         self.tokens.remove(&member.id);
         self.free.push(token);
         Some(member)
@@ -324,16 +353,26 @@ impl Members {
     }
 
     pub(crate) fn good(&self) -> usize {
-        self.tokens.len() - self.restoring
+        self.tokens.len() - self.restoring - self.messengers
     }
 
     pub(crate) fn restoring(&self) -> usize {
         self.restoring
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Who lives and comes behind this one by id; behind the last, the first.
+    pub(crate) fn after(&self, id: Option<ConnId>) -> Option<(ConnId, usize)> {
+        let behind = id.and_then(|id| self.tokens.range((Excluded(id), Unbounded)).next());
+        behind.or_else(|| self.tokens.first_key_value()).map(|(id, token)| (*id, *token))
+    }
+
     /// Whether nobody is there that could ever have something to say.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.tokens.is_empty()
+        self.tokens.len() == self.messengers
     }
 
     pub(crate) fn tokens(&self) -> Vec<usize> {

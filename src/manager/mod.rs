@@ -1,19 +1,22 @@
 //! Many connections on one loop.
 //!
 //! ```text
-//!   Handle ── commands ──▶ asks ─┐            ┌─ pulse: is anybody there?
+//!   Handle ── commands ──▶ asks ─┐            ┌─ pulse: is anybody there?  canary: does it come?  audit: does it know?
 //!                                ▼            ▼
 //!   for event in nm ──────▶  turn: who is ready is served, one read each ──▶ batches, idle events
 //!                                │  ▲
 //!                       died ──▶ lost ──▶ restore: dial, log in, listen again ──▶ a gap, then what comes later
 //! ```
 //!
-//! `members` says who is where, `timers` who is looked at when, `recovery` holds what can be decided without a socket.
+//! `members` says who is where, `timers` who is looked at when; `recovery` and `rounds` hold what can be decided without
+//! a socket.
 //!
 //! It refuses to look at a connection that isn't ready, to wait for a server, to stop reading because a consumer is slow,
 //! and to fail: connections do, one by one.
 
 mod asks;
+mod audit;
+mod canary;
 mod guard;
 mod handle;
 mod log;
@@ -22,6 +25,7 @@ mod members;
 mod pulse;
 mod recovery;
 mod restore;
+mod rounds;
 #[cfg(test)]
 mod simulation;
 mod stats;
@@ -37,6 +41,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use self::asks::Asked;
+use self::audit::Rota;
+use self::canary::Canary;
 pub use self::guard::ConnectionMut;
 pub use self::handle::Handle;
 use self::handle::Shared;
@@ -140,8 +146,10 @@ pub struct NotificationManager {
     /// The same for those that are opened for the first time.
     first_dials: Dials<ConnId>,
     heartbeat: Option<Heartbeat>,
+    canary: Option<Box<Canary>>,
+    audit: Option<Rota>,
     jitter: Jitter,
-    /// What handles have asked the servers, and wait for.
+    /// What handles and the loop itself have asked the servers, and wait for.
     asked: BTreeMap<(ConnId, RequestId), Asked>,
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
@@ -162,7 +170,8 @@ pub enum Event {
     Notifies(ConnId, Batch),
     /// A connection that the manager was told to [dial](NotificationManager::dial) is open, and listens.
     Opened(ConnId),
-    /// A connection is back, and what it may have missed; it comes before anything that the new session heard.
+    /// A connection is back, or listens again to what its server had forgotten, and what it may have missed; it comes
+    /// before anything that was heard since.
     Restored(ConnId, Gap),
     /// A connection has died, or couldn't be brought back, and is in the garbage.
     Lost(ConnId, Error),
@@ -202,6 +211,8 @@ impl NotificationManager {
             dials: Dials::default(),
             first_dials: Dials::default(),
             heartbeat: None,
+            canary: None,
+            audit: None,
             jitter: Jitter::random(),
             asked: BTreeMap::new(),
             looking_up: Vec::new(),
@@ -275,7 +286,7 @@ impl NotificationManager {
     ///
     /// So a link that died without a word is found within `idle + deadline`, whatever the network does; keepalive
     /// doesn't see a frozen server, nor anything behind a proxy. Any byte from the server counts as life. While a request
-    /// by the handle is unanswered, its own limit, the call timeout, counts instead. The periods are spread, so that many
+    /// by the handle or a canary is unanswered, its own limit, the call timeout, counts instead. The periods are spread, so that many
     /// connections don't ask at once.
     #[must_use]
     pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
@@ -373,6 +384,7 @@ impl NotificationManager {
         self.touch(token);
         self.watch(token);
         self.start_pulse(token);
+        self.attend(token);
         self.count_members();
         id
     }
@@ -431,6 +443,9 @@ impl NotificationManager {
 
     /// Takes a connection out, also between two events, with what was not delivered still in it.
     ///
+    /// Where there is a [canary](Self::canary) it is told to leave that channel, without waiting for the answer; in an
+    /// open transaction, as that ends. Nothing of the channel ever comes out of it.
+    ///
     /// Gives nothing for an id that isn't here; `Err` with what remains for one that is dead or being restored (which
     /// is given up).
     ///
@@ -448,8 +463,7 @@ impl NotificationManager {
             self.count_members();
             return dead.map(Err);
         };
-        if let Some((_, connection)) = self.release(token) {
-            self.forget_asked(id);
+        if let Some((_, connection)) = self.give_back(token) {
             return Some(Ok(connection));
         }
         let Life::Restoring(restore) = self.members.take(token)?.life else { return None };
@@ -478,7 +492,7 @@ impl NotificationManager {
     pub fn get(&self, id: ConnId) -> Option<&Connection> {
         match &self.members.get(self.members.token(id)?)?.life {
             Life::Good(connection) => Some(connection),
-            Life::Restoring(_) => None,
+            Life::Restoring(_) | Life::Messenger(_) => None,
         }
     }
 
@@ -501,7 +515,7 @@ impl NotificationManager {
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         self.members.iter().filter_map(|member| match &member.life {
             Life::Good(connection) => Some((member.id, &**connection)),
-            Life::Restoring(_) => None,
+            Life::Restoring(_) | Life::Messenger(_) => None,
         })
     }
 
@@ -509,7 +523,7 @@ impl NotificationManager {
     /// being opened for the first time.
     pub fn restoring(&self) -> impl Iterator<Item = (ConnId, &Dead)> {
         self.members.iter().filter_map(|member| match &member.life {
-            Life::Good(_) => None,
+            Life::Good(_) | Life::Messenger(_) => None,
             Life::Restoring(restore) => Some((member.id, restore.dead())),
         })
     }
@@ -528,7 +542,7 @@ impl NotificationManager {
 
     /// Gives the good connections back, with what was not delivered still in them: nothing, at an idle event.
     pub fn into_connections(mut self) -> Vec<(ConnId, Connection)> {
-        self.members.tokens().into_iter().filter_map(|token| self.release(token)).collect()
+        self.members.tokens().into_iter().filter_map(|token| self.give_back(token)).collect()
     }
 
     // ---- control ------------------------------------------------------------------------------------------------

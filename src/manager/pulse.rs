@@ -44,7 +44,7 @@ impl NotificationManager {
         let signs = Signs {
             last_read: connection.last_read,
             is_settled: connection.session.is_settled(),
-            awaits_sync: connection.session.awaits_sync(),
+            awaits_prompt_answer: connection.session.awaits_prompt_answer(),
         };
         let next = match heart.feel(&heartbeat, signs, now, &mut self.jitter) {
             Beat::Fine(next) => next,

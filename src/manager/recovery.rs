@@ -226,8 +226,8 @@ pub(crate) struct Signs {
     pub(crate) last_read: Instant,
     /// Whether nothing is under way on it.
     pub(crate) is_settled: bool,
-    /// Whether the last question hasn't been answered, whatever else has come.
-    pub(crate) awaits_sync: bool,
+    /// Whether a question of our own hasn't been answered, whatever else has come.
+    pub(crate) awaits_prompt_answer: bool,
 }
 
 /// What is to be done about a connection, and when to feel its pulse again.
@@ -269,7 +269,7 @@ impl Heart {
             }
             // Something came after the question that wasn't its answer; and now it is silent again. The answer is
             // still owed, and has no limit but this one.
-            Pulse::Ask(next) if signs.awaits_sync => {
+            Pulse::Ask(next) if signs.awaits_prompt_answer => {
                 self.asked = Some(now);
                 Beat::Fine(at(next))
             }
@@ -321,11 +321,11 @@ mod tests {
     fn m15_an_answer_that_is_still_owed_is_waited_for_only_as_long() {
         let heartbeat = Heartbeat { idle: 10 * SECOND, deadline: 2 * SECOND };
         let (mut heart, mut jitter, start) = (Heart::default(), Jitter::new(3), Instant::now());
-        let mut signs = Signs { last_read: start, is_settled: true, awaits_sync: false };
+        let mut signs = Signs { last_read: start, is_settled: true, awaits_prompt_answer: false };
         assert!(matches!(heart.feel(&heartbeat, signs, start + 10 * SECOND, &mut jitter), Beat::Ask(_)));
         // A notification comes that was on its way already; then the link is dead, and the answer never comes.
         let last_read = start + 11 * SECOND;
-        signs = Signs { last_read, is_settled: false, awaits_sync: true };
+        signs = Signs { last_read, is_settled: false, awaits_prompt_answer: true };
         let mut now = start + 12 * SECOND;
         while let Beat::Fine(Some(next)) = heart.feel(&heartbeat, signs, now, &mut jitter) {
             now = next;
@@ -357,7 +357,7 @@ mod tests {
     fn m15_a_deadline_longer_than_a_period_keeps_the_bound() {
         let heartbeat = Heartbeat { idle: 2 * SECOND, deadline: 10 * SECOND };
         let (mut heart, mut jitter, start) = (Heart::default(), Jitter::new(3), Instant::now());
-        let mut signs = Signs { last_read: start, is_settled: true, awaits_sync: false };
+        let mut signs = Signs { last_read: start, is_settled: true, awaits_prompt_answer: false };
         let mut now = start + heartbeat.idle;
         let Beat::Ask(Some(mut next)) = heart.feel(&heartbeat, signs, now, &mut jitter) else { panic!() };
         // It answers at once, and never again.

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use crate::connection::{Connection, Dial, Step};
 use crate::error::Error;
-use crate::manager::members::Dead;
+use crate::manager::members::{ConnId, Dead};
 use crate::manager::ticket::Resolver;
 use crate::net::{Alarm, Stream};
 use crate::proto::{Ask, Output, ReadBuffer, RequestId, Session};
@@ -30,6 +30,8 @@ pub(crate) struct Restore {
     pub(crate) persists: bool,
     /// Who waits for the channels that were changed meanwhile.
     tickets: Vec<Resolver<()>>,
+    /// Not to listen again, but to ask this one thing on behalf of another connection, and to be closed.
+    errand: Option<(ConnId, Option<Ask>)>,
 }
 
 enum Phase {
@@ -61,7 +63,21 @@ pub(crate) enum Progress {
 impl Restore {
     /// Of what is dead; the first attempt is at `at`.
     pub(crate) fn new(dead: Dead, at: Instant) -> Self {
-        Self { dead, phase: Phase::Waiting(at), watched: None, failed: 0, persists: false, tickets: Vec::new() }
+        let (watched, failed, persists, tickets, errand) = (None, 0, false, Vec::new(), None);
+        Self { dead, phase: Phase::Waiting(at), watched, failed, persists, tickets, errand }
+    }
+
+    /// One that asks this on behalf of a connection, and is closed.
+    pub(crate) fn messenger(dead: Dead, at: Instant, on_behalf_of: ConnId, ask: Ask) -> Self {
+        Self { errand: Some((on_behalf_of, Some(ask))), ..Self::new(dead, at) }
+    }
+
+    pub(crate) fn is_messenger(&self) -> bool {
+        self.errand.is_some()
+    }
+
+    pub(crate) fn on_behalf_of(&self) -> Option<ConnId> {
+        self.errand.as_ref().map(|(id, _)| *id)
     }
 
     /// When the next attempt is, while none is under way.
@@ -125,7 +141,10 @@ impl Restore {
                     }
                     Step::Failed(error) => return Progress::Failed(error),
                     Step::Done(mut connection) => {
-                        let relisten = Relisten::begin(&mut connection.session, self.dead.channels());
+                        let relisten = match self.errand.as_mut().and_then(|(_, ask)| ask.take()) {
+                            Some(ask) => Relisten::of(connection.session.request(ask)),
+                            None => Relisten::begin(&mut connection.session, self.dead.channels()),
+                        };
                         let until = now.checked_add(connection.config().get_call_timeout());
                         self.phase = Phase::Listening { connection, number: dial.streams(), relisten, until };
                     }
@@ -231,7 +250,11 @@ pub(crate) struct Relisten {
 
 impl Relisten {
     pub(crate) fn begin(session: &mut Session, channels: &[Box<str>]) -> Self {
-        Self { request: session.request(Ask::Listen(channels.to_vec())), acknowledged: false }
+        Self::of(session.request(Ask::Listen(channels.to_vec())))
+    }
+
+    fn of(request: RequestId) -> Self {
+        Self { request, acknowledged: false }
     }
 
     /// Whether the server has acknowledged them just now; an error is the end of the attempt.

@@ -1,16 +1,18 @@
 //! Thousands of seeded histories of sessions, links and a server, without a socket or a clock.
 //!
-//! What decides runs here as it runs in the loop: [`Session`], [`Relisten`], [`Backoff`], [`Dials`], [`Heart`] and
-//! [`Idle`]. What moves bytes and time is simulated. Each history must keep the law: every number that was committed
+//! What decides runs here as it runs in the loop: [`Session`], [`Relisten`], [`Backoff`], [`Dials`], [`Heart`], [`Idle`]
+//! and, in `proof`, the rounds of the canary and the rota of the audit. What moves bytes and time is simulated. Each history must keep the law: every number that was committed
 //! came once and in order, or lies in a gap that was told before anything that followed it.
 //!
 //! One that fails prints its seed, and is seen again by `NOTIFYMAN_SEED=123 cargo test --lib simulation`.
 
+mod proof;
 mod world;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use self::proof::Proof;
 use self::world::{Piece, World};
 use crate::config::Config;
 use crate::connection::idle::Idle;
@@ -46,8 +48,9 @@ fn every_history_keeps_the_books() {
     println!("{total:?}");
     if !replay {
         // What never happens proves nothing.
-        let Tally { heard, restores, by_heartbeat, refused, waits, .. } = total;
-        for (what, count) in [("heard", heard), ("restores", restores), ("found by heartbeat", by_heartbeat)] {
+        let Tally { heard, restores, by_heartbeat, refused, waits, deaf, unregistered, .. } = total;
+        let often = [("heard", heard), ("restores", restores), ("found by heartbeat", by_heartbeat)];
+        for (what, count) in often.into_iter().chain([("deaf", deaf), ("unregistered", unregistered)]) {
             assert!(count > HISTORIES / 2, "only {count} {what}");
         }
         assert!(refused > HISTORIES / 2 && waits > HISTORIES / 2, "{refused} refused, {waits} waits for a place");
@@ -74,6 +77,9 @@ struct Tally {
     refused: u64,
     waits: u64,
     idles: u64,
+    canaries: u64,
+    deaf: u64,
+    unregistered: u64,
 }
 
 impl Tally {
@@ -87,6 +93,9 @@ impl Tally {
         self.refused += other.refused;
         self.waits += other.waits;
         self.idles += other.idles;
+        self.canaries += other.canaries;
+        self.deaf += other.deaf;
+        self.unregistered += other.unregistered;
     }
 }
 
@@ -104,6 +113,8 @@ struct Member {
     last: u64,
     /// Whether a gap was told since.
     gap: bool,
+    /// Whether it was asked to listen again to what its server had forgotten.
+    relistening: bool,
 }
 
 #[derive(Default)]
@@ -131,6 +142,7 @@ struct History {
     last_idle: Duration,
     config: Config,
     buffer: ReadBuffer,
+    proof: Proof,
     tally: Tally,
     trace: bool,
 }
@@ -162,6 +174,7 @@ impl History {
             last_idle: Duration::ZERO,
             config: Config::new().host("127.0.0.1").user("u"),
             buffer: ReadBuffer::new(1024),
+            proof: Proof::new(&mut world),
             tally: Tally::default(),
             trace,
             world,
@@ -188,7 +201,8 @@ impl History {
             });
             let dial = self.since_start(self.dials.due(&self.backoff, self.at(self.now)));
             let idle = self.since_start(self.idle.due());
-            let next = pending.chain([Some(commit), dial, idle, self.world.next()]).flatten().min();
+            let proof = self.since_start(self.proof.next());
+            let next = pending.chain([Some(commit), dial, idle, proof, self.world.next()]).flatten().min();
             let mut next = next.unwrap_or(commit).max(self.now);
             if !self.world.peaceful {
                 next = next.min(accident);
@@ -211,6 +225,7 @@ impl History {
             for which in 0..self.members.len() {
                 self.step(which)?;
             }
+            self.prove()?;
             self.admit()?;
             self.check_idle()?;
         }
@@ -400,7 +415,9 @@ impl History {
             member.epoch += 1;
             member.gap = true;
             self.tally.restores += 1;
+            self.attend(which);
         }
+        self.settle(which)?;
         self.send_all(which, link);
         if let Life::Good(..) = self.members[which].life { self.deliver(which, link) } else { Ok(()) }
     }
@@ -418,8 +435,13 @@ impl History {
     /// What a good connection has is told, and after that its end.
     fn deliver(&mut self, which: usize, link: u64) -> Checked {
         let Some(session) = self.session(which) else { return Ok(()) };
+        if session.is_relistening() {
+            return Ok(());
+        }
+        let relistened = session.take_relistened(&["c".into()]).is_some();
         let (batch, reason) = (session.take_notifications(), session.reason().cloned());
         let member = &mut self.members[which];
+        member.gap |= std::mem::take(&mut member.relistening) && relistened;
         for n in batch.iter().flatten() {
             let number: u64 = n.payload().parse().map_err(|_| "a payload that nobody sent")?;
             if self.trace {
@@ -446,6 +468,7 @@ impl History {
             println!("{:?} {which} is lost: {reason}", self.now);
         }
         self.world.hang_up(self.now, link);
+        self.proof.leave(which, self.at(self.now));
         self.tally.losses += 1;
         if !is_worth_retrying(reason) {
             return Err(format!("{which} was given up: {reason}"));
@@ -454,7 +477,7 @@ impl History {
         let revived = self.members[which].revived.map(|(since, failed)| (self.at(since), failed));
         let member = &mut self.members[which];
         member.failed = self.backoff.failed_before(revived, now);
-        member.pulse = None;
+        (member.pulse, member.relistening) = (None, false);
         let delay = self.backoff.delay(member.failed, &mut self.jitter);
         if delay > self.backoff.longest {
             return Err(format!("a wait of {delay:?}"));
@@ -472,7 +495,7 @@ impl History {
             let signs = Signs {
                 last_read: start + member.last_read,
                 is_settled: session.is_settled(),
-                awaits_sync: session.awaits_sync(),
+                awaits_prompt_answer: session.awaits_prompt_answer(),
             };
             match member.heart.feel(&self.heartbeat, signs, start + now, &mut self.jitter) {
                 Beat::Fine(next) => member.pulse = next.map(|next| next - start),
@@ -494,7 +517,9 @@ impl History {
         }
         // The bound, with a step of the timer.
         let silent = now - self.members[which].last_read;
-        let most = self.heartbeat.idle + self.heartbeat.deadline + Duration::from_millis(3);
+        // A canary has a limit of its own, since a lock may keep the server from answering.
+        let deadline = self.heartbeat.deadline.max(self.proof.limit_of_canary(which));
+        let most = self.heartbeat.idle + deadline + Duration::from_millis(3);
         if silent > most {
             return Err(format!("{which} is silent for {silent:?} and still taken for alive, {most:?} is the most"));
         }

@@ -36,6 +36,13 @@ pub struct Stats {
     pub restores: u64,
     /// Gaps told.
     pub gaps: u64,
+    /// How long the latest [canary](crate::NotificationManager::canary) took to whom heard it last, in microseconds, from
+    /// its sending; nothing yet: 0.
+    pub canary_micros: u64,
+    /// Connections lost because nothing was delivered to them, though their servers answered.
+    pub deaf: u64,
+    /// Registrations that servers had forgotten, as [audits](crate::NotificationManager::audit) found: channels.
+    pub unregistered: u64,
 }
 
 macro_rules! counters {
@@ -64,7 +71,10 @@ counters!(
     wakeups,
     losses,
     restores,
-    gaps
+    gaps,
+    canary_micros,
+    deaf,
+    unregistered
 );
 
 /// A number that one thread writes.

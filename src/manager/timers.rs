@@ -172,6 +172,14 @@ mod tests {
     }
 
     #[test]
+    fn m16_canary_and_audit_cost_an_idle_connection_no_timer() {
+        let start = crate::clock::now();
+        let (manager, _peers) = fleet(200, start);
+        let manager = manager.canary(IDLE, DEADLINE).audit(IDLE);
+        assert_eq!(manager.timers.heap.len(), 200, "the heartbeat's");
+    }
+
+    #[test]
     fn what_came_back_goes_on_with_one_timer() {
         let start = crate::clock::now();
         let (mut manager, _peers) = fleet(1, start);

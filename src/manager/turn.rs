@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::connection::{Connection, DRAIN_MAX};
 use crate::error::Error;
+use crate::manager::audit::Rota;
 use crate::manager::handle::Command;
 use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::recovery::FIRST_DIALS;
@@ -100,6 +101,8 @@ impl NotificationManager {
                 continue;
             }
             self.fire_timers();
+            self.fire_canaries();
+            self.fire_audits();
             self.admit_dials();
             self.to_serve = self.ready.len();
             // An idle event that is due waits for those who were ready as it came due.
@@ -128,11 +131,13 @@ impl NotificationManager {
             return Some(self.now);
         }
         let timer = self.timers.next();
+        let canary = self.canary.as_ref().and_then(|canary| canary.next());
+        let audit = self.audit.as_ref().and_then(Rota::next);
         let dial = self.dials.due(&self.backoff.unwrap_or_default(), self.now);
         let first_dial = self.first_dials.due(&FIRST_DIALS, self.now);
         // A period that hasn't begun does so with the next turn, which must come to see its end.
         let due = self.idle.due().or_else(|| self.now.checked_add(self.idle.period()?));
-        [due, timer, dial, first_dial].into_iter().flatten().min()
+        [due, timer, canary, audit, dial, first_dial].into_iter().flatten().min()
     }
 
     /// Waits for sockets, and queues those that woke.
@@ -225,7 +230,7 @@ impl NotificationManager {
             if more {
                 self.queue(token);
             }
-            self.look_after(token);
+            self.look_after(token, more);
         }
         let batch = batch?;
         self.shared.counters.notifications.add(batch.len());
@@ -291,11 +296,22 @@ impl NotificationManager {
             let _ = reactor.deregister(connection.any_stream());
         }
         let Member { id, life: Life::Good(connection), .. } = self.members.take(token)? else { return None };
+        self.leave_canary(id);
         if self.in_transaction.remove(&id) {
             self.shared.counters.in_transaction.set(self.in_transaction.len());
         }
         self.count_members();
         Some((id, *connection))
+    }
+
+    /// The same, for who goes on with it: nothing of ours is left in it.
+    pub(super) fn give_back(&mut self, token: usize) -> Option<(ConnId, Connection)> {
+        let (id, mut connection) = self.release(token)?;
+        self.forget_asked(id);
+        connection.session.disown_requests();
+        connection.session.leave();
+        connection.transmit();
+        Some((id, connection))
     }
 
     /// The poll itself has failed: nobody can be heard any more.
@@ -314,6 +330,10 @@ impl NotificationManager {
                     self.lose(token)
                 }
                 Some(Member { life: Life::Restoring(_), .. }) => self.give_up(token, error),
+                Some(Member { life: Life::Messenger(_), .. }) => {
+                    self.messenger_back(token, Err(error.clone()));
+                    None
+                }
                 None => None,
             };
             self.collected.extend(lost);
@@ -323,14 +343,19 @@ impl NotificationManager {
         self.parks = false;
     }
 
-    /// What there is to be noticed after a connection was served.
-    fn look_after(&mut self, token: usize) {
+    /// What there is to be noticed after a connection was served, of which there may be more to read.
+    fn look_after(&mut self, token: usize, more: bool) {
         if !self.asked.is_empty() {
-            self.settle(token);
+            self.settle(token, more);
         }
-        if let Some(member) = self.members.get_mut(token)
-            && std::mem::take(&mut member.pulse_due)
+        let Some(member) = self.members.get_mut(token) else { return };
+        let pulse_due = std::mem::take(&mut member.pulse_due);
+        if let Life::Good(connection) = &member.life
+            && connection.session.has_private_news()
         {
+            self.hear_canary(token);
+        }
+        if pulse_due {
             // Not the turn's time: a slow body may have come between, and the server gets all of its deadline.
             self.feel_pulse(token, clock::now());
         }

@@ -38,5 +38,5 @@ pub use session::TransactionStatus;
 pub(crate) use session::laws::fuzz_session;
 #[cfg(test)]
 pub(crate) use session::script;
-pub(crate) use session::{Output, Session};
+pub(crate) use session::{Output, Session, refuse_private};
 pub(crate) use ssl_request::{Answer, SslRequest};

@@ -46,6 +46,13 @@ pub(crate) enum Ask {
     UnlistenAll,
     /// Which channels the server has for us: asked by the session itself when it can't know.
     ReadChannels,
+    /// The same, to be compared with what is believed.
+    Audit,
+    /// Listens again to channels that an audit has missed, as far as they are still wanted.
+    Relisten(Vec<Box<str>>),
+    /// Listens to the private channel, and asks in which database that is.
+    ListenPrivate(Box<str>),
+    UnlistenPrivate(Box<str>),
     /// Reads the NOTIFY queue's tail, which mends the server bug behind a LISTEN that fails with 58P01.
     HealQueue,
     /// Has the server send bytes as they are, from a database that knows no encoding.
@@ -64,14 +71,26 @@ impl Ask {
         }
         match self {
             Ask::Query(text) | Ask::Notify(text) => text.clone(),
-            Ask::Listen(channels) => sql::listen(names(channels)),
+            Ask::Listen(channels) | Ask::Relisten(channels) => sql::listen(names(channels)),
             Ask::Unlisten(channels) => sql::unlisten(names(channels)),
             Ask::UnlistenAll => sql::UNLISTEN_ALL.to_owned(),
-            Ask::ReadChannels => sql::LISTENING_CHANNELS.to_owned(),
+            Ask::ReadChannels | Ask::Audit => sql::LISTENING_CHANNELS.to_owned(),
+            Ask::ListenPrivate(channel) => [&sql::listen([&**channel]), sql::WHICH_DATABASE].join(";"),
+            Ask::UnlistenPrivate(channel) => sql::unlisten([&**channel]),
             Ask::HealQueue => sql::QUEUE_USAGE.to_owned(),
             Ask::TakeBytes => sql::TAKE_BYTES.to_owned(),
             Ask::Undo(bad, good) => [sql::unlisten(names(bad)), sql::listen(names(good))].join(";"),
             Ask::Sync => String::new(),
+        }
+    }
+
+    /// Whether it is a question of our own that no lock of the server's can keep it from answering: while it does not,
+    /// the server is as silent as one that leaves a heartbeat unanswered.
+    pub(crate) fn is_answered_at_once(&self) -> bool {
+        match self {
+            Ask::Query(_) | Ask::Notify(_) | Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll => false,
+            Ask::ReadChannels | Ask::Audit | Ask::Relisten(_) | Ask::ListenPrivate(_) | Ask::UnlistenPrivate(_) => true,
+            Ask::HealQueue | Ask::TakeBytes | Ask::Undo(..) | Ask::Sync => true,
         }
     }
 
@@ -133,7 +152,7 @@ impl InFlight {
     /// Whether it is a LISTEN that fails by the server's bug (58P01), for the first time.
     pub(crate) fn can_be_healed(&self) -> bool {
         !self.request.healed
-            && matches!(self.request.ask, Ask::Listen(_))
+            && matches!(self.request.ask, Ask::Listen(_) | Ask::Relisten(_) | Ask::ListenPrivate(_))
             && self.error.as_ref().is_some_and(|error| error.code() == "58P01")
     }
 

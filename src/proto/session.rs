@@ -13,6 +13,7 @@ mod intake;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
 mod messages;
+mod private;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod script;
 #[cfg(test)]
@@ -31,6 +32,8 @@ use crate::notification::{Batch, Notification};
 use crate::proto::auth::{Binding, Exchange};
 use crate::proto::backlog::Backlog;
 use crate::proto::request::{Ask, InFlight, Reply, Request, RequestId, Requests};
+use crate::proto::session::private::Private;
+pub(crate) use crate::proto::session::private::refuse as refuse_private;
 use crate::proto::sql;
 
 /// How many notices are kept until somebody takes them; the oldest go first.
@@ -89,6 +92,12 @@ pub(crate) struct Session {
     channels: Vec<Box<str>>,
     /// Whether the server must be asked for that, once it is in no transaction.
     channels_stale: bool,
+    /// What an audit has found missing there; and what of it is listened to again.
+    lost: Vec<Box<str>>,
+    relistened: Vec<Box<str>>,
+    /// The channel that is listened to for our own sake; and whether something has happened there.
+    private: Option<Box<Private>>,
+    private_news: bool,
     parameters: Arc<Vec<(Box<str>, Box<str>)>>,
     /// Whether the login is done.
     ready: bool,
@@ -124,6 +133,10 @@ impl Session {
             last_id: 0,
             channels: Vec::new(),
             channels_stale: false,
+            lost: Vec::new(),
+            relistened: Vec::new(),
+            private: None,
+            private_news: false,
             parameters: Arc::default(),
             ready: false,
             pid: 0,
@@ -251,6 +264,15 @@ impl Session {
         }
     }
 
+    /// Nobody waits for the answers any more, neither for those that have come nor for those to come.
+    pub(crate) fn disown_requests(&mut self) {
+        self.outputs.retain(|output| !matches!(output, Output::Reply(..)));
+        if let State::Busy(in_flight) = &mut self.state {
+            in_flight.request.id = None;
+        }
+        self.requests.iter_mut().for_each(|request| request.id = None);
+    }
+
     /// All notifications that came, in order.
     pub(crate) fn take_notifications(&mut self) -> Option<Batch> {
         self.backlog.take()
@@ -292,13 +314,9 @@ impl Session {
         matches!(self.state, State::Idle | State::Closed { .. }) && self.requests.is_empty()
     }
 
-    /// Whether the server was asked if it is there, and hasn't answered.
-    pub(crate) fn awaits_sync(&self) -> bool {
-        let in_flight = match &self.state {
-            State::Busy(in_flight) => Some(&in_flight.request),
-            _ => None,
-        };
-        in_flight.into_iter().chain(&self.requests).any(|request| matches!(request.ask, Ask::Sync))
+    /// Whether the server owes an answer that nothing can keep it from giving, if it is there.
+    pub(crate) fn awaits_prompt_answer(&self) -> bool {
+        matches!(&self.state, State::Busy(in_flight) if in_flight.request.ask.is_answered_at_once())
     }
 
     /// Why it ended.

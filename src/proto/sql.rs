@@ -28,6 +28,10 @@ pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_us
 /// letters.
 pub(crate) const TAKE_BYTES: &str = "SET client_encoding = 'SQL_ASCII'";
 
+/// Tells databases apart: when its server started, to the microsecond, and the database's number there.
+pub(crate) const WHICH_DATABASE: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), oid \
+     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+
 /// How far the limits can be checked before sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
@@ -55,6 +59,16 @@ pub(crate) fn check_channel(name: &str, limits: Limits) -> Result<(), Error> {
     } else {
         return Ok(());
     };
+    Err(ValueError { message }.into())
+}
+
+/// Refuses a name that some server might cut or count otherwise than we do.
+pub(crate) fn check_private_channel(name: &str) -> Result<(), Error> {
+    check_channel(name, Limits::Exact)?;
+    if name.is_ascii() {
+        return Ok(());
+    }
+    let message = format!("the canary's channel {name:?} must be ASCII, which is as long in every server's encoding");
     Err(ValueError { message }.into())
 }
 
@@ -108,11 +122,16 @@ where
     C: AsRef<str>,
     P: AsRef<str>,
 {
-    for (channel, payload) in pairs {
-        check_channel(channel.as_ref(), limits)?;
-        check_payload(payload.as_ref(), limits)?;
+    for (at, (channel, payload)) in pairs.iter().enumerate() {
+        let checked = check_channel(channel.as_ref(), limits).and_then(|()| check_payload(payload.as_ref(), limits));
+        checked.map_err(|error| if pairs.len() == 1 { error } else { in_pair(at, &error) })?;
     }
     Ok(notify_many(pairs.iter().map(|(channel, payload)| (channel.as_ref(), payload.as_ref()))))
+}
+
+/// The same error, and of which of several pairs.
+fn in_pair(at: usize, error: &Error) -> Error {
+    ValueError { message: format!("pair {at}, counted from 0: {error}") }.into()
 }
 
 /// A query may be anything but hold a NUL, which ends it on the wire.
@@ -356,6 +375,15 @@ mod tests {
         let error = result.unwrap_err();
         assert!(error.is_usage(), "{error:?}");
         error.to_string()
+    }
+
+    #[test]
+    fn c06_the_pair_that_is_bad_is_named() {
+        let pairs = [("a", "1".to_owned()), ("b", "x".repeat(8_000)), ("", "3".to_owned())];
+        let error = checked_notify_many(&pairs, Limits::Exact).unwrap_err().to_string();
+        assert!(error.starts_with("pair 1, counted from 0: ") && error.contains("7999"), "{error}");
+        let alone = checked_notify_many(&pairs[1..2], Limits::Exact).unwrap_err().to_string();
+        assert!(!alone.contains("pair"), "{alone}");
     }
 
     #[test]

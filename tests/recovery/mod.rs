@@ -1,7 +1,9 @@
 //! Surviving faults: for each, sent = delivered + told as gap, counted. The table that users read is
 //! `src/faults.md`; each of its rows is a test here.
 
+mod audit;
 mod between;
+mod canary;
 #[cfg(feature = "tls")]
 mod certificates;
 mod control;

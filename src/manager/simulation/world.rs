@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::manager::recovery::Jitter;
 use crate::proto::script;
 
+/// The canary's channel.
+pub(super) const CANARY: &str = "k";
+
 /// What arrives at a client.
 #[derive(Debug)]
 pub(super) enum Piece {
@@ -42,6 +45,11 @@ struct Backend {
     inbox: Vec<u8>,
     logged_in: bool,
     listens: bool,
+    /// Whether it listens to the canary's channel.
+    attends: bool,
+    /// Whether it has silently forgotten something of that, and whether it delivers nothing any more.
+    forgot: bool,
+    mute: bool,
     over: bool,
 }
 
@@ -144,9 +152,26 @@ impl World {
         }
         self.number += 1;
         let frame = script::notification(5, "c", self.number.to_string());
-        for link in self.links.values_mut().filter(|link| link.backend.listens) {
+        for link in self.links.values_mut().filter(|link| link.backend.listens && !link.backend.mute) {
             link.say(now, frame.clone());
         }
+    }
+
+    /// Sends a canary to whoever attends.
+    fn send_canary(&mut self, now: Duration, payload: &str) {
+        let frame = script::notification(5, CANARY, payload);
+        for link in self.links.values_mut().filter(|link| link.backend.attends && !link.backend.mute) {
+            link.say(now, frame.clone());
+        }
+    }
+
+    /// Whether the server has forgotten something of what it was told there, and whether it delivers nothing.
+    pub(super) fn has_forgotten(&self, link: u64) -> bool {
+        self.links.get(&link).is_some_and(|link| link.backend.forgot)
+    }
+
+    pub(super) fn is_mute(&self, link: u64) -> bool {
+        self.links.get(&link).is_some_and(|link| link.backend.mute)
     }
 
     /// Lets the server read what has arrived.
@@ -163,7 +188,7 @@ impl World {
                             self.answer(now, id, asked);
                         }
                     }
-                    Some((_, None)) => link.backend = Backend { over: true, ..Backend::default() },
+                    Some((_, None)) => link.backend.end(),
                     _ => {}
                 }
             }
@@ -196,6 +221,22 @@ impl World {
                     link.say(now, script::answer("LISTEN"));
                 }
             }
+            Message::Attend => {
+                link.backend.attends = true;
+                let row = [script::columns(2), script::row(&[Some("1700000000.5"), Some("5")])].concat();
+                link.say(now, [script::done("LISTEN"), row, script::answer("SELECT 1")].concat());
+            }
+            Message::Audit => {
+                let told = [("c", link.backend.listens), (CANARY, link.backend.attends)];
+                let told: Vec<_> = told.iter().filter(|(_, listens)| *listens).map(|(channel, _)| *channel).collect();
+                link.say(now, script::channel_rows(&told));
+            }
+            Message::Canary(payload) => {
+                self.send_canary(now, &payload);
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.say(now, script::answer("SELECT 1"));
+                }
+            }
             Message::Sync => link.say(now, script::ready(b'I')),
             Message::Terminate => link.backend.over = true,
         }
@@ -213,7 +254,7 @@ impl World {
         if ids.is_empty() {
             return;
         }
-        let (which, what, way) = (self.below(ids.len() as u64), self.below(7), self.below(3));
+        let (which, what, way) = (self.below(ids.len() as u64), self.below(10), self.below(3));
         let late = self.millis(100, 4000);
         let Some(link) = ids.get(which as usize).and_then(|id| self.links.get_mut(id)) else { return };
         link.intact = false;
@@ -229,7 +270,13 @@ impl World {
                 link.deaf[1] |= way != 0;
             }
             5 => link.say(now, b"\x00\xff\x00\xff garbage".to_vec()),
-            _ => link.delay = late,
+            6 => link.delay = late,
+            7 | 8 => {
+                link.backend.forgot = true;
+                link.backend.listens &= way == 1;
+                link.backend.attends &= way == 0;
+            }
+            _ => link.backend.mute = true,
         }
     }
 
@@ -253,6 +300,7 @@ impl World {
     /// What is down comes up, and stays.
     pub(super) fn make_peace(&mut self, now: Duration) {
         (self.down, self.starting, self.peaceful) = (now, now, true);
+        self.links.values_mut().for_each(|link| link.delay = link.delay.min(Duration::from_millis(30)));
     }
 }
 
@@ -270,7 +318,7 @@ impl Link {
 
     fn end(&mut self, now: Duration, piece: Piece) {
         self.put(now, piece);
-        self.backend = Backend { over: true, ..Backend::default() };
+        self.backend.end();
     }
 
     fn fatal(&mut self, now: Duration, code: &str, text: &str) {
@@ -284,11 +332,19 @@ impl Link {
 enum Message {
     Startup,
     Listen,
+    Attend,
+    Audit,
+    Canary(String),
     Sync,
     Terminate,
 }
 
 impl Backend {
+    /// What it has answered may still be on its way.
+    fn end(&mut self) {
+        *self = Self { over: true, forgot: self.forgot, mute: self.mute, ..Self::default() };
+    }
+
     fn next_message(&mut self) -> Option<Message> {
         let header = usize::from(self.logged_in);
         let length = self.inbox.get(header..header + 4)?;
@@ -302,8 +358,17 @@ impl Backend {
             Some(b'S') => Some(Message::Sync),
             Some(b'X') => Some(Message::Terminate),
             _ => {
-                assert!(message.windows(6).any(|word| word == b"LISTEN"), "{message:?}");
-                Some(Message::Listen)
+                let text = String::from_utf8_lossy(&message).into_owned();
+                Some(match text.as_str() {
+                    text if text.contains("pg_postmaster_start_time") => Message::Attend,
+                    text if text.contains(&format!("LISTEN \"{CANARY}\"")) => Message::Attend,
+                    text if text.contains("LISTEN \"c\"") => Message::Listen,
+                    text if text.contains("pg_listening_channels") => Message::Audit,
+                    text if text.contains("pg_notify") => {
+                        Message::Canary(text.split('\'').nth(3).unwrap_or_default().to_owned())
+                    }
+                    text => panic!("the server doesn't understand {text}"),
+                })
             }
         }
     }

@@ -24,7 +24,10 @@ impl Session {
         let follows_up = took_bytes || cut || matches!(done.request.ask, Ask::ReadChannels);
         match done.request.ask {
             Ask::Listen(names) if cut => self.undo(names),
-            ask => self.learn(ask, &result, in_transaction),
+            ask => {
+                self.doubt_private(&ask, &result, in_transaction);
+                self.learn(ask, &result, in_transaction);
+            }
         }
         // Once for each request that may have changed something: a server that refuses isn't asked for ever.
         if !follows_up && self.status == TransactionStatus::Idle {
@@ -36,6 +39,7 @@ impl Session {
                 self.take_bytes();
             }
         }
+        self.tend_private();
         if took_bytes {
             self.become_ready();
         }
@@ -49,10 +53,20 @@ impl Session {
         match (ask, result) {
             (Ask::Query(text), _) => self.channels_stale |= in_transaction || sql::touches_listening(&text),
             (Ask::ReadChannels, Ok(reply)) => {
-                let names = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into()));
-                self.set_channels(names.collect());
+                let names = self.told_channels(reply);
+                self.set_channels(names);
                 self.channels_stale = false;
             }
+            (Ask::Audit, Ok(reply)) if !in_transaction && !self.channels_stale => {
+                let mut told = self.told_channels(reply);
+                self.lost = self.channels.iter().filter(|channel| !told.contains(channel)).cloned().collect();
+                // What is missed is still wanted.
+                told.extend(self.lost.iter().cloned());
+                self.set_channels(told);
+            }
+            (Ask::Relisten(names), Ok(_)) => self.relistened = names,
+            // As when it is refused to a session that takes over.
+            (Ask::Relisten(_), Err(error)) => self.fail(error.clone()),
             // What the server cut a name to is known to the server alone.
             (Ask::Undo(..), _) => self.channels_stale = true,
             // What is done in a transaction counts from its commit on.
@@ -66,6 +80,14 @@ impl Session {
             (Ask::UnlistenAll, Ok(_)) => self.channels = Vec::new(),
             _ => {}
         }
+    }
+
+    /// The channels in the server's answer, but for the private one, which is taken note of.
+    fn told_channels(&mut self, reply: &Reply) -> Vec<Box<str>> {
+        let told = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into()));
+        let mut told: Vec<Box<str>> = told.collect();
+        self.note_private(&mut told);
+        told
     }
 
     fn set_channels(&mut self, mut channels: Vec<Box<str>>) {
@@ -111,7 +133,15 @@ impl Session {
         if !matches!(self.state, State::Idle) {
             return;
         }
-        while let Some(request) = self.requests.pop_front() {
+        while let Some(mut request) = self.requests.pop_front() {
+            if let Ask::Relisten(names) = &mut request.ask {
+                // Requests that came before it may have left some.
+                names.retain(|name| self.channels.binary_search(name).is_ok());
+                if names.is_empty() {
+                    self.outputs.extend(request.id.map(|id| Output::Reply(id, Ok(Reply::default()))));
+                    continue;
+                }
+            }
             let before = self.transmit.len();
             let Err(error) = request.ask.encode(&mut self.transmit) else {
                 self.state = State::Busy(Box::new(InFlight::new(request)));

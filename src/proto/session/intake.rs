@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::error::{Error, ProtocolError};
-use crate::notification::{NOTIFICATION, channel_in, channel_len};
+use crate::notification::{NOTIFICATION, channel_in, channel_len, is_on, payload_in, pid_in};
 use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::{self, HEADER, Next};
@@ -88,6 +88,7 @@ impl Session {
         let mut news: Option<(usize, usize)> = None;
         let mut count = 0;
         let mut last_channel: &[u8] = b"";
+        let mut is_private = false;
         while !self.is_closed() {
             let (frame, behind) = match frame::next(rest) {
                 Ok(Next::Whole { total }) => rest.split_at(total),
@@ -116,9 +117,20 @@ impl Session {
             match frame.split_first() {
                 Some((&NOTIFICATION, _)) => match self.check_notification(frame, last_channel) {
                     Ok(channel) => {
-                        last_channel = channel;
-                        count += 1;
-                        news = Some((news.map_or(at, |(first, _)| first), at + frame.len()));
+                        if let Some(channel) = channel {
+                            last_channel = channel;
+                            is_private = self.is_private(channel);
+                        }
+                        if is_private {
+                            self.hear_privately(pid_in(frame), payload_in(frame, last_channel.len()));
+                            // What stood before it is handed on without it.
+                            if let Some((first, behind_last)) = news.take() {
+                                self.backlog.push(slab, first, behind_last, std::mem::take(&mut count));
+                            }
+                        } else {
+                            count += 1;
+                            news = Some((news.map_or(at, |(first, _)| first), at + frame.len()));
+                        }
                     }
                     Err(error) => self.fail(error.into()),
                 },
@@ -127,25 +139,27 @@ impl Session {
         }
         if let Some((first, behind_last)) = news {
             self.backlog.push(slab, first, behind_last, count);
-            if self.backlog.size() > BACKLOG_MAX {
-                self.fail(Error::Overflow { limit: BACKLOG_MAX });
-            }
+        }
+        if self.backlog.size() > BACKLOG_MAX {
+            self.fail(Error::Overflow { limit: BACKLOG_MAX });
         }
         if self.is_closed() { b"" } else { rest }
     }
 
-    /// Checks one notification, once and for all; gives its channel.
+    /// Checks one notification, once and for all; gives its channel, unless that is the last one's.
     #[inline]
-    fn check_notification<'f>(&self, frame: &'f [u8], last: &[u8]) -> Result<&'f [u8], ProtocolError> {
+    fn check_notification<'f>(&self, frame: &'f [u8], last: &[u8]) -> Result<Option<&'f [u8]>, ProtocolError> {
         let malformed = |reason| ProtocolError::Malformed { message: "NotificationResponse", reason };
         self.admit(NOTIFICATION)?;
         if frame.last() != Some(&0) {
             return Err(malformed("its payload has no end"));
         }
-        let len = channel_len(frame, last).ok_or_else(|| malformed("its channel has no end"))?;
+        let same = is_on(frame, last);
+        let len = if same { Some(last.len()) } else { channel_len(frame, b"") };
+        let len = len.ok_or_else(|| malformed("its channel has no end"))?;
         if HEADER + 4 + len + 1 == frame.len() {
             return Err(malformed("it has no payload"));
         }
-        Ok(channel_in(frame, len))
+        Ok((!same).then(|| channel_in(frame, len)))
     }
 }

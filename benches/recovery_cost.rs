@@ -1,0 +1,183 @@
+//! What recovery, heartbeat, canary and audit cost a notification: nothing beyond the noise.
+//!
+//! ```text
+//! cargo bench --bench recovery_cost -- --seconds 30
+//! ```
+//!
+//! S1: 64 connections are flooded with payloads of 32 bytes; the CPU time for one notification. S3: of 1,000 connections
+//! one at random wakes at a time, and acknowledges; the CPU time for one event. The same connections are measured with
+//! everything off (twice, which shows the noise), with idle events alone, with recovery and heartbeat, and with canary and audit as well, in
+//! random order. The CPU time is that of the thread that iterates.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
+
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../tests/support/msg.rs"]
+mod msg;
+mod synthetic;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use notifyman::{Backoff, Config, Connection, NotificationManager};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::synthetic::{CHANNEL, Server};
+
+const PAYLOAD: usize = 32;
+
+/// What is switched on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Off,
+    OffAgain,
+    /// Only idle events, a minute apart: what it costs that the system's wait has an end at all.
+    Timeout,
+    Recovery,
+    Everything,
+}
+
+const MODES: [Mode; 5] = [Mode::Off, Mode::OffAgain, Mode::Timeout, Mode::Recovery, Mode::Everything];
+
+impl Mode {
+    fn manager(self, connections: Vec<Connection>) -> NotificationManager {
+        let nm = NotificationManager::new(connections);
+        let recovering =
+            |nm: NotificationManager| nm.reconnect(Backoff::default()).heartbeat(Duration::from_secs(15), LIMIT);
+        match self {
+            Mode::Off | Mode::OffAgain | Mode::Timeout => nm,
+            Mode::Recovery => recovering(nm),
+            Mode::Everything => recovering(nm).canary(Duration::from_secs(30), LIMIT).audit(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// How long a server that answers at once may take.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// One of the two loads.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    name: &'static str,
+    connections: usize,
+    /// How many notifications one sample takes.
+    count: usize,
+    run: fn(&mut Server, &mut NotificationManager, usize) -> Duration,
+}
+
+const LOADS: [Load; 2] = [
+    Load { name: "S1, 64 connections, flooded", connections: 64, count: 64 * 30_000, run: flood },
+    Load { name: "S3, one of 1,000 at a time", connections: 1_000, count: 5_000, run: wake },
+];
+
+fn main() {
+    synthetic::serve_if_told();
+    let seconds = seconds();
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    for load in LOADS {
+        measure(load, Duration::from_secs(seconds) / LOADS.len() as u32);
+    }
+}
+
+/// How long it may take altogether: `--seconds`, by default 20.
+fn seconds() -> u64 {
+    let words: Vec<String> = std::env::args().collect();
+    let at = words.iter().position(|word| word == "--seconds");
+    at.and_then(|at| words.get(at + 1)?.parse().ok()).unwrap_or(20)
+}
+
+fn measure(load: Load, time: Duration) {
+    let mut server = Server::start();
+    let config = Config::without_env(&server.url()).unwrap();
+    let mut connections: Vec<Connection> = (0..load.connections)
+        .map(|_| {
+            let mut db = Connection::connect(&config).unwrap();
+            db.listen([CHANNEL]).unwrap();
+            db
+        })
+        .collect();
+
+    let (mut samples, mut dice) = ([const { Vec::new() }; MODES.len()], 1_u64);
+    let begun = Instant::now();
+    // The first round warms up.
+    for round in 0.. {
+        if round > 3 && begun.elapsed() >= time {
+            break;
+        }
+        let mut order = [0, 1, 2, 3, 4];
+        for at in (1..order.len()).rev() {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            order.swap(at, (dice >> 33) as usize % (at + 1));
+        }
+        for which in order {
+            let mut nm = MODES[which].manager(connections);
+            settle(&mut nm);
+            nm.set_timeout((MODES[which] == Mode::Timeout).then_some(Duration::from_secs(60)));
+            let cpu = (load.run)(&mut server, &mut nm, load.count);
+            assert_eq!(nm.stats().losses, 0, "{nm:?}");
+            connections = nm.into_connections().into_iter().map(|(_, db)| db).collect();
+            if round > 0 {
+                samples[which].push(cpu.as_nanos() as f64 / load.count as f64);
+            }
+        }
+    }
+
+    let medians = samples.each_ref().map(|values| median(values));
+    println!("{}: {} samples each, CPU of the client for one notification", load.name, samples[0].len());
+    for (mode, (values, value)) in MODES.iter().zip(samples.iter().zip(medians)) {
+        let ratio = value / medians[0];
+        println!("  {:<12} {value:>8.1} ns  {ratio:.3} of off  ± {:.3}", format!("{mode:?}"), spread(values, value));
+    }
+}
+
+/// Lets what was asked as it was made be answered, so that only what lasts is measured.
+fn settle(nm: &mut NotificationManager) {
+    nm.set_timeout(Duration::from_millis(20));
+    while nm.next().expect("the loop goes on").is_some() {}
+}
+
+fn flood(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Duration {
+    let each = count / nm.connections().count();
+    let begun = cpu();
+    server.flood(each, PAYLOAD);
+    let mut heard = 0;
+    while heard < count {
+        let (_, batch) = nm.next().unwrap().unwrap();
+        heard += batch.len();
+        for n in &batch {
+            black_box(n.payload_bytes());
+        }
+    }
+    cpu() - begun
+}
+
+fn wake(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Duration {
+    let begun = cpu();
+    server.wake(count, PAYLOAD);
+    for _ in 0..count {
+        let (_, batch) = nm.next().unwrap().unwrap();
+        assert_eq!(batch.len(), 1);
+        for n in &batch {
+            black_box(n.payload_bytes());
+        }
+        server.acknowledge();
+    }
+    cpu() - begun
+}
+
+/// The CPU time of this thread.
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// The median of how far they lie from it, as a part of it.
+fn spread(values: &[f64], around: f64) -> f64 {
+    median(&values.iter().map(|value| (value - around).abs() / around).collect::<Vec<_>>())
+}

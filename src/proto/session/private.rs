@@ -1,0 +1,477 @@
+//! A channel that a session listens to for its own sake: whether what is sent there comes, and how soon.
+//!
+//! ```text
+//!   wanted ──LISTEN──▶ registered ──UNLISTEN──▶ left
+//!      ▲                   │  what comes is seen here, and goes no further
+//!      └── UNLISTEN *, DISCARD ALL, a rollback: listened to again, and no fault
+//! ```
+//!
+//! What it refuses: to ask anything inside a transaction, and to believe that it listens where it can't know.
+
+use super::{Session, State, TransactionStatus};
+use crate::error::{Error, ValueError};
+use crate::proto::request::{Ask, Reply, Request, RequestId};
+
+/// How it stands with the private channel.
+#[derive(Debug, Default)]
+pub(super) struct Private {
+    /// The channel that should be listened to.
+    wanted: Option<Box<str>>,
+    /// The one whose notifications go no further: it is listened to, or will be, or is being left.
+    kept: Option<Box<str>>,
+    /// Whether the server listens to that one for us.
+    registered: bool,
+    /// Whether the server has refused, and isn't to be asked again.
+    refused: bool,
+    /// Whether it is being asked.
+    asking: bool,
+    /// The payload that is to come.
+    expected: Option<Box<str>>,
+    /// From whom one came that was expected.
+    heard: Option<i32>,
+    /// Whether the server has told that it doesn't listen, though it had been told to.
+    lapsed: bool,
+    /// Which database it is, as the server tells it.
+    database: Option<Box<str>>,
+}
+
+impl Session {
+    /// Listens to this channel privately from now on; where that can be asked at once, by the request that is given.
+    ///
+    /// A channel that is listened to anyway stays the user's.
+    pub(crate) fn attend(&mut self, channel: &str) -> Option<RequestId> {
+        if self.channels.iter().any(|listened| &**listened == channel) {
+            return None;
+        }
+        let private = self.private.get_or_insert_default();
+        private.wanted = Some(channel.into());
+        private.refused = false;
+        let ask = self.next_private_ask()?;
+        Some(self.request(ask))
+    }
+
+    /// Listens to no private channel any more. What still comes from it goes no further, until the server has stopped.
+    pub(crate) fn leave(&mut self) {
+        if let Some(private) = &mut self.private {
+            (private.wanted, private.expected, private.refused) = (None, None, false);
+            if let Some(ask) = self.next_private_ask() {
+                self.request_unheard(ask);
+            }
+        }
+    }
+
+    /// The channel whose notifications go no further.
+    pub(crate) fn private_channel(&self) -> Option<&str> {
+        self.private.as_ref()?.kept.as_deref()
+    }
+
+    /// Refuses a list of channels that has the private one in it.
+    pub(crate) fn refuse_private(&self, channels: &[Box<str>]) -> Result<(), Error> {
+        refuse(self.private_channel(), channels)
+    }
+
+    /// Which database it is, once the private channel is listened to there.
+    pub(crate) fn private_database(&self) -> Option<&str> {
+        self.private.as_ref()?.database.as_deref()
+    }
+
+    /// Whether the server listens to the private channel for us, and nothing is under way that may change it.
+    pub(crate) fn attends(&self) -> bool {
+        let is_registered = self.private.as_ref().is_some_and(|it| it.registered && it.wanted == it.kept);
+        is_registered && self.is_quiet()
+    }
+
+    /// Whether nothing is under way, outside a transaction, and what is listened to is known.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state, State::Idle);
+        is_idle && self.requests.is_empty() && !self.channels_stale
+    }
+
+    /// From now on this payload is to come, if it can.
+    pub(crate) fn expect(&mut self, payload: &str) {
+        let attends = self.attends();
+        if let Some(private) = &mut self.private {
+            private.expected = attends.then(|| payload.into());
+        }
+    }
+
+    /// Whether this payload should have come, and hasn't.
+    pub(crate) fn misses(&self, payload: &str) -> bool {
+        self.private.as_ref().and_then(|it| it.expected.as_deref()) == Some(payload)
+    }
+
+    /// Expects nothing any more.
+    pub(crate) fn expect_nothing(&mut self) {
+        if let Some(private) = &mut self.private {
+            private.expected = None;
+        }
+    }
+
+    /// Whether something has happened here since the last time that [`take_private_news`](Self::take_private_news)
+    /// was called.
+    #[inline]
+    pub(crate) fn has_private_news(&self) -> bool {
+        self.private_news
+    }
+
+    /// Where what was expected has come: the process that sent it.
+    pub(crate) fn take_private_news(&mut self) -> Option<i32> {
+        self.private_news = false;
+        self.private.as_mut()?.heard.take()
+    }
+
+    /// Whether the server has told, since it was last asked so, that it doesn't listen to the private channel.
+    pub(crate) fn take_lapsed(&mut self) -> bool {
+        self.private.as_mut().is_some_and(|private| std::mem::take(&mut private.lapsed))
+    }
+
+    /// What an audit has missed.
+    pub(crate) fn take_lost(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// Whether the server is to listen again to what an audit has missed, and hasn't said that it does.
+    pub(crate) fn is_relistening(&self) -> bool {
+        let in_flight = match &self.state {
+            State::Busy(in_flight) => Some(&in_flight.request),
+            State::Closed { .. } | State::Idle | State::Login { .. } => None,
+        };
+        in_flight.into_iter().chain(&self.requests).any(|request| matches!(request.ask, Ask::Relisten(_)))
+    }
+
+    /// What of these had been missed and is listened to again, if there is any. Where the session has ended before the
+    /// server said so, it may be each of them.
+    pub(crate) fn take_relistened(&mut self, missed: &[Box<str>]) -> Option<Vec<Box<str>>> {
+        let relistened = match &self.state {
+            State::Closed { .. } if self.relistened.is_empty() => missed.to_vec(),
+            _ => std::mem::take(&mut self.relistened),
+        };
+        (!relistened.is_empty()).then_some(relistened)
+    }
+
+    // ---- for the session itself -----------------------------------------------------------------------------------
+
+    /// Whether what comes on this channel goes no further.
+    pub(super) fn is_private(&self, channel: &[u8]) -> bool {
+        self.private_channel().is_some_and(|private| private.as_bytes() == channel)
+    }
+
+    /// Something came. Anybody may send anything there: what nobody waits for means nothing.
+    pub(super) fn hear_privately(&mut self, from: i32, payload: &[u8]) {
+        if let Some(private) = &mut self.private
+            && private.expected.as_ref().is_some_and(|expected| expected.as_bytes() == payload)
+        {
+            (private.expected, private.heard) = (None, Some(from));
+            self.private_news = true;
+        }
+    }
+
+    /// A request was answered that may have changed what the server listens to for us.
+    pub(super) fn doubt_private(&mut self, ask: &Ask, result: &Result<Reply, Error>, in_transaction: bool) {
+        let touches = match ask {
+            Ask::Query(text) => in_transaction || crate::proto::sql::touches_listening(text),
+            Ask::Unlisten(_) | Ask::UnlistenAll | Ask::Undo(..) => true,
+            _ => false,
+        };
+        let Some(private) = &mut self.private else { return };
+        if touches {
+            private.expected = None;
+        }
+        match (ask, result) {
+            (Ask::UnlistenAll, Ok(_)) if !in_transaction => private.registered = false,
+            (Ask::Unlisten(names), Ok(_)) if !in_transaction => {
+                private.registered &= private.kept.as_ref().is_none_or(|kept| !names.contains(kept));
+            }
+            (Ask::ListenPrivate(_), Ok(reply)) => {
+                (private.asking, private.registered) = (false, true);
+                let columns = reply.rows.first().map(|row| (0..row.len()).filter_map(|at| row.get(at)));
+                private.database = columns.map(|columns| columns.collect::<Vec<_>>().join(" ").into());
+                self.private_news = true;
+            }
+            (Ask::UnlistenPrivate(_), Ok(_)) => {
+                (private.asking, private.registered, private.kept) = (false, false, None);
+            }
+            (Ask::ListenPrivate(_) | Ask::UnlistenPrivate(_), Err(_)) => {
+                (private.asking, private.refused) = (false, true);
+            }
+            _ => {}
+        }
+    }
+
+    /// The server has told its channels: takes out the private one, and learns whether it is among them.
+    pub(super) fn note_private(&mut self, told: &mut Vec<Box<str>>) {
+        if let Some(private) = &mut self.private
+            && let Some(kept) = &private.kept
+        {
+            let registered = told.contains(kept);
+            private.lapsed = private.registered && !registered;
+            private.registered = registered;
+            told.retain(|channel| channel != kept);
+        }
+    }
+
+    /// Asks for what is to be asked, once a request is over.
+    pub(super) fn tend_private(&mut self) {
+        if self.private.is_some()
+            && !self.channels_stale
+            && let Some(ask) = self.next_private_ask_between()
+        {
+            self.requests.push_front(Request { id: None, ask, healed: false });
+        }
+    }
+
+    /// What is to be asked next, where it can be asked now.
+    fn next_private_ask(&mut self) -> Option<Ask> {
+        if self.is_quiet() { self.next_private_ask_between() } else { None }
+    }
+
+    /// What is to be asked next, outside a transaction.
+    fn next_private_ask_between(&mut self) -> Option<Ask> {
+        if self.status != TransactionStatus::Idle {
+            return None;
+        }
+        let private = self.private.as_mut()?;
+        if private.asking || private.refused {
+            return None;
+        }
+        if private.kept != private.wanted && !private.registered {
+            private.kept.clone_from(&private.wanted);
+        }
+        let ask = match (&private.kept, &private.wanted) {
+            (None, _) => {
+                self.private = None;
+                return None;
+            }
+            (Some(kept), wanted) if wanted.as_ref() != Some(kept) => Ask::UnlistenPrivate(kept.clone()),
+            (Some(_), _) if private.registered => return None,
+            (Some(kept), _) => Ask::ListenPrivate(kept.clone()),
+        };
+        private.asking = true;
+        Some(ask)
+    }
+}
+
+/// Refuses a list of channels that has this one in it.
+pub(crate) fn refuse(private: Option<&str>, channels: &[Box<str>]) -> Result<(), Error> {
+    match private.filter(|private| channels.iter().any(|channel| **channel == **private)) {
+        None => Ok(()),
+        Some(private) => {
+            let message = format!(
+                "the channel {private:?} is the manager's own, for its canary, and nothing of it is handed on: \
+                 listen to another, or give the canary another"
+            );
+            Err(ValueError { message }.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::proto::ReadBuffer;
+    use crate::proto::session::script::*;
+
+    const PRIVATE: &str = "the private one";
+
+    /// A session that is logged in and listens to these, of which the last said nothing more.
+    struct Talk(Session, ReadBuffer);
+
+    impl Talk {
+        fn listening(channels: &[&str]) -> Self {
+            let session = Session::new(&Config::new().user("app")).unwrap();
+            let mut talk = Self(session, ReadBuffer::new(4096));
+            talk.sent();
+            talk.hears(&login());
+            talk.0.request(Ask::Listen(channels.iter().map(|channel| (*channel).into()).collect()));
+            talk.hears(&answer("LISTEN"));
+            talk.sent();
+            talk
+        }
+
+        /// The same, and attends.
+        fn attending(channels: &[&str]) -> Self {
+            let mut talk = Self::listening(channels);
+            assert!(talk.0.attend(PRIVATE).is_some());
+            talk.hears(&attended());
+            assert!(talk.0.attends());
+            talk.sent();
+            talk
+        }
+
+        fn hears(&mut self, mut bytes: &[u8]) {
+            while !bytes.is_empty() {
+                let space = self.0.space(&mut self.1);
+                let (now, later) = bytes.split_at(bytes.len().min(space.len()));
+                space[..now.len()].copy_from_slice(now);
+                self.0.handle_input(&self.1, now.len());
+                bytes = later;
+            }
+        }
+
+        fn asks(&mut self, sql: &str, status: u8) {
+            self.0.request(Ask::Query(sql.into()));
+            self.sent();
+            self.hears(&[done("DONE"), ready(status)].concat());
+        }
+
+        fn sent(&mut self) -> String {
+            let sent = String::from_utf8_lossy(self.0.poll_transmit()).into_owned();
+            self.0.handle_transmitted(usize::MAX);
+            sent
+        }
+
+        fn payloads(&mut self) -> Vec<String> {
+            self.0.take_notifications().into_iter().flatten().map(|n| n.payload().into_owned()).collect()
+        }
+    }
+
+    fn attended() -> Vec<u8> {
+        [done("LISTEN"), columns(2), row(&[Some("17.5"), Some("5")]), answer("SELECT 1")].concat()
+    }
+
+    #[test]
+    fn m16_what_comes_privately_goes_no_further_and_only_what_is_expected_counts() {
+        let mut talk = Talk::attending(&["a"]);
+        talk.0.take_private_news();
+        talk.0.expect("canary 1");
+        talk.hears(&[notification(1, "a", "1"), notification(3, PRIVATE, "canary 0")].concat());
+        assert!(talk.0.misses("canary 1") && !talk.0.has_private_news());
+        talk.hears(&[notification(3, PRIVATE, "canary 1"), notification(1, "a", "2")].concat());
+        assert_eq!(talk.0.take_private_news(), Some(3));
+        talk.hears(&notification(4, PRIVATE, "canary 1"));
+        assert_eq!((talk.0.take_private_news(), talk.0.misses("canary 1")), (None, false), "once");
+        assert_eq!(talk.payloads(), ["1", "2"]);
+        assert_eq!(talk.0.channels(), ["a".into()], "and nobody takes it for the user's");
+    }
+
+    #[test]
+    fn m16_what_drops_the_registration_is_mended_by_the_session_itself() {
+        let sqls = [Ask::UnlistenAll, Ask::Unlisten(vec![PRIVATE.into()]), Ask::Query("DISCARD ALL".into())];
+        for ask in sqls {
+            let mut talk = Talk::attending(&["a"]);
+            talk.0.expect("canary 1");
+            let name = format!("{ask:?}");
+            talk.0.request(ask);
+            talk.sent();
+            talk.hears(&answer("DONE"));
+            let mut sent = talk.sent();
+            if sent.contains("pg_listening_channels") {
+                talk.hears(&channel_rows(&[]));
+                sent = talk.sent();
+            }
+            assert!(sent.contains(&format!("LISTEN \"{PRIVATE}\"")), "{name}: {sent}");
+            assert!(!talk.0.misses("canary 1") && !talk.0.attends(), "{name}: what it can't hear it doesn't miss");
+            talk.hears(&attended());
+            assert!(talk.0.attends(), "{name}");
+        }
+    }
+
+    #[test]
+    fn m16_nothing_is_asked_inside_a_transaction_until_it_ends() {
+        let mut talk = Talk::listening(&["a"]);
+        talk.asks("BEGIN", b'T');
+        assert!(talk.0.attend(PRIVATE).is_none() && talk.sent().is_empty());
+        talk.asks("SELECT 1", b'E');
+        assert!(talk.sent().is_empty());
+        talk.asks("ROLLBACK", b'I');
+        assert!(talk.sent().contains("pg_listening_channels"), "the set is read first");
+        talk.hears(&channel_rows(&["a"]));
+        assert!(talk.sent().contains(PRIVATE));
+        talk.hears(&attended());
+        assert!(talk.0.attends());
+
+        talk.asks("BEGIN", b'T');
+        talk.0.leave();
+        assert!(talk.sent().is_empty());
+        talk.asks("COMMIT", b'I');
+        talk.hears(&channel_rows(&["a", PRIVATE]));
+        assert!(talk.sent().contains("UNLISTEN"));
+        talk.hears(&notification(1, PRIVATE, "late"));
+        talk.hears(&answer("UNLISTEN"));
+        talk.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(talk.payloads(), ["the user's"], "from then on it is a channel like any other");
+    }
+
+    #[test]
+    fn m16_one_who_leaves_and_comes_again_attends() {
+        let mut talk = Talk::attending(&["a"]);
+        talk.0.leave();
+        talk.0.attend("another");
+        talk.hears(&answer("UNLISTEN"));
+        assert!(talk.sent().contains("LISTEN \"another\""));
+        talk.hears(&attended());
+        assert!(talk.0.attends() && talk.0.private_channel() == Some("another"));
+    }
+
+    #[test]
+    fn m16_a_server_that_refuses_is_not_asked_for_ever() {
+        let mut talk = Talk::listening(&["a"]);
+        talk.0.attend(PRIVATE);
+        talk.sent();
+        talk.hears(&[error("ERROR", "42501", "no"), ready(b'I')].concat());
+        assert!(talk.sent().is_empty() && !talk.0.attends() && talk.0.is_quiet());
+        talk.0.expect("canary 1");
+        assert!(!talk.0.misses("canary 1"));
+    }
+
+    #[test]
+    fn m16_an_audit_finds_what_is_missing_learns_what_is_new_and_races_nothing() {
+        let mut talk = Talk::attending(&["a", "b", "c"]);
+        let audit = talk.0.request(Ask::Audit);
+        // Asked while the answer is on its way.
+        talk.0.request(Ask::Unlisten(vec!["b".into()]));
+        talk.hears(&channel_rows(&["c", "new", PRIVATE]));
+        assert!(talk.0.take_reply(audit).unwrap().is_ok());
+        let lost = talk.0.take_lost();
+        assert_eq!(lost, ["a".into(), "b".into()]);
+        assert!(!talk.0.take_lapsed());
+        talk.0.request(Ask::Relisten(lost));
+        assert!(talk.0.is_relistening());
+        talk.hears(&answer("UNLISTEN"));
+        let sent = talk.sent();
+        assert!(sent.contains("LISTEN \"a\"") && !sent.contains("LISTEN \"b\";"), "{sent}");
+        assert!(!sent.ends_with("LISTEN \"b\"\0"), "the user has left it meanwhile: {sent}");
+        talk.hears(&answer("LISTEN"));
+        assert_eq!(talk.0.take_relistened(&[]).unwrap(), ["a".into()]);
+        assert_eq!(talk.0.channels(), ["a".into(), "c".into(), "new".into()]);
+    }
+
+    #[test]
+    fn m16_an_audit_tells_that_the_private_registration_lapsed_and_mends_it() {
+        let mut talk = Talk::attending(&["a"]);
+        talk.0.request(Ask::Audit);
+        talk.sent();
+        talk.hears(&channel_rows(&["a"]));
+        assert!(talk.0.take_lapsed() && !talk.0.take_lapsed());
+        assert!(talk.sent().contains(PRIVATE));
+    }
+
+    proptest! {
+        #[test]
+        fn m16_nothing_private_gets_through_however_a_stream_is_cut(
+            channels in prop::collection::vec(0..3_usize, 0..60), cuts in prop::collection::vec(1..90_usize, 1..8),
+        ) {
+            let names = ["a", PRIVATE, "the private on"];
+            let mut talk = Talk::attending(&["a"]);
+            let mut stream = Vec::new();
+            for (number, which) in channels.iter().enumerate() {
+                stream.extend(notification(1, names[*which], number.to_string()));
+            }
+            let (mut rest, mut heard, mut reads) = (&stream[..], Vec::new(), 0);
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(cuts[reads % cuts.len()].min(rest.len()));
+                talk.hears(now);
+                if reads % 3 == 0 {
+                    heard.extend(talk.payloads());
+                }
+                (rest, reads) = (later, reads + 1);
+            }
+            heard.extend(talk.payloads());
+            let open = channels.iter().enumerate().filter(|(_, which)| **which != 1);
+            prop_assert_eq!(heard, open.map(|(number, _)| number.to_string()).collect::<Vec<_>>());
+        }
+    }
+}

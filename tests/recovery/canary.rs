@@ -1,0 +1,362 @@
+//! M16: the canary, which proves delivery, on real servers.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use notifyman::{Connection, Error, Event, NotificationManager};
+
+use super::ledger::Writer;
+use super::support::{Story, backoff, cluster, listener, open, pid, proxied, through};
+use crate::support::server::{Frozen, terminate};
+use crate::support::{Cluster, Options, PgBouncer};
+
+const CANARY: &str = "the canary's";
+const PERIOD: Duration = Duration::from_millis(250);
+const DEADLINE: Duration = Duration::from_millis(150);
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A manager of these with a canary, which tells of idle time.
+fn watched(connections: impl IntoIterator<Item = Connection>) -> NotificationManager {
+    let nm = NotificationManager::new(connections).timeout(Duration::from_millis(10));
+    nm.canary_at_any_pace(CANARY, PERIOD, DEADLINE)
+}
+
+/// Iterates until it is so; what comes is given, and nobody may be lost.
+fn iterate_until(nm: &mut NotificationManager, mut enough: impl FnMut(&NotificationManager) -> bool) -> Vec<String> {
+    let begun = Instant::now();
+    let mut heard = Vec::new();
+    while !enough(nm) {
+        assert!(begun.elapsed() < LIMIT, "{nm:?}");
+        match nm.next_event().expect("the loop goes on") {
+            Event::Notifies(_, batch) => heard.extend(batch.iter().map(|n| n.payload().into_owned())),
+            Event::Idle => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    heard
+}
+
+fn iterate_for(nm: &mut NotificationManager, time: Duration) -> Vec<String> {
+    let begun = Instant::now();
+    iterate_until(nm, |_| begun.elapsed() >= time)
+}
+
+/// The next loss.
+fn next_loss(nm: &mut NotificationManager) -> Error {
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < LIMIT, "{nm:?}");
+        if let Event::Lost(_, error) = nm.next_event().expect("the loop goes on") {
+            return error;
+        }
+    }
+}
+
+/// Who else hears the canaries: their payloads so far.
+fn overheard(spy: &mut Connection) -> Vec<String> {
+    spy.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect()
+}
+
+fn spy(server: &Cluster) -> Connection {
+    let mut spy = open(&server.url());
+    spy.listen([CANARY]).unwrap();
+    spy
+}
+
+#[test]
+fn m16_many_connections_to_one_database_have_one_canary_a_period() {
+    let server = Cluster::start(Options::new().max_connections(340)).unwrap();
+    let mut spy = spy(&server);
+    let mut nm = watched((0..300).map(|_| listener(&server.url())));
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    overheard(&mut spy);
+    let begun = Instant::now();
+    assert_eq!(iterate_for(&mut nm, 6 * PERIOD), Vec::<String>::new(), "no canary reaches the user");
+    let periods = begun.elapsed().div_duration_f64(PERIOD);
+    let heard = overheard(&mut spy);
+    assert!(heard.len() as f64 <= periods + 1.0 && heard.len() >= 2, "{} in {periods} periods", heard.len());
+    assert_eq!(heard.iter().collect::<BTreeSet<_>>().len(), heard.len(), "no two are equal");
+    assert_eq!((nm.stats().connections, nm.stats().deaf), (300, 0));
+    assert!(nm.stats().canary_micros < 10_000_000);
+}
+
+#[test]
+fn m16_each_database_has_a_canary_of_its_own() {
+    let server = cluster();
+    open(&server.url()).query("CREATE DATABASE other").unwrap();
+    let other = format!("postgres://postgres@127.0.0.1:{}/other", server.port());
+    let elsewhere = cluster();
+    let urls = [server.url(), server.url(), other, elsewhere.url()];
+    let mut nm = watched(urls.iter().map(|url| listener(url)));
+    iterate_for(&mut nm, 8 * PERIOD);
+    assert_eq!(nm.stats().deaf, 0, "who hears others' canaries only would be called deaf");
+    assert!(nm.stats().canary_micros > 0);
+}
+
+#[test]
+fn m16_a_pooler_in_transaction_mode_is_found_to_deliver_nothing() {
+    let server = cluster();
+    let pooler = PgBouncer::start(&server, "transaction", "");
+    let mut nm = watched([listener(&pooler.url())]);
+    let error = next_loss(&mut nm);
+    assert!(matches!(error, Error::Deaf { .. }) && error.to_string().contains("session mode"), "{error}");
+    assert_eq!(nm.stats().deaf, 1);
+    assert_eq!(nm.garbage().count(), 1);
+}
+
+#[test]
+fn m16_the_gap_of_a_deaf_session_begins_where_delivery_was_last_proved() {
+    let (server, proxy) = proxied();
+    let pooler = PgBouncer::start(&server, "transaction", "");
+    let mut story = Story::begin(&through(&proxy), &server.url());
+    story.nm = story.nm.canary_at_any_pace(CANARY, PERIOD, DEADLINE);
+    story.ledger.read_until(&mut story.nm, |_, nm| nm.stats().canary_micros > 0);
+    // It comes back to a pooler that answers everything, and lets through what happens to come during an answer.
+    proxy.set_upstream(pooler.url().split(['@', '/']).nth(3).unwrap().parse().unwrap());
+    proxy.cut_fin();
+    story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 1);
+    for gaps in 2..4 {
+        let listened = story.ledger.last_gap().until();
+        story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == gaps);
+        let gap = story.ledger.last_gap();
+        assert!(matches!(gap.cause(), Error::Deaf { .. }) && gap.since() <= listened, "{gap:?}");
+    }
+    // And to a server that delivers.
+    proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
+    story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 4);
+    let deaf = story.nm.stats().deaf;
+    story.hear_more();
+    story.ledger.read_for(&mut story.nm, 4 * PERIOD);
+    assert_eq!(story.nm.stats().deaf, deaf);
+}
+
+#[test]
+fn m16_a_pooler_in_transaction_mode_that_deals_its_sessions_out_in_turn_is_found_too() {
+    let server = cluster();
+    let pooler = PgBouncer::start(&server, "transaction", "server_round_robin = 1");
+    let mut busy: Vec<_> = (0..3).map(|_| open(&pooler.url())).collect();
+    for sql in ["BEGIN", "COMMIT"] {
+        busy.iter_mut().for_each(|db| drop(db.query(sql).unwrap()));
+    }
+    let mut nm = watched([listener(&pooler.url())]);
+    assert!(matches!(next_loss(&mut nm), Error::Deaf { .. }));
+}
+
+#[test]
+fn m16_a_pooler_in_session_mode_delivers() {
+    let server = cluster();
+    let pooler = PgBouncer::start(&server, "session", "");
+    let mut nm = watched((0..3).map(|_| listener(&pooler.url())));
+    iterate_for(&mut nm, 6 * PERIOD);
+    assert!(nm.stats().canary_micros > 0 && nm.stats().deaf == 0);
+}
+
+#[test]
+fn m16_who_is_alone_behind_a_pooler_has_its_canaries_sent_by_others() {
+    let server = cluster();
+    let pooler = PgBouncer::start(&server, "session", "");
+    let mut spy = spy(&server);
+    let mut nm = watched([listener(&pooler.url())]).reconnect(backoff().at_once(1));
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    overheard(&mut spy);
+    let id = nm.connections().next().unwrap().0;
+    let own = nm.get_mut(id).unwrap().query("SELECT pg_backend_pid()").unwrap()[0].get(0).unwrap().into_owned();
+    let mut by_others = 0;
+    iterate_until(&mut nm, |_| {
+        by_others += spy.wait(Duration::ZERO).flatten().filter(|n| n.pid().to_string() != own).count();
+        by_others >= 3
+    });
+    assert_eq!((nm.stats().deaf, nm.restoring().count(), nm.connections().count()), (0, 0, 1), "nobody sees them");
+}
+
+#[test]
+fn m16_another_takes_over_where_the_session_that_sends_is_ended() {
+    let server = cluster();
+    let mut spy = spy(&server);
+    let mut nm = watched((0..3).map(|_| listener(&server.url()))).reconnect(backoff());
+    for _ in 0..4 {
+        let sender = loop {
+            nm.next_event();
+            if let Some(n) = spy.wait(Duration::ZERO).flatten().last() {
+                break n.pid();
+            }
+        };
+        terminate(&server, sender);
+        let error = next_loss(&mut nm);
+        assert_eq!(error.sqlstate(), Some("57P01"), "{error}");
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < LIMIT && spy.wait(Duration::ZERO).flatten().next().is_none() {
+        nm.next_event();
+    }
+    assert!(begun.elapsed() < LIMIT, "nobody has taken over");
+    assert_eq!(nm.stats().deaf, 0);
+}
+
+#[test]
+fn m16_what_the_user_does_to_the_registration_is_mended_and_no_fault() {
+    let server = cluster();
+    let mut nm = watched((0..2).map(|_| listener(&server.url())));
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    let ids: Vec<_> = nm.connections().map(|(id, _)| id).collect();
+    let sqls = [
+        "UNLISTEN *",
+        "DISCARD ALL",
+        "BEGIN; UNLISTEN *; ROLLBACK",
+        "BEGIN; UNLISTEN *; COMMIT",
+        &format!("UNLISTEN \"{CANARY}\""),
+        "DO $$ BEGIN EXECUTE 'UNLISTEN *'; END $$",
+    ];
+    for sql in sqls {
+        for id in &ids {
+            nm.get_mut(*id).unwrap().query(sql).unwrap();
+        }
+        nm.get_mut(ids[0]).unwrap().unlisten_all().unwrap();
+        iterate_for(&mut nm, PERIOD / 2);
+        for id in &ids {
+            let mut db = nm.get_mut(*id).unwrap();
+            let told = db.query("SELECT pg_listening_channels()").unwrap();
+            let told: Vec<_> = told.iter().map(|row| row.get(0).unwrap().into_owned()).collect();
+            assert!(told.contains(&CANARY.to_owned()), "after {sql}: {told:?}");
+            assert!(!db.listening_channels().unwrap().contains(&CANARY.to_owned()), "and nobody sees it");
+        }
+    }
+    iterate_for(&mut nm, 4 * PERIOD);
+    assert_eq!((nm.stats().connections, nm.stats().deaf), (2, 0));
+}
+
+#[test]
+fn m16_who_is_in_a_transaction_is_asked_nothing_and_is_not_deaf() {
+    let server = cluster();
+    let mut nm = NotificationManager::new((0..2).map(|_| listener(&server.url())))
+        .timeout(Duration::from_millis(10))
+        .canary_at_any_pace(CANARY, PERIOD, DEADLINE)
+        .audit(Duration::from_secs(1));
+    let ids: Vec<_> = nm.connections().map(|(id, _)| id).collect();
+    nm.get_mut(ids[0]).unwrap().query("BEGIN").unwrap();
+    nm.get_mut(ids[1]).unwrap().query("BEGIN").unwrap();
+    assert!(nm.get_mut(ids[1]).unwrap().query("SELECT 1/0").is_err(), "and this one's has failed");
+    let begun = Instant::now();
+    let mut told = 0;
+    while begun.elapsed() < 8 * PERIOD {
+        match nm.next_event() {
+            Some(Event::Idle) => {}
+            Some(Event::InTransaction(_)) => told += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((told, nm.stats().connections), (2, 2));
+    let transaction = nm.get_mut(ids[0]).unwrap().query("SELECT now() = statement_timestamp()").unwrap();
+    assert_eq!(transaction[0].get(0).as_deref(), Some("f"), "it is still the same one");
+    for id in &ids {
+        nm.get_mut(*id).unwrap().query("ROLLBACK").unwrap();
+    }
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    iterate_for(&mut nm, 4 * PERIOD);
+    assert_eq!(nm.stats().deaf, 0);
+}
+
+#[test]
+fn m16_a_slow_body_and_a_busy_reader_are_not_deaf() {
+    let server = cluster();
+    let mut nm = watched((0..3).map(|_| listener(&server.url())));
+    let writer = Writer::start(server.url());
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    for round in 0..400 {
+        assert!(!matches!(nm.next_event(), Some(Event::Lost(..))));
+        if round % 50 == 0 {
+            std::thread::sleep(2 * (PERIOD + DEADLINE));
+        }
+    }
+    writer.finish();
+    assert_eq!((nm.stats().deaf, nm.stats().losses), (0, 0));
+}
+
+#[test]
+fn m16_a_frozen_server_is_silent_and_not_deaf_and_its_heartbeat_still_has_its_bound() {
+    let server = cluster();
+    let mut nm = watched([listener(&server.url())]).heartbeat(Duration::from_millis(300), Duration::from_millis(300));
+    let mut db = listener(&server.url());
+    db.set_call_timeout(Duration::from_secs(1));
+    nm.insert(db);
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    let pids: Vec<_> = nm.connections().map(|(_, db)| db.pid().unsigned_abs()).collect();
+    let _frozen: Vec<_> = pids.into_iter().map(Frozen::process).collect();
+    let begun = Instant::now();
+    let error = next_loss(&mut nm);
+    assert!(error.is_timeout(), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(nm.stats().deaf, 0);
+}
+
+#[test]
+fn m16_without_a_heartbeat_the_canary_itself_has_a_limit() {
+    let server = cluster();
+    let mut db = listener(&server.url());
+    db.set_call_timeout(Duration::from_secs(1));
+    let mut nm = watched([db]);
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    let _frozen = Frozen::process(pid(&nm).unsigned_abs());
+    let error = next_loss(&mut nm);
+    assert!(error.is_timeout() && error.to_string().contains("canary"), "{error}");
+}
+
+#[test]
+fn m16_what_is_forged_is_ignored_and_goes_no_further() {
+    let server = cluster();
+    let mut nm = watched([listener(&server.url())]);
+    let mut forger = spy(&server);
+    let begun = Instant::now();
+    while begun.elapsed() < 4 * PERIOD {
+        forger.notify_many([(CANARY, "canary 0"), (CANARY, ""), ("ledger", "1"), (CANARY, "canary")]).unwrap();
+        // What it overhears it sends again.
+        for payload in overheard(&mut forger) {
+            forger.notify(CANARY, &payload).unwrap();
+        }
+        let event = nm.next_event().unwrap();
+        match event {
+            Event::Notifies(_, batch) => assert!(batch.iter().all(|n| n.channel() == "ledger" && n.payload() == "1")),
+            Event::Idle => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn m16_the_canarys_channel_is_refused_to_the_user() {
+    let server = cluster();
+    let mut nm = watched([listener(&server.url())]);
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    let id = nm.connections().next().unwrap().0;
+    let error = nm.get_mut(id).unwrap().listen(["mine", CANARY]).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("canary"), "{error}");
+    let mut ticket = nm.handle().listen(id, [CANARY]);
+    iterate_until(&mut nm, |_| ticket.try_get().is_some_and(|result| result.unwrap_err().is_usage()));
+    assert_eq!(nm.get_mut(id).unwrap().listening_channels().unwrap(), ["ledger"], "nothing was done");
+}
+
+#[test]
+fn m16_a_connection_that_is_taken_out_listens_to_the_canary_no_more() {
+    let server = cluster();
+    let mut nm = watched((0..4).map(|_| listener(&server.url())));
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    let ids: Vec<_> = nm.connections().map(|(id, _)| id).collect();
+    nm.get_mut(ids[1]).unwrap().query("BEGIN").unwrap();
+    let mut taken: Vec<_> = ids[..2].iter().map(|id| nm.remove(*id).unwrap().unwrap()).collect();
+    // In a transaction nothing is asked; it is when that ends.
+    taken[1].query("COMMIT").unwrap();
+    iterate_for(&mut nm, 2 * PERIOD);
+    taken.extend(nm.into_connections().into_iter().map(|(_, db)| db));
+    for mut db in taken {
+        assert_eq!(db.query("SELECT pg_listening_channels()").unwrap().len(), 1, "{db:?}");
+        assert_eq!(db.listening_channels().unwrap(), ["ledger"]);
+        let mark = format!("for {}", db.pid());
+        open(&server.url()).notify_many([(CANARY, "x"), ("ledger", &mark)]).unwrap();
+        let heard: Vec<_> = db.wait(LIMIT).map_while(|n| n).take_while(|n| n.payload() != mark).collect();
+        assert!(heard.iter().all(|n| n.channel() == "ledger"), "{heard:?}");
+        db.listen([CANARY]).unwrap();
+        db.notify(CANARY, "mine now").unwrap();
+        assert_eq!(overheard(&mut db), ["mine now"]);
+    }
+}
