@@ -161,6 +161,7 @@ mod gap;
 mod manager;
 mod net;
 mod notification;
+pub mod notifier;
 mod proto;
 mod row;
 
@@ -169,6 +170,8 @@ pub use connection::{Connection, Diagnosis, Finding, FindingKind, Severity, Wait
 pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};
 pub use gap::Gap;
 pub use manager::{Backoff, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
+#[doc(inline)]
+pub use notifier::Notifier;
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 pub use proto::TransactionStatus;
 pub use row::Row;

@@ -94,17 +94,19 @@ impl NotificationManager {
                     return self.attempt_failed(token, Error::io(WATCHING, error));
                 }
                 let tickets = restore.take_tickets();
+                // Without a gap it has never been open before.
+                let opened = connection.gap.is_none().then_some(Event::Opened(id));
                 if let Some(gap) = &connection.gap {
                     log::restored(id, gap, restore.failed + 1);
                 }
                 self.dials.end();
                 self.members.promote(token, connection);
                 tickets.into_iter().for_each(|ticket| ticket.resolve(Ok(())));
-                self.shared.counters.restores.add(1);
+                self.shared.counters.restores.add(usize::from(opened.is_none()));
                 self.count_members();
                 self.start_pulse(token);
                 self.queue_first(token);
-                None
+                opened
             }
             Progress::Failed(error) => self.attempt_failed(token, error),
         }

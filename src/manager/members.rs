@@ -74,6 +74,8 @@ struct Remains {
     since: (Instant, SystemTime),
     epoch: u64,
     limits: Limits,
+    /// Whether it has ever been open, so that something can have been missed.
+    was_open: bool,
 }
 
 impl Dead {
@@ -92,6 +94,24 @@ impl Dead {
                 since: (last_read, wall.checked_sub(ago).unwrap_or(wall)),
                 epoch: connection.epoch,
                 limits: connection.session.limits(),
+                was_open: true,
+            }),
+        }
+    }
+
+    /// What hasn't been opened yet.
+    pub(crate) fn unopened(config: Config, channels: Vec<Box<str>>) -> Self {
+        Self {
+            inner: Box::new(Remains {
+                config,
+                channels: channels.into(),
+                cause: Error::NotOpen,
+                error: Error::NotOpen,
+                since: (clock::now(), clock::wall()),
+                epoch: 0,
+                // The stricter: a name that is too long would keep it from ever being opened.
+                limits: Limits::Exact,
+                was_open: false,
             }),
         }
     }
@@ -156,6 +176,9 @@ impl Dead {
     /// have failed before.
     pub(crate) fn mark_successor(&self, connection: &mut Connection, failed: u32) {
         connection.revived = Some((clock::now(), failed));
+        if !self.inner.was_open {
+            return;
+        }
         connection.epoch = self.inner.epoch + 1;
         connection.gap = Some(Box::new(Gap {
             channels: Arc::clone(&self.inner.channels),

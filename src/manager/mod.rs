@@ -46,16 +46,18 @@ pub use self::recovery::Backoff;
 use self::recovery::{Dials, Heartbeat, Jitter};
 pub use self::stats::Stats;
 pub use self::ticket::Ticket;
+pub(crate) use self::ticket::{Resolver, ThreadMark};
 use self::timers::Timers;
 use self::turn::{Manner, WATCHING};
 use crate::clock;
+use crate::config::Config;
 use crate::connection::Connection;
 use crate::connection::idle::Idle;
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::net::{Alarm, Reactor};
 use crate::notification::Batch;
-use crate::proto::{READ_SIZE, ReadBuffer, RequestId};
+use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
 
 /// Waits on many connections at once, and yields what each of them has: `Some((conn, batch))`, or `None` when idle.
 ///
@@ -157,6 +159,9 @@ pub enum Event {
     Idle,
     /// What one connection had, in the server's order; never empty.
     Notifies(ConnId, Batch),
+    /// A connection that was to be [opened](NotificationManager::open) is open, and the server has acknowledged its
+    /// channels; it comes before anything that was heard.
+    Opened(ConnId),
     /// A connection is back, and what it may have missed; it comes before anything that the new session heard.
     Restored(ConnId, Gap),
     /// A connection has died, or couldn't be brought back, and is in the garbage.
@@ -278,12 +283,19 @@ impl NotificationManager {
         self
     }
 
+    /// Reconnects and has a heartbeat from now on.
+    pub(crate) fn supervise(&mut self, backoff: Backoff, (idle, deadline): (Duration, Duration)) {
+        self.backoff = Some(backoff);
+        self.heartbeat = Some(Heartbeat { idle, deadline });
+        self.start_all_pulses();
+    }
+
     // ---- events -------------------------------------------------------------------------------------------------
 
     /// The next event, with nothing left out; `None` is the end.
     ///
-    /// It is the same queue as the iterator's, which leaves out [`Event::Lost`] (the garbage tells) and
-    /// [`Event::InTransaction`], and has the gap of [`Event::Restored`] ride in the [batch](Batch::gap) that follows.
+    /// It is the same queue as the iterator's, which leaves out [`Event::Lost`] (the garbage tells), [`Event::Opened`]
+    /// and [`Event::InTransaction`], and has the gap of [`Event::Restored`] ride in the [batch](Batch::gap) that follows.
     ///
     /// ```no_run
     /// use notifyman::Event;
@@ -368,6 +380,45 @@ impl NotificationManager {
         self.watch(token);
         self.start_pulse(token);
         self.count_members();
+        id
+    }
+
+    /// Opens a connection inside the loop, without stalling it, and listens to these channels.
+    ///
+    /// Until that is done it is among the [restoring](Self::restoring); then [`Event::Opened`] tells. One attempt is
+    /// made, after which it is in the garbage with the reason; with [`reconnect`](Self::reconnect), as many as it takes.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::{Config, Event, NotificationManager};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let shops: Vec<Config> = vec![database().parse()?, database().parse()?];
+    /// let mut nm = NotificationManager::new([]);
+    /// for config in shops {
+    ///     nm.open(config, ["prices"]); // hundreds are dialled side by side
+    /// }
+    /// while let Some(Event::Opened(id)) = nm.next_event() {
+    ///     println!("{id} listens");
+    /// #   if nm.restoring().count() == 0 { return Ok(()) }
+    /// }
+    /// # panic!("both open")
+    /// # }
+    /// ```
+    pub fn open<I>(&mut self, config: Config, channels: I) -> ConnId
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        let id = self.members.new_id();
+        match sql::checked_channels(channels, sql::Limits::Exact) {
+            Ok(channels) => self.revive_now(id, Dead::unopened(config, channels)),
+            Err(error) => {
+                self.members.bury(id, Dead::unopened(config, Vec::new()).again(error.clone()));
+                self.count_members();
+                self.collected.push_back(Event::Lost(id, error));
+            }
+        }
         id
     }
 
@@ -510,7 +561,7 @@ impl Iterator for NotificationManager {
                 Poll::Ready(Some(Event::Restored(id, gap))) => {
                     return Some(Some((id, Batch::empty().with_gap(gap))));
                 }
-                Poll::Ready(Some(Event::Lost(..) | Event::InTransaction(_))) => {}
+                Poll::Ready(Some(Event::Opened(_) | Event::Lost(..) | Event::InTransaction(_))) => {}
             }
         }
     }
@@ -542,7 +593,6 @@ impl fmt::Debug for NotificationManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::net::Stream;
     use crate::proto::Session;
 

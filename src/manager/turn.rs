@@ -353,6 +353,7 @@ impl NotificationManager {
         for command in self.shared.take_commands() {
             match command {
                 Command::Insert(connection, ticket) => ticket.resolve(Ok(Ok(self.insert(*connection)))),
+                Command::Open(config, channels, ticket) => ticket.resolve(Ok(self.open(config, channels))),
                 Command::Remove(id, ticket) => ticket.resolve(Ok(self.remove(id))),
                 Command::Ask(id, wish, ticket) => self.ask(id, wish, ticket),
                 Command::SetTimeout(timeout, ticket) => {

@@ -1,0 +1,413 @@
+//! The calls that change what is listened to, and who is called.
+
+use std::collections::BTreeMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::manager::Ticket;
+use crate::notifier::database::{After, Database, Undo};
+use crate::notifier::delivery::Delivery;
+use crate::notifier::entry::Entry;
+use crate::notifier::queue::Queue;
+use crate::notifier::Notifier;
+
+/// Channels and subscriptions, of this database.
+///
+/// Changes take effect on the live session; whoever isn't concerned misses nothing. A call that fails leaves everything
+/// as it was. Where a change has the server listen to more, there is a [`Ticket`], which resolves once the server has
+/// acknowledged it: from then on what is sent is heard. It may be dropped, and the change takes place all the same.
+impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
+    /// Subscribes a function to a channel, and returns once the server has acknowledged it, so that what is sent from
+    /// then on is heard. A function that this id already has on this channel is replaced.
+    ///
+    /// The function gets a [`Delivery`]: `(id, channel, payload, pid)`, or that some may be [missing](Delivery::missed).
+    ///
+    /// It waits for as long as the configuration's call timeout allows, for a server that is away, too. On a channel that
+    /// is muted, and with [`autorun`](Self::autorun) off, it doesn't wait.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let (heard, told) = std::sync::mpsc::channel();
+    /// use notifyman::Notifier;
+    ///
+    /// #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    /// enum Who {
+    ///     Cache,
+    ///     Screen(u32),
+    /// }
+    ///
+    /// let n = Notifier::new(conf)?;
+    /// n.subscribe(Who::Screen(2), "prices", move |n| {
+    ///     println!("{:?}: {}", n.id(), n.payload());
+    /// #   heard.send(n.payload().text().into_owned()).unwrap();
+    /// })?;
+    /// n.subscribe(Who::Cache, "prices", |n| println!("forget {}", n.payload()))?;
+    /// n.notify("prices", "42");
+    /// # assert_eq!(told.recv().unwrap(), "42");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for a channel's name that PostgreSQL would refuse, or that is the notifier's own (`PGNOTIFIER`);
+    /// [`Error::NotRunning`]; [`Error::InsideCallback`]; what the server answers; [`Error::Timeout`]; and why the session
+    /// is lost, if it is for good. Nothing is subscribed then, and a function that was there before is still there.
+    pub fn subscribe<F>(&self, id: I, channel: &str, function: F) -> Result<(), Error>
+    where
+        F: FnMut(&Delivery<'_, I>) + Send + 'static,
+    {
+        if self.inner().is_inside() {
+            return Err(Error::InsideCallback { instead: "take subscribe_ticket" });
+        }
+        let (undo, mut ticket) = self.put(&id, channel, function)?;
+        ticket.wait(self.patience()).inspect_err(|_| self.inner().take_back(self.at, channel, undo))
+    }
+
+    /// The same without waiting: inside a callback, while the server is away, or for many at a time.
+    ///
+    /// Whether the server is there or not, the subscription holds at once; it is taken back where the server refuses it.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// let same = n.clone();
+    /// n.subscribe(1, "orders", move |n| {
+    ///     let order = format!("order {}", n.payload());
+    ///     let _ = same.subscribe_ticket(1, &order, |n| println!("{}: {}", n.channel(), n.payload()));
+    /// })?;
+    /// # n.stop();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`], [`Error::NotRunning`] and why the session is lost, at once; what the server answers by the
+    /// ticket.
+    pub fn subscribe_ticket<F>(&self, id: I, channel: &str, function: F) -> Result<Ticket<()>, Error>
+    where
+        F: FnMut(&Delivery<'_, I>) + Send + 'static,
+    {
+        self.put(&id, channel, function).map(|(_, ticket)| ticket)
+    }
+
+    fn put<F>(&self, id: &I, channel: &str, function: F) -> Result<(Undo<I>, Ticket<()>), Error>
+    where
+        F: FnMut(&Delivery<'_, I>) + Send + 'static,
+    {
+        let queue = self.inner().settings.queue;
+        let mut function = Some(function);
+        self.inner().change_and_wait(self.at, |database, after| {
+            database.check_channel(channel)?;
+            let subscriber = database.subscriber(id, queue);
+            let Some(function) = function.take() else { return Err(Error::NotRunning) };
+            let entry = Arc::new(Entry::new(id, channel, subscriber, Box::new(function)));
+            let before = database.subscribe(id, &entry, after);
+            after.gone.extend(before.clone());
+            let undo = Undo::Subscribed(entry, before);
+            Ok((undo.clone(), vec![(channel.into(), Some(undo))]))
+        })
+    }
+
+    /// Ends a subscription. The channel goes with its last, unless it was [added](Self::add_channels) by name.
+    ///
+    /// What waits for it isn't delivered; a call that runs goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`], [`Error::NotRunning`].
+    pub fn unsubscribe(&self, id: &I, channel: &str) -> Result<(), Error> {
+        self.inner().change(self.at, |database, after| database.unsubscribe(id, channel, after))
+    }
+
+    /// Gives a subscriber another queue than the notifier's; what waits in it stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSubscriber`].
+    pub fn set_queue(&self, id: &I, queue: Queue) -> Result<(), Error> {
+        let mut world = self.inner().lock();
+        let database = world.databases.get_mut(self.at).ok_or(Error::NotRunning)?;
+        database.set_queue(id, queue)
+    }
+
+    /// Listens to channels, whether anybody subscribes to them or not. One that is there already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`], [`Error::NotRunning`] and why the session is lost, at once, and then none is added; what the
+    /// server answers by the ticket.
+    pub fn add_channels<C>(&self, channels: C) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        let add = |database: &mut Database<I>, _: &mut After<I>| {
+            channels.iter().try_for_each(|channel| database.check_channel(channel.as_ref()))?;
+            let added = channels.iter().map(|channel| {
+                let is_new = database.registry.add(channel.as_ref());
+                (channel.as_ref().into(), is_new.then_some(Undo::Added))
+            });
+            Ok(((), added.collect()))
+        };
+        self.inner().change_and_wait(self.at, add).map(|((), ticket)| ticket)
+    }
+
+    /// As [`add_channels`](Self::add_channels), for one.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn add_channel(&self, channel: &str) -> Result<Ticket<()>, Error> {
+        self.add_channels([channel])
+    }
+
+    /// Removes channels, with all that is subscribed to them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`], and then none is removed; [`Error::NotRunning`].
+    pub fn remove_channels<C>(&self, channels: C) -> Result<(), Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        self.inner().change(self.at, |database, after| {
+            let known = database.registry.channels();
+            if let Some(unknown) = channels.iter().find(|channel| !known.contains(&channel.as_ref())) {
+                return Err(Error::UnknownChannel { channel: unknown.as_ref().into() });
+            }
+            // One that is named twice is gone the second time.
+            for channel in &channels {
+                let _ = database.remove(channel.as_ref(), after);
+            }
+            Ok(())
+        })
+    }
+
+    /// As [`remove_channels`](Self::remove_channels), for one.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn remove_channel(&self, channel: &str) -> Result<(), Error> {
+        self.remove_channels([channel])
+    }
+}
+
+/// Muting, of this database: who is muted keeps its subscriptions, isn't called, and misses what is sent meanwhile. As it
+/// is unmuted, it is [told so](crate::notifier::Reason::Muted).
+///
+/// A channel that nobody wants to hear is not listened to. A subscriber's mute outlasts its channels'.
+impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
+    /// Mutes channels, for all their subscribers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`], and then none is muted; [`Error::NotRunning`].
+    pub fn mute_channels<C>(&self, channels: C) -> Result<(), Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_channels(channels, true).map(drop)
+    }
+
+    /// Unmutes channels; each subscriber is as it was before.
+    ///
+    /// # Errors
+    ///
+    /// As [`mute_channels`](Self::mute_channels); what the server answers by the ticket.
+    pub fn unmute_channels<C>(&self, channels: C) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_channels(channels, false)
+    }
+
+    fn set_channels<C>(&self, channels: C, mute: bool) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
+        self.set(&names, |database| database.registry.mute_channels(&names, mute))
+    }
+
+    /// Mutes a subscriber on all channels that it subscribes to now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSubscriber`], [`Error::NotRunning`].
+    pub fn mute_subscriber(&self, id: &I) -> Result<(), Error> {
+        self.mute_subscriber_on(id, self.channels_of(id)?)
+    }
+
+    /// Unmutes a subscriber on all its channels.
+    ///
+    /// # Errors
+    ///
+    /// As [`mute_subscriber`](Self::mute_subscriber); what the server answers by the ticket.
+    pub fn unmute_subscriber(&self, id: &I) -> Result<Ticket<()>, Error> {
+        self.unmute_subscriber_on(id, self.channels_of(id)?)
+    }
+
+    /// Mutes a subscriber on these channels.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`] and [`Error::UnknownSubscriber`], and then it is muted on none; [`Error::NotRunning`].
+    pub fn mute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<(), Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_subscriber(id, channels, true).map(drop)
+    }
+
+    /// Unmutes a subscriber on these channels.
+    ///
+    /// # Errors
+    ///
+    /// As [`mute_subscriber_on`](Self::mute_subscriber_on); what the server answers by the ticket.
+    pub fn unmute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_subscriber(id, channels, false)
+    }
+
+    fn set_subscriber<C>(&self, id: &I, channels: C, mute: bool) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
+        self.set(&names, |database| database.registry.mute_subscriber(id, &names, mute))
+    }
+
+    /// Mutes or unmutes, and has everybody on these channels know.
+    fn set(
+        &self,
+        channels: &[&str],
+        set: impl FnOnce(&mut Database<I>) -> Result<(), Error>,
+    ) -> Result<Ticket<()>, Error> {
+        let change = |database: &mut Database<I>, after: &mut After<I>| {
+            set(database)?;
+            channels.iter().for_each(|channel| database.refresh(channel, None, after));
+            Ok(((), channels.iter().map(|channel| ((*channel).into(), None)).collect()))
+        };
+        self.inner().change_and_wait(self.at, change).map(|((), ticket)| ticket)
+    }
+
+    fn channels_of(&self, id: &I) -> Result<Vec<Box<str>>, Error> {
+        self.look(|database| database.registry.channels_of(id).map(|channels| channels.iter().cloned().collect()))
+            .flatten()
+            .ok_or(Error::UnknownSubscriber { channel: None })
+    }
+}
+
+/// What there is, of this database.
+impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
+    /// The channels that were added or are subscribed to, sorted.
+    pub fn channels(&self) -> Vec<String> {
+        self.look(|database| database.registry.channels().into_iter().map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// Who subscribes to what: the ids of each channel that has any, in the order of their subscribing.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |_| ())?;
+    /// n.subscribe(3, "prices", |_| ())?;
+    /// assert_eq!(n.subscriptions()["prices"], [7, 3]);
+    /// # Ok(()) }
+    /// ```
+    pub fn subscriptions(&self) -> BTreeMap<String, Vec<I>> {
+        self.ids(|_| true)
+    }
+
+    /// The channels that are muted, sorted.
+    pub fn muted_channels(&self) -> Vec<String> {
+        let muted = |database: &Database<I>| {
+            let channels = database.registry.channels().into_iter();
+            channels.filter(|channel| database.registry.is_muted(channel)).map(str::to_owned).collect()
+        };
+        self.look(muted).unwrap_or_default()
+    }
+
+    /// The subscribers that are muted, by channel, whether that is muted or not.
+    pub fn muted_subscribers(&self) -> BTreeMap<String, Vec<I>> {
+        self.ids(|muted| muted)
+    }
+
+    fn ids(&self, wanted: impl Fn(bool) -> bool) -> BTreeMap<String, Vec<I>> {
+        let ids = |database: &Database<I>| {
+            let of = |channel: &str| {
+                let subscriptions = database.registry.subscriptions(channel);
+                subscriptions.filter(|it| wanted(it.muted)).map(|it| it.id.clone()).collect::<Vec<_>>()
+            };
+            let channels = database.registry.channels().into_iter();
+            channels.map(|channel| (channel.to_owned(), of(channel))).filter(|(_, ids)| !ids.is_empty()).collect()
+        };
+        self.look(ids).unwrap_or_default()
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Database<I>) -> T) -> Option<T> {
+        self.inner().lock().databases.get(self.at).map(look)
+    }
+
+    /// How long a call may wait for the server.
+    fn patience(&self) -> Option<std::time::Duration> {
+        self.look(|database| database.config.get_call_timeout())
+    }
+}
+
+/// When changes reach the servers, for all databases together.
+impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
+    /// Whether changes reach the servers by themselves: they do unless told otherwise.
+    ///
+    /// While it is off, calls only record what is to be listened to, also where the notifier is stopped, and their tickets
+    /// resolve at once; [`apply`](Self::apply), [`start`](Self::start) and [`restart`](Self::restart) carry it out. Who is
+    /// called for what is heard already changes at once, though.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder(conf)?.autorun(false).build::<u32>();
+    /// for id in 0..1000 {
+    ///     n.subscribe(id, &format!("channel {id}"), |n| println!("{}", n.payload()))?;
+    /// }
+    /// n.start()?; // one LISTEN for all
+    /// # assert_eq!(n.stats().channels, 1000);
+    /// # Ok(()) }
+    /// ```
+    pub fn autorun(&self, autorun: bool) {
+        self.inner().lock().autorun = autorun;
+    }
+
+    /// Has the servers follow what was recorded; the ticket resolves once they have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]; what a server answers by the ticket.
+    pub fn apply(&self) -> Result<Ticket<()>, Error> {
+        self.inner().apply()
+    }
+}
