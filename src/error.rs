@@ -120,13 +120,17 @@ pub enum Error {
         instead: &'static str,
     },
     /// A callback hasn't returned since the notifier was stopped.
-    #[error("the notifier was stopped, but its callback for channel {channel:?} is still running: wait for it to return")]
+    #[error(
+        "the notifier was stopped, but its callback for channel {channel:?} is still running: wait for it to return"
+    )]
     StillRunning {
         /// The callback's channel.
         channel: Box<str>,
     },
     /// More is waiting to be sent than is kept.
-    #[error("{pairs} notifications are waiting to be sent, and no more are kept: the server is slower than the senders")]
+    #[error(
+        "{pairs} notifications are waiting to be sent, and no more are kept: the server is slower than the senders"
+    )]
     Backlog {
         /// How many wait.
         pairs: usize,

@@ -170,9 +170,9 @@ pub use connection::{Connection, Diagnosis, Finding, FindingKind, Severity, Wait
 pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};
 pub use gap::Gap;
 pub use manager::{Backoff, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
+pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 #[doc(inline)]
 pub use notifier::Notifier;
-pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 pub use proto::TransactionStatus;
 pub use row::Row;
 

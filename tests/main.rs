@@ -6,6 +6,7 @@ mod architecture;
 mod connection;
 mod diagnosis;
 mod manager;
+mod notifier;
 #[cfg(feature = "cli")]
 mod program;
 mod recovery;

@@ -281,7 +281,10 @@ mod tests {
         let mut tickets = ["1", "bad", "2"].map(|payload| batcher.send("c", payload));
         let results = tickets.each_mut().map(|ticket| ticket.wait(SOON).is_ok());
         assert_eq!(results, [true, false, true]);
-        assert_eq!(statements.try_iter().collect::<Vec<_>>(), [vec!["1", "bad", "2"], vec!["1"], vec!["bad"], vec!["2"]]);
+        assert_eq!(
+            statements.try_iter().collect::<Vec<_>>(),
+            [vec!["1", "bad", "2"], vec!["1"], vec!["bad"], vec!["2"]]
+        );
     }
 
     #[test]

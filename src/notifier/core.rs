@@ -36,6 +36,8 @@ pub(crate) struct World<I> {
     pub(crate) phase: Phase,
     /// Counts the starts, so that what comes late from one run is known in the next.
     pub(crate) run: u64,
+    /// The latest run that came to be running.
+    pub(crate) started: u64,
     /// The loop, while there is one.
     pub(crate) handle: Option<Handle>,
     pub(crate) crew: Option<Arc<Crew<I>>>,
@@ -60,6 +62,7 @@ impl<I> Inner<I> {
         let world = World {
             phase: Phase::Stopped,
             run: 0,
+            started: 0,
             handle: None,
             crew: None,
             failure: None,

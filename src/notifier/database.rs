@@ -138,7 +138,8 @@ impl<I: Clone + Eq + Hash> Database<I> {
     /// Refuses a name that can't be listened to, and the one that is the notifier's own.
     pub(crate) fn check_channel(&self, channel: &str) -> Result<(), Error> {
         if channel == SYSTEM_CHANNEL {
-            let message = format!("channel {SYSTEM_CHANNEL} is the notifier's own, and nobody can subscribe to it: take another");
+            let message =
+                format!("channel {SYSTEM_CHANNEL} is the notifier's own, and nobody can subscribe to it: take another");
             return Err(ValueError { message }.into());
         }
         sql::check_channel(channel, self.limits)
@@ -260,8 +261,7 @@ impl<I: Clone + Eq + Hash> Database<I> {
             match (self.registry.is_wanted(&channel), self.wire.get(&channel)) {
                 (true, None) => {
                     self.generation += 1;
-                    let wire =
-                        Wire { generation: self.generation, asked: can_ask, heard: false, waiters: Vec::new() };
+                    let wire = Wire { generation: self.generation, asked: can_ask, heard: false, waiters: Vec::new() };
                     self.wire.insert(channel.clone(), wire);
                     asks.listen.push((channel, self.generation));
                 }
@@ -297,11 +297,14 @@ impl<I: Clone + Eq + Hash> Database<I> {
 
     /// The server has answered. What it refused is undone; what it couldn't answer is asked again as the session is back.
     pub(crate) fn answered(&mut self, asked: Vec<(Box<str>, u64)>, answer: &Result<(), Error>, after: &mut After<I>) {
+        let is_open = matches!(self.session, Session::Open(_));
         for (channel, generation) in asked {
             let Some(wire) = self.wire.get_mut(&channel).filter(|wire| wire.generation == generation) else { continue };
             wire.asked = false;
             match answer {
-                Ok(()) => self.is_heard(&channel, after),
+                Ok(()) if is_open => self.is_heard(&channel, after),
+                // The word that the session is open comes next, and gaps are told before.
+                Ok(()) => {}
                 Err(error) if is_refusal(error) => {
                     for waiter in std::mem::take(&mut wire.waiters) {
                         if let Some(undo) = waiter.undo {
@@ -357,7 +360,8 @@ impl<I: Clone + Eq + Hash> Database<I> {
                 asks.listen.push((channel.clone(), wire.generation));
             }
         }
-        let unwanted = listens.keys().filter(|channel| **channel != SYSTEM_CHANNEL && !self.wire.contains_key(**channel));
+        let unwanted =
+            listens.keys().filter(|channel| **channel != SYSTEM_CHANNEL && !self.wire.contains_key(**channel));
         asks.unlisten = unwanted.map(|channel| (*channel).into()).collect();
         asks
     }

@@ -77,6 +77,10 @@ impl<'a, I> Delivery<'a, I> {
 
 impl<I: fmt::Debug> fmt::Debug for Delivery<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery").field("id", self.id).field("channel", &self.channel).field("what", &self.what).finish()
+        f.debug_struct("Delivery")
+            .field("id", self.id)
+            .field("channel", &self.channel)
+            .field("what", &self.what)
+            .finish()
     }
 }

@@ -71,7 +71,11 @@ pub(crate) fn fuzz_registry(data: &[u8]) {
                 let all_known = known && naive.channels().contains(&other);
                 assert_eq!(registry.mute_channels(&[&channel, &other], mute).is_ok(), all_known);
                 for name in [channel, other].into_iter().filter(|_| all_known) {
-                    if mute { naive.muted.insert(name) } else { naive.muted.remove(&name) };
+                    if mute {
+                        naive.muted.insert(name)
+                    } else {
+                        naive.muted.remove(&name)
+                    };
                 }
             }
             7 => {
@@ -94,7 +98,11 @@ pub(crate) fn fuzz_registry(data: &[u8]) {
         if who % 3 == 0 {
             for channel in registry.take_changed() {
                 let wanted = registry.is_wanted(&channel);
-                if wanted { listened.insert(channel.into()) } else { listened.remove(&*channel) };
+                if wanted {
+                    listened.insert(channel.into())
+                } else {
+                    listened.remove(&*channel)
+                };
             }
             assert_eq!(listened, naive.wanted());
         }

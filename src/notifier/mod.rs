@@ -275,7 +275,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
     /// # fn main() -> Result<(), notifyman::Error> {
-    /// # let (berlin, oslo) = (database(), database().replace("/postgres", "/template1"));
+    /// # let (berlin, oslo) = (database(), database().trim_end_matches("postgres").to_owned() + "template1");
     /// use notifyman::Notifier;
     ///
     /// let n: Notifier<u32> = Notifier::new(berlin)?;
@@ -474,7 +474,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Clone for Notifier<I> {
 
 impl<I: Clone + Eq + Hash + Send + 'static> Drop for Owner<I> {
     fn drop(&mut self) {
-        self.0.halt();
+        self.0.halt(None);
     }
 }
 

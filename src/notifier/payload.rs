@@ -167,7 +167,9 @@ mod tests {
             let payload = Payload::from(payload);
             let expected = |cell: &str| match cell {
                 "error" => None,
-                value => Some(serde_json::from_str::<Value>(value.trim_matches('`')).unwrap_or_else(|e| panic!("{row}: {e}"))),
+                value => Some(
+                    serde_json::from_str::<Value>(value.trim_matches('`')).unwrap_or_else(|e| panic!("{row}: {e}")),
+                ),
             };
             assert_eq!(payload.value().ok(), expected(json), "{row}");
             assert_eq!(payload.python::<Value>().ok(), expected(python), "{row}");

@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn n08_an_error_says_what_is_wrong_and_where() {
-        assert_eq!(refused("[1, 2"), "it ends where a value is needed, at byte 6");
+        assert_eq!(refused("[1, "), "it ends where a value is needed, at byte 4");
         assert_eq!(refused("{'a' 1}"), "a `:`, a `,` or a `}` is missing, at byte 5");
         assert_eq!(refused("[007]"), "a whole number with leading zeros, at byte 1");
         assert!(refused("1e999").contains("too large"));

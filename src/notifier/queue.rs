@@ -348,7 +348,7 @@ mod tests {
                     pending.miss(&to, Missed::new(Reason::Stopped, 0));
                 }
             }
-            assert!(pending.items.len() + pending.owed.len() <= 3 + 2 * 4, "{policy:?}");
+            assert!(pending.items.len() + pending.owed.len() <= 3 + 2 * 5, "{policy:?}");
         }
     }
 

@@ -24,6 +24,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             let mut world = self.lock();
             match world.phase {
                 Phase::Running => return Ok(()),
+                // Somebody else starts it: the outcome is the same for both.
                 Phase::Starting => world.run,
                 Phase::Stopping if self.is_inside() => {
                     return Err(Error::InsideCallback { instead: "start it from another thread" });
@@ -51,7 +52,10 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         }
         let crew = Arc::new(Crew::new(self.settings.workers + 1));
         world.run += 1;
-        world.phase = if self.settings.keep_trying { Phase::Running } else { Phase::Starting };
+        world.phase = Phase::Starting;
+        if self.settings.keep_trying {
+            (world.phase, world.started) = (Phase::Running, world.run);
+        }
         world.failure = None;
         world.handle = Some(manager.handle());
         world.crew = Some(Arc::clone(&crew));
@@ -81,17 +85,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             }
         }
         let (leaving, inner) = (leaving(), Arc::clone(self));
-        let mut turning = Turning { inner: Arc::clone(self), manager };
+        let turning = Turning { inner: Arc::clone(self), manager, run };
         if spawned.is_ok() {
             let turn = move || {
-                let _leaving = leaving;
+                // It has left only when the manager is gone.
+                let (_leaving, mut turning) = (leaving, turning);
                 turning.inner.crew_mark.join();
                 turning.turn();
             };
             spawned = name("loop").spawn(turn).map(drop);
         }
         spawned.map(|()| run).map_err(|error| {
-            inner.halt();
+            inner.halt(Some(run));
             Error::io("starting a thread", error)
         })
     }
@@ -109,18 +114,22 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         while world.run == run && world.phase == Phase::Stopping && world.failure.is_some() {
             world = self.changed.wait(world).unwrap_or_else(PoisonError::into_inner);
         }
-        match (world.run == run, world.phase, &world.failure) {
-            (true, Phase::Running, _) => Ok(()),
-            (true, _, Some(error)) => Err(error.clone()),
+        match &world.failure {
+            // It may have been stopped since.
+            _ if world.started >= run => Ok(()),
+            Some(error) if world.run == run => Err(error.clone()),
             _ => Err(Error::Stopped),
         }
     }
 
-    /// Has everything end; says whether there was anything to end.
-    pub(crate) fn halt(&self) -> bool {
+    /// Has everything end, or one run if that is the current one; says whether there was anything to end.
+    pub(crate) fn halt(&self, run: Option<u64>) -> bool {
         let mut after = After::default();
         let halted = {
             let mut world = self.lock();
+            if run.is_some_and(|run| run != world.run) {
+                return false;
+            }
             let runs = matches!(world.phase, Phase::Starting | Phase::Running);
             if runs {
                 world.phase = Phase::Stopping;
@@ -144,7 +153,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     }
 
     pub(crate) fn stop_within(&self, limit: Option<Duration>) -> Result<(), StillRunning<I>> {
-        if !self.halt() || self.is_inside() {
+        if !self.halt(None) || self.is_inside() {
             return Ok(());
         }
         let deadline = limit.and_then(|limit| clock::now().checked_add(limit));
@@ -183,11 +192,12 @@ struct Launch<I> {
 struct Turning<I: Clone + Eq + Hash + Send + 'static> {
     inner: Arc<Inner<I>>,
     manager: NotificationManager,
+    run: u64,
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
     fn turn(&mut self) {
-        let Self { inner, manager } = self;
+        let Self { inner, manager, run } = self;
         let mut starting = !inner.settings.keep_trying;
         loop {
             if starting && manager.restoring().next().is_none() && manager.garbage().next().is_none() {
@@ -196,6 +206,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
                 let mut world = inner.lock();
                 if world.phase == Phase::Starting {
                     world.phase = Phase::Running;
+                    world.started = *run;
                     inner.changed.notify_all();
                 }
             }
@@ -236,7 +247,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
 
 impl<I: Clone + Eq + Hash + Send + 'static> Drop for Turning<I> {
     fn drop(&mut self) {
-        self.inner.halt();
+        self.inner.halt(Some(self.run));
     }
 }
 

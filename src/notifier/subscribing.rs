@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::manager::Ticket;
+use crate::notifier::Notifier;
 use crate::notifier::database::{After, Database, Undo};
 use crate::notifier::delivery::Delivery;
 use crate::notifier::entry::Entry;
 use crate::notifier::queue::Queue;
-use crate::notifier::Notifier;
 
 /// Channels and subscriptions, of this database.
 ///
