@@ -141,8 +141,12 @@ pub enum Error {
     /// The answer to a query is longer than is kept. The query was carried out all the same.
     #[error("{0}")]
     AnswerTooLong(Box<str>),
-    /// A ticket was waited for on the thread that iterates the manager, which is the one that must resolve it.
-    #[error("waiting for a ticket on the thread that runs the manager would never end: iterate the manager instead")]
+    /// A ticket was waited for on the thread that must resolve it: the one that iterates the manager, or one of the
+    /// notifier's, which call its callbacks.
+    #[error(
+        "waiting for a ticket on the thread that must resolve it would never end: iterate the manager, or return from \
+         the callback, instead"
+    )]
     WouldDeadlock,
 }
 

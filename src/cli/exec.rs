@@ -214,15 +214,18 @@ impl Job {
     /// Gives it the payload, passes its lines on, and waits for its end.
     fn attend(&self, mut child: Child) -> io::Result<std::process::ExitStatus> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        thread::scope(|scope| {
-            scope.spawn(|| stderr.map(|lines| relay(lines, &mut io::stderr())));
+        let attended = thread::scope(|scope| {
+            let thread = || thread::Builder::new().name("command's".into());
+            thread().spawn_scoped(scope, || stderr.map(|lines| relay(lines, &mut io::stderr())))?;
             // A command that doesn't read it is free not to.
-            scope.spawn(|| stdin.map(|mut stdin| stdin.write_all(&self.payload)));
+            thread().spawn_scoped(scope, || stdin.map(|mut stdin| stdin.write_all(&self.payload)))?;
             if let Some(Err(error)) = stdout.map(|lines| relay(lines, &mut io::stdout())) {
                 self.jobs.change(|state| state.output = Some(error));
             }
+            Ok(())
         });
-        child.wait()
+        let status = child.wait()?;
+        attended.map(|()| status)
     }
 }
 

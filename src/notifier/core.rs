@@ -16,6 +16,7 @@ use crate::notification::Batch;
 use crate::notifier::builder::Settings;
 use crate::notifier::crew::{Crew, discard};
 use crate::notifier::database::{After, Asks, Database, Session, Undo};
+use crate::notifier::entry::Ear;
 use crate::notifier::panics::Panics;
 use crate::notifier::promise::Promise;
 use crate::notifier::tally::Tally;
@@ -48,6 +49,9 @@ pub(crate) struct World<I> {
     pub(crate) databases: Vec<Database<I>>,
     pub(crate) by_connection: HashMap<ConnId, usize>,
 }
+
+/// Channels that are to be heard, and how to take them back where the server refuses.
+pub(crate) type Awaited<I> = Vec<(Box<str>, Option<Undo<I>>)>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -92,86 +96,106 @@ impl<I> Inner<I> {
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
+    /// Does something under the lock, and what follows from it once that is free.
+    pub(crate) fn act<T>(&self, act: impl FnOnce(&mut World<I>, &mut After<I>) -> T) -> T {
+        let mut after = After::default();
+        let (done, crew) = {
+            let mut world = self.lock();
+            let done = act(&mut world, &mut after);
+            // Whom it is for, should another run have begun a moment later.
+            (done, world.crew.clone())
+        };
+        if let Some(crew) = crew.filter(|_| !after.schedule.is_empty()) {
+            crew.schedule(after.schedule);
+        }
+        for (promise, result) in after.kept {
+            promise.kept(result);
+        }
+        discard(after.gone);
+        done
+    }
+
     /// Changes something of one database, and has the server follow.
     pub(crate) fn change<T>(
         self: &Arc<Self>,
         at: usize,
         change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.change_and_wait(at, |database, after| Ok((change(database, after)?, Vec::new()))).map(|(done, _)| done)
+        self.act(|world, after| {
+            let done = change(world.database(at)?, after);
+            if world.autorun {
+                self.sync(world, at, after);
+            }
+            done
+        })
     }
 
-    /// The same, with a ticket that resolves once these channels are heard that are to be.
+    /// Changes what needs a server that follows, with a ticket for what is to be heard.
+    pub(crate) fn follow<T>(
+        self: &Arc<Self>,
+        at: usize,
+        change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<(T, Awaited<I>), Error>,
+    ) -> Result<(T, Ticket<()>), Error> {
+        self.change_checked(at, World::check_follows, change)
+    }
+
+    /// Changes something, with a ticket that resolves once these channels are heard that are to be; at once, where it
+    /// doesn't run.
     pub(crate) fn change_and_wait<T>(
         self: &Arc<Self>,
         at: usize,
-        change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<(T, Vec<(Box<str>, Option<Undo<I>>)>), Error>,
+        change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<(T, Awaited<I>), Error>,
     ) -> Result<(T, Ticket<()>), Error> {
-        let mut after = After::default();
-        let (promise, ticket) = Promise::new(&self.crew_mark);
-        let changed = {
-            let mut world = self.lock();
-            let autorun = world.autorun;
-            if autorun && !matches!(world.phase, Phase::Starting | Phase::Running) {
-                return Err(Error::NotRunning);
-            }
-            let database = world.databases.get_mut(at).ok_or(Error::NotRunning)?;
-            if autorun && let Session::Lost(error) = &database.session {
-                return Err(error.clone());
-            }
-            let changed = change(database, &mut after);
-            if autorun {
-                self.sync(&mut world, at, &mut after);
-            }
-            changed.map(|(done, channels)| {
-                if autorun && let Some(database) = world.databases.get_mut(at) {
-                    for (channel, undo) in channels {
-                        database.wait_for(&channel, &promise, undo);
-                    }
-                }
-                done
-            })
-        };
-        self.finish(after);
-        promise.kept(Ok(()));
-        changed.map(|done| (done, ticket))
+        self.change_checked(at, |_, _| Ok(()), change)
     }
 
-    /// Takes back what couldn't be waited for, also where the notifier has been stopped meanwhile.
-    pub(crate) fn take_back(self: &Arc<Self>, at: usize, channel: &str, undo: Undo<I>) {
-        let mut after = After::default();
-        {
-            let mut world = self.lock();
-            if let Some(database) = world.databases.get_mut(at) {
-                database.undo(channel, undo, &mut after);
-                if world.autorun {
-                    self.sync(&mut world, at, &mut after);
+    fn change_checked<T>(
+        self: &Arc<Self>,
+        at: usize,
+        check: impl FnOnce(&mut World<I>, usize) -> Result<(), Error>,
+        change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<(T, Awaited<I>), Error>,
+    ) -> Result<(T, Ticket<()>), Error> {
+        let (promise, ticket) = Promise::new(&self.crew_mark);
+        let done = self.act(|world, after| {
+            check(world, at)?;
+            let (done, channels) = change(world.database(at)?, after)?;
+            if world.autorun {
+                self.sync(world, at, after);
+                for (channel, undo) in channels {
+                    world.database(at)?.wait_for(&channel, &promise, undo);
                 }
             }
-        }
-        self.finish(after);
+            Ok(done)
+        });
+        promise.kept(Ok(()));
+        done.map(|done| (done, ticket))
+    }
+
+    /// Takes back what couldn't be waited for.
+    pub(crate) fn take_back(self: &Arc<Self>, at: usize, channel: &str, undo: Undo<I>) {
+        // It fails for a database only that isn't there.
+        let _ = self.change(at, |database, after| {
+            database.undo(channel, undo, after);
+            Ok(())
+        });
     }
 
     /// Has the servers follow all that was changed, and gives a ticket for what they haven't acknowledged yet.
     pub(crate) fn apply(self: &Arc<Self>) -> Result<Ticket<()>, Error> {
-        let mut after = After::default();
         let (promise, ticket) = Promise::new(&self.crew_mark);
-        {
-            let mut world = self.lock();
-            if !matches!(world.phase, Phase::Starting | Phase::Running) {
-                return Err(Error::NotRunning);
-            }
+        let applied = self.act(|world, after| {
+            world.check_runs()?;
             for at in 0..world.databases.len() {
-                self.sync(&mut world, at, &mut after);
-                let Some(database) = world.databases.get_mut(at) else { continue };
+                self.sync(world, at, after);
+                let database = world.database(at)?;
                 for channel in database.unheard() {
                     database.wait_for(&channel, &promise, None);
                 }
             }
-        }
-        self.finish(after);
+            Ok(())
+        });
         promise.kept(Ok(()));
-        Ok(ticket)
+        applied.map(|()| ticket)
     }
 
     /// Asks the server for what has changed.
@@ -207,27 +231,11 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
 
     /// Does something on the loop's thread, as long as it is that of this run.
     fn on_loop(self: &Arc<Self>, run: u64, act: impl FnOnce(&Arc<Self>, &mut World<I>, &mut After<I>)) {
-        let mut after = After::default();
-        {
-            let mut world = self.lock();
+        self.act(|world, after| {
             if world.run == run && world.handle.is_some() {
-                act(self, &mut world, &mut after);
+                act(self, world, after);
             }
-        }
-        self.finish(after);
-    }
-
-    /// Does what had to wait until nothing is locked.
-    pub(crate) fn finish(&self, after: After<I>) {
-        if !after.schedule.is_empty()
-            && let Some(crew) = self.lock().crew.clone()
-        {
-            crew.schedule(after.schedule);
-        }
-        for (promise, result) in after.kept {
-            promise.kept(result);
-        }
-        discard(after.gone);
+        });
     }
 
     /// Adds a database, or finds the one that shares its session; opens that where the notifier runs.
@@ -256,17 +264,40 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     }
 }
 
+impl<I> World<I> {
+    pub(crate) fn database(&mut self, at: usize) -> Result<&mut Database<I>, Error> {
+        self.databases.get_mut(at).ok_or(Error::NotRunning)
+    }
+
+    /// Refuses what needs a notifier that runs.
+    fn check_runs(&self) -> Result<(), Error> {
+        match self.phase {
+            Phase::Starting | Phase::Running => Ok(()),
+            Phase::Stopped | Phase::Stopping => Err(Error::NotRunning),
+        }
+    }
+
+    /// Refuses a subscription that nobody would carry out.
+    pub(crate) fn check_follows(&mut self, at: usize) -> Result<(), Error> {
+        if !self.autorun {
+            return Ok(());
+        }
+        self.check_runs()?;
+        match &self.database(at)?.session {
+            Session::Lost(error) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What the loop tells.
 impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     fn on_event(self: &Arc<Self>, id: ConnId, act: impl FnOnce(&Arc<Self>, &mut World<I>, usize, &mut After<I>)) {
-        let mut after = After::default();
-        {
-            let mut world = self.lock();
+        self.act(|world, after| {
             if let Some(at) = world.by_connection.get(&id).copied() {
-                act(self, &mut world, at, &mut after);
+                act(self, world, at, after);
             }
-        }
-        self.finish(after);
+        });
     }
 
     /// A batch came: everybody's share goes into their queues.
@@ -279,7 +310,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                 let Ok(channel) = std::str::from_utf8(n.channel_bytes()) else { continue };
                 // One copy for all, which keeps nothing of the buffer that it came in.
                 let mut copy = None;
-                for entry in database.registry.audience(channel) {
+                // Who has just been unmuted is told first that it missed something: it hears what comes after that.
+                for entry in database.registry.audience(channel).filter(|entry| entry.ear() != Ear::Muted) {
                     let (pushed, schedule) = entry.push(copy.get_or_insert_with(|| n.to_owned()));
                     if schedule {
                         after.schedule.push(Arc::clone(entry.subscriber()));
@@ -315,6 +347,11 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             }
             let asks = database.is_open(id, channels, limits, after);
             inner.ask(world, at, asks);
+            let all_open = world.databases.iter().all(|it| matches!(it.session, Session::Open(_)));
+            if world.phase == Phase::Starting && all_open {
+                (world.phase, world.started) = (Phase::Running, world.run);
+                inner.changed.notify_all();
+            }
         });
     }
 

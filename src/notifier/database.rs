@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::config::Config;
 use crate::error::{Error, ValueError};
@@ -31,6 +31,8 @@ pub(crate) struct Database<I> {
     pub(crate) registry: Registry<I, Arc<Entry<I>>>,
     pub(crate) session: Session,
     subscribers: HashMap<I, (Arc<Subscriber<I>>, Queue)>,
+    /// Those without a subscription of whom a call may still run: who comes back meanwhile waits for it to return.
+    departed: HashMap<I, Weak<Subscriber<I>>>,
     /// What the session is to listen to, as far as it was said.
     wire: HashMap<Box<str>, Wire<I>>,
     generation: u64,
@@ -128,6 +130,7 @@ impl<I: Clone + Eq + Hash> Database<I> {
             registry: Registry::default(),
             session: Session::None,
             subscribers: HashMap::new(),
+            departed: HashMap::new(),
             wire: HashMap::new(),
             generation: 0,
             // The stricter, until it is known: a name that is too long would keep the session from being opened.
@@ -147,8 +150,14 @@ impl<I: Clone + Eq + Hash> Database<I> {
 
     /// The subscriber of this id, made where there is none.
     pub(crate) fn subscriber(&mut self, id: &I, queue: Queue) -> Arc<Subscriber<I>> {
-        let made = || (Arc::new(Subscriber::new(queue)), queue);
-        Arc::clone(&self.subscribers.entry(id.clone()).or_insert_with(made).0)
+        if let Some((subscriber, _)) = self.subscribers.get(id) {
+            return Arc::clone(subscriber);
+        }
+        let departed = self.departed.remove(id).and_then(|departed| departed.upgrade());
+        let subscriber = departed.unwrap_or_else(|| Arc::new(Subscriber::new(queue)));
+        subscriber.set_queue(queue);
+        self.subscribers.insert(id.clone(), (Arc::clone(&subscriber), queue));
+        subscriber
     }
 
     /// Changes a subscriber's queue.
@@ -193,8 +202,13 @@ impl<I: Clone + Eq + Hash> Database<I> {
 
     /// Lets a subscriber go that has no subscription left.
     fn forget(&mut self, id: &I) {
-        if self.registry.channels_of(id).is_none() {
-            self.subscribers.remove(id);
+        if self.registry.channels_of(id).is_none()
+            && let Some((subscriber, _)) = self.subscribers.remove(id)
+        {
+            if self.departed.len() > self.subscribers.len() {
+                self.departed.retain(|_, departed| departed.strong_count() > 0);
+            }
+            self.departed.insert(id.clone(), Arc::downgrade(&subscriber));
         }
     }
 
@@ -405,7 +419,8 @@ impl<I: Clone + Eq + Hash> Database<I> {
 
     /// Empties every queue; gives what was there, to be dropped where nothing is locked.
     pub(crate) fn reset_queues(&self) -> Vec<impl Sized + use<I>> {
-        self.subscribers.values().map(|(subscriber, queue)| subscriber.reset(*queue)).collect()
+        let departed = self.departed.values().filter_map(Weak::upgrade).map(|it| it.reset(Queue::default()));
+        self.subscribers.values().map(|(subscriber, queue)| subscriber.reset(*queue)).chain(departed).collect()
     }
 
     /// How many subscribers there are, and how many notifications wait for them.

@@ -117,9 +117,7 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
 
     /// Mutes or unmutes channels: all of them or, where one is unknown, none.
     pub(crate) fn mute_channels(&mut self, channels: &[&str], mute: bool) -> Result<(), Error> {
-        if let Some(unknown) = channels.iter().find(|channel| !self.channels.contains_key(**channel)) {
-            return Err(unknown_channel(unknown));
-        }
+        channels.iter().try_for_each(|channel| self.check_known(channel))?;
         for channel in channels {
             self.channel(channel).muted = mute;
         }
@@ -130,9 +128,7 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
     pub(crate) fn mute_subscriber(&mut self, id: &I, channels: &[&str], mute: bool) -> Result<(), Error> {
         let of_id = self.channels_of.get(id).ok_or(Error::UnknownSubscriber { channel: None })?;
         for channel in channels {
-            if !self.channels.contains_key(*channel) {
-                return Err(unknown_channel(channel));
-            }
+            self.check_known(channel)?;
             if !of_id.contains(*channel) {
                 return Err(Error::UnknownSubscriber { channel: Some((*channel).into()) });
             }
@@ -181,6 +177,11 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
 
 /// What there is.
 impl<I: Clone + Eq + Hash, S> Registry<I, S> {
+    /// Refuses a channel that isn't here.
+    pub(crate) fn check_known(&self, channel: &str) -> Result<(), Error> {
+        if self.channels.contains_key(channel) { Ok(()) } else { Err(unknown_channel(channel)) }
+    }
+
     /// Whether a channel is to be listened to.
     pub(crate) fn is_wanted(&self, channel: &str) -> bool {
         self.channels.get(channel).is_some_and(Channel::is_wanted)

@@ -16,7 +16,7 @@ use crate::manager::{Event, NotificationManager};
 use crate::notifier::StillRunning;
 use crate::notifier::core::{Inner, Phase, World};
 use crate::notifier::crew::{Crew, discard};
-use crate::notifier::database::{After, Session};
+use crate::notifier::database::Session;
 
 impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
@@ -124,9 +124,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
 
     /// Has everything end, or one run if that is the current one; says whether there was anything to end.
     pub(crate) fn halt(&self, run: Option<u64>) -> bool {
-        let mut after = After::default();
-        let halted = {
-            let mut world = self.lock();
+        self.act(|world, after| {
             if run.is_some_and(|run| run != world.run) {
                 return false;
             }
@@ -138,7 +136,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                     drop(handle.stop());
                 }
                 for database in &mut world.databases {
-                    database.end_session(&mut after);
+                    database.end_session(after);
                 }
                 if let Some(crew) = &world.crew {
                     crew.halt();
@@ -146,10 +144,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                 self.changed.notify_all();
             }
             runs || world.phase == Phase::Stopping
-        };
-        after.schedule.clear();
-        self.finish(after);
-        halted
+        })
     }
 
     pub(crate) fn stop_within(&self, limit: Option<Duration>) -> Result<(), StillRunning<I>> {
@@ -197,18 +192,12 @@ struct Turning<I: Clone + Eq + Hash + Send + 'static> {
 
 impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
     fn turn(&mut self) {
-        let Self { inner, manager, run } = self;
+        let Self { inner, manager, .. } = self;
         let mut starting = !inner.settings.keep_trying;
         loop {
-            if starting && manager.restoring().next().is_none() && manager.garbage().next().is_none() {
+            if starting && inner.lock().phase != Phase::Starting {
                 starting = false;
                 manager.supervise(inner.settings.backoff, inner.settings.heartbeat);
-                let mut world = inner.lock();
-                if world.phase == Phase::Starting {
-                    world.phase = Phase::Running;
-                    world.started = *run;
-                    inner.changed.notify_all();
-                }
             }
             match manager.next_event() {
                 Some(Event::Notifies(id, batch)) => inner.heard(id, &batch),

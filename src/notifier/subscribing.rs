@@ -100,11 +100,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
         let queue = self.inner().settings.queue;
-        let mut function = Some(function);
-        self.inner().change_and_wait(self.at, |database, after| {
+        self.inner().follow(self.at, |database, after| {
             database.check_channel(channel)?;
             let subscriber = database.subscriber(id, queue);
-            let Some(function) = function.take() else { return Err(Error::NotRunning) };
             let entry = Arc::new(Entry::new(id, channel, subscriber, Box::new(function)));
             let before = database.subscribe(id, &entry, after);
             after.gone.extend(before.clone());
@@ -119,7 +117,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`], [`Error::NotRunning`].
+    /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`].
     pub fn unsubscribe(&self, id: &I, channel: &str) -> Result<(), Error> {
         self.inner().change(self.at, |database, after| database.unsubscribe(id, channel, after))
     }
@@ -155,7 +153,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
             });
             Ok(((), added.collect()))
         };
-        self.inner().change_and_wait(self.at, add).map(|((), ticket)| ticket)
+        self.inner().follow(self.at, add).map(|((), ticket)| ticket)
     }
 
     /// As [`add_channels`](Self::add_channels), for one.
@@ -171,7 +169,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownChannel`], and then none is removed; [`Error::NotRunning`].
+    /// [`Error::UnknownChannel`], and then none is removed.
     pub fn remove_channels<C>(&self, channels: C) -> Result<(), Error>
     where
         C: IntoIterator,
@@ -179,10 +177,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     {
         let channels: Vec<C::Item> = channels.into_iter().collect();
         self.inner().change(self.at, |database, after| {
-            let known = database.registry.channels();
-            if let Some(unknown) = channels.iter().find(|channel| !known.contains(&channel.as_ref())) {
-                return Err(Error::UnknownChannel { channel: unknown.as_ref().into() });
-            }
+            channels.iter().try_for_each(|channel| database.registry.check_known(channel.as_ref()))?;
             // One that is named twice is gone the second time.
             for channel in &channels {
                 let _ = database.remove(channel.as_ref(), after);
@@ -210,7 +205,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownChannel`], and then none is muted; [`Error::NotRunning`].
+    /// [`Error::UnknownChannel`], and then none is muted.
     pub fn mute_channels<C>(&self, channels: C) -> Result<(), Error>
     where
         C: IntoIterator,
@@ -246,7 +241,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownSubscriber`], [`Error::NotRunning`].
+    /// [`Error::UnknownSubscriber`].
     pub fn mute_subscriber(&self, id: &I) -> Result<(), Error> {
         self.mute_subscriber_on(id, self.channels_of(id)?)
     }
@@ -264,7 +259,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownChannel`] and [`Error::UnknownSubscriber`], and then it is muted on none; [`Error::NotRunning`].
+    /// [`Error::UnknownChannel`] and [`Error::UnknownSubscriber`], and then it is muted on none.
     pub fn mute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<(), Error>
     where
         C: IntoIterator,

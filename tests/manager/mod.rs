@@ -10,6 +10,7 @@ mod law;
 mod limits;
 mod loops;
 mod membership;
+mod opening;
 mod outer;
 mod revive;
 mod scale;

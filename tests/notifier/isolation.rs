@@ -219,3 +219,26 @@ fn n07_with_workers_order_is_kept_within_a_subscriber() {
         assert_eq!(told.take(600), expected);
     }
 }
+
+#[test]
+fn n07_a_subscriber_that_leaves_and_comes_back_is_still_called_one_at_a_time() {
+    let n = Notifier::builder(config()).unwrap().workers(4).start::<u32>().unwrap();
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    let door = Door::default();
+    let mut db = session();
+    for round in ["1", "2", "3"] {
+        n.subscribe(7, &channel, at_the_door(&door, &scribe)).unwrap();
+        send(&mut db, &channel, [round]);
+        if round == "1" {
+            assert_eq!(told.next(), "at the door");
+        }
+        eventually("it has come", || n.stats().heard >= round.parse().unwrap());
+        if round != "3" {
+            n.unsubscribe(&7, &channel).unwrap();
+        }
+    }
+    assert!(told.so_far().is_empty(), "the first call hasn't returned");
+    door.open();
+    assert_eq!(told.take(3), ["1", "at the door", "3"], "the second was unsubscribed before its turn");
+}

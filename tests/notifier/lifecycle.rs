@@ -119,6 +119,22 @@ fn a_callback_for_a_stopped_notifier_is_an_error_and_changes_nothing() {
 }
 
 #[test]
+fn what_needs_no_server_can_be_changed_while_it_is_stopped() {
+    let n = notifier();
+    n.subscribe(1, "a", |_| ()).unwrap();
+    n.subscribe(2, "b", |_| ()).unwrap();
+    n.add_channel("c").unwrap();
+    n.stop();
+    n.unsubscribe(&1, "a").unwrap();
+    n.mute_subscriber(&2).unwrap();
+    n.remove_channel("c").unwrap();
+    n.start().unwrap();
+    assert_eq!((n.channels(), n.stats().channels), (vec!["b".to_owned()], 0));
+    n.unmute_subscriber(&2).unwrap().wait(LIMIT).unwrap();
+    assert_eq!(n.stats().channels, 1);
+}
+
+#[test]
 fn a_server_that_is_away_fails_the_start_and_a_later_one_succeeds() {
     let mut server = server::start(Options::new());
     let n = Notifier::builder(server.url()).unwrap().autorun(false).build::<u32>();

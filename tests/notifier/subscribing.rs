@@ -243,3 +243,47 @@ fn a_gap_reads_as_a_sentence() {
     n.unmute_subscriber(&1).unwrap();
     assert_eq!(told.next(), "notifications may be missing: the channel or the subscriber was muted");
 }
+
+#[test]
+fn a_name_that_only_the_server_can_refuse_is_an_error_too_and_takes_nothing_along() {
+    let n: Notifier<u32> = Notifier::new(crate::support::server::euc_jp().url()).unwrap();
+    // 40 characters, which are 80 bytes there.
+    let long = "あ".repeat(40);
+    let (scribe, told) = scribe();
+    let (good, other) = (fresh(), fresh());
+    n.subscribe(1, &good, scribe.payloads()).unwrap();
+    for error in [
+        n.subscribe(1, &long, |_| ()).unwrap_err(),
+        n.subscribe_ticket(2, &long, |_| ()).unwrap().wait(LIMIT).unwrap_err(),
+        n.add_channels([&other, &long]).unwrap().wait(LIMIT).unwrap_err(),
+    ] {
+        assert!(error.is_usage() && error.to_string().contains("63 bytes"), "{error}");
+        assert_eq!(n.channels(), [good.as_str()]);
+    }
+    assert_eq!((n.stats().channels, n.subscriptions().len()), (1, 1));
+    n.notify(&good, "as before");
+    assert_eq!(told.next(), "as before");
+}
+
+#[test]
+fn a_function_that_was_there_before_is_still_there_when_the_next_one_is_refused() {
+    let (scribe, told) = scribe();
+    let server = crate::support::server::start(crate::support::Options::new());
+    let proxy = crate::support::Proxy::start(([127, 0, 0, 1], server.port()).into());
+    let url = format!("postgres://postgres@{}/postgres?connect_timeout=2", proxy.addr());
+    let config = notifyman::Config::without_env(&url).unwrap().call_timeout(std::time::Duration::from_millis(300));
+    let n: Notifier<u32> = Notifier::new(config).unwrap();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    n.mute_channels(["a"]).unwrap();
+    proxy.black_hole();
+    n.unmute_channels(["a"]).unwrap();
+    // Nobody acknowledges, so the new function can't be sure to hear anything.
+    let error = n.subscribe(1, "a", |_| panic!("it was taken back")).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    proxy.cut_rst();
+    proxy.resume();
+    eventually("it is back", || n.stats().channels == 1);
+    n.notify("a", "to the first").wait(LIMIT).unwrap();
+    while told.next() != "to the first" {}
+    assert_eq!(n.stats().panics, 0);
+}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Running, cluster, connect, run};
 use crate::support::Cluster;
+use crate::support::server::eventually;
 
 const SAY: &str = r#"printf '%s|%s|%s|' "$NOTIFYMAN_CONNECTION" "$NOTIFYMAN_CHANNEL" "$NOTIFYMAN_PID"; cat"#;
 
@@ -31,14 +32,20 @@ fn one_command_runs_at_a_time_and_in_order() {
 #[test]
 fn several_run_side_by_side_up_to_the_limit_and_their_lines_stay_whole() {
     let cluster = cluster();
-    // Each writes a line in two pieces; three wait for a third to come.
-    let command = "read n; printf \"<$n\"; until [ -e \"$GATE\" ]; do sleep 0.01; done; echo \">\"";
-    let gate = cluster.socket_dir().join("gate");
-    let command = command.replace("$GATE", gate.to_str().unwrap());
+    // Each writes a line in two pieces, and says between that it is there.
+    let folder = cluster.socket_dir().join("runs");
+    std::fs::create_dir(&folder).unwrap();
+    let command = format!(
+        "cd '{}'; read n; printf \"<$n\"; : >$n; until [ -e gate ]; do sleep 0.01; done; echo \">\"",
+        folder.display()
+    );
+    let runs = || std::fs::read_dir(&folder).unwrap().count();
     let listener = Running::listener(&[cluster.url()], &["a", "-n6", "--jobs", "3", "--exec", &command]);
     connect(&cluster).notify_many((0..6).map(|n| ("a", format!("{n}\n")))).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    std::fs::write(&gate, "").unwrap();
+    eventually("three run", || runs() == 3);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(runs(), 3, "and no more");
+    std::fs::write(folder.join("gate"), "").unwrap();
     let finished = listener.finish();
     let mut lines = finished.ends_with(0).out.clone();
     lines.sort();
