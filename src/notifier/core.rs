@@ -10,22 +10,22 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::gap::Gap;
 use crate::manager::{ConnId, Handle, ThreadMark, Ticket};
-use crate::notification::Batch;
+use crate::notifier::after::{After, Undo};
 use crate::notifier::builder::Settings;
-use crate::notifier::crew::{Crew, discard};
-use crate::notifier::database::{After, Asks, Database, Session, Undo};
-use crate::notifier::entry::Ear;
+use crate::notifier::crew::Crew;
+use crate::notifier::database::{Database, Session};
+use crate::notifier::graveyard::Graveyard;
+use crate::notifier::listening::Asks;
 use crate::notifier::panics::Panics;
 use crate::notifier::promise::Promise;
 use crate::notifier::tally::Tally;
-use crate::proto::sql::Limits;
 
-pub(crate) struct Inner<I> {
+pub(crate) struct Inner<I: 'static> {
     pub(crate) settings: Settings,
     pub(crate) tally: Tally,
     pub(crate) panics: Panics<I>,
+    pub(crate) graveyard: Arc<Graveyard>,
     /// All threads of this notifier: none of them may wait for another.
     pub(crate) crew_mark: Arc<ThreadMark>,
     world: Mutex<World<I>>,
@@ -33,7 +33,7 @@ pub(crate) struct Inner<I> {
     pub(crate) changed: Condvar,
 }
 
-pub(crate) struct World<I> {
+pub(crate) struct World<I: 'static> {
     pub(crate) phase: Phase,
     /// Counts the starts, so that what comes late from one run is known in the next.
     pub(crate) run: u64,
@@ -61,7 +61,7 @@ pub(crate) enum Phase {
     Stopping,
 }
 
-impl<I> Inner<I> {
+impl<I: 'static> Inner<I> {
     pub(crate) fn new(settings: Settings) -> Self {
         let world = World {
             phase: Phase::Stopped,
@@ -78,6 +78,7 @@ impl<I> Inner<I> {
             settings,
             tally: Tally::default(),
             panics: Panics::default(),
+            graveyard: Arc::default(),
             crew_mark: Arc::new(ThreadMark::crew()),
             world: Mutex::new(world),
             changed: Condvar::new(),
@@ -111,7 +112,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         for (promise, result) in after.kept {
             promise.kept(result);
         }
-        discard(after.gone);
+        self.graveyard.empty();
         done
     }
 
@@ -199,13 +200,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     }
 
     /// Asks the server for what has changed.
-    fn sync(self: &Arc<Self>, world: &mut World<I>, at: usize, after: &mut After<I>) {
+    pub(super) fn sync(self: &Arc<Self>, world: &mut World<I>, at: usize, after: &mut After<I>) {
         if let Some(asks) = world.databases.get_mut(at).map(|database| database.sync(after)) {
             self.ask(world, at, asks);
         }
     }
 
-    fn ask(self: &Arc<Self>, world: &World<I>, at: usize, asks: Asks) {
+    pub(super) fn ask(self: &Arc<Self>, world: &World<I>, at: usize, asks: Asks) {
         let Some(handle) = &world.handle else { return };
         let Some(id) = world.databases.get(at).and_then(|database| database.session.id()) else { return };
         if !asks.unlisten.is_empty() {
@@ -264,7 +265,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     }
 }
 
-impl<I> World<I> {
+impl<I: Clone + Eq + Hash + 'static> World<I> {
     pub(crate) fn database(&mut self, at: usize) -> Result<&mut Database<I>, Error> {
         self.databases.get_mut(at).ok_or(Error::NotRunning)
     }
@@ -287,85 +288,5 @@ impl<I> World<I> {
             Session::Lost(error) => Err(error.clone()),
             _ => Ok(()),
         }
-    }
-}
-
-/// What the loop tells.
-impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
-    fn on_event(self: &Arc<Self>, id: ConnId, act: impl FnOnce(&Arc<Self>, &mut World<I>, usize, &mut After<I>)) {
-        self.act(|world, after| {
-            if let Some(at) = world.by_connection.get(&id).copied() {
-                act(self, world, at, after);
-            }
-        });
-    }
-
-    /// A batch came: everybody's share goes into their queues.
-    pub(crate) fn heard(self: &Arc<Self>, id: ConnId, batch: &Batch) {
-        self.tally.heard.add(batch.len() as u64);
-        self.on_event(id, |inner, world, at, after| {
-            let Some(database) = world.databases.get_mut(at) else { return };
-            let mut too_slow = HashMap::new();
-            for n in batch {
-                let Ok(channel) = std::str::from_utf8(n.channel_bytes()) else { continue };
-                // One copy for all, which keeps nothing of the buffer that it came in.
-                let mut copy = None;
-                // Who has just been unmuted is told first that it missed something: it hears what comes after that.
-                for entry in database.registry.audience(channel).filter(|entry| entry.ear() != Ear::Muted) {
-                    let (pushed, schedule) = entry.push(copy.get_or_insert_with(|| n.to_owned()));
-                    if schedule {
-                        after.schedule.push(Arc::clone(entry.subscriber()));
-                    }
-                    if pushed.dropped > 0 {
-                        inner.tally.dropped.add(pushed.dropped);
-                    }
-                    if pushed.folded {
-                        inner.tally.folded.add(1);
-                    }
-                    if pushed.disconnects {
-                        *too_slow.entry(entry.id()).or_insert(0) += 1;
-                    }
-                }
-            }
-            let disconnects = !too_slow.is_empty();
-            for (id, dropped) in too_slow {
-                database.disconnect(&id, dropped, after);
-            }
-            if disconnects && world.autorun {
-                inner.sync(world, at, after);
-            }
-        });
-    }
-
-    /// A session is open for the first time, or once more with a gap.
-    pub(crate) fn opened(self: &Arc<Self>, id: ConnId, gap: Option<Gap>, channels: &[Box<str>], limits: Limits) {
-        self.on_event(id, |inner, world, at, after| {
-            let Some(database) = world.databases.get_mut(at) else { return };
-            if let Some(gap) = gap {
-                inner.tally.restores.add(1);
-                database.was_deaf(&gap, after);
-            }
-            let asks = database.is_open(id, channels, limits, after);
-            inner.ask(world, at, asks);
-            let all_open = world.databases.iter().all(|it| matches!(it.session, Session::Open(_)));
-            if world.phase == Phase::Starting && all_open {
-                (world.phase, world.started) = (Phase::Running, world.run);
-                inner.changed.notify_all();
-            }
-        });
-    }
-
-    /// A session is lost; for good, if it doesn't come back by itself.
-    pub(crate) fn lost(self: &Arc<Self>, id: ConnId, error: &Error, comes_back: bool) {
-        self.tally.losses.add(1);
-        self.on_event(id, |_, world, at, after| {
-            let Some(database) = world.databases.get_mut(at) else { return };
-            if comes_back {
-                database.session = Session::Away(id);
-            } else {
-                database.is_lost(error, after);
-                world.by_connection.remove(&id);
-            }
-        });
     }
 }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::notifier::delivery::What;
 use crate::notifier::entry::{Entry, Shared, Subscriber};
+use crate::notifier::graveyard::{Graveyard, discard};
 use crate::notifier::panics::Panics;
 use crate::notifier::queue::Item;
 use crate::notifier::tally::Tally;
@@ -22,12 +23,12 @@ use crate::notifier::tally::Tally;
 const TURN: usize = 32;
 
 /// The dispatchers of one run, from a start to a stop.
-pub(crate) struct Crew<I> {
+pub(crate) struct Crew<I: 'static> {
     state: Mutex<State<I>>,
     ready: Condvar,
 }
 
-struct State<I> {
+struct State<I: 'static> {
     line: VecDeque<Arc<Subscriber<I>>>,
     halted: bool,
     /// The loop's thread included.
@@ -36,7 +37,7 @@ struct State<I> {
     calling: Vec<(usize, Arc<Entry<I>>)>,
 }
 
-impl<I> Crew<I> {
+impl<I: 'static> Crew<I> {
     /// Of so many threads that are going to run.
     pub(crate) fn new(threads: usize) -> Self {
         let state = State { line: VecDeque::new(), halted: false, threads, calling: Vec::new() };
@@ -72,9 +73,12 @@ impl<I> Crew<I> {
         state.threads == 0
     }
 
-    /// A subscription that is being called.
-    pub(crate) fn calling(&self) -> Option<Arc<Entry<I>>> {
-        self.lock().calling.first().map(|(_, entry)| Arc::clone(entry))
+    /// Whom a callback belongs to that runs, and its channel.
+    pub(crate) fn calling(&self) -> Option<(I, Box<str>)>
+    where
+        I: Clone,
+    {
+        self.lock().calling.first().map(|(_, entry)| (entry.id(), entry.channel().into()))
     }
 
     /// The next subscriber, once there is one; none when it is time to end.
@@ -101,20 +105,19 @@ impl<I> Crew<I> {
     }
 
     fn end(&self, number: usize) {
-        let mut state = self.lock();
-        let ended = state.calling.iter().position(|(who, _)| *who == number).map(|at| state.calling.swap_remove(at));
-        drop(state);
-        drop(ended);
+        self.lock().calling.retain(|(who, _)| *who != number);
     }
 }
 
-impl<I: Clone> Crew<I> {
+impl<I: Clone + 'static> Crew<I> {
     /// What a dispatcher does until it is halted.
-    pub(crate) fn work(&self, number: usize, tally: &Tally, panics: &Panics<I>) {
+    pub(crate) fn work(&self, number: usize, tally: &Tally, panics: &Panics<I>, graveyard: &Graveyard) {
         while let Some(subscriber) = self.next() {
             let mut left = TURN;
             while let Some(item) = subscriber.take() {
                 self.deliver(number, item, tally, panics);
+                // What was unsubscribed meanwhile has gone with the call.
+                graveyard.empty();
                 left -= 1;
                 if left == 0 {
                     self.schedule([subscriber]);
@@ -126,11 +129,11 @@ impl<I: Clone> Crew<I> {
 
     fn deliver(&self, number: usize, item: Item<Shared<I>>, tally: &Tally, panics: &Panics<I>) {
         let (entry, what) = match &item {
-            Item::Heard(Shared(entry), n, folded) => (Arc::clone(entry), What::Heard(n, *folded)),
-            Item::Missed(Shared(entry), missed) => (Arc::clone(entry), What::Missed(missed)),
+            Item::Heard(Shared(entry), n, folded) => (entry, What::Heard(n, *folded)),
+            Item::Missed(Shared(entry), missed) => (entry, What::Missed(missed)),
         };
-        if entry.is_silent() || !self.begin(number, &entry) {
-            return discard((item, entry));
+        if entry.is_silent() || !self.begin(number, entry) {
+            return;
         }
         let called = catch_unwind(AssertUnwindSafe(|| entry.call(what)));
         match what {
@@ -142,15 +145,8 @@ impl<I: Clone> Crew<I> {
             panics.keep(entry.id(), entry.channel(), &message(&*panic));
             discard(panic);
         }
-        // What was unsubscribed meanwhile goes with the last that holds it, and may run the user's code once more.
-        discard((item, entry));
-        let _ = catch_unwind(AssertUnwindSafe(|| self.end(number)));
+        self.end(number);
     }
-}
-
-/// Drops what is the user's, whatever that does.
-pub(crate) fn discard<T>(it: T) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(it)));
 }
 
 fn message(panic: &(dyn Any + Send)) -> Box<str> {

@@ -6,22 +6,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::notification::Notification;
 use crate::notifier::delivery::{Delivery, What};
+use crate::notifier::graveyard::Graveyard;
 use crate::notifier::missed::{Missed, Reason};
 use crate::notifier::queue::{Item, Pending, Pushed, Queue};
 
 /// Who is called, one call at a time and in order, whatever the channel.
-pub(crate) struct Subscriber<I> {
+pub(crate) struct Subscriber<I: 'static> {
     line: Mutex<Line<I>>,
 }
 
-struct Line<I> {
+struct Line<I: 'static> {
     pending: Pending<Shared<I>>,
     /// Whether a dispatcher has it, or will.
     scheduled: bool,
 }
 
 /// A subscriber's function for one channel.
-pub(crate) struct Entry<I> {
+pub(crate) struct Entry<I: 'static> {
     channel: Box<str>,
     subscriber: Arc<Subscriber<I>>,
     /// Apart from the function, so that it can be read while that runs.
@@ -31,6 +32,7 @@ pub(crate) struct Entry<I> {
     silent: AtomicBool,
     /// Changed under the lock of the notifier's state only.
     ear: AtomicU8,
+    graveyard: Arc<Graveyard>,
 }
 
 struct Function<I> {
@@ -52,10 +54,18 @@ pub(crate) enum Ear {
     Stopped,
 }
 
-/// An entry that is equal to itself alone.
-pub(crate) struct Shared<I>(pub(crate) Arc<Entry<I>>);
+impl<I: 'static> Drop for Entry<I> {
+    /// This may be anywhere, under any lock: the function is dropped later.
+    fn drop(&mut self) {
+        let function = self.function.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.graveyard.bury(std::mem::replace(&mut function.call, Box::new(|_| ())));
+    }
+}
 
-impl<I> Subscriber<I> {
+/// An entry that is equal to itself alone.
+pub(crate) struct Shared<I: 'static>(pub(crate) Arc<Entry<I>>);
+
+impl<I: 'static> Subscriber<I> {
     pub(crate) fn new(queue: Queue) -> Self {
         Self { line: Mutex::new(Line { pending: Pending::new(queue), scheduled: false }) }
     }
@@ -81,16 +91,20 @@ impl<I> Subscriber<I> {
         item
     }
 
-    /// Begins anew, with nothing in the queue; gives what was there, to be dropped where nothing is locked.
-    pub(crate) fn reset(&self, queue: Queue) -> impl Sized + use<I> {
-        let mut line = self.lock();
-        line.scheduled = false;
-        std::mem::replace(&mut line.pending, Pending::new(queue))
+    /// Begins anew, with nothing in the queue.
+    pub(crate) fn reset(&self, queue: Queue) {
+        *self.lock() = Line { pending: Pending::new(queue), scheduled: false };
     }
 }
 
-impl<I: Clone> Entry<I> {
-    pub(crate) fn new(id: &I, channel: &str, subscriber: Arc<Subscriber<I>>, call: Box<Callback<I>>) -> Self {
+impl<I: Clone + 'static> Entry<I> {
+    pub(crate) fn new(
+        id: &I,
+        channel: &str,
+        subscriber: Arc<Subscriber<I>>,
+        call: Box<Callback<I>>,
+        graveyard: &Arc<Graveyard>,
+    ) -> Self {
         Self {
             channel: channel.into(),
             subscriber,
@@ -98,6 +112,7 @@ impl<I: Clone> Entry<I> {
             function: Mutex::new(Function { id: id.clone(), call }),
             silent: AtomicBool::new(false),
             ear: AtomicU8::new(Ear::New as u8),
+            graveyard: Arc::clone(graveyard),
         }
     }
 
@@ -106,7 +121,7 @@ impl<I: Clone> Entry<I> {
     }
 }
 
-impl<I> Entry<I> {
+impl<I: 'static> Entry<I> {
     pub(crate) fn channel(&self) -> &str {
         &self.channel
     }
@@ -164,7 +179,7 @@ impl<I> Entry<I> {
 }
 
 /// Fills the queue; says whether the subscriber is to be handed to a dispatcher.
-impl<I> Entry<I> {
+impl<I: 'static> Entry<I> {
     pub(crate) fn push(self: &Arc<Self>, notification: &Notification) -> (Pushed, bool) {
         let mut line = self.subscriber.lock();
         let pushed = line.pending.push(&Shared(Arc::clone(self)), notification);
@@ -178,27 +193,27 @@ impl<I> Entry<I> {
     }
 }
 
-impl<I> Line<I> {
+impl<I: 'static> Line<I> {
     fn schedule(&mut self) -> bool {
         !self.pending.is_empty() && !std::mem::replace(&mut self.scheduled, true)
     }
 }
 
-impl<I> Clone for Shared<I> {
+impl<I: 'static> Clone for Shared<I> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<I> PartialEq for Shared<I> {
+impl<I: 'static> PartialEq for Shared<I> {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl<I> Eq for Shared<I> {}
+impl<I: 'static> Eq for Shared<I> {}
 
-impl<I> Hash for Shared<I> {
+impl<I: 'static> Hash for Shared<I> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).hash(state);
     }

@@ -112,6 +112,7 @@
 //!
 #![cfg_attr(feature = "python", doc = include_str!("payloads.md"))]
 
+mod after;
 mod batcher;
 mod builder;
 mod core;
@@ -119,10 +120,15 @@ mod crew;
 mod database;
 mod delivery;
 mod entry;
+mod graveyard;
+mod hearing;
 mod id;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
+mod listening;
+mod looking;
 mod missed;
+mod muting;
 mod panics;
 mod payload;
 mod promise;
@@ -450,7 +456,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 }
 
-fn send<I>(inner: &Inner<I>, at: usize, pairs: Vec<(String, String)>) -> Ticket<()> {
+fn send<I: 'static>(inner: &Inner<I>, at: usize, pairs: Vec<(String, String)>) -> Ticket<()> {
     let (handle, session) = {
         let world = inner.lock();
         let session = world.databases.get(at).map(|database| match &database.session {

@@ -15,8 +15,11 @@ use crate::error::Error;
 use crate::manager::{Event, NotificationManager};
 use crate::notifier::StillRunning;
 use crate::notifier::core::{Inner, Phase, World};
-use crate::notifier::crew::{Crew, discard};
+use crate::notifier::crew::Crew;
 use crate::notifier::database::Session;
+
+/// How long to wait for threads to end that have nothing left to do, before looking again.
+const MOMENT: Duration = Duration::from_millis(1);
 
 impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
@@ -30,9 +33,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                     return Err(Error::InsideCallback { instead: "start it from another thread" });
                 }
                 Phase::Stopping => {
-                    let calling = world.crew.as_ref().and_then(|crew| crew.calling());
-                    let channel = calling.map_or_else(Default::default, |entry| entry.channel().into());
-                    return Err(Error::StillRunning { channel });
+                    if let Some((_, channel)) = world.crew.as_ref().and_then(|crew| crew.calling()) {
+                        return Err(Error::StillRunning { channel });
+                    }
+                    // Its threads are about to end.
+                    drop(self.changed.wait_timeout(world, MOMENT));
+                    return self.start();
                 }
                 Phase::Stopped => {
                     let launch = self.prepare(&mut world);
@@ -79,7 +85,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             if spawned.is_ok() {
                 let work = move || {
                     leaving.inner.crew_mark.join();
-                    leaving.crew.work(number, &leaving.inner.tally, &leaving.inner.panics);
+                    let Inner { tally, panics, graveyard, .. } = &*leaving.inner;
+                    leaving.crew.work(number, tally, panics, graveyard);
                 };
                 spawned = name("dispatcher").spawn(work).map(drop);
             }
@@ -161,12 +168,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                 Some(left) => {
                     let calling = world.crew.as_ref().and_then(|crew| crew.calling());
                     if left.is_zero()
-                        && let Some(entry) = calling
+                        && let Some((id, channel)) = calling
                     {
-                        return Err(StillRunning { id: entry.id(), channel: entry.channel().into() });
+                        return Err(StillRunning { id, channel });
                     }
                     // Without a call there is nothing to wait for but the threads' own ends.
-                    let left = left.max(Duration::from_millis(1));
+                    let left = left.max(MOMENT);
                     self.changed.wait_timeout(world, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
@@ -176,7 +183,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
 }
 
 /// What the threads of a run are given.
-struct Launch<I> {
+struct Launch<I: 'static> {
     manager: NotificationManager,
     crew: Arc<Crew<I>>,
     run: u64,
@@ -257,12 +264,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Drop for Leaving<I> {
             // What still waits isn't delivered any more; each subscriber is told so at the next start.
             let waiting: usize = world.databases.iter().map(|database| database.waiting().1).sum();
             self.inner.tally.dropped.add(waiting as u64);
-            let queues: Vec<_> = world.databases.iter().flat_map(|database| database.reset_queues()).collect();
+            world.databases.iter().for_each(|database| database.reset_queues());
             world.phase = Phase::Stopped;
             world.crew = None;
             self.inner.changed.notify_all();
             drop(world);
-            discard(queues);
+            self.inner.graveyard.empty();
         }
     }
 }

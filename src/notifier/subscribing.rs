@@ -1,13 +1,13 @@
 //! The calls that change what is listened to, and who is called.
 
-use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::manager::Ticket;
 use crate::notifier::Notifier;
-use crate::notifier::database::{After, Database, Undo};
+use crate::notifier::after::{After, Undo};
+use crate::notifier::database::Database;
 use crate::notifier::delivery::Delivery;
 use crate::notifier::entry::Entry;
 use crate::notifier::queue::Queue;
@@ -63,7 +63,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
             return Err(Error::InsideCallback { instead: "take subscribe_ticket" });
         }
         let (undo, mut ticket) = self.put(&id, channel, function)?;
-        ticket.wait(self.patience()).inspect_err(|_| self.inner().take_back(self.at, channel, undo))
+        let waited = ticket.wait(self.patience());
+        match waited {
+            Ok(()) => drop(undo),
+            Err(_) => self.inner().take_back(self.at, channel, undo),
+        }
+        self.inner().graveyard.empty();
+        waited
     }
 
     /// The same without waiting: inside a callback, while the server is away, or for many at a time.
@@ -92,20 +98,25 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        self.put(&id, channel, function).map(|(_, ticket)| ticket)
+        let (undo, ticket) = self.put(&id, channel, function)?;
+        drop(undo);
+        self.inner().graveyard.empty();
+        Ok(ticket)
     }
 
     fn put<F>(&self, id: &I, channel: &str, function: F) -> Result<(Undo<I>, Ticket<()>), Error>
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        let queue = self.inner().settings.queue;
-        self.inner().follow(self.at, |database, after| {
+        let inner = self.inner();
+        // Kept out here, so that it isn't dropped in there where it isn't taken.
+        let mut function = Some(Box::new(function));
+        inner.follow(self.at, |database, after| {
             database.check_channel(channel)?;
-            let subscriber = database.subscriber(id, queue);
-            let entry = Arc::new(Entry::new(id, channel, subscriber, Box::new(function)));
+            let Some(function) = function.take() else { return Err(Error::NotRunning) };
+            let subscriber = database.subscriber(id, inner.settings.queue);
+            let entry = Arc::new(Entry::new(id, channel, subscriber, function, &inner.graveyard));
             let before = database.subscribe(id, &entry, after);
-            after.gone.extend(before.clone());
             let undo = Undo::Subscribed(entry, before);
             Ok((undo.clone(), vec![(channel.into(), Some(undo))]))
         })
@@ -119,7 +130,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`].
     pub fn unsubscribe(&self, id: &I, channel: &str) -> Result<(), Error> {
-        self.inner().change(self.at, |database, after| database.unsubscribe(id, channel, after))
+        self.inner().change(self.at, |database, _| database.unsubscribe(id, channel))
     }
 
     /// Gives a subscriber another queue than the notifier's; what waits in it stays.
@@ -176,11 +187,11 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         C::Item: AsRef<str>,
     {
         let channels: Vec<C::Item> = channels.into_iter().collect();
-        self.inner().change(self.at, |database, after| {
+        self.inner().change(self.at, |database, _| {
             channels.iter().try_for_each(|channel| database.registry.check_known(channel.as_ref()))?;
             // One that is named twice is gone the second time.
             for channel in &channels {
-                let _ = database.remove(channel.as_ref(), after);
+                let _ = database.remove(channel.as_ref());
             }
             Ok(())
         })
@@ -193,181 +204,6 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// The same.
     pub fn remove_channel(&self, channel: &str) -> Result<(), Error> {
         self.remove_channels([channel])
-    }
-}
-
-/// Muting, of this database: who is muted keeps its subscriptions, isn't called, and misses what is sent meanwhile. As it
-/// is unmuted, it is [told so](crate::notifier::Reason::Muted).
-///
-/// A channel that nobody wants to hear is not listened to. A subscriber's mute outlasts its channels'.
-impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
-    /// Mutes channels, for all their subscribers.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownChannel`], and then none is muted.
-    pub fn mute_channels<C>(&self, channels: C) -> Result<(), Error>
-    where
-        C: IntoIterator,
-        C::Item: AsRef<str>,
-    {
-        self.set_channels(channels, true).map(drop)
-    }
-
-    /// Unmutes channels; each subscriber is as it was before.
-    ///
-    /// # Errors
-    ///
-    /// As [`mute_channels`](Self::mute_channels); what the server answers by the ticket.
-    pub fn unmute_channels<C>(&self, channels: C) -> Result<Ticket<()>, Error>
-    where
-        C: IntoIterator,
-        C::Item: AsRef<str>,
-    {
-        self.set_channels(channels, false)
-    }
-
-    fn set_channels<C>(&self, channels: C, mute: bool) -> Result<Ticket<()>, Error>
-    where
-        C: IntoIterator,
-        C::Item: AsRef<str>,
-    {
-        let channels: Vec<C::Item> = channels.into_iter().collect();
-        let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        self.set(&names, |database| database.registry.mute_channels(&names, mute))
-    }
-
-    /// Mutes a subscriber on all channels that it subscribes to now.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownSubscriber`].
-    pub fn mute_subscriber(&self, id: &I) -> Result<(), Error> {
-        self.mute_subscriber_on(id, self.channels_of(id)?)
-    }
-
-    /// Unmutes a subscriber on all its channels.
-    ///
-    /// # Errors
-    ///
-    /// As [`mute_subscriber`](Self::mute_subscriber); what the server answers by the ticket.
-    pub fn unmute_subscriber(&self, id: &I) -> Result<Ticket<()>, Error> {
-        self.unmute_subscriber_on(id, self.channels_of(id)?)
-    }
-
-    /// Mutes a subscriber on these channels.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownChannel`] and [`Error::UnknownSubscriber`], and then it is muted on none.
-    pub fn mute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<(), Error>
-    where
-        C: IntoIterator,
-        C::Item: AsRef<str>,
-    {
-        self.set_subscriber(id, channels, true).map(drop)
-    }
-
-    /// Unmutes a subscriber on these channels.
-    ///
-    /// # Errors
-    ///
-    /// As [`mute_subscriber_on`](Self::mute_subscriber_on); what the server answers by the ticket.
-    pub fn unmute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<Ticket<()>, Error>
-    where
-        C: IntoIterator,
-        C::Item: AsRef<str>,
-    {
-        self.set_subscriber(id, channels, false)
-    }
-
-    fn set_subscriber<C>(&self, id: &I, channels: C, mute: bool) -> Result<Ticket<()>, Error>
-    where
-        C: IntoIterator,
-        C::Item: AsRef<str>,
-    {
-        let channels: Vec<C::Item> = channels.into_iter().collect();
-        let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        self.set(&names, |database| database.registry.mute_subscriber(id, &names, mute))
-    }
-
-    /// Mutes or unmutes, and has everybody on these channels know.
-    fn set(
-        &self,
-        channels: &[&str],
-        set: impl FnOnce(&mut Database<I>) -> Result<(), Error>,
-    ) -> Result<Ticket<()>, Error> {
-        let change = |database: &mut Database<I>, after: &mut After<I>| {
-            set(database)?;
-            channels.iter().for_each(|channel| database.refresh(channel, None, after));
-            Ok(((), channels.iter().map(|channel| ((*channel).into(), None)).collect()))
-        };
-        self.inner().change_and_wait(self.at, change).map(|((), ticket)| ticket)
-    }
-
-    fn channels_of(&self, id: &I) -> Result<Vec<Box<str>>, Error> {
-        self.look(|database| database.registry.channels_of(id).map(|channels| channels.iter().cloned().collect()))
-            .flatten()
-            .ok_or(Error::UnknownSubscriber { channel: None })
-    }
-}
-
-/// What there is, of this database.
-impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
-    /// The channels that were added or are subscribed to, sorted.
-    pub fn channels(&self) -> Vec<String> {
-        self.look(|database| database.registry.channels().into_iter().map(str::to_owned).collect()).unwrap_or_default()
-    }
-
-    /// Who subscribes to what: the ids of each channel that has any, in the order of their subscribing.
-    ///
-    /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-    /// # fn main() -> Result<(), notifyman::Error> {
-    /// # let conf = database();
-    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
-    /// n.subscribe(7, "prices", |_| ())?;
-    /// n.subscribe(3, "prices", |_| ())?;
-    /// assert_eq!(n.subscriptions()["prices"], [7, 3]);
-    /// # Ok(()) }
-    /// ```
-    pub fn subscriptions(&self) -> BTreeMap<String, Vec<I>> {
-        self.ids(|_| true)
-    }
-
-    /// The channels that are muted, sorted.
-    pub fn muted_channels(&self) -> Vec<String> {
-        let muted = |database: &Database<I>| {
-            let channels = database.registry.channels().into_iter();
-            channels.filter(|channel| database.registry.is_muted(channel)).map(str::to_owned).collect()
-        };
-        self.look(muted).unwrap_or_default()
-    }
-
-    /// The subscribers that are muted, by channel, whether that is muted or not.
-    pub fn muted_subscribers(&self) -> BTreeMap<String, Vec<I>> {
-        self.ids(|muted| muted)
-    }
-
-    fn ids(&self, wanted: impl Fn(bool) -> bool) -> BTreeMap<String, Vec<I>> {
-        let ids = |database: &Database<I>| {
-            let of = |channel: &str| {
-                let subscriptions = database.registry.subscriptions(channel);
-                subscriptions.filter(|it| wanted(it.muted)).map(|it| it.id.clone()).collect::<Vec<_>>()
-            };
-            let channels = database.registry.channels().into_iter();
-            channels.map(|channel| (channel.to_owned(), of(channel))).filter(|(_, ids)| !ids.is_empty()).collect()
-        };
-        self.look(ids).unwrap_or_default()
-    }
-
-    fn look<T>(&self, look: impl FnOnce(&Database<I>) -> T) -> Option<T> {
-        self.inner().lock().databases.get(self.at).map(look)
-    }
-
-    /// How long a call may wait for the server.
-    fn patience(&self) -> Option<std::time::Duration> {
-        self.look(|database| database.config.get_call_timeout())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use notifyman::Error;
+use notifyman::notifier::Queue;
 
 use super::support::*;
 
@@ -110,4 +111,56 @@ fn n10_callbacks_of_several_workers_may_all_stop_it() {
     door.open();
     assert_eq!(told.take(4), ["out"; 4]);
     n.stop();
+}
+
+/// What a function has captured may call the notifier as it is dropped, wherever that happens.
+#[test]
+fn n07_a_function_that_calls_the_notifier_as_it_is_dropped_is_no_deadlock() {
+    struct Guard(notifyman::Notifier<u32>, Scribe);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.1.write(format!("dropped, {} channels", self.0.channels().len()));
+        }
+    }
+    let n = notifyman::Notifier::builder(config()).unwrap().queue(Queue::default().items(2)).start::<u32>().unwrap();
+    let (scribe, told) = scribe();
+    let (a, b) = (fresh(), fresh());
+    let guarded = |door: &Door| {
+        let (guard, door) = (Guard(n.clone(), scribe.clone()), door.clone());
+        move |_: &notifyman::notifier::Delivery<'_, u32>| {
+            door.pass();
+            let _held = &guard;
+        }
+    };
+    let open = Door::default();
+    open.open();
+    // Refused, by its name.
+    n.subscribe(1, "", guarded(&open)).unwrap_err();
+    assert_eq!(told.next(), "dropped, 0 channels");
+    // Replaced, while the server hasn't acknowledged the first yet.
+    let mut first = n.subscribe_ticket(1, &a, guarded(&open)).unwrap();
+    n.subscribe(1, &a, guarded(&open)).unwrap();
+    first.wait(LIMIT).unwrap();
+    assert_eq!(told.next(), "dropped, 1 channels");
+    // Unsubscribed.
+    n.unsubscribe(&1, &a).unwrap();
+    assert_eq!(told.next(), "dropped, 0 channels");
+    // Unsubscribed while it waits in a queue that runs over, so that the loop drops the last of it.
+    let (door, mut db) = (Door::default(), session());
+    n.subscribe(1, &a, at_the_door(&door, &scribe)).unwrap();
+    n.subscribe(1, &b, guarded(&open)).unwrap();
+    send(&mut db, &a, [""]);
+    assert_eq!(told.next(), "at the door");
+    send(&mut db, &b, ["waits"]);
+    eventually("it waits", || n.stats().waiting == 1);
+    n.unsubscribe(&1, &b).unwrap();
+    send(&mut db, &a, ["1", "2", "3", "4"]);
+    eventually("all have come", || n.stats().heard == 6);
+    door.open();
+    assert_eq!(told.so_far().iter().filter(|it| it.starts_with("dropped")).count(), 1);
+    // Stopped, and dropped with the notifier itself.
+    n.subscribe(2, &b, guarded(&open)).unwrap();
+    n.stop();
+    n.remove_channel(&b).unwrap();
+    while told.next() != "dropped, 1 channels" {}
 }
