@@ -132,7 +132,8 @@ impl<I: Clone + 'static> Crew<I> {
             Item::Heard(Shared(entry), n, folded) => (entry, What::Heard(n, *folded)),
             Item::Missed(Shared(entry), missed) => (entry, What::Missed(missed)),
         };
-        if entry.is_silent() || !self.begin(number, entry) {
+        let Some(entry) = entry.current().filter(|entry| !entry.is_silent()) else { return };
+        if !self.begin(number, &entry) {
             return;
         }
         let called = catch_unwind(AssertUnwindSafe(|| entry.call(what)));

@@ -104,10 +104,6 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// Puts a function in its place, and gives the one that stood there.
     pub(crate) fn subscribe(&mut self, id: &I, entry: &Arc<Entry<I>>, after: &mut After<I>) -> Option<Arc<Entry<I>>> {
         let before = self.registry.subscribe(id, entry.channel(), Arc::clone(entry));
-        if let Some(before) = &before {
-            before.set_silent(true);
-            entry.set_ear(before.ear());
-        }
         self.refresh(entry.channel(), Some(entry), after);
         before
     }
@@ -145,9 +141,10 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     }
 
     /// A subscriber's queue is full, and it wants to be disconnected: it gets what waits, and a gap at last.
-    pub(crate) fn disconnect(&mut self, id: &I, dropped: u64, after: &mut After<I>) {
+    pub(crate) fn disconnect(&mut self, id: &I, dropped: &HashMap<Box<str>, u64>, after: &mut After<I>) {
         for channel in self.registry.channels_of(id).cloned().unwrap_or_default() {
             if let Ok(entry) = self.registry.unsubscribe(id, &channel) {
+                let dropped = dropped.get(&channel).copied().unwrap_or_default();
                 after.miss(&entry, Missed::new(Reason::Disconnected, dropped));
             }
         }
@@ -182,6 +179,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                 if self.registry.get(&id, channel).is_some_and(|current| Arc::ptr_eq(current, &entry)) {
                     match before {
                         Some(before) => {
+                            before.takes_its_place();
                             self.registry.subscribe(&id, channel, Arc::clone(&before));
                             self.refresh(channel, Some(&before), after);
                         }

@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::notification::Notification;
 use crate::notifier::delivery::{Delivery, What};
@@ -33,7 +33,11 @@ pub(crate) struct Entry<I: 'static> {
     /// Changed under the lock of the notifier's state only.
     ear: AtomicU8,
     graveyard: Arc<Graveyard>,
+    place: Place<I>,
 }
+
+/// Which of the functions that one subscriber had for one channel is called, also for what came in another's time.
+type Place<I> = Arc<Mutex<Weak<Entry<I>>>>;
 
 struct Function<I> {
     id: I,
@@ -98,14 +102,16 @@ impl<I: 'static> Subscriber<I> {
 }
 
 impl<I: Clone + 'static> Entry<I> {
+    /// One that takes the place of another, if there is one.
     pub(crate) fn new(
         id: &I,
         channel: &str,
         subscriber: Arc<Subscriber<I>>,
         call: Box<Callback<I>>,
         graveyard: &Arc<Graveyard>,
-    ) -> Self {
-        Self {
+        before: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
+        let entry = Self {
             channel: channel.into(),
             subscriber,
             id: Mutex::new(id.clone()),
@@ -113,7 +119,12 @@ impl<I: Clone + 'static> Entry<I> {
             silent: AtomicBool::new(false),
             ear: AtomicU8::new(Ear::New as u8),
             graveyard: Arc::clone(graveyard),
-        }
+            place: before.map_or_else(Place::default, |before| Arc::clone(&before.place)),
+        };
+        entry.set_ear(before.map_or(Ear::New, |before| before.ear()));
+        let entry = Arc::new(entry);
+        entry.takes_its_place();
+        entry
     }
 
     pub(crate) fn id(&self) -> I {
@@ -175,6 +186,18 @@ impl<I: 'static> Entry<I> {
         let mut function = self.function.lock().unwrap_or_else(PoisonError::into_inner);
         let Function { id, call } = &mut *function;
         call(&Delivery { id, channel: &self.channel, what });
+    }
+}
+
+impl<I: 'static> Entry<I> {
+    /// From now on it is the one that is called.
+    pub(crate) fn takes_its_place(self: &Arc<Self>) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(self);
+    }
+
+    /// The one that is called now, if any is.
+    pub(crate) fn current(&self) -> Option<Arc<Self>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 }
 

@@ -28,7 +28,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         self.tally.heard.add(batch.len() as u64);
         self.on_event(id, |inner, world, at, after| {
             let Some(database) = world.databases.get_mut(at) else { return };
-            let mut too_slow = HashMap::new();
+            // How many were one too many, by subscriber and channel.
+            let mut too_slow: HashMap<I, HashMap<Box<str>, u64>> = HashMap::new();
             for n in batch {
                 let Ok(channel) = std::str::from_utf8(n.channel_bytes()) else { continue };
                 // One copy for all, which keeps nothing of the buffer that it came in.
@@ -46,13 +47,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                         inner.tally.folded.add(1);
                     }
                     if pushed.disconnects {
-                        *too_slow.entry(entry.id()).or_insert(0) += 1;
+                        *too_slow.entry(entry.id()).or_default().entry(channel.into()).or_default() += 1;
                     }
                 }
             }
             let disconnects = !too_slow.is_empty();
             for (id, dropped) in too_slow {
-                database.disconnect(&id, dropped, after);
+                database.disconnect(&id, &dropped, after);
             }
             if disconnects && world.autorun {
                 inner.sync(world, at, after);

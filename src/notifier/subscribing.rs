@@ -1,7 +1,6 @@
 //! The calls that change what is listened to, and who is called.
 
 use std::hash::Hash;
-use std::sync::Arc;
 
 use crate::error::Error;
 use crate::manager::Ticket;
@@ -19,7 +18,7 @@ use crate::notifier::queue::Queue;
 /// acknowledged it: from then on what is sent is heard. It may be dropped, and the change takes place all the same.
 impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// Subscribes a function to a channel, and returns once the server has acknowledged it, so that what is sent from
-    /// then on is heard. A function that this id already has on this channel is replaced.
+    /// then on is heard. A function that this id already has on this channel is replaced, also for what waits.
     ///
     /// The function gets a [`Delivery`]: `(id, channel, payload, pid)`, or that some may be [missing](Delivery::missed).
     ///
@@ -115,7 +114,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
             database.check_channel(channel)?;
             let Some(function) = function.take() else { return Err(Error::NotRunning) };
             let subscriber = database.subscriber(id, inner.settings.queue);
-            let entry = Arc::new(Entry::new(id, channel, subscriber, function, &inner.graveyard));
+            let before = database.registry.get(id, channel);
+            let entry = Entry::new(id, channel, subscriber, function, &inner.graveyard, before);
             let before = database.subscribe(id, &entry, after);
             let undo = Undo::Subscribed(entry, before);
             Ok((undo.clone(), vec![(channel.into(), Some(undo))]))

@@ -145,7 +145,7 @@ fn n07_a_function_that_calls_the_notifier_as_it_is_dropped_is_no_deadlock() {
     // Unsubscribed.
     n.unsubscribe(&1, &a).unwrap();
     assert_eq!(told.next(), "dropped, 0 channels");
-    // Unsubscribed while it waits in a queue that runs over, so that the loop drops the last of it.
+    // Unsubscribed while it waits in a queue that runs over.
     let (door, mut db) = (Door::default(), session());
     n.subscribe(1, &a, at_the_door(&door, &scribe)).unwrap();
     n.subscribe(1, &b, guarded(&open)).unwrap();
@@ -157,7 +157,7 @@ fn n07_a_function_that_calls_the_notifier_as_it_is_dropped_is_no_deadlock() {
     send(&mut db, &a, ["1", "2", "3", "4"]);
     eventually("all have come", || n.stats().heard == 6);
     door.open();
-    assert_eq!(told.so_far().iter().filter(|it| it.starts_with("dropped")).count(), 1);
+    while told.next() != "dropped, 1 channels" {}
     // Stopped, and dropped with the notifier itself.
     n.subscribe(2, &b, guarded(&open)).unwrap();
     n.stop();

@@ -88,6 +88,22 @@ fn n03_subscribing_again_replaces_the_function() {
 }
 
 #[test]
+fn n03_what_waits_for_a_function_that_is_replaced_goes_to_the_next() {
+    let n = notifier();
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    let door = Door::default();
+    n.subscribe(1, &channel, at_the_door(&door, &scribe)).unwrap();
+    send(&mut session(), &channel, ["1", "2", "3"]);
+    eventually("all have come", || n.stats().heard == 3);
+    assert_eq!(told.next(), "at the door");
+    let new = scribe.clone();
+    n.subscribe(1, &channel, move |call| new.write(format!("new {}", call.payload()))).unwrap();
+    door.open();
+    assert_eq!(told.take(3), ["1", "new 2", "new 3"]);
+}
+
+#[test]
 fn n04_the_session_listens_to_what_is_wanted_and_to_the_system_channel() {
     let n = notifier();
     let (a, b) = (fresh(), fresh());
