@@ -50,9 +50,9 @@ impl ThreadMark {
     }
 }
 
-/// What was asked of a running manager: resolved once the loop has done it.
+/// What was asked of a running manager or [`Notifier`](crate::Notifier): resolved once its loop has done it.
 ///
-/// Tickets advance while the manager is iterated. Dropping a ticket takes nothing back.
+/// A manager's tickets advance while it is iterated. Dropping a ticket takes nothing back.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), notifyman::Error> {
@@ -125,7 +125,7 @@ impl<T> Ticket<T> {
     /// # Errors
     ///
     /// [`Error::Timeout`], after which the ticket can be waited for again; [`Error::WouldDeadlock`] on the thread that
-    /// iterates the manager; [`Error::Stopped`] where the manager was dropped; [`Error::TicketSpent`] once the result
+    /// iterates the manager, and in a notifier's callback; [`Error::Stopped`] where the manager was dropped; [`Error::TicketSpent`] once the result
     /// has been given.
     pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<T, Error> {
         let timeout = timeout.into();

@@ -25,7 +25,6 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
 
     /// A batch came: everybody's share goes into their queues.
     pub(crate) fn heard(self: &Arc<Self>, id: ConnId, batch: &Batch) {
-        self.tally.heard.add(batch.len() as u64);
         self.on_event(id, |inner, world, at, after| {
             let Some(database) = world.databases.get_mut(at) else { return };
             // How many were one too many, by subscriber and channel.
@@ -59,6 +58,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                 inner.sync(world, at, after);
             }
         });
+        self.tally.heard.add(batch.len() as u64);
     }
 
     /// A session is open for the first time, or once more with a gap.

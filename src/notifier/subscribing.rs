@@ -1,15 +1,16 @@
 //! The calls that change what is listened to, and who is called.
 
 use std::hash::Hash;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::manager::Ticket;
-use crate::notifier::Notifier;
 use crate::notifier::after::{After, Undo};
 use crate::notifier::database::Database;
 use crate::notifier::delivery::Delivery;
 use crate::notifier::entry::Entry;
 use crate::notifier::queue::Queue;
+use crate::notifier::{Notifier, State};
 
 /// Channels and subscriptions, of this database.
 ///
@@ -62,7 +63,11 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
             return Err(Error::InsideCallback { instead: "take subscribe_ticket" });
         }
         let (undo, mut ticket) = self.put(&id, channel, function)?;
-        let waited = ticket.wait(self.patience());
+        let after = self.patience();
+        let waited = ticket.wait(after).map_err(|error| match error {
+            Error::Timeout { .. } => self.too_late(after),
+            other => other,
+        });
         match waited {
             Ok(()) => drop(undo),
             Err(_) => self.inner().take_back(self.at, channel, undo),
@@ -101,6 +106,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         drop(undo);
         self.inner().graveyard.empty();
         Ok(ticket)
+    }
+
+    /// What the server didn't acknowledge in time.
+    fn too_late(&self, after: Option<Duration>) -> Error {
+        let is_away = !matches!(self.state(), State::Listening);
+        let action = if is_away { "waiting for the server to be back" } else { "the server's acknowledgement" };
+        Error::Timeout { action, after: after.unwrap_or_default(), closed: is_away }
     }
 
     fn put<F>(&self, id: &I, channel: &str, function: F) -> Result<(Undo<I>, Ticket<()>), Error>

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use notifyman::notifier::State;
-use notifyman::{Backoff, Notifier};
+use notifyman::{Backoff, Config, Notifier};
 
 use super::support::*;
 use crate::support::{Cluster, Options, Proxy, server};
@@ -152,4 +152,16 @@ fn n09_a_session_that_is_terminated_while_everything_changes_ends_up_listening_t
     while told.next() != "" {}
     eventually("all came", || n.stats().heard - before >= wanted.len() as u64);
     assert_eq!(n.stats().heard - before, wanted.len() as u64, "{wanted:?}");
+}
+
+#[test]
+fn a_subscribe_that_waits_for_a_server_in_vain_says_so_and_changes_nothing() {
+    let mut server = server::start(Options::new());
+    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_millis(200));
+    let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
+    server.stop().unwrap();
+    eventually("it is noticed", || matches!(n.state(), State::Away));
+    let error = n.subscribe(1, "a", |_| ()).unwrap_err();
+    assert!(error.is_timeout() && error.to_string().contains("waiting for the server to be back"), "{error}");
+    assert!(n.channels().is_empty());
 }
