@@ -100,7 +100,7 @@ impl Dead {
     }
 
     /// What hasn't been opened yet.
-    pub(crate) fn unopened(config: Config, channels: Vec<Box<str>>) -> Self {
+    pub(crate) fn unopened(config: Config, channels: Vec<Box<str>>, limits: Limits) -> Self {
         Self {
             inner: Box::new(Remains {
                 config,
@@ -109,8 +109,7 @@ impl Dead {
                 error: Error::NotOpen,
                 since: (clock::now(), clock::wall()),
                 epoch: 0,
-                // The stricter: a name that is too long would keep it from ever being opened.
-                limits: Limits::Exact,
+                limits,
                 was_open: false,
             }),
         }

@@ -410,11 +410,21 @@ impl NotificationManager {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
+        // The stricter: a name that is too long for the server would keep it from ever being opened.
+        self.open_within(config, channels, sql::Limits::Exact)
+    }
+
+    /// The same, where it is known how far names can be checked.
+    pub(crate) fn open_within<I>(&mut self, config: Config, channels: I, limits: sql::Limits) -> ConnId
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
         let id = self.members.new_id();
-        match sql::checked_channels(channels, sql::Limits::Exact) {
-            Ok(channels) => self.revive_now(id, Dead::unopened(config, channels)),
+        match sql::checked_channels(channels, limits) {
+            Ok(channels) => self.revive_now(id, Dead::unopened(config, channels, limits)),
             Err(error) => {
-                self.members.bury(id, Dead::unopened(config, Vec::new()).again(error.clone()));
+                self.members.bury(id, Dead::unopened(config, Vec::new(), limits).again(error.clone()));
                 self.count_members();
                 self.collected.push_back(Event::Lost(id, error));
             }

@@ -125,8 +125,8 @@ impl<T> Ticket<T> {
     /// # Errors
     ///
     /// [`Error::Timeout`], after which the ticket can be waited for again; [`Error::WouldDeadlock`] on the thread that
-    /// iterates the manager, and in a notifier's callback; [`Error::Stopped`] where the manager was dropped; [`Error::TicketSpent`] once the result
-    /// has been given.
+    /// iterates the manager, and in a notifier's callback; [`Error::Stopped`] where the manager was dropped, or the
+    /// notifier stopped; [`Error::TicketSpent`] once the result has been given.
     pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<T, Error> {
         let timeout = timeout.into();
         let deadline = timeout.and_then(|timeout| clock::now().checked_add(timeout));

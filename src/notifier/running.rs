@@ -68,7 +68,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         world.by_connection.clear();
         for (at, database) in world.databases.iter_mut().enumerate() {
             let channels = database.begin();
-            let id = manager.open(database.config.clone(), channels);
+            let id = manager.open_within(database.config.clone(), channels, database.limits);
             database.session = Session::Opening(Some(id));
             world.by_connection.insert(id, at);
         }

@@ -282,6 +282,18 @@ fn a_name_that_only_the_server_can_refuse_is_an_error_too_and_takes_nothing_alon
 }
 
 #[test]
+fn a_name_that_only_its_server_has_room_for_survives_a_restart() {
+    let n: Notifier<u32> = Notifier::new(crate::support::server::latin1().url()).unwrap();
+    // 80 bytes here, 40 there.
+    let channel = "é".repeat(40);
+    let (scribe, told) = scribe();
+    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    n.restart().unwrap();
+    n.notify(&channel, "heard");
+    assert_eq!(told.take(2), ["[stopped 0]", "heard"]);
+}
+
+#[test]
 fn a_function_that_was_there_before_is_still_there_when_the_next_one_is_refused() {
     let (scribe, told) = scribe();
     let server = crate::support::server::start(crate::support::Options::new());
