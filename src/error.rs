@@ -126,14 +126,60 @@ pub enum Error {
     /// The manager stopped, or was dropped, before it came to this.
     #[error("the notification manager has stopped")]
     Stopped,
+    /// The notifier has no such channel: nobody added it, and nobody subscribes to it.
+    #[error("no channel {channel:?} is here: add it, or subscribe to it, first")]
+    UnknownChannel {
+        /// Its name.
+        channel: Box<str>,
+    },
+    /// The notifier has no subscriber of this id, or not on this channel.
+    #[error(
+        "no subscriber of this id is here{}: subscribe it first",
+        .channel.as_ref().map(|channel| format!(" on channel {channel:?}")).unwrap_or_default()
+    )]
+    UnknownSubscriber {
+        /// The channel, where one was named.
+        channel: Option<Box<str>>,
+    },
+    /// The notifier isn't running.
+    #[error(
+        "the notifier isn't running: start it first, or turn autorun off, and what changes is recorded until it starts"
+    )]
+    NotRunning,
+    /// A call that has to wait was made inside a callback of the same notifier.
+    #[error("this call waits, and inside a callback that would never end: {instead}")]
+    InsideCallback {
+        /// What can be called instead.
+        instead: &'static str,
+    },
+    /// A callback hasn't returned since the notifier was stopped.
+    #[error(
+        "the notifier was stopped, but its callback for channel {channel:?} is still running: wait for it to return"
+    )]
+    StillRunning {
+        /// The callback's channel.
+        channel: Box<str>,
+    },
+    /// More is waiting to be sent than is kept.
+    #[error(
+        "{pairs} notifications are waiting to be sent, and no more are kept: the server is slower than the senders"
+    )]
+    Backlog {
+        /// How many wait.
+        pairs: usize,
+    },
     /// A ticket's result has been given already.
     #[error("this ticket's result has been given already, and is given once")]
     TicketSpent,
     /// The answer to a query is longer than is kept. The query was carried out all the same.
     #[error("{0}")]
     AnswerTooLong(Box<str>),
-    /// A ticket was waited for on the thread that iterates the manager, which is the one that must resolve it.
-    #[error("waiting for a ticket on the thread that runs the manager would never end: iterate the manager instead")]
+    /// A ticket was waited for on the thread that must resolve it: the one that iterates the manager, or one of the
+    /// notifier's, which call its callbacks.
+    #[error(
+        "waiting for a ticket on the thread that must resolve it would never end: iterate the manager, or return from \
+         the callback, instead"
+    )]
     WouldDeadlock,
 }
 
@@ -142,7 +188,15 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
-            Error::Config(_) | Error::Value(_) | Error::UnknownConnection | Error::TicketSpent | Error::WouldDeadlock
+            Error::Config(_)
+                | Error::Value(_)
+                | Error::UnknownConnection
+                | Error::UnknownChannel { .. }
+                | Error::UnknownSubscriber { .. }
+                | Error::NotRunning
+                | Error::InsideCallback { .. }
+                | Error::TicketSpent
+                | Error::WouldDeadlock
         )
     }
 

@@ -31,6 +31,11 @@ pub fn sql_quoting(data: &[u8]) {
     crate::proto::sql::fuzz_quoting(data);
 }
 
+/// Subscriptions that come, go, and are muted: the registry does as a naive one.
+pub fn registry(data: &[u8]) {
+    crate::notifier::laws::fuzz_registry(data);
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -82,5 +87,10 @@ mod tests {
     #[test]
     fn sql_quoting() {
         replay("sql_quoting", super::sql_quoting);
+    }
+
+    #[test]
+    fn registry() {
+        replay("registry", super::registry);
     }
 }

@@ -109,6 +109,29 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # No loop at all
+//!
+//! A [`Notifier`] has a loop of its own, and calls functions by channel: one session for any number of subscribers, who
+//! come and go without anybody missing anything. It brings lost sessions back, and tells each function where something
+//! may be missing. What it replaces, and how, is said in [its module](notifier).
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+//! # use notifyman::Notifier;
+//! # fn main() -> Result<(), notifyman::Error> {
+//! # let (config, (heard, told)) = (database(), std::sync::mpsc::channel());
+//! let notifier: Notifier<u32> = Notifier::new(config)?;
+//! notifier.subscribe(7, "prices", move |n| {
+//!     println!("{} {} {} {}", n.id(), n.channel(), n.payload(), n.pid());
+//! #   heard.send(n.payload().text().into_owned()).unwrap();
+//! })?;
+//! # notifier.notify("prices", "42");
+//! # assert_eq!(told.recv().unwrap(), "42");
+//! # Ok(()) }
+//! ```
+//!
+//! # When connections are lost
+//!
 //! A manager can also bring them back by itself, and notice links that died without a word. What each fault looks like,
 //! and what is lost, is listed under [`faults`].
 //!
@@ -121,6 +144,8 @@
 //! # What it is made of
 //!
 //! ```text
+//!        Notifier          functions, called by channel          a thread that loops, others that call
+//!          │
 //!   NotificationManager    many connections, one loop            Handle, Ticket: from other threads
 //!          │
 //!      Connection          one session, and its blocking calls   Config: where, how, as whom
@@ -152,8 +177,9 @@
 //! # Features
 //!
 //! The library's default has none. `tls` encrypts connections, by rustls with ring; without it `sslmode` up to `prefer`
-//! goes on in clear, and what demands TLS is refused. `tracing` writes one line for each connection that is lost,
-//! restored or given up. `cli` builds the program `notifyman`, with TLS.
+//! goes on in clear, and what demands TLS is refused. `json` reads payloads into types and values, `python` reads
+//! literals of Python, too. `tracing` writes one line for each connection that is lost, restored or given up, and for each
+//! callback that panics. `cli` builds the program `notifyman`, with TLS.
 
 #![cfg_attr(not(feature = "tls"), allow(unreachable_code, reason = "there is no value of what encrypts"))]
 
@@ -172,6 +198,7 @@ pub mod keywords {}
 mod manager;
 mod net;
 mod notification;
+pub mod notifier;
 mod proto;
 mod row;
 
@@ -184,6 +211,8 @@ pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, Tl
 pub use gap::Gap;
 pub use manager::{Backoff, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
+#[doc(inline)]
+pub use notifier::Notifier;
 pub use proto::TransactionStatus;
 pub use row::Row;
 /// The TLS implementation, in the version of which [`Config::tls_config`] takes a configuration.

@@ -223,6 +223,17 @@ impl Notification {
     }
 }
 
+#[cfg(test)]
+impl Notification {
+    pub(crate) fn for_test(channel: &str, payload: &str) -> Self {
+        let length = 4 + 4 + channel.len() as u32 + 1 + payload.len() as u32 + 1;
+        let parts: [&[u8]; 7] =
+            [&[NOTIFICATION], &length.to_be_bytes(), &[0; 4], channel.as_bytes(), &[0], payload.as_bytes(), &[0]];
+        let frame = parts.concat();
+        Self { start: 0, end: frame.len(), slab: frame.into(), channel_len: channel.len() }
+    }
+}
+
 impl fmt::Debug for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_ref().fmt(f)

@@ -7,6 +7,7 @@ mod config;
 mod connection;
 mod diagnosis;
 mod manager;
+mod notifier;
 #[cfg(feature = "cli")]
 mod program;
 mod recovery;

@@ -44,10 +44,25 @@ Examples:
   notifyman listen -u postgres://db1/shop -u postgres://db2/shop prices
   notifyman listen --count 1 --timeout 60 deployed && ./restart
   notifyman listen prices | jq -r .payload
+  notifyman listen prices --exec ./flush --jobs 4
+
 
 When a connection is lost, standard error says so and the others go on; it
 ends when none is left. A lost connection isn't opened again: what was sent
 meanwhile would be missing without a word.
+
+With --exec, /bin/sh runs the command for each notification:
+  standard input         the payload, as it came
+  NOTIFYMAN_CHANNEL      its channel
+  NOTIFYMAN_PID          as pid above
+  NOTIFYMAN_CONNECTION   as connection above
+What it prints is passed on in whole lines; one that fails is told on standard
+error, and the next one runs all the same. One runs at a time, in order, unless
+--jobs says otherwise; meanwhile up to 10,000 notifications wait for each
+connection. Beyond that the oldest are dropped, and a lost connection is opened
+again: standard error says where something may be missing. At a signal and at
+the count, what runs is waited for. The exit code is 1 if a command failed, or
+something may be missing.
 
 Exit codes: 1 also if any connection was lost, or if --timeout came before
 --count; 130 and 143 after a signal; the others as in `notifyman --help`,
@@ -153,6 +168,12 @@ pub(crate) struct Listen {
     /// End after N notifications
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+    /// Run COMMAND for each notification, with the payload on its standard input, rather than print it
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Option<String>,
+    /// How many commands may run at a time
+    #[arg(long, short, value_name = "N", default_value = "1", requires = "exec", value_parser = jobs)]
+    pub(crate) jobs: usize,
     /// Don't tell on standard error where it listens
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -203,6 +224,10 @@ pub(crate) struct Demo {
     /// How many notifications to send a second, over all servers; each reaches several connections
     #[arg(long, value_name = "N", default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
+}
+
+fn jobs(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|jobs| (1..=1000).contains(jobs)).ok_or_else(|| "it must be 1 to 1000".into())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

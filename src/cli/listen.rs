@@ -3,16 +3,21 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use notifyman::{Batch, ConnId, Event, NotificationManager, NotificationRef};
+use notifyman::{Batch, Config, ConnId, Event, NotificationManager, NotificationRef};
 
 use super::args::Listen;
 use super::signals::Lookout;
-use super::{End, Failure, clock, config, connect, tell};
+use super::{End, Failure, clock, config, connect, exec, tell};
 
 pub(crate) fn run(args: Listen) -> Result<End, Failure> {
+    if let Some(command) = &args.exec {
+        return exec::run(&args, command);
+    }
     let mut nm = open(&args)?;
     // Until here a signal ends the program the plain way: there is nothing to finish.
-    let lookout = Lookout::new(nm.handle()).map_err(|e| Failure::Failed(format!("looking out for signals: {e}")))?;
+    let handle = nm.handle();
+    let lookout = Lookout::new(move || drop(handle.stop()))
+        .map_err(|e| Failure::Failed(format!("looking out for signals: {e}")))?;
     if !args.quiet {
         for (id, connection) in nm.connections() {
             tell(&format!("connection {id} listens at {}", connection.config()));
@@ -60,18 +65,7 @@ pub(crate) fn run(args: Listen) -> Result<End, Failure> {
 /// Connects to every place, and listens there.
 fn open(args: &Listen) -> Result<NotificationManager, Failure> {
     let mut nm = NotificationManager::new([]).timeout(args.timeout);
-    let urls: Vec<_> = if args.urls.is_empty() { vec![None] } else { args.urls.iter().map(Some).collect() };
-    let configs: Vec<_> = urls
-        .iter()
-        .zip(1..)
-        .map(|(url, number)| {
-            config(url.map(String::as_str)).map_err(|error| match urls.len() {
-                1 => Failure::from(error),
-                _ => Failure::Usage(format!("--url number {number}: {error}")),
-            })
-        })
-        .collect::<Result<_, _>>()?;
-    for config in &configs {
+    for config in &configs(args)? {
         let mut connection = connect(config)?;
         connection.listen(&args.channels).map_err(|error| match error.is_usage() {
             true => Failure::from(error),
@@ -82,8 +76,22 @@ fn open(args: &Listen) -> Result<NotificationManager, Failure> {
     Ok(nm)
 }
 
+/// What each `--url` says.
+pub(crate) fn configs(args: &Listen) -> Result<Vec<Config>, Failure> {
+    let urls: Vec<_> = if args.urls.is_empty() { vec![None] } else { args.urls.iter().map(Some).collect() };
+    urls.iter()
+        .zip(1..)
+        .map(|(url, number)| {
+            config(url.map(String::as_str)).map_err(|error| match urls.len() {
+                1 => Failure::from(error),
+                _ => Failure::Usage(format!("--url number {number}: {error}")),
+            })
+        })
+        .collect()
+}
+
 /// What is left of the timeout, if anything is.
-fn rest(timeout: Duration, quiet_for: Duration) -> Option<Duration> {
+pub(crate) fn rest(timeout: Duration, quiet_for: Duration) -> Option<Duration> {
     timeout.checked_sub(quiet_for).filter(|rest| !rest.is_zero())
 }
 

@@ -12,6 +12,7 @@ mod clock;
 mod cluster;
 mod demo;
 mod doctor;
+mod exec;
 mod listen;
 mod notify;
 mod signals;
@@ -103,20 +104,23 @@ fn config(url: Option<&str>) -> Result<Config, Error> {
 
 /// Connects; a failure says where, why, and what may help.
 fn connect(config: &Config) -> Result<Connection, Failure> {
-    Connection::connect(config).map_err(|error| {
-        let advice = match error.sqlstate() {
-            Some("3D000") => "name another database, or create it",
-            Some("53300") => "close some of its sessions, or raise its max_connections",
-            _ if error.is_usage() => return Failure::from(error),
-            _ if is_out_of_descriptors(&error) => "raise this process's limit of open files (ulimit -n)",
-            _ if error.is_auth() => "see that the user is right, and give the password by PGPASSWORD or in the URL",
-            // It says itself what to do.
-            _ if error.is_tls() => return Failure::Failed(error.to_string()),
-            _ if error.is_transient() => "see that a server runs there, and that --url or PGHOST and PGPORT name it",
-            _ => return Failure::Failed(error.to_string()),
-        };
-        Failure::Failed(format!("{error}\n  to do: {advice}"))
-    })
+    Connection::connect(config).map_err(advise)
+}
+
+/// Why connecting failed, with what may help.
+fn advise(error: Error) -> Failure {
+    let advice = match error.sqlstate() {
+        Some("3D000") => "name another database, or create it",
+        Some("53300") => "close some of its sessions, or raise its max_connections",
+        _ if error.is_usage() => return Failure::from(error),
+        _ if is_out_of_descriptors(&error) => "raise this process's limit of open files (ulimit -n)",
+        _ if error.is_auth() => "see that the user is right, and give the password by PGPASSWORD or in the URL",
+        // It says itself what to do.
+        _ if error.is_tls() => return Failure::Failed(error.to_string()),
+        _ if error.is_transient() => "see that a server runs there, and that --url or PGHOST and PGPORT name it",
+        _ => return Failure::Failed(error.to_string()),
+    };
+    Failure::Failed(format!("{error}\n  to do: {advice}"))
 }
 
 /// Whether the system has no descriptor left for this process (EMFILE), or for anybody (ENFILE).

@@ -1,11 +1,10 @@
-//! Ctrl-C and SIGTERM: the first one stops the loop between two events, a second one ends the program at once.
+//! Ctrl-C and SIGTERM: the first one stops what goes on in its own time, a second one ends the program at once.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 
-use notifyman::Handle;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -17,8 +16,8 @@ pub(crate) struct Lookout {
 }
 
 impl Lookout {
-    /// Stops the manager of this handle at the first signal.
-    pub(crate) fn new(manager: Handle) -> io::Result<Self> {
+    /// Calls at the first signal.
+    pub(crate) fn new(stop: impl Fn() + Send + 'static) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let lookout = Self { got: Arc::default(), signals: signals.handle() };
         let got = Arc::clone(&lookout.got);
@@ -28,7 +27,7 @@ impl Lookout {
                     // Whatever is going on takes too long.
                     let _ = emulate_default_handler(signal);
                 }
-                drop(manager.stop());
+                stop();
             }
         })?;
         Ok(lookout)

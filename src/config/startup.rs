@@ -38,6 +38,31 @@ impl Config {
         self.inner.application_name.as_deref().or(self.inner.fallback_application_name.as_deref())
     }
 
+    /// Whether a session opened by the one does as well for the other: everything is equal that has an effect, secrets
+    /// included, but for the application's name.
+    pub(crate) fn shares_session_with(&self, other: &Self) -> bool {
+        // What has no such value is refused as it is used, by each for itself.
+        let effective = |config: &Self| {
+            let endpoints = config.endpoints().ok()?;
+            let (user, dbname) = (config.effective_user().ok()?, config.effective_dbname().ok()?);
+            let settings = super::Settings {
+                hosts: Vec::new(),
+                hostaddrs: Vec::new(),
+                ports: Vec::new(),
+                user: Some(user),
+                dbname: Some(dbname),
+                application_name: None,
+                fallback_application_name: None,
+                ..(*config.inner).clone()
+            };
+            Some((endpoints, settings))
+        };
+        match (effective(self), effective(other)) {
+            (Some(one), Some(other)) => one == other,
+            _ => self == other,
+        }
+    }
+
     /// The start-up packet's names and values, in order.
     ///
     /// The server works through `options` first and then through the other parameters, so that `client_encoding` wins
@@ -131,6 +156,27 @@ mod tests {
 
     fn parameters(config: &Config) -> Vec<String> {
         config.startup_parameters().unwrap().iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    #[test]
+    fn n12_a_session_is_shared_where_all_is_equal_that_has_an_effect() {
+        let config = |text| Config::without_env(text).unwrap();
+        let base = config("host=db user=app dbname=shop password=a");
+        let same = config("host=db port=5432 user=app dbname=shop password=a application_name=other");
+        assert!(base.shares_session_with(&same));
+        for other in [
+            "host=db user=app dbname=shop password=b",
+            "host=db user=app dbname=shop",
+            "host=db port=5433 user=app dbname=shop password=a",
+            "host=db user=app dbname=till password=a",
+            "host=db user=app dbname=shop password=a sslmode=disable",
+            "host=db user=app dbname=shop password=a require_auth=md5",
+            "host=db user=app dbname=shop password=a options='-c search_path=x'",
+            "host=db user=app dbname=shop password=a connect_timeout=1",
+        ] {
+            assert!(!base.shares_session_with(&config(other)), "{other}");
+        }
+        assert!(config("user=app").shares_session_with(&config("user=app dbname=app")));
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::connection::Connection;
+use crate::error::Error;
 use crate::manager::asks::Wish;
 use crate::manager::members::{ConnId, Dead};
 use crate::manager::stats::{Counters, Stats};
@@ -18,6 +20,7 @@ use crate::net::Alarm;
 /// What the loop is told.
 pub(crate) enum Command {
     Insert(Box<Connection>, Resolver<Result<ConnId, Connection>>),
+    Dial(Config, Vec<Box<str>>, Resolver<ConnId>),
     Remove(ConnId, Resolver<Option<Result<Connection, Dead>>>),
     Ask(ConnId, Wish, Resolver<()>),
     SetTimeout(Option<Duration>, Resolver<()>),
@@ -97,7 +100,7 @@ fn refuse(command: Command) {
     match command {
         Command::Insert(connection, resolver) => resolver.resolve(Ok(Err(*connection))),
         // The resolver says so as it is dropped.
-        Command::Remove(..) | Command::Ask(..) | Command::SetTimeout(..) | Command::Stop(..) => {}
+        Command::Dial(..) | Command::Remove(..) | Command::Ask(..) | Command::SetTimeout(..) | Command::Stop(..) => {}
     }
 }
 
@@ -125,10 +128,35 @@ pub struct Handle {
 impl Handle {
     fn ask<T>(&self, command: impl FnOnce(Resolver<T>) -> Command) -> Ticket<T> {
         let (resolver, ticket) = Ticket::new(&self.shared.iterating);
-        if let Err(command) = self.shared.send(command(resolver)) {
+        self.tell(command(resolver));
+        ticket
+    }
+
+    /// Has the loop open a connection that will listen to these channels, as
+    /// [`NotificationManager::dial`](crate::NotificationManager::dial); calls on the loop's thread once that has begun.
+    pub(crate) fn dial_then(
+        &self,
+        config: Config,
+        channels: Vec<Box<str>>,
+        then: impl FnOnce(Result<ConnId, Error>) + Send + 'static,
+    ) {
+        self.tell(Command::Dial(config, channels, Resolver::call(then)));
+    }
+
+    /// As [`listen`](Self::listen), and calls on the loop's thread with what came of it.
+    pub(crate) fn listen_then(
+        &self,
+        id: ConnId,
+        channels: Vec<String>,
+        then: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) {
+        self.tell(Command::Ask(id, Wish::Listen(channels), Resolver::call(then)));
+    }
+
+    fn tell(&self, command: Command) {
+        if let Err(command) = self.shared.send(command) {
             refuse(command);
         }
-        ticket
     }
 
     /// Gives the manager another connection; resolves to its id, or to the connection itself where the manager has

@@ -11,6 +11,7 @@ use crate::manager::turn::WATCHING;
 use crate::manager::{Event, NotificationManager, log};
 use crate::net::Reactor;
 use crate::proto::Ask;
+use crate::proto::sql::Limits;
 
 impl NotificationManager {
     /// A closed connection, from which everything has been told: to the garbage, or to be brought back.
@@ -171,9 +172,9 @@ impl NotificationManager {
     }
 
     /// Opens one for the first time, as soon as there is a place.
-    pub(super) fn open_now(&mut self, config: Config, channels: Vec<Box<str>>) -> ConnId {
+    pub(super) fn open_now(&mut self, config: Config, channels: Vec<Box<str>>, limits: Limits) -> ConnId {
         let id = self.members.new_id();
-        self.revive_now(id, Dead::unopened(config, channels));
+        self.revive_now(id, Dead::unopened(config, channels, limits));
         id
     }
 

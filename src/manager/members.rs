@@ -102,7 +102,7 @@ impl Dead {
     }
 
     /// What is to be opened for the first time.
-    pub(crate) fn unopened(config: Config, channels: Vec<Box<str>>) -> Self {
+    pub(crate) fn unopened(config: Config, channels: Vec<Box<str>>, limits: Limits) -> Self {
         let mut dead = Self {
             inner: Box::new(Remains {
                 config,
@@ -111,7 +111,7 @@ impl Dead {
                 cause: Error::Unopened,
                 since: (clock::now(), clock::wall()),
                 epoch: 0,
-                limits: Limits::ServerDecides,
+                limits,
             }),
         };
         dead.edit(&Ask::Listen(channels));

@@ -52,6 +52,7 @@ pub use self::recovery::Backoff;
 use self::recovery::{Dials, Heartbeat, Jitter};
 pub use self::stats::Stats;
 pub use self::ticket::Ticket;
+pub(crate) use self::ticket::{Resolver, ThreadMark};
 use self::timers::Timers;
 use self::turn::{Manner, WATCHING};
 use crate::clock;
@@ -295,6 +296,13 @@ impl NotificationManager {
         self
     }
 
+    /// Reconnects and has a heartbeat from now on.
+    pub(crate) fn supervise(&mut self, backoff: Backoff, (idle, deadline): (Duration, Duration)) {
+        self.backoff = Some(backoff);
+        self.heartbeat = Some(Heartbeat { idle, deadline });
+        self.start_all_pulses();
+    }
+
     // ---- events -------------------------------------------------------------------------------------------------
 
     /// The next event, with nothing left out; `None` is the end.
@@ -438,7 +446,25 @@ impl NotificationManager {
         config.startup_parameters()?;
         config.endpoints()?;
         let channels = sql::checked_channels(channels, sql::Limits::ServerDecides)?;
-        Ok(self.open_now(config, channels))
+        Ok(self.open_now(config, channels, sql::Limits::ServerDecides))
+    }
+
+    /// The same, where it is known how far names can be checked; what can't be opened is in the garbage.
+    pub(crate) fn dial_within<I>(&mut self, config: Config, channels: I, limits: sql::Limits) -> ConnId
+    where
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        match sql::checked_channels(channels, limits) {
+            Ok(channels) => self.open_now(config, channels, limits),
+            Err(error) => {
+                let id = self.members.new_id();
+                self.members.bury(id, Dead::unopened(config, Vec::new(), limits).again(error.clone()));
+                self.count_members();
+                self.collected.push_back(Event::Lost(id, error));
+                id
+            }
+        }
     }
 
     /// Takes a connection out, also between two events, with what was not delivered still in it.
@@ -615,7 +641,6 @@ impl fmt::Debug for NotificationManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::net::Stream;
     use crate::proto::Session;
 

@@ -1,5 +1,6 @@
 //! A promise of the loop to another thread, kept in every case.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,16 +16,27 @@ use crate::error::Error;
 #[derive(Debug, Default)]
 pub(crate) struct ThreadMark(AtomicU64);
 
+static LAST: AtomicU64 = AtomicU64::new(0);
+thread_local!(static NUMBER: Cell<u64> = Cell::new(LAST.fetch_add(1, Relaxed) + 1));
+
 impl ThreadMark {
+    /// A mark for threads that work together: each of them [joins](Self::join) it.
+    pub(crate) fn crew() -> Self {
+        Self(AtomicU64::new(LAST.fetch_add(1, Relaxed) + 1))
+    }
+
     fn current() -> u64 {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        thread_local!(static NUMBER: u64 = LAST.fetch_add(1, Relaxed) + 1);
-        NUMBER.with(|number| *number)
+        NUMBER.with(Cell::get)
     }
 
     /// Marks the thread that calls.
     pub(crate) fn set(&self) {
         self.0.store(Self::current(), Relaxed);
+    }
+
+    /// Has the thread that calls count as one with all others that have joined.
+    pub(crate) fn join(&self) {
+        NUMBER.with(|number| number.set(self.0.load(Relaxed)));
     }
 
     /// Marks no thread.
@@ -38,9 +50,9 @@ impl ThreadMark {
     }
 }
 
-/// What was asked of a running manager: resolved once the loop has done it.
+/// What was asked of a running manager or [`Notifier`](crate::Notifier): resolved once its loop has done it.
 ///
-/// Tickets advance while the manager is iterated. Dropping a ticket takes nothing back.
+/// A manager's tickets advance while it is iterated. Dropping a ticket takes nothing back.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), notifyman::Error> {
@@ -98,7 +110,14 @@ impl<T> Ticket<T> {
     pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T>, Self) {
         let state = Mutex::new(State { value: None, spent: false, waker: None });
         let slot = Arc::new(Slot { state, resolved: Condvar::new() });
-        (Resolver { slot: Some(Arc::clone(&slot)) }, Self { slot, iterating: Arc::clone(iterating) })
+        (Resolver(Some(End::Ticket(Arc::clone(&slot)))), Self { slot, iterating: Arc::clone(iterating) })
+    }
+
+    /// One that has been resolved already.
+    pub(crate) fn resolved(iterating: &Arc<ThreadMark>, value: Result<T, Error>) -> Self {
+        let (resolver, ticket) = Self::new(iterating);
+        resolver.resolve(value);
+        ticket
     }
 
     /// Waits until it is resolved, at the longest for `timeout`; `None` waits for as long as it takes.
@@ -106,8 +125,8 @@ impl<T> Ticket<T> {
     /// # Errors
     ///
     /// [`Error::Timeout`], after which the ticket can be waited for again; [`Error::WouldDeadlock`] on the thread that
-    /// iterates the manager; [`Error::Stopped`] where the manager was dropped; [`Error::TicketSpent`] once the result
-    /// has been given.
+    /// iterates the manager, and in a notifier's callback; [`Error::Stopped`] where the manager was dropped, or the
+    /// notifier stopped; [`Error::TicketSpent`] once the result has been given.
     pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<T, Error> {
         let timeout = timeout.into();
         let deadline = timeout.and_then(|timeout| clock::now().checked_add(timeout));
@@ -161,22 +180,40 @@ impl<T> fmt::Debug for Ticket<T> {
 }
 
 /// The loop's end of a ticket. Dropped unresolved, it resolves to [`Error::Stopped`].
-pub(crate) struct Resolver<T> {
-    slot: Option<Arc<Slot<T>>>,
+pub(crate) struct Resolver<T>(Option<End<T>>);
+
+enum End<T> {
+    Ticket(Arc<Slot<T>>),
+    /// Called on the loop's thread.
+    Call(Box<dyn FnOnce(Result<T, Error>) + Send>),
 }
 
 impl<T> Resolver<T> {
+    /// One that calls instead of resolving a ticket.
+    pub(crate) fn call(then: impl FnOnce(Result<T, Error>) + Send + 'static) -> Self {
+        Self(Some(End::Call(Box::new(then))))
+    }
+
     pub(crate) fn resolve(mut self, value: Result<T, Error>) {
         self.put(value);
     }
 
     fn put(&mut self, value: Result<T, Error>) {
-        let Some(slot) = self.slot.take() else { return };
-        let mut state = slot.lock();
+        match self.0.take() {
+            Some(End::Ticket(slot)) => slot.put(value),
+            Some(End::Call(then)) => then(value),
+            None => {}
+        }
+    }
+}
+
+impl<T> Slot<T> {
+    fn put(&self, value: Result<T, Error>) {
+        let mut state = self.lock();
         state.value = Some(value);
         let waker = state.waker.take();
         drop(state);
-        slot.resolved.notify_all();
+        self.resolved.notify_all();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -212,6 +249,20 @@ mod tests {
         let (resolver, mut ticket) = Ticket::<()>::new(&mark);
         drop(resolver);
         assert!(matches!(ticket.wait(None), Err(Error::Stopped)));
+    }
+
+    #[test]
+    fn threads_that_work_together_count_as_one() {
+        let mark = Arc::new(ThreadMark::crew());
+        assert!(!mark.is_current());
+        let joined = Arc::clone(&mark);
+        std::thread::spawn(move || {
+            joined.join();
+            assert!(joined.is_current());
+        })
+        .join()
+        .unwrap();
+        assert!(!mark.is_current(), "this one hasn't joined");
     }
 
     #[test]

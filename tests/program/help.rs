@@ -13,7 +13,21 @@ fn the_help_mentions_commands_environment_and_exit_codes() {
 #[test]
 fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
     for (command, words) in [
-        ("listen", ["--url", "--timeout", "--count", "--quiet", "payload_hex", "\"connection\":1"].as_slice()),
+        (
+            "listen",
+            [
+                "--url",
+                "--timeout",
+                "--count",
+                "--quiet",
+                "--exec",
+                "--jobs",
+                "NOTIFYMAN_CHANNEL",
+                "payload_hex",
+                "\"connection\":1",
+            ]
+            .as_slice(),
+        ),
         ("notify", &["--url", "--stdin", "[PAYLOAD]", "7,999", "fold"]),
         ("demo", &["--clusters", "--connections", "--channels", "--seconds", "--rate", "with-postgres"]),
         ("doctor", &["--json", "[URL]", "latency_ms", "do"]),

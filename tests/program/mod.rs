@@ -2,6 +2,7 @@
 
 mod demo;
 mod doctor;
+mod exec;
 mod help;
 mod listen;
 mod notify;

@@ -62,7 +62,9 @@ pub(crate) fn run(args: &Demo) -> Result<End, Failure> {
     })?;
     let plan = Plan::new(args);
     let mut nm = NotificationManager::new([]).timeout(IDLE);
-    let lookout = Lookout::new(nm.handle()).map_err(|e| Failure::Failed(format!("looking out for signals: {e}")))?;
+    let handle = nm.handle();
+    let lookout = Lookout::new(move || drop(handle.stop()))
+        .map_err(|e| Failure::Failed(format!("looking out for signals: {e}")))?;
     let mut show = Show {
         plan,
         length: args.seconds,

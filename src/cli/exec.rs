@@ -1,0 +1,263 @@
+//! `notifyman listen --exec`: a command for each notification, on the notifier.
+//!
+//! ```text
+//!   notifier ──▶ callback: waits for a free place ──▶ a thread with the command ──▶ its lines, whole
+//! ```
+//!
+//! While all places are taken, what comes waits in the notifier's queues; the sessions are read all the same.
+
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use notifyman::Notifier;
+use notifyman::notifier::Delivery;
+
+use super::args::Listen;
+use super::signals::Lookout;
+use super::{End, Failure, advise, clock, listen, tell};
+
+/// Longer lines are passed on in pieces.
+const LINE_MAX: u64 = 64 * 1024;
+
+pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
+    let configs = listen::configs(args)?;
+    let jobs = Arc::new(Jobs::new(command, args));
+    let Some(first) = configs.first() else { return Ok(End::Done) };
+    let notifier = Notifier::builder(first)?.autorun(false).build::<usize>();
+    for (config, number) in configs.iter().zip(1..) {
+        let there = notifier.at(config)?;
+        for channel in &args.channels {
+            let jobs = Arc::clone(&jobs);
+            there.subscribe(number, channel, move |n| jobs.take(n))?;
+        }
+    }
+    notifier.start().map_err(advise)?;
+    let signalled = Arc::clone(&jobs);
+    let lookout = Lookout::new(move || signalled.close())
+        .map_err(|e| Failure::Failed(format!("looking out for signals: {e}")))?;
+    if !args.quiet {
+        for (config, number) in configs.iter().zip(1..) {
+            tell(&format!("connection {number} listens at {config}"));
+        }
+    }
+
+    jobs.wait_for_the_end(args);
+    let waiting = notifier.stats().waiting;
+    // What runs is waited for, what waits is not.
+    jobs.close();
+    notifier.stop();
+    let mut ended = jobs.wait_until_idle();
+    if let Some(error) = ended.output.take() {
+        return Err(Failure::Output(error));
+    }
+    let skipped = waiting + ended.skipped;
+    if let Some(signal) = lookout.got() {
+        if skipped > 0 {
+            tell(&format!("{skipped} notifications had come for which the command wasn't run"));
+        }
+        return Ok(End::Signalled(signal));
+    }
+    if let Some(left @ 1..) = ended.left {
+        tell(&format!("the timeout came before the count: {left} notifications are missing"));
+        return Ok(End::Incomplete);
+    }
+    Ok(if ended.whole { End::Done } else { End::Incomplete })
+}
+
+/// The commands that run, and how many may.
+struct Jobs {
+    command: String,
+    limit: usize,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    running: usize,
+    /// How many more notifications are wanted, where that is limited.
+    left: Option<u64>,
+    last_came: Instant,
+    /// Whether no more are to be run.
+    closed: bool,
+    skipped: u64,
+    /// Whether every command succeeded, and nothing was missed.
+    whole: bool,
+    /// Why standard output can't be written to.
+    output: Option<io::Error>,
+}
+
+impl Jobs {
+    fn new(command: &str, args: &Listen) -> Self {
+        let state = State {
+            running: 0,
+            left: args.count,
+            last_came: clock::now(),
+            closed: false,
+            skipped: 0,
+            whole: true,
+            output: None,
+        };
+        Self { command: command.to_owned(), limit: args.jobs, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn close(&self) {
+        self.change(|state| state.closed = true);
+    }
+
+    /// Runs the command for a notification, as soon as there is a place for it.
+    fn take(self: &Arc<Self>, n: &Delivery<'_, usize>) {
+        if let Some(missed) = n.missed() {
+            tell(&format!("connection {}, channel {:?}: {missed}", n.id(), n.channel()));
+            return self.change(|state| state.whole = false);
+        }
+        let mut state = self.lock();
+        state.last_came = clock::now();
+        while state.running == self.limit && !state.closed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closed || state.left == Some(0) {
+            state.skipped += u64::from(state.closed);
+            return;
+        }
+        state.running += 1;
+        state.left = state.left.map(|left| left - 1);
+        state.last_came = clock::now();
+        drop(state);
+        self.changed.notify_all();
+
+        let job = Job {
+            jobs: Arc::clone(self),
+            connection: *n.id(),
+            channel: n.channel().to_owned(),
+            pid: n.pid(),
+            payload: n.payload().bytes().to_owned(),
+        };
+        // Where there is no thread to be had, this one does it.
+        let job = Arc::new(job);
+        let same = Arc::clone(&job);
+        if thread::Builder::new().name("command".into()).spawn(move || same.run()).is_err() {
+            job.run();
+        }
+    }
+
+    /// Waits for a signal, for the count, or until nothing has come for the whole timeout.
+    fn wait_for_the_end(&self, args: &Listen) {
+        let mut state = self.lock();
+        while !state.closed && state.left != Some(0) && state.output.is_none() {
+            // While a command runs, it isn't quiet.
+            let quiet_for = if state.running > 0 { Default::default() } else { clock::now() - state.last_came };
+            state = match args.timeout {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(timeout) => match listen::rest(timeout, quiet_for) {
+                    None => return,
+                    Some(rest) => self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
+                },
+            };
+        }
+    }
+
+    fn wait_until_idle(&self) -> MutexGuard<'_, State> {
+        let state = self.lock();
+        self.changed.wait_while(state, |state| state.running > 0).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The command for one notification.
+struct Job {
+    jobs: Arc<Jobs>,
+    connection: usize,
+    channel: String,
+    pid: i32,
+    payload: Vec<u8>,
+}
+
+impl Job {
+    fn run(&self) {
+        let result = self.start().and_then(|child| self.attend(child));
+        let failure = match result {
+            Ok(status) if status.success() => None,
+            Ok(status) => Some(status.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(failure) = &failure {
+            let Self { connection, channel, pid, .. } = self;
+            tell(&format!("the command failed for connection {connection}, channel {channel:?}, pid {pid}: {failure}"));
+        }
+        self.jobs.change(|state| {
+            state.running -= 1;
+            state.last_came = clock::now();
+            state.whole &= failure.is_none();
+        });
+    }
+
+    fn start(&self) -> io::Result<Child> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &self.jobs.command]);
+        command.env("NOTIFYMAN_CHANNEL", &self.channel);
+        command.env("NOTIFYMAN_PID", self.pid.to_string());
+        command.env("NOTIFYMAN_CONNECTION", self.connection.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+    }
+
+    /// Gives it the payload, passes its lines on, and waits for its end.
+    fn attend(&self, mut child: Child) -> io::Result<std::process::ExitStatus> {
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let attended = thread::scope(|scope| {
+            let thread = || thread::Builder::new().name("command's".into());
+            thread().spawn_scoped(scope, || stderr.map(|lines| relay(lines, &mut io::stderr())))?;
+            // A command that doesn't read it is free not to.
+            thread().spawn_scoped(scope, || stdin.map(|mut stdin| stdin.write_all(&self.payload)))?;
+            if let Some(Err(error)) = stdout.map(|lines| relay(lines, &mut io::stdout())) {
+                self.jobs.change(|state| state.output = Some(error));
+            }
+            Ok(())
+        });
+        let status = child.wait()?;
+        attended.map(|()| status)
+    }
+}
+
+/// Passes lines on, each whole, so that those of several commands don't run into each other. The error is the output's.
+fn relay(lines: impl Read, out: &mut impl Write) -> io::Result<()> {
+    let mut lines = BufReader::new(lines);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => return Ok(()),
+            Ok(read) if line.last() != Some(&b'\n') && read as u64 != LINE_MAX => line.push(b'\n'),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return Ok(()),
+        }
+        out.write_all(&line)?;
+        out.flush()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_passed_on_whole_and_the_last_one_is_ended() {
+        let mut out = Vec::new();
+        relay(&b"one\ntwo"[..], &mut out).unwrap();
+        assert_eq!(out, b"one\ntwo\n");
+        out.clear();
+        relay(&vec![b'x'; 200_000][..], &mut out).unwrap();
+        assert_eq!(out.len(), 200_001);
+    }
+}

@@ -1,0 +1,125 @@
+//! How a notifier is to be.
+
+use std::hash::Hash;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::manager::Backoff;
+use crate::notifier::Notifier;
+use crate::notifier::queue::Queue;
+
+/// How a [`Notifier`] is to be, before it is: see [`Notifier::builder`].
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let conf = database();
+/// use std::time::Duration;
+/// use notifyman::notifier::{Policy, Queue};
+/// use notifyman::{Backoff, Notifier};
+///
+/// let n: Notifier<u32> = Notifier::builder(conf)?
+///     .workers(4)
+///     .queue(Queue::new(Policy::Coalesce))
+///     .reconnect(Backoff::default().longest(Duration::from_secs(5)))
+///     .start()?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct NotifierBuilder {
+    config: Config,
+    settings: Settings,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) workers: usize,
+    pub(crate) queue: Queue,
+    pub(crate) backoff: Backoff,
+    pub(crate) heartbeat: (Duration, Duration),
+    pub(crate) keep_trying: bool,
+    pub(crate) autorun: bool,
+}
+
+impl NotifierBuilder {
+    pub(crate) fn new(config: Config) -> Self {
+        let settings = Settings {
+            workers: 1,
+            queue: Queue::default(),
+            backoff: Backoff::default(),
+            heartbeat: (Duration::from_secs(15), Duration::from_secs(5)),
+            keep_trying: false,
+            autorun: true,
+        };
+        Self { config, settings }
+    }
+
+    /// How many threads call callbacks; at least one, the default.
+    ///
+    /// A subscriber's calls come one by one and in order with any number. With one thread a callback that blocks delays
+    /// everybody else's; with n, that takes n of them.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.settings.workers = workers.max(1);
+        self
+    }
+
+    /// How much may wait for each subscriber, unless it gets another [queue](Notifier::set_queue). Default:
+    /// [`Queue::default`].
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.settings.queue = queue;
+        self
+    }
+
+    /// How lost sessions are opened again; see [`NotificationManager::reconnect`](crate::NotificationManager::reconnect).
+    /// Default: [`Backoff::default`].
+    pub fn reconnect(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// How silent servers are asked whether they are there; see
+    /// [`NotificationManager::heartbeat`](crate::NotificationManager::heartbeat). Default: after 15 seconds, with 5 for
+    /// the answer.
+    pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
+        self.settings.heartbeat = (idle, deadline);
+        self
+    }
+
+    /// Whether to start also while a server is away, and go on trying, rather than to fail. Default: no.
+    ///
+    /// What can't be mended by trying again, such as a wrong password, is told by [`Notifier::state`].
+    pub fn keep_trying(mut self, keep_trying: bool) -> Self {
+        self.settings.keep_trying = keep_trying;
+        self
+    }
+
+    /// Whether changes reach the server by themselves; see [`Notifier::autorun`]. Default: yes.
+    pub fn autorun(mut self, autorun: bool) -> Self {
+        self.settings.autorun = autorun;
+        self
+    }
+
+    /// A notifier that isn't started yet.
+    pub fn build<I>(self) -> Notifier<I>
+    where
+        I: Clone + Eq + Hash + Send + 'static,
+    {
+        Notifier::stopped(self.config, self.settings)
+    }
+
+    /// A notifier that runs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Notifier::start`].
+    pub fn start<I>(self) -> Result<Notifier<I>, Error>
+    where
+        I: Clone + Eq + Hash + Send + 'static,
+    {
+        let notifier = self.build();
+        notifier.start()?;
+        Ok(notifier)
+    }
+}

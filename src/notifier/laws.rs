@@ -1,0 +1,177 @@
+//! The registry against a naive one: whatever is done to both, they say the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::registry::Registry;
+
+/// What the registry should be: flat sets, searched anew for each question.
+#[derive(Default)]
+struct Naive {
+    added: BTreeSet<String>,
+    muted: BTreeSet<String>,
+    /// By channel and id: what stands there, and whether it is muted.
+    subscriptions: BTreeMap<(String, u8), (u32, bool)>,
+}
+
+impl Naive {
+    fn channels(&self) -> BTreeSet<String> {
+        self.subscriptions.keys().map(|(channel, _)| channel).chain(&self.added).cloned().collect()
+    }
+
+    fn audience(&self, channel: &str) -> BTreeSet<u32> {
+        let of = |entry: &(&(String, u8), &(u32, bool))| entry.0.0 == channel && !entry.1.1;
+        match self.muted.contains(channel) {
+            true => BTreeSet::new(),
+            false => self.subscriptions.iter().filter(of).map(|(_, (value, _))| *value).collect(),
+        }
+    }
+
+    fn wanted(&self) -> BTreeSet<String> {
+        let all = self.channels().into_iter().filter(|channel| !self.muted.contains(channel));
+        all.filter(|channel| self.added.contains(channel) || !self.audience(channel).is_empty()).collect()
+    }
+
+    /// A channel that has gone takes its mute along.
+    fn tidy(&mut self) {
+        let channels = self.channels();
+        self.muted.retain(|channel| channels.contains(channel));
+    }
+}
+
+/// Takes three bytes at a time as something that is done: what, by whom, where.
+pub(crate) fn fuzz_registry(data: &[u8]) {
+    let (mut registry, mut naive) = (Registry::<u8, u32>::default(), Naive::default());
+    let mut listened: BTreeSet<String> = BTreeSet::new();
+    for (step, doing) in (0u32..).zip(data.chunks_exact(3)) {
+        let &[what, who, place] = doing else { return };
+        let (id, channel) = (who % 5, format!("c{}", place % 4));
+        let other = format!("c{}", (place / 4) % 5);
+        let key = (channel.clone(), id);
+        let known = naive.channels().contains(&channel);
+        match what % 9 {
+            0 => {
+                assert_eq!(registry.add(&channel), naive.added.insert(channel.clone()));
+            }
+            1 => {
+                assert_eq!(registry.remove(&channel).is_ok(), known);
+                naive.added.remove(&channel);
+                naive.subscriptions.retain(|(at, _), _| *at != channel);
+            }
+            2 | 3 => {
+                let was = registry.subscribe(&id, &channel, step);
+                let muted = naive.subscriptions.get(&key).is_some_and(|(_, muted)| *muted);
+                assert_eq!(was, naive.subscriptions.insert(key, (step, muted)).map(|(value, _)| value));
+            }
+            4 => {
+                let ended = registry.unsubscribe(&id, &channel).ok();
+                assert_eq!(ended, naive.subscriptions.remove(&key).map(|(value, _)| value));
+            }
+            5 | 6 => {
+                let mute = what % 9 == 5;
+                let all_known = known && naive.channels().contains(&other);
+                assert_eq!(registry.mute_channels(&[&channel, &other], mute).is_ok(), all_known);
+                for name in [channel, other].into_iter().filter(|_| all_known) {
+                    if mute {
+                        naive.muted.insert(name)
+                    } else {
+                        naive.muted.remove(&name)
+                    };
+                }
+            }
+            7 => {
+                let mute = what / 9 % 2 == 0;
+                let there = [&channel, &other].map(|at| naive.subscriptions.contains_key(&(at.clone(), id)));
+                let all = there.iter().all(|there| *there);
+                assert_eq!(registry.mute_subscriber(&id, &[&channel, &other], mute).is_ok(), all);
+                for at in [channel, other].into_iter().filter(|_| all) {
+                    naive.subscriptions.entry((at, id)).and_modify(|it| it.1 = mute);
+                }
+            }
+            _ => {
+                naive.added.remove(&channel);
+                registry.withdraw(&channel);
+            }
+        }
+        naive.tidy();
+        compare(&registry, &naive);
+        // Whoever looks only at what is said to have changed knows what to listen to.
+        if who % 3 == 0 {
+            for channel in registry.take_changed() {
+                let wanted = registry.is_wanted(&channel);
+                if wanted {
+                    listened.insert(channel.into())
+                } else {
+                    listened.remove(&*channel)
+                };
+            }
+            assert_eq!(listened, naive.wanted());
+        }
+    }
+}
+
+fn compare(registry: &Registry<u8, u32>, naive: &Naive) {
+    let channels = naive.channels();
+    assert_eq!(registry.channels(), channels.iter().collect::<Vec<_>>());
+    assert_eq!(registry.wanted().map(str::to_owned).collect::<BTreeSet<_>>(), naive.wanted());
+    for channel in &channels {
+        assert_eq!(registry.audience(channel).copied().collect::<BTreeSet<_>>(), naive.audience(channel));
+        assert_eq!(registry.is_muted(channel), naive.muted.contains(channel));
+        let subscriptions = registry.subscriptions(channel).map(|it| (it.id, it.value, it.muted));
+        let expected = naive.subscriptions.iter().filter(|((at, _), _)| at == channel);
+        let expected: BTreeSet<_> = expected.map(|((_, id), (value, muted))| (*id, *value, *muted)).collect();
+        assert_eq!(subscriptions.collect::<BTreeSet<_>>(), expected);
+    }
+    for id in 0..5 {
+        let of: BTreeSet<Box<str>> =
+            naive.subscriptions.keys().filter(|(_, who)| *who == id).map(|(at, _)| at.as_str().into()).collect();
+        assert_eq!(registry.channels_of(&id).cloned().unwrap_or_default(), of);
+    }
+    let ids: BTreeSet<_> = naive.subscriptions.keys().map(|(_, id)| *id).collect();
+    assert_eq!(registry.subscribers(), ids.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn n04_n06_the_registry_agrees_with_a_naive_one(data in prop::collection::vec(any::<u8>(), 0..400)) {
+            fuzz_registry(&data);
+        }
+    }
+
+    #[test]
+    fn n03_removing_a_callback_from_one_channel_leaves_its_others_alone() {
+        let mut registry = Registry::default();
+        registry.subscribe(&7, "a", "on a");
+        registry.subscribe(&7, "b", "on b");
+        assert_eq!(registry.unsubscribe(&7, "a").unwrap(), "on a");
+        assert_eq!(registry.audience("b").collect::<Vec<_>>(), [&"on b"]);
+    }
+
+    #[test]
+    fn n02_the_last_unsubscribe_removes_a_channel_unless_it_was_added_by_name() {
+        let mut registry = Registry::default();
+        registry.add("named");
+        for channel in ["named", "unnamed"] {
+            registry.subscribe(&1, channel, ());
+            registry.unsubscribe(&1, channel).unwrap();
+        }
+        assert_eq!(registry.channels(), ["named"]);
+    }
+
+    #[test]
+    fn n06_a_subscribers_mute_survives_its_channels() {
+        let mut registry = Registry::default();
+        registry.subscribe(&1, "a", 1);
+        registry.subscribe(&2, "a", 2);
+        registry.mute_subscriber(&1, &["a"], true).unwrap();
+        registry.mute_channels(&["a"], true).unwrap();
+        assert!(!registry.is_wanted("a"));
+        registry.mute_channels(&["a"], false).unwrap();
+        assert_eq!(registry.audience("a").collect::<Vec<_>>(), [&2]);
+    }
+}

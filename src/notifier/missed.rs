@@ -1,0 +1,95 @@
+//! What a subscriber is told where notifications may be missing.
+
+use std::fmt;
+
+use crate::error::Error;
+use crate::gap::Gap;
+
+/// Notifications of a channel may be missing here: whatever the channel guards is to be read afresh.
+///
+/// It comes in order, after all that was heard before and before all that is heard later, and only once the channel is
+/// listened to again: read afresh when it comes, and nothing is missed.
+///
+/// ```
+/// use notifyman::notifier::{Delivery, Id};
+///
+/// # fn flush(_: &str) {}
+/// fn invalidate(n: &Delivery<'_, Id>) {
+///     match n.missed() {
+///         Some(missed) => {
+///             println!("on {}: {missed}", n.channel());
+///             flush("everything");
+///         }
+///         None => flush(&n.payload().text()),
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Missed {
+    reason: Reason,
+    dropped: u64,
+}
+
+/// Why notifications are [missing](Missed).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The session was lost, and is back: see the gap.
+    Restored(Gap),
+    /// The subscriber's [`Queue`](crate::notifier::Queue) was full.
+    Overflow,
+    /// The subscriber or the channel was muted, and is so no more.
+    Muted,
+    /// The notifier was stopped, and has been started again.
+    Stopped,
+    /// The subscriber was unsubscribed from everything, because its queue was full. Nothing more comes.
+    Disconnected,
+    /// The session is lost and can't be opened again. Nothing more comes until the notifier is restarted.
+    Lost(Error),
+}
+
+impl Missed {
+    pub(crate) fn new(reason: Reason, dropped: u64) -> Self {
+        Self { reason, dropped }
+    }
+
+    /// Why. Where there were several reasons in a row, the latest.
+    pub fn reason(&self) -> &Reason {
+        &self.reason
+    }
+
+    /// How many notifications were dropped here, by the [`Policy`](crate::notifier::Policy) of the subscriber's queue.
+    /// What was sent while nobody listened isn't counted: that nobody knows.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Another one comes right after this.
+    pub(crate) fn merge(&mut self, mut later: Missed) {
+        if let (Reason::Restored(before), Reason::Restored(after)) = (&self.reason, &mut later.reason) {
+            after.since = before.since;
+        }
+        self.reason = later.reason;
+        self.dropped += later.dropped;
+    }
+}
+
+impl fmt::Display for Missed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("notifications may be missing: ")?;
+        match &self.reason {
+            Reason::Restored(gap) => {
+                write!(f, "nobody listened for {:?}, because {}", gap.duration(), gap.cause())?;
+            }
+            Reason::Overflow => f.write_str("the subscriber is slower than its channels")?,
+            Reason::Muted => f.write_str("the channel or the subscriber was muted")?,
+            Reason::Stopped => f.write_str("the notifier was stopped")?,
+            Reason::Disconnected => f.write_str("the subscriber was too slow, and is unsubscribed")?,
+            Reason::Lost(error) => write!(f, "the session is lost: {error}")?,
+        }
+        match self.dropped {
+            0 => Ok(()),
+            dropped => write!(f, " ({dropped} dropped)"),
+        }
+    }
+}

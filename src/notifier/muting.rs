@@ -1,0 +1,125 @@
+//! The calls that have somebody not be called for a while.
+
+use std::hash::Hash;
+
+use crate::error::Error;
+use crate::manager::Ticket;
+use crate::notifier::Notifier;
+use crate::notifier::after::After;
+use crate::notifier::database::Database;
+
+/// Muting, of this database: who is muted keeps its subscriptions, isn't called, and misses what is sent meanwhile. As it
+/// is unmuted, it is [told so](crate::notifier::Reason::Muted).
+///
+/// A channel that nobody wants to hear is not listened to. A subscriber's mute outlasts its channels'.
+impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
+    /// Mutes channels, for all their subscribers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`], and then none is muted.
+    pub fn mute_channels<C>(&self, channels: C) -> Result<(), Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_channels(channels, true).map(drop)
+    }
+
+    /// Unmutes channels; each subscriber is as it was before.
+    ///
+    /// # Errors
+    ///
+    /// As [`mute_channels`](Self::mute_channels); what the server answers by the ticket.
+    pub fn unmute_channels<C>(&self, channels: C) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_channels(channels, false)
+    }
+
+    fn set_channels<C>(&self, channels: C, mute: bool) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
+        self.set(&names, |database| database.registry.mute_channels(&names, mute))
+    }
+
+    /// Mutes a subscriber on all channels that it subscribes to now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSubscriber`].
+    pub fn mute_subscriber(&self, id: &I) -> Result<(), Error> {
+        self.mute_subscriber_on(id, self.channels_of(id)?)
+    }
+
+    /// Unmutes a subscriber on all its channels.
+    ///
+    /// # Errors
+    ///
+    /// As [`mute_subscriber`](Self::mute_subscriber); what the server answers by the ticket.
+    pub fn unmute_subscriber(&self, id: &I) -> Result<Ticket<()>, Error> {
+        self.unmute_subscriber_on(id, self.channels_of(id)?)
+    }
+
+    /// Mutes a subscriber on these channels.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`] and [`Error::UnknownSubscriber`], and then it is muted on none.
+    pub fn mute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<(), Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_subscriber(id, channels, true).map(drop)
+    }
+
+    /// Unmutes a subscriber on these channels.
+    ///
+    /// # Errors
+    ///
+    /// As [`mute_subscriber_on`](Self::mute_subscriber_on); what the server answers by the ticket.
+    pub fn unmute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_subscriber(id, channels, false)
+    }
+
+    fn set_subscriber<C>(&self, id: &I, channels: C, mute: bool) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
+        self.set(&names, |database| database.registry.mute_subscriber(id, &names, mute))
+    }
+
+    /// Mutes or unmutes, and has everybody on these channels know.
+    fn set(
+        &self,
+        channels: &[&str],
+        set: impl FnOnce(&mut Database<I>) -> Result<(), Error>,
+    ) -> Result<Ticket<()>, Error> {
+        let change = |database: &mut Database<I>, after: &mut After<I>| {
+            set(database)?;
+            channels.iter().for_each(|channel| database.refresh(channel, None, after));
+            Ok(((), channels.iter().map(|channel| ((*channel).into(), None)).collect()))
+        };
+        self.inner().change_and_wait(self.at, change).map(|((), ticket)| ticket)
+    }
+
+    fn channels_of(&self, id: &I) -> Result<Vec<Box<str>>, Error> {
+        self.look(|database| database.registry.channels_of(id).map(|channels| channels.iter().cloned().collect()))
+            .flatten()
+            .ok_or(Error::UnknownSubscriber { channel: None })
+    }
+}

@@ -1,0 +1,44 @@
+//! What callbacks panicked with, kept until somebody asks.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+/// How many panics are kept; the oldest go first.
+const KEPT: usize = 64;
+
+/// A callback that panicked: it was caught, and the subscription goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Panicked<I> {
+    /// The subscriber.
+    pub id: I,
+    /// The channel of the callback.
+    pub channel: Box<str>,
+    /// What it panicked with, where that is a text.
+    pub message: Box<str>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Panics<I>(Mutex<VecDeque<Panicked<I>>>);
+
+impl<I> Default for Panics<I> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<I> Panics<I> {
+    pub(crate) fn keep(&self, id: I, channel: &str, message: &str) {
+        #[cfg(feature = "tracing")]
+        tracing::error!(channel, message, "a callback panicked");
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(Panicked { id, channel: channel.into(), message: message.into() });
+    }
+
+    pub(crate) fn take(&self) -> Vec<Panicked<I>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
+}

@@ -1,0 +1,453 @@
+//! Literals of Python, as `ast.literal_eval` takes them, read into a JSON value.
+//!
+//! It evaluates nothing and calls nothing: a name other than `None`, `True`, `False` and `set()` is an error. Depth is
+//! bounded, as in Python, so no input can exhaust the stack.
+
+use serde_json::{Map, Number, Value};
+
+/// How deep brackets may be nested: less than what `serde_json` reads, more than what CPython's parser does.
+const DEPTH_MAX: usize = 100;
+
+/// Reads a literal; the error says what is wrong and at which byte.
+pub(crate) fn parse(text: &str) -> Result<Value, String> {
+    // literal_eval strips blanks and tabs at the beginning, and Python doesn't mind the others.
+    let mut parser = Parser { text, at: 0, depth: 0 };
+    parser.blanks();
+    let value = parser.tuple_or_value()?;
+    match parser.peek() {
+        None => Ok(value.0),
+        Some(more) => Err(parser.fault(&format!("{more:?} after the end of the literal"))),
+    }
+}
+
+struct Parser<'t> {
+    text: &'t str,
+    at: usize,
+    depth: usize,
+}
+
+/// A value, and how it is written as a key of JSON.
+struct Read(Value, String);
+
+impl Read {
+    fn plain(value: Value, shown: &str) -> Self {
+        Self(value, shown.to_owned())
+    }
+}
+
+impl<'t> Parser<'t> {
+    fn rest(&self) -> &'t str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    fn fault(&self, what: &str) -> String {
+        format!("{what}, at byte {}", self.at)
+    }
+
+    fn blanks(&mut self) {
+        let rest = self.rest();
+        self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']).len();
+    }
+
+    /// Passes over a sign and the blanks after it, if it is there.
+    fn takes(&mut self, sign: char) -> bool {
+        let found = self.peek() == Some(sign);
+        if found {
+            self.at += sign.len_utf8();
+            self.blanks();
+        }
+        found
+    }
+
+    fn tuple_or_value(&mut self) -> Result<Read, String> {
+        let first = self.value()?;
+        if self.peek() != Some(',') {
+            return Ok(first);
+        }
+        let mut items = vec![first];
+        while self.takes(',') && self.peek().is_some_and(|next| next != ')') {
+            items.push(self.value()?);
+        }
+        Ok(tuple(items))
+    }
+
+    fn value(&mut self) -> Result<Read, String> {
+        let Some(first) = self.peek() else { return Err(self.fault("it ends where a value is needed")) };
+        let value = match first {
+            '[' => self.nested(|it| {
+                let items = it.items(']')?;
+                let shown = format!("[{}]", joined(&items));
+                Ok(Read(Value::Array(values(items)), shown))
+            }),
+            '(' => self.nested(|it| {
+                if it.takes(')') {
+                    return Ok(tuple(Vec::new()));
+                }
+                let inner = it.tuple_or_value()?;
+                if it.takes(')') { Ok(inner) } else { Err(it.fault("a `)` is missing")) }
+            }),
+            '{' => self.nested(Self::dict_or_set),
+            '+' | '-' | '.' | '0'..='9' => self.number(),
+            '\'' | '"' => self.strings(),
+            _ => self.word(),
+        }?;
+        self.blanks();
+        Ok(value)
+    }
+
+    /// What stands behind an opening bracket, up to and with its end.
+    fn nested(&mut self, inner: impl FnOnce(&mut Self) -> Result<Read, String>) -> Result<Read, String> {
+        if self.depth == DEPTH_MAX {
+            return Err(self.fault(&format!("brackets are nested deeper than {DEPTH_MAX}")));
+        }
+        self.depth += 1;
+        self.at += 1;
+        self.blanks();
+        let value = inner(self);
+        self.depth -= 1;
+        value
+    }
+
+    /// Values with commas between, up to the end.
+    fn items(&mut self, end: char) -> Result<Vec<Read>, String> {
+        let mut items = Vec::new();
+        while !self.takes(end) {
+            items.push(self.value()?);
+            if !self.takes(',') && self.peek() != Some(end) {
+                return Err(self.fault(&format!("a `,` or a `{end}` is missing")));
+            }
+        }
+        Ok(items)
+    }
+
+    fn dict_or_set(&mut self) -> Result<Read, String> {
+        if self.takes('}') {
+            return Ok(Read::plain(Value::Object(Map::new()), "{}"));
+        }
+        let first = self.value()?;
+        if !self.takes(':') {
+            let mut items = vec![first];
+            if self.takes(',') {
+                items.extend(self.items('}')?);
+            } else if !self.takes('}') {
+                return Err(self.fault("a `:`, a `,` or a `}` is missing"));
+            }
+            let shown = format!("{{{}}}", joined(&items));
+            return Ok(Read(Value::Array(values(items)), shown));
+        }
+        let mut map = Map::new();
+        let mut key = first;
+        loop {
+            let value = self.value()?;
+            let name = match key.0 {
+                Value::String(text) => text,
+                Value::Object(_) => return Err(self.fault("a dict can't be a key")),
+                _ => key.1,
+            };
+            map.insert(name, value.0);
+            let more = self.takes(',');
+            if self.takes('}') {
+                // What has a dict in it isn't a key.
+                return Ok(Read(Value::Object(map), String::new()));
+            }
+            if !more {
+                return Err(self.fault("a `,` or a `}` is missing"));
+            }
+            key = self.value()?;
+            if !self.takes(':') {
+                return Err(self.fault("a `:` is missing"));
+            }
+        }
+    }
+
+    fn word(&mut self) -> Result<Read, String> {
+        let rest = self.rest();
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let (word, after) = rest.split_at_checked(end).unwrap_or_default();
+        if after.starts_with(['\'', '"']) {
+            return self.strings();
+        }
+        let value = match word {
+            "None" => Value::Null,
+            "True" => Value::Bool(true),
+            "False" => Value::Bool(false),
+            "set" if after.starts_with("()") => {
+                self.at += "set()".len();
+                return Ok(Read::plain(Value::Array(Vec::new()), "set()"));
+            }
+            "" => return Err(self.fault(&format!("{:?} begins no value", self.peek().unwrap_or_default()))),
+            _ => return Err(self.fault("a name, where only None, True and False are literals")),
+        };
+        self.at += end;
+        Ok(Read::plain(value, word))
+    }
+
+    fn number(&mut self) -> Result<Read, String> {
+        let begin = self.at;
+        let mut negative = false;
+        while let Some(sign @ ('+' | '-')) = self.peek() {
+            negative ^= sign == '-';
+            self.at += 1;
+            self.blanks();
+        }
+        let rest = self.rest();
+        let mut end = 0;
+        let mut before = ' ';
+        for c in rest.chars() {
+            let exponent = matches!(before, 'e' | 'E') && !rest.starts_with("0x") && !rest.starts_with("0X");
+            if !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_') || (exponent && matches!(c, '+' | '-'))) {
+                break;
+            }
+            before = c;
+            end += c.len_utf8();
+        }
+        let digits = rest.get(..end).unwrap_or_default();
+        let number = number(digits, negative).map_err(|reason| {
+            let at = begin;
+            format!("{reason}, at byte {at}")
+        })?;
+        self.at += end;
+        let shown = number.to_string();
+        Ok(Read(Value::Number(number), shown))
+    }
+
+    /// Strings or bytes; those that stand side by side are one.
+    fn strings(&mut self) -> Result<Read, String> {
+        let (mut text, mut bytes) = (None::<String>, None::<Vec<u8>>);
+        loop {
+            let rest = self.rest();
+            let prefix = rest.split(['\'', '"']).next().unwrap_or_default();
+            let kind = prefix.to_ascii_lowercase();
+            let (raw, is_bytes) = match kind.as_str() {
+                "" | "u" => (false, false),
+                "r" => (true, false),
+                "b" => (false, true),
+                "rb" | "br" => (true, true),
+                _ => return Err(self.fault("a name, where only None, True and False are literals")),
+            };
+            self.at += prefix.len();
+            let begun = self.at;
+            let content = self.quoted(raw, is_bytes)?;
+            if is_bytes {
+                let mut code = Vec::new();
+                for c in content.chars() {
+                    code.push(u8::try_from(c).map_err(|_| format!("bytes hold only ASCII, at byte {begun}"))?);
+                }
+                bytes.get_or_insert_default().extend(code);
+            } else {
+                text.get_or_insert_default().push_str(&content);
+            }
+            self.blanks();
+            let rest = self.rest();
+            let prefix = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+            if prefix > 2 || !rest.get(prefix..).unwrap_or_default().starts_with(['\'', '"']) {
+                break;
+            }
+        }
+        match (text, bytes) {
+            (Some(text), None) => Ok(Read(Value::String(text.clone()), format!("{text:?}"))),
+            (None, Some(bytes)) => {
+                let shown = format!("b{:?}", String::from_utf8_lossy(&bytes));
+                Ok(Read(Value::Array(bytes.into_iter().map(Value::from).collect()), shown))
+            }
+            _ => Err(self.fault("bytes and text side by side")),
+        }
+    }
+
+    /// What stands between quotes, one or three, without what the backslashes mean.
+    fn quoted(&mut self, raw: bool, is_bytes: bool) -> Result<String, String> {
+        let Some(quote @ ('\'' | '"')) = self.peek() else { return Err(self.fault("a quote is missing")) };
+        let triple = [quote; 3].iter().collect::<String>();
+        let long = self.rest().starts_with(&triple);
+        let end = if long { triple } else { quote.to_string() };
+        self.at += end.len();
+        let mut out = String::new();
+        loop {
+            if self.rest().starts_with(&end) {
+                self.at += end.len();
+                return Ok(out);
+            }
+            let Some(c) = self.peek() else { return Err(self.fault("a quote isn't closed")) };
+            self.at += c.len_utf8();
+            match c {
+                '\n' | '\r' if !long => return Err(self.fault("a line ends within quotes")),
+                '\\' if raw => {
+                    out.push(c);
+                    if let Some(next) = self.peek() {
+                        self.at += next.len_utf8();
+                        out.push(next);
+                    }
+                }
+                '\\' => self.escape(is_bytes, &mut out)?,
+                _ if is_bytes && !c.is_ascii() => return Err(self.fault("bytes hold only ASCII")),
+                _ => out.push(c),
+            }
+        }
+    }
+
+    /// What follows a backslash.
+    fn escape(&mut self, is_bytes: bool, out: &mut String) -> Result<(), String> {
+        let Some(c) = self.peek() else { return Err(self.fault("a quote isn't closed")) };
+        self.at += c.len_utf8();
+        let plain = match c {
+            '\n' => return Ok(()),
+            '\\' | '\'' | '"' => c,
+            'a' => '\x07',
+            'b' => '\x08',
+            'f' => '\x0c',
+            'n' => '\n',
+            'r' => '\r',
+            't' => '\t',
+            'v' => '\x0b',
+            '0'..='7' => {
+                self.at -= 1;
+                let rest = self.rest();
+                let digits = rest.bytes().take(3).take_while(|byte| matches!(byte, b'0'..=b'7')).count();
+                self.code(digits, 8)?
+            }
+            'x' => self.code(2, 16)?,
+            'u' if !is_bytes => self.code(4, 16)?,
+            'U' if !is_bytes => self.code(8, 16)?,
+            'N' if !is_bytes => return Err(self.fault("characters by name aren't read")),
+            other => {
+                out.push('\\');
+                other
+            }
+        };
+        out.push(plain);
+        Ok(())
+    }
+
+    /// A character by its number, which has so many digits.
+    fn code(&mut self, digits: usize, radix: u32) -> Result<char, String> {
+        let text = self.rest().get(..digits).unwrap_or_default();
+        let all = text.len() == digits && text.chars().all(|c| c.is_digit(radix));
+        let code = u32::from_str_radix(text, radix).ok().filter(|_| all).and_then(char::from_u32);
+        match code {
+            Some(c) => {
+                self.at += digits;
+                Ok(c)
+            }
+            None => Err(self.fault("an escape that is no character")),
+        }
+    }
+}
+
+fn number(digits: &str, negative: bool) -> Result<Number, &'static str> {
+    const NONE: &str = "not a number";
+    const LARGE: &str = "a whole number of more than 64 bits, which JSON values don't hold";
+    let well_placed = !digits.starts_with('_') && !digits.ends_with('_') && !digits.contains("__");
+    let plain: String = digits.chars().filter(|c| *c != '_').collect();
+    let lower = plain.to_ascii_lowercase();
+    if !well_placed || lower.is_empty() {
+        return Err(NONE);
+    }
+    if lower.ends_with('j') {
+        return Err("a complex number, which JSON values don't hold");
+    }
+    let radix = match lower.get(..2) {
+        Some("0x") => 16,
+        Some("0o") => 8,
+        Some("0b") => 2,
+        _ => 10,
+    };
+    let whole = if radix == 10 { lower.as_str() } else { lower.get(2..).unwrap_or_default() };
+    if !whole.is_empty() && whole.chars().all(|c| c.is_digit(radix)) {
+        if radix == 10 && whole.starts_with('0') && whole.chars().any(|c| c != '0') {
+            return Err("a whole number with leading zeros");
+        }
+        let size = u64::from_str_radix(whole, radix).map_err(|_| LARGE)?;
+        let signed = -i128::from(size);
+        return match negative {
+            false => Ok(size.into()),
+            true => i64::try_from(signed).map(Number::from).map_err(|_| LARGE),
+        };
+    }
+    let decimal = radix == 10 && lower.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | '+' | '-'));
+    let float: f64 = lower.parse().ok().filter(|_| decimal).ok_or(NONE)?;
+    Number::from_f64(if negative { -float } else { float }).ok_or("a number too large for 64 bits of floating point")
+}
+
+fn values(items: Vec<Read>) -> Vec<Value> {
+    items.into_iter().map(|item| item.0).collect()
+}
+
+fn joined(items: &[Read]) -> String {
+    items.iter().map(|item| item.1.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn tuple(items: Vec<Read>) -> Read {
+    let shown = match items.as_slice() {
+        [one] => format!("({},)", one.1),
+        many => format!("({})", joined(many)),
+    };
+    Read(Value::Array(values(items)), shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        parse(text).expect_err(text)
+    }
+
+    #[test]
+    fn n08_an_error_says_what_is_wrong_and_where() {
+        assert_eq!(refused("[1, "), "it ends where a value is needed, at byte 4");
+        assert_eq!(refused("{'a' 1}"), "a `:`, a `,` or a `}` is missing, at byte 5");
+        assert_eq!(refused("[007]"), "a whole number with leading zeros, at byte 1");
+        assert!(refused("1e999").contains("too large"));
+        assert!(refused("__import__('os')").contains("a name"));
+        assert!(refused("'a' b'b'").contains("side by side"));
+    }
+
+    #[test]
+    fn n08_strings_are_read_as_python_does() {
+        for (text, read) in [
+            (r"'\101\7\q'", "A\x07\\q"),
+            ("'''a\n'b''c'''", "a\n'b''c"),
+            ("'a' \"b\" r'\\c'", "ab\\c"),
+            (r"u'\U0001F980'", "\u{1F980}"),
+        ] {
+            assert_eq!(parse(text).unwrap(), Value::from(read), "{text}");
+        }
+        for text in [r"'\x4'", r"'\ud800'", "'a\nb'", "'a", "b'é'", r"b'\u00e9", "f'a'", r"'\N{DASH}'"] {
+            refused(text);
+        }
+        assert_eq!(parse(r"b'\xff\u00'").unwrap(), serde_json::json!([255, 92, 117, 48, 48]));
+    }
+
+    #[test]
+    fn n08_depth_is_bounded() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(parse(&nested(DEPTH_MAX)).is_ok());
+        assert!(refused(&nested(DEPTH_MAX + 1)).contains("nested deeper than 100"));
+        for open in ["[", "(", "{", "-", "{1:", "[(", "'"] {
+            refused(&open.repeat(100_000));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn n08_no_text_does_more_than_fail(text in "[-+0-9.eExob_jJ'\"\\\\(){},:\\[\\]abNTurxé \n]{0,40}") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn n08_what_json_and_python_write_alike_reads_alike(
+            numbers in prop::collection::vec(any::<i64>(), 0..5),
+            floats in prop::collection::vec(-1e300..1e300f64, 0..5),
+            texts in prop::collection::vec("[a-z é\u{1F980}]{0,8}", 0..5),
+        ) {
+            let value = serde_json::json!({ "numbers": numbers, "floats": floats, "texts": texts });
+            prop_assert_eq!(parse(&value.to_string()).unwrap(), value);
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Starting, stopping, and what lies between.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use notifyman::notifier::{State, StillRunning};
+use notifyman::{Config, Error, Notifier};
+
+use super::support::*;
+use crate::support::{Options, server};
+
+/// The longest that a stop may take on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn n10_stop_is_a_barrier() {
+    let n = Notifier::builder(config()).unwrap().workers(3).start::<u32>().unwrap();
+    let channel = fresh();
+    let (stopped, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let calls = Arc::new(AtomicU64::new(0));
+    for id in 0..10 {
+        let (stopped, late, calls) = (Arc::clone(&stopped), Arc::clone(&late), Arc::clone(&calls));
+        n.subscribe(id, &channel, move |_| {
+            calls.fetch_add(1, SeqCst);
+            thread::sleep(Duration::from_micros(200));
+            late.fetch_add(u64::from(stopped.load(SeqCst)), SeqCst);
+        })
+        .unwrap();
+    }
+    let writing = Arc::new(AtomicBool::new(true));
+    let writer = thread::spawn({
+        let (writing, channel) = (Arc::clone(&writing), channel.clone());
+        move || {
+            let mut db = session();
+            while writing.load(SeqCst) {
+                db.notify(&channel, "").unwrap();
+            }
+        }
+    });
+    for _ in 0..20 {
+        let before = calls.load(SeqCst);
+        eventually("it calls", || calls.load(SeqCst) > before);
+        n.stop();
+        stopped.store(true, SeqCst);
+        let at_stop = calls.load(SeqCst);
+        assert!(!n.is_running() && matches!(n.state(), State::Stopped));
+        thread::sleep(Duration::from_millis(2));
+        assert_eq!((calls.load(SeqCst), late.load(SeqCst)), (at_stop, 0));
+        stopped.store(false, SeqCst);
+        n.start().unwrap();
+        assert!(n.is_running() && matches!(n.state(), State::Listening));
+    }
+    writing.store(false, SeqCst);
+    writer.join().unwrap();
+}
+
+#[test]
+fn n10_stop_within_names_the_callback_that_does_not_return() {
+    let n = notifier();
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    let door = Door::default();
+    n.subscribe(7, &channel, at_the_door(&door, &scribe)).unwrap();
+    session().notify(&channel, "x").unwrap();
+    assert_eq!(told.next(), "at the door");
+
+    let StillRunning { id, channel: at, .. } = n.stop_within(Duration::from_millis(20)).unwrap_err();
+    assert_eq!((id, &*at), (7, channel.as_str()));
+    assert!(!n.is_running() && matches!(n.state(), State::Stopping));
+    let error = n.start().unwrap_err();
+    assert!(matches!(&error, Error::StillRunning { channel: at } if **at == *channel), "{error}");
+    door.open();
+    n.stop();
+    assert_eq!(told.so_far(), ["x"], "it was waited for");
+    n.start().unwrap();
+}
+
+#[test]
+fn n10_stopping_twice_and_starting_twice_do_no_harm() {
+    let n = notifier();
+    n.start().unwrap();
+    n.stop();
+    n.stop();
+    n.stop_within(Duration::ZERO).unwrap();
+    n.start().unwrap();
+    assert!(n.is_running());
+}
+
+#[test]
+fn n09_after_a_restart_each_subscriber_is_told_that_it_missed_something() {
+    let n = notifier();
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    let mut db = session();
+    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    n.stop();
+    send(&mut db, &channel, ["unheard"]);
+    n.start().unwrap();
+    send(&mut db, &channel, ["heard"]);
+    assert_eq!(told.take(2), ["[stopped 0]", "heard"]);
+    n.restart().unwrap();
+    assert_eq!(told.next(), "[stopped 0]");
+}
+
+#[test]
+fn a_callback_for_a_stopped_notifier_is_an_error_and_changes_nothing() {
+    let n = notifier();
+    n.stop();
+    let (_, ticket) = (n.subscribe(1, "a", |_| ()).unwrap_err(), n.subscribe_ticket(1, "a", |_| ()).unwrap_err());
+    assert!(matches!(ticket, Error::NotRunning) && ticket.to_string().contains("start it"), "{ticket}");
+    assert!(matches!(n.add_channel("a").unwrap_err(), Error::NotRunning));
+    assert!(matches!(n.notify("a", "").wait(LIMIT).unwrap_err(), Error::NotRunning));
+    assert!(n.channels().is_empty());
+    n.start().unwrap();
+    n.subscribe(1, "a", |_| ()).unwrap();
+}
+
+#[test]
+fn what_needs_no_server_can_be_changed_while_it_is_stopped() {
+    let n = notifier();
+    n.subscribe(1, "a", |_| ()).unwrap();
+    n.subscribe(2, "b", |_| ()).unwrap();
+    n.add_channel("c").unwrap();
+    n.stop();
+    n.unsubscribe(&1, "a").unwrap();
+    n.mute_subscriber(&2).unwrap();
+    n.remove_channel("c").unwrap();
+    n.start().unwrap();
+    assert_eq!((n.channels(), n.stats().channels), (vec!["b".to_owned()], 0));
+    n.unmute_subscriber(&2).unwrap().wait(LIMIT).unwrap();
+    assert_eq!(n.stats().channels, 1);
+}
+
+#[test]
+fn a_server_that_is_away_fails_the_start_and_a_later_one_succeeds() {
+    let mut server = server::start(Options::new());
+    let n = Notifier::builder(server.url()).unwrap().autorun(false).build::<u32>();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    server.stop().unwrap();
+    let begin = Instant::now();
+    let error = n.start().unwrap_err();
+    assert!(matches!(error, Error::Connect(_)) && begin.elapsed() < AT_ONCE, "{error}");
+    assert!(!n.is_running() && matches!(n.state(), State::Failed(_)));
+    server.restart().unwrap();
+    n.start().unwrap();
+    connect(&server.url()).notify("a", "at last").unwrap();
+    assert_eq!(told.next(), "at last");
+}
+
+#[test]
+fn a_server_that_is_away_is_tried_again_by_choice() {
+    let mut server = server::start(Options::new());
+    server.stop().unwrap();
+    let n = Notifier::builder(server.url()).unwrap().keep_trying(true).start::<u32>().unwrap();
+    assert!(n.is_running() && matches!(n.state(), State::Away));
+    let (scribe, told) = scribe();
+    let mut ticket = n.subscribe_ticket(1, "a", scribe.payloads()).unwrap();
+    assert!(ticket.wait(Duration::from_millis(50)).unwrap_err().is_timeout());
+    server.restart().unwrap();
+    ticket.wait(LIMIT).unwrap();
+    assert!(matches!(n.state(), State::Listening));
+    connect(&server.url()).notify("a", "at last").unwrap();
+    assert_eq!(told.next(), "at last");
+}
+
+#[test]
+fn what_trying_again_cannot_mend_is_told() {
+    let wrong = config().dbname("no such database");
+    let error = Notifier::<u32>::new(&wrong).unwrap_err();
+    assert_eq!(error.sqlstate(), Some("3D000"), "{error}");
+
+    let n = Notifier::builder(wrong).unwrap().keep_trying(true).start::<u32>().unwrap();
+    eventually("it is given up", || matches!(n.state(), State::Lost(_)));
+    let error = n.subscribe(1, "a", |_| ()).unwrap_err();
+    assert_eq!(error.sqlstate(), Some("3D000"), "{error}");
+    assert!(n.channels().is_empty());
+}
+
+/// A server that takes connections and never says a word.
+fn silent() -> (TcpListener, Config) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = Config::new().host("127.0.0.1").port(listener.local_addr().unwrap().port()).user("u");
+    (listener, config)
+}
+
+#[test]
+fn n10_a_stop_while_it_dials_is_prompt() {
+    let (_listener, config) = silent();
+    let n = Notifier::builder(config).unwrap().build::<u32>();
+    let starting = thread::spawn({
+        let n = n.clone();
+        move || n.start()
+    });
+    eventually("it dials", || matches!(n.state(), State::Starting));
+    let begin = Instant::now();
+    n.stop();
+    let error = starting.join().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Stopped), "{error}");
+    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+    assert!(matches!(n.state(), State::Stopped));
+}
+
+#[test]
+fn n10_a_stop_while_it_backs_off_is_prompt_and_resolves_what_waits() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = Config::new().host("127.0.0.1").port(nobody).user("u");
+    let n = Notifier::builder(config).unwrap().keep_trying(true).start::<u32>().unwrap();
+    let mut ticket = n.subscribe_ticket(1, "a", |_| ()).unwrap();
+    thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    n.stop();
+    assert!(begin.elapsed() < AT_ONCE);
+    assert!(matches!(ticket.wait(LIMIT).unwrap_err(), Error::Stopped));
+}
+
+#[test]
+fn n10_a_dropped_notifier_stops_by_itself() {
+    let n = notifier();
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    let name = format!("dropped {}", std::process::id());
+    let named = Notifier::new(config().application_name(&name)).unwrap();
+    named.subscribe(1, &channel, scribe.payloads()).unwrap();
+    n.subscribe(1, &channel, |_| ()).unwrap();
+    let mut db = session();
+    drop(named);
+    let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+    eventually("its session is gone", || ask(&mut db, &sessions) == "0");
+    send(&mut db, &channel, ["unheard"]);
+    eventually("the other has heard it", || n.stats().delivered == 1);
+    assert!(told.so_far().is_empty());
+}
+
+#[test]
+fn n10_a_notifier_dropped_inside_its_own_callback_stops() {
+    let name = format!("dropped inside {}", std::process::id());
+    let n = Notifier::new(config().application_name(&name)).unwrap();
+    let channel = fresh();
+    let mut own = Some(n.clone());
+    n.subscribe(1, &channel, move |_| drop(own.take())).unwrap();
+    drop(n);
+    let mut db = session();
+    send(&mut db, &channel, [""]);
+    let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+    eventually("its session is gone", || ask(&mut db, &sessions) == "0");
+}
+
+#[test]
+fn n10_two_notifiers_in_one_process_know_nothing_of_each_other() {
+    let (one, two) = (notifier(), notifier());
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    one.subscribe(1, &channel, {
+        let (two, scribe) = (two.clone(), scribe.clone());
+        move |call| {
+            // Waiting for another notifier is no deadlock.
+            two.subscribe(1, call.channel(), scribe.payloads()).unwrap();
+            scribe.write("subscribed");
+        }
+    })
+    .unwrap();
+    let mut db = session();
+    send(&mut db, &channel, ["1"]);
+    assert_eq!(told.next(), "subscribed");
+    one.stop();
+    send(&mut db, &channel, ["2"]);
+    assert_eq!(told.next(), "2");
+    assert!(two.is_running() && !one.is_running());
+}
+
+#[test]
+fn n10_a_process_with_a_running_notifier_can_exit() {
+    let begin = Instant::now();
+    crate::support::alone::run(
+        "notifier::lifecycle::a_process_that_leaves_its_notifier_running",
+        "true",
+        &[("NOTIFYMAN_TEST_URL", &utf8().url())],
+    );
+    assert!(begin.elapsed() < LIMIT);
+}
+
+#[test]
+#[ignore = "the other half of n10_a_process_with_a_running_notifier_can_exit"]
+fn a_process_that_leaves_its_notifier_running() {
+    if !crate::support::alone::is_so() {
+        return;
+    }
+    let n: Notifier<u32> = Notifier::new(std::env::var("NOTIFYMAN_TEST_URL").unwrap()).unwrap();
+    let door = Door::default();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "exit", at_the_door(&door, &scribe)).unwrap();
+    n.notify("exit", "");
+    assert_eq!(told.next(), "at the door");
+    // It ends with a session open, and a callback that never returns.
+    std::mem::forget(n);
+}
+
+#[test]
+fn n10_starts_and_stops_from_many_threads_leave_it_in_one_state() {
+    let n = notifier();
+    let threads: Vec<_> = (0..6)
+        .map(|i| {
+            let n = n.clone();
+            thread::spawn(move || {
+                for _ in 0..15 {
+                    match i % 3 {
+                        0 => n.stop(),
+                        1 => drop(n.restart()),
+                        _ => drop(n.subscribe(i, "shared", |_| ())),
+                    }
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    n.stop();
+    assert!(matches!(n.state(), State::Stopped));
+    n.start().unwrap();
+    assert!(matches!(n.state(), State::Listening));
+}

@@ -1,0 +1,167 @@
+//! Sessions that are lost and come back, and what subscribers are told.
+
+use std::time::Duration;
+
+use notifyman::notifier::State;
+use notifyman::{Backoff, Config, Notifier};
+
+use super::support::*;
+use crate::support::{Cluster, Options, Proxy, server};
+
+fn soon() -> Backoff {
+    Backoff::default().first(Duration::from_millis(20)).longest(Duration::from_millis(100))
+}
+
+fn proxied() -> (Cluster, Proxy, Notifier<u32>) {
+    let server = server::start(Options::new());
+    let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into());
+    let url = format!("postgres://postgres@{}/postgres?connect_timeout=2", proxy.addr());
+    let heartbeat = Duration::from_millis(300);
+    let n = Notifier::builder(url).unwrap().reconnect(soon()).heartbeat(heartbeat, heartbeat).start().unwrap();
+    (server, proxy, n)
+}
+
+#[test]
+fn n09_a_lost_session_comes_back_and_each_subscriber_is_told_once_in_order() {
+    let (server, proxy, n) = proxied();
+    let (one, told_one) = scribe();
+    let (two, told_two) = scribe();
+    n.subscribe(1, "a", one.payloads()).unwrap();
+    n.subscribe(2, "b", two.payloads()).unwrap();
+    n.add_channel("alone").unwrap().wait(LIMIT).unwrap();
+    let mut db = connect(&server.url());
+    for (round, cut) in [Proxy::cut_fin, Proxy::cut_rst].into_iter().enumerate() {
+        db.notify_many([("a", "before"), ("b", "before")]).unwrap();
+        assert_eq!((told_one.next(), told_two.next()), ("before".into(), "before".into()));
+        cut(&proxy);
+        assert_eq!(told_one.next(), "[restored 0]");
+        assert_eq!(told_two.next(), "[restored 0]");
+        db.notify_many([("a", "after"), ("b", "after")]).unwrap();
+        assert_eq!((told_one.next(), told_two.next()), ("after".into(), "after".into()));
+        let stats = n.stats();
+        assert_eq!((stats.losses, stats.restores, stats.channels), (round as u64 + 1, round as u64 + 1, 3));
+    }
+}
+
+#[test]
+fn n09_a_link_that_dies_without_a_word_is_noticed() {
+    let (server, proxy, n) = proxied();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    proxy.black_hole();
+    connect(&server.url()).notify("a", "into the void").unwrap();
+    eventually("it is noticed", || matches!(n.state(), State::Away));
+    proxy.cut_rst();
+    proxy.resume();
+    assert_eq!(told.next(), "[restored 0]");
+    assert!(n.is_running() && matches!(n.state(), State::Listening));
+}
+
+#[test]
+fn n09_subscriptions_survive_restarts_of_the_server_and_can_be_changed_meanwhile() {
+    let mut server = server::start(Options::new());
+    let n: Notifier<u32> = Notifier::builder(server.url()).unwrap().reconnect(soon()).start().unwrap();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "kept", scribe.payloads()).unwrap();
+    n.subscribe(1, "dropped", scribe.payloads()).unwrap();
+    for _ in 0..2 {
+        server.stop().unwrap();
+        eventually("it is noticed", || matches!(n.state(), State::Away));
+        n.unsubscribe(&1, "dropped").unwrap();
+        let mut ticket = n.subscribe_ticket(1, "new", scribe.payloads()).unwrap();
+        assert!(n.notify("kept", "").wait(LIMIT).is_err(), "it can't be sent");
+        server.restart().unwrap();
+        ticket.wait(LIMIT).unwrap();
+        assert_eq!(told.next(), "[restored 0]", "and the new one has missed nothing");
+        let mut db = connect(&server.url());
+        db.notify_many([("dropped", "x"), ("kept", "1"), ("new", "2")]).unwrap();
+        assert_eq!(told.take(2), ["1", "2"]);
+        n.unsubscribe(&1, "new").unwrap();
+        n.subscribe(1, "dropped", scribe.payloads()).unwrap();
+    }
+}
+
+#[test]
+fn n04_an_acknowledgement_that_is_lost_on_the_way_is_asked_for_again() {
+    let (server, proxy, n) = proxied();
+    let (scribe, told) = scribe();
+    for id in 0..10 {
+        proxy.black_hole();
+        let mut ticket = n.subscribe_ticket(id, &format!("c{id}"), scribe.payloads()).unwrap();
+        assert!(ticket.wait(Duration::from_millis(5)).unwrap_err().is_timeout());
+        proxy.cut_rst();
+        proxy.resume();
+        ticket.wait(LIMIT).unwrap();
+        connect(&server.url()).notify(&format!("c{id}"), &format!("to {id}")).unwrap();
+        while told.next() != format!("to {id}") {}
+    }
+    assert_eq!(n.stats().channels, 10);
+}
+
+#[test]
+fn n09_a_session_that_is_lost_for_good_is_told_and_a_restart_may_mend_it() {
+    let server = server::start(Options::new());
+    let mut admin = connect(&server.url());
+    admin.execute("CREATE DATABASE doomed").unwrap();
+    let url = server.url().trim_end_matches("postgres").to_owned() + "doomed";
+    let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).start().unwrap();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    admin.execute("DROP DATABASE doomed WITH (FORCE)").unwrap();
+    assert_eq!(told.next(), "[lost 0]");
+    assert!(matches!(n.state(), State::Lost(error) if error.sqlstate() == Some("3D000")));
+    assert_eq!(n.restart().unwrap_err().sqlstate(), Some("3D000"));
+    admin.execute("CREATE DATABASE doomed").unwrap();
+    n.start().unwrap();
+    assert_eq!(told.next(), "[stopped 0]");
+    n.notify("a", "mended");
+    assert_eq!(told.next(), "mended");
+}
+
+#[test]
+fn n09_a_session_that_is_terminated_while_everything_changes_ends_up_listening_to_what_is_wanted() {
+    let (server, proxy, n) = proxied();
+    let (scribe, told) = scribe();
+    let threads: Vec<_> = (0..4)
+        .map(|id| {
+            let n = n.clone();
+            std::thread::spawn(move || {
+                for round in 0..60 {
+                    let channel = format!("c{}", (id + round) % 7);
+                    drop(n.subscribe_ticket(id, &channel, |_| ()).unwrap());
+                    if round % 3 != 0 {
+                        let _ = n.unsubscribe(&id, &channel);
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(20));
+        proxy.cut_rst();
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    n.subscribe(9, "last", scribe.payloads()).unwrap();
+    eventually("it is settled", || n.stats().channels == n.channels().len() as u64);
+    // A session of the same wishes tells what the server has: whoever listens hears it.
+    let mut db = connect(&server.url());
+    let before = n.stats().heard;
+    let wanted = n.channels();
+    db.notify_many((0..7).map(|i| (format!("c{i}"), "")).chain([("last".to_owned(), "")])).unwrap();
+    while told.next() != "" {}
+    eventually("all came", || n.stats().heard - before >= wanted.len() as u64);
+    assert_eq!(n.stats().heard - before, wanted.len() as u64, "{wanted:?}");
+}
+
+#[test]
+fn a_subscribe_that_waits_for_a_server_in_vain_says_so_and_changes_nothing() {
+    let mut server = server::start(Options::new());
+    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_millis(200));
+    let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
+    server.stop().unwrap();
+    eventually("it is noticed", || matches!(n.state(), State::Away));
+    let error = n.subscribe(1, "a", |_| ()).unwrap_err();
+    assert!(error.is_timeout() && error.to_string().contains("waiting for the server to be back"), "{error}");
+    assert!(n.channels().is_empty());
+}

@@ -1,0 +1,69 @@
+//! Sending by a notifier.
+
+use std::time::Duration;
+
+use super::support::*;
+
+#[test]
+fn a_notification_is_sent_by_the_session_that_listens() {
+    let n = notifier();
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    n.notify(&channel, "to myself").wait(LIMIT).unwrap();
+    assert_eq!(told.next(), "to myself");
+    assert!(n.notify(&channel, "x".repeat(8000)).wait(LIMIT).unwrap_err().is_usage());
+    assert!(n.notify("", "x").wait(LIMIT).unwrap_err().is_usage());
+}
+
+#[test]
+fn a_batcher_sends_what_comes_together_in_one_transaction_with_equal_pairs_folded() {
+    let n = notifier();
+    let channel = fresh();
+    let mut db = session();
+    db.listen([&channel]).unwrap();
+    let batcher = n.batcher(Duration::from_millis(100), 1000).unwrap();
+    let payloads = ["a", "b", "a", "c", "b"];
+    let mut tickets = payloads.map(|payload| batcher.send(&channel, payload));
+    tickets.iter_mut().for_each(|ticket| ticket.wait(LIMIT).unwrap());
+    let heard: Vec<_> = crate::support::server::next(&mut db, 3).into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(heard, ["a", "b", "c"]);
+    assert!(crate::support::server::pending(&mut db).is_empty());
+}
+
+#[test]
+fn many_threads_share_a_batcher_and_each_knows_that_its_own_was_committed() {
+    let n = notifier();
+    let channel = fresh();
+    let (scribe, told) = scribe();
+    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    let batcher = n.batcher(Duration::ZERO, 500).unwrap();
+    let threads: Vec<_> = (0..8)
+        .map(|thread| {
+            let (batcher, channel) = (batcher.clone(), channel.clone());
+            std::thread::spawn(move || {
+                for i in 0..100 {
+                    batcher.send(&channel, format!("{thread}.{i}")).wait(LIMIT).unwrap();
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let mut heard = told.take(800);
+    for thread in 0..8 {
+        let mine: Vec<_> = heard.extract_if(.., |it| it.starts_with(&format!("{thread}."))).collect();
+        assert_eq!(mine, (0..100).map(|i| format!("{thread}.{i}")).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn tickets_of_a_batcher_whose_notifier_is_stopped_say_so() {
+    let n = notifier();
+    let batcher = n.batcher(Duration::ZERO, 10).unwrap();
+    n.stop();
+    assert!(matches!(batcher.send("c", "x").wait(LIMIT).unwrap_err(), notifyman::Error::NotRunning));
+    n.start().unwrap();
+    batcher.send("c", "x").wait(LIMIT).unwrap();
+    drop(n);
+    assert!(matches!(batcher.send("c", "x").wait(LIMIT).unwrap_err(), notifyman::Error::NotRunning));
+}

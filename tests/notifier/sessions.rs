@@ -1,0 +1,92 @@
+//! One session for many.
+
+use notifyman::Notifier;
+
+use super::support::*;
+use crate::support::{Options, server};
+
+#[test]
+fn n12_ten_thousand_subscribers_over_a_thousand_channels_use_one_session() {
+    let name = format!("many {}", std::process::id());
+    let n = Notifier::builder(config().application_name(&name)).unwrap().autorun(false).build::<u32>();
+    let (scribe, told) = scribe();
+    for id in 0..10_000 {
+        n.subscribe(id, &format!("m{}", id % 1000), scribe.payloads()).unwrap();
+    }
+    n.start().unwrap();
+    let stats = n.stats();
+    assert_eq!((stats.sessions, stats.sessions_saved, stats.subscribers, stats.channels), (1, 9_999, 10_000, 1_000));
+    let mut db = session();
+    let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
+    assert_eq!(ask(&mut db, &sessions), "1");
+    db.notify_many((0..1000).map(|i| (format!("m{i}"), ""))).unwrap();
+    told.take(10_000);
+    // LISTENs are counted: a channel goes with its last subscriber only.
+    n.autorun(true);
+    for id in (0..10_000).step_by(1000).skip(1) {
+        n.unsubscribe(&id, "m0").unwrap();
+    }
+    assert_eq!(n.stats().channels, 1000);
+    n.unsubscribe(&0, "m0").unwrap();
+    assert_eq!(n.stats().channels, 999);
+}
+
+#[test]
+fn n12_a_hundred_databases_are_a_hundred_sessions_on_one_loop() {
+    let server = server::start(Options::new().max_connections(130));
+    let mut admin = connect(&server.url());
+    let n: Notifier<u32> = Notifier::new(server.url()).unwrap();
+    let (scribe, told) = scribe();
+    let urls: Vec<_> = (0..99)
+        .map(|i| {
+            admin.execute(&format!("CREATE DATABASE d{i}")).unwrap();
+            format!("{}d{i}", server.url().trim_end_matches("postgres"))
+        })
+        .collect();
+    for (id, url) in (0..).zip(&urls) {
+        let there = n.at(url.as_str()).unwrap();
+        drop(there.subscribe_ticket(id, "c", scribe.payloads()).unwrap());
+        drop(n.at(url.as_str()).unwrap().subscribe_ticket(id + 1000, "c", |_| ()).unwrap());
+    }
+    eventually("all are open", || n.stats().channels == 99);
+    let stats = n.stats();
+    assert_eq!((stats.sessions, stats.subscribers, stats.sessions_saved), (100, 198, 99));
+    let listening = ask(&mut admin, "SELECT count(*) FROM pg_stat_activity WHERE datname LIKE 'd%'");
+    assert_eq!(listening, "99");
+    for (id, url) in urls.iter().enumerate().step_by(20) {
+        connect(url).notify("c", &id.to_string()).unwrap();
+        assert_eq!(told.next(), id.to_string());
+    }
+    // They are started together again, too.
+    n.restart().unwrap();
+    assert_eq!((n.stats().sessions, n.stats().channels), (100, 99));
+}
+
+#[test]
+fn n12_databases_of_equal_configuration_are_one_and_others_are_not() {
+    let n = notifier();
+    let same = n.at(config().application_name("another name")).unwrap();
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    same.subscribe(1, &channel, scribe.payloads()).unwrap();
+    assert_eq!((n.stats().sessions, n.subscriptions().len()), (1, 1));
+    let other = n.at(config().options("-c statement_timeout=10s")).unwrap();
+    other.subscribe(1, &channel, scribe.payloads()).unwrap();
+    assert_eq!((n.stats().sessions, n.stats().subscribers), (2, 2));
+    session().notify(&channel, "once for each").unwrap();
+    assert_eq!(told.take(2), ["once for each"; 2]);
+    other.unsubscribe(&1, &channel).unwrap();
+    assert_eq!(same.channels(), [channel]);
+}
+
+#[test]
+fn n12_a_database_that_cannot_be_reached_is_nothing_to_the_others() {
+    let n = notifier();
+    let bad = n.at(config().dbname("no such database")).unwrap();
+    eventually("it is given up", || matches!(bad.state(), notifyman::notifier::State::Lost(_)));
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    session().notify(&channel, "fine").unwrap();
+    assert_eq!(told.next(), "fine");
+}

@@ -1,0 +1,136 @@
+//! `notifyman listen --exec`.
+
+use std::time::{Duration, Instant};
+
+use super::{Running, cluster, connect, run};
+use crate::support::Cluster;
+use crate::support::server::eventually;
+
+const SAY: &str = r#"printf '%s|%s|%s|' "$NOTIFYMAN_CONNECTION" "$NOTIFYMAN_CHANNEL" "$NOTIFYMAN_PID"; cat"#;
+
+#[test]
+fn the_command_gets_the_payload_on_its_input_and_the_rest_in_its_environment() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "B \"c\"", "--exec", SAY, "-n3"]);
+    let mut db = connect(&cluster);
+    db.notify_many([("a", "1"), ("B \"c\"", "say 'é' $HOME"), ("a", "")]).unwrap();
+    let pid = db.pid();
+    let finished = listener.finish();
+    finished.ends_with(0);
+    assert_eq!(finished.out, [format!("1|a|{pid}|1"), format!("1|B \"c\"|{pid}|say 'é' $HOME"), format!("1|a|{pid}|")]);
+}
+
+#[test]
+fn one_command_runs_at_a_time_and_in_order() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "-n20", "--exec", "read n; echo begin $n; echo end $n"]);
+    connect(&cluster).notify_many((0..20).map(|n| ("a", format!("{n}\n")))).unwrap();
+    let expected: Vec<_> = (0..20).flat_map(|n| [format!("begin {n}"), format!("end {n}")]).collect();
+    assert_eq!(listener.finish().ends_with(0).out, expected);
+}
+
+#[test]
+fn several_run_side_by_side_up_to_the_limit_and_their_lines_stay_whole() {
+    let cluster = cluster();
+    // Each writes a line in two pieces, and says between that it is there.
+    let folder = cluster.socket_dir().join("runs");
+    std::fs::create_dir(&folder).unwrap();
+    let command = format!(
+        "cd '{}'; read n; printf \"<$n\"; : >$n; until [ -e gate ]; do sleep 0.01; done; echo \">\"",
+        folder.display()
+    );
+    let runs = || std::fs::read_dir(&folder).unwrap().count();
+    let listener = Running::listener(&[cluster.url()], &["a", "-n6", "--jobs", "3", "--exec", &command]);
+    connect(&cluster).notify_many((0..6).map(|n| ("a", format!("{n}\n")))).unwrap();
+    eventually("three run", || runs() == 3);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(runs(), 3, "and no more");
+    std::fs::write(folder.join("gate"), "").unwrap();
+    let finished = listener.finish();
+    let mut lines = finished.ends_with(0).out.clone();
+    lines.sort();
+    assert_eq!(lines, (0..6).map(|n| format!("<{n}>")).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_command_that_fails_is_told_and_the_next_one_runs() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "-n2", "--exec", "read n; echo \"ran $n\" >&2; exit $n"]);
+    let mut db = connect(&cluster);
+    db.notify_many([("a", "3\n"), ("a", "0\n")]).unwrap();
+    let pid = db.pid();
+    let finished = listener.finish();
+    finished.ends_with(1);
+    let told = format!("notifyman: the command failed for connection 1, channel \"a\", pid {pid}: exit status: 3");
+    assert_eq!(finished.err, ["ran 3".to_owned(), told, "ran 0".to_owned()]);
+}
+
+#[test]
+fn a_command_that_does_not_read_its_input_is_fine() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "-n1", "--exec", "echo fine"]);
+    connect(&cluster).notify("a", &"x".repeat(7999)).unwrap();
+    assert_eq!(listener.finish().ends_with(0).out, ["fine"]);
+}
+
+#[test]
+fn a_signal_waits_for_what_runs_and_tells_what_did_not() {
+    let cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "--exec", "echo begun; sleep 1; echo done"]);
+    connect(&cluster).notify_many(["1", "2", "3"].map(|n| ("a", n))).unwrap();
+    assert_eq!(listener.out.next(), "begun");
+    listener.signal("TERM");
+    let finished = listener.finish();
+    finished.ends_with(143);
+    assert_eq!(finished.out, ["done"]);
+    assert_eq!(finished.err, ["notifyman: 2 notifications had come for which the command wasn't run"]);
+}
+
+#[test]
+fn a_lost_connection_comes_back_and_standard_error_says_what_may_be_missing() {
+    let mut clusters = [cluster(), cluster()];
+    let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a", "-n1", "--exec", SAY]);
+    clusters[1].restart().unwrap();
+    let told = listener.err.next();
+    assert!(told.contains("connection 2, channel \"a\": notifications may be missing"), "{told}");
+    let mut db = connect(&clusters[1]);
+    db.notify("a", "again").unwrap();
+    let finished = listener.finish();
+    finished.ends_with(1);
+    assert_eq!(finished.out, [format!("2|a|{}|again", db.pid())]);
+}
+
+#[test]
+fn a_timeout_ends_it_when_nothing_has_come_and_nothing_runs() {
+    let cluster = cluster();
+    let begin = Instant::now();
+    let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "0.5", "--exec", "sleep 1; echo slow"]);
+    connect(&cluster).notify("a", "").unwrap();
+    assert_eq!(listener.finish().ends_with(0).out, ["slow"]);
+    assert!(begin.elapsed() >= Duration::from_millis(1500), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn what_can_not_be_asked_of_a_command_is_a_usage_error() {
+    let cluster = cluster();
+    for (args, told) in [
+        (["a", "--jobs", "2"].as_slice(), "--exec"),
+        (&["a", "--exec", "true", "--jobs", "0"], "1 to 1000"),
+        (&["PGNOTIFIER", "--exec", "true"], "the notifier's own"),
+        (&["", "--exec", "true"], "empty"),
+    ] {
+        let url = cluster.url();
+        let finished = run(&[&["listen", "--url", &url], args].concat());
+        finished.ends_with(2);
+        assert!(finished.err().contains(told), "{finished:?}");
+    }
+}
+
+#[test]
+fn a_server_that_is_not_there_is_told_with_what_to_do() {
+    let mut gone = cluster();
+    gone.stop().unwrap();
+    let finished = run(&["listen", "--url", &gone.url(), "a", "--exec", "true"]);
+    finished.ends_with(1);
+    assert!(finished.err().contains("to do: see that a server runs there"), "{finished:?}");
+}
