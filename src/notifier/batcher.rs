@@ -48,7 +48,7 @@ pub struct Batcher {
 }
 
 /// Sends pairs in one statement.
-type Send_ = dyn Fn(Vec<(String, String)>) -> Ticket<()> + Send;
+type Sending = dyn Fn(Vec<(String, String)>) -> Ticket<()> + Send;
 
 struct Owner(Arc<Shared>);
 
@@ -185,7 +185,7 @@ impl Shared {
         }
     }
 
-    fn work(&self, send: &Send_) {
+    fn work(&self, send: &Sending) {
         while let Some(batch) = self.next() {
             let result = send(batch.iter().map(|it| (*it.pair).clone()).collect()).wait(None);
             match &result {
