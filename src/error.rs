@@ -96,6 +96,9 @@ pub enum Error {
     /// The answer to a query is longer than is kept. The query was carried out all the same.
     #[error("{0}")]
     AnswerTooLong(Box<str>),
+    /// What can't be done to, or with, the table changes of a database: why, and what to do.
+    #[error("{0}")]
+    Changes(Box<str>),
     /// A ticket was waited for on the thread that iterates the manager, which is the one that must resolve it.
     #[error("waiting for a ticket on the thread that runs the manager would never end: iterate the manager instead")]
     WouldDeadlock,

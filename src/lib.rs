@@ -148,6 +148,8 @@
 //! `cli` builds the program `notifyman`. TLS isn't in this version: `sslmode` up to `prefer` goes on in clear, and what
 //! demands TLS is refused.
 
+#[cfg(feature = "json")]
+pub mod changes;
 mod clock;
 mod config;
 mod connection;

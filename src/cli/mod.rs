@@ -8,6 +8,7 @@
 //! that is no error. Nothing here prints a password.
 
 mod args;
+mod changes;
 mod clock;
 mod cluster;
 mod demo;
@@ -59,6 +60,11 @@ pub(crate) fn run() -> ExitCode {
         Command::Listen(args) => listen::run(args),
         Command::Notify(args) => notify::run(args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Build(args) => changes::build(args),
+        Command::Status(args) => changes::status(&args),
+        Command::Verify(args) => changes::verify(&args),
+        Command::Teardown(args) => changes::teardown(&args),
+        Command::Worker(args) => changes::worker(args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => completions(shell),
     };

@@ -19,6 +19,11 @@ pub(crate) struct Lookout {
 impl Lookout {
     /// Stops the manager of this handle at the first signal.
     pub(crate) fn new(manager: Handle) -> io::Result<Self> {
+        Self::calling(move || drop(manager.stop()))
+    }
+
+    /// Calls this at the first signal.
+    pub(crate) fn calling(stop: impl Fn() + Send + 'static) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         let lookout = Self { got: Arc::default(), signals: signals.handle() };
         let got = Arc::clone(&lookout.got);
@@ -28,7 +33,7 @@ impl Lookout {
                     // Whatever is going on takes too long.
                     let _ = emulate_default_handler(signal);
                 }
-                drop(manager.stop());
+                stop();
             }
         })?;
         Ok(lookout)
