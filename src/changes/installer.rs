@@ -224,10 +224,21 @@ impl Installer {
     /// [`Error::Changes`] where nothing can be done here: a server older than PostgreSQL 12, a standby, a schema
     /// `notifyman` of another program, an installation by a later version, no right to make it; [`Error::Value`] for the
     /// name of a table that isn't there; else as [`Connection::query`]. Then each table is as it was, or done.
-    pub fn build_with(&self, db: &mut Connection, mut tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
+    pub fn build_with(&self, db: &mut Connection, tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
         let server = self.check(db)?;
-        let mut report = Report { warnings: self.warnings(&server), ..Report::default() };
-        if !self.is_installed(db, &server)? {
+        Self::alone(db, |db| self.build_alone(db, &server, tell))
+    }
+
+    fn build_alone(
+        &self,
+        db: &mut Connection,
+        server: &Server,
+        mut tell: impl FnMut(Progress<'_>),
+    ) -> Result<Report, Error> {
+        let mut report = Report { warnings: self.warnings(server), ..Report::default() };
+        // Another build may just have ended.
+        let found = Server::look(db)?;
+        if !self.is_installed(db, &found)? {
             self.run(db, &sql::install(&self.options)).map_err(|error| self.explained(error))?;
             report.schema_changed = true;
         }
@@ -306,13 +317,17 @@ impl Installer {
     /// # Errors
     ///
     /// As [`teardown`](Self::teardown).
-    pub fn teardown_with(&self, db: &mut Connection, mut tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
-        let mut report = Report::default();
+    pub fn teardown_with(&self, db: &mut Connection, tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
         let server = Server::look(db)?;
         server.check_writable()?;
-        if server.presence == Presence::Nothing {
-            return Ok(report);
+        match server.presence {
+            Presence::Nothing => Ok(Report::default()),
+            _ => Self::alone(db, |db| self.teardown_alone(db, tell)),
         }
+    }
+
+    fn teardown_alone(&self, db: &mut Connection, mut tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
+        let mut report = Report::default();
         // No table is to be covered any more from now on.
         let events = db.query(&sql::event_triggers())?;
         if !events.is_empty() {
@@ -435,6 +450,25 @@ impl Installer {
             )),
             _ => error,
         }
+    }
+
+    /// Does something while no other build or teardown runs in this database.
+    fn alone<T>(db: &mut Connection, act: impl FnOnce(&mut Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let locked = db.query(&sql::transaction(sql::BUILD_WAIT, sql::LOCK_BUILD));
+        if let Err(error) = locked {
+            if !db.is_closed() {
+                db.execute("ROLLBACK")?;
+            }
+            return Err(match error.sqlstate() {
+                Some("55P03") => cannot("another build or teardown runs in this database: try again once it has ended"),
+                _ => error,
+            });
+        }
+        let result = act(db);
+        if !db.is_closed() {
+            db.query(sql::UNLOCK_BUILD)?;
+        }
+        result
     }
 
     /// Does something to each of these tables; those that can't be locked are tried again after the others.

@@ -204,6 +204,13 @@ pub(crate) fn installation() -> String {
     ))
 }
 
+/// How long a build waits for another one.
+pub(crate) const BUILD_WAIT: Duration = Duration::from_secs(20);
+
+/// One build at a time; the lock goes with the session, and is given back at the end.
+pub(crate) const LOCK_BUILD: &str = "SELECT pg_advisory_lock(1852798057, 2);";
+pub(crate) const UNLOCK_BUILD: &str = "SELECT pg_catalog.pg_advisory_unlock(1852798057, 2)";
+
 /// How changes come, to whoever reads them.
 pub(crate) fn ways() -> String {
     query("SELECT delivery = 'table', oversize = 'spill' FROM notifyman.installation")

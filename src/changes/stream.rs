@@ -106,6 +106,7 @@ impl Worker {
             tables: self.tables,
             timeout: self.timeout,
             spill: self.configs.iter().map(|config| (config.clone(), None)).collect(),
+            payload: Vec::new(),
             given: None,
             threads: Vec::new(),
         };
@@ -163,6 +164,8 @@ pub struct Changes {
     timeout: Option<Duration>,
     /// For each database, a connection that reads what was spilled, once it is needed.
     spill: Vec<(Config, Option<Connection>)>,
+    /// What the last change came as.
+    payload: Vec<u8>,
     /// What was last given from an outbox.
     given: Option<(usize, i64)>,
     threads: Vec<JoinHandle<()>>,
@@ -192,6 +195,11 @@ impl Changes {
     /// How many events wait to be taken.
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// The last change as it came: JSON, with every digit of its numbers, and the columns in their order.
+    pub fn payload(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.payload)
     }
 
     /// Says that the last event has been dealt with: what came from an outbox is cleared there. Asking for the next says
@@ -249,38 +257,37 @@ impl Changes {
     }
 
     /// What a payload says; nothing where it isn't asked for.
-    fn read(&mut self, database: usize, payload: &[u8]) -> Option<News> {
-        let read = match Payload::read(payload) {
-            Ok(Payload::Change(change)) if change.spilled && self.wants_change(&change) => {
-                self.read_spilled(database, *change)
-            }
-            other => other,
-        };
+    fn read(&mut self, database: usize, payload: Box<[u8]>) -> Option<News> {
+        self.payload = payload.into();
+        let mut read = Payload::read(&self.payload);
+        if let Ok(Payload::Change(change)) = &read
+            && change.spilled
+            && self.wants_change(change)
+            && let Some(payload) = self.read_spilled(database, change.number)
+        {
+            self.payload = payload;
+            read = Payload::read(&self.payload);
+        }
         match read {
             Ok(Payload::Change(change)) => self.wants_change(&change).then_some(News::Change(change)),
             Ok(Payload::Schema(change)) => self.wants_schema(&change).then_some(News::Schema(change)),
-            Err(error) => Some(News::Unreadable {
-                payload: String::from_utf8_lossy(payload).into_owned(),
-                reason: error.to_string(),
-            }),
+            Err(error) => Some(News::Unreadable { payload: self.payload().into_owned(), reason: error.to_string() }),
         }
     }
 
-    /// The whole of a change that was put away; as it came, where it can't be had any more.
-    fn read_spilled(&mut self, database: usize, change: Change) -> Result<Payload, serde_json::Error> {
+    /// The whole of a change that was put away; nothing where it can't be had any more.
+    fn read_spilled(&mut self, database: usize, number: i64) -> Option<Vec<u8>> {
+        let (config, connection) = self.spill.get_mut(database.checked_sub(1)?)?;
         for _ in 0..2 {
-            let Some((config, connection)) = self.spill.get_mut(database - 1) else { break };
             if connection.as_ref().is_none_or(Connection::is_closed) {
                 *connection = Connection::connect(&*config).ok();
             }
-            let Some(db) = connection else { continue };
-            match first(db, &sql::read_spilled(change.number)) {
-                Ok(Some(row)) => return Payload::read(row.get_bytes(0).unwrap_or_default()),
-                Ok(None) => break,
+            match first(connection.as_mut()?, &sql::read_spilled(number)) {
+                Ok(row) => return Some(row?.get_bytes(0)?.to_vec()),
                 Err(_) => *connection = None,
             }
         }
-        Ok(Payload::Change(Box::new(change)))
+        None
     }
 
     fn wants(&self, schema: &str, name: &str) -> bool {
@@ -311,9 +318,9 @@ impl Iterator for Changes {
                 Taken::Over => return None,
             };
             let news = match item {
-                Item::Notified(payload) => self.read(database, &payload),
+                Item::Notified(payload) => self.read(database, payload),
                 Item::Posted(number, payload) => {
-                    let news = self.read(database, &payload);
+                    let news = self.read(database, payload);
                     match news {
                         Some(_) => self.given = Some((database, number)),
                         None => self.queue.settle(database, [number]),

@@ -18,10 +18,17 @@ BEGIN
         SELECT * INTO element FROM pg_type WHERE oid = t.typelem;
     END IF;
 
-    IF t.oid < 16384 OR element.oid < 16384 THEN
+    IF t.oid = 'numeric'::regtype THEN
+        -- Readers of JSON can't be expected to know numbers that no double does.
+        RETURN format('CASE WHEN abs(%1$s) < 1e300 THEN %1$s::text ELSE to_json(%1$s::text)::text END', expression);
+    ELSIF t.oid < 16384 OR element.oid < 16384 THEN
         RETURN format('to_json(%s)::text', expression);
     ELSIF element.oid IS NOT NULL THEN
-        RETURN format('CASE WHEN %1$s IS NOT NULL THEN to_json(format(''%%s'', %1$s)::text[])::text END', expression);
+        WHILE element.typtype = 'd' LOOP
+            SELECT * INTO element FROM pg_type WHERE oid = element.typbasetype;
+        END LOOP;
+        RETURN format('CASE WHEN %1$s IS NOT NULL THEN to_json(format(''%%s'', %1$s)::%2$s[])::text END', expression,
+            CASE WHEN element.oid < 16384 AND element.typelem = 0 THEN format_type(element.oid, NULL) ELSE 'text' END);
     ELSIF t.typtype = 'c' THEN
         SELECT string_agg(
                 format('%L || coalesce(%s, ''null'')',

@@ -146,7 +146,10 @@ BEGIN
             CASE before WHEN 'missing' THEN 'SHARE ROW EXCLUSIVE' ELSE 'ACCESS EXCLUSIVE' END,
             CASE WHEN can_wait THEN '' ELSE 'NOWAIT' END);
     END IF;
-    SELECT min(function), coalesce(bool_and(enabled = 'D'), false) INTO current, disabled
+    -- A function that other tables use, too, as an older version's may be, is left to them.
+    SELECT min(function) FILTER (WHERE NOT EXISTS (
+            SELECT FROM pg_trigger WHERE tgfoid = function AND tgrelid <> relation)),
+        coalesce(bool_and(enabled = 'D'), false) INTO current, disabled
         FROM notifyman.present_triggers(relation);
     IF before <> 'left over' THEN
         current := notifyman.make_function(relation, current);

@@ -41,7 +41,7 @@ pub(crate) fn run(args: args::Worker) -> Result<End, Failure> {
             tell(&format!("database {database} is lost: {error}"));
         }
         line.count(&news);
-        let told = Line::of(database, &news);
+        let told = Line::of(database, &news, &changes.payload());
         match &args.exec {
             None => line.around(|| print(&told)).map_err(Failure::Output)?,
             Some(command) => {
