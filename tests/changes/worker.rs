@@ -90,7 +90,8 @@ fn g04_what_is_spilled_is_read_by_every_worker_and_cleared_after_its_time() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new().oversize(Oversize::Spill));
-    let keeping = |time| worker(&[&site]).keep_spilled(time).start().unwrap();
+    let config = Config::without_env(&site.url).unwrap();
+    let keeping = |time| Worker::new([config.clone()]).timeout(LIMIT).keep_spilled(time).start().unwrap();
     let mut workers = [keeping(Duration::from_secs(600)), keeping(Duration::from_secs(600))];
     site.db.execute("INSERT INTO t VALUES (1, repeat('x', 1000000))").unwrap();
     for changes in &mut workers {
