@@ -115,6 +115,8 @@
 //! # What it is made of
 //!
 //! ```text
+//!        changes           triggers that tell of changes to tables, and a stream that hears them
+//!          │
 //!   NotificationManager    many connections, one loop            Handle, Ticket: from other threads
 //!          │
 //!      Connection          one session, and its blocking calls   Config: where, how, as whom
@@ -144,8 +146,9 @@
 //!
 //! # Features
 //!
-//! The library's default has none. `tracing` writes one line for each connection that is lost, restored or given up;
-//! `cli` builds the program `notifyman`. TLS isn't in this version: `sslmode` up to `prefer` goes on in clear, and what
+//! The library's default has none. `json` brings `changes`: triggers that tell of changes to tables, and a stream that
+//! hears them. `tracing` writes one line for each connection that is lost, restored or given up; `cli` builds the program
+//! `notifyman`. TLS isn't in this version: `sslmode` up to `prefer` goes on in clear, and what
 //! demands TLS is refused.
 
 #[cfg(feature = "json")]

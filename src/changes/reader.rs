@@ -21,8 +21,6 @@ use crate::manager::{ConnId, Event, NotificationManager};
 /// The channel of all changes.
 pub(crate) const CHANNEL: &str = "notifyman";
 
-/// How often it is looked whether a connection is away.
-const LOOK: Duration = Duration::from_secs(1);
 /// How often an outbox is looked at that was empty.
 const POLL: Duration = Duration::from_millis(500);
 /// How often the rest is looked at.
@@ -34,9 +32,7 @@ const POST: usize = 1_000;
 const POST_BYTES: usize = 16 << 20;
 
 /// Listens until it is stopped, or until no connection is left and none can be brought back.
-pub(crate) fn listen(manager: NotificationManager, databases: &HashMap<ConnId, usize>, queue: &Queue) {
-    let mut manager = manager.timeout(LOOK);
-    let mut away = BTreeSet::new();
+pub(crate) fn listen(mut manager: NotificationManager, databases: &HashMap<ConnId, usize>, queue: &Queue) {
     let place = |id| databases.get(&id).copied().unwrap_or_default();
     while let Some(event) = manager.next_event() {
         match event {
@@ -45,19 +41,12 @@ pub(crate) fn listen(manager: NotificationManager, databases: &HashMap<ConnId, u
                     queue.push(place(id), Item::Notified(n.payload_bytes().into()));
                 }
             }
-            Event::Restored(id, gap) => {
-                away.remove(&id);
-                queue.push(place(id), Item::Gap(Box::new(gap)));
+            Event::Lost(id, error) => {
+                let comes_back = manager.restoring().any(|(restoring, _)| restoring == id);
+                queue.push(place(id), if comes_back { Item::Away(error) } else { Item::Lost(error) });
             }
-            Event::Lost(id, error) => queue.push(place(id), Item::Lost(error)),
-            Event::Idle => {
-                for (id, dead) in manager.restoring() {
-                    if away.insert(id) {
-                        queue.push(place(id), Item::Away(dead.error().clone()));
-                    }
-                }
-            }
-            Event::InTransaction(_) => {}
+            Event::Restored(id, gap) => queue.push(place(id), Item::Gap(Box::new(gap))),
+            Event::Idle | Event::InTransaction(_) => {}
         }
     }
 }

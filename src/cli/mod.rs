@@ -1,7 +1,7 @@
 //! The command line: arguments become plain data, a command acts, and one exit code comes out.
 //!
 //! ```text
-//! args ──> listen · notify · doctor · demo ──> End or Failure ──> exit code
+//! args ──> listen · notify · doctor · build, verify .. worker · demo ──> End or Failure ──> exit code
 //! ```
 //!
 //! Results go to standard output, everything else to standard error. Whoever reads the output may go away at any time:

@@ -90,6 +90,15 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
     assert_eq!(site.ask("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"), "0");
 }
 
+/// Says so, as it drops.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[test]
 fn g01_a_thousand_tables_under_load_are_covered_one_by_one() {
     let mut site = site();
@@ -120,6 +129,8 @@ fn g01_a_thousand_tables_under_load_are_covered_one_by_one() {
             })
             .collect();
         let mut steps = 0;
+        // Also where something fails below.
+        let _over = Over(&over);
         let report = Installer::new()
             .build_with(&mut site.db, |progress| {
                 steps += 1;

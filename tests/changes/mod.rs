@@ -3,8 +3,8 @@
 mod build;
 mod harmless;
 mod law;
-mod replication;
-mod worker;
 mod payloads;
+mod replication;
 mod support;
 mod tables;
+mod worker;

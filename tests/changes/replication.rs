@@ -3,8 +3,8 @@
 use notifyman::changes::{Delivery, Installer, Shape};
 
 use super::support::Site;
-use crate::support::server::{connect, eventually, start};
 use crate::support::Options;
+use crate::support::server::{connect, eventually, start};
 
 #[test]
 fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
@@ -17,19 +17,26 @@ fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
     };
     let (publisher, subscriber) = (start(options()), start(options()));
     let mut source = connect(&publisher.url());
-    source
-        .execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION p FOR ALL TABLES")
-        .unwrap();
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION p FOR ALL TABLES").unwrap();
     let mut site = Site::at(subscriber.url());
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new());
-    site.run(&format!("CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port={} user=postgres dbname=postgres' PUBLICATION p", publisher.port()));
+    site.run(&format!(
+        "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port={} user=postgres dbname=postgres' PUBLICATION p",
+        publisher.port()
+    ));
 
     let mut rows = 0;
     let mut replicate = |site: &mut Site| {
         rows += 1;
-        source.execute(&format!("INSERT INTO t VALUES ({rows}, repeat('x', {rows} * 3000)); UPDATE t SET v = v || 'y' WHERE id = {rows}")).unwrap();
-        eventually("it is applied", || site.ask(&format!("SELECT count(*) FROM t WHERE id = {rows} AND v LIKE '%y'")) == "1");
+        source
+            .execute(&format!(
+                "INSERT INTO t VALUES ({rows}, repeat('x', {rows} * 3000)); UPDATE t SET v = v || 'y' WHERE id = {rows}"
+            ))
+            .unwrap();
+        eventually("it is applied", || {
+            site.ask(&format!("SELECT count(*) FROM t WHERE id = {rows} AND v LIKE '%y'")) == "1"
+        });
         site.heard()
     };
     assert!(replicate(&mut site).is_empty());

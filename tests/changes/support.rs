@@ -56,6 +56,11 @@ impl Site {
         crate::support::server::ask(&mut self.db, sql)
     }
 
+    /// Listens no more, so that nobody is kept waiting.
+    pub(super) fn deafen(&mut self) {
+        self.ears.unlisten_all().unwrap();
+    }
+
     /// What was notified since the last time.
     pub(super) fn heard(&mut self) -> Vec<Value> {
         everything(&mut self.ears).iter().map(|(_, payload)| parsed(payload)).collect()
@@ -133,5 +138,7 @@ pub(super) fn restore(site: &mut Site, script: &str) {
 /// Removes a database of the shared server, to which nobody is connected any more.
 pub(super) fn drop_database(name: &str) {
     let mut db = connect(&utf8().url());
-    crate::support::server::eventually("nobody is connected to it", || db.execute(&format!("DROP DATABASE {name}")).is_ok());
+    crate::support::server::eventually("nobody is connected to it", || {
+        db.execute(&format!("DROP DATABASE {name}")).is_ok()
+    });
 }

@@ -24,9 +24,9 @@ $$;
 CREATE OR REPLACE FUNCTION notifyman.wanted_triggers(relation oid)
 RETURNS TABLE (name name, type int2, clause text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT w.name, w.type, w.clause
+    SELECT w.name::name, w.type::int2, w.clause
     FROM pg_class c, notifyman.installation o, (VALUES
-        ('0_notifyman'::name, 29::int2, 'rf', false, 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
+        ('0_notifyman', 29, 'rf', false, 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
         ('0_notifyman_insert', 4, 'rp', true,
             'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT'),
         ('0_notifyman_update', 16, 'rp', true,

@@ -19,9 +19,10 @@ END $$;
 -- Covers tables as they are created, and writes their functions anew as their columns change. A statement that changes
 -- a parent changes its children, and one that changes a composite type the tables that have it.
 --
--- Whatever fails here is a warning, and the user's statement goes on: `notifyman build` mends it.
+-- Whatever fails here, or would have to wait, is a warning, and the user's statement goes on: `notifyman build` mends
+-- it.
 CREATE OR REPLACE FUNCTION notifyman.on_ddl() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
     command  record;
     relation regclass;
@@ -64,7 +65,7 @@ END $$;
 
 -- Tells of tables and columns that are dropped, by whatever statement.
 CREATE OR REPLACE FUNCTION notifyman.on_drop() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
     dropped record;
 BEGIN

@@ -107,13 +107,13 @@ pub(crate) struct Build {
     /// But not these tables
     #[arg(long = "except-table", value_name = "GLOB")]
     pub(crate) except_tables: Vec<String>,
-    /// Whole rows, or what a statement wrote by its keys: rows or keys
+    /// Each row, whole, or what a statement wrote by its keys: rows or keys
     #[arg(long, default_value_t)]
     pub(crate) shape: Shape,
-    /// What to tell of a row that NOTIFY can't take: key, marker or spill (into a table)
+    /// What to tell of what is too long: key, marker or spill (a table)
     #[arg(long, default_value_t)]
     pub(crate) oversize: Oversize,
-    /// By NOTIFY, or by a table that the worker polls: notify or table
+    /// By NOTIFY, or by a table that is polled: notify or table
     #[arg(long, default_value_t)]
     pub(crate) delivery: Delivery,
     /// Tell the query's text, too, with its literals
@@ -132,7 +132,7 @@ pub(crate) struct Build {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Locks {
     /// How long to wait for a table's lock
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) lock_timeout: Duration,
     /// How many times to try a table
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
