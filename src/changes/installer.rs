@@ -184,7 +184,8 @@ impl Installer {
         self
     }
 
-    /// Whether rows are told that replication applies (`session_replication_role = replica`).
+    /// Whether rows are told that replication applies (`session_replication_role = replica`). The apply worker of logical
+    /// replication fires row triggers only, so of what it applies the keys shape tells nothing.
     #[must_use]
     pub fn replicated(mut self, told: bool) -> Self {
         self.options.replicated = told;
@@ -434,6 +435,13 @@ impl Installer {
             warnings.push(
                 "without schema events, build again after each migration: new tables aren't covered before that, and \
                  new columns aren't told"
+                    .to_owned(),
+            );
+        }
+        if self.options.replicated && self.options.shape == Shape::Keys {
+            warnings.push(
+                "the apply worker of logical replication fires no statement triggers, which those of the keys shape are: \
+                 what it applies isn't told; --shape rows tells it"
                     .to_owned(),
             );
         }

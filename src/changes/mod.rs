@@ -45,6 +45,14 @@
 //! - In PostgreSQL 12 a transaction that sends very many notifications compares each with all before it: the rows shape
 //!   is not for bulk loads there.
 //!
+//! - A transaction's notifications wait in its session's memory until it commits, and then in the server's queue: for
+//!   bulk loads of millions of rows take the keys shape, or delivery by table.
+//!
+//! **Who may listen.** Whoever may connect: LISTEN knows no rights, so what is told of a row is told to every role of the
+//! database. The keys shape tells the least. To read `spilled` and `outbox` a worker's role needs rights, which stay over
+//! later builds: `GRANT USAGE ON SCHEMA notifyman`, `GRANT SELECT ON notifyman.installation`, and
+//! `GRANT SELECT, DELETE ON notifyman.outbox, notifyman.spilled`.
+//!
 //! **The way out.** `notifyman teardown`, or [`Installer::teardown`]: each table's triggers in a short transaction, then
 //! the schema. `DROP SCHEMA notifyman CASCADE` does as much in one transaction, which locks all tables at once.
 //!

@@ -156,6 +156,8 @@ pub enum News {
 ///
 /// What came by an outbox is cleared there once the next is asked for, or by [`acknowledge`](Self::acknowledge): what was
 /// under way when a worker died is told again.
+///
+/// Dropping it ends its sessions, and waits for that: where one is being dialled just then, up to the connect timeout.
 #[derive(Debug)]
 pub struct Changes {
     handle: Handle,

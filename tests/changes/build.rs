@@ -7,8 +7,8 @@ use notifyman::Error;
 use notifyman::changes::{Delivery, Installer, Oversize, Shape, Status};
 
 use super::support::{Site, site};
-use crate::support::Options;
 use crate::support::server::{connect, eventually, start};
+use crate::support::{Options, Peer, Step, msg};
 
 /// Everything of ours and of the tables, as the catalogs have it.
 fn everything(site: &mut Site) -> String {
@@ -356,4 +356,22 @@ fn g01_a_restored_dump_tells_of_changes_and_is_right() {
     assert_eq!(other.build(&Installer::new().oversize(Oversize::Spill)).unchanged(), 2);
     assert_eq!(other.says("INSERT INTO t VALUES (2, 'ok', 'y')"), [r#"INSERT t {"id":2,"m":"ok","v":"y"}"#]);
     assert_eq!(other.says("CREATE TABLE u (id int); INSERT INTO m VALUES (1)").len(), 2);
+}
+
+#[test]
+fn g09_a_server_that_is_too_old_is_refused_before_anything_is_done() {
+    let values = ["11", "f", "0", "", "f", "t", "shop", "f"].map(|value| (!value.is_empty()).then_some(value));
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::expect_any_query(),
+        Step::send([msg::row_description(&["column"; 8]), msg::data_row(&values)]),
+        Step::send([msg::command_complete("SELECT 1"), msg::ready(b'I')]),
+        Step::expect_eof(),
+    ]);
+    let mut db = connect(&peer.url());
+    let error = Installer::new().build(&mut db).unwrap_err();
+    assert!(error.to_string().contains("PostgreSQL 11, and table changes need 12 or later"), "{error}");
+    drop(db);
+    peer.finish();
 }

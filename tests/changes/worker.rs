@@ -238,10 +238,21 @@ fn g08_a_worker_says_where_nothing_is_installed_and_listens_where_it_may_not_loo
     site.run(&format!("CREATE TABLE t (id int PRIMARY KEY); DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"));
     site.build(&Installer::new().shape(Shape::Keys));
     let config = Config::without_env(&site.url.replace("postgres@", &format!("{role}@"))).unwrap();
-    let mut changes = Worker::new([config]).timeout(LIMIT).start().unwrap();
+    let mut changes = Worker::new([config.clone()]).timeout(LIMIT).start().unwrap();
     site.run("INSERT INTO t VALUES (1)");
     let (_, News::Change(change)) = next(&mut changes) else { panic!() };
     assert_eq!(change.keys.unwrap()[0]["id"], 1);
+    drop(changes);
+
+    // With the rights of the documentation it reads an outbox, also after another build.
+    site.run(&format!(
+        "GRANT USAGE ON SCHEMA notifyman TO {role}; GRANT SELECT ON notifyman.installation TO {role};
+         GRANT SELECT, DELETE ON notifyman.outbox, notifyman.spilled TO {role}"
+    ));
+    site.build(&Installer::new().delivery(Delivery::Table));
+    site.run("INSERT INTO t VALUES (2)");
+    let mut changes = Worker::new([config]).timeout(LIMIT).start().unwrap();
+    assert_eq!(ids(&mut changes, 1), [2]);
 }
 
 #[test]

@@ -20,11 +20,17 @@ BEGIN
     LOOP
         EXECUTE part;
     END LOOP;
+    -- Of another version; this one's stays, with the rights that somebody gave to it.
+    IF (SELECT string_agg(attname, ' ' ORDER BY attname COLLATE "C") FROM pg_catalog.pg_attribute
+        WHERE attrelid = to_regclass('notifyman.installation') AND attnum > 0 AND NOT attisdropped)
+        <> 'delivery except_schemas except_tables fingerprint functions installed_at installed_by only_row oversize '
+            'replicated schema_events schemas shape tables version with_query' THEN
+        DROP TABLE notifyman.installation;
+    END IF;
 END $$;
-DROP TABLE IF EXISTS notifyman.installation;
 
 -- One row: which version this is, and what it was asked for.
-CREATE TABLE notifyman.installation (
+CREATE TABLE IF NOT EXISTS notifyman.installation (
     only_row       boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
     version        integer     NOT NULL,
     fingerprint    text        NOT NULL,  -- of the SQL that made it
@@ -43,19 +49,24 @@ CREATE TABLE notifyman.installation (
     installed_by   name        NOT NULL
 );
 
+DELETE FROM notifyman.installation;
+
 -- Numbers every change, so that no two payloads are equal: PostgreSQL folds equal ones of one transaction.
 CREATE SEQUENCE IF NOT EXISTS notifyman.number;
 
 -- Payloads that are too long for NOTIFY, with `--oversize spill`. The workers read and clear it.
 CREATE TABLE IF NOT EXISTS notifyman.spilled (
-    number     bigint      PRIMARY KEY,
+    number     bigint      NOT NULL,
     payload    text        NOT NULL,
     written_at timestamptz NOT NULL DEFAULT pg_catalog.statement_timestamp()
 );
+CREATE INDEX IF NOT EXISTS spilled_number ON notifyman.spilled (number);
 
 -- All payloads, with `--delivery table`. A worker reads and clears it.
 CREATE TABLE IF NOT EXISTS notifyman.outbox (
-    number     bigint      PRIMARY KEY,
+    number     bigint      NOT NULL,
     payload    text        NOT NULL,
     written_at timestamptz NOT NULL DEFAULT pg_catalog.statement_timestamp()
 );
+-- Not unique: a sequence that somebody has set back must not fail a write.
+CREATE INDEX IF NOT EXISTS outbox_number ON notifyman.outbox (number);

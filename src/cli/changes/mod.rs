@@ -105,15 +105,19 @@ fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
         text.push_str(&format!("{:<16} {table}: {error}\n", "failed"));
     }
     if report.unchanged() > 0 {
-        text.push_str(&format!("{:<16} {} tables\n", "right already", report.unchanged()));
+        text.push_str(&format!("{:<16} {}\n", "right already", counted(report.unchanged())));
     }
     print(&text)?;
     report.warnings().iter().for_each(|warning| tell(&format!("warning: {warning}")));
     if report.failed().is_empty() {
         return Ok(End::Done);
     }
-    tell(&format!("{} tables are as they were: run the same again to finish", report.failed().len()));
+    tell(&format!("not done for {}: run the same again to finish", counted(report.failed().len())));
     Ok(End::Incomplete)
+}
+
+fn counted(tables: usize) -> String {
+    format!("{tables} table{}", if tables == 1 { "" } else { "s" })
 }
 
 /// How far it is, on a terminal and where there are many tables.

@@ -75,7 +75,7 @@ pub(crate) fn run(args: args::Worker) -> Result<End, Failure> {
 /// Ends for a signal, and says what is left undone.
 fn signalled(lookout: &Lookout, left: usize) -> End {
     if left > 0 {
-        tell(&format!("{left} changes had come for which the command wasn't run"));
+        tell(&format!("the command wasn't run for what else had come: {left} of them"));
     }
     lookout.got().map_or(End::Done, End::Signalled)
 }
