@@ -438,7 +438,7 @@ impl Installer {
                     .to_owned(),
             );
         }
-        if self.options.replicated && self.options.shape == Shape::Keys {
+        if self.options.replicated && self.options.shape == Shape::Keys && server.version > 12 {
             warnings.push(
                 "the apply worker of logical replication fires no statement triggers, which those of the keys shape are: \
                  what it applies isn't told; --shape rows tells it"

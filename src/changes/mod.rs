@@ -83,8 +83,9 @@
 //! - A partition's rows come under the name of the root of its tree, with the partition named, also after ATTACH and
 //!   DETACH; a row that moves is a DELETE and an INSERT. `TRUNCATE` of a root is told of each partition. In the keys shape
 //!   a statement on the root is told once, without a partition.
-//! - In the keys shape what is written to a parent of plain inheritance is told under the parent's name, and a foreign
-//!   table is told row by row, whole: it can't have such triggers.
+//! - In the keys shape what is written to a parent of plain inheritance is told under the parent's name. Foreign tables,
+//!   and in PostgreSQL 12 all tables, are told by keys, but row by row: the ones can't have triggers with transition
+//!   tables, and with them the other can't be attached to anything.
 //! - A table's key is its primary key, else its replica identity's index. Without one, the keys shape tells that the
 //!   table changed.
 //! - Views, temporary tables and extensions' tables aren't covered. Rows that replication applies are told only where

@@ -8,7 +8,8 @@ use crate::row::Row;
 
 /// A server, as one look found it.
 pub(crate) struct Server {
-    version: i32,
+    /// Its major version.
+    pub(crate) version: i32,
     is_standby: bool,
     pub(crate) prepares: bool,
     pub(crate) presence: Presence,

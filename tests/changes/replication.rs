@@ -43,10 +43,10 @@ fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
     site.build(&Installer::new().replicated(true));
     let told = replicate(&mut site);
     assert!(told.iter().any(|it| it["method"] == "INSERT"), "{told:?}");
-    // It applies rows, not statements, and the keys shape's triggers are of statements: building says so.
+    // It applies rows, and the keys shape's triggers are of statements, but for PostgreSQL 12: building says so.
     let report = Installer::new().replicated(true).shape(Shape::Keys).build(&mut site.db).unwrap();
-    assert!(report.warnings()[0].contains("fires no statement triggers"), "{report:?}");
-    assert!(replicate(&mut site).is_empty());
+    let said = report.warnings().iter().any(|warning| warning.contains("fires no statement triggers"));
+    assert_eq!((said, replicate(&mut site).is_empty()), (site.by_statement(), site.by_statement()));
     for installer in [
         Installer::new().replicated(true).delivery(Delivery::Table),
         Installer::new().replicated(true).shape(Shape::Keys).delivery(Delivery::Table),

@@ -80,6 +80,36 @@ impl Site {
         self.tells(sql).iter().map(short).collect()
     }
 
+    /// Whether the keys shape tells a statement at once; PostgreSQL 12 can't.
+    pub(super) fn by_statement(&self) -> bool {
+        !self.db.server_version().starts_with("12.")
+    }
+
+    /// The same, with the keys of one method and table together, sorted.
+    #[track_caller]
+    pub(super) fn says_keys(&mut self, sql: &str) -> Vec<String> {
+        let told = self.tells(sql);
+        let mut together: Vec<Value> = Vec::new();
+        for mut payload in told {
+            let same = |it: &&mut Value| {
+                ["method", "table_name", "partition_name"].iter().all(|key| it.get(*key) == payload.get(*key))
+            };
+            match together.iter_mut().find(same) {
+                Some(other) => {
+                    assert!(!self.by_statement(), "a statement is told once: {payload}");
+                    other["keys"].as_array_mut().unwrap().append(payload["keys"].as_array_mut().unwrap());
+                }
+                None => together.push(payload),
+            }
+        }
+        for payload in &mut together {
+            if let Some(keys) = payload["keys"].as_array_mut() {
+                keys.sort_by_key(Value::to_string);
+            }
+        }
+        together.iter().map(short).collect()
+    }
+
     /// What isn't as it should be.
     pub(super) fn problems(&mut self) -> Vec<String> {
         Status::of(&mut self.db).unwrap().problems().to_vec()

@@ -97,6 +97,7 @@ fn g07_attaching_and_detaching_change_the_name_and_nothing_else() {
                 through,
                 [r#"INSERT m partition_name=lone {"id":3,"k":3}"#, r#"INSERT m partition_name=leaf {"id":3,"k":13}"#]
             ),
+            Shape::Keys if !site.by_statement() => assert_eq!(through.len(), 2, "each under the name of its partition"),
             Shape::Keys => assert_eq!(through, [r#"INSERT m [{"id":3,"k":3},{"id":3,"k":13}]"#]),
         }
         site.run("ALTER TABLE m DETACH PARTITION lone; ALTER TABLE m DETACH PARTITION tree");
@@ -217,6 +218,14 @@ fn g07_foreign_tables_are_covered_row_by_row() {
             CREATE FOREIGN TABLE there (id int, v text) SERVER loop OPTIONS (table_name 'here')"));
         let said = site.says("INSERT INTO there VALUES (1, 'x'); UPDATE there SET v = 'y'; DELETE FROM there");
         let there: Vec<_> = said.iter().filter(|line| line.contains(" there ")).collect();
+        if shape == Shape::Keys {
+            // It has no key.
+            assert_eq!(
+                there,
+                ["INSERT there truncated=key", "UPDATE there truncated=key", "DELETE there truncated=key"]
+            );
+            continue;
+        }
         assert_eq!(
             there,
             [

@@ -20,12 +20,12 @@ $$;
 --
 -- Partitions have triggers of their own, and the root of their tree none for rows: nothing is cloned, so attaching and
 -- detaching find no trigger in the way, and change none. In the keys shape a statement fires those of the table that it
--- names, so the root has them, too. Transition tables aren't to be had on foreign tables: those are told row by row.
+-- names, so the root has them, too.
 CREATE OR REPLACE FUNCTION notifyman.wanted_triggers(relation oid)
 RETURNS TABLE (name name, type int2, clause text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT w.name::name, w.type::int2, w.clause
-    FROM pg_class c, notifyman.installation o, (VALUES
+    FROM pg_class c, (VALUES
         ('0_notifyman', 29, 'rf', false, 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
         ('0_notifyman_insert', 4, 'rp', true,
             'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT'),
@@ -34,17 +34,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         ('0_notifyman_delete', 8, 'rp', true,
             'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT'),
         ('0_notifyman_truncate', 32, 'r', NULL, 'AFTER TRUNCATE ON %s FOR EACH STATEMENT')
-    ) AS w (name, type, kinds, keys, clause)
+    ) AS w (name, type, kinds, of_statements, clause)
     WHERE c.oid = relation AND strpos(w.kinds, c.relkind::text) > 0
-      AND coalesce(w.keys = (o.shape = 'keys' AND c.relkind <> 'f'), true)
+      AND coalesce(w.of_statements = notifyman.is_told_by_statement(relation), true)
 $$;
 
 -- The body that a table's trigger function is to have.
 CREATE OR REPLACE FUNCTION notifyman.wanted_body(relation oid) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN o.shape = 'keys' AND c.relkind <> 'f'
-        THEN notifyman.keys_body(c.oid, o) ELSE notifyman.rows_body(c.oid, o) END
-    FROM pg_class c, notifyman.installation o WHERE c.oid = relation
+    SELECT CASE o.shape
+        WHEN 'keys' THEN notifyman.keys_body(relation, o) ELSE notifyman.rows_body(relation, o) END
+    FROM notifyman.installation o
 $$;
 
 -- The triggers of ours that a table has, and whether each is just as it is wanted.

@@ -1,4 +1,5 @@
--- The body of the trigger function that tells which rows of one table a statement wrote, by their keys.
+-- The body of the trigger function that tells which rows of one table a statement wrote, by their keys; or one row by
+-- its key, where triggers of statements can't be had.
 --
 -- As in the rows shape, only what can fail is in a block that catches errors.
 CREATE OR REPLACE FUNCTION notifyman.keys_body(relation oid, o notifyman.installation) RETURNS text
@@ -26,11 +27,11 @@ BEGIN
             query := 'null,"truncated":"query"';
         END IF;
         IF TG_OP = 'INSERT' THEN
-            keys := ARRAY(SELECT %3$s FROM new_rows n);
+            keys := %3$s;
         ELSIF TG_OP = 'UPDATE' THEN
-            keys := ARRAY(SELECT %4$s FROM old_rows o UNION SELECT %3$s FROM new_rows n);
+            keys := %4$s;
         ELSIF TG_OP = 'DELETE' THEN
-            keys := ARRAY(SELECT %4$s FROM old_rows o);
+            keys := %5$s;
         ELSE
             keys := '{NULL}';
         END IF;
@@ -67,14 +68,27 @@ BEGIN
             WHEN batches[i] IS NOT NULL THEN concat(query, ',"keys":[', batches[i], ']}')
             WHEN TG_OP = 'TRUNCATE' THEN concat(query, ',"keys":null}')
             ELSE 'null,"keys":null,"truncated":"key"}' END);
-        %5$s
+        %6$s
     END LOOP;
     RETURN NULL;
 END
 $body$,
         notifyman.head(),
         notifyman.query(o),
-        coalesce(notifyman.object(relation, notifyman.key(relation), 'n'), 'NULL::text'),
-        coalesce(notifyman.object(relation, notifyman.key(relation), 'o'), 'NULL::text'),
+        format(arrays.of_insert, old.key, new.key),
+        format(arrays.of_update, old.key, new.key),
+        format(arrays.of_delete, old.key, new.key),
         notifyman.deliver(o))
+    FROM (
+        SELECT 'ARRAY(SELECT %2$s FROM new_rows n)' AS of_insert,
+            'ARRAY(SELECT %1$s FROM old_rows o UNION SELECT %2$s FROM new_rows n)' AS of_update,
+            'ARRAY(SELECT %1$s FROM old_rows o)' AS of_delete,
+            'o' AS old, 'n' AS new
+        WHERE notifyman.is_told_by_statement(relation)
+        UNION ALL
+        SELECT 'ARRAY[%2$s]', 'ARRAY(SELECT %1$s UNION SELECT %2$s)', 'ARRAY[%1$s]', 'OLD', 'NEW'
+        WHERE NOT notifyman.is_told_by_statement(relation)
+    ) arrays,
+    LATERAL (SELECT coalesce(notifyman.object(relation, notifyman.key(relation), arrays.old), 'NULL::text') AS key) old,
+    LATERAL (SELECT coalesce(notifyman.object(relation, notifyman.key(relation), arrays.new), 'NULL::text') AS key) new
 $outer$;

@@ -53,3 +53,11 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $outer$
         END IF;$$
     END
 $outer$;
+
+-- Whether a table is told by the statements that write it, rather than row by row. That takes transition tables, which
+-- foreign tables can't have, and with which PostgreSQL 12 refuses to attach a table.
+CREATE OR REPLACE FUNCTION notifyman.is_told_by_statement(relation oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT o.shape = 'keys' AND c.relkind <> 'f' AND current_setting('server_version_num')::int >= 130000
+    FROM pg_class c, notifyman.installation o WHERE c.oid = relation
+$$;

@@ -107,13 +107,13 @@ pub(crate) struct Build {
     /// But not these tables
     #[arg(long = "except-table", value_name = "GLOB")]
     pub(crate) except_tables: Vec<String>,
-    /// Each row, whole, or what a statement wrote by its keys: rows or keys
+    /// rows, each whole, or keys, of what a statement wrote
     #[arg(long, default_value_t)]
     pub(crate) shape: Shape,
-    /// What to tell of what is too long: key, marker or spill (a table)
+    /// What to tell of long rows: key, marker or spill (a table)
     #[arg(long, default_value_t)]
     pub(crate) oversize: Oversize,
-    /// By NOTIFY, or by a table that is polled: notify or table
+    /// By notify, or by a table that is polled
     #[arg(long, default_value_t)]
     pub(crate) delivery: Delivery,
     /// Tell the query's text, too, with its literals
