@@ -74,7 +74,8 @@ pub struct Change {
     pub old_data: Option<Map<String, Value>>,
     /// The row after, for INSERT and UPDATE in the rows shape.
     pub new_data: Option<Map<String, Value>>,
-    /// In the keys shape, the keys of the rows, each an object of the key's columns; of an UPDATE those before and after.
+    /// In the keys shape, the keys of the rows, each an object of the key's columns; of an UPDATE those before and
+    /// after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<Map<String, Value>>>,
     /// The text that the client sent, where that was asked for.

@@ -184,8 +184,8 @@ impl Installer {
         self
     }
 
-    /// Whether rows are told that replication applies (`session_replication_role = replica`). The apply worker of logical
-    /// replication fires row triggers only, so of what it applies the keys shape tells nothing.
+    /// Whether rows are told that replication applies (`session_replication_role = replica`). The apply worker of
+    /// logical replication fires row triggers only, so of what it applies the keys shape tells nothing.
     #[must_use]
     pub fn replicated(mut self, told: bool) -> Self {
         self.options.replicated = told;
@@ -223,8 +223,8 @@ impl Installer {
     /// # Errors
     ///
     /// [`Error::Changes`] where nothing can be done here: a server older than PostgreSQL 12, a standby, a schema
-    /// `notifyman` of another program, an installation by a later version, no right to make it; [`Error::Value`] for the
-    /// name of a table that isn't there; else as [`Connection::query`]. Then each table is as it was, or done.
+    /// `notifyman` of another program, an installation by a later version, no right to make it; [`Error::Value`] for
+    /// the name of a table that isn't there; else as [`Connection::query`]. Then each table is as it was, or done.
     pub fn build_with(&self, db: &mut Connection, tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
         let server = self.check(db)?;
         Self::alone(db, |db| self.build_alone(db, &server, tell))

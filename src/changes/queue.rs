@@ -1,8 +1,8 @@
 //! Between the threads that read and the one that is told: a queue with a limit.
 //!
-//! Whoever reads notifications must never wait, since a session that doesn't read fills the server's queue for all: what
-//! doesn't fit is dropped and counted, and the count is told in its place. What lies in an outbox keeps, so there the
-//! reader waits.
+//! Whoever reads notifications must never wait, since a session that doesn't read fills the server's queue for all:
+//! what doesn't fit is dropped and counted, and the count is told in its place. What lies in an outbox keeps, so there
+//! the reader waits.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

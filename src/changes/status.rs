@@ -60,7 +60,8 @@ impl Status {
         Self::of_some(db, &[], &[])
     }
 
-    /// Looks at some tables alone: those that fit one of these patterns for schemas and for tables. No patterns are all.
+    /// Looks at some tables alone: those that fit one of these patterns for schemas and for tables. No patterns are
+    /// all.
     ///
     /// # Errors
     ///

@@ -154,8 +154,8 @@ pub enum News {
 /// Threads of its own read, so that a slow consumer never keeps the server waiting. Up to 64 MiB wait to be taken; what
 /// comes beyond that is [counted](News::Dropped).
 ///
-/// What came by an outbox is cleared there once the next is asked for, or by [`acknowledge`](Self::acknowledge): what was
-/// under way when a worker died is told again.
+/// What came by an outbox is cleared there once the next is asked for, or by [`acknowledge`](Self::acknowledge): what
+/// was under way when a worker died is told again.
 ///
 /// Dropping it ends its sessions, and waits for that: where one is being dialled just then, up to the connect timeout.
 #[derive(Debug)]
@@ -204,8 +204,8 @@ impl Changes {
         String::from_utf8_lossy(&self.payload)
     }
 
-    /// Says that the last event has been dealt with: what came from an outbox is cleared there. Asking for the next says
-    /// so, too.
+    /// Says that the last event has been dealt with: what came from an outbox is cleared there. Asking for the next
+    /// says so, too.
     pub fn acknowledge(&mut self) {
         if let Some((database, number)) = self.given.take() {
             self.queue.settle(database, [number]);

@@ -79,7 +79,8 @@ $$;
 -- where long ones are kept apart, so that a row of a gigabyte costs no more than a small one.
 CREATE OR REPLACE FUNCTION notifyman.longest(relation oid, variable text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('greatest(%s)', concat_ws(', ', '0', string_agg(format('pg_column_size(%s.%I)', variable, attname), ', ')))
+    SELECT format('greatest(%s)',
+        concat_ws(', ', '0', string_agg(format('pg_column_size(%s.%I)', variable, attname), ', ')))
     FROM pg_attribute
     WHERE attrelid = relation AND attnum = ANY (notifyman.columns(relation)) AND attlen = -1
 $$;

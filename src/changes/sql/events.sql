@@ -39,7 +39,8 @@ BEGIN
         BEGIN
             IF notifyman.is_selected(command.objid) THEN
                 PERFORM notifyman.tell_schema_change(row_to_json(told)) FROM (SELECT
-                    'altered' AS event, session_user AS session_user, command.classid::bigint, command.objid::bigint, command.objsubid,
+                    'altered' AS event, session_user AS session_user,
+                    command.classid::bigint, command.objid::bigint, command.objsubid,
                     command.command_tag, command.object_type, command.relname AS object_name, command.object_identity,
                     command.schema_name, NULL AS original, NULL AS normal, command.in_extension,
                     false AS is_temporary) told;
@@ -76,7 +77,8 @@ BEGIN
         BEGIN
             IF notifyman.is_name_selected(dropped.address_names[1], dropped.address_names[2]) THEN
                 PERFORM notifyman.tell_schema_change(row_to_json(told)) FROM (SELECT
-                    'dropped' AS event, session_user AS session_user, dropped.classid::bigint, dropped.objid::bigint, dropped.objsubid,
+                    'dropped' AS event, session_user AS session_user,
+                    dropped.classid::bigint, dropped.objid::bigint, dropped.objsubid,
                     tg_tag AS command_tag, dropped.object_type, dropped.address_names[2] AS object_name,
                     dropped.object_identity, dropped.schema_name, dropped.original, dropped.normal,
                     NULL AS in_extension, dropped.is_temporary) told;
