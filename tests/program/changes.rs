@@ -191,7 +191,7 @@ fn g08_a_command_that_fails_is_tried_again_and_then_passed_over() {
     let cluster = built(&[]);
     let worker = worker(
         &[cluster.url()],
-        &["--retries", "2", "--exec", "echo tried; read line; case $line in *42*) exit 7;; esac"],
+        &["--retries", "2", "--exec", "echo tried; read line; case $line in *:42}*) exit 7;; esac"],
     );
     connect(&cluster).execute("INSERT INTO price VALUES (1, 42); INSERT INTO price VALUES (2, 1)").unwrap();
     for _ in 0..4 {
@@ -208,7 +208,7 @@ fn g08_with_give_up_stop_an_outbox_keeps_what_the_command_could_not_do() {
     let cluster = built(&["--delivery", "table"]);
     let mut db = connect(&cluster);
     db.execute("INSERT INTO price VALUES (1, 1), (2, 42), (3, 3)").unwrap();
-    let fails = ["--retries", "1", "--give-up", "stop", "--exec", "read line; case $line in *42*) exit 1;; esac"];
+    let fails = ["--retries", "1", "--give-up", "stop", "--exec", "read line; case $line in *:42}*) exit 1;; esac"];
     worker(&[cluster.url()], &fails).finish().ends_with(1);
     let left = db.query("SELECT payload::json -> 'new_data' ->> 'id' FROM notifyman.outbox ORDER BY number").unwrap();
     assert_eq!(left.iter().map(|row| row.get(0).unwrap().into_owned()).collect::<Vec<_>>(), ["2", "3"]);

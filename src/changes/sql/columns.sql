@@ -46,7 +46,7 @@ END $$;
 -- Columns of a row variable as a JSON object, as an SQL expression; NULL where no columns are given. concat() takes a
 -- hundred arguments.
 CREATE OR REPLACE FUNCTION notifyman.object(relation oid, columns int2[], variable text) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     SELECT CASE WHEN columns IS NOT NULL THEN
         coalesce(string_agg(format('concat(%s)', parts), ' || ' ORDER BY chunk), '''{''') || ' || ''}''' END
     FROM (SELECT (n - 1) / 40 AS chunk,
@@ -58,29 +58,29 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           FROM (SELECT a.attname, a.atttypid, row_number() OVER (ORDER BY a.attnum) AS n
                 FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = ANY (columns)) a
           GROUP BY 1) chunks
-$$;
+); END $$;
 
 -- The columns that are told. Virtual generated ones have no value in a trigger.
 CREATE OR REPLACE FUNCTION notifyman.columns(relation oid) RETURNS int2[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     SELECT coalesce(array_agg(attnum ORDER BY attnum), '{}') FROM pg_attribute
     WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
-$$;
+); END $$;
 
 -- The columns of the primary key, else of the replica identity's index; NULL where there is neither.
 CREATE OR REPLACE FUNCTION notifyman.key(relation oid) RETURNS int2[]
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     SELECT (string_to_array(indkey::text, ' ')::int2[])[1:indnkeyatts] FROM pg_index
     WHERE indrelid = relation AND (indisprimary OR indisreplident) AND indisvalid
     ORDER BY indisprimary DESC LIMIT 1
-$$;
+); END $$;
 
 -- How many bytes the longest value of a row takes where it is stored, as an SQL expression. It reads no value from
 -- where long ones are kept apart, so that a row of a gigabyte costs no more than a small one.
 CREATE OR REPLACE FUNCTION notifyman.longest(relation oid, variable text) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     SELECT format('greatest(%s)',
         concat_ws(', ', '0', string_agg(format('pg_column_size(%s.%I)', variable, attname), ', ')))
     FROM pg_attribute
     WHERE attrelid = relation AND attnum = ANY (notifyman.columns(relation)) AND attlen = -1
-$$;
+); END $$;

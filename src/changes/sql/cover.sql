@@ -1,19 +1,19 @@
 -- Whether a table of this name is asked for.
 CREATE OR REPLACE FUNCTION notifyman.is_name_selected(schema_name text, table_name text) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     SELECT EXISTS (
         SELECT FROM notifyman.installation o, (SELECT schema_name AS nspname) n, (SELECT table_name AS relname) c WHERE
 {named})
-$$;
+); END $$;
 
 -- Whether a table is asked for, and is one that can be covered.
 CREATE OR REPLACE FUNCTION notifyman.is_selected(relation oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     SELECT EXISTS (
         SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.oid = relation AND notifyman.is_name_selected(n.nspname, c.relname) AND
 {coverable})
-$$;
+); END $$;
 
 -- The triggers that a table is to have. Their names sort before those of most others, and triggers fire by name: so a
 -- row that another trigger then writes once more is told in the order in which it was written.
@@ -23,7 +23,7 @@ $$;
 -- names, so the root has them, too.
 CREATE OR REPLACE FUNCTION notifyman.wanted_triggers(relation oid)
 RETURNS TABLE (name name, type int2, clause text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN QUERY
     SELECT w.name::name, w.type::int2, w.clause
     FROM pg_class c, (VALUES
         ('0_notifyman', 29, 'rf', false, 'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
@@ -36,21 +36,21 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         ('0_notifyman_truncate', 32, 'r', NULL, 'AFTER TRUNCATE ON %s FOR EACH STATEMENT')
     ) AS w (name, type, kinds, of_statements, clause)
     WHERE c.oid = relation AND strpos(w.kinds, c.relkind::text) > 0
-      AND coalesce(w.of_statements = notifyman.is_told_by_statement(relation), true)
-$$;
+      AND coalesce(w.of_statements = notifyman.is_told_by_statement(relation), true);
+END $$;
 
 -- The body that a table's trigger function is to have.
 CREATE OR REPLACE FUNCTION notifyman.wanted_body(relation oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     SELECT CASE o.shape
         WHEN 'keys' THEN notifyman.keys_body(relation, o) ELSE notifyman.rows_body(relation, o) END
     FROM notifyman.installation o
-$$;
+); END $$;
 
 -- The triggers of ours that a table has, and whether each is just as it is wanted.
 CREATE OR REPLACE FUNCTION notifyman.present_triggers(relation oid)
 RETURNS TABLE (name name, function oid, enabled "char", is_right boolean)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN QUERY
     SELECT t.tgname, t.tgfoid, t.tgenabled,
         coalesce(t.tgtype = w.type AND t.tgqual IS NULL AND t.tgattr = '', false)
             AND t.tgenabled IN ('D', CASE WHEN o.replicated THEN 'A' ELSE 'O' END)
@@ -58,14 +58,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         JOIN pg_proc p ON p.oid = t.tgfoid AND p.pronamespace = 'notifyman'::regnamespace
         LEFT JOIN notifyman.wanted_triggers(relation) w ON w.name = t.tgname,
         notifyman.installation o
-    WHERE t.tgrelid = relation AND NOT t.tgisinternal
-$$;
+    WHERE t.tgrelid = relation AND NOT t.tgisinternal;
+END $$;
 
 -- How a table stands, by the catalogs alone and without a lock: 'right', 'disabled' (right, but switched off by
 -- somebody, which is left so), 'missing', 'outdated' (but for its function it is right), 'different', 'left over' (it
 -- isn't asked for), or NULL where nothing is wanted and nothing is there.
 CREATE OR REPLACE FUNCTION notifyman.state(relation oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     WITH present AS MATERIALIZED (
         SELECT * FROM notifyman.present_triggers(relation)
     )
@@ -80,7 +80,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
               FROM pg_proc WHERE oid = (SELECT min(function) FROM present)) THEN 'outdated'
         WHEN EXISTS (SELECT FROM present WHERE enabled = 'D') THEN 'disabled'
         ELSE 'right' END
-$$;
+); END $$;
 
 -- Makes a table's trigger function, or makes it anew, and gives its OID. It is called by its triggers alone: nobody may
 -- give it to a table of their own.

@@ -3,7 +3,7 @@
 --
 -- As in the rows shape, only what can fail is in a block that catches errors.
 CREATE OR REPLACE FUNCTION notifyman.keys_body(relation oid, o notifyman.installation) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $outer$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $outer$ BEGIN RETURN (
     SELECT format($body$
 -- Tells which rows of a table a statement wrote. Made by notifyman from the table's key; `notifyman build` makes it
 -- anew, so changes by hand don't last.
@@ -91,4 +91,4 @@ $body$,
     ) arrays,
     LATERAL (SELECT coalesce(notifyman.object(relation, notifyman.key(relation), arrays.old), 'NULL::text') AS key) old,
     LATERAL (SELECT coalesce(notifyman.object(relation, notifyman.key(relation), arrays.new), 'NULL::text') AS key) new
-$outer$;
+); END $outer$;

@@ -1,4 +1,6 @@
 -- What the functions of both shapes have in common, as pieces of PL/pgSQL.
+--
+-- (Functions that query are in PL/pgSQL, which keeps a query's plan for the session; those in SQL make one each time.)
 
 -- The most bytes of a payload: NOTIFY's limit, or what a worker can read of a table in one row.
 CREATE OR REPLACE FUNCTION notifyman.payload_limit(o notifyman.installation) RETURNS integer
@@ -57,7 +59,7 @@ $outer$;
 -- Whether a table is told by the statements that write it, rather than row by row. That takes transition tables, which
 -- foreign tables can't have, and with which PostgreSQL 12 refuses to attach a table.
 CREATE OR REPLACE FUNCTION notifyman.is_told_by_statement(relation oid) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     SELECT o.shape = 'keys' AND c.relkind <> 'f' AND current_setting('server_version_num')::int >= 130000
     FROM pg_class c, notifyman.installation o WHERE c.oid = relation
-$$;
+); END $$;

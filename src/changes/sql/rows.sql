@@ -5,7 +5,7 @@
 -- long), so that is in a block that catches errors. The block costs a microsecond; a NOTIFY in it would cost four, and
 -- an INSERT a transaction number a row.
 CREATE OR REPLACE FUNCTION notifyman.rows_body(relation oid, o notifyman.installation) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $outer$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $outer$ BEGIN RETURN (
     SELECT format($body$
 -- Tells of each row that is written to a table. Made by notifyman from the table's columns; `notifyman build` makes it
 -- anew, so changes by hand don't last.
@@ -72,4 +72,4 @@ $body$,
         coalesce(notifyman.object(relation, notifyman.key(relation), 'NEW'), '''null'''),
         notifyman.spill(o),
         notifyman.deliver(o))
-$outer$;
+); END $outer$;
