@@ -174,6 +174,9 @@ pub enum Error {
     /// The answer to a query is longer than is kept. The query was carried out all the same.
     #[error("{0}")]
     AnswerTooLong(Box<str>),
+    /// What can't be done to, or with, the table changes of a database: why, and what to do.
+    #[error("{0}")]
+    Changes(Box<str>),
     /// A ticket was waited for on the thread that must resolve it: the one that iterates the manager, or one of the
     /// notifier's, which call its callbacks.
     #[error(

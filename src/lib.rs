@@ -144,6 +144,7 @@
 //! # What it is made of
 //!
 //! ```text
+//!        changes           triggers that tell of changes to tables, and a stream that hears them
 //!        Notifier          functions, called by channel          a thread that loops, others that call
 //!          │
 //!   NotificationManager    many connections, one loop            Handle, Ticket: from other threads
@@ -177,12 +178,14 @@
 //! # Features
 //!
 //! The library's default has none. `tls` encrypts connections, by rustls with ring; without it `sslmode` up to `prefer`
-//! goes on in clear, and what demands TLS is refused. `json` reads payloads into types and values, `python` reads
-//! literals of Python, too. `tracing` writes one line for each connection that is lost, restored or given up, and for each
-//! callback that panics. `cli` builds the program `notifyman`, with TLS.
+//! goes on in clear, and what demands TLS is refused. `json` reads payloads into types and values, and brings `changes`;
+//! `python` reads literals of Python, too. `tracing` writes one line for each connection that is lost, restored or given
+//! up, and for each callback that panics. `cli` builds the program `notifyman`, with TLS.
 
 #![cfg_attr(not(feature = "tls"), allow(unreachable_code, reason = "there is no value of what encrypts"))]
 
+#[cfg(feature = "json")]
+pub mod changes;
 mod clock;
 mod config;
 mod connection;

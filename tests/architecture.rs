@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the top down. A module may use those in lines below its own, and those at the bottom are for all.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["main"],
     &["cli"],
+    &["changes"],
     &["notifier"],
     &["manager"],
     &["connection"],

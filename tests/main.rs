@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod architecture;
+#[cfg(feature = "json")]
+mod changes;
 mod config;
 mod connection;
 mod diagnosis;

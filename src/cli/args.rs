@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::changes::args as changes;
+
 // Lines of at most 79 columns: a terminal's usual width, at which nothing is wrapped once more.
 
 const WHERE_AND_HOW: &str = "\
@@ -24,7 +26,7 @@ Exit codes:
   0     done; also when whoever read the output has gone away
   1     it failed, or a connection was lost on the way
   2     it was asked for what can't be: an option, a name, a payload, a URL
-  3     doctor only: it works, and there is a warning
+  3     doctor and verify only: it works, and there is a warning
   130   ended by Ctrl-C (SIGINT), after what was under way
   143   ended by SIGTERM, likewise; a second signal doesn't wait";
 
@@ -146,6 +148,21 @@ pub(crate) enum Command {
     /// Find out what keeps notifications from coming, and what to do
     #[command(after_long_help = DOCTOR)]
     Doctor(Doctor),
+    /// Have a database tell of changes to its tables
+    #[command(after_long_help = changes::BUILD)]
+    Build(changes::Build),
+    /// Show what is installed for that, and how each table stands
+    #[command(after_long_help = changes::STATUS)]
+    Status(changes::Look),
+    /// Check it: the exit code says whether all is as it should be
+    #[command(after_long_help = changes::VERIFY)]
+    Verify(changes::Look),
+    /// Remove it: every trigger, and then the schema
+    #[command(after_long_help = changes::TEARDOWN)]
+    Teardown(changes::Teardown),
+    /// Print each change of the tables as a line of JSON, or run a command for it
+    #[command(after_long_help = changes::WORKER)]
+    Worker(changes::Worker),
     /// Show it at work: throwaway servers, hundreds of connections, one loop
     #[command(after_long_help = DEMO)]
     Demo(Demo),
@@ -230,7 +247,7 @@ fn jobs(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|jobs| (1..=1000).contains(jobs)).ok_or_else(|| "it must be 1 to 1000".into())
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| "a number of seconds is needed, such as 2 or 0.5")?;
     // A century: nobody waits longer, and every clock can count it.
     let all = 0.0..=3_155_760_000.0;

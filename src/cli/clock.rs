@@ -11,7 +11,7 @@ pub(crate) fn stamp() -> String {
     written(SystemTime::now())
 }
 
-fn written(time: SystemTime) -> String {
+pub(crate) fn written(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(days);

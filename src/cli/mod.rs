@@ -1,13 +1,14 @@
 //! The command line: arguments become plain data, a command acts, and one exit code comes out.
 //!
 //! ```text
-//! args ──> listen · notify · doctor · demo ──> End or Failure ──> exit code
+//! args ──> listen · notify · doctor · build, verify .. worker · demo ──> End or Failure ──> exit code
 //! ```
 //!
 //! Results go to standard output, everything else to standard error. Whoever reads the output may go away at any time:
 //! that is no error. Nothing here prints a password.
 
 mod args;
+mod changes;
 mod clock;
 mod cluster;
 mod demo;
@@ -60,6 +61,11 @@ pub(crate) fn run() -> ExitCode {
         Command::Listen(args) => listen::run(args),
         Command::Notify(args) => notify::run(args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Build(args) => changes::build(args),
+        Command::Status(args) => changes::status(&args),
+        Command::Verify(args) => changes::verify(&args),
+        Command::Teardown(args) => changes::teardown(&args),
+        Command::Worker(args) => changes::worker(args),
         Command::Demo(args) => demo::run(&args),
         Command::Completions { shell } => completions(shell),
     };

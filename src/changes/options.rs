@@ -1,0 +1,78 @@
+//! What is to be installed: which tables, in which shape, delivered how.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What a change tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shape {
+    /// Each row by itself, whole, before and after.
+    #[default]
+    Rows,
+    /// What one statement wrote, by the rows' keys: for cache invalidation. It costs a third as much, or less.
+    Keys,
+}
+
+/// What becomes of a payload that is longer than NOTIFY takes: 7,999 bytes in the database's encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Oversize {
+    /// Only the row's key is told; where that is too long, or there is none, a marker.
+    #[default]
+    Key,
+    /// Only that something changed in the table: [`Truncated::Key`](super::Truncated::Key).
+    Marker,
+    /// It goes to the table `notifyman.spilled`, from which a stream reads it. Beyond 15 MiB it is as with `Key`.
+    Spill,
+}
+
+/// How changes come to those who want them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// By NOTIFY, at the commit.
+    #[default]
+    Notify,
+    /// By the table `notifyman.outbox`, which a worker polls: it takes no lock at the commit, can't be full, and goes
+    /// with PREPARE TRANSACTION; nothing is lost while no worker runs.
+    Table,
+}
+
+/// Names for [`fmt::Display`] and [`FromStr`], as the program and the database have them.
+macro_rules! names {
+    ($type:ident: $($variant:ident = $name:literal),+) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($type::$variant => $name),+ })
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = String;
+
+            fn from_str(name: &str) -> Result<Self, String> {
+                match name {
+                    $($name => Ok($type::$variant),)+
+                    _ => Err([$($name),+].join(" or ") + " is needed"),
+                }
+            }
+        }
+    };
+}
+
+names!(Shape: Rows = "rows", Keys = "keys");
+names!(Oversize: Key = "key", Marker = "marker", Spill = "spill");
+names!(Delivery: Notify = "notify", Table = "table");
+
+/// Everything that can be chosen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) schemas: Vec<String>,
+    pub(crate) tables: Vec<String>,
+    pub(crate) except_schemas: Vec<String>,
+    pub(crate) except_tables: Vec<String>,
+    pub(crate) shape: Shape,
+    pub(crate) oversize: Oversize,
+    pub(crate) delivery: Delivery,
+    pub(crate) with_query: bool,
+    pub(crate) no_schema_events: bool,
+    pub(crate) replicated: bool,
+}

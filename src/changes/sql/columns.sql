@@ -1,0 +1,86 @@
+-- An expression's value as JSON text, as an SQL expression; NULL gives NULL.
+--
+-- The functions that use it run with the rights of whoever installed them. to_json() would call a cast to json where
+-- the type's owner made one, and lend those rights to it: so it is given built-in types alone (whose OIDs are below
+-- 16384), and every other value is taken by its output function.
+CREATE OR REPLACE FUNCTION notifyman.as_json(expression text, type oid) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    t pg_type;
+    element pg_type;
+    fields text;
+BEGIN
+    SELECT * INTO t FROM pg_type WHERE oid = type;
+    WHILE t.typtype = 'd' LOOP
+        SELECT * INTO t FROM pg_type WHERE oid = t.typbasetype;
+    END LOOP;
+    IF t.typcategory = 'A' AND t.typelem <> 0 THEN
+        SELECT * INTO element FROM pg_type WHERE oid = t.typelem;
+    END IF;
+
+    IF t.oid = 'numeric'::regtype THEN
+        -- Readers of JSON can't be expected to know numbers that no double does.
+        RETURN format('CASE WHEN abs(%1$s) < 1e300 THEN %1$s::text ELSE to_json(%1$s::text)::text END', expression);
+    ELSIF t.oid < 16384 OR element.oid < 16384 THEN
+        RETURN format('to_json(%s)::text', expression);
+    ELSIF element.oid IS NOT NULL THEN
+        WHILE element.typtype = 'd' LOOP
+            SELECT * INTO element FROM pg_type WHERE oid = element.typbasetype;
+        END LOOP;
+        RETURN format('CASE WHEN %1$s IS NOT NULL THEN to_json(format(''%%s'', %1$s)::%2$s[])::text END', expression,
+            CASE WHEN element.oid < 16384 AND element.typelem = 0 THEN format_type(element.oid, NULL) ELSE 'text' END);
+    ELSIF t.typtype = 'c' THEN
+        SELECT string_agg(
+                format('%L || coalesce(%s, ''null'')',
+                    CASE WHEN n = 1 THEN '{' ELSE ',' END || to_json(attname) || ':',
+                    notifyman.as_json(format('(%s).%I', expression, attname), atttypid)),
+                ' || ' ORDER BY n)
+            INTO fields
+            FROM (SELECT attname, atttypid, row_number() OVER (ORDER BY attnum) AS n
+                  FROM pg_attribute WHERE attrelid = t.typrelid AND attnum > 0 AND NOT attisdropped) a;
+        RETURN format('CASE WHEN %s IS DISTINCT FROM NULL THEN %s || ''}'' END', expression, coalesce(fields, '''{'''));
+    END IF;
+    RETURN format('CASE WHEN %1$s IS NOT NULL THEN to_json(format(''%%s'', %1$s))::text END', expression);
+END $$;
+
+-- Columns of a row variable as a JSON object, as an SQL expression; NULL where no columns are given. concat() takes a
+-- hundred arguments.
+CREATE OR REPLACE FUNCTION notifyman.object(relation oid, columns int2[], variable text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
+    SELECT CASE WHEN columns IS NOT NULL THEN
+        coalesce(string_agg(format('concat(%s)', parts), ' || ' ORDER BY chunk), '''{''') || ' || ''}''' END
+    FROM (SELECT (n - 1) / 40 AS chunk,
+                 string_agg(
+                    format('%L, coalesce(%s, ''null'')',
+                        CASE WHEN n = 1 THEN '{' ELSE ',' END || to_json(attname) || ':',
+                        notifyman.as_json(format('%s.%I', variable, attname), atttypid)),
+                    ', ' ORDER BY n) AS parts
+          FROM (SELECT a.attname, a.atttypid, row_number() OVER (ORDER BY a.attnum) AS n
+                FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum = ANY (columns)) a
+          GROUP BY 1) chunks
+); END $$;
+
+-- The columns that are told. Virtual generated ones have no value in a trigger.
+CREATE OR REPLACE FUNCTION notifyman.columns(relation oid) RETURNS int2[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
+    SELECT coalesce(array_agg(attnum ORDER BY attnum), '{}') FROM pg_attribute
+    WHERE attrelid = relation AND attnum > 0 AND NOT attisdropped AND attgenerated <> 'v'
+); END $$;
+
+-- The columns of the primary key, else of the replica identity's index; NULL where there is neither.
+CREATE OR REPLACE FUNCTION notifyman.key(relation oid) RETURNS int2[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
+    SELECT (string_to_array(indkey::text, ' ')::int2[])[1:indnkeyatts] FROM pg_index
+    WHERE indrelid = relation AND (indisprimary OR indisreplident) AND indisvalid
+    ORDER BY indisprimary DESC LIMIT 1
+); END $$;
+
+-- How many bytes the longest value of a row takes where it is stored, as an SQL expression. It reads no value from
+-- where long ones are kept apart, so that a row of a gigabyte costs no more than a small one.
+CREATE OR REPLACE FUNCTION notifyman.longest(relation oid, variable text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
+    SELECT format('greatest(%s)',
+        concat_ws(', ', '0', string_agg(format('pg_column_size(%s.%I)', variable, attname), ', ')))
+    FROM pg_attribute
+    WHERE attrelid = relation AND attnum = ANY (notifyman.columns(relation)) AND attlen = -1
+); END $$;

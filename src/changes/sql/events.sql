@@ -1,0 +1,96 @@
+-- Tells of a change to a table's definition.
+CREATE OR REPLACE FUNCTION notifyman.tell_schema_change(change json) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    number  bigint := nextval('notifyman.number');
+    payload text := concat('{"number":', number, ',', substr(change::text, 2));
+    o       notifyman.installation;
+BEGIN
+    SELECT * INTO o FROM notifyman.installation;
+    IF current_setting('session_replication_role') = 'replica' AND NOT o.replicated THEN
+        RETURN;
+    ELSIF o.delivery = 'table' THEN
+        INSERT INTO notifyman.outbox (number, payload) VALUES (number, payload);
+    ELSE
+        PERFORM pg_notify('notifyman', payload);
+    END IF;
+END $$;
+
+-- Covers tables as they are created, and writes their functions anew as their columns change. A statement that changes
+-- a parent changes its children, and one that changes a composite type the tables that have it.
+--
+-- Whatever fails here, or would have to wait, is a warning, and the user's statement goes on: `notifyman build` mends
+-- it.
+CREATE OR REPLACE FUNCTION notifyman.on_ddl() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+    command  record;
+    relation regclass;
+BEGIN
+    IF current_setting('notifyman.is_covering', true) = 'true' THEN
+        RETURN;
+    END IF;
+    FOR command IN
+        SELECT d.classid, d.objid, d.objsubid, d.command_tag, d.object_type, d.object_identity, d.schema_name,
+            d.in_extension, c.relname, c.relkind, c.reltype
+        FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid
+        WHERE d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'f', 'c') AND c.relpersistence <> 't'
+    LOOP
+        BEGIN
+            IF notifyman.is_selected(command.objid) THEN
+                PERFORM notifyman.tell_schema_change(row_to_json(told)) FROM (SELECT
+                    'altered' AS event, session_user AS session_user,
+                    command.classid::bigint, command.objid::bigint, command.objsubid,
+                    command.command_tag, command.object_type, command.relname AS object_name, command.object_identity,
+                    command.schema_name, NULL AS original, NULL AS normal, command.in_extension,
+                    false AS is_temporary) told;
+            END IF;
+            FOR relation IN
+                WITH RECURSIVE family (oid) AS (
+                    SELECT command.objid
+                    UNION
+                    SELECT i.inhrelid FROM pg_inherits i JOIN family f ON i.inhparent = f.oid
+                )
+                SELECT oid FROM family WHERE command.relkind <> 'c'
+                UNION
+                SELECT attrelid FROM pg_attribute WHERE command.relkind = 'c' AND atttypid = command.reltype
+            LOOP
+                PERFORM notifyman.cover(relation, false);
+            END LOOP;
+        EXCEPTION WHEN others THEN
+            RAISE WARNING 'notifyman: % is not covered as it should be: %', command.object_identity, SQLERRM
+                USING HINT = 'Run `notifyman build`.';
+        END;
+    END LOOP;
+END $$;
+
+-- Tells of tables and columns that are dropped, by whatever statement.
+CREATE OR REPLACE FUNCTION notifyman.on_drop() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+    dropped record;
+BEGIN
+    FOR dropped IN
+        SELECT * FROM pg_event_trigger_dropped_objects()
+        WHERE object_type IN ('table', 'foreign table', 'table column', 'foreign table column') AND NOT is_temporary
+    LOOP
+        BEGIN
+            IF notifyman.is_name_selected(dropped.address_names[1], dropped.address_names[2]) THEN
+                PERFORM notifyman.tell_schema_change(row_to_json(told)) FROM (SELECT
+                    'dropped' AS event, session_user AS session_user,
+                    dropped.classid::bigint, dropped.objid::bigint, dropped.objsubid,
+                    tg_tag AS command_tag, dropped.object_type, dropped.address_names[2] AS object_name,
+                    dropped.object_identity, dropped.schema_name, dropped.original, dropped.normal,
+                    NULL AS in_extension, dropped.is_temporary) told;
+            END IF;
+            -- A column can go without a word of its table, as with its type.
+            IF dropped.objsubid <> 0 AND EXISTS (SELECT FROM pg_class WHERE oid = dropped.objid) THEN
+                PERFORM notifyman.cover(dropped.objid, false);
+            ELSE
+                PERFORM notifyman.drop_unused_functions();
+            END IF;
+        EXCEPTION WHEN others THEN
+            RAISE WARNING 'notifyman: % is gone, and that could not be told: %', dropped.object_identity, SQLERRM;
+        END;
+    END LOOP;
+END $$;

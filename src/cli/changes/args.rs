@@ -1,0 +1,197 @@
+//! What can be asked of `build`, `status`, `verify`, `teardown` and `worker`.
+
+use std::time::Duration;
+
+use notifyman::changes::{Delivery, Oversize, Shape};
+
+use crate::cli::args::seconds;
+
+pub(crate) const BUILD: &str = "\
+Examples:
+  notifyman build postgres://owner@db1/shop
+  notifyman build --shape keys --schema public --except-table 'log_*' URL
+  notifyman build --dry-run URL >build.sql && psql -f build.sql URL
+
+It makes a schema `notifyman` and, for each table, a function and triggers.
+Each table is a short transaction of its own, which waits for the table's lock
+no longer than --lock-timeout; what couldn't be locked is listed, and building
+again finishes it. A table that is right already is not touched. The options
+of the last build count, alone.
+
+--shape rows tells each row, whole, before and after. --shape keys tells what a
+statement wrote, by the rows' keys: it costs a fraction, and is the one for
+cache invalidation. --delivery notify takes PostgreSQL's commit lock, fails
+where the NOTIFY queue is full, and doesn't go with PREPARE TRANSACTION;
+--delivery table does none of that: a worker polls.
+
+Event triggers, which cover new tables as they are created and tell of changes
+to tables' definitions, need a superuser. Without one give --no-schema-events,
+and build again after each migration.
+
+Exit codes: 0 all is done, 1 not all, 2 what was asked for can't be.";
+
+pub(crate) const STATUS: &str = "\
+Examples:
+  notifyman status postgres://owner@db1/shop
+  notifyman status --table 'price*' URL
+
+Exit codes: 0 it could look, 1 it couldn't.";
+
+pub(crate) const VERIFY: &str = "\
+Examples:
+  notifyman verify postgres://owner@db1/shop || notifyman build URL
+
+It reads catalogs, locks nothing and changes nothing.
+
+Exit codes: 0 all is as it should be, 1 it isn't, 3 there is a warning.";
+
+pub(crate) const TEARDOWN: &str = "\
+Examples:
+  notifyman teardown postgres://owner@db1/shop
+  notifyman teardown --dry-run URL
+
+Each table's triggers are dropped in a short transaction of their own, as with
+`build`; once none is left the schema goes, and what hasn't been read of an
+outbox with it. Objects of others in the schema are never dropped.
+
+Exit codes: 0 nothing is left, 1 some of it is: do it again.";
+
+pub(crate) const WORKER: &str = "\
+Output, one line of JSON for each:
+  {\"kind\":\"change\",\"database\":1,\"time\":\"..\",\"number\":7,
+   \"table_schema\":\"public\",\"table_name\":\"price\",\"session_user\":\"app\",
+   \"method\":\"UPDATE\",\"old_data\":{..},\"new_data\":{..},\"query\":null}
+
+  kind   change      rows; in the keys shape with \"keys\":[{..},..]
+         schema      a table was created, altered or dropped
+         away        a connection is lost, and is being brought back
+         gap         it is back, and what came meanwhile wasn't heard
+         dropped     so many changes came faster than they could be told
+         lost        a connection can't be brought back
+         unreadable  somebody else notified on the channel `notifyman`
+         warning     something had better be done
+
+After gap and dropped, treat everything as changed. With --delivery table
+neither comes: what isn't told yet stays in the database, one worker at a time
+reads it, and what was under way when it died is told again.
+
+With --exec the line is the command's standard input, and no lines are printed;
+NOTIFYMAN_KIND, NOTIFYMAN_DATABASE, NOTIFYMAN_SCHEMA and NOTIFYMAN_TABLE are
+set. It is run by `sh -c` for change, schema, gap, dropped and lost, one at a
+time. A failing one is tried again, after 0.1, 0.2, 0.4 .. up to 10 seconds;
+after --retries of them it is passed over, or with --give-up stop the worker
+ends, and with --delivery table the change stays for the next one.
+
+Examples:
+  notifyman worker postgres://app@db1/shop postgres://app@db2/shop
+  notifyman worker --tables 'public.price*' URL | jq -c .new_data
+  notifyman worker --exec 'curl -sfd @- http://cache/stale' URL
+
+Exit codes: 1 also if a connection was lost for good or --give-up stop ended
+it; 130 and 143 after a signal, when what had come was told (with --exec: when
+the command under way had ended).";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Build {
+    /// Which database [default: as the environment says]
+    pub(crate) url: Option<String>,
+    /// Only schemas that fit; * is any text, ? any character [default: all]
+    #[arg(long = "schema", value_name = "GLOB")]
+    pub(crate) schemas: Vec<String>,
+    /// Only tables that fit, by their name or as schema.name [default: all]
+    #[arg(long = "table", value_name = "GLOB")]
+    pub(crate) tables: Vec<String>,
+    /// But not these schemas
+    #[arg(long = "except-schema", value_name = "GLOB")]
+    pub(crate) except_schemas: Vec<String>,
+    /// But not these tables
+    #[arg(long = "except-table", value_name = "GLOB")]
+    pub(crate) except_tables: Vec<String>,
+    /// rows, each whole, or keys, of what a statement wrote
+    #[arg(long, default_value_t)]
+    pub(crate) shape: Shape,
+    /// What to tell of long rows: key, marker or spill (a table)
+    #[arg(long, default_value_t)]
+    pub(crate) oversize: Oversize,
+    /// By notify, or by a table that is polled
+    #[arg(long, default_value_t)]
+    pub(crate) delivery: Delivery,
+    /// Tell the query's text, too, with its literals
+    #[arg(long)]
+    pub(crate) with_query: bool,
+    /// No event triggers, which need a superuser
+    #[arg(long)]
+    pub(crate) no_schema_events: bool,
+    /// Tell also what replication applies
+    #[arg(long)]
+    pub(crate) replicated: bool,
+    #[command(flatten)]
+    pub(crate) locks: Locks,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Locks {
+    /// How long to wait for a table's lock
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) lock_timeout: Duration,
+    /// How many times to try a table
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) attempts: u32,
+    /// Print the SQL, for psql, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Look {
+    /// Which database [default: as the environment says]
+    pub(crate) url: Option<String>,
+    /// Only tables in schemas that fit
+    #[arg(long = "schema", value_name = "GLOB")]
+    pub(crate) schemas: Vec<String>,
+    /// Only tables that fit, by their name or as schema.name
+    #[arg(long = "table", value_name = "GLOB")]
+    pub(crate) tables: Vec<String>,
+    /// Print the SQL, for psql
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Teardown {
+    /// Which database [default: as the environment says]
+    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) locks: Locks,
+}
+
+/// What to do about a change for which the command goes on failing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum GiveUp {
+    /// Say so, and go on
+    Skip,
+    /// Say so, and end
+    Stop,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Worker {
+    /// Which databases [default: as the environment says]
+    #[arg(value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// Only tables that fit, by their name or as schema.name
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) tables: Vec<String>,
+    /// Run this for each change, rather than print it
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Option<String>,
+    /// How many times to try a failing command again
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "exec")]
+    pub(crate) retries: u32,
+    /// What then
+    #[arg(long, value_name = "WHAT", default_value = "skip", requires = "exec")]
+    pub(crate) give_up: GiveUp,
+    /// Say nothing on standard error unless something is wrong
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}

@@ -1,0 +1,146 @@
+//! `notifyman build`, `status`, `verify`, `teardown` and `worker`: table changes, from installing to hearing of them.
+
+pub(crate) mod args;
+mod exec;
+mod line;
+mod worker;
+
+use std::io::{self, Write as _};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use notifyman::changes::{Installer, Progress, Report, Status};
+
+use self::args::{Build, Locks, Look, Teardown};
+pub(super) use self::worker::run as worker;
+use super::{End, Failure, config, connect, tell};
+
+/// So many tables are worth a progress bar.
+const MANY: usize = 20;
+
+/// Installs, or shows how.
+pub(super) fn build(args: Build) -> Result<End, Failure> {
+    let installer = Installer::new()
+        .schemas(args.schemas)
+        .tables(args.tables)
+        .except_schemas(args.except_schemas)
+        .except_tables(args.except_tables)
+        .shape(args.shape)
+        .oversize(args.oversize)
+        .delivery(args.delivery)
+        .with_query(args.with_query)
+        .schema_events(!args.no_schema_events)
+        .replicated(args.replicated);
+    let installer = locked_as(installer, &args.locks);
+    let mut db = connect(&config(args.url.as_deref())?)?;
+    if args.locks.dry_run {
+        return print(&installer.build_sql(&mut db)?);
+    }
+    let bar = Bar::new();
+    let report = installer.build_with(&mut db, |progress| bar.show(progress));
+    bar.clear();
+    tell_report(&report?, "covered")
+}
+
+/// Removes, or shows how.
+pub(super) fn teardown(args: &Teardown) -> Result<End, Failure> {
+    let installer = locked_as(Installer::new(), &args.locks);
+    let mut db = connect(&config(args.url.as_deref())?)?;
+    if args.locks.dry_run {
+        return print(&installer.teardown_sql(&mut db)?);
+    }
+    let bar = Bar::new();
+    let report = installer.teardown_with(&mut db, |progress| bar.show(progress));
+    bar.clear();
+    tell_report(&report?, "cleared")
+}
+
+/// Shows what is installed.
+pub(super) fn status(args: &Look) -> Result<End, Failure> {
+    match look(args)? {
+        None => Ok(End::Done),
+        Some(status) => {
+            let states = status.tables().iter().map(|table| format!("{:<16} {}\n", table.state, table.sql_name));
+            print(&(status.to_string() + &states.collect::<String>()))
+        }
+    }
+}
+
+/// Says whether what is installed is as it should be.
+pub(super) fn verify(args: &Look) -> Result<End, Failure> {
+    let Some(status) = look(args)? else { return Ok(End::Done) };
+    print(&status.to_string())?;
+    Ok(match (status.problems(), status.warnings()) {
+        ([], []) => End::Done,
+        ([], _) => End::Warned,
+        _ => End::Incomplete,
+    })
+}
+
+/// Looks; nothing for a dry run, which prints the SQL.
+fn look(args: &Look) -> Result<Option<Status>, Failure> {
+    if args.dry_run {
+        print(&Status::sql())?;
+        return Ok(None);
+    }
+    let mut db = connect(&config(args.url.as_deref())?)?;
+    Ok(Some(Status::of_some(&mut db, &args.schemas, &args.tables)?))
+}
+
+fn locked_as(installer: Installer, locks: &Locks) -> Installer {
+    installer.lock_timeout(locks.lock_timeout).attempts(locks.attempts)
+}
+
+fn print(text: &str) -> Result<End, Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
+    Ok(End::Done)
+}
+
+/// Tells what was done; what couldn't be done shows in the exit code.
+fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
+    let mut text = String::new();
+    for (what, tables) in [(done, report.covered()), ("changed", report.changed()), ("removed", report.removed())] {
+        tables.iter().for_each(|table| text.push_str(&format!("{what:<16} {table}\n")));
+    }
+    for (table, error) in report.failed() {
+        text.push_str(&format!("{:<16} {table}: {error}\n", "failed"));
+    }
+    if report.unchanged() > 0 {
+        text.push_str(&format!("{:<16} {}\n", "right already", counted(report.unchanged())));
+    }
+    print(&text)?;
+    report.warnings().iter().for_each(|warning| tell(&format!("warning: {warning}")));
+    if report.failed().is_empty() {
+        return Ok(End::Done);
+    }
+    tell(&format!("not done for {}: run the same again to finish", counted(report.failed().len())));
+    Ok(End::Incomplete)
+}
+
+fn counted(tables: usize) -> String {
+    format!("{tables} table{}", if tables == 1 { "" } else { "s" })
+}
+
+/// How far it is, on a terminal and where there are many tables.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}") {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        Self(bar)
+    }
+
+    fn show(&self, progress: Progress<'_>) {
+        if progress.total >= MANY {
+            self.0.set_length(progress.total as u64);
+            self.0.set_position(progress.done as u64);
+            self.0.set_message(progress.table.to_owned());
+        }
+    }
+
+    fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}

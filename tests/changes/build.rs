@@ -1,0 +1,380 @@
+//! Installing, again and again, while others write: rule G1, and what is wrong with the input.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use notifyman::Error;
+use notifyman::changes::{Delivery, Installer, Oversize, Shape, Status};
+
+use super::support::{Site, site};
+use crate::support::server::{connect, eventually, start};
+use crate::support::{Options, Peer, Step, msg};
+
+/// Everything of ours and of the tables, as the catalogs have it.
+fn everything(site: &mut Site) -> String {
+    site.ask(
+        "SELECT coalesce(string_agg(line, chr(10) ORDER BY line), '') FROM (
+            SELECT concat_ws(' ', 'trigger', oid, xmin, tgrelid, tgname, tgenabled, tgfoid) FROM pg_trigger WHERE NOT tgisinternal
+            UNION ALL SELECT concat_ws(' ', 'function', oid, xmin, proname) FROM pg_proc WHERE pronamespace NOT IN (11, 'information_schema'::regnamespace)
+            UNION ALL SELECT concat_ws(' ', 'schema', oid, xmin, nspname) FROM pg_namespace
+            UNION ALL SELECT concat_ws(' ', 'event', oid, xmin, evtname) FROM pg_event_trigger
+            UNION ALL SELECT concat_ws(' ', 'table', oid, xmin, relname) FROM pg_class WHERE oid > 16384 AND relkind = 'r') all_of_it (line)",
+    )
+}
+
+#[test]
+fn g01_building_again_changes_nothing() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int)");
+    for installer in [
+        Installer::new(),
+        Installer::new().shape(Shape::Keys).with_query(true),
+        Installer::new().schema_events(false).oversize(Oversize::Spill),
+        Installer::new().delivery(Delivery::Table).replicated(true),
+    ] {
+        let first = site.build(&installer);
+        assert!(first.schema_changed());
+        let before = everything(&mut site);
+        let again = site.build(&installer);
+        assert_eq!((again.schema_changed(), again.unchanged()), (false, 2), "{again:?}");
+        assert_eq!(everything(&mut site), before);
+        assert_eq!(site.problems(), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn g01_other_options_change_functions_without_a_lock_on_any_table() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY)");
+    site.build(&Installer::new());
+    let mut writer = site.session();
+    writer.execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
+    let report = site.build(&Installer::new().with_query(true).delivery(Delivery::Table));
+    assert_eq!(report.changed(), ["public.t"]);
+    writer.execute("INSERT INTO t VALUES (1); COMMIT").unwrap();
+    assert_eq!(site.ask("SELECT payload::json ->> 'query' FROM notifyman.outbox"), "INSERT INTO t VALUES (1); COMMIT");
+}
+
+#[test]
+fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_next_build() {
+    let mut site = site();
+    site.run("CREATE TABLE busy (id int PRIMARY KEY); CREATE TABLE calm (id int)");
+    let mut writer = site.session();
+    writer.execute("BEGIN; INSERT INTO busy VALUES (1)").unwrap();
+    let installer = Installer::new().lock_timeout(Duration::from_millis(100)).attempts(2);
+    let begun = Instant::now();
+    let report = installer.build(&mut site.db).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(report.covered(), ["public.calm"]);
+    let [(table, error)] = report.failed() else { panic!("{report:?}") };
+    assert_eq!((table.as_str(), error.sqlstate()), ("public.busy", Some("55P03")));
+    assert_eq!(site.problems(), ["table public.busy: its triggers are missing"]);
+
+    // Meanwhile nobody else waits: DDL elsewhere, and writes.
+    site.run(
+        "SET lock_timeout = '5s'; CREATE TABLE other (id int); ALTER TABLE calm ADD COLUMN v int; DROP TABLE other",
+    );
+    writer.execute("COMMIT").unwrap();
+    let report = site.build(&installer);
+    assert_eq!((report.covered(), report.unchanged()), (["public.busy".to_owned()].as_slice(), 1));
+    let report = site.build(&installer);
+    assert_eq!(report.unchanged(), 2);
+
+    // Taking away is the same.
+    writer.execute("BEGIN; INSERT INTO busy VALUES (2)").unwrap();
+    let report = installer.teardown(&mut site.db).unwrap();
+    assert_eq!((report.removed(), report.failed().len()), (["public.calm".to_owned()].as_slice(), 1));
+    writer.execute("COMMIT").unwrap();
+    let report = installer.teardown(&mut site.db).unwrap();
+    assert!(report.failed().is_empty() && report.schema_changed());
+    assert_eq!(site.ask("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"), "0");
+}
+
+/// Says so, as it drops.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn g01_a_thousand_tables_under_load_are_covered_one_by_one() {
+    // Of its own: a commit with a NOTIFY waits for those of the whole cluster.
+    let server = start(Options::new());
+    let mut site = Site::at(server.url());
+    site.deafen();
+    site.run("DO $$ BEGIN FOR n IN 1 .. 1000 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v int)', n); END LOOP; END $$");
+    let (url, over) = (site.url.clone(), AtomicBool::new(false));
+    let longest = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3_u32)
+            .map(|w| {
+                let (url, over) = (&url, &over);
+                scope.spawn(move || {
+                    let mut db = connect(url);
+                    let mut longest = Duration::ZERO;
+                    for n in 0_u32.. {
+                        if over.load(Relaxed) {
+                            break;
+                        }
+                        let begun = Instant::now();
+                        db.execute(&format!(
+                            "INSERT INTO t{} VALUES ({}) ON CONFLICT DO NOTHING",
+                            n * 7 % 1000 + 1,
+                            n * 3 + w
+                        ))
+                        .unwrap();
+                        longest = longest.max(begun.elapsed());
+                    }
+                    longest
+                })
+            })
+            .collect();
+        let mut steps = 0;
+        // Also where something fails below.
+        let _over = Over(&over);
+        let report = Installer::new()
+            .build_with(&mut site.db, |progress| {
+                steps += 1;
+                assert!(progress.done <= progress.total && progress.total == 1000);
+            })
+            .unwrap();
+        over.store(true, Relaxed);
+        assert_eq!((report.covered().len(), report.failed().len(), steps), (1000, 0, 1000), "{:?}", report.failed());
+        writers.into_iter().map(|writer| writer.join().unwrap()).max().unwrap()
+    });
+    // A build in one transaction would hold writers up for all of its time.
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    assert_eq!(site.build(&Installer::new()).unchanged(), 1000);
+    site.db.set_call_timeout(Duration::from_secs(60));
+    Installer::new().teardown(&mut site.db).unwrap();
+}
+
+#[test]
+fn g01_teardown_leaves_nothing_and_nothing_of_others_goes_with_it() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+              CREATE TRIGGER theirs AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()");
+    let before = everything(&mut site);
+    site.build(&Installer::new().oversize(Oversize::Spill));
+    site.run("CREATE VIEW notifyman.theirs AS SELECT 1");
+    let error = Installer::new().teardown(&mut site.db).unwrap_err();
+    assert_eq!(error.sqlstate(), Some("2BP01"), "{error}");
+    site.run("DROP VIEW notifyman.theirs");
+    Installer::new().teardown(&mut site.db).unwrap();
+    assert_eq!(everything(&mut site).lines().count(), before.lines().count());
+    assert!(Installer::new().teardown(&mut site.db).unwrap().removed().is_empty(), "again is harmless");
+    assert_eq!(site.problems(), ["nothing is installed: run `notifyman build`"]);
+}
+
+#[test]
+fn g01_an_installation_that_is_damaged_by_hand_is_noticed_and_mended() {
+    for (damage, said) in [
+        ("DROP TRIGGER \"0_notifyman\" ON t", "table public.t: its triggers are different"),
+        (
+            "DROP TRIGGER \"0_notifyman\" ON t; DROP TRIGGER \"0_notifyman_truncate\" ON t",
+            "table public.t: its triggers are missing",
+        ),
+        (
+            "SET notifyman.is_covering = true; ALTER TABLE t ENABLE REPLICA TRIGGER \"0_notifyman\"",
+            "table public.t: its triggers are different",
+        ),
+        (
+            "DO $$ BEGIN EXECUTE format('ALTER FUNCTION %s SECURITY INVOKER', (SELECT max(tgfoid)::regprocedure FROM pg_trigger WHERE tgname = '0_notifyman')); END $$",
+            "table public.t: its triggers are outdated",
+        ),
+        ("DROP EVENT TRIGGER notifyman_ddl", "an event trigger is gone: new tables aren't covered"),
+        ("DROP TABLE notifyman.outbox", "a table or the sequence of the schema notifyman is gone"),
+        ("DROP SEQUENCE notifyman.number", "a table or the sequence of the schema notifyman is gone"),
+        (
+            "CREATE OR REPLACE FUNCTION notifyman.key(relation oid) RETURNS int2[] LANGUAGE sql AS 'SELECT NULL::int2[]'",
+            "somebody has changed a function of the schema notifyman",
+        ),
+        ("DROP FUNCTION notifyman.state", "damaged"),
+        ("DELETE FROM notifyman.installation", "damaged"),
+        ("DROP TABLE notifyman.installation CASCADE", "damaged"),
+        ("ALTER TABLE notifyman.installation DROP COLUMN shape", "damaged"),
+    ] {
+        let mut site = site();
+        site.run("CREATE TABLE t (id int PRIMARY KEY)");
+        site.build(&Installer::new());
+        site.run(damage);
+        let problems = site.problems();
+        assert!(problems.iter().any(|problem| problem.contains(said)), "{damage}: {problems:?}");
+        site.build(&Installer::new());
+        assert_eq!(site.problems(), [] as [&str; 0], "{damage}");
+        assert_eq!(site.says("INSERT INTO t VALUES (1)").len(), 1, "{damage}");
+        Installer::new().teardown(&mut site.db).unwrap();
+    }
+}
+
+/// What a version before this one might have left: other columns, other functions, one trigger function for all.
+#[test]
+fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int);
+        CREATE SCHEMA notifyman; COMMENT ON SCHEMA notifyman IS 'Tells of table changes by NOTIFY. Version 0.';
+        CREATE TABLE notifyman.installation (version int, settings text); INSERT INTO notifyman.installation VALUES (0, 'x');
+        CREATE TABLE notifyman.outbox (number bigint PRIMARY KEY, payload text NOT NULL, written_at timestamptz);
+        CREATE FUNCTION notifyman.cover(t regclass) RETURNS void LANGUAGE sql AS 'SELECT';
+        CREATE FUNCTION notifyman.tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_notify(''notifyman'', ''{}''); RETURN NULL; END';
+        CREATE FUNCTION notifyman.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+        CREATE EVENT TRIGGER notifyman_ddl ON ddl_command_end EXECUTE FUNCTION notifyman.on_ddl();
+        CREATE TRIGGER \"0_notifyman\" AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION notifyman.tell();
+        CREATE TRIGGER notifyman AFTER INSERT ON u FOR EACH ROW EXECUTE FUNCTION notifyman.tell()");
+    assert!(!site.problems().is_empty());
+    let report = site.build(&Installer::new());
+    assert_eq!(report.changed(), ["public.t", "public.u"]);
+    assert_eq!(site.problems(), [] as [&str; 0]);
+    assert_eq!(
+        site.says("INSERT INTO t VALUES (1); INSERT INTO u VALUES (1)"),
+        [r#"INSERT t {"id":1}"#, r#"INSERT u {"id":1}"#]
+    );
+
+    site.run("UPDATE notifyman.installation SET version = 99");
+    let before = everything(&mut site);
+    let error = Installer::new().build(&mut site.db).unwrap_err();
+    assert!(
+        matches!(&error, Error::Changes(why) if why.contains("version 99") && why.contains("later notifyman")),
+        "{error}"
+    );
+    assert_eq!(everything(&mut site), before);
+    assert_eq!(site.problems(), ["it is of version 99, and this program's is 1"]);
+}
+
+#[test]
+fn g01_what_belongs_to_another_program_is_left_alone() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int); CREATE SCHEMA notifyman; CREATE TABLE notifyman.theirs (id int)");
+    for error in [
+        Installer::new().build(&mut site.db).unwrap_err(),
+        Installer::new().teardown(&mut site.db).unwrap_err(),
+        Status::of(&mut site.db).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("another program has a schema \"notifyman\""), "{error}");
+    }
+    site.run(
+        "ALTER SCHEMA notifyman RENAME TO other; CREATE TABLE u (id int);
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER \"0_notifyman\" AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+    );
+    let report = Installer::new().build(&mut site.db).unwrap();
+    assert_eq!(report.covered(), ["other.theirs", "public.u"]);
+    let [(table, error)] = report.failed() else { panic!("{report:?}") };
+    assert!(table == "public.t" && error.to_string().contains("is not notifyman's"), "{error}");
+}
+
+#[test]
+fn g01_a_table_that_is_not_there_is_an_error_before_anything_is_done() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int); CREATE VIEW v AS SELECT 1");
+    for installer in
+        [Installer::new().tables(["T"]), Installer::new().tables(["v"]), Installer::new().schemas(["publik"])]
+    {
+        let error = installer.build(&mut site.db).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("there is no table"), "{error}");
+    }
+    assert_eq!(site.ask("SELECT to_regnamespace('notifyman') IS NULL"), "t");
+    site.build(&Installer::new().tables(["perhaps_*", "t"]));
+}
+
+#[test]
+fn g01_without_the_rights_it_says_what_is_needed_and_does_the_rest_where_it_can() {
+    let mut site = site();
+    let role = format!("owner_{}", std::process::id());
+    let database = site.ask("SELECT current_database()");
+    site.run(&format!(
+        "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+         CREATE SCHEMA s AUTHORIZATION {role}; CREATE TABLE public.not_theirs (id int)"
+    ));
+    let mut db = connect(&site.url.replace("postgres@", &format!("{role}@")));
+    db.execute("CREATE TABLE s.t (id int PRIMARY KEY)").unwrap();
+    let error = Installer::new().build(&mut db).unwrap_err();
+    assert!(error.to_string().contains("GRANT CREATE ON DATABASE"), "{error}");
+    site.run(&format!("GRANT CREATE ON DATABASE {database} TO {role}"));
+    let error = Installer::new().build(&mut db).unwrap_err();
+    assert!(
+        error.to_string().contains("Event triggers need a superuser")
+            && error.to_string().contains("--no-schema-events"),
+        "{error}"
+    );
+    assert_eq!(site.ask("SELECT to_regnamespace('notifyman') IS NULL"), "t", "nothing is left of it");
+
+    let report = Installer::new().schema_events(false).build(&mut db).unwrap();
+    assert_eq!(report.covered(), ["s.t"]);
+    let [(table, error)] = report.failed() else { panic!("{report:?}") };
+    assert_eq!((table.as_str(), error.sqlstate()), ("public.not_theirs", Some("42501")));
+    assert_eq!(site.says("INSERT INTO s.t VALUES (1)"), [r#"INSERT t {"id":1}"#]);
+    assert!(Installer::new().schema_events(false).schemas(["s"]).build(&mut db).unwrap().failed().is_empty());
+    Installer::new().teardown(&mut db).unwrap();
+}
+
+#[test]
+fn g01_a_connection_in_a_transaction_and_a_server_that_only_reads_are_refused() {
+    let mut site = site();
+    site.run("BEGIN");
+    assert!(Installer::new().build(&mut site.db).unwrap_err().to_string().contains("in a transaction"));
+    site.run("ROLLBACK");
+
+    let mut server = start(Options::new().setting("hot_standby", "on").setting("wal_level", "replica"));
+    std::fs::write(server.data_dir().join("standby.signal"), "").unwrap();
+    server.restart().unwrap();
+    eventually("the standby answers", || notifyman::Connection::connect(server.url()).is_ok());
+    let error = Installer::new().build(&mut connect(&server.url())).unwrap_err();
+    assert!(error.to_string().contains("is a standby"), "{error}");
+}
+
+#[test]
+fn g01_two_builds_at_once_end_in_one_installation() {
+    let mut site = site();
+    site.run("DO $$ BEGIN FOR n IN 1 .. 30 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v int)', n); END LOOP; END $$");
+    let url = site.url.clone();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| Installer::new().lock_timeout(Duration::from_secs(10)).build(&mut connect(&url)).unwrap());
+        }
+    });
+    site.build(&Installer::new());
+    assert_eq!(site.problems(), [] as [&str; 0]);
+    assert_eq!(site.says("INSERT INTO t7 VALUES (1)").len(), 1);
+}
+
+#[test]
+fn g01_a_restored_dump_tells_of_changes_and_is_right() {
+    let Some(pg_dump) = super::support::client_program("pg_dump") else { return };
+    let mut site = site();
+    site.run("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, m mood, v text);
+              CREATE TABLE m (id int) PARTITION BY RANGE (id); CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (9)");
+    site.build(&Installer::new().oversize(Oversize::Spill));
+    site.run("INSERT INTO t VALUES (1, 'ok', 'x')");
+    let dumped = std::process::Command::new(pg_dump).arg(&site.url).output().unwrap();
+    assert!(dumped.status.success(), "{dumped:?}");
+    // What only psql reads: its own commands, and rows of COPY.
+    let script = String::from_utf8(dumped.stdout).unwrap();
+    let mut other = super::support::site();
+    super::support::restore(&mut other, &script);
+    // OIDs are others now, and nothing depends on them.
+    assert_eq!(other.problems(), [] as [&str; 0]);
+    assert_eq!(other.build(&Installer::new().oversize(Oversize::Spill)).unchanged(), 2);
+    assert_eq!(other.says("INSERT INTO t VALUES (2, 'ok', 'y')"), [r#"INSERT t {"id":2,"m":"ok","v":"y"}"#]);
+    assert_eq!(other.says("CREATE TABLE u (id int); INSERT INTO m VALUES (1)").len(), 2);
+}
+
+#[test]
+fn g09_a_server_that_is_too_old_is_refused_before_anything_is_done() {
+    let values = ["11", "f", "0", "", "f", "t", "shop", "f"].map(|value| (!value.is_empty()).then_some(value));
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::expect_any_query(),
+        Step::send([msg::row_description(&["column"; 8]), msg::data_row(&values)]),
+        Step::send([msg::command_complete("SELECT 1"), msg::ready(b'I')]),
+        Step::expect_eof(),
+    ]);
+    let mut db = connect(&peer.url());
+    let error = Installer::new().build(&mut db).unwrap_err();
+    assert!(error.to_string().contains("PostgreSQL 11, and table changes need 12 or later"), "{error}");
+    drop(db);
+    peer.finish();
+}

@@ -1,0 +1,411 @@
+//! It never fails or blocks a statement of the user's: rule G4.
+
+use notifyman::changes::{Delivery, Installer, Oversize, Shape};
+use serde_json::{Value, json};
+
+use super::support::{site, site_in};
+use crate::support::Options;
+use crate::support::server::{connect, latin1, sql_ascii, start};
+
+/// Every way to install that differs in what a write runs.
+fn ways() -> Vec<(&'static str, Installer)> {
+    vec![
+        ("rows", Installer::new()),
+        ("keys", Installer::new().shape(Shape::Keys)),
+        ("marker", Installer::new().oversize(Oversize::Marker)),
+        ("spill", Installer::new().oversize(Oversize::Spill)),
+        ("table", Installer::new().delivery(Delivery::Table)),
+        ("keys by table", Installer::new().shape(Shape::Keys).delivery(Delivery::Table)),
+        ("with query", Installer::new().with_query(true)),
+    ]
+}
+
+#[test]
+fn g04_a_row_of_any_length_is_written_and_told_as_far_as_it_fits() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY, v text, w text)");
+    for (way, installer) in ways() {
+        site.build(&installer);
+        site.run("TRUNCATE t");
+        for (id, length) in [(1, 7_000), (2, 8_000), (3, 1 << 20), (4, 20 << 20)] {
+            // Random text, which no compression makes short.
+            let text = format!("(SELECT string_agg(md5(g::text), '') FROM generate_series(1, {}) g)", length / 32);
+            site.run(&format!("INSERT INTO t VALUES ({id}, {text})"));
+        }
+        for told in site.heard().iter().filter(|it| way != "keys" && it["method"] == "INSERT") {
+            let (id, truncated) = (&told["new_data"]["id"], told.get("truncated").and_then(Value::as_str));
+            match (id.as_i64(), way) {
+                (Some(1), _) => assert_eq!(truncated, None, "{way}: {told}"),
+                (Some(_), _) => assert_eq!(truncated, Some("row"), "{way}: {told}"),
+                (None, "marker") => assert_eq!(truncated, Some("key")),
+                (None, "spill") => assert_eq!((truncated, told["spilled"].as_bool()), (None, Some(true)), "{told}"),
+                (None, _) => panic!("{way}: {told}"),
+            }
+        }
+        site.run("UPDATE t SET w = 'x'; DELETE FROM t");
+        site.heard();
+    }
+    assert_eq!(site.ask("SELECT count(*) > 3 FROM notifyman.spilled"), "t");
+}
+
+/// A text of 900 MB, which compresses to little: nothing may be made of it, since that wouldn't fit in memory's limit.
+#[test]
+fn g04_a_value_of_nearly_a_gigabyte_costs_no_more_than_a_small_one() {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available =
+        memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok());
+    let megabytes = if available.unwrap_or(0_u64) > 6 << 20 { 900 } else { 200 };
+    if megabytes < 900 {
+        eprintln!("\n!!! NOT TESTED with a gigabyte, only with {megabytes} MB: there is too little memory here\n");
+    }
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY, n int, v text, j json)");
+    for (_, installer) in ways() {
+        site.build(&installer);
+    }
+    site.build(&Installer::new());
+    site.db.set_call_timeout(std::time::Duration::from_secs(300));
+    let told = site.tells(&format!("INSERT INTO t VALUES (1, 0, repeat('x', {megabytes} * 1024 * 1024))"));
+    assert_eq!((&told[0]["new_data"], &told[0]["truncated"]), (&json!({"id": 1}), &json!("row")));
+    // Its value isn't even read: as PostgreSQL counts, no block of its TOAST table is touched.
+    let toasted = "SELECT coalesce(sum(toast_blks_read + toast_blks_hit), 0) FROM pg_statio_user_tables";
+    site.db = connect(&site.url);
+    let before = site.ask(toasted);
+    site.run("UPDATE t SET n = 1");
+    site.run("SELECT pg_sleep(0)");
+    let after = site.ask(toasted);
+    assert_eq!(before, after);
+    site.run("DELETE FROM t");
+}
+
+#[test]
+fn g04_payloads_are_counted_in_the_encoding_of_the_database() {
+    for (server, text) in [(latin1(), "é"), (sql_ascii(), "é")] {
+        let mut site = site_in(server);
+        site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+        site.build(&Installer::new());
+        for length in [3_000, 3_700, 3_900, 4_000, 7_700, 7_800, 7_900, 8_000] {
+            let told = site.tells(&format!("INSERT INTO t VALUES ({length}, '{}')", text.repeat(length)));
+            let characters = told[0]["new_data"]["v"].as_str().map(|v| v.chars().count());
+            assert!(characters == Some(length) || told[0]["truncated"] == "row", "{length}: {told:?}");
+        }
+        site.run("DELETE FROM t");
+    }
+    // Whole up to the last byte that fits.
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    site.build(&Installer::new());
+    let mut longest = 0;
+    for length in 7_700..7_990 {
+        let told = &site.tells(&format!("INSERT INTO t VALUES ({length}, repeat('x', {length}))"))[0];
+        if told.get("truncated").is_none() {
+            longest = told.to_string().len();
+        }
+    }
+    assert!((7_990..8_000).contains(&longest), "{longest}");
+}
+
+#[test]
+fn g04_columns_of_every_kind_are_written_and_told() {
+    let mut site = site();
+    site.run("CREATE TYPE mood AS ENUM ('ok', 'bad'); CREATE TYPE pair AS (a int, \"b c\" mood);
+        CREATE TYPE nested AS (p pair, ps pair[]); CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+        CREATE TYPE span AS RANGE (subtype = float8);
+        CREATE TABLE kinds (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, doubled int GENERATED ALWAYS AS (n * 2) STORED,
+            n int, m mood, ms mood[], p pair, x nested, d positive, ds positive[], s span, ints int[][], j json, jb jsonb,
+            b bytea, u uuid, f float8, num numeric, ts timestamptz, iv interval, xm xml, tsv tsvector, bits bit(3), c char(3),
+            \"select\" int, \"Mixed Case\" text, \"quo\"\"te\" text, \"per%cent {0} $1\" text, old int, new int, payload int,
+            head int, tg_op int)");
+    site.run(&format!("ALTER TABLE kinds ADD COLUMN \"{}\" int", "ä".repeat(31)));
+    for (way, installer) in ways() {
+        site.build(&installer);
+        site.run(
+            r#"INSERT INTO kinds (n, m, ms, p, x, d, ds, s, ints, j, jb, b, u, f, num, ts, iv, tsv, bits, c, "select",
+                "Mixed Case", "quo""te", "per%cent {0} $1", old, new, payload, head, tg_op)
+            VALUES (4, 'ok', '{ok,bad}', '(1,bad)', ROW(ROW(1, 'ok')::pair, ARRAY[ROW(2, 'bad')::pair])::nested, 3, '{1,2}',
+                '[1,2)', '{{1,2},{3,4}}', '{"a":"\u0000", "a":1e40}', '{"b":[1]}', '\x00ff',
+                '00000000-0000-0000-0000-000000000001', 'NaN', 1e400, 'infinity', '1 day', 'a b', '101', 'x', 1, 'mixed',
+                'say "x"', '100 %s', 1, 2, 3, 4, 5)"#,
+        );
+        site.run("INSERT INTO kinds DEFAULT VALUES; UPDATE kinds SET n = 5; DELETE FROM kinds");
+        let told = site.heard();
+        assert!(told.iter().all(|it| it.get("truncated").is_none()), "{way}: {told:?}");
+        if way == "rows" {
+            let row = &told[0]["new_data"];
+            for (column, value) in [
+                ("doubled", json!(8)),
+                ("m", json!("ok")),
+                ("ms", json!(["ok", "bad"])),
+                ("p", json!({"a": 1, "b c": "bad"})),
+                ("d", json!(3)),
+                ("ds", json!([1, 2])),
+                ("s", json!("[1,2)")),
+                ("ints", json!([[1, 2], [3, 4]])),
+                ("jb", json!({"b": [1]})),
+                ("f", json!("NaN")),
+                ("num", json!(format!("1{}", "0".repeat(400)))),
+                ("ts", json!("infinity")),
+                ("Mixed Case", json!("mixed")),
+                ("per%cent {0} $1", json!("100 %s")),
+                ("quo\"te", json!("say \"x\"")),
+                ("tg_op", json!(5)),
+            ] {
+                assert_eq!(row[column], value, "{column}");
+            }
+            assert_eq!(row["x"]["p"], json!({"a": 1, "b c": "ok"}));
+        }
+    }
+}
+
+#[test]
+fn g04_tables_of_every_kind_are_written() {
+    let mut site = site();
+    site.run(&format!(
+        "CREATE SCHEMA \"Sch\"\"ema\"; CREATE TABLE \"Sch\"\"ema\".\"Ta.ble %s\" (id int);
+         CREATE TABLE \"{long}\" (id int); CREATE TABLE \"{umlauts}\" (id int); CREATE TABLE empty ();
+         CREATE UNLOGGED TABLE fast (id int PRIMARY KEY); CREATE TABLE nokey (id int);
+         CREATE TABLE full_identity (id int); ALTER TABLE full_identity REPLICA IDENTITY FULL;
+         CREATE VIEW v AS SELECT * FROM nokey; CREATE MATERIALIZED VIEW mv AS SELECT * FROM nokey;
+         CREATE TABLE \"select\" (\"table\" int PRIMARY KEY)",
+        long = "n".repeat(63),
+        umlauts = "ä".repeat(31),
+    ));
+    for (way, installer) in ways() {
+        site.build(&installer);
+        site.heard();
+        site.run(&format!(
+            "INSERT INTO \"Sch\"\"ema\".\"Ta.ble %s\" VALUES (1); INSERT INTO \"{}\" VALUES (1); INSERT INTO \"{}\" VALUES (1);
+             INSERT INTO empty DEFAULT VALUES; INSERT INTO fast VALUES (1); INSERT INTO full_identity VALUES (1);
+             INSERT INTO v VALUES (1); REFRESH MATERIALIZED VIEW mv; INSERT INTO \"select\" VALUES (1);
+             CREATE TEMP TABLE tmp (id int); INSERT INTO tmp VALUES (1); DROP TABLE tmp; CREATE OR REPLACE VIEW v2 AS SELECT 1",
+            "n".repeat(63),
+            "ä".repeat(31),
+        ));
+        let told = site.heard();
+        if way == "rows" || way == "keys" {
+            assert_eq!(told.iter().filter(|it| it.get("method").is_some()).count(), 8, "{way}: {told:?}");
+        }
+        site.run("DELETE FROM v; DELETE FROM fast; DELETE FROM \"select\"; TRUNCATE empty");
+        assert_eq!(site.problems(), [] as [&str; 0], "{way}");
+    }
+}
+
+#[test]
+fn g04_a_table_of_1600_columns_is_written_and_told() {
+    let mut site = site();
+    let columns: Vec<_> = (0..1600).map(|n| format!("c{n} bool")).collect();
+    site.run(&format!("CREATE TABLE wide ({})", columns.join(",")));
+    for (_, installer) in ways() {
+        site.build(&installer);
+        site.run("INSERT INTO wide (c0, c1599) VALUES (true, false); UPDATE wide SET c1 = true; DELETE FROM wide");
+    }
+    assert_eq!(site.heard().iter().filter(|it| it["method"] == "INSERT").count(), 5);
+}
+
+#[test]
+fn g04_a_role_without_any_right_here_writes_and_runs_ddl() {
+    let mut site = site();
+    let role = format!("nobody_{}", std::process::id());
+    site.run(&format!(
+        "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+         CREATE TABLE t (id int PRIMARY KEY, v text); GRANT ALL ON t TO {role}; CREATE SCHEMA theirs AUTHORIZATION {role};
+         ALTER TABLE t ENABLE ROW LEVEL SECURITY; ALTER TABLE t FORCE ROW LEVEL SECURITY;
+         CREATE POLICY half ON t USING (id < 10) WITH CHECK (true)"
+    ));
+    for (way, installer) in ways() {
+        site.build(&installer);
+        let mut db = site.session();
+        for sql in [
+            &format!("SET SESSION AUTHORIZATION {role}"),
+            "SET search_path = ''",
+            "INSERT INTO public.t VALUES (1, 'x'), (20, 'hidden')",
+            "UPDATE public.t SET v = 'y'",
+            "DELETE FROM public.t",
+            "CREATE TABLE theirs.t (id int PRIMARY KEY)",
+            "INSERT INTO theirs.t VALUES (1)",
+            "ALTER TABLE theirs.t ADD COLUMN v int",
+            "ALTER TABLE theirs.t RENAME TO u",
+            "TRUNCATE theirs.u",
+            "DROP TABLE theirs.u",
+        ] {
+            db.execute(sql).unwrap_or_else(|error| panic!("{way}: {sql}: {error}"));
+        }
+        assert!(db.take_notices().is_empty(), "no warning, either");
+        assert!(db.query("SELECT * FROM notifyman.installation").is_err_and(|e| e.sqlstate() == Some("42501")));
+        site.run("TRUNCATE t");
+        let told = site.heard();
+        assert!(
+            told.iter().filter(|it| it["session_user"] == role).count() > 8 || way.contains("table"),
+            "{way}: {told:?}"
+        );
+    }
+}
+
+/// Where the function ran a cast that a table's owner made, that owner would have the rights of whoever installed it.
+#[test]
+fn g04_nothing_that_a_user_made_runs_with_the_rights_of_whoever_installed_it() {
+    let mut site = site();
+    let role = format!("mallory_{}", std::process::id());
+    site.run(&format!(
+        "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+         CREATE SCHEMA theirs AUTHORIZATION {role}; CREATE TABLE caught (who name); GRANT ALL ON caught TO PUBLIC"
+    ));
+    site.build(&Installer::new());
+    let mut db = site.session();
+    db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+    db.execute(
+        "CREATE TYPE theirs.evil AS ENUM ('x'); CREATE TYPE theirs.pair AS (e theirs.evil);
+        CREATE FUNCTION theirs.grab(theirs.evil) RETURNS json LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO public.caught VALUES (current_user); RETURN ''1''; END';
+        CREATE FUNCTION theirs.grab_text(theirs.evil) RETURNS text LANGUAGE plpgsql AS
+            'BEGIN INSERT INTO public.caught VALUES (current_user); RETURN ''1''; END';
+        CREATE CAST (theirs.evil AS json) WITH FUNCTION theirs.grab (theirs.evil) AS IMPLICIT;
+        CREATE CAST (theirs.evil AS text) WITH FUNCTION theirs.grab_text (theirs.evil) AS IMPLICIT;
+        CREATE TABLE theirs.bait (id theirs.evil PRIMARY KEY, es theirs.evil[], p theirs.pair);
+        INSERT INTO theirs.bait VALUES ('x', '{x}', '(x)')",
+    )
+    .unwrap();
+    assert_eq!(site.ask("SELECT count(*) FROM caught"), "0");
+    assert_eq!(site.heard().last().unwrap()["new_data"], json!({"id": "x", "es": ["x"], "p": {"e": "x"}}));
+    // Nor may they give a function of ours to a table of their own.
+    let function = site.ask("SELECT min(oid)::regproc FROM pg_proc WHERE pronamespace = 'notifyman'::regnamespace AND prorettype = 'trigger'::regtype");
+    let forged =
+        format!("CREATE TABLE theirs.t (); CREATE TRIGGER t AFTER INSERT ON theirs.t EXECUTE FUNCTION {function}()");
+    assert_eq!(db.execute(&forged).unwrap_err().sqlstate(), Some("42501"));
+}
+
+#[test]
+fn g04_transactions_that_read_only_fail_or_go_back_are_what_they_were() {
+    for (way, installer) in ways() {
+        let mut site = site();
+        site.run("CREATE TABLE t (id int PRIMARY KEY)");
+        site.build(&installer);
+        assert_eq!(site.db.execute("BEGIN READ ONLY; INSERT INTO t VALUES (1)").unwrap_err().sqlstate(), Some("25006"));
+        site.run("ROLLBACK; CREATE TEMP TABLE x (id int); BEGIN READ ONLY; INSERT INTO x VALUES (1); COMMIT");
+        site.heard();
+        assert_eq!(
+            site.db.execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (1)").unwrap_err().sqlstate(),
+            Some("23505"),
+            "{way}"
+        );
+        site.run("ROLLBACK");
+        site.run("BEGIN; INSERT INTO t VALUES (1); SAVEPOINT a; INSERT INTO t VALUES (2); ROLLBACK TO a;
+                  INSERT INTO t VALUES (3); RELEASE a; COMMIT; BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO t VALUES (4); COMMIT");
+        let told = site.heard();
+        if !way.contains("table") {
+            let ids: Vec<_> = told
+                .iter()
+                .map(|it| if way == "keys" { &it["keys"][0]["id"] } else { &it["new_data"]["id"] })
+                .collect();
+            assert_eq!(ids, [1, 3, 4], "{way}");
+        } else {
+            assert_eq!(site.ask("SELECT count(*) FROM notifyman.outbox WHERE payload LIKE '%INSERT%'"), "3", "{way}");
+        }
+    }
+}
+
+#[test]
+fn g04_whatever_is_done_to_the_schema_by_hand_a_write_goes_on() {
+    for (way, installer) in ways() {
+        let mut site = site();
+        site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+        site.build(&installer.clone().schema_events(false));
+        site.run("DROP SEQUENCE notifyman.number; DROP TABLE notifyman.outbox, notifyman.spilled");
+        site.run("INSERT INTO t SELECT g, repeat('x', 9000) FROM generate_series(1, 3) g; UPDATE t SET v = 'x'; DELETE FROM t; TRUNCATE t");
+        site.run("DROP TABLE notifyman.installation CASCADE");
+        site.run("INSERT INTO t VALUES (1)");
+        // A column that is gone, and of which nobody told.
+        site.run("ALTER TABLE t DROP COLUMN v");
+        site.run("ALTER TABLE t RENAME id TO key");
+        site.heard();
+        site.run("INSERT INTO t VALUES (2)");
+        let told = site.heard();
+        assert!(way.contains("table") || told[0]["truncated"] == "key", "{way}: {told:?}");
+        site.run("DROP SCHEMA notifyman CASCADE; INSERT INTO t VALUES (3)");
+    }
+}
+
+#[test]
+fn g04_a_write_of_many_rows_is_no_trouble() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    for (way, installer) in ways() {
+        site.build(&installer);
+        site.run("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 10000) g; UPDATE t SET v = 'y'; DELETE FROM t");
+        let told = site.heard();
+        assert!(
+            way.contains("keys")
+                || way.contains("table")
+                || told.iter().filter(|it| it.get("method").is_some()).count() == 30_000,
+            "{way}"
+        );
+    }
+    let outbox: u32 = site.ask("SELECT count(*) FROM notifyman.outbox").parse().unwrap();
+    assert!(outbox > 30_000, "{outbox}");
+}
+
+/// The outbox takes no transaction number a row, of which a transaction can have 64 before everybody's snapshots suffer.
+#[test]
+fn g04_a_write_takes_one_transaction_number() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    for (way, installer) in ways() {
+        site.build(&installer);
+        let before: u64 = site.ask("SELECT txid_current()").parse().unwrap();
+        site.run("INSERT INTO t SELECT g, repeat('x', 9000) FROM generate_series(1, 200) g");
+        let after: u64 = site.ask("SELECT txid_current()").parse().unwrap();
+        assert!(after - before < 60, "{way}: {}", after - before);
+        site.run("DELETE FROM t");
+    }
+}
+
+#[test]
+fn g04_prepared_transactions_fail_with_notify_as_documented_and_go_with_a_table() {
+    let server = start(Options::new().setting("max_prepared_transactions", "2"));
+    let mut site = site_in(&server);
+    site.run("CREATE TABLE t (id int PRIMARY KEY)");
+    for shape in [Shape::Rows, Shape::Keys] {
+        let report = site.build(&Installer::new().shape(shape));
+        assert!(report.warnings()[0].contains("PREPARE TRANSACTION"), "{report:?}");
+        site.run("BEGIN; INSERT INTO t VALUES (1)");
+        assert_eq!(site.db.execute("PREPARE TRANSACTION 'x'").unwrap_err().sqlstate(), Some("0A000"));
+        let report = site.build(&Installer::new().shape(shape).delivery(Delivery::Table));
+        assert!(report.warnings().is_empty());
+        site.run("BEGIN; INSERT INTO t VALUES (1)");
+        site.run("PREPARE TRANSACTION 'x'");
+        site.run("COMMIT PREPARED 'x'");
+        assert_eq!(site.ask("SELECT payload::json ->> 'method' FROM notifyman.outbox"), "INSERT");
+        site.run("DELETE FROM t; DELETE FROM notifyman.outbox");
+    }
+}
+
+/// From 17 on the queue's length can be set; before, it is 8 GB, more than a test should write.
+#[test]
+fn g04_a_full_queue_fails_the_commit_as_documented_and_a_table_knows_none() {
+    let server = start(Options::new());
+    let major: u32 =
+        connect(&server.url()).server_version().split(['.', ' ', 'b', 'r']).next().unwrap().parse().unwrap();
+    if major < 17 {
+        eprintln!("\n!!! NOT TESTED: PostgreSQL {major}'s NOTIFY queue can't be made small; 17's can\n");
+        return;
+    }
+    drop(server);
+    let server = start(Options::new().setting("max_notify_queue_pages", "64"));
+    let mut site = site_in(&server);
+    site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    site.build(&Installer::new());
+    // A listener that stays in a transaction holds the queue.
+    let mut holder = site.session();
+    holder.listen(["notifyman"]).unwrap();
+    holder.execute("BEGIN").unwrap();
+    let fill = "INSERT INTO t SELECT g, repeat('x', 7000) FROM generate_series(1, 20) g; DELETE FROM t";
+    let failed = (0..100).find_map(|_| site.db.execute(fill).err()).expect("the queue gets full");
+    assert_eq!(failed.sqlstate(), Some("54000"), "{failed}");
+    let warnings = notifyman::changes::Status::of(&mut site.db).unwrap().warnings().to_vec();
+    assert!(warnings.iter().any(|warning| warning.contains("NOTIFY queue is")), "{warnings:?}");
+
+    let report = Installer::new().delivery(Delivery::Table).build(&mut site.db).unwrap();
+    assert!(report.failed().is_empty());
+    site.run(fill);
+    holder.execute("ROLLBACK").unwrap();
+}

@@ -1,0 +1,60 @@
+//! Logical replication's apply worker: rule G7, and that it is never in its way.
+
+use notifyman::changes::{Delivery, Installer, Shape};
+
+use super::support::Site;
+use crate::support::Options;
+use crate::support::server::{connect, eventually, start};
+
+#[test]
+fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
+    let options = || {
+        Options::new()
+            .setting("wal_level", "logical")
+            .setting("max_wal_senders", "4")
+            .setting("max_replication_slots", "4")
+            .setting("max_worker_processes", "8")
+    };
+    let (publisher, subscriber) = (start(options()), start(options()));
+    let mut source = connect(&publisher.url());
+    source.execute("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION p FOR ALL TABLES").unwrap();
+    let mut site = Site::at(subscriber.url());
+    site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    site.build(&Installer::new());
+    site.run(&format!(
+        "CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port={} user=postgres dbname=postgres' PUBLICATION p",
+        publisher.port()
+    ));
+
+    let mut rows = 0;
+    let mut replicate = |site: &mut Site| {
+        rows += 1;
+        source
+            .execute(&format!(
+                "INSERT INTO t VALUES ({rows}, repeat('x', {rows} * 3000)); UPDATE t SET v = v || 'y' WHERE id = {rows}"
+            ))
+            .unwrap();
+        eventually("it is applied", || {
+            site.ask(&format!("SELECT count(*) FROM t WHERE id = {rows} AND v LIKE '%y'")) == "1"
+        });
+        site.heard()
+    };
+    assert!(replicate(&mut site).is_empty());
+    site.build(&Installer::new().replicated(true));
+    let told = replicate(&mut site);
+    assert!(told.iter().any(|it| it["method"] == "INSERT"), "{told:?}");
+    // It applies rows, and the keys shape's triggers are of statements, but for PostgreSQL 12: building says so.
+    let report = Installer::new().replicated(true).shape(Shape::Keys).build(&mut site.db).unwrap();
+    let said = report.warnings().iter().any(|warning| warning.contains("fires no statement triggers"));
+    assert_eq!((said, replicate(&mut site).is_empty()), (site.by_statement(), site.by_statement()));
+    for installer in [
+        Installer::new().replicated(true).delivery(Delivery::Table),
+        Installer::new().replicated(true).shape(Shape::Keys).delivery(Delivery::Table),
+    ] {
+        site.build(&installer);
+        replicate(&mut site);
+    }
+    let mut count = || site.ask("SELECT count(*) FROM notifyman.outbox");
+    assert_ne!(count(), "0");
+    site.run("ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s");
+}

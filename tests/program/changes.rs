@@ -1,0 +1,260 @@
+//! `notifyman build`, `status`, `verify`, `teardown` and `worker`.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::{PROGRAM, Running, cluster, command, connect, run};
+use crate::support::Cluster;
+
+fn parsed(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// A server with a table in which it is built.
+fn built(options: &[&str]) -> Cluster {
+    let cluster = cluster();
+    connect(&cluster).execute("CREATE TABLE price (id int PRIMARY KEY, cents int)").unwrap();
+    run(&[&["build", &cluster.url()], options].concat()).ends_with(0);
+    cluster
+}
+
+/// A worker that listens already.
+fn worker(urls: &[String], options: &[&str]) -> Running {
+    let urls: Vec<_> = urls.iter().map(String::as_str).collect();
+    let running = Running::start(&[&["worker"], urls.as_slice(), options].concat());
+    for number in 1..=urls.len() {
+        let line = running.err.next();
+        assert!(line.starts_with(&format!("notifyman: database {number} is at ")), "{line}");
+    }
+    running
+}
+
+#[test]
+fn g01_it_builds_verifies_and_tears_down_with_exit_codes() {
+    let cluster = cluster();
+    let url = cluster.url();
+    let finished = run(&["verify", &url]);
+    assert!(finished.ends_with(1).out().contains("nothing is installed"));
+    connect(&cluster).execute("CREATE TABLE price (id int PRIMARY KEY); CREATE TABLE \"Log\" (id int)").unwrap();
+    let out = run(&["build", "--except-table", "Log", &url]).ends_with(0).out();
+    assert_eq!(out, "covered          public.price");
+    let out = run(&["build", "--except-table", "Log", &url]).ends_with(0).out();
+    assert_eq!(out, "right already    1 table");
+    let out = run(&["verify", &url]).ends_with(0).out();
+    assert!(out.contains("tables right     1 of 1") && out.contains("except tables    Log"), "{out}");
+    connect(&cluster).execute("ALTER TABLE price DISABLE TRIGGER ALL").unwrap();
+    let out = run(&["verify", &url]).ends_with(3).out();
+    assert!(out.contains("warning: table public.price: somebody switched its trigger off"), "{out}");
+    let out = run(&["status", "--table", "pri*", &url]).ends_with(0).out();
+    assert!(out.contains("disabled         public.price"), "{out}");
+    assert_eq!(run(&["teardown", &url]).ends_with(0).out(), "removed          public.price");
+    run(&["teardown", &url]).ends_with(0);
+    run(&["verify", &url]).ends_with(1);
+}
+
+#[test]
+fn g01_what_could_not_be_locked_is_listed_and_shows_in_the_exit_code() {
+    let cluster = cluster();
+    let mut writer = connect(&cluster);
+    writer.execute("CREATE TABLE busy (id int); CREATE TABLE calm (id int)").unwrap();
+    writer.execute("BEGIN; INSERT INTO busy VALUES (1)").unwrap();
+    let quick = ["build", "--lock-timeout", "0.05", "--attempts", "2", &cluster.url()];
+    let finished = run(&quick);
+    let out = finished.ends_with(1).out();
+    assert!(
+        out.contains("covered          public.calm") && out.contains("failed           public.busy: ERROR 55P03"),
+        "{out}"
+    );
+    assert!(finished.err().contains("not done for 1 table"), "{finished:?}");
+    writer.execute("COMMIT").unwrap();
+    run(&quick).ends_with(0);
+}
+
+#[test]
+fn g01_what_a_dry_run_prints_does_the_same_in_psql_and_itself_changes_nothing() {
+    let bin = crate::support::cluster::find_server().unwrap();
+    if !bin.join("psql").exists() {
+        eprintln!("\n!!! NOT TESTED: there is no psql beside this server\n");
+        return;
+    }
+    let psql = |url: &str, script: &str| {
+        let mut psql = Command::new(bin.join("psql"));
+        psql.args(["-X", "-q", "-d", url]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut psql = psql.spawn().unwrap();
+        psql.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let said = psql.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.contains("ERROR") && !said.contains("WARNING"), "{said}");
+    };
+    let cluster = cluster();
+    let url = cluster.url();
+    connect(&cluster)
+        .execute("CREATE TABLE price (id int PRIMARY KEY); CREATE TABLE \"sto'ck \"\"x\" (id int)")
+        .unwrap();
+    for options in [["--shape", "rows"].as_slice(), &["--shape", "keys", "--table", "pri*", "--with-query"]] {
+        let build = [&["build", &url], options].concat();
+        let script = run(&[build.as_slice(), &["--dry-run"]].concat()).ends_with(0).out();
+        assert!(
+            script.contains("CREATE SCHEMA IF NOT EXISTS notifyman") && script.contains("lock_timeout"),
+            "{script}"
+        );
+        psql(&url, &script);
+        run(&["verify", &url]).ends_with(0);
+        // There is nothing left to be done, and nothing left to show but the sweeping.
+        let out = run(&build).ends_with(0).out();
+        assert!(out.starts_with("right already") && !out.contains('\n'), "{out}");
+        psql(&url, &run(&["verify", "--dry-run", &url]).ends_with(0).out());
+    }
+    let script = run(&["teardown", "--dry-run", &url]).ends_with(0).out();
+    run(&["verify", &url]).ends_with(0);
+    psql(&url, &script);
+    run(&["verify", &url]).ends_with(1);
+}
+
+#[test]
+fn g01_what_can_not_be_is_a_usage_error() {
+    let cluster = cluster();
+    let url = cluster.url();
+    for (args, told) in [
+        (["build", "--table", "nonesuch", &url].as_slice(), "there is no table \"nonesuch\""),
+        (&["build", "--shape", "round", &url], "rows or keys is needed"),
+        (&["build", "--lock-timeout", "-1", &url], "--lock-timeout"),
+        (&["worker", "--retries", "3", &url], "--exec"),
+        (&["verify", "host=a port=x"], "port"),
+    ] {
+        let finished = run(args);
+        finished.ends_with(2);
+        assert!(finished.err().contains(told), "{finished:?}");
+    }
+    let finished = run(&["worker", &url]);
+    assert!(finished.ends_with(1).err().contains("nothing is installed at 127.0.0.1"), "{finished:?}");
+}
+
+#[test]
+fn g08_a_worker_prints_a_line_for_each_change_of_each_database() {
+    let clusters = [built(&[]), built(&["--delivery", "table"])];
+    let worker = worker(&clusters.each_ref().map(Cluster::url), &["--tables", "price", "--tables", "st*"]);
+    for (number, cluster) in (1..).zip(&clusters) {
+        let mut db = connect(cluster);
+        db.execute("INSERT INTO price VALUES (1, 42); CREATE TABLE stock (n numeric); CREATE TABLE other ()").unwrap();
+        let line = parsed(&worker.out.next());
+        assert_eq!((&line["kind"], &line["database"]), (&"change".into(), &number.into()));
+        assert_eq!((&line["table_name"], &line["new_data"]["cents"]), (&"price".into(), &42.into()));
+        let line = parsed(&worker.out.next());
+        assert_eq!((&line["kind"], &line["command_tag"]), (&"schema".into(), &"CREATE TABLE".into()));
+        db.execute("INSERT INTO stock VALUES (12345678901234567890.12345678901234567890)").unwrap();
+        let line = worker.out.next();
+        assert!(line.contains("{\"n\":12345678901234567890.12345678901234567890}"), "every digit: {line}");
+    }
+    worker.signal("TERM");
+    worker.finish().ends_with(143);
+}
+
+#[test]
+fn g08_a_lost_connection_and_the_gap_after_it_are_lines_of_their_own() {
+    let mut cluster = built(&[]);
+    let worker = worker(&[cluster.url()], &[]);
+    cluster.stop().unwrap();
+    let next = || loop {
+        let line = parsed(&worker.out.next());
+        if line["kind"] != "warning" {
+            break line;
+        }
+    };
+    assert_eq!(next()["kind"], "away");
+    cluster.restart().unwrap();
+    let gap = next();
+    assert!(gap["kind"] == "gap" && gap["cause"].as_str().unwrap().contains("57P01"), "{gap}");
+    assert!(gap["since"].as_str().unwrap() < gap["until"].as_str().unwrap(), "{gap}");
+    connect(&cluster).execute("INSERT INTO price VALUES (1, 1)").unwrap();
+    assert_eq!(next()["kind"], "change");
+}
+
+#[test]
+fn g08_a_command_is_run_for_each_change_with_the_line_as_its_input() {
+    let cluster = built(&[]);
+    let worker = worker(
+        &[cluster.url()],
+        &["--exec", "echo \"$NOTIFYMAN_KIND $NOTIFYMAN_DATABASE $NOTIFYMAN_SCHEMA.$NOTIFYMAN_TABLE\"; cat"],
+    );
+    connect(&cluster).execute("INSERT INTO price VALUES (1, 42)").unwrap();
+    assert_eq!(worker.out.next(), "change 1 public.price");
+    assert_eq!(parsed(&worker.out.next())["new_data"]["cents"], 42);
+    worker.signal("INT");
+    worker.finish().ends_with(130);
+}
+
+#[test]
+fn g08_a_command_that_fails_is_tried_again_and_then_passed_over() {
+    let cluster = built(&[]);
+    let worker = worker(
+        &[cluster.url()],
+        &["--retries", "2", "--exec", "echo tried; read line; case $line in *:42}*) exit 7;; esac"],
+    );
+    connect(&cluster).execute("INSERT INTO price VALUES (1, 42); INSERT INTO price VALUES (2, 1)").unwrap();
+    for _ in 0..4 {
+        assert_eq!(worker.out.next(), "tried");
+    }
+    let told = worker.err.next();
+    assert!(told.contains("the command failed 3 times") && told.contains("exit status: 7"), "{told}");
+    worker.signal("TERM");
+    worker.finish().ends_with(143);
+}
+
+#[test]
+fn g08_with_give_up_stop_an_outbox_keeps_what_the_command_could_not_do() {
+    let cluster = built(&["--delivery", "table"]);
+    let mut db = connect(&cluster);
+    db.execute("INSERT INTO price VALUES (1, 1), (2, 42), (3, 3)").unwrap();
+    let fails = ["--retries", "1", "--give-up", "stop", "--exec", "read line; case $line in *:42}*) exit 1;; esac"];
+    worker(&[cluster.url()], &fails).finish().ends_with(1);
+    let left = db.query("SELECT payload::json -> 'new_data' ->> 'id' FROM notifyman.outbox ORDER BY number").unwrap();
+    assert_eq!(left.iter().map(|row| row.get(0).unwrap().into_owned()).collect::<Vec<_>>(), ["2", "3"]);
+    let worker = worker(&[cluster.url()], &[]);
+    assert_eq!(parsed(&worker.out.next())["new_data"]["id"], 2);
+    assert_eq!(parsed(&worker.out.next())["new_data"]["id"], 3);
+    worker.signal("TERM");
+    worker.finish().ends_with(143);
+    assert!(db.query("SELECT FROM notifyman.outbox").unwrap().is_empty());
+}
+
+#[test]
+fn g08_a_signal_waits_for_the_command_that_is_under_way() {
+    let cluster = built(&[]);
+    let worker = worker(&[cluster.url()], &["--exec", "echo begun; sleep 1; echo done"]);
+    connect(&cluster).execute("INSERT INTO price VALUES (1, 1), (2, 2)").unwrap();
+    assert_eq!(worker.out.next(), "begun");
+    worker.signal("TERM");
+    assert_eq!(worker.out.next(), "done");
+    let finished = worker.finish();
+    finished.ends_with(143);
+    assert!(finished.err().contains("what else had come: 1 of them"), "{finished:?}");
+}
+
+#[test]
+fn g08_a_terminal_gets_a_line_that_moves_and_a_pipe_none() {
+    let cluster = built(&[]);
+    // `script` gives a program a terminal; what it writes there comes out here.
+    let Ok(_) = Command::new("script").arg("--version").output() else {
+        eprintln!("\n!!! NOT TESTED: there is no `script` here to give the worker a terminal\n");
+        return;
+    };
+    let line = format!("{PROGRAM} worker '{}' >/dev/null", cluster.url());
+    let mut terminal = command("script");
+    // A terminal's line may end in a carriage return alone, so bytes are looked at, not lines.
+    terminal
+        .args(["-qefc", &format!("timeout -s INT 3 {line}"), "/dev/null"])
+        .stdin(Stdio::null())
+        .env("TERM", "xterm");
+    let shown = terminal.output().unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains("0 changes, 0 gaps, 0 waiting"), "{shown}");
+
+    let worker = worker(&[cluster.url()], &[]);
+    connect(&cluster).execute("INSERT INTO price VALUES (1, 1)").unwrap();
+    worker.out.next();
+    worker.signal("INT");
+    assert_eq!(worker.finish().ends_with(130).err(), "");
+}
