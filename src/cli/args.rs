@@ -46,12 +46,15 @@ Examples:
   notifyman listen -u postgres://db1/shop -u postgres://db2/shop prices
   notifyman listen --count 1 --timeout 60 deployed && ./restart
   notifyman listen prices | jq -r .payload
+  notifyman listen --reconnect prices
   notifyman listen prices --exec ./flush --jobs 4
 
-
 When a connection is lost, standard error says so and the others go on; it
-ends when none is left. A lost connection isn't opened again: what was sent
-meanwhile would be missing without a word.
+ends when none is left. With --reconnect a lost connection comes back, also one
+that fell silent (that is noticed within 20 seconds), and before anything that
+is heard then, a line says what may have been missed:
+  {\"connection\":1,\"gap\":{\"channels\":[\"prices\"],\"cause\":\"..\",\"since\":\"..\",
+   \"until\":\"..\"},\"time\":\"..\"}
 
 With --exec, /bin/sh runs the command for each notification:
   standard input         the payload, as it came
@@ -185,6 +188,9 @@ pub(crate) struct Listen {
     /// End after N notifications
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
+    /// Bring lost connections back, and print a line with what may have been missed [with --exec: always]
+    #[arg(long, short)]
+    pub(crate) reconnect: bool,
     /// Run COMMAND for each notification, with the payload on its standard input, rather than print it
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,

@@ -3,11 +3,15 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use notifyman::{Batch, Config, ConnId, Event, NotificationManager, NotificationRef};
+use notifyman::{Backoff, Batch, Config, ConnId, Event, Gap, NotificationManager, NotificationRef};
+use serde_json::json;
 
 use super::args::Listen;
 use super::signals::Lookout;
 use super::{End, Failure, clock, config, connect, exec, tell};
+
+/// With `--reconnect`: the silence after which a server is asked for a sign of life, and the time it has for that.
+const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
 
 pub(crate) fn run(args: Listen) -> Result<End, Failure> {
     if let Some(command) = &args.exec {
@@ -38,8 +42,15 @@ pub(crate) fn run(args: Listen) -> Result<End, Failure> {
             }
             Event::Lost(id, error) => {
                 whole = false;
-                let place = nm.garbage().find(|(dead, _)| *dead == id).map(|(_, dead)| dead.config().to_string());
-                tell(&format!("connection {id} ({}) is lost: {error}", place.unwrap_or_default()));
+                let place = nm.garbage().chain(nm.restoring()).find(|(dead, _)| *dead == id);
+                let place = place.map(|(_, dead)| dead.config().to_string()).unwrap_or_default();
+                let outlook = if nm.restoring().any(|(away, _)| away == id) { ", and dialled again" } else { "" };
+                tell(&format!("connection {id} ({place}) is lost{outlook}: {error}"));
+            }
+            Event::Restored(id, gap) => {
+                printer.print_gap(id, &gap).map_err(Failure::Output)?;
+                tell(&format!("connection {id} is back"));
+                last_came = clock::now();
             }
             // An idle event comes after so long; here it must have been quiet for so long.
             Event::Idle => match args.timeout.and_then(|timeout| rest(timeout, clock::now() - last_came)) {
@@ -53,7 +64,7 @@ pub(crate) fn run(args: Listen) -> Result<End, Failure> {
     if let Some(signal) = lookout.got() {
         return Ok(End::Signalled(signal));
     }
-    if nm.connections().next().is_none() {
+    if nm.connections().next().is_none() && nm.restoring().next().is_none() {
         tell("no connection is left");
     } else if let Some(left @ 1..) = printer.left {
         tell(&format!("the timeout came before the count: {left} notifications are missing"));
@@ -65,6 +76,10 @@ pub(crate) fn run(args: Listen) -> Result<End, Failure> {
 /// Connects to every place, and listens there.
 fn open(args: &Listen) -> Result<NotificationManager, Failure> {
     let mut nm = NotificationManager::new([]).timeout(args.timeout);
+    if args.reconnect {
+        let (idle, deadline) = HEARTBEAT;
+        nm = nm.reconnect(Backoff::default()).heartbeat(idle, deadline);
+    }
     for config in &configs(args)? {
         let mut connection = connect(config)?;
         connection.listen(&args.channels).map_err(|error| match error.is_usage() {
@@ -113,6 +128,22 @@ impl<W: Write> Printer<W> {
             printed += 1;
         }
         self.left = self.left.map(|left| left.saturating_sub(printed));
+        self.flush()
+    }
+
+    /// Prints what a connection may have missed while it was away.
+    fn print_gap(&mut self, id: ConnId, gap: &Gap) -> io::Result<()> {
+        let gap = json!({
+            "channels": gap.channels(),
+            "cause": gap.cause().to_string(),
+            "since": clock::written(gap.since_wall()),
+            "until": clock::written(gap.until_wall()),
+        });
+        writeln!(self.lines, "{{\"connection\":{id},\"gap\":{gap},\"time\":\"{}\"}}", clock::stamp())?;
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         self.out.write_all(&self.lines)?;
         self.lines.clear();
         self.out.flush()

@@ -130,6 +130,26 @@ fn a_timeout_that_comes_before_the_count_shows_in_the_exit_code() {
 }
 
 #[test]
+fn told_to_reconnect_it_survives_a_restart_and_says_what_may_be_missing() {
+    let mut cluster = cluster();
+    let listener = Running::listener(&[cluster.url()], &["a", "--reconnect", "--count", "2"]);
+    connect(&cluster).notify("a", "before").unwrap();
+    assert_eq!(parsed(&listener.out.next())["payload"], "before");
+    cluster.restart().unwrap();
+    let told = listener.err.next();
+    assert!(told.contains("is lost, and dialled again: "), "{told}");
+    let line = parsed(&listener.out.next());
+    assert_eq!((&line["connection"], &line["gap"]["channels"]), (&1.into(), &serde_json::json!(["a"])));
+    assert!(line["gap"]["since"].as_str() < line["gap"]["until"].as_str(), "{line}");
+    connect(&cluster).notify("a", "after").unwrap();
+    let finished = listener.finish();
+    // Something may be missing.
+    finished.ends_with(1);
+    assert_eq!(parsed(&finished.out[0])["payload"], "after");
+    assert_eq!(finished.err(), "notifyman: connection 1 is back");
+}
+
+#[test]
 fn a_connection_that_is_lost_is_told_and_the_others_go_on() {
     let mut clusters = [cluster(), cluster()];
     let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a"]);
