@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::options::{Delivery, Options, Oversize, Shape};
+use super::report::{Progress, Report};
 use super::server::{Presence, Server, cannot, first, is, text};
 use super::{glob, sql, status};
 use crate::connection::Connection;
@@ -47,67 +48,6 @@ pub struct Installer {
 impl Default for Installer {
     fn default() -> Self {
         Self { options: Options::default(), lock_timeout: Duration::from_secs(1), attempts: 3 }
-    }
-}
-
-/// One step of a build or a teardown, as it is done.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Progress<'a> {
-    /// How many tables have been looked after.
-    pub done: usize,
-    /// How many there are.
-    pub total: usize,
-    /// The last one.
-    pub table: &'a str,
-}
-
-/// What a build or a teardown did.
-#[derive(Debug, Clone, Default)]
-pub struct Report {
-    schema_changed: bool,
-    covered: Vec<String>,
-    changed: Vec<String>,
-    removed: Vec<String>,
-    unchanged: usize,
-    failed: Vec<(String, Error)>,
-    warnings: Vec<String>,
-}
-
-impl Report {
-    /// Whether the schema and its functions were made, made anew, or removed.
-    pub fn schema_changed(&self) -> bool {
-        self.schema_changed
-    }
-
-    /// The tables that are covered now and weren't before, as SQL names them.
-    pub fn covered(&self) -> &[String] {
-        &self.covered
-    }
-
-    /// The tables whose triggers or functions were brought up to date.
-    pub fn changed(&self) -> &[String] {
-        &self.changed
-    }
-
-    /// The tables whose triggers were removed.
-    pub fn removed(&self) -> &[String] {
-        &self.removed
-    }
-
-    /// How many tables were right already; none of them was locked.
-    pub fn unchanged(&self) -> usize {
-        self.unchanged
-    }
-
-    /// What couldn't be done, and why: these tables are as they were, and doing the same again may finish it.
-    pub fn failed(&self) -> &[(String, Error)] {
-        &self.failed
-    }
-
-    /// What had better be known.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
     }
 }
 

@@ -9,7 +9,8 @@ pub enum Shape {
     /// Each row by itself, whole, before and after.
     #[default]
     Rows,
-    /// What one statement wrote, by the rows' keys: for cache invalidation. It costs a third as much, or less.
+    /// What one statement wrote, by the rows' keys: for cache invalidation. In large statements it costs
+    /// a fraction.
     Keys,
 }
 

@@ -82,6 +82,8 @@ impl Ways {
 pub(crate) struct Clerk {
     pub(crate) database: usize,
     pub(crate) config: Config,
+    /// Whether somebody listens to what the database notifies.
+    pub(crate) listens: bool,
     pub(crate) keep_spilled: Duration,
     pub(crate) queue: Arc<Queue>,
 }
@@ -116,6 +118,11 @@ impl Clerk {
     fn serve(&self, db: &mut Connection, post: &mut Post, told: &mut Option<String>) -> Result<(), Error> {
         loop {
             let ways = Ways::ask(db)?;
+            if !ways.outbox && !self.listens {
+                let warning =
+                    "another build has turned from a table to NOTIFY, which isn't listened to: start this worker anew";
+                self.say(told, warning.to_owned());
+            }
             if let Some(warning) = status::queue_warning(db)? {
                 self.say(told, warning);
             }

@@ -81,8 +81,8 @@ impl Worker {
 
     /// Connects to every database and begins to listen.
     ///
-    /// Each takes two sessions, of which one listens. From then on lost connections are brought back by themselves, and
-    /// what may have been missed is told.
+    /// Each takes a session that looks after the tables, and unless it has an outbox one that listens. From then on lost
+    /// connections are brought back by themselves, and what may have been missed is told.
     ///
     /// # Errors
     ///
@@ -91,14 +91,18 @@ impl Worker {
         let mut manager = NotificationManager::new([])
             .reconnect(Backoff::default())
             .heartbeat(Duration::from_secs(15), Duration::from_secs(10));
-        let mut databases = HashMap::new();
+        let (mut databases, mut outboxes) = (HashMap::new(), Vec::new());
         for (number, config) in (1..).zip(&self.configs) {
             let mut db = Connection::connect(config)?;
-            Ways::ask(&mut db)?;
-            // Also where an outbox is used: another build may turn to NOTIFY.
-            db.listen([CHANNEL])?;
-            databases.insert(manager.insert(db), number);
+            if Ways::ask(&mut db)?.outbox {
+                outboxes.push(number);
+            } else {
+                db.listen([CHANNEL])?;
+                databases.insert(manager.insert(db), number);
+            }
         }
+        // An outbox needs no listener to go on.
+        manager = manager.park_when_empty(!outboxes.is_empty());
         let queue = Arc::new(Queue::default());
         let mut changes = Changes {
             handle: manager.handle(),
@@ -113,7 +117,8 @@ impl Worker {
         let listener = Arc::clone(&queue);
         changes.spawn("changes", move || reader::listen(manager, &databases, &listener))?;
         for (database, config) in (1..).zip(self.configs) {
-            let clerk = Clerk { database, config, keep_spilled: self.keep_spilled, queue: Arc::clone(&queue) };
+            let listens = !outboxes.contains(&database);
+            let clerk = Clerk { database, config, listens, keep_spilled: self.keep_spilled, queue: Arc::clone(&queue) };
             changes.spawn("clerk", move || clerk.work())?;
         }
         Ok(changes)
@@ -249,7 +254,7 @@ impl Changes {
         }
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
             work();
-            // Without the listener nothing will come; the clerks then have nothing to look after.
+            // Without the listener nothing will come.
             if is_listener {
                 queue.remove_reader();
             }

@@ -1,0 +1,64 @@
+//! What a build or a teardown did, and how far it is.
+
+use crate::error::Error;
+
+/// One step of a build or a teardown, as it is done.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Progress<'a> {
+    /// How many tables have been looked after.
+    pub done: usize,
+    /// How many there are.
+    pub total: usize,
+    /// The last one.
+    pub table: &'a str,
+}
+
+/// What a build or a teardown did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    pub(super) schema_changed: bool,
+    pub(super) covered: Vec<String>,
+    pub(super) changed: Vec<String>,
+    pub(super) removed: Vec<String>,
+    pub(super) unchanged: usize,
+    pub(super) failed: Vec<(String, Error)>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Report {
+    /// Whether the schema and its functions were made, made anew, or removed.
+    pub fn schema_changed(&self) -> bool {
+        self.schema_changed
+    }
+
+    /// The tables that are covered now and weren't before, as SQL names them.
+    pub fn covered(&self) -> &[String] {
+        &self.covered
+    }
+
+    /// The tables whose triggers or functions were brought up to date.
+    pub fn changed(&self) -> &[String] {
+        &self.changed
+    }
+
+    /// The tables whose triggers were removed.
+    pub fn removed(&self) -> &[String] {
+        &self.removed
+    }
+
+    /// How many tables were right already; none of them was locked.
+    pub fn unchanged(&self) -> usize {
+        self.unchanged
+    }
+
+    /// What couldn't be done, and why: these tables are as they were, and doing the same again may finish it.
+    pub fn failed(&self) -> &[(String, Error)] {
+        &self.failed
+    }
+
+    /// What had better be known.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
