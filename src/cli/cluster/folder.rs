@@ -110,9 +110,9 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if let Some(mut guard) = self.guard.take() {
             let _ = guard.wait(); // which closes its input first, and that is its sign
-        } else {
-            let _ = fs::remove_dir_all(&self.path);
         }
+        // What others than the server have put there, the guard may not remove.
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
