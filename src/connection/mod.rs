@@ -19,13 +19,15 @@ pub(crate) use self::dial::{Dial, Step};
 pub(crate) use self::wait::DRAIN_MAX;
 pub use self::wait::Wait;
 use self::waiter::Waiter;
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::config::Config;
 use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Stream;
 use crate::notification::Batch;
-use crate::proto::{Ask, READ_SIZE, ReadBuffer, Reply, RequestId, Session, TransactionStatus, sql};
+use crate::proto::{
+    self, Ask, READ_SIZE, ReadBuffer, Recent, Reply, RequestId, Session, TransactionStatus, sql,
+};
 use crate::row::Row;
 
 /// The longest that a call goes on waiting after it has asked the server to cancel.
@@ -61,21 +63,35 @@ pub struct Connection {
     pub(crate) session: Session,
     stream: Stream,
     config: Config,
-    call_timeout: Option<Duration>,
     /// When bytes were last read.
-    pub(crate) last_read: Instant,
+    last_read: Moment,
+    rare: Option<Box<Rare>>,
+}
+
+/// What most connections have none of, kept apart so that they cost nothing for it.
+#[derive(Debug, Default)]
+struct Rare {
+    /// What bounds every call, where that isn't the configuration's.
+    call_timeout: Option<Option<Duration>>,
     /// What may have been missed before this session took over from another.
-    pub(crate) gap: Option<Box<Gap>>,
+    gap: Option<Box<Gap>>,
+    /// When it took over, and how many attempts that needed.
+    revived: Option<Moment>,
+    attempts: u32,
     /// How many sessions there have been before this one.
-    pub(crate) epoch: u64,
-    /// When this session took over, and how many attempts that needed.
-    pub(crate) revived: Option<(Instant, u32)>,
+    epoch: u32,
+}
+
+/// What many connections have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    configs: Recent<Config>,
+    sessions: proto::Common,
 }
 
 impl Connection {
     pub(crate) fn new(session: Session, stream: Stream, config: Config, now: Instant) -> Self {
-        let call_timeout = Some(config.get_call_timeout());
-        Self { session, stream, config, call_timeout, last_read: now, gap: None, epoch: 0, revived: None }
+        Self { session, stream, config, last_read: now.into(), rare: None }
     }
 
     /// Opens a connection: looks the host up, dials, and logs in.
@@ -277,13 +293,13 @@ impl Connection {
             return Err(reason.clone());
         }
         let id = self.session.request(ask);
-        let deadline = self.call_timeout.and_then(|timeout| clock::now().checked_add(timeout));
+        let deadline = self.call_timeout().and_then(|timeout| clock::now().checked_add(timeout));
         let mut exchange = Exchange { id, reply: None, buffer: ReadBuffer::new(READ_SIZE), waiter: None };
         if self.drive(&mut exchange, deadline) {
             return exchange.reply.unwrap_or(Err(Error::Disconnected));
         }
 
-        let after = self.call_timeout.unwrap_or_default();
+        let after = self.call_timeout().unwrap_or_default();
         let grace = clock::now().checked_add(after.min(GRACE));
         let over = match self.stream.peer() {
             Ok(peer) => cancel::send(&peer, &self.config, &self.session.cancel_request(), grace),
@@ -358,7 +374,7 @@ impl Connection {
     ///
     /// In a manager it comes with the first batch.
     pub fn take_gap(&mut self) -> Option<Gap> {
-        self.gap.take().map(|gap| *gap)
+        self.rare.as_mut()?.gap.take().map(|gap| *gap)
     }
 
     // ---- state --------------------------------------------------------------------------------------------------
@@ -420,7 +436,7 @@ impl Connection {
     /// A call that takes longer is cancelled at the server. If that answers within a second the connection is good,
     /// else it is closed; the error tells.
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.call_timeout = timeout.into();
+        self.rare.get_or_insert_default().call_timeout = Some(timeout.into());
     }
 
     /// Says goodbye to the server and closes. Notifications that had been read can still be taken with
@@ -449,7 +465,8 @@ impl Connection {
 
     /// What bounds every call.
     pub(crate) fn call_timeout(&self) -> Option<Duration> {
-        self.call_timeout
+        let own = self.rare.as_ref().and_then(|rare| rare.call_timeout);
+        own.unwrap_or_else(|| Some(self.config.get_call_timeout()))
     }
 
     // ---- for the loops ------------------------------------------------------------------------------------------
@@ -499,7 +516,7 @@ impl Connection {
                 None
             }
             Ok(bytes) => {
-                self.last_read = now;
+                self.last_read = now.into();
                 self.session.handle_input(buffer, bytes);
                 Some(Received { bytes, full: bytes == room || !self.stream.short_read_means_drained() })
             }
@@ -523,9 +540,52 @@ impl Connection {
     /// Everything that came, with the gap before it.
     pub(crate) fn take_batch(&mut self) -> Option<Batch> {
         let batch = self.session.take_notifications();
-        match self.gap.take() {
+        match self.take_gap() {
             None => batch,
-            Some(gap) => Some(batch.unwrap_or_else(Batch::empty).with_gap(*gap)),
+            Some(gap) => Some(batch.unwrap_or_else(Batch::empty).with_gap(gap)),
+        }
+    }
+
+    /// When bytes were last read.
+    pub(crate) fn last_read(&self) -> Instant {
+        self.last_read.into()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_last_read(&mut self, at: Instant) {
+        self.last_read = at.into();
+    }
+
+    /// What may have been missed, as long as nobody has taken it.
+    pub(crate) fn gap(&self) -> Option<&Gap> {
+        self.rare.as_ref()?.gap.as_deref()
+    }
+
+    /// How many sessions there have been before this one.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.epoch.into())
+    }
+
+    /// When this session took over, and how many attempts that needed.
+    pub(crate) fn revived(&self) -> Option<(Instant, u32)> {
+        let rare = self.rare.as_ref()?;
+        Some((rare.revived?.into(), rare.attempts))
+    }
+
+    /// It takes over from another at `now`, after so many attempts.
+    pub(crate) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
+        let rare = self.rare.get_or_insert_default();
+        rare.epoch = u32::try_from(gap.epoch).unwrap_or(u32::MAX);
+        (rare.revived, rare.attempts) = (Some(now.into()), attempts);
+        rare.gap = Some(Box::new(gap));
+    }
+
+    /// Shares the memory of what equals another connection's.
+    #[inline]
+    pub(crate) fn share(&mut self, common: &mut Common) {
+        if self.session.is_unshared() {
+            self.config = common.configs.share(&self.config);
+            self.session.share(&mut common.sessions);
         }
     }
 

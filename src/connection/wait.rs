@@ -10,7 +10,7 @@ use crate::notification::Notification;
 use crate::proto::{READ_SIZE, ReadBuffer};
 
 /// What a zero timeout reads from one connection at the most, so that it ends also where more always comes: 16 MiB.
-pub(crate) const DRAIN_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const DRAIN_MAX: u32 = 16 * 1024 * 1024;
 
 /// The notifications of one connection as they come, and idle events: see [`Connection::wait`].
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Wait<'c> {
     /// Whether the socket has been looked at since the idle event came due.
     looked: bool,
     /// How many bytes have been read since a zero timeout began to drain.
-    drained: usize,
+    drained: u32,
 }
 
 impl<'c> Wait<'c> {
@@ -67,7 +67,7 @@ impl Iterator for Wait<'_> {
                 && let Some(received) = self.connection.receive_some(&mut self.buffer, now)
             {
                 if self.idle.is_zero() {
-                    self.drained += received.bytes;
+                    self.drained += received.bytes as u32;
                 }
                 continue;
             }

@@ -76,7 +76,7 @@ impl NotificationManager {
     }
 
     /// Resolves what has been answered, and closes a connection that has not answered in time.
-    pub(super) fn settle(&mut self, token: usize) {
+    pub(super) fn settle(&mut self, token: u32) {
         let Some(member) = self.members.get_mut(token) else { return };
         let Member { id, life: Life::Good(connection), .. } = member else { return };
         let id = *id;

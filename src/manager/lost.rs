@@ -12,7 +12,7 @@ use crate::net::Reactor;
 
 impl NotificationManager {
     /// A closed connection, from which everything has been told: to the garbage, or to be brought back.
-    pub(super) fn lose(&mut self, token: usize) -> Option<Event> {
+    pub(super) fn lose(&mut self, token: u32) -> Option<Event> {
         self.settle(token);
         let (id, connection) = self.release(token)?;
         let dead = Dead::of(&connection);
@@ -22,7 +22,7 @@ impl NotificationManager {
         match &self.backoff {
             Some(backoff) if is_worth_retrying(&error) => {
                 // One that never lasts comes back ever more slowly.
-                let failed = backoff.failed_before(connection.revived, self.now);
+                let failed = backoff.failed_before(connection.revived(), self.now);
                 let mut restore = Restore::new(dead, self.now + backoff.delay(failed, &mut self.jitter));
                 (restore.failed, restore.persists) = (failed, true);
                 self.add_restore(id, restore);
@@ -47,7 +47,7 @@ impl NotificationManager {
     }
 
     /// Goes on with bringing one back.
-    pub(super) fn go_on_restoring(&mut self, token: usize) -> Option<Event> {
+    pub(super) fn go_on_restoring(&mut self, token: u32) -> Option<Event> {
         let member = self.members.get_mut(token)?;
         let id = member.id;
         member.queued = false;
@@ -94,11 +94,11 @@ impl NotificationManager {
                     return self.attempt_failed(token, Error::io(WATCHING, error));
                 }
                 let tickets = restore.take_tickets();
-                if let Some(gap) = &connection.gap {
+                if let Some(gap) = connection.gap() {
                     log::restored(id, gap, restore.failed + 1);
                 }
                 self.dials.end();
-                self.members.promote(token, connection);
+                self.members.promote(token, *connection);
                 tickets.into_iter().for_each(|ticket| ticket.resolve(Ok(())));
                 self.shared.counters.restores.add(1);
                 self.count_members();
@@ -111,7 +111,7 @@ impl NotificationManager {
     }
 
     /// Tries again later, or gives up: then it is in the garbage, with the latest reason.
-    fn attempt_failed(&mut self, token: usize, error: Error) -> Option<Event> {
+    fn attempt_failed(&mut self, token: u32, error: Error) -> Option<Event> {
         self.dials.end();
         if let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token)
             && restore.persists
@@ -128,7 +128,7 @@ impl NotificationManager {
     }
 
     /// To the garbage.
-    pub(super) fn give_up(&mut self, token: usize, error: &Error) -> Option<Event> {
+    pub(super) fn give_up(&mut self, token: u32, error: &Error) -> Option<Event> {
         let Member { id, life: Life::Restoring(restore), .. } = self.members.take(token)? else { return None };
         log::gave_up(id, error, restore.failed + 1);
         self.members.bury(id, restore.fail(error));

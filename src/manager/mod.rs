@@ -29,7 +29,7 @@ mod ticket;
 mod timers;
 mod turn;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub use self::ticket::Ticket;
 use self::timers::Timers;
 use self::turn::{Manner, WATCHING};
 use crate::clock;
-use crate::connection::Connection;
+use crate::connection::{Common, Connection};
 use crate::connection::idle::Idle;
 use crate::error::Error;
 use crate::gap::Gap;
@@ -108,6 +108,8 @@ use crate::proto::{READ_SIZE, ReadBuffer, RequestId};
 /// Dropping it closes its sessions; to keep them, take them out with [`into_connections`](Self::into_connections).
 pub struct NotificationManager {
     members: Members,
+    /// What its connections have in common.
+    common: Common,
     reactor: Result<Reactor, Error>,
     alarm: Option<Alarm>,
     buffer: ReadBuffer,
@@ -117,15 +119,15 @@ pub struct NotificationManager {
     now: Instant,
 
     /// Who is to be served, by token; each stands there once.
-    ready: VecDeque<usize>,
+    ready: VecDeque<u32>,
     /// How many of those belong to the turn that runs.
     to_serve: usize,
     /// Who was touched by the caller in this turn.
-    touched: Vec<usize>,
+    touched: Vec<u32>,
     /// Of whom this drain has read enough.
-    deferred: Vec<usize>,
-    /// Counts the drains.
-    drain: u32,
+    deferred: Vec<u32>,
+    /// From whom this drain has read.
+    drained: Vec<u32>,
     /// Whether the sockets have been looked at since the idle event came due.
     looked: bool,
     /// What is to be told next.
@@ -142,8 +144,8 @@ pub struct NotificationManager {
     asked: BTreeMap<(ConnId, RequestId), Asked>,
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
-    /// Whose transaction has been open for too long.
-    in_transaction: BTreeSet<ConnId>,
+    /// Whose transaction is open, since when, and whether that was told.
+    in_transaction: BTreeMap<ConnId, (Instant, bool)>,
     /// How many stops are to be obeyed.
     stops: usize,
     shared: Arc<Shared>,
@@ -179,6 +181,7 @@ impl NotificationManager {
         };
         let mut manager = Self {
             members: Members::default(),
+            common: Common::default(),
             reactor,
             alarm: alarm.clone(),
             buffer: ReadBuffer::new(READ_SIZE),
@@ -189,7 +192,7 @@ impl NotificationManager {
             to_serve: 0,
             touched: Vec::new(),
             deferred: Vec::new(),
-            drain: 0,
+            drained: Vec::new(),
             looked: false,
             collected: VecDeque::new(),
             timers: Timers::default(),
@@ -199,7 +202,7 @@ impl NotificationManager {
             jitter: Jitter::random(),
             asked: BTreeMap::new(),
             looking_up: Vec::new(),
-            in_transaction: BTreeSet::new(),
+            in_transaction: BTreeMap::new(),
             stops: 0,
             shared: Arc::new(Shared::new(alarm)),
         };
@@ -361,9 +364,10 @@ impl NotificationManager {
 
     /// Adds a connection, also between two events. What it already holds is yielded; one that is closed goes to the
     /// garbage with the next turn.
-    pub fn insert(&mut self, connection: Connection) -> ConnId {
+    pub fn insert(&mut self, mut connection: Connection) -> ConnId {
+        connection.share(&mut self.common);
         let id = self.members.new_id();
-        let token = self.members.add(id, Life::Good(Box::new(connection)));
+        let token = self.members.add(id, Life::Good(connection));
         self.touch(token);
         self.watch(token);
         self.start_pulse(token);
@@ -442,7 +446,7 @@ impl NotificationManager {
     /// The good connections, by id.
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         self.members.iter().filter_map(|member| match &member.life {
-            Life::Good(connection) => Some((member.id, &**connection)),
+            Life::Good(connection) => Some((member.id, connection)),
             Life::Restoring(_) => None,
         })
     }
@@ -485,7 +489,7 @@ impl NotificationManager {
     }
 
     /// Has the reactor watch a connection; where that fails, the connection is lost.
-    fn watch(&mut self, token: usize) {
+    fn watch(&mut self, token: u32) {
         if let Ok(reactor) = &self.reactor
             && let Some(member) = self.members.get(token)
             && let Life::Good(connection) = &member.life

@@ -348,7 +348,7 @@ impl History {
                 let space = session.space(&mut buffer);
                 let size = size.min(space.len());
                 space[..size].copy_from_slice(&bytes[..size]);
-                session.handle_input(&buffer, size);
+                session.handle_input(&mut buffer, size);
                 bytes = &bytes[size..];
             }
             self.buffer = buffer;
@@ -470,11 +470,12 @@ impl History {
         let link = *link;
         if member.pulse.is_some_and(|at| at <= now) {
             let signs = Signs {
+                who: which as u64,
                 last_read: start + member.last_read,
                 is_settled: session.is_settled(),
                 awaits_sync: session.awaits_sync(),
             };
-            match member.heart.feel(&self.heartbeat, signs, start + now, &mut self.jitter) {
+            match member.heart.feel(&self.heartbeat, signs, start + now) {
                 Beat::Fine(next) => member.pulse = next.map(|next| next - start),
                 Beat::Ask(next) => {
                     member.pulse = next.map(|next| next - start);

@@ -7,8 +7,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
+use crate::clock::Moment;
 use crate::manager::NotificationManager;
-use crate::manager::members::ConnId;
 
 /// Why a timer was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,20 +19,21 @@ pub(super) enum Why {
     Pulse,
 }
 
-/// The timers of all connections.
+/// The timers of all connections, by token. One whose token has got another owner meanwhile counts for that one only if
+/// it wanted to be looked at at that very moment.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Instant, ConnId, Why)>>,
+    heap: BinaryHeap<Reverse<(Moment, u32, Why)>>,
 }
 
 impl Timers {
     /// When the nearest goes off.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, ..))| *at)
+        self.heap.peek().map(|Reverse((at, ..))| (*at).into())
     }
 
-    fn pop_due(&mut self, now: Instant) -> Option<(Instant, ConnId, Why)> {
-        if self.next()? > now {
+    fn pop_due(&mut self, now: Moment) -> Option<(Moment, u32, Why)> {
+        if self.heap.peek()?.0.0 > now {
             return None;
         }
         self.heap.pop().map(|Reverse(timer)| timer)
@@ -48,12 +49,12 @@ impl Timers {
 /// Which timers of one connection count.
 #[derive(Debug, Default)]
 pub(crate) struct Set {
-    look: Option<Instant>,
-    pulse: Option<Instant>,
+    look: Option<Moment>,
+    pulse: Option<Moment>,
 }
 
 impl Set {
-    fn of(&mut self, why: Why) -> &mut Option<Instant> {
+    fn of(&mut self, why: Why) -> &mut Option<Moment> {
         match why {
             Why::Look => &mut self.look,
             Why::Pulse => &mut self.pulse,
@@ -67,20 +68,23 @@ impl Set {
 
 impl NotificationManager {
     /// Sets a timer, unless a nearer one is set; for never, none.
-    pub(super) fn set_timer(&mut self, token: usize, why: Why, at: Option<Instant>) {
-        let (Some(at), Some(member)) = (at, self.members.get_mut(token)) else { return };
+    pub(super) fn set_timer(&mut self, token: u32, why: Why, at: Option<Instant>) {
+        let (Some(at), Some(member)) = (at.map(Moment::from), self.members.get_mut(token)) else { return };
         let set = member.set.of(why);
         if set.is_none_or(|set| at < set) {
             *set = Some(at);
-            self.timers.heap.push(Reverse((at, member.id, why)));
+            self.timers.heap.push(Reverse((at, token, why)));
         }
     }
 
     /// Queues those whose time has come: a timer says no more than "look at this one".
     pub(super) fn fire_timers(&mut self) {
-        while let Some((at, id, why)) = self.timers.pop_due(self.now) {
-            if let Some(token) = self.members.token(id)
-                && let Some(member) = self.members.get_mut(token)
+        if self.timers.heap.is_empty() {
+            return;
+        }
+        let now = self.now.into();
+        while let Some((at, token, why)) = self.timers.pop_due(now) {
+            if let Some(member) = self.members.get_mut(token)
                 && *member.set.of(why) == Some(at)
             {
                 *member.set.of(why) = None;
@@ -149,14 +153,14 @@ mod tests {
                 if let crate::manager::members::Life::Good(connection) =
                     &mut manager.members.get_mut(token).unwrap().life
                 {
-                    connection.last_read = now;
+                    connection.set_last_read(now);
                 }
             }
             now += IDLE / 2;
             felt += feel_all(&mut manager, now);
             assert_eq!(manager.timers.count(Why::Pulse), 200);
             assert_eq!(manager.timers.heap.len(), 200);
-            let distinct: BTreeSet<_> = manager.timers.heap.iter().map(|Reverse((_, id, _))| *id).collect();
+            let distinct: BTreeSet<_> = manager.timers.heap.iter().map(|Reverse((_, token, _))| *token).collect();
             assert_eq!(distinct.len(), 200, "one each");
         }
         assert!(felt <= 200 * 40 * 2, "and is looked at about once a period, not in each turn: {felt}");

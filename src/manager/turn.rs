@@ -22,9 +22,12 @@ use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::timers::Why;
 use crate::manager::{Event, NotificationManager, log};
 use crate::net::Ready;
+use crate::proto::TransactionStatus;
 
 /// How long a transaction may be open before it is reported.
 const TRANSACTION_MAX: Duration = Duration::from_secs(1);
+/// For how many there is always room in the line of those to be served: for all that one look can wake.
+const LINE: usize = 2048;
 /// What is being done as a registration fails.
 pub(super) const WATCHING: &str = "watching the socket";
 
@@ -91,6 +94,7 @@ impl NotificationManager {
             }
             // Whoever was touched stands in the line of the turn that begins.
             self.touched.clear();
+            self.give_room_back();
             let due = self.idle.is_due(self.now);
             let zero = self.idle.is_zero();
             let timeout = if due || zero || !manner.wait { Some(Duration::ZERO) } else { self.patience() };
@@ -112,6 +116,14 @@ impl NotificationManager {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Who was touched or ready may have been everybody; at most times they are few.
+    fn give_room_back(&mut self) {
+        self.touched.shrink_to(LINE);
+        if self.ready.is_empty() {
+            self.ready.shrink_to(LINE);
         }
     }
 
@@ -159,7 +171,7 @@ impl NotificationManager {
     }
 
     /// Stands it at the end of the line, unless it stands there already.
-    pub(super) fn queue(&mut self, token: usize) {
+    pub(super) fn queue(&mut self, token: u32) {
         if let Some(member) = self.members.get_mut(token)
             && !std::mem::replace(&mut member.queued, true)
         {
@@ -168,13 +180,13 @@ impl NotificationManager {
     }
 
     /// The caller has touched it: its socket may have been read without the loop knowing, and it may hold something.
-    pub(super) fn touch(&mut self, token: usize) {
+    pub(super) fn touch(&mut self, token: u32) {
         self.queue(token);
         self.touched.push(token);
     }
 
     /// Serves it before all others.
-    pub(super) fn queue_first(&mut self, token: usize) {
+    pub(super) fn queue_first(&mut self, token: u32) {
         if let Some(member) = self.members.get_mut(token)
             && !std::mem::replace(&mut member.queued, true)
         {
@@ -184,7 +196,7 @@ impl NotificationManager {
     }
 
     /// Serves one connection: one read, or none, and what it brought.
-    fn serve(&mut self, token: usize, manner: Manner, read: bool) -> Option<Event> {
+    fn serve(&mut self, token: u32, manner: Manner, read: bool) -> Option<Event> {
         let member = self.members.get_mut(token)?;
         let id = member.id;
         let Life::Good(connection) = &mut member.life else { return self.go_on_restoring(token) };
@@ -193,14 +205,17 @@ impl NotificationManager {
         if read {
             member.queued = false;
             connection.transmit();
-            if member.drained.0 != self.drain {
-                member.drained = (self.drain, 0);
-            }
-            if self.idle.is_zero() && member.drained.1 >= DRAIN_MAX {
+            if member.drained >= DRAIN_MAX {
                 self.deferred.push(token);
             } else if let Some(received) = connection.receive_some(&mut self.buffer, self.now) {
                 more = received.full || member.read_closed;
-                member.drained.1 += received.bytes;
+                if self.idle.is_zero() {
+                    if member.drained == 0 {
+                        self.drained.push(token);
+                    }
+                    // One read is far from overflowing it.
+                    member.drained += received.bytes as u32;
+                }
                 self.shared.counters.bytes.add(received.bytes);
             }
         }
@@ -232,7 +247,7 @@ impl NotificationManager {
     }
 
     /// What is seldom so and must be noticed: unsent output, and a transaction left open.
-    fn keep_watch(&mut self, token: usize) {
+    fn keep_watch(&mut self, token: u32) {
         let Some(member) = self.members.get_mut(token) else { return };
         let Life::Good(connection) = &mut member.life else { return };
         // What was asked since the last try; once the socket takes no more, it tells when it does again.
@@ -250,31 +265,41 @@ impl NotificationManager {
                 return;
             }
         }
-        let is_open = connection.transaction_status() != crate::proto::TransactionStatus::Idle;
-        match member.in_transaction {
-            None if !is_open => {}
-            None => {
-                member.in_transaction = Some(self.now);
-                self.set_timer(token, Why::Look, self.now.checked_add(TRANSACTION_MAX));
-            }
-            Some(_) if !is_open => {
-                member.in_transaction = None;
-                if self.in_transaction.remove(&member.id) {
-                    self.shared.counters.in_transaction.set(self.in_transaction.len());
-                }
-            }
-            Some(since) if self.now.saturating_duration_since(since) >= TRANSACTION_MAX => {
-                if self.in_transaction.insert(member.id) {
-                    self.shared.counters.in_transaction.set(self.in_transaction.len());
-                    log::in_transaction(member.id);
-                    self.collected.push_back(Event::InTransaction(member.id));
-                }
-            }
-            Some(since) => self.set_timer(token, Why::Look, since.checked_add(TRANSACTION_MAX)),
+        let is_open = connection.transaction_status() != TransactionStatus::Idle;
+        if is_open || !self.in_transaction.is_empty() {
+            let id = member.id;
+            self.watch_transaction(token, id, is_open);
         }
     }
 
-    pub(super) fn close_for(&mut self, token: usize, reason: Error) {
+    /// A transaction that is left open is told once, and looked after until it ends.
+    fn watch_transaction(&mut self, token: u32, id: ConnId, is_open: bool) {
+        if !is_open {
+            return self.forget_transaction(id);
+        }
+        let (since, told) = self.in_transaction.entry(id).or_insert((self.now, false));
+        if self.now.saturating_duration_since(*since) < TRANSACTION_MAX {
+            let until = since.checked_add(TRANSACTION_MAX);
+            self.set_timer(token, Why::Look, until);
+        } else if !std::mem::replace(told, true) {
+            log::in_transaction(id);
+            self.collected.push_back(Event::InTransaction(id));
+            self.count_transactions();
+        }
+    }
+
+    fn forget_transaction(&mut self, id: ConnId) {
+        if let Some((_, true)) = self.in_transaction.remove(&id) {
+            self.count_transactions();
+        }
+    }
+
+    fn count_transactions(&self) {
+        let told = self.in_transaction.values().filter(|(_, told)| *told).count();
+        self.shared.counters.in_transaction.set(told);
+    }
+
+    pub(super) fn close_for(&mut self, token: u32, reason: Error) {
         if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
             connection.close_for(reason);
             self.queue_first(token);
@@ -282,18 +307,16 @@ impl NotificationManager {
     }
 
     /// Takes a good connection out of the loop.
-    pub(super) fn release(&mut self, token: usize) -> Option<(ConnId, Connection)> {
+    pub(super) fn release(&mut self, token: u32) -> Option<(ConnId, Connection)> {
         let Life::Good(connection) = &self.members.get(token)?.life else { return None };
         if let Ok(reactor) = &self.reactor {
             // It fails only for a socket that isn't watched.
             let _ = reactor.deregister(connection.any_stream());
         }
         let Member { id, life: Life::Good(connection), .. } = self.members.take(token)? else { return None };
-        if self.in_transaction.remove(&id) {
-            self.shared.counters.in_transaction.set(self.in_transaction.len());
-        }
+        self.forget_transaction(id);
         self.count_members();
-        Some((id, *connection))
+        Some((id, connection))
     }
 
     /// The poll itself has failed: nobody can be heard any more.
@@ -322,7 +345,7 @@ impl NotificationManager {
     }
 
     /// What there is to be noticed after a connection was served.
-    fn look_after(&mut self, token: usize) {
+    fn look_after(&mut self, token: u32) {
         if !self.asked.is_empty() {
             self.settle(token);
         }
@@ -332,17 +355,24 @@ impl NotificationManager {
             // Not the turn's time: a slow body may have come between, and the server gets all of its deadline.
             self.feel_pulse(token, clock::now());
         }
+        if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
+            connection.share(&mut self.common);
+        }
         self.keep_watch(token);
     }
 
     /// A zero timeout has drained the sockets: what it left over is for the next time.
     fn end_drain(&mut self) {
-        self.drain = self.drain.wrapping_add(1);
         self.undefer();
     }
 
-    /// Those of which a drain has read enough are in line again.
+    /// A drain is over: those of which it has read enough are in line again.
     pub(super) fn undefer(&mut self) {
+        while let Some(token) = self.drained.pop() {
+            if let Some(member) = self.members.get_mut(token) {
+                member.drained = 0;
+            }
+        }
         for token in std::mem::take(&mut self.deferred) {
             self.queue(token);
         }

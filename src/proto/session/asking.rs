@@ -1,7 +1,10 @@
 //! One request at a time: what its answer teaches, and what is sent next.
 
+use std::collections::BTreeSet;
+
 use super::{Output, Session, State, TransactionStatus};
 use crate::error::Error;
+use crate::proto::channels::Channels;
 use crate::proto::request::{Ask, InFlight, Reply, Request};
 use crate::proto::sql;
 
@@ -10,8 +13,9 @@ impl Session {
     pub(super) fn finish(&mut self, mut done: InFlight, before: TransactionStatus) {
         let in_transaction = before != TransactionStatus::Idle || self.status != TransactionStatus::Idle;
         if !in_transaction && done.can_be_healed() {
-            self.requests.push_front(Request { healed: true, ..done.request });
-            self.requests.push_front(Request { id: None, ask: Ask::HealQueue, healed: true });
+            let requests = &mut self.talk.get_or_insert_default().requests;
+            requests.push_front(Request { healed: true, ..done.request });
+            requests.push_front(Request { id: None, ask: Ask::HealQueue, healed: true });
             return;
         }
         let cut = done.name_cut.is_some();
@@ -36,7 +40,7 @@ impl Session {
             self.become_ready();
         }
         if let Some(id) = done.request.id {
-            self.outputs.push_back(Output::Reply(id, result));
+            self.talk.get_or_insert_default().outputs.push_back(Output::Reply(id, result));
         }
     }
 
@@ -45,8 +49,8 @@ impl Session {
         match (ask, result) {
             (Ask::Query(text), _) => self.channels_stale |= in_transaction || sql::touches_listening(&text),
             (Ask::ReadChannels, Ok(reply)) => {
-                let names = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into()));
-                self.set_channels(names.collect());
+                let names: Vec<_> = reply.rows.iter().filter_map(|row| row.get(0)).collect();
+                self.set_channels(names.iter().map(AsRef::as_ref).collect());
                 self.channels_stale = false;
             }
             // What the server cut a name to is known to the server alone.
@@ -54,37 +58,39 @@ impl Session {
             // What is done in a transaction counts from its commit on.
             (Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll, _) if in_transaction => self.channels_stale = true,
             (Ask::Listen(names), Ok(_)) => {
-                let mut channels = std::mem::take(&mut self.channels);
-                channels.extend(names);
-                self.set_channels(channels);
+                self.set_channels(self.channels.iter().chain(names.iter().map(AsRef::as_ref)).collect());
             }
-            (Ask::Unlisten(names), Ok(_)) => self.channels.retain(|channel| !names.contains(channel)),
-            (Ask::UnlistenAll, Ok(_)) => self.channels = Vec::new(),
+            (Ask::Unlisten(names), Ok(_)) => {
+                let names: BTreeSet<&str> = names.iter().map(AsRef::as_ref).collect();
+                self.set_channels(self.channels.iter().filter(|channel| !names.contains(channel)).collect());
+            }
+            (Ask::UnlistenAll, Ok(_)) => self.set_channels(Channels::default()),
             _ => {}
         }
     }
 
-    fn set_channels(&mut self, mut channels: Vec<Box<str>>) {
-        channels.sort_unstable();
-        channels.dedup();
+    fn set_channels(&mut self, channels: Channels) {
         self.channels = channels;
+        self.unshared = true;
     }
 
     /// The server cut one of these names: nothing of the call may stay.
     fn undo(&mut self, names: Vec<Box<str>>) {
-        let bad = names.into_iter().filter(|name| self.channels.binary_search(name).is_err()).collect();
-        self.ask_next(Ask::Undo(bad, self.channels.clone()));
+        let bad = names.into_iter().filter(|name| !self.channels.contains(name)).collect();
+        let good = self.channels.iter().map(Box::from).collect();
+        self.ask_next(Ask::Undo(bad, good));
     }
 
     /// Puts a request of the session's own before all others.
     fn ask_next(&mut self, ask: Ask) {
-        self.requests.push_front(Request { id: None, ask, healed: false });
+        self.talk.get_or_insert_default().requests.push_front(Request { id: None, ask, healed: false });
     }
 
     /// The login is done.
     pub(super) fn become_ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
-            self.outputs.push_back(Output::Ready);
+            self.parameters.shrink();
+            self.talk.get_or_insert_default().outputs.push_back(Output::Ready);
         }
     }
 
@@ -107,17 +113,19 @@ impl Session {
         if !matches!(self.state, State::Idle) {
             return;
         }
-        while let Some(request) = self.requests.pop_front() {
-            let before = self.transmit.len();
-            let Err(error) = request.ask.encode(&mut self.transmit) else {
+        let Some(talk) = &mut self.talk else { return };
+        while let Some(request) = talk.requests.pop_front() {
+            let before = talk.transmit.len();
+            let Err(error) = request.ask.encode(&mut talk.transmit) else {
                 self.state = State::Busy(Box::new(InFlight::new(request)));
                 return;
             };
             // Only a NUL or 2 GiB of text can't be said, and both are the caller's.
-            self.transmit.truncate(before);
+            talk.transmit.truncate(before);
             if let Some(id) = request.id {
-                self.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
+                talk.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
             }
         }
+        self.fall_silent();
     }
 }
