@@ -16,7 +16,7 @@ pub(crate) fn wall() -> SystemTime {
 
 /// A point on the monotonic clock, to the nanosecond, in half of an `Instant`'s memory, and with room for none: for what
 /// each of many connections keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Moment(NonZeroU64);
 
 /// What moments count from: before any that is asked for, and 584 years before the last that can be told.
@@ -38,6 +38,12 @@ impl From<Moment> for Instant {
         // No system's clock counts less far.
         ORIGIN.checked_add(since).unwrap_or(*ORIGIN)
     }
+}
+
+#[cfg(test)]
+impl Moment {
+    /// The same in every run, for histories that must be.
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
 }
 
 #[cfg(test)]

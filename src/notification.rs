@@ -59,6 +59,12 @@ pub(crate) fn notifications_in(bytes: &[u8]) -> impl Iterator<Item = Notificatio
     std::iter::from_fn(move || frames.next().map(|(_, notification)| notification))
 }
 
+/// The first notification in `bytes`, as above, and where the next frame begins.
+pub(crate) fn first_in(bytes: &[u8]) -> Option<(NotificationRef<'_>, usize)> {
+    let (at, first) = Frames::of(bytes).next()?;
+    Some((first, at + first.frame.len()))
+}
+
 /// One notification, borrowed from its [`Batch`].
 ///
 /// ```no_run
@@ -335,12 +341,12 @@ impl Slice {
 
     /// The first notification, taken out.
     pub(crate) fn pop_front(&mut self) -> Option<Notification> {
-        let (at, NotificationRef { frame, channel_len }) = Frames::of(self.as_bytes()).next()?;
-        let start = self.start + offset(at);
-        self.start = start + offset(frame.len());
+        let (first, behind) = first_in(self.as_bytes())?;
+        let (end, len, channel_len) =
+            (self.start + offset(behind), offset(first.frame.len()), offset(first.channel_len));
+        self.start = end;
         self.len -= 1;
-        let slab = Arc::clone(&self.slab);
-        Some(Notification { slab, start, end: self.start, channel_len: offset(channel_len) })
+        Some(Notification { slab: Arc::clone(&self.slab), start: end - len, end, channel_len })
     }
 }
 
@@ -495,7 +501,7 @@ mod tests {
         let big = vec![b'x'; 5000];
         let batch = batch(&[frame(1, b"a", &big), frame(2, b"b", b"small")]);
         let n = batch.clone().into_iter().nth(1).unwrap();
-        assert!(Arc::ptr_eq(&n.slab, &batch.slab));
+        assert!(Arc::ptr_eq(&n.slab, &batch.slice.slab));
         let detached = n.clone().detach();
         assert_eq!(detached, n);
         assert_eq!(detached.slab.len(), frame(2, b"b", b"small").len());

@@ -25,9 +25,7 @@ use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Stream;
 use crate::notification::Batch;
-use crate::proto::{
-    self, Ask, READ_SIZE, ReadBuffer, Recent, Reply, RequestId, Session, TransactionStatus, sql,
-};
+use crate::proto::{self, Ask, READ_SIZE, ReadBuffer, Recent, Reply, RequestId, Session, TransactionStatus, sql};
 use crate::row::Row;
 
 /// The longest that a call goes on waiting after it has asked the server to cancel.

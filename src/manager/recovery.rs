@@ -251,7 +251,7 @@ impl Heart {
     pub(crate) fn feel(&mut self, heartbeat: &Heartbeat, signs: Signs, now: Instant) -> Beat {
         // Drawn from what tells this silence from any other, so that it is the same each time: of many draws the longest
         // would win, and all would ask at the end of their periods.
-        let mut jitter = Jitter::of((signs.who, signs.last_read));
+        let mut jitter = Jitter::of((signs.who, Moment::from(signs.last_read)));
         let idle = heartbeat.idle - jitter.up_to(heartbeat.idle / SPREAD);
         // A deadline that is longer than a period doesn't keep the next period from being seen.
         let within = now.checked_add(heartbeat.idle);

@@ -77,14 +77,10 @@ impl Reactor {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(e) => return Err(e),
         }
-        Ok(self
-            .events
-            .iter()
-            .filter(|event| event.token() != ALARM)
-            .filter_map(|event| {
-                let token = event.token().0.try_into().ok()?;
-                Some(Ready { token, read_closed: event.is_read_closed() || event.is_error() })
-            }))
+        Ok(self.events.iter().filter(|event| event.token() != ALARM).filter_map(|event| {
+            let token = event.token().0.try_into().ok()?;
+            Some(Ready { token, read_closed: event.is_read_closed() || event.is_error() })
+        }))
     }
 
     /// Whether the alarm was among what ended the last wait.

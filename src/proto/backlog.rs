@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::notification::{Batch, Notification, Slice, notifications_in};
+use crate::notification::{Batch, Notification, Slice, first_in, notifications_in};
 
 /// What a session holds at the most. A server that is behind may have much to say before it answers a call.
 pub(crate) const BACKLOG_MAX: usize = if cfg!(any(test, fuzzing)) { 8 } else { 256 } * 1024 * 1024;
@@ -146,10 +146,7 @@ impl Joined {
 
     /// The first one, in memory of its own.
     fn pop_front(&mut self) -> Option<Notification> {
-        let rest = self.rest();
-        let first = notifications_in(rest).next()?;
-        let frame = first.frame();
-        let behind = frame.as_ptr_range().end.addr() - rest.as_ptr_range().start.addr();
+        let (first, behind) = first_in(self.rest())?;
         let first = first.to_owned();
         self.taken += behind;
         self.len -= 1;

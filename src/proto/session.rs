@@ -25,8 +25,8 @@ use std::io;
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 
-pub(crate) use self::torn::Torn;
 use self::talk::Talk;
+pub(crate) use self::torn::Torn;
 use crate::config::Config;
 use crate::error::{Error, ServerError};
 use crate::notification::{Batch, Notification};
