@@ -7,6 +7,7 @@ mod cancel;
 mod diagnosis;
 mod dial;
 pub(crate) mod idle;
+mod lent;
 mod wait;
 mod waiter;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
 pub(crate) use self::dial::{Dial, Step};
+use self::lent::LentBuffer;
 pub(crate) use self::wait::DRAIN_MAX;
 pub use self::wait::Wait;
 use self::waiter::Waiter;
@@ -25,7 +27,7 @@ use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Stream;
 use crate::notification::Batch;
-use crate::proto::{self, Ask, READ_SIZE, ReadBuffer, Recent, Reply, RequestId, Session, TransactionStatus, sql};
+use crate::proto::{self, Ask, ReadBuffer, Recent, Reply, RequestId, Session, TransactionStatus, sql};
 use crate::row::Row;
 
 /// The longest that a call goes on waiting after it has asked the server to cancel.
@@ -69,8 +71,9 @@ pub struct Connection {
 /// What most connections have none of, kept apart so that they cost nothing for it.
 #[derive(Debug, Default)]
 struct Rare {
-    /// What bounds every call, where that isn't the configuration's.
-    call_timeout: Option<Option<Duration>>,
+    /// What bounds every call, where that isn't the configuration's. Apart once more: the rest is everybody's who has been
+    /// brought back.
+    call_timeout: Option<Box<Option<Duration>>>,
     /// What may have been missed before this session took over from another.
     gap: Option<Box<Gap>>,
     /// When it took over, and how many attempts that needed.
@@ -292,7 +295,7 @@ impl Connection {
         }
         let id = self.session.request(ask);
         let deadline = self.call_timeout().and_then(|timeout| clock::now().checked_add(timeout));
-        let mut exchange = Exchange { id, reply: None, buffer: ReadBuffer::new(READ_SIZE), waiter: None };
+        let mut exchange = Exchange { id, reply: None, buffer: LentBuffer::default(), waiter: None };
         if self.drive(&mut exchange, deadline) {
             return exchange.reply.unwrap_or(Err(Error::Disconnected));
         }
@@ -333,7 +336,7 @@ impl Connection {
             }
             let now = clock::now();
             late = deadline.is_some_and(|deadline| deadline <= now);
-            if self.receive(&mut exchange.buffer, now) || self.is_closed() || late {
+            if self.receive(exchange.buffer.get(), now) || self.is_closed() || late {
                 continue;
             }
             exchange.waiter.get_or_insert_with(|| Waiter::on(&self.stream)).wait_until(deadline);
@@ -434,7 +437,7 @@ impl Connection {
     /// A call that takes longer is cancelled at the server. If that answers within a second the connection is good,
     /// else it is closed; the error tells.
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.rare.get_or_insert_default().call_timeout = Some(timeout.into());
+        self.rare.get_or_insert_default().call_timeout = Some(Box::new(timeout.into()));
     }
 
     /// Says goodbye to the server and closes. Notifications that had been read can still be taken with
@@ -463,8 +466,8 @@ impl Connection {
 
     /// What bounds every call.
     pub(crate) fn call_timeout(&self) -> Option<Duration> {
-        let own = self.rare.as_ref().and_then(|rare| rare.call_timeout);
-        own.unwrap_or_else(|| Some(self.config.get_call_timeout()))
+        let own = self.rare.as_ref().and_then(|rare| rare.call_timeout.as_deref());
+        own.copied().unwrap_or_else(|| Some(self.config.get_call_timeout()))
     }
 
     // ---- for the loops ------------------------------------------------------------------------------------------
@@ -607,7 +610,7 @@ pub(crate) struct Received {
 struct Exchange {
     id: RequestId,
     reply: Option<Result<Reply, Error>>,
-    buffer: ReadBuffer,
+    buffer: LentBuffer,
     /// Made when it is first needed: many an answer is there at once.
     waiter: Option<Waiter>,
 }

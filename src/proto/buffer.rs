@@ -20,6 +20,7 @@ pub(crate) struct ReadBuffer {
 
 /// Memory for frames that reads cut, going round among those who need it: under load every read cuts one.
 #[derive(Debug, Default)]
+#[allow(clippy::vec_box, reason = "it is the boxes that go round")]
 pub(crate) struct Spares(Vec<Box<Torn>>);
 
 /// How many spares are kept, and how large they may be.

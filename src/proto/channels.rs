@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-/// Names of channels, sorted and each once: one behind the other, each ended by a NUL, which no name holds.
+/// Names of channels, sorted and each once: one behind the other, parted by NULs, which no name holds; nor is any empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Channels(Option<Arc<str>>);
 
 impl Channels {
-    fn text(&self) -> &str {
-        self.0.as_deref().unwrap_or_default()
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.text().split_terminator('\0')
+        self.0.iter().flat_map(|text| text.split('\0'))
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
@@ -21,7 +17,7 @@ impl Channels {
 
     /// How many bytes the names take.
     pub(crate) fn size(&self) -> usize {
-        self.text().len()
+        self.0.as_ref().map_or(0, |text| text.len())
     }
 }
 
@@ -30,8 +26,7 @@ impl<'n> FromIterator<&'n str> for Channels {
         let mut names: Vec<&str> = names.into_iter().collect();
         names.sort_unstable();
         names.dedup();
-        let text: String = names.into_iter().flat_map(|name| [name, "\0"]).collect();
-        Self((!text.is_empty()).then(|| text.into()))
+        Self((!names.is_empty()).then(|| names.join("\0").into()))
     }
 }
 

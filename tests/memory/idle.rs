@@ -2,38 +2,58 @@
 
 use std::time::Duration;
 
-use allocation_counter::measure;
 use notifyman::{Backoff, NotificationManager};
 
-use crate::server::Server;
+use crate::server::{CHANNEL, Server};
+use crate::{beside, counted};
 
-/// The bytes that so many idle connections hold.
-fn held(server: &Server, connections: usize, recovers: bool) -> i64 {
-    let mut kept = None;
-    let counted = measure(|| {
-        let mut lines = Vec::new();
-        let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(1));
-        if recovers {
-            nm = nm.reconnect(Backoff::default()).heartbeat(Duration::from_secs(600), Duration::from_secs(5));
-        }
-        for _ in 0..connections {
-            let (db, line) = server.open();
-            nm.insert(db);
-            allocation_counter::opt_out(|| lines.push(line));
-        }
-        assert!(nm.next().unwrap().is_none(), "they are idle");
-        kept = Some((nm, lines));
-    });
-    counted.bytes_current
+/// The bytes that each of many idle connections holds.
+fn held_by_each(recovers: bool, channel: impl Fn(usize) -> String) -> i64 {
+    rlimit::increase_nofile_limit(8192).unwrap();
+    let server = Server::start();
+    let held = |connections: usize| {
+        let (kept, counted) = counted(|| {
+            let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(1));
+            if recovers {
+                nm = nm.reconnect(Backoff::default()).heartbeat(Duration::from_secs(600), Duration::from_secs(5));
+            }
+            let mut lines = beside(|| Vec::with_capacity(connections));
+            for n in 0..connections {
+                let channel = beside(|| channel(n));
+                let (db, line) = server.open(&channel);
+                beside(|| drop(channel));
+                nm.insert(db);
+                lines.push(line);
+            }
+            assert!(nm.next().unwrap().is_none(), "they are idle");
+            (nm, lines)
+        });
+        drop(kept);
+        counted.bytes_current
+    };
+    // What the thread keeps for its calls it has from now on.
+    held(1);
+    // Powers of two, since that is how lists grow.
+    (held(2_048) - held(1_024)) / 1_024
 }
 
 #[test]
-fn an_idle_connection_holds_little() {
-    rlimit::increase_nofile_limit(8192).unwrap();
-    let server = Server::start();
-    for recovers in [false, true] {
-        let each = (held(&server, 2_048, recovers) - held(&server, 1_024, recovers)) / 1_024;
-        println!("{each} bytes a connection, recovering: {recovers}");
-        //ASSERT
-    }
+fn an_idle_connection_holds_less_than_256_bytes() {
+    let each = held_by_each(false, |_| CHANNEL.into());
+    println!("{each} bytes");
+    assert!(each <= 208, "{each} bytes");
+}
+
+#[test]
+fn what_recovery_remembers_is_among_them() {
+    let each = held_by_each(true, |_| CHANNEL.into());
+    println!("{each} bytes");
+    assert!(each <= 224, "{each} bytes");
+}
+
+#[test]
+fn so_are_channels_that_no_other_connection_listens_to() {
+    let each = held_by_each(true, |n| format!("channel_{n:08}"));
+    println!("{each} bytes");
+    assert!(each <= 256, "{each} bytes");
 }

@@ -11,7 +11,7 @@ use std::{env, fs, process, thread};
 
 use notifyman::{Config, Connection};
 
-use crate::msg;
+use crate::{beside, msg};
 
 /// Listens on a Unix socket in a folder of its own.
 pub struct Server {
@@ -40,21 +40,17 @@ impl Server {
         Self { folder, lines, config }
     }
 
-    /// A new session that listens to a channel of 16 bytes, and the server's end of it.
-    pub fn open(&self) -> (Connection, Line) {
+    /// A new session that listens, and the server's end of it.
+    pub fn open(&self, channel: &str) -> (Connection, Line) {
         let mut db = Connection::connect(&self.config).unwrap();
-        db.listen([CHANNEL]).unwrap();
-        // What is received was allocated elsewhere.
-        let stream = allocation_counter_opt_out(|| self.lines.recv_timeout(Duration::from_secs(20)).unwrap());
+        db.listen([channel]).unwrap();
+        let stream = beside(|| self.lines.recv_timeout(Duration::from_secs(20)).unwrap());
         (db, Line { stream })
     }
-}
 
-/// Runs without being counted, and gives what that gave.
-fn allocation_counter_opt_out<T>(run: impl FnOnce() -> T) -> T {
-    let mut given = None;
-    allocation_counter::opt_out(|| given = Some(run()));
-    given.unwrap()
+    pub fn open_many(&self, count: usize) -> (Vec<Connection>, Vec<Line>) {
+        (0..count).map(|_| self.open(CHANNEL)).unzip()
+    }
 }
 
 impl Drop for Server {
@@ -64,7 +60,7 @@ impl Drop for Server {
     }
 }
 
-/// What every session listens to: 16 bytes.
+/// A channel of 16 bytes.
 pub const CHANNEL: &str = "sixteen_letters_";
 
 /// The server's end of one session; dropping it hangs up.
@@ -76,17 +72,6 @@ impl Line {
     /// Sends these bytes.
     pub fn say(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
-    }
-
-    /// Sends as much of these bytes as the socket takes; gives how many those were.
-    pub fn say_some(&mut self, bytes: &[u8]) -> usize {
-        self.stream.set_nonblocking(true).unwrap();
-        let mut sent = 0;
-        while let Ok(more @ 1..) = self.stream.write(&bytes[sent..]) {
-            sent += more;
-        }
-        self.stream.set_nonblocking(false).unwrap();
-        sent
     }
 
     /// Answers what is asked, if something is asked by now; says whether.
