@@ -236,6 +236,9 @@ pub(crate) struct Members {
     restoring: usize,
     garbage: Vec<(ConnId, Dead)>,
     last_id: u64,
+    /// How many times one has been looked at.
+    #[cfg(test)]
+    pub(crate) looks: std::cell::Cell<u64>,
 }
 
 impl Members {
@@ -265,10 +268,14 @@ impl Members {
 
     #[inline]
     pub(crate) fn get_mut(&mut self, token: u32) -> Option<&mut Member> {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + 1);
         self.slots.get_mut(token as usize)?.as_deref_mut()
     }
 
     pub(crate) fn get(&self, token: u32) -> Option<&Member> {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + 1);
         self.slots.get(token as usize)?.as_deref()
     }
 

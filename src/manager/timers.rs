@@ -99,11 +99,13 @@ impl NotificationManager {
 mod tests {
     use std::collections::BTreeSet;
     use std::os::unix::net::UnixStream;
+    use std::task::Poll;
     use std::time::Duration;
 
     use super::*;
     use crate::config::Config;
     use crate::connection::Connection;
+    use crate::manager::members::Life;
     use crate::net::Stream;
     use crate::proto::Session;
 
@@ -150,9 +152,7 @@ mod tests {
         while now < start + 40 * IDLE {
             // The servers answer at once.
             for token in manager.members.tokens() {
-                if let crate::manager::members::Life::Good(connection) =
-                    &mut manager.members.get_mut(token).unwrap().life
-                {
+                if let Life::Good(connection) = &mut manager.members.get_mut(token).unwrap().life {
                     connection.set_last_read(now);
                 }
             }
@@ -215,5 +215,33 @@ mod tests {
             assert!(manager.ready.is_empty());
         }
         assert_eq!(manager.stats().wakeups, before);
+    }
+    #[test]
+    fn m9_who_wakes_costs_the_same_looks_among_ten_and_among_thousands() {
+        use std::io::Write as _;
+
+        use crate::manager::Event;
+        use crate::proto::script;
+
+        rlimit::increase_nofile_limit(16_384).unwrap();
+        let looks = |size: usize| {
+            let (mut manager, mut peers) = fleet(size, crate::clock::now());
+            for peer in &mut peers {
+                peer.write_all(&script::login()).unwrap();
+            }
+            while manager.members.iter().any(|member| matches!(&member.life, Life::Good(c) if c.pid() == 0)) {
+                assert!(manager.try_next_event().is_pending());
+            }
+            let before = manager.members.looks.get();
+            for which in [0, 3, 9] {
+                peers[which].write_all(&script::notification(1, "c", "x")).unwrap();
+                assert!(matches!(manager.try_next_event(), Poll::Ready(Some(Event::Notifies(..)))));
+                assert!(manager.try_next_event().is_pending());
+            }
+            manager.members.looks.get() - before
+        };
+        let few = looks(10);
+        assert!(few <= 3 * 10, "{few} for three");
+        assert_eq!(looks(2_000), few);
     }
 }

@@ -2,6 +2,7 @@
 //! recovers by itself (M13 to M17) and the rest of the handle (M18, M19) is here as far as these rules need it.
 
 mod deaths;
+mod fair;
 mod fake;
 mod handle;
 mod harm;
