@@ -28,6 +28,7 @@ mod stats;
 mod ticket;
 mod timers;
 mod turn;
+mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -48,6 +49,7 @@ pub use self::stats::Stats;
 pub use self::ticket::Ticket;
 use self::timers::Timers;
 use self::turn::{Manner, WATCHING};
+use self::watch::OpenTransactions;
 use crate::clock;
 use crate::connection::idle::Idle;
 use crate::connection::{Common, Connection};
@@ -95,6 +97,9 @@ use crate::proto::{READ_SIZE, ReadBuffer, RequestId};
 ///   [park](Self::park_when_empty). So look at the garbage after the loop, too.
 ///
 /// The iterator isn't fused: after an end (zero timeout, no connections, a stop) it can be iterated again.
+///
+/// However much some have to say, nobody waits long: each is read from once (64 KiB) in its turn, and stands in line again.
+/// Whoever has something comes after at most two such reads of each other that has.
 ///
 /// # Connections that die
 ///
@@ -144,8 +149,7 @@ pub struct NotificationManager {
     asked: BTreeMap<(ConnId, RequestId), Asked>,
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
-    /// Whose transaction is open, since when, and whether that was told.
-    in_transaction: BTreeMap<ConnId, (Instant, bool)>,
+    in_transaction: OpenTransactions,
     /// How many stops are to be obeyed.
     stops: usize,
     shared: Arc<Shared>,
@@ -202,7 +206,7 @@ impl NotificationManager {
             jitter: Jitter::random(),
             asked: BTreeMap::new(),
             looking_up: Vec::new(),
-            in_transaction: BTreeMap::new(),
+            in_transaction: OpenTransactions::default(),
             stops: 0,
             shared: Arc::new(Shared::new(alarm)),
         };

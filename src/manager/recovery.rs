@@ -156,6 +156,9 @@ impl<K> Dials<K> {
             return None;
         }
         let first = self.line.pop_front()?;
+        if self.line.is_empty() {
+            self.line = VecDeque::new();
+        }
         self.next = now.checked_add(Duration::from_secs(1) / backoff.per_second);
         self.under_way += 1;
         Some(first)

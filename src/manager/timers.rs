@@ -1,7 +1,8 @@
 //! When to look at whom, whatever its socket does.
 //!
 //! For each connection and reason one timer counts, the nearest that was set. One that doesn't count any more stays in
-//! the heap until its time, and then does nothing; so setting one costs no search.
+//! the heap, and does nothing when its time comes; so setting one costs no search. When those that count may be too few
+//! for the room that all take, the others are swept out.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -24,6 +25,8 @@ pub(super) enum Why {
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Moment, u32, Why)>>,
+    /// With how many it is to be swept.
+    full: usize,
 }
 
 impl Timers {
@@ -47,7 +50,7 @@ impl Timers {
 }
 
 /// Which timers of one connection count.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Set {
     look: Option<Moment>,
     pulse: Option<Moment>,
@@ -73,8 +76,22 @@ impl NotificationManager {
         let set = member.set.of(why);
         if set.is_none_or(|set| at < set) {
             *set = Some(at);
+            if self.timers.heap.len() >= self.timers.full {
+                self.sweep_timers();
+            }
             self.timers.heap.push(Reverse((at, token, why)));
         }
+    }
+
+    /// Forgets those that don't count. There is room for a quarter more then, so it costs each that is set a few looks.
+    fn sweep_timers(&mut self) {
+        let Timers { heap, full } = &mut self.timers;
+        heap.retain(|Reverse((at, token, why))| {
+            self.members.get_mut(*token).is_some_and(|member| *member.set.of(*why) == Some(*at))
+        });
+        *full = heap.len() + heap.len() / 4 + 64;
+        heap.shrink_to(*full);
+        heap.reserve_exact(*full - heap.len());
     }
 
     /// Queues those whose time has come: a timer says no more than "look at this one".
@@ -191,6 +208,29 @@ mod tests {
             feel_all(&mut manager, start + step * IDLE / 190);
         }
         assert_eq!(manager.timers.count(Why::Pulse), 1);
+    }
+
+    #[test]
+    fn timers_that_do_not_count_are_swept_out() {
+        let start = crate::clock::now();
+        let (mut manager, _peers) = fleet(100, start);
+        for round in 0..100 {
+            for token in manager.members.tokens() {
+                manager.members.get_mut(token).unwrap().set = Set::default();
+                manager.start_pulse(token);
+                // Ever nearer, so that each counts instead of the one before.
+                manager.set_timer(token, Why::Look, Some(start + (200 - round) * Duration::from_secs(1)));
+            }
+        }
+        assert!(manager.timers.heap.len() <= 200 + 50 + 64, "{}", manager.timers.heap.len());
+        assert!(manager.timers.heap.capacity() <= 2 * 200 + 64);
+        for token in manager.members.tokens() {
+            let Set { look, pulse } = manager.members.get(token).unwrap().set;
+            for (at, why) in [(look, Why::Look), (pulse, Why::Pulse)] {
+                let set = Reverse((at.unwrap(), token, why));
+                assert!(manager.timers.heap.iter().any(|timer| *timer == set), "what counts stays");
+            }
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The loop: what is handed out next, and when to wait.
+//! The loop: what is handed out next, and when to wait. The hot path of the manager.
 //!
 //! One turn looks at the wires once and serves each connection that was ready, each with one read:
 //!
@@ -9,7 +9,11 @@
 //! ```
 //!
 //! What it may not do: look at a connection that isn't ready, allocate or count for a notification, wait for a server,
-//! or let one connection keep another from its turn.
+//! or let one connection keep another from its turn. What is seldom so is noticed in `watch`.
+//!
+//! Who is served, however much it has, stands at the end of the line again. So whoever has something waits for two reads
+//! (of 64 KiB) of each other who has at the most: one in the turn during which it came, and one of those who were in line
+//! before it in the next.
 
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -19,13 +23,9 @@ use crate::connection::{Connection, DRAIN_MAX};
 use crate::error::Error;
 use crate::manager::handle::Command;
 use crate::manager::members::{ConnId, Life, Member};
-use crate::manager::timers::Why;
-use crate::manager::{Event, NotificationManager, log};
+use crate::manager::{Event, NotificationManager};
 use crate::net::Ready;
-use crate::proto::TransactionStatus;
 
-/// How long a transaction may be open before it is reported.
-const TRANSACTION_MAX: Duration = Duration::from_secs(1);
 /// For how many there is always room in the line of those to be served: for all that one look can wake.
 const LINE: usize = 2048;
 /// What is being done as a registration fails.
@@ -246,59 +246,6 @@ impl NotificationManager {
         Some(Event::Notifies(id, batch))
     }
 
-    /// What is seldom so and must be noticed: unsent output, and a transaction left open.
-    fn keep_watch(&mut self, token: u32) {
-        let Some(member) = self.members.get_mut(token) else { return };
-        let Life::Good(connection) = &mut member.life else { return };
-        // What was asked since the last try; once the socket takes no more, it tells when it does again.
-        connection.transmit();
-        if connection.is_closed() {
-            return self.queue_first(token);
-        }
-        let wants_write = connection.wants_write();
-        if wants_write != member.watches_write {
-            member.watches_write = wants_write;
-            if let Ok(reactor) = &self.reactor
-                && let Err(error) = reactor.reregister(connection.any_stream(), token, wants_write)
-            {
-                self.close_for(token, Error::io(WATCHING, error));
-                return;
-            }
-        }
-        let is_open = connection.transaction_status() != TransactionStatus::Idle;
-        if is_open || !self.in_transaction.is_empty() {
-            let id = member.id;
-            self.watch_transaction(token, id, is_open);
-        }
-    }
-
-    /// A transaction that is left open is told once, and looked after until it ends.
-    fn watch_transaction(&mut self, token: u32, id: ConnId, is_open: bool) {
-        if !is_open {
-            return self.forget_transaction(id);
-        }
-        let (since, told) = self.in_transaction.entry(id).or_insert((self.now, false));
-        if self.now.saturating_duration_since(*since) < TRANSACTION_MAX {
-            let until = since.checked_add(TRANSACTION_MAX);
-            self.set_timer(token, Why::Look, until);
-        } else if !std::mem::replace(told, true) {
-            log::in_transaction(id);
-            self.collected.push_back(Event::InTransaction(id));
-            self.count_transactions();
-        }
-    }
-
-    fn forget_transaction(&mut self, id: ConnId) {
-        if let Some((_, true)) = self.in_transaction.remove(&id) {
-            self.count_transactions();
-        }
-    }
-
-    fn count_transactions(&self) {
-        let told = self.in_transaction.values().filter(|(_, told)| *told).count();
-        self.shared.counters.in_transaction.set(told);
-    }
-
     pub(super) fn close_for(&mut self, token: u32, reason: Error) {
         if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
             connection.close_for(reason);
@@ -354,9 +301,6 @@ impl NotificationManager {
         {
             // Not the turn's time: a slow body may have come between, and the server gets all of its deadline.
             self.feel_pulse(token, clock::now());
-        }
-        if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
-            connection.share(&mut self.common);
         }
         self.keep_watch(token);
     }

@@ -48,6 +48,11 @@ impl Server {
         (db, Line { stream })
     }
 
+    /// The server's ends of the sessions that a manager has opened since.
+    pub fn lines(&self) -> Vec<Line> {
+        self.lines.try_iter().map(|stream| Line { stream }).collect()
+    }
+
     pub fn open_many(&self, count: usize) -> (Vec<Connection>, Vec<Line>) {
         (0..count).map(|_| self.open(CHANNEL)).unzip()
     }
