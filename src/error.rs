@@ -90,6 +90,15 @@ pub enum Error {
     /// The manager stopped, or was dropped, before it came to this.
     #[error("the notification manager has stopped")]
     Stopped,
+    /// Handles have asked a manager for more than is kept until it is answered. Nothing was sent.
+    #[error(
+        "requests of over {limit} bytes wait for the manager and its servers, and more are not kept: wait for tickets \
+         before asking for more"
+    )]
+    TooManyRequests {
+        /// The limit, in bytes, over all handles of the manager.
+        limit: usize,
+    },
     /// A ticket's result has been given already.
     #[error("this ticket's result has been given already, and is given once")]
     TicketSpent,
@@ -140,13 +149,14 @@ impl Error {
 
     /// Whether the same dial or call may well succeed later, with nothing changed on our side.
     ///
-    /// True for a peer that can't be reached or went away, for a time limit, and for SQLSTATEs of the classes 08
+    /// True for a peer that can't be reached or went away, for a time limit, for too many requests at once, and for SQLSTATEs of the classes 08
     /// (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as starting up and shutting down)
     /// and 58 (system); false for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
     /// protocol.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
+            Error::TooManyRequests { .. } => true,
             Error::Server(e) => {
                 let class = e.code().get(..2).unwrap_or_default();
                 matches!(class, "08" | "40" | "53" | "57" | "58")

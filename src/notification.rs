@@ -1,8 +1,10 @@
 //! What comes out: notifications, borrowed or owned, and the batch that carries them.
 //!
 //! A batch is a slice of the very bytes that were read, whole frames only, checked once as they came in. Walking it
-//! costs a few comparisons for each notification: nothing is copied, allocated or counted, and text is checked as
-//! UTF-8 only when it is asked for.
+//! costs a few comparisons for each notification.
+//!
+//! What may not be done on the way: copy, allocate or count for a notification, look at a payload, or check text as UTF-8
+//! before it is asked for.
 //!
 //! ```text
 //!   slab, shared:  … | 'A' len pid channel 0 payload 0 | 'S' … | 'A' len pid channel 0 payload 0 | …

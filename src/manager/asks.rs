@@ -26,6 +26,16 @@ pub(crate) enum Wish {
 }
 
 impl Wish {
+    /// How many bytes it takes until it is answered, about.
+    pub(crate) fn size(&self) -> usize {
+        let texts = |texts: &[String]| texts.iter().map(|text| size_of::<String>() + text.len()).sum();
+        match self {
+            Wish::Listen(channels) | Wish::Unlisten(channels) => texts(channels),
+            Wish::UnlistenAll => 0,
+            Wish::Notify(pairs) => pairs.iter().map(|(c, p)| 2 * size_of::<String>() + c.len() + p.len()).sum(),
+        }
+    }
+
     /// Checked, and as the protocol has it; nothing where there is nothing to do.
     fn into_ask(self, limits: sql::Limits) -> Result<Option<Ask>, Error> {
         Ok(match self {

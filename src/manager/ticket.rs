@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -98,7 +98,7 @@ impl<T> Ticket<T> {
     pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T>, Self) {
         let state = Mutex::new(State { value: None, spent: false, waker: None });
         let slot = Arc::new(Slot { state, resolved: Condvar::new() });
-        (Resolver { slot: Some(Arc::clone(&slot)) }, Self { slot, iterating: Arc::clone(iterating) })
+        (Resolver { slot: Some(Arc::clone(&slot)), charge: None }, Self { slot, iterating: Arc::clone(iterating) })
     }
 
     /// Waits until it is resolved, at the longest for `timeout`; `None` waits for as long as it takes.
@@ -160,18 +160,53 @@ impl<T> fmt::Debug for Ticket<T> {
     }
 }
 
+/// How many bytes the requests take that haven't been answered, over all handles of a manager.
+#[derive(Debug, Default)]
+pub(crate) struct Account(AtomicUsize);
+
+/// A request's share of the account, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    account: Arc<Account>,
+    size: usize,
+}
+
+impl Account {
+    /// The share of a request that takes so much; nothing where all together would take more than `limit`.
+    pub(crate) fn charge(self: &Arc<Self>, size: usize, limit: usize) -> Option<Charge> {
+        let within = |taken: usize| taken.checked_add(size).filter(|taken| *taken <= limit);
+        self.0.fetch_update(Relaxed, Relaxed, within).ok()?;
+        Some(Charge { account: Arc::clone(self), size })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.0.fetch_sub(self.size, Relaxed);
+    }
+}
+
 /// The loop's end of a ticket. Dropped unresolved, it resolves to [`Error::Stopped`].
 pub(crate) struct Resolver<T> {
     slot: Option<Arc<Slot<T>>>,
+    /// What the request takes until then.
+    charge: Option<Charge>,
 }
 
 impl<T> Resolver<T> {
+    pub(crate) fn charged(mut self, charge: Charge) -> Self {
+        self.charge = Some(charge);
+        self
+    }
+
     pub(crate) fn resolve(mut self, value: Result<T, Error>) {
         self.put(value);
     }
 
     fn put(&mut self, value: Result<T, Error>) {
         let Some(slot) = self.slot.take() else { return };
+        // Whoever waited for it may ask for more at once.
+        self.charge = None;
         let mut state = slot.lock();
         state.value = Some(value);
         let waker = state.waker.take();

@@ -1,7 +1,8 @@
 //! Where a loop reads to: one slab for all its connections.
 //!
 //! A batch is a slice of the slab. While one is alive, the next read goes to a fresh slab; once it has been dropped,
-//! the slab is used again, with nothing allocated or cleared.
+//! the slab is used again, with nothing allocated or cleared. A connection owns no buffer: all that is kept of a read
+//! with it is the part of a frame at its end.
 
 use std::sync::Arc;
 

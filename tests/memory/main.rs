@@ -1,7 +1,7 @@
 //! What notifications and connections cost in memory: counted by the allocator, not timed.
 //!
 //! A program of its own, because a counting allocator is a whole program's. It counts what the test's own thread
-//! allocates: neither what the server does on its thread, nor what the test itself does [beside](beside) the library.
+//! allocates: neither what the server does on its thread, nor what the test does `beside` the library.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
