@@ -99,7 +99,8 @@ use crate::proto::{READ_SIZE, ReadBuffer, RequestId};
 /// The iterator isn't fused: after an end (zero timeout, no connections, a stop) it can be iterated again.
 ///
 /// However much some have to say, nobody waits long: each is read from once (64 KiB) in its turn, and stands in line again.
-/// Whoever has something comes after at most two such reads of each other that has.
+/// Whoever has something comes after at most two such reads of each other that has; where over 1,024 wake at once, after
+/// one more for each 1,024 of them.
 ///
 /// # Connections that die
 ///

@@ -13,7 +13,8 @@
 //!
 //! Who is served, however much it has, stands at the end of the line again. So whoever has something waits for two reads
 //! (of 64 KiB) of each other who has at the most: one in the turn during which it came, and one of those who were in line
-//! before it in the next.
+//! before it in the next. One look at the wires takes in 1,024; where more wake at once, the others come with the looks
+//! that follow, in the order in which they woke.
 
 use std::task::Poll;
 use std::time::{Duration, Instant};
