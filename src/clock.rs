@@ -26,13 +26,16 @@ static ORIGIN: LazyLock<Instant> = LazyLock::new(|| {
 });
 
 impl From<Instant> for Moment {
+    #[inline]
     fn from(instant: Instant) -> Self {
-        let nanos = instant.saturating_duration_since(*ORIGIN).as_nanos();
-        Self(NonZeroU64::MIN.saturating_add(u64::try_from(nanos).unwrap_or(u64::MAX)))
+        let since = instant.saturating_duration_since(*ORIGIN);
+        let nanos = since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into());
+        Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 }
 
 impl From<Moment> for Instant {
+    #[inline]
     fn from(moment: Moment) -> Self {
         let since = Duration::from_nanos(moment.0.get() - 1);
         // No system's clock counts less far.

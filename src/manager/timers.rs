@@ -25,6 +25,8 @@ pub(super) enum Why {
 #[derive(Debug, Default)]
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(Moment, u32, Why)>>,
+    /// When the nearest goes off, at hand: every turn asks.
+    next: Option<Instant>,
     /// With how many it is to be swept.
     full: usize,
 }
@@ -32,14 +34,23 @@ pub(super) struct Timers {
 impl Timers {
     /// When the nearest goes off.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, ..))| (*at).into())
+        self.next
     }
 
-    fn pop_due(&mut self, now: Moment) -> Option<(Moment, u32, Why)> {
-        if self.heap.peek()?.0.0 > now {
-            return None;
-        }
-        self.heap.pop().map(|Reverse(timer)| timer)
+    fn push(&mut self, at: Moment, token: u32, why: Why) {
+        self.heap.push(Reverse((at, token, why)));
+        self.note_next();
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<(Moment, u32, Why)> {
+        self.next.filter(|next| *next <= now)?;
+        let due = self.heap.pop();
+        self.note_next();
+        due.map(|Reverse(timer)| timer)
+    }
+
+    fn note_next(&mut self) {
+        self.next = self.heap.peek().map(|Reverse((at, ..))| (*at).into());
     }
 
     /// How many there are for this reason.
@@ -79,13 +90,13 @@ impl NotificationManager {
             if self.timers.heap.len() >= self.timers.full {
                 self.sweep_timers();
             }
-            self.timers.heap.push(Reverse((at, token, why)));
+            self.timers.push(at, token, why);
         }
     }
 
     /// Forgets those that don't count. There is room for a quarter more then, so it costs each that is set a few looks.
     fn sweep_timers(&mut self) {
-        let Timers { heap, full } = &mut self.timers;
+        let Timers { heap, full, .. } = &mut self.timers;
         heap.retain(|Reverse((at, token, why))| {
             self.members.get_mut(*token).is_some_and(|member| *member.set.of(*why) == Some(*at))
         });
@@ -96,11 +107,7 @@ impl NotificationManager {
 
     /// Queues those whose time has come: a timer says no more than "look at this one".
     pub(super) fn fire_timers(&mut self) {
-        if self.timers.heap.is_empty() {
-            return;
-        }
-        let now = self.now.into();
-        while let Some((at, token, why)) = self.timers.pop_due(now) {
+        while let Some((at, token, why)) = self.timers.pop_due(self.now) {
             if let Some(member) = self.members.get_mut(token)
                 && *member.set.of(why) == Some(at)
             {

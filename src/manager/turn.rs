@@ -123,7 +123,7 @@ impl NotificationManager {
     /// Who was touched or ready may have been everybody; at most times they are few.
     fn give_room_back(&mut self) {
         self.touched.shrink_to(64);
-        if self.ready.is_empty() {
+        if self.ready.is_empty() && self.ready.capacity() > LINE {
             self.ready.shrink_to(LINE);
         }
     }
