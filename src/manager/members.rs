@@ -183,8 +183,10 @@ impl fmt::Debug for Dead {
     }
 }
 
-/// A place in the loop. It is all that a connection costs, but for its [channels](crate::proto): the connection itself
-/// lies in it, so that who is ready costs one look into memory.
+/// A place in the loop.
+///
+/// The connection itself lies in it: so who is ready is found with one look into memory, in three cache lines. With the
+/// names of its channels, where no other connection has the same, that is all an idle one costs.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) id: ConnId,

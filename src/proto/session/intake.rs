@@ -23,9 +23,10 @@ impl Session {
         let space = buffer.space();
         let Some(torn) = &self.torn else { return space };
         let prefix = torn.prefix(size);
-        let (before, behind) = space.split_at_mut_checked(prefix.len()).unwrap_or_default();
-        before.copy_from_slice(prefix);
-        behind
+        if let Some(before) = space.get_mut(..prefix.len()) {
+            before.copy_from_slice(prefix);
+        }
+        space.get_mut(prefix.len()..).unwrap_or_default()
     }
 
     /// Takes in the `read` bytes that were put where [`space`](Self::space) said.
