@@ -151,7 +151,7 @@ type Checked = Result<(), String>;
 
 impl History {
     fn new(seed: u64, trace: bool) -> Self {
-        let mut world = World::new(seed);
+        let (mut world, start) = (World::new(seed), crate::clock::Moment::FIRST.into());
         let backoff = Backoff::default()
             .first(world.millis(5, 200))
             .longest(world.millis(500, 3000))
@@ -163,7 +163,7 @@ impl History {
         (0..members.len()).for_each(|which| dials.join(which));
         Self {
             now: Duration::ZERO,
-            start: crate::clock::Moment::FIRST.into(),
+            start,
             members,
             backoff,
             dials,
@@ -174,7 +174,7 @@ impl History {
             last_idle: Duration::ZERO,
             config: Config::new().host("127.0.0.1").user("u"),
             buffer: ReadBuffer::new(1024),
-            proof: Proof::new(&mut world),
+            proof: Proof::new(&mut world, start),
             tally: Tally::default(),
             trace,
             world,
