@@ -64,9 +64,10 @@ pub(crate) enum Output {
 }
 
 /// Where the conversation is. A listener is hardly ever anywhere but in `Idle`, so the others are kept apart.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum State {
     Login(Box<Login>),
+    #[default]
     Idle,
     Busy(Box<InFlight>),
     Closed(Box<End>),
@@ -96,11 +97,11 @@ struct End {
 /// many sessions can be [shared](Self::share).
 #[derive(Debug)]
 pub(crate) struct Session {
-    state: State,
+    /// What is under way; nothing in `Idle`, when everything is said and heard.
+    talk: Option<Box<Talk>>,
     /// The frame at the end of the last input, as far as it came.
     torn: Option<Box<Torn>>,
     backlog: Backlog,
-    talk: Option<Box<Talk>>,
     /// What is listened to, as far as is known.
     channels: Channels,
     parameters: Parameters,
@@ -136,17 +137,17 @@ impl Session {
         let parameters = config.startup_parameters()?;
         frontend::startup_message(parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())), &mut talk.transmit)
             .map_err(|e| Error::io("writing the start-up packet", e))?;
+        talk.state = State::Login(Box::new(Login {
+            exchange: Exchange::new(),
+            user: config.effective_user()?,
+            config: config.clone(),
+            binding: Binding::InClear,
+            authenticated: false,
+        }));
         Ok(Self {
-            state: State::Login(Box::new(Login {
-                exchange: Exchange::new(),
-                user: config.effective_user()?,
-                config: config.clone(),
-                binding: Binding::InClear,
-                authenticated: false,
-            })),
+            talk: Some(talk),
             torn: None,
             backlog: Backlog::Empty,
-            talk: Some(talk),
             channels: Channels::default(),
             parameters: Parameters::default(),
             private: None,
@@ -162,7 +163,7 @@ impl Session {
 
     /// Tells what the login can be bound to.
     pub(crate) fn bound_to(mut self, end_point: Binding) -> Self {
-        if let State::Login(login) = &mut self.state {
+        if let Some(State::Login(login)) = self.talk.as_mut().map(|talk| &mut talk.state) {
             let disabled = login.config.get_channel_binding() == ChannelBinding::Disable;
             login.binding = if disabled { Binding::Disabled } else { end_point };
         }
@@ -175,7 +176,7 @@ impl Session {
     pub(crate) fn request(&mut self, ask: Ask) -> RequestId {
         let talk = self.talk.get_or_insert_default();
         let id = talk.next_id();
-        if let State::Closed(end) = &self.state {
+        if let State::Closed(end) = &talk.state {
             talk.outputs.push_back(Output::Reply(id, Err(end.reason.clone())));
         } else {
             talk.requests.push_back(Request { id: Some(id), ask, healed: false });
@@ -228,14 +229,7 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        let closed = State::Closed(Box::new(End { reason: reason.clone(), told: false }));
-        let in_flight = match std::mem::replace(&mut self.state, closed) {
-            State::Busy(in_flight) => Some(in_flight.request),
-            _ => None,
-        };
-        if let Some(talk) = &mut self.talk {
-            talk.refuse(in_flight, &reason);
-        }
+        self.talk.get_or_insert_default().end(reason);
         self.torn = None;
     }
 
@@ -258,11 +252,12 @@ impl Session {
 
     /// The next output, if there is one. The end isn't given while notifications that came before it are untaken.
     pub(crate) fn poll(&mut self) -> Option<Output> {
-        if let Some(output) = self.talk.as_mut().and_then(|talk| talk.outputs.pop_front()) {
+        let talk = self.talk.as_mut()?;
+        if let Some(output) = talk.outputs.pop_front() {
             self.fall_silent();
             return Some(output);
         }
-        match &mut self.state {
+        match &mut talk.state {
             State::Closed(end) if !end.told && self.backlog.is_empty() => {
                 end.told = true;
                 Some(Output::Closed(end.reason.clone()))
@@ -280,17 +275,13 @@ impl Session {
 
     /// Drops what nothing is in any more.
     fn fall_silent(&mut self) {
-        // The numbers of requests count on while one may be unanswered.
-        if !matches!(self.state, State::Busy(_)) && self.talk.as_ref().is_some_and(|talk| talk.is_empty()) {
+        if self.talk.as_ref().is_some_and(|talk| talk.is_empty()) {
             self.talk = None;
         }
     }
 
     /// Nobody waits for the answers any more, neither for those that have come nor for those to come.
     pub(crate) fn disown_requests(&mut self) {
-        if let State::Busy(in_flight) = &mut self.state {
-            in_flight.request.id = None;
-        }
         if let Some(talk) = &mut self.talk {
             talk.disown();
         }
@@ -329,24 +320,30 @@ impl Session {
         !self.backlog.is_empty()
     }
 
+    #[inline]
+    fn state(&self) -> &State {
+        self.talk.as_ref().map_or(&State::Idle, |talk| &talk.state)
+    }
+
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed(_))
+        matches!(self.state(), State::Closed(_))
     }
 
     /// Whether nothing is under way: the session can wait, and what it believes is what the server has.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(self.state, State::Idle | State::Closed(_))
+        matches!(self.state(), State::Idle | State::Closed(_))
             && self.talk.as_ref().is_none_or(|talk| talk.requests.is_empty())
     }
 
     /// Whether the server owes an answer that nothing can keep it from giving, if it is there.
     pub(crate) fn awaits_prompt_answer(&self) -> bool {
-        matches!(&self.state, State::Busy(in_flight) if in_flight.request.ask.is_answered_at_once())
+        matches!(self.state(), State::Busy(in_flight) if in_flight.request.ask.is_answered_at_once())
     }
 
     /// Why it ended.
     pub(crate) fn reason(&self) -> Option<&Error> {
-        match &self.state {
+        match self.state() {
             State::Closed(end) => Some(&end.reason),
             _ => None,
         }
@@ -414,13 +411,8 @@ impl Session {
     /// How much is held of what the server said, and of what it made us say.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn held_bytes(&self) -> usize {
-        let in_flight = match &self.state {
-            State::Busy(in_flight) => Some(&in_flight.reply),
-            _ => None,
-        };
-        let in_flight: usize = in_flight.into_iter().flat_map(|reply| &reply.rows).map(crate::row::Row::held).sum();
         let torn = self.torn.as_ref().map_or(0, |torn| torn.held_bytes());
         let talk = self.talk.as_ref().map_or(0, |talk| talk.held_bytes());
-        in_flight + torn + talk + self.backlog.size() + self.parameters.size() + self.channels.size()
+        torn + talk + self.backlog.size() + self.parameters.size() + self.channels.size()
     }
 }

@@ -141,10 +141,10 @@ impl Session {
 
     /// Sends what is to be asked next, if nothing is under way.
     pub(super) fn send_next(&mut self) {
-        if !matches!(self.state, State::Idle) {
+        let Some(talk) = &mut self.talk else { return };
+        if !matches!(talk.state, State::Idle) {
             return;
         }
-        let Some(talk) = &mut self.talk else { return };
         while let Some(mut request) = talk.requests.pop_front() {
             if let Ask::Relisten(names) = &mut request.ask {
                 // Requests that came before it may have left some.
@@ -157,7 +157,7 @@ impl Session {
             }
             let before = talk.transmit.len();
             let Err(error) = request.ask.encode(&mut talk.transmit) else {
-                self.state = State::Busy(Box::new(InFlight::new(request)));
+                talk.state = State::Busy(Box::new(InFlight::new(request)));
                 return;
             };
             // Only a NUL or 2 GiB of text can't be said, and both are the caller's.

@@ -16,7 +16,7 @@ impl Session {
     /// Whether a message of this type may come now.
     #[inline]
     pub(super) fn admit(&self, tag: u8) -> Result<(), ProtocolError> {
-        let when = match (&self.state, tag) {
+        let when = match (self.state(), tag) {
             (State::Closed(_), _) | (_, b'N' | b'E') | (State::Login(_), b'R' | b'v') => return Ok(()),
             (State::Login(login), _) if !login.authenticated => "before the login",
             (_, NOTIFICATION | b'S') | (State::Login(_), b'K' | b'Z') => return Ok(()),
@@ -35,15 +35,16 @@ impl Session {
         if let Err(error) = self.try_handle_message(header[0], body, total - HEADER) {
             self.fail(error);
         }
+        self.fall_silent();
     }
 
     fn try_handle_message(&mut self, tag: u8, body: &[u8], size: usize) -> Result<(), Error> {
         self.admit(tag)?;
-        match (tag, &mut self.state) {
+        let talk = self.talk.get_or_insert_default();
+        match (tag, &mut talk.state) {
             (b'N', _) => self.handle_notice(message::server_error(body)),
             (b'R', State::Login(login)) => {
                 let Login { exchange, user, config, binding, authenticated } = &mut **login;
-                let transmit = &mut self.talk.get_or_insert_default().transmit;
                 let credentials = Credentials {
                     user,
                     password: config.get_password(),
@@ -51,12 +52,12 @@ impl Session {
                     binding_required: config.get_channel_binding() == ChannelBinding::Require,
                     binding,
                 };
-                let before = transmit.len();
-                match exchange.handle_message(body, &credentials, transmit) {
+                let before = talk.transmit.len();
+                match exchange.handle_message(body, &credentials, &mut talk.transmit) {
                     Ok(Progress::Authenticated) => *authenticated = true,
                     Ok(Progress::Continue) => {}
                     Err(error) => {
-                        transmit.truncate(before);
+                        talk.transmit.truncate(before);
                         return Err(error);
                     }
                 }
@@ -67,7 +68,7 @@ impl Session {
             (b'K', _) => (self.pid, self.key) = message::backend_key_data(body)?,
             (b'Z', _) => self.handle_ready(body)?,
             (_, State::Busy(in_flight)) => {
-                handle_answer(tag, body, size, in_flight, &mut self.talk.get_or_insert_default().transmit)?;
+                handle_answer(tag, body, size, in_flight, &mut talk.transmit)?;
             }
             // A NegotiateProtocolVersion: a server without some minor version or option of ours says so and goes on;
             // we ask for none.
@@ -77,19 +78,20 @@ impl Session {
     }
 
     fn handle_notice(&mut self, notice: ServerError) {
+        let talk = self.talk.get_or_insert_default();
         if notice.code() == "42622"
-            && let State::Busy(in_flight) = &mut self.state
+            && let State::Busy(in_flight) = &mut talk.state
             && matches!(in_flight.request.ask, Ask::Listen(_))
         {
             in_flight.name_cut = Some(notice.clone());
         }
-        self.talk.get_or_insert_default().keep_notice(notice);
+        talk.keep_notice(notice);
     }
 
     fn handle_error(&mut self, error: ServerError) {
         if error.is_fatal() {
             self.close(error.into());
-        } else if let State::Busy(in_flight) = &mut self.state {
+        } else if let Some(State::Busy(in_flight)) = self.talk.as_mut().map(|talk| &mut talk.state) {
             in_flight.error.get_or_insert(error);
         } else {
             // An error that answers nothing and ends nothing: told, like a notice.
@@ -126,12 +128,14 @@ impl Session {
                 .into());
             }
         };
-        match std::mem::replace(&mut self.state, State::Idle) {
+        match self.talk.as_mut().map(|talk| std::mem::take(&mut talk.state)).unwrap_or_default() {
             State::Login(_) if self.must_take_bytes() => self.take_bytes(),
             State::Login(_) => self.become_ready(),
             State::Busy(in_flight) => self.finish(*in_flight, before),
-            // Refused as it came, or after the end.
-            other @ (State::Idle | State::Closed(_)) => self.state = other,
+            // Refused as it came.
+            State::Idle => {}
+            // After the end.
+            closed @ State::Closed(_) => self.talk.get_or_insert_default().state = closed,
         }
         self.send_next();
         Ok(())

@@ -83,7 +83,7 @@ impl Session {
 
     /// Whether nothing is under way, outside a transaction, and what is listened to is known.
     pub(crate) fn is_quiet(&self) -> bool {
-        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state, State::Idle);
+        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state(), State::Idle);
         is_idle && self.is_settled() && !self.channels_stale
     }
 
@@ -134,7 +134,7 @@ impl Session {
 
     /// Whether the server is to listen again to what an audit has missed, and hasn't said that it does.
     pub(crate) fn is_relistening(&self) -> bool {
-        let in_flight = match &self.state {
+        let in_flight = match self.state() {
             State::Busy(in_flight) => Some(&in_flight.request),
             State::Closed(_) | State::Idle | State::Login(_) => None,
         };

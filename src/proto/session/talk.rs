@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use super::Output;
+use super::{End, Output, State};
 use crate::error::{Error, ServerError};
-use crate::proto::request::{Reply, Request, RequestId, Requests};
+use crate::proto::request::{Reply, RequestId, Requests};
 
 /// How many notices are kept until somebody takes them; the oldest go first.
 const NOTICES_MAX: usize = 64;
@@ -14,6 +14,7 @@ const NOTICES_MAX: usize = 64;
 /// The cold part of a [`Session`](super::Session).
 #[derive(Debug, Default)]
 pub(super) struct Talk {
+    pub(super) state: State,
     /// What is to be sent.
     pub(super) transmit: BytesMut,
     /// What is to be asked after the request that is under way.
@@ -30,7 +31,8 @@ pub(super) struct Talk {
 
 impl Talk {
     pub(super) fn is_empty(&self) -> bool {
-        self.transmit.is_empty()
+        matches!(self.state, State::Idle)
+            && self.transmit.is_empty()
             && self.requests.is_empty()
             && self.outputs.is_empty()
             && self.notices.is_empty()
@@ -54,8 +56,13 @@ impl Talk {
         }
     }
 
-    /// Answers with this error whatever is unanswered, this one first.
-    pub(super) fn refuse(&mut self, in_flight: Option<Request>, reason: &Error) {
+    /// Ends it for this reason, which is the answer to whatever is unanswered.
+    pub(super) fn end(&mut self, reason: Error) {
+        let closed = State::Closed(Box::new(End { reason: reason.clone(), told: false }));
+        let in_flight = match std::mem::replace(&mut self.state, closed) {
+            State::Busy(in_flight) => Some(in_flight.request),
+            _ => None,
+        };
         for request in in_flight.into_iter().chain(std::mem::take(&mut self.requests)) {
             if let Some(id) = request.id {
                 self.outputs.push_back(Output::Reply(id, Err(reason.clone())));
@@ -65,6 +72,9 @@ impl Talk {
 
     /// Nobody waits for the answers any more.
     pub(super) fn disown(&mut self) {
+        if let State::Busy(in_flight) = &mut self.state {
+            in_flight.request.id = None;
+        }
         self.outputs.retain(|output| !matches!(output, Output::Reply(..)));
         self.requests.iter_mut().for_each(|request| request.id = None);
     }
@@ -86,6 +96,11 @@ impl Talk {
             Output::Reply(_, Ok(reply)) => Some(reply),
             _ => None,
         });
+        let in_flight = match &self.state {
+            State::Busy(in_flight) => Some(&in_flight.reply),
+            _ => None,
+        };
+        let replies = replies.chain(in_flight);
         let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held);
         let notices = self.notices.iter().chain(&self.warning).map(|notice| notice.to_string().len());
         self.transmit.len() + rows.chain(notices).sum::<usize>()
