@@ -1,6 +1,8 @@
 //! The only place of the library that asks what time it is. Pure values are given `now`.
 
-use std::time::{Instant, SystemTime};
+use std::num::NonZeroU64;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime};
 
 /// The monotonic clock: for deadlines and spans.
 pub(crate) fn now() -> Instant {
@@ -10,4 +12,83 @@ pub(crate) fn now() -> Instant {
 /// The wall clock: for what people read. It may jump.
 pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// A point on the monotonic clock, to the nanosecond, in half of an `Instant`'s memory, and with room for none: for what
+/// each of many connections keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Moment(NonZeroU64);
+
+/// What moments count from: before any that is asked for, and 584 years before the last that can be told.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(|| {
+    let now = now();
+    now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
+});
+
+impl From<Instant> for Moment {
+    #[inline]
+    fn from(instant: Instant) -> Self {
+        let since = instant.saturating_duration_since(*ORIGIN);
+        let nanos = since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into());
+        Self(NonZeroU64::MIN.saturating_add(nanos))
+    }
+}
+
+impl From<Moment> for Instant {
+    #[inline]
+    fn from(moment: Moment) -> Self {
+        let since = Duration::from_nanos(moment.0.get() - 1);
+        // No system's clock counts less far.
+        ORIGIN.checked_add(since).unwrap_or(*ORIGIN)
+    }
+}
+
+/// A point on the monotonic clock to a tenth of a second, never later than what it was made of, in half of a moment's
+/// memory; after 13 years it stays what it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tenth(u32);
+
+impl From<Instant> for Tenth {
+    fn from(instant: Instant) -> Self {
+        let since = instant.saturating_duration_since(*ORIGIN);
+        Self(u32::try_from(since.as_millis() / 100).unwrap_or(u32::MAX))
+    }
+}
+
+impl From<Tenth> for Instant {
+    fn from(tenth: Tenth) -> Self {
+        ORIGIN.checked_add(Duration::from_millis(100) * tenth.0).unwrap_or(*ORIGIN)
+    }
+}
+
+#[cfg(test)]
+impl Moment {
+    /// The same in every run, for histories that must be.
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_the_instant_that_it_was_made_of() {
+        for offset in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(100 * 365 * 24 * 3600)] {
+            let instant = now() + offset;
+            assert_eq!(Instant::from(Moment::from(instant)), instant);
+        }
+        assert!(Moment::from(now() + Duration::from_nanos(1_000_000)) > Moment::from(now() - Duration::from_secs(9)));
+        assert_eq!(size_of::<Option<Moment>>(), 8);
+    }
+
+    #[test]
+    fn a_tenth_is_no_later_than_the_instant_that_it_was_made_of_and_little_earlier() {
+        for offset in [Duration::ZERO, Duration::from_millis(99), Duration::from_secs(12 * 365 * 24 * 3600)] {
+            let instant = now() + offset;
+            let tenth = Instant::from(Tenth::from(instant));
+            assert!(tenth <= instant && instant - tenth < Duration::from_millis(100));
+        }
+        let (far, end) = (now() + Duration::from_secs(20 * 365 * 24 * 3600), Duration::from_millis(100) * u32::MAX);
+        assert_eq!(Instant::from(Tenth::from(far)), *ORIGIN + end);
+    }
 }

@@ -168,6 +168,15 @@ pub enum Error {
         /// How many wait.
         pairs: usize,
     },
+    /// Handles have asked a manager for more than is kept until it is answered. Nothing was sent.
+    #[error(
+        "requests of over {limit} bytes wait for the manager and its servers, and more are not kept: wait for tickets \
+         before asking for more"
+    )]
+    TooManyRequests {
+        /// The limit, in bytes, over all handles of the manager.
+        limit: usize,
+    },
     /// A ticket's result has been given already.
     #[error("this ticket's result has been given already, and is given once")]
     TicketSpent,
@@ -239,17 +248,18 @@ impl Error {
     /// Whether the same dial or call may well succeed later, with nothing changed on our side.
     ///
     /// True for a peer that can't be reached, went away or delivers nothing, for a time limit, for a server that isn't
-    /// what `target_session_attrs` asks for (which changes with a failover), and for SQLSTATEs of the classes 08
-    /// (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as starting up and shutting down)
-    /// and 58 (system); of TLS for a handshake that was cut, and for a server's certificate that has expired, which its
-    /// operator renews; false for any other fault of a certificate, for a wrong password, an unknown database, a caller's mistake and a peer that breaks the
-    /// protocol.
+    /// what `target_session_attrs` asks for (which changes with a failover), for too many requests at once, and for
+    /// SQLSTATEs of the classes 08 (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as
+    /// starting up and shutting down) and 58 (system); of TLS for a handshake that was cut, and for a server's certificate
+    /// that has expired, which its operator renews; false for any other fault of a certificate, for a wrong password, an
+    /// unknown database, a caller's mistake and a peer that breaks the protocol.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
             // A standby may be promoted, and a primary come back as a standby.
             Error::Target { .. } => true,
             Error::Deaf { .. } | Error::Unregistered => true,
+            Error::TooManyRequests { .. } => true,
             Error::Server(e) => {
                 let class = e.code().get(..2).unwrap_or_default();
                 matches!(class, "08" | "40" | "53" | "57" | "58")

@@ -1,8 +1,10 @@
 //! What comes out: notifications, borrowed or owned, and the batch that carries them.
 //!
 //! A batch is a slice of the very bytes that were read, whole frames only, checked once as they came in. Walking it
-//! costs a few comparisons for each notification: nothing is copied, allocated or counted, and text is checked as
-//! UTF-8 only when it is asked for.
+//! costs a few comparisons for each notification.
+//!
+//! What may not be done on the way: copy, allocate or count for a notification, look at a payload, or check text as UTF-8
+//! before it is asked for.
 //!
 //! ```text
 //!   slab, shared:  … | 'A' len pid channel 0 payload 0 | 'S' … | 'A' len pid channel 0 payload 0 | …
@@ -70,8 +72,14 @@ fn frame_len(bytes: &[u8]) -> Option<usize> {
 
 /// The notifications in `bytes`, which must be whole frames that were checked at intake.
 pub(crate) fn notifications_in(bytes: &[u8]) -> impl Iterator<Item = NotificationRef<'_>> {
-    let mut frames = Frames { rest: bytes, at: 0, last: b"" };
+    let mut frames = Frames::of(bytes);
     std::iter::from_fn(move || frames.next().map(|(_, notification)| notification))
+}
+
+/// The first notification in `bytes`, as above, and where the next frame begins.
+pub(crate) fn first_in(bytes: &[u8]) -> Option<(NotificationRef<'_>, usize)> {
+    let (at, first) = Frames::of(bytes).next()?;
+    Some((first, at + first.frame.len()))
 }
 
 /// One notification, borrowed from its [`Batch`].
@@ -132,7 +140,8 @@ impl<'b> NotificationRef<'b> {
 
     /// A copy that owns exactly its own bytes.
     pub fn to_owned(&self) -> Notification {
-        Notification { slab: Arc::from(self.frame), start: 0, end: self.frame.len(), channel_len: self.channel_len }
+        let slab: Arc<[u8]> = self.frame.into();
+        Notification { end: offset(slab.len()), slab, start: 0, channel_len: offset(self.channel_len) }
     }
 }
 
@@ -171,15 +180,15 @@ impl Eq for NotificationRef<'_> {}
 #[derive(Clone)]
 pub struct Notification {
     slab: Arc<[u8]>,
-    start: usize,
-    end: usize,
-    channel_len: usize,
+    start: u32,
+    end: u32,
+    channel_len: u32,
 }
 
 impl Notification {
     fn as_ref(&self) -> NotificationRef<'_> {
-        let frame = self.slab.get(self.start..self.end).unwrap_or_default();
-        NotificationRef { frame, channel_len: self.channel_len }
+        let frame = self.slab.get(self.start as usize..self.end as usize).unwrap_or_default();
+        NotificationRef { frame, channel_len: self.channel_len as usize }
     }
 
     /// The channel, with anything that isn't UTF-8 replaced by `U+FFFD`.
@@ -219,7 +228,7 @@ impl Notification {
     /// Copied out of the buffer that it shares with its batch, so that keeping it keeps only its own bytes.
     #[must_use]
     pub fn detach(self) -> Self {
-        if self.start == 0 && self.end == self.slab.len() { self } else { self.as_ref().to_owned() }
+        if self.end - self.start == offset(self.slab.len()) { self } else { self.as_ref().to_owned() }
     }
 }
 
@@ -230,7 +239,7 @@ impl Notification {
         let parts: [&[u8]; 7] =
             [&[NOTIFICATION], &length.to_be_bytes(), &[0; 4], channel.as_bytes(), &[0], payload.as_bytes(), &[0]];
         let frame = parts.concat();
-        Self { start: 0, end: frame.len(), slab: frame.into(), channel_len: channel.len() }
+        Self { start: 0, end: offset(frame.len()), slab: frame.into(), channel_len: offset(channel.len()) }
     }
 }
 
@@ -257,27 +266,14 @@ impl Eq for Notification {}
 /// is alive the loop must read into another.
 #[derive(Clone)]
 pub struct Batch {
-    slab: Arc<[u8]>,
-    start: usize,
-    end: usize,
-    len: usize,
+    slice: Slice,
     gap: Option<Box<Gap>>,
 }
 
 impl Batch {
-    /// `slab[start..end]` must hold whole frames that were checked at intake, `len` of them notifications.
-    pub(crate) fn new(slab: &Arc<[u8]>, start: usize, end: usize, len: usize) -> Self {
-        let bytes = slab.get(start..end).unwrap_or_default();
-        if bytes.len() < EXACT_BELOW {
-            Self { end: bytes.len(), slab: Arc::from(bytes), start: 0, len, gap: None }
-        } else {
-            Self { slab: Arc::clone(slab), start, end, len, gap: None }
-        }
-    }
-
     /// A batch that holds nothing but a gap.
     pub(crate) fn empty() -> Self {
-        Self { slab: Arc::from([].as_slice()), start: 0, end: 0, len: 0, gap: None }
+        Slice { slab: Arc::default(), start: 0, end: 0, len: 0 }.into()
     }
 
     pub(crate) fn with_gap(mut self, gap: Gap) -> Self {
@@ -285,28 +281,14 @@ impl Batch {
         self
     }
 
-    /// The frames, as they came.
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.slab.get(self.start..self.end).unwrap_or_default()
-    }
-
-    /// The first notification, taken out.
-    pub(crate) fn pop_front(&mut self) -> Option<Notification> {
-        let (offset, first) = Frames { rest: self.as_bytes(), at: 0, last: b"" }.next()?;
-        let (start, len, channel_len) = (self.start + offset, first.frame.len(), first.channel_len);
-        self.start = start + len;
-        self.len -= 1;
-        Some(Notification { slab: Arc::clone(&self.slab), start, end: start + len, channel_len })
-    }
-
     /// How many notifications there are.
     pub fn len(&self) -> usize {
-        self.len
+        self.slice.len()
     }
 
     /// Whether there is none: only for a restored connection's first batch.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// What may have been missed just before this batch, if its connection has just been restored.
@@ -316,7 +298,13 @@ impl Batch {
 
     /// The notifications, borrowed.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { frames: Frames { rest: self.as_bytes(), at: 0, last: b"" }, left: self.len }
+        Iter { frames: Frames::of(self.slice.as_bytes()), left: self.len() }
+    }
+}
+
+impl From<Slice> for Batch {
+    fn from(slice: Slice) -> Self {
+        Self { slice, gap: None }
     }
 }
 
@@ -343,8 +331,62 @@ impl IntoIterator for Batch {
     type IntoIter = IntoIter;
 
     fn into_iter(self) -> IntoIter {
-        IntoIter { batch: self }
+        IntoIter { left: self.slice }
     }
+}
+
+/// Notifications as they lie in the slab that they were read into, or in their own.
+#[derive(Clone)]
+pub(crate) struct Slice {
+    slab: Arc<[u8]>,
+    start: u32,
+    end: u32,
+    len: u32,
+}
+
+impl Slice {
+    /// `slab[start..end]` must hold whole frames that were checked at intake, `len` of them notifications.
+    pub(crate) fn new(slab: &Arc<[u8]>, start: usize, end: usize, len: usize) -> Self {
+        let bytes = slab.get(start..end).unwrap_or_default();
+        let len = offset(len);
+        if bytes.len() < EXACT_BELOW {
+            Self { end: offset(bytes.len()), slab: bytes.into(), start: 0, len }
+        } else {
+            Self { slab: Arc::clone(slab), start: offset(start), end: offset(end), len }
+        }
+    }
+
+    /// The frames, as they came.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.slab.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
+    /// How many notifications there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// The first notification, taken out.
+    pub(crate) fn pop_front(&mut self) -> Option<Notification> {
+        let (first, behind) = first_in(self.as_bytes())?;
+        let (end, len, channel_len) =
+            (self.start + offset(behind), offset(first.frame.len()), offset(first.channel_len));
+        self.start = end;
+        self.len -= 1;
+        Some(Notification { slab: Arc::clone(&self.slab), start: end - len, end, channel_len })
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(notifications_in(self.as_bytes())).finish()
+    }
+}
+
+/// A place in a slab, which is far from having 4 GiB.
+#[inline]
+fn offset(place: usize) -> u32 {
+    place as u32
 }
 
 /// Walks the frames of a slab, and passes over those that aren't notifications.
@@ -357,6 +399,10 @@ struct Frames<'b> {
 }
 
 impl<'b> Frames<'b> {
+    fn of(bytes: &'b [u8]) -> Self {
+        Self { rest: bytes, at: 0, last: b"" }
+    }
+
     #[inline]
     fn next(&mut self) -> Option<(usize, NotificationRef<'b>)> {
         loop {
@@ -401,7 +447,7 @@ impl FusedIterator for Iter<'_> {}
 /// The notifications of a [`Batch`], owned.
 #[derive(Clone, Debug)]
 pub struct IntoIter {
-    batch: Batch,
+    left: Slice,
 }
 
 impl Iterator for IntoIter {
@@ -409,11 +455,11 @@ impl Iterator for IntoIter {
 
     #[inline]
     fn next(&mut self) -> Option<Notification> {
-        self.batch.pop_front()
+        self.left.pop_front()
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.batch.len, Some(self.batch.len))
+        (self.left.len(), Some(self.left.len()))
     }
 }
 
@@ -438,7 +484,7 @@ mod tests {
     fn batch(frames: &[Vec<u8>]) -> Batch {
         let slab: Arc<[u8]> = frames.concat().into();
         let len = frames.iter().filter(|f| f[0] == NOTIFICATION).count();
-        Batch::new(&slab, 0, slab.len(), len)
+        Slice::new(&slab, 0, slab.len(), len).into()
     }
 
     #[test]
@@ -482,7 +528,7 @@ mod tests {
         let big = vec![b'x'; 5000];
         let batch = batch(&[frame(1, b"a", &big), frame(2, b"b", b"small")]);
         let n = batch.clone().into_iter().nth(1).unwrap();
-        assert!(Arc::ptr_eq(&n.slab, &batch.slab));
+        assert!(Arc::ptr_eq(&n.slab, &batch.slice.slab));
         let detached = n.clone().detach();
         assert_eq!(detached, n);
         assert_eq!(detached.slab.len(), frame(2, b"b", b"small").len());

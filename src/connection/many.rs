@@ -33,7 +33,7 @@ pub struct ConnectMany {
     poller: Option<Result<(Reactor, Alarm), Error>>,
     /// Those on their way; a slot's number is its token.
     slots: Vec<Option<Slot>>,
-    free: Vec<usize>,
+    free: Vec<u32>,
     finished: VecDeque<(usize, Result<Connection, Error>)>,
 }
 
@@ -104,8 +104,9 @@ impl ConnectMany {
             match dial {
                 Ok(dial) => {
                     let slot = Slot { index, opening: Opening::new(dial), until: None };
-                    let token = self.free.pop().unwrap_or(self.slots.len());
-                    match self.slots.get_mut(token) {
+                    // No system has descriptors for more.
+                    let token = self.free.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+                    match self.slots.get_mut(token as usize) {
                         Some(empty) => *empty = Some(slot),
                         None => self.slots.push(Some(slot)),
                     }
@@ -117,8 +118,9 @@ impl ConnectMany {
     }
 
     /// Goes on with one.
-    fn step(&mut self, token: usize, now: Instant) {
-        let Some(Some(slot)) = self.slots.get_mut(token) else { return };
+    fn step(&mut self, token: u32, now: Instant) {
+        let Some(place) = self.slots.get_mut(token as usize) else { return };
+        let Some(slot) = place else { return };
         let poller = self.poller.get_or_insert_with(make_poller);
         let result = match poller {
             Err(error) => Err(error.clone()),
@@ -142,7 +144,7 @@ impl ConnectMany {
             },
         };
         self.finished.push_back((slot.index, result));
-        self.slots[token] = None;
+        *place = None;
         self.free.push(token);
     }
 
@@ -156,16 +158,21 @@ impl ConnectMany {
             Ok(ready) => ready,
             Err(error) => {
                 self.poller = Some(Err(Error::io("waiting for sockets", error)));
-                (0..self.slots.len()).collect()
+                self.tokens(|_| true).collect()
             }
         };
         let rang = matches!(&self.poller, Some(Ok((reactor, _))) if reactor.rang());
         let now = clock::now();
         let is_due = |slot: &Slot| slot.until.is_some_and(|at| at <= now) || rang && slot.opening.awaits_alarm();
-        due.extend((0..self.slots.len()).filter(|token| self.slots[*token].as_ref().is_some_and(is_due)));
+        due.extend(self.tokens(is_due));
         for token in due {
             self.step(token, now);
         }
+    }
+
+    /// Of those on their way, these.
+    fn tokens(&self, are: impl Fn(&Slot) -> bool) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.slots).filter(move |(_, slot)| slot.as_ref().is_some_and(&are)).map(|(token, _)| token)
     }
 }
 

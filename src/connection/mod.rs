@@ -7,6 +7,7 @@ mod cancel;
 mod diagnosis;
 mod dial;
 pub(crate) mod idle;
+mod lent;
 mod many;
 mod opening;
 mod securing;
@@ -21,17 +22,18 @@ use std::time::{Duration, Instant};
 
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
 pub(crate) use self::dial::{Dial, Step};
+use self::lent::LentBuffer;
 pub use self::many::ConnectMany;
 pub(crate) use self::wait::DRAIN_MAX;
 pub use self::wait::Wait;
 use self::waiter::Waiter;
-use crate::clock;
+use crate::clock::{self, Moment};
 use crate::config::Config;
 use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Stream;
 use crate::notification::Batch;
-use crate::proto::{Ask, READ_SIZE, ReadBuffer, Reply, RequestId, Session, TransactionStatus, sql};
+use crate::proto::{self, Ask, ReadBuffer, Recent, Reply, RequestId, Session, TransactionStatus, sql};
 use crate::row::Row;
 
 /// The longest that a call goes on waiting after it has asked the server to cancel.
@@ -67,36 +69,54 @@ pub struct Connection {
     pub(crate) session: Session,
     stream: Stream,
     config: Config,
-    call_timeout: Option<Duration>,
     /// When bytes were last read.
-    pub(crate) last_read: Instant,
+    last_read: Moment,
+    rare: Option<Box<Rare>>,
+}
+
+/// What most connections have none of, kept apart so that they cost nothing for it.
+#[derive(Debug, Default)]
+struct Rare {
+    /// What few have. Apart once more: the rest is everybody's who has been brought back.
+    rarer: Option<Box<Rarer>>,
     /// What may have been missed before this session took over from another, or before it listened again.
-    pub(crate) gap: Option<Box<Gap>>,
-    /// The gap that is told once the server listens again to what it had forgotten.
-    pub(crate) relistening: Option<Box<Gap>>,
-    /// When what was sent is known to have come, and the server to have known every channel.
-    pub(crate) proven: Proven,
+    gap: Option<Box<Gap>>,
+    /// When it took over, and how many attempts that needed.
+    revived: Option<Moment>,
+    attempts: u32,
     /// How many sessions there have been before this one.
-    pub(crate) epoch: u64,
-    /// When this session took over, and how many attempts that needed.
-    pub(crate) revived: Option<(Instant, u32)>,
+    epoch: u32,
+}
+
+/// What a connection has whose calls aren't bounded by the configuration, or which an audit or a canary has looked at.
+#[derive(Debug, Default)]
+struct Rarer {
+    call_timeout: Option<Option<Duration>>,
+    /// The gap that is told once the server listens again to what it had forgotten.
+    relistening: Option<Box<Gap>>,
+    proven: Proven,
+}
+
+/// What is known of the past: earlier than this, nothing can have been lost in silence. As long as nothing is known, that
+/// is the beginning of the session.
+#[derive(Debug, Clone, Copy, Default)]
+struct Proven {
+    /// When the last notification was sent of which it is known that it came because delivery works.
+    delivery: Option<Moment>,
+    /// When the server was last asked, and knew every channel.
+    channels: Option<Moment>,
+}
+
+/// What many connections have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    configs: Recent<Config>,
+    sessions: proto::Common,
 }
 
 impl Connection {
     pub(crate) fn new(session: Session, stream: Stream, config: Config, now: Instant) -> Self {
-        let call_timeout = Some(config.get_call_timeout());
-        Self {
-            session,
-            stream,
-            config,
-            call_timeout,
-            last_read: now,
-            gap: None,
-            relistening: None,
-            proven: Proven { delivery: now, channels: now },
-            epoch: 0,
-            revived: None,
-        }
+        Self { session, stream, config, last_read: now.into(), rare: None }
     }
 
     /// Opens a connection: looks the host up, dials, and logs in.
@@ -341,13 +361,13 @@ impl Connection {
             return Err(reason.clone());
         }
         let id = self.session.request(ask);
-        let deadline = self.call_timeout.and_then(|timeout| clock::now().checked_add(timeout));
-        let mut exchange = Exchange { id, reply: None, buffer: ReadBuffer::new(READ_SIZE), waiter: None };
+        let deadline = self.call_timeout().and_then(|timeout| clock::now().checked_add(timeout));
+        let mut exchange = Exchange { id, reply: None, buffer: LentBuffer::default(), waiter: None };
         if self.drive(&mut exchange, deadline) {
             return exchange.reply.unwrap_or(Err(Error::Disconnected));
         }
 
-        let after = self.call_timeout.unwrap_or_default();
+        let after = self.call_timeout().unwrap_or_default();
         let grace = clock::now().checked_add(after.min(GRACE));
         let over = match self.stream.peer() {
             Ok(peer) => {
@@ -386,7 +406,7 @@ impl Connection {
             }
             let now = clock::now();
             late = deadline.is_some_and(|deadline| deadline <= now);
-            if self.receive(&mut exchange.buffer, now) || self.is_closed() || late {
+            if self.receive(exchange.buffer.get(), now) || self.is_closed() || late {
                 continue;
             }
             exchange.waiter.get_or_insert_with(|| Waiter::on(&self.stream)).wait_until(deadline);
@@ -427,7 +447,7 @@ impl Connection {
     /// In a manager it comes with the first batch.
     pub fn take_gap(&mut self) -> Option<Gap> {
         self.end_relistening();
-        self.gap.take().map(|gap| *gap)
+        self.rare.as_mut()?.gap.take().map(|gap| *gap)
     }
 
     // ---- state --------------------------------------------------------------------------------------------------
@@ -490,7 +510,7 @@ impl Connection {
     /// else it is closed; the error tells. No answer comes within [`Duration::ZERO`]: it fails every call, and leaves no
     /// grace, so that the first one closes the connection.
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.call_timeout = timeout.into();
+        self.rarer_mut().call_timeout = Some(timeout.into());
     }
 
     /// Says goodbye to the server and closes. Notifications that had been read can still be taken with
@@ -521,7 +541,8 @@ impl Connection {
 
     /// What bounds every call.
     pub(crate) fn call_timeout(&self) -> Option<Duration> {
-        self.call_timeout
+        let own = self.rarer().and_then(|rarer| rarer.call_timeout);
+        own.unwrap_or_else(|| Some(self.config.get_call_timeout()))
     }
 
     // ---- for the loops ------------------------------------------------------------------------------------------
@@ -571,7 +592,7 @@ impl Connection {
                 None
             }
             Ok(bytes) => {
-                self.last_read = now;
+                self.last_read = now.into();
                 self.session.handle_input(buffer, bytes);
                 Some(Received { bytes, full: bytes == room || !self.stream.short_read_means_drained() })
             }
@@ -595,28 +616,120 @@ impl Connection {
     /// Everything that came, with the gap before it.
     #[inline]
     pub(crate) fn take_batch(&mut self) -> Option<Batch> {
-        if self.relistening.is_some() && !self.end_relistening() {
+        if self.rare.is_some() && !self.end_relistening() {
             return None;
         }
         let batch = self.session.take_notifications();
-        match self.gap.take() {
+        match self.take_gap() {
             None => batch,
-            Some(gap) => Some(batch.unwrap_or_else(Batch::empty).with_gap(*gap)),
+            Some(gap) => Some(batch.unwrap_or_else(Batch::empty).with_gap(gap)),
         }
+    }
+
+    /// When bytes were last read.
+    pub(crate) fn last_read(&self) -> Instant {
+        self.last_read.into()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn set_last_read(&mut self, at: Instant) {
+        self.last_read = at.into();
+    }
+
+    /// What may have been missed, as long as nobody has taken it.
+    pub(crate) fn gap(&self) -> Option<&Gap> {
+        self.rare.as_ref()?.gap.as_deref()
+    }
+
+    /// How many sessions there have been before this one.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.epoch.into())
+    }
+
+    /// When this session took over, and how many attempts that needed.
+    pub(crate) fn revived(&self) -> Option<(Instant, u32)> {
+        let rare = self.rare.as_ref()?;
+        Some((rare.revived?.into(), rare.attempts))
+    }
+
+    /// It takes over from another at `now`, after so many attempts.
+    pub(crate) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
+        let rare = self.rare.get_or_insert_default();
+        rare.epoch = u32::try_from(gap.epoch).unwrap_or(u32::MAX);
+        (rare.revived, rare.attempts) = (Some(now.into()), attempts);
+        rare.gap = Some(Box::new(gap));
+    }
+
+    /// Shares the memory of what equals another connection's.
+    #[inline]
+    pub(crate) fn share(&mut self, common: &mut Common) {
+        if self.session.is_unshared() {
+            self.config = common.configs.share(&self.config);
+            self.session.share(&mut common.sessions);
+        }
+    }
+
+    fn rarer(&self) -> Option<&Rarer> {
+        self.rare.as_ref()?.rarer.as_deref()
+    }
+
+    fn rarer_mut(&mut self) -> &mut Rarer {
+        self.rare.get_or_insert_default().rarer.get_or_insert_default()
+    }
+
+    /// Since when it has been known that notifications come.
+    pub(crate) fn delivery_proven(&self) -> Instant {
+        self.proven(|proven| proven.delivery)
+    }
+
+    /// Since when it has been known that the server listens to every channel.
+    pub(crate) fn channels_proven(&self) -> Instant {
+        self.proven(|proven| proven.channels)
+    }
+
+    fn proven(&self, what: impl FnOnce(Proven) -> Option<Moment>) -> Instant {
+        self.rarer().and_then(|rarer| what(rarer.proven)).map_or(self.stream.opened(), Instant::from)
+    }
+
+    /// What was sent at this time has come.
+    pub(crate) fn prove_delivery(&mut self, at: Instant) {
+        self.rarer_mut().proven.delivery = Some(at.into());
+    }
+
+    /// The server was asked at this time, and listens to every channel.
+    pub(crate) fn prove_channels(&mut self, at: Instant) {
+        self.rarer_mut().proven.channels = Some(at.into());
+    }
+
+    /// What may have been missed until the server listens again to what it had forgotten, as long as it hasn't told that
+    /// it does.
+    pub(crate) fn relistening(&self) -> Option<&Gap> {
+        self.rarer()?.relistening.as_deref()
+    }
+
+    /// The server has been told to listen again to the gap's channels.
+    pub(crate) fn relisten(&mut self, gap: Gap) {
+        self.rarer_mut().relistening = Some(Box::new(gap));
     }
 
     /// Once the server listens again to what it had forgotten, that is the end of a gap; until then, what comes is held:
     /// the server may send it before it acknowledges. Whether nothing is to be held.
     fn end_relistening(&mut self) -> bool {
+        let Some(rare) = &mut self.rare else { return true };
+        let Some(rarer) = &mut rare.rarer else { return true };
+        if rarer.relistening.is_none() {
+            return true;
+        }
         if self.session.is_relistening() {
             return false;
         }
-        if let Some(gap) = self.relistening.take()
+        if let Some(gap) = rarer.relistening.take()
             && let Some(channels) = self.session.take_relistened(&gap.channels)
         {
             let now = clock::now();
-            (self.proven.channels, self.epoch) = (now, self.epoch + 1);
-            self.gap = Some(Box::new(gap.ended(channels, now, self.epoch, self.gap.take())));
+            rarer.proven.channels = Some(now.into());
+            rare.epoch = rare.epoch.saturating_add(1);
+            rare.gap = Some(Box::new(gap.ended(channels, now, rare.epoch.into(), rare.gap.take())));
         }
         true
     }
@@ -633,15 +746,6 @@ impl Connection {
     }
 }
 
-/// What is known of the past: earlier than this, nothing can have been lost in silence.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Proven {
-    /// When the last notification was sent of which it is known that it came because delivery works.
-    pub(crate) delivery: Instant,
-    /// When the server was last asked, and knew every channel.
-    pub(crate) channels: Instant,
-}
-
 /// What one read brought.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Received {
@@ -655,7 +759,7 @@ pub(crate) struct Received {
 struct Exchange {
     id: RequestId,
     reply: Option<Result<Reply, Error>>,
-    buffer: ReadBuffer,
+    buffer: LentBuffer,
     /// Made when it is first needed: many an answer is there at once.
     waiter: Option<Waiter>,
 }

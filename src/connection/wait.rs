@@ -5,24 +5,24 @@ use std::time::Duration;
 use crate::clock;
 use crate::connection::Connection;
 use crate::connection::idle::Idle;
+use crate::connection::lent::LentBuffer;
 use crate::connection::waiter::Waiter;
 use crate::notification::Notification;
-use crate::proto::{READ_SIZE, ReadBuffer};
 
 /// What a zero timeout reads from one connection at the most, so that it ends also where more always comes: 16 MiB.
-pub(crate) const DRAIN_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const DRAIN_MAX: u32 = 16 * 1024 * 1024;
 
 /// The notifications of one connection as they come, and idle events: see [`Connection::wait`].
 #[derive(Debug)]
 pub struct Wait<'c> {
     connection: &'c mut Connection,
     idle: Idle,
-    buffer: ReadBuffer,
+    buffer: LentBuffer,
     waiter: Option<Waiter>,
     /// Whether the socket has been looked at since the idle event came due.
     looked: bool,
     /// How many bytes have been read since a zero timeout began to drain.
-    drained: usize,
+    drained: u32,
 }
 
 impl<'c> Wait<'c> {
@@ -30,7 +30,7 @@ impl<'c> Wait<'c> {
         Self {
             connection,
             idle: Idle::new(timeout),
-            buffer: ReadBuffer::new(READ_SIZE),
+            buffer: LentBuffer::default(),
             waiter: None,
             looked: false,
             drained: 0,
@@ -64,10 +64,10 @@ impl Iterator for Wait<'_> {
             }
             self.looked = self.idle.is_due(now);
             if self.drained < DRAIN_MAX
-                && let Some(received) = self.connection.receive_some(&mut self.buffer, now)
+                && let Some(received) = self.connection.receive_some(self.buffer.get(), now)
             {
                 if self.idle.is_zero() {
-                    self.drained += received.bytes;
+                    self.drained += received.bytes as u32;
                 }
                 continue;
             }

@@ -54,6 +54,16 @@ pub(crate) enum Wish {
 }
 
 impl Wish {
+    /// How many bytes it takes until it is answered, about.
+    pub(crate) fn size(&self) -> usize {
+        let texts = |texts: &[String]| texts.iter().map(|text| size_of::<String>() + text.len()).sum();
+        match self {
+            Wish::Listen(channels) | Wish::Unlisten(channels) => texts(channels),
+            Wish::UnlistenAll => 0,
+            Wish::Notify(pairs) => pairs.iter().map(|(c, p)| 2 * size_of::<String>() + c.len() + p.len()).sum(),
+        }
+    }
+
     /// Checked, and as the protocol has it; nothing where there is nothing to do.
     fn into_ask(self, limits: sql::Limits) -> Result<Option<Ask>, Error> {
         Ok(match self {
@@ -105,7 +115,7 @@ impl NotificationManager {
     }
 
     /// Asks a server for something on the loop's own behalf.
-    pub(super) fn ask_for_us(&mut self, token: usize, ask: Ask, by: Asker) {
+    pub(super) fn ask_for_us(&mut self, token: u32, ask: Ask, by: Asker) {
         if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
             let request = connection.session.request(ask);
             let timeout = connection.call_timeout().unwrap_or(LIMIT);
@@ -114,7 +124,7 @@ impl NotificationManager {
     }
 
     /// A request was made: it is sent, and must be answered in time.
-    pub(super) fn await_answer(&mut self, token: usize, request: RequestId, by: Asker, timeout: Option<Duration>) {
+    pub(super) fn await_answer(&mut self, token: u32, request: RequestId, by: Asker, timeout: Option<Duration>) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         connection.transmit();
         // Not the turn's time, which a slow body may have left far behind.
@@ -127,7 +137,7 @@ impl NotificationManager {
 
     /// Settles what has been answered, and closes a connection that has not answered in time, though all was read that
     /// had come.
-    pub(super) fn settle(&mut self, token: usize, more: bool) {
+    pub(super) fn settle(&mut self, token: u32, more: bool) {
         let Some(member) = self.members.get_mut(token) else { return };
         let Member { id, life: Life::Good(connection), .. } = member else { return };
         let id = *id;
@@ -147,8 +157,11 @@ impl NotificationManager {
             break;
         }
         self.set_timer(token, Why::Look, next);
-        for (request, result) in answered {
-            match self.asked.remove(&(id, request)).map(|asked| asked.by) {
+        // All are taken out before anything is asked, as their numbers may be given anew then.
+        let answered: Vec<_> =
+            answered.into_iter().map(|(request, result)| (self.asked.remove(&(id, request)), result)).collect();
+        for (asked, result) in answered {
+            match asked.map(|asked| asked.by) {
                 Some(Asker::Handle(ticket)) => ticket.resolve(result),
                 Some(Asker::Canary) => self.canary_sent(id, result),
                 Some(Asker::Audit(began, canary)) if result.is_ok() => self.audited(token, began, canary.as_deref()),

@@ -87,15 +87,15 @@ impl NotificationManager {
     }
 
     /// A server has told what it listens to, after it was asked then; perhaps since this canary didn't come.
-    pub(super) fn audited(&mut self, token: usize, began: Instant, canary: Option<&str>) {
+    pub(super) fn audited(&mut self, token: u32, began: Instant, canary: Option<&str>) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let (lost, lapsed) = (connection.session.take_lost(), connection.session.take_lapsed());
         if lost.is_empty() {
-            connection.proven.channels = began;
+            connection.prove_channels(began);
         } else {
             log::unregistered(*id, lost.len());
             self.shared.counters.unregistered.add(lost.len());
-            connection.relistening = Some(Box::new(unregistered_since(connection.proven.channels, &lost)));
+            connection.relisten(unregistered_since(connection.channels_proven(), &lost));
             self.ask_for_us(token, Ask::Relisten(lost), Asker::Relisten);
         }
         if let Some(canary) = canary {

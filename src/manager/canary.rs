@@ -153,7 +153,7 @@ impl NotificationManager {
     }
 
     /// Has a connection hear canaries, if there are any.
-    pub(super) fn attend(&mut self, token: usize) {
+    pub(super) fn attend(&mut self, token: u32) {
         if let Some(canary) = &self.canary
             && let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token)
             && let Some(request) = connection.session.attend(&canary.channel)
@@ -174,7 +174,7 @@ impl NotificationManager {
     }
 
     /// Something has happened on its private channel.
-    pub(super) fn hear_canary(&mut self, token: usize) {
+    pub(super) fn hear_canary(&mut self, token: u32) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
         if let Some(from) = connection.session.take_private_news()
@@ -184,7 +184,7 @@ impl NotificationManager {
             if by == *id && !canary.by_messenger.contains(id) && from != connection.session.pid() {
                 canary.pooled.insert(*id);
             } else {
-                connection.proven.delivery = sent;
+                connection.prove_delivery(sent);
                 canary.relapsed.remove(id);
                 let micros = clock::now().saturating_duration_since(sent).as_micros();
                 self.shared.counters.canary_micros.set(usize::try_from(micros).unwrap_or(usize::MAX));
@@ -262,7 +262,7 @@ impl NotificationManager {
 
     /// Who missed this canary has answered, and so has told everything that it had to tell before; perhaps that it didn't
     /// listen, which is no fault for once.
-    pub(super) fn judge(&mut self, token: usize, payload: &str, lapsed: bool) {
+    pub(super) fn judge(&mut self, token: u32, payload: &str, lapsed: bool) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
         let missed = connection.session.misses(payload);

@@ -20,18 +20,18 @@ use crate::row::Row;
 #[derive(Debug)]
 pub struct ConnectionMut<'m> {
     connection: &'m mut Connection,
-    token: usize,
+    token: u32,
     queued: &'m mut bool,
-    ready: &'m mut VecDeque<usize>,
-    touched: &'m mut Vec<usize>,
+    ready: &'m mut VecDeque<u32>,
+    touched: &'m mut Vec<u32>,
 }
 
 impl<'m> ConnectionMut<'m> {
     pub(super) fn new(
-        token: usize,
+        token: u32,
         member: &'m mut Member,
-        ready: &'m mut VecDeque<usize>,
-        touched: &'m mut Vec<usize>,
+        ready: &'m mut VecDeque<u32>,
+        touched: &'m mut Vec<u32>,
     ) -> Option<Self> {
         let Member { life: Life::Good(connection), queued, .. } = member else { return None };
         Some(Self { connection, token, queued, ready, touched })

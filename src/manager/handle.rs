@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::manager::asks::Wish;
 use crate::manager::members::{ConnId, Dead};
 use crate::manager::stats::{Counters, Stats};
-use crate::manager::ticket::{Resolver, ThreadMark, Ticket};
+use crate::manager::ticket::{Account, Resolver, ThreadMark, Ticket};
 use crate::net::Alarm;
 
 /// What the loop is told.
@@ -35,7 +35,14 @@ pub(crate) struct Shared {
     waiting: AtomicBool,
     pub(crate) counters: Counters,
     pub(crate) iterating: Arc<ThreadMark>,
+    /// What the requests take that wait in the queue, and those whose answers are waited for.
+    pending: Arc<Account>,
 }
+
+/// What all requests together may take until they are answered. The queue is in memory, so it must have an end.
+const PENDING_MAX: usize = 64 * 1024 * 1024;
+/// What a request takes besides its texts.
+const REQUEST_SIZE: usize = 512;
 
 #[derive(Default)]
 struct Queue {
@@ -107,7 +114,9 @@ fn refuse(command: Command) {
 /// Control of a running [`NotificationManager`](crate::NotificationManager) from any thread.
 ///
 /// It can be cloned and sent; a manager that waits notices at once. What it is asked for is a [`Ticket`], which the
-/// loop resolves; it may be waited for, or dropped.
+/// loop resolves; it may be waited for, or dropped. Requests that wait for the loop or for a server's answer may take 64
+/// MiB together; beyond that, tickets resolve to [`Error::TooManyRequests`] at once. Connections to be inserted and stops
+/// don't count.
 ///
 /// ```
 /// use std::time::Duration;
@@ -126,6 +135,18 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Asks for something that takes so many bytes until it is answered, if there is room.
+    fn ask_within<T>(&self, size: usize, command: impl FnOnce(Resolver<T>) -> Command) -> Ticket<T> {
+        match self.shared.pending.charge(REQUEST_SIZE + size, PENDING_MAX) {
+            Some(charge) => self.ask(|resolver| command(resolver.charged(charge))),
+            None => Ticket::resolved(&self.shared.iterating, Err(Error::TooManyRequests { limit: PENDING_MAX })),
+        }
+    }
+
+    fn wish(&self, id: ConnId, wish: Wish) -> Ticket<()> {
+        self.ask_within(wish.size(), |ticket| Command::Ask(id, wish, ticket))
+    }
+
     fn ask<T>(&self, command: impl FnOnce(Resolver<T>) -> Command) -> Ticket<T> {
         let (resolver, ticket) = Ticket::new(&self.shared.iterating);
         self.tell(command(resolver));
@@ -168,7 +189,7 @@ impl Handle {
     /// Takes a connection out, with what was not delivered still in it; see
     /// [`NotificationManager::remove`](crate::NotificationManager::remove).
     pub fn remove(&self, id: ConnId) -> Ticket<Option<Result<Connection, Dead>>> {
-        self.ask(|resolver| Command::Remove(id, resolver))
+        self.ask_within(0, |resolver| Command::Remove(id, resolver))
     }
 
     /// Listens to channels on one connection, stalling nobody; resolves once the server has acknowledged it: what is
@@ -186,7 +207,7 @@ impl Handle {
         I::Item: AsRef<str>,
     {
         let wish = Wish::Listen(channels.into_iter().map(|channel| channel.as_ref().to_owned()).collect());
-        self.ask(|ticket| Command::Ask(id, wish, ticket))
+        self.wish(id, wish)
     }
 
     /// Stops listening to channels, in the same way as [`listen`](Self::listen).
@@ -200,7 +221,7 @@ impl Handle {
         I::Item: AsRef<str>,
     {
         let wish = Wish::Unlisten(channels.into_iter().map(|channel| channel.as_ref().to_owned()).collect());
-        self.ask(|ticket| Command::Ask(id, wish, ticket))
+        self.wish(id, wish)
     }
 
     /// Stops listening to anything, in the same way as [`listen`](Self::listen).
@@ -209,7 +230,7 @@ impl Handle {
     ///
     /// The same.
     pub fn unlisten_all(&self, id: ConnId) -> Ticket<()> {
-        self.ask(|ticket| Command::Ask(id, Wish::UnlistenAll, ticket))
+        self.wish(id, Wish::UnlistenAll)
     }
 
     /// Sends a notification by one connection, stalling nobody; resolves once the server has committed it.
@@ -235,13 +256,13 @@ impl Handle {
     {
         let wish =
             Wish::Notify(pairs.into_iter().map(|(c, p)| (c.as_ref().to_owned(), p.as_ref().to_owned())).collect());
-        self.ask(|ticket| Command::Ask(id, wish, ticket))
+        self.wish(id, wish)
     }
 
     /// Changes the manager's timeout; see [`NotificationManager::timeout`](crate::NotificationManager::timeout).
     pub fn set_timeout(&self, timeout: impl Into<Option<Duration>>) -> Ticket<()> {
         let timeout = timeout.into();
-        self.ask(|resolver| Command::SetTimeout(timeout, resolver))
+        self.ask_within(0, |resolver| Command::SetTimeout(timeout, resolver))
     }
 
     /// Makes the iterator end, after what was collected; it closes nothing, and iterating again goes on.
@@ -260,5 +281,33 @@ impl Handle {
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle").field("stats", &self.stats()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::NotificationManager;
+
+    #[test]
+    fn m19_requests_that_nobody_answers_are_bounded_and_make_room_as_they_are_answered() {
+        let mut nm = NotificationManager::new([]).timeout(Duration::ZERO).park_when_empty(true);
+        let (handle, id) = (nm.handle(), ConnId::for_test(1));
+        let payload = "x".repeat(1_000_000);
+        let is_full = |ticket: &mut Ticket<()>| matches!(ticket.try_get(), Some(Err(Error::TooManyRequests { .. })));
+        for _ in 0..3 {
+            let mut tickets: Vec<_> = (0..100).map(|_| handle.notify(id, "c", &payload)).collect();
+            let refused = tickets.iter_mut().filter_map(|ticket| is_full(ticket).then_some(())).count();
+            assert_eq!(refused, 100 - PENDING_MAX / 1_000_600, "as many as there is room for");
+            assert!(is_full(&mut handle.notify(id, "c", &payload)), "dropping tickets takes nothing back");
+            // What must always be possible is.
+            let mut stop = handle.stop();
+            assert!(nm.next().is_none());
+            assert!(matches!(stop.try_get(), Some(Ok(()))));
+        }
+        drop(nm);
+        for _ in 0..100 {
+            assert!(matches!(handle.notify(id, "c", &payload).try_get(), Some(Err(Error::Stopped))));
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::proto::sql::Limits;
 
 impl NotificationManager {
     /// A closed connection, from which everything has been told: to the garbage, or to be brought back.
-    pub(super) fn lose(&mut self, token: usize) -> Option<Event> {
+    pub(super) fn lose(&mut self, token: u32) -> Option<Event> {
         self.settle(token, false);
         let (id, connection) = self.release(token)?;
         let dead = Dead::of(&connection);
@@ -25,7 +25,7 @@ impl NotificationManager {
         match &self.backoff {
             Some(backoff) if is_worth_retrying(&error) => {
                 // One that never lasts comes back ever more slowly.
-                let failed = backoff.failed_before(connection.revived, self.now);
+                let failed = backoff.failed_before(connection.revived(), self.now);
                 let mut restore = Restore::new(dead, self.now + backoff.delay(failed, &mut self.jitter));
                 (restore.failed, restore.persists) = (failed, true);
                 self.add_restore(id, restore);
@@ -53,7 +53,7 @@ impl NotificationManager {
     }
 
     /// It has sent it, or couldn't; its session is over.
-    pub(super) fn messenger_back(&mut self, token: usize, result: Result<(), Error>) {
+    pub(super) fn messenger_back(&mut self, token: u32, result: Result<(), Error>) {
         if let Some(Member { life: Life::Messenger(restore), .. }) = self.members.take(token)
             && let Some(id) = restore.on_behalf_of()
         {
@@ -67,7 +67,7 @@ impl NotificationManager {
     }
 
     /// Goes on with bringing one back.
-    pub(super) fn go_on_restoring(&mut self, token: usize) -> Option<Event> {
+    pub(super) fn go_on_restoring(&mut self, token: u32) -> Option<Event> {
         let member = self.members.get_mut(token)?;
         let id = member.id;
         member.queued = false;
@@ -123,13 +123,14 @@ impl NotificationManager {
                     return self.attempt_failed(token, Error::io(WATCHING, error));
                 }
                 let tickets = restore.take_tickets();
-                let (is_first, attempts, was_open) = (restore.is_first(), restore.failed + 1, connection.gap.is_some());
-                if let Some(gap) = &connection.gap {
+                let (is_first, attempts, was_open) =
+                    (restore.is_first(), restore.failed + 1, connection.gap().is_some());
+                if let Some(gap) = connection.gap() {
                     log::restored(id, gap, attempts);
                     self.shared.counters.restores.add(1);
                 }
                 self.end_dial(is_first);
-                self.members.promote(token, connection);
+                self.members.promote(token, *connection);
                 tickets.into_iter().for_each(|ticket| ticket.resolve(Ok(())));
                 self.count_members();
                 self.start_pulse(token);
@@ -143,7 +144,7 @@ impl NotificationManager {
     }
 
     /// Tries again later, or gives up: then it is in the garbage, with the latest reason.
-    fn attempt_failed(&mut self, token: usize, error: Error) -> Option<Event> {
+    fn attempt_failed(&mut self, token: u32, error: Error) -> Option<Event> {
         if let Some(Member { life: Life::Messenger(_), .. }) = self.members.get(token) {
             self.dials.end();
             self.messenger_back(token, Err(error));
@@ -162,7 +163,7 @@ impl NotificationManager {
     }
 
     /// To the garbage.
-    pub(super) fn give_up(&mut self, token: usize, error: &Error) -> Option<Event> {
+    pub(super) fn give_up(&mut self, token: u32, error: &Error) -> Option<Event> {
         let Member { id, life: Life::Restoring(restore), .. } = self.members.take(token)? else { return None };
         log::gave_up(id, error, restore.failed + 1);
         self.members.bury(id, restore.fail(error));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -41,6 +40,12 @@ use crate::proto::sql::Limits;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
+
+impl ConnId {
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+}
 
 impl fmt::Display for ConnId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,19 +88,19 @@ impl Dead {
         let cause = connection.error().cloned().unwrap_or(Error::Closed);
         let since = match cause {
             // It went on talking, and of other things.
-            Error::Deaf { .. } => connection.proven.delivery,
-            _ => connection.last_read,
+            Error::Deaf { .. } => connection.delivery_proven(),
+            _ => connection.last_read(),
         };
         // Channels may have been lost before the session was.
-        let since = connection.relistening.as_ref().map_or(since, |gap| since.min(gap.since()));
+        let since = connection.relistening().map_or(since, |gap| since.min(gap.since()));
         Self {
             inner: Box::new(Remains {
                 config: connection.config().clone(),
-                channels: connection.session.channels().into(),
+                channels: connection.session.channels().iter().map(Box::from).collect(),
                 error: cause.clone(),
                 cause,
                 since: with_wall(since),
-                epoch: connection.epoch,
+                epoch: connection.epoch(),
                 limits: connection.session.limits(),
             }),
         }
@@ -190,15 +195,15 @@ impl Dead {
         if self.is_unopened() {
             return;
         }
-        connection.revived = Some((clock::now(), failed));
-        connection.epoch = self.inner.epoch + 1;
-        connection.gap = Some(Box::new(Gap {
+        let now = clock::now();
+        let gap = Gap {
             channels: Arc::clone(&self.inner.channels),
             cause: self.inner.cause.clone(),
             since: self.inner.since,
-            until: (clock::now(), clock::wall()),
-            epoch: connection.epoch,
-        }));
+            until: (now, clock::wall()),
+            epoch: self.inner.epoch + 1,
+        };
+        connection.succeed(gap, now, failed);
     }
 }
 
@@ -225,6 +230,9 @@ impl fmt::Debug for Dead {
 }
 
 /// A place in the loop.
+///
+/// The connection itself lies in it: so who is ready is found with one look into memory, in three cache lines. With the
+/// names of its channels, where no other connection has the same, that is all an idle one costs.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) id: ConnId,
@@ -235,20 +243,35 @@ pub(crate) struct Member {
     pub(crate) read_closed: bool,
     /// Whether the socket is watched for room to write, too.
     pub(crate) watches_write: bool,
-    /// Which drain it was in last, and how many bytes that has read from it.
-    pub(crate) drained: (u32, usize),
-    /// Since when its transaction has been seen open.
-    pub(crate) in_transaction: Option<Instant>,
-    /// Its heartbeat, and whether that is due.
-    pub(crate) heart: Heart,
+    /// Whether its heartbeat is due.
     pub(crate) pulse_due: bool,
+    /// How many bytes this drain has read from it.
+    pub(crate) drained: u32,
+    pub(crate) heart: Heart,
     /// Which of its timers count.
     pub(crate) set: Set,
 }
 
+impl Member {
+    fn new(id: ConnId, life: Life) -> Self {
+        Self {
+            id,
+            life,
+            queued: false,
+            read_closed: false,
+            watches_write: false,
+            pulse_due: false,
+            drained: 0,
+            heart: Heart::default(),
+            set: Set::default(),
+        }
+    }
+}
+
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are good, and nearly always")]
 pub(crate) enum Life {
-    Good(Box<Connection>),
+    Good(Connection),
     Restoring(Box<Restore>),
     /// A session of our own that is opened to send one canary: nobody sees it, and nobody waits for it.
     Messenger(Box<Restore>),
@@ -257,14 +280,17 @@ pub(crate) enum Life {
 /// All of them. Those that live have a slot, whose number is their token in the reactor.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    slots: Vec<Option<Member>>,
-    free: Vec<usize>,
-    tokens: BTreeMap<ConnId, usize>,
+    slots: Vec<Option<Box<Member>>>,
+    free: Vec<u32>,
+    tokens: Tokens,
     restoring: usize,
     messengers: usize,
     garbage: Vec<(ConnId, Dead)>,
     last_id: u64,
     last_messenger: u64,
+    /// How many times one has been looked at.
+    #[cfg(test)]
+    pub(crate) looks: std::cell::Cell<u64>,
 }
 
 impl Members {
@@ -281,60 +307,54 @@ impl Members {
 
     /// Whether this id was given out by this manager, and names none that is in it.
     pub(crate) fn is_vacant(&self, id: ConnId) -> bool {
-        id.0 <= self.last_id && !self.tokens.contains_key(&id) && !self.garbage.iter().any(|(dead, _)| *dead == id)
+        id.0 <= self.last_id && self.token(id).is_none() && !self.garbage.iter().any(|(dead, _)| *dead == id)
     }
 
     /// Gives it a slot; the token is the slot's number.
-    pub(crate) fn add(&mut self, id: ConnId, life: Life) -> usize {
+    pub(crate) fn add(&mut self, id: ConnId, life: Life) -> u32 {
         self.restoring += usize::from(matches!(life, Life::Restoring(_)));
         self.messengers += usize::from(matches!(life, Life::Messenger(_)));
-        let member = Member {
-            id,
-            life,
-            queued: false,
-            read_closed: false,
-            watches_write: false,
-            drained: (0, 0),
-            in_transaction: None,
-            heart: Heart::default(),
-            pulse_due: false,
-            set: Set::default(),
-        };
-        let token = self.free.pop().unwrap_or(self.slots.len());
-        match self.slots.get_mut(token) {
-            Some(slot) => *slot = Some(member),
-            None => self.slots.push(Some(member)),
+        let member = Some(Box::new(Member::new(id, life)));
+        // No system has descriptors for more.
+        let token = self.free.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        match self.slots.get_mut(token as usize) {
+            Some(slot) => *slot = member,
+            None => self.slots.push(member),
         }
         self.tokens.insert(id, token);
         token
     }
 
     #[inline]
-    pub(crate) fn get_mut(&mut self, token: usize) -> Option<&mut Member> {
-        self.slots.get_mut(token)?.as_mut()
+    pub(crate) fn get_mut(&mut self, token: u32) -> Option<&mut Member> {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + 1);
+        self.slots.get_mut(token as usize)?.as_deref_mut()
     }
 
-    pub(crate) fn get(&self, token: usize) -> Option<&Member> {
-        self.slots.get(token)?.as_ref()
+    pub(crate) fn get(&self, token: u32) -> Option<&Member> {
+        #[cfg(test)]
+        self.looks.set(self.looks.get() + 1);
+        self.slots.get(token as usize)?.as_deref()
     }
 
-    pub(crate) fn token(&self, id: ConnId) -> Option<usize> {
-        self.tokens.get(&id).copied()
+    pub(crate) fn token(&self, id: ConnId) -> Option<u32> {
+        self.tokens.get(id)
     }
 
     /// Empties a slot.
-    pub(crate) fn take(&mut self, token: usize) -> Option<Member> {
-        let member = self.slots.get_mut(token)?.take()?;
+    pub(crate) fn take(&mut self, token: u32) -> Option<Member> {
+        let member = self.slots.get_mut(token as usize)?.take()?;
         self.restoring -= usize::from(matches!(member.life, Life::Restoring(_)));
         self.messengers -= usize::from(matches!(member.life, Life::Messenger(_)));
-        self.tokens.remove(&member.id);
+        self.tokens.remove(member.id);
         self.free.push(token);
-        Some(member)
+        Some(*member)
     }
 
     /// A connection that was being restored is good: it keeps its slot.
-    pub(crate) fn promote(&mut self, token: usize, connection: Box<Connection>) {
-        if let Some(member) = self.slots.get_mut(token).and_then(Option::as_mut) {
+    pub(crate) fn promote(&mut self, token: u32, connection: Connection) {
+        if let Some(member) = self.get_mut(token) {
             member.life = Life::Good(connection);
             member.read_closed = false;
             member.set = Set::default();
@@ -353,7 +373,7 @@ impl Members {
     }
 
     pub(crate) fn good(&self) -> usize {
-        self.tokens.len() - self.restoring - self.messengers
+        self.tokens.len - self.restoring - self.messengers
     }
 
     pub(crate) fn restoring(&self) -> usize {
@@ -361,27 +381,26 @@ impl Members {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.tokens.len()
+        self.tokens.len
     }
 
     /// Who lives and comes behind this one by id; behind the last, the first.
-    pub(crate) fn after(&self, id: Option<ConnId>) -> Option<(ConnId, usize)> {
-        let behind = id.and_then(|id| self.tokens.range((Excluded(id), Unbounded)).next());
-        behind.or_else(|| self.tokens.first_key_value()).map(|(id, token)| (*id, *token))
+    pub(crate) fn after(&self, id: Option<ConnId>) -> Option<(ConnId, u32)> {
+        id.and_then(|id| self.tokens.after(id)).or_else(|| self.tokens.after(ConnId(0)))
     }
 
     /// Whether nobody is there that could ever have something to say.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.tokens.len() == self.messengers
+        self.tokens.len == self.messengers
     }
 
-    pub(crate) fn tokens(&self) -> Vec<usize> {
-        self.tokens.values().copied().collect()
+    pub(crate) fn tokens(&self) -> Vec<u32> {
+        self.tokens.iter().collect()
     }
 
     /// Those that live, by id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.tokens.values().filter_map(|token| self.get(*token))
+        self.tokens.iter().filter_map(|token| self.get(token))
     }
 
     pub(crate) fn garbage(&self) -> &[(ConnId, Dead)] {
@@ -393,9 +412,84 @@ impl Members {
     }
 }
 
+/// From id to token, in the order of ids. Ids are dense as long as few have gone, so they are kept by the page: a few
+/// bytes for each.
+#[derive(Debug, Default)]
+struct Tokens {
+    pages: BTreeMap<u64, [u32; PAGE as usize]>,
+    len: usize,
+}
+
+/// How many ids a page has.
+const PAGE: u64 = 16;
+/// Stands for no token.
+const NOBODY: u32 = u32::MAX;
+
+impl Tokens {
+    fn get(&self, id: ConnId) -> Option<u32> {
+        let token = self.pages.get(&(id.0 / PAGE))?.get((id.0 % PAGE) as usize);
+        token.copied().filter(|token| *token != NOBODY)
+    }
+
+    fn insert(&mut self, id: ConnId, token: u32) {
+        let page = self.pages.entry(id.0 / PAGE).or_insert([NOBODY; PAGE as usize]);
+        if let Some(place) = page.get_mut((id.0 % PAGE) as usize) {
+            self.len += usize::from(std::mem::replace(place, token) == NOBODY);
+        }
+    }
+
+    fn remove(&mut self, id: ConnId) {
+        let Some(page) = self.pages.get_mut(&(id.0 / PAGE)) else { return };
+        if let Some(place) = page.get_mut((id.0 % PAGE) as usize) {
+            self.len -= usize::from(std::mem::replace(place, NOBODY) != NOBODY);
+        }
+        if page.iter().all(|token| *token == NOBODY) {
+            self.pages.remove(&(id.0 / PAGE));
+        }
+    }
+
+    /// The first behind this id.
+    fn after(&self, id: ConnId) -> Option<(ConnId, u32)> {
+        let from = id.0.checked_add(1)?;
+        let ids = self.pages.range(from / PAGE..).flat_map(|(page, tokens)| (page * PAGE..).map(ConnId).zip(*tokens));
+        ids.into_iter().find(|(id, token)| id.0 >= from && *token != NOBODY)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = u32> {
+        self.pages.values().flatten().copied().filter(|token| *token != NOBODY)
+    }
+}
+
 #[cfg(test)]
 impl ConnId {
     pub(crate) fn for_test(number: u64) -> Self {
         Self(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_found_by_id_in_order_and_leave_nothing_behind() {
+        let mut tokens = Tokens::default();
+        let ids: Vec<_> = (1..200).map(ConnId).collect();
+        ids.iter().rev().for_each(|id| tokens.insert(*id, 1000 - id.0 as u32));
+        tokens.insert(ConnId(7), 5);
+        assert_eq!((tokens.len, tokens.get(ConnId(7)), tokens.get(ConnId(200))), (199, Some(5), None));
+        let in_order: Vec<_> = tokens.iter().collect();
+        assert_eq!(in_order, ids.iter().map(|id| tokens.get(*id).unwrap()).collect::<Vec<_>>());
+        let behind = |id: u64| tokens.after(ConnId(id)).map(|(id, _)| id.0);
+        assert!((0..199).all(|id| behind(id) == Some(id + 1)));
+        assert_eq!((behind(199), behind(u64::MAX)), (None, None));
+        tokens.remove(ConnId(16));
+        assert_eq!(tokens.after(ConnId(15)), Some((ConnId(17), 983)));
+        for id in &ids {
+            tokens.remove(*id);
+            tokens.remove(*id);
+            assert_eq!(tokens.get(*id), None);
+        }
+        assert_eq!((tokens.len, tokens.pages.len()), (0, 0));
     }
 }

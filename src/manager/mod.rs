@@ -32,8 +32,9 @@ mod stats;
 mod ticket;
 mod timers;
 mod turn;
+mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -55,10 +56,11 @@ pub use self::ticket::Ticket;
 pub(crate) use self::ticket::{Resolver, ThreadMark};
 use self::timers::Timers;
 use self::turn::{Manner, WATCHING};
+use self::watch::OpenTransactions;
 use crate::clock;
 use crate::config::Config;
-use crate::connection::Connection;
 use crate::connection::idle::Idle;
+use crate::connection::{Common, Connection};
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::net::{Alarm, Reactor};
@@ -104,6 +106,10 @@ use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
 ///
 /// The iterator isn't fused: after an end (zero timeout, no connections, a stop) it can be iterated again.
 ///
+/// However much some have to say, nobody waits long: each is read from once (64 KiB) in its turn, and stands in line again.
+/// Whoever has something comes after at most two such reads of each other that has; where over 1,024 wake at once, after
+/// one more for each 1,024 of them.
+///
 /// # Connections that die
 ///
 /// What had come from them is yielded; then they are in the [garbage](Self::garbage) with the reason, until they are
@@ -116,6 +122,8 @@ use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
 /// Dropping it closes its sessions; to keep them, take them out with [`into_connections`](Self::into_connections).
 pub struct NotificationManager {
     members: Members,
+    /// What its connections have in common.
+    common: Common,
     reactor: Result<Reactor, Error>,
     alarm: Option<Alarm>,
     buffer: ReadBuffer,
@@ -125,15 +133,15 @@ pub struct NotificationManager {
     now: Instant,
 
     /// Who is to be served, by token; each stands there once.
-    ready: VecDeque<usize>,
+    ready: VecDeque<u32>,
     /// How many of those belong to the turn that runs.
     to_serve: usize,
     /// Who was touched by the caller in this turn.
-    touched: Vec<usize>,
+    touched: Vec<u32>,
     /// Of whom this drain has read enough.
-    deferred: Vec<usize>,
-    /// Counts the drains.
-    drain: u32,
+    deferred: Vec<u32>,
+    /// From whom this drain has read.
+    drained: Vec<u32>,
     /// Whether the sockets have been looked at since the idle event came due.
     looked: bool,
     /// What is to be told next.
@@ -154,8 +162,7 @@ pub struct NotificationManager {
     asked: BTreeMap<(ConnId, RequestId), Asked>,
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
-    /// Whose transaction has been open for too long.
-    in_transaction: BTreeSet<ConnId>,
+    in_transaction: OpenTransactions,
     /// How many stops are to be obeyed.
     stops: usize,
     shared: Arc<Shared>,
@@ -194,6 +201,7 @@ impl NotificationManager {
         };
         let mut manager = Self {
             members: Members::default(),
+            common: Common::default(),
             reactor,
             alarm: alarm.clone(),
             buffer: ReadBuffer::new(READ_SIZE),
@@ -204,7 +212,7 @@ impl NotificationManager {
             to_serve: 0,
             touched: Vec::new(),
             deferred: Vec::new(),
-            drain: 0,
+            drained: Vec::new(),
             looked: false,
             collected: VecDeque::new(),
             timers: Timers::default(),
@@ -217,7 +225,7 @@ impl NotificationManager {
             jitter: Jitter::random(),
             asked: BTreeMap::new(),
             looking_up: Vec::new(),
-            in_transaction: BTreeSet::new(),
+            in_transaction: OpenTransactions::default(),
             stops: 0,
             shared: Arc::new(Shared::new(alarm)),
         };
@@ -386,9 +394,10 @@ impl NotificationManager {
 
     /// Adds a connection, also between two events. What it already holds is yielded; one that is closed goes to the
     /// garbage with the next turn.
-    pub fn insert(&mut self, connection: Connection) -> ConnId {
+    pub fn insert(&mut self, mut connection: Connection) -> ConnId {
+        connection.share(&mut self.common);
         let id = self.members.new_id();
-        let token = self.members.add(id, Life::Good(Box::new(connection)));
+        let token = self.members.add(id, Life::Good(connection));
         self.touch(token);
         self.watch(token);
         self.start_pulse(token);
@@ -540,7 +549,7 @@ impl NotificationManager {
     /// The good connections, by id.
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         self.members.iter().filter_map(|member| match &member.life {
-            Life::Good(connection) => Some((member.id, &**connection)),
+            Life::Good(connection) => Some((member.id, connection)),
             Life::Restoring(_) | Life::Messenger(_) => None,
         })
     }
@@ -584,7 +593,7 @@ impl NotificationManager {
     }
 
     /// Has the reactor watch a connection; where that fails, the connection is lost.
-    fn watch(&mut self, token: usize) {
+    fn watch(&mut self, token: u32) {
         if let Ok(reactor) = &self.reactor
             && let Some(member) = self.members.get(token)
             && let Life::Good(connection) = &member.life

@@ -20,7 +20,7 @@ impl NotificationManager {
     }
 
     /// Begins a connection's heartbeat, if there is one to begin.
-    pub(super) fn start_pulse(&mut self, token: usize) {
+    pub(super) fn start_pulse(&mut self, token: u32) {
         let Some(heartbeat) = self.heartbeat else { return };
         if let Some(member) = self.members.get_mut(token)
             && matches!(member.life, Life::Good(_))
@@ -34,19 +34,20 @@ impl NotificationManager {
     }
 
     /// The timer went off: the socket has just been read.
-    pub(super) fn feel_pulse(&mut self, token: usize, now: Instant) {
+    pub(super) fn feel_pulse(&mut self, token: u32, now: Instant) {
         let Some(heartbeat) = self.heartbeat else { return };
         let Some(member) = self.members.get_mut(token) else { return };
-        let Member { life: Life::Good(connection), heart, .. } = member else { return };
+        let Member { id, life: Life::Good(connection), heart, .. } = member else { return };
         if connection.is_closed() {
             return;
         }
         let signs = Signs {
-            last_read: connection.last_read,
+            who: id.number(),
+            last_read: connection.last_read(),
             is_settled: connection.session.is_settled(),
             awaits_prompt_answer: connection.session.awaits_prompt_answer(),
         };
-        let next = match heart.feel(&heartbeat, signs, now, &mut self.jitter) {
+        let next = match heart.feel(&heartbeat, signs, now) {
             Beat::Fine(next) => next,
             Beat::Ask(next) => {
                 connection.session.request_unheard(Ask::Sync);

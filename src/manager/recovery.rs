@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::clock::Moment;
 use crate::error::{Error, TlsErrorKind};
 
 /// How lost connections are dialled again: see
@@ -119,6 +120,12 @@ impl Jitter {
         Self::new(RandomState::new().hash_one(0))
     }
 
+    /// One that is always the same for the same thing.
+    fn of(thing: impl std::hash::Hash) -> Self {
+        use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+        Self::new(BuildHasherDefault::<DefaultHasher>::default().hash_one(thing))
+    }
+
     /// SplitMix64.
     pub(crate) fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -161,6 +168,9 @@ impl<K> Dials<K> {
             return None;
         }
         let first = self.line.pop_front()?;
+        if self.line.is_empty() {
+            self.line = VecDeque::new();
+        }
         self.next = now.checked_add(Duration::from_secs(1) / backoff.per_second);
         self.under_way += 1;
         Some(first)
@@ -222,6 +232,8 @@ impl Heartbeat {
 /// What there is to see of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signs {
+    /// What tells it from those that fell silent at the same time.
+    pub(crate) who: u64,
     /// When bytes were last read.
     pub(crate) last_read: Instant,
     /// Whether nothing is under way on it.
@@ -241,10 +253,7 @@ pub(crate) enum Beat {
 /// The heartbeat of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Heart {
-    asked: Option<Instant>,
-    /// How long the silence may last that began then. Drawn once for each: of many draws the longest would win, and
-    /// all would ask at the end of their periods.
-    silence: Option<(Instant, Duration)>,
+    asked: Option<Moment>,
 }
 
 /// The part of the idle time by which a period may be shortened, so that connections don't ask all at once.
@@ -254,23 +263,24 @@ const STEP: Duration = Duration::from_millis(1);
 
 impl Heart {
     /// The time has come, and the socket has just been read.
-    pub(crate) fn feel(&mut self, heartbeat: &Heartbeat, signs: Signs, now: Instant, jitter: &mut Jitter) -> Beat {
-        let drawn = self.silence.filter(|(since, _)| *since == signs.last_read);
-        let draw = || (signs.last_read, heartbeat.idle - jitter.up_to(heartbeat.idle / SPREAD));
-        let (_, idle) = *self.silence.insert(drawn.unwrap_or_else(draw));
+    pub(crate) fn feel(&mut self, heartbeat: &Heartbeat, signs: Signs, now: Instant) -> Beat {
+        // Drawn from what tells this silence from any other, so that it is the same each time: of many draws the longest
+        // would win, and all would ask at the end of their periods.
+        let mut jitter = Jitter::of((signs.who, Moment::from(signs.last_read)));
+        let idle = heartbeat.idle - jitter.up_to(heartbeat.idle / SPREAD);
         // A deadline that is longer than a period doesn't keep the next period from being seen.
         let within = now.checked_add(heartbeat.idle);
         let at = |next: Option<Instant>| [next, within].into_iter().flatten().min().map(|next| next.max(now + STEP));
-        match (Heartbeat { idle, ..*heartbeat }).check(signs.last_read, self.asked, now) {
+        match (Heartbeat { idle, ..*heartbeat }).check(signs.last_read, self.asked.map(Instant::from), now) {
             Pulse::Fine(next) => Beat::Fine(at(next)),
             Pulse::Ask(next) if signs.is_settled => {
-                self.asked = Some(now);
+                self.asked = Some(now.into());
                 Beat::Ask(at(next))
             }
             // Something came after the question that wasn't its answer; and now it is silent again. The answer is
             // still owed, and has no limit but this one.
             Pulse::Ask(next) if signs.awaits_prompt_answer => {
-                self.asked = Some(now);
+                self.asked = Some(now.into());
                 Beat::Fine(at(next))
             }
             // Something else has been asked; the answer to that is as good, and has a limit of its own.
@@ -320,14 +330,14 @@ mod tests {
     #[test]
     fn m15_an_answer_that_is_still_owed_is_waited_for_only_as_long() {
         let heartbeat = Heartbeat { idle: 10 * SECOND, deadline: 2 * SECOND };
-        let (mut heart, mut jitter, start) = (Heart::default(), Jitter::new(3), Instant::now());
-        let mut signs = Signs { last_read: start, is_settled: true, awaits_prompt_answer: false };
-        assert!(matches!(heart.feel(&heartbeat, signs, start + 10 * SECOND, &mut jitter), Beat::Ask(_)));
+        let (mut heart, start) = (Heart::default(), Instant::now());
+        let mut signs = Signs { who: 1, last_read: start, is_settled: true, awaits_prompt_answer: false };
+        assert!(matches!(heart.feel(&heartbeat, signs, start + 10 * SECOND), Beat::Ask(_)));
         // A notification comes that was on its way already; then the link is dead, and the answer never comes.
         let last_read = start + 11 * SECOND;
-        signs = Signs { last_read, is_settled: false, awaits_prompt_answer: true };
+        signs = Signs { who: 1, last_read, is_settled: false, awaits_prompt_answer: true };
         let mut now = start + 12 * SECOND;
-        while let Beat::Fine(Some(next)) = heart.feel(&heartbeat, signs, now, &mut jitter) {
+        while let Beat::Fine(Some(next)) = heart.feel(&heartbeat, signs, now) {
             now = next;
             assert!(now <= last_read + heartbeat.idle + heartbeat.deadline);
         }
@@ -356,15 +366,15 @@ mod tests {
     #[test]
     fn m15_a_deadline_longer_than_a_period_keeps_the_bound() {
         let heartbeat = Heartbeat { idle: 2 * SECOND, deadline: 10 * SECOND };
-        let (mut heart, mut jitter, start) = (Heart::default(), Jitter::new(3), Instant::now());
-        let mut signs = Signs { last_read: start, is_settled: true, awaits_prompt_answer: false };
+        let (mut heart, start) = (Heart::default(), Instant::now());
+        let mut signs = Signs { who: 1, last_read: start, is_settled: true, awaits_prompt_answer: false };
         let mut now = start + heartbeat.idle;
-        let Beat::Ask(Some(mut next)) = heart.feel(&heartbeat, signs, now, &mut jitter) else { panic!() };
+        let Beat::Ask(Some(mut next)) = heart.feel(&heartbeat, signs, now) else { panic!() };
         // It answers at once, and never again.
         signs.last_read = now + SECOND / 100;
         while now < next {
             now = next;
-            match heart.feel(&heartbeat, signs, now, &mut jitter) {
+            match heart.feel(&heartbeat, signs, now) {
                 Beat::Fine(at) | Beat::Ask(at) => next = at.unwrap(),
                 Beat::Dead => {}
             }

@@ -151,7 +151,7 @@ type Checked = Result<(), String>;
 
 impl History {
     fn new(seed: u64, trace: bool) -> Self {
-        let mut world = World::new(seed);
+        let (mut world, start) = (World::new(seed), crate::clock::Moment::FIRST.into());
         let backoff = Backoff::default()
             .first(world.millis(5, 200))
             .longest(world.millis(500, 3000))
@@ -163,7 +163,7 @@ impl History {
         (0..members.len()).for_each(|which| dials.join(which));
         Self {
             now: Duration::ZERO,
-            start: crate::clock::now(),
+            start,
             members,
             backoff,
             dials,
@@ -174,7 +174,7 @@ impl History {
             last_idle: Duration::ZERO,
             config: Config::new().host("127.0.0.1").user("u"),
             buffer: ReadBuffer::new(1024),
-            proof: Proof::new(&mut world),
+            proof: Proof::new(&mut world, start),
             tally: Tally::default(),
             trace,
             world,
@@ -257,7 +257,9 @@ impl History {
             if member.last + 100 < sent {
                 return Err(format!("{which} has heard {} of {sent}", member.last));
             }
-            if member.gap {
+            // Who has been back for a moment only may have to wait for the next.
+            let back = member.revived.map_or(Duration::ZERO, |(since, _)| since);
+            if member.gap && self.now - back > Duration::from_secs(5) {
                 return Err(format!("nothing came to {which} after its gap"));
             }
         }
@@ -363,7 +365,7 @@ impl History {
                 let space = session.space(&mut buffer);
                 let size = size.min(space.len());
                 space[..size].copy_from_slice(&bytes[..size]);
-                session.handle_input(&buffer, size);
+                session.handle_input(&mut buffer, size);
                 bytes = &bytes[size..];
             }
             self.buffer = buffer;
@@ -493,11 +495,12 @@ impl History {
         let link = *link;
         if member.pulse.is_some_and(|at| at <= now) {
             let signs = Signs {
+                who: which as u64,
                 last_read: start + member.last_read,
                 is_settled: session.is_settled(),
                 awaits_prompt_answer: session.awaits_prompt_answer(),
             };
-            match member.heart.feel(&self.heartbeat, signs, start + now, &mut self.jitter) {
+            match member.heart.feel(&self.heartbeat, signs, start + now) {
                 Beat::Fine(next) => member.pulse = next.map(|next| next - start),
                 Beat::Ask(next) => {
                     member.pulse = next.map(|next| next - start);

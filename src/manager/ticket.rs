@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -110,7 +110,8 @@ impl<T> Ticket<T> {
     pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T>, Self) {
         let state = Mutex::new(State { value: None, spent: false, waker: None });
         let slot = Arc::new(Slot { state, resolved: Condvar::new() });
-        (Resolver(Some(End::Ticket(Arc::clone(&slot)))), Self { slot, iterating: Arc::clone(iterating) })
+        let end = Some(End::Ticket(Arc::clone(&slot)));
+        (Resolver { end, charge: None }, Self { slot, iterating: Arc::clone(iterating) })
     }
 
     /// One that has been resolved already.
@@ -179,8 +180,38 @@ impl<T> fmt::Debug for Ticket<T> {
     }
 }
 
+/// How many bytes the requests take that haven't been answered, over all handles of a manager.
+#[derive(Debug, Default)]
+pub(crate) struct Account(AtomicUsize);
+
+/// A request's share of the account, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    account: Arc<Account>,
+    size: usize,
+}
+
+impl Account {
+    /// The share of a request that takes so much; nothing where all together would take more than `limit`.
+    pub(crate) fn charge(self: &Arc<Self>, size: usize, limit: usize) -> Option<Charge> {
+        let within = |taken: usize| taken.checked_add(size).filter(|taken| *taken <= limit);
+        self.0.fetch_update(Relaxed, Relaxed, within).ok()?;
+        Some(Charge { account: Arc::clone(self), size })
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.0.fetch_sub(self.size, Relaxed);
+    }
+}
+
 /// The loop's end of a ticket. Dropped unresolved, it resolves to [`Error::Stopped`].
-pub(crate) struct Resolver<T>(Option<End<T>>);
+pub(crate) struct Resolver<T> {
+    end: Option<End<T>>,
+    /// What the request takes until then.
+    charge: Option<Charge>,
+}
 
 enum End<T> {
     Ticket(Arc<Slot<T>>),
@@ -191,7 +222,12 @@ enum End<T> {
 impl<T> Resolver<T> {
     /// One that calls instead of resolving a ticket.
     pub(crate) fn call(then: impl FnOnce(Result<T, Error>) + Send + 'static) -> Self {
-        Self(Some(End::Call(Box::new(then))))
+        Self { end: Some(End::Call(Box::new(then))), charge: None }
+    }
+
+    pub(crate) fn charged(mut self, charge: Charge) -> Self {
+        self.charge = Some(charge);
+        self
     }
 
     pub(crate) fn resolve(mut self, value: Result<T, Error>) {
@@ -199,7 +235,9 @@ impl<T> Resolver<T> {
     }
 
     fn put(&mut self, value: Result<T, Error>) {
-        match self.0.take() {
+        // Whoever waited for it may ask for more at once.
+        self.charge = None;
+        match self.end.take() {
             Some(End::Ticket(slot)) => slot.put(value),
             Some(End::Call(then)) => then(value),
             None => {}

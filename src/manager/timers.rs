@@ -1,14 +1,15 @@
 //! When to look at whom, whatever its socket does.
 //!
 //! For each connection and reason one timer counts, the nearest that was set. One that doesn't count any more stays in
-//! the heap until its time, and then does nothing; so setting one costs no search.
+//! the heap, and does nothing when its time comes; so setting one costs no search. When those that count may be too few
+//! for the room that all take, the others are swept out.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
+use crate::clock::Moment;
 use crate::manager::NotificationManager;
-use crate::manager::members::ConnId;
 
 /// Why a timer was set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,23 +20,37 @@ pub(super) enum Why {
     Pulse,
 }
 
-/// The timers of all connections.
+/// The timers of all connections, by token. One whose token has got another owner meanwhile counts for that one only if
+/// it wanted to be looked at at that very moment.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Instant, ConnId, Why)>>,
+    heap: BinaryHeap<Reverse<(Moment, u32, Why)>>,
+    /// When the nearest goes off, at hand: every turn asks.
+    next: Option<Instant>,
+    /// With how many it is to be swept.
+    full: usize,
 }
 
 impl Timers {
     /// When the nearest goes off.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, ..))| *at)
+        self.next
     }
 
-    fn pop_due(&mut self, now: Instant) -> Option<(Instant, ConnId, Why)> {
-        if self.next()? > now {
-            return None;
-        }
-        self.heap.pop().map(|Reverse(timer)| timer)
+    fn push(&mut self, at: Moment, token: u32, why: Why) {
+        self.heap.push(Reverse((at, token, why)));
+        self.note_next();
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<(Moment, u32, Why)> {
+        self.next.filter(|next| *next <= now)?;
+        let due = self.heap.pop();
+        self.note_next();
+        due.map(|Reverse(timer)| timer)
+    }
+
+    fn note_next(&mut self) {
+        self.next = self.heap.peek().map(|Reverse((at, ..))| (*at).into());
     }
 
     /// How many there are for this reason.
@@ -46,14 +61,14 @@ impl Timers {
 }
 
 /// Which timers of one connection count.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Set {
-    look: Option<Instant>,
-    pulse: Option<Instant>,
+    look: Option<Moment>,
+    pulse: Option<Moment>,
 }
 
 impl Set {
-    fn of(&mut self, why: Why) -> &mut Option<Instant> {
+    fn of(&mut self, why: Why) -> &mut Option<Moment> {
         match why {
             Why::Look => &mut self.look,
             Why::Pulse => &mut self.pulse,
@@ -67,20 +82,33 @@ impl Set {
 
 impl NotificationManager {
     /// Sets a timer, unless a nearer one is set; for never, none.
-    pub(super) fn set_timer(&mut self, token: usize, why: Why, at: Option<Instant>) {
-        let (Some(at), Some(member)) = (at, self.members.get_mut(token)) else { return };
+    pub(super) fn set_timer(&mut self, token: u32, why: Why, at: Option<Instant>) {
+        let (Some(at), Some(member)) = (at.map(Moment::from), self.members.get_mut(token)) else { return };
         let set = member.set.of(why);
         if set.is_none_or(|set| at < set) {
             *set = Some(at);
-            self.timers.heap.push(Reverse((at, member.id, why)));
+            if self.timers.heap.len() >= self.timers.full {
+                self.sweep_timers();
+            }
+            self.timers.push(at, token, why);
         }
+    }
+
+    /// Forgets those that don't count. There is room for a quarter more then, so it costs each that is set a few looks.
+    fn sweep_timers(&mut self) {
+        let Timers { heap, full, .. } = &mut self.timers;
+        heap.retain(|Reverse((at, token, why))| {
+            self.members.get_mut(*token).is_some_and(|member| *member.set.of(*why) == Some(*at))
+        });
+        *full = heap.len() + heap.len() / 4 + 64;
+        heap.shrink_to(*full);
+        heap.reserve_exact(*full - heap.len());
     }
 
     /// Queues those whose time has come: a timer says no more than "look at this one".
     pub(super) fn fire_timers(&mut self) {
-        while let Some((at, id, why)) = self.timers.pop_due(self.now) {
-            if let Some(token) = self.members.token(id)
-                && let Some(member) = self.members.get_mut(token)
+        while let Some((at, token, why)) = self.timers.pop_due(self.now) {
+            if let Some(member) = self.members.get_mut(token)
                 && *member.set.of(why) == Some(at)
             {
                 *member.set.of(why) = None;
@@ -95,11 +123,13 @@ impl NotificationManager {
 mod tests {
     use std::collections::BTreeSet;
     use std::os::unix::net::UnixStream;
+    use std::task::Poll;
     use std::time::Duration;
 
     use super::*;
     use crate::config::Config;
     use crate::connection::Connection;
+    use crate::manager::members::Life;
     use crate::net::Stream;
     use crate::proto::Session;
 
@@ -146,17 +176,15 @@ mod tests {
         while now < start + 40 * IDLE {
             // The servers answer at once.
             for token in manager.members.tokens() {
-                if let crate::manager::members::Life::Good(connection) =
-                    &mut manager.members.get_mut(token).unwrap().life
-                {
-                    connection.last_read = now;
+                if let Life::Good(connection) = &mut manager.members.get_mut(token).unwrap().life {
+                    connection.set_last_read(now);
                 }
             }
             now += IDLE / 2;
             felt += feel_all(&mut manager, now);
             assert_eq!(manager.timers.count(Why::Pulse), 200);
             assert_eq!(manager.timers.heap.len(), 200);
-            let distinct: BTreeSet<_> = manager.timers.heap.iter().map(|Reverse((_, id, _))| *id).collect();
+            let distinct: BTreeSet<_> = manager.timers.heap.iter().map(|Reverse((_, token, _))| *token).collect();
             assert_eq!(distinct.len(), 200, "one each");
         }
         assert!(felt <= 200 * 40 * 2, "and is looked at about once a period, not in each turn: {felt}");
@@ -164,10 +192,11 @@ mod tests {
 
     #[test]
     fn m15_the_questions_come_in_no_burst() {
-        let start = crate::clock::now();
+        // What is drawn depends on it, and is the same in every run.
+        let start = Moment::FIRST.into();
         let (mut manager, _peers) = fleet(200, start);
         let tick = IDLE / 30;
-        let most = (1..=30).map(|n| feel_all(&mut manager, start + n * tick)).max().unwrap();
+        let most = (1..=30).map(|n: u32| feel_all(&mut manager, start + n * tick)).max().unwrap();
         assert!(most < 45, "{most} of 200 in one of 30 ticks: the last quarter of a period has seven");
     }
 
@@ -198,6 +227,29 @@ mod tests {
     }
 
     #[test]
+    fn timers_that_do_not_count_are_swept_out() {
+        let start = crate::clock::now();
+        let (mut manager, _peers) = fleet(100, start);
+        for round in 0..100 {
+            for token in manager.members.tokens() {
+                manager.members.get_mut(token).unwrap().set = Set::default();
+                manager.start_pulse(token);
+                // Ever nearer, so that each counts instead of the one before.
+                manager.set_timer(token, Why::Look, Some(start + (200 - round) * Duration::from_secs(1)));
+            }
+        }
+        assert!(manager.timers.heap.len() <= 200 + 50 + 64, "{}", manager.timers.heap.len());
+        assert!(manager.timers.heap.capacity() <= 2 * 200 + 64);
+        for token in manager.members.tokens() {
+            let Set { look, pulse } = manager.members.get(token).unwrap().set;
+            for (at, why) in [(look, Why::Look), (pulse, Why::Pulse)] {
+                let set = Reverse((at.unwrap(), token, why));
+                assert!(manager.timers.heap.iter().any(|timer| *timer == set), "what counts stays");
+            }
+        }
+    }
+
+    #[test]
     fn a_request_of_a_handle_leaves_no_timer_of_its_own() {
         let start = crate::clock::now();
         let (mut manager, _peers) = fleet(1, start);
@@ -219,5 +271,33 @@ mod tests {
             assert!(manager.ready.is_empty());
         }
         assert_eq!(manager.stats().wakeups, before);
+    }
+    #[test]
+    fn m9_who_wakes_costs_the_same_looks_among_ten_and_among_thousands() {
+        use std::io::Write as _;
+
+        use crate::manager::Event;
+        use crate::proto::script;
+
+        rlimit::increase_nofile_limit(16_384).unwrap();
+        let looks = |size: usize| {
+            let (mut manager, mut peers) = fleet(size, crate::clock::now());
+            for peer in &mut peers {
+                peer.write_all(&script::login()).unwrap();
+            }
+            while manager.members.iter().any(|member| matches!(&member.life, Life::Good(c) if c.pid() == 0)) {
+                assert!(manager.try_next_event().is_pending());
+            }
+            let before = manager.members.looks.get();
+            for which in [0, 3, 9] {
+                peers[which].write_all(&script::notification(1, "c", "x")).unwrap();
+                assert!(matches!(manager.try_next_event(), Poll::Ready(Some(Event::Notifies(..)))));
+                assert!(manager.try_next_event().is_pending());
+            }
+            manager.members.looks.get() - before
+        };
+        let few = looks(10);
+        assert!(few <= 3 * 10, "{few} for three");
+        assert_eq!(looks(2_000), few);
     }
 }

@@ -1,4 +1,4 @@
-//! The loop: what is handed out next, and when to wait.
+//! The loop: what is handed out next, and when to wait. The hot path of the manager.
 //!
 //! One turn looks at the wires once and serves each connection that was ready, each with one read:
 //!
@@ -9,7 +9,12 @@
 //! ```
 //!
 //! What it may not do: look at a connection that isn't ready, allocate or count for a notification, wait for a server,
-//! or let one connection keep another from its turn.
+//! or let one connection keep another from its turn. What is seldom so is noticed in `watch`.
+//!
+//! Who is served, however much it has, stands at the end of the line again. So whoever has something waits for two reads
+//! (of 64 KiB) of each other who has at the most: one in the turn during which it came, and one of those who were in line
+//! before it in the next. One look at the wires takes in 1,024; where more wake at once, the others come with the looks
+//! that follow, in the order in which they woke.
 
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -21,13 +26,12 @@ use crate::manager::audit::Rota;
 use crate::manager::handle::Command;
 use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::recovery::FIRST_DIALS;
-use crate::manager::timers::Why;
-use crate::manager::{Event, NotificationManager, log};
+use crate::manager::{Event, NotificationManager};
 use crate::net::Ready;
 use crate::proto::sql::Limits;
 
-/// How long a transaction may be open before it is reported.
-const TRANSACTION_MAX: Duration = Duration::from_secs(1);
+/// For how many there is always room in the line of those to be served: for all that one look can wake.
+const LINE: usize = 2048;
 /// What is being done as a registration fails.
 pub(super) const WATCHING: &str = "watching the socket";
 
@@ -94,6 +98,7 @@ impl NotificationManager {
             }
             // Whoever was touched stands in the line of the turn that begins.
             self.touched.clear();
+            self.give_room_back();
             let due = self.idle.is_due(self.now);
             let zero = self.idle.is_zero();
             let timeout = if due || zero || !manner.wait { Some(Duration::ZERO) } else { self.patience() };
@@ -117,6 +122,14 @@ impl NotificationManager {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Who was touched or ready may have been everybody; at most times they are few.
+    fn give_room_back(&mut self) {
+        self.touched.shrink_to(64);
+        if self.ready.is_empty() && self.ready.capacity() > LINE {
+            self.ready.shrink_to(LINE);
         }
     }
 
@@ -167,7 +180,7 @@ impl NotificationManager {
     }
 
     /// Stands it at the end of the line, unless it stands there already.
-    pub(super) fn queue(&mut self, token: usize) {
+    pub(super) fn queue(&mut self, token: u32) {
         if let Some(member) = self.members.get_mut(token)
             && !std::mem::replace(&mut member.queued, true)
         {
@@ -176,13 +189,13 @@ impl NotificationManager {
     }
 
     /// The caller has touched it: its socket may have been read without the loop knowing, and it may hold something.
-    pub(super) fn touch(&mut self, token: usize) {
+    pub(super) fn touch(&mut self, token: u32) {
         self.queue(token);
         self.touched.push(token);
     }
 
     /// Serves it before all others.
-    pub(super) fn queue_first(&mut self, token: usize) {
+    pub(super) fn queue_first(&mut self, token: u32) {
         if let Some(member) = self.members.get_mut(token)
             && !std::mem::replace(&mut member.queued, true)
         {
@@ -192,7 +205,7 @@ impl NotificationManager {
     }
 
     /// Serves one connection: one read, or none, and what it brought.
-    fn serve(&mut self, token: usize, manner: Manner, read: bool) -> Option<Event> {
+    fn serve(&mut self, token: u32, manner: Manner, read: bool) -> Option<Event> {
         let member = self.members.get_mut(token)?;
         let id = member.id;
         let Life::Good(connection) = &mut member.life else { return self.go_on_restoring(token) };
@@ -201,14 +214,17 @@ impl NotificationManager {
         if read {
             member.queued = false;
             connection.transmit();
-            if member.drained.0 != self.drain {
-                member.drained = (self.drain, 0);
-            }
-            if self.idle.is_zero() && member.drained.1 >= DRAIN_MAX {
+            if member.drained >= DRAIN_MAX {
                 self.deferred.push(token);
             } else if let Some(received) = connection.receive_some(&mut self.buffer, self.now) {
                 more = received.full || member.read_closed;
-                member.drained.1 += received.bytes;
+                if self.idle.is_zero() {
+                    if member.drained == 0 {
+                        self.drained.push(token);
+                    }
+                    // One read is far from overflowing it.
+                    member.drained += received.bytes as u32;
+                }
                 self.shared.counters.bytes.add(received.bytes);
             }
         }
@@ -239,50 +255,7 @@ impl NotificationManager {
         Some(Event::Notifies(id, batch))
     }
 
-    /// What is seldom so and must be noticed: unsent output, and a transaction left open.
-    fn keep_watch(&mut self, token: usize) {
-        let Some(member) = self.members.get_mut(token) else { return };
-        let Life::Good(connection) = &mut member.life else { return };
-        // What was asked since the last try; once the socket takes no more, it tells when it does again.
-        connection.transmit();
-        if connection.is_closed() {
-            return self.queue_first(token);
-        }
-        let wants_write = connection.wants_write();
-        if wants_write != member.watches_write {
-            member.watches_write = wants_write;
-            if let Ok(reactor) = &self.reactor
-                && let Err(error) = reactor.reregister(connection.any_stream(), token, wants_write)
-            {
-                self.close_for(token, Error::io(WATCHING, error));
-                return;
-            }
-        }
-        let is_open = connection.transaction_status() != crate::proto::TransactionStatus::Idle;
-        match member.in_transaction {
-            None if !is_open => {}
-            None => {
-                member.in_transaction = Some(self.now);
-                self.set_timer(token, Why::Look, self.now.checked_add(TRANSACTION_MAX));
-            }
-            Some(_) if !is_open => {
-                member.in_transaction = None;
-                if self.in_transaction.remove(&member.id) {
-                    self.shared.counters.in_transaction.set(self.in_transaction.len());
-                }
-            }
-            Some(since) if self.now.saturating_duration_since(since) >= TRANSACTION_MAX => {
-                if self.in_transaction.insert(member.id) {
-                    self.shared.counters.in_transaction.set(self.in_transaction.len());
-                    log::in_transaction(member.id);
-                    self.collected.push_back(Event::InTransaction(member.id));
-                }
-            }
-            Some(since) => self.set_timer(token, Why::Look, since.checked_add(TRANSACTION_MAX)),
-        }
-    }
-
-    pub(super) fn close_for(&mut self, token: usize, reason: Error) {
+    pub(super) fn close_for(&mut self, token: u32, reason: Error) {
         if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
             connection.close_for(reason);
             self.queue_first(token);
@@ -290,7 +263,7 @@ impl NotificationManager {
     }
 
     /// Takes a good connection out of the loop.
-    pub(super) fn release(&mut self, token: usize) -> Option<(ConnId, Connection)> {
+    pub(super) fn release(&mut self, token: u32) -> Option<(ConnId, Connection)> {
         let Life::Good(connection) = &self.members.get(token)?.life else { return None };
         if let Ok(reactor) = &self.reactor {
             // It fails only for a socket that isn't watched.
@@ -298,15 +271,13 @@ impl NotificationManager {
         }
         let Member { id, life: Life::Good(connection), .. } = self.members.take(token)? else { return None };
         self.leave_canary(id);
-        if self.in_transaction.remove(&id) {
-            self.shared.counters.in_transaction.set(self.in_transaction.len());
-        }
+        self.forget_transaction(id);
         self.count_members();
-        Some((id, *connection))
+        Some((id, connection))
     }
 
     /// The same, for who goes on with it: nothing of ours is left in it.
-    pub(super) fn give_back(&mut self, token: usize) -> Option<(ConnId, Connection)> {
+    pub(super) fn give_back(&mut self, token: u32) -> Option<(ConnId, Connection)> {
         let (id, mut connection) = self.release(token)?;
         self.forget_asked(id);
         connection.session.disown_requests();
@@ -345,7 +316,7 @@ impl NotificationManager {
     }
 
     /// What there is to be noticed after a connection was served, of which there may be more to read.
-    fn look_after(&mut self, token: usize, more: bool) {
+    fn look_after(&mut self, token: u32, more: bool) {
         if !self.asked.is_empty() {
             self.settle(token, more);
         }
@@ -365,12 +336,16 @@ impl NotificationManager {
 
     /// A zero timeout has drained the sockets: what it left over is for the next time.
     fn end_drain(&mut self) {
-        self.drain = self.drain.wrapping_add(1);
         self.undefer();
     }
 
-    /// Those of which a drain has read enough are in line again.
+    /// A drain is over: those of which it has read enough are in line again.
     pub(super) fn undefer(&mut self) {
+        while let Some(token) = self.drained.pop() {
+            if let Some(member) = self.members.get_mut(token) {
+                member.drained = 0;
+            }
+        }
         for token in std::mem::take(&mut self.deferred) {
             self.queue(token);
         }

@@ -24,7 +24,7 @@ const ALARM: Token = Token(usize::MAX);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ready {
     /// What it was registered as.
-    pub(crate) token: usize,
+    pub(crate) token: u32,
     /// Whether the peer will send no more, so that only a read of nothing means drained.
     pub(crate) read_closed: bool,
 }
@@ -56,13 +56,13 @@ impl Reactor {
     }
 
     /// Watches a socket for bytes to read, and for room to write if asked to.
-    pub(crate) fn register(&self, socket: &impl AsRawFd, token: usize, writable: bool) -> io::Result<()> {
-        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token), interest(writable))
+    pub(crate) fn register(&self, socket: &impl AsRawFd, token: u32, writable: bool) -> io::Result<()> {
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token as usize), interest(writable))
     }
 
     /// Changes what a socket is watched for; what is ready now is told again.
-    pub(crate) fn reregister(&self, socket: &impl AsRawFd, token: usize, writable: bool) -> io::Result<()> {
-        self.poll.registry().reregister(&mut SourceFd(&socket.as_raw_fd()), Token(token), interest(writable))
+    pub(crate) fn reregister(&self, socket: &impl AsRawFd, token: u32, writable: bool) -> io::Result<()> {
+        self.poll.registry().reregister(&mut SourceFd(&socket.as_raw_fd()), Token(token as usize), interest(writable))
     }
 
     /// Forgets a socket. It must be called before the socket is closed, or handed on.
@@ -77,11 +77,10 @@ impl Reactor {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(e) => return Err(e),
         }
-        Ok(self
-            .events
-            .iter()
-            .filter(|event| event.token() != ALARM)
-            .map(|event| Ready { token: event.token().0, read_closed: event.is_read_closed() || event.is_error() }))
+        Ok(self.events.iter().filter(|event| event.token() != ALARM).filter_map(|event| {
+            let token = event.token().0.try_into().ok()?;
+            Some(Ready { token, read_closed: event.is_read_closed() || event.is_error() })
+        }))
     }
 
     /// Whether the alarm was among what ended the last wait.

@@ -5,10 +5,11 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
+use crate::clock::{self, Tenth};
 use crate::config::Config;
 use crate::error::TlsError;
 use crate::net::tls::{Encryption, Tls};
@@ -42,7 +43,10 @@ pub(crate) struct Keepalive {
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
-    tls: Option<Tls>,
+    /// When it was dialled.
+    opened: Tenth,
+    /// Nearly as large as a page, where there is one.
+    tls: Option<Box<Tls>>,
 }
 
 impl Stream {
@@ -66,7 +70,7 @@ impl Stream {
             Err(e) if is_in_progress(&e) => {}
             Err(e) => return Err(e),
         }
-        Ok(Self { socket, tls: None })
+        Ok(Self { socket, opened: clock::now().into(), tls: None })
     }
 
     /// How the dial went: `false` while it is under way.
@@ -84,7 +88,7 @@ impl Stream {
     /// Begins to encrypt it: from now on whatever is read and written goes through the filter. The next step is to
     /// [shake hands](Self::shake_hands).
     pub(crate) fn encrypt(&mut self, encryption: Encryption) -> Result<(), TlsError> {
-        self.tls = Some(Tls::begin(encryption)?);
+        self.tls = Some(Box::new(Tls::begin(encryption)?));
         Ok(())
     }
 
@@ -96,9 +100,14 @@ impl Stream {
         }
     }
 
+    /// When it was dialled, or a moment before.
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened.into()
+    }
+
     /// By what it is encrypted, if it is.
     pub(crate) fn encryption(&self) -> Option<&Encryption> {
-        self.tls.as_ref().map(Tls::encryption)
+        self.tls.as_deref().map(Tls::encryption)
     }
 
     /// What a login on it can be bound to, if it is encrypted and the server's certificate has such a thing.
@@ -186,7 +195,7 @@ impl Stream {
     /// A stream over what somebody else opened.
     #[cfg(test)]
     pub(crate) fn over(fd: std::os::fd::OwnedFd) -> Self {
-        Self { socket: Socket::from(fd), tls: None }
+        Self { socket: Socket::from(fd), opened: clock::now().into(), tls: None }
     }
 }
 

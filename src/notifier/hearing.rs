@@ -1,6 +1,6 @@
 //! What the loop tells of its sessions, and what comes of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -62,7 +62,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     }
 
     /// A session is open for the first time, or once more with a gap.
-    pub(crate) fn opened(self: &Arc<Self>, id: ConnId, gap: Option<Gap>, channels: &[Box<str>], limits: Limits) {
+    pub(crate) fn opened(self: &Arc<Self>, id: ConnId, gap: Option<Gap>, channels: &BTreeSet<&str>, limits: Limits) {
         self.on_event(id, |inner, world, at, after| {
             let Some(database) = world.databases.get_mut(at) else { return };
             if let Some(gap) = gap {

@@ -138,11 +138,16 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     }
 
     /// The session listens to these, and is what it is: gives what is still to be asked.
-    pub(crate) fn is_open(&mut self, id: ConnId, listens: &[Box<str>], limits: Limits, after: &mut After<I>) -> Asks {
+    pub(crate) fn is_open(
+        &mut self,
+        id: ConnId,
+        listens: &BTreeSet<&str>,
+        limits: Limits,
+        after: &mut After<I>,
+    ) -> Asks {
         self.session = Session::Open(id);
         self.limits = limits;
         let mut asks = Asks::default();
-        let listens: BTreeSet<&str> = listens.iter().map(|channel| &**channel).collect();
         let channels: Vec<_> = self.wire.keys().cloned().collect();
         for channel in channels {
             let there = listens.contains(&*channel);

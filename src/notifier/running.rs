@@ -210,12 +210,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
                 Some(Event::Notifies(id, batch)) => inner.heard(id, &batch),
                 Some(Event::Opened(id)) => {
                     if let Some(db) = manager.get(id) {
-                        inner.opened(id, None, db.session.channels(), db.session.limits());
+                        inner.opened(id, None, &db.session.channels().iter().collect(), db.session.limits());
                     }
                 }
                 Some(Event::Restored(id, gap)) => {
                     if let Some(db) = manager.get(id) {
-                        inner.opened(id, Some(gap), db.session.channels(), db.session.limits());
+                        inner.opened(id, Some(gap), &db.session.channels().iter().collect(), db.session.limits());
                     }
                 }
                 Some(Event::Lost(_, error)) if starting => {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::notification::{Batch, Notification, notifications_in};
+use crate::notification::{Batch, Notification, Slice, first_in, notifications_in};
 
 /// What a session holds at the most. A server that is behind may have much to say before it answers a call.
 pub(crate) const BACKLOG_MAX: usize = if cfg!(any(test, fuzzing)) { 8 } else { 256 } * 1024 * 1024;
@@ -16,17 +16,28 @@ pub(crate) enum Backlog {
     #[default]
     Empty,
     /// What one read brought.
-    One(Batch),
-    /// What several brought: whole frames, so many of them notifications.
-    Joined(Vec<u8>, usize),
+    One(Slice),
+    /// What several brought; never none.
+    Joined(Box<Joined>),
+}
+
+/// Whole frames in a buffer that grows at its end and is used up from its beginning. Using it up costs what is taken,
+/// and adding to it what is added, however much it holds.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    bytes: Vec<u8>,
+    /// How many of the bytes have been taken.
+    taken: usize,
+    /// How many notifications are left.
+    len: usize,
 }
 
 impl Backlog {
     pub(crate) fn is_empty(&self) -> bool {
         match self {
             Backlog::Empty => true,
-            Backlog::One(batch) => batch.is_empty(),
-            Backlog::Joined(_, len) => *len == 0,
+            Backlog::One(slice) => slice.len() == 0,
+            Backlog::Joined(joined) => joined.len == 0,
         }
     }
 
@@ -38,8 +49,8 @@ impl Backlog {
     fn bytes(&self) -> &[u8] {
         match self {
             Backlog::Empty => &[],
-            Backlog::One(batch) => batch.as_bytes(),
-            Backlog::Joined(bytes, _) => bytes,
+            Backlog::One(slice) => slice.as_bytes(),
+            Backlog::Joined(joined) => joined.rest(),
         }
     }
 
@@ -55,49 +66,91 @@ impl Backlog {
         if !self.has_from(0, channel) {
             return;
         }
-        let mut kept = (Vec::with_capacity(self.size()), 0);
+        let mut kept = Joined::default();
         for n in notifications_in(self.bytes()).filter(|n| n.channel_bytes() != channel.as_bytes()) {
-            kept.0.extend_from_slice(n.frame());
-            kept.1 += 1;
+            kept.add(n.frame(), 1);
         }
-        *self = if kept.1 == 0 { Backlog::Empty } else { Backlog::Joined(kept.0, kept.1) };
+        *self = kept.into();
     }
 
     /// Adds `slab[start..end]`, whole frames of which `len` are notifications.
+    #[inline]
     pub(crate) fn push(&mut self, slab: &Arc<[u8]>, start: usize, end: usize, len: usize) {
-        let (mut bytes, before) = match std::mem::take(self) {
-            Backlog::Empty => {
-                *self = Backlog::One(Batch::new(slab, start, end, len));
-                return;
+        match self {
+            Backlog::Empty => *self = Backlog::One(Slice::new(slab, start, end, len)),
+            _ => self.join(slab.get(start..end).unwrap_or_default(), len),
+        }
+    }
+
+    fn join(&mut self, bytes: &[u8], len: usize) {
+        let mut joined = match std::mem::take(self) {
+            Backlog::Empty => Box::default(),
+            Backlog::One(slice) => {
+                let mut joined = Box::<Joined>::default();
+                joined.add(slice.as_bytes(), slice.len());
+                joined
             }
-            Backlog::One(batch) => (batch.as_bytes().to_vec(), batch.len()),
-            Backlog::Joined(bytes, len) => (bytes, len),
+            Backlog::Joined(joined) => joined,
         };
-        bytes.extend_from_slice(slab.get(start..end).unwrap_or_default());
-        *self = Backlog::Joined(bytes, before + len);
+        joined.add(bytes, len);
+        *self = Backlog::Joined(joined);
     }
 
     /// All of it.
+    #[inline]
     pub(crate) fn take(&mut self) -> Option<Batch> {
-        let batch = match std::mem::take(self) {
-            Backlog::Empty => return None,
-            Backlog::One(batch) => batch,
-            Backlog::Joined(bytes, len) => {
-                let slab: Arc<[u8]> = bytes.into();
-                Batch::new(&slab, 0, slab.len(), len)
+        match std::mem::take(self) {
+            Backlog::Empty => None,
+            Backlog::One(slice) => Some(slice.into()),
+            Backlog::Joined(joined) => {
+                let slab: Arc<[u8]> = joined.rest().into();
+                Some(Slice::new(&slab, 0, slab.len(), joined.len).into())
             }
-        };
-        (!batch.is_empty()).then_some(batch)
+        }
     }
 
     /// The first one.
     pub(crate) fn pop(&mut self) -> Option<Notification> {
-        let mut batch = self.take()?;
-        let first = batch.pop_front();
-        if !batch.is_empty() {
-            *self = Backlog::One(batch);
+        let first = match self {
+            Backlog::Empty => None,
+            Backlog::One(slice) => slice.pop_front(),
+            Backlog::Joined(joined) => joined.pop_front(),
+        };
+        if self.is_empty() {
+            *self = Backlog::Empty;
         }
         first
+    }
+}
+
+impl From<Joined> for Backlog {
+    fn from(joined: Joined) -> Self {
+        if joined.len == 0 { Backlog::Empty } else { Backlog::Joined(Box::new(joined)) }
+    }
+}
+
+impl Joined {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.taken..).unwrap_or_default()
+    }
+
+    fn add(&mut self, bytes: &[u8], len: usize) {
+        // Once more has been taken than is left, moving that makes room for as much.
+        if self.taken > self.bytes.len() / 2 {
+            self.bytes.drain(..self.taken);
+            self.taken = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.len += len;
+    }
+
+    /// The first one, in memory of its own.
+    fn pop_front(&mut self) -> Option<Notification> {
+        let (first, behind) = first_in(self.rest())?;
+        let first = first.to_owned();
+        self.taken += behind;
+        self.len -= 1;
+        Some(first)
     }
 }
 
@@ -145,6 +198,32 @@ mod tests {
         push(&mut backlog, &[frame("mine", "x"), frame("mine", "y")]);
         backlog.remove("mine");
         assert!(backlog.is_empty() && backlog.take().is_none());
+    }
+
+    #[test]
+    fn what_is_popped_and_added_in_turn_is_not_copied_each_time() {
+        let (mut backlog, mut sent, mut taken) = (Backlog::default(), 0.., 0..);
+        for _ in 0..1000 {
+            push(&mut backlog, &[frame("a", &sent.next().unwrap().to_string())]);
+        }
+        let Backlog::Joined(joined) = &mut backlog else { panic!() };
+        // With room for all, what stays in its place isn't copied.
+        joined.bytes.reserve(100_000);
+        let at = joined.bytes.as_ptr();
+        for _ in 0..400 {
+            assert_eq!(backlog.pop().unwrap().payload(), taken.next().unwrap().to_string());
+            push(&mut backlog, &[frame("a", &sent.next().unwrap().to_string())]);
+        }
+        let Backlog::Joined(joined) = &backlog else { panic!() };
+        assert_eq!((joined.bytes.as_ptr(), joined.len), (at, 1000));
+        for _ in 0..5_000 {
+            assert_eq!(backlog.pop().unwrap().payload(), taken.next().unwrap().to_string());
+            push(&mut backlog, &[frame("a", &sent.next().unwrap().to_string())]);
+        }
+        let Backlog::Joined(joined) = &backlog else { panic!() };
+        assert!(joined.bytes.len() < 3 * joined.rest().len(), "what was taken takes no more than what is left, about");
+        let left: Vec<_> = taken.take(1000).map(|number: i32| number.to_string()).collect();
+        assert_eq!(payloads(&mut backlog), left);
     }
 
     #[test]

@@ -19,8 +19,11 @@
 mod auth;
 mod backlog;
 mod buffer;
+mod channels;
 mod frame;
 mod message;
+mod parameters;
+mod recent;
 mod request;
 mod session;
 pub(crate) mod sql;
@@ -32,11 +35,12 @@ pub(crate) use auth::laws::fuzz_handshake;
 pub(crate) use buffer::{READ_SIZE, ReadBuffer};
 #[cfg(any(test, fuzzing))]
 pub(crate) use frame::fuzz_frames;
+pub(crate) use recent::Recent;
 pub(crate) use request::{Ask, Reply, RequestId};
 pub use session::TransactionStatus;
 #[cfg(any(test, fuzzing))]
 pub(crate) use session::laws::fuzz_session;
 #[cfg(test)]
 pub(crate) use session::script;
-pub(crate) use session::{Output, Session, refuse_private};
+pub(crate) use session::{Common, Output, Session, refuse_private};
 pub(crate) use ssl_request::{Answer, SslRequest};

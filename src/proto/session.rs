@@ -16,33 +16,30 @@ mod messages;
 mod private;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod script;
+mod talk;
 #[cfg(test)]
 mod tests;
+mod torn;
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 
+use self::private::Private;
+pub(crate) use self::private::refuse as refuse_private;
+use self::talk::Talk;
+pub(crate) use self::torn::Torn;
 use crate::config::{ChannelBinding, Config};
 use crate::error::{Error, ServerError};
 use crate::notification::{Batch, Notification};
 use crate::proto::auth::{Binding, Exchange};
 use crate::proto::backlog::Backlog;
-use crate::proto::request::{Ask, InFlight, Reply, Request, RequestId, Requests};
-use crate::proto::session::private::Private;
-pub(crate) use crate::proto::session::private::refuse as refuse_private;
+use crate::proto::channels::Channels;
+use crate::proto::parameters::Parameters;
+use crate::proto::recent::Recent;
+use crate::proto::request::{Ask, InFlight, Reply, Request, RequestId};
 use crate::proto::sql;
-
-/// How many notices are kept until somebody takes them; the oldest go first.
-const NOTICES_MAX: usize = 64;
-
-/// How many parameters are kept, and how long they may be together. A server reports some fifteen, and each that an
-/// extension adds.
-const PARAMETERS_MAX: usize = 256;
-const PARAMETERS_SIZE_MAX: usize = 1024 * 1024;
 
 /// Whether the session is in a transaction, as the last ReadyForQuery said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,91 +63,109 @@ pub(crate) enum Output {
     Closed(Error),
 }
 
-#[derive(Debug)]
+/// Where the conversation is. A listener is hardly ever anywhere but in `Idle`, so the others are kept apart.
+#[derive(Debug, Default)]
 enum State {
-    Login { exchange: Exchange, user: String, config: Config, binding: Binding, authenticated: bool },
+    Login(Box<Login>),
+    #[default]
     Idle,
     Busy(Box<InFlight>),
-    Closed { reason: Error, told: bool },
+    Closed(Box<End>),
+}
+
+/// A login under way.
+#[derive(Debug)]
+struct Login {
+    exchange: Exchange,
+    user: String,
+    config: Config,
+    binding: Binding,
+    authenticated: bool,
+}
+
+/// The end of a conversation.
+#[derive(Debug)]
+struct End {
+    reason: Error,
+    told: bool,
 }
 
 /// The client's end of one conversation.
+///
+/// There may be thousands that wait for news, so what lies here is what each of them needs for that: some hundred bytes.
+/// What is there only while something is under way lies behind a pointer, and goes when it is empty; what is equal in
+/// many sessions can be [shared](Self::share).
 #[derive(Debug)]
 pub(crate) struct Session {
-    state: State,
-    status: TransactionStatus,
+    /// What is under way; nothing in `Idle`, when everything is said and heard.
+    talk: Option<Box<Talk>>,
     /// The frame at the end of the last input, as far as it came.
-    torn: Vec<u8>,
-    /// How many bytes to come belong to a frame of which enough has been kept.
-    skip: usize,
+    torn: Option<Box<Torn>>,
     backlog: Backlog,
-    transmit: BytesMut,
-    outputs: VecDeque<Output>,
-    requests: Requests,
-    last_id: u64,
-    /// What is listened to, sorted, as far as is known.
-    channels: Vec<Box<str>>,
-    /// Whether the server must be asked for that, once it is in no transaction.
-    channels_stale: bool,
-    /// What an audit has found missing there; and what of it is listened to again.
-    lost: Vec<Box<str>>,
-    relistened: Vec<Box<str>>,
-    /// The channel that is listened to for our own sake; and whether something has happened there.
+    /// What is listened to, as far as is known.
+    channels: Channels,
+    parameters: Parameters,
+    /// The channel that is listened to for our own sake.
     private: Option<Box<Private>>,
-    private_news: bool,
-    parameters: Arc<Vec<(Box<str>, Box<str>)>>,
-    /// Whether the login is done.
-    ready: bool,
     pid: i32,
     key: i32,
-    notices: VecDeque<ServerError>,
-    /// The last word of a server that is going down: WARNING 57P0x.
-    warning: Option<Box<ServerError>>,
+    status: TransactionStatus,
+    /// Whether the server must be asked for the channels, once it is in no transaction.
+    channels_stale: bool,
+    /// Whether the login is done.
+    ready: bool,
+    /// Whether channels or parameters have changed since they were shared.
+    unshared: bool,
+    /// Whether something has happened on the private channel.
+    private_news: bool,
 }
+
+/// What many sessions have in common.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    channels: Recent<Channels>,
+    parameters: Recent<Parameters>,
+}
+
+/// Names that take more are hardly those of another session, too.
+const SHARED_CHANNELS_MAX: usize = 1024;
 
 impl Session {
     /// Begins a conversation: the start-up packet is ready to be transmitted.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let mut transmit = BytesMut::new();
+        let mut talk = Box::<Talk>::default();
         let parameters = config.startup_parameters()?;
-        frontend::startup_message(parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())), &mut transmit)
+        frontend::startup_message(parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())), &mut talk.transmit)
             .map_err(|e| Error::io("writing the start-up packet", e))?;
+        talk.state = State::Login(Box::new(Login {
+            exchange: Exchange::new(),
+            user: config.effective_user()?,
+            config: config.clone(),
+            binding: Binding::InClear,
+            authenticated: false,
+        }));
         Ok(Self {
-            state: State::Login {
-                exchange: Exchange::new(),
-                user: config.effective_user()?,
-                config: config.clone(),
-                binding: Binding::InClear,
-                authenticated: false,
-            },
-            status: TransactionStatus::Idle,
-            torn: Vec::new(),
-            skip: 0,
+            talk: Some(talk),
+            torn: None,
             backlog: Backlog::Empty,
-            transmit,
-            outputs: VecDeque::new(),
-            requests: Requests::new(),
-            last_id: 0,
-            channels: Vec::new(),
-            channels_stale: false,
-            lost: Vec::new(),
-            relistened: Vec::new(),
+            channels: Channels::default(),
+            parameters: Parameters::default(),
             private: None,
-            private_news: false,
-            parameters: Arc::default(),
-            ready: false,
             pid: 0,
             key: 0,
-            notices: VecDeque::new(),
-            warning: None,
+            status: TransactionStatus::Idle,
+            channels_stale: false,
+            ready: false,
+            unshared: true,
+            private_news: false,
         })
     }
 
     /// Tells what the login can be bound to.
     pub(crate) fn bound_to(mut self, end_point: Binding) -> Self {
-        if let State::Login { binding, config, .. } = &mut self.state {
-            let disabled = config.get_channel_binding() == ChannelBinding::Disable;
-            *binding = if disabled { Binding::Disabled } else { end_point };
+        if let Some(State::Login(login)) = self.talk.as_mut().map(|talk| &mut talk.state) {
+            let disabled = login.config.get_channel_binding() == ChannelBinding::Disable;
+            login.binding = if disabled { Binding::Disabled } else { end_point };
         }
         self
     }
@@ -159,12 +174,12 @@ impl Session {
 
     /// Asks the server for something; the reply comes out of [`poll`](Self::poll).
     pub(crate) fn request(&mut self, ask: Ask) -> RequestId {
-        self.last_id += 1;
-        let id = RequestId(self.last_id);
-        if let State::Closed { reason, .. } = &self.state {
-            self.outputs.push_back(Output::Reply(id, Err(reason.clone())));
+        let talk = self.talk.get_or_insert_default();
+        let id = talk.next_id();
+        if let State::Closed(end) = &talk.state {
+            talk.outputs.push_back(Output::Reply(id, Err(end.reason.clone())));
         } else {
-            self.requests.push_back(Request { id: Some(id), ask, healed: false });
+            talk.requests.push_back(Request { id: Some(id), ask, healed: false });
             self.send_next();
         }
         id
@@ -173,7 +188,7 @@ impl Session {
     /// Asks the server for something of which nobody wants to hear the answer.
     pub(crate) fn request_unheard(&mut self, ask: Ask) {
         if !self.is_closed() {
-            self.requests.push_back(Request { id: None, ask, healed: false });
+            self.talk.get_or_insert_default().requests.push_back(Request { id: None, ask, healed: false });
             self.send_next();
         }
     }
@@ -181,7 +196,7 @@ impl Session {
     /// Says goodbye and ends the conversation; what is to be transmitted is the farewell.
     pub(crate) fn terminate(&mut self) {
         if !self.is_closed() {
-            frontend::terminate(&mut self.transmit);
+            frontend::terminate(&mut self.talk.get_or_insert_default().transmit);
             self.close(Error::Closed);
         }
     }
@@ -200,7 +215,8 @@ impl Session {
 
     /// The link broke. If the server had said why, that is the reason.
     fn lose(&mut self, error: Error) {
-        let reason = self.warning.as_deref().cloned().map_or(error, Error::from);
+        let warning = self.talk.as_ref().and_then(|talk| talk.warning.clone());
+        let reason = warning.map_or(error, Error::from);
         self.close(reason);
     }
 
@@ -213,43 +229,38 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        let state = std::mem::replace(&mut self.state, State::Closed { reason: reason.clone(), told: false });
-        let in_flight = match state {
-            State::Busy(in_flight) => Some(in_flight.request),
-            _ => None,
-        };
-        for request in in_flight.into_iter().chain(std::mem::take(&mut self.requests)) {
-            if let Some(id) = request.id {
-                self.outputs.push_back(Output::Reply(id, Err(reason.clone())));
-            }
-        }
-        self.torn = Vec::new();
+        self.talk.get_or_insert_default().end(reason);
+        self.torn = None;
     }
 
     // ---- output -----------------------------------------------------------------------------------------------
 
     /// What is to be sent to the server.
     pub(crate) fn poll_transmit(&self) -> &[u8] {
-        &self.transmit
+        self.talk.as_ref().map_or(&[], |talk| &talk.transmit)
     }
 
     /// The first `sent` bytes of it were sent.
     pub(crate) fn handle_transmitted(&mut self, sent: usize) {
-        self.transmit.advance(sent.min(self.transmit.len()));
-        if self.transmit.is_empty() {
-            self.transmit = BytesMut::new();
+        let Some(talk) = &mut self.talk else { return };
+        talk.transmit.advance(sent.min(talk.transmit.len()));
+        if talk.transmit.is_empty() {
+            talk.transmit = BytesMut::new();
         }
+        self.fall_silent();
     }
 
     /// The next output, if there is one. The end isn't given while notifications that came before it are untaken.
     pub(crate) fn poll(&mut self) -> Option<Output> {
-        if let Some(output) = self.outputs.pop_front() {
+        let talk = self.talk.as_mut()?;
+        if let Some(output) = talk.outputs.pop_front() {
+            self.fall_silent();
             return Some(output);
         }
-        match &mut self.state {
-            State::Closed { reason, told } if !*told && self.backlog.is_empty() => {
-                *told = true;
-                Some(Output::Closed(reason.clone()))
+        match &mut talk.state {
+            State::Closed(end) if !end.told && self.backlog.is_empty() => {
+                end.told = true;
+                Some(Output::Closed(end.reason.clone()))
             }
             _ => None,
         }
@@ -257,20 +268,24 @@ impl Session {
 
     /// The reply to one request, if it has come; those to others stay.
     pub(crate) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
-        let is_it = |output: &Output| matches!(output, Output::Reply(id, _) if *id == of);
-        match self.outputs.remove(self.outputs.iter().position(is_it)?) {
-            Some(Output::Reply(_, reply)) => Some(reply),
-            _ => None,
+        let reply = self.talk.as_mut()?.take_reply(of);
+        self.fall_silent();
+        reply
+    }
+
+    /// Drops what nothing is in any more.
+    fn fall_silent(&mut self) {
+        if self.talk.as_ref().is_some_and(|talk| talk.is_empty()) {
+            self.talk = None;
         }
     }
 
     /// Nobody waits for the answers any more, neither for those that have come nor for those to come.
     pub(crate) fn disown_requests(&mut self) {
-        self.outputs.retain(|output| !matches!(output, Output::Reply(..)));
-        if let State::Busy(in_flight) = &mut self.state {
-            in_flight.request.id = None;
+        if let Some(talk) = &mut self.talk {
+            talk.disown();
         }
-        self.requests.iter_mut().for_each(|request| request.id = None);
+        self.fall_silent();
     }
 
     /// All notifications that came, in order.
@@ -305,24 +320,31 @@ impl Session {
         !self.backlog.is_empty()
     }
 
+    #[inline]
+    fn state(&self) -> &State {
+        self.talk.as_ref().map_or(&State::Idle, |talk| &talk.state)
+    }
+
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed { .. })
+        matches!(self.state(), State::Closed(_))
     }
 
     /// Whether nothing is under way: the session can wait, and what it believes is what the server has.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(self.state, State::Idle | State::Closed { .. }) && self.requests.is_empty()
+        matches!(self.state(), State::Idle | State::Closed(_))
+            && self.talk.as_ref().is_none_or(|talk| talk.requests.is_empty())
     }
 
     /// Whether the server owes an answer that nothing can keep it from giving, if it is there.
     pub(crate) fn awaits_prompt_answer(&self) -> bool {
-        matches!(&self.state, State::Busy(in_flight) if in_flight.request.ask.is_answered_at_once())
+        matches!(self.state(), State::Busy(in_flight) if in_flight.request.ask.is_answered_at_once())
     }
 
     /// Why it ended.
     pub(crate) fn reason(&self) -> Option<&Error> {
-        match &self.state {
-            State::Closed { reason, .. } => Some(reason),
+        match self.state() {
+            State::Closed(end) => Some(&end.reason),
             _ => None,
         }
     }
@@ -332,8 +354,23 @@ impl Session {
     }
 
     /// What is listened to, sorted.
-    pub(crate) fn channels(&self) -> &[Box<str>] {
+    pub(crate) fn channels(&self) -> &Channels {
         &self.channels
+    }
+
+    /// Whether something has changed since it was last shared.
+    #[inline]
+    pub(crate) fn is_unshared(&self) -> bool {
+        self.unshared
+    }
+
+    /// Shares the memory of what equals another session's.
+    pub(crate) fn share(&mut self, common: &mut Common) {
+        self.unshared = false;
+        self.parameters = common.parameters.share(&self.parameters);
+        if self.channels.size() <= SHARED_CHANNELS_MAX {
+            self.channels = common.channels.share(&self.channels);
+        }
     }
 
     /// The server's process.
@@ -349,7 +386,7 @@ impl Session {
     }
 
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(known, _)| &**known == name).map(|(_, value)| &**value)
+        self.parameters.get(name)
     }
 
     /// How far names and payloads can be checked on this side: where the server counts the bytes that we count.
@@ -362,29 +399,20 @@ impl Session {
 
     /// The notices that nobody has taken yet, oldest first.
     pub(crate) fn notices(&self) -> impl Iterator<Item = &ServerError> {
-        self.notices.iter()
+        self.talk.iter().flat_map(|talk| &talk.notices)
     }
 
     pub(crate) fn take_notices(&mut self) -> Vec<ServerError> {
-        std::mem::take(&mut self.notices).into()
+        let notices = self.talk.as_mut().map(|talk| std::mem::take(&mut talk.notices)).unwrap_or_default();
+        self.fall_silent();
+        notices.into()
     }
 
     /// How much is held of what the server said, and of what it made us say.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn held_bytes(&self) -> usize {
-        let replies = self.outputs.iter().filter_map(|output| match output {
-            Output::Reply(_, Ok(reply)) => Some(reply),
-            _ => None,
-        });
-        let in_flight = match &self.state {
-            State::Busy(in_flight) => Some(&in_flight.reply),
-            _ => None,
-        };
-        let rows = replies.chain(in_flight).flat_map(|reply| &reply.rows).map(crate::row::Row::held);
-        let parameters = self.parameters.iter().flat_map(|(name, value)| [name.len(), value.len()]);
-        let notices = self.notices.iter().chain(self.warning.as_deref()).map(|notice| notice.to_string().len());
-        let channels = self.channels.iter().map(|channel| channel.len());
-        let held = [self.torn.capacity(), self.backlog.size(), self.transmit.len()];
-        held.into_iter().chain(rows).chain(parameters).chain(notices).chain(channels).sum()
+        let torn = self.torn.as_ref().map_or(0, |torn| torn.held_bytes());
+        let talk = self.talk.as_ref().map_or(0, |talk| talk.held_bytes());
+        torn + talk + self.backlog.size() + self.parameters.size() + self.channels.size()
     }
 }

@@ -4,6 +4,7 @@
 mod deaths;
 mod dialling;
 mod failover;
+mod fair;
 mod fake;
 mod handle;
 mod harm;

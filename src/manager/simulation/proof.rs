@@ -38,11 +38,11 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    pub(super) fn new(world: &mut World) -> Self {
+    pub(super) fn new(world: &mut World, start: Instant) -> Self {
         let pace = Pace { period: world.millis(800, 4000), deadline: world.millis(1, 1000) };
         Self {
             rounds: Rounds::new(pace),
-            rota: Rota::new(world.millis(800, 5000), crate::clock::now()),
+            rota: Rota::new(world.millis(800, 5000), start),
             turn: 0,
             asked: Vec::new(),
             relapsed: BTreeSet::new(),

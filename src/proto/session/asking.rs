@@ -1,7 +1,10 @@
 //! One request at a time: what its answer teaches, and what is sent next.
 
+use std::collections::BTreeSet;
+
 use super::{Output, Session, State, TransactionStatus};
 use crate::error::{Error, ServerError};
+use crate::proto::channels::Channels;
 use crate::proto::request::{Ask, InFlight, Reply, Request};
 use crate::proto::sql;
 
@@ -13,8 +16,9 @@ impl Session {
     pub(super) fn finish(&mut self, mut done: InFlight, before: TransactionStatus) {
         let in_transaction = before != TransactionStatus::Idle || self.status != TransactionStatus::Idle;
         if !in_transaction && done.can_be_healed() {
-            self.requests.push_front(Request { healed: true, ..done.request });
-            self.requests.push_front(Request { id: None, ask: Ask::HealQueue, healed: true });
+            let requests = &mut self.talk.get_or_insert_default().requests;
+            requests.push_front(Request { healed: true, ..done.request });
+            requests.push_front(Request { id: None, ask: Ask::HealQueue, healed: true });
             return;
         }
         let cut = done.name_cut.is_some();
@@ -44,7 +48,7 @@ impl Session {
             self.become_ready();
         }
         if let Some(id) = done.request.id {
-            self.outputs.push_back(Output::Reply(id, result));
+            self.talk.get_or_insert_default().outputs.push_back(Output::Reply(id, result));
         }
     }
 
@@ -53,18 +57,20 @@ impl Session {
         match (ask, result) {
             (Ask::Query(text), _) => self.channels_stale |= in_transaction || sql::touches_listening(&text),
             (Ask::ReadChannels, Ok(reply)) => {
-                let names = self.told_channels(reply);
-                self.set_channels(names);
+                let told = self.told_channels(reply);
+                self.set_channels(told.iter().map(AsRef::as_ref).collect());
                 self.channels_stale = false;
             }
             (Ask::Audit, Ok(reply)) if !in_transaction && !self.channels_stale => {
-                let mut told = self.told_channels(reply);
-                self.lost = self.channels.iter().filter(|channel| !told.contains(channel)).cloned().collect();
+                let told = self.told_channels(reply);
+                let told: BTreeSet<&str> = told.iter().map(AsRef::as_ref).collect();
+                let lost: Vec<Box<str>> =
+                    self.channels.iter().filter(|channel| !told.contains(channel)).map(Box::from).collect();
                 // What is missed is still wanted.
-                told.extend(self.lost.iter().cloned());
-                self.set_channels(told);
+                self.set_channels(self.channels.iter().chain(told).collect());
+                self.talk.get_or_insert_default().lost = lost;
             }
-            (Ask::Relisten(names), Ok(_)) => self.relistened = names,
+            (Ask::Relisten(names), Ok(_)) => self.talk.get_or_insert_default().relistened = names,
             // As when it is refused to a session that takes over.
             (Ask::Relisten(_), Err(error)) => self.fail(error.clone()),
             // What the server cut a name to is known to the server alone.
@@ -72,12 +78,13 @@ impl Session {
             // What is done in a transaction counts from its commit on.
             (Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll, _) if in_transaction => self.channels_stale = true,
             (Ask::Listen(names), Ok(_)) => {
-                let mut channels = std::mem::take(&mut self.channels);
-                channels.extend(names);
-                self.set_channels(channels);
+                self.set_channels(self.channels.iter().chain(names.iter().map(AsRef::as_ref)).collect());
             }
-            (Ask::Unlisten(names), Ok(_)) => self.channels.retain(|channel| !names.contains(channel)),
-            (Ask::UnlistenAll, Ok(_)) => self.channels = Vec::new(),
+            (Ask::Unlisten(names), Ok(_)) => {
+                let names: BTreeSet<&str> = names.iter().map(AsRef::as_ref).collect();
+                self.set_channels(self.channels.iter().filter(|channel| !names.contains(channel)).collect());
+            }
+            (Ask::UnlistenAll, Ok(_)) => self.set_channels(Channels::default()),
             _ => {}
         }
     }
@@ -90,27 +97,31 @@ impl Session {
         told
     }
 
-    fn set_channels(&mut self, mut channels: Vec<Box<str>>) {
-        channels.sort_unstable();
-        channels.dedup();
-        self.channels = channels;
+    fn set_channels(&mut self, channels: Channels) {
+        // An audit that finds all in order is none of others' business.
+        if channels != self.channels {
+            self.channels = channels;
+            self.unshared = true;
+        }
     }
 
     /// The server cut one of these names: nothing of the call may stay.
     fn undo(&mut self, names: Vec<Box<str>>) {
-        let bad = names.into_iter().filter(|name| self.channels.binary_search(name).is_err()).collect();
-        self.ask_next(Ask::Undo(bad, self.channels.clone()));
+        let bad = names.into_iter().filter(|name| !self.channels.contains(name)).collect();
+        let good = self.channels.iter().map(Box::from).collect();
+        self.ask_next(Ask::Undo(bad, good));
     }
 
     /// Puts a request of the session's own before all others.
-    fn ask_next(&mut self, ask: Ask) {
-        self.requests.push_front(Request { id: None, ask, healed: false });
+    pub(super) fn ask_next(&mut self, ask: Ask) {
+        self.talk.get_or_insert_default().requests.push_front(Request { id: None, ask, healed: false });
     }
 
     /// The login is done.
     pub(super) fn become_ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
-            self.outputs.push_back(Output::Ready);
+            self.parameters.shrink();
+            self.talk.get_or_insert_default().outputs.push_back(Output::Ready);
         }
     }
 
@@ -130,29 +141,32 @@ impl Session {
 
     /// Sends what is to be asked next, if nothing is under way.
     pub(super) fn send_next(&mut self) {
-        if !matches!(self.state, State::Idle) {
+        let Some(talk) = &mut self.talk else { return };
+        if !matches!(talk.state, State::Idle) {
             return;
         }
-        while let Some(mut request) = self.requests.pop_front() {
+        while let Some(mut request) = talk.requests.pop_front() {
             if let Ask::Relisten(names) = &mut request.ask {
                 // Requests that came before it may have left some.
-                names.retain(|name| self.channels.binary_search(name).is_ok());
+                let listened: BTreeSet<&str> = self.channels.iter().collect();
+                names.retain(|name| listened.contains(&**name));
                 if names.is_empty() {
-                    self.outputs.extend(request.id.map(|id| Output::Reply(id, Ok(Reply::default()))));
+                    talk.outputs.extend(request.id.map(|id| Output::Reply(id, Ok(Reply::default()))));
                     continue;
                 }
             }
-            let before = self.transmit.len();
-            let Err(error) = request.ask.encode(&mut self.transmit) else {
-                self.state = State::Busy(Box::new(InFlight::new(request)));
+            let before = talk.transmit.len();
+            let Err(error) = request.ask.encode(&mut talk.transmit) else {
+                talk.state = State::Busy(Box::new(InFlight::new(request)));
                 return;
             };
             // Only a NUL or 2 GiB of text can't be said, and both are the caller's.
-            self.transmit.truncate(before);
+            talk.transmit.truncate(before);
             if let Some(id) = request.id {
-                self.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
+                talk.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
             }
         }
+        self.fall_silent();
     }
 }
 

@@ -1,8 +1,10 @@
-//! From bytes to messages: where the hot path begins.
+//! From bytes to messages: the hot path of the protocol.
 //!
 //! A notification is checked here, once and for all, and only counted: what is handed on is the slice of the bytes as
-//! they were read. It may not be copied, allocated or looked at twice here. A frame that a read has torn is kept, and
-//! stands before the next read; one too long for that is gathered aside.
+//! they were read.
+//!
+//! What may not be done here: copy, allocate or count for a notification, look at its payload, or look at it twice.
+//! What is rare is done elsewhere: a frame that a read has cut in `torn`, every other message in `messages`.
 
 use std::sync::Arc;
 
@@ -15,76 +17,37 @@ use crate::proto::frame::{self, HEADER, Next};
 
 impl Session {
     /// Where the next bytes from the server go: behind the frame that was torn.
+    #[inline]
     pub(crate) fn space<'b>(&self, buffer: &'b mut ReadBuffer) -> &'b mut [u8] {
-        let prefix = self.prefix(buffer.size());
+        let size = buffer.size();
         let space = buffer.space();
-        if let (Some(to), Some(from)) = (space.get_mut(..prefix), self.torn.get(..prefix)) {
-            to.copy_from_slice(from);
+        let Some(torn) = &self.torn else { return space };
+        let prefix = torn.prefix(size);
+        if let Some(before) = space.get_mut(..prefix.len()) {
+            before.copy_from_slice(prefix);
         }
-        space.get_mut(prefix..).unwrap_or_default()
-    }
-
-    /// How much of the torn frame stands before the space that was lent. A frame too long to be read in one piece is
-    /// gathered aside instead.
-    fn prefix(&self, size: usize) -> usize {
-        match self.torn_target() {
-            Some((needed, _)) if needed > size / 2 => 0,
-            _ => self.torn.len(),
-        }
-    }
-
-    /// Of the torn frame: with how many bytes it can be handed on, and how many it has.
-    fn torn_target(&self) -> Option<(usize, usize)> {
-        match frame::next(&self.torn) {
-            Ok(Next::Torn { known }) => known,
-            _ => None,
-        }
+        space.get_mut(prefix.len()..).unwrap_or_default()
     }
 
     /// Takes in the `read` bytes that were put where [`space`](Self::space) said.
-    pub(crate) fn handle_input(&mut self, buffer: &ReadBuffer, read: usize) {
-        let prefix = self.prefix(buffer.size());
-        let (mut start, end) = (0, prefix + read);
-        let slab = buffer.slab();
-        if prefix < self.torn.len() {
-            start = self.gather(slab.get(..end).unwrap_or_default());
-            if !self.torn.is_empty() {
-                return;
-            }
-        }
-        let skipped = self.skip.min(end - start);
-        self.skip -= skipped;
-        let rest = self.handle_frames(slab, start + skipped, end);
-        self.torn.clear();
-        if rest.is_empty() {
-            // Idle, a session owns no buffer.
-            self.torn = Vec::new();
-        } else {
-            self.torn.extend_from_slice(rest);
+    #[inline]
+    pub(crate) fn handle_input(&mut self, buffer: &mut ReadBuffer, read: usize) {
+        let (slab, spares) = buffer.parts();
+        let (start, end) = match self.torn.take() {
+            None => (0, read),
+            Some(torn) => self.mend(torn, slab, read, spares),
+        };
+        let (rest, skip) = self.handle_frames(slab, start, end);
+        if !rest.is_empty() || skip > 0 {
+            self.tear(rest, skip, spares);
         }
     }
 
-    /// Goes on with the frame that is gathered aside; gives how many of `bytes` belong to it.
-    fn gather(&mut self, bytes: &[u8]) -> usize {
-        let Some((needed, total)) = self.torn_target() else { return 0 };
-        let missing = needed.saturating_sub(self.torn.len());
-        let taken = bytes.get(..missing).unwrap_or(bytes);
-        self.torn.extend_from_slice(taken);
-        if self.torn.len() == needed {
-            self.skip = total - needed;
-            let whole: Arc<[u8]> = std::mem::take(&mut self.torn).into();
-            if needed == total {
-                self.handle_frames(&whole, 0, total);
-            } else {
-                self.handle_message(&whole, total);
-            }
-        }
-        taken.len()
-    }
-
-    /// Handles the whole frames in `slab[start..end]`, and gives what is left over.
-    fn handle_frames<'s>(&mut self, slab: &'s Arc<[u8]>, start: usize, end: usize) -> &'s [u8] {
+    /// Handles the whole frames in `slab[start..end]`. Gives what is left over, and how much is to come of a frame of
+    /// which nothing more is needed.
+    pub(super) fn handle_frames<'s>(&mut self, slab: &'s Arc<[u8]>, start: usize, end: usize) -> (&'s [u8], usize) {
         let mut rest = slab.get(start..end).unwrap_or_default();
+        let mut skip = 0;
         let mut news: Option<(usize, usize)> = None;
         let mut count = 0;
         let mut last_channel: &[u8] = b"";
@@ -93,7 +56,7 @@ impl Session {
             let (frame, behind) = match frame::next(rest) {
                 Ok(Next::Whole { total }) => rest.split_at(total),
                 Ok(Next::Torn { known: Some((needed, total)) }) if needed <= rest.len() => {
-                    self.skip = total - rest.len();
+                    skip = total - rest.len();
                     self.handle_message(rest.get(..needed).unwrap_or_default(), total);
                     rest = b"";
                     break;
@@ -143,7 +106,7 @@ impl Session {
         if self.backlog.size() > BACKLOG_MAX {
             self.fail(Error::Overflow { limit: BACKLOG_MAX });
         }
-        if self.is_closed() { b"" } else { rest }
+        if self.is_closed() { (b"", 0) } else { (rest, skip) }
     }
 
     /// Checks one notification, once and for all; gives its channel, unless that is the last one's.

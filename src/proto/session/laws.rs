@@ -80,9 +80,9 @@ impl Outcome {
         outcome.take(&mut session, delivery.taking);
         outcome.take(&mut session, delivery.taking);
         assert!(outcome.told, "the end is told");
-        assert_eq!(session.torn.capacity(), 0, "a closed session keeps no frame");
-        outcome.channels = session.channels.clone();
-        outcome.parameters = session.parameters.to_vec();
+        assert!(session.torn.is_none(), "a closed session keeps no frame");
+        outcome.channels = session.channels.iter().map(Box::from).collect();
+        outcome.parameters = session.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
         outcome.notices = session.take_notices();
         outcome.status = Some(session.status);
         outcome.cancel_request = session.cancel_request().to_vec();
@@ -335,7 +335,7 @@ mod tests {
         let mut buffer = ReadBuffer::new(1 << 20);
         let mut say = |client: &mut Session, frame: Vec<u8>| {
             client.space(&mut buffer)[..frame.len()].copy_from_slice(&frame);
-            client.handle_input(&buffer, frame.len());
+            client.handle_input(&mut buffer, frame.len());
             assert!(!client.is_closed(), "{:?} to {:?}", client.reason(), frame.first());
             client.take_notifications();
             stream.extend(frame);

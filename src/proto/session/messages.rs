@@ -1,11 +1,9 @@
 //! What each message of the server means to a session.
 
-use std::sync::Arc;
-
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
-use super::{NOTICES_MAX, PARAMETERS_MAX, PARAMETERS_SIZE_MAX, Session, State, TransactionStatus};
+use super::{Login, Session, State, TransactionStatus};
 use crate::config::ChannelBinding;
 use crate::error::{Error, ProtocolError, ServerError};
 use crate::notification::NOTIFICATION;
@@ -18,11 +16,11 @@ impl Session {
     /// Whether a message of this type may come now.
     #[inline]
     pub(super) fn admit(&self, tag: u8) -> Result<(), ProtocolError> {
-        let when = match (&self.state, tag) {
-            (State::Closed { .. }, _) | (_, b'N' | b'E') | (State::Login { .. }, b'R' | b'v') => return Ok(()),
-            (State::Login { authenticated: false, .. }, _) => "before the login",
-            (_, NOTIFICATION | b'S') | (State::Login { .. }, b'K' | b'Z') => return Ok(()),
-            (State::Login { .. }, _) => "before it was ready",
+        let when = match (self.state(), tag) {
+            (State::Closed(_), _) | (_, b'N' | b'E') | (State::Login(_), b'R' | b'v') => return Ok(()),
+            (State::Login(login), _) if !login.authenticated => "before the login",
+            (_, NOTIFICATION | b'S') | (State::Login(_), b'K' | b'Z') => return Ok(()),
+            (State::Login(_), _) => "before it was ready",
             (State::Idle, _) => "with nothing asked",
             (State::Busy(_), b'C' | b'D' | b'G' | b'H' | b'I' | b'T' | b'Z' | b'c' | b'd') => return Ok(()),
             (State::Busy(_), b'W') => "to a client that doesn't replicate",
@@ -37,13 +35,16 @@ impl Session {
         if let Err(error) = self.try_handle_message(header[0], body, total - HEADER) {
             self.fail(error);
         }
+        self.fall_silent();
     }
 
     fn try_handle_message(&mut self, tag: u8, body: &[u8], size: usize) -> Result<(), Error> {
         self.admit(tag)?;
-        match (tag, &mut self.state) {
+        let talk = self.talk.get_or_insert_default();
+        match (tag, &mut talk.state) {
             (b'N', _) => self.handle_notice(message::server_error(body)),
-            (b'R', State::Login { exchange, user, config, binding, authenticated }) => {
+            (b'R', State::Login(login)) => {
+                let Login { exchange, user, config, binding, authenticated } = &mut **login;
                 let credentials = Credentials {
                     user,
                     password: config.get_password(),
@@ -51,22 +52,24 @@ impl Session {
                     binding_required: config.get_channel_binding() == ChannelBinding::Require,
                     binding,
                 };
-                let before = self.transmit.len();
-                match exchange.handle_message(body, &credentials, &mut self.transmit) {
+                let before = talk.transmit.len();
+                match exchange.handle_message(body, &credentials, &mut talk.transmit) {
                     Ok(Progress::Authenticated) => *authenticated = true,
                     Ok(Progress::Continue) => {}
                     Err(error) => {
-                        self.transmit.truncate(before);
+                        talk.transmit.truncate(before);
                         return Err(error);
                     }
                 }
             }
-            (b'E', State::Login { .. }) => self.close(message::server_error(body).into()),
+            (b'E', State::Login(_)) => self.close(message::server_error(body).into()),
             (b'E', _) => self.handle_error(message::server_error(body)),
             (b'S', _) => self.handle_parameter(body)?,
             (b'K', _) => (self.pid, self.key) = message::backend_key_data(body)?,
             (b'Z', _) => self.handle_ready(body)?,
-            (_, State::Busy(in_flight)) => handle_answer(tag, body, size, in_flight, &mut self.transmit)?,
+            (_, State::Busy(in_flight)) => {
+                handle_answer(tag, body, size, in_flight, &mut talk.transmit)?;
+            }
             // A NegotiateProtocolVersion: a server without some minor version or option of ours says so and goes on;
             // we ask for none.
             _ => {}
@@ -75,26 +78,20 @@ impl Session {
     }
 
     fn handle_notice(&mut self, notice: ServerError) {
-        // crash_shutdown and friends: the server's last words before the link breaks.
-        if notice.severity() == "WARNING" && notice.code().starts_with("57P0") {
-            self.warning = Some(Box::new(notice.clone()));
-        }
+        let talk = self.talk.get_or_insert_default();
         if notice.code() == "42622"
-            && let State::Busy(in_flight) = &mut self.state
+            && let State::Busy(in_flight) = &mut talk.state
             && matches!(in_flight.request.ask, Ask::Listen(_))
         {
             in_flight.name_cut = Some(notice.clone());
         }
-        if self.notices.len() == NOTICES_MAX {
-            self.notices.pop_front();
-        }
-        self.notices.push_back(notice);
+        talk.keep_notice(notice);
     }
 
     fn handle_error(&mut self, error: ServerError) {
         if error.is_fatal() {
             self.close(error.into());
-        } else if let State::Busy(in_flight) = &mut self.state {
+        } else if let Some(State::Busy(in_flight)) = self.talk.as_mut().map(|talk| &mut talk.state) {
             in_flight.error.get_or_insert(error);
         } else {
             // An error that answers nothing and ends nothing: told, like a notice.
@@ -109,15 +106,8 @@ impl Session {
         if name == "client_encoding" && !safe {
             return Err(ProtocolError::Encoding(value.into()).into());
         }
-        let parameters = Arc::make_mut(&mut self.parameters);
-        if let Some((_, known)) = parameters.iter_mut().find(|(known, _)| **known == *name) {
-            *known = value.into();
-        } else {
-            parameters.push((name.into(), value.into()));
-        }
-        let size: usize = parameters.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if parameters.len() > PARAMETERS_MAX || size > PARAMETERS_SIZE_MAX {
-            parameters.pop();
+        self.unshared = true;
+        if !self.parameters.set(&name, &value) {
             let reason = "it names more, or tells more of it, than the fifteen parameters that a server reports";
             return Err(ProtocolError::Malformed { message: "ParameterStatus", reason }.into());
         }
@@ -138,12 +128,14 @@ impl Session {
                 .into());
             }
         };
-        match std::mem::replace(&mut self.state, State::Idle) {
-            State::Login { .. } if self.must_take_bytes() => self.take_bytes(),
-            State::Login { .. } => self.become_ready(),
+        match self.talk.as_mut().map(|talk| std::mem::take(&mut talk.state)).unwrap_or_default() {
+            State::Login(_) if self.must_take_bytes() => self.take_bytes(),
+            State::Login(_) => self.become_ready(),
             State::Busy(in_flight) => self.finish(*in_flight, before),
-            // Refused as it came, or after the end.
-            other @ (State::Idle | State::Closed { .. }) => self.state = other,
+            // Refused as it came.
+            State::Idle => {}
+            // After the end.
+            closed @ State::Closed(_) => self.talk.get_or_insert_default().state = closed,
         }
         self.send_next();
         Ok(())

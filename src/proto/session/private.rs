@@ -10,7 +10,7 @@
 
 use super::{Session, State, TransactionStatus};
 use crate::error::{Error, ValueError};
-use crate::proto::request::{Ask, Reply, Request, RequestId};
+use crate::proto::request::{Ask, Reply, RequestId};
 
 /// How it stands with the private channel.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Session {
     ///
     /// A channel that is listened to anyway stays the user's.
     pub(crate) fn attend(&mut self, channel: &str) -> Option<RequestId> {
-        if self.channels.iter().any(|listened| &**listened == channel) {
+        if self.channels.contains(channel) {
             return None;
         }
         let private = self.private.get_or_insert_default();
@@ -83,8 +83,8 @@ impl Session {
 
     /// Whether nothing is under way, outside a transaction, and what is listened to is known.
     pub(crate) fn is_quiet(&self) -> bool {
-        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state, State::Idle);
-        is_idle && self.requests.is_empty() && !self.channels_stale
+        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state(), State::Idle);
+        is_idle && self.is_settled() && !self.channels_stale
     }
 
     /// From now on this payload is to come, if it can.
@@ -127,25 +127,27 @@ impl Session {
 
     /// What an audit has missed.
     pub(crate) fn take_lost(&mut self) -> Vec<Box<str>> {
-        std::mem::take(&mut self.lost)
+        let lost = self.talk.as_mut().map(|talk| std::mem::take(&mut talk.lost)).unwrap_or_default();
+        self.fall_silent();
+        lost
     }
 
     /// Whether the server is to listen again to what an audit has missed, and hasn't said that it does.
     pub(crate) fn is_relistening(&self) -> bool {
-        let in_flight = match &self.state {
+        let in_flight = match self.state() {
             State::Busy(in_flight) => Some(&in_flight.request),
-            State::Closed { .. } | State::Idle | State::Login { .. } => None,
+            State::Closed(_) | State::Idle | State::Login(_) => None,
         };
-        in_flight.into_iter().chain(&self.requests).any(|request| matches!(request.ask, Ask::Relisten(_)))
+        let waiting = self.talk.iter().flat_map(|talk| &talk.requests);
+        in_flight.into_iter().chain(waiting).any(|request| matches!(request.ask, Ask::Relisten(_)))
     }
 
     /// What of these had been missed and is listened to again, if there is any. Where the session has ended before the
     /// server said so, it may be each of them.
     pub(crate) fn take_relistened(&mut self, missed: &[Box<str>]) -> Option<Vec<Box<str>>> {
-        let relistened = match &self.state {
-            State::Closed { .. } if self.relistened.is_empty() => missed.to_vec(),
-            _ => std::mem::take(&mut self.relistened),
-        };
+        let relistened = self.talk.as_mut().map(|talk| std::mem::take(&mut talk.relistened)).unwrap_or_default();
+        self.fall_silent();
+        let relistened = if relistened.is_empty() && self.is_closed() { missed.to_vec() } else { relistened };
         (!relistened.is_empty()).then_some(relistened)
     }
 
@@ -216,7 +218,7 @@ impl Session {
             && !self.channels_stale
             && let Some(ask) = self.next_private_ask_between()
         {
-            self.requests.push_front(Request { id: None, ask, healed: false });
+            self.ask_next(ask);
         }
     }
 
@@ -306,7 +308,7 @@ mod tests {
                 let space = self.0.space(&mut self.1);
                 let (now, later) = bytes.split_at(bytes.len().min(space.len()));
                 space[..now.len()].copy_from_slice(now);
-                self.0.handle_input(&self.1, now.len());
+                self.0.handle_input(&mut self.1, now.len());
                 bytes = later;
             }
         }
@@ -344,7 +346,7 @@ mod tests {
         talk.hears(&notification(4, PRIVATE, "canary 1"));
         assert_eq!((talk.0.take_private_news(), talk.0.misses("canary 1")), (None, false), "once");
         assert_eq!(talk.payloads(), ["1", "2"]);
-        assert_eq!(talk.0.channels(), ["a".into()], "and nobody takes it for the user's");
+        assert_eq!(talk.0.channels().iter().collect::<Vec<_>>(), ["a"], "and nobody takes it for the user's");
     }
 
     #[test]
@@ -436,7 +438,7 @@ mod tests {
         assert!(!sent.ends_with("LISTEN \"b\"\0"), "the user has left it meanwhile: {sent}");
         talk.hears(&answer("LISTEN"));
         assert_eq!(talk.0.take_relistened(&[]).unwrap(), ["a".into()]);
-        assert_eq!(talk.0.channels(), ["a".into(), "c".into(), "new".into()]);
+        assert_eq!(talk.0.channels().iter().collect::<Vec<_>>(), ["a", "c", "new"]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Talk {
             let space = self.session.space(&mut self.buffer);
             let (now, later) = bytes.split_at(bytes.len().min(space.len()));
             space[..now.len()].copy_from_slice(now);
-            self.session.handle_input(&self.buffer, now.len());
+            self.session.handle_input(&mut self.buffer, now.len());
             bytes = later;
         }
     }
@@ -138,7 +138,7 @@ impl Talk {
     }
 
     fn channels(&self) -> Vec<&str> {
-        self.session.channels().iter().map(AsRef::as_ref).collect()
+        self.session.channels().iter().collect()
     }
 }
 

@@ -1,0 +1,108 @@
+//! What a session has to say, and what it has been told and nobody has heard yet: nothing, while it waits for news.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+use super::{End, Output, State};
+use crate::error::{Error, ServerError};
+use crate::proto::request::{Reply, RequestId, Requests};
+
+/// How many notices are kept until somebody takes them; the oldest go first.
+const NOTICES_MAX: usize = 64;
+
+/// The cold part of a [`Session`](super::Session).
+#[derive(Debug, Default)]
+pub(super) struct Talk {
+    pub(super) state: State,
+    /// What is to be sent.
+    pub(super) transmit: BytesMut,
+    /// What is to be asked after the request that is under way.
+    pub(super) requests: Requests,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) notices: VecDeque<ServerError>,
+    /// The last word of a server that is going down: WARNING 57P0x.
+    pub(super) warning: Option<ServerError>,
+    /// Of what is listened to, what an audit has found missing; and what of it is listened to again.
+    pub(super) lost: Vec<Box<str>>,
+    pub(super) relistened: Vec<Box<str>>,
+    last_id: u64,
+}
+
+impl Talk {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self.state, State::Idle)
+            && self.transmit.is_empty()
+            && self.requests.is_empty()
+            && self.outputs.is_empty()
+            && self.notices.is_empty()
+            && self.warning.is_none()
+            && self.lost.is_empty()
+            && self.relistened.is_empty()
+    }
+
+    /// A number that no other request has as long as there is anything here.
+    pub(super) fn next_id(&mut self) -> RequestId {
+        self.last_id += 1;
+        RequestId(self.last_id)
+    }
+
+    /// The reply to one request, if it has come; those to others stay.
+    pub(super) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
+        let is_it = |output: &Output| matches!(output, Output::Reply(id, _) if *id == of);
+        match self.outputs.remove(self.outputs.iter().position(is_it)?) {
+            Some(Output::Reply(_, reply)) => Some(reply),
+            _ => None,
+        }
+    }
+
+    /// Ends it for this reason, which is the answer to whatever is unanswered.
+    pub(super) fn end(&mut self, reason: Error) {
+        let closed = State::Closed(Box::new(End { reason: reason.clone(), told: false }));
+        let in_flight = match std::mem::replace(&mut self.state, closed) {
+            State::Busy(in_flight) => Some(in_flight.request),
+            _ => None,
+        };
+        for request in in_flight.into_iter().chain(std::mem::take(&mut self.requests)) {
+            if let Some(id) = request.id {
+                self.outputs.push_back(Output::Reply(id, Err(reason.clone())));
+            }
+        }
+    }
+
+    /// Nobody waits for the answers any more.
+    pub(super) fn disown(&mut self) {
+        if let State::Busy(in_flight) = &mut self.state {
+            in_flight.request.id = None;
+        }
+        self.outputs.retain(|output| !matches!(output, Output::Reply(..)));
+        self.requests.iter_mut().for_each(|request| request.id = None);
+    }
+
+    /// Keeps a notice, and remembers the last words of a server before the link breaks: crash_shutdown and friends.
+    pub(super) fn keep_notice(&mut self, notice: ServerError) {
+        if notice.severity() == "WARNING" && notice.code().starts_with("57P0") {
+            self.warning = Some(notice.clone());
+        }
+        if self.notices.len() == NOTICES_MAX {
+            self.notices.pop_front();
+        }
+        self.notices.push_back(notice);
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held_bytes(&self) -> usize {
+        let replies = self.outputs.iter().filter_map(|output| match output {
+            Output::Reply(_, Ok(reply)) => Some(reply),
+            _ => None,
+        });
+        let in_flight = match &self.state {
+            State::Busy(in_flight) => Some(&in_flight.reply),
+            _ => None,
+        };
+        let replies = replies.chain(in_flight);
+        let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held);
+        let notices = self.notices.iter().chain(&self.warning).map(|notice| notice.to_string().len());
+        self.transmit.len() + rows.chain(notices).sum::<usize>()
+    }
+}

@@ -1,0 +1,83 @@
+//! Nobody waits long for its turn, however much others have to say: counted in what comes before it, not in time.
+
+use std::time::Duration;
+
+use notifyman::{Batch, ConnId, NotificationManager};
+
+use super::fake::{Fake, Line};
+use super::support::{ids, payloads};
+
+const FLOODS: usize = 5;
+const SPARSE: usize = 4;
+
+/// Some that have more to say before each event than one read takes, and some that hardly ever have anything.
+struct Crowd {
+    _fake: Fake,
+    nm: NotificationManager,
+    ids: Vec<ConnId>,
+    lines: Vec<Line>,
+}
+
+impl Crowd {
+    fn new(setup: impl FnOnce(NotificationManager) -> NotificationManager) -> Self {
+        let mut fake = Fake::new();
+        let (connections, lines) = fake.open_many(FLOODS + SPARSE);
+        let nm = setup(NotificationManager::new(connections));
+        Self { ids: ids(&nm), _fake: fake, nm, lines }
+    }
+
+    /// The next batch, before which every flood has filled its socket.
+    fn next(&mut self) -> (ConnId, Batch) {
+        for line in self.lines.iter_mut().take(FLOODS) {
+            line.flood();
+        }
+        loop {
+            if let Some(heard) = self.nm.next().unwrap() {
+                return heard;
+            }
+        }
+    }
+
+    /// How many batches of others come before the one that this connection is told now.
+    fn before(&mut self, which: usize) -> usize {
+        self.lines[which].notify("sparse");
+        let id = self.ids[which];
+        let mut before = 0;
+        loop {
+            let (heard, batch) = self.next();
+            if heard == id {
+                assert_eq!(payloads(&batch), ["sparse"]);
+                return before;
+            }
+            before += 1;
+        }
+    }
+}
+
+#[test]
+fn m08_who_has_little_to_say_waits_for_two_reads_of_each_flood_at_the_most() {
+    for heartbeat in [false, true] {
+        let mut crowd = Crowd::new(|nm| match heartbeat {
+            true => nm.heartbeat(Duration::from_secs(60), Duration::from_secs(60)).timeout(Duration::from_millis(1)),
+            false => nm,
+        });
+        (0..4 * FLOODS).for_each(|_| drop(crowd.next()));
+        for round in 0..30 {
+            // At every place in a turn.
+            (0..round % FLOODS).for_each(|_| drop(crowd.next()));
+            let before = crowd.before(FLOODS + round % SPARSE);
+            assert!(before <= 2 * FLOODS, "{before} batches of {FLOODS} floods came before it, in round {round}");
+        }
+    }
+}
+
+#[test]
+fn m08_floods_take_turns() {
+    let mut crowd = Crowd::new(|nm| nm);
+    (0..4 * FLOODS).for_each(|_| drop(crowd.next()));
+    let heard: Vec<_> = (0..20 * FLOODS).map(|_| crowd.next().0).collect();
+    for turn in heard.windows(2 * FLOODS) {
+        let missing: Vec<_> = crowd.ids.iter().take(FLOODS).filter(|id| !turn.contains(id)).collect();
+        assert!(missing.is_empty(), "{missing:?} had no turn among {turn:?}");
+    }
+}
