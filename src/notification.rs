@@ -19,6 +19,9 @@ use crate::gap::Gap;
 
 /// The type byte of a NotificationResponse.
 pub(crate) const NOTIFICATION: u8 = b'A';
+/// How long one may be, as its length field counts. A payload is under 8,000 bytes; where BLCKSZ is 32 K, under 32,000,
+/// and a byte of LATIN1 becomes two.
+pub(crate) const NOTIFICATION_MAX: u32 = 256 * 1024;
 /// Type byte, length and pid come before the channel.
 const CHANNEL_AT: usize = 9;
 /// A batch smaller than this is copied out of the slab that it was read into, so that keeping it keeps nothing else.
@@ -32,11 +35,43 @@ pub(crate) fn channel_len(frame: &[u8], last: &[u8]) -> Option<usize> {
     let names = frame.get(CHANNEL_AT..)?;
     if let Some((head, rest)) = names.split_at_checked(last.len())
         && rest.first() == Some(&0)
-        && head == last
+        && same(head, last)
     {
         return Some(last.len());
     }
     names.iter().position(|&byte| byte == 0)
+}
+
+/// Of the frames that `bytes` begin with: how many are whole and faultless notifications on the channel that `first`, one
+/// of `channel_len`, is on; and how long they are together.
+///
+/// They come in long runs, which cost no more than this look.
+#[inline]
+pub(crate) fn run_like(first: &[u8], channel_len: usize, bytes: &[u8]) -> (usize, usize) {
+    // With the NUL that ends it.
+    let channel = CHANNEL_AT..CHANNEL_AT + channel_len + 1;
+    let name = first.get(channel.clone()).unwrap_or_default();
+    let (mut count, mut at) = (0, 0);
+    while let Some(frame) = bytes.get(at..).and_then(|rest| rest.get(..frame_len(rest)?))
+        && frame.first() == Some(&NOTIFICATION)
+        && frame.len() <= NOTIFICATION_MAX as usize + 1
+        && frame.get(channel.end..).and_then(<[u8]>::last) == Some(&0)
+        && frame.get(channel.clone()).is_some_and(|head| same(head, name))
+    {
+        count += 1;
+        at += frame.len();
+    }
+    (count, at)
+}
+
+/// Whether two short texts are equal: eight bytes at a time, since to call what compares memory costs more than that.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    // The last eight may have been compared in part already.
+    let (Some(last_of_a), Some(last_of_b)) = (a.last_chunk::<8>(), b.last_chunk()) else { return a.iter().eq(b) };
+    a.len() == b.len()
+        && last_of_a == last_of_b
+        && a.as_chunks::<8>().0.iter().zip(b.as_chunks().0).all(|(a, b)| a == b)
 }
 
 /// The channel's name in a frame, given its length.
@@ -433,6 +468,49 @@ mod tests {
         let batch = batch(&[frame(1, b"ab", b""), frame(1, b"a", b"b"), frame(1, b"abc", b""), frame(1, b"", b"x")]);
         let channels: Vec<_> = batch.iter().map(|n| n.channel().into_owned()).collect();
         assert_eq!(channels, ["ab", "a", "abc", ""]);
+    }
+
+    #[test]
+    fn a_run_ends_before_whatever_is_not_a_faultless_notification_on_its_channel() {
+        let first = frame(1, b"a channel", b"one");
+        let run = [frame(2, b"a channel", b""), frame(3, b"a channel", b"a\0b")].concat();
+        let mut endless = frame(4, b"a channel", b"x");
+        *endless.last_mut().unwrap() = b'x';
+        let long = frame(4, b"a channel", &vec![b'x'; NOTIFICATION_MAX as usize]);
+        let without_payload = [&b"A\0\0\0\x12\0\0\0\x04a channel\0"[..], b"Z\0\0\0\x05I"].concat();
+        let others = [
+            Vec::new(),
+            frame(4, b"a channe", b"l"),
+            frame(4, b"a channels", b"x"),
+            frame(4, b"b channel", b"x"),
+            frame(4, b"", b""),
+            frame(4, b"a channel", b"torn")[..12].to_vec(),
+            b"A\0".to_vec(),
+            b"A\0\0\0\0".to_vec(),
+            b"Z\0\0\0\x05I".to_vec(),
+            endless,
+            long,
+            without_payload,
+        ];
+        for other in others {
+            let bytes = [&run[..], &other, &first].concat();
+            let expected = if other.is_empty() { (3, bytes.len()) } else { (2, run.len()) };
+            assert_eq!(run_like(&first, 9, &bytes), expected, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_the_same_only_if_every_byte_is() {
+        for len in 0..40 {
+            let text: Vec<u8> = (0..len).collect();
+            assert!(same(&text, &text.clone()));
+            assert!(!same(&text, &[&text[..], b"x"].concat()));
+            for at in 0..text.len() {
+                let mut other = text.clone();
+                other[at] ^= 0x40;
+                assert!(!same(&text, &other), "{len} {at}");
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::error::{Error, ProtocolError};
-use crate::notification::{NOTIFICATION, channel_in, channel_len};
+use crate::notification::{NOTIFICATION, channel_in, channel_len, run_like};
 use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::{self, HEADER, Next};
@@ -117,8 +117,10 @@ impl Session {
                 Some((&NOTIFICATION, _)) => match self.check_notification(frame, last_channel) {
                     Ok(channel) => {
                         last_channel = channel;
-                        count += 1;
-                        news = Some((news.map_or(at, |(first, _)| first), at + frame.len()));
+                        let (more, length) = run_like(frame, channel.len(), rest);
+                        rest = rest.get(length..).unwrap_or_default();
+                        count += 1 + more;
+                        news = Some((news.map_or(at, |(first, _)| first), at + frame.len() + length));
                     }
                     Err(error) => self.fail(error.into()),
                 },
