@@ -40,6 +40,7 @@ use self::job::Job;
 use self::options::Options;
 use self::race::{Race, is_there};
 use self::results::Results;
+use self::synthetic::Link;
 
 /// What the program is told first to become a client.
 const CLIENT: &str = "--client";
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn client(job: Option<Job>) -> Result<(), Box<dyn Error>> {
-    let job = job.ok_or("a client is told KIND TASK PORT CONNECTIONS EXPECTED ANSWER_PORT")?;
+    let job = job.ok_or("a client is told KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT")?;
     match job.kind.as_str() {
         "floor" => Ok(floor::run(job)?),
         _ => ours::run(job),
@@ -74,6 +75,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         peers: options.peers.clone(),
         libpq: options.libpq.clone(),
         pinned: is_there("taskset", "--version") && std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
+        link: if options.tcp { Link::Tcp } else { Link::Unix },
         strace: is_there("strace", "--version"),
     };
     let mut results = Results::default();
@@ -102,7 +104,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
             );
         }
     }
-    let text = table::markdown(&results, options.runs);
+    let text = table::markdown(&results, options);
     println!("{text}");
     if let Some(folder) = &options.out {
         fs::create_dir_all(folder)?;

@@ -16,6 +16,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -59,12 +60,12 @@ static long long memory(void) {
 }
 
 /* Opens sessions that listen, up to 256 side by side. */
-static void dial(PGconn **sessions, int from, int to, int port) {
+static void dial(PGconn **sessions, int from, int to, const char *host, int port) {
     struct { PGconn *conn; int at, asked, wants; } under_way[SIDE_BY_SIDE];
     struct pollfd polled[SIDE_BY_SIDE];
-    char conninfo[128];
+    char conninfo[256];
     int many = 0, begun = from;
-    snprintf(conninfo, sizeof conninfo, "host=127.0.0.1 port=%d user=postgres dbname=postgres", port);
+    snprintf(conninfo, sizeof conninfo, "host=%s port=%d user=postgres dbname=postgres", host, port);
     while (begun < to || many > 0) {
         while (begun < to && many < SIDE_BY_SIDE) {
             under_way[many].conn = PQconnectStart(conninfo);
@@ -103,11 +104,24 @@ static void dial(PGconn **sessions, int from, int to, int port) {
     }
 }
 
+/* Opens what events are answered by. */
+static int dial_answers(const char *host, int port) {
+    struct sockaddr_un path = { .sun_family = AF_UNIX };
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
+    int is_path = *host == '/', on = 1, answers = socket(is_path ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    snprintf(path.sun_path, sizeof path.sun_path, "%s/.s.PGSQL.%d", host, port);
+    if (connect(answers, is_path ? (struct sockaddr *)&path : (struct sockaddr *)&address, is_path ? sizeof path : sizeof address))
+        fail("connecting", NULL);
+    if (!is_path) setsockopt(answers, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    return answers;
+}
+
 int main(int argc, char **argv) {
-    if (argc != 7) { fprintf(stderr, "libpq: takes KIND TASK PORT CONNECTIONS EXPECTED ANSWER_PORT\n"); return 2; }
-    const char *task = argv[2];
-    int port = atoi(argv[3]), connections = atoi(argv[4]), answer_port = atoi(argv[6]), answers = -1;
-    long long expected = atoll(argv[5]), count = 0;
+    if (argc != 8) { fprintf(stderr, "libpq: takes KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT\n"); return 2; }
+    const char *task = argv[2], *host = argv[3];
+    int port = atoi(argv[4]), connections = atoi(argv[5]), answer_port = atoi(argv[7]), answers = -1;
+    long long expected = atoll(argv[6]), count = 0;
     long others = connections > 1 ? connections - 1 : 1;
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -115,21 +129,15 @@ int main(int argc, char **argv) {
     setrlimit(RLIMIT_NOFILE, &limit);
 
     PGconn **sessions = calloc(connections, sizeof *sessions);
-    dial(sessions, 0, 1, port);
+    dial(sessions, 0, 1, host, port);
     long long first = memory(), cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID), wall = clock_of(CLOCK_MONOTONIC);
-    dial(sessions, 1, connections, port);
+    dial(sessions, 1, connections, host, port);
     int watch = epoll_create1(0);
     for (int i = 0; i < connections; i++) {
         struct epoll_event event = { .events = EPOLLIN, .data.ptr = sessions[i] };
         epoll_ctl(watch, EPOLL_CTL_ADD, PQsocket(sessions[i]), &event);
     }
-    if (!strcmp(task, "wake")) {
-        struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(answer_port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-        int on = 1;
-        answers = socket(AF_INET, SOCK_STREAM, 0);
-        if (connect(answers, (struct sockaddr *)&to, sizeof to)) fail("connecting", NULL);
-        setsockopt(answers, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    }
+    if (!strcmp(task, "wake")) answers = dial_answers(host, answer_port);
     cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     wall = clock_of(CLOCK_MONOTONIC) - wall;
     printf("dial_cpu=%lld dial_wall=%lld idle=%lld\n", cpu / others, wall / others, (memory() - first) / others);

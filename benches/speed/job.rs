@@ -2,7 +2,7 @@
 //! speak the same:
 //!
 //! ```text
-//!   arguments:  KIND TASK PORT CONNECTIONS EXPECTED ANSWER_PORT
+//!   arguments:  KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT
 //!   it says:    dial_cpu=… dial_wall=… idle=…       once all its sessions listen; then it waits for a line
 //!               cpu=… wall=… after=…                once all that it expects has come; then it exits
 //! ```
@@ -14,7 +14,9 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -33,6 +35,8 @@ pub struct Job {
     /// `receive`: until all that is expected has come. `wake`: the same, and answer each. `poll`: look that many times
     /// whether there is anything, when there is nothing. `dial`: as `receive`, of nothing.
     pub task: String,
+    /// An address, or the folder of the server's sockets.
+    pub host: String,
     pub port: u16,
     pub connections: usize,
     pub expected: u64,
@@ -44,11 +48,12 @@ pub struct Job {
 impl Job {
     /// From the words after the program's name.
     pub fn read(mut words: impl Iterator<Item = String>) -> Option<Self> {
-        let (kind, task) = (words.next()?, words.next()?);
+        let (kind, task, host) = (words.next()?, words.next()?, words.next()?);
         let mut number = || words.next()?.parse::<u64>().ok();
         let job = Self {
             kind,
             task,
+            host,
             port: number()? as u16,
             connections: number()? as usize,
             expected: number()?,
@@ -92,14 +97,23 @@ impl Job {
         std::process::exit(0)
     }
 
+    /// Where the server is, as every client understands it.
+    pub fn conninfo(&self) -> String {
+        format!("host={} port={} user=postgres dbname=postgres", self.host, self.port)
+    }
+
     /// Where an event is answered.
     pub fn answers(&self) -> io::Result<Option<Answers>> {
         if self.task != "wake" {
             return Ok(None);
         }
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.answer_port))?;
+        if self.host.starts_with('/') {
+            let path = format!("{}/.s.PGSQL.{}", self.host, self.answer_port);
+            return Ok(Some(Answers(UnixStream::connect(path)?.into())));
+        }
+        let stream = TcpStream::connect((self.host.as_str(), self.answer_port))?;
         stream.set_nodelay(true)?;
-        Ok(Some(Answers(stream)))
+        Ok(Some(Answers(stream.into())))
     }
 
     fn beyond_the_first(&self) -> u64 {
@@ -109,13 +123,13 @@ impl Job {
 
 /// Answers events.
 #[derive(Debug)]
-pub struct Answers(TcpStream);
+pub struct Answers(OwnedFd);
 
 impl Answers {
     /// One byte, if the payload asks for it; says whether it did.
     #[inline]
     pub fn answer(&mut self, payload: &[u8]) -> bool {
-        payload.first() == Some(&PLEASE_ANSWER) && self.0.write(b"!").is_ok()
+        payload.first() == Some(&PLEASE_ANSWER) && rustix::io::write(&self.0, b"!").is_ok()
     }
 }
 

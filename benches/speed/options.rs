@@ -8,6 +8,7 @@ usage: speed [OPTIONS]
   --only A,B        only these scenarios, of S1 to S6 and look
   --kinds A,B       only these kinds of client
   --smoke           everything, so small that it takes seconds; the numbers say nothing
+  --tcp             by TCP on 127.0.0.1, rather than by Unix sockets
   --peers PROGRAM   the client for tokio-postgres and sqlx
   --libpq PROGRAM   the client for libpq
   --out FOLDER      where to write results.csv and results.md";
@@ -18,6 +19,7 @@ pub struct Options {
     pub only: Vec<String>,
     pub kinds: Vec<String>,
     pub smoke: bool,
+    pub tcp: bool,
     pub peers: Option<PathBuf>,
     pub libpq: Option<PathBuf>,
     pub out: Option<PathBuf>,
@@ -25,8 +27,16 @@ pub struct Options {
 
 impl Options {
     pub fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options =
-            Self { runs: 5, only: Vec::new(), kinds: Vec::new(), smoke: false, peers: None, libpq: None, out: None };
+        let mut options = Self {
+            runs: 5,
+            only: Vec::new(),
+            kinds: Vec::new(),
+            smoke: false,
+            tcp: false,
+            peers: None,
+            libpq: None,
+            out: None,
+        };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} takes a value\n{HELP}"));
             let list = |value: String| value.split(',').map(str::to_owned).collect();
@@ -37,6 +47,7 @@ impl Options {
                 "--only" => options.only = list(value()?),
                 "--kinds" => options.kinds = list(value()?),
                 "--smoke" => (options.smoke, options.runs) = (true, 1),
+                "--tcp" => options.tcp = true,
                 "--peers" => options.peers = Some(value()?.into()),
                 "--libpq" => options.libpq = Some(value()?.into()),
                 "--out" => options.out = Some(value()?.into()),

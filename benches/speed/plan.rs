@@ -1,5 +1,7 @@
 //! What is measured: which cells, in which sizes, by which clients.
 
+use crate::synthetic::Manner;
+
 /// Our kinds: batches borrowed; the same with recovery and heartbeat switched on; payloads checked as text; owned.
 pub const BORROWED: &str = "borrowed";
 pub const GUARDED: &str = "guarded";
@@ -26,11 +28,9 @@ pub enum Task {
     Flood(u64),
     /// The same, and the system calls are counted rather than the time.
     FloodTraced(u64),
-    /// So many wake, one at a time.
-    Wake(u64),
+    /// So many wake, one at a time, in the server's [`Manner`] of waiting.
+    Wake(u64, Manner),
     WakeTraced(u64),
-    /// The same beside a flood of one connection.
-    Beside(u64),
     Dial,
     /// Looks so many times where there is nothing.
     Look(u64),
@@ -45,7 +45,7 @@ impl Cell {
             Task::Flood(each) | Task::FloodTraced(each) | Task::Burst(each) => {
                 ("receive", each * self.connections as u64)
             }
-            Task::Wake(events) | Task::WakeTraced(events) | Task::Beside(events) => ("wake", events),
+            Task::Wake(events, _) | Task::WakeTraced(events) => ("wake", events),
             Task::Dial => ("dial", 0),
             Task::Look(times) => ("poll", times),
         }
@@ -92,14 +92,15 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     }
     cells.push(cell("S2", most, 0, Task::Dial));
     for connections in [1, 64, most / 10, most] {
-        cells.push(cell("S3", connections, 32, Task::Wake(few(100_000))));
+        cells.push(cell("S3", connections, 32, Task::Wake(few(100_000), Manner::Asleep)));
     }
     cells.push(cell("S3", most, 32, Task::WakeTraced(few(10_000))));
     for listeners in [100, 500] {
         let listeners = if smoke { listeners / 10 } else { listeners };
         cells.push(cell("S4", listeners, 32, Task::Burst(few(2_000_000) / listeners as u64)));
     }
-    cells.push(cell("S5", 64, 32, Task::Beside(few(20_000))));
+    cells.push(cell("S5", 64, 0, Task::Wake(few(50_000), Manner::Awake)));
+    cells.push(cell("S5", 64, 32, Task::Wake(few(50_000), Manner::BesideAFlood)));
     cells.push(cell("S6", 64, 32, Task::Flood(few(8_000_000).div_ceil(64))));
     for connections in [1, most / 10, most] {
         cells.push(cell("look", connections, 0, Task::Look(few(200_000))));

@@ -15,7 +15,7 @@ use crate::CLIENT;
 use crate::cluster::{Cluster, Options};
 use crate::job::CHANNEL;
 use crate::plan::{Cell, LIBPQ, PEERS, Task};
-use crate::synthetic::{PERCENTILES, Server};
+use crate::synthetic::{Link, Manner, PERCENTILES, Server};
 
 /// How long a client may take before it is ended.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -24,12 +24,13 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub type Measured = BTreeMap<String, f64>;
 
 /// Where the clients are, and how they are run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Race {
     pub peers: Option<PathBuf>,
     pub libpq: Option<PathBuf>,
     /// Whether each process gets a processor of its own.
     pub pinned: bool,
+    pub link: Link,
     pub strace: bool,
 }
 
@@ -53,17 +54,17 @@ impl Race {
     }
 
     fn on_the_synthetic_server(&self, cell: &Cell, kind: &str) -> Result<Measured, Box<dyn Error>> {
-        let mut server = Server::start(self.prefix("0"))?;
-        let shares_processors = cell.scenario == "S6";
-        let prefix = if shares_processors { &[] } else { self.prefix("1") };
-        let mut client = Client::start(self.command(prefix, kind)?, cell, kind, server.port(), server.answer_port())?;
+        let (servers, clients) = self.processors(cell);
+        let mut server = Server::start(self.link, servers)?;
+        let command = self.command(clients, kind)?;
+        let mut client = Client::start(command, cell, kind, (server.host(), server.port(), server.answer_port()))?;
         let mut measured = client.line()?;
         let trace = if cell.is_traced() { Some(Trace::start(client.process.id())?) } else { None };
         client.go()?;
         let latencies = match cell.task {
             Task::Flood(each) | Task::FloodTraced(each) => server.flood(cell.payload, each).map(|()| Vec::new()),
-            Task::Wake(events) | Task::WakeTraced(events) => server.wake(events),
-            Task::Beside(events) => server.wake_beside_a_flood(events),
+            Task::Wake(events, manner) => server.wake(events, manner),
+            Task::WakeTraced(events) => server.wake(events, Manner::Asleep),
             Task::Dial | Task::Look(_) | Task::Burst(_) => Ok(Vec::new()),
         }?;
         for (percentile, nanos) in PERCENTILES.iter().zip(latencies) {
@@ -79,7 +80,7 @@ impl Race {
     /// A burst that is committed once everybody listens.
     fn on_a_real_server(&self, cell: &Cell, kind: &str, each: u64) -> Result<Measured, Box<dyn Error>> {
         let server = Cluster::start(Options::new().max_connections(cell.connections as u32 + 20))?;
-        let mut client = Client::start(self.command(&[], kind)?, cell, kind, server.port(), 0)?;
+        let mut client = Client::start(self.command(&[], kind)?, cell, kind, ("127.0.0.1", server.port(), 0))?;
         let mut measured = client.line()?;
         let mut sender = Connection::connect(Config::without_env(&server.url())?)?;
         sender.query("BEGIN")?;
@@ -94,11 +95,17 @@ impl Race {
         Ok(measured)
     }
 
-    fn prefix(&self, processor: &'static str) -> &'static [&'static str] {
-        match (self.pinned, processor) {
-            (false, _) => &[],
-            (true, "0") => &["taskset", "-c", "0"],
-            (true, _) => &["taskset", "-c", "1"],
+    /// What the server and the client are run by, so that each has a processor of its own. Where one sleeps while the
+    /// other works they share one: to wake another processor takes longer than all that is to be measured.
+    fn processors(&self, cell: &Cell) -> (&'static [&'static str], &'static [&'static str]) {
+        const FIRST: &[&str] = &["taskset", "-c", "0"];
+        const SECOND: &[&str] = &["taskset", "-c", "1"];
+        match cell.task {
+            _ if !self.pinned => (&[], &[]),
+            Task::Wake(_, Manner::Asleep) | Task::WakeTraced(_) => (SECOND, SECOND),
+            // Several threads, and two processors: the server has to share.
+            _ if cell.scenario == "S6" => (&[], &[]),
+            _ => (FIRST, SECOND),
         }
     }
 
@@ -127,9 +134,14 @@ struct Client {
 }
 
 impl Client {
-    fn start(mut command: Command, cell: &Cell, kind: &str, port: u16, answers: u16) -> Result<Self, Box<dyn Error>> {
+    fn start(
+        mut command: Command,
+        cell: &Cell,
+        kind: &str,
+        (host, port, answers): (&str, u16, u16),
+    ) -> Result<Self, Box<dyn Error>> {
         let (task, expected) = cell.order();
-        command.args([kind, task]).args([
+        command.args([kind, task, host]).args([
             port.to_string(),
             cell.connections.to_string(),
             expected.to_string(),

@@ -70,7 +70,7 @@ fn costs(cell: &Cell, run: &Measured) -> Vec<(String, f64)> {
         }
         Task::FloodTraced(_) => vec![named("calls_per_1000", each("calls") * 1000.0)],
         Task::WakeTraced(_) => vec![named("calls", each("calls"))],
-        Task::Wake(_) | Task::Beside(_) => {
+        Task::Wake(..) => {
             let percentiles = PERCENTILES.iter().map(|p| (format!("p{p}"), said(&format!("p{p}"))));
             std::iter::once(named("cpu_ns", each("cpu"))).chain(percentiles).collect()
         }

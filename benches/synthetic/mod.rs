@@ -1,7 +1,7 @@
 //! A server that says what PostgreSQL says, and does nothing else: a process of its own, so that its cost isn't counted.
 //!
 //! ```text
-//!   the bench ── commands, by standard input ──▶ server process ◀── sessions, by TCP ── the client that is measured
+//!   the bench ── commands, by standard input ──▶ server process ◀── sessions ──────── the client that is measured
 //!             ◀── what it measured, by output ──               ◀── a byte for each event that asks for one ──
 //! ```
 //!
@@ -14,8 +14,11 @@
 mod process;
 mod wire;
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The channel to which all listen: 16 bytes.
 pub const CHANNEL: &str = "cache_invalidate";
@@ -24,8 +27,9 @@ pub const PLEASE_ANSWER: u8 = b's';
 
 /// Becomes the server and never returns, in the process that [`Server::start`] has started.
 pub fn serve_if_asked() {
-    if std::env::args().nth(1).as_deref() == Some(ARGUMENT) {
-        if let Err(error) = process::serve() {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(ARGUMENT) {
+        if let Err(error) = process::serve(&words.next().unwrap_or_default()) {
             eprintln!("synthetic server: {error}");
             std::process::exit(1);
         }
@@ -41,13 +45,30 @@ pub struct Server {
     process: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
+    host: String,
+    /// The folder of its sockets, which is removed.
+    folder: Option<PathBuf>,
     port: u16,
     answer_port: u16,
 }
 
+/// How it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// By Unix sockets: the least that the system can do, so that what the client does shows the most.
+    Unix,
+    /// By TCP on 127.0.0.1.
+    Tcp,
+}
+
 impl Server {
-    /// Starts one, on ports of its own; `prefix` are the words of a command that runs it, such as `taskset -c 0`.
-    pub fn start(prefix: &[&str]) -> io::Result<Self> {
+    /// Starts one, at a place of its own; `prefix` are the words of a command that runs it, such as `taskset -c 0`.
+    pub fn start(link: Link, prefix: &[&str]) -> io::Result<Self> {
+        let folder = match link {
+            Link::Tcp => None,
+            Link::Unix => Some(own_folder()?),
+        };
+        let host = folder.as_ref().map_or_else(|| "127.0.0.1".into(), |folder| folder.display().to_string());
         let this = std::env::current_exe()?;
         let mut command = match prefix.split_first() {
             None => Command::new(this),
@@ -57,17 +78,22 @@ impl Server {
                 command
             }
         };
-        let mut process = command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process = command.args([ARGUMENT, &host]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let commands = process.stdin.take().ok_or_else(|| io::Error::other("no standard input"))?;
         let answers = BufReader::new(process.stdout.take().ok_or_else(|| io::Error::other("no standard output"))?);
-        let mut server = Self { process, commands, answers, port: 0, answer_port: 0 };
+        let mut server = Self { process, commands, answers, host, folder, port: 0, answer_port: 0 };
         let ports = numbers(&server.answer()?)?;
         let [port, answer_port] = ports[..] else { return Err(io::Error::other("the server told no ports")) };
         (server.port, server.answer_port) = (port as u16, answer_port as u16);
         Ok(server)
     }
 
-    /// Where sessions are opened, on 127.0.0.1.
+    /// Where sessions are opened: an address, or the folder of the socket.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port there, which a socket has in its name.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -84,13 +110,13 @@ impl Server {
 
     /// Wakes one session after the other, at random, each with one notification, and waits for the answer to it. Gives
     /// the percentiles of the time between, in nanoseconds: see [`PERCENTILES`].
-    pub fn wake(&mut self, events: u64) -> io::Result<Vec<u64>> {
-        numbers(&self.ask(&format!("wake {events}"))?)
-    }
-
-    /// The same among all sessions but the first, which is flooded all the while.
-    pub fn wake_beside_a_flood(&mut self, events: u64) -> io::Result<Vec<u64>> {
-        numbers(&self.ask(&format!("beside {events}"))?)
+    pub fn wake(&mut self, events: u64, manner: Manner) -> io::Result<Vec<u64>> {
+        let manner = match manner {
+            Manner::Asleep => "asleep",
+            Manner::Awake => "awake",
+            Manner::BesideAFlood => "beside",
+        };
+        numbers(&self.ask(&format!("{manner} {events}"))?)
     }
 
     /// Ends all sessions, without a word.
@@ -117,7 +143,30 @@ impl Drop for Server {
         // Where it fails, the process has ended by itself.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if let Some(folder) = &self.folder {
+            let _ = fs::remove_dir_all(folder);
+        }
     }
+}
+
+/// A folder for sockets, whose paths must be short.
+fn own_folder() -> io::Result<PathBuf> {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("notifyman-bench-{}-{number}", std::process::id()));
+    fs::create_dir(&folder)?;
+    Ok(folder)
+}
+
+/// How the server waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Asleep, so that it can share a processor with the client.
+    Asleep,
+    /// Looking for it all the time, on a processor of its own.
+    Awake,
+    /// The same, and the first session, which isn't woken, is flooded all the while.
+    BesideAFlood,
 }
 
 /// Which percentiles of a latency are told.

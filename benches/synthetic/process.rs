@@ -1,15 +1,17 @@
 //! The server's process: one thread, one poll, and what the bench commands.
 
 use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::PERCENTILES;
 use super::wire::{self, Conversation};
+use super::{Manner, PERCENTILES};
 
 const LISTENER: Token = Token(usize::MAX);
 const COMMAND: Token = Token(usize::MAX - 1);
@@ -20,15 +22,16 @@ const SMALL_BLOCK: usize = 64 * 1024;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Serves until standard input ends.
-pub fn serve() -> io::Result<()> {
+/// Serves at an address, or in a folder, until standard input ends.
+pub fn serve(host: &str) -> io::Result<()> {
     // The hard limit is as far as anybody may go by himself.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?;
-    let mut process = Process::new()?;
-    let answers = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("{} {}", process.listener.local_addr()?.port(), answers.local_addr()?.port());
+    let (listener, port) = listen(host, 1)?;
+    let (answers, answer_port) = listen(host, 2)?;
+    let mut process = Process::new(listener)?;
+    println!("{port} {answer_port}");
     loop {
         let Some(line) = process.next_command()? else { return Ok(()) };
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -38,8 +41,9 @@ pub fn serve() -> io::Result<()> {
                 process.flood(number(1) as usize, number(2))?;
                 println!("done");
             }
-            Some("wake") => tell(process.wake(&answers, number(1), false)?),
-            Some("beside") => tell(process.wake(&answers, number(1), true)?),
+            Some("asleep") => tell(process.wake(&answers, number(1), Manner::Asleep)?),
+            Some("awake") => tell(process.wake(&answers, number(1), Manner::Awake)?),
+            Some("beside") => tell(process.wake(&answers, number(1), Manner::BesideAFlood)?),
             Some("hang-up") => {
                 process.sessions.iter_mut().for_each(|session| *session = None);
                 println!("done");
@@ -56,30 +60,37 @@ fn tell(mut latencies: Vec<u64>) {
     println!("{}", words.join(" "));
 }
 
+/// Listens on a port that is free; in a folder, where they all are, on this one.
+fn listen(host: &str, port: u16) -> io::Result<(Socket, u16)> {
+    let (domain, address) = match host.strip_prefix('/') {
+        Some(_) => (Domain::UNIX, SockAddr::unix(format!("{host}/.s.PGSQL.{port}"))?),
+        None => (Domain::IPV4, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()),
+    };
+    let listener = Socket::new(domain, Type::STREAM, None)?;
+    listener.bind(&address)?;
+    listener.listen(4096)?;
+    let port = listener.local_addr()?.as_socket().map_or(port, |address| address.port());
+    Ok((listener, port))
+}
+
 struct Session {
-    stream: TcpStream,
+    stream: Socket,
     conversation: Conversation,
 }
 
 struct Process {
     poll: Poll,
     events: Events,
-    listener: TcpListener,
+    listener: Socket,
     sessions: Vec<Option<Session>>,
     commands: Receiver<String>,
 }
 
 impl Process {
-    fn new() -> io::Result<Self> {
+    fn new(listener: Socket) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let mut listener = TcpListener::from_std({
-            let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
-            listener.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-            listener.listen(4096)?;
-            listener.set_nonblocking(true)?;
-            listener.into()
-        });
-        poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+        listener.set_nonblocking(true)?;
+        poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)?;
         let waker = Waker::new(poll.registry(), COMMAND)?;
         let (commands, received) = mpsc::channel();
         std::thread::spawn(move || {
@@ -123,14 +134,18 @@ impl Process {
 
     fn let_in(&mut self) -> io::Result<()> {
         loop {
-            let (mut stream, _) = match self.listener.accept() {
+            let (stream, _) = match self.listener.accept() {
                 Ok(accepted) => accepted,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e),
             };
-            stream.set_nodelay(true)?;
+            ready_to_serve(&stream)?;
             let at = self.sessions.len();
-            self.poll.registry().register(&mut stream, Token(at), Interest::READABLE | Interest::WRITABLE)?;
+            self.poll.registry().register(
+                &mut SourceFd(&stream.as_raw_fd()),
+                Token(at),
+                Interest::READABLE | Interest::WRITABLE,
+            )?;
             self.sessions.push(Some(Session { stream, conversation: Conversation::default() }));
         }
     }
@@ -195,12 +210,13 @@ impl Process {
         Ok(())
     }
 
-    /// Wakes one listener at a time, and waits for the answer without sleeping, so that only the client's time counts.
-    fn wake(&mut self, answers: &StdListener, events: u64, beside_a_flood: bool) -> io::Result<Vec<u64>> {
+    /// Wakes one listener at a time, and waits for the answer.
+    fn wake(&mut self, answers: &Socket, events: u64, manner: Manner) -> io::Result<Vec<u64>> {
         let (mut answers, _) = answers.accept()?;
-        answers.set_nonblocking(true)?;
+        answers.set_nonblocking(manner != Manner::Asleep)?;
+        answers.set_read_timeout(Some(PATIENCE))?;
         let mut listeners = self.listeners();
-        let mut flood = beside_a_flood.then(|| Flood {
+        let mut flood = (manner == Manner::BesideAFlood).then(|| Flood {
             block: Block::of(&wire::notification(32, false), SMALL_BLOCK),
             sent: 0,
             at: listeners.remove(0),
@@ -235,7 +251,12 @@ impl Process {
     }
 }
 
-fn heard(answers: &mut StdStream) -> io::Result<bool> {
+fn ready_to_serve(stream: &Socket) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    if stream.domain()? == Domain::UNIX { Ok(()) } else { stream.set_tcp_nodelay(true) }
+}
+
+fn heard(answers: &mut Socket) -> io::Result<bool> {
     match answers.read(&mut [0; 1]) {
         Ok(0) => Err(io::Error::other("the client has ended")),
         Ok(_) => Ok(true),

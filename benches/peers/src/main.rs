@@ -15,11 +15,8 @@ use self::job::{Answers, Job};
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1).peekable();
-    let outcome = if words.next_if(|word| word == "plot").is_some() {
-        plot::draw(words)
-    } else {
-        client(Job::read(words))
-    };
+    let outcome =
+        if words.next_if(|word| word == "plot").is_some() { plot::draw(words) } else { client(Job::read(words)) };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -31,7 +28,7 @@ fn main() -> ExitCode {
 
 /// Runs a client on one thread, as the others are.
 fn client(job: Option<Job>) -> Result<(), Box<dyn Error>> {
-    let job = job.ok_or("a client is told KIND TASK PORT CONNECTIONS EXPECTED ANSWER_PORT")?;
+    let job = job.ok_or("a client is told KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     match job.kind.as_str() {

@@ -1,1 +1,3 @@
-pub fn draw(_: impl Iterator<Item=String>) -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+pub fn draw(_: impl Iterator<Item = String>) -> Result<(), Box<dyn std::error::Error>> {
+    Ok(())
+}

@@ -11,9 +11,9 @@ use crate::job::{CHANNEL, Job, SIDE_BY_SIDE};
 
 pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
     let tally = Tally::new(job.expected);
-    open(job.port, tally.clone()).await?;
+    open(&job, tally.clone()).await?;
     job.first_is_there();
-    let mut dials = iter(1..job.connections).map(|_| open(job.port, tally.clone())).buffer_unordered(SIDE_BY_SIDE);
+    let mut dials = iter(1..job.connections).map(|_| open(&job, tally.clone())).buffer_unordered(SIDE_BY_SIDE);
     while let Some(opened) = dials.next().await {
         opened?;
     }
@@ -23,8 +23,9 @@ pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
     job.done(&meter)
 }
 
-async fn open(port: u16, tally: Tally) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect(&format!("postgres://postgres@127.0.0.1:{port}/postgres")).await?;
+async fn open(job: &Job, tally: Tally) -> Result<(), sqlx::Error> {
+    let url = format!("postgres://postgres@localhost:{}/postgres?host={}", job.port, job.host);
+    let mut listener = PgListener::connect(&url).await?;
     listener.listen(CHANNEL).await?;
     tokio::task::spawn_local(async move {
         loop {

@@ -13,10 +13,10 @@ use crate::job::{CHANNEL, Job, SIDE_BY_SIDE};
 pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
     let tally = Tally::new(job.expected);
     // Dropping one would end its session.
-    let mut clients = vec![open(job.port, tally.clone()).await?];
+    let mut clients = vec![open(&job, tally.clone()).await?];
     clients.reserve_exact(job.connections);
     job.first_is_there();
-    let mut dials = iter(1..job.connections).map(|_| open(job.port, tally.clone())).buffer_unordered(SIDE_BY_SIDE);
+    let mut dials = iter(1..job.connections).map(|_| open(&job, tally.clone())).buffer_unordered(SIDE_BY_SIDE);
     while let Some(client) = dials.next().await {
         clients.push(client?);
     }
@@ -26,9 +26,8 @@ pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
     job.done(&meter)
 }
 
-async fn open(port: u16, tally: Tally) -> Result<Client, tokio_postgres::Error> {
-    let config = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
-    let (client, mut connection) = tokio_postgres::connect(&config, NoTls).await?;
+async fn open(job: &Job, tally: Tally) -> Result<Client, tokio_postgres::Error> {
+    let (client, mut connection) = tokio_postgres::connect(&job.conninfo(), NoTls).await?;
     tokio::task::spawn_local(async move {
         while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
             match message {

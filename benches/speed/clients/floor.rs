@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Socket, Type};
+use socket2::{SockAddr, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use crate::job::{Answers, CHANNEL, Job, SIDE_BY_SIDE};
@@ -43,9 +43,9 @@ pub fn run(mut job: Job) -> io::Result<()> {
         sessions: Vec::new(),
     };
     floor.sessions.reserve_exact(job.connections);
-    floor.dial(job.port, 1)?;
+    floor.dial(&job, 1)?;
     job.first_is_there();
-    floor.dial(job.port, job.connections - 1)?;
+    floor.dial(&job, job.connections - 1)?;
     let mut answers = job.answers()?;
     let meter = job.all_are_there();
     match job.task.as_str() {
@@ -57,16 +57,21 @@ pub fn run(mut job: Job) -> io::Result<()> {
 
 impl Floor {
     /// Opens sessions that listen, up to 256 side by side.
-    fn dial(&mut self, port: u16, many: usize) -> io::Result<()> {
-        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into();
+    fn dial(&mut self, job: &Job, many: usize) -> io::Result<()> {
+        let to = match job.host.strip_prefix('/') {
+            Some(_) => SockAddr::unix(format!("{}/.s.PGSQL.{}", job.host, job.port))?,
+            None => SocketAddr::from((Ipv4Addr::LOCALHOST, job.port)).into(),
+        };
         let (mut begun, mut open) = (0, 0);
         // For each session how many times the server has said ReadyForQuery.
         let from = self.sessions.len();
         let mut said = vec![0; many];
         while open < many {
             while begun < many && begun - open < SIDE_BY_SIDE {
-                let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-                socket.set_tcp_nodelay(true)?;
+                let socket = Socket::new(to.domain(), Type::STREAM, None)?;
+                if !to.is_unix() {
+                    socket.set_tcp_nodelay(true)?;
+                }
                 socket.set_nonblocking(true)?;
                 match socket.connect(&to) {
                     Err(e) if e.raw_os_error() != Some(115) => return Err(e),

@@ -53,8 +53,7 @@ fn manager(job: &Job) -> NotificationManager {
 }
 
 fn open(job: &Job) -> Result<Connection, notifyman::Error> {
-    let config = Config::without_env(&format!("postgres://postgres@127.0.0.1:{}/postgres", job.port))?;
-    let mut db = Connection::connect(config)?;
+    let mut db = Connection::connect(Config::without_env(&job.conninfo())?)?;
     db.listen([CHANNEL])?;
     Ok(db)
 }
