@@ -90,7 +90,7 @@ fn frame_len(bytes: &[u8]) -> Option<usize> {
 
 /// The notifications in `bytes`, which must be whole frames that were checked at intake.
 pub(crate) fn notifications_in(bytes: &[u8]) -> impl Iterator<Item = NotificationRef<'_>> {
-    let mut frames = Frames { rest: bytes, at: 0, last: b"" };
+    let mut frames = Frames { rest: bytes, at: 0, common: 0, last: b"" };
     std::iter::from_fn(move || frames.next().map(|(_, notification)| notification))
 }
 
@@ -271,23 +271,26 @@ pub struct Batch {
     start: usize,
     end: usize,
     len: usize,
+    /// How long the name of their channel is, if that is one and the same; else 0.
+    common: usize,
     gap: Option<Box<Gap>>,
 }
 
 impl Batch {
-    /// `slab[start..end]` must hold whole frames that were checked at intake, `len` of them notifications.
-    pub(crate) fn new(slab: &Arc<[u8]>, start: usize, end: usize, len: usize) -> Self {
+    /// `slab[start..end]` must hold whole frames that were checked at intake, `len` of them notifications, all on one
+    /// channel if that has a name of `common` bytes; with 0 the channels may differ.
+    pub(crate) fn new(slab: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) -> Self {
         let bytes = slab.get(start..end).unwrap_or_default();
         if bytes.len() < EXACT_BELOW {
-            Self { end: bytes.len(), slab: Arc::from(bytes), start: 0, len, gap: None }
+            Self { end: bytes.len(), slab: Arc::from(bytes), start: 0, len, common, gap: None }
         } else {
-            Self { slab: Arc::clone(slab), start, end, len, gap: None }
+            Self { slab: Arc::clone(slab), start, end, len, common, gap: None }
         }
     }
 
     /// A batch that holds nothing but a gap.
     pub(crate) fn empty() -> Self {
-        Self { slab: Arc::from([].as_slice()), start: 0, end: 0, len: 0, gap: None }
+        Self { slab: Arc::from([].as_slice()), start: 0, end: 0, len: 0, common: 0, gap: None }
     }
 
     pub(crate) fn with_gap(mut self, gap: Gap) -> Self {
@@ -302,7 +305,7 @@ impl Batch {
 
     /// The first notification, taken out.
     pub(crate) fn pop_front(&mut self) -> Option<Notification> {
-        let (offset, first) = Frames { rest: self.as_bytes(), at: 0, last: b"" }.next()?;
+        let (offset, first) = self.frames().next()?;
         let (start, len, channel_len) = (self.start + offset, first.frame.len(), first.channel_len);
         self.start = start + len;
         self.len -= 1;
@@ -326,7 +329,11 @@ impl Batch {
 
     /// The notifications, borrowed.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { frames: Frames { rest: self.as_bytes(), at: 0, last: b"" }, left: self.len }
+        Iter { frames: self.frames(), left: self.len }
+    }
+
+    fn frames(&self) -> Frames<'_> {
+        Frames { rest: self.as_bytes(), at: 0, common: self.common, last: b"" }
     }
 }
 
@@ -363,6 +370,9 @@ struct Frames<'b> {
     rest: &'b [u8],
     /// Where `rest` begins in the bytes that the walk began with.
     at: usize,
+    /// How long the name of the channel is, if all come on one.
+    common: usize,
+    /// Else the channel that the last one came on.
     last: &'b [u8],
 }
 
@@ -375,6 +385,9 @@ impl<'b> Frames<'b> {
             self.rest = rest;
             self.at += frame.len();
             if frame.first() == Some(&NOTIFICATION) {
+                if self.common > 0 {
+                    return Some((at, NotificationRef { frame, channel_len: self.common }));
+                }
                 let channel_len = channel_len(frame, self.last)?;
                 self.last = channel_in(frame, channel_len);
                 return Some((at, NotificationRef { frame, channel_len }));
@@ -448,7 +461,7 @@ mod tests {
     fn batch(frames: &[Vec<u8>]) -> Batch {
         let slab: Arc<[u8]> = frames.concat().into();
         let len = frames.iter().filter(|f| f[0] == NOTIFICATION).count();
-        Batch::new(&slab, 0, slab.len(), len)
+        Batch::new(&slab, 0, slab.len(), len, 0)
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     let most = if smoke { 200 } else { 10_000 };
     let few = |n: u64| if smoke { n.div_ceil(200) } else { n };
     let mut cells = Vec::new();
-    for (payload, total) in [(0, 5_000_000), (32, 4_000_000), (512, 1_200_000), (7_999, 120_000)] {
+    for (payload, total) in [(0, 4_000_000), (32, 3_000_000), (512, 600_000), (7_999, 60_000)] {
         for connections in [1, 64, most] {
             // As much for each connection as ends with a whole frame on all.
             let each = few(total).div_ceil(connections as u64);
@@ -92,15 +92,15 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     }
     cells.push(cell("S2", most, 0, Task::Dial));
     for connections in [1, 64, most / 10, most] {
-        cells.push(cell("S3", connections, 32, Task::Wake(few(100_000), Manner::Asleep)));
+        cells.push(cell("S3", connections, 32, Task::Wake(few(50_000), Manner::Asleep)));
     }
     cells.push(cell("S3", most, 32, Task::WakeTraced(few(10_000))));
     for listeners in [100, 500] {
         let listeners = if smoke { listeners / 10 } else { listeners };
         cells.push(cell("S4", listeners, 32, Task::Burst(few(2_000_000) / listeners as u64)));
     }
-    cells.push(cell("S5", 64, 0, Task::Wake(few(50_000), Manner::Awake)));
-    cells.push(cell("S5", 64, 32, Task::Wake(few(50_000), Manner::BesideAFlood)));
+    cells.push(cell("S5", 64, 0, Task::Wake(few(3_000), Manner::Awake)));
+    cells.push(cell("S5", 64, 32, Task::Wake(few(3_000), Manner::BesideAFlood)));
     cells.push(cell("S6", 64, 32, Task::Flood(few(8_000_000).div_ceil(64))));
     for connections in [1, most / 10, most] {
         cells.push(cell("look", connections, 0, Task::Look(few(200_000))));

@@ -63,11 +63,12 @@ impl Backlog {
         *self = if kept.1 == 0 { Backlog::Empty } else { Backlog::Joined(kept.0, kept.1) };
     }
 
-    /// Adds `slab[start..end]`, whole frames of which `len` are notifications.
-    pub(crate) fn push(&mut self, slab: &Arc<[u8]>, start: usize, end: usize, len: usize) {
+    /// Adds `slab[start..end]`, whole frames of which `len` are notifications, all on one channel if its name has `common`
+    /// bytes; with 0 the channels may differ.
+    pub(crate) fn push(&mut self, slab: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) {
         let (mut bytes, before) = match std::mem::take(self) {
             Backlog::Empty => {
-                *self = Backlog::One(Batch::new(slab, start, end, len));
+                *self = Backlog::One(Batch::new(slab, start, end, len, common));
                 return;
             }
             Backlog::One(batch) => (batch.as_bytes().to_vec(), batch.len()),
@@ -84,7 +85,7 @@ impl Backlog {
             Backlog::One(batch) => batch,
             Backlog::Joined(bytes, len) => {
                 let slab: Arc<[u8]> = bytes.into();
-                Batch::new(&slab, 0, slab.len(), len)
+                Batch::new(&slab, 0, slab.len(), len, 0)
             }
         };
         (!batch.is_empty()).then_some(batch)
@@ -112,7 +113,7 @@ mod tests {
 
     fn push(backlog: &mut Backlog, frames: &[Vec<u8>]) {
         let slab: Arc<[u8]> = frames.concat().into();
-        backlog.push(&slab, 0, slab.len(), frames.len());
+        backlog.push(&slab, 0, slab.len(), frames.len(), 0);
     }
 
     fn payloads(backlog: &mut Backlog) -> Vec<String> {

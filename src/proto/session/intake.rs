@@ -88,6 +88,7 @@ impl Session {
         let mut news: Option<(usize, usize)> = None;
         let mut count = 0;
         let mut last_channel: &[u8] = b"";
+        let mut common = 0;
         while !self.is_closed() {
             let (frame, behind) = match frame::next(rest) {
                 Ok(Next::Whole { total }) => rest.split_at(total),
@@ -116,6 +117,8 @@ impl Session {
             match frame.split_first() {
                 Some((&NOTIFICATION, _)) => match self.check_notification(frame, last_channel) {
                     Ok(channel) => {
+                        let is_common = count == 0 || common > 0 && channel == last_channel;
+                        common = if is_common { channel.len() } else { 0 };
                         last_channel = channel;
                         let (more, length) = run_like(frame, channel.len(), rest);
                         rest = rest.get(length..).unwrap_or_default();
@@ -128,7 +131,7 @@ impl Session {
             }
         }
         if let Some((first, behind_last)) = news {
-            self.backlog.push(slab, first, behind_last, count);
+            self.backlog.push(slab, first, behind_last, count, common);
             if self.backlog.size() > BACKLOG_MAX {
                 self.fail(Error::Overflow { limit: BACKLOG_MAX });
             }
