@@ -110,7 +110,7 @@
 //! ```
 //!
 //! A manager can also bring them back by itself, and notice links that died without a word. What each fault looks like,
-//! and what is lost, is listed under [`faults`].
+//! and what is lost, is listed under [`faults`]; what it all costs, and how to use several processors, under [`speed`].
 //!
 //! # What it is made of
 //!
@@ -163,6 +163,8 @@ mod net;
 mod notification;
 mod proto;
 mod row;
+#[doc = include_str!("speed.md")]
+pub mod speed {}
 
 pub use config::{AuthMethod, ChannelBinding, Config, SslMode};
 pub use connection::{Connection, Diagnosis, Finding, FindingKind, Severity, Wait};

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
@@ -11,13 +11,16 @@ use plotters::prelude::*;
 /// The kinds that are drawn: what they are called, in which colour, and how boldly.
 const KINDS: [(&str, &str, RGBColor, u32); 5] = [
     ("borrowed", "notifyman", RGBColor(0xc2, 0x41, 0x0c), 3),
-    ("floor", "floor (read, look at headers)", RGBColor(0x9c, 0xa3, 0xaf), 2),
+    ("floor", "floor", RGBColor(0x9c, 0xa3, 0xaf), 2),
     ("libpq", "libpq", RGBColor(0x1d, 0x4e, 0xd8), 2),
     ("tokio-postgres", "tokio-postgres", RGBColor(0x04, 0x78, 0x57), 2),
     ("sqlx", "sqlx", RGBColor(0x7e, 0x22, 0xce), 2),
 ];
 const INK: RGBColor = RGBColor(0x37, 0x41, 0x51);
 const GRID: RGBColor = RGBColor(0xe5, 0xe7, 0xeb);
+
+/// How much room the names have on the right.
+const NAMES: u32 = 125;
 
 /// One number of the results.
 struct Row {
@@ -29,12 +32,14 @@ struct Row {
     median: f64,
 }
 
-/// A picture: lines, on axes that are logarithmic.
+/// A picture: what it is called, and its axes.
 struct Picture<'a> {
     file: &'a str,
     title: &'a str,
     x: &'a str,
     y: &'a str,
+    /// Whether the upright axis begins at nothing; else it is logarithmic.
+    from_zero: bool,
 }
 
 /// Reads `results.csv` in a folder and draws beside it.
@@ -58,6 +63,7 @@ pub fn draw(mut words: impl Iterator<Item = String>) -> Result<(), Box<dyn Error
                 title: "CPU for one notification of 32 bytes",
                 x: "connections",
                 y: "nanoseconds",
+                from_zero: false,
             },
             of("S1", "cpu_ns", Some(32.0), 1.0),
         ),
@@ -67,6 +73,7 @@ pub fn draw(mut words: impl Iterator<Item = String>) -> Result<(), Box<dyn Error
                 title: "CPU for one event, when one of many connections wakes",
                 x: "connections",
                 y: "microseconds",
+                from_zero: true,
             },
             of("S3", "cpu_ns", None, 1e3),
         ),
@@ -75,7 +82,8 @@ pub fn draw(mut words: impl Iterator<Item = String>) -> Result<(), Box<dyn Error
                 file: "memory.svg",
                 title: "Memory of an idle listening connection",
                 x: "connections",
-                y: "bytes",
+                y: "bytes beyond the first",
+                from_zero: false,
             },
             of("S2", "idle", None, 1.0),
         ),
@@ -88,6 +96,7 @@ pub fn draw(mut words: impl Iterator<Item = String>) -> Result<(), Box<dyn Error
         title: "From an event to its answer, one of 10,000 connections",
         x: "of 100 events, so many are answered …",
         y: "… within microseconds",
+        from_zero: true,
     };
     latency.draw_distribution(&folder, &rows)
 }
@@ -105,109 +114,110 @@ fn row(line: &str) -> Option<Row> {
 }
 
 type Lines = [Vec<(f64, f64)>; KINDS.len()];
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
 
 impl Picture<'_> {
-    /// Costs against connections, both logarithmic.
-    fn draw(&self, folder: &std::path::Path, lines: Lines) -> Result<(), Box<dyn Error>> {
-        // Nothing can't be drawn on such an axis.
+    /// Costs against connections.
+    fn draw(&self, folder: &Path, lines: Lines) -> Result<(), Box<dyn Error>> {
+        // Nothing can't be drawn on an axis that is logarithmic.
         let lines = lines.map(|line| line.into_iter().filter(|(_, y)| *y > 0.0).collect::<Vec<_>>());
         let Some((x, y)) = bounds(&lines) else { return Ok(()) };
         let path = folder.join(self.file);
         let area = canvas(&path)?;
-        let mut chart = self
-            .builder(&area)
-            .build_cartesian_2d((x.0 * 0.9..x.1 * 1.1).log_scale(), (y.0 * 0.7..y.1 * 1.6).log_scale())?;
-        self.mesh(&mut chart, &|x| grouped(*x), &|y| grouped(*y))?;
-        self.lines(&mut chart, &lines)?;
+        let x = (x.0 * 0.9..x.1 * 1.1).log_scale();
+        if self.from_zero {
+            let chart = self.builder(&area).build_cartesian_2d(x, 0.0..y.1 * 1.1)?;
+            self.fill(&area, chart, &lines, grouped)?;
+        } else {
+            let chart = self.builder(&area).build_cartesian_2d(x, (y.0 * 0.7..y.1 * 1.4).log_scale())?;
+            self.fill(&area, chart, &lines, grouped)?;
+        }
         Ok(area.present()?)
     }
 
     /// Latency against the share of events that had it.
-    fn draw_distribution(&self, folder: &std::path::Path, rows: &[Row]) -> Result<(), Box<dyn Error>> {
+    fn draw_distribution(&self, folder: &Path, rows: &[Row]) -> Result<(), Box<dyn Error>> {
         let most = rows.iter().filter(|row| row.scenario == "S3").map(|row| row.connections).fold(0.0, f64::max);
         let lines = KINDS.map(|(kind, ..)| {
             let fits = |row: &&Row| row.scenario == "S3" && row.connections == most && row.kind == kind;
             let percentile = |row: &Row| {
                 let percent: f64 = row.metric.strip_prefix('p')?.parse().ok()?;
-                (1.0..=99.0).contains(&percent).then_some((percent, row.median / 1e3))
+                (1.0..=95.0).contains(&percent).then_some((percent, row.median / 1e3))
             };
             rows.iter().filter(fits).filter_map(percentile).collect::<Vec<_>>()
         });
         let Some((_, y)) = bounds(&lines) else { return Ok(()) };
         let path = folder.join(self.file);
         let area = canvas(&path)?;
-        let mut chart = self.builder(&area).build_cartesian_2d(0.0..100.0, 0.0..y.1 * 1.25)?;
-        self.mesh(&mut chart, &|x| format!("{x:.0}"), &|y| format!("{y:.0}"))?;
-        self.lines(&mut chart, &lines)?;
+        let chart = self.builder(&area).build_cartesian_2d(0.0..100.0, 0.0..y.1 * 1.1)?;
+        self.fill(&area, chart, &lines, |x| format!("{x:.0}"))?;
         Ok(area.present()?)
     }
 
-    fn builder<'a, 'b>(&self, area: &'a DrawingArea<SVGBackend<'b>, Shift>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    fn builder<'a, 'b>(&self, area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
         let mut builder = ChartBuilder::on(area);
         builder
-            .margin(16)
-            .margin_right(24)
-            .caption(self.title, ("sans-serif", 19).into_font().style(FontStyle::Bold).color(&INK))
+            .margin(14)
+            .margin_right(NAMES)
+            .caption(self.title, ("sans-serif", 18).into_font().style(FontStyle::Bold).color(&INK))
             .x_label_area_size(48)
-            .y_label_area_size(70);
+            .y_label_area_size(66);
         builder
     }
 
-    fn mesh<X, Y>(
+    /// The axes, the lines, and at the end of each line whose it is.
+    fn fill<'a, X, Y>(
         &self,
-        chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>,
-        x_label: &dyn Fn(&f64) -> String,
-        y_label: &dyn Fn(&f64) -> String,
+        area: &Area<'a>,
+        mut chart: Chart<'a, X, Y>,
+        lines: &Lines,
+        x_label: fn(f64) -> String,
     ) -> Result<(), Box<dyn Error>>
     where
         X: Ranged<ValueType = f64> + ValueFormatter<f64>,
         Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
+        let small = ("sans-serif", 13).into_font().color(&INK);
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID)
-            .axis_style(INK.mix(0.5))
+            .axis_style(INK.mix(0.4))
             .x_desc(self.x)
             .y_desc(self.y)
-            .x_label_formatter(x_label)
-            .y_label_formatter(y_label)
-            .label_style(("sans-serif", 14).into_font().color(&INK))
-            .axis_desc_style(("sans-serif", 14).into_font().color(&INK))
+            .x_labels(8)
+            .y_labels(if self.from_zero { 8 } else { 12 })
+            .x_label_formatter(&|x| x_label(*x))
+            .y_label_formatter(&|y| if self.from_zero || is_round(*y) { grouped(*y) } else { String::new() })
+            .label_style(small.clone())
+            .axis_desc_style(small)
             .draw()?;
-        Ok(())
-    }
-
-    fn lines<'b, X, Y>(
-        &self,
-        chart: &mut ChartContext<'b, SVGBackend<'b>, Cartesian2d<X, Y>>,
-        lines: &Lines,
-    ) -> Result<(), Box<dyn Error>>
-    where
-        X: Ranged<ValueType = f64>,
-        Y: Ranged<ValueType = f64>,
-    {
-        // Ours is drawn last, so that it lies on top; the legend names it first.
-        for ((_, name, colour, width), line) in KINDS.iter().zip(lines).filter(|(_, line)| !line.is_empty()) {
-            let style = colour.stroke_width(*width);
-            let legend = move |(x, y)| PathElement::new([(x, y), (x + 22, y)], style);
-            chart.draw_series(LineSeries::new(line.iter().copied(), style))?.label(*name).legend(legend);
+        let mut names = Vec::new();
+        // Ours comes last, so that it lies on top.
+        for ((_, name, colour, width), line) in KINDS.iter().zip(lines).rev() {
+            let Some(end) = line.last() else { continue };
+            chart.draw_series(LineSeries::new(line.iter().copied(), colour.stroke_width(*width)))?;
             if line.len() < 10 {
                 chart.draw_series(line.iter().map(|at| Circle::new(*at, *width + 1, colour.filled())))?;
             }
+            names.push((chart.backend_coord(end), *name, *colour));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .label_font(("sans-serif", 14).into_font().color(&INK))
-            .draw()?;
+        names.sort_by_key(|((_, y), ..)| *y);
+        let mut free = i32::MIN;
+        for ((x, y), name, colour) in names {
+            // Lines that end together have their names one below the other.
+            let y = y.max(free);
+            free = y + 17;
+            let bold = if name == KINDS[0].1 { FontStyle::Bold } else { FontStyle::Normal };
+            let style = ("sans-serif", 14).into_font().style(bold).color(&colour);
+            area.draw(&Text::new(name, (x + 12, y - 8), style))?;
+        }
         Ok(())
     }
 }
 
-fn canvas(path: &std::path::Path) -> Result<DrawingArea<SVGBackend<'_>, Shift>, Box<dyn Error>> {
+fn canvas(path: &Path) -> Result<Area<'_>, Box<dyn Error>> {
     let area = SVGBackend::new(path, (720, 440)).into_drawing_area();
     area.fill(&WHITE)?;
     Ok(area)
@@ -224,9 +234,15 @@ fn bounds(lines: &Lines) -> Option<((f64, f64), (f64, f64))> {
     Some((range(|p| p.0), range(|p| p.1)))
 }
 
+/// Whether it begins with 1, 2 or 5: on a logarithmic axis there is no room for the others.
+fn is_round(value: f64) -> bool {
+    let digit = value / 10f64.powf(value.log10().floor());
+    [1.0, 2.0, 5.0].iter().any(|round| (digit - round).abs() < 0.01)
+}
+
 /// Whole numbers with their thousands apart, others as they are.
 fn grouped(value: f64) -> String {
-    if value < 1.0 || (value < 10.0 && value.fract() > 0.05) {
+    if value > 0.0 && value < 1.0 || (value < 10.0 && value.fract() > 0.05) {
         return format!("{value:.1}");
     }
     let n = value.round() as u64;

@@ -12,7 +12,9 @@ use crate::job::{Answers, CHANNEL, Job, Meter, SIDE_BY_SIDE};
 /// Each kind takes its batches in its own way.
 pub fn run(job: Job) -> Result<(), Box<dyn Error>> {
     match job.kind.as_str() {
-        "borrowed" | "guarded" => listen(job, |batch| batch.iter().map(|n| black_box(n.payload_bytes())).count()),
+        "borrowed" | "guarded" => {
+            listen(job, |batch| batch.iter().inspect(|n| _ = black_box(n.payload_bytes())).count())
+        }
         "str" => listen(job, |batch| batch.iter().filter(|n| black_box(n.payload_str()).is_ok()).count()),
         "owned" => listen(job, |batch| batch.into_iter().map(black_box).count()),
         "threads-1" => split(job, 1),
@@ -132,7 +134,7 @@ fn split(mut job: Job, threads: usize) -> Result<(), Box<dyn Error>> {
     managers.iter_mut().for_each(settle);
     let meter: Meter = job.all_are_there();
     let each = job.expected / threads as u64;
-    let count = |batch: Batch| batch.iter().map(|n| black_box(n.payload_bytes())).count();
+    let count = |batch: Batch| batch.iter().inspect(|n| _ = black_box(n.payload_bytes())).count();
     let done = thread::scope(|scope| {
         let run =
             |mut nm: NotificationManager| scope.spawn(move || receive(&mut nm, each, count).map_err(|e| e.to_string()));
