@@ -7,7 +7,8 @@
 //! These parts are private, so they are compiled into the bench; they know nothing of what is above them.
 
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "the crate's own files, in part")]
-#![allow(clippy::unwrap_used, reason = "a test in all but name")]
+#![allow(clippy::all, reason = "they are checked where they belong")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test in all but name")]
 
 #[path = "../src/config/mod.rs"]
 mod config;

@@ -18,7 +18,7 @@ use crate::plan::{Cell, LIBPQ, PEERS, Task};
 use crate::synthetic::{Link, Manner, PERCENTILES, Server};
 
 /// How long a client may take before it is ended.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What one run has measured, by name.
 pub type Measured = BTreeMap<String, f64>;
