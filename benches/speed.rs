@@ -94,18 +94,8 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
                 }
             }
         }
-        let from = results.0.len();
-        for kind in kinds {
+        for kind in cell.kinds() {
             results.add(cell, kind, measured.get(kind).map_or(&[], Vec::as_slice));
-        }
-        for row in results.0[from..]
-            .iter()
-            .filter(|row| row.metric != "p0" && (row.metric == "p99" || !row.metric.starts_with('p')))
-        {
-            eprintln!(
-                "{} {:>6} {:>5} {:<14} {:<14} {:>12.1}",
-                cell.scenario, cell.connections, cell.payload, row.kind, row.metric, row.median
-            );
         }
     }
     let text = table::markdown(&results, options);

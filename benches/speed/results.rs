@@ -22,7 +22,7 @@ pub struct Row {
 pub struct Results(pub Vec<Row>);
 
 impl Results {
-    /// Adds what one kind has measured in one cell, each time it ran.
+    /// Adds what one kind has measured in one cell, each time it ran, and tells it to whoever waits.
     pub fn add(&mut self, cell: Cell, kind: &'static str, runs: &[Measured]) {
         let Some(first) = runs.first() else { return };
         for (metric, _) in costs(&cell, first) {
@@ -31,7 +31,13 @@ impl Results {
             let mut values: Vec<f64> = runs.iter().filter_map(value).collect();
             values.sort_by(f64::total_cmp);
             let (least, most) = (values[0], values[values.len() - 1]);
-            self.0.push(Row { cell, kind, metric, median: values[values.len() / 2], least, most });
+            let median = values[values.len() / 2];
+            // Of the percentiles one is enough to see how it goes on.
+            if metric == "p99" || !metric.starts_with('p') {
+                let Cell { scenario, connections, payload, .. } = cell;
+                eprintln!("{scenario:<4} {connections:>6} {payload:>5} {kind:<14} {metric:<14} {median:>12.1}");
+            }
+            self.0.push(Row { cell, kind, metric, median, least, most });
         }
     }
 
