@@ -14,6 +14,7 @@
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../tests/support/msg.rs"]
 mod msg;
+#[path = "recovery_cost/synthetic/mod.rs"]
 mod synthetic;
 
 use std::hint::black_box;

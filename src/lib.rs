@@ -133,7 +133,7 @@
 //! # When connections are lost
 //!
 //! A manager can also bring them back by itself, and notice links that died without a word. What each fault looks like,
-//! and what is lost, is listed under [`faults`].
+//! and what is lost, is listed under [`faults`]; what it all costs, and how to use several processors, under [`speed`].
 //!
 //! # Many databases
 //!
@@ -204,6 +204,8 @@ mod notification;
 pub mod notifier;
 mod proto;
 mod row;
+#[doc = include_str!("speed.md")]
+pub mod speed {}
 
 pub use config::{
     AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs,

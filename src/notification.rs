@@ -21,6 +21,9 @@ use crate::gap::Gap;
 
 /// The type byte of a NotificationResponse.
 pub(crate) const NOTIFICATION: u8 = b'A';
+/// How long one may be, as its length field counts. A payload is under 8,000 bytes; where BLCKSZ is 32 K, under 32,000,
+/// and a byte of LATIN1 becomes two.
+pub(crate) const NOTIFICATION_MAX: u32 = 256 * 1024;
 /// Type byte, length and pid come before the channel.
 const CHANNEL_AT: usize = 9;
 /// A batch smaller than this is copied out of the slab that it was read into, so that keeping it keeps nothing else.
@@ -41,7 +44,7 @@ pub(crate) fn channel_len(frame: &[u8], last: &[u8]) -> Option<usize> {
 #[inline]
 pub(crate) fn is_on(frame: &[u8], channel: &[u8]) -> bool {
     let names = frame.get(CHANNEL_AT..).unwrap_or_default();
-    names.split_at_checked(channel.len()).is_some_and(|(head, rest)| rest.first() == Some(&0) && head == channel)
+    names.split_at_checked(channel.len()).is_some_and(|(head, rest)| rest.first() == Some(&0) && same(head, channel))
 }
 
 /// The process that sent it, from its frame.
@@ -54,6 +57,38 @@ pub(crate) fn pid_in(frame: &[u8]) -> i32 {
 pub(crate) fn payload_in(frame: &[u8], channel_len: usize) -> &[u8] {
     let end = frame.len().saturating_sub(1);
     frame.get(CHANNEL_AT + channel_len + 1..end).unwrap_or_default()
+}
+
+/// Of the frames that `bytes` begin with: how many are whole and faultless notifications on the channel that `first`, one
+/// of `channel_len`, is on; and how long they are together.
+///
+/// They come in long runs, which cost no more than this look.
+#[inline]
+pub(crate) fn run_like(first: &[u8], channel_len: usize, bytes: &[u8]) -> (usize, usize) {
+    // With the NUL that ends it.
+    let channel = CHANNEL_AT..CHANNEL_AT + channel_len + 1;
+    let name = first.get(channel.clone()).unwrap_or_default();
+    let (mut count, mut at) = (0, 0);
+    while let Some(frame) = bytes.get(at..).and_then(|rest| rest.get(..frame_len(rest)?))
+        && frame.first() == Some(&NOTIFICATION)
+        && frame.len() <= NOTIFICATION_MAX as usize + 1
+        && frame.get(channel.end..).and_then(<[u8]>::last) == Some(&0)
+        && frame.get(channel.clone()).is_some_and(|head| same(head, name))
+    {
+        count += 1;
+        at += frame.len();
+    }
+    (count, at)
+}
+
+/// Whether two short texts are equal: eight bytes at a time, since to call what compares memory costs more than that.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    // The last eight may have been compared in part already.
+    let (Some(last_of_a), Some(last_of_b)) = (a.last_chunk::<8>(), b.last_chunk()) else { return a.iter().eq(b) };
+    a.len() == b.len()
+        && last_of_a == last_of_b
+        && a.as_chunks::<8>().0.iter().zip(b.as_chunks().0).all(|(a, b)| a == b)
 }
 
 /// The channel's name in a frame, given its length.
@@ -72,13 +107,13 @@ fn frame_len(bytes: &[u8]) -> Option<usize> {
 
 /// The notifications in `bytes`, which must be whole frames that were checked at intake.
 pub(crate) fn notifications_in(bytes: &[u8]) -> impl Iterator<Item = NotificationRef<'_>> {
-    let mut frames = Frames::of(bytes);
+    let mut frames = Frames::of(bytes, 0);
     std::iter::from_fn(move || frames.next().map(|(_, notification)| notification))
 }
 
 /// The first notification in `bytes`, as above, and where the next frame begins.
 pub(crate) fn first_in(bytes: &[u8]) -> Option<(NotificationRef<'_>, usize)> {
-    let (at, first) = Frames::of(bytes).next()?;
+    let (at, first) = Frames::of(bytes, 0).next()?;
     Some((first, at + first.frame.len()))
 }
 
@@ -273,7 +308,7 @@ pub struct Batch {
 impl Batch {
     /// A batch that holds nothing but a gap.
     pub(crate) fn empty() -> Self {
-        Slice { slab: Arc::default(), start: 0, end: 0, len: 0 }.into()
+        Slice { slab: Arc::default(), start: 0, end: 0, len: 0, common: 0 }.into()
     }
 
     pub(crate) fn with_gap(mut self, gap: Gap) -> Self {
@@ -298,7 +333,7 @@ impl Batch {
 
     /// The notifications, borrowed.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { frames: Frames::of(self.slice.as_bytes()), left: self.len() }
+        Iter { frames: self.slice.frames(), left: self.len() }
     }
 }
 
@@ -342,17 +377,20 @@ pub(crate) struct Slice {
     start: u32,
     end: u32,
     len: u32,
+    /// How long the name of their channel is, if that is one and the same; else 0.
+    common: u32,
 }
 
 impl Slice {
-    /// `slab[start..end]` must hold whole frames that were checked at intake, `len` of them notifications.
-    pub(crate) fn new(slab: &Arc<[u8]>, start: usize, end: usize, len: usize) -> Self {
+    /// `slab[start..end]` must hold whole frames that were checked at intake, `len` of them notifications, all on one
+    /// channel if that has a name of `common` bytes; with 0 the channels may differ.
+    pub(crate) fn new(slab: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) -> Self {
         let bytes = slab.get(start..end).unwrap_or_default();
-        let len = offset(len);
+        let (len, common) = (offset(len), offset(common));
         if bytes.len() < EXACT_BELOW {
-            Self { end: offset(bytes.len()), slab: bytes.into(), start: 0, len }
+            Self { end: offset(bytes.len()), slab: bytes.into(), start: 0, len, common }
         } else {
-            Self { slab: Arc::clone(slab), start: offset(start), end: offset(end), len }
+            Self { slab: Arc::clone(slab), start: offset(start), end: offset(end), len, common }
         }
     }
 
@@ -368,12 +406,17 @@ impl Slice {
 
     /// The first notification, taken out.
     pub(crate) fn pop_front(&mut self) -> Option<Notification> {
-        let (first, behind) = first_in(self.as_bytes())?;
-        let (end, len, channel_len) =
-            (self.start + offset(behind), offset(first.frame.len()), offset(first.channel_len));
+        let (at, first) = self.frames().next()?;
+        let (start, channel_len) = (self.start + offset(at), offset(first.channel_len));
+        let end = start + offset(first.frame.len());
         self.start = end;
         self.len -= 1;
-        Some(Notification { slab: Arc::clone(&self.slab), start: end - len, end, channel_len })
+        Some(Notification { slab: Arc::clone(&self.slab), start, end, channel_len })
+    }
+
+    #[inline]
+    fn frames(&self) -> Frames<'_> {
+        Frames::of(self.as_bytes(), self.common as usize)
     }
 }
 
@@ -395,12 +438,15 @@ struct Frames<'b> {
     rest: &'b [u8],
     /// Where `rest` begins in the bytes that the walk began with.
     at: usize,
+    /// How long the name of the channel is, if all come on one.
+    common: usize,
+    /// Else the channel that the last one came on.
     last: &'b [u8],
 }
 
 impl<'b> Frames<'b> {
-    fn of(bytes: &'b [u8]) -> Self {
-        Self { rest: bytes, at: 0, last: b"" }
+    fn of(bytes: &'b [u8], common: usize) -> Self {
+        Self { rest: bytes, at: 0, common, last: b"" }
     }
 
     #[inline]
@@ -411,6 +457,9 @@ impl<'b> Frames<'b> {
             self.rest = rest;
             self.at += frame.len();
             if frame.first() == Some(&NOTIFICATION) {
+                if self.common > 0 {
+                    return Some((at, NotificationRef { frame, channel_len: self.common }));
+                }
                 let channel_len = channel_len(frame, self.last)?;
                 self.last = channel_in(frame, channel_len);
                 return Some((at, NotificationRef { frame, channel_len }));
@@ -484,7 +533,7 @@ mod tests {
     fn batch(frames: &[Vec<u8>]) -> Batch {
         let slab: Arc<[u8]> = frames.concat().into();
         let len = frames.iter().filter(|f| f[0] == NOTIFICATION).count();
-        Slice::new(&slab, 0, slab.len(), len).into()
+        Slice::new(&slab, 0, slab.len(), len, 0).into()
     }
 
     #[test]
@@ -504,6 +553,49 @@ mod tests {
         let batch = batch(&[frame(1, b"ab", b""), frame(1, b"a", b"b"), frame(1, b"abc", b""), frame(1, b"", b"x")]);
         let channels: Vec<_> = batch.iter().map(|n| n.channel().into_owned()).collect();
         assert_eq!(channels, ["ab", "a", "abc", ""]);
+    }
+
+    #[test]
+    fn a_run_ends_before_whatever_is_not_a_faultless_notification_on_its_channel() {
+        let first = frame(1, b"a channel", b"one");
+        let run = [frame(2, b"a channel", b""), frame(3, b"a channel", b"a\0b")].concat();
+        let mut endless = frame(4, b"a channel", b"x");
+        *endless.last_mut().unwrap() = b'x';
+        let long = frame(4, b"a channel", &vec![b'x'; NOTIFICATION_MAX as usize]);
+        let without_payload = [&b"A\0\0\0\x12\0\0\0\x04a channel\0"[..], b"Z\0\0\0\x05I"].concat();
+        let others = [
+            Vec::new(),
+            frame(4, b"a channe", b"l"),
+            frame(4, b"a channels", b"x"),
+            frame(4, b"b channel", b"x"),
+            frame(4, b"", b""),
+            frame(4, b"a channel", b"torn")[..12].to_vec(),
+            b"A\0".to_vec(),
+            b"A\0\0\0\0".to_vec(),
+            b"Z\0\0\0\x05I".to_vec(),
+            endless,
+            long,
+            without_payload,
+        ];
+        for other in others {
+            let bytes = [&run[..], &other, &first].concat();
+            let expected = if other.is_empty() { (3, bytes.len()) } else { (2, run.len()) };
+            assert_eq!(run_like(&first, 9, &bytes), expected, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_the_same_only_if_every_byte_is() {
+        for len in 0..40 {
+            let text: Vec<u8> = (0..len).collect();
+            assert!(same(&text, &text.clone()));
+            assert!(!same(&text, &[&text[..], b"x"].concat()));
+            for at in 0..text.len() {
+                let mut other = text.clone();
+                other[at] ^= 0x40;
+                assert!(!same(&text, &other), "{len} {at}");
+            }
+        }
     }
 
     #[test]

@@ -1,83 +1,181 @@
-//! A server for benches that is never the bottleneck, in a process of its own, so that none of its work is counted.
+//! A server that says what PostgreSQL says, and does nothing else: a process of its own, so that its cost isn't counted.
 //!
 //! ```text
-//!   bench ── a line on its input: "flood 1000 …" ──▶ this program once more, as a server
-//!     ▲                                                 │ one loop over all its clients
-//!     └──────────────── frames, encoded before ─────────┘
+//!   the bench ── commands, by standard input ──▶ server process ◀── sessions ──────── the client that is measured
+//!             ◀── what it measured, by output ──               ◀── a byte for each event that asks for one ──
 //! ```
 //!
-//! It speaks as much of the protocol as a listener needs: a login by trust, LISTEN and UNLISTEN, the two questions that a
-//! canary and an audit ask, NOTIFY of a canary, and `Sync`. Whoever measures begins with [`serve_if_told`].
+//! The process is the bench's own program, started again: whoever uses this calls [`serve_if_asked`] first of all. It
+//! lets everybody in, answers whatever `notifyman`, libpq, tokio-postgres and sqlx ask a server before they listen, and
+//! floods with frames that were encoded before. It refuses to run SQL, to speak TLS, and to check anything.
 
-mod client;
-mod server;
+#![allow(dead_code, unreachable_pub, reason = "each bench uses a part, in a private module")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+mod process;
+mod wire;
 
-/// Set in the process that is the server.
-const ROLE: &str = "NOTIFYMAN_SYNTHETIC_SERVER";
-/// The channel of everything that is measured.
-pub const CHANNEL: &str = "c";
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Becomes the server where this process was started to be it. It ends when its input does.
-pub fn serve_if_told() {
-    if std::env::var_os(ROLE).is_some() {
-        server::serve().unwrap();
+/// The channel to which all listen: 16 bytes.
+pub const CHANNEL: &str = "cache_invalidate";
+/// What a payload begins with that asks for a byte in answer.
+pub const PLEASE_ANSWER: u8 = b's';
+
+/// Becomes the server and never returns, in the process that [`Server::start`] has started.
+pub fn serve_if_asked() {
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(ARGUMENT) {
+        if let Err(error) = process::serve(&words.next().unwrap_or_default()) {
+            eprintln!("synthetic server: {error}");
+            std::process::exit(1);
+        }
         std::process::exit(0);
     }
 }
 
-/// The server's process, as seen by whoever measures.
+const ARGUMENT: &str = "--synthetic-server";
+
+/// A running server, which ends when this drops.
+#[derive(Debug)]
 pub struct Server {
-    child: Child,
-    input: ChildStdin,
+    process: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    host: String,
+    /// The folder of its sockets, which is removed.
+    folder: Option<PathBuf>,
     port: u16,
+    answer_port: u16,
+}
+
+/// How it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// By Unix sockets: the least that the system can do, so that what the client does shows the most.
+    Unix,
+    /// By TCP on 127.0.0.1.
+    Tcp,
 }
 
 impl Server {
-    pub fn start() -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .env(ROLE, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+    /// Starts one, at a place of its own; `prefix` are the words of a command that runs it, such as `taskset -c 0`.
+    pub fn start(link: Link, prefix: &[&str]) -> io::Result<Self> {
+        let folder = match link {
+            Link::Tcp => None,
+            Link::Unix => Some(own_folder()?),
+        };
+        let host = folder.as_ref().map_or_else(|| "127.0.0.1".into(), |folder| folder.display().to_string());
+        let this = std::env::current_exe()?;
+        let mut command = match prefix.split_first() {
+            None => Command::new(this),
+            Some((first, more)) => {
+                let mut command = Command::new(first);
+                command.args(more).arg(this);
+                command
+            }
+        };
+        let mut process = command.args([ARGUMENT, &host]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let commands = process.stdin.take().ok_or_else(|| io::Error::other("no standard input"))?;
+        let answers = BufReader::new(process.stdout.take().ok_or_else(|| io::Error::other("no standard output"))?);
+        let mut server = Self { process, commands, answers, host, folder, port: 0, answer_port: 0 };
+        let ports = numbers(&server.answer()?)?;
+        let [port, answer_port] = ports[..] else { return Err(io::Error::other("the server told no ports")) };
+        (server.port, server.answer_port) = (port as u16, answer_port as u16);
+        Ok(server)
+    }
+
+    /// Where sessions are opened: an address, or the folder of the socket.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port there, which a socket has in its name.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where the bytes go that answer events; one client connects to it.
+    pub fn answer_port(&self) -> u16 {
+        self.answer_port
+    }
+
+    /// Sends every session that listens this many notifications, as fast as they are taken; returns once all are sent.
+    pub fn flood(&mut self, payload: usize, each: u64) -> io::Result<()> {
+        self.ask(&format!("flood {payload} {each}")).map(drop)
+    }
+
+    /// Wakes one session after the other, at random, each with one notification, and waits for the answer to it. Gives
+    /// the percentiles of the time between, in nanoseconds: see [`PERCENTILES`].
+    pub fn wake(&mut self, events: u64, manner: Manner) -> io::Result<Vec<u64>> {
+        let manner = match manner {
+            Manner::Asleep => "asleep",
+            Manner::Awake => "awake",
+            Manner::BesideAFlood => "beside",
+        };
+        numbers(&self.ask(&format!("{manner} {events}"))?)
+    }
+
+    /// Ends all sessions, without a word.
+    pub fn hang_up(&mut self) -> io::Result<()> {
+        self.ask("hang-up").map(drop)
+    }
+
+    fn ask(&mut self, command: &str) -> io::Result<String> {
+        writeln!(self.commands, "{command}")?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let input = child.stdin.take().unwrap();
-        Self { child, input, port: line.trim().parse().unwrap() }
-    }
-
-    pub fn url(&self) -> String {
-        format!("postgres://bench@127.0.0.1:{}/bench?connect_timeout=20", self.port)
-    }
-
-    /// Sends so many notifications to each listener, as fast as they are read.
-    pub fn flood(&mut self, to_each: usize, payload: usize) {
-        self.say(&format!("flood {to_each} {payload}\n"));
-    }
-
-    /// Sends so many notifications, each to a listener at random, and each after the one before was acknowledged.
-    pub fn wake(&mut self, count: usize, payload: usize) {
-        self.say(&format!("wake {count} {payload}\n"));
-    }
-
-    /// One has come.
-    #[inline]
-    pub fn acknowledge(&mut self) {
-        self.say(".\n");
-    }
-
-    /// In one piece, since the server takes each for whole.
-    fn say(&mut self, line: &str) {
-        self.input.write_all(line.as_bytes()).unwrap();
+        if self.answers.read_line(&mut line)? == 0 {
+            return Err(io::Error::other("the synthetic server has ended"));
+        }
+        Ok(line)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Where it fails, the process has ended by itself.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(folder) = &self.folder {
+            let _ = fs::remove_dir_all(folder);
+        }
     }
+}
+
+/// A folder for sockets, whose paths must be short.
+fn own_folder() -> io::Result<PathBuf> {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("notifyman-bench-{}-{number}", std::process::id()));
+    fs::create_dir(&folder)?;
+    Ok(folder)
+}
+
+/// How the server waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// Asleep, so that it can share a processor with the client.
+    Asleep,
+    /// Looking for it all the time, on a processor of its own.
+    Awake,
+    /// The same, and the first session, which isn't woken, is flooded all the while.
+    BesideAFlood,
+}
+
+/// Which percentiles of a latency are told.
+pub const PERCENTILES: [f64; 25] = [
+    0.0, 1.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0, 40.0, 45.0, 50.0, 55.0, 60.0, 65.0, 70.0, 75.0, 80.0, 85.0,
+    90.0, 95.0, 98.0, 99.0, 99.5, 99.9,
+];
+
+fn numbers(line: &str) -> io::Result<Vec<u64>> {
+    let word = |word: &str| word.parse().map_err(|_| io::Error::other(format!("the server said {line:?}")));
+    line.split_whitespace().map(word).collect()
 }

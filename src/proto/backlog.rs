@@ -73,11 +73,12 @@ impl Backlog {
         *self = kept.into();
     }
 
-    /// Adds `slab[start..end]`, whole frames of which `len` are notifications.
+    /// Adds `slab[start..end]`, whole frames of which `len` are notifications, all on one channel if its name has
+    /// `common` bytes; with 0 the channels may differ.
     #[inline]
-    pub(crate) fn push(&mut self, slab: &Arc<[u8]>, start: usize, end: usize, len: usize) {
+    pub(crate) fn push(&mut self, slab: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) {
         match self {
-            Backlog::Empty => *self = Backlog::One(Slice::new(slab, start, end, len)),
+            Backlog::Empty => *self = Backlog::One(Slice::new(slab, start, end, len, common)),
             _ => self.join(slab.get(start..end).unwrap_or_default(), len),
         }
     }
@@ -104,7 +105,7 @@ impl Backlog {
             Backlog::One(slice) => Some(slice.into()),
             Backlog::Joined(joined) => {
                 let slab: Arc<[u8]> = joined.rest().into();
-                Some(Slice::new(&slab, 0, slab.len(), joined.len).into())
+                Some(Slice::new(&slab, 0, slab.len(), joined.len, 0).into())
             }
         }
     }
@@ -165,7 +166,7 @@ mod tests {
 
     fn push(backlog: &mut Backlog, frames: &[Vec<u8>]) {
         let slab: Arc<[u8]> = frames.concat().into();
-        backlog.push(&slab, 0, slab.len(), frames.len());
+        backlog.push(&slab, 0, slab.len(), frames.len(), 0);
     }
 
     fn payloads(backlog: &mut Backlog) -> Vec<String> {

@@ -6,7 +6,7 @@
 //! than a query's answer may be is passed over too, so that it costs the answer and not the session.
 
 use crate::error::ProtocolError;
-use crate::notification::NOTIFICATION;
+use crate::notification::{NOTIFICATION, NOTIFICATION_MAX};
 
 /// Type byte and length.
 pub(crate) const HEADER: usize = 5;
@@ -34,8 +34,7 @@ impl Kind {
     /// What may come from a server that is spoken to by the simple protocol.
     pub(crate) const fn of(tag: u8) -> Option<Kind> {
         Some(match tag {
-            // A payload is under 8,000 bytes; where BLCKSZ is 32 K, under 32,000, and a byte of LATIN1 becomes two.
-            NOTIFICATION => kind("NotificationResponse", 10, 256 * 1024),
+            NOTIFICATION => kind("NotificationResponse", 10, NOTIFICATION_MAX),
             b'C' => kind("CommandComplete", 5, 1024),
             b'D' => Kind { keep: ROW_MAX, ..kind("DataRow", 6, GIBIBYTE) },
             b'E' => Kind { keep: 64 * 1024, ..kind("ErrorResponse", 5, GIBIBYTE) },

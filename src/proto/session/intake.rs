@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::error::{Error, ProtocolError};
-use crate::notification::{NOTIFICATION, channel_in, channel_len, is_on, payload_in, pid_in};
+use crate::notification::{NOTIFICATION, channel_in, channel_len, is_on, payload_in, pid_in, run_like};
 use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::{self, HEADER, Next};
@@ -52,6 +52,8 @@ impl Session {
         let mut count = 0;
         let mut last_channel: &[u8] = b"";
         let mut is_private = false;
+        // How long the name of the channel is that all of the news so far is on.
+        let mut common = 0;
         while !self.is_closed() {
             let (frame, behind) = match frame::next(rest) {
                 Ok(Next::Whole { total }) => rest.split_at(total),
@@ -80,6 +82,7 @@ impl Session {
             match frame.split_first() {
                 Some((&NOTIFICATION, _)) => match self.check_notification(frame, last_channel) {
                     Ok(channel) => {
+                        let is_other = channel.is_some();
                         if let Some(channel) = channel {
                             last_channel = channel;
                             is_private = self.is_private(channel);
@@ -88,11 +91,18 @@ impl Session {
                             self.hear_privately(pid_in(frame), payload_in(frame, last_channel.len()));
                             // What stood before it is handed on without it.
                             if let Some((first, behind_last)) = news.take() {
-                                self.backlog.push(slab, first, behind_last, std::mem::take(&mut count));
+                                self.backlog.push(slab, first, behind_last, std::mem::take(&mut count), common);
                             }
                         } else {
-                            count += 1;
-                            news = Some((news.map_or(at, |(first, _)| first), at + frame.len()));
+                            if count == 0 {
+                                common = last_channel.len();
+                            } else if is_other {
+                                common = 0;
+                            }
+                            let (more, length) = run_like(frame, last_channel.len(), rest);
+                            rest = rest.get(length..).unwrap_or_default();
+                            count += 1 + more;
+                            news = Some((news.map_or(at, |(first, _)| first), at + frame.len() + length));
                         }
                     }
                     Err(error) => self.fail(error.into()),
@@ -101,7 +111,7 @@ impl Session {
             }
         }
         if let Some((first, behind_last)) = news {
-            self.backlog.push(slab, first, behind_last, count);
+            self.backlog.push(slab, first, behind_last, count, common);
         }
         if self.backlog.size() > BACKLOG_MAX {
             self.fail(Error::Overflow { limit: BACKLOG_MAX });

@@ -1,0 +1,116 @@
+//! What bytes cost once they are there: framing and intake, walking a batch, quoting. No socket, no system call.
+//!
+//! ```text
+//! cargo bench --bench micro
+//! ```
+//!
+//! These parts are private, so they are compiled into the bench; they know nothing of what is above them.
+
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "the crate's own files, in part")]
+#![allow(clippy::all, reason = "they are checked where they belong")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test in all but name")]
+
+#[path = "../src/config/mod.rs"]
+mod config;
+#[path = "../src/error/mod.rs"]
+mod error;
+#[path = "../src/gap.rs"]
+mod gap;
+#[path = "../src/notification.rs"]
+mod notification;
+#[path = "../src/proto/mod.rs"]
+mod proto;
+#[path = "../src/row.rs"]
+mod row;
+
+pub use config::{AuthMethod, ChannelBinding, Config, SslMode};
+pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};
+pub use gap::Gap;
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+use self::notification::Batch;
+use self::proto::sql::{self, Limits};
+use self::proto::{READ_SIZE, ReadBuffer, Session};
+
+criterion_group!(benches, intake, iteration, quoting);
+criterion_main!(benches);
+
+/// The payloads' lengths; each is measured over as many notifications as one read can hold.
+const PAYLOADS: [usize; 3] = [32, 512, 7_999];
+
+/// From a read's bytes to a batch that is dropped.
+fn intake(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("intake");
+    for payload in PAYLOADS {
+        let (mut session, mut buffer, count, length) = a_full_read(payload);
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(BenchmarkId::from_parameter(payload), |bencher| {
+            bencher.iter(|| read(&mut session, &mut buffer, length));
+        });
+    }
+}
+
+/// A batch, borrowed, as text, and owned.
+fn iteration(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("iteration");
+    for payload in PAYLOADS {
+        let (mut session, mut buffer, count, length) = a_full_read(payload);
+        let batch = read(&mut session, &mut buffer, length);
+        group.throughput(Throughput::Elements(count));
+        group.bench_function(BenchmarkId::new("borrowed", payload), |bencher| {
+            bencher.iter(|| batch.iter().for_each(|n| _ = black_box(n.payload_bytes())));
+        });
+        group.bench_function(BenchmarkId::new("str", payload), |bencher| {
+            bencher.iter(|| batch.iter().for_each(|n| _ = black_box(n.payload_str())));
+        });
+        group.bench_function(BenchmarkId::new("owned", payload), |bencher| {
+            bencher.iter(|| batch.clone().into_iter().for_each(|n| _ = black_box(n)));
+        });
+    }
+}
+
+/// What is said to the server, checked and quoted.
+fn quoting(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("quoting");
+    let names: Vec<String> = (0..1000).map(|n| format!("channel \"{n}\"")).collect();
+    group.throughput(Throughput::Elements(1000));
+    group.bench_function("listen to 1000", |bencher| {
+        bencher.iter(|| {
+            let names = sql::checked_channels(&names, Limits::Exact).unwrap();
+            sql::listen(names.iter().map(AsRef::as_ref))
+        });
+    });
+    let pairs: Vec<(&str, String)> = (0..1000).map(|n| ("prices", format!("it's {n}"))).collect();
+    group.bench_function("notify 1000", |bencher| {
+        bencher.iter(|| sql::checked_notify_many(&pairs, Limits::Exact).unwrap());
+    });
+}
+
+/// A session that listens, and a buffer that one read has filled with notifications: so many, of so many bytes.
+fn a_full_read(payload: usize) -> (Session, ReadBuffer, u64, usize) {
+    let mut buffer = ReadBuffer::new(READ_SIZE);
+    let mut session = Session::new(&Config::new().user("postgres")).unwrap();
+    let login = [&frame(b'R', &[0; 4])[..], &frame(b'K', &[0; 8]), &frame(b'Z', b"I")].concat();
+    session.space(&mut buffer)[..login.len()].copy_from_slice(&login);
+    session.handle_input(&mut buffer, login.len());
+    while session.poll().is_some() {}
+
+    let text = "y".repeat(payload);
+    let one = frame(b'A', &[&[0, 0, 0, 7][..], b"cache_invalidate\0", text.as_bytes(), b"\0"].concat());
+    let many = one.repeat(READ_SIZE / one.len());
+    session.space(&mut buffer)[..many.len()].copy_from_slice(&many);
+    (session, buffer, (many.len() / one.len()) as u64, many.len())
+}
+
+fn read(session: &mut Session, buffer: &mut ReadBuffer, length: usize) -> Batch {
+    black_box(session.space(buffer));
+    session.handle_input(buffer, length);
+    session.take_notifications().unwrap()
+}
+
+fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    [&[tag], &(4 + body.len() as u32).to_be_bytes()[..], body].concat()
+}

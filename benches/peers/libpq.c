@@ -1,0 +1,176 @@
+/* libpq, as its manual has it: wait for the socket, PQconsumeInput, PQnotifies until there is none.
+ *
+ *   cc -O2 -o target/libpq benches/peers/libpq.c -lpq
+ *
+ * It speaks as ../speed/job.rs says. What it needs of libpq is declared here, so that the library alone is enough. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct pg_conn PGconn;
+typedef struct pg_result PGresult;
+typedef struct pgNotify { char *relname; int be_pid; char *extra; struct pgNotify *next; } PGnotify;
+
+PGconn *PQconnectStart(const char *conninfo);
+int PQconnectPoll(PGconn *conn); /* 0 failed, 1 reading, 2 writing, 3 ok */
+int PQsocket(const PGconn *conn);
+int PQsendQuery(PGconn *conn, const char *query);
+int PQconsumeInput(PGconn *conn);
+int PQisBusy(PGconn *conn);
+PGresult *PQgetResult(PGconn *conn);
+int PQresultStatus(const PGresult *result);
+void PQclear(PGresult *result);
+PGnotify *PQnotifies(PGconn *conn);
+void PQfreemem(void *ptr);
+char *PQerrorMessage(const PGconn *conn);
+
+enum { SIDE_BY_SIDE = 256, EVENTS = 1024 };
+
+static void fail(const char *what, PGconn *conn) {
+    fprintf(stderr, "libpq: %s: %s\n", what, conn ? PQerrorMessage(conn) : strerror(errno));
+    exit(1);
+}
+
+static long long clock_of(clockid_t id) {
+    struct timespec time;
+    clock_gettime(id, &time);
+    return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static long long memory(void) {
+    char line[256];
+    long long kilobytes = 0;
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof line, status)) sscanf(line, "RssAnon: %lld", &kilobytes);
+    if (status) fclose(status);
+    return kilobytes * 1024;
+}
+
+/* Opens sessions that listen, up to 256 side by side. */
+static void dial(PGconn **sessions, int from, int to, const char *host, int port) {
+    struct { PGconn *conn; int at, asked, wants; } under_way[SIDE_BY_SIDE];
+    struct pollfd polled[SIDE_BY_SIDE];
+    char conninfo[256];
+    int many = 0, begun = from;
+    snprintf(conninfo, sizeof conninfo, "host=%s port=%d user=postgres dbname=postgres", host, port);
+    while (begun < to || many > 0) {
+        while (begun < to && many < SIDE_BY_SIDE) {
+            under_way[many].conn = PQconnectStart(conninfo);
+            under_way[many].at = begun++;
+            under_way[many].asked = 0;
+            under_way[many++].wants = POLLOUT;
+        }
+        for (int i = 0; i < many; i++) {
+            polled[i].fd = PQsocket(under_way[i].conn);
+            polled[i].events = under_way[i].wants;
+        }
+        if (poll(polled, many, -1) < 0) fail("poll", NULL);
+        for (int i = many - 1; i >= 0; i--) {
+            PGconn *conn = under_way[i].conn;
+            if (!polled[i].revents) continue;
+            if (!under_way[i].asked) {
+                switch (PQconnectPoll(conn)) {
+                case 1: under_way[i].wants = POLLIN; break;
+                case 2: under_way[i].wants = POLLOUT; break;
+                case 3:
+                    if (!PQsendQuery(conn, "LISTEN cache_invalidate")) fail("LISTEN", conn);
+                    under_way[i].asked = 1;
+                    under_way[i].wants = POLLIN;
+                    break;
+                default: fail("connecting", conn);
+                }
+                continue;
+            }
+            if (!PQconsumeInput(conn)) fail("reading", conn);
+            if (PQisBusy(conn)) continue;
+            for (PGresult *result; (result = PQgetResult(conn)); PQclear(result))
+                if (PQresultStatus(result) != 1) fail("LISTEN", conn);
+            sessions[under_way[i].at] = conn;
+            under_way[i] = under_way[--many];
+        }
+    }
+}
+
+/* Opens what events are answered by. */
+static int dial_answers(const char *host, int port) {
+    struct sockaddr_un path = { .sun_family = AF_UNIX };
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
+    int is_path = *host == '/', on = 1, answers = socket(is_path ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    snprintf(path.sun_path, sizeof path.sun_path, "%s/.s.PGSQL.%d", host, port);
+    if (connect(answers, is_path ? (struct sockaddr *)&path : (struct sockaddr *)&address, is_path ? sizeof path : sizeof address))
+        fail("connecting", NULL);
+    if (!is_path) setsockopt(answers, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    return answers;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 8) { fprintf(stderr, "libpq: takes KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT\n"); return 2; }
+    const char *task = argv[2], *host = argv[3];
+    int port = atoi(argv[4]), connections = atoi(argv[5]), answer_port = atoi(argv[7]), answers = -1;
+    long long expected = atoll(argv[6]), count = 0;
+    long others = connections > 1 ? connections - 1 : 1;
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+
+    PGconn **sessions = calloc(connections, sizeof *sessions);
+    dial(sessions, 0, 1, host, port);
+    long long first = memory(), cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID), wall = clock_of(CLOCK_MONOTONIC);
+    dial(sessions, 1, connections, host, port);
+    int watch = epoll_create1(0);
+    for (int i = 0; i < connections; i++) {
+        struct epoll_event event = { .events = EPOLLIN, .data.ptr = sessions[i] };
+        epoll_ctl(watch, EPOLL_CTL_ADD, PQsocket(sessions[i]), &event);
+    }
+    if (!strcmp(task, "wake")) answers = dial_answers(host, answer_port);
+    cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    wall = clock_of(CLOCK_MONOTONIC) - wall;
+    printf("dial_cpu=%lld dial_wall=%lld idle=%lld\n", cpu / others, wall / others, (memory() - first) / others);
+    fflush(stdout);
+    char line[16];
+    if (!fgets(line, sizeof line, stdin)) return 1;
+
+    cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID), wall = clock_of(CLOCK_MONOTONIC);
+    struct epoll_event events[EVENTS];
+    if (!strcmp(task, "poll")) {
+        for (; count < expected; count++) {
+            if (connections > 1) {
+                if (epoll_wait(watch, events, EVENTS, 0)) fail("there was something", NULL);
+            } else if (!PQconsumeInput(sessions[0]) || PQnotifies(sessions[0])) {
+                fail("there was something", sessions[0]);
+            }
+        }
+    }
+    while (count < expected) {
+        int ready = epoll_wait(watch, events, EVENTS, -1);
+        for (int i = 0; i < ready; i++) {
+            PGconn *conn = events[i].data.ptr;
+            if (!PQconsumeInput(conn)) fail("reading", conn);
+            for (PGnotify *news; (news = PQnotifies(conn)); PQfreemem(news)) {
+                if (answers < 0) count++;
+                else if (news->extra[0] == 's' && write(answers, "!", 1) == 1) count++;
+            }
+        }
+    }
+    cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    wall = clock_of(CLOCK_MONOTONIC) - wall;
+    printf("cpu=%lld wall=%lld after=%lld\n", cpu, wall, (memory() - first) / others);
+    fflush(stdout);
+    fgets(line, sizeof line, stdin);
+    _exit(0);
+}

@@ -1,0 +1,228 @@
+//! One client, run once: its process and the server's, and what both measured.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use notifyman::{Config, Connection};
+
+use crate::CLIENT;
+use crate::cluster::{Cluster, Options};
+use crate::job::CHANNEL;
+use crate::plan::{Cell, LIBPQ, PEERS, Task};
+use crate::synthetic::{Link, Manner, PERCENTILES, Server};
+
+/// How long a client may take before it is ended.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What one run has measured, by name.
+pub type Measured = BTreeMap<String, f64>;
+
+/// Where the clients are, and how they are run.
+#[derive(Debug)]
+pub struct Race {
+    pub peers: Option<PathBuf>,
+    pub libpq: Option<PathBuf>,
+    /// Whether each process gets a processor of its own.
+    pub pinned: bool,
+    pub link: Link,
+    pub strace: bool,
+}
+
+impl Race {
+    /// Whether this kind can take part here.
+    pub fn can_run(&self, cell: &Cell, kind: &str) -> bool {
+        (!cell.is_traced() || self.strace)
+            && match kind {
+                LIBPQ => self.libpq.is_some(),
+                _ if PEERS.contains(&kind) => self.peers.is_some(),
+                _ => true,
+            }
+    }
+
+    /// Runs one kind of client through one cell.
+    pub fn run(&self, cell: &Cell, kind: &str) -> Result<Measured, Box<dyn Error>> {
+        match cell.task {
+            Task::Burst(each) => self.on_a_real_server(cell, kind, each),
+            _ => self.on_the_synthetic_server(cell, kind),
+        }
+    }
+
+    fn on_the_synthetic_server(&self, cell: &Cell, kind: &str) -> Result<Measured, Box<dyn Error>> {
+        let (servers, clients) = self.processors(cell);
+        let mut server = Server::start(self.link, servers)?;
+        let command = self.command(clients, kind)?;
+        let mut client = Client::start(command, cell, kind, (server.host(), server.port(), server.answer_port()))?;
+        let mut measured = client.line()?;
+        let trace = if cell.is_traced() { Some(Trace::start(client.process.id())?) } else { None };
+        client.go()?;
+        let latencies = match cell.task {
+            Task::Flood(each) | Task::FloodTraced(each) => server.flood(cell.payload, each).map(|()| Vec::new()),
+            Task::Wake(events, manner) => server.wake(events, manner),
+            Task::WakeTraced(events) => server.wake(events, Manner::Asleep),
+            Task::Dial | Task::Look(_) | Task::Burst(_) => Ok(Vec::new()),
+        }?;
+        for (percentile, nanos) in PERCENTILES.iter().zip(latencies) {
+            measured.insert(format!("p{percentile}"), nanos as f64);
+        }
+        measured.extend(client.line()?);
+        if let Some(trace) = trace {
+            measured.insert("calls".into(), trace.stop()? as f64);
+        }
+        Ok(measured)
+    }
+
+    /// A burst that is committed once everybody listens.
+    fn on_a_real_server(&self, cell: &Cell, kind: &str, each: u64) -> Result<Measured, Box<dyn Error>> {
+        let server = Cluster::start(Options::new().max_connections(cell.connections as u32 + 20))?;
+        let mut client = Client::start(self.command(&[], kind)?, cell, kind, ("127.0.0.1", server.port(), 0))?;
+        let mut measured = client.line()?;
+        let mut sender = Connection::connect(Config::without_env(&server.url())?)?;
+        sender.query("BEGIN")?;
+        let padding = cell.payload - 8;
+        sender.query(&format!(
+            "SELECT count(pg_notify('{CHANNEL}', repeat('x', {padding}) || lpad(n::text, 8, '0'))) \
+             FROM generate_series(1, {each}) AS n"
+        ))?;
+        client.go()?;
+        sender.query("COMMIT")?;
+        measured.extend(client.line()?);
+        Ok(measured)
+    }
+
+    /// What the server and the client are run by, so that each has a processor of its own. Where one sleeps while the
+    /// other works they share one: to wake another processor takes longer than all that is to be measured.
+    fn processors(&self, cell: &Cell) -> (&'static [&'static str], &'static [&'static str]) {
+        const FIRST: &[&str] = &["taskset", "-c", "0"];
+        const SECOND: &[&str] = &["taskset", "-c", "1"];
+        match cell.task {
+            _ if !self.pinned => (&[], &[]),
+            Task::Wake(_, Manner::Asleep) | Task::WakeTraced(_) => (SECOND, SECOND),
+            // Several threads, and two processors: the server has to share.
+            _ if cell.scenario == "S6" => (&[], &[]),
+            _ => (FIRST, SECOND),
+        }
+    }
+
+    /// The client's program, behind what it is run by.
+    fn command(&self, prefix: &[&str], kind: &str) -> Result<Command, Box<dyn Error>> {
+        let there = |path: &Option<PathBuf>| path.clone().ok_or_else(|| format!("no program for {kind}"));
+        let mut words: Vec<PathBuf> = prefix.iter().map(PathBuf::from).collect();
+        match kind {
+            LIBPQ => words.push(there(&self.libpq)?),
+            _ if PEERS.contains(&kind) => words.push(there(&self.peers)?),
+            _ => words.extend([std::env::current_exe()?, CLIENT.into()]),
+        }
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        Ok(command)
+    }
+}
+
+/// A client's process, which ends when this drops.
+struct Client {
+    process: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    /// Tells the watchdog that all is well, by closing.
+    _alive: mpsc::Sender<()>,
+}
+
+impl Client {
+    fn start(
+        mut command: Command,
+        cell: &Cell,
+        kind: &str,
+        (host, port, answers): (&str, u16, u16),
+    ) -> Result<Self, Box<dyn Error>> {
+        let (task, expected) = cell.order();
+        command.args([kind, task, host]).args([
+            port.to_string(),
+            cell.connections.to_string(),
+            expected.to_string(),
+            answers.to_string(),
+        ]);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PG")) {
+            command.env_remove(name);
+        }
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let input = process.stdin.take();
+        let output = BufReader::new(process.stdout.take().ok_or("no standard output")?);
+        let (alive, watched) = mpsc::channel::<()>();
+        let id = process.id();
+        std::thread::spawn(move || {
+            if watched.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("speed: a client has taken longer than {LIMIT:?}");
+                let _ = Command::new("kill").args(["-KILL", &id.to_string()]).status();
+            }
+        });
+        Ok(Self { process, input, output, _alive: alive })
+    }
+
+    /// What it says next.
+    fn line(&mut self) -> Result<Measured, Box<dyn Error>> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            return Err("it ended before its time".into());
+        }
+        let pair = |word: &str| word.split_once('=').and_then(|(name, value)| Some((name.into(), value.parse().ok()?)));
+        line.split_whitespace().map(|word| pair(word).ok_or_else(|| format!("it said {line:?}").into())).collect()
+    }
+
+    fn go(&mut self) -> std::io::Result<()> {
+        self.input.as_mut().map_or(Ok(()), |input| writeln!(input, "go"))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It waits for this to end; where it is beyond that, it is ended.
+        self.input = None;
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Counts the system calls of a process that runs already.
+struct Trace {
+    strace: Child,
+    table: PathBuf,
+}
+
+impl Trace {
+    fn start(process: u32) -> Result<Self, Box<dyn Error>> {
+        let table = std::env::temp_dir().join(format!("notifyman-strace-{process}"));
+        let mut strace = Command::new("strace")
+            .args(["-f", "-c", "-o"])
+            .arg(&table)
+            .args(["-p", &process.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut word = String::new();
+        BufReader::new(strace.stderr.take().ok_or("no standard error")?).read_line(&mut word)?;
+        if !word.contains("attached") {
+            return Err(format!("strace: {word}").into());
+        }
+        Ok(Self { strace, table })
+    }
+
+    fn stop(mut self) -> Result<u64, Box<dyn Error>> {
+        Command::new("kill").args(["-INT", &self.strace.id().to_string()]).status()?;
+        self.strace.wait()?;
+        let table = fs::read_to_string(&self.table)?;
+        fs::remove_file(&self.table)?;
+        // The last line is the sum: share, seconds, microseconds a call, calls, errors where there were any.
+        let total = table.lines().last().and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
+        total.ok_or_else(|| format!("strace wrote {table:?}").into())
+    }
+}
+
+/// Whether a program can be run here.
+pub fn is_there(program: &str, argument: &str) -> bool {
+    Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+}
