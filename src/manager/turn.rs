@@ -24,7 +24,6 @@ use crate::manager::recovery::FIRST_DIALS;
 use crate::manager::timers::Why;
 use crate::manager::{Event, NotificationManager, log};
 use crate::net::Ready;
-use crate::proto::sql::Limits;
 
 /// How long a transaction may be open before it is reported.
 const TRANSACTION_MAX: Duration = Duration::from_secs(1);
@@ -381,8 +380,8 @@ impl NotificationManager {
         for command in self.shared.take_commands() {
             match command {
                 Command::Insert(connection, ticket) => ticket.resolve(Ok(Ok(self.insert(*connection)))),
-                Command::Dial(config, channels, ticket) => {
-                    ticket.resolve(Ok(self.dial_within(config, channels, Limits::Exact)));
+                Command::Dial(config, channels, limits, ticket) => {
+                    ticket.resolve(Ok(self.dial_within(config, channels, limits)));
                 }
                 Command::Remove(id, ticket) => ticket.resolve(Ok(self.remove(id))),
                 Command::Ask(id, wish, ticket) => self.ask(id, wish, ticket),

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::manager::Backoff;
+use crate::manager::{Backoff, CANARY_PERIOD_MIN, NotificationManager};
 use crate::notifier::Notifier;
+use crate::notifier::database::SYSTEM_CHANNEL;
 use crate::notifier::queue::Queue;
 
 /// How a [`Notifier`] is to be, before it is: see [`Notifier::builder`].
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) queue: Queue,
     pub(crate) backoff: Backoff,
     pub(crate) heartbeat: (Duration, Duration),
+    canary: Option<(Duration, Duration)>,
+    audit: Option<Duration>,
     pub(crate) keep_trying: bool,
     pub(crate) autorun: bool,
 }
@@ -50,6 +53,8 @@ impl NotifierBuilder {
             queue: Queue::default(),
             backoff: Backoff::default(),
             heartbeat: (Duration::from_secs(15), Duration::from_secs(5)),
+            canary: None,
+            audit: None,
             keep_trying: false,
             autorun: true,
         };
@@ -87,6 +92,64 @@ impl NotifierBuilder {
         self
     }
 
+    /// With a canary: in every `period`, one session of each database sends a notification on the channel `PGNOTIFIER`,
+    /// which every session there must hear. One that is delivered nothing, though its server answers, is lost with
+    /// [`Error::Deaf`] and opened again, and its subscribers are told as of any loss. Default: none.
+    ///
+    /// It is for what a [heartbeat](Self::heartbeat) can't see, such as a pooler in transaction mode between the notifier
+    /// and the server. `deadline` is how long a canary may take before the session is asked why.
+    /// [`NotifierStats::canary_micros`](crate::notifier::NotifierStats::canary_micros) tells how long the latest took.
+    ///
+    /// Each canary is a NOTIFY, which wakes every session that listens in that database, whoever's it is: so there is none
+    /// unless asked for, and the period is at least 30 seconds; a shorter one is taken for that. For what it costs, see
+    /// [`NotificationManager::canary`](crate::NotificationManager::canary).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use std::time::Duration;
+    /// use notifyman::Notifier;
+    ///
+    /// let n: Notifier<u32> = Notifier::builder(conf)?
+    ///     .canary(Duration::from_secs(60), Duration::from_secs(5))
+    ///     .start()?;
+    /// assert_eq!(n.stats().canary_micros, 0); // the first hasn't come yet
+    /// # Ok(()) }
+    /// ```
+    pub fn canary(self, period: Duration, deadline: Duration) -> Self {
+        self.canary_at_any_pace(period.max(CANARY_PERIOD_MIN), deadline)
+    }
+
+    /// For the project's own tests, which can't wait for half a minute.
+    #[doc(hidden)]
+    pub fn canary_at_any_pace(mut self, period: Duration, deadline: Duration) -> Self {
+        self.settings.canary = Some((period, deadline));
+        self
+    }
+
+    /// With an audit: in every `period`, each session is asked what its server listens to. What that has forgotten is
+    /// listened to again, and the subscribers of these channels are told of the gap, whose cause is
+    /// [`Error::Unregistered`]. Default: none.
+    ///
+    /// The period is at least a second. For what it costs, see
+    /// [`NotificationManager::audit`](crate::NotificationManager::audit).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use std::time::Duration;
+    /// use notifyman::Notifier;
+    ///
+    /// let n: Notifier<u32> = Notifier::builder(conf)?.audit(Duration::from_secs(300)).start()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn audit(mut self, period: Duration) -> Self {
+        self.settings.audit = Some(period);
+        self
+    }
+
     /// Whether to start also while a server is away, and go on trying, rather than to fail. Default: no.
     ///
     /// What can't be mended by trying again, such as a wrong password, is told by [`Notifier::state`].
@@ -121,5 +184,24 @@ impl NotifierBuilder {
         let notifier = self.build();
         notifier.start()?;
         Ok(notifier)
+    }
+}
+
+impl Settings {
+    /// A loop of its own, which begins without anybody.
+    pub(crate) fn manager(&self) -> NotificationManager {
+        let mut manager = NotificationManager::new([]).park_when_empty(true);
+        if let Some((period, deadline)) = self.canary {
+            manager = manager.canary_at_any_pace(SYSTEM_CHANNEL, period, deadline);
+        }
+        match self.audit {
+            Some(period) => manager.audit(period),
+            None => manager,
+        }
+    }
+
+    /// The channel that sessions are to listen to for the notifier itself; the canary sees to its own.
+    pub(crate) fn own_channel(&self) -> Option<&'static str> {
+        self.canary.is_none().then_some(SYSTEM_CHANNEL)
     }
 }

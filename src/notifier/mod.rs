@@ -96,7 +96,8 @@
 //! A listening session slows every NOTIFY of its database, before PostgreSQL 19; a thousand of them sink it. However many
 //! subscribers and channels there are, a notifier has one session for a database: see [`Notifier::at`].
 //!
-//! Each listens to the channel `PGNOTIFIER` besides, which is the notifier's own: what is sent there reaches nobody.
+//! Each listens to the channel `PGNOTIFIER` besides, which is the notifier's own: what is sent there reaches nobody. It
+//! carries the [canary](NotifierBuilder::canary), if there is one.
 //!
 //! # States
 #![doc = include_str!("states.md")]
@@ -387,6 +388,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     pub fn stats(&self) -> NotifierStats {
         let mut stats = self.inner().tally.read();
         let world = self.inner().lock();
+        stats.canary_micros = world.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
         for database in &world.databases {
             let (subscribers, waiting) = database.waiting();
             stats.subscribers += subscribers as u64;

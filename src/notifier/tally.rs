@@ -32,6 +32,9 @@ pub struct NotifierStats {
     pub sessions: u64,
     /// How many more sessions it would be if each subscriber had its own.
     pub sessions_saved: u64,
+    /// How long the latest [canary](crate::notifier::NotifierBuilder::canary) took to the session that heard it last, in
+    /// microseconds, from its sending; 0 before one has come, and where the notifier doesn't run.
+    pub canary_micros: u64,
 }
 
 #[derive(Debug, Default)]
