@@ -45,7 +45,6 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     }
 
     jobs.wait_for_the_end(args);
-    let waiting = notifier.stats().waiting;
     // What runs is waited for, what waits is not.
     jobs.close();
     notifier.stop();
@@ -53,7 +52,8 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     if let Some(error) = ended.output.take() {
         return Err(Failure::Output(error));
     }
-    let skipped = waiting + ended.skipped;
+    // What still waited as the notifier stopped was dropped.
+    let skipped = notifier.stats().dropped + ended.skipped;
     if let Some(signal) = lookout.got() {
         if skipped > 0 {
             tell(&format!("{skipped} notifications had come for which the command wasn't run"));

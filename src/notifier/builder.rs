@@ -65,6 +65,14 @@ impl NotifierBuilder {
     ///
     /// A subscriber's calls come one by one and in order with any number. With one thread a callback that blocks delays
     /// everybody else's; with n, that takes n of them.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?.workers(4).build::<u32>();
+    /// # Ok(()) }
+    /// ```
     pub fn workers(mut self, workers: usize) -> Self {
         self.settings.workers = workers.max(1);
         self
@@ -72,6 +80,15 @@ impl NotifierBuilder {
 
     /// How much may wait for each subscriber, unless it gets another [queue](Notifier::set_queue). Default:
     /// [`Queue::default`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// use notifyman::notifier::{Policy, Queue};
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?.queue(Queue::new(Policy::Coalesce)).build::<u32>();
+    /// # Ok(()) }
+    /// ```
     pub fn queue(mut self, queue: Queue) -> Self {
         self.settings.queue = queue;
         self
@@ -79,6 +96,17 @@ impl NotifierBuilder {
 
     /// How lost sessions are opened again; see [`NotificationManager::reconnect`](crate::NotificationManager::reconnect).
     /// Default: [`Backoff::default`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// use std::time::Duration;
+    /// use notifyman::{Backoff, Notifier};
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?
+    ///     .reconnect(Backoff::default().longest(Duration::from_secs(5)))
+    ///     .build::<u32>();
+    /// # Ok(()) }
+    /// ```
     pub fn reconnect(mut self, backoff: Backoff) -> Self {
         self.settings.backoff = backoff;
         self
@@ -87,6 +115,17 @@ impl NotifierBuilder {
     /// How silent servers are asked whether they are there; see
     /// [`NotificationManager::heartbeat`](crate::NotificationManager::heartbeat). Default: after 15 seconds, with 5 for
     /// the answer.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// use std::time::Duration;
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?
+    ///     .heartbeat(Duration::from_secs(30), Duration::from_secs(10))
+    ///     .build::<u32>();
+    /// # Ok(()) }
+    /// ```
     pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
         self.settings.heartbeat = (idle, deadline);
         self
@@ -153,18 +192,48 @@ impl NotifierBuilder {
     /// Whether to start also while a server is away, and go on trying, rather than to fail. Default: no.
     ///
     /// What can't be mended by trying again, such as a wrong password, is told by [`Notifier::state`].
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// use notifyman::Notifier;
+    /// use notifyman::notifier::State;
+    ///
+    /// // Nobody is there yet.
+    /// let n = Notifier::builder("host=127.0.0.1 port=1 user=shop")?.keep_trying(true).start::<u32>()?;
+    /// assert!(matches!(n.state(), State::Away));
+    /// # Ok(()) }
+    /// ```
     pub fn keep_trying(mut self, keep_trying: bool) -> Self {
         self.settings.keep_trying = keep_trying;
         self
     }
 
     /// Whether changes reach the server by themselves; see [`Notifier::autorun`]. Default: yes.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?; // without a server
+    /// assert_eq!(n.channels(), ["prices"]);
+    /// # Ok(()) }
+    /// ```
     pub fn autorun(mut self, autorun: bool) -> Self {
         self.settings.autorun = autorun;
         self
     }
 
     /// A notifier that isn't started yet.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?.build::<u32>();
+    /// assert!(!n.is_running());
+    /// # Ok(()) }
+    /// ```
     pub fn build<I>(self) -> Notifier<I>
     where
         I: Clone + Eq + Hash + Send + 'static,
@@ -173,6 +242,17 @@ impl NotifierBuilder {
     }
 
     /// A notifier that runs.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder(conf)?.start::<u32>()?;
+    /// assert!(n.is_running());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

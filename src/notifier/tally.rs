@@ -3,6 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What a notifier has done so far, and what it holds now; over all its databases and runs.
+///
+/// ```
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+/// let stats = n.stats();
+/// println!("{} of {} delivered, {} dropped", stats.delivered, stats.heard, stats.dropped);
+/// # assert_eq!(stats, Default::default());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotifierStats {
