@@ -4,6 +4,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// What a statement did.
+///
+/// ```
+/// use notifyman::changes::Method;
+///
+/// let method: Method = serde_json::from_str("\"TRUNCATE\"")?;
+/// assert_eq!(method, Method::Truncate);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
@@ -19,6 +27,15 @@ pub enum Method {
 }
 
 /// What was left out of a change, because the payload would have been longer than can be sent.
+///
+/// ```
+/// use notifyman::changes::{Change, Truncated};
+///
+/// /// Whether the row must be read from the table.
+/// fn is_to_be_read(change: &Change) -> bool {
+///     matches!(change.truncated, Some(Truncated::Row | Truncated::Key))
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -90,6 +107,14 @@ pub struct Change {
 }
 
 /// Which of the two a schema change is.
+///
+/// ```
+/// use notifyman::changes::{SchemaChange, SchemaEvent};
+///
+/// fn forgets(change: &SchemaChange) -> bool {
+///     change.event == SchemaEvent::Dropped && change.object_type == "table"
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -104,6 +129,20 @@ pub enum SchemaEvent {
 ///
 /// What the fields are is told under
 /// <https://www.postgresql.org/docs/current/functions-event-triggers.html>.
+///
+/// ```
+/// use notifyman::changes::{SchemaChange, SchemaEvent};
+///
+/// let change: SchemaChange = serde_json::from_str(
+///     r#"{"number":8,"event":"altered","session_user":"app","classid":1259,"objid":16385,"objsubid":2,
+///         "command_tag":"ALTER TABLE","object_type":"table column","object_name":"price",
+///         "object_identity":"public.price.cents","schema_name":"public","original":null,"normal":null,
+///         "in_extension":false,"is_temporary":false}"#,
+/// )?;
+/// assert_eq!(change.event, SchemaEvent::Altered);
+/// assert_eq!(change.object_identity, "public.price.cents");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SchemaChange {

@@ -53,6 +53,20 @@ impl Default for Installer {
 
 impl Installer {
     /// All tables of all schemas, in whole rows, by NOTIFY.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::changes::Installer;
+    ///
+    /// let installer = Installer::new()
+    ///     .schemas(["shop", "stock_*"])
+    ///     .except_tables(["*_log"])
+    ///     .with_query(true)
+    ///     .schema_events(false)
+    ///     .lock_timeout(Duration::from_millis(200))
+    ///     .attempts(5);
+    /// # drop(installer);
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
@@ -160,6 +174,18 @@ impl Installer {
     /// The schema and its functions are one transaction, and each table is one. A table whose triggers are right isn't
     /// locked. What couldn't be done is in the [report](Report::failed), and doing the same again finishes it.
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::Connection;
+    /// use notifyman::changes::Installer;
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut db = Connection::connect(database())?;
+    /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+    /// Installer::new().build_with(&mut db, |step| println!("{} of {}: {}", step.done, step.total, step.table))?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::Changes`] where nothing can be done here: a server older than PostgreSQL 12, a standby, a schema
@@ -246,6 +272,21 @@ impl Installer {
     ///
     /// What hasn't been read of an outbox goes with it.
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::Connection;
+    /// use notifyman::changes::Installer;
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut db = Connection::connect(database())?;
+    /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+    /// # Installer::new().build(&mut db)?;
+    /// let report = Installer::new().teardown(&mut db)?;
+    /// assert_eq!(report.removed(), ["public.price"]);
+    /// assert!(report.schema_changed());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`build_with`](Self::build_with). Where a table couldn't be locked it is in the report, and the schema stays.
@@ -294,6 +335,19 @@ impl Installer {
     }
 
     /// The SQL that [`teardown`](Self::teardown) would run, for `psql`; nothing is changed.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::Connection;
+    /// use notifyman::changes::Installer;
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut db = Connection::connect(database())?;
+    /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+    /// # Installer::new().build(&mut db)?;
+    /// println!("{}", Installer::new().teardown_sql(&mut db)?); // nothing is changed
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

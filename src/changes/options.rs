@@ -4,6 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 
 /// What a change tells of.
+///
+/// ```
+/// use notifyman::changes::{Installer, Shape};
+///
+/// let installer = Installer::new().shape(Shape::Keys);
+/// assert_eq!("keys".parse(), Ok(Shape::Keys));
+/// # drop(installer);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Shape {
     /// Each row by itself, whole, before and after.
@@ -15,6 +23,14 @@ pub enum Shape {
 }
 
 /// What becomes of a payload that is longer than NOTIFY takes: 7,999 bytes in the database's encoding.
+///
+/// ```
+/// use notifyman::changes::{Installer, Oversize};
+///
+/// let installer = Installer::new().oversize(Oversize::Spill);
+/// assert_eq!("spill".parse(), Ok(Oversize::Spill));
+/// # drop(installer);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Oversize {
     /// Only the row's key is told; where that is too long, or there is none, a marker.
@@ -27,6 +43,14 @@ pub enum Oversize {
 }
 
 /// How changes come to those who want them.
+///
+/// ```
+/// use notifyman::changes::{Delivery, Installer};
+///
+/// let installer = Installer::new().delivery(Delivery::Table);
+/// assert_eq!("table".parse(), Ok(Delivery::Table));
+/// # drop(installer);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delivery {
     /// By NOTIFY, at the commit.

@@ -15,6 +15,25 @@ pub struct Progress<'a> {
 }
 
 /// What a build or a teardown did.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// use notifyman::Connection;
+/// use notifyman::changes::Installer;
+///
+/// # fn main() -> Result<(), notifyman::Error> {
+/// let mut db = Connection::connect(database())?;
+/// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+/// let report = Installer::new().build(&mut db)?;
+/// for table in report.covered() {
+///     println!("{table} is covered");
+/// }
+/// for (table, error) in report.failed() {
+///     eprintln!("{table} isn't: {error}");
+/// }
+/// # assert_eq!((report.covered().len(), report.failed().len()), (1, 0));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     pub(super) schema_changed: bool,

@@ -36,6 +36,22 @@ pub struct Status {
 }
 
 /// A table that is asked for, or has a trigger of ours, and how it stands.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// use notifyman::Connection;
+/// use notifyman::changes::{Installer, Status};
+///
+/// # fn main() -> Result<(), notifyman::Error> {
+/// let mut db = Connection::connect(database())?;
+/// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+/// Installer::new().build(&mut db)?;
+/// for table in Status::of(&mut db)?.tables() {
+///     println!("{}: {}", table.sql_name, table.state);
+/// #   assert_eq!(table.state, "right");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Table {
@@ -62,6 +78,20 @@ impl Status {
 
     /// Looks at some tables alone: those that fit one of these patterns for schemas and for tables. No patterns are
     /// all.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::Connection;
+    /// use notifyman::changes::{Installer, Status};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut db = Connection::connect(database())?;
+    /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+    /// # Installer::new().build(&mut db)?;
+    /// let status = Status::of_some(&mut db, &[], &["price".to_owned()])?;
+    /// assert_eq!(status.tables().len(), 1);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -161,6 +191,10 @@ impl Status {
     }
 
     /// The SQL that is run to look, for `psql`.
+    ///
+    /// ```
+    /// println!("{}", notifyman::changes::Status::sql());
+    /// ```
     pub fn sql() -> String {
         let queries = [sql::server(), sql::installation(), sql::event_triggers(), sql::states(0, i32::MAX as usize)];
         format!("BEGIN READ ONLY;\n{};\nCOMMIT;\n", queries.join(";\n"))

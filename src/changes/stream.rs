@@ -52,6 +52,26 @@ pub struct Worker {
 
 impl Worker {
     /// Of these databases, which are counted from 1 in this order.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use std::time::Duration;
+    /// use notifyman::changes::{Installer, Worker};
+    /// use notifyman::{Config, Connection};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let mut db = Connection::connect(database())?;
+    /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+    /// # Installer::new().build(&mut db)?;
+    /// let databases = [database().parse::<Config>()?];
+    /// let mut changes = Worker::new(databases)
+    ///     .tables(["price", "stock_*"])
+    ///     .timeout(Duration::from_millis(20))
+    ///     .keep_spilled(Duration::from_secs(60))
+    ///     .start()?;
+    /// assert!(matches!(changes.next(), Some(None)), "idle, as nothing changes");
+    /// # Ok(()) }
+    /// ```
     pub fn new(configs: impl IntoIterator<Item = Config>) -> Self {
         let configs = configs.into_iter().collect();
         Self { configs, tables: Vec::new(), timeout: None, keep_spilled: Duration::from_secs(600) }
@@ -126,6 +146,15 @@ impl Worker {
 }
 
 /// What one database had.
+///
+/// ```
+/// use notifyman::changes::News;
+///
+/// /// Whether a cache of a whole database must be emptied.
+/// fn empties(news: &News) -> bool {
+///     matches!(news, News::Gap(_) | News::Dropped(_) | News::Lost(_))
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum News {
@@ -163,6 +192,25 @@ pub enum News {
 /// was under way when a worker died is told again.
 ///
 /// Dropping it ends its sessions, and waits for that: where one is being dialled just then, up to the connect timeout.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// use notifyman::changes::{Installer, News, Worker};
+/// use notifyman::{Config, Connection};
+///
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let mut db = Connection::connect(database())?;
+/// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+/// # Installer::new().build(&mut db)?;
+/// let mut changes = Worker::new([database().parse::<Config>()?]).start()?;
+/// # db.execute("INSERT INTO price VALUES (1, 42)")?;
+/// if let Some(Some((database, News::Change(_)))) = changes.next() {
+///     println!("database {database}: {}", changes.payload());
+/// #   assert!(changes.payload().contains("42"));
+///     changes.acknowledge(); // as asking for the next would do
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Changes {
     handle: Handle,
@@ -179,6 +227,22 @@ pub struct Changes {
 }
 
 /// Ends [`Changes`] from any thread.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// use notifyman::changes::{Installer, Worker};
+/// use notifyman::{Config, Connection};
+///
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let mut db = Connection::connect(database())?;
+/// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+/// # Installer::new().build(&mut db)?;
+/// let changes = Worker::new([database().parse::<Config>()?]).start()?;
+/// let stopper = changes.stopper();
+/// std::thread::spawn(move || stopper.stop());
+/// assert_eq!(changes.count(), 0);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Stop {
     handle: Handle,

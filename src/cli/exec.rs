@@ -7,7 +7,7 @@
 //! While all places are taken, what comes waits in the notifier's queues; the sessions are read all the same.
 
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use notifyman::notifier::Delivery;
 
 use super::args::Listen;
 use super::signals::Lookout;
-use super::{End, Failure, advise, clock, listen, tell};
+use super::{End, Failure, advise, clock, listen, shell, tell};
 
 /// Longer lines are passed on in pieces.
 const LINE_MAX: u64 = 64 * 1024;
@@ -45,7 +45,6 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     }
 
     jobs.wait_for_the_end(args);
-    let waiting = notifier.stats().waiting;
     // What runs is waited for, what waits is not.
     jobs.close();
     notifier.stop();
@@ -53,7 +52,8 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     if let Some(error) = ended.output.take() {
         return Err(Failure::Output(error));
     }
-    let skipped = waiting + ended.skipped;
+    // What still waited as the notifier stopped was dropped.
+    let skipped = notifier.stats().dropped + ended.skipped;
     if let Some(signal) = lookout.got() {
         if skipped > 0 {
             tell(&format!("{skipped} notifications had come for which the command wasn't run"));
@@ -185,12 +185,7 @@ struct Job {
 
 impl Job {
     fn run(&self) {
-        let result = self.start().and_then(|child| self.attend(child));
-        let failure = match result {
-            Ok(status) if status.success() => None,
-            Ok(status) => Some(status.to_string()),
-            Err(error) => Some(error.to_string()),
-        };
+        let failure = self.start().and_then(|child| self.attend(child)).err();
         if let Some(failure) = &failure {
             let Self { connection, channel, pid, .. } = self;
             tell(&format!("the command failed for connection {connection}, channel {channel:?}, pid {pid}: {failure}"));
@@ -202,30 +197,29 @@ impl Job {
         });
     }
 
-    fn start(&self) -> io::Result<Child> {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", &self.jobs.command]);
+    fn start(&self) -> Result<Child, String> {
+        let mut command = shell::command(&self.jobs.command);
         command.env("NOTIFYMAN_CHANNEL", &self.channel);
         command.env("NOTIFYMAN_PID", self.pid.to_string());
         command.env("NOTIFYMAN_CONNECTION", self.connection.to_string());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell::start(command)
     }
 
     /// Gives it the payload, passes its lines on, and waits for its end.
-    fn attend(&self, mut child: Child) -> io::Result<std::process::ExitStatus> {
+    fn attend(&self, mut child: Child) -> Result<(), String> {
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let attended = thread::scope(|scope| {
             let thread = || thread::Builder::new().name("command's".into());
             thread().spawn_scoped(scope, || stderr.map(|lines| relay(lines, &mut io::stderr())))?;
-            // A command that doesn't read it is free not to.
-            thread().spawn_scoped(scope, || stdin.map(|mut stdin| stdin.write_all(&self.payload)))?;
+            let feeding = thread().spawn_scoped(scope, || shell::feed(stdin, &self.payload))?;
             if let Some(Err(error)) = stdout.map(|lines| relay(lines, &mut io::stdout())) {
                 self.jobs.change(|state| state.output = Some(error));
             }
-            Ok(())
+            Ok(feeding.join().unwrap_or(Ok(())))
         });
-        let status = child.wait()?;
-        attended.map(|()| status)
+        let attended = attended.unwrap_or_else(|error: io::Error| Err(format!("starting a thread: {error}")));
+        shell::finish(child).and(attended)
     }
 }
 

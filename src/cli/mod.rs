@@ -16,6 +16,7 @@ mod doctor;
 mod exec;
 mod listen;
 mod notify;
+mod shell;
 mod signals;
 
 use std::io::{self, ErrorKind, Write as _};

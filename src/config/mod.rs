@@ -271,6 +271,14 @@ impl Config {
     ///
     /// Its form is that of `~/.pgpass` (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), and nobody but its
     /// owner may have access to it. Default: none; a parsed configuration has PGPASSFILE, else `~/.pgpass`.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().passfile("/etc/shop/pgpass");
+    /// assert_eq!(config, Config::without_env("passfile=/etc/shop/pgpass")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn passfile(self, file: impl Into<PathBuf>) -> Self {
         let file = Some(file.into()).filter(|file| !file.as_os_str().is_empty());
@@ -370,18 +378,42 @@ impl Config {
     }
 
     /// Whether the connection is encrypted.
+    ///
+    /// ```
+    /// use notifyman::{Config, SslMode};
+    ///
+    /// let config = Config::new().sslmode(SslMode::VerifyFull);
+    /// assert_eq!(config, Config::without_env("sslmode=verify-full")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn sslmode(self, mode: SslMode) -> Self {
         self.set(|s| s.sslmode = Some(mode))
     }
 
     /// What a server must be for the connection to stay on it. Default: whichever answers.
+    ///
+    /// ```
+    /// use notifyman::{Config, TargetSessionAttrs};
+    ///
+    /// let config = Config::new().host("db1,db2").target_session_attrs(TargetSessionAttrs::ReadWrite);
+    /// assert_eq!(config, Config::without_env("host=db1,db2 target_session_attrs=read-write")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn target_session_attrs(self, attrs: TargetSessionAttrs) -> Self {
         self.set(|s| s.target_session_attrs = attrs)
     }
 
     /// Whether hosts are tried in the order given. Default: yes.
+    ///
+    /// ```
+    /// use notifyman::{Config, LoadBalanceHosts};
+    ///
+    /// let config = Config::new().host("db1,db2").load_balance_hosts(LoadBalanceHosts::Random);
+    /// assert_eq!(config, Config::without_env("host=db1,db2 load_balance_hosts=random")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn load_balance_hosts(self, order: LoadBalanceHosts) -> Self {
         self.set(|s| s.load_balance_hosts = order)

@@ -287,6 +287,14 @@ impl Config {
     }
 
     /// Our certificate, for a server that asks for one, followed by those that lead from it to an authority.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslcert("/etc/shop.crt");
+    /// assert_eq!(config, Config::without_env("sslcert=/etc/shop.crt")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn sslcert(self, file: impl Into<PathBuf>) -> Self {
         self.set(|s| s.tls.cert = path(file))
@@ -296,12 +304,28 @@ impl Config {
     ///
     /// A key that others can read is refused, as by `psql`: it may have the mode 0600 at most, or 0640 if it belongs
     /// to root.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslkey("/etc/shop.key");
+    /// assert_eq!(config, Config::without_env("sslkey=/etc/shop.key")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn sslkey(self, file: impl Into<PathBuf>) -> Self {
         self.set(|s| s.tls.key = path(file))
     }
 
     /// Whether our certificate is shown.
+    ///
+    /// ```
+    /// use notifyman::{Config, SslCertMode};
+    ///
+    /// let config = Config::new().sslcertmode(SslCertMode::Disable);
+    /// assert_eq!(config, Config::without_env("sslcertmode=disable")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn sslcertmode(self, mode: SslCertMode) -> Self {
         self.set(|s| s.tls.cert_mode = mode)
@@ -310,36 +334,84 @@ impl Config {
     /// A list of certificates that have been revoked. One that doesn't exist is none, as for `psql`.
     ///
     /// Once there is a list, there must be a current one for each authority between the server and the root.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslcrl("/etc/revoked.pem");
+    /// assert_eq!(config, Config::without_env("sslcrl=/etc/revoked.pem")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn sslcrl(self, file: impl Into<PathBuf>) -> Self {
         self.set(|s| s.tls.crl = path(file))
     }
 
     /// A folder of such lists; every PEM file in it is read.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslcrldir("/etc/revoked");
+    /// assert_eq!(config, Config::without_env("sslcrldir=/etc/revoked")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn sslcrldir(self, folder: impl Into<PathBuf>) -> Self {
         self.set(|s| s.tls.crl_dir = path(folder))
     }
 
     /// Whether the server is told, in clear, under which name it is dialled. Default: yes. Never for an address.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslsni(false);
+    /// assert_eq!(config, Config::without_env("sslsni=0")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn sslsni(self, on: bool) -> Self {
         self.set(|s| s.tls.sni = on)
     }
 
     /// The least version of TLS. Default: 1.2, the oldest that is spoken.
+    ///
+    /// ```
+    /// use notifyman::{Config, TlsVersion};
+    ///
+    /// let config = Config::new().ssl_min_protocol_version(TlsVersion::V1_3);
+    /// assert_eq!(config, Config::without_env("ssl_min_protocol_version=TLSv1.3")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn ssl_min_protocol_version(self, version: TlsVersion) -> Self {
         self.set(|s| s.tls.min_version = Some(version))
     }
 
     /// The latest version of TLS. Default: the latest that both sides speak.
+    ///
+    /// ```
+    /// use notifyman::{Config, TlsVersion};
+    ///
+    /// let config = Config::new().ssl_max_protocol_version(TlsVersion::V1_2);
+    /// assert_eq!(config, Config::without_env("ssl_max_protocol_version=TLSv1.2")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn ssl_max_protocol_version(self, version: TlsVersion) -> Self {
         self.set(|s| s.tls.max_version = Some(version))
     }
 
     /// How TLS begins.
+    ///
+    /// ```
+    /// use notifyman::{Config, SslMode, SslNegotiation};
+    ///
+    /// let config = Config::new().sslnegotiation(SslNegotiation::Direct).sslmode(SslMode::Require);
+    /// assert_eq!(config, Config::without_env("sslnegotiation=direct sslmode=require")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     #[must_use]
     pub fn sslnegotiation(self, negotiation: SslNegotiation) -> Self {
         self.set(|s| s.tls.negotiation = negotiation)

@@ -24,6 +24,23 @@ use crate::proto::sql;
 const AT_ONCE: usize = 256;
 
 /// Connections being opened side by side, as they finish: see [`Connection::connect_many`].
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let dsns = [database(), database()];
+/// use notifyman::Connection;
+///
+/// let mut open = Vec::new();
+/// for (number, result) in Connection::connect_many(&dsns).at_once(16).listen(["prices"])? {
+///     match result {
+///         Ok(connection) => open.push(connection),
+///         Err(error) => eprintln!("{}: {error}", dsns[number]),
+///     }
+/// }
+/// # assert_eq!(open.len(), 2);
+/// # Ok(()) }
+/// ```
 #[must_use = "connections are opened while it is iterated"]
 pub struct ConnectMany {
     waiting: Enumerate<std::vec::IntoIter<Result<Config, Error>>>,
@@ -80,6 +97,15 @@ impl ConnectMany {
     }
 
     /// Has each listen to these channels as soon as it is logged in; it is given once the server has acknowledged them.
+    ///
+    /// ```
+    /// use notifyman::Connection;
+    ///
+    /// let nobody: [&str; 0] = [];
+    /// assert!(Connection::connect_many(nobody).listen([""]).is_err());
+    /// assert_eq!(Connection::connect_many(nobody).listen(["prices"])?.count(), 0);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

@@ -56,6 +56,15 @@ impl NotificationManager {
     /// last audit found all in order, or with the session. What the server listens to and nobody knew of is learnt, and
     /// listened to again when the connection is brought back.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::NotificationManager;
+    ///
+    /// # let conns: [notifyman::Connection; 0] = [];
+    /// let nm = NotificationManager::new(conns).audit(Duration::from_secs(300));
+    /// # drop(nm);
+    /// ```
+    ///
     /// # What it costs
     ///
     /// A query of some 100 bytes for each connection and period, and its answer, which names all the channels: about

@@ -27,7 +27,7 @@ use crate::proto::{Ask, sql};
 /// Where canaries are sent, unless another channel is named.
 const CHANNEL: &str = "notifyman_canary";
 /// A canary is a NOTIFY in every database, and wakes every session that listens there: it is sent no oftener.
-const PERIOD_MIN: Duration = Duration::from_secs(30);
+pub(crate) const PERIOD_MIN: Duration = Duration::from_secs(30);
 
 /// The canaries of a manager.
 #[derive(Debug)]

@@ -12,15 +12,17 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::manager::asks::Wish;
+use crate::manager::check_dial;
 use crate::manager::members::{ConnId, Dead};
 use crate::manager::stats::{Counters, Stats};
 use crate::manager::ticket::{Account, Resolver, ThreadMark, Ticket};
 use crate::net::Alarm;
+use crate::proto::sql::Limits;
 
 /// What the loop is told.
 pub(crate) enum Command {
     Insert(Box<Connection>, Resolver<Result<ConnId, Connection>>),
-    Dial(Config, Vec<Box<str>>, Resolver<ConnId>),
+    Dial(Config, Vec<Box<str>>, Limits, Resolver<ConnId>),
     Remove(ConnId, Resolver<Option<Result<Connection, Dead>>>),
     Ask(ConnId, Wish, Resolver<()>),
     SetTimeout(Option<Duration>, Resolver<()>),
@@ -153,15 +155,15 @@ impl Handle {
         ticket
     }
 
-    /// Has the loop open a connection that will listen to these channels, as
-    /// [`NotificationManager::dial`](crate::NotificationManager::dial); calls on the loop's thread once that has begun.
+    /// As [`dial`](Self::dial), and calls on the loop's thread with the id; what can't be listened to is told there as
+    /// the connection's end.
     pub(crate) fn dial_then(
         &self,
         config: Config,
         channels: Vec<Box<str>>,
         then: impl FnOnce(Result<ConnId, Error>) + Send + 'static,
     ) {
-        self.tell(Command::Dial(config, channels, Resolver::call(then)));
+        self.tell(Command::Dial(config, channels, Limits::Exact, Resolver::call(then)));
     }
 
     /// As [`listen`](Self::listen), and calls on the loop's thread with what came of it.
@@ -184,6 +186,47 @@ impl Handle {
     /// gone.
     pub fn insert(&self, connection: Connection) -> Ticket<Result<ConnId, Connection>> {
         self.ask(|resolver| Command::Insert(Box::new(connection), resolver))
+    }
+
+    /// Has the loop open a connection that will listen to these channels, as
+    /// [`NotificationManager::dial`](crate::NotificationManager::dial), stalling nobody; resolves to its id as that
+    /// begins. The loop tells what comes of it: [`Event::Opened`](crate::Event::Opened), or
+    /// [`Event::Lost`](crate::Event::Lost).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use std::time::Duration;
+    /// use notifyman::{Event, NotificationManager};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let dsn = database();
+    /// let mut nm = NotificationManager::new([]).park_when_empty(true);
+    /// let handle = nm.handle();
+    /// let running = std::thread::spawn(move || nm.next_event());
+    ///
+    /// let id = handle.dial(dsn, ["prices"]).wait(Duration::from_secs(10))?;
+    /// let event = running.join().unwrap();
+    /// assert!(matches!(event, Some(Event::Opened(opened)) if opened == id));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The ticket resolves to [`Error::Config`] for settings that can't be used, and to [`Error::Value`] for a channel
+    /// that can't be; nobody is dialled then.
+    pub fn dial<C, I>(&self, config: C, channels: I) -> Ticket<ConnId>
+    where
+        C: TryInto<Config>,
+        C::Error: Into<Error>,
+        I: IntoIterator,
+        I::Item: AsRef<str>,
+    {
+        match check_dial(config, channels) {
+            Ok((config, channels)) => {
+                self.ask(|resolver| Command::Dial(config, channels, Limits::ServerDecides, resolver))
+            }
+            Err(error) => Ticket::resolved(&self.shared.iterating, Err(error)),
+        }
     }
 
     /// Takes a connection out, with what was not delivered still in it; see

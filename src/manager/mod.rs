@@ -44,6 +44,7 @@ use std::time::{Duration, Instant};
 use self::asks::Asked;
 use self::audit::Rota;
 use self::canary::Canary;
+pub(crate) use self::canary::PERIOD_MIN as CANARY_PERIOD_MIN;
 pub use self::guard::ConnectionMut;
 pub use self::handle::Handle;
 use self::handle::Shared;
@@ -451,10 +452,7 @@ impl NotificationManager {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let config = config.try_into().map_err(Into::into)?;
-        config.startup_parameters()?;
-        config.endpoints()?;
-        let channels = sql::checked_channels(channels, sql::Limits::ServerDecides)?;
+        let (config, channels) = check_dial(config, channels)?;
         Ok(self.open_now(config, channels, sql::Limits::ServerDecides))
     }
 
@@ -603,6 +601,21 @@ impl NotificationManager {
             self.close_for(token, Error::io(WATCHING, error));
         }
     }
+}
+
+/// Refuses at once what can't be dialled, whatever the server.
+fn check_dial<C, I>(config: C, channels: I) -> Result<(Config, Vec<Box<str>>), Error>
+where
+    C: TryInto<Config>,
+    C::Error: Into<Error>,
+    I: IntoIterator,
+    I::Item: AsRef<str>,
+{
+    let config = config.try_into().map_err(Into::into)?;
+    config.startup_parameters()?;
+    config.endpoints()?;
+    let channels = sql::checked_channels(channels, sql::Limits::ServerDecides)?;
+    Ok((config, channels))
 }
 
 impl Iterator for NotificationManager {

@@ -28,7 +28,6 @@ use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::recovery::FIRST_DIALS;
 use crate::manager::{Event, NotificationManager};
 use crate::net::Ready;
-use crate::proto::sql::Limits;
 
 /// For how many there is always room in the line of those to be served: for all that one look can wake.
 const LINE: usize = 2048;
@@ -356,8 +355,8 @@ impl NotificationManager {
         for command in self.shared.take_commands() {
             match command {
                 Command::Insert(connection, ticket) => ticket.resolve(Ok(Ok(self.insert(*connection)))),
-                Command::Dial(config, channels, ticket) => {
-                    ticket.resolve(Ok(self.dial_within(config, channels, Limits::Exact)));
+                Command::Dial(config, channels, limits, ticket) => {
+                    ticket.resolve(Ok(self.dial_within(config, channels, limits)));
                 }
                 Command::Remove(id, ticket) => ticket.resolve(Ok(self.remove(id))),
                 Command::Ask(id, wish, ticket) => self.ask(id, wish, ticket),

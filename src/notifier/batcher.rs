@@ -42,6 +42,26 @@ const STATEMENT_MAX: usize = 1 << 20;
 /// crash between the two would lose, a NOTIFY in the transaction wouldn't.
 ///
 /// Clones share one queue. What waits when the last one is dropped is still sent.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let conf = database();
+/// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+/// use std::time::Duration;
+///
+/// let batcher = n.batcher(Duration::from_millis(2), 1_000)?;
+/// let writers: Vec<_> = (0..4)
+///     .map(|writer| {
+///         let batcher = batcher.clone();
+///         std::thread::spawn(move || batcher.send("prices", writer.to_string()).wait(Duration::from_secs(5)))
+///     })
+///     .collect();
+/// for writer in writers {
+///     writer.join().unwrap()?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct Batcher {
     owner: Arc<Owner>,
@@ -97,6 +117,19 @@ impl Batcher {
     }
 
     /// Has a notification sent; the ticket resolves once the server has committed it.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// use std::time::Duration;
+    ///
+    /// let batcher = n.batcher(Duration::ZERO, 1_000)?;
+    /// batcher.send("prices", "42").wait(Duration::from_secs(5))?;
+    /// assert!(batcher.send("", "42").wait(Duration::from_secs(5)).is_err());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

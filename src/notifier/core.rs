@@ -249,7 +249,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             if let Some(handle) = world.handle.clone()
                 && let Some(database) = world.databases.get_mut(at)
             {
-                let (channels, config) = (database.begin(), database.config.clone());
+                let (channels, config) = (database.begin(self.settings.own_channel()), database.config.clone());
                 let (inner, run) = (Arc::clone(self), world.run);
                 handle.dial_then(config, channels, move |id| {
                     inner.on_loop(run, |_, world, _| {

@@ -134,6 +134,8 @@ impl<I: Clone + 'static> Crew<I> {
         };
         let Some(entry) = entry.current().filter(|entry| !entry.is_silent()) else { return };
         if !self.begin(number, &entry) {
+            // It was taken too late, and counts like what still waits.
+            tally.dropped.add(u64::from(matches!(what, What::Heard(..))));
             return;
         }
         let called = catch_unwind(AssertUnwindSafe(|| entry.call(what)));

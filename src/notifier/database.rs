@@ -15,7 +15,7 @@ use crate::notifier::queue::Queue;
 use crate::notifier::registry::Registry;
 use crate::proto::sql::{self, Limits};
 
-/// The channel that every session listens to, for the notifier itself.
+/// The channel that every session listens to, for the notifier itself; the canary's, where there is one.
 pub(crate) const SYSTEM_CHANNEL: &str = "PGNOTIFIER";
 
 pub(crate) struct Database<I: 'static> {

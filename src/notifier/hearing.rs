@@ -66,7 +66,10 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         self.on_event(id, |inner, world, at, after| {
             let Some(database) = world.databases.get_mut(at) else { return };
             if let Some(gap) = gap {
-                inner.tally.restores.add(1);
+                // What an audit has mended is told likewise, and the session was there all the time.
+                if !matches!(gap.cause(), Error::Unregistered) {
+                    inner.tally.restores.add(1);
+                }
                 database.was_deaf(&gap, after);
             }
             let asks = database.is_open(id, channels, limits, after);

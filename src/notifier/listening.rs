@@ -124,8 +124,8 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         }
     }
 
-    /// A session begins: gives what it is to listen to.
-    pub(crate) fn begin(&mut self) -> Vec<Box<str>> {
+    /// A session begins: gives what it is to listen to; with the notifier's own channel, unless that is the canary's.
+    pub(crate) fn begin(&mut self, own: Option<&str>) -> Vec<Box<str>> {
         self.registry.take_changed();
         self.wire.clear();
         for channel in self.registry.wanted() {
@@ -134,7 +134,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
             self.wire.insert(channel.into(), wire);
         }
         self.session = Session::Opening(None);
-        self.wire.keys().cloned().chain([SYSTEM_CHANNEL.into()]).collect()
+        self.wire.keys().cloned().chain(own.map(Into::into)).collect()
     }
 
     /// The session listens to these, and is what it is: gives what is still to be asked.

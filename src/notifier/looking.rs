@@ -9,6 +9,15 @@ use crate::notifier::database::Database;
 /// What there is, of this database.
 impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// The channels that were added or are subscribed to, sorted.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.add_channel("orders")?;
+    /// assert_eq!(n.channels(), ["orders", "prices"]);
+    /// # Ok(()) }
+    /// ```
     pub fn channels(&self) -> Vec<String> {
         self.look(|database| database.registry.channels().into_iter().map(str::to_owned).collect()).unwrap_or_default()
     }
@@ -30,6 +39,15 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// The channels that are muted, sorted.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.mute_channels(["prices"])?;
+    /// assert_eq!(n.muted_channels(), ["prices"]);
+    /// # Ok(()) }
+    /// ```
     pub fn muted_channels(&self) -> Vec<String> {
         let muted = |database: &Database<I>| {
             let channels = database.registry.channels().into_iter();
@@ -39,6 +57,15 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// The subscribers that are muted, by channel, whether that is muted or not.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.mute_subscriber(&7)?;
+    /// assert_eq!(n.muted_subscribers()["prices"], [7]);
+    /// # Ok(()) }
+    /// ```
     pub fn muted_subscribers(&self) -> BTreeMap<String, Vec<I>> {
         self.ids(|muted| muted)
     }

@@ -31,6 +31,15 @@ pub struct Missed {
 }
 
 /// Why notifications are [missing](Missed).
+///
+/// ```
+/// use notifyman::notifier::{Missed, Reason};
+///
+/// /// Whether the subscriber itself is too slow.
+/// fn is_our_fault(missed: &Missed) -> bool {
+///     matches!(missed.reason(), Reason::Overflow | Reason::Disconnected)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reason {

@@ -96,7 +96,8 @@
 //! A listening session slows every NOTIFY of its database, before PostgreSQL 19; a thousand of them sink it. However many
 //! subscribers and channels there are, a notifier has one session for a database: see [`Notifier::at`].
 //!
-//! Each listens to the channel `PGNOTIFIER` besides, which is the notifier's own: what is sent there reaches nobody.
+//! Each listens to the channel `PGNOTIFIER` besides, which is the notifier's own: what is sent there reaches nobody. It
+//! carries the [canary](NotifierBuilder::canary), if there is one.
 //!
 //! # States
 #![doc = include_str!("states.md")]
@@ -167,6 +168,19 @@ use crate::manager::Ticket;
 ///
 /// It is a handle: clones and what [`at`](Self::at) gives are the same notifier, which stops when the last is dropped.
 /// All of them can be used from any thread.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let conf = database();
+/// use notifyman::Notifier;
+///
+/// let n: Notifier<u32> = Notifier::new(conf)?;
+/// let same = n.clone();
+/// same.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+/// assert_eq!(n.channels(), ["prices"]);
+/// # Ok(()) }
+/// ```
 pub struct Notifier<I = Id>
 where
     I: Clone + Eq + Hash + Send + 'static,
@@ -180,6 +194,20 @@ where
 struct Owner<I: Clone + Eq + Hash + Send + 'static>(Arc<Inner<I>>);
 
 /// What a notifier does, with respect to one database; the [table](self#states) has what leads where.
+///
+/// ```
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+/// use notifyman::notifier::State;
+///
+/// match n.state() {
+///     State::Listening => println!("all is well"),
+///     State::Lost(error) | State::Failed(error) => eprintln!("somebody must look: {error}"),
+///     other => println!("for now: {other:?}"),
+/// }
+/// # assert!(matches!(n.state(), State::Stopped));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum State {
@@ -200,6 +228,18 @@ pub enum State {
 }
 
 /// A callback that is still running: see [`Notifier::stop_within`].
+///
+/// ```
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+/// use std::time::Duration;
+/// use notifyman::notifier::StillRunning;
+///
+/// if let Err(StillRunning { id, channel, .. }) = n.stop_within(Duration::from_secs(2)) {
+///     eprintln!("subscriber {id} doesn't return from {channel}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StillRunning<I> {
@@ -222,6 +262,17 @@ impl Notifier {
     /// A notifier that is to be otherwise than by default.
     ///
     /// The type of its ids is told as it is built or started.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder(conf)?.workers(4).start::<u32>()?;
+    /// assert!(n.is_running());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -311,6 +362,19 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// Subscribers that were there before are told what they may have [missed](Reason::Stopped).
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder(conf)?.build::<u32>();
+    /// n.start()?;
+    /// assert!(n.is_running());
+    /// n.start()?; // as it was
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// What the first session fails with that can't be opened, and then it isn't started; [`Error::StillRunning`] as
@@ -324,6 +388,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// What waits in the queues isn't delivered; it counts as dropped. Inside a callback it returns at once, and that
     /// callback is the last that its thread calls.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.stop();
+    /// assert!(!n.is_running());
+    /// assert_eq!(n.channels(), ["prices"]); // for the next start
+    /// # Ok(()) }
+    /// ```
     pub fn stop(&self) {
         // Without a limit it ends only by being over.
         let _ = self.inner().stop_within(None);
@@ -354,6 +430,17 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     /// Stops and starts it, on new sessions. It is needed only where a session is [lost](State::Lost) for good.
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.restart()?;
+    /// assert_eq!(n.stats().channels, 1);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`start`](Self::start); [`Error::InsideCallback`] inside a callback, and then it goes on as it was.
@@ -366,11 +453,35 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// Whether callbacks are called for what comes; the state says whether anything can come.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// assert!(n.is_running());
+    /// n.stop();
+    /// assert!(!n.is_running());
+    /// # Ok(()) }
+    /// ```
     pub fn is_running(&self) -> bool {
         self.inner().lock().phase == Phase::Running
     }
 
     /// What it does, with respect to this database.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// use notifyman::notifier::State;
+    ///
+    /// assert!(matches!(n.state(), State::Listening));
+    /// n.stop();
+    /// assert!(matches!(n.state(), State::Stopped));
+    /// # Ok(()) }
+    /// ```
     pub fn state(&self) -> State {
         let world = self.inner().lock();
         match (world.phase, world.databases.get(self.at).map(|database| &database.session)) {
@@ -384,9 +495,24 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// The counters, as they are now, over all databases.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// for id in 0..3 {
+    ///     n.subscribe(id, "prices", |n| println!("{}", n.payload()))?;
+    /// }
+    /// let stats = n.stats();
+    /// assert_eq!((stats.subscribers, stats.channels, stats.sessions), (3, 1, 1));
+    /// assert_eq!(stats.sessions_saved, 2);
+    /// # Ok(()) }
+    /// ```
     pub fn stats(&self) -> NotifierStats {
         let mut stats = self.inner().tally.read();
         let world = self.inner().lock();
+        stats.canary_micros = world.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
         for database in &world.databases {
             let (subscribers, waiting) = database.waiting();
             stats.subscribers += subscribers as u64;
@@ -420,6 +546,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 /// Sending.
 impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// Sends a notification by the session that listens; the ticket resolves once the server has committed it.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// use std::time::Duration;
+    ///
+    /// n.notify("prices", "42").wait(Duration::from_secs(5))?; // committed
+    /// n.notify("prices", "43"); // and this one will be
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

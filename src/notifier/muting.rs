@@ -15,6 +15,17 @@ use crate::notifier::database::Database;
 impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// Mutes channels, for all their subscribers.
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.mute_channels(["prices"])?;
+    /// assert_eq!(n.muted_channels(), ["prices"]);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::UnknownChannel`], and then none is muted.
@@ -27,6 +38,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// Unmutes channels; each subscriber is as it was before.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// # use std::time::Duration;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.mute_channels(["prices"])?;
+    /// n.unmute_channels(["prices"])?.wait(Duration::from_secs(5))?; // what is sent from now on is heard
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -51,6 +74,17 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     /// Mutes a subscriber on all channels that it subscribes to now.
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.mute_subscriber(&7)?;
+    /// assert_eq!(n.muted_subscribers()["prices"], [7]);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::UnknownSubscriber`].
@@ -60,6 +94,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     /// Unmutes a subscriber on all its channels.
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// # use std::time::Duration;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.mute_subscriber(&7)?;
+    /// n.unmute_subscriber(&7)?.wait(Duration::from_secs(5))?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As [`mute_subscriber`](Self::mute_subscriber); what the server answers by the ticket.
@@ -68,6 +114,17 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// Mutes a subscriber on these channels.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.mute_subscriber_on(&7, ["prices"])?;
+    /// assert!(n.mute_subscriber_on(&7, ["orders"]).is_err(), "it isn't subscribed there");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -81,6 +138,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// Unmutes a subscriber on these channels.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.mute_subscriber(&7)?;
+    /// n.unmute_subscriber_on(&7, ["prices"])?;
+    /// assert!(n.muted_subscribers().is_empty());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -7,6 +7,19 @@ use std::sync::{Mutex, PoisonError};
 const KEPT: usize = 64;
 
 /// A callback that panicked: it was caught, and the subscription goes on.
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let conf = database();
+/// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+/// n.subscribe(7, "prices", |_| panic!("no price today"))?;
+/// n.notify("prices", "42");
+/// # while n.stats().panics == 0 { std::thread::yield_now() }
+/// let panicked = &n.take_panics()[0];
+/// assert_eq!((panicked.id, &*panicked.message), (7, "no price today"));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Panicked<I> {

@@ -43,6 +43,12 @@ impl<'a> Payload<'a> {
 
     /// As text, checked.
     ///
+    /// ```
+    /// use notifyman::notifier::Payload;
+    ///
+    /// assert_eq!(Payload::from("42").as_str(), Ok("42"));
+    /// ```
+    ///
     /// # Errors
     ///
     /// Only a database in `SQL_ASCII` can send what isn't UTF-8.
@@ -57,6 +63,14 @@ impl<'a> Payload<'a> {
 
     /// As JSON, read into a type of yours. Feature `json`.
     ///
+    /// ```
+    /// # use notifyman::notifier::Payload;
+    /// let price: (String, u32) = Payload::from(r#"["tea", 42]"#).json()?;
+    /// assert_eq!(price, ("tea".to_owned(), 42));
+    /// assert!(Payload::from("42").json::<String>().is_err());
+    /// # Ok::<(), notifyman::notifier::PayloadError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`PayloadError`] where it isn't JSON, isn't of that type, or is nested deeper than 127 levels.
@@ -66,6 +80,12 @@ impl<'a> Payload<'a> {
     }
 
     /// As JSON, whatever it is. Feature `json`.
+    ///
+    /// ```
+    /// # use notifyman::notifier::Payload;
+    /// assert_eq!(Payload::from(r#"{"price": 42}"#).value()?["price"], 42);
+    /// # Ok::<(), notifyman::notifier::PayloadError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -79,6 +99,13 @@ impl<'a> Payload<'a> {
     ///
     /// Lists, tuples and sets come out as arrays, `None` as null, bytes as arrays of numbers, and a key of a dict that
     /// isn't a string as the text that it is written with. The [table](crate::notifier#payloads) has examples.
+    ///
+    /// ```
+    /// # use notifyman::notifier::Payload;
+    /// let ids: Vec<u32> = Payload::from("(1, 2)").python()?;
+    /// assert_eq!(ids, [1, 2]);
+    /// # Ok::<(), notifyman::notifier::PayloadError>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -118,6 +145,14 @@ impl fmt::Debug for Payload<'_> {
 }
 
 /// A payload that isn't what it was read as: why, and the raw text.
+///
+/// ```
+/// use notifyman::notifier::Payload;
+///
+/// let error = Payload::from("tea").json::<u32>().unwrap_err();
+/// assert_eq!(error.raw(), "tea");
+/// assert!(error.to_string().contains("can't be read as JSON"));
+/// ```
 #[cfg(feature = "json")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadError {

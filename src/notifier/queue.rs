@@ -33,6 +33,18 @@ pub struct Queue {
 }
 
 /// What becomes of notifications for which there is no room in a subscriber's [`Queue`].
+///
+/// ```
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+/// use notifyman::notifier::{Policy, Queue};
+///
+/// # n.subscribe(7, "prices", |_| ())?;
+/// # n.subscribe(8, "prices", |_| ())?;
+/// n.set_queue(&7, Queue::new(Policy::Coalesce))?; // a cache, which wants each key once
+/// n.set_queue(&8, Queue::new(Policy::Disconnect).items(100))?; // one that isn't worth waiting for
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Policy {

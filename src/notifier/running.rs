@@ -52,7 +52,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
 
     /// Says that it starts, and gives what the threads are to have.
     fn prepare(self: &Arc<Self>, world: &mut World<I>) -> Launch<I> {
-        let mut manager = NotificationManager::new([]).park_when_empty(true);
+        let mut manager = self.settings.manager();
         if self.settings.keep_trying {
             manager.supervise(self.settings.backoff, self.settings.heartbeat);
         }
@@ -67,7 +67,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         world.crew = Some(Arc::clone(&crew));
         world.by_connection.clear();
         for (at, database) in world.databases.iter_mut().enumerate() {
-            let channels = database.begin();
+            let channels = database.begin(self.settings.own_channel());
             let id = manager.dial_within(database.config.clone(), channels, database.limits);
             database.session = Session::Opening(Some(id));
             world.by_connection.insert(id, at);

@@ -138,6 +138,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// What waits for it isn't delivered; a call that runs goes on.
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.unsubscribe(&7, "prices")?;
+    /// assert!(n.channels().is_empty());
+    /// assert!(n.unsubscribe(&7, "prices").is_err());
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`].
@@ -146,6 +158,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// Gives a subscriber another queue than the notifier's; what waits in it stays.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// use notifyman::notifier::{Policy, Queue};
+    ///
+    /// n.subscribe(7, "prices", |n| println!("forget {}", n.payload()))?;
+    /// n.set_queue(&7, Queue::new(Policy::Coalesce).items(1_000))?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -157,6 +181,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// Listens to channels, whether anybody subscribes to them or not. One that is there already stays as it is.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// use std::time::Duration;
+    ///
+    /// n.add_channels(["prices", "orders"])?.wait(Duration::from_secs(5))?;
+    /// assert_eq!(n.channels(), ["orders", "prices"]);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -181,6 +217,16 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     /// As [`add_channels`](Self::add_channels), for one.
     ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.add_channel("prices")?;
+    /// assert_eq!(n.channels(), ["prices"]);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The same.
@@ -189,6 +235,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// Removes channels, with all that is subscribed to them.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.add_channels(["prices", "orders"])?;
+    /// n.subscribe(7, "orders", |n| println!("{}", n.payload()))?;
+    /// n.remove_channels(["prices", "orders"])?;
+    /// assert!(n.subscriptions().is_empty());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -210,6 +268,17 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// As [`remove_channels`](Self::remove_channels), for one.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// n.add_channel("prices")?;
+    /// n.remove_channel("prices")?;
+    /// assert!(n.remove_channel("prices").is_err(), "it isn't there any more");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -246,6 +315,22 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     /// Has the servers follow what was recorded; the ticket resolves once they have.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// use std::time::Duration;
+    ///
+    /// n.autorun(false);
+    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.add_channel("orders")?;
+    /// assert_eq!(n.stats().channels, 0);
+    /// n.apply()?.wait(Duration::from_secs(5))?; // one LISTEN for both
+    /// assert_eq!(n.stats().channels, 2);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -3,6 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// What a notifier has done so far, and what it holds now; over all its databases and runs.
+///
+/// ```
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+/// let stats = n.stats();
+/// println!("{} of {} delivered, {} dropped", stats.delivered, stats.heard, stats.dropped);
+/// # assert_eq!(stats, Default::default());
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotifierStats {
@@ -32,6 +41,9 @@ pub struct NotifierStats {
     pub sessions: u64,
     /// How many more sessions it would be if each subscriber had its own.
     pub sessions_saved: u64,
+    /// How long the latest [canary](crate::notifier::NotifierBuilder::canary) took to the session that heard it last, in
+    /// microseconds, from its sending; 0 before one has come, and where the notifier doesn't run.
+    pub canary_micros: u64,
 }
 
 #[derive(Debug, Default)]

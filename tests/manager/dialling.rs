@@ -122,3 +122,54 @@ fn m05_in_the_plain_loop_it_is_just_there() {
     super::support::open().notify(&channel, "hello").unwrap();
     assert_eq!(hear(&mut nm, 1), [(id, "hello".to_owned())]);
 }
+
+#[test]
+fn m05_other_threads_have_connections_opened() {
+    let channel = channel();
+    let mut nm = NotificationManager::new([]).park_when_empty(true);
+    let handle = nm.handle();
+    let asked = std::thread::spawn({
+        let (handle, channel) = (handle.clone(), channel.clone());
+        move || {
+            let (there, nowhere) = (config(&server().url()), at_port(nobody()));
+            let mut tickets = [there.clone(), there, nowhere].map(|config| handle.dial(config, [&channel]));
+            tickets.each_mut().map(|ticket| ticket.wait(LIMIT).unwrap())
+        }
+    });
+    let (mut open, mut lost) = (BTreeSet::new(), BTreeSet::new());
+    while open.len() + lost.len() < 3 {
+        match event(&mut nm) {
+            Some(Event::Opened(id)) => assert!(open.insert(id)),
+            Some(Event::Lost(id, _)) => assert!(lost.insert(id)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let [one, two, nowhere] = asked.join().unwrap();
+    assert_eq!((open, lost), (BTreeSet::from([one, two]), BTreeSet::from([nowhere])));
+    super::support::open().notify(&channel, "hello").unwrap();
+    let heard: BTreeSet<_> = hear(&mut nm, 2).into_iter().collect();
+    assert_eq!(heard, [one, two].map(|id| (id, "hello".to_owned())).into());
+}
+
+#[test]
+fn m05_what_another_thread_cannot_have_dialled_is_an_error_by_the_ticket() {
+    let nm = NotificationManager::new([]);
+    let handle = nm.handle();
+    let good = || config(&server().url());
+    let refused = [
+        handle.dial("prot=1", ["a"]),
+        handle.dial(Config::new().port(0), ["a"]),
+        handle.dial(good(), [""]),
+        handle.dial(good(), ["a".repeat(300)]),
+    ];
+    for mut ticket in refused {
+        let error = ticket.try_get().expect("at once").unwrap_err();
+        assert!(error.is_usage(), "{error}");
+    }
+    assert_eq!(nm.restoring().count(), 0, "nobody is dialled");
+    let mut asked = handle.dial(good(), ["a"]);
+    drop(nm);
+    for mut ticket in [asked.try_get(), handle.dial(good(), ["a"]).try_get()] {
+        assert!(ticket.take().expect("at once").is_err(), "nobody is there to dial");
+    }
+}

@@ -322,3 +322,22 @@ fn n10_starts_and_stops_from_many_threads_leave_it_in_one_state() {
     n.start().unwrap();
     assert!(matches!(n.state(), State::Listening));
 }
+
+#[test]
+fn n05_what_waits_as_it_is_stopped_counts_as_dropped_also_while_a_callback_runs() {
+    let n = notifier();
+    let (channel, door, (scribe, told)) = (fresh(), Door::default(), scribe());
+    n.subscribe(1, &channel, at_the_door(&door, &scribe)).unwrap();
+    send(&mut connect(&utf8().url()), &channel, ["1", "2", "3", "4", "5"]);
+    assert_eq!(told.next(), "at the door");
+    eventually("all have come", || n.stats().waiting == 4);
+    let stopping = std::thread::spawn({
+        let n = n.clone();
+        move || n.stop()
+    });
+    eventually("it stops", || !n.is_running());
+    door.open();
+    stopping.join().unwrap();
+    let stats = n.stats();
+    assert_eq!((stats.delivered, stats.dropped, stats.waiting), (1, 4, 0), "{stats:?}");
+}

@@ -1,6 +1,7 @@
 //! The notifier against real servers: each rule from N1 to N12, as its users see it.
 
 mod callbacks;
+mod canary;
 mod changes;
 mod isolation;
 mod lifecycle;

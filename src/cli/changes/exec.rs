@@ -1,11 +1,10 @@
 //! A command that is run for each change, and tried again where it fails.
 
-use std::io::{ErrorKind, Write as _};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use super::line::Line;
+use crate::cli::shell;
 use crate::cli::signals::Lookout;
 
 const FIRST_REST: Duration = Duration::from_millis(100);
@@ -46,20 +45,12 @@ pub(crate) fn run(command: &str, line: &Line, retries: u32, lookout: &Lookout) -
 }
 
 fn once(command: &str, line: &Line) -> Result<(), String> {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command]).stdin(Stdio::piped());
-    shell.env("NOTIFYMAN_KIND", line.kind).env("NOTIFYMAN_DATABASE", line.database.to_string());
+    let mut command = shell::command(command);
+    command.env("NOTIFYMAN_KIND", line.kind).env("NOTIFYMAN_DATABASE", line.database.to_string());
     if let Some((schema, table)) = &line.table {
-        shell.env("NOTIFYMAN_SCHEMA", schema).env("NOTIFYMAN_TABLE", table);
+        command.env("NOTIFYMAN_SCHEMA", schema).env("NOTIFYMAN_TABLE", table);
     }
-    let mut child = shell.spawn().map_err(|error| format!("sh can't be started: {error}"))?;
-    if let Some(mut input) = child.stdin.take() {
-        match input.write_all(line.text.as_bytes()).and_then(|()| input.write_all(b"\n")) {
-            // It needn't read what it is told.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(format!("writing its input: {error}")),
-            _ => {}
-        }
-    }
-    let status = child.wait().map_err(|error| format!("waiting for its end: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("it ended with {status}")) }
+    let mut child = shell::start(command)?;
+    let fed = shell::feed(child.stdin.take(), format!("{}\n", line.text).as_bytes());
+    shell::finish(child).and(fed)
 }
