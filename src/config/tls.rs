@@ -307,7 +307,8 @@ impl Config {
         self.set(|s| s.tls.cert_mode = mode)
     }
 
-    /// A list of certificates that have been revoked. One that doesn't exist is none, as for `psql`.
+    /// A list of certificates that have been revoked. One that doesn't exist is none, as for `psql`; a file that is there
+    /// and holds no list is refused.
     ///
     /// Once there is a list, there must be a current one for each authority between the server and the root.
     #[must_use]
@@ -315,7 +316,7 @@ impl Config {
         self.set(|s| s.tls.crl = path(file))
     }
 
-    /// A folder of such lists; every PEM file in it is read.
+    /// A folder of such lists; every PEM file in it is read, and there must be one.
     #[must_use]
     pub fn sslcrldir(self, folder: impl Into<PathBuf>) -> Self {
         self.set(|s| s.tls.crl_dir = path(folder))
