@@ -158,6 +158,21 @@ fn c01_a_name_that_has_no_address_is_said_by_name() {
 }
 
 #[test]
+fn c01_whether_trying_again_can_help_depends_on_every_address_and_not_on_their_order() {
+    let (here, gone) = (utf8().port(), nobody());
+    let fails = |ports: &[u16], user: &str, database: &str| {
+        refused(config(&hosts(ports)).user(user).dbname(database).connect_timeout(LIMIT))
+    };
+    for ports in [[here, gone], [gone, here]] {
+        let error = fails(&ports, "postgres", "nowhere");
+        assert!(error.is_transient(), "the one that has gone may come back and be the good one: {error}");
+    }
+    assert!(!fails(&[here, here], "postgres", "nowhere").is_transient());
+    let error = fails(&[gone, here], "nobody_at_all", "postgres");
+    assert!(error.is_auth() && !error.is_transient(), "{error}");
+}
+
+#[test]
 fn c01_hosts_are_tried_in_turn_until_one_is_good() {
     let server = utf8();
     let unspoken = "x".repeat(64);
