@@ -10,6 +10,7 @@
 //! counts, and the first of several equal keywords; no blanks around '='; no service inside a service. It refuses
 //! LDAP, and keywords that nobody knows. No error repeats a value, which may be a password.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -47,8 +48,15 @@ impl Service {
         for (i, file) in files.into_iter().enumerate() {
             let Some(file) = file else { continue };
             match read(&file) {
-                Ok(text) => {
+                Ok(bytes) => {
+                    // Other sections and comments may be in any encoding.
+                    let text = String::from_utf8_lossy(&bytes);
                     if let Some(entries) = section(&text, name).map_err(|(line, why)| at(&file, line, why))? {
+                        let garbled = entries.iter().find(|entry| entry.value.contains(char::REPLACEMENT_CHARACTER));
+                        if let (Some(entry), Cow::Owned(_)) = (garbled, &text) {
+                            let why = "its value is not UTF-8, which is the only encoding used here";
+                            return Err(at(&file, entry.line, why.into()));
+                        }
                         return Ok(Self { file, entries });
                     }
                     looked_in.push(one_line(&file));
@@ -87,12 +95,12 @@ fn fault(origin: String, message: String) -> ConfigError {
     ConfigError { origin, position: None, message }
 }
 
-fn read(file: &Path) -> io::Result<String> {
+fn read(file: &Path) -> io::Result<Vec<u8>> {
     // A pipe would never end.
     if !fs::metadata(file)?.is_file() {
         return Err(io::Error::other("it is not a plain file"));
     }
-    fs::read_to_string(file)
+    fs::read(file)
 }
 
 /// The first section of this name; a fault comes with its line.

@@ -331,7 +331,8 @@ impl Config {
         self.set(|s| s.tls.cert_mode = mode)
     }
 
-    /// A list of certificates that have been revoked. One that doesn't exist is none, as for `psql`.
+    /// A list of certificates that have been revoked. One that doesn't exist is none, as for `psql`; a file that is there
+    /// and holds no list is refused.
     ///
     /// Once there is a list, there must be a current one for each authority between the server and the root.
     ///
@@ -347,7 +348,7 @@ impl Config {
         self.set(|s| s.tls.crl = path(file))
     }
 
-    /// A folder of such lists; every PEM file in it is read.
+    /// A folder of such lists; every PEM file in it is read, and there must be one.
     ///
     /// ```
     /// use notifyman::Config;

@@ -31,6 +31,8 @@ use crate::proto::{Ask, Binding, Output, ReadBuffer, Reply, RequestId, Session};
 const RETRY: Duration = Duration::from_millis(20);
 /// What a login reads at once: it is small talk.
 const LOGIN_READ: usize = 4096;
+/// After so many reads of one that never stops talking the others have their turn.
+pub(crate) const READS_AT_ONCE: u32 = 64;
 
 /// A connection being opened.
 #[derive(Debug)]
@@ -189,7 +191,7 @@ impl Dial {
                     Err(e) => self.try_other_way(address, e, now),
                 },
                 Phase::LoggingIn(address, mut connection) => match log_in(&mut connection, now) {
-                    Some(Ok(())) => match Verdict::of(&connection.session, self.wanted) {
+                    Talk::Over(Ok(())) => match Verdict::of(&connection.session, self.wanted) {
                         Verdict::Fits => return Step::Done(connection),
                         Verdict::Unfit(found) => self.reject(address, found),
                         Verdict::Ask(sql) => {
@@ -197,23 +199,25 @@ impl Dial {
                             Phase::Examining(address, connection, request)
                         }
                     },
-                    Some(Err(e)) if self.other_way.is_some() && may_depend_on_way(&e) => {
+                    Talk::Over(Err(e)) if self.other_way.is_some() && may_depend_on_way(&e) => {
                         self.try_other_way(address, e, now)
                     }
                     // Another server would refuse the same password, and three tries lock an account.
-                    Some(Err(e)) if e.is_auth() => self.give_up(&address, e),
-                    Some(Err(e)) => self.fail(Some(&address), e),
-                    None if self.is_late(now) => self.fail(Some(&address), self.timeout("logging in")),
-                    None => return self.wait(Phase::LoggingIn(address, connection)),
+                    Talk::Over(Err(e)) if e.is_auth() => self.give_up(&address, e),
+                    Talk::Over(Err(e)) => self.fail(Some(&address), e),
+                    _ if self.is_late(now) => self.fail(Some(&address), self.timeout("logging in")),
+                    Talk::Silent => return self.wait(Phase::LoggingIn(address, connection)),
+                    Talk::GoesOn => return self.go_on(Phase::LoggingIn(address, connection), now),
                 },
                 Phase::Examining(address, mut connection, request) => match ask(&mut connection, request, now) {
-                    Some(Ok(reply)) => match Verdict::of_answer(&reply, self.wanted) {
+                    Talk::Over(Ok(reply)) => match Verdict::of_answer(&reply, self.wanted) {
                         Verdict::Unfit(found) => self.reject(address, found),
                         _ => return Step::Done(connection),
                     },
-                    Some(Err(e)) => self.fail(Some(&address), e),
-                    None if self.is_late(now) => self.fail(Some(&address), self.timeout("asking what the server is")),
-                    None => return self.wait(Phase::Examining(address, connection, request)),
+                    Talk::Over(Err(e)) => self.fail(Some(&address), e),
+                    _ if self.is_late(now) => self.fail(Some(&address), self.timeout("asking what the server is")),
+                    Talk::Silent => return self.wait(Phase::Examining(address, connection, request)),
+                    Talk::GoesOn => return self.go_on(Phase::Examining(address, connection, request), now),
                 },
             };
         }
@@ -337,6 +341,12 @@ impl Dial {
         Step::Wait(self.until)
     }
 
+    /// There is more to be read at once.
+    fn go_on(&mut self, phase: Phase, now: Instant) -> Step {
+        self.phase = phase;
+        Step::Wait(Some(now))
+    }
+
     fn is_late(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
@@ -400,34 +410,45 @@ fn not_offered() -> Error {
     TlsError::new(TlsErrorKind::NotOffered, message).into()
 }
 
-/// Goes on with a login: `None` while it needs more from the server.
-fn log_in(connection: &mut Connection, now: Instant) -> Option<Result<(), Error>> {
+/// How far a conversation has come.
+pub(super) enum Talk<T> {
+    /// What was wanted has come, or the end.
+    Over(Result<T, Error>),
+    /// The server has said nothing more.
+    Silent,
+    /// The server has more to say, and has been listened to for long enough. A socket tells once that it is ready, so
+    /// this is to be gone on with unasked.
+    GoesOn,
+}
+
+/// Goes on with a login.
+fn log_in(connection: &mut Connection, now: Instant) -> Talk<()> {
     converse(connection, now, |output| matches!(output, Output::Ready).then_some(Ok(())))
 }
 
-/// Goes on waiting for an answer: `None` while it needs more from the server.
-pub(super) fn ask(connection: &mut Connection, request: RequestId, now: Instant) -> Option<Result<Reply, Error>> {
+/// Goes on waiting for an answer.
+pub(super) fn ask(connection: &mut Connection, request: RequestId, now: Instant) -> Talk<Reply> {
     converse(connection, now, |output| match output {
         Output::Reply(id, reply) if id == request => Some(reply),
         _ => None,
     })
 }
 
-/// Sends and receives until the session puts out what is wanted, or its end; `None` while it needs more from the server.
+/// Sends and receives until the session puts out what is wanted, or its end.
 fn converse<T>(
     connection: &mut Connection,
     now: Instant,
     wanted: impl Fn(Output) -> Option<Result<T, Error>>,
-) -> Option<Result<T, Error>> {
+) -> Talk<T> {
     let mut buffer = ReadBuffer::new(LOGIN_READ);
-    loop {
+    for _ in 0..READS_AT_ONCE {
         connection.transmit();
         let more = connection.receive(&mut buffer, now);
         while let Some(output) = connection.session.poll() {
             match output {
-                Output::Closed(reason) => return Some(Err(reason)),
+                Output::Closed(reason) => return Talk::Over(Err(reason)),
                 output => match wanted(output) {
-                    Some(result) => return Some(result),
+                    Some(result) => return Talk::Over(result),
                     None => continue,
                 },
             }
@@ -437,9 +458,10 @@ fn converse<T>(
         }
         // It ended with notifications that nobody waits for yet.
         if connection.is_closed() {
-            return Some(Err(connection.error().cloned().unwrap_or(Error::Closed)));
+            return Talk::Over(Err(connection.error().cloned().unwrap_or(Error::Closed)));
         }
         connection.transmit();
-        return None;
+        return Talk::Silent;
     }
+    Talk::GoesOn
 }

@@ -44,6 +44,8 @@ const AT_ONCE: usize = 256;
 #[must_use = "connections are opened while it is iterated"]
 pub struct ConnectMany {
     waiting: Enumerate<std::vec::IntoIter<Result<Config, Error>>>,
+    /// Those that found no file descriptor left, for when one is.
+    put_off: Vec<(usize, Config)>,
     at_once: usize,
     channels: Vec<String>,
     /// Made when it is first needed.
@@ -58,6 +60,7 @@ pub struct ConnectMany {
 struct Slot {
     /// Which of the configurations it has.
     index: usize,
+    config: Config,
     opening: Opening,
     until: Option<Instant>,
 }
@@ -79,6 +82,7 @@ impl ConnectMany {
         let configs: Vec<_> = configs.collect();
         Self {
             waiting: configs.into_iter().enumerate(),
+            put_off: Vec::new(),
             at_once: AT_ONCE,
             channels: Vec::new(),
             poller: None,
@@ -90,7 +94,8 @@ impl ConnectMany {
 
     /// How many may be on their way at once; at least one. Default: 256.
     ///
-    /// Each takes a file descriptor, and the server starts a process for each.
+    /// Each takes a file descriptor, and the server starts a process for each. Where the process runs out of
+    /// descriptors, there are fewer, and those that found none are begun again as others finish.
     pub fn at_once(mut self, dials: usize) -> Self {
         self.at_once = dials.max(1);
         self
@@ -123,13 +128,13 @@ impl ConnectMany {
 
     /// Begins as many as may be under way.
     fn begin(&mut self, now: Instant) {
-        while self.slots.len() - self.free.len() < self.at_once
-            && let Some((index, config)) = self.waiting.next()
+        while self.under_way() < self.at_once
+            && let Some((index, config)) = self.next_to_begin()
         {
-            let dial = config.and_then(|config| Dial::new(&config, now));
-            match dial {
-                Ok(dial) => {
-                    let slot = Slot { index, opening: Opening::new(dial), until: None };
+            let begun = config.and_then(|config| Dial::new(&config, now).map(|dial| (config, dial)));
+            match begun {
+                Ok((config, dial)) => {
+                    let slot = Slot { index, config, opening: Opening::new(dial), until: None };
                     // No system has descriptors for more.
                     let token = self.free.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
                     match self.slots.get_mut(token as usize) {
@@ -143,8 +148,18 @@ impl ConnectMany {
         }
     }
 
+    fn next_to_begin(&mut self) -> Option<(usize, Result<Config, Error>)> {
+        let again = self.put_off.pop().map(|(index, config)| (index, Ok(config)));
+        again.or_else(|| self.waiting.next())
+    }
+
+    fn under_way(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// Goes on with one.
     fn step(&mut self, token: u32, now: Instant) {
+        let others = self.under_way().saturating_sub(1);
         let Some(place) = self.slots.get_mut(token as usize) else { return };
         let Some(slot) = place else { return };
         let poller = self.poller.get_or_insert_with(make_poller);
@@ -169,7 +184,14 @@ impl ConnectMany {
                 Progress::Failed(error) => Err(error),
             },
         };
-        self.finished.push_back((slot.index, result));
+        match result {
+            // The others give theirs back, or keep them: then there will be none beside this one.
+            Err(error) if others > 0 && is_out_of_descriptors(&error) => {
+                self.at_once = others;
+                self.put_off.push((slot.index, slot.config.clone()));
+            }
+            result => self.finished.push_back((slot.index, result)),
+        }
         *place = None;
         self.free.push(token);
     }
@@ -207,6 +229,15 @@ fn make_poller() -> Result<(Reactor, Alarm), Error> {
     made.map(|(alarm, reactor)| (reactor, alarm)).map_err(|error| Error::io("making a poller", error))
 }
 
+/// Whether the system has no descriptor left for this process (EMFILE), or for anybody (ENFILE).
+fn is_out_of_descriptors(error: &Error) -> bool {
+    match error {
+        Error::Connect(connect) => is_out_of_descriptors(connect.cause()),
+        Error::Io { error, .. } => matches!(error.raw_os_error(), Some(23 | 24)),
+        _ => false,
+    }
+}
+
 impl Iterator for ConnectMany {
     /// Which of the configurations, counted from 0 in the order given, and what became of it.
     type Item = (usize, Result<Connection, Error>);
@@ -217,7 +248,7 @@ impl Iterator for ConnectMany {
             if let Some(finished) = self.finished.pop_front() {
                 return Some(finished);
             }
-            if self.slots.len() == self.free.len() {
+            if self.under_way() == 0 {
                 return None;
             }
             self.look();
@@ -225,7 +256,7 @@ impl Iterator for ConnectMany {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.waiting.len() + self.finished.len() + self.slots.len() - self.free.len();
+        let left = self.waiting.len() + self.put_off.len() + self.finished.len() + self.under_way();
         (left, Some(left))
     }
 }

@@ -21,7 +21,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
-pub(crate) use self::dial::{Dial, Step};
+pub(crate) use self::dial::{Dial, READS_AT_ONCE, Step};
 use self::lent::LentBuffer;
 pub use self::many::ConnectMany;
 pub(crate) use self::wait::DRAIN_MAX;

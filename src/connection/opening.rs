@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::connection::Connection;
-use crate::connection::dial::{Dial, Step, ask};
+use crate::connection::dial::{Dial, Step, Talk, ask};
 use crate::error::Error;
 use crate::net::{Alarm, Stream};
 use crate::proto::{Ask, RequestId, sql};
@@ -59,16 +59,17 @@ impl Opening {
                     },
                 },
                 Phase::Listening { mut connection, number, request, until } => {
-                    return match ask(&mut connection, request, now) {
-                        Some(Ok(_)) => self.open(connection, number),
-                        Some(Err(error)) => Progress::Failed(error),
-                        None if until.is_some_and(|until| until <= now) => {
+                    let talk = ask(&mut connection, request, now);
+                    return match talk {
+                        Talk::Over(Ok(_)) => self.open(connection, number),
+                        Talk::Over(Err(error)) => Progress::Failed(error),
+                        _ if until.is_some_and(|until| until <= now) => {
                             let after = connection.call_timeout().unwrap_or_default();
                             Progress::Failed(Error::Timeout { action: "LISTEN", after, closed: true })
                         }
-                        None => {
+                        Talk::Silent | Talk::GoesOn => {
                             self.phase = Phase::Listening { connection, number, request, until };
-                            Progress::Wait(until)
+                            Progress::Wait(if matches!(talk, Talk::GoesOn) { Some(now) } else { until })
                         }
                     };
                 }

@@ -252,7 +252,8 @@ impl Error {
     /// SQLSTATEs of the classes 08 (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as
     /// starting up and shutting down) and 58 (system); of TLS for a handshake that was cut, and for a server's certificate
     /// that has expired, which its operator renews; false for any other fault of a certificate, for a wrong password, an
-    /// unknown database, a caller's mistake and a peer that breaks the protocol.
+    /// unknown database, a caller's mistake and a peer that breaks the protocol. Where several addresses were tried, it is
+    /// true if it is of one of them, unless the last refused the login.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
@@ -265,7 +266,7 @@ impl Error {
                 matches!(class, "08" | "40" | "53" | "57" | "58")
             }
             Error::Tls(e) => e.is_transient(),
-            Error::Connect(e) => e.cause.is_transient(),
+            Error::Connect(e) => e.any(Error::is_transient),
             _ => false,
         }
     }
@@ -396,6 +397,14 @@ impl ConnectError {
     /// Why: the error of the last address that was tried.
     pub fn cause(&self) -> &Error {
         &self.cause
+    }
+
+    /// Whether this is true of an address that was tried: any of them may be the good one next time. But a refused login
+    /// decides for all, since whoever tries that again may lock the account; and what failed in TLS before may have been
+    /// tried in clear at the same address.
+    pub(crate) fn any(&self, is: impl Fn(&Error) -> bool) -> bool {
+        let counts = |error: &Error| !error.is_tls() && is(error);
+        is(&self.cause) || !self.cause.is_auth() && self.earlier.iter().any(|(_, error)| counts(error))
     }
 }
 

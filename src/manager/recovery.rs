@@ -92,10 +92,10 @@ impl Backoff {
 /// signed, is not: it may be an attack, and a program that goes on trying in silence would hide that.
 pub(crate) fn is_worth_retrying(error: &Error) -> bool {
     match error {
-        Error::Connect(e) => match e.cause() {
+        Error::Connect(e) => e.any(|cause| match cause {
             Error::Tls(tls) => tls.kind() == TlsErrorKind::File || tls.is_transient(),
             cause => is_worth_retrying(cause),
-        },
+        }),
         // Of a session that was open.
         Error::Protocol(_) | Error::Tls(_) => true,
         // A standby refuses LISTEN until it is promoted.

@@ -11,7 +11,7 @@
 
 use std::time::Instant;
 
-use crate::connection::{Connection, Dial, Step};
+use crate::connection::{Connection, Dial, READS_AT_ONCE, Step};
 use crate::error::Error;
 use crate::manager::members::{ConnId, Dead};
 use crate::manager::ticket::Resolver;
@@ -132,6 +132,7 @@ impl Restore {
 
     /// Goes on as far as it can.
     pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, buffer: &mut ReadBuffer) -> Progress {
+        let mut reads = 0;
         loop {
             match std::mem::replace(&mut self.phase, Phase::Over) {
                 Phase::Dialling(mut dial) => match dial.step(now, alarm) {
@@ -164,6 +165,11 @@ impl Restore {
                     self.phase = Phase::Listening { connection, number, relisten, until };
                     if !more {
                         return Progress::Wait(until);
+                    }
+                    // One that never stops talking takes turns with the others.
+                    reads += 1;
+                    if reads == READS_AT_ONCE {
+                        return Progress::Wait(Some(now));
                     }
                 }
                 waiting @ Phase::Waiting(at) => {

@@ -136,6 +136,18 @@ fn a_service_file_that_the_string_names_comes_before_all_others() {
 }
 
 #[test]
+fn what_else_is_in_a_service_file_may_be_in_any_encoding() {
+    let folder = Folder::new("latin1");
+    let text = b"# caf\xe9\n[other]\nuser=andr\xe9\n[shop]\nuser=ann # no comment\n[bad]\nport=1\nuser=andr\xe9\n";
+    let path = folder.0.join("latin1");
+    std::fs::write(&path, text).unwrap();
+    let service = |name| Config::without_env(&format!("service={name} servicefile={}", path.display()));
+    assert_eq!(service("shop").unwrap().get_user(), Some("ann # no comment"));
+    let error = service("bad").unwrap_err().to_string();
+    assert!(error.contains("line 8: its value is not UTF-8") && !error.contains("andr"), "{error}");
+}
+
+#[test]
 fn whatever_is_in_a_service_file_the_same_is_told_to_the_server() {
     let (recorder, folder) = (Recorder::start(), Folder::new("services"));
     let path = folder.0.join("services").to_string_lossy().into_owned();

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use notifyman::{Connection, Error};
+use notifyman::{Connection, Error, TargetSessionAttrs};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::server::{LIMIT, ask, config, refused, start, utf8};
@@ -110,6 +110,41 @@ fn c01_a_login_that_trickles_is_bounded_too() {
     assert!(error.is_timeout(), "{error}");
 }
 
+/// Says something that is no answer, until nobody listens any more.
+fn talk_on() -> Step {
+    let notices = msg::notice("NOTICE", "00000", "hello").repeat(2000);
+    Step::run("talk on", move |wire| {
+        while wire.write(&notices).is_ok() {}
+        Ok(())
+    })
+}
+
+#[test]
+fn c01_a_server_that_never_stops_talking_is_given_up_and_holds_nobody_up() {
+    let endless = || Peer::play(vec![Step::startup(), talk_on()]);
+    let begin = Instant::now();
+    let peer = endless();
+    let error = refused(config(&peer.url()).connect_timeout(PATIENCE));
+    assert!(begin.elapsed() < LIMIT && error.is_timeout(), "{:?}: {error}", begin.elapsed());
+    assert!(error.to_string().contains("logging in took"), "{error}");
+
+    // It has logged in, and doesn't say what it is; or it has, and doesn't say whether it listens.
+    let examined = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
+    let asked = config(&examined.url()).target_session_attrs(TargetSessionAttrs::Primary).connect_timeout(PATIENCE);
+    let listening = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
+    let listens = config(&listening.url()).call_timeout(PATIENCE);
+    let (first, good) = (endless(), utf8());
+    let all = [config(&first.url()).connect_timeout(PATIENCE), asked, listens, config(&good.url())];
+    let begin = Instant::now();
+    for (index, result) in Connection::connect_many(all).listen(["news"]).unwrap() {
+        match result {
+            Ok(_) => assert_eq!(index, 3),
+            Err(error) => assert!(index != 3 && error.is_timeout(), "{index}: {error}"),
+        }
+    }
+    assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
+}
+
 #[test]
 fn c01_a_name_that_has_no_address_is_said_by_name() {
     // A label of more than 63 bytes is in no DNS, and needs no answer from one to be refused.
@@ -120,6 +155,21 @@ fn c01_a_name_that_has_no_address_is_said_by_name() {
     let Error::Connect(inner) = &error else { panic!("{error}") };
     assert!(matches!(inner.cause(), Error::Resolve { .. }), "{error}");
     assert!(error.to_string().contains(&name) && error.is_transient(), "{error}");
+}
+
+#[test]
+fn c01_whether_trying_again_can_help_depends_on_every_address_and_not_on_their_order() {
+    let (here, gone) = (utf8().port(), nobody());
+    let fails = |ports: &[u16], user: &str, database: &str| {
+        refused(config(&hosts(ports)).user(user).dbname(database).connect_timeout(LIMIT))
+    };
+    for ports in [[here, gone], [gone, here]] {
+        let error = fails(&ports, "postgres", "nowhere");
+        assert!(error.is_transient(), "the one that has gone may come back and be the good one: {error}");
+    }
+    assert!(!fails(&[here, here], "postgres", "nowhere").is_transient());
+    let error = fails(&[gone, here], "nobody_at_all", "postgres");
+    assert!(error.is_auth() && !error.is_transient(), "{error}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use notifyman::{Config, Connection, Error, NotificationManager};
 
 use crate::support::server::{LIMIT, config, connect, pairs, pending, standby, start, utf8};
-use crate::support::{Options, Proxy};
+use crate::support::{Options, Proxy, alone};
 
 const COUNT: usize = 80;
 
@@ -46,6 +46,40 @@ impl TryFrom<Given> for Config {
     fn try_from(given: Given) -> Result<Self, Error> {
         given.0
     }
+}
+
+#[test]
+fn c01_those_that_find_no_file_descriptor_wait_for_one() {
+    // The limit of open files counts for all of a process.
+    let url = utf8().url();
+    alone::run("connection::many::with_few_descriptors", "ulimit -n 40", &[("NOTIFYMAN_TEST_URL", &url)]);
+}
+
+#[test]
+#[ignore = "needs a limit of open files of its own; the test above starts it"]
+fn with_few_descriptors() {
+    if !alone::is_so() {
+        return;
+    }
+    let url = std::env::var("NOTIFYMAN_TEST_URL").unwrap();
+    let gone = "host=127.0.0.1 port=1 user=u".to_owned();
+    let configs: Vec<_> = (0..120).map(|i| config(if i % 10 == 0 { &gone } else { &url })).collect();
+    let mut numbers = Vec::new();
+    for (i, opened) in Connection::connect_many(configs.clone()) {
+        assert_eq!(opened.is_ok(), i % 10 != 0, "{i}: {opened:?}");
+        numbers.push(i);
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..120).collect::<Vec<_>>());
+
+    // Who keeps what was opened is told which there is no room for.
+    let mut opening = Connection::connect_many(configs);
+    assert_eq!(opening.len(), 120);
+    let results: Vec<_> = opening.by_ref().collect();
+    assert_eq!((results.len(), opening.len()), (120, 0));
+    let no_room = results.iter().filter_map(|(_, opened)| opened.as_ref().err());
+    assert!(no_room.filter(|error| error.to_string().contains("Too many open files")).count() > 50);
+    assert!(results.iter().filter(|(_, opened)| opened.is_ok()).count() > 10);
 }
 
 #[test]

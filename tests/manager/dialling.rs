@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use notifyman::{Backoff, Config, ConnId, Error, Event, NotificationManager};
 
 use super::support::*;
-use crate::support::{Cluster, Options};
+use crate::support::{Cluster, Options, Peer, Step, msg};
 
 fn config(dsn: &str) -> Config {
     Config::without_env(dsn).unwrap()
@@ -65,6 +65,37 @@ fn m05_one_that_hangs_or_fails_holds_up_no_other() {
     assert_eq!(nm.restoring().map(|(id, _)| id).collect::<Vec<_>>(), [hangs]);
     assert!(matches!(nm.remove(hangs), Some(Err(_))));
     assert_eq!((nm.stats().restores, nm.stats().gaps), (0, 0), "nothing was missed");
+}
+
+#[test]
+fn m05_one_that_never_stops_talking_holds_up_no_other() {
+    let talk_on = || {
+        let notices = msg::notice("NOTICE", "00000", "hello").repeat(2000);
+        Step::run("talk on", move |wire| {
+            while wire.write(&notices).is_ok() {}
+            Ok(())
+        })
+    };
+    let patience = Duration::from_millis(400);
+    let at_login = Peer::play(vec![Step::startup(), talk_on()]);
+    let at_listen = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
+    let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(50));
+    let mut talk = BTreeSet::new();
+    talk.insert(nm.dial(config(&at_login.url()).connect_timeout(patience), ["c"]).unwrap());
+    talk.insert(nm.dial(config(&at_listen.url()).call_timeout(patience), ["c"]).unwrap());
+    let good = nm.dial(config(&server().url()), ["c"]).unwrap();
+    let mut lost = BTreeSet::new();
+    while lost.len() < 2 || nm.get(good).is_none() {
+        match event(&mut nm) {
+            Some(Event::Opened(id)) => assert_eq!(id, good),
+            Some(Event::Lost(id, error)) => {
+                assert!(error.is_timeout(), "{error}");
+                lost.insert(id);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(lost, talk);
 }
 
 #[test]

@@ -221,6 +221,7 @@ fn a_revoked_certificate_is_refused() {
     let folder = server.cluster.socket_dir().join("crls");
     std::fs::create_dir(&folder).unwrap();
     let in_folder = by(&server, "verify-ca", &root, "127.0.0.1").sslcrldir(&folder);
+    std::fs::copy(other, folder.join("89abcdef.r0")).unwrap();
     assert!(is_encrypted(&mut Connection::connect(in_folder.clone()).unwrap()));
     std::fs::copy(this, folder.join("0123abcd.r0")).unwrap();
     refused_for(in_folder, TlsErrorKind::Revoked, "has been revoked");
@@ -254,4 +255,36 @@ fn the_diagnosis_tells_what_is_wrong_with_tls_and_what_to_do() {
     }
     let good = Diagnosis::of(common().checked());
     assert!(good.find(FindingKind::Delivery).is_some() && good.find(FindingKind::Tls).is_none(), "{good}");
+}
+
+#[test]
+fn a_list_of_revoked_ones_that_is_none_is_no_leave_to_skip_the_check() {
+    let Common { ca, server, root } = common();
+    let checked = || by(server, "verify-full", root, "127.0.0.1");
+    for content in ["", "no list", &ca.pem()] {
+        let file = server.file("mistaken.crl", content);
+        refused_for(checked().sslcrl(file), TlsErrorKind::File, "BEGIN X509 CRL");
+    }
+    let folder = server.cluster.socket_dir().join("no-lists");
+    std::fs::create_dir(&folder).unwrap();
+    refused_for(checked().sslcrldir(&folder), TlsErrorKind::File, "sslcrldir");
+    std::fs::write(folder.join("README"), "what is here").unwrap();
+    refused_for(checked().sslcrldir(&folder), TlsErrorKind::File, "sslcrldir");
+}
+
+#[test]
+fn a_file_that_is_a_pipe_makes_nobody_wait() {
+    let Common { server, root, .. } = common();
+    let pipe = server.cluster.socket_dir().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let checked = || by(server, "verify-full", root, "127.0.0.1");
+    let certificate = server.file("beside-a-pipe.crt", root);
+    for config in [
+        checked().sslrootcert(&pipe),
+        checked().sslcert(&pipe),
+        checked().sslcert(certificate).sslkey(&pipe),
+        checked().sslcrl(&pipe),
+    ] {
+        refused_for(config, TlsErrorKind::File, "file");
+    }
 }

@@ -50,7 +50,8 @@ fn certificate(bad: &Bad) -> (TlsErrorKind, String) {
              the authority's present certificate",
         ),
         Bad::NotValidForNameContext { expected, presented } => {
-            let names = if presented.is_empty() { "none".to_owned() } else { presented.join(", ") };
+            let names: Vec<_> = presented.iter().map(|name| plain(name)).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             let message = format!(
                 "the server's certificate isn't for {:?} (its names: {names}): connect by one of its names, have it \
                  made anew with this one, or use sslmode=verify-ca if its authority signs for nobody else",
@@ -79,6 +80,12 @@ fn certificate(bad: &Bad) -> (TlsErrorKind, String) {
         other => return (BadCertificate, format!("the server's certificate can't be used: {other}")),
     };
     (kind, message.into())
+}
+
+/// A name without what rustls wraps it in: `DnsName("db.example")`, `IpAddress(192.0.2.7)`.
+fn plain(name: &str) -> &str {
+    let inside = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inside.map_or(name, |inside| inside.trim_matches('"'))
 }
 
 /// Whether that is what is wrong with a certificate.
@@ -119,4 +126,21 @@ fn said(alert: Alert) -> (TlsErrorKind, String) {
         other => return (Handshake, format!("the server ended it ({other:?})")),
     };
     (kind, message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_as_people_write_them() {
+        for (wrapped, name) in [
+            (r#"DnsName("db.example")"#, "db.example"),
+            ("IpAddress(192.0.2.7)", "192.0.2.7"),
+            ("IpAddress(::1)", "::1"),
+            ("DirectoryName", "DirectoryName"),
+        ] {
+            assert_eq!(plain(wrapped), name);
+        }
+    }
 }

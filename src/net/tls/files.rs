@@ -124,24 +124,43 @@ fn identity(settings: &TlsSettings) -> Result<Option<(File, File)>, TlsError> {
     Ok(Some((certificate, read(key, "the key of our certificate")?)))
 }
 
+/// A list that is named must be one, or what it revokes would be let in without a word.
 fn crls(settings: &TlsSettings) -> Result<Vec<File>, TlsError> {
     const WHAT: &str = "the list of revoked certificates";
-    let mut paths = Vec::new();
-    match (&settings.crl, &settings.crl_dir) {
-        (None, None) => paths.extend(in_home("root.crl")),
-        (file, folder) => {
-            paths.extend(file.clone());
-            if let Some(folder) = folder {
-                let listed = fs::read_dir(folder).and_then(|entries| {
-                    entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()
-                });
-                let mut listed = listed.map_err(|e| fault(format!("sslcrldir {folder:?} can't be read ({e})")))?;
-                listed.sort();
-                paths.extend(listed.into_iter().filter(|path| path.is_file()));
-            }
+    const NONE: &str = "it holds no such list in PEM form (BEGIN X509 CRL)";
+    let file = match (&settings.crl, &settings.crl_dir) {
+        (None, None) => in_home("root.crl"),
+        (file, _) => file.clone(),
+    };
+    let mut found = Vec::new();
+    for path in file.into_iter().filter(|path| path.metadata().is_ok()) {
+        let file = read(path, WHAT)?;
+        if !holds_a_list(&file) {
+            return Err(file.unusable(WHAT, &NONE));
         }
+        found.push(file);
     }
-    paths.into_iter().filter(|path| path.metadata().is_ok()).map(|path| read(path, WHAT)).collect()
+    if let Some(folder) = &settings.crl_dir {
+        let unusable = |why: &dyn fmt::Display| fault(format!("sslcrldir {folder:?} can't be used: {why}"));
+        let entries = fs::read_dir(folder).map_err(|e| unusable(&e))?;
+        let paths: io::Result<Vec<_>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+        let mut paths = paths.map_err(|e| unusable(&e))?;
+        paths.sort();
+        let files: Result<Vec<_>, _> =
+            paths.into_iter().filter(|path| path.is_file()).map(|path| read(path, WHAT)).collect();
+        // There may be others beside them.
+        let lists: Vec<_> = files?.into_iter().filter(holds_a_list).collect();
+        if lists.is_empty() {
+            return Err(unusable(&NONE));
+        }
+        found.extend(lists);
+    }
+    Ok(found)
+}
+
+fn holds_a_list(file: &File) -> bool {
+    const BEGIN: &[u8] = b"-----BEGIN X509 CRL-----";
+    file.content.windows(BEGIN.len()).any(|window| window == BEGIN)
 }
 
 /// libpq's rule: nobody else may read it, except that root's own may be read by a group.
@@ -175,7 +194,12 @@ fn check_key_file(path: &Path) -> Result<(), TlsError> {
 }
 
 fn read(path: PathBuf, what: &str) -> Result<File, TlsError> {
-    match fs::read(&path) {
+    // A pipe would make everybody wait until somebody writes.
+    let content = path.metadata().and_then(|there| match there.is_file() {
+        true => fs::read(&path),
+        false => Err(io::Error::other("it is not a plain file")),
+    });
+    match content {
         Ok(content) => Ok(File { path, content }),
         Err(e) => Err(fault(format!("{what} {path:?} can't be read ({e})"))),
     }
