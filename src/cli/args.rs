@@ -48,10 +48,9 @@ Examples:
   notifyman listen prices | jq -r .payload
   notifyman listen prices --exec ./flush --jobs 4
 
-
 When a connection is lost, standard error says so and the others go on; it
-ends when none is left. A lost connection isn't opened again: what was sent
-meanwhile would be missing without a word.
+ends when none is left. Without --exec, a lost connection isn't opened again:
+what was sent meanwhile would be missing without a word.
 
 With --exec, /bin/sh runs the command for each notification:
   standard input         the payload, as it came
@@ -63,8 +62,9 @@ error, and the next one runs all the same. One runs at a time, in order, unless
 --jobs says otherwise; meanwhile up to 10,000 notifications wait for each
 connection. Beyond that the oldest are dropped, and a lost connection is opened
 again: standard error says where something may be missing. At a signal and at
-the count, what runs is waited for. The exit code is 1 if a command failed, or
-something may be missing.
+the count, what runs is waited for: a command runs until it has ended and its
+output is closed, also by what it left in the background. The exit code is 1 if
+a command failed, or something may be missing.
 
 Exit codes: 1 also if any connection was lost, or if --timeout came before
 --count; 130 and 143 after a signal; the others as in `notifyman --help`,
