@@ -160,6 +160,12 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         asks
     }
 
+    /// The session is lost, and is to come back: until then nothing is heard, whoever waits for it.
+    pub(crate) fn is_away(&mut self, id: ConnId) {
+        self.session = Session::Away(id);
+        self.wire.values_mut().for_each(|wire| wire.heard = false);
+    }
+
     /// The session is back, and these channels were unheard for a while.
     pub(crate) fn was_deaf(&self, gap: &Gap, after: &mut After<I>) {
         for channel in gap.channels() {
