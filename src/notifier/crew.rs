@@ -134,7 +134,10 @@ impl<I: Clone + 'static> Crew<I> {
         };
         let Some(entry) = entry.current().filter(|entry| !entry.is_silent()) else { return };
         if !self.begin(number, &entry) {
-            return;
+            // As all that is still in a queue at a stop.
+            return if let What::Heard(..) = what {
+                tally.dropped.add(1)
+            };
         }
         let called = catch_unwind(AssertUnwindSafe(|| entry.call(what)));
         match what {
