@@ -66,8 +66,9 @@ error, and the next one runs all the same. One runs at a time, in order, unless
 --jobs says otherwise; meanwhile up to 10,000 notifications wait for each
 connection. Beyond that the oldest are dropped, and a lost connection is opened
 again: standard error says where something may be missing. At a signal and at
-the count, what runs is waited for. The exit code is 1 if a command failed, or
-something may be missing.
+the count, what runs is waited for: a command runs until it has ended and its
+output is closed, also by what it left in the background. The exit code is 1 if
+a command failed, or something may be missing.
 
 Exit codes: 1 also if any connection was lost, or if --timeout came before
 --count; 130 and 143 after a signal; the others as in `notifyman --help`,

@@ -6,6 +6,7 @@
 //!
 //! While all places are taken, what comes waits in the notifier's queues; the sessions are read all the same.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,7 @@ use std::thread;
 use std::time::Instant;
 
 use notifyman::Notifier;
-use notifyman::notifier::Delivery;
+use notifyman::notifier::{Delivery, Reason};
 
 use super::args::Listen;
 use super::signals::Lookout;
@@ -30,6 +31,7 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     for (config, number) in configs.iter().zip(1..) {
         let there = notifier.at(config)?;
         for channel in &args.channels {
+            jobs.lock().heard.insert((number, channel.clone()));
             let jobs = Arc::clone(&jobs);
             there.subscribe(number, channel, move |n| jobs.take(n))?;
         }
@@ -45,9 +47,11 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     }
 
     jobs.wait_for_the_end(args);
-    // What runs is waited for, what waits is not.
+    // What runs is waited for, what waits is not: until the stop it is skipped one by one, and the rest is dropped there.
     jobs.close();
+    let dropped = notifier.stats().dropped;
     notifier.stop();
+    let waiting = notifier.stats().dropped - dropped;
     let mut ended = jobs.wait_until_idle();
     if let Some(error) = ended.output.take() {
         return Err(Failure::Output(error));
@@ -60,7 +64,9 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
         }
         return Ok(End::Signalled(signal));
     }
-    if let Some(left @ 1..) = ended.left {
+    if ended.heard.is_empty() {
+        tell("no connection is left");
+    } else if let Some(left @ 1..) = ended.left {
         tell(&format!("the timeout came before the count: {left} notifications are missing"));
         return Ok(End::Incomplete);
     }
@@ -77,6 +83,8 @@ struct Jobs {
 
 struct State {
     running: usize,
+    /// Connections and their channels, without those that are lost for good.
+    heard: BTreeSet<(usize, String)>,
     /// How many more notifications are wanted, where that is limited.
     left: Option<u64>,
     last_came: Instant,
@@ -93,6 +101,7 @@ impl Jobs {
     fn new(command: &str, args: &Listen) -> Self {
         let state = State {
             running: 0,
+            heard: BTreeSet::new(),
             left: args.count,
             last_came: clock::now(),
             closed: false,
@@ -120,7 +129,12 @@ impl Jobs {
     fn take(self: &Arc<Self>, n: &Delivery<'_, usize>) {
         if let Some(missed) = n.missed() {
             tell(&format!("connection {}, channel {:?}: {missed}", n.id(), n.channel()));
-            return self.change(|state| state.whole = false);
+            return self.change(|state| {
+                state.whole = false;
+                if let Reason::Lost(_) = missed.reason() {
+                    state.heard.remove(&(*n.id(), n.channel().to_owned()));
+                }
+            });
         }
         let mut state = self.lock();
         state.last_came = clock::now();
@@ -152,10 +166,10 @@ impl Jobs {
         }
     }
 
-    /// Waits for a signal, for the count, or until nothing has come for the whole timeout.
+    /// Waits for a signal, for the count, until nothing can come any more, or nothing has for the whole timeout.
     fn wait_for_the_end(&self, args: &Listen) {
         let mut state = self.lock();
-        while !state.closed && state.left != Some(0) && state.output.is_none() {
+        while !state.closed && state.left != Some(0) && state.output.is_none() && !state.heard.is_empty() {
             // While a command runs, it isn't quiet.
             let quiet_for = if state.running > 0 { Default::default() } else { clock::now() - state.last_came };
             state = match args.timeout {

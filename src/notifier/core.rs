@@ -187,6 +187,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         let applied = self.act(|world, after| {
             world.check_runs()?;
             for at in 0..world.databases.len() {
+                let database = world.database(at)?;
+                database.unheard().iter().for_each(|channel| database.registry.look_again(channel));
                 self.sync(world, at, after);
                 let database = world.database(at)?;
                 for channel in database.unheard() {

@@ -24,5 +24,8 @@ impl Graveyard {
 
 /// Drops what is the user's, whatever that does.
 pub(crate) fn discard(it: Box<dyn Any + Send>) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(it)));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(it))) {
+        // What it panicked with might do the same, and so on.
+        std::mem::forget(panic);
+    }
 }

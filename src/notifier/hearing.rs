@@ -88,7 +88,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         self.on_event(id, |_, world, at, after| {
             let Some(database) = world.databases.get_mut(at) else { return };
             if comes_back {
-                database.session = Session::Away(id);
+                database.is_away(id);
             } else {
                 database.is_lost(error, after);
                 world.by_connection.remove(&id);

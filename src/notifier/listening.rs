@@ -51,13 +51,19 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     pub(crate) fn sync(&mut self, after: &mut After<I>) -> Asks {
         let mut asks = Asks::default();
         let can_ask = self.session.id().is_some();
+        let is_open = matches!(self.session, Session::Open(_));
         for channel in self.registry.take_changed() {
-            match (self.registry.is_wanted(&channel), self.wire.get(&channel)) {
+            match (self.registry.is_wanted(&channel), self.wire.get_mut(&channel)) {
                 (true, None) => {
                     self.generation += 1;
                     let wire = Wire { generation: self.generation, asked: can_ask, heard: false, waiters: Vec::new() };
                     self.wire.insert(channel.clone(), wire);
                     asks.listen.push((channel, self.generation));
+                }
+                // It was refused, perhaps only in company.
+                (true, Some(wire)) if is_open && !wire.asked && !wire.heard => {
+                    wire.asked = true;
+                    asks.listen.push((channel, wire.generation));
                 }
                 (false, Some(_)) => {
                     // Who waited for it was overtaken by another change.
@@ -163,6 +169,12 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
             listens.iter().filter(|channel| **channel != SYSTEM_CHANNEL && !self.wire.contains_key(**channel));
         asks.unlisten = unwanted.map(|channel| (*channel).into()).collect();
         asks
+    }
+
+    /// The session is lost, and is to come back: until then nothing is heard, whoever waits for it.
+    pub(crate) fn is_away(&mut self, id: ConnId) {
+        self.session = Session::Away(id);
+        self.wire.values_mut().for_each(|wire| wire.heard = false);
     }
 
     /// The session is back, and these channels were unheard for a while.

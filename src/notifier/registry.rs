@@ -150,6 +150,11 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
         std::mem::take(&mut self.changed)
     }
 
+    /// Has a channel be among those that may have changed.
+    pub(crate) fn look_again(&mut self, channel: &str) {
+        self.changed.insert(channel.into());
+    }
+
     /// A channel that is to be changed, made where there is none.
     fn channel(&mut self, channel: &str) -> &mut Channel<I, S> {
         self.changed.insert(channel.into());

@@ -6,6 +6,7 @@
 //! ```
 
 use std::hash::Hash;
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -23,28 +24,29 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
-        let run = {
-            let mut world = self.lock();
-            match world.phase {
-                Phase::Running => return Ok(()),
-                // Somebody else starts it: the outcome is the same for both.
-                Phase::Starting => world.run,
-                Phase::Stopping if self.is_inside() => {
-                    return Err(Error::InsideCallback { instead: "start it from another thread" });
-                }
-                Phase::Stopping => {
-                    if let Some((_, channel)) = world.crew.as_ref().and_then(|crew| crew.calling()) {
-                        return Err(Error::StillRunning { channel });
-                    }
-                    // Its threads are about to end.
-                    drop(self.changed.wait_timeout(world, MOMENT));
-                    return self.start();
-                }
-                Phase::Stopped => {
-                    let launch = self.prepare(&mut world);
-                    drop(world);
-                    self.launch(launch)?
-                }
+        let mut world = self.lock();
+        while world.phase == Phase::Stopping && !self.is_inside() {
+            if let Some((_, channel)) = world.crew.as_ref().and_then(|crew| crew.calling()) {
+                return Err(Error::StillRunning { channel });
+            }
+            // Its threads are about to end.
+            world = self.changed.wait_timeout(world, MOMENT).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let run = match world.phase {
+            Phase::Running => return Ok(()),
+            _ if self.is_inside() => {
+                return Err(Error::InsideCallback { instead: "start it from another thread" });
+            }
+            // Somebody else starts it: the outcome is the same for both.
+            Phase::Starting | Phase::Stopping => {
+                let run = world.run;
+                drop(world);
+                run
+            }
+            Phase::Stopped => {
+                let launch = self.prepare(&mut world);
+                drop(world);
+                self.launch(launch)?
             }
         };
         self.wait_for_start(run)
@@ -112,9 +114,6 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     fn wait_for_start(&self, run: u64) -> Result<(), Error> {
         let mut world = self.lock();
         while world.run == run && world.phase == Phase::Starting {
-            if self.is_inside() {
-                return Err(Error::InsideCallback { instead: "start it from another thread" });
-            }
             world = self.changed.wait(world).unwrap_or_else(PoisonError::into_inner);
         }
         // A start that failed is over when its threads are.
@@ -152,6 +151,17 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             }
             runs || world.phase == Phase::Stopping
         })
+    }
+
+    /// Ends a run because of a fault that isn't the notifier's: an id's, or that of what waits for a ticket.
+    fn fail(&self, run: u64) {
+        {
+            let mut world = self.lock();
+            if world.run == run && world.phase != Phase::Stopped {
+                world.failure = Some(Error::io("calling", io::Error::other("a thread of the notifier panicked")));
+            }
+        }
+        self.halt(Some(run));
     }
 
     pub(crate) fn stop_within(&self, limit: Option<Duration>) -> Result<(), StillRunning<I>> {
@@ -256,6 +266,9 @@ struct Leaving<I: Clone + Eq + Hash + Send + 'static> {
 
 impl<I: Clone + Eq + Hash + Send + 'static> Drop for Leaving<I> {
     fn drop(&mut self) {
+        if thread::panicking() {
+            self.inner.fail(self.run);
+        }
         if !self.crew.leave() {
             return;
         }

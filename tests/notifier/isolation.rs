@@ -1,7 +1,9 @@
 //! Callbacks that panic, are slow, or never return: whom they harm, and whom not.
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
 use notifyman::Notifier;
-use notifyman::notifier::{Policy, Queue};
+use notifyman::notifier::{Policy, Queue, State};
 
 use super::support::*;
 
@@ -241,4 +243,36 @@ fn n07_a_subscriber_that_leaves_and_comes_back_is_still_called_one_at_a_time() {
     assert!(told.so_far().is_empty(), "the first call hasn't returned");
     door.open();
     assert_eq!(told.take(3), ["1", "at the door", "3"], "the second was unsubscribed before its turn");
+}
+
+/// An id that can't be cloned once that is said.
+#[derive(PartialEq, Eq, Hash)]
+struct Fragile(u32);
+
+static BROKEN: AtomicBool = AtomicBool::new(false);
+
+impl Clone for Fragile {
+    fn clone(&self) -> Self {
+        assert!(!BROKEN.load(SeqCst), "no clone of {}", self.0);
+        Self(self.0)
+    }
+}
+
+#[test]
+fn n09_a_dispatcher_that_ends_by_a_fault_of_the_id_is_told_and_a_start_mends_it() {
+    let n: Notifier<Fragile> = Notifier::new(config()).unwrap();
+    let (scribe, told) = scribe();
+    let channel = fresh();
+    n.subscribe(Fragile(1), &channel, |n| assert!(n.missed().is_some())).unwrap();
+    n.subscribe(Fragile(2), &channel, scribe.payloads()).unwrap();
+    let mut db = session();
+    BROKEN.store(true, SeqCst);
+    db.notify(&channel, "1").unwrap();
+    eventually("it is told", || matches!(n.state(), State::Failed(_)));
+    assert!(!n.is_running());
+    BROKEN.store(false, SeqCst);
+    n.start().unwrap();
+    while told.next() != "[stopped 0]" {}
+    db.notify(&channel, "2").unwrap();
+    assert_eq!(told.next(), "2");
 }

@@ -165,3 +165,27 @@ fn a_subscribe_that_waits_for_a_server_in_vain_says_so_and_changes_nothing() {
     assert!(error.is_timeout() && error.to_string().contains("waiting for the server to be back"), "{error}");
     assert!(n.channels().is_empty());
 }
+
+#[test]
+fn n04_who_joins_a_heard_channel_while_the_server_is_away_waits_for_it() {
+    let mut server = server::start(Options::new());
+    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_millis(200));
+    let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
+    let (first, told_first) = scribe();
+    let (second, told_second) = scribe();
+    n.subscribe(1, "a", first.payloads()).unwrap();
+    server.stop().unwrap();
+    eventually("it is noticed", || matches!(n.state(), State::Away));
+    assert_eq!(n.stats().channels, 0, "nobody listens there");
+    assert!(n.subscribe(2, "a", |_| ()).unwrap_err().is_timeout(), "nothing is acknowledged");
+    let mut ticket = n.subscribe_ticket(2, "a", second.payloads()).unwrap();
+    n.mute_subscriber(&1).unwrap();
+    let mut unmuted = n.unmute_subscriber(&1).unwrap();
+    assert!(ticket.try_get().is_none() && unmuted.try_get().is_none());
+    server.restart().unwrap();
+    ticket.wait(LIMIT).unwrap();
+    unmuted.wait(LIMIT).unwrap();
+    connect(&server.url()).notify("a", "1").unwrap();
+    assert_eq!(told_second.next(), "1", "it was promised nothing before");
+    assert_eq!(told_first.take(2), ["[muted 0]", "1"]);
+}

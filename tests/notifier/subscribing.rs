@@ -315,3 +315,25 @@ fn a_function_that_was_there_before_is_still_there_when_the_next_one_is_refused(
     while told.next() != "to the first" {}
     assert_eq!(n.stats().panics, 0);
 }
+
+#[test]
+fn n05_what_a_refused_apply_took_along_is_asked_for_again() {
+    let url = crate::support::server::latin1().url();
+    let n: Notifier<u32> = Notifier::builder(url.as_str()).unwrap().autorun(false).build();
+    n.start().unwrap();
+    let (scribe, told) = scribe();
+    let (one, two) = (fresh(), fresh());
+    n.subscribe(1, &one, scribe.payloads()).unwrap();
+    n.subscribe(2, &two, scribe.payloads()).unwrap();
+    n.subscribe(3, "日", scribe.payloads()).unwrap();
+    assert_eq!(n.apply().unwrap().wait(LIMIT).unwrap_err().sqlstate(), Some("22P05"));
+    assert_eq!(n.stats().channels, 0, "all or none");
+    n.autorun(true);
+    n.subscribe(4, &one, |_| ()).unwrap();
+    n.autorun(false);
+    n.unsubscribe(&3, "日").unwrap();
+    n.apply().unwrap().wait(LIMIT).unwrap();
+    send(&mut connect(&url), &one, ["1"]);
+    send(&mut connect(&url), &two, ["2"]);
+    assert_eq!(told.take(2), ["1", "2"]);
+}

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use notifyman::Connection;
+
 use super::{Running, cluster, connect, run};
 use crate::support::Cluster;
 use crate::support::server::eventually;
@@ -77,13 +79,13 @@ fn a_command_that_does_not_read_its_input_is_fine() {
 fn a_signal_waits_for_what_runs_and_tells_what_did_not() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a", "--exec", "echo begun; sleep 1; echo done"]);
-    connect(&cluster).notify_many(["1", "2", "3"].map(|n| ("a", n))).unwrap();
+    connect(&cluster).notify_many((0..100).map(|n| ("a", n.to_string()))).unwrap();
     assert_eq!(listener.out.next(), "begun");
     listener.signal("TERM");
     let finished = listener.finish();
     finished.ends_with(143);
     assert_eq!(finished.out, ["done"]);
-    assert_eq!(finished.err, ["notifyman: 2 notifications had come for which the command wasn't run"]);
+    assert_eq!(finished.err, ["notifyman: 99 notifications had come for which the command wasn't run"]);
 }
 
 #[test]
@@ -98,6 +100,27 @@ fn a_lost_connection_comes_back_and_standard_error_says_what_may_be_missing() {
     let finished = listener.finish();
     finished.ends_with(1);
     assert_eq!(finished.out, [format!("2|a|{}|again", db.pid())]);
+}
+
+#[test]
+fn it_ends_when_no_connection_is_left_that_could_come_back() {
+    let cluster = cluster();
+    let mut admin = connect(&cluster);
+    let urls = ["one", "two"].map(|name| {
+        admin.execute(&format!("CREATE DATABASE {name}")).unwrap();
+        cluster.url().trim_end_matches("postgres").to_owned() + name
+    });
+    let listener = Running::listener(&urls, &["a", "b", "--exec", SAY]);
+    admin.execute("DROP DATABASE one WITH (FORCE)").unwrap();
+    assert!(listener.err.next().contains("connection 1, channel "));
+    assert!(listener.err.next().contains("the session is lost"));
+    let mut db = Connection::connect(urls[1].as_str()).unwrap();
+    db.notify("b", "the other goes on").unwrap();
+    assert_eq!(listener.out.next(), format!("2|b|{}|the other goes on", db.pid()));
+    admin.execute("DROP DATABASE two WITH (FORCE)").unwrap();
+    let finished = listener.finish();
+    finished.ends_with(1);
+    assert_eq!(finished.err.last().unwrap(), "notifyman: no connection is left");
 }
 
 #[test]
