@@ -383,8 +383,7 @@ impl Config {
     /// use notifyman::{Config, SslMode};
     ///
     /// let config = Config::new().sslmode(SslMode::VerifyFull);
-    /// assert_eq!(config, Config::without_env("sslmode=verify-full")?);
-    /// # Ok::<(), notifyman::Error>(())
+    /// assert_eq!(config.get_sslmode(), SslMode::VerifyFull);
     /// ```
     #[must_use]
     pub fn sslmode(self, mode: SslMode) -> Self {

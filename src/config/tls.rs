@@ -410,8 +410,7 @@ impl Config {
     /// use notifyman::{Config, SslMode, SslNegotiation};
     ///
     /// let config = Config::new().sslnegotiation(SslNegotiation::Direct).sslmode(SslMode::Require);
-    /// assert_eq!(config, Config::without_env("sslnegotiation=direct sslmode=require")?);
-    /// # Ok::<(), notifyman::Error>(())
+    /// assert_eq!(config.get_sslnegotiation(), SslNegotiation::Direct);
     /// ```
     #[must_use]
     pub fn sslnegotiation(self, negotiation: SslNegotiation) -> Self {
