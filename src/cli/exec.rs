@@ -49,14 +49,11 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     jobs.wait_for_the_end(args);
     // What runs is waited for, what waits is not: until the stop it is skipped one by one, and the rest is dropped there.
     jobs.close();
-    let dropped = notifier.stats().dropped;
     notifier.stop();
-    let waiting = notifier.stats().dropped - dropped;
     let mut ended = jobs.wait_until_idle();
     if let Some(error) = ended.output.take() {
         return Err(Failure::Output(error));
     }
-    // What still waited as the notifier stopped was dropped.
     let skipped = notifier.stats().dropped + ended.skipped;
     if let Some(signal) = lookout.got() {
         if skipped > 0 {
