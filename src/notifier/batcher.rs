@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::manager::{Resolver, ThreadMark, Ticket};
 use crate::proto::sql::{self, Limits};
 
-/// How many pairs may wait for the server.
+/// How many pairs may wait for the server, equal ones included: each has a ticket.
 const WAITING_MAX: usize = 100_000;
 /// How many bytes one statement may hold, before quoting.
 const STATEMENT_MAX: usize = 1 << 20;
@@ -85,6 +85,7 @@ struct State {
     waiting: VecDeque<Waiting>,
     /// Where each pair stands, counted from the first that ever waited.
     places: HashMap<Arc<Pair>, u64>,
+    tickets: usize,
     /// How many have left the queue.
     left: u64,
     /// When the oldest came.
@@ -146,7 +147,7 @@ impl Batcher {
             return Ticket::resolved(&shared.crew, Err(error));
         }
         let mut state = shared.lock();
-        let pairs = state.waiting.len();
+        let pairs = state.tickets;
         if pairs >= WAITING_MAX {
             return Ticket::resolved(&shared.crew, Err(Error::Backlog { pairs }));
         }
@@ -160,6 +161,7 @@ impl Batcher {
 
 impl State {
     fn add(&mut self, pair: Pair, ticket: Resolver<()>) {
+        self.tickets += 1;
         let place = self.places.get(&pair).and_then(|place| usize::try_from(place - self.left).ok());
         if let Some(same) = place.and_then(|place| self.waiting.get_mut(place)) {
             return same.tickets.push(ticket);
@@ -181,6 +183,7 @@ impl State {
             }
             self.places.remove(&next.pair);
             self.left += 1;
+            self.tickets -= next.tickets.len();
             taken.extend(self.waiting.pop_front());
         }
         // Those that stay have waited long enough.
@@ -327,6 +330,13 @@ mod tests {
         assert!(batcher.send("c", "x".repeat(8000)).wait(SOON).unwrap_err().is_usage());
         batcher.send("c", "x".repeat(7999)).wait(SOON).unwrap();
         assert_eq!(statements.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn also_of_equal_pairs_only_so_many_wait() {
+        let (batcher, _statements) = batcher(Duration::MAX, 100, |_| Ok(()));
+        let mut refused = (0..=WAITING_MAX).filter_map(|_| batcher.send("c", "same").try_get());
+        assert!(matches!(refused.next(), Some(Err(Error::Backlog { pairs: WAITING_MAX }))));
     }
 
     #[test]
