@@ -1,9 +1,10 @@
 //! What a session listens to: one block of memory, however many names there are, which equal sessions can share.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// Names of channels, sorted and each once: one behind the other, parted by NULs, which no name holds; nor is any empty.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub(crate) struct Channels(Option<Arc<str>>);
 
 impl Channels {
@@ -30,6 +31,12 @@ impl<'n> FromIterator<&'n str> for Channels {
     }
 }
 
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +45,7 @@ mod tests {
     fn names_are_sorted_and_there_once() {
         let channels: Channels = ["b", "a", "b", "ab"].into_iter().collect();
         assert_eq!(channels.iter().collect::<Vec<_>>(), ["a", "ab", "b"]);
+        assert_eq!(format!("{channels:?}"), r#"["a", "ab", "b"]"#);
         assert!(channels.contains("ab") && !channels.contains("abc") && !channels.contains(""));
         assert_eq!(Channels::from_iter([]).iter().count(), 0);
     }

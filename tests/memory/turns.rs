@@ -151,8 +151,8 @@ fn a_heartbeat_that_is_answered_leaves_nothing_behind() {
     };
     beats(50);
     let ((), counted) = counted(|| beats(50));
-    // One may be on its way at either end.
-    assert!(counted.bytes_current.abs() < 2_000, "{counted:?}");
+    // Those of all may be on their way at either end; fifty that left as much behind would be far more.
+    assert!(counted.bytes_current.abs() < 8 * 750, "{counted:?}");
 }
 
 #[test]
