@@ -28,9 +28,9 @@ const PARTS: [&str; 7] = [
 ];
 const TEARDOWN: &str = include_str!("sql/teardown.sql");
 
-/// A pattern `g` as LIKE has it.
+/// A pattern `g` as LIKE has it. Its constants mean the same whatever `standard_conforming_strings` says.
 const GLOB: &str =
-    r"replace(replace(replace(replace(replace(g, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%'), '?', '_')";
+    r"replace(replace(replace(replace(replace(g, E'\\', E'\\\\'), '%', E'\\%'), '_', E'\\_'), '*', '%'), '?', '_')";
 
 /// A digest of what was installed but for the tables' own functions, so that a change by hand shows.
 const DIGEST: &str = "(SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws('|', p.proname, p.prosrc, \

@@ -39,9 +39,9 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN
       AND coalesce(w.of_statements = notifyman.is_told_by_statement(relation), true);
 END $$;
 
--- The body that a table's trigger function is to have.
+-- The body that a table's trigger function is to have, whatever the session's settings.
 CREATE OR REPLACE FUNCTION notifyman.wanted_body(relation oid) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$ BEGIN RETURN (
     SELECT CASE o.shape
         WHEN 'keys' THEN notifyman.keys_body(relation, o) ELSE notifyman.rows_body(relation, o) END
     FROM notifyman.installation o
