@@ -104,6 +104,41 @@ fn g01_a_writer_that_has_told_by_a_table_keeps_no_build_waiting_and_waits_for_no
 }
 
 #[test]
+fn g01_ddl_under_way_keeps_no_build_waiting_and_a_build_fails_none() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY)");
+    let installer = Installer::new().lock_timeout(Duration::from_millis(300));
+    site.build(&installer);
+    // Its function is being changed, and isn't changed yet.
+    let mut migration = site.session();
+    migration.execute("BEGIN; ALTER TABLE t ADD COLUMN v int").unwrap();
+    let report = installer.clone().except_tables(["t"]).build(&mut site.db).unwrap();
+    assert!(report.schema_changed() && report.failed().len() == 1, "{report:?}");
+    migration.execute("COMMIT").unwrap();
+
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for n in 0..2 {
+            let (mut db, is_over) = (site.session(), &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Relaxed) {
+                    db.execute(&format!(
+                        "CREATE TABLE n{n} (id int); ALTER TABLE n{n} ADD COLUMN v int; DROP TABLE n{n}"
+                    ))
+                    .unwrap();
+                }
+            });
+        }
+        let _over = Over(&is_over);
+        for n in 0..8 {
+            installer.clone().attempts(20).with_query(n % 2 == 0).build(&mut site.db).unwrap();
+        }
+    });
+    site.build(&installer);
+    assert_eq!(site.problems(), [] as [&str; 0]);
+}
+
+#[test]
 fn g01_it_is_built_and_right_whatever_a_database_says_of_strings_and_names() {
     let mut site = site();
     site.run(

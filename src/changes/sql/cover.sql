@@ -85,7 +85,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN
 -- Makes a table's trigger function, or makes it anew, and gives its OID. It is called by its triggers alone: nobody may
 -- give it to a table of their own.
 CREATE OR REPLACE FUNCTION notifyman.make_function(relation oid, present oid) RETURNS oid
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 DECLARE
     name name := coalesce(
         (SELECT proname FROM pg_proc WHERE oid = present),
