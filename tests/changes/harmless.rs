@@ -371,6 +371,29 @@ fn g04_a_write_of_many_rows_is_no_trouble() {
 }
 
 /// The outbox takes no transaction number a row, of which a transaction can have 64 before everybody's snapshots suffer.
+/// It took a look at all functions for each table: half a minute here.
+#[test]
+fn g04_to_drop_a_schema_of_many_tables_takes_a_moment() {
+    let mut site = site();
+    site.run(
+        "CREATE SCHEMA kept; CREATE SCHEMA gone; DO $$ BEGIN
+            FOR n IN 1 .. 1500 LOOP EXECUTE format('CREATE TABLE kept.t%s (id int)', n); END LOOP;
+            FOR n IN 1 .. 400 LOOP EXECUTE format('CREATE TABLE gone.t%s (id int)', n); END LOOP;
+        END $$",
+    );
+    site.build(&Installer::new());
+    site.heard();
+    let begun = std::time::Instant::now();
+    site.run("SET client_min_messages = error; DROP SCHEMA gone CASCADE");
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+    assert_eq!(site.heard().len(), 400);
+    assert_eq!(
+        site.ask("SELECT count(*) FROM pg_proc WHERE pronamespace = 'notifyman'::regnamespace AND prorettype = 'trigger'::regtype"),
+        "1500"
+    );
+}
+
 #[test]
 fn g04_a_write_takes_one_transaction_number() {
     let mut site = site();

@@ -105,9 +105,10 @@ DECLARE
     name name;
 BEGIN
     FOR name IN
-        SELECT proname FROM pg_proc p
+        SELECT proname FROM pg_proc
         WHERE pronamespace = 'notifyman'::regnamespace AND prorettype = 'trigger'::regtype
-          AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgfoid = p.oid)
+          -- One look at each, however many there are: NOT EXISTS may compare each with each.
+          AND oid NOT IN (SELECT tgfoid FROM pg_trigger)
     LOOP
         EXECUTE format('DROP FUNCTION notifyman.%I()', name);
     END LOOP;

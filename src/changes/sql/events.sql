@@ -82,7 +82,8 @@ END $$;
 CREATE OR REPLACE FUNCTION notifyman.on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
-    dropped record;
+    dropped   record;
+    is_unused boolean := false;
 BEGIN
     FOR dropped IN
         SELECT * FROM pg_event_trigger_dropped_objects()
@@ -101,10 +102,17 @@ BEGIN
             IF dropped.objsubid <> 0 AND EXISTS (SELECT FROM pg_class WHERE oid = dropped.objid) THEN
                 PERFORM notifyman.cover(dropped.objid, false);
             ELSE
-                PERFORM notifyman.drop_unused_functions();
+                is_unused := true;
             END IF;
         EXCEPTION WHEN others THEN
             RAISE WARNING 'notifyman: % is gone, and that could not be told: %', dropped.object_identity, SQLERRM;
         END;
     END LOOP;
+    -- Once for all that went.
+    IF is_unused THEN
+        PERFORM notifyman.drop_unused_functions();
+    END IF;
+EXCEPTION WHEN others THEN
+    RAISE WARNING 'notifyman: what belonged to tables that are gone is left: %', SQLERRM
+        USING HINT = 'Run `notifyman build`.';
 END $$;
