@@ -206,7 +206,7 @@ impl Installer {
         // Another build may just have ended.
         let found = Server::look(db)?;
         if !self.is_installed(db, &found)? {
-            self.run(db, &sql::install(&self.options)).map_err(|error| self.explained(error))?;
+            self.run_again(db, &sql::install(&self.options)).map_err(|error| self.explained(error))?;
             report.schema_changed = true;
         }
 
@@ -236,7 +236,7 @@ impl Installer {
             }
             Ok(())
         })?;
-        self.run(db, sql::DROP_UNUSED)?;
+        self.run_again(db, sql::DROP_UNUSED)?;
         Ok(report)
     }
 
@@ -494,6 +494,17 @@ impl Installer {
             left = again;
         }
         Ok(failed)
+    }
+
+    /// Runs one transaction, and again while others are in its way.
+    fn run_again(&self, db: &mut Connection, statements: &str) -> Result<Vec<Row>, Error> {
+        for _ in 1..self.attempts {
+            match self.run(db, statements) {
+                Err(error) if is_for_now(&error) && !db.is_closed() => {}
+                result => return result,
+            }
+        }
+        self.run(db, statements)
     }
 
     /// Runs one transaction; after an error there is none.

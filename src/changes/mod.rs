@@ -27,6 +27,13 @@
 //! A table that is right is recognised by the catalogs alone; other options mostly change functions only, which locks
 //! no table.
 //!
+//! A statement that changes a partitioned table's definition, ATTACH and DETACH included, looks at each of its
+//! partitions: a millisecond or two for each, under the lock that the statement has.
+//!
+//! **What else may stumble over it.** A role that dumps the whole database without the right to read everything, such
+//! as its owner, has no right to the schema: give `pg_dump` the option `-N notifyman`, or the role `USAGE` on the schema
+//! and `SELECT` on what is in it.
+//!
 //! **What it costs.** Measured by `cargo bench --bench changes` with PostgreSQL 15 on two cores without fsync, one session
 //! listening. The machine had other work, so the single-row figures hold much that isn't the server's own: take the
 //! ratios, and measure your own.
@@ -60,8 +67,9 @@
 //! # It never fails a write
 //!
 //! Whatever becomes of a row, it is written: what can't be told whole is told by its key, or as a mark that something
-//! changed ([`Truncated`]). Long values aren't even read: those that are kept apart (TOAST) and take more than 16 KiB
-//! there are known by their size. What can fail, such as a column that somebody dropped with the event triggers off, is
+//! changed ([`Truncated`]). Long values aren't even read: those that are kept apart (TOAST) are known by their size
+//! there, and a row of more than 16 KiB is told by its key. Where long rows are told, up to 15 MiB, that is exact for
+//! texts; the stored bytes of other types count eightfold, since compression may have made them small. What can fail, such as a column that somebody dropped with the event triggers off, is
 //! in a block that catches it; and nothing in a trigger depends on the schema's tables being there. Trigger functions
 //! run with the rights of whoever installed them, under a fixed `search_path`, so that any role may write; and they
 //! call nothing that a user could have made, not even casts of their types, so that nobody gets those rights. An event

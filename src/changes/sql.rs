@@ -28,9 +28,9 @@ const PARTS: [&str; 7] = [
 ];
 const TEARDOWN: &str = include_str!("sql/teardown.sql");
 
-/// A pattern `g` as LIKE has it.
+/// A pattern `g` as LIKE has it. Its constants mean the same whatever `standard_conforming_strings` says.
 const GLOB: &str =
-    r"replace(replace(replace(replace(replace(g, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%'), '?', '_')";
+    r"replace(replace(replace(replace(replace(g, E'\\', E'\\\\'), '%', E'\\%'), '_', E'\\_'), '*', '%'), '?', '_')";
 
 /// A digest of what was installed but for the tables' own functions, so that a change by hand shows.
 const DIGEST: &str = "(SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws('|', p.proname, p.prosrc, \
@@ -102,13 +102,28 @@ pub(crate) fn fingerprint(options: &Options) -> String {
     format!("{hash:016x}")
 }
 
+/// Nobody else may call what was made. The tables' own functions are left alone: somebody may be changing one just now.
+const REVOKE: &str = "\
+DO $$
+DECLARE
+    part text;
+BEGIN
+    FOR part IN
+        SELECT format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', oid::regprocedure) FROM pg_proc
+        WHERE pronamespace = 'notifyman'::regnamespace AND prorettype <> 'trigger'::regtype
+    LOOP
+        EXECUTE part;
+    END LOOP;
+END $$;
+";
+
 /// Makes the schema, or makes it anew; one transaction.
 pub(crate) fn install(options: &Options) -> String {
     let columns = columns(options);
     let names = columns.each_ref().map(|(name, _)| *name).join(", ");
     let values = columns.map(|(_, value)| value).join(", ");
     format!(
-        "{}\nREVOKE ALL ON ALL FUNCTIONS IN SCHEMA notifyman FROM PUBLIC;\n\n\
+        "{}\n{REVOKE}\n\
         INSERT INTO notifyman.installation\n    (version, fingerprint, functions, installed_at, installed_by,\n    {names})\n\
         VALUES ({VERSION}, '{}', {DIGEST}, now(), current_user,\n    {values});",
         definitions(options),

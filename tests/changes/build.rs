@@ -90,6 +90,75 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
     assert_eq!(site.ask("SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal"), "0");
 }
 
+#[test]
+fn g01_a_writer_that_has_told_by_a_table_keeps_no_build_waiting_and_waits_for_none() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY)");
+    let installer = Installer::new().delivery(Delivery::Table).lock_timeout(Duration::from_millis(300));
+    site.build(&installer);
+    let mut writer = site.session();
+    writer.execute("BEGIN; INSERT INTO t VALUES (1)").unwrap();
+    // Only functions differ, and those need no lock.
+    assert_eq!(site.build(&installer.with_query(true)).changed(), ["public.t"]);
+    writer.execute("COMMIT").unwrap();
+}
+
+#[test]
+fn g01_ddl_under_way_keeps_no_build_waiting_and_a_build_fails_none() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY)");
+    let installer = Installer::new().lock_timeout(Duration::from_millis(300));
+    site.build(&installer);
+    // Its function is being changed, and isn't changed yet.
+    let mut migration = site.session();
+    migration.execute("BEGIN; ALTER TABLE t ADD COLUMN v int").unwrap();
+    let report = installer.clone().except_tables(["t"]).build(&mut site.db).unwrap();
+    assert!(report.schema_changed() && report.failed().len() == 1, "{report:?}");
+    migration.execute("COMMIT").unwrap();
+
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for n in 0..2 {
+            let (mut db, is_over) = (site.session(), &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Relaxed) {
+                    db.execute(&format!(
+                        "CREATE TABLE n{n} (id int); ALTER TABLE n{n} ADD COLUMN v int; DROP TABLE n{n}"
+                    ))
+                    .unwrap();
+                }
+            });
+        }
+        let _over = Over(&is_over);
+        for n in 0..8 {
+            installer.clone().attempts(20).with_query(n % 2 == 0).build(&mut site.db).unwrap();
+        }
+    });
+    site.build(&installer);
+    assert_eq!(site.problems(), [] as [&str; 0]);
+}
+
+#[test]
+fn g01_it_is_built_and_right_whatever_a_database_says_of_strings_and_names() {
+    let mut site = site();
+    site.run(
+        r#"DO $$ BEGIN
+            EXECUTE format('ALTER DATABASE %I SET standard_conforming_strings = off', current_database());
+            EXECUTE format('ALTER DATABASE %I SET escape_string_warning = off', current_database());
+            EXECUTE format('ALTER DATABASE %I SET quote_all_identifiers = on', current_database());
+        END $$; CREATE TABLE "a\b%_" ("c\d" int PRIMARY KEY); CREATE TABLE axb (id int)"#,
+    );
+    let mut site = Site::at(site.url);
+    let report = site.build(&Installer::new().tables([r"a\b%_", "later*"]));
+    assert_eq!(report.covered(), [r#""public"."a\b%_""#]);
+    assert_eq!(site.says(r#"INSERT INTO "a\b%_" VALUES (1)"#), [r#"INSERT a\b%_ {"c\\d":1}"#]);
+    site.run("CREATE TABLE later (id int)");
+    // Another session's settings are no difference.
+    site.run("SET quote_all_identifiers = off; SET standard_conforming_strings = on");
+    assert_eq!(site.problems(), [] as [&str; 0]);
+    assert_eq!(site.says("INSERT INTO later VALUES (1)"), [r#"INSERT later {"id":1}"#]);
+}
+
 /// Says so, as it drops.
 struct Over<'a>(&'a AtomicBool);
 

@@ -78,6 +78,32 @@ fn g04_a_value_of_nearly_a_gigabyte_costs_no_more_than_a_small_one() {
     site.run("DELETE FROM t");
 }
 
+/// Whole rows are told up to 15 MiB there, and what compression made small may be far longer than that.
+#[test]
+fn g04_long_values_that_compress_well_fail_and_delay_no_write_where_long_rows_are_told() {
+    let mut site = site();
+    site.run("CREATE TABLE long (id int PRIMARY KEY, v text, b bytea); CREATE TABLE many (id int PRIMARY KEY)");
+    for column in 0..100 {
+        site.run(&format!("ALTER TABLE many ADD COLUMN c{column} json"));
+    }
+    site.db.set_call_timeout(std::time::Duration::from_secs(300));
+    for (way, installer) in ways().into_iter().filter(|(way, _)| ["spill", "table"].contains(way)) {
+        site.build(&installer);
+        // As JSON each of these bytes takes six, so that two such rows are more than a text can be.
+        site.run(r"INSERT INTO long VALUES (1, repeat(E'\x01', 100000000)); UPDATE long SET id = 2; DELETE FROM long");
+        let values = vec!["v"; 100].join(", ");
+        site.run(&format!(
+            "INSERT INTO many SELECT 1, {values} FROM (SELECT to_json(repeat('x', 10000000)) AS v) t;
+             UPDATE many SET id = 2; DELETE FROM many"
+        ));
+        let told = match way {
+            "table" => site.ask("SELECT string_agg(payload, ' ' ORDER BY number) FROM notifyman.outbox"),
+            _ => site.heard().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        };
+        assert_eq!(told.matches(r#""truncated":"row""#).count(), 6, "{told}");
+    }
+}
+
 #[test]
 fn g04_payloads_are_counted_in_the_encoding_of_the_database() {
     for (server, text) in [(latin1(), "é"), (sql_ascii(), "é")] {
@@ -345,6 +371,29 @@ fn g04_a_write_of_many_rows_is_no_trouble() {
 }
 
 /// The outbox takes no transaction number a row, of which a transaction can have 64 before everybody's snapshots suffer.
+/// It took a look at all functions for each table: half a minute here.
+#[test]
+fn g04_to_drop_a_schema_of_many_tables_takes_a_moment() {
+    let mut site = site();
+    site.run(
+        "CREATE SCHEMA kept; CREATE SCHEMA gone; DO $$ BEGIN
+            FOR n IN 1 .. 1500 LOOP EXECUTE format('CREATE TABLE kept.t%s (id int)', n); END LOOP;
+            FOR n IN 1 .. 400 LOOP EXECUTE format('CREATE TABLE gone.t%s (id int)', n); END LOOP;
+        END $$",
+    );
+    site.build(&Installer::new());
+    site.heard();
+    let begun = std::time::Instant::now();
+    site.run("SET client_min_messages = error; DROP SCHEMA gone CASCADE");
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+    assert_eq!(site.heard().len(), 400);
+    assert_eq!(
+        site.ask("SELECT count(*) FROM pg_proc WHERE pronamespace = 'notifyman'::regnamespace AND prorettype = 'trigger'::regtype"),
+        "1500"
+    );
+}
+
 #[test]
 fn g04_a_write_takes_one_transaction_number() {
     let mut site = site();

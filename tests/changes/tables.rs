@@ -124,6 +124,33 @@ fn g07_a_column_that_comes_to_a_root_comes_to_its_partitions_and_to_children() {
 }
 
 #[test]
+fn g07_a_type_that_changes_is_told_as_it_is_wherever_it_is_part_of() {
+    let mut site = site();
+    site.run(
+        "CREATE TYPE inner_type AS (a int, b int); CREATE TYPE outer_type AS (i inner_type);
+         CREATE DOMAIN of_outer AS outer_type; CREATE DOMAIN of_domain AS of_outer;
+         CREATE TABLE nested (id int, o outer_type); CREATE TABLE by_domain (id int, o of_domain);
+         CREATE TABLE row_of (id int, n nested); CREATE TABLE typed OF inner_type",
+    );
+    site.build(&Installer::new());
+    site.run("ALTER TYPE inner_type RENAME ATTRIBUTE a TO z CASCADE; ALTER TYPE inner_type DROP ATTRIBUTE b CASCADE");
+    for (table, value, told) in [
+        ("nested", "(1, ROW(ROW(2)))", r#"{"id":1,"o":{"i":{"z":2}}}"#),
+        ("by_domain", "(1, ROW(ROW(2)::inner_type)::outer_type)", r#"{"id":1,"o":{"i":{"z":2}}}"#),
+        ("row_of", "(1, ROW(3, ROW(ROW(2))))", r#"{"id":1,"n":{"id":3,"o":{"i":{"z":2}}}}"#),
+        ("typed", "(2)", r#"{"z":2}"#),
+    ] {
+        assert_eq!(site.says(&format!("INSERT INTO {table} VALUES {value}")), [format!("INSERT {table} {told}")]);
+    }
+    site.run("ALTER TABLE nested RENAME id TO number");
+    assert_eq!(
+        site.says("INSERT INTO row_of VALUES (1, ROW(3, NULL))"),
+        [r#"INSERT row_of {"id":1,"n":{"number":3,"o":null}}"#]
+    );
+    assert_eq!(site.problems(), [] as [&str; 0]);
+}
+
+#[test]
 fn g07_a_table_that_is_renamed_or_moved_keeps_its_trigger() {
     let mut site = site();
     site.run("CREATE SCHEMA s; CREATE TABLE t (id int)");

@@ -1,3 +1,15 @@
+-- The type that a domain is made of, whatever lies between; of another type, that type.
+CREATE OR REPLACE FUNCTION notifyman.base_type(type oid) RETURNS oid
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    base oid := type;
+BEGIN
+    WHILE EXISTS (SELECT FROM pg_type WHERE oid = base AND typtype = 'd') LOOP
+        base := (SELECT typbasetype FROM pg_type WHERE oid = base);
+    END LOOP;
+    RETURN base;
+END $$;
+
 -- An expression's value as JSON text, as an SQL expression; NULL gives NULL.
 --
 -- The functions that use it run with the rights of whoever installed them. to_json() would call a cast to json where
@@ -10,10 +22,7 @@ DECLARE
     element pg_type;
     fields text;
 BEGIN
-    SELECT * INTO t FROM pg_type WHERE oid = type;
-    WHILE t.typtype = 'd' LOOP
-        SELECT * INTO t FROM pg_type WHERE oid = t.typbasetype;
-    END LOOP;
+    SELECT * INTO t FROM pg_type WHERE oid = notifyman.base_type(type);
     IF t.typcategory = 'A' AND t.typelem <> 0 THEN
         SELECT * INTO element FROM pg_type WHERE oid = t.typelem;
     END IF;
@@ -24,9 +33,7 @@ BEGIN
     ELSIF t.oid < 16384 OR element.oid < 16384 THEN
         RETURN format('to_json(%s)::text', expression);
     ELSIF element.oid IS NOT NULL THEN
-        WHILE element.typtype = 'd' LOOP
-            SELECT * INTO element FROM pg_type WHERE oid = element.typbasetype;
-        END LOOP;
+        SELECT * INTO element FROM pg_type WHERE oid = notifyman.base_type(element.oid);
         RETURN format('CASE WHEN %1$s IS NOT NULL THEN to_json(format(''%%s'', %1$s)::%2$s[])::text END', expression,
             CASE WHEN element.oid < 16384 AND element.typelem = 0 THEN format_type(element.oid, NULL) ELSE 'text' END);
     ELSIF t.typtype = 'c' THEN
@@ -75,12 +82,18 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN
     ORDER BY indisprimary DESC LIMIT 1
 ); END $$;
 
--- How many bytes the longest value of a row takes where it is stored, as an SQL expression. It reads no value from
--- where long ones are kept apart, so that a row of a gigabyte costs no more than a small one.
-CREATE OR REPLACE FUNCTION notifyman.longest(relation oid, variable text) RETURNS text
+-- About how many bytes the values of a row take in whole, as an SQL expression. It reads no value from where long ones
+-- are kept apart, so that a row of a gigabyte costs no more than a small one. So of texts the length is known, and of
+-- other types what is stored, which grows as it is read where it is compressed: each of these bytes counts for several.
+CREATE OR REPLACE FUNCTION notifyman.size(relation oid, variable text, weight integer) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
-    SELECT format('greatest(%s)',
-        concat_ws(', ', '0', string_agg(format('pg_column_size(%s.%I)', variable, attname), ', ')))
-    FROM pg_attribute
-    WHERE attrelid = relation AND attnum = ANY (notifyman.columns(relation)) AND attlen = -1
+    -- In pieces, since a sum of 1,600 is too deep for the parser's stack.
+    SELECT coalesce(string_agg(format('(%s)', parts), ' + '), '0')
+    FROM (SELECT string_agg(
+                    format('coalesce(' || CASE WHEN base IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype,
+                            'bytea'::regtype) THEN 'octet_length(%1$s.%2$I)::int8'
+                        ELSE 'pg_column_size(%1$s.%2$I)::int8 * %3$s' END || ', 0)', variable, attname, weight), ' + ') AS parts
+          FROM (SELECT attname, row_number() OVER () AS n, notifyman.base_type(atttypid) AS base FROM pg_attribute
+                WHERE attrelid = relation AND attnum = ANY (notifyman.columns(relation)) AND attlen = -1) a
+          GROUP BY n / 40) pieces
 ); END $$;

@@ -39,9 +39,9 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN
       AND coalesce(w.of_statements = notifyman.is_told_by_statement(relation), true);
 END $$;
 
--- The body that a table's trigger function is to have.
+-- The body that a table's trigger function is to have, whatever the session's settings.
 CREATE OR REPLACE FUNCTION notifyman.wanted_body(relation oid) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$ BEGIN RETURN (
     SELECT CASE o.shape
         WHEN 'keys' THEN notifyman.keys_body(relation, o) ELSE notifyman.rows_body(relation, o) END
     FROM notifyman.installation o
@@ -85,7 +85,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN
 -- Makes a table's trigger function, or makes it anew, and gives its OID. It is called by its triggers alone: nobody may
 -- give it to a table of their own.
 CREATE OR REPLACE FUNCTION notifyman.make_function(relation oid, present oid) RETURNS oid
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 DECLARE
     name name := coalesce(
         (SELECT proname FROM pg_proc WHERE oid = present),
@@ -105,9 +105,10 @@ DECLARE
     name name;
 BEGIN
     FOR name IN
-        SELECT proname FROM pg_proc p
+        SELECT proname FROM pg_proc
         WHERE pronamespace = 'notifyman'::regnamespace AND prorettype = 'trigger'::regtype
-          AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgfoid = p.oid)
+          -- One look at each, however many there are: NOT EXISTS may compare each with each.
+          AND oid NOT IN (SELECT tgfoid FROM pg_trigger)
     LOOP
         EXECUTE format('DROP FUNCTION notifyman.%I()', name);
     END LOOP;

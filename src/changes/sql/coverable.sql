@@ -1,7 +1,7 @@
     -- Tables of any kind that can have a trigger, of the user's own schemas, which belong to no extension.
     c.relkind IN ('r', 'p', 'f')
     AND c.relpersistence <> 't'
-    AND n.nspname <> 'notifyman' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\_%'
+    AND n.nspname <> 'notifyman' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
     AND NOT EXISTS (
         SELECT FROM pg_catalog.pg_depend d
         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')

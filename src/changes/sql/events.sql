@@ -16,6 +16,27 @@ BEGIN
     END IF;
 END $$;
 
+-- A table, its children, and the tables with columns of any of their types: those whose functions must follow when the
+-- columns of the one change. All of them depend on it, a relation's own type apart.
+CREATE OR REPLACE FUNCTION notifyman.family(relation oid) RETURNS SETOF regclass
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN QUERY
+    WITH RECURSIVE family (class, member) AS (
+        SELECT 'pg_class'::regclass::oid, relation
+        UNION
+        SELECT next.class, next.member
+        FROM family f, LATERAL (
+            SELECT d.classid AS class, d.objid AS member FROM pg_depend d
+            WHERE d.refclassid = f.class AND d.refobjid = f.member
+              AND d.classid IN ('pg_class'::regclass, 'pg_type'::regclass)
+            UNION ALL
+            SELECT 'pg_type'::regclass, c.reltype FROM pg_class c
+            WHERE f.class = 'pg_class'::regclass AND c.oid = f.member AND c.reltype <> 0
+        ) next
+    )
+    SELECT c.oid::regclass FROM family f JOIN pg_class c ON c.oid = f.member
+    WHERE f.class = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'f');
+END $$;
+
 -- Covers tables as they are created, and writes their functions anew as their columns change. A statement that changes
 -- a parent changes its children, and one that changes a composite type the tables that have it.
 --
@@ -32,7 +53,7 @@ BEGIN
     END IF;
     FOR command IN
         SELECT d.classid, d.objid, d.objsubid, d.command_tag, d.object_type, d.object_identity, d.schema_name,
-            d.in_extension, c.relname, c.relkind, c.reltype
+            d.in_extension, c.relname
         FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid
         WHERE d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'f', 'c') AND c.relpersistence <> 't'
     LOOP
@@ -46,14 +67,7 @@ BEGIN
                     false AS is_temporary) told;
             END IF;
             FOR relation IN
-                WITH RECURSIVE family (oid) AS (
-                    SELECT command.objid
-                    UNION
-                    SELECT i.inhrelid FROM pg_inherits i JOIN family f ON i.inhparent = f.oid
-                )
-                SELECT oid FROM family WHERE command.relkind <> 'c'
-                UNION
-                SELECT attrelid FROM pg_attribute WHERE command.relkind = 'c' AND atttypid = command.reltype
+                SELECT f FROM notifyman.family(command.objid) f
             LOOP
                 PERFORM notifyman.cover(relation, false);
             END LOOP;
@@ -68,7 +82,8 @@ END $$;
 CREATE OR REPLACE FUNCTION notifyman.on_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
-    dropped record;
+    dropped   record;
+    is_unused boolean := false;
 BEGIN
     FOR dropped IN
         SELECT * FROM pg_event_trigger_dropped_objects()
@@ -87,10 +102,17 @@ BEGIN
             IF dropped.objsubid <> 0 AND EXISTS (SELECT FROM pg_class WHERE oid = dropped.objid) THEN
                 PERFORM notifyman.cover(dropped.objid, false);
             ELSE
-                PERFORM notifyman.drop_unused_functions();
+                is_unused := true;
             END IF;
         EXCEPTION WHEN others THEN
             RAISE WARNING 'notifyman: % is gone, and that could not be told: %', dropped.object_identity, SQLERRM;
         END;
     END LOOP;
+    -- Once for all that went.
+    IF is_unused THEN
+        PERFORM notifyman.drop_unused_functions();
+    END IF;
+EXCEPTION WHEN others THEN
+    RAISE WARNING 'notifyman: what belonged to tables that are gone is left: %', SQLERRM
+        USING HINT = 'Run `notifyman build`.';
 END $$;

@@ -8,10 +8,21 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE o.delivery WHEN 'table' THEN 15 * 1024 * 1024 ELSE 7999 END
 $$;
 
--- The most bytes, as stored, of a value that is looked at; compressed ones grow as they are read.
-CREATE OR REPLACE FUNCTION notifyman.column_limit(o notifyman.installation) RETURNS integer
+-- The most bytes of a row that is told whole, by whatever way.
+CREATE OR REPLACE FUNCTION notifyman.row_limit(o notifyman.installation) RETURNS integer
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN o.delivery = 'table' OR o.oversize = 'spill' THEN 8 * 1024 * 1024 ELSE 16 * 1024 END
+    SELECT CASE WHEN o.delivery = 'table' OR o.oversize = 'spill' THEN 15 * 1024 * 1024 ELSE 7999 END
+$$;
+
+-- As what size() says that a row is looked at, and the weight for that: what is stored may be longer than its JSON, and
+-- shorter by far.
+CREATE OR REPLACE FUNCTION notifyman.size_limit(o notifyman.installation) RETURNS integer
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT greatest(notifyman.row_limit(o), 16 * 1024)
+$$;
+CREATE OR REPLACE FUNCTION notifyman.size_weight(o notifyman.installation) RETURNS integer
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN notifyman.row_limit(o) > 7999 THEN 8 ELSE 1 END
 $$;
 
 -- What a payload begins with, after its number. A partition's rows are told under the name of the root of its tree.

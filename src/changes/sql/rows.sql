@@ -37,6 +37,8 @@ BEGIN
             IF TG_OP IN ('UPDATE', 'DELETE') THEN was_key := %10$s; END IF;
             IF TG_OP IN ('INSERT', 'UPDATE') THEN now_key := %11$s; END IF;
         END IF;
+        -- What is put together below can't be too long for a text.
+        is_long := is_long OR octet_length(was) + octet_length(now) > %14$s;
     EXCEPTION WHEN others THEN
         is_long := true;
         has_key := false;
@@ -65,11 +67,14 @@ $body$,
         notifyman.head(),
         notifyman.key(relation) IS NOT NULL AND o.oversize <> 'marker',
         notifyman.query(o),
-        notifyman.longest(relation, 'OLD'), notifyman.object(relation, notifyman.columns(relation), 'OLD'),
-        notifyman.longest(relation, 'NEW'), notifyman.object(relation, notifyman.columns(relation), 'NEW'),
-        notifyman.column_limit(o), notifyman.payload_limit(o),
+        notifyman.size(relation, 'OLD', notifyman.size_weight(o)),
+        notifyman.object(relation, notifyman.columns(relation), 'OLD'),
+        notifyman.size(relation, 'NEW', notifyman.size_weight(o)),
+        notifyman.object(relation, notifyman.columns(relation), 'NEW'),
+        notifyman.size_limit(o), notifyman.payload_limit(o),
         coalesce(notifyman.object(relation, notifyman.key(relation), 'OLD'), '''null'''),
         coalesce(notifyman.object(relation, notifyman.key(relation), 'NEW'), '''null'''),
         notifyman.spill(o),
-        notifyman.deliver(o))
+        notifyman.deliver(o),
+        notifyman.row_limit(o))
 ); END $outer$;

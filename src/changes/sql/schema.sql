@@ -60,7 +60,6 @@ CREATE TABLE IF NOT EXISTS notifyman.spilled (
     payload    text        NOT NULL,
     written_at timestamptz NOT NULL DEFAULT pg_catalog.statement_timestamp()
 );
-CREATE INDEX IF NOT EXISTS spilled_number ON notifyman.spilled (number);
 
 -- All payloads, with `--delivery table`. A worker reads and clears it.
 CREATE TABLE IF NOT EXISTS notifyman.outbox (
@@ -68,5 +67,14 @@ CREATE TABLE IF NOT EXISTS notifyman.outbox (
     payload    text        NOT NULL,
     written_at timestamptz NOT NULL DEFAULT pg_catalog.statement_timestamp()
 );
--- Not unique: a sequence that somebody has set back must not fail a write.
-CREATE INDEX IF NOT EXISTS outbox_number ON notifyman.outbox (number);
+
+-- Not unique: a sequence that somebody has set back must not fail a write. To ask for an index that is there takes the
+-- table's lock all the same, which every transaction has that told something: so it is looked for first.
+DO $$ BEGIN
+    IF to_regclass('notifyman.spilled_number') IS NULL THEN
+        CREATE INDEX spilled_number ON notifyman.spilled (number);
+    END IF;
+    IF to_regclass('notifyman.outbox_number') IS NULL THEN
+        CREATE INDEX outbox_number ON notifyman.outbox (number);
+    END IF;
+END $$;
