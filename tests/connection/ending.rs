@@ -157,7 +157,7 @@ fn two() -> (Cluster, Connection, Connection) {
 fn c16_the_warning_of_a_crash_is_the_cause_of_the_loss() {
     let (server, mut victim, mut other) = two();
     other.notify("c16", "last").unwrap();
-    until_at_rest(&server, [&victim, &other]);
+    until_at_rest(&server, [victim.pid(), other.pid()]);
     cluster::signal(victim.pid().unsigned_abs(), "KILL").unwrap();
     assert_eq!(other.wait(None).flatten().count(), 1, "what came before is delivered before the loss");
     let error = other.error().unwrap();
@@ -174,7 +174,7 @@ fn c16_the_warning_of_a_crash_is_the_cause_of_the_loss() {
 fn c16_an_emergency_stop_and_a_usual_one_tell_why() {
     for (stop, severity) in [(Cluster::stop as fn(&mut Cluster) -> _, "FATAL"), (Cluster::stop_immediate, "WARNING")] {
         let (mut server, mut one, mut other) = two();
-        until_at_rest(&server, [&one, &other]);
+        until_at_rest(&server, [one.pid(), other.pid()]);
         stop(&mut server).unwrap();
         for db in [&mut one, &mut other] {
             assert_eq!(db.wait(None).count(), 0);

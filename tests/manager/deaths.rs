@@ -6,6 +6,7 @@ use notifyman::{Connection, Error, Event, NotificationManager};
 
 use super::fake::Fake;
 use super::support::*;
+use crate::support::server::until_at_rest;
 use crate::support::{Cluster, Options, Peer, Proxy, Step, msg};
 
 /// The last words of a server that is told to stop.
@@ -174,17 +175,18 @@ fn m06_of_a_server_that_goes_down_everybody_is_in_the_garbage_with_its_cause() {
         (Cluster::kill, Some("57P01")),
     ] {
         let mut cluster = Cluster::start(Options::new().max_connections(20)).unwrap();
-        let connections = (0..5).map(|_| {
+        let connections = [(); 5].map(|()| {
             let mut db = connect(&cluster.url());
             db.listen(["c"]).unwrap();
             db
         });
-        let connections: Vec<Connection> = connections.collect();
+        let pids = connections.each_ref().map(Connection::pid);
         let mut nm = NotificationManager::new(connections).timeout(LIMIT);
         let all = ids(&nm);
         connect(&cluster.url()).notify("c", "last").unwrap();
         let heard = hear(&mut nm, 5);
         assert!(heard.iter().all(|(_, payload)| payload == "last"));
+        until_at_rest(&cluster, pids);
         stop(&mut cluster).unwrap();
 
         let begin = Instant::now();

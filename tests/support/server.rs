@@ -150,8 +150,8 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Waits until these sessions' processes wait for their client: one that is still sending can't say a last word.
-pub fn until_at_rest<const N: usize>(server: &Cluster, sessions: [&Connection; N]) {
-    let pids = sessions.map(|db| db.pid().to_string()).join(", ");
+pub fn until_at_rest<const N: usize>(server: &Cluster, pids: [i32; N]) {
+    let pids = pids.map(|pid| pid.to_string()).join(", ");
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientRead' AND pid IN ({pids})");
     let mut watcher = connect(&server.url());
     eventually("the sessions are at rest", || ask(&mut watcher, &sql) == N.to_string());
