@@ -1,4 +1,4 @@
-//! What recovery, heartbeat, canary and audit cost a notification: nothing beyond the noise.
+//! What recovery, heartbeat, canary and audit cost: for a notification of many, and for one that comes alone.
 //!
 //! ```text
 //! cargo bench --bench recovery_cost -- --seconds 30

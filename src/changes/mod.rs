@@ -66,14 +66,15 @@
 //!
 //! # It never fails a write
 //!
-//! Whatever becomes of a row, it is written: what can't be told whole is told by its key, or as a mark that something
-//! changed ([`Truncated`]). Long values aren't even read: those that are kept apart (TOAST) are known by their size
-//! there, and a row of more than 16 KiB is told by its key. Where long rows are told, up to 15 MiB, that is exact for
-//! texts; the stored bytes of other types count eightfold, since compression may have made them small. What can fail, such as a column that somebody dropped with the event triggers off, is
-//! in a block that catches it; and nothing in a trigger depends on the schema's tables being there. Trigger functions
-//! run with the rights of whoever installed them, under a fixed `search_path`, so that any role may write; and they
-//! call nothing that a user could have made, not even casts of their types, so that nobody gets those rights. An event
-//! trigger that can't do its work is a warning.
+//! Whatever becomes of a row, it is written: what is too long is told by its key, and what can't be told at all as a mark
+//! that something changed ([`Truncated`]). Long values aren't even read: those that are kept apart (TOAST) are known by
+//! their size there, and a row of more than 16 KiB is told by its key. Where long rows are told, up to 15 MiB, that is
+//! exact for texts; the stored bytes of other types count eightfold, since compression may have made them small. What
+//! can fail, such as a column that somebody dropped with the event triggers off, is in a block that catches it. With
+//! delivery by NOTIFY and no spilling, nothing in a trigger depends on the schema's tables; with an outbox or spilling
+//! it writes to them, so leave these two tables as they are. Trigger functions run with the rights of whoever installed
+//! them, under a fixed `search_path`, so that any role may write; and they call nothing that a user could have made, not
+//! even casts of their types, so that nobody gets those rights. An event trigger that can't do its work is a warning.
 //!
 //! **Two things fail at the commit**, where no trigger can catch them, and only with delivery by NOTIFY:
 //!

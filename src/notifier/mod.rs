@@ -327,7 +327,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// Databases whose whole effective configuration is equal (the password included, the application's name apart)
     /// are one, with one session. All sessions are on one loop. That of a new database is opened at once where the
-    /// notifier runs, and until it is open, calls that wait for it wait for that, too.
+    /// notifier runs, and until it is open, calls that wait for it wait for that, too. It stays for as long as the
+    /// notifier does: one that can't be opened also fails later starts, unless it is to keep trying.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));

@@ -136,7 +136,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     /// Ends a subscription. The channel goes with its last, unless it was [added](Self::add_channels) by name.
     ///
-    /// What waits for it isn't delivered; a call that runs goes on.
+    /// What waits for it isn't delivered; a call that runs, or is about to begin as this returns, goes on. Only
+    /// [`stop`](Self::stop) waits for calls.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
