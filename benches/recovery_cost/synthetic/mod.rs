@@ -50,7 +50,7 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://bench@127.0.0.1:{}/bench?connect_timeout=20", self.port)
+        format!("postgres://bench@127.0.0.1:{}/bench?connect_timeout=20&sslmode=disable", self.port)
     }
 
     /// Sends so many notifications to each listener, as fast as they are read.
