@@ -35,7 +35,7 @@
 //! and `SELECT` on what is in it.
 //!
 //! **What it costs.** Measured by `cargo bench --bench changes` with PostgreSQL 15 on two cores without fsync, one session
-//! listening. The machine had other work, so the single-row figures hold much that isn't the server's own: take the
+//! listening, and the clients on the same two. A commit is cheap there, so this shows a trigger at its dearest: take the
 //! ratios, and measure your own.
 //!
 #![doc = include_str!("costs.md")]
