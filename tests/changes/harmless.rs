@@ -3,7 +3,7 @@
 use notifyman::changes::{Delivery, Installer, Oversize, Shape};
 use serde_json::{Value, json};
 
-use super::support::{site, site_in};
+use super::support::{site, site_in, start_with_a_small_queue};
 use crate::support::Options;
 use crate::support::server::{connect, latin1, sql_ascii, start};
 
@@ -428,18 +428,9 @@ fn g04_prepared_transactions_fail_with_notify_as_documented_and_go_with_a_table(
     }
 }
 
-/// From 17 on the queue's length can be set; before, it is 8 GB, more than a test should write.
 #[test]
 fn g04_a_full_queue_fails_the_commit_as_documented_and_a_table_knows_none() {
-    let server = start(Options::new());
-    let major: u32 =
-        connect(&server.url()).server_version().split(['.', ' ', 'b', 'r']).next().unwrap().parse().unwrap();
-    if major < 17 {
-        eprintln!("\n!!! NOT TESTED: PostgreSQL {major}'s NOTIFY queue can't be made small; 17's can\n");
-        return;
-    }
-    drop(server);
-    let server = start(Options::new().setting("max_notify_queue_pages", "64"));
+    let Some(server) = start_with_a_small_queue() else { return };
     let mut site = site_in(&server);
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new());

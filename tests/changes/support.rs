@@ -6,8 +6,8 @@ use notifyman::Connection;
 use notifyman::changes::{Installer, Report, Status};
 use serde_json::Value;
 
-use crate::support::Cluster;
-use crate::support::server::{connect, everything, utf8};
+use crate::support::server::{connect, everything, start, utf8};
+use crate::support::{Cluster, Options};
 
 /// A database, a session that writes in it, and one that listens.
 pub(super) struct Site {
@@ -19,6 +19,19 @@ pub(super) struct Site {
 /// A database in the shared server.
 pub(super) fn site() -> Site {
     site_in(utf8())
+}
+
+/// A server whose NOTIFY queue is soon full: from 17 on that can be had. Before, it has 8 GB, more than a test should
+/// write; that is said, and there is none.
+pub(super) fn start_with_a_small_queue() -> Option<Cluster> {
+    let server = start(Options::new());
+    let version = connect(&server.url()).server_version().to_owned();
+    let major: u32 = version.split(['.', ' ', 'b', 'r']).next().unwrap().parse().unwrap();
+    if major < 17 {
+        eprintln!("\n!!! NOT TESTED: PostgreSQL {major}'s NOTIFY queue can't be made small; 17's can\n");
+        return None;
+    }
+    Some(start(Options::new().setting("max_notify_queue_pages", "64")))
 }
 
 /// A new database in this server.

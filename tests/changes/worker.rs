@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use notifyman::Config;
 use notifyman::changes::{Changes, Delivery, Installer, News, Oversize, Shape, Worker};
 
-use super::support::{Site, site, site_in};
+use super::support::{Site, site, site_in, start_with_a_small_queue};
 use crate::support::Options;
 use crate::support::server::{LIMIT, connect, eventually, start, terminate, utf8};
 
@@ -253,15 +253,7 @@ fn g08_a_worker_says_where_nothing_is_installed_and_listens_where_it_may_not_loo
 
 #[test]
 fn g04_a_worker_warns_of_a_queue_that_is_half_full() {
-    let server = start(Options::new());
-    let major: u32 =
-        connect(&server.url()).server_version().split(['.', ' ', 'b', 'r']).next().unwrap().parse().unwrap();
-    if major < 17 {
-        eprintln!("\n!!! NOT TESTED: PostgreSQL {major}'s NOTIFY queue can't be made small; 17's can\n");
-        return;
-    }
-    drop(server);
-    let server = start(Options::new().setting("max_notify_queue_pages", "64"));
+    let Some(server) = start_with_a_small_queue() else { return };
     let mut site = site_in(&server);
     site.build(&Installer::new());
     let mut holder = site.session();
