@@ -129,14 +129,18 @@ impl Process {
             Err(e) if e.kind() == ErrorKind::Interrupted => self.events.clear(),
             other => other?,
         }
-        let ready: Vec<Token> = self.events.iter().map(mio::event::Event::token).collect();
+        let ready: Vec<_> = self.events.iter().map(|event| (event.token(), event.is_readable())).collect();
         let mut served = Vec::new();
-        for token in ready {
+        for (token, speaks) in ready {
             match token {
                 COMMAND => {}
                 LISTENER => self.let_in()?,
                 Token(at) => {
-                    self.answer(at);
+                    if speaks {
+                        self.answer(at);
+                    } else if let Some(Some(session)) = self.sessions.get_mut(at) {
+                        session.say();
+                    }
                     served.push(at);
                 }
             }
