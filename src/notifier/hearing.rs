@@ -14,9 +14,9 @@ use crate::notifier::database::Session;
 use crate::notifier::entry::Ear;
 use crate::proto::sql::Limits;
 
-/// How often a notification is put into a queue before others may change something: for about half a millisecond. One
-/// notification goes to all its subscribers at once, however many.
-const PORTION: usize = 4096;
+/// How many places in queues are filled before others may change something: about a millisecond's worth. One notification
+/// goes to all its subscribers at once, however many.
+const PORTION: usize = 1024;
 
 impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     /// Does something for a session, unless that isn't there any more.
