@@ -83,6 +83,22 @@ struct Session {
     is_torn: bool,
 }
 
+impl Session {
+    /// Says what there is to say, as far as there is room, and nothing in the middle of a frame; false where more room
+    /// is needed.
+    fn say(&mut self) -> bool {
+        while !self.is_torn && !self.answer.is_empty() {
+            match self.stream.write(&self.answer) {
+                Ok(written) => drop(self.answer.drain(..written)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+                // It has ended, which reading will tell.
+                Err(_) => self.answer.clear(),
+            }
+        }
+        true
+    }
+}
+
 struct Process {
     poll: Poll,
     events: Events,
@@ -283,22 +299,6 @@ impl Process {
             }
         }
         Ok(latencies)
-    }
-}
-
-impl Session {
-    /// Says what there is to say, as far as there is room, and nothing in the middle of a frame; false where more room
-    /// is needed.
-    fn say(&mut self) -> bool {
-        while !self.is_torn && !self.answer.is_empty() {
-            match self.stream.write(&self.answer) {
-                Ok(written) => drop(self.answer.drain(..written)),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
-                // It has ended, which reading will tell.
-                Err(_) => self.answer.clear(),
-            }
-        }
-        true
     }
 }
 
