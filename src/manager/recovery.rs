@@ -163,6 +163,7 @@ impl<K> Dials<K> {
 
     /// Gives the first of the line a place, to be given back by [`end`](Self::end); nothing where there is nobody, no
     /// place, or where it is too early.
+    #[inline]
     pub(crate) fn admit(&mut self, backoff: &Backoff, now: Instant) -> Option<K> {
         if self.due(backoff, now)? > now {
             return None;
@@ -177,6 +178,7 @@ impl<K> Dials<K> {
     }
 
     /// When somebody can be admitted, if nothing but time is needed for that.
+    #[inline]
     pub(crate) fn due(&self, backoff: &Backoff, now: Instant) -> Option<Instant> {
         let possible = !self.line.is_empty() && self.under_way < backoff.at_once;
         possible.then(|| self.next.map_or(now, |next| next.max(now)))

@@ -60,7 +60,9 @@ impl NotificationManager {
             if let Some(turned) = self.collected.pop_front() {
                 return Poll::Ready(Some(turned));
             }
-            self.obey();
+            if self.shared.has_commands() {
+                self.obey();
+            }
             if let Some(left) = self.stops.checked_sub(1) {
                 self.stops = left;
                 // Whoever goes on later wants a fresh look before an idle event.
@@ -164,7 +166,9 @@ impl NotificationManager {
                 self.ready.push_back(token);
             }
         }
-        self.ready.rotate_left(left_over);
+        if left_over > 0 {
+            self.ready.rotate_left(left_over);
+        }
         if !self.looking_up.is_empty() && reactor.rang() {
             for id in std::mem::take(&mut self.looking_up) {
                 if let Some(token) = self.members.token(id) {
