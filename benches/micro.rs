@@ -1,4 +1,5 @@
-//! What bytes cost once they are there: framing and intake, walking a batch, quoting. No socket, no system call.
+//! What bytes cost once they are there: framing and intake, walking a batch, quoting, and finding out whom a notification
+//! is for. No socket, no system call.
 //!
 //! ```text
 //! cargo bench --bench micro
@@ -20,6 +21,8 @@ mod gap;
 mod notification;
 #[path = "../src/proto/mod.rs"]
 mod proto;
+#[path = "../src/notifier/registry.rs"]
+mod registry;
 #[path = "../src/row.rs"]
 mod row;
 
@@ -34,8 +37,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use self::notification::Batch;
 use self::proto::sql::{self, Limits};
 use self::proto::{READ_SIZE, ReadBuffer, Session};
+use self::registry::Registry;
 
-criterion_group!(benches, intake, iteration, quoting);
+criterion_group!(benches, intake, iteration, quoting, registry_of_one_channel, registry_of_many_channels, notifier);
 criterion_main!(benches);
 
 /// The payloads' lengths: all alike, or as numbers have them, from 1 to 6 digits. Each is measured over as many
@@ -93,6 +97,91 @@ fn quoting(criterion: &mut Criterion) {
     group.bench_function("notify 1000", |bencher| {
         bencher.iter(|| sql::checked_notify_many(&pairs, Limits::Exact).unwrap());
     });
+}
+
+/// How many subscribers, or channels, there are. Only what is done for each of them may cost more with them.
+const SIZES: [usize; 3] = [1, 100, 10_000];
+
+/// Many subscribers of one channel: who is called for a notification, and one more who comes and goes.
+fn registry_of_one_channel(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("registry, subscribers of one channel");
+    for size in SIZES {
+        let mut registry = Registry::default();
+        for id in 0..size {
+            registry.subscribe(&id, "prices", id);
+        }
+        group.throughput(Throughput::Elements(size as u64));
+        group.bench_function(BenchmarkId::new("audience", size), |bencher| {
+            bencher.iter(|| registry.audience(black_box("prices")).for_each(|it| _ = black_box(it)));
+        });
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("subscribe and unsubscribe", size), |bencher| {
+            bencher.iter(|| {
+                registry.subscribe(&size, "prices", size);
+                registry.unsubscribe(&size, "prices").unwrap();
+                registry.take_changed()
+            });
+        });
+    }
+}
+
+/// Many channels of one subscriber: the way to the right one, and what is to be listened to after a change.
+fn registry_of_many_channels(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("registry, channels");
+    for size in SIZES {
+        let mut registry = Registry::default();
+        // In an order that isn't that of their making.
+        let channels: Vec<String> = (0..size).map(|n| format!("channel {}", n * 7919 % size)).collect();
+        for channel in &channels {
+            registry.subscribe(&0, channel, 0);
+        }
+        registry.take_changed();
+        let mut turn = channels.iter().cycle();
+        let mut next = || turn.next().unwrap().as_str();
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("audience", size), |bencher| {
+            bencher.iter(|| registry.audience(next()).for_each(|it| _ = black_box(it)));
+        });
+        group.bench_function(BenchmarkId::new("subscribe and unsubscribe", size), |bencher| {
+            bencher.iter(|| {
+                registry.subscribe(&1, "one more", 1);
+                registry.unsubscribe(&1, "one more").unwrap();
+                registry.take_changed()
+            });
+        });
+        group.bench_function(BenchmarkId::new("mute, unmute, and what to listen to", size), |bencher| {
+            bencher.iter(|| {
+                let channel = [next()];
+                [true, false].map(|mute| {
+                    registry.mute_channels(&channel, mute).unwrap();
+                    registry.take_changed().iter().filter(|channel| registry.is_wanted(channel)).count()
+                })
+            });
+        });
+        group.throughput(Throughput::Elements(size as u64));
+        group.bench_function(BenchmarkId::new("all that is to be listened to", size), |bencher| {
+            bencher.iter(|| registry.wanted().for_each(|channel| _ = black_box(channel)));
+        });
+    }
+}
+
+/// The same by the notifier's own calls, which don't reach a server: one more subscriber of a channel comes, is muted,
+/// and goes.
+fn notifier(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("notifier, subscribers of one channel");
+    for size in SIZES {
+        let n = notifyman::Notifier::builder("host=localhost user=shop").unwrap().autorun(false).build::<usize>();
+        for id in 0..size {
+            n.subscribe(id, "prices", |_| ()).unwrap();
+        }
+        group.bench_function(BenchmarkId::new("subscribe, mute, and unsubscribe", size), |bencher| {
+            bencher.iter(|| {
+                n.subscribe(size, "prices", |_| ()).unwrap();
+                n.mute_subscriber(&size).unwrap();
+                n.unsubscribe(&size, "prices").unwrap();
+            });
+        });
+    }
 }
 
 /// A session that listens, and a buffer that one read has filled with notifications: so many, in so many bytes. Their

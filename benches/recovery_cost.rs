@@ -6,24 +6,24 @@
 //!
 //! S1: 64 connections are flooded with payloads of 32 bytes; the CPU time for one notification. S3: of 1,000 connections
 //! one at random wakes at a time, and acknowledges; the CPU time for one event. The same connections are measured with
-//! everything off (twice, which shows the noise), with idle events alone, with recovery and heartbeat, and with canary and audit as well, in
-//! random order. The CPU time is that of the thread that iterates.
+//! everything off (twice, which shows the noise), with idle events alone, with recovery and heartbeat, and with canary
+//! and audit as well, in random order. The CPU time is that of the thread that iterates; another commands the server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
-#[allow(dead_code, reason = "the tests use more of it")]
-#[path = "../tests/support/msg.rs"]
-mod msg;
-#[path = "recovery_cost/synthetic/mod.rs"]
+#[path = "speed/job.rs"]
+mod job;
 mod synthetic;
 
 use std::hint::black_box;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use notifyman::{Backoff, Config, Connection, NotificationManager};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::synthetic::{CHANNEL, Server};
+use self::job::Answers;
+use self::synthetic::{CHANNEL, Link, Manner, Server};
 
 const PAYLOAD: usize = 32;
 
@@ -72,7 +72,7 @@ const LOADS: [Load; 2] = [
 ];
 
 fn main() {
-    synthetic::serve_if_told();
+    synthetic::serve_if_asked();
     let seconds = seconds();
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     for load in LOADS {
@@ -88,8 +88,8 @@ fn seconds() -> u64 {
 }
 
 fn measure(load: Load, time: Duration) {
-    let mut server = Server::start();
-    let config = Config::without_env(&server.url()).unwrap();
+    let mut server = Server::start(Link::Unix, &[]).unwrap();
+    let config = Config::new().host(server.host()).port(server.port()).user("bench");
     let mut connections: Vec<Connection> = (0..load.connections)
         .map(|_| {
             let mut db = Connection::connect(&config).unwrap();
@@ -139,31 +139,39 @@ fn settle(nm: &mut NotificationManager) {
 
 fn flood(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Duration {
     let each = count / nm.connections().count();
-    let begun = cpu();
-    server.flood(each, PAYLOAD);
-    let mut heard = 0;
-    while heard < count {
-        let (_, batch) = nm.next().unwrap().unwrap();
-        heard += batch.len();
-        for n in &batch {
-            black_box(n.payload_bytes());
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| server.flood(PAYLOAD, each as u64));
+        let begun = cpu();
+        let mut heard = 0;
+        while heard < count {
+            let (_, batch) = nm.next().unwrap().unwrap();
+            heard += batch.len();
+            for n in &batch {
+                black_box(n.payload_bytes());
+            }
         }
-    }
-    cpu() - begun
+        let spent = cpu() - begun;
+        sending.join().unwrap().unwrap();
+        spent
+    })
 }
 
 fn wake(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Duration {
-    let begun = cpu();
-    server.wake(count, PAYLOAD);
-    for _ in 0..count {
-        let (_, batch) = nm.next().unwrap().unwrap();
-        assert_eq!(batch.len(), 1);
-        for n in &batch {
-            black_box(n.payload_bytes());
+    let mut answers = Answers::connect(server.host(), server.answer_port()).unwrap();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| server.wake(count as u64, Manner::Asleep));
+        let begun = cpu();
+        for _ in 0..count {
+            let (_, batch) = nm.next().unwrap().unwrap();
+            assert_eq!(batch.len(), 1);
+            for n in &batch {
+                assert!(answers.answer(n.payload_bytes()));
+            }
         }
-        server.acknowledge();
-    }
-    cpu() - begun
+        let spent = cpu() - begun;
+        sending.join().unwrap().unwrap();
+        spent
+    })
 }
 
 /// The CPU time of this thread.

@@ -104,16 +104,7 @@ impl Job {
 
     /// Where an event is answered.
     pub fn answers(&self) -> io::Result<Option<Answers>> {
-        if self.task != "wake" {
-            return Ok(None);
-        }
-        if self.host.starts_with('/') {
-            let path = format!("{}/.s.PGSQL.{}", self.host, self.answer_port);
-            return Ok(Some(Answers(UnixStream::connect(path)?.into())));
-        }
-        let stream = TcpStream::connect((self.host.as_str(), self.answer_port))?;
-        stream.set_nodelay(true)?;
-        Ok(Some(Answers(stream.into())))
+        if self.task == "wake" { Answers::connect(&self.host, self.answer_port).map(Some) } else { Ok(None) }
     }
 
     fn beyond_the_first(&self) -> u64 {
@@ -126,6 +117,16 @@ impl Job {
 pub struct Answers(OwnedFd);
 
 impl Answers {
+    /// To a server at an address, or with its sockets in a folder.
+    pub fn connect(host: &str, port: u16) -> io::Result<Self> {
+        if host.starts_with('/') {
+            return Ok(Self(UnixStream::connect(format!("{host}/.s.PGSQL.{port}"))?.into()));
+        }
+        let stream = TcpStream::connect((host, port))?;
+        stream.set_nodelay(true)?;
+        Ok(Self(stream.into()))
+    }
+
     /// One byte, if the payload asks for it; says whether it did.
     #[inline]
     pub fn answer(&mut self, payload: &[u8]) -> bool {

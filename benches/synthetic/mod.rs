@@ -7,10 +7,15 @@
 //!
 //! The process is the bench's own program, started again: whoever uses this calls [`serve_if_asked`] first of all. It
 //! lets everybody in, answers whatever `notifyman`, libpq, tokio-postgres and sqlx ask a server before they listen, and
-//! floods with frames that were encoded before. It refuses to run SQL, to speak TLS, and to check anything.
+//! what an audit and a canary ask later, and floods with frames that were encoded before. It refuses to run any other
+//! SQL, to speak TLS, and to check anything.
+//!
+//! A command returns once it is carried out. Whoever commands and receives in one process commands from another thread.
 
 #![allow(dead_code, unreachable_pub, reason = "each bench uses a part, in a private module")]
 
+#[path = "../../tests/support/msg.rs"]
+mod msg;
 mod process;
 mod wire;
 

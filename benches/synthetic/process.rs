@@ -1,5 +1,6 @@
 //! The server's process: one thread, one poll, and what the bench commands.
 
+use std::collections::HashSet;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
@@ -11,7 +12,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::wire::{self, Conversation};
-use super::{Manner, PERCENTILES};
+use super::{CHANNEL, Manner, PERCENTILES};
 
 const LISTENER: Token = Token(usize::MAX);
 const COMMAND: Token = Token(usize::MAX - 1);
@@ -76,6 +77,26 @@ fn listen(host: &str, port: u16) -> io::Result<(Socket, u16)> {
 struct Session {
     stream: Socket,
     conversation: Conversation,
+    /// What is said to it once there is room.
+    answer: Vec<u8>,
+    /// Whether a flood has just been cut in the middle of a frame.
+    is_torn: bool,
+}
+
+impl Session {
+    /// Says what there is to say, as far as there is room, and nothing in the middle of a frame; false where more room
+    /// is needed.
+    fn say(&mut self) -> bool {
+        while !self.is_torn && !self.answer.is_empty() {
+            match self.stream.write(&self.answer) {
+                Ok(written) => drop(self.answer.drain(..written)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+                // It has ended, which reading will tell.
+                Err(_) => self.answer.clear(),
+            }
+        }
+        true
+    }
 }
 
 struct Process {
@@ -114,22 +135,33 @@ impl Process {
                 Err(mpsc::TryRecvError::Disconnected) => return Ok(None),
                 Err(mpsc::TryRecvError::Empty) => {}
             }
-            for token in self.look()? {
-                match token {
-                    LISTENER => self.let_in()?,
-                    Token(at) => self.answer(at),
-                }
-            }
+            self.serve()?;
         }
     }
 
-    /// Waits, and gives who is ready.
-    fn look(&mut self) -> io::Result<Vec<Token>> {
+    /// Waits, lets in and answers who is ready, and gives their places.
+    fn serve(&mut self) -> io::Result<Vec<usize>> {
         match self.poll.poll(&mut self.events, None) {
             Err(e) if e.kind() == ErrorKind::Interrupted => self.events.clear(),
             other => other?,
         }
-        Ok(self.events.iter().map(mio::event::Event::token).filter(|token| *token != COMMAND).collect())
+        let ready: Vec<_> = self.events.iter().map(|event| (event.token(), event.is_readable())).collect();
+        let mut served = Vec::new();
+        for (token, speaks) in ready {
+            match token {
+                COMMAND => {}
+                LISTENER => self.let_in()?,
+                Token(at) => {
+                    if speaks {
+                        self.answer(at);
+                    } else if let Some(Some(session)) = self.sessions.get_mut(at) {
+                        session.say();
+                    }
+                    served.push(at);
+                }
+            }
+        }
+        Ok(served)
     }
 
     fn let_in(&mut self) -> io::Result<()> {
@@ -146,19 +178,20 @@ impl Process {
                 Token(at),
                 Interest::READABLE | Interest::WRITABLE,
             )?;
-            self.sessions.push(Some(Session { stream, conversation: Conversation::default() }));
+            let conversation = Conversation::default();
+            self.sessions.push(Some(Session { stream, conversation, answer: Vec::new(), is_torn: false }));
         }
     }
 
+    /// Hears what a session says, and answers it.
     fn answer(&mut self, at: usize) {
         let Some(session) = self.sessions.get_mut(at).and_then(Option::as_mut) else { return };
-        let mut answer = Vec::new();
         let mut space = [0; 4096];
         loop {
             match session.stream.read(&mut space) {
                 Ok(0) => session.conversation.over = true,
                 Ok(read) => {
-                    session.conversation.hear(&space[..read], &mut answer);
+                    session.conversation.hear(&space[..read], &mut session.answer);
                     // What is left comes with the next look, which a short read leaves nothing for.
                     if read == space.len() {
                         continue;
@@ -169,14 +202,23 @@ impl Process {
             }
             break;
         }
-        // Small talk always has room.
-        if session.conversation.over || !answer.is_empty() && session.stream.write_all(&answer).is_err() {
+        session.say();
+        let notifies = std::mem::take(&mut session.conversation.notifies);
+        if session.conversation.over {
             self.sessions[at] = None;
+        }
+        for (channel, frame) in notifies {
+            for to in self.listeners(&channel) {
+                let Some(session) = &mut self.sessions[to] else { continue };
+                session.answer.extend_from_slice(&frame);
+                session.say();
+            }
         }
     }
 
-    fn listeners(&self) -> Vec<usize> {
-        let listens = |session: &Option<Session>| session.as_ref().is_some_and(|s| s.conversation.listens);
+    fn listeners(&self, channel: &str) -> Vec<usize> {
+        let listens =
+            |session: &Option<Session>| session.as_ref().is_some_and(|it| it.conversation.listens_to(channel));
         self.sessions.iter().enumerate().filter(|(_, session)| listens(session)).map(|(at, _)| at).collect()
     }
 
@@ -185,26 +227,35 @@ impl Process {
         let frame = wire::notification(payload, false);
         let total = frame.len() * each as usize;
         let block = Block::of(&frame, BLOCK);
-        let mut has_room = self.listeners();
+        let mut has_room = self.listeners(CHANNEL);
         let mut sent = vec![0; self.sessions.len()];
-        let mut open = has_room.len();
-        while open > 0 {
+        let mut open: HashSet<usize> = has_room.iter().copied().collect();
+        while !open.is_empty() {
             for at in std::mem::take(&mut has_room) {
-                let Some(session) = &mut self.sessions[at] else { continue };
+                let Some(session) = &mut self.sessions[at] else {
+                    open.remove(&at);
+                    continue;
+                };
+                if !session.say() {
+                    continue;
+                }
                 match session.stream.write(block.part(sent[at], total)) {
                     Ok(written) => {
                         sent[at] += written;
-                        if sent[at] < total { has_room.push(at) } else { open -= 1 }
+                        session.is_torn = !sent[at].is_multiple_of(frame.len());
+                        if sent[at] < total {
+                            has_room.push(at);
+                        } else {
+                            open.remove(&at);
+                            session.say();
+                        }
                     }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                     Err(e) => return Err(e),
                 }
             }
-            if has_room.is_empty() && open > 0 {
-                let ready = self.look()?;
-                has_room.extend(
-                    ready.into_iter().map(|token| token.0).filter(|at| sent.get(*at).is_some_and(|s| *s < total)),
-                );
+            if has_room.is_empty() && !open.is_empty() {
+                has_room.extend(self.serve()?.into_iter().filter(|at| open.contains(at)));
             }
         }
         Ok(())
@@ -215,7 +266,7 @@ impl Process {
         let (mut answers, _) = answers.accept()?;
         answers.set_nonblocking(manner != Manner::Asleep)?;
         answers.set_read_timeout(Some(PATIENCE))?;
-        let mut listeners = self.listeners();
+        let mut listeners = self.listeners(CHANNEL);
         let mut flood = (manner == Manner::BesideAFlood).then(|| Flood {
             block: Block::of(&wire::notification(32, false), SMALL_BLOCK),
             sent: 0,

@@ -1,9 +1,15 @@
 //! What the server says to what it is told: bytes in, bytes out.
 
-use super::{CHANNEL, PLEASE_ANSWER};
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use super::{CHANNEL, PLEASE_ANSWER, msg};
 
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
+
+/// The process that every session claims to be.
+const PID: i32 = 4242;
 
 /// What PostgreSQL reports at a login.
 const PARAMETERS: [(&str, &str); 13] = [
@@ -22,16 +28,28 @@ const PARAMETERS: [(&str, &str); 13] = [
     ("TimeZone", "UTC"),
 ];
 
+/// A whole login, by trust.
+static LOGIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let parameters = PARAMETERS.iter().flat_map(|(name, value)| msg::parameter_status(name, value)).collect();
+    [msg::auth_ok(), parameters, msg::backend_key_data(PID, &[0, 0, 0, 1]), msg::ready(b'I')].concat()
+});
+
 /// One client's end of a conversation, as the server sees it.
 #[derive(Debug, Default)]
 pub struct Conversation {
     input: Vec<u8>,
     logged_in: bool,
-    pub listens: bool,
+    channels: BTreeSet<String>,
+    /// What it notifies everybody of who listens: channels and frames.
+    pub notifies: Vec<(String, Vec<u8>)>,
     pub over: bool,
 }
 
 impl Conversation {
+    pub fn listens_to(&self, channel: &str) -> bool {
+        self.channels.contains(channel)
+    }
+
     /// Takes in what the client said, and writes what there is to say to it.
     pub fn hear(&mut self, bytes: &[u8], answer: &mut Vec<u8>) {
         self.input.extend_from_slice(bytes);
@@ -65,55 +83,67 @@ impl Conversation {
             return;
         }
         self.logged_in = true;
-        frame(answer, b'R', &[&[0; 4]]);
-        for (name, value) in PARAMETERS {
-            frame(answer, b'S', &[name.as_bytes(), b"\0", value.as_bytes(), b"\0"]);
-        }
-        frame(answer, b'K', &[&4242u32.to_be_bytes(), &4711u32.to_be_bytes()]);
-        frame(answer, b'Z', &[b"I"]);
+        answer.extend_from_slice(&LOGIN);
     }
 
     fn message(&mut self, tag: u8, body: &[u8], answer: &mut Vec<u8>) {
         match tag {
             b'Q' => {
-                for statement in body.split(|&b| b == b';' || b == 0).map(<[u8]>::trim_ascii) {
-                    let verb = statement.split(|&b| b == b' ').next().unwrap_or_default();
-                    self.listens |= verb.eq_ignore_ascii_case(b"LISTEN");
-                    if !verb.is_empty() {
-                        frame(answer, b'C', &[&verb.to_ascii_uppercase(), b"\0"]);
-                    }
-                }
-                frame(answer, b'Z', &[b"I"]);
+                let sql = String::from_utf8_lossy(body);
+                let statements = sql.trim_end_matches('\0').split(';').map(str::trim);
+                statements.filter(|it| !it.is_empty()).for_each(|it| self.statement(it, answer));
+                answer.extend(msg::ready(b'I'));
             }
-            b'P' => frame(answer, b'1', &[]),
-            b'B' => frame(answer, b'2', &[]),
-            b'C' => frame(answer, b'3', &[]),
+            b'P' => answer.extend(msg::raw(b'1', &[])),
+            b'B' => answer.extend(msg::raw(b'2', &[])),
+            b'C' => answer.extend(msg::raw(b'3', &[])),
             b'D' => {
                 if body.first() == Some(&b'S') {
-                    frame(answer, b't', &[&[0; 2]]);
+                    answer.extend(msg::raw(b't', &[0; 2]));
                 }
-                frame(answer, b'n', &[]);
+                answer.extend(msg::raw(b'n', &[]));
             }
-            b'E' => frame(answer, b'C', &[b"SELECT 0\0"]),
-            b'S' => frame(answer, b'Z', &[b"I"]),
+            b'E' => answer.extend(msg::command_complete("SELECT 0")),
+            b'S' => answer.extend(msg::ready(b'I')),
             b'X' => self.over = true,
             _ => {}
         }
     }
+
+    /// Does what a listener asks for, and says of everything else that it is done.
+    fn statement(&mut self, sql: &str, answer: &mut Vec<u8>) {
+        let (verb, rest) = sql.split_once(' ').unwrap_or((sql, ""));
+        let (verb, channel) = (verb.to_ascii_uppercase(), rest.trim_matches('"'));
+        match &*verb {
+            "LISTEN" => drop(self.channels.insert(channel.to_owned())),
+            "UNLISTEN" if rest == "*" => self.channels.clear(),
+            "UNLISTEN" => drop(self.channels.remove(channel)),
+            // The audit's question.
+            _ if rest.contains("pg_listening_channels") => rows(answer, self.channels.iter().map(|it| [it.as_str()])),
+            // The canary's: which database this is.
+            _ if rest.contains("pg_postmaster_start_time") => rows(answer, [["1700000000.5", "5"]]),
+            // The canary itself: the first two literals are its channel and its payload.
+            _ if rest.contains("pg_notify") => {
+                let mut literals = rest.split('\'').skip(1).step_by(2);
+                if let (Some(channel), Some(payload)) = (literals.next(), literals.next()) {
+                    self.notifies.push((channel.to_owned(), msg::notification(PID, channel, payload)));
+                }
+            }
+            _ => {}
+        }
+        answer.extend(msg::command_complete(&verb));
+    }
 }
 
-/// A notification whose payload has `payload` bytes, and asks for an answer or doesn't.
+/// Rows of texts, as many in each.
+fn rows<'t, const N: usize>(answer: &mut Vec<u8>, rows: impl IntoIterator<Item = [&'t str; N]>) {
+    answer.extend(msg::row_description(&["column"; N]));
+    rows.into_iter().for_each(|row| answer.extend(msg::data_row(&row.map(Some))));
+}
+
+/// A notification on [`CHANNEL`] whose payload has `payload` bytes, and asks for an answer or doesn't.
 pub fn notification(payload: usize, please_answer: bool) -> Vec<u8> {
     let first = if please_answer { PLEASE_ANSWER } else { b'x' };
     let text: Vec<u8> = std::iter::once(first).chain(std::iter::repeat(b'y')).take(payload).collect();
-    let mut bytes = Vec::new();
-    frame(&mut bytes, b'A', &[&4242u32.to_be_bytes(), CHANNEL.as_bytes(), b"\0", &text, b"\0"]);
-    bytes
-}
-
-fn frame(to: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
-    let length = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
-    to.push(tag);
-    to.extend((length as u32).to_be_bytes());
-    parts.iter().for_each(|part| to.extend_from_slice(part));
+    msg::notification_bytes(PID, CHANNEL.as_bytes(), &text)
 }

@@ -29,6 +29,8 @@ pub(crate) struct Inner<I: 'static> {
     /// All threads of this notifier: none of them may wait for another.
     pub(crate) crew_mark: Arc<ThreadMark>,
     world: Mutex<World<I>>,
+    /// Held by who waits for the world, so that who wants it back at once comes after.
+    turn: Mutex<()>,
     /// Tells that the phase has changed.
     pub(crate) changed: Condvar,
 }
@@ -81,11 +83,13 @@ impl<I: 'static> Inner<I> {
             graveyard: Arc::default(),
             crew_mark: Arc::new(ThreadMark::crew()),
             world: Mutex::new(world),
+            turn: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, World<I>> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing of the user's runs while it is locked, but for the id's own `Clone`, `Eq` and `Hash`.
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -290,5 +294,33 @@ impl<I: Clone + Eq + Hash + 'static> World<I> {
             Session::Lost(error) => Err(error.clone()),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::thread;
+
+    use crate::notifier::Notifier;
+
+    #[test]
+    fn n07_who_waits_for_the_lock_comes_before_who_wants_it_back() {
+        let n = Notifier::builder("host=localhost user=shop").unwrap().build::<u32>();
+        let inner = n.inner();
+        let had_it = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let held = inner.lock();
+            scope.spawn(|| {
+                let _world = inner.lock();
+                had_it.store(true, Relaxed);
+            });
+            while inner.turn.try_lock().is_ok() {
+                thread::yield_now();
+            }
+            drop(held);
+            drop(inner.lock());
+            assert!(had_it.load(Relaxed));
+        });
     }
 }

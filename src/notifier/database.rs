@@ -12,7 +12,7 @@ use crate::notifier::entry::{Ear, Entry, Subscriber};
 use crate::notifier::listening::Wire;
 use crate::notifier::missed::{Missed, Reason};
 use crate::notifier::queue::Queue;
-use crate::notifier::registry::Registry;
+use crate::notifier::registry::{Registry, Subscription};
 use crate::proto::sql::{self, Limits};
 
 /// The channel that every session listens to, for the notifier itself; the canary's, where there is one.
@@ -104,7 +104,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// Puts a function in its place, and gives the one that stood there.
     pub(crate) fn subscribe(&mut self, id: &I, entry: &Arc<Entry<I>>, after: &mut After<I>) -> Option<Arc<Entry<I>>> {
         let before = self.registry.subscribe(id, entry.channel(), Arc::clone(entry));
-        self.refresh(entry.channel(), Some(entry), after);
+        self.refresh(entry.channel(), Some(id), after);
         before
     }
 
@@ -151,15 +151,12 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         self.forget(id);
     }
 
-    /// Brings the subscriptions of a channel, or one of them, in line with who is muted.
-    pub(crate) fn refresh(&self, channel: &str, only: Option<&Arc<Entry<I>>>, after: &mut After<I>) {
+    /// Brings the subscriptions of a channel, or that of one subscriber, in line with who is muted.
+    pub(crate) fn refresh(&self, channel: &str, only: Option<&I>, after: &mut After<I>) {
         let is_heard = self.wire.get(channel).is_some_and(|wire| wire.heard);
         let channel_muted = self.registry.is_muted(channel);
-        for subscription in self.registry.subscriptions(channel) {
+        let refresh = |subscription: &Subscription<I, Arc<Entry<I>>>| {
             let entry = &subscription.value;
-            if only.is_some_and(|only| !Arc::ptr_eq(only, entry)) {
-                continue;
-            }
             let silent = channel_muted || subscription.muted;
             entry.set_silent(silent);
             if silent {
@@ -167,6 +164,10 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
             } else if is_heard && let Some(missed) = entry.hears() {
                 after.miss(entry, missed);
             }
+        };
+        match only {
+            Some(id) => self.registry.get(id, channel).into_iter().for_each(refresh),
+            None => self.registry.subscriptions(channel).for_each(refresh),
         }
     }
 
@@ -176,12 +177,12 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
             Undo::Added => self.registry.withdraw(channel),
             Undo::Subscribed(entry, before) => {
                 let id = entry.id();
-                if self.registry.get(&id, channel).is_some_and(|current| Arc::ptr_eq(current, &entry)) {
+                if self.registry.get(&id, channel).is_some_and(|current| Arc::ptr_eq(&current.value, &entry)) {
                     match before {
                         Some(before) => {
                             before.takes_its_place();
                             self.registry.subscribe(&id, channel, Arc::clone(&before));
-                            self.refresh(channel, Some(&before), after);
+                            self.refresh(channel, Some(&id), after);
                         }
                         None => {
                             let _ = self.registry.unsubscribe(&id, channel);

@@ -7,58 +7,87 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::ConnId;
-use crate::notification::Batch;
+use crate::notification::{Batch, NotificationRef};
 use crate::notifier::after::After;
 use crate::notifier::core::{Inner, Phase, World};
 use crate::notifier::database::Session;
 use crate::notifier::entry::Ear;
 use crate::proto::sql::Limits;
 
+/// How many places in queues are filled before others may change something: about a millisecond's worth. One notification
+/// goes to all its subscribers at once, however many.
+const PORTION: usize = 1024;
+
 impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
-    fn on_event(self: &Arc<Self>, id: ConnId, act: impl FnOnce(&Arc<Self>, &mut World<I>, usize, &mut After<I>)) {
+    /// Does something for a session, unless that isn't there any more.
+    fn on_event<T>(
+        self: &Arc<Self>,
+        id: ConnId,
+        act: impl FnOnce(&Arc<Self>, &mut World<I>, usize, &mut After<I>) -> T,
+    ) -> Option<T> {
         self.act(|world, after| {
-            if let Some(at) = world.by_connection.get(&id).copied() {
-                act(self, world, at, after);
-            }
-        });
+            let at = world.by_connection.get(&id).copied()?;
+            Some(act(self, world, at, after))
+        })
     }
 
     /// A batch came: everybody's share goes into their queues.
     pub(crate) fn heard(self: &Arc<Self>, id: ConnId, batch: &Batch) {
-        self.on_event(id, |inner, world, at, after| {
-            let Some(database) = world.databases.get_mut(at) else { return };
-            // How many were one too many, by subscriber and channel.
-            let mut too_slow: HashMap<I, HashMap<Box<str>, u64>> = HashMap::new();
-            for n in batch {
-                let Ok(channel) = std::str::from_utf8(n.channel_bytes()) else { continue };
-                // One copy for all, which keeps nothing of the buffer that it came in.
-                let mut copy = None;
-                // Who has just been unmuted is told first that it missed something: it hears what comes after that.
-                for entry in database.registry.audience(channel).filter(|entry| entry.ear() != Ear::Muted) {
-                    let (pushed, schedule) = entry.push(copy.get_or_insert_with(|| n.to_owned()));
-                    if schedule {
-                        after.schedule.push(Arc::clone(entry.subscriber()));
-                    }
-                    if pushed.dropped > 0 {
-                        inner.tally.dropped.add(pushed.dropped);
-                    }
-                    if pushed.folded {
-                        inner.tally.folded.add(1);
-                    }
-                    if pushed.disconnects {
-                        *too_slow.entry(entry.id()).or_default().entry(channel.into()).or_default() += 1;
-                    }
-                }
-            }
-            let disconnects = !too_slow.is_empty();
-            for (id, dropped) in too_slow {
-                database.disconnect(&id, &dropped, after);
-            }
-            if disconnects && world.autorun {
-                inner.sync(world, at, after);
-            }
-        });
+        self.share_out(id, batch.iter());
         self.tally.heard.add(batch.len() as u64);
+    }
+
+    /// One portion after the other, and whoever else wants the lock gets it in between.
+    fn share_out<'b>(self: &Arc<Self>, id: ConnId, mut batch: impl Iterator<Item = NotificationRef<'b>>) {
+        let mut portion =
+            || self.on_event(id, |inner, world, at, after| inner.queue_some(&mut batch, world, at, after));
+        while portion() == Some(true) {}
+    }
+
+    /// Puts a portion into the queues of whom it is for; says whether there may be more.
+    fn queue_some<'b>(
+        self: &Arc<Self>,
+        batch: &mut impl Iterator<Item = NotificationRef<'b>>,
+        world: &mut World<I>,
+        at: usize,
+        after: &mut After<I>,
+    ) -> bool {
+        let Some(database) = world.databases.get_mut(at) else { return false };
+        // How many were one too many, by subscriber and channel.
+        let mut too_slow: HashMap<I, HashMap<Box<str>, u64>> = HashMap::new();
+        let mut room = PORTION;
+        while room > 0
+            && let Some(n) = batch.next()
+        {
+            let Ok(channel) = std::str::from_utf8(n.channel_bytes()) else { continue };
+            // One copy for all, which keeps nothing of the buffer that it came in.
+            let mut copy = None;
+            // Who has just been unmuted is told first that it missed something: it hears what comes after that.
+            for entry in database.registry.audience(channel).filter(|entry| entry.ear() != Ear::Muted) {
+                let (pushed, schedule) = entry.push(copy.get_or_insert_with(|| n.to_owned()));
+                if schedule {
+                    after.schedule.push(Arc::clone(entry.subscriber()));
+                }
+                if pushed.dropped > 0 {
+                    self.tally.dropped.add(pushed.dropped);
+                }
+                if pushed.folded {
+                    self.tally.folded.add(1);
+                }
+                if pushed.disconnects {
+                    *too_slow.entry(entry.id()).or_default().entry(channel.into()).or_default() += 1;
+                }
+                room = room.saturating_sub(1);
+            }
+        }
+        let disconnects = !too_slow.is_empty();
+        for (id, dropped) in too_slow {
+            database.disconnect(&id, &dropped, after);
+        }
+        if disconnects && world.autorun {
+            self.sync(world, at, after);
+        }
+        room == 0
     }
 
     /// A session is open for the first time, or once more with a gap.
@@ -94,5 +123,41 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                 world.by_connection.remove(&id);
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+    use crate::notification::notifications_in;
+    use crate::notifier::Notifier;
+    use crate::proto::script;
+
+    /// A batch for many subscribers takes long, and nobody is to wait for the whole of it.
+    #[test]
+    fn n07_others_have_their_turn_while_a_batch_is_shared_out() {
+        const SUBSCRIBERS: u32 = 2000;
+        const NOTIFICATIONS: usize = 200;
+        let n = Notifier::builder("host=localhost user=shop").unwrap().autorun(false).build::<u32>();
+        for id in 0..SUBSCRIBERS {
+            n.subscribe(id, "prices", |_| ()).unwrap();
+        }
+        let id = ConnId::for_test(1);
+        n.inner().lock().by_connection.insert(id, 0);
+        let batch = script::notification(1, "prices", "42").repeat(NOTIFICATIONS);
+
+        let all = u64::from(SUBSCRIBERS) * NOTIFICATIONS as u64;
+        let inner = Arc::clone(n.inner());
+        let sharing = thread::spawn(move || inner.share_out(id, notifications_in(&batch)));
+        let mut seen = BTreeSet::new();
+        while seen.last() != Some(&all) {
+            seen.insert(n.stats().waiting);
+        }
+        sharing.join().unwrap();
+        assert!(seen.len() > 10, "looked while it was shared out: {seen:?}");
     }
 }

@@ -69,7 +69,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     {
         let channels: Vec<C::Item> = channels.into_iter().collect();
         let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        self.set(&names, |database| database.registry.mute_channels(&names, mute))
+        self.set(&names, None, |database| database.registry.mute_channels(&names, mute))
     }
 
     /// Mutes a subscriber on all channels that it subscribes to now.
@@ -169,18 +169,19 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     {
         let channels: Vec<C::Item> = channels.into_iter().collect();
         let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
-        self.set(&names, |database| database.registry.mute_subscriber(id, &names, mute))
+        self.set(&names, Some(id), |database| database.registry.mute_subscriber(id, &names, mute))
     }
 
-    /// Mutes or unmutes, and has everybody on these channels know.
+    /// Mutes or unmutes, and has everybody on these channels know, or one of them.
     fn set(
         &self,
         channels: &[&str],
+        only: Option<&I>,
         set: impl FnOnce(&mut Database<I>) -> Result<(), Error>,
     ) -> Result<Ticket<()>, Error> {
         let change = |database: &mut Database<I>, after: &mut After<I>| {
             set(database)?;
-            channels.iter().for_each(|channel| database.refresh(channel, None, after));
+            channels.iter().for_each(|channel| database.refresh(channel, only, after));
             Ok(((), channels.iter().map(|channel| ((*channel).into(), None)).collect()))
         };
         self.inner().change_and_wait(self.at, change).map(|((), ticket)| ticket)

@@ -8,7 +8,7 @@
 //! A gap takes no place of the limits, and can't be dropped: those that nothing lies between are made one, so that
 //! there are never many more of them than of notifications.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
 use crate::notification::Notification;
@@ -97,8 +97,9 @@ pub(crate) struct Pending<E> {
     items: BTreeMap<u64, Item<E>>,
     /// Where each waits that another could be folded into.
     same: HashMap<(E, Same), u64>,
-    /// Gaps that come before everything else.
-    owed: VecDeque<(E, Missed)>,
+    /// Gaps that come before everything else, and where each subscription's is there.
+    owed: BTreeMap<u64, (E, Missed)>,
+    owed_at: HashMap<E, u64>,
     /// Gaps behind which no notification waits yet.
     last_gaps: HashMap<E, u64>,
     heard: usize,
@@ -148,7 +149,8 @@ impl<E: Clone + Eq + Hash> Pending<E> {
             queue,
             items: BTreeMap::new(),
             same: HashMap::new(),
-            owed: VecDeque::new(),
+            owed: BTreeMap::new(),
+            owed_at: HashMap::new(),
             last_gaps: HashMap::new(),
             heard: 0,
             bytes: 0,
@@ -228,7 +230,8 @@ impl<E: Clone + Eq + Hash> Pending<E> {
 
     /// The next.
     pub(crate) fn pop(&mut self) -> Option<Item<E>> {
-        if let Some((to, missed)) = self.owed.pop_front() {
+        if let Some((_, (to, missed))) = self.owed.pop_first() {
+            self.owed_at.remove(&to);
             return Some(Item::Missed(to, missed));
         }
         let place = *self.items.first_key_value()?.0;
@@ -270,10 +273,12 @@ impl<E: Clone + Eq + Hash> Pending<E> {
     }
 
     fn owe(&mut self, to: E, missed: Missed) {
-        match self.owed.iter_mut().find(|(owed, _)| *owed == to) {
-            Some((_, before)) => before.merge(missed),
-            None => self.owed.push_back((to, missed)),
+        if let Some((_, before)) = self.owed_at.get(&to).and_then(|place| self.owed.get_mut(place)) {
+            return before.merge(missed);
         }
+        let place = self.place();
+        self.owed_at.insert(to.clone(), place);
+        self.owed.insert(place, (to, missed));
     }
 
     fn place(&mut self) -> u64 {
@@ -391,7 +396,8 @@ mod tests {
             while let Some(item) = pending.pop() {
                 take(item);
             }
-            prop_assert!(pending.same.is_empty() && pending.bytes == 0 && pending.heard == 0);
+            prop_assert!(pending.same.is_empty() && pending.owed_at.is_empty());
+            prop_assert!(pending.bytes == 0 && pending.heard == 0);
             // What was folded into one that was dropped later went with it.
             match policy {
                 Policy::Coalesce => prop_assert!(delivered + folded + told <= sent),

@@ -210,9 +210,9 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
     }
 
     /// One subscription.
-    pub(crate) fn get(&self, id: &I, channel: &str) -> Option<&S> {
+    pub(crate) fn get(&self, id: &I, channel: &str) -> Option<&Subscription<I, S>> {
         let channel = self.channels.get(channel)?;
-        Some(&channel.subscriptions.get(channel.places.get(id)?)?.value)
+        channel.subscriptions.get(channel.places.get(id)?)
     }
 
     /// All channels, in the order of their names.

@@ -126,7 +126,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
             database.check_channel(channel)?;
             let Some(function) = function.take() else { return Err(Error::NotRunning) };
             let subscriber = database.subscriber(id, inner.settings.queue);
-            let before = database.registry.get(id, channel);
+            let before = database.registry.get(id, channel).map(|before| &before.value);
             let entry = Entry::new(id, channel, subscriber, function, &inner.graveyard, before);
             let before = database.subscribe(id, &entry, after);
             let undo = Undo::Subscribed(entry, before);
