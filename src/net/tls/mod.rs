@@ -27,6 +27,8 @@ mod names;
 #[cfg(not(feature = "tls"))]
 mod none;
 #[cfg(feature = "tls")]
+mod scratch;
+#[cfg(feature = "tls")]
 mod verify;
 
 #[cfg(feature = "tls")]
