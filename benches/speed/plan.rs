@@ -115,6 +115,7 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     for (payload, total) in [(32, 1_000_000), (512, 120_000), (7_999, 8_000)] {
         cells.push(cell("S1-TLS", 64, payload, Task::Flood(few(total).div_ceil(64))));
     }
+    cells.push(cell("S1-TLS", 64, 32, Task::FloodTraced(few(1_000_000).div_ceil(64))));
     for connections in [most / 10, most] {
         cells.push(cell("S2-TLS", connections, 512, Task::Flood(20)));
     }
@@ -122,5 +123,6 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     for connections in [1, most / 10] {
         cells.push(cell("S3-TLS", connections, 32, Task::Wake(few(50_000), Manner::Asleep)));
     }
+    cells.push(cell("S3-TLS", most / 10, 32, Task::WakeTraced(few(10_000))));
     cells
 }

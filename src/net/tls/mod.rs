@@ -22,6 +22,8 @@ mod files;
 mod filter;
 #[cfg(feature = "tls")]
 mod identity;
+#[cfg(all(test, feature = "tls"))]
+mod laws;
 #[cfg(feature = "tls")]
 mod names;
 #[cfg(not(feature = "tls"))]
