@@ -45,7 +45,7 @@ pub(crate) struct Stream {
     socket: Socket,
     /// When it was dialled.
     opened: Tenth,
-    /// Nearly as large as a page, where there is one.
+    /// Larger than all the rest, where there is one.
     tls: Option<Box<Tls>>,
 }
 

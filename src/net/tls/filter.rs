@@ -35,7 +35,7 @@ const OVERHEAD: usize = 512;
 
 /// The TLS session on a socket.
 pub(crate) struct Tls {
-    session: Box<UnbufferedClientConnection>,
+    session: UnbufferedClientConnection,
     encryption: Encryption,
     /// Ciphertext that ends within a record, or within a message of the two sides.
     torn: Vec<u8>,
@@ -57,7 +57,7 @@ impl Tls {
     /// Begins a session: the next step is to [shake hands](Self::shake_hands).
     pub(crate) fn begin(encryption: Encryption) -> Result<Self, TlsError> {
         let mut it = Self {
-            session: Box::new(encryption.session()?),
+            session: encryption.session()?,
             encryption,
             torn: Vec::new(),
             plain: Vec::new(),
@@ -175,7 +175,7 @@ impl Tls {
 
         let input = buffer.get_mut(..before + read).unwrap_or_default();
         let mut came = 0;
-        let mut left = Vec::new();
+        let mut left = std::mem::take(&mut self.plain);
         let used = self.digest(input, |plain| {
             let (fits, rest) = plain.split_at(plain.len().min(space.len()));
             let (here, free) = std::mem::take(&mut space).split_at_mut(fits.len());
@@ -202,9 +202,9 @@ impl Tls {
     /// what is to be sent; a fault is kept.
     fn digest(&mut self, input: &mut [u8], mut see: impl FnMut(&[u8])) -> usize {
         let mut used = 0;
-        let error = 'all: loop {
+        let error = 'records: loop {
             let rest = input.get_mut(used..).unwrap_or_default();
-            let UnbufferedStatus { discard, state, .. } = self.session.process_tls_records(rest);
+            let UnbufferedStatus { discard, state } = self.session.process_tls_records(rest);
             used += discard;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -214,7 +214,7 @@ impl Tls {
                                 used += record.discard;
                                 see(record.payload);
                             }
-                            Err(error) => break 'all error,
+                            Err(error) => break 'records error,
                         }
                     }
                 }

@@ -254,6 +254,17 @@ proptest! {
 }
 
 #[test]
+fn a_message_without_an_end_is_given_up() {
+    let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
+    // The head of a ServerHello that is to have 60,000 bytes, and its body in records of one byte.
+    wire.down.extend([22, 3, 3, 0, 4, 2, 0, 0xea, 0x60]);
+    wire.down.extend([22, 3, 3, 0, 1, 7].repeat(30_000));
+    let error = (0..100).find_map(|_| tls.shake_hands(&mut wire).err()).unwrap();
+    assert!(error.to_string().contains("has no end"), "{error}");
+    assert!(wire.down.len() > 90_000, "{} left", wire.down.len());
+}
+
+#[test]
 fn what_is_called_drained_is() {
     let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
     shake_hands(&mut tls, &mut wire);
