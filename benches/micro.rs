@@ -17,7 +17,7 @@ mod config;
 mod error;
 #[path = "../src/gap.rs"]
 mod gap;
-#[path = "../src/notification.rs"]
+#[path = "../src/notification/mod.rs"]
 mod notification;
 #[path = "../src/proto/mod.rs"]
 mod proto;
@@ -42,14 +42,20 @@ use self::registry::Registry;
 criterion_group!(benches, intake, iteration, quoting, registry_of_one_channel, registry_of_many_channels, notifier);
 criterion_main!(benches);
 
-/// The payloads' lengths; each is measured over as many notifications as one read can hold.
-const PAYLOADS: [usize; 3] = [32, 512, 7_999];
+/// The payloads' lengths: all alike, or as numbers have them, from 1 to 6 digits. Each is measured over as many
+/// notifications as one read can hold.
+const PAYLOADS: [(&str, &[usize]); 4] = [
+    ("32", &[32]),
+    ("512", &[512]),
+    ("7999", &[7_999]),
+    ("numbers", &[6, 6, 5, 6, 6, 4, 6, 6, 6, 3, 5, 6, 6, 1, 6, 5, 2]),
+];
 
 /// From a read's bytes to a batch that is dropped.
 fn intake(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("intake");
-    for payload in PAYLOADS {
-        let (mut session, mut buffer, count, length) = a_full_read(payload);
+    for (payload, lengths) in PAYLOADS {
+        let (mut session, mut buffer, count, length) = a_full_read(lengths);
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::from_parameter(payload), |bencher| {
             bencher.iter(|| read(&mut session, &mut buffer, length));
@@ -60,8 +66,8 @@ fn intake(criterion: &mut Criterion) {
 /// A batch, borrowed, as text, and owned.
 fn iteration(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("iteration");
-    for payload in PAYLOADS {
-        let (mut session, mut buffer, count, length) = a_full_read(payload);
+    for (payload, lengths) in PAYLOADS {
+        let (mut session, mut buffer, count, length) = a_full_read(lengths);
         let batch = read(&mut session, &mut buffer, length);
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::new("borrowed", payload), |bencher| {
@@ -178,8 +184,9 @@ fn notifier(criterion: &mut Criterion) {
     }
 }
 
-/// A session that listens, and a buffer that one read has filled with notifications: so many, of so many bytes.
-fn a_full_read(payload: usize) -> (Session, ReadBuffer, u64, usize) {
+/// A session that listens, and a buffer that one read has filled with notifications: so many, in so many bytes. Their
+/// lengths are drawn from those given, at random.
+fn a_full_read(lengths: &[usize]) -> (Session, ReadBuffer, u64, usize) {
     let mut buffer = ReadBuffer::new(READ_SIZE);
     let mut session = Session::new(&Config::new().user("postgres")).unwrap();
     let login = [&frame(b'R', &[0; 4])[..], &frame(b'K', &[0; 8]), &frame(b'Z', b"I")].concat();
@@ -187,11 +194,15 @@ fn a_full_read(payload: usize) -> (Session, ReadBuffer, u64, usize) {
     session.handle_input(&mut buffer, login.len());
     while session.poll().is_some() {}
 
-    let text = "y".repeat(payload);
-    let one = frame(b'A', &[&[0, 0, 0, 7][..], b"cache_invalidate\0", text.as_bytes(), b"\0"].concat());
-    let many = one.repeat(READ_SIZE / one.len());
-    session.space(&mut buffer)[..many.len()].copy_from_slice(&many);
-    (session, buffer, (many.len() / one.len()) as u64, many.len())
+    let (space, mut end, mut count, mut dice) = (session.space(&mut buffer), 0, 0, 1_u64);
+    loop {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let text = "y".repeat(lengths[(dice >> 33) as usize % lengths.len()]);
+        let one = frame(b'A', &[&[0, 0, 0, 7][..], b"cache_invalidate\0", text.as_bytes(), b"\0"].concat());
+        let Some(place) = space.get_mut(end..end + one.len()) else { return (session, buffer, count, end) };
+        place.copy_from_slice(&one);
+        (count, end) = (count + 1, end + one.len());
+    }
 }
 
 fn read(session: &mut Session, buffer: &mut ReadBuffer, length: usize) -> Batch {

@@ -25,6 +25,15 @@ static ORIGIN: LazyLock<Instant> = LazyLock::new(|| {
     now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
 });
 
+impl Moment {
+    /// The next end of a part, if time is divided into parts of this length; itself, if that is nothing.
+    pub(crate) fn to_next(self, part: Duration) -> Self {
+        let part = u64::try_from(part.as_nanos()).unwrap_or(u64::MAX);
+        let late = (self.0.get() - 1).checked_rem(part).unwrap_or_default();
+        Self(self.0.saturating_add(if late > 0 { part - late } else { 0 }))
+    }
+}
+
 impl From<Instant> for Moment {
     #[inline]
     fn from(instant: Instant) -> Self {
@@ -79,6 +88,19 @@ mod tests {
         }
         assert!(Moment::from(now() + Duration::from_nanos(1_000_000)) > Moment::from(now() - Duration::from_secs(9)));
         assert_eq!(size_of::<Option<Moment>>(), 8);
+    }
+
+    #[test]
+    fn the_ends_of_parts_are_the_same_for_all() {
+        let part = Duration::from_millis(10);
+        for late in [0, 1, 5_000_000, 10_000_000] {
+            let moment = Moment::from(Instant::from(Moment::FIRST) + Duration::from_nanos(30_000_000 + late));
+            let end = moment.to_next(part);
+            assert_eq!((end.to_next(part), end.to_next(Duration::ZERO)), (end, end));
+            assert!(end >= moment && Instant::from(end) - Instant::from(moment) < part);
+        }
+        assert!(Moment::FIRST.to_next(Duration::MAX) == Moment::FIRST);
+        assert!(Moment::from(now()).to_next(Duration::MAX) > Moment::from(now()));
     }
 
     #[test]

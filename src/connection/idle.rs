@@ -24,6 +24,11 @@ impl Idle {
         self.period == Some(Duration::ZERO)
     }
 
+    /// Whether there is a period to be over.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.period.is_some_and(|period| !period.is_zero())
+    }
+
     /// Starts the period, unless it has been started.
     pub(crate) fn begin(&mut self, now: Instant) {
         if self.due.is_none() && !self.is_zero() {

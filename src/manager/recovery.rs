@@ -163,6 +163,7 @@ impl<K> Dials<K> {
 
     /// Gives the first of the line a place, to be given back by [`end`](Self::end); nothing where there is nobody, no
     /// place, or where it is too early.
+    #[inline]
     pub(crate) fn admit(&mut self, backoff: &Backoff, now: Instant) -> Option<K> {
         if self.due(backoff, now)? > now {
             return None;
@@ -177,6 +178,7 @@ impl<K> Dials<K> {
     }
 
     /// When somebody can be admitted, if nothing but time is needed for that.
+    #[inline]
     pub(crate) fn due(&self, backoff: &Backoff, now: Instant) -> Option<Instant> {
         let possible = !self.line.is_empty() && self.under_way < backoff.at_once;
         possible.then(|| self.next.map_or(now, |next| next.max(now)))
@@ -206,10 +208,29 @@ pub(crate) enum Pulse {
     Dead,
 }
 
+/// Into how many parts the shorter of its two times is divided: pulses are felt at their ends only, many together. A loop
+/// whose next timer is but a millisecond away pays for that with each wait, since the system sets its own for it.
+const PARTS: u32 = 32;
+
 impl Heartbeat {
     /// When to feel a pulse for the first time: at any time within a period.
     pub(crate) fn first(&self, now: Instant, jitter: &mut Jitter) -> Option<Instant> {
-        now.checked_add(jitter.up_to(self.idle))
+        self.after(now.checked_add(jitter.up_to(self.period())))
+    }
+
+    /// How long pulses wait for each other, at most.
+    fn part(&self) -> Duration {
+        self.idle.min(self.deadline) / PARTS
+    }
+
+    /// How long a connection may be silent, so that it is given up in time though it is looked at late, twice.
+    fn period(&self) -> Duration {
+        self.idle - 2 * self.part()
+    }
+
+    /// When pulses are felt that are due at this time.
+    fn after(&self, due: Option<Instant>) -> Option<Instant> {
+        Some(Moment::from(due?).to_next(self.part()).into())
     }
 
     /// Looks at a connection from which bytes were last read at `last_read`, and which was asked at `asked`, if it
@@ -267,10 +288,12 @@ impl Heart {
         // Drawn from what tells this silence from any other, so that it is the same each time: of many draws the longest
         // would win, and all would ask at the end of their periods.
         let mut jitter = Jitter::of((signs.who, Moment::from(signs.last_read)));
-        let idle = heartbeat.idle - jitter.up_to(heartbeat.idle / SPREAD);
+        let idle = heartbeat.period() - jitter.up_to(heartbeat.idle / SPREAD);
         // A deadline that is longer than a period doesn't keep the next period from being seen.
-        let within = now.checked_add(heartbeat.idle);
-        let at = |next: Option<Instant>| [next, within].into_iter().flatten().min().map(|next| next.max(now + STEP));
+        let within = now.checked_add(heartbeat.period());
+        let at = |next: Option<Instant>| {
+            heartbeat.after([next, within].into_iter().flatten().min().map(|next| next.max(now + STEP)))
+        };
         match (Heartbeat { idle, ..*heartbeat }).check(signs.last_read, self.asked.map(Instant::from), now) {
             Pulse::Fine(next) => Beat::Fine(at(next)),
             Pulse::Ask(next) if signs.is_settled => {
@@ -380,6 +403,34 @@ mod tests {
             }
         }
         assert!(now <= signs.last_read + heartbeat.idle + heartbeat.deadline, "{:?}", now - signs.last_read);
+    }
+
+    #[test]
+    fn m15_pulses_are_felt_together_and_the_bound_is_kept() {
+        for heartbeat in [(30, 10), (10, 30), (600, 5)]
+            .map(|(idle, deadline)| Heartbeat { idle: idle * SECOND, deadline: deadline * SECOND })
+        {
+            let (start, mut jitter) = (Instant::now(), Jitter::new(3));
+            let mut times = std::collections::BTreeSet::new();
+            for who in 0..500 {
+                // All fall silent within a second, and never answer.
+                let last_read = start + SECOND * who / 500;
+                let mut heart = Heart::default();
+                let mut signs = Signs { who: who.into(), last_read, is_settled: true, awaits_prompt_answer: false };
+                let mut now = heartbeat.first(last_read, &mut jitter).unwrap();
+                loop {
+                    times.insert(now);
+                    match heart.feel(&heartbeat, signs, now) {
+                        Beat::Dead => break,
+                        Beat::Fine(at) => now = at.unwrap(),
+                        Beat::Ask(at) => (now, signs.is_settled) = (at.unwrap(), false),
+                    }
+                }
+                assert!(now <= last_read + heartbeat.idle + heartbeat.deadline);
+            }
+            let longest = (heartbeat.idle + heartbeat.deadline).div_duration_f64(heartbeat.part());
+            assert!(times.len() as f64 <= longest + 2.0, "{} times for {heartbeat:?}", times.len());
+        }
     }
 
     #[test]

@@ -11,9 +11,9 @@
 //! What it may not do: look at a connection that isn't ready, allocate or count for a notification, wait for a server,
 //! or let one connection keep another from its turn. What is seldom so is noticed in `watch`.
 //!
-//! Who is served, however much it has, stands at the end of the line again. So whoever has something waits for two reads
-//! (of 64 KiB) of each other who has at the most: one in the turn during which it came, and one of those who were in line
-//! before it in the next. One look at the wires takes in 1,024; where more wake at once, the others come with the looks
+//! Who is served, however much it has, stands at the end of the line again, behind those who have just woken. So whoever
+//! has something waits for one read (of 64 KiB) of each who is flooded, that of the turn during which it came, and for one
+//! of each who woke with it. One look at the wires takes in 1,024; where more wake at once, the others come with the looks
 //! that follow, in the order in which they woke.
 
 use std::task::Poll;
@@ -60,7 +60,9 @@ impl NotificationManager {
             if let Some(turned) = self.collected.pop_front() {
                 return Poll::Ready(Some(turned));
             }
-            self.obey();
+            if self.shared.has_commands() {
+                self.obey();
+            }
             if let Some(left) = self.stops.checked_sub(1) {
                 self.stops = left;
                 // Whoever goes on later wants a fresh look before an idle event.
@@ -77,8 +79,11 @@ impl NotificationManager {
                 continue;
             }
 
-            // The turn is over.
-            self.now = clock::now();
+            // The turn is over. Who waits for nothing but sockets needn't know how long it took.
+            let until = self.deadline();
+            if self.idle.is_timed() || until.is_some_and(|until| until > self.now) {
+                self.now = clock::now();
+            }
             self.idle.begin(self.now);
             if self.members.is_deserted() && !self.shared.has_commands() && (!self.parks || self.idle.is_zero()) {
                 return Poll::Ready(None);
@@ -100,7 +105,8 @@ impl NotificationManager {
             self.give_room_back();
             let due = self.idle.is_due(self.now);
             let zero = self.idle.is_zero();
-            let timeout = if due || zero || !manner.wait { Some(Duration::ZERO) } else { self.patience() };
+            let patience = until.map(|until| until.saturating_duration_since(self.now));
+            let timeout = if due || zero || !manner.wait { Some(Duration::ZERO) } else { patience };
             if let Err(error) = self.look(timeout) {
                 self.abandon(&error);
                 continue;
@@ -132,13 +138,7 @@ impl NotificationManager {
         }
     }
 
-    /// How long there is nothing to do unless a socket wakes; `None` for as long as it takes.
-    fn patience(&self) -> Option<Duration> {
-        let until = self.deadline()?;
-        Some(until.saturating_duration_since(self.now))
-    }
-
-    /// When the loop wants its next turn, whatever the sockets do.
+    /// When the loop wants its next turn, whatever the sockets do; `None` for as long as these let it wait.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if !self.ready.is_empty() || !self.collected.is_empty() || self.shared.has_commands() || self.idle.is_zero() {
             return Some(self.now);
@@ -153,8 +153,9 @@ impl NotificationManager {
         [due, timer, canary, audit, dial, first_dial].into_iter().flatten().min()
     }
 
-    /// Waits for sockets, and queues those that woke.
+    /// Waits for sockets, and queues those that woke, before those of whom there was more to read than was read.
     fn look(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        let left_over = self.ready.len();
         let reactor = self.reactor.as_mut().map_err(|error| error.clone())?;
         let mut wakeups = 0;
         for Ready { token, read_closed } in reactor.wait(timeout).map_err(|e| Error::io("waiting for sockets", e))? {
@@ -164,6 +165,9 @@ impl NotificationManager {
             if !std::mem::replace(&mut member.queued, true) {
                 self.ready.push_back(token);
             }
+        }
+        if left_over > 0 {
+            self.ready.rotate_left(left_over);
         }
         if !self.looking_up.is_empty() && reactor.rang() {
             for id in std::mem::take(&mut self.looking_up) {

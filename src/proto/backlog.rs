@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::notification::{Batch, Notification, Slice, first_in, notifications_in};
+use crate::notification::{Batch, Notification, Slice, notifications_in};
 
 /// What a session holds at the most. A server that is behind may have much to say before it answers a call.
 pub(crate) const BACKLOG_MAX: usize = if cfg!(any(test, fuzzing)) { 8 } else { 256 } * 1024 * 1024;
@@ -147,9 +147,9 @@ impl Joined {
 
     /// The first one, in memory of its own.
     fn pop_front(&mut self) -> Option<Notification> {
-        let (first, behind) = first_in(self.rest())?;
-        let first = first.to_owned();
-        self.taken += behind;
+        let mut rest = notifications_in(self.rest());
+        let first = rest.next()?.to_owned();
+        self.taken = self.bytes.len() - rest.bytes_left();
         self.len -= 1;
         Some(first)
     }

@@ -53,10 +53,11 @@ impl ReadBuffer {
 
     /// The whole slab, to be written to.
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        if Arc::get_mut(&mut self.slab).is_none_or(|slab| slab.is_empty()) {
+        // To look at the count is cheaper than to ask for the slab twice.
+        if Arc::strong_count(&self.slab) > 1 || self.slab.is_empty() {
             self.slab = std::iter::repeat_n(0, self.size).collect();
         }
-        // Nobody else has seen the slab made above, so there is always one to lend.
+        // Nobody else has it, or has seen the one made above, so there is always one to lend.
         Arc::get_mut(&mut self.slab).unwrap_or_default()
     }
 

@@ -38,8 +38,8 @@ fn listen(mut job: Job, take: impl FnMut(Batch) -> usize) -> Result<(), Box<dyn 
     let meter = job.all_are_there();
     match (answers, job.task.as_str()) {
         (Some(answers), _) => answer(&mut nm, job.expected, answers)?,
-        (None, "poll") if job.connections == 1 => look_at_one(nm, job.expected)?,
-        (None, "poll") => look_at_all(nm, job.expected)?,
+        (None, "poll") if job.connections == 1 => look_at_one(&mut nm, job.expected)?,
+        (None, "poll") => look_at_all(&mut nm, job.expected)?,
         (None, _) => receive(&mut nm, job.expected, take)?,
     }
     job.done(&meter)
@@ -85,14 +85,16 @@ fn answer(nm: &mut NotificationManager, expected: u64, mut answers: Answers) -> 
 }
 
 /// Whether a connection has anything, asked again and again.
-fn look_at_one(nm: NotificationManager, times: u64) -> Result<(), Box<dyn Error>> {
-    let (_, mut db) = nm.into_connections().pop().ok_or("no connection")?;
+fn look_at_one(nm: &mut NotificationManager, times: u64) -> Result<(), Box<dyn Error>> {
+    let id = nm.connections().map(|(id, _)| id).next().ok_or("no connection")?;
+    let mut db = nm.remove(id).and_then(Result::ok).ok_or("it has ended")?;
     let news = (0..times).map(|_| db.wait(Duration::ZERO).count()).sum::<usize>();
+    nm.insert(db);
     if news == 0 { Ok(()) } else { Err("there was something".into()) }
 }
 
 /// Whether any of many has.
-fn look_at_all(mut nm: NotificationManager, times: u64) -> Result<(), Box<dyn Error>> {
+fn look_at_all(nm: &mut NotificationManager, times: u64) -> Result<(), Box<dyn Error>> {
     nm.set_timeout(Duration::ZERO);
     if (0..times).all(|_| nm.next().is_none()) { Ok(()) } else { Err("there was something".into()) }
 }
