@@ -13,7 +13,11 @@ use crate::job::{CHANNEL, Job, SIDE_BY_SIDE};
 use crate::{Tally, trust};
 
 pub async fn run(job: Job) -> Result<(), Box<dyn Error>> {
-    if job.is_encrypted() { listen(job, MakeRustlsConnect::new(trust::config()?)).await } else { listen(job, NoTls).await }
+    if job.is_encrypted() {
+        listen(job, MakeRustlsConnect::new(trust::config()?)).await
+    } else {
+        listen(job, NoTls).await
+    }
 }
 
 async fn listen<T>(mut job: Job, tls: T) -> Result<(), Box<dyn Error>>
