@@ -12,6 +12,8 @@
 
 #[path = "../src/cli/cluster/mod.rs"]
 mod cluster;
+#[path = "speed/clients/encrypted.rs"]
+mod encrypted;
 #[path = "speed/clients/floor.rs"]
 mod floor;
 #[path = "speed/job.rs"]
@@ -29,6 +31,8 @@ mod results;
 mod synthetic;
 #[path = "speed/table.rs"]
 mod table;
+#[path = "speed/trust.rs"]
+mod trust;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -62,7 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn client(job: Option<Job>) -> Result<(), Box<dyn Error>> {
-    let job = job.ok_or("a client is told KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT")?;
+    let job = job.ok_or("a client is told KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT")?;
     match job.kind.as_str() {
         "floor" => Ok(floor::run(job)?),
         _ => ours::run(job),
@@ -78,6 +82,9 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         link: if options.tcp { Link::Tcp } else { Link::Unix },
         strace: is_there("strace", "--version"),
     };
+    if !cfg!(feature = "tls") {
+        eprintln!("speed: built without --features tls, so the rows in TLS are left out");
+    }
     let mut results = Results::default();
     for cell in plan::cells(options.smoke).into_iter().filter(|cell| options.wants(cell.scenario)) {
         let mut kinds = cell.kinds();

@@ -60,12 +60,12 @@ static long long memory(void) {
 }
 
 /* Opens sessions that listen, up to 256 side by side. */
-static void dial(PGconn **sessions, int from, int to, const char *host, int port) {
+static void dial(PGconn **sessions, int from, int to, const char *host, int port, const char *sslmode) {
     struct { PGconn *conn; int at, asked, wants; } under_way[SIDE_BY_SIDE];
     struct pollfd polled[SIDE_BY_SIDE];
     char conninfo[256];
     int many = 0, begun = from;
-    snprintf(conninfo, sizeof conninfo, "host=%s port=%d user=postgres dbname=postgres", host, port);
+    snprintf(conninfo, sizeof conninfo, "host=%s port=%d sslmode=%s user=postgres dbname=postgres", host, port, sslmode);
     while (begun < to || many > 0) {
         while (begun < to && many < SIDE_BY_SIDE) {
             under_way[many].conn = PQconnectStart(conninfo);
@@ -118,10 +118,13 @@ static int dial_answers(const char *host, int port) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 8) { fprintf(stderr, "libpq: takes KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT\n"); return 2; }
-    const char *task = argv[2], *host = argv[3];
-    int port = atoi(argv[4]), connections = atoi(argv[5]), answer_port = atoi(argv[7]), answers = -1;
-    long long expected = atoll(argv[6]), count = 0;
+    if (argc != 9) {
+        fprintf(stderr, "libpq: takes KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT\n");
+        return 2;
+    }
+    const char *task = argv[2], *host = argv[3], *sslmode = argv[5];
+    int port = atoi(argv[4]), connections = atoi(argv[6]), answer_port = atoi(argv[8]), answers = -1;
+    long long expected = atoll(argv[7]), count = 0;
     long others = connections > 1 ? connections - 1 : 1;
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
@@ -129,9 +132,9 @@ int main(int argc, char **argv) {
     setrlimit(RLIMIT_NOFILE, &limit);
 
     PGconn **sessions = calloc(connections, sizeof *sessions);
-    dial(sessions, 0, 1, host, port);
+    dial(sessions, 0, 1, host, port, sslmode);
     long long first = memory(), cpu = clock_of(CLOCK_PROCESS_CPUTIME_ID), wall = clock_of(CLOCK_MONOTONIC);
-    dial(sessions, 1, connections, host, port);
+    dial(sessions, 1, connections, host, port, sslmode);
     int watch = epoll_create1(0);
     for (int i = 0; i < connections; i++) {
         struct epoll_event event = { .events = EPOLLIN, .data.ptr = sessions[i] };

@@ -2,7 +2,7 @@
 //! speak the same:
 //!
 //! ```text
-//!   arguments:  KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT
+//!   arguments:  KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT
 //!   it says:    dial_cpu=… dial_wall=… idle=…       once all its sessions listen; then it waits for a line
 //!               cpu=… wall=… after=…                once all that it expects has come; then it exits
 //! ```
@@ -38,6 +38,8 @@ pub struct Job {
     /// An address, or the folder of the server's sockets.
     pub host: String,
     pub port: u16,
+    /// `disable` or `require`. Whatever certificate the server shows is believed.
+    pub sslmode: String,
     pub connections: usize,
     pub expected: u64,
     pub answer_port: u16,
@@ -49,12 +51,14 @@ impl Job {
     /// From the words after the program's name.
     pub fn read(mut words: impl Iterator<Item = String>) -> Option<Self> {
         let (kind, task, host) = (words.next()?, words.next()?, words.next()?);
+        let (port, sslmode) = (words.next()?.parse().ok()?, words.next()?);
         let mut number = || words.next()?.parse::<u64>().ok();
         let job = Self {
             kind,
             task,
             host,
-            port: number()? as u16,
+            port,
+            sslmode,
             connections: number()? as usize,
             expected: number()?,
             answer_port: number()? as u16,
@@ -99,7 +103,12 @@ impl Job {
 
     /// Where the server is, as every client understands it.
     pub fn conninfo(&self) -> String {
-        format!("host={} port={} user=postgres dbname=postgres", self.host, self.port)
+        format!("host={} port={} sslmode={} user=postgres dbname=postgres", self.host, self.port, self.sslmode)
+    }
+
+    /// Whether all is to be in TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.sslmode == "require"
     }
 
     /// Where an event is answered.

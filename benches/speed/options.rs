@@ -5,10 +5,10 @@ use std::path::PathBuf;
 const HELP: &str = "\
 usage: speed [OPTIONS]
   --runs N          how often each client runs through each cell; the median is told (5)
-  --only A,B        only these scenarios, of S1 to S6 and look
+  --only A,B        only these scenarios, of S1 to S6, look, S1-TLS, S2-TLS and S3-TLS
   --kinds A,B       only these kinds of client
   --smoke           everything, so small that it takes seconds; the numbers say nothing
-  --tcp             by TCP on 127.0.0.1, rather than by Unix sockets
+  --tcp             by TCP on 127.0.0.1, rather than by Unix sockets; what is in TLS always is
   --peers PROGRAM   the client for tokio-postgres and sqlx
   --libpq PROGRAM   the client for libpq
   --out FOLDER      where to write results.csv and results.md";

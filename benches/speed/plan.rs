@@ -51,6 +51,12 @@ impl Cell {
         }
     }
 
+    /// Whether the server and all clients speak TLS: such scenarios have names of their own, so that nothing takes
+    /// their numbers for those in clear.
+    pub fn is_encrypted(&self) -> bool {
+        self.scenario.ends_with("-TLS")
+    }
+
     pub fn is_traced(&self) -> bool {
         matches!(self.task, Task::FloodTraced(_) | Task::WakeTraced(_))
     }
@@ -105,5 +111,18 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     for connections in [1, most / 10, most] {
         cells.push(cell("look", connections, 0, Task::Look(few(200_000))));
     }
+    // What the server encrypts before it sends it, it holds: some 60 MB.
+    for (payload, total) in [(32, 1_000_000), (512, 120_000), (7_999, 8_000)] {
+        cells.push(cell("S1-TLS", 64, payload, Task::Flood(few(total).div_ceil(64))));
+    }
+    cells.push(cell("S1-TLS", 64, 32, Task::FloodTraced(few(1_000_000).div_ceil(64))));
+    for connections in [most / 10, most] {
+        cells.push(cell("S2-TLS", connections, 512, Task::Flood(20)));
+    }
+    cells.push(cell("S2-TLS", most / 10, 0, Task::Dial));
+    for connections in [1, most / 10] {
+        cells.push(cell("S3-TLS", connections, 32, Task::Wake(few(50_000), Manner::Asleep)));
+    }
+    cells.push(cell("S3-TLS", most / 10, 32, Task::WakeTraced(few(10_000))));
     cells
 }

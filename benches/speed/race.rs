@@ -38,6 +38,7 @@ impl Race {
     /// Whether this kind can take part here.
     pub fn can_run(&self, cell: &Cell, kind: &str) -> bool {
         (!cell.is_traced() || self.strace)
+            && (!cell.is_encrypted() || cfg!(feature = "tls"))
             && match kind {
                 LIBPQ => self.libpq.is_some(),
                 _ if PEERS.contains(&kind) => self.peers.is_some(),
@@ -55,7 +56,8 @@ impl Race {
 
     fn on_the_synthetic_server(&self, cell: &Cell, kind: &str) -> Result<Measured, Box<dyn Error>> {
         let (servers, clients) = self.processors(cell);
-        let mut server = Server::start(self.link, servers)?;
+        let link = if cell.is_encrypted() { Link::Tls } else { self.link };
+        let mut server = Server::start(link, servers)?;
         let command = self.command(clients, kind)?;
         let mut client = Client::start(command, cell, kind, (server.host(), server.port(), server.answer_port()))?;
         let mut measured = client.line()?;
@@ -141,8 +143,8 @@ impl Client {
         (host, port, answers): (&str, u16, u16),
     ) -> Result<Self, Box<dyn Error>> {
         let (task, expected) = cell.order();
-        command.args([kind, task, host]).args([
-            port.to_string(),
+        let sslmode = if cell.is_encrypted() { "require" } else { "disable" };
+        command.args([kind, task, host, &port.to_string(), sslmode]).args([
             cell.connections.to_string(),
             expected.to_string(),
             answers.to_string(),

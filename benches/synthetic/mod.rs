@@ -7,8 +7,8 @@
 //!
 //! The process is the bench's own program, started again: whoever uses this calls [`serve_if_asked`] first of all. It
 //! lets everybody in, answers whatever `notifyman`, libpq, tokio-postgres and sqlx ask a server before they listen, and
-//! what an audit and a canary ask later, and floods with frames that were encoded before. It refuses to run any other
-//! SQL, to speak TLS, and to check anything.
+//! what an audit and a canary ask later, and floods with frames that were encoded before, and encrypted before where it
+//! speaks TLS. It refuses to run any other SQL, and to check anything.
 //!
 //! A command returns once it is carried out. Whoever commands and receives in one process commands from another thread.
 
@@ -17,6 +17,7 @@
 #[path = "../../tests/support/msg.rs"]
 mod msg;
 mod process;
+mod stream;
 mod wire;
 
 use std::fs;
@@ -34,7 +35,8 @@ pub const PLEASE_ANSWER: u8 = b's';
 pub fn serve_if_asked() {
     let mut words = std::env::args().skip(1);
     if words.next().as_deref() == Some(ARGUMENT) {
-        if let Err(error) = process::serve(&words.next().unwrap_or_default()) {
+        let host = words.next().unwrap_or_default();
+        if let Err(error) = process::serve(&host, words.next().as_deref() == Some(ENCRYPTED)) {
             eprintln!("synthetic server: {error}");
             std::process::exit(1);
         }
@@ -43,6 +45,8 @@ pub fn serve_if_asked() {
 }
 
 const ARGUMENT: &str = "--synthetic-server";
+/// What follows the host where all is in TLS.
+const ENCRYPTED: &str = "tls";
 
 /// A running server, which ends when this drops.
 #[derive(Debug)]
@@ -64,13 +68,15 @@ pub enum Link {
     Unix,
     /// By TCP on 127.0.0.1.
     Tcp,
+    /// The same, and all in TLS.
+    Tls,
 }
 
 impl Server {
     /// Starts one, at a place of its own; `prefix` are the words of a command that runs it, such as `taskset -c 0`.
     pub fn start(link: Link, prefix: &[&str]) -> io::Result<Self> {
         let folder = match link {
-            Link::Tcp => None,
+            Link::Tcp | Link::Tls => None,
             Link::Unix => Some(own_folder()?),
         };
         let host = folder.as_ref().map_or_else(|| "127.0.0.1".into(), |folder| folder.display().to_string());
@@ -83,7 +89,8 @@ impl Server {
                 command
             }
         };
-        let mut process = command.args([ARGUMENT, &host]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        command.args([ARGUMENT, &host]).args((link == Link::Tls).then_some(ENCRYPTED));
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let commands = process.stdin.take().ok_or_else(|| io::Error::other("no standard input"))?;
         let answers = BufReader::new(process.stdout.take().ok_or_else(|| io::Error::other("no standard output"))?);
         let mut server = Self { process, commands, answers, host, folder, port: 0, answer_port: 0 };

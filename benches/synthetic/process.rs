@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rustls::ServerConfig;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::stream::{self, Stream};
 use super::wire::{self, Conversation};
 use super::{CHANNEL, Manner, PERCENTILES};
 
@@ -23,15 +26,16 @@ const SMALL_BLOCK: usize = 64 * 1024;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Serves at an address, or in a folder, until standard input ends.
-pub fn serve(host: &str) -> io::Result<()> {
+/// Serves at an address, or in a folder, in TLS or in clear, until standard input ends.
+pub fn serve(host: &str, encrypted: bool) -> io::Result<()> {
     // The hard limit is as far as anybody may go by himself.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?;
     let (listener, port) = listen(host, 1)?;
     let (answers, answer_port) = listen(host, 2)?;
-    let mut process = Process::new(listener)?;
+    let encryption = if encrypted { Some(stream::encryption()?) } else { None };
+    let mut process = Process::new(listener, encryption)?;
     println!("{port} {answer_port}");
     loop {
         let Some(line) = process.next_command()? else { return Ok(()) };
@@ -75,7 +79,7 @@ fn listen(host: &str, port: u16) -> io::Result<(Socket, u16)> {
 }
 
 struct Session {
-    stream: Socket,
+    stream: Stream,
     conversation: Conversation,
     /// What is said to it once there is room.
     answer: Vec<u8>,
@@ -103,12 +107,13 @@ struct Process {
     poll: Poll,
     events: Events,
     listener: Socket,
+    encryption: Option<Arc<ServerConfig>>,
     sessions: Vec<Option<Session>>,
     commands: Receiver<String>,
 }
 
 impl Process {
-    fn new(listener: Socket) -> io::Result<Self> {
+    fn new(listener: Socket, encryption: Option<Arc<ServerConfig>>) -> io::Result<Self> {
         let poll = Poll::new()?;
         listener.set_nonblocking(true)?;
         poll.registry().register(&mut SourceFd(&listener.as_raw_fd()), LISTENER, Interest::READABLE)?;
@@ -124,7 +129,8 @@ impl Process {
             // Whoever started it has gone.
             std::process::exit(0);
         });
-        Ok(Self { poll, events: Events::with_capacity(1024), listener, sessions: Vec::new(), commands: received })
+        let events = Events::with_capacity(1024);
+        Ok(Self { poll, events, listener, encryption, sessions: Vec::new(), commands: received })
     }
 
     /// Lets clients in and answers them, until there is a command.
@@ -166,12 +172,12 @@ impl Process {
 
     fn let_in(&mut self) -> io::Result<()> {
         loop {
-            let (stream, _) = match self.listener.accept() {
+            let (socket, _) = match self.listener.accept() {
                 Ok(accepted) => accepted,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e),
             };
-            ready_to_serve(&stream)?;
+            let stream = Stream::new(socket, self.encryption.as_ref())?;
             let at = self.sessions.len();
             self.poll.registry().register(
                 &mut SourceFd(&stream.as_raw_fd()),
@@ -193,7 +199,7 @@ impl Process {
                 Ok(read) => {
                     session.conversation.hear(&space[..read], &mut session.answer);
                     // What is left comes with the next look, which a short read leaves nothing for.
-                    if read == space.len() {
+                    if read == space.len() || !session.stream.short_read_means_drained() {
                         continue;
                     }
                 }
@@ -230,6 +236,12 @@ impl Process {
         let mut has_room = self.listeners(CHANNEL);
         let mut sent = vec![0; self.sessions.len()];
         let mut open: HashSet<usize> = has_room.iter().copied().collect();
+        for at in &has_room {
+            let Some(session) = &mut self.sessions[*at] else { continue };
+            if session.stream.encrypt_before(block.parts(total))? {
+                sent[*at] = total;
+            }
+        }
         while !open.is_empty() {
             for at in std::mem::take(&mut has_room) {
                 let Some(session) = &mut self.sessions[at] else {
@@ -302,11 +314,6 @@ impl Process {
     }
 }
 
-fn ready_to_serve(stream: &Socket) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
-    if stream.domain()? == Domain::UNIX { Ok(()) } else { stream.set_tcp_nodelay(true) }
-}
-
 fn heard(answers: &mut Socket) -> io::Result<bool> {
     match answers.read(&mut [0; 1]) {
         Ok(0) => Err(io::Error::other("the client has ended")),
@@ -347,5 +354,10 @@ impl Block {
     fn part(&self, sent: usize, total: usize) -> &[u8] {
         let from = sent % self.0.len();
         &self.0[from..self.0.len().min(from.saturating_add(total - sent))]
+    }
+
+    /// All of it, part by part.
+    fn parts(&self, total: usize) -> impl Iterator<Item = &[u8]> {
+        (0..total).step_by(self.0.len()).map(move |sent| self.part(sent, total))
     }
 }

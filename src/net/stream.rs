@@ -45,7 +45,7 @@ pub(crate) struct Stream {
     socket: Socket,
     /// When it was dialled.
     opened: Tenth,
-    /// Nearly as large as a page, where there is one.
+    /// Larger than all the rest, where there is one.
     tls: Option<Box<Tls>>,
 }
 
@@ -130,9 +130,10 @@ impl Stream {
         }
     }
 
-    /// Whether a read that filled less than it was lent has taken all there was.
+    /// Whether the last read, if it filled less than it was lent, has taken all there was.
+    #[inline]
     pub(crate) fn short_read_means_drained(&self) -> bool {
-        self.tls.is_none()
+        self.tls.as_deref().is_none_or(Tls::is_drained)
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

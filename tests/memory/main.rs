@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
 mod back;
+#[cfg(feature = "tls")]
+mod encrypted;
 mod idle;
 #[path = "../support/msg.rs"]
 #[allow(dead_code, reason = "what a server says is needed in part")]

@@ -88,7 +88,7 @@ impl Line {
     }
 }
 
-fn log_in(stream: &mut UnixStream, pid: i32) -> io::Result<()> {
+pub fn log_in(stream: &mut (impl io::Read + io::Write), pid: i32) -> io::Result<()> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     stream.read_exact(&mut vec![0; i32::from_be_bytes(length) as usize - 4])?;

@@ -5,6 +5,8 @@ mod job;
 mod plot;
 mod sqlx_client;
 mod tokio_postgres_client;
+#[path = "../../speed/trust.rs"]
+mod trust;
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
 
 /// Runs a client on one thread, as the others are.
 fn client(job: Option<Job>) -> Result<(), Box<dyn Error>> {
-    let job = job.ok_or("a client is told KIND TASK HOST PORT CONNECTIONS EXPECTED ANSWER_PORT")?;
+    let job = job.ok_or("a client is told KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     match job.kind.as_str() {

@@ -24,7 +24,8 @@ pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
 }
 
 async fn open(job: &Job, tally: Tally) -> Result<(), sqlx::Error> {
-    let url = format!("postgres://postgres@localhost:{}/postgres?host={}", job.port, job.host);
+    let Job { host, port, sslmode, .. } = job;
+    let url = format!("postgres://postgres@localhost:{port}/postgres?host={host}&sslmode={sslmode}");
     let mut listener = PgListener::connect(&url).await?;
     listener.listen(CHANNEL).await?;
     tokio::task::spawn_local(async move {

@@ -5,18 +5,32 @@ use std::future::poll_fn;
 
 use futures_util::StreamExt;
 use futures_util::stream::iter;
-use tokio_postgres::{AsyncMessage, Client, NoTls};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, NoTls, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::Tally;
 use crate::job::{CHANNEL, Job, SIDE_BY_SIDE};
+use crate::{Tally, trust};
 
-pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
+pub async fn run(job: Job) -> Result<(), Box<dyn Error>> {
+    if job.is_encrypted() {
+        listen(job, MakeRustlsConnect::new(trust::config()?)).await
+    } else {
+        listen(job, NoTls).await
+    }
+}
+
+async fn listen<T>(mut job: Job, tls: T) -> Result<(), Box<dyn Error>>
+where
+    T: MakeTlsConnect<Socket, Stream: 'static> + Clone,
+{
     let tally = Tally::new(job.expected);
     // Dropping one would end its session.
-    let mut clients = vec![open(&job, tally.clone()).await?];
+    let mut clients = vec![open(&job, tally.clone(), tls.clone()).await?];
     clients.reserve_exact(job.connections);
     job.first_is_there();
-    let mut dials = iter(1..job.connections).map(|_| open(&job, tally.clone())).buffer_unordered(SIDE_BY_SIDE);
+    let open_another = |_| open(&job, tally.clone(), tls.clone());
+    let mut dials = iter(1..job.connections).map(open_another).buffer_unordered(SIDE_BY_SIDE);
     while let Some(client) = dials.next().await {
         clients.push(client?);
     }
@@ -26,8 +40,11 @@ pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
     job.done(&meter)
 }
 
-async fn open(job: &Job, tally: Tally) -> Result<Client, tokio_postgres::Error> {
-    let (client, mut connection) = tokio_postgres::connect(&job.conninfo(), NoTls).await?;
+async fn open<T>(job: &Job, tally: Tally, tls: T) -> Result<Client, tokio_postgres::Error>
+where
+    T: MakeTlsConnect<Socket, Stream: 'static>,
+{
+    let (client, mut connection) = tokio_postgres::connect(&job.conninfo(), tls).await?;
     tokio::task::spawn_local(async move {
         while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
             match message {

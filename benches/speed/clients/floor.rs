@@ -1,31 +1,60 @@
-//! What is physically possible: wait, read into one shared buffer, look at the headers, and nothing else.
+//! What is physically possible: wait, read into one shared buffer, look at the headers, and nothing else; in TLS,
+//! decrypt it there.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustls::ClientConfig;
 use socket2::{SockAddr, Socket, Type};
 use std::os::fd::AsRawFd;
 
+use crate::encrypted::Tls;
 use crate::job::{Answers, CHANNEL, Job, SIDE_BY_SIDE};
+use crate::trust;
 
 const BUFFER: usize = 64 * 1024;
 /// Type byte and length.
 const HEADER: usize = 5;
 
+/// What a client says before it is asked.
+const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
+const START_UP: &[u8] = b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+/// How each of the server's answers ends.
+const READY: &[u8] = b"Z\0\0\0\x05I";
+
 /// A session, of which nothing is kept but the frame that a read has torn.
 struct Session {
     socket: Socket,
+    tls: Option<Box<Tls>>,
+    scan: Scan,
+    queued: bool,
+}
+
+/// Where a session is among the frames.
+#[derive(Default)]
+struct Scan {
     /// How much of the torn frame is still to come.
     skip: usize,
     /// A torn header, and how much of it is there.
     head: [u8; HEADER],
-    has: usize,
-    queued: bool,
+    has: u8,
+}
+
+/// How far a session has come.
+#[derive(Clone, Copy)]
+enum Stage {
+    Dialled,
+    AskedForTls,
+    ShakingHands,
+    LoggingIn,
+    Listening,
+    Open,
 }
 
 struct Floor {
@@ -62,10 +91,11 @@ impl Floor {
             Some(_) => SockAddr::unix(format!("{}/.s.PGSQL.{}", job.host, job.port))?,
             None => SocketAddr::from((Ipv4Addr::LOCALHOST, job.port)).into(),
         };
+        let encryption = if job.is_encrypted() { Some(trust::config().map_err(io::Error::other)?) } else { None };
+        let encryption = encryption.map(Arc::new);
         let (mut begun, mut open) = (0, 0);
-        // For each session how many times the server has said ReadyForQuery.
         let from = self.sessions.len();
-        let mut said = vec![0; many];
+        let mut stages = vec![Stage::Dialled; many];
         while open < many {
             while begun < many && begun - open < SIDE_BY_SIDE {
                 let socket = Socket::new(to.domain(), Type::STREAM, None)?;
@@ -80,38 +110,28 @@ impl Floor {
                 let token = Token(self.sessions.len());
                 let interest = Interest::READABLE | Interest::WRITABLE;
                 self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest)?;
-                self.sessions.push(Session { socket, skip: 0, head: [0; HEADER], has: 0, queued: false });
+                self.sessions.push(Session { socket, tls: None, scan: Scan::default(), queued: false });
                 begun += 1;
             }
             self.poll.poll(&mut self.events, None)?;
             for event in &self.events {
                 let at = event.token().0;
-                let Some(stage) = at.checked_sub(from).and_then(|at| said.get_mut(at)) else { continue };
-                let socket = &self.sessions[at].socket;
-                if *stage == 0 && event.is_writable() {
-                    (&*socket).write_all(b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0")?;
-                    *stage = 1;
+                let Some(stage) = at.checked_sub(from).and_then(|at| stages.get_mut(at)) else { continue };
+                let session = &mut self.sessions[at];
+                if event.is_writable() && matches!(stage, Stage::Dialled) {
+                    *stage = session.begin(encryption.is_some())?;
                 }
                 if !event.is_readable() {
                     continue;
                 }
-                let read = match { socket }.read(&mut self.buffer) {
+                *stage = match session.go_on(*stage, &mut self.buffer, encryption.as_ref()) {
                     Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
-                    read => read?,
+                    stage => stage?,
                 };
-                // The answers are short, and end with ReadyForQuery.
-                if !self.buffer[..read].ends_with(b"Z\0\0\0\x05I") {
-                    continue;
-                }
-                *stage += 1;
-                if *stage == 2 {
-                    let sql = format!("LISTEN \"{CHANNEL}\"\0");
-                    let length = (sql.len() + 4) as u32;
-                    (&*socket).write_all(&[b"Q", &length.to_be_bytes()[..], sql.as_bytes()].concat())?;
-                } else {
+                if matches!(stage, Stage::Open) {
                     open += 1;
                     self.poll.registry().reregister(
-                        &mut SourceFd(&socket.as_raw_fd()),
+                        &mut SourceFd(&session.socket.as_raw_fd()),
                         event.token(),
                         Interest::READABLE,
                     )?;
@@ -137,20 +157,18 @@ impl Floor {
                 let Some(at) = ready.pop_front() else { break };
                 let session = &mut self.sessions[at];
                 session.queued = false;
-                let read = match session.socket.read(&mut self.buffer) {
-                    Ok(0) => return Err(io::Error::other("the server has ended")),
-                    Ok(read) => read,
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
+                let read = session.read(&mut self.buffer, |scan, bytes| match &mut answers {
+                    None => count += scan.through(bytes, |_| true),
+                    Some(answers) => count += scan.through(bytes, |payload| answers.answer(payload)),
+                });
+                match read {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        session.queued = true;
+                        ready.push_back(at);
+                    }
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                     Err(e) => return Err(e),
-                };
-                if read == BUFFER {
-                    session.queued = true;
-                    ready.push_back(at);
-                }
-                let bytes = &self.buffer[..read];
-                match &mut answers {
-                    None => count += session.scan(bytes, |_| true),
-                    Some(answers) => count += session.scan(bytes, |payload| answers.answer(payload)),
                 }
             }
         }
@@ -176,14 +194,77 @@ impl Floor {
 }
 
 impl Session {
+    /// Says what comes first on a socket that is connected.
+    fn begin(&mut self, encrypted: bool) -> io::Result<Stage> {
+        self.say(if encrypted { SSL_REQUEST } else { START_UP })?;
+        Ok(if encrypted { Stage::AskedForTls } else { Stage::LoggingIn })
+    }
+
+    /// Reads the server's answer, and says what comes next.
+    fn go_on(&mut self, stage: Stage, buffer: &mut [u8], encryption: Option<&Arc<ClientConfig>>) -> io::Result<Stage> {
+        let mut is_last = false;
+        // The answers are short, so that one read takes a whole one.
+        self.read(buffer, |_, bytes| is_last = bytes == b"S" || bytes.ends_with(READY))?;
+        match (stage, encryption, &self.tls) {
+            (Stage::AskedForTls, Some(encryption), _) if is_last => {
+                let (tls, hello) = Tls::begin(encryption)?;
+                self.say(&hello)?;
+                self.tls = Some(Box::new(tls));
+                Ok(Stage::ShakingHands)
+            }
+            (Stage::ShakingHands, _, Some(tls)) if !tls.is_shaking_hands() => {
+                self.say(START_UP)?;
+                Ok(Stage::LoggingIn)
+            }
+            (Stage::LoggingIn, ..) if is_last => {
+                let sql = format!("LISTEN \"{CHANNEL}\"\0");
+                let length = (sql.len() + 4) as u32;
+                self.say(&[b"Q", &length.to_be_bytes()[..], sql.as_bytes()].concat())?;
+                Ok(Stage::Listening)
+            }
+            (Stage::Listening, ..) if is_last => Ok(Stage::Open),
+            (stage, ..) => Ok(stage),
+        }
+    }
+
+    fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.tls {
+            None => self.socket.write_all(bytes),
+            Some(tls) => self.socket.write_all(&tls.say(bytes)?),
+        }
+    }
+
+    /// Reads once, and has a look at it; says whether there may be more.
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8], mut see: impl FnMut(&mut Scan, &[u8])) -> io::Result<bool> {
+        let torn = self.tls.as_ref().map_or(0, |tls| tls.torn.len());
+        let read = match self.socket.read(&mut buffer[torn..])? {
+            0 => return Err(io::Error::other("the server has ended")),
+            read => torn + read,
+        };
+        let is_full = read == buffer.len();
+        match &mut self.tls {
+            None => see(&mut self.scan, &buffer[..read]),
+            Some(tls) => {
+                buffer[..torn].copy_from_slice(&tls.torn);
+                let answer = tls.hear(&mut buffer[..read], |bytes| see(&mut self.scan, bytes))?;
+                self.socket.write_all(&answer)?;
+            }
+        }
+        Ok(is_full)
+    }
+}
+
+impl Scan {
     /// Counts the notifications that count.
     #[inline]
-    fn scan(&mut self, bytes: &[u8], mut counts: impl FnMut(&[u8]) -> bool) -> u64 {
+    fn through(&mut self, bytes: &[u8], mut counts: impl FnMut(&[u8]) -> bool) -> u64 {
         let mut count = 0;
         let mut at = self.skip;
         if self.has > 0 {
-            let missing = HEADER - self.has;
-            self.head[self.has..].copy_from_slice(&bytes[..missing]);
+            let has = usize::from(self.has);
+            let missing = HEADER - has;
+            self.head[has..].copy_from_slice(&bytes[..missing]);
             count += u64::from(self.head[0] == b'A' && counts(b""));
             at = missing + length(&self.head) - 4;
             self.has = 0;
@@ -197,7 +278,7 @@ impl Session {
         }
         if let Some(rest) = bytes.get(at..) {
             self.head[..rest.len()].copy_from_slice(rest);
-            self.has = rest.len();
+            self.has = rest.len() as u8;
         }
         self.skip = at.saturating_sub(bytes.len());
         count

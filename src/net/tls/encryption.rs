@@ -7,11 +7,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, version};
+use rustls::{ClientConfig, RootCertStore, version};
 use sha2::Digest as _;
 
 use super::fault;
@@ -75,12 +75,12 @@ impl Encryption {
     }
 
     /// A session that hasn't begun.
-    pub(super) fn session(&self) -> Result<ClientConnection, TlsError> {
-        ClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|e| fault::of(e, true))
+    pub(super) fn session(&self) -> Result<UnbufferedClientConnection, TlsError> {
+        UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|e| fault::of(e, true))
     }
 
     /// A last look at a session whose handshake is done.
-    pub(super) fn check(&self, session: &ClientConnection) -> Result<(), TlsError> {
+    pub(super) fn check(&self, session: &UnbufferedClientConnection) -> Result<(), TlsError> {
         if self.direct && session.alpn_protocol() != Some(ALPN) {
             let message = "whoever answers speaks TLS, but doesn't say that it speaks PostgreSQL (ALPN): check host \
                            and port, or use sslnegotiation=postgres";

@@ -1,26 +1,54 @@
 //! The filter: ciphertext on the socket's side, plaintext on ours.
 //!
-//! It never blocks. Whoever reads goes on until this would block, since a socket without bytes may still have
-//! plaintext here; and a socket that is ready may have none, where what came were the two sides' own affairs (tickets,
-//! new keys), which are dealt with unseen.
+//! ```text
+//!   socket ──▶ the thread's buffer, decrypted there ──▶ the reader's space
+//!                  ▲                   │ torn                 │ no room
+//!                  └──── next read ◀───┘      next read ◀─────┘
+//! ```
 //!
-//! It keeps no plaintext of ours: bytes that were encrypted count as written once the system has taken them.
+//! It never blocks. A socket without bytes may still have plaintext here, of which [`is_drained`](Tls::is_drained)
+//! tells; and a socket that is ready may have none, where what came were the two sides' own affairs (tickets, new
+//! keys), which are dealt with unseen.
+//!
+//! An idle session has no buffer. It keeps no plaintext of ours: bytes that were encrypted count as written once the
+//! system has taken them.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 
-use rustls::ClientConnection;
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
 
 use super::encryption::Encryption;
+use super::scratch::Scratch;
 use super::{end_point, fault};
 use crate::error::{TlsError, TlsErrorKind};
 
+/// What there is room for at least when it is read, however little is asked for: the largest record and more.
+const LEAST_READ: usize = 20 * 1024;
+/// As much of a message of the handshake is kept, until its end comes.
+const MOST_TORN: usize = 64 * 1024;
+/// What is encrypted at once, at most.
+const MOST_WRITTEN: usize = 64 * 1024;
+/// How much longer than plaintext ciphertext is at first taken to be.
+const OVERHEAD: usize = 512;
+
 /// The TLS session on a socket.
 pub(crate) struct Tls {
-    session: Box<ClientConnection>,
+    session: UnbufferedClientConnection,
     encryption: Encryption,
-    /// How many bytes were encrypted and not yet taken by the system: the first of the next write.
-    unsent: usize,
+    /// Ciphertext that ends within a record, or within a message of the two sides.
+    torn: Vec<u8>,
+    /// Plaintext for which the reader had no room.
+    plain: Vec<u8>,
+    /// Ciphertext that the system has not taken yet.
+    unsent: Vec<u8>,
+    /// How many bytes of plaintext are in that: the first of the next write.
+    unwritten: usize,
+    /// Whether the last read took all that the system had.
+    drained: bool,
+    /// Whether the server has said that it will send no more.
+    ended: bool,
     /// What ends the session, once the plaintext that came before it has been read.
     fault: Option<TlsError>,
 }
@@ -28,65 +56,91 @@ pub(crate) struct Tls {
 impl Tls {
     /// Begins a session: the next step is to [shake hands](Self::shake_hands).
     pub(crate) fn begin(encryption: Encryption) -> Result<Self, TlsError> {
-        Ok(Self { session: Box::new(encryption.session()?), encryption, unsent: 0, fault: None })
+        let mut it = Self {
+            session: encryption.session()?,
+            encryption,
+            torn: Vec::new(),
+            plain: Vec::new(),
+            unsent: Vec::new(),
+            unwritten: 0,
+            drained: false,
+            ended: false,
+            fault: None,
+        };
+        // What is to be said first.
+        it.digest(&mut [], |_| {});
+        it.fault.take().map_or(Ok(it), Err)
     }
 
     /// Goes on with the handshake; `false` while it needs more from the server.
     pub(crate) fn shake_hands(&mut self, mut socket: impl Read + Write) -> Result<bool, TlsError> {
         loop {
-            match self.flush(&mut socket) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            let flushed = self.flush(&mut socket);
+            if let Some(fault) = &self.fault {
+                return Err(fault.clone());
+            }
+            match flushed {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 // What the server said before it went may still be there to be read.
                 Err(_) | Ok(()) => {}
             }
             if !self.session.is_handshaking() {
                 return self.encryption.check(&self.session).map(|()| true);
             }
-            match self.session.read_tls(&mut socket) {
-                Ok(0) => return Err(self.interrupted("closed the connection")),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            match self.take_in(&mut socket, &mut []) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(self.interrupted("closed the connection")),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(self.interrupted(&format!("broke the connection ({e})"))),
             }
-            self.digest(&mut socket)?;
         }
     }
 
     /// Reads plaintext; nothing (0) means that the peer will send no more, whether it said so or not.
     pub(crate) fn read(&mut self, mut socket: impl Read + Write, space: &mut [u8]) -> io::Result<usize> {
+        if !self.plain.is_empty() {
+            return Ok(self.take_kept(space));
+        }
         loop {
-            match self.session.reader().read(space) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                // Servers that die say no goodbye; messages know their length, so that nothing is cut unnoticed.
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                other => return other,
-            }
             if let Some(fault) = &self.fault {
                 return Err(fault.clone().into());
             }
-            self.session.read_tls(&mut socket)?;
-            self.fault = self.digest(&mut socket).err();
+            if self.ended {
+                return Ok(0);
+            }
+            // Servers that die say no goodbye; messages know their length, so that nothing is cut unnoticed.
+            let Some(came) = self.take_in(&mut socket, space)? else { return Ok(0) };
             // An answer to new keys, say. If that can't be sent now, it is with the next write.
             let _ = self.flush(&mut socket);
+            if came > 0 {
+                return Ok(came);
+            }
         }
+    }
+
+    /// Whether a read now would find nothing: the last one took all that there was.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained && self.plain.is_empty() && self.fault.is_none() && !self.ended
     }
 
     /// Writes plaintext, the same again where it would have blocked.
     pub(crate) fn write(&mut self, mut socket: impl Read + Write, bytes: &[u8]) -> io::Result<usize> {
-        if self.unsent == 0 {
+        if self.unwritten == 0 {
             self.flush(&mut socket)?;
-            self.unsent = self.session.writer().write(bytes)?;
+            let some = bytes.get(..MOST_WRITTEN).unwrap_or(bytes);
+            self.encrypt(some.len(), |traffic, room| traffic.encrypt(some, room))?;
+            self.unwritten = some.len();
         }
         self.flush(&mut socket)?;
-        Ok(std::mem::take(&mut self.unsent).min(bytes.len()))
+        Ok(std::mem::take(&mut self.unwritten).min(bytes.len()))
     }
 
     /// Tells the server that no more will come, as far as that goes without waiting.
     pub(crate) fn say_goodbye(&mut self, mut socket: impl Read + Write) {
-        self.session.send_close_notify();
         // Where it fails, the peer has gone already, or reads nothing.
-        let _ = self.flush(&mut socket);
+        let _ =
+            self.encrypt(0, |traffic, room| traffic.queue_close_notify(room)).and_then(|()| self.flush(&mut socket));
     }
 
     /// By what it is encrypted, to encrypt another stream to the same server.
@@ -99,25 +153,123 @@ impl Tls {
         end_point::of(self.session.peer_certificates()?.first()?)
     }
 
-    fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
+    /// Reads once, and says how much plaintext that put into the space; what has no room there is kept. Nothing if the
+    /// peer has ended.
+    fn take_in(&mut self, socket: &mut impl Read, mut space: &mut [u8]) -> io::Result<Option<usize>> {
+        let before = self.torn.len();
+        if before > MOST_TORN {
+            let message = "the server says something that has no end";
+            self.fault = Some(TlsError::new(TlsErrorKind::Handshake, message));
+            return Ok(Some(0));
+        }
+        // Plaintext is shorter than what it comes in, so that as much as there is space for finds it.
+        let mut scratch = Scratch::lend();
+        let buffer = scratch.first(space.len().max(before + LEAST_READ));
+        let (torn, room) = buffer.split_at_mut(before);
+        let read = socket.read(room)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        self.drained = read < room.len();
+        torn.copy_from_slice(&self.torn);
+
+        let input = buffer.get_mut(..before + read).unwrap_or_default();
+        let mut came = 0;
+        let mut left = std::mem::take(&mut self.plain);
+        let used = self.digest(input, |plain| {
+            let (fits, rest) = plain.split_at(plain.len().min(space.len()));
+            let (here, free) = std::mem::take(&mut space).split_at_mut(fits.len());
+            here.copy_from_slice(fits);
+            came += fits.len();
+            space = free;
+            left.extend_from_slice(rest);
+        });
+        self.plain = left;
+        keep(&mut self.torn, input.get(used..).unwrap_or_default());
+        Ok(Some(came))
+    }
+
+    /// The first of the plaintext that was kept.
+    fn take_kept(&mut self, space: &mut [u8]) -> usize {
+        let (came, left) = self.plain.split_at(self.plain.len().min(space.len()));
+        space.iter_mut().zip(came).for_each(|(to, from)| *to = *from);
+        let came = came.len();
+        self.plain = left.to_vec();
+        came
+    }
+
+    /// Decrypts where it lies what was read, and says how much of that is done with. What is to be answered goes to
+    /// what is to be sent; a fault is kept.
+    fn digest(&mut self, input: &mut [u8], mut see: impl FnMut(&[u8])) -> usize {
+        let mut used = 0;
+        let error = 'records: loop {
+            let rest = input.get_mut(used..).unwrap_or_default();
+            let UnbufferedStatus { discard, state } = self.session.process_tls_records(rest);
+            used += discard;
+            match state {
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        match record {
+                            Ok(record) => {
+                                used += record.discard;
+                                see(record.payload);
+                            }
+                            Err(error) => break 'records error,
+                        }
+                    }
+                }
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.unsent),
+                // It is with what is to be sent, in its place.
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.ended = true,
+                // It needs more, or there is no more to come.
+                Ok(_) => return used,
+                Err(error) => break error,
+            }
+        };
+        self.fault = Some(fault::of(error, self.session.is_handshaking()));
+        // The server is told why. The session must not be shown what was wrong again, nor be asked for more than that.
         while self.session.wants_write() {
-            match self.session.write_tls(socket) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            match self.session.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.unsent),
+                _ => break,
+            }
+        }
+        used
+    }
+
+    /// Encrypts something so long, to what is to be sent.
+    fn encrypt(
+        &mut self,
+        length: usize,
+        mut write: impl FnMut(&mut WriteTraffic<'_, ClientConnectionData>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> io::Result<()> {
+        if self.fault.is_some() {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        // What is torn may be within a message, which must be there whenever the session is asked.
+        let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.session.process_tls_records(&mut self.torn).state
+        else {
+            return Err(ErrorKind::BrokenPipe.into());
+        };
+        let encrypted = append(&mut self.unsent, length + OVERHEAD, |room| match write(&mut traffic, room) {
+            Err(EncryptError::InsufficientSize(e)) => Err(Some(e.required_size)),
+            Err(EncryptError::EncryptExhausted) => Err(None),
+            Ok(written) => Ok(written),
+        });
+        if encrypted { Ok(()) } else { Err(io::Error::other("the session's keys are used up")) }
+    }
+
+    fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match socket.write(&self.unsent) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(sent) => drop(self.unsent.drain(..sent)),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(())
-    }
-
-    /// Decrypts what was read.
-    fn digest(&mut self, socket: &mut impl Write) -> Result<(), TlsError> {
-        if let Err(error) = self.session.process_new_packets() {
-            // The server is told why, if it listens.
-            let _ = self.flush(socket);
-            return Err(fault::of(error, self.session.is_handshaking()));
-        }
+        self.unsent = Vec::new();
         Ok(())
     }
 
@@ -134,5 +286,41 @@ impl Tls {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tls({:?})", self.session.protocol_version())
+    }
+}
+
+/// Keeps these bytes, and no memory if there are none.
+fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.is_empty() {
+        *kept = Vec::new();
+    } else {
+        kept.clear();
+        kept.extend_from_slice(bytes);
+    }
+}
+
+/// Puts what the session itself has to say behind the bytes.
+fn encode(mut data: EncodeTlsData<'_, ClientConnectionData>, to: &mut Vec<u8>) {
+    append(to, OVERHEAD, |room| match data.encode(room) {
+        Err(EncodeError::InsufficientSize(e)) => Err(Some(e.required_size)),
+        Err(EncodeError::AlreadyEncoded) => Err(None),
+        Ok(written) => Ok(written),
+    });
+}
+
+/// Has something written behind the bytes, which says how much it has written, or how much room it needs, if that is
+/// all; says whether it could.
+fn append(to: &mut Vec<u8>, room: usize, mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>) -> bool {
+    let (from, mut room) = (to.len(), room);
+    loop {
+        to.resize(from + room, 0);
+        let written = write(to.get_mut(from..).unwrap_or_default());
+        match written {
+            Err(Some(needed)) if needed > room => room = needed,
+            _ => {
+                to.truncate(from + written.unwrap_or_default());
+                return written.is_ok();
+            }
+        }
     }
 }

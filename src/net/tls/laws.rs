@@ -1,0 +1,283 @@
+//! Laws of the filter: however the stream is cut, both sides hear what the other has said; and nothing that a server
+//! says does harm.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::{Arc, LazyLock};
+
+use proptest::prelude::*;
+use rustls::crypto::ring;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, version};
+
+use super::{Encryption, Tls};
+use crate::config::Config;
+
+/// As much may be read or written at once, over and over; 0 is nothing now.
+type Cuts = Vec<usize>;
+
+/// The socket and the server behind it, in memory.
+struct Wire {
+    server: ServerConnection,
+    /// What is on its way to the client.
+    down: VecDeque<u8>,
+    /// What the server has heard.
+    heard: Vec<u8>,
+    cuts: Box<dyn Iterator<Item = usize>>,
+}
+
+impl Wire {
+    fn new(kind: Kind, cuts: Cuts) -> Self {
+        let mut server = ServerConnection::new(server_config(kind)).unwrap();
+        server.set_buffer_limit(None);
+        Self { server, down: VecDeque::new(), heard: Vec::new(), cuts: Box::new(cuts.into_iter().cycle()) }
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.server.writer().write_all(bytes).unwrap();
+        self.send();
+    }
+
+    fn renew_keys(&mut self) {
+        self.server.refresh_traffic_keys().unwrap();
+        self.send();
+    }
+
+    fn send(&mut self) {
+        while self.server.wants_write() {
+            self.server.write_tls(&mut self.down).unwrap();
+        }
+    }
+
+    fn cut(&mut self, most: usize) -> io::Result<usize> {
+        let cut = self.cuts.next().unwrap().min(most);
+        if cut == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(cut) }
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let cut = self.cut(space.len().min(self.down.len()))?;
+        space.iter_mut().zip(self.down.drain(..cut)).for_each(|(to, from)| *to = from);
+        Ok(cut)
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let cut = self.cut(bytes.len())?;
+        let mut taken = &bytes[..cut];
+        while !taken.is_empty() {
+            self.server.read_tls(&mut taken).unwrap();
+            // What it can't read is for the client to be told.
+            let _ = self.server.process_new_packets();
+            let _ = self.server.reader().read_to_end(&mut self.heard);
+        }
+        self.send();
+        Ok(cut)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is to be tried of TLS.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    old: bool,
+    /// The most that a record of the server's holds.
+    record: usize,
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    let records = prop_oneof![32..200_usize, 32..16_000_usize, Just(16_384)];
+    (any::<bool>(), records).prop_map(|(old, record)| Kind { old, record })
+}
+
+fn server_config(kind: Kind) -> Arc<ServerConfig> {
+    static OWN: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        (own.cert.der().to_vec(), own.signing_key.serialize_der())
+    });
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(OWN.1.clone()));
+    let version = if kind.old { &version::TLS12 } else { &version::TLS13 };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![OWN.0.clone().into()], key)
+        .unwrap();
+    config.max_fragment_size = Some(kind.record);
+    Arc::new(config)
+}
+
+fn client() -> Tls {
+    let config = Config::without_env("host=localhost sslmode=require").unwrap();
+    Tls::begin(Encryption::new(&config, Some("localhost"), None).unwrap()).unwrap()
+}
+
+/// What comes next.
+#[derive(Debug, Clone)]
+enum Step {
+    ServerSays(usize),
+    ServerRenewsKeys,
+    ClientSays(usize),
+    /// With so much room.
+    ClientReads(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => (1..40_000_usize).prop_map(Step::ServerSays),
+        1 => Just(Step::ServerRenewsKeys),
+        3 => (1..100_000_usize).prop_map(Step::ClientSays),
+        6 => prop_oneof![1..64_usize, 64..70_000_usize].prop_map(Step::ClientReads),
+    ];
+    prop::collection::vec(step, 0..30)
+}
+
+/// Cuts that get on: at least one of them is long enough for the test to end.
+fn cuts() -> impl Strategy<Value = Cuts> {
+    let cut = prop_oneof![Just(0), 1..10_usize, 1..5_000_usize, Just(usize::MAX)];
+    (prop::collection::vec(cut, 0..6), 500..70_000_usize).prop_map(|(mut cuts, long)| {
+        cuts.push(long);
+        cuts
+    })
+}
+
+/// Bytes of which each tells where it is, nearly.
+fn bytes(from: usize, length: usize) -> Vec<u8> {
+    (from..from + length).map(|n| (n % 251) as u8).collect()
+}
+
+/// Again and again, until it wouldn't block.
+fn patiently<T>(mut act: impl FnMut() -> io::Result<T>) -> T {
+    for _ in 0..1_000_000 {
+        match act() {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            other => return other.unwrap(),
+        }
+    }
+    panic!("nothing comes any more");
+}
+
+fn shake_hands(tls: &mut Tls, wire: &mut Wire) {
+    patiently(|| match tls.shake_hands(&mut *wire) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ErrorKind::WouldBlock.into()),
+        Err(error) => panic!("{error}"),
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn each_side_hears_what_the_other_says(kind in kinds(), cuts in cuts(), steps in steps()) {
+        let (mut tls, mut wire) = (client(), Wire::new(kind, cuts));
+        shake_hands(&mut tls, &mut wire);
+        let mut heard = Vec::new();
+        let (mut by_server, mut by_client) = (0, 0);
+        for step in steps {
+            match step {
+                Step::ServerSays(length) => {
+                    wire.say(&bytes(by_server, length));
+                    by_server += length;
+                }
+                Step::ServerRenewsKeys if kind.old => {}
+                Step::ServerRenewsKeys => wire.renew_keys(),
+                Step::ClientSays(length) => {
+                    let said = bytes(by_client, length);
+                    let mut rest = &said[..];
+                    while !rest.is_empty() {
+                        let written = patiently(|| tls.write(&mut wire, rest));
+                        rest = &rest[written..];
+                    }
+                    by_client += length;
+                }
+                Step::ClientReads(room) => {
+                    let mut space = vec![0; room];
+                    match tls.read(&mut wire, &mut space) {
+                        Ok(read) => heard.extend_from_slice(&space[..read]),
+                        Err(e) => prop_assert_eq!(e.kind(), ErrorKind::WouldBlock),
+                    }
+                }
+            }
+        }
+        let mut space = vec![0; 10_000];
+        while heard.len() < by_server {
+            let read = patiently(|| tls.read(&mut wire, &mut space));
+            prop_assert!(read > 0);
+            heard.extend_from_slice(&space[..read]);
+        }
+        prop_assert!(heard == bytes(0, by_server), "what the server said");
+        prop_assert!(wire.heard == bytes(0, by_client), "what the client said");
+    }
+
+    #[test]
+    fn no_damage_does_harm(
+        kind in kinds(),
+        cuts in cuts(),
+        in_handshake in any::<bool>(),
+        at in any::<prop::sample::Index>(),
+        damage in prop::collection::vec(any::<u8>(), 1..40),
+    ) {
+        let (mut tls, mut wire) = (client(), Wire::new(kind, cuts));
+        if !in_handshake {
+            shake_hands(&mut tls, &mut wire);
+            wire.say(&bytes(0, 30_000));
+        }
+        let mut heard = Vec::new();
+        let mut space = vec![0; 5_000];
+        let mut is_damaged = false;
+        for _ in 0..5_000 {
+            if !is_damaged && !wire.down.is_empty() {
+                let at = at.index(wire.down.len());
+                wire.down.iter_mut().skip(at).zip(&damage).for_each(|(byte, damage)| *byte ^= damage);
+                is_damaged = true;
+            }
+            // Whatever it says, it may be called again.
+            if in_handshake && tls.shake_hands(&mut wire).is_ok_and(|is_done| !is_done) {
+                continue;
+            }
+            let _ = tls.write(&mut wire, b"still there?");
+            if let Ok(read) = tls.read(&mut wire, &mut space) {
+                heard.extend_from_slice(&space[..read]);
+            }
+        }
+        tls.say_goodbye(&mut wire);
+        prop_assert!(heard == bytes(0, heard.len()), "what was heard was said");
+    }
+}
+
+#[test]
+fn a_message_without_an_end_is_given_up() {
+    let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
+    // The head of a ServerHello that is to have 60,000 bytes, and its body in records of one byte.
+    wire.down.extend([22, 3, 3, 0, 4, 2, 0, 0xea, 0x60]);
+    wire.down.extend([22, 3, 3, 0, 1, 7].repeat(30_000));
+    let error = (0..100).find_map(|_| tls.shake_hands(&mut wire).err()).unwrap();
+    assert!(error.to_string().contains("has no end"), "{error}");
+    assert!(wire.down.len() > 90_000, "{} left", wire.down.len());
+}
+
+#[test]
+fn what_is_called_drained_is() {
+    let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
+    shake_hands(&mut tls, &mut wire);
+    wire.say(&bytes(0, 300_000));
+    let (mut heard, mut reads) = (0, 0);
+    while reads == 0 || !tls.is_drained() {
+        heard += tls.read(&mut wire, &mut [0; 64 * 1024]).unwrap();
+        reads += 1;
+    }
+    assert!(heard == 300_000 && wire.down.is_empty());
+    assert!(reads <= 6, "{reads} reads");
+    // A little room for much.
+    wire.say(&bytes(0, 30_000));
+    assert_eq!(tls.read(&mut wire, &mut [0; 7]).unwrap(), 7);
+    assert!(!tls.is_drained());
+}
