@@ -2,6 +2,8 @@
 //!
 //! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
+use std::borrow::Cow;
+
 use crate::error::{ProtocolError, ServerError};
 use crate::row::Row;
 
@@ -75,9 +77,9 @@ pub(crate) fn server_error(body: &[u8]) -> ServerError {
 }
 
 /// A ParameterStatus: name and value.
-pub(crate) fn parameter_status(body: &[u8]) -> Result<(String, String), ProtocolError> {
+pub(crate) fn parameter_status(body: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str>), ProtocolError> {
     let mut body = Body::new("ParameterStatus", body);
-    let (name, value) = (lossy(body.cstr()?), lossy(body.cstr()?));
+    let (name, value) = (String::from_utf8_lossy(body.cstr()?), String::from_utf8_lossy(body.cstr()?));
     body.end()?;
     Ok((name, value))
 }
