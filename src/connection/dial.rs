@@ -14,6 +14,7 @@
 //! whole is bounded by `connect_timeout`; each address gets an equal share of what is left, so that one that answers
 //! nothing doesn't use up what the others need.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -294,7 +295,8 @@ impl Dial {
 
     /// The configuration with the password for this address.
     fn credentials(&mut self, address: &Address) -> Config {
-        let place = self.endpoint.clone().or_else(|| place_of(&self.config, address));
+        let place = self.endpoint.as_ref().map(Cow::Borrowed);
+        let place = place.or_else(|| place_of(&self.config, address).map(Cow::Owned));
         let Some(place) = place else { return self.config.clone() };
         let (config, note) = self.config.with_password_for(&place);
         self.password_note = note;

@@ -7,27 +7,36 @@ use std::sync::Arc;
 const COUNT_MAX: usize = 256;
 const SIZE_MAX: usize = 1024 * 1024;
 
+/// What those take together that a server of today reports unasked, rounded up.
+const USUAL_COUNT: usize = 16;
+const USUAL_SIZE: usize = 512;
+
 /// Parameters and their values, in the order in which they were first reported.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Parameters(Option<Arc<Block>>);
 
 /// Name, value, name, value and so on; and where the name and the value of each end. So one is found without a look at
 /// the text of the others: a login reports all, one by one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Block {
     text: String,
     ends: Vec<[usize; 2]>,
 }
 
 impl Block {
-    /// The number of the one of this name.
-    fn find(&self, name: &str) -> Option<usize> {
-        (0..self.ends.len()).find(|&number| self.name(number) == Some(name))
+    /// An empty one, with room for what is usual.
+    fn new() -> Self {
+        Self { text: String::with_capacity(USUAL_SIZE), ends: Vec::with_capacity(USUAL_COUNT) }
     }
 
-    fn name(&self, number: usize) -> Option<&str> {
+    /// The number of the one of this name.
+    fn find(&self, name: &str) -> Option<usize> {
+        (0..self.ends.len()).find(|&number| self.name(number) == Some(name.as_bytes()))
+    }
+
+    fn name(&self, number: usize) -> Option<&[u8]> {
         let start = number.checked_sub(1).map_or(Some(0), |before| Some(self.ends.get(before)?[1]))?;
-        self.text.get(start..self.ends.get(number)?[0])
+        self.text.as_bytes().get(start..self.ends.get(number)?[0])
     }
 
     fn value(&self, number: usize) -> Option<&str> {
@@ -54,8 +63,10 @@ impl Block {
 impl Parameters {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let pair = |block, number| Some((Block::name(block, number)?, block.value(number)?));
-        self.0.iter().flat_map(move |block| (0..block.ends.len()).filter_map(move |number| pair(block, number)))
+        self.0.iter().flat_map(|block| {
+            let numbers = 0..block.ends.len();
+            numbers.filter_map(|number| Some((str::from_utf8(block.name(number)?).ok()?, block.value(number)?)))
+        })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
@@ -65,7 +76,7 @@ impl Parameters {
 
     /// Sets one; says whether there is room for it.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> bool {
-        let block = Arc::make_mut(self.0.get_or_insert_default());
+        let block = Arc::make_mut(self.0.get_or_insert_with(|| Arc::new(Block::new())));
         match block.find(name) {
             Some(number) => block.replace(number, value),
             None => block.push(name, value),
