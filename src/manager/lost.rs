@@ -114,11 +114,14 @@ impl NotificationManager {
             Progress::Restored(mut connection, more) => {
                 let tickets = restore.take_tickets();
                 let (is_first, attempts) = (restore.is_first(), restore.failed + 1);
-                let is_back = connection.gap().map(|gap| log::restored(id, gap, attempts)).is_some();
+                let is_back = connection.gap().is_some();
+                if let Some(gap) = connection.gap() {
+                    log::restored(id, gap, attempts);
+                    self.shared.counters.restores.add(1);
+                }
                 // With nothing behind it, the gap is told at once.
                 let is_quiet = !more && connection.session.backlog_size() == 0;
                 let gap = if is_quiet { connection.take_gap() } else { None };
-                self.shared.counters.restores.add(usize::from(is_back));
                 self.shared.counters.gaps.add(usize::from(gap.is_some()));
                 self.end_dial(is_first);
                 self.members.promote(token, *connection);

@@ -131,6 +131,7 @@ impl Restore {
     /// Goes on as far as it can.
     pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, ear: &mut Ear<'_>) -> Progress {
         let mut reads = 0;
+        // A socket that a login has read empty tells when there is more.
         let mut may_hear = true;
         loop {
             match std::mem::replace(&mut self.phase, Phase::Over) {

@@ -147,7 +147,10 @@ fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far
         let asked = Arc::new(AtomicBool::new(false));
         let tell = Arc::clone(&asked);
         let ((go, gate), (said, mark)) = (Step::gate(), Step::mark());
-        script.push(Step::run("tell", move |_| Ok(tell.store(true, SeqCst))));
+        script.push(Step::run("tell", move |_| {
+            tell.store(true, SeqCst);
+            Ok(())
+        }));
         script.extend([gate, Step::send([words]), Step::close(), mark, Step::pause(silence)]);
         let peer = Peer::play(script);
         let mut nm = NotificationManager::new([]);
