@@ -235,12 +235,17 @@ fn path(value: &str) -> Result<Option<PathBuf>, String> {
     Ok(super::given(value).map(PathBuf::from))
 }
 
-/// libpq would send a URL as the name of a database, and with it the password to the server's log.
-pub(super) fn database(value: &str) -> Result<Option<String>, String> {
-    if value.starts_with("postgres://") || value.starts_with("postgresql://") {
-        return Err("dbname holds a whole URL: give that as the connection string itself".into());
-    }
+fn database(value: &str) -> Result<Option<String>, String> {
+    check_database(value)?;
     text(value)
+}
+
+/// libpq would send a URL as the name of a database, and with it the password to the server's log.
+pub(super) fn check_database(value: &str) -> Result<(), &'static str> {
+    if value.starts_with("postgres://") || value.starts_with("postgresql://") {
+        return Err("dbname holds a whole URL: give that as the connection string itself");
+    }
+    Ok(())
 }
 
 fn list<T>(value: &str, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {

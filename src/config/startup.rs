@@ -1,5 +1,6 @@
 //! What is told to the server, after a last look at what the builder took unseen.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::{Config, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, keywords, sources};
@@ -15,8 +16,8 @@ impl Config {
     /// # Errors
     ///
     /// [`Error::Config`] where none is given and the system doesn't tell.
-    pub(crate) fn effective_user(&self) -> Result<String, Error> {
-        let user = self.inner.user.clone().or_else(sources::os_user);
+    pub(crate) fn effective_user(&self) -> Result<Cow<'_, str>, Error> {
+        let user = self.inner.user.as_deref().map(Cow::from).or_else(|| sources::os_user().map(Cow::from));
         Ok(user.ok_or_else(|| ConfigError {
             origin: "user".into(),
             position: None,
@@ -29,8 +30,8 @@ impl Config {
     /// # Errors
     ///
     /// As [`effective_user`](Self::effective_user).
-    pub(crate) fn effective_dbname(&self) -> Result<String, Error> {
-        self.inner.dbname.clone().map_or_else(|| self.effective_user(), Ok)
+    pub(crate) fn effective_dbname(&self) -> Result<Cow<'_, str>, Error> {
+        self.inner.dbname.as_deref().map_or_else(|| self.effective_user(), |name| Ok(name.into()))
     }
 
     /// `application_name`, else `fallback_application_name`.
@@ -44,7 +45,7 @@ impl Config {
         // What has no such value is refused as it is used, by each for itself.
         let effective = |config: &Self| {
             let endpoints = config.endpoints().ok()?;
-            let (user, dbname) = (config.effective_user().ok()?, config.effective_dbname().ok()?);
+            let (user, dbname) = (config.effective_user().ok()?.into(), config.effective_dbname().ok()?.into());
             let settings = super::Settings {
                 hosts: Vec::new(),
                 hostaddrs: Vec::new(),
@@ -71,14 +72,14 @@ impl Config {
     /// # Errors
     ///
     /// [`Error::Config`] where a value can't be sent, or all together are longer than the server accepts.
-    pub(crate) fn startup_parameters(&self) -> Result<Vec<(String, String)>, Error> {
+    pub(crate) fn startup_parameters(&self) -> Result<Vec<(&'static str, Cow<'_, str>)>, Error> {
         self.check()?;
         let user = self.effective_user()?;
-        let dbname = self.get_dbname().unwrap_or(&user).to_owned();
+        let dbname = self.get_dbname().map_or_else(|| user.clone(), Cow::from);
         let mut parameters = vec![("user", user), ("database", dbname)];
-        parameters.extend(self.effective_application_name().map(|name| ("application_name", name.to_owned())));
-        parameters.extend(self.get_options().map(|options| ("options", options.to_owned())));
-        parameters.push(("client_encoding", "UTF8".to_owned()));
+        parameters.extend(self.effective_application_name().map(|name| ("application_name", name.into())));
+        parameters.extend(self.get_options().map(|options| ("options", options.into())));
+        parameters.push(("client_encoding", "UTF8".into()));
 
         // The protocol's version, each string with its NUL, and the NUL at the end.
         let strings: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
@@ -90,7 +91,7 @@ impl Config {
             );
             return Err(builder_fault(message).into());
         }
-        Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        Ok(parameters)
     }
 
     /// As whom and where to, to follow a place in an error's text: ` as "app", database "shop"`.
@@ -110,7 +111,7 @@ impl Config {
         let s = &*self.inner;
         s.check_counts("builder")?;
         s.check_tls().map_err(builder_fault)?;
-        keywords::database(s.dbname.as_deref().unwrap_or_default()).map_err(builder_fault)?;
+        keywords::check_database(s.dbname.as_deref().unwrap_or_default()).map_err(builder_fault)?;
         if s.ports.contains(&0) {
             return Err(builder_fault("port must be from 1 to 65535"));
         }

@@ -23,7 +23,7 @@ pub(super) fn send(
     request: &[u8],
     deadline: Option<Instant>,
 ) -> bool {
-    let Ok(mut stream) = Stream::dial(peer, config) else { return true };
+    let Ok((mut stream, _)) = Stream::dial(peer, config) else { return true };
     let mut waiter = Waiter::on(&stream);
     let is_late = || deadline.is_some_and(|deadline| deadline <= clock::now());
     while !matches!(stream.check(), Ok(true)) {

@@ -14,23 +14,25 @@
 //! whole is bounded by `connect_timeout`; each address gets an equal share of what is left, so that one that answers
 //! nothing doesn't use up what the others need.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, TargetSessionAttrs};
 use crate::connection::Connection;
+use crate::connection::ear::Ear;
 use crate::connection::securing::{Manner, Securing, Way, may_depend_on_way, ways};
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
 use crate::error::{ConnectError, Error, TlsError, TlsErrorKind};
 use crate::net::{Address, Alarm, Encryption, Lookup, Stream};
-use crate::proto::{Ask, Binding, Output, ReadBuffer, Reply, RequestId, Session};
+use crate::proto::{Ask, Binding, Output, Reply, RequestId, Session};
 
 /// When to try a Unix socket again whose server has no room for another client yet.
 const RETRY: Duration = Duration::from_millis(20);
-/// What a login reads at once: it is small talk.
-const LOGIN_READ: usize = 4096;
+/// What a login reads at once, where nothing else is read by the way: it is small talk.
+pub(super) const LOGIN_READ: usize = 4096;
 /// After so many reads of one that never stops talking the others have their turn.
 pub(crate) const READS_AT_ONCE: u32 = 64;
 
@@ -62,7 +64,7 @@ pub(crate) struct Dial {
     like: Option<Encryption>,
     /// What has failed so far, where and why.
     failed: Vec<(String, Error)>,
-    /// Counts the streams, so that the caller notices a new one.
+    /// Counts the streams, so that a new one is noticed.
     streams: u32,
 }
 
@@ -82,8 +84,8 @@ enum Phase {
 pub(crate) enum Step {
     /// Step again when the stream is ready, when the alarm rings, and at the latest at this time.
     Wait(Option<Instant>),
-    /// It is open.
-    Done(Box<Connection>),
+    /// It is open; and whether more may have come, of which its stream, which is being watched, won't tell again.
+    Done(Box<Connection>, bool),
     /// No address is good.
     Failed(Error),
 }
@@ -130,15 +132,19 @@ impl Dial {
         let stream = match &self.phase {
             Phase::Connecting(_, stream) => stream,
             Phase::Securing(_, securing) => securing.stream(),
-            Phase::LoggingIn(_, connection) => connection.stream()?,
+            Phase::LoggingIn(_, connection) | Phase::Examining(_, connection, _) => connection.stream()?,
             _ => return None,
         };
         Some((self.streams, stream))
     }
 
-    /// The number of the latest stream.
-    pub(crate) fn streams(&self) -> u32 {
-        self.streams
+    /// Whether it waits for room to write, too: the stream is to be watched for that.
+    pub(crate) fn wants_write(&self) -> bool {
+        match &self.phase {
+            Phase::LoggingIn(_, connection) | Phase::Examining(_, connection, _) => connection.wants_write(),
+            // As long as it is being connected, and while it is agreed on TLS.
+            _ => true,
+        }
     }
 
     /// Whether it waits for a name to be looked up, which only the alarm tells.
@@ -147,7 +153,8 @@ impl Dial {
     }
 
     /// Goes on as far as it can.
-    pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>) -> Step {
+    pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, ear: &mut Ear<'_>) -> Step {
+        let watched = self.streams;
         loop {
             self.phase = match std::mem::replace(&mut self.phase, Phase::Next) {
                 Phase::Next => match self.next_phase(now, alarm) {
@@ -173,8 +180,7 @@ impl Dial {
                 }
                 Phase::Waiting(address, _) => self.dial(address, now),
                 Phase::Connecting(address, stream) => match stream.check() {
-                    Ok(true) if self.way == Way::Tls => self.secure(address, stream),
-                    Ok(true) => self.begin_session(address, stream, now),
+                    Ok(true) => self.connected(address, stream, now),
                     Ok(false) if self.is_late(now) => self.fail(Some(&address), self.timeout("connecting")),
                     Ok(false) => return self.wait(Phase::Connecting(address, stream)),
                     Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
@@ -190,31 +196,35 @@ impl Dial {
                     Ok(None) => return self.wait(Phase::Securing(address, securing)),
                     Err(e) => self.try_other_way(address, e, now),
                 },
-                Phase::LoggingIn(address, mut connection) => match log_in(&mut connection, now) {
-                    Talk::Over(Ok(())) => match Verdict::of(&connection.session, self.wanted) {
-                        Verdict::Fits => return Step::Done(connection),
-                        Verdict::Unfit(found) => self.reject(address, found),
-                        Verdict::Ask(sql) => {
-                            let request = connection.session.request(Ask::Query(sql.into()));
-                            Phase::Examining(address, connection, request)
+                Phase::LoggingIn(address, mut connection) => {
+                    // A stream that isn't watched yet tells whether anything has come as soon as it is.
+                    let ear = (self.streams == watched).then_some(&mut *ear);
+                    match log_in(&mut connection, ear, now) {
+                        Talk::Over(Ok(()), more) => match Verdict::of(&connection.session, self.wanted) {
+                            Verdict::Fits => return Step::Done(connection, more),
+                            Verdict::Unfit(found) => self.reject(address, found),
+                            Verdict::Ask(sql) => {
+                                let request = connection.session.request(Ask::Query(sql.into()));
+                                Phase::Examining(address, connection, request)
+                            }
+                        },
+                        Talk::Over(Err(e), _) if self.other_way.is_some() && may_depend_on_way(&e) => {
+                            self.try_other_way(address, e, now)
                         }
-                    },
-                    Talk::Over(Err(e)) if self.other_way.is_some() && may_depend_on_way(&e) => {
-                        self.try_other_way(address, e, now)
+                        // Another server would refuse the same password, and three tries lock an account.
+                        Talk::Over(Err(e), _) if e.is_auth() => self.give_up(&address, e),
+                        Talk::Over(Err(e), _) => self.fail(Some(&address), e),
+                        _ if self.is_late(now) => self.fail(Some(&address), self.timeout("logging in")),
+                        Talk::Silent => return self.wait(Phase::LoggingIn(address, connection)),
+                        Talk::GoesOn => return self.go_on(Phase::LoggingIn(address, connection), now),
                     }
-                    // Another server would refuse the same password, and three tries lock an account.
-                    Talk::Over(Err(e)) if e.is_auth() => self.give_up(&address, e),
-                    Talk::Over(Err(e)) => self.fail(Some(&address), e),
-                    _ if self.is_late(now) => self.fail(Some(&address), self.timeout("logging in")),
-                    Talk::Silent => return self.wait(Phase::LoggingIn(address, connection)),
-                    Talk::GoesOn => return self.go_on(Phase::LoggingIn(address, connection), now),
-                },
-                Phase::Examining(address, mut connection, request) => match ask(&mut connection, request, now) {
-                    Talk::Over(Ok(reply)) => match Verdict::of_answer(&reply, self.wanted) {
+                }
+                Phase::Examining(address, mut connection, request) => match ask(&mut connection, request, ear, now) {
+                    Talk::Over(Ok(reply), more) => match Verdict::of_answer(&reply, self.wanted) {
                         Verdict::Unfit(found) => self.reject(address, found),
-                        _ => return Step::Done(connection),
+                        _ => return Step::Done(connection, more),
                     },
-                    Talk::Over(Err(e)) => self.fail(Some(&address), e),
+                    Talk::Over(Err(e), _) => self.fail(Some(&address), e),
                     _ if self.is_late(now) => self.fail(Some(&address), self.timeout("asking what the server is")),
                     Talk::Silent => return self.wait(Phase::Examining(address, connection, request)),
                     Talk::GoesOn => return self.go_on(Phase::Examining(address, connection, request), now),
@@ -264,9 +274,9 @@ impl Dial {
 
     fn dial(&mut self, address: Address, now: Instant) -> Phase {
         match Stream::dial(&address, &self.config) {
-            Ok(stream) => {
+            Ok((stream, is_connected)) => {
                 self.streams += 1;
-                Phase::Connecting(address, stream)
+                if is_connected { self.connected(address, stream, now) } else { Phase::Connecting(address, stream) }
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && !self.is_late(now) => {
                 Phase::Waiting(address, now + RETRY)
@@ -275,9 +285,18 @@ impl Dial {
         }
     }
 
+    /// The server has taken the connection.
+    fn connected(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
+        match self.way {
+            Way::Tls => self.secure(address, stream),
+            Way::Clear => self.begin_session(address, stream, now),
+        }
+    }
+
     /// The configuration with the password for this address.
     fn credentials(&mut self, address: &Address) -> Config {
-        let place = self.endpoint.clone().or_else(|| place_of(&self.config, address));
+        let place = self.endpoint.as_ref().map(Cow::Borrowed);
+        let place = place.or_else(|| place_of(&self.config, address).map(Cow::Owned));
         let Some(place) = place else { return self.config.clone() };
         let (config, note) = self.config.with_password_for(&place);
         self.password_note = note;
@@ -412,8 +431,8 @@ fn not_offered() -> Error {
 
 /// How far a conversation has come.
 pub(super) enum Talk<T> {
-    /// What was wanted has come, or the end.
-    Over(Result<T, Error>),
+    /// What was wanted has come, or the end; and whether more may have come, of which the socket won't tell again.
+    Over(Result<T, Error>, bool),
     /// The server has said nothing more.
     Silent,
     /// The server has more to say, and has been listened to for long enough. A socket tells once that it is ready, so
@@ -421,14 +440,14 @@ pub(super) enum Talk<T> {
     GoesOn,
 }
 
-/// Goes on with a login.
-fn log_in(connection: &mut Connection, now: Instant) -> Talk<()> {
-    converse(connection, now, |output| matches!(output, Output::Ready).then_some(Ok(())))
+/// Goes on with a login; without an ear, so far as it goes without listening.
+fn log_in(connection: &mut Connection, ear: Option<&mut Ear<'_>>, now: Instant) -> Talk<()> {
+    converse(connection, ear, now, |output| matches!(output, Output::Ready).then_some(Ok(())))
 }
 
 /// Goes on waiting for an answer.
-pub(super) fn ask(connection: &mut Connection, request: RequestId, now: Instant) -> Talk<Reply> {
-    converse(connection, now, |output| match output {
+pub(super) fn ask(connection: &mut Connection, request: RequestId, ear: &mut Ear<'_>, now: Instant) -> Talk<Reply> {
+    converse(connection, Some(ear), now, |output| match output {
         Output::Reply(id, reply) if id == request => Some(reply),
         _ => None,
     })
@@ -437,18 +456,18 @@ pub(super) fn ask(connection: &mut Connection, request: RequestId, now: Instant)
 /// Sends and receives until the session puts out what is wanted, or its end.
 fn converse<T>(
     connection: &mut Connection,
+    mut ear: Option<&mut Ear<'_>>,
     now: Instant,
     wanted: impl Fn(Output) -> Option<Result<T, Error>>,
 ) -> Talk<T> {
-    let mut buffer = ReadBuffer::new(LOGIN_READ);
     for _ in 0..READS_AT_ONCE {
         connection.transmit();
-        let more = connection.receive(&mut buffer, now);
+        let more = ear.as_mut().is_some_and(|ear| ear.hear(connection, now));
         while let Some(output) = connection.session.poll() {
             match output {
-                Output::Closed(reason) => return Talk::Over(Err(reason)),
+                Output::Closed(reason) => return Talk::Over(Err(reason), false),
                 output => match wanted(output) {
-                    Some(result) => return Talk::Over(result),
+                    Some(result) => return Talk::Over(result, more),
                     None => continue,
                 },
             }
@@ -458,7 +477,7 @@ fn converse<T>(
         }
         // It ended with notifications that nobody waits for yet.
         if connection.is_closed() {
-            return Talk::Over(Err(connection.error().cloned().unwrap_or(Error::Closed)));
+            return Talk::Over(Err(connection.error().cloned().unwrap_or(Error::Closed)), false);
         }
         connection.transmit();
         return Talk::Silent;

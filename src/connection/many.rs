@@ -14,11 +14,12 @@ use std::time::Instant;
 use crate::clock;
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::connection::dial::Dial;
+use crate::connection::dial::{Dial, LOGIN_READ};
+use crate::connection::ear::Ear;
 use crate::connection::opening::{Opening, Progress};
 use crate::error::Error;
 use crate::net::{Alarm, Reactor, Ready};
-use crate::proto::sql;
+use crate::proto::{ReadBuffer, sql};
 
 /// How many are on their way at once, unless told otherwise.
 const AT_ONCE: usize = 256;
@@ -54,6 +55,7 @@ pub struct ConnectMany {
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     finished: VecDeque<(usize, Result<Connection, Error>)>,
+    buffer: ReadBuffer,
 }
 
 /// One on its way.
@@ -89,6 +91,7 @@ impl ConnectMany {
             slots: Vec::new(),
             free: Vec::new(),
             finished: VecDeque::new(),
+            buffer: ReadBuffer::new(LOGIN_READ),
         }
     }
 
@@ -162,10 +165,11 @@ impl ConnectMany {
         let others = self.under_way().saturating_sub(1);
         let Some(place) = self.slots.get_mut(token as usize) else { return };
         let Some(slot) = place else { return };
+        let mut ear = Ear { buffer: &mut self.buffer, thorough: true };
         let poller = self.poller.get_or_insert_with(make_poller);
         let result = match poller {
             Err(error) => Err(error.clone()),
-            Ok((reactor, alarm)) => match slot.opening.step(&self.channels, now, alarm) {
+            Ok((reactor, alarm)) => match slot.opening.step(&self.channels, now, alarm, &mut ear) {
                 Progress::Wait(until) => {
                     slot.until = until;
                     let watched = slot.opening.unwatched().map_or(Ok(()), |s| reactor.register(s, token, true));
@@ -174,11 +178,9 @@ impl ConnectMany {
                         Err(error) => Err(Error::io("watching the socket", error)),
                     }
                 }
-                Progress::Open(connection, watched) => {
-                    if watched {
-                        // It fails only for a socket that isn't watched.
-                        let _ = reactor.deregister(connection.any_stream());
-                    }
+                Progress::Open(connection) => {
+                    // It fails only for a socket that isn't watched.
+                    let _ = reactor.deregister(connection.any_stream());
                     Ok(*connection)
                 }
                 Progress::Failed(error) => Err(error),

@@ -6,6 +6,7 @@
 mod cancel;
 mod diagnosis;
 mod dial;
+mod ear;
 pub(crate) mod idle;
 mod lent;
 mod many;
@@ -22,7 +23,9 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
+use self::dial::LOGIN_READ;
 pub(crate) use self::dial::{Dial, READS_AT_ONCE, Step};
+pub(crate) use self::ear::Ear;
 use self::lent::LentBuffer;
 pub use self::many::ConnectMany;
 use self::past::Rare;
@@ -160,11 +163,13 @@ impl Connection {
     fn open(mut dial: Dial) -> Result<Self, Error> {
         let mut waiter = Waiter::new();
         let alarm = waiter.alarm();
+        let mut buffer = ReadBuffer::new(LOGIN_READ);
+        let mut ear = Ear { buffer: &mut buffer, thorough: true };
         let mut watched = 0;
         loop {
-            let until = match dial.step(clock::now(), alarm.as_ref()) {
+            let until = match dial.step(clock::now(), alarm.as_ref(), &mut ear) {
                 Step::Wait(until) => until,
-                Step::Done(connection) => return Ok(*connection),
+                Step::Done(connection, _) => return Ok(*connection),
                 Step::Failed(error) => return Err(error),
             };
             if let Some((number, stream)) = dial.stream()

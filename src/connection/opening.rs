@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::connection::Connection;
 use crate::connection::dial::{Dial, Step, Talk, ask};
+use crate::connection::ear::Ear;
 use crate::error::Error;
 use crate::net::{Alarm, Stream};
 use crate::proto::{Ask, RequestId, sql};
@@ -19,7 +20,7 @@ pub(super) struct Opening {
 #[derive(Debug)]
 enum Phase {
     Dialling(Box<Dial>),
-    Listening { connection: Box<Connection>, number: u32, request: RequestId, until: Option<Instant> },
+    Listening { connection: Box<Connection>, request: RequestId, until: Option<Instant> },
     Over,
 }
 
@@ -28,8 +29,8 @@ enum Phase {
 pub(super) enum Progress {
     /// Step again when the stream is ready, when the alarm rings, and at the latest at this time.
     Wait(Option<Instant>),
-    /// It is open, and listens; and whether its stream is being watched.
-    Open(Box<Connection>, bool),
+    /// It is open, and listens; its stream is being watched.
+    Open(Box<Connection>),
     Failed(Error),
 }
 
@@ -39,36 +40,37 @@ impl Opening {
     }
 
     /// Goes on as far as it can, to listen to these channels.
-    pub(super) fn step(&mut self, channels: &[String], now: Instant, alarm: &Alarm) -> Progress {
+    pub(super) fn step(&mut self, channels: &[String], now: Instant, alarm: &Alarm, ear: &mut Ear<'_>) -> Progress {
         loop {
             match std::mem::replace(&mut self.phase, Phase::Over) {
-                Phase::Dialling(mut dial) => match dial.step(now, Some(alarm)) {
+                Phase::Dialling(mut dial) => match dial.step(now, Some(alarm), ear) {
                     Step::Wait(until) => {
                         self.phase = Phase::Dialling(dial);
                         return Progress::Wait(until);
                     }
                     Step::Failed(error) => return Progress::Failed(error),
-                    Step::Done(connection) if channels.is_empty() => return self.open(connection, dial.streams()),
-                    Step::Done(mut connection) => match sql::checked_channels(channels, connection.session.limits()) {
+                    Step::Done(connection, _) if channels.is_empty() => return Progress::Open(connection),
+                    Step::Done(mut connection, _) => match sql::checked_channels(channels, connection.session.limits())
+                    {
                         Err(error) => return Progress::Failed(error),
                         Ok(names) => {
                             let request = connection.session.request(Ask::Listen(names));
                             let until = connection.call_timeout().and_then(|timeout| now.checked_add(timeout));
-                            self.phase = Phase::Listening { connection, number: dial.streams(), request, until };
+                            self.phase = Phase::Listening { connection, request, until };
                         }
                     },
                 },
-                Phase::Listening { mut connection, number, request, until } => {
-                    let talk = ask(&mut connection, request, now);
+                Phase::Listening { mut connection, request, until } => {
+                    let talk = ask(&mut connection, request, ear, now);
                     return match talk {
-                        Talk::Over(Ok(_)) => self.open(connection, number),
-                        Talk::Over(Err(error)) => Progress::Failed(error),
+                        Talk::Over(Ok(_), _) => Progress::Open(connection),
+                        Talk::Over(Err(error), _) => Progress::Failed(error),
                         _ if until.is_some_and(|until| until <= now) => {
                             let after = connection.call_timeout().unwrap_or_default();
                             Progress::Failed(Error::Timeout { action: "LISTEN", after, closed: true })
                         }
                         Talk::Silent | Talk::GoesOn => {
-                            self.phase = Phase::Listening { connection, number, request, until };
+                            self.phase = Phase::Listening { connection, request, until };
                             Progress::Wait(if matches!(talk, Talk::GoesOn) { Some(now) } else { until })
                         }
                     };
@@ -78,10 +80,6 @@ impl Opening {
         }
     }
 
-    fn open(&self, connection: Box<Connection>, number: u32) -> Progress {
-        Progress::Open(connection, self.watched == Some(number))
-    }
-
     /// Whether it is to be stepped when the alarm rings.
     pub(super) fn awaits_alarm(&self) -> bool {
         matches!(&self.phase, Phase::Dialling(dial) if dial.is_looking_up())
@@ -89,11 +87,8 @@ impl Opening {
 
     /// A stream that isn't watched yet; from now on it counts as watched.
     pub(super) fn unwatched(&mut self) -> Option<&Stream> {
-        let (number, stream) = match &self.phase {
-            Phase::Dialling(dial) => dial.stream()?,
-            Phase::Listening { connection, number, .. } => (*number, connection.any_stream()),
-            Phase::Over => return None,
-        };
+        let Phase::Dialling(dial) = &self.phase else { return None };
+        let (number, stream) = dial.stream()?;
         (self.watched.replace(number) != Some(number)).then_some(stream)
     }
 }

@@ -1,7 +1,10 @@
 //! The loop's side of death and return: who is lost goes to the garbage, or is brought back; within a budget.
 
+use std::io;
+
 use crate::clock;
 use crate::config::Config;
+use crate::connection::Ear;
 use crate::error::Error;
 use crate::manager::members::{ConnId, Dead, Life, Member};
 use crate::manager::recovery::{FIRST_DIALS, is_worth_retrying};
@@ -9,7 +12,6 @@ use crate::manager::restore::{Progress, Restore};
 use crate::manager::timers::Why;
 use crate::manager::turn::WATCHING;
 use crate::manager::{Event, NotificationManager, log};
-use crate::net::Reactor;
 use crate::proto::Ask;
 use crate::proto::sql::Limits;
 
@@ -91,16 +93,14 @@ impl NotificationManager {
             return self.attempt_failed(token, error);
         }
 
-        match restore.step(self.now, self.alarm.as_ref(), &mut self.buffer) {
+        let mut ear = Ear { buffer: &mut self.buffer, thorough: member.read_closed };
+        match restore.step(self.now, self.alarm.as_ref(), &mut ear) {
             Progress::Wait(until) => {
-                if let Some(stream) = restore.unwatched()
-                    && let Ok(reactor) = &self.reactor
-                    && let Err(error) = reactor.register(stream, token, true)
-                {
-                    return self.attempt_failed(token, Error::io(WATCHING, error));
-                }
                 if restore.awaits_alarm() {
                     self.looking_up.push(id);
+                }
+                if let Err(error) = self.watch_restore(token) {
+                    return self.attempt_failed(token, Error::io(WATCHING, error));
                 }
                 self.set_timer(token, Why::Look, until);
                 None
@@ -111,35 +111,55 @@ impl NotificationManager {
                 self.messenger_back(token, Ok(()));
                 None
             }
-            Progress::Restored(connection, watched) => {
-                let stream = connection.any_stream();
-                let watch = |reactor: &Reactor| match watched {
-                    true => reactor.reregister(stream, token, false),
-                    false => reactor.register(stream, token, false),
-                };
-                if let Ok(reactor) = &self.reactor
-                    && let Err(error) = watch(reactor)
-                {
-                    return self.attempt_failed(token, Error::io(WATCHING, error));
-                }
+            Progress::Restored(mut connection, more) => {
                 let tickets = restore.take_tickets();
-                let (is_first, attempts, was_open) =
-                    (restore.is_first(), restore.failed + 1, connection.gap().is_some());
+                let (is_first, attempts) = (restore.is_first(), restore.failed + 1);
+                let is_back = connection.gap().is_some();
                 if let Some(gap) = connection.gap() {
                     log::restored(id, gap, attempts);
                     self.shared.counters.restores.add(1);
                 }
+                // With nothing behind it, the gap is told at once.
+                let is_quiet = !more && connection.session.backlog_size() == 0;
+                let gap = if is_quiet { connection.take_gap() } else { None };
+                self.shared.counters.gaps.add(usize::from(gap.is_some()));
                 self.end_dial(is_first);
                 self.members.promote(token, *connection);
                 tickets.into_iter().for_each(|ticket| ticket.resolve(Ok(())));
                 self.count_members();
                 self.start_pulse(token);
                 self.attend(token);
-                self.queue_first(token);
-                // The gap tells of one that is back.
-                (!was_open).then_some(Event::Opened(id))
+                if is_quiet {
+                    self.keep_watch(token)
+                } else {
+                    self.queue_first(token)
+                }
+                match gap {
+                    Some(gap) => Some(Event::Restored(id, gap)),
+                    // The gap tells of one that is back.
+                    None => (!is_back).then_some(Event::Opened(id)),
+                }
             }
             Progress::Failed(error) => self.attempt_failed(token, error),
+        }
+    }
+
+    /// Watches the stream on which one is brought back, for what it waits for.
+    fn watch_restore(&mut self, token: u32) -> io::Result<()> {
+        let (Ok(reactor), Some(member)) = (&self.reactor, self.members.get_mut(token)) else { return Ok(()) };
+        let (Life::Restoring(restore) | Life::Messenger(restore)) = &mut member.life else { return Ok(()) };
+        let wants_write = restore.wants_write();
+        match restore.stream() {
+            Some((stream, true)) => {
+                (member.watches_write, member.read_closed) = (wants_write, false);
+                reactor.register(stream, token, wants_write)
+            }
+            // Who has no more to write for now is left alone: most are done soon.
+            Some((stream, false)) if wants_write && !member.watches_write => {
+                member.watches_write = true;
+                reactor.reregister(stream, token, true)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -356,7 +356,6 @@ impl Members {
     pub(crate) fn promote(&mut self, token: u32, connection: Connection) {
         if let Some(member) = self.get_mut(token) {
             member.life = Life::Good(connection);
-            member.read_closed = false;
             member.set = Set::default();
             self.restoring -= 1;
         }

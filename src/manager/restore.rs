@@ -11,12 +11,12 @@
 
 use std::time::Instant;
 
-use crate::connection::{Connection, Dial, READS_AT_ONCE, Step};
+use crate::connection::{Connection, Dial, Ear, READS_AT_ONCE, Step};
 use crate::error::Error;
 use crate::manager::members::{ConnId, Dead};
 use crate::manager::ticket::Resolver;
 use crate::net::{Alarm, Stream};
-use crate::proto::{Ask, Output, ReadBuffer, RequestId, Session};
+use crate::proto::{Ask, Output, RequestId, Session};
 
 /// A connection that is being brought back.
 pub(crate) struct Restore {
@@ -40,10 +40,8 @@ enum Phase {
     InLine,
     Admitted,
     Dialling(Box<Dial>),
-    /// On the stream of this number, which may have come so far before anybody watched it.
     Listening {
         connection: Box<Connection>,
-        number: u32,
         relisten: Relisten,
         until: Option<Instant>,
     },
@@ -54,7 +52,7 @@ enum Phase {
 pub(crate) enum Progress {
     /// Step again when the stream is ready, and at the latest at this time.
     Wait(Option<Instant>),
-    /// It is back; and whether its stream is being watched already.
+    /// It is back, and its stream is being watched; and whether more may have come, of which that won't tell again.
     Restored(Box<Connection>, bool),
     /// This attempt failed.
     Failed(Error),
@@ -131,30 +129,33 @@ impl Restore {
     }
 
     /// Goes on as far as it can.
-    pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, buffer: &mut ReadBuffer) -> Progress {
+    pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, ear: &mut Ear<'_>) -> Progress {
         let mut reads = 0;
+        // A socket that a login has read empty tells when there is more.
+        let mut may_hear = true;
         loop {
             match std::mem::replace(&mut self.phase, Phase::Over) {
-                Phase::Dialling(mut dial) => match dial.step(now, alarm) {
+                Phase::Dialling(mut dial) => match dial.step(now, alarm, ear) {
                     Step::Wait(until) => {
                         self.phase = Phase::Dialling(dial);
                         return Progress::Wait(until);
                     }
                     Step::Failed(error) => return Progress::Failed(error),
-                    Step::Done(mut connection) => {
+                    Step::Done(mut connection, more) => {
+                        may_hear = more;
                         let relisten = match self.errand.as_mut().and_then(|(_, ask)| ask.take()) {
                             Some(ask) => Relisten::of(connection.session.request(ask)),
                             None => Relisten::begin(&mut connection.session, self.dead.channels()),
                         };
                         let until = now.checked_add(connection.config().get_call_timeout());
-                        self.phase = Phase::Listening { connection, number: dial.streams(), relisten, until };
+                        self.phase = Phase::Listening { connection, relisten, until };
                     }
                 },
-                Phase::Listening { mut connection, number, mut relisten, until } => {
+                Phase::Listening { mut connection, mut relisten, until } => {
                     connection.transmit();
-                    let more = connection.receive(buffer, now);
+                    let more = may_hear && ear.hear(&mut connection, now);
                     match self.is_listening(&mut connection, &mut relisten) {
-                        Ok(true) => return Progress::Restored(connection, self.watched == Some(number)),
+                        Ok(true) => return Progress::Restored(connection, more),
                         Ok(false) => {}
                         Err(error) => return Progress::Failed(error),
                     }
@@ -162,7 +163,7 @@ impl Restore {
                         let after = connection.config().get_call_timeout();
                         return Progress::Failed(Error::Timeout { action: "listening again", after, closed: true });
                     }
-                    self.phase = Phase::Listening { connection, number, relisten, until };
+                    self.phase = Phase::Listening { connection, relisten, until };
                     if !more {
                         return Progress::Wait(until);
                     }
@@ -198,14 +199,25 @@ impl Restore {
         matches!(&self.phase, Phase::Dialling(dial) if dial.is_looking_up())
     }
 
-    /// A stream that isn't watched yet; from now on it counts as watched.
-    pub(crate) fn unwatched(&mut self) -> Option<&Stream> {
-        let (number, stream) = match &self.phase {
-            Phase::Dialling(dial) => dial.stream()?,
-            Phase::Listening { connection, number, .. } => (*number, connection.any_stream()),
-            Phase::Waiting(_) | Phase::InLine | Phase::Admitted | Phase::Over => return None,
-        };
-        (self.watched.replace(number) != Some(number)).then_some(stream)
+    /// The stream to be watched, and whether nobody does so yet; from now on it counts as watched.
+    pub(crate) fn stream(&mut self) -> Option<(&Stream, bool)> {
+        match &self.phase {
+            Phase::Dialling(dial) => {
+                let (number, stream) = dial.stream()?;
+                Some((stream, self.watched.replace(number) != Some(number)))
+            }
+            Phase::Listening { connection, .. } => Some((connection.any_stream(), false)),
+            Phase::Waiting(_) | Phase::InLine | Phase::Admitted | Phase::Over => None,
+        }
+    }
+
+    /// Whether the stream is to be watched for room to write, too.
+    pub(crate) fn wants_write(&self) -> bool {
+        match &self.phase {
+            Phase::Dialling(dial) => dial.wants_write(),
+            Phase::Listening { connection, .. } => connection.wants_write(),
+            Phase::Waiting(_) | Phase::InLine | Phase::Admitted | Phase::Over => false,
+        }
     }
 
     /// Changes what will be listened to. The ticket resolves once it is.

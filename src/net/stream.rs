@@ -50,38 +50,37 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Begins to dial. The stream becomes writable once that is done; then [`check`](Self::check) tells how it went.
+    /// Begins to dial; says whether that is done already. If it isn't, the stream becomes writable once it is; then
+    /// [`check`](Self::check) tells how it went.
     ///
     /// # Errors
     /// `WouldBlock` for a Unix socket whose server has no room for another client yet: try again in a while.
-    pub(crate) fn dial(address: &Address, config: &Config) -> io::Result<Self> {
+    pub(crate) fn dial(address: &Address, config: &Config) -> io::Result<(Self, bool)> {
         let (socket, to) = match address {
             Address::Tcp(to) => {
-                let socket = Socket::new(Domain::for_address(*to), Type::STREAM, None)?;
+                let socket = unblocking(Domain::for_address(*to))?;
                 tune(&socket, config)?;
                 (socket, SockAddr::from(*to))
             }
-            Address::Unix(path) => (Socket::new(Domain::UNIX, Type::STREAM, None)?, SockAddr::unix(path)?),
+            Address::Unix(path) => (unblocking(Domain::UNIX)?, SockAddr::unix(path)?),
         };
-        socket.set_nonblocking(true)?;
-        match socket.connect(&to) {
-            Ok(()) => {}
+        let is_done = match socket.connect(&to) {
+            Ok(()) => true,
             // An interrupted one goes on, too.
-            Err(e) if is_in_progress(&e) => {}
+            Err(e) if is_in_progress(&e) => false,
             Err(e) => return Err(e),
-        }
-        Ok(Self { socket, opened: clock::now().into(), tls: None })
+        };
+        Ok((Self { socket, opened: clock::now().into(), tls: None }, is_done))
     }
 
     /// How the dial went: `false` while it is under way.
     pub(crate) fn check(&self) -> io::Result<bool> {
-        if let Some(error) = self.socket.take_error()? {
-            return Err(error);
-        }
-        match self.socket.peer_addr() {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(e) => Err(e),
+        // Who has a peer has no error that a read wouldn't tell.
+        let Err(unconnected) = self.socket.peer_addr() else { return Ok(true) };
+        match self.socket.take_error()? {
+            Some(error) => Err(error),
+            None if unconnected.kind() == io::ErrorKind::NotConnected => Ok(false),
+            None => Err(unconnected),
         }
     }
 
@@ -247,6 +246,18 @@ fn is_in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(IN_PROGRESS) || error.kind() == io::ErrorKind::Interrupted
 }
 
+/// A socket that never blocks, from its beginning where the system can do that.
+fn unblocking(domain: Domain) -> io::Result<Socket> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return Socket::new(domain, Type::STREAM.nonblocking(), None);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
 /// The settings of libpq by the same names; what isn't set is left to the system.
 fn tune(socket: &Socket, config: &Config) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
@@ -261,7 +272,7 @@ fn tune(socket: &Socket, config: &Config) -> io::Result<()> {
         if let Some(count) = config.get_keepalives_count() {
             keepalive = keepalive.with_retries(count);
         }
-        socket.set_keepalive(true)?;
+        // Which switches it on, too.
         socket.set_tcp_keepalive(&keepalive)?;
     }
     #[cfg(target_os = "linux")]

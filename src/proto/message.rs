@@ -2,6 +2,8 @@
 //!
 //! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
+use std::borrow::Cow;
+
 use crate::error::{ProtocolError, ServerError};
 use crate::row::Row;
 
@@ -47,8 +49,9 @@ impl<'a> Body<'a> {
     }
 }
 
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    // Nearly all is UTF-8, which is sooner seen so than piece by piece.
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::from)
 }
 
 /// An ErrorResponse or a NoticeResponse; of one longer than is kept, what is there.
@@ -61,13 +64,13 @@ pub(crate) fn server_error(body: &[u8]) -> ServerError {
         match kind {
             b'V' => {
                 never_translated = true;
-                error.severity = lossy(value);
+                error.severity = lossy(value).into();
             }
-            b'S' if !never_translated => error.severity = lossy(value),
-            b'C' => error.code = lossy(value),
-            b'M' => error.message = lossy(value),
-            b'D' => error.detail = Some(lossy(value)),
-            b'H' => error.hint = Some(lossy(value)),
+            b'S' if !never_translated => error.severity = lossy(value).into(),
+            b'C' => error.code = lossy(value).into(),
+            b'M' => error.message = lossy(value).into(),
+            b'D' => error.detail = Some(lossy(value).into()),
+            b'H' => error.hint = Some(lossy(value).into()),
             _ => {}
         }
     }
@@ -75,7 +78,7 @@ pub(crate) fn server_error(body: &[u8]) -> ServerError {
 }
 
 /// A ParameterStatus: name and value.
-pub(crate) fn parameter_status(body: &[u8]) -> Result<(String, String), ProtocolError> {
+pub(crate) fn parameter_status(body: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str>), ProtocolError> {
     let mut body = Body::new("ParameterStatus", body);
     let (name, value) = (lossy(body.cstr()?), lossy(body.cstr()?));
     body.end()?;

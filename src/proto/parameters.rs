@@ -7,39 +7,81 @@ use std::sync::Arc;
 const COUNT_MAX: usize = 256;
 const SIZE_MAX: usize = 1024 * 1024;
 
+/// What those take together that a server of today reports unasked, rounded up.
+const USUAL_COUNT: usize = 16;
+const USUAL_SIZE: usize = 512;
+
 /// Parameters and their values, in the order in which they were first reported.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Parameters(Option<Arc<Block>>);
 
-/// Name, NUL, value, NUL; and so on. Neither holds a NUL: the protocol ends them with one.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Name, value, name, value and so on; and where the name and the value of each end. So one is found without a look at
+/// the text of the others: a login reports all, one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Block {
     text: String,
+    ends: Vec<[usize; 2]>,
+}
+
+impl Block {
+    /// An empty one, with room for what is usual.
+    fn new() -> Self {
+        Self { text: String::with_capacity(USUAL_SIZE), ends: Vec::with_capacity(USUAL_COUNT) }
+    }
+
+    /// The number of the one of this name.
+    fn find(&self, name: &str) -> Option<usize> {
+        (0..self.ends.len()).find(|&number| self.name(number) == Some(name.as_bytes()))
+    }
+
+    fn name(&self, number: usize) -> Option<&[u8]> {
+        let start = number.checked_sub(1).map_or(Some(0), |before| Some(self.ends.get(before)?[1]))?;
+        self.text.as_bytes().get(start..self.ends.get(number)?[0])
+    }
+
+    fn value(&self, number: usize) -> Option<&str> {
+        let &[start, end] = self.ends.get(number)?;
+        self.text.get(start..end)
+    }
+
+    /// Replaces a value. What stands behind it moves.
+    fn replace(&mut self, number: usize, value: &str) {
+        let Some(&[start, end]) = self.ends.get(number) else { return };
+        self.text.replace_range(start..end, value);
+        let behind = self.ends.iter_mut().flatten().skip(2 * number + 1);
+        behind.for_each(|place| *place = *place - (end - start) + value.len());
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        self.text.push_str(name);
+        let name_ends = self.text.len();
+        self.text.push_str(value);
+        self.ends.push([name_ends, self.text.len()]);
+    }
 }
 
 impl Parameters {
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut texts = self.0.as_deref().map_or("", |block| &block.text).split_terminator('\0');
-        std::iter::from_fn(move || Some((texts.next()?, texts.next()?)))
+        self.0.iter().flat_map(|block| {
+            let numbers = 0..block.ends.len();
+            numbers.filter_map(|number| Some((str::from_utf8(block.name(number)?).ok()?, block.value(number)?)))
+        })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+        let block = self.0.as_deref()?;
+        block.value(block.find(name)?)
     }
 
     /// Sets one; says whether there is room for it.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> bool {
-        let text = &mut Arc::make_mut(self.0.get_or_insert_default()).text;
-        let known = text.split_terminator('\0').step_by(2).position(|known| known == name);
-        if let Some(at) = known {
-            // Its value stands behind twice as many texts as pairs come before it, and its name.
-            let start: usize = text.split_inclusive('\0').take(2 * at + 1).map(str::len).sum();
-            let end = start + text.get(start..).and_then(|rest| rest.find('\0')).unwrap_or_default();
-            text.replace_range(start..end, value);
-        } else {
-            text.extend([name, "\0", value, "\0"]);
+        let block = Arc::make_mut(self.0.get_or_insert_with(|| Arc::new(Block::new())));
+        match block.find(name) {
+            Some(number) => block.replace(number, value),
+            None => block.push(name, value),
         }
-        self.iter().take(COUNT_MAX + 1).count() <= COUNT_MAX && self.size() <= SIZE_MAX
+        block.ends.len() <= COUNT_MAX && self.size() <= SIZE_MAX
     }
 
     /// How many bytes names and values take.
@@ -51,6 +93,7 @@ impl Parameters {
     pub(crate) fn shrink(&mut self) {
         if let Some(block) = self.0.as_mut().and_then(Arc::get_mut) {
             block.text.shrink_to_fit();
+            block.ends.shrink_to_fit();
         }
     }
 }

@@ -101,7 +101,12 @@ impl Ask {
                 frontend::sync(transmit);
                 Ok(())
             }
-            _ => frontend::query(&self.sql(), transmit),
+            _ => {
+                let sql = self.sql();
+                // With the message's type, its length, and the NUL at the end.
+                transmit.reserve(1 + 4 + sql.len() + 1);
+                frontend::query(&sql, transmit)
+            }
         }
     }
 }

@@ -127,6 +127,9 @@ pub(crate) struct Common {
     parameters: Recent<Parameters>,
 }
 
+/// A start-up packet hardly takes more, in bytes.
+const USUAL_STARTUP: usize = 256;
+
 /// Names that take more are hardly those of another session, too.
 const SHARED_CHANNELS_MAX: usize = 1024;
 
@@ -135,11 +138,12 @@ impl Session {
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
         let mut talk = Box::<Talk>::default();
         let parameters = config.startup_parameters()?;
-        frontend::startup_message(parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())), &mut talk.transmit)
+        talk.transmit.reserve(USUAL_STARTUP);
+        frontend::startup_message(parameters.iter().map(|(name, value)| (*name, &**value)), &mut talk.transmit)
             .map_err(|e| Error::io("writing the start-up packet", e))?;
         talk.state = State::Login(Box::new(Login {
             exchange: Exchange::new(),
-            user: config.effective_user()?,
+            user: config.effective_user()?.into(),
             config: config.clone(),
             binding: Binding::InClear,
             authenticated: false,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use notifyman::{Backoff, Config, ConnId, Error, Event, NotificationManager};
@@ -130,6 +132,43 @@ fn m13_the_limits_on_bringing_back_are_none_on_opening() {
     let ids: BTreeSet<_> = (0..40).map(|_| nm.dial(config(&server().url()), ["x"]).unwrap()).collect();
     assert_eq!(opened(&mut nm, 40), ids);
     assert!(begin.elapsed() < Duration::from_secs(20), "not one a second");
+}
+
+#[test]
+fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far_a_dial_has_come() {
+    let silence = Duration::from_secs(10);
+    let listening = [msg::command_complete("LISTEN"), msg::ready(b'I')].concat();
+    for (before, words) in [
+        (vec![Step::startup()], msg::error("FATAL", "53300", "too many")),
+        (vec![Step::startup()], msg::login()),
+        (vec![Step::startup(), Step::login_ok(), Step::expect_any_query()], listening),
+    ] {
+        let (mut script, is_opened) = (before, words.starts_with(b"C"));
+        let asked = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&asked);
+        let ((go, gate), (said, mark)) = (Step::gate(), Step::mark());
+        script.push(Step::run("tell", move |_| {
+            tell.store(true, SeqCst);
+            Ok(())
+        }));
+        script.extend([gate, Step::send([words]), Step::close(), mark, Step::pause(silence)]);
+        let peer = Peer::play(script);
+        let mut nm = NotificationManager::new([]);
+        let id = nm.dial(config(&peer.url()), ["c"]).unwrap();
+        until("the server has been asked", || {
+            assert!(nm.try_next_event().is_pending());
+            asked.load(SeqCst)
+        });
+        // Nobody looks while the server says its last words, so that the socket tells of both at once.
+        go.open();
+        said.wait();
+        let begun = Instant::now();
+        if is_opened {
+            assert!(matches!(event(&mut nm), Some(Event::Opened(opened)) if opened == id));
+        }
+        assert!(matches!(event(&mut nm), Some(Event::Lost(lost, _)) if lost == id));
+        assert!(begun.elapsed() < silence / 2, "it is noticed, not waited for");
+    }
 }
 
 #[test]

@@ -102,8 +102,8 @@ impl Session {
     fn handle_parameter(&mut self, body: &[u8]) -> Result<(), Error> {
         let (name, value) = message::parameter_status(body)?;
         // What is quoted for one encoding is not safe in another.
-        let safe = matches!(value.as_str(), "UTF8" | "UTF-8") || (value == "SQL_ASCII" && self.knows_no_encoding());
-        if name == "client_encoding" && !safe {
+        let is_safe = |value| matches!(value, "UTF8" | "UTF-8") || value == "SQL_ASCII" && self.knows_no_encoding();
+        if name == "client_encoding" && !is_safe(&*value) {
             return Err(ProtocolError::Encoding(value.into()).into());
         }
         self.unshared = true;
