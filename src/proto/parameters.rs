@@ -89,7 +89,7 @@ impl Parameters {
         self.0.as_ref().map_or(0, |block| block.text.len())
     }
 
-    /// Gives back what room is left, once all have been reported.
+    /// Gives back what room is left, where nobody shares it.
     pub(crate) fn shrink(&mut self) {
         if let Some(block) = self.0.as_mut().and_then(Arc::get_mut) {
             block.text.shrink_to_fit();

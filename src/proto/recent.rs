@@ -20,6 +20,11 @@ impl<T> Default for Recent<T> {
 }
 
 impl<T: Clone + PartialEq> Recent<T> {
+    /// Whether an equal one was seen.
+    pub(crate) fn knows(&self, value: &T) -> bool {
+        self.0.contains(value)
+    }
+
     /// The value to keep instead of an equal one.
     pub(crate) fn share(&mut self, value: &T) -> T {
         let known = self.0.iter().position(|known| known == value).and_then(|at| self.0.remove(at));

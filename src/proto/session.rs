@@ -371,6 +371,10 @@ impl Session {
     /// Shares the memory of what equals another session's.
     pub(crate) fn share(&mut self, common: &mut Common) {
         self.unshared = false;
+        if !common.parameters.knows(&self.parameters) {
+            // Those that are about to go are left whole: in pieces, their memory is of less use to whoever comes next.
+            self.parameters.shrink();
+        }
         self.parameters = common.parameters.share(&self.parameters);
         if self.channels.size() <= SHARED_CHANNELS_MAX {
             self.channels = common.channels.share(&self.channels);

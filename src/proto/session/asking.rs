@@ -120,7 +120,6 @@ impl Session {
     /// The login is done.
     pub(super) fn become_ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
-            self.parameters.shrink();
             self.talk.get_or_insert_default().outputs.push_back(Output::Ready);
         }
     }
