@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 fn client(job: Option<Job>) -> Result<(), Box<dyn Error>> {
     let job = job.ok_or("a client is told KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT")?;
     match job.kind.as_str() {
-        "floor" => Ok(floor::run(job)?),
+        plan::FLOOR | plan::TIMED_FLOOR => Ok(floor::run(job)?),
         _ => ours::run(job),
     }
 }
@@ -92,11 +92,15 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let mut measured: BTreeMap<&str, Vec<race::Measured>> = BTreeMap::new();
         for _ in 0..options.runs {
             shuffle(&mut kinds);
-            for kind in &kinds {
+            for kind in kinds.clone() {
                 match race.run(&cell, kind) {
                     Ok(run) => measured.entry(kind).or_default().push(run),
-                    // A peer that starves is a result, too: it has no number.
-                    Err(error) if plan::PEERS.contains(kind) => eprintln!("{kind} in {cell:?}: {error}"),
+                    // A peer that starves is a result, too: it has no number, and no second try.
+                    Err(error) if plan::PEERS.contains(&kind) => {
+                        eprintln!("{kind} in {cell:?}: {error}");
+                        kinds.retain(|left| *left != kind);
+                        measured.remove(kind);
+                    }
                     Err(error) => return Err(format!("{kind} in {cell:?}: {error}").into()),
                 }
             }

@@ -2,14 +2,17 @@
 
 use crate::synthetic::Manner;
 
-/// Our kinds: batches borrowed; the same with recovery and heartbeat switched on; payloads checked as text; owned.
+/// Our kinds: batches borrowed; the same with an idle timeout of a minute; with recovery and heartbeat switched on;
+/// payloads checked as text; owned.
 pub const BORROWED: &str = "borrowed";
+pub const TIMED: &str = "timed";
 pub const GUARDED: &str = "guarded";
 pub const STR: &str = "str";
 pub const OWNED: &str = "owned";
 pub const THREADS: [&str; 2] = ["threads-1", "threads-2"];
-/// What they are measured beside.
+/// What they are measured beside; and the same when a wait has an end, for which the system sets a timer each time.
 pub const FLOOR: &str = "floor";
+pub const TIMED_FLOOR: &str = "timed-floor";
 pub const LIBPQ: &str = "libpq";
 pub const PEERS: [&str; 2] = ["tokio-postgres", "sqlx"];
 
@@ -66,6 +69,7 @@ impl Cell {
         let ours: &[&str] = match self.scenario {
             "S1" if self.is_traced() => &[BORROWED],
             "S1" => &[BORROWED, STR, OWNED, GUARDED],
+            "S3" if !self.is_traced() => &[TIMED_FLOOR, BORROWED, TIMED, GUARDED],
             "S2" | "S3" => &[BORROWED, GUARDED],
             "S6" => return THREADS.to_vec(),
             _ => &[BORROWED],

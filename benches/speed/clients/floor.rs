@@ -16,6 +16,7 @@ use std::os::fd::AsRawFd;
 
 use crate::encrypted::Tls;
 use crate::job::{Answers, CHANNEL, Job, SIDE_BY_SIDE};
+use crate::plan::TIMED_FLOOR;
 use crate::trust;
 
 const BUFFER: usize = 64 * 1024;
@@ -62,6 +63,8 @@ struct Floor {
     events: Events,
     buffer: Vec<u8>,
     sessions: Vec<Session>,
+    /// How long it waits, where that has an end.
+    patience: Option<Duration>,
 }
 
 pub fn run(mut job: Job) -> io::Result<()> {
@@ -70,6 +73,7 @@ pub fn run(mut job: Job) -> io::Result<()> {
         events: Events::with_capacity(1024),
         buffer: vec![0; BUFFER],
         sessions: Vec::new(),
+        patience: (job.kind == TIMED_FLOOR).then_some(Duration::from_secs(60)),
     };
     floor.sessions.reserve_exact(job.connections);
     floor.dial(&job, 1)?;
@@ -98,19 +102,25 @@ impl Floor {
         let mut stages = vec![Stage::Dialled; many];
         while open < many {
             while begun < many && begun - open < SIDE_BY_SIDE {
-                let socket = Socket::new(to.domain(), Type::STREAM, None)?;
+                let socket = Socket::new(to.domain(), Type::STREAM.nonblocking(), None)?;
                 if !to.is_unix() {
                     socket.set_tcp_nodelay(true)?;
                 }
-                socket.set_nonblocking(true)?;
-                match socket.connect(&to) {
-                    Err(e) if e.raw_os_error() != Some(115) => return Err(e),
-                    _ => {}
-                }
+                let is_connected = match socket.connect(&to) {
+                    Ok(()) => true,
+                    Err(e) if e.raw_os_error() == Some(115) => false,
+                    Err(e) => return Err(e),
+                };
                 let token = Token(self.sessions.len());
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, interest)?;
-                self.sessions.push(Session { socket, tls: None, scan: Scan::default(), queued: false });
+                let mut session = Session { socket, tls: None, scan: Scan::default(), queued: false };
+                let mut interest = Interest::READABLE;
+                if is_connected {
+                    stages[begun] = session.begin(encryption.is_some())?;
+                } else {
+                    interest |= Interest::WRITABLE;
+                }
+                self.poll.registry().register(&mut SourceFd(&session.socket.as_raw_fd()), token, interest)?;
+                self.sessions.push(session);
                 begun += 1;
             }
             self.poll.poll(&mut self.events, None)?;
@@ -128,8 +138,11 @@ impl Floor {
                     Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
                     stage => stage?,
                 };
-                if matches!(stage, Stage::Open) {
-                    open += 1;
+                if !matches!(stage, Stage::Open) {
+                    continue;
+                }
+                open += 1;
+                if !to.is_unix() {
                     self.poll.registry().reregister(
                         &mut SourceFd(&session.socket.as_raw_fd()),
                         event.token(),
@@ -145,7 +158,7 @@ impl Floor {
         let mut ready: VecDeque<usize> = VecDeque::new();
         let mut count = 0;
         while count < expected {
-            let patience = (!ready.is_empty()).then_some(Duration::ZERO);
+            let patience = if ready.is_empty() { self.patience } else { Some(Duration::ZERO) };
             self.poll.poll(&mut self.events, patience)?;
             for event in &self.events {
                 let at = event.token().0;

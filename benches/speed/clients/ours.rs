@@ -9,10 +9,13 @@ use notifyman::{Backoff, Batch, Config, Connection, Event, NotificationManager};
 
 use crate::job::{Answers, CHANNEL, Job, Meter, SIDE_BY_SIDE};
 
+/// An idle timeout that isn't over before the end.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// Each kind takes its batches in its own way.
 pub fn run(job: Job) -> Result<(), Box<dyn Error>> {
     match job.kind.as_str() {
-        "borrowed" | "guarded" => {
+        "borrowed" | "timed" | "guarded" => {
             listen(job, |batch| batch.iter().inspect(|n| _ = black_box(n.payload_bytes())).count())
         }
         "str" => listen(job, |batch| batch.iter().filter(|n| black_box(n.payload_str()).is_ok()).count()),
@@ -45,10 +48,11 @@ fn listen(mut job: Job, take: impl FnMut(Batch) -> usize) -> Result<(), Box<dyn 
     job.done(&meter)
 }
 
-/// As it comes; `guarded` has everything switched on that looks after connections.
+/// As it comes; `timed` has idle events, and `guarded` everything switched on that looks after connections.
 fn manager(job: &Job) -> NotificationManager {
     let nm = NotificationManager::new([]);
     match job.kind.as_str() {
+        "timed" => nm.timeout(IDLE),
         "guarded" => nm.reconnect(Backoff::default()).heartbeat(Duration::from_secs(30), Duration::from_secs(10)),
         _ => nm,
     }
@@ -62,9 +66,10 @@ fn open(job: &Job) -> Result<Connection, notifyman::Error> {
 
 /// Has the loop look at each connection once, as it does with those that are new.
 fn settle(nm: &mut NotificationManager) {
+    let timeout = nm.current_timeout();
     nm.set_timeout(Duration::ZERO);
     while nm.next_event().is_some() {}
-    nm.set_timeout(None);
+    nm.set_timeout(timeout);
 }
 
 fn receive(
