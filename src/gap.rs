@@ -24,43 +24,54 @@ use crate::error::Error;
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Gap {
+pub struct Gap(Box<Span>);
+
+/// What a gap tells: kept apart, since everything that a loop tells has room for one, and hardly ever is one.
+#[derive(Debug, Clone)]
+pub(crate) struct Span {
     pub(crate) channels: Arc<[Box<str>]>,
     pub(crate) cause: Error,
+    /// On both clocks.
     pub(crate) since: (Instant, SystemTime),
     pub(crate) until: (Instant, SystemTime),
     pub(crate) epoch: u64,
 }
 
+impl From<Span> for Gap {
+    fn from(span: Span) -> Self {
+        Self(Box::new(span))
+    }
+}
+
 impl Gap {
     /// The same, over at `now`; of these channels, and of those of another that hasn't been told yet.
-    pub(crate) fn ended(
-        mut self,
-        mut channels: Vec<Box<str>>,
-        now: Instant,
-        epoch: u64,
-        untold: Option<Box<Self>>,
-    ) -> Self {
-        let lasted = now.saturating_duration_since(self.since.0);
-        self.until = (now, self.since.1.checked_add(lasted).unwrap_or(self.since.1));
+    pub(crate) fn ended(mut self, mut channels: Vec<Box<str>>, now: Instant, epoch: u64, untold: Option<Self>) -> Self {
+        let span = &mut *self.0;
+        let lasted = now.saturating_duration_since(span.since.0);
+        span.until = (now, span.since.1.checked_add(lasted).unwrap_or(span.since.1));
         if let Some(untold) = untold {
-            channels.extend(untold.channels.iter().cloned());
+            channels.extend(untold.channels().iter().cloned());
             channels.sort_unstable();
             channels.dedup();
-            self.since = self.since.min(untold.since);
+            span.since = span.since.min(untold.0.since);
         }
-        (self.channels, self.epoch) = (channels.into(), epoch);
+        (span.channels, span.epoch) = (channels.into(), epoch);
         self
+    }
+
+    /// From now on it begins when an earlier one does.
+    pub(crate) fn begin_with(&mut self, earlier: &Self) {
+        self.0.since = earlier.0.since;
     }
 
     /// The channels that were listened to, and are again.
     pub fn channels(&self) -> &[Box<str>] {
-        &self.channels
+        &self.0.channels
     }
 
     /// Why the old session ended; [`Error::Unregistered`] where it went on, and had lost channels.
     pub fn cause(&self) -> &Error {
-        &self.cause
+        &self.0.cause
     }
 
     /// When bytes were last read from the old session, on the monotonic clock.
@@ -70,31 +81,31 @@ impl Gap {
     /// known to be well: when the last canary was sent that came, and when the last audit found all, or when the session
     /// began.
     pub fn since(&self) -> Instant {
-        self.since.0
+        self.0.since.0
     }
 
     /// When the server acknowledged the restored LISTENs, on the monotonic clock.
     pub fn until(&self) -> Instant {
-        self.until.0
+        self.0.until.0
     }
 
     /// [`since`](Self::since) on the wall clock, for people; it may jump.
     pub fn since_wall(&self) -> SystemTime {
-        self.since.1
+        self.0.since.1
     }
 
     /// [`until`](Self::until) on the wall clock, for people; it may jump.
     pub fn until_wall(&self) -> SystemTime {
-        self.until.1
+        self.0.until.1
     }
 
     /// How long the connection was deaf.
     pub fn duration(&self) -> std::time::Duration {
-        self.until.0.saturating_duration_since(self.since.0)
+        self.until().saturating_duration_since(self.since())
     }
 
     /// How many times this connection has been restored, or has lost channels, this time included: it only grows.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.0.epoch
     }
 }

@@ -27,7 +27,7 @@ pub(crate) enum Item {
     /// So many notifications came while there was no room.
     Dropped(u64),
     Away(Error),
-    Gap(Box<Gap>),
+    Gap(Gap),
     Lost(Error),
     Warning(String),
 }

@@ -45,7 +45,7 @@ pub(crate) fn listen(mut manager: NotificationManager, databases: &HashMap<ConnI
                 let comes_back = manager.restoring().any(|(restoring, _)| restoring == id);
                 queue.push(place(id), if comes_back { Item::Away(error) } else { Item::Lost(error) });
             }
-            Event::Restored(id, gap) => queue.push(place(id), Item::Gap(Box::new(gap))),
+            Event::Restored(id, gap) => queue.push(place(id), Item::Gap(gap)),
             Event::Opened(_) | Event::Idle | Event::InTransaction(_) => {}
         }
     }

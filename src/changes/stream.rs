@@ -164,7 +164,7 @@ pub enum News {
     Schema(Box<SchemaChange>),
     /// A connection is back, and what changed meanwhile wasn't heard: treat everything as changed. It doesn't come with
     /// an outbox, which keeps.
-    Gap(Box<Gap>),
+    Gap(Gap),
     /// So many changes came faster than they were taken, and weren't kept: treat everything as changed.
     Dropped(u64),
     /// A connection was lost, and is being brought back: a gap will follow.

@@ -421,7 +421,7 @@ impl Connection {
     /// In a manager it comes with the first batch.
     pub fn take_gap(&mut self) -> Option<Gap> {
         self.end_relistening();
-        self.rare.as_mut()?.gap.take().map(|gap| *gap)
+        self.rare.as_mut()?.gap.take()
     }
 
     // ---- state --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ pub(super) struct Rare {
     /// What few have. Apart once more: the rest is everybody's who has been brought back.
     rarer: Option<Box<Rarer>>,
     /// What may have been missed before this session took over from another, or before it listened again.
-    pub(super) gap: Option<Box<Gap>>,
+    pub(super) gap: Option<Gap>,
     /// When it took over, and how many attempts that needed.
     revived: Option<Moment>,
     attempts: u32,
@@ -27,7 +27,7 @@ pub(super) struct Rare {
 pub(super) struct Rarer {
     pub(super) call_timeout: Option<Option<Duration>>,
     /// The gap that is told once the server listens again to what it had forgotten.
-    relistening: Option<Box<Gap>>,
+    relistening: Option<Gap>,
     proven: Proven,
 }
 
@@ -44,7 +44,7 @@ struct Proven {
 impl Connection {
     /// What may have been missed, as long as nobody has taken it.
     pub(crate) fn gap(&self) -> Option<&Gap> {
-        self.rare.as_ref()?.gap.as_deref()
+        self.rare.as_ref()?.gap.as_ref()
     }
 
     /// How many sessions there have been before this one.
@@ -61,9 +61,9 @@ impl Connection {
     /// It takes over from another at `now`, after so many attempts.
     pub(crate) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
         let rare = self.rare.get_or_insert_default();
-        rare.epoch = u32::try_from(gap.epoch).unwrap_or(u32::MAX);
+        rare.epoch = u32::try_from(gap.epoch()).unwrap_or(u32::MAX);
         (rare.revived, rare.attempts) = (Some(now.into()), attempts);
-        rare.gap = Some(Box::new(gap));
+        rare.gap = Some(gap);
     }
 
     /// Since when it has been known that notifications come.
@@ -96,12 +96,12 @@ impl Connection {
     /// What may have been missed until the server listens again to what it had forgotten, as long as it hasn't told that
     /// it does.
     pub(crate) fn relistening(&self) -> Option<&Gap> {
-        self.rarer()?.relistening.as_deref()
+        self.rarer()?.relistening.as_ref()
     }
 
     /// The server has been told to listen again to the gap's channels.
     pub(crate) fn relisten(&mut self, gap: Gap) {
-        self.rarer_mut().relistening = Some(Box::new(gap));
+        self.rarer_mut().relistening = Some(gap);
     }
 
     /// Once the server listens again to what it had forgotten, that is the end of a gap; until then, what comes is held:
@@ -116,12 +116,12 @@ impl Connection {
             return false;
         }
         if let Some(gap) = rarer.relistening.take()
-            && let Some(channels) = self.session.take_relistened(&gap.channels)
+            && let Some(channels) = self.session.take_relistened(gap.channels())
         {
             let now = clock::now();
             rarer.proven.channels = Some(now.into());
             rare.epoch = rare.epoch.saturating_add(1);
-            rare.gap = Some(Box::new(gap.ended(channels, now, rare.epoch.into(), rare.gap.take())));
+            rare.gap = Some(gap.ended(channels, now, rare.epoch.into(), rare.gap.take()));
         }
         true
     }

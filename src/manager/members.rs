@@ -9,7 +9,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::gap::Gap;
+use crate::gap::{Gap, Span};
 use crate::manager::recovery::Heart;
 use crate::manager::restore::Restore;
 use crate::manager::timers::Set;
@@ -196,21 +196,21 @@ impl Dead {
             return;
         }
         let now = clock::now();
-        let gap = Gap {
+        let gap = Span {
             channels: Arc::clone(&self.inner.channels),
             cause: self.inner.cause.clone(),
             since: self.inner.since,
             until: (now, clock::wall()),
             epoch: self.inner.epoch + 1,
         };
-        connection.succeed(gap, now, failed);
+        connection.succeed(gap.into(), now, failed);
     }
 }
 
 /// What a session may have missed that had lost these channels since then.
 pub(crate) fn unregistered_since(since: Instant, channels: &[Box<str>]) -> Gap {
     let since = with_wall(since);
-    Gap { channels: channels.into(), cause: Error::Unregistered, since, until: since, epoch: 0 }
+    Span { channels: channels.into(), cause: Error::Unregistered, since, until: since, epoch: 0 }.into()
 }
 
 /// A time in the past, on both clocks.

@@ -161,9 +161,14 @@ impl<K> Dials<K> {
         self.line.push_back(who);
     }
 
+    /// Whether somebody waits for a place.
+    #[inline]
+    pub(crate) fn has_line(&self) -> bool {
+        !self.line.is_empty()
+    }
+
     /// Gives the first of the line a place, to be given back by [`end`](Self::end); nothing where there is nobody, no
     /// place, or where it is too early.
-    #[inline]
     pub(crate) fn admit(&mut self, backoff: &Backoff, now: Instant) -> Option<K> {
         if self.due(backoff, now)? > now {
             return None;
@@ -180,7 +185,7 @@ impl<K> Dials<K> {
     /// When somebody can be admitted, if nothing but time is needed for that.
     #[inline]
     pub(crate) fn due(&self, backoff: &Backoff, now: Instant) -> Option<Instant> {
-        let possible = !self.line.is_empty() && self.under_way < backoff.at_once;
+        let possible = self.has_line() && self.under_way < backoff.at_once;
         possible.then(|| self.next.map_or(now, |next| next.max(now)))
     }
 

@@ -114,7 +114,9 @@ impl NotificationManager {
             self.fire_timers();
             self.fire_canaries();
             self.fire_audits();
-            self.admit_dials();
+            if self.first_dials.has_line() || self.dials.has_line() {
+                self.admit_dials();
+            }
             self.to_serve = self.ready.len();
             // An idle event that is due waits for those who were ready as it came due.
             self.looked = due;

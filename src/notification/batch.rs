@@ -26,7 +26,7 @@ const EXACT_BELOW: usize = 4096;
 #[derive(Clone)]
 pub struct Batch {
     slice: Slice,
-    gap: Option<Box<Gap>>,
+    gap: Option<Gap>,
 }
 
 impl Batch {
@@ -36,7 +36,7 @@ impl Batch {
     }
 
     pub(crate) fn with_gap(mut self, gap: Gap) -> Self {
-        self.gap = Some(Box::new(gap));
+        self.gap = Some(gap);
         self
     }
 
@@ -52,7 +52,7 @@ impl Batch {
 
     /// What may have been missed just before this batch, if its connection has just been restored.
     pub fn gap(&self) -> Option<&Gap> {
-        self.gap.as_deref()
+        self.gap.as_ref()
     }
 
     /// The notifications, borrowed.

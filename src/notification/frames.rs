@@ -28,10 +28,7 @@ const CHANNEL_AT: usize = HEADER + 4;
 /// Most notifications come on the channel that the one before came on, so `last` is compared first.
 #[inline]
 pub(crate) fn channel_len(frame: &[u8], last: &[u8]) -> Option<usize> {
-    if is_on(frame, last) {
-        return Some(last.len());
-    }
-    nul_in(frame.get(CHANNEL_AT..)?)
+    if is_on(frame, last) { Some(last.len()) } else { nul_in(frame.get(CHANNEL_AT..)?) }
 }
 
 /// Where the first NUL is: eight bytes at a time, since names are a few times as long.
@@ -53,7 +50,7 @@ fn nul_in(bytes: &[u8]) -> Option<usize> {
 
 /// Whether a NotificationResponse, given its frame, is on this channel.
 #[inline]
-pub(crate) fn is_on(frame: &[u8], channel: &[u8]) -> bool {
+fn is_on(frame: &[u8], channel: &[u8]) -> bool {
     let names = frame.get(CHANNEL_AT..).unwrap_or_default();
     names.split_at_checked(channel.len()).is_some_and(|(head, rest)| rest.first() == Some(&0) && same(head, channel))
 }

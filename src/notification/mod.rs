@@ -18,7 +18,7 @@ use std::str::Utf8Error;
 pub(crate) use self::batch::Slice;
 pub use self::batch::{Batch, IntoIter, Iter};
 pub(crate) use self::frames::{
-    NOTIFICATION, NOTIFICATION_MAX, channel_in, channel_len, is_on, notifications_in, payload_in, pid_in, run_like,
+    NOTIFICATION, NOTIFICATION_MAX, channel_in, channel_len, notifications_in, payload_in, pid_in, run_like,
 };
 pub use self::owned::Notification;
 

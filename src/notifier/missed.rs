@@ -76,7 +76,7 @@ impl Missed {
     /// Another one comes right after this.
     pub(crate) fn merge(&mut self, mut later: Missed) {
         if let (Reason::Restored(before), Reason::Restored(after)) = (&self.reason, &mut later.reason) {
-            after.since = before.since;
+            after.begin_with(before);
         }
         self.reason = later.reason;
         self.dropped += later.dropped;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::Session;
 use crate::error::{Error, ProtocolError};
-use crate::notification::{NOTIFICATION, channel_in, channel_len, is_on, payload_in, pid_in, run_like};
+use crate::notification::{NOTIFICATION, channel_in, channel_len, payload_in, pid_in, run_like};
 use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::{self, HEADER, Next};
@@ -127,12 +127,11 @@ impl Session {
         if frame.last() != Some(&0) {
             return Err(malformed("its payload has no end"));
         }
-        let same = is_on(frame, last);
-        let len = if same { Some(last.len()) } else { channel_len(frame, b"") };
-        let len = len.ok_or_else(|| malformed("its channel has no end"))?;
-        if HEADER + 4 + len + 1 == frame.len() {
+        let channel = channel_len(frame, last).map(|len| channel_in(frame, len));
+        let channel = channel.ok_or_else(|| malformed("its channel has no end"))?;
+        if HEADER + 4 + channel.len() + 1 == frame.len() {
             return Err(malformed("it has no payload"));
         }
-        Ok((!same).then(|| channel_in(frame, len)))
+        Ok((channel != last).then_some(channel))
     }
 }
