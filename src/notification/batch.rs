@@ -104,7 +104,7 @@ pub struct Iter<'b> {
 impl<'b> Iterator for Iter<'b> {
     type Item = NotificationRef<'b>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<NotificationRef<'b>> {
         let notification = self.frames.next()?;
         self.left = self.left.saturating_sub(1);

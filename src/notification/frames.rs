@@ -106,7 +106,7 @@ struct Stride {
 
 impl Stride {
     /// The frame that `bytes` begin with, by its own account, if that is wholly there.
-    #[inline]
+    #[inline(always)]
     fn next<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
         if let Some(frame) = bytes.get(..self.len)
             && length_field(frame) == Some(&self.field)
@@ -179,7 +179,8 @@ impl<'b> Frames<'b> {
 impl<'b> Iterator for Frames<'b> {
     type Item = NotificationRef<'b>;
 
-    #[inline]
+    // A walk that calls this for each keeps its place in memory, and takes twice as long; and compilers do as they like.
+    #[inline(always)]
     fn next(&mut self) -> Option<NotificationRef<'b>> {
         loop {
             let frame = self.stride.next(self.rest)?;

@@ -53,11 +53,13 @@ impl<'b> NotificationRef<'b> {
     /// # Errors
     /// Only a database in `SQL_ASCII` can send what isn't UTF-8;
     /// [`payload_bytes`](Self::payload_bytes) has it as it came.
+    #[inline]
     pub fn payload_str(&self) -> Result<&'b str, Utf8Error> {
         std::str::from_utf8(self.payload_bytes())
     }
 
     /// The channel's bytes, without the NUL that ends them.
+    #[inline]
     pub fn channel_bytes(&self) -> &'b [u8] {
         channel_in(self.frame, self.channel_len)
     }
