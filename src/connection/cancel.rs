@@ -26,11 +26,13 @@ pub(super) fn send(
     let Ok((mut stream, _)) = Stream::dial(peer, config) else { return true };
     let mut waiter = Waiter::on(&stream);
     let is_late = || deadline.is_some_and(|deadline| deadline <= clock::now());
-    while !matches!(stream.check(), Ok(true)) {
-        if is_late() || stream.check().is_err() {
-            return true;
+    // Each time looked at once: a socket tells only once why nobody has taken it.
+    loop {
+        match stream.check() {
+            Ok(true) => break,
+            Ok(false) if !is_late() => waiter.wait_until(deadline),
+            Ok(false) | Err(_) => return true,
         }
-        waiter.wait_until(deadline);
     }
     if let Some(encryption) = like {
         let Ok(mut securing) = Securing::begin(stream, Manner::Like(encryption.clone())) else { return true };
@@ -58,4 +60,21 @@ pub(super) fn send(
         waiter.wait_until(deadline);
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn c11_where_nobody_takes_the_request_it_is_over_at_once() {
+        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let begun = clock::now();
+        let patience = Duration::from_secs(10);
+        assert!(send(&Address::Tcp(nobody), &Config::new(), None, &[0; 16], Some(begun + patience)));
+        assert!(clock::now() - begun < patience / 2);
+    }
 }

@@ -87,14 +87,16 @@ impl NotificationManager {
             }
             return None;
         }
+        // Not the turn's time: a slow body may have come between, and the server gets all of its time.
+        let now = clock::now();
         if restore.is_admitted()
-            && let Err(error) = restore.dial(clock::now())
+            && let Err(error) = restore.dial(now)
         {
             return self.attempt_failed(token, error);
         }
 
         let mut ear = Ear { buffer: &mut self.buffer, thorough: member.read_closed };
-        match restore.step(self.now, self.alarm.as_ref(), &mut ear) {
+        match restore.step(now, self.alarm.as_ref(), &mut ear) {
             Progress::Wait(until) => {
                 if restore.awaits_alarm() {
                     self.looking_up.push(id);

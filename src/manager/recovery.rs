@@ -134,9 +134,9 @@ impl Jitter {
         z ^ (z >> 31)
     }
 
-    /// A time between nothing and `ceiling`.
+    /// A time between nothing and `ceiling`, short of it: the longest of all, rounded up, is more than there can be.
     pub(crate) fn up_to(&mut self, ceiling: Duration) -> Duration {
-        let part = f64::from((self.number() >> 32) as u32) / f64::from(u32::MAX);
+        let part = f64::from((self.number() >> 32) as u32) / (f64::from(u32::MAX) + 1.0);
         ceiling.mul_f64(part)
     }
 }
@@ -336,6 +336,13 @@ mod tests {
                 delays.iter().any(|delay| *delay < ceiling / 4) && delays.iter().any(|delay| *delay > ceiling * 3 / 4)
             );
         }
+    }
+
+    #[test]
+    fn m15_times_as_long_as_can_be_are_drawn_from_without_harm() {
+        let mut largest = Jitter::new(0x3162_8af6_7b21_31ab);
+        assert_eq!(largest.clone().number(), u64::MAX);
+        assert!(largest.up_to(Duration::MAX) > Duration::MAX / 2);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use notifyman::{Backoff, Config, ConnId, Error, Event, NotificationManager};
 
+use super::fake::Fake;
 use super::support::*;
 use crate::support::{Cluster, Options, Peer, Step, msg};
 
@@ -169,6 +170,42 @@ fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far
         assert!(matches!(event(&mut nm), Some(Event::Lost(lost, _)) if lost == id));
         assert!(begun.elapsed() < silence / 2, "it is noticed, not waited for");
     }
+}
+
+#[test]
+fn m13_a_slow_body_before_it_takes_no_time_from_a_dial() {
+    let (body, answer, patience) = [1100, 200, 1000].map(Duration::from_millis).into();
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let asked = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&asked);
+    let ((go, gate), (said, mark)) = (Step::gate(), Step::mark());
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::run("tell", move |_| {
+            tell.store(true, SeqCst);
+            Ok(())
+        }),
+        gate,
+        Step::login_ok(),
+        mark,
+        Step::expect_any_query(),
+        Step::pause(answer),
+        Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]),
+    ]);
+    let mut nm = NotificationManager::new([db]);
+    let id = nm.dial(config(&peer.url()).call_timeout(patience), ["c"]).unwrap();
+    until("the server has been asked", || {
+        assert!(nm.try_next_event().is_pending());
+        asked.load(SeqCst)
+    });
+    // Both are there at the next look, and the one whose body is slow comes first.
+    line.notify("x");
+    go.open();
+    said.wait();
+    assert!(matches!(event(&mut nm), Some(Event::Notifies(..))));
+    std::thread::sleep(body);
+    assert_eq!(opened(&mut nm, 1), BTreeSet::from([id]));
 }
 
 #[test]
