@@ -54,6 +54,9 @@ pub fn markdown(results: &Results, options: &Options) -> String {
             "Where it says TLS it is TLS 1.3 with AES-128-GCM, by TCP on 127.0.0.1; nobody checks the certificate.\n",
         );
     }
+    if results.0.iter().any(|row| row.cell.task == Task::Dial) {
+        text.push_str("What this crate dials are connections that had died, which its recovery brings back.\n");
+    }
     for (title, scenario, metric, unit, divisor) in TABLES {
         let title = if unit.is_empty() { title.to_owned() } else { format!("{title}, {unit}") };
         table(&mut text, results, &title, scenario, metric, divisor);
@@ -129,7 +132,8 @@ fn targets(text: &mut String, results: &Results) {
     let cpu = |scenario, connections, payload, kind| results.get(scenario, connections, payload, kind, "cpu_ns");
     let beside = |what, scenario, connections, payload, metric, kind, other, bound| {
         let get = |kind| results.get(scenario, connections, payload, kind, metric);
-        let floor = if other == FLOOR { None } else { get(FLOOR) };
+        // Beside another kind of ours, the floor says nothing.
+        let floor = if [FLOOR, BORROWED, TIMED].contains(&other) { None } else { get(FLOOR) };
         Target { what, ours: get(kind), floor, other: get(other), bound }
     };
     // To have it switched on sets an end to each wait, and so it does to the floor's.
