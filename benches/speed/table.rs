@@ -20,8 +20,8 @@ const TABLES: [(&str, &str, &str, &str, f64); 26] = [
     ("S3. System calls for one event, the answer to it included", "S3", "calls", "", 1.0),
     ("S3. From the event to its answer: median", "S3", "p50", "µs", 1e3),
     ("S3. From the event to its answer: 99 %", "S3", "p99", "µs", 1e3),
-    ("S4. A real server's burst to all: CPU of the client for one notification", "S4", "cpu_ns", "ns", 1.0),
-    ("S4. A real server's burst to all: delivered a second, in millions", "S4", "per_second", "", 1e6),
+    ("S4. A real server's burst to all, by TCP: CPU of the client for one notification", "S4", "cpu_ns", "ns", 1.0),
+    ("S4. A real server's burst to all, by TCP: delivered a second, in millions", "S4", "per_second", "", 1e6),
     ("S5. 63 sparse connections beside one that is silent (0 B) or flooded (32 B): 99 %", "S5", "p99", "µs", 1e3),
     ("A look where there is nothing: CPU", "look", "cpu_ns", "ns", 1.0),
     (
