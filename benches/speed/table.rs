@@ -20,8 +20,8 @@ const TABLES: [(&str, &str, &str, &str, f64); 26] = [
     ("S3. System calls for one event, the answer to it included", "S3", "calls", "", 1.0),
     ("S3. From the event to its answer: median", "S3", "p50", "µs", 1e3),
     ("S3. From the event to its answer: 99 %", "S3", "p99", "µs", 1e3),
-    ("S4. A real server's burst to all: CPU of the client for one notification", "S4", "cpu_ns", "ns", 1.0),
-    ("S4. A real server's burst to all: delivered a second, in millions", "S4", "per_second", "", 1e6),
+    ("S4. A real server's burst to all, by TCP: CPU of the client for one notification", "S4", "cpu_ns", "ns", 1.0),
+    ("S4. A real server's burst to all, by TCP: delivered a second, in millions", "S4", "per_second", "", 1e6),
     ("S5. 63 sparse connections beside one that is silent (0 B) or flooded (32 B): 99 %", "S5", "p99", "µs", 1e3),
     ("A look where there is nothing: CPU", "look", "cpu_ns", "ns", 1.0),
     (
@@ -53,6 +53,9 @@ pub fn markdown(results: &Results, options: &Options) -> String {
         text.push_str(
             "Where it says TLS it is TLS 1.3 with AES-128-GCM, by TCP on 127.0.0.1; nobody checks the certificate.\n",
         );
+    }
+    if results.0.iter().any(|row| row.cell.task == Task::Dial) {
+        text.push_str("What this crate dials are connections that had died, which its recovery brings back.\n");
     }
     for (title, scenario, metric, unit, divisor) in TABLES {
         let title = if unit.is_empty() { title.to_owned() } else { format!("{title}, {unit}") };
@@ -129,7 +132,8 @@ fn targets(text: &mut String, results: &Results) {
     let cpu = |scenario, connections, payload, kind| results.get(scenario, connections, payload, kind, "cpu_ns");
     let beside = |what, scenario, connections, payload, metric, kind, other, bound| {
         let get = |kind| results.get(scenario, connections, payload, kind, metric);
-        let floor = if other == FLOOR { None } else { get(FLOOR) };
+        // Beside another kind of ours, the floor says nothing.
+        let floor = if [FLOOR, BORROWED, TIMED].contains(&other) { None } else { get(FLOOR) };
         Target { what, ours: get(kind), floor, other: get(other), bound }
     };
     // To have it switched on sets an end to each wait, and so it does to the floor's.

@@ -64,6 +64,15 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             let mut copy = None;
             // Who has just been unmuted is told first that it missed something: it hears what comes after that.
             for entry in database.registry.audience(channel).filter(|entry| entry.ear() != Ear::Muted) {
+                room = room.saturating_sub(1);
+                // Nothing comes behind what was one too many, though there may be room again.
+                if !too_slow.is_empty()
+                    && let Some(dropped) = too_slow.get_mut(&entry.id())
+                {
+                    *dropped.entry(channel.into()).or_default() += 1;
+                    self.tally.dropped.add(1);
+                    continue;
+                }
                 let (pushed, schedule) = entry.push(copy.get_or_insert_with(|| n.to_owned()));
                 if schedule {
                     after.schedule.push(Arc::clone(entry.subscriber()));
@@ -75,9 +84,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
                     self.tally.folded.add(1);
                 }
                 if pushed.disconnects {
-                    *too_slow.entry(entry.id()).or_default().entry(channel.into()).or_default() += 1;
+                    too_slow.insert(entry.id(), HashMap::from([(channel.into(), 1)]));
                 }
-                room = room.saturating_sub(1);
             }
         }
         let disconnects = !too_slow.is_empty();
@@ -135,6 +143,8 @@ mod tests {
     use super::*;
     use crate::notification::notifications_in;
     use crate::notifier::Notifier;
+    use crate::notifier::missed::Reason;
+    use crate::notifier::queue::{Item, Policy, Queue};
     use crate::proto::script;
 
     /// A batch for many subscribers takes long, and nobody is to wait for the whole of it.
@@ -159,5 +169,30 @@ mod tests {
         }
         sharing.join().unwrap();
         assert!(seen.len() > 10, "looked while it was shared out: {seen:?}");
+    }
+
+    /// Its queue is full, and emptied again while the batch is still being shared out.
+    #[test]
+    fn n07_who_is_to_be_disconnected_hears_nothing_behind_what_it_missed() {
+        let n = Notifier::builder("host=localhost user=shop").unwrap().autorun(false).build::<u32>();
+        n.subscribe(7, "prices", |_| ()).unwrap();
+        n.set_queue(&7, Queue::new(Policy::Disconnect).items(1)).unwrap();
+        let id = ConnId::for_test(1);
+        let subscriber = {
+            let mut world = n.inner().lock();
+            world.by_connection.insert(id, 0);
+            Arc::clone(world.databases[0].registry.get(&7, "prices").unwrap().value.subscriber())
+        };
+        let batch = ["1", "2", "3", "4"].map(|payload| script::notification(1, "prices", payload)).concat();
+        let taken_before = |n: &NotificationRef<'_>| {
+            if n.payload_bytes() == b"3" {
+                assert!(matches!(subscriber.take(), Some(Item::Heard(..))));
+            }
+        };
+        n.inner().share_out(id, notifications_in(&batch).inspect(taken_before));
+        let Some(Item::Missed(_, missed)) = subscriber.take() else { panic!("it hears what came later") };
+        assert!(matches!(missed.reason(), Reason::Disconnected));
+        assert_eq!((missed.dropped(), n.stats().dropped), (3, 3));
+        assert!(subscriber.take().is_none());
     }
 }

@@ -28,6 +28,8 @@ use crate::error::{TlsError, TlsErrorKind};
 const LEAST_READ: usize = 20 * 1024;
 /// As much of a message of the handshake is kept, until its end comes.
 const MOST_TORN: usize = 64 * 1024;
+/// As much may come in one go without plaintext in it: tickets, say, of which PostgreSQL gives none.
+const MOST_UNHEARD: usize = 256 * 1024;
 /// What is encrypted at once, at most.
 const MOST_WRITTEN: usize = 64 * 1024;
 /// How much longer than plaintext ciphertext is at first taken to be.
@@ -102,6 +104,7 @@ impl Tls {
         if !self.plain.is_empty() {
             return Ok(self.take_kept(space));
         }
+        let mut unheard = 0;
         loop {
             if let Some(fault) = &self.fault {
                 return Err(fault.clone().into());
@@ -110,11 +113,16 @@ impl Tls {
                 return Ok(0);
             }
             // Servers that die say no goodbye; messages know their length, so that nothing is cut unnoticed.
-            let Some(came) = self.take_in(&mut socket, space)? else { return Ok(0) };
+            let Some(Taken { read, came }) = self.take_in(&mut socket, space)? else { return Ok(0) };
             // An answer to new keys, say. If that can't be sent now, it is with the next write.
             let _ = self.flush(&mut socket);
             if came > 0 {
                 return Ok(came);
+            }
+            // Nobody else has a turn until there is something to return.
+            unheard += read;
+            if unheard > MOST_UNHEARD && self.fault.is_none() {
+                self.fault = Some(endless());
             }
         }
     }
@@ -153,14 +161,12 @@ impl Tls {
         end_point::of(self.session.peer_certificates()?.first()?)
     }
 
-    /// Reads once, and says how much plaintext that put into the space; what has no room there is kept. Nothing if the
-    /// peer has ended.
-    fn take_in(&mut self, socket: &mut impl Read, mut space: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Reads once, and puts plaintext into the space; what has no room there is kept. Nothing if the peer has ended.
+    fn take_in(&mut self, socket: &mut impl Read, mut space: &mut [u8]) -> io::Result<Option<Taken>> {
         let before = self.torn.len();
         if before > MOST_TORN {
-            let message = "the server says something that has no end";
-            self.fault = Some(TlsError::new(TlsErrorKind::Handshake, message));
-            return Ok(Some(0));
+            self.fault = Some(endless());
+            return Ok(Some(Taken { read: 0, came: 0 }));
         }
         // Plaintext is shorter than what it comes in, so that as much as there is space for finds it.
         let mut scratch = Scratch::lend();
@@ -186,7 +192,7 @@ impl Tls {
         });
         self.plain = left;
         keep(&mut self.torn, input.get(used..).unwrap_or_default());
-        Ok(Some(came))
+        Ok(Some(Taken { read, came }))
     }
 
     /// The first of the plaintext that was kept.
@@ -287,6 +293,16 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tls({:?})", self.session.protocol_version())
     }
+}
+
+/// How much one read has taken from the system, and how much plaintext it has put into the reader's space.
+struct Taken {
+    read: usize,
+    came: usize,
+}
+
+fn endless() -> TlsError {
+    TlsError::new(TlsErrorKind::Handshake, "the server says something that has no end")
 }
 
 /// Keeps these bytes, and no memory if there are none.

@@ -30,7 +30,11 @@ struct Wire {
 
 impl Wire {
     fn new(kind: Kind, cuts: Cuts) -> Self {
-        let mut server = ServerConnection::new(server_config(kind)).unwrap();
+        Self::with(Arc::unwrap_or_clone(server_config(kind)), cuts)
+    }
+
+    fn with(config: ServerConfig, cuts: Cuts) -> Self {
+        let mut server = ServerConnection::new(Arc::new(config)).unwrap();
         server.set_buffer_limit(None);
         Self { server, down: VecDeque::new(), heard: Vec::new(), cuts: Box::new(cuts.into_iter().cycle()) }
     }
@@ -262,6 +266,18 @@ fn a_message_without_an_end_is_given_up() {
     let error = (0..100).find_map(|_| tls.shake_hands(&mut wire).err()).unwrap();
     assert!(error.to_string().contains("has no end"), "{error}");
     assert!(wire.down.len() > 90_000, "{} left", wire.down.len());
+}
+
+#[test]
+fn who_talks_without_an_end_and_says_nothing_is_given_up() {
+    // Tickets, in records that they fill: none is left torn.
+    let mut config = Arc::unwrap_or_clone(server_config(Kind { old: false, record: 200 }));
+    config.send_tls13_tickets = 8_000;
+    let (mut tls, mut wire) = (client(), Wire::with(config, vec![usize::MAX]));
+    shake_hands(&mut tls, &mut wire);
+    let error = tls.read(&mut wire, &mut [0; 64 * 1024]).unwrap_err();
+    assert!(error.to_string().contains("has no end"), "{error}");
+    assert!(wire.down.len() > 300_000, "{} left", wire.down.len());
 }
 
 #[test]
