@@ -114,7 +114,7 @@ impl Stride {
             return Some(frame);
         }
         let field = length_field(bytes)?;
-        let len = u32::from_be_bytes(*field) as usize + 1;
+        let len = (u32::from_be_bytes(*field) as usize).checked_add(1)?;
         let frame = bytes.get(..len)?;
         *self = Self { field: *field, len };
         Some(frame)
