@@ -26,6 +26,8 @@ const AT_ONCE: usize = 256;
 
 /// Connections being opened side by side, as they finish: see [`Connection::connect_many`].
 ///
+/// They go on only while it is iterated, and what is done between counts towards their `connect_timeout`.
+///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
 /// # fn main() -> Result<(), notifyman::Error> {

@@ -319,7 +319,8 @@ impl NotificationManager {
     /// The next event, with nothing left out; `None` is the end.
     ///
     /// It is the same queue as the iterator's, which leaves out [`Event::Lost`] (the garbage tells), [`Event::Opened`] and
-    /// [`Event::InTransaction`], and has the gap of [`Event::Restored`] ride in the [batch](Batch::gap) that follows.
+    /// [`Event::InTransaction`], and has the gap of [`Event::Restored`] ride in a [batch](Batch::gap): with the first news,
+    /// or alone in an empty one.
     ///
     /// ```no_run
     /// use notifyman::Event;
@@ -414,7 +415,8 @@ impl NotificationManager {
     /// Up to 256 are dialled side by side, without stalling those that are open: so a manager of a thousand databases
     /// works for each from the moment it is there, and one that hangs holds up nobody. Until it is open it is
     /// [restoring](Self::restoring); then [`Event::Opened`] tells. One that fails goes to the garbage with the reason;
-    /// with [`reconnect`](Self::reconnect), if trying again can help, that is done until it does.
+    /// with [`reconnect`](Self::reconnect), if trying again can help, that is done until it does. What the loop's body
+    /// takes counts towards `connect_timeout`: a body that takes longer leaves a dial no time.
     ///
     /// To have all of them open before the loop begins, use [`Connection::connect_many`].
     ///
