@@ -159,6 +159,8 @@ impl Restore {
                         Ok(false) => {}
                         Err(error) => return Progress::Failed(error),
                     }
+                    // Each answer lets the next request go, where more was asked for meanwhile.
+                    connection.transmit();
                     if until.is_some_and(|until| until <= now) {
                         let after = connection.config().get_call_timeout();
                         return Progress::Failed(Error::Timeout { action: "listening again", after, closed: true });

@@ -129,7 +129,9 @@ fn m18_what_a_restoring_connection_shall_listen_to_resolves_as_it_is_back() {
     running.until("lost", |handle| handle.stats().restoring == 1);
     let mut more = handle.listen(id, ["more"]);
     let mut less = handle.unlisten(id, [super::ledger::CHANNEL]);
-    assert!(matches!(handle.notify(id, "more", "").wait(LIMIT), Err(Error::Disconnected)), "it can't be sent");
+    // By the reason of its end, or of the attempt since that was refused.
+    let error = handle.notify(id, "more", "").wait(LIMIT).unwrap_err();
+    assert!(error.is_transient(), "it can't be sent: {error}");
     assert!(more.wait(Duration::from_millis(200)).unwrap_err().is_timeout());
     assert!(less.try_get().is_none() && handle.stats().restores == 0);
 
@@ -141,6 +143,28 @@ fn m18_what_a_restoring_connection_shall_listen_to_resolves_as_it_is_back() {
     writer.notify("more", "heard").unwrap();
     running.until("heard", |handle| handle.stats().notifications >= 1);
     assert_eq!(payloads(&running.stop()), ["heard"]);
+}
+
+#[test]
+fn m18_what_is_asked_of_one_that_is_listening_again_is_sent_as_soon_as_the_server_has_answered() {
+    let answer = || Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]);
+    let ((asked, is_asked), (answers, gate)) = (Step::mark(), Step::gate());
+    let first = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), answer(), Step::close()];
+    let mut second = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), is_asked, gate, answer()];
+    second.extend((0..3).flat_map(|_| [Step::expect_any_query(), answer()]));
+    second.push(Step::expect_eof());
+    let peer = Peer::play_each(vec![first, second]);
+
+    let running = Running::start(parked([listener(&peer.url())]).reconnect(backoff()));
+    let (handle, id) = (running.handle.clone(), running.ids[0]);
+    asked.wait();
+    let tickets = ["a", "b", "c"].map(|channel| handle.listen(id, [channel]));
+    // Commands are obeyed in order.
+    handle.set_timeout(None).wait(LIMIT).unwrap();
+    answers.open();
+    tickets.into_iter().for_each(|mut ticket| ticket.wait(LIMIT).unwrap());
+    running.stop();
+    assert_eq!(peer.finish()[1].queries()[1..], ["a", "b", "c"].map(|channel| format!("LISTEN \"{channel}\"")));
 }
 
 #[test]
