@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::ConnId;
-use crate::notification::{Batch, NotificationRef};
+use crate::notification::NotificationRef;
 use crate::notifier::after::After;
 use crate::notifier::core::{Inner, Phase, World};
 use crate::notifier::database::Session;
@@ -31,14 +31,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         })
     }
 
-    /// A batch came: everybody's share goes into their queues.
-    pub(crate) fn heard(self: &Arc<Self>, id: ConnId, batch: &Batch) {
-        self.share_out(id, batch.iter());
-        self.tally.heard.add(batch.len() as u64);
-    }
-
-    /// One portion after the other, and whoever else wants the lock gets it in between.
-    fn share_out<'b>(self: &Arc<Self>, id: ConnId, mut batch: impl Iterator<Item = NotificationRef<'b>>) {
+    /// A batch came: everybody's share goes into their queues; one portion after the other, and whoever else wants the
+    /// lock gets it in between.
+    pub(crate) fn share_out<'b>(self: &Arc<Self>, id: ConnId, mut batch: impl Iterator<Item = NotificationRef<'b>>) {
         let mut portion =
             || self.on_event(id, |inner, world, at, after| inner.queue_some(&mut batch, world, at, after));
         while portion() == Some(true) {}
@@ -59,6 +54,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         while room > 0
             && let Some(n) = batch.next()
         {
+            // Before anybody can be called with it.
+            self.tally.heard.add(1);
             let Ok(channel) = std::str::from_utf8(n.channel_bytes()) else { continue };
             // One copy for all, which keeps nothing of the buffer that it came in.
             let mut copy = None;
@@ -183,9 +180,11 @@ mod tests {
             world.by_connection.insert(id, 0);
             Arc::clone(world.databases[0].registry.get(&7, "prices").unwrap().value.subscriber())
         };
+        let n_heard = || n.inner().tally.read().heard;
         let batch = ["1", "2", "3", "4"].map(|payload| script::notification(1, "prices", payload)).concat();
         let taken_before = |n: &NotificationRef<'_>| {
             if n.payload_bytes() == b"3" {
+                assert_eq!(n_heard(), 2, "what is in a queue was counted before");
                 assert!(matches!(subscriber.take(), Some(Item::Heard(..))));
             }
         };

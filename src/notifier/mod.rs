@@ -511,8 +511,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn stats(&self) -> NotifierStats {
-        let mut stats = self.inner().tally.read();
         let world = self.inner().lock();
+        let mut stats = self.inner().tally.read();
         stats.canary_micros = world.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
         for database in &world.databases {
             let (subscribers, waiting) = database.waiting();

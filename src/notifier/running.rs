@@ -217,7 +217,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
                 manager.supervise(inner.settings.backoff, inner.settings.heartbeat);
             }
             match manager.next_event() {
-                Some(Event::Notifies(id, batch)) => inner.heard(id, &batch),
+                Some(Event::Notifies(id, batch)) => inner.share_out(id, batch.iter()),
                 Some(Event::Opened(id)) => {
                     if let Some(db) = manager.get(id) {
                         inner.opened(id, None, &db.session.channels().iter().collect(), db.session.limits());
