@@ -1,6 +1,6 @@
 //! Which tables are covered, under which name they tell, and what becomes of that: rule G7.
 
-use notifyman::changes::{Installer, Shape};
+use notifyman::changes::{Installer, Shape, Status};
 
 use super::support::site;
 
@@ -148,6 +148,24 @@ fn g07_a_type_that_changes_is_told_as_it_is_wherever_it_is_part_of() {
         [r#"INSERT row_of {"id":1,"n":{"number":3,"o":null}}"#]
     );
     assert_eq!(site.problems(), [] as [&str; 0]);
+}
+
+#[test]
+fn g07_what_is_wanted_does_not_depend_on_how_the_planner_reads_the_catalogs() {
+    let mut site = site();
+    site.build(&Installer::new());
+    // The description of a column that has changed lies behind those of the others.
+    let columns: Vec<_> = (0..45).map(|n| format!("c{n} text")).collect();
+    site.run(&format!("CREATE TABLE t (id int PRIMARY KEY, n int, {})", columns.join(", ")));
+    site.run("ALTER TABLE t ALTER COLUMN n TYPE text, ALTER COLUMN c7 TYPE varchar");
+    for ways in ["enable_indexscan, enable_indexonlyscan, enable_bitmapscan", "enable_seqscan, enable_bitmapscan"] {
+        // In a session that has no plans yet.
+        let mut db = site.session();
+        for way in ways.split(", ") {
+            db.execute(&format!("SET {way} = off")).unwrap();
+        }
+        assert_eq!(Status::of(&mut db).unwrap().problems(), [] as [&str; 0], "without {ways}");
+    }
 }
 
 #[test]

@@ -88,12 +88,16 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN
 CREATE OR REPLACE FUNCTION notifyman.size(relation oid, variable text, weight integer) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$ BEGIN RETURN (
     -- In pieces, since a sum of 1,600 is too deep for the parser's stack.
-    SELECT coalesce(string_agg(format('(%s)', parts), ' + '), '0')
-    FROM (SELECT string_agg(
+    SELECT coalesce(string_agg(format('(%s)', parts), ' + ' ORDER BY piece), '0')
+    FROM (SELECT n / 40 AS piece,
+                 string_agg(
                     format('coalesce(' || CASE WHEN base IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype,
                             'bytea'::regtype) THEN 'octet_length(%1$s.%2$I)::int8'
-                        ELSE 'pg_column_size(%1$s.%2$I)::int8 * %3$s' END || ', 0)', variable, attname, weight), ' + ') AS parts
-          FROM (SELECT attname, row_number() OVER () AS n, notifyman.base_type(atttypid) AS base FROM pg_attribute
+                        ELSE 'pg_column_size(%1$s.%2$I)::int8 * %3$s' END || ', 0)',
+                        variable, attname, weight),
+                    ' + ' ORDER BY n) AS parts
+          FROM (SELECT attname, row_number() OVER (ORDER BY attnum) AS n, notifyman.base_type(atttypid) AS base
+                FROM pg_attribute
                 WHERE attrelid = relation AND attnum = ANY (notifyman.columns(relation)) AND attlen = -1) a
-          GROUP BY n / 40) pieces
+          GROUP BY 1) pieces
 ); END $$;
