@@ -166,7 +166,10 @@ int main(int argc, char **argv) {
             if (!PQconsumeInput(conn)) fail("reading", conn);
             for (PGnotify *news; (news = PQnotifies(conn)); PQfreemem(news)) {
                 if (answers < 0) count++;
-                else if (news->extra[0] == 's' && write(answers, "!", 1) == 1) count++;
+                else if (news->extra[0] == 's') {
+                    long long now = clock_of(CLOCK_MONOTONIC);
+                    count += write(answers, &now, sizeof now) == sizeof now;
+                }
             }
         }
     }

@@ -23,7 +23,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// The channel to which all listen.
 pub const CHANNEL: &str = "cache_invalidate";
-/// What a payload begins with that asks for a byte in answer.
+/// What a payload begins with that asks for an answer.
 pub const PLEASE_ANSWER: u8 = b's';
 /// How many dials may be under way at a time.
 pub const SIDE_BY_SIDE: usize = 256;
@@ -136,10 +136,10 @@ impl Answers {
         Ok(Self(stream.into()))
     }
 
-    /// One byte, if the payload asks for it; says whether it did.
+    /// What time it is, in the machine's own order of bytes, if the payload asks for that; says whether it did.
     #[inline]
     pub fn answer(&mut self, payload: &[u8]) -> bool {
-        payload.first() == Some(&PLEASE_ANSWER) && rustix::io::write(&self.0, b"!").is_ok()
+        payload.first() == Some(&PLEASE_ANSWER) && rustix::io::write(&self.0, &now().to_ne_bytes()).is_ok()
     }
 }
 
@@ -164,9 +164,18 @@ impl Meter {
     }
 }
 
+/// The time since whatever began, the same for all processes.
+pub fn now() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
 /// User and system time of this process.
 fn cpu() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    nanoseconds(ClockId::ProcessCPUTime)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32).as_nanos() as u64
 }
 

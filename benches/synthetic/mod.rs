@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   the bench ── commands, by standard input ──▶ server process ◀── sessions ──────── the client that is measured
-//!             ◀── what it measured, by output ──               ◀── a byte for each event that asks for one ──
+//!             ◀── what it measured, by output ──               ◀── an answer to each event that asks for one ──
 //! ```
 //!
 //! The process is the bench's own program, started again: whoever uses this calls [`serve_if_asked`] first of all. It
@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The channel to which all listen: 16 bytes.
 pub const CHANNEL: &str = "cache_invalidate";
-/// What a payload begins with that asks for a byte in answer.
+/// What a payload begins with that asks for an answer.
 pub const PLEASE_ANSWER: u8 = b's';
 
 /// Becomes the server and never returns, in the process that [`Server::start`] has started.
@@ -110,7 +110,7 @@ impl Server {
         self.port
     }
 
-    /// Where the bytes go that answer events; one client connects to it.
+    /// Where events are answered; one client connects to it.
     pub fn answer_port(&self) -> u16 {
         self.answer_port
     }
@@ -121,7 +121,8 @@ impl Server {
     }
 
     /// Wakes one session after the other, at random, each with one notification, and waits for the answer to it. Gives
-    /// the percentiles of the time between, in nanoseconds: see [`PERCENTILES`].
+    /// the percentiles of the time between, in nanoseconds: see [`PERCENTILES`]. It ends as the server has the answer, or,
+    /// where that is awake, as the client has given it.
     pub fn wake(&mut self, events: u64, manner: Manner) -> io::Result<Vec<u64>> {
         let manner = match manner {
             Manner::Asleep => "asleep",

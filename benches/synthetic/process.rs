@@ -16,6 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::stream::{self, Stream};
 use super::wire::{self, Conversation};
 use super::{CHANNEL, Manner, PERCENTILES};
+use crate::job;
 
 const LISTENER: Token = Token(usize::MAX);
 const COMMAND: Token = Token(usize::MAX - 1);
@@ -296,29 +297,39 @@ impl Process {
                 flood.go_on(&mut self.sessions)?;
             }
             let Some(session) = &mut self.sessions[at] else { return Err(io::Error::other("a session has ended")) };
-            let begun = Instant::now();
+            let (begun, sent) = (Instant::now(), job::now());
             session.stream.write_all(&event)?;
-            while !heard(&mut answers)? {
+            let answered = loop {
+                if let Some(answered) = heard(&mut answers)? {
+                    break answered;
+                }
                 if let Some(flood) = &mut flood {
                     flood.go_on(&mut self.sessions)?;
                 }
                 if begun.elapsed() > PATIENCE {
                     return Err(io::Error::other("no answer to an event"));
                 }
-            }
+            };
             if number >= warm_up {
-                latencies.push(begun.elapsed().as_nanos() as u64);
+                latencies.push(match manner {
+                    Manner::Asleep => begun.elapsed().as_nanos() as u64,
+                    // By the client's word: while this one writes a flood, it hears no answer.
+                    Manner::Awake | Manner::BesideAFlood => answered.saturating_sub(sent),
+                });
             }
         }
         Ok(latencies)
     }
 }
 
-fn heard(answers: &mut Socket) -> io::Result<bool> {
-    match answers.read(&mut [0; 1]) {
+/// When the client has answered, if it has.
+fn heard(answers: &mut Socket) -> io::Result<Option<u64>> {
+    let mut answer = [0; 8];
+    match answers.read(&mut answer) {
+        Ok(8) => Ok(Some(u64::from_ne_bytes(answer))),
         Ok(0) => Err(io::Error::other("the client has ended")),
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
+        Ok(_) => Err(io::Error::other("a part of an answer")),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
         Err(e) => Err(e),
     }
 }
