@@ -90,7 +90,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let mut kinds = cell.kinds();
         kinds.retain(|kind| race.can_run(&cell, kind) && options.wants_kind(kind));
         let mut measured: BTreeMap<&str, Vec<race::Measured>> = BTreeMap::new();
-        for _ in 0..options.runs {
+        for _ in 0..options.runs * cell.repeats() {
             shuffle(&mut kinds);
             for kind in kinds.clone() {
                 match race.run(&cell, kind) {

@@ -64,6 +64,16 @@ impl Cell {
         matches!(self.task, Task::FloodTraced(_) | Task::WakeTraced(_))
     }
 
+    /// How often it is measured, to once of the others: where one run is short, or shares the processors with hundreds
+    /// of others, chance weighs more.
+    pub fn repeats(&self) -> usize {
+        match self.task {
+            Task::Burst(_) | Task::Wake(_, Manner::Awake | Manner::BesideAFlood) => 3,
+            Task::Flood(_) if self.scenario == "S1" && self.connections > 64 => 3,
+            _ => 1,
+        }
+    }
+
     /// Who takes part.
     pub fn kinds(&self) -> Vec<&'static str> {
         let ours: &[&str] = match self.scenario {

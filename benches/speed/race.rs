@@ -91,9 +91,13 @@ impl Race {
             "SELECT count(pg_notify('{CHANNEL}', repeat('x', {padding}) || lpad(n::text, 8, '0'))) \
              FROM generate_series(1, {each}) AS n"
         ))?;
+        let before = server.pid().and_then(cpu_of);
         client.go()?;
         sender.query("COMMIT")?;
         measured.extend(client.line()?);
+        if let Some((before, after)) = before.zip(server.pid().and_then(cpu_of)) {
+            measured.insert("server_cpu".into(), after.saturating_sub(before) as f64);
+        }
         Ok(measured)
     }
 
@@ -222,6 +226,16 @@ impl Trace {
         let total = table.lines().last().and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
         total.ok_or_else(|| format!("strace wrote {table:?}").into())
     }
+}
+
+/// What a server and the processes of its sessions have taken so far, in nanoseconds, where the system tells.
+fn cpu_of(postmaster: u32) -> Option<u64> {
+    let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).ok()?;
+    let processes = children.split_whitespace().map(str::to_owned).chain([postmaster.to_string()]);
+    let cpu_of_one = |process: String| {
+        fs::read_to_string(format!("/proc/{process}/schedstat")).ok()?.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some(processes.filter_map(cpu_of_one).sum())
 }
 
 /// Whether a program can be run here.

@@ -75,8 +75,11 @@ fn costs(cell: &Cell, run: &Measured) -> Vec<(String, f64)> {
         }
         // How long that takes is the server's affair, which encrypts first.
         Task::Flood(_) if cell.is_encrypted() => vec![named("cpu_ns", each("cpu"))],
-        Task::Flood(_) | Task::Burst(_) => {
-            vec![named("cpu_ns", each("cpu")), named("per_second", 1e9 / each("wall"))]
+        Task::Flood(_) => vec![named("cpu_ns", each("cpu")), named("per_second", 1e9 / each("wall"))],
+        Task::Burst(_) => {
+            let server = run.contains_key("server_cpu").then(|| named("server_cpu_ns", each("server_cpu")));
+            let ours = [named("cpu_ns", each("cpu")), named("per_second", 1e9 / each("wall"))];
+            ours.into_iter().chain(server).collect()
         }
         Task::FloodTraced(_) => vec![named("calls_per_1000", each("calls") * 1000.0)],
         Task::WakeTraced(_) => vec![named("calls", each("calls"))],

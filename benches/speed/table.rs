@@ -9,7 +9,7 @@ use crate::plan::{BORROWED, Cell, FLOOR, GUARDED, LIBPQ, OWNED, PEERS, STR, THRE
 use crate::results::Results;
 
 /// A table: its title, the scenario, the metric, its unit, and by what that divides.
-const TABLES: [(&str, &str, &str, &str, f64); 27] = [
+const TABLES: [(&str, &str, &str, &str, f64); 28] = [
     ("S1. A flood: CPU of the client for one notification", "S1", "cpu_ns", "ns", 1.0),
     ("S1. System calls for 1,000 notifications", "S1", "calls_per_1000", "", 1.0),
     ("S2. Memory of an idle listening connection, beyond the first", "S2", "idle", "B", 1.0),
@@ -21,6 +21,7 @@ const TABLES: [(&str, &str, &str, &str, f64); 27] = [
     ("S3. From the event to its answer: median", "S3", "p50", "µs", 1e3),
     ("S3. From the event to its answer: 99 %", "S3", "p99", "µs", 1e3),
     ("S4. A real server's burst to all, by TCP: CPU of the client for one notification", "S4", "cpu_ns", "ns", 1.0),
+    ("S4. The same: CPU of the server for one notification", "S4", "server_cpu_ns", "ns", 1.0),
     ("S4. A real server's burst to all, by TCP: delivered a second, in millions", "S4", "per_second", "", 1e6),
     ("S5. 63 sparse connections beside one that is silent (0 B) or flooded (32 B): median", "S5", "p50", "µs", 1e3),
     ("S5. The same: 99 %", "S5", "p99", "µs", 1e3),
@@ -50,6 +51,9 @@ pub fn markdown(results: &Results, options: &Options) -> String {
     let link = if options.tcp { "TCP on 127.0.0.1" } else { "Unix sockets" };
     let (machine, runs) = (machine(), options.runs);
     let mut text = format!("# Measured\n\n{machine}, {link}. Medians of {runs}, kinds in random order.\n");
+    if results.0.iter().any(|row| row.cell.repeats() > 1) {
+        let _ = writeln!(text, "S4, S5, and S1 at the most connections: medians of {}.", 3 * runs);
+    }
     if results.0.iter().any(|row| row.cell.is_encrypted()) {
         text.push_str(
             "Where it says TLS it is TLS 1.3 with AES-128-GCM, by TCP on 127.0.0.1; nobody checks the certificate.\n",
