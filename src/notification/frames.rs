@@ -11,6 +11,8 @@
 //! Where the next frame begins is known only from this one's length, so whoever goes from frame to frame waits for memory
 //! at each. But most are as long as the one before: that is tried first, as it needs no look at the length to go on.
 
+use std::ops::Range;
+
 use super::NotificationRef;
 
 /// The type byte of a NotificationResponse.
@@ -82,48 +84,73 @@ pub(crate) fn run_like(first: &[u8], channel_len: usize, bytes: &[u8]) -> (usize
     // With the NUL that ends it.
     let channel = CHANNEL_AT..CHANNEL_AT + channel_len + 1;
     let name = first.get(channel.clone()).unwrap_or_default();
-    let (mut stride, mut count, mut at) = (Stride::default(), 0, 0);
-    while let Some(frame) = bytes.get(at..).and_then(|rest| stride.next(rest))
-        && frame.first() == Some(&NOTIFICATION)
-        && frame.len() <= NOTIFICATION_MAX as usize + 1
-        && frame.get(channel.end..).and_then(<[u8]>::last) == Some(&0)
-        && frame.get(channel.clone()).is_some_and(|head| same(head, name))
-    {
-        count += 1;
-        at += frame.len();
+    match name.len() {
+        0..4 => run(bytes, channel, |head| head.iter().eq(name)),
+        4..8 => run(bytes, channel, |head| same_ends::<4>(head, name)),
+        8..16 => run(bytes, channel, |head| same_ends::<8>(head, name)),
+        16..32 => run(bytes, channel, |head| same_ends::<16>(head, name)),
+        32..=64 => run(bytes, channel, |head| same_ends::<32>(head, name)),
+        _ => run(bytes, channel, |head| head == name),
     }
-    (count, at)
+}
+
+/// The same, given where the name of the channel is and whether it is the one.
+#[inline]
+fn run(bytes: &[u8], channel: Range<usize>, is_it: impl Fn(&[u8]) -> bool) -> (usize, usize) {
+    let (mut rest, mut count) = (bytes, 0);
+    while let Some(&head) = rest.first_chunk::<HEADER>()
+        && let Some(len) = frame_len(&head)
+        && head[0] == NOTIFICATION
+        && len <= NOTIFICATION_MAX as usize + 1
+        && len > channel.end
+    {
+        let before = count;
+        // All that are as long as this one.
+        while let Some((frame, behind)) = rest.split_at_checked(len)
+            && frame.first_chunk() == Some(&head)
+            && frame.last() == Some(&0)
+            && frame.get(channel.clone()).is_some_and(&is_it)
+        {
+            (rest, count) = (behind, count + 1);
+        }
+        if count == before {
+            break;
+        }
+    }
+    (count, bytes.len() - rest.len())
 }
 
 /// From frame to frame, whatever they are.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stride {
-    /// The length field of the last one, as it came.
-    field: [u8; 4],
+    /// What the last one began with.
+    header: [u8; HEADER],
     /// How long that frame was.
     len: usize,
 }
 
 impl Stride {
-    /// The frame that `bytes` begin with, by its own account, if that is wholly there.
+    /// The frame that `bytes` begin with, by its own account, if that is wholly there; and what is behind it.
     #[inline(always)]
-    fn next<'b>(&mut self, bytes: &'b [u8]) -> Option<&'b [u8]> {
-        if let Some(frame) = bytes.get(..self.len)
-            && length_field(frame) == Some(&self.field)
+    fn next<'b>(&mut self, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
+        if let Some((frame, behind)) = bytes.split_at_checked(self.len)
+            && frame.first_chunk() == Some(&self.header)
         {
-            return Some(frame);
+            return Some((frame, behind));
         }
-        let field = length_field(bytes)?;
-        let len = (u32::from_be_bytes(*field) as usize).checked_add(1)?;
-        let frame = bytes.get(..len)?;
-        *self = Self { field: *field, len };
-        Some(frame)
+        let header = *bytes.first_chunk()?;
+        let len = frame_len(&header)?;
+        let found = bytes.split_at_checked(len)?;
+        *self = Self { header, len };
+        Some(found)
     }
 }
 
+/// How long a frame is, by its header.
 #[inline]
-fn length_field(frame: &[u8]) -> Option<&[u8; 4]> {
-    frame.get(1..)?.first_chunk()
+fn frame_len(header: &[u8; HEADER]) -> Option<usize> {
+    let length = *header.last_chunk()?;
+    (u32::from_be_bytes(length) as usize).checked_add(1)
 }
 
 /// Whether two names are equal: by pieces of a fixed size, since to call what compares memory costs more than that.
@@ -183,8 +210,8 @@ impl<'b> Iterator for Frames<'b> {
     #[inline(always)]
     fn next(&mut self) -> Option<NotificationRef<'b>> {
         loop {
-            let frame = self.stride.next(self.rest)?;
-            self.rest = self.rest.get(frame.len()..)?;
+            let (frame, behind) = self.stride.next(self.rest)?;
+            self.rest = behind;
             if frame.first() == Some(&NOTIFICATION) {
                 let channel_len =
                     if self.common > 0 { self.common } else { channel_len(frame, self.before.channel_bytes())? };
