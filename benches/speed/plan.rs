@@ -69,7 +69,7 @@ impl Cell {
     pub fn repeats(&self) -> usize {
         match self.task {
             Task::Burst(_) | Task::Wake(_, Manner::Awake | Manner::BesideAFlood) => 3,
-            Task::Flood(_) if self.scenario == "S1" && self.connections > 64 => 3,
+            Task::Flood(_) if self.scenario == "S1" && self.connections > 64 && self.payload == 32 => 3,
             _ => 1,
         }
     }

@@ -52,7 +52,7 @@ pub fn markdown(results: &Results, options: &Options) -> String {
     let (machine, runs) = (machine(), options.runs);
     let mut text = format!("# Measured\n\n{machine}, {link}. Medians of {runs}, kinds in random order.\n");
     if results.0.iter().any(|row| row.cell.repeats() > 1) {
-        let _ = writeln!(text, "S4, S5, and S1 at the most connections: medians of {}.", 3 * runs);
+        let _ = writeln!(text, "S4, S5, and S1 with 32 B at the most connections: medians of {}.", 3 * runs);
     }
     if results.0.iter().any(|row| row.cell.is_encrypted()) {
         text.push_str(
