@@ -475,11 +475,11 @@ fn converse<T>(
         if more {
             continue;
         }
-        // It ended with notifications that nobody waits for yet.
+        connection.transmit();
+        // In that, or with notifications that nobody waits for yet.
         if connection.is_closed() {
             return Talk::Over(Err(connection.error().cloned().unwrap_or(Error::Closed)), false);
         }
-        connection.transmit();
         return Talk::Silent;
     }
     Talk::GoesOn

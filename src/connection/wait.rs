@@ -63,6 +63,8 @@ impl Iterator for Wait<'_> {
                 return Some(None);
             }
             self.looked = self.idle.is_due(now);
+            // Of what was asked before, inside a manager, the next goes once the one before is answered.
+            self.connection.transmit();
             if self.drained < DRAIN_MAX
                 && let Some(received) = self.connection.receive_some(self.buffer.get(), now)
             {

@@ -151,16 +151,24 @@ impl Restore {
                         self.phase = Phase::Listening { connection, relisten, until };
                     }
                 },
-                Phase::Listening { mut connection, mut relisten, until } => {
+                Phase::Listening { mut connection, mut relisten, mut until } => {
                     connection.transmit();
                     let more = may_hear && ear.hear(&mut connection, now);
+                    let answered = relisten.answered;
                     match self.is_listening(&mut connection, &mut relisten) {
                         Ok(true) => return Progress::Restored(connection, more),
                         Ok(false) => {}
                         Err(error) => return Progress::Failed(error),
                     }
-                    // Each answer lets the next request go, where more was asked for meanwhile.
-                    connection.transmit();
+                    if relisten.answered > answered {
+                        // Each answer lets the next request go, where more was asked for meanwhile; and that has all
+                        // of its time.
+                        until = now.checked_add(connection.config().get_call_timeout());
+                        connection.transmit();
+                    }
+                    if connection.is_closed() {
+                        return Progress::Failed(connection.error().cloned().unwrap_or(Error::Closed));
+                    }
                     if until.is_some_and(|until| until <= now) {
                         let after = connection.config().get_call_timeout();
                         return Progress::Failed(Error::Timeout { action: "listening again", after, closed: true });
@@ -226,8 +234,8 @@ impl Restore {
     pub(crate) fn edit(&mut self, ask: Ask, ticket: Resolver<()>) {
         self.dead.edit(&ask);
         if let Phase::Listening { connection, .. } = &mut self.phase {
+            // It goes as soon as what was asked before is answered.
             connection.session.request(ask);
-            connection.transmit();
         }
         self.tickets.push(ticket);
     }
@@ -266,6 +274,8 @@ impl Restore {
 pub(crate) struct Relisten {
     request: RequestId,
     acknowledged: bool,
+    /// How many requests have been answered.
+    answered: usize,
 }
 
 impl Relisten {
@@ -274,7 +284,7 @@ impl Relisten {
     }
 
     fn of(request: RequestId) -> Self {
-        Self { request, acknowledged: false }
+        Self { request, acknowledged: false, answered: 0 }
     }
 
     /// Whether the server has acknowledged them just now; an error is the end of the attempt.
@@ -283,7 +293,10 @@ impl Relisten {
         while let Some(output) = session.poll() {
             match output {
                 Output::Reply(_, Err(error)) | Output::Closed(error) => return Err(error),
-                Output::Reply(id, Ok(_)) => self.acknowledged |= id == self.request,
+                Output::Reply(id, Ok(_)) => {
+                    self.answered += 1;
+                    self.acknowledged |= id == self.request;
+                }
                 Output::Ready => {}
             }
         }

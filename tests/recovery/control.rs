@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use notifyman::{ConnId, Error, Event, Handle, NotificationManager, Ticket};
+use notifyman::{Config, ConnId, Connection, Error, Event, Handle, NotificationManager, Ticket};
 
 use super::crowd::Crowd;
 use super::support::*;
@@ -55,7 +55,7 @@ impl Running {
     }
 }
 
-fn parked(connections: impl IntoIterator<Item = notifyman::Connection>) -> NotificationManager {
+fn parked(connections: impl IntoIterator<Item = Connection>) -> NotificationManager {
     NotificationManager::new(connections).park_when_empty(true)
 }
 
@@ -165,6 +165,53 @@ fn m18_what_is_asked_of_one_that_is_listening_again_is_sent_as_soon_as_the_serve
     tickets.into_iter().for_each(|mut ticket| ticket.wait(LIMIT).unwrap());
     running.stop();
     assert_eq!(peer.finish()[1].queries()[1..], ["a", "b", "c"].map(|channel| format!("LISTEN \"{channel}\"")));
+}
+
+#[test]
+fn m18_a_server_that_answers_each_of_many_requests_in_time_is_not_given_up() {
+    let answer =
+        || [Step::pause(Duration::from_millis(700)), Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')])];
+    let (asked, is_asked) = Step::mark();
+    let mut first = vec![Step::startup(), Step::login_ok(), Step::expect_any_query()];
+    first.extend(answer());
+    first.push(Step::close());
+    let mut second = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), is_asked];
+    second.extend(answer());
+    (0..3).for_each(|_| second.extend(std::iter::once(Step::expect_any_query()).chain(answer())));
+    second.push(Step::expect_eof());
+    let peer = Peer::play_each(vec![first, second]);
+
+    let config = Config::without_env(&peer.url()).unwrap().call_timeout(Duration::from_secs(2));
+    let mut db = Connection::connect(config).unwrap();
+    db.listen(["news"]).unwrap();
+    let running = Running::start(parked([db]).reconnect(backoff()));
+    asked.wait();
+    let tickets = ["a", "b", "c"].map(|channel| running.handle.listen(running.ids[0], [channel]));
+    tickets.into_iter().for_each(|mut ticket| ticket.wait(LIMIT).unwrap());
+    running.stop();
+    peer.finish();
+}
+
+#[test]
+fn m18_what_was_asked_is_sent_though_its_connection_is_taken_out_meanwhile() {
+    let answer = || Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]);
+    let ((asked, is_asked), (answers, gate)) = (Step::mark(), Step::gate());
+    let mut script = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), is_asked, gate, answer()];
+    script.extend([Step::expect_query("LISTEN \"b\""), answer(), Step::send([msg::notification(7, "b", "heard")])]);
+    script.push(Step::expect_eof());
+    let peer = Peer::play(script);
+
+    let running = Running::start(parked([open(&peer.url())]));
+    let (handle, id) = (running.handle.clone(), running.ids[0]);
+    let _tickets = ["a", "b"].map(|channel| handle.listen(id, [channel]));
+    asked.wait();
+    let mut db = handle.remove(id).wait(LIMIT).unwrap().unwrap().unwrap();
+    answers.open();
+    let heard = db.wait(LIMIT).next().flatten().expect("it hears what it was to listen to");
+    assert_eq!(heard.payload(), "heard");
+    running.stop();
+    drop(db);
+    peer.finish();
 }
 
 #[test]
