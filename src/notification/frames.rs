@@ -260,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_on_one_channel_however_long_its_name_is() {
+        for len in 1..80 {
+            let name = vec![b'c'; len];
+            let first = frame(1, &name, b"one");
+            assert_eq!(run_like(&first, len, &[&first[..], &first].concat()), (2, 2 * first.len()));
+            for at in 0..=len {
+                let mut other = first.clone();
+                other[CHANNEL_AT + at] ^= 0x20;
+                assert_eq!(run_like(&first, len, &[&first[..], &other].concat()), (1, first.len()), "{len} {at}");
+            }
+        }
+    }
+
+    #[test]
     fn a_walk_finds_frames_of_equal_and_other_lengths_alike() {
         let frames: Vec<_> = [1, 1, 2, 2, 1, 0, 0, 30, 1].map(|len| frame(1, b"a", &vec![b'x'; len])).to_vec();
         let foreign = b"N\0\0\0\x09abcde".to_vec();
