@@ -38,8 +38,9 @@ const DIGEST: &str = "(SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.co
     FROM pg_catalog.pg_proc p WHERE p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'notifyman') \
     AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype)";
 
-/// What every query begins with, so that no name in it is somebody else's.
-const PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;\n";
+/// What every query begins with, so that no name in it is somebody else's, and what is kept of a function's settings
+/// doesn't depend on those of the session that made it.
+const PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL quote_all_identifiers = off;\n";
 
 /// A text as an SQL constant.
 pub(crate) fn literal(text: &str) -> String {

@@ -150,13 +150,17 @@ fn g01_it_is_built_and_right_whatever_a_database_says_of_strings_and_names() {
     );
     let mut site = Site::at(site.url);
     let report = site.build(&Installer::new().tables([r"a\b%_", "later*"]));
-    assert_eq!(report.covered(), [r#""public"."a\b%_""#]);
+    assert_eq!(report.covered(), [r#"public."a\b%_""#]);
     assert_eq!(site.says(r#"INSERT INTO "a\b%_" VALUES (1)"#), [r#"INSERT a\b%_ {"c\\d":1}"#]);
     site.run("CREATE TABLE later (id int)");
     // Another session's settings are no difference.
     site.run("SET quote_all_identifiers = off; SET standard_conforming_strings = on");
     assert_eq!(site.problems(), [] as [&str; 0]);
     assert_eq!(site.says("INSERT INTO later VALUES (1)"), [r#"INSERT later {"id":1}"#]);
+    // Nor those of a session that restores a dump.
+    let quoted = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'notifyman'::regnamespace \
+        AND array_to_string(proconfig, ' ') LIKE '%\"%'";
+    assert_eq!(site.ask(quoted), "0");
 }
 
 /// Says so, as it drops.
