@@ -5,7 +5,7 @@
 //! cargo bench --bench speed         only what this crate can do by itself: no peers, no pictures
 //! ```
 //!
-//! Every client is a process of its own, and so is the server, whose cost isn't counted. The kinds take turns in random
+//! Every client is a process of its own, and so is the server, whose cost is told apart where it is a real one. The kinds take turns in random
 //! order, and what is told are medians. `--help` lists the options.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
@@ -90,7 +90,8 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         let mut kinds = cell.kinds();
         kinds.retain(|kind| race.can_run(&cell, kind) && options.wants_kind(kind));
         let mut measured: BTreeMap<&str, Vec<race::Measured>> = BTreeMap::new();
-        for _ in 0..options.runs * cell.repeats() {
+        let repeats = if options.smoke { 1 } else { cell.repeats() };
+        for _ in 0..options.runs * repeats {
             shuffle(&mut kinds);
             for kind in kinds.clone() {
                 match race.run(&cell, kind) {

@@ -5,6 +5,7 @@
 //!   arguments:  KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT
 //!   it says:    dial_cpu=… dial_wall=… idle=…       once all its sessions listen; then it waits for a line
 //!               cpu=… wall=… after=…                once all that it expects has come; then it exits
+//!   it answers: the monotonic clock's time, 8 bytes in the machine's order, to each event of the task `wake`
 //! ```
 //!
 //! Times are nanoseconds, of this process alone; memory is the process's own (anonymous, resident), in bytes a

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 const HELP: &str = "\
 usage: speed [OPTIONS]
-  --runs N          how often each client runs through each cell; the median is told (5)
+  --runs N          how often each client runs through each cell, three times that where chance weighs more; the
+                    median is told (5)
   --only A,B        only these scenarios, of S1 to S6, look, S1-TLS, S2-TLS and S3-TLS
   --kinds A,B       only these kinds of client
   --smoke           everything, so small that it takes seconds; the numbers say nothing

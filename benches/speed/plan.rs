@@ -64,12 +64,12 @@ impl Cell {
         matches!(self.task, Task::FloodTraced(_) | Task::WakeTraced(_))
     }
 
-    /// How often it is measured, to once of the others: where one run is short, or shares the processors with hundreds
-    /// of others, chance weighs more.
+    /// How often it is measured, to once of the others: where a target hangs on a run that is short, or that shares the
+    /// processors with hundreds of others, so that chance weighs more.
     pub fn repeats(&self) -> usize {
         match self.task {
             Task::Burst(_) | Task::Wake(_, Manner::Awake | Manner::BesideAFlood) => 3,
-            Task::Flood(_) if self.scenario == "S1" && self.connections > 64 && self.payload == 32 => 3,
+            Task::Flood(_) if self.scenario == "S1" && (self.connections == 64 || self.payload == 32) => 3,
             _ => 1,
         }
     }

@@ -235,7 +235,7 @@ fn cpu_of(postmaster: u32) -> Option<u64> {
     let cpu_of_one = |process: String| {
         fs::read_to_string(format!("/proc/{process}/schedstat")).ok()?.split_whitespace().next()?.parse::<u64>().ok()
     };
-    Some(processes.filter_map(cpu_of_one).sum())
+    Some(processes.filter_map(cpu_of_one).sum()).filter(|all| *all > 0)
 }
 
 /// Whether a program can be run here.

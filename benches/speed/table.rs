@@ -7,6 +7,7 @@ use std::process::Command;
 use crate::options::Options;
 use crate::plan::{BORROWED, Cell, FLOOR, GUARDED, LIBPQ, OWNED, PEERS, STR, THREADS, TIMED, TIMED_FLOOR, Task};
 use crate::results::Results;
+use crate::synthetic::Manner;
 
 /// A table: its title, the scenario, the metric, its unit, and by what that divides.
 const TABLES: [(&str, &str, &str, &str, f64); 28] = [
@@ -51,8 +52,8 @@ pub fn markdown(results: &Results, options: &Options) -> String {
     let link = if options.tcp { "TCP on 127.0.0.1" } else { "Unix sockets" };
     let (machine, runs) = (machine(), options.runs);
     let mut text = format!("# Measured\n\n{machine}, {link}. Medians of {runs}, kinds in random order.\n");
-    if results.0.iter().any(|row| row.cell.repeats() > 1) {
-        let _ = writeln!(text, "S4, S5, and S1 with 32 B at the most connections: medians of {}.", 3 * runs);
+    if !options.smoke && results.0.iter().any(|row| row.cell.repeats() > 1) {
+        let _ = writeln!(text, "Of S1 with 64 connections or 32 B, S4 and S5: medians of {}.", 3 * runs);
     }
     if results.0.iter().any(|row| row.cell.is_encrypted()) {
         text.push_str(
@@ -61,6 +62,11 @@ pub fn markdown(results: &Results, options: &Options) -> String {
     }
     if results.0.iter().any(|row| row.cell.task == Task::Dial) {
         text.push_str("What this crate dials are connections that had died, which its recovery brings back.\n");
+    }
+    if results.0.iter().any(|row| matches!(row.cell.task, Task::Wake(_, Manner::Awake | Manner::BesideAFlood))) {
+        text.push_str(
+            "An answer comes as the server has it in S3, and as the client gives it in S5, where the server is busy.\n",
+        );
     }
     for (title, scenario, metric, unit, divisor) in TABLES {
         let title = if unit.is_empty() { title.to_owned() } else { format!("{title}, {unit}") };
