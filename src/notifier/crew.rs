@@ -144,8 +144,9 @@ impl<I: Clone + 'static> Crew<I> {
             What::Missed(_) => tally.missed.add(1),
         }
         if let Err(panic) = called {
-            tally.panics.add(1);
+            // Who sees it counted finds it among those that are kept.
             panics.keep(entry.id(), entry.channel(), &message(&*panic));
+            tally.panics.add(1);
             discard(panic);
         }
         self.end(number);
