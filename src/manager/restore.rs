@@ -160,11 +160,11 @@ impl Restore {
                         Ok(false) => {}
                         Err(error) => return Progress::Failed(error),
                     }
+                    // Each answer lets the next request go, the session's own among them; and those that were asked for
+                    // meanwhile have all of their time.
+                    connection.transmit();
                     if relisten.answered > answered {
-                        // Each answer lets the next request go, where more was asked for meanwhile; and that has all
-                        // of its time.
                         until = now.checked_add(connection.config().get_call_timeout());
-                        connection.transmit();
                     }
                     if connection.is_closed() {
                         return Progress::Failed(connection.error().cloned().unwrap_or(Error::Closed));

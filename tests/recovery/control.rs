@@ -168,6 +168,22 @@ fn m18_what_is_asked_of_one_that_is_listening_again_is_sent_as_soon_as_the_serve
 }
 
 #[test]
+fn m13_a_session_that_asks_for_something_itself_while_it_listens_again_is_not_kept_waiting() {
+    let answer = |tag| Step::send([msg::command_complete(tag), msg::ready(b'I')]);
+    let first = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), answer("LISTEN"), Step::close()];
+    // A server whose queue has lost a file is asked for its size, which mends it, and for the channels once more.
+    let lost = Step::send([msg::error("ERROR", "58P01", "could not access status of transaction"), msg::ready(b'I')]);
+    let mut second = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), lost];
+    second.extend([Step::expect_any_query(), answer("SELECT"), Step::expect_any_query(), answer("LISTEN")]);
+    second.push(Step::expect_eof());
+    let peer = Peer::play_each(vec![first, second]);
+    let running = Running::start(parked([listener(&peer.url())]).reconnect(backoff()));
+    running.until("back", |handle| handle.stats().restores == 1);
+    running.stop();
+    peer.finish();
+}
+
+#[test]
 fn m18_a_server_that_answers_each_of_many_requests_in_time_is_not_given_up() {
     let answer =
         || [Step::pause(Duration::from_millis(700)), Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')])];
