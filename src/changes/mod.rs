@@ -105,13 +105,16 @@
 //!   of the writes; each change is told by one of the workers that read it, at least once.
 
 mod event;
+mod functions;
 mod glob;
+mod installed;
 mod installer;
 mod options;
 mod queue;
 mod reader;
 mod report;
 mod server;
+mod shape;
 mod sql;
 mod status;
 mod stream;
