@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::installed::{self, Functions, Objects};
 use super::options::{Delivery, Options, Oversize, Shape};
 use super::report::{Progress, Report};
+use super::runner::{self, Runner, Step};
 use super::server::{Presence, Server, cannot, first, text};
 use super::{functions, glob, sql};
 use crate::connection::Connection;
@@ -213,7 +214,7 @@ impl Installer {
     /// the name of a table that isn't there; else as [`Connection::query`]. Then each table is as it was, or done.
     pub fn build_with(&self, db: &mut Connection, report_step: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
         self.check(db)?;
-        Self::alone(db, |db| self.build_alone(db, report_step))
+        runner::alone(db, |db| self.build_alone(db, report_step))
     }
 
     fn build_alone(&self, db: &mut Connection, mut report_step: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
@@ -221,18 +222,19 @@ impl Installer {
         let schema_changed = self.make_schema(db)?;
         let server = Server::look(db, &self.options.owner)?;
         let mut report = Report { schema_changed, warnings: self.warnings(&server), ..Report::default() };
+        let runner = self.runner(&server);
         let wanted = installed::functions_of_tables(db, &self.options)?;
         let present = Functions::read(db)?;
         let missing: Vec<_> = wanted.iter().filter(|it| !present.is_right(it, &self.options.owner)).collect();
         if !missing.is_empty() {
-            self.run_again(db, &server, &sql::make_functions(&missing, &self.options.owner))?;
+            runner.run_again(db, &sql::make_functions(&missing, &self.options.owner))?;
             report.schema_changed = true;
         }
 
         let (left, unchanged) = self.work(db)?;
         report.unchanged = unchanged;
         let (total, mut done) = (unchanged + left.len(), unchanged);
-        report.failed = self.each(db, &server, left, |table, state| {
+        report.failed = runner.each(db, left, |table, state| {
             done += 1;
             report_step(Progress { done, total, table });
             let list = match state {
@@ -242,11 +244,15 @@ impl Installer {
             };
             list.push(table.to_owned());
         })?;
-        report.blockers = self.blockers(db, &report.failed)?;
+        report.blockers = runner.blockers(db, &report.failed)?;
         if Functions::read(db)?.has_unused() {
-            self.run_again(db, &server, sql::DROP_UNUSED)?;
+            runner.run_again(db, sql::DROP_UNUSED)?;
         }
         Ok(report)
+    }
+
+    fn runner<'a>(&self, server: &'a Server) -> Runner<'a> {
+        Runner { server, lock_timeout: self.lock_timeout, attempts: self.attempts }
     }
 
     /// Makes the schema and what all tables share, unless they are right.
@@ -257,10 +263,10 @@ impl Installer {
                 return Ok(attempt > 1);
             }
             server.check_owner(&self.options.owner)?;
-            match self.run(db, &server, attempt >= self.attempts, &self.install(&server)) {
+            match self.runner(&server).run(db, attempt >= self.attempts, &self.install(&server)) {
                 Ok(()) => return Ok(true),
                 // In another database of the cluster, the role was made or dropped at the same time.
-                Err(error) if !db.is_closed() && attempt < self.attempts && is_for_now_in_cluster(&error) => {}
+                Err(error) if !db.is_closed() && attempt < self.attempts && runner::is_for_now_in_cluster(&error) => {}
                 Err(error) => return Err(self.explained(error)),
             }
         }
@@ -345,7 +351,7 @@ impl Installer {
         server.check_writable()?;
         match server.presence {
             Presence::Nothing => Ok(Report::default()),
-            _ => Self::alone(db, |db| self.teardown_alone(db, &server, report_step)),
+            _ => runner::alone(db, |db| self.teardown_alone(db, &server, report_step)),
         }
     }
 
@@ -355,12 +361,12 @@ impl Installer {
         server: &Server,
         mut report_step: impl FnMut(Progress<'_>),
     ) -> Result<Report, Error> {
-        let mut report = Report::default();
+        let (mut report, runner) = (Report::default(), self.runner(server));
         let owner = self.installed_owner(db, server);
         // From now on no more table is covered.
         let events = db.query(&sql::event_triggers())?;
         if !events.is_empty() {
-            self.run(db, server, false, &events.iter().map(|row| text(row, 0)).collect::<Vec<_>>().join("\n"))?;
+            runner.run(db, false, &events.iter().map(|row| text(row, 0)).collect::<Vec<_>>().join("\n"))?;
         }
         let steps: Vec<_> = db
             .query(&sql::triggers())?
@@ -368,15 +374,15 @@ impl Installer {
             .map(|row| Step { table: text(row, 0), state: "left over".to_owned(), statements: text(row, 1) })
             .collect();
         let (total, mut done) = (steps.len(), 0);
-        report.failed = self.each(db, server, steps, |table, _| {
+        report.failed = runner.each(db, steps, |table, _| {
             done += 1;
             report_step(Progress { done, total, table });
             report.removed.push(table.to_owned());
         })?;
-        report.blockers = self.blockers(db, &report.failed)?;
+        report.blockers = runner.blockers(db, &report.failed)?;
         if report.failed.is_empty() {
-            self.run(db, server, false, &sql::remove())?;
-            self.run(db, server, false, &sql::drop_owner(&owner))?;
+            runner.run(db, false, &sql::remove())?;
+            runner.run(db, false, &sql::drop_owner(&owner))?;
             report.schema_changed = true;
         }
         Ok(report)
@@ -527,112 +533,6 @@ impl Installer {
             _ => error,
         }
     }
-
-    /// Does something while no other build or teardown runs in this database.
-    fn alone<T>(db: &mut Connection, act: impl FnOnce(&mut Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let locked = db.query(&sql::transaction(sql::BUILD_WAIT, sql::LOCK_BUILD));
-        if let Err(error) = locked {
-            if !db.is_closed() {
-                db.execute("ROLLBACK")?;
-            }
-            return Err(match error.sqlstate() {
-                Some("55P03") => cannot("another build or teardown runs in this database: try again once it has ended"),
-                _ => error,
-            });
-        }
-        let result = act(db);
-        if !db.is_closed() {
-            db.query(sql::UNLOCK_BUILD)?;
-        }
-        result
-    }
-
-    /// Does each step, and calls back after it; tables that cannot be locked are tried again after the others.
-    fn each(
-        &self,
-        db: &mut Connection,
-        server: &Server,
-        mut left: Vec<Step>,
-        mut done: impl FnMut(&str, &str),
-    ) -> Result<Vec<(String, Error)>, Error> {
-        let mut failed = Vec::new();
-        for attempt in 1..=self.attempts {
-            let is_last = attempt == self.attempts;
-            let mut again = Vec::new();
-            for step in left {
-                match self.run(db, server, is_last, &step.statements) {
-                    Ok(_) => done(&step.table, &step.state),
-                    Err(error) if db.is_closed() => return Err(error),
-                    // It was dropped meanwhile.
-                    Err(error) if matches!(error.sqlstate(), Some("42P01" | "3F000")) => {}
-                    Err(error) if is_for_now(&error) && !is_last => again.push(step),
-                    Err(error) => failed.push((step.table.clone(), step.explained(error))),
-                }
-            }
-            left = again;
-        }
-        Ok(failed)
-    }
-
-    /// The sessions that hold the locks of tables that could not be locked.
-    fn blockers(&self, db: &mut Connection, failed: &[(String, Error)]) -> Result<Vec<(String, String)>, Error> {
-        let mut blockers = Vec::new();
-        for (table, _) in failed.iter().filter(|(_, error)| error.sqlstate() == Some("55P03")) {
-            for row in db.query(&sql::lock_holders(table))? {
-                let session = match row.get(0) {
-                    Some(pid) => format!("pid {pid} ({}, {})", escaped(&text(&row, 1)), text(&row, 2)),
-                    None => "a prepared transaction".to_owned(),
-                };
-                blockers.push((table.clone(), format!("{session}: {}", escaped(&text(&row, 3)))));
-            }
-        }
-        Ok(blockers)
-    }
-
-    /// Runs one transaction, and again while others are in its way.
-    fn run_again(&self, db: &mut Connection, server: &Server, statements: &str) -> Result<(), Error> {
-        for _ in 1..self.attempts {
-            match self.run(db, server, false, statements) {
-                Err(error) if is_for_now(&error) && !db.is_closed() => {}
-                result => return result,
-            }
-        }
-        self.run(db, server, true, statements)
-    }
-
-    /// Runs one transaction; after an error there is none.
-    fn run(&self, db: &mut Connection, server: &Server, is_last: bool, statements: &str) -> Result<(), Error> {
-        let result = db.execute(&sql::transaction(server.lock_wait(self.lock_timeout, is_last), statements));
-        if result.is_err() && !db.is_closed() {
-            db.execute("ROLLBACK")?;
-        }
-        result.map(drop)
-    }
-}
-
-/// A table, and what is to be done to it.
-struct Step {
-    table: String,
-    state: String,
-    statements: String,
-}
-
-impl Step {
-    /// Names the trigger that is in the way, if that is why.
-    fn explained(&self, error: Error) -> Error {
-        match error.sqlstate() {
-            Some("42710") => {
-                cannot(format!("{error}: that trigger is not notifyman's. Rename it, or leave the table out"))
-            }
-            _ => error,
-        }
-    }
-}
-
-/// Another session's text, on one line and without control characters.
-fn escaped(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// A column that isn't there is as good as no answer.
@@ -641,14 +541,4 @@ fn or_none<T>(answer: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
         Err(error) if error.sqlstate() == Some("42703") => Ok(None),
         answer => answer,
     }
-}
-
-/// Like [`is_for_now`], also because of a role that the databases of a cluster share.
-fn is_for_now_in_cluster(error: &Error) -> bool {
-    is_for_now(error) || matches!(error.sqlstate(), Some("42704" | "42710"))
-}
-
-/// Whether it failed because of what others were doing: a lock that couldn't be had, a deadlock, the same done twice.
-fn is_for_now(error: &Error) -> bool {
-    matches!(error.sqlstate(), Some("55P03" | "40P01" | "40001" | "XX000" | "23505"))
 }

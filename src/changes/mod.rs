@@ -113,6 +113,7 @@ mod options;
 mod queue;
 mod reader;
 mod report;
+mod runner;
 mod server;
 mod shape;
 mod sql;
