@@ -1,0 +1,290 @@
+//! No right of one role reaches another through what is installed: rule G4.
+
+use notifyman::changes::{Delivery, Installer, Oversize, Shape};
+use serde_json::json;
+
+use super::support::{Site, site, site_in};
+use crate::support::Options;
+use crate::support::server::start;
+
+/// Every way to install that differs in which functions there are.
+fn installers() -> Vec<Installer> {
+    let mut all = Vec::new();
+    for shape in [Shape::Rows, Shape::Keys] {
+        for schema_events in [true, false] {
+            let installer = Installer::new().shape(shape).schema_events(schema_events);
+            all.push(installer.clone());
+            all.push(installer.clone().oversize(Oversize::Spill));
+            all.push(installer.delivery(Delivery::Table).with_query(true));
+        }
+    }
+    all
+}
+
+/// A role that owns a schema, and a table of all that noted themselves as running.
+fn tenant(site: &mut Site) -> String {
+    let role = format!("tenant_{}", std::process::id());
+    site.run(&format!(
+        "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+         CREATE SCHEMA tn AUTHORIZATION {role}; CREATE TABLE public.caught (who name, what text);
+         GRANT ALL ON public.caught TO PUBLIC"
+    ));
+    role
+}
+
+/// A function of the tenant that notes as which role it runs, and tries to get more rights for the tenant.
+fn trap(name: &str, arguments: &str, returns: &str, result: &str) -> String {
+    format!(
+        "CREATE FUNCTION tn.{name}({arguments}) RETURNS {returns} LANGUAGE plpgsql AS $f$ BEGIN
+            INSERT INTO public.caught VALUES (current_user, '{name}');
+            BEGIN EXECUTE format('ALTER ROLE %I SUPERUSER', session_user);
+            EXCEPTION WHEN others THEN NULL; END;
+            RETURN {result};
+         END $f$;"
+    )
+}
+
+#[test]
+fn g04_a_role_that_owns_a_table_gets_no_rights_of_others_by_it() {
+    for installer in installers() {
+        let mut site = site();
+        let role = tenant(&mut site);
+        site.build(&installer);
+        let mut db = site.session();
+        db.execute(&format!("SET SESSION AUTHORIZATION {role}; SET search_path = tn")).unwrap();
+        let traps = [
+            trap("to_j", "tn.mood", "json", "'1'::json"),
+            trap("to_t", "tn.mood", "text", "'1'"),
+            trap("checked", "int", "boolean", "true"),
+            trap("is_equal", "text, text", "boolean", "true"),
+            trap("octet_length", "text", "int", "1"),
+            trap("concat", "text, text", "text", "'{}'"),
+            trap("own", "", "trigger", "NULL"),
+        ];
+        db.execute(&format!(
+            "CREATE TYPE mood AS ENUM ('x'); {}
+             CREATE CAST (mood AS json) WITH FUNCTION to_j(mood) AS IMPLICIT; CREATE CAST (mood AS text) WITH FUNCTION to_t(mood) AS IMPLICIT;
+             CREATE DOMAIN even AS int CHECK (tn.checked(VALUE));
+             CREATE OPERATOR = (LEFTARG = text, RIGHTARG = text, FUNCTION = is_equal)",
+            traps.concat()
+        ))
+        .unwrap();
+        for change in [
+            "ALTER TABLE t ALTER c TYPE mood USING 'x'",
+            "SET notifyman.is_covering = 'true'; ALTER TABLE t ALTER c TYPE mood USING 'x'; RESET notifyman.is_covering",
+            "DO $$ DECLARE n text; BEGIN
+                FOR n IN SELECT tgname FROM pg_trigger WHERE tgrelid = 't'::regclass LOOP
+                    EXECUTE format('DROP TRIGGER %I ON t', n);
+                    EXECUTE format('CREATE TRIGGER %I AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION own()', n);
+                END LOOP;
+            END $$; ALTER TABLE t ALTER c TYPE mood USING 'x'",
+            "ALTER TABLE t ADD d even DEFAULT 2, ADD m mood DEFAULT 'x'",
+            "ALTER TABLE t RENAME c TO \"x');ALTER ROLE CURRENT_USER SUPERUSER;--\"",
+        ] {
+            db.execute("CREATE TABLE t (id int PRIMARY KEY, c int)").unwrap();
+            db.execute(change).unwrap();
+            db.execute(
+                "INSERT INTO t VALUES (1); UPDATE t SET id = 2; SET search_path = tn, pg_catalog; UPDATE t SET id = 3;
+                 DELETE FROM t; SET search_path = tn; TRUNCATE t; DROP TABLE t",
+            )
+            .unwrap();
+        }
+        let super_users = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{role}' AND rolsuper");
+        assert_eq!(site.ask(&super_users), "0", "{installer:?}");
+        assert_eq!(site.ask("SELECT coalesce(string_agg(DISTINCT who, ' '), '') FROM caught"), role, "{installer:?}");
+        // What the tenant owns runs as any role that writes its table, as ever; what a DBA owns never does.
+        site.run("TRUNCATE caught; CREATE TABLE public.dba (id int PRIMARY KEY, c text); INSERT INTO public.dba VALUES (1, 'x');
+                  UPDATE public.dba SET c = 'y'; ALTER TABLE public.dba ADD d int; DROP TABLE public.dba");
+        assert_eq!(site.ask("SELECT count(*) FROM caught"), "0", "{installer:?}");
+    }
+}
+
+/// A type of the caller that hides one of PostgreSQL's, operators and functions before PostgreSQL's own.
+#[test]
+fn g04_a_search_path_of_the_caller_has_no_say_in_what_runs_as_another_role() {
+    for installer in installers() {
+        let mut site = site();
+        let role = tenant(&mut site);
+        site.run(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); GRANT ALL ON t TO {role}"));
+        site.build(&installer);
+        site.heard();
+        let mut db = site.session();
+        db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        db.execute(&trap("seen", "pg_catalog.text", "boolean", "true")).unwrap();
+        db.execute(&trap("is_equal", "pg_catalog.text, pg_catalog.text", "boolean", "false")).unwrap();
+        db.execute(
+            "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (tn.seen(VALUE)); CREATE DOMAIN pg_temp.oid AS pg_catalog.oid;
+             CREATE DOMAIN pg_temp.json AS pg_catalog.json; CREATE DOMAIN tn.bool AS pg_catalog.bool;
+             CREATE OPERATOR tn.= (LEFTARG = pg_catalog.text, RIGHTARG = pg_catalog.text, FUNCTION = tn.is_equal);
+             CREATE OPERATOR tn.<> (LEFTARG = pg_catalog.text, RIGHTARG = pg_catalog.text, FUNCTION = tn.is_equal);
+             SET search_path = pg_temp, tn, pg_catalog",
+        )
+        .unwrap();
+        db.execute("INSERT INTO public.t VALUES (1, 'a'); UPDATE public.t SET v = 'b'; DELETE FROM public.t").unwrap();
+        let nobody = format!("SELECT count(*) FROM caught WHERE who <> '{role}'");
+        assert_eq!(site.ask(&nobody), "0", "{installer:?}");
+        let methods: Vec<_> = site.heard().iter().map(|it| it["method"].as_str().unwrap().to_owned()).collect();
+        if !installer_uses_a_table(&installer) {
+            assert_eq!(methods, ["INSERT", "UPDATE", "DELETE"], "{installer:?}");
+        }
+    }
+}
+
+fn installer_uses_a_table(installer: &Installer) -> bool {
+    format!("{installer:?}").contains("delivery: Table")
+}
+
+#[test]
+fn g04_any_role_may_use_what_triggers_run_and_nothing_else() {
+    for installer in installers() {
+        let mut site = site();
+        site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+        site.build(&installer);
+        let owned = "SELECT string_agg(DISTINCT concat(rolname, ' ', rolsuper, ' ', rolcanlogin), ', ')
+            FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner WHERE p.pronamespace = 'notifyman'::regnamespace AND prosecdef";
+        assert_eq!(site.ask(owned), "notifyman_owner f f", "what runs as its owner");
+        let callable = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'notifyman'::regnamespace
+            AND has_function_privilege('public', oid, 'EXECUTE') AND prorettype <> 'trigger'::regtype AND NOT prosecdef";
+        assert_eq!(site.ask(callable), "0");
+        let open = "SELECT concat(has_schema_privilege('public', 'notifyman', 'USAGE'), has_schema_privilege('public', 'notifyman', 'CREATE'),
+            has_schema_privilege('notifyman_owner', 'notifyman', 'CREATE'), has_sequence_privilege('public', 'notifyman.number', 'USAGE, SELECT, UPDATE'),
+            (SELECT count(*) FROM pg_class WHERE relnamespace = 'notifyman'::regnamespace AND relkind = 'r'
+             AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')))";
+        assert_eq!(site.ask(open), "tfff0");
+        assert_eq!(site.ask("SELECT count(*) FROM pg_auth_members WHERE roleid = 'notifyman_owner'::regrole"), "0");
+        // A caller gets no more of it than a payload, as it could write by hand.
+        let mut db = site.session();
+        let role = tenant(&mut site);
+        db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        let forged = "SELECT notifyman.payload('pg_authid'::regclass, 'a', '\"b', 'x\",', NULL, '{\"a\": 1}', 'y')";
+        assert!(db.query(forged).unwrap()[0].get(0).unwrap().contains(r#""table_name":"\"b""#));
+        db.query("SELECT notifyman.payload(NULL, NULL, NULL, NULL, NULL, NULL, NULL)").unwrap();
+        assert!(db.query("SELECT nextval('notifyman.number')").is_err_and(|error| error.sqlstate() == Some("42501")));
+    }
+}
+
+/// Names that end a quote, or look like a part of what is made from them.
+#[test]
+fn g04_whatever_a_column_is_called_it_is_reported_under_that_name() {
+    let names = [
+        "{delivered}",
+        "{key}",
+        "$body0$",
+        "$body0$; ALTER ROLE x SUPERUSER; --",
+        "a'b",
+        "a\"b",
+        "a\\b",
+        "%s %I %1$s",
+        "new\nline",
+        "é{unnumbered}'",
+        "NEW",
+        "payload",
+        "\\'; SELECT 1; --",
+        "E'\\\\'",
+    ];
+    let quoted = names.map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
+    for installer in installers() {
+        for setting in ["on", "off"] {
+            let mut site = site();
+            site.run(&format!("SET escape_string_warning = off; SET standard_conforming_strings = {setting}"));
+            let columns = quoted.each_ref().map(|name| format!("{name} text"));
+            site.run(&format!(
+                "CREATE TABLE \"{{whole}} '\" ({}, PRIMARY KEY ({}))",
+                columns.join(", "),
+                quoted.join(", ")
+            ));
+            site.build(&installer);
+            site.heard();
+            let mut db = site.session();
+            db.execute(&format!("SET escape_string_warning = off; SET standard_conforming_strings = {setting}"))
+                .unwrap();
+            let values = vec!["'v'"; names.len()].join(", ");
+            db.execute(&format!("INSERT INTO \"{{whole}} '\" VALUES ({values})")).unwrap();
+            // Too long a value: the key is made by names, too.
+            db.execute(&format!("UPDATE \"{{whole}} '\" SET {} = repeat('x', 2000)", quoted[0])).unwrap();
+            if installer_uses_a_table(&installer) {
+                continue;
+            }
+            let reported = site.heard();
+            let row = if reported[0]["keys"].is_array() { &reported[0]["keys"][0] } else { &reported[0]["new_data"] };
+            let wanted: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), json!("v"))).collect();
+            assert_eq!(row.as_object(), Some(&wanted));
+            assert_eq!(reported[0]["table_name"], "{whole} '");
+            assert_eq!(site.problems(), [] as [&str; 0]);
+        }
+    }
+}
+
+#[test]
+fn g04_a_trigger_of_another_that_has_our_name_is_left_alone() {
+    let mut site = site();
+    site.run(
+        "CREATE TABLE t (id int PRIMARY KEY);
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER \"0_notifyman\" AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+    );
+    for _ in 0..2 {
+        let report = Installer::new().build(&mut site.db).unwrap();
+        let [(table, error)] = report.failed() else { panic!("{report:?}") };
+        assert!(table == "public.t" && error.to_string().contains("is not notifyman's"), "{error}");
+        site.db.take_notices();
+        site.run("ALTER TABLE t ADD COLUMN IF NOT EXISTS v text");
+    }
+    let notices = site.db.take_notices();
+    assert!(notices.iter().any(|notice| notice.message().contains("public.t is not covered")), "{notices:?}");
+    assert_eq!(site.ask("SELECT tgfoid::regproc FROM pg_trigger WHERE tgname = '0_notifyman'"), "f");
+}
+
+#[test]
+fn g01_the_owner_goes_with_the_last_installation_unless_a_dba_made_it() {
+    let server = start(Options::new());
+    let (mut first, mut second) = (site_in(&server), site_in(&server));
+    first.run("CREATE ROLE theirs NOLOGIN");
+    first.build(&Installer::new());
+    second.build(&Installer::new());
+    let owners = "SELECT coalesce(string_agg(rolname, ' ' ORDER BY rolname), '') FROM pg_roles WHERE rolname IN ('notifyman_owner', 'theirs')";
+    Installer::new().teardown(&mut first.db).unwrap();
+    assert_eq!(first.ask(owners), "notifyman_owner theirs");
+    Installer::new().teardown(&mut second.db).unwrap();
+    assert_eq!(first.ask(owners), "theirs");
+    // Another owner from one build to the next, and one with a name that must be quoted.
+    first.build(&Installer::new().owner("theirs"));
+    first.build(&Installer::new().owner("The 'new' \"owner\""));
+    assert_eq!(first.problems(), [] as [&str; 0]);
+    Installer::new().teardown(&mut first.db).unwrap();
+    assert_eq!(
+        first.ask("SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolname ~ 'owner|theirs' AND rolname !~ '^pg_'"),
+        "theirs"
+    );
+}
+
+#[test]
+fn g01_a_role_without_createrole_is_told_what_a_dba_must_run() {
+    let server = start(Options::new());
+    let mut site = site_in(&server);
+    let database = site.ask("SELECT current_database()");
+    site.run(&format!(
+        "CREATE ROLE plain LOGIN; CREATE ROLE maker LOGIN CREATEROLE; CREATE SCHEMA s AUTHORIZATION plain;
+        GRANT ALL ON SCHEMA s TO maker; GRANT CREATE ON DATABASE {database} TO plain, maker"
+    ));
+    let as_role = |role: &str| crate::support::server::connect(&site.url.replace("postgres@", &format!("{role}@")));
+    let (mut plain, mut maker) = (as_role("plain"), as_role("maker"));
+    plain.execute("CREATE TABLE s.p (id int PRIMARY KEY)").unwrap();
+    let installer = Installer::new().schema_events(false).schemas(["s"]);
+    let error = installer.build(&mut plain).unwrap_err().to_string();
+    let commands: String = error.lines().filter(|line| line.starts_with("    ")).collect();
+    assert!(commands.contains("CREATE ROLE \"notifyman_owner\" NOLOGIN;"), "{error}");
+    // They do what they promise.
+    site.run(&commands);
+    assert_eq!(installer.build(&mut plain).unwrap().covered(), ["s.p"]);
+    assert_eq!(site.problems(), [] as [&str; 0]);
+    installer.teardown(&mut plain).unwrap();
+    site.run("REVOKE notifyman_owner FROM plain; DROP ROLE notifyman_owner");
+
+    maker.execute("CREATE TABLE s.m (id int PRIMARY KEY)").unwrap();
+    let report = installer.clone().tables(["m"]).build(&mut maker).unwrap();
+    assert_eq!(report.covered(), ["s.m"]);
+    assert_eq!(site.says("INSERT INTO s.m VALUES (1)"), [r#"INSERT m {"id":1}"#]);
+    installer.teardown(&mut maker).unwrap();
+    assert_eq!(site.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'notifyman_owner'"), "0");
+}
