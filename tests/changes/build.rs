@@ -426,27 +426,6 @@ fn g01_two_builds_at_once_end_in_one_installation() {
 }
 
 #[test]
-fn g01_a_restored_dump_tells_of_changes_and_is_right() {
-    let Some(pg_dump) = super::support::client_program("pg_dump") else { return };
-    let mut site = site();
-    site.run("CREATE TYPE mood AS ENUM ('ok'); CREATE TABLE t (id int PRIMARY KEY, m mood, v text);
-              CREATE TABLE m (id int) PARTITION BY RANGE (id); CREATE TABLE m1 PARTITION OF m FOR VALUES FROM (0) TO (9)");
-    site.build(&Installer::new().oversize(Oversize::Spill));
-    site.run("INSERT INTO t VALUES (1, 'ok', 'x')");
-    let dumped = std::process::Command::new(pg_dump).arg(&site.url).output().unwrap();
-    assert!(dumped.status.success(), "{dumped:?}");
-    // What only psql reads: its own commands, and rows of COPY.
-    let script = String::from_utf8(dumped.stdout).unwrap();
-    let mut other = super::support::site();
-    super::support::restore(&mut other, &script);
-    // OIDs are others now, and nothing depends on them.
-    assert_eq!(other.problems(), [] as [&str; 0]);
-    assert_eq!(other.build(&Installer::new().oversize(Oversize::Spill)).unchanged(), 2);
-    assert_eq!(other.says("INSERT INTO t VALUES (2, 'ok', 'y')"), [r#"INSERT t {"id":2,"m":"ok","v":"y"}"#]);
-    assert_eq!(other.says("CREATE TABLE u (id int); INSERT INTO m VALUES (1)").len(), 2);
-}
-
-#[test]
 fn g09_a_server_that_is_too_old_is_refused_before_anything_is_done() {
     let values = ["11", "f", "0", "", "f", "f", "t", "shop", "app", "f", "f", "", "1000", ""]
         .map(|value| (!value.is_empty()).then_some(value));

@@ -1,6 +1,7 @@
 //! Table changes: rules G1 to G9.
 
 mod build;
+mod dumps;
 mod harmless;
 mod law;
 mod payloads;

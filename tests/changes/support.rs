@@ -165,19 +165,6 @@ pub(super) fn client_program(name: &str) -> Option<std::path::PathBuf> {
     None
 }
 
-/// Restores a plain dump as `psql` does.
-pub(super) fn restore(site: &mut Site, script: &str) {
-    let psql = client_program("psql").expect("psql is where pg_dump is");
-    let mut child = std::process::Command::new(psql)
-        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &site.url])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    std::io::Write::write_all(child.stdin.as_mut().unwrap(), script.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
-}
-
 /// Removes a database of the shared server, to which nobody is connected any more.
 pub(super) fn drop_database(name: &str) {
     let mut db = connect(&utf8().url());
