@@ -132,8 +132,7 @@ impl Installer {
     /// Whether changes to tables' definitions are told, and new tables covered as they are created; it is so unless
     /// switched off. It takes event triggers, which only a superuser can create.
     ///
-    /// Without them, build again after each migration: a new table isn't covered before that, and a new column isn't
-    /// told.
+    /// Without them, build again after each migration: a new table is not covered before that.
     #[must_use]
     pub fn schema_events(mut self, with: bool) -> Self {
         self.options.no_schema_events = !with;
@@ -507,8 +506,7 @@ impl Installer {
         }
         if self.options.no_schema_events {
             warnings.push(
-                "without schema events, build again after each migration: new tables aren't covered before that, and \
-                 new columns aren't told"
+                "without schema events, build again after each migration: new tables are not covered before that"
                     .to_owned(),
             );
         }

@@ -1,108 +1,157 @@
-//! Changes to tables, told as they are committed: triggers that tell of them, and a stream that hears them.
+//! Changes to tables, reported as they are committed: triggers that report them, and a stream that receives them.
 //!
 //! ```text
 //!   INSERT, UPDATE, DELETE, TRUNCATE ──> trigger ───────┐      ┌──> NOTIFY ───────────────────┐
-//!                                                       ├──────┤         or                    ├──> Changes ──> News
+//!                                                       ├──────┤         or                    ├──> Changes
 //!   CREATE, ALTER, DROP TABLE ──> event trigger ────────┘      └──> notifyman.outbox, polled ──┘
-//!   put there by Installer, looked after by Status                  followed by Worker
+//!   installed by Installer, checked by Status                       followed by Worker
 //! ```
 //!
-//! An [`Installer`] puts the triggers into a database, once. A [`Worker`] then hears of each change to a row
-//! ([`Change`]) and to a table's definition ([`SchemaChange`]), in as many databases as there are. On the command line
-//! these are `notifyman build` and `notifyman worker`.
+//! An [`Installer`] installs the triggers in a database, once. A [`Worker`] then receives each change to a row
+//! ([`Change`]) and to a table's definition ([`SchemaChange`]), in any number of databases. On the command line these are
+//! `notifyman build` and `notifyman worker`.
 //!
-//! # For whoever looks after the database
+//! # For the database administrator
 //!
-//! **What is installed.** A schema `notifyman`, to which nobody else has rights, with one row that says what was asked
-//! for (`installation`), a sequence that numbers the changes (`number`), two tables that stay empty unless they are
-//! asked for (`spilled`, `outbox`), the functions that do the installing, and for each table one trigger function of
-//! some fifty lines, which is made from its columns. On each table: in the rows shape the triggers `0_notifyman` and
-//! `0_notifyman_truncate`, in the keys shape one for each of INSERT, UPDATE, DELETE and TRUNCATE. In the database: the
-//! event triggers `notifyman_ddl` and `notifyman_drop`, unless they weren't wanted. `notifyman build --dry-run` shows
-//! all of it as SQL that `psql` runs.
+//! **What is installed.** A schema `notifyman` with a dozen functions and a sequence; a table `outbox` or `spilled` only
+//! where that was asked for. For each table: in the rows shape the triggers `0_notifyman` and `0_notifyman_truncate`, in
+//! the keys shape one each for INSERT, UPDATE, DELETE and TRUNCATE. Tables with equal columns, as far as a trigger function
+//! names them, share one function, such as `rows_2f1c..`. In the database: the event triggers `notifyman_ddl` and
+//! `notifyman_drop`, unless they were not wanted. In the cluster: a role `notifyman_owner` without login.
+//! `notifyman build --dry-run` prints all of it as SQL for `psql`. Nothing is written to an ordinary table with delivery
+//! by NOTIFY: the options are in a function.
 //!
-//! **What it locks.** Each table gets its triggers in a short transaction of its own, which needs SHARE ROW EXCLUSIVE:
+//! **What it locks.** Each table gets its triggers in a short transaction of its own, which takes SHARE ROW EXCLUSIVE:
 //! it waits for those who write the table, for a second at most ([`Installer::lock_timeout`]), and writers wait behind
-//! it for as long. What couldn't be had is tried again after the others, then reported, and building again finishes it.
-//! A table that is right is recognised by the catalogs alone; other options mostly change functions only, which locks
-//! no table.
+//! it for as long. An ordinary autovacuum gives way: the build lowers `deadlock_timeout`, or, as a role that may not,
+//! waits in its last attempt for half a second longer than that. An autovacuum against wraparound does not give way. A
+//! table that could not be locked is tried again after the others, then reported with the sessions that hold its lock,
+//! and building again finishes it. A table that is right is recognised by the catalogs alone; other options mostly change
+//! functions only, which locks no table.
 //!
-//! A statement that changes a partitioned table's definition, ATTACH and DETACH included, looks at each of its
-//! partitions: a millisecond or two for each, under the lock that the statement has.
+//! **DDL.** An event trigger covers new tables, and gives a table another function when its columns change. That takes
+//! about a millisecond. Until the next build the function may be the one for any table (`generic` in `notifyman status`),
+//! which reports as well, and reads long values. A statement that changes many partitions may take a fifth of its
+//! `statement_timeout` longer, or 0.2 s where there is none; what is left then is a warning, a message to the workers, and
+//! a problem of [`Status`] until the next build. The statement itself never fails.
 //!
-//! **What else may stumble over it.** A role that dumps the whole database without the right to read everything, such
-//! as its owner, has no right to the schema: give `pg_dump` the option `-N notifyman`, or the role `USAGE` on the schema
-//! and `SELECT` on what is in it.
+//! **The way out.** `notifyman teardown`, or [`Installer::teardown`]: each table's triggers in a short transaction, then
+//! the schema, then the role, if a build made it and nothing depends on it. `DROP SCHEMA notifyman CASCADE` does as much
+//! in one transaction, which locks all tables at once.
 //!
-//! **What it costs.** Measured by `cargo bench --bench changes` with PostgreSQL 15 on two cores without fsync, one session
-//! listening, and the clients on the same two. A commit is cheap there, so this shows a trigger at its dearest: take the
-//! ratios, and measure your own.
+//! # Privileges
+//!
+//! | a role that .. | can | cannot |
+//! |---|---|---|
+//! | connects to the database | LISTEN, and so read all that is notified; NOTIFY, and so forge any change; call `notifyman.payload` and what else appends a change, and so forge one in an outbox | read or clear an outbox or spilled payloads |
+//! | writes a covered table | be reported, under its `session_user`; run what the owners of the table and of its columns' types made for it, as in any statement | suppress a report |
+//! | owns a table | switch its triggers off, or drop them, and so suppress reports: `notifyman verify` shows it | run anything as another role, except as each role that writes its table, which its own triggers can do anyway |
+//! | owns a column's type | have values reported as its cast to `json` makes them | fail a write: an error there is caught, and the row reported by its key |
+//! | runs DDL | have its tables covered or not, as asked for when it was built | have anything run as another role: event triggers run as the role that runs the statement |
+//! | owns `notifyman_owner` (nobody) | change the few functions that run as that role, the sequence and the tables | change what runs as the roles that write |
+//! | installed it | change all that runs as the roles that write covered tables and, with event triggers, that run DDL: build as a role that you would let do that | |
+//!
+//! Trigger functions run as the role that writes (SECURITY INVOKER), and name everything in full, so that nobody's
+//! `search_path` has a say. What needs a privilege of its own is in SECURITY DEFINER functions that take numbers and plain
+//! values only and call nothing that a user could have made: `payload` and `payloads` take the next number, `append` and
+//! `spill` write the tables. Their owner has no other privilege; the databases of a cluster share it
+//! ([`Installer::owner`]). PUBLIC has USAGE on the schema and EXECUTE on these and on the trigger functions. Only a build
+//! makes code from the names of columns.
+//!
+//! What an administrator grants:
+//!
+//! - to build: CREATE on the database, TRIGGER or ownership of the tables, membership of `notifyman_owner` (or
+//!   CREATEROLE), and for event triggers a superuser;
+//! - to a worker: nothing for delivery by NOTIFY. To read `spilled` or `outbox`: `GRANT EXECUTE ON FUNCTION
+//!   notifyman.installation TO ..` and `GRANT SELECT, DELETE ON notifyman.outbox` (or `spilled`), which later builds keep;
+//! - to `verify`: EXECUTE on `notifyman.installation`;
+//! - to nobody: membership of `notifyman_owner`.
+//!
+//! If a row must not be readable by every role of the database, take the keys shape, or an outbox.
+//!
+//! # Dumps, replicas and publications
+//!
+//! - **A dump of the whole database** (`pg_dump`, also `-s`, restored also with `-1`) restores an installation that
+//!   works. Roles are not in it: first run `CREATE ROLE notifyman_owner NOLOGIN` in the new cluster.
+//! - **A dump of schemas** must have `-n notifyman` beside the others; event triggers are not in it, so build afterwards.
+//!   Without it a restore fails at the triggers, and with `-1` as a whole. Leave them out:
+//!   `pg_restore -l FILE | grep -v ' 0_notifyman' >LIST`, then `pg_restore -1 -L LIST FILE`, then build.
+//! - **Without privileges** (`-x`) roles lack USAGE on the schema: writes go on, and are reported by a marker without the
+//!   row, until the next build. **Without owners or a superuser** (`-O`) event triggers are missing. `notifyman verify`
+//!   says each of these, and a build mends it.
+//! - A role that dumps without `pg_read_all_data` needs `GRANT SELECT ON SEQUENCE notifyman.number`, and SELECT on the
+//!   tables.
+//! - **Publications.** PostgreSQL cannot leave an ordinary table out of a publication `FOR ALL TABLES`, and a subscriber
+//!   stops at the first row for a table that it lacks. Delivery by NOTIFY has no such table: what is spilled is unlogged.
+//!   An outbox is refused on such a publisher, unless [forced](Installer::force); of a publication that is made later
+//!   [`Status`] warns. Triggers do not reach a subscriber; build there, too, if it is to report.
+//! - **Rows that replication applies** are reported only where that was asked for ([`Installer::replicated`]).
+//! - In PostgreSQL 12 to 15 a table that is covered cannot be turned into a view by a rule `_RETURN`, as dumps made before
+//!   PostgreSQL 10 do: PostgreSQL refuses that for any table that ever had a trigger. Restore such a dump before the build,
+//!   or under `ALTER EVENT TRIGGER notifyman_ddl DISABLE`.
+//!
+//! # What it costs
+//!
+//! Measured by `cargo bench --bench changes` with PostgreSQL 15 on two cores without fsync. A commit is cheap there, so
+//! this shows a trigger at its dearest: take the ratios, and measure your own.
 //!
 #![doc = include_str!("costs.md")]
 //!
 //! What follows, with what a NOTIFY costs anyway: before PostgreSQL 19 each listening *session* slows every NOTIFY of
 //! its database down, and every transaction with a NOTIFY takes a lock on the whole cluster as it commits.
 //!
-//! - For cache invalidation take the **keys** shape: it tells what to forget, in one notification where a statement
+//! - For cache invalidation take the **keys** shape: it reports what to forget, in one notification where a statement
 //!   wrote hundreds of rows.
 //! - Write many rows with one statement, and many statements in one transaction: in the keys shape a row then costs a
 //!   fraction of what it costs in the rows shape, and the commit's lock is taken once.
-//! - Have **one worker** for a database, and many processes hang off it. A hundred listeners are a hundred times the
+//! - Have **one worker** for a database, and many processes behind it. A hundred listeners are a hundred times the
 //!   cost, to every writer.
 //! - With many small writing transactions at a time take **delivery by table**: it takes no commit lock.
 //! - In PostgreSQL 12 a transaction that sends very many notifications compares each with all before it: the rows shape
 //!   is not for bulk loads there.
-//!
 //! - A transaction's notifications wait in its session's memory until it commits, and then in the server's queue: for
 //!   bulk loads of millions of rows take the keys shape, or delivery by table.
 //!
-//! **Who may listen.** Whoever may connect: LISTEN knows no rights, so what is told of a row is told to every role of
-//! the database. The keys shape tells the least. To read `spilled` and `outbox` a worker's role needs rights, which
-//! stay over later builds: `GRANT USAGE ON SCHEMA notifyman`, `GRANT SELECT ON notifyman.installation`, and `GRANT
-//! SELECT, DELETE ON notifyman.outbox, notifyman.spilled`.
-//!
-//! **The way out.** `notifyman teardown`, or [`Installer::teardown`]: each table's triggers in a short transaction,
-//! then the schema. `DROP SCHEMA notifyman CASCADE` does as much in one transaction, which locks all tables at once.
-//!
 //! # It never fails a write
 //!
-//! Whatever becomes of a row, it is written: what is too long is told by its key, and what can't be told at all as a mark
-//! that something changed ([`Truncated`]). Long values aren't even read: those that are kept apart (TOAST) are known by
-//! their size there, and a row of more than 16 KiB is told by its key. Where long rows are told, up to 15 MiB, that is
-//! exact for texts; the stored bytes of other types count eightfold, since compression may have made them small. What
-//! can fail, such as a column that somebody dropped with the event triggers off, is in a block that catches it. With
-//! delivery by NOTIFY and no spilling, nothing in a trigger depends on the schema's tables; with an outbox or spilling
-//! it writes to them, so leave these two tables as they are. Trigger functions run with the rights of whoever installed
-//! them, under a fixed `search_path`, so that any role may write; and they call nothing that a user could have made, not
-//! even casts of their types, so that nobody gets those rights. An event trigger that can't do its work is a warning.
+//! Whatever becomes of a row, it is written: what is too long is reported by its key, and what cannot be reported at all
+//! as a marker that something changed ([`Truncated`]). Long values are not even read: those that are kept apart (TOAST)
+//! are known by their size there, and a row with a value of more than 16 KiB is reported by its key. Where long rows are
+//! reported, up to 15 MiB, the length of strings is exact; the stored bytes of other types count eightfold, since
+//! compression may have made them small. What can fail, such as a cast to `json`, or a column that another session has
+//! changed, is in a block that catches it. With an outbox or spilling, triggers write to the tables, so leave these as
+//! they are. Where the installation is damaged, `number` is negative. An event trigger that cannot do its work raises a
+//! warning.
 //!
 //! **Two things fail at the commit**, where no trigger can catch them, and only with delivery by NOTIFY:
 //!
-//! - A full NOTIFY queue (SQLSTATE 54000: 8 GB, unless `max_notify_queue_pages` says otherwise), because some listening
+//! - A full NOTIFY queue (SQLSTATE 54000: 8 GB, unless `max_notify_queue_pages` says otherwise), because a listening
 //!   session has been in a transaction for very long. The worker and [`Status`] warn from half full on, and
-//!   [`Connection::diagnose`](crate::Connection::diagnose) says who holds it.
+//!   [`Connection::diagnose`](crate::Connection::diagnose) says which session holds it.
 //! - `PREPARE TRANSACTION` after a change (0A000). Building warns where `max_prepared_transactions` is above 0.
 //!
 //! [`Delivery::Table`] has neither.
 //!
-//! # What is told, and what isn't
+//! # What is reported, and what is not
 //!
 //! - Payloads are JSON on the channel `notifyman`: the fields of [`Change`] and [`SchemaChange`]. `query` is `null`
-//!   unless asked for. Values are as the writing session's settings print them (`TimeZone`, `IntervalStyle`,
-//!   `bytea_output`).
+//!   unless asked for. Values are as `to_json` makes them, and as the writing session's settings print them: of the
+//!   settings `TimeZone`, `IntervalStyle`, `bytea_output`, `extra_float_digits` and, in arrays and ranges, `DateStyle`. To
+//!   fix these in a trigger would cost as much as the rest of it.
 //! - A partition's rows come under the name of the root of its tree, with the partition named, also after ATTACH and
-//!   DETACH; a row that moves is a DELETE and an INSERT. `TRUNCATE` of a root is told of each partition. In the keys
-//!   shape a statement on the root is told once, without a partition.
-//! - In the keys shape what is written to a parent of plain inheritance is told under the parent's name. Foreign
-//!   tables, and in PostgreSQL 12 all tables, are told by keys, but row by row: the ones can't have triggers with
-//!   transition tables, and with them the other can't be attached to anything.
-//! - A table's key is its primary key, else its replica identity's index. Without one, the keys shape tells that the
+//!   DETACH; a row that moves is a DELETE and an INSERT. `TRUNCATE` of a root is reported for each partition. In the keys
+//!   shape a statement on the root is reported once, without a partition.
+//! - In the keys shape what is written to a parent of plain inheritance is reported under the parent's name. Foreign
+//!   tables, and in PostgreSQL 12 all tables, are reported by keys, but row by row: the former cannot have triggers with
+//!   transition tables, and with them the latter could not be attached to anything.
+//! - A table's key is its primary key, else its replica identity's index. Without one, the keys shape reports that the
 //!   table changed.
-//! - Views, temporary tables and extensions' tables aren't covered. Rows that replication applies are told only where
-//!   that was asked for ([`Installer::replicated`]).
-//! - Virtual generated columns aren't told: they have no value in a trigger.
-//! - Notifications aren't kept for whoever is away: then there is a gap, which is told. An outbox keeps, in the order
-//!   of the writes; each change is told by one of the workers that read it, at least once.
+//! - Without event triggers ([`Installer::schema_events`]) new tables are reported after the next build only. New and
+//!   changed columns are reported at once.
+//! - Views, temporary tables and extensions' tables are not covered. Virtual generated columns have no value in a trigger,
+//!   and are reported as `null`.
+//! - Notifications are not kept for a worker that is away: then there is a gap, which is reported. An outbox keeps, in the
+//!   order of the writes; each change is reported by one of the workers that read it, at least once.
 
 mod event;
 mod functions;

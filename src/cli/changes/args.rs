@@ -12,21 +12,23 @@ Examples:
   notifyman build --shape keys --schema public --except-table 'log_*' URL
   notifyman build --dry-run URL >build.sql && psql -f build.sql URL
 
-It makes a schema `notifyman` and, for each table, a function and triggers.
-Each table is a short transaction of its own, which waits for the table's lock
-no longer than --lock-timeout; what couldn't be locked is listed, and building
-again finishes it. A table that is right already is not touched. The options
-of the last build count, alone.
+It makes a schema `notifyman` with functions and, for each table, triggers. Each
+table is a short transaction of its own, which waits for the table's lock no
+longer than --lock-timeout; what could not be locked is listed with the session
+that holds the lock, and building again finishes it. A table that is right
+already is not touched. The options of the last build count, alone.
 
---shape rows tells each row, whole, before and after. --shape keys tells what a
-statement wrote, by the rows' keys: it costs a fraction, and is the one for
-cache invalidation. --delivery notify takes PostgreSQL's commit lock, fails
-where the NOTIFY queue is full, and doesn't go with PREPARE TRANSACTION;
+--shape rows reports each row, whole, before and after. --shape keys reports
+what a statement wrote, by the rows' keys: it costs a fraction, and is the one
+for cache invalidation. --delivery notify takes PostgreSQL's commit lock, fails
+where the NOTIFY queue is full, and does not go with PREPARE TRANSACTION;
 --delivery table does none of that: a worker polls.
 
-Event triggers, which cover new tables as they are created and tell of changes
-to tables' definitions, need a superuser. Without one give --no-schema-events,
-and build again after each migration.
+Triggers run as the role that writes. What needs a privilege of its own is owned
+by --owner, a role without login, which is made where it is missing: grant it
+to nobody. Event triggers, which cover new tables as they are created and report
+changes to tables' definitions, need a superuser. Without one give
+--no-schema-events, and build again after each migration.
 
 Exit codes: 0 all is done, 1 not all, 2 what was asked for can't be.";
 
@@ -93,33 +95,33 @@ the command under way had ended).";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
-    /// Which database [default: as the environment says]
+    /// Database [default: from the PG* variables]
     pub(crate) url: Option<String>,
-    /// Only schemas that fit; * is any text, ? any character [default: all]
+    /// Only schemas that match; * is any text, ? any character [default: all]
     #[arg(long = "schema", value_name = "GLOB")]
     pub(crate) schemas: Vec<String>,
-    /// Only tables that fit, by their name or as schema.name [default: all]
+    /// Only tables that match, by name or as schema.name [default: all]
     #[arg(long = "table", value_name = "GLOB")]
     pub(crate) tables: Vec<String>,
-    /// But not these schemas
+    /// Leave out these schemas
     #[arg(long = "except-schema", value_name = "GLOB")]
     pub(crate) except_schemas: Vec<String>,
-    /// But not these tables
+    /// Leave out these tables
     #[arg(long = "except-table", value_name = "GLOB")]
     pub(crate) except_tables: Vec<String>,
-    /// rows, each whole, or keys, of what a statement wrote
+    /// rows (each row, whole) or keys (what a statement wrote)
     #[arg(long, default_value_t)]
     pub(crate) shape: Shape,
-    /// What to tell of long rows: key, marker or spill (a table)
+    /// Report long rows by their key, a marker, or spill (a table)
     #[arg(long, default_value_t)]
     pub(crate) oversize: Oversize,
-    /// By notify, or by a table that is polled
+    /// Deliver by notify, or by a table that is polled
     #[arg(long, default_value_t)]
     pub(crate) delivery: Delivery,
-    /// Tell the query's text, too, with its literals
+    /// Report the query's text, too, with its literals
     #[arg(long)]
     pub(crate) with_query: bool,
-    /// No event triggers, which need a superuser
+    /// Install no event triggers, which need a superuser
     #[arg(long)]
     pub(crate) no_schema_events: bool,
     /// Report also what replication applies
@@ -137,35 +139,35 @@ pub(crate) struct Build {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Locks {
-    /// How long to wait for a table's lock
+    /// Longest wait for a table's lock
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) lock_timeout: Duration,
-    /// How many times to try a table
+    /// Number of attempts for a table
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) attempts: u32,
-    /// Print the SQL, for psql, and change nothing
+    /// Print the SQL for psql, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Look {
-    /// Which database [default: as the environment says]
+    /// Database [default: from the PG* variables]
     pub(crate) url: Option<String>,
-    /// Only tables in schemas that fit
+    /// Only tables in schemas that match
     #[arg(long = "schema", value_name = "GLOB")]
     pub(crate) schemas: Vec<String>,
-    /// Only tables that fit, by their name or as schema.name
+    /// Only tables that match, by name or as schema.name
     #[arg(long = "table", value_name = "GLOB")]
     pub(crate) tables: Vec<String>,
-    /// Print the SQL, for psql
+    /// Print the SQL for psql
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Teardown {
-    /// Which database [default: as the environment says]
+    /// Database [default: from the PG* variables]
     pub(crate) url: Option<String>,
     #[command(flatten)]
     pub(crate) locks: Locks,

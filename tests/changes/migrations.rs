@@ -1,4 +1,4 @@
-//! Sessions that stay while others migrate, and sessions with settings of their own: rules G4 and G7.
+//! Sessions and servers as others configure them, and sessions that stay while others migrate: rules G1, G4, G6 and G7.
 
 use notifyman::Connection;
 use notifyman::changes::{Delivery, Installer, Oversize, Shape, Status};
