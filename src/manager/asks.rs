@@ -9,7 +9,8 @@ use crate::manager::NotificationManager;
 use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::ticket::Resolver;
 use crate::manager::timers::Why;
-use crate::proto::{Ask, RequestId, refuse_private, sql};
+use crate::proto::{Ask, Reply, RequestId, refuse_private, sql};
+use crate::row::Row;
 
 /// A request whose answer somebody waits for.
 pub(super) struct Asked {
@@ -19,7 +20,7 @@ pub(super) struct Asked {
 
 /// Who asked.
 pub(super) enum Asker {
-    Handle(Resolver<()>),
+    Handle(RequestTicket),
     /// The loop, to attend a canary, to send one, or to listen again.
     Attendance,
     Canary,
@@ -28,7 +29,29 @@ pub(super) enum Asker {
     Audit(Instant, Option<Box<str>>),
 }
 
+/// The loop's end of the ticket of a request.
+pub(crate) enum RequestTicket {
+    /// Resolves without a value, once the server has acknowledged the request.
+    Done(Resolver<()>),
+    /// Resolves to the rows of the answer.
+    Rows(Resolver<Vec<Row>>),
+}
+
+impl RequestTicket {
+    fn resolve(self, result: Result<Reply, Error>) {
+        match self {
+            Self::Done(ticket) => ticket.resolve(result.map(drop)),
+            Self::Rows(ticket) => ticket.resolve(result.map(|reply| reply.rows)),
+        }
+    }
+}
+
 impl Asker {
+    /// Returns `true` if the request may have changed the channels in a way that only the server knows.
+    fn is_query(&self) -> bool {
+        matches!(self, Asker::Handle(RequestTicket::Rows(_)))
+    }
+
     /// What was asked for.
     fn action(&self) -> &'static str {
         match self {
@@ -51,6 +74,7 @@ pub(crate) enum Wish {
     Unlisten(Vec<String>),
     UnlistenAll,
     Notify(Vec<(String, String)>),
+    Query(String),
 }
 
 impl Wish {
@@ -61,6 +85,7 @@ impl Wish {
             Wish::Listen(channels) | Wish::Unlisten(channels) => texts(channels),
             Wish::UnlistenAll => 0,
             Wish::Notify(pairs) => pairs.iter().map(|(c, p)| 2 * size_of::<String>() + c.len() + p.len()).sum(),
+            Wish::Query(sql) => sql.len(),
         }
     }
 
@@ -74,13 +99,14 @@ impl Wish {
             Wish::Unlisten(channels) => Some(Ask::Unlisten(sql::checked_channels(channels, limits)?)),
             Wish::UnlistenAll => Some(Ask::UnlistenAll),
             Wish::Notify(pairs) => Some(Ask::Notify(sql::checked_notify_many(&pairs, limits)?)),
+            Wish::Query(sql) => Some(Ask::Query(sql)),
         })
     }
 }
 
 impl NotificationManager {
     /// Asks a server for something, on behalf of a handle.
-    pub(super) fn ask(&mut self, id: ConnId, wish: Wish, ticket: Resolver<()>) {
+    pub(super) fn ask(&mut self, id: ConnId, wish: Wish, ticket: RequestTicket) {
         let Some(token) = self.members.token(id) else {
             let dead = self.members.garbage().iter().find(|(dead, _)| *dead == id);
             return ticket.resolve(Err(dead.map_or(Error::UnknownConnection, |(_, dead)| dead.error().clone())));
@@ -97,7 +123,7 @@ impl NotificationManager {
                 Err(error) => return ticket.resolve(Err(error)),
             },
             Ok(Some(ask)) => ask,
-            Ok(None) => return ticket.resolve(Ok(())),
+            Ok(None) => return ticket.resolve(Ok(Reply::default())),
             Err(error) => return ticket.resolve(Err(error)),
         };
         match &mut member.life {
@@ -106,10 +132,10 @@ impl NotificationManager {
                 let timeout = connection.call_timeout();
                 self.await_answer(token, request, Asker::Handle(ticket), timeout);
             }
-            Life::Restoring(restore) if matches!(ask, Ask::Notify(_)) => {
-                ticket.resolve(Err(restore.dead().error().clone()));
-            }
-            Life::Restoring(restore) => restore.edit(ask, ticket),
+            Life::Restoring(restore) => match ticket {
+                RequestTicket::Done(ticket) if !matches!(ask, Ask::Notify(_)) => restore.edit(ask, ticket),
+                ticket => ticket.resolve(Err(restore.dead().error().clone())),
+            },
             Life::Messenger(_) => ticket.resolve(Err(Error::UnknownConnection)),
         }
     }
@@ -145,8 +171,10 @@ impl NotificationManager {
         let (mut answered, mut next) = (Vec::new(), None);
         // They are answered in the order in which they were asked.
         for ((_, request), asked) in self.asked.range(of_this) {
-            if let Some(reply) = connection.session.take_reply(*request) {
-                answered.push((*request, reply.map(drop)));
+            // A query that may have changed the channels is complete once they are known again.
+            let is_complete = !asked.by.is_query() || !connection.session.is_reading_channels();
+            if is_complete && let Some(reply) = connection.session.take_reply(*request) {
+                answered.push((*request, reply));
                 continue;
             }
             next = asked.until;
@@ -163,7 +191,7 @@ impl NotificationManager {
         for (asked, result) in answered {
             match asked.map(|asked| asked.by) {
                 Some(Asker::Handle(ticket)) => ticket.resolve(result),
-                Some(Asker::Canary) => self.canary_sent(id, result),
+                Some(Asker::Canary) => self.canary_sent(id, result.map(drop)),
                 Some(Asker::Audit(began, canary)) if result.is_ok() => self.audited(token, began, canary.as_deref()),
                 // An audit that fails is one less; what the others do is done by the session.
                 Some(Asker::Audit(..) | Asker::Attendance | Asker::Relisten) | None => {}

@@ -11,20 +11,21 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::manager::asks::Wish;
+use crate::manager::asks::{RequestTicket, Wish};
 use crate::manager::check_dial;
 use crate::manager::members::{ConnId, Dead};
 use crate::manager::stats::{Counters, Stats};
 use crate::manager::ticket::{Account, Resolver, ThreadMark, Ticket};
 use crate::net::Alarm;
 use crate::proto::sql::Limits;
+use crate::row::Row;
 
 /// What the loop is told.
 pub(crate) enum Command {
     Insert(Box<Connection>, Resolver<Result<ConnId, Connection>>),
     Dial(Config, Vec<Box<str>>, Limits, Resolver<ConnId>),
     Remove(ConnId, Resolver<Option<Result<Connection, Dead>>>),
-    Ask(ConnId, Wish, Resolver<()>),
+    Ask(ConnId, Wish, RequestTicket),
     SetTimeout(Option<Duration>, Resolver<()>),
     Stop(Resolver<()>),
 }
@@ -146,7 +147,7 @@ impl Handle {
     }
 
     fn wish(&self, id: ConnId, wish: Wish) -> Ticket<()> {
-        self.ask_within(wish.size(), |ticket| Command::Ask(id, wish, ticket))
+        self.ask_within(wish.size(), |ticket| Command::Ask(id, wish, RequestTicket::Done(ticket)))
     }
 
     fn ask<T>(&self, command: impl FnOnce(Resolver<T>) -> Command) -> Ticket<T> {
@@ -173,7 +174,18 @@ impl Handle {
         channels: Vec<String>,
         then: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) {
-        self.tell(Command::Ask(id, Wish::Listen(channels), Resolver::call(then)));
+        self.tell(Command::Ask(id, Wish::Listen(channels), RequestTicket::Done(Resolver::call(then))));
+    }
+
+    /// Like [`query`](Self::query), but calls `then` on the loop's thread with the result.
+    #[cfg(feature = "json")]
+    pub(crate) fn query_then(
+        &self,
+        id: ConnId,
+        sql: String,
+        then: impl FnOnce(Result<Vec<Row>, Error>) + Send + 'static,
+    ) {
+        self.tell(Command::Ask(id, Wish::Query(sql), RequestTicket::Rows(Resolver::call(then))));
     }
 
     fn tell(&self, command: Command) {
@@ -300,6 +312,53 @@ impl Handle {
         let wish =
             Wish::Notify(pairs.into_iter().map(|(c, p)| (c.as_ref().to_owned(), p.as_ref().to_owned())).collect());
         self.wish(id, wish)
+    }
+
+    /// Runs SQL on one connection without blocking the loop, as [`Connection::query`]; resolves to the rows.
+    ///
+    /// Requests of one connection run one at a time, in the order in which they were made; notifications are received
+    /// meanwhile. Several statements in one string are one transaction, and the result holds the rows of all of them. A
+    /// LISTEN, UNLISTEN or DISCARD in it is noticed: the ticket resolves after the channels have been read from the
+    /// server again, so that a later restore listens to the right ones.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use std::time::Duration;
+    /// use notifyman::{Connection, NotificationManager};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let db = Connection::connect(database())?;
+    /// let mut nm = NotificationManager::new([db]);
+    /// let (id, _) = nm.connections().next().unwrap();
+    /// let handle = nm.handle();
+    /// let running = std::thread::spawn(move || nm.by_ref().for_each(drop));
+    ///
+    /// let rows = handle.query(id, "SELECT 6 * 7").wait(Duration::from_secs(10))?;
+    /// assert_eq!(rows[0].get(0).as_deref(), Some("42"));
+    /// handle.stop();
+    /// # running.join().unwrap();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Limits
+    ///
+    /// - A result of more than 64 MiB, or a row of more than 16 MiB, is not kept. The SQL counts towards the 64 MiB of
+    ///   requests that wait for an answer; a result belongs to its ticket, and is freed with it.
+    /// - The call timeout of the connection (30 s by default) counts from when the loop accepts the request. When it
+    ///   expires, the connection is closed; the server may complete the statement all the same.
+    /// - A request is never sent twice. While the connection is being restored, it is refused; if the connection is lost
+    ///   before the answer, the SQL may have been executed or not.
+    /// - COPY is refused (FROM STDIN) or its data discarded (TO STDOUT). A transaction that is left open keeps
+    ///   notifications back: see [`Event::InTransaction`](crate::Event::InTransaction).
+    ///
+    /// # Errors
+    ///
+    /// The ticket resolves to the server's error, after which the connection remains usable; to
+    /// [`Error::AnswerTooLong`]; to [`Error::TooManyRequests`]; to the reason why the connection was lost or is being
+    /// restored; and to [`Error::UnknownConnection`] if there is none of this id.
+    pub fn query(&self, id: ConnId, sql: impl Into<String>) -> Ticket<Vec<Row>> {
+        let wish = Wish::Query(sql.into());
+        self.ask_within(wish.size(), |ticket| Command::Ask(id, wish, RequestTicket::Rows(ticket)))
     }
 
     /// Changes the manager's timeout; see [`NotificationManager::timeout`](crate::NotificationManager::timeout).
