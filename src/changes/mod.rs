@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   INSERT, UPDATE, DELETE, TRUNCATE ──> trigger ───────┐      ┌──> NOTIFY ───────────────────┐
-//!                                                       ├──────┤         or                    ├──> Changes ──> News
+//!                                                       ├──────┤         or                    ├──> Changes
 //!   CREATE, ALTER, DROP TABLE ──> event trigger ────────┘      └──> notifyman.outbox, polled ──┘
 //!   put there by Installer, looked after by Status                  followed by Worker
 //! ```
@@ -104,21 +104,28 @@
 //! - Notifications aren't kept for whoever is away: then there is a gap, which is told. An outbox keeps, in the order
 //!   of the writes; each change is told by one of the workers that read it, at least once.
 
+mod database;
 mod event;
+mod filter;
 mod glob;
 mod installer;
+mod mailbox;
 mod options;
+mod outbox;
+mod payload;
 mod queue;
-mod reader;
 mod report;
 mod server;
 mod sql;
 mod status;
 mod stream;
+mod worker;
+mod worker_loop;
 
 pub use self::event::{Change, Method, SchemaChange, SchemaEvent, Truncated};
 pub use self::installer::Installer;
 pub use self::options::{Delivery, Oversize, Shape};
 pub use self::report::{Progress, Report};
 pub use self::status::{Status, Table};
-pub use self::stream::{Changes, News, Stop, Worker};
+pub use self::stream::{ChangeEvent, Changes, Stop};
+pub use self::worker::Worker;
