@@ -5,6 +5,7 @@ mod harmless;
 mod law;
 mod payloads;
 mod replication;
+mod sessions;
 mod support;
 mod tables;
 mod worker;
