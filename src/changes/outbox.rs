@@ -169,7 +169,7 @@ mod tests {
         outbox.next_action(true, now);
         outbox.handle_locked(true, now);
         outbox.next_action(true, now);
-        [1, 2].map(|number| outbox.add(number));
+        assert!(outbox.add(1) && outbox.add(2));
         outbox.handle_read(2, now);
         outbox.acknowledge(1);
         outbox.next_action(true, now);

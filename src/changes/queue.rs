@@ -295,7 +295,8 @@ mod tests {
         }
         queue.push(1, notified(9));
         assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(n)) if n.len() == 9));
-        assert_eq!((queue.lock().ready_size, queue.lock().held_size), (0, 0));
+        let state = queue.lock();
+        assert_eq!((state.ready_size, state.held_size), (0, 0));
     }
 
     #[test]

@@ -37,8 +37,11 @@ fn configure(site: &mut Site, settings: &[(&str, &str)]) {
     }
 }
 
-/// The state of each database that has reported one, and the ids of the rows, until so many rows have come.
-fn report(changes: &mut Changes, rows: usize) -> (Vec<(usize, &'static str)>, Vec<(usize, i64)>) {
+/// What each database has reported of its connection.
+type States = Vec<(usize, &'static str)>;
+
+/// The states, and the ids of the rows with their databases, until so many rows have come.
+fn report(changes: &mut Changes, rows: usize) -> (States, Vec<(usize, i64)>) {
     let (mut states, mut ids) = (Vec::new(), Vec::new());
     while ids.len() < rows {
         match next_but_warnings(changes) {
