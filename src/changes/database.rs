@@ -53,7 +53,7 @@ pub(crate) struct LoopContext<'l> {
 
 /// A request to the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum FollowStep {
     /// The settings of the session, by their index.
     Settings(usize),
     Installation,
@@ -253,7 +253,7 @@ impl DatabaseFollower {
             self.next_check = None;
             match self.phase {
                 WorkerPhase::Preparing => self.set_session(0, cx),
-                WorkerPhase::Prepared => self.query(Step::Installation, sql::delivery(), cx),
+                WorkerPhase::Prepared => self.query(FollowStep::Installation, sql::delivery(), cx),
                 WorkerPhase::Away | WorkerPhase::Ended => {}
             }
         }
@@ -279,50 +279,54 @@ impl DatabaseFollower {
             Err(error) => return self.handle_refused(answer.step, &error, cx),
         };
         match answer.step {
-            Step::Settings(index) => self.set_session(index + 1, cx),
-            Step::Installation => match rows.first() {
+            FollowStep::Settings(index) => self.set_session(index + 1, cx),
+            FollowStep::Installation => match rows.first() {
                 Some(row) => self.adopt(DeliveryWay { outbox: is(row, 0), spills: is(row, 1) }, cx),
                 None => self.handle_not_installed(cannot("the installation is damaged: run `notifyman build`"), cx),
             },
-            Step::Listen => {
+            FollowStep::Listen => {
                 self.is_listening = true;
                 self.report_connected(cx);
             }
-            Step::QueueUsage => {
+            FollowStep::QueueUsage => {
                 let usage = rows.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or_default();
                 if let Some(warning) = queue_warning(usage) {
                     self.warn(warning, cx);
                 }
             }
-            Step::ReadSpilled(number) => self.handle_spilled(number, rows.first(), cx),
-            Step::LockOutbox => {
+            FollowStep::ReadSpilled(number) => self.handle_spilled(number, rows.first(), cx),
+            FollowStep::LockOutbox => {
                 self.outbox.handle_locked(rows.first().is_some_and(|row| is(row, 0)), cx.now);
                 self.advance_outbox(cx);
             }
-            Step::ReadOutbox => self.handle_outbox(&rows, cx),
-            Step::ClearOutbox => {
+            FollowStep::ReadOutbox => self.handle_outbox(&rows, cx),
+            FollowStep::ClearOutbox => {
                 self.outbox.handle_cleared();
                 self.advance_outbox(cx);
             }
-            Step::ClearSpilled => {}
+            FollowStep::ClearSpilled => {}
         }
     }
 
     /// A request failed, and the session is still there.
-    fn handle_refused(&mut self, step: Step, error: &Error, cx: &LoopContext<'_>) {
+    fn handle_refused(&mut self, step: FollowStep, error: &Error, cx: &LoopContext<'_>) {
         let code = error.sqlstate();
         match step {
-            Step::Installation if matches!(code, Some("42P01" | "3F000" | "42703")) => {
+            FollowStep::Installation if matches!(code, Some("42P01" | "3F000" | "42703")) => {
                 let place = &self.place;
                 let reason = format!("nothing is installed at {place}, or it is damaged: run `notifyman build` there");
                 return self.handle_not_installed(cannot(reason), cx);
             }
             // A role without the privilege to read it can listen all the same.
-            Step::Installation if code == Some("42501") => return self.adopt(DeliveryWay::default(), cx),
-            Step::Settings(_) | Step::Installation | Step::Listen => self.next_check = cx.now.checked_add(RETRY),
-            Step::ReadSpilled(number) => self.handle_spilled(number, None, cx),
-            Step::LockOutbox | Step::ReadOutbox | Step::ClearOutbox => self.outbox.handle_failed(cx.now),
-            Step::QueueUsage | Step::ClearSpilled => {}
+            FollowStep::Installation if code == Some("42501") => return self.adopt(DeliveryWay::default(), cx),
+            FollowStep::Settings(_) | FollowStep::Installation | FollowStep::Listen => {
+                self.next_check = cx.now.checked_add(RETRY)
+            }
+            FollowStep::ReadSpilled(number) => self.handle_spilled(number, None, cx),
+            FollowStep::LockOutbox | FollowStep::ReadOutbox | FollowStep::ClearOutbox => {
+                self.outbox.handle_failed(cx.now)
+            }
+            FollowStep::QueueUsage | FollowStep::ClearSpilled => {}
         }
         self.warn(format!("could not {}: {error}", step.purpose()), cx);
     }
@@ -341,11 +345,11 @@ impl DatabaseFollower {
     /// Makes the session's settings from this one on, and then looks what is installed.
     fn set_session(&mut self, index: usize, cx: &LoopContext<'_>) {
         match sql::SESSION.get(index) {
-            Some(settings) => self.query(Step::Settings(index), (*settings).to_owned(), cx),
+            Some(settings) => self.query(FollowStep::Settings(index), (*settings).to_owned(), cx),
             None => {
                 self.phase = WorkerPhase::Prepared;
                 self.read_spilled(cx);
-                self.query(Step::Installation, sql::delivery(), cx);
+                self.query(FollowStep::Installation, sql::delivery(), cx);
             }
         }
     }
@@ -369,9 +373,9 @@ impl DatabaseFollower {
             }
             self.listen(cx);
         }
-        self.query(Step::QueueUsage, sql::QUEUE_USAGE.to_owned(), cx);
+        self.query(FollowStep::QueueUsage, sql::QUEUE_USAGE.to_owned(), cx);
         if way.spills {
-            self.query(Step::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
+            self.query(FollowStep::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
         }
         self.advance_outbox(cx);
     }
@@ -406,7 +410,7 @@ impl DatabaseFollower {
         {
             spilled.is_asked = true;
             let number = spilled.number;
-            self.query(Step::ReadSpilled(number), sql::read_spilled(number), cx);
+            self.query(FollowStep::ReadSpilled(number), sql::read_spilled(number), cx);
         }
     }
 
@@ -443,12 +447,12 @@ impl DatabaseFollower {
         let room = if reads && self.outbox.is_empty() { cx.queue.room() } else { None };
         match self.outbox.next_action(room.is_some(), cx.now) {
             None => {}
-            Some(OutboxAction::Lock) => self.query(Step::LockOutbox, sql::LOCK_OUTBOX.to_owned(), cx),
-            Some(OutboxAction::Clear(numbers)) => self.query(Step::ClearOutbox, sql::clear_outbox(&numbers), cx),
+            Some(OutboxAction::Lock) => self.query(FollowStep::LockOutbox, sql::LOCK_OUTBOX.to_owned(), cx),
+            Some(OutboxAction::Clear(numbers)) => self.query(FollowStep::ClearOutbox, sql::clear_outbox(&numbers), cx),
             Some(OutboxAction::Read) => {
                 let share = room.unwrap_or_default() / cx.databases.max(1);
                 let sql = sql::read_outbox(OUTBOX_COUNT, share.clamp(OUTBOX_BYTES_MIN, ROOM));
-                self.query(Step::ReadOutbox, sql, cx);
+                self.query(FollowStep::ReadOutbox, sql, cx);
             }
         }
     }
@@ -472,7 +476,7 @@ impl DatabaseFollower {
 
     // ---- requests ---------------------------------------------------------------------------------------------------
 
-    fn query(&self, step: Step, sql: String, cx: &LoopContext<'_>) {
+    fn query(&self, step: FollowStep, sql: String, cx: &LoopContext<'_>) {
         let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
         cx.handle.query_then(self.id, sql, move |result| {
             mailbox.send(LoopMessage::Answer(StepAnswer { database, session, step, result }));
@@ -482,7 +486,7 @@ impl DatabaseFollower {
     fn listen(&self, cx: &LoopContext<'_>) {
         let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
         cx.handle.listen_then(self.id, vec![CHANNEL.to_owned()], move |result| {
-            let (step, result) = (Step::Listen, result.map(|()| Vec::new()));
+            let (step, result) = (FollowStep::Listen, result.map(|()| Vec::new()));
             mailbox.send(LoopMessage::Answer(StepAnswer { database, session, step, result }));
         });
     }
@@ -504,18 +508,18 @@ impl DatabaseFollower {
     }
 }
 
-impl Step {
+impl FollowStep {
     /// The purpose of the request, to follow "could not".
     fn purpose(self) -> &'static str {
         match self {
-            Step::Settings(_) => "make the settings of the session",
-            Step::Installation => "read what is installed",
-            Step::Listen => "listen for changes",
-            Step::QueueUsage => "read the usage of the NOTIFY queue",
-            Step::ClearSpilled => "delete old payloads of notifyman.spilled",
-            Step::ReadSpilled(_) => "read a long payload from notifyman.spilled",
-            Step::LockOutbox | Step::ReadOutbox => "read the table notifyman.outbox",
-            Step::ClearOutbox => "delete from the table notifyman.outbox what was reported",
+            FollowStep::Settings(_) => "make the settings of the session",
+            FollowStep::Installation => "read what is installed",
+            FollowStep::Listen => "listen for changes",
+            FollowStep::QueueUsage => "read the usage of the NOTIFY queue",
+            FollowStep::ClearSpilled => "delete old payloads of notifyman.spilled",
+            FollowStep::ReadSpilled(_) => "read a long payload from notifyman.spilled",
+            FollowStep::LockOutbox | FollowStep::ReadOutbox => "read the table notifyman.outbox",
+            FollowStep::ClearOutbox => "delete from the table notifyman.outbox what was reported",
         }
     }
 }

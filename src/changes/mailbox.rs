@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::database::Step;
+use super::database::FollowStep;
 use crate::error::Error;
 use crate::manager::Handle;
 use crate::row::Row;
@@ -28,7 +28,7 @@ pub(crate) struct StepAnswer {
     pub(crate) database: usize,
     /// The number of the session that was asked: answers of a session that was lost are stale.
     pub(crate) session: u64,
-    pub(crate) step: Step,
+    pub(crate) step: FollowStep,
     pub(crate) result: Result<Vec<Row>, Error>,
 }
 

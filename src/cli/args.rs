@@ -167,7 +167,7 @@ pub(crate) enum Command {
     Teardown(changes::Teardown),
     /// Print each change of the tables as a line of JSON, or run a command for it
     #[command(after_long_help = changes::WORKER)]
-    Worker(changes::Worker),
+    Worker(changes::WorkerArgs),
     /// Show it at work: throwaway servers, hundreds of connections, one loop
     #[command(after_long_help = DEMO)]
     Demo(Demo),

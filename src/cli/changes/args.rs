@@ -189,7 +189,7 @@ pub(crate) enum GiveUp {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Worker {
+pub(crate) struct WorkerArgs {
     /// Databases to follow [default: from the PG* variables]
     #[arg(value_name = "URL")]
     pub(crate) urls: Vec<String>,

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::line::Line;
+use super::line::EventLine;
 use crate::cli::shell;
 use crate::cli::signals::Lookout;
 
@@ -13,7 +13,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(50);
 
 /// The outcome of running the command for a line.
-pub(crate) enum Outcome {
+pub(crate) enum CommandOutcome {
     Done,
     /// All attempts failed; the reason of the last.
     Failed(String),
@@ -22,18 +22,18 @@ pub(crate) enum Outcome {
 }
 
 /// Runs the command for a line, and retries it as often as allowed.
-pub(crate) fn run(command: &str, line: &Line, retries: u32, lookout: &Lookout) -> Outcome {
+pub(crate) fn run(command: &str, line: &EventLine, retries: u32, lookout: &Lookout) -> CommandOutcome {
     let mut pause = FIRST_PAUSE;
     for tried in 0.. {
         match once(command, line) {
-            Ok(()) => return Outcome::Done,
-            Err(reason) if tried >= retries => return Outcome::Failed(reason),
+            Ok(()) => return CommandOutcome::Done,
+            Err(reason) if tried >= retries => return CommandOutcome::Failed(reason),
             Err(_) => {}
         }
         let mut left = pause;
         while !left.is_zero() {
             if lookout.got().is_some() {
-                return Outcome::Interrupted;
+                return CommandOutcome::Interrupted;
             }
             let nap = left.min(TICK);
             thread::sleep(nap);
@@ -41,10 +41,10 @@ pub(crate) fn run(command: &str, line: &Line, retries: u32, lookout: &Lookout) -
         }
         pause = (pause * 2).min(PAUSE_MAX);
     }
-    Outcome::Done
+    CommandOutcome::Done
 }
 
-fn once(command: &str, line: &Line) -> Result<(), String> {
+fn once(command: &str, line: &EventLine) -> Result<(), String> {
     let mut command = shell::command(command);
     command.env("NOTIFYMAN_KIND", line.kind).env("NOTIFYMAN_DATABASE", line.database.to_string());
     if let Some((schema, table)) = &line.table {

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::cli::clock;
 
 /// A line without its end, and the values that a command receives in its environment.
-pub(crate) struct Line {
+pub(crate) struct EventLine {
     pub(crate) text: String,
     pub(crate) kind: &'static str,
     pub(crate) database: usize,
@@ -14,7 +14,7 @@ pub(crate) struct Line {
     pub(crate) table: Option<(String, String)>,
 }
 
-impl Line {
+impl EventLine {
     /// Formats an event. For a change, `payload` is its text, which is passed on unchanged: with every digit, with the
     /// columns in their order, and with JSON that no parser accepts.
     pub(crate) fn of(database: usize, event: &ChangeEvent, payload: &str) -> Self {

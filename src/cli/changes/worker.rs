@@ -7,15 +7,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use notifyman::changes::{ChangeEvent, Changes, Worker};
 
 use super::args::{self, GiveUp};
-use super::exec::{self, Outcome};
-use super::line::Line;
+use super::exec::{self, CommandOutcome};
+use super::line::EventLine;
 use crate::cli::signals::Lookout;
 use crate::cli::{End, Failure, clock, config, tell};
 
 /// The time between two updates of the status line while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(args: args::Worker) -> Result<End, Failure> {
+pub(crate) fn run(args: args::WorkerArgs) -> Result<End, Failure> {
     let urls: Vec<_> = if args.urls.is_empty() { vec![None] } else { args.urls.iter().map(Some).collect() };
     let configs = urls.iter().map(|url| config(url.map(String::as_str))).collect::<Result<Vec<_>, _>>()?;
     let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
@@ -34,7 +34,7 @@ pub(crate) fn run(args: args::Worker) -> Result<End, Failure> {
 
 /// The consumer of the changes: prints them, or runs the command.
 struct Consumer {
-    args: args::Worker,
+    args: args::WorkerArgs,
     lookout: Lookout,
     line: StatusLine,
     /// `false` once something could not be done.
@@ -48,7 +48,7 @@ impl Consumer {
             if let Some((database, event)) = event {
                 self.line.count(&event);
                 self.report(database, &event);
-                let line = Line::of(database, &event, &changes.payload());
+                let line = EventLine::of(database, &event, &changes.payload());
                 let end = match self.args.exec.clone() {
                     None => self.print(&line)?,
                     Some(command) => self.act(&command, &line, &mut changes),
@@ -82,7 +82,7 @@ impl Consumer {
     }
 
     /// Prints a line. It counts as written once the system has taken it; a reader that has gone is the end.
-    fn print(&self, line: &Line) -> Result<Option<End>, Failure> {
+    fn print(&self, line: &EventLine) -> Result<Option<End>, Failure> {
         let print = || {
             let mut out = io::stdout().lock();
             writeln!(out, "{}", line.text)?;
@@ -99,7 +99,7 @@ impl Consumer {
     }
 
     /// Runs the command for an event, if it is run for such events; returns the end if this is one.
-    fn act(&mut self, command: &str, line: &Line, changes: &mut Changes) -> Option<End> {
+    fn act(&mut self, command: &str, line: &EventLine, changes: &mut Changes) -> Option<End> {
         match line.kind {
             "change" | "schema" | "gap" | "dropped" | "lost" => {}
             // These have been reported.
@@ -110,10 +110,10 @@ impl Consumer {
             }
         }
         match exec::run(command, line, self.args.retries, &self.lookout) {
-            Outcome::Done => {}
+            CommandOutcome::Done => {}
             // Neither of these two acknowledges the change, so that an outbox keeps it.
-            Outcome::Interrupted => return Some(self.signalled(changes.waiting() + 1)),
-            Outcome::Failed(reason) => {
+            CommandOutcome::Interrupted => return Some(self.signalled(changes.waiting() + 1)),
+            CommandOutcome::Failed(reason) => {
                 self.is_complete = false;
                 let times = self.args.retries.saturating_add(1);
                 tell(&format!("the command failed {times} times, lastly {reason}: {}", line.text));
