@@ -9,6 +9,7 @@
 //! Events, answers and timers go in; requests by the manager's handle and items for the consumer come out. It waits for
 //! nothing, and it sends nothing to a session before that session has the settings that it depends on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,8 @@ use super::outbox::{OutboxAction, OutboxPoller};
 use super::payload::ChangePayload;
 use super::queue::{EventQueue, QueueItem, ROOM};
 use super::server::{cannot, is, text};
-use super::{sql, status};
+use super::sql;
+use super::step::{FollowStep, queue_warning};
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::{ConnId, Handle};
@@ -49,22 +51,6 @@ pub(crate) struct LoopContext<'l> {
     /// The number of databases, which share the room in the queue.
     pub(crate) databases: usize,
     pub(crate) now: Instant,
-}
-
-/// A request to the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FollowStep {
-    /// The settings of the session, by their index.
-    Settings(usize),
-    Installation,
-    Listen,
-    QueueUsage,
-    ClearSpilled,
-    /// The payload that was spilled under this number.
-    ReadSpilled(i64),
-    LockOutbox,
-    ReadOutbox,
-    ClearOutbox,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +108,8 @@ pub(crate) struct DatabaseFollower {
     is_listening: bool,
     /// When to check again, or to try again what failed.
     next_check: Option<Instant>,
-    last_warning: Option<String>,
+    /// The last warning about each step, until the step succeeds.
+    warnings: BTreeMap<FollowStep, String>,
     spilled: Option<SpilledRead>,
     outbox: OutboxPoller,
 }
@@ -139,7 +126,7 @@ impl DatabaseFollower {
             way: None,
             is_listening: false,
             next_check: None,
-            last_warning: None,
+            warnings: BTreeMap::new(),
             spilled: None,
             outbox: OutboxPoller::default(),
         }
@@ -278,6 +265,9 @@ impl DatabaseFollower {
             Ok(rows) => rows,
             Err(error) => return self.handle_refused(answer.step, &error, cx),
         };
+        if !matches!(answer.step, FollowStep::QueueUsage | FollowStep::Installation) {
+            self.warnings.remove(&answer.step.kind());
+        }
         match answer.step {
             FollowStep::Settings(index) => self.set_session(index + 1, cx),
             FollowStep::Installation => match rows.first() {
@@ -290,8 +280,9 @@ impl DatabaseFollower {
             }
             FollowStep::QueueUsage => {
                 let usage = rows.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or_default();
-                if let Some(warning) = queue_warning(usage) {
-                    self.warn(warning, cx);
+                match queue_warning(usage) {
+                    Some(warning) => self.warn(answer.step, warning, cx),
+                    None => drop(self.warnings.remove(&answer.step)),
                 }
             }
             FollowStep::ReadSpilled(number) => self.handle_spilled(number, rows.first(), cx),
@@ -328,7 +319,7 @@ impl DatabaseFollower {
             }
             FollowStep::QueueUsage | FollowStep::ClearSpilled => {}
         }
-        self.warn(format!("could not {}: {error}", step.purpose()), cx);
+        self.warn(step, format!("could not {}: {error}", step.purpose()), cx);
     }
 
     /// There is nothing to follow: the end, unless there was something before, which may be built again.
@@ -337,7 +328,7 @@ impl DatabaseFollower {
             return self.end(error, cx);
         }
         self.next_check = cx.now.checked_add(RETRY);
-        self.warn(error.to_string(), cx);
+        self.warn(FollowStep::Installation, error.to_string(), cx);
     }
 
     // ---- preparing --------------------------------------------------------------------------------------------------
@@ -357,6 +348,7 @@ impl DatabaseFollower {
     /// Follows an installation by the way in which it delivers.
     fn adopt(&mut self, way: DeliveryWay, cx: &LoopContext<'_>) {
         self.next_check = cx.now.checked_add(CHECK.min(cx.keep_spilled.max(CHECK_MIN)));
+        self.warnings.remove(&FollowStep::Installation);
         let before = self.way.replace(way);
         if way.outbox {
             if std::mem::take(&mut self.is_listening) {
@@ -369,7 +361,7 @@ impl DatabaseFollower {
             if before.is_some_and(|before| before.outbox) {
                 let warning = "the installation delivers by NOTIFY now, and no longer by a table: changes before this was \
                                noticed may be missing, so treat everything as changed";
-                self.warn(warning.to_owned(), cx);
+                self.warn(FollowStep::Listen, warning.to_owned(), cx);
             }
             self.listen(cx);
         }
@@ -467,7 +459,10 @@ impl DatabaseFollower {
                     cx.queue.push(self.database, QueueItem::Posted(number, payload));
                 }
                 Ok(_) => {}
-                Err(_) => self.warn(format!("the outbox has a row with the number {:?}", row.get(0)), cx),
+                Err(_) => {
+                    let warning = format!("the outbox has a row with the number {:?}", row.get(0));
+                    self.warn(FollowStep::ReadOutbox, warning, cx);
+                }
             }
         }
         self.outbox.handle_read(rows.len(), cx.now);
@@ -491,11 +486,12 @@ impl DatabaseFollower {
         });
     }
 
-    /// Reports a warning, unless it is the one that was reported last.
-    fn warn(&mut self, warning: String, cx: &LoopContext<'_>) {
-        if self.last_warning.as_ref() != Some(&warning) {
-            cx.queue.push(self.database, QueueItem::Warning(warning.clone()));
-            self.last_warning = Some(warning);
+    /// Reports a warning about a step, unless it is the one that was reported last.
+    fn warn(&mut self, step: FollowStep, warning: String, cx: &LoopContext<'_>) {
+        let last = self.warnings.entry(step.kind()).or_default();
+        if *last != warning {
+            last.clone_from(&warning);
+            cx.queue.push(self.database, QueueItem::Warning(warning));
         }
     }
 
@@ -506,31 +502,4 @@ impl DatabaseFollower {
         cx.queue.push(self.database, QueueItem::Lost(error));
         drop(cx.handle.remove(self.id));
     }
-}
-
-impl FollowStep {
-    /// The purpose of the request, to follow "could not".
-    fn purpose(self) -> &'static str {
-        match self {
-            FollowStep::Settings(_) => "make the settings of the session",
-            FollowStep::Installation => "read what is installed",
-            FollowStep::Listen => "listen for changes",
-            FollowStep::QueueUsage => "read the usage of the NOTIFY queue",
-            FollowStep::ClearSpilled => "delete old payloads of notifyman.spilled",
-            FollowStep::ReadSpilled(_) => "read a long payload from notifyman.spilled",
-            FollowStep::LockOutbox | FollowStep::ReadOutbox => "read the table notifyman.outbox",
-            FollowStep::ClearOutbox => "delete from the table notifyman.outbox what was reported",
-        }
-    }
-}
-
-/// Returns a warning if the NOTIFY queue is at least half full.
-fn queue_warning(usage: f64) -> Option<String> {
-    (usage >= status::QUEUE_WARNING).then(|| {
-        format!(
-            "the server's NOTIFY queue is {:.0} % full; once it is full, every write to a covered table fails at commit: \
-             `notifyman doctor` names the session that holds it",
-            usage * 100.0
-        )
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::database::FollowStep;
+use super::step::FollowStep;
 use crate::error::Error;
 use crate::manager::Handle;
 use crate::row::Row;

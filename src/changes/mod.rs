@@ -118,6 +118,7 @@ mod report;
 mod server;
 mod sql;
 mod status;
+mod step;
 mod stream;
 mod worker;
 mod worker_loop;

@@ -404,3 +404,35 @@ fn g08_json_that_no_parser_accepts_reaches_the_filter_and_the_consumer() {
         }
     }
 }
+
+#[test]
+fn g08_an_installation_that_is_torn_down_is_waited_for_with_one_warning_of_a_kind() {
+    for delivery in [Delivery::Notify, Delivery::Table] {
+        let mut site = site();
+        site.run("CREATE TABLE t (id int PRIMARY KEY)");
+        site.build(&Installer::new().delivery(delivery));
+        let mut changes = connected(worker(&[&site]).keep_spilled(Duration::ZERO), 1);
+        Installer::new().teardown(&mut site.db).unwrap();
+        let mut warnings = std::collections::BTreeSet::new();
+        loop {
+            let (1, ChangeEvent::Warning(warning)) = next(&mut changes) else { panic!() };
+            let is_last = warning.contains("nothing is installed");
+            assert!(warnings.insert(warning), "twice: {warnings:?}");
+            if is_last {
+                break;
+            }
+        }
+        // Many failures later there is at most one warning for each thing that fails.
+        std::thread::sleep(Duration::from_secs(3));
+        site.build(&Installer::new().delivery(delivery));
+        site.run("INSERT INTO t VALUES (1)");
+        loop {
+            match next(&mut changes) {
+                (1, ChangeEvent::Warning(warning)) => assert!(warnings.insert(warning), "twice: {warnings:?}"),
+                (1, ChangeEvent::Change(change)) => break assert_eq!(change.new_data.unwrap()["id"], 1),
+                (_, other) => panic!("{other:?}"),
+            }
+        }
+        assert!(warnings.len() <= 3, "{warnings:?}");
+    }
+}
