@@ -1,5 +1,5 @@
-//! What is asked of the servers inside the loop, by handles and by the loop itself: sent without waiting, and settled when
-//! the server has answered, or has not in time.
+//! Requests to the servers inside the loop, from handles and from the loop itself: sent without waiting, and completed
+//! when the server has answered, or has not answered in time.
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +12,20 @@ use crate::manager::timers::Why;
 use crate::proto::{Ask, Reply, RequestId, refuse_private, sql};
 use crate::row::Row;
 
-/// A request whose answer somebody waits for.
-pub(super) struct Asked {
-    by: Asker,
+/// A request that has not been answered.
+pub(super) struct PendingReply {
+    by: RequestOrigin,
     until: Option<Instant>,
 }
 
-/// Who asked.
-pub(super) enum Asker {
+/// The origin of a request.
+pub(super) enum RequestOrigin {
     Handle(RequestTicket),
-    /// The loop, to attend a canary, to send one, or to listen again.
+    /// The loop, to listen to the canary's channel, to send a canary, or to listen again.
     Attendance,
     Canary,
     Relisten,
-    /// The loop, which began then; and the canary that the connection should have heard.
+    /// The loop: when it began, and the canary that the connection should have received.
     Audit(Instant, Option<Box<str>>),
 }
 
@@ -46,30 +46,30 @@ impl RequestTicket {
     }
 }
 
-impl Asker {
+impl RequestOrigin {
     /// Returns `true` if the request may have changed the channels in a way that only the server knows.
     fn is_query(&self) -> bool {
-        matches!(self, Asker::Handle(RequestTicket::Rows(_)))
+        matches!(self, RequestOrigin::Handle(RequestTicket::Rows(_)))
     }
 
-    /// What was asked for.
+    /// The purpose of the request, for error texts.
     fn action(&self) -> &'static str {
         match self {
-            Asker::Handle(_) => "a request by the handle",
-            Asker::Attendance => "listening to the canary's channel",
-            Asker::Canary => "sending a canary",
-            Asker::Relisten => "listening again",
-            Asker::Audit(..) => "an audit of the channels",
+            RequestOrigin::Handle(_) => "a request by the handle",
+            RequestOrigin::Attendance => "listening to the canary's channel",
+            RequestOrigin::Canary => "sending a canary",
+            RequestOrigin::Relisten => "listening again",
+            RequestOrigin::Audit(..) => "an audit of the channels",
         }
     }
 }
 
-/// How long the loop's own requests may take where calls have no limit: theirs is one of its own.
+/// The time limit of the loop's own requests if calls have none.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
-/// What may be asked by a handle.
+/// A request by a handle.
 #[derive(Debug)]
-pub(crate) enum Wish {
+pub(crate) enum Command {
     Listen(Vec<String>),
     Unlisten(Vec<String>),
     UnlistenAll,
@@ -77,36 +77,36 @@ pub(crate) enum Wish {
     Query(String),
 }
 
-impl Wish {
-    /// How many bytes it takes until it is answered, about.
+impl Command {
+    /// Returns the approximate number of bytes that the request takes until it is answered.
     pub(crate) fn size(&self) -> usize {
         let texts = |texts: &[String]| texts.iter().map(|text| size_of::<String>() + text.len()).sum();
         match self {
-            Wish::Listen(channels) | Wish::Unlisten(channels) => texts(channels),
-            Wish::UnlistenAll => 0,
-            Wish::Notify(pairs) => pairs.iter().map(|(c, p)| 2 * size_of::<String>() + c.len() + p.len()).sum(),
-            Wish::Query(sql) => sql.len(),
+            Command::Listen(channels) | Command::Unlisten(channels) => texts(channels),
+            Command::UnlistenAll => 0,
+            Command::Notify(pairs) => pairs.iter().map(|(c, p)| 2 * size_of::<String>() + c.len() + p.len()).sum(),
+            Command::Query(sql) => sql.len(),
         }
     }
 
-    /// Checked, and as the protocol has it; nothing where there is nothing to do.
+    /// Checks the command and converts it for the session; `None` if there is nothing to do.
     fn into_ask(self, limits: sql::Limits) -> Result<Option<Ask>, Error> {
         Ok(match self {
-            Wish::Listen(channels) if channels.is_empty() => None,
-            Wish::Unlisten(channels) if channels.is_empty() => None,
-            Wish::Notify(pairs) if pairs.is_empty() => None,
-            Wish::Listen(channels) => Some(Ask::Listen(sql::checked_channels(channels, limits)?)),
-            Wish::Unlisten(channels) => Some(Ask::Unlisten(sql::checked_channels(channels, limits)?)),
-            Wish::UnlistenAll => Some(Ask::UnlistenAll),
-            Wish::Notify(pairs) => Some(Ask::Notify(sql::checked_notify_many(&pairs, limits)?)),
-            Wish::Query(sql) => Some(Ask::Query(sql)),
+            Command::Listen(channels) if channels.is_empty() => None,
+            Command::Unlisten(channels) if channels.is_empty() => None,
+            Command::Notify(pairs) if pairs.is_empty() => None,
+            Command::Listen(channels) => Some(Ask::Listen(sql::checked_channels(channels, limits)?)),
+            Command::Unlisten(channels) => Some(Ask::Unlisten(sql::checked_channels(channels, limits)?)),
+            Command::UnlistenAll => Some(Ask::UnlistenAll),
+            Command::Notify(pairs) => Some(Ask::Notify(sql::checked_notify_many(&pairs, limits)?)),
+            Command::Query(sql) => Some(Ask::Query(sql)),
         })
     }
 }
 
 impl NotificationManager {
-    /// Asks a server for something, on behalf of a handle.
-    pub(super) fn ask(&mut self, id: ConnId, wish: Wish, ticket: RequestTicket) {
+    /// Makes a request to a server on behalf of a handle.
+    pub(super) fn ask(&mut self, id: ConnId, command: Command, ticket: RequestTicket) {
         let Some(token) = self.members.token(id) else {
             let dead = self.members.garbage().iter().find(|(dead, _)| *dead == id);
             return ticket.resolve(Err(dead.map_or(Error::UnknownConnection, |(_, dead)| dead.error().clone())));
@@ -117,7 +117,7 @@ impl NotificationManager {
             Life::Good(connection) => connection.session.limits(),
             Life::Restoring(restore) | Life::Messenger(restore) => restore.dead().limits(),
         };
-        let ask = match wish.into_ask(limits) {
+        let ask = match command.into_ask(limits) {
             Ok(Some(Ask::Listen(names))) => match refuse_private(reserved, &names) {
                 Ok(()) => Ask::Listen(names),
                 Err(error) => return ticket.resolve(Err(error)),
@@ -130,7 +130,7 @@ impl NotificationManager {
             Life::Good(connection) => {
                 let request = connection.session.request(ask);
                 let timeout = connection.call_timeout();
-                self.await_answer(token, request, Asker::Handle(ticket), timeout);
+                self.await_answer(token, request, RequestOrigin::Handle(ticket), timeout);
             }
             Life::Restoring(restore) => match ticket {
                 RequestTicket::Done(ticket) if !matches!(ask, Ask::Notify(_)) => restore.edit(ask, ticket),
@@ -140,8 +140,8 @@ impl NotificationManager {
         }
     }
 
-    /// Asks a server for something on the loop's own behalf.
-    pub(super) fn ask_for_us(&mut self, token: u32, ask: Ask, by: Asker) {
+    /// Makes a request to a server on the loop's own behalf.
+    pub(super) fn ask_for_us(&mut self, token: u32, ask: Ask, by: RequestOrigin) {
         if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
             let request = connection.session.request(ask);
             let timeout = connection.call_timeout().unwrap_or(LIMIT);
@@ -149,21 +149,27 @@ impl NotificationManager {
         }
     }
 
-    /// A request was made: it is sent, and must be answered in time.
-    pub(super) fn await_answer(&mut self, token: u32, request: RequestId, by: Asker, timeout: Option<Duration>) {
+    /// Sends a request that was made, and sets the time by which it must be answered.
+    pub(super) fn await_answer(
+        &mut self,
+        token: u32,
+        request: RequestId,
+        by: RequestOrigin,
+        timeout: Option<Duration>,
+    ) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         connection.transmit();
         // Not the turn's time, which a slow body may have left far behind.
         let until = timeout.and_then(|timeout| clock::now().checked_add(timeout));
-        self.asked.insert((*id, request), Asked { by, until });
+        self.asked.insert((*id, request), PendingReply { by, until });
         self.set_timer(token, Why::Look, until);
         // To send what is left, and where the session has ended meanwhile to say so.
         self.queue(token);
     }
 
-    /// Settles what has been answered, and closes a connection that has not answered in time, though all was read that
-    /// had come.
-    pub(super) fn settle(&mut self, token: u32, more: bool) {
+    /// Completes the requests that have been answered. Closes a connection that has not answered in time, although
+    /// everything that had come was read.
+    pub(super) fn complete_requests(&mut self, token: u32, more: bool) {
         let Some(member) = self.members.get_mut(token) else { return };
         let Member { id, life: Life::Good(connection), .. } = member else { return };
         let id = *id;
@@ -190,21 +196,23 @@ impl NotificationManager {
             answered.into_iter().map(|(request, result)| (self.asked.remove(&(id, request)), result)).collect();
         for (asked, result) in answered {
             match asked.map(|asked| asked.by) {
-                Some(Asker::Handle(ticket)) => ticket.resolve(result),
-                Some(Asker::Canary) => self.canary_sent(id, result.map(drop)),
-                Some(Asker::Audit(began, canary)) if result.is_ok() => self.audited(token, began, canary.as_deref()),
+                Some(RequestOrigin::Handle(ticket)) => ticket.resolve(result),
+                Some(RequestOrigin::Canary) => self.canary_sent(id, result.map(drop)),
+                Some(RequestOrigin::Audit(began, canary)) if result.is_ok() => {
+                    self.audited(token, began, canary.as_deref())
+                }
                 // An audit that fails is one less; what the others do is done by the session.
-                Some(Asker::Audit(..) | Asker::Attendance | Asker::Relisten) | None => {}
+                Some(RequestOrigin::Audit(..) | RequestOrigin::Attendance | RequestOrigin::Relisten) | None => {}
             }
         }
     }
 
-    /// Nobody will answer any more: the connection was taken out.
+    /// Resolves the requests of a connection that was taken out.
     pub(super) fn forget_asked(&mut self, id: ConnId) {
         let of_this = (id, RequestId::FIRST)..=(id, RequestId::LAST);
         let asked: Vec<_> = self.asked.range(of_this).map(|(key, _)| *key).collect();
         for asked in asked.iter().filter_map(|key| self.asked.remove(key)) {
-            if let Asker::Handle(ticket) = asked.by {
+            if let RequestOrigin::Handle(ticket) = asked.by {
                 ticket.resolve(Err(Error::UnknownConnection));
             }
         }
