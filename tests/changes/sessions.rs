@@ -59,24 +59,31 @@ fn report(changes: &mut Changes, rows: usize) -> (States, Vec<(usize, i64)>) {
 
 #[test]
 fn g08_a_server_that_is_down_or_silent_holds_up_no_other_at_the_start() {
-    // One accepts and never answers, one refuses.
+    // Two accept and never answer, one refuses.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = |address: std::net::SocketAddr| format!("postgres://postgres@{address}/postgres?connect_timeout=15");
-    let silent_url = url(silent.local_addr().unwrap());
+    let silent_for = |seconds| {
+        let address = silent.local_addr().unwrap();
+        format!("postgres://postgres@{address}/postgres?connect_timeout={seconds}")
+    };
     let mut site = built(Delivery::Notify);
     let mut outbox = built(Delivery::Table);
-    let urls = [silent_url.clone(), url(refusing), site.url.clone(), silent_url, outbox.url.clone()];
+    let refusing = format!("postgres://postgres@{refusing}/postgres");
+    let urls = [silent_for(15), refusing, site.url.clone(), silent_for(2), outbox.url.clone()];
     let begun = Instant::now();
     let mut changes = Worker::new(urls.iter().map(|url| config(url))).timeout(LIMIT).start().unwrap();
     let mut states = Vec::new();
-    while states.len() < 3 {
+    while states.len() < 4 {
         match next(&mut changes) {
             (database, ChangeEvent::Connected) => states.push((database, "connected")),
-            (database, ChangeEvent::Disconnected(_)) => states.push((database, "disconnected")),
+            (database, ChangeEvent::Disconnected(error)) => {
+                assert!(database != 4 || error.is_timeout(), "{error}");
+                states.push((database, "disconnected"));
+            }
             (_, other) => panic!("{other:?}"),
         }
     }
+    assert_eq!(states.pop(), Some((4, "disconnected")), "the others did not wait for it");
     states.sort_unstable();
     assert_eq!(states, [(2, "disconnected"), (3, "connected"), (5, "connected")]);
     site.run("INSERT INTO t VALUES (1)");
@@ -290,4 +297,24 @@ fn g08_many_databases_are_followed_by_one_session_each() {
     for site in &mut sites {
         assert_eq!(pids(site).len(), 1);
     }
+}
+
+#[test]
+fn g04_more_spilled_payloads_than_there_is_room_for_are_read_as_the_consumer_makes_room() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+    site.build(&Installer::new().oversize(Oversize::Spill));
+    let mut changes = follow(&[&site]);
+    for id in 1..=9 {
+        site.run(&format!("INSERT INTO t VALUES ({id}, repeat('x', 12000000)); INSERT INTO t VALUES (-{id}, '')"));
+    }
+    // Nothing is taken until no more is read.
+    let reads = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}' AND datname = current_database() \
+         AND query LIKE '%spilled%' AND now() - state_change > '500ms' AND state = 'idle'"
+    );
+    eventually("no more is read", || site.ask(&reads) == "1");
+    eventually("one is not in the queue: that which is to be read next", || changes.waiting() == 17);
+    let received = ids(&mut changes, 18);
+    assert_eq!(received, (1..=9).flat_map(|id| [id, -id]).collect::<Vec<_>>());
 }

@@ -374,3 +374,19 @@ fn g08_more_databases_take_more_sessions_and_no_more_threads() {
     let (all, sessions) = threads_of(&databases);
     assert_eq!((all, sessions), (one, ["5".to_owned(), "1".to_owned()]));
 }
+
+#[test]
+fn g08_a_change_whose_command_had_not_ended_is_reported_again() {
+    let cluster = built(&["--delivery", "table"]);
+    let mut db = connect(&cluster);
+    let first = worker(&[cluster.url()], &["--exec", "read line; echo begun; exec >&- 2>&-; sleep 2"]);
+    db.execute("INSERT INTO price VALUES (1, 1)").unwrap();
+    assert_eq!(first.out.next(), "begun");
+    first.signal("KILL");
+    drop(first);
+    let second = worker(&[cluster.url()], &["--exec", "cat"]);
+    assert_eq!(parsed(&second.out.next())["new_data"]["id"], 1);
+    second.signal("TERM");
+    second.finish().ends_with(143);
+    assert!(db.query("SELECT FROM notifyman.outbox").unwrap().is_empty());
+}
