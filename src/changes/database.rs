@@ -303,7 +303,7 @@ impl DatabaseFollower {
     fn handle_refused(&mut self, step: FollowStep, error: &Error, cx: &LoopContext<'_>) {
         let code = error.sqlstate();
         match step {
-            FollowStep::Installation if matches!(code, Some("42P01" | "3F000" | "42703")) => {
+            FollowStep::Installation if matches!(code, Some("42P01" | "3F000" | "42703" | "42883")) => {
                 let place = &self.place;
                 let reason = format!("nothing is installed at {place}, or it is damaged: run `notifyman build` there");
                 return self.handle_not_installed(cannot(reason), cx);
