@@ -7,13 +7,14 @@
 
 use std::time::Duration;
 
+use super::installed::{self, Functions, Objects};
 use super::options::{Delivery, Options, Oversize, Shape};
 use super::report::{Progress, Report};
-use super::server::{Presence, Server, cannot, first, is, text};
-use super::{glob, sql, status};
+use super::runner::{self, Runner, Step};
+use super::server::{Presence, Server, cannot, first, text};
+use super::{functions, glob, sql};
 use crate::connection::Connection;
 use crate::error::{Error, ValueError};
-use crate::row::Row;
 
 /// Installs what tells of table changes: a schema `notifyman`, and triggers on tables.
 ///
@@ -41,13 +42,14 @@ use crate::row::Row;
 #[derive(Debug, Clone)]
 pub struct Installer {
     options: Options,
+    is_forced: bool,
     lock_timeout: Duration,
     attempts: u32,
 }
 
 impl Default for Installer {
     fn default() -> Self {
-        Self { options: Options::default(), lock_timeout: Duration::from_secs(1), attempts: 3 }
+        Self { options: Options::default(), is_forced: false, lock_timeout: Duration::from_secs(1), attempts: 3 }
     }
 }
 
@@ -146,6 +148,25 @@ impl Installer {
         self
     }
 
+    /// The role that owns what runs with rights of its own; `notifyman_owner`, unless set.
+    ///
+    /// A build makes it, without login, if it is not there and this role may. Grant it to no role: a member of it could
+    /// change what it owns. The databases of a cluster share it, and the last teardown drops it.
+    #[must_use]
+    pub fn owner(mut self, role: impl Into<String>) -> Self {
+        self.options.owner = role.into();
+        self
+    }
+
+    /// Installs an outbox also where a publication is `FOR ALL TABLES`; a build refuses that unless forced.
+    ///
+    /// Every subscriber must have the table `notifyman.outbox` then, or it stops at the first change.
+    #[must_use]
+    pub fn force(mut self, force: bool) -> Self {
+        self.is_forced = force;
+        self
+    }
+
     /// How long a table's lock is waited for; a second, unless set. While it is waited for, others wait behind it.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
@@ -191,53 +212,82 @@ impl Installer {
     /// [`Error::Changes`] where nothing can be done here: a server older than PostgreSQL 12, a standby, a schema
     /// `notifyman` of another program, an installation by a later version, no right to make it; [`Error::Value`] for
     /// the name of a table that isn't there; else as [`Connection::query`]. Then each table is as it was, or done.
-    pub fn build_with(&self, db: &mut Connection, tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
-        let server = self.check(db)?;
-        Self::alone(db, |db| self.build_alone(db, &server, tell))
+    pub fn build_with(&self, db: &mut Connection, report_step: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
+        self.check(db)?;
+        runner::alone(db, |db| self.build_alone(db, report_step))
     }
 
-    fn build_alone(
-        &self,
-        db: &mut Connection,
-        server: &Server,
-        mut tell: impl FnMut(Progress<'_>),
-    ) -> Result<Report, Error> {
-        let mut report = Report { warnings: self.warnings(server), ..Report::default() };
+    fn build_alone(&self, db: &mut Connection, mut report_step: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
         // Another build may just have ended.
-        let found = Server::look(db)?;
-        if !self.is_installed(db, &found)? {
-            self.run_again(db, &sql::install(&self.options)).map_err(|error| self.explained(error))?;
+        let schema_changed = self.make_schema(db)?;
+        let server = Server::look(db, &self.options.owner)?;
+        let mut report = Report { schema_changed, warnings: self.warnings(&server), ..Report::default() };
+        let runner = self.runner(&server);
+        let wanted = installed::functions_of_tables(db, &self.options)?;
+        let present = Functions::read(db)?;
+        let missing: Vec<_> = wanted.iter().filter(|it| !present.is_right(it, &self.options.owner)).collect();
+        if !missing.is_empty() {
+            runner.run_again(db, &sql::make_functions(&missing, &self.options.owner))?;
             report.schema_changed = true;
         }
 
-        let mut left = Vec::new();
-        for table in status::tables(db)? {
-            match table.state.as_str() {
-                "right" | "disabled" => report.unchanged += 1,
-                _ => left.push(table.sql_name),
+        let (left, unchanged) = self.work(db)?;
+        report.unchanged = unchanged;
+        let (total, mut done) = (unchanged + left.len(), unchanged);
+        report.failed = runner.each(db, left, |table, state| {
+            done += 1;
+            report_step(Progress { done, total, table });
+            let list = match state {
+                "missing" => &mut report.covered,
+                "left over" => &mut report.removed,
+                _ => &mut report.changed,
+            };
+            list.push(table.to_owned());
+        })?;
+        report.blockers = runner.blockers(db, &report.failed)?;
+        if Functions::read(db)?.has_unused() {
+            runner.run_again(db, sql::DROP_UNUSED)?;
+        }
+        Ok(report)
+    }
+
+    fn runner<'a>(&self, server: &'a Server) -> Runner<'a> {
+        Runner { server, lock_timeout: self.lock_timeout, attempts: self.attempts }
+    }
+
+    /// Makes the schema and what all tables share, unless they are right.
+    fn make_schema(&self, db: &mut Connection) -> Result<bool, Error> {
+        for attempt in 1.. {
+            let server = Server::look(db, &self.options.owner)?;
+            if self.is_installed(db, &server)? {
+                return Ok(attempt > 1);
+            }
+            server.check_owner(&self.options.owner)?;
+            match self.runner(&server).run(db, attempt >= self.attempts, &self.install(&server)) {
+                Ok(()) => return Ok(true),
+                // In another database of the cluster, the role was made or dropped at the same time.
+                Err(error) if !db.is_closed() && attempt < self.attempts && runner::is_for_now_in_cluster(&error) => {}
+                Err(error) => return Err(self.explained(error)),
             }
         }
-        let total = report.unchanged + left.len();
-        let mut done = report.unchanged;
-        report.failed = self.each(db, left, |db, table| {
-            let rows = self.run(db, &sql::cover(table));
-            let rows = match rows {
-                // It was dropped meanwhile.
-                Err(error) if matches!(error.sqlstate(), Some("42P01" | "3F000")) => return Ok(()),
-                rows => rows?,
-            };
-            done += 1;
-            tell(Progress { done, total, table });
-            match rows.last().map(|row| text(row, 0)).as_deref() {
-                Some("covered") => report.covered.push(table.to_owned()),
-                Some("changed") => report.changed.push(table.to_owned()),
-                Some("removed") => report.removed.push(table.to_owned()),
-                _ => report.unchanged += 1,
-            }
-            Ok(())
-        })?;
-        self.run_again(db, sql::DROP_UNUSED)?;
-        Ok(report)
+        Ok(true)
+    }
+
+    /// The statements that make the schema, and the role that owns some of it.
+    fn install(&self, server: &Server) -> String {
+        server.make_owner(&self.options.owner) + &sql::install(&self.options)
+    }
+
+    /// The tables that are not right, each with its state and the statements that make it right; and how many are.
+    fn work(&self, db: &mut Connection) -> Result<(Vec<Step>, usize), Error> {
+        let rows = db.query(&sql::work(&self.options))?;
+        let steps: Vec<_> = rows
+            .iter()
+            .filter(|row| !matches!(&*text(row, 4), "right" | "disabled"))
+            .map(|row| Step { table: text(row, 1), state: text(row, 4), statements: text(row, 5) })
+            .collect();
+        let unchanged = rows.len() - steps.len();
+        Ok((steps, unchanged))
     }
 
     /// The SQL that [`build`](Self::build) would run, for `psql`; nothing is changed.
@@ -247,25 +297,22 @@ impl Installer {
     /// As [`build_with`](Self::build_with).
     pub fn build_sql(&self, db: &mut Connection) -> Result<String, Error> {
         let server = self.check(db)?;
+        let transaction = |statements: &str| sql::transaction(server.lock_wait(self.lock_timeout, false), statements);
         let mut script = String::from("\\set ON_ERROR_STOP on\n");
-        let is_installed = self.is_installed(db, &server)?;
-        let tables: Vec<String> = if is_installed {
-            let tables = status::tables(db)?.into_iter();
-            tables.filter(|it| !matches!(it.state.as_str(), "right" | "disabled")).map(|it| it.sql_name).collect()
-        } else {
-            script.push_str(&sql::transaction(self.lock_timeout, &sql::install(&self.options)));
-            let covered = db.query(&sql::triggers())?.iter().map(|row| text(row, 0)).collect::<Vec<_>>();
-            let wanted = db.query(&sql::selected(&self.options))?;
-            let mut tables: Vec<_> = wanted.iter().map(|row| text(row, 2)).chain(covered).collect();
-            tables.sort();
-            tables.dedup();
-            tables
-        };
-        script.push_str("\n-- A table that can't be locked now is left for another run.\n\\set ON_ERROR_STOP off\n");
-        for table in &tables {
-            script.push_str(&sql::transaction(self.lock_timeout, &sql::cover(table)));
+        if !self.is_installed(db, &server)? {
+            script.push_str(&transaction(&self.install(&server)));
         }
-        Ok(script + &sql::transaction(self.lock_timeout, sql::DROP_UNUSED))
+        let wanted = installed::functions_of_tables(db, &self.options)?;
+        let present = Functions::read(db)?;
+        let missing: Vec<_> = wanted.iter().filter(|it| !present.is_right(it, &self.options.owner)).collect();
+        if !missing.is_empty() {
+            script.push_str(&transaction(&sql::make_functions(&missing, &self.options.owner)));
+        }
+        script.push_str("\n-- A table that cannot be locked now is left for another run.\n\\set ON_ERROR_STOP off\n");
+        for step in self.work(db)?.0 {
+            script.push_str(&transaction(&step.statements));
+        }
+        Ok(script + &transaction(sql::DROP_UNUSED))
     }
 
     /// Removes everything: the triggers, each table's in a transaction of its own, and then the schema.
@@ -299,39 +346,55 @@ impl Installer {
     /// # Errors
     ///
     /// As [`teardown`](Self::teardown).
-    pub fn teardown_with(&self, db: &mut Connection, tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
-        let server = Server::look(db)?;
+    pub fn teardown_with(&self, db: &mut Connection, report_step: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
+        let server = Server::look(db, &self.options.owner)?;
         server.check_writable()?;
         match server.presence {
             Presence::Nothing => Ok(Report::default()),
-            _ => Self::alone(db, |db| self.teardown_alone(db, tell)),
+            _ => runner::alone(db, |db| self.teardown_alone(db, &server, report_step)),
         }
     }
 
-    fn teardown_alone(&self, db: &mut Connection, mut tell: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
-        let mut report = Report::default();
-        // No table is to be covered any more from now on.
+    fn teardown_alone(
+        &self,
+        db: &mut Connection,
+        server: &Server,
+        mut report_step: impl FnMut(Progress<'_>),
+    ) -> Result<Report, Error> {
+        let (mut report, runner) = (Report::default(), self.runner(server));
+        let owner = self.installed_owner(db, server);
+        // From now on no more table is covered.
         let events = db.query(&sql::event_triggers())?;
         if !events.is_empty() {
-            self.run(db, &events.iter().map(|row| text(row, 0)).collect::<Vec<_>>().join("\n"))?;
+            runner.run(db, false, &events.iter().map(|row| text(row, 0)).collect::<Vec<_>>().join("\n"))?;
         }
-        let drops: Vec<_> = db.query(&sql::triggers())?.iter().map(|row| (text(row, 0), text(row, 1))).collect();
-        let total = drops.len();
-        let tables = drops.iter().map(|(table, _)| table.clone()).collect();
-        let mut done = 0;
-        report.failed = self.each(db, tables, |db, table| {
-            let drop = drops.iter().find(|(name, _)| name == table).map_or("", |(_, drop)| drop);
-            self.run(db, drop)?;
+        let steps: Vec<_> = db
+            .query(&sql::triggers())?
+            .iter()
+            .map(|row| Step { table: text(row, 0), state: "left over".to_owned(), statements: text(row, 1) })
+            .collect();
+        let (total, mut done) = (steps.len(), 0);
+        report.failed = runner.each(db, steps, |table, _| {
             done += 1;
-            tell(Progress { done, total, table });
+            report_step(Progress { done, total, table });
             report.removed.push(table.to_owned());
-            Ok(())
         })?;
+        report.blockers = runner.blockers(db, &report.failed)?;
         if report.failed.is_empty() {
-            self.run(db, &sql::remove())?;
+            runner.run(db, false, &sql::remove())?;
+            runner.run(db, false, &sql::drop_owner(&owner))?;
             report.schema_changed = true;
         }
         Ok(report)
+    }
+
+    /// The owner that an installation names; where it names none, the one of these options.
+    fn installed_owner(&self, db: &mut Connection, server: &Server) -> String {
+        let named = match server.presence {
+            Presence::Ours => installed::options(db).ok().flatten().map(|(_, options)| options.owner),
+            _ => None,
+        };
+        named.unwrap_or_else(|| self.options.owner.clone())
     }
 
     /// The SQL that [`teardown`](Self::teardown) would run, for `psql`; nothing is changed.
@@ -353,25 +416,28 @@ impl Installer {
     ///
     /// As [`teardown`](Self::teardown).
     pub fn teardown_sql(&self, db: &mut Connection) -> Result<String, Error> {
-        let server = Server::look(db)?;
+        let server = Server::look(db, &self.options.owner)?;
         server.check_writable()?;
         if server.presence == Presence::Nothing {
             return Ok("-- There is nothing to remove.\n".to_owned());
         }
+        let owner = self.installed_owner(db, &server);
         let mut script = String::from("\\set ON_ERROR_STOP on\n");
         let (events, triggers) = (db.query(&sql::event_triggers())?, db.query(&sql::triggers())?);
         let statements = events.iter().map(|row| text(row, 0)).chain(triggers.iter().map(|row| text(row, 1)));
-        for statement in statements.chain([sql::remove()]) {
-            script.push_str(&sql::transaction(self.lock_timeout, &statement));
+        for statement in statements.chain([sql::remove(), sql::drop_owner(&owner)]) {
+            script.push_str(&sql::transaction(server.lock_wait(self.lock_timeout, false), &statement));
         }
         Ok(script)
     }
 
     /// Whether it can be built here, and the names that were given are those of something.
     fn check(&self, db: &mut Connection) -> Result<Server, Error> {
-        let server = Server::look(db)?;
+        let server = Server::look(db, &self.options.owner)?;
         server.check_writable()?;
         server.check_may_create()?;
+        server.check_owner(&self.options.owner)?;
+        self.check_publications(&server)?;
         let tables: Vec<(String, String)> =
             db.query(&sql::selected(&self.options))?.iter().map(|row| (text(row, 0), text(row, 1))).collect();
         let missing = |what: &str, name: &str| ValueError {
@@ -393,27 +459,41 @@ impl Installer {
         Ok(server)
     }
 
-    /// Whether the schema and its functions are as they would be made.
-    fn is_installed(&self, db: &mut Connection, server: &Server) -> Result<bool, Error> {
-        if server.presence != Presence::Ours {
-            return Ok(false);
+    /// Refuses an outbox where a publication would take it along.
+    fn check_publications(&self, server: &Server) -> Result<(), Error> {
+        match &server.publications {
+            Some(names) if self.options.delivery == Delivery::Table && !self.is_forced => Err(cannot(format!(
+                "publication {names} is FOR ALL TABLES, and PostgreSQL cannot leave a table out of it: a subscriber \
+                 stops at the first change that is written to notifyman.outbox, unless it has that table. Use \
+                 --delivery notify, which writes no table; or publish tables by name, or schemas; or create the table \
+                 at every subscriber and build with --force (Installer::force)"
+            ))),
+            _ => Ok(()),
         }
-        // Where it says no version it is damaged, and an older version's table has other columns: both are made anew.
-        let version = or_none(first(db, &sql::version()))?.and_then(|row| text(&row, 0).parse().ok()).unwrap_or(0);
+    }
+
+    /// Returns `true` if the schema and what all tables share are as they would be made.
+    fn is_installed(&self, db: &mut Connection, server: &Server) -> Result<bool, Error> {
+        let found = match server.presence {
+            Presence::Ours => or_none(installed::options(db))?,
+            Presence::Old => or_none(first(db, &sql::old_version()))?
+                .and_then(|row| text(&row, 0).parse().ok())
+                .map(|version| (version, Options::default())),
+            _ => return Ok(false),
+        };
+        // Where it says no version it is damaged, and is made again.
+        let Some((version, options)) = found else { return Ok(false) };
         if version > sql::VERSION {
             return Err(cannot(format!(
                 "what is installed is of version {version}, and this program knows those up to {}: use a later notifyman",
                 sql::VERSION
             )));
         }
-        let Some(row) = or_none(first(db, &sql::installation()))? else { return Ok(false) };
-        let events = db.query(&sql::event_triggers())?;
-        let events_right = match self.options.no_schema_events {
-            true => events.is_empty(),
-            // One that somebody switched off stays so.
-            false => events.len() == 2,
-        };
-        Ok(text(&row, 1) == sql::fingerprint(&self.options) && is(&row, 2) && events_right && server.has_tables)
+        if version < sql::VERSION || options != self.options || !Objects::read(db)?.problems(&options).is_empty() {
+            return Ok(false);
+        }
+        let present = Functions::read(db)?;
+        Ok(functions::common(&options).iter().all(|function| present.is_right(function, &options.owner)))
     }
 
     fn warnings(&self, server: &Server) -> Vec<String> {
@@ -453,79 +533,12 @@ impl Installer {
             _ => error,
         }
     }
-
-    /// Does something while no other build or teardown runs in this database.
-    fn alone<T>(db: &mut Connection, act: impl FnOnce(&mut Connection) -> Result<T, Error>) -> Result<T, Error> {
-        let locked = db.query(&sql::transaction(sql::BUILD_WAIT, sql::LOCK_BUILD));
-        if let Err(error) = locked {
-            if !db.is_closed() {
-                db.execute("ROLLBACK")?;
-            }
-            return Err(match error.sqlstate() {
-                Some("55P03") => cannot("another build or teardown runs in this database: try again once it has ended"),
-                _ => error,
-            });
-        }
-        let result = act(db);
-        if !db.is_closed() {
-            db.query(sql::UNLOCK_BUILD)?;
-        }
-        result
-    }
-
-    /// Does something to each of these tables; those that can't be locked are tried again after the others.
-    fn each(
-        &self,
-        db: &mut Connection,
-        mut left: Vec<String>,
-        mut act: impl FnMut(&mut Connection, &str) -> Result<(), Error>,
-    ) -> Result<Vec<(String, Error)>, Error> {
-        let mut failed = Vec::new();
-        for attempt in 1..=self.attempts {
-            let mut again = Vec::new();
-            for table in left {
-                match act(db, &table) {
-                    Ok(()) => {}
-                    Err(error) if db.is_closed() => return Err(error),
-                    Err(error) if is_for_now(&error) && attempt < self.attempts => again.push(table),
-                    Err(error) => failed.push((table, error)),
-                }
-            }
-            left = again;
-        }
-        Ok(failed)
-    }
-
-    /// Runs one transaction, and again while others are in its way.
-    fn run_again(&self, db: &mut Connection, statements: &str) -> Result<Vec<Row>, Error> {
-        for _ in 1..self.attempts {
-            match self.run(db, statements) {
-                Err(error) if is_for_now(&error) && !db.is_closed() => {}
-                result => return result,
-            }
-        }
-        self.run(db, statements)
-    }
-
-    /// Runs one transaction; after an error there is none.
-    fn run(&self, db: &mut Connection, statements: &str) -> Result<Vec<Row>, Error> {
-        let result = db.query(&sql::transaction(self.lock_timeout, statements));
-        if result.is_err() && !db.is_closed() {
-            db.execute("ROLLBACK")?;
-        }
-        result
-    }
 }
 
 /// A column that isn't there is as good as no answer.
-fn or_none(answer: Result<Option<Row>, Error>) -> Result<Option<Row>, Error> {
+fn or_none<T>(answer: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
     match answer {
         Err(error) if error.sqlstate() == Some("42703") => Ok(None),
         answer => answer,
     }
-}
-
-/// Whether it failed because of what others were doing: a lock that couldn't be had, a deadlock, the same done twice.
-fn is_for_now(error: &Error) -> bool {
-    matches!(error.sqlstate(), Some("55P03" | "40P01" | "40001" | "XX000" | "23505"))
 }

@@ -87,9 +87,11 @@ names!(Shape: Rows = "rows", Keys = "keys");
 names!(Oversize: Key = "key", Marker = "marker", Spill = "spill");
 names!(Delivery: Notify = "notify", Table = "table");
 
-/// Everything that can be chosen.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Everything that can be chosen about an installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
+    /// The role that owns what runs with rights of its own.
+    pub(crate) owner: String,
     pub(crate) schemas: Vec<String>,
     pub(crate) tables: Vec<String>,
     pub(crate) except_schemas: Vec<String>,
@@ -100,4 +102,22 @@ pub(crate) struct Options {
     pub(crate) with_query: bool,
     pub(crate) no_schema_events: bool,
     pub(crate) replicated: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            owner: "notifyman_owner".to_owned(),
+            schemas: Vec::new(),
+            tables: Vec::new(),
+            except_schemas: Vec::new(),
+            except_tables: Vec::new(),
+            shape: Shape::default(),
+            oversize: Oversize::default(),
+            delivery: Delivery::default(),
+            with_query: false,
+            no_schema_events: false,
+            replicated: false,
+        }
+    }
 }

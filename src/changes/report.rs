@@ -42,6 +42,7 @@ pub struct Report {
     pub(super) removed: Vec<String>,
     pub(super) unchanged: usize,
     pub(super) failed: Vec<(String, Error)>,
+    pub(super) blockers: Vec<(String, String)>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -74,6 +75,13 @@ impl Report {
     /// What couldn't be done, and why: these tables are as they were, and doing the same again may finish it.
     pub fn failed(&self) -> &[(String, Error)] {
         &self.failed
+    }
+
+    /// The tables that could not be locked, each with a session that holds its lock: process, program, state and query.
+    ///
+    /// It is read after the attempts, when such a session may have ended. Control characters are escaped.
+    pub fn blockers(&self) -> &[(String, String)] {
+        &self.blockers
     }
 
     /// What had better be known.

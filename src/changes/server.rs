@@ -1,4 +1,6 @@
-//! What a server is and has, before anything is done to it.
+//! The facts about a server that decide what can be done there.
+
+use std::time::Duration;
 
 use super::sql;
 use crate::connection::Connection;
@@ -6,7 +8,7 @@ use crate::error::Error;
 use crate::proto::TransactionStatus;
 use crate::row::Row;
 
-/// A server, as one look found it.
+/// A server, as it was when it was asked.
 pub(crate) struct Server {
     /// Its major version.
     pub(crate) version: i32,
@@ -15,45 +17,66 @@ pub(crate) struct Server {
     pub(crate) presence: Presence,
     may_create: bool,
     database: String,
-    /// Whether the tables and the sequence are there.
-    pub(crate) has_tables: bool,
+    user: String,
+    is_superuser: bool,
+    pub(crate) may_create_role: bool,
+    /// Whether this role is a member of the owner; `None` if there is no such role.
+    owns: Option<bool>,
+    deadlock_timeout: Duration,
+    may_set_deadlock_timeout: bool,
+    /// The publications of all tables.
+    pub(crate) publications: Option<String>,
 }
 
 /// What is there under the name `notifyman`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     Nothing,
-    /// Another program's schema.
+    /// A schema of another program.
     Foreign,
-    /// Ours, without the table that says how.
+    /// Our schema, without the function that says how it was installed.
     Damaged,
+    /// An installation of version 1, which had a table for that.
+    Old,
     Ours,
 }
 
 impl Server {
-    pub(crate) fn look(db: &mut Connection) -> Result<Self, Error> {
+    /// Asks a server; `owner` is the role that is to own what runs with rights of its own.
+    pub(crate) fn look(db: &mut Connection, owner: &str) -> Result<Self, Error> {
         if db.transaction_status() != TransactionStatus::Idle {
             return Err(cannot("the connection is in a transaction: end it first, each step is one of its own"));
         }
-        let row = one(db, &sql::server())?;
-        let presence = match (row.get(3).as_deref(), is(&row, 4)) {
-            (None, _) => Presence::Nothing,
-            (Some(_), true) => Presence::Ours,
-            (Some("t"), false) => Presence::Damaged,
-            (Some(_), false) => Presence::Foreign,
+        let row = one(db, &sql::server(owner))?;
+        let presence = match (row.get(3).as_deref(), is(&row, 4), is(&row, 5)) {
+            (None, ..) => Presence::Nothing,
+            (Some(_), true, _) => Presence::Ours,
+            (Some("t"), false, true) => Presence::Old,
+            (Some("t"), false, false) => Presence::Damaged,
+            (Some(_), ..) => Presence::Foreign,
         };
-        Ok(Self {
+        let mut server = Self {
             version: text(&row, 0).parse().unwrap_or_default(),
             is_standby: is(&row, 1),
             prepares: text(&row, 2) != "0",
             presence,
-            may_create: is(&row, 5),
-            database: text(&row, 6),
-            has_tables: is(&row, 7),
-        })
+            may_create: is(&row, 6),
+            database: text(&row, 7),
+            user: text(&row, 8),
+            is_superuser: is(&row, 9),
+            may_create_role: is(&row, 10),
+            owns: row.get(11).map(|owns| owns == "t"),
+            deadlock_timeout: Duration::from_millis(text(&row, 12).parse().unwrap_or(1000)),
+            may_set_deadlock_timeout: is(&row, 9),
+            publications: row.get(13).map(|names| names.into_owned()),
+        };
+        if server.version >= 15 && !server.is_superuser {
+            server.may_set_deadlock_timeout = first(db, sql::MAY_SET_DEADLOCK_TIMEOUT)?.is_some_and(|row| is(&row, 0));
+        }
+        Ok(server)
     }
 
-    /// Whether something can be changed here.
+    /// Refuses a server on which nothing can be changed.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
         if self.version < sql::OLDEST_SERVER {
             return Err(cannot(format!(
@@ -68,7 +91,7 @@ impl Server {
         self.check_foreign()
     }
 
-    /// Whether the name `notifyman` is ours.
+    /// Refuses a schema `notifyman` of another program.
     pub(crate) fn check_foreign(&self) -> Result<(), Error> {
         match self.presence {
             Presence::Foreign => Err(cannot(
@@ -78,7 +101,7 @@ impl Server {
         }
     }
 
-    /// Whether the schema can be made, where it isn't there.
+    /// Refuses a role that may not make the schema, where it is not there.
     pub(crate) fn check_may_create(&self) -> Result<(), Error> {
         match self.presence {
             Presence::Nothing if !self.may_create => Err(cannot(format!(
@@ -88,9 +111,56 @@ impl Server {
             _ => Ok(()),
         }
     }
+
+    /// Refuses a role that can neither make the owner nor give something to it, and says what a DBA must run.
+    pub(crate) fn check_owner(&self, owner: &str) -> Result<(), Error> {
+        let (owner, user) = (sql::identifier(owner), sql::identifier(&self.user));
+        match self.owns {
+            Some(true) => Ok(()),
+            None if self.may_create_role => Ok(()),
+            None => Err(cannot(format!(
+                "there is no role {owner}, which is to own the functions that run with rights of their own, and this \
+                 role may not create it. Have a DBA run:\n    CREATE ROLE {owner} NOLOGIN;\n    GRANT {owner} TO {user};\n\
+                 or name another role by --owner (Installer::owner)"
+            ))),
+            Some(false) => Err(cannot(format!(
+                "this role is not a member of role {owner}, which is to own the functions that run with rights of their \
+                 own. Have a DBA run:\n    GRANT {owner} TO {user};\nor name another role by --owner (Installer::owner)"
+            ))),
+        }
+    }
+
+    /// The statements that make the owner, and make this role one of its members; empty if both is so.
+    pub(crate) fn make_owner(&self, owner: &str) -> String {
+        match self.owns {
+            Some(_) => String::new(),
+            None if self.is_superuser => sql::make_owner(owner),
+            None => format!(
+                "{}GRANT {} TO {};\n",
+                sql::make_owner(owner),
+                sql::identifier(owner),
+                sql::identifier(&self.user)
+            ),
+        }
+    }
+
+    /// How long a transaction waits for a table's lock, so that an ordinary autovacuum gives way.
+    ///
+    /// PostgreSQL cancels an autovacuum for whoever has waited for `deadlock_timeout`, which must be over before the
+    /// lock's own time is. If this role cannot lower it, the last attempt waits longer.
+    pub(crate) fn lock_wait(&self, timeout: Duration, is_last: bool) -> sql::LockWait {
+        match self.may_set_deadlock_timeout {
+            true => sql::LockWait { timeout, deadlock_timeout: Some(self.deadlock_timeout.min(timeout / 4)) },
+            false if is_last => sql::LockWait {
+                timeout: timeout.max(self.deadlock_timeout + Duration::from_millis(500)),
+                deadlock_timeout: None,
+            },
+            false => sql::LockWait { timeout, deadlock_timeout: None },
+        }
+    }
 }
 
-/// What can't be done, and what to do.
+/// The error for something that cannot be done, with what to do.
 pub(crate) fn cannot(reason: impl Into<String>) -> Error {
     Error::Changes(reason.into().into())
 }
@@ -105,12 +175,12 @@ pub(crate) fn first(db: &mut Connection, query: &str) -> Result<Option<Row>, Err
     Ok(db.query(query)?.into_iter().next())
 }
 
-/// A column's text; empty where it is NULL.
+/// A column's string; empty where it is NULL.
 pub(crate) fn text(row: &Row, column: usize) -> String {
     row.get(column).map(|text| text.into_owned()).unwrap_or_default()
 }
 
-/// Whether a boolean column is true.
+/// Returns `true` if a boolean column is true.
 pub(crate) fn is(row: &Row, column: usize) -> bool {
     row.get_bytes(column) == Some(b"t")
 }

@@ -1,52 +1,68 @@
-//! The SQL, which is kept in files of its own: what is run, and what a dry run shows.
+//! The SQL, which is kept in files of its own: what is run, and what a dry run prints.
 
 use std::time::Duration;
 
-use super::options::Options;
-use crate::proto::sql::quote_literal;
+use super::functions::{self, Function};
+use super::options::{Delivery, Options, Oversize};
+use crate::proto::sql::{quote_identifier, quote_literal};
 
-/// Of the SQL that is installed. One that is higher was installed by a later notifyman.
-pub(crate) const VERSION: i32 = 1;
+/// The version of what is installed. A higher one was installed by a later notifyman.
+pub(crate) const VERSION: i32 = 2;
 
-/// Those of a server that can have all of it: transition tables, partitions with triggers, `pg_partition_root`.
+/// The oldest servers that have everything: transition tables, partitions with triggers, `pg_partition_root`.
 pub(crate) const OLDEST_SERVER: i32 = 12;
 
-/// What says that a schema is ours, even where the rest has been damaged.
+/// The comment by which a schema is recognised as ours, even where the rest has been damaged.
 pub(crate) const MARK: &str = "Tells of table changes by NOTIFY.";
+const COMMENT: &str =
+    "Tells of table changes by NOTIFY. Made by `notifyman build`; `notifyman teardown` removes it and its triggers.";
 
 const COVERABLE: &str = include_str!("sql/coverable.sql");
 const NAMED: &str = include_str!("sql/named.sql");
-const EVENT_TRIGGERS: &str = include_str!("sql/event_triggers.sql");
-const PARTS: [&str; 7] = [
-    include_str!("sql/schema.sql"),
-    include_str!("sql/parts.sql"),
-    include_str!("sql/columns.sql"),
-    include_str!("sql/rows.sql"),
-    include_str!("sql/keys.sql"),
-    include_str!("sql/cover.sql"),
-    include_str!("sql/events.sql"),
-];
-const TEARDOWN: &str = include_str!("sql/teardown.sql");
 
 /// A pattern `g` as LIKE has it. Its constants mean the same whatever `standard_conforming_strings` says.
 const GLOB: &str =
     r"replace(replace(replace(replace(replace(g, E'\\', E'\\\\'), '%', E'\\%'), '_', E'\\_'), '*', '%'), '?', '_')";
 
-/// A digest of what was installed but for the tables' own functions, so that a change by hand shows.
-const DIGEST: &str = "(SELECT pg_catalog.md5(pg_catalog.string_agg(pg_catalog.concat_ws('|', p.proname, p.prosrc, \
-    p.prosecdef, p.proconfig::text), '|' ORDER BY p.oid::pg_catalog.regprocedure::text COLLATE \"C\")) \
-    FROM pg_catalog.pg_proc p WHERE p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'notifyman') \
-    AND p.prorettype <> 'pg_catalog.trigger'::pg_catalog.regtype)";
+/// Settings at the beginning of every query: no name in it is a user's, and nothing that a database or a role is
+/// configured to do cuts it short or changes what it gives.
+const SETTINGS: &str = "SET LOCAL search_path = pg_catalog, pg_temp;\nSET LOCAL quote_all_identifiers = off;\n\
+    SET LOCAL statement_timeout = 0;\nSET LOCAL row_security = on;\n";
 
-/// What every query begins with, so that no name in it is somebody else's, and what is kept of a function's settings
-/// doesn't depend on those of the session that made it.
-const PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL quote_all_identifiers = off;\n";
-
-/// A text as an SQL constant.
+/// A string as an SQL constant.
 pub(crate) fn literal(text: &str) -> String {
     let mut out = String::new();
     quote_literal(text, &mut out);
     out
+}
+
+/// A name as an SQL identifier.
+pub(crate) fn identifier(name: &str) -> String {
+    let mut out = String::new();
+    quote_identifier(name, &mut out);
+    out
+}
+
+/// Replaces each `{name}` by its value. Values are not looked into, since they may hold what users named.
+pub(crate) fn render(template: &str, values: &[(&str, &str)]) -> String {
+    let mut out = String::with_capacity(template.len() * 2);
+    let mut rest = template;
+    while let Some(at) = rest.find('{') {
+        out.push_str(&rest[..at]);
+        let from = &rest[at + 1..];
+        let value = values.iter().find(|(name, _)| from.strip_prefix(name).is_some_and(|after| after.starts_with('}')));
+        match value {
+            Some((name, value)) => {
+                out.push_str(value);
+                rest = &from[name.len() + 1..];
+            }
+            None => {
+                out.push('{');
+                rest = from;
+            }
+        }
+    }
+    out + rest
 }
 
 fn array(texts: &[String]) -> String {
@@ -54,31 +70,52 @@ fn array(texts: &[String]) -> String {
     format!("ARRAY[{}]::text[]", texts.join(", "))
 }
 
-/// A transaction that gives up what it can't lock in this time.
-pub(crate) fn transaction(lock_timeout: Duration, statements: &str) -> String {
+/// How long a transaction waits for locks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LockWait {
+    pub(crate) timeout: Duration,
+    /// After this time an autovacuum that is in the way is cancelled; `None` to leave it as the server has it.
+    pub(crate) deadlock_timeout: Option<Duration>,
+}
+
+/// A transaction that gives up what it cannot lock in this time.
+pub(crate) fn transaction(wait: LockWait, statements: &str) -> String {
     // Zero would be no limit.
-    let millis = lock_timeout.as_millis().clamp(1, i32::MAX as u128);
-    format!("BEGIN;\nSET LOCAL lock_timeout = '{millis}ms';\n{PATH}{}\nCOMMIT;\n", statements.trim_end())
+    let millis = |time: Duration| time.as_millis().clamp(1, i32::MAX as u128);
+    let deadlock = wait.deadlock_timeout.map(|time| format!("SET LOCAL deadlock_timeout = '{}ms';\n", millis(time)));
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\nSET LOCAL lock_timeout = '{}ms';\n{}{SETTINGS}{}\nCOMMIT;\n",
+        millis(wait.timeout),
+        deadlock.unwrap_or_default(),
+        statements.trim_end()
+    )
 }
 
-/// A query that is read, and changes nothing.
+/// A query that reads, and changes nothing.
 pub(crate) fn query(select: &str) -> String {
-    format!("{PATH}{select}")
+    format!("{SETTINGS}{select}")
 }
 
-/// The schema and all functions.
-fn definitions(options: &Options) -> String {
-    let mut all = PARTS.join("\n").replace("{named}", NAMED.trim_end()).replace("{coverable}", COVERABLE.trim_end());
-    if !options.no_schema_events {
-        all.push('\n');
-        all.push_str(EVENT_TRIGGERS);
+/// The parts of a query that depend on which tables are asked for.
+pub(crate) struct Selection {
+    /// The options, as a subquery.
+    pub(crate) options: String,
+    pub(crate) coverable: String,
+    pub(crate) named: String,
+}
+
+pub(crate) fn selection(options: &Options) -> Selection {
+    let columns = columns(options).map(|(name, value)| format!("{value} AS {name}"));
+    Selection {
+        options: format!("SELECT {}", columns.join(", ")),
+        coverable: COVERABLE.trim_end().to_owned(),
+        named: render(NAMED.trim_end(), &[("glob", GLOB)]),
     }
-    all.replace("{glob}", GLOB)
 }
 
-/// The options, as columns of `notifyman.installation`.
+/// The options, as columns.
 fn columns(options: &Options) -> [(&'static str, String); 10] {
-    let text = |it: &dyn std::fmt::Display| literal(&it.to_string());
+    let text = |it: &dyn std::fmt::Display| literal(&it.to_string()) + "::text";
     [
         ("schemas", array(&options.schemas)),
         ("tables", array(&options.tables)),
@@ -93,82 +130,155 @@ fn columns(options: &Options) -> [(&'static str, String); 10] {
     ]
 }
 
-/// Says of which SQL an installation was made, options and all.
-pub(crate) fn fingerprint(options: &Options) -> String {
-    let text = definitions(options) + &columns(options).map(|(_, value)| value).join("|");
-    // FNV-1a: it is to tell versions apart, and to be the same tomorrow.
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
+fn wanted(options: &Options, only: &str) -> String {
+    let selection = selection(options);
+    let values = [
+        ("options", selection.options.as_str()),
+        ("coverable", &selection.coverable),
+        ("named", &selection.named),
+        ("only", only),
+    ];
+    render(include_str!("sql/wanted.sql"), &values)
 }
 
-/// Nobody else may call what was made. The tables' own functions are left alone: somebody may be changing one just now.
-const REVOKE: &str = "\
-DO $$
-DECLARE
-    part text;
-BEGIN
-    FOR part IN
-        SELECT format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', oid::regprocedure) FROM pg_proc
-        WHERE pronamespace = 'notifyman'::regnamespace AND prorettype <> 'trigger'::regtype
-    LOOP
-        EXECUTE part;
-    END LOOP;
-END $$;
-";
+/// A table's own function is there.
+const OWN_EXISTS: &str =
+    "EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('notifyman') AND proname = w.exact)";
+/// A trigger is switched on as it was asked for, or off by a user.
+const RIGHTLY_ENABLED: &str = "p.enabled IN ('D', CASE WHEN o.replicated THEN 'A' ELSE 'O' END)";
 
-/// Makes the schema, or makes it anew; one transaction.
-pub(crate) fn install(options: &Options) -> String {
-    let columns = columns(options);
-    let names = columns.each_ref().map(|(name, _)| *name).join(", ");
-    let values = columns.map(|(_, value)| value).join(", ");
-    format!(
-        "{}\n{REVOKE}\n\
-        INSERT INTO notifyman.installation\n    (version, fingerprint, functions, installed_at, installed_by,\n    {names})\n\
-        VALUES ({VERSION}, '{}', {DIGEST}, now(), current_user,\n    {values});",
-        definitions(options),
-        fingerprint(options),
-    )
+fn states(options: &Options, only: &str, exists: &str, enabled: &str) -> String {
+    let states = include_str!("sql/states.sql").trim_end();
+    wanted(options, only) + &render(states, &[("exists", exists), ("enabled", enabled)])
 }
 
-/// Gives one table what it is to have.
-pub(crate) fn cover(table: &str) -> String {
-    format!("SELECT notifyman.cover({});", literal(table))
+/// The tables among those of a condition that are asked for or have a trigger of ours, for event triggers: OID, name as
+/// SQL has it, schema, name, state, and statements that make it right.
+///
+/// Where a table's own function is not there, the one for any table is what it must have. Whether triggers are switched
+/// on is left alone: that is an ALTER TABLE, for which an event trigger would look again.
+pub(crate) fn tables(options: &Options, only: &str) -> String {
+    states(options, only, OWN_EXISTS, "true")
 }
 
-/// Drops the functions of tables that are gone.
-pub(crate) const DROP_UNUSED: &str = "SELECT notifyman.drop_unused_functions();";
+/// How all tables are that are asked for or have a trigger of ours; see [`tables`].
+pub(crate) fn all_tables(options: &Options) -> String {
+    query(&(states(options, "true", OWN_EXISTS, RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
+}
 
-/// Removes what no table needs any more.
-pub(crate) fn remove() -> String {
-    TEARDOWN.to_owned()
+/// Like [`all_tables`], once every table's own function is there.
+pub(crate) fn work(options: &Options) -> String {
+    query(&(states(options, "true", "true", RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
+}
+
+/// The functions that tables need: kind, columns, and name.
+pub(crate) fn shapes(options: &Options) -> String {
+    let shapes = "SELECT DISTINCT w.generic, w.columns, w.exact FROM w WHERE w.exact <> w.generic ORDER BY w.exact";
+    query(&(wanted(options, "true") + shapes))
 }
 
 /// The tables that are asked for, without a look at what is installed: schema, name, and both as SQL has them.
 pub(crate) fn selected(options: &Options) -> String {
-    let arrays: Vec<_> = columns(options)[..4].iter().map(|(name, value)| format!("{value} AS {name}")).collect();
-    query(&format!(
-        "SELECT n.nspname, c.relname, format('%I.%I', n.nspname, c.relname) \
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, (SELECT {}) o \
-         WHERE {COVERABLE} AND {} ORDER BY 1, 2",
-        arrays.join(", "),
-        NAMED.replace("{glob}", GLOB),
-    ))
+    query(&(wanted(options, "true") + "SELECT nspname, relname, sql_name FROM t WHERE is_selected ORDER BY 1, 2"))
 }
 
-/// Every table that is asked for or has a trigger of ours, with how it stands: name as SQL has it, schema, name, state.
+/// The functions of ours: name, arguments, body, whether it runs as its owner, settings, owner, whether any role may
+/// call it, whether a trigger uses it, and whether it is a trigger's.
+pub(crate) fn functions() -> String {
+    query(
+        "SELECT p.proname, pg_get_function_identity_arguments(p.oid), p.prosrc, p.prosecdef, \
+            array_to_string(p.proconfig, '; '), pg_get_userbyid(p.proowner), has_function_privilege('public', p.oid, 'EXECUTE'), \
+            EXISTS (SELECT FROM pg_trigger WHERE tgfoid = p.oid), p.prorettype = 'trigger'::regtype \
+         FROM pg_proc p WHERE p.pronamespace = to_regnamespace('notifyman') ORDER BY 1, 2",
+    )
+}
+
+/// Makes the role that owns what runs with rights of its own.
+pub(crate) fn make_owner(owner: &str) -> String {
+    let owner = identifier(owner);
+    format!(
+        "CREATE ROLE {owner} NOLOGIN;\nCOMMENT ON ROLE {owner} IS {};\n",
+        literal("Owns what notifyman runs with rights of its own. Made by `notifyman build`: give it to no role.")
+    )
+}
+
+/// Drops that role, if a build made it and nothing in any database depends on it.
+pub(crate) fn drop_owner(owner: &str) -> String {
+    let values = [("role", &*literal(owner)), ("owner", &*identifier(owner))];
+    render(include_str!("sql/drop_owner.sql"), &values)
+}
+
+/// Makes the schema and what all tables share, or makes it again; one transaction.
 ///
-/// Up to so many after this OID, so that it is no long query where there are many.
-pub(crate) fn states(after: u32, limit: usize) -> String {
-    query(&format!(
-        "SELECT c.oid, format('%I.%I', n.nspname, c.relname), n.nspname, c.relname, notifyman.state(c.oid) \
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.oid > {after} AND c.relkind IN ('r', 'p', 'f') AND (notifyman.is_selected(c.oid) OR EXISTS ( \
-            SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid \
-            WHERE t.tgrelid = c.oid AND p.pronamespace = 'notifyman'::regnamespace)) \
-         ORDER BY c.oid LIMIT {limit}"
-    ))
+/// Triggers and the functions of tables work meanwhile, and what has not been read stays.
+pub(crate) fn install(options: &Options) -> String {
+    let functions = functions::common(options);
+    let owner = identifier(&options.owner);
+    let role = literal(&owner);
+    let values = [("owner", owner.as_str()), ("role", role.as_str())];
+    let known: Vec<_> = functions.iter().map(|it| literal(&format!("{}({})", it.name, it.arguments))).collect();
+    let mut sql = format!(
+        "CREATE SCHEMA IF NOT EXISTS notifyman;\n\
+         COMMENT ON SCHEMA notifyman IS {};\n\
+         REVOKE ALL ON SCHEMA notifyman FROM PUBLIC;\n\
+         GRANT USAGE ON SCHEMA notifyman TO PUBLIC;\n\
+         -- A role that is not a superuser can give something only to a role that may create it.\n\
+         GRANT CREATE ON SCHEMA notifyman TO {owner};\n\
+         {}{}",
+        literal(COMMENT),
+        render(include_str!("sql/clear.sql"), &[("known", &known.join(", "))]),
+        render(include_str!("sql/schema.sql"), &values),
+    );
+    if options.delivery == Delivery::Table {
+        sql.push_str(&render(include_str!("sql/outbox.sql"), &values));
+    }
+    if options.oversize == Oversize::Spill && options.delivery == Delivery::Notify {
+        sql.push_str(&render(include_str!("sql/spilled.sql"), &values));
+    }
+    for function in &functions {
+        sql.push('\n');
+        sql.push_str(&function.sql(&owner));
+    }
+    sql.push_str(&format!("\nREVOKE CREATE ON SCHEMA notifyman FROM {owner};\n"));
+    if !options.no_schema_events {
+        sql.push_str(include_str!("sql/event_triggers.sql"));
+    }
+    sql + &installation(options)
+}
+
+/// A function that returns what was asked for. No table holds it: a publication of all tables would take that along.
+fn installation(options: &Options) -> String {
+    let columns = columns(options);
+    let declared = columns.each_ref().map(|(name, value)| {
+        let kind = match value.as_str() {
+            "true" | "false" => "boolean",
+            value if value.starts_with("ARRAY") => "text[]",
+            _ => "text",
+        };
+        format!("{name} {kind}")
+    });
+    let body =
+        format!("SELECT {VERSION}, {}::text, {}", literal(&options.owner), columns.map(|(_, value)| value).join(", "));
+    format!(
+        "\nCREATE FUNCTION notifyman.installation()\n    RETURNS TABLE (version integer, owner text, {})\n    \
+         LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS {};\n\
+         REVOKE ALL ON FUNCTION notifyman.installation() FROM PUBLIC;\n",
+        declared.join(", "),
+        literal(&body)
+    )
+}
+
+/// Makes functions for tables; one transaction, which locks no table.
+pub(crate) fn make_functions(functions: &[&Function], owner: &str) -> String {
+    functions.iter().map(|function| function.sql(&identifier(owner))).collect()
+}
+
+/// Drops functions of triggers that no table has any more.
+pub(crate) const DROP_UNUSED: &str = include_str!("sql/drop_unused.sql");
+
+/// Removes what no table needs any more.
+pub(crate) fn remove() -> String {
+    include_str!("sql/remove.sql").to_owned()
 }
 
 /// Every trigger of ours: the table's name as SQL has it, and the statement that drops it.
@@ -191,37 +301,67 @@ pub(crate) fn event_triggers() -> String {
     )
 }
 
-/// What must be known before anything: one row, see [`Server`](super::server::Server).
-pub(crate) fn server() -> String {
+/// The facts that decide what can be done here: one row, see [`Server`](super::server::Server).
+pub(crate) fn server(owner: &str) -> String {
     query(&format!(
         "SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery(), \
             current_setting('max_prepared_transactions'), \
             (SELECT coalesce(obj_description(oid, 'pg_namespace'), '') LIKE '{MARK}%' FROM pg_namespace \
              WHERE nspname = 'notifyman'), \
-            to_regclass('notifyman.installation') IS NOT NULL, \
-            has_database_privilege(current_database(), 'CREATE'), current_database(), \
-            to_regclass('notifyman.outbox') IS NOT NULL AND to_regclass('notifyman.spilled') IS NOT NULL \
-                AND to_regclass('notifyman.number') IS NOT NULL"
+            to_regprocedure('notifyman.installation()') IS NOT NULL, to_regclass('notifyman.installation') IS NOT NULL, \
+            has_database_privilege(current_database(), 'CREATE'), current_database(), current_user, \
+            (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \
+            (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user), \
+            (SELECT CASE WHEN current_setting('server_version_num')::int >= 160000 \
+                THEN pg_has_role(current_user, oid, 'SET') ELSE pg_has_role(current_user, oid, 'MEMBER') END \
+             FROM pg_roles WHERE rolname = {}), \
+            (SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout'), \
+            (SELECT string_agg(quote_ident(pubname), ', ' ORDER BY pubname) FROM pg_publication WHERE puballtables)",
+        literal(owner)
     ))
 }
 
-/// The version alone, which every version's table has.
-pub(crate) fn version() -> String {
+/// Whether the role may lower `deadlock_timeout`; PostgreSQL 15 and later let it be granted.
+pub(crate) const MAY_SET_DEADLOCK_TIMEOUT: &str =
+    "SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET')";
+
+/// Objects of ours that are there: the sequence, the outbox, the table of what was spilled; and whether any role has
+/// the schema's USAGE.
+pub(crate) fn objects() -> String {
+    query(
+        "SELECT to_regclass('notifyman.number') IS NOT NULL, to_regclass('notifyman.outbox') IS NOT NULL, \
+            to_regclass('notifyman.spilled') IS NOT NULL, has_schema_privilege('public', 'notifyman', 'USAGE')",
+    )
+}
+
+/// The version that the table of an installation before version 2 holds.
+pub(crate) fn old_version() -> String {
     query("SELECT version FROM notifyman.installation")
 }
 
-/// The installation's row: version, fingerprint, whether the functions are as they were made, and the options.
-pub(crate) fn installation() -> String {
+/// Version, owner, and the options.
+pub(crate) fn installed() -> String {
+    query(
+        "SELECT version, owner, array_to_json(schemas), array_to_json(tables), array_to_json(except_schemas), \
+            array_to_json(except_tables), shape, oversize, delivery, with_query, schema_events, replicated \
+         FROM notifyman.installation()",
+    )
+}
+
+/// The sessions that hold a lock on a table: process, program, state and query.
+pub(crate) fn lock_holders(sql_name: &str) -> String {
     query(&format!(
-        "SELECT o.version, o.fingerprint, o.functions = {DIGEST}, o.shape, o.oversize, o.delivery, o.with_query, \
-            o.schema_events, o.replicated, array_to_string(o.schemas, ' '), array_to_string(o.tables, ' '), \
-            array_to_string(o.except_schemas, ' '), array_to_string(o.except_tables, ' '), o.installed_at, o.installed_by \
-         FROM notifyman.installation o"
+        "SELECT l.pid, coalesce(nullif(a.application_name, ''), a.backend_type), a.state, left(a.query, 200) \
+         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+            AND l.relation = to_regclass({}) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
+            AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') ORDER BY a.query_start LIMIT 3",
+        literal(sql_name)
     ))
 }
 
 /// How long a build waits for another one.
-pub(crate) const BUILD_WAIT: Duration = Duration::from_secs(20);
+pub(crate) const BUILD_WAIT: LockWait = LockWait { timeout: Duration::from_secs(20), deadlock_timeout: None };
 
 /// One build at a time; the lock goes with the session, and is given back at the end.
 pub(crate) const LOCK_BUILD: &str = "SELECT pg_advisory_lock(1852798057, 2);";
@@ -248,7 +388,7 @@ pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_us
 
 /// How an installation delivers changes: whether by its outbox, and whether it spills.
 pub(crate) fn delivery() -> String {
-    query("SELECT delivery = 'table', oversize = 'spill' FROM notifyman.installation")
+    query("SELECT delivery = 'table', oversize = 'spill' FROM notifyman.installation()")
 }
 
 /// One worker at a time reads an outbox. Taking the lock once more is harmless.
@@ -267,7 +407,7 @@ pub(crate) fn read_outbox(count: usize, bytes: usize) -> String {
     ))
 }
 
-/// Removes what has been told.
+/// Removes what has been delivered.
 pub(crate) fn clear_outbox(numbers: &[i64]) -> String {
     let numbers: Vec<_> = numbers.iter().map(i64::to_string).collect();
     format!("DELETE FROM notifyman.outbox WHERE number = ANY ('{{{}}}'::pg_catalog.int8[])", numbers.join(","))
@@ -284,4 +424,15 @@ pub(crate) fn clear_spilled(kept: Duration) -> String {
         "DELETE FROM notifyman.spilled WHERE written_at < pg_catalog.now() - '{} milliseconds'::pg_catalog.interval",
         kept.as_millis().min(i64::MAX as u128)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_not_looked_into_whatever_it_holds() {
+        let values = [("a", "{b} '{a}'"), ("b", "2"), ("ab", "3")];
+        assert_eq!(render("{a} {b} {ab} {c} { {{b}} {", &values), "{b} '{a}' 2 3 {c} { {2} {");
+    }
 }

@@ -2,16 +2,17 @@
 
 use std::fmt;
 
-use super::server::{Presence, Server, cannot, first, is, text};
+use super::functions::{self, Function};
+use super::installed::{self, Functions, Objects};
+use super::options::{Delivery, Options};
+use super::server::{Presence, Server, first, text};
 use super::{glob, sql};
 use crate::connection::Connection;
 use crate::error::Error;
+use crate::row::Row;
 
 /// From how full a NOTIFY queue on something must be done.
 pub(crate) const QUEUE_WARNING: f64 = 0.5;
-
-/// Of so many tables the state is asked in one query.
-const CHUNK: usize = 100;
 
 /// What is installed in a database.
 ///
@@ -61,8 +62,10 @@ pub struct Table {
     pub name: String,
     /// Both, as SQL has them.
     pub sql_name: String,
-    /// `right`; `disabled`: somebody switched a trigger off, and it is left so; `missing`; `outdated`: its function
-    /// isn't that of its columns and options; `different`: its triggers aren't; `left over`: it isn't asked for.
+    /// `right`; `generic`: its columns are new, and until the next build it has the function for any table, which
+    /// reports as well, but reads long values; `disabled`: a trigger is switched off, and is left so; `missing`;
+    /// `outdated`: its function is not that of its columns; `different`: its triggers are not as they must be;
+    /// `left over`: it is not asked for.
     pub state: String,
 }
 
@@ -97,11 +100,18 @@ impl Status {
     ///
     /// As [`of`](Self::of).
     pub fn of_some(db: &mut Connection, schemas: &[String], tables: &[String]) -> Result<Self, Error> {
-        let server = Server::look(db)?;
+        let server = Server::look(db, "")?;
         server.check_foreign()?;
         let mut status = Self::default();
-        if server.presence == Presence::Nothing {
-            status.problems.push("nothing is installed: run `notifyman build`".to_owned());
+        match server.presence {
+            Presence::Nothing => status.problems.push("nothing is installed: run `notifyman build`".to_owned()),
+            Presence::Old => status.problems.push(format!(
+                "it is of version 1, and this program's is {}: run `notifyman build`, which makes it anew",
+                sql::VERSION
+            )),
+            _ => {}
+        }
+        if !status.problems.is_empty() {
             return Ok(status);
         }
         let wanted = |schema: &str, name: &str| {
@@ -110,9 +120,13 @@ impl Status {
         };
         match status.read(db, &server, wanted) {
             Ok(()) => Ok(status),
-            // A table, a column or a function isn't there any more.
+            // A table, a column or a function is not there any more.
             Err(error) if error.sqlstate().is_some_and(|code| matches!(code, "42P01" | "42703" | "42883")) => {
                 status.problems.push(format!("the installation is damaged, or of another version: {error}"));
+                Ok(status)
+            }
+            Err(Error::Changes(reason)) => {
+                status.problems.push(reason.to_string());
                 Ok(status)
             }
             Err(error) => Err(error),
@@ -120,72 +134,52 @@ impl Status {
     }
 
     fn read(&mut self, db: &mut Connection, server: &Server, wanted: impl Fn(&str, &str) -> bool) -> Result<(), Error> {
-        let row = first(db, &sql::installation())?.filter(|_| server.presence == Presence::Ours);
-        let Some(row) = row else {
-            self.problems.push("the installation is damaged: its table `notifyman.installation` says nothing".into());
+        let found = if server.presence == Presence::Ours { installed::options(db)? } else { None };
+        let Some((version, options)) = found else {
+            self.problems
+                .push("the installation is damaged: its function `notifyman.installation` says nothing".into());
             return Ok(());
         };
-        let names = [
-            (0, "version"),
-            (3, "shape"),
-            (4, "oversize"),
-            (5, "delivery"),
-            (6, "with query"),
-            (7, "schema events"),
-            (8, "replicated"),
-            (9, "schemas"),
-            (10, "tables"),
-            (11, "except schemas"),
-            (12, "except tables"),
-            (13, "installed at"),
-            (14, "installed by"),
-        ];
-        self.settings = names
-            .into_iter()
-            .map(|(column, name)| match text(&row, column).as_str() {
-                "t" => (name, "yes".to_owned()),
-                "f" => (name, "no".to_owned()),
-                text => (name, text.to_owned()),
-            })
-            .filter(|(_, value)| !value.is_empty())
-            .collect();
-        let version: i32 = text(&row, 0).parse().unwrap_or_default();
+        self.settings = settings(version, &options);
         if version != sql::VERSION {
             self.problems.push(format!("it is of version {version}, and this program's is {}", sql::VERSION));
             return Ok(());
         }
-        if !is(&row, 2) {
-            self.problems.push("somebody has changed a function of the schema notifyman".to_owned());
+        let objects = Objects::read(db)?;
+        self.problems.extend(objects.problems(&options).into_iter().map(str::to_owned));
+        if objects.is_switched_off() {
+            self.warnings.push("an event trigger is switched off: new tables are not covered".to_owned());
         }
-        if !server.has_tables {
-            self.problems.push("a table or the sequence of the schema notifyman is gone".to_owned());
-        }
-        self.read_event_triggers(db, is(&row, 7))?;
-        self.tables = tables(db)?;
+        self.read_functions(db, &options)?;
+        self.tables = tables(db, &options)?;
         self.tables.retain(|table| wanted(&table.schema, &table.name));
         for table in &self.tables {
             match table.state.as_str() {
-                "right" => {}
-                "disabled" => {
-                    self.warnings.push(format!("table {}: somebody switched its trigger off", table.sql_name))
-                }
+                "right" | "generic" => {}
+                "disabled" => self.warnings.push(format!("table {}: its trigger is switched off", table.sql_name)),
                 state => self.problems.push(format!("table {}: its triggers are {state}", table.sql_name)),
             }
         }
-        if server.prepares && text(&row, 5) == "notify" {
+        if server.prepares && options.delivery == Delivery::Notify {
             self.warnings.push("max_prepared_transactions is set: PREPARE TRANSACTION fails after a change".to_owned());
+        }
+        if let (Some(names), Delivery::Table) = (&server.publications, options.delivery) {
+            self.warnings.push(format!(
+                "publication {names} takes notifyman.outbox along: a subscriber stops, unless it has that table"
+            ));
         }
         self.warnings.extend(queue_warning(db)?);
         Ok(())
     }
 
-    fn read_event_triggers(&mut self, db: &mut Connection, wanted: bool) -> Result<(), Error> {
-        let events = db.query(&sql::event_triggers())?;
-        if wanted && events.len() < 2 {
-            self.problems.push("an event trigger is gone: new tables aren't covered".to_owned());
-        }
-        if events.iter().any(|row| text(row, 1) == "D") {
-            self.warnings.push("somebody switched an event trigger off: new tables aren't covered".to_owned());
+    fn read_functions(&mut self, db: &mut Connection, options: &Options) -> Result<(), Error> {
+        let present = Functions::read(db)?;
+        let wrong = |function: &&Function| !present.is_right(function, &options.owner);
+        let (common, of_tables) = (functions::common(options), installed::functions_of_tables(db, options)?);
+        // Where a table's own is not there, the one for any table serves.
+        let of_tables = of_tables.iter().filter(|function| present.has(function));
+        for function in common.iter().chain(of_tables).filter(wrong) {
+            self.problems.push(format!("function notifyman.{} is not as it was made", function.name));
         }
         Ok(())
     }
@@ -196,7 +190,14 @@ impl Status {
     /// println!("{}", notifyman::changes::Status::sql());
     /// ```
     pub fn sql() -> String {
-        let queries = [sql::server(), sql::installation(), sql::event_triggers(), sql::states(0, i32::MAX as usize)];
+        let queries = [
+            sql::server(""),
+            sql::installed(),
+            sql::objects(),
+            sql::event_triggers(),
+            sql::functions(),
+            sql::triggers(),
+        ];
         format!("BEGIN READ ONLY;\n{};\nCOMMIT;\n", queries.join(";\n"))
     }
 
@@ -233,8 +234,11 @@ impl fmt::Display for Status {
             writeln!(f, "{name:<16} {value}")?;
         }
         if self.is_installed() {
-            let right = self.tables.iter().filter(|table| table.state == "right").count();
-            writeln!(f, "{:<16} {right} of {}", "tables right", self.tables.len())?;
+            let count = |states: &[&str]| self.tables.iter().filter(|table| states.contains(&&*table.state)).count();
+            writeln!(f, "{:<16} {} of {}", "tables right", count(&["right", "generic"]), self.tables.len())?;
+            if let generic @ 1.. = count(&["generic"]) {
+                writeln!(f, "{:<16} {generic}, by the function for any table until the next build", "of them generic")?;
+            }
         }
         self.problems.iter().try_for_each(|problem| writeln!(f, "problem: {problem}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
@@ -242,27 +246,31 @@ impl fmt::Display for Status {
 }
 
 /// Every table that is asked for or has a trigger of ours, by name.
-pub(crate) fn tables(db: &mut Connection) -> Result<Vec<Table>, Error> {
-    let mut tables = Vec::new();
-    let mut after = 0;
-    loop {
-        let rows = db.query(&sql::states(after, CHUNK))?;
-        let Some(last) = rows.last() else { break };
-        after = text(last, 0).parse().map_err(|_| cannot("the server gave an OID that is no number"))?;
-        let found = rows.iter().map(|row| Table {
-            sql_name: text(row, 1),
-            schema: text(row, 2),
-            name: text(row, 3),
-            state: text(row, 4),
-        });
-        // What is neither wanted nor there has no state.
-        tables.extend(found.filter(|table| !table.state.is_empty()));
-        if rows.len() < CHUNK {
-            break;
-        }
-    }
-    tables.sort_by(|a, b| a.sql_name.cmp(&b.sql_name));
-    Ok(tables)
+fn tables(db: &mut Connection, options: &Options) -> Result<Vec<Table>, Error> {
+    let rows = db.query(&sql::all_tables(options))?;
+    let table =
+        |row: &Row| Table { sql_name: text(row, 1), schema: text(row, 2), name: text(row, 3), state: text(row, 4) };
+    Ok(rows.iter().map(table).collect())
+}
+
+/// What was asked for, as names and values.
+fn settings(version: i32, options: &Options) -> Vec<(&'static str, String)> {
+    let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let settings = [
+        ("version", version.to_string()),
+        ("shape", options.shape.to_string()),
+        ("oversize", options.oversize.to_string()),
+        ("delivery", options.delivery.to_string()),
+        ("with query", yes_or_no(options.with_query)),
+        ("schema events", yes_or_no(!options.no_schema_events)),
+        ("replicated", yes_or_no(options.replicated)),
+        ("schemas", options.schemas.join(" ")),
+        ("tables", options.tables.join(" ")),
+        ("except schemas", options.except_schemas.join(" ")),
+        ("except tables", options.except_tables.join(" ")),
+        ("owner", options.owner.clone()),
+    ];
+    settings.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// A warning where the server's NOTIFY queue is half full, or more.

@@ -50,7 +50,7 @@ fn g01_other_options_change_functions_without_a_lock_on_any_table() {
     let mut writer = site.session();
     writer.execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
     let report = site.build(&Installer::new().with_query(true).delivery(Delivery::Table));
-    assert_eq!(report.changed(), ["public.t"]);
+    assert_eq!((report.schema_changed(), report.changed().len()), (true, 0));
     writer.execute("INSERT INTO t VALUES (1); COMMIT").unwrap();
     assert_eq!(site.ask("SELECT payload::json ->> 'query' FROM notifyman.outbox"), "INSERT INTO t VALUES (1); COMMIT");
 }
@@ -99,7 +99,7 @@ fn g01_a_writer_that_has_told_by_a_table_keeps_no_build_waiting_and_waits_for_no
     let mut writer = site.session();
     writer.execute("BEGIN; INSERT INTO t VALUES (1)").unwrap();
     // Only functions differ, and those need no lock.
-    assert_eq!(site.build(&installer.with_query(true)).changed(), ["public.t"]);
+    assert!(site.build(&installer.with_query(true)).schema_changed());
     writer.execute("COMMIT").unwrap();
 }
 
@@ -249,40 +249,42 @@ fn g01_an_installation_that_is_damaged_by_hand_is_noticed_and_mended() {
             "DROP TRIGGER \"0_notifyman\" ON t; DROP TRIGGER \"0_notifyman_truncate\" ON t",
             "table public.t: its triggers are missing",
         ),
+        ("ALTER TABLE t ENABLE REPLICA TRIGGER \"0_notifyman\"", "table public.t: its triggers are different"),
         (
-            "SET notifyman.is_covering = true; ALTER TABLE t ENABLE REPLICA TRIGGER \"0_notifyman\"",
-            "table public.t: its triggers are different",
+            "DO $$ BEGIN EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', (SELECT max(tgfoid)::regprocedure FROM pg_trigger WHERE tgname = '0_notifyman')); END $$",
+            "is not as it was made",
         ),
-        (
-            "DO $$ BEGIN EXECUTE format('ALTER FUNCTION %s SECURITY INVOKER', (SELECT max(tgfoid)::regprocedure FROM pg_trigger WHERE tgname = '0_notifyman')); END $$",
-            "table public.t: its triggers are outdated",
-        ),
-        ("DROP EVENT TRIGGER notifyman_ddl", "an event trigger is gone: new tables aren't covered"),
-        ("DROP TABLE notifyman.outbox", "a table or the sequence of the schema notifyman is gone"),
+        ("DROP EVENT TRIGGER notifyman_ddl", "an event trigger is gone: new tables are not covered"),
+        ("DROP TABLE notifyman.spilled", "a table or the sequence of the schema notifyman is gone"),
         ("DROP SEQUENCE notifyman.number", "a table or the sequence of the schema notifyman is gone"),
         (
-            "CREATE OR REPLACE FUNCTION notifyman.key(relation oid) RETURNS int2[] LANGUAGE sql AS 'SELECT NULL::int2[]'",
-            "somebody has changed a function of the schema notifyman",
+            "ALTER FUNCTION notifyman.payload SET search_path = public",
+            "function notifyman.payload is not as it was made",
         ),
-        ("DROP FUNCTION notifyman.state", "damaged"),
-        ("DELETE FROM notifyman.installation", "damaged"),
-        ("DROP TABLE notifyman.installation CASCADE", "damaged"),
-        ("ALTER TABLE notifyman.installation DROP COLUMN shape", "damaged"),
+        ("ALTER FUNCTION notifyman.payload OWNER TO CURRENT_USER", "function notifyman.payload is not as it was made"),
+        (
+            "REVOKE EXECUTE ON FUNCTION notifyman.payload FROM PUBLIC",
+            "function notifyman.payload is not as it was made",
+        ),
+        ("DROP FUNCTION notifyman.truncated CASCADE", "function notifyman.truncated is not as it was made"),
+        ("REVOKE USAGE ON SCHEMA notifyman FROM PUBLIC", "roles lack USAGE on the schema notifyman"),
+        ("DROP FUNCTION notifyman.installation", "damaged"),
     ] {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY)");
-        site.build(&Installer::new());
+        let installer = Installer::new().oversize(Oversize::Spill);
+        site.build(&installer);
         site.run(damage);
         let problems = site.problems();
         assert!(problems.iter().any(|problem| problem.contains(said)), "{damage}: {problems:?}");
-        site.build(&Installer::new());
+        site.build(&installer);
         assert_eq!(site.problems(), [] as [&str; 0], "{damage}");
         assert_eq!(site.says("INSERT INTO t VALUES (1)").len(), 1, "{damage}");
         Installer::new().teardown(&mut site.db).unwrap();
     }
 }
 
-/// What a version before this one might have left: other columns, other functions, one trigger function for all.
+/// A version before this one might have left other columns, other functions, and triggers of other names.
 #[test]
 fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() {
     let mut site = site();
@@ -305,7 +307,11 @@ fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() 
         [r#"INSERT t {"id":1}"#, r#"INSERT u {"id":1}"#]
     );
 
-    site.run("UPDATE notifyman.installation SET version = 99");
+    let later = "CREATE OR REPLACE FUNCTION notifyman.installation() RETURNS TABLE (version integer, owner text, \
+        schemas text[], tables text[], except_schemas text[], except_tables text[], shape text, oversize text, \
+        delivery text, with_query boolean, schema_events boolean, replicated boolean) LANGUAGE sql AS \
+        $$ SELECT 99, 'x', '{}'::text[], '{}'::text[], '{}'::text[], '{}'::text[], 'rows', 'key', 'notify', true, true, true $$";
+    site.run(later);
     let before = everything(&mut site);
     let error = Installer::new().build(&mut site.db).unwrap_err();
     assert!(
@@ -313,7 +319,7 @@ fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() 
         "{error}"
     );
     assert_eq!(everything(&mut site), before);
-    assert_eq!(site.problems(), ["it is of version 99, and this program's is 1"]);
+    assert_eq!(site.problems(), ["it is of version 99, and this program's is 2"]);
 }
 
 #[test]
@@ -361,11 +367,17 @@ fn g01_without_the_rights_it_says_what_is_needed_and_does_the_rest_where_it_can(
         "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
          CREATE SCHEMA s AUTHORIZATION {role}; CREATE TABLE public.not_theirs (id int)"
     ));
+    // Another database of the cluster has the owner.
+    super::support::site().build(&Installer::new());
     let mut db = connect(&site.url.replace("postgres@", &format!("{role}@")));
     db.execute("CREATE TABLE s.t (id int PRIMARY KEY)").unwrap();
     let error = Installer::new().build(&mut db).unwrap_err();
     assert!(error.to_string().contains("GRANT CREATE ON DATABASE"), "{error}");
     site.run(&format!("GRANT CREATE ON DATABASE {database} TO {role}"));
+    let error = Installer::new().build(&mut db).unwrap_err().to_string();
+    let grant = format!("GRANT \"notifyman_owner\" TO \"{role}\"");
+    assert!(error.contains("Have a DBA run") && error.contains(&grant), "{error}");
+    site.run(&grant);
     let error = Installer::new().build(&mut db).unwrap_err();
     assert!(
         error.to_string().contains("Event triggers need a superuser")
@@ -436,12 +448,13 @@ fn g01_a_restored_dump_tells_of_changes_and_is_right() {
 
 #[test]
 fn g09_a_server_that_is_too_old_is_refused_before_anything_is_done() {
-    let values = ["11", "f", "0", "", "f", "t", "shop", "f"].map(|value| (!value.is_empty()).then_some(value));
+    let values = ["11", "f", "0", "", "f", "f", "t", "shop", "app", "f", "f", "", "1000", ""]
+        .map(|value| (!value.is_empty()).then_some(value));
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
         Step::expect_any_query(),
-        Step::send([msg::row_description(&["column"; 8]), msg::data_row(&values)]),
+        Step::send([msg::row_description(&["column"; 14]), msg::data_row(&values)]),
         Step::send([msg::command_complete("SELECT 1"), msg::ready(b'I')]),
         Step::expect_eof(),
     ]);

@@ -45,6 +45,7 @@ fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
     assert!(told.iter().any(|it| it["method"] == "INSERT"), "{told:?}");
     // It applies rows, and the keys shape's triggers are of statements, but for PostgreSQL 12: building says so.
     let report = Installer::new().replicated(true).shape(Shape::Keys).build(&mut site.db).unwrap();
+    site.heard();
     let said = report.warnings().iter().any(|warning| warning.contains("fires no statement triggers"));
     assert_eq!((said, replicate(&mut site).is_empty()), (site.by_statement(), site.by_statement()));
     for installer in [

@@ -64,7 +64,7 @@ fn g01_it_builds_verifies_and_tears_down_with_exit_codes() {
     assert!(out.contains("tables right     1 of 1") && out.contains("except tables    Log"), "{out}");
     connect(&cluster).execute("ALTER TABLE price DISABLE TRIGGER ALL").unwrap();
     let out = run(&["verify", &url]).ends_with(3).out();
-    assert!(out.contains("warning: table public.price: somebody switched its trigger off"), "{out}");
+    assert!(out.contains("warning: table public.price: its trigger is switched off"), "{out}");
     let out = run(&["status", "--table", "pri*", &url]).ends_with(0).out();
     assert!(out.contains("disabled         public.price"), "{out}");
     assert_eq!(run(&["teardown", &url]).ends_with(0).out(), "removed          public.price");

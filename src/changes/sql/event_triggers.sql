@@ -1,8 +1,9 @@
+
 CREATE EVENT TRIGGER notifyman_ddl ON ddl_command_end
     WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE SCHEMA',
-        'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'ALTER TYPE')
+        'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA')
     EXECUTE FUNCTION notifyman.on_ddl();
 CREATE EVENT TRIGGER notifyman_drop ON sql_drop EXECUTE FUNCTION notifyman.on_drop();
--- Also where triggers are off, functions must follow their tables' columns.
+-- Also where triggers are off, they must follow their tables' columns.
 ALTER EVENT TRIGGER notifyman_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER notifyman_drop ENABLE ALWAYS;

@@ -136,9 +136,15 @@ pub(crate) struct Build {
     /// No event triggers, which need a superuser
     #[arg(long)]
     pub(crate) no_schema_events: bool,
-    /// Tell also what replication applies
+    /// Report also what replication applies
     #[arg(long)]
     pub(crate) replicated: bool,
+    /// Role without login that owns what runs with rights of its own
+    #[arg(long, value_name = "ROLE", default_value = "notifyman_owner")]
+    pub(crate) owner: String,
+    /// Build an outbox also where a publication is FOR ALL TABLES
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) locks: Locks,
 }

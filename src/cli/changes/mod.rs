@@ -29,7 +29,9 @@ pub(super) fn build(args: Build) -> Result<End, Failure> {
         .delivery(args.delivery)
         .with_query(args.with_query)
         .schema_events(!args.no_schema_events)
-        .replicated(args.replicated);
+        .replicated(args.replicated)
+        .owner(args.owner)
+        .force(args.force);
     let installer = locked_as(installer, &args.locks);
     let mut db = connect(&config(args.url.as_deref())?)?;
     if args.locks.dry_run {
@@ -103,6 +105,9 @@ fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
     }
     for (table, error) in report.failed() {
         text.push_str(&format!("{:<16} {table}: {error}\n", "failed"));
+    }
+    for (table, session) in report.blockers() {
+        text.push_str(&format!("{:<16} {table}: {session}\n", "locked by"));
     }
     if report.unchanged() > 0 {
         text.push_str(&format!("{:<16} {}\n", "right already", counted(report.unchanged())));

@@ -1,0 +1,297 @@
+//! Every function that is installed: its definition, from which it is made and against which it is checked.
+
+use super::options::{Delivery, Options, Oversize, Shape};
+use super::shape::TableShape;
+use super::sql::{self, render};
+
+/// The most bytes that NOTIFY takes: PostgreSQL, "NOTIFY", says less than 8,000.
+const NOTIFY_LIMIT: u32 = 7999;
+/// The most bytes of a payload that is stored in a table, which a worker reads as one value.
+const TABLE_LIMIT: u32 = 15 * 1024 * 1024;
+/// A row with a value of more bytes is not read to be reported by NOTIFY: what is stored may be longer than its JSON.
+const VALUE_LIMIT: u32 = 16 * 1024;
+
+/// How a function runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// As the role that calls it, which may be any.
+    AsCaller,
+    /// As its owner, for any role: it takes numbers and strings only, and evaluates nothing that a user made.
+    AsOwner,
+    /// In an event trigger, as the role that runs the statement, with settings of its own.
+    InEventTrigger,
+}
+
+/// A function of the schema `notifyman`.
+#[derive(Debug, Clone)]
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) arguments: &'static str,
+    returns: &'static str,
+    pub(crate) runs: Runs,
+    pub(crate) body: String,
+}
+
+/// Settings that event triggers depend on, as PostgreSQL keeps them.
+pub(crate) const EVENT_SETTINGS: [(&str, &str); 3] =
+    [("search_path", "pg_catalog, pg_temp"), ("quote_all_identifiers", "off"), ("lock_timeout", "200ms")];
+
+impl Function {
+    fn new(name: &str, arguments: &'static str, returns: &'static str, runs: Runs, body: &str) -> Self {
+        // A plain name is a variable rather than a column, whatever the session says.
+        let body = format!("\n#variable_conflict use_variable\n{}\n", body.trim_end());
+        Self { name: name.to_owned(), arguments, returns, runs, body }
+    }
+
+    fn trigger(name: &str, body: &str) -> Self {
+        Self::new(name, "", "trigger", Runs::AsCaller, body)
+    }
+
+    /// The statements that make it, or make it again, with its privileges.
+    pub(crate) fn sql(&self, owner: &str) -> String {
+        let Self { name, arguments, returns, runs, body } = self;
+        let attributes = match runs {
+            Runs::AsOwner => " SECURITY DEFINER".to_owned(),
+            Runs::InEventTrigger => {
+                EVENT_SETTINGS.map(|(name, value)| format!("\n    SET {name} = {}", setting(value))).concat()
+            }
+            Runs::AsCaller => String::new(),
+        };
+        let tag = dollar_tag(body);
+        let mut sql = format!(
+            "CREATE OR REPLACE FUNCTION notifyman.{name}({arguments}) RETURNS {returns} LANGUAGE plpgsql{attributes} \
+             AS {tag}{body}{tag};\n"
+        );
+        let signature = format!("FUNCTION notifyman.{name}({arguments})");
+        sql.push_str(&match runs {
+            Runs::AsCaller => format!("GRANT EXECUTE ON {signature} TO PUBLIC;\n"),
+            Runs::AsOwner => format!("GRANT EXECUTE ON {signature} TO PUBLIC;\nALTER {signature} OWNER TO {owner};\n"),
+            Runs::InEventTrigger => format!("REVOKE ALL ON {signature} FROM PUBLIC;\n"),
+        });
+        sql
+    }
+}
+
+fn setting(value: &str) -> String {
+    if value.contains(", ") { value.to_owned() } else { format!("'{value}'") }
+}
+
+/// A dollar quote that does not occur in the body, which may name any column.
+fn dollar_tag(body: &str) -> String {
+    (0_u32..).map(|n| format!("$body{n}$")).find(|tag| !body.contains(tag.as_str())).unwrap_or_default()
+}
+
+/// Names of functions that serve any table, and of the prefix of those made for tables with equal columns.
+pub(crate) const KINDS: [&str; 5] = ["rows", "insert_keys", "update_keys", "delete_keys", "row_keys"];
+
+/// The function of a TRUNCATE trigger, which knows nothing of its table.
+pub(crate) const TRUNCATED: &str = "truncated";
+
+/// The functions of every installation with these options; those of tables apart.
+pub(crate) fn common(options: &Options) -> Vec<Function> {
+    let mut functions = vec![payload(options)];
+    if options.shape == Shape::Keys {
+        functions.push(payloads(options));
+    }
+    if options.delivery == Delivery::Table {
+        let append = include_str!("sql/append.sql");
+        functions.push(Function::new("append", "payload text", "boolean", Runs::AsOwner, append));
+    }
+    if spills(options) {
+        functions.push(Function::new("spill", "payload text", "text", Runs::AsOwner, include_str!("sql/spill.sql")));
+    }
+    let kinds = match options.shape {
+        Shape::Rows => &KINDS[..1],
+        Shape::Keys => &KINDS[1..],
+    };
+    functions.extend(kinds.iter().map(|kind| of_tables(kind, kind, &TableShape::any(), options)));
+    functions.push(truncated(options));
+    if !options.no_schema_events {
+        functions.extend(event_triggers(options));
+    }
+    functions
+}
+
+/// The function of this kind for tables of one shape.
+pub(crate) fn of_tables(name: &str, kind: &str, shape: &TableShape, options: &Options) -> Function {
+    let body = if kind == "rows" { rows(shape, options) } else { keys(kind, shape, options) };
+    Function::trigger(name, &body)
+}
+
+fn spills(options: &Options) -> bool {
+    options.oversize == Oversize::Spill && options.delivery == Delivery::Notify
+}
+
+fn payload(options: &Options) -> Function {
+    let limit = if spills(options) || options.delivery == Delivery::Table { TABLE_LIMIT } else { NOTIFY_LIMIT };
+    let truncated =
+        "CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',\"truncated\":\"', truncated, '\"') END, '}'";
+    let (declare, rest, shorten) = match options.with_query {
+        false => (String::new(), format!("',\"query\":null', {truncated}"), String::new()),
+        true => (
+            format!(
+                "\n    query    pg_catalog.text := CASE WHEN truncated IS NULL THEN pg_catalog.to_json(\n        \
+                 pg_catalog.left(pg_catalog.current_query(), {limit}))::pg_catalog.text END;"
+            ),
+            format!("',\"query\":', coalesce(query, 'null'), {truncated}"),
+            format!(
+                "\n    payload := pg_catalog.concat(pg_catalog.left(payload, -1 OPERATOR(pg_catalog.-) \
+                 pg_catalog.length(query)), 'null,\"truncated\":\"query\"}}');\n    \
+                 IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) {limit} THEN\n        \
+                 RETURN payload;\n    END IF;"
+            ),
+        ),
+    };
+    let values = [("declare", &*declare), ("rest", &*rest), ("limit", &*limit.to_string()), ("shorten", &*shorten)];
+    Function::new(
+        "payload",
+        "relation oid, table_schema text, table_name text, method text, old_data json, new_data json, truncated text",
+        "text",
+        Runs::AsOwner,
+        &render(include_str!("sql/payload.sql"), &values),
+    )
+}
+
+fn payloads(options: &Options) -> Function {
+    let (query, shorten) = match options.with_query {
+        false => ("'null'", ""),
+        true => (
+            "coalesce(pg_catalog.to_json(\n        pg_catalog.left(pg_catalog.current_query(), 7999))::pg_catalog.text, 'null')",
+            "\n    IF pg_catalog.octet_length(query) OPERATOR(pg_catalog.>) 4000 THEN\n        \
+             query := 'null,\"truncated\":\"query\"';\n    END IF;",
+        ),
+    };
+    Function::new(
+        "payloads",
+        "relation oid, table_schema text, table_name text, method text, keys text[]",
+        "text[]",
+        Runs::AsOwner,
+        &render(include_str!("sql/payloads.sql"), &[("query", query), ("shorten", shorten)]),
+    )
+}
+
+fn event_triggers(options: &Options) -> [Function; 2] {
+    let report = match options.delivery {
+        Delivery::Notify => "PERFORM pg_notify('notifyman', notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
+        Delivery::Table => "PERFORM notifyman.append(notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
+    };
+    let end = ", NULL)) FROM";
+    let tables = sql::tables(options, "c.oid = ANY (family)");
+    let cover = render(include_str!("sql/cover.sql"), &[("tables", &tables), ("report", report), ("end", end)]);
+    let selection = sql::selection(options);
+    let values = [
+        ("cover", cover.trim_end()),
+        ("report", report),
+        ("end", end),
+        ("options", &selection.options),
+        ("coverable", &selection.coverable),
+        ("named", &selection.named),
+    ];
+    [("on_ddl", include_str!("sql/ddl.sql")), ("on_drop", include_str!("sql/drop.sql"))]
+        .map(|(name, text)| Function::new(name, "", "event_trigger", Runs::InEventTrigger, &render(text, &values)))
+}
+
+/// Sends the variable `payload`, as a condition: it is evaluated in place, which PERFORM would not be.
+fn delivered(options: &Options) -> &'static str {
+    match options.delivery {
+        Delivery::Notify => "pg_catalog.pg_notify('notifyman', payload)",
+        Delivery::Table => "notifyman.append(payload)",
+    }
+}
+
+/// A payload without a number, for an installation that is damaged: of an outbox there is none then.
+fn unnumbered(options: &Options) -> &'static str {
+    match options.delivery {
+        Delivery::Notify => include_str!("sql/unnumbered.sql").trim_ascii_end(),
+        Delivery::Table => {
+            "RAISE WARNING 'notifyman: a change is not reported, since the installation is damaged'\n                \
+             USING HINT = 'Run `notifyman build`.';\n            RETURN nothing;"
+        }
+    }
+}
+
+/// A payload of the trigger's table, as an SQL expression.
+fn payload_of(old: &str, new: &str, truncated: &str) -> String {
+    format!(
+        "notifyman.payload(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            {old}, {new}, {truncated})"
+    )
+}
+
+fn rows(shape: &TableShape, options: &Options) -> String {
+    let whole = payload_of("pg_catalog.row_to_json(OLD)", "pg_catalog.row_to_json(NEW)", "NULL");
+    let is_long = match spills(options) || options.delivery == Delivery::Table {
+        true => shape.is_long(&["OLD", "NEW"], TABLE_LIMIT),
+        false => shape.has_long_value(&["OLD", "NEW"], VALUE_LIMIT),
+    };
+    let guarded = match is_long {
+        Some(is_long) => format!("CASE WHEN {is_long}\n            THEN NULL ELSE {whole} END"),
+        None => whole.clone(),
+    };
+    let marker = payload_of("NULL", "NULL", "'key'");
+    let reduced = match options.oversize {
+        Oversize::Marker => marker.clone(),
+        _ if shape.has_no_key() => marker.clone(),
+        _ => {
+            let key = |row: &str| format!("{}::pg_catalog.json", shape.key(row));
+            format!("coalesce({}, {marker})", payload_of(&key("OLD"), &key("NEW"), "'row'"))
+        }
+    };
+    let spill = match spills(options) {
+        true => format!(
+            "\n    IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.>) {NOTIFY_LIMIT} THEN\n        \
+             payload := notifyman.spill(payload);\n    END IF;"
+        ),
+        false => String::new(),
+    };
+    render(
+        include_str!("sql/rows.sql"),
+        &[
+            ("guarded", &guarded),
+            ("whole", &whole),
+            ("spill", &spill),
+            ("reduced", &reduced),
+            ("unnumbered", unnumbered(options)),
+            ("delivered", delivered(options)),
+        ],
+    )
+}
+
+fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
+    let of = |shape: &TableShape| {
+        let (key, limit) = (shape.key("r"), if shape.has_no_key() { " LIMIT 1" } else { "" });
+        let keys = match kind {
+            "insert_keys" => format!("ARRAY(SELECT {key} FROM new_rows r{limit})"),
+            "delete_keys" => format!("ARRAY(SELECT {key} FROM old_rows r{limit})"),
+            "update_keys" => format!("ARRAY(SELECT {key} FROM old_rows r UNION SELECT {key} FROM new_rows r)"),
+            _ => {
+                let (old, new) = (shape.key("OLD"), shape.key("NEW"));
+                format!(
+                    "CASE TG_OP WHEN 'INSERT' THEN ARRAY[{new}] WHEN 'DELETE' THEN ARRAY[{old}]\n            \
+                     ELSE ARRAY(SELECT {old} UNION SELECT {new}) END"
+                )
+            }
+        };
+        format!("notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            {keys})")
+    };
+    render(
+        include_str!("sql/keys.sql"),
+        &[
+            ("payloads", &of(shape)),
+            ("recovered", &of(&TableShape::any())),
+            ("unnumbered", unnumbered(options)),
+            ("delivered", delivered(options)),
+        ],
+    )
+}
+
+fn truncated(options: &Options) -> Function {
+    let payload = match options.shape {
+        Shape::Rows => payload_of("NULL", "NULL", "NULL"),
+        Shape::Keys => "(notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            \
+             ARRAY[NULL::pg_catalog.text]))[1]"
+            .to_owned(),
+    };
+    let values =
+        [("payload", payload.as_str()), ("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
+    Function::trigger(TRUNCATED, &render(include_str!("sql/truncate.sql"), &values))
+}

@@ -1,0 +1,155 @@
+//! What is installed, compared with what would be: functions, tables, event triggers, and the rest of the schema.
+
+use std::collections::BTreeMap;
+
+use super::functions::{self, EVENT_SETTINGS, Function, Runs};
+use super::options::Options;
+use super::server::{cannot, first, is, one, text};
+use super::shape::TableShape;
+use super::sql;
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::row::Row;
+
+/// Reads the options of an installation, and its version.
+pub(crate) fn options(db: &mut Connection) -> Result<Option<(i32, Options)>, Error> {
+    let Some(row) = first(db, &sql::installed())? else { return Ok(None) };
+    let damaged = |what: String| cannot(format!("the installation is damaged: {what}"));
+    let list = |column| -> Result<Vec<String>, Error> {
+        serde_json::from_str(&text(&row, column)).map_err(|error| damaged(error.to_string()))
+    };
+    let options = Options {
+        owner: text(&row, 1),
+        schemas: list(2)?,
+        tables: list(3)?,
+        except_schemas: list(4)?,
+        except_tables: list(5)?,
+        shape: text(&row, 6).parse().map_err(damaged)?,
+        oversize: text(&row, 7).parse().map_err(damaged)?,
+        delivery: text(&row, 8).parse().map_err(damaged)?,
+        with_query: is(&row, 9),
+        no_schema_events: !is(&row, 10),
+        replicated: is(&row, 11),
+    };
+    Ok(Some((text(&row, 0).parse().unwrap_or_default(), options)))
+}
+
+/// The functions that tables need with these options, by name.
+pub(crate) fn functions_of_tables(db: &mut Connection, options: &Options) -> Result<Vec<Function>, Error> {
+    let rows = db.query(&sql::shapes(options))?;
+    let function = |row: &Row| {
+        let (kind, columns, name) = (text(row, 0), text(row, 1), text(row, 2));
+        Ok(functions::of_tables(&name, &kind, &TableShape::parse(&kind, &columns)?, options))
+    };
+    rows.iter().map(function).collect()
+}
+
+/// A function that is there.
+struct Present {
+    body: String,
+    is_definer: bool,
+    settings: String,
+    owner: String,
+    is_public: bool,
+    is_used: bool,
+    is_trigger: bool,
+}
+
+/// The functions of the schema, by name and arguments.
+pub(crate) struct Functions(BTreeMap<(String, String), Present>);
+
+impl Functions {
+    /// Reads them.
+    pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
+        let rows = db.query(&sql::functions())?;
+        let present = |row: &Row| Present {
+            body: text(row, 2),
+            is_definer: is(row, 3),
+            settings: text(row, 4),
+            owner: text(row, 5),
+            is_public: is(row, 6),
+            is_used: is(row, 7),
+            is_trigger: is(row, 8),
+        };
+        Ok(Self(rows.iter().map(|row| ((text(row, 0), text(row, 1)), present(row))).collect()))
+    }
+
+    /// Returns `true` if a function is as it would be made.
+    pub(crate) fn is_right(&self, function: &Function, owner: &str) -> bool {
+        let settings = match function.runs {
+            Runs::InEventTrigger => EVENT_SETTINGS.map(|(name, value)| format!("{name}={value}")).join("; "),
+            _ => String::new(),
+        };
+        self.0.get(&(function.name.clone(), function.arguments.to_owned())).is_some_and(|present| {
+            present.body == function.body
+                && present.is_definer == (function.runs == Runs::AsOwner)
+                && present.settings == settings
+                && present.is_public == (function.runs != Runs::InEventTrigger)
+                && (function.runs != Runs::AsOwner || present.owner == owner)
+        })
+    }
+
+    /// Returns `true` if a function of this name and these arguments is there.
+    pub(crate) fn has(&self, function: &Function) -> bool {
+        self.0.contains_key(&(function.name.clone(), function.arguments.to_owned()))
+    }
+
+    /// Returns `true` if a function of a trigger is there that no table has, and that no later table could use.
+    pub(crate) fn has_unused(&self) -> bool {
+        self.0.iter().any(|((name, _), present)| {
+            let serves_any = functions::KINDS.contains(&name.as_str()) || name == functions::TRUNCATED;
+            present.is_trigger && !present.is_used && !serves_any
+        })
+    }
+}
+
+/// The rest of an installation.
+pub(crate) struct Objects {
+    has_sequence: bool,
+    pub(crate) has_outbox: bool,
+    pub(crate) has_spilled: bool,
+    is_open: bool,
+    /// Of each event trigger, whether it is switched off.
+    event_triggers: Vec<bool>,
+}
+
+impl Objects {
+    /// Reads it.
+    pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
+        let row = one(db, &sql::objects())?;
+        let events = db.query(&sql::event_triggers())?;
+        Ok(Self {
+            has_sequence: is(&row, 0),
+            has_outbox: is(&row, 1),
+            has_spilled: is(&row, 2),
+            is_open: is(&row, 3),
+            event_triggers: events.iter().map(|row| text(row, 1) == "D").collect(),
+        })
+    }
+
+    /// What is missing or wrong, for these options.
+    pub(crate) fn problems(&self, options: &Options) -> Vec<&'static str> {
+        use super::options::{Delivery, Oversize};
+        let mut problems = Vec::new();
+        let needs_outbox = options.delivery == Delivery::Table;
+        let needs_spilled = options.oversize == Oversize::Spill && !needs_outbox;
+        if !self.has_sequence || needs_outbox && !self.has_outbox || needs_spilled && !self.has_spilled {
+            problems.push("a table or the sequence of the schema notifyman is gone");
+        }
+        if !self.is_open {
+            problems.push("roles lack USAGE on the schema notifyman: what they write is reported without its rows");
+        }
+        let wanted = if options.no_schema_events { 0 } else { 2 };
+        if self.event_triggers.len() < wanted {
+            problems.push("an event trigger is gone: new tables are not covered");
+        } else if self.event_triggers.len() > wanted {
+            problems.push("there are event triggers that are not asked for");
+        }
+        problems
+    }
+
+    /// Returns `true` if an event trigger is switched off.
+    pub(crate) fn is_switched_off(&self) -> bool {
+        self.event_triggers.contains(&true)
+    }
+}

@@ -1,0 +1,146 @@
+//! The functions that are made for tables with equal columns: what such a function must know of a table.
+
+use super::server::cannot;
+use super::sql::{self, literal};
+use crate::error::Error;
+
+/// Types whose values' lengths are known without reading them; of others the stored size is.
+const STRING_TYPES: [&str; 4] = ["text", "character varying", "character", "bytea"];
+
+/// For how many bytes a stored byte counts that may have been compressed.
+const STORED_WEIGHT: u32 = 8;
+
+/// The columns that a trigger function names, as `wanted.sql` describes them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct TableShape {
+    /// Columns whose values may be long, each with its type.
+    guard: Vec<(String, String)>,
+    /// The key's columns; `None` in the function for any table.
+    key: Option<Vec<String>>,
+}
+
+impl TableShape {
+    /// The shape of any table: nothing is known of it.
+    pub(crate) fn any() -> Self {
+        Self::default()
+    }
+
+    /// Reads what `wanted.sql` calls `columns`, for a function of this kind.
+    pub(crate) fn parse(kind: &str, columns: &str) -> Result<Self, Error> {
+        type Columns = Vec<(String, String)>;
+        let names = |columns: Columns| columns.into_iter().map(|(name, _)| name).collect();
+        let shape = match kind {
+            "rows" => serde_json::from_str(columns)
+                .map(|(guard, key): (Columns, Columns)| Self { guard, key: Some(names(key)) }),
+            "row_keys" => {
+                serde_json::from_str(columns).map(|key: Columns| Self { guard: Vec::new(), key: Some(names(key)) })
+            }
+            _ => serde_json::from_str(columns).map(|key| Self { guard: Vec::new(), key: Some(key) }),
+        };
+        shape.map_err(|error| cannot(format!("the server described a table's columns in an unknown way: {error}")))
+    }
+
+    /// Returns `true` if the key's columns are known, and there are none.
+    pub(crate) fn has_no_key(&self) -> bool {
+        self.key.as_ref().is_some_and(Vec::is_empty)
+    }
+
+    /// A condition that is true of values too long to be read, as an SQL expression over these rows of a trigger; `None`
+    /// if none can be. `limit` is that of one value's bytes.
+    ///
+    /// It reads no value from where long ones are kept apart (TOAST), so that a row of a gigabyte costs no more than a
+    /// small one: of strings the length is known, and of other types what is stored.
+    pub(crate) fn has_long_value(&self, rows: &[&str], limit: u32) -> Option<String> {
+        let size = |row: &&str| {
+            let size = |column: &(String, String)| size(row, column);
+            self.guard.iter().map(size).collect::<Vec<_>>()
+        };
+        let sizes: Vec<_> = rows.iter().flat_map(size).collect();
+        // GREATEST passes over NULL.
+        (!sizes.is_empty()).then(|| format!("GREATEST({}) OPERATOR(pg_catalog.>) {limit}", sizes.join(", ")))
+    }
+
+    /// Like [`has_long_value`](Self::has_long_value), but of values that are too long together in one of these rows.
+    ///
+    /// What is stored of types that are not strings counts for several bytes, since compression may have made it of
+    /// these.
+    pub(crate) fn is_long(&self, rows: &[&str], limit: u32) -> Option<String> {
+        let is_long = |row: &&str| {
+            let term = |column: &(String, String)| {
+                let weight = if is_string(&column.1) { 1 } else { STORED_WEIGHT };
+                format!("(coalesce({}, 0)::bigint OPERATOR(pg_catalog.*) {weight})", size(row, column))
+            };
+            let terms: Vec<_> = self.guard.iter().map(term).collect();
+            // In pieces: a sum of 1,600 terms is too deep for the parser's stack.
+            let sums: Vec<_> = terms.chunks(40).map(sum).collect();
+            format!("{} OPERATOR(pg_catalog.>) {limit}", sum(&sums))
+        };
+        (!self.guard.is_empty()).then(|| rows.iter().map(is_long).collect::<Vec<_>>().join(" OR "))
+    }
+
+    /// The key of a row as JSON, as an SQL expression; `NULL` for a table without one.
+    ///
+    /// In the function for any table it is looked up in the catalogs, for a row of a trigger.
+    pub(crate) fn key(&self, row: &str) -> String {
+        let Some(key) = &self.key else {
+            return include_str!("sql/any_key.sql").trim_end().replace("{row}", row);
+        };
+        if key.is_empty() {
+            return "NULL::pg_catalog.text".to_owned();
+        }
+        let fields = key.iter().enumerate().map(|(n, name)| {
+            let start = format!("{}{}:", if n == 0 { '{' } else { ',' }, serde_json::Value::from(name.as_str()));
+            format!("{}, coalesce(pg_catalog.to_json({row}.{}), 'null')", literal(&start), sql::identifier(name))
+        });
+        format!("pg_catalog.concat({}, '}}')", fields.collect::<Vec<_>>().join(", "))
+    }
+}
+
+fn is_string(column_type: &str) -> bool {
+    STRING_TYPES.contains(&column_type)
+}
+
+/// The bytes of a value of this column: its length, or what is stored.
+fn size(row: &str, (name, column_type): &(String, String)) -> String {
+    let function = if is_string(column_type) { "octet_length" } else { "pg_column_size" };
+    format!("pg_catalog.{function}({row}.{})", sql::identifier(name))
+}
+
+fn sum(terms: &[String]) -> String {
+    format!("({})", terms.join(" OPERATOR(pg_catalog.+) "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_strings_are_quoted_whatever_is_in_them() {
+        let columns = r#"[[["a \"b\" $x$ 'c'\\","text"],["n","numeric"]],[["k \"'\\","integer"]]]"#;
+        let shape = TableShape::parse("rows", columns).unwrap();
+        assert_eq!(
+            shape.has_long_value(&["NEW"], 9).unwrap(),
+            r#"GREATEST(pg_catalog.octet_length(NEW."a ""b"" $x$ 'c'\"), pg_catalog.pg_column_size(NEW."n")) OPERATOR(pg_catalog.>) 9"#
+        );
+        // Operators named in full all bind alike.
+        assert_eq!(
+            shape.is_long(&["NEW"], 9).unwrap(),
+            r#"(((coalesce(pg_catalog.octet_length(NEW."a ""b"" $x$ 'c'\"), 0)::bigint OPERATOR(pg_catalog.*) 1) OPERATOR(pg_catalog.+) (coalesce(pg_catalog.pg_column_size(NEW."n"), 0)::bigint OPERATOR(pg_catalog.*) 8))) OPERATOR(pg_catalog.>) 9"#
+        );
+        assert_eq!(
+            shape.key("o"),
+            r#"pg_catalog.concat( E'{"k \\"''\\\\":', coalesce(pg_catalog.to_json(o."k ""'\"), 'null'), '}')"#
+        );
+    }
+
+    #[test]
+    fn a_table_without_long_columns_or_a_key_needs_neither() {
+        let shape = TableShape::parse("rows", "[[],[]]").unwrap();
+        assert_eq!(
+            (shape.is_long(&["NEW"], 1), shape.has_long_value(&["NEW"], 1), shape.has_no_key()),
+            (None, None, true)
+        );
+        assert!(!TableShape::any().has_no_key());
+        assert!(TableShape::parse("keys", r#"[["a"]]"#).is_err());
+    }
+}

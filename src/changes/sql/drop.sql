@@ -1,0 +1,42 @@
+-- Reports tables and columns that are dropped, by whatever statement, and gives tables other triggers whose columns went
+-- with something else, or whose key. It runs as the role that runs the statement, under a search path of its own.
+DECLARE
+    began   timestamptz := clock_timestamp();
+    dropped record;
+    changed oid[];
+BEGIN
+    FOR dropped IN
+        SELECT d.* FROM pg_event_trigger_dropped_objects() d,
+            LATERAL (SELECT d.address_names[1] AS nspname) n, LATERAL (SELECT d.address_names[2] AS relname) c,
+            ({options}) o
+        WHERE d.object_type IN ('table', 'foreign table', 'table column', 'foreign table column') AND NOT d.is_temporary
+          AND (o.replicated OR current_setting('session_replication_role') <> 'replica') AND
+{named}
+    LOOP
+        BEGIN
+            {report}row_to_json(r){end} (SELECT
+                'dropped' AS event, session_user AS session_user,
+                dropped.classid::bigint, dropped.objid::bigint, dropped.objsubid,
+                tg_tag AS command_tag, dropped.object_type, dropped.address_names[2] AS object_name,
+                dropped.object_identity, dropped.schema_name, dropped.original, dropped.normal,
+                NULL AS in_extension, dropped.is_temporary) r;
+        EXCEPTION WHEN others THEN
+            RAISE WARNING 'notifyman: % is gone, and that could not be reported: %', dropped.object_identity, SQLERRM;
+        END;
+    END LOOP;
+    -- An index that was a table's replica identity says no more whose it was.
+    changed := ARRAY(
+        SELECT d.objid FROM pg_event_trigger_dropped_objects() d JOIN pg_class c ON c.oid = d.objid
+        WHERE d.classid = 'pg_class'::regclass AND d.objsubid <> 0 AND NOT d.is_temporary
+        UNION
+        SELECT c.oid FROM pg_class c
+        WHERE c.relreplident = 'i' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisreplident)
+          AND EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE object_type = 'index'));
+    IF changed = ARRAY[]::oid[] THEN
+        RETURN;
+    END IF;
+{cover}
+EXCEPTION WHEN others THEN
+    RAISE WARNING 'notifyman: what became of tables is not reported as it should be: %', SQLERRM
+        USING HINT = 'Run `notifyman build`.';
+END

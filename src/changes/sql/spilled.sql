@@ -1,0 +1,19 @@
+
+-- Payloads that are too long for NOTIFY, with `--oversize spill`. The workers read and clear it. It is not logged, so
+-- that no publication holds it; a crash of the server empties it.
+CREATE UNLOGGED TABLE IF NOT EXISTS notifyman.spilled (
+    number     bigint      NOT NULL,
+    payload    text        NOT NULL,
+    written_at timestamptz NOT NULL DEFAULT pg_catalog.statement_timestamp()
+);
+DO $$ BEGIN
+    IF to_regclass('notifyman.spilled_number') IS NULL THEN
+        CREATE INDEX spilled_number ON notifyman.spilled (number);
+    END IF;
+    IF (SELECT relpersistence FROM pg_class WHERE oid = 'notifyman.spilled'::regclass) <> 'u' THEN
+        ALTER TABLE notifyman.spilled SET UNLOGGED;
+    END IF;
+    IF (SELECT relowner FROM pg_class WHERE oid = 'notifyman.spilled'::regclass) <> {role}::regrole THEN
+        ALTER TABLE notifyman.spilled OWNER TO {owner};
+    END IF;
+END $$;

@@ -1,0 +1,58 @@
+-- The triggers that tables must have.
+--
+-- A function such as `rows_..` is made for all tables with equal columns, as far as it names them, and its name is a
+-- digest of these. Where it is not there yet, the function for any table serves. Event triggers run
+-- this, too: it reads catalogs, and evaluates nothing that a user made.
+--
+-- Partitions have triggers of their own, and the root of their tree none for rows: nothing is cloned, so attaching and
+-- detaching find no trigger in the way, and change none. In the keys shape a statement fires those of the table that it
+-- names, so the root has them, too. The names sort before those of most others, and triggers fire by name: so a row that
+-- another trigger then writes once more is reported in the order in which it was written.
+WITH o AS ({options}),
+t AS MATERIALIZED (
+    SELECT c.oid, n.nspname, c.relname, c.relkind, format('%I.%I', n.nspname, c.relname) AS sql_name,
+        current_setting('server_version_num')::int >= 130000 AND c.relkind <> 'f' AS has_transitions,
+        {coverable} AND
+{named} AS is_selected
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, o
+    WHERE c.relkind IN ('r', 'p', 'f') AND {only}
+),
+s AS MATERIALIZED (
+    SELECT t.*, coalesce(guard.columns, '[]') AS guard, coalesce(key.columns, '[]') AS key,
+        coalesce(key.names, '[]')::text AS key_names
+    FROM t,
+        -- The columns whose values may be kept apart, and so be long.
+        LATERAL (
+            SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL)) ORDER BY a.attname COLLATE "C") AS columns
+            FROM pg_attribute a
+            WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'e')
+              AND a.attgenerated <> 'v') guard,
+        -- Those of the primary key, else of the replica identity's index. An index of a partitioned table counts also
+        -- while a partition has none yet.
+        LATERAL (
+            SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL)) ORDER BY a.attnum) AS columns,
+                json_agg(a.attname ORDER BY a.attnum) AS names
+            FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attnum = ANY ((
+                SELECT (string_to_array(i.indkey::text, ' ')::int2[])[1:i.indnkeyatts] FROM pg_index i
+                WHERE i.indrelid = t.oid AND (i.indisprimary OR i.indisreplident)
+                ORDER BY i.indisprimary DESC LIMIT 1)::int2[])) key
+    WHERE t.is_selected
+),
+w AS (
+    SELECT s.oid, w.name::name AS name, w.type::int2 AS type, w.clause, w.generic, w.columns,
+        w.generic || coalesce('_' || left(encode(sha256(convert_to(w.columns, getdatabaseencoding())), 'hex'), 32), '') AS exact
+    FROM s, o, LATERAL (VALUES
+        ('0_notifyman', 29, o.shape = 'rows' AND s.relkind <> 'p', 'rows', json_build_array(s.guard, s.key)::text,
+            'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
+        ('0_notifyman', 29, o.shape = 'keys' AND s.relkind <> 'p' AND NOT s.has_transitions, 'row_keys', s.key::text,
+            'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
+        ('0_notifyman_insert', 4, o.shape = 'keys' AND s.has_transitions, 'insert_keys', s.key_names,
+            'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT'),
+        ('0_notifyman_update', 16, o.shape = 'keys' AND s.has_transitions, 'update_keys', s.key_names,
+            'AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT'),
+        ('0_notifyman_delete', 8, o.shape = 'keys' AND s.has_transitions, 'delete_keys', s.key_names,
+            'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT'),
+        ('0_notifyman_truncate', 32, s.relkind = 'r', 'truncated', NULL, 'AFTER TRUNCATE ON %s FOR EACH STATEMENT')
+    ) AS w (name, type, is_wanted, generic, columns, clause)
+    WHERE w.is_wanted
+)
