@@ -1,9 +1,9 @@
-//! What is told: the change of a row, of several rows, or of a table's definition.
+//! Changes as types: of one row, of several rows, or of a table's definition.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What a statement did.
+/// The kind of statement that changed rows.
 ///
 /// ```
 /// use notifyman::changes::Method;
@@ -22,17 +22,17 @@ pub enum Method {
     Update,
     /// `DELETE`.
     Delete,
-    /// `TRUNCATE`: all rows of the table, or of the partition that is named.
+    /// `TRUNCATE`: all rows of the table, or of the named partition.
     Truncate,
 }
 
-/// What was left out of a change, because the payload would have been longer than can be sent.
+/// The part of a change that was left out because the payload would have been too long to send.
 ///
 /// ```
 /// use notifyman::changes::{Change, Truncated};
 ///
-/// /// Whether the row must be read from the table.
-/// fn is_to_be_read(change: &Change) -> bool {
+/// /// Returns `true` if the row must be read from the table.
+/// fn must_be_read(change: &Change) -> bool {
 ///     matches!(change.truncated, Some(Truncated::Row | Truncated::Key))
 /// }
 /// ```
@@ -40,18 +40,19 @@ pub enum Method {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Truncated {
-    /// The query's text.
+    /// The text of the query.
     Query,
-    /// Also all of the row but its key.
+    /// Also all columns that are not part of the row's key.
     Row,
-    /// Also the key, or there is none: something has changed in this table.
+    /// Also the key, or the table has none: something in this table has changed.
     Key,
 }
 
 /// A change to the rows of a table.
 ///
-/// In the rows shape it is one row: `old_data` is what it was and `new_data` what it is, objects of columns. In the
-/// keys shape it is as many rows as one statement wrote and one payload holds, by their [`keys`](Self::keys).
+/// In the rows shape a change is one row: `old_data` is the row before and `new_data` the row after, as objects of
+/// columns. In the keys shape it is as many rows as one statement wrote and one payload holds, by their
+/// [`keys`](Self::keys).
 ///
 /// ```
 /// use notifyman::changes::{Change, Method};
@@ -65,53 +66,64 @@ pub enum Truncated {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// Values are what `to_json` makes of them: numbers, booleans, `null`, strings, arrays, and objects for composite types
-/// and JSON; what isn't built into PostgreSQL is a string. Numbers wider than 64 bits lose digits in a [`Value`].
+/// # Values
+///
+/// Values are as PostgreSQL's `to_json` writes them: numbers, booleans, `null`, strings, arrays, and objects for composite
+/// types and JSON; a type that is not built into PostgreSQL is a string. A [`Value`] rounds numbers to 64 bits and keeps
+/// the last of several equal keys; [`Changes::payload`](super::Changes::payload) has the exact text.
+///
+/// A column of type `json` can also hold what no [`Value`] can: a number such as `1e400`, half of a surrogate pair
+/// (`"\ud800"`), or more than 128 levels of nesting. Such a column is given as a string that holds its JSON text, and
+/// its place is listed in [`unparsed`](Self::unparsed). The [`Deserialize`] implementation has no such leniency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Change {
-    /// Counts the changes of a database, so that no two are equal. One transaction's are in order; between transactions
-    /// it is the order of the writes, not of the commits.
+    /// The sequence number of the change, unique in its database. The changes of one transaction are in order; between
+    /// transactions it is the order of the writes, not of the commits.
     pub number: i64,
-    /// The schema of the table; of a partition, that of the root of its tree.
+    /// The schema of the table; for a partition, the schema of the root of its tree.
     pub table_schema: String,
-    /// The table; of a partition, the root of its tree.
+    /// The name of the table; for a partition, the name of the root of its tree.
     pub table_name: String,
-    /// The partition's schema, where the change was to a partition by itself.
+    /// The schema of the partition, if the change was made to a partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition_schema: Option<String>,
-    /// The partition.
+    /// The name of the partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition_name: Option<String>,
-    /// Who was logged in, whatever role had been set.
+    /// The role that had logged in, whatever `SET ROLE` said.
     pub session_user: String,
-    /// What was done.
+    /// The kind of statement.
     pub method: Method,
     /// The row before, for UPDATE and DELETE in the rows shape.
     pub old_data: Option<Map<String, Value>>,
     /// The row after, for INSERT and UPDATE in the rows shape.
     pub new_data: Option<Map<String, Value>>,
-    /// In the keys shape, the keys of the rows, each an object of the key's columns; of an UPDATE those before and
+    /// In the keys shape, the keys of the rows, each an object of the key's columns; for an UPDATE, the keys before and
     /// after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<Map<String, Value>>>,
-    /// The text that the client sent, where that was asked for.
+    /// The text that the client sent, if the installation includes it.
     pub query: Option<String>,
-    /// What is missing, because it was too long.
+    /// The part that is missing because the payload would have been too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncated>,
-    /// Whether the rest is in the table `notifyman.spilled`; a stream reads it, so there this is seen only where that
-    /// failed.
+    /// `true` if the rest is in the table `notifyman.spilled`. A worker reads it before it hands out the change, so there
+    /// this is `true` only if the rest could not be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub spilled: bool,
+    /// The values that are given as a string of their JSON text, because no [`Value`] can hold them: JSON pointers
+    /// (RFC 6901) such as `/new_data/document`. Empty in nearly all changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unparsed: Vec<String>,
 }
 
-/// Which of the two a schema change is.
+/// The kind of a schema change.
 ///
 /// ```
 /// use notifyman::changes::{SchemaChange, SchemaEvent};
 ///
-/// fn forgets(change: &SchemaChange) -> bool {
+/// fn drops_table(change: &SchemaChange) -> bool {
 ///     change.event == SchemaEvent::Dropped && change.object_type == "table"
 /// }
 /// ```
@@ -125,9 +137,9 @@ pub enum SchemaEvent {
     Dropped,
 }
 
-/// A change to a table's definition: it, or a column of it, was created, altered or dropped.
+/// A change to a table's definition: the table, or one of its columns, was created, altered or dropped.
 ///
-/// What the fields are is told under
+/// The fields are described at
 /// <https://www.postgresql.org/docs/current/functions-event-triggers.html>.
 ///
 /// ```
@@ -146,49 +158,34 @@ pub enum SchemaEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SchemaChange {
-    /// Counts the changes of a database, together with [`Change::number`].
+    /// The sequence number of the change, from the same sequence as [`Change::number`].
     pub number: i64,
     /// Altered or dropped.
     pub event: SchemaEvent,
-    /// Who was logged in.
+    /// The role that had logged in.
     pub session_user: String,
-    /// The catalog that the object is in.
+    /// The OID of the catalog that contains the object.
     pub classid: u32,
-    /// The object's OID.
+    /// The OID of the object.
     pub objid: u32,
-    /// The column's number, or 0.
+    /// The number of the column, or 0.
     pub objsubid: i32,
     /// The command, such as `ALTER TABLE`.
     pub command_tag: String,
-    /// Such as `table` or `table column`.
+    /// The type of the object, such as `table` or `table column`.
     pub object_type: String,
-    /// The table's name.
+    /// The name of the table.
     pub object_name: Option<String>,
-    /// The object's whole name, quoted where it must be.
+    /// The full name of the object, quoted if necessary.
     pub object_identity: String,
-    /// The table's schema.
+    /// The schema of the table.
     pub schema_name: Option<String>,
-    /// Whether it was the command's own object that was dropped, rather than one that went with it.
+    /// For a dropped object, `true` if the command named it, and `false` if it depended on a dropped object.
     pub original: Option<bool>,
-    /// Whether what led to it was an ordinary dependency.
+    /// For a dropped object, `true` if a normal dependency led to it.
     pub normal: Option<bool>,
-    /// Whether an extension's script did it.
+    /// `true` if the command is part of an extension's script.
     pub in_extension: Option<bool>,
-    /// Whether it was temporary; those aren't told.
+    /// `true` for a temporary object; changes to those are not reported.
     pub is_temporary: bool,
-}
-
-/// One payload, read.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Payload {
-    Change(Box<Change>),
-    Schema(Box<SchemaChange>),
-}
-
-impl Payload {
-    /// Reads what a trigger sent; bytes that aren't UTF-8 (of a `SQL_ASCII` database) are replaced.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(&String::from_utf8_lossy(bytes))
-    }
 }

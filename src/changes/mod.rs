@@ -153,25 +153,33 @@
 //! - Notifications are not kept for a worker that is away: then there is a gap, which is reported. An outbox keeps, in the
 //!   order of the writes; each change is reported by one of the workers that read it, at least once.
 
+mod database;
 mod event;
+mod filter;
 mod functions;
 mod glob;
 mod installed;
 mod installer;
+mod mailbox;
 mod options;
+mod outbox;
+mod payload;
 mod queue;
-mod reader;
 mod report;
 mod runner;
 mod server;
 mod shape;
 mod sql;
 mod status;
+mod step;
 mod stream;
+mod worker;
+mod worker_loop;
 
 pub use self::event::{Change, Method, SchemaChange, SchemaEvent, Truncated};
 pub use self::installer::Installer;
 pub use self::options::{Delivery, Oversize, Shape};
 pub use self::report::{Progress, Report};
 pub use self::status::{Status, Table};
-pub use self::stream::{Changes, News, Stop, Worker};
+pub use self::stream::{ChangeEvent, Changes, Stop};
+pub use self::worker::Worker;

@@ -1,230 +1,326 @@
-//! Between the threads that read and the one that is told: a queue with a limit.
+//! The queue between the worker's loop and the consumer, with a memory limit.
 //!
-//! Whoever reads notifications must never wait, since a session that doesn't read fills the server's queue for all:
-//! what doesn't fit is dropped and counted, and the count is told in its place. What lies in an outbox keeps, so there
-//! the reader waits.
+//! ```text
+//!   loop ──> push ──────────────────────────────> ready ──> take ──> consumer
+//!              └──> held, one lane for each database ──┘ release
+//! ```
+//!
+//! The loop never waits: a session that does not read fills the server's NOTIFY queue for all. Notifications for which
+//! there is no room are dropped and counted, and the count is reported in their place. An outbox keeps its rows, so it is
+//! read only as far as there is room. While a spilled payload is being read, what its database received later is held.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use super::mailbox::{LoopMessage, Mailbox};
 use crate::clock;
 use crate::error::Error;
 use crate::gap::Gap;
 
-/// The most bytes of payloads that wait to be told.
+/// The most bytes of payloads that wait for the consumer.
 pub(crate) const LIMIT: usize = 64 << 20;
-/// About what an item costs besides its payload.
+/// The room that must be left before something long is read from a table.
+pub(crate) const ROOM: usize = 16 << 20;
+/// The approximate size of an item besides its payload.
 const ITEM: usize = 128;
 
-/// Something to be told about one database.
+/// An item for the consumer, of one database.
 #[derive(Debug)]
-pub(crate) enum Item {
-    /// What was notified.
+pub(crate) enum QueueItem {
+    /// A payload that was notified.
     Notified(Box<[u8]>),
-    /// What lay in the outbox, under this number.
+    /// A payload that an outbox holds under this number.
     Posted(i64, Box<[u8]>),
-    /// So many notifications came while there was no room.
+    /// The number of notifications for which there was no room.
     Dropped(u64),
-    Away(Error),
+    Connected,
+    Disconnected(Error),
     Gap(Gap),
     Lost(Error),
     Warning(String),
 }
 
-impl Item {
+impl QueueItem {
     fn size(&self) -> usize {
         ITEM + match self {
-            Item::Notified(payload) | Item::Posted(_, payload) => payload.len(),
+            QueueItem::Notified(payload) | QueueItem::Posted(_, payload) => payload.len(),
             _ => 0,
         }
+    }
+
+    /// Returns `true` if the item must not overtake changes that are held.
+    fn is_ordered(&self) -> bool {
+        matches!(self, QueueItem::Notified(_) | QueueItem::Gap(_))
     }
 }
 
 #[derive(Debug, Default)]
-struct State {
-    items: VecDeque<(usize, Item)>,
-    size: usize,
-    /// What couldn't be kept, by database, until there is room to say so.
+struct EventQueueState {
+    ready: VecDeque<(usize, QueueItem)>,
+    ready_size: usize,
+    /// What waits for a spilled payload, by database.
+    held: BTreeMap<usize, VecDeque<QueueItem>>,
+    held_size: usize,
+    /// The numbers of notifications that were dropped and not reported yet, by database.
     dropped: BTreeMap<usize, u64>,
-    /// What an outbox's reader may clear, by database.
-    done: BTreeMap<usize, Vec<i64>>,
-    readers: usize,
-    /// Nothing more is to be added.
-    stopped: bool,
-    /// Nothing more will be taken, or dealt with.
-    closed: bool,
+    /// `true` if the loop waits for room.
+    wants_room: bool,
+    /// Nothing more is added.
+    is_stopped: bool,
+    /// The loop has ended.
+    is_finished: bool,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
+/// The queue; see the documentation of the module.
+#[derive(Debug)]
+pub(crate) struct EventQueue {
+    state: Mutex<EventQueueState>,
     changed: Condvar,
+    mailbox: Arc<Mailbox>,
 }
 
-/// What waiting came to.
-pub(crate) enum Taken {
-    Item(usize, Item),
+/// The result of waiting for an item.
+pub(crate) enum TakenItem {
+    Item(usize, QueueItem),
     TimedOut,
     /// Nothing will come any more.
     Over,
 }
 
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // What is kept under the lock is whole at any time.
+impl EventQueue {
+    pub(crate) fn new(mailbox: Arc<Mailbox>) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), mailbox }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, EventQueueState> {
+        // The state is consistent whenever the lock is released.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds what was notified, or counts it as dropped.
-    pub(crate) fn push(&self, database: usize, item: Item) {
+    // ---- the loop ---------------------------------------------------------------------------------------------------
+
+    /// Adds an item; a notification for which there is no room is counted instead.
+    pub(crate) fn push(&self, database: usize, item: QueueItem) {
         let mut state = self.lock();
-        if state.stopped {
+        if state.is_stopped {
             return;
         }
-        let has_room = state.size + item.size() <= LIMIT && !state.dropped.contains_key(&database);
-        match item {
-            Item::Notified(_) if !has_room => *state.dropped.entry(database).or_default() += 1,
-            item => {
-                state.size += item.size();
-                state.items.push_back((database, item));
+        if matches!(item, QueueItem::Notified(_)) {
+            let size = state.ready_size + state.held_size + item.size();
+            if size > LIMIT || state.dropped.contains_key(&database) {
+                *state.dropped.entry(database).or_default() += 1;
+                drop(state);
+                return self.changed.notify_all();
             }
         }
+        match state.held.get_mut(&database) {
+            Some(lane) if item.is_ordered() => {
+                let size = item.size();
+                lane.push_back(item);
+                state.held_size += size;
+            }
+            _ => state.make_ready(database, item),
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
-    /// Adds what lay in an outbox, once there is room; nothing after a stop.
-    pub(crate) fn post(&self, database: usize, number: i64, payload: Box<[u8]>) {
-        let item = Item::Posted(number, payload);
-        let mut state = self.lock();
-        while !state.stopped && !state.items.is_empty() && state.size + item.size() > LIMIT {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        if !state.stopped {
-            state.size += item.size();
-            state.items.push_back((database, item));
-            self.changed.notify_all();
-        }
+    /// Holds what is added for a database from now on.
+    pub(crate) fn hold(&self, database: usize) {
+        self.lock().held.entry(database).or_default();
     }
 
-    /// The next item, in the order in which they came.
-    pub(crate) fn take(&self, until: Option<Instant>) -> Taken {
+    /// Adds an item before what is held.
+    pub(crate) fn release(&self, database: usize, item: QueueItem) {
+        self.lock().make_ready(database, item);
+        self.changed.notify_all();
+    }
+
+    /// Takes the first item that is held for a database; once there is none, nothing is held any more.
+    pub(crate) fn take_held(&self, database: usize) -> Option<QueueItem> {
+        let mut state = self.lock();
+        let item = state.held.get_mut(&database).and_then(VecDeque::pop_front);
+        match &item {
+            Some(item) => state.held_size = state.held_size.saturating_sub(item.size()),
+            None => {
+                state.held.remove(&database);
+                // A count of dropped notifications may have waited for it.
+                self.changed.notify_all();
+            }
+        }
+        item
+    }
+
+    /// Returns the bytes for which there is room, of which at least [`ROOM`] must be there to read something long. If
+    /// they are not, the loop is sent a message when they are.
+    pub(crate) fn room(&self) -> Option<usize> {
+        let mut state = self.lock();
+        let room = LIMIT.saturating_sub(state.ready_size);
+        state.wants_room |= room < ROOM;
+        (room >= ROOM).then_some(room)
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.lock().is_stopped
+    }
+
+    /// The loop has ended: what is there can still be taken.
+    pub(crate) fn finish(&self) {
+        let mut state = self.lock();
+        for (database, lane) in std::mem::take(&mut state.held) {
+            lane.into_iter().for_each(|item| state.make_ready(database, item));
+        }
+        state.is_stopped = true;
+        state.is_finished = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    // ---- the consumer -----------------------------------------------------------------------------------------------
+
+    /// Waits for the next item, in the order in which the items were added.
+    pub(crate) fn take(&self, until: Option<Instant>) -> TakenItem {
         let mut state = self.lock();
         loop {
-            if let Some((database, item)) = state.items.pop_front() {
-                state.size -= item.size();
-                self.changed.notify_all();
-                return Taken::Item(database, item);
+            if let Some((database, item)) = state.ready.pop_front() {
+                state.ready_size = state.ready_size.saturating_sub(item.size());
+                if state.wants_room && state.ready_size + ROOM <= LIMIT {
+                    state.wants_room = false;
+                    drop(state);
+                    self.mailbox.send(LoopMessage::Room);
+                }
+                return TakenItem::Item(database, item);
             }
-            if let Some((database, count)) = state.dropped.pop_first() {
-                return Taken::Item(database, Item::Dropped(count));
+            let reportable = state.dropped.keys().find(|database| !state.held.contains_key(database)).copied();
+            if let Some(database) = reportable
+                && let Some(count) = state.dropped.remove(&database)
+            {
+                return TakenItem::Item(database, QueueItem::Dropped(count));
             }
-            if state.stopped || state.readers == 0 {
-                return Taken::Over;
+            if state.is_finished || state.is_stopped && state.held.is_empty() {
+                return TakenItem::Over;
             }
             let left = until.map(|until| until.saturating_duration_since(clock::now()));
             state = match left {
-                Some(Duration::ZERO) => return Taken::TimedOut,
+                Some(left) if left.is_zero() => return TakenItem::TimedOut,
                 Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
-    /// Says that what lay under these numbers has been dealt with.
-    pub(crate) fn settle(&self, database: usize, numbers: impl IntoIterator<Item = i64>) {
-        self.lock().done.entry(database).or_default().extend(numbers);
-        self.changed.notify_all();
+    /// Reports that the payload under this number of an outbox has been dealt with.
+    pub(crate) fn acknowledge(&self, database: usize, number: i64) {
+        self.mailbox.send(LoopMessage::Acknowledged { database, number });
     }
 
-    /// Waits until something has been dealt with, and takes it; nothing, once nothing more will be.
-    pub(crate) fn wait_settled(&self, database: usize) -> Vec<i64> {
-        let mut state = self.lock();
-        loop {
-            let done = state.done.remove(&database).unwrap_or_default();
-            if !done.is_empty() || state.closed {
-                return done;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Waits so long, or until a stop; says whether to go on.
-    pub(crate) fn rest(&self, time: Duration) -> bool {
-        let until = clock::now().checked_add(time);
-        let mut state = self.lock();
-        while !state.stopped {
-            let left = until.map_or(time, |until| until.saturating_duration_since(clock::now()));
-            if left.is_zero() {
-                break;
-            }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        !state.stopped
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.lock().stopped
-    }
-
-    /// Takes nothing more in; what is there can still be taken.
+    /// Adds nothing more; what is there can still be taken.
     pub(crate) fn stop(&self) {
-        self.lock().stopped = true;
+        self.lock().is_stopped = true;
         self.changed.notify_all();
+        self.mailbox.send(LoopMessage::Stop);
     }
 
-    /// Ends everything that waits here.
+    /// Stops, for a consumer that takes nothing more and acknowledges nothing more.
     pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.stopped = true;
-        state.closed = true;
-        drop(state);
-        self.changed.notify_all();
+        self.stop();
+        self.mailbox.send(LoopMessage::Close);
     }
 
-    /// Counts a thread that reads.
-    pub(crate) fn add_reader(&self) {
-        self.lock().readers += 1;
-    }
-
-    /// It reads no more.
-    pub(crate) fn remove_reader(&self) {
-        let mut state = self.lock();
-        state.readers = state.readers.saturating_sub(1);
-        self.changed.notify_all();
-    }
-
-    /// How much waits to be told.
+    /// Returns the number of items that wait for the consumer.
     pub(crate) fn len(&self) -> usize {
-        self.lock().items.len()
+        let state = self.lock();
+        state.ready.len() + state.held.values().map(VecDeque::len).sum::<usize>()
+    }
+}
+
+impl EventQueueState {
+    fn make_ready(&mut self, database: usize, item: QueueItem) {
+        self.ready_size += item.size();
+        self.ready.push_back((database, item));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::NotificationManager;
 
-    fn notified(size: usize) -> Item {
-        Item::Notified(vec![b'x'; size].into())
+    fn queue() -> EventQueue {
+        EventQueue::new(Arc::new(Mailbox::new(NotificationManager::new([]).handle())))
+    }
+
+    fn notified(size: usize) -> QueueItem {
+        QueueItem::Notified(vec![b'x'; size].into())
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_and_told_after_what_did() {
-        let queue = Queue::default();
-        queue.add_reader();
+    fn notifications_without_room_are_counted_and_reported_after_those_with_room() {
+        let queue = queue();
         queue.push(1, notified(LIMIT - 2 * ITEM));
         queue.push(1, notified(ITEM));
         queue.push(2, notified(1));
         queue.push(1, notified(0));
-        assert!(matches!(queue.take(None), Taken::Item(1, Item::Notified(_))));
-        // There is room again, but nothing of this database comes before the word of what is missing.
+        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
+        // There is room again, but nothing of this database comes before the count of what is missing.
         queue.push(1, notified(0));
-        assert!(matches!(queue.take(None), Taken::Item(1, Item::Dropped(3))));
-        assert!(matches!(queue.take(None), Taken::Item(2, Item::Dropped(1))));
+        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Dropped(3))));
+        assert!(matches!(queue.take(None), TakenItem::Item(2, QueueItem::Dropped(1))));
         queue.push(1, notified(0));
-        assert!(matches!(queue.take(None), Taken::Item(1, Item::Notified(_))));
-        assert!(matches!(queue.take(Some(clock::now())), Taken::TimedOut));
-        queue.remove_reader();
-        assert!(matches!(queue.take(None), Taken::Over));
+        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
+        assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
+        queue.finish();
+        assert!(matches!(queue.take(None), TakenItem::Over));
+    }
+
+    #[test]
+    fn what_is_held_keeps_its_place_and_holds_up_no_other_database() {
+        let queue = queue();
+        queue.hold(1);
+        for size in 1..=2 {
+            queue.push(1, notified(size));
+        }
+        queue.push(1, QueueItem::Warning("not ordered".into()));
+        queue.push(2, notified(7));
+        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Warning(_))));
+        assert!(matches!(queue.take(None), TakenItem::Item(2, QueueItem::Notified(_))));
+        assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
+        queue.release(1, notified(0));
+        while let Some(item) = queue.take_held(1) {
+            queue.release(1, item);
+        }
+        for size in 0..=2 {
+            assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(n)) if n.len() == size));
+        }
+        queue.push(1, notified(9));
+        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(n)) if n.len() == 9));
+        let state = queue.lock();
+        assert_eq!((state.ready_size, state.held_size), (0, 0));
+    }
+
+    #[test]
+    fn a_stopped_queue_ends_after_what_is_held() {
+        let queue = queue();
+        queue.hold(1);
+        queue.push(1, notified(1));
+        queue.stop();
+        queue.push(2, notified(2));
+        assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
+        queue.finish();
+        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
+        assert!(matches!(queue.take(None), TakenItem::Over));
+    }
+
+    #[test]
+    fn room_is_announced_once_the_consumer_has_made_it() {
+        let queue = queue();
+        assert_eq!(queue.room(), Some(LIMIT));
+        (0..4).for_each(|_| queue.push(1, notified(ROOM - ITEM)));
+        assert_eq!(queue.room(), None);
+        assert!(queue.mailbox.take().is_empty());
+        assert!(matches!(queue.take(None), TakenItem::Item(1, _)));
+        assert!(matches!(queue.mailbox.take()[..], [LoopMessage::Room]));
+        assert_eq!(queue.room(), Some(ROOM));
     }
 }

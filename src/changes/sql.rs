@@ -367,8 +367,27 @@ pub(crate) const BUILD_WAIT: LockWait = LockWait { timeout: Duration::from_secs(
 pub(crate) const LOCK_BUILD: &str = "SELECT pg_advisory_lock(1852798057, 2);";
 pub(crate) const UNLOCK_BUILD: &str = "SELECT pg_catalog.pg_advisory_unlock(1852798057, 2)";
 
-/// How changes come, for those that read them: by an outbox, and long ones in a table.
-pub(crate) fn ways() -> String {
+/// Makes a session depend on nothing that is configured for its role, its database or its server: two queries, to be
+/// run in this order before any other, and again after each reconnect.
+///
+/// What is SET in a session wins over every default, and unlike a start-up option it passes through a pooler. The
+/// isolation level is what counts most: the reads of a SERIALIZABLE session make other sessions' transactions fail. SET
+/// takes no snapshot, so the first query does not do so itself. The settings of the second exist in some versions only
+/// (`idle_session_timeout` from 14 on, `transaction_timeout` from 17 on).
+pub(crate) const SESSION: [&str; 2] = [
+    "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
+     SET default_transaction_deferrable = off; SET row_security = off; SET search_path = pg_catalog, pg_temp; \
+     SET standard_conforming_strings = on; SET quote_all_identifiers = off; SET client_min_messages = warning",
+    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+     WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
+];
+
+/// The part of the NOTIFY queue that is in use, from 0 to 1.
+pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
+
+/// How an installation delivers changes: whether by its outbox, and whether it spills.
+pub(crate) fn delivery() -> String {
     query("SELECT delivery = 'table', oversize = 'spill' FROM notifyman.installation()")
 }
 

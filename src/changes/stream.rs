@@ -1,201 +1,76 @@
-//! What changed, in many databases, as an iterator or by callbacks.
+//! The changes of databases, as an iterator or by callbacks.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::event::{Change, Payload, SchemaChange};
-use super::glob;
-use super::queue::{Item, Queue, Taken};
-use super::reader::{self, CHANNEL, Clerk, Ways};
-use super::server::{cannot, first};
-use super::sql;
+use super::event::{Change, SchemaChange};
+use super::filter::TableFilter;
+use super::payload::ChangePayload;
+use super::queue::{EventQueue, QueueItem, TakenItem};
 use crate::clock;
-use crate::config::Config;
-use crate::connection::Connection;
 use crate::error::Error;
 use crate::gap::Gap;
-use crate::manager::{Backoff, Handle, NotificationManager};
 
-/// Follows the changes of databases in which an [`Installer`](super::Installer) has built.
+/// An event of one database.
 ///
 /// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-/// use notifyman::changes::{Installer, News, Worker};
-/// use notifyman::{Config, Connection};
+/// use notifyman::changes::ChangeEvent;
 ///
-/// # fn main() -> Result<(), notifyman::Error> {
-/// # let mut db = Connection::connect(database())?;
-/// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
-/// # Installer::new().build(&mut db)?;
-/// let changes = Worker::new([database().parse::<Config>()?]).tables(["price"]).start()?;
-/// # db.execute("INSERT INTO price VALUES (1, 42)")?;
-/// for (database, news) in changes.flatten() {
-///     match news {
-///         News::Change(change) => println!("{database}: {:?} {:?}", change.method, change.new_data),
-///         News::Schema(change) => println!("{database}: {}", change.object_identity),
-///         News::Gap(gap) => println!("{database}: {:?} unheard", gap.duration()),
-///         other => println!("{database}: {other:?}"),
-///     }
-/// #   break;
-/// }
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone)]
-pub struct Worker {
-    configs: Vec<Config>,
-    tables: Vec<String>,
-    timeout: Option<Duration>,
-    keep_spilled: Duration,
-}
-
-impl Worker {
-    /// Of these databases, which are counted from 1 in this order.
-    ///
-    /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-    /// use std::time::Duration;
-    /// use notifyman::changes::{Installer, Worker};
-    /// use notifyman::{Config, Connection};
-    ///
-    /// # fn main() -> Result<(), notifyman::Error> {
-    /// # let mut db = Connection::connect(database())?;
-    /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
-    /// # Installer::new().build(&mut db)?;
-    /// let databases = [database().parse::<Config>()?];
-    /// let mut changes = Worker::new(databases)
-    ///     .tables(["price", "stock_*"])
-    ///     .timeout(Duration::from_millis(20))
-    ///     .keep_spilled(Duration::from_secs(60))
-    ///     .start()?;
-    /// assert!(matches!(changes.next(), Some(None)), "idle, as nothing changes");
-    /// # Ok(()) }
-    /// ```
-    pub fn new(configs: impl IntoIterator<Item = Config>) -> Self {
-        let configs = configs.into_iter().collect();
-        Self { configs, tables: Vec::new(), timeout: None, keep_spilled: Duration::from_secs(600) }
-    }
-
-    /// Only the tables that fit one of these, by their name or as `schema.name`; `*` is any text, `?` any character. A
-    /// partition's changes come under the name of the root, and fit by either.
-    #[must_use]
-    pub fn tables<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
-        self.tables.extend(globs.into_iter().map(Into::into));
-        self
-    }
-
-    /// With an idle event (`None`) where nothing has come for so long.
-    #[must_use]
-    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.timeout = timeout.into();
-        self
-    }
-
-    /// How long what was too long for NOTIFY is kept, so that every worker can read it; ten minutes, unless set.
-    #[must_use]
-    pub fn keep_spilled(mut self, time: Duration) -> Self {
-        self.keep_spilled = time;
-        self
-    }
-
-    /// Connects to every database and begins to listen.
-    ///
-    /// Each takes a session that looks after the tables, and unless it has an outbox one that listens. From then on lost
-    /// connections are brought back by themselves, and what may have been missed is told.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Changes`] where nothing is installed; else as [`Connection::connect`] and [`Connection::listen`].
-    pub fn start(self) -> Result<Changes, Error> {
-        let mut manager = NotificationManager::new([])
-            .reconnect(Backoff::default())
-            .heartbeat(Duration::from_secs(15), Duration::from_secs(10));
-        let (mut databases, mut outboxes) = (HashMap::new(), Vec::new());
-        for (number, config) in (1..).zip(&self.configs) {
-            let mut db = Connection::connect(config)?;
-            if Ways::ask(&mut db)?.outbox {
-                outboxes.push(number);
-            } else {
-                db.listen([CHANNEL])?;
-                databases.insert(manager.insert(db), number);
-            }
-        }
-        // An outbox needs no listener to go on.
-        manager = manager.park_when_empty(!outboxes.is_empty());
-        let queue = Arc::new(Queue::default());
-        let mut changes = Changes {
-            handle: manager.handle(),
-            queue: Arc::clone(&queue),
-            tables: self.tables,
-            timeout: self.timeout,
-            spill: self.configs.iter().map(|config| (config.clone(), None)).collect(),
-            payload: Vec::new(),
-            given: None,
-            threads: Vec::new(),
-        };
-        let listener = Arc::clone(&queue);
-        changes.spawn("changes", move || reader::listen(manager, &databases, &listener))?;
-        for (database, config) in (1..).zip(self.configs) {
-            let listens = !outboxes.contains(&database);
-            let clerk = Clerk { database, config, listens, keep_spilled: self.keep_spilled, queue: Arc::clone(&queue) };
-            changes.spawn("clerk", move || clerk.work())?;
-        }
-        Ok(changes)
-    }
-}
-
-/// What one database had.
-///
-/// ```
-/// use notifyman::changes::News;
-///
-/// /// Whether a cache of a whole database must be emptied.
-/// fn empties(news: &News) -> bool {
-///     matches!(news, News::Gap(_) | News::Dropped(_) | News::Lost(_))
+/// /// Returns `true` if a cache of the whole database must be emptied.
+/// fn invalidates_all(event: &ChangeEvent) -> bool {
+///     matches!(event, ChangeEvent::Gap(_) | ChangeEvent::Dropped(_) | ChangeEvent::Lost(_))
 /// }
 /// ```
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum News {
-    /// Rows of a table.
+pub enum ChangeEvent {
+    /// Rows of a table have changed.
     Change(Box<Change>),
-    /// A table's definition.
+    /// The definition of a table has changed.
     Schema(Box<SchemaChange>),
-    /// A connection is back, and what changed meanwhile wasn't heard: treat everything as changed. It doesn't come with
-    /// an outbox, which keeps.
+    /// A session is open: each change that is committed from now on is reported. After a [`Disconnected`](Self::Disconnected)
+    /// the gap follows, before any change.
+    Connected,
+    /// The server cannot be reached, or the session was lost. The worker goes on trying to connect.
+    Disconnected(Error),
+    /// A session was restored, and changes that were committed meanwhile were not received: treat everything as changed.
+    /// There is none with an outbox, which keeps them.
     Gap(Gap),
-    /// So many changes came faster than they were taken, and weren't kept: treat everything as changed.
+    /// The number of changes that came faster than they were taken, and were not kept: treat everything as changed.
     Dropped(u64),
-    /// A connection was lost, and is being brought back: a gap will follow.
-    Away(Error),
-    /// A connection was lost, and can't be brought back.
+    /// The database is no longer followed: trying again cannot help, or nothing is installed there.
     Lost(Error),
-    /// A payload that no trigger of ours has sent, and why it can't be read.
+    /// A payload that no trigger has sent.
     Unreadable {
-        /// The payload, with anything that isn't UTF-8 replaced.
+        /// The payload; what is not UTF-8 is replaced.
         payload: String,
-        /// What is wrong with it.
+        /// The reason why it cannot be a change.
         reason: String,
     },
-    /// Something had better be done, such as about a NOTIFY queue that fills.
+    /// A condition that an administrator should know of, such as a NOTIFY queue that fills.
     Warning(String),
 }
 
-/// The changes of databases: `Some((database, news))`, or `None` when idle; the end after [`Stop::stop`], or when no
-/// connection is left.
+/// The changes of databases: `Some((database, event))`, or `None` when idle. It ends after [`Stop::stop`], and when every
+/// database is lost.
 ///
-/// Threads of its own read, so that a slow consumer never keeps the server waiting. Up to 64 MiB wait to be taken; what
-/// comes beyond that is [counted](News::Dropped).
+/// A thread of its own reads, so that a slow consumer never keeps a server waiting. Up to 64 MiB wait to be taken;
+/// notifications beyond that are [counted](ChangeEvent::Dropped), and an outbox is read only as far as there is room.
 ///
-/// What came by an outbox is cleared there once the next is asked for, or by [`acknowledge`](Self::acknowledge): what
-/// was under way when a worker died is told again.
+/// # At least once
 ///
-/// Dropping it ends its sessions, and waits for that: where one is being dialled just then, up to the connect timeout.
+/// A change that came by an outbox is deleted there once the next event is asked for, or by
+/// [`acknowledge`](Self::acknowledge). A change that was not acknowledged when a worker died is reported again, so a change
+/// may be reported twice, and never not at all.
+///
+/// Dropping it ends its sessions. It waits until what was acknowledged is deleted, at most 5 seconds for a server that does
+/// not answer.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-/// use notifyman::changes::{Installer, News, Worker};
+/// use notifyman::changes::{ChangeEvent, Installer, Worker};
 /// use notifyman::{Config, Connection};
 ///
 /// # fn main() -> Result<(), notifyman::Error> {
@@ -203,27 +78,26 @@ pub enum News {
 /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
 /// # Installer::new().build(&mut db)?;
 /// let mut changes = Worker::new([database().parse::<Config>()?]).start()?;
+/// # assert!(matches!(changes.next(), Some(Some((1, ChangeEvent::Connected)))));
 /// # db.execute("INSERT INTO price VALUES (1, 42)")?;
-/// if let Some(Some((database, News::Change(_)))) = changes.next() {
+/// if let Some(Some((database, ChangeEvent::Change(_)))) = changes.next() {
 ///     println!("database {database}: {}", changes.payload());
 /// #   assert!(changes.payload().contains("42"));
-///     changes.acknowledge(); // as asking for the next would do
+///     changes.acknowledge(); // as asking for the next event would do
+/// # } else { panic!("no change");
 /// }
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
 pub struct Changes {
-    handle: Handle,
-    queue: Arc<Queue>,
-    tables: Vec<String>,
+    queue: Arc<EventQueue>,
+    filter: TableFilter,
     timeout: Option<Duration>,
-    /// For each database, a connection that reads what was spilled, once it is needed.
-    spill: Vec<(Config, Option<Connection>)>,
-    /// What the last change came as.
-    payload: Vec<u8>,
-    /// What was last given from an outbox.
+    /// The payload of the last change.
+    payload: Box<[u8]>,
+    /// The change that was last given from an outbox: its database and its number.
     given: Option<(usize, i64)>,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Ends [`Changes`] from any thread.
@@ -240,48 +114,56 @@ pub struct Changes {
 /// let changes = Worker::new([database().parse::<Config>()?]).start()?;
 /// let stopper = changes.stopper();
 /// std::thread::spawn(move || stopper.stop());
-/// assert_eq!(changes.count(), 0);
+/// changes.for_each(|event| println!("{event:?}"));
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
 pub struct Stop {
-    handle: Handle,
-    queue: Arc<Queue>,
+    queue: Arc<EventQueue>,
 }
 
 impl Stop {
     /// Makes the iterator end, after what has come by then.
     pub fn stop(&self) {
         self.queue.stop();
-        drop(self.handle.stop());
     }
 }
 
 impl Changes {
-    /// What ends it from any thread.
-    pub fn stopper(&self) -> Stop {
-        Stop { handle: self.handle.clone(), queue: Arc::clone(&self.queue) }
+    pub(crate) fn new(
+        queue: Arc<EventQueue>,
+        filter: TableFilter,
+        timeout: Option<Duration>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self { queue, filter, timeout, payload: Box::default(), given: None, thread: Some(thread) }
     }
 
-    /// How many events wait to be taken.
+    /// Returns a handle that ends the iterator from any thread.
+    pub fn stopper(&self) -> Stop {
+        Stop { queue: Arc::clone(&self.queue) }
+    }
+
+    /// Returns the number of events that wait to be taken.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// The last change as it came: JSON, with every digit of its numbers, and the columns in their order.
-    pub fn payload(&self) -> std::borrow::Cow<'_, str> {
+    /// Returns the last change as it came: JSON text, with every digit of its numbers, with the columns in their order,
+    /// and with values that no [`serde_json::Value`] can hold.
+    pub fn payload(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.payload)
     }
 
-    /// Says that the last event has been dealt with: what came from an outbox is cleared there. Asking for the next
-    /// says so, too.
+    /// Reports that the last event has been dealt with: a change that came from an outbox is deleted there. Asking for the
+    /// next event does the same.
     pub fn acknowledge(&mut self) {
         if let Some((database, number)) = self.given.take() {
-            self.queue.settle(database, [number]);
+            self.queue.acknowledge(database, number);
         }
     }
 
-    /// Calls back: with each change of rows, with each of a definition, and with everything else; until the end.
+    /// Calls back with each change of rows, each change of a definition, and every other event, until the end.
     ///
     /// ```no_run
     /// use notifyman::Config;
@@ -291,7 +173,7 @@ impl Changes {
     /// Worker::new([Config::from_env()?]).start()?.run(
     ///     |_, change| println!("{} {:?}", change.table_name, change.method),
     ///     |_, change| println!("{} {}", change.command_tag, change.object_identity),
-    ///     |_, news| eprintln!("{news:?}"),
+    ///     |_, event| eprintln!("{event:?}"),
     /// );
     /// # Ok(()) }
     /// ```
@@ -299,113 +181,67 @@ impl Changes {
         self,
         mut on_change: impl FnMut(usize, Change),
         mut on_schema_change: impl FnMut(usize, SchemaChange),
-        mut on_other: impl FnMut(usize, News),
+        mut on_other: impl FnMut(usize, ChangeEvent),
     ) {
-        for (database, news) in self.flatten() {
-            match news {
-                News::Change(change) => on_change(database, *change),
-                News::Schema(change) => on_schema_change(database, *change),
+        for (database, event) in self.flatten() {
+            match event {
+                ChangeEvent::Change(change) => on_change(database, *change),
+                ChangeEvent::Schema(change) => on_schema_change(database, *change),
                 other => on_other(database, other),
             }
         }
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-        let queue = Arc::clone(&self.queue);
-        let is_listener = self.threads.is_empty();
-        if is_listener {
-            queue.add_reader();
-        }
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            work();
-            // Without the listener nothing will come.
-            if is_listener {
-                queue.remove_reader();
+    /// Parses a payload; `None` if its table is not wanted.
+    fn parse(&mut self, payload: Box<[u8]>) -> Option<ChangeEvent> {
+        let parsed = ChangePayload::parse(&payload);
+        self.payload = payload;
+        match parsed {
+            Ok(ChangePayload::Change(change)) => {
+                self.filter.accepts_change(&change).then_some(ChangeEvent::Change(change))
             }
-        });
-        self.threads.push(thread.map_err(|error| cannot(format!("a thread can't be started: {error}")))?);
-        Ok(())
-    }
-
-    /// What a payload says; nothing where it isn't asked for.
-    fn read(&mut self, database: usize, payload: Box<[u8]>) -> Option<News> {
-        self.payload = payload.into();
-        let mut read = Payload::read(&self.payload);
-        if let Ok(Payload::Change(change)) = &read
-            && change.spilled
-            && self.wants_change(change)
-            && let Some(payload) = self.read_spilled(database, change.number)
-        {
-            self.payload = payload;
-            read = Payload::read(&self.payload);
-        }
-        match read {
-            Ok(Payload::Change(change)) => self.wants_change(&change).then_some(News::Change(change)),
-            Ok(Payload::Schema(change)) => self.wants_schema(&change).then_some(News::Schema(change)),
-            Err(error) => Some(News::Unreadable { payload: self.payload().into_owned(), reason: error.to_string() }),
-        }
-    }
-
-    /// The whole of a change that was put away; nothing where it can't be had any more.
-    fn read_spilled(&mut self, database: usize, number: i64) -> Option<Vec<u8>> {
-        let (config, connection) = self.spill.get_mut(database.checked_sub(1)?)?;
-        for _ in 0..2 {
-            if connection.as_ref().is_none_or(Connection::is_closed) {
-                *connection = Connection::connect(&*config).ok();
+            Ok(ChangePayload::Schema(change)) => {
+                self.filter.accepts_schema(&change).then_some(ChangeEvent::Schema(change))
             }
-            match first(connection.as_mut()?, &sql::read_spilled(number)) {
-                Ok(row) => return Some(row?.get_bytes(0)?.to_vec()),
-                Err(_) => *connection = None,
+            Err(error) => {
+                let payload = self.payload().into_owned();
+                Some(ChangeEvent::Unreadable { payload, reason: error.to_string() })
             }
         }
-        None
-    }
-
-    fn wants(&self, schema: &str, name: &str) -> bool {
-        self.tables.is_empty() || self.tables.iter().any(|pattern| glob::fits_table(pattern, schema, name))
-    }
-
-    fn wants_change(&self, change: &Change) -> bool {
-        let partition = change.partition_schema.as_deref().zip(change.partition_name.as_deref());
-        self.wants(&change.table_schema, &change.table_name)
-            || partition.is_some_and(|(schema, name)| self.wants(schema, name))
-    }
-
-    fn wants_schema(&self, change: &SchemaChange) -> bool {
-        self.wants(change.schema_name.as_deref().unwrap_or_default(), change.object_name.as_deref().unwrap_or_default())
     }
 }
 
 impl Iterator for Changes {
-    type Item = Option<(usize, News)>;
+    type Item = Option<(usize, ChangeEvent)>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.acknowledge();
         let until = self.timeout.and_then(|timeout| clock::now().checked_add(timeout));
         loop {
             let (database, item) = match self.queue.take(until) {
-                Taken::Item(database, item) => (database, item),
-                Taken::TimedOut => return Some(None),
-                Taken::Over => return None,
+                TakenItem::Item(database, item) => (database, item),
+                TakenItem::TimedOut => return Some(None),
+                TakenItem::Over => return None,
             };
-            let news = match item {
-                Item::Notified(payload) => self.read(database, payload),
-                Item::Posted(number, payload) => {
-                    let news = self.read(database, payload);
-                    match news {
+            let event = match item {
+                QueueItem::Notified(payload) => self.parse(payload),
+                QueueItem::Posted(number, payload) => {
+                    let event = self.parse(payload);
+                    match event {
                         Some(_) => self.given = Some((database, number)),
-                        None => self.queue.settle(database, [number]),
+                        None => self.queue.acknowledge(database, number),
                     }
-                    news
+                    event
                 }
-                Item::Dropped(count) => Some(News::Dropped(count)),
-                Item::Gap(gap) => Some(News::Gap(gap)),
-                Item::Away(error) => Some(News::Away(error)),
-                Item::Lost(error) => Some(News::Lost(error)),
-                Item::Warning(warning) => Some(News::Warning(warning)),
+                QueueItem::Dropped(count) => Some(ChangeEvent::Dropped(count)),
+                QueueItem::Connected => Some(ChangeEvent::Connected),
+                QueueItem::Disconnected(error) => Some(ChangeEvent::Disconnected(error)),
+                QueueItem::Gap(gap) => Some(ChangeEvent::Gap(gap)),
+                QueueItem::Lost(error) => Some(ChangeEvent::Lost(error)),
+                QueueItem::Warning(warning) => Some(ChangeEvent::Warning(warning)),
             };
-            if let Some(news) = news {
-                return Some(Some((database, news)));
+            if let Some(event) = event {
+                return Some(Some((database, event)));
             }
         }
     }
@@ -414,9 +250,8 @@ impl Iterator for Changes {
 impl Drop for Changes {
     fn drop(&mut self) {
         self.queue.close();
-        drop(self.handle.stop());
-        for thread in self.threads.drain(..) {
-            // One that panicked has nothing more to say.
+        if let Some(thread) = self.thread.take() {
+            // A panic of the loop has ended the iterator already.
             let _ = thread.join();
         }
     }

@@ -23,10 +23,11 @@ Environment:
   NOTIFYMAN_PG_BIN   for the demo: the folder with postgres and initdb
 
 Exit codes:
-  0     done; also when whoever read the output has gone away
+  0     done; also if the reader of the output has gone (but see 4)
   1     it failed, or a connection was lost on the way
   2     it was asked for what can't be: an option, a name, a payload, a URL
   3     doctor and verify only: it works, and there is a warning
+  4     worker only: the reader of the output has gone
   130   ended by Ctrl-C (SIGINT), after what was under way
   143   ended by SIGTERM, likewise; a second signal doesn't wait";
 
@@ -166,7 +167,7 @@ pub(crate) enum Command {
     Teardown(changes::Teardown),
     /// Print each change of the tables as a line of JSON, or run a command for it
     #[command(after_long_help = changes::WORKER)]
-    Worker(changes::Worker),
+    Worker(changes::WorkerArgs),
     /// Show it at work: throwaway servers, hundreds of connections, one loop
     #[command(after_long_help = DEMO)]
     Demo(Demo),

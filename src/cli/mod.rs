@@ -36,6 +36,8 @@ enum End {
     Warned,
     /// By this signal.
     Signalled(i32),
+    /// The reader of standard output has gone, with work left to be done.
+    ReaderGone,
 }
 
 /// Why a command couldn't go on.
@@ -74,6 +76,7 @@ pub(crate) fn run() -> ExitCode {
         Ok(End::Done) => 0,
         Ok(End::Incomplete) => 1,
         Ok(End::Warned) => 3,
+        Ok(End::ReaderGone) => 4,
         Ok(End::Signalled(signal)) => u8::try_from(signal).map_or(1, |signal| signal.saturating_add(128)),
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
         Err(Failure::Output(error)) => fail(1, &format!("writing the output: {error}")),

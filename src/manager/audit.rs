@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::manager::asks::Asker;
 use crate::manager::members::{ConnId, Life, Member, unregistered_since};
+use crate::manager::requests::RequestOrigin;
 use crate::manager::{NotificationManager, log};
 use crate::proto::Ask;
 
@@ -87,7 +87,7 @@ impl NotificationManager {
             if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token)
                 && connection.session.is_quiet()
             {
-                self.ask_for_us(token, Ask::Audit, Asker::Audit(clock::now(), None));
+                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), None));
             }
         }
         if let Some(rota) = &mut self.audit {
@@ -105,7 +105,7 @@ impl NotificationManager {
             log::unregistered(*id, lost.len());
             self.shared.counters.unregistered.add(lost.len());
             connection.relisten(unregistered_since(connection.channels_proven(), &lost));
-            self.ask_for_us(token, Ask::Relisten(lost), Asker::Relisten);
+            self.ask_for_us(token, Ask::Relisten(lost), RequestOrigin::Relisten);
         }
         if let Some(canary) = canary {
             self.judge(token, canary, lapsed);

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::manager::asks::{Asker, LIMIT};
 use crate::manager::members::{ConnId, Dead, Life, Member};
+use crate::manager::requests::{LIMIT, RequestOrigin};
 use crate::manager::rounds::{Due, Pace, Rounds};
 use crate::manager::{NotificationManager, log};
 use crate::proto::{Ask, sql};
@@ -159,7 +159,7 @@ impl NotificationManager {
             && let Some(request) = connection.session.attend(&canary.channel)
         {
             let timeout = connection.call_timeout().unwrap_or(LIMIT);
-            self.await_answer(token, request, Asker::Attendance, Some(timeout));
+            self.await_answer(token, request, RequestOrigin::Attendance, Some(timeout));
         }
     }
 
@@ -229,7 +229,7 @@ impl NotificationManager {
             }
         } else {
             canary.by_messenger.remove(&id);
-            self.ask_for_us(token, ask, Asker::Canary);
+            self.ask_for_us(token, ask, RequestOrigin::Canary);
         }
     }
 
@@ -255,7 +255,7 @@ impl NotificationManager {
                 && connection.session.misses(payload)
                 && connection.session.is_quiet()
             {
-                self.ask_for_us(token, Ask::Audit, Asker::Audit(clock::now(), Some(payload.into())));
+                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), Some(payload.into())));
             }
         }
     }

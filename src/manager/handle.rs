@@ -1,6 +1,6 @@
 //! Control of a running manager from any thread.
 //!
-//! A command goes into a queue and rings the alarm; the loop obeys it between two events. Nothing here touches a
+//! A message goes into a queue and rings the alarm; the loop runs it between two events. Nothing here touches a
 //! connection.
 
 use std::collections::VecDeque;
@@ -11,20 +11,21 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::manager::asks::Wish;
 use crate::manager::check_dial;
 use crate::manager::members::{ConnId, Dead};
+use crate::manager::requests::{Command, RequestTicket};
 use crate::manager::stats::{Counters, Stats};
 use crate::manager::ticket::{Account, Resolver, ThreadMark, Ticket};
 use crate::net::Alarm;
 use crate::proto::sql::Limits;
+use crate::row::Row;
 
-/// What the loop is told.
-pub(crate) enum Command {
+/// A message to the loop.
+pub(crate) enum ControlMessage {
     Insert(Box<Connection>, Resolver<Result<ConnId, Connection>>),
     Dial(Config, Vec<Box<str>>, Limits, Resolver<ConnId>),
     Remove(ConnId, Resolver<Option<Result<Connection, Dead>>>),
-    Ask(ConnId, Wish, Resolver<()>),
+    Request(ConnId, Command, RequestTicket),
     SetTimeout(Option<Duration>, Resolver<()>),
     Stop(Resolver<()>),
 }
@@ -48,7 +49,7 @@ const REQUEST_SIZE: usize = 512;
 
 #[derive(Default)]
 struct Queue {
-    commands: VecDeque<Command>,
+    commands: VecDeque<ControlMessage>,
     alarm: Option<Alarm>,
     /// Whether the manager has been dropped.
     gone: bool,
@@ -65,8 +66,8 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a command to the loop, or back where there is none any more.
-    fn send(&self, command: Command) -> Result<(), Command> {
+    /// Hands a message to the loop, or back if the manager has been dropped.
+    fn send(&self, command: ControlMessage) -> Result<(), ControlMessage> {
         let mut queue = self.lock();
         if queue.gone {
             return Err(command);
@@ -79,8 +80,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The commands that wait, for the loop.
-    pub(crate) fn take_commands(&self) -> VecDeque<Command> {
+    /// Takes the messages that wait for the loop.
+    pub(crate) fn take_commands(&self) -> VecDeque<ControlMessage> {
         if !self.waiting.load(Ordering::Acquire) {
             return VecDeque::new();
         }
@@ -104,12 +105,16 @@ impl Shared {
     }
 }
 
-/// Resolves the ticket of a command that won't be obeyed.
-fn refuse(command: Command) {
+/// Resolves the ticket of a message that will not be run.
+fn refuse(command: ControlMessage) {
     match command {
-        Command::Insert(connection, resolver) => resolver.resolve(Ok(Err(*connection))),
+        ControlMessage::Insert(connection, resolver) => resolver.resolve(Ok(Err(*connection))),
         // The resolver says so as it is dropped.
-        Command::Dial(..) | Command::Remove(..) | Command::Ask(..) | Command::SetTimeout(..) | Command::Stop(..) => {}
+        ControlMessage::Dial(..)
+        | ControlMessage::Remove(..)
+        | ControlMessage::Request(..)
+        | ControlMessage::SetTimeout(..)
+        | ControlMessage::Stop(..) => {}
     }
 }
 
@@ -138,18 +143,18 @@ pub struct Handle {
 
 impl Handle {
     /// Asks for something that takes so many bytes until it is answered, if there is room.
-    fn ask_within<T>(&self, size: usize, command: impl FnOnce(Resolver<T>) -> Command) -> Ticket<T> {
+    fn ask_within<T>(&self, size: usize, command: impl FnOnce(Resolver<T>) -> ControlMessage) -> Ticket<T> {
         match self.shared.pending.charge(REQUEST_SIZE + size, PENDING_MAX) {
             Some(charge) => self.ask(|resolver| command(resolver.charged(charge))),
             None => Ticket::resolved(&self.shared.iterating, Err(Error::TooManyRequests { limit: PENDING_MAX })),
         }
     }
 
-    fn wish(&self, id: ConnId, wish: Wish) -> Ticket<()> {
-        self.ask_within(wish.size(), |ticket| Command::Ask(id, wish, ticket))
+    fn request(&self, id: ConnId, command: Command) -> Ticket<()> {
+        self.ask_within(command.size(), |ticket| ControlMessage::Request(id, command, RequestTicket::Done(ticket)))
     }
 
-    fn ask<T>(&self, command: impl FnOnce(Resolver<T>) -> Command) -> Ticket<T> {
+    fn ask<T>(&self, command: impl FnOnce(Resolver<T>) -> ControlMessage) -> Ticket<T> {
         let (resolver, ticket) = Ticket::new(&self.shared.iterating);
         self.tell(command(resolver));
         ticket
@@ -163,7 +168,7 @@ impl Handle {
         channels: Vec<Box<str>>,
         then: impl FnOnce(Result<ConnId, Error>) + Send + 'static,
     ) {
-        self.tell(Command::Dial(config, channels, Limits::Exact, Resolver::call(then)));
+        self.tell(ControlMessage::Dial(config, channels, Limits::Exact, Resolver::call(then)));
     }
 
     /// As [`listen`](Self::listen), and calls on the loop's thread with what came of it.
@@ -173,10 +178,21 @@ impl Handle {
         channels: Vec<String>,
         then: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) {
-        self.tell(Command::Ask(id, Wish::Listen(channels), Resolver::call(then)));
+        self.tell(ControlMessage::Request(id, Command::Listen(channels), RequestTicket::Done(Resolver::call(then))));
     }
 
-    fn tell(&self, command: Command) {
+    /// Like [`query`](Self::query), but calls `then` on the loop's thread with the result.
+    #[cfg(feature = "json")]
+    pub(crate) fn query_then(
+        &self,
+        id: ConnId,
+        sql: String,
+        then: impl FnOnce(Result<Vec<Row>, Error>) + Send + 'static,
+    ) {
+        self.tell(ControlMessage::Request(id, Command::Query(sql), RequestTicket::Rows(Resolver::call(then))));
+    }
+
+    fn tell(&self, command: ControlMessage) {
         if let Err(command) = self.shared.send(command) {
             refuse(command);
         }
@@ -185,7 +201,7 @@ impl Handle {
     /// Gives the manager another connection; resolves to its id, or to the connection itself where the manager has
     /// gone.
     pub fn insert(&self, connection: Connection) -> Ticket<Result<ConnId, Connection>> {
-        self.ask(|resolver| Command::Insert(Box::new(connection), resolver))
+        self.ask(|resolver| ControlMessage::Insert(Box::new(connection), resolver))
     }
 
     /// Has the loop open a connection that will listen to these channels, as
@@ -223,7 +239,7 @@ impl Handle {
     {
         match check_dial(config, channels) {
             Ok((config, channels)) => {
-                self.ask(|resolver| Command::Dial(config, channels, Limits::ServerDecides, resolver))
+                self.ask(|resolver| ControlMessage::Dial(config, channels, Limits::ServerDecides, resolver))
             }
             Err(error) => Ticket::resolved(&self.shared.iterating, Err(error)),
         }
@@ -232,7 +248,7 @@ impl Handle {
     /// Takes a connection out, with what was not delivered still in it; see
     /// [`NotificationManager::remove`](crate::NotificationManager::remove).
     pub fn remove(&self, id: ConnId) -> Ticket<Option<Result<Connection, Dead>>> {
-        self.ask_within(0, |resolver| Command::Remove(id, resolver))
+        self.ask_within(0, |resolver| ControlMessage::Remove(id, resolver))
     }
 
     /// Listens to channels on one connection, stalling nobody; resolves once the server has acknowledged it: what is
@@ -249,8 +265,8 @@ impl Handle {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let wish = Wish::Listen(channels.into_iter().map(|channel| channel.as_ref().to_owned()).collect());
-        self.wish(id, wish)
+        let command = Command::Listen(channels.into_iter().map(|channel| channel.as_ref().to_owned()).collect());
+        self.request(id, command)
     }
 
     /// Stops listening to channels, in the same way as [`listen`](Self::listen).
@@ -263,8 +279,8 @@ impl Handle {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let wish = Wish::Unlisten(channels.into_iter().map(|channel| channel.as_ref().to_owned()).collect());
-        self.wish(id, wish)
+        let command = Command::Unlisten(channels.into_iter().map(|channel| channel.as_ref().to_owned()).collect());
+        self.request(id, command)
     }
 
     /// Stops listening to anything, in the same way as [`listen`](Self::listen).
@@ -273,7 +289,7 @@ impl Handle {
     ///
     /// The same.
     pub fn unlisten_all(&self, id: ConnId) -> Ticket<()> {
-        self.wish(id, Wish::UnlistenAll)
+        self.request(id, Command::UnlistenAll)
     }
 
     /// Sends a notification by one connection, stalling nobody; resolves once the server has committed it.
@@ -297,22 +313,69 @@ impl Handle {
         C: AsRef<str>,
         P: AsRef<str>,
     {
-        let wish =
-            Wish::Notify(pairs.into_iter().map(|(c, p)| (c.as_ref().to_owned(), p.as_ref().to_owned())).collect());
-        self.wish(id, wish)
+        let command =
+            Command::Notify(pairs.into_iter().map(|(c, p)| (c.as_ref().to_owned(), p.as_ref().to_owned())).collect());
+        self.request(id, command)
+    }
+
+    /// Runs SQL on one connection without blocking the loop, as [`Connection::query`]; resolves to the rows.
+    ///
+    /// Requests of one connection run one at a time, in the order in which they were made; notifications are received
+    /// meanwhile. Several statements in one string are one transaction, and the result holds the rows of all of them. A
+    /// LISTEN, UNLISTEN or DISCARD in it is noticed: the ticket resolves after the channels have been read from the
+    /// server again, so that a later restore listens to the right ones.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use std::time::Duration;
+    /// use notifyman::{Connection, NotificationManager};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let db = Connection::connect(database())?;
+    /// let mut nm = NotificationManager::new([db]);
+    /// let (id, _) = nm.connections().next().unwrap();
+    /// let handle = nm.handle();
+    /// let running = std::thread::spawn(move || nm.by_ref().for_each(drop));
+    ///
+    /// let rows = handle.query(id, "SELECT 6 * 7").wait(Duration::from_secs(10))?;
+    /// assert_eq!(rows[0].get(0).as_deref(), Some("42"));
+    /// handle.stop();
+    /// # running.join().unwrap();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Limits
+    ///
+    /// - A result of more than 64 MiB, or a row of more than 16 MiB, is not kept. The SQL counts towards the 64 MiB of
+    ///   requests that wait for an answer; a result belongs to its ticket, and is freed with it.
+    /// - The call timeout of the connection (30 s by default) counts from when the loop accepts the request. When it
+    ///   expires, the connection is closed; the server may complete the statement all the same.
+    /// - A request is never sent twice. While the connection is being restored, it is refused; if the connection is lost
+    ///   before the answer, the SQL may have been executed or not.
+    /// - COPY is refused (FROM STDIN) or its data discarded (TO STDOUT). A transaction that is left open keeps
+    ///   notifications back: see [`Event::InTransaction`](crate::Event::InTransaction).
+    ///
+    /// # Errors
+    ///
+    /// The ticket resolves to the server's error, after which the connection remains usable; to
+    /// [`Error::AnswerTooLong`]; to [`Error::TooManyRequests`]; to the reason why the connection was lost or is being
+    /// restored; and to [`Error::UnknownConnection`] if there is none of this id.
+    pub fn query(&self, id: ConnId, sql: impl Into<String>) -> Ticket<Vec<Row>> {
+        let command = Command::Query(sql.into());
+        self.ask_within(command.size(), |ticket| ControlMessage::Request(id, command, RequestTicket::Rows(ticket)))
     }
 
     /// Changes the manager's timeout; see [`NotificationManager::timeout`](crate::NotificationManager::timeout).
     pub fn set_timeout(&self, timeout: impl Into<Option<Duration>>) -> Ticket<()> {
         let timeout = timeout.into();
-        self.ask_within(0, |resolver| Command::SetTimeout(timeout, resolver))
+        self.ask_within(0, |resolver| ControlMessage::SetTimeout(timeout, resolver))
     }
 
     /// Makes the iterator end, after what was collected; it closes nothing, and iterating again goes on.
     ///
     /// One stop is one end: a stop that comes while nobody iterates ends the next iteration as it begins.
     pub fn stop(&self) -> Ticket<()> {
-        self.ask(Command::Stop)
+        self.ask(ControlMessage::Stop)
     }
 
     /// The manager's counters, as they are now.

@@ -18,7 +18,7 @@ use crate::proto::sql::Limits;
 impl NotificationManager {
     /// A closed connection, from which everything has been told: to the garbage, or to be brought back.
     pub(super) fn lose(&mut self, token: u32) -> Option<Event> {
-        self.settle(token, false);
+        self.complete_requests(token, false);
         let (id, connection) = self.release(token)?;
         let dead = Dead::of(&connection);
         let error = dead.error().clone();

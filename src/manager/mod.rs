@@ -1,8 +1,8 @@
 //! Many connections on one loop.
 //!
 //! ```text
-//!   Handle ── commands ──▶ asks ─┐            ┌─ pulse: is anybody there?  canary: does it come?  audit: does it know?
-//!                                ▼            ▼
+//!   Handle ── messages ▶ requests ─┐            ┌─ pulse: is anybody there?  canary: does it come?  audit: does it know?
+//!                                  ▼            ▼
 //!   for event in nm ──────▶  turn: who is ready is served, one read each ──▶ batches, idle events
 //!                                │  ▲
 //!                       died ──▶ lost ──▶ restore: dial, log in, listen again ──▶ a gap, then what comes later
@@ -14,7 +14,6 @@
 //! It refuses to look at a connection that isn't ready, to wait for a server, to stop reading because a consumer is slow,
 //! and to fail: connections do, one by one.
 
-mod asks;
 mod audit;
 mod canary;
 mod guard;
@@ -24,6 +23,7 @@ mod lost;
 mod members;
 mod pulse;
 mod recovery;
+mod requests;
 mod restore;
 mod rounds;
 #[cfg(test)]
@@ -41,7 +41,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use self::asks::Asked;
 use self::audit::Rota;
 use self::canary::Canary;
 pub(crate) use self::canary::PERIOD_MIN as CANARY_PERIOD_MIN;
@@ -52,6 +51,7 @@ pub use self::members::{ConnId, Dead};
 use self::members::{Life, Members};
 pub use self::recovery::Backoff;
 use self::recovery::{Dials, Heartbeat, Jitter};
+use self::requests::PendingReply;
 pub use self::stats::Stats;
 pub use self::ticket::Ticket;
 pub(crate) use self::ticket::{Resolver, ThreadMark};
@@ -160,7 +160,7 @@ pub struct NotificationManager {
     audit: Option<Rota>,
     jitter: Jitter,
     /// What handles and the loop itself have asked the servers, and wait for.
-    asked: BTreeMap<(ConnId, RequestId), Asked>,
+    asked: BTreeMap<(ConnId, RequestId), PendingReply>,
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
     in_transaction: OpenTransactions,

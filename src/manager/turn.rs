@@ -23,7 +23,7 @@ use crate::clock;
 use crate::connection::{Connection, DRAIN_MAX};
 use crate::error::Error;
 use crate::manager::audit::Rota;
-use crate::manager::handle::Command;
+use crate::manager::handle::ControlMessage;
 use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::recovery::FIRST_DIALS;
 use crate::manager::{Event, NotificationManager};
@@ -61,7 +61,7 @@ impl NotificationManager {
                 return Poll::Ready(Some(turned));
             }
             if self.shared.has_commands() {
-                self.obey();
+                self.run_commands();
             }
             if let Some(left) = self.stops.checked_sub(1) {
                 self.stops = left;
@@ -323,7 +323,7 @@ impl NotificationManager {
     /// What there is to be noticed after a connection was served, of which there may be more to read.
     fn look_after(&mut self, token: u32, more: bool) {
         if !self.asked.is_empty() {
-            self.settle(token, more);
+            self.complete_requests(token, more);
         }
         let Some(member) = self.members.get_mut(token) else { return };
         let pulse_due = std::mem::take(&mut member.pulse_due);
@@ -356,21 +356,21 @@ impl NotificationManager {
         }
     }
 
-    /// Does what the handles asked for.
-    fn obey(&mut self) {
+    /// Runs the messages of the handles.
+    fn run_commands(&mut self) {
         for command in self.shared.take_commands() {
             match command {
-                Command::Insert(connection, ticket) => ticket.resolve(Ok(Ok(self.insert(*connection)))),
-                Command::Dial(config, channels, limits, ticket) => {
+                ControlMessage::Insert(connection, ticket) => ticket.resolve(Ok(Ok(self.insert(*connection)))),
+                ControlMessage::Dial(config, channels, limits, ticket) => {
                     ticket.resolve(Ok(self.dial_within(config, channels, limits)));
                 }
-                Command::Remove(id, ticket) => ticket.resolve(Ok(self.remove(id))),
-                Command::Ask(id, wish, ticket) => self.ask(id, wish, ticket),
-                Command::SetTimeout(timeout, ticket) => {
+                ControlMessage::Remove(id, ticket) => ticket.resolve(Ok(self.remove(id))),
+                ControlMessage::Request(id, command, ticket) => self.ask(id, command, ticket),
+                ControlMessage::SetTimeout(timeout, ticket) => {
                     self.set_timeout(timeout);
                     ticket.resolve(Ok(()));
                 }
-                Command::Stop(ticket) => {
+                ControlMessage::Stop(ticket) => {
                     self.stops += 1;
                     ticket.resolve(Ok(()));
                 }

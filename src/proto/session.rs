@@ -340,6 +340,16 @@ impl Session {
             && self.talk.as_ref().is_none_or(|talk| talk.requests.is_empty())
     }
 
+    /// Returns `true` while the session reads its channels from the server, because a query may have changed them.
+    pub(crate) fn is_reading_channels(&self) -> bool {
+        let in_flight = match self.state() {
+            State::Busy(in_flight) => Some(&in_flight.request),
+            _ => None,
+        };
+        let next = self.talk.as_ref().and_then(|talk| talk.requests.front());
+        in_flight.into_iter().chain(next).any(|request| matches!(request.ask, Ask::ReadChannels))
+    }
+
     /// Whether the server owes an answer that nothing can keep it from giving, if it is there.
     pub(crate) fn awaits_prompt_answer(&self) -> bool {
         matches!(self.state(), State::Busy(in_flight) if in_flight.request.ask.is_answered_at_once())

@@ -8,6 +8,7 @@ mod migrations;
 mod payloads;
 mod privileges;
 mod replication;
+mod sessions;
 mod support;
 mod tables;
 mod worker;

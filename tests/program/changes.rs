@@ -20,13 +20,31 @@ fn built(options: &[&str]) -> Cluster {
     cluster
 }
 
-/// A worker that listens already.
+/// A worker to which every database is connected.
 fn worker(urls: &[String], options: &[&str]) -> Running {
+    connected(worker_command(urls, options), urls.len(), options.contains(&"--exec"))
+}
+
+fn worker_command(urls: &[String], options: &[&str]) -> Command {
     let urls: Vec<_> = urls.iter().map(String::as_str).collect();
-    let running = Running::start(&[&["worker"], urls.as_slice(), options].concat());
-    for number in 1..=urls.len() {
+    let mut command = command(PROGRAM);
+    command.args([&["worker"], urls.as_slice(), options].concat());
+    command
+}
+
+/// Starts a worker, and waits until it has reported that so many databases are connected.
+fn connected(mut command: Command, databases: usize, has_command: bool) -> Running {
+    let running = Running::spawn(&mut command);
+    for number in 1..=databases {
         let line = running.err.next();
         assert!(line.starts_with(&format!("notifyman: database {number} is at ")), "{line}");
+    }
+    for _ in 0..databases {
+        let line = running.err.next();
+        assert!(line.starts_with("notifyman: database ") && line.ends_with(" is connected"), "{line}");
+        if !has_command {
+            assert_eq!(parsed(&running.out.next())["kind"], "connected");
+        }
     }
     running
 }
@@ -163,8 +181,9 @@ fn g08_a_lost_connection_and_the_gap_after_it_are_lines_of_their_own() {
             break line;
         }
     };
-    assert_eq!(next()["kind"], "away");
+    assert_eq!(next()["kind"], "disconnected");
     cluster.restart().unwrap();
+    assert_eq!(next()["kind"], "connected");
     let gap = next();
     assert!(gap["kind"] == "gap" && gap["cause"].as_str().unwrap().contains("57P01"), "{gap}");
     assert!(gap["since"].as_str().unwrap() < gap["until"].as_str().unwrap(), "{gap}");
@@ -187,7 +206,7 @@ fn g08_a_command_is_run_for_each_change_with_the_line_as_its_input() {
 }
 
 #[test]
-fn g08_a_command_that_fails_is_tried_again_and_then_passed_over() {
+fn g08_a_command_that_fails_is_run_again_and_then_skipped() {
     let cluster = built(&[]);
     let worker = worker(
         &[cluster.url()],
@@ -204,7 +223,7 @@ fn g08_a_command_that_fails_is_tried_again_and_then_passed_over() {
 }
 
 #[test]
-fn g08_with_give_up_stop_an_outbox_keeps_what_the_command_could_not_do() {
+fn g08_with_give_up_stop_an_outbox_keeps_the_change_whose_command_failed() {
     let cluster = built(&["--delivery", "table"]);
     let mut db = connect(&cluster);
     db.execute("INSERT INTO price VALUES (1, 1), (2, 42), (3, 3)").unwrap();
@@ -221,7 +240,7 @@ fn g08_with_give_up_stop_an_outbox_keeps_what_the_command_could_not_do() {
 }
 
 #[test]
-fn g08_a_signal_waits_for_the_command_that_is_under_way() {
+fn g08_a_signal_waits_for_the_running_command() {
     let cluster = built(&[]);
     let worker = worker(&[cluster.url()], &["--exec", "echo begun; sleep 1; echo done"]);
     connect(&cluster).execute("INSERT INTO price VALUES (1, 1), (2, 2)").unwrap();
@@ -230,11 +249,11 @@ fn g08_a_signal_waits_for_the_command_that_is_under_way() {
     assert_eq!(worker.out.next(), "done");
     let finished = worker.finish();
     finished.ends_with(143);
-    assert!(finished.err().contains("what else had come: 1 of them"), "{finished:?}");
+    assert!(finished.err().contains("everything that had come: 1 left"), "{finished:?}");
 }
 
 #[test]
-fn g08_a_terminal_gets_a_line_that_moves_and_a_pipe_none() {
+fn g08_a_terminal_shows_a_status_line_and_a_pipe_does_not() {
     let cluster = built(&[]);
     // `script` gives a program a terminal; what it writes there comes out here.
     let Ok(_) = Command::new("script").arg("--version").output() else {
@@ -257,4 +276,117 @@ fn g08_a_terminal_gets_a_line_that_moves_and_a_pipe_none() {
     worker.out.next();
     worker.signal("INT");
     assert_eq!(worker.finish().ends_with(130).err(), "");
+}
+
+#[test]
+fn g08_a_reader_that_has_gone_ends_a_worker_with_code_4_and_what_was_not_written_stays() {
+    let cluster = built(&["--delivery", "table"]);
+    let mut db = connect(&cluster);
+    db.execute("INSERT INTO price SELECT generate_series(1, 3), 0").unwrap();
+    let url = cluster.url();
+    // The reader takes `connected` and three changes, and then goes.
+    let mut child = worker_command(&[url], &["--quiet"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    let read = |out: &mut std::io::BufReader<_>| {
+        let mut line = String::new();
+        std::io::BufRead::read_line(out, &mut line).unwrap();
+        parsed(&line)
+    };
+    assert_eq!(read(&mut out)["kind"], "connected");
+    for id in 1..=3 {
+        assert_eq!(read(&mut out)["new_data"]["id"], id);
+    }
+    drop(out);
+    db.execute("INSERT INTO price VALUES (4, 0), (5, 0)").unwrap();
+    let finished = child.wait_with_output().unwrap();
+    assert_eq!(finished.status.code(), Some(4), "{finished:?}");
+    let said = String::from_utf8_lossy(&finished.stderr).into_owned();
+    assert!(said.contains("the reader of standard output has gone"), "{said}");
+    let left = "SELECT string_agg(payload::json -> 'new_data' ->> 'id', ' ' ORDER BY number) FROM notifyman.outbox";
+    assert_eq!(db.query(left).unwrap()[0].get(0).as_deref(), Some("4 5"));
+}
+
+#[test]
+fn g08_json_that_no_parser_accepts_reaches_the_command() {
+    for delivery in ["notify", "table"] {
+        let cluster = cluster();
+        let mut db = connect(&cluster);
+        db.execute("CREATE TABLE t (id int PRIMARY KEY, j json)").unwrap();
+        run(&["build", "--delivery", delivery, &cluster.url()]).ends_with(0);
+        let worker = worker(&[cluster.url()], &["--tables", "public.t", "--exec", "echo $NOTIFYMAN_TABLE; cat"]);
+        let nested = "[".repeat(130) + &"]".repeat(130);
+        let values = ["{}", r#"{"a": "\ud800"}"#, "1e400", &nested, "[\n1]", "{}"];
+        for (id, value) in (1..).zip(values) {
+            db.execute(&format!("INSERT INTO t VALUES ({id}, '{value}')")).unwrap();
+        }
+        for (id, value) in (1..).zip(values) {
+            assert_eq!(worker.out.next(), "t");
+            let line = worker.out.next();
+            let expected = format!("\"new_data\":{{\"id\":{id},\"j\":{}}}", value.replace('\n', " "));
+            assert!(line.contains(&expected), "{line}");
+        }
+        worker.signal("TERM");
+        worker.finish().ends_with(143);
+    }
+}
+
+#[test]
+fn g08_a_worker_starts_before_its_server_and_says_so() {
+    let mut cluster = built(&[]);
+    let url = cluster.url();
+    cluster.stop().unwrap();
+    let worker = Running::spawn(&mut worker_command(&[url], &["--quiet"]));
+    let said = worker.err.next();
+    assert!(said.contains("database 1 is disconnected, and is tried again: cannot connect to 127.0.0.1"), "{said}");
+    assert_eq!(parsed(&worker.out.next())["kind"], "disconnected");
+    cluster.restart().unwrap();
+    assert_eq!(parsed(&worker.out.next())["kind"], "connected");
+    connect(&cluster).execute("INSERT INTO price VALUES (1, 1)").unwrap();
+    assert_eq!(parsed(&worker.out.next())["kind"], "change");
+    worker.signal("TERM");
+    assert_eq!(worker.finish().ends_with(143).err(), "");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn g08_more_databases_take_more_sessions_and_no_more_threads() {
+    let clusters = [built(&[]), built(&["--delivery", "table"])];
+    let mut databases = clusters.each_ref().map(Cluster::url).to_vec();
+    for n in 1..=4 {
+        connect(&clusters[0]).execute(&format!("CREATE DATABASE shop{n} TEMPLATE template0")).unwrap();
+        let url = format!("{}/shop{n}", clusters[0].url().strip_suffix("/postgres").unwrap());
+        run(&["build", "--oversize", "spill", &url]).ends_with(0);
+        databases.push(url);
+    }
+    let threads_of = |databases: &[String]| {
+        let worker = worker(databases, &[]);
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", worker.child.id())).unwrap().count();
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'notifyman'";
+        let sessions = clusters
+            .each_ref()
+            .map(|cluster| connect(cluster).query(sessions).unwrap()[0].get(0).unwrap().into_owned());
+        worker.signal("TERM");
+        worker.finish().ends_with(143);
+        (tasks, sessions)
+    };
+    let (one, sessions) = threads_of(&databases[..1]);
+    assert_eq!(sessions, ["1", "0"]);
+    let (all, sessions) = threads_of(&databases);
+    assert_eq!((all, sessions), (one, ["5".to_owned(), "1".to_owned()]));
+}
+
+#[test]
+fn g08_a_change_whose_command_had_not_ended_is_reported_again() {
+    let cluster = built(&["--delivery", "table"]);
+    let mut db = connect(&cluster);
+    let first = worker(&[cluster.url()], &["--exec", "read line; echo begun; exec >&- 2>&-; sleep 2"]);
+    db.execute("INSERT INTO price VALUES (1, 1)").unwrap();
+    assert_eq!(first.out.next(), "begun");
+    first.signal("KILL");
+    drop(first);
+    let second = worker(&[cluster.url()], &["--exec", "cat"]);
+    assert_eq!(parsed(&second.out.next())["new_data"]["id"], 1);
+    second.signal("TERM");
+    second.finish().ends_with(143);
+    assert!(db.query("SELECT FROM notifyman.outbox").unwrap().is_empty());
 }

@@ -11,19 +11,19 @@ use super::support::*;
 use crate::support::{Peer, Proxy, Step, msg};
 
 /// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(super) const LIMIT: Duration = Duration::from_secs(10);
 /// What is soon, on a busy machine.
 const SOON: Duration = Duration::from_secs(2);
 
 /// A manager that runs on another thread until it is stopped, and gives what it told.
-struct Running {
+pub(super) struct Running {
     thread: JoinHandle<(NotificationManager, Vec<Event>)>,
-    handle: Handle,
-    ids: Vec<ConnId>,
+    pub(super) handle: Handle,
+    pub(super) ids: Vec<ConnId>,
 }
 
 impl Running {
-    fn start(mut nm: NotificationManager) -> Self {
+    pub(super) fn start(mut nm: NotificationManager) -> Self {
         let ids = nm.connections().map(|(id, _)| id).collect();
         let handle = nm.handle();
         let thread = thread::spawn(move || {
@@ -36,7 +36,7 @@ impl Running {
         Self { thread, handle, ids }
     }
 
-    fn until(&self, what: &str, is_so: impl Fn(&Handle) -> bool) {
+    pub(super) fn until(&self, what: &str, is_so: impl Fn(&Handle) -> bool) {
         let begun = Instant::now();
         while !is_so(&self.handle) {
             assert!(begun.elapsed() < LIMIT, "not {what}: {:?}", self.handle.stats());
@@ -45,7 +45,7 @@ impl Running {
     }
 
     /// Stops it, which is soon, and drops it, which is, too.
-    fn stop(self) -> Vec<Event> {
+    pub(super) fn stop(self) -> Vec<Event> {
         let begun = Instant::now();
         self.handle.stop().wait(LIMIT).unwrap();
         let (nm, told) = self.thread.join().unwrap();
@@ -55,11 +55,11 @@ impl Running {
     }
 }
 
-fn parked(connections: impl IntoIterator<Item = Connection>) -> NotificationManager {
+pub(super) fn parked(connections: impl IntoIterator<Item = Connection>) -> NotificationManager {
     NotificationManager::new(connections).park_when_empty(true)
 }
 
-fn payloads(told: &[Event]) -> Vec<String> {
+pub(super) fn payloads(told: &[Event]) -> Vec<String> {
     let batches = told.iter().filter_map(|event| match event {
         Event::Notifies(_, batch) => Some(batch),
         _ => None,

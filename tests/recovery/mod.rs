@@ -13,5 +13,6 @@ mod gaps;
 mod heartbeat;
 mod ledger;
 mod network;
+mod queries;
 mod storm;
 mod support;

@@ -1,4 +1,4 @@
-//! What can be asked of `build`, `status`, `verify`, `teardown` and `worker`.
+//! The arguments of `build`, `status`, `verify`, `teardown` and `worker`.
 
 use std::time::Duration;
 
@@ -59,39 +59,53 @@ outbox with it. Objects of others in the schema are never dropped.
 Exit codes: 0 nothing is left, 1 some of it is: do it again.";
 
 pub(crate) const WORKER: &str = "\
-Output, one line of JSON for each:
+Output, one line of JSON for each event:
   {\"kind\":\"change\",\"database\":1,\"time\":\"..\",\"number\":7,
    \"table_schema\":\"public\",\"table_name\":\"price\",\"session_user\":\"app\",
    \"method\":\"UPDATE\",\"old_data\":{..},\"new_data\":{..},\"query\":null}
 
-  kind   change      rows; in the keys shape with \"keys\":[{..},..]
-         schema      a table was created, altered or dropped
-         away        a connection is lost, and is being brought back
-         gap         it is back, and what came meanwhile wasn't heard
-         dropped     so many changes came faster than they could be told
-         lost        a connection can't be brought back
-         unreadable  somebody else notified on the channel `notifyman`
-         warning     something had better be done
+  kind   change        rows; in the keys shape with \"keys\":[{..},..]
+         schema        a table was created, altered or dropped
+         connected     changes are received from now on
+         disconnected  the server cannot be reached; it is tried again
+         gap           the connection is restored; changes may be missing
+         dropped       this many changes came faster than they were taken
+         lost          the database is not followed any more
+         unreadable    a notification on the channel `notifyman` that no
+                       trigger sent
+         warning       a condition that an administrator should know of
 
-After gap and dropped, treat everything as changed. With --delivery table
-neither comes: what isn't told yet stays in the database, one worker at a time
-reads it, and what was under way when it died is told again.
+All databases are connected concurrently, also when they come up later; one
+that is down or does not answer holds up no other. After gap and dropped, treat
+everything as changed. With --delivery table neither comes: changes that were
+not reported stay in the database, one worker at a time reads them, and each is
+reported at least once.
+
+How sure it is:
+  --exec   A change is done when its command has succeeded. Until then
+           --delivery table keeps it, and reports it again if need be.
+  output   A line is done when it is written. A pipe takes up to 64 KiB that
+           its reader has not read, and these are lost with a reader that
+           dies. To be sure, use --exec, or a reader that stores its own
+           position (the number of a change). When the reader has gone, the
+           worker ends with code 4 at the next line, and keeps in the
+           database what was not written.
 
 With --exec the line is the command's standard input, and no lines are printed;
 NOTIFYMAN_KIND, NOTIFYMAN_DATABASE, NOTIFYMAN_SCHEMA and NOTIFYMAN_TABLE are
-set. It is run by `sh -c` for change, schema, gap, dropped and lost, one at a
-time. A failing one is tried again, after 0.1, 0.2, 0.4 .. up to 10 seconds;
-after --retries of them it is passed over, or with --give-up stop the worker
-ends, and with --delivery table the change stays for the next one.
+set. `sh -c` runs it for change, schema, gap, dropped and lost, one at a time.
+A failing command is run again after 0.1, 0.2, 0.4 .. up to 10 seconds. After
+--retries of them the event is skipped and reported; with --give-up stop the
+worker ends instead, and with --delivery table the change stays for the next.
 
 Examples:
   notifyman worker postgres://app@db1/shop postgres://app@db2/shop
   notifyman worker --tables 'public.price*' URL | jq -c .new_data
   notifyman worker --exec 'curl -sfd @- http://cache/stale' URL
 
-Exit codes: 1 also if a connection was lost for good or --give-up stop ended
-it; 130 and 143 after a signal, when what had come was told (with --exec: when
-the command under way had ended).";
+Exit codes: 1 also if a database was lost for good or --give-up stop ended it;
+4 if the reader of the output has gone; 130 and 143 after a signal, when what
+had come was printed (with --exec: when the running command had ended).";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
@@ -173,33 +187,33 @@ pub(crate) struct Teardown {
     pub(crate) locks: Locks,
 }
 
-/// What to do about a change for which the command goes on failing.
+/// The action for an event whose command keeps failing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum GiveUp {
-    /// Say so, and go on
+    /// Report it and continue
     Skip,
-    /// Say so, and end
+    /// Report it and end
     Stop,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Worker {
-    /// Which databases [default: as the environment says]
+pub(crate) struct WorkerArgs {
+    /// Databases to follow [default: from the PG* variables]
     #[arg(value_name = "URL")]
     pub(crate) urls: Vec<String>,
-    /// Only tables that fit, by their name or as schema.name
+    /// Report only tables that match, by name or as schema.name
     #[arg(long, value_name = "GLOB")]
     pub(crate) tables: Vec<String>,
-    /// Run this for each change, rather than print it
+    /// Run this command for each event instead of printing it
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
-    /// How many times to try a failing command again
+    /// Number of times to retry a failing command
     #[arg(long, value_name = "N", default_value_t = 5, requires = "exec")]
     pub(crate) retries: u32,
-    /// What then
-    #[arg(long, value_name = "WHAT", default_value = "skip", requires = "exec")]
+    /// Action after the last retry
+    #[arg(long, value_name = "ACTION", default_value = "skip", requires = "exec")]
     pub(crate) give_up: GiveUp,
-    /// Say nothing on standard error unless something is wrong
+    /// Print only problems to standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
 }

@@ -1,50 +1,50 @@
-//! A command that is run for each change, and tried again where it fails.
+//! A command that is run for each event, and retried when it fails.
 
 use std::thread;
 use std::time::Duration;
 
-use super::line::Line;
+use super::line::EventLine;
 use crate::cli::shell;
 use crate::cli::signals::Lookout;
 
-const FIRST_REST: Duration = Duration::from_millis(100);
-const LONGEST_REST: Duration = Duration::from_secs(10);
-/// How often a rest looks for a signal.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// The time between two looks for a signal during a pause.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What came of a line.
-pub(crate) enum Outcome {
+/// The outcome of running the command for a line.
+pub(crate) enum CommandOutcome {
     Done,
-    /// It failed as often as it may; why it did last.
+    /// All attempts failed; the reason of the last.
     Failed(String),
-    /// A signal came while it was to be tried again.
+    /// A signal came during a pause between two attempts.
     Interrupted,
 }
 
-/// Runs the command for a line, and again while it fails and may be tried.
-pub(crate) fn run(command: &str, line: &Line, retries: u32, lookout: &Lookout) -> Outcome {
-    let mut rest = FIRST_REST;
+/// Runs the command for a line, and retries it as often as allowed.
+pub(crate) fn run(command: &str, line: &EventLine, retries: u32, lookout: &Lookout) -> CommandOutcome {
+    let mut pause = FIRST_PAUSE;
     for tried in 0.. {
         match once(command, line) {
-            Ok(()) => return Outcome::Done,
-            Err(reason) if tried >= retries => return Outcome::Failed(reason),
+            Ok(()) => return CommandOutcome::Done,
+            Err(reason) if tried >= retries => return CommandOutcome::Failed(reason),
             Err(_) => {}
         }
-        let mut left = rest;
+        let mut left = pause;
         while !left.is_zero() {
             if lookout.got().is_some() {
-                return Outcome::Interrupted;
+                return CommandOutcome::Interrupted;
             }
             let nap = left.min(TICK);
             thread::sleep(nap);
             left -= nap;
         }
-        rest = (rest * 2).min(LONGEST_REST);
+        pause = (pause * 2).min(PAUSE_MAX);
     }
-    Outcome::Done
+    CommandOutcome::Done
 }
 
-fn once(command: &str, line: &Line) -> Result<(), String> {
+fn once(command: &str, line: &EventLine) -> Result<(), String> {
     let mut command = shell::command(command);
     command.env("NOTIFYMAN_KIND", line.kind).env("NOTIFYMAN_DATABASE", line.database.to_string());
     if let Some((schema, table)) = &line.table {

@@ -1,51 +1,60 @@
-//! One piece of news as a line of JSON.
+//! One event as a line of JSON.
 
-use notifyman::changes::News;
+use notifyman::changes::ChangeEvent;
 use serde_json::json;
 
 use crate::cli::clock;
 
-/// A line, without its end, and what a command is told of it besides.
-pub(crate) struct Line {
+/// A line without its end, and the values that a command receives in its environment.
+pub(crate) struct EventLine {
     pub(crate) text: String,
     pub(crate) kind: &'static str,
     pub(crate) database: usize,
-    /// Schema and name, where it is about a table.
+    /// The schema and the name of the table, if the event is about one.
     pub(crate) table: Option<(String, String)>,
 }
 
-impl Line {
-    /// Of a change, `payload` is what it came as, which is told as it is: with every digit, and columns in their order.
-    pub(crate) fn of(database: usize, news: &News, payload: &str) -> Self {
-        let (kind, table) = match news {
-            News::Change(change) => ("change", Some((change.table_schema.clone(), change.table_name.clone()))),
-            News::Schema(change) => ("schema", change.schema_name.clone().zip(change.object_name.clone())),
-            News::Away(_) => ("away", None),
-            News::Gap(_) => ("gap", None),
-            News::Dropped(_) => ("dropped", None),
-            News::Lost(_) => ("lost", None),
-            News::Unreadable { .. } => ("unreadable", None),
-            News::Warning(_) => ("warning", None),
+impl EventLine {
+    /// Formats an event. For a change, `payload` is its text, which is passed on unchanged: with every digit, with the
+    /// columns in their order, and with JSON that no parser accepts.
+    pub(crate) fn of(database: usize, event: &ChangeEvent, payload: &str) -> Self {
+        let (kind, table) = match event {
+            ChangeEvent::Change(change) => ("change", Some((change.table_schema.clone(), change.table_name.clone()))),
+            ChangeEvent::Schema(change) => ("schema", change.schema_name.clone().zip(change.object_name.clone())),
+            ChangeEvent::Connected => ("connected", None),
+            ChangeEvent::Disconnected(_) => ("disconnected", None),
+            ChangeEvent::Gap(_) => ("gap", None),
+            ChangeEvent::Dropped(_) => ("dropped", None),
+            ChangeEvent::Lost(_) => ("lost", None),
+            ChangeEvent::Unreadable { .. } => ("unreadable", None),
+            ChangeEvent::Warning(_) => ("warning", None),
             _ => ("other", None),
         };
-        let body = match news {
-            // Within a value a line can't end; between values JSON may, as a column of type json does.
-            News::Change(_) | News::Schema(_) => payload.replace(['\n', '\r'], " "),
-            News::Away(error) | News::Lost(error) => json!({ "cause": error.to_string() }).to_string(),
-            News::Gap(gap) => json!({
+        let body = match event {
+            // A string cannot contain a line break, but between values JSON can: a column of type json keeps it.
+            ChangeEvent::Change(_) | ChangeEvent::Schema(_) => payload.replace(['\n', '\r'], " "),
+            ChangeEvent::Connected => String::new(),
+            ChangeEvent::Disconnected(error) | ChangeEvent::Lost(error) => {
+                json!({ "cause": error.to_string() }).to_string()
+            }
+            ChangeEvent::Gap(gap) => json!({
                 "cause": gap.cause().to_string(),
                 "since": clock::written(gap.since_wall()),
                 "until": clock::written(gap.until_wall()),
                 "epoch": gap.epoch(),
             })
             .to_string(),
-            News::Dropped(count) => json!({ "count": count }).to_string(),
-            News::Unreadable { payload, reason } => json!({ "payload": payload, "reason": reason }).to_string(),
-            News::Warning(warning) => json!({ "warning": warning }).to_string(),
-            other => json!({ "what": format!("{other:?}") }).to_string(),
+            ChangeEvent::Dropped(count) => json!({ "count": count }).to_string(),
+            ChangeEvent::Unreadable { payload, reason } => json!({ "payload": payload, "reason": reason }).to_string(),
+            ChangeEvent::Warning(warning) => json!({ "warning": warning }).to_string(),
+            other => json!({ "event": format!("{other:?}") }).to_string(),
         };
-        let body = body.trim_start().trim_start_matches('{');
-        let text = format!("{{\"kind\":\"{kind}\",\"database\":{database},\"time\":\"{}\",{body}", clock::stamp());
+        let head = format!("{{\"kind\":\"{kind}\",\"database\":{database},\"time\":\"{}\"", clock::stamp());
+        let body = body.trim_start();
+        let text = match body.strip_prefix('{') {
+            Some(fields) => format!("{head},{fields}"),
+            None => head + "}",
+        };
         Self { text, kind, database, table }
     }
 }

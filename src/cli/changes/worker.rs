@@ -1,103 +1,142 @@
-//! `notifyman worker`: what changes in many databases, line by line, or a command for each.
+//! `notifyman worker`: the changes of many databases, as lines or as a command for each.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use notifyman::changes::{News, Worker};
+use notifyman::changes::{ChangeEvent, Changes, Worker};
 
 use super::args::{self, GiveUp};
-use super::exec::{self, Outcome};
-use super::line::Line;
+use super::exec::{self, CommandOutcome};
+use super::line::EventLine;
 use crate::cli::signals::Lookout;
 use crate::cli::{End, Failure, clock, config, tell};
 
-/// How often the status line is drawn anew while nothing comes.
+/// The time between two updates of the status line while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(args: args::Worker) -> Result<End, Failure> {
+pub(crate) fn run(args: args::WorkerArgs) -> Result<End, Failure> {
     let urls: Vec<_> = if args.urls.is_empty() { vec![None] } else { args.urls.iter().map(Some).collect() };
     let configs = urls.iter().map(|url| config(url.map(String::as_str))).collect::<Result<Vec<_>, _>>()?;
     let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
-    let mut changes = Worker::new(configs).tables(args.tables.clone()).timeout(TICK).start()?;
+    let changes = Worker::new(configs).tables(args.tables.clone()).timeout(TICK).start()?;
     let stopper = changes.stopper();
     let lookout = Lookout::new(move || stopper.stop())
-        .map_err(|error| Failure::Failed(format!("looking out for signals: {error}")))?;
+        .map_err(|error| Failure::Failed(format!("could not watch for signals: {error}")))?;
     if !args.quiet {
         for (number, place) in (1..).zip(&places) {
             tell(&format!("database {number} is at {place}"));
         }
     }
+    let line = StatusLine::new(args.quiet);
+    Consumer { args, lookout, line, is_complete: true }.run(changes)
+}
 
-    let mut line = StatusLine::new(args.quiet);
-    let mut whole = true;
-    while let Some(event) = changes.next() {
-        let Some((database, news)) = event else {
-            line.show(changes.waiting());
-            continue;
-        };
-        if let News::Lost(error) = &news {
-            whole = false;
-            tell(&format!("database {database} is lost: {error}"));
-        }
-        line.count(&news);
-        let told = Line::of(database, &news, &changes.payload());
-        match &args.exec {
-            None => line.around(|| print(&told)).map_err(Failure::Output)?,
-            Some(command) => {
-                match act(command, &told, &args, &lookout) {
-                    Outcome::Done => {}
-                    // Neither of these two acknowledges it, so that an outbox keeps it.
-                    Outcome::Interrupted => return Ok(signalled(&lookout, changes.waiting() + 1)),
-                    Outcome::Failed(reason) => {
-                        whole = false;
-                        tell(&format!("the command failed {} times, lastly {reason}: {}", args.retries + 1, told.text));
-                        if args.give_up == GiveUp::Stop {
-                            return Ok(End::Incomplete);
-                        }
-                    }
+/// The consumer of the changes: prints them, or runs the command.
+struct Consumer {
+    args: args::WorkerArgs,
+    lookout: Lookout,
+    line: StatusLine,
+    /// `false` once something could not be done.
+    is_complete: bool,
+}
+
+impl Consumer {
+    fn run(mut self, mut changes: Changes) -> Result<End, Failure> {
+        // To ask for the next event acknowledges the last one, so that is done only after it has been dealt with.
+        while let Some(event) = changes.next() {
+            if let Some((database, event)) = event {
+                self.line.count(&event);
+                self.report(database, &event);
+                let line = EventLine::of(database, &event, &changes.payload());
+                let end = match self.args.exec.clone() {
+                    None => self.print(&line)?,
+                    Some(command) => self.act(&command, &line, &mut changes),
+                };
+                if let Some(end) = end {
+                    return Ok(end);
                 }
-                if lookout.got().is_some() {
-                    changes.acknowledge();
-                    return Ok(signalled(&lookout, changes.waiting()));
+            }
+            self.line.show(changes.waiting());
+        }
+        Ok(match (self.lookout.got(), self.is_complete) {
+            (Some(_), _) => self.signalled(0),
+            (None, true) => End::Done,
+            (None, false) => End::Incomplete,
+        })
+    }
+
+    /// Reports on standard error what becomes of a connection.
+    fn report(&mut self, database: usize, event: &ChangeEvent) {
+        match event {
+            ChangeEvent::Lost(error) => {
+                self.is_complete = false;
+                tell(&format!("database {database} is lost: {error}"));
+            }
+            ChangeEvent::Disconnected(error) => {
+                tell(&format!("database {database} is disconnected, and is tried again: {error}"));
+            }
+            ChangeEvent::Connected if !self.args.quiet => tell(&format!("database {database} is connected")),
+            _ => {}
+        }
+    }
+
+    /// Prints a line. It counts as written once the system has taken it; a reader that has gone is the end.
+    fn print(&self, line: &EventLine) -> Result<Option<End>, Failure> {
+        let print = || {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{}", line.text)?;
+            out.flush()
+        };
+        match self.line.around(print) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                tell("the reader of standard output has gone: what was not written is not acknowledged");
+                Ok(Some(End::ReaderGone))
+            }
+            Err(error) => Err(Failure::Output(error)),
+        }
+    }
+
+    /// Runs the command for an event, if it is run for such events; returns the end if this is one.
+    fn act(&mut self, command: &str, line: &EventLine, changes: &mut Changes) -> Option<End> {
+        match line.kind {
+            "change" | "schema" | "gap" | "dropped" | "lost" => {}
+            // These have been reported.
+            "connected" | "disconnected" => return None,
+            _ => {
+                tell(&line.text);
+                return None;
+            }
+        }
+        match exec::run(command, line, self.args.retries, &self.lookout) {
+            CommandOutcome::Done => {}
+            // Neither of these two acknowledges the change, so that an outbox keeps it.
+            CommandOutcome::Interrupted => return Some(self.signalled(changes.waiting() + 1)),
+            CommandOutcome::Failed(reason) => {
+                self.is_complete = false;
+                let times = self.args.retries.saturating_add(1);
+                tell(&format!("the command failed {times} times, lastly {reason}: {}", line.text));
+                if self.args.give_up == GiveUp::Stop {
+                    return Some(End::Incomplete);
                 }
             }
         }
-        line.show(changes.waiting());
+        self.lookout.got()?;
+        changes.acknowledge();
+        Some(self.signalled(changes.waiting()))
     }
-    match (lookout.got(), whole) {
-        (Some(_), _) => Ok(signalled(&lookout, 0)),
-        (None, true) => Ok(End::Done),
-        (None, false) => Ok(End::Incomplete),
-    }
-}
 
-/// Ends for a signal, and says what is left undone.
-fn signalled(lookout: &Lookout, left: usize) -> End {
-    if left > 0 {
-        tell(&format!("the command wasn't run for what else had come: {left} of them"));
-    }
-    lookout.got().map_or(End::Done, End::Signalled)
-}
-
-/// Runs the command for what it is for; the rest is said.
-fn act(command: &str, line: &Line, args: &args::Worker, lookout: &Lookout) -> Outcome {
-    match line.kind {
-        "change" | "schema" | "gap" | "dropped" | "lost" => exec::run(command, line, args.retries, lookout),
-        _ => {
-            tell(&line.text);
-            Outcome::Done
+    /// Ends because of a signal, and reports what is left.
+    fn signalled(&self, left: usize) -> End {
+        if left > 0 {
+            tell(&format!("the command was not run for everything that had come: {left} left"));
         }
+        self.lookout.got().map_or(End::Done, End::Signalled)
     }
 }
 
-fn print(line: &Line) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{}", line.text)?;
-    out.flush()
-}
-
-/// What is going on, on a terminal: one line of standard error that is drawn anew.
+/// The status line: one line of standard error that is redrawn, if that is a terminal.
 struct StatusLine {
     bar: ProgressBar,
     changes: u64,
@@ -118,13 +157,13 @@ impl StatusLine {
         Self { bar, changes: 0, gaps: 0, last: "none yet".to_owned() }
     }
 
-    fn count(&mut self, news: &News) {
-        match news {
-            News::Change(_) | News::Schema(_) => {
+    fn count(&mut self, event: &ChangeEvent) {
+        match event {
+            ChangeEvent::Change(_) | ChangeEvent::Schema(_) => {
                 self.changes += 1;
                 self.last = clock::stamp();
             }
-            News::Gap(_) | News::Dropped(_) => self.gaps += 1,
+            ChangeEvent::Gap(_) | ChangeEvent::Dropped(_) => self.gaps += 1,
             _ => {}
         }
     }
@@ -136,7 +175,7 @@ impl StatusLine {
         }
     }
 
-    /// Prints something that the line mustn't be mixed up with.
+    /// Prints something without mixing it with the line.
     fn around<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }

@@ -1,0 +1,151 @@
+//! Payloads as changes, including JSON that PostgreSQL accepts and no [`Value`] can hold.
+//!
+//! ```text
+//!   payload ──> Change, as a whole ──> envelope, with each column as text ──> SchemaChange ──> not a payload of ours
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Error, Map, Value};
+
+use super::event::{Change, Method, SchemaChange, Truncated};
+
+/// A payload that a trigger has sent.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum ChangePayload {
+    Change(Box<Change>),
+    Schema(Box<SchemaChange>),
+}
+
+impl ChangePayload {
+    /// Parses a payload; bytes that are not UTF-8 (from a `SQL_ASCII` database) are replaced.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(change) = serde_json::from_str(&text) {
+            return Ok(Self::Change(Box::new(change)));
+        }
+        match Envelope::parse(&text) {
+            Ok(change) => Ok(Self::Change(Box::new(change))),
+            Err(error) => serde_json::from_str(&text).map(Self::Schema).map_err(|_| error),
+        }
+    }
+}
+
+/// A change whose values are still JSON text, which is skipped without a look at numbers, surrogates and depth.
+#[derive(Deserialize)]
+struct Envelope<'p> {
+    number: i64,
+    table_schema: String,
+    table_name: String,
+    partition_schema: Option<String>,
+    partition_name: Option<String>,
+    session_user: String,
+    method: Method,
+    #[serde(borrow)]
+    old_data: Option<&'p RawValue>,
+    #[serde(borrow)]
+    new_data: Option<&'p RawValue>,
+    #[serde(borrow, default)]
+    keys: Option<Vec<&'p RawValue>>,
+    query: Option<String>,
+    truncated: Option<Truncated>,
+    #[serde(default)]
+    spilled: bool,
+}
+
+impl Envelope<'_> {
+    /// Parses a change whose values may be of any JSON that PostgreSQL accepts.
+    fn parse(text: &str) -> Result<Change, Error> {
+        let envelope: Envelope<'_> = serde_json::from_str(text)?;
+        let mut unparsed = Vec::new();
+        let mut row = |place: &str, raw: &RawValue| parse_row(place, raw, &mut unparsed);
+        let old_data = envelope.old_data.map(|raw| row("/old_data", raw)).transpose()?;
+        let new_data = envelope.new_data.map(|raw| row("/new_data", raw)).transpose()?;
+        let keys = envelope.keys.map(|keys| {
+            keys.iter().enumerate().map(|(index, raw)| row(&format!("/keys/{index}"), raw)).collect::<Result<_, _>>()
+        });
+        Ok(Change {
+            number: envelope.number,
+            table_schema: envelope.table_schema,
+            table_name: envelope.table_name,
+            partition_schema: envelope.partition_schema,
+            partition_name: envelope.partition_name,
+            session_user: envelope.session_user,
+            method: envelope.method,
+            old_data,
+            new_data,
+            keys: keys.transpose()?,
+            query: envelope.query,
+            truncated: envelope.truncated,
+            spilled: envelope.spilled,
+            unparsed,
+        })
+    }
+}
+
+/// Parses an object of columns. A value that cannot be parsed becomes a string of its text, and its place is noted.
+fn parse_row(place: &str, raw: &RawValue, unparsed: &mut Vec<String>) -> Result<Map<String, Value>, Error> {
+    let columns: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get())?;
+    let mut row = Map::new();
+    for (name, text) in columns {
+        let value = serde_json::from_str(text.get()).unwrap_or_else(|_| {
+            unparsed.push(format!("{place}/{}", name.replace('~', "~0").replace('/', "~1")));
+            Value::String(text.get().to_owned())
+        });
+        row.insert(name, value);
+    }
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn change(data: &str) -> Change {
+        let payload = format!(
+            r#"{{"number":7,"table_schema":"public","table_name":"t","session_user":"app","method":"UPDATE",{data}}}"#
+        );
+        match ChangePayload::parse(payload.as_bytes()) {
+            Ok(ChangePayload::Change(change)) => *change,
+            other => panic!("{other:?}: {payload}"),
+        }
+    }
+
+    #[test]
+    fn a_value_that_no_parser_takes_is_its_text_and_its_place_is_noted() {
+        let nested = "[".repeat(130) + &"]".repeat(130);
+        for value in [r#"{"a": "\ud800"}"#, "1e400", "-1e999", &nested, r#"["\udc00\ud800"]"#] {
+            let change =
+                change(&format!(r#""old_data":{{"a/~b":{value}}},"new_data":{{"id":1,"j":{value}}},"query":null"#));
+            assert_eq!(change.new_data, json!({"id": 1, "j": value}).as_object().cloned());
+            assert_eq!(change.old_data, json!({"a/~b": value}).as_object().cloned());
+            assert_eq!(change.unparsed, ["/old_data/a~1~0b", "/new_data/j"]);
+        }
+        let change = change(r#""old_data":null,"new_data":null,"keys":[{"id":1},{"id":1e400}],"query":"UPDATE""#);
+        assert_eq!(
+            change.keys.unwrap(),
+            [json!({"id": 1}), json!({"id": "1e400"})].map(|key| key.as_object().cloned().unwrap())
+        );
+        assert_eq!((change.unparsed, change.query.as_deref()), (vec!["/keys/1/id".to_owned()], Some("UPDATE")));
+    }
+
+    #[test]
+    fn a_value_that_a_parser_takes_is_not_marked() {
+        let change = change(r#""old_data":null,"new_data":{"z":"\u0000","n":1e300,"s":"\ud83d\ude00"},"query":null"#);
+        assert_eq!(change.new_data, json!({"z": "\0", "n": 1e300, "s": "😀"}).as_object().cloned());
+        assert!(change.unparsed.is_empty());
+    }
+
+    #[test]
+    fn other_payloads_are_errors() {
+        for payload in ["", "hello", "{}", "[]", r#"{"number":1}"#, r#"{"event":"altered"}"#, "1e400"] {
+            assert!(ChangePayload::parse(payload.as_bytes()).is_err(), "{payload}");
+        }
+        let cut = r#"{"number":7,"table_schema":"public","table_name":"t","session_user":"app","method":"INSERT","new_data":{"#;
+        assert!(ChangePayload::parse(cut.as_bytes()).is_err());
+    }
+}
