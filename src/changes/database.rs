@@ -9,21 +9,24 @@
 //! Events, answers and timers go in; requests by the manager's handle and items for the consumer come out. It waits for
 //! nothing, and it sends nothing to a session before that session has the settings that it depends on.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::filter::TableFilter;
-use super::mailbox::{LoopMessage, Mailbox, StepAnswer};
+use super::context::{LoopContext, SpilledRead};
+use super::coverage::{CoverageCheck, DeliveryWay};
+use super::installed;
+use super::mailbox::{LoopMessage, StepAnswer};
+use super::options::Options;
 use super::outbox::{OutboxAction, OutboxPoller};
-use super::payload::ChangePayload;
-use super::queue::{EventQueue, QueueItem, ROOM};
+use super::payload::{self, ChangePayload};
+use super::queue::{QueueItem, ROOM};
 use super::server::{cannot, is, text};
 use super::sql;
-use super::step::{FollowStep, queue_warning};
+use super::status::queue_warning;
+use super::step::{FollowStep, StepWarnings};
 use crate::error::Error;
 use crate::gap::Gap;
-use crate::manager::{ConnId, Handle};
+use crate::manager::ConnId;
 use crate::row::Row;
 
 /// The channel of all changes.
@@ -40,18 +43,6 @@ const OUTBOX_COUNT: usize = 1_000;
 const OUTBOX_BYTES_MIN: usize = 64 << 10;
 /// A payload that refers to a spilled one is never longer: it holds names only.
 const REFERENCE_MAX: usize = 7_999;
-
-/// What one database shares with the others.
-pub(crate) struct LoopContext<'l> {
-    pub(crate) handle: &'l Handle,
-    pub(crate) queue: &'l EventQueue,
-    pub(crate) mailbox: &'l Arc<Mailbox>,
-    pub(crate) filter: &'l TableFilter,
-    pub(crate) keep_spilled: Duration,
-    /// The number of databases, which share the room in the queue.
-    pub(crate) databases: usize,
-    pub(crate) now: Instant,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WorkerPhase {
@@ -73,24 +64,6 @@ enum ReportedState {
     Disconnected,
 }
 
-/// The way in which an installation delivers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct DeliveryWay {
-    /// By its outbox rather than by NOTIFY.
-    outbox: bool,
-    /// Long payloads by the table `spilled`.
-    spills: bool,
-}
-
-/// A spilled payload that is being read; what came after it is held.
-#[derive(Debug)]
-struct SpilledRead {
-    number: i64,
-    /// The notification that refers to it.
-    reference: Box<[u8]>,
-    is_asked: bool,
-}
-
 /// The follower of one database.
 #[derive(Debug)]
 pub(crate) struct DatabaseFollower {
@@ -106,10 +79,10 @@ pub(crate) struct DatabaseFollower {
     /// `None` until it is known for the first time.
     way: Option<DeliveryWay>,
     is_listening: bool,
+    coverage: CoverageCheck,
     /// When to check again, or to try again what failed.
     next_check: Option<Instant>,
-    /// The last warning about each step, until the step succeeds.
-    warnings: BTreeMap<FollowStep, String>,
+    warnings: StepWarnings,
     spilled: Option<SpilledRead>,
     outbox: OutboxPoller,
 }
@@ -125,8 +98,9 @@ impl DatabaseFollower {
             reported: ReportedState::Nothing,
             way: None,
             is_listening: false,
+            coverage: CoverageCheck::default(),
             next_check: None,
-            warnings: BTreeMap::new(),
+            warnings: StepWarnings::default(),
             spilled: None,
             outbox: OutboxPoller::default(),
         }
@@ -211,6 +185,9 @@ impl DatabaseFollower {
 
     /// A payload was notified.
     pub(crate) fn handle_notification(&mut self, payload: &[u8], cx: &LoopContext<'_>) {
+        if payload::is_incomplete(payload) {
+            self.check_tables_soon(cx);
+        }
         // What comes behind a spilled payload is looked at when its turn has come.
         let number = if self.spilled.is_none() { self.spilled_number(payload, cx) } else { None };
         match number {
@@ -240,7 +217,7 @@ impl DatabaseFollower {
             self.next_check = None;
             match self.phase {
                 WorkerPhase::Preparing => self.set_session(0, cx),
-                WorkerPhase::Prepared => self.query(FollowStep::Installation, sql::delivery(), cx),
+                WorkerPhase::Prepared => self.query(FollowStep::Installation, sql::installed(), cx),
                 WorkerPhase::Away | WorkerPhase::Ended => {}
             }
         }
@@ -265,15 +242,20 @@ impl DatabaseFollower {
             Ok(rows) => rows,
             Err(error) => return self.handle_refused(answer.step, &error, cx),
         };
-        if !matches!(answer.step, FollowStep::QueueUsage | FollowStep::Installation) {
-            self.warnings.remove(&answer.step.kind());
+        let is_judged = matches!(answer.step, FollowStep::QueueUsage | FollowStep::Objects | FollowStep::Coverage);
+        if !is_judged && answer.step != FollowStep::Installation {
+            self.warnings.clear(answer.step);
         }
         match answer.step {
             FollowStep::Settings(index) => self.set_session(index + 1, cx),
-            FollowStep::Installation => match rows.first() {
-                Some(row) => self.adopt(DeliveryWay { outbox: is(row, 0), spills: is(row, 1) }, cx),
+            FollowStep::Installation => match rows.first().map(installed::parse_options) {
+                Some(Ok((_, options))) => self.adopt_options(options, cx),
+                Some(Err(error)) => self.handle_not_installed(error, cx),
                 None => self.handle_not_installed(cannot("the installation is damaged: run `notifyman build`"), cx),
             },
+            FollowStep::Objects | FollowStep::Coverage => {
+                self.warn_all(answer.step, self.coverage.problems(answer.step, &rows), cx);
+            }
             FollowStep::Listen => {
                 self.is_listening = true;
                 self.report_connected(cx);
@@ -282,7 +264,7 @@ impl DatabaseFollower {
                 let usage = rows.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or_default();
                 match queue_warning(usage) {
                     Some(warning) => self.warn(answer.step, warning, cx),
-                    None => drop(self.warnings.remove(&answer.step)),
+                    None => self.warnings.clear(answer.step),
                 }
             }
             FollowStep::ReadSpilled(number) => self.handle_spilled(number, rows.first(), cx),
@@ -317,7 +299,7 @@ impl DatabaseFollower {
             FollowStep::LockOutbox | FollowStep::ReadOutbox | FollowStep::ClearOutbox => {
                 self.outbox.handle_failed(cx.now)
             }
-            FollowStep::QueueUsage | FollowStep::ClearSpilled => {}
+            FollowStep::Objects | FollowStep::Coverage | FollowStep::QueueUsage | FollowStep::ClearSpilled => {}
         }
         self.warn(step, format!("could not {}: {error}", step.purpose()), cx);
     }
@@ -340,15 +322,28 @@ impl DatabaseFollower {
             None => {
                 self.phase = WorkerPhase::Prepared;
                 self.read_spilled(cx);
-                self.query(FollowStep::Installation, sql::delivery(), cx);
+                self.query(FollowStep::Installation, sql::installed(), cx);
             }
         }
+    }
+
+    fn adopt_options(&mut self, options: Options, cx: &LoopContext<'_>) {
+        self.adopt(DeliveryWay::of(&options), cx);
+        for (step, sql) in self.coverage.queries(options, cx.now) {
+            self.query(step, sql, cx);
+        }
+    }
+
+    /// An event trigger has left tables to the next build: looks soon which those are.
+    fn check_tables_soon(&mut self, cx: &LoopContext<'_>) {
+        self.coverage.hasten();
+        self.next_check = self.next_check.map(|at| at.min(cx.now + CHECK_MIN));
     }
 
     /// Follows an installation by the way in which it delivers.
     fn adopt(&mut self, way: DeliveryWay, cx: &LoopContext<'_>) {
         self.next_check = cx.now.checked_add(CHECK.min(cx.keep_spilled.max(CHECK_MIN)));
-        self.warnings.remove(&FollowStep::Installation);
+        self.warnings.clear(FollowStep::Installation);
         let before = self.way.replace(way);
         if way.outbox {
             if std::mem::take(&mut self.is_listening) {
@@ -455,7 +450,10 @@ impl DatabaseFollower {
         for row in rows {
             match text(row, 0).parse() {
                 Ok(number) if self.outbox.add(number) => {
-                    let payload = row.get_bytes(1).unwrap_or_default().into();
+                    let payload: Box<[u8]> = row.get_bytes(1).unwrap_or_default().into();
+                    if payload::is_incomplete(&payload) {
+                        self.check_tables_soon(cx);
+                    }
                     cx.queue.push(self.database, QueueItem::Posted(number, payload));
                 }
                 Ok(_) => {}
@@ -486,11 +484,17 @@ impl DatabaseFollower {
         });
     }
 
+    /// Reports these warnings about a step together; without any, the step has succeeded.
+    fn warn_all(&mut self, step: FollowStep, warnings: Vec<String>, cx: &LoopContext<'_>) {
+        match warnings.is_empty() {
+            true => self.warnings.clear(step),
+            false => self.warn(step, format!("{}: {}", self.place, warnings.join("; ")), cx),
+        }
+    }
+
     /// Reports a warning about a step, unless it is the one that was reported last.
     fn warn(&mut self, step: FollowStep, warning: String, cx: &LoopContext<'_>) {
-        let last = self.warnings.entry(step.kind()).or_default();
-        if *last != warning {
-            last.clone_from(&warning);
+        if self.warnings.is_new(step, &warning) {
             cx.queue.push(self.database, QueueItem::Warning(warning));
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::functions::{self, EVENT_SETTINGS, Function, Runs};
-use super::options::Options;
+use super::options::{Delivery, Options, Oversize};
 use super::server::{cannot, first, is, one, text};
 use super::shape::TableShape;
 use super::sql;
@@ -13,25 +13,29 @@ use crate::row::Row;
 
 /// Reads the options of an installation, and its version.
 pub(crate) fn options(db: &mut Connection) -> Result<Option<(i32, Options)>, Error> {
-    let Some(row) = first(db, &sql::installed())? else { return Ok(None) };
+    first(db, &sql::installed())?.map(|row| parse_options(&row)).transpose()
+}
+
+/// Parses the version and the options that an installation holds.
+pub(crate) fn parse_options(row: &Row) -> Result<(i32, Options), Error> {
     let damaged = |what: String| cannot(format!("the installation is damaged: {what}"));
     let list = |column| -> Result<Vec<String>, Error> {
-        serde_json::from_str(&text(&row, column)).map_err(|error| damaged(error.to_string()))
+        serde_json::from_str(&text(row, column)).map_err(|error| damaged(error.to_string()))
     };
     let options = Options {
-        owner: text(&row, 1),
+        owner: text(row, 1),
         schemas: list(2)?,
         tables: list(3)?,
         except_schemas: list(4)?,
         except_tables: list(5)?,
-        shape: text(&row, 6).parse().map_err(damaged)?,
-        oversize: text(&row, 7).parse().map_err(damaged)?,
-        delivery: text(&row, 8).parse().map_err(damaged)?,
-        with_query: is(&row, 9),
-        no_schema_events: !is(&row, 10),
-        replicated: is(&row, 11),
+        shape: text(row, 6).parse().map_err(damaged)?,
+        oversize: text(row, 7).parse().map_err(damaged)?,
+        delivery: text(row, 8).parse().map_err(damaged)?,
+        with_query: is(row, 9),
+        no_schema_events: !is(row, 10),
+        replicated: is(row, 11),
     };
-    Ok(Some((text(&row, 0).parse().unwrap_or_default(), options)))
+    Ok((text(row, 0).parse().unwrap_or_default(), options))
 }
 
 /// The functions that tables need with these options, by name.
@@ -106,30 +110,37 @@ impl Functions {
 /// The rest of an installation.
 pub(crate) struct Objects {
     has_sequence: bool,
-    pub(crate) has_outbox: bool,
-    pub(crate) has_spilled: bool,
+    has_outbox: bool,
+    has_spilled: bool,
     is_open: bool,
-    /// Of each event trigger, whether it is switched off.
-    event_triggers: Vec<bool>,
+    event_triggers: usize,
+    disabled_event_triggers: usize,
+    /// The publications that take a table of ours along.
+    publications: Option<String>,
 }
 
 impl Objects {
     /// Reads it.
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
-        let row = one(db, &sql::objects())?;
-        let events = db.query(&sql::event_triggers())?;
-        Ok(Self {
-            has_sequence: is(&row, 0),
-            has_outbox: is(&row, 1),
-            has_spilled: is(&row, 2),
-            is_open: is(&row, 3),
-            event_triggers: events.iter().map(|row| text(row, 1) == "D").collect(),
-        })
+        Ok(Self::parse(&one(db, &sql::objects())?))
     }
 
-    /// What is missing or wrong, for these options.
-    pub(crate) fn problems(&self, options: &Options) -> Vec<&'static str> {
-        use super::options::{Delivery, Oversize};
+    /// Parses the row of [`sql::objects`].
+    pub(crate) fn parse(row: &Row) -> Self {
+        let count = |column| text(row, column).parse().unwrap_or_default();
+        Self {
+            has_sequence: is(row, 0),
+            has_outbox: is(row, 1),
+            has_spilled: is(row, 2),
+            is_open: is(row, 3),
+            event_triggers: count(4),
+            disabled_event_triggers: count(5),
+            publications: row.get(6).map(|names| names.into_owned()),
+        }
+    }
+
+    /// What is missing or wrong, for these options; a build mends it.
+    pub(crate) fn problems(&self, options: &Options) -> Vec<String> {
         let mut problems = Vec::new();
         let needs_outbox = options.delivery == Delivery::Table;
         let needs_spilled = options.oversize == Oversize::Spill && !needs_outbox;
@@ -140,16 +151,32 @@ impl Objects {
             problems.push("roles lack USAGE on the schema notifyman: what they write is reported without its rows");
         }
         let wanted = if options.no_schema_events { 0 } else { 2 };
-        if self.event_triggers.len() < wanted {
+        if self.event_triggers < wanted {
             problems.push("an event trigger is gone: new tables are not covered");
-        } else if self.event_triggers.len() > wanted {
+        } else if self.event_triggers > wanted {
             problems.push("there are event triggers that are not asked for");
         }
-        problems
+        problems.into_iter().map(str::to_owned).collect()
     }
 
-    /// Returns `true` if an event trigger is switched off.
-    pub(crate) fn is_switched_off(&self) -> bool {
-        self.event_triggers.contains(&true)
+    /// What an administrator should know of.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.disabled_event_triggers > 0 {
+            warnings.push("an event trigger is switched off: new tables are not covered".to_owned());
+        }
+        if let Some(names) = &self.publications {
+            warnings.push(format!(
+                "publication {names} takes a table of the schema notifyman along: a subscriber stops at the first change \
+                 to it, unless it has that table"
+            ));
+        }
+        warnings
     }
+}
+
+/// The problem with tables of one state, as [`sql::uncovered`] lists them.
+pub(crate) fn uncovered_problem(row: &Row) -> String {
+    let (state, count, first) = (text(row, 0), text(row, 1), text(row, 2));
+    format!("the triggers of {count} tables are {state} ({first} ..): run `notifyman build`")
 }

@@ -153,6 +153,8 @@
 //! - Notifications are not kept for a worker that is away: then there is a gap, which is reported. An outbox keeps, in the
 //!   order of the writes; each change is reported by one of the workers that read it, at least once.
 
+mod context;
+mod coverage;
 mod database;
 mod event;
 mod filter;

@@ -17,12 +17,40 @@ use super::event::{Change, Method, SchemaChange, Truncated};
 pub(crate) enum ChangePayload {
     Change(Box<Change>),
     Schema(Box<SchemaChange>),
+    Incomplete(IncompleteCoverage),
+}
+
+/// A message of an event trigger: it has left tables to the next build.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct IncompleteCoverage {
+    count: u64,
+    /// The first of them.
+    tables: Vec<String>,
+}
+
+impl IncompleteCoverage {
+    pub(crate) fn warning(&self) -> String {
+        format!(
+            "{} tables are left to the next build, so as not to hold up a statement ({} ..): run `notifyman build`",
+            self.count,
+            self.tables.join(", ")
+        )
+    }
+}
+
+/// Returns `true` for a message of an event trigger that has left tables to the next build.
+pub(crate) fn is_incomplete(payload: &[u8]) -> bool {
+    let after_number = payload.iter().position(|byte| *byte == b',').map(|at| &payload[at..]);
+    after_number.is_some_and(|rest| rest.starts_with(br#","event":"incomplete""#))
 }
 
 impl ChangePayload {
     /// Parses a payload; bytes that are not UTF-8 (from a `SQL_ASCII` database) are replaced.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let text = String::from_utf8_lossy(bytes);
+        if is_incomplete(bytes) {
+            return serde_json::from_str(&text).map(Self::Incomplete);
+        }
         if let Ok(change) = serde_json::from_str(&text) {
             return Ok(Self::Change(Box::new(change)));
         }

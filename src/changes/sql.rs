@@ -325,13 +325,26 @@ pub(crate) fn server(owner: &str) -> String {
 pub(crate) const MAY_SET_DEADLOCK_TIMEOUT: &str =
     "SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET')";
 
-/// Objects of ours that are there: the sequence, the outbox, the table of what was spilled; and whether any role has
-/// the schema's USAGE.
+/// Objects of ours that are there: the sequence, the outbox, the table of what was spilled; whether any role has the
+/// schema's USAGE; how many event triggers there are, and are switched off; and the publications of our tables.
 pub(crate) fn objects() -> String {
     query(
         "SELECT to_regclass('notifyman.number') IS NOT NULL, to_regclass('notifyman.outbox') IS NOT NULL, \
-            to_regclass('notifyman.spilled') IS NOT NULL, has_schema_privilege('public', 'notifyman', 'USAGE')",
+            to_regclass('notifyman.spilled') IS NOT NULL, has_schema_privilege('public', 'notifyman', 'USAGE'), \
+            count(*), count(*) FILTER (WHERE e.evtenabled = 'D'), \
+            (SELECT string_agg(DISTINCT quote_ident(pubname), ', ') FROM pg_publication_tables WHERE schemaname = 'notifyman') \
+         FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid \
+         WHERE p.pronamespace = to_regnamespace('notifyman')",
     )
+}
+
+/// The tables that are not covered as they should be: by state, their number and the first of them.
+pub(crate) fn uncovered(options: &Options) -> String {
+    query(&format!(
+        "SELECT state, count(*), array_to_string((array_agg(sql_name ORDER BY sql_name))[1:3], ', ') FROM ({}) s \
+         WHERE state NOT IN ('right', 'generic', 'disabled') GROUP BY state ORDER BY state",
+        states(options, "true", OWN_EXISTS, RIGHTLY_ENABLED)
+    ))
 }
 
 /// The version that the table of an installation before version 2 holds.
@@ -385,11 +398,6 @@ pub(crate) const SESSION: [&str; 2] = [
 
 /// The part of the NOTIFY queue that is in use, from 0 to 1.
 pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
-
-/// How an installation delivers changes: whether by its outbox, and whether it spills.
-pub(crate) fn delivery() -> String {
-    query("SELECT delivery = 'table', oversize = 'spill' FROM notifyman.installation()")
-}
 
 /// One worker at a time reads an outbox. Taking the lock once more is harmless.
 pub(crate) const LOCK_OUTBOX: &str = "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks \

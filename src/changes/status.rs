@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::row::Row;
 
 /// From how full a NOTIFY queue on something must be done.
-pub(crate) const QUEUE_WARNING: f64 = 0.5;
+const QUEUE_WARNING: f64 = 0.5;
 
 /// What is installed in a database.
 ///
@@ -146,10 +146,8 @@ impl Status {
             return Ok(());
         }
         let objects = Objects::read(db)?;
-        self.problems.extend(objects.problems(&options).into_iter().map(str::to_owned));
-        if objects.is_switched_off() {
-            self.warnings.push("an event trigger is switched off: new tables are not covered".to_owned());
-        }
+        self.problems.extend(objects.problems(&options));
+        self.warnings.extend(objects.warnings());
         self.read_functions(db, &options)?;
         self.tables = tables(db, &options)?;
         self.tables.retain(|table| wanted(&table.schema, &table.name));
@@ -163,12 +161,8 @@ impl Status {
         if server.prepares && options.delivery == Delivery::Notify {
             self.warnings.push("max_prepared_transactions is set: PREPARE TRANSACTION fails after a change".to_owned());
         }
-        if let (Some(names), Delivery::Table) = (&server.publications, options.delivery) {
-            self.warnings.push(format!(
-                "publication {names} takes notifyman.outbox along: a subscriber stops, unless it has that table"
-            ));
-        }
-        self.warnings.extend(queue_warning(db)?);
+        let usage = first(db, sql::QUEUE_USAGE)?.and_then(|row| text(&row, 0).parse().ok()).unwrap_or_default();
+        self.warnings.extend(queue_warning(usage));
         Ok(())
     }
 
@@ -273,15 +267,13 @@ fn settings(version: i32, options: &Options) -> Vec<(&'static str, String)> {
     settings.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
-/// A warning where the server's NOTIFY queue is half full, or more.
-pub(crate) fn queue_warning(db: &mut Connection) -> Result<Option<String>, Error> {
-    let usage = first(db, "SELECT pg_catalog.pg_notification_queue_usage()")?;
-    let usage: f64 = usage.and_then(|row| text(&row, 0).parse().ok()).unwrap_or_default();
-    Ok((usage >= QUEUE_WARNING).then(|| {
+/// Returns a warning if the server's NOTIFY queue is at least half full.
+pub(crate) fn queue_warning(usage: f64) -> Option<String> {
+    (usage >= QUEUE_WARNING).then(|| {
         format!(
-            "the server's NOTIFY queue is {:.0} % full; once it is full, every write to a covered table fails as it \
-             commits: `notifyman doctor` says who holds it",
+            "the server's NOTIFY queue is {:.0} % full; once it is full, every write to a covered table fails at commit: \
+             `notifyman doctor` names the session that holds it",
             usage * 100.0
         )
-    }))
+    })
 }

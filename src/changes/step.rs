@@ -1,6 +1,22 @@
-//! The requests that a worker makes to the session of a database, and what it warns of.
+//! The requests that a worker makes to the session of a database.
 
-use super::status;
+use std::collections::BTreeMap;
+
+/// The last warning about each step, until the step succeeds.
+#[derive(Debug, Default)]
+pub(crate) struct StepWarnings(BTreeMap<FollowStep, String>);
+
+impl StepWarnings {
+    /// Remembers a warning; returns `true` unless it is the one that was given last.
+    pub(crate) fn is_new(&mut self, step: FollowStep, warning: &str) -> bool {
+        self.0.insert(step.kind(), warning.to_owned()).as_deref() != Some(warning)
+    }
+
+    /// The step has succeeded.
+    pub(crate) fn clear(&mut self, step: FollowStep) {
+        self.0.remove(&step.kind());
+    }
+}
 
 /// A request to the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -9,6 +25,9 @@ pub(crate) enum FollowStep {
     Settings(usize),
     Installation,
     Listen,
+    /// The objects of the installation, and the tables that are not covered.
+    Objects,
+    Coverage,
     QueueUsage,
     ClearSpilled,
     /// The payload that was spilled under this number.
@@ -34,6 +53,7 @@ impl FollowStep {
             FollowStep::Settings(_) => "make the settings of the session",
             FollowStep::Installation => "read what is installed",
             FollowStep::Listen => "listen for changes",
+            FollowStep::Objects | FollowStep::Coverage => "check what is installed",
             FollowStep::QueueUsage => "read the usage of the NOTIFY queue",
             FollowStep::ClearSpilled => "delete old payloads of notifyman.spilled",
             FollowStep::ReadSpilled(_) => "read a long payload from notifyman.spilled",
@@ -41,15 +61,4 @@ impl FollowStep {
             FollowStep::ClearOutbox => "delete from the table notifyman.outbox what was reported",
         }
     }
-}
-
-/// Returns a warning if the NOTIFY queue is at least half full.
-pub(crate) fn queue_warning(usage: f64) -> Option<String> {
-    (usage >= status::QUEUE_WARNING).then(|| {
-        format!(
-            "the server's NOTIFY queue is {:.0} % full; once it is full, every write to a covered table fails at commit: \
-             `notifyman doctor` names the session that holds it",
-            usage * 100.0
-        )
-    })
 }

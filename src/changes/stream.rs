@@ -203,6 +203,7 @@ impl Changes {
             Ok(ChangePayload::Schema(change)) => {
                 self.filter.accepts_schema(&change).then_some(ChangeEvent::Schema(change))
             }
+            Ok(ChangePayload::Incomplete(coverage)) => Some(ChangeEvent::Warning(coverage.warning())),
             Err(error) => {
                 let payload = self.payload().into_owned();
                 Some(ChangeEvent::Unreadable { payload, reason: error.to_string() })

@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::database::{DatabaseFollower, LoopContext};
+use super::context::LoopContext;
+use super::database::DatabaseFollower;
 use super::filter::TableFilter;
 use super::mailbox::{LoopMessage, Mailbox};
 use super::queue::EventQueue;

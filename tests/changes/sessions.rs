@@ -320,3 +320,60 @@ fn g04_more_spilled_payloads_than_there_is_room_for_are_read_as_the_consumer_mak
     let received = ids(&mut changes, 18);
     assert_eq!(received, (1..=9).flat_map(|id| [id, -id]).collect::<Vec<_>>());
 }
+
+/// Waits for warnings with each of these parts, in any order.
+#[track_caller]
+fn warns(changes: &mut Changes, parts: &[&str]) {
+    let mut warnings = String::new();
+    while !parts.iter().all(|part| warnings.contains(part)) {
+        if let (_, ChangeEvent::Warning(warning)) = next(changes) {
+            warnings.push_str(&warning);
+        }
+    }
+}
+
+#[test]
+fn g08_a_worker_says_where_an_installation_is_only_half_there() {
+    let mut site = site();
+    site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)");
+    site.build(&Installer::new());
+    site.run(
+        "DROP EVENT TRIGGER notifyman_ddl; DROP TRIGGER \"0_notifyman\" ON t;
+         REVOKE USAGE ON SCHEMA notifyman FROM PUBLIC",
+    );
+    let mut changes = worker(&[&site]).start().unwrap();
+    warns(
+        &mut changes,
+        &[
+            "127.0.0.1",
+            "an event trigger is gone",
+            "roles lack USAGE",
+            "1 tables are different (public.t",
+            "notifyman build",
+        ],
+    );
+}
+
+#[test]
+fn g08_a_worker_reports_the_tables_that_an_event_trigger_left_to_a_build() {
+    for delivery in [Delivery::Notify, Delivery::Table] {
+        let mut site = built(delivery);
+        let mut changes = connected(worker(&[&site]), 1);
+        // As an event trigger does it that had no more time.
+        let message = r#"{"event":"incomplete","count":7,"tables":["public.t","public.u"]}"#;
+        let payload = format!("notifyman.payload(NULL, NULL, NULL, NULL, NULL, '{message}', NULL)");
+        site.run("DROP TRIGGER \"0_notifyman_truncate\" ON t");
+        site.run(&match delivery {
+            Delivery::Notify => format!("SELECT pg_notify('notifyman', {payload})"),
+            Delivery::Table => format!("SELECT notifyman.append({payload})"),
+        });
+        warns(
+            &mut changes,
+            &[
+                "7 tables are left to the next build",
+                "public.t, public.u",
+                "the triggers of 1 tables are different (public.t",
+            ],
+        );
+    }
+}

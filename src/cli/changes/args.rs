@@ -139,13 +139,13 @@ pub(crate) struct Build {
     #[arg(long)]
     pub(crate) no_schema_events: bool,
     /// Report also what replication applies
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) replicated: bool,
     /// Role without login that owns what runs with rights of its own
-    #[arg(long, value_name = "ROLE", default_value = "notifyman_owner")]
+    #[arg(long, value_name = "ROLE", default_value = "notifyman_owner", hide_short_help = true)]
     pub(crate) owner: String,
     /// Build an outbox also where a publication is FOR ALL TABLES
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) locks: Locks,

@@ -1,0 +1,30 @@
+//! What the followers of a worker's databases share, and what one holds while it waits.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::filter::TableFilter;
+use super::mailbox::Mailbox;
+use super::queue::EventQueue;
+use crate::manager::Handle;
+
+/// What one database shares with the others.
+pub(crate) struct LoopContext<'l> {
+    pub(crate) handle: &'l Handle,
+    pub(crate) queue: &'l EventQueue,
+    pub(crate) mailbox: &'l Arc<Mailbox>,
+    pub(crate) filter: &'l TableFilter,
+    pub(crate) keep_spilled: Duration,
+    /// The number of databases, which share the room in the queue.
+    pub(crate) databases: usize,
+    pub(crate) now: Instant,
+}
+
+/// A spilled payload that is being read; what came after it is held.
+#[derive(Debug)]
+pub(crate) struct SpilledRead {
+    pub(crate) number: i64,
+    /// The notification that refers to it.
+    pub(crate) reference: Box<[u8]>,
+    pub(crate) is_asked: bool,
+}

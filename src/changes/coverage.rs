@@ -1,0 +1,66 @@
+//! What a worker checks of an installation that it follows: the way of delivery, and that all of it is there.
+
+use std::time::{Duration, Instant};
+
+use super::installed::{self, Objects};
+use super::options::{Delivery, Options, Oversize};
+use super::sql;
+use super::step::FollowStep;
+use crate::row::Row;
+
+/// The time between two checks of every table.
+const CHECK_TABLES: Duration = Duration::from_secs(300);
+
+/// The way in which an installation delivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct DeliveryWay {
+    /// By its outbox rather than by NOTIFY.
+    pub(crate) outbox: bool,
+    /// Long payloads by the table `spilled`.
+    pub(crate) spills: bool,
+}
+
+impl DeliveryWay {
+    pub(crate) fn of(options: &Options) -> Self {
+        let outbox = options.delivery == Delivery::Table;
+        Self { outbox, spills: options.oversize == Oversize::Spill && !outbox }
+    }
+}
+
+/// The checks of one installation, as far as the role may read what was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct CoverageCheck {
+    options: Option<Options>,
+    /// When to check every table again.
+    next: Option<Instant>,
+}
+
+impl CoverageCheck {
+    /// Returns the queries that are due, for an installation with these options.
+    pub(crate) fn queries(&mut self, options: Options, now: Instant) -> Vec<(FollowStep, String)> {
+        let mut queries = vec![(FollowStep::Objects, sql::objects())];
+        if self.next.is_none_or(|at| at <= now) || self.options.as_ref() != Some(&options) {
+            self.next = now.checked_add(CHECK_TABLES);
+            queries.push((FollowStep::Coverage, sql::uncovered(&options)));
+        }
+        self.options = Some(options);
+        queries
+    }
+
+    /// Makes the check of every table due.
+    pub(crate) fn hasten(&mut self) {
+        self.next = None;
+    }
+
+    /// What is wrong, as the answer to one of the queries has it.
+    pub(crate) fn problems(&self, step: FollowStep, rows: &[Row]) -> Vec<String> {
+        match (step, rows.first(), &self.options) {
+            (FollowStep::Objects, Some(row), Some(options)) => {
+                let objects = Objects::parse(row);
+                [objects.problems(options), objects.warnings()].concat()
+            }
+            (FollowStep::Coverage, ..) => rows.iter().map(installed::uncovered_problem).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
