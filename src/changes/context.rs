@@ -1,4 +1,4 @@
-//! What the followers of a worker's databases share, and what one holds while it waits.
+//! The state that the followers of a worker's databases share, and that one holds while it waits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use super::mailbox::Mailbox;
 use super::queue::EventQueue;
 use crate::manager::Handle;
 
-/// What one database shares with the others.
+/// The state that one database shares with the others.
 pub(crate) struct LoopContext<'l> {
     pub(crate) handle: &'l Handle,
     pub(crate) queue: &'l EventQueue,

@@ -1,4 +1,4 @@
-//! What a worker checks of an installation that it follows: the way of delivery, and that all of it is there.
+//! The checks that a worker makes of an installation: the way of delivery, and that nothing is missing.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ impl CoverageCheck {
         self.next = None;
     }
 
-    /// What is wrong, as the answer to one of the queries has it.
+    /// Returns the problems that the answer to one of the queries shows.
     pub(crate) fn problems(&self, step: FollowStep, rows: &[Row]) -> Vec<String> {
         match (step, rows.first(), &self.options) {
             (FollowStep::Objects, Some(row), Some(options)) => {

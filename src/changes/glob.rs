@@ -1,6 +1,6 @@
 //! Patterns of names: a star is any text, a question mark any character.
 
-/// Whether a name fits a pattern.
+/// Returns `true` if a name matches a pattern.
 pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
@@ -27,12 +27,12 @@ pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     pattern[p..].iter().all(|c| *c == '*')
 }
 
-/// Whether a table fits a pattern, by its own name or as `schema.name`.
+/// Returns `true` if a table matches a pattern, by its own name or as `schema.name`.
 pub(crate) fn fits_table(pattern: &str, schema: &str, name: &str) -> bool {
     fits(pattern, name) || fits(pattern, &format!("{schema}.{name}"))
 }
 
-/// Whether a pattern can fit one name only.
+/// Returns `true` if a pattern can match one name only.
 pub(crate) fn is_plain(pattern: &str) -> bool {
     !pattern.contains(['*', '?'])
 }

@@ -1,4 +1,4 @@
-//! What is installed, compared with what would be: functions, tables, event triggers, and the rest of the schema.
+//! An installation as it is, compared with what a build would make: functions, tables, event triggers, and objects.
 
 use std::collections::BTreeMap;
 
@@ -139,7 +139,7 @@ impl Objects {
         }
     }
 
-    /// What is missing or wrong, for these options; a build mends it.
+    /// Returns what is missing or wrong, for these options; a build fixes it.
     pub(crate) fn problems(&self, options: &Options) -> Vec<String> {
         let mut problems = Vec::new();
         let needs_outbox = options.delivery == Delivery::Table;
@@ -159,7 +159,7 @@ impl Objects {
         problems.into_iter().map(str::to_owned).collect()
     }
 
-    /// What an administrator should know of.
+    /// Returns what an administrator should know of.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.disabled_event_triggers > 0 {

@@ -1,8 +1,8 @@
-//! Puts the triggers into a database, and takes them out again: each table in a short transaction of its own.
+//! Installs the triggers in a database, and removes them: each table in a short transaction of its own.
 //!
 //! ```text
-//!   look ──> schema and functions (one transaction) ──> each table that isn't right (one each) ──> report
-//!                                                          └── couldn't be locked? once more, after the others
+//!   look ──> schema ──> functions of tables (one transaction each) ──> each table that is not right (one each) ──> report
+//!                                                                        └── cannot be locked? again, after the others
 //! ```
 
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::{functions, glob, sql};
 use crate::connection::Connection;
 use crate::error::{Error, ValueError};
 
-/// Installs what tells of table changes: a schema `notifyman`, and triggers on tables.
+/// Installs what reports table changes: a schema `notifyman`, and triggers on tables.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -73,64 +73,65 @@ impl Installer {
         Self::default()
     }
 
-    /// Only the schemas that fit one of these; `*` is any text, `?` any character.
+    /// Covers only the schemas that match one of these; `*` is any text, `?` any character.
     #[must_use]
     pub fn schemas<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.options.schemas.extend(globs.into_iter().map(Into::into));
         self
     }
 
-    /// Only the tables that fit one of these, by their name or as `schema.name`.
+    /// Covers only the tables that match one of these, by their name or as `schema.name`.
     #[must_use]
     pub fn tables<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.options.tables.extend(globs.into_iter().map(Into::into));
         self
     }
 
-    /// But not the schemas that fit one of these.
+    /// Leaves out the schemas that match one of these.
     #[must_use]
     pub fn except_schemas<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.options.except_schemas.extend(globs.into_iter().map(Into::into));
         self
     }
 
-    /// But not the tables that fit one of these, by their name or as `schema.name`.
+    /// Leaves out the tables that match one of these, by their name or as `schema.name`.
     #[must_use]
     pub fn except_tables<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.options.except_tables.extend(globs.into_iter().map(Into::into));
         self
     }
 
-    /// Whole rows, or keys.
+    /// Sets what a change reports: whole rows, or keys.
     #[must_use]
     pub fn shape(mut self, shape: Shape) -> Self {
         self.options.shape = shape;
         self
     }
 
-    /// What becomes of what is too long.
+    /// Sets how payloads are reported that are too long.
     #[must_use]
     pub fn oversize(mut self, oversize: Oversize) -> Self {
         self.options.oversize = oversize;
         self
     }
 
-    /// By NOTIFY, or by a table.
+    /// Sets how changes are delivered: by NOTIFY, or by a table.
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.options.delivery = delivery;
         self
     }
 
-    /// Whether the text of the query is told. It carries its literals to every listener, and is copied for each row.
+    /// Sets whether the text of the query is reported. It carries its literals to every listener, and is copied for each
+    /// row.
     #[must_use]
     pub fn with_query(mut self, with: bool) -> Self {
         self.options.with_query = with;
         self
     }
 
-    /// Whether changes to tables' definitions are told, and new tables covered as they are created; it is so unless
-    /// switched off. It takes event triggers, which only a superuser can create.
+    /// Sets whether changes to tables' definitions are reported, and new tables covered as they are created; `true`, unless
+    /// set. It takes event triggers, which only a superuser can create.
     ///
     /// Without them, build again after each migration: a new table is not covered before that.
     #[must_use]
@@ -139,11 +140,12 @@ impl Installer {
         self
     }
 
-    /// Whether rows are told that replication applies (`session_replication_role = replica`). The apply worker of
+    /// Sets whether rows are reported that replication applies (`session_replication_role = replica`). Switching triggers
+    /// so is an ALTER TABLE, which is itself reported. The apply worker of
     /// logical replication fires row triggers only, so of what it applies the keys shape tells nothing.
     #[must_use]
-    pub fn replicated(mut self, told: bool) -> Self {
-        self.options.replicated = told;
+    pub fn replicated(mut self, reported: bool) -> Self {
+        self.options.replicated = reported;
         self
     }
 
@@ -166,14 +168,14 @@ impl Installer {
         self
     }
 
-    /// How long a table's lock is waited for; a second, unless set. While it is waited for, others wait behind it.
+    /// Sets the longest wait for a table's lock; a second, unless set. Meanwhile others wait behind it.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// How many times a table is tried whose lock can't be had; three, unless set.
+    /// Sets the number of attempts for a table that cannot be locked; three, unless set.
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
@@ -189,10 +191,10 @@ impl Installer {
         self.build_with(db, |_| {})
     }
 
-    /// Installs, or changes what differs, and tells how far it is.
+    /// Installs, or changes what differs, and calls back after each table.
     ///
     /// The schema and its functions are one transaction, and each table is one. A table whose triggers are right isn't
-    /// locked. What couldn't be done is in the [report](Report::failed), and doing the same again finishes it.
+    /// locked. What could not be done is in the [report](Report::failed), and building again finishes it.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -316,7 +318,8 @@ impl Installer {
 
     /// Removes everything: the triggers, each table's in a transaction of its own, and then the schema.
     ///
-    /// What hasn't been read of an outbox goes with it.
+    /// Changes in an outbox that have not been read are removed with it. The role that owns functions is dropped if a build
+    /// made it and nothing in any database depends on it.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -340,7 +343,7 @@ impl Installer {
         self.teardown_with(db, |_| {})
     }
 
-    /// Removes everything, and tells how far it is.
+    /// Removes everything, and calls back after each table.
     ///
     /// # Errors
     ///
@@ -430,7 +433,7 @@ impl Installer {
         Ok(script)
     }
 
-    /// Whether it can be built here, and the names that were given are those of something.
+    /// Refuses a server on which it cannot be built, and names of which there is nothing.
     fn check(&self, db: &mut Connection) -> Result<Server, Error> {
         let server = Server::look(db, &self.options.owner)?;
         server.check_writable()?;
@@ -458,7 +461,7 @@ impl Installer {
         Ok(server)
     }
 
-    /// Refuses an outbox where a publication would take it along.
+    /// Refuses an outbox that a publication would take along.
     fn check_publications(&self, server: &Server) -> Result<(), Error> {
         match &server.publications {
             Some(names) if self.options.delivery == Delivery::Table && !self.is_forced => Err(cannot(format!(
@@ -513,14 +516,14 @@ impl Installer {
         if self.options.replicated && self.options.shape == Shape::Keys && server.version > 12 {
             warnings.push(
                 "the apply worker of logical replication fires no statement triggers, which those of the keys shape are: \
-                 what it applies isn't told; --shape rows tells it"
+                 what it applies is not reported; --shape rows reports it"
                     .to_owned(),
             );
         }
         warnings
     }
 
-    /// A refusal for want of rights says what would help.
+    /// Adds what would help to a refusal for lack of privileges.
     fn explained(&self, error: Error) -> Error {
         match error.sqlstate() {
             Some("42501") if !self.options.no_schema_events => cannot(format!(
@@ -533,7 +536,7 @@ impl Installer {
     }
 }
 
-/// A column that isn't there is as good as no answer.
+/// A column that is not there is as good as no answer.
 fn or_none<T>(answer: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
     match answer {
         Err(error) if error.sqlstate() == Some("42703") => Ok(None),

@@ -1,9 +1,9 @@
-//! What is to be installed: which tables, in which shape, delivered how.
+//! The options of an installation: its tables, their shape, and the delivery.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// What a change tells of.
+/// The rows that a change reports.
 ///
 /// ```
 /// use notifyman::changes::{Installer, Shape};
@@ -17,12 +17,12 @@ pub enum Shape {
     /// Each row by itself, whole, before and after.
     #[default]
     Rows,
-    /// What one statement wrote, by the rows' keys: for cache invalidation. In large statements it costs
+    /// The rows of one statement, by their keys: for cache invalidation. In large statements it costs
     /// a fraction.
     Keys,
 }
 
-/// What becomes of a payload that is longer than NOTIFY takes: 7,999 bytes in the database's encoding.
+/// The report of a payload that is longer than NOTIFY takes: 7,999 bytes in the database's encoding.
 ///
 /// ```
 /// use notifyman::changes::{Installer, Oversize};
@@ -33,16 +33,17 @@ pub enum Shape {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Oversize {
-    /// Only the row's key is told; where that is too long, or there is none, a marker.
+    /// Only the row's key is reported; where that is too long, or there is none, a marker.
     #[default]
     Key,
     /// Only that something changed in the table: [`Truncated::Key`](super::Truncated::Key).
     Marker,
-    /// It goes to the table `notifyman.spilled`, from which a stream reads it. Beyond 15 MiB it is as with `Key`.
+    /// It is stored in the unlogged table `notifyman.spilled`, from which a stream reads it. Beyond 15 MiB, and once a
+    /// crash of the server has emptied the table, it is as with `Key`.
     Spill,
 }
 
-/// How changes come to those who want them.
+/// The delivery of changes.
 ///
 /// ```
 /// use notifyman::changes::{Delivery, Installer};

@@ -1,4 +1,4 @@
-//! What a build or a teardown did, and how far it is.
+//! The report of a build or a teardown, and its progress.
 
 use crate::error::Error;
 
@@ -6,15 +6,15 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Progress<'a> {
-    /// How many tables have been looked after.
+    /// The number of tables that are done.
     pub done: usize,
-    /// How many there are.
+    /// The number of all tables.
     pub total: usize,
     /// The last one.
     pub table: &'a str,
 }
 
-/// What a build or a teardown did.
+/// The report of a build or a teardown.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -47,7 +47,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether the schema and its functions were made, made anew, or removed.
+    /// Returns `true` if the schema or its functions were made, made again, or removed.
     pub fn schema_changed(&self) -> bool {
         self.schema_changed
     }
@@ -67,12 +67,12 @@ impl Report {
         &self.removed
     }
 
-    /// How many tables were right already; none of them was locked.
+    /// The number of tables that were right already; none of them was locked.
     pub fn unchanged(&self) -> usize {
         self.unchanged
     }
 
-    /// What couldn't be done, and why: these tables are as they were, and doing the same again may finish it.
+    /// The tables that could not be done, and why: they are as they were, and doing the same again may finish it.
     pub fn failed(&self) -> &[(String, Error)] {
         &self.failed
     }
@@ -84,7 +84,7 @@ impl Report {
         &self.blockers
     }
 
-    /// What had better be known.
+    /// Conditions that an administrator should know of.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

@@ -20,7 +20,7 @@ pub(crate) struct Server {
     user: String,
     is_superuser: bool,
     pub(crate) may_create_role: bool,
-    /// Whether this role is a member of the owner; `None` if there is no such role.
+    /// `true` if this role is a member of the owner; `None` if there is no such role.
     owns: Option<bool>,
     deadlock_timeout: Duration,
     may_set_deadlock_timeout: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Server {
     pub(crate) publications: Option<String>,
 }
 
-/// What is there under the name `notifyman`.
+/// The schema that has the name `notifyman`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     Nothing,

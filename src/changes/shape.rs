@@ -1,4 +1,4 @@
-//! The functions that are made for tables with equal columns: what such a function must know of a table.
+//! The columns that a trigger function names, for all tables that are equal in these.
 
 use super::server::cannot;
 use super::sql::{self, literal};
@@ -62,8 +62,7 @@ impl TableShape {
 
     /// Like [`has_long_value`](Self::has_long_value), but of values that are too long together in one of these rows.
     ///
-    /// What is stored of types that are not strings counts for several bytes, since compression may have made it of
-    /// these.
+    /// A stored byte of a type that is no string counts for several, which compression may have made it of.
     pub(crate) fn is_long(&self, rows: &[&str], limit: u32) -> Option<String> {
         let is_long = |row: &&str| {
             let term = |column: &(String, String)| {

@@ -155,8 +155,8 @@ fn states(options: &Options, only: &str, exists: &str, enabled: &str) -> String 
 /// The tables among those of a condition that are asked for or have a trigger of ours, for event triggers: OID, name as
 /// SQL has it, schema, name, state, and statements that make it right.
 ///
-/// Where a table's own function is not there, the one for any table is what it must have. Whether triggers are switched
-/// on is left alone: that is an ALTER TABLE, for which an event trigger would look again.
+/// Where a table's own function is not there, the one for any table is what it must have. A trigger that is switched
+/// on or off is left so: to switch it is an ALTER TABLE, for which an event trigger would look again.
 pub(crate) fn tables(options: &Options, only: &str) -> String {
     states(options, only, OWN_EXISTS, "true")
 }
@@ -321,7 +321,7 @@ pub(crate) fn server(owner: &str) -> String {
     ))
 }
 
-/// Whether the role may lower `deadlock_timeout`; PostgreSQL 15 and later let it be granted.
+/// A query that returns whether the role may lower `deadlock_timeout`, which PostgreSQL 15 and later let be granted.
 pub(crate) const MAY_SET_DEADLOCK_TIMEOUT: &str =
     "SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET')";
 

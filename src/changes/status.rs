@@ -1,4 +1,4 @@
-//! What is installed, and whether it is as it should be: by the catalogs alone.
+//! The state of an installation, by the catalogs alone.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::row::Row;
 /// From how full a NOTIFY queue on something must be done.
 const QUEUE_WARNING: f64 = 0.5;
 
-/// What is installed in a database.
+/// The installation in a database.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -36,7 +36,7 @@ pub struct Status {
     warnings: Vec<String>,
 }
 
-/// A table that is asked for, or has a trigger of ours, and how it stands.
+/// A table that is asked for, or has a trigger of ours, and its state.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -195,12 +195,12 @@ impl Status {
         format!("BEGIN READ ONLY;\n{};\nCOMMIT;\n", queries.join(";\n"))
     }
 
-    /// Whether anything is installed.
+    /// Returns `true` if anything is installed.
     pub fn is_installed(&self) -> bool {
         !self.settings.is_empty()
     }
 
-    /// What was asked for, as names and values, to be shown.
+    /// The options that it was built with, as names and values, to be shown.
     pub fn settings(&self) -> &[(&'static str, String)] {
         &self.settings
     }
@@ -210,12 +210,12 @@ impl Status {
         &self.tables
     }
 
-    /// What isn't as it should be; a build mends it.
+    /// Everything that is not as it should be; a build fixes it.
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
 
-    /// What had better be known.
+    /// Conditions that an administrator should know of.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -247,7 +247,7 @@ fn tables(db: &mut Connection, options: &Options) -> Result<Vec<Table>, Error> {
     Ok(rows.iter().map(table).collect())
 }
 
-/// What was asked for, as names and values.
+/// The options, as names and values.
 fn settings(version: i32, options: &Options) -> Vec<(&'static str, String)> {
     let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let settings = [

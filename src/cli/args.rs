@@ -153,7 +153,7 @@ pub(crate) enum Command {
     /// Find out what keeps notifications from coming, and what to do
     #[command(after_long_help = DOCTOR)]
     Doctor(Doctor),
-    /// Have a database tell of changes to its tables
+    /// Install change triggers in a database
     #[command(after_long_help = changes::BUILD)]
     Build(changes::Build),
     /// Show what is installed for that, and how each table stands
