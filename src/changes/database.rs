@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::context::{LoopContext, SpilledRead};
 use super::coverage::{CoverageCheck, DeliveryWay};
-use super::installed;
+use super::installed::Installation;
 use super::mailbox::{LoopMessage, StepAnswer};
-use super::options::Options;
 use super::outbox::{OutboxAction, OutboxPoller};
 use super::payload::{self, ChangePayload};
 use super::queue::{QueueItem, ROOM};
@@ -248,10 +247,13 @@ impl DatabaseFollower {
         }
         match answer.step {
             FollowStep::Settings(index) => self.set_session(index + 1, cx),
-            FollowStep::Installation => match rows.first().map(installed::parse_options) {
-                Some(Ok((_, options))) => self.adopt_options(options, cx),
+            FollowStep::Installation => match rows.first().map(Installation::parse) {
+                Some(Ok(installation)) => self.adopt_installation(installation, cx),
                 Some(Err(error)) => self.handle_not_installed(error, cx),
-                None => self.handle_not_installed(cannot("the installation is damaged: run `notifyman build`"), cx),
+                None => {
+                    let reason = format!("nothing is installed at {}: run `notifyman build` there", self.place);
+                    self.handle_not_installed(cannot(reason), cx);
+                }
             },
             FollowStep::Objects | FollowStep::Coverage => {
                 self.warn_all(answer.step, self.coverage.problems(answer.step, &rows), cx);
@@ -283,15 +285,7 @@ impl DatabaseFollower {
 
     /// A request failed, and the session is still there.
     fn handle_refused(&mut self, step: FollowStep, error: &Error, cx: &LoopContext<'_>) {
-        let code = error.sqlstate();
         match step {
-            FollowStep::Installation if matches!(code, Some("42P01" | "3F000" | "42703" | "42883")) => {
-                let place = &self.place;
-                let reason = format!("nothing is installed at {place}, or it is damaged: run `notifyman build` there");
-                return self.handle_not_installed(cannot(reason), cx);
-            }
-            // A role without the privilege to read it can listen all the same.
-            FollowStep::Installation if code == Some("42501") => return self.adopt(DeliveryWay::default(), cx),
             FollowStep::Settings(_) | FollowStep::Installation | FollowStep::Listen => {
                 self.next_check = cx.now.checked_add(RETRY)
             }
@@ -327,10 +321,15 @@ impl DatabaseFollower {
         }
     }
 
-    fn adopt_options(&mut self, options: Options, cx: &LoopContext<'_>) {
-        self.adopt(DeliveryWay::of(&options), cx);
-        for (step, sql) in self.coverage.queries(options, cx.now) {
-            self.query(step, sql, cx);
+    fn adopt_installation(&mut self, installation: Installation, cx: &LoopContext<'_>) {
+        match installation.readable_options(&self.place) {
+            Ok(options) => {
+                self.adopt(DeliveryWay::of(&options), cx);
+                for (step, sql) in self.coverage.queries(options, cx.now) {
+                    self.query(step, sql, cx);
+                }
+            }
+            Err(error) => self.handle_not_installed(error, cx),
         }
     }
 

@@ -11,12 +11,17 @@ const TABLE_LIMIT: u32 = 15 * 1024 * 1024;
 /// A row with a value of more bytes is not read to be reported by NOTIFY: what is stored may be longer than its JSON.
 const VALUE_LIMIT: u32 = 16 * 1024;
 
+/// Names of functions that serve any table, and of the prefix of those made for tables with equal columns.
+pub(crate) const KINDS: [&str; 5] = ["rows", "insert_keys", "update_keys", "delete_keys", "row_keys"];
+/// The functions of a TRUNCATE trigger, and of tables whose values must not be read: they know nothing of their table.
+pub(crate) const ROWLESS: [&str; 2] = ["truncated", "markers"];
+
 /// How a function runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runs {
     /// As the role that calls it, which may be any.
     AsCaller,
-    /// As its owner, for any role: it takes numbers and strings only, and evaluates nothing that a user made.
+    /// As its owner, for any role: it takes numbers and plain values only, and evaluates nothing that a user made.
     AsOwner,
     /// In an event trigger, as the role that runs the statement, with settings of its own.
     InEventTrigger,
@@ -48,27 +53,30 @@ impl Function {
     }
 
     /// The statements that make it, or make it again, with its privileges.
+    ///
+    /// `owner` owns what runs with rights of its own. The role that installs owns the rest, also what another role made
+    /// before.
     pub(crate) fn sql(&self, owner: &str) -> String {
         let Self { name, arguments, returns, runs, body } = self;
-        let attributes = match runs {
-            Runs::AsOwner => " SECURITY DEFINER".to_owned(),
+        let (attributes, role) = match runs {
+            Runs::AsOwner => (" SECURITY DEFINER".to_owned(), owner),
             Runs::InEventTrigger => {
-                EVENT_SETTINGS.map(|(name, value)| format!("\n    SET {name} = {}", setting(value))).concat()
+                let set = |(name, value)| format!("\n    SET {name} = {}", setting(value));
+                (EVENT_SETTINGS.map(set).concat(), "CURRENT_USER")
             }
-            Runs::AsCaller => String::new(),
+            Runs::AsCaller => (String::new(), "CURRENT_USER"),
         };
+        let privilege = match runs {
+            Runs::InEventTrigger => "REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
+            Runs::AsCaller | Runs::AsOwner => "GRANT EXECUTE ON FUNCTION {function} TO PUBLIC",
+        };
+        let function = format!("notifyman.{name}({arguments})");
         let tag = dollar_tag(body);
-        let mut sql = format!(
-            "CREATE OR REPLACE FUNCTION notifyman.{name}({arguments}) RETURNS {returns} LANGUAGE plpgsql{attributes} \
-             AS {tag}{body}{tag};\n"
-        );
-        let signature = format!("FUNCTION notifyman.{name}({arguments})");
-        sql.push_str(&match runs {
-            Runs::AsCaller => format!("GRANT EXECUTE ON {signature} TO PUBLIC;\n"),
-            Runs::AsOwner => format!("GRANT EXECUTE ON {signature} TO PUBLIC;\nALTER {signature} OWNER TO {owner};\n"),
-            Runs::InEventTrigger => format!("REVOKE ALL ON {signature} FROM PUBLIC;\n"),
-        });
-        sql
+        format!(
+            "CREATE OR REPLACE FUNCTION {function} RETURNS {returns} LANGUAGE plpgsql{attributes} AS {tag}{body}{tag};\n\
+             {};\nALTER FUNCTION {function} OWNER TO {role};\n",
+            render(privilege, &[("function", &function)])
+        )
     }
 }
 
@@ -81,31 +89,15 @@ fn dollar_tag(body: &str) -> String {
     (0_u32..).map(|n| format!("$body{n}$")).find(|tag| !body.contains(tag.as_str())).unwrap_or_default()
 }
 
-/// Names of functions that serve any table, and of the prefix of those made for tables with equal columns.
-pub(crate) const KINDS: [&str; 5] = ["rows", "insert_keys", "update_keys", "delete_keys", "row_keys"];
-
-/// The function of a TRUNCATE trigger, which knows nothing of its table.
-pub(crate) const TRUNCATED: &str = "truncated";
-
 /// The functions of every installation with these options; those of tables apart.
 pub(crate) fn common(options: &Options) -> Vec<Function> {
-    let mut functions = vec![payload(options)];
-    if options.shape == Shape::Keys {
-        functions.push(payloads(options));
-    }
-    if options.delivery == Delivery::Table {
-        let append = include_str!("sql/append.sql");
-        functions.push(Function::new("append", "payload text", "boolean", Runs::AsOwner, append));
-    }
-    if spills(options) {
-        functions.push(Function::new("spill", "payload text", "text", Runs::AsOwner, include_str!("sql/spill.sql")));
-    }
+    let mut functions = called(options).to_vec();
     let kinds = match options.shape {
         Shape::Rows => &KINDS[..1],
         Shape::Keys => &KINDS[1..],
     };
     functions.extend(kinds.iter().map(|kind| of_tables(kind, kind, &TableShape::any(), options)));
-    functions.push(truncated(options));
+    functions.extend(rowless(options));
     if !options.no_schema_events {
         functions.extend(event_triggers(options));
     }
@@ -122,30 +114,40 @@ fn spills(options: &Options) -> bool {
     options.oversize == Oversize::Spill && options.delivery == Delivery::Notify
 }
 
+/// The functions that triggers call, with any options: so another build changes none while triggers that need it work.
+fn called(options: &Options) -> [Function; 4] {
+    let limit = TABLE_LIMIT.to_string();
+    let of_payload = |name, returns, body| {
+        Function::new(name, "payload text", returns, Runs::AsOwner, &render(body, &[("limit", &limit)]))
+    };
+    [
+        payload(options),
+        payloads(options),
+        of_payload("append", "boolean", include_str!("sql/append.sql")),
+        of_payload("spill", "text", include_str!("sql/spill.sql")),
+    ]
+}
+
 fn payload(options: &Options) -> Function {
-    let limit = if spills(options) || options.delivery == Delivery::Table { TABLE_LIMIT } else { NOTIFY_LIMIT };
     let truncated =
         "CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',\"truncated\":\"', truncated, '\"') END, '}'";
     let (declare, rest, shorten) = match options.with_query {
-        false => (String::new(), format!("',\"query\":null', {truncated}"), String::new()),
+        false => ("", format!("',\"query\":null', {truncated}"), ""),
         true => (
-            format!(
-                "\n    query    pg_catalog.text := CASE WHEN truncated IS NULL THEN pg_catalog.to_json(\n        \
-                 pg_catalog.left(pg_catalog.current_query(), {limit}))::pg_catalog.text END;"
-            ),
+            "\n    query   pg_catalog.text := CASE WHEN truncated IS NULL THEN pg_catalog.to_json(\n        \
+             pg_catalog.left(pg_catalog.current_query(), max_bytes))::pg_catalog.text END;",
             format!("',\"query\":', coalesce(query, 'null'), {truncated}"),
-            format!(
-                "\n    payload := pg_catalog.concat(pg_catalog.left(payload, -1 OPERATOR(pg_catalog.-) \
-                 pg_catalog.length(query)), 'null,\"truncated\":\"query\"}}');\n    \
-                 IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) {limit} THEN\n        \
-                 RETURN payload;\n    END IF;"
-            ),
+            "\n    IF query IS NOT NULL THEN\n        payload := pg_catalog.concat(pg_catalog.left(payload, \
+             -1 OPERATOR(pg_catalog.-) pg_catalog.length(query)), 'null,\"truncated\":\"query\"}');\n        \
+             IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) max_bytes THEN\n            \
+             RETURN payload;\n        END IF;\n    END IF;",
         ),
     };
-    let values = [("declare", &*declare), ("rest", &*rest), ("limit", &*limit.to_string()), ("shorten", &*shorten)];
+    let values = [("declare", declare), ("rest", &*rest), ("shorten", shorten)];
     Function::new(
         "payload",
-        "relation oid, table_schema text, table_name text, method text, old_data json, new_data json, truncated text",
+        "relation oid, table_schema text, table_name text, method text, old_data json, new_data json, truncated text, \
+         max_bytes integer",
         "text",
         Runs::AsOwner,
         &render(include_str!("sql/payload.sql"), &values),
@@ -175,7 +177,7 @@ fn event_triggers(options: &Options) -> [Function; 2] {
         Delivery::Notify => "PERFORM pg_notify('notifyman', notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
         Delivery::Table => "PERFORM notifyman.append(notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
     };
-    let end = ", NULL)) FROM";
+    let end = ", NULL, NULL)) FROM";
     let tables = sql::tables(options, "c.oid = ANY (family)");
     let cover = render(include_str!("sql/cover.sql"), &[("tables", &tables), ("report", report), ("end", end)]);
     let selection = sql::selection(options);
@@ -210,16 +212,19 @@ fn unnumbered(options: &Options) -> &'static str {
     }
 }
 
-/// A payload of the trigger's table, as an SQL expression.
-fn payload_of(old: &str, new: &str, truncated: &str) -> String {
+/// A payload of the trigger's table with at most so many bytes, as an SQL expression.
+fn payload_of(old: &str, new: &str, truncated: &str, limit: u32) -> String {
     format!(
-        "notifyman.payload(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            {old}, {new}, {truncated})"
+        "notifyman.payload(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            \
+         {old}, {new}, {truncated}, {limit})"
     )
 }
 
 fn rows(shape: &TableShape, options: &Options) -> String {
-    let whole = payload_of("pg_catalog.row_to_json(OLD)", "pg_catalog.row_to_json(NEW)", "NULL");
-    let is_long = match spills(options) || options.delivery == Delivery::Table {
+    let reads_long = spills(options) || options.delivery == Delivery::Table;
+    let limit = if reads_long { TABLE_LIMIT } else { NOTIFY_LIMIT };
+    let whole = payload_of("pg_catalog.row_to_json(OLD)", "pg_catalog.row_to_json(NEW)", "NULL", limit);
+    let is_long = match reads_long {
         true => shape.is_long(&["OLD", "NEW"], TABLE_LIMIT),
         false => shape.has_long_value(&["OLD", "NEW"], VALUE_LIMIT),
     };
@@ -227,13 +232,14 @@ fn rows(shape: &TableShape, options: &Options) -> String {
         Some(is_long) => format!("CASE WHEN {is_long}\n            THEN NULL ELSE {whole} END"),
         None => whole.clone(),
     };
-    let marker = payload_of("NULL", "NULL", "'key'");
+    let marker = payload_of("NULL", "NULL", "'key'", NOTIFY_LIMIT);
     let reduced = match options.oversize {
-        Oversize::Marker => marker.clone(),
-        _ if shape.has_no_key() => marker.clone(),
+        Oversize::Marker => marker,
+        _ if shape.has_no_key() => marker,
         _ => {
             let key = |row: &str| format!("{}::pg_catalog.json", shape.key(row));
-            format!("coalesce({}, {marker})", payload_of(&key("OLD"), &key("NEW"), "'row'"))
+            let by_key = payload_of(&key("OLD"), &key("NEW"), "'row'", NOTIFY_LIMIT);
+            format!("coalesce({by_key}, {marker})")
         }
     };
     let spill = match spills(options) {
@@ -266,7 +272,8 @@ fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
             _ => {
                 let (old, new) = (shape.key("OLD"), shape.key("NEW"));
                 format!(
-                    "CASE TG_OP WHEN 'INSERT' THEN ARRAY[{new}] WHEN 'DELETE' THEN ARRAY[{old}]\n            \
+                    "CASE WHEN TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN ARRAY[{new}]\n            \
+                     WHEN TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN ARRAY[{old}]\n            \
                      ELSE ARRAY(SELECT {old} UNION SELECT {new}) END"
                 )
             }
@@ -284,14 +291,19 @@ fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
     )
 }
 
-fn truncated(options: &Options) -> Function {
-    let payload = match options.shape {
-        Shape::Rows => payload_of("NULL", "NULL", "NULL"),
+/// The functions that know nothing of their tables.
+fn rowless(options: &Options) -> [Function; 2] {
+    let truncated = match options.shape {
+        Shape::Rows => payload_of("NULL", "NULL", "NULL", NOTIFY_LIMIT),
         Shape::Keys => "(notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            \
              ARRAY[NULL::pg_catalog.text]))[1]"
             .to_owned(),
     };
-    let values =
-        [("payload", payload.as_str()), ("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
-    Function::trigger(TRUNCATED, &render(include_str!("sql/truncate.sql"), &values))
+    let marker = payload_of("NULL", "NULL", "'key'", NOTIFY_LIMIT);
+    let function = |name, payload: &str| {
+        let values = [("payload", payload), ("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
+        Function::trigger(name, &render(include_str!("sql/rowless.sql"), &values))
+    };
+    let [first, second] = ROWLESS;
+    [function(first, &truncated), function(second, &marker)]
 }

@@ -4,38 +4,64 @@ use std::collections::BTreeMap;
 
 use super::functions::{self, EVENT_SETTINGS, Function, Runs};
 use super::options::{Delivery, Options, Oversize};
-use super::server::{cannot, first, is, one, text};
+use super::server::{cannot, is, one, text};
 use super::shape::TableShape;
 use super::sql;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::row::Row;
 
-/// Reads the options of an installation, and its version.
-pub(crate) fn options(db: &mut Connection) -> Result<Option<(i32, Options)>, Error> {
-    first(db, &sql::installed())?.map(|row| parse_options(&row)).transpose()
+/// An installation, as the comment of its schema describes it.
+#[derive(Debug)]
+pub(crate) struct Installation {
+    version: i32,
+    /// `None` if it is of a version that this program does not know.
+    options: Option<Options>,
+    /// The role that installed it, which owns the schema.
+    installer: String,
+    /// `true` if this role may trust the installer.
+    is_trusted: bool,
 }
 
-/// Parses the version and the options that an installation holds.
-pub(crate) fn parse_options(row: &Row) -> Result<(i32, Options), Error> {
-    let damaged = |what: String| cannot(format!("the installation is damaged: {what}"));
-    let list = |column| -> Result<Vec<String>, Error> {
-        serde_json::from_str(&text(row, column)).map_err(|error| damaged(error.to_string()))
-    };
-    let options = Options {
-        owner: text(row, 1),
-        schemas: list(2)?,
-        tables: list(3)?,
-        except_schemas: list(4)?,
-        except_tables: list(5)?,
-        shape: text(row, 6).parse().map_err(damaged)?,
-        oversize: text(row, 7).parse().map_err(damaged)?,
-        delivery: text(row, 8).parse().map_err(damaged)?,
-        with_query: is(row, 9),
-        no_schema_events: !is(row, 10),
-        replicated: is(row, 11),
-    };
-    Ok((text(row, 0).parse().unwrap_or_default(), options))
+impl Installation {
+    /// Parses a row of [`sql::installed`].
+    pub(crate) fn parse(row: &Row) -> Result<Self, Error> {
+        let (comment, installer, is_trusted) = (text(row, 0), text(row, 1), is(row, 2));
+        let (version, options) = parse_comment(&comment)?;
+        Ok(Self { version, options, installer, is_trusted })
+    }
+
+    /// Returns the options, of an installation in this place whose tables this role may read.
+    ///
+    /// It refuses tables in which a role that is not trusted could have put code, which would run as the role that reads.
+    pub(crate) fn readable_options(self, place: &str) -> Result<Options, Error> {
+        let Some(options) = self.options else {
+            let version = self.version;
+            return Err(cannot(format!(
+                "what is installed at {place} is of version {version}: use that version's program"
+            )));
+        };
+        if !self.is_trusted && (options.delivery == Delivery::Table || options.oversize == Oversize::Spill) {
+            return Err(cannot(format!(
+                "the schema notifyman at {place} belongs to role {}, which is no superuser, does not own the database, and \
+                 has not this role as a member: its tables are not read. Build as another role, or GRANT {0} to the role \
+                 that reads",
+                sql::identifier(&self.installer)
+            )));
+        }
+        Ok(options)
+    }
+}
+
+/// Parses the comment of the schema: the version and the options of an installation.
+pub(crate) fn parse_comment(comment: &str) -> Result<(i32, Option<Options>), Error> {
+    let line = comment.lines().nth(1).unwrap_or_default();
+    Options::from_json(line, sql::VERSION).map_err(|reason| {
+        cannot(format!(
+            "the installation is damaged, or of an earlier version, since the comment of the schema notifyman does not hold its \
+             options ({reason}): run `notifyman build`"
+        ))
+    })
 }
 
 /// The functions that tables need with these options, by name.
@@ -79,7 +105,10 @@ impl Functions {
     }
 
     /// Returns `true` if a function is as it would be made.
-    pub(crate) fn is_right(&self, function: &Function, owner: &str) -> bool {
+    ///
+    /// `owner` owns what runs with rights of its own, and `installer` the rest.
+    pub(crate) fn is_right(&self, function: &Function, owner: &str, installer: &str) -> bool {
+        let role = if function.runs == Runs::AsOwner { owner } else { installer };
         let settings = match function.runs {
             Runs::InEventTrigger => EVENT_SETTINGS.map(|(name, value)| format!("{name}={value}")).join("; "),
             _ => String::new(),
@@ -89,7 +118,7 @@ impl Functions {
                 && present.is_definer == (function.runs == Runs::AsOwner)
                 && present.settings == settings
                 && present.is_public == (function.runs != Runs::InEventTrigger)
-                && (function.runs != Runs::AsOwner || present.owner == owner)
+                && present.owner == role
         })
     }
 
@@ -101,7 +130,7 @@ impl Functions {
     /// Returns `true` if a function of a trigger is there that no table has, and that no later table could use.
     pub(crate) fn has_unused(&self) -> bool {
         self.0.iter().any(|((name, _), present)| {
-            let serves_any = functions::KINDS.contains(&name.as_str()) || name == functions::TRUNCATED;
+            let serves_any = [&functions::KINDS[..], &functions::ROWLESS].concat().contains(&name.as_str());
             present.is_trigger && !present.is_used && !serves_any
         })
     }

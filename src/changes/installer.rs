@@ -11,7 +11,7 @@ use super::installed::{self, Functions, Objects};
 use super::options::{Delivery, Options, Oversize, Shape};
 use super::report::{Progress, Report};
 use super::runner::{self, Runner, Step};
-use super::server::{Presence, Server, cannot, first, text};
+use super::server::{Presence, Server, cannot, text};
 use super::{functions, glob, sql};
 use crate::connection::Connection;
 use crate::error::{Error, ValueError};
@@ -224,14 +224,6 @@ impl Installer {
         let server = Server::look(db, &self.options.owner)?;
         let mut report = Report { schema_changed, warnings: self.warnings(&server), ..Report::default() };
         let runner = self.runner(&server);
-        let wanted = installed::functions_of_tables(db, &self.options)?;
-        let present = Functions::read(db)?;
-        let missing: Vec<_> = wanted.iter().filter(|it| !present.is_right(it, &self.options.owner)).collect();
-        if !missing.is_empty() {
-            runner.run_again(db, &sql::make_functions(&missing, &self.options.owner))?;
-            report.schema_changed = true;
-        }
-
         let (left, unchanged) = self.work(db)?;
         report.unchanged = unchanged;
         let (total, mut done) = (unchanged + left.len(), unchanged);
@@ -260,11 +252,10 @@ impl Installer {
     fn make_schema(&self, db: &mut Connection) -> Result<bool, Error> {
         for attempt in 1.. {
             let server = Server::look(db, &self.options.owner)?;
-            if self.is_installed(db, &server)? {
-                return Ok(attempt > 1);
-            }
+            let Some(install) = self.install(db, &server)? else { return Ok(attempt > 1) };
+            server.check_installer()?;
             server.check_owner(&self.options.owner)?;
-            match self.runner(&server).run(db, attempt >= self.attempts, &self.install(&server)) {
+            match self.runner(&server).run(db, attempt >= self.attempts, &install) {
                 Ok(()) => return Ok(true),
                 // In another database of the cluster, the role was made or dropped at the same time.
                 Err(error) if !db.is_closed() && attempt < self.attempts && runner::is_for_now_in_cluster(&error) => {}
@@ -274,9 +265,16 @@ impl Installer {
         Ok(true)
     }
 
-    /// The statements that make the schema, and the role that owns some of it.
-    fn install(&self, server: &Server) -> String {
-        server.make_owner(&self.options.owner) + &sql::install(&self.options)
+    /// The statements that make the schema, all functions, and the role that owns some of them; or functions of tables
+    /// alone, where the rest is right. `None` if all is.
+    fn install(&self, db: &mut Connection, server: &Server) -> Result<Option<String>, Error> {
+        let mut of_tables = installed::functions_of_tables(db, &self.options)?;
+        if !self.is_installed(db, server)? {
+            return Ok(Some(server.make_owner(&self.options.owner) + &sql::install(&self.options, &of_tables)));
+        }
+        let present = Functions::read(db)?;
+        of_tables.retain(|function| !present.is_right(function, &self.options.owner, &server.installer));
+        Ok((!of_tables.is_empty()).then(|| sql::make_functions(&of_tables, &self.options.owner)))
     }
 
     /// The tables that are not right, each with its state and the statements that make it right; and how many are.
@@ -300,14 +298,8 @@ impl Installer {
         let server = self.check(db)?;
         let transaction = |statements: &str| sql::transaction(server.lock_wait(self.lock_timeout, false), statements);
         let mut script = String::from("\\set ON_ERROR_STOP on\n");
-        if !self.is_installed(db, &server)? {
-            script.push_str(&transaction(&self.install(&server)));
-        }
-        let wanted = installed::functions_of_tables(db, &self.options)?;
-        let present = Functions::read(db)?;
-        let missing: Vec<_> = wanted.iter().filter(|it| !present.is_right(it, &self.options.owner)).collect();
-        if !missing.is_empty() {
-            script.push_str(&transaction(&sql::make_functions(&missing, &self.options.owner)));
+        if let Some(install) = self.install(db, &server)? {
+            script.push_str(&transaction(&install));
         }
         script.push_str("\n-- A table that cannot be locked now is left for another run.\n\\set ON_ERROR_STOP off\n");
         for step in self.work(db)?.0 {
@@ -364,7 +356,7 @@ impl Installer {
         mut report_step: impl FnMut(Progress<'_>),
     ) -> Result<Report, Error> {
         let (mut report, runner) = (Report::default(), self.runner(server));
-        let owner = self.installed_owner(db, server);
+        let owner = self.installed_owner(server);
         // From now on no more table is covered.
         let events = db.query(&sql::event_triggers())?;
         if !events.is_empty() {
@@ -391,12 +383,9 @@ impl Installer {
     }
 
     /// The owner that an installation names; where it names none, the one of these options.
-    fn installed_owner(&self, db: &mut Connection, server: &Server) -> String {
-        let named = match server.presence {
-            Presence::Ours => installed::options(db).ok().flatten().map(|(_, options)| options.owner),
-            _ => None,
-        };
-        named.unwrap_or_else(|| self.options.owner.clone())
+    fn installed_owner(&self, server: &Server) -> String {
+        let named = installed::parse_comment(&server.comment).ok().and_then(|(_, options)| options);
+        named.map_or_else(|| self.options.owner.clone(), |options| options.owner)
     }
 
     /// The SQL that [`teardown`](Self::teardown) would run, for `psql`; nothing is changed.
@@ -423,7 +412,7 @@ impl Installer {
         if server.presence == Presence::Nothing {
             return Ok("-- There is nothing to remove.\n".to_owned());
         }
-        let owner = self.installed_owner(db, &server);
+        let owner = self.installed_owner(&server);
         let mut script = String::from("\\set ON_ERROR_STOP on\n");
         let (events, triggers) = (db.query(&sql::event_triggers())?, db.query(&sql::triggers())?);
         let statements = events.iter().map(|row| text(row, 0)).chain(triggers.iter().map(|row| text(row, 1)));
@@ -438,6 +427,7 @@ impl Installer {
         let server = Server::look(db, &self.options.owner)?;
         server.check_writable()?;
         server.check_may_create()?;
+        server.check_installer()?;
         server.check_owner(&self.options.owner)?;
         self.check_publications(&server)?;
         let tables: Vec<(String, String)> =
@@ -476,26 +466,23 @@ impl Installer {
 
     /// Returns `true` if the schema and what all tables share are as they would be made.
     fn is_installed(&self, db: &mut Connection, server: &Server) -> Result<bool, Error> {
-        let found = match server.presence {
-            Presence::Ours => or_none(installed::options(db))?,
-            Presence::Old => or_none(first(db, &sql::old_version()))?
-                .and_then(|row| text(&row, 0).parse().ok())
-                .map(|version| (version, Options::default())),
-            _ => return Ok(false),
-        };
-        // Where it says no version it is damaged, and is made again.
-        let Some((version, options)) = found else { return Ok(false) };
+        if server.presence != Presence::Ours {
+            return Ok(false);
+        }
+        // Where it says nothing it is damaged or of version 1, and is made again.
+        let Ok((version, options)) = installed::parse_comment(&server.comment) else { return Ok(false) };
         if version > sql::VERSION {
             return Err(cannot(format!(
                 "what is installed is of version {version}, and this program knows those up to {}: use a later notifyman",
                 sql::VERSION
             )));
         }
-        if version < sql::VERSION || options != self.options || !Objects::read(db)?.problems(&options).is_empty() {
+        if options.as_ref() != Some(&self.options) || !Objects::read(db)?.problems(&self.options).is_empty() {
             return Ok(false);
         }
         let present = Functions::read(db)?;
-        Ok(functions::common(&options).iter().all(|function| present.is_right(function, &options.owner)))
+        let is_right = |function| present.is_right(function, &self.options.owner, &server.installer);
+        Ok(functions::common(&self.options).iter().all(is_right))
     }
 
     fn warnings(&self, server: &Server) -> Vec<String> {
@@ -533,13 +520,5 @@ impl Installer {
             )),
             _ => error,
         }
-    }
-}
-
-/// A column that is not there is as good as no answer.
-fn or_none<T>(answer: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
-    match answer {
-        Err(error) if error.sqlstate() == Some("42703") => Ok(None),
-        answer => answer,
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde_json::{Value, json};
+
 /// The rows that a change reports.
 ///
 /// ```
@@ -103,6 +105,53 @@ pub(crate) struct Options {
     pub(crate) with_query: bool,
     pub(crate) no_schema_events: bool,
     pub(crate) replicated: bool,
+}
+
+impl Options {
+    /// The options as one line of JSON, with the version of what is installed.
+    pub(crate) fn to_json(&self, version: i32) -> String {
+        json!({
+            "version": version,
+            "owner": self.owner,
+            "schemas": self.schemas,
+            "tables": self.tables,
+            "except_schemas": self.except_schemas,
+            "except_tables": self.except_tables,
+            "shape": self.shape.to_string(),
+            "oversize": self.oversize.to_string(),
+            "delivery": self.delivery.to_string(),
+            "with_query": self.with_query,
+            "schema_events": !self.no_schema_events,
+            "replicated": self.replicated,
+        })
+        .to_string()
+    }
+
+    /// Parses what [`to_json`](Self::to_json) wrote: the version, and the options if this program knows that version.
+    pub(crate) fn from_json(text: &str, known: i32) -> Result<(i32, Option<Self>), String> {
+        let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let version = value["version"].as_i64().and_then(|version| version.try_into().ok()).ok_or("no version")?;
+        if version != known {
+            return Ok((version, None));
+        }
+        let list = |name: &str| serde_json::from_value(value[name].clone()).map_err(|_| format!("no {name}"));
+        let string = |name: &str| value[name].as_str().ok_or_else(|| format!("no {name}"));
+        let flag = |name: &str| value[name].as_bool().ok_or_else(|| format!("no {name}"));
+        let options = Self {
+            owner: string("owner")?.to_owned(),
+            schemas: list("schemas")?,
+            tables: list("tables")?,
+            except_schemas: list("except_schemas")?,
+            except_tables: list("except_tables")?,
+            shape: string("shape")?.parse()?,
+            oversize: string("oversize")?.parse()?,
+            delivery: string("delivery")?.parse()?,
+            with_query: flag("with_query")?,
+            no_schema_events: !flag("schema_events")?,
+            replicated: flag("replicated")?,
+        };
+        Ok((version, Some(options)))
+    }
 }
 
 impl Default for Options {

@@ -15,13 +15,21 @@ pub(crate) struct Server {
     is_standby: bool,
     pub(crate) prepares: bool,
     pub(crate) presence: Presence,
+    /// The comment and the owner of the schema `notifyman`.
+    pub(crate) comment: String,
+    pub(crate) installer: String,
+    is_installer_superuser: bool,
     may_create: bool,
     database: String,
     user: String,
     is_superuser: bool,
-    pub(crate) may_create_role: bool,
-    /// `true` if this role is a member of the owner; `None` if there is no such role.
+    may_create_role: bool,
+    /// Whether this role is a member of the owner; `None` if there is no such role.
     owns: Option<bool>,
+    /// The owner is a superuser, or can log in.
+    is_owner_mighty: bool,
+    /// The members of the owner, apart from superusers and this role.
+    owner_members: Option<String>,
     deadlock_timeout: Duration,
     may_set_deadlock_timeout: bool,
     /// The publications of all tables.
@@ -34,10 +42,7 @@ pub(crate) enum Presence {
     Nothing,
     /// A schema of another program.
     Foreign,
-    /// Our schema, without the function that says how it was installed.
-    Damaged,
-    /// An installation of version 1, which had a table for that.
-    Old,
+    /// Our schema.
     Ours,
 }
 
@@ -48,27 +53,30 @@ impl Server {
             return Err(cannot("the connection is in a transaction: end it first, each step is one of its own"));
         }
         let row = one(db, &sql::server(owner))?;
-        let presence = match (row.get(3).as_deref(), is(&row, 4), is(&row, 5)) {
-            (None, ..) => Presence::Nothing,
-            (Some(_), true, _) => Presence::Ours,
-            (Some("t"), false, true) => Presence::Old,
-            (Some("t"), false, false) => Presence::Damaged,
-            (Some(_), ..) => Presence::Foreign,
+        let presence = match row.get(3) {
+            None => Presence::Nothing,
+            Some(comment) if comment.starts_with(sql::MARK) => Presence::Ours,
+            Some(_) => Presence::Foreign,
         };
         let mut server = Self {
             version: text(&row, 0).parse().unwrap_or_default(),
             is_standby: is(&row, 1),
             prepares: text(&row, 2) != "0",
             presence,
+            comment: text(&row, 3),
+            installer: text(&row, 4),
+            is_installer_superuser: is(&row, 5),
             may_create: is(&row, 6),
             database: text(&row, 7),
             user: text(&row, 8),
             is_superuser: is(&row, 9),
             may_create_role: is(&row, 10),
             owns: row.get(11).map(|owns| owns == "t"),
-            deadlock_timeout: Duration::from_millis(text(&row, 12).parse().unwrap_or(1000)),
+            is_owner_mighty: is(&row, 12),
+            owner_members: row.get(13).map(|names| names.into_owned()),
+            deadlock_timeout: Duration::from_millis(text(&row, 14).parse().unwrap_or(1000)),
             may_set_deadlock_timeout: is(&row, 9),
-            publications: row.get(13).map(|names| names.into_owned()),
+            publications: row.get(15).map(|names| names.into_owned()),
         };
         if server.version >= 15 && !server.is_superuser {
             server.may_set_deadlock_timeout = first(db, sql::MAY_SET_DEADLOCK_TIMEOUT)?.is_some_and(|row| is(&row, 0));
@@ -112,21 +120,47 @@ impl Server {
         }
     }
 
-    /// Refuses a role that can neither make the owner nor give something to it, and says what a DBA must run.
+    /// Refuses a schema of another role, whose functions and tables a build would go on with: that role could have any role
+    /// run what it likes.
+    pub(crate) fn check_installer(&self) -> Result<(), Error> {
+        let is_own = self.installer == self.user || self.is_installer_superuser;
+        match self.presence {
+            Presence::Ours if !is_own => Err(cannot(format!(
+                "the schema notifyman belongs to role {0}, so what runs as every role that writes would be that role's: \
+                 build as {0}, or remove it first (notifyman teardown, or DROP SCHEMA notifyman CASCADE)",
+                sql::identifier(&self.installer)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a role that can neither make the owner nor give something to it, and an owner as which another role can
+    /// act; says what a DBA must run.
     pub(crate) fn check_owner(&self, owner: &str) -> Result<(), Error> {
         let (owner, user) = (sql::identifier(owner), sql::identifier(&self.user));
-        match self.owns {
-            Some(true) => Ok(()),
-            None if self.may_create_role => Ok(()),
-            None => Err(cannot(format!(
-                "there is no role {owner}, which is to own the functions that run with rights of their own, and this \
-                 role may not create it. Have a DBA run:\n    CREATE ROLE {owner} NOLOGIN;\n    GRANT {owner} TO {user};\n\
-                 or name another role by --owner (Installer::owner)"
-            ))),
-            Some(false) => Err(cannot(format!(
-                "this role is not a member of role {owner}, which is to own the functions that run with rights of their \
-                 own. Have a DBA run:\n    GRANT {owner} TO {user};\nor name another role by --owner (Installer::owner)"
-            ))),
+        let refused = |why: &str, commands: &str| {
+            Err(cannot(format!(
+                "{why}. It is to own the functions that run with rights of their own. Have a DBA run:\n{commands}or name \
+                 another role by --owner (Installer::owner)"
+            )))
+        };
+        let grant = format!("    GRANT {owner} TO {user};\n");
+        match (self.owns, &self.owner_members) {
+            (None, _) if self.may_create_role => Ok(()),
+            (None, _) => refused(
+                &format!("there is no role {owner}, and this role may not create it"),
+                &format!("    CREATE ROLE {owner} NOLOGIN;\n{grant}"),
+            ),
+            (Some(_), _) if self.is_owner_mighty => refused(
+                &format!("role {owner} can log in, or is a superuser"),
+                &format!("    ALTER ROLE {owner} NOLOGIN NOSUPERUSER;\n"),
+            ),
+            (Some(_), Some(members)) => refused(
+                &format!("other roles can act as role {owner}: {members}"),
+                &format!("    REVOKE {owner} FROM {members};\n"),
+            ),
+            (Some(false), None) => refused(&format!("this role is not a member of role {owner}"), &grant),
+            (Some(true), None) => Ok(()),
         }
     }
 

@@ -12,7 +12,8 @@ pub(crate) const VERSION: i32 = 2;
 /// The oldest servers that have everything: transition tables, partitions with triggers, `pg_partition_root`.
 pub(crate) const OLDEST_SERVER: i32 = 12;
 
-/// The comment by which a schema is recognised as ours, even where the rest has been damaged.
+/// The beginning of the comment by which a schema is recognised as ours. Its last line holds the options: what is data is
+/// read without running anything that a role might have put there.
 pub(crate) const MARK: &str = "Tells of table changes by NOTIFY.";
 const COMMENT: &str =
     "Tells of table changes by NOTIFY. Made by `notifyman build`; `notifyman teardown` removes it and its triggers.";
@@ -208,34 +209,24 @@ pub(crate) fn drop_owner(owner: &str) -> String {
     render(include_str!("sql/drop_owner.sql"), &values)
 }
 
-/// Makes the schema and what all tables share, or makes it again; one transaction.
+/// Makes the schema and all functions, or makes them again; one transaction, which locks no table.
 ///
-/// Triggers and the functions of tables work meanwhile, and what has not been read stays.
-pub(crate) fn install(options: &Options) -> String {
+/// Triggers work meanwhile, and what has not been read stays. The functions of tables are made in the same transaction,
+/// so that each always goes with those that it calls.
+pub(crate) fn install(options: &Options, of_tables: &[Function]) -> String {
     let functions = functions::common(options);
     let owner = identifier(&options.owner);
-    let role = literal(&owner);
-    let values = [("owner", owner.as_str()), ("role", role.as_str())];
     let known: Vec<_> = functions.iter().map(|it| literal(&format!("{}({})", it.name, it.arguments))).collect();
-    let mut sql = format!(
-        "CREATE SCHEMA IF NOT EXISTS notifyman;\n\
-         COMMENT ON SCHEMA notifyman IS {};\n\
-         REVOKE ALL ON SCHEMA notifyman FROM PUBLIC;\n\
-         GRANT USAGE ON SCHEMA notifyman TO PUBLIC;\n\
-         -- A role that is not a superuser can give something only to a role that may create it.\n\
-         GRANT CREATE ON SCHEMA notifyman TO {owner};\n\
-         {}{}",
-        literal(COMMENT),
-        render(include_str!("sql/clear.sql"), &[("known", &known.join(", "))]),
-        render(include_str!("sql/schema.sql"), &values),
-    );
+    let comment = format!("{COMMENT}\n{}", options.to_json(VERSION));
+    let values = [("owner", owner.as_str()), ("comment", &literal(&comment)), ("known", &known.join(", "))];
+    let mut sql = render(include_str!("sql/schema.sql"), &values);
     if options.delivery == Delivery::Table {
         sql.push_str(&render(include_str!("sql/outbox.sql"), &values));
     }
     if options.oversize == Oversize::Spill && options.delivery == Delivery::Notify {
         sql.push_str(&render(include_str!("sql/spilled.sql"), &values));
     }
-    for function in &functions {
+    for function in functions.iter().chain(of_tables) {
         sql.push('\n');
         sql.push_str(&function.sql(&owner));
     }
@@ -243,33 +234,11 @@ pub(crate) fn install(options: &Options) -> String {
     if !options.no_schema_events {
         sql.push_str(include_str!("sql/event_triggers.sql"));
     }
-    sql + &installation(options)
-}
-
-/// A function that returns what was asked for. No table holds it: a publication of all tables would take that along.
-fn installation(options: &Options) -> String {
-    let columns = columns(options);
-    let declared = columns.each_ref().map(|(name, value)| {
-        let kind = match value.as_str() {
-            "true" | "false" => "boolean",
-            value if value.starts_with("ARRAY") => "text[]",
-            _ => "text",
-        };
-        format!("{name} {kind}")
-    });
-    let body =
-        format!("SELECT {VERSION}, {}::text, {}", literal(&options.owner), columns.map(|(_, value)| value).join(", "));
-    format!(
-        "\nCREATE FUNCTION notifyman.installation()\n    RETURNS TABLE (version integer, owner text, {})\n    \
-         LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS {};\n\
-         REVOKE ALL ON FUNCTION notifyman.installation() FROM PUBLIC;\n",
-        declared.join(", "),
-        literal(&body)
-    )
+    sql
 }
 
 /// Makes functions for tables; one transaction, which locks no table.
-pub(crate) fn make_functions(functions: &[&Function], owner: &str) -> String {
+pub(crate) fn make_functions(functions: &[Function], owner: &str) -> String {
     functions.iter().map(|function| function.sql(&identifier(owner))).collect()
 }
 
@@ -306,18 +275,22 @@ pub(crate) fn server(owner: &str) -> String {
     query(&format!(
         "SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery(), \
             current_setting('max_prepared_transactions'), \
-            (SELECT coalesce(obj_description(oid, 'pg_namespace'), '') LIKE '{MARK}%' FROM pg_namespace \
-             WHERE nspname = 'notifyman'), \
-            to_regprocedure('notifyman.installation()') IS NOT NULL, to_regclass('notifyman.installation') IS NOT NULL, \
+            (SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = 'notifyman'), \
+            (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'notifyman'), \
+            (SELECT rolsuper FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE nspname = 'notifyman'), \
             has_database_privilege(current_database(), 'CREATE'), current_database(), current_user, \
             (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \
             (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user), \
             (SELECT CASE WHEN current_setting('server_version_num')::int >= 160000 \
                 THEN pg_has_role(current_user, oid, 'SET') ELSE pg_has_role(current_user, oid, 'MEMBER') END \
-             FROM pg_roles WHERE rolname = {}), \
+             FROM pg_roles WHERE rolname = {owner}), \
+            (SELECT rolsuper OR rolcanlogin FROM pg_roles WHERE rolname = {owner}), \
+            (SELECT string_agg(quote_ident(m.rolname), ', ' ORDER BY m.rolname) \
+             FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles r ON r.oid = a.roleid \
+             WHERE r.rolname = {owner} AND NOT m.rolsuper AND m.rolname <> current_user), \
             (SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout'), \
             (SELECT string_agg(quote_ident(pubname), ', ' ORDER BY pubname) FROM pg_publication WHERE puballtables)",
-        literal(owner)
+        owner = literal(owner)
     ))
 }
 
@@ -347,17 +320,14 @@ pub(crate) fn uncovered(options: &Options) -> String {
     ))
 }
 
-/// The version that the table of an installation before version 2 holds.
-pub(crate) fn old_version() -> String {
-    query("SELECT version FROM notifyman.installation")
-}
-
-/// Version, owner, and the options.
+/// The comment of the schema; its owner; and whether the role may trust that one: a superuser, the database's owner, or a
+/// role of which it is a member.
 pub(crate) fn installed() -> String {
     query(
-        "SELECT version, owner, array_to_json(schemas), array_to_json(tables), array_to_json(except_schemas), \
-            array_to_json(except_tables), shape, oversize, delivery, with_query, schema_events, replicated \
-         FROM notifyman.installation()",
+        "SELECT obj_description(n.oid, 'pg_namespace'), r.rolname, \
+            r.rolsuper OR r.oid = d.datdba OR pg_has_role(current_user, r.oid, 'MEMBER') \
+         FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner JOIN pg_database d ON d.datname = current_database() \
+         WHERE n.nspname = 'notifyman'",
     )
 }
 

@@ -5,11 +5,10 @@ use std::fmt;
 use super::functions::{self, Function};
 use super::installed::{self, Functions, Objects};
 use super::options::{Delivery, Options};
-use super::server::{Presence, Server, first, text};
+use super::server::{Presence, Server, first, is, text};
 use super::{glob, sql};
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::row::Row;
 
 /// From how full a NOTIFY queue on something must be done.
 const QUEUE_WARNING: f64 = 0.5;
@@ -103,15 +102,8 @@ impl Status {
         let server = Server::look(db, "")?;
         server.check_foreign()?;
         let mut status = Self::default();
-        match server.presence {
-            Presence::Nothing => status.problems.push("nothing is installed: run `notifyman build`".to_owned()),
-            Presence::Old => status.problems.push(format!(
-                "it is of version 1, and this program's is {}: run `notifyman build`, which makes it anew",
-                sql::VERSION
-            )),
-            _ => {}
-        }
-        if !status.problems.is_empty() {
+        if server.presence == Presence::Nothing {
+            status.problems.push("nothing is installed: run `notifyman build`".to_owned());
             return Ok(status);
         }
         let wanted = |schema: &str, name: &str| {
@@ -134,23 +126,27 @@ impl Status {
     }
 
     fn read(&mut self, db: &mut Connection, server: &Server, wanted: impl Fn(&str, &str) -> bool) -> Result<(), Error> {
-        let found = if server.presence == Presence::Ours { installed::options(db)? } else { None };
-        let Some((version, options)) = found else {
-            self.problems
-                .push("the installation is damaged: its function `notifyman.installation` says nothing".into());
-            return Ok(());
-        };
-        self.settings = settings(version, &options);
-        if version != sql::VERSION {
+        let (version, options) = installed::parse_comment(&server.comment)?;
+        let Some(options) = options else {
             self.problems.push(format!("it is of version {version}, and this program's is {}", sql::VERSION));
             return Ok(());
-        }
+        };
+        self.settings = settings(version, &options, &server.installer);
         let objects = Objects::read(db)?;
         self.problems.extend(objects.problems(&options));
         self.warnings.extend(objects.warnings());
-        self.read_functions(db, &options)?;
-        self.tables = tables(db, &options)?;
-        self.tables.retain(|table| wanted(&table.schema, &table.name));
+        self.read_functions(db, &options, &server.installer)?;
+        for row in db.query(&sql::all_tables(&options))?.iter().filter(|row| wanted(&text(row, 2), &text(row, 3))) {
+            let table = Table { sql_name: text(row, 1), schema: text(row, 2), name: text(row, 3), state: text(row, 4) };
+            if is(row, 6) {
+                self.warnings.push(format!(
+                    "table {}: reports say only that it was written, since the type of a column belongs to a role that \
+                     is neither the table's owner nor a superuser",
+                    table.sql_name
+                ));
+            }
+            self.tables.push(table);
+        }
         for table in &self.tables {
             match table.state.as_str() {
                 "right" | "generic" => {}
@@ -166,9 +162,9 @@ impl Status {
         Ok(())
     }
 
-    fn read_functions(&mut self, db: &mut Connection, options: &Options) -> Result<(), Error> {
+    fn read_functions(&mut self, db: &mut Connection, options: &Options, installer: &str) -> Result<(), Error> {
         let present = Functions::read(db)?;
-        let wrong = |function: &&Function| !present.is_right(function, &options.owner);
+        let wrong = |function: &&Function| !present.is_right(function, &options.owner, installer);
         let (common, of_tables) = (functions::common(options), installed::functions_of_tables(db, options)?);
         // Where a table's own is not there, the one for any table serves.
         let of_tables = of_tables.iter().filter(|function| present.has(function));
@@ -239,16 +235,8 @@ impl fmt::Display for Status {
     }
 }
 
-/// Every table that is asked for or has a trigger of ours, by name.
-fn tables(db: &mut Connection, options: &Options) -> Result<Vec<Table>, Error> {
-    let rows = db.query(&sql::all_tables(options))?;
-    let table =
-        |row: &Row| Table { sql_name: text(row, 1), schema: text(row, 2), name: text(row, 3), state: text(row, 4) };
-    Ok(rows.iter().map(table).collect())
-}
-
 /// The options, as names and values.
-fn settings(version: i32, options: &Options) -> Vec<(&'static str, String)> {
+fn settings(version: i32, options: &Options, installer: &str) -> Vec<(&'static str, String)> {
     let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let settings = [
         ("version", version.to_string()),
@@ -263,6 +251,7 @@ fn settings(version: i32, options: &Options) -> Vec<(&'static str, String)> {
         ("except schemas", options.except_schemas.join(" ")),
         ("except tables", options.except_tables.join(" ")),
         ("owner", options.owner.clone()),
+        ("installed by", installer.to_owned()),
     ];
     settings.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }

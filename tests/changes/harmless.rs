@@ -257,7 +257,7 @@ fn g04_a_role_without_any_right_here_writes_and_runs_ddl() {
             db.execute(sql).unwrap_or_else(|error| panic!("{way}: {sql}: {error}"));
         }
         assert!(db.take_notices().is_empty(), "no warning, either");
-        assert!(db.query("SELECT * FROM notifyman.installation()").is_err_and(|e| e.sqlstate() == Some("42501")));
+        assert!(db.query("SELECT nextval('notifyman.number')").is_err_and(|e| e.sqlstate() == Some("42501")));
         site.run("TRUNCATE t");
         let told = site.heard();
         assert!(
@@ -336,7 +336,7 @@ fn g04_whatever_is_done_to_the_schema_by_hand_a_write_goes_on() {
         site.build(&installer.clone().schema_events(false));
         site.run("DROP SEQUENCE notifyman.number; DROP TABLE IF EXISTS notifyman.outbox, notifyman.spilled");
         site.run("INSERT INTO t SELECT g, repeat('x', 9000) FROM generate_series(1, 3) g; UPDATE t SET v = 'x'; DELETE FROM t; TRUNCATE t");
-        site.run("DROP FUNCTION notifyman.installation CASCADE");
+        site.run("COMMENT ON SCHEMA notifyman IS NULL");
         site.run("INSERT INTO t VALUES (1)");
         // A column that is gone, and of which nobody told.
         site.run("ALTER TABLE t DROP COLUMN v");

@@ -155,9 +155,10 @@ fn g04_any_role_may_use_what_triggers_run_and_nothing_else() {
         let mut db = site.session();
         let role = tenant(&mut site);
         db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
-        let forged = "SELECT notifyman.payload('pg_authid'::regclass, 'a', '\"b', 'x\",', NULL, '{\"a\": 1}', 'y')";
+        let forged =
+            "SELECT notifyman.payload('pg_authid'::regclass, 'a', '\"b', 'x\",', NULL, '{\"a\": 1}', 'y', 7999)";
         assert!(db.query(forged).unwrap()[0].get(0).unwrap().contains(r#""table_name":"\"b""#));
-        db.query("SELECT notifyman.payload(NULL, NULL, NULL, NULL, NULL, NULL, NULL)").unwrap();
+        db.query("SELECT notifyman.payload(NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)").unwrap();
         assert!(db.query("SELECT nextval('notifyman.number')").is_err_and(|error| error.sqlstate() == Some("42501")));
     }
 }

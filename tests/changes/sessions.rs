@@ -361,7 +361,7 @@ fn g08_a_worker_reports_the_tables_that_an_event_trigger_left_to_a_build() {
         let mut changes = connected(worker(&[&site]), 1);
         // As an event trigger does it that had no more time.
         let message = r#"{"event":"incomplete","count":7,"tables":["public.t","public.u"]}"#;
-        let payload = format!("notifyman.payload(NULL, NULL, NULL, NULL, NULL, '{message}', NULL)");
+        let payload = format!("notifyman.payload(NULL, NULL, NULL, NULL, NULL, '{message}', NULL, NULL)");
         site.run("DROP TRIGGER \"0_notifyman_truncate\" ON t");
         site.run(&match delivery {
             Delivery::Notify => format!("SELECT pg_notify('notifyman', {payload})"),

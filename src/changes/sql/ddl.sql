@@ -8,7 +8,12 @@ DECLARE
     command  record;
     changed  oid[] := ARRAY(
         SELECT d.objid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid
-        WHERE d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't');
+        WHERE d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+        UNION
+        -- Tables of a type, whose columns are the type's.
+        SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class y ON y.oid = d.objid
+            JOIN pg_class c ON c.reloftype = y.reltype
+        WHERE d.classid = 'pg_class'::regclass AND y.relkind = 'c');
 BEGIN
     IF changed = ARRAY[]::oid[] THEN
         RETURN;

@@ -1,7 +1,9 @@
 
 CREATE EVENT TRIGGER notifyman_ddl ON ddl_command_end
     WHEN TAG IN ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE SCHEMA',
-        'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA')
+        'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'IMPORT FOREIGN SCHEMA', 'ALTER TYPE',
+        -- It renames a table's columns, too.
+        'ALTER VIEW')
     EXECUTE FUNCTION notifyman.on_ddl();
 CREATE EVENT TRIGGER notifyman_drop ON sql_drop EXECUTE FUNCTION notifyman.on_drop();
 -- Also where triggers are off, they must follow their tables' columns.

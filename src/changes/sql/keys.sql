@@ -7,14 +7,14 @@
 DECLARE
     payload  pg_catalog.text;
     payloads pg_catalog.text[];
-    nothing  record;
+    nothing  pg_catalog.record;
 BEGIN
     BEGIN
         payloads := {payloads};
-    EXCEPTION WHEN others THEN
+    EXCEPTION WHEN others OR assert_failure THEN
         BEGIN
             payloads := {recovered};
-        EXCEPTION WHEN others THEN
+        EXCEPTION WHEN others OR assert_failure THEN
             {unnumbered}
             payloads := ARRAY[payload];
         END;

@@ -14,7 +14,5 @@ DO $$ BEGIN
     IF (SELECT relreplident FROM pg_class WHERE oid = 'notifyman.outbox'::regclass) <> 'f' THEN
         ALTER TABLE notifyman.outbox REPLICA IDENTITY FULL;
     END IF;
-    IF (SELECT relowner FROM pg_class WHERE oid = 'notifyman.outbox'::regclass) <> {role}::regrole THEN
-        ALTER TABLE notifyman.outbox OWNER TO {owner};
-    END IF;
 END $$;
+GRANT INSERT ON notifyman.outbox TO {owner};

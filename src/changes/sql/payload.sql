@@ -30,7 +30,7 @@ BEGIN
         ',"new_data":', CASE WHEN truncated IS NOT NULL AND method OPERATOR(pg_catalog.=) 'DELETE' THEN 'null'
             ELSE coalesce(new_data, 'null') END,
         {rest});
-    IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) {limit} THEN
+    IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) max_bytes THEN
         RETURN payload;
     END IF;{shorten}
     RETURN NULL;

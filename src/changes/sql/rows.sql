@@ -5,22 +5,22 @@
 -- session compiles it for each table: so it is short, and what it can leave to others it does.
 DECLARE
     payload pg_catalog.text;
-    nothing record;
+    nothing pg_catalog.record;
 BEGIN
     BEGIN
         payload := {guarded};
-    EXCEPTION WHEN others THEN
+    EXCEPTION WHEN others OR assert_failure THEN
         -- A column has another type than when this session first wrote here. The row as a whole has none.
         BEGIN
             payload := {whole};
-        EXCEPTION WHEN others THEN
+        EXCEPTION WHEN others OR assert_failure THEN
             payload := NULL;
         END;
     END;{spill}
     IF payload IS NULL OR {delivered} IS NULL THEN
         BEGIN
             payload := {reduced};
-        EXCEPTION WHEN others THEN
+        EXCEPTION WHEN others OR assert_failure THEN
             {unnumbered}
         END;
         IF {delivered} IS NULL THEN NULL; END IF;

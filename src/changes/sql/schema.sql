@@ -1,9 +1,31 @@
+CREATE SCHEMA IF NOT EXISTS notifyman;
+COMMENT ON SCHEMA notifyman IS {comment};
+REVOKE ALL ON SCHEMA notifyman FROM PUBLIC;
+GRANT USAGE ON SCHEMA notifyman TO PUBLIC, {owner};
+-- A role that is not a superuser can give something only to a role that may create it.
+GRANT CREATE ON SCHEMA notifyman TO {owner};
 
--- Numbers every change, so that no two payloads are equal: PostgreSQL folds equal ones of one transaction. Another owner
--- takes a lock that every transaction holds that reported something: so it is only given where it differs.
-CREATE SEQUENCE IF NOT EXISTS notifyman.number;
-DO $$ BEGIN
-    IF (SELECT relowner FROM pg_class WHERE oid = 'notifyman.number'::regclass) <> {role}::regrole THEN
-        ALTER SEQUENCE notifyman.number OWNER TO {owner};
+-- What an earlier build made is made again, but for the functions of tables, whose triggers work meanwhile.
+DO $$
+DECLARE
+    part text;
+BEGIN
+    FOR part IN
+        SELECT format('DROP EVENT TRIGGER %I', evtname) FROM pg_event_trigger
+        WHERE evtfoid IN (SELECT oid FROM pg_proc WHERE pronamespace = 'notifyman'::regnamespace)
+        UNION ALL
+        SELECT format('DROP FUNCTION %s', oid::regprocedure) FROM pg_proc
+        WHERE pronamespace = 'notifyman'::regnamespace AND prorettype <> 'trigger'::regtype
+          AND concat(proname, '(', pg_get_function_identity_arguments(oid), ')') <> ALL (ARRAY[{known}])
+    LOOP
+        EXECUTE part;
+    END LOOP;
+    -- Of version 1.
+    IF to_regclass('notifyman.installation') IS NOT NULL THEN
+        DROP TABLE notifyman.installation;
     END IF;
 END $$;
+
+-- Numbers every change, so that no two payloads are equal: PostgreSQL folds equal ones of one transaction.
+CREATE SEQUENCE IF NOT EXISTS notifyman.number;
+GRANT USAGE ON SEQUENCE notifyman.number TO {owner};

@@ -1,12 +1,18 @@
--- Stores a payload that is too long for NOTIFY, and returns the one to send in its place. Any role may call it, and it
--- runs as its owner, which alone may write the table. Where the table is gone, there is none to send.
+-- Stores a payload that is too long for NOTIFY, and returns the one to send in its place; NULL where there is no table.
+-- Any role may call it, and it runs as its owner, which alone may write the table. The payload gets another number: one
+-- that a caller chose could hide another row.
 DECLARE
-    head pg_catalog.text := pg_catalog.left(payload, pg_catalog.strpos(payload, ',"old_data":'));
+    number pg_catalog.int8;
+    head   pg_catalog.text;
 BEGIN
-    IF pg_catalog.to_regclass('notifyman.spilled') IS NULL THEN
+    IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.>) {limit} THEN
+        RAISE program_limit_exceeded USING MESSAGE = 'a payload of notifyman has at most {limit} bytes';
+    ELSIF pg_catalog.to_regclass('notifyman.spilled') IS NULL THEN
         RETURN NULL;
     END IF;
-    INSERT INTO notifyman.spilled (number, payload)
-        VALUES (pg_catalog.substring(payload, '^."number":(-?[0-9]+)')::bigint, payload);
+    number := pg_catalog.nextval('notifyman.number');
+    payload := pg_catalog.concat('{"number":', number, pg_catalog.substr(payload, pg_catalog.strpos(payload, ',')));
+    head := pg_catalog.left(payload, pg_catalog.strpos(payload, ',"old_data":'));
+    INSERT INTO notifyman.spilled (number, payload) VALUES (number, payload);
     RETURN pg_catalog.concat(head, '"old_data":null,"new_data":null,"query":null,"spilled":true}');
 END

@@ -13,7 +13,5 @@ DO $$ BEGIN
     IF (SELECT relpersistence FROM pg_class WHERE oid = 'notifyman.spilled'::regclass) <> 'u' THEN
         ALTER TABLE notifyman.spilled SET UNLOGGED;
     END IF;
-    IF (SELECT relowner FROM pg_class WHERE oid = 'notifyman.spilled'::regclass) <> {role}::regrole THEN
-        ALTER TABLE notifyman.spilled OWNER TO {owner};
-    END IF;
 END $$;
+GRANT INSERT ON notifyman.spilled TO {owner};

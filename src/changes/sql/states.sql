@@ -23,7 +23,8 @@ e AS (
             WHEN bool_or(enabled = 'D') THEN 'disabled'
             WHEN NOT bool_and(is_exact) THEN 'generic'
             ELSE 'right' END AS state,
-        bool_or(is_present) AND bool_and(coalesce(enabled = 'D', true)) AS is_disabled
+        bool_or(is_present) AND bool_and(coalesce(enabled = 'D', true)) AS is_disabled,
+        coalesce(bool_or(function = 'markers'), false) AS is_unreadable
     FROM d GROUP BY d.oid
 )
 SELECT t.oid, t.sql_name, t.nspname, t.relname, e.state, (
@@ -38,5 +39,5 @@ SELECT t.oid, t.sql_name, t.nspname, t.relname, e.state, (
             (3, is_wanted AND (e.is_disabled OR d.replicated), format(E'ALTER TABLE ONLY %s %s TRIGGER %I;\n', t.sql_name,
                 CASE WHEN e.is_disabled THEN 'DISABLE' ELSE 'ENABLE ALWAYS' END, d.name))
         ) AS part (n, applies, statement)
-    WHERE d.oid = t.oid AND part.applies AND NOT (is_wanted AND is_present AND is_like AND is_right)) AS statements
+    WHERE d.oid = t.oid AND part.applies AND NOT (is_wanted AND is_present AND is_like AND is_right)) AS statements, e.is_unreadable
 FROM e JOIN t ON t.oid = e.oid

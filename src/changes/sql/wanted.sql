@@ -10,7 +10,7 @@
 -- another trigger then writes once more is reported in the order in which it was written.
 WITH o AS ({options}),
 t AS MATERIALIZED (
-    SELECT c.oid, n.nspname, c.relname, c.relkind, format('%I.%I', n.nspname, c.relname) AS sql_name,
+    SELECT c.oid, n.nspname, c.relname, c.relkind, c.relowner, format('%I.%I', n.nspname, c.relname) AS sql_name,
         current_setting('server_version_num')::int >= 130000 AND c.relkind <> 'f' AS has_transitions,
         {coverable} AND
 {named} AS is_selected
@@ -19,7 +19,21 @@ t AS MATERIALIZED (
 ),
 s AS MATERIALIZED (
     SELECT t.*, coalesce(guard.columns, '[]') AS guard, coalesce(key.columns, '[]') AS key,
-        coalesce(key.names, '[]')::text AS key_names
+        coalesce(key.names, '[]')::text AS key_names,
+        -- A cast of such a type to JSON would be run by all that write the table, who trust its owner only.
+        NOT EXISTS (
+            WITH RECURSIVE u (type) AS (
+                SELECT a.atttypid FROM pg_attribute a
+                WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
+                UNION
+                SELECT part.type FROM u JOIN pg_type y ON y.oid = u.type, LATERAL (
+                    SELECT y.typelem UNION ALL SELECT y.typbasetype UNION ALL
+                    SELECT a.atttypid FROM pg_attribute a
+                    WHERE a.attrelid = y.typrelid AND a.attnum > 0 AND NOT a.attisdropped) part (type)
+                WHERE part.type >= 16384
+            )
+            SELECT FROM u JOIN pg_type y ON y.oid = u.type JOIN pg_roles r ON r.oid = y.typowner
+            WHERE y.typowner <> t.relowner AND NOT r.rolsuper) AS is_readable
     FROM t,
         -- The columns whose values may be kept apart, and so be long.
         LATERAL (
@@ -42,16 +56,18 @@ w AS (
     SELECT s.oid, w.name::name AS name, w.type::int2 AS type, w.clause, w.generic, w.columns,
         w.generic || coalesce('_' || left(encode(sha256(convert_to(w.columns, getdatabaseencoding())), 'hex'), 32), '') AS exact
     FROM s, o, LATERAL (VALUES
-        ('0_notifyman', 29, o.shape = 'rows' AND s.relkind <> 'p', 'rows', json_build_array(s.guard, s.key)::text,
+        ('0_notifyman', 29, o.shape = 'rows' AND s.relkind <> 'p' AND s.is_readable, 'rows', json_build_array(s.guard, s.key)::text,
             'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
-        ('0_notifyman', 29, o.shape = 'keys' AND s.relkind <> 'p' AND NOT s.has_transitions, 'row_keys', s.key::text,
+        ('0_notifyman', 29, o.shape = 'keys' AND s.relkind <> 'p' AND NOT s.has_transitions AND s.is_readable, 'row_keys', s.key::text,
             'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
-        ('0_notifyman_insert', 4, o.shape = 'keys' AND s.has_transitions, 'insert_keys', s.key_names,
+        ('0_notifyman_insert', 4, o.shape = 'keys' AND s.has_transitions AND s.is_readable, 'insert_keys', s.key_names,
             'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT'),
-        ('0_notifyman_update', 16, o.shape = 'keys' AND s.has_transitions, 'update_keys', s.key_names,
+        ('0_notifyman_update', 16, o.shape = 'keys' AND s.has_transitions AND s.is_readable, 'update_keys', s.key_names,
             'AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT'),
-        ('0_notifyman_delete', 8, o.shape = 'keys' AND s.has_transitions, 'delete_keys', s.key_names,
+        ('0_notifyman_delete', 8, o.shape = 'keys' AND s.has_transitions AND s.is_readable, 'delete_keys', s.key_names,
             'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT'),
+        ('0_notifyman', 29, s.relkind <> 'p' AND NOT s.is_readable, 'markers', NULL,
+            'AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW'),
         ('0_notifyman_truncate', 32, s.relkind = 'r', 'truncated', NULL, 'AFTER TRUNCATE ON %s FOR EACH STATEMENT')
     ) AS w (name, type, is_wanted, generic, columns, clause)
     WHERE w.is_wanted

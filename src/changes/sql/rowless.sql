@@ -1,0 +1,13 @@
+-- Reports that a table was written, without rows. It runs as the role that writes: so every name in it is qualified.
+DECLARE
+    payload pg_catalog.text;
+    nothing pg_catalog.record;
+BEGIN
+    BEGIN
+        payload := {payload};
+    EXCEPTION WHEN others OR assert_failure THEN
+        {unnumbered}
+    END;
+    IF {delivered} IS NULL THEN NULL; END IF;
+    RETURN nothing;
+END
