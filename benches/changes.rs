@@ -1,137 +1,142 @@
-//! What it costs a write that its changes are told: inserted rows a second without a trigger, and with each kind.
+//! Cost of the change triggers: writes, bulk writes, memory of a session and DDL, beside hand-written triggers.
 //!
 //! ```text
-//! tests/with-postgres cargo bench --features json --bench changes
-//! tests/with-postgres cargo bench --features json --bench changes -- --seconds 0.3      # a short look, for the gate
+//! tests/with-postgres cargo bench --features json --bench changes                       # about 3 minutes
+//! tests/with-postgres cargo bench --features json --bench changes -- --seconds 0.3      # a short look, for CI
+//! tests/with-postgres cargo bench --features json --bench changes -- --write            # also into the docs
 //! ```
 //!
-//! The server is its own, without fsync: so a commit costs little, and what is told shows at its dearest. One session
-//! listens and throws away what it hears. Compare the ratios of one run; absolute figures drift.
+//! Each way of reporting changes has a database of its own, made from one template, so that the ways can take turns.
+//! Medians count, and a trigger's cost is the median of its differences to the turn without a trigger in the same
+//! round. The server is started by the bench, without fsync. A commit costs little there, so the relative cost of a
+//! trigger is at its highest. Compare the ratios of one run; absolute figures drift.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
 #[path = "../src/cli/cluster/mod.rs"]
 mod cluster;
+#[path = "changes/definitions.rs"]
+mod definitions;
+#[path = "changes/goals.rs"]
+mod goals;
+#[path = "changes/memory.rs"]
+mod memory;
+#[path = "changes/plot.rs"]
+mod plot;
+#[path = "changes/table.rs"]
+mod table;
+#[path = "changes/throughput.rs"]
+mod throughput;
+#[path = "changes/turns.rs"]
+mod turns;
+#[path = "changes/ways.rs"]
+mod ways;
+#[path = "changes/writes.rs"]
+mod writes;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
-use notifyman::changes::{Delivery, Installer, Shape};
 use notifyman::{Config, Connection};
 
 use self::cluster::{Cluster, Options};
+use self::turns::Samples;
+use self::ways::Database;
 
-/// How many rows a large statement inserts.
-const MANY: u64 = 10_000;
-/// In so many rounds each way has its turn, and its median counts: what else the machine does hits all alike.
-const ROUNDS: u32 = 5;
+const USAGE: &str = "\
+usage: changes [OPTIONS]
+  --seconds N    time of each way in each throughput case, in seconds; below 2, everything else shrinks, too (2)
+  --write        write src/changes/costs.md and benches/results/changes.svg";
+
+/// The amount of work in a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// Time of each way in each throughput case.
+    seconds: f64,
+    /// 1 for a full run, less for a short look.
+    part: f64,
+}
+
+impl Scale {
+    fn new(seconds: f64) -> Self {
+        Self { seconds, part: (seconds / 2.0).clamp(0.01, 1.0) }
+    }
+
+    /// Returns `true` if goals can be judged.
+    fn is_full(self) -> bool {
+        self.part >= 1.0
+    }
+
+    /// A share of `full`, and at least `least`.
+    fn of(self, full: usize, least: usize) -> usize {
+        ((full as f64 * self.part) as usize).max(least)
+    }
+}
+
+/// All measurements of a run.
+#[derive(Debug)]
+pub struct Measured {
+    scale: Scale,
+    version: String,
+    /// Microseconds of a statement that writes one row: INSERT, UPDATE, DELETE, and an UPDATE with its commit.
+    one_row: [Samples; 4],
+    /// Milliseconds of a statement that writes many rows: INSERT, UPDATE, DELETE.
+    bulk: [Samples; 3],
+    /// Rows inserted per second, in each of the throughput cases.
+    throughput: Vec<Samples>,
+    /// Bytes of a session that wrote many tables; `None` before PostgreSQL 14.
+    memory: Option<Samples>,
+    /// Milliseconds of CREATE TABLE and ALTER TABLE, each again and first in a session.
+    definitions: [Samples; 4],
+}
 
 fn main() {
-    let turn = seconds() / ROUNDS;
-    let server = Cluster::start(Options::new().max_connections(60).setting("shared_buffers", "128MB")).unwrap();
-    let mut db = connect(&server.url());
-    println!("PostgreSQL {}; rows inserted a second, and their ratio to those without a trigger", db.server_version());
-    let ways = [
-        ("no trigger", None),
-        ("rows", Some(Installer::new())),
-        ("keys", Some(Installer::new().shape(Shape::Keys))),
-        ("rows, table", Some(Installer::new().delivery(Delivery::Table))),
-        ("keys, table", Some(Installer::new().shape(Shape::Keys).delivery(Delivery::Table))),
-    ];
-    // Each way has a database of its own, so that they can take turns.
-    let urls: Vec<String> = (0..ways.len()).map(|n| make_database(&server, &mut db, n, ways[n].1.as_ref())).collect();
-
-    let cases = [(1, 1), (1, 16), (MANY, 1), (MANY, 16)];
-    let rates: Vec<Vec<f64>> = cases.iter().map(|(rows, clients)| compare(&urls, *rows, *clients, turn)).collect();
-    print!("{:<14}", "");
-    cases.iter().for_each(|(rows, clients)| print!("{:>24}", format!("{rows} rows, {clients} clients")));
-    println!();
-    for (way, (name, _)) in ways.iter().enumerate() {
-        print!("{name:<14}");
-        rates.iter().for_each(|of| print!("{:>24}", format!("{:.0} ({:.2})", of[way], of[way] / of[0])));
-        println!();
+    let (scale, is_written) = arguments();
+    assert!(scale.is_full() || !is_written, "--write takes a full run: --seconds 2 or more");
+    let server = Options::new().max_connections(60).setting("shared_buffers", "256MB");
+    let server = Cluster::start(server.setting("max_locks_per_transaction", "512")).unwrap();
+    let mut databases = ways::make_databases(&server, scale);
+    let measured = measure(&mut databases, scale);
+    let markdown = table::markdown(&measured);
+    let goals = goals::markdown(&measured);
+    println!("{markdown}{goals}");
+    if is_written {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        fs::write(root.join("src/changes/costs.md"), markdown + &goals).unwrap();
+        fs::write(root.join("benches/results/changes.svg"), plot::svg(&measured)).unwrap();
     }
 }
 
-/// A database with a table, in which it is built one way; gives its URL.
-fn make_database(server: &Cluster, db: &mut Connection, n: usize, installer: Option<&Installer>) -> String {
-    db.execute(&format!("CREATE DATABASE way_{n}")).unwrap();
-    let url = server.url().trim_end_matches("postgres").to_owned() + &format!("way_{n}");
-    let mut db = connect(&url);
-    db.execute("CREATE TABLE t (id bigint PRIMARY KEY, name text, cents int, at timestamptz DEFAULT now())").unwrap();
-    if let Some(installer) = installer {
-        let report = installer.build(&mut db).unwrap();
-        assert!(report.failed().is_empty(), "{report:?}");
-    }
-    url
+fn measure(databases: &mut [Database], scale: Scale) -> Measured {
+    // DDL comes last, since it leaves dropped columns and dead rows in the catalogs.
+    let version = databases[0].session.server_version().to_owned();
+    let one_row = writes::one_row(databases, scale);
+    let bulk = writes::bulk(databases, scale);
+    let throughput = throughput::cases(databases, scale);
+    let memory = memory::of_sessions(databases, scale);
+    let definitions = definitions::tables(databases, scale);
+    Measured { scale, version, one_row, bulk, throughput, memory, definitions }
 }
 
-/// The median rate of each way.
-fn compare(urls: &[String], rows: u64, clients: u64, turn: Duration) -> Vec<f64> {
-    let mut rates = vec![Vec::new(); urls.len()];
-    for _ in 0..ROUNDS {
-        for (url, rates) in urls.iter().zip(&mut rates) {
-            let empty = "TRUNCATE t; DO $$ BEGIN TRUNCATE notifyman.outbox; EXCEPTION WHEN others THEN END $$";
-            connect(url).execute(empty).unwrap();
-            rates.push(rate(url, rows, clients, turn));
+/// A session that may take long for a statement.
+pub fn connect(url: &str) -> Connection {
+    let mut session = Connection::connect(Config::without_env(url).unwrap()).unwrap();
+    session.set_call_timeout(Duration::from_secs(120));
+    session
+}
+
+fn arguments() -> (Scale, bool) {
+    let (mut seconds, mut is_written) = (2.0, false);
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            // cargo gives this to every bench.
+            "--bench" => {}
+            "--seconds" => seconds = words.next().and_then(|value| value.parse().ok()).expect(USAGE),
+            "--write" => is_written = true,
+            _ => panic!("no such option: {word}\n{USAGE}"),
         }
     }
-    let median = |mut rates: Vec<f64>| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    };
-    rates.into_iter().map(median).collect()
-}
-
-/// Rows a second, by so many clients that each insert so many with a statement; each ends the one that it is at.
-fn rate(url: &str, rows: u64, clients: u64, time: Duration) -> f64 {
-    let (over, next) = (AtomicBool::new(false), AtomicU64::new(0));
-    let mut ears = connect(url);
-    ears.listen(["notifyman"]).unwrap();
-    let writers: Vec<_> = (0..clients).map(|_| connect(url)).collect();
-    let deaf = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            for _ in ears.wait(Duration::from_millis(20)) {
-                if deaf.load(Relaxed) {
-                    break;
-                }
-            }
-        });
-        let begun = Instant::now();
-        let writing: Vec<_> = writers
-            .into_iter()
-            .map(|mut db| {
-                let (over, next) = (&over, &next);
-                scope.spawn(move || {
-                    while !over.load(Relaxed) {
-                        let first = next.fetch_add(rows, Relaxed);
-                        let last = first + rows - 1;
-                        let values =
-                            format!("SELECT g, 'the name of a thing', 42 FROM generate_series({first}, {last}) g");
-                        db.execute(&format!("INSERT INTO t {values}")).unwrap();
-                    }
-                })
-            })
-            .collect();
-        thread::sleep(time);
-        over.store(true, Relaxed);
-        writing.into_iter().for_each(|writer| writer.join().unwrap());
-        let taken = begun.elapsed();
-        deaf.store(true, Relaxed);
-        next.load(Relaxed) as f64 / taken.as_secs_f64()
-    })
-}
-
-fn connect(url: &str) -> Connection {
-    let mut db = Connection::connect(Config::without_env(url).unwrap()).unwrap();
-    db.set_call_timeout(Duration::from_secs(120));
-    db
-}
-
-fn seconds() -> Duration {
-    let mut args = std::env::args().skip_while(|arg| arg != "--seconds").skip(1);
-    let seconds = args.next().map_or(5.0, |text| text.parse().expect("--seconds takes a number"));
-    Duration::from_secs_f64(seconds)
+    (Scale::new(seconds), is_written)
 }

@@ -1,0 +1,169 @@
+//! The ways of reporting changes that are compared, and a database for each.
+
+use notifyman::Connection;
+use notifyman::changes::{Delivery, Installer, Shape};
+
+use crate::cluster::Cluster;
+use crate::{Scale, connect};
+
+/// A way of reporting changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    NoTrigger,
+    /// A row trigger as people write it.
+    HandRow,
+    Rows,
+    RowsTable,
+    /// A statement trigger with transition tables that reports ids, as people write it.
+    HandStatement,
+    Keys,
+    KeysTable,
+}
+
+impl Way {
+    /// All, each at the index that it is as a number.
+    pub const ALL: [Self; 7] =
+        [Self::NoTrigger, Self::HandRow, Self::Rows, Self::RowsTable, Self::HandStatement, Self::Keys, Self::KeysTable];
+    /// The ways with event triggers, and that without anything.
+    pub const WITH_DDL: [Self; 5] = [Self::NoTrigger, Self::Rows, Self::RowsTable, Self::Keys, Self::KeysTable];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoTrigger => "no trigger",
+            Self::HandRow => "hand-written row trigger",
+            Self::HandStatement => "hand-written statement trigger",
+            Self::Rows => "rows",
+            Self::Keys => "keys",
+            Self::RowsTable => "rows, delivery by table",
+            Self::KeysTable => "keys, delivery by table",
+        }
+    }
+
+    /// The hand-written trigger of the same kind, for a way of this crate.
+    pub fn by_hand(self) -> Option<Self> {
+        match self {
+            Self::NoTrigger | Self::HandRow | Self::HandStatement => None,
+            Self::Rows | Self::RowsTable => Some(Self::HandRow),
+            Self::Keys | Self::KeysTable => Some(Self::HandStatement),
+        }
+    }
+
+    fn installer(self) -> Option<Installer> {
+        match self {
+            Self::NoTrigger | Self::HandRow | Self::HandStatement => None,
+            Self::Rows => Some(Installer::new()),
+            Self::Keys => Some(Installer::new().shape(Shape::Keys)),
+            Self::RowsTable => Some(Installer::new().delivery(Delivery::Table)),
+            Self::KeysTable => Some(Installer::new().shape(Shape::Keys).delivery(Delivery::Table)),
+        }
+    }
+}
+
+/// A database with the tables that are written, in which changes are reported in one way.
+#[derive(Debug)]
+pub struct Database {
+    pub url: String,
+    pub session: Connection,
+}
+
+/// The tables: one that is written, `m1`.. that are written once each, and the root `p` of many partitions.
+const TABLES: &str = "
+CREATE TABLE t (id int PRIMARY KEY, a int, b int, c text);
+DO $$ BEGIN
+    FOR i IN 1..{tables} LOOP
+        EXECUTE format('CREATE TABLE m%s (id int PRIMARY KEY, a text, b text, c int, d timestamptz, e numeric, f jsonb)', i);
+    END LOOP;
+END $$;
+CREATE TABLE p (id int, k int, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
+DO $$ BEGIN
+    FOR i IN 1..{partitions} LOOP
+        EXECUTE format('CREATE TABLE p%s PARTITION OF p FOR VALUES IN (%s)', i, i);
+    END LOOP;
+END $$;";
+
+const HAND_ROW: &str = "
+CREATE FUNCTION by_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF tg_op = 'DELETE' THEN
+        PERFORM pg_notify('c', json_build_object('table', tg_table_name, 'op', tg_op, 'old', row_to_json(old))::text);
+    ELSE
+        PERFORM pg_notify('c', json_build_object('table', tg_table_name, 'op', tg_op, 'new', row_to_json(new))::text);
+    END IF;
+    RETURN NULL;
+END $$;";
+
+/// A notification takes less than 8,000 bytes: so where statements write many rows, the ids are sent in several.
+const HAND_STATEMENT: [&str; 2] = [
+    "PERFORM pg_notify('c', json_build_object('table', tg_table_name, 'op', tg_op, 'ids', (
+        SELECT json_agg(id) FROM written))::text);",
+    "PERFORM pg_notify('c', json_build_object('table', tg_table_name, 'op', tg_op, 'ids', json_agg(id))::text)
+        FROM (SELECT id, (row_number() OVER () - 1) / 800 AS part FROM written) w GROUP BY part;",
+];
+
+/// Makes the function of the hand-written statement trigger, for statements of one row or of many.
+pub fn set_statement_trigger(databases: &mut [Database], is_bulk: bool) {
+    databases[Way::HandStatement as usize].session.execute(&statement_trigger(is_bulk)).unwrap();
+}
+
+fn statement_trigger(is_bulk: bool) -> String {
+    let statement = HAND_STATEMENT[usize::from(is_bulk)];
+    format!(
+        "CREATE OR REPLACE FUNCTION by_hand() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {statement} RETURN NULL; END $$"
+    )
+}
+
+/// A database for each way, in the order of [`Way::ALL`].
+pub fn make_databases(server: &Cluster, scale: Scale) -> Vec<Database> {
+    let mut admin = connect(&server.url());
+    let url = |name: &str| server.url().trim_end_matches("postgres").to_owned() + name;
+    admin.execute("CREATE DATABASE base").unwrap();
+    let tables = TABLES.replace("{tables}", &scale.of(1000, 10).to_string());
+    let tables = tables.replace("{partitions}", &scale.of(1000, 10).to_string());
+    let mut base = connect(&url("base"));
+    base.execute(&tables).unwrap();
+    base.execute("VACUUM ANALYZE").unwrap();
+    drop(base);
+    let make = |(n, way): (usize, Way)| {
+        admin.execute(&format!("CREATE DATABASE way_{n} TEMPLATE base")).unwrap();
+        let url = url(&format!("way_{n}"));
+        let mut session = connect(&url);
+        install(way, &mut session);
+        // As autovacuum would leave the catalogs.
+        session.execute("VACUUM ANALYZE pg_class, pg_depend, pg_proc, pg_trigger").unwrap();
+        Database { session: connect(&url), url }
+    };
+    Way::ALL.into_iter().enumerate().map(make).collect()
+}
+
+fn install(way: Way, session: &mut Connection) {
+    let written = "pg_class WHERE relkind = 'r' AND relname ~ '^(t|m[0-9]+)$'";
+    let on_each = |trigger: &str| {
+        format!(
+            "DO $$ DECLARE name text; BEGIN FOR name IN SELECT relname FROM {written} LOOP \
+             EXECUTE replace('{trigger}', '%', name); END LOOP; END $$"
+        )
+    };
+    match way {
+        Way::NoTrigger => {}
+        Way::HandRow => {
+            session.execute(HAND_ROW).unwrap();
+            let trigger =
+                "CREATE TRIGGER n AFTER INSERT OR UPDATE OR DELETE ON % FOR EACH ROW EXECUTE FUNCTION by_hand()";
+            session.execute(&on_each(trigger)).unwrap();
+        }
+        Way::HandStatement => {
+            session.execute(&statement_trigger(false)).unwrap();
+            for (event, rows) in [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")] {
+                let trigger = format!(
+                    "CREATE TRIGGER n_{event} AFTER {event} ON % REFERENCING {rows} TABLE AS written \
+                     FOR EACH STATEMENT EXECUTE FUNCTION by_hand()"
+                );
+                session.execute(&on_each(&trigger)).unwrap();
+            }
+        }
+        Way::Rows | Way::Keys | Way::RowsTable | Way::KeysTable => {
+            let report = way.installer().unwrap().build(session).unwrap();
+            assert!(report.failed().is_empty(), "{report:?}");
+        }
+    }
+}
