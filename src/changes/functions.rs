@@ -38,8 +38,13 @@ pub(crate) struct Function {
 }
 
 /// Settings that event triggers depend on, as PostgreSQL keeps them.
-pub(crate) const EVENT_SETTINGS: [(&str, &str); 3] =
-    [("search_path", "pg_catalog, pg_temp"), ("quote_all_identifiers", "off"), ("lock_timeout", "200ms")];
+pub(crate) const EVENT_SETTINGS: [(&str, &str); 4] = [
+    ("search_path", "pg_catalog, pg_temp"),
+    ("quote_all_identifiers", "off"),
+    ("lock_timeout", "200ms"),
+    // To plan the queries takes ten times what it takes to run them.
+    ("plan_cache_mode", "force_generic_plan"),
+];
 
 impl Function {
     fn new(name: &str, arguments: &'static str, returns: &'static str, runs: Runs, body: &str) -> Self {
@@ -85,7 +90,7 @@ fn setting(value: &str) -> String {
 }
 
 /// A dollar quote that does not occur in the body, which may name any column.
-fn dollar_tag(body: &str) -> String {
+pub(crate) fn dollar_tag(body: &str) -> String {
     (0_u32..).map(|n| format!("$body{n}$")).find(|tag| !body.contains(tag.as_str())).unwrap_or_default()
 }
 
@@ -129,8 +134,8 @@ fn called(options: &Options) -> [Function; 4] {
 }
 
 fn payload(options: &Options) -> Function {
-    let truncated =
-        "CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',\"truncated\":\"', truncated, '\"') END, '}'";
+    let truncated = "CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',\"truncated\":\"',\n            \
+         CASE WHEN old_data IS NULL AND new_data IS NULL THEN 'key' ELSE truncated END, '\"') END, '}'";
     let (declare, rest, shorten) = match options.with_query {
         false => ("", format!("',\"query\":null', {truncated}"), ""),
         true => (
@@ -165,7 +170,7 @@ fn payloads(options: &Options) -> Function {
     };
     Function::new(
         "payloads",
-        "relation oid, table_schema text, table_name text, method text, keys text[]",
+        "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]",
         "text[]",
         Runs::AsOwner,
         &render(include_str!("sql/payloads.sql"), &[("query", query), ("shorten", shorten)]),
@@ -178,7 +183,7 @@ fn event_triggers(options: &Options) -> [Function; 2] {
         Delivery::Table => "PERFORM notifyman.append(notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
     };
     let end = ", NULL, NULL)) FROM";
-    let tables = sql::tables(options, "c.oid = ANY (family)");
+    let tables = sql::tables(options, "c.oid = ANY (part)");
     let cover = render(include_str!("sql/cover.sql"), &[("tables", &tables), ("report", report), ("end", end)]);
     let selection = sql::selection(options);
     let values = [
@@ -249,6 +254,15 @@ fn rows(shape: &TableShape, options: &Options) -> String {
         ),
         false => String::new(),
     };
+    // To send is part of the condition where that saves each session a plan for each table. What appends takes a privilege
+    // that may be missing, which is known once there is a payload.
+    let send = format!("    IF {} IS NULL THEN NULL; END IF;\n", delivered(options));
+    let (condition, sent, send) = match options.delivery {
+        Delivery::Notify => {
+            (format!("payload IS NULL OR {} IS NULL", delivered(options)), format!("    {send}"), String::new())
+        }
+        Delivery::Table => ("payload IS NULL".to_owned(), String::new(), send),
+    };
     render(
         include_str!("sql/rows.sql"),
         &[
@@ -257,7 +271,9 @@ fn rows(shape: &TableShape, options: &Options) -> String {
             ("spill", &spill),
             ("reduced", &reduced),
             ("unnumbered", unnumbered(options)),
-            ("delivered", delivered(options)),
+            ("condition", &condition),
+            ("sent", &sent),
+            ("send", &send),
         ],
     )
 }
@@ -265,20 +281,23 @@ fn rows(shape: &TableShape, options: &Options) -> String {
 fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
     let of = |shape: &TableShape| {
         let (key, limit) = (shape.key("r"), if shape.has_no_key() { " LIMIT 1" } else { "" });
-        let keys = match kind {
-            "insert_keys" => format!("ARRAY(SELECT {key} FROM new_rows r{limit})"),
-            "delete_keys" => format!("ARRAY(SELECT {key} FROM old_rows r{limit})"),
-            "update_keys" => format!("ARRAY(SELECT {key} FROM old_rows r UNION SELECT {key} FROM new_rows r)"),
+        let (old, new) = match kind {
+            "insert_keys" => ("NULL".to_owned(), format!("ARRAY(SELECT {key} FROM new_rows r{limit})")),
+            "delete_keys" => (format!("ARRAY(SELECT {key} FROM old_rows r{limit})"), "NULL".to_owned()),
+            "update_keys" => (
+                format!("ARRAY(SELECT {key} FROM old_rows r{limit})"),
+                format!("ARRAY(SELECT {key} FROM new_rows r{limit})"),
+            ),
             _ => {
-                let (old, new) = (shape.key("OLD"), shape.key("NEW"));
-                format!(
-                    "CASE WHEN TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN ARRAY[{new}]\n            \
-                     WHEN TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN ARRAY[{old}]\n            \
-                     ELSE ARRAY(SELECT {old} UNION SELECT {new}) END"
-                )
+                let row = |method: &str, row: &str| {
+                    format!("CASE WHEN TG_OP OPERATOR(pg_catalog.<>) '{method}' THEN ARRAY[{}] END", shape.key(row))
+                };
+                (row("INSERT", "OLD"), row("DELETE", "NEW"))
             }
         };
-        format!("notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            {keys})")
+        format!(
+            "notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            {old},\n            {new})"
+        )
     };
     render(
         include_str!("sql/keys.sql"),
@@ -296,7 +315,7 @@ fn rowless(options: &Options) -> [Function; 2] {
     let truncated = match options.shape {
         Shape::Rows => payload_of("NULL", "NULL", "NULL", NOTIFY_LIMIT),
         Shape::Keys => "(notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            \
-             ARRAY[NULL::pg_catalog.text]))[1]"
+             NULL, ARRAY[NULL::pg_catalog.text]))[1]"
             .to_owned(),
     };
     let marker = payload_of("NULL", "NULL", "'key'", NOTIFY_LIMIT);

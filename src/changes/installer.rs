@@ -224,19 +224,30 @@ impl Installer {
         let server = Server::look(db, &self.options.owner)?;
         let mut report = Report { schema_changed, warnings: self.warnings(&server), ..Report::default() };
         let runner = self.runner(&server);
-        let (left, unchanged) = self.work(db)?;
-        report.unchanged = unchanged;
-        let (total, mut done) = (unchanged + left.len(), unchanged);
-        report.failed = runner.each(db, left, |table, state| {
-            done += 1;
-            report_step(Progress { done, total, table });
-            let list = match state {
-                "missing" => &mut report.covered,
-                "left over" => &mut report.removed,
-                _ => &mut report.changed,
-            };
-            list.push(table.to_owned());
-        })?;
+        let mut failed = Vec::new();
+        // A table that event triggers or other sessions have changed since it was read is looked at again.
+        for _ in 0..self.attempts {
+            let (left, right) = self.work(db)?;
+            let total = right + left.len();
+            let mut done = right;
+            report.unchanged = right.saturating_sub(report.done());
+            let stale;
+            (failed, stale) = runner.each(db, left, |table, state| {
+                done += 1;
+                report_step(Progress { done, total, table });
+                let list = match state {
+                    "missing" => &mut report.covered,
+                    "left over" => &mut report.removed,
+                    _ => &mut report.changed,
+                };
+                list.push(table.to_owned());
+            })?;
+            if stale.is_empty() {
+                break;
+            }
+            failed.extend(stale);
+        }
+        report.failed = failed;
         report.blockers = runner.blockers(db, &report.failed)?;
         if Functions::read(db)?.has_unused() {
             runner.run_again(db, sql::DROP_UNUSED)?;
@@ -368,11 +379,14 @@ impl Installer {
             .map(|row| Step { table: text(row, 0), state: "left over".to_owned(), statements: text(row, 1) })
             .collect();
         let (total, mut done) = (steps.len(), 0);
-        report.failed = runner.each(db, steps, |table, _| {
+        // A trigger that is gone meanwhile is no trouble, and its statement says so.
+        let (failed, stale) = runner.each(db, steps, |table, _| {
             done += 1;
             report_step(Progress { done, total, table });
             report.removed.push(table.to_owned());
         })?;
+        report.failed = failed;
+        report.failed.extend(stale.into_iter().filter(|(_, error)| error.sqlstate() != Some("42P01")));
         report.blockers = runner.blockers(db, &report.failed)?;
         if report.failed.is_empty() {
             runner.run(db, false, &sql::remove())?;
@@ -429,7 +443,7 @@ impl Installer {
         server.check_may_create()?;
         server.check_installer()?;
         server.check_owner(&self.options.owner)?;
-        self.check_publications(&server)?;
+        self.check_delivery(&server)?;
         let tables: Vec<(String, String)> =
             db.query(&sql::selected(&self.options))?.iter().map(|row| (text(row, 0), text(row, 1))).collect();
         let missing = |what: &str, name: &str| ValueError {
@@ -451,8 +465,14 @@ impl Installer {
         Ok(server)
     }
 
-    /// Refuses an outbox that a publication would take along.
-    fn check_publications(&self, server: &Server) -> Result<(), Error> {
+    /// Refuses NOTIFY where roles may not call it, and an outbox that a publication would take along.
+    fn check_delivery(&self, server: &Server) -> Result<(), Error> {
+        if self.options.delivery == Delivery::Notify && !server.may_notify {
+            return Err(cannot(
+                "EXECUTE on pg_notify has been revoked from PUBLIC, and trigger functions call it as the role that writes: \
+                 GRANT EXECUTE ON FUNCTION pg_notify TO PUBLIC, or use --delivery table",
+            ));
+        }
         match &server.publications {
             Some(names) if self.options.delivery == Delivery::Table && !self.is_forced => Err(cannot(format!(
                 "publication {names} is FOR ALL TABLES, and PostgreSQL cannot leave a table out of it: a subscriber \

@@ -19,7 +19,7 @@
 //! names them, share one function, such as `rows_2f1c..`. In the database: the event triggers `notifyman_ddl` and
 //! `notifyman_drop`, unless they were not wanted. In the cluster: a role `notifyman_owner` without login.
 //! `notifyman build --dry-run` prints all of it as SQL for `psql`. Nothing is written to an ordinary table with delivery
-//! by NOTIFY: the options are in a function.
+//! by NOTIFY: the options are in the schema's comment.
 //!
 //! **What it locks.** Each table gets its triggers in a short transaction of its own, which takes SHARE ROW EXCLUSIVE:
 //! it waits for those who write the table, for a second at most ([`Installer::lock_timeout`]), and writers wait behind
@@ -43,18 +43,19 @@
 //!
 //! | a role that .. | can | cannot |
 //! |---|---|---|
-//! | connects to the database | LISTEN, and so read all that is notified; NOTIFY, and so forge any change; call `notifyman.payload` and what else appends a change, and so forge one in an outbox | read or clear an outbox or spilled payloads |
-//! | writes a covered table | be reported, under its `session_user`; run what the owners of the table and of its columns' types made for it, as in any statement | suppress a report |
+//! | connects to the database | LISTEN, and so read all that is notified; NOTIFY, and so forge any change; call `notifyman.payload`, `append` and `spill`, and so forge one in an outbox; hold the advisory locks of a worker or a build, and so hold up an outbox or a build | read, clear or hide what is in an outbox or spilled |
+//! | writes a covered table | be reported, under its `session_user`; run what the table's owner made for it, as in any statement | suppress a report |
 //! | owns a table | switch its triggers off, or drop them, and so suppress reports: `notifyman verify` shows it | run anything as another role, except as each role that writes its table, which its own triggers can do anyway |
-//! | owns a column's type | have values reported as its cast to `json` makes them | fail a write: an error there is caught, and the row reported by its key |
-//! | runs DDL | have its tables covered or not, as asked for when it was built | have anything run as another role: event triggers run as the role that runs the statement |
-//! | owns `notifyman_owner` (nobody) | change the few functions that run as that role, the sequence and the tables | change what runs as the roles that write |
-//! | installed it | change all that runs as the roles that write covered tables and, with event triggers, that run DDL: build as a role that you would let do that | |
+//! | owns a column's type, and not the table | have the table reported without rows: values of its type are not read, as a cast of its own would read them | run anything as a role that writes, or fail a write |
+//! | runs DDL | have its tables covered or not, as asked for when it was built | run anything as another role: event triggers run as the role that runs the statement |
+//! | may create schemas | make one that is called `notifyman` before the first build, which then refuses | have anything in it run: what others made is not used |
+//! | is a member of `notifyman_owner` | change what all that writes runs. A build refuses an owner that has members, or can log in | |
+//! | installed it | change what all that writes runs and, with event triggers, all that runs DDL. A build refuses to go on with what another role installed, unless that is a superuser | |
 //!
 //! Trigger functions run as the role that writes (SECURITY INVOKER), and name everything in full, so that nobody's
 //! `search_path` has a say. What needs a privilege of its own is in SECURITY DEFINER functions that take numbers and plain
 //! values only and call nothing that a user could have made: `payload` and `payloads` take the next number, `append` and
-//! `spill` write the tables. Their owner has no other privilege; the databases of a cluster share it
+//! `spill` write the tables. Their owner has no other privilege; the databases of a cluster share it, or have one each
 //! ([`Installer::owner`]). PUBLIC has USAGE on the schema and EXECUTE on these and on the trigger functions. Only a build
 //! makes code from the names of columns.
 //!
@@ -62,9 +63,11 @@
 //!
 //! - to build: CREATE on the database, TRIGGER or ownership of the tables, membership of `notifyman_owner` (or
 //!   CREATEROLE), and for event triggers a superuser;
-//! - to a worker: nothing for delivery by NOTIFY. To read `spilled` or `outbox`: `GRANT EXECUTE ON FUNCTION
-//!   notifyman.installation TO ..` and `GRANT SELECT, DELETE ON notifyman.outbox` (or `spilled`), which later builds keep;
-//! - to `verify`: EXECUTE on `notifyman.installation`;
+//! - to a worker: nothing for delivery by NOTIFY, and it need not be a superuser. To read `outbox` or `spilled`: `GRANT
+//!   SELECT, DELETE ON notifyman.outbox` (or `spilled`), which later builds keep. Where no superuser and not the
+//!   database's owner installed it, also membership of the role that did, since who owns a table can have its readers run
+//!   code;
+//! - to `status` and `verify`: nothing;
 //! - to nobody: membership of `notifyman_owner`.
 //!
 //! If a row must not be readable by every role of the database, take the keys shape, or an outbox.
@@ -77,7 +80,7 @@
 //!   Without it a restore fails at the triggers, and with `-1` as a whole. Leave them out:
 //!   `pg_restore -l FILE | grep -v ' 0_notifyman' >LIST`, then `pg_restore -1 -L LIST FILE`, then build.
 //! - **Without privileges** (`-x`) roles lack USAGE on the schema: writes go on, and are reported by a marker without the
-//!   row, until the next build. **Without owners or a superuser** (`-O`) event triggers are missing. `notifyman verify`
+//!   row, or with an outbox by a warning only, until the next build. **Without owners or a superuser** (`-O`) event triggers are missing. `notifyman verify`
 //!   says each of these, and a build mends it.
 //! - A role that dumps without `pg_read_all_data` needs `GRANT SELECT ON SEQUENCE notifyman.number`, and SELECT on the
 //!   tables.
@@ -119,8 +122,9 @@
 //! are known by their size there, and a row with a value of more than 16 KiB is reported by its key. Where long rows are
 //! reported, up to 15 MiB, the length of strings is exact; the stored bytes of other types count eightfold, since
 //! compression may have made them small. What can fail, such as a cast to `json`, or a column that another session has
-//! changed, is in a block that catches it. With an outbox or spilling, triggers write to the tables, so leave these as
-//! they are. Where the installation is damaged, `number` is negative. An event trigger that cannot do its work raises a
+//! changed, is in a block that catches it. Where the installation is damaged, so that roles lack USAGE on the schema for
+//! example, a marker with a negative `number` is notified; for an outbox there is a warning in its place. With an outbox or
+//! spilling, triggers write to the tables, so leave these as they are. An event trigger that cannot do its work raises a
 //! warning.
 //!
 //! **Two things fail at the commit**, where no trigger can catch them, and only with delivery by NOTIFY:
@@ -148,6 +152,10 @@
 //!   table changed.
 //! - Without event triggers ([`Installer::schema_events`]) new tables are reported after the next build only. New and
 //!   changed columns are reported at once.
+//! - A table with a column of a type that belongs neither to the table's owner nor to a superuser is reported without rows
+//!   ([`Truncated::Key`]): [`Status`] warns of it. Give the type to the table's owner.
+//! - The keys shape keeps a statement's rows in temporary files, as any trigger with transition tables does: they count
+//!   for `temp_file_limit`.
 //! - Views, temporary tables and extensions' tables are not covered. Virtual generated columns have no value in a trigger,
 //!   and are reported as `null`.
 //! - Notifications are not kept for a worker that is away: then there is a gap, which is reported. An outbox keeps, in the

@@ -47,6 +47,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// The number of tables that were done.
+    pub(super) fn done(&self) -> usize {
+        self.covered.len() + self.changed.len() + self.removed.len()
+    }
+
     /// Returns `true` if the schema or its functions were made, made again, or removed.
     pub fn schema_changed(&self) -> bool {
         self.schema_changed

@@ -14,6 +14,9 @@ pub(crate) struct Step {
     pub(crate) statements: String,
 }
 
+/// Tables that could not be done, and why.
+pub(crate) type FailedTables = Vec<(String, Error)>;
+
 /// Runs transactions on a server, with a limit on waiting for locks and on attempts.
 pub(crate) struct Runner<'a> {
     pub(crate) server: &'a Server,
@@ -42,15 +45,17 @@ impl Runner<'_> {
         self.run(db, true, statements)
     }
 
-    /// Runs each step, and calls back with its table and state; returns those that failed. Tables that cannot be locked
-    /// are tried again after the others.
+    /// Runs each step, and calls back with its table and state. Tables that cannot be locked are tried again after the
+    /// others.
+    ///
+    /// Returns those that failed, and those whose statements no longer fit the table.
     pub(crate) fn each(
         &self,
         db: &mut Connection,
         mut left: Vec<Step>,
         mut done: impl FnMut(&str, &str),
-    ) -> Result<Vec<(String, Error)>, Error> {
-        let mut failed = Vec::new();
+    ) -> Result<(FailedTables, FailedTables), Error> {
+        let (mut failed, mut stale) = (Vec::new(), Vec::new());
         for attempt in 1..=self.attempts {
             let is_last = attempt == self.attempts;
             let mut again = Vec::new();
@@ -58,15 +63,14 @@ impl Runner<'_> {
                 match self.run(db, is_last, &step.statements) {
                     Ok(()) => done(&step.table, &step.state),
                     Err(error) if db.is_closed() => return Err(error),
-                    // The table was dropped meanwhile.
-                    Err(error) if matches!(error.sqlstate(), Some("42P01" | "3F000")) => {}
+                    Err(error) if is_stale(&error) => stale.push((step.table, explained(error))),
                     Err(error) if is_for_now(&error) && !is_last => again.push(step),
-                    Err(error) => failed.push((step.table, explained(error))),
+                    Err(error) => failed.push((step.table, error)),
                 }
             }
             left = again;
         }
-        Ok(failed)
+        Ok((failed, stale))
     }
 
     /// The sessions that hold the locks of tables that could not be locked, each with its table.
@@ -115,6 +119,11 @@ pub(crate) fn alone<T>(db: &mut Connection, act: impl FnOnce(&mut Connection) ->
 /// done twice.
 fn is_for_now(error: &Error) -> bool {
     matches!(error.sqlstate(), Some("55P03" | "40P01" | "40001" | "XX000" | "23505"))
+}
+
+/// Returns `true` if the table, its schema or a trigger is not as it was when the statements were made.
+fn is_stale(error: &Error) -> bool {
+    matches!(error.sqlstate(), Some("42P01" | "3F000" | "42704" | "42710"))
 }
 
 /// Like [`is_for_now`], also because of the role that the databases of a cluster share.

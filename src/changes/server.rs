@@ -34,6 +34,8 @@ pub(crate) struct Server {
     may_set_deadlock_timeout: bool,
     /// The publications of all tables.
     pub(crate) publications: Option<String>,
+    /// Any role may call `pg_notify`, unless a DBA has revoked that.
+    pub(crate) may_notify: bool,
 }
 
 /// The schema that has the name `notifyman`.
@@ -77,6 +79,7 @@ impl Server {
             deadlock_timeout: Duration::from_millis(text(&row, 14).parse().unwrap_or(1000)),
             may_set_deadlock_timeout: is(&row, 9),
             publications: row.get(15).map(|names| names.into_owned()),
+            may_notify: is(&row, 16),
         };
         if server.version >= 15 && !server.is_superuser {
             server.may_set_deadlock_timeout = first(db, sql::MAY_SET_DEADLOCK_TIMEOUT)?.is_some_and(|row| is(&row, 0));

@@ -205,7 +205,8 @@ pub(crate) fn make_owner(owner: &str) -> String {
 
 /// Drops that role, if a build made it and nothing in any database depends on it.
 pub(crate) fn drop_owner(owner: &str) -> String {
-    let values = [("role", &*literal(owner)), ("owner", &*identifier(owner))];
+    let tag = functions::dollar_tag(owner);
+    let values = [("role", &*literal(owner)), ("owner", &*identifier(owner)), ("tag", &*tag)];
     render(include_str!("sql/drop_owner.sql"), &values)
 }
 
@@ -289,7 +290,8 @@ pub(crate) fn server(owner: &str) -> String {
              FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles r ON r.oid = a.roleid \
              WHERE r.rolname = {owner} AND NOT m.rolsuper AND m.rolname <> current_user), \
             (SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout'), \
-            (SELECT string_agg(quote_ident(pubname), ', ' ORDER BY pubname) FROM pg_publication WHERE puballtables)",
+            (SELECT string_agg(quote_ident(pubname), ', ' ORDER BY pubname) FROM pg_publication WHERE puballtables), \
+            has_function_privilege('public', 'pg_notify(text,text)', 'EXECUTE')",
         owner = literal(owner)
     ))
 }

@@ -93,7 +93,16 @@ fn fail(code: u8, message: &str) -> u8 {
 
 /// Says something on standard error, as this program. Where nobody can hear it, that can't be helped.
 fn tell(message: &str) {
-    let _ = writeln!(io::stderr(), "notifyman: {message}");
+    let _ = writeln!(io::stderr(), "notifyman: {}", printable(message));
+}
+
+/// A text without control characters but ends of lines: what a server sends or names must not steer a terminal.
+fn printable(text: &str) -> String {
+    let escaped = |c: char| match c.is_control() && c != '\n' {
+        true => c.escape_default().collect::<Vec<_>>(),
+        false => vec![c],
+    };
+    text.chars().flat_map(escaped).collect()
 }
 
 fn completions(shell: clap_complete::Shell) -> Result<End, Failure> {

@@ -428,13 +428,13 @@ fn g01_two_builds_at_once_end_in_one_installation() {
 
 #[test]
 fn g09_a_server_that_is_too_old_is_refused_before_anything_is_done() {
-    let values = ["11", "f", "0", "", "", "", "t", "shop", "app", "f", "f", "", "", "", "1000", ""]
+    let values = ["11", "f", "0", "", "", "", "t", "shop", "app", "f", "f", "", "", "", "1000", "", "t"]
         .map(|value| (!value.is_empty()).then_some(value));
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
         Step::expect_any_query(),
-        Step::send([msg::row_description(&["column"; 16]), msg::data_row(&values)]),
+        Step::send([msg::row_description(&["column"; 17]), msg::data_row(&values)]),
         Step::send([msg::command_complete("SELECT 1"), msg::ready(b'I')]),
         Step::expect_eof(),
     ]);

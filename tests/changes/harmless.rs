@@ -443,3 +443,75 @@ fn g04_a_full_queue_fails_the_commit_as_documented_and_a_table_knows_none() {
     site.run(fill);
     holder.execute("ROLLBACK").unwrap();
 }
+
+#[test]
+fn g04_a_key_that_is_too_long_fails_no_write_and_leaves_a_marker_in_any_way() {
+    for (way, installer) in ways() {
+        let mut site = site();
+        site.run("CREATE TABLE t (k text PRIMARY KEY, v text)");
+        site.build(&installer);
+        for (key, value) in [(9_000, 10), (9_000, 20_000), (9_000, 17_000_000)] {
+            let told =
+                site.tells(&format!("INSERT INTO t VALUES (repeat('k', {key}), repeat('v', {value})); TRUNCATE t"));
+            if !way.contains("table") {
+                let whole = way == "spill" && value < 15_000_000;
+                assert_eq!(told.len(), 2, "{way}: {told:?}");
+                assert_eq!(told[0]["spilled"] == true, whole, "{way} {value}: {}", told[0]);
+                assert_eq!(told[0]["truncated"] == "key", !whole, "{way} {value}: {}", told[0]);
+            }
+        }
+    }
+    // Also where the function is the one for any table.
+    let mut site = site();
+    site.build(&Installer::new());
+    site.run("CREATE TABLE t (k int PRIMARY KEY, v text); CREATE TABLE u (v text)");
+    let told = site.tells("INSERT INTO t VALUES (1, repeat('v', 9000)); UPDATE t SET k = 2; DELETE FROM t; INSERT INTO u VALUES (repeat('v', 9000))");
+    let said: Vec<_> = told.iter().map(super::support::short).collect();
+    assert_eq!(
+        said,
+        [
+            r#"INSERT t truncated=row {"k":1}"#,
+            r#"UPDATE t truncated=row {"k":1} {"k":2}"#,
+            r#"DELETE t truncated=row {"k":2}"#,
+            "INSERT u truncated=key"
+        ]
+    );
+}
+
+#[test]
+fn g04_another_build_fails_no_write_of_those_that_go_on_meanwhile() {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    let mut site = site();
+    site.deafen();
+    site.run("CREATE TABLE t (id int, v text); DO $$ BEGIN FOR n IN 1 .. 60 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, c%s text)', n, n); END LOOP; END $$");
+    let (first, is_over) = (ways().remove(0).1, AtomicBool::new(false));
+    site.build(&first);
+    let written: u32 = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                let (mut db, is_over) = (site.session(), &is_over);
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while !is_over.load(Relaxed) {
+                        for length in [10, 9_000] {
+                            db.execute(&format!("INSERT INTO t VALUES (1, repeat('x', {length}))")).unwrap();
+                            count += 1;
+                        }
+                    }
+                    count
+                })
+            })
+            .collect();
+        for (way, installer) in ways().into_iter().chain([("rows", first.clone())]) {
+            let report = installer.attempts(50).build(&mut site.db);
+            if !report.as_ref().is_ok_and(|report| report.failed().is_empty()) {
+                is_over.store(true, Relaxed);
+                panic!("{way}: {report:?}");
+            }
+        }
+        is_over.store(true, Relaxed);
+        writers.into_iter().map(|writer| writer.join().unwrap()).sum()
+    });
+    assert!(written > 20, "{written}");
+    assert_eq!(site.problems(), [] as [&str; 0]);
+}

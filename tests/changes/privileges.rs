@@ -289,3 +289,171 @@ fn g01_a_role_without_createrole_is_told_what_a_dba_must_run() {
     installer.teardown(&mut maker).unwrap();
     assert_eq!(site.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'notifyman_owner'"), "0");
 }
+
+/// Where a role may create schemas, one of the name `notifyman` may be there before the first build.
+#[test]
+fn g04_nothing_in_a_schema_of_another_role_is_run_or_used() {
+    let server = start(Options::new());
+    let mut site = site_in(&server);
+    let role = tenant(&mut site);
+    let mut model = site_in(&server);
+    model.build(&Installer::new().delivery(Delivery::Table));
+    let comment = model.ask("SELECT obj_description('notifyman'::regnamespace, 'pg_namespace')");
+    let name = site.ask("SELECT current_database()");
+    site.run(&format!("GRANT CREATE ON DATABASE {name} TO {role}; CREATE TABLE t (id int PRIMARY KEY)"));
+    let mut db = site.session();
+    db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+    db.execute(&format!(
+        "CREATE SCHEMA notifyman; COMMENT ON SCHEMA notifyman IS $c${comment}$c$; CREATE SEQUENCE notifyman.number;
+         {} {} CREATE VIEW notifyman.outbox AS SELECT 1::bigint AS number, tn.seen('x')::text AS payload;
+         CREATE VIEW notifyman.installation AS SELECT tn.seen('x') AS version",
+        trap("seen", "text", "boolean", "true"),
+        trap("installation", "", "integer", "1").replace("tn.installation", "notifyman.installation"),
+    ))
+    .unwrap();
+    let error = Installer::new().build(&mut site.db).unwrap_err().to_string();
+    assert!(error.contains(&format!("belongs to role \"{role}\"")), "{error}");
+    notifyman::changes::Status::of(&mut site.db).unwrap();
+    // Whoever is no superuser, and reads a table of it, would run what is in it.
+    site.run("CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA notifyman TO reader");
+    let config = notifyman::Config::without_env(&site.url.replace("postgres@", "reader@")).unwrap();
+    let mut changes = notifyman::changes::Worker::new([config]).start().unwrap();
+    let lost = changes.by_ref().flatten().find_map(|(_, event)| match event {
+        notifyman::changes::ChangeEvent::Lost(error) => Some(error.to_string()),
+        _ => None,
+    });
+    assert!(lost.unwrap().contains("its tables are not read"));
+    assert_eq!(site.ask("SELECT count(*) FROM caught"), "0");
+}
+
+/// A function of a DBA that is safe in itself must be so also where it writes a covered table.
+#[test]
+fn g04_a_type_of_the_session_is_never_taken_for_one_of_postgresql() {
+    for installer in installers() {
+        let mut site = site();
+        let role = tenant(&mut site);
+        site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+        site.build(&installer);
+        // Of this one nothing is known before the next build.
+        site.run("CREATE TABLE new (id int PRIMARY KEY, v text, w text)");
+        let later = installer.clone();
+        if format!("{later:?}").contains("no_schema_events: true") {
+            site.build(&later);
+        }
+        for table in ["t", "new"] {
+            site.run(&format!(
+                "CREATE FUNCTION write_{table}(i int) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$ BEGIN
+                    INSERT INTO public.{table} (id, v) VALUES (i, pg_catalog.repeat('x', 9000)); UPDATE public.{table} SET v = 'y';
+                    DELETE FROM public.{table}; TRUNCATE public.{table};
+                 END $$"
+            ));
+        }
+        let mut db = site.session();
+        db.execute(&format!("SET SESSION AUTHORIZATION {role}; SET search_path = pg_catalog")).unwrap();
+        for name in ["record", "int2", "int4", "int8", "text", "oid", "json", "bool", "name", "numeric"] {
+            let base = if name == "record" { "int4" } else { name };
+            db.execute(&trap(&format!("seen_{name}"), &format!("pg_catalog.{base}"), "pg_catalog.bool", "true"))
+                .unwrap();
+            let domain = format!("CREATE DOMAIN pg_temp.{name} AS pg_catalog.{base} CHECK (tn.seen_{name}(VALUE))");
+            db.execute(&domain).unwrap();
+        }
+        db.execute("SELECT public.write_t(1); SELECT public.write_new(1)").unwrap();
+        let others =
+            format!("SELECT coalesce(string_agg(concat(who, ' ', what), ', '), '') FROM caught WHERE who <> '{role}'");
+        assert_eq!(site.ask(&others), "", "{installer:?}");
+    }
+}
+
+#[test]
+fn g04_a_type_of_another_role_is_not_read_and_fails_no_write() {
+    for installer in installers() {
+        let mut site = site();
+        let role = tenant(&mut site);
+        let mut db = site.session();
+        db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        db.execute(
+            "CREATE TYPE tn.mood AS ENUM ('x'); CREATE TYPE tn.pair AS (a int); GRANT USAGE ON SCHEMA tn TO PUBLIC",
+        )
+        .unwrap();
+        site.run("CREATE TYPE whole AS (m tn.mood[]); CREATE TABLE t (id int PRIMARY KEY, w whole)");
+        site.build(&installer);
+        db.execute(&trap("to_j", "tn.mood", "json", "'1'::json")).unwrap();
+        db.execute("CREATE CAST (tn.mood AS json) WITH FUNCTION tn.to_j(tn.mood)").unwrap();
+        let status = notifyman::changes::Status::of(&mut site.db).unwrap();
+        assert!(status.problems().is_empty(), "{:?}", status.problems());
+        assert!(status.warnings()[0].contains("the type of a column belongs to a role"), "{:?}", status.warnings());
+        site.heard();
+        site.run("INSERT INTO t VALUES (1, ROW('{x}')); UPDATE t SET id = 2; DELETE FROM t");
+        let reported = site.heard();
+        if !installer_uses_a_table(&installer) {
+            assert_eq!(reported.iter().filter(|it| it["truncated"] == "key").count(), 3, "{reported:?}");
+        }
+        // Nor in a table that comes later.
+        site.run("CREATE TABLE u (m tn.mood); INSERT INTO u VALUES ('x')");
+        assert_eq!(site.ask("SELECT count(*) FROM caught"), "0", "{installer:?}");
+    }
+}
+
+#[test]
+fn g04_an_owner_as_which_others_can_act_is_refused() {
+    let server = start(Options::new());
+    let mut site = site_in(&server);
+    site.run(
+        "CREATE ROLE app LOGIN; CREATE ROLE member NOLOGIN; GRANT member TO app; CREATE ROLE mighty SUPERUSER NOLOGIN",
+    );
+    for (owner, reason, remedy) in [
+        ("app", "can log in", "ALTER ROLE \"app\" NOLOGIN"),
+        ("member", "other roles can act as role \"member\": app", "REVOKE \"member\" FROM app"),
+        ("mighty", "is a superuser", "NOSUPERUSER"),
+    ] {
+        let error = Installer::new().owner(owner).build(&mut site.db).unwrap_err().to_string();
+        assert!(error.contains(reason) && error.contains(remedy), "{error}");
+    }
+    // Nor does a superuser go on with what a lesser role made.
+    let name = site.ask("SELECT current_database()");
+    site.run(&format!(
+        "GRANT CREATE ON DATABASE {name} TO app; CREATE ROLE notifyman_owner; GRANT notifyman_owner TO app"
+    ));
+    let mut app = crate::support::server::connect(&site.url.replace("postgres@", "app@"));
+    Installer::new().schema_events(false).build(&mut app).unwrap();
+    site.run("REVOKE notifyman_owner FROM app");
+    let error = Installer::new().build(&mut site.db).unwrap_err().to_string();
+    assert!(error.contains("belongs to role \"app\""), "{error}");
+    Installer::new().teardown(&mut site.db).unwrap();
+    site.build(&Installer::new());
+}
+
+#[test]
+fn g04_no_role_hides_a_change_in_an_outbox_or_one_that_is_spilled() {
+    for (installer, function) in
+        [(Installer::new().delivery(Delivery::Table), "append"), (Installer::new().oversize(Oversize::Spill), "spill")]
+    {
+        let mut site = site();
+        let role = tenant(&mut site);
+        site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
+        site.build(&installer);
+        let mut changes = super::worker::connected(super::worker::worker(&[&site]), 1);
+        let mut db = site.session();
+        db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
+        let next = "SELECT split_part(split_part(notifyman.payload(0, 'x', 'x', 'INSERT', NULL, NULL, NULL, 7999), ',', 1), ':', 2)";
+        let next: i64 = db.query(next).unwrap()[0].get(0).unwrap().parse().unwrap();
+        for number in next..next + 40 {
+            let forged = format!(
+                r#"{{"number":{number},"table_schema":"x","table_name":"x","session_user":"x","method":"INSERT","old_data":null,"new_data":null,"query":null}}"#
+            );
+            db.query(&format!("SELECT notifyman.{function}('{forged}')")).unwrap();
+        }
+        let long = format!("SELECT notifyman.{function}(repeat('x', 16000000))");
+        assert!(db.query(&long).is_err_and(|error| error.sqlstate() == Some("54000")));
+        site.run("INSERT INTO t SELECT g, repeat('x', 9000) FROM generate_series(1, 10) g");
+        let mut ids = Vec::new();
+        while ids.len() < 10 {
+            if let (_, notifyman::changes::ChangeEvent::Change(change)) = super::worker::next(&mut changes)
+                && change.table_name == "t"
+            {
+                ids.push(change.new_data.expect("the row itself")["id"].as_i64().unwrap());
+            }
+        }
+        assert_eq!(ids, (1..=10).collect::<Vec<_>>());
+    }
+}

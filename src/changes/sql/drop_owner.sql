@@ -1,4 +1,4 @@
-DO $$ BEGIN
+DO {tag} BEGIN
     IF EXISTS (SELECT FROM pg_roles r WHERE r.rolname = {role}
             AND shobj_description(r.oid, 'pg_authid') LIKE '%Made by `notifyman build`%'
             AND NOT EXISTS (
@@ -7,4 +7,4 @@ DO $$ BEGIN
     END IF;
 EXCEPTION
     WHEN dependent_objects_still_exist OR insufficient_privilege THEN NULL;
-END $$;
+END {tag};

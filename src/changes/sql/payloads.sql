@@ -1,32 +1,54 @@
--- Numbers what a statement did and names its table, with as many keys in each payload as NOTIFY takes.
+-- Numbers what a statement did and names its table, with as many keys in each payload as NOTIFY takes: those of the rows
+-- before and after, each once.
 --
 -- Any role may call it, and it runs as its owner, because a number takes the right to use the sequence. So it takes
 -- numbers and plain values only, and every name in it is qualified: it calls nothing that a user could have made.
 DECLARE
+    keys     pg_catalog.text[];
     key      pg_catalog.text;
     batch    pg_catalog.text;  -- keys that are sent together
     batches  pg_catalog.text[];
     room     pg_catalog.int4;
+    payload  pg_catalog.text;
     payloads pg_catalog.text[];
-    head     pg_catalog.text := pg_catalog.concat(',"table_schema":', pg_catalog.to_json(table_schema),
-        ',"table_name":', pg_catalog.to_json(table_name));
-    root     pg_catalog.oid := pg_catalog.pg_partition_root(relation);
-    query    pg_catalog.text := {query};
+    head     pg_catalog.text;
+    query    pg_catalog.text;
 BEGIN
-    IF root OPERATOR(pg_catalog.<>) relation THEN
+    IF old_keys IS NULL OR old_keys OPERATOR(pg_catalog.=) new_keys THEN
+        keys := new_keys;
+    ELSIF new_keys IS NULL THEN
+        keys := old_keys;
+    ELSE
+        keys := ARRAY(SELECT k FROM pg_catalog.unnest(old_keys) k UNION SELECT k FROM pg_catalog.unnest(new_keys) k);
+    END IF;
+    -- The way of most statements.
+    IF pg_catalog.cardinality(keys) OPERATOR(pg_catalog.=) 1 AND keys[1] IS NOT NULL
+        AND pg_catalog.pg_partition_root(relation) IS NULL THEN
+        payload := pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'),
+            ',"table_schema":', pg_catalog.to_json(table_schema), ',"table_name":', pg_catalog.to_json(table_name),
+            ',"session_user":', pg_catalog.to_json(session_user), ',"method":"', method,
+            '","old_data":null,"new_data":null,"query":', {query}, ',"keys":[', keys[1], ']}');
+        IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) 7999 THEN
+            RETURN ARRAY[payload];
+        END IF;
+    ELSIF pg_catalog.cardinality(keys) OPERATOR(pg_catalog.=) 0 THEN
+        RETURN keys;
+    END IF;
+
+    head := pg_catalog.concat(',"table_schema":', pg_catalog.to_json(table_schema),
+        ',"table_name":', pg_catalog.to_json(table_name));
+    IF pg_catalog.pg_partition_root(relation)::pg_catalog.oid OPERATOR(pg_catalog.<>) relation THEN
         SELECT pg_catalog.concat(',"table_schema":', pg_catalog.to_json(n.nspname), ',"table_name":', pg_catalog.to_json(c.relname),
                 ',"partition_schema":', pg_catalog.to_json(table_schema), ',"partition_name":', pg_catalog.to_json(table_name))
             INTO head
             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-            WHERE c.oid OPERATOR(pg_catalog.=) root;
-    END IF;{shorten}
+            WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.pg_partition_root(relation)::pg_catalog.oid;
+    END IF;
+    query := {query};{shorten}
     head := pg_catalog.concat(head, ',"session_user":', pg_catalog.to_json(session_user), ',"method":"', method,
         '","old_data":null,"new_data":null,"query":', query, ',"keys":');
     -- Beside the head there are a number, brackets, and what is said where there are no keys.
     room := 7940 OPERATOR(pg_catalog.-) pg_catalog.octet_length(head);
-    IF pg_catalog.cardinality(keys) OPERATOR(pg_catalog.=) 1 AND pg_catalog.octet_length(keys[1]) OPERATOR(pg_catalog.<) room THEN
-        RETURN ARRAY[pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head, '[', keys[1], ']}')];
-    END IF;
     FOREACH key IN ARRAY keys LOOP
         -- A row without a key, or with a very long one: only the table is reported.
         IF key IS NULL OR pg_catalog.octet_length(key) OPERATOR(pg_catalog.>=) room THEN
@@ -42,11 +64,9 @@ BEGIN
             batch := key;
         END IF;
     END LOOP;
-    IF batch IS NOT NULL THEN
-        FOREACH batch IN ARRAY pg_catalog.array_append(batches, batch) LOOP
-            payloads := pg_catalog.array_append(payloads,
-                pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head, '[', batch, ']}'));
-        END LOOP;
-    END IF;
-    RETURN coalesce(payloads, ARRAY[]::pg_catalog.text[]);
+    FOREACH batch IN ARRAY pg_catalog.array_append(batches, batch) LOOP
+        payloads := pg_catalog.array_append(payloads,
+            pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head, '[', batch, ']}'));
+    END LOOP;
+    RETURN payloads;
 END

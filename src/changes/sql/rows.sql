@@ -17,13 +17,12 @@ BEGIN
             payload := NULL;
         END;
     END;{spill}
-    IF payload IS NULL OR {delivered} IS NULL THEN
+    IF {condition} THEN
         BEGIN
             payload := {reduced};
         EXCEPTION WHEN others OR assert_failure THEN
             {unnumbered}
         END;
-        IF {delivered} IS NULL THEN NULL; END IF;
-    END IF;
-    RETURN nothing;
+{sent}    END IF;
+{send}    RETURN nothing;
 END

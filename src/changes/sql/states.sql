@@ -25,12 +25,12 @@ e AS (
             ELSE 'right' END AS state,
         bool_or(is_present) AND bool_and(coalesce(enabled = 'D', true)) AS is_disabled,
         coalesce(bool_or(function = 'markers'), false) AS is_unreadable
-    FROM d GROUP BY d.oid
-)
-SELECT t.oid, t.sql_name, t.nspname, t.relname, e.state, (
+    FROM d GROUP BY d.oid)
+, x AS (
     -- What is switched on or off comes last: it is an ALTER TABLE, for which event triggers look at the table again.
-    SELECT string_agg(part.statement, '' ORDER BY part.n, d.name)
-    FROM d, LATERAL (SELECT is_wanted AND is_present AND is_like AND current_setting('server_version_num')::int >= 140000
+    SELECT t.oid, string_agg(part.statement, '' ORDER BY part.n, d.name) AS statements
+    FROM d JOIN e ON e.oid = d.oid JOIN t ON t.oid = d.oid,
+        LATERAL (SELECT is_wanted AND is_present AND is_like AND current_setting('server_version_num')::int >= 140000
             AS is_replaced) r,
         LATERAL (VALUES
             (1, is_present AND NOT is_replaced, format(E'DROP TRIGGER %I ON %s;\n', d.name, t.sql_name)),
@@ -39,5 +39,8 @@ SELECT t.oid, t.sql_name, t.nspname, t.relname, e.state, (
             (3, is_wanted AND (e.is_disabled OR d.replicated), format(E'ALTER TABLE ONLY %s %s TRIGGER %I;\n', t.sql_name,
                 CASE WHEN e.is_disabled THEN 'DISABLE' ELSE 'ENABLE ALWAYS' END, d.name))
         ) AS part (n, applies, statement)
-    WHERE d.oid = t.oid AND part.applies AND NOT (is_wanted AND is_present AND is_like AND is_right)) AS statements, e.is_unreadable
-FROM e JOIN t ON t.oid = e.oid
+    WHERE part.applies AND NOT (is_wanted AND is_present AND is_like AND is_right)
+    GROUP BY t.oid
+)
+SELECT t.oid, t.sql_name, t.nspname, t.relname, e.state, x.statements, e.is_unreadable
+FROM e JOIN t ON t.oid = e.oid LEFT JOIN x ON x.oid = e.oid

@@ -12,7 +12,7 @@ use notifyman::changes::{Installer, Progress, Report, Status};
 
 use self::args::{Build, Locks, Look, Teardown};
 pub(super) use self::worker::run as worker;
-use super::{End, Failure, config, connect, tell};
+use super::{End, Failure, config, connect, printable, tell};
 
 /// So many tables are worth a progress bar.
 const MANY: usize = 20;
@@ -62,7 +62,7 @@ pub(super) fn status(args: &Look) -> Result<End, Failure> {
         None => Ok(End::Done),
         Some(status) => {
             let states = status.tables().iter().map(|table| format!("{:<16} {}\n", table.state, table.sql_name));
-            print(&(status.to_string() + &states.collect::<String>()))
+            print(&printable(&(status.to_string() + &states.collect::<String>())))
         }
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn status(args: &Look) -> Result<End, Failure> {
 /// Says whether what is installed is as it should be.
 pub(super) fn verify(args: &Look) -> Result<End, Failure> {
     let Some(status) = look(args)? else { return Ok(End::Done) };
-    print(&status.to_string())?;
+    print(&printable(&status.to_string()))?;
     Ok(match (status.problems(), status.warnings()) {
         ([], []) => End::Done,
         ([], _) => End::Warned,
@@ -112,7 +112,7 @@ fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
     if report.unchanged() > 0 {
         text.push_str(&format!("{:<16} {}\n", "right already", counted(report.unchanged())));
     }
-    print(&text)?;
+    print(&printable(&text))?;
     report.warnings().iter().for_each(|warning| tell(&format!("warning: {warning}")));
     if report.failed().is_empty() {
         return Ok(End::Done);
