@@ -188,7 +188,7 @@ fn g04_ddl_on_many_partitions_ends_in_time_and_says_what_is_left_to_a_build() {
     let mut site = site_in(&server);
     site.run(
         "CREATE TABLE p (id int, k int, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
-         DO $$ BEGIN FOR i IN 1 .. 1000 LOOP EXECUTE format('CREATE TABLE p%s PARTITION OF p FOR VALUES IN (%s)', i, i); END LOOP; END $$;",
+         DO $$ BEGIN FOR i IN 1 .. 2000 LOOP EXECUTE format('CREATE TABLE p%s PARTITION OF p FOR VALUES IN (%s)', i, i); END LOOP; END $$;",
     );
     site.db.set_call_timeout(std::time::Duration::from_secs(120));
     site.build(&Installer::new());
@@ -202,13 +202,13 @@ fn g04_ddl_on_many_partitions_ends_in_time_and_says_what_is_left_to_a_build() {
     let reported = site.heard();
     let incomplete = reported.iter().find(|it| it["event"] == "incomplete").expect("the workers are sent a message");
     let left = incomplete["count"].as_u64().unwrap();
-    assert!((1..1000).contains(&left) && incomplete["tables"].as_array().unwrap().len() <= 10, "{incomplete}");
+    assert!((1..2000).contains(&left) && incomplete["tables"].as_array().unwrap().len() <= 10, "{incomplete}");
     let problems = site.problems();
     assert_eq!(problems.len() as u64, left, "each is named");
     assert!(problems[0].contains("public.p") && problems[0].contains("outdated"), "{problems:?}");
     // What is left is reported all the same, but for reading long values.
-    let row = r#"{"id":1,"k":1000,"v":"x"}"#;
-    assert_eq!(site.says("INSERT INTO p VALUES (1, 1000, 'x')"), [format!("INSERT p partition_name=p1000 {row}")]);
+    let row = r#"{"id":1,"k":2000,"v":"x"}"#;
+    assert_eq!(site.says("INSERT INTO p VALUES (1, 2000, 'x')"), [format!("INSERT p partition_name=p2000 {row}")]);
     site.build(&Installer::new());
     assert_eq!(site.problems(), [] as [&str; 0]);
 }
