@@ -35,9 +35,11 @@
             part := family[1:100];
             family := family[101:];
         END LOOP;
-        left_out := left_out || ARRAY(
-            SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-            WHERE c.oid = ANY (family) ORDER BY c.oid);
+        IF family <> '{}' THEN
+            left_out := left_out || ARRAY(
+                SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                WHERE c.oid = ANY (family) ORDER BY c.oid);
+        END IF;
         IF left_out <> '{}' THEN
             {report}row_to_json(r){end} (
                 SELECT 'incomplete' AS event, cardinality(left_out) AS count, left_out[1:10] AS tables) r;

@@ -8,7 +8,9 @@ DECLARE
     key      pg_catalog.text;
     batch    pg_catalog.text;  -- keys that are sent together
     batches  pg_catalog.text[];
+    longest  pg_catalog.int4;
     room     pg_catalog.int4;
+    many     pg_catalog.int4;
     payload  pg_catalog.text;
     payloads pg_catalog.text[];
     head     pg_catalog.text;
@@ -49,12 +51,26 @@ BEGIN
         '","old_data":null,"new_data":null,"query":', query, ',"keys":');
     -- Beside the head there are a number, brackets, and what is said where there are no keys.
     room := 7940 OPERATOR(pg_catalog.-) pg_catalog.octet_length(head);
+    batch := pg_catalog.array_to_string(keys, ',');
+    longest := (SELECT pg_catalog.max(pg_catalog.octet_length(k)) FROM pg_catalog.unnest(keys) k);
+    -- A row without a key, or with a very long one: only the table is reported.
+    IF pg_catalog.array_position(keys, NULL) IS NOT NULL OR longest OPERATOR(pg_catalog.>=) room THEN
+        RETURN ARRAY[pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head,
+            CASE WHEN method OPERATOR(pg_catalog.=) 'TRUNCATE' THEN 'null}' ELSE 'null,"truncated":"key"}' END)];
+    ELSIF pg_catalog.octet_length(batch) OPERATOR(pg_catalog.<) room THEN
+        RETURN ARRAY[pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head, '[', batch, ']}')];
+    ELSIF longest::bigint OPERATOR(pg_catalog.*) pg_catalog.cardinality(keys)
+        OPERATOR(pg_catalog.<) (2 OPERATOR(pg_catalog.*) pg_catalog.octet_length(batch)::bigint) THEN
+        -- Keys of about one length are cut into parts of as many as fit, which is the fast way.
+        many := room OPERATOR(pg_catalog./) (longest OPERATOR(pg_catalog.+) 1);
+        RETURN ARRAY(
+            SELECT pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head, '[',
+                pg_catalog.array_to_string(keys[i:i OPERATOR(pg_catalog.+) many OPERATOR(pg_catalog.-) 1], ','), ']}')
+            FROM pg_catalog.generate_series(1, pg_catalog.cardinality(keys), many) i);
+    END IF;
+    batch := NULL;
     FOREACH key IN ARRAY keys LOOP
-        -- A row without a key, or with a very long one: only the table is reported.
-        IF key IS NULL OR pg_catalog.octet_length(key) OPERATOR(pg_catalog.>=) room THEN
-            RETURN ARRAY[pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head,
-                CASE WHEN method OPERATOR(pg_catalog.=) 'TRUNCATE' THEN 'null}' ELSE 'null,"truncated":"key"}' END)];
-        ELSIF batch IS NULL THEN
+        IF batch IS NULL THEN
             batch := key;
         ELSIF pg_catalog.octet_length(batch) OPERATOR(pg_catalog.+) pg_catalog.octet_length(key)
             OPERATOR(pg_catalog.<) room THEN
