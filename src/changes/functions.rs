@@ -38,12 +38,13 @@ pub(crate) struct Function {
 }
 
 /// Settings that event triggers depend on, as PostgreSQL keeps them.
-pub(crate) const EVENT_SETTINGS: [(&str, &str); 4] = [
+pub(crate) const EVENT_SETTINGS: [(&str, &str); 5] = [
     ("search_path", "pg_catalog, pg_temp"),
     ("quote_all_identifiers", "off"),
     ("lock_timeout", "200ms"),
     // To plan the queries takes ten times what it takes to run them.
     ("plan_cache_mode", "force_generic_plan"),
+    ("jit", "off"),
 ];
 
 impl Function {
@@ -212,7 +213,7 @@ fn unnumbered(options: &Options) -> &'static str {
         Delivery::Notify => include_str!("sql/unnumbered.sql").trim_ascii_end(),
         Delivery::Table => {
             "RAISE WARNING 'notifyman: a change is not reported, since the installation is damaged'\n                \
-             USING HINT = 'Run `notifyman build`.';\n            RETURN nothing;"
+             USING HINT = 'Run `notifyman build` with the same options.';\n            RETURN nothing;"
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::error::{Error, ValueError};
 /// # Ok(()) }
 /// ```
 ///
-/// Building again changes only what differs: also when other options are given, which then count alone.
+/// A second build changes only what differs. It does not remember options: one that is not given returns to its default.
 #[derive(Debug, Clone)]
 pub struct Installer {
     options: Options,
@@ -151,8 +151,8 @@ impl Installer {
 
     /// The role that owns what runs with rights of its own; `notifyman_owner`, unless set.
     ///
-    /// A build makes it, without login, if it is not there and this role may. Grant it to no role: a member of it could
-    /// change what it owns. The databases of a cluster share it, and the last teardown drops it.
+    /// A build makes it, without login, if it is not there and this role may. Grant it to no role but the installer: a member of it
+    /// could change what it owns. The databases of a cluster share it, and the last teardown drops it.
     #[must_use]
     pub fn owner(mut self, role: impl Into<String>) -> Self {
         self.options.owner = role.into();
@@ -168,7 +168,8 @@ impl Installer {
         self
     }
 
-    /// Sets the longest wait for a table's lock; a second, unless set. Meanwhile others wait behind it.
+    /// Sets the longest wait for a table's lock; one second, unless set. Other sessions wait behind it. A role that may not
+    /// set `deadlock_timeout` waits in its last attempt for at least that time plus 0.5 s.
     #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
@@ -186,7 +187,7 @@ impl Installer {
     ///
     /// # Errors
     ///
-    /// The same.
+    /// As [`build_with`](Self::build_with).
     pub fn build(&self, db: &mut Connection) -> Result<Report, Error> {
         self.build_with(db, |_| {})
     }

@@ -11,6 +11,26 @@
 //! ([`Change`]) and to a table's definition ([`SchemaChange`]), in any number of databases. On the command line these are
 //! `notifyman build` and `notifyman worker`.
 //!
+//! Cache invalidation, with the keys shape:
+//!
+//! ```no_run
+//! use notifyman::Config;
+//! use notifyman::changes::{ChangeEvent, Worker};
+//!
+//! # fn main() -> Result<(), notifyman::Error> {
+//! for (_, event) in Worker::new([Config::from_env()?]).start()?.flatten() {
+//!     match event {
+//!         ChangeEvent::Change(change) => match &change.keys {
+//!             Some(keys) => println!("forget {keys:?} of {}", change.table_name),
+//!             None => println!("forget all of {}", change.table_name),
+//!         },
+//!         ChangeEvent::Connected | ChangeEvent::Gap(_) | ChangeEvent::Dropped(_) => println!("forget everything"),
+//!         other => eprintln!("{other:?}"),
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
 //! # For the database administrator
 //!
 //! **What is installed.** A schema `notifyman` with a dozen functions and a sequence; a table `outbox` or `spilled` only
@@ -21,29 +41,33 @@
 //! `notifyman build --dry-run` prints all of it as SQL for `psql`. Nothing is written to an ordinary table with delivery
 //! by NOTIFY: the options are in the schema's comment.
 //!
-//! **What it locks.** Each table gets its triggers in a short transaction of its own, which takes SHARE ROW EXCLUSIVE:
-//! it waits for those who write the table, for a second at most ([`Installer::lock_timeout`]), and writers wait behind
-//! it for as long. An ordinary autovacuum gives way: the build lowers `deadlock_timeout`, or, as a role that may not,
-//! waits in its last attempt for half a second longer than that. An autovacuum against wraparound does not give way. A
-//! table that could not be locked is tried again after the others, then reported with the sessions that hold its lock,
-//! and building again finishes it. A table that is right is recognised by the catalogs alone; other options mostly change
-//! functions only, which locks no table.
+//! **What it locks.** Each table gets its triggers in a short transaction of its own. CREATE TRIGGER takes SHARE ROW
+//! EXCLUSIVE: it conflicts with writers, VACUUM and CREATE INDEX CONCURRENTLY, not with readers. DROP TRIGGER takes ACCESS
+//! EXCLUSIVE, which also conflicts with readers such as `pg_dump`. A teardown needs it for each table; a build for another
+//! shape, for tables that are no longer selected, and in PostgreSQL 12 and 13 for every change. An attempt waits at most
+//! [`Installer::lock_timeout`], one second by default, and other sessions wait behind it. An ordinary autovacuum gives way:
+//! the build lowers `deadlock_timeout`. A role that may not set it waits in its last attempt for at least `deadlock_timeout`
+//! plus 0.5 s. An autovacuum against wraparound does not give way. A table that could not be locked is tried again after
+//! the others, and then reported with the sessions that hold its lock, readers excepted; run the same build again. A table
+//! that is right is recognised from the catalogs alone. Options other than the shape and the selection change functions only.
 //!
 //! **DDL.** An event trigger covers new tables, and gives a table another function when its columns change. That takes
-//! about a millisecond. Until the next build the function may be the one for any table (`generic` in `notifyman status`),
-//! which reports as well, and reads long values. A statement that changes many partitions may take a fifth of its
-//! `statement_timeout` longer, or 0.2 s where there is none; what is left then is a warning, a message to the workers, and
-//! a problem of [`Status`] until the next build. The statement itself never fails.
+//! about a millisecond, and about 15 ms for the first DDL of a session. Until the next build the function may be the one for
+//! any table (`generic` in `notifyman status`), which also reads long values. Tables that a statement names are always done;
+//! their partitions only until a fifth of `statement_timeout` has passed, or 0.2 s where there is none. The rest becomes a
+//! warning, a message to the workers, and a problem of [`Status`] until the next build. Errors become warnings; a statement
+//! that reaches its timeout in the trigger is cancelled, and a full NOTIFY queue fails the commit.
 //!
 //! **The way out.** `notifyman teardown`, or [`Installer::teardown`]: each table's triggers in a short transaction, then
-//! the schema, then the role, if a build made it and nothing depends on it. `DROP SCHEMA notifyman CASCADE` does as much
-//! in one transaction, which locks all tables at once.
+//! the schema, then the role, if a build made it and nothing depends on it. `DROP SCHEMA notifyman CASCADE` does the same,
+//! except for the role, in one transaction that holds ACCESS EXCLUSIVE on all tables. To switch the event triggers off at
+//! once: `ALTER EVENT TRIGGER notifyman_ddl DISABLE`, and `notifyman_drop`.
 //!
 //! # Privileges
 //!
 //! | a role that .. | can | cannot |
 //! |---|---|---|
-//! | connects to the database | LISTEN, and so read all that is notified; NOTIFY, and so forge any change; call `notifyman.payload`, `append` and `spill`, and so forge one in an outbox; hold the advisory locks of a worker or a build, and so hold up an outbox or a build | read, clear or hide what is in an outbox or spilled |
+//! | connects to the database | LISTEN, and so read all that is notified; NOTIFY, and so forge any change; hold the NOTIFY queue in a transaction, and so make commits that notify fail once it is full; call `notifyman.payload`, `payloads`, `append` and `spill`, and so forge a change in an outbox, or fill the disk; hold the advisory locks of a worker or a build, and so hold up an outbox or a build | read, clear or hide what is in an outbox or spilled |
 //! | writes a covered table | be reported, under its `session_user`; run what the table's owner made for it, as in any statement | suppress a report |
 //! | owns a table | switch its triggers off, or drop them, and so suppress reports: `notifyman verify` shows it | run anything as another role, except as each role that writes its table, which its own triggers can do anyway |
 //! | owns a column's type, and not the table | have the table reported without rows: values of its type are not read, as a cast of its own would read them | run anything as a role that writes, or fail a write |
@@ -61,14 +85,16 @@
 //!
 //! What an administrator grants:
 //!
-//! - to build: CREATE on the database, TRIGGER or ownership of the tables, membership of `notifyman_owner` (or
-//!   CREATEROLE), and for event triggers a superuser;
+//! - to build: CREATE on the database; ownership of the tables; for event triggers a superuser; for any other role
+//!   CREATEROLE, or membership of `notifyman_owner`. Databases with different installers that are no superusers need an
+//!   owner each;
+//! - to tear down: ownership of the tables;
 //! - to a worker: nothing for delivery by NOTIFY, and it need not be a superuser. To read `outbox` or `spilled`: `GRANT
-//!   SELECT, DELETE ON notifyman.outbox` (or `spilled`), which later builds keep. Where no superuser and not the
+//!   SELECT, DELETE ON notifyman.outbox TO worker_role` (or `spilled`), which later builds keep. Where no superuser and not the
 //!   database's owner installed it, also membership of the role that did, since who owns a table can have its readers run
 //!   code;
 //! - to `status` and `verify`: nothing;
-//! - to nobody: membership of `notifyman_owner`.
+//! - membership of `notifyman_owner`: to the installer only.
 //!
 //! If a row must not be readable by every role of the database, take the keys shape, or an outbox.
 //!
@@ -80,8 +106,9 @@
 //!   Without it a restore fails at the triggers, and with `-1` as a whole. Leave them out:
 //!   `pg_restore -l FILE | grep -v ' 0_notifyman' >LIST`, then `pg_restore -1 -L LIST FILE`, then build.
 //! - **Without privileges** (`-x`) roles lack USAGE on the schema: writes go on, and are reported by a marker without the
-//!   row, or with an outbox by a warning only, until the next build. **Without owners or a superuser** (`-O`) event triggers are missing. `notifyman verify`
-//!   says each of these, and a build mends it.
+//!   row, or with an outbox by a warning only, until the next build. **Without owners** (`-O`) the restoring role owns the SECURITY
+//!   DEFINER functions. **Restored by a role that is no superuser**, event triggers are missing. `notifyman verify` reports
+//!   each of these, and a build by the schema's owner fixes it.
 //! - A role that dumps without `pg_read_all_data` needs `GRANT SELECT ON SEQUENCE notifyman.number`, and SELECT on the
 //!   tables.
 //! - **Publications.** PostgreSQL cannot leave an ordinary table out of a publication `FOR ALL TABLES`, and a subscriber
@@ -95,7 +122,7 @@
 //!
 //! # What it costs
 //!
-//! Measured by `cargo bench --bench changes` with PostgreSQL 15 on two cores without fsync. A commit is cheap there, so
+//! Measured by `cargo bench --features json --bench changes` on two cores without fsync. A commit is cheap there, so
 //! this shows a trigger at its dearest: take the ratios, and measure your own.
 //!
 #![doc = include_str!("costs.md")]
@@ -105,8 +132,8 @@
 //!
 //! - For cache invalidation take the **keys** shape: it reports what to forget, in one notification where a statement
 //!   wrote hundreds of rows.
-//! - Write many rows with one statement, and many statements in one transaction: in the keys shape a row then costs a
-//!   fraction of what it costs in the rows shape, and the commit's lock is taken once.
+//! - Write many rows with one statement, and many statements in one transaction: in the keys shape a row then costs
+//!   about half of what it costs in the rows shape, and the commit's lock is taken once.
 //! - Have **one worker** for a database, and many processes behind it. A hundred listeners are a hundred times the
 //!   cost, to every writer.
 //! - With many small writing transactions at a time take **delivery by table**: it takes no commit lock.
@@ -117,14 +144,14 @@
 //!
 //! # It never fails a write
 //!
-//! Whatever becomes of a row, it is written: what is too long is reported by its key, and what cannot be reported at all
-//! as a marker that something changed ([`Truncated`]). Long values are not even read: those that are kept apart (TOAST)
+//! An error in the making of a report does not fail the write: what is too long is reported by its key, and what cannot be reported at all
+//! as a marker that something changed ([`Truncated`]). Long values are not even read, except by a `generic` function: those that are kept apart (TOAST)
 //! are known by their size there, and a row with a value of more than 16 KiB is reported by its key. Where long rows are
 //! reported, up to 15 MiB, the length of strings is exact; the stored bytes of other types count eightfold, since
 //! compression may have made them small. What can fail, such as a cast to `json`, or a column that another session has
 //! changed, is in a block that catches it. Where the installation is damaged, so that roles lack USAGE on the schema for
 //! example, a marker with a negative `number` is notified; for an outbox there is a warning in its place. With an outbox or
-//! spilling, triggers write to the tables, so leave these as they are. An event trigger that cannot do its work raises a
+//! spilling, a write waits or fails where the INSERT into that table does: a full disk, a lock on it, a revoked privilege. An event trigger that cannot do its work raises a
 //! warning.
 //!
 //! **Two things fail at the commit**, where no trigger can catch them, and only with delivery by NOTIFY:
@@ -146,20 +173,22 @@
 //!   DETACH; a row that moves is a DELETE and an INSERT. `TRUNCATE` of a root is reported for each partition. In the keys
 //!   shape a statement on the root is reported once, without a partition.
 //! - In the keys shape what is written to a parent of plain inheritance is reported under the parent's name. Foreign
-//!   tables, and in PostgreSQL 12 all tables, are reported by keys, but row by row: the former cannot have triggers with
-//!   transition tables, and with them the latter could not be attached to anything.
+//!   tables, trees of tables that have one, and all tables in PostgreSQL 12 and in releases before 13.22, 14.19, 15.14,
+//!   16.10 and 17.6 are reported by keys, but row by row: PostgreSQL refuses triggers with transition tables there, or to
+//!   attach a table that has some. TRUNCATE of a foreign table, and changes at its remote server, are not reported.
 //! - A table's key is its primary key, else its replica identity's index. Without one, the keys shape reports that the
 //!   table changed.
 //! - Without event triggers ([`Installer::schema_events`]) new tables are reported after the next build only. New and
-//!   changed columns are reported at once.
+//!   changed columns are reported immediately; another primary key, in the keys shape, after the next build.
 //! - A table with a column of a type that belongs neither to the table's owner nor to a superuser is reported without rows
 //!   ([`Truncated::Key`]): [`Status`] warns of it. Give the type to the table's owner.
 //! - The keys shape keeps a statement's rows in temporary files, as any trigger with transition tables does: they count
 //!   for `temp_file_limit`.
 //! - Views, temporary tables and extensions' tables are not covered. Virtual generated columns have no value in a trigger,
 //!   and are reported as `null`.
-//! - Notifications are not kept for a worker that is away: then there is a gap, which is reported. An outbox keeps, in the
-//!   order of the writes; each change is reported by one of the workers that read it, at least once.
+//! - Notifications are not kept for a worker that is away. A worker that reconnects reports a gap. A worker that is started
+//!   again does not: treat its first `Connected` as one. An outbox keeps changes, and is read in the order of their numbers;
+//!   a transaction that commits late is read late. Each change is reported by one of the workers that read it, at least once.
 
 mod context;
 mod coverage;

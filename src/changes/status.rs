@@ -154,6 +154,11 @@ impl Status {
                 state => self.problems.push(format!("table {}: its triggers are {state}", table.sql_name)),
             }
         }
+        if !server.may_notify && options.delivery == Delivery::Notify {
+            self.problems.push(
+                "EXECUTE on pg_notify has been revoked from PUBLIC: every write to a covered table fails".to_owned(),
+            );
+        }
         if server.prepares && options.delivery == Delivery::Notify {
             self.warnings.push("max_prepared_transactions is set: PREPARE TRANSACTION fails after a change".to_owned());
         }

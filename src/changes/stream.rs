@@ -20,7 +20,8 @@ use crate::gap::Gap;
 ///
 /// /// Returns `true` if a cache of the whole database must be emptied.
 /// fn invalidates_all(event: &ChangeEvent) -> bool {
-///     matches!(event, ChangeEvent::Gap(_) | ChangeEvent::Dropped(_) | ChangeEvent::Lost(_))
+///     use ChangeEvent::{Connected, Dropped, Gap, Lost};
+///     matches!(event, Connected | Gap(_) | Dropped(_) | Lost(_))
 /// }
 /// ```
 #[derive(Debug)]

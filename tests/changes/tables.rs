@@ -281,3 +281,40 @@ fn g07_foreign_tables_are_covered_row_by_row() {
         );
     }
 }
+
+/// PostgreSQL refuses to write such a tree through a parent that has triggers with transition tables.
+#[test]
+fn g07_a_tree_with_a_foreign_table_is_written_and_reported_row_by_row_whenever_that_comes_in() {
+    let mut site = site();
+    if site.db.execute("CREATE EXTENSION postgres_fdw").is_err() {
+        eprintln!("\n!!! NOT TESTED: there is no postgres_fdw beside this server, so no foreign table is written\n");
+        return;
+    }
+    let (database, port) = (site.ask("SELECT current_database()"), site.ask("SHOW port"));
+    site.run(&format!(
+        "CREATE SERVER loop FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1', port '{port}', dbname '{database}');
+         CREATE USER MAPPING FOR postgres SERVER loop OPTIONS (user 'postgres');
+         CREATE TABLE p (id int, k int, PRIMARY KEY (id, k)) PARTITION BY LIST (k); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);
+         CREATE TABLE par (id int PRIMARY KEY); CREATE TABLE chi (PRIMARY KEY (id)) INHERITS (par); CREATE TABLE far (id int, k int)"
+    ));
+    site.build(&Installer::new().shape(Shape::Keys));
+    if site.by_statement() {
+        assert_eq!(site.says("INSERT INTO p VALUES (1, 1)"), [r#"INSERT p [{"id":1,"k":1}]"#]);
+    }
+    // Since no key of the root can span it, the leaves have their own.
+    site.run(
+        "ALTER TABLE p DROP CONSTRAINT p_pkey; ALTER TABLE p1 ADD PRIMARY KEY (id, k);
+         CREATE FOREIGN TABLE p2 PARTITION OF p FOR VALUES IN (2) SERVER loop OPTIONS (table_name 'far');
+         CREATE FOREIGN TABLE chi2 () INHERITS (par) SERVER loop OPTIONS (table_name 'far')",
+    );
+    let said = site.says("INSERT INTO p VALUES (2, 1); UPDATE p SET id = id + 10; UPDATE par SET id = id");
+    assert!(said.contains(&r#"INSERT p partition_name=p1 [{"id":2,"k":1}]"#.to_owned()), "{said:?}");
+    assert!(
+        said.contains(&r#"UPDATE p partition_name=p1 [{"id":12,"k":1},{"id":2,"k":1}]"#.to_owned())
+            || said.contains(&r#"UPDATE p partition_name=p1 [{"id":2,"k":1},{"id":12,"k":1}]"#.to_owned()),
+        "{said:?}"
+    );
+    let said = site.says("INSERT INTO chi VALUES (7); DELETE FROM par WHERE id = 7");
+    assert_eq!(said, [r#"INSERT chi [{"id":7}]"#, r#"DELETE chi [{"id":7}]"#]);
+    assert_eq!(site.problems(), [] as [&str; 0]);
+}

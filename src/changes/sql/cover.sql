@@ -28,7 +28,7 @@
                     EXECUTE relation.statements;
                 EXCEPTION WHEN others THEN
                     RAISE WARNING 'notifyman: table % is not covered as it should be: %', relation.sql_name, SQLERRM
-                        USING HINT = 'Run `notifyman build`.';
+                        USING HINT = 'Run `notifyman build` with the same options.';
                 END;
             END LOOP;
             EXIT WHEN clock_timestamp() > deadline;
@@ -44,6 +44,6 @@
             {report}row_to_json(r){end} (
                 SELECT 'incomplete' AS event, cardinality(left_out) AS count, left_out[1:10] AS tables) r;
             RAISE WARNING 'notifyman: % tables, % among them, are left to the next build, so as not to hold up this statement',
-                cardinality(left_out), left_out[1] USING HINT = 'Run `notifyman build`.';
+                cardinality(left_out), left_out[1] USING HINT = 'Run `notifyman build` with the same options.';
         END IF;
     END;

@@ -6,7 +6,9 @@
 DECLARE
     began    timestamptz := clock_timestamp();
     command  record;
-    changed  oid[] := ARRAY(
+    changed  oid[];
+BEGIN
+    changed := ARRAY(
         SELECT d.objid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid
         WHERE d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
         UNION
@@ -14,7 +16,6 @@ DECLARE
         SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class y ON y.oid = d.objid
             JOIN pg_class c ON c.reloftype = y.reltype
         WHERE d.classid = 'pg_class'::regclass AND y.relkind = 'c');
-BEGIN
     IF changed = ARRAY[]::oid[] THEN
         RETURN;
     END IF;
@@ -39,5 +40,5 @@ BEGIN
     END LOOP;
 {cover}
 EXCEPTION WHEN others THEN
-    RAISE WARNING 'notifyman: tables are not covered as they should be: %', SQLERRM USING HINT = 'Run `notifyman build`.';
+    RAISE WARNING 'notifyman: tables are not covered as they should be: %', SQLERRM USING HINT = 'Run `notifyman build` with the same options.';
 END

@@ -38,5 +38,5 @@ BEGIN
 {cover}
 EXCEPTION WHEN others THEN
     RAISE WARNING 'notifyman: what became of tables is not reported as it should be: %', SQLERRM
-        USING HINT = 'Run `notifyman build`.';
+        USING HINT = 'Run `notifyman build` with the same options.';
 END

@@ -16,17 +16,21 @@ It makes a schema `notifyman` with functions and, for each table, triggers. Each
 table is a short transaction of its own, which waits for the table's lock no
 longer than --lock-timeout; what could not be locked is listed with the session
 that holds the lock, and building again finishes it. A table that is right
-already is not touched. The options of the last build count, alone.
+already is not touched. Give the same options each time: an option that is left
+out returns to its default.
+
+With --delivery notify any role that can connect may LISTEN and read what is
+sent: whole rows with --shape rows. Name tables, or use keys or a table.
 
 --shape rows reports each row, whole, before and after. --shape keys reports
-what a statement wrote, by the rows' keys: it costs a fraction, and is the one
-for cache invalidation. --delivery notify takes PostgreSQL's commit lock, fails
+what a statement wrote, by the rows' keys, and is the one for cache
+invalidation: large statements cost about half. --delivery notify takes PostgreSQL's commit lock, fails
 where the NOTIFY queue is full, and does not go with PREPARE TRANSACTION;
 --delivery table does none of that: a worker polls.
 
 Triggers run as the role that writes. What needs a privilege of its own is owned
 by --owner, a role without login, which is made where it is missing: grant it
-to nobody. Event triggers, which cover new tables as they are created and report
+to no role but the installer. Event triggers, which cover new tables as they are created and report
 changes to tables' definitions, need a superuser. Without one give
 --no-schema-events, and build again after each migration.
 
@@ -41,7 +45,9 @@ Exit codes: 0 it could look, 1 it couldn't.";
 
 pub(crate) const VERIFY: &str = "\
 Examples:
-  notifyman verify postgres://owner@db1/shop || notifyman build URL
+  notifyman verify postgres://owner@db1/shop
+
+If it finds a problem, run the same build again, with the same options.
 
 It reads catalogs, locks nothing and changes nothing.
 
@@ -82,13 +88,14 @@ not reported stay in the database, one worker at a time reads them, and each is
 reported at least once.
 
 How sure it is:
-  --exec   A change is done when its command has succeeded. Until then
+  --exec   A change is done when its command has succeeded, or is skipped after
+           --retries; with --give-up stop it is never skipped. Until then
            --delivery table keeps it, and reports it again if need be.
   output   A line is done when it is written. A pipe takes up to 64 KiB that
            its reader has not read, and these are lost with a reader that
-           dies. To be sure, use --exec, or a reader that stores its own
-           position (the number of a change). When the reader has gone, the
-           worker ends with code 4 at the next line, and keeps in the
+           dies. To be sure, use --exec with --give-up stop, or a reader that
+           stores the position up to which it is done (the number of a change)
+           and compares with its source. When the reader has gone, the worker ends with code 4 at the next line, and keeps in the
            database what was not written.
 
 With --exec the line is the command's standard input, and no lines are printed;
