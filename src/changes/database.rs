@@ -187,7 +187,7 @@ impl DatabaseFollower {
         if payload::is_incomplete(payload) {
             self.check_tables_soon(cx);
         }
-        // What comes behind a spilled payload is looked at when its turn has come.
+        // Payloads behind a spilled one are examined in their turn.
         let number = if self.spilled.is_none() { self.spilled_number(payload, cx) } else { None };
         match number {
             Some(number) => {

@@ -100,7 +100,7 @@ pub struct Change {
     /// The row after, for INSERT and UPDATE in the rows shape.
     pub new_data: Option<Map<String, Value>>,
     /// In the keys shape, the keys of the rows, each an object of the key's columns; for an UPDATE, the keys before and
-    /// after.
+    /// after. `None` means that any row may have changed: TRUNCATE, a table without a key, or a key that is too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<Map<String, Value>>>,
     /// The text that the client sent, if the installation includes it.

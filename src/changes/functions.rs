@@ -16,7 +16,7 @@ pub(crate) const KINDS: [&str; 5] = ["rows", "insert_keys", "update_keys", "dele
 /// The functions of a TRUNCATE trigger, and of tables whose values must not be read: they know nothing of their table.
 pub(crate) const ROWLESS: [&str; 2] = ["truncated", "markers"];
 
-/// How a function runs.
+/// The role as which a function runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Runs {
     /// As the role that calls it, which may be any.
@@ -29,7 +29,7 @@ pub(crate) enum Runs {
 
 /// A function of the schema `notifyman`.
 #[derive(Debug, Clone)]
-pub(crate) struct Function {
+pub(crate) struct FunctionDefinition {
     pub(crate) name: String,
     pub(crate) arguments: &'static str,
     returns: &'static str,
@@ -47,7 +47,7 @@ pub(crate) const EVENT_SETTINGS: [(&str, &str); 5] = [
     ("jit", "off"),
 ];
 
-impl Function {
+impl FunctionDefinition {
     fn new(name: &str, arguments: &'static str, returns: &'static str, runs: Runs, body: &str) -> Self {
         // A plain name is a variable rather than a column, whatever the session says.
         let body = format!("\n#variable_conflict use_variable\n{}\n", body.trim_end());
@@ -96,7 +96,7 @@ pub(crate) fn dollar_tag(body: &str) -> String {
 }
 
 /// The functions of every installation with these options; those of tables apart.
-pub(crate) fn common(options: &Options) -> Vec<Function> {
+pub(crate) fn common(options: &Options) -> Vec<FunctionDefinition> {
     let mut functions = called(options).to_vec();
     let kinds = match options.shape {
         Shape::Rows => &KINDS[..1],
@@ -111,9 +111,9 @@ pub(crate) fn common(options: &Options) -> Vec<Function> {
 }
 
 /// The function of this kind for tables of one shape.
-pub(crate) fn of_tables(name: &str, kind: &str, shape: &TableShape, options: &Options) -> Function {
+pub(crate) fn of_tables(name: &str, kind: &str, shape: &TableShape, options: &Options) -> FunctionDefinition {
     let body = if kind == "rows" { rows(shape, options) } else { keys(kind, shape, options) };
-    Function::trigger(name, &body)
+    FunctionDefinition::trigger(name, &body)
 }
 
 fn spills(options: &Options) -> bool {
@@ -121,10 +121,10 @@ fn spills(options: &Options) -> bool {
 }
 
 /// The functions that triggers call, with any options: so another build changes none while triggers that need it work.
-fn called(options: &Options) -> [Function; 4] {
+fn called(options: &Options) -> [FunctionDefinition; 4] {
     let limit = TABLE_LIMIT.to_string();
     let of_payload = |name, returns, body| {
-        Function::new(name, "payload text", returns, Runs::AsOwner, &render(body, &[("limit", &limit)]))
+        FunctionDefinition::new(name, "payload text", returns, Runs::AsOwner, &render(body, &[("limit", &limit)]))
     };
     [
         payload(options),
@@ -134,7 +134,7 @@ fn called(options: &Options) -> [Function; 4] {
     ]
 }
 
-fn payload(options: &Options) -> Function {
+fn payload(options: &Options) -> FunctionDefinition {
     let truncated = "CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',\"truncated\":\"',\n            \
          CASE WHEN old_data IS NULL AND new_data IS NULL THEN 'key' ELSE truncated END, '\"') END, '}'";
     let (declare, rest, shorten) = match options.with_query {
@@ -150,7 +150,7 @@ fn payload(options: &Options) -> Function {
         ),
     };
     let values = [("declare", declare), ("rest", &*rest), ("shorten", shorten)];
-    Function::new(
+    FunctionDefinition::new(
         "payload",
         "relation oid, table_schema text, table_name text, method text, old_data json, new_data json, truncated text, \
          max_bytes integer",
@@ -160,7 +160,7 @@ fn payload(options: &Options) -> Function {
     )
 }
 
-fn payloads(options: &Options) -> Function {
+fn payloads(options: &Options) -> FunctionDefinition {
     let (query, shorten) = match options.with_query {
         false => ("'null'", ""),
         true => (
@@ -169,7 +169,7 @@ fn payloads(options: &Options) -> Function {
              query := 'null,\"truncated\":\"query\"';\n    END IF;",
         ),
     };
-    Function::new(
+    FunctionDefinition::new(
         "payloads",
         "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]",
         "text[]",
@@ -178,7 +178,7 @@ fn payloads(options: &Options) -> Function {
     )
 }
 
-fn event_triggers(options: &Options) -> [Function; 2] {
+fn event_triggers(options: &Options) -> [FunctionDefinition; 2] {
     let report = match options.delivery {
         Delivery::Notify => "PERFORM pg_notify('notifyman', notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
         Delivery::Table => "PERFORM notifyman.append(notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
@@ -195,8 +195,9 @@ fn event_triggers(options: &Options) -> [Function; 2] {
         ("coverable", &selection.coverable),
         ("named", &selection.named),
     ];
-    [("on_ddl", include_str!("sql/ddl.sql")), ("on_drop", include_str!("sql/drop.sql"))]
-        .map(|(name, text)| Function::new(name, "", "event_trigger", Runs::InEventTrigger, &render(text, &values)))
+    [("on_ddl", include_str!("sql/ddl.sql")), ("on_drop", include_str!("sql/drop.sql"))].map(|(name, text)| {
+        FunctionDefinition::new(name, "", "event_trigger", Runs::InEventTrigger, &render(text, &values))
+    })
 }
 
 /// Sends the variable `payload`, as a condition: it is evaluated in place, which PERFORM would not be.
@@ -312,7 +313,7 @@ fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
 }
 
 /// The functions that know nothing of their tables.
-fn rowless(options: &Options) -> [Function; 2] {
+fn rowless(options: &Options) -> [FunctionDefinition; 2] {
     let truncated = match options.shape {
         Shape::Rows => payload_of("NULL", "NULL", "NULL", NOTIFY_LIMIT),
         Shape::Keys => "(notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            \
@@ -322,7 +323,7 @@ fn rowless(options: &Options) -> [Function; 2] {
     let marker = payload_of("NULL", "NULL", "'key'", NOTIFY_LIMIT);
     let function = |name, payload: &str| {
         let values = [("payload", payload), ("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
-        Function::trigger(name, &render(include_str!("sql/rowless.sql"), &values))
+        FunctionDefinition::trigger(name, &render(include_str!("sql/rowless.sql"), &values))
     };
     let [first, second] = ROWLESS;
     [function(first, &truncated), function(second, &marker)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::functions::{self, EVENT_SETTINGS, Function, Runs};
+use super::functions::{self, EVENT_SETTINGS, FunctionDefinition, Runs};
 use super::options::{Delivery, Options, Oversize};
 use super::server::{cannot, is, one, text};
 use super::shape::TableShape;
@@ -65,7 +65,7 @@ pub(crate) fn parse_comment(comment: &str) -> Result<(i32, Option<Options>), Err
 }
 
 /// The functions that tables need with these options, by name.
-pub(crate) fn functions_of_tables(db: &mut Connection, options: &Options) -> Result<Vec<Function>, Error> {
+pub(crate) fn functions_of_tables(db: &mut Connection, options: &Options) -> Result<Vec<FunctionDefinition>, Error> {
     let rows = db.query(&sql::shapes(options))?;
     let function = |row: &Row| {
         let (kind, columns, name) = (text(row, 0), text(row, 1), text(row, 2));
@@ -107,7 +107,7 @@ impl Functions {
     /// Returns `true` if a function is as it would be made.
     ///
     /// `owner` owns what runs with rights of its own, and `installer` the rest.
-    pub(crate) fn is_right(&self, function: &Function, owner: &str, installer: &str) -> bool {
+    pub(crate) fn is_right(&self, function: &FunctionDefinition, owner: &str, installer: &str) -> bool {
         let role = if function.runs == Runs::AsOwner { owner } else { installer };
         let settings = match function.runs {
             Runs::InEventTrigger => EVENT_SETTINGS.map(|(name, value)| format!("{name}={value}")).join("; "),
@@ -123,7 +123,7 @@ impl Functions {
     }
 
     /// Returns `true` if a function of this name and these arguments is there.
-    pub(crate) fn has(&self, function: &Function) -> bool {
+    pub(crate) fn has(&self, function: &FunctionDefinition) -> bool {
         self.0.contains_key(&(function.name.clone(), function.arguments.to_owned()))
     }
 

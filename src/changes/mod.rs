@@ -35,8 +35,8 @@
 //!
 //! **What is installed.** A schema `notifyman` with a dozen functions and a sequence; a table `outbox` or `spilled` only
 //! where that was asked for. For each table: in the rows shape the triggers `0_notifyman` and `0_notifyman_truncate`, in
-//! the keys shape one each for INSERT, UPDATE, DELETE and TRUNCATE. Tables with equal columns, as far as a trigger function
-//! names them, share one function, such as `rows_2f1c..`. In the database: the event triggers `notifyman_ddl` and
+//! the keys shape one each for INSERT, UPDATE, DELETE and TRUNCATE. Tables whose relevant columns are equal share a trigger
+//! function, such as `rows_2f1c..`. In the database: the event triggers `notifyman_ddl` and
 //! `notifyman_drop`, unless they were not wanted. In the cluster: a role `notifyman_owner` without login.
 //! `notifyman build --dry-run` prints all of it as SQL for `psql`. Nothing is written to an ordinary table with delivery
 //! by NOTIFY: the options are in the schema's comment.
@@ -76,14 +76,14 @@
 //! | is a member of `notifyman_owner` | change what all that writes runs. A build refuses an owner that has members, or can log in | |
 //! | installed it | change what all that writes runs and, with event triggers, all that runs DDL. A build refuses to go on with what another role installed, unless that is a superuser | |
 //!
-//! Trigger functions run as the role that writes (SECURITY INVOKER), and name everything in full, so that nobody's
-//! `search_path` has a say. What needs a privilege of its own is in SECURITY DEFINER functions that take numbers and plain
+//! Trigger functions run as the role that writes (SECURITY INVOKER), and qualify every name, so that `search_path` does
+//! not matter. What needs a privilege of its own is in SECURITY DEFINER functions that take numbers and plain
 //! values only and call nothing that a user could have made: `payload` and `payloads` take the next number, `append` and
 //! `spill` write the tables. Their owner has no other privilege; the databases of a cluster share it, or have one each
 //! ([`Installer::owner`]). PUBLIC has USAGE on the schema and EXECUTE on these and on the trigger functions. Only a build
 //! makes code from the names of columns.
 //!
-//! What an administrator grants:
+//! Privileges to grant:
 //!
 //! - to build: CREATE on the database; ownership of the tables; for event triggers a superuser; for any other role
 //!   CREATEROLE, or membership of `notifyman_owner`. Databases with different installers that are no superusers need an
@@ -102,7 +102,7 @@
 //!
 //! - **A dump of the whole database** (`pg_dump`, also `-s`, restored also with `-1`) restores an installation that
 //!   works. Roles are not in it: first run `CREATE ROLE notifyman_owner NOLOGIN` in the new cluster.
-//! - **A dump of schemas** must have `-n notifyman` beside the others; event triggers are not in it, so build afterwards.
+//! - **A dump of schemas** must include `-n notifyman`; event triggers are not in it, so build afterwards.
 //!   Without it a restore fails at the triggers, and with `-1` as a whole. Leave them out:
 //!   `pg_restore -l FILE | grep -v ' 0_notifyman' >LIST`, then `pg_restore -1 -L LIST FILE`, then build.
 //! - **Without privileges** (`-x`) roles lack USAGE on the schema: writes go on, and are reported by a marker without the

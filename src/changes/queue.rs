@@ -59,7 +59,7 @@ impl QueueItem {
 struct EventQueueState {
     ready: VecDeque<(usize, QueueItem)>,
     ready_size: usize,
-    /// What waits for a spilled payload, by database.
+    /// The items that wait for a spilled payload, by database.
     held: BTreeMap<usize, VecDeque<QueueItem>>,
     held_size: usize,
     /// The numbers of notifications that were dropped and not reported yet, by database.

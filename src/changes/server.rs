@@ -24,7 +24,7 @@ pub(crate) struct Server {
     user: String,
     is_superuser: bool,
     may_create_role: bool,
-    /// Whether this role is a member of the owner; `None` if there is no such role.
+    /// `true` if this role is a member of the owner; `None` if there is no such role.
     owns: Option<bool>,
     /// The owner is a superuser, or can log in.
     is_owner_mighty: bool,
@@ -181,9 +181,9 @@ impl Server {
         }
     }
 
-    /// How long a transaction waits for a table's lock, so that an ordinary autovacuum gives way.
+    /// Returns the wait for a table's lock, in which an ordinary autovacuum gives way.
     ///
-    /// PostgreSQL cancels an autovacuum for whoever has waited for `deadlock_timeout`, which must be over before the
+    /// PostgreSQL cancels an autovacuum for a session that has waited for `deadlock_timeout`, which must be over before the
     /// lock's own time is. If this role cannot lower it, the last attempt waits longer.
     pub(crate) fn lock_wait(&self, timeout: Duration, is_last: bool) -> sql::LockWait {
         match self.may_set_deadlock_timeout {

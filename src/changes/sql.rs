@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::functions::{self, Function};
+use super::functions::{self, FunctionDefinition};
 use super::options::{Delivery, Options, Oversize};
 use crate::proto::sql::{quote_identifier, quote_literal};
 
@@ -71,7 +71,7 @@ fn array(texts: &[String]) -> String {
     format!("ARRAY[{}]::text[]", texts.join(", "))
 }
 
-/// How long a transaction waits for locks.
+/// The wait of a transaction for locks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LockWait {
     pub(crate) timeout: Duration,
@@ -214,7 +214,7 @@ pub(crate) fn drop_owner(owner: &str) -> String {
 ///
 /// Triggers work meanwhile, and what has not been read stays. The functions of tables are made in the same transaction,
 /// so that each always goes with those that it calls.
-pub(crate) fn install(options: &Options, of_tables: &[Function]) -> String {
+pub(crate) fn install(options: &Options, of_tables: &[FunctionDefinition]) -> String {
     let functions = functions::common(options);
     let owner = identifier(&options.owner);
     let known: Vec<_> = functions.iter().map(|it| literal(&format!("{}({})", it.name, it.arguments))).collect();
@@ -239,7 +239,7 @@ pub(crate) fn install(options: &Options, of_tables: &[Function]) -> String {
 }
 
 /// Makes functions for tables; one transaction, which locks no table.
-pub(crate) fn make_functions(functions: &[Function], owner: &str) -> String {
+pub(crate) fn make_functions(functions: &[FunctionDefinition], owner: &str) -> String {
     functions.iter().map(|function| function.sql(&identifier(owner))).collect()
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::functions::{self, Function};
+use super::functions::{self, FunctionDefinition};
 use super::installed::{self, Functions, Objects};
 use super::options::{Delivery, Options};
 use super::server::{Presence, Server, first, is, text};
@@ -169,7 +169,7 @@ impl Status {
 
     fn read_functions(&mut self, db: &mut Connection, options: &Options, installer: &str) -> Result<(), Error> {
         let present = Functions::read(db)?;
-        let wrong = |function: &&Function| !present.is_right(function, &options.owner, installer);
+        let wrong = |function: &&FunctionDefinition| !present.is_right(function, &options.owner, installer);
         let (common, of_tables) = (functions::common(options), installed::functions_of_tables(db, options)?);
         // Where a table's own is not there, the one for any table serves.
         let of_tables = of_tables.iter().filter(|function| present.has(function));
