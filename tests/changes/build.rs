@@ -163,6 +163,34 @@ fn g01_it_is_built_and_right_whatever_a_database_says_of_strings_and_names() {
     assert_eq!(site.ask(quoted), "0");
 }
 
+/// As with a worker's sessions, no default of a role or a database has a say.
+#[test]
+fn g01_no_default_of_a_database_keeps_a_build_a_look_or_a_teardown_from_its_work() {
+    let mut site = site();
+    let name = site.ask("SELECT current_database()");
+    site.run("CREATE TABLE t (id int PRIMARY KEY)");
+    for setting in [
+        "default_transaction_read_only = on",
+        "default_transaction_isolation = serializable",
+        "default_transaction_deferrable = on",
+        "row_security = off",
+        "search_path = ''",
+        "statement_timeout = '300ms'",
+        "client_min_messages = error",
+        "DateStyle = 'SQL, DMY'",
+        "quote_all_identifiers = on",
+    ] {
+        site.run(&format!("ALTER DATABASE {name} SET {setting}"));
+    }
+    let mut db = connect(&site.url);
+    for shape in [Shape::Rows, Shape::Keys] {
+        let report = Installer::new().shape(shape).build(&mut db).unwrap();
+        assert!(report.failed().is_empty(), "{report:?}");
+        assert_eq!(Status::of(&mut db).unwrap().problems(), [] as [&str; 0]);
+    }
+    assert!(Installer::new().teardown(&mut db).unwrap().failed().is_empty());
+}
+
 /// Says so, as it drops.
 struct Over<'a>(&'a AtomicBool);
 

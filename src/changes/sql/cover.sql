@@ -9,8 +9,13 @@
         left_out text[];
         relation record;
     BEGIN
-        WITH RECURSIVE f (oid) AS (
-            SELECT unnest(changed) UNION SELECT i.inhrelid FROM f JOIN pg_inherits i ON i.inhparent = f.oid
+        -- A foreign table changes how the whole tree is reported that it comes into.
+        WITH RECURSIVE above (oid) AS (
+            SELECT ftrelid FROM pg_foreign_table WHERE ftrelid = ANY (changed)
+            UNION SELECT i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = above.oid
+        ), f (oid) AS (
+            SELECT unnest(changed) UNION SELECT oid FROM above
+            UNION SELECT i.inhrelid FROM f JOIN pg_inherits i ON i.inhparent = f.oid
         ) SELECT array_agg(f.oid ORDER BY f.oid = ANY (changed) DESC, f.oid) INTO family FROM f;
         part := family[1:cardinality(changed)];
         family := family[cardinality(changed) + 1:];
