@@ -162,7 +162,7 @@ pub(crate) fn tables(options: &Options, only: &str) -> String {
     states(options, only, OWN_EXISTS, "true")
 }
 
-/// How all tables are that are asked for or have a trigger of ours; see [`tables`].
+/// The states of all tables that are asked for or have a trigger of ours; see [`tables`].
 pub(crate) fn all_tables(options: &Options) -> String {
     query(&(states(options, "true", OWN_EXISTS, RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
 }
