@@ -15,8 +15,8 @@ pub(super) struct Rare {
     rarer: Option<Box<Rarer>>,
     /// What may have been missed before this session took over from another, or before it listened again.
     pub(super) gap: Option<Gap>,
-    /// When it took over, and how many attempts that needed.
-    revived: Option<Moment>,
+    /// When the LISTENs of a session that was opened in a loop were acknowledged, and how many attempts had failed before.
+    established: Option<Moment>,
     attempts: u32,
     /// How many sessions there have been before this one.
     epoch: u32,
@@ -52,17 +52,23 @@ impl Connection {
         self.rare.as_ref().map_or(0, |rare| rare.epoch.into())
     }
 
-    /// When this session took over, and how many attempts that needed.
-    pub(crate) fn revived(&self) -> Option<(Instant, u32)> {
+    /// When the LISTENs of a session that was opened in a loop were acknowledged, and how many attempts had failed before.
+    pub(crate) fn established(&self) -> Option<(Instant, u32)> {
         let rare = self.rare.as_ref()?;
-        Some((rare.revived?.into(), rare.attempts))
+        Some((rare.established?.into(), rare.attempts))
+    }
+
+    /// Notes that its LISTENs are acknowledged, after this number of failed attempts.
+    pub(crate) fn establish(&mut self, now: Instant, attempts: u32) {
+        let rare = self.rare.get_or_insert_default();
+        (rare.established, rare.attempts) = (Some(now.into()), attempts);
     }
 
     /// It takes over from another at `now`, after so many attempts.
     pub(crate) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
+        self.establish(now, attempts);
         let rare = self.rare.get_or_insert_default();
         rare.epoch = u32::try_from(gap.epoch()).unwrap_or(u32::MAX);
-        (rare.revived, rare.attempts) = (Some(now.into()), attempts);
         rare.gap = Some(gap);
     }
 
@@ -79,7 +85,7 @@ impl Connection {
     fn proven(&self, what: impl FnOnce(Proven) -> Option<Moment>) -> Instant {
         let proven = self.rarer().and_then(|rarer| what(rarer.proven));
         // What took over has told by its gap what came before.
-        let begun = || self.rare.as_ref().and_then(|rare| rare.revived);
+        let begun = || self.rare.as_ref().and_then(|rare| rare.established);
         proven.or_else(begun).map_or(self.stream.opened(), Instant::from)
     }
 

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::connection::Ear;
 use crate::error::Error;
 use crate::manager::members::{ConnId, Dead, Life, Member};
-use crate::manager::recovery::{FIRST_DIALS, is_worth_retrying};
+use crate::manager::recovery::{FIRST_DIALS, failed_before, is_final_attempt, is_final_loss};
 use crate::manager::restore::{Progress, Restore};
 use crate::manager::timers::Why;
 use crate::manager::turn::WATCHING;
@@ -23,11 +23,12 @@ impl NotificationManager {
         let dead = Dead::of(&connection);
         let error = dead.error().clone();
         self.shared.counters.losses.add(1);
-        log::lost(id, &error, self.backoff.is_some() && is_worth_retrying(&error));
+        let is_final = is_final_loss(&error);
+        log::lost(id, &error, self.backoff.is_some() && !is_final);
         match &self.backoff {
-            Some(backoff) if is_worth_retrying(&error) => {
-                // One that never lasts comes back ever more slowly.
-                let failed = backoff.failed_before(connection.revived(), self.now);
+            Some(backoff) if !is_final => {
+                // A connection whose sessions never last comes back ever more slowly.
+                let failed = failed_before(connection.established(), &error, self.now);
                 let mut restore = Restore::new(dead, self.now + backoff.delay(failed, &mut self.jitter));
                 (restore.failed, restore.persists) = (failed, true);
                 self.add_restore(id, restore);
@@ -173,10 +174,16 @@ impl NotificationManager {
             return None;
         }
         let Some(Member { life: Life::Restoring(restore), .. }) = self.members.get_mut(token) else { return None };
-        let (is_first, persists) = (restore.is_first(), restore.persists && is_worth_retrying(&error));
+        let backoff = self.backoff.unwrap_or_default();
+        let is_final = is_final_attempt(&error, !restore.dead().is_unopened());
+        let (is_first, persists) = (restore.is_first(), restore.persists && (backoff.retry_all || !is_final));
         if persists {
             restore.failed += 1;
-            let at = self.now + self.backoff.unwrap_or_default().delay(restore.failed, &mut self.jitter);
+            let delay = match is_final {
+                true => backoff.slow_delay(&mut self.jitter),
+                false => backoff.delay(restore.failed, &mut self.jitter),
+            };
+            let at = self.now + delay;
             restore.try_again(error.clone(), at);
             self.set_timer(token, Why::Look, Some(at));
         }
@@ -188,8 +195,9 @@ impl NotificationManager {
     pub(super) fn give_up(&mut self, token: u32, error: &Error) -> Option<Event> {
         let Member { id, life: Life::Restoring(restore), .. } = self.members.take(token)? else { return None };
         log::gave_up(id, error, restore.failed + 1);
+        // A session that had been open was counted when it was lost.
+        self.shared.counters.losses.add(usize::from(restore.dead().is_unopened()));
         self.members.bury(id, restore.fail(error));
-        self.shared.counters.losses.add(1);
         self.count_members();
         Some(Event::Lost(id, error.clone()))
     }

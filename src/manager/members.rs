@@ -13,8 +13,8 @@ use crate::gap::{Gap, Span};
 use crate::manager::recovery::Heart;
 use crate::manager::restore::Restore;
 use crate::manager::timers::Set;
-use crate::proto::Ask;
 use crate::proto::sql::Limits;
+use crate::proto::{Ask, CHANNELS_AT_ONCE};
 
 /// Names a connection inside a manager.
 ///
@@ -96,7 +96,7 @@ impl Dead {
         Self {
             inner: Box::new(Remains {
                 config: connection.config().clone(),
-                channels: connection.session.channels().iter().map(Box::from).collect(),
+                channels: connection.session.possible_channels().map(Box::from).collect(),
                 error: cause.clone(),
                 cause,
                 since: with_wall(since),
@@ -165,7 +165,9 @@ impl Dead {
     /// As [`Connection::connect`] and [`Connection::listen`]; what is dead stays as it was, to be tried again.
     pub fn reconnect(&self) -> Result<Connection, Error> {
         let mut connection = Connection::connect(&self.inner.config)?;
-        connection.listen(self.channels())?;
+        for channels in self.channels().chunks(CHANNELS_AT_ONCE) {
+            connection.listen(channels)?;
+        }
         self.mark_successor(&mut connection, 0);
         Ok(connection)
     }
@@ -192,10 +194,14 @@ impl Dead {
     /// Marks a new connection, on which the channels are listened to again, as this one's successor; so many attempts
     /// have failed before.
     pub(crate) fn mark_successor(&self, connection: &mut Connection, failed: u32) {
+        let now = clock::now();
         if self.is_unopened() {
+            // For most of them nothing has to be kept.
+            if failed > 0 {
+                connection.establish(now, failed);
+            }
             return;
         }
-        let now = clock::now();
         let gap = Span {
             channels: Arc::clone(&self.inner.channels),
             cause: self.inner.cause.clone(),

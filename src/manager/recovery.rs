@@ -6,12 +6,17 @@ use std::time::{Duration, Instant};
 use crate::clock::Moment;
 use crate::error::{Error, TlsErrorKind};
 
-/// How lost connections are dialled again: see
+/// The policy for reconnecting lost connections: see
 /// [`NotificationManager::reconnect`](crate::NotificationManager::reconnect).
 ///
-/// The n-th attempt comes after a random time between nothing and `first` × 2ⁿ, at most `longest` ("full jitter"), so
-/// that those who were lost together don't come back together. Over all connections of the manager, no more than
-/// `at_once` dials are under way and no more than `per_second` begin.
+/// After n failed attempts the next one comes after a random time between zero and `first` × 2ⁿ, at most `longest`
+/// ("full jitter"), so that connections that were lost together do not come back together. A session that took over
+/// counts as a failed attempt if it ends within a second of the acknowledgement of its LISTENs; after a longer session
+/// the delay starts again at `first`. Over all connections of the manager, at most `at_once` attempts are in progress
+/// and at most `per_second` begin.
+///
+/// A few failures are final, because only a change elsewhere can fix them (the page [`faults`](crate::faults) lists
+/// them): the connection moves to the garbage, unless [`retry_all`](Self::retry_all) is set.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,18 +30,25 @@ pub struct Backoff {
     pub(crate) longest: Duration,
     pub(crate) at_once: usize,
     pub(crate) per_second: u32,
+    pub(crate) retry_all: bool,
 }
 
 impl Default for Backoff {
-    /// 100 ms doubling up to 30 s; 64 dials at once, 200 a second.
+    /// 100 ms doubling up to 30 s; 64 dials at once, 200 a second; final failures are not retried.
     fn default() -> Self {
-        Self { first: Duration::from_millis(100), longest: Duration::from_secs(30), at_once: 64, per_second: 200 }
+        Self {
+            first: Duration::from_millis(100),
+            longest: Duration::from_secs(30),
+            at_once: 64,
+            per_second: 200,
+            retry_all: false,
+        }
     }
 }
 
 /// Within which limits connections are opened for the first time: nobody was lost together, so nothing is spread.
 pub(crate) const FIRST_DIALS: Backoff =
-    Backoff { first: Duration::ZERO, longest: Duration::ZERO, at_once: 256, per_second: u32::MAX };
+    Backoff { first: Duration::ZERO, longest: Duration::ZERO, at_once: 256, per_second: u32::MAX, retry_all: false };
 
 /// Nobody waits longer for an attempt, whatever is asked for.
 const DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -70,38 +82,84 @@ impl Backoff {
         self
     }
 
-    /// How long to wait before an attempt, when so many have failed.
+    /// Whether final failures are retried, too: a refused login, a missing database, a refused certificate.
+    ///
+    /// For a restore that swaps databases, or for `pg_hba.conf` and certificates that are being rewritten. These attempts
+    /// come slowly, after a random time between half of `longest` and `longest`: a server may lock an account after some
+    /// refused passwords. A connection that this program closed stays closed.
+    ///
+    /// ```
+    /// use notifyman::Backoff;
+    ///
+    /// let backoff = Backoff::default().retry_all(true);
+    /// ```
+    #[must_use]
+    pub fn retry_all(mut self, retries: bool) -> Self {
+        self.retry_all = retries;
+        self
+    }
+
+    /// Returns the delay before an attempt, after this number of failed ones.
     pub(crate) fn delay(&self, failed: u32, jitter: &mut Jitter) -> Duration {
         let ceiling = self.first.saturating_mul(2u32.saturating_pow(failed)).min(self.longest).min(DELAY_MAX);
         jitter.up_to(ceiling)
     }
 
-    /// How many attempts count as failed when a connection is lost that took over then, after so many of them: one that
-    /// never lasts comes back ever more slowly.
-    pub(crate) fn failed_before(&self, revived: Option<(Instant, u32)>, now: Instant) -> u32 {
-        let short_lived = |since| now.saturating_duration_since(since) < self.longest;
-        revived.filter(|(since, _)| short_lived(*since)).map_or(0, |(_, failed)| failed.saturating_add(1))
+    /// Returns the delay before an attempt after a failure that is final unless all are retried.
+    pub(crate) fn slow_delay(&self, jitter: &mut Jitter) -> Duration {
+        let half = self.longest.min(DELAY_MAX) / 2;
+        half + jitter.up_to(half)
     }
 }
 
-/// Whether trying again can help. A password stays wrong; a standby may be promoted, and a damaged stream was one
-/// stream.
+/// A session that ends sooner than this after the acknowledgement of its LISTENs counts as a failed attempt.
+pub(crate) const SHORT_SESSION: Duration = Duration::from_secs(1);
+
+/// Returns how many attempts count as failed when a session ends: `established` is when its LISTENs were acknowledged, and
+/// how many attempts had failed before.
 ///
-/// A certificate that has run out is renewed by its operator, and a file of ours that doesn't go with another may be in
-/// the middle of being renewed, so both are waited for. One that is for somebody else, or that nobody trusted has
-/// signed, is not: it may be an attack, and a program that goes on trying in silence would hide that.
-pub(crate) fn is_worth_retrying(error: &Error) -> bool {
+/// A notification that the server cannot convert ends the session by its content. That says nothing about the server, so
+/// it does not count, however often it happens.
+pub(crate) fn failed_before(established: Option<(Instant, u32)>, loss: &Error, now: Instant) -> u32 {
+    let is_short = |since| now.saturating_duration_since(since) < SHORT_SESSION;
+    let established = established.filter(|(since, _)| is_short(*since) && !is_conversion(loss));
+    established.map_or(0, |(_, failed)| failed.saturating_add(1))
+}
+
+/// Returns `true` if the server could not convert a text to the client's encoding (22P05, 22021).
+fn is_conversion(error: &Error) -> bool {
+    matches!(error.sqlstate(), Some("22P05" | "22021"))
+}
+
+/// Returns `true` if a session that ended is not reconnected: only this program's own close is final.
+pub(crate) fn is_final_loss(error: &Error) -> bool {
+    matches!(error, Error::Closed)
+}
+
+/// Returns `true` if a failed attempt is final, because only a change elsewhere can fix it: refused credentials, a missing
+/// database, a refused certificate; and a caller's mistake, unless a session `was_open` with it.
+///
+/// A certificate that has expired is renewed by its operator, and a local file that does not match another may be in the
+/// middle of being renewed, so both are retried. A certificate of an unknown authority, or for another host, is not: it
+/// may be an attack, and retrying silently would hide it.
+pub(crate) fn is_final_attempt(error: &Error, was_open: bool) -> bool {
     match error {
-        Error::Connect(e) => e.any(|cause| match cause {
-            Error::Tls(tls) => tls.kind() == TlsErrorKind::File || tls.is_transient(),
-            cause => is_worth_retrying(cause),
-        }),
-        // Of a session that was open.
-        Error::Protocol(_) | Error::Tls(_) => true,
-        // A standby refuses LISTEN until it is promoted.
-        Error::Server(e) if e.code() == "25006" => true,
-        Error::Overflow { .. } => true,
-        _ => error.is_transient(),
+        // An error of a session that was open: the refusal of its LISTENs, or its end.
+        Error::Connect(e) => !e.any(|cause| !is_final_cause(cause)),
+        error => error.is_usage() && !was_open,
+    }
+}
+
+/// Returns `true` if the failure of one address is final.
+fn is_final_cause(cause: &Error) -> bool {
+    use TlsErrorKind::{BadCertificate, RefusedByServer, Revoked, UnknownAuthority, WrongName};
+    match cause {
+        Error::Server(e) => e.code().starts_with("28") || e.code() == "3D000",
+        Error::Auth(_) => true,
+        Error::Tls(e) => {
+            matches!(e.kind(), BadCertificate | RefusedByServer | Revoked | UnknownAuthority | WrongName)
+        }
+        _ => false,
     }
 }
 
@@ -445,16 +503,76 @@ mod tests {
         }
     }
 
+    fn server(code: &str) -> Error {
+        crate::error::ServerError { code: code.into(), ..Default::default() }.into()
+    }
+
+    fn connect(cause: Error, earlier: &[Error]) -> Error {
+        let earlier = earlier.iter().map(|error| ("db1".to_owned(), error.clone())).collect();
+        Error::Connect(std::sync::Arc::new(crate::error::ConnectError {
+            target: "db".into(),
+            cause,
+            earlier,
+            note: None,
+        }))
+    }
+
     #[test]
-    fn m13_what_trying_again_cannot_mend_is_told_apart() {
-        let server = |code: &str| Error::from(crate::error::ServerError { code: code.into(), ..Default::default() });
-        for code in ["57P01", "57P03", "53300", "08006", "25006"] {
-            assert!(is_worth_retrying(&server(code)), "{code}");
+    fn m13_only_a_short_list_of_failures_is_final() {
+        use crate::error::TlsError;
+        for code in ["28P01", "28000", "3D000"] {
+            assert!(is_final_attempt(&connect(server(code), &[]), true), "{code}");
+            // The end of a session, or a refused LISTEN, is not the refusal of a login.
+            assert!(!is_final_attempt(&server(code), true) && !is_final_loss(&server(code)), "{code}");
         }
-        for code in ["28P01", "28000", "3D000", "42501"] {
-            assert!(!is_worth_retrying(&server(code)), "{code}");
+        for code in ["", "57P01", "57P03", "53300", "08006", "25006", "25P03", "XX000", "55000", "22P05", "42501"] {
+            assert!(!is_final_attempt(&connect(server(code), &[]), false), "{code}");
+            assert!(!is_final_attempt(&server(code), false) && !is_final_loss(&server(code)), "{code}");
         }
-        assert!(is_worth_retrying(&Error::Disconnected));
-        assert!(!is_worth_retrying(&Error::Closed));
+        let tls = |kind| Error::from(TlsError::new(kind, ""));
+        for kind in [TlsErrorKind::WrongName, TlsErrorKind::UnknownAuthority, TlsErrorKind::RefusedByServer] {
+            assert!(is_final_attempt(&connect(tls(kind), &[]), true), "{kind:?}");
+        }
+        for kind in [TlsErrorKind::Expired, TlsErrorKind::File, TlsErrorKind::NotOffered, TlsErrorKind::Handshake] {
+            assert!(!is_final_attempt(&connect(tls(kind), &[]), false), "{kind:?}");
+        }
+        assert!(is_final_loss(&Error::Closed) && !is_final_loss(&Error::Disconnected));
+    }
+
+    #[test]
+    fn m13_another_address_may_be_the_good_one_unless_the_login_was_refused() {
+        let away = [Error::Disconnected];
+        assert!(!is_final_attempt(&connect(server("3D000"), &away), true));
+        assert!(is_final_attempt(&connect(server("28P01"), &away), true));
+        assert!(is_final_attempt(&connect(server("3D000"), &[server("3D000")]), true));
+    }
+
+    #[test]
+    fn m13_a_mistake_of_the_caller_is_final_only_where_no_session_was_open() {
+        let mistake = Error::from(crate::error::ValueError { message: "a name is too long".into() });
+        assert!(is_final_attempt(&mistake, false));
+        assert!(!is_final_attempt(&mistake, true));
+    }
+
+    #[test]
+    fn m13_only_a_session_of_less_than_a_second_counts_as_a_failed_attempt() {
+        let start = Instant::now();
+        let after = |time, error: &Error| failed_before(Some((start, 4)), error, start + time);
+        assert_eq!(after(SECOND - Duration::from_millis(1), &Error::Disconnected), 5);
+        assert_eq!(after(SECOND, &Error::Disconnected), 0);
+        assert_eq!(failed_before(None, &Error::Disconnected, start), 0);
+        assert_eq!(failed_before(Some((start, u32::MAX)), &Error::Disconnected, start), u32::MAX);
+        for code in ["22P05", "22021"] {
+            assert_eq!(after(Duration::ZERO, &server(code)), 0, "{code} is about the notification");
+        }
+    }
+
+    #[test]
+    fn m13_what_is_final_is_retried_slowly() {
+        let backoff = Backoff::default();
+        let mut jitter = Jitter::new(1);
+        let delays: Vec<_> = (0..200).map(|_| backoff.slow_delay(&mut jitter)).collect();
+        assert!(delays.iter().all(|delay| (backoff.longest / 2..backoff.longest).contains(delay)));
+        assert!(Backoff::default().longest(Duration::MAX).slow_delay(&mut jitter) <= DELAY_MAX);
     }
 }

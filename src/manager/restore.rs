@@ -13,10 +13,11 @@ use std::time::Instant;
 
 use crate::connection::{Connection, Dial, Ear, READS_AT_ONCE, Step};
 use crate::error::Error;
+use crate::manager::edits::Edits;
 use crate::manager::members::{ConnId, Dead};
 use crate::manager::ticket::Resolver;
 use crate::net::{Alarm, Stream};
-use crate::proto::{Ask, Output, RequestId, Session};
+use crate::proto::{Ask, CHANNELS_AT_ONCE, Output, RequestId, Session};
 
 /// A connection that is being brought back.
 pub(crate) struct Restore {
@@ -28,8 +29,8 @@ pub(crate) struct Restore {
     pub(crate) failed: u32,
     /// Whether another attempt follows one that failed.
     pub(crate) persists: bool,
-    /// Who waits for the channels that were changed meanwhile.
-    tickets: Vec<Resolver<()>>,
+    /// Changes of the channels since it was lost.
+    edits: Edits,
     /// Not to listen again, but to ask this one thing on behalf of another connection, and to be closed.
     errand: Option<(ConnId, Option<Ask>)>,
 }
@@ -61,8 +62,8 @@ pub(crate) enum Progress {
 impl Restore {
     /// Of what is dead; the first attempt is at `at`.
     pub(crate) fn new(dead: Dead, at: Instant) -> Self {
-        let (watched, failed, persists, tickets, errand) = (None, 0, false, Vec::new(), None);
-        Self { dead, phase: Phase::Waiting(at), watched, failed, persists, tickets, errand }
+        let (watched, failed, persists, edits, errand) = (None, 0, false, Edits::default(), None);
+        Self { dead, phase: Phase::Waiting(at), watched, failed, persists, edits, errand }
     }
 
     /// One that asks this on behalf of a connection, and is closed.
@@ -117,6 +118,7 @@ impl Restore {
 
     /// An attempt has failed, and the next is at this time.
     pub(crate) fn try_again(&mut self, error: Error, at: Instant) {
+        self.edits.end_attempt(&mut self.dead);
         self.dead.fail_again(error);
         self.phase = Phase::Waiting(at);
     }
@@ -147,6 +149,7 @@ impl Restore {
                             Some(ask) => Relisten::of(connection.session.request(ask)),
                             None => Relisten::begin(&mut connection.session, self.dead.channels()),
                         };
+                        self.edits.send(&mut connection.session);
                         let until = now.checked_add(connection.config().get_call_timeout());
                         self.phase = Phase::Listening { connection, relisten, until };
                     }
@@ -196,9 +199,9 @@ impl Restore {
         }
     }
 
-    /// Whether the server has acknowledged the channels. If they were changed since, it is asked for the difference.
+    /// Returns `true` once the server has acknowledged the channels, and what was changed since.
     fn is_listening(&mut self, connection: &mut Connection, relisten: &mut Relisten) -> Result<bool, Error> {
-        if relisten.poll(&mut connection.session)? {
+        if relisten.poll(&mut connection.session, &mut self.edits)? {
             self.dead.mark_successor(connection, self.failed);
         }
         Ok(relisten.is_done(&connection.session))
@@ -230,34 +233,29 @@ impl Restore {
         }
     }
 
-    /// Changes what will be listened to. The ticket resolves once it is.
+    /// Changes the channels. The ticket resolves once the connection is restored, or with the server's refusal.
     pub(crate) fn edit(&mut self, ask: Ask, ticket: Resolver<()>) {
-        self.dead.edit(&ask);
-        if let Phase::Listening { connection, .. } = &mut self.phase {
-            // It goes as soon as what was asked before is answered.
-            connection.session.request(ask);
-        }
-        self.tickets.push(ticket);
+        let session = match &mut self.phase {
+            Phase::Listening { connection, .. } => Some(&mut connection.session),
+            _ => None,
+        };
+        self.edits.add(ask, ticket, &mut self.dead, session);
     }
 
-    /// Who waited for the channels.
+    /// Takes the tickets of the changes that the server has acknowledged.
     pub(crate) fn take_tickets(&mut self) -> Vec<Resolver<()>> {
-        std::mem::take(&mut self.tickets)
+        self.edits.take_tickets()
     }
 
     /// Gives up, for this reason.
-    pub(crate) fn fail(self, error: &Error) -> Dead {
-        for ticket in self.tickets {
-            ticket.resolve(Err(error.clone()));
-        }
+    pub(crate) fn fail(mut self, error: &Error) -> Dead {
+        self.edits.fail(error, &mut self.dead);
         self.dead.again(error.clone())
     }
 
-    /// Gives up, and gives back what was dead.
-    pub(crate) fn cancel(self) -> Dead {
-        for ticket in self.tickets {
-            ticket.resolve(Err(Error::UnknownConnection));
-        }
+    /// Gives up, and returns the lost connection.
+    pub(crate) fn cancel(mut self) -> Dead {
+        self.edits.fail(&Error::UnknownConnection, &mut self.dead);
         self.dead
     }
 
@@ -267,36 +265,48 @@ impl Restore {
     }
 }
 
-/// The channels of a session that ended, asked for on the one that takes over.
+/// The requests for the channels of a lost session, on the session that takes over.
 ///
-/// Until it is done nobody takes the session's notifications, so that they come after the gap.
+/// Nobody takes the session's notifications until the last one is acknowledged, so that they come after the gap.
 #[derive(Debug)]
 pub(crate) struct Relisten {
-    request: RequestId,
+    /// The last of the requests.
+    last: RequestId,
     acknowledged: bool,
     /// How many requests have been answered.
     answered: usize,
 }
 
 impl Relisten {
+    /// Requests all channels, up to 10,000 at once.
     pub(crate) fn begin(session: &mut Session, channels: &[Box<str>]) -> Self {
-        Self::of(session.request(Ask::Listen(channels.to_vec())))
+        // Without channels, too, the answer to a request is the end of the gap.
+        let mut chunks = channels.chunks(CHANNELS_AT_ONCE);
+        let mut last = session.request(Ask::Listen(chunks.next().unwrap_or_default().to_vec()));
+        for chunk in chunks {
+            last = session.request(Ask::Listen(chunk.to_vec()));
+        }
+        Self::of(last)
     }
 
-    fn of(request: RequestId) -> Self {
-        Self { request, acknowledged: false, answered: 0 }
+    fn of(last: RequestId) -> Self {
+        Self { last, acknowledged: false, answered: 0 }
     }
 
-    /// Whether the server has acknowledged them just now; an error is the end of the attempt.
-    pub(crate) fn poll(&mut self, session: &mut Session) -> Result<bool, Error> {
+    /// Returns `true` if the server has acknowledged all channels with what was read last; an error is the end of the
+    /// attempt.
+    pub(crate) fn poll(&mut self, session: &mut Session, edits: &mut Edits) -> Result<bool, Error> {
         let before = self.acknowledged;
         while let Some(output) = session.poll() {
             match output {
-                Output::Reply(_, Err(error)) | Output::Closed(error) => return Err(error),
-                Output::Reply(id, Ok(_)) => {
+                Output::Reply(id, reply) => {
                     self.answered += 1;
-                    self.acknowledged |= id == self.request;
+                    if let Some(reply) = edits.take_reply(id, reply, session) {
+                        reply?;
+                    }
+                    self.acknowledged |= id == self.last;
                 }
+                Output::Closed(error) => return Err(error),
                 Output::Ready => {}
             }
         }

@@ -17,7 +17,10 @@ use self::world::{Piece, World};
 use crate::config::Config;
 use crate::connection::idle::Idle;
 use crate::error::Error;
-use crate::manager::recovery::{Backoff, Beat, Dials, Heart, Heartbeat, Jitter, Signs, is_worth_retrying};
+use crate::manager::edits::Edits;
+use crate::manager::recovery::{
+    Backoff, Beat, Dials, Heart, Heartbeat, Jitter, Signs, failed_before, is_final_attempt, is_final_loss,
+};
 use crate::manager::restore::Relisten;
 use crate::proto::{Ask, Output, ReadBuffer, Session};
 
@@ -302,7 +305,7 @@ impl History {
         self.dials.end();
         self.tally.refused += 1;
         let member = &mut self.members[which];
-        if !is_worth_retrying(error) {
+        if is_final_attempt(error, true) {
             return Err(format!("{which} was given up: {error}"));
         }
         member.failed += 1;
@@ -394,11 +397,13 @@ impl History {
                 Some(Output::Closed(error)) => (Life::InLine, Some(error)),
                 _ => (Life::LoggingIn(link, session, until), None),
             },
-            Life::Listening(_, mut session, mut relisten, until) => match relisten.poll(&mut session) {
-                Ok(_) if relisten.is_done(&session) => (Life::Good(link, session), None),
-                Ok(_) => (Life::Listening(link, session, relisten, until), None),
-                Err(error) => (Life::InLine, Some(error)),
-            },
+            Life::Listening(_, mut session, mut relisten, until) => {
+                match relisten.poll(&mut session, &mut Edits::default()) {
+                    Ok(_) if relisten.is_done(&session) => (Life::Good(link, session), None),
+                    Ok(_) => (Life::Listening(link, session, relisten, until), None),
+                    Err(error) => (Life::InLine, Some(error)),
+                }
+            }
             other => (other, None),
         };
         let (now, heartbeat) = (self.at(self.now), self.heartbeat);
@@ -472,13 +477,13 @@ impl History {
         self.world.hang_up(self.now, link);
         self.proof.leave(which, self.at(self.now));
         self.tally.losses += 1;
-        if !is_worth_retrying(reason) {
+        if is_final_loss(reason) {
             return Err(format!("{which} was given up: {reason}"));
         }
         let now = self.at(self.now);
         let revived = self.members[which].revived.map(|(since, failed)| (self.at(since), failed));
         let member = &mut self.members[which];
-        member.failed = self.backoff.failed_before(revived, now);
+        member.failed = failed_before(revived, reason, now);
         (member.pulse, member.relistening) = (None, false);
         let delay = self.backoff.delay(member.failed, &mut self.jitter);
         if delay > self.backoff.longest {

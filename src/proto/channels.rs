@@ -1,24 +1,120 @@
-//! What a session listens to: one block of memory, however many names there are, which equal sessions can share.
+//! The channels of a session: one block of memory that equal sessions can share, or a set if they are many.
+//!
+//! Nearly every session listens to a few channels, and there may be thousands of sessions, so a few are packed into one
+//! string. A session with many changes them one by one, which must not cost a copy of all.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 
-/// Names of channels, sorted and each once: one behind the other, parted by NULs, which no name holds; nor is any empty.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub(crate) struct Channels(Option<Arc<str>>);
+/// Names that take up to this number of bytes are packed: a copy of them costs less than a round trip, and other sessions
+/// may well have the same. More are hardly those of another session, too.
+const PACKED_MAX: usize = 1024;
+
+/// Names of channels, sorted and without duplicates.
+#[derive(Clone)]
+pub(crate) enum Channels {
+    /// One after the other, separated by NULs, which no name contains; none is empty.
+    Packed(Arc<str>),
+    Many(Box<Set>),
+}
+
+/// Many names, and how many bytes they would take packed.
+#[derive(Clone, Default)]
+pub(crate) struct Set {
+    names: BTreeSet<Box<str>>,
+    size: usize,
+}
+
+impl Default for Channels {
+    fn default() -> Self {
+        Self::Packed(Arc::default())
+    }
+}
 
 impl Channels {
+    /// Returns the names in the order of their bytes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().flat_map(|text| text.split('\0'))
+        let (packed, many) = match self {
+            Self::Packed(packed) => ((!packed.is_empty()).then_some(packed), None),
+            Self::Many(set) => (None, Some(&set.names)),
+        };
+        let packed = packed.into_iter().flat_map(|names| names.split('\0'));
+        packed.chain(many.into_iter().flatten().map(AsRef::as_ref))
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.iter().any(|known| known == name)
+        match self {
+            Self::Packed(_) => self.iter().any(|known| known == name),
+            Self::Many(set) => set.names.contains(name),
+        }
     }
 
-    /// How many bytes the names take.
+    /// Returns the number of bytes that the names take, and those between them.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn size(&self) -> usize {
-        self.0.as_ref().map_or(0, |text| text.len())
+        match self {
+            Self::Packed(packed) => packed.len(),
+            Self::Many(set) => set.size,
+        }
+    }
+
+    /// Returns `true` if equal sessions may share the memory.
+    pub(crate) fn is_packed(&self) -> bool {
+        matches!(self, Self::Packed(_))
+    }
+
+    /// Adds names; returns `true` if one of them is new.
+    pub(crate) fn add<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> bool {
+        match self {
+            Self::Many(set) => names.into_iter().fold(false, |changed, name| set.add(name) || changed),
+            Self::Packed(_) => {
+                let mut all: Vec<&str> = self.iter().collect();
+                for name in names {
+                    all.push(name);
+                }
+                self.replace(all.into_iter().collect())
+            }
+        }
+    }
+
+    /// Removes names; returns `true` if one of them was there.
+    pub(crate) fn remove<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> bool {
+        let Self::Many(set) = self else {
+            let gone: BTreeSet<&str> = names.into_iter().collect();
+            let left = self.iter().filter(|name| !gone.contains(name)).collect();
+            return self.replace(left);
+        };
+        let changed = names.into_iter().fold(false, |changed, name| set.remove(name) || changed);
+        // Far below the limit, so that a channel that comes and goes does not have all packed each time.
+        if set.size < PACKED_MAX / 2 {
+            *self = mem::take(set).names.iter().map(AsRef::as_ref).collect();
+        }
+        changed
+    }
+
+    /// Replaces all names; returns `true` if that changes anything.
+    pub(crate) fn replace(&mut self, with: Self) -> bool {
+        let is_changed = *self != with;
+        if is_changed {
+            *self = with;
+        }
+        is_changed
+    }
+}
+
+impl Set {
+    fn add(&mut self, name: &str) -> bool {
+        let is_new = !self.names.contains(name) && self.names.insert(name.into());
+        self.size += if is_new { name.len() + 1 } else { 0 };
+        is_new
+    }
+
+    fn remove(&mut self, name: &str) -> bool {
+        let was_there = self.names.remove(name);
+        self.size -= if was_there { name.len() + 1 } else { 0 };
+        was_there
     }
 }
 
@@ -27,9 +123,24 @@ impl<'n> FromIterator<&'n str> for Channels {
         let mut names: Vec<&str> = names.into_iter().collect();
         names.sort_unstable();
         names.dedup();
-        Self((!names.is_empty()).then(|| names.join("\0").into()))
+        let size = names.iter().map(|name| name.len() + 1).sum();
+        if size <= PACKED_MAX {
+            return Self::Packed(names.join("\0").into());
+        }
+        Self::Many(Box::new(Set { names: names.into_iter().map(Box::from).collect(), size }))
     }
 }
+
+impl PartialEq for Channels {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Packed(one), Self::Packed(other)) => one == other,
+            (one, other) => one.iter().eq(other.iter()),
+        }
+    }
+}
+
+impl Eq for Channels {}
 
 impl fmt::Debug for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,14 +150,46 @@ impl fmt::Debug for Channels {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
-    fn names_are_sorted_and_there_once() {
+    fn names_are_sorted_and_without_duplicates() {
         let channels: Channels = ["b", "a", "b", "ab"].into_iter().collect();
         assert_eq!(channels.iter().collect::<Vec<_>>(), ["a", "ab", "b"]);
         assert_eq!(format!("{channels:?}"), r#"["a", "ab", "b"]"#);
         assert!(channels.contains("ab") && !channels.contains("abc") && !channels.contains(""));
         assert_eq!(Channels::from_iter([]).iter().count(), 0);
+    }
+
+    #[test]
+    fn they_take_two_words_of_an_idle_session() {
+        assert_eq!(size_of::<Channels>(), 2 * size_of::<usize>());
+    }
+
+    proptest! {
+        /// Long names, so that some steps lead from a few to many, and back.
+        #[test]
+        fn channels_are_the_set_that_the_changes_lead_to(
+            steps in prop::collection::vec((any::<bool>(), prop::collection::vec(0..40u32, 0..25)), 0..12),
+        ) {
+            let (mut channels, mut model) = (Channels::default(), BTreeSet::new());
+            for (adds, names) in steps {
+                let names: Vec<String> = names.into_iter().map(|n| format!("{n:060}")).collect();
+                let before = model.clone();
+                let changed = if adds {
+                    model.extend(names.iter().cloned());
+                    channels.add(names.iter().map(AsRef::as_ref))
+                } else {
+                    model.retain(|name| !names.contains(name));
+                    channels.remove(names.iter().map(AsRef::as_ref))
+                };
+                prop_assert_eq!(changed, model != before);
+                prop_assert!(channels.iter().eq(model.iter()));
+                prop_assert!(names.iter().all(|name| channels.contains(name) == model.contains(name)));
+                prop_assert_eq!(&channels, &model.iter().map(AsRef::as_ref).collect::<Channels>());
+            }
+        }
     }
 }

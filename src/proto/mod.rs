@@ -21,6 +21,7 @@ mod backlog;
 mod buffer;
 mod channels;
 mod frame;
+mod listen_scan;
 mod message;
 mod parameters;
 mod recent;
@@ -36,7 +37,7 @@ pub(crate) use buffer::{READ_SIZE, ReadBuffer};
 #[cfg(any(test, fuzzing))]
 pub(crate) use frame::fuzz_frames;
 pub(crate) use recent::Recent;
-pub(crate) use request::{Ask, Reply, RequestId};
+pub(crate) use request::{Ask, CHANNELS_AT_ONCE, Reply, RequestId};
 pub use session::TransactionStatus;
 #[cfg(any(test, fuzzing))]
 pub(crate) use session::laws::fuzz_session;

@@ -16,6 +16,10 @@ use crate::row::Row;
 /// How much of a query's answer is kept. It is a listener's client: long answers have better ones.
 pub(crate) const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
+/// How many channels a connection listens to with one request when it restores them. Before version 19 a server compares
+/// each LISTEN of a transaction with those before it, so that the time grows with the square.
+pub(crate) const CHANNELS_AT_ONCE: usize = 10_000;
+
 /// Names a request of one session, so that its reply is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RequestId(pub(crate) u64);

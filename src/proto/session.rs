@@ -21,6 +21,7 @@ mod talk;
 mod tests;
 mod torn;
 
+use std::collections::BTreeSet;
 use std::io;
 
 use bytes::{Buf, BytesMut};
@@ -129,9 +130,6 @@ pub(crate) struct Common {
 
 /// A start-up packet hardly takes more, in bytes.
 const USUAL_STARTUP: usize = 256;
-
-/// Names that take more are hardly those of another session, too.
-const SHARED_CHANNELS_MAX: usize = 1024;
 
 impl Session {
     /// Begins a conversation: the start-up packet is ready to be transmitted.
@@ -372,6 +370,13 @@ impl Session {
         &self.channels
     }
 
+    /// Returns every channel that the server may be listening to for this session, sorted: also those of LISTENs that
+    /// succeeded since the server was last asked for the channels, and of which it is not known whether they count.
+    pub(crate) fn possible_channels(&self) -> impl Iterator<Item = &str> {
+        let unconfirmed = self.talk.iter().flat_map(|talk| &talk.unconfirmed).map(AsRef::as_ref);
+        self.channels.iter().chain(unconfirmed).collect::<BTreeSet<_>>().into_iter()
+    }
+
     /// Whether something has changed since it was last shared.
     #[inline]
     pub(crate) fn is_unshared(&self) -> bool {
@@ -386,7 +391,7 @@ impl Session {
             self.parameters.shrink();
         }
         self.parameters = common.parameters.share(&self.parameters);
-        if self.channels.size() <= SHARED_CHANNELS_MAX {
+        if self.channels.is_packed() {
             self.channels = common.channels.share(&self.channels);
         }
     }

@@ -100,7 +100,7 @@ fn send_to(proxy: &Proxy, peer: &Peer, clients: u64, story: &mut Story) {
 
 #[test]
 fn m13_a_server_that_takes_long_to_start_is_waited_for() {
-    for code in ["57P03", "53300"] {
+    for code in ["57P03", "53300", "XX000", "55000", ""] {
         let (server, proxy) = proxied();
         let mut story = Story::begin(&through(&proxy), &server.url());
         let peer = Peer::play_each((0..5).map(|_| turned_away(code)).collect());
@@ -193,26 +193,18 @@ fn answers_listen(error: (&str, &str)) -> Vec<Step> {
 }
 
 #[test]
-fn m13_a_listen_that_is_refused_for_good_ends_in_the_garbage_with_the_reason() {
-    let (server, proxy) = proxied();
-    let story = Story::begin(&through(&proxy), &server.url());
-    let peer = Peer::play(answers_listen(("42501", "permission denied")));
-    proxy.set_upstream(peer.addr());
-    proxy.cut_fin();
-    revive_after(story, "42501", || proxy.set_upstream(([127, 0, 0, 1], server.port()).into()));
-    peer.finish();
-}
-
-#[test]
-fn m13_a_listen_that_a_standby_refuses_is_tried_again_until_it_is_promoted() {
-    let (server, proxy) = proxied();
-    let mut story = Story::begin(&through(&proxy), &server.url());
-    let refusal = ("25006", "cannot execute LISTEN during recovery");
-    let peer = Peer::play_each((0..3).map(|_| answers_listen(refusal)).collect());
-    send_to(&proxy, &peer, 3, &mut story);
-    peer.finish();
-    proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
-    story.end_well();
+fn m13_a_listen_that_a_server_refuses_is_tried_again_until_it_is_accepted() {
+    for refusal in
+        [("25006", "cannot execute LISTEN during recovery"), ("42501", "permission denied"), ("XX000", "no backend")]
+    {
+        let (server, proxy) = proxied();
+        let mut story = Story::begin(&through(&proxy), &server.url());
+        let peer = Peer::play_each((0..3).map(|_| answers_listen(refusal)).collect());
+        send_to(&proxy, &peer, 3, &mut story);
+        peer.finish();
+        proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
+        story.end_well();
+    }
 }
 
 // ---- links --------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ mod gaps;
 mod heartbeat;
 mod ledger;
 mod network;
+mod policy;
 mod queries;
 mod storm;
 mod support;

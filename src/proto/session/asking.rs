@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Output, Session, State, TransactionStatus};
 use crate::error::{Error, ServerError};
 use crate::proto::channels::Channels;
+use crate::proto::listen_scan;
 use crate::proto::request::{Ask, InFlight, Reply, Request};
 use crate::proto::sql;
 
@@ -55,11 +56,21 @@ impl Session {
     /// Keeps account of what is listened to.
     fn learn(&mut self, ask: Ask, result: &Result<Reply, Error>, in_transaction: bool) {
         match (ask, result) {
-            (Ask::Query(text), _) => self.channels_stale |= in_transaction || sql::touches_listening(&text),
+            (Ask::Query(text), _) => {
+                let touches = sql::touches_listening(&text);
+                self.channels_stale |= in_transaction || touches;
+                if touches {
+                    self.note_unconfirmed(listen_scan::listened(&text));
+                }
+            }
             (Ask::ReadChannels, Ok(reply)) => {
                 let told = self.told_channels(reply);
                 self.set_channels(told.iter().map(AsRef::as_ref).collect());
                 self.channels_stale = false;
+                // Inside a transaction, the server tells only what was listened to before.
+                if !in_transaction && let Some(talk) = &mut self.talk {
+                    talk.unconfirmed.clear();
+                }
             }
             (Ask::Audit, Ok(reply)) if !in_transaction && !self.channels_stale => {
                 let told = self.told_channels(reply);
@@ -70,19 +81,22 @@ impl Session {
                 self.set_channels(self.channels.iter().chain(told).collect());
                 self.talk.get_or_insert_default().lost = lost;
             }
-            (Ask::Relisten(names), Ok(_)) => self.talk.get_or_insert_default().relistened = names,
+            (Ask::Relisten(names), Ok(_)) => self.talk.get_or_insert_default().relistened.extend(names),
             // As when it is refused to a session that takes over.
             (Ask::Relisten(_), Err(error)) => self.fail(error.clone()),
             // What the server cut a name to is known to the server alone.
             (Ask::Undo(..), _) => self.channels_stale = true,
             // What is done in a transaction counts from its commit on.
+            (Ask::Listen(names), Ok(_)) if in_transaction => {
+                self.channels_stale = true;
+                self.note_unconfirmed(names);
+            }
             (Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll, _) if in_transaction => self.channels_stale = true,
             (Ask::Listen(names), Ok(_)) => {
-                self.set_channels(self.channels.iter().chain(names.iter().map(AsRef::as_ref)).collect());
+                self.unshared |= self.channels.add(names.iter().map(AsRef::as_ref));
             }
             (Ask::Unlisten(names), Ok(_)) => {
-                let names: BTreeSet<&str> = names.iter().map(AsRef::as_ref).collect();
-                self.set_channels(self.channels.iter().filter(|channel| !names.contains(channel)).collect());
+                self.unshared |= self.channels.remove(names.iter().map(AsRef::as_ref));
             }
             (Ask::UnlistenAll, Ok(_)) => self.set_channels(Channels::default()),
             _ => {}
@@ -99,9 +113,13 @@ impl Session {
 
     fn set_channels(&mut self, channels: Channels) {
         // An audit that finds all in order is none of others' business.
-        if channels != self.channels {
-            self.channels = channels;
-            self.unshared = true;
+        self.unshared |= self.channels.replace(channels);
+    }
+
+    /// Keeps the channels of a LISTEN of which it is not known whether it counts.
+    fn note_unconfirmed(&mut self, names: Vec<Box<str>>) {
+        if !names.is_empty() {
+            self.talk.get_or_insert_default().unconfirmed.extend(names);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a session has to say, and what it has been told and nobody has heard yet: nothing, while it waits for news.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::BytesMut;
 
@@ -26,6 +26,9 @@ pub(super) struct Talk {
     /// Of what is listened to, what an audit has found missing; and what of it is listened to again.
     pub(super) lost: Vec<Box<str>>,
     pub(super) relistened: Vec<Box<str>>,
+    /// Channels of LISTENs that were carried out in a transaction or by a query: whether they count is not known until
+    /// the server has been asked.
+    pub(super) unconfirmed: BTreeSet<Box<str>>,
     last_id: u64,
 }
 
@@ -39,6 +42,7 @@ impl Talk {
             && self.warning.is_none()
             && self.lost.is_empty()
             && self.relistened.is_empty()
+            && self.unconfirmed.is_empty()
     }
 
     /// A number that no other request has as long as there is anything here.

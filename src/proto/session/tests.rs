@@ -562,6 +562,38 @@ fn c12_the_set_is_read_again_after_any_explicit_transaction() {
 }
 
 #[test]
+fn c12_a_listen_of_which_the_server_was_not_asked_yet_is_not_forgotten() {
+    let possible = |talk: &Talk| talk.session.possible_channels().map(String::from).collect::<Vec<_>>();
+    for text in ["LISTEN b", "BEGIN; LISTEN b; COMMIT; BEGIN", "DO $$BEGIN EXECUTE 'LISTEN b'; END$$"] {
+        let mut talk = Talk::listening(&["a"]);
+        talk.query(text);
+        talk = talk.server(&[answer("LISTEN")]);
+        assert_eq!((talk.channels(), possible(&talk)), (vec!["a"], vec!["a".into(), "b".into()]), "{text}");
+        // The answer is what counts.
+        talk = talk.server(&[channel_rows(&["a"])]);
+        assert_eq!(possible(&talk), ["a"], "{text}");
+    }
+}
+
+#[test]
+fn c12_a_listen_in_a_transaction_is_not_forgotten_before_the_server_was_asked() {
+    for (commit, status) in [("COMMIT", b'I'), ("COMMIT AND CHAIN", b'T'), ("COMMIT; BEGIN", b'T')] {
+        let mut talk = Talk::in_transaction();
+        talk.listen(&["b"]);
+        talk = talk.server(&[[done("LISTEN"), ready(b'T')].concat()]);
+        talk.query(commit);
+        talk = talk.server(&[[done("COMMIT"), ready(status)].concat()]);
+        // Inside a transaction it is not asked, and what it would tell is from before.
+        talk.ask(Ask::ReadChannels);
+        if status == b'T' {
+            talk = talk.server(&[[columns(1), done("SELECT 0"), ready(b'T')].concat()]);
+        }
+        talk.session.handle_eof();
+        assert_eq!(talk.session.possible_channels().collect::<Vec<_>>(), ["b"], "{commit}");
+    }
+}
+
+#[test]
 fn c12_the_set_is_read_before_what_was_asked_next() {
     let mut talk = Talk::listening(&["a"]);
     talk.query("DISCARD ALL");

@@ -1,0 +1,108 @@
+//! Changes of the channels of a connection while it is being restored.
+//!
+//! A LISTEN is a request of its own, behind those for the channels of the lost session: if the server refuses it, its
+//! ticket resolves to the error, and the connection is restored all the same. An UNLISTEN takes the names out of what is
+//! still to be sent.
+
+use std::collections::VecDeque;
+
+use crate::error::Error;
+use crate::manager::members::Dead;
+use crate::manager::ticket::Resolver;
+use crate::proto::{Ask, Reply, RequestId, Session};
+
+/// The changes since the connection was lost.
+#[derive(Default)]
+pub(crate) struct Edits {
+    /// LISTENs that no server has acknowledged, in the order of the calls.
+    waiting: VecDeque<Listen>,
+    /// The channels of those that the session of this attempt has acknowledged.
+    acknowledged: Vec<Box<str>>,
+    /// The tickets to be resolved once the connection is restored.
+    tickets: Vec<Resolver<()>>,
+}
+
+/// A LISTEN that was asked for meanwhile.
+struct Listen {
+    channels: Vec<Box<str>>,
+    ticket: Resolver<()>,
+    /// The request to the session of this attempt.
+    request: Option<RequestId>,
+}
+
+impl Edits {
+    /// Adds a change, and sends it if there is a session to send it to.
+    pub(crate) fn add(&mut self, ask: Ask, ticket: Resolver<()>, dead: &mut Dead, session: Option<&mut Session>) {
+        if let Ask::Listen(channels) = ask {
+            let request = session.map(|session| session.request(Ask::Listen(channels.clone())));
+            self.waiting.push_back(Listen { channels, ticket, request });
+            return;
+        }
+        let is_left = |name: &Box<str>| match &ask {
+            Ask::Unlisten(names) => !names.contains(name),
+            _ => false,
+        };
+        self.waiting.iter_mut().for_each(|listen| listen.channels.retain(is_left));
+        self.acknowledged.retain(is_left);
+        dead.edit(&ask);
+        if let Some(session) = session {
+            session.request(ask);
+        }
+        self.tickets.push(ticket);
+    }
+
+    /// Sends what is waiting to the session of a new attempt.
+    pub(crate) fn send(&mut self, session: &mut Session) {
+        for listen in &mut self.waiting {
+            listen.request = Some(session.request(Ask::Listen(listen.channels.clone())));
+        }
+    }
+
+    /// Takes the reply to a request; gives it back if it is not to one of these, or if the session ended with it.
+    pub(crate) fn take_reply(
+        &mut self,
+        id: RequestId,
+        reply: Result<Reply, Error>,
+        session: &Session,
+    ) -> Option<Result<Reply, Error>> {
+        // Requests are answered in order.
+        let is_first = self.waiting.front().is_some_and(|listen| listen.request == Some(id));
+        if !is_first || reply.is_err() && session.is_closed() {
+            return Some(reply);
+        }
+        let listen = self.waiting.pop_front()?;
+        match reply {
+            Ok(_) => {
+                self.acknowledged.extend(listen.channels);
+                self.tickets.push(listen.ticket);
+            }
+            Err(error) => listen.ticket.resolve(Err(error)),
+        }
+        None
+    }
+
+    /// Ends an attempt: what its session had acknowledged belongs to the lost connection's channels.
+    pub(crate) fn end_attempt(&mut self, dead: &mut Dead) {
+        if !self.acknowledged.is_empty() {
+            dead.edit(&Ask::Listen(std::mem::take(&mut self.acknowledged)));
+        }
+        self.waiting.iter_mut().for_each(|listen| listen.request = None);
+    }
+
+    /// Takes the tickets of a connection that is restored.
+    pub(crate) fn take_tickets(&mut self) -> Vec<Resolver<()>> {
+        std::mem::take(&mut self.tickets)
+    }
+
+    /// Gives up: every ticket resolves to the error, and every channel stays with the lost connection.
+    pub(crate) fn fail(mut self, error: &Error, dead: &mut Dead) {
+        self.end_attempt(dead);
+        let waiting: Vec<Box<str>> =
+            self.waiting.iter_mut().flat_map(|listen| std::mem::take(&mut listen.channels)).collect();
+        if !waiting.is_empty() {
+            dead.edit(&Ask::Listen(waiting));
+        }
+        let tickets = self.waiting.into_iter().map(|listen| listen.ticket).chain(self.tickets);
+        tickets.for_each(|ticket| ticket.resolve(Err(error.clone())));
+    }
+}
