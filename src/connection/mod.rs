@@ -393,7 +393,9 @@ impl Connection {
     ///
     /// - `None`: notifications for ever.
     /// - `Some(T)`: also an idle event about every T, never early, also under a steady stream.
-    /// - `Some(Duration::ZERO)`: reads the socket, gives all that is pending, and ends.
+    /// - `Some(Duration::ZERO)`: reads the socket until it has nothing more, once and at most 16 MiB, yields what is
+    ///   pending, and ends. What arrives later, also because of the loop's body, is for the next iteration. One that was
+    ///   left before its end is continued by the next `wait` with a zero timeout.
     ///
     /// It ends when the connection does, after everything that had come; [`error`](Self::error) has the reason.
     /// Breaking out of the loop loses nothing: the next `wait` goes on where it was left.

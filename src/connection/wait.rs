@@ -21,25 +21,65 @@ pub struct Wait<'c> {
     waiter: Option<Waiter>,
     /// Whether the socket has been looked at since the idle event came due.
     looked: bool,
-    /// How many bytes have been read since a zero timeout began to drain.
-    drained: u32,
+}
+
+/// One pass of a zero timeout: the socket is read until it has nothing more, once, and what was found is yielded. What
+/// arrives later, also because of the loop's body, is for the next pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pass {
+    /// How many of the notifications that are there belong to it.
+    left: usize,
+    /// Whether the socket may have more for it.
+    reads_on: bool,
+    /// How many bytes it has read.
+    bytes: u32,
 }
 
 impl<'c> Wait<'c> {
     pub(super) fn new(connection: &'c mut Connection, timeout: Option<Duration>) -> Self {
-        Self {
-            connection,
-            idle: Idle::new(timeout),
-            buffer: LentBuffer::default(),
-            waiter: None,
-            looked: false,
-            drained: 0,
+        let idle = Idle::new(timeout);
+        if !idle.is_zero() {
+            connection.forget_pass();
         }
+        Self { connection, idle, buffer: LentBuffer::default(), waiter: None, looked: false }
     }
 
     /// The connection that is waited on, to ask how it is.
     pub fn connection(&self) -> &Connection {
         self.connection
+    }
+
+    /// Yields the next notification of the pass of a zero timeout, or ends it.
+    fn next_in_pass(&mut self) -> Option<Notification> {
+        // It lies with the connection, where the next `wait` finds it.
+        let mut pass = self.connection.pass().unwrap_or(Pass { left: 0, reads_on: true, bytes: 0 });
+        loop {
+            if pass.left > 0
+                && let Some(notification) = self.connection.session.pop_notification()
+            {
+                pass.left -= 1;
+                self.connection.keep_pass(pass);
+                return Some(notification);
+            }
+            if !pass.reads_on {
+                self.connection.forget_pass();
+                return None;
+            }
+            let now = clock::now();
+            // Of what was asked before, inside a manager, the next goes once the one before is answered.
+            self.connection.transmit();
+            // A short read has taken what was there. The one behind it finds what the system has moved up meanwhile, or the
+            // end of the connection.
+            while pass.reads_on {
+                let received = self.connection.receive_some(self.buffer.get(), now);
+                pass.bytes += received.map_or(0, |received| received.bytes as u32);
+                pass.reads_on = received.is_some() && pass.bytes < DRAIN_MAX;
+                if received.is_some_and(|received| received.full) {
+                    break;
+                }
+            }
+            pass.left = self.connection.session.backlog_len();
+        }
     }
 }
 
@@ -47,6 +87,9 @@ impl Iterator for Wait<'_> {
     type Item = Option<Notification>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.idle.is_zero() {
+            return self.next_in_pass().map(Some);
+        }
         loop {
             if let Some(notification) = self.connection.session.pop_notification() {
                 return Some(Some(notification));
@@ -65,17 +108,8 @@ impl Iterator for Wait<'_> {
             self.looked = self.idle.is_due(now);
             // Of what was asked before, inside a manager, the next goes once the one before is answered.
             self.connection.transmit();
-            if self.drained < DRAIN_MAX
-                && let Some(received) = self.connection.receive_some(self.buffer.get(), now)
-            {
-                if self.idle.is_zero() {
-                    self.drained += received.bytes as u32;
-                }
+            if self.connection.receive(self.buffer.get(), now) {
                 continue;
-            }
-            if self.idle.is_zero() {
-                self.drained = 0;
-                return None;
             }
             if !self.looked && !self.connection.is_closed() {
                 let waiter = self.waiter.get_or_insert_with(|| Waiter::on(self.connection.any_stream()));

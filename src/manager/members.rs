@@ -251,7 +251,7 @@ pub(crate) struct Member {
     pub(crate) watches_write: bool,
     /// Whether its heartbeat is due.
     pub(crate) pulse_due: bool,
-    /// How many bytes this drain has read from it.
+    /// How many bytes the pass of a zero timeout has read from it; the most that one reads, once it has no more.
     pub(crate) drained: u32,
     pub(crate) heart: Heart,
     /// Which of its timers count.

@@ -102,7 +102,8 @@ use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
 /// - **No timeout:** batches, for as long as there are connections.
 /// - **A timeout:** also an idle event about that often, never early, also under load. At an idle event the manager
 ///   holds nothing undelivered.
-/// - **Zero:** reads every socket until there is nothing more, yields what it found, and ends. No idle event.
+/// - **Zero:** reads every socket until it has nothing more, once, yields what it found, and ends. No idle event. What
+///   arrives later, also because of the loop's body, is for the next iteration.
 /// - **It ends at once** when there is no good connection and none is being restored, unless it was told to
 ///   [park](Self::park_when_empty). So look at the garbage after the loop, too.
 ///
@@ -140,9 +141,9 @@ pub struct NotificationManager {
     to_serve: usize,
     /// Who was touched by the caller in this turn.
     touched: Vec<u32>,
-    /// Of whom this drain has read enough.
+    /// Connections that the pass of a zero timeout has drained, and that have become ready since.
     deferred: Vec<u32>,
-    /// From whom this drain has read.
+    /// Connections that this pass has read.
     drained: Vec<u32>,
     /// Whether the sockets have been looked at since the idle event came due.
     looked: bool,
@@ -401,6 +402,7 @@ impl NotificationManager {
     /// Adds a connection, also between two events. What it already holds is yielded; one that is closed goes to the
     /// garbage with the next turn.
     pub fn insert(&mut self, mut connection: Connection) -> ConnId {
+        connection.forget_pass();
         connection.share(&mut self.common);
         let id = self.members.new_id();
         let token = self.members.add(id, Life::Good(connection));

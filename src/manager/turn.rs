@@ -165,7 +165,10 @@ impl NotificationManager {
             let Some(member) = self.members.get_mut(token) else { continue };
             member.read_closed |= read_closed;
             if !std::mem::replace(&mut member.queued, true) {
-                self.ready.push_back(token);
+                match member.drained < DRAIN_MAX {
+                    true => self.ready.push_back(token),
+                    false => self.deferred.push(token),
+                }
             }
         }
         if left_over > 0 {
@@ -215,21 +218,18 @@ impl NotificationManager {
         let id = member.id;
         let Life::Good(connection) = &mut member.life else { return self.go_on_restoring(token) };
 
-        let mut more = false;
+        let (mut more, mut bytes) = (false, 0);
         if read {
             member.queued = false;
             connection.transmit();
-            if member.drained >= DRAIN_MAX {
+            if member.drained >= DRAIN_MAX && !connection.is_closed() {
+                member.queued = true;
                 self.deferred.push(token);
-            } else if let Some(received) = connection.receive_some(&mut self.buffer, self.now) {
+                return None;
+            }
+            if let Some(received) = connection.receive_some(&mut self.buffer, self.now) {
                 more = received.full || member.read_closed;
-                if self.idle.is_zero() {
-                    if member.drained == 0 {
-                        self.drained.push(token);
-                    }
-                    // One read is far from overflowing it.
-                    member.drained += received.bytes as u32;
-                }
+                bytes = received.bytes;
                 self.shared.counters.bytes.add(received.bytes);
             }
         }
@@ -242,6 +242,13 @@ impl NotificationManager {
             return Some(Event::Restored(id, gap));
         }
         let (batch, is_closed) = (connection.take_batch(), connection.is_closed());
+        if read && self.idle.is_zero() {
+            if member.drained == 0 {
+                self.drained.push(token);
+            }
+            // A socket that has been read until it had no more is left for the next pass; one read overflows nothing.
+            member.drained = if more { member.drained + bytes as u32 } else { DRAIN_MAX };
+        }
         if is_closed {
             // What came before the end is told before the end.
             if batch.is_none() {
@@ -344,16 +351,14 @@ impl NotificationManager {
         self.undefer();
     }
 
-    /// A drain is over: those of which it has read enough are in line again.
+    /// Ends the pass of a zero timeout: connections that it has drained, and that became ready since, are ready again.
     pub(super) fn undefer(&mut self) {
         while let Some(token) = self.drained.pop() {
             if let Some(member) = self.members.get_mut(token) {
                 member.drained = 0;
             }
         }
-        for token in std::mem::take(&mut self.deferred) {
-            self.queue(token);
-        }
+        self.ready.extend(std::mem::take(&mut self.deferred));
     }
 
     /// Runs the messages of the handles.

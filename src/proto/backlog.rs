@@ -34,10 +34,15 @@ pub(crate) struct Joined {
 
 impl Backlog {
     pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the number of notifications.
+    pub(crate) fn len(&self) -> usize {
         match self {
-            Backlog::Empty => true,
-            Backlog::One(slice) => slice.len() == 0,
-            Backlog::Joined(joined) => joined.len == 0,
+            Backlog::Empty => 0,
+            Backlog::One(slice) => slice.len(),
+            Backlog::Joined(joined) => joined.len,
         }
     }
 

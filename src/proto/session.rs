@@ -300,6 +300,11 @@ impl Session {
         self.backlog.pop()
     }
 
+    /// Returns the number of notifications that have not been taken.
+    pub(crate) fn backlog_len(&self) -> usize {
+        self.backlog.len()
+    }
+
     /// How many bytes of notifications are untaken.
     pub(crate) fn backlog_size(&self) -> usize {
         self.backlog.size()

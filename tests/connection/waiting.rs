@@ -109,6 +109,57 @@ fn c14_zero_ends_though_more_always_comes() {
     }
 }
 
+/// Waits until a session that the test does not iterate has received what was sent.
+fn arrived() {
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+#[test]
+fn c14_zero_ends_though_its_body_notifies() {
+    let (mut db, mut other) = (session(), session());
+    db.listen(["c14 body"]).unwrap();
+    other.notify_many([("c14 body", "1"), ("c14 body", "2")]).unwrap();
+    let mut passes: Vec<Vec<String>> = Vec::new();
+    eventually("three passes have found something", || {
+        let mut heard = Vec::new();
+        for n in db.wait(Duration::ZERO).flatten() {
+            heard.push(n.payload().into_owned());
+            other.notify("c14 body", &format!("{}+", n.payload())).unwrap();
+            arrived();
+        }
+        passes.extend((!heard.is_empty()).then_some(heard));
+        passes.len() == 3
+    });
+    assert_eq!(passes, [["1", "2"], ["1+", "2+"], ["1++", "2++"]]);
+}
+
+#[test]
+fn c15_a_pass_of_zero_that_was_left_is_continued_and_then_ends() {
+    let (mut db, mut other) = (session(), session());
+    db.listen(["c15 pass"]).unwrap();
+    other.notify_many([("c15 pass", "1"), ("c15 pass", "2")]).unwrap();
+    let first = |db: &mut Connection| {
+        db.wait(Duration::ZERO).next().map(|event| event.expect("no idle event").payload().into_owned())
+    };
+    eventually("the first has come", || first(&mut db).as_deref() == Some("1"));
+    other.notify("c15 pass", "3").unwrap();
+    arrived();
+    assert_eq!(first(&mut db).as_deref(), Some("2"));
+    assert_eq!(first(&mut db), None, "what came later is for the next pass");
+    assert_eq!(first(&mut db).as_deref(), Some("3"));
+    assert_eq!(first(&mut db), None);
+    // A connection that notifies itself with each step comes to the end, too.
+    db.notify("c15 pass", "0").unwrap();
+    let mut heard = 0;
+    while first(&mut db).is_some() {
+        heard += 1;
+        db.notify("c15 pass", &heard.to_string()).unwrap();
+    }
+    assert_eq!(heard, 1);
+    // With another timeout there are no passes.
+    assert_eq!(db.wait(None).next().flatten().unwrap().payload(), "1");
+}
+
 #[test]
 fn c14_it_ends_silently_with_the_connection_after_all_that_came() {
     for timeout in [None, Some(LIMIT), Some(Duration::ZERO)] {
