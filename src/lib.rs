@@ -214,7 +214,7 @@ pub use config::{
 pub use connection::{ConnectMany, Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
 pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, TlsError, TlsErrorKind, ValueError};
 pub use gap::Gap;
-pub use manager::{Backoff, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
+pub use manager::{Backoff, Check, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};
 #[doc(inline)]
 pub use notifier::Notifier;

@@ -151,7 +151,7 @@ impl WorkerLoop {
             Some(Event::Lost(id, error)) => self.handle_lost(id, error),
             // The timeout has passed, and the period of the next is another.
             Some(Event::Idle) => self.armed = None,
-            Some(Event::InTransaction(_)) | None => {}
+            Some(Event::InTransaction(_) | Event::CheckRefused(..)) | None => {}
         }
     }
 

@@ -107,6 +107,16 @@ pub enum Error {
         /// How long ago it was sent.
         after: Duration,
     },
+    /// Notifications reach this connection only together with an answer to something that it asks: a proxy holds them
+    /// back while the connection is idle. Found by a manager's canary, in two periods in a row.
+    #[error(
+        "a proxy holds notifications back while this connection is idle: two canaries in a row, the last sent {after:?} \
+         ago, arrived only with the answer to a query; connect to the server directly, or replace the proxy"
+    )]
+    HeldBack {
+        /// How long ago the last canary was sent.
+        after: Duration,
+    },
     /// The server had forgotten channels that it had been told to listen to, as a manager's audit found. It listens to
     /// them again; this is the cause of a gap, and ends no connection.
     #[error(
@@ -259,7 +269,7 @@ impl Error {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
             // A standby may be promoted, and a primary come back as a standby.
             Error::Target { .. } => true,
-            Error::Deaf { .. } | Error::Unregistered => true,
+            Error::Deaf { .. } | Error::HeldBack { .. } | Error::Unregistered => true,
             Error::TooManyRequests { .. } => true,
             Error::Server(e) => {
                 let class = e.code().get(..2).unwrap_or_default();

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::manager::canary::MissedCanary;
 use crate::manager::members::{ConnId, Life, Member, unregistered_since};
 use crate::manager::requests::RequestOrigin;
 use crate::manager::{NotificationManager, log};
@@ -96,7 +97,7 @@ impl NotificationManager {
     }
 
     /// A server has told what it listens to, after it was asked then; perhaps since this canary didn't come.
-    pub(super) fn audited(&mut self, token: u32, began: Instant, canary: Option<&str>) {
+    pub(super) fn audited(&mut self, token: u32, began: Instant, canary: Option<&MissedCanary>) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let (lost, lapsed) = (connection.session.take_lost(), connection.session.take_lapsed());
         if lost.is_empty() {

@@ -21,8 +21,8 @@ use crate::error::Error;
 use crate::manager::members::{ConnId, Dead, Life, Member};
 use crate::manager::requests::{LIMIT, RequestOrigin};
 use crate::manager::rounds::{Due, Pace, Rounds};
-use crate::manager::{NotificationManager, log};
-use crate::proto::{Ask, sql};
+use crate::manager::{Check, Event, NotificationManager, log};
+use crate::proto::{Arrival, Ask, sql};
 
 /// Where canaries are sent, unless another channel is named.
 const CHANNEL: &str = "notifyman_canary";
@@ -43,13 +43,19 @@ pub(super) struct Canary {
     pooled: BTreeSet<ConnId>,
     /// Whose last canary was sent by a messenger.
     by_messenger: BTreeSet<ConnId>,
+    /// Connections whose last canary arrived only with the answer to the question why it had not.
+    held_back: BTreeSet<ConnId>,
+    /// Connections that are alone with their database and may send their canary themselves: one of another session has
+    /// reached them while they were idle, or no other session could be opened.
+    self_sending: BTreeSet<ConnId>,
 }
 
 impl Canary {
     fn new(channel: &str, pace: Pace) -> Self {
         let (rounds, secret) = (Rounds::new(pace), RandomState::new());
-        let (relapsed, pooled, by_messenger) = Default::default();
-        Self { channel: channel.into(), rounds, secret, count: 0, relapsed, pooled, by_messenger }
+        let (relapsed, pooled, by_messenger, held_back, self_sending) = Default::default();
+        let channel = channel.into();
+        Self { channel, rounds, secret, count: 0, relapsed, pooled, by_messenger, held_back, self_sending }
     }
 
     pub(super) fn channel(&self) -> &str {
@@ -65,6 +71,13 @@ impl Canary {
         self.count += 1;
         format!("canary {:016x}", self.secret.hash_one(self.count))
     }
+}
+
+/// A canary that had not arrived at its deadline, when its connection was asked why.
+pub(super) struct MissedCanary {
+    payload: Box<str>,
+    /// Whether the socket had nothing to be read.
+    was_idle: bool,
 }
 
 impl NotificationManager {
@@ -104,9 +117,13 @@ impl NotificationManager {
     ///   that listened to it before it was inserted keeps it, and has no canary.
     /// - Ask anything inside a transaction. While one is open there is no canary for that connection, and
     ///   [`Event::InTransaction`](crate::Event::InTransaction) tells of it.
-    /// - Believe what a session tells itself through a pooler, which comes also from one that delivers to nobody. Where a
-    ///   connection is the only one to its database and behind a pooler, another session is opened for each of its
-    ///   canaries.
+    /// - Believe what a session tells itself, which arrives with the answer and proves nothing for the time when the
+    ///   session is idle. For a connection that is the only one to its database, another session is opened to send the
+    ///   first canary; behind a pooler, for each of its canaries.
+    /// - Take chance for a fault. A canary that arrives only after its deadline, and together with the answer to the
+    ///   question why, may have been late; if that happens in two periods in a row, the connection is lost with
+    ///   [`Error::HeldBack`].
+    /// - Fail silently. A server that refuses it is reported by [`Event::CheckRefused`], once for each session.
     /// - Mind that `UNLISTEN *`, `DISCARD ALL` or a rollback drop its registration: it listens again. Only one that is
     ///   dropped in secret before two canaries in a row is as good as deaf.
     /// - Believe strangers. Each canary's payload can't be guessed, and one that is overheard and sent again can only prove
@@ -167,7 +184,8 @@ impl NotificationManager {
     pub(super) fn leave_canary(&mut self, id: ConnId) {
         if let Some(canary) = &mut self.canary {
             canary.rounds.leave(id, self.now);
-            for set in [&mut canary.relapsed, &mut canary.pooled, &mut canary.by_messenger] {
+            let Canary { relapsed, pooled, by_messenger, held_back, self_sending, .. } = &mut **canary;
+            for set in [relapsed, pooled, by_messenger, held_back, self_sending] {
                 set.remove(&id);
             }
         }
@@ -177,13 +195,21 @@ impl NotificationManager {
     pub(super) fn hear_canary(&mut self, token: u32) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
+        let refusal = connection.session.take_private_refusal();
         if let Some(from) = connection.session.take_private_news()
             && let Some((sent, by)) = canary.rounds.last_sent(*id)
         {
+            let is_own = by == *id && !canary.by_messenger.contains(id);
             // What a session tells itself comes also from a pooler that delivers nothing.
-            if by == *id && !canary.by_messenger.contains(id) && from != connection.session.pid() {
+            if is_own && from != connection.session.pid() {
                 canary.pooled.insert(*id);
             } else {
+                if !is_own && connection.session.private_arrival() == Some(Arrival::Unprompted) {
+                    canary.held_back.remove(id);
+                    if by == *id {
+                        canary.self_sending.insert(*id);
+                    }
+                }
                 connection.prove_delivery(sent);
                 canary.relapsed.remove(id);
                 let micros = clock::now().saturating_duration_since(sent).as_micros();
@@ -192,6 +218,10 @@ impl NotificationManager {
         }
         if connection.session.private_database().is_some() {
             canary.rounds.join(*id, &home(*id, connection), self.now, &mut self.jitter);
+        }
+        if let Some(error) = refusal {
+            let id = *id;
+            self.report_refusal(id, Check::Canary, error);
         }
     }
 
@@ -221,7 +251,8 @@ impl NotificationManager {
         let Some((id, token, channel)) = sender else { return canary.rounds.not_sent(database, self.now) };
         canary.rounds.sent(database, id, &payload, clock::now());
         let ask = Ask::Notify(sql::notify_many([(channel.as_str(), payload.as_str())]));
-        if members == 1 && canary.pooled.contains(&id) {
+        // What a session sends itself arrives with the answer, and proves nothing for the time when it is idle.
+        if members == 1 && (canary.pooled.contains(&id) || !canary.self_sending.contains(&id)) {
             canary.by_messenger.insert(id);
             if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
                 let dead = Dead::of(connection);
@@ -241,6 +272,12 @@ impl NotificationManager {
             Err(error) => {
                 log::no_canary(id, &error);
                 canary.rounds.refused(id, clock::now());
+                let by_messenger = canary.by_messenger.contains(&id);
+                if by_messenger && !canary.pooled.contains(&id) {
+                    canary.self_sending.insert(id);
+                } else {
+                    self.report_refusal(id, Check::Canary, error);
+                }
             }
         }
     }
@@ -250,28 +287,56 @@ impl NotificationManager {
         let Some(canary) = &self.canary else { return };
         let members: Vec<_> = canary.rounds.members(database).collect();
         for id in members {
-            if let Some(token) = self.members.token(id)
-                && let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token)
-                && connection.session.misses(payload)
-                && connection.session.is_quiet()
-            {
-                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), Some(payload.into())));
+            let Some(token) = self.members.token(id) else { continue };
+            let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) else { continue };
+            if !connection.session.misses(payload) || !connection.session.is_quiet() {
+                continue;
+            }
+            // A slow loop may not have read it yet.
+            let was_idle = connection.receive_some(&mut self.buffer, self.now).is_none();
+            self.queue(token);
+            if self.connection_misses(token, payload) {
+                let missed = MissedCanary { payload: payload.into(), was_idle };
+                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), Some(missed)));
             }
         }
     }
 
+    /// Returns `true` if the connection is open and has not received this canary.
+    fn connection_misses(&self, token: u32, payload: &str) -> bool {
+        let member = self.members.get(token).map(|member| &member.life);
+        matches!(member, Some(Life::Good(connection)) if connection.session.misses(payload) && connection.session.is_quiet())
+    }
+
     /// Who missed this canary has answered, and so has told everything that it had to tell before; perhaps that it didn't
     /// listen, which is no fault for once.
-    pub(super) fn judge(&mut self, token: u32, payload: &str, lapsed: bool) {
+    pub(super) fn judge(&mut self, token: u32, canary: &MissedCanary, lapsed: bool) {
+        let MissedCanary { payload, was_idle } = canary;
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
         let missed = connection.session.misses(payload);
+        // Nothing was there to be read when the question was sent, and it arrived before the end of the answer: chance,
+        // unless it happens again.
+        let arrived_with_answer = connection.session.private_arrival() == Some(Arrival::WithAnswer);
+        let prompted = *was_idle && arrived_with_answer && !missed && !lapsed;
         connection.session.expect_nothing();
-        if (lapsed && !canary.relapsed.insert(*id)) || (missed && !lapsed) {
+        let is_held_back = prompted && !canary.held_back.insert(*id);
+        let is_deaf = (lapsed && !canary.relapsed.insert(*id)) || (missed && !lapsed);
+        if is_deaf || is_held_back {
             let sent = canary.rounds.last_sent(*id).map_or(self.now, |(at, _)| at);
             let after = clock::now().saturating_duration_since(sent);
             self.shared.counters.deaf.add(1);
-            self.close_for(token, Error::Deaf { after });
+            self.close_for(token, if is_deaf { Error::Deaf { after } } else { Error::HeldBack { after } });
+        }
+    }
+
+    /// Reports, once for each session, that its server refuses a check of delivery.
+    pub(super) fn report_refusal(&mut self, id: ConnId, check: Check, error: Error) {
+        let is_open = self.get(id).is_some_and(|connection| !connection.is_closed());
+        if is_open && self.refused_checks.insert((id, check)) {
+            log::check_refused(id, check, &error);
+            self.shared.counters.checks_refused.add(1);
+            self.collected.push_back(Event::CheckRefused(id, check, error));
         }
     }
 }

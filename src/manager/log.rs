@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::gap::Gap;
+use crate::manager::Check;
 use crate::manager::members::ConnId;
 
 /// It has died, and is brought back or is in the garbage.
@@ -44,6 +45,13 @@ pub(super) fn no_canary(id: ConnId, error: &Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(connection = %id, %error, "no canary can be sent");
     let _ = (id, error);
+}
+
+/// Its server refuses a check of delivery.
+pub(super) fn check_refused(id: ConnId, check: Check, error: &Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(connection = %id, %check, %error, "delivery is not checked: the server refuses it");
+    let _ = (id, check, error);
 }
 
 /// It is in a transaction, and hears nothing.

@@ -88,7 +88,7 @@ impl Dead {
         let cause = connection.error().cloned().unwrap_or(Error::Closed);
         let since = match cause {
             // It went on talking, and of other things.
-            Error::Deaf { .. } => connection.delivery_proven(),
+            Error::Deaf { .. } | Error::HeldBack { .. } => connection.delivery_proven(),
             _ => connection.last_read(),
         };
         // Channels may have been lost before the session was.

@@ -35,7 +35,7 @@ mod timers;
 mod turn;
 mod watch;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -166,6 +166,8 @@ pub struct NotificationManager {
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
     in_transaction: OpenTransactions,
+    /// The checks of delivery that were refused to sessions and have been reported.
+    refused_checks: BTreeSet<(ConnId, Check)>,
     /// How many stops are to be obeyed.
     stops: usize,
     shared: Arc<Shared>,
@@ -188,6 +190,34 @@ pub enum Event {
     Lost(ConnId, Error),
     /// A connection's transaction has been open for over a second. Until it ends, the server delivers nothing to it.
     InTransaction(ConnId),
+    /// The server has refused a check of delivery to a connection, with this error: until the session ends, a fault that
+    /// only this check finds is not noticed. Reported once for each session and check.
+    CheckRefused(ConnId, Check, Error),
+}
+
+/// A check of delivery: see [`Event::CheckRefused`].
+///
+/// ```
+/// use notifyman::Check;
+///
+/// assert_eq!(Check::Audit.to_string(), "audit");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Check {
+    /// The [canary](NotificationManager::canary).
+    Canary,
+    /// The [audit](NotificationManager::audit), or the same question after a canary that did not arrive.
+    Audit,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Check::Canary => "canary",
+            Check::Audit => "audit",
+        })
+    }
 }
 
 impl NotificationManager {
@@ -229,6 +259,7 @@ impl NotificationManager {
             asked: BTreeMap::new(),
             looking_up: Vec::new(),
             in_transaction: OpenTransactions::default(),
+            refused_checks: BTreeSet::new(),
             stops: 0,
             shared: Arc::new(Shared::new(alarm)),
         };
@@ -321,8 +352,8 @@ impl NotificationManager {
 
     /// The next event, with nothing left out; `None` is the end.
     ///
-    /// It is the same queue as the iterator's, which leaves out [`Event::Lost`] (the garbage tells), [`Event::Opened`] and
-    /// [`Event::InTransaction`], and has the gap of [`Event::Restored`] ride in a [batch](Batch::gap): with the first news,
+    /// It is the same queue as the iterator's, which leaves out [`Event::Lost`] (the garbage tells), [`Event::Opened`],
+    /// [`Event::InTransaction`] and [`Event::CheckRefused`], and has the gap of [`Event::Restored`] ride in a [batch](Batch::gap): with the first news,
     /// or alone in an empty one.
     ///
     /// ```no_run
@@ -639,7 +670,9 @@ impl Iterator for NotificationManager {
                 Poll::Ready(Some(Event::Restored(id, gap))) => {
                     return Some(Some((id, Batch::empty().with_gap(gap))));
                 }
-                Poll::Ready(Some(Event::Opened(_) | Event::Lost(..) | Event::InTransaction(_))) => {}
+                Poll::Ready(Some(
+                    Event::Opened(_) | Event::Lost(..) | Event::InTransaction(_) | Event::CheckRefused(..),
+                )) => {}
             }
         }
     }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::error::Error;
-use crate::manager::NotificationManager;
+use crate::manager::canary::MissedCanary;
 use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::ticket::Resolver;
 use crate::manager::timers::Why;
+use crate::manager::{Check, NotificationManager};
 use crate::proto::{Ask, Reply, RequestId, refuse_private, sql};
 use crate::row::Row;
 
@@ -26,7 +27,7 @@ pub(super) enum RequestOrigin {
     Canary,
     Relisten,
     /// The loop: when it began, and the canary that the connection should have received.
-    Audit(Instant, Option<Box<str>>),
+    Audit(Instant, Option<MissedCanary>),
 }
 
 /// The loop's end of the ticket of a request.
@@ -199,10 +200,15 @@ impl NotificationManager {
                 Some(RequestOrigin::Handle(ticket)) => ticket.resolve(result),
                 Some(RequestOrigin::Canary) => self.canary_sent(id, result.map(drop)),
                 Some(RequestOrigin::Audit(began, canary)) if result.is_ok() => {
-                    self.audited(token, began, canary.as_deref())
+                    self.audited(token, began, canary.as_ref())
                 }
-                // An audit that fails is one less; what the others do is done by the session.
-                Some(RequestOrigin::Audit(..) | RequestOrigin::Attendance | RequestOrigin::Relisten) | None => {}
+                Some(RequestOrigin::Audit(..)) => {
+                    if let Err(error) = result {
+                        self.report_refusal(id, Check::Audit, error);
+                    }
+                }
+                // The session does what these lead to.
+                Some(RequestOrigin::Attendance | RequestOrigin::Relisten) | None => {}
             }
         }
     }

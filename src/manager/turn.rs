@@ -26,7 +26,7 @@ use crate::manager::audit::Rota;
 use crate::manager::handle::ControlMessage;
 use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::recovery::FIRST_DIALS;
-use crate::manager::{Event, NotificationManager};
+use crate::manager::{Check, Event, NotificationManager};
 use crate::net::Ready;
 
 /// For how many there is always room in the line of those to be served: for all that one look can wake.
@@ -283,6 +283,9 @@ impl NotificationManager {
         }
         let Member { id, life: Life::Good(connection), .. } = self.members.take(token)? else { return None };
         self.leave_canary(id);
+        for check in [Check::Canary, Check::Audit] {
+            self.refused_checks.remove(&(id, check));
+        }
         self.forget_transaction(id);
         self.count_members();
         Some((id, connection))

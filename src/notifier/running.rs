@@ -236,7 +236,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
                     let comes_back = manager.restoring().any(|(restoring, _)| restoring == id);
                     inner.lost(id, &error, comes_back);
                 }
-                Some(Event::Idle | Event::InTransaction(_)) => {}
+                // The manager logs a check that is refused.
+                Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
                 None => {
                     // Nobody is left only where the poller itself has failed.
                     let failed = manager.take_garbage().pop().map(|(_, dead)| dead.error().clone());

@@ -43,5 +43,5 @@ pub use session::TransactionStatus;
 pub(crate) use session::laws::fuzz_session;
 #[cfg(test)]
 pub(crate) use session::script;
-pub(crate) use session::{Common, Output, Session, refuse_private};
+pub(crate) use session::{Arrival, Common, Output, Session, refuse_private};
 pub(crate) use ssl_request::{Answer, SslRequest};

@@ -28,7 +28,7 @@ use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 
 use self::private::Private;
-pub(crate) use self::private::refuse as refuse_private;
+pub(crate) use self::private::{Arrival, refuse as refuse_private};
 use self::talk::Talk;
 pub(crate) use self::torn::Torn;
 use crate::config::{ChannelBinding, Config};

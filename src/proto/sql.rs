@@ -28,9 +28,10 @@ pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_us
 /// letters.
 pub(crate) const TAKE_BYTES: &str = "SET client_encoding = 'SQL_ASCII'";
 
-/// Tells databases apart: when its server started, to the microsecond, and the database's number there.
-pub(crate) const WHICH_DATABASE: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), oid \
-     FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+/// Tells databases apart: when the server started, to the microsecond, and the database's name there. No table is read,
+/// since a role may be kept from those of the catalog.
+pub(crate) const WHICH_DATABASE: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), \
+     pg_catalog.current_database()";
 
 /// How far the limits can be checked before sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use notifyman::{Connection, Error, Event, NotificationManager};
+use notifyman::{Check, Connection, Error, Event, NotificationManager};
 
 use super::ledger::Writer;
 use super::support::{Story, backoff, cluster, listener, open, pid, proxied, through};
 use crate::support::server::{Frozen, terminate};
-use crate::support::{Cluster, Options, PgBouncer};
+use crate::support::{Cluster, HoldingProxy, Options, PgBouncer};
 
 const CANARY: &str = "the canary's";
-const PERIOD: Duration = Duration::from_millis(250);
-const DEADLINE: Duration = Duration::from_millis(150);
+const PERIOD: Duration = Duration::from_millis(500);
+/// Longer than a busy machine keeps a server's process waiting, twice in a row.
+const DEADLINE: Duration = Duration::from_millis(400);
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -141,6 +142,62 @@ fn m16_a_pooler_in_transaction_mode_that_deals_its_sessions_out_in_turn_is_found
     }
     let mut nm = watched([listener(&pooler.url())]);
     assert!(matches!(next_loss(&mut nm), Error::Deaf { .. }));
+}
+
+#[test]
+fn m16_a_proxy_that_holds_notifications_back_while_a_connection_is_idle_is_found() {
+    let server = cluster();
+    for connections in [1, 3] {
+        let proxy = HoldingProxy::start(server.port());
+        let mut nm = watched((0..connections).map(|_| listener(&proxy.url())));
+        let error = next_loss(&mut nm);
+        assert!(matches!(error, Error::HeldBack { .. }) && error.is_transient(), "{connections}: {error}");
+        assert_eq!(nm.stats().deaf, 1);
+    }
+}
+
+/// Iterates until a check of delivery is reported as refused.
+fn refused_check(nm: &mut NotificationManager) -> (Check, Error) {
+    let begun = Instant::now();
+    loop {
+        assert!(begun.elapsed() < LIMIT, "{nm:?}");
+        match nm.next_event().expect("the loop goes on") {
+            Event::CheckRefused(_, check, error) => return (check, error),
+            Event::Lost(_, error) => panic!("{error}"),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn m16_a_canary_or_an_audit_that_the_server_refuses_is_reported_once() {
+    let server = cluster();
+    let mut admin = open(&server.url());
+    admin.execute("CREATE ROLE reader LOGIN").unwrap();
+    let reader = || listener(&format!("postgres://reader@127.0.0.1:{}/postgres", server.port()));
+    for (function, check) in [
+        ("pg_postmaster_start_time()", Check::Canary),
+        ("pg_notify(text, text)", Check::Canary),
+        ("pg_listening_channels()", Check::Audit),
+    ] {
+        admin.execute(&format!("REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC")).unwrap();
+        let mut nm = watched([reader()]).audit(Duration::from_secs(1));
+        let (which, error) = refused_check(&mut nm);
+        assert_eq!((which, error.sqlstate()), (check, Some("42501")), "{function}: {error}");
+        iterate_for(&mut nm, 4 * PERIOD);
+        assert_eq!((nm.stats().checks_refused, nm.stats().connections), (1, 1), "{function}");
+        admin.execute(&format!("GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")).unwrap();
+    }
+}
+
+#[test]
+fn m16_a_role_that_may_not_read_the_catalog_has_a_canary() {
+    let server = cluster();
+    let mut admin = open(&server.url());
+    admin.execute("CREATE ROLE reader LOGIN; REVOKE SELECT ON pg_catalog.pg_database FROM PUBLIC").unwrap();
+    let mut nm = watched([listener(&format!("postgres://reader@127.0.0.1:{}/postgres", server.port()))]);
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    assert_eq!(nm.stats().checks_refused, 0);
 }
 
 #[test]

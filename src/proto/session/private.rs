@@ -21,18 +21,30 @@ pub(super) struct Private {
     kept: Option<Box<str>>,
     /// Whether the server listens to that one for us.
     registered: bool,
-    /// Whether the server has refused, and isn't to be asked again.
+    /// Whether the server has refused, and isn't to be asked again; and why, until that is taken.
     refused: bool,
+    refusal: Option<Error>,
     /// Whether it is being asked.
     asking: bool,
     /// The payload that is to come.
     expected: Option<Box<str>>,
-    /// From whom one came that was expected.
+    /// The process that sent an expected payload that has arrived.
     heard: Option<i32>,
+    /// How the last expected payload arrived.
+    arrival: Option<Arrival>,
     /// Whether the server has told that it doesn't listen, though it had been told to.
     lapsed: bool,
     /// Which database it is, as the server tells it.
     database: Option<Box<str>>,
+}
+
+/// How an expected payload arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// While the session was idle: nothing had to be asked for it.
+    Unprompted,
+    /// Between a request and the end of its answer.
+    WithAnswer,
 }
 
 impl Session {
@@ -92,7 +104,18 @@ impl Session {
         let attends = self.attends();
         if let Some(private) = &mut self.private {
             private.expected = attends.then(|| payload.into());
+            private.arrival = None;
         }
+    }
+
+    /// Returns how the last expected payload arrived, if it has.
+    pub(crate) fn private_arrival(&self) -> Option<Arrival> {
+        self.private.as_ref()?.arrival
+    }
+
+    /// Takes the error with which the server has refused the private channel.
+    pub(crate) fn take_private_refusal(&mut self) -> Option<Error> {
+        self.private.as_mut()?.refusal.take()
     }
 
     /// Whether this payload should have come, and hasn't.
@@ -160,10 +183,12 @@ impl Session {
 
     /// Something came. Anybody may send anything there: what nobody waits for means nothing.
     pub(super) fn hear_privately(&mut self, from: i32, payload: &[u8]) {
+        let is_idle = matches!(self.state(), State::Idle);
         if let Some(private) = &mut self.private
             && private.expected.as_ref().is_some_and(|expected| expected.as_bytes() == payload)
         {
             (private.expected, private.heard) = (None, Some(from));
+            private.arrival = Some(if is_idle { Arrival::Unprompted } else { Arrival::WithAnswer });
             self.private_news = true;
         }
     }
@@ -193,8 +218,10 @@ impl Session {
             (Ask::UnlistenPrivate(_), Ok(_)) => {
                 (private.asking, private.registered, private.kept) = (false, false, None);
             }
-            (Ask::ListenPrivate(_) | Ask::UnlistenPrivate(_), Err(_)) => {
+            (Ask::ListenPrivate(_) | Ask::UnlistenPrivate(_), Err(error)) => {
                 (private.asking, private.refused) = (false, true);
+                private.refusal = Some(error.clone());
+                self.private_news = true;
             }
             _ => {}
         }
