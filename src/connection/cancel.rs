@@ -1,8 +1,16 @@
-//! Telling a server to cancel what a session is doing: a connection of its own, sixteen bytes, and no answer.
+//! A CancelRequest, which tells a server to cancel what a session is doing: a connection of its own, sixteen bytes, and no
+//! answer. Whether it helped shows in the session.
+//!
+//! ```text
+//!   connecting ──▶ agreeing on TLS, if the session is encrypted ──▶ sent ──the server closes──▶ over
+//! ```
 //!
 //! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS>
 
+use std::io::ErrorKind::WouldBlock;
 use std::time::Instant;
+
+use bytes::BytesMut;
 
 use crate::clock;
 use crate::config::Config;
@@ -10,56 +18,124 @@ use crate::connection::securing::{Manner, Securing};
 use crate::connection::waiter::Waiter;
 use crate::net::{Address, Encryption, Stream};
 
-/// Sends the request, if that can be done until the deadline. Whether it helped shows in the session.
-///
-/// It is encrypted where the session is: who can read it can cancel whatever the session does, as often as they like.
-///
-/// Says whether it is over with. A request that was sent, and not taken yet, may still cancel whatever the session
-/// does next.
-pub(super) fn send(
-    peer: &Address,
-    config: &Config,
-    like: Option<&Encryption>,
-    request: &[u8],
-    deadline: Option<Instant>,
-) -> bool {
-    let Ok((mut stream, _)) = Stream::dial(peer, config) else { return true };
-    let mut waiter = Waiter::on(&stream);
-    let is_late = || deadline.is_some_and(|deadline| deadline <= clock::now());
-    // Each time looked at once: a socket tells only once why nobody has taken it.
-    loop {
-        match stream.check() {
-            Ok(true) => break,
-            Ok(false) if !is_late() => waiter.wait_until(deadline),
-            Ok(false) | Err(_) => return true,
+/// A CancelRequest on its way.
+#[derive(Debug)]
+pub(crate) struct Cancel {
+    phase: CancelPhase,
+    request: BytesMut,
+    like: Option<Encryption>,
+    until: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum CancelPhase {
+    Connecting(Stream),
+    Securing(Box<Securing>),
+    Sent(Stream),
+    Over,
+}
+
+/// How far a CancelRequest has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CancelProgress {
+    /// Step again when the stream is ready.
+    Wait,
+    /// Nothing of it is left that could cancel anything.
+    Over,
+    /// The time is over. It was sent, and may still cancel whatever the session does next.
+    Late,
+}
+
+impl Cancel {
+    /// Begins to connect, to send the request until the deadline; `None` if that fails at once.
+    ///
+    /// It is encrypted where the session is: who can read it can cancel whatever the session does, as often as they like.
+    pub(super) fn begin(
+        peer: &Address,
+        config: &Config,
+        like: Option<&Encryption>,
+        request: BytesMut,
+        until: Option<Instant>,
+    ) -> Option<Self> {
+        let (stream, _) = Stream::dial(peer, config).ok()?;
+        Some(Self { phase: CancelPhase::Connecting(stream), request, like: like.cloned(), until })
+    }
+
+    /// Returns the stream, which is to be watched for reading and writing.
+    pub(crate) fn stream(&self) -> Option<&Stream> {
+        match &self.phase {
+            CancelPhase::Connecting(stream) | CancelPhase::Sent(stream) => Some(stream),
+            CancelPhase::Securing(securing) => Some(securing.stream()),
+            CancelPhase::Over => None,
         }
     }
-    if let Some(encryption) = like {
-        let Ok(mut securing) = Securing::begin(stream, Manner::Like(encryption.clone())) else { return true };
+
+    /// Returns when it is to be stepped at the latest.
+    pub(crate) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Continues as far as it can.
+    pub(crate) fn step(&mut self, now: Instant) -> CancelProgress {
+        let is_late = self.until.is_some_and(|until| until <= now);
         loop {
-            match securing.step() {
-                Ok(Some(true)) => break,
-                Ok(None) if !is_late() => waiter.wait_until(deadline),
-                Ok(_) | Err(_) => return true,
+            self.phase = match std::mem::replace(&mut self.phase, CancelPhase::Over) {
+                CancelPhase::Connecting(stream) => match (stream.check(), self.like.take()) {
+                    (Ok(true), None) => self.send(stream),
+                    (Ok(true), Some(encryption)) => match Securing::begin(stream, Manner::Like(encryption)) {
+                        Ok(securing) => CancelPhase::Securing(Box::new(securing)),
+                        Err(_) => CancelPhase::Over,
+                    },
+                    (Ok(false), like) if !is_late => {
+                        (self.phase, self.like) = (CancelPhase::Connecting(stream), like);
+                        return CancelProgress::Wait;
+                    }
+                    (Ok(false) | Err(_), _) => CancelPhase::Over,
+                },
+                CancelPhase::Securing(mut securing) => match securing.step() {
+                    Ok(Some(true)) => self.send(securing.into_stream()),
+                    Ok(None) if !is_late => {
+                        self.phase = CancelPhase::Securing(securing);
+                        return CancelProgress::Wait;
+                    }
+                    Ok(_) | Err(_) => CancelPhase::Over,
+                },
+                // The server closes once it has taken the request; a proxy might drop it if the client closed first.
+                CancelPhase::Sent(mut stream) => match stream.read(&mut [0; 1]) {
+                    Err(e) if e.kind() == WouldBlock && is_late => return CancelProgress::Late,
+                    Err(e) if e.kind() == WouldBlock => {
+                        self.phase = CancelPhase::Sent(stream);
+                        return CancelProgress::Wait;
+                    }
+                    Ok(_) | Err(_) => CancelPhase::Over,
+                },
+                CancelPhase::Over => return CancelProgress::Over,
+            };
+        }
+    }
+
+    fn send(&self, mut stream: Stream) -> CancelPhase {
+        // Sixteen bytes fit into any fresh socket.
+        match stream.write(&self.request) {
+            Ok(_) => CancelPhase::Sent(stream),
+            Err(_) => CancelPhase::Over,
+        }
+    }
+
+    /// Continues to the end, or to the deadline. Returns `true` if nothing of it is left that could cancel anything.
+    pub(super) fn finish(mut self) -> bool {
+        let mut waiter = self.stream().map(Waiter::on);
+        loop {
+            match self.step(clock::now()) {
+                CancelProgress::Over => return true,
+                CancelProgress::Late => return false,
+                CancelProgress::Wait => {}
+            }
+            if let Some(waiter) = &mut waiter {
+                waiter.wait_until(self.until);
             }
         }
-        stream = securing.into_stream();
     }
-    // Sixteen bytes fit into any fresh socket.
-    if stream.write(request).is_err() {
-        return true;
-    }
-    // The server closes once it has taken the request; a proxy might drop it if we closed first.
-    while let Err(error) = stream.read(&mut [0; 1]) {
-        if error.kind() != std::io::ErrorKind::WouldBlock {
-            return true;
-        }
-        if is_late() {
-            return false;
-        }
-        waiter.wait_until(deadline);
-    }
-    true
 }
 
 #[cfg(test)]
@@ -74,7 +150,9 @@ mod tests {
         let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let begun = clock::now();
         let patience = Duration::from_secs(10);
-        assert!(send(&Address::Tcp(nobody), &Config::new(), None, &[0; 16], Some(begun + patience)));
+        let request = BytesMut::zeroed(16);
+        let cancel = Cancel::begin(&Address::Tcp(nobody), &Config::new(), None, request, Some(begun + patience));
+        assert!(cancel.is_none_or(Cancel::finish));
         assert!(clock::now() - begun < patience / 2);
     }
 }

@@ -22,6 +22,7 @@ use std::fmt;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::cancel::{Cancel, CancelProgress};
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
 use self::dial::LOGIN_READ;
 pub(crate) use self::dial::{Dial, READS_AT_ONCE, Step};
@@ -42,9 +43,9 @@ use crate::proto::{self, Ask, ReadBuffer, Recent, Reply, RequestId, Session, Tra
 use crate::row::Row;
 
 /// The longest that a call goes on waiting after it has asked the server to cancel.
-const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 /// The SQLSTATE of what was cancelled.
-const QUERY_CANCELED: &str = "57014";
+pub(crate) const QUERY_CANCELED: &str = "57014";
 
 /// A session with a PostgreSQL server, which listens and notifies.
 ///
@@ -343,13 +344,7 @@ impl Connection {
 
         let after = self.call_timeout().unwrap_or_default();
         let grace = clock::now().checked_add(after.min(GRACE));
-        let over = match self.stream.peer() {
-            Ok(peer) => {
-                let request = self.session.cancel_request();
-                cancel::send(&peer, &self.config, self.stream.encryption(), &request, grace)
-            }
-            Err(_) => true,
-        };
+        let over = self.begin_cancel(grace).is_none_or(Cancel::finish);
         // A request that is still on its way might cancel the next call instead.
         if !self.drive(&mut exchange, grace) || !over {
             self.close_for(Error::Timeout { action, after, closed: true });
@@ -361,6 +356,12 @@ impl Connection {
             Some(Err(error)) if error.sqlstate() != Some(QUERY_CANCELED) => Err(error),
             _ => Err(Error::Timeout { action, after, closed }),
         }
+    }
+
+    /// Begins to tell the server to cancel what the session is doing; `None` if it cannot be reached.
+    pub(crate) fn begin_cancel(&self, until: Option<Instant>) -> Option<Cancel> {
+        let peer = self.stream.peer().ok()?;
+        Cancel::begin(&peer, &self.config, self.stream.encryption(), self.session.cancel_request(), until)
     }
 
     /// Sends and receives until the exchange is over, or until the deadline; says which.

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::gap::{Gap, Span};
+use crate::manager::cancels::Cancelling;
 use crate::manager::recovery::Heart;
 use crate::manager::restore::Restore;
 use crate::manager::timers::Set;
@@ -281,6 +282,15 @@ pub(crate) enum Life {
     Restoring(Box<Restore>),
     /// A session of our own that is opened to send one canary: nobody sees it, and nobody waits for it.
     Messenger(Box<Restore>),
+    /// A CancelRequest on behalf of a connection: hidden, too.
+    Cancelling(Box<Cancelling>),
+}
+
+impl Life {
+    /// Returns `true` for what the loop opens for itself, which no user sees.
+    fn is_hidden(&self) -> bool {
+        matches!(self, Life::Messenger(_) | Life::Cancelling(_))
+    }
 }
 
 /// All of them. Those that live have a slot, whose number is their token in the reactor.
@@ -290,7 +300,7 @@ pub(crate) struct Members {
     free: Vec<u32>,
     tokens: Tokens,
     restoring: usize,
-    messengers: usize,
+    hidden: usize,
     garbage: Vec<(ConnId, Dead)>,
     last_id: u64,
     last_messenger: u64,
@@ -319,7 +329,7 @@ impl Members {
     /// Gives it a slot; the token is the slot's number.
     pub(crate) fn add(&mut self, id: ConnId, life: Life) -> u32 {
         self.restoring += usize::from(matches!(life, Life::Restoring(_)));
-        self.messengers += usize::from(matches!(life, Life::Messenger(_)));
+        self.hidden += usize::from(life.is_hidden());
         let member = Some(Box::new(Member::new(id, life)));
         // No system has descriptors for more.
         let token = self.free.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
@@ -352,7 +362,7 @@ impl Members {
     pub(crate) fn take(&mut self, token: u32) -> Option<Member> {
         let member = self.slots.get_mut(token as usize)?.take()?;
         self.restoring -= usize::from(matches!(member.life, Life::Restoring(_)));
-        self.messengers -= usize::from(matches!(member.life, Life::Messenger(_)));
+        self.hidden -= usize::from(member.life.is_hidden());
         self.tokens.remove(member.id);
         self.free.push(token);
         Some(*member)
@@ -378,7 +388,7 @@ impl Members {
     }
 
     pub(crate) fn good(&self) -> usize {
-        self.tokens.len - self.restoring - self.messengers
+        self.tokens.len - self.restoring - self.hidden
     }
 
     pub(crate) fn restoring(&self) -> usize {
@@ -396,7 +406,7 @@ impl Members {
 
     /// Whether nobody is there that could ever have something to say.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.tokens.len == self.messengers
+        self.tokens.len == self.hidden
     }
 
     pub(crate) fn tokens(&self) -> Vec<u32> {

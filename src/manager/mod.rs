@@ -16,6 +16,7 @@
 
 mod audit;
 mod canary;
+mod cancels;
 mod edits;
 mod guard;
 mod handle;
@@ -45,6 +46,7 @@ use std::time::{Duration, Instant};
 use self::audit::Rota;
 use self::canary::Canary;
 pub(crate) use self::canary::PERIOD_MIN as CANARY_PERIOD_MIN;
+use self::cancels::Cancels;
 pub use self::guard::ConnectionMut;
 pub use self::handle::Handle;
 use self::handle::Shared;
@@ -163,6 +165,7 @@ pub struct NotificationManager {
     jitter: Jitter,
     /// What handles and the loop itself have asked the servers, and wait for.
     asked: BTreeMap<(ConnId, RequestId), PendingReply>,
+    cancels: Cancels,
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
     in_transaction: OpenTransactions,
@@ -257,6 +260,7 @@ impl NotificationManager {
             audit: None,
             jitter: Jitter::random(),
             asked: BTreeMap::new(),
+            cancels: Cancels::default(),
             looking_up: Vec::new(),
             in_transaction: OpenTransactions::default(),
             refused_checks: BTreeSet::new(),
@@ -564,7 +568,7 @@ impl NotificationManager {
     pub fn get(&self, id: ConnId) -> Option<&Connection> {
         match &self.members.get(self.members.token(id)?)?.life {
             Life::Good(connection) => Some(connection),
-            Life::Restoring(_) | Life::Messenger(_) => None,
+            _ => None,
         }
     }
 
@@ -587,7 +591,7 @@ impl NotificationManager {
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
         self.members.iter().filter_map(|member| match &member.life {
             Life::Good(connection) => Some((member.id, connection)),
-            Life::Restoring(_) | Life::Messenger(_) => None,
+            _ => None,
         })
     }
 
@@ -595,8 +599,8 @@ impl NotificationManager {
     /// being opened for the first time.
     pub fn restoring(&self) -> impl Iterator<Item = (ConnId, &Dead)> {
         self.members.iter().filter_map(|member| match &member.life {
-            Life::Good(_) | Life::Messenger(_) => None,
             Life::Restoring(restore) => Some((member.id, restore.dead())),
+            _ => None,
         })
     }
 

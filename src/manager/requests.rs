@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::connection::QUERY_CANCELED;
 use crate::error::Error;
 use crate::manager::canary::MissedCanary;
 use crate::manager::members::{ConnId, Life, Member};
@@ -17,6 +18,39 @@ use crate::row::Row;
 pub(super) struct PendingReply {
     by: RequestOrigin,
     until: Option<Instant>,
+    /// Whether the server has been told to cancel the request.
+    cancelled: bool,
+}
+
+impl PendingReply {
+    pub(super) fn is_by_handle(&self) -> bool {
+        matches!(self.by, RequestOrigin::Handle(_))
+    }
+
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled
+    }
+
+    /// The purpose of the request, for error texts.
+    pub(super) fn action(&self) -> &'static str {
+        self.by.action()
+    }
+
+    /// Notes that the request is being cancelled, and by when it must be answered.
+    pub(super) fn cancel(&mut self, until: Option<Instant>) {
+        (self.cancelled, self.until) = (true, until);
+    }
+
+    /// Resolves the ticket of the request to an error.
+    pub(super) fn fail(self, error: Error) {
+        if let RequestOrigin::Handle(ticket) = self.by {
+            ticket.resolve(Err(error));
+        }
+    }
 }
 
 /// The origin of a request.
@@ -117,6 +151,7 @@ impl NotificationManager {
         let limits = match &member.life {
             Life::Good(connection) => connection.session.limits(),
             Life::Restoring(restore) | Life::Messenger(restore) => restore.dead().limits(),
+            Life::Cancelling(_) => return ticket.resolve(Err(Error::UnknownConnection)),
         };
         let ask = match command.into_ask(limits) {
             Ok(Some(Ask::Listen(names))) => match refuse_private(reserved, &names) {
@@ -137,7 +172,7 @@ impl NotificationManager {
                 RequestTicket::Done(ticket) if !matches!(ask, Ask::Notify(_)) => restore.edit(ask, ticket),
                 ticket => ticket.resolve(Err(restore.dead().error().clone())),
             },
-            Life::Messenger(_) => ticket.resolve(Err(Error::UnknownConnection)),
+            Life::Messenger(_) | Life::Cancelling(_) => ticket.resolve(Err(Error::UnknownConnection)),
         }
     }
 
@@ -162,41 +197,54 @@ impl NotificationManager {
         connection.transmit();
         // Not the turn's time, which a slow body may have left far behind.
         let until = timeout.and_then(|timeout| clock::now().checked_add(timeout));
-        self.asked.insert((*id, request), PendingReply { by, until });
+        self.asked.insert((*id, request), PendingReply { by, until, cancelled: false });
         self.set_timer(token, Why::Look, until);
         // To send what is left, and where the session has ended meanwhile to say so.
         self.queue(token);
     }
 
-    /// Completes the requests that have been answered. Closes a connection that has not answered in time, although
-    /// everything that had come was read.
+    /// Completes the requests that have been answered. Cancels one that has not been answered in time, although everything
+    /// that had arrived was read.
     pub(super) fn complete_requests(&mut self, token: u32, more: bool) {
         let Some(member) = self.members.get_mut(token) else { return };
         let Member { id, life: Life::Good(connection), .. } = member else { return };
         let id = *id;
         let of_this = (id, RequestId::FIRST)..=(id, RequestId::LAST);
-        let (mut answered, mut next) = (Vec::new(), None);
+        let (mut answered, mut next, mut late) = (Vec::new(), None, None);
+        // Nothing is complete as long as it may still be cancelled.
+        let may_complete = !self.cancels.contains(id) || connection.is_closed();
         // They are answered in the order in which they were asked.
         for ((_, request), asked) in self.asked.range(of_this) {
             // A query that may have changed the channels is complete once they are known again.
             let is_complete = !asked.by.is_query() || !connection.session.is_reading_channels();
-            if is_complete && let Some(reply) = connection.session.take_reply(*request) {
+            if may_complete
+                && is_complete
+                && let Some(reply) = connection.session.take_reply(*request)
+            {
                 answered.push((*request, reply));
                 continue;
             }
             next = asked.until;
-            if !more && next.is_some_and(|until| until <= self.now) {
-                let after = connection.call_timeout().unwrap_or(LIMIT);
-                connection.close_for(Error::Timeout { action: asked.by.action(), after, closed: true });
-            }
+            late = (!more && next.is_some_and(|until| until <= self.now)).then_some(*request);
             break;
         }
+        let (after, is_closed) = (connection.call_timeout().unwrap_or(LIMIT), connection.is_closed());
         self.set_timer(token, Why::Look, next);
+        if let Some(late) = late {
+            self.time_out(token, late);
+        }
         // All are taken out before anything is asked, as their numbers may be given anew then.
         let answered: Vec<_> =
             answered.into_iter().map(|(request, result)| (self.asked.remove(&(id, request)), result)).collect();
         for (asked, result) in answered {
-            match asked.map(|asked| asked.by) {
+            let (by, cancelled) = asked.map(|asked| (asked.by, asked.cancelled)).unzip();
+            let result = match (&by, result) {
+                (Some(by), Err(error)) if cancelled == Some(true) && error.sqlstate() == Some(QUERY_CANCELED) => {
+                    Err(Error::Timeout { action: by.action(), after, closed: is_closed })
+                }
+                (_, result) => result,
+            };
+            match by {
                 Some(RequestOrigin::Handle(ticket)) => ticket.resolve(result),
                 Some(RequestOrigin::Canary) => self.canary_sent(id, result.map(drop)),
                 Some(RequestOrigin::Audit(began, canary)) if result.is_ok() => {
@@ -218,9 +266,7 @@ impl NotificationManager {
         let of_this = (id, RequestId::FIRST)..=(id, RequestId::LAST);
         let asked: Vec<_> = self.asked.range(of_this).map(|(key, _)| *key).collect();
         for asked in asked.iter().filter_map(|key| self.asked.remove(key)) {
-            if let RequestOrigin::Handle(ticket) = asked.by {
-                ticket.resolve(Err(Error::UnknownConnection));
-            }
+            asked.fail(Error::UnknownConnection);
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::manager::audit::Rota;
 use crate::manager::handle::ControlMessage;
 use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::recovery::FIRST_DIALS;
+use crate::manager::requests::LIMIT;
 use crate::manager::{Check, Event, NotificationManager};
 use crate::net::Ready;
 
@@ -216,7 +217,14 @@ impl NotificationManager {
     fn serve(&mut self, token: u32, manner: Manner, read: bool) -> Option<Event> {
         let member = self.members.get_mut(token)?;
         let id = member.id;
-        let Life::Good(connection) = &mut member.life else { return self.go_on_restoring(token) };
+        let connection = match &mut member.life {
+            Life::Good(connection) => connection,
+            Life::Cancelling(_) => {
+                self.advance_cancel(token);
+                return None;
+            }
+            Life::Restoring(_) | Life::Messenger(_) => return self.go_on_restoring(token),
+        };
 
         let (mut more, mut bytes) = (false, 0);
         if read {
@@ -281,7 +289,12 @@ impl NotificationManager {
             // It fails only for a socket that isn't watched.
             let _ = reactor.deregister(connection.any_stream());
         }
-        let Member { id, life: Life::Good(connection), .. } = self.members.take(token)? else { return None };
+        let Member { id, life: Life::Good(mut connection), .. } = self.members.take(token)? else { return None };
+        if self.forget_cancel(id) && !connection.is_closed() {
+            // What is left of it might cancel whatever comes next.
+            let after = connection.call_timeout().unwrap_or(LIMIT);
+            connection.close_for(Error::Timeout { action: "a cancelled request", after, closed: true });
+        }
         self.leave_canary(id);
         for check in [Check::Canary, Check::Audit] {
             self.refused_checks.remove(&(id, check));
@@ -321,7 +334,7 @@ impl NotificationManager {
                     self.messenger_back(token, Err(error.clone()));
                     None
                 }
-                None => None,
+                Some(Member { life: Life::Cancelling(_), .. }) | None => None,
             };
             self.collected.extend(lost);
         }

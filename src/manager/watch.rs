@@ -51,15 +51,19 @@ impl NotificationManager {
         }
         let is_open = connection.transaction_status() != TransactionStatus::Idle;
         if is_open || !self.in_transaction.is_empty() {
-            self.watch_transaction(token, is_open);
+            let is_new = connection.session.take_new_transaction();
+            self.watch_transaction(token, is_open, is_new);
         }
     }
 
-    /// A transaction that is left open is told once, and looked after until it ends.
-    fn watch_transaction(&mut self, token: u32, is_open: bool) {
+    /// Reports once a transaction that is left open, and watches it until it ends.
+    fn watch_transaction(&mut self, token: u32, is_open: bool, is_new: bool) {
         let Some(id) = self.members.get(token).map(|member| member.id) else { return };
+        if !is_open || is_new {
+            self.forget_transaction(id);
+        }
         if !is_open {
-            return self.forget_transaction(id);
+            return;
         }
         let since = *self.in_transaction.since.entry(id).or_insert(self.now);
         if self.now.saturating_duration_since(since) < TRANSACTION_MAX {

@@ -127,13 +127,13 @@ pub(crate) fn data_row(body: &[u8], announced: usize) -> Result<Row, ProtocolErr
     Ok(Row { columns: columns.into() })
 }
 
-/// How many rows a CommandComplete counts: its last word, if that is a number.
-pub(crate) fn command_complete(body: &[u8]) -> Result<u64, ProtocolError> {
+/// The tag of a CommandComplete, and how many rows it counts: its last word, if that is a number.
+pub(crate) fn command_complete(body: &[u8]) -> Result<(&[u8], u64), ProtocolError> {
     let mut body = Body::new("CommandComplete", body);
     let tag = body.cstr()?;
     body.end()?;
     let last = tag.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    Ok(std::str::from_utf8(last).ok().and_then(|word| word.parse().ok()).unwrap_or(0))
+    Ok((tag, std::str::from_utf8(last).ok().and_then(|word| word.parse().ok()).unwrap_or(0)))
 }
 
 /// Whatever the bytes are: nothing panics, and what was read accounts for every byte.
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_command_counts_by_its_last_word() {
         for (tag, rows) in [("INSERT 0 12", 12), ("SELECT 3", 3), ("LISTEN", 0), ("", 0)] {
-            assert_eq!(command_complete(format!("{tag}\0").as_bytes()).unwrap(), rows);
+            assert_eq!(command_complete(format!("{tag}\0").as_bytes()).unwrap(), (tag.as_bytes(), rows));
         }
     }
 }

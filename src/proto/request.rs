@@ -142,6 +142,9 @@ pub(crate) struct InFlight {
     pub(crate) error: Option<ServerError>,
     /// The server's word that it cut a name (42622).
     pub(crate) name_cut: Option<ServerError>,
+    /// Whether a transaction has ended, as far as the tags of its commands tell.
+    ends_transaction: bool,
+    rolls_back: bool,
 }
 
 impl InFlight {
@@ -155,7 +158,26 @@ impl InFlight {
             copy_refused: false,
             error: None,
             name_cut: None,
+            ends_transaction: false,
+            rolls_back: false,
         }
+    }
+
+    /// Notes the tag of a command that was completed.
+    pub(crate) fn note_tag(&mut self, tag: &[u8]) {
+        match tag {
+            b"COMMIT" | b"PREPARE TRANSACTION" => self.ends_transaction = true,
+            // It may be one to a savepoint.
+            b"ROLLBACK" => self.rolls_back = true,
+            b"BEGIN" | b"START TRANSACTION" => self.ends_transaction |= self.rolls_back,
+            _ => {}
+        }
+    }
+
+    /// Returns `true` if a transaction that is open now is another than the one in which the request was made.
+    pub(crate) fn has_ended_transaction(&self) -> bool {
+        let chains = || matches!(&self.request.ask, Ask::Query(text) if text.to_ascii_uppercase().contains("CHAIN"));
+        self.ends_transaction || self.rolls_back && chains()
     }
 
     /// Whether it is a LISTEN that fails by the server's bug (58P01), for the first time.

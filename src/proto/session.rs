@@ -119,6 +119,8 @@ pub(crate) struct Session {
     unshared: bool,
     /// Whether something has happened on the private channel.
     private_news: bool,
+    /// Whether another transaction has begun.
+    new_transaction: bool,
 }
 
 /// What many sessions have in common.
@@ -160,6 +162,7 @@ impl Session {
             ready: false,
             unshared: true,
             private_news: false,
+            new_transaction: false,
         })
     }
 
@@ -275,6 +278,38 @@ impl Session {
         reply
     }
 
+    /// Returns `true` if the server is working on this request.
+    pub(crate) fn is_in_flight(&self, request: RequestId) -> bool {
+        matches!(self.state(), State::Busy(in_flight) if in_flight.request.id == Some(request))
+    }
+
+    /// Returns `true` if this request has not been sent.
+    pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
+        self.talk.iter().flat_map(|talk| &talk.requests).any(|waiting| waiting.id == Some(request))
+    }
+
+    /// Takes a request back that has not been sent; returns `true` if it was not.
+    pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
+        let Some(talk) = &mut self.talk else { return false };
+        let before = talk.requests.len();
+        talk.requests.retain(|waiting| waiting.id != Some(request));
+        talk.requests.len() < before
+    }
+
+    /// Sends no request from now on; one that was sent is answered.
+    pub(crate) fn pause(&mut self) {
+        self.talk.get_or_insert_default().paused = true;
+    }
+
+    /// Sends requests again.
+    pub(crate) fn resume(&mut self) {
+        if let Some(talk) = &mut self.talk {
+            talk.paused = false;
+        }
+        self.send_next();
+        self.fall_silent();
+    }
+
     /// Drops what nothing is in any more.
     fn fall_silent(&mut self) {
         if self.talk.as_ref().is_some_and(|talk| talk.is_empty()) {
@@ -368,6 +403,11 @@ impl Session {
 
     pub(crate) fn status(&self) -> TransactionStatus {
         self.status
+    }
+
+    /// Returns `true` if another transaction has begun since the last call.
+    pub(crate) fn take_new_transaction(&mut self) -> bool {
+        std::mem::take(&mut self.new_transaction)
     }
 
     /// What is listened to, sorted.

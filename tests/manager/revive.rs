@@ -1,7 +1,7 @@
 //! Bringing one back by hand: the same id, the gap first, and nobody waits for it.
 
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notifyman::{Error, Event, NotificationManager};
 
@@ -329,4 +329,22 @@ fn c12_a_transaction_left_open_is_told() {
     nm.get_mut(id).unwrap().execute("begin").unwrap();
     nm.get_mut(id).unwrap().execute("commit").unwrap();
     assert!(matches!(nm.next_event(), Some(Event::Idle)));
+}
+
+#[test]
+fn c12_transactions_right_behind_each_other_are_not_one_long_one() {
+    let channel = channel();
+    let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::from_millis(100));
+    let id = ids(&nm)[0];
+    nm.get_mut(id).unwrap().execute("BEGIN").unwrap();
+    let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
+    let mut told = 0;
+    while begun.elapsed() < Duration::from_millis(2500) {
+        nm.get_mut(id).unwrap().execute("COMMIT; BEGIN").unwrap();
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        told += usize::from(matches!(nm.next_event(), Some(Event::InTransaction(_))));
+    }
+    // On a busy machine one of them may have been long indeed.
+    assert!(told == 0 || longest > Duration::from_millis(800), "{told} reports, the longest took {longest:?}");
 }

@@ -4,6 +4,7 @@
 mod audit;
 mod between;
 mod canary;
+mod cancels;
 #[cfg(feature = "tls")]
 mod certificates;
 mod control;

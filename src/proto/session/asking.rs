@@ -16,6 +16,8 @@ impl Session {
     /// A request is answered in full: learns from it, and hands on the reply.
     pub(super) fn finish(&mut self, mut done: InFlight, before: TransactionStatus) {
         let in_transaction = before != TransactionStatus::Idle || self.status != TransactionStatus::Idle;
+        let is_open = self.status != TransactionStatus::Idle;
+        self.new_transaction |= is_open && (before == TransactionStatus::Idle || done.has_ended_transaction());
         if !in_transaction && done.can_be_healed() {
             let requests = &mut self.talk.get_or_insert_default().requests;
             requests.push_front(Request { healed: true, ..done.request });
@@ -159,7 +161,7 @@ impl Session {
     /// Sends what is to be asked next, if nothing is under way.
     pub(super) fn send_next(&mut self) {
         let Some(talk) = &mut self.talk else { return };
-        if !matches!(talk.state, State::Idle) {
+        if talk.paused || !matches!(talk.state, State::Idle) {
             return;
         }
         while let Some(mut request) = talk.requests.pop_front() {

@@ -162,7 +162,8 @@ fn handle_answer(
         }
         b'C' => {
             in_flight.columns = None;
-            let affected = message::command_complete(body)?;
+            let (tag, affected) = message::command_complete(body)?;
+            in_flight.note_tag(tag);
             in_flight.reply.affected = in_flight.reply.affected.saturating_add(affected);
         }
         b'G' => {

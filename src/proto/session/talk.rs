@@ -29,6 +29,8 @@ pub(super) struct Talk {
     /// Channels of LISTENs that were carried out in a transaction or by a query: whether they count is not known until
     /// the server has been asked.
     pub(super) unconfirmed: BTreeSet<Box<str>>,
+    /// Whether no request is to be sent for now.
+    pub(super) paused: bool,
     last_id: u64,
 }
 
@@ -43,6 +45,7 @@ impl Talk {
             && self.lost.is_empty()
             && self.relistened.is_empty()
             && self.unconfirmed.is_empty()
+            && !self.paused
     }
 
     /// A number that no other request has as long as there is anything here.

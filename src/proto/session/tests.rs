@@ -594,6 +594,26 @@ fn c12_a_listen_in_a_transaction_is_not_forgotten_before_the_server_was_asked() 
 }
 
 #[test]
+fn c12_a_transaction_right_behind_another_is_told_apart_from_it() {
+    let mut talk = Talk::in_transaction();
+    assert!(talk.session.take_new_transaction() && !talk.session.take_new_transaction());
+    for (sql, tags, is_new) in [
+        ("COMMIT; BEGIN", &["COMMIT", "BEGIN"][..], true),
+        ("COMMIT AND CHAIN", &["COMMIT"], true),
+        ("rollback and chain", &["ROLLBACK"], true),
+        ("ROLLBACK; START TRANSACTION", &["ROLLBACK", "START TRANSACTION"], true),
+        ("PREPARE TRANSACTION 'a'; BEGIN", &["PREPARE TRANSACTION", "BEGIN"], true),
+        ("ROLLBACK TO SAVEPOINT a", &["ROLLBACK"], false),
+        ("BEGIN", &["BEGIN"], false),
+        ("SELECT 1", &["SELECT 1"], false),
+    ] {
+        talk.query(sql);
+        talk = talk.server(&[tags.iter().flat_map(|tag| done(tag)).chain(ready(b'T')).collect()]);
+        assert_eq!(talk.session.take_new_transaction(), is_new, "{sql}");
+    }
+}
+
+#[test]
 fn c12_the_set_is_read_before_what_was_asked_next() {
     let mut talk = Talk::listening(&["a"]);
     talk.query("DISCARD ALL");

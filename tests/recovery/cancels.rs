@@ -1,0 +1,150 @@
+//! C11 and M18: a request by a handle that is not answered in time is cancelled, and the connection stays if it can.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use notifyman::{ConnId, Connection, Error, Handle};
+
+use super::control::{LIMIT, Running, parked};
+use super::support::*;
+use crate::support::peer::Gate;
+use crate::support::{Peer, Step, msg};
+
+const CALL_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A manager of one connection whose calls have little time.
+fn running(mut db: Connection) -> (Running, Handle, ConnId) {
+    db.set_call_timeout(CALL_TIMEOUT);
+    let running = Running::start(parked([db]));
+    let (handle, id) = (running.handle.clone(), running.ids[0]);
+    (running, handle, id)
+}
+
+fn cancelled() -> Step {
+    Step::send([msg::error("ERROR", "57014", "canceling statement due to user request"), msg::ready(b'I')])
+}
+
+fn answer() -> Step {
+    Step::send([msg::command_complete("SELECT 0"), msg::ready(b'I')])
+}
+
+#[track_caller]
+fn assert_timeout(error: Error, is_closed: bool) {
+    assert!(matches!(error, Error::Timeout { closed, .. } if closed == is_closed), "{error:?}");
+}
+
+#[test]
+fn c11_a_request_that_is_late_is_cancelled_and_the_connection_stays() {
+    let server = cluster();
+    let (running, handle, id) = running(open(&server.url()));
+    for _ in 0..3 {
+        assert_timeout(handle.query(id, "SELECT pg_sleep(60)").wait(LIMIT).unwrap_err(), false);
+        assert_eq!(handle.query(id, "SELECT 1").wait(LIMIT).unwrap().len(), 1);
+    }
+    assert_eq!((handle.stats().losses, handle.stats().connections), (0, 1));
+    running.stop();
+}
+
+#[test]
+fn m18_requests_that_wait_behind_a_late_one_are_withdrawn_and_not_sent() {
+    let server = cluster();
+    let (running, handle, id) = running(open(&server.url()));
+    let mut late = handle.query(id, "SELECT pg_sleep(60)");
+    let mut waiting: Vec<_> = (0..5).map(|n| handle.query(id, format!("CREATE TABLE t{n} ()"))).collect();
+    assert_timeout(late.wait(LIMIT).unwrap_err(), false);
+    for ticket in &mut waiting {
+        assert_timeout(ticket.wait(LIMIT).unwrap_err(), false);
+    }
+    let tables = handle.query(id, "SELECT 1 FROM pg_class WHERE relname LIKE 't_'").wait(LIMIT).unwrap();
+    assert!(tables.is_empty() && handle.stats().losses == 0);
+    running.stop();
+}
+
+#[test]
+fn c11_the_next_request_is_sent_only_when_nothing_can_cancel_it() {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let (ends, checks) = (Arc::clone(&is_over), is_over);
+    let (seen, cancel_sent) = Step::gate();
+    let session = vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::expect_query("SELECT 1"),
+        cancel_sent,
+        cancelled(),
+        Step::expect_query("SELECT 2"),
+        Step::run("check", move |_| if checks.load(SeqCst) { Ok(()) } else { Err("sent too early".into()) }),
+        answer(),
+        Step::expect_eof(),
+    ];
+    let mut seen = Some(seen);
+    let cancel = vec![
+        Step::expect_cancel(),
+        Step::run("end later", move |_| {
+            seen.take().ok_or("twice")?.open();
+            std::thread::sleep(Duration::from_millis(200));
+            ends.store(true, SeqCst);
+            Ok(())
+        }),
+    ];
+    let peer = Peer::play_each(vec![session, cancel]);
+    let mut db = open(&peer.url());
+    db.set_call_timeout(Duration::from_secs(1));
+    let running = Running::start(parked([db]));
+    let mut late = running.handle.query(running.ids[0], "SELECT 1");
+    assert_timeout(late.wait(LIMIT).unwrap_err(), false);
+    running.handle.query(running.ids[0], "SELECT 2").wait(LIMIT).unwrap();
+    running.stop();
+    peer.finish();
+}
+
+#[test]
+fn c11_a_connection_is_closed_if_the_cancel_request_may_still_act() {
+    let (over, end) = Step::gate();
+    let (sent, cancel_sent) = Step::gate();
+    let session = vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::expect_query("SELECT 1"),
+        cancel_sent,
+        cancelled(),
+        Step::expect_eof(),
+    ];
+    // It is answered, but its connection stays open.
+    let mut sent = Some(sent);
+    let sent = Step::run("sent", move |_| sent.take().map(Gate::open).ok_or("twice".into()));
+    let cancel = vec![Step::expect_cancel(), sent, end];
+    let peer = Peer::play_each(vec![session, cancel]);
+    let mut db = open(&peer.url());
+    db.set_call_timeout(CALL_TIMEOUT);
+    let running = Running::start(parked([db]));
+    let mut late = running.handle.query(running.ids[0], "SELECT 1");
+    assert!(late.wait(LIMIT).unwrap_err().is_timeout());
+    running.until("closed", |handle| handle.stats().garbage == 1);
+    over.open();
+    running.stop();
+    peer.finish();
+}
+
+#[test]
+fn c11_a_connection_that_is_taken_out_while_a_cancel_request_may_act_is_closed() {
+    let (over, end) = Step::gate();
+    let (mark, here) = Step::mark();
+    let session = vec![Step::startup(), Step::login_ok(), Step::expect_query("SELECT 1"), Step::expect_eof()];
+    let cancel = vec![Step::expect_cancel(), here, end];
+    let peer = Peer::play_each(vec![session, cancel]);
+    let mut db = open(&peer.url());
+    db.set_call_timeout(CALL_TIMEOUT);
+    let running = Running::start(parked([db]));
+    let mut late = running.handle.query(running.ids[0], "SELECT 1");
+    mark.wait();
+    let removed = running.handle.remove(running.ids[0]).wait(LIMIT).unwrap();
+    // If it has been closed meanwhile, it is dead.
+    if let Some(Ok(db)) = removed {
+        assert_timeout(db.error().cloned().unwrap(), true);
+    }
+    assert!(late.wait(LIMIT).is_err());
+    over.open();
+    running.stop();
+    peer.finish();
+}
