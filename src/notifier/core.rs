@@ -63,6 +63,14 @@ pub(crate) enum Phase {
     Stopping,
 }
 
+impl<I: 'static> World<I> {
+    /// Returns `true` if a notification can arrive, now or when a session is restored.
+    pub(crate) fn can_receive(&self) -> bool {
+        let is_lost = |database: &Database<I>| matches!(database.session, Session::Lost(_));
+        self.phase == Phase::Running && (self.databases.is_empty() || !self.databases.iter().all(is_lost))
+    }
+}
+
 impl<I: 'static> Inner<I> {
     pub(crate) fn new(settings: Settings) -> Self {
         let world = World {
@@ -255,7 +263,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             if let Some(handle) = world.handle.clone()
                 && let Some(database) = world.databases.get_mut(at)
             {
-                let (channels, config) = (database.begin(self.settings.own_channel()), database.config.clone());
+                let (channels, config) = (database.begin(self.settings.own_channel(), true), database.config.clone());
                 let (inner, run) = (Arc::clone(self), world.run);
                 handle.dial_then(config, channels, move |id| {
                     inner.on_loop(run, |_, world, _| {

@@ -145,7 +145,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         for channel in self.registry.channels_of(id).cloned().unwrap_or_default() {
             if let Ok(entry) = self.registry.unsubscribe(id, &channel) {
                 let dropped = dropped.get(&channel).copied().unwrap_or_default();
-                after.miss(&entry, Missed::new(Reason::Disconnected, dropped));
+                after.miss(&entry, Missed::new(Reason::Unsubscribed, dropped));
             }
         }
         self.forget(id);

@@ -52,6 +52,8 @@ pub(crate) type Callback<I> = dyn FnMut(&Delivery<'_, I>) + Send;
 pub(crate) enum Ear {
     /// Never so far.
     New,
+    /// Never so far, since the session is not open although the notifier was started.
+    Opening,
     Hears,
     /// Not any more, and is to be told so.
     Muted,
@@ -151,9 +153,10 @@ impl<I: 'static> Entry<I> {
 
     pub(crate) fn ear(&self) -> Ear {
         match self.ear.load(Relaxed) {
-            1 => Ear::Hears,
-            2 => Ear::Muted,
-            3 => Ear::Stopped,
+            1 => Ear::Opening,
+            2 => Ear::Hears,
+            3 => Ear::Muted,
+            4 => Ear::Stopped,
             _ => Ear::New,
         }
     }
@@ -173,6 +176,7 @@ impl<I: 'static> Entry<I> {
     pub(crate) fn hears(&self) -> Option<Missed> {
         let reason = match self.ear() {
             Ear::New | Ear::Hears => None,
+            Ear::Opening => Some(Reason::Opened),
             Ear::Muted => Some(Reason::Muted),
             Ear::Stopped => Some(Reason::Stopped),
         };

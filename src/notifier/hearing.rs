@@ -118,11 +118,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
 
     /// A session is lost; for good, if it doesn't come back by itself.
     pub(crate) fn lost(self: &Arc<Self>, id: ConnId, error: &Error, comes_back: bool) {
-        self.tally.losses.add(1);
-        self.on_event(id, |_, world, at, after| {
+        self.on_event(id, |inner, world, at, after| {
             let Some(database) = world.databases.get_mut(at) else { return };
+            // One that is given up was counted when it was lost.
+            inner.tally.losses.add(u64::from(!matches!(database.session, Session::Away(_))));
             if comes_back {
-                database.is_away(id);
+                database.is_away(id, error, after);
             } else {
                 database.is_lost(error, after);
                 world.by_connection.remove(&id);
@@ -190,7 +191,7 @@ mod tests {
         };
         n.inner().share_out(id, notifications_in(&batch).inspect(taken_before));
         let Some(Item::Missed(_, missed)) = subscriber.take() else { panic!("it hears what came later") };
-        assert!(matches!(missed.reason(), Reason::Disconnected));
+        assert!(matches!(missed.reason(), Reason::Unsubscribed));
         assert_eq!((missed.dropped(), n.stats().dropped), (3, 3));
         assert!(subscriber.take().is_none());
     }

@@ -130,10 +130,16 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         }
     }
 
-    /// A session begins: gives what it is to listen to; with the notifier's own channel, unless that is the canary's.
-    pub(crate) fn begin(&mut self, own: Option<&str>) -> Vec<Box<str>> {
+    /// A session begins: gives what it is to listen to; with the notifier's own channel, unless that is the canary's. If
+    /// the start does not wait for it, subscribers are told when it is open.
+    pub(crate) fn begin(&mut self, own: Option<&str>, is_waited_for: bool) -> Vec<Box<str>> {
         self.registry.take_changed();
         self.wire.clear();
+        for channel in self.registry.wanted().filter(|_| !is_waited_for) {
+            for entry in self.registry.audience(channel).filter(|entry| entry.ear() == Ear::New) {
+                entry.set_ear(Ear::Opening);
+            }
+        }
         for channel in self.registry.wanted() {
             self.generation += 1;
             let wire = Wire { generation: self.generation, asked: false, heard: false, waiters: Vec::new() };
@@ -171,10 +177,16 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         asks
     }
 
-    /// The session is lost, and is to come back: until then nothing is heard, whoever waits for it.
-    pub(crate) fn is_away(&mut self, id: ConnId) {
+    /// The session is lost, and is being restored: until then nothing is received, and subscribers are told so.
+    pub(crate) fn is_away(&mut self, id: ConnId, error: &Error, after: &mut After<I>) {
         self.session = Session::Away(id);
-        self.wire.values_mut().for_each(|wire| wire.heard = false);
+        for (channel, wire) in &mut self.wire {
+            if std::mem::replace(&mut wire.heard, false) {
+                for entry in self.registry.audience(channel).filter(|entry| entry.ear() == Ear::Hears) {
+                    after.miss(entry, Missed::new(Reason::Disconnected(error.clone()), 0));
+                }
+            }
+        }
     }
 
     /// The session is back, and these channels were unheard for a while.
@@ -196,7 +208,8 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                 }
                 after.kept.push((waiter.promise, Err(error.clone())));
             }
-            for entry in self.registry.audience(&channel).filter(|entry| entry.ear() == Ear::Hears) {
+            let is_told = |ear| matches!(ear, Ear::Hears | Ear::Opening);
+            for entry in self.registry.audience(&channel).filter(|entry| is_told(entry.ear())) {
                 entry.set_ear(Ear::Stopped);
                 after.miss(entry, Missed::new(Reason::Lost(error.clone()), 0));
             }

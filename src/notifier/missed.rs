@@ -5,10 +5,12 @@ use std::fmt;
 use crate::error::Error;
 use crate::gap::Gap;
 
-/// Notifications of a channel may be missing here: whatever the channel guards is to be read afresh.
+/// Notifications of a channel may be missing here: whatever the channel guards must be read again.
 ///
-/// It comes in order, after all that was heard before and before all that is heard later, and only once the channel is
-/// listened to again: read afresh when it comes, and nothing is missed.
+/// The call comes in order, after everything that was received before and before everything that is received later.
+/// Except for the reasons that end with "nothing arrives", it comes only when the channel is listened to again: read when
+/// it comes, and nothing is missed. With [`Reason::Disconnected`], which is reported when the session is lost, a cache can
+/// stop serving until the call that follows.
 ///
 /// ```
 /// use notifyman::notifier::{Delivery, Id};
@@ -28,6 +30,8 @@ use crate::gap::Gap;
 pub struct Missed {
     reason: Reason,
     dropped: u64,
+    /// A gap that was to be reported before the session was lost again.
+    unreported: Option<Gap>,
 }
 
 /// Why notifications are [missing](Missed).
@@ -35,15 +39,20 @@ pub struct Missed {
 /// ```
 /// use notifyman::notifier::{Missed, Reason};
 ///
-/// /// Whether the subscriber itself is too slow.
-/// fn is_our_fault(missed: &Missed) -> bool {
-///     matches!(missed.reason(), Reason::Overflow | Reason::Disconnected)
+/// /// Returns `true` if the subscriber itself is too slow.
+/// fn is_too_slow(missed: &Missed) -> bool {
+///     matches!(missed.reason(), Reason::Overflow | Reason::Unsubscribed)
 /// }
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The session was lost, and is back: see the gap.
+    /// The session was opened for the first time, some time after the notifier was started to
+    /// [keep trying](crate::notifier::NotifierBuilder::keep_trying).
+    Opened,
+    /// The session was lost just now, and is being restored. Nothing arrives until then.
+    Disconnected(Error),
+    /// The session was lost, and is restored: see the gap.
     Restored(Gap),
     /// The subscriber's [`Queue`](crate::notifier::Queue) was full.
     Overflow,
@@ -51,15 +60,15 @@ pub enum Reason {
     Muted,
     /// The notifier was stopped, and has been started again.
     Stopped,
-    /// The subscriber was unsubscribed from everything, because its queue was full. Nothing more comes.
-    Disconnected,
-    /// The session is lost and can't be opened again. Nothing more comes until the notifier is restarted.
+    /// The subscriber was unsubscribed from everything, because its queue was full. Nothing arrives any more.
+    Unsubscribed,
+    /// The session is lost and is not opened again. Nothing arrives until the notifier is restarted.
     Lost(Error),
 }
 
 impl Missed {
     pub(crate) fn new(reason: Reason, dropped: u64) -> Self {
-        Self { reason, dropped }
+        Self { reason, dropped, unreported: None }
     }
 
     /// Why. Where there were several reasons in a row, the latest.
@@ -75,9 +84,17 @@ impl Missed {
 
     /// Another one comes right after this.
     pub(crate) fn merge(&mut self, mut later: Missed) {
-        if let (Reason::Restored(before), Reason::Restored(after)) = (&self.reason, &mut later.reason) {
-            after.begin_with(before);
-        }
+        let before = match &self.reason {
+            Reason::Restored(gap) => Some(gap.clone()),
+            _ => self.unreported.take(),
+        };
+        self.unreported = match (before, &mut later.reason) {
+            (Some(before), Reason::Restored(after)) => {
+                after.begin_with(&before);
+                None
+            }
+            (before, _) => before,
+        };
         self.reason = later.reason;
         self.dropped += later.dropped;
     }
@@ -87,13 +104,15 @@ impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("notifications may be missing: ")?;
         match &self.reason {
+            Reason::Opened => f.write_str("the session has been opened only now")?,
+            Reason::Disconnected(error) => write!(f, "the session was lost and is being restored: {error}")?,
             Reason::Restored(gap) => {
                 write!(f, "nobody listened for {:?}, because {}", gap.duration(), gap.cause())?;
             }
             Reason::Overflow => f.write_str("the subscriber is slower than its channels")?,
             Reason::Muted => f.write_str("the channel or the subscriber was muted")?,
             Reason::Stopped => f.write_str("the notifier was stopped")?,
-            Reason::Disconnected => f.write_str("the subscriber was too slow, and is unsubscribed")?,
+            Reason::Unsubscribed => f.write_str("the subscriber was too slow, and is unsubscribed")?,
             Reason::Lost(error) => write!(f, "the session is lost: {error}")?,
         }
         match self.dropped {

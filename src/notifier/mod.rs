@@ -453,7 +453,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         self.start()
     }
 
-    /// Whether callbacks are called for what comes; the state says whether anything can come.
+    /// Returns `true` from a start to a stop, as long as a notification can arrive: now, or when a session is restored.
+    ///
+    /// It is `false` once the session of every database is lost for good: see [`State::Lost`].
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -466,7 +468,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn is_running(&self) -> bool {
-        self.inner().lock().phase == Phase::Running
+        self.inner().lock().can_receive()
     }
 
     /// What it does, with respect to this database.

@@ -33,6 +33,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             world = self.changed.wait_timeout(world, MOMENT).unwrap_or_else(PoisonError::into_inner).0;
         }
         let run = match world.phase {
+            // With every session lost it runs no more, but for its threads.
+            Phase::Running if !world.can_receive() && !self.is_inside() => {
+                drop(world);
+                self.halt(None);
+                return self.start();
+            }
             Phase::Running => return Ok(()),
             _ if self.is_inside() => {
                 return Err(Error::InsideCallback { instead: "start it from another thread" });
@@ -69,7 +75,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
         world.crew = Some(Arc::clone(&crew));
         world.by_connection.clear();
         for (at, database) in world.databases.iter_mut().enumerate() {
-            let channels = database.begin(self.settings.own_channel());
+            let channels = database.begin(self.settings.own_channel(), !self.settings.keep_trying);
             let id = manager.dial_within(database.config.clone(), channels, database.limits);
             database.session = Session::Opening(Some(id));
             world.by_connection.insert(id, at);

@@ -22,6 +22,7 @@ fn subscribe(n: &Notifier<u32>, channel: &str, scribe: &Scribe) {
     let scribe = scribe.clone();
     n.subscribe(1, channel, move |n| {
         scribe.write(match n.missed().map(|missed| missed.reason()) {
+            Some(Reason::Disconnected(_)) => return,
             None => n.payload().text().into_owned(),
             Some(Reason::Restored(gap)) => match gap.cause() {
                 Error::Deaf { .. } => "[deaf]".to_owned(),

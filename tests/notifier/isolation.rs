@@ -139,7 +139,7 @@ fn n07_a_subscriber_that_is_to_be_disconnected_gets_what_waits_and_a_gap_at_last
     eventually("it is unsubscribed", || n.subscriptions().is_empty());
     assert!(n.channels().is_empty());
     door.open();
-    assert_eq!(told.take(5), ["0", "1", "2", "3", "[disconnected 2]"]);
+    assert_eq!(told.take(5), ["0", "1", "2", "3", "[unsubscribed 2]"]);
 }
 
 /// A subscriber that waits at the door with the first, while five more come.

@@ -34,8 +34,8 @@ fn n09_a_lost_session_comes_back_and_each_subscriber_is_told_once_in_order() {
         db.notify_many([("a", "before"), ("b", "before")]).unwrap();
         assert_eq!((told_one.next(), told_two.next()), ("before".into(), "before".into()));
         cut(&proxy);
-        assert_eq!(told_one.next(), "[restored 0]");
-        assert_eq!(told_two.next(), "[restored 0]");
+        assert_eq!(told_one.next_after_loss(), "[restored 0]");
+        assert_eq!(told_two.next_after_loss(), "[restored 0]");
         db.notify_many([("a", "after"), ("b", "after")]).unwrap();
         assert_eq!((told_one.next(), told_two.next()), ("after".into(), "after".into()));
         let stats = n.stats();
@@ -53,7 +53,7 @@ fn n09_a_link_that_dies_without_a_word_is_noticed() {
     eventually("it is noticed", || matches!(n.state(), State::Away));
     proxy.cut_rst();
     proxy.resume();
-    assert_eq!(told.next(), "[restored 0]");
+    assert_eq!(told.next_after_loss(), "[restored 0]");
     assert!(n.is_running() && matches!(n.state(), State::Listening));
 }
 
@@ -72,7 +72,7 @@ fn n09_subscriptions_survive_restarts_of_the_server_and_can_be_changed_meanwhile
         assert!(n.notify("kept", "").wait(LIMIT).is_err(), "it can't be sent");
         server.restart().unwrap();
         ticket.wait(LIMIT).unwrap();
-        assert_eq!(told.next(), "[restored 0]", "and the new one has missed nothing");
+        assert_eq!(told.next_after_loss(), "[restored 0]", "and the new one has missed nothing");
         let mut db = connect(&server.url());
         db.notify_many([("dropped", "x"), ("kept", "1"), ("new", "2")]).unwrap();
         assert_eq!(told.take(2), ["1", "2"]);
@@ -108,7 +108,8 @@ fn n09_a_session_that_is_lost_for_good_is_told_and_a_restart_may_mend_it() {
     let (scribe, told) = scribe();
     n.subscribe(1, "a", scribe.payloads()).unwrap();
     admin.execute("DROP DATABASE doomed WITH (FORCE)").unwrap();
-    assert_eq!(told.next(), "[lost 0]");
+    assert_eq!(told.next_after_loss(), "[lost 0]");
+    assert!(!n.is_running(), "nothing can arrive");
     assert!(matches!(n.state(), State::Lost(error) if error.sqlstate() == Some("3D000")));
     assert_eq!(n.restart().unwrap_err().sqlstate(), Some("3D000"));
     admin.execute("CREATE DATABASE doomed").unwrap();
@@ -187,5 +188,73 @@ fn n04_who_joins_a_heard_channel_while_the_server_is_away_waits_for_it() {
     unmuted.wait(LIMIT).unwrap();
     connect(&server.url()).notify("a", "1").unwrap();
     assert_eq!(told_second.next(), "1", "it was promised nothing before");
-    assert_eq!(told_first.take(2), ["[muted 0]", "1"]);
+    assert_eq!((told_first.next_after_loss(), told_first.next()), ("[muted 0]".into(), "1".into()));
+}
+
+#[test]
+fn n09_a_loss_is_reported_when_it_happens_and_the_restore_when_it_is_over() {
+    let (_server, proxy, n) = proxied();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    n.subscribe(2, "a", |_| ()).unwrap();
+    n.mute_subscriber(&2).unwrap();
+    proxy.refuse();
+    proxy.cut_fin();
+    assert_eq!(told.next(), "[disconnected 0]");
+    assert!(n.is_running() && matches!(n.state(), State::Away));
+    proxy.resume();
+    assert_eq!(told.next(), "[restored 0]");
+    let stats = n.stats();
+    assert_eq!((stats.losses, stats.restores, stats.missed), (1, 1, 2), "who is muted is not called");
+}
+
+#[test]
+fn n09_a_loss_for_good_counts_once_and_can_be_started_again() {
+    let server = server::start(Options::new());
+    let mut admin = connect(&server.url());
+    admin.execute("CREATE ROLE reader LOGIN").unwrap();
+    let url = format!("postgres://reader@127.0.0.1:{}/postgres", server.port());
+    let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).start().unwrap();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    admin.execute("ALTER ROLE reader NOLOGIN").unwrap();
+    admin.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'").unwrap();
+    assert_eq!(told.next_after_loss(), "[lost 0]");
+    assert_eq!(n.stats().losses, 1);
+    assert!(!n.is_running() && n.start().unwrap_err().sqlstate() == Some("28000"));
+    admin.execute("ALTER ROLE reader LOGIN").unwrap();
+    n.start().unwrap();
+    assert!(n.is_running());
+    assert_eq!(told.next(), "[stopped 0]");
+}
+
+#[test]
+fn n09_subscribers_of_a_notifier_that_started_without_a_server_are_told_when_it_is_there() {
+    let mut server = server::start(Options::new());
+    server.stop().unwrap();
+    let n: Notifier<u32> =
+        Notifier::builder(server.url()).unwrap().reconnect(soon()).keep_trying(true).autorun(false).build();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    n.start().unwrap();
+    n.autorun(true);
+    let (late, told_late) = super::support::scribe();
+    let mut ticket = n.subscribe_ticket(2, "a", late.payloads()).unwrap();
+    server.restart().unwrap();
+    assert_eq!(told.next(), "[opened 0]");
+    ticket.wait(LIMIT).unwrap();
+    connect(&server.url()).notify("a", "1").unwrap();
+    assert_eq!((told.next(), told_late.next()), ("1".into(), "1".into()), "the ticket tells when that one listens");
+}
+
+#[test]
+fn n09_a_notifier_whose_session_cannot_be_opened_at_all_tells_its_subscribers() {
+    let server = server::start(Options::new());
+    let url = format!("postgres://nobody_of_this_name@127.0.0.1:{}/postgres", server.port());
+    let n: Notifier<u32> = Notifier::builder(url).unwrap().keep_trying(true).autorun(false).build();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    n.start().unwrap();
+    assert_eq!(told.next(), "[lost 0]");
+    assert!(!n.is_running());
 }

@@ -58,7 +58,9 @@ pub fn shown<I>(n: &Delivery<'_, I>) -> String {
         Reason::Overflow => "overflow",
         Reason::Muted => "muted",
         Reason::Stopped => "stopped",
-        Reason::Disconnected => "disconnected",
+        Reason::Disconnected(_) => "disconnected",
+        Reason::Unsubscribed => "unsubscribed",
+        Reason::Opened => "opened",
         Reason::Lost(_) => "lost",
         other => panic!("{other:?}"),
     };
@@ -69,6 +71,17 @@ impl Told {
     #[track_caller]
     pub fn next(&self) -> String {
         self.0.recv_timeout(LIMIT).expect("a call")
+    }
+
+    /// The next call but for reports of a loss, which a slow callback is not told if the session is restored by then.
+    #[track_caller]
+    pub fn next_after_loss(&self) -> String {
+        loop {
+            let next = self.next();
+            if next != "[disconnected 0]" {
+                return next;
+            }
+        }
     }
 
     #[track_caller]
