@@ -20,6 +20,7 @@ mod auth;
 mod backlog;
 mod buffer;
 mod channels;
+mod encoding;
 mod frame;
 mod message;
 mod parameters;

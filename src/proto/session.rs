@@ -36,6 +36,7 @@ use crate::notification::{Batch, Notification};
 use crate::proto::auth::{Binding, Exchange};
 use crate::proto::backlog::Backlog;
 use crate::proto::channels::Channels;
+use crate::proto::encoding;
 use crate::proto::parameters::Parameters;
 use crate::proto::recent::Recent;
 use crate::proto::request::{Ask, InFlight, Reply, Request, RequestId};
@@ -410,7 +411,7 @@ impl Session {
     /// How far names and payloads can be checked on this side: where the server counts the bytes that we count.
     pub(crate) fn limits(&self) -> sql::Limits {
         match self.parameter("server_encoding") {
-            Some("UTF8" | "SQL_ASCII") => sql::Limits::Exact,
+            Some(name) if encoding::is_utf8(name) || encoding::is_sql_ascii(name) => sql::Limits::Exact,
             _ => sql::Limits::ServerDecides,
         }
     }

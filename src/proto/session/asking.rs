@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Output, Session, State, TransactionStatus};
 use crate::error::{Error, ServerError};
 use crate::proto::channels::Channels;
+use crate::proto::encoding;
 use crate::proto::request::{Ask, InFlight, Reply, Request};
 use crate::proto::sql;
 
@@ -126,12 +127,12 @@ impl Session {
 
     /// Whether the database takes and gives any bytes, in no encoding.
     pub(super) fn knows_no_encoding(&self) -> bool {
-        self.parameter("server_encoding") == Some("SQL_ASCII")
+        self.parameter("server_encoding").is_some_and(encoding::is_sql_ascii)
     }
 
     /// Whether a notification that isn't UTF-8 would end the session: such a server has to be told not to look.
     pub(super) fn must_take_bytes(&self) -> bool {
-        self.knows_no_encoding() && self.parameter("client_encoding") != Some("SQL_ASCII")
+        self.knows_no_encoding() && !self.parameter("client_encoding").is_some_and(encoding::is_sql_ascii)
     }
 
     pub(super) fn take_bytes(&mut self) {

@@ -8,6 +8,7 @@ use crate::config::ChannelBinding;
 use crate::error::{Error, ProtocolError, ServerError};
 use crate::notification::NOTIFICATION;
 use crate::proto::auth::{Credentials, Progress};
+use crate::proto::encoding;
 use crate::proto::frame::{HEADER, Kind};
 use crate::proto::message;
 use crate::proto::request::{Ask, InFlight};
@@ -102,8 +103,8 @@ impl Session {
     fn handle_parameter(&mut self, body: &[u8]) -> Result<(), Error> {
         let (name, value) = message::parameter_status(body)?;
         // What is quoted for one encoding is not safe in another.
-        let is_safe = |value| matches!(value, "UTF8" | "UTF-8") || value == "SQL_ASCII" && self.knows_no_encoding();
-        if name == "client_encoding" && !is_safe(&*value) {
+        let is_safe = |value| encoding::is_utf8(value) || encoding::is_sql_ascii(value) && self.knows_no_encoding();
+        if name == "client_encoding" && !is_safe(&value) {
             return Err(ProtocolError::Encoding(value.into()).into());
         }
         self.unshared = true;

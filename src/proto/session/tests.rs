@@ -257,6 +257,22 @@ fn c2_another_client_encoding_ends_the_session() {
 }
 
 #[test]
+fn c2_every_spelling_of_an_encoding_is_that_encoding() {
+    for name in ["UNICODE", "UTF-8", "utf_8", "Utf8"] {
+        let mut talk = Talk::ready().server(&[parameter("client_encoding", name), parameter("server_encoding", name)]);
+        assert!(!talk.session.is_closed(), "{name}: {}", talk.closed());
+        assert_eq!(talk.session.limits(), sql::Limits::Exact, "{name}");
+    }
+    for name in ["SQL_ASCII", "sqlascii", "SQL-ASCII"] {
+        let login = [authentication(0, b""), parameter("server_encoding", name), parameter("client_encoding", name)];
+        let mut talk = Talk::new().server(&login).server(&[ready(b'I')]);
+        assert!(talk.sent().is_empty(), "{name}: the server sends bytes as they are already");
+        assert!(matches!(talk.outputs()[..], [Output::Ready]), "{name}");
+        assert_eq!(talk.session.limits(), sql::Limits::Exact, "{name}");
+    }
+}
+
+#[test]
 fn c4_limits_are_exact_only_where_the_server_counts_our_bytes() {
     for (encoding, limits) in [("SQL_ASCII", sql::Limits::Exact), ("LATIN1", sql::Limits::ServerDecides)] {
         let talk = Talk::ready().server(&[parameter("server_encoding", encoding)]);
