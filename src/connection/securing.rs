@@ -40,7 +40,7 @@ pub(super) fn may_depend_on_way(error: &Error) -> bool {
     match error {
         Error::Tls(_) => true,
         // Not a wrong password or an unknown database, nor a server that is full or starting up: it would say the same.
-        Error::Server(e) => !matches!(e.code().get(..2), Some("3D" | "53" | "57")) && e.code() != "28P01",
+        Error::Server(e) => !matches!(e.code().get(..2), None | Some("3D" | "53" | "57")) && e.code() != "28P01",
         _ => false,
     }
 }
@@ -137,7 +137,7 @@ fn ask(stream: &mut Stream, asking: &mut SslRequest) -> Result<Option<Answer>, E
     let mut space = [0; ANSWER_READ];
     loop {
         match stream.read(&mut space) {
-            Ok(0) => return Err(Error::Disconnected),
+            Ok(0) => return asking.handle_eof().map(Some).ok_or(Error::Disconnected),
             Ok(read) => {
                 if let Some(answer) = asking.handle_input(space.get(..read).unwrap_or_default())? {
                     return Ok(Some(answer));

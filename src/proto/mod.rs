@@ -24,6 +24,7 @@ mod encoding;
 mod frame;
 mod message;
 mod parameters;
+mod plain_error;
 mod recent;
 mod request;
 mod session;

@@ -10,6 +10,7 @@
 
 mod asking;
 mod intake;
+mod last_words;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
 mod messages;
@@ -82,6 +83,8 @@ struct Login {
     config: Config,
     binding: Binding,
     authenticated: bool,
+    /// An error that comes as plain text, as far as it came.
+    plain_error: Option<Vec<u8>>,
 }
 
 /// The end of a conversation.
@@ -148,6 +151,7 @@ impl Session {
             config: config.clone(),
             binding: Binding::InClear,
             authenticated: false,
+            plain_error: None,
         }));
         Ok(Self {
             talk: Some(talk),
@@ -220,9 +224,8 @@ impl Session {
 
     /// The link broke. If the server had said why, that is the reason.
     fn lose(&mut self, error: Error) {
-        let warning = self.talk.as_ref().and_then(|talk| talk.warning.clone());
-        let reason = warning.map_or(error, Error::from);
-        self.close(reason);
+        let words = self.cut_words().or_else(|| self.talk.as_ref()?.last_words.clone());
+        self.close(words.map_or(error, Error::from));
     }
 
     /// Ends the conversation for a reason of our own.
@@ -432,6 +435,6 @@ impl Session {
     pub(crate) fn held_bytes(&self) -> usize {
         let torn = self.torn.as_ref().map_or(0, |torn| torn.held_bytes());
         let talk = self.talk.as_ref().map_or(0, |talk| talk.held_bytes());
-        torn + talk + self.backlog.size() + self.parameters.size() + self.channels.size()
+        torn + talk + self.plain_error_bytes() + self.backlog.size() + self.parameters.size() + self.channels.size()
     }
 }

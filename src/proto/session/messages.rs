@@ -45,7 +45,7 @@ impl Session {
         match (tag, &mut talk.state) {
             (b'N', _) => self.handle_notice(message::server_error(body)),
             (b'R', State::Login(login)) => {
-                let Login { exchange, user, config, binding, authenticated } = &mut **login;
+                let Login { exchange, user, config, binding, authenticated, .. } = &mut **login;
                 let credentials = Credentials {
                     user,
                     password: config.get_password(),
@@ -92,7 +92,11 @@ impl Session {
     fn handle_error(&mut self, error: ServerError) {
         if error.is_fatal() {
             self.close(error.into());
-        } else if let Some(State::Busy(in_flight)) = self.talk.as_mut().map(|talk| &mut talk.state) {
+            return;
+        }
+        let talk = self.talk.get_or_insert_default();
+        talk.keep_error(&error);
+        if let State::Busy(in_flight) = &mut talk.state {
             in_flight.error.get_or_insert(error);
         } else {
             // An error that answers nothing and ends nothing: told, like a notice.
@@ -116,6 +120,9 @@ impl Session {
     }
 
     fn handle_ready(&mut self, body: &[u8]) -> Result<(), Error> {
+        if let Some(talk) = &mut self.talk {
+            talk.forget_error();
+        }
         let before = self.status;
         self.status = match body {
             b"I" => TransactionStatus::Idle,

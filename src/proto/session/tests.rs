@@ -920,6 +920,73 @@ fn the_end_of_the_stream_ends_a_login_a_wait_and_a_query() {
 }
 
 #[test]
+fn c16_an_error_that_the_end_follows_is_its_reason() {
+    let last = || error("ERROR", "XX000", "scripted");
+    // In answer to a request: of several errors the last.
+    let mut talk = Talk::ready();
+    talk.listen(&["a"]);
+    talk = talk.server(&[error("ERROR", "42501", "no"), last()]).eof();
+    let outputs = talk.outputs();
+    let [Output::Reply(_, Err(reply)), Output::Closed(reason)] = &outputs[..] else { panic!("{outputs:?}") };
+    for error in [reply, reason] {
+        assert_eq!(error.to_string(), "ERROR XX000: scripted; the connection ended with that");
+        assert!(error.is_transient() && error.server().unwrap().is_fatal());
+    }
+
+    // Unasked; and after a reset.
+    let mut talk = Talk::ready().server(&[last()]);
+    assert!(!talk.session.is_closed());
+    talk.session.handle_io_error("reading from the server", io::ErrorKind::ConnectionReset.into());
+    assert_eq!(talk.closed().sqlstate(), Some("XX000"));
+
+    // During the login, in any severity; and one that the end has cut.
+    assert_eq!(Talk::new().server(&[last()]).eof().closed().sqlstate(), Some("XX000"));
+    for mut talk in [Talk::new(), Talk::ready()] {
+        let whole = error("ERROR", "53200", "out of memory");
+        talk.hears(&whole[..whole.len() - 5]);
+        assert_eq!(talk.eof().closed().to_string(), "ERROR 53200: out of mem; the connection ended with that");
+    }
+}
+
+#[test]
+fn c16_an_error_that_a_ready_for_query_follows_is_no_reason_for_a_later_end() {
+    let mut talk = Talk::ready();
+    talk.query("SELECT 1/0");
+    talk = talk.server(&[error("ERROR", "22012", "division by zero"), ready(b'I')]);
+    assert!(!talk.reply().unwrap_err().server().unwrap().is_fatal());
+    assert!(matches!(talk.eof().closed(), Error::Disconnected));
+}
+
+#[test]
+fn c16_plain_text_instead_of_a_message_is_the_error_of_the_login() {
+    let text = b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0";
+    for cut in 1..=text.len() {
+        // With its end, or the end of the stream.
+        for end in [true, false] {
+            let mut talk = Talk::new();
+            talk.hears(&text[..cut]);
+            talk.hears(if end { &text[cut..] } else { b"" });
+            let reason = talk.eof().closed();
+            match &reason {
+                Error::Server(_) => assert!(reason.to_string().starts_with("FATAL: c"), "{reason}"),
+                _ => assert!(!end && cut < 2, "{cut}: {reason}"),
+            }
+            assert!(reason.is_transient() && reason.sqlstate().is_none(), "{reason}");
+        }
+    }
+    // What is no text is a damaged length; and so is text after the login.
+    assert!(Talk::new().server(&[header(b'E', 0x7fff_ffff)]).closed().is_protocol());
+    let mut talk = Talk::ready();
+    talk.hears(text);
+    assert!(talk.closed().is_protocol());
+    // It has an end also where the server gives it none.
+    let mut talk = Talk::new();
+    talk.hears(b"E");
+    talk.hears(&b"x".repeat(31_000));
+    assert!(talk.closed().server().is_some_and(|error| error.message().len() == 30_000));
+}
+
+#[test]
 fn c13_terminate_says_goodbye_and_keeps_what_had_come() {
     let mut talk = Talk::ready().server(&[notification(1, "a", "x")]);
     talk.query("SELECT 1");
