@@ -11,7 +11,7 @@ use crate::proto::auth::{Credentials, Progress};
 use crate::proto::encoding;
 use crate::proto::frame::{HEADER, Kind};
 use crate::proto::message;
-use crate::proto::request::{Ask, InFlight};
+use crate::proto::request::InFlight;
 
 impl Session {
     /// Whether a message of this type may come now.
@@ -80,11 +80,8 @@ impl Session {
 
     fn handle_notice(&mut self, notice: ServerError) {
         let talk = self.talk.get_or_insert_default();
-        if notice.code() == "42622"
-            && let State::Busy(in_flight) = &mut talk.state
-            && matches!(in_flight.request.ask, Ask::Listen(_))
-        {
-            in_flight.name_cut = Some(notice.clone());
+        if let State::Busy(in_flight) = &mut talk.state {
+            in_flight.note(&notice);
         }
         talk.keep_notice(notice);
     }

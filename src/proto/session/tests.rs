@@ -687,6 +687,88 @@ fn c4_a_name_cut_in_a_transaction_is_taken_back_in_it() {
     assert!(talk.channels().is_empty() && talk.session.is_settled());
 }
 
+#[test]
+fn c4_a_name_that_the_server_refuses_to_cut_is_an_error_and_nothing_is_to_be_taken_back() {
+    let mut talk = Talk::listening(&["a"]).server(&[parameter("server_encoding", "EUC_JP")]);
+    let long = "é".repeat(40);
+    let refusal = [notice("NOTICE", "42622", "truncated"), error("ERROR", "22023", "channel name too long"), ready(b'I')];
+    for ask in [Ask::Listen(names(&["b", &long])), Ask::Unlisten(names(&["a", &long]))] {
+        talk.ask(ask);
+        let sent = talk.sent();
+        assert!(sent.len() == 1 && sent[0].starts_with("SELECT pg_catalog.pg_notify(c,'') FROM (VALUES ('é"), "{sent:?}");
+        talk = talk.server(&refusal);
+        let error = talk.reply().unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("63 bytes"), "{error}");
+        assert!(talk.session.is_settled());
+        assert_eq!(talk.channels(), ["a"]);
+    }
+    talk.listen(&["b"]);
+    assert_eq!(talk.sent(), [r#"LISTEN "b""#], "one round trip, and one statement");
+}
+
+// ---- a server that does not listen ----------------------------------------------------------------------------
+
+#[test]
+fn c12_a_listen_that_the_server_says_it_ignores_is_an_error() {
+    for (severity, code) in [("WARNING", "0A000"), ("NOTICE", "0A000")] {
+        let mut talk = Talk::ready();
+        talk.listen(&["a"]);
+        talk = talk.server(&[notice(severity, code, "LISTEN will be ignored"), answer("LISTEN")]);
+        let error = talk.reply().unwrap_err();
+        assert!(error.to_string().contains("will be ignored") && error.sqlstate() == Some(code), "{error}");
+        assert_eq!(talk.sent(), [r#"LISTEN "a""#, r#"UNLISTEN "a";"#]);
+        talk = talk.server(&[answer("UNLISTEN"), channel_rows(&[])]);
+        assert!(talk.session.is_settled() && talk.channels().is_empty());
+    }
+
+    // In a transaction, and on the private channel.
+    let mut talk = Talk::in_transaction();
+    talk.listen(&["a"]);
+    talk = talk.server(&[notice("WARNING", "0A000", "ignored"), done("LISTEN"), ready(b'T')]);
+    assert!(talk.reply().is_err());
+    let mut talk = Talk::ready();
+    talk.session.attend("private").unwrap();
+    talk = talk.server(&[notice("WARNING", "0A000", "ignored"), answer("LISTEN")]);
+    assert!(talk.reply().is_err() && !talk.session.attends());
+}
+
+#[test]
+fn c12_a_listen_with_any_other_warning_is_as_good_as_what_the_server_lists() {
+    for (listed, is_good) in [(&["a", "b"][..], true), (&["a"], false), (&[], false)] {
+        let mut talk = Talk::listening(&["a"]);
+        talk.listen(&["a", "b"]);
+        talk = talk.server(&[notice("WARNING", "01000", "LISTEN is disabled"), answer("LISTEN")]);
+        assert!(talk.outputs().is_empty());
+        assert_eq!(talk.sent(), [r#"LISTEN "a";LISTEN "b""#, LISTENING_CHANNELS]);
+        talk = talk.server(&[channel_rows(listed)]);
+        match talk.reply() {
+            Ok(_) => assert!(is_good),
+            Err(error) => assert!(!is_good && error.to_string().contains("disabled"), "{error}"),
+        }
+        if !is_good {
+            talk = talk.server(&[answer("UNLISTEN"), channel_rows(&["a"])]);
+        }
+        assert_eq!(talk.channels(), if is_good { &["a", "b"][..] } else { &["a"] });
+        assert!(talk.session.is_settled());
+    }
+    // A server that is going down says so at any time.
+    let mut talk = Talk::ready();
+    talk.listen(&["a"]);
+    talk = talk.server(&[notice("WARNING", "57P02", "crash"), answer("LISTEN")]);
+    talk.reply().unwrap();
+    assert_eq!(talk.channels(), ["a"]);
+}
+
+#[test]
+fn c12_an_audit_that_listens_again_believes_no_server_that_ignores_it() {
+    let mut talk = Talk::listening(&["a"]);
+    talk.ask(Ask::Relisten(names(&["a"])));
+    talk = talk.server(&[notice("WARNING", "01000", "disabled"), answer("LISTEN")]);
+    assert!(talk.session.is_relistening());
+    talk = talk.server(&[channel_rows(&[])]);
+    assert!(talk.closed().to_string().contains("disabled"));
+}
+
 // ---- answers --------------------------------------------------------------------------------------------------
 
 #[test]
