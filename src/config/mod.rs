@@ -108,7 +108,9 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// # What differs from libpq
 ///
 /// - `connect_timeout` is 30 seconds unless given, and bounds the whole attempt (all hosts, the name look-up and the
-///   login), where libpq waits for ever unless told and counts for each host.
+///   login), where libpq waits for ever unless told and counts for each host. Each address has an equal share of what is
+///   left to accept the connection. Then it has all that is left but an eighth, or from the first byte of an answer all;
+///   if a server has stayed silent for that long, each of the others that does so has its share.
 /// - A host that isn't what `target_session_attrs` asks for has its name's other addresses tried, too; libpq goes on to
 ///   the next host. And whatever a server refuses, but a login, hands on to the next; libpq goes on from a server that is
 ///   starting up, and ends at one that is full.

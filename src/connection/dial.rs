@@ -11,8 +11,8 @@
 //! Who prefers a standby and has found none dials those again that were none, and takes the first.
 //!
 //! The caller watches the stream, calls [`Dial::step`] when something may have changed, and waits as it is told. The
-//! whole is bounded by `connect_timeout`; each address gets an equal share of what is left, so that one that answers
-//! nothing doesn't use up what the others need.
+//! whole is bounded by `connect_timeout`, and each address by its [limit](AttemptLimit), so that one that answers nothing
+//! doesn't use up what the others need.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, TargetSessionAttrs};
 use crate::connection::Connection;
+use crate::connection::attempt_limit::AttemptLimit;
 use crate::connection::ear::Ear;
 use crate::connection::securing::{Manner, Securing, Way, may_depend_on_way, ways};
 use crate::connection::shuffle::shuffle;
@@ -43,12 +44,8 @@ pub(crate) struct Dial {
     endpoints: VecDeque<Endpoint>,
     addresses: VecDeque<Address>,
     phase: Phase,
-    /// When the whole must be done.
-    deadline: Option<Instant>,
-    /// When what is under way must be done.
-    until: Option<Instant>,
-    /// How long that was given.
-    share: Duration,
+    /// When what is under way must be done, and the whole.
+    limit: AttemptLimit,
     /// Whose addresses are being tried.
     endpoint: Option<Endpoint>,
     /// What the server must be.
@@ -112,9 +109,7 @@ impl Dial {
             endpoints,
             addresses,
             phase: Phase::Next,
-            deadline: config.get_connect_timeout().and_then(|timeout| now.checked_add(timeout)),
-            until: None,
-            share: Duration::ZERO,
+            limit: AttemptLimit::new(config.get_connect_timeout(), now),
             endpoint: None,
             wanted: TargetSessionAttrs::Any,
             second_choice: VecDeque::new(),
@@ -185,7 +180,7 @@ impl Dial {
                     Ok(false) => return self.wait(Phase::Connecting(address, stream)),
                     Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
                 },
-                Phase::Securing(address, mut securing) => match securing.step() {
+                Phase::Securing(address, mut securing) => match self.hear_securing(&mut securing) {
                     Ok(Some(true)) => self.begin_session(address, securing.into_stream(), now),
                     Ok(Some(false)) if self.other_way == Some(Way::Clear) => {
                         self.other_way = None;
@@ -199,7 +194,11 @@ impl Dial {
                 Phase::LoggingIn(address, mut connection) => {
                     // A stream that isn't watched yet tells whether anything has come as soon as it is.
                     let ear = (self.streams == watched).then_some(&mut *ear);
-                    match log_in(&mut connection, ear, now) {
+                    let talk = log_in(&mut connection, ear, now);
+                    if connection.session.has_heard_server() {
+                        self.limit.hear();
+                    }
+                    match talk {
                         Talk::Over(Ok(()), more) => match Verdict::of(&connection.session, self.wanted) {
                             Verdict::Fits => return Step::Done(connection, more),
                             Verdict::Unfit(found) => self.reject(address, found),
@@ -236,11 +235,7 @@ impl Dial {
     /// What to begin next.
     fn next_phase(&mut self, now: Instant, alarm: Option<&Alarm>) -> Result<Phase, Step> {
         let to_try = self.addresses.len() + self.endpoints.len() + self.second_choice.len();
-        self.until = self.deadline.map(|deadline| {
-            let shares = u32::try_from(to_try).unwrap_or(u32::MAX).max(1);
-            self.share = deadline.saturating_duration_since(now) / shares;
-            now + self.share
-        });
+        self.limit.begin(to_try, now);
         if let Some(address) = self.addresses.pop_front() {
             return Ok(self.connect(address, now));
         }
@@ -287,6 +282,7 @@ impl Dial {
 
     /// The server has taken the connection.
     fn connected(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
+        self.limit.accept(now);
         match self.way {
             Way::Tls => self.secure(address, stream),
             Way::Clear => self.begin_session(address, stream, now),
@@ -330,6 +326,15 @@ impl Dial {
         }
     }
 
+    /// Goes on with it, and notes whether the server has said anything.
+    fn hear_securing(&mut self, securing: &mut Securing) -> Result<Option<bool>, Error> {
+        let progress = securing.step();
+        if securing.has_heard() || matches!(progress, Ok(Some(_))) {
+            self.limit.hear();
+        }
+        progress
+    }
+
     /// Begins to log in.
     fn begin_session(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
         let binding = match (stream.encryption(), stream.end_point()) {
@@ -357,7 +362,7 @@ impl Dial {
 
     fn wait(&mut self, phase: Phase) -> Step {
         self.phase = phase;
-        Step::Wait(self.until)
+        Step::Wait(self.limit.until())
     }
 
     /// There is more to be read at once.
@@ -367,14 +372,12 @@ impl Dial {
     }
 
     fn is_late(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until <= now)
+        self.limit.is_over(now)
     }
 
     fn timeout(&self, action: &'static str) -> Error {
-        // What this one was given, not the whole; to the millisecond, since some of it has passed before the dial.
-        let millis = self.share.saturating_add(Duration::from_micros(500)).as_millis();
-        let after = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-        Error::Timeout { action, after, closed: true }
+        // What this one was given, not the whole.
+        Error::Timeout { action, after: self.limit.given(), closed: true }
     }
 
     /// This address failed, or the look-up of its name.

@@ -96,6 +96,11 @@ impl Securing {
         &self.stream
     }
 
+    /// Returns `true` if the server has answered the question. With direct TLS nothing is known before the end.
+    pub(super) fn has_heard(&self) -> bool {
+        self.asking.is_none() && !self.manner.is_direct()
+    }
+
     /// The stream, to go on with.
     pub(super) fn into_stream(self) -> Stream {
         self.stream

@@ -105,6 +105,11 @@ impl Exchange {
         Exchange { state: State::Start }
     }
 
+    /// Returns `true` before the first message.
+    pub(crate) fn is_at_start(&self) -> bool {
+        matches!(self.state, State::Start)
+    }
+
     /// Takes the body of one Authentication message, which is what follows its length, and appends the answer to `out`.
     ///
     /// After an error the login is over, and what `out` got from this call is not to be sent.

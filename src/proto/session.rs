@@ -344,6 +344,17 @@ impl Session {
             && self.talk.as_ref().is_none_or(|talk| talk.requests.is_empty())
     }
 
+    /// Returns `true` if the server has said anything.
+    pub(crate) fn has_heard_server(&self) -> bool {
+        match self.state() {
+            State::Login(login) => {
+                let has_notices = self.talk.as_ref().is_some_and(|talk| !talk.notices.is_empty());
+                !login.exchange.is_at_start() || has_notices || self.torn.is_some() || login.plain_error.is_some()
+            }
+            _ => true,
+        }
+    }
+
     /// Returns `true` while the session reads its channels from the server, because a query may have changed them.
     pub(crate) fn is_reading_channels(&self) -> bool {
         let in_flight = match self.state() {
