@@ -123,6 +123,9 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 ///   only where nobody checks it; and a host that is given by its `hostaddr` alone is checked by that.
 /// - Where a login is refused, `prefer` and `allow` try it the other way, in clear or with TLS, except for a wrong
 ///   password, an unknown database and a server that is full or starting up, which would say the same once more.
+/// - A SCRAM password is hashed as PostgreSQL hashes it, but for two kinds: one with right-to-left letters and a character
+///   whose normal form has letters of the other direction, such as U+2121; and one of exactly 64 bytes with a character
+///   that has a normal form and is not in Unicode 3.2.
 /// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.
 /// - A bare `@` in a URL behind the one that ends the user and password is refused, as is `key= other=value`: libpq
 ///   takes these for something that is hardly ever meant, and may be a part of a password.

@@ -18,7 +18,10 @@
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
+mod password;
 mod request;
+mod sha256;
+mod stringprep_tables;
 
 use std::fmt;
 use std::io;
@@ -209,7 +212,7 @@ fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut Bytes
             ));
         }
     };
-    let scram = Box::new(ScramSha256::new(password(credentials)?.as_bytes(), binding));
+    let scram = Box::new(ScramSha256::new(&password::for_scram(password(credentials)?), binding));
     sasl_initial_response(mechanism, scram.message(), out).map_err(unsendable)?;
     Ok(State::ScramStarted(scram))
 }

@@ -691,11 +691,15 @@ fn c4_a_name_cut_in_a_transaction_is_taken_back_in_it() {
 fn c4_a_name_that_the_server_refuses_to_cut_is_an_error_and_nothing_is_to_be_taken_back() {
     let mut talk = Talk::listening(&["a"]).server(&[parameter("server_encoding", "EUC_JP")]);
     let long = "é".repeat(40);
-    let refusal = [notice("NOTICE", "42622", "truncated"), error("ERROR", "22023", "channel name too long"), ready(b'I')];
+    let refusal =
+        [notice("NOTICE", "42622", "truncated"), error("ERROR", "22023", "channel name too long"), ready(b'I')];
     for ask in [Ask::Listen(names(&["b", &long])), Ask::Unlisten(names(&["a", &long]))] {
         talk.ask(ask);
         let sent = talk.sent();
-        assert!(sent.len() == 1 && sent[0].starts_with("SELECT pg_catalog.pg_notify(c,'') FROM (VALUES ('é"), "{sent:?}");
+        assert!(
+            sent.len() == 1 && sent[0].starts_with("SELECT pg_catalog.pg_notify(c,'') FROM (VALUES ('é"),
+            "{sent:?}"
+        );
         talk = talk.server(&refusal);
         let error = talk.reply().unwrap_err();
         assert!(error.is_usage() && error.to_string().contains("63 bytes"), "{error}");
