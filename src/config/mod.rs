@@ -143,6 +143,8 @@ struct Settings {
     hosts: Vec<String>,
     /// Goes by pairs with `hosts`; `None` means that the name is looked up.
     hostaddrs: Vec<Option<IpAddr>>,
+    /// The zones of addresses that have one, by pairs with `hostaddrs`; shorter where the last ones have none.
+    zones: Vec<Option<Box<str>>>,
     ports: Vec<u16>,
     user: Option<String>,
     password: Option<String>,
@@ -171,6 +173,7 @@ impl Default for Settings {
         Settings {
             hosts: Vec::new(),
             hostaddrs: Vec::new(),
+            zones: Vec::new(),
             ports: Vec::new(),
             user: None,
             password: None,
@@ -249,6 +252,8 @@ impl Config {
     }
 
     /// Adds an address, which saves the look-up of the host's name; with hosts given, there is one for each.
+    ///
+    /// An address with a zone, such as `fe80::1%eth0`, goes into [`host`](Self::host).
     #[must_use]
     pub fn hostaddr(self, address: IpAddr) -> Self {
         self.set(|s| s.hostaddrs.push(Some(address)))
@@ -431,7 +436,8 @@ impl Config {
         &self.inner.hosts
     }
 
-    /// Addresses; with hosts given there is one for each, and `None` has its host's name looked up.
+    /// Addresses; with hosts given there is one for each, and `None` has its host's name looked up. An address with a zone
+    /// (`fe80::1%eth0`) is here without it.
     pub fn get_hostaddrs(&self) -> &[Option<IpAddr>] {
         &self.inner.hostaddrs
     }
@@ -620,6 +626,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("hosts", &s.hosts)
             .field("hostaddrs", &s.hostaddrs)
+            .field("zones", &s.zones)
             .field("ports", &s.ports)
             .field("user", &s.user)
             .field("password", &s.password.as_ref().map(|_| format_args!("***")))

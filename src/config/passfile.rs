@@ -52,7 +52,10 @@ impl Config {
 /// What a line may call this host. The sockets that are tried without being asked for are `localhost`, too.
 fn names_of(host: &Host) -> Vec<String> {
     match host {
-        Host::Name(name) | Host::Addr { name: Some(name), .. } => vec![name.clone()],
+        Host::Name(name) | Host::Addr { name: Some(name), .. } | Host::Zoned { name: Some(name), .. } => {
+            vec![name.clone()]
+        }
+        Host::Zoned { address, name: None } => vec![address.clone()],
         Host::Addr { ip, name: None } => vec![ip.to_string()],
         Host::Socket(path) => {
             let folder = path.parent().unwrap_or(path).to_string_lossy();
@@ -178,6 +181,13 @@ mod tests {
         assert_eq!(socket("/tmp"), ["localhost", "/tmp"]);
         assert_eq!(socket("/srv/pg"), ["/srv/pg"]);
         assert_eq!(socket("\0pg"), ["@pg"]);
+        let zoned = |name: Option<&str>| Host::Zoned { address: "fe80::1%v0".into(), name: name.map(Into::into) };
+        assert_eq!(
+            (names_of(&zoned(None)), names_of(&zoned(Some("db")))),
+            (vec!["fe80::1%v0".into()], vec!["db".into()])
+        );
+        let found = found("fe80\\:\\:1%v0:1:d:u:zone", "fe80::1%v0", ["1", "d", "u"]);
+        assert_eq!(found.as_deref(), Some("zone"));
     }
 
     proptest! {

@@ -165,7 +165,7 @@ impl Dial {
                         }
                         Phase::Next
                     }
-                    Some(Err(reason)) => self.fail(None, Error::Resolve { reason: reason.into() }),
+                    Some(Err(reason)) => self.fail(None, self.unresolved(reason)),
                     None if self.is_late(now) => self.fail(None, self.timeout("looking up the host's name")),
                     None => return self.wait(Phase::LookingUp(lookup)),
                 },
@@ -251,6 +251,7 @@ impl Dial {
         };
         match host {
             Host::Name(name) => Ok(Phase::LookingUp(Lookup::start(&name, port, alarm.cloned()))),
+            Host::Zoned { address, .. } => Ok(Phase::LookingUp(Lookup::start(&address, port, alarm.cloned()))),
             Host::Addr { ip, .. } => Ok(self.connect(Address::Tcp((ip, port).into()), now)),
             Host::Socket(path) => Ok(self.connect(Address::Unix(path), now)),
         }
@@ -313,10 +314,7 @@ impl Dial {
             Some(encryption) => Manner::Like(encryption.clone()),
             None => {
                 let ip = if let Address::Tcp(to) = &address { Some(to.ip()) } else { None };
-                let host = match self.endpoint.as_ref().map(|endpoint| &endpoint.host) {
-                    Some(Host::Name(name) | Host::Addr { name: Some(name), .. }) => Some(name.clone()),
-                    _ => None,
-                };
+                let host = self.endpoint.as_ref().and_then(|endpoint| endpoint.host.name_in_certificate());
                 Manner::By(self.config.clone(), host, ip)
             }
         };
@@ -380,10 +378,20 @@ impl Dial {
         Error::Timeout { action, after: self.limit.given(), closed: true }
     }
 
+    fn unresolved(&self, mut reason: String) -> Error {
+        if let Some(Endpoint { host: Host::Zoned { address, .. }, .. }) = &self.endpoint {
+            reason =
+                format!("{address:?} must end with the name or the number of an interface of this machine ({reason})");
+        }
+        Error::Resolve { reason: reason.into() }
+    }
+
     /// This address failed, or the look-up of its name.
     fn fail(&mut self, address: Option<&Address>, error: Error) -> Phase {
         let mut place = self.endpoint.as_ref().map(ToString::to_string).unwrap_or_default();
-        if let Some(address) = address.map(ToString::to_string).filter(|address| !place.contains(address.as_str())) {
+        let has_zone = matches!(&self.endpoint, Some(Endpoint { host: Host::Zoned { .. }, .. }));
+        let address = address.filter(|_| !has_zone).map(ToString::to_string);
+        if let Some(address) = address.filter(|address| !place.contains(address.as_str())) {
             // Beside another connection there is only the address.
             place = if place.is_empty() { address } else { format!("{place} ({address})") };
         }
@@ -412,8 +420,8 @@ impl Dial {
 fn place_of(config: &Config, address: &Address) -> Option<Endpoint> {
     let mut places = config.endpoints().ok()?;
     let is_there = |place: &Endpoint| match (&place.host, address) {
-        (Host::Addr { ip, .. }, Address::Tcp(at)) => (*ip, place.port) == (at.ip(), at.port()),
         (Host::Name(_), Address::Tcp(at)) => place.port == at.port(),
+        (host, Address::Tcp(at)) => (host.ip(), place.port) == (Some(at.ip()), at.port()),
         (Host::Socket(path), Address::Unix(at)) => path == at,
         _ => false,
     };

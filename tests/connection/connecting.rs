@@ -1,7 +1,7 @@
 //! C1: dialling is bounded as a whole, and tries what it is given in turn.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use notifyman::{Connection, Error, SslMode, TargetSessionAttrs};
@@ -44,6 +44,28 @@ fn c01_a_listener_that_never_speaks_is_given_up() {
     assert!(begin.elapsed() >= PATIENCE && begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
     assert!(error.is_timeout() && error.is_transient(), "{error}");
     assert!(error.to_string().contains(FIRST_WORD), "{error}");
+}
+
+#[test]
+fn c01_an_address_may_have_a_zone() {
+    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        return eprintln!("NOT RUN: this machine has no IPv6");
+    }
+    for kind in ["host", "hostaddr", "url"] {
+        let peer = Peer::on(
+            SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
+            vec![vec![Step::startup(), Step::login_ok(), Step::serve()]],
+        );
+        // The first interface is the loopback, here and elsewhere.
+        let to = |zone: &str| match kind {
+            "url" => format!("postgres://u@[::1%25{zone}]:{}/d?sslmode=disable", peer.addr().port()),
+            kind => format!("{kind}=::1%{zone} port={} user=u dbname=d sslmode=disable", peer.addr().port()),
+        };
+        let error = refused(config(&to("no-such-if")));
+        assert!(error.to_string().contains("::1%no-such-if") && error.to_string().contains("interface"), "{error}");
+        drop(Connection::connect(config(&to("1"))).unwrap());
+        peer.finish();
+    }
 }
 
 #[test]
