@@ -9,8 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, version};
 use sha2::Digest as _;
 
@@ -179,7 +178,7 @@ fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError
             }
             Ok(Some(found.certs))
         }
-        Roots::File(file) => Ok(Some(file.certificates("the root file")?)),
+        Roots::File(file) => Ok(Some(file.roots("the root file")?)),
     }
 }
 
@@ -188,9 +187,7 @@ fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> R
     store.add_parsable_certificates(roots.iter().cloned());
     let mut lists = Vec::new();
     for file in crls {
-        for list in CertificateRevocationListDer::pem_slice_iter(&file.content) {
-            lists.push(list.map_err(|e| file.unusable("the list of revoked certificates", &e))?);
-        }
+        lists.extend(file.lists()?);
     }
     let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&PROVIDER));
     if !lists.is_empty() {

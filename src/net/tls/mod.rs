@@ -29,6 +29,8 @@ mod names;
 #[cfg(not(feature = "tls"))]
 mod none;
 #[cfg(feature = "tls")]
+mod pem;
+#[cfg(feature = "tls")]
 mod scratch;
 #[cfg(feature = "tls")]
 mod verify;
