@@ -39,6 +39,7 @@ use std::time::Duration;
 use crate::error::Error;
 
 pub(crate) use endpoints::{Endpoint, Host};
+pub(crate) use passfile::Passfile;
 pub(crate) use policy::AuthMethods;
 pub use policy::{AuthMethod, ChannelBinding, SslMode};
 pub use session_attrs::{LoadBalanceHosts, TargetSessionAttrs};

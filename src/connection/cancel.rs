@@ -35,15 +35,10 @@ pub(super) fn send(
         }
     }
     if let Some(encryption) = like {
-        let Ok(mut securing) = Securing::begin(stream, Manner::Like(encryption.clone())) else { return true };
-        loop {
-            match securing.step() {
-                Ok(Some(true)) => break,
-                Ok(None) if !is_late() => waiter.wait_until(deadline),
-                Ok(_) | Err(_) => return true,
-            }
+        match secured(Securing::begin(stream, Manner::Like(encryption.clone())), &mut waiter, deadline) {
+            Some(encrypted) => stream = encrypted,
+            None => return true,
         }
-        stream = securing.into_stream();
     }
     // Sixteen bytes fit into any fresh socket.
     if stream.write(request).is_err() {
@@ -60,6 +55,17 @@ pub(super) fn send(
         waiter.wait_until(deadline);
     }
     true
+}
+
+/// Shakes hands, until the deadline.
+fn secured(mut securing: Securing, waiter: &mut Waiter, deadline: Option<Instant>) -> Option<Stream> {
+    loop {
+        match securing.step() {
+            Ok(Some(true)) => return Some(securing.into_stream()),
+            Ok(None) if deadline.is_none_or(|deadline| clock::now() < deadline) => waiter.wait_until(deadline),
+            Ok(_) | Err(_) => return None,
+        }
+    }
 }
 
 #[cfg(test)]

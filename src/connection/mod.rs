@@ -5,6 +5,7 @@
 
 mod attempt_limit;
 mod cancel;
+mod converse;
 mod diagnosis;
 mod dial;
 mod ear;

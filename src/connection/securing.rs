@@ -7,11 +7,10 @@
 //! ```
 
 use std::io::ErrorKind::WouldBlock;
-use std::net::IpAddr;
 
-use crate::config::{Config, SslMode, SslNegotiation, TLS_BUILT_IN};
+use crate::config::{SslMode, TLS_BUILT_IN};
 use crate::error::{Error, TlsError, TlsErrorKind};
-use crate::net::{Encryption, Stream};
+use crate::net::{Encryption, EncryptionJob, Stream};
 use crate::proto::{Answer, SslRequest};
 
 /// What a read of the answer takes at once.
@@ -48,8 +47,8 @@ pub(super) fn may_depend_on_way(error: &Error) -> bool {
 /// How to encrypt.
 #[derive(Debug)]
 pub(super) enum Manner {
-    /// As the settings say, for a host of this name, at this address. The files are read once the server has agreed.
-    By(Config, Option<String>, Option<IpAddr>),
+    /// As the settings say. Their files are being read.
+    By(EncryptionJob),
     /// As another stream to the same server is.
     Like(Encryption),
 }
@@ -57,15 +56,16 @@ pub(super) enum Manner {
 impl Manner {
     fn is_direct(&self) -> bool {
         match self {
-            Manner::By(config, ..) => config.tls().negotiation == SslNegotiation::Direct,
+            Manner::By(job) => job.is_direct(),
             Manner::Like(encryption) => encryption.is_direct(),
         }
     }
 
-    fn encryption(&self) -> Result<Encryption, TlsError> {
+    /// Returns nothing while the files are being read.
+    fn encryption(&self) -> Result<Option<Encryption>, TlsError> {
         match self {
-            Manner::By(config, host, ip) => Encryption::new(config, host.as_deref(), *ip),
-            Manner::Like(encryption) => Ok(encryption.clone()),
+            Manner::By(job) => job.poll().transpose(),
+            Manner::Like(encryption) => Ok(Some(encryption.clone())),
         }
     }
 }
@@ -77,18 +77,20 @@ pub(super) struct Securing {
     manner: Manner,
     /// The question, until it is answered.
     asking: Option<SslRequest>,
+    /// Whether the handshake has begun.
+    is_shaking: bool,
 }
 
 impl Securing {
     /// On a stream that is connected, and on which nothing has been said.
-    pub(super) fn begin(stream: Stream, manner: Manner) -> Result<Self, Error> {
-        let mut it = Self { stream, manner, asking: None };
-        if it.manner.is_direct() {
-            it.stream.encrypt(it.manner.encryption()?)?;
-        } else {
-            it.asking = Some(SslRequest::new());
-        }
-        Ok(it)
+    pub(super) fn begin(stream: Stream, manner: Manner) -> Self {
+        let asking = (!manner.is_direct()).then(SslRequest::new);
+        Self { stream, manner, asking, is_shaking: false }
+    }
+
+    /// Returns `true` if the server is ready for the handshake, and the files for it are being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.asking.is_none() && !self.is_shaking
     }
 
     /// The stream, as far as it has come.
@@ -116,7 +118,11 @@ impl Securing {
                 Some(Answer::Error(error)) => return Err(unvouched(error.message()).into()),
                 Some(Answer::Yes) => self.asking = None,
             }
-            self.stream.encrypt(self.manner.encryption()?)?;
+        }
+        if !self.is_shaking {
+            let Some(encryption) = self.manner.encryption()? else { return Ok(None) };
+            self.stream.encrypt(encryption)?;
+            self.is_shaking = true;
         }
         Ok(self.stream.shake_hands()?.then_some(true))
     }

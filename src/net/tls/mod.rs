@@ -36,8 +36,8 @@ mod scratch;
 mod verify;
 
 #[cfg(feature = "tls")]
-pub(crate) use self::encryption::Encryption;
+pub(crate) use self::encryption::{Encryption, EncryptionJob};
 #[cfg(feature = "tls")]
 pub(crate) use self::filter::Tls;
 #[cfg(not(feature = "tls"))]
-pub(crate) use self::none::{Encryption, Tls};
+pub(crate) use self::none::{Encryption, EncryptionJob, Tls};
