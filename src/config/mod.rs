@@ -121,7 +121,8 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// - TLS needs the feature `tls`: without it, `sslmode=require` and stricter are refused, and `prefer` connects in clear.
 ///   With it, versions before 1.2 aren't spoken, nor keys other than RSA (from 2048 bits), P-256, P-384 and Ed25519; a
 ///   key that needs a password isn't read (`sslpassword`); a certificate without extensions (X.509 version 1) passes
-///   only where nobody checks it; and a host that is given by its `hostaddr` alone is checked by that.
+///   only where nobody checks it; a server's certificate that is an authority's (CA:TRUE) passes only where the root file
+///   has it; and a host that is given by its `hostaddr` alone is checked by that.
 /// - Where a login is refused, `prefer` and `allow` try it the other way, in clear or with TLS, except for a wrong
 ///   password, an unknown database and a server that is full or starting up, which would say the same once more.
 /// - A SCRAM password is hashed as PostgreSQL hashes it, but for two kinds: one with right-to-left letters and a character

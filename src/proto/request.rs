@@ -221,8 +221,8 @@ impl InFlight {
             Confirm { ask: Ask::Sync, reply: Reply::default(), warning: ServerError::default() },
         );
         let listed = std::mem::replace(&mut self.reply, reply).rows;
-        let is_listed = |name: &Box<str>| listed.iter().any(|row| row.get(0).is_some_and(|listed| *listed == **name));
-        if self.error.take().is_some() || !ask.listens_to().unwrap_or_default().iter().all(is_listed) {
+        let is_listed = |name: &str| listed.iter().any(|row| row.get(0).is_some_and(|listed| listed == name));
+        if self.error.take().is_some() || !ask.listens_to().unwrap_or_default().iter().all(|name| is_listed(name)) {
             self.ignored = Some(warning);
         }
         self.request.ask = ask;

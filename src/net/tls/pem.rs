@@ -119,8 +119,11 @@ fn is_for_servers(settings: &[u8]) -> bool {
     is_trusted
 }
 
-/// Splits the first element of DER from what follows it: its tag, and what is in it.
-fn element(der: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+/// A tag, and what is in it.
+type Element<'d> = (u8, &'d [u8]);
+
+/// Splits the first element of DER from what follows it.
+fn element(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let (&[tag, short], rest) = der.split_first_chunk()?;
     // With the high bit set, it is how many bytes the length has.
     let (length, rest) = match short {
@@ -190,7 +193,11 @@ mod tests {
         let list = |tag: u8, inside: &[u8]| [&[tag, u8::try_from(inside.len()).unwrap()], inside].concat();
         let settings = |fields: &[Vec<u8>]| list(0x30, &fields.concat());
         let alias = list(0x0c, b"name");
-        assert!(is_for_servers(b"") && is_for_servers(&settings(&[])) && is_for_servers(&settings(&[alias.clone()])));
+        assert!(
+            is_for_servers(b"")
+                && is_for_servers(&settings(&[]))
+                && is_for_servers(&settings(std::slice::from_ref(&alias)))
+        );
         assert!(is_for_servers(&settings(&[list(0x30, &[oid(2), oid(1)].concat()), alias.clone()])));
         assert!(is_for_servers(&settings(&[list(0xa0, &oid(2))])));
         assert!(!is_for_servers(&settings(&[list(0x30, &oid(2)), alias])), "trusted with clients alone");
