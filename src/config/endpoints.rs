@@ -1,7 +1,7 @@
 //! Where to dial: hosts, addresses and ports matched up by libpq's rules, in the order in which they are tried.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use super::{Config, DEFAULT_PORT, Settings, sources};
@@ -21,6 +21,9 @@ pub(crate) enum Host {
     Name(String),
     /// An address, and the name that was given with it.
     Addr { ip: IpAddr, name: Option<String> },
+    /// An IPv6 address with its zone, such as `fe80::1%eth0` or `fe80::1%3`, which the system makes into a number as it
+    /// looks the address up; and the name that was given with it.
+    Zoned { address: String, name: Option<String> },
     /// A server's socket file. Linux's abstract names begin with a NUL byte, which is how `socket2` takes them.
     Socket(PathBuf),
 }
@@ -47,8 +50,12 @@ impl Config {
                 ports => ports.get(i).copied().unwrap_or(DEFAULT_PORT),
             };
             let name = settings.hosts.get(i).filter(|name| !name.is_empty()).cloned();
+            let zone = settings.zones.get(i).and_then(Option::as_ref);
             let host = match (settings.hostaddrs.get(i).copied().flatten(), name) {
-                (Some(ip), name) => Host::Addr { ip, name },
+                (Some(ip), name) => match zone {
+                    Some(zone) => Host::Zoned { address: format!("{ip}%{zone}"), name },
+                    None => Host::Addr { ip, name },
+                },
                 (None, Some(name)) => host_named(name, port)?,
                 (None, None) => match sources::default_socket(port, exists) {
                     Some(path) => Host::Socket(path),
@@ -90,8 +97,36 @@ fn host_named(name: String, port: u16) -> Result<Host, ConfigError> {
     }
     Ok(match name.parse() {
         Ok(ip) => Host::Addr { ip, name: None },
+        Err(_) if zoned(&name).is_some() => Host::Zoned { address: name, name: None },
         Err(_) => Host::Name(name),
     })
+}
+
+/// Splits an IPv6 address from its zone.
+pub(super) fn zoned(text: &str) -> Option<(Ipv6Addr, &str)> {
+    let (ip, zone) = text.split_once('%')?;
+    Some((ip.parse().ok()?, zone)).filter(|_| !zone.is_empty() && !zone.contains('\0'))
+}
+
+impl Host {
+    /// What a certificate may name: never a zone, which means something on this machine only.
+    pub(crate) fn name_in_certificate(&self) -> Option<String> {
+        match self {
+            Host::Name(name) | Host::Addr { name: Some(name), .. } | Host::Zoned { name: Some(name), .. } => {
+                Some(zoned(name).map_or_else(|| name.clone(), |(ip, _)| ip.to_string()))
+            }
+            Host::Addr { name: None, .. } | Host::Zoned { name: None, .. } | Host::Socket(_) => None,
+        }
+    }
+
+    /// The address, if it is known without a look-up; without its zone.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Host::Addr { ip, .. } => Some(*ip),
+            Host::Zoned { address, .. } => zoned(address).map(|(ip, _)| ip.into()),
+            Host::Name(_) | Host::Socket(_) => None,
+        }
+    }
 }
 
 fn socket(folder: &str, port: u16) -> Result<PathBuf, ConfigError> {
@@ -128,6 +163,10 @@ impl fmt::Display for Endpoint {
                 }
                 name.as_ref().map_or(Ok(()), |name| write!(f, " ({})", name.escape_debug()))
             }
+            Host::Zoned { address, name } => {
+                write!(f, "[{}]:{port}", address.escape_debug())?;
+                name.as_ref().map_or(Ok(()), |name| write!(f, " ({})", name.escape_debug()))
+            }
             Host::Socket(path) => {
                 let path = path.to_string_lossy();
                 match path.strip_prefix('\0') {
@@ -150,6 +189,29 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         Config::without_env(text).and_then(|config| config.endpoints_given(&|_| false)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_address_may_have_a_zone() {
+        for text in [
+            "hostaddr=fe80::1%eth0",
+            "host=fe80::1%eth0",
+            "postgres://[fe80::1%25eth0]/",
+            "postgres://fe80%3A%3A1%25eth0/",
+            "postgres:///?hostaddr=fe80::1%25eth0",
+        ] {
+            assert_eq!(places(text), ["[fe80::1%eth0]:5432"], "{text}");
+        }
+        assert_eq!(places("host=a,b hostaddr=fe80::1%3,::1"), ["[fe80::1%3]:5432 (a)", "[::1]:5432 (b)"]);
+        for text in ["hostaddr=fe80::1%", "hostaddr=192.0.2.7%eth0", "hostaddr=%eth0", "hostaddr=db1%eth0"] {
+            assert!(Config::without_env(text).unwrap_err().to_string().contains("fe80::7%eth0"), "{text}");
+        }
+        let config = Config::without_env("host=fe80::2%v0,db hostaddr=fe80::1%eth0,::1").unwrap();
+        assert_eq!(config.get_hostaddrs()[0], Some("fe80::1".parse().unwrap()));
+        let hosts: Vec<Host> = config.endpoints().unwrap().into_iter().map(|endpoint| endpoint.host).collect();
+        assert_eq!(hosts[0].name_in_certificate().as_deref(), Some("fe80::2"));
+        assert_eq!(hosts[0].ip(), config.get_hostaddrs()[0]);
+        assert_eq!(hosts[1].name_in_certificate().as_deref(), Some("db"));
     }
 
     #[test]

@@ -55,7 +55,7 @@ const fn keyword(name: &'static str, variable: &'static str, treatment: Treatmen
 /// Every keyword, with the variable that libpq reads for it where that could make a difference.
 pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("host", "PGHOST", Set(|s, v| store(&mut s.hosts, list(v, |item| Ok(item.into()))))),
-    keyword("hostaddr", "PGHOSTADDR", Set(|s, v| store(&mut s.hostaddrs, list(v, address)))),
+    keyword("hostaddr", "PGHOSTADDR", Set(addresses)),
     keyword("port", "PGPORT", Set(|s, v| store(&mut s.ports, list(v, port)))),
     keyword("user", "PGUSER", Set(|s, v| store(&mut s.user, text(v)))),
     keyword("password", "PGPASSWORD", Set(|s, v| store(&mut s.password, text(v)))),
@@ -252,12 +252,25 @@ fn list<T>(value: &str, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, S
     if value.is_empty() { Ok(Vec::new()) } else { value.split(',').map(item).collect() }
 }
 
-fn address(item: &str) -> Result<Option<IpAddr>, String> {
-    if item.is_empty() {
-        return Ok(None);
+fn addresses(settings: &mut Settings, value: &str) -> Result<(), String> {
+    (settings.hostaddrs, settings.zones) = list(value, address)?.into_iter().unzip();
+    if settings.zones.iter().all(Option::is_none) {
+        settings.zones.clear();
     }
-    item.parse().map(Some).map_err(|_| {
-        "hostaddr must be an IPv4 or IPv6 address such as 192.0.2.7 or 2001:db8::7; a name goes into host".into()
+    Ok(())
+}
+
+/// An address, and its zone if it has one.
+fn address(item: &str) -> Result<(Option<IpAddr>, Option<Box<str>>), String> {
+    if item.is_empty() {
+        return Ok((None, None));
+    }
+    if let Some((ip, zone)) = super::endpoints::zoned(item) {
+        return Ok((Some(ip.into()), Some(zone.into())));
+    }
+    item.parse().map(|ip| (Some(ip), None)).map_err(|_| {
+        "hostaddr must be an IPv4 or IPv6 address such as 192.0.2.7, 2001:db8::7 or fe80::7%eth0; a name goes into host"
+            .into()
     })
 }
 

@@ -87,7 +87,10 @@ fn said(s: &Settings) -> Vec<(&'static str, String)> {
     text("passfile", &s.passfile.as_ref().map(|file| file.to_string_lossy().into_owned()));
     let list = |items: Vec<String>| Some(items.join(",")).filter(|list| !list.is_empty());
     text("host", &list(s.hosts.clone()));
-    text("hostaddr", &list(s.hostaddrs.iter().map(|a| a.map(|a| a.to_string()).unwrap_or_default()).collect()));
+    let zone = |i: usize| s.zones.get(i).and_then(Option::as_ref).map(|zone| format!("%{zone}")).unwrap_or_default();
+    let address =
+        |(i, a): (usize, &Option<_>)| a.map(|a: std::net::IpAddr| a.to_string() + &zone(i)).unwrap_or_default();
+    text("hostaddr", &list(s.hostaddrs.iter().enumerate().map(address).collect()));
     text("port", &list(s.ports.iter().map(ToString::to_string).collect()));
     text("keepalives_idle", &s.keepalives_idle.map(|d| d.as_secs().to_string()));
     text("keepalives_interval", &s.keepalives_interval.map(|d| d.as_secs().to_string()));

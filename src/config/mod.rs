@@ -39,6 +39,7 @@ use std::time::Duration;
 use crate::error::Error;
 
 pub(crate) use endpoints::{Endpoint, Host};
+pub(crate) use passfile::Passfile;
 pub(crate) use policy::AuthMethods;
 pub use policy::{AuthMethod, ChannelBinding, SslMode};
 pub use session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
@@ -108,7 +109,9 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// # What differs from libpq
 ///
 /// - `connect_timeout` is 30 seconds unless given, and bounds the whole attempt (all hosts, the name look-up and the
-///   login), where libpq waits for ever unless told and counts for each host.
+///   login), where libpq waits for ever unless told and counts for each host. Each address has an equal share of what is
+///   left to accept the connection. Then it has all that is left but an eighth, or from the first byte of an answer all;
+///   if a server has stayed silent for that long, each of the others that does so has its share.
 /// - A host that isn't what `target_session_attrs` asks for has its name's other addresses tried, too; libpq goes on to
 ///   the next host. And whatever a server refuses, but a login, hands on to the next; libpq goes on from a server that is
 ///   starting up, and ends at one that is full.
@@ -118,9 +121,13 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// - TLS needs the feature `tls`: without it, `sslmode=require` and stricter are refused, and `prefer` connects in clear.
 ///   With it, versions before 1.2 aren't spoken, nor keys other than RSA (from 2048 bits), P-256, P-384 and Ed25519; a
 ///   key that needs a password isn't read (`sslpassword`); a certificate without extensions (X.509 version 1) passes
-///   only where nobody checks it; and a host that is given by its `hostaddr` alone is checked by that.
+///   only where nobody checks it; a server's certificate that is an authority's (CA:TRUE) passes only where the root file
+///   has it; and a host that is given by its `hostaddr` alone is checked by that.
 /// - Where a login is refused, `prefer` and `allow` try it the other way, in clear or with TLS, except for a wrong
 ///   password, an unknown database and a server that is full or starting up, which would say the same once more.
+/// - A SCRAM password is hashed as PostgreSQL hashes it, but for two kinds: one with right-to-left letters and a character
+///   whose normal form has letters of the other direction, such as U+2121; and one of exactly 64 bytes with a character
+///   that has a normal form and is not in Unicode 3.2.
 /// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.
 /// - A bare `@` in a URL behind the one that ends the user and password is refused, as is `key= other=value`: libpq
 ///   takes these for something that is hardly ever meant, and may be a part of a password.
@@ -138,6 +145,8 @@ struct Settings {
     hosts: Vec<String>,
     /// Goes by pairs with `hosts`; `None` means that the name is looked up.
     hostaddrs: Vec<Option<IpAddr>>,
+    /// The zones of addresses that have one, by pairs with `hostaddrs`; shorter where the last ones have none.
+    zones: Vec<Option<Box<str>>>,
     ports: Vec<u16>,
     user: Option<String>,
     password: Option<String>,
@@ -166,6 +175,7 @@ impl Default for Settings {
         Settings {
             hosts: Vec::new(),
             hostaddrs: Vec::new(),
+            zones: Vec::new(),
             ports: Vec::new(),
             user: None,
             password: None,
@@ -244,6 +254,8 @@ impl Config {
     }
 
     /// Adds an address, which saves the look-up of the host's name; with hosts given, there is one for each.
+    ///
+    /// An address with a zone, such as `fe80::1%eth0`, goes into [`host`](Self::host).
     #[must_use]
     pub fn hostaddr(self, address: IpAddr) -> Self {
         self.set(|s| s.hostaddrs.push(Some(address)))
@@ -426,7 +438,8 @@ impl Config {
         &self.inner.hosts
     }
 
-    /// Addresses; with hosts given there is one for each, and `None` has its host's name looked up.
+    /// Addresses; with hosts given there is one for each, and `None` has its host's name looked up. An address with a zone
+    /// (`fe80::1%eth0`) is here without it.
     pub fn get_hostaddrs(&self) -> &[Option<IpAddr>] {
         &self.inner.hostaddrs
     }
@@ -615,6 +628,7 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("hosts", &s.hosts)
             .field("hostaddrs", &s.hostaddrs)
+            .field("zones", &s.zones)
             .field("ports", &s.ports)
             .field("user", &s.user)
             .field("password", &s.password.as_ref().map(|_| format_args!("***")))

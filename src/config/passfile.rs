@@ -7,10 +7,11 @@
 //!
 //! It is read for each login, by libpq's rules (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), so that a
 //! password that was changed there is found by the next attempt. A file that isn't there is no fault; one that isn't
-//! used says why where the login then fails. Whoever keeps it on a file system that hangs makes its loop wait.
+//! used says why where the login then fails.
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::endpoints::{Endpoint, Host};
 use super::{Config, given, one_line};
@@ -27,17 +28,59 @@ pub(super) enum Found {
     Line(usize, String),
 }
 
+/// The file as it was read.
+#[derive(Debug, Clone)]
+pub(crate) enum Passfile {
+    /// There is none.
+    Missing,
+    /// It is there, and is not to be used, for this reason.
+    Unused(String),
+    Content(Arc<[u8]>),
+}
+
+impl Passfile {
+    /// Reads it, which may take as long as its file system does.
+    pub(crate) fn read(path: &Path) -> Self {
+        let Ok(metadata) = fs::metadata(path) else { return Passfile::Missing };
+        // A pipe would never end.
+        if !metadata.is_file() {
+            return Passfile::Unused("it is not a plain file".into());
+        }
+        #[cfg(unix)]
+        if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
+            return Passfile::Unused("others than its owner can get at it; chmod 600 it".into());
+        }
+        match fs::read(path) {
+            Ok(bytes) => Passfile::Content(bytes.into()),
+            Err(error) => Passfile::Unused(error.to_string()),
+        }
+    }
+
+    fn look_up(&self, hosts: &[String], rest: [&str; 3]) -> Found {
+        match self {
+            Passfile::Missing => Found::NoFile,
+            Passfile::Unused(reason) => Found::Unused(reason.clone()),
+            Passfile::Content(bytes) => first_match(bytes, hosts, rest),
+        }
+    }
+}
+
 impl Config {
+    /// The password file, if a login needs it.
+    pub(crate) fn passfile_to_read(&self) -> Option<&Path> {
+        self.get_passfile().filter(|_| self.get_password().is_none())
+    }
+
     /// What to log in with at this place: the same with the password file's password where none is set; and a word on
     /// the file, for the error of a login that fails. It never holds the password.
-    pub(crate) fn with_password_for(&self, place: &Endpoint) -> (Config, Option<String>) {
-        let (Some(path), None) = (self.get_passfile(), self.get_password()) else { return (self.clone(), None) };
+    pub(crate) fn with_password_for(&self, place: &Endpoint, passfile: &Passfile) -> (Config, Option<String>) {
+        let Some(path) = self.passfile_to_read() else { return (self.clone(), None) };
         let (Ok(user), Ok(dbname)) = (self.effective_user(), self.effective_dbname()) else {
             return (self.clone(), None);
         };
         let (hosts, port) = (names_of(&place.host), place.port.to_string());
         let file = one_line(path);
-        match look_up(path, &hosts, [&port, &dbname, &user]) {
+        match passfile.look_up(&hosts, [&port, &dbname, &user]) {
             Found::NoFile => (self.clone(), None),
             Found::Unused(reason) => (self.clone(), Some(format!("the password file {file} was not used: {reason}"))),
             Found::NoLine => (self.clone(), Some(format!("the password file {file} has no line for this"))),
@@ -52,7 +95,10 @@ impl Config {
 /// What a line may call this host. The sockets that are tried without being asked for are `localhost`, too.
 fn names_of(host: &Host) -> Vec<String> {
     match host {
-        Host::Name(name) | Host::Addr { name: Some(name), .. } => vec![name.clone()],
+        Host::Name(name) | Host::Addr { name: Some(name), .. } | Host::Zoned { name: Some(name), .. } => {
+            vec![name.clone()]
+        }
+        Host::Zoned { address, name: None } => vec![address.clone()],
         Host::Addr { ip, name: None } => vec![ip.to_string()],
         Host::Socket(path) => {
             let folder = path.parent().unwrap_or(path).to_string_lossy();
@@ -61,22 +107,6 @@ fn names_of(host: &Host) -> Vec<String> {
             let localhost = is_default.then(|| "localhost".to_owned());
             localhost.into_iter().chain([folder]).collect()
         }
-    }
-}
-
-fn look_up(path: &Path, hosts: &[String], rest: [&str; 3]) -> Found {
-    let Ok(metadata) = fs::metadata(path) else { return Found::NoFile };
-    // A pipe would never end.
-    if !metadata.is_file() {
-        return Found::Unused("it is not a plain file".into());
-    }
-    #[cfg(unix)]
-    if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
-        return Found::Unused("others than its owner can get at it; chmod 600 it".into());
-    }
-    match fs::read(path) {
-        Ok(bytes) => first_match(&bytes, hosts, rest),
-        Err(error) => Found::Unused(error.to_string()),
     }
 }
 
@@ -178,6 +208,13 @@ mod tests {
         assert_eq!(socket("/tmp"), ["localhost", "/tmp"]);
         assert_eq!(socket("/srv/pg"), ["/srv/pg"]);
         assert_eq!(socket("\0pg"), ["@pg"]);
+        let zoned = |name: Option<&str>| Host::Zoned { address: "fe80::1%v0".into(), name: name.map(Into::into) };
+        assert_eq!(
+            (names_of(&zoned(None)), names_of(&zoned(Some("db")))),
+            (vec!["fe80::1%v0".into()], vec!["db".into()])
+        );
+        let found = found("fe80\\:\\:1%v0:1:d:u:zone", "fe80::1%v0", ["1", "d", "u"]);
+        assert_eq!(found.as_deref(), Some("zone"));
     }
 
     proptest! {

@@ -49,6 +49,7 @@ impl Config {
             let settings = super::Settings {
                 hosts: Vec::new(),
                 hostaddrs: Vec::new(),
+                zones: Vec::new(),
                 ports: Vec::new(),
                 user: Some(user),
                 dbname: Some(dbname),

@@ -82,10 +82,9 @@ impl Cancel {
             self.phase = match std::mem::replace(&mut self.phase, CancelPhase::Over) {
                 CancelPhase::Connecting(stream) => match (stream.check(), self.like.take()) {
                     (Ok(true), None) => self.send(stream),
-                    (Ok(true), Some(encryption)) => match Securing::begin(stream, Manner::Like(encryption)) {
-                        Ok(securing) => CancelPhase::Securing(Box::new(securing)),
-                        Err(_) => CancelPhase::Over,
-                    },
+                    (Ok(true), Some(encryption)) => {
+                        CancelPhase::Securing(Box::new(Securing::begin(stream, Manner::Like(encryption))))
+                    }
                     (Ok(false), like) if !is_late => {
                         (self.phase, self.like) = (CancelPhase::Connecting(stream), like);
                         return CancelProgress::Wait;

@@ -11,23 +11,25 @@
 //! Who prefers a standby and has found none dials those again that were none, and takes the first.
 //!
 //! The caller watches the stream, calls [`Dial::step`] when something may have changed, and waits as it is told. The
-//! whole is bounded by `connect_timeout`; each address gets an equal share of what is left, so that one that answers
-//! nothing doesn't use up what the others need.
+//! whole is bounded by `connect_timeout`, and each address by its [limit](AttemptLimit), so that one that answers nothing
+//! doesn't use up what the others need.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, TargetSessionAttrs};
+use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, Passfile, TargetSessionAttrs};
 use crate::connection::Connection;
+use crate::connection::attempt_limit::AttemptLimit;
+use crate::connection::converse::{Talk, ask, log_in};
 use crate::connection::ear::Ear;
 use crate::connection::securing::{Manner, Securing, Way, may_depend_on_way, ways};
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
 use crate::error::{ConnectError, Error, TlsError, TlsErrorKind};
-use crate::net::{Address, Alarm, Encryption, Lookup, Stream};
-use crate::proto::{Ask, Binding, Output, Reply, RequestId, Session};
+use crate::net::{Address, Alarm, Encryption, EncryptionJob, Job, Lookup, Stream, read_passfile};
+use crate::proto::{Ask, Binding, RequestId, Session};
 
 /// When to try a Unix socket again whose server has no room for another client yet.
 const RETRY: Duration = Duration::from_millis(20);
@@ -43,18 +45,18 @@ pub(crate) struct Dial {
     endpoints: VecDeque<Endpoint>,
     addresses: VecDeque<Address>,
     phase: Phase,
-    /// When the whole must be done.
-    deadline: Option<Instant>,
-    /// When what is under way must be done.
-    until: Option<Instant>,
-    /// How long that was given.
-    share: Duration,
+    /// When what is under way must be done, and the whole.
+    limit: AttemptLimit,
     /// Whose addresses are being tried.
     endpoint: Option<Endpoint>,
     /// What the server must be.
     wanted: TargetSessionAttrs,
     /// Who was no standby, where one is preferred.
     second_choice: VecDeque<(Option<Endpoint>, Address)>,
+    /// What ends the caller's wait, for what is done on other threads.
+    alarm: Option<Alarm>,
+    /// The password file, as it is being read for the address, and as it was read.
+    passfile: (Option<Job<Passfile>>, Option<Passfile>),
     /// Where the password of the login under way comes from, if that is worth a word.
     password_note: Option<String>,
     /// How this attempt is carried, and how the next one at the same address is if it fails.
@@ -74,6 +76,8 @@ enum Phase {
     LookingUp(Lookup),
     Waiting(Address, Instant),
     Connecting(Address, Stream),
+    /// Connected, and waiting for the password file.
+    Reading(Address, Stream),
     Securing(Address, Box<Securing>),
     LoggingIn(Address, Box<Connection>),
     Examining(Address, Box<Connection>, RequestId),
@@ -112,12 +116,12 @@ impl Dial {
             endpoints,
             addresses,
             phase: Phase::Next,
-            deadline: config.get_connect_timeout().and_then(|timeout| now.checked_add(timeout)),
-            until: None,
-            share: Duration::ZERO,
+            limit: AttemptLimit::new(config.get_connect_timeout(), now),
             endpoint: None,
             wanted: TargetSessionAttrs::Any,
             second_choice: VecDeque::new(),
+            alarm: None,
+            passfile: (None, None),
             password_note: None,
             way: Way::Clear,
             other_way: None,
@@ -130,7 +134,7 @@ impl Dial {
     /// The stream to be watched, with its number: another number is another stream, and the one before it is closed.
     pub(crate) fn stream(&self) -> Option<(u32, &Stream)> {
         let stream = match &self.phase {
-            Phase::Connecting(_, stream) => stream,
+            Phase::Connecting(_, stream) | Phase::Reading(_, stream) => stream,
             Phase::Securing(_, securing) => securing.stream(),
             Phase::LoggingIn(_, connection) | Phase::Examining(_, connection, _) => connection.stream()?,
             _ => return None,
@@ -147,17 +151,24 @@ impl Dial {
         }
     }
 
-    /// Whether it waits for a name to be looked up, which only the alarm tells.
+    /// Whether it waits for a name to be looked up, or for a file to be read, which only the alarm tells.
     pub(crate) fn is_looking_up(&self) -> bool {
-        matches!(self.phase, Phase::LookingUp(..))
+        match &self.phase {
+            Phase::LookingUp(..) | Phase::Reading(..) => true,
+            Phase::Securing(_, securing) => securing.is_reading(),
+            _ => false,
+        }
     }
 
     /// Goes on as far as it can.
     pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, ear: &mut Ear<'_>) -> Step {
         let watched = self.streams;
+        if self.alarm.is_none() {
+            self.alarm = alarm.cloned();
+        }
         loop {
             self.phase = match std::mem::replace(&mut self.phase, Phase::Next) {
-                Phase::Next => match self.next_phase(now, alarm) {
+                Phase::Next => match self.next_phase(now) {
                     Ok(phase) => phase,
                     Err(step) => return step,
                 },
@@ -170,7 +181,7 @@ impl Dial {
                         }
                         Phase::Next
                     }
-                    Some(Err(reason)) => self.fail(None, Error::Resolve { reason: reason.into() }),
+                    Some(Err(reason)) => self.fail(None, self.unresolved(reason)),
                     None if self.is_late(now) => self.fail(None, self.timeout("looking up the host's name")),
                     None => return self.wait(Phase::LookingUp(lookup)),
                 },
@@ -185,21 +196,34 @@ impl Dial {
                     Ok(false) => return self.wait(Phase::Connecting(address, stream)),
                     Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
                 },
-                Phase::Securing(address, mut securing) => match securing.step() {
+                Phase::Reading(address, stream) if self.has_passfile() => self.begin_session(address, stream, now),
+                Phase::Reading(address, _) if self.is_late(now) => {
+                    self.fail(Some(&address), self.timeout("reading the password file"))
+                }
+                Phase::Reading(address, stream) => return self.wait(Phase::Reading(address, stream)),
+                Phase::Securing(address, mut securing) => match self.hear_securing(&mut securing) {
                     Ok(Some(true)) => self.begin_session(address, securing.into_stream(), now),
                     Ok(Some(false)) if self.other_way == Some(Way::Clear) => {
                         self.other_way = None;
                         self.begin_session(address, securing.into_stream(), now)
                     }
                     Ok(Some(false)) => self.fail(Some(&address), not_offered()),
-                    Ok(None) if self.is_late(now) => self.fail(Some(&address), self.timeout("agreeing on TLS")),
+                    Ok(None) if self.is_late(now) => {
+                        let action =
+                            if securing.is_reading() { "reading the files for TLS" } else { "agreeing on TLS" };
+                        self.fail(Some(&address), self.timeout(action))
+                    }
                     Ok(None) => return self.wait(Phase::Securing(address, securing)),
                     Err(e) => self.try_other_way(address, e, now),
                 },
                 Phase::LoggingIn(address, mut connection) => {
                     // A stream that isn't watched yet tells whether anything has come as soon as it is.
                     let ear = (self.streams == watched).then_some(&mut *ear);
-                    match log_in(&mut connection, ear, now) {
+                    let talk = log_in(&mut connection, ear, now);
+                    if connection.session.has_heard_server() {
+                        self.limit.hear();
+                    }
+                    match talk {
                         Talk::Over(Ok(()), more) => match Verdict::of(&connection.session, self.wanted) {
                             Verdict::Fits => return Step::Done(connection, more),
                             Verdict::Unfit(found) => self.reject(address, found),
@@ -234,13 +258,9 @@ impl Dial {
     }
 
     /// What to begin next.
-    fn next_phase(&mut self, now: Instant, alarm: Option<&Alarm>) -> Result<Phase, Step> {
+    fn next_phase(&mut self, now: Instant) -> Result<Phase, Step> {
         let to_try = self.addresses.len() + self.endpoints.len() + self.second_choice.len();
-        self.until = self.deadline.map(|deadline| {
-            let shares = u32::try_from(to_try).unwrap_or(u32::MAX).max(1);
-            self.share = deadline.saturating_duration_since(now) / shares;
-            now + self.share
-        });
+        self.limit.begin(to_try, now);
         if let Some(address) = self.addresses.pop_front() {
             return Ok(self.connect(address, now));
         }
@@ -255,7 +275,8 @@ impl Dial {
             return Err(Step::Failed(self.error()));
         };
         match host {
-            Host::Name(name) => Ok(Phase::LookingUp(Lookup::start(&name, port, alarm.cloned()))),
+            Host::Name(name) => Ok(Phase::LookingUp(Lookup::start(&name, port, self.alarm.clone()))),
+            Host::Zoned { address, .. } => Ok(Phase::LookingUp(Lookup::start(&address, port, self.alarm.clone()))),
             Host::Addr { ip, .. } => Ok(self.connect(Address::Tcp((ip, port).into()), now)),
             Host::Socket(path) => Ok(self.connect(Address::Unix(path), now)),
         }
@@ -263,6 +284,8 @@ impl Dial {
 
     /// Makes the first attempt at an address.
     fn connect(&mut self, address: Address, now: Instant) -> Phase {
+        let reading = self.config.passfile_to_read().map(|path| read_passfile(path.to_owned(), self.alarm.clone()));
+        self.passfile = (reading, None);
         (self.way, self.other_way) = match (&address, &self.endpoint, &self.like) {
             // Nobody is between the two ends of it.
             (Address::Unix(_), ..) | (_, None, None) => (Way::Clear, None),
@@ -287,6 +310,7 @@ impl Dial {
 
     /// The server has taken the connection.
     fn connected(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
+        self.limit.accept(now);
         match self.way {
             Way::Tls => self.secure(address, stream),
             Way::Clear => self.begin_session(address, stream, now),
@@ -298,7 +322,8 @@ impl Dial {
         let place = self.endpoint.as_ref().map(Cow::Borrowed);
         let place = place.or_else(|| place_of(&self.config, address).map(Cow::Owned));
         let Some(place) = place else { return self.config.clone() };
-        let (config, note) = self.config.with_password_for(&place);
+        let passfile = self.passfile.1.as_ref().unwrap_or(&Passfile::Missing);
+        let (config, note) = self.config.with_password_for(&place, passfile);
         self.password_note = note;
         config
     }
@@ -317,21 +342,35 @@ impl Dial {
             Some(encryption) => Manner::Like(encryption.clone()),
             None => {
                 let ip = if let Address::Tcp(to) = &address { Some(to.ip()) } else { None };
-                let host = match self.endpoint.as_ref().map(|endpoint| &endpoint.host) {
-                    Some(Host::Name(name) | Host::Addr { name: Some(name), .. }) => Some(name.clone()),
-                    _ => None,
-                };
-                Manner::By(self.config.clone(), host, ip)
+                let host = self.endpoint.as_ref().and_then(|endpoint| endpoint.host.name_in_certificate());
+                Manner::By(EncryptionJob::start(&self.config, host, ip, self.alarm.clone()))
             }
         };
-        match Securing::begin(stream, manner) {
-            Ok(securing) => Phase::Securing(address, Box::new(securing)),
-            Err(e) => self.fail(Some(&address), e),
-        }
+        Phase::Securing(address, Box::new(Securing::begin(stream, manner)))
     }
 
-    /// Begins to log in.
+    /// Goes on with it, and notes whether the server has said anything.
+    fn hear_securing(&mut self, securing: &mut Securing) -> Result<Option<bool>, Error> {
+        let progress = securing.step();
+        if securing.has_heard() || matches!(progress, Ok(Some(_))) {
+            self.limit.hear();
+        }
+        progress
+    }
+
+    /// Returns `true` once the password file has been read, if it must be.
+    fn has_passfile(&mut self) -> bool {
+        if let Some(read) = self.passfile.0.as_ref().and_then(Job::poll) {
+            self.passfile = (None, Some(read));
+        }
+        self.passfile.0.is_none()
+    }
+
+    /// Begins to log in, once the password is known.
     fn begin_session(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
+        if !self.has_passfile() {
+            return Phase::Reading(address, stream);
+        }
         let binding = match (stream.encryption(), stream.end_point()) {
             (None, _) => Binding::InClear,
             (Some(_), None) => Binding::Unbindable,
@@ -357,7 +396,7 @@ impl Dial {
 
     fn wait(&mut self, phase: Phase) -> Step {
         self.phase = phase;
-        Step::Wait(self.until)
+        Step::Wait(self.limit.until())
     }
 
     /// There is more to be read at once.
@@ -367,20 +406,28 @@ impl Dial {
     }
 
     fn is_late(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until <= now)
+        self.limit.is_over(now)
     }
 
     fn timeout(&self, action: &'static str) -> Error {
-        // What this one was given, not the whole; to the millisecond, since some of it has passed before the dial.
-        let millis = self.share.saturating_add(Duration::from_micros(500)).as_millis();
-        let after = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-        Error::Timeout { action, after, closed: true }
+        // What this one was given, not the whole.
+        Error::Timeout { action, after: self.limit.given(), closed: true }
+    }
+
+    fn unresolved(&self, mut reason: String) -> Error {
+        if let Some(Endpoint { host: Host::Zoned { address, .. }, .. }) = &self.endpoint {
+            reason =
+                format!("{address:?} must end with the name or the number of an interface of this machine ({reason})");
+        }
+        Error::Resolve { reason: reason.into() }
     }
 
     /// This address failed, or the look-up of its name.
     fn fail(&mut self, address: Option<&Address>, error: Error) -> Phase {
         let mut place = self.endpoint.as_ref().map(ToString::to_string).unwrap_or_default();
-        if let Some(address) = address.map(ToString::to_string).filter(|address| !place.contains(address.as_str())) {
+        let has_zone = matches!(&self.endpoint, Some(Endpoint { host: Host::Zoned { .. }, .. }));
+        let address = address.filter(|_| !has_zone).map(ToString::to_string);
+        if let Some(address) = address.filter(|address| !place.contains(address.as_str())) {
             // Beside another connection there is only the address.
             place = if place.is_empty() { address } else { format!("{place} ({address})") };
         }
@@ -409,8 +456,8 @@ impl Dial {
 fn place_of(config: &Config, address: &Address) -> Option<Endpoint> {
     let mut places = config.endpoints().ok()?;
     let is_there = |place: &Endpoint| match (&place.host, address) {
-        (Host::Addr { ip, .. }, Address::Tcp(at)) => (*ip, place.port) == (at.ip(), at.port()),
         (Host::Name(_), Address::Tcp(at)) => place.port == at.port(),
+        (host, Address::Tcp(at)) => (host.ip(), place.port) == (Some(at.ip()), at.port()),
         (Host::Socket(path), Address::Unix(at)) => path == at,
         _ => false,
     };
@@ -427,60 +474,4 @@ fn shuffle_if_asked<T>(config: &Config, items: &mut [T]) {
 fn not_offered() -> Error {
     let message = "the server has none: switch its setting ssl on, or use sslmode=prefer where the network is trusted";
     TlsError::new(TlsErrorKind::NotOffered, message).into()
-}
-
-/// How far a conversation has come.
-pub(super) enum Talk<T> {
-    /// What was wanted has come, or the end; and whether more may have come, of which the socket won't tell again.
-    Over(Result<T, Error>, bool),
-    /// The server has said nothing more.
-    Silent,
-    /// The server has more to say, and has been listened to for long enough. A socket tells once that it is ready, so
-    /// this is to be gone on with unasked.
-    GoesOn,
-}
-
-/// Goes on with a login; without an ear, so far as it goes without listening.
-fn log_in(connection: &mut Connection, ear: Option<&mut Ear<'_>>, now: Instant) -> Talk<()> {
-    converse(connection, ear, now, |output| matches!(output, Output::Ready).then_some(Ok(())))
-}
-
-/// Goes on waiting for an answer.
-pub(super) fn ask(connection: &mut Connection, request: RequestId, ear: &mut Ear<'_>, now: Instant) -> Talk<Reply> {
-    converse(connection, Some(ear), now, |output| match output {
-        Output::Reply(id, reply) if id == request => Some(reply),
-        _ => None,
-    })
-}
-
-/// Sends and receives until the session puts out what is wanted, or its end.
-fn converse<T>(
-    connection: &mut Connection,
-    mut ear: Option<&mut Ear<'_>>,
-    now: Instant,
-    wanted: impl Fn(Output) -> Option<Result<T, Error>>,
-) -> Talk<T> {
-    for _ in 0..READS_AT_ONCE {
-        connection.transmit();
-        let more = ear.as_mut().is_some_and(|ear| ear.hear(connection, now));
-        while let Some(output) = connection.session.poll() {
-            match output {
-                Output::Closed(reason) => return Talk::Over(Err(reason), false),
-                output => match wanted(output) {
-                    Some(result) => return Talk::Over(result, more),
-                    None => continue,
-                },
-            }
-        }
-        if more {
-            continue;
-        }
-        connection.transmit();
-        // In that, or with notifications that nobody waits for yet.
-        if connection.is_closed() {
-            return Talk::Over(Err(connection.error().cloned().unwrap_or(Error::Closed)), false);
-        }
-        return Talk::Silent;
-    }
-    Talk::GoesOn
 }

@@ -3,7 +3,9 @@
 //! A connection owns no poller. A blocking call makes one for as long as it lasts; a manager watches many connections
 //! with one. Whatever notifications arrive during a call are kept, in order, for the next wait or turn.
 
+mod attempt_limit;
 mod cancel;
+mod converse;
 mod diagnosis;
 mod dial;
 mod ear;

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::connection::Connection;
-use crate::connection::dial::{Dial, Step, Talk, ask};
+use crate::connection::converse::{Talk, ask};
+use crate::connection::dial::{Dial, Step};
 use crate::connection::ear::Ear;
 use crate::error::Error;
 use crate::net::{Alarm, Stream};

@@ -7,11 +7,10 @@
 //! ```
 
 use std::io::ErrorKind::WouldBlock;
-use std::net::IpAddr;
 
-use crate::config::{Config, SslMode, SslNegotiation, TLS_BUILT_IN};
+use crate::config::{SslMode, TLS_BUILT_IN};
 use crate::error::{Error, TlsError, TlsErrorKind};
-use crate::net::{Encryption, Stream};
+use crate::net::{Encryption, EncryptionJob, Stream};
 use crate::proto::{Answer, SslRequest};
 
 /// What a read of the answer takes at once.
@@ -40,7 +39,7 @@ pub(super) fn may_depend_on_way(error: &Error) -> bool {
     match error {
         Error::Tls(_) => true,
         // Not a wrong password or an unknown database, nor a server that is full or starting up: it would say the same.
-        Error::Server(e) => !matches!(e.code().get(..2), Some("3D" | "53" | "57")) && e.code() != "28P01",
+        Error::Server(e) => !matches!(e.code().get(..2), None | Some("3D" | "53" | "57")) && e.code() != "28P01",
         _ => false,
     }
 }
@@ -48,8 +47,8 @@ pub(super) fn may_depend_on_way(error: &Error) -> bool {
 /// How to encrypt.
 #[derive(Debug)]
 pub(super) enum Manner {
-    /// As the settings say, for a host of this name, at this address. The files are read once the server has agreed.
-    By(Config, Option<String>, Option<IpAddr>),
+    /// As the settings say. Their files are being read.
+    By(EncryptionJob),
     /// As another stream to the same server is.
     Like(Encryption),
 }
@@ -57,15 +56,16 @@ pub(super) enum Manner {
 impl Manner {
     fn is_direct(&self) -> bool {
         match self {
-            Manner::By(config, ..) => config.tls().negotiation == SslNegotiation::Direct,
+            Manner::By(job) => job.is_direct(),
             Manner::Like(encryption) => encryption.is_direct(),
         }
     }
 
-    fn encryption(&self) -> Result<Encryption, TlsError> {
+    /// Returns nothing while the files are being read.
+    fn encryption(&self) -> Result<Option<Encryption>, TlsError> {
         match self {
-            Manner::By(config, host, ip) => Encryption::new(config, host.as_deref(), *ip),
-            Manner::Like(encryption) => Ok(encryption.clone()),
+            Manner::By(job) => job.poll().transpose(),
+            Manner::Like(encryption) => Ok(Some(encryption.clone())),
         }
     }
 }
@@ -77,23 +77,30 @@ pub(super) struct Securing {
     manner: Manner,
     /// The question, until it is answered.
     asking: Option<SslRequest>,
+    /// Whether the handshake has begun.
+    is_shaking: bool,
 }
 
 impl Securing {
     /// On a stream that is connected, and on which nothing has been said.
-    pub(super) fn begin(stream: Stream, manner: Manner) -> Result<Self, Error> {
-        let mut it = Self { stream, manner, asking: None };
-        if it.manner.is_direct() {
-            it.stream.encrypt(it.manner.encryption()?)?;
-        } else {
-            it.asking = Some(SslRequest::new());
-        }
-        Ok(it)
+    pub(super) fn begin(stream: Stream, manner: Manner) -> Self {
+        let asking = (!manner.is_direct()).then(SslRequest::new);
+        Self { stream, manner, asking, is_shaking: false }
+    }
+
+    /// Returns `true` if the server is ready for the handshake, and the files for it are being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.asking.is_none() && !self.is_shaking
     }
 
     /// The stream, as far as it has come.
     pub(super) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Returns `true` if the server has answered the question. With direct TLS nothing is known before the end.
+    pub(super) fn has_heard(&self) -> bool {
+        self.asking.is_none() && !self.manner.is_direct()
     }
 
     /// The stream, to go on with.
@@ -111,7 +118,11 @@ impl Securing {
                 Some(Answer::Error(error)) => return Err(unvouched(error.message()).into()),
                 Some(Answer::Yes) => self.asking = None,
             }
-            self.stream.encrypt(self.manner.encryption()?)?;
+        }
+        if !self.is_shaking {
+            let Some(encryption) = self.manner.encryption()? else { return Ok(None) };
+            self.stream.encrypt(encryption)?;
+            self.is_shaking = true;
         }
         Ok(self.stream.shake_hands()?.then_some(true))
     }
@@ -137,7 +148,7 @@ fn ask(stream: &mut Stream, asking: &mut SslRequest) -> Result<Option<Answer>, E
     let mut space = [0; ANSWER_READ];
     loop {
         match stream.read(&mut space) {
-            Ok(0) => return Err(Error::Disconnected),
+            Ok(0) => return asking.handle_eof().map(Some).ok_or(Error::Disconnected),
             Ok(read) => {
                 if let Some(answer) = asking.handle_input(space.get(..read).unwrap_or_default())? {
                     return Ok(Some(answer));

@@ -260,7 +260,7 @@ impl Error {
     /// True for a peer that can't be reached, went away or delivers nothing, for a time limit, for a server that isn't
     /// what `target_session_attrs` asks for (which changes with a failover), for too many requests at once, and for
     /// SQLSTATEs of the classes 08 (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as
-    /// starting up and shutting down) and 58 (system); of TLS for a handshake that was cut, and for a server's certificate
+    /// starting up and shutting down) and 58 (system), and for an error of any class with which the connection ended; of TLS for a handshake that was cut, and for a server's certificate
     /// that has expired, which its operator renews; false for any other fault of a certificate, for a wrong password, an
     /// unknown database, a caller's mistake and a peer that breaks the protocol. Where several addresses were tried, it is
     /// true if it is of one of them, unless the last refused the login.
@@ -273,7 +273,8 @@ impl Error {
             Error::TooManyRequests { .. } => true,
             Error::Server(e) => {
                 let class = e.code().get(..2).unwrap_or_default();
-                matches!(class, "08" | "40" | "53" | "57" | "58")
+                // Without a code: the server could not start a session.
+                e.was_last || matches!(class, "" | "08" | "40" | "53" | "57" | "58")
             }
             Error::Tls(e) => e.is_transient(),
             Error::Connect(e) => e.any(Error::is_transient),
@@ -303,7 +304,7 @@ impl Error {
     ///
     /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
     pub fn sqlstate(&self) -> Option<&str> {
-        self.server().map(ServerError::code)
+        self.server().map(ServerError::code).filter(|code| !code.is_empty())
     }
 
     pub(crate) fn io(action: &'static str, error: io::Error) -> Self {
@@ -441,6 +442,8 @@ pub struct ServerError {
     pub(crate) message: String,
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
+    /// Set where the connection ended before the server said anything more.
+    pub(crate) was_last: bool,
 }
 
 impl ServerError {
@@ -449,7 +452,8 @@ impl ServerError {
         &self.severity
     }
 
-    /// The SQLSTATE, such as `42501`.
+    /// The SQLSTATE, such as `42501`; empty where the server gave none, as one that could not start a process for the
+    /// session.
     pub fn code(&self) -> &str {
         &self.code
     }
@@ -469,20 +473,24 @@ impl ServerError {
         self.hint.as_deref()
     }
 
-    /// Whether the server ends the session with it.
+    /// Whether the session ended with it: the server ends it, or the connection broke before the server said more.
     pub fn is_fatal(&self) -> bool {
-        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+        self.was_last || matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
 }
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.severity, self.code, self.message)?;
+        let space = if self.code.is_empty() { "" } else { " " };
+        write!(f, "{}{space}{}: {}", self.severity, self.code, self.message)?;
         if let Some(detail) = &self.detail {
             write!(f, "; {detail}")?;
         }
         if let Some(hint) = &self.hint {
             write!(f, "; hint: {hint}")?;
+        }
+        if self.was_last {
+            f.write_str("; the connection ended with that")?;
         }
         Ok(())
     }

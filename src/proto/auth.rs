@@ -18,7 +18,10 @@
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
+mod password;
 mod request;
+mod sha256;
+mod stringprep_tables;
 
 use std::fmt;
 use std::io;
@@ -103,6 +106,11 @@ enum State {
 impl Exchange {
     pub(crate) fn new() -> Self {
         Exchange { state: State::Start }
+    }
+
+    /// Returns `true` before the first message.
+    pub(crate) fn is_at_start(&self) -> bool {
+        matches!(self.state, State::Start)
     }
 
     /// Takes the body of one Authentication message, which is what follows its length, and appends the answer to `out`.
@@ -204,7 +212,7 @@ fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut Bytes
             ));
         }
     };
-    let scram = Box::new(ScramSha256::new(password(credentials)?.as_bytes(), binding));
+    let scram = Box::new(ScramSha256::new(&password::for_scram(password(credentials)?), binding));
     sasl_initial_response(mechanism, scram.message(), out).map_err(unsendable)?;
     Ok(State::ScramStarted(scram))
 }

@@ -61,24 +61,45 @@ pub(crate) enum Ask {
     HealQueue,
     /// Has the server send bytes as they are, from a database that knows no encoding.
     TakeBytes,
+    /// Compares the server's channels with those of a LISTEN that it answered with a warning.
+    Confirm(Box<Confirm>),
     /// Takes back the LISTENs of which the server cut a name, and makes the good ones sure.
     Undo(Vec<Box<str>>, Vec<Box<str>>),
     /// Whether anybody is there: no SQL, and no answer but ReadyForQuery.
     Sync,
 }
 
+/// A LISTEN that the server carried out with a warning, and what it answered.
+#[derive(Debug)]
+pub(crate) struct Confirm {
+    pub(crate) ask: Ask,
+    pub(crate) reply: Reply,
+    pub(crate) warning: ServerError,
+}
+
 impl Ask {
-    /// What is sent for it.
-    pub(crate) fn sql(&self) -> String {
+    /// Returns the channels that the request listens to.
+    pub(crate) fn listens_to(&self) -> Option<&[Box<str>]> {
+        match self {
+            Ask::Listen(channels) | Ask::Relisten(channels) => Some(channels),
+            Ask::ListenPrivate(channel) => Some(std::slice::from_ref(channel)),
+            _ => None,
+        }
+    }
+
+    /// Returns the SQL that is sent for it, to a server that counts the bytes of names so.
+    pub(crate) fn sql(&self, limits: sql::Limits) -> String {
         fn names(list: &[Box<str>]) -> impl Iterator<Item = &str> {
             list.iter().map(AsRef::as_ref)
         }
         match self {
             Ask::Query(text) | Ask::Notify(text) => text.clone(),
-            Ask::Listen(channels) | Ask::Relisten(channels) => sql::listen(names(channels)),
-            Ask::Unlisten(channels) => sql::unlisten(names(channels)),
+            Ask::Listen(channels) | Ask::Relisten(channels) => {
+                sql::refuse_cut(channels, limits) + &sql::listen(names(channels))
+            }
+            Ask::Unlisten(channels) => sql::refuse_cut(channels, limits) + &sql::unlisten(names(channels)),
             Ask::UnlistenAll => sql::UNLISTEN_ALL.to_owned(),
-            Ask::ReadChannels | Ask::Audit => sql::LISTENING_CHANNELS.to_owned(),
+            Ask::ReadChannels | Ask::Audit | Ask::Confirm(_) => sql::LISTENING_CHANNELS.to_owned(),
             Ask::ListenPrivate(channel) => [&sql::listen([&**channel]), sql::WHICH_DATABASE].join(";"),
             Ask::UnlistenPrivate(channel) => sql::unlisten([&**channel]),
             Ask::HealQueue => sql::QUEUE_USAGE.to_owned(),
@@ -94,19 +115,19 @@ impl Ask {
         match self {
             Ask::Query(_) | Ask::Notify(_) | Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll => false,
             Ask::ReadChannels | Ask::Audit | Ask::Relisten(_) | Ask::ListenPrivate(_) | Ask::UnlistenPrivate(_) => true,
-            Ask::HealQueue | Ask::TakeBytes | Ask::Undo(..) | Ask::Sync => true,
+            Ask::HealQueue | Ask::TakeBytes | Ask::Confirm(_) | Ask::Undo(..) | Ask::Sync => true,
         }
     }
 
     /// Writes it as it is said on the wire.
-    pub(crate) fn encode(&self, transmit: &mut BytesMut) -> io::Result<()> {
+    pub(crate) fn encode(&self, limits: sql::Limits, transmit: &mut BytesMut) -> io::Result<()> {
         match self {
             Ask::Sync => {
                 frontend::sync(transmit);
                 Ok(())
             }
             _ => {
-                let sql = self.sql();
+                let sql = self.sql(limits);
                 // With the message's type, its length, and the NUL at the end.
                 transmit.reserve(1 + 4 + sql.len() + 1);
                 frontend::query(&sql, transmit)
@@ -145,6 +166,10 @@ pub(crate) struct InFlight {
     /// Whether a transaction has ended, as far as the tags of its commands tell.
     ends_transaction: bool,
     rolls_back: bool,
+    /// A warning in answer to LISTEN, to which no server has a reason that does what it is asked.
+    pub(crate) warning: Option<ServerError>,
+    /// The warning of a server that does not listen.
+    pub(crate) ignored: Option<ServerError>,
 }
 
 impl InFlight {
@@ -160,6 +185,8 @@ impl InFlight {
             name_cut: None,
             ends_transaction: false,
             rolls_back: false,
+            warning: None,
+            ignored: None,
         }
     }
 
@@ -187,6 +214,46 @@ impl InFlight {
             && self.error.as_ref().is_some_and(|error| error.code() == "58P01")
     }
 
+    /// Takes note of a notice in answer to LISTEN.
+    pub(crate) fn note(&mut self, notice: &ServerError) {
+        if self.request.ask.listens_to().is_none() {
+            return;
+        }
+        if notice.code() == "42622" {
+            self.name_cut = Some(notice.clone());
+        } else if is_unsupported(notice) || notice.severity() == "WARNING" && !notice.code().starts_with("57") {
+            self.warning.get_or_insert_with(|| notice.clone());
+        }
+    }
+
+    /// Takes what a server said that answered LISTEN with a warning. Gives the question whether it listens, if that must
+    /// be asked, and can be.
+    pub(crate) fn doubt(&mut self, in_transaction: bool) -> Option<Ask> {
+        let warning = self.warning.take().filter(|_| self.error.is_none() && self.name_cut.is_none())?;
+        if is_unsupported(&warning) {
+            self.ignored = Some(warning);
+        } else if !in_transaction {
+            let ask = std::mem::replace(&mut self.request.ask, Ask::Sync);
+            return Some(Ask::Confirm(Box::new(Confirm { ask, reply: std::mem::take(&mut self.reply), warning })));
+        }
+        None
+    }
+
+    /// Goes back from the question whether the server listens to the LISTEN itself, whose answer is now known.
+    pub(crate) fn confirm(&mut self) {
+        let Ask::Confirm(confirm) = &mut self.request.ask else { return };
+        let Confirm { ask, reply, warning } = std::mem::replace(
+            &mut **confirm,
+            Confirm { ask: Ask::Sync, reply: Reply::default(), warning: ServerError::default() },
+        );
+        let listed = std::mem::replace(&mut self.reply, reply).rows;
+        let is_listed = |name: &str| listed.iter().any(|row| row.get(0).is_some_and(|listed| listed == name));
+        if self.error.take().is_some() || !ask.listens_to().unwrap_or_default().iter().all(|name| is_listed(name)) {
+            self.ignored = Some(warning);
+        }
+        self.request.ask = ask;
+    }
+
     /// Keeps a row, as long as the answer isn't too long to be kept.
     pub(crate) fn push_row(&mut self, row: Row) {
         self.answer_size = self.answer_size.saturating_add(row.held());
@@ -212,6 +279,10 @@ impl InFlight {
         if let Some(error) = self.error.take() {
             return Err(error.into());
         }
+        if let Some(warning) = self.ignored.take() {
+            let hint = warning.hint.or_else(|| Some("the server does not listen: connect to one that does".into()));
+            return Err(ServerError { hint, ..warning }.into());
+        }
         if let Some(notice) = self.name_cut.take() {
             let message = format!(
                 "a channel name is too long in the server's encoding ({}); PostgreSQL allows 63 bytes: \
@@ -226,6 +297,11 @@ impl InFlight {
         }
         Ok(std::mem::take(&mut self.reply))
     }
+}
+
+/// Returns `true` for the word of a server, or of a proxy, that it does not do what it is asked.
+fn is_unsupported(notice: &ServerError) -> bool {
+    notice.code().starts_with("0A")
 }
 
 /// What is to be asked, in order.

@@ -10,6 +10,7 @@
 
 mod asking;
 mod intake;
+mod last_words;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
 mod messages;
@@ -37,6 +38,7 @@ use crate::notification::{Batch, Notification};
 use crate::proto::auth::{Binding, Exchange};
 use crate::proto::backlog::Backlog;
 use crate::proto::channels::Channels;
+use crate::proto::encoding;
 use crate::proto::parameters::Parameters;
 use crate::proto::recent::Recent;
 use crate::proto::request::{Ask, InFlight, Reply, Request, RequestId};
@@ -82,6 +84,8 @@ struct Login {
     config: Config,
     binding: Binding,
     authenticated: bool,
+    /// An error that comes as plain text, as far as it came.
+    plain_error: Option<Vec<u8>>,
 }
 
 /// The end of a conversation.
@@ -147,6 +151,7 @@ impl Session {
             config: config.clone(),
             binding: Binding::InClear,
             authenticated: false,
+            plain_error: None,
         }));
         Ok(Self {
             talk: Some(talk),
@@ -220,9 +225,8 @@ impl Session {
 
     /// The link broke. If the server had said why, that is the reason.
     fn lose(&mut self, error: Error) {
-        let warning = self.talk.as_ref().and_then(|talk| talk.warning.clone());
-        let reason = warning.map_or(error, Error::from);
-        self.close(reason);
+        let words = self.cut_words().or_else(|| self.talk.as_ref()?.last_words.clone());
+        self.close(words.map_or(error, Error::from));
     }
 
     /// Ends the conversation for a reason of our own.
@@ -378,6 +382,17 @@ impl Session {
             && self.talk.as_ref().is_none_or(|talk| talk.requests.is_empty())
     }
 
+    /// Returns `true` if the server has said anything.
+    pub(crate) fn has_heard_server(&self) -> bool {
+        match self.state() {
+            State::Login(login) => {
+                let has_notices = self.talk.as_ref().is_some_and(|talk| !talk.notices.is_empty());
+                !login.exchange.is_at_start() || has_notices || self.torn.is_some() || login.plain_error.is_some()
+            }
+            _ => true,
+        }
+    }
+
     /// Returns `true` while the session reads its channels from the server, because a query may have changed them.
     pub(crate) fn is_reading_channels(&self) -> bool {
         let in_flight = match self.state() {
@@ -460,7 +475,7 @@ impl Session {
     /// How far names and payloads can be checked on this side: where the server counts the bytes that we count.
     pub(crate) fn limits(&self) -> sql::Limits {
         match self.parameter("server_encoding") {
-            Some("UTF8" | "SQL_ASCII") => sql::Limits::Exact,
+            Some(name) if encoding::is_utf8(name) || encoding::is_sql_ascii(name) => sql::Limits::Exact,
             _ => sql::Limits::ServerDecides,
         }
     }
@@ -481,6 +496,6 @@ impl Session {
     pub(crate) fn held_bytes(&self) -> usize {
         let torn = self.torn.as_ref().map_or(0, |torn| torn.held_bytes());
         let talk = self.talk.as_ref().map_or(0, |talk| talk.held_bytes());
-        torn + talk + self.backlog.size() + self.parameters.size() + self.channels.size()
+        torn + talk + self.plain_error_bytes() + self.backlog.size() + self.parameters.size() + self.channels.size()
     }
 }

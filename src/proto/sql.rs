@@ -158,6 +158,52 @@ pub(crate) fn unlisten<'a>(channels: impl IntoIterator<Item = &'a str>) -> Strin
     for_each("UNLISTEN ", channels)
 }
 
+/// The beginning of a query that must fail if the server would cut one of these names, instead of the LISTEN or UNLISTEN
+/// of another channel. Empty if none of them can be too long.
+///
+/// A server cuts a name with no more than a notice, which `client_min_messages` may hide. `pg_notify` refuses it; it is
+/// called for no other name, so nothing is sent.
+pub(crate) fn refuse_cut(channels: &[Box<str>], limits: Limits) -> String {
+    let doubtful = channels.iter().filter(|name| may_be_cut(name, limits));
+    let mut values = String::new();
+    for name in doubtful {
+        values.push_str(if values.is_empty() { "(" } else { ",(" });
+        quote_literal(name, &mut values);
+        values.push_str("::pg_catalog.text)");
+    }
+    if values.is_empty() {
+        return values;
+    }
+    format!(
+        "SELECT pg_catalog.pg_notify(c,'') FROM (VALUES {values}) AS v(c) \
+         WHERE pg_catalog.octet_length(c) OPERATOR(pg_catalog.>) {MAX_CHANNEL};"
+    )
+}
+
+/// The error of a request that [`refuse_cut`] has made fail.
+pub(crate) fn too_long_for_server(channels: &[Box<str>], limits: Limits) -> Error {
+    let mut doubtful = channels.iter().filter(|name| may_be_cut(name, limits));
+    let which = match (doubtful.next(), doubtful.next()) {
+        (Some(name), None) => format!("channel name {} is", shown(name)),
+        _ => "a channel name is".into(),
+    };
+    let message = format!(
+        "{which} too long in the server's encoding; PostgreSQL allows 1 to {MAX_CHANNEL} bytes (NAMEDATALEN - 1): \
+         shorten it; nothing was done"
+    );
+    ValueError { message }.into()
+}
+
+/// Returns `true` if a name may take more bytes in the server's encoding than a name can have. No server's encoding has
+/// more than four bytes for a character, or more than one for one of ASCII.
+fn may_be_cut(name: &str, limits: Limits) -> bool {
+    let most = match limits {
+        Limits::Exact => name.len(),
+        Limits::ServerDecides => name.chars().map(|c| if c.is_ascii() { 1 } else { 4 }).sum(),
+    };
+    most > MAX_CHANNEL
+}
+
 /// One statement that sends all pairs, each a channel and a payload, in the order given. Empty without pairs.
 ///
 /// The rows of VALUES are read in order, by one process: `pg_notify` is parallel restricted. The count makes it one row
@@ -410,6 +456,27 @@ mod tests {
              (VALUES ('a'::pg_catalog.text,'x'::pg_catalog.text),('b', E'\\\\')) AS v(c,p)"
         );
         assert_eq!((listen([]), unlisten([]), notify_many([])), Default::default());
+    }
+
+    #[test]
+    fn c4_only_a_name_that_may_be_too_long_is_asked_about() {
+        let names = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect::<Vec<Box<str>>>();
+        let fits = names(&["a", &"a".repeat(63), &"é".repeat(15)]);
+        for limits in [Limits::Exact, Limits::ServerDecides] {
+            assert_eq!(refuse_cut(&fits, limits), "");
+        }
+        let doubtful = names(&["a", &"é".repeat(16), "it's\\日本語日本語日本語日本語日本語日本語"]);
+        assert_eq!(refuse_cut(&doubtful, Limits::Exact), "");
+        assert_eq!(
+            refuse_cut(&doubtful, Limits::ServerDecides),
+            "SELECT pg_catalog.pg_notify(c,'') FROM (VALUES ('éééééééééééééééé'::pg_catalog.text),( \
+             E'it''s\\\\日本語日本語日本語日本語日本語日本語'::pg_catalog.text)) AS v(c) \
+             WHERE pg_catalog.octet_length(c) OPERATOR(pg_catalog.>) 63;"
+        );
+        // A name that another server took, which counted in another encoding.
+        assert!(refuse_cut(&names(&[&"é".repeat(40)]), Limits::Exact).contains("pg_notify"));
+        assert!(too_long_for_server(&doubtful[..2], Limits::ServerDecides).to_string().starts_with("channel name \"é"));
+        assert!(too_long_for_server(&doubtful, Limits::ServerDecides).to_string().starts_with("a channel name is"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use postgres_protocol::message::frontend;
 
 use crate::error::{ProtocolError, ServerError};
 use crate::proto::frame::{self, HEADER, Next};
-use crate::proto::message;
+use crate::proto::{message, plain_error};
 
 /// The most that is read of an error in answer; a real one is a line.
 const ERROR_MAX: usize = 4096;
@@ -64,7 +64,23 @@ impl SslRequest {
         }
     }
 
+    /// The server will say no more: an error that is not whole is the answer, if there is one.
+    pub(crate) fn handle_eof(&self) -> Option<Answer> {
+        let (b'E', rest) = self.answer.split_first()? else { return None };
+        let error = match rest.get(HEADER - 1..) {
+            Some(body) if !plain_error::is_text(rest) => message::server_error(body),
+            _ => plain_error::parse(rest),
+        };
+        (!error.message().is_empty()).then_some(Answer::Error(error))
+    }
+
     fn error(&self) -> Result<Option<Answer>, ProtocolError> {
+        let text = self.answer.get(1..).unwrap_or_default();
+        if plain_error::is_text(text) {
+            let is_long = self.answer.len() >= ERROR_MAX;
+            let error = plain_error::whole(text).or_else(|| is_long.then(|| plain_error::parse(text)));
+            return Ok(error.map(Answer::Error));
+        }
         let whole = match frame::next(&self.answer)? {
             Next::Whole { total } => total,
             Next::Torn { .. } if self.answer.len() < ERROR_MAX => return Ok(None),
@@ -117,6 +133,21 @@ mod tests {
             let Ok(Some(Answer::Error(error))) = request.handle_input(&whole[cut..]) else { panic!("{cut}") };
             assert_eq!((error.code(), error.message()), ("53300", "too many"));
         }
+    }
+
+    #[test]
+    fn an_error_in_plain_text_is_told_however_it_is_cut() {
+        let whole = b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0";
+        for cut in 1..whole.len() {
+            let mut request = SslRequest::new();
+            assert_eq!(request.handle_input(&whole[..cut]), Ok(None), "{cut}");
+            if cut > 1 {
+                assert!(matches!(request.handle_eof(), Some(Answer::Error(_))), "{cut}");
+            }
+            let Ok(Some(Answer::Error(error))) = request.handle_input(&whole[cut..]) else { panic!("{cut}") };
+            assert!(error.message().ends_with("temporarily unavailable"), "{error}");
+        }
+        assert_eq!(SslRequest::new().handle_eof(), None);
     }
 
     #[test]

@@ -29,6 +29,49 @@ fn c02_a_scram_login_takes_the_right_password_only() {
 }
 
 #[test]
+fn c02_a_scram_password_of_any_characters_is_hashed_as_the_server_hashes_it() {
+    let server = start(Options::new().auth("scram-sha-256", "admin"));
+    let mut admin = Connection::connect(config(&server.url()).password("admin")).unwrap();
+    admin.execute("CREATE ROLE c02_any LOGIN").unwrap();
+    let alone = [
+        "\u{ad}",
+        "\u{feff}\u{200d}",
+        "\u{a0}",
+        "\u{200b}",
+        "\u{2150}",
+        "\u{627}\u{653}",
+        "\u{5d0}\u{5b4}",
+        "\u{5d0}a",
+        "1\u{5d0}",
+        "\u{5d0}1\u{5d1}",
+        "a\u{30a}",
+        "\u{340}",
+        "\u{7}\u{e9}",
+        "\u{1f600}",
+        "\u{fdfa}",
+        "\u{1e9b}\u{323}",
+        "\u{1100}\u{1161}\u{11a8}",
+    ];
+    // Mapped, normalised, prohibited, unassigned, of every kind; and what is at the bounds of tables.
+    let codes = [
+        0xaa, 0xad, 0xb5, 0xc5, 0xdf, 0x149, 0x221, 0x2fe, 0x340, 0x343, 0x34f, 0x378, 0x37a, 0x5d0, 0x61c, 0x6dd,
+        0x180e, 0x1d2c, 0x1e9e, 0x2000, 0x200b, 0x200c, 0x200e, 0x2024, 0x2028, 0x202f, 0x2060, 0x2064, 0x2126, 0x213b,
+        0x2150, 0x2153, 0x2189, 0x2460, 0x2ffb, 0x3000, 0x3231, 0x3250, 0xac00, 0xe000, 0xf900, 0xfa30, 0xfa70, 0xfb01,
+        0xfdd0, 0xfe0f, 0xfe10, 0xfeff, 0xff21, 0xfffd, 0x1d15e, 0x1d400, 0x1ee00, 0x1f100, 0x1f200, 0x2f800, 0xe0001,
+        0x10fffd,
+    ];
+    let between = codes.map(|code| format!("x{}y", char::from_u32(code).unwrap()));
+    let long = ["x".repeat(80) + "\u{2150}", "x".repeat(60) + "\u{2150}", "\u{2150}".repeat(21), "\u{e9}".repeat(50)];
+    for password in alone.map(String::from).into_iter().chain(between).chain(long) {
+        admin.execute(&format!("ALTER ROLE c02_any PASSWORD '{password}'")).unwrap();
+        let right = config(&server.url()).user("c02_any").password(&password);
+        if let Err(error) = Connection::connect(right) {
+            panic!("{}: {error}", password.escape_unicode());
+        }
+    }
+}
+
+#[test]
 fn c02_an_md5_login_takes_the_right_password_only() {
     lets_in_by("md5");
 }

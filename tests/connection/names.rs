@@ -1,10 +1,12 @@
 //! C3 and C4: what a name and a payload can be, and that nothing but names and payloads reaches the server.
 
-use notifyman::{Connection, Error};
+use std::time::Duration;
+
+use notifyman::{Connection, Error, NotificationManager};
 
 use crate::support::Proxy;
 use crate::support::server::{
-    ask, connect, euc_jp, everything, latin1, next, pairs, pending, session, sql_ascii, utf8,
+    ask, config, connect, euc_jp, everything, latin1, next, pairs, pending, session, sql_ascii, utf8,
 };
 
 /// Names with all that SQL could take for something else.
@@ -184,6 +186,31 @@ fn c04_a_name_that_the_server_cuts_is_listened_to_by_no_part() {
     }
     db.notify(&fits, "日本").unwrap();
     assert_eq!(everything(&mut db), [(fits, "日本".to_owned())]);
+}
+
+#[test]
+fn c04_a_name_that_the_server_would_cut_is_noticed_without_a_notice() {
+    let mut db = Connection::connect(config(&euc_jp().url()).options("-c client_min_messages=error")).unwrap();
+    let (fits, long) = ("é".repeat(21), "é".repeat(40));
+    db.listen(["c04 kept", &fits]).unwrap();
+    let before = db.listening_channels().unwrap();
+    assert_eq!(before.len(), 2);
+    for error in [db.listen(["c04 new", &long]).unwrap_err(), db.unlisten(["c04 kept", &long]).unwrap_err()] {
+        assert!(matches!(error, Error::Value(_)) && error.to_string().contains("63"), "{error}");
+        assert_eq!(db.listening_channels().unwrap(), before, "the name that it would be cut to included");
+    }
+    db.notify(&fits, "still").unwrap();
+    assert_eq!(next(&mut db, 1), [(fits, "still".to_owned())]);
+
+    // By a handle, and for a connection that is being opened.
+    let mut nm = NotificationManager::new([db]);
+    let id = nm.connections().next().unwrap().0;
+    let mut ticket = nm.handle().listen(id, [&long]);
+    nm.set_timeout(Duration::from_millis(20));
+    let resolved = (0..200).find_map(|_| nm.next().and_then(|_| ticket.try_get()));
+    assert!(matches!(resolved, Some(Err(Error::Value(_)))), "{resolved:?}");
+    let many = Connection::connect_many([config(&euc_jp().url())]).listen([&long]).unwrap();
+    assert!(many.into_iter().all(|(_, opened)| matches!(opened, Err(Error::Value(_)))));
 }
 
 #[test]

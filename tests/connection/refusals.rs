@@ -48,6 +48,29 @@ fn c01_what_the_server_refuses_is_told_apart() {
 }
 
 #[test]
+fn c01_a_server_that_cannot_start_a_process_says_so_in_plain_text() {
+    const TEXT: &[u8] = b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0";
+    for (mode, connections) in [("disable", 1), ("prefer", 2), ("require", 1)] {
+        let connections = if cfg!(feature = "tls") { connections } else { 1 };
+        if mode == "require" && !cfg!(feature = "tls") {
+            continue;
+        }
+        let script = || {
+            vec![
+                Step::run("answers any packet", |wire| wire.read_packet().map(drop)),
+                Step::send([TEXT]),
+                Step::close(),
+            ]
+        };
+        let peer = Peer::play_each((0..connections).map(|_| script()).collect());
+        let error = refused(config(&format!("{}?sslmode={mode}", peer.url())));
+        assert!(error.to_string().contains("could not fork new process"), "{mode}: {error}");
+        assert!(error.is_transient() && !error.is_protocol() && !error.to_string().contains('\n'), "{mode}: {error}");
+        peer.finish();
+    }
+}
+
+#[test]
 fn c01_who_is_not_let_in_by_the_server_s_rules_is_told() {
     let server = start(Options::new().hba("host all outcast all reject"));
     let error = refused(config(&dsn(server.port(), "outcast", "postgres")));

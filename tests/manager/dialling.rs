@@ -1,12 +1,14 @@
 //! Connections that the manager opens itself, inside its loop.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use notifyman::{Backoff, Config, ConnId, Error, Event, NotificationManager};
+use notifyman::{Backoff, Config, ConnId, Connection, Error, Event, NotificationManager};
 
 use super::fake::Fake;
 use super::support::*;
@@ -68,6 +70,68 @@ fn m05_one_that_hangs_or_fails_holds_up_no_other() {
     assert_eq!(nm.restoring().map(|(id, _)| id).collect::<Vec<_>>(), [hangs]);
     assert!(matches!(nm.remove(hangs), Some(Err(_))));
     assert_eq!((nm.stats().restores, nm.stats().gaps), (0, 0), "nothing was missed");
+}
+
+/// Keeps a file from being opened by anybody else, as a file system does that hangs: by a lease that is not given back.
+fn hung(file: &std::path::Path) -> Option<Child> {
+    const HOLD: &str = "import fcntl, signal, sys, time\n\
+        signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+        file = open(sys.argv[1], 'r+')\n\
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+        print('held', flush=True)\n\
+        time.sleep(40)";
+    let mut child = Command::new("python3").args(["-c", HOLD]).arg(file).stdout(Stdio::piped()).spawn().ok()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take()?).read_line(&mut line).ok()?;
+    if line == "held\n" { Some(child) } else { None }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn m08_a_file_that_hangs_holds_up_neither_the_loop_nor_a_dial_for_longer_than_its_timeout() {
+    let file = std::env::temp_dir().join(format!("notifyman-m08-{}", std::process::id()));
+    std::fs::write(&file, "db:*:*:*:secret\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let Some(mut holder) = hung(&file) else {
+        return eprintln!("NOT RUN: python3 cannot hold a lease on a file here");
+    };
+    let limit = Duration::from_secs(1);
+    let dial = config(&server().url()).passfile(&file).connect_timeout(limit);
+    let begin = Instant::now();
+    let error = Connection::connect(dial.clone()).unwrap_err();
+    assert!(error.is_timeout() && error.to_string().contains("reading the password file"), "{error}");
+    assert!(begin.elapsed() >= limit && begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+
+    let channel = channel();
+    let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(50));
+    nm.dial(config(&server().url()), [&channel]).unwrap();
+    opened(&mut nm, 1);
+    let hangs: Vec<_> = (0..30).map(|_| nm.dial(dial.clone(), [&channel]).unwrap()).collect();
+    let mut sender = super::support::open();
+    let mut lost = Vec::new();
+    while lost.len() < hangs.len() {
+        let begin = Instant::now();
+        sender.notify(&channel, "on time").unwrap();
+        loop {
+            match event(&mut nm) {
+                Some(Event::Notifies(..)) => break,
+                Some(Event::Lost(id, error)) => {
+                    assert!(error.is_timeout(), "{error}");
+                    lost.push(id);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(begin.elapsed() < Duration::from_secs(5), "the loop went on: {:?}", begin.elapsed());
+    }
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().filter(|task| {
+        let name = task.as_ref().map(|task| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default());
+        name.is_ok_and(|name| name.starts_with("notifyman-file"))
+    });
+    assert!(threads.count() <= 16, "one for the file, and those of other tests");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]

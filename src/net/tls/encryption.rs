@@ -9,8 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, version};
 use sha2::Digest as _;
 
@@ -20,6 +19,8 @@ use super::identity::{Asked, Identity};
 use super::verify::{Trust, Verifier};
 use crate::config::{Config, SslCertMode, SslMode, SslNegotiation, TlsSettings, TlsVersion};
 use crate::error::{TlsError, TlsErrorKind};
+use crate::net::offload::{Job, Line};
+use crate::net::reactor::Alarm;
 
 /// What PostgreSQL is called where TLS is asked for at once.
 const ALPN: &[u8] = b"postgresql";
@@ -43,12 +44,17 @@ pub(crate) struct Encryption {
 }
 
 impl Encryption {
-    /// For a host of this name, at this address.
+    /// For a host of this name, at this address; with what is made of the files, unless the settings have a configuration
+    /// of the caller's own.
     ///
     /// # Errors
-    /// Of kind [`File`](TlsErrorKind::File), or [`WrongName`](TlsErrorKind::WrongName) for a name that no certificate
-    /// can have.
-    pub(crate) fn new(config: &Config, host: Option<&str>, ip: Option<IpAddr>) -> Result<Self, TlsError> {
+    /// [`WrongName`](TlsErrorKind::WrongName) for a name that no certificate can have.
+    fn new(
+        config: &Config,
+        host: Option<&str>,
+        ip: Option<IpAddr>,
+        of_files: Option<Arc<ClientConfig>>,
+    ) -> Result<Self, TlsError> {
         let settings = config.tls();
         let direct = settings.negotiation == SslNegotiation::Direct;
         let name = server_name(host, ip, config.get_sslmode() == SslMode::VerifyFull)?;
@@ -59,7 +65,8 @@ impl Encryption {
             }
             return Ok(Self { config: given, name, direct, asked: None });
         }
-        let mut it = Self { config: shared(config)?, name, direct, asked: None };
+        let of_files = of_files.ok_or_else(|| files::fault("the files for TLS have not been read"))?;
+        let mut it = Self { config: of_files, name, direct, asked: None };
         if settings.cert_mode == SslCertMode::Require {
             let config = Arc::make_mut(&mut it.config);
             let asked = Asked::instead_of(Arc::clone(&config.client_auth_cert_resolver));
@@ -67,6 +74,12 @@ impl Encryption {
             it.asked = Some(asked);
         }
         Ok(it)
+    }
+
+    /// Reads the files first, on this thread.
+    #[cfg(test)]
+    pub(super) fn read_now(config: &Config, host: Option<&str>, ip: Option<IpAddr>) -> Result<Self, TlsError> {
+        Self::new(config, host, ip, Some(shared(config)?))
     }
 
     /// Whether TLS begins at once, unasked.
@@ -111,6 +124,67 @@ fn server_name(host: Option<&str>, ip: Option<IpAddr>, must_match: bool) -> Resu
         }
         (None, _, Some(ip)) => Ok(ServerName::from(ip)),
         (None, _, None) => Err(TlsError::new(TlsErrorKind::WrongName, "there is no name to check: give host")),
+    }
+}
+
+/// What is made of the files of equal settings.
+#[derive(Clone)]
+struct FilesOf(Config);
+
+impl PartialEq for FilesOf {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get_sslmode() == other.0.get_sslmode() && self.0.tls() == other.0.tls()
+    }
+}
+
+static FILES: Line<FilesOf, Result<Arc<ClientConfig>, TlsError>> = Line::new(
+    "notifyman-file",
+    |files| shared(&files.0),
+    |error| Err(files::fault(format!("no thread to read the files for TLS can be had: {error}"))),
+);
+
+/// How to encrypt, as soon as the files for it have been read, which may take as long as their file system does.
+pub(crate) struct EncryptionJob {
+    config: Config,
+    host: Option<String>,
+    ip: Option<IpAddr>,
+    /// None where no file is needed.
+    files: Option<Job<Result<Arc<ClientConfig>, TlsError>>>,
+}
+
+impl EncryptionJob {
+    /// Begins to read the files for a host of this name, at this address. The alarm, if there is one, rings when that is
+    /// done.
+    pub(crate) fn start(config: &Config, host: Option<String>, ip: Option<IpAddr>, alarm: Option<Alarm>) -> Self {
+        let needs_files = config.tls().own.is_none();
+        let files = needs_files.then(|| FILES.ask(FilesOf(config.clone()), alarm));
+        Self { config: config.clone(), host, ip, files }
+    }
+
+    /// Whether TLS begins at once, unasked.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.config.tls().negotiation == SslNegotiation::Direct
+    }
+
+    /// Nothing while the files are being read.
+    ///
+    /// # Errors
+    /// Of kind [`File`](TlsErrorKind::File) or [`WrongName`](TlsErrorKind::WrongName).
+    pub(crate) fn poll(&self) -> Option<Result<Encryption, TlsError>> {
+        let of_files = match &self.files {
+            None => None,
+            Some(job) => match job.poll()? {
+                Ok(config) => Some(config),
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        Some(Encryption::new(&self.config, self.host.as_deref(), self.ip, of_files))
+    }
+}
+
+impl fmt::Debug for EncryptionJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncryptionJob").field("host", &self.host).field("ip", &self.ip).finish_non_exhaustive()
     }
 }
 
@@ -179,7 +253,7 @@ fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError
             }
             Ok(Some(found.certs))
         }
-        Roots::File(file) => Ok(Some(file.certificates("the root file")?)),
+        Roots::File(file) => Ok(Some(file.roots("the root file")?)),
     }
 }
 
@@ -188,9 +262,7 @@ fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> R
     store.add_parsable_certificates(roots.iter().cloned());
     let mut lists = Vec::new();
     for file in crls {
-        for list in CertificateRevocationListDer::pem_slice_iter(&file.content) {
-            lists.push(list.map_err(|e| file.unusable("the list of revoked certificates", &e))?);
-        }
+        lists.extend(file.lists()?);
     }
     let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&PROVIDER));
     if !lists.is_empty() {
@@ -206,7 +278,7 @@ mod tests {
 
     fn config_for(settings: &str) -> Arc<ClientConfig> {
         let config = Config::without_env(&format!("host=db {settings}")).unwrap();
-        Encryption::new(&config, Some("db"), None).unwrap().config
+        Encryption::read_now(&config, Some("db"), None).unwrap().config
     }
 
     #[test]

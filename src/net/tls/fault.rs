@@ -77,6 +77,11 @@ fn certificate(bad: &Bad) -> (TlsErrorKind, String) {
             "the server's certificate has the old form without extensions (X.509 version 1): make it anew with a \
              subjectAltName, or use sslmode=require without a root file, which doesn't check it",
         ),
+        Bad::Other(other) if is_authority(other) => (
+            BadCertificate,
+            "the server's certificate is that of an authority (CA:TRUE): have it made anew with CA:FALSE, or add it to \
+             the file of sslrootcert",
+        ),
         other => return (BadCertificate, format!("the server's certificate can't be used: {other}")),
     };
     (kind, message.into())
@@ -91,6 +96,11 @@ fn plain(name: &str) -> &str {
 /// Whether that is what is wrong with a certificate.
 pub(super) fn is_version_1(error: &rustls::OtherError) -> bool {
     matches!(error.0.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion))
+}
+
+/// Whether that is what is wrong with a certificate: a server's must not be an authority's.
+pub(super) fn is_authority(error: &rustls::OtherError) -> bool {
+    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 /// What the server said as it refused.

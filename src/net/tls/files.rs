@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use sha2::{Digest as _, Sha256};
 
+use super::pem::{self, Rated};
 use crate::config::{Config, SslCertMode, SslMode, TlsSettings};
 use crate::error::{TlsError, TlsErrorKind};
 
@@ -21,12 +21,30 @@ pub(super) struct File {
 impl File {
     /// Every certificate in it; at least one.
     pub(super) fn certificates(&self, what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.content).collect();
-        match found {
+        Ok(self.rated_certificates(what)?.into_iter().map(|rated| rated.certificate).collect())
+    }
+
+    /// Every certificate in it that may vouch for servers; at least one.
+    pub(super) fn roots(&self, what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let rated = self.rated_certificates(what)?.into_iter().filter(|rated| rated.for_servers);
+        let roots: Vec<_> = rated.map(|rated| rated.certificate).collect();
+        if roots.is_empty() {
+            return Err(self.unusable(what, &"its trust settings let no certificate in it vouch for servers"));
+        }
+        Ok(roots)
+    }
+
+    fn rated_certificates(&self, what: &str) -> Result<Vec<Rated>, TlsError> {
+        match pem::certificates(&self.content) {
             Ok(found) if !found.is_empty() => Ok(found),
             Ok(_) => Err(self.unusable(what, &"it holds no certificate in PEM form")),
             Err(e) => Err(self.unusable(what, &e)),
         }
+    }
+
+    /// Every list of revoked certificates in it.
+    pub(super) fn lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+        pem::lists(&self.content).map_err(|e| self.unusable("the list of revoked certificates", &e))
     }
 
     /// What is wrong with it.
@@ -158,6 +176,7 @@ fn crls(settings: &TlsSettings) -> Result<Vec<File>, TlsError> {
     Ok(found)
 }
 
+/// A list that is damaged is one: its fault is told as it is used.
 fn holds_a_list(file: &File) -> bool {
     const BEGIN: &[u8] = b"-----BEGIN X509 CRL-----";
     file.content.windows(BEGIN.len()).any(|window| window == BEGIN)

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
 
 use super::files::File;
+use super::pem;
 use crate::error::TlsError;
 
 /// Our one certificate, whichever authorities the server names.
@@ -28,9 +28,9 @@ impl Identity {
                            readable by nobody else (openssl pkey -in .. -out ..)";
             return Err(key.unusable(KEY, &message));
         }
-        let der = PrivateKeyDer::from_pem_slice(&key.content)
-            .or_else(|_| PrivateKeyDer::try_from(key.content.clone()))
-            .map_err(|_| key.unusable(KEY, &"it is no private key in PEM or DER form: PKCS#8, PKCS#1 or SEC1"))?;
+        let der = pem::key(&key.content)
+            .or_else(|| PrivateKeyDer::try_from(key.content.clone()).ok())
+            .ok_or_else(|| key.unusable(KEY, &"it is no private key in PEM or DER form: PKCS#8, PKCS#1 or SEC1"))?;
         let signing = provider.key_provider.load_private_key(der).map_err(|e| {
             let can = "RSA from 2048 bits, ECDSA with P-256 or P-384, and Ed25519 can be used";
             key.unusable(KEY, &format!("{e}; {can}"))

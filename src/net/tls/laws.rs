@@ -120,7 +120,7 @@ fn server_config(kind: Kind) -> Arc<ServerConfig> {
 
 fn client() -> Tls {
     let config = Config::without_env("host=localhost sslmode=require").unwrap();
-    Tls::begin(Encryption::new(&config, Some("localhost"), None).unwrap()).unwrap()
+    Tls::begin(Encryption::read_now(&config, Some("localhost"), None).unwrap()).unwrap()
 }
 
 /// What comes next.

@@ -29,13 +29,15 @@ mod names;
 #[cfg(not(feature = "tls"))]
 mod none;
 #[cfg(feature = "tls")]
+mod pem;
+#[cfg(feature = "tls")]
 mod scratch;
 #[cfg(feature = "tls")]
 mod verify;
 
 #[cfg(feature = "tls")]
-pub(crate) use self::encryption::Encryption;
+pub(crate) use self::encryption::{Encryption, EncryptionJob};
 #[cfg(feature = "tls")]
 pub(crate) use self::filter::Tls;
 #[cfg(not(feature = "tls"))]
-pub(crate) use self::none::{Encryption, Tls};
+pub(crate) use self::none::{Encryption, EncryptionJob, Tls};

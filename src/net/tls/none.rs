@@ -5,21 +5,36 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::error::{TlsError, TlsErrorKind};
+use crate::net::reactor::Alarm;
 
 /// How to encrypt streams to one server.
 #[derive(Debug, Clone)]
 pub(crate) enum Encryption {}
 
 impl Encryption {
-    /// # Errors
-    /// Always; what demands TLS has been refused before.
-    pub(crate) fn new(_config: &Config, _host: Option<&str>, _ip: Option<IpAddr>) -> Result<Self, TlsError> {
-        let message = "it is not built into this program; build notifyman with its feature `tls`";
-        Err(TlsError::new(TlsErrorKind::Handshake, message))
+    pub(crate) fn is_direct(&self) -> bool {
+        match *self {}
+    }
+}
+
+/// How to encrypt, as far as that is known.
+#[derive(Debug)]
+pub(crate) struct EncryptionJob;
+
+impl EncryptionJob {
+    pub(crate) fn start(_config: &Config, _host: Option<String>, _ip: Option<IpAddr>, _alarm: Option<Alarm>) -> Self {
+        Self
     }
 
     pub(crate) fn is_direct(&self) -> bool {
-        match *self {}
+        false
+    }
+
+    /// # Errors
+    /// Always; what demands TLS has been refused before.
+    pub(crate) fn poll(&self) -> Option<Result<Encryption, TlsError>> {
+        let message = "it is not built into this program; build notifyman with its feature `tls`";
+        Some(Err(TlsError::new(TlsErrorKind::Handshake, message)))
     }
 }
 

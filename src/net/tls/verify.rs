@@ -46,7 +46,7 @@ impl Trust {
         let checked = self.chain.verify_server_cert(end_entity, intermediates, name, &[], now);
         let named = match checked {
             Err(Error::InvalidCertificate(CertificateError::Other(other)))
-                if is_authority(&other) && self.roots.contains(end_entity) =>
+                if fault::is_authority(&other) && self.roots.contains(end_entity) =>
             {
                 // The server shows what is trusted itself: a self-signed certificate that is its own authority. That
                 // it is valid today has been looked at before that it is an authority.
@@ -61,10 +61,6 @@ impl Trust {
             other => other,
         }
     }
-}
-
-fn is_authority(error: &rustls::OtherError) -> bool {
-    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
 impl ServerCertVerifier for Verifier {

@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 use super::{Output, Session, State, TransactionStatus};
 use crate::error::{Error, ServerError};
 use crate::proto::channels::Channels;
+use crate::proto::encoding;
 use crate::proto::listen_scan;
 use crate::proto::request::{Ask, InFlight, Reply, Request};
 use crate::proto::sql;
 
 /// The SQLSTATE of what a standby refuses.
 const READ_ONLY: &str = "25006";
+/// The SQLSTATE of a channel name that is too long.
+const TOO_LONG: &str = "22023";
 
 impl Session {
     /// A request is answered in full: learns from it, and hands on the reply.
@@ -24,13 +27,20 @@ impl Session {
             requests.push_front(Request { id: None, ask: Ask::HealQueue, healed: true });
             return;
         }
-        let cut = done.name_cut.is_some();
+        if let Some(ask) = done.doubt(in_transaction) {
+            let requests = &mut self.talk.get_or_insert_default().requests;
+            requests.push_front(Request { id: done.request.id, ask, healed: true });
+            return;
+        }
+        done.confirm();
+        // An error has undone the request already.
+        let undone = done.error.is_none() && (done.name_cut.is_some() || done.ignored.is_some());
         let result = done.result();
-        let result = explained(&done.request.ask, result);
+        let result = explained(&done.request.ask, result, self.limits());
         let took_bytes = matches!(done.request.ask, Ask::TakeBytes);
-        let follows_up = took_bytes || cut || matches!(done.request.ask, Ask::ReadChannels);
+        let follows_up = took_bytes || undone || matches!(done.request.ask, Ask::ReadChannels);
         match done.request.ask {
-            Ask::Listen(names) if cut => self.undo(names),
+            Ask::Listen(names) if undone => self.undo(names),
             ask => {
                 self.doubt_private(&ask, &result, in_transaction);
                 self.learn(ask, &result, in_transaction);
@@ -125,7 +135,7 @@ impl Session {
         }
     }
 
-    /// The server cut one of these names: nothing of the call may stay.
+    /// The server cut one of these names, or listens to none: nothing of the call may stay.
     fn undo(&mut self, names: Vec<Box<str>>) {
         let bad = names.into_iter().filter(|name| !self.channels.contains(name)).collect();
         let good = self.channels.iter().map(Box::from).collect();
@@ -146,12 +156,12 @@ impl Session {
 
     /// Whether the database takes and gives any bytes, in no encoding.
     pub(super) fn knows_no_encoding(&self) -> bool {
-        self.parameter("server_encoding") == Some("SQL_ASCII")
+        self.parameter("server_encoding").is_some_and(encoding::is_sql_ascii)
     }
 
     /// Whether a notification that isn't UTF-8 would end the session: such a server has to be told not to look.
     pub(super) fn must_take_bytes(&self) -> bool {
-        self.knows_no_encoding() && self.parameter("client_encoding") != Some("SQL_ASCII")
+        self.knows_no_encoding() && !self.parameter("client_encoding").is_some_and(encoding::is_sql_ascii)
     }
 
     pub(super) fn take_bytes(&mut self) {
@@ -160,6 +170,7 @@ impl Session {
 
     /// Sends what is to be asked next, if nothing is under way.
     pub(super) fn send_next(&mut self) {
+        let limits = self.limits();
         let Some(talk) = &mut self.talk else { return };
         if talk.paused || !matches!(talk.state, State::Idle) {
             return;
@@ -175,7 +186,7 @@ impl Session {
                 }
             }
             let before = talk.transmit.len();
-            let Err(error) = request.ask.encode(&mut talk.transmit) else {
+            let Err(error) = request.ask.encode(limits, &mut talk.transmit) else {
                 talk.state = State::Busy(Box::new(InFlight::new(request)));
                 return;
             };
@@ -189,9 +200,12 @@ impl Session {
     }
 }
 
-/// A standby says only that it can't: how to come to the server that can is ours to say.
-fn explained(ask: &Ask, result: Result<Reply, Error>) -> Result<Reply, Error> {
+/// A standby says only that it can't: how to come to the server that can is ours to say. So is which name is too long.
+fn explained(ask: &Ask, result: Result<Reply, Error>, limits: sql::Limits) -> Result<Reply, Error> {
     match (ask, result) {
+        (Ask::Listen(names) | Ask::Unlisten(names), Err(Error::Server(error))) if error.code() == TOO_LONG => {
+            Err(sql::too_long_for_server(names, limits))
+        }
         (Ask::Listen(_), Err(Error::Server(error))) if error.code() == READ_ONLY && error.hint().is_none() => {
             let hint = "this server is a standby, which can't LISTEN: give all servers as hosts, and \
                         target_session_attrs=primary";

@@ -47,6 +47,9 @@ impl Session {
     /// which nothing more is needed.
     pub(super) fn handle_frames<'s>(&mut self, slab: &'s Arc<[u8]>, start: usize, end: usize) -> (&'s [u8], usize) {
         let mut rest = slab.get(start..end).unwrap_or_default();
+        if self.talk.is_some() && self.continue_plain_error(rest) {
+            return (b"", 0);
+        }
         let mut skip = 0;
         let mut news: Option<(usize, usize)> = None;
         let mut count = 0;
@@ -57,6 +60,7 @@ impl Session {
         while !self.is_closed() {
             let (frame, behind) = match frame::next(rest) {
                 Ok(Next::Whole { total }) => rest.split_at(total),
+                Ok(Next::Torn { known: Some(_) }) | Err(_) if self.take_plain_error(rest) => return (b"", 0),
                 Ok(Next::Torn { known: Some((needed, total)) }) if needed <= rest.len() => {
                     skip = total - rest.len();
                     self.handle_message(rest.get(..needed).unwrap_or_default(), total);

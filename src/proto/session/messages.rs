@@ -8,9 +8,10 @@ use crate::config::ChannelBinding;
 use crate::error::{Error, ProtocolError, ServerError};
 use crate::notification::NOTIFICATION;
 use crate::proto::auth::{Credentials, Progress};
+use crate::proto::encoding;
 use crate::proto::frame::{HEADER, Kind};
 use crate::proto::message;
-use crate::proto::request::{Ask, InFlight};
+use crate::proto::request::InFlight;
 
 impl Session {
     /// Whether a message of this type may come now.
@@ -44,7 +45,7 @@ impl Session {
         match (tag, &mut talk.state) {
             (b'N', _) => self.handle_notice(message::server_error(body)),
             (b'R', State::Login(login)) => {
-                let Login { exchange, user, config, binding, authenticated } = &mut **login;
+                let Login { exchange, user, config, binding, authenticated, .. } = &mut **login;
                 let credentials = Credentials {
                     user,
                     password: config.get_password(),
@@ -79,11 +80,8 @@ impl Session {
 
     fn handle_notice(&mut self, notice: ServerError) {
         let talk = self.talk.get_or_insert_default();
-        if notice.code() == "42622"
-            && let State::Busy(in_flight) = &mut talk.state
-            && matches!(in_flight.request.ask, Ask::Listen(_))
-        {
-            in_flight.name_cut = Some(notice.clone());
+        if let State::Busy(in_flight) = &mut talk.state {
+            in_flight.note(&notice);
         }
         talk.keep_notice(notice);
     }
@@ -91,7 +89,11 @@ impl Session {
     fn handle_error(&mut self, error: ServerError) {
         if error.is_fatal() {
             self.close(error.into());
-        } else if let Some(State::Busy(in_flight)) = self.talk.as_mut().map(|talk| &mut talk.state) {
+            return;
+        }
+        let talk = self.talk.get_or_insert_default();
+        talk.keep_error(&error);
+        if let State::Busy(in_flight) = &mut talk.state {
             in_flight.error.get_or_insert(error);
         } else {
             // An error that answers nothing and ends nothing: told, like a notice.
@@ -102,8 +104,8 @@ impl Session {
     fn handle_parameter(&mut self, body: &[u8]) -> Result<(), Error> {
         let (name, value) = message::parameter_status(body)?;
         // What is quoted for one encoding is not safe in another.
-        let is_safe = |value| matches!(value, "UTF8" | "UTF-8") || value == "SQL_ASCII" && self.knows_no_encoding();
-        if name == "client_encoding" && !is_safe(&*value) {
+        let is_safe = |value| encoding::is_utf8(value) || encoding::is_sql_ascii(value) && self.knows_no_encoding();
+        if name == "client_encoding" && !is_safe(&value) {
             return Err(ProtocolError::Encoding(value.into()).into());
         }
         self.unshared = true;
@@ -115,6 +117,9 @@ impl Session {
     }
 
     fn handle_ready(&mut self, body: &[u8]) -> Result<(), Error> {
+        if let Some(talk) = &mut self.talk {
+            talk.forget_error();
+        }
         let before = self.status;
         self.status = match body {
             b"I" => TransactionStatus::Idle,

@@ -162,7 +162,10 @@ impl Session {
             State::Closed(_) | State::Idle | State::Login(_) => None,
         };
         let waiting = self.talk.iter().flat_map(|talk| &talk.requests);
-        in_flight.into_iter().chain(waiting).any(|request| matches!(request.ask, Ask::Relisten(_)))
+        in_flight.into_iter().chain(waiting).any(|request| match &request.ask {
+            Ask::Confirm(confirm) => matches!(confirm.ask, Ask::Relisten(_)),
+            ask => matches!(ask, Ask::Relisten(_)),
+        })
     }
 
     /// What of these had been missed and is listened to again, if there is any. Where the session has ended before the

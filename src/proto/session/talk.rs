@@ -21,8 +21,9 @@ pub(super) struct Talk {
     pub(super) requests: Requests,
     pub(super) outputs: VecDeque<Output>,
     pub(super) notices: VecDeque<ServerError>,
-    /// The last word of a server that is going down: WARNING 57P0x.
-    pub(super) warning: Option<ServerError>,
+    /// The reason of a loss, if the connection ends before the server says more: an error that nothing has followed, or
+    /// the WARNING 57P0x of a server that is going down.
+    pub(super) last_words: Option<ServerError>,
     /// Of what is listened to, what an audit has found missing; and what of it is listened to again.
     pub(super) lost: Vec<Box<str>>,
     pub(super) relistened: Vec<Box<str>>,
@@ -41,7 +42,7 @@ impl Talk {
             && self.requests.is_empty()
             && self.outputs.is_empty()
             && self.notices.is_empty()
-            && self.warning.is_none()
+            && self.last_words.is_none()
             && self.lost.is_empty()
             && self.relistened.is_empty()
             && self.unconfirmed.is_empty()
@@ -88,13 +89,23 @@ impl Talk {
 
     /// Keeps a notice, and remembers the last words of a server before the link breaks: crash_shutdown and friends.
     pub(super) fn keep_notice(&mut self, notice: ServerError) {
-        if notice.severity() == "WARNING" && notice.code().starts_with("57P0") {
-            self.warning = Some(notice.clone());
+        if is_shutdown(&notice) {
+            self.last_words = Some(notice.clone());
         }
         if self.notices.len() == NOTICES_MAX {
             self.notices.pop_front();
         }
         self.notices.push_back(notice);
+    }
+
+    /// Remembers an error, which is the reason if the connection ends before a ReadyForQuery.
+    pub(super) fn keep_error(&mut self, error: &ServerError) {
+        self.last_words = Some(ServerError { was_last: true, ..error.clone() });
+    }
+
+    /// Forgets an error that a ReadyForQuery has followed. The warning of a server that is going down stays.
+    pub(super) fn forget_error(&mut self) {
+        self.last_words = self.last_words.take().filter(is_shutdown);
     }
 
     #[cfg(any(test, fuzzing))]
@@ -109,7 +120,11 @@ impl Talk {
         };
         let replies = replies.chain(in_flight);
         let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held);
-        let notices = self.notices.iter().chain(&self.warning).map(|notice| notice.to_string().len());
+        let notices = self.notices.iter().chain(&self.last_words).map(|notice| notice.to_string().len());
         self.transmit.len() + rows.chain(notices).sum::<usize>()
     }
+}
+
+fn is_shutdown(notice: &ServerError) -> bool {
+    notice.severity() == "WARNING" && notice.code().starts_with("57P0")
 }

@@ -257,6 +257,22 @@ fn c2_another_client_encoding_ends_the_session() {
 }
 
 #[test]
+fn c2_every_spelling_of_an_encoding_is_that_encoding() {
+    for name in ["UNICODE", "UTF-8", "utf_8", "Utf8"] {
+        let mut talk = Talk::ready().server(&[parameter("client_encoding", name), parameter("server_encoding", name)]);
+        assert!(!talk.session.is_closed(), "{name}: {}", talk.closed());
+        assert_eq!(talk.session.limits(), sql::Limits::Exact, "{name}");
+    }
+    for name in ["SQL_ASCII", "sqlascii", "SQL-ASCII"] {
+        let login = [authentication(0, b""), parameter("server_encoding", name), parameter("client_encoding", name)];
+        let mut talk = Talk::new().server(&login).server(&[ready(b'I')]);
+        assert!(talk.sent().is_empty(), "{name}: the server sends bytes as they are already");
+        assert!(matches!(talk.outputs()[..], [Output::Ready]), "{name}");
+        assert_eq!(talk.session.limits(), sql::Limits::Exact, "{name}");
+    }
+}
+
+#[test]
 fn c4_limits_are_exact_only_where_the_server_counts_our_bytes() {
     for (encoding, limits) in [("SQL_ASCII", sql::Limits::Exact), ("LATIN1", sql::Limits::ServerDecides)] {
         let talk = Talk::ready().server(&[parameter("server_encoding", encoding)]);
@@ -723,6 +739,92 @@ fn c4_a_name_cut_in_a_transaction_is_taken_back_in_it() {
     assert!(talk.channels().is_empty() && talk.session.is_settled());
 }
 
+#[test]
+fn c4_a_name_that_the_server_refuses_to_cut_is_an_error_and_nothing_is_to_be_taken_back() {
+    let mut talk = Talk::listening(&["a"]).server(&[parameter("server_encoding", "EUC_JP")]);
+    let long = "é".repeat(40);
+    let refusal =
+        [notice("NOTICE", "42622", "truncated"), error("ERROR", "22023", "channel name too long"), ready(b'I')];
+    for ask in [Ask::Listen(names(&["b", &long])), Ask::Unlisten(names(&["a", &long]))] {
+        talk.ask(ask);
+        let sent = talk.sent();
+        assert!(
+            sent.len() == 1 && sent[0].starts_with("SELECT pg_catalog.pg_notify(c,'') FROM (VALUES ('é"),
+            "{sent:?}"
+        );
+        talk = talk.server(&refusal);
+        let error = talk.reply().unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains("63 bytes"), "{error}");
+        assert!(talk.session.is_settled());
+        assert_eq!(talk.channels(), ["a"]);
+    }
+    talk.listen(&["b"]);
+    assert_eq!(talk.sent(), [r#"LISTEN "b""#], "one round trip, and one statement");
+}
+
+// ---- a server that does not listen ----------------------------------------------------------------------------
+
+#[test]
+fn c12_a_listen_that_the_server_says_it_ignores_is_an_error() {
+    for (severity, code) in [("WARNING", "0A000"), ("NOTICE", "0A000")] {
+        let mut talk = Talk::ready();
+        talk.listen(&["a"]);
+        talk = talk.server(&[notice(severity, code, "LISTEN will be ignored"), answer("LISTEN")]);
+        let error = talk.reply().unwrap_err();
+        assert!(error.to_string().contains("will be ignored") && error.sqlstate() == Some(code), "{error}");
+        assert_eq!(talk.sent(), [r#"LISTEN "a""#, r#"UNLISTEN "a";"#]);
+        talk = talk.server(&[answer("UNLISTEN"), channel_rows(&[])]);
+        assert!(talk.session.is_settled() && talk.channels().is_empty());
+    }
+
+    // In a transaction, and on the private channel.
+    let mut talk = Talk::in_transaction();
+    talk.listen(&["a"]);
+    talk = talk.server(&[notice("WARNING", "0A000", "ignored"), done("LISTEN"), ready(b'T')]);
+    assert!(talk.reply().is_err());
+    let mut talk = Talk::ready();
+    talk.session.attend("private").unwrap();
+    talk = talk.server(&[notice("WARNING", "0A000", "ignored"), answer("LISTEN")]);
+    assert!(talk.reply().is_err() && !talk.session.attends());
+}
+
+#[test]
+fn c12_a_listen_with_any_other_warning_is_as_good_as_what_the_server_lists() {
+    for (listed, is_good) in [(&["a", "b"][..], true), (&["a"], false), (&[], false)] {
+        let mut talk = Talk::listening(&["a"]);
+        talk.listen(&["a", "b"]);
+        talk = talk.server(&[notice("WARNING", "01000", "LISTEN is disabled"), answer("LISTEN")]);
+        assert!(talk.outputs().is_empty());
+        assert_eq!(talk.sent(), [r#"LISTEN "a";LISTEN "b""#, LISTENING_CHANNELS]);
+        talk = talk.server(&[channel_rows(listed)]);
+        match talk.reply() {
+            Ok(_) => assert!(is_good),
+            Err(error) => assert!(!is_good && error.to_string().contains("disabled"), "{error}"),
+        }
+        if !is_good {
+            talk = talk.server(&[answer("UNLISTEN"), channel_rows(&["a"])]);
+        }
+        assert_eq!(talk.channels(), if is_good { &["a", "b"][..] } else { &["a"] });
+        assert!(talk.session.is_settled());
+    }
+    // A server that is going down says so at any time.
+    let mut talk = Talk::ready();
+    talk.listen(&["a"]);
+    talk = talk.server(&[notice("WARNING", "57P02", "crash"), answer("LISTEN")]);
+    talk.reply().unwrap();
+    assert_eq!(talk.channels(), ["a"]);
+}
+
+#[test]
+fn c12_an_audit_that_listens_again_believes_no_server_that_ignores_it() {
+    let mut talk = Talk::listening(&["a"]);
+    talk.ask(Ask::Relisten(names(&["a"])));
+    talk = talk.server(&[notice("WARNING", "01000", "disabled"), answer("LISTEN")]);
+    assert!(talk.session.is_relistening());
+    talk = talk.server(&[channel_rows(&[])]);
+    assert!(talk.closed().to_string().contains("disabled"));
+}
+
 // ---- answers --------------------------------------------------------------------------------------------------
 
 #[test]
@@ -953,6 +1055,73 @@ fn the_end_of_the_stream_ends_a_login_a_wait_and_a_query() {
     let [Output::Reply(_, Err(Error::Disconnected)), Output::Closed(Error::Disconnected)] = talk.outputs()[..] else {
         panic!()
     };
+}
+
+#[test]
+fn c16_an_error_that_the_end_follows_is_its_reason() {
+    let last = || error("ERROR", "XX000", "scripted");
+    // In answer to a request: of several errors the last.
+    let mut talk = Talk::ready();
+    talk.listen(&["a"]);
+    talk = talk.server(&[error("ERROR", "42501", "no"), last()]).eof();
+    let outputs = talk.outputs();
+    let [Output::Reply(_, Err(reply)), Output::Closed(reason)] = &outputs[..] else { panic!("{outputs:?}") };
+    for error in [reply, reason] {
+        assert_eq!(error.to_string(), "ERROR XX000: scripted; the connection ended with that");
+        assert!(error.is_transient() && error.server().unwrap().is_fatal());
+    }
+
+    // Unasked; and after a reset.
+    let mut talk = Talk::ready().server(&[last()]);
+    assert!(!talk.session.is_closed());
+    talk.session.handle_io_error("reading from the server", io::ErrorKind::ConnectionReset.into());
+    assert_eq!(talk.closed().sqlstate(), Some("XX000"));
+
+    // During the login, in any severity; and one that the end has cut.
+    assert_eq!(Talk::new().server(&[last()]).eof().closed().sqlstate(), Some("XX000"));
+    for mut talk in [Talk::new(), Talk::ready()] {
+        let whole = error("ERROR", "53200", "out of memory");
+        talk.hears(&whole[..whole.len() - 5]);
+        assert_eq!(talk.eof().closed().to_string(), "ERROR 53200: out of mem; the connection ended with that");
+    }
+}
+
+#[test]
+fn c16_an_error_that_a_ready_for_query_follows_is_no_reason_for_a_later_end() {
+    let mut talk = Talk::ready();
+    talk.query("SELECT 1/0");
+    talk = talk.server(&[error("ERROR", "22012", "division by zero"), ready(b'I')]);
+    assert!(!talk.reply().unwrap_err().server().unwrap().is_fatal());
+    assert!(matches!(talk.eof().closed(), Error::Disconnected));
+}
+
+#[test]
+fn c16_plain_text_instead_of_a_message_is_the_error_of_the_login() {
+    let text = b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0";
+    for cut in 1..=text.len() {
+        // With its end, or the end of the stream.
+        for end in [true, false] {
+            let mut talk = Talk::new();
+            talk.hears(&text[..cut]);
+            talk.hears(if end { &text[cut..] } else { b"" });
+            let reason = talk.eof().closed();
+            match &reason {
+                Error::Server(_) => assert!(reason.to_string().starts_with("FATAL: c"), "{reason}"),
+                _ => assert!(!end && cut < 2, "{cut}: {reason}"),
+            }
+            assert!(reason.is_transient() && reason.sqlstate().is_none(), "{reason}");
+        }
+    }
+    // What is no text is a damaged length; and so is text after the login.
+    assert!(Talk::new().server(&[header(b'E', 0x7fff_ffff)]).closed().is_protocol());
+    let mut talk = Talk::ready();
+    talk.hears(text);
+    assert!(talk.closed().is_protocol());
+    // It has an end also where the server gives it none.
+    let mut talk = Talk::new();
+    talk.hears(b"E");
+    talk.hears(&b"x".repeat(31_000));
+    assert!(talk.closed().server().is_some_and(|error| error.message().len() == 30_000));
 }
 
 #[test]

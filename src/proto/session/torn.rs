@@ -33,6 +33,11 @@ impl Torn {
         }
     }
 
+    /// The frame as far as it came.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Forgets it all, and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();

@@ -1,0 +1,229 @@
+//! What may hang, done on threads of its own: the system's name look-up has no time limit, and neither has a file on a
+//! network's file system.
+//!
+//! ```text
+//!   ask ──▶ line of questions ──▶ at most 16 threads, while there are questions ──▶ whoever asked
+//! ```
+//!
+//! Who asks what is being worked on shares the answer; nothing is kept once it has been given. A question that hangs
+//! takes one thread, however often it is asked. It delays other questions in its line, never a loop.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::net::reactor::Alarm;
+
+/// How many questions of a line are worked on at once.
+pub(super) const THREADS_MAX: usize = 16;
+
+/// A question under way; dropped, nobody works on it any more, unless that has begun.
+pub(crate) struct Job<T>(Arc<Answer<T>>);
+
+struct Answer<T> {
+    given: Mutex<Option<T>>,
+    alarm: Option<Alarm>,
+}
+
+/// The questions of one kind, of all of the process.
+pub(super) struct Line<Q, T> {
+    inner: Mutex<Inner<Q, T>>,
+    /// What the threads are called.
+    name: &'static str,
+    work: fn(&Q) -> T,
+    /// The answer where no thread can be had.
+    without_thread: fn(&io::Error) -> T,
+}
+
+struct Inner<Q, T> {
+    /// Those whose turn hasn't come.
+    waiting: VecDeque<Q>,
+    /// Also those that are being worked on.
+    asked: Vec<(Q, Vec<Weak<Answer<T>>>)>,
+    threads: usize,
+}
+
+impl<T> Job<T> {
+    /// The answer, if there is one by now; given once.
+    pub(crate) fn poll(&self) -> Option<T> {
+        lock(&self.0.given).take()
+    }
+}
+
+impl<T> fmt::Debug for Job<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Job")
+    }
+}
+
+impl<T> Answer<T> {
+    fn give(&self, answer: T) {
+        *lock(&self.given) = Some(answer);
+        if let Some(alarm) = &self.alarm {
+            alarm.ring();
+        }
+    }
+}
+
+impl<Q: Clone + PartialEq + Send, T: Clone + Send> Line<Q, T> {
+    pub(super) const fn new(name: &'static str, work: fn(&Q) -> T, without_thread: fn(&io::Error) -> T) -> Self {
+        let inner = Inner { waiting: VecDeque::new(), asked: Vec::new(), threads: 0 };
+        Self { inner: Mutex::new(inner), name, work, without_thread }
+    }
+
+    /// Asks. The alarm, if there is one, rings when the answer is there.
+    pub(super) fn ask(&'static self, question: Q, alarm: Option<Alarm>) -> Job<T> {
+        let answer = Arc::new(Answer { given: Mutex::new(None), alarm });
+        let asker = Arc::downgrade(&answer);
+        let job = Job(answer);
+        let mut inner = lock(&self.inner);
+        if let Some((_, askers)) = inner.asked.iter_mut().find(|(asked, _)| *asked == question) {
+            askers.push(asker);
+            return job;
+        }
+        inner.asked.push((question.clone(), vec![asker]));
+        inner.waiting.push_back(question);
+        if inner.threads >= THREADS_MAX {
+            return job;
+        }
+        match std::thread::Builder::new().name(self.name.into()).spawn(|| self.serve()) {
+            Ok(_) => inner.threads += 1,
+            // Those at work take it, too.
+            Err(_) if inner.threads > 0 => {}
+            Err(error) => {
+                inner.waiting.clear();
+                let asked = std::mem::take(&mut inner.asked);
+                drop(inner);
+                asked.iter().for_each(|(_, askers)| tell(askers, &(self.without_thread)(&error)));
+            }
+        }
+        job
+    }
+
+    /// Works on questions until there is none.
+    fn serve(&self) {
+        while let Some(question) = self.next() {
+            let answer = (self.work)(&question);
+            let askers = lock(&self.inner).take_askers(&question);
+            tell(&askers, &answer);
+        }
+    }
+
+    /// The next question to which somebody still wants the answer; without one, the thread ends.
+    fn next(&self) -> Option<Q> {
+        let mut inner = lock(&self.inner);
+        while let Some(question) = inner.waiting.pop_front() {
+            let is_wanted = |askers: &[Weak<Answer<T>>]| askers.iter().any(|asker| asker.strong_count() > 0);
+            if inner.asked.iter().any(|(asked, askers)| *asked == question && is_wanted(askers)) {
+                return Some(question);
+            }
+            inner.take_askers(&question);
+        }
+        inner.threads -= 1;
+        None
+    }
+
+    /// How many threads there are, and how many questions are kept.
+    #[cfg(test)]
+    pub(super) fn load(&self) -> (usize, usize) {
+        let inner = lock(&self.inner);
+        (inner.threads, inner.asked.len())
+    }
+}
+
+impl<Q: PartialEq, T> Inner<Q, T> {
+    fn take_askers(&mut self, question: &Q) -> Vec<Weak<Answer<T>>> {
+        let at = self.asked.iter().position(|(asked, _)| asked == question);
+        at.map(|at| self.asked.swap_remove(at).1).unwrap_or_default()
+    }
+}
+
+fn tell<T: Clone>(askers: &[Weak<Answer<T>>], answer: &T) {
+    askers.iter().filter_map(Weak::upgrade).for_each(|asker| asker.give(answer.clone()));
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is kept under these locks is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::thread::yield_now;
+
+    use super::*;
+
+    fn await_all<T>(jobs: &[Job<T>]) {
+        while jobs.iter().any(|job| lock(&job.0.given).is_none()) {
+            yield_now();
+        }
+    }
+
+    #[test]
+    fn a_thousand_questions_take_few_threads_and_a_hanging_one_makes_nobody_wait_who_asks() {
+        static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        static GO: AtomicUsize = AtomicUsize::new(0);
+        let work = |_: &usize| {
+            MOST.fetch_max(AT_WORK.fetch_add(1, SeqCst) + 1, SeqCst);
+            while GO.load(SeqCst) == 0 {
+                yield_now();
+            }
+            AT_WORK.fetch_sub(1, SeqCst);
+        };
+        let line: &'static Line<usize, ()> = Box::leak(Box::new(Line::new("test", work, |_| ())));
+        let jobs: Vec<_> = (0..1000).map(|i| line.ask(i, None)).collect();
+        assert!(jobs.iter().all(|job| job.poll().is_none()));
+        GO.store(1, SeqCst);
+        await_all(&jobs);
+        assert!(MOST.load(SeqCst) <= THREADS_MAX);
+        while line.load().0 > 0 {
+            yield_now();
+        }
+        assert_eq!(line.load(), (0, 0), "nothing is kept");
+    }
+
+    #[test]
+    fn whoever_asks_the_same_shares_the_answer_and_who_has_gone_is_not_served() {
+        static WORKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        static GO: AtomicUsize = AtomicUsize::new(0);
+        static LINE: Line<String, bool> = Line::new(
+            "test",
+            |question| {
+                while GO.load(SeqCst) == 0 {
+                    yield_now();
+                }
+                lock(&WORKED).push(question.clone());
+                true
+            },
+            |_| false,
+        );
+        // As many as there are threads stand before.
+        let first: Vec<_> = (0..THREADS_MAX).map(|i| LINE.ask(format!("first {i}"), None)).collect();
+        drop(LINE.ask("gone".into(), None));
+        let same: Vec<_> = (0..50).map(|_| LINE.ask("same".into(), None)).collect();
+        assert_eq!(LINE.load().0, THREADS_MAX);
+        GO.store(1, SeqCst);
+        await_all(&same);
+        await_all(&first);
+        let worked = lock(&WORKED);
+        assert_eq!(worked.iter().filter(|question| *question == "same").count(), 1);
+        assert!(!worked.contains(&"gone".to_owned()));
+    }
+
+    #[test]
+    fn a_question_that_hangs_takes_one_thread_however_often_it_is_asked() {
+        static LINE: Line<u8, ()> = Line::new("test", |_| loop_for_ever(), |_| ());
+        fn loop_for_ever() {
+            loop {
+                std::thread::park();
+            }
+        }
+        for _ in 0..100 {
+            assert!(LINE.ask(7, None).poll().is_none());
+        }
+        assert_eq!(LINE.load(), (1, 1));
+    }
+}

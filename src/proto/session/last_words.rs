@@ -1,0 +1,62 @@
+//! What a server says last and not by the rules: an error in plain text, and one that the end of the stream has cut.
+
+use super::{Login, Session, State};
+use crate::error::ServerError;
+use crate::proto::frame::HEADER;
+use crate::proto::{message, plain_error};
+
+impl Session {
+    /// Takes `rest` if it is the beginning of an error in plain text, which can come before anything else.
+    pub(super) fn take_plain_error(&mut self, rest: &[u8]) -> bool {
+        let Some(login) = self.early_login() else { return false };
+        let Some((b'E', text)) = rest.split_first() else { return false };
+        if !plain_error::is_text(text) {
+            return false;
+        }
+        login.plain_error = Some(Vec::new());
+        self.continue_plain_error(text)
+    }
+
+    /// Takes `rest` if an error in plain text is being read.
+    pub(super) fn continue_plain_error(&mut self, rest: &[u8]) -> bool {
+        let Some(text) = self.early_login().and_then(|login| login.plain_error.as_mut()) else { return false };
+        text.extend_from_slice(rest);
+        if let Some(error) = plain_error::whole(text) {
+            self.close(error.into());
+        }
+        true
+    }
+
+    /// Reads an error that is not whole, once nothing more can come.
+    pub(super) fn cut_words(&mut self) -> Option<ServerError> {
+        let is_early = match self.early_login() {
+            Some(Login { plain_error: Some(text), .. }) => return Some(plain_error::parse(text)),
+            login => login.is_some(),
+        };
+        let (b'E', rest) = self.torn.as_ref()?.bytes().split_first()? else { return None };
+        let error = match rest.get(HEADER - 1..) {
+            Some(body) => message::server_error(body),
+            None if is_early => plain_error::parse(rest),
+            None => return None,
+        };
+        let is_readable = !error.message().is_empty() && !error.message().contains(char::is_control);
+        is_readable.then(|| ServerError { was_last: !error.is_fatal(), ..error })
+    }
+
+    /// Returns the login while the server has not admitted the client.
+    fn early_login(&mut self) -> Option<&mut Login> {
+        match &mut self.talk.as_mut()?.state {
+            State::Login(login) if !login.authenticated => Some(login),
+            _ => None,
+        }
+    }
+
+    /// Returns how much is held of an error in plain text.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn plain_error_bytes(&self) -> usize {
+        match self.state() {
+            State::Login(login) => login.plain_error.as_ref().map_or(0, Vec::len),
+            _ => 0,
+        }
+    }
+}
