@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, Escaped};
 
 /// How bad a finding is; the worse, the greater.
 ///
@@ -224,14 +224,12 @@ impl Finding {
 /// Several lines, without a newline at the end: the severity and the kind, and below them what, why and what to do.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8} {}\n         {}", self.severity, self.kind, self.what)?;
+        write!(f, "{:<8} {}\n         {}", self.severity, self.kind, Escaped(&self.what))?;
         if let Some(evidence) = &self.evidence {
-            // It may be anybody's text: it stays on its line, and has no say in how the terminal behaves.
-            let shown: String = evidence.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            write!(f, "\n         seen: {shown}")?;
+            write!(f, "\n         seen: {}", Escaped(evidence))?;
         }
         if !self.advice.is_empty() {
-            write!(f, "\n         do:   {}", self.advice)?;
+            write!(f, "\n         do:   {}", Escaped(&self.advice))?;
         }
         Ok(())
     }
@@ -362,7 +360,7 @@ impl fmt::Display for Diagnosis {
             (0, warnings) => plural(warnings, "warning"),
             (failures, warnings) => format!("{}, {}", plural(failures, "failure"), plural(warnings, "warning")),
         };
-        write!(f, "{}: {verdict}", self.target)?;
+        write!(f, "{}: {verdict}", Escaped(&self.target))?;
         self.iter().try_for_each(|finding| write!(f, "\n{finding}"))
     }
 }
