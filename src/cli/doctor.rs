@@ -1,11 +1,10 @@
 //! `notifyman doctor`: what keeps notifications from coming, for people and for machines.
 
-use std::io::{self, Write as _};
-
 use notifyman::{Diagnosis, Finding, Severity};
 use serde_json::{Value, json};
 
 use super::args::Doctor;
+use super::output::{json_line, print};
 use super::{End, Failure, config};
 
 /// A terminal's usual width, less one.
@@ -23,8 +22,12 @@ pub(super) fn run(args: &Doctor) -> Result<End, Failure> {
             (Err(error), None) => return Err(error.into()),
         };
         worst = worst.max(diagnosis.worst());
-        let text = if args.json { format!("{}\n", as_json(&diagnosis)) } else { as_text(&diagnosis, n > 0) };
-        io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
+        let text = if args.json {
+            format!("{}\n", json_line(&as_json(&diagnosis).to_string()))
+        } else {
+            as_text(&diagnosis, n > 0)
+        };
+        print(&text)?;
     }
     Ok(match worst {
         Severity::Failure => End::Incomplete,

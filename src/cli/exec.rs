@@ -17,8 +17,9 @@ use notifyman::Notifier;
 use notifyman::notifier::{Delivery, Reason};
 
 use super::args::Listen;
+use super::output::tell;
 use super::signals::Lookout;
-use super::{End, Failure, advise, clock, listen, shell, tell};
+use super::{End, Failure, advise, clock, listen, shell};
 
 /// Longer lines are passed on in pieces.
 const LINE_MAX: u64 = 64 * 1024;

@@ -7,8 +7,9 @@ use notifyman::{Backoff, Batch, Config, ConnId, Event, Gap, NotificationManager,
 use serde_json::json;
 
 use super::args::Listen;
+use super::output::{json_line, tell};
 use super::signals::Lookout;
-use super::{End, Failure, clock, config, connect, exec, tell};
+use super::{End, Failure, clock, config, connect, exec};
 
 /// With `--reconnect`: the silence after which a server is asked for a sign of life, and the time it has for that.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
@@ -139,7 +140,8 @@ impl<W: Write> Printer<W> {
             "since": clock::written(gap.since_wall()),
             "until": clock::written(gap.until_wall()),
         });
-        writeln!(self.lines, "{{\"connection\":{id},\"gap\":{gap},\"time\":\"{}\"}}", clock::stamp())?;
+        let gap = gap.to_string();
+        writeln!(self.lines, "{{\"connection\":{id},\"gap\":{},\"time\":\"{}\"}}", json_line(&gap), clock::stamp())?;
         self.flush()
     }
 
@@ -156,7 +158,7 @@ fn write_line(lines: &mut Vec<u8>, id: ConnId, n: NotificationRef<'_>, time: &st
         [("channel", n.channel_bytes(), n.channel()), ("payload", n.payload_bytes(), n.payload())]
     {
         write!(lines, ",\"{name}\":")?;
-        serde_json::to_writer(&mut *lines, &*text)?;
+        lines.extend_from_slice(json_line(&serde_json::to_string(&text)?).as_bytes());
         if std::str::from_utf8(bytes).is_err() {
             write!(lines, ",\"{name}_hex\":\"")?;
             bytes.iter().try_for_each(|byte| write!(lines, "{byte:02x}"))?;

@@ -16,16 +16,18 @@ mod doctor;
 mod exec;
 mod listen;
 mod notify;
+mod output;
 mod shell;
 mod signals;
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use notifyman::{Config, Connection, Error};
 
 use self::args::{Args, Command};
+use self::output::{print, tell, tell_with_advice};
 
 /// How a command ended that did what it could.
 enum End {
@@ -45,6 +47,8 @@ enum Failure {
     /// It was asked for what can't be.
     Usage(String),
     Failed(String),
+    /// Like `Failed`, and what may help.
+    Advised(String, &'static str),
     /// Standard output can't be written to.
     Output(io::Error),
 }
@@ -81,6 +85,10 @@ pub(crate) fn run() -> ExitCode {
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
         Err(Failure::Output(error)) => fail(1, &format!("writing the output: {error}")),
         Err(Failure::Failed(message)) => fail(1, &message),
+        Err(Failure::Advised(message, advice)) => {
+            tell_with_advice(message, advice);
+            1
+        }
         Err(Failure::Usage(message)) => fail(2, &message),
     };
     ExitCode::from(code)
@@ -91,25 +99,10 @@ fn fail(code: u8, message: &str) -> u8 {
     code
 }
 
-/// Says something on standard error, as this program. Where nobody can hear it, that can't be helped.
-fn tell(message: &str) {
-    let _ = writeln!(io::stderr(), "notifyman: {}", printable(message));
-}
-
-/// A text without control characters but ends of lines: what a server sends or names must not steer a terminal.
-fn printable(text: &str) -> String {
-    let escaped = |c: char| match c.is_control() && c != '\n' {
-        true => c.escape_default().collect::<Vec<_>>(),
-        false => vec![c],
-    };
-    text.chars().flat_map(escaped).collect()
-}
-
 fn completions(shell: clap_complete::Shell) -> Result<End, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "notifyman", &mut script);
-    io::stdout().write_all(&script).map_err(Failure::Output)?;
-    Ok(End::Done)
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// What a `--url` says over the environment; without one the environment alone, as with `psql`.
@@ -139,7 +132,7 @@ fn advise(error: Error) -> Failure {
         _ if error.is_transient() => "see that a server runs there, and that --url or PGHOST and PGPORT name it",
         _ => return Failure::Failed(error.to_string()),
     };
-    Failure::Failed(format!("{error}\n  to do: {advice}"))
+    Failure::Advised(error.to_string(), advice)
 }
 
 /// Whether the system has no descriptor left for this process (EMFILE), or for anybody (ENFILE).

@@ -7,6 +7,7 @@ mod exec;
 mod help;
 mod listen;
 mod notify;
+mod terminal;
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};

@@ -9,8 +9,9 @@ use notifyman::changes::{ChangeEvent, Changes, Worker};
 use super::args::{self, GiveUp};
 use super::exec::{self, CommandOutcome};
 use super::line::EventLine;
+use crate::cli::output::tell;
 use crate::cli::signals::Lookout;
-use crate::cli::{End, Failure, clock, config, tell};
+use crate::cli::{End, Failure, clock, config};
 
 /// The time between two updates of the status line while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
