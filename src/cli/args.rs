@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::changes::args as changes;
+use super::target::{Targets, channel};
 
 // Lines of at most 79 columns: a terminal's usual width, at which nothing is wrapped once more.
 
@@ -202,8 +203,8 @@ pub(crate) struct Listen {
     /// Don't tell on standard error where it listens
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// What to listen to; case counts
-    #[arg(value_name = "CHANNEL", required = true)]
+    /// Channels to listen to (case-sensitive)
+    #[arg(value_name = "CHANNEL", required = true, value_parser = channel)]
     pub(crate) channels: Vec<String>,
 }
 
@@ -215,7 +216,8 @@ pub(crate) struct Notify {
     /// Send each line of standard input
     #[arg(long, conflicts_with = "payload")]
     pub(crate) stdin: bool,
-    /// Whom to notify; case counts
+    /// Channel to notify (case-sensitive)
+    #[arg(value_parser = channel)]
     pub(crate) channel: String,
     /// What to tell them, up to 7,999 bytes; `-` is the same as --stdin [default: nothing]
     #[arg(allow_negative_numbers = true)]
@@ -227,9 +229,8 @@ pub(crate) struct Doctor {
     /// Print a line of JSON for each URL
     #[arg(long)]
     pub(crate) json: bool,
-    /// Whom to examine [default: as the environment says]
-    #[arg(value_name = "URL")]
-    pub(crate) urls: Vec<String>,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
 }
 
 #[derive(Debug, Clone, clap::Args)]

@@ -11,10 +11,8 @@ use super::{End, Failure, config};
 const COLUMNS: usize = 79;
 
 pub(super) fn run(args: &Doctor) -> Result<End, Failure> {
-    let given: Vec<_> = args.urls.iter().map(|url| Some(url.as_str())).collect();
-    let urls = if given.is_empty() { vec![None] } else { given };
     let mut worst = Severity::Ok;
-    for (n, url) in urls.into_iter().enumerate() {
+    for (n, url) in args.targets.urls().into_iter().enumerate() {
         let diagnosis = match (config(url), url) {
             (Ok(config), _) => Diagnosis::of(config),
             // A URL that can't be used says so in its place, and the others are examined all the same.

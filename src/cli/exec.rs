@@ -19,13 +19,14 @@ use notifyman::notifier::{Delivery, Reason};
 use super::args::Listen;
 use super::output::tell;
 use super::signals::Lookout;
-use super::{End, Failure, advise, clock, listen, shell};
+use super::target::or_environment;
+use super::{End, Failure, advise, clock, configs, listen, shell};
 
 /// Longer lines are passed on in pieces.
 const LINE_MAX: u64 = 64 * 1024;
 
 pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
-    let configs = listen::configs(args)?;
+    let configs = configs(&or_environment(&args.urls))?;
     let jobs = Arc::new(Jobs::new(command, args));
     let Some(first) = configs.first() else { return Ok(End::Done) };
     let notifier = Notifier::builder(first)?.autorun(false).build::<usize>();

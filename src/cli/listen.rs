@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use notifyman::{Backoff, Batch, Config, ConnId, Event, Gap, NotificationManager, NotificationRef};
+use notifyman::{Backoff, Batch, ConnId, Event, Gap, NotificationManager, NotificationRef};
 use serde_json::json;
 
 use super::args::Listen;
 use super::output::{json_line, tell};
 use super::signals::Lookout;
-use super::{End, Failure, clock, config, connect, exec};
+use super::target::or_environment;
+use super::{End, Failure, clock, configs, connect, exec};
 
 /// With `--reconnect`: the silence after which a server is asked for a sign of life, and the time it has for that.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
@@ -81,7 +82,7 @@ fn open(args: &Listen) -> Result<NotificationManager, Failure> {
         let (idle, deadline) = HEARTBEAT;
         nm = nm.reconnect(Backoff::default()).heartbeat(idle, deadline);
     }
-    for config in &configs(args)? {
+    for config in &configs(&or_environment(&args.urls))? {
         let mut connection = connect(config)?;
         connection.listen(&args.channels).map_err(|error| match error.is_usage() {
             true => Failure::from(error),
@@ -90,20 +91,6 @@ fn open(args: &Listen) -> Result<NotificationManager, Failure> {
         nm.insert(connection);
     }
     Ok(nm)
-}
-
-/// What each `--url` says.
-pub(crate) fn configs(args: &Listen) -> Result<Vec<Config>, Failure> {
-    let urls: Vec<_> = if args.urls.is_empty() { vec![None] } else { args.urls.iter().map(Some).collect() };
-    urls.iter()
-        .zip(1..)
-        .map(|(url, number)| {
-            config(url.map(String::as_str)).map_err(|error| match urls.len() {
-                1 => Failure::from(error),
-                _ => Failure::Usage(format!("--url number {number}: {error}")),
-            })
-        })
-        .collect()
 }
 
 /// What is left of the timeout, if anything is.

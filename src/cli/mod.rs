@@ -19,6 +19,8 @@ mod notify;
 mod output;
 mod shell;
 mod signals;
+mod target;
+mod usage;
 
 use std::io::{self, ErrorKind};
 use std::process::ExitCode;
@@ -61,7 +63,7 @@ impl From<Error> for Failure {
 
 /// The program, from its arguments to its exit code.
 pub(crate) fn run() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|error| usage::improved(error).exit());
     // Each connection is a descriptor, and macOS gives a process 256 unless it asks. Where that fails, connecting says so.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let ended = match args.command {
@@ -112,6 +114,17 @@ fn config(url: Option<&str>) -> Result<Config, Error> {
         None => config.application_name("notifyman"),
         Some(_) => config,
     })
+}
+
+/// Like [`config`], for several; an error gives the number of its URL.
+fn configs(urls: &[Option<&str>]) -> Result<Vec<Config>, Failure> {
+    let config = |(number, url): (usize, &Option<&str>)| {
+        config(*url).map_err(|error| match urls.len() {
+            1 => Failure::from(error),
+            _ => Failure::Usage(format!("URL number {number}: {error}")),
+        })
+    };
+    (1..).zip(urls).map(config).collect()
 }
 
 /// Connects; a failure says where, why, and what may help.

@@ -239,7 +239,7 @@ fn what_can_not_be_is_a_usage_error() {
     for (args, told) in [
         (["--url", &cluster.url(), &long].as_slice(), "1 to 63 bytes"),
         (&["--url", "postgres://u:s3cr3t@h:70000/d", "a"], "port"),
-        (&["--url", "host=a", "--url", "port=x", "a"], "--url number 2"),
+        (&["--url", "host=a", "--url", "port=x", "a"], "URL number 2"),
         (&["--timeout", "-1", "a"], "--timeout"),
         (&["--timeout", "soon", "a"], "a number of seconds"),
         (&["--count", "0", "a"], "--count"),

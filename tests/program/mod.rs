@@ -1,5 +1,6 @@
 //! The program as its users have it: run for itself, against servers of its own.
 
+mod arguments;
 mod changes;
 mod demo;
 mod doctor;

@@ -35,7 +35,7 @@ pub(super) fn build(args: Build) -> Result<End, Failure> {
         .owner(args.owner)
         .force(args.force);
     let installer = locked_as(installer, &args.locks);
-    let mut db = connect(&config(args.url.as_deref())?)?;
+    let mut db = connect(&config(args.target.url())?)?;
     if args.locks.dry_run {
         return print_script(&installer.build_sql(&mut db)?);
     }
@@ -48,7 +48,7 @@ pub(super) fn build(args: Build) -> Result<End, Failure> {
 /// Removes, or shows how.
 pub(super) fn teardown(args: &Teardown) -> Result<End, Failure> {
     let installer = locked_as(Installer::new(), &args.locks);
-    let mut db = connect(&config(args.url.as_deref())?)?;
+    let mut db = connect(&config(args.target.url())?)?;
     if args.locks.dry_run {
         return print_script(&installer.teardown_sql(&mut db)?);
     }
@@ -86,7 +86,7 @@ fn look(args: &Look) -> Result<Option<Status>, Failure> {
         print_script(&Status::sql())?;
         return Ok(None);
     }
-    let mut db = connect(&config(args.url.as_deref())?)?;
+    let mut db = connect(&config(args.target.url())?)?;
     Ok(Some(Status::of_some(&mut db, &args.schemas, &args.tables)?))
 }
 

@@ -11,14 +11,13 @@ use super::exec::{self, CommandOutcome};
 use super::line::EventLine;
 use crate::cli::output::tell;
 use crate::cli::signals::Lookout;
-use crate::cli::{End, Failure, clock, config};
+use crate::cli::{End, Failure, clock, configs};
 
 /// The time between two updates of the status line while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: args::WorkerArgs) -> Result<End, Failure> {
-    let urls: Vec<_> = if args.urls.is_empty() { vec![None] } else { args.urls.iter().map(Some).collect() };
-    let configs = urls.iter().map(|url| config(url.map(String::as_str))).collect::<Result<Vec<_>, _>>()?;
+    let configs = configs(&args.targets.urls())?;
     let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
     let changes = Worker::new(configs).tables(args.tables.clone()).timeout(TICK).start()?;
     let stopper = changes.stopper();
