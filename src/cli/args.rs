@@ -48,15 +48,18 @@ Examples:
   notifyman listen -u postgres://db1/shop -u postgres://db2/shop prices
   notifyman listen --count 1 --timeout 60 deployed && ./restart
   notifyman listen prices | jq -r .payload
-  notifyman listen --reconnect prices
   notifyman listen prices --exec ./flush --jobs 4
 
-When a connection is lost, standard error says so and the others go on; it
-ends when none is left. With --reconnect a lost connection comes back, also one
-that fell silent (that is noticed within 20 seconds), and before anything that
-is heard then, a line says what may have been missed:
+All servers are connected to concurrently, also when they come up later; one
+that is down or does not answer holds up no other. A lost connection is
+restored, also one that fell silent, which is noticed within 20 seconds; and
+before anything that is received then, a line says what may have been missed:
   {\"connection\":1,\"gap\":{\"channels\":[\"prices\"],\"cause\":\"..\",\"since\":\"..\",
    \"until\":\"..\"},\"time\":\"..\"}
+Standard error reports all this. What trying again cannot change, such as a
+wrong password, ends the connection, and the program when none is left. With
+--fail-fast the first failure or loss ends the program. --timeout begins with
+the first connection.
 
 With --exec, /bin/sh runs the command for each notification:
   standard input         the payload, as it came
@@ -72,9 +75,9 @@ the count, what runs is waited for: a command runs until it has ended and its
 output is closed, also by what it left in the background. The exit code is 1 if
 a command failed, or something may be missing.
 
-Exit codes: 1 also if any connection was lost, or if --timeout came before
---count; 130 and 143 after a signal; the others as in `notifyman --help`,
-which also tells where it connects.";
+Exit codes: 1 also if any connection was lost or was never opened, or if
+--timeout came before --count; 130 and 143 after a signal; the others as in
+`notifyman --help`, which also tells where it connects.";
 
 const NOTIFY: &str = "\
 Examples:
@@ -185,14 +188,17 @@ pub(crate) struct Listen {
     /// Where to connect; given several times, to each of them [default: as the environment says]
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
-    /// End when nothing has come for SECONDS; 0 prints what is there already and ends [default: never]
+    /// End when nothing has come for SECONDS; 0 ends when what is there is printed [default: never]
     #[arg(long, short, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     /// End after N notifications
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Bring lost connections back, and print a line with what may have been missed [with --exec: always]
-    #[arg(long, short)]
+    /// End with status 1 at the first connection that cannot be opened or is lost
+    #[arg(long, conflicts_with = "reconnect")]
+    pub(crate) fail_fast: bool,
+    /// Connect again, which is the default
+    #[arg(long, short, hide_short_help = true)]
     pub(crate) reconnect: bool,
     /// Run COMMAND for each notification, with the payload on its standard input, rather than print it
     #[arg(long, value_name = "COMMAND")]

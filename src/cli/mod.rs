@@ -11,6 +11,7 @@ mod args;
 mod changes;
 mod clock;
 mod cluster;
+mod connections;
 mod demo;
 mod doctor;
 mod exec;
@@ -134,18 +135,24 @@ fn connect(config: &Config) -> Result<Connection, Failure> {
 
 /// Why connecting failed, with what may help.
 fn advise(error: Error) -> Failure {
-    let advice = match error.sqlstate() {
-        Some("3D000") => "name another database, or create it",
-        Some("53300") => "close some of its sessions, or raise its max_connections",
-        _ if error.is_usage() => return Failure::from(error),
-        _ if is_out_of_descriptors(&error) => "raise this process's limit of open files (ulimit -n)",
-        _ if error.is_auth() => "see that the user is right, and give the password by PGPASSWORD or in the URL",
-        // It says itself what to do.
-        _ if error.is_tls() => return Failure::Failed(error.to_string()),
-        _ if error.is_transient() => "see that a server runs there, and that --url or PGHOST and PGPORT name it",
-        _ => return Failure::Failed(error.to_string()),
-    };
-    Failure::Advised(error.to_string(), advice)
+    match advice(&error) {
+        Some(advice) => Failure::Advised(error.to_string(), advice),
+        None => Failure::from(error),
+    }
+}
+
+/// Returns what may help if connecting fails with this error, unless the error says so itself.
+fn advice(error: &Error) -> Option<&'static str> {
+    match error.sqlstate() {
+        Some("3D000") => Some("name another database, or create it"),
+        Some("53300") => Some("close some of its sessions, or raise its max_connections"),
+        _ if error.is_usage() => None,
+        _ if is_out_of_descriptors(error) => Some("raise this process's limit of open files (ulimit -n)"),
+        _ if error.is_auth() => Some("see that the user is right, and give the password by PGPASSWORD or in the URL"),
+        _ if error.is_tls() => None,
+        _ if error.is_transient() => Some("see that a server runs there, and that --url or PGHOST and PGPORT name it"),
+        _ => None,
+    }
 }
 
 /// Whether the system has no descriptor left for this process (EMFILE), or for anybody (ENFILE).

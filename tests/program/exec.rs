@@ -153,7 +153,7 @@ fn what_can_not_be_asked_of_a_command_is_a_usage_error() {
 fn a_server_that_is_not_there_is_told_with_what_to_do() {
     let mut gone = cluster();
     gone.stop().unwrap();
-    let finished = run(&["listen", "--url", &gone.url(), "a", "--exec", "true"]);
+    let finished = run(&["listen", "--fail-fast", "--url", &gone.url(), "a", "--exec", "true"]);
     finished.ends_with(1);
     assert!(finished.err().contains("to do: see that a server runs there"), "{finished:?}");
 }

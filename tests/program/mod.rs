@@ -8,6 +8,7 @@ mod exec;
 mod help;
 mod listen;
 mod notify;
+mod start;
 mod terminal;
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -76,8 +77,10 @@ impl Running {
             command.args(["--url", url]);
         }
         let running = Self::spawn(&mut command);
-        for number in 1..=urls.len() {
-            let line = running.err.next();
+        let mut lines: Vec<_> = urls.iter().map(|_| running.err.next()).collect();
+        // They are connected concurrently.
+        lines.sort();
+        for (number, line) in (1..).zip(&lines) {
             assert!(line.starts_with(&format!("notifyman: connection {number} listens at 127.0.0.1:")), "{line}");
         }
         running

@@ -52,17 +52,22 @@ fn a_refused_login_is_told_in_one_line_by_every_command() {
 
 #[test]
 fn the_reason_of_a_loss_is_told_in_one_line() {
-    let steps = vec![
+    let (go, gate) = Step::gate();
+    let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
         Step::expect_any_query(),
-        Step::send([msg::command_complete("LISTEN"), msg::ready(b'I'), msg::error("FATAL", "28000", HOSTILE)]),
-    ];
-    let peer = Peer::play(steps);
-    let finished = run(&["listen", "c", "--url", &peer.url()]);
+        Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]),
+        gate,
+        Step::send([msg::error("FATAL", "28000", HOSTILE)]),
+    ]);
+    let listener = Running::start(&["listen", "--fail-fast", "c", "--url", &peer.url()]);
+    assert!(listener.err.next().contains("listens at"));
+    go.open();
+    let finished = listener.finish();
     finished.ends_with(1);
     is_safe(&finished);
-    assert!(finished.err().contains("is lost"), "{finished:#?}");
+    assert!(finished.err().contains("is lost: FATAL 28000"), "{finished:#?}");
 }
 
 #[test]
@@ -130,7 +135,7 @@ fn settings_from_the_environment_and_from_files_are_escaped() {
         }
         command.env(name, HOSTILE).arg(command_name);
         match command_name {
-            "listen" => command.args(["c", "-q"]),
+            "listen" => command.args(["c", "--fail-fast"]),
             "notify" => command.arg("c"),
             "worker" => command.arg("-q"),
             _ => &mut command,

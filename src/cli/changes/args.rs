@@ -220,6 +220,9 @@ pub(crate) struct WorkerArgs {
     /// Action after the last retry
     #[arg(long, value_name = "ACTION", default_value = "skip", requires = "exec")]
     pub(crate) give_up: GiveUp,
+    /// End with status 1 at the first connection that cannot be opened or is lost
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
     /// Print only problems to standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,

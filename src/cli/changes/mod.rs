@@ -115,11 +115,11 @@ fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
         text.push_str(&line("right already", counted(report.unchanged())));
     }
     print(&text)?;
-    report.warnings().iter().for_each(|warning| tell(&format!("warning: {warning}")));
+    report.warnings().iter().for_each(|warning| tell(format_args!("warning: {warning}")));
     if report.failed().is_empty() {
         return Ok(End::Done);
     }
-    tell(&format!("not done for {}: run the same again to finish", counted(report.failed().len())));
+    tell(format_args!("not done for {}: run the same again to finish", counted(report.failed().len())));
     Ok(End::Incomplete)
 }
 
