@@ -5,6 +5,7 @@
 pub mod alone;
 #[path = "../../src/cli/cluster/mod.rs"]
 pub mod cluster;
+pub mod holding;
 pub mod libpq;
 pub mod msg;
 pub mod peer;
@@ -17,6 +18,7 @@ pub mod server;
 pub mod tls_peer;
 
 pub use cluster::{Cluster, Options};
+pub use holding::HoldingProxy;
 pub use peer::{Peer, Step};
 pub use pgbouncer::PgBouncer;
 pub use proxy::Proxy;
