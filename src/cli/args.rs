@@ -61,6 +61,14 @@ wrong password, ends the connection, and the program when none is left. With
 --fail-fast the first failure or loss ends the program. --timeout begins with
 the first connection.
 
+When a connection is opened, delivery is proved: a second session, open for a
+moment only, sends one notification on a private channel, which the connection
+must receive. (With --exec two other sessions do this.) If it does not arrive,
+as through a pooler in transaction mode, standard error says what is wrong and
+what to do, and the exit code is 1. With --canary one session of each database
+sends such a notification regularly, and a connection that does not receive it
+is opened again. Each canary wakes every session that listens in its database.
+
 With --exec, /bin/sh runs the command for each notification:
   standard input         the payload, as it came
   NOTIFYMAN_CHANNEL      its channel
@@ -200,6 +208,10 @@ pub(crate) struct Listen {
     /// Connect again, which is the default
     #[arg(long, short, hide_short_help = true)]
     pub(crate) reconnect: bool,
+    /// Check delivery also from then on, every 60 or so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    #[arg(value_parser = canary_period)]
+    pub(crate) canary: Option<Duration>,
     /// Run COMMAND for each notification, with the payload on its standard input, rather than print it
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
@@ -268,6 +280,11 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let all = 0.0..=3_155_760_000.0;
     let wanted = || "it must be a number of seconds from 0 to 3155760000 (a century)".to_owned();
     if all.contains(&number) { Duration::try_from_secs_f64(number).map_err(|_| wanted()) } else { Err(wanted()) }
+}
+
+fn canary_period(text: &str) -> Result<Duration, String> {
+    let all = Duration::from_secs(30)..=Duration::from_secs(86_400);
+    seconds(text).and_then(|time| all.contains(&time).then_some(time).ok_or("it must be 30 to 86400".into()))
 }
 
 fn some_seconds(text: &str) -> Result<Duration, String> {

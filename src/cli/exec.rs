@@ -21,6 +21,7 @@ use notifyman::notifier::{Delivery, Reason};
 use self::watch::{StateChange, Watch};
 use super::args::Listen;
 use super::connections::rest;
+use super::delivery::DeliveryChecks;
 use super::output::tell;
 use super::signals::Lookout;
 use super::target::or_environment;
@@ -34,8 +35,18 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     let jobs = Arc::new(Jobs::new(command, args));
     let Some(first) = configs.first() else { return Ok(End::Done) };
     let backoff = listen::backoff(configs.len());
-    let notifier = Notifier::builder(first)?.autorun(false).keep_trying(true).reconnect(backoff).build::<usize>();
-    let mut watch = Watch::new(&configs, args);
+    let mut builder = Notifier::builder(first)?.autorun(false).keep_trying(true).reconnect(backoff);
+    if let Some(period) = args.canary {
+        builder = builder.canary(period, listen::CANARY_DEADLINE);
+    }
+    let notifier = builder.build::<usize>();
+    let (failing, ends_at_failure) = (Arc::clone(&jobs), args.fail_fast);
+    let checks = DeliveryChecks::new(args.quiet, move || {
+        if ends_at_failure {
+            failing.close();
+        }
+    });
+    let mut watch = Watch::new(&configs, args, checks);
     for (config, number) in configs.iter().zip(1..) {
         let there = notifier.at(config)?;
         for channel in &args.channels {
@@ -64,7 +75,8 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
         }
         return Ok(End::Signalled(signal));
     }
-    let has_failed = watch.has_failed;
+    let receives_nothing = watch.checks.has_failed();
+    let has_failed = watch.has_failed || args.fail_fast && receives_nothing;
     if ended.heard.is_empty() {
         tell("no connection is left");
     } else if let Some(left @ 1..) = ended.left
@@ -73,7 +85,7 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
         tell(format_args!("the timeout came before the count: {left} notifications are missing"));
         ended.whole = false;
     }
-    let is_complete = watch.connections.finish(has_failed) && ended.whole && !has_failed;
+    let is_complete = watch.connections.finish(has_failed) && ended.whole && !has_failed && !receives_nothing;
     Ok(if is_complete { End::Done } else { End::Incomplete })
 }
 

@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use notifyman::{Backoff, Batch, ConnId, Error, Event, Gap, NotificationManager, NotificationRef};
+use notifyman::{Backoff, Batch, Config, ConnId, Error, Event, Gap, NotificationManager, NotificationRef};
 use serde_json::json;
 
 use super::args::Listen;
 use super::connections::Connections;
+use super::delivery::DeliveryChecks;
 use super::output::{json_line, tell};
 use super::signals::Lookout;
 use super::target::or_environment;
@@ -15,6 +16,8 @@ use super::{End, Failure, clock, configs, exec};
 
 /// The silence after which a server is asked for a sign of life, and the time that it has for the answer.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
+/// The time after which a canary that has not arrived is looked into.
+pub(super) const CANARY_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// A zero timeout would end the manager's iteration.
@@ -31,13 +34,25 @@ pub(crate) fn run(args: Listen) -> Result<End, Failure> {
     if !args.fail_fast {
         nm = nm.reconnect(backoff(configs.len()));
     }
-    let dial = |config| nm.dial(config, &args.channels);
-    let ids = configs.into_iter().map(dial).collect::<Result<_, _>>()?;
+    if let Some(period) = args.canary {
+        nm = nm.canary(period, CANARY_DEADLINE);
+    }
+    let handle = nm.handle();
+    let ends_at_failure = args.fail_fast;
+    let checks = DeliveryChecks::new(args.quiet, move || {
+        if ends_at_failure {
+            drop(handle.stop());
+        }
+    });
+    let mut ids = Vec::new();
+    for (number, config) in (1..).zip(&configs) {
+        ids.push(nm.dial(config, args.channels.iter().chain([&checks.channel(number)]))?);
+    }
     let handle = nm.handle();
     let lookout = Lookout::new(move || drop(handle.stop()))
         .map_err(|e| Failure::Failed(format!("could not watch for signals: {e}")))?;
     let printer = Printer { out: io::stdout().lock(), lines: Vec::new(), left: args.count };
-    Listener { args, nm, ids, connections, printer }.run(&lookout)
+    Listener { args, nm, ids, configs, connections, checks, printer }.run(&lookout)
 }
 
 /// Servers that do not answer keep their places among the attempts to connect, so there is one for each.
@@ -51,7 +66,9 @@ struct Listener<W> {
     nm: NotificationManager,
     /// In ascending order, as a manager counts.
     ids: Vec<ConnId>,
+    configs: Vec<Config>,
     connections: Connections,
+    checks: DeliveryChecks,
     printer: Printer<W>,
 }
 
@@ -69,6 +86,9 @@ impl<W: Write> Listener<W> {
             tell(format_args!("the timeout came before the count: {left} notifications are missing"));
             self.connections.set_incomplete();
         }
+        if self.checks.has_failed() {
+            self.connections.set_incomplete();
+        }
         let has_failed = self.has_failed();
         Ok(if self.connections.finish(has_failed) { End::Done } else { End::Incomplete })
     }
@@ -78,9 +98,9 @@ impl<W: Write> Listener<W> {
         self.ids.binary_search(&id).map_or(0, |index| index + 1)
     }
 
-    /// Returns `true` if a loss has ended it.
+    /// Returns `true` if a failure has ended it.
     fn has_failed(&self) -> bool {
-        self.args.fail_fast && self.nm.garbage().next().is_some()
+        self.args.fail_fast && (self.nm.garbage().next().is_some() || self.checks.has_failed())
     }
 
     /// Has the next idle event come when there is something to look at; returns `false` if the time is over.
@@ -108,24 +128,53 @@ impl<W: Write> Listener<W> {
     fn handle_event(&mut self, event: Event) -> Result<bool, Failure> {
         match event {
             Event::Notifies(id, batch) => {
-                self.printer.print(id, &batch).map_err(Failure::Output)?;
-                self.connections.came();
+                self.take_private(id, &batch);
+                let is_shown = |n: &NotificationRef<'_>| !self.checks.is_private(n.channel_bytes());
+                if self.printer.print(id, &batch, is_shown).map_err(Failure::Output)? > 0 {
+                    self.connections.came();
+                }
                 return Ok(self.printer.left != Some(0));
             }
-            Event::Opened(id) => self.connections.opened(self.number(id)),
+            Event::Opened(id) => {
+                self.connections.opened(self.number(id));
+                self.check_delivery(id);
+            }
             Event::Lost(id, error) => {
+                self.checks.cancel(self.number(id));
                 let is_final = !self.nm.restoring().any(|(away, _)| away == id);
                 self.connections.lost(self.number(id), &error, is_final);
                 return Ok(!self.args.fail_fast);
             }
             Event::Restored(id, gap) => {
-                self.printer.print_gap(id, &gap).map_err(Failure::Output)?;
+                let is_shown = |channel: &str| !self.checks.is_private(channel.as_bytes());
+                let was_checked = gap.channels().iter().all(|channel| is_shown(channel));
+                self.printer.print_gap(id, &gap, is_shown).map_err(Failure::Output)?;
                 self.connections.restored(self.number(id));
+                // It was lost before the proof.
+                if !was_checked {
+                    self.check_delivery(id);
+                }
             }
             Event::Idle => self.look_at_first_attempts(),
             _ => {}
         }
         Ok(true)
+    }
+
+    fn check_delivery(&mut self, id: ConnId) {
+        let number = self.number(id);
+        if let Some(config) = number.checked_sub(1).and_then(|index| self.configs.get(index)) {
+            self.checks.begin(number, config);
+        }
+    }
+
+    /// Ends the check of a connection if its notification is in the batch.
+    fn take_private(&mut self, id: ConnId, batch: &Batch) {
+        let number = self.number(id);
+        if self.checks.is_pending(number) && batch.iter().any(|n| self.checks.is_private(n.channel_bytes())) {
+            self.checks.arrived(number);
+            drop(self.nm.handle().unlisten(id, [self.checks.channel(number)]));
+        }
     }
 
     /// Reports first attempts to connect that have failed, which the manager repeats without an event, or take long.
@@ -149,23 +198,24 @@ struct Printer<W> {
 }
 
 impl<W: Write> Printer<W> {
-    /// Prints a batch, as far as its notifications are wanted, in one go.
-    fn print(&mut self, id: ConnId, batch: &Batch) -> io::Result<()> {
+    /// Prints a batch in one go, as far as its notifications are wanted; returns the number of those.
+    fn print(&mut self, id: ConnId, batch: &Batch, is_shown: impl Fn(&NotificationRef<'_>) -> bool) -> io::Result<u64> {
         let wanted = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let time = clock::stamp();
         let mut printed = 0;
-        for n in batch.iter().take(wanted) {
+        for n in batch.iter().filter(is_shown).take(wanted) {
             write_line(&mut self.lines, id, n, &time)?;
             printed += 1;
         }
         self.left = self.left.map(|left| left.saturating_sub(printed));
-        self.flush()
+        self.flush()?;
+        Ok(printed)
     }
 
     /// Prints what a connection may have missed while it was away.
-    fn print_gap(&mut self, id: ConnId, gap: &Gap) -> io::Result<()> {
+    fn print_gap(&mut self, id: ConnId, gap: &Gap, is_shown: impl Fn(&str) -> bool) -> io::Result<()> {
         let gap = json!({
-            "channels": gap.channels(),
+            "channels": gap.channels().iter().filter(|channel| is_shown(channel)).collect::<Vec<_>>(),
             "cause": gap.cause().to_string(),
             "since": clock::written(gap.since_wall()),
             "until": clock::written(gap.until_wall()),

@@ -12,6 +12,7 @@ mod changes;
 mod clock;
 mod cluster;
 mod connections;
+mod delivery;
 mod demo;
 mod doctor;
 mod exec;

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod changes;
+mod delivery;
 mod demo;
 mod doctor;
 mod exec;

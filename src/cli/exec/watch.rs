@@ -10,6 +10,7 @@ use notifyman::{Config, Connection, Error, Notifier};
 use crate::cli::args::Listen;
 use crate::cli::clock;
 use crate::cli::connections::{Connections, LOOK};
+use crate::cli::delivery::DeliveryChecks;
 
 /// The time in which a server that answers is connected to.
 const ATTEMPT_TIME: Duration = Duration::from_millis(300);
@@ -26,9 +27,10 @@ pub(super) enum StateChange {
 pub(super) struct Watch {
     pub(super) connections: Connections,
     configs: Vec<Config>,
+    pub(super) checks: DeliveryChecks,
     /// The notifier as seen from each connection that is neither open nor lost, with the number of the connection.
     pub(super) opening: Vec<(usize, Notifier<usize>)>,
-    /// The others, if one of them that is lost ends the program.
+    /// Those that are open, while their delivery is checked, or for as long as a loss ends the program.
     open: Vec<(usize, Notifier<usize>)>,
     began: Instant,
     /// Why connections could not be opened, once that is asked for.
@@ -39,10 +41,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(configs: &[Config], args: &Listen) -> Self {
+    pub(super) fn new(configs: &[Config], args: &Listen, checks: DeliveryChecks) -> Self {
         Self {
             connections: Connections::new(configs, args.quiet),
             configs: configs.to_vec(),
+            checks,
             opening: Vec::new(),
             open: Vec::new(),
             began: clock::now(),
@@ -65,7 +68,10 @@ impl Watch {
                 State::Listening => {
                     changes.push(StateChange::Opened(number));
                     self.connections.opened(number);
-                    self.open.extend(self.fail_fast.then_some((number, there)));
+                    if let Some(config) = self.configs.get(number - 1) {
+                        self.checks.begin_beside(number, config);
+                    }
+                    self.open.push((number, there));
                 }
                 State::Lost(error) => {
                     changes.push(StateChange::Lost(number));
@@ -75,8 +81,11 @@ impl Watch {
             }
         }
         for (number, there) in std::mem::take(&mut self.open) {
+            let is_checked = !self.checks.is_running(number);
             match there.state() {
+                State::Listening if is_checked && !self.fail_fast => {}
                 State::Listening => self.open.push((number, there)),
+                _ if !self.fail_fast => self.checks.cancel(number),
                 State::Lost(error) => self.fail(number, &error, true),
                 _ => {
                     self.connections.lost_for_unknown_reason(number);
