@@ -92,7 +92,11 @@ impl Connections {
         match (before, advice(error)) {
             (ReportedState::Open | ReportedState::Away, _) => {
                 let outlook = if is_final { "" } else { ", and dialled again" };
-                tell(format_args!("connection {number} ({place}) is lost{outlook}: {error}"));
+                match error {
+                    // It names the place.
+                    Error::Connect(_) => tell(format_args!("connection {number} is lost{outlook}: {error}")),
+                    _ => tell(format_args!("connection {number} ({place}) is lost{outlook}: {error}")),
+                }
             }
             (_, None) => tell(failure(number, &place, error)),
             (_, Some(advice)) => tell_with_advice(failure(number, &place, error), advice),

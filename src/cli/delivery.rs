@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Each connection listens to a private channel of its own from the beginning, so the proof is about the very session that
-//! receives, and nothing is sent by that session. With `--exec` a notification would wait behind commands, so two other
+//! receives, and nothing is sent by that session; the channel stays, unused. With `--exec` a notification would wait behind commands, so two other
 //! sessions are examined there. Nothing here holds up the loop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -36,6 +36,8 @@ pub(super) struct DeliveryChecks {
     prefix: String,
     /// Checks whose notification has not arrived.
     pending: HashMap<usize, Pending>,
+    /// Connections whose notification has arrived.
+    proven: HashSet<usize>,
     jobs: Sender<Job>,
     shared: Arc<Shared>,
     threads: usize,
@@ -80,7 +82,7 @@ impl DeliveryChecks {
         };
         // Different for each program: from the system's randomness.
         let prefix = format!("notifyman_listen_{:016x}_", RandomState::new().hash_one(0));
-        Self { prefix, pending: HashMap::new(), jobs, shared: Arc::new(shared), threads: 0 }
+        Self { prefix, pending: HashMap::new(), proven: HashSet::new(), jobs, shared: Arc::new(shared), threads: 0 }
     }
 
     /// Returns the private channel of a connection. It needs no quotes.
@@ -127,7 +129,13 @@ impl DeliveryChecks {
     pub(super) fn arrived(&mut self, number: usize) {
         if let Some(pending) = self.pending.remove(&number) {
             let _ = pending.arrived.send(());
+            self.proven.insert(number);
         }
+    }
+
+    /// Returns `true` if the notification of a connection has arrived.
+    pub(super) fn is_proven(&self, number: usize) -> bool {
+        self.proven.contains(&number)
     }
 
     /// Returns `true` until the check has ended.

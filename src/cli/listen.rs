@@ -147,11 +147,10 @@ impl<W: Write> Listener<W> {
             }
             Event::Restored(id, gap) => {
                 let is_shown = |channel: &str| !self.checks.is_private(channel.as_bytes());
-                let was_checked = gap.channels().iter().all(|channel| is_shown(channel));
                 self.printer.print_gap(id, &gap, is_shown).map_err(Failure::Output)?;
                 self.connections.restored(self.number(id));
-                // It was lost before the proof.
-                if !was_checked {
+                // It may have been lost before the proof.
+                if !self.checks.is_proven(self.number(id)) {
                     self.check_delivery(id);
                 }
             }
@@ -173,7 +172,6 @@ impl<W: Write> Listener<W> {
         let number = self.number(id);
         if self.checks.is_pending(number) && batch.iter().any(|n| self.checks.is_private(n.channel_bytes())) {
             self.checks.arrived(number);
-            drop(self.nm.handle().unlisten(id, [self.checks.channel(number)]));
         }
     }
 

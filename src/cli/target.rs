@@ -2,7 +2,7 @@
 //!
 //! A connection string can contain a password, so it is repeated in no message, and it is never sent as a channel name.
 
-use clap::error::ContextValue;
+use notifyman::Escaped;
 
 /// The text that stands for a connection string in the errors of the command line.
 const HIDDEN: &str = "(connection string)";
@@ -67,23 +67,11 @@ fn is_connection_string(text: &str) -> bool {
     text.contains("://") || text.match_indices("password").any(has_password)
 }
 
-/// Returns what stands for a value that contains a connection string.
-pub(super) fn hide(value: &ContextValue) -> Option<ContextValue> {
-    match value {
-        ContextValue::String(text) if is_connection_string(text) => Some(ContextValue::String(HIDDEN.to_owned())),
-        ContextValue::Strings(texts) if texts.iter().any(|text| is_connection_string(text)) => {
-            let shown = |text: &String| if is_connection_string(text) { HIDDEN.to_owned() } else { text.clone() };
-            Some(ContextValue::Strings(texts.iter().map(shown).collect()))
-        }
-        ContextValue::StyledStr(text) if is_connection_string(&text.to_string()) => Some(ContextValue::None),
-        ContextValue::StyledStrs(texts) => {
-            let shown: Vec<_> = texts.iter().filter(|text| !is_connection_string(&text.to_string())).cloned().collect();
-            match shown.len() {
-                0 if !texts.is_empty() => Some(ContextValue::None),
-                length => (length < texts.len()).then_some(ContextValue::StyledStrs(shown)),
-            }
-        }
-        _ => None,
+/// Returns what is shown instead of a text that contains a connection string, or controls a terminal.
+pub(super) fn shown_instead(text: &str) -> Option<String> {
+    match is_connection_string(text) {
+        true => Some(HIDDEN.to_owned()),
+        false => Some(Escaped(text).to_string()).filter(|escaped| escaped != text),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Errors of the command line: with a suggestion where one is likely, and without passwords.
+//! Errors of the command line: with a suggestion where one is likely, without passwords, and safe on a terminal.
 
 use clap::Parser as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -9,11 +9,28 @@ use super::target;
 /// Returns the error as it can be shown.
 pub(super) fn improved(error: clap::Error) -> clap::Error {
     let mut error = with_suggestion(error);
-    let hidden: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, target::hide(value)?))).collect();
-    for (kind, value) in hidden {
+    let replaced: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, replaced(value)?))).collect();
+    if !replaced.is_empty() {
+        // Tips repeat the argument, with styles.
+        error.insert(ContextKind::Suggested, ContextValue::None);
+    }
+    for (kind, value) in replaced {
         error.insert(kind, value);
     }
     error
+}
+
+/// Returns what is shown instead of a value, if that must not be shown as it is.
+fn replaced(value: &ContextValue) -> Option<ContextValue> {
+    match value {
+        ContextValue::String(text) => target::shown_instead(text).map(ContextValue::String),
+        ContextValue::Strings(texts) => {
+            let shown = texts.iter().map(|text| target::shown_instead(text).unwrap_or_else(|| text.clone()));
+            let shown: Vec<_> = shown.collect();
+            (shown != *texts).then_some(ContextValue::Strings(shown))
+        }
+        _ => None,
+    }
 }
 
 /// Adds a suggestion where the parser has none.

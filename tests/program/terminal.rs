@@ -146,3 +146,22 @@ fn settings_from_the_environment_and_from_files_are_escaped() {
         is_safe(&finished);
     }
 }
+
+#[test]
+fn arguments_are_escaped_in_errors_of_the_command_line() {
+    let option = format!("--{HOSTILE}");
+    for args in [
+        [HOSTILE].as_slice(),
+        &["help", HOSTILE],
+        &["listen", &option, "a"],
+        &["listen", "--timeout", HOSTILE, "a"],
+        &["notify", "a", "b", HOSTILE],
+        &["build", "--shape", HOSTILE],
+        &["doctor", "--json", "--url"],
+    ] {
+        let finished = run(args);
+        finished.ends_with(2);
+        is_safe(&finished);
+    }
+    is_safe(&run(&["doctor", HOSTILE]));
+}
