@@ -107,7 +107,8 @@ It connects, and tells apart what can be wrong: unreachable, refused, TLS,
 login, a standby, a pooler in transaction mode, missing permission, failing
 delivery, a NOTIFY queue that fills up and who holds it, a server version with
 a known LISTEN bug, keepalive that can't notice a dead link. Each comes with
-what was seen and what to do. It changes nothing on the server.
+what was seen and what to do. It changes nothing on the server. For a moment a
+second session is opened, which notifies the first one while that is idle.
 
 Examples:
   notifyman doctor postgres://app@db1/shop postgres://app@db2/shop

@@ -15,7 +15,7 @@ use super::{advice, clock};
 /// The time between two looks at attempts to connect that are not over.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 /// The time after which an attempt to connect is reported that has not ended.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The state of all connections, as far as it has been reported.
 pub(super) struct Connections {

@@ -146,6 +146,7 @@ fn advise(error: Error) -> Failure {
 fn advice(error: &Error) -> Option<&'static str> {
     match error.sqlstate() {
         Some("3D000") => Some("name another database, or create it"),
+        Some("42501") => Some("have the owner of the database run GRANT CONNECT ON DATABASE .. TO this role"),
         Some("53300") => Some("close some of its sessions, or raise its max_connections"),
         _ if error.is_usage() => None,
         _ if is_out_of_descriptors(error) => Some("raise this process's limit of open files (ulimit -n)"),

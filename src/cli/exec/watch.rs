@@ -27,6 +27,7 @@ pub(super) enum StateChange {
 pub(super) struct Watch {
     pub(super) connections: Connections,
     configs: Vec<Config>,
+    channels: Vec<String>,
     pub(super) checks: DeliveryChecks,
     /// The notifier as seen from each connection that is neither open nor lost, with the number of the connection.
     pub(super) opening: Vec<(usize, Notifier<usize>)>,
@@ -45,6 +46,7 @@ impl Watch {
         Self {
             connections: Connections::new(configs, args.quiet),
             configs: configs.to_vec(),
+            channels: args.channels.clone(),
             checks,
             opening: Vec::new(),
             open: Vec::new(),
@@ -123,8 +125,10 @@ impl Watch {
         let number = |(number, _): &(usize, _)| *number;
         let numbers: Vec<_> = self.opening.iter().map(number).collect();
         let configs: Vec<_> = numbers.iter().filter_map(|number| self.configs.get(number - 1).cloned()).collect();
+        // A channel that cannot be has been refused before.
+        let Ok(attempts) = Connection::connect_many(configs).listen(&self.channels) else { return };
         let dial = move || {
-            for (index, attempt) in Connection::connect_many(configs) {
+            for (index, attempt) in attempts {
                 let failure = numbers.get(index).copied().zip(attempt.err());
                 if failure.is_some_and(|failure| sender.send(failure).is_err()) {
                     return;
