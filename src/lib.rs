@@ -212,7 +212,9 @@ pub use config::{
     TlsVersion,
 };
 pub use connection::{ConnectMany, Connection, Diagnosis, Finding, FindingKind, Severity, Wait};
-pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, TlsError, TlsErrorKind, ValueError};
+pub use error::{
+    ConfigError, ConnectError, Error, Escaped, ProtocolError, ServerError, TlsError, TlsErrorKind, ValueError,
+};
 pub use gap::Gap;
 pub use manager::{Backoff, Check, ConnId, ConnectionMut, Dead, Event, Handle, NotificationManager, Stats, Ticket};
 pub use notification::{Batch, IntoIter, Iter, Notification, NotificationRef};

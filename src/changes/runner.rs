@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::server::{Server, cannot, text};
 use super::sql;
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, Escaped};
 
 /// A table, and the statements that make it right.
 pub(crate) struct Step {
@@ -139,10 +139,9 @@ fn explained(error: Error) -> Error {
     }
 }
 
-/// Another session's text, on one line and without control characters.
+/// Another session's text on one line, with its white space reduced and control characters escaped.
 fn escaped(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    Escaped(text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
 }
 
 #[cfg(test)]

@@ -143,29 +143,29 @@ impl Server {
         let (owner, user) = (sql::identifier(owner), sql::identifier(&self.user));
         let refused = |why: &str, remedy: &str| {
             Err(cannot(format!(
-                "{why}. It is to own the functions that run with rights of their own. {remedy}, or name another role by \
+                "{why}. It is to own the functions that run with rights of their own. {remedy} Or name another role by \
                  --owner (Installer::owner)"
             )))
         };
         // Another role may need to be as it is: only one that serves nothing else is to be changed.
         let only = "It must serve nothing else: if it does not";
-        let grant = format!("GRANT {owner} TO {user};\n");
+        let grant = format!("GRANT {owner} TO {user};");
         match (self.owns, &self.owner_members) {
             (None, _) if self.may_create_role => Ok(()),
             (None, _) => refused(
                 &format!("there is no role {owner}, and this role may not create it"),
-                &format!("Have a DBA run:\n    CREATE ROLE {owner} NOLOGIN;\n    {grant}"),
+                &format!("Have a DBA run: CREATE ROLE {owner} NOLOGIN; {grant}"),
             ),
             (Some(_), _) if self.is_owner_mighty => refused(
                 &format!("role {owner} can log in, or is a superuser"),
-                &format!("{only}, have a DBA drop it, and the build makes it again"),
+                &format!("{only}, have a DBA drop it, and the build makes it again."),
             ),
             (Some(_), Some(members)) => refused(
                 &format!("other roles can act as role {owner}: {members}"),
-                &format!("{only}, have a DBA run:\n    REVOKE {owner} FROM {members};\n"),
+                &format!("{only}, have a DBA run: REVOKE {owner} FROM {members};"),
             ),
             (Some(false), None) => {
-                refused(&format!("this role is not a member of role {owner}"), &format!("Have a DBA run:\n    {grant}"))
+                refused(&format!("this role is not a member of role {owner}"), &format!("Have a DBA run: {grant}"))
             }
             (Some(true), None) => Ok(()),
         }

@@ -8,7 +8,7 @@ use super::options::{Delivery, Options};
 use super::server::{Presence, Server, first, is, text};
 use super::{glob, sql};
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, Escaped};
 
 /// From how full a NOTIFY queue on something must be done.
 const QUEUE_WARNING: f64 = 0.5;
@@ -226,7 +226,7 @@ impl fmt::Display for Status {
     /// Lines for people: what was asked for, the tables by their state, the problems and the warnings.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.settings {
-            writeln!(f, "{name:<16} {value}")?;
+            writeln!(f, "{name:<16} {}", Escaped(value))?;
         }
         if self.is_installed() {
             let count = |states: &[&str]| self.tables.iter().filter(|table| states.contains(&&*table.state)).count();
@@ -235,8 +235,8 @@ impl fmt::Display for Status {
                 writeln!(f, "{:<16} {generic}, by the function for any table until the next build", "of them generic")?;
             }
         }
-        self.problems.iter().try_for_each(|problem| writeln!(f, "problem: {problem}"))?;
-        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))
+        self.problems.iter().try_for_each(|problem| writeln!(f, "problem: {}", Escaped(problem)))?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {}", Escaped(warning)))
     }
 }
 

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::changes::args as changes;
+use super::target::{Targets, channel};
 
 // Lines of at most 79 columns: a terminal's usual width, at which nothing is wrapped once more.
 
@@ -47,15 +48,26 @@ Examples:
   notifyman listen -u postgres://db1/shop -u postgres://db2/shop prices
   notifyman listen --count 1 --timeout 60 deployed && ./restart
   notifyman listen prices | jq -r .payload
-  notifyman listen --reconnect prices
   notifyman listen prices --exec ./flush --jobs 4
 
-When a connection is lost, standard error says so and the others go on; it
-ends when none is left. With --reconnect a lost connection comes back, also one
-that fell silent (that is noticed within 20 seconds), and before anything that
-is heard then, a line says what may have been missed:
+All servers are connected to concurrently, also when they come up later; one
+that is down or does not answer holds up no other. A lost connection is
+restored, also one that fell silent, which is noticed within 20 seconds; and
+before anything that is received then, a line says what may have been missed:
   {\"connection\":1,\"gap\":{\"channels\":[\"prices\"],\"cause\":\"..\",\"since\":\"..\",
    \"until\":\"..\"},\"time\":\"..\"}
+Standard error reports all this. What trying again cannot change, such as a
+wrong password, ends the connection, and the program when none is left. With
+--fail-fast the first failure or loss ends the program. --timeout begins with
+the first connection.
+
+When a connection is opened, delivery is proved: a second session, open for a
+moment only, sends one notification on a private channel, which the connection
+must receive. (With --exec two other sessions do this.) If it does not arrive,
+as through a pooler in transaction mode, standard error says what is wrong and
+what to do, and the exit code is 1. With --canary one session of each database
+sends such a notification regularly, and a connection that does not receive it
+is opened again. Each canary wakes every session that listens in its database.
 
 With --exec, /bin/sh runs the command for each notification:
   standard input         the payload, as it came
@@ -71,9 +83,9 @@ the count, what runs is waited for: a command runs until it has ended and its
 output is closed, also by what it left in the background. The exit code is 1 if
 a command failed, or something may be missing.
 
-Exit codes: 1 also if any connection was lost, or if --timeout came before
---count; 130 and 143 after a signal; the others as in `notifyman --help`,
-which also tells where it connects.";
+Exit codes: 1 also if any connection was lost or was never opened, or if
+--timeout came before --count; 130 and 143 after a signal; the others as in
+`notifyman --help`, which also tells where it connects.";
 
 const NOTIFY: &str = "\
 Examples:
@@ -95,7 +107,8 @@ It connects, and tells apart what can be wrong: unreachable, refused, TLS,
 login, a standby, a pooler in transaction mode, missing permission, failing
 delivery, a NOTIFY queue that fills up and who holds it, a server version with
 a known LISTEN bug, keepalive that can't notice a dead link. Each comes with
-what was seen and what to do. It changes nothing on the server.
+what was seen and what to do. It changes nothing on the server. For a moment a
+second session is opened, which notifies the first one while that is idle.
 
 Examples:
   notifyman doctor postgres://app@db1/shop postgres://app@db2/shop
@@ -184,15 +197,22 @@ pub(crate) struct Listen {
     /// Where to connect; given several times, to each of them [default: as the environment says]
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
-    /// End when nothing has come for SECONDS; 0 prints what is there already and ends [default: never]
+    /// End when nothing has come for SECONDS; 0 ends when what is there is printed [default: never]
     #[arg(long, short, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     /// End after N notifications
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Bring lost connections back, and print a line with what may have been missed [with --exec: always]
-    #[arg(long, short)]
+    /// End with status 1 at the first connection that cannot be opened or is lost
+    #[arg(long, conflicts_with = "reconnect")]
+    pub(crate) fail_fast: bool,
+    /// Connect again, which is the default
+    #[arg(long, short, hide_short_help = true)]
     pub(crate) reconnect: bool,
+    /// Check delivery also from then on, every 60 or so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
+    #[arg(value_parser = canary_period)]
+    pub(crate) canary: Option<Duration>,
     /// Run COMMAND for each notification, with the payload on its standard input, rather than print it
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
@@ -202,8 +222,8 @@ pub(crate) struct Listen {
     /// Don't tell on standard error where it listens
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// What to listen to; case counts
-    #[arg(value_name = "CHANNEL", required = true)]
+    /// Channels to listen to (case-sensitive)
+    #[arg(value_name = "CHANNEL", required = true, value_parser = channel)]
     pub(crate) channels: Vec<String>,
 }
 
@@ -215,7 +235,8 @@ pub(crate) struct Notify {
     /// Send each line of standard input
     #[arg(long, conflicts_with = "payload")]
     pub(crate) stdin: bool,
-    /// Whom to notify; case counts
+    /// Channel to notify (case-sensitive)
+    #[arg(value_parser = channel)]
     pub(crate) channel: String,
     /// What to tell them, up to 7,999 bytes; `-` is the same as --stdin [default: nothing]
     #[arg(allow_negative_numbers = true)]
@@ -227,9 +248,8 @@ pub(crate) struct Doctor {
     /// Print a line of JSON for each URL
     #[arg(long)]
     pub(crate) json: bool,
-    /// Whom to examine [default: as the environment says]
-    #[arg(value_name = "URL")]
-    pub(crate) urls: Vec<String>,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -261,6 +281,11 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let all = 0.0..=3_155_760_000.0;
     let wanted = || "it must be a number of seconds from 0 to 3155760000 (a century)".to_owned();
     if all.contains(&number) { Duration::try_from_secs_f64(number).map_err(|_| wanted()) } else { Err(wanted()) }
+}
+
+fn canary_period(text: &str) -> Result<Duration, String> {
+    let all = Duration::from_secs(30)..=Duration::from_secs(86_400);
+    seconds(text).and_then(|time| all.contains(&time).then_some(time).ok_or("it must be 30 to 86400".into()))
 }
 
 fn some_seconds(text: &str) -> Result<Duration, String> {

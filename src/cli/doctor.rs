@@ -1,21 +1,18 @@
 //! `notifyman doctor`: what keeps notifications from coming, for people and for machines.
 
-use std::io::{self, Write as _};
-
 use notifyman::{Diagnosis, Finding, Severity};
 use serde_json::{Value, json};
 
 use super::args::Doctor;
+use super::output::{json_line, print};
 use super::{End, Failure, config};
 
 /// A terminal's usual width, less one.
 const COLUMNS: usize = 79;
 
 pub(super) fn run(args: &Doctor) -> Result<End, Failure> {
-    let given: Vec<_> = args.urls.iter().map(|url| Some(url.as_str())).collect();
-    let urls = if given.is_empty() { vec![None] } else { given };
     let mut worst = Severity::Ok;
-    for (n, url) in urls.into_iter().enumerate() {
+    for (n, url) in args.targets.urls().into_iter().enumerate() {
         let diagnosis = match (config(url), url) {
             (Ok(config), _) => Diagnosis::of(config),
             // A URL that can't be used says so in its place, and the others are examined all the same.
@@ -23,8 +20,12 @@ pub(super) fn run(args: &Doctor) -> Result<End, Failure> {
             (Err(error), None) => return Err(error.into()),
         };
         worst = worst.max(diagnosis.worst());
-        let text = if args.json { format!("{}\n", as_json(&diagnosis)) } else { as_text(&diagnosis, n > 0) };
-        io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
+        let text = if args.json {
+            format!("{}\n", json_line(&as_json(&diagnosis).to_string()))
+        } else {
+            as_text(&diagnosis, n > 0)
+        };
+        print(&text)?;
     }
     Ok(match worst {
         Severity::Failure => End::Incomplete,

@@ -6,6 +6,8 @@
 //!
 //! While all places are taken, what comes waits in the notifier's queues; the sessions are read all the same.
 
+mod watch;
+
 use std::collections::BTreeSet;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::process::{Child, Stdio};
@@ -16,18 +18,35 @@ use std::time::Instant;
 use notifyman::Notifier;
 use notifyman::notifier::{Delivery, Reason};
 
+use self::watch::{StateChange, Watch};
 use super::args::Listen;
+use super::connections::rest;
+use super::delivery::DeliveryChecks;
+use super::output::tell;
 use super::signals::Lookout;
-use super::{End, Failure, advise, clock, listen, shell, tell};
+use super::target::or_environment;
+use super::{End, Failure, advise, clock, configs, listen, shell};
 
 /// Longer lines are passed on in pieces.
 const LINE_MAX: u64 = 64 * 1024;
 
 pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
-    let configs = listen::configs(args)?;
+    let configs = configs(&or_environment(&args.urls))?;
     let jobs = Arc::new(Jobs::new(command, args));
     let Some(first) = configs.first() else { return Ok(End::Done) };
-    let notifier = Notifier::builder(first)?.autorun(false).build::<usize>();
+    let backoff = listen::backoff(configs.len());
+    let mut builder = Notifier::builder(first)?.autorun(false).keep_trying(true).reconnect(backoff);
+    if let Some(period) = args.canary {
+        builder = builder.canary(period, listen::CANARY_DEADLINE);
+    }
+    let notifier = builder.build::<usize>();
+    let (failing, ends_at_failure) = (Arc::clone(&jobs), args.fail_fast);
+    let checks = DeliveryChecks::new(args.quiet, move || {
+        if ends_at_failure {
+            failing.close();
+        }
+    });
+    let mut watch = Watch::new(&configs, args, checks);
     for (config, number) in configs.iter().zip(1..) {
         let there = notifier.at(config)?;
         for channel in &args.channels {
@@ -35,18 +54,13 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
             let jobs = Arc::clone(&jobs);
             there.subscribe(number, channel, move |n| jobs.take(n))?;
         }
+        watch.opening.push((number, there));
     }
     notifier.start().map_err(advise)?;
     let signalled = Arc::clone(&jobs);
     let lookout = Lookout::new(move || signalled.close())
         .map_err(|e| Failure::Failed(format!("looking out for signals: {e}")))?;
-    if !args.quiet {
-        for (config, number) in configs.iter().zip(1..) {
-            tell(&format!("connection {number} listens at {config}"));
-        }
-    }
-
-    jobs.wait_for_the_end(args);
+    jobs.wait_for_the_end(args, &mut watch);
     // What runs is waited for, what waits is not: until the stop it is skipped one by one, and the rest is dropped there.
     jobs.close();
     notifier.stop();
@@ -57,17 +71,22 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     let skipped = notifier.stats().dropped + ended.skipped;
     if let Some(signal) = lookout.got() {
         if skipped > 0 {
-            tell(&format!("{skipped} notifications had come for which the command wasn't run"));
+            tell(format_args!("{skipped} notifications had come for which the command wasn't run"));
         }
         return Ok(End::Signalled(signal));
     }
+    let receives_nothing = watch.checks.has_failed();
+    let has_failed = watch.has_failed || args.fail_fast && receives_nothing;
     if ended.heard.is_empty() {
         tell("no connection is left");
-    } else if let Some(left @ 1..) = ended.left {
-        tell(&format!("the timeout came before the count: {left} notifications are missing"));
-        return Ok(End::Incomplete);
+    } else if let Some(left @ 1..) = ended.left
+        && !has_failed
+    {
+        tell(format_args!("the timeout came before the count: {left} notifications are missing"));
+        ended.whole = false;
     }
-    Ok(if ended.whole { End::Done } else { End::Incomplete })
+    let is_complete = watch.connections.finish(has_failed) && ended.whole && !has_failed && !receives_nothing;
+    Ok(if is_complete { End::Done } else { End::Incomplete })
 }
 
 /// The commands that run, and how many may.
@@ -82,9 +101,12 @@ struct State {
     running: usize,
     /// Connections and their channels, without those that are lost for good.
     heard: BTreeSet<(usize, String)>,
+    /// The connections that have been open.
+    opened: BTreeSet<usize>,
     /// How many more notifications are wanted, where that is limited.
     left: Option<u64>,
-    last_came: Instant,
+    /// When a notification came, or a command ended; at first, when a connection was opened.
+    last_came: Option<Instant>,
     /// Whether no more are to be run.
     closed: bool,
     skipped: u64,
@@ -94,13 +116,28 @@ struct State {
     output: Option<io::Error>,
 }
 
+impl State {
+    fn handle(&mut self, changes: Vec<StateChange>) {
+        for change in changes {
+            match change {
+                StateChange::Opened(number) => {
+                    self.opened.insert(number);
+                    self.last_came.get_or_insert_with(clock::now);
+                }
+                StateChange::Lost(number) => self.heard.retain(|(lost, _)| *lost != number),
+            }
+        }
+    }
+}
+
 impl Jobs {
     fn new(command: &str, args: &Listen) -> Self {
         let state = State {
             running: 0,
             heard: BTreeSet::new(),
+            opened: BTreeSet::new(),
             left: args.count,
-            last_came: clock::now(),
+            last_came: None,
             closed: false,
             skipped: 0,
             whole: true,
@@ -125,16 +162,23 @@ impl Jobs {
     /// Runs the command for a notification, as soon as there is a place for it.
     fn take(self: &Arc<Self>, n: &Delivery<'_, usize>) {
         if let Some(missed) = n.missed() {
-            tell(&format!("connection {}, channel {:?}: {missed}", n.id(), n.channel()));
+            // Nothing was promised before the first connection.
+            if matches!(missed.reason(), Reason::Opened) {
+                return;
+            }
             return self.change(|state| {
-                state.whole = false;
+                // Of one that has never been open, the watch reports the reason.
+                if state.opened.contains(n.id()) {
+                    tell(format_args!("connection {}, channel {:?}: {missed}", n.id(), n.channel()));
+                }
+                state.whole &= matches!(missed.reason(), Reason::Disconnected(_));
                 if let Reason::Lost(_) = missed.reason() {
                     state.heard.remove(&(*n.id(), n.channel().to_owned()));
                 }
             });
         }
         let mut state = self.lock();
-        state.last_came = clock::now();
+        state.last_came = Some(clock::now());
         while state.running == self.limit && !state.closed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -144,7 +188,7 @@ impl Jobs {
         }
         state.running += 1;
         state.left = state.left.map(|left| left - 1);
-        state.last_came = clock::now();
+        state.last_came = Some(clock::now());
         drop(state);
         self.changed.notify_all();
 
@@ -164,19 +208,34 @@ impl Jobs {
     }
 
     /// Waits for a signal, for the count, until nothing can come any more, or nothing has for the whole timeout.
-    fn wait_for_the_end(&self, args: &Listen) {
+    fn wait_for_the_end(&self, args: &Listen, watch: &mut Watch) {
         let mut state = self.lock();
         while !state.closed && state.left != Some(0) && state.output.is_none() && !state.heard.is_empty() {
+            state.handle(watch.look());
+            if watch.has_failed || state.heard.is_empty() {
+                return;
+            }
             // While a command runs, it isn't quiet.
-            let quiet_for = if state.running > 0 { Default::default() } else { clock::now() - state.last_came };
-            state = match args.timeout {
+            let quiet_for = match state.last_came {
+                Some(last_came) if state.running == 0 => Some(clock::now() - last_came),
+                _ => None,
+            };
+            let rest = match (args.timeout, quiet_for) {
+                (Some(timeout), Some(quiet_for)) if !watch.connections.is_undecided() => {
+                    match rest(timeout, quiet_for) {
+                        None => return,
+                        rest => rest,
+                    }
+                }
+                _ => None,
+            };
+            let wait = watch.next_look().into_iter().chain(rest).min();
+            state = match wait {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(timeout) => match listen::rest(timeout, quiet_for) {
-                    None => return,
-                    Some(rest) => self.changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
-                },
+                Some(wait) => self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
+        state.handle(watch.look());
     }
 
     fn wait_until_idle(&self) -> MutexGuard<'_, State> {
@@ -199,11 +258,13 @@ impl Job {
         let failure = self.start().and_then(|child| self.attend(child)).err();
         if let Some(failure) = &failure {
             let Self { connection, channel, pid, .. } = self;
-            tell(&format!("the command failed for connection {connection}, channel {channel:?}, pid {pid}: {failure}"));
+            tell(format_args!(
+                "the command failed for connection {connection}, channel {channel:?}, pid {pid}: {failure}"
+            ));
         }
         self.jobs.change(|state| {
             state.running -= 1;
-            state.last_came = clock::now();
+            state.last_came = Some(clock::now());
             state.whole &= failure.is_none();
         });
     }

@@ -1,113 +1,191 @@
-//! `notifyman listen`: what many connections hear, one line of JSON for each notification.
+//! `notifyman listen`: what many connections receive, one line of JSON for each notification.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-use notifyman::{Backoff, Batch, Config, ConnId, Event, Gap, NotificationManager, NotificationRef};
+use notifyman::{Backoff, Batch, Config, ConnId, Error, Event, Gap, NotificationManager, NotificationRef};
 use serde_json::json;
 
 use super::args::Listen;
+use super::connections::Connections;
+use super::delivery::DeliveryChecks;
+use super::output::{json_line, tell};
 use super::signals::Lookout;
-use super::{End, Failure, clock, config, connect, exec, tell};
+use super::target::or_environment;
+use super::{End, Failure, clock, configs, exec};
 
-/// With `--reconnect`: the silence after which a server is asked for a sign of life, and the time it has for that.
+/// The silence after which a server is asked for a sign of life, and the time that it has for the answer.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
+/// The time after which a canary that has not arrived is looked into.
+pub(super) const CANARY_DEADLINE: Duration = Duration::from_secs(10);
+/// The longest wait between two attempts to connect.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// A zero timeout would end the manager's iteration.
+const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(args: Listen) -> Result<End, Failure> {
     if let Some(command) = &args.exec {
         return exec::run(&args, command);
     }
-    let mut nm = open(&args)?;
-    // Until here a signal ends the program the plain way: there is nothing to finish.
+    let configs = configs(&or_environment(&args.urls))?;
+    let connections = Connections::new(&configs, args.quiet);
+    let (idle, deadline) = HEARTBEAT;
+    let mut nm = NotificationManager::new([]).heartbeat(idle, deadline);
+    if !args.fail_fast {
+        nm = nm.reconnect(backoff(configs.len()));
+    }
+    if let Some(period) = args.canary {
+        nm = nm.canary(period, CANARY_DEADLINE);
+    }
+    let handle = nm.handle();
+    let ends_at_failure = args.fail_fast;
+    let checks = DeliveryChecks::new(args.quiet, move || {
+        if ends_at_failure {
+            drop(handle.stop());
+        }
+    });
+    let mut ids = Vec::new();
+    for (number, config) in (1..).zip(&configs) {
+        ids.push(nm.dial(config, args.channels.iter().chain([&checks.channel(number)]))?);
+    }
     let handle = nm.handle();
     let lookout = Lookout::new(move || drop(handle.stop()))
-        .map_err(|e| Failure::Failed(format!("looking out for signals: {e}")))?;
-    if !args.quiet {
-        for (id, connection) in nm.connections() {
-            tell(&format!("connection {id} listens at {}", connection.config()));
+        .map_err(|e| Failure::Failed(format!("could not watch for signals: {e}")))?;
+    let printer = Printer { out: io::stdout().lock(), lines: Vec::new(), left: args.count };
+    Listener { args, nm, ids, configs, connections, checks, printer }.run(&lookout)
+}
+
+/// Servers that do not answer keep their places among the attempts to connect, so there is one for each.
+pub(super) fn backoff(connections: usize) -> Backoff {
+    Backoff::default().longest(BACKOFF_MAX).at_once(connections.max(64))
+}
+
+/// The loop, and what it needs.
+struct Listener<W> {
+    args: Listen,
+    nm: NotificationManager,
+    /// In ascending order, as a manager counts.
+    ids: Vec<ConnId>,
+    configs: Vec<Config>,
+    connections: Connections,
+    checks: DeliveryChecks,
+    printer: Printer<W>,
+}
+
+impl<W: Write> Listener<W> {
+    fn run(mut self, lookout: &Lookout) -> Result<End, Failure> {
+        while self.set_timeout() && self.handle_events()? {}
+        if let Some(signal) = lookout.got() {
+            return Ok(End::Signalled(signal));
+        }
+        if !self.connections.is_any_left() {
+            tell("no connection is left");
+        } else if let Some(left @ 1..) = self.printer.left
+            && !self.has_failed()
+        {
+            tell(format_args!("the timeout came before the count: {left} notifications are missing"));
+            self.connections.set_incomplete();
+        }
+        if self.checks.has_failed() {
+            self.connections.set_incomplete();
+        }
+        let has_failed = self.has_failed();
+        Ok(if self.connections.finish(has_failed) { End::Done } else { End::Incomplete })
+    }
+
+    /// Returns the number of a connection, from 1.
+    fn number(&self, id: ConnId) -> usize {
+        self.ids.binary_search(&id).map_or(0, |index| index + 1)
+    }
+
+    /// Returns `true` if a failure has ended it.
+    fn has_failed(&self) -> bool {
+        self.args.fail_fast && (self.nm.garbage().next().is_some() || self.checks.has_failed())
+    }
+
+    /// Has the next idle event come when there is something to look at; returns `false` if the time is over.
+    fn set_timeout(&mut self) -> bool {
+        let Some(wait) = self.connections.next_look(self.args.timeout) else { return false };
+        self.nm.set_timeout(wait.map(|wait| wait.max(TIMEOUT_MIN)));
+        true
+    }
+
+    /// Handles events until there may be something else to look at; returns `false` at the end.
+    fn handle_events(&mut self) -> Result<bool, Failure> {
+        loop {
+            let Some(event) = self.nm.next_event() else { return Ok(false) };
+            let is_batch = matches!(event, Event::Notifies(..));
+            if !self.handle_event(event)? {
+                return Ok(false);
+            }
+            if !is_batch {
+                return Ok(true);
+            }
         }
     }
-    let mut printer = Printer { out: io::stdout().lock(), lines: Vec::new(), left: args.count };
-    let mut whole = true;
-    let mut last_came = clock::now();
 
-    while let Some(event) = nm.next_event() {
+    /// Returns `false` at the end.
+    fn handle_event(&mut self, event: Event) -> Result<bool, Failure> {
         match event {
             Event::Notifies(id, batch) => {
-                printer.print(id, &batch).map_err(Failure::Output)?;
-                if printer.left == Some(0) {
-                    break;
+                self.take_private(id, &batch);
+                let is_shown = |n: &NotificationRef<'_>| !self.checks.is_private(n.channel_bytes());
+                if self.printer.print(id, &batch, is_shown).map_err(Failure::Output)? > 0 {
+                    self.connections.came();
                 }
-                last_came = clock::now();
+                return Ok(self.printer.left != Some(0));
+            }
+            Event::Opened(id) => {
+                self.connections.opened(self.number(id));
+                self.check_delivery(id);
             }
             Event::Lost(id, error) => {
-                whole = false;
-                let place = nm.garbage().chain(nm.restoring()).find(|(dead, _)| *dead == id);
-                let place = place.map(|(_, dead)| dead.config().to_string()).unwrap_or_default();
-                let outlook = if nm.restoring().any(|(away, _)| away == id) { ", and dialled again" } else { "" };
-                tell(&format!("connection {id} ({place}) is lost{outlook}: {error}"));
+                self.checks.cancel(self.number(id));
+                let is_final = !self.nm.restoring().any(|(away, _)| away == id);
+                self.connections.lost(self.number(id), &error, is_final);
+                return Ok(!self.args.fail_fast);
             }
             Event::Restored(id, gap) => {
-                printer.print_gap(id, &gap).map_err(Failure::Output)?;
-                tell(&format!("connection {id} is back"));
-                last_came = clock::now();
+                let is_shown = |channel: &str| !self.checks.is_private(channel.as_bytes());
+                self.printer.print_gap(id, &gap, is_shown).map_err(Failure::Output)?;
+                self.connections.restored(self.number(id));
+                // It may have been lost before the proof.
+                if !self.checks.is_proven(self.number(id)) {
+                    self.check_delivery(id);
+                }
             }
-            // An idle event comes after so long; here it must have been quiet for so long.
-            Event::Idle => match args.timeout.and_then(|timeout| rest(timeout, clock::now() - last_came)) {
-                Some(rest) => nm.set_timeout(rest),
-                None => break,
-            },
+            Event::Idle => self.look_at_first_attempts(),
             _ => {}
+        }
+        Ok(true)
+    }
+
+    fn check_delivery(&mut self, id: ConnId) {
+        let number = self.number(id);
+        if let Some(config) = number.checked_sub(1).and_then(|index| self.configs.get(index)) {
+            self.checks.begin(number, config);
         }
     }
 
-    if let Some(signal) = lookout.got() {
-        return Ok(End::Signalled(signal));
+    /// Ends the check of a connection if its notification is in the batch.
+    fn take_private(&mut self, id: ConnId, batch: &Batch) {
+        let number = self.number(id);
+        if self.checks.is_pending(number) && batch.iter().any(|n| self.checks.is_private(n.channel_bytes())) {
+            self.checks.arrived(number);
+        }
     }
-    if nm.connections().next().is_none() && nm.restoring().next().is_none() {
-        tell("no connection is left");
-    } else if let Some(left @ 1..) = printer.left {
-        tell(&format!("the timeout came before the count: {left} notifications are missing"));
-        whole = false;
-    }
-    Ok(if whole { End::Done } else { End::Incomplete })
-}
 
-/// Connects to every place, and listens there.
-fn open(args: &Listen) -> Result<NotificationManager, Failure> {
-    let mut nm = NotificationManager::new([]).timeout(args.timeout);
-    if args.reconnect {
-        let (idle, deadline) = HEARTBEAT;
-        nm = nm.reconnect(Backoff::default()).heartbeat(idle, deadline);
+    /// Reports first attempts to connect that have failed, which the manager repeats without an event, or take long.
+    fn look_at_first_attempts(&mut self) {
+        if !self.connections.is_undecided() {
+            return;
+        }
+        for (id, dead) in self.nm.restoring().filter(|(_, dead)| !matches!(dead.error(), Error::Unopened)) {
+            let number = self.ids.binary_search(&id).map_or(0, |index| index + 1);
+            self.connections.first_attempt_failed(number, dead.error());
+        }
+        self.connections.report_delays();
     }
-    for config in &configs(args)? {
-        let mut connection = connect(config)?;
-        connection.listen(&args.channels).map_err(|error| match error.is_usage() {
-            true => Failure::from(error),
-            false => Failure::Failed(format!("listening at {config}: {error}")),
-        })?;
-        nm.insert(connection);
-    }
-    Ok(nm)
-}
-
-/// What each `--url` says.
-pub(crate) fn configs(args: &Listen) -> Result<Vec<Config>, Failure> {
-    let urls: Vec<_> = if args.urls.is_empty() { vec![None] } else { args.urls.iter().map(Some).collect() };
-    urls.iter()
-        .zip(1..)
-        .map(|(url, number)| {
-            config(url.map(String::as_str)).map_err(|error| match urls.len() {
-                1 => Failure::from(error),
-                _ => Failure::Usage(format!("--url number {number}: {error}")),
-            })
-        })
-        .collect()
-}
-
-/// What is left of the timeout, if anything is.
-pub(crate) fn rest(timeout: Duration, quiet_for: Duration) -> Option<Duration> {
-    timeout.checked_sub(quiet_for).filter(|rest| !rest.is_zero())
 }
 
 struct Printer<W> {
@@ -118,28 +196,30 @@ struct Printer<W> {
 }
 
 impl<W: Write> Printer<W> {
-    /// Prints a batch, as far as its notifications are wanted, in one go.
-    fn print(&mut self, id: ConnId, batch: &Batch) -> io::Result<()> {
+    /// Prints a batch in one go, as far as its notifications are wanted; returns the number of those.
+    fn print(&mut self, id: ConnId, batch: &Batch, is_shown: impl Fn(&NotificationRef<'_>) -> bool) -> io::Result<u64> {
         let wanted = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let time = clock::stamp();
         let mut printed = 0;
-        for n in batch.iter().take(wanted) {
+        for n in batch.iter().filter(is_shown).take(wanted) {
             write_line(&mut self.lines, id, n, &time)?;
             printed += 1;
         }
         self.left = self.left.map(|left| left.saturating_sub(printed));
-        self.flush()
+        self.flush()?;
+        Ok(printed)
     }
 
     /// Prints what a connection may have missed while it was away.
-    fn print_gap(&mut self, id: ConnId, gap: &Gap) -> io::Result<()> {
+    fn print_gap(&mut self, id: ConnId, gap: &Gap, is_shown: impl Fn(&str) -> bool) -> io::Result<()> {
         let gap = json!({
-            "channels": gap.channels(),
+            "channels": gap.channels().iter().filter(|channel| is_shown(channel)).collect::<Vec<_>>(),
             "cause": gap.cause().to_string(),
             "since": clock::written(gap.since_wall()),
             "until": clock::written(gap.until_wall()),
         });
-        writeln!(self.lines, "{{\"connection\":{id},\"gap\":{gap},\"time\":\"{}\"}}", clock::stamp())?;
+        let gap = gap.to_string();
+        writeln!(self.lines, "{{\"connection\":{id},\"gap\":{},\"time\":\"{}\"}}", json_line(&gap), clock::stamp())?;
         self.flush()
     }
 
@@ -156,7 +236,7 @@ fn write_line(lines: &mut Vec<u8>, id: ConnId, n: NotificationRef<'_>, time: &st
         [("channel", n.channel_bytes(), n.channel()), ("payload", n.payload_bytes(), n.payload())]
     {
         write!(lines, ",\"{name}\":")?;
-        serde_json::to_writer(&mut *lines, &*text)?;
+        lines.extend_from_slice(json_line(&serde_json::to_string(&text)?).as_bytes());
         if std::str::from_utf8(bytes).is_err() {
             write!(lines, ",\"{name}_hex\":\"")?;
             bytes.iter().try_for_each(|byte| write!(lines, "{byte:02x}"))?;
@@ -164,17 +244,4 @@ fn write_line(lines: &mut Vec<u8>, id: ConnId, n: NotificationRef<'_>, time: &st
         }
     }
     writeln!(lines, ",\"pid\":{},\"time\":\"{time}\"}}", n.pid())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_ends_when_it_has_been_quiet_for_the_whole_timeout() {
-        let seconds = Duration::from_secs;
-        assert_eq!(rest(seconds(5), seconds(2)), Some(seconds(3)));
-        assert_eq!(rest(seconds(5), seconds(5)), None);
-        assert_eq!(rest(seconds(5), seconds(6)), None);
-    }
 }

@@ -11,21 +11,27 @@ mod args;
 mod changes;
 mod clock;
 mod cluster;
+mod connections;
+mod delivery;
 mod demo;
 mod doctor;
 mod exec;
 mod listen;
 mod notify;
+mod output;
 mod shell;
 mod signals;
+mod target;
+mod usage;
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use notifyman::{Config, Connection, Error};
 
 use self::args::{Args, Command};
+use self::output::{print, tell, tell_with_advice};
 
 /// How a command ended that did what it could.
 enum End {
@@ -45,6 +51,8 @@ enum Failure {
     /// It was asked for what can't be.
     Usage(String),
     Failed(String),
+    /// Like `Failed`, and what may help.
+    Advised(String, &'static str),
     /// Standard output can't be written to.
     Output(io::Error),
 }
@@ -57,7 +65,7 @@ impl From<Error> for Failure {
 
 /// The program, from its arguments to its exit code.
 pub(crate) fn run() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::try_parse().unwrap_or_else(|error| usage::improved(error).exit());
     // Each connection is a descriptor, and macOS gives a process 256 unless it asks. Where that fails, connecting says so.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let ended = match args.command {
@@ -81,6 +89,10 @@ pub(crate) fn run() -> ExitCode {
         Err(Failure::Output(error)) if error.kind() == ErrorKind::BrokenPipe => 0,
         Err(Failure::Output(error)) => fail(1, &format!("writing the output: {error}")),
         Err(Failure::Failed(message)) => fail(1, &message),
+        Err(Failure::Advised(message, advice)) => {
+            tell_with_advice(message, advice);
+            1
+        }
         Err(Failure::Usage(message)) => fail(2, &message),
     };
     ExitCode::from(code)
@@ -91,25 +103,10 @@ fn fail(code: u8, message: &str) -> u8 {
     code
 }
 
-/// Says something on standard error, as this program. Where nobody can hear it, that can't be helped.
-fn tell(message: &str) {
-    let _ = writeln!(io::stderr(), "notifyman: {}", printable(message));
-}
-
-/// A text without control characters but ends of lines: what a server sends or names must not steer a terminal.
-fn printable(text: &str) -> String {
-    let escaped = |c: char| match c.is_control() && c != '\n' {
-        true => c.escape_default().collect::<Vec<_>>(),
-        false => vec![c],
-    };
-    text.chars().flat_map(escaped).collect()
-}
-
 fn completions(shell: clap_complete::Shell) -> Result<End, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "notifyman", &mut script);
-    io::stdout().write_all(&script).map_err(Failure::Output)?;
-    Ok(End::Done)
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// What a `--url` says over the environment; without one the environment alone, as with `psql`.
@@ -121,6 +118,17 @@ fn config(url: Option<&str>) -> Result<Config, Error> {
     })
 }
 
+/// Like [`config`], for several; an error gives the number of its URL.
+fn configs(urls: &[Option<&str>]) -> Result<Vec<Config>, Failure> {
+    let config = |(number, url): (usize, &Option<&str>)| {
+        config(*url).map_err(|error| match urls.len() {
+            1 => Failure::from(error),
+            _ => Failure::Usage(format!("URL number {number}: {error}")),
+        })
+    };
+    (1..).zip(urls).map(config).collect()
+}
+
 /// Connects; a failure says where, why, and what may help.
 fn connect(config: &Config) -> Result<Connection, Failure> {
     Connection::connect(config).map_err(advise)
@@ -128,18 +136,25 @@ fn connect(config: &Config) -> Result<Connection, Failure> {
 
 /// Why connecting failed, with what may help.
 fn advise(error: Error) -> Failure {
-    let advice = match error.sqlstate() {
-        Some("3D000") => "name another database, or create it",
-        Some("53300") => "close some of its sessions, or raise its max_connections",
-        _ if error.is_usage() => return Failure::from(error),
-        _ if is_out_of_descriptors(&error) => "raise this process's limit of open files (ulimit -n)",
-        _ if error.is_auth() => "see that the user is right, and give the password by PGPASSWORD or in the URL",
-        // It says itself what to do.
-        _ if error.is_tls() => return Failure::Failed(error.to_string()),
-        _ if error.is_transient() => "see that a server runs there, and that --url or PGHOST and PGPORT name it",
-        _ => return Failure::Failed(error.to_string()),
-    };
-    Failure::Failed(format!("{error}\n  to do: {advice}"))
+    match advice(&error) {
+        Some(advice) => Failure::Advised(error.to_string(), advice),
+        None => Failure::from(error),
+    }
+}
+
+/// Returns what may help if connecting fails with this error, unless the error says so itself.
+fn advice(error: &Error) -> Option<&'static str> {
+    match error.sqlstate() {
+        Some("3D000") => Some("name another database, or create it"),
+        Some("42501") => Some("have the owner of the database run GRANT CONNECT ON DATABASE .. TO this role"),
+        Some("53300") => Some("close some of its sessions, or raise its max_connections"),
+        _ if error.is_usage() => None,
+        _ if is_out_of_descriptors(error) => Some("raise this process's limit of open files (ulimit -n)"),
+        _ if error.is_auth() => Some("see that the user is right, and give the password by PGPASSWORD or in the URL"),
+        _ if error.is_tls() => None,
+        _ if error.is_transient() => Some("see that a server runs there, and that --url or PGHOST and PGPORT name it"),
+        _ => None,
+    }
 }
 
 /// Whether the system has no descriptor left for this process (EMFILE), or for anybody (ENFILE).

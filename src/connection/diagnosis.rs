@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::connection::Connection;
-use crate::error::Error;
+use crate::error::{Error, Escaped};
 
 /// How bad a finding is; the worse, the greater.
 ///
@@ -224,14 +224,12 @@ impl Finding {
 /// Several lines, without a newline at the end: the severity and the kind, and below them what, why and what to do.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<8} {}\n         {}", self.severity, self.kind, self.what)?;
+        write!(f, "{:<8} {}\n         {}", self.severity, self.kind, Escaped(&self.what))?;
         if let Some(evidence) = &self.evidence {
-            // It may be anybody's text: it stays on its line, and has no say in how the terminal behaves.
-            let shown: String = evidence.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            write!(f, "\n         seen: {shown}")?;
+            write!(f, "\n         seen: {}", Escaped(evidence))?;
         }
         if !self.advice.is_empty() {
-            write!(f, "\n         do:   {}", self.advice)?;
+            write!(f, "\n         do:   {}", Escaped(&self.advice))?;
         }
         Ok(())
     }
@@ -362,7 +360,7 @@ impl fmt::Display for Diagnosis {
             (0, warnings) => plural(warnings, "warning"),
             (failures, warnings) => format!("{}, {}", plural(failures, "failure"), plural(warnings, "warning")),
         };
-        write!(f, "{}: {verdict}", self.target)?;
+        write!(f, "{}: {verdict}", Escaped(&self.target))?;
         self.iter().try_for_each(|finding| write!(f, "\n{finding}"))
     }
 }
@@ -375,14 +373,16 @@ impl Connection {
     /// Finds out whether notifications come, and what keeps them or will keep them from coming.
     ///
     /// It asks the server a few things, listens to a channel that is this call's alone
-    /// (`notifyman_diagnosis_`, its pid and a random number), sends one notification there, waits up to two seconds
-    /// for it, and stops listening to it. Nobody sees that notification; whatever else arrives meanwhile is kept, in
-    /// order, for the next `wait` or turn.
+    /// (`notifyman_diagnosis_`, its pid and a random number), has one notification sent there, waits up to three seconds
+    /// for it without sending anything, and stops listening to it. Nobody sees that notification; whatever else arrives
+    /// meanwhile is kept, in order, for the next `wait` or turn.
     ///
     /// - Each call on the server is bounded by the [call timeout](Self::set_call_timeout).
     /// - In a transaction nothing is asked of the server, since a failure would break that transaction: what is told
     ///   then is what is known without asking.
-    /// - Where a pooler stands between, a second connection is opened for a moment, to the same address.
+    /// - A second connection is opened for a moment, to the same address: the notification comes from there, since a
+    ///   proxy or a pooler between can deliver to a session that asks, and not to one that is idle. Where none can be
+    ///   opened, this connection notifies itself, which is noted.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));

@@ -1,8 +1,10 @@
 //! What can go wrong, said once and in full.
 //!
 //! An [`Error`]'s text is complete: it names the cause, the place, the limit and what to do, on one line, and
-//! [`source`](std::error::Error::source) adds nothing to it, so that a cause is never printed twice.
+//! [`source`](std::error::Error::source) adds nothing to it, so that a cause is never printed twice. Text from elsewhere is
+//! [`Escaped`] in it.
 
+mod escaped;
 mod tls;
 
 use std::fmt;
@@ -10,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::escaped::Escaped;
 pub use self::tls::{TlsError, TlsErrorKind};
 use crate::config::TargetSessionAttrs;
 
@@ -45,13 +48,13 @@ pub enum Error {
     #[error("{0}")]
     Protocol(ProtocolError),
     /// The login can't be done, or isn't allowed by `require_auth` or `channel_binding`.
-    #[error("login refused on our side: {0}")]
+    #[error("login refused on our side: {}", Escaped(.0))]
     Auth(Box<str>),
     /// The connection couldn't be encrypted, or not with whom it should be.
     #[error("{0}")]
     Tls(Box<TlsError>),
     /// The operating system refused: what was being done, and its reason.
-    #[error("{action}: {source}", source = .error)]
+    #[error("{action}: {}", Escaped(.error))]
     Io {
         /// What was being done, such as "reading from the server".
         action: &'static str,
@@ -59,7 +62,7 @@ pub enum Error {
         error: Arc<io::Error>,
     },
     /// A host's name couldn't be looked up.
-    #[error("the host's name can't be looked up: {reason}")]
+    #[error("the host's name can't be looked up: {}", Escaped(.reason))]
     Resolve {
         /// The system's reason.
         reason: Box<str>,
@@ -191,10 +194,10 @@ pub enum Error {
     #[error("this ticket's result has been given already, and is given once")]
     TicketSpent,
     /// The answer to a query is longer than is kept. The query was carried out all the same.
-    #[error("{0}")]
+    #[error("{}", Escaped(.0))]
     AnswerTooLong(Box<str>),
     /// What can't be done to, or with, the table changes of a database: why, and what to do.
-    #[error("{0}")]
+    #[error("{}", Escaped(.0))]
     Changes(Box<str>),
     /// A ticket was waited for on the thread that must resolve it: the one that iterates the manager, or one of the
     /// notifier's, which call its callbacks.
@@ -367,11 +370,11 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.origin)?;
+        write!(f, "{}", Escaped(&self.origin))?;
         if let Some(position) = self.position {
             write!(f, ", byte {position}")?;
         }
-        write!(f, ": {}", self.message)
+        write!(f, ": {}", Escaped(&self.message))
     }
 }
 
@@ -387,7 +390,7 @@ pub struct ValueError {
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        write!(f, "{}", Escaped(&self.message))
     }
 }
 
@@ -421,12 +424,12 @@ impl ConnectError {
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot connect to {}: {}", self.target, self.cause)?;
+        write!(f, "cannot connect to {}: {}", Escaped(&self.target), self.cause)?;
         if let Some(note) = &self.note {
-            write!(f, " ({note})")?;
+            write!(f, " ({})", Escaped(note))?;
         }
         for (address, error) in &self.earlier {
-            write!(f, " (before that, {address}: {error})")?;
+            write!(f, " (before that, {}: {error})", Escaped(address))?;
         }
         Ok(())
     }
@@ -458,17 +461,17 @@ impl ServerError {
         &self.code
     }
 
-    /// The message, in the server's language.
+    /// The message, in the server's language and as it was sent: it may contain line breaks and control characters.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// More about it, where the server gave it.
+    /// More about it, where the server gave it; as it was sent.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
-    /// What to do, where the server gave it; and for a LISTEN that a standby refuses, which it leaves without.
+    /// What to do, where the server gave it, as it was sent; and for a LISTEN that a standby refuses, which it leaves without.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -479,17 +482,19 @@ impl ServerError {
     }
 }
 
+/// One line, with control characters [`Escaped`].
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let space = if self.code.is_empty() { "" } else { " " };
-        write!(f, "{}{space}{}: {}", self.severity, self.code, self.message)?;
-        if let Some(detail) = &self.detail {
-            write!(f, "; {detail}")?;
+        let Self { severity, code, message, detail, hint, was_last } = self;
+        let space = if code.is_empty() { "" } else { " " };
+        write!(f, "{}{space}{}: {}", Escaped(severity), Escaped(code), Escaped(message))?;
+        if let Some(detail) = detail {
+            write!(f, "; {}", Escaped(detail))?;
         }
-        if let Some(hint) = &self.hint {
-            write!(f, "; hint: {hint}")?;
+        if let Some(hint) = hint {
+            write!(f, "; hint: {}", Escaped(hint))?;
         }
-        if self.was_last {
+        if *was_last {
             f.write_str("; the connection ended with that")?;
         }
         Ok(())
@@ -543,9 +548,55 @@ pub enum ProtocolError {
     )]
     Injected,
     /// The server couldn't prove that it knows the password, or changed the exchange.
-    #[error("the SCRAM exchange failed: {0}; somebody between may be pretending to be the server")]
+    #[error("the SCRAM exchange failed: {}; somebody between may be pretending to be the server", Escaped(.0))]
     Scram(Box<str>),
     /// The server changed `client_encoding`, which quoting relies on.
     #[error("the server changed client_encoding to {0:?}; only UTF8 is safe here")]
     Encoding(Box<str>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_of_others_stays_in_one_line_and_controls_no_terminal() {
+        const HOSTILE: &str = "a\u{1b}[2J\u{9b}\u{202e}\u{2028}\r\nb";
+        let server = ServerError {
+            severity: HOSTILE.into(),
+            code: HOSTILE.into(),
+            message: HOSTILE.into(),
+            detail: Some(HOSTILE.into()),
+            hint: Some(HOSTILE.into()),
+            was_last: false,
+        };
+        assert_eq!((server.message(), server.detail()), (HOSTILE, Some(HOSTILE)));
+        let config = ConfigError { origin: HOSTILE.into(), position: Some(1), message: HOSTILE.into() };
+        let connect = ConnectError {
+            target: HOSTILE.into(),
+            cause: server.clone().into(),
+            earlier: vec![(HOSTILE.into(), Error::Changes(HOSTILE.into()))],
+            note: Some(HOSTILE.into()),
+        };
+        for error in [
+            server.into(),
+            config.into(),
+            Error::Connect(Arc::new(connect)),
+            ValueError { message: HOSTILE.into() }.into(),
+            TlsError::new(TlsErrorKind::Handshake, HOSTILE).into(),
+            ProtocolError::Scram(HOSTILE.into()).into(),
+            ProtocolError::Encoding(HOSTILE.into()).into(),
+            Error::Auth(HOSTILE.into()),
+            Error::io("reading", io::Error::other(HOSTILE)),
+            Error::Resolve { reason: HOSTILE.into() },
+            Error::AnswerTooLong(HOSTILE.into()),
+            Error::Changes(HOSTILE.into()),
+            Error::UnknownChannel { channel: HOSTILE.into() },
+            Error::UnknownSubscriber { channel: Some(HOSTILE.into()) },
+            Error::StillRunning { channel: HOSTILE.into() },
+        ] {
+            let text = error.to_string();
+            assert!(text.contains("b") && text.chars().all(|c| !Escaped(c).is_needed()), "{text:?}");
+        }
+    }
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use super::Escaped;
+
 /// Why there is no TLS, or not with this server.
 ///
 /// Nothing secret has been sent: the login only comes after.
@@ -78,7 +80,7 @@ impl TlsError {
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TLS: {}", self.message)
+        write!(f, "TLS: {}", Escaped(&self.message))
     }
 }
 

@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+#[cfg(feature = "tracing")]
+use crate::error::Escaped;
+
 /// How many panics are kept; the oldest go first.
 const KEPT: usize = 64;
 
@@ -43,7 +46,7 @@ impl<I> Default for Panics<I> {
 impl<I> Panics<I> {
     pub(crate) fn keep(&self, id: I, channel: &str, message: &str) {
         #[cfg(feature = "tracing")]
-        tracing::error!(channel, message, "a callback panicked");
+        tracing::error!(channel = %Escaped(channel), message = %Escaped(message), "a callback panicked");
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
             kept.pop_front();

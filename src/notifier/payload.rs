@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::Utf8Error;
 
+#[cfg(feature = "json")]
+use crate::error::Escaped;
+
 /// What a notification carries, read as it is wanted.
 ///
 /// Nothing is read before it is asked for, and what can't be read is an error value that has the raw text: no payload
@@ -173,7 +176,13 @@ impl PayloadError {
 #[cfg(feature = "json")]
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the payload, {} bytes long, can't be read as {}: {}", self.raw.len(), self.what, self.reason)
+        write!(
+            f,
+            "the payload, {} bytes long, can't be read as {}: {}",
+            self.raw.len(),
+            self.what,
+            Escaped(&self.reason)
+        )
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use notifyman::{Diagnosis, FindingKind, Severity};
 
 use super::{config, connect, found, is_well};
-use crate::support::{Cluster, Options, PgBouncer};
+use crate::support::{Cluster, HoldingProxy, Options, PgBouncer};
 
 fn cluster() -> Cluster {
     Cluster::start(Options::new()).unwrap()
@@ -77,4 +77,19 @@ fn m17_a_database_that_the_pooler_cannot_serve_is_a_finding() {
     server.stop().unwrap();
     let diagnosis = Diagnosis::of(config(&pooler.url()).connect_timeout(Duration::from_secs(2)));
     assert_eq!(diagnosis.worst(), Severity::Failure, "{diagnosis}");
+}
+
+#[test]
+fn m17_a_proxy_that_holds_notifications_back_until_the_next_answer_is_found_out() {
+    let server = cluster();
+    let proxy = HoldingProxy::start(server.port());
+    let mut db = connect(&proxy.url());
+    for diagnosis in [Diagnosis::of(config(&proxy.url())), db.diagnose().unwrap()] {
+        let finding = found(&diagnosis, FindingKind::DeliveryFailing);
+        assert!(finding.severity() == Severity::Failure && finding.advice().contains("holds notifications back"));
+        assert_eq!(diagnosis.find(FindingKind::Delivery), None, "{diagnosis}");
+        assert_eq!(diagnosis.latency(), None);
+    }
+    assert!(db.listening_channels().unwrap().is_empty());
+    assert!(db.wait(Duration::ZERO).flatten().next().is_none());
 }

@@ -139,3 +139,13 @@ fn m17_a_closed_connection_says_why_instead() {
     assert_eq!(db.diagnose().unwrap_err().sqlstate(), Some("57P01"));
     assert_eq!(db.diagnose().unwrap_err().sqlstate(), Some("57P01"));
 }
+
+#[test]
+fn m17_without_a_second_session_delivery_is_examined_and_that_is_noted() {
+    let server = cluster();
+    connect(&server.url()).execute("CREATE ROLE single LOGIN CONNECTION LIMIT 1").unwrap();
+    let diagnosis = Diagnosis::of(config(&server.url()).user("single"));
+    is_well(&diagnosis);
+    let evidence = found(&diagnosis, FindingKind::Delivery).evidence().unwrap();
+    assert!(evidence.contains("not examined") && evidence.contains("53300"), "{diagnosis}");
+}

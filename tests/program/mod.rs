@@ -1,12 +1,16 @@
 //! The program as its users have it: run for itself, against servers of its own.
 
+mod arguments;
 mod changes;
+mod delivery;
 mod demo;
 mod doctor;
 mod exec;
 mod help;
 mod listen;
 mod notify;
+mod start;
+mod terminal;
 
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -74,8 +78,10 @@ impl Running {
             command.args(["--url", url]);
         }
         let running = Self::spawn(&mut command);
-        for number in 1..=urls.len() {
-            let line = running.err.next();
+        let mut lines: Vec<_> = urls.iter().map(|_| running.err.next()).collect();
+        // They are connected concurrently.
+        lines.sort();
+        for (number, line) in (1..).zip(&lines) {
             assert!(line.starts_with(&format!("notifyman: connection {number} listens at 127.0.0.1:")), "{line}");
         }
         running

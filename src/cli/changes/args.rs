@@ -5,6 +5,7 @@ use std::time::Duration;
 use notifyman::changes::{Delivery, Oversize, Shape};
 
 use crate::cli::args::seconds;
+use crate::cli::target::{OneTarget, Targets};
 
 pub(crate) const BUILD: &str = "\
 Examples:
@@ -116,8 +117,8 @@ had come was printed (with --exec: when the running command had ended).";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Build {
-    /// Database [default: from the PG* variables]
-    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: OneTarget,
     /// Only schemas that match; * is any text, ? any character [default: all]
     #[arg(long = "schema", value_name = "GLOB")]
     pub(crate) schemas: Vec<String>,
@@ -173,8 +174,8 @@ pub(crate) struct Locks {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Look {
-    /// Database [default: from the PG* variables]
-    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: OneTarget,
     /// Only tables in schemas that match
     #[arg(long = "schema", value_name = "GLOB")]
     pub(crate) schemas: Vec<String>,
@@ -188,8 +189,8 @@ pub(crate) struct Look {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Teardown {
-    /// Database [default: from the PG* variables]
-    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) target: OneTarget,
     #[command(flatten)]
     pub(crate) locks: Locks,
 }
@@ -205,9 +206,8 @@ pub(crate) enum GiveUp {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct WorkerArgs {
-    /// Databases to follow [default: from the PG* variables]
-    #[arg(value_name = "URL")]
-    pub(crate) urls: Vec<String>,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
     /// Report only tables that match, by name or as schema.name
     #[arg(long, value_name = "GLOB")]
     pub(crate) tables: Vec<String>,
@@ -220,6 +220,9 @@ pub(crate) struct WorkerArgs {
     /// Action after the last retry
     #[arg(long, value_name = "ACTION", default_value = "skip", requires = "exec")]
     pub(crate) give_up: GiveUp,
+    /// End with status 1 at the first connection that cannot be opened or is lost
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
     /// Print only problems to standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,

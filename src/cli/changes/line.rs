@@ -4,6 +4,7 @@ use notifyman::changes::ChangeEvent;
 use serde_json::json;
 
 use crate::cli::clock;
+use crate::cli::output::json_line;
 
 /// A line without its end, and the values that a command receives in its environment.
 pub(crate) struct EventLine {
@@ -15,8 +16,8 @@ pub(crate) struct EventLine {
 }
 
 impl EventLine {
-    /// Formats an event. For a change, `payload` is its text, which is passed on unchanged: with every digit, with the
-    /// columns in their order, and with JSON that no parser accepts.
+    /// Formats an event. For a change, `payload` is its text, which is passed on as it is: with every digit, with the
+    /// columns in their order, and with JSON that no parser accepts. Only characters that control a terminal are escaped.
     pub(crate) fn of(database: usize, event: &ChangeEvent, payload: &str) -> Self {
         let (kind, table) = match event {
             ChangeEvent::Change(change) => ("change", Some((change.table_schema.clone(), change.table_name.clone()))),
@@ -31,8 +32,7 @@ impl EventLine {
             _ => ("other", None),
         };
         let body = match event {
-            // A string cannot contain a line break, but between values JSON can: a column of type json keeps it.
-            ChangeEvent::Change(_) | ChangeEvent::Schema(_) => payload.replace(['\n', '\r'], " "),
+            ChangeEvent::Change(_) | ChangeEvent::Schema(_) => payload.to_owned(),
             ChangeEvent::Connected => String::new(),
             ChangeEvent::Disconnected(error) | ChangeEvent::Lost(error) => {
                 json!({ "cause": error.to_string() }).to_string()
@@ -55,6 +55,7 @@ impl EventLine {
             Some(fields) => format!("{head},{fields}"),
             None => head + "}",
         };
-        Self { text, kind, database, table }
+        // A string cannot contain a line break, but between values JSON can: a column of type json keeps it.
+        Self { text: json_line(&text).into_owned(), kind, database, table }
     }
 }

@@ -5,14 +5,16 @@ mod exec;
 mod line;
 mod worker;
 
-use std::io::{self, Write as _};
+use std::fmt::Display;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use notifyman::Escaped;
 use notifyman::changes::{Installer, Progress, Report, Status};
 
 use self::args::{Build, Locks, Look, Teardown};
 pub(super) use self::worker::run as worker;
-use super::{End, Failure, config, connect, printable, tell};
+use super::output::{print, print_script, tell};
+use super::{End, Failure, config, connect};
 
 /// So many tables are worth a progress bar.
 const MANY: usize = 20;
@@ -33,9 +35,9 @@ pub(super) fn build(args: Build) -> Result<End, Failure> {
         .owner(args.owner)
         .force(args.force);
     let installer = locked_as(installer, &args.locks);
-    let mut db = connect(&config(args.url.as_deref())?)?;
+    let mut db = connect(&config(args.target.url())?)?;
     if args.locks.dry_run {
-        return print(&installer.build_sql(&mut db)?);
+        return print_script(&installer.build_sql(&mut db)?);
     }
     let bar = Bar::new();
     let report = installer.build_with(&mut db, |progress| bar.show(progress));
@@ -46,9 +48,9 @@ pub(super) fn build(args: Build) -> Result<End, Failure> {
 /// Removes, or shows how.
 pub(super) fn teardown(args: &Teardown) -> Result<End, Failure> {
     let installer = locked_as(Installer::new(), &args.locks);
-    let mut db = connect(&config(args.url.as_deref())?)?;
+    let mut db = connect(&config(args.target.url())?)?;
     if args.locks.dry_run {
-        return print(&installer.teardown_sql(&mut db)?);
+        return print_script(&installer.teardown_sql(&mut db)?);
     }
     let bar = Bar::new();
     let report = installer.teardown_with(&mut db, |progress| bar.show(progress));
@@ -61,8 +63,8 @@ pub(super) fn status(args: &Look) -> Result<End, Failure> {
     match look(args)? {
         None => Ok(End::Done),
         Some(status) => {
-            let states = status.tables().iter().map(|table| format!("{:<16} {}\n", table.state, table.sql_name));
-            print(&printable(&(status.to_string() + &states.collect::<String>())))
+            let states = status.tables().iter().map(|table| line(&table.state, &table.sql_name));
+            print(&(status.to_string() + &states.collect::<String>()))
         }
     }
 }
@@ -70,7 +72,7 @@ pub(super) fn status(args: &Look) -> Result<End, Failure> {
 /// Says whether what is installed is as it should be.
 pub(super) fn verify(args: &Look) -> Result<End, Failure> {
     let Some(status) = look(args)? else { return Ok(End::Done) };
-    print(&printable(&status.to_string()))?;
+    print(&status.to_string())?;
     Ok(match (status.problems(), status.warnings()) {
         ([], []) => End::Done,
         ([], _) => End::Warned,
@@ -81,10 +83,10 @@ pub(super) fn verify(args: &Look) -> Result<End, Failure> {
 /// Looks; nothing for a dry run, which prints the SQL.
 fn look(args: &Look) -> Result<Option<Status>, Failure> {
     if args.dry_run {
-        print(&Status::sql())?;
+        print_script(&Status::sql())?;
         return Ok(None);
     }
-    let mut db = connect(&config(args.url.as_deref())?)?;
+    let mut db = connect(&config(args.target.url())?)?;
     Ok(Some(Status::of_some(&mut db, &args.schemas, &args.tables)?))
 }
 
@@ -92,32 +94,32 @@ fn locked_as(installer: Installer, locks: &Locks) -> Installer {
     installer.lock_timeout(locks.lock_timeout).attempts(locks.attempts)
 }
 
-fn print(text: &str) -> Result<End, Failure> {
-    io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
-    Ok(End::Done)
+/// Returns a line of a list, with the text of others escaped.
+fn line(label: &str, text: impl Display) -> String {
+    format!("{:<16} {}\n", Escaped(label).to_string(), Escaped(text))
 }
 
 /// Tells what was done; what couldn't be done shows in the exit code.
 fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
     let mut text = String::new();
     for (what, tables) in [(done, report.covered()), ("changed", report.changed()), ("removed", report.removed())] {
-        tables.iter().for_each(|table| text.push_str(&format!("{what:<16} {table}\n")));
+        tables.iter().for_each(|table| text.push_str(&line(what, table)));
     }
     for (table, error) in report.failed() {
-        text.push_str(&format!("{:<16} {table}: {error}\n", "failed"));
+        text.push_str(&line("failed", format_args!("{table}: {error}")));
     }
     for (table, session) in report.blockers() {
-        text.push_str(&format!("{:<16} {table}: {session}\n", "locked by"));
+        text.push_str(&line("locked by", format_args!("{table}: {session}")));
     }
     if report.unchanged() > 0 {
-        text.push_str(&format!("{:<16} {}\n", "right already", counted(report.unchanged())));
+        text.push_str(&line("right already", counted(report.unchanged())));
     }
-    print(&printable(&text))?;
-    report.warnings().iter().for_each(|warning| tell(&format!("warning: {warning}")));
+    print(&text)?;
+    report.warnings().iter().for_each(|warning| tell(format_args!("warning: {warning}")));
     if report.failed().is_empty() {
         return Ok(End::Done);
     }
-    tell(&format!("not done for {}: run the same again to finish", counted(report.failed().len())));
+    tell(format_args!("not done for {}: run the same again to finish", counted(report.failed().len())));
     Ok(End::Incomplete)
 }
 
@@ -141,7 +143,7 @@ impl Bar {
         if progress.total >= MANY {
             self.0.set_length(progress.total as u64);
             self.0.set_position(progress.done as u64);
-            self.0.set_message(progress.table.to_owned());
+            self.0.set_message(Escaped(progress.table).to_string());
         }
     }
 

@@ -1,7 +1,8 @@
 //! `notifyman worker`: the changes of many databases, as lines or as a command for each.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use notifyman::changes::{ChangeEvent, Changes, Worker};
@@ -9,15 +10,16 @@ use notifyman::changes::{ChangeEvent, Changes, Worker};
 use super::args::{self, GiveUp};
 use super::exec::{self, CommandOutcome};
 use super::line::EventLine;
+use crate::cli::connections::PATIENCE;
+use crate::cli::output::tell;
 use crate::cli::signals::Lookout;
-use crate::cli::{End, Failure, clock, config, tell};
+use crate::cli::{End, Failure, clock, configs};
 
 /// The time between two updates of the status line while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: args::WorkerArgs) -> Result<End, Failure> {
-    let urls: Vec<_> = if args.urls.is_empty() { vec![None] } else { args.urls.iter().map(Some).collect() };
-    let configs = urls.iter().map(|url| config(url.map(String::as_str))).collect::<Result<Vec<_>, _>>()?;
+    let configs = configs(&args.targets.urls())?;
     let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
     let changes = Worker::new(configs).tables(args.tables.clone()).timeout(TICK).start()?;
     let stopper = changes.stopper();
@@ -25,11 +27,12 @@ pub(crate) fn run(args: args::WorkerArgs) -> Result<End, Failure> {
         .map_err(|error| Failure::Failed(format!("could not watch for signals: {error}")))?;
     if !args.quiet {
         for (number, place) in (1..).zip(&places) {
-            tell(&format!("database {number} is at {place}"));
+            tell(format_args!("database {number} is at {place}"));
         }
     }
     let line = StatusLine::new(args.quiet);
-    Consumer { args, lookout, line, is_complete: true }.run(changes)
+    let silent = (1..).zip(places).collect();
+    Consumer { args, lookout, line, silent, began: clock::now(), is_complete: true }.run(changes)
 }
 
 /// The consumer of the changes: prints them, or runs the command.
@@ -37,6 +40,9 @@ struct Consumer {
     args: args::WorkerArgs,
     lookout: Lookout,
     line: StatusLine,
+    /// The places of databases of which nothing has been reported yet.
+    silent: BTreeMap<usize, String>,
+    began: Instant,
     /// `false` once something could not be done.
     is_complete: bool,
 }
@@ -45,8 +51,10 @@ impl Consumer {
     fn run(mut self, mut changes: Changes) -> Result<End, Failure> {
         // To ask for the next event acknowledges the last one, so that is done only after it has been dealt with.
         while let Some(event) = changes.next() {
+            self.report_delays();
             if let Some((database, event)) = event {
                 self.line.count(&event);
+                self.silent.remove(&database);
                 self.report(database, &event);
                 let line = EventLine::of(database, &event, &changes.payload());
                 let end = match self.args.exec.clone() {
@@ -55,6 +63,9 @@ impl Consumer {
                 };
                 if let Some(end) = end {
                     return Ok(end);
+                }
+                if self.args.fail_fast && matches!(event, ChangeEvent::Disconnected(_) | ChangeEvent::Lost(_)) {
+                    return Ok(End::Incomplete);
                 }
             }
             self.line.show(changes.waiting());
@@ -66,17 +77,27 @@ impl Consumer {
         })
     }
 
+    /// Reports the databases whose servers have not answered for a while.
+    fn report_delays(&mut self) {
+        if clock::now() - self.began >= PATIENCE {
+            for (database, place) in std::mem::take(&mut self.silent) {
+                tell(format_args!("database {database} ({place}) does not answer yet; it is tried further"));
+            }
+        }
+    }
+
     /// Reports on standard error what becomes of a connection.
     fn report(&mut self, database: usize, event: &ChangeEvent) {
         match event {
             ChangeEvent::Lost(error) => {
                 self.is_complete = false;
-                tell(&format!("database {database} is lost: {error}"));
+                tell(format_args!("database {database} is lost: {error}"));
             }
             ChangeEvent::Disconnected(error) => {
-                tell(&format!("database {database} is disconnected, and is tried again: {error}"));
+                let outlook = if self.args.fail_fast { "" } else { ", and is tried again" };
+                tell(format_args!("database {database} is disconnected{outlook}: {error}"));
             }
-            ChangeEvent::Connected if !self.args.quiet => tell(&format!("database {database} is connected")),
+            ChangeEvent::Connected if !self.args.quiet => tell(format_args!("database {database} is connected")),
             _ => {}
         }
     }
@@ -116,7 +137,7 @@ impl Consumer {
             CommandOutcome::Failed(reason) => {
                 self.is_complete = false;
                 let times = self.args.retries.saturating_add(1);
-                tell(&format!("the command failed {times} times, lastly {reason}: {}", line.text));
+                tell(format_args!("the command failed {times} times, lastly {reason}: {}", line.text));
                 if self.args.give_up == GiveUp::Stop {
                     return Some(End::Incomplete);
                 }
@@ -130,7 +151,7 @@ impl Consumer {
     /// Ends because of a signal, and reports what is left.
     fn signalled(&self, left: usize) -> End {
         if left > 0 {
-            tell(&format!("the command was not run for everything that had come: {left} left"));
+            tell(format_args!("the command was not run for everything that had come: {left} left"));
         }
         self.lookout.got().map_or(End::Done, End::Signalled)
     }

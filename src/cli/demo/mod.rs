@@ -45,9 +45,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
-        Failure::Failed(format!(
-            "{error}\n  (the demonstration needs PostgreSQL's own programs; the README tells more)"
-        ))
+        // A server's log has several lines.
+        let lines: Vec<_> = error.to_string().lines().map(|line| line.trim().to_owned()).collect();
+        Failure::Advised(lines.join("; "), "see that PostgreSQL's programs are installed, as the README says")
     }
 }
 
@@ -55,11 +55,7 @@ pub(crate) fn run(args: &Demo) -> Result<End, Failure> {
     if args.connections < args.clusters {
         return Err(Failure::Usage("--connections must be at least --clusters: each server needs one".into()));
     }
-    cluster::find_server().map_err(|error| {
-        Failure::Failed(format!(
-            "{error}\n  The demo starts servers of its own, with PostgreSQL's programs; see the README."
-        ))
-    })?;
+    cluster::find_server()?;
     let plan = Plan::new(args);
     let mut nm = NotificationManager::new([]).timeout(IDLE);
     let handle = nm.handle();

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::FindingKind::{
-    Encoding, IdleTimeout, Keepalive, ListenBug, ListenRefused, NoPermission, NotifyRefused, QueueFilling, Standby,
-    StatementTimeout,
+    DeliveryFailing, Encoding, IdleTimeout, Keepalive, ListenBug, ListenRefused, NoPermission, NotifyRefused,
+    QueueFilling, SessionPooler, Standby, StatementTimeout, Unexamined,
 };
+use super::examine::Between;
 use super::{Finding, Severity};
 use crate::error::{Error, ServerError};
 use crate::net;
@@ -65,6 +66,39 @@ pub(super) fn keepalive(link: net::Keepalive) -> Option<Finding> {
         "the socket's own settings, with the system's defaults"
     };
     Some(Finding::new(Keepalive, severity, what, advice).because(place))
+}
+
+/// What a delivery says about what stands between; `alone` is why there was no second connection, if there was none.
+pub(super) fn pooler_that_delivers(between: &Between, alone: Option<&Error>) -> Option<Finding> {
+    match (between, alone) {
+        (Between::Nothing | Between::TransactionPooler(_), _) => None,
+        (Between::Pooler, None) => {
+            let what = "A pooler in session mode stands between: it delivers.";
+            let advice = "Each listening connection keeps one of the pool's sessions for itself: allow for that in its \
+                          size.";
+            Some(Finding::new(SessionPooler, Severity::Info, what, advice))
+        }
+        (Between::Pooler | Between::UnknownPooler, error) => {
+            let what = "A pooler stands between, and whether it keeps the session for this connection isn't known.";
+            let advice = "See that its mode is `session`: in transaction mode it delivers nothing to a session that is \
+                          idle.";
+            let finding = Finding::new(Unexamined, Severity::Warning, what, advice);
+            Some(match error {
+                Some(error) => finding.because(error.to_string()),
+                None => finding,
+            })
+        }
+    }
+}
+
+/// A notification came only together with a later answer.
+pub(super) fn held_back(waited: Duration) -> Finding {
+    let what = format!(
+        "A notification did not come within {waited:?} while the session was idle, but together with the next answer."
+    );
+    let advice = "A proxy or a pooler between holds notifications back (Pgpool-II 4.1 did): connect to the server \
+                  itself, or update what stands between.";
+    Finding::new(DeliveryFailing, Severity::Failure, what, advice)
 }
 
 pub(super) fn encoding(server_encoding: Option<&str>) -> Option<Finding> {

@@ -4,14 +4,14 @@
 //!   what is known unasked ─▶ in a transaction? ─▶ facts ─▶ standby? ─▶ pooler? ─▶ LISTEN, NOTIFY, heard? ─▶ queue
 //!                                  └── the end             └────────────────┴── not listened ──────────────────▲
 //! ```
+//!
+//! The notification is sent from a second session, while the first one is idle and sends nothing: as with a listener.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use super::FindingKind::{
-    Delivery, DeliveryFailing, InTransaction, QueueFilling, SessionPooler, TransactionPooler, Unexamined,
-};
+use super::FindingKind::{Delivery, DeliveryFailing, InTransaction, QueueFilling, TransactionPooler, Unexamined};
 use super::{Finding, Severity, checks};
 use crate::clock;
 use crate::connection::waiter::Waiter;
@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::proto::{READ_SIZE, ReadBuffer, TransactionStatus, sql};
 use crate::row::Row;
 
-/// How long a notification may take to come back.
-const HEARD_WITHIN: Duration = Duration::from_secs(2);
+/// The longest time that a notification may take to arrive.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// What a second connection may take to be opened, and each call on it.
 const BESIDE_WITHIN: Duration = Duration::from_secs(5);
 /// How often two sessions' processes are compared: a pooler may deal its sessions out in turn.
@@ -37,7 +37,8 @@ const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_rec
 impl Connection {
     /// What was found, how long a notification took, and why it ended early if it did.
     pub(super) fn examine(&mut self) -> (Vec<Finding>, Option<Duration>, Result<(), Error>) {
-        let mut examination = Examination { connection: self, findings: Vec::new(), latency: None };
+        let beside = Err(Error::Unopened);
+        let mut examination = Examination { connection: self, beside, findings: Vec::new(), latency: None };
         let end = examination.run();
         (examination.findings, examination.latency, end)
     }
@@ -58,20 +59,32 @@ impl Connection {
 
 struct Examination<'c> {
     connection: &'c mut Connection,
+    /// A second connection to the same address, or why there is none.
+    beside: Result<Box<Connection>, Error>,
     findings: Vec<Finding>,
     latency: Option<Duration>,
 }
 
+/// What became of a notification.
+enum Delivered {
+    /// It came by itself, after this time.
+    After(Duration),
+    /// It came only with the answer to a later query.
+    WithLaterAnswer,
+    /// It did not come; what was seen instead.
+    Nothing(String),
+}
+
 /// What stands between.
-enum Between {
+pub(super) enum Between {
     /// Nothing that shows.
     Nothing,
     /// A pooler; what proves that each transaction gets another session.
     TransactionPooler(String),
     /// A pooler that gave a second connection a session of its own.
-    Pooler(Box<Connection>),
-    /// A pooler, and why no second connection could be had to see what it does.
-    UnknownPooler(Error),
+    Pooler,
+    /// A pooler, and what it does could not be seen, for want of a second connection.
+    UnknownPooler,
 }
 
 impl Examination<'_> {
@@ -101,6 +114,7 @@ impl Examination<'_> {
             self.findings.push(checks::standby());
             return Ok(());
         }
+        self.beside = self.connection.beside().map(Box::new);
         match self.between(facts.and_then(|row| number(row, 0)))? {
             Between::TransactionPooler(proof) => self.found_transaction_pooler(proof),
             between => self.probe(between)?,
@@ -133,17 +147,14 @@ impl Examination<'_> {
     /// meet in one, or one changes between two.
     fn between(&mut self, pid: Option<i32>) -> Result<Between, Error> {
         let Some(pid) = pid.filter(|pid| *pid != self.connection.pid()) else { return Ok(Between::Nothing) };
-        let mut beside = match self.connection.beside() {
-            Ok(beside) => Box::new(beside),
-            Err(error) => return Ok(Between::UnknownPooler(error)),
-        };
         for _ in 0..ROUNDS {
+            let Ok(beside) = &mut self.beside else { return Ok(Between::UnknownPooler) };
             match beside.backend_pid() {
                 Ok(Some(other)) if other == pid => {
                     return Ok(Between::TransactionPooler(format!("two connections were both given process {pid}")));
                 }
                 Ok(_) => {}
-                Err(error) => return Ok(Between::UnknownPooler(error)),
+                Err(error) => self.beside = Err(error),
             }
             let now = self.connection.backend_pid();
             if let Ok(Some(now)) = self.unless_closed(now)?
@@ -153,7 +164,7 @@ impl Examination<'_> {
                 return Ok(Between::TransactionPooler(proof));
             }
         }
-        Ok(Between::Pooler(beside))
+        Ok(if self.beside.is_ok() { Between::Pooler } else { Between::UnknownPooler })
     }
 
     fn found_transaction_pooler(&mut self, proof: String) {
@@ -166,14 +177,14 @@ impl Examination<'_> {
     // ---- delivery ---------------------------------------------------------------------------------------------
 
     /// Listens, notifies, waits, and leaves no trace.
-    fn probe(&mut self, mut between: Between) -> Result<(), Error> {
+    fn probe(&mut self, between: Between) -> Result<(), Error> {
         let channel = private_channel(self.connection.pid());
         let listened = self.connection.listen([&channel]);
         if let Err(error) = self.unless_closed(listened)? {
             self.findings.push(checks::listen_refused(&error));
             return Ok(());
         }
-        let delivered = self.deliver(&channel, &mut between);
+        let delivered = self.deliver(&channel);
         // Once that is answered, nothing more comes on the channel. If it can't be, the channel is still nobody's.
         let _ = self.connection.unlisten([&channel]);
         self.connection.session.forget(&channel);
@@ -183,59 +194,78 @@ impl Examination<'_> {
         }
 
         match (delivered, between) {
-            (Ok(latency), between) => {
+            (Delivered::After(latency), between) => {
                 self.latency = Some(latency);
                 let what = format!("A notification was sent and came back after {}.", checks::span(latency));
-                self.findings.push(Finding::new(Delivery, Severity::Ok, what, ""));
-                self.findings.extend(pooler_that_delivers(&between));
+                let finding = Finding::new(Delivery, Severity::Ok, what, "");
+                self.findings.push(match self.beside.as_ref().err() {
+                    None => finding,
+                    Some(error) => finding.because(format!(
+                        "it was sent by this session itself, so delivery to an idle session was not examined: {error}"
+                    )),
+                });
+                self.findings.extend(checks::pooler_that_delivers(&between, self.beside.as_ref().err()));
             }
-            (Err(seen), Between::Nothing) => {
+            (Delivered::WithLaterAnswer, _) => self.findings.push(checks::held_back(HEARD_WITHIN)),
+            (Delivered::Nothing(seen), Between::Nothing) => {
                 let what = format!("LISTEN and NOTIFY succeed, and nothing comes within {HEARD_WITHIN:?}.");
                 let advice = "Look for what stands between and answers for the server; and at the server's load, log \
                               and NOTIFY queue.";
                 self.findings.push(Finding::new(DeliveryFailing, Severity::Failure, what, advice).because(seen));
             }
-            (Err(seen), _) => self.found_transaction_pooler(format!("nothing came within {HEARD_WITHIN:?}; {seen}")),
+            (Delivered::Nothing(seen), _) => {
+                self.found_transaction_pooler(format!("nothing came within {HEARD_WITHIN:?}; {seen}"));
+            }
         }
         Ok(())
     }
 
-    /// Sends one notification and waits for it: how long it took, or what was seen instead; nothing if none was sent.
-    fn deliver(&mut self, channel: &str, between: &mut Between) -> Result<Option<Result<Duration, String>>, Error> {
+    /// Sends one notification and waits for it; nothing if none could be sent.
+    fn deliver(&mut self, channel: &str) -> Result<Option<Delivered>, Error> {
         let mut known = self.connection.session.backlog_size();
         let begin = clock::now();
-        // From the other connection it comes while this one is idle, which is what a listener is.
-        let sent = match between {
-            Between::Pooler(beside) => beside.notify(channel, "probe"),
-            _ => self.connection.notify(channel, "probe"),
-        };
-        if let Err(error) = self.unless_closed(sent)? {
+        if let Err(error) = self.send(|sender| sender.notify(channel, "probe"))? {
             let may_not_call = error.sqlstate() == Some("42501");
             self.findings.push(checks::notify_refused(&error));
             if !may_not_call {
                 return Ok(None);
             }
-            // The statement needs no right.
-            let sent = self.connection.execute(&format!("NOTIFY {channel}, 'probe'"));
-            if self.unless_closed(sent)?.is_err() {
+            // The statement needs no privilege.
+            if self.send(|sender| sender.execute(&format!("NOTIFY {channel}, 'probe'")).map(drop))?.is_err() {
                 return Ok(None);
             }
         }
         if let Some(latency) = self.hear(channel, &mut known, begin)? {
-            return Ok(Some(Ok(latency)));
+            return Ok(Some(Delivered::After(latency)));
         }
         let channels = self.connection.listening_channels();
-        let seen = match self.unless_closed(channels)? {
+        let channels = self.unless_closed(channels)?;
+        if self.connection.session.has_heard(known, channel) {
+            return Ok(Some(Delivered::WithLaterAnswer));
+        }
+        let seen = match channels {
             Ok(channels) if channels.iter().any(|listened| listened == channel) => "the server has the channel".into(),
             Ok(_) => "the server has lost the channel".into(),
             Err(error) => format!("the server doesn't tell which channels it has ({error})"),
         };
-        Ok(Some(Err(seen)))
+        Ok(Some(Delivered::Nothing(seen)))
     }
 
-    /// Reads until a notification on the channel comes, or until the time is up.
+    /// Sends something from the second connection, or from this one where there is none.
+    fn send(&mut self, send: impl Fn(&mut Connection) -> Result<(), Error>) -> Result<Result<(), Error>, Error> {
+        if let Ok(beside) = &mut self.beside {
+            match send(beside) {
+                Err(error) if beside.is_closed() || error.is_timeout() => self.beside = Err(error),
+                sent => return Ok(sent),
+            }
+        }
+        let sent = send(self.connection);
+        self.unless_closed(sent)
+    }
+
+    /// Reads, and sends nothing, until a notification on the channel comes, or until the time is up.
     fn hear(&mut self, channel: &str, known: &mut usize, begin: Instant) -> Result<Option<Duration>, Error> {
-        let until = begin + HEARD_WITHIN;
+        let until = clock::now() + HEARD_WITHIN;
         let mut buffer = ReadBuffer::new(READ_SIZE);
         let mut waiter = None;
         loop {
@@ -281,7 +311,8 @@ impl Examination<'_> {
     /// notify, as this has just done; else it may be whoever has been in a transaction for the longest time.
     fn holder(&mut self) -> Result<Option<checks::Holder>, Error> {
         let columns = checks::HOLDER_COLUMNS;
-        let named = self.connection.session.notices().filter_map(checks::holder_named_by).last();
+        let sender = self.beside.as_ref().map_or(&*self.connection, |beside| beside);
+        let named = sender.session.notices().filter_map(checks::holder_named_by).last();
         if let Some(pid) = named {
             let rows = self.ask(&format!("{columns} WHERE pid = {pid}"), "the process that holds its NOTIFY queue")?;
             // The warning may be an old one.
@@ -291,23 +322,6 @@ impl Examination<'_> {
         }
         let rows = self.ask(&format!("{columns} {}", checks::OLDEST), "its transactions")?;
         Ok(rows.first().map(|row| checks::Holder::new(row, false)))
-    }
-}
-
-fn pooler_that_delivers(between: &Between) -> Option<Finding> {
-    match between {
-        Between::Pooler(_) => {
-            let what = "A pooler in session mode stands between: it delivers.";
-            let advice = "Each listening connection keeps one of the pool's sessions for itself: allow for that in its \
-                          size.";
-            Some(Finding::new(SessionPooler, Severity::Info, what, advice))
-        }
-        Between::UnknownPooler(error) => {
-            let what = "A pooler stands between, and whether it keeps the session for this connection isn't known.";
-            let advice = "See that its mode is `session`: in transaction mode it delivers nothing to who is idle.";
-            Some(Finding::new(Unexamined, Severity::Warning, what, advice).because(error.to_string()))
-        }
-        Between::Nothing | Between::TransactionPooler(_) => None,
     }
 }
 

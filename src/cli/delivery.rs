@@ -1,0 +1,273 @@
+//! Proof at the start of `listen` that notifications are delivered.
+//!
+//! ```text
+//!   connection opened ──▶ a thread: a second session, NOTIFY on the private channel ──▶ did it arrive?
+//!                                                    yes ──▶ done           no ──▶ diagnosis ──▶ standard error
+//! ```
+//!
+//! Each connection listens to a private channel of its own from the beginning, so the proof is about the very session that
+//! receives, and nothing is sent by that session; the channel stays, unused. With `--exec` a notification would wait behind commands, so two other
+//! sessions are examined there. Nothing here holds up the loop.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use notifyman::{Config, Connection, Diagnosis, Error, Finding, FindingKind, Severity};
+
+use super::output::{tell, tell_with_advice};
+
+/// The time after which a notification that has not arrived is looked into.
+const ARRIVAL: Duration = Duration::from_secs(2);
+/// The longest time that the second session may take to be opened, and for each call.
+const CALL: Duration = Duration::from_secs(10);
+/// The most attempts to open the second session.
+const ATTEMPTS: u32 = 3;
+/// The most sessions that are opened for this at a time.
+const THREADS: usize = 8;
+
+/// The checks of all connections, by their numbers.
+pub(super) struct DeliveryChecks {
+    /// What the name of each private channel begins with.
+    prefix: String,
+    /// Checks whose notification has not arrived.
+    pending: HashMap<usize, Pending>,
+    /// Connections whose notification has arrived.
+    proven: HashSet<usize>,
+    jobs: Sender<Job>,
+    shared: Arc<Shared>,
+    threads: usize,
+}
+
+/// A check whose notification has not arrived.
+struct Pending {
+    arrived: Sender<()>,
+    /// Gone when the check has ended.
+    job: Weak<()>,
+}
+
+/// What the threads share.
+struct Shared {
+    jobs: Mutex<Receiver<Job>>,
+    has_failed: AtomicBool,
+    /// Called when a check fails.
+    failed: Box<dyn Fn() + Send + Sync>,
+    is_quiet: bool,
+}
+
+/// One check.
+struct Job {
+    number: usize,
+    config: Config,
+    /// The private channel to which the connection listens, if it does.
+    channel: Option<String>,
+    /// Ends with the session.
+    arrived: Receiver<()>,
+    _alive: Arc<()>,
+}
+
+impl DeliveryChecks {
+    /// `failed` is called, from another thread, when notifications are found not to be delivered.
+    pub(super) fn new(is_quiet: bool, failed: impl Fn() + Send + Sync + 'static) -> Self {
+        let (jobs, receiver) = channel();
+        let shared = Shared {
+            jobs: Mutex::new(receiver),
+            has_failed: AtomicBool::new(false),
+            failed: Box::new(failed),
+            is_quiet,
+        };
+        // Different for each program: from the system's randomness.
+        let prefix = format!("notifyman_listen_{:016x}_", RandomState::new().hash_one(0));
+        Self { prefix, pending: HashMap::new(), proven: HashSet::new(), jobs, shared: Arc::new(shared), threads: 0 }
+    }
+
+    /// Returns the private channel of a connection. It needs no quotes.
+    pub(super) fn channel(&self, number: usize) -> String {
+        format!("{}{number}", self.prefix)
+    }
+
+    /// Returns `true` for the private channel of any connection.
+    pub(super) fn is_private(&self, channel: &[u8]) -> bool {
+        channel.starts_with(self.prefix.as_bytes())
+    }
+
+    /// Begins to check a connection, which listens to its private channel.
+    pub(super) fn begin(&mut self, number: usize, config: &Config) {
+        let channel = Some(self.channel(number));
+        self.start(number, config, channel);
+    }
+
+    /// Begins to check a connection by two other sessions, since it listens to no private channel.
+    pub(super) fn begin_beside(&mut self, number: usize, config: &Config) {
+        self.start(number, config, None);
+    }
+
+    fn start(&mut self, number: usize, config: &Config, private: Option<String>) {
+        let (sender, arrived) = channel();
+        let alive = Arc::new(());
+        self.pending.insert(number, Pending { arrived: sender, job: Arc::downgrade(&alive) });
+        let config = config.clone().connect_timeout(CALL).call_timeout(CALL);
+        let _ = self.jobs.send(Job { number, config, channel: private, arrived, _alive: alive });
+        if self.threads < THREADS {
+            self.threads += 1;
+            let shared = Arc::clone(&self.shared);
+            // Without a thread nothing is checked, and what follows is received all the same.
+            let _ = thread::Builder::new().name("delivery".into()).spawn(move || shared.run());
+        }
+    }
+
+    /// Returns `true` while notifications of checks can come from this connection.
+    pub(super) fn is_pending(&self, number: usize) -> bool {
+        !self.pending.is_empty() && self.pending.contains_key(&number)
+    }
+
+    /// The notification has arrived.
+    pub(super) fn arrived(&mut self, number: usize) {
+        if let Some(pending) = self.pending.remove(&number) {
+            let _ = pending.arrived.send(());
+            self.proven.insert(number);
+        }
+    }
+
+    /// Returns `true` if the notification of a connection has arrived.
+    pub(super) fn is_proven(&self, number: usize) -> bool {
+        self.proven.contains(&number)
+    }
+
+    /// Returns `true` until the check has ended.
+    pub(super) fn is_running(&self, number: usize) -> bool {
+        self.pending.get(&number).is_some_and(|pending| pending.job.strong_count() > 0)
+    }
+
+    /// The session has ended, and its check with it.
+    pub(super) fn cancel(&mut self, number: usize) {
+        self.pending.remove(&number);
+    }
+
+    /// Returns `true` if notifications of a connection are not delivered.
+    pub(super) fn has_failed(&self) -> bool {
+        self.shared.has_failed.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        loop {
+            let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            match job {
+                Ok(job) => self.check(&job),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn check(&self, job: &Job) {
+        for attempt in 1.. {
+            if !job.is_wanted(Duration::ZERO) {
+                return;
+            }
+            match examine(job) {
+                CheckOutcome::Delivered => return,
+                CheckOutcome::Failing(reasons) => return self.fail(job, &reasons),
+                // The server may be about to go away, which ends the session and this, or be back soon.
+                CheckOutcome::Unknown { reason, is_transient } => {
+                    if !job.is_wanted(ARRIVAL) {
+                        return;
+                    }
+                    if attempt == ATTEMPTS || !is_transient {
+                        return self.leave_unchecked(job, &reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail(&self, job: &Job, reasons: &[Finding]) {
+        for finding in reasons {
+            let Job { number, config, .. } = job;
+            let text = format_args!("connection {number} ({config}) receives nothing: {}", finding.what());
+            tell_with_advice(text, finding.advice());
+        }
+        self.has_failed.store(true, Ordering::Relaxed);
+        (self.failed)();
+    }
+
+    fn leave_unchecked(&self, job: &Job, reason: &str) {
+        if !self.is_quiet {
+            tell(format_args!("delivery to connection {} was not checked: {reason}", job.number));
+        }
+    }
+}
+
+impl Job {
+    /// Waits, and returns `true` if the notification has not arrived by then and the session has not ended.
+    fn is_wanted(&self, wait: Duration) -> bool {
+        self.arrived.recv_timeout(wait) == Err(RecvTimeoutError::Timeout)
+    }
+}
+
+/// What a check has shown.
+enum CheckOutcome {
+    Delivered,
+    /// Nothing is delivered, because of these findings.
+    Failing(Vec<Finding>),
+    Unknown {
+        reason: String,
+        is_transient: bool,
+    },
+}
+
+/// Sends the notification, and looks into it if it does not arrive.
+fn examine(job: &Job) -> CheckOutcome {
+    if let Some(channel) = &job.channel {
+        match notify(job, channel) {
+            Err(error) if !is_refusal(&error) => {
+                let is_transient = error.is_transient() && error.sqlstate() != Some("53300");
+                return CheckOutcome::Unknown { reason: error.to_string(), is_transient };
+            }
+            _ if !job.is_wanted(ARRIVAL) => return CheckOutcome::Delivered,
+            _ => {}
+        }
+    }
+    let diagnosis = Diagnosis::of(&job.config);
+    if !job.is_wanted(Duration::ZERO) {
+        // It was only late, or the session has ended.
+        return CheckOutcome::Delivered;
+    }
+    let failures = diagnosis.into_iter().filter(|finding| finding.severity() == Severity::Failure);
+    let (reasons, others): (Vec<_>, Vec<_>) = failures.partition(is_about_delivery);
+    match others.first() {
+        _ if !reasons.is_empty() => CheckOutcome::Failing(reasons),
+        Some(other) => CheckOutcome::Unknown {
+            reason: other.evidence().unwrap_or(other.what()).to_owned(),
+            is_transient: other.kind() != FindingKind::TooManyConnections,
+        },
+        // Another session of the same kind receives.
+        None => CheckOutcome::Delivered,
+    }
+}
+
+/// Sends the notification from a session of its own.
+fn notify(job: &Job, channel: &str) -> Result<(), Error> {
+    let mut sender = Connection::connect(&job.config)?;
+    // The statement needs no privilege, unlike the function.
+    sender.execute(&format!("NOTIFY {channel}"))?;
+    // What was acknowledged is sent, whatever becomes of the rest.
+    let _ = sender.close();
+    Ok(())
+}
+
+/// Returns `true` if the server has refused the notification.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Server(refusal) if !refusal.is_fatal())
+}
+
+/// Returns `true` if a session that is open, and listens, can receive nothing because of this.
+fn is_about_delivery(finding: &Finding) -> bool {
+    use FindingKind::{DeliveryFailing, NotifyRefused, QueueFilling, TransactionPooler};
+    matches!(finding.kind(), DeliveryFailing | NotifyRefused | QueueFilling | TransactionPooler)
+}

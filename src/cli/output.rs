@@ -1,0 +1,78 @@
+//! What reaches the standard streams: text of others never controls a terminal, and never looks like a line of ours.
+
+use std::borrow::Cow;
+use std::fmt::{Display, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
+
+use notifyman::Escaped;
+
+use super::{End, Failure};
+
+/// Prints a message of the program on standard error, in one line. Nothing can be done where that fails.
+pub(super) fn tell(message: impl Display) {
+    let _ = io::stderr().write_all(format!("notifyman: {}\n", Escaped(message)).as_bytes());
+}
+
+/// Like [`tell`], with a second line that says what to do.
+pub(super) fn tell_with_advice(message: impl Display, advice: impl Display) {
+    let text = format!("notifyman: {}\n  to do: {}\n", Escaped(message), Escaped(advice));
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Prints text that is safe already on standard output.
+pub(super) fn print(text: &str) -> Result<End, Failure> {
+    io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
+    Ok(End::Done)
+}
+
+/// Prints an SQL script, whose names are those of the server's objects: unchanged for `psql`, escaped on a terminal.
+pub(super) fn print_script(sql: &str) -> Result<End, Failure> {
+    if !io::stdout().is_terminal() {
+        return print(sql);
+    }
+    let lines = sql.split_inclusive('\n');
+    print(&lines.fold(String::new(), |mut text, line| {
+        let end = if line.ends_with('\n') { "\n" } else { "" };
+        let _ = write!(text, "{}{end}", Escaped(line.trim_end_matches('\n')));
+        text
+    }))
+}
+
+/// Returns JSON as one line that is safe on a terminal, with the same meaning.
+///
+/// Only strings can contain a character that must be escaped, and JSON has an escape for each; between values, line
+/// breaks and tabs become spaces.
+pub(super) fn json_line(json: &str) -> Cow<'_, str> {
+    if !json.chars().any(|c| Escaped(c).is_needed()) {
+        return json.into();
+    }
+    let mut line = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        match c {
+            '\n' | '\r' | '\t' => line.push(' '),
+            c if Escaped(c).is_needed() => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(line, "\\u{unit:04x}");
+                }
+            }
+            c => line.push(c),
+        }
+    }
+    line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_stays_the_same_value_without_characters_that_control_a_terminal() {
+        let text = "é \u{7f}\u{80}\u{9b}\u{9f} \u{2028}\u{202e}\u{2066} \u{e0041} \u{1f600} \u{1b}\n\t\"\\";
+        let json = serde_json::to_string(text).unwrap();
+        let line = json_line(&json);
+        assert!(line.chars().all(|c| !Escaped(c).is_needed()), "{line}");
+        assert!(line.contains(r"\u009b") && line.contains(r"\udb40\udc41") && line.contains("é"), "{line}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+        assert_eq!(json_line("{\"a\":\n\t1}"), "{\"a\":  1}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Which databases a command acts on, and connection strings in places that are not for them.
+//!
+//! A connection string can contain a password, so it is repeated in no message, and it is never sent as a channel name.
+
+use notifyman::Escaped;
+
+/// The text that stands for a connection string in the errors of the command line.
+const HIDDEN: &str = "(connection string)";
+
+/// One database, named by position or by option.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneTarget {
+    /// Database [default: from the PG* variables]
+    #[arg(value_name = "URL", conflicts_with = "url_option")]
+    url: Option<String>,
+    /// Database; the same as URL without an option
+    #[arg(id = "url_option", long = "url", short, value_name = "URL", hide_short_help = true)]
+    option: Option<String>,
+}
+
+impl OneTarget {
+    /// Returns the connection string, if one was given.
+    pub(crate) fn url(&self) -> Option<&str> {
+        self.url.as_deref().or(self.option.as_deref())
+    }
+}
+
+/// Several databases, named by position or by option.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Targets {
+    /// Databases [default: from the PG* variables]
+    #[arg(value_name = "URL")]
+    urls: Vec<String>,
+    /// Database; the same as URL without an option, and before these
+    #[arg(id = "url_option", long = "url", short, value_name = "URL", hide_short_help = true)]
+    options: Vec<String>,
+}
+
+impl Targets {
+    /// Returns the connection strings, or `None` alone for the environment.
+    pub(crate) fn urls(&self) -> Vec<Option<&str>> {
+        or_environment(self.options.iter().chain(&self.urls))
+    }
+}
+
+/// Returns the connection strings, or `None` alone for the environment.
+pub(crate) fn or_environment<'u>(urls: impl IntoIterator<Item = &'u String>) -> Vec<Option<&'u str>> {
+    let urls: Vec<_> = urls.into_iter().map(|url| Some(url.as_str())).collect();
+    if urls.is_empty() { vec![None] } else { urls }
+}
+
+/// Returns a channel name as it was given, unless it may be a connection string in the wrong place.
+pub(crate) fn channel(text: &str) -> Result<String, &'static str> {
+    match is_connection_string(text) {
+        true => Err("a connection string is no channel name, and can contain a password: give it with --url"),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// Returns `true` for a text that may be a URL, or contain a password.
+fn is_connection_string(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let has_password = |(at, word): (usize, &str)| {
+        let rest = text.get(at + word.len()..).unwrap_or_default();
+        rest.trim_start().starts_with('=')
+    };
+    text.contains("://") || text.match_indices("password").any(has_password)
+}
+
+/// Returns what is shown instead of a text that contains a connection string, or controls a terminal.
+pub(super) fn shown_instead(text: &str) -> Option<String> {
+    match is_connection_string(text) {
+        true => Some(HIDDEN.to_owned()),
+        false => Some(Escaped(text).to_string()).filter(|escaped| escaped != text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_strings_are_no_channels() {
+        for text in [
+            "postgres://app:secret@db/shop",
+            "POSTGRESQL://db",
+            "x://",
+            "host=db password=secret",
+            "PassWord = secret",
+            "password of a=b password\t=c",
+            "sslpassword=x",
+        ] {
+            assert!(channel(text).is_err(), "{text}");
+        }
+        for text in ["prices", "Passwords", "a:b/c", "password", "a=b", "password_reset", "/tmp", "é"] {
+            assert_eq!(channel(text).as_deref(), Ok(text));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `notifyman listen` and `worker` while servers are down, do not answer, or refuse the login.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use super::{Running, cluster, connect, run};
+use crate::support::server::eventually;
+use crate::support::{Cluster, Options};
+
+/// Far less than `connect_timeout`, and enough for a busy machine.
+const SOON: Duration = Duration::from_secs(15);
+
+/// A server that takes connections and never answers, and its URL with a password.
+fn frozen() -> (TcpListener, String) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://app:s3cr3t@127.0.0.1:{}/db", socket.local_addr().unwrap().port());
+    (socket, url)
+}
+
+fn with_password(cluster: &Cluster) -> String {
+    cluster.url().replace("postgres@", "postgres:s3cr3t@")
+}
+
+/// Starts a program at a server that is down, one that does not answer, and one that is well, in this order.
+fn listener(args: &[&str], gone: &Cluster, frozen: &str, well: &Cluster) -> Running {
+    let (gone, well) = (with_password(gone), with_password(well));
+    let begin = Instant::now();
+    let running = Running::start(&[&["listen", "--url", &gone, "--url", frozen, "--url", &well, "a"], args].concat());
+    let mut lines: Vec<_> = (0..3).map(|_| running.err.next()).collect();
+    assert!(begin.elapsed() < SOON, "one holds up another: {:?}", begin.elapsed());
+    lines.sort();
+    assert!(lines[0].starts_with("notifyman: connection 1: cannot connect to 127.0.0.1:"), "{lines:?}");
+    assert!(lines[0].ends_with("; it is tried again"), "{lines:?}");
+    assert!(lines[1].starts_with("notifyman: connection 2 (127.0.0.1:"), "{lines:?}");
+    assert!(lines[1].ends_with(" does not answer yet; it is tried further"), "{lines:?}");
+    assert!(lines[2].starts_with("notifyman: connection 3 listens at 127.0.0.1:"), "{lines:?}");
+    assert!(lines.iter().all(|line| !line.contains("s3cr3t")), "{lines:?}");
+    running
+}
+
+#[test]
+fn a_server_that_is_down_and_one_that_does_not_answer_hold_up_no_other() {
+    let (mut gone, well) = (cluster(), cluster());
+    gone.stop().unwrap();
+    let (_socket, frozen) = frozen();
+    let listener = listener(&[], &gone, &frozen, &well);
+    connect(&well).notify("a", "one").unwrap();
+    assert!(listener.out.next().contains("one"));
+    gone.restart().unwrap();
+    assert!(listener.err.next().starts_with("notifyman: connection 1 listens at "));
+    connect(&gone).notify("a", "two").unwrap();
+    let line = listener.out.next();
+    assert!(line.starts_with("{\"connection\":1,") && line.contains("two"), "{line}");
+    listener.signal("TERM");
+    listener.finish().ends_with(143);
+}
+
+#[test]
+fn with_a_command_a_server_that_is_down_and_one_that_does_not_answer_hold_up_no_other() {
+    let (mut gone, well) = (cluster(), cluster());
+    gone.stop().unwrap();
+    let (_socket, frozen) = frozen();
+    let listener = listener(&["--exec", "echo $NOTIFYMAN_CONNECTION; cat; echo"], &gone, &frozen, &well);
+    connect(&well).notify("a", "one").unwrap();
+    assert_eq!((listener.out.next(), listener.out.next()), ("3".into(), "one".into()));
+    gone.restart().unwrap();
+    assert!(listener.err.next().starts_with("notifyman: connection 1 listens at "));
+    connect(&gone).notify("a", "two").unwrap();
+    assert_eq!((listener.out.next(), listener.out.next()), ("1".into(), "two".into()));
+    listener.signal("TERM");
+    listener.finish().ends_with(143);
+}
+
+#[test]
+fn a_worker_reports_a_server_that_does_not_answer_and_follows_the_others() {
+    let well = cluster();
+    connect(&well).execute("CREATE TABLE price (id int PRIMARY KEY)").unwrap();
+    run(&["build", &well.url()]).ends_with(0);
+    let (_socket, frozen) = frozen();
+    let worker = Running::start(&["worker", "-q", &frozen, &well.url()]);
+    assert!(worker.out.next().contains("\"kind\":\"connected\",\"database\":2"));
+    connect(&well).execute("INSERT INTO price VALUES (1)").unwrap();
+    assert!(worker.out.next().contains("\"kind\":\"change\",\"database\":2"));
+    let told = worker.err.next();
+    assert!(told.starts_with("notifyman: database 1 (127.0.0.1:") && told.contains("does not answer yet"), "{told}");
+    assert!(!told.contains("s3cr3t"), "{told}");
+    worker.signal("TERM");
+    worker.finish().ends_with(143);
+}
+
+#[test]
+fn the_timeout_begins_with_the_first_connection() {
+    for options in [[].as_slice(), &["--exec", "true"]] {
+        let mut gone = cluster();
+        gone.stop().unwrap();
+        let url = gone.url();
+        let mut listener = Running::start(&[&["listen", "a", "--timeout", "0.5", "--url", &url], options].concat());
+        assert!(listener.err.next().ends_with("; it is tried again"));
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(listener.child.try_wait().unwrap().is_none(), "it has ended before there was a connection");
+        gone.restart().unwrap();
+        let finished = listener.finish();
+        finished.ends_with(0);
+        assert!(finished.err().starts_with("notifyman: connection 1 listens at "), "{finished:#?}");
+    }
+}
+
+#[test]
+fn at_the_end_of_the_timeout_a_connection_that_was_never_opened_shows_in_the_exit_code() {
+    let well = cluster();
+    let (_socket, frozen) = frozen();
+    for options in [[].as_slice(), &["--exec", "true"]] {
+        let args = ["listen", "-q", "a", "--timeout", "0.1", "--url", &frozen, "--url", &well.url()];
+        let begin = Instant::now();
+        let finished = run(&[args.as_slice(), options].concat());
+        finished.ends_with(1);
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+        assert!(finished.err().contains("was never opened"), "{finished:#?}");
+    }
+}
+
+#[test]
+fn with_fail_fast_the_first_failure_ends_it() {
+    let (mut gone, well) = (cluster(), cluster());
+    gone.stop().unwrap();
+    let (_socket, frozen) = frozen();
+    let urls = ["--url", &frozen, "--url", &gone.url(), "--url", &well.url()];
+    for command in [["listen", "a"].as_slice(), &["listen", "a", "--exec", "true"], &["worker"]] {
+        let begin = Instant::now();
+        let finished = run(&[command, &["--fail-fast"], urls.as_slice()].concat());
+        finished.ends_with(1);
+        assert!(finished.err().contains("cannot connect to"), "{finished:#?}");
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn with_fail_fast_the_first_loss_ends_it() {
+    for options in [[].as_slice(), &["--exec", "true"]] {
+        let mut clusters = [cluster(), cluster()];
+        let args = [&["a", "--fail-fast"], options].concat();
+        let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &args);
+        clusters[1].stop().unwrap();
+        let finished = listener.finish();
+        finished.ends_with(1);
+        // A channel with a command is told the reason first.
+        let last = finished.err.last().unwrap();
+        assert!(last.contains("connection 2 (") && last.contains("is lost"), "{finished:#?}");
+        assert!(finished.err.len() <= 2, "{finished:#?}");
+    }
+}
+
+#[test]
+fn a_refused_login_is_final_and_the_others_continue() {
+    let well = cluster();
+    let closed = Cluster::start(Options::new().auth("scram-sha-256", "s3cr3t")).unwrap();
+    let refused = closed.url().replace("postgres@", "postgres:wr0ng@");
+    for options in [[].as_slice(), &["--exec", "cat; echo"]] {
+        let args = ["listen", "a", "--count", "1", "--url", &refused, "--url", &well.url()];
+        let listener = Running::start(&[args.as_slice(), options].concat());
+        let mut lines: Vec<_> = (0..3).map(|_| listener.err.next()).collect();
+        lines.sort();
+        assert!(lines[0].contains("to do: see that the user is right"), "{lines:?}");
+        assert!(lines[1].starts_with("notifyman: connection 1: cannot connect to"), "{lines:?}");
+        assert!(lines[1].contains("28P01") && !lines[1].contains("tried again"), "{lines:?}");
+        assert!(lines[2].starts_with("notifyman: connection 2 listens"), "{lines:?}");
+        connect(&well).notify("a", "x").unwrap();
+        let finished = listener.finish();
+        finished.ends_with(1);
+        assert_eq!(finished.out.len(), 1, "{finished:#?}");
+
+        let finished = run(&[["listen", "a", "--url", &refused].as_slice(), options].concat());
+        finished.ends_with(1);
+        assert_eq!(finished.err.last().unwrap(), "notifyman: no connection is left", "{finished:#?}");
+        assert_eq!(finished.err.len(), 3, "{finished:#?}");
+    }
+}
+
+#[test]
+fn a_signal_ends_it_while_no_server_answers() {
+    let (_socket, frozen) = frozen();
+    for options in [[].as_slice(), &["--exec", "true"]] {
+        let mut listener = Running::start(&[&["listen", "a", "--url", &frozen], options].concat());
+        assert!(listener.err.next().contains("does not answer yet"));
+        listener.signal("TERM");
+        eventually("it ends", || listener.child.try_wait().unwrap().is_some());
+        listener.finish().ends_with(143);
+    }
+}
