@@ -2,6 +2,7 @@
 //! `src/faults.md`; each of its rows is a test here.
 
 mod audit;
+mod audit_answers;
 mod between;
 mod canary;
 #[cfg(feature = "tls")]
