@@ -40,9 +40,6 @@ impl Session {
     ///
     /// A channel that is listened to anyway stays the user's.
     pub(crate) fn attend(&mut self, channel: &str) -> Option<RequestId> {
-        if self.channels.contains(channel) {
-            return None;
-        }
         let private = self.private.get_or_insert_default();
         private.wanted = Some(channel.into());
         private.refused = false;
@@ -237,6 +234,8 @@ impl Session {
             return None;
         }
         if private.kept != private.wanted && !private.registered {
+            // A channel that the user listens to by now stays the user's.
+            private.wanted.take_if(|wanted| self.channels.contains(wanted));
             private.kept.clone_from(&private.wanted);
         }
         let ask = match (&private.kept, &private.wanted) {
@@ -395,6 +394,22 @@ mod tests {
         talk.hears(&answer("UNLISTEN"));
         talk.hears(&notification(1, PRIVATE, "the user's"));
         assert_eq!(talk.payloads(), ["the user's"], "from then on it is a channel like any other");
+    }
+
+    #[test]
+    fn m16_a_channel_that_the_user_has_come_to_listen_to_before_a_canary_can_be_joined_stays_the_users() {
+        let mut talk = Talk::listening(&["a"]);
+        talk.asks("BEGIN", b'T');
+        assert!(talk.0.attend(PRIVATE).is_none());
+        talk.0.request(Ask::Listen(vec![PRIVATE.into()]));
+        talk.hears(&[done("LISTEN"), ready(b'T')].concat());
+        talk.asks("COMMIT", b'I');
+        talk.sent();
+        talk.hears(&channel_rows(&["a", PRIVATE]));
+        assert_eq!((talk.sent(), talk.0.private_channel()), (String::new(), None));
+        talk.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(talk.payloads(), ["the user's"]);
+        assert_eq!(talk.0.channels().iter().collect::<Vec<_>>(), ["a", PRIVATE]);
     }
 
     #[test]
