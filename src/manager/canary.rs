@@ -275,7 +275,7 @@ impl NotificationManager {
                 let by_messenger = canary.by_messenger.contains(&id);
                 if by_messenger && !canary.pooled.contains(&id) {
                     canary.self_sending.insert(id);
-                } else {
+                } else if !(by_messenger && error.is_transient()) {
                     self.report_refusal(id, Check::Canary, error);
                 }
             }

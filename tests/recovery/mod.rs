@@ -2,8 +2,11 @@
 //! `src/faults.md`; each of its rows is a test here.
 
 mod audit;
+mod audit_answers;
 mod between;
 mod canary;
+mod canary_answers;
+mod canary_channel;
 mod cancels;
 #[cfg(feature = "tls")]
 mod certificates;
@@ -14,7 +17,10 @@ mod gaps;
 mod heartbeat;
 mod ledger;
 mod network;
+mod places;
 mod policy;
 mod queries;
+mod restoring_io;
+mod restoring_requests;
 mod storm;
 mod support;

@@ -52,9 +52,6 @@ impl Session {
     ///
     /// A channel that is listened to anyway stays the user's.
     pub(crate) fn attend(&mut self, channel: &str) -> Option<RequestId> {
-        if self.channels.contains(channel) {
-            return None;
-        }
         let private = self.private.get_or_insert_default();
         private.wanted = Some(channel.into());
         private.refused = false;
@@ -267,6 +264,8 @@ impl Session {
             return None;
         }
         if private.kept != private.wanted && !private.registered {
+            // A channel that the user listens to by now stays the user's.
+            private.wanted.take_if(|wanted| self.channels.contains(wanted));
             private.kept.clone_from(&private.wanted);
         }
         let ask = match (&private.kept, &private.wanted) {
@@ -428,6 +427,22 @@ mod tests {
     }
 
     #[test]
+    fn m16_a_channel_that_the_user_has_come_to_listen_to_before_a_canary_can_be_joined_stays_the_users() {
+        let mut talk = Talk::listening(&["a"]);
+        talk.asks("BEGIN", b'T');
+        assert!(talk.0.attend(PRIVATE).is_none());
+        talk.0.request(Ask::Listen(vec![PRIVATE.into()]));
+        talk.hears(&[done("LISTEN"), ready(b'T')].concat());
+        talk.asks("COMMIT", b'I');
+        talk.sent();
+        talk.hears(&channel_rows(&["a", PRIVATE]));
+        assert_eq!((talk.sent(), talk.0.private_channel()), (String::new(), None));
+        talk.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(talk.payloads(), ["the user's"]);
+        assert_eq!(talk.0.channels().iter().collect::<Vec<_>>(), ["a", PRIVATE]);
+    }
+
+    #[test]
     fn m16_one_who_leaves_and_comes_again_attends() {
         let mut talk = Talk::attending(&["a"]);
         talk.0.leave();
@@ -447,6 +462,58 @@ mod tests {
         assert!(talk.sent().is_empty() && !talk.0.attends() && talk.0.is_quiet());
         talk.0.expect("canary 1");
         assert!(!talk.0.misses("canary 1"));
+    }
+
+    #[test]
+    fn m16_a_server_that_has_refused_is_asked_again_only_if_that_is_requested_again() {
+        let mut talk = Talk::listening(&["a"]);
+        let refusal = [error("ERROR", "42501", "no"), ready(b'I')].concat();
+        talk.0.attend(PRIVATE);
+        talk.sent();
+        talk.hears(&refusal);
+        assert!(talk.0.attend(PRIVATE).is_some() && talk.sent().contains(PRIVATE));
+        talk.hears(&attended());
+        assert!(talk.0.attends());
+
+        let mut talk = Talk::listening(&["a"]);
+        talk.0.attend(PRIVATE);
+        talk.sent();
+        talk.hears(&refusal);
+        talk.0.leave();
+        assert_eq!((talk.sent(), talk.0.private_channel()), (String::new(), None), "there is nothing to leave");
+        talk.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(talk.payloads(), ["the user's"]);
+    }
+
+    #[test]
+    fn m16_one_who_leaves_expects_nothing_more() {
+        let mut talk = Talk::attending(&["a"]);
+        talk.0.expect("canary 1");
+        assert!(talk.0.misses("canary 1"));
+        talk.0.leave();
+        assert!(!talk.0.misses("canary 1"));
+    }
+
+    #[test]
+    fn m16_a_relisten_is_under_way_until_the_server_has_answered_or_has_gone() {
+        let missed: [Box<str>; 2] = ["a".into(), "b".into()];
+        let relistening = || {
+            let mut talk = Talk::listening(&["a", "b"]);
+            talk.0.request(Ask::Relisten(missed.to_vec()));
+            assert!(talk.sent().contains("LISTEN \"a\"") && talk.0.is_relistening(), "it was sent at once");
+            assert_eq!(talk.0.take_relistened(&missed), None, "it is not answered");
+            talk
+        };
+        let mut answered = relistening();
+        answered.hears(&answer("LISTEN"));
+        assert!(!answered.0.is_relistening());
+        assert_eq!(answered.0.take_relistened(&[]).as_deref(), Some(&missed[..]));
+        assert_eq!(answered.0.take_relistened(&missed), None, "once");
+
+        let mut gone = relistening();
+        gone.0.handle_eof();
+        assert!(!gone.0.is_relistening());
+        assert_eq!(gone.0.take_relistened(&missed).as_deref(), Some(&missed[..]), "it may have been any of them");
     }
 
     #[test]

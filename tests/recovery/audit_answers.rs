@@ -1,0 +1,63 @@
+//! M16: how the answers to audits are judged, with a scripted server that determines each of them.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use notifyman::{Check, Error, Event, NotificationManager};
+
+use super::support::open;
+use crate::support::{Peer, Step, msg};
+
+/// The shortest period of an audit.
+const PERIOD: Duration = Duration::from_secs(1);
+
+const AUDIT: &str = "SELECT channel FROM pg_catalog.pg_listening_channels() AS channel \
+                     ORDER BY channel COLLATE pg_catalog.\"C\"";
+
+/// The answer to an audit.
+fn channels(names: &[&str]) -> Step {
+    let rows = names.iter().map(|name| msg::data_row(&[Some(name)]));
+    let answer = [msg::row_description(&["channel"])].into_iter().chain(rows);
+    Step::send(answer.chain([msg::command_complete("SELECT"), msg::ready(b'I')]))
+}
+
+fn acknowledge() -> Step {
+    Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')])
+}
+
+fn refuse() -> Step {
+    Step::send([msg::error("ERROR", "42501", "permission denied for function pg_listening_channels"), msg::ready(b'I')])
+}
+
+/// Reads an audit, and sends the time at which it arrived.
+fn timed_audit(times: &mpsc::Sender<Instant>) -> [Step; 2] {
+    let times = times.clone();
+    let report = Step::run("report the time", move |_| times.send(Instant::now()).map_err(|error| error.to_string()));
+    [Step::expect_query(AUDIT), report]
+}
+
+#[test]
+fn m16_a_refused_audit_does_not_count_as_passed() {
+    let (sender, times) = mpsc::channel();
+    let mut script = vec![Step::startup(), Step::login_ok(), Step::expect_query("LISTEN \"news\""), acknowledge()];
+    // One that passes, one that is refused, and one that finds the channel missing.
+    for answer in [channels(&["news"]), refuse(), channels(&[])] {
+        script.extend(timed_audit(&sender));
+        script.push(answer);
+    }
+    script.extend([Step::expect_query("LISTEN \"news\""), acknowledge(), Step::serve()]);
+    let peer = Peer::play(script);
+    let mut db = open(&peer.url());
+    db.listen(["news"]).unwrap();
+    let opened = Instant::now();
+    let mut nm = NotificationManager::new([db]).timeout(10 * PERIOD).audit(PERIOD);
+
+    let Some(Event::CheckRefused(_, Check::Audit, _)) = nm.next_event() else { panic!("a refusal") };
+    let Some(Event::Restored(_, gap)) = nm.next_event() else { panic!("a gap") };
+    let [passed, refused, _] = [(); 3].map(|()| times.recv().unwrap());
+    assert!(matches!(gap.cause(), Error::Unregistered) && gap.channels() == ["news".into()], "{gap:?}");
+    assert!(gap.since() <= passed, "it begins {:?} before the refused audit", refused.duration_since(gap.since()));
+    assert!(gap.since() >= opened, "the audit that passed counts");
+    drop(nm);
+    peer.finish();
+}
