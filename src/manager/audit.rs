@@ -10,7 +10,7 @@ use crate::manager::canary::MissedCanary;
 use crate::manager::members::{ConnId, Life, Member, unregistered_since};
 use crate::manager::requests::RequestOrigin;
 use crate::manager::{NotificationManager, log};
-use crate::proto::Ask;
+use crate::proto::{Ask, CHANNELS_AT_ONCE};
 
 /// No connection is audited oftener.
 const PERIOD_MIN: Duration = Duration::from_secs(1);
@@ -106,7 +106,10 @@ impl NotificationManager {
             log::unregistered(*id, lost.len());
             self.shared.counters.unregistered.add(lost.len());
             connection.relisten(unregistered_since(connection.channels_proven(), &lost));
-            self.ask_for_us(token, Ask::Relisten(lost), RequestOrigin::Relisten);
+            for (before, channels) in (0..).zip(lost.chunks(CHANNELS_AT_ONCE)) {
+                // Each has all of its time, behind those before it.
+                self.ask_behind(before, token, Ask::Relisten(channels.to_vec()), RequestOrigin::Relisten);
+            }
         }
         if let Some(canary) = canary {
             self.judge(token, canary, lapsed);

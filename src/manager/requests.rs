@@ -178,10 +178,15 @@ impl NotificationManager {
 
     /// Makes a request to a server on the loop's own behalf.
     pub(super) fn ask_for_us(&mut self, token: u32, ask: Ask, by: RequestOrigin) {
+        self.ask_behind(0, token, ask, by);
+    }
+
+    /// Makes a request on the loop's own behalf, behind others of which each may take all of its time.
+    pub(super) fn ask_behind(&mut self, others: u32, token: u32, ask: Ask, by: RequestOrigin) {
         if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
             let request = connection.session.request(ask);
             let timeout = connection.call_timeout().unwrap_or(LIMIT);
-            self.await_answer(token, request, by, Some(timeout));
+            self.await_answer(token, request, by, Some(timeout.saturating_mul(others.saturating_add(1))));
         }
     }
 

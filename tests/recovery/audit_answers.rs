@@ -61,3 +61,47 @@ fn m16_a_refused_audit_does_not_count_as_passed() {
     drop(nm);
     peer.finish();
 }
+
+#[test]
+fn m16_a_refused_listen_after_an_audit_ends_the_session_and_it_is_restored() {
+    let begin = || vec![Step::startup(), Step::login_ok(), Step::expect_query("LISTEN \"news\""), acknowledge()];
+    let mut first = begin();
+    first.extend([Step::expect_query(AUDIT), channels(&[]), Step::expect_query("LISTEN \"news\"")]);
+    first.extend([Step::send([msg::error("ERROR", "XX000", "scripted"), msg::ready(b'I')]), Step::expect_eof()]);
+    let mut second = begin();
+    second.push(Step::serve());
+    let peer = Peer::play_each(vec![first, second]);
+    let mut db = open(&peer.url());
+    db.listen(["news"]).unwrap();
+    let opened = Instant::now();
+    let mut nm = NotificationManager::new([db]).reconnect(super::support::backoff()).audit(PERIOD);
+    let Some(Event::Lost(_, error)) = nm.next_event() else { panic!("a loss") };
+    assert_eq!(error.sqlstate(), Some("XX000"), "{error}");
+    let Some(Event::Restored(_, gap)) = nm.next_event() else { panic!("a gap") };
+    assert!(gap.channels() == ["news".into()] && gap.since() <= opened + PERIOD, "{gap:?}");
+    drop(nm);
+    peer.finish();
+}
+
+#[test]
+fn m16_many_forgotten_channels_are_listened_to_by_several_requests_with_one_gap() {
+    const ALL: usize = 20_001;
+    let listens = |count: usize| {
+        Step::run("LISTEN", move |wire| {
+            let (_, body) = wire.read_message()?.ok_or("the end")?;
+            let found = String::from_utf8_lossy(&body).matches("LISTEN").count();
+            wire.write(&[msg::command_complete("LISTEN"), msg::ready(b'I')].concat())?;
+            if found == count { Ok(()) } else { Err(format!("{found} channels")) }
+        })
+    };
+    let mut script = vec![Step::startup(), Step::login_ok(), listens(ALL), Step::expect_query(AUDIT), channels(&[])];
+    script.extend([listens(10_000), listens(10_000), listens(1), Step::serve()]);
+    let peer = Peer::play(script);
+    let mut db = open(&peer.url());
+    db.listen((0..ALL).map(|n| format!("c{n}"))).unwrap();
+    let mut nm = NotificationManager::new([db]).audit(PERIOD);
+    let Some(Event::Restored(_, gap)) = nm.next_event() else { panic!("a gap") };
+    assert_eq!(gap.channels().len(), ALL);
+    drop(nm);
+    peer.finish();
+}

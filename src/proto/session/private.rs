@@ -539,6 +539,18 @@ mod tests {
     }
 
     #[test]
+    fn m16_a_relisten_of_channels_that_nobody_wants_any_more_is_answered_without_asking() {
+        let mut talk = Talk::listening(&["a"]);
+        let leave = talk.0.request(Ask::Unlisten(vec!["a".into()]));
+        let relisten = talk.0.request(Ask::Relisten(vec!["a".into()]));
+        talk.sent();
+        talk.hears(&answer("UNLISTEN"));
+        assert!(talk.0.take_reply(leave).unwrap().is_ok() && talk.0.take_reply(relisten).unwrap().is_ok());
+        assert_eq!(talk.sent(), "");
+        assert!(talk.0.is_settled() && !talk.0.is_relistening());
+    }
+
+    #[test]
     fn m16_an_audit_tells_that_the_private_registration_lapsed_and_mends_it() {
         let mut talk = Talk::attending(&["a"]);
         talk.0.request(Ask::Audit);
