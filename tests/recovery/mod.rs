@@ -5,6 +5,7 @@ mod audit;
 mod audit_answers;
 mod between;
 mod canary;
+mod canary_answers;
 mod canary_channel;
 #[cfg(feature = "tls")]
 mod certificates;
