@@ -109,3 +109,32 @@ impl Gap {
         self.0.epoch
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn m14_a_gap_that_was_not_reported_is_joined_with_the_next() {
+        let start = (Instant::now(), SystemTime::now());
+        let at = |seconds| (start.0 + Duration::from_secs(seconds), start.1 + Duration::from_secs(seconds));
+        let gap = |channels: &[&str], since, epoch| {
+            let channels = channels.iter().map(|channel| (*channel).into()).collect();
+            Gap::from(Span { channels, cause: Error::Unregistered, since: at(since), until: at(since), epoch })
+        };
+        let names = |names: &[&str]| names.iter().map(|name| Box::<str>::from(*name)).collect::<Vec<_>>();
+        let joined = |since, earlier| {
+            gap(&[], since, 0).ended(names(&["b", "c"]), at(9).0, 4, Some(gap(&["c", "a"], earlier, 3)))
+        };
+        for (since, earlier) in [(5, 2), (2, 5)] {
+            let joined = joined(since, earlier);
+            assert_eq!(joined.channels(), names(&["a", "b", "c"]));
+            assert_eq!((joined.since(), joined.until(), joined.epoch()), (at(2).0, at(9).0, 4));
+            assert_eq!(joined.since_wall(), at(2).1);
+        }
+        let alone = gap(&["c"], 5, 0).ended(names(&["b"]), at(9).0, 1, None);
+        assert_eq!((alone.channels(), alone.since(), alone.until_wall()), (&names(&["b"])[..], at(5).0, at(9).1));
+    }
+}

@@ -102,3 +102,32 @@ impl fmt::Display for Missed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant, SystemTime};
+
+    use super::*;
+    use crate::gap::Span;
+
+    #[test]
+    fn n07_two_restores_in_a_row_are_one_gap_from_the_first_loss_to_the_last_restore() {
+        let start = (Instant::now(), SystemTime::now());
+        let at = |seconds| (start.0 + Duration::from_secs(seconds), start.1 + Duration::from_secs(seconds));
+        let restored = |since, until, epoch| {
+            let (since, until) = (at(since), at(until));
+            let span = Span { channels: [].into(), cause: Error::Disconnected, since, until, epoch };
+            Missed::new(Reason::Restored(span.into()), epoch)
+        };
+        let mut missed = restored(1, 2, 5);
+        missed.merge(restored(7, 9, 6));
+        assert_eq!(missed.dropped(), 11);
+        let Reason::Restored(gap) = missed.reason() else { panic!("{missed}") };
+        assert_eq!((gap.since(), gap.until(), gap.epoch()), (at(1).0, at(9).0, 6));
+        assert_eq!((gap.since_wall(), gap.until_wall()), (at(1).1, at(9).1));
+        assert!(missed.to_string().contains("8s") && missed.to_string().contains("11 dropped"), "{missed}");
+
+        missed.merge(Missed::new(Reason::Muted, 0));
+        assert!(matches!(missed.reason(), Reason::Muted), "the latest reason is reported");
+    }
+}

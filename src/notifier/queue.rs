@@ -356,6 +356,34 @@ mod tests {
     }
 
     #[test]
+    fn n07_two_gaps_are_one_only_if_no_notification_lies_between() {
+        let mut pending = Pending::new(Queue::default());
+        pending.push(&1, &heard("a"));
+        for (dropped, next) in [(1, "b"), (2, "c")] {
+            pending.miss(&1, Missed::new(Reason::Muted, dropped));
+            pending.miss(&1, Missed::new(Reason::Stopped, 10 * dropped));
+            pending.push(&1, &heard(next));
+        }
+        pending.miss(&1, Missed::new(Reason::Muted, 3));
+        assert_eq!(all(pending), "a -11 b -22 c -3");
+    }
+
+    #[test]
+    fn n07_a_gap_that_was_taken_is_not_joined_with_a_later_one() {
+        let mut pending = pushed(Queue::default(), "a");
+        pending.miss(&1, Missed::new(Reason::Muted, 1));
+        assert_eq!([pending.pop(), pending.pop()].map(|item| shown(item.unwrap())), ["a", "-1"]);
+        // Nothing waits, so the next comes before everything else.
+        for dropped in [2, 3] {
+            pending.miss(&1, Missed::new(Reason::Muted, dropped));
+            assert_eq!(shown(pending.pop().unwrap()), format!("-{dropped}"));
+        }
+        pending.push(&1, &heard("b"));
+        pending.miss(&1, Missed::new(Reason::Muted, 4));
+        assert_eq!(all(pending), "b -4");
+    }
+
+    #[test]
     fn n07_gaps_of_a_blocked_subscriber_do_not_pile_up() {
         for policy in [Policy::DropOldest, Policy::DropNewest, Policy::Coalesce] {
             let mut pending = Pending::new(Queue::new(policy).items(3));
