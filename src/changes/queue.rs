@@ -313,6 +313,90 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_leaves_its_room_to_what_comes_later() {
+        let queue = queue();
+        let piece = LIMIT / 4;
+        // Three times the limit in all, directly and by way of what is held.
+        for round in 0..3 {
+            for _ in 0..3 {
+                queue.push(1, notified(piece));
+            }
+            for _ in 0..3 {
+                assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))), "in round {round}");
+            }
+        }
+        for round in 0..3 {
+            queue.hold(1);
+            for _ in 0..3 {
+                queue.push(1, notified(piece));
+            }
+            while let Some(item) = queue.take_held(1) {
+                queue.release(1, item);
+            }
+            for _ in 0..3 {
+                assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))), "in round {round}");
+            }
+        }
+        assert_eq!(queue.room(), Some(LIMIT));
+    }
+
+    #[test]
+    fn what_is_held_takes_room_too() {
+        let queue = queue();
+        queue.hold(1);
+        for _ in 0..5 {
+            queue.push(1, notified(LIMIT / 4));
+        }
+        queue.finish();
+        let taken = std::iter::from_fn(|| match queue.take(None) {
+            TakenItem::Item(_, item) => Some(item),
+            _ => None,
+        });
+        let taken: Vec<_> = taken.collect();
+        assert!(matches!(taken[..], [.., QueueItem::Dropped(2)]) && taken.len() == 4, "{}", taken.len());
+    }
+
+    /// The item, or nothing at the end, for which a consumer has waited that slept when this was done.
+    fn awaited(queue: EventQueue, doing: impl FnOnce(&EventQueue)) -> Option<QueueItem> {
+        let (sender, taken) = std::sync::mpsc::channel();
+        let queue = Arc::new(queue);
+        std::thread::spawn({
+            let queue = Arc::clone(&queue);
+            move || {
+                let item = match queue.take(None) {
+                    TakenItem::Item(_, item) => Some(item),
+                    TakenItem::TimedOut | TakenItem::Over => None,
+                };
+                drop(sender.send(item));
+            }
+        });
+        // Hardly ever is it not asleep by then, and then this proves nothing.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        doing(&queue);
+        taken.recv_timeout(std::time::Duration::from_secs(10)).expect("the consumer was woken")
+    }
+
+    #[test]
+    fn a_consumer_that_waits_is_woken_by_whatever_comes() {
+        let added = awaited(queue(), |queue| queue.push(1, notified(3)));
+        assert!(matches!(added, Some(QueueItem::Notified(_))), "{added:?}");
+        let dropped = awaited(queue(), |queue| queue.push(1, notified(LIMIT)));
+        assert!(matches!(dropped, Some(QueueItem::Dropped(1))), "{dropped:?}");
+        let released = awaited(queue(), |queue| queue.release(1, notified(3)));
+        assert!(matches!(released, Some(QueueItem::Notified(_))), "{released:?}");
+
+        let holding = queue();
+        holding.hold(1);
+        holding.push(1, notified(LIMIT));
+        let dropped = awaited(holding, |queue| drop(queue.take_held(1)));
+        assert!(matches!(dropped, Some(QueueItem::Dropped(1))), "{dropped:?}");
+
+        assert!(awaited(queue(), EventQueue::finish).is_none());
+        assert!(awaited(queue(), EventQueue::stop).is_none());
+        assert!(awaited(queue(), EventQueue::close).is_none());
+    }
+
+    #[test]
     fn room_is_announced_once_the_consumer_has_made_it() {
         let queue = queue();
         assert_eq!(queue.room(), Some(LIMIT));
