@@ -17,5 +17,6 @@ mod outer;
 mod revive;
 mod scale;
 mod slow;
+mod stops;
 mod support;
 mod zero;
