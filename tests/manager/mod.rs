@@ -14,6 +14,7 @@ mod limits;
 mod loops;
 mod membership;
 mod outer;
+mod requests;
 mod revive;
 mod scale;
 mod slow;

@@ -17,5 +17,6 @@ mod heartbeat;
 mod ledger;
 mod network;
 mod queries;
+mod restoring_io;
 mod storm;
 mod support;

@@ -15,8 +15,10 @@ pub mod proxy;
 pub mod server;
 #[cfg(feature = "tls")]
 pub mod tls_peer;
+pub mod unix_peer;
 
 pub use cluster::{Cluster, Options};
 pub use peer::{Peer, Step};
 pub use pgbouncer::PgBouncer;
 pub use proxy::Proxy;
+pub use unix_peer::UnixPeer;
