@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use notifyman::{Error, NotificationManager};
+use notifyman::{Backoff, Error, Event, NotificationManager};
 
 use super::support::*;
 
@@ -87,6 +87,46 @@ fn m10_without_a_poll_a_parked_manager_ends_too() {
         let taken = use_up_all_but(0);
         let mut nm = NotificationManager::new([]).park_when_empty(true);
         assert!(nm.next().is_none());
+        drop(taken);
+    });
+}
+
+#[test]
+fn m10_without_a_poll_lost_connections_are_not_restored() {
+    in_a_child("manager::limits::m10_without_a_poll_lost_connections_are_not_restored", || {
+        let (first, second) = (connect(&child().unwrap()), connect(&child().unwrap()));
+        let taken = use_up_all_but(0);
+        let mut nm = NotificationManager::new([first, second]).reconnect(Backoff::default()).park_when_empty(true);
+        let all = ids(&nm);
+        let mut lost = Vec::new();
+        while let Some(Event::Lost(id, _)) = event(&mut nm) {
+            lost.push(id);
+        }
+        assert_eq!(lost, all, "each is lost once");
+        assert_eq!((dead(&nm), nm.restoring().count(), nm.stats().losses), (all, 0, 2));
+        drop(taken);
+    });
+}
+
+#[test]
+fn m10_without_a_poll_restoring_is_given_up() {
+    in_a_child("manager::limits::m10_without_a_poll_restoring_is_given_up", || {
+        let url = child().unwrap();
+        let db = connect(&url);
+        let taken = use_up_all_but(0);
+        let mut nm = NotificationManager::new([db]).reconnect(Backoff::default());
+        assert!(matches!(event(&mut nm), Some(Event::Lost(..))));
+        let (id, dead) = nm.take_garbage().remove(0);
+        assert_eq!(nm.revive(id, dead), id);
+        let dialled = nm.dial(&*url, ["limits"]).unwrap();
+        let mut ticket = nm.handle().listen(id, ["more"]);
+        for expected in [id, dialled] {
+            let Some(Event::Lost(lost, error)) = event(&mut nm) else { panic!("the end, without {expected}") };
+            assert!(lost == expected && error.to_string().contains("poller"), "{lost}: {error}");
+        }
+        assert!(event(&mut nm).is_none());
+        assert_eq!((super::support::dead(&nm), nm.restoring().count()), (vec![id, dialled], 0));
+        assert!(ticket.try_get().is_some_and(|result| result.is_err()));
         drop(taken);
     });
 }
