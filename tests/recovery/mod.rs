@@ -16,6 +16,7 @@ mod gaps;
 mod heartbeat;
 mod ledger;
 mod network;
+mod places;
 mod queries;
 mod restoring_io;
 mod storm;

@@ -1,0 +1,162 @@
+//! M13: whatever becomes of an attempt to connect, its place among the attempts in progress is free for the next.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use notifyman::{ConnId, Event, NotificationManager};
+
+use super::crowd::Crowd;
+use super::support::{backoff, listener};
+use crate::support::{Peer, Step, msg};
+
+/// The most that anything may take.
+const LIMIT: Duration = Duration::from_secs(20);
+/// As many connections as may be opened concurrently for the first time.
+const FIRST_DIALS: usize = 256;
+
+/// Iterates until it is so.
+fn until(nm: &mut NotificationManager, what: &str, mut is_so: impl FnMut(&NotificationManager) -> bool) {
+    let begun = Instant::now();
+    while !is_so(nm) {
+        assert!(begun.elapsed() < LIMIT, "not {what}: {nm:?}");
+        nm.next_event().expect("the loop goes on");
+    }
+}
+
+/// Iterates until this connection is open.
+fn until_open(nm: &mut NotificationManager, id: ConnId) {
+    until(nm, "open", |nm| nm.get(id).is_some());
+}
+
+/// A manager that iterates also without connections, and tries one attempt to reconnect at a time.
+fn one_at_once() -> NotificationManager {
+    NotificationManager::new([])
+        .park_when_empty(true)
+        .timeout(Duration::from_millis(10))
+        .reconnect(backoff().at_once(1).per_second(1000))
+}
+
+fn first_dials() -> NotificationManager {
+    NotificationManager::new([]).park_when_empty(true).timeout(Duration::from_millis(10))
+}
+
+/// A server that accepts connections, and never answers.
+fn silent() -> (TcpListener, String) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://postgres@{}/postgres?connect_timeout=600", server.local_addr().unwrap());
+    (server, url)
+}
+
+/// A server that refuses connections.
+fn absent() -> String {
+    silent().1
+}
+
+#[test]
+fn m13_an_attempt_that_fails_frees_its_place() {
+    let (down, up) = (Crowd::start(Duration::ZERO), Crowd::start(Duration::ZERO));
+    let mut nm = one_at_once();
+    nm.insert(listener(&down.url()));
+    let id = nm.insert(listener(&up.url()));
+    down.hang_up(LIMIT);
+    until(&mut nm, "tried repeatedly", |_| down.dials().len() >= 3);
+    up.hang_up(Duration::ZERO);
+    until(&mut nm, "lost and restored", |nm| nm.stats().restores == 1);
+    assert!(nm.get(id).is_some());
+}
+
+#[test]
+fn m13_an_attempt_that_succeeds_frees_its_place() {
+    let crowd = Crowd::start(Duration::ZERO);
+    let mut nm = one_at_once();
+    for db in crowd.listeners(3) {
+        nm.insert(db);
+    }
+    crowd.hang_up(Duration::ZERO);
+    until(&mut nm, "all restored", |nm| nm.stats().restores == 3);
+}
+
+#[test]
+fn m13_an_attempt_whose_connection_is_removed_frees_its_place() {
+    let acknowledge = Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]);
+    let first = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), acknowledge, Step::close()];
+    let (dialled, is_dialled) = Step::mark();
+    let peer = Peer::play_each(vec![first, vec![Step::startup(), is_dialled, Step::expect_eof()]]);
+    let crowd = Crowd::start(Duration::ZERO);
+    let mut nm = one_at_once();
+    let hanging = nm.insert(listener(&peer.url()));
+    let id = nm.insert(listener(&crowd.url()));
+    let handle = nm.handle();
+    let dialled = std::thread::spawn(move || {
+        dialled.wait();
+        handle.stop();
+    });
+    while nm.next_event().is_some() {}
+    dialled.join().unwrap();
+    crowd.hang_up(Duration::ZERO);
+    until(&mut nm, "lost", |nm| nm.restoring().count() == 2);
+    assert!(nm.remove(hanging).unwrap().is_err());
+    until_open(&mut nm, id);
+    peer.finish();
+}
+
+#[test]
+fn m13_first_attempts_that_fail_free_their_places() {
+    let crowd = Crowd::start(Duration::ZERO);
+    let absent = absent();
+    for reconnects in [false, true] {
+        let mut nm = first_dials();
+        if reconnects {
+            // Long enough for no second attempt.
+            nm = nm.reconnect(backoff().first(Duration::from_secs(3600)).longest(Duration::from_secs(3600)));
+        }
+        let failing: Vec<_> = (0..FIRST_DIALS).map(|_| nm.dial(&*absent, ["news"]).unwrap()).collect();
+        let id = nm.dial(crowd.url(), ["news"]).unwrap();
+        until_open(&mut nm, id);
+        assert_eq!(nm.restoring().count() + nm.garbage().count(), failing.len());
+    }
+}
+
+#[test]
+fn m13_first_attempts_that_succeed_free_their_places() {
+    let crowd = Crowd::start(Duration::ZERO);
+    let mut nm = first_dials();
+    let mut opened = 0;
+    for _ in 0..FIRST_DIALS + 20 {
+        nm.dial(crowd.url(), ["news"]).unwrap();
+    }
+    let begun = Instant::now();
+    while opened < FIRST_DIALS + 20 {
+        assert!(begun.elapsed() < LIMIT, "{opened} opened: {nm:?}");
+        match nm.next_event() {
+            Some(Event::Opened(_)) => opened += 1,
+            Some(Event::Idle) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn m13_first_attempts_whose_connections_are_removed_free_their_places() {
+    let (_server, silent) = silent();
+    let crowd = Crowd::start(Duration::ZERO);
+    let mut nm = first_dials();
+    let mut hanging: Vec<_> = (0..FIRST_DIALS).map(|_| nm.dial(&*silent, ["news"]).unwrap()).collect();
+    let waiting = nm.dial(crowd.url(), ["news"]).unwrap();
+    let id = nm.dial(crowd.url(), ["news"]).unwrap();
+    for _ in 0..5 {
+        assert!(matches!(nm.next_event(), Some(Event::Idle)), "there is no place for another");
+    }
+    // The first of those that wait is removed, and then one that is in progress.
+    assert!(nm.remove(waiting).unwrap().is_err());
+    assert!(nm.remove(hanging.pop().unwrap()).unwrap().is_err());
+    until_open(&mut nm, id);
+
+    // Of all that were in progress no place is left taken.
+    hanging.into_iter().for_each(|id| drop(nm.remove(id)));
+    let more: Vec<_> = (0..FIRST_DIALS).map(|_| nm.dial(&*silent, ["news"]).unwrap()).collect();
+    nm.next_event();
+    assert!(nm.remove(more[0]).unwrap().is_err());
+    let id = nm.dial(crowd.url(), ["news"]).unwrap();
+    until_open(&mut nm, id);
+}
