@@ -2,6 +2,7 @@
 
 mod build;
 mod dumps;
+mod following;
 mod harmless;
 mod law;
 mod migrations;
