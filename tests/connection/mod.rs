@@ -7,6 +7,7 @@ mod encodings;
 mod ending;
 mod hostile;
 mod hosts;
+mod last_words;
 mod listening;
 mod login;
 mod many;
