@@ -3,6 +3,7 @@
 mod callbacks;
 mod canary;
 mod changes;
+mod disconnecting;
 mod isolation;
 mod lifecycle;
 mod outages;
