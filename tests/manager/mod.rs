@@ -20,4 +20,5 @@ mod scale;
 mod slow;
 mod stops;
 mod support;
+mod transactions;
 mod zero;
