@@ -19,5 +19,6 @@ mod network;
 mod places;
 mod queries;
 mod restoring_io;
+mod restoring_requests;
 mod storm;
 mod support;
