@@ -25,6 +25,9 @@ struct Wire {
     down: VecDeque<u8>,
     /// What the server has heard.
     heard: Vec<u8>,
+    /// How many bytes the client has sent, and what the server could not read of them.
+    sent: usize,
+    error: Option<rustls::Error>,
     cuts: Box<dyn Iterator<Item = usize>>,
 }
 
@@ -36,7 +39,8 @@ impl Wire {
     fn with(config: ServerConfig, cuts: Cuts) -> Self {
         let mut server = ServerConnection::new(Arc::new(config)).unwrap();
         server.set_buffer_limit(None);
-        Self { server, down: VecDeque::new(), heard: Vec::new(), cuts: Box::new(cuts.into_iter().cycle()) }
+        let (down, cuts) = (VecDeque::new(), Box::new(cuts.into_iter().cycle()));
+        Self { server, down, heard: Vec::new(), sent: 0, error: None, cuts }
     }
 
     fn say(&mut self, bytes: &[u8]) {
@@ -73,10 +77,11 @@ impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let cut = self.cut(bytes.len())?;
         let mut taken = &bytes[..cut];
+        self.sent += cut;
         while !taken.is_empty() {
             self.server.read_tls(&mut taken).unwrap();
             // What it can't read is for the client to be told.
-            let _ = self.server.process_new_packets();
+            self.error = self.error.take().or(self.server.process_new_packets().err());
             let _ = self.server.reader().read_to_end(&mut self.heard);
         }
         self.send();
@@ -292,8 +297,77 @@ fn what_is_called_drained_is() {
     }
     assert!(heard == 300_000 && wire.down.is_empty());
     assert!(reads <= 6, "{reads} reads");
-    // A little room for much.
-    wire.say(&bytes(0, 30_000));
-    assert_eq!(tls.read(&mut wire, &mut [0; 7]).unwrap(), 7);
+    // A little room for much, of which the socket has nothing left or something.
+    for length in [10_000, 30_000] {
+        wire.say(&bytes(0, length));
+        assert_eq!(tls.read(&mut wire, &mut [0; 7]).unwrap(), 7);
+        assert!(!tls.is_drained());
+        let mut rest = length - 7;
+        while rest > 0 {
+            rest -= tls.read(&mut wire, &mut vec![0; length]).unwrap();
+        }
+    }
+}
+
+/// A session of which everything that came before has been read.
+fn open() -> (Tls, Wire) {
+    let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
+    shake_hands(&mut tls, &mut wire);
+    wire.say(b"hello");
+    assert_eq!(tls.read(&mut wire, &mut [0; 64]).unwrap(), 5);
+    assert!(tls.is_drained() && wire.down.is_empty());
+    (tls, wire)
+}
+
+#[test]
+fn the_end_of_a_session_is_read_although_the_socket_is_drained() {
+    let (mut tls, mut wire) = open();
+    wire.server.send_close_notify();
+    wire.say(b"");
+    let (mut other, mut damaged) = open();
+    damaged.say(b"the last");
+    damaged.down.extend([23, 3, 3, 0, 20].into_iter().chain([7; 20]));
+    assert_eq!(other.read(&mut damaged, &mut [0; 64]).unwrap(), 8);
+    assert!(!other.is_drained(), "the damage is not reported");
+    assert!(other.read(&mut damaged, &mut [0; 64]).unwrap_err().to_string().contains("TLS"));
+
+    assert_eq!(tls.read(&mut wire, &mut [0; 64]).unwrap(), 0, "a close_notify");
     assert!(!tls.is_drained());
+    assert_eq!(tls.read(&mut wire, &mut [0; 64]).unwrap(), 0, "again");
+}
+
+#[test]
+fn a_refused_record_is_answered_with_an_alert_and_nothing_follows_it() {
+    let (mut tls, mut wire) = open();
+    wire.down.extend([23, 3, 3, 0, 20].into_iter().chain([7; 20]));
+    assert!(tls.read(&mut wire, &mut [0; 64]).is_err());
+    assert!(matches!(wire.error, Some(rustls::Error::AlertReceived(_))), "{:?}", wire.error);
+    let sent = wire.sent;
+    assert_eq!(tls.write(&mut wire, b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    tls.say_goodbye(&mut wire);
+    assert_eq!(wire.sent, sent, "nothing follows the alert");
+}
+
+#[test]
+fn plaintext_can_be_written_wherever_a_message_of_the_server_is_cut() {
+    // A ticket that takes several records, of which so much has come.
+    let mut config = Arc::unwrap_or_clone(server_config(Kind { old: false, record: 32 }));
+    config.send_tls13_tickets = 1;
+    for come in 1.. {
+        let mut wire = Wire::with(config.clone(), vec![usize::MAX]);
+        let mut tls = client();
+        shake_hands(&mut tls, &mut wire);
+        if come >= wire.down.len() {
+            assert!(come > 100, "the ticket is {} bytes", wire.down.len());
+            break;
+        }
+        let mut rest = wire.down.split_off(come);
+        let read = tls.read(&mut wire, &mut [0; 64]);
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::WouldBlock, "{come}");
+        assert_eq!(tls.write(&mut wire, b"meanwhile").unwrap(), 9, "{come}");
+        wire.down.append(&mut rest);
+        wire.say(b"later");
+        assert_eq!(tls.read(&mut wire, &mut [0; 64]).unwrap(), 5, "{come}");
+        assert_eq!(wire.heard, b"meanwhile", "{come}");
+    }
 }
