@@ -435,6 +435,58 @@ mod tests {
     }
 
     #[test]
+    fn m16_a_server_that_has_refused_is_asked_again_only_if_that_is_requested_again() {
+        let mut talk = Talk::listening(&["a"]);
+        let refusal = [error("ERROR", "42501", "no"), ready(b'I')].concat();
+        talk.0.attend(PRIVATE);
+        talk.sent();
+        talk.hears(&refusal);
+        assert!(talk.0.attend(PRIVATE).is_some() && talk.sent().contains(PRIVATE));
+        talk.hears(&attended());
+        assert!(talk.0.attends());
+
+        let mut talk = Talk::listening(&["a"]);
+        talk.0.attend(PRIVATE);
+        talk.sent();
+        talk.hears(&refusal);
+        talk.0.leave();
+        assert_eq!((talk.sent(), talk.0.private_channel()), (String::new(), None), "there is nothing to leave");
+        talk.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(talk.payloads(), ["the user's"]);
+    }
+
+    #[test]
+    fn m16_one_who_leaves_expects_nothing_more() {
+        let mut talk = Talk::attending(&["a"]);
+        talk.0.expect("canary 1");
+        assert!(talk.0.misses("canary 1"));
+        talk.0.leave();
+        assert!(!talk.0.misses("canary 1"));
+    }
+
+    #[test]
+    fn m16_a_relisten_is_under_way_until_the_server_has_answered_or_has_gone() {
+        let missed: [Box<str>; 2] = ["a".into(), "b".into()];
+        let relistening = || {
+            let mut talk = Talk::listening(&["a", "b"]);
+            talk.0.request(Ask::Relisten(missed.to_vec()));
+            assert!(talk.sent().contains("LISTEN \"a\"") && talk.0.is_relistening(), "it was sent at once");
+            assert_eq!(talk.0.take_relistened(&missed), None, "it is not answered");
+            talk
+        };
+        let mut answered = relistening();
+        answered.hears(&answer("LISTEN"));
+        assert!(!answered.0.is_relistening());
+        assert_eq!(answered.0.take_relistened(&[]).as_deref(), Some(&missed[..]));
+        assert_eq!(answered.0.take_relistened(&missed), None, "once");
+
+        let mut gone = relistening();
+        gone.0.handle_eof();
+        assert!(!gone.0.is_relistening());
+        assert_eq!(gone.0.take_relistened(&missed).as_deref(), Some(&missed[..]), "it may have been any of them");
+    }
+
+    #[test]
     fn m16_an_audit_finds_what_is_missing_learns_what_is_new_and_races_nothing() {
         let mut talk = Talk::attending(&["a", "b", "c"]);
         let audit = talk.0.request(Ask::Audit);
