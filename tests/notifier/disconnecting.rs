@@ -22,5 +22,5 @@ fn n07_a_channel_that_nobody_is_left_to_is_unlistened_after_a_disconnect() {
     let unlisten = format!("UNLISTEN \"{channel}\"");
     eventually("the server listens no more", || ask(&mut db, &last) == unlisten);
     door.open();
-    assert_eq!(told.take(3), ["0", "1", "[disconnected 1]"]);
+    assert_eq!(told.take(3), ["0", "1", "[unsubscribed 1]"]);
 }

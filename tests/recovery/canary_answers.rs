@@ -48,27 +48,30 @@ fn joins() -> Step {
     answers("LISTEN \"canaries\"", answer.concat())
 }
 
-/// Commits a canary, and returns its payload.
-fn commit(wire: &mut Wire) -> Result<String, String> {
+/// Reads a canary, and returns its payload.
+fn canary(wire: &mut Wire) -> Result<String, String> {
     let sql = query(wire, "pg_notify")?;
     let at = sql.find("canary ").ok_or("no payload")?;
-    wire.write(&done("SELECT"))?;
     Ok(sql[at..at + "canary ".len() + 16].to_owned())
 }
 
-/// Commits a canary, and delivers it to its sender.
-fn delivers() -> Step {
-    Step::run("deliver a canary", |wire| {
-        let payload = commit(wire)?;
-        wire.write(&msg::notification(PID, CANARY, &payload))
+/// Commits a canary, and delivers it to its sender under this process number.
+fn delivers_from(pid: i32) -> Step {
+    Step::run("deliver a canary", move |wire| {
+        let payload = canary(wire)?;
+        // Together, as there is a deadline from the commit on.
+        wire.write(&[msg::notification(pid, CANARY, &payload), done("SELECT")].concat())
     })
+}
+
+fn delivers() -> Step {
+    delivers_from(PID)
 }
 
 /// Commits a canary that is not delivered: the registration had lapsed, and is renewed.
 fn lapses() -> [Step; 3] {
     let channels = [msg::row_description(&["channel"]), msg::data_row(&[Some("news")]), done("SELECT")];
-    let misses = Step::run("miss a canary", |wire| commit(wire).map(drop));
-    [misses, answers("pg_listening_channels", channels.concat()), joins()]
+    [answers("pg_notify", done("SELECT")), answers("pg_listening_channels", channels.concat()), joins()]
 }
 
 fn begins() -> [Step; 4] {
@@ -107,6 +110,11 @@ fn play(nm: &mut NotificationManager, over: &AtomicBool) -> Vec<Error> {
     lost
 }
 
+/// Waits for the client, which resets the link if it has not read everything. That is no fault.
+fn closes() -> Step {
+    Step::run("wait for the client", |wire| wire.read(1).map_or(Ok(()), |_| Ok(())))
+}
+
 /// A session that was to send the first canary of a connection that is alone, and is closed: from then on the connection
 /// sends its canaries itself.
 fn no_sender() -> Vec<Step> {
@@ -115,9 +123,7 @@ fn no_sender() -> Vec<Step> {
 
 /// A script that begins a session, and ends when this has been done.
 fn session(steps: impl IntoIterator<Item = Step>, over: &Arc<AtomicBool>) -> Vec<Step> {
-    // What the client has not read by then resets the link, which is no fault.
-    let end = Step::run("wait for the client", |wire| wire.read(1).map_or(Ok(()), |_| Ok(())));
-    begins().into_iter().chain(steps).chain([ends(over), end]).collect()
+    begins().into_iter().chain(steps).chain([ends(over), closes()]).collect()
 }
 
 #[test]
@@ -175,28 +181,24 @@ fn m16_a_refused_canary_is_no_fault_and_the_next_is_sent_in_its_turn() {
 }
 
 /// A session that hears its own canaries under another process's number, as through a pooler, and those of the senders.
-fn pooled(own: Step, payloads: mpsc::Receiver<String>, over: &Arc<AtomicBool>) -> Vec<Step> {
+fn pooled(payloads: mpsc::Receiver<String>, over: &Arc<AtomicBool>) -> Vec<Step> {
     let relays = Step::run("deliver what a sender has sent", move |wire| {
         let payload = payloads.recv_timeout(LIMIT).map_err(|error| error.to_string())?;
         wire.write(&msg::notification(PID + 1, CANARY, &payload))
     });
-    session([own, relays], over)
+    session([delivers_from(PID + 1), relays], over)
 }
 
 #[test]
 fn m16_a_sender_that_could_not_connect_keeps_no_place_from_the_next() {
     let over = Arc::new(AtomicBool::new(false));
     let (sender, payloads) = mpsc::channel();
-    let own = Step::run("deliver a canary as a pooler does", |wire| {
-        let payload = commit(wire)?;
-        wire.write(&msg::notification(PID + 1, CANARY, &payload))
-    });
     let sends = Step::run("commit a canary", move |wire| {
-        let payload = commit(wire)?;
-        sender.send(payload).map_err(|error| error.to_string())
+        sender.send(canary(wire)?).map_err(|error| error.to_string())?;
+        wire.write(&done("SELECT"))
     });
-    let succeeds = vec![Step::startup(), Step::login_ok(), sends, Step::expect_eof()];
-    let peer = Peer::play_each(vec![pooled(own, payloads, &over), no_sender(), no_sender(), no_sender(), succeeds]);
+    let succeeds = vec![Step::startup(), Step::login_ok(), sends, closes()];
+    let peer = Peer::play_each(vec![pooled(payloads, &over), no_sender(), no_sender(), no_sender(), succeeds]);
     let mut nm = watched(&peer.url()).reconnect(backoff().at_once(1));
     assert!(play(&mut nm, &over).is_empty(), "the connection itself is well");
     assert_eq!(nm.stats().deaf, 0);
