@@ -6,7 +6,7 @@ use notifyman::Connection;
 use notifyman::changes::{Installer, Report, Status};
 use serde_json::Value;
 
-use crate::support::server::{connect, everything, start, utf8};
+use crate::support::server::{connect, everything, major, start, utf8};
 use crate::support::{Cluster, Options};
 
 /// A database, a session that writes in it, and one that listens.
@@ -25,8 +25,7 @@ pub(super) fn site() -> Site {
 /// write; that is said, and there is none.
 pub(super) fn start_with_a_small_queue() -> Option<Cluster> {
     let server = start(Options::new());
-    let version = connect(&server.url()).server_version().to_owned();
-    let major: u32 = version.split(['.', ' ', 'b', 'r']).next().unwrap().parse().unwrap();
+    let major = major(&connect(&server.url()));
     if major < 17 {
         eprintln!("\n!!! NOT TESTED: PostgreSQL {major}'s NOTIFY queue can't be made small; 17's can\n");
         return None;
@@ -95,7 +94,7 @@ impl Site {
 
     /// Whether the keys shape tells a statement at once; PostgreSQL 12 can't.
     pub(super) fn by_statement(&self) -> bool {
-        !self.db.server_version().starts_with("12.")
+        major(&self.db) > 12
     }
 
     /// The same, with the keys of one method and table together, sorted.

@@ -107,7 +107,7 @@ fn n09_a_session_that_is_lost_for_good_is_told_and_a_restart_may_mend_it() {
     let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).start().unwrap();
     let (scribe, told) = scribe();
     n.subscribe(1, "a", scribe.payloads()).unwrap();
-    admin.execute("DROP DATABASE doomed WITH (FORCE)").unwrap();
+    server::drop_with_its_sessions(&server, "doomed");
     assert_eq!(told.next(), "[lost 0]");
     assert!(matches!(n.state(), State::Lost(error) if error.sqlstate() == Some("3D000")));
     assert_eq!(n.restart().unwrap_err().sqlstate(), Some("3D000"));

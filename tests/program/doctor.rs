@@ -9,7 +9,10 @@ const NOWHERE: &str = "postgres://nobody:secret@127.0.0.1:1/nowhere";
 #[test]
 fn a_database_that_delivers_is_well() {
     let server = cluster();
-    let told = run(&["doctor", &server.url()]).ends_with(0).out();
+    let finished = run(&["doctor", &server.url()]);
+    let told = finished.out();
+    // PostgreSQL 12 and 13 have a bug that is warned of, and so have older minor versions of the others.
+    finished.ends_with(if told.contains("58P01") { 3 } else { 0 });
     assert!(told.contains("delivery") && told.contains("came back"), "{told}");
     assert!(told.lines().all(|line| line.chars().count() <= 79), "{told}");
 }

@@ -6,7 +6,7 @@ use notifyman::Connection;
 
 use super::{Running, cluster, connect, run};
 use crate::support::Cluster;
-use crate::support::server::eventually;
+use crate::support::server::{drop_with_its_sessions, eventually};
 
 const SAY: &str = r#"printf '%s|%s|%s|' "$NOTIFYMAN_CONNECTION" "$NOTIFYMAN_CHANNEL" "$NOTIFYMAN_PID"; cat"#;
 
@@ -111,13 +111,13 @@ fn it_ends_when_no_connection_is_left_that_could_come_back() {
         cluster.url().trim_end_matches("postgres").to_owned() + name
     });
     let listener = Running::listener(&urls, &["a", "b", "--exec", SAY]);
-    admin.execute("DROP DATABASE one WITH (FORCE)").unwrap();
+    drop_with_its_sessions(&cluster, "one");
     assert!(listener.err.next().contains("connection 1, channel "));
     assert!(listener.err.next().contains("the session is lost"));
     let mut db = Connection::connect(urls[1].as_str()).unwrap();
     db.notify("b", "the other goes on").unwrap();
     assert_eq!(listener.out.next(), format!("2|b|{}|the other goes on", db.pid()));
-    admin.execute("DROP DATABASE two WITH (FORCE)").unwrap();
+    drop_with_its_sessions(&cluster, "two");
     let finished = listener.finish();
     finished.ends_with(1);
     assert_eq!(finished.err.last().unwrap(), "notifyman: no connection is left");

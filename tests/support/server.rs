@@ -140,6 +140,33 @@ pub fn ask(db: &mut Connection, sql: &str) -> String {
     rows[0].get(0).expect("not NULL").into_owned()
 }
 
+/// The major version of its server.
+pub fn major(db: &Connection) -> u32 {
+    db.server_version().split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+/// Drops a database to which others are connected, before any of them can come back.
+pub fn drop_with_its_sessions(server: &Cluster, database: &str) {
+    let mut db = connect(&server.url());
+    if major(&db) >= 13 {
+        db.execute(&format!("DROP DATABASE {database} WITH (FORCE)")).unwrap();
+        return;
+    }
+    // It locks newcomers out, and then waits for those who are there.
+    std::thread::scope(|scope| {
+        let dropping = scope.spawn(|| db.execute(&format!("DROP DATABASE {database}")).unwrap());
+        let mut admin = connect(&server.url());
+        while !dropping.is_finished() {
+            let terminated = format!(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{database}' AND EXISTS (
+                    SELECT FROM pg_locks WHERE classid = 'pg_database'::regclass AND mode = 'AccessExclusiveLock' AND granted)"
+            );
+            ask(&mut admin, &terminated);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+}
+
 /// Waits until it is so.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();

@@ -2,9 +2,9 @@
 
 use notifyman::{Config, Connection, SslMode, SslNegotiation, TlsErrorKind, TlsVersion};
 
-use super::{Common, common, is_encrypted, major, open, refused_for};
+use super::{Common, common, is_encrypted, open, refused_for};
 use crate::support::pki::{Authority, Secure};
-use crate::support::server::{ask, config, refused, utf8};
+use crate::support::server::{ask, config, major, refused, utf8};
 use crate::support::{Options, Peer, PgBouncer, Step, msg};
 
 const MODES: [&str; 4] = ["allow", "prefer", "require", "verify-full"];
