@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{PROGRAM, Running, cluster, command, connect, run};
 use crate::support::Cluster;
+use crate::support::alone::not_run;
 
 fn parsed(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
@@ -94,8 +95,7 @@ fn g01_what_could_not_be_locked_is_listed_and_shows_in_the_exit_code() {
 fn g01_what_a_dry_run_prints_does_the_same_in_psql_and_itself_changes_nothing() {
     let bin = crate::support::cluster::find_server().unwrap();
     if !bin.join("psql").exists() {
-        eprintln!("\n!!! NOT TESTED: there is no psql beside this server\n");
-        return;
+        return not_run("there is no psql beside this server");
     }
     let psql = |url: &str, script: &str| {
         let mut psql = Command::new(bin.join("psql"));
@@ -257,8 +257,7 @@ fn g08_a_terminal_shows_a_status_line_and_a_pipe_does_not() {
     let cluster = built(&[]);
     // `script` gives a program a terminal; what it writes there comes out here.
     let Ok(_) = Command::new("script").arg("--version").output() else {
-        eprintln!("\n!!! NOT TESTED: there is no `script` here to give the worker a terminal\n");
-        return;
+        return not_run("there is no `script` to give the worker a terminal");
     };
     let line = format!("{PROGRAM} worker '{}' >/dev/null", cluster.url());
     let mut terminal = command("script");

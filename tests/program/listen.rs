@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{PROGRAM, Running, cluster, command, connect, run};
+use crate::support::alone::not_run;
 use crate::support::{Cluster, Options, Peer, Step, msg};
 
 fn parsed(line: &str) -> Value {
@@ -254,7 +255,7 @@ fn what_can_not_be_is_a_usage_error() {
 #[test]
 fn an_output_that_can_not_be_written_is_an_error() {
     if !std::path::Path::new("/dev/full").exists() {
-        return; // Linux only: a device that is always full.
+        return not_run("there is no /dev/full, a device of Linux that is always full");
     }
     let cluster = cluster();
     let script = r#"exec "$0" listen --url "$1" a >/dev/full"#;
