@@ -157,7 +157,7 @@ fn n09_a_session_that_is_terminated_while_everything_changes_ends_up_listening_t
 #[test]
 fn a_subscribe_that_waits_for_a_server_in_vain_says_so_and_changes_nothing() {
     let mut server = server::start(Options::new());
-    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_millis(200));
+    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_secs(3));
     let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
     server.stop().unwrap();
     eventually("it is noticed", || matches!(n.state(), State::Away));
@@ -169,7 +169,7 @@ fn a_subscribe_that_waits_for_a_server_in_vain_says_so_and_changes_nothing() {
 #[test]
 fn n04_who_joins_a_heard_channel_while_the_server_is_away_waits_for_it() {
     let mut server = server::start(Options::new());
-    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_millis(200));
+    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_secs(3));
     let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
     let (first, told_first) = scribe();
     let (second, told_second) = scribe();

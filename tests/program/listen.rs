@@ -95,23 +95,23 @@ fn a_zero_timeout_prints_what_is_there_and_ends() {
     let finished = run(&["listen", "--quiet", "--timeout", "0", "--url", &cluster.url(), "a"]);
     finished.ends_with(0);
     assert_eq!((finished.out(), finished.err()), (String::new(), String::new()));
-    assert!(begin.elapsed() < Duration::from_secs(5));
+    assert!(begin.elapsed() < super::LIMIT);
 }
 
 #[test]
 fn a_timeout_ends_it_when_nothing_has_come_for_so_long() {
     let cluster = cluster();
-    let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "1.5"]);
+    let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "6"]);
     let mut db = connect(&cluster);
+    let begin = Instant::now();
     // Each comes before the time is over, all together take longer than it.
     for payload in ["1", "2", "3", "4"] {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_secs(2));
         db.notify("a", payload).unwrap();
         listener.out.next();
     }
-    let last = Instant::now();
     listener.finish().ends_with(0);
-    assert!(last.elapsed() > Duration::from_millis(1400), "{:?}", last.elapsed());
+    assert!(begin.elapsed() >= Duration::from_secs(8 + 6), "{:?}", begin.elapsed());
 }
 
 #[test]
