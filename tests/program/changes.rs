@@ -242,7 +242,7 @@ fn g08_with_give_up_stop_an_outbox_keeps_the_change_whose_command_failed() {
 #[test]
 fn g08_a_signal_waits_for_the_running_command() {
     let cluster = built(&[]);
-    let worker = worker(&[cluster.url()], &["--exec", "echo begun; sleep 1; echo done"]);
+    let worker = worker(&[cluster.url()], &["--exec", "echo begun; sleep 5; echo done"]);
     connect(&cluster).execute("INSERT INTO price VALUES (1, 1), (2, 2)").unwrap();
     assert_eq!(worker.out.next(), "begun");
     worker.signal("TERM");
@@ -263,7 +263,7 @@ fn g08_a_terminal_shows_a_status_line_and_a_pipe_does_not() {
     let mut terminal = command("script");
     // A terminal's line may end in a carriage return alone, so bytes are looked at, not lines.
     terminal
-        .args(["-qefc", &format!("timeout -s INT 3 {line}"), "/dev/null"])
+        .args(["-qefc", &format!("timeout -s INT 10 {line}"), "/dev/null"])
         .stdin(Stdio::null())
         .env("TERM", "xterm");
     let shown = terminal.output().unwrap();
@@ -378,7 +378,7 @@ fn g08_more_databases_take_more_sessions_and_no_more_threads() {
 fn g08_a_change_whose_command_had_not_ended_is_reported_again() {
     let cluster = built(&["--delivery", "table"]);
     let mut db = connect(&cluster);
-    let first = worker(&[cluster.url()], &["--exec", "read line; echo begun; exec >&- 2>&-; sleep 2"]);
+    let first = worker(&[cluster.url()], &["--exec", "read line; echo begun; exec >&- 2>&-; sleep 5"]);
     db.execute("INSERT INTO price VALUES (1, 1)").unwrap();
     assert_eq!(first.out.next(), "begun");
     first.signal("KILL");

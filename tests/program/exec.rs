@@ -78,8 +78,9 @@ fn a_command_that_does_not_read_its_input_is_fine() {
 #[test]
 fn a_signal_waits_for_what_runs_and_tells_what_did_not() {
     let cluster = cluster();
-    let listener = Running::listener(&[cluster.url()], &["a", "--exec", "echo begun; sleep 1; echo done"]);
+    let listener = Running::listener(&[cluster.url()], &["a", "--exec", "echo begun; sleep 5; echo done"]);
     connect(&cluster).notify_many((0..100).map(|n| ("a", n.to_string()))).unwrap();
+    // The signal must come before the first command ends.
     assert_eq!(listener.out.next(), "begun");
     listener.signal("TERM");
     let finished = listener.finish();
@@ -127,10 +128,10 @@ fn it_ends_when_no_connection_is_left_that_could_come_back() {
 fn a_timeout_ends_it_when_nothing_has_come_and_nothing_runs() {
     let cluster = cluster();
     let begin = Instant::now();
-    let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "0.5", "--exec", "sleep 1; echo slow"]);
+    let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "4", "--exec", "sleep 6; echo slow"]);
     connect(&cluster).notify("a", "").unwrap();
     assert_eq!(listener.finish().ends_with(0).out, ["slow"]);
-    assert!(begin.elapsed() >= Duration::from_millis(1500), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_secs(6 + 4), "{:?}", begin.elapsed());
 }
 
 #[test]
