@@ -165,7 +165,7 @@ pub(super) fn client_program(name: &str) -> Option<std::path::PathBuf> {
     None
 }
 
-/// Whether foreign tables can be written; where they cannot, that is reported.
+/// Returns `true` if foreign tables can be written, and else reports that they cannot.
 pub(super) fn has_foreign_tables(site: &mut Site) -> bool {
     let has = site.db.execute("CREATE EXTENSION postgres_fdw").is_ok();
     if !has {

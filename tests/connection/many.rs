@@ -132,7 +132,7 @@ fn c01_none_at_all_is_the_end() {
 
 #[test]
 fn c01_with_passwords_and_names_they_come_as_well() {
-    // All of them compute their keys on one thread, which takes long on a busy machine.
+    // All keys are computed on one thread, which takes long on a busy machine.
     let options = Options::new().auth("scram-sha-256", "right").max_connections(100);
     let strict = start(options.setting("authentication_timeout", "600s"));
     let dsn = |password| format!("host=localhost port={} user=postgres password={password}", strict.port());

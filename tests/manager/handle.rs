@@ -157,7 +157,7 @@ fn m12_stats_count_what_happened_and_the_handle_reads_them_meanwhile() {
     assert!(busy.turns > 0, "{busy:?}");
     assert_eq!((busy.losses, busy.restores, busy.gaps, busy.garbage, busy.restoring), (0, 0, 0, 0, 0));
 
-    // Those may have been there before it slept for the first time.
+    // The notifications may have arrived before the loop slept for the first time.
     let mut tx = open();
     until("wake-ups are counted", || {
         tx.notify(&channel, "").unwrap();

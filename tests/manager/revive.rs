@@ -127,7 +127,7 @@ fn m13_however_fast_the_server_answers_nothing_is_missed() {
     let mut fake = Fake::new();
     let (db, line) = fake.open();
     drop(line);
-    // Without idle events, however long it takes.
+    // There are no idle events, however long this takes.
     let mut nm = NotificationManager::new([db]);
     let id = ids(&nm)[0];
     for round in 1..=1000 {

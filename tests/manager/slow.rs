@@ -7,9 +7,9 @@ use notifyman::{Backoff, Config, Connection, Error, Event, NotificationManager};
 
 use super::support::{LIMIT, Watchdog, channel, connect, listener, open, server};
 
-/// A time limit that a server keeps even on a busy machine.
+/// A time limit that a server meets even on a busy machine.
 const DEADLINE: Duration = Duration::from_millis(1000);
-/// How long a body takes that is slower than that.
+/// The duration of a body that takes longer than that.
 const LONGER: Duration = Duration::from_millis(1200);
 
 /// Runs the loop until it is stopped; a connection that is lost fails the test.

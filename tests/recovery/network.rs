@@ -152,8 +152,8 @@ fn name_moved() {
     story.end_well();
 }
 
-/// Gives a process another time of day than the machine, by a file. Were its library loaded without the program, each
-/// process would leave shared memory behind; and the program's own variable would be stronger than the file.
+/// A command that gives a process its own time of day, from a file. Processes that load the library without this program
+/// leave shared memory behind. The variable that the program sets would take precedence over the file.
 const CLOCK: &[&str] = &["faketime", "-f", "+0", "env", "-u", "FAKETIME"];
 
 #[test]
@@ -163,7 +163,7 @@ fn m15_a_clock_that_is_set_anew_neither_ends_a_session_nor_delays_anything() {
     }
     let file = std::env::temp_dir().join(format!("notifyman-clock-{}", std::process::id()));
     fs::write(&file, "+0\n").unwrap();
-    // Its server runs here, by the machine's clock: where it has another account, it can't share the library's memory.
+    // The server runs under another account, which cannot share the library's memory, so it gets the machine's clock.
     let server = cluster();
     let environment = [
         ("NOTIFYMAN_TEST_URL", &*server.url()),

@@ -55,7 +55,7 @@ fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_t
     let dials = crowd.dials();
     assert!(crowd.most_at_once() <= 8, "{} at once", crowd.most_at_once());
     assert!(dials.len() >= 200);
-    // 200 a second is the most. Whatever the machine does, a dial reaches the server later than it may begin, not earlier.
+    // At most 200 begin in a second. A busy machine can delay their arrival, but not bring it forward.
     for (at, n) in dials.iter().zip(0..) {
         assert!(*at >= lost + n * Duration::from_secs(1) / 200, "dial {n} after {:?}", *at - lost);
     }
@@ -75,7 +75,7 @@ fn m13_those_who_were_lost_together_do_not_come_back_together() {
         away = away.max(if back == 1 { nm.restoring().count() } else { 0 });
         back == 200
     });
-    // A busy machine delays dials and brings none forward. How evenly they are spread, a test in virtual time tells.
+    // A busy machine can delay dials, but not bring them forward. How evenly they are spread is tested in virtual time.
     let early = crowd.dials().iter().filter(|at| **at < lost + first / 2).count();
     assert!(early <= 150, "{early} of 200 dial in the first half of their time");
     assert!(away >= 100, "{away} of 200 wait as the first one is back");

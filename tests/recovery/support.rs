@@ -11,8 +11,8 @@ use crate::support::{Cluster, Options, Proxy};
 /// The heartbeat of these tests. A healthy server answers within the deadline even on a busy machine.
 pub const IDLE: Duration = Duration::from_millis(300);
 pub const DEADLINE: Duration = Duration::from_millis(1000);
-/// The longest time that a dead link may go unnoticed on a busy machine. The rule says `idle + deadline`, which is
-/// proved in virtual time; a link that nobody asks would stay unnoticed for ever.
+/// The longest time for which a dead link may go unnoticed on a busy machine. The exact bound, `idle + deadline`, is
+/// tested in virtual time; without a heartbeat the link would go unnoticed for hours.
 pub const NOTICED: Duration = Duration::from_secs(20);
 
 pub fn cluster() -> Cluster {
@@ -30,7 +30,7 @@ pub fn through(proxy: &Proxy) -> String {
 }
 
 pub fn open(url: &str) -> Connection {
-    // The limit of a dial is short for those that end in a black hole; a first one may need longer.
+    // The time limit is short because of dials that end in a black hole. The first dial may need longer.
     let begun = Instant::now();
     loop {
         match Connection::connect(Config::without_env(url).unwrap()) {

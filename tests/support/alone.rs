@@ -30,8 +30,8 @@ pub fn run_in(under: &[&str], test: &str, shell: &str, environment: &[(&str, &st
 
 /// Reports that the running test, or a part of it, could not run on this machine.
 ///
-/// `tests/with-postgres` lists the reports at the end of a run, from the file that `NOTIFYMAN_NOT_RUN` names. They also go
-/// to standard error, where the test harness would keep back what `eprintln!` writes in a test that passes.
+/// `tests/with-postgres` lists the reports at the end of a run, from the file that `NOTIFYMAN_NOT_RUN` names. The report
+/// is also written to standard error directly, because the test harness hides `eprintln!` in a test that passes.
 pub fn not_run(reason: &str) {
     let test = std::thread::current();
     let report = format!("{}: {reason}\n", test.name().unwrap_or("a test"));

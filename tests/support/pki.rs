@@ -162,8 +162,8 @@ impl Secure {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A directory for files of a client. What is in it can be removed by the server's guard, which may be another user.
-    pub fn folder(&self, name: &str) -> PathBuf {
+    /// Creates a directory for files of a client. The server's guard, which may be another user, can empty it.
+    pub fn directory(&self, name: &str) -> PathBuf {
         let path = self.cluster.socket_dir().join(name);
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();

@@ -11,7 +11,7 @@ use notifyman::{Config, Connection, Error, Notification};
 
 use super::cluster::{self, Cluster, Options};
 
-/// The longest wait for an event that must come; far longer than it takes, even on a busy machine.
+/// The longest wait for an event that must come: far longer than it takes, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server of encoding UTF8 that lets everybody in.
@@ -140,19 +140,19 @@ pub fn ask(db: &mut Connection, sql: &str) -> String {
     rows[0].get(0).expect("not NULL").into_owned()
 }
 
-/// The major version of its server.
+/// Returns the major version of the server.
 pub fn major(db: &Connection) -> u32 {
     db.server_version().split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
-/// Drops a database to which others are connected, before any of them can come back.
+/// Drops a database while sessions are connected to it, before any of them can reconnect.
 pub fn drop_with_its_sessions(server: &Cluster, database: &str) {
     let mut db = connect(&server.url());
     if major(&db) >= 13 {
         db.execute(&format!("DROP DATABASE {database} WITH (FORCE)")).unwrap();
         return;
     }
-    // It locks newcomers out, and then waits for those who are there.
+    // The DROP locks new sessions out, and then waits for the existing ones to end.
     std::thread::scope(|scope| {
         let dropping = scope.spawn(|| db.execute(&format!("DROP DATABASE {database}")).unwrap());
         let mut admin = connect(&server.url());
@@ -176,8 +176,8 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Makes a few attempts at what the library gives a second, which may be too short on a busy machine: that the server
-/// answers a cancel request.
+/// Repeats an attempt that succeeds if the server answers a cancel request within the second that the library waits. On a
+/// busy machine a server may need longer.
 pub fn in_time(mut attempt: impl FnMut() -> bool) {
     assert!((0..10).any(|_| attempt()), "the server has never answered a cancel request in time");
 }

@@ -66,7 +66,7 @@ impl TlsPeer {
         assert!(self.went_well(), "the scripted server's part");
     }
 
-    /// The same, and tells whether none did.
+    /// Like [`finish`](Self::finish), but returns `false` where a script panicked.
     pub fn went_well(self) -> bool {
         self.playing.join().is_ok()
     }

@@ -218,7 +218,7 @@ fn a_revoked_certificate_is_refused() {
     refused_for(with(outdated), TlsErrorKind::Revoked, "renew sslcrl");
     refused_for(with(strangers), TlsErrorKind::Revoked, "one of each authority");
 
-    let folder = server.folder("crls");
+    let folder = server.directory("crls");
     let in_folder = by(&server, "verify-ca", &root, "127.0.0.1").sslcrldir(&folder);
     std::fs::copy(other, folder.join("89abcdef.r0")).unwrap();
     assert!(is_encrypted(&mut Connection::connect(in_folder.clone()).unwrap()));
@@ -264,7 +264,7 @@ fn a_list_of_revoked_ones_that_is_none_is_no_leave_to_skip_the_check() {
         let file = server.file("mistaken.crl", content);
         refused_for(checked().sslcrl(file), TlsErrorKind::File, "BEGIN X509 CRL");
     }
-    let folder = server.folder("no-lists");
+    let folder = server.directory("no-lists");
     refused_for(checked().sslcrldir(&folder), TlsErrorKind::File, "sslcrldir");
     std::fs::write(folder.join("README"), "what is here").unwrap();
     refused_for(checked().sslcrldir(&folder), TlsErrorKind::File, "sslcrldir");

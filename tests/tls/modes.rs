@@ -120,7 +120,7 @@ fn direct_tls_works_from_17_on_and_is_refused_before() {
     let mut db = open(&common.server.dsn("sslmode=require"));
     let direct = common.checked().sslnegotiation(SslNegotiation::Direct);
     if major(&db) >= 17 {
-        // It is cancelled by a direct connection, too.
+        // The cancel request uses a direct connection, too.
         in_time(|| {
             let mut db = Connection::connect(direct.clone()).unwrap();
             assert!(is_encrypted(&mut db));

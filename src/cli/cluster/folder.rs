@@ -116,7 +116,7 @@ impl Drop for Folder {
     }
 }
 
-/// Memory if there is a gigabyte to spare, else the folder for temporary files; which may itself be in memory.
+/// The directory for temporary files if it is in memory; else memory if a gigabyte is free there, else that directory.
 fn base_folder() -> PathBuf {
     let free = Command::new("df").args(["-Pk", "/dev/shm"]).output().map(|said| said.stdout).unwrap_or_default();
     let free = String::from_utf8_lossy(&free);
