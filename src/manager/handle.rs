@@ -259,7 +259,7 @@ impl Handle {
     /// # Errors
     ///
     /// The ticket resolves to what [`Connection::listen`] fails with, to the reason why the connection died, or to
-    /// [`Error::UnknownConnection`](crate::Error::UnknownConnection).
+    /// [`Error::UnknownConnection`].
     pub fn listen<I>(&self, id: ConnId, channels: I) -> Ticket<()>
     where
         I: IntoIterator,

@@ -764,7 +764,7 @@ mod tests {
         assert!(manager.remove(ids[1]).unwrap().is_err());
         let begun = clock::now();
         while !has_place(&manager, ids[2]) {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the last one waits for ever");
+            assert!(begun.elapsed() < Duration::from_secs(60), "the last one waits for ever");
             assert!(manager.next_deadline().is_some_and(|at| at < begun + Duration::from_secs(10)));
             assert!(manager.try_next_event().is_pending());
         }

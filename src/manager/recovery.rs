@@ -390,9 +390,9 @@ mod tests {
             let ceiling = (backoff.first * 2u32.saturating_pow(failed.min(20))).min(backoff.longest);
             let delays: Vec<_> = (0..200).map(|_| backoff.delay(failed, &mut jitter)).collect();
             assert!(delays.iter().all(|delay| *delay <= ceiling));
-            assert!(
-                delays.iter().any(|delay| *delay < ceiling / 4) && delays.iter().any(|delay| *delay > ceiling * 3 / 4)
-            );
+            let mut tenths = [0; 10];
+            delays.iter().for_each(|delay| tenths[(10.0 * delay.div_duration_f64(ceiling)) as usize] += 1);
+            assert!(tenths.iter().all(|n| (5..=40).contains(n)), "200 are spread over all of it: {tenths:?}");
         }
     }
 
@@ -515,6 +515,28 @@ mod tests {
             earlier,
             note: None,
         }))
+    }
+
+    #[test]
+    fn m15_heartbeats_come_in_no_burst() {
+        let heartbeat = Heartbeat { idle: 20 * SECOND, deadline: 100 * SECOND };
+        let (start, mut jitter) = (Instant::now(), Jitter::new(3));
+        let mut of_second = [0; 10 * 20];
+        for who in 0..50 {
+            let mut heart = Heart::default();
+            let mut signs = Signs { who, last_read: start, is_settled: true, awaits_prompt_answer: false };
+            let mut now = heartbeat.first(start, &mut jitter).unwrap();
+            while let Some(asked) = of_second.get_mut((now - start).as_secs() as usize) {
+                match heart.feel(&heartbeat, signs, now) {
+                    Beat::Dead => panic!("it answers at once"),
+                    Beat::Fine(at) => now = at.unwrap(),
+                    Beat::Ask(_) => (*asked, signs.last_read) = (*asked + 1, now + STEP),
+                }
+            }
+        }
+        let most = of_second.iter().max().unwrap();
+        assert!(*most <= 20, "{most} of 50 are asked within a twentieth of a period: {of_second:?}");
+        assert!(of_second.iter().sum::<usize>() >= 50 * 9, "each is asked once a period: {of_second:?}");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Installing, again and again, while others write: rule G1, and what is wrong with the input.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use notifyman::Error;
 use notifyman::changes::{Delivery, Installer, Oversize, Shape, Status};
 
 use super::support::{Site, site, site_in};
-use crate::support::server::{connect, eventually, start};
+use crate::support::server::{LIMIT, connect, eventually, start};
 use crate::support::{Options, Peer, Step, msg};
 
 /// Everything of ours and of the tables, as the catalogs have it.
@@ -64,7 +64,7 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
     let installer = Installer::new().lock_timeout(Duration::from_millis(100)).attempts(2);
     let begun = Instant::now();
     let report = installer.build(&mut site.db).unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < LIMIT);
     assert_eq!(report.covered(), ["public.calm"]);
     let [(table, error)] = report.failed() else { panic!("{report:?}") };
     assert_eq!((table.as_str(), error.sqlstate()), ("public.busy", Some("55P03")));
@@ -72,7 +72,7 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
 
     // Meanwhile nobody else waits: DDL elsewhere, and writes.
     site.run(
-        "SET lock_timeout = '5s'; CREATE TABLE other (id int); ALTER TABLE calm ADD COLUMN v int; DROP TABLE other",
+        "SET lock_timeout = '20s'; CREATE TABLE other (id int); ALTER TABLE calm ADD COLUMN v int; DROP TABLE other",
     );
     writer.execute("COMMIT").unwrap();
     let report = site.build(&installer);
@@ -207,48 +207,52 @@ fn g01_a_thousand_tables_under_load_are_covered_one_by_one() {
     let mut site = Site::at(server.url());
     site.deafen();
     site.run("DO $$ BEGIN FOR n IN 1 .. 1000 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v int)', n); END LOOP; END $$");
-    let (url, over) = (site.url.clone(), AtomicBool::new(false));
+    let (url, over, steps) = (site.url.clone(), AtomicBool::new(false), AtomicUsize::new(0));
+    // The most tables that are covered during one write.
     let longest = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3_u32)
             .map(|w| {
-                let (url, over) = (&url, &over);
+                let (url, over, steps) = (&url, &over, &steps);
                 scope.spawn(move || {
                     let mut db = connect(url);
-                    let mut longest = Duration::ZERO;
+                    let (mut longest, mut meanwhile) = (0, 0);
                     for n in 0_u32.. {
                         if over.load(Relaxed) {
                             break;
                         }
-                        let begun = Instant::now();
+                        let begun = steps.load(Relaxed);
                         db.execute(&format!(
                             "INSERT INTO t{} VALUES ({}) ON CONFLICT DO NOTHING",
                             n * 7 % 1000 + 1,
                             n * 3 + w
                         ))
                         .unwrap();
-                        longest = longest.max(begun.elapsed());
+                        let ended = steps.load(Relaxed);
+                        longest = longest.max(ended - begun);
+                        meanwhile += usize::from(0 < begun && ended < 1000);
                     }
+                    assert!(meanwhile >= 10, "{meanwhile} writes were done while tables were covered");
                     longest
                 })
             })
             .collect();
-        let mut steps = 0;
         // Also where something fails below.
         let _over = Over(&over);
         let report = Installer::new()
             .build_with(&mut site.db, |progress| {
-                steps += 1;
+                steps.fetch_add(1, Relaxed);
                 assert!(progress.done <= progress.total && progress.total == 1000);
             })
             .unwrap();
         over.store(true, Relaxed);
-        assert_eq!((report.covered().len(), report.failed().len(), steps), (1000, 0, 1000), "{:?}", report.failed());
+        assert_eq!((report.covered().len(), report.failed().len()), (1000, 0), "{:?}", report.failed());
+        assert_eq!(steps.load(Relaxed), 1000);
         writers.into_iter().map(|writer| writer.join().unwrap()).max().unwrap()
     });
-    // A build in one transaction would hold writers up for all of its time.
-    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    // A build in one transaction would hold writers up to its end.
+    assert!(longest < 500, "{longest} of 1000 tables were covered during one write");
     assert_eq!(site.build(&Installer::new()).unchanged(), 1000);
-    site.db.set_call_timeout(Duration::from_secs(60));
+    site.db.set_call_timeout(Duration::from_secs(600));
     Installer::new().teardown(&mut site.db).unwrap();
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::support::{site, site_in, start_with_a_small_queue};
 use crate::support::Options;
+use crate::support::alone::not_run;
 use crate::support::server::{connect, latin1, sql_ascii, start};
 
 /// Every way to install that differs in what a write runs.
@@ -56,7 +57,7 @@ fn g04_a_value_of_nearly_a_gigabyte_costs_no_more_than_a_small_one() {
         memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse().ok());
     let megabytes = if available.unwrap_or(0_u64) > 6 << 20 { 900 } else { 200 };
     if megabytes < 900 {
-        eprintln!("\n!!! NOT TESTED with a gigabyte, only with {megabytes} MB: there is too little memory here\n");
+        not_run(&format!("with a value of 900 MB, only with {megabytes} MB: too little memory is available"));
     }
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, n int, v text, j json)");
@@ -352,6 +353,7 @@ fn g04_whatever_is_done_to_the_schema_by_hand_a_write_goes_on() {
 #[test]
 fn g04_a_write_of_many_rows_is_no_trouble() {
     let mut site = site();
+    site.db.set_call_timeout(std::time::Duration::from_secs(300));
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     for (way, installer) in ways() {
         site.build(&installer);
@@ -384,7 +386,7 @@ fn g04_to_drop_a_schema_of_many_tables_takes_a_moment() {
     let begun = std::time::Instant::now();
     site.run("SET client_min_messages = error; DROP SCHEMA gone CASCADE");
     let took = begun.elapsed();
-    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+    assert!(took < std::time::Duration::from_secs(25), "{took:?}");
     assert_eq!(site.heard().len(), 400);
 }
 

@@ -69,7 +69,7 @@ fn g08_a_server_that_is_down_or_silent_holds_up_no_other_at_the_start() {
     let mut site = built(Delivery::Notify);
     let mut outbox = built(Delivery::Table);
     let refusing = format!("postgres://postgres@{refusing}/postgres");
-    let urls = [silent_for(15), refusing, site.url.clone(), silent_for(2), outbox.url.clone()];
+    let urls = [silent_for(60), refusing, site.url.clone(), silent_for(8), outbox.url.clone()];
     let begun = Instant::now();
     let mut changes = Worker::new(urls.iter().map(|url| config(url))).timeout(LIMIT).start().unwrap();
     let mut states = Vec::new();
@@ -91,10 +91,10 @@ fn g08_a_server_that_is_down_or_silent_holds_up_no_other_at_the_start() {
     let mut rows = report(&mut changes, 2).1;
     rows.sort_unstable();
     assert_eq!(rows, [(3, 1), (5, 2)]);
-    assert!(begun.elapsed() < Duration::from_secs(14), "the silent server was waited for: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(55), "the silent server was waited for: {:?}", begun.elapsed());
     let begun = Instant::now();
     drop(changes);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -222,10 +222,10 @@ fn g08_no_default_of_a_database_ends_or_disturbs_a_session_of_the_worker() {
         ("default_transaction_isolation", "'serializable'"),
         ("default_transaction_read_only", "on"),
         ("default_transaction_deferrable", "on"),
-        ("idle_session_timeout", "'300ms'"),
+        ("idle_session_timeout", "'1s'"),
         ("idle_in_transaction_session_timeout", "'1ms'"),
-        ("transaction_timeout", "'300ms'"),
-        ("statement_timeout", "'300ms'"),
+        ("transaction_timeout", "'1s'"),
+        ("statement_timeout", "'1s'"),
         ("lock_timeout", "'1ms'"),
         ("row_security", "on"),
         ("search_path", "nonesuch"),
@@ -243,10 +243,10 @@ fn g08_no_default_of_a_database_ends_or_disturbs_a_session_of_the_worker() {
             // Longer than every timeout above; and the outbox is waited for longer than a lock may take.
             if delivery == Delivery::Table {
                 site.run("BEGIN; LOCK TABLE notifyman.outbox IN ACCESS EXCLUSIVE MODE");
-                std::thread::sleep(Duration::from_millis(900));
+                std::thread::sleep(Duration::from_secs(2));
                 site.run("COMMIT");
             } else {
-                std::thread::sleep(Duration::from_millis(900));
+                std::thread::sleep(Duration::from_secs(2));
             }
             site.run(&format!("INSERT INTO t VALUES ({session})"));
             assert_eq!(ids(&mut changes, 1), [session]);
@@ -274,13 +274,13 @@ fn g08_no_default_of_a_role_ends_a_session_of_the_worker() {
     let mut site = site_in(&server);
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     site.build(&Installer::new());
-    site.run("CREATE ROLE impatient LOGIN; ALTER ROLE impatient SET statement_timeout = '300ms'");
+    site.run("CREATE ROLE impatient LOGIN; ALTER ROLE impatient SET statement_timeout = '1s'");
     if site.ask("SELECT count(*) FROM pg_settings WHERE name = 'idle_session_timeout'") == "1" {
-        site.run("ALTER ROLE impatient SET idle_session_timeout = '300ms'");
+        site.run("ALTER ROLE impatient SET idle_session_timeout = '1s'");
     }
     let worker = Worker::new([config(&site.url.replace("postgres@", "impatient@"))]).timeout(LIMIT);
     let mut changes = connected(worker, 1);
-    std::thread::sleep(Duration::from_millis(900));
+    std::thread::sleep(Duration::from_secs(2));
     site.run("INSERT INTO t VALUES (1)");
     assert_eq!(ids(&mut changes, 1), [1]);
 }

@@ -6,7 +6,8 @@ use notifyman::Connection;
 use notifyman::changes::{Installer, Report, Status};
 use serde_json::Value;
 
-use crate::support::server::{connect, everything, start, utf8};
+use crate::support::alone::not_run;
+use crate::support::server::{connect, everything, major, start, utf8};
 use crate::support::{Cluster, Options};
 
 /// A database, a session that writes in it, and one that listens.
@@ -25,10 +26,9 @@ pub(super) fn site() -> Site {
 /// write; that is said, and there is none.
 pub(super) fn start_with_a_small_queue() -> Option<Cluster> {
     let server = start(Options::new());
-    let version = connect(&server.url()).server_version().to_owned();
-    let major: u32 = version.split(['.', ' ', 'b', 'r']).next().unwrap().parse().unwrap();
+    let major = major(&connect(&server.url()));
     if major < 17 {
-        eprintln!("\n!!! NOT TESTED: PostgreSQL {major}'s NOTIFY queue can't be made small; 17's can\n");
+        not_run(&format!("the NOTIFY queue of PostgreSQL {major} cannot be made small; that of 17 can"));
         return None;
     }
     Some(start(Options::new().setting("max_notify_queue_pages", "64")))
@@ -95,7 +95,7 @@ impl Site {
 
     /// Whether the keys shape tells a statement at once; PostgreSQL 12 can't.
     pub(super) fn by_statement(&self) -> bool {
-        !self.db.server_version().starts_with("12.")
+        major(&self.db) > 12
     }
 
     /// The same, with the keys of one method and table together, sorted.
@@ -161,8 +161,17 @@ pub(super) fn client_program(name: &str) -> Option<std::path::PathBuf> {
     if found.exists() {
         return Some(found);
     }
-    eprintln!("\n!!! NOT TESTED: there is no {name} beside this server\n");
+    not_run(&format!("there is no {name} beside this server"));
     None
+}
+
+/// Returns `true` if foreign tables can be written, and else reports that they cannot.
+pub(super) fn has_foreign_tables(site: &mut Site) -> bool {
+    let has = site.db.execute("CREATE EXTENSION postgres_fdw").is_ok();
+    if !has {
+        not_run("there is no postgres_fdw beside this server, so no foreign table is written");
+    }
+    has
 }
 
 /// Removes a database of the shared server, to which nobody is connected any more.

@@ -2,7 +2,7 @@
 
 use notifyman::changes::{Installer, Shape, Status};
 
-use super::support::site;
+use super::support::{has_foreign_tables, site};
 
 #[test]
 fn g07_a_new_table_is_covered_as_it_is_created_and_no_other_is_touched() {
@@ -250,10 +250,7 @@ fn g07_foreign_tables_are_covered_row_by_row() {
         );
         assert_eq!(said.len(), 4, "{said:?}");
         assert_eq!(site.problems(), [] as [&str; 0]);
-        if site.db.execute("CREATE EXTENSION postgres_fdw").is_err() {
-            eprintln!(
-                "\n!!! NOT TESTED: there is no postgres_fdw beside this server, so no foreign table is written\n"
-            );
+        if !has_foreign_tables(&mut site) {
             continue;
         }
         let (database, port) = (site.ask("SELECT current_database()"), site.ask("SHOW port"));
@@ -286,8 +283,7 @@ fn g07_foreign_tables_are_covered_row_by_row() {
 #[test]
 fn g07_a_tree_with_a_foreign_table_is_written_and_reported_row_by_row_whenever_that_comes_in() {
     let mut site = site();
-    if site.db.execute("CREATE EXTENSION postgres_fdw").is_err() {
-        eprintln!("\n!!! NOT TESTED: there is no postgres_fdw beside this server, so no foreign table is written\n");
+    if !has_foreign_tables(&mut site) {
         return;
     }
     let (database, port) = (site.ask("SELECT current_database()"), site.ask("SHOW port"));

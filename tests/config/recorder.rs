@@ -11,7 +11,7 @@ use crate::support::msg;
 
 const SSL_REQUEST: [u8; 4] = 80_877_103_i32.to_be_bytes();
 const GSS_REQUEST: [u8; 4] = 80_877_104_i32.to_be_bytes();
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who came: the port, the start-up parameters, and the password if one was sent.
 pub type Visit = (u16, BTreeMap<String, String>, Option<String>);

@@ -166,7 +166,7 @@ fn whatever_is_in_a_service_file_the_same_is_told_to_the_server() {
     let outcome = runner.run(&file, |text| {
         prop_assume!(!keeps_blanks || text.lines().all(|line| line == line.trim_end()));
         folder.file("services", &text, 0o644);
-        let dsn = format!("service=a host=127.0.0.1 port={} connect_timeout=5", recorder.port);
+        let dsn = format!("service=a host=127.0.0.1 port={} connect_timeout=60", recorder.port);
         let theirs = recorder.during(|| drop(libpq.borrow_mut().connect(&dsn)));
         let named = format!("{dsn} servicefile={path}");
         let ours = recorder.during(|| drop(Config::without_env(&named).and_then(Connection::connect)));

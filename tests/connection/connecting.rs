@@ -266,7 +266,7 @@ fn c01_an_address_saves_the_look_up_of_its_name() {
 fn c01_a_silent_host_leaves_time_for_the_next() {
     let (_listener, port) = silent();
     let begin = Instant::now();
-    let dsn = config(&hosts(&[port, utf8().port()])).connect_timeout(Duration::from_secs(4));
+    let dsn = config(&hosts(&[port, utf8().port()])).connect_timeout(Duration::from_secs(10));
     let mut db = Connection::connect(dsn).unwrap();
     assert!(begin.elapsed() >= Duration::from_secs(1), "it was tried first, for its share");
     assert_eq!(port_of(&mut db), utf8().port());
@@ -277,8 +277,8 @@ fn c01_silent_hosts_share_one_limit() {
     let listeners: Vec<_> = (0..8).map(|_| silent()).collect();
     let ports: Vec<u16> = listeners.iter().map(|(_, port)| *port).collect();
     let begin = Instant::now();
-    let error = refused(config(&hosts(&ports)).connect_timeout(Duration::from_secs(1)));
-    assert!(begin.elapsed() < Duration::from_secs(6), "a second for all, not for each: {:?}", begin.elapsed());
+    let error = refused(config(&hosts(&ports)).connect_timeout(Duration::from_secs(4)));
+    assert!(begin.elapsed() < Duration::from_secs(30), "4 seconds for all, not for each: {:?}", begin.elapsed());
     for port in ports {
         assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{port} isn't in: {error}");
     }
@@ -308,9 +308,11 @@ fn c01_a_refused_login_is_tried_nowhere_else() {
 fn c01_an_error_says_where_and_as_whom_and_never_the_password() {
     let strict = start(Options::new().auth("scram-sha-256", "right"));
     let (_listener, silent) = silent();
-    for (port, what) in [(strict.port(), "28P01"), (nobody(), "refused"), (silent, FIRST_WORD)] {
+    for (port, limit, what) in
+        [(strict.port(), LIMIT, "28P01"), (nobody(), LIMIT, "refused"), (silent, PATIENCE, FIRST_WORD)]
+    {
         let dsn = format!("postgres://somebody:s3cr3t@127.0.0.1:{port}/shop");
-        let error = refused(config(&dsn).connect_timeout(PATIENCE));
+        let error = refused(config(&dsn).connect_timeout(limit));
         let text = error.to_string();
         for part in ["127.0.0.1", &port.to_string(), "somebody", "shop", what] {
             assert!(text.contains(part), "{part:?} isn't in: {text}");

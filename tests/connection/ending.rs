@@ -88,7 +88,7 @@ fn c13_dropping_and_closing_never_wait_for_a_frozen_server() {
         let _frozen = Frozen::session(&db);
         let begin = Instant::now();
         close(db);
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < LIMIT / 4, "{:?}", begin.elapsed());
     }
 }
 

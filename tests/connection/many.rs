@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use notifyman::{Config, Connection, Error, NotificationManager};
 
@@ -14,27 +14,28 @@ const COUNT: usize = 80;
 #[test]
 fn c01_one_that_fails_or_hangs_holds_up_no_other() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let hanging = format!("host=127.0.0.1 port={} user=u connect_timeout=2", silent.local_addr().unwrap().port());
+    let hanging = format!("host=127.0.0.1 port={} user=u connect_timeout=10", silent.local_addr().unwrap().port());
     let mut dsns = vec!["host=127.0.0.1 port=1 user=u".to_owned(), "prot=1".to_owned(), hanging];
     dsns.resize(dsns.len() + 40, utf8().url());
     dsns.push(format!("{}?dbname=missing", utf8().url()));
     let configs = dsns.iter().map(|dsn| Config::without_env(dsn));
 
-    let begin = Instant::now();
     let (mut good, mut bad) = (Vec::new(), BTreeMap::new());
     for (i, opened) in Connection::connect_many(configs.map(Given)).at_once(10) {
         match opened {
-            Ok(db) => good.push((i, db, begin.elapsed())),
+            Ok(_) => {
+                assert!(!bad.contains_key(&2), "no connection waits for one that hangs");
+                good.push(i);
+            }
             Err(error) => drop(bad.insert(i, error)),
         }
     }
-    good.sort_by_key(|(i, ..)| *i);
-    assert_eq!(good.iter().map(|(i, ..)| *i).collect::<Vec<_>>(), (3..43).collect::<Vec<_>>());
+    good.sort_unstable();
+    assert_eq!(good, (3..43).collect::<Vec<_>>());
     assert_eq!(bad.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 43]);
     assert!(matches!(bad[&1], Error::Config(_)), "{}", bad[&1]);
     assert!(bad[&0].is_transient() && bad[&2].is_timeout(), "{} {}", bad[&0], bad[&2]);
     assert_eq!(bad[&43].sqlstate(), Some("3D000"));
-    assert!(good.iter().all(|(.., after)| *after < Duration::from_secs(2)), "nobody waits for who hangs");
 }
 
 /// A configuration, or why there is none, as something that becomes one.
@@ -131,9 +132,12 @@ fn c01_none_at_all_is_the_end() {
 
 #[test]
 fn c01_with_passwords_and_names_they_come_as_well() {
-    let strict = start(Options::new().auth("scram-sha-256", "right").max_connections(100));
+    // All keys are computed on one thread, which takes long on a busy machine.
+    let options = Options::new().auth("scram-sha-256", "right").max_connections(100);
+    let strict = start(options.setting("authentication_timeout", "600s"));
     let dsn = |password| format!("host=localhost port={} user=postgres password={password}", strict.port());
-    let configs = (0..60).map(|i| config(&dsn(if i % 3 == 0 { "wrong" } else { "right" })));
+    let config = |password| config(&dsn(password)).connect_timeout(Duration::from_secs(600));
+    let configs = (0..60).map(|i| config(if i % 3 == 0 { "wrong" } else { "right" }));
     for (i, opened) in Connection::connect_many(configs) {
         match opened {
             Ok(_) => assert_ne!(i % 3, 0),

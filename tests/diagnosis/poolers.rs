@@ -75,7 +75,7 @@ fn m17_a_database_that_the_pooler_cannot_serve_is_a_finding() {
     let mut server = cluster();
     let pooler = PgBouncer::start(&server, "transaction", "");
     server.stop().unwrap();
-    let diagnosis = Diagnosis::of(config(&pooler.url()).connect_timeout(Duration::from_secs(2)));
+    let diagnosis = Diagnosis::of(config(&pooler.url()).connect_timeout(Duration::from_secs(10)));
     assert_eq!(diagnosis.worst(), Severity::Failure, "{diagnosis}");
 }
 

@@ -191,17 +191,17 @@ fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
 
 #[test]
 fn m13_the_limits_on_bringing_back_are_none_on_opening() {
-    let begin = Instant::now();
     let slow = Backoff::default().per_second(1).at_once(1);
+    let begin = Instant::now();
     let mut nm = NotificationManager::new([]).reconnect(slow);
-    let ids: BTreeSet<_> = (0..40).map(|_| nm.dial(config(&server().url()), ["x"]).unwrap()).collect();
-    assert_eq!(opened(&mut nm, 40), ids);
-    assert!(begin.elapsed() < Duration::from_secs(20), "not one a second");
+    let ids: BTreeSet<_> = (0..60).map(|_| nm.dial(config(&server().url()), ["x"]).unwrap()).collect();
+    assert_eq!(opened(&mut nm, 60), ids);
+    assert!(begin.elapsed() < Duration::from_secs(45), "not one a second");
 }
 
 #[test]
 fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far_a_dial_has_come() {
-    let silence = Duration::from_secs(10);
+    let silence = Duration::from_secs(60);
     let listening = [msg::command_complete("LISTEN"), msg::ready(b'I')].concat();
     for (before, words) in [
         (vec![Step::startup()], msg::error("FATAL", "53300", "too many")),
@@ -238,7 +238,7 @@ fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far
 
 #[test]
 fn m13_a_slow_body_before_it_takes_no_time_from_a_dial() {
-    let (body, answer, patience) = [1100, 200, 1000].map(Duration::from_millis).into();
+    let (body, answer, patience) = [4200, 200, 4000].map(Duration::from_millis).into();
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let asked = Arc::new(AtomicBool::new(false));

@@ -154,8 +154,15 @@ fn m12_stats_count_what_happened_and_the_handle_reads_them_meanwhile() {
     let busy = handle.stats();
     // A notification is 1 + 4 + 4 bytes, and the channel and the payload with a NUL each.
     assert_eq!(busy.bytes as usize, 2 * (100 * (9 + channel.len() + 1 + 1) + 190));
-    assert!(busy.turns > 0 && busy.wakeups >= 2, "{busy:?}");
+    assert!(busy.turns > 0, "{busy:?}");
     assert_eq!((busy.losses, busy.restores, busy.gaps, busy.garbage, busy.restoring), (0, 0, 0, 0, 0));
+
+    // The notifications may have arrived before the loop slept for the first time.
+    let mut tx = open();
+    until("wake-ups are counted", || {
+        tx.notify(&channel, "").unwrap();
+        handle.stats().wakeups >= 2
+    });
 
     terminate(pid);
     until("the loss is counted", || handle.stats().losses == 1);
@@ -181,11 +188,12 @@ fn m12_sitting_still_costs_no_turns() {
     let nm = NotificationManager::new(connections);
     let handle = nm.handle();
     let running = run(nm);
-    let_it_sleep();
-    let before = handle.stats();
-    thread::sleep(Duration::from_millis(200));
-    let after = handle.stats();
-    assert_eq!(after.turns, before.turns, "nothing happened: {before:?} {after:?}");
+    let mut before = handle.stats().turns;
+    until("it has looked at everything and sits still", || {
+        thread::sleep(Duration::from_millis(200));
+        let after = handle.stats().turns;
+        std::mem::replace(&mut before, after) == after && after > 0
+    });
     handle.stop();
     running.join().unwrap();
 }

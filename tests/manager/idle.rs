@@ -12,8 +12,6 @@ use super::support::*;
 use crate::support::{Cluster, Options, cluster, msg};
 
 const T: Duration = Duration::from_millis(60);
-/// What the system may add to the time between two looks of a test at its clock.
-const JITTER: Duration = Duration::from_millis(20);
 
 #[test]
 fn m03_idle_comes_about_every_t_and_never_early() {
@@ -25,7 +23,7 @@ fn m03_idle_comes_about_every_t_and_never_early() {
         assert!(matches!(nm.next(), Some(None)));
         assert!(begin.elapsed() >= n * T, "idle {n} after {:?}", begin.elapsed());
     }
-    assert!(begin.elapsed() < 10 * T + LIMIT / 4);
+    assert!(begin.elapsed() < LIMIT);
 }
 
 #[test]
@@ -46,24 +44,26 @@ fn m03_idle_comes_about_every_t_under_a_steady_stream() {
 
     let mut nm = NotificationManager::new([db]).timeout(T);
     let begin = Instant::now();
+    // An idle event is due no earlier than the call that reports it.
     let (mut idle, mut last) = (0, begin);
-    let mut heard = [0; 10];
-    while idle < heard.len() {
+    let (mut heard, mut periods) = (0, 0);
+    while idle < 10 || periods <= 5 {
+        let asked = Instant::now();
         match nm.next().expect("it goes on") {
-            Some((_, batch)) => heard[idle] += batch.len(),
+            Some((_, batch)) => heard += batch.len(),
             None => {
                 idle += 1;
-                assert!(begin.elapsed() >= idle as u32 * T, "idle {idle} after {:?}", begin.elapsed());
-                assert!(last.elapsed() + JITTER >= T, "{:?} after the one before", last.elapsed());
-                last = Instant::now();
+                assert!(begin.elapsed() >= idle * T, "idle {idle} after {:?}", begin.elapsed());
+                assert!(last.elapsed() >= T, "{:?} after the one before", last.elapsed());
+                last = asked;
+                periods += u32::from(std::mem::take(&mut heard) > 0);
             }
         }
-        assert!(begin.elapsed() < LIMIT, "{idle} idle events in {LIMIT:?}");
+        assert!(begin.elapsed() < LIMIT, "{idle} idle events, {periods} of them after notifications");
     }
     over.store(true, SeqCst);
     drop(nm); // which ends a speaker that finds no room
     let _ = speaker.join();
-    assert!(heard.iter().filter(|heard| **heard > 0).count() > 5, "the stream was steady: {heard:?}");
 }
 
 #[test]
@@ -168,10 +168,10 @@ fn m03_a_slow_body_is_no_reason_for_two_idle_events_at_once() {
     for _ in 0..3 {
         assert!(matches!(nm.next(), Some(None)));
         thread::sleep(3 * T);
+        let asked = Instant::now();
         assert!(matches!(nm.next(), Some(None))); // which was due long since
-        let told = Instant::now();
         assert!(matches!(nm.next(), Some(None)));
-        assert!(told.elapsed() + JITTER >= T, "{:?} after the one before", told.elapsed());
+        assert!(asked.elapsed() >= T, "{:?} after the one before", asked.elapsed());
     }
 }
 

@@ -20,9 +20,11 @@ fn use_up_all_but(n: usize) -> Vec<File> {
 
 fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duration>) {
     let url = child().unwrap();
+    // The processes share a server, so each has a channel of its own.
+    let channel = channel();
     let mut db = connect(&url);
-    db.listen(["limits"]).unwrap();
-    db.notify("limits", "held").unwrap();
+    db.listen([&channel]).unwrap();
+    db.notify(&channel, "held").unwrap();
     db.query("select 1").unwrap();
     let other = connect(&url);
 
@@ -51,7 +53,7 @@ fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duratio
     assert!(nm.next().is_none());
     assert_eq!(super::support::dead(&nm), [late]);
     let mut nm = NotificationManager::new([dead.reconnect().unwrap()]).timeout(LIMIT);
-    connect(&url).notify("limits", "again").unwrap();
+    connect(&url).notify(&channel, "again").unwrap();
     assert_eq!(hear(&mut nm, 1)[0].1, "again");
 }
 

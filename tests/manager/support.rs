@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 
 use notifyman::{Batch, Config, ConnId, Connection, Event, NotificationManager};
 
+pub use crate::support::server::LIMIT;
 use crate::support::{Cluster, Options};
-
-/// How long anything may take that should come at once.
-pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// The server of all tests that do it no harm.
 pub fn server() -> &'static Cluster {

@@ -56,7 +56,7 @@ impl Server {
     fn open(&self) -> (Connection, Line) {
         let mut db = Connection::connect(&self.config).unwrap();
         db.listen([CHANNEL]).unwrap();
-        (db, beside(|| self.lines.recv_timeout(Duration::from_secs(20)).unwrap()))
+        (db, beside(|| self.lines.recv_timeout(Duration::from_secs(60)).unwrap()))
     }
 }
 

@@ -44,7 +44,7 @@ impl Server {
     pub fn open(&self, channel: &str) -> (Connection, Line) {
         let mut db = Connection::connect(&self.config).unwrap();
         db.listen([channel]).unwrap();
-        let stream = beside(|| self.lines.recv_timeout(Duration::from_secs(20)).unwrap());
+        let stream = beside(|| self.lines.recv_timeout(Duration::from_secs(60)).unwrap());
         (db, Line { stream })
     }
 

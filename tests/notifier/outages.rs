@@ -107,7 +107,7 @@ fn n09_a_session_that_is_lost_for_good_is_told_and_a_restart_may_mend_it() {
     let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).start().unwrap();
     let (scribe, told) = scribe();
     n.subscribe(1, "a", scribe.payloads()).unwrap();
-    admin.execute("DROP DATABASE doomed WITH (FORCE)").unwrap();
+    server::drop_with_its_sessions(&server, "doomed");
     assert_eq!(told.next_after_loss(), "[lost 0]");
     assert!(!n.is_running(), "nothing can arrive");
     assert!(matches!(n.state(), State::Lost(error) if error.sqlstate() == Some("3D000")));
@@ -158,7 +158,7 @@ fn n09_a_session_that_is_terminated_while_everything_changes_ends_up_listening_t
 #[test]
 fn a_subscribe_that_waits_for_a_server_in_vain_says_so_and_changes_nothing() {
     let mut server = server::start(Options::new());
-    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_millis(200));
+    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_secs(3));
     let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
     server.stop().unwrap();
     eventually("it is noticed", || matches!(n.state(), State::Away));
@@ -170,7 +170,7 @@ fn a_subscribe_that_waits_for_a_server_in_vain_says_so_and_changes_nothing() {
 #[test]
 fn n04_who_joins_a_heard_channel_while_the_server_is_away_waits_for_it() {
     let mut server = server::start(Options::new());
-    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_millis(200));
+    let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_secs(3));
     let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
     let (first, told_first) = scribe();
     let (second, told_second) = scribe();

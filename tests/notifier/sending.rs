@@ -22,7 +22,7 @@ fn a_batcher_sends_what_comes_together_in_one_transaction_with_equal_pairs_folde
     let channel = fresh();
     let mut db = session();
     db.listen([&channel]).unwrap();
-    let batcher = n.batcher(Duration::from_millis(100), 1000).unwrap();
+    let batcher = n.batcher(Duration::from_secs(2), 1000).unwrap();
     let payloads = ["a", "b", "a", "c", "b"];
     let mut tickets = payloads.map(|payload| batcher.send(&channel, payload));
     tickets.iter_mut().for_each(|ticket| ticket.wait(LIMIT).unwrap());

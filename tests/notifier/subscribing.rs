@@ -299,7 +299,7 @@ fn a_function_that_was_there_before_is_still_there_when_the_next_one_is_refused(
     let server = crate::support::server::start(crate::support::Options::new());
     let proxy = crate::support::Proxy::start(([127, 0, 0, 1], server.port()).into());
     let url = format!("postgres://postgres@{}/postgres?connect_timeout=2", proxy.addr());
-    let config = notifyman::Config::without_env(&url).unwrap().call_timeout(std::time::Duration::from_millis(300));
+    let config = notifyman::Config::without_env(&url).unwrap().call_timeout(std::time::Duration::from_secs(3));
     let n: Notifier<u32> = Notifier::new(config).unwrap();
     n.subscribe(1, "a", scribe.payloads()).unwrap();
     n.mute_channels(["a"]).unwrap();

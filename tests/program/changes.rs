@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{PROGRAM, Running, cluster, command, connect, run};
 use crate::support::Cluster;
+use crate::support::alone::not_run;
 
 fn parsed(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
@@ -94,8 +95,7 @@ fn g01_what_could_not_be_locked_is_listed_and_shows_in_the_exit_code() {
 fn g01_what_a_dry_run_prints_does_the_same_in_psql_and_itself_changes_nothing() {
     let bin = crate::support::cluster::find_server().unwrap();
     if !bin.join("psql").exists() {
-        eprintln!("\n!!! NOT TESTED: there is no psql beside this server\n");
-        return;
+        return not_run("there is no psql beside this server");
     }
     let psql = |url: &str, script: &str| {
         let mut psql = Command::new(bin.join("psql"));
@@ -242,7 +242,7 @@ fn g08_with_give_up_stop_an_outbox_keeps_the_change_whose_command_failed() {
 #[test]
 fn g08_a_signal_waits_for_the_running_command() {
     let cluster = built(&[]);
-    let worker = worker(&[cluster.url()], &["--exec", "echo begun; sleep 1; echo done"]);
+    let worker = worker(&[cluster.url()], &["--exec", "echo begun; sleep 5; echo done"]);
     connect(&cluster).execute("INSERT INTO price VALUES (1, 1), (2, 2)").unwrap();
     assert_eq!(worker.out.next(), "begun");
     worker.signal("TERM");
@@ -257,14 +257,13 @@ fn g08_a_terminal_shows_a_status_line_and_a_pipe_does_not() {
     let cluster = built(&[]);
     // `script` gives a program a terminal; what it writes there comes out here.
     let Ok(_) = Command::new("script").arg("--version").output() else {
-        eprintln!("\n!!! NOT TESTED: there is no `script` here to give the worker a terminal\n");
-        return;
+        return not_run("there is no `script` to give the worker a terminal");
     };
     let line = format!("{PROGRAM} worker '{}' >/dev/null", cluster.url());
     let mut terminal = command("script");
     // A terminal's line may end in a carriage return alone, so bytes are looked at, not lines.
     terminal
-        .args(["-qefc", &format!("timeout -s INT 3 {line}"), "/dev/null"])
+        .args(["-qefc", &format!("timeout -s INT 10 {line}"), "/dev/null"])
         .stdin(Stdio::null())
         .env("TERM", "xterm");
     let shown = terminal.output().unwrap();
@@ -379,7 +378,7 @@ fn g08_more_databases_take_more_sessions_and_no_more_threads() {
 fn g08_a_change_whose_command_had_not_ended_is_reported_again() {
     let cluster = built(&["--delivery", "table"]);
     let mut db = connect(&cluster);
-    let first = worker(&[cluster.url()], &["--exec", "read line; echo begun; exec >&- 2>&-; sleep 2"]);
+    let first = worker(&[cluster.url()], &["--exec", "read line; echo begun; exec >&- 2>&-; sleep 5"]);
     db.execute("INSERT INTO price VALUES (1, 1)").unwrap();
     assert_eq!(first.out.next(), "begun");
     first.signal("KILL");

@@ -9,7 +9,10 @@ const NOWHERE: &str = "postgres://nobody:secret@127.0.0.1:1/nowhere";
 #[test]
 fn a_database_that_delivers_is_well() {
     let server = cluster();
-    let told = run(&["doctor", &server.url()]).ends_with(0).out();
+    let finished = run(&["doctor", &server.url()]);
+    let told = finished.out();
+    // The doctor warns of a bug in PostgreSQL 12 and 13, and in older minor versions of later ones.
+    finished.ends_with(if told.contains("58P01") { 3 } else { 0 });
     assert!(told.contains("delivery") && told.contains("came back"), "{told}");
     assert!(told.lines().all(|line| line.chars().count() <= 79), "{told}");
 }

@@ -6,7 +6,7 @@ use notifyman::Connection;
 
 use super::{Running, cluster, connect, run};
 use crate::support::Cluster;
-use crate::support::server::eventually;
+use crate::support::server::{drop_with_its_sessions, eventually};
 
 const SAY: &str = r#"printf '%s|%s|%s|' "$NOTIFYMAN_CONNECTION" "$NOTIFYMAN_CHANNEL" "$NOTIFYMAN_PID"; cat"#;
 
@@ -78,8 +78,9 @@ fn a_command_that_does_not_read_its_input_is_fine() {
 #[test]
 fn a_signal_waits_for_what_runs_and_tells_what_did_not() {
     let cluster = cluster();
-    let listener = Running::listener(&[cluster.url()], &["a", "--exec", "echo begun; sleep 1; echo done"]);
+    let listener = Running::listener(&[cluster.url()], &["a", "--exec", "echo begun; sleep 5; echo done"]);
     connect(&cluster).notify_many((0..100).map(|n| ("a", n.to_string()))).unwrap();
+    // The signal must come before the first command ends.
     assert_eq!(listener.out.next(), "begun");
     listener.signal("TERM");
     let finished = listener.finish();
@@ -112,13 +113,13 @@ fn it_ends_when_no_connection_is_left_that_could_come_back() {
         cluster.url().trim_end_matches("postgres").to_owned() + name
     });
     let listener = Running::listener(&urls, &["a", "b", "--exec", SAY]);
-    admin.execute("DROP DATABASE one WITH (FORCE)").unwrap();
+    drop_with_its_sessions(&cluster, "one");
     assert!(listener.err.next().contains("connection 1, channel "));
     while !listener.err.next().contains("the session is lost") {}
     let mut db = Connection::connect(urls[1].as_str()).unwrap();
     db.notify("b", "the other goes on").unwrap();
     assert_eq!(listener.out.next(), format!("2|b|{}|the other goes on", db.pid()));
-    admin.execute("DROP DATABASE two WITH (FORCE)").unwrap();
+    drop_with_its_sessions(&cluster, "two");
     let finished = listener.finish();
     finished.ends_with(1);
     assert_eq!(finished.err.last().unwrap(), "notifyman: no connection is left");
@@ -128,10 +129,10 @@ fn it_ends_when_no_connection_is_left_that_could_come_back() {
 fn a_timeout_ends_it_when_nothing_has_come_and_nothing_runs() {
     let cluster = cluster();
     let begin = Instant::now();
-    let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "0.5", "--exec", "sleep 1; echo slow"]);
+    let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "4", "--exec", "sleep 6; echo slow"]);
     connect(&cluster).notify("a", "").unwrap();
     assert_eq!(listener.finish().ends_with(0).out, ["slow"]);
-    assert!(begin.elapsed() >= Duration::from_millis(1500), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_secs(6 + 4), "{:?}", begin.elapsed());
 }
 
 #[test]

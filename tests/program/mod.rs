@@ -23,7 +23,7 @@ use notifyman::{Config, Connection};
 use crate::support::{Cluster, Options};
 
 /// The longest that anything here may take.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = crate::support::server::LIMIT;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_notifyman");
 
 fn cluster() -> Cluster {

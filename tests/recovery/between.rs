@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use super::support::*;
-use crate::support::server::Frozen;
+use crate::support::alone::not_run;
+use crate::support::server::{Frozen, LIMIT};
 
 /// A program of the system's that runs with a configuration; it ends as this drops.
 struct Daemon {
@@ -30,7 +31,7 @@ impl Daemon {
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("{program} didn't start ({status}); `tests/tools` installs it (Debian's package {program})");
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "{program} takes no connections");
+            assert!(begun.elapsed() < LIMIT, "{program} takes no connections");
             thread::sleep(Duration::from_millis(10));
         }
         daemon
@@ -56,7 +57,7 @@ fn through(port: u16) -> String {
 #[test]
 fn m13_a_failover_behind_haproxy_is_followed() {
     if cfg!(not(target_os = "linux")) {
-        return eprintln!("\n!!! NOT TESTED: a failover behind haproxy\n");
+        return not_run("haproxy is installed by tests/tools on Linux only");
     }
     let (first, second, port) = (cluster(), cluster(), free_port());
     let config = format!(
@@ -81,7 +82,7 @@ listen servers
     let before = pid(&story.nm);
     // Its sessions would go on for ever, but it lets nobody in any more.
     let _frozen = Frozen::process(first.pid().unwrap());
-    story.notice(Duration::from_secs(5));
+    story.notice();
     story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() >= 1);
     let after = pid(&story.nm);
     let serves = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {after}");
@@ -92,7 +93,7 @@ listen servers
 #[test]
 fn m13_a_pooler_that_is_restarted_is_survived() {
     if cfg!(not(target_os = "linux")) {
-        return eprintln!("\n!!! NOT TESTED: a restart of PgBouncer\n");
+        return not_run("PgBouncer is restarted on Linux only");
     }
     let (server, port) = (cluster(), free_port());
     let config = format!(
@@ -113,7 +114,7 @@ pool_mode = session
     let pooler = start();
     let mut story = Story::begin(&through(port), &server.url());
     drop(pooler);
-    story.notice(NOTICED);
+    story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(300));
     assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
     let _pooler = start();

@@ -6,16 +6,15 @@ use std::time::{Duration, Instant};
 use notifyman::{Check, Connection, Error, Event, NotificationManager};
 
 use super::ledger::Writer;
-use super::support::{Story, backoff, cluster, listener, open, pid, proxied, through};
-use crate::support::server::{Frozen, terminate};
+use super::support::{DEADLINE as HEARTBEAT_DEADLINE, IDLE, NOTICED, Story};
+use super::support::{backoff, cluster, listener, open, pid, proxied, through};
+use crate::support::server::{Frozen, LIMIT, terminate};
 use crate::support::{Cluster, HoldingProxy, Options, PgBouncer};
 
 const CANARY: &str = "the canary's";
 const PERIOD: Duration = Duration::from_millis(500);
 /// Longer than a busy machine keeps a server's process waiting, twice in a row.
 const DEADLINE: Duration = Duration::from_millis(400);
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// A manager of these with a canary, which tells of idle time.
 fn watched(connections: impl IntoIterator<Item = Connection>) -> NotificationManager {
@@ -72,14 +71,17 @@ fn m16_many_connections_to_one_database_have_one_canary_a_period() {
     let mut nm = watched((0..300).map(|_| listener(&server.url())));
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     overheard(&mut spy);
-    let begun = Instant::now();
-    assert_eq!(iterate_for(&mut nm, 6 * PERIOD), Vec::<String>::new(), "no canary reaches the user");
+    let (begun, mut heard) = (Instant::now(), Vec::new());
+    let received = iterate_until(&mut nm, |_| {
+        heard.extend(overheard(&mut spy));
+        heard.len() >= 4
+    });
     let periods = begun.elapsed().div_duration_f64(PERIOD);
-    let heard = overheard(&mut spy);
-    assert!(heard.len() as f64 <= periods + 1.0 && heard.len() >= 2, "{} in {periods} periods", heard.len());
+    assert_eq!(received, Vec::<String>::new(), "no canary reaches the user");
+    assert!(heard.len() as f64 <= periods + 1.0, "{} in {periods} periods", heard.len());
     assert_eq!(heard.iter().collect::<BTreeSet<_>>().len(), heard.len(), "no two are equal");
     assert_eq!((nm.stats().connections, nm.stats().deaf), (300, 0));
-    assert!(nm.stats().canary_micros < 10_000_000);
+    assert!(nm.stats().canary_micros < LIMIT.as_micros() as u64);
 }
 
 #[test]
@@ -91,8 +93,8 @@ fn m16_each_database_has_a_canary_of_its_own() {
     let urls = [server.url(), server.url(), other, elsewhere.url()];
     let mut nm = watched(urls.iter().map(|url| listener(url)));
     iterate_for(&mut nm, 8 * PERIOD);
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     assert_eq!(nm.stats().deaf, 0, "who hears others' canaries only would be called deaf");
-    assert!(nm.stats().canary_micros > 0);
 }
 
 #[test]
@@ -206,7 +208,8 @@ fn m16_a_pooler_in_session_mode_delivers() {
     let pooler = PgBouncer::start(&server, "session", "");
     let mut nm = watched((0..3).map(|_| listener(&pooler.url())));
     iterate_for(&mut nm, 6 * PERIOD);
-    assert!(nm.stats().canary_micros > 0 && nm.stats().deaf == 0);
+    iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
+    assert_eq!(nm.stats().deaf, 0);
 }
 
 #[test]
@@ -270,13 +273,18 @@ fn m16_what_the_user_does_to_the_registration_is_mended_and_no_fault() {
             nm.get_mut(*id).unwrap().query(sql).unwrap();
         }
         nm.get_mut(ids[0]).unwrap().unlisten_all().unwrap();
-        iterate_for(&mut nm, PERIOD / 2);
         for id in &ids {
-            let mut db = nm.get_mut(*id).unwrap();
-            let told = db.query("SELECT pg_listening_channels()").unwrap();
-            let told: Vec<_> = told.iter().map(|row| row.get(0).unwrap().into_owned()).collect();
-            assert!(told.contains(&CANARY.to_owned()), "after {sql}: {told:?}");
-            assert!(!db.listening_channels().unwrap().contains(&CANARY.to_owned()), "and nobody sees it");
+            let begun = Instant::now();
+            let listens = |nm: &mut NotificationManager| {
+                let told = nm.get_mut(*id).unwrap().query("SELECT pg_listening_channels()").unwrap();
+                told.iter().any(|row| row.get(0).unwrap() == CANARY)
+            };
+            while !listens(&mut nm) {
+                assert!(begun.elapsed() < LIMIT, "after {sql}");
+                iterate_for(&mut nm, PERIOD / 2);
+            }
+            let known = nm.get_mut(*id).unwrap().listening_channels().unwrap();
+            assert!(!known.contains(&CANARY.to_owned()), "and nobody sees it");
         }
     }
     iterate_for(&mut nm, 4 * PERIOD);
@@ -296,7 +304,8 @@ fn m16_who_is_in_a_transaction_is_asked_nothing_and_is_not_deaf() {
     assert!(nm.get_mut(ids[1]).unwrap().query("SELECT 1/0").is_err(), "and this one's has failed");
     let begun = Instant::now();
     let mut told = 0;
-    while begun.elapsed() < 8 * PERIOD {
+    while begun.elapsed() < 8 * PERIOD || told < 2 {
+        assert!(begun.elapsed() < LIMIT, "{told} reports");
         match nm.next_event() {
             Some(Event::Idle) => {}
             Some(Event::InTransaction(_)) => told += 1,
@@ -333,9 +342,9 @@ fn m16_a_slow_body_and_a_busy_reader_are_not_deaf() {
 #[test]
 fn m16_a_frozen_server_is_silent_and_not_deaf_and_its_heartbeat_still_has_its_bound() {
     let server = cluster();
-    let mut nm = watched([listener(&server.url())]).heartbeat(Duration::from_millis(300), Duration::from_millis(300));
+    let mut nm = watched([listener(&server.url())]).heartbeat(IDLE, HEARTBEAT_DEADLINE);
     let mut db = listener(&server.url());
-    db.set_call_timeout(Duration::from_secs(1));
+    db.set_call_timeout(Duration::from_secs(2));
     nm.insert(db);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     let pids: Vec<_> = nm.connections().map(|(_, db)| db.pid().unsigned_abs()).collect();
@@ -343,7 +352,7 @@ fn m16_a_frozen_server_is_silent_and_not_deaf_and_its_heartbeat_still_has_its_bo
     let begun = Instant::now();
     let error = next_loss(&mut nm);
     assert!(error.is_timeout(), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < NOTICED, "{:?}", begun.elapsed());
     assert_eq!(nm.stats().deaf, 0);
 }
 
@@ -351,7 +360,7 @@ fn m16_a_frozen_server_is_silent_and_not_deaf_and_its_heartbeat_still_has_its_bo
 fn m16_without_a_heartbeat_the_canary_itself_has_a_limit() {
     let server = cluster();
     let mut db = listener(&server.url());
-    db.set_call_timeout(Duration::from_secs(1));
+    db.set_call_timeout(Duration::from_secs(2));
     let mut nm = watched([db]);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     let _frozen = Frozen::process(pid(&nm).unsigned_abs());

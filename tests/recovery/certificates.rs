@@ -1,6 +1,8 @@
 //! The row "the server's certificate was replaced": by a good one, by a stranger's, by one that had run out; and a
 //! certificate of ours that is renewed in two steps.
 
+use std::time::Duration;
+
 use notifyman::{Connection, TlsErrorKind};
 use rcgen::date_time_ymd;
 
@@ -107,8 +109,8 @@ fn m13_a_certificate_that_has_expired_is_waited_for_until_it_is_renewed() {
     let expired = scene.ca.sign(&["127.0.0.1", LATER], |params| params.not_after = date_time_ymd(2020, 1, 1));
     scene.replace(&expired, &scene.ca);
     terminate(scene.cluster(), pid(&story.nm));
-    story.notice(NOTICED);
-    story.ledger.read_for(&mut story.nm, 2 * NOTICED / 5);
+    story.notice();
+    story.ledger.read_for(&mut story.nm, Duration::from_millis(700));
     assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
     scene.server.renew(&scene.ca.server(&["127.0.0.1"]));
     story.end_well();
@@ -126,8 +128,8 @@ fn m13_a_certificate_of_ours_that_is_half_renewed_is_waited_for() {
 
     scene.server.file("client.crt", &new.certificate);
     open(&writing).query(&format!("SELECT pg_terminate_backend({})", pid(&story.nm))).unwrap();
-    story.notice(NOTICED);
-    story.ledger.read_for(&mut story.nm, 2 * NOTICED / 5);
+    story.notice();
+    story.ledger.read_for(&mut story.nm, Duration::from_millis(700));
     assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
     scene.server.file("client.key", &new.key);
     story.end_well();

@@ -65,7 +65,7 @@ impl Crowd {
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://postgres@{}/postgres?connect_timeout=5&sslmode=disable", self.addr)
+        format!("postgres://postgres@{}/postgres?connect_timeout=60&sslmode=disable", self.addr)
     }
 
     pub fn listeners(&self, n: usize) -> Vec<Connection> {

@@ -78,7 +78,7 @@ fn m13_a_session_comes_back_after_its_server_was_killed() {
 fn m13_a_session_comes_back_after_its_server_was_away_for_long() {
     survive(&mut cluster(), |server, story| {
         server.stop().unwrap();
-        story.notice(NOTICED);
+        story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
         assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
         server.restart().unwrap();
@@ -120,7 +120,7 @@ fn m13_a_role_whose_connections_are_all_taken_is_tried_again() {
     let mut story = Story::begin(&url, &server.url());
     admin(&server, "ALTER ROLE reader CONNECTION LIMIT 0");
     admin(&server, &format!("SELECT pg_terminate_backend({})", pid(&story.nm)));
-    story.notice(NOTICED);
+    story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
     assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
     admin(&server, "ALTER ROLE reader CONNECTION LIMIT -1");
@@ -132,7 +132,7 @@ fn m15_a_frozen_backend_is_noticed_within_the_bound_and_replaced() {
     let server = cluster();
     let mut story = Story::begin(&server.url(), &server.url());
     let _frozen = Frozen::process(pid(&story.nm).unsigned_abs());
-    story.notice(NOTICED);
+    story.notice();
     assert!(story.end_well().last_gap().cause().is_timeout());
 }
 
@@ -153,6 +153,8 @@ fn m13_a_password_that_was_changed_meanwhile_ends_in_the_garbage_with_the_reason
     let server = Cluster::start(Options::new().auth("scram-sha-256", "super")).unwrap();
     let url = |who: &str| format!("postgres://{who}@127.0.0.1:{}/postgres", server.port());
     let mut admin = open(&url("postgres:super"));
+    // Before 14, passwords are kept as MD5 unless told otherwise.
+    admin.query("SET password_encryption = 'scram-sha-256'").unwrap();
     admin.query("CREATE ROLE reader LOGIN PASSWORD 'old'").unwrap();
     let story = Story::begin(&url("reader:old"), &url("postgres:super"));
     admin.query("ALTER ROLE reader PASSWORD 'new'").unwrap();
@@ -241,7 +243,7 @@ fn m13_a_link_that_ends_inside_a_message_comes_back() {
 fn m15_a_link_that_swallows_everything_is_noticed_within_the_bound_and_replaced() {
     let ledger = survive_proxied(|proxy, story| {
         proxy.black_hole();
-        story.notice(NOTICED);
+        story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
         assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
         proxy.resume();

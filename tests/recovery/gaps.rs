@@ -6,6 +6,7 @@ use notifyman::{Error, Event, NotificationManager};
 
 use super::ledger::{CHANNEL, Ledger, Writer};
 use super::support::*;
+use crate::support::server::LIMIT;
 use crate::support::{Peer, Step, msg};
 
 #[test]
@@ -21,7 +22,7 @@ fn m14_in_the_plain_loop_the_books_balance_over_many_gaps() {
         story.hear_more();
     }
     let ledger = story.end_well();
-    assert_eq!(ledger.last_gap().epoch(), 10);
+    assert_eq!(ledger.last_gap().epoch(), ledger.gaps() as u64);
 }
 
 #[test]
@@ -33,7 +34,7 @@ fn m14_among_the_events_the_books_balance_over_many_gaps() {
     let mut read_until = |ledger: &mut Ledger, enough: &dyn Fn(&Ledger) -> bool| {
         let begun = Instant::now();
         while !enough(ledger) {
-            assert!(begun.elapsed() < Duration::from_secs(20), "stuck: {nm:?}");
+            assert!(begun.elapsed() < LIMIT, "stuck: {nm:?}");
             match nm.next_event().expect("it goes on") {
                 Event::Notifies(id, batch) => {
                     assert!(batch.gap().is_none() && !batch.is_empty(), "the gap stands by itself");
@@ -83,8 +84,10 @@ fn m14_what_a_call_could_not_keep_is_told_as_a_gap() {
     let later = Step::send([msg::notification(7, CHANNEL, "2")]);
     let second = vec![Step::startup(), Step::login_ok(), listen(), Step::send(acknowledged()), later, Step::serve()];
     let peer = Peer::play_each(vec![first, second]);
-    let mut nm =
-        NotificationManager::new([listener(&peer.url())]).timeout(Duration::from_secs(10)).reconnect(backoff());
+    // Neither the call nor the loop times out, however long the flood takes on a busy machine.
+    let mut db = listener(&peer.url());
+    db.set_call_timeout(5 * LIMIT);
+    let mut nm = NotificationManager::new([db]).timeout(5 * LIMIT).reconnect(backoff());
     let id = nm.connections().next().unwrap().0;
     let before = Instant::now();
     let error = nm.get_mut(id).unwrap().query("SELECT 1").unwrap_err();

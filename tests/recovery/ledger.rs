@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use notifyman::{Batch, Config, ConnId, Connection, Gap, NotificationManager};
 
-/// How long anything may take.
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::support::server::LIMIT;
+
 pub const CHANNEL: &str = "ledger";
 
 /// Numbers notifications, 1, 2, 3 and so on, and sends them as long as it lives, through whatever happens to the server.

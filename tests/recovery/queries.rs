@@ -8,6 +8,9 @@ use super::control::{LIMIT, Running, parked, payloads};
 use super::support::*;
 use crate::support::{Peer, Proxy, Step, msg};
 
+/// The time limit of the calls of a server that does not answer.
+const SHORT: Duration = Duration::from_secs(1);
+
 /// The columns of all rows, joined; NULL is `-`.
 fn cells(mut ticket: Ticket<Vec<notifyman::Row>>) -> Vec<String> {
     let rows = ticket.wait(LIMIT).unwrap_or_else(|error| panic!("{error}"));
@@ -87,7 +90,7 @@ fn m18_many_queries_are_answered_in_order_while_notifications_arrive() {
 fn m18_a_query_without_an_answer_closes_the_connection_at_the_call_timeout() {
     let peer = Peer::play(asked().into_iter().chain([Step::expect_eof()]).collect());
     let mut silent = open(&peer.url());
-    silent.set_call_timeout(Duration::from_millis(200));
+    silent.set_call_timeout(SHORT);
     let server = cluster();
     let running = Running::start(parked([silent, open(&server.url())]));
     let begun = Instant::now();
@@ -97,7 +100,7 @@ fn m18_a_query_without_an_answer_closes_the_connection_at_the_call_timeout() {
     // The second was not sent, so that it fails without harm to the connection.
     assert!(matches!(tickets[0].wait(LIMIT), Err(Error::Timeout { closed: true, .. })));
     assert!(matches!(tickets[1].wait(LIMIT), Err(Error::Timeout { .. })));
-    assert!(begun.elapsed() >= Duration::from_millis(200));
+    assert!(begun.elapsed() >= SHORT);
     let events = running.stop();
     assert!(matches!(events[..], [Event::Lost(_, Error::Timeout { closed: true, .. })]), "{events:?}");
     peer.finish();

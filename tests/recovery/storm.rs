@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use notifyman::{Backoff, ConnId, Connection, Event, NotificationManager};
 
 use super::crowd::Crowd;
+use crate::support::server::LIMIT;
 
 /// Iterates until it is so, and no longer than a while.
 fn until(nm: &mut NotificationManager, what: &str, mut is_so: impl FnMut(&NotificationManager, Option<Event>) -> bool) {
@@ -16,7 +17,7 @@ fn until(nm: &mut NotificationManager, what: &str, mut is_so: impl FnMut(&Notifi
         if is_so(nm, event) {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(20), "not {what}: {nm:?}");
+        assert!(begun.elapsed() < LIMIT, "not {what}: {nm:?}");
     }
 }
 
@@ -38,8 +39,8 @@ fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_t
         .per_second(200);
     let mut nm = manager(crowd.listeners(200), backoff);
     let all = ids(&nm);
+    let lost = Instant::now();
     crowd.hang_up(Duration::from_millis(100));
-    let begun = Instant::now();
     let mut epochs = Vec::new();
     until(&mut nm, "all are back", |_, event| {
         if let Some(Event::Restored(id, gap)) = event {
@@ -47,18 +48,16 @@ fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_t
         }
         epochs.len() == 200
     });
-    let took = begun.elapsed();
     epochs.sort_unstable();
     assert_eq!(epochs, all.iter().map(|id| (*id, 1)).collect::<Vec<_>>());
     assert_eq!(ids(&nm), all);
 
     let dials = crowd.dials();
     assert!(crowd.most_at_once() <= 8, "{} at once", crowd.most_at_once());
-    assert!(dials.len() >= 200 && took >= Duration::from_millis(900), "200 a second is the most: {took:?}");
-    // Seen from the server's end, where a busy machine bunches them a little.
-    for (n, at) in dials.iter().enumerate() {
-        let within = dials[n..].iter().take_while(|later| **later < *at + Duration::from_secs(1)).count();
-        assert!(within <= 260, "{within} dials within a second");
+    assert!(dials.len() >= 200);
+    // At most 200 begin in a second. A busy machine can delay their arrival, but not bring it forward.
+    for (at, n) in dials.iter().zip(0..) {
+        assert!(*at >= lost + n * Duration::from_secs(1) / 200, "dial {n} after {:?}", *at - lost);
     }
 }
 
@@ -70,17 +69,16 @@ fn m13_those_who_were_lost_together_do_not_come_back_together() {
     let mut nm = manager(crowd.listeners(200), backoff);
     let lost = Instant::now();
     crowd.hang_up(Duration::ZERO);
-    let mut back = 0;
-    until(&mut nm, "all are back", |_, event| {
+    let (mut back, mut away) = (0, 0);
+    until(&mut nm, "all are back", |nm, event| {
         back += usize::from(matches!(event, Some(Event::Restored(..))));
+        away = away.max(if back == 1 { nm.restoring().count() } else { 0 });
         back == 200
     });
-    let mut tenths = [0; 10];
-    for at in crowd.dials() {
-        let part = at.saturating_duration_since(lost).as_secs_f64() / first.as_secs_f64();
-        tenths[((part * 10.0) as usize).min(9)] += 1;
-    }
-    assert!(tenths.iter().all(|n| (2..=60).contains(n)), "full jitter spreads over all of it: {tenths:?}");
+    // A busy machine can delay dials, but not bring them forward. How evenly they are spread is tested in virtual time.
+    let early = crowd.dials().iter().filter(|at| **at < lost + first / 2).count();
+    assert!(early <= 150, "{early} of 200 dial in the first half of their time");
+    assert!(away >= 100, "{away} of 200 wait as the first one is back");
 }
 
 #[test]

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use notifyman::{Backoff, Config, Connection, NotificationManager};
 
 use super::ledger::{CHANNEL, Ledger, Writer};
+use crate::support::server::LIMIT;
 use crate::support::{Cluster, Options, Proxy};
 
-/// The heartbeat of these tests, and how long a dead link may go unnoticed on a busy machine: the rule says
-/// `idle + deadline`.
+/// The heartbeat of these tests. A healthy server answers within the deadline even on a busy machine.
 pub const IDLE: Duration = Duration::from_millis(300);
-pub const DEADLINE: Duration = Duration::from_millis(300);
-pub const NOTICED: Duration = Duration::from_millis(2 * 600 + 500);
+pub const DEADLINE: Duration = Duration::from_millis(1000);
+/// The longest time for which a dead link may go unnoticed on a busy machine. The exact bound, `idle + deadline`, is
+/// tested in virtual time; without a heartbeat the link would go unnoticed for hours.
+pub const NOTICED: Duration = Duration::from_secs(20);
 
 pub fn cluster() -> Cluster {
     Cluster::start(Options::new()).unwrap()
@@ -28,7 +30,15 @@ pub fn through(proxy: &Proxy) -> String {
 }
 
 pub fn open(url: &str) -> Connection {
-    Connection::connect(Config::without_env(url).unwrap()).unwrap_or_else(|error| panic!("{url}: {error}"))
+    // The time limit is short because of dials that end in a black hole. The first dial may need longer.
+    let begun = Instant::now();
+    loop {
+        match Connection::connect(Config::without_env(url).unwrap()) {
+            Ok(db) => return db,
+            Err(error) if error.is_timeout() && begun.elapsed() < LIMIT => {}
+            Err(error) => panic!("{url}: {error}"),
+        }
+    }
 }
 
 /// A session that listens to the ledger's channel.
@@ -74,11 +84,11 @@ impl Story {
     }
 
     /// Reads until the loss is noticed, which is soon.
-    pub fn notice(&mut self, within: Duration) {
+    pub fn notice(&mut self) {
         let begun = Instant::now();
         let before = self.nm.stats().losses;
         self.ledger.read_until(&mut self.nm, |_, nm| nm.stats().losses > before);
-        assert!(begun.elapsed() <= within, "noticed after {:?}, not {within:?}", begun.elapsed());
+        assert!(begun.elapsed() <= NOTICED, "noticed after {:?}, not {NOTICED:?}", begun.elapsed());
     }
 
     /// Reads until the connection is in the garbage, and the loop ends since there is no other.

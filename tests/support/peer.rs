@@ -14,7 +14,7 @@
 //!
 //! The n-th connection plays the n-th script, each in its own thread; after the last, connections are refused. When a
 //! script is through, its connection is closed: with a reset if the client had said more, so end with `expect_eof`.
-//! Every wait is bounded by ten seconds, so a wrong client fails and doesn't hang.
+//! Every wait is bounded by a minute, so a wrong client fails and doesn't hang.
 //!
 //! It interprets nothing: it answers what the script says, however wrong.
 
@@ -32,7 +32,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::msg;
 
 /// How long a step may wait for the client.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 const PROTOCOL_3: i32 = 3 << 16;
 const SSL_REQUEST: i32 = 80_877_103;

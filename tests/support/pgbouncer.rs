@@ -20,7 +20,7 @@ use std::{env, process, thread};
 
 use super::Cluster;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the pooler `$2` in the folder `$1` until nobody can write to its input any more. It refuses to run as root.
 const GUARD: &str = r#"

@@ -9,6 +9,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{
@@ -161,9 +162,17 @@ impl Secure {
         path.to_str().unwrap().to_owned()
     }
 
+    /// Creates a directory for files of a client. The server's guard, which may be another user, can empty it.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let path = self.cluster.socket_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
+        path
+    }
+
     /// A connection string: by address, and with these settings, which may name another `host`.
     pub fn dsn(&self, settings: &str) -> String {
         let port = self.cluster.port();
-        format!("host=127.0.0.1 port={port} user=postgres dbname=postgres connect_timeout=20 {settings}")
+        format!("host=127.0.0.1 port={port} user=postgres dbname=postgres connect_timeout=60 {settings}")
     }
 }

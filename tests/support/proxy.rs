@@ -21,7 +21,7 @@ use socket2::SockRef;
 
 /// How long a write may block before it looks at the controls again, and how long a dial may take.
 const WRITE_TURN: Duration = Duration::from_millis(20);
-const DIAL: Duration = Duration::from_secs(1);
+const DIAL: Duration = Duration::from_secs(10);
 
 /// A proxy in front of one server; dropping it ends every connection and thread.
 pub struct Proxy {

@@ -11,8 +11,8 @@ use notifyman::{Config, Connection, Error, Notification};
 
 use super::cluster::{self, Cluster, Options};
 
-/// How long to wait for what is bound to come; far longer than it takes.
-pub const LIMIT: Duration = Duration::from_secs(20);
+/// The longest wait for an event that must come: far longer than it takes, even on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server of encoding UTF8 that lets everybody in.
 pub fn utf8() -> &'static Cluster {
@@ -140,6 +140,33 @@ pub fn ask(db: &mut Connection, sql: &str) -> String {
     rows[0].get(0).expect("not NULL").into_owned()
 }
 
+/// Returns the major version of the server.
+pub fn major(db: &Connection) -> u32 {
+    db.server_version().split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+/// Drops a database while sessions are connected to it, before any of them can reconnect.
+pub fn drop_with_its_sessions(server: &Cluster, database: &str) {
+    let mut db = connect(&server.url());
+    if major(&db) >= 13 {
+        db.execute(&format!("DROP DATABASE {database} WITH (FORCE)")).unwrap();
+        return;
+    }
+    // The DROP locks new sessions out, and then waits for the existing ones to end.
+    std::thread::scope(|scope| {
+        let dropping = scope.spawn(|| db.execute(&format!("DROP DATABASE {database}")).unwrap());
+        let mut admin = connect(&server.url());
+        while !dropping.is_finished() {
+            let terminated = format!(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{database}' AND EXISTS (
+                    SELECT FROM pg_locks WHERE classid = 'pg_database'::regclass AND mode = 'AccessExclusiveLock' AND granted)"
+            );
+            ask(&mut admin, &terminated);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+}
+
 /// Waits until it is so.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
@@ -147,6 +174,12 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(begin.elapsed() < LIMIT, "after {LIMIT:?} it still isn't so: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Repeats an attempt that succeeds if the server answers a cancel request within the second that the library waits. On a
+/// busy machine a server may need longer.
+pub fn in_time(mut attempt: impl FnMut() -> bool) {
+    assert!((0..10).any(|_| attempt()), "the server has never answered a cancel request in time");
 }
 
 /// Waits until these sessions' processes wait for their client: one that is still sending can't say a last word.

@@ -58,12 +58,17 @@ impl TlsPeer {
 
     /// A connection string that demands TLS.
     pub fn dsn(&self) -> String {
-        format!("host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=require connect_timeout=20", self.port)
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=require connect_timeout=60", self.port)
     }
 
     /// Waits until every script is through, and panics where one did.
     pub fn finish(self) {
-        self.playing.join().expect("the scripted server's part");
+        assert!(self.went_well(), "the scripted server's part");
+    }
+
+    /// Like [`finish`](Self::finish), but returns `false` where a script panicked.
+    pub fn went_well(self) -> bool {
+        self.playing.join().is_ok()
     }
 }
 

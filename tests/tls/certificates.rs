@@ -7,6 +7,7 @@ use rcgen::{DnType, date_time_ymd};
 
 use super::{Common, common, is_encrypted, open, refused_for};
 use crate::support::Options;
+use crate::support::alone::not_run;
 use crate::support::pki::{Authority, Identity, Secure, self_signed};
 use crate::support::server::config;
 
@@ -33,8 +34,7 @@ fn a_server_is_known_by_name_and_by_address() {
 #[test]
 fn a_server_is_known_by_its_address_of_version_6() {
     if TcpListener::bind("[::1]:0").is_err() {
-        eprintln!("NOT TESTED: this machine has no ::1");
-        return;
+        return not_run("this machine has no ::1");
     }
     let ca = Authority::new("six");
     let options = Options::new().setting("listen_addresses", "127.0.0.1,::1");
@@ -218,8 +218,7 @@ fn a_revoked_certificate_is_refused() {
     refused_for(with(outdated), TlsErrorKind::Revoked, "renew sslcrl");
     refused_for(with(strangers), TlsErrorKind::Revoked, "one of each authority");
 
-    let folder = server.cluster.socket_dir().join("crls");
-    std::fs::create_dir(&folder).unwrap();
+    let folder = server.directory("crls");
     let in_folder = by(&server, "verify-ca", &root, "127.0.0.1").sslcrldir(&folder);
     std::fs::copy(other, folder.join("89abcdef.r0")).unwrap();
     assert!(is_encrypted(&mut Connection::connect(in_folder.clone()).unwrap()));
@@ -265,8 +264,7 @@ fn a_list_of_revoked_ones_that_is_none_is_no_leave_to_skip_the_check() {
         let file = server.file("mistaken.crl", content);
         refused_for(checked().sslcrl(file), TlsErrorKind::File, "BEGIN X509 CRL");
     }
-    let folder = server.cluster.socket_dir().join("no-lists");
-    std::fs::create_dir(&folder).unwrap();
+    let folder = server.directory("no-lists");
     refused_for(checked().sslcrldir(&folder), TlsErrorKind::File, "sslcrldir");
     std::fs::write(folder.join("README"), "what is here").unwrap();
     refused_for(checked().sslcrldir(&folder), TlsErrorKind::File, "sslcrldir");

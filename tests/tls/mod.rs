@@ -62,8 +62,3 @@ pub fn refused_for(config: Config, kind: TlsErrorKind, part: &str) -> Error {
     assert!(text.contains("as \"postgres\", database \"postgres\"") && !text.contains('\n'), "{text}");
     error
 }
-
-/// The server's major version.
-pub fn major(db: &Connection) -> u32 {
-    db.server_version().split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
-}

@@ -116,18 +116,19 @@ impl Drop for Folder {
     }
 }
 
-/// Memory if there is a gigabyte to spare, else the folder for temporary files.
+/// The directory for temporary files if it is in memory; else memory if a gigabyte is free there, else that directory.
 fn base_folder() -> PathBuf {
     let free = Command::new("df").args(["-Pk", "/dev/shm"]).output().map(|said| said.stdout).unwrap_or_default();
     let free = String::from_utf8_lossy(&free);
     let kilobytes = free.lines().nth(1).and_then(|line| line.split_whitespace().nth(3)?.parse::<u64>().ok());
     let open_to_all = |folder: &Path| folder.ancestors().all(|it| fs::metadata(it).is_ok_and(|it| it.mode() & 1 != 0));
     let writable = fs::metadata("/dev/shm").is_ok_and(|it| it.mode() & 0o003 == 0o003);
-    if writable && kilobytes.is_some_and(|free| free > 1 << 20) {
+    let given = env::temp_dir();
+    if writable && kilobytes.is_some_and(|free| free > 1 << 20) && !given.starts_with("/dev/shm") {
         return "/dev/shm".into();
     }
     // As root the server runs as nobody, and a socket's path has 107 bytes at most, on macOS 103.
-    Some(env::temp_dir()).filter(|it| open_to_all(it) && it.as_os_str().len() < 60).unwrap_or_else(|| "/tmp".into())
+    Some(given).filter(|it| open_to_all(it) && it.as_os_str().len() < 60).unwrap_or_else(|| "/tmp".into())
 }
 
 /// The user and the group of the account `nobody`, which have negative numbers on macOS.

@@ -38,6 +38,10 @@ fn ask_for_tls(answer: &[u8], cut: usize) {
 /// Nobody who doesn't know the password is believed by a client that demands a proof; the password leaves in clear only
 /// where that is allowed and asked for.
 fn log_in(messages: &[u8], setup: u8, methods: u8) {
+    // An error quotes the server, and a fuzzer that finds the password in this program sends it as the server.
+    if messages.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes()) {
+        return;
+    }
     let names = ["none", "password", "md5", "scram-sha-256"];
     let listed = names.iter().enumerate().filter(|(bit, _)| methods & 1 << bit != 0).map(|(_, name)| *name);
     let listed = listed.collect::<Vec<_>>().join(",");
