@@ -33,10 +33,11 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             world = self.changed.wait_timeout(world, MOMENT).unwrap_or_else(PoisonError::into_inner).0;
         }
         let run = match world.phase {
-            // With every session lost it runs no more, but for its threads.
+            // With every session lost for good nothing runs but its threads, and the callbacks that are being called.
             Phase::Running if !world.can_receive() && !self.is_inside() => {
                 drop(world);
-                self.halt(None);
+                // Without a limit it ends only by being over.
+                let _ = self.stop_within(None);
                 return self.start();
             }
             Phase::Running => return Ok(()),

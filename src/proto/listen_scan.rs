@@ -12,22 +12,26 @@ const NAME_MAX: usize = 63;
 pub(crate) fn listened(sql: &str) -> Vec<Box<str>> {
     let mut names = Vec::new();
     let mut rest = sql;
-    while let Some(at) = find_listen(rest) {
+    while let Some(at) = find_word(rest, LISTEN) {
         rest = rest.get(at + LISTEN.len()..).unwrap_or_default();
         names.extend(name_at(skip_blank(rest)));
     }
     names
 }
 
+/// Returns `true` if a query may commit the open transaction.
+pub(crate) fn may_commit(sql: &str) -> bool {
+    ["commit", "end"].iter().any(|word| find_word(sql, word).is_some())
+}
+
 const LISTEN: &str = "listen";
 
-/// Finds the word LISTEN, not within another word.
-fn find_listen(sql: &str) -> Option<usize> {
+/// Finds a word, not within another word.
+fn find_word(sql: &str, word: &str) -> Option<usize> {
     let bytes = sql.as_bytes();
     let is_word = |at: usize| bytes.get(at).is_some_and(|byte| is_in_word(*byte));
-    let is_whole = |at: usize| !at.checked_sub(1).is_some_and(is_word) && !is_word(at + LISTEN.len());
-    let mut places =
-        bytes.windows(LISTEN.len()).enumerate().filter(|(_, it)| it.eq_ignore_ascii_case(LISTEN.as_bytes()));
+    let is_whole = |at: usize| !at.checked_sub(1).is_some_and(is_word) && !is_word(at + word.len());
+    let mut places = bytes.windows(word.len()).enumerate().filter(|(_, it)| it.eq_ignore_ascii_case(word.as_bytes()));
     places.find(|(at, _)| is_whole(*at)).map(|(at, _)| at)
 }
 

@@ -163,9 +163,11 @@ pub(crate) struct InFlight {
     pub(crate) error: Option<ServerError>,
     /// The server's word that it cut a name (42622).
     pub(crate) name_cut: Option<ServerError>,
-    /// Whether a transaction has ended, as far as the tags of its commands tell.
-    ends_transaction: bool,
+    /// Whether a transaction was committed or rolled back, and whether another was begun behind a rollback, as far as the
+    /// tags of the commands show.
+    commits: bool,
     rolls_back: bool,
+    begins_behind: bool,
     /// A warning in answer to LISTEN, to which no server has a reason that does what it is asked.
     pub(crate) warning: Option<ServerError>,
     /// The warning of a server that does not listen.
@@ -183,8 +185,9 @@ impl InFlight {
             copy_refused: false,
             error: None,
             name_cut: None,
-            ends_transaction: false,
+            commits: false,
             rolls_back: false,
+            begins_behind: false,
             warning: None,
             ignored: None,
         }
@@ -193,18 +196,23 @@ impl InFlight {
     /// Notes the tag of a command that was completed.
     pub(crate) fn note_tag(&mut self, tag: &[u8]) {
         match tag {
-            b"COMMIT" | b"PREPARE TRANSACTION" => self.ends_transaction = true,
+            b"COMMIT" | b"PREPARE TRANSACTION" => self.commits = true,
             // It may be one to a savepoint.
             b"ROLLBACK" => self.rolls_back = true,
-            b"BEGIN" | b"START TRANSACTION" => self.ends_transaction |= self.rolls_back,
+            b"BEGIN" | b"START TRANSACTION" => self.begins_behind |= self.rolls_back,
             _ => {}
         }
+    }
+
+    /// Returns `true` if every transaction that has ended was rolled back.
+    pub(crate) fn is_rolled_back(&self) -> bool {
+        self.rolls_back && !self.commits
     }
 
     /// Returns `true` if a transaction that is open now is another than the one in which the request was made.
     pub(crate) fn has_ended_transaction(&self) -> bool {
         let chains = || matches!(&self.request.ask, Ask::Query(text) if text.to_ascii_uppercase().contains("CHAIN"));
-        self.ends_transaction || self.rolls_back && chains()
+        self.commits || self.begins_behind || self.rolls_back && chains()
     }
 
     /// Whether it is a LISTEN that fails by the server's bug (58P01), for the first time.

@@ -20,7 +20,8 @@ impl Session {
     pub(super) fn finish(&mut self, mut done: InFlight, before: TransactionStatus) {
         let in_transaction = before != TransactionStatus::Idle || self.status != TransactionStatus::Idle;
         let is_open = self.status != TransactionStatus::Idle;
-        self.new_transaction |= is_open && (before == TransactionStatus::Idle || done.has_ended_transaction());
+        let (has_ended, is_rolled_back) = (!is_open || done.has_ended_transaction(), done.is_rolled_back());
+        self.new_transaction |= is_open && (before == TransactionStatus::Idle || has_ended);
         if !in_transaction && done.can_be_healed() {
             let requests = &mut self.talk.get_or_insert_default().requests;
             requests.push_front(Request { healed: true, ..done.request });
@@ -45,6 +46,9 @@ impl Session {
                 self.doubt_private(&ask, &result, in_transaction);
                 self.learn(ask, &result, in_transaction);
             }
+        }
+        if has_ended {
+            self.end_transaction(is_rolled_back);
         }
         // Once for each request that may have changed something: a server that refuses isn't asked for ever.
         if !follows_up && self.status == TransactionStatus::Idle {
@@ -72,7 +76,7 @@ impl Session {
                 let touches = sql::touches_listening(&text);
                 self.channels_stale |= in_transaction || touches;
                 if touches {
-                    self.note_unconfirmed(listen_scan::listened(&text));
+                    self.note_listens(listen_scan::listened(&text), in_transaction);
                 }
             }
             (Ask::ReadChannels, Ok(reply)) => {
@@ -101,7 +105,7 @@ impl Session {
             // What is done in a transaction counts from its commit on.
             (Ask::Listen(names), Ok(_)) if in_transaction => {
                 self.channels_stale = true;
-                self.note_unconfirmed(names);
+                self.note_listens(names, in_transaction);
             }
             (Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll, _) if in_transaction => self.channels_stale = true,
             (Ask::Listen(names), Ok(_)) => {
@@ -128,10 +132,20 @@ impl Session {
         self.unshared |= self.channels.replace(channels);
     }
 
-    /// Keeps the channels of a LISTEN of which it is not known whether it counts.
-    fn note_unconfirmed(&mut self, names: Vec<Box<str>>) {
+    /// Keeps the channels of LISTENs of which it is not known yet whether they count.
+    fn note_listens(&mut self, names: Vec<Box<str>>, in_transaction: bool) {
         if !names.is_empty() {
-            self.talk.get_or_insert_default().unconfirmed.extend(names);
+            let talk = self.talk.get_or_insert_default();
+            if in_transaction { talk.uncommitted.extend(names) } else { talk.unconfirmed.extend(names) }
+        }
+    }
+
+    /// The transaction has ended: its LISTENs may count, unless it was rolled back.
+    fn end_transaction(&mut self, is_rolled_back: bool) {
+        let Some(talk) = &mut self.talk else { return };
+        match is_rolled_back {
+            true => talk.uncommitted.clear(),
+            false => talk.unconfirmed.append(&mut talk.uncommitted),
         }
     }
 

@@ -6,7 +6,8 @@ use bytes::BytesMut;
 
 use super::{End, Output, State};
 use crate::error::{Error, ServerError};
-use crate::proto::request::{Reply, RequestId, Requests};
+use crate::proto::listen_scan;
+use crate::proto::request::{Ask, Reply, Request, RequestId, Requests};
 
 /// How many notices are kept until somebody takes them; the oldest go first.
 const NOTICES_MAX: usize = 64;
@@ -27,8 +28,10 @@ pub(super) struct Talk {
     /// Of what is listened to, what an audit has found missing; and what of it is listened to again.
     pub(super) lost: Vec<Box<str>>,
     pub(super) relistened: Vec<Box<str>>,
-    /// Channels of LISTENs that were carried out in a transaction or by a query: whether they count is not known until
-    /// the server has been asked.
+    /// Channels of LISTENs in the open transaction, which count if it is committed.
+    pub(super) uncommitted: BTreeSet<Box<str>>,
+    /// Channels of LISTENs by a query, or in a transaction that may have been committed: whether they count is not known
+    /// until the server has been asked.
     pub(super) unconfirmed: BTreeSet<Box<str>>,
     /// Whether no request is to be sent for now.
     pub(super) paused: bool,
@@ -45,6 +48,7 @@ impl Talk {
             && self.last_words.is_none()
             && self.lost.is_empty()
             && self.relistened.is_empty()
+            && self.uncommitted.is_empty()
             && self.unconfirmed.is_empty()
             && !self.paused
     }
@@ -71,6 +75,10 @@ impl Talk {
             State::Busy(in_flight) => Some(in_flight.request),
             _ => None,
         };
+        let commits = |request: &Request| matches!(&request.ask, Ask::Query(text) if listen_scan::may_commit(text));
+        if in_flight.as_ref().is_some_and(commits) {
+            self.unconfirmed.append(&mut self.uncommitted);
+        }
         for request in in_flight.into_iter().chain(std::mem::take(&mut self.requests)) {
             if let Some(id) = request.id {
                 self.outputs.push_back(Output::Reply(id, Err(reason.clone())));

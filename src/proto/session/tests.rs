@@ -610,6 +610,31 @@ fn c12_a_listen_in_a_transaction_is_not_forgotten_before_the_server_was_asked() 
 }
 
 #[test]
+fn c12_a_listen_counts_only_if_its_transaction_may_have_been_committed() {
+    let listening_in_transaction = || {
+        let mut talk = Talk::in_transaction();
+        talk.listen(&["b"]);
+        talk = talk.server(&[done("LISTEN"), ready(b'T')]);
+        talk.query("listen c");
+        talk.server(&[done("LISTEN"), ready(b'T')])
+    };
+    let possible_at_end = |mut talk: Talk| {
+        talk.session.handle_eof();
+        talk.session.possible_channels().map(String::from).collect::<Vec<_>>()
+    };
+    assert!(possible_at_end(listening_in_transaction()).is_empty(), "it was open");
+    for (sql, expected) in [("SELECT 1", vec![]), ("COMMIT", vec!["b", "c"]), ("end", vec!["b", "c"])] {
+        let mut talk = listening_in_transaction();
+        talk.query(sql);
+        assert_eq!(possible_at_end(talk), expected, "{sql} was not answered");
+    }
+    let mut talk = listening_in_transaction();
+    talk.query("ROLLBACK AND CHAIN");
+    talk = talk.server(&[done("ROLLBACK"), ready(b'T')]);
+    assert!(possible_at_end(talk).is_empty(), "it was rolled back");
+}
+
+#[test]
 fn c12_a_transaction_right_behind_another_is_told_apart_from_it() {
     let mut talk = Talk::in_transaction();
     assert!(talk.session.take_new_transaction() && !talk.session.take_new_transaction());
