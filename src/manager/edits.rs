@@ -38,12 +38,12 @@ impl Edits {
             self.waiting.push_back(Listen { channels, ticket, request });
             return;
         }
-        let is_left = |name: &Box<str>| match &ask {
-            Ask::Unlisten(names) => !names.contains(name),
+        let is_left = |name: &str| match &ask {
+            Ask::Unlisten(names) => !names.iter().any(|gone| **gone == *name),
             _ => false,
         };
-        self.waiting.iter_mut().for_each(|listen| listen.channels.retain(is_left));
-        self.acknowledged.retain(is_left);
+        self.waiting.iter_mut().for_each(|listen| listen.channels.retain(|name| is_left(name)));
+        self.acknowledged.retain(|name| is_left(name));
         dead.edit(&ask);
         if let Some(session) = session {
             session.request(ask);

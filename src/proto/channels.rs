@@ -68,7 +68,7 @@ impl Channels {
     /// Adds names; returns `true` if one of them is new.
     pub(crate) fn add<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> bool {
         match self {
-            Self::Many(set) => names.into_iter().fold(false, |changed, name| set.add(name) || changed),
+            Self::Many(set) => names.into_iter().filter(|name| set.add(name)).count() > 0,
             Self::Packed(_) => {
                 let mut all: Vec<&str> = self.iter().collect();
                 for name in names {
@@ -86,7 +86,7 @@ impl Channels {
             let left = self.iter().filter(|name| !gone.contains(name)).collect();
             return self.replace(left);
         };
-        let changed = names.into_iter().fold(false, |changed, name| set.remove(name) || changed);
+        let changed = names.into_iter().filter(|name| set.remove(name)).count() > 0;
         // Far below the limit, so that a channel that comes and goes does not have all packed each time.
         if set.size < PACKED_MAX / 2 {
             *self = mem::take(set).names.iter().map(AsRef::as_ref).collect();
