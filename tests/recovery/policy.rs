@@ -55,7 +55,7 @@ fn m13_whatever_code_a_session_ends_with_it_is_reconnected() {
         let mut nm = managed(&peer, backoff());
         let gap = restored(&mut nm);
         assert_eq!(
-            (gap.cause().sqlstate().unwrap_or_default(), &gap.channels()[..]),
+            (gap.cause().sqlstate().unwrap_or_default(), gap.channels()),
             (code, &["c".into()][..]),
             "{code}"
         );
