@@ -216,9 +216,10 @@ fn c04_a_name_that_the_server_would_cut_is_noticed_without_a_notice() {
 #[test]
 fn c04_a_cut_name_that_equals_a_good_one_does_not_silence_it() {
     let mut db = connect(&euc_jp().url());
-    let good = "日".repeat(31);
+    // Another test has the same of another character, in the same database.
+    let good = "語".repeat(31);
     db.listen([&good]).unwrap();
-    assert!(db.listen([good.clone() + "日"]).is_err());
+    assert!(db.listen([good.clone() + "語"]).is_err());
     assert_eq!(db.listening_channels().unwrap(), [good.as_str()]);
     db.notify(&good, "still").unwrap();
     assert_eq!(next(&mut db, 1), [(good, "still".to_owned())]);
