@@ -33,7 +33,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             world = self.changed.wait_timeout(world, MOMENT).unwrap_or_else(PoisonError::into_inner).0;
         }
         let run = match world.phase {
-            // With every session lost it runs no more, but for its threads.
+            // With every session lost, only the notifier's threads still run.
             Phase::Running if !world.can_receive() && !self.is_inside() => {
                 drop(world);
                 self.halt(None);
@@ -242,7 +242,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
                     let comes_back = manager.restoring().any(|(restoring, _)| restoring == id);
                     inner.lost(id, &error, comes_back);
                 }
-                // The manager logs a check that is refused.
+                // The manager logs a refused check.
                 Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
                 None => {
                     // Nobody is left only where the poller itself has failed.
