@@ -143,7 +143,7 @@ impl Server {
         let (owner, user) = (sql::identifier(owner), sql::identifier(&self.user));
         let refused = |why: &str, remedy: &str| {
             Err(cannot(format!(
-                "{why}. This role must own the functions that run with its privileges. {remedy} Or name another role by \
+                "{why}. This role must own functions that run with its privileges. {remedy} Or name another role by \
                  --owner (Installer::owner)"
             )))
         };

@@ -49,7 +49,7 @@ pub(crate) enum CancelProgress {
 impl Cancel {
     /// Begins to connect, to send the request until the deadline; returns `None` if that fails immediately.
     ///
-    /// The request is encrypted if the session is: its key allows anyone who reads it to cancel any query of the session.
+    /// The request is encrypted if the session is, because its key allows cancelling any query of the session.
     pub(super) fn begin(
         peer: &Address,
         config: &Config,

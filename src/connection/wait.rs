@@ -68,8 +68,8 @@ impl<'c> Wait<'c> {
             let now = clock::now();
             // Requests that a manager left are sent one by one, each after the answer to the one before.
             self.connection.transmit();
-            // A short read has emptied the socket. The next read finds data that has arrived meanwhile, or the end of the
-            // connection.
+            // A short read has emptied the socket. The next read finds data that has arrived meanwhile, or the end of
+            // the connection.
             while pass.reads_on {
                 let received = self.connection.receive_some(self.buffer.get(), now);
                 pass.bytes += received.map_or(0, |received| received.bytes as u32);

@@ -15,8 +15,8 @@ use crate::error::{Error, TlsErrorKind};
 /// starts again at `first`. Over all connections of the manager, at most `at_once` attempts are in progress and at most
 /// `per_second` begin.
 ///
-/// A few failures are final, because only a change elsewhere can fix them (see [`faults`](crate::faults)): the connection
-/// moves to the garbage, unless [`retry_all`](Self::retry_all) is set.
+/// A few failures are final, because only a change elsewhere can fix them (see [`faults`](crate::faults)): the
+/// connection moves to the garbage, unless [`retry_all`](Self::retry_all) is set.
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,9 +84,9 @@ impl Backoff {
 
     /// Sets whether final failures are retried: a refused login, a missing database, a refused certificate.
     ///
-    /// Use this if a restore may swap databases, or if `pg_hba.conf` or certificates may be rewritten. Such a failure is
-    /// retried after a random time between half of `longest` and `longest`, because a server may lock an account after
-    /// several refused passwords. A connection that this program closed stays closed.
+    /// Use this if a restore may swap databases, or if `pg_hba.conf` or certificates may be rewritten. Such a failure
+    /// is retried after a random time between half of `longest` and `longest`, because a server may lock an account
+    /// after several refused passwords. A connection that this program closed stays closed.
     ///
     /// ```
     /// use notifyman::Backoff;

@@ -158,8 +158,8 @@ pub(crate) fn unlisten<'a>(channels: impl IntoIterator<Item = &'a str>) -> Strin
     for_each("UNLISTEN ", channels)
 }
 
-/// Returns the beginning of a LISTEN or UNLISTEN query that fails if the server would truncate one of these names, and so
-/// use another channel. Empty if no name can be too long.
+/// Returns the beginning of a LISTEN or UNLISTEN query that fails if the server would truncate one of these names, and
+/// so use another channel. Empty if no name can be too long.
 ///
 /// A server truncates a name with only a notice, which `client_min_messages` may hide. `pg_notify` refuses such a name;
 /// it is called for no other name, so nothing is sent.
