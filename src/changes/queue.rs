@@ -313,10 +313,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_leaves_its_room_to_what_comes_later() {
+    fn taken_items_free_their_capacity() {
         let queue = queue();
         let piece = LIMIT / 4;
-        // Three times the limit in all, directly and by way of what is held.
+        // Three times the limit in total, taken directly and from the held items.
         for round in 0..3 {
             for _ in 0..3 {
                 queue.push(1, notified(piece));
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_takes_room_too() {
+    fn held_items_count_towards_the_capacity() {
         let queue = queue();
         queue.hold(1);
         for _ in 0..5 {
@@ -356,7 +356,7 @@ mod tests {
         assert!(matches!(taken[..], [.., QueueItem::Dropped(2)]) && taken.len() == 4, "{}", taken.len());
     }
 
-    /// The item, or nothing at the end, for which a consumer has waited that slept when this was done.
+    /// Returns the item that wakes a sleeping consumer when `doing` has run; `None` at the end of the queue.
     fn awaited(queue: EventQueue, doing: impl FnOnce(&EventQueue)) -> Option<QueueItem> {
         let (sender, taken) = std::sync::mpsc::channel();
         let queue = Arc::new(queue);
@@ -370,14 +370,14 @@ mod tests {
                 drop(sender.send(item));
             }
         });
-        // Hardly ever is it not asleep by then, and then this proves nothing.
+        // The consumer is nearly always asleep by then; if not, the test proves nothing.
         std::thread::sleep(std::time::Duration::from_millis(100));
         doing(&queue);
         taken.recv_timeout(std::time::Duration::from_secs(10)).expect("the consumer was woken")
     }
 
     #[test]
-    fn a_consumer_that_waits_is_woken_by_whatever_comes() {
+    fn a_waiting_consumer_is_woken_by_every_kind_of_item() {
         let added = awaited(queue(), |queue| queue.push(1, notified(3)));
         assert!(matches!(added, Some(QueueItem::Notified(_))), "{added:?}");
         let dropped = awaited(queue(), |queue| queue.push(1, notified(LIMIT)));

@@ -139,7 +139,7 @@ fn explained(error: Error) -> Error {
     }
 }
 
-/// Another session's text on one line, with its white space reduced and control characters escaped.
+/// Returns another session's text on one line, with white space reduced and control characters escaped.
 fn escaped(text: &str) -> String {
     Escaped(text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
 }

@@ -143,7 +143,7 @@ impl Server {
         let (owner, user) = (sql::identifier(owner), sql::identifier(&self.user));
         let refused = |why: &str, remedy: &str| {
             Err(cannot(format!(
-                "{why}. It is to own the functions that run with rights of their own. {remedy} Or name another role by \
+                "{why}. This role must own functions that run with its privileges. {remedy} Or name another role by \
                  --owner (Installer::owner)"
             )))
         };
@@ -158,7 +158,7 @@ impl Server {
             ),
             (Some(_), _) if self.is_owner_mighty => refused(
                 &format!("role {owner} can log in, or is a superuser"),
-                &format!("{only}, have a DBA drop it, and the build makes it again."),
+                &format!("{only}, have a DBA drop it; the build creates it again."),
             ),
             (Some(_), Some(members)) => refused(
                 &format!("other roles can act as role {owner}: {members}"),

@@ -197,7 +197,7 @@ pub(crate) struct Listen {
     /// Where to connect; given several times, to each of them [default: as the environment says]
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
-    /// End when nothing has come for SECONDS; 0 ends when what is there is printed [default: never]
+    /// End after SECONDS without a notification; 0: as soon as those that have arrived are printed [default: never]
     #[arg(long, short, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
     /// End after N notifications
@@ -206,10 +206,10 @@ pub(crate) struct Listen {
     /// End with status 1 at the first connection that cannot be opened or is lost
     #[arg(long, conflicts_with = "reconnect")]
     pub(crate) fail_fast: bool,
-    /// Connect again, which is the default
+    /// Reconnect (the default)
     #[arg(long, short, hide_short_help = true)]
     pub(crate) reconnect: bool,
-    /// Check delivery also from then on, every 60 or so many seconds
+    /// Keep checking delivery, every SECONDS [default without a value: 60]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
     #[arg(value_parser = canary_period)]
     pub(crate) canary: Option<Duration>,

@@ -1,8 +1,8 @@
-//! The connections of `listen`, by number, and what standard error says of each.
+//! The connections of `listen`, by number, and the messages about them on standard error.
 //!
 //! ```text
 //!   Opening ──▶ Open ◀──▶ Away ──▶ Lost
-//!      └── the attempt failed, or takes long: said once ──▶ Open, Lost
+//!      └── the attempt failed, or takes long: reported once ──▶ Open, Lost
 //! ```
 
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use notifyman::{Config, Error};
 use super::output::{tell, tell_with_advice};
 use super::{advice, clock};
 
-/// The time between two looks at attempts to connect that are not over.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
-/// The time after which an attempt to connect is reported that has not ended.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+/// The time between two checks of unfinished attempts to connect.
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// The time after which an unfinished attempt to connect is reported.
+pub(super) const REPORT_AFTER: Duration = Duration::from_secs(3);
 
-/// The state of all connections, as far as it has been reported.
+/// The reported states of all connections.
 pub(super) struct Connections {
-    /// By their numbers, from 1.
+    /// The connections in the order of their numbers, from 1.
     list: Vec<Tracked>,
     /// The number of connections in the state `Opening`.
     undecided: usize,
@@ -39,7 +39,7 @@ struct Tracked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReportedState {
     Opening,
-    /// Like `Opening`, and it has been said that it takes long, or has failed.
+    /// Like `Opening`, after a report that the attempt takes long, or has failed.
     Delayed,
     Open,
     Away,
@@ -65,7 +65,7 @@ impl Connections {
         self.list.get(number.checked_sub(1)?).map(|tracked| tracked.state)
     }
 
-    /// A connection listens for the first time.
+    /// Records that a connection listens for the first time.
     pub(super) fn opened(&mut self, number: usize) {
         self.first_opened.get_or_insert_with(clock::now);
         if let Some((place, before)) = self.set(number, ReportedState::Open)
@@ -75,25 +75,25 @@ impl Connections {
         }
     }
 
-    /// The first attempt to connect has failed, and is repeated.
+    /// Records that the first attempt to connect has failed, and is repeated.
     pub(super) fn first_attempt_failed(&mut self, number: usize, error: &Error) {
         if self.state(number) == Some(ReportedState::Opening)
             && let Some((place, _)) = self.set(number, ReportedState::Delayed)
         {
-            tell(format_args!("{}; it is tried again", failure(number, &place, error)));
+            tell(format_args!("{}; retrying", failure(number, &place, error)));
         }
     }
 
-    /// A connection could not be opened, or is lost; `is_final` if it is not tried again.
+    /// Records that a connection could not be opened, or is lost; `is_final` if that is not retried.
     pub(super) fn lost(&mut self, number: usize, error: &Error, is_final: bool) {
         let state = if is_final { ReportedState::Lost } else { ReportedState::Away };
         let Some((place, before)) = self.set(number, state) else { return };
         self.is_complete = false;
         match (before, advice(error)) {
             (ReportedState::Open | ReportedState::Away, _) => {
-                let outlook = if is_final { "" } else { ", and dialled again" };
+                let outlook = if is_final { "" } else { ", reconnecting" };
                 match error {
-                    // It names the place.
+                    // The error contains the address.
                     Error::Connect(_) => tell(format_args!("connection {number} is lost{outlook}: {error}")),
                     _ => tell(format_args!("connection {number} ({place}) is lost{outlook}: {error}")),
                 }
@@ -103,7 +103,7 @@ impl Connections {
         }
     }
 
-    /// A connection is lost, and it is not known why.
+    /// Records that a connection is lost for an unknown reason.
     pub(super) fn lost_for_unknown_reason(&mut self, number: usize) {
         if let Some((place, _)) = self.set(number, ReportedState::Lost) {
             self.is_complete = false;
@@ -111,55 +111,55 @@ impl Connections {
         }
     }
 
-    /// A lost connection listens again.
+    /// Records that a lost connection listens again.
     pub(super) fn restored(&mut self, number: usize) {
         self.set(number, ReportedState::Open);
         self.is_complete = false;
         self.last_came = Some(clock::now());
-        tell(format_args!("connection {number} is back"));
+        tell(format_args!("connection {number} is restored"));
     }
 
-    /// Something else than a loss makes the result incomplete.
+    /// Records that the result is incomplete for a reason other than a loss.
     pub(super) fn set_incomplete(&mut self) {
         self.is_complete = false;
     }
 
-    /// A notification came.
-    pub(super) fn came(&mut self) {
+    /// Records the arrival of a notification.
+    pub(super) fn note_notification(&mut self) {
         self.last_came = Some(clock::now());
     }
 
     /// Reports the first attempts that take long.
     pub(super) fn report_delays(&mut self) {
-        if clock::now() - self.began < PATIENCE {
+        if clock::now() - self.began < REPORT_AFTER {
             return;
         }
         for (number, tracked) in (1..).zip(&mut self.list) {
             if tracked.state == ReportedState::Opening {
                 tracked.state = ReportedState::Delayed;
                 self.undecided -= 1;
-                tell(format_args!("connection {number} ({}) does not answer yet; it is tried further", tracked.place));
+                tell(format_args!("connection {number} ({}) does not answer yet; still trying", tracked.place));
             }
         }
     }
 
-    /// Returns `true` while a first attempt to connect is neither over nor reported.
+    /// Returns `true` while a first attempt to connect has neither ended nor been reported.
     pub(super) fn is_undecided(&self) -> bool {
         self.undecided > 0
     }
 
-    /// Returns `true` if a connection is open, or is tried again.
+    /// Returns `true` if a connection is open, or is being reconnected.
     pub(super) fn is_any_left(&self) -> bool {
         self.list.iter().any(|tracked| tracked.state != ReportedState::Lost)
     }
 
-    /// Returns how long to wait before the next look at all this; nothing if the whole timeout has passed.
+    /// Returns how long to wait before the next check; `None` if the timeout has passed.
     ///
-    /// The timeout begins with the first connection. It does not end the program while it is not known what becomes of
-    /// the others, which is for a moment only.
-    pub(super) fn next_look(&self, timeout: Option<Duration>) -> Option<Option<Duration>> {
+    /// The timeout begins with the first connection. It does not expire while first attempts are undecided, which is
+    /// only briefly.
+    pub(super) fn next_check(&self, timeout: Option<Duration>) -> Option<Option<Duration>> {
         if self.is_undecided() {
-            return Some(Some(LOOK));
+            return Some(Some(CHECK_INTERVAL));
         }
         match (timeout, self.first_opened.max(self.last_came)) {
             (Some(timeout), Some(quiet_since)) => rest(timeout, clock::now() - quiet_since).map(Some),
@@ -167,8 +167,8 @@ impl Connections {
         }
     }
 
-    /// Reports which connections have never been opened, if the end is not the fault of another; returns `true` if nothing
-    /// can be missing.
+    /// Reports the connections that were never opened, unless another one's failure has ended the program; returns
+    /// `true` if nothing can be missing.
     pub(super) fn finish(&mut self, has_failed: bool) -> bool {
         for (number, tracked) in (1..).zip(&self.list) {
             if matches!(tracked.state, ReportedState::Opening | ReportedState::Delayed) {
@@ -182,16 +182,16 @@ impl Connections {
     }
 }
 
-/// Names the connection and the cause.
+/// Returns a message with the connection and the cause.
 fn failure(number: usize, place: &str, error: &Error) -> String {
     match error {
-        // It names the place.
+        // The error contains the address.
         Error::Connect(_) => format!("connection {number}: {error}"),
         _ => format!("connection {number} ({place}): {error}"),
     }
 }
 
-/// Returns what is left of the timeout, if anything is.
+/// Returns the rest of the timeout, if it is not zero.
 pub(super) fn rest(timeout: Duration, quiet_for: Duration) -> Option<Duration> {
     timeout.checked_sub(quiet_for).filter(|rest| !rest.is_zero())
 }
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_timeout_is_over_when_it_has_been_quiet_for_all_of_it() {
+    fn the_timeout_expires_without_notifications() {
         let seconds = Duration::from_secs;
         assert_eq!(rest(seconds(5), seconds(2)), Some(seconds(3)));
         assert_eq!(rest(seconds(5), seconds(5)), None);
@@ -214,13 +214,13 @@ mod tests {
         let configs = [Config::new().host("one"), Config::new().host("two")];
         let mut connections = Connections::new(&configs, true);
         let timeout = Some(Duration::ZERO);
-        assert_eq!(connections.next_look(timeout), Some(Some(LOOK)));
+        assert_eq!(connections.next_check(timeout), Some(Some(CHECK_INTERVAL)));
         connections.first_attempt_failed(1, &Error::Disconnected);
-        assert_eq!(connections.next_look(timeout), Some(Some(LOOK)));
+        assert_eq!(connections.next_check(timeout), Some(Some(CHECK_INTERVAL)));
         connections.first_attempt_failed(2, &Error::Disconnected);
-        assert_eq!(connections.next_look(timeout), Some(None));
+        assert_eq!(connections.next_check(timeout), Some(None));
         connections.opened(2);
-        assert_eq!(connections.next_look(timeout), None);
+        assert_eq!(connections.next_check(timeout), None);
         assert!(connections.is_any_left());
         connections.lost(1, &Error::Disconnected, true);
         connections.lost(2, &Error::Disconnected, true);

@@ -1,13 +1,13 @@
-//! Proof at the start of `listen` that notifications are delivered.
+//! The check at the start of `listen` that notifications are delivered.
 //!
 //! ```text
-//!   connection opened ──▶ a thread: a second session, NOTIFY on the private channel ──▶ did it arrive?
-//!                                                    yes ──▶ done           no ──▶ diagnosis ──▶ standard error
+//!   connection opened ──▶ a thread: a second session, NOTIFY on the private channel ──▶ arrived?
+//!                                                 yes ──▶ done          no ──▶ diagnosis ──▶ standard error
 //! ```
 //!
-//! Each connection listens to a private channel of its own from the beginning, so the proof is about the very session that
-//! receives, and nothing is sent by that session; the channel stays, unused. With `--exec` a notification would wait behind commands, so two other
-//! sessions are examined there. Nothing here holds up the loop.
+//! Each connection listens to a private channel of its own from the beginning, so the check covers the session that
+//! receives, and that session sends nothing; the channel then stays unused. With `--exec` a notification would wait
+//! behind commands, so two other sessions are examined. The checks do not block the loop.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
@@ -21,18 +21,18 @@ use notifyman::{Config, Connection, Diagnosis, Error, Finding, FindingKind, Seve
 
 use super::output::{tell, tell_with_advice};
 
-/// The time after which a notification that has not arrived is looked into.
-const ARRIVAL: Duration = Duration::from_secs(2);
-/// The longest time that the second session may take to be opened, and for each call.
-const CALL: Duration = Duration::from_secs(10);
+/// The time after which a missing notification is diagnosed.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time limit for opening the second session, and for each call on it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most attempts to open the second session.
 const ATTEMPTS: u32 = 3;
-/// The most sessions that are opened for this at a time.
+/// The most second sessions at a time.
 const THREADS: usize = 8;
 
-/// The checks of all connections, by their numbers.
+/// The checks of all connections, by number.
 pub(super) struct DeliveryChecks {
-    /// What the name of each private channel begins with.
+    /// The prefix of the names of private channels.
     prefix: String,
     /// Checks whose notification has not arrived.
     pending: HashMap<usize, Pending>,
@@ -46,11 +46,11 @@ pub(super) struct DeliveryChecks {
 /// A check whose notification has not arrived.
 struct Pending {
     arrived: Sender<()>,
-    /// Gone when the check has ended.
+    /// Expires when the check has ended.
     job: Weak<()>,
 }
 
-/// What the threads share.
+/// The state shared by the threads.
 struct Shared {
     jobs: Mutex<Receiver<Job>>,
     has_failed: AtomicBool,
@@ -59,19 +59,19 @@ struct Shared {
     is_quiet: bool,
 }
 
-/// One check.
+/// A check.
 struct Job {
     number: usize,
     config: Config,
     /// The private channel to which the connection listens, if it does.
     channel: Option<String>,
-    /// Ends with the session.
+    /// Disconnected when the session ends.
     arrived: Receiver<()>,
     _alive: Arc<()>,
 }
 
 impl DeliveryChecks {
-    /// `failed` is called, from another thread, when notifications are found not to be delivered.
+    /// Creates the checks; `failed` is called from another thread when notifications are not delivered.
     pub(super) fn new(is_quiet: bool, failed: impl Fn() + Send + Sync + 'static) -> Self {
         let (jobs, receiver) = channel();
         let shared = Shared {
@@ -80,12 +80,12 @@ impl DeliveryChecks {
             failed: Box::new(failed),
             is_quiet,
         };
-        // Different for each program: from the system's randomness.
+        // Random, and so different for each process.
         let prefix = format!("notifyman_listen_{:016x}_", RandomState::new().hash_one(0));
         Self { prefix, pending: HashMap::new(), proven: HashSet::new(), jobs, shared: Arc::new(shared), threads: 0 }
     }
 
-    /// Returns the private channel of a connection. It needs no quotes.
+    /// Returns the private channel of a connection, which needs no quotes.
     pub(super) fn channel(&self, number: usize) -> String {
         format!("{}{number}", self.prefix)
     }
@@ -101,8 +101,8 @@ impl DeliveryChecks {
         self.start(number, config, channel);
     }
 
-    /// Begins to check a connection by two other sessions, since it listens to no private channel.
-    pub(super) fn begin_beside(&mut self, number: usize, config: &Config) {
+    /// Begins to check a connection by two other sessions, because it listens to no private channel.
+    pub(super) fn begin_with_two_sessions(&mut self, number: usize, config: &Config) {
         self.start(number, config, None);
     }
 
@@ -110,22 +110,22 @@ impl DeliveryChecks {
         let (sender, arrived) = channel();
         let alive = Arc::new(());
         self.pending.insert(number, Pending { arrived: sender, job: Arc::downgrade(&alive) });
-        let config = config.clone().connect_timeout(CALL).call_timeout(CALL);
+        let config = config.clone().connect_timeout(CALL_TIMEOUT).call_timeout(CALL_TIMEOUT);
         let _ = self.jobs.send(Job { number, config, channel: private, arrived, _alive: alive });
         if self.threads < THREADS {
             self.threads += 1;
             let shared = Arc::clone(&self.shared);
-            // Without a thread nothing is checked, and what follows is received all the same.
+            // Without a thread the check is omitted, and notifications are still received.
             let _ = thread::Builder::new().name("delivery".into()).spawn(move || shared.run());
         }
     }
 
-    /// Returns `true` while notifications of checks can come from this connection.
+    /// Returns `true` while the notification of this connection's check has not arrived.
     pub(super) fn is_pending(&self, number: usize) -> bool {
         !self.pending.is_empty() && self.pending.contains_key(&number)
     }
 
-    /// The notification has arrived.
+    /// Records that the notification of a connection has arrived.
     pub(super) fn arrived(&mut self, number: usize) {
         if let Some(pending) = self.pending.remove(&number) {
             let _ = pending.arrived.send(());
@@ -143,7 +143,7 @@ impl DeliveryChecks {
         self.pending.get(&number).is_some_and(|pending| pending.job.strong_count() > 0)
     }
 
-    /// The session has ended, and its check with it.
+    /// Cancels the check of a session that has ended.
     pub(super) fn cancel(&mut self, number: usize) {
         self.pending.remove(&number);
     }
@@ -167,15 +167,15 @@ impl Shared {
 
     fn check(&self, job: &Job) {
         for attempt in 1.. {
-            if !job.is_wanted(Duration::ZERO) {
+            if !job.is_pending_after(Duration::ZERO) {
                 return;
             }
             match examine(job) {
                 CheckOutcome::Delivered => return,
                 CheckOutcome::Failing(reasons) => return self.fail(job, &reasons),
-                // The server may be about to go away, which ends the session and this, or be back soon.
+                // The server may be shutting down, which ends the session and the check, or be available again soon.
                 CheckOutcome::Unknown { reason, is_transient } => {
-                    if !job.is_wanted(ARRIVAL) {
+                    if !job.is_pending_after(ARRIVAL_TIMEOUT) {
                         return;
                     }
                     if attempt == ATTEMPTS || !is_transient {
@@ -205,15 +205,15 @@ impl Shared {
 
 impl Job {
     /// Waits, and returns `true` if the notification has not arrived by then and the session has not ended.
-    fn is_wanted(&self, wait: Duration) -> bool {
+    fn is_pending_after(&self, wait: Duration) -> bool {
         self.arrived.recv_timeout(wait) == Err(RecvTimeoutError::Timeout)
     }
 }
 
-/// What a check has shown.
+/// The result of a check.
 enum CheckOutcome {
     Delivered,
-    /// Nothing is delivered, because of these findings.
+    /// Notifications are not delivered, because of these findings.
     Failing(Vec<Finding>),
     Unknown {
         reason: String,
@@ -221,7 +221,7 @@ enum CheckOutcome {
     },
 }
 
-/// Sends the notification, and looks into it if it does not arrive.
+/// Sends the notification, and runs a diagnosis if it does not arrive.
 fn examine(job: &Job) -> CheckOutcome {
     if let Some(channel) = &job.channel {
         match notify(job, channel) {
@@ -229,13 +229,13 @@ fn examine(job: &Job) -> CheckOutcome {
                 let is_transient = error.is_transient() && error.sqlstate() != Some("53300");
                 return CheckOutcome::Unknown { reason: error.to_string(), is_transient };
             }
-            _ if !job.is_wanted(ARRIVAL) => return CheckOutcome::Delivered,
+            _ if !job.is_pending_after(ARRIVAL_TIMEOUT) => return CheckOutcome::Delivered,
             _ => {}
         }
     }
     let diagnosis = Diagnosis::of(&job.config);
-    if !job.is_wanted(Duration::ZERO) {
-        // It was only late, or the session has ended.
+    if !job.is_pending_after(Duration::ZERO) {
+        // The notification was only late, or the session has ended.
         return CheckOutcome::Delivered;
     }
     let failures = diagnosis.into_iter().filter(|finding| finding.severity() == Severity::Failure);
@@ -246,7 +246,7 @@ fn examine(job: &Job) -> CheckOutcome {
             reason: other.evidence().unwrap_or(other.what()).to_owned(),
             is_transient: other.kind() != FindingKind::TooManyConnections,
         },
-        // Another session of the same kind receives.
+        // Another session with the same settings receives notifications.
         None => CheckOutcome::Delivered,
     }
 }
@@ -254,9 +254,9 @@ fn examine(job: &Job) -> CheckOutcome {
 /// Sends the notification from a session of its own.
 fn notify(job: &Job, channel: &str) -> Result<(), Error> {
     let mut sender = Connection::connect(&job.config)?;
-    // The statement needs no privilege, unlike the function.
+    // NOTIFY needs no privilege, unlike `pg_notify`.
     sender.execute(&format!("NOTIFY {channel}"))?;
-    // What was acknowledged is sent, whatever becomes of the rest.
+    // The server has acknowledged NOTIFY, so an error of `close` does not matter.
     let _ = sender.close();
     Ok(())
 }
@@ -266,7 +266,7 @@ fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Server(refusal) if !refusal.is_fatal())
 }
 
-/// Returns `true` if a session that is open, and listens, can receive nothing because of this.
+/// Returns `true` if the finding prevents delivery to an open, listening session.
 fn is_about_delivery(finding: &Finding) -> bool {
     use FindingKind::{DeliveryFailing, NotifyRefused, QueueFilling, TransactionPooler};
     matches!(finding.kind(), DeliveryFailing | NotifyRefused | QueueFilling | TransactionPooler)

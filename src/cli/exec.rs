@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Listen, command: &str) -> Result<End, Failure> {
     let skipped = notifier.stats().dropped + ended.skipped;
     if let Some(signal) = lookout.got() {
         if skipped > 0 {
-            tell(format_args!("{skipped} notifications had come for which the command wasn't run"));
+            tell(format_args!("{skipped} notifications arrived for which the command was not run"));
         }
         return Ok(End::Signalled(signal));
     }
@@ -105,7 +105,7 @@ struct State {
     opened: BTreeSet<usize>,
     /// How many more notifications are wanted, where that is limited.
     left: Option<u64>,
-    /// When a notification came, or a command ended; at first, when a connection was opened.
+    /// The time of the last notification or end of a command; at first, of the first connection.
     last_came: Option<Instant>,
     /// Whether no more are to be run.
     closed: bool,
@@ -162,12 +162,12 @@ impl Jobs {
     /// Runs the command for a notification, as soon as there is a place for it.
     fn take(self: &Arc<Self>, n: &Delivery<'_, usize>) {
         if let Some(missed) = n.missed() {
-            // Nothing was promised before the first connection.
+            // Before the first connection nothing counts as missed.
             if matches!(missed.reason(), Reason::Opened) {
                 return;
             }
             return self.change(|state| {
-                // Of one that has never been open, the watch reports the reason.
+                // `Watch` reports the failure of a connection that was never open.
                 if state.opened.contains(n.id()) {
                     tell(format_args!("connection {}, channel {:?}: {missed}", n.id(), n.channel()));
                 }
@@ -211,7 +211,7 @@ impl Jobs {
     fn wait_for_the_end(&self, args: &Listen, watch: &mut Watch) {
         let mut state = self.lock();
         while !state.closed && state.left != Some(0) && state.output.is_none() && !state.heard.is_empty() {
-            state.handle(watch.look());
+            state.handle(watch.poll());
             if watch.has_failed || state.heard.is_empty() {
                 return;
             }
@@ -229,13 +229,13 @@ impl Jobs {
                 }
                 _ => None,
             };
-            let wait = watch.next_look().into_iter().chain(rest).min();
+            let wait = watch.next_poll().into_iter().chain(rest).min();
             state = match wait {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(wait) => self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
-        state.handle(watch.look());
+        state.handle(watch.poll());
     }
 
     fn wait_until_idle(&self) -> MutexGuard<'_, State> {

@@ -1,4 +1,4 @@
-//! `notifyman listen`: what many connections receive, one line of JSON for each notification.
+//! `notifyman listen`: prints one line of JSON for each notification of many connections.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use super::signals::Lookout;
 use super::target::or_environment;
 use super::{End, Failure, clock, configs, exec};
 
-/// The silence after which a server is asked for a sign of life, and the time that it has for the answer.
+/// The silence after which a heartbeat is sent, and the time limit for its answer.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
-/// The time after which a canary that has not arrived is looked into.
+/// The time after which a missing canary is examined.
 pub(super) const CANARY_DEADLINE: Duration = Duration::from_secs(10);
 /// The longest wait between two attempts to connect.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
-/// A zero timeout would end the manager's iteration.
+/// The shortest timeout; zero would end the manager's iteration.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
 pub(crate) fn run(args: Listen) -> Result<End, Failure> {
@@ -55,16 +55,16 @@ pub(crate) fn run(args: Listen) -> Result<End, Failure> {
     Listener { args, nm, ids, configs, connections, checks, printer }.run(&lookout)
 }
 
-/// Servers that do not answer keep their places among the attempts to connect, so there is one for each.
+/// Returns a policy with a place for each connection, because a server that does not answer occupies one.
 pub(super) fn backoff(connections: usize) -> Backoff {
     Backoff::default().longest(BACKOFF_MAX).at_once(connections.max(64))
 }
 
-/// The loop, and what it needs.
+/// The loop and its state.
 struct Listener<W> {
     args: Listen,
     nm: NotificationManager,
-    /// In ascending order, as a manager counts.
+    /// The ids in ascending order, as the manager assigns them.
     ids: Vec<ConnId>,
     configs: Vec<Config>,
     connections: Connections,
@@ -98,19 +98,19 @@ impl<W: Write> Listener<W> {
         self.ids.binary_search(&id).map_or(0, |index| index + 1)
     }
 
-    /// Returns `true` if a failure has ended it.
+    /// Returns `true` if a failure has ended the program.
     fn has_failed(&self) -> bool {
         self.args.fail_fast && (self.nm.garbage().next().is_some() || self.checks.has_failed())
     }
 
-    /// Has the next idle event come when there is something to look at; returns `false` if the time is over.
+    /// Sets the time of the next idle event to that of the next check; returns `false` if the timeout has passed.
     fn set_timeout(&mut self) -> bool {
-        let Some(wait) = self.connections.next_look(self.args.timeout) else { return false };
+        let Some(wait) = self.connections.next_check(self.args.timeout) else { return false };
         self.nm.set_timeout(wait.map(|wait| wait.max(TIMEOUT_MIN)));
         true
     }
 
-    /// Handles events until there may be something else to look at; returns `false` at the end.
+    /// Handles events until something else must be checked; returns `false` at the end.
     fn handle_events(&mut self) -> Result<bool, Failure> {
         loop {
             let Some(event) = self.nm.next_event() else { return Ok(false) };
@@ -124,14 +124,14 @@ impl<W: Write> Listener<W> {
         }
     }
 
-    /// Returns `false` at the end.
+    /// Handles an event; returns `false` at the end.
     fn handle_event(&mut self, event: Event) -> Result<bool, Failure> {
         match event {
             Event::Notifies(id, batch) => {
                 self.take_private(id, &batch);
                 let is_shown = |n: &NotificationRef<'_>| !self.checks.is_private(n.channel_bytes());
                 if self.printer.print(id, &batch, is_shown).map_err(Failure::Output)? > 0 {
-                    self.connections.came();
+                    self.connections.note_notification();
                 }
                 return Ok(self.printer.left != Some(0));
             }
@@ -149,7 +149,7 @@ impl<W: Write> Listener<W> {
                 let is_shown = |channel: &str| !self.checks.is_private(channel.as_bytes());
                 self.printer.print_gap(id, &gap, is_shown).map_err(Failure::Output)?;
                 self.connections.restored(self.number(id));
-                // It may have been lost before the proof.
+                // The connection may have been lost before its check ended.
                 if !self.checks.is_proven(self.number(id)) {
                     self.check_delivery(id);
                 }
@@ -175,7 +175,7 @@ impl<W: Write> Listener<W> {
         }
     }
 
-    /// Reports first attempts to connect that have failed, which the manager repeats without an event, or take long.
+    /// Reports first attempts to connect that take long, or have failed and are retried, for which there is no event.
     fn look_at_first_attempts(&mut self) {
         if !self.connections.is_undecided() {
             return;
@@ -196,7 +196,7 @@ struct Printer<W> {
 }
 
 impl<W: Write> Printer<W> {
-    /// Prints a batch in one go, as far as its notifications are wanted; returns the number of those.
+    /// Prints the notifications of a batch that are to be shown, in one write; returns their number.
     fn print(&mut self, id: ConnId, batch: &Batch, is_shown: impl Fn(&NotificationRef<'_>) -> bool) -> io::Result<u64> {
         let wanted = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let time = clock::stamp();

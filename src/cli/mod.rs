@@ -51,7 +51,7 @@ enum Failure {
     /// It was asked for what can't be.
     Usage(String),
     Failed(String),
-    /// Like `Failed`, and what may help.
+    /// Like `Failed`, with advice.
     Advised(String, &'static str),
     /// Standard output can't be written to.
     Output(io::Error),
@@ -118,7 +118,7 @@ fn config(url: Option<&str>) -> Result<Config, Error> {
     })
 }
 
-/// Like [`config`], for several; an error gives the number of its URL.
+/// Like [`config`], for several URLs; an error gives the number of its URL.
 fn configs(urls: &[Option<&str>]) -> Result<Vec<Config>, Failure> {
     let config = |(number, url): (usize, &Option<&str>)| {
         config(*url).map_err(|error| match urls.len() {
@@ -142,12 +142,12 @@ fn advise(error: Error) -> Failure {
     }
 }
 
-/// Returns what may help if connecting fails with this error, unless the error says so itself.
+/// Returns advice for an error of connecting, unless the error contains it.
 fn advice(error: &Error) -> Option<&'static str> {
     match error.sqlstate() {
         Some("3D000") => Some("name another database, or create it"),
         Some("42501") => Some("have the owner of the database run GRANT CONNECT ON DATABASE .. TO this role"),
-        Some("53300") => Some("close some of its sessions, or raise its max_connections"),
+        Some("53300") => Some("close sessions of the server, or raise its max_connections"),
         _ if error.is_usage() => None,
         _ if is_out_of_descriptors(error) => Some("raise this process's limit of open files (ulimit -n)"),
         _ if error.is_auth() => Some("see that the user is right, and give the password by PGPASSWORD or in the URL"),

@@ -1,4 +1,4 @@
-//! What reaches the standard streams: text of others never controls a terminal, and never looks like a line of ours.
+//! Output to the standard streams, in which external text cannot control a terminal or imitate the program's messages.
 
 use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
@@ -8,7 +8,7 @@ use notifyman::Escaped;
 
 use super::{End, Failure};
 
-/// Prints a message of the program on standard error, in one line. Nothing can be done where that fails.
+/// Prints a message of the program on standard error, as one line. A failure is ignored.
 pub(super) fn tell(message: impl Display) {
     let _ = io::stderr().write_all(format!("notifyman: {}\n", Escaped(message)).as_bytes());
 }
@@ -19,13 +19,13 @@ pub(super) fn tell_with_advice(message: impl Display, advice: impl Display) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
-/// Prints text that is safe already on standard output.
+/// Prints text that needs no escapes on standard output.
 pub(super) fn print(text: &str) -> Result<End, Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
     Ok(End::Done)
 }
 
-/// Prints an SQL script, whose names are those of the server's objects: unchanged for `psql`, escaped on a terminal.
+/// Prints an SQL script, which may contain any name: unchanged for `psql`, escaped on a terminal.
 pub(super) fn print_script(sql: &str) -> Result<End, Failure> {
     if !io::stdout().is_terminal() {
         return print(sql);

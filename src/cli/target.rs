@@ -1,10 +1,10 @@
-//! Which databases a command acts on, and connection strings in places that are not for them.
+//! The databases of a command, and the detection of misplaced connection strings.
 //!
-//! A connection string can contain a password, so it is repeated in no message, and it is never sent as a channel name.
+//! A connection string can contain a password, so no message repeats one, and none is sent as a channel name.
 
 use notifyman::Escaped;
 
-/// The text that stands for a connection string in the errors of the command line.
+/// The placeholder for a connection string in command-line errors.
 const HIDDEN: &str = "(connection string)";
 
 /// One database, named by position or by option.
@@ -13,7 +13,7 @@ pub(crate) struct OneTarget {
     /// Database [default: from the PG* variables]
     #[arg(value_name = "URL", conflicts_with = "url_option")]
     url: Option<String>,
-    /// Database; the same as URL without an option
+    /// Database (same as the argument URL)
     #[arg(id = "url_option", long = "url", short, value_name = "URL", hide_short_help = true)]
     option: Option<String>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Targets {
     /// Databases [default: from the PG* variables]
     #[arg(value_name = "URL")]
     urls: Vec<String>,
-    /// Database; the same as URL without an option, and before these
+    /// Database (same as the argument URL, before those)
     #[arg(id = "url_option", long = "url", short, value_name = "URL", hide_short_help = true)]
     options: Vec<String>,
 }
@@ -49,10 +49,10 @@ pub(crate) fn or_environment<'u>(urls: impl IntoIterator<Item = &'u String>) -> 
     if urls.is_empty() { vec![None] } else { urls }
 }
 
-/// Returns a channel name as it was given, unless it may be a connection string in the wrong place.
+/// Returns a channel name unchanged, unless it may be a misplaced connection string.
 pub(crate) fn channel(text: &str) -> Result<String, &'static str> {
     match is_connection_string(text) {
-        true => Err("a connection string is no channel name, and can contain a password: give it with --url"),
+        true => Err("a connection string is not a channel name, and can contain a password: give it with --url"),
         false => Ok(text.to_owned()),
     }
 }
@@ -67,7 +67,7 @@ fn is_connection_string(text: &str) -> bool {
     text.contains("://") || text.match_indices("password").any(has_password)
 }
 
-/// Returns what is shown instead of a text that contains a connection string, or controls a terminal.
+/// Returns the text to show instead of one that contains a connection string, or controls a terminal.
 pub(super) fn shown_instead(text: &str) -> Option<String> {
     match is_connection_string(text) {
         true => Some(HIDDEN.to_owned()),

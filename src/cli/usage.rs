@@ -1,4 +1,4 @@
-//! Errors of the command line: with a suggestion where one is likely, without passwords, and safe on a terminal.
+//! Command-line errors: with suggestions, without passwords, and safe on a terminal.
 
 use clap::Parser as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -6,12 +6,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::args::Args;
 use super::target;
 
-/// Returns the error as it can be shown.
+/// Returns the error with suggestions added, and with unsafe values replaced.
 pub(super) fn improved(error: clap::Error) -> clap::Error {
     let mut error = with_suggestion(error);
     let replaced: Vec<_> = error.context().filter_map(|(kind, value)| Some((kind, replaced(value)?))).collect();
     if !replaced.is_empty() {
-        // Tips repeat the argument, with styles.
+        // Suggestions repeat the argument, with styles.
         error.insert(ContextKind::Suggested, ContextValue::None);
     }
     for (kind, value) in replaced {
@@ -20,7 +20,7 @@ pub(super) fn improved(error: clap::Error) -> clap::Error {
     error
 }
 
-/// Returns what is shown instead of a value, if that must not be shown as it is.
+/// Returns the replacement for a value that must not be shown unchanged.
 fn replaced(value: &ContextValue) -> Option<ContextValue> {
     match value {
         ContextValue::String(text) => target::shown_instead(text).map(ContextValue::String),
@@ -33,7 +33,7 @@ fn replaced(value: &ContextValue) -> Option<ContextValue> {
     }
 }
 
-/// Adds a suggestion where the parser has none.
+/// Adds a suggestion if the parser has none.
 fn with_suggestion(mut error: clap::Error) -> clap::Error {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
@@ -41,7 +41,7 @@ fn with_suggestion(mut error: clap::Error) -> clap::Error {
         _ => String::new(),
     };
     match error.kind() {
-        // As an argument of `help` a command is suggested, too.
+        // The parser makes no suggestion for an argument of `help`.
         ErrorKind::InvalidSubcommand if error.get(ContextKind::SuggestedSubcommand).is_none() => {
             let name = text(ContextKind::InvalidSubcommand);
             match Args::try_parse_from(["notifyman", &name]) {

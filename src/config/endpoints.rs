@@ -21,8 +21,8 @@ pub(crate) enum Host {
     Name(String),
     /// An address, and the name that was given with it.
     Addr { ip: IpAddr, name: Option<String> },
-    /// An IPv6 address with its zone, such as `fe80::1%eth0` or `fe80::1%3`, which the system makes into a number as it
-    /// looks the address up; and the name that was given with it.
+    /// An IPv6 address with its zone, such as `fe80::1%eth0` or `fe80::1%3`, which the system resolves to an interface
+    /// index; and the name that was given with it.
     Zoned { address: String, name: Option<String> },
     /// A server's socket file. Linux's abstract names begin with a NUL byte, which is how `socket2` takes them.
     Socket(PathBuf),
@@ -109,7 +109,8 @@ pub(super) fn zoned(text: &str) -> Option<(Ipv6Addr, &str)> {
 }
 
 impl Host {
-    /// What a certificate may name: never a zone, which means something on this machine only.
+    /// Returns the name or address that a certificate must contain: without a zone, which only has a meaning on this
+    /// machine.
     pub(crate) fn name_in_certificate(&self) -> Option<String> {
         match self {
             Host::Name(name) | Host::Addr { name: Some(name), .. } | Host::Zoned { name: Some(name), .. } => {
@@ -119,7 +120,7 @@ impl Host {
         }
     }
 
-    /// The address, if it is known without a look-up; without its zone.
+    /// Returns the address without its zone, if no name resolution is needed.
     pub(crate) fn ip(&self) -> Option<IpAddr> {
         match self {
             Host::Addr { ip, .. } => Some(*ip),

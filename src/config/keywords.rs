@@ -260,7 +260,7 @@ fn addresses(settings: &mut Settings, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An address, and its zone if it has one.
+/// Parses an address, and its zone if it has one.
 fn address(item: &str) -> Result<(Option<IpAddr>, Option<Box<str>>), String> {
     if item.is_empty() {
         return Ok((None, None));

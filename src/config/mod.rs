@@ -109,9 +109,9 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// # What differs from libpq
 ///
 /// - `connect_timeout` is 30 seconds unless given, and bounds the whole attempt (all hosts, the name look-up and the
-///   login), where libpq waits for ever unless told and counts for each host. Each address has an equal share of what is
-///   left to accept the connection. Then it has all that is left but an eighth, or from the first byte of an answer all;
-///   if a server has stayed silent for that long, each of the others that does so has its share.
+///   login), where libpq has no limit by default and counts for each host. Each address has an equal share of the time
+///   left to accept the connection. After accepting it has all the time left but an eighth, and after the first byte of
+///   an answer all of it. Only the first silent server gets that much; each later one gets its share.
 /// - A host that isn't what `target_session_attrs` asks for has its name's other addresses tried, too; libpq goes on to
 ///   the next host. And whatever a server refuses, but a login, hands on to the next; libpq goes on from a server that is
 ///   starting up, and ends at one that is full.
@@ -121,13 +121,13 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// - TLS needs the feature `tls`: without it, `sslmode=require` and stricter are refused, and `prefer` connects in clear.
 ///   With it, versions before 1.2 aren't spoken, nor keys other than RSA (from 2048 bits), P-256, P-384 and Ed25519; a
 ///   key that needs a password isn't read (`sslpassword`); a certificate without extensions (X.509 version 1) passes
-///   only where nobody checks it; a server's certificate that is an authority's (CA:TRUE) passes only where the root file
-///   has it; and a host that is given by its `hostaddr` alone is checked by that.
+///   only where no check is done; a server's certificate that is an authority's (CA:TRUE) passes only if the root file
+///   contains it; and a host that is given only by its `hostaddr` is checked by that address.
 /// - Where a login is refused, `prefer` and `allow` try it the other way, in clear or with TLS, except for a wrong
 ///   password, an unknown database and a server that is full or starting up, which would say the same once more.
-/// - A SCRAM password is hashed as PostgreSQL hashes it, but for two kinds: one with right-to-left letters and a character
-///   whose normal form has letters of the other direction, such as U+2121; and one of exactly 64 bytes with a character
-///   that has a normal form and is not in Unicode 3.2.
+/// - A SCRAM password is hashed as PostgreSQL hashes it, with two exceptions: right-to-left letters together with a
+///   character whose normal form has letters of the other direction, such as U+2121; and exactly 64 bytes with a
+///   character that has a normal form and is not in Unicode 3.2.
 /// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.
 /// - A bare `@` in a URL behind the one that ends the user and password is refused, as is `key= other=value`: libpq
 ///   takes these for something that is hardly ever meant, and may be a part of a password.
@@ -145,7 +145,7 @@ struct Settings {
     hosts: Vec<String>,
     /// Goes by pairs with `hosts`; `None` means that the name is looked up.
     hostaddrs: Vec<Option<IpAddr>>,
-    /// The zones of addresses that have one, by pairs with `hostaddrs`; shorter where the last ones have none.
+    /// The zones of the addresses, in the order of `hostaddrs`; shorter if the last addresses have none.
     zones: Vec<Option<Box<str>>>,
     ports: Vec<u16>,
     user: Option<String>,
@@ -438,8 +438,8 @@ impl Config {
         &self.inner.hosts
     }
 
-    /// Addresses; with hosts given there is one for each, and `None` has its host's name looked up. An address with a zone
-    /// (`fe80::1%eth0`) is here without it.
+    /// Addresses; with hosts given there is one for each, and `None` means that the host's name is resolved. The zone
+    /// of an address (`fe80::1%eth0`) is left out.
     pub fn get_hostaddrs(&self) -> &[Option<IpAddr>] {
         &self.inner.hostaddrs
     }

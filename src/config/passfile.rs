@@ -28,21 +28,21 @@ pub(super) enum Found {
     Line(usize, String),
 }
 
-/// The file as it was read.
+/// The password file as it was read.
 #[derive(Debug, Clone)]
 pub(crate) enum Passfile {
-    /// There is none.
+    /// No file exists.
     Missing,
-    /// It is there, and is not to be used, for this reason.
+    /// The file exists and must not be used, for this reason.
     Unused(String),
     Content(Arc<[u8]>),
 }
 
 impl Passfile {
-    /// Reads it, which may take as long as its file system does.
+    /// Reads the file, which may block for as long as its file system does.
     pub(crate) fn read(path: &Path) -> Self {
         let Ok(metadata) = fs::metadata(path) else { return Passfile::Missing };
-        // A pipe would never end.
+        // Reading a pipe might never end.
         if !metadata.is_file() {
             return Passfile::Unused("it is not a plain file".into());
         }
@@ -66,7 +66,7 @@ impl Passfile {
 }
 
 impl Config {
-    /// The password file, if a login needs it.
+    /// Returns the path of the password file, if a login needs it.
     pub(crate) fn passfile_to_read(&self) -> Option<&Path> {
         self.get_passfile().filter(|_| self.get_password().is_none())
     }

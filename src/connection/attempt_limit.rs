@@ -1,40 +1,40 @@
-//! How long one of several addresses may take, when all of them together are bounded.
+//! The time limit of each of several addresses, within the limit of all of them together.
 //!
 //! ```text
 //!   begin ──▶ an equal share ──accepted──▶ nearly all that is left ──a byte──▶ all that is left
 //! ```
 //!
-//! A share is for reaching an address: one that swallows everything must not use up what the others need. A server that
-//! has said anything is there and gets all the time there is, however slow its login. In between is a server that
-//! accepts and stays silent. It may be slow, or frozen: the kernel accepts for a process that is stopped. So the others
-//! keep an eighth of what is left, and a second server that stays silent gets no more than its share.
+//! The share limits the time to reach an address, so that one that drops all packets leaves time for the others. A
+//! server that has sent anything gets all the time left, however slow its login is. A server that accepts and stays
+//! silent may be slow, or frozen: the kernel accepts connections for a stopped process. So it leaves an eighth of the
+//! time to the others, and a second silent server gets no more than its share.
 
 use std::time::{Duration, Instant};
 
-/// The part of the time left that a silent server leaves to the other addresses.
+/// The divisor for the part of the remaining time that a silent server leaves to the other addresses.
 const RESERVED: u32 = 8;
 
 /// The time limits of the attempts at several addresses, one after the other.
 #[derive(Debug)]
 pub(super) struct AttemptLimit {
-    /// When the whole must be done.
+    /// The deadline of all attempts together.
     deadline: Option<Instant>,
-    /// When the attempt must be done.
+    /// The deadline of the current attempt.
     until: Option<Instant>,
     began: Option<Instant>,
-    /// How many addresses and hosts are to be tried after this one.
+    /// The number of addresses and hosts to try after this one.
     others: u32,
-    /// Set once a server that stayed silent has had its chance.
-    was_patient: bool,
+    /// `true` once one server has had more than its share to break its silence.
+    extended_for_silence: bool,
 }
 
 impl AttemptLimit {
     pub(super) fn new(timeout: Option<Duration>, now: Instant) -> Self {
         let deadline = timeout.and_then(|timeout| now.checked_add(timeout));
-        Self { deadline, until: None, began: None, others: 0, was_patient: false }
+        Self { deadline, until: None, began: None, others: 0, extended_for_silence: false }
     }
 
-    /// Begins an attempt, with so many to try, this one included.
+    /// Begins an attempt; `to_try` counts the attempts left, this one included.
     pub(super) fn begin(&mut self, to_try: usize, now: Instant) {
         let to_try = u32::try_from(to_try).unwrap_or(u32::MAX).max(1);
         self.others = to_try - 1;
@@ -42,21 +42,21 @@ impl AttemptLimit {
         self.until = self.deadline.map(|deadline| now + deadline.saturating_duration_since(now) / to_try);
     }
 
-    /// The address has accepted the connection.
+    /// Extends the limit, because the address has accepted the connection.
     pub(super) fn accept(&mut self, now: Instant) {
-        if self.others == 0 || !std::mem::replace(&mut self.was_patient, true) {
+        if self.others == 0 || !std::mem::replace(&mut self.extended_for_silence, true) {
             let reserve = |left: Duration| if self.others == 0 { Duration::ZERO } else { left / RESERVED };
             let later = self.deadline.map(|at| at - reserve(at.saturating_duration_since(now)));
             self.until = self.until.max(later);
         }
     }
 
-    /// The server has said something.
-    pub(super) fn hear(&mut self) {
+    /// Extends the limit to all the time left, because the server has sent something.
+    pub(super) fn receive(&mut self) {
         self.until = self.deadline;
     }
 
-    /// When the attempt must be done.
+    /// Returns the deadline of the current attempt.
     pub(super) fn until(&self) -> Option<Instant> {
         self.until
     }
@@ -65,7 +65,7 @@ impl AttemptLimit {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// What the attempt was given, to the millisecond, since some of it has passed before the dial.
+    /// Returns the time limit of the attempt, rounded to the millisecond.
     pub(super) fn given(&self) -> Duration {
         let given = self.until.zip(self.began).map(|(until, began)| until.saturating_duration_since(began));
         let millis = given.unwrap_or_default().saturating_add(Duration::from_micros(500)).as_millis();
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    /// Runs one attempt after the other, each to its end; gives what each was given, in milliseconds.
+    /// Runs one attempt after the other, each until its limit; returns the limits, in milliseconds.
     fn given(attempts: &[(bool, bool)]) -> Vec<u128> {
         let mut now = clock::now();
         let mut limit = AttemptLimit::new(Some(Duration::from_secs(8)), now);
@@ -88,7 +88,7 @@ mod tests {
                 limit.accept(now);
             }
             if *speaks {
-                limit.hear();
+                limit.receive();
             }
             assert!(!limit.is_over(now) || limit.given() == Duration::ZERO);
             now = limit.until().unwrap();
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn c1_a_share_is_for_reaching_an_address() {
+    fn c1_a_share_limits_the_time_to_reach_an_address() {
         let (unreachable, silent, slow) = ((false, false), (true, false), (true, true));
         assert_eq!(given(&[unreachable; 4]), [2000; 4]);
         assert_eq!(given(&[silent]), [8000]);
@@ -116,7 +116,7 @@ mod tests {
         let mut limit = AttemptLimit::new(None, now);
         limit.begin(3, now);
         limit.accept(now);
-        limit.hear();
+        limit.receive();
         assert_eq!((limit.until(), limit.is_over(now)), (None, false));
     }
 }

@@ -1,5 +1,5 @@
-//! A CancelRequest, which tells a server to cancel what a session is doing: a connection of its own, sixteen bytes, and no
-//! answer. Whether it helped shows in the session.
+//! A CancelRequest, which asks a server to cancel the running query of a session: sixteen bytes on a separate
+//! connection. The server sends no answer; only the session shows whether the request had an effect.
 //!
 //! ```text
 //!   connecting ──▶ agreeing on TLS, if the session is encrypted ──▶ sent ──the server closes──▶ over
@@ -18,7 +18,7 @@ use crate::connection::securing::{Manner, Securing};
 use crate::connection::waiter::Waiter;
 use crate::net::{Address, Encryption, Stream};
 
-/// A CancelRequest on its way.
+/// A CancelRequest that is being sent.
 #[derive(Debug)]
 pub(crate) struct Cancel {
     phase: CancelPhase,
@@ -35,21 +35,21 @@ enum CancelPhase {
     Over,
 }
 
-/// How far a CancelRequest has come.
+/// The progress of a CancelRequest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CancelProgress {
-    /// Step again when the stream is ready.
+    /// Call `step` again when the stream is ready.
     Wait,
-    /// Nothing of it is left that could cancel anything.
+    /// The request has ended, and can cancel nothing any more.
     Over,
-    /// The time is over. It was sent, and may still cancel whatever the session does next.
+    /// The deadline has passed. The request was sent, and may still cancel whatever the session does next.
     Late,
 }
 
 impl Cancel {
-    /// Begins to connect, to send the request until the deadline; `None` if that fails at once.
+    /// Begins to connect, to send the request until the deadline; returns `None` if that fails immediately.
     ///
-    /// It is encrypted where the session is: who can read it can cancel whatever the session does, as often as they like.
+    /// The request is encrypted if the session is, because its key allows cancelling any query of the session.
     pub(super) fn begin(
         peer: &Address,
         config: &Config,
@@ -61,7 +61,7 @@ impl Cancel {
         Some(Self { phase: CancelPhase::Connecting(stream), request, like: like.cloned(), until })
     }
 
-    /// Returns the stream, which is to be watched for reading and writing.
+    /// Returns the stream, which must be watched for reading and writing.
     pub(crate) fn stream(&self) -> Option<&Stream> {
         match &self.phase {
             CancelPhase::Connecting(stream) | CancelPhase::Sent(stream) => Some(stream),
@@ -70,12 +70,12 @@ impl Cancel {
         }
     }
 
-    /// Returns when it is to be stepped at the latest.
+    /// Returns the deadline, at which `step` must be called.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until
     }
 
-    /// Continues as far as it can.
+    /// Continues until it would block.
     pub(crate) fn step(&mut self, now: Instant) -> CancelProgress {
         let is_late = self.until.is_some_and(|until| until <= now);
         loop {
@@ -99,7 +99,7 @@ impl Cancel {
                     }
                     Ok(_) | Err(_) => CancelPhase::Over,
                 },
-                // The server closes once it has taken the request; a proxy might drop it if the client closed first.
+                // The server closes once it has received the request; a proxy might drop it if the client closed first.
                 CancelPhase::Sent(mut stream) => match stream.read(&mut [0; 1]) {
                     Err(e) if e.kind() == WouldBlock && is_late => return CancelProgress::Late,
                     Err(e) if e.kind() == WouldBlock => {
@@ -114,14 +114,14 @@ impl Cancel {
     }
 
     fn send(&self, mut stream: Stream) -> CancelPhase {
-        // Sixteen bytes fit into any fresh socket.
+        // Sixteen bytes fit into the buffer of any new socket.
         match stream.write(&self.request) {
             Ok(_) => CancelPhase::Sent(stream),
             Err(_) => CancelPhase::Over,
         }
     }
 
-    /// Continues to the end, or to the deadline. Returns `true` if nothing of it is left that could cancel anything.
+    /// Continues to the end, or to the deadline. Returns `true` if the request can cancel nothing any more.
     pub(super) fn finish(mut self) -> bool {
         let mut waiter = self.stream().map(Waiter::on);
         loop {

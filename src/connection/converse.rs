@@ -1,4 +1,4 @@
-//! Sends and receives until a session puts out what is wanted, as far as that goes without waiting.
+//! Sends and receives, without blocking, until a session returns a wanted output.
 
 use std::time::Instant;
 
@@ -8,23 +8,24 @@ use crate::connection::ear::Ear;
 use crate::error::Error;
 use crate::proto::{Output, Reply, RequestId};
 
-/// How far a conversation has come.
+/// The progress of an exchange with the server.
 pub(super) enum Talk<T> {
-    /// What was wanted has come, or the end; and whether more may have come, of which the socket won't tell again.
+    /// The wanted output, or the error that ended the session; and `true` if the socket may hold more data, which it
+    /// will not report again.
     Over(Result<T, Error>, bool),
-    /// The server has said nothing more.
+    /// The socket holds no more data.
     Silent,
-    /// The server has more to say, and has been listened to for long enough. A socket tells once that it is ready, so
-    /// this is to be gone on with unasked.
+    /// The socket may hold more data, but the limit of reads in a row is reached. A socket reports only once that it is
+    /// ready, so the caller must continue without another report.
     GoesOn,
 }
 
-/// Goes on with a login; without an ear, so far as it goes without listening.
+/// Continues a login; without an `ear`, only as far as that is possible without reading.
 pub(super) fn log_in(connection: &mut Connection, ear: Option<&mut Ear<'_>>, now: Instant) -> Talk<()> {
     converse(connection, ear, now, |output| matches!(output, Output::Ready).then_some(Ok(())))
 }
 
-/// Goes on waiting for an answer.
+/// Continues to wait for the answer to a request.
 pub(super) fn ask(connection: &mut Connection, request: RequestId, ear: &mut Ear<'_>, now: Instant) -> Talk<Reply> {
     converse(connection, Some(ear), now, |output| match output {
         Output::Reply(id, reply) if id == request => Some(reply),
@@ -32,7 +33,7 @@ pub(super) fn ask(connection: &mut Connection, request: RequestId, ear: &mut Ear
     })
 }
 
-/// Sends and receives until the session puts out what is wanted, or its end.
+/// Sends and receives until the session returns a wanted output, or ends.
 fn converse<T>(
     connection: &mut Connection,
     mut ear: Option<&mut Ear<'_>>,
@@ -55,7 +56,7 @@ fn converse<T>(
             continue;
         }
         connection.transmit();
-        // In that, or with notifications that nobody waits for yet.
+        // The write may have failed, or the session may have ended without an output.
         if connection.is_closed() {
             return Talk::Over(Err(connection.error().cloned().unwrap_or(Error::Closed)), false);
         }

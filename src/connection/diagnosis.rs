@@ -373,16 +373,16 @@ impl Connection {
     /// Finds out whether notifications come, and what keeps them or will keep them from coming.
     ///
     /// It asks the server a few things, listens to a channel that is this call's alone
-    /// (`notifyman_diagnosis_`, its pid and a random number), has one notification sent there, waits up to three seconds
-    /// for it without sending anything, and stops listening to it. Nobody sees that notification; whatever else arrives
-    /// meanwhile is kept, in order, for the next `wait` or turn.
+    /// (`notifyman_diagnosis_`, its pid and a random number), causes one notification there, waits up to three seconds
+    /// for it without sending anything, and stops listening to the channel. The caller does not receive that
+    /// notification; whatever else arrives meanwhile is kept, in order, for the next `wait` or turn.
     ///
     /// - Each call on the server is bounded by the [call timeout](Self::set_call_timeout).
     /// - In a transaction nothing is asked of the server, since a failure would break that transaction: what is told
     ///   then is what is known without asking.
-    /// - A second connection is opened for a moment, to the same address: the notification comes from there, since a
-    ///   proxy or a pooler between can deliver to a session that asks, and not to one that is idle. Where none can be
-    ///   opened, this connection notifies itself, which is noted.
+    /// - A second connection to the same address is opened briefly and sends the notification, because a proxy or
+    ///   pooler may deliver to a session that sends a request, but not to an idle one. If the second connection cannot
+    ///   be opened, this connection notifies itself, and the finding says so.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));

@@ -10,9 +10,9 @@
 //!
 //! Who prefers a standby and has found none dials those again that were none, and takes the first.
 //!
-//! The caller watches the stream, calls [`Dial::step`] when something may have changed, and waits as it is told. The
-//! whole is bounded by `connect_timeout`, and each address by its [limit](AttemptLimit), so that one that answers nothing
-//! doesn't use up what the others need.
+//! The caller watches the stream, calls [`Dial::step`] when something may have changed, and waits as that returns. All
+//! attempts together are bounded by `connect_timeout`, and each address by its [limit](AttemptLimit), so that an
+//! address that does not answer leaves time for the others.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -45,7 +45,7 @@ pub(crate) struct Dial {
     endpoints: VecDeque<Endpoint>,
     addresses: VecDeque<Address>,
     phase: Phase,
-    /// When what is under way must be done, and the whole.
+    /// The deadlines of the current attempt and of all attempts.
     limit: AttemptLimit,
     /// Whose addresses are being tried.
     endpoint: Option<Endpoint>,
@@ -53,9 +53,9 @@ pub(crate) struct Dial {
     wanted: TargetSessionAttrs,
     /// Who was no standby, where one is preferred.
     second_choice: VecDeque<(Option<Endpoint>, Address)>,
-    /// What ends the caller's wait, for what is done on other threads.
+    /// Wakes the caller when another thread has finished a job.
     alarm: Option<Alarm>,
-    /// The password file, as it is being read for the address, and as it was read.
+    /// The password file for the address: the job that reads it, and its content.
     passfile: (Option<Job<Passfile>>, Option<Passfile>),
     /// Where the password of the login under way comes from, if that is worth a word.
     password_note: Option<String>,
@@ -76,7 +76,7 @@ enum Phase {
     LookingUp(Lookup),
     Waiting(Address, Instant),
     Connecting(Address, Stream),
-    /// Connected, and waiting for the password file.
+    /// Waiting for the password file; the stream is connected.
     Reading(Address, Stream),
     Securing(Address, Box<Securing>),
     LoggingIn(Address, Box<Connection>),
@@ -151,7 +151,7 @@ impl Dial {
         }
     }
 
-    /// Whether it waits for a name to be looked up, or for a file to be read, which only the alarm tells.
+    /// Returns `true` while a name is being resolved or a file read, which only the alarm reports.
     pub(crate) fn is_looking_up(&self) -> bool {
         match &self.phase {
             Phase::LookingUp(..) | Phase::Reading(..) => true,
@@ -201,7 +201,7 @@ impl Dial {
                     self.fail(Some(&address), self.timeout("reading the password file"))
                 }
                 Phase::Reading(address, stream) => return self.wait(Phase::Reading(address, stream)),
-                Phase::Securing(address, mut securing) => match self.hear_securing(&mut securing) {
+                Phase::Securing(address, mut securing) => match self.continue_securing(&mut securing) {
                     Ok(Some(true)) => self.begin_session(address, securing.into_stream(), now),
                     Ok(Some(false)) if self.other_way == Some(Way::Clear) => {
                         self.other_way = None;
@@ -221,7 +221,7 @@ impl Dial {
                     let ear = (self.streams == watched).then_some(&mut *ear);
                     let talk = log_in(&mut connection, ear, now);
                     if connection.session.has_heard_server() {
-                        self.limit.hear();
+                        self.limit.receive();
                     }
                     match talk {
                         Talk::Over(Ok(()), more) => match Verdict::of(&connection.session, self.wanted) {
@@ -349,11 +349,11 @@ impl Dial {
         Phase::Securing(address, Box::new(Securing::begin(stream, manner)))
     }
 
-    /// Goes on with it, and notes whether the server has said anything.
-    fn hear_securing(&mut self, securing: &mut Securing) -> Result<Option<bool>, Error> {
+    /// Continues the TLS upgrade, and extends the time limit if the server has sent anything.
+    fn continue_securing(&mut self, securing: &mut Securing) -> Result<Option<bool>, Error> {
         let progress = securing.step();
         if securing.has_heard() || matches!(progress, Ok(Some(_))) {
-            self.limit.hear();
+            self.limit.receive();
         }
         progress
     }
@@ -366,7 +366,7 @@ impl Dial {
         self.passfile.0.is_none()
     }
 
-    /// Begins to log in, once the password is known.
+    /// Begins the login, once the password is known.
     fn begin_session(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
         if !self.has_passfile() {
             return Phase::Reading(address, stream);
@@ -410,7 +410,7 @@ impl Dial {
     }
 
     fn timeout(&self, action: &'static str) -> Error {
-        // What this one was given, not the whole.
+        // The limit of this attempt, not of all.
         Error::Timeout { action, after: self.limit.given(), closed: true }
     }
 

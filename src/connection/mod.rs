@@ -360,7 +360,7 @@ impl Connection {
         }
     }
 
-    /// Begins to tell the server to cancel what the session is doing; `None` if it cannot be reached.
+    /// Begins a CancelRequest for the running query; returns `None` if the server cannot be reached.
     pub(crate) fn begin_cancel(&self, until: Option<Instant>) -> Option<Cancel> {
         let peer = self.stream.peer().ok()?;
         Cancel::begin(&peer, &self.config, self.stream.encryption(), self.session.cancel_request(), until)
@@ -396,9 +396,9 @@ impl Connection {
     ///
     /// - `None`: notifications for ever.
     /// - `Some(T)`: also an idle event about every T, never early, also under a steady stream.
-    /// - `Some(Duration::ZERO)`: reads the socket until it has nothing more, once and at most 16 MiB, yields what is
-    ///   pending, and ends. What arrives later, also because of the loop's body, is for the next iteration. One that was
-    ///   left before its end is continued by the next `wait` with a zero timeout.
+    /// - `Some(Duration::ZERO)`: reads the socket once until it is empty, at most 16 MiB, yields all pending
+    ///   notifications, and ends. Notifications that arrive later, even because of the loop's body, belong to the next
+    ///   iteration. The next `wait` with a zero timeout continues an iteration that was left before its end.
     ///
     /// It ends when the connection does, after everything that had come; [`error`](Self::error) has the reason.
     /// Breaking out of the loop loses nothing: the next `wait` goes on where it was left.

@@ -16,7 +16,7 @@ pub(super) struct Rare {
     rarer: Option<Box<Rarer>>,
     /// What may have been missed before this session took over from another, or before it listened again.
     pub(super) gap: Option<Gap>,
-    /// When the LISTENs of a session that was opened in a loop were acknowledged, and how many attempts had failed before.
+    /// The time at which the LISTENs of a session that a manager opened were acknowledged.
     established: Option<Moment>,
     attempts: u32,
     /// How many sessions there have been before this one.
@@ -27,7 +27,7 @@ pub(super) struct Rare {
 #[derive(Debug, Default)]
 pub(super) struct Rarer {
     pub(super) call_timeout: Option<Option<Duration>>,
-    /// The pass of a [`wait`](Connection::wait) with a zero timeout.
+    /// The unfinished pass of a [`wait`](Connection::wait) with a zero timeout.
     pass: Option<Pass>,
     /// The gap that is told once the server listens again to what it had forgotten.
     relistening: Option<Gap>,
@@ -55,13 +55,14 @@ impl Connection {
         self.rare.as_ref().map_or(0, |rare| rare.epoch.into())
     }
 
-    /// When the LISTENs of a session that was opened in a loop were acknowledged, and how many attempts had failed before.
+    /// Returns the time at which the LISTENs of a session that a manager opened were acknowledged, and the number of
+    /// attempts that had failed before.
     pub(crate) fn established(&self) -> Option<(Instant, u32)> {
         let rare = self.rare.as_ref()?;
         Some((rare.established?.into(), rare.attempts))
     }
 
-    /// Notes that its LISTENs are acknowledged, after this number of failed attempts.
+    /// Records that the LISTENs are acknowledged, after this number of failed attempts.
     pub(crate) fn establish(&mut self, now: Instant, attempts: u32) {
         let rare = self.rare.get_or_insert_default();
         (rare.established, rare.attempts) = (Some(now.into()), attempts);
@@ -135,7 +136,7 @@ impl Connection {
         true
     }
 
-    /// Returns the pass of a zero timeout that is between its beginning and its end.
+    /// Returns the unfinished pass of a zero timeout.
     pub(super) fn pass(&self) -> Option<Pass> {
         self.rarer()?.pass
     }
@@ -144,7 +145,7 @@ impl Connection {
         self.rarer_mut().pass = Some(pass);
     }
 
-    /// Ends the pass of a zero timeout, or gives it up, because something else reads the connection from now on.
+    /// Ends the pass of a zero timeout, also if another consumer reads the connection from now on.
     pub(crate) fn forget_pass(&mut self) {
         if let Some(rarer) = self.rare.as_mut().and_then(|rare| rare.rarer.as_mut()) {
             rarer.pass = None;

@@ -47,7 +47,7 @@ pub(super) fn may_depend_on_way(error: &Error) -> bool {
 /// How to encrypt.
 #[derive(Debug)]
 pub(super) enum Manner {
-    /// As the settings say. Their files are being read.
+    /// According to the settings, whose files are being read.
     By(EncryptionJob),
     /// As another stream to the same server is.
     Like(Encryption),
@@ -61,7 +61,7 @@ impl Manner {
         }
     }
 
-    /// Returns nothing while the files are being read.
+    /// Returns `None` while the files are being read.
     fn encryption(&self) -> Result<Option<Encryption>, TlsError> {
         match self {
             Manner::By(job) => job.poll().transpose(),
@@ -77,20 +77,20 @@ pub(super) struct Securing {
     manner: Manner,
     /// The question, until it is answered.
     asking: Option<SslRequest>,
-    /// Whether the handshake has begun.
-    is_shaking: bool,
+    /// `true` once the TLS handshake has begun.
+    handshake_begun: bool,
 }
 
 impl Securing {
     /// On a stream that is connected, and on which nothing has been said.
     pub(super) fn begin(stream: Stream, manner: Manner) -> Self {
         let asking = (!manner.is_direct()).then(SslRequest::new);
-        Self { stream, manner, asking, is_shaking: false }
+        Self { stream, manner, asking, handshake_begun: false }
     }
 
-    /// Returns `true` if the server is ready for the handshake, and the files for it are being read.
+    /// Returns `true` if the server is ready for the handshake, but its files are still being read.
     pub(super) fn is_reading(&self) -> bool {
-        self.asking.is_none() && !self.is_shaking
+        self.asking.is_none() && !self.handshake_begun
     }
 
     /// The stream, as far as it has come.
@@ -98,7 +98,7 @@ impl Securing {
         &self.stream
     }
 
-    /// Returns `true` if the server has answered the question. With direct TLS nothing is known before the end.
+    /// Returns `true` if the server has answered the SSLRequest; always `false` for direct TLS.
     pub(super) fn has_heard(&self) -> bool {
         self.asking.is_none() && !self.manner.is_direct()
     }
@@ -119,10 +119,10 @@ impl Securing {
                 Some(Answer::Yes) => self.asking = None,
             }
         }
-        if !self.is_shaking {
+        if !self.handshake_begun {
             let Some(encryption) = self.manner.encryption()? else { return Ok(None) };
             self.stream.encrypt(encryption)?;
-            self.is_shaking = true;
+            self.handshake_begun = true;
         }
         Ok(self.stream.shake_hands()?.then_some(true))
     }

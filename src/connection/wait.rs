@@ -23,15 +23,15 @@ pub struct Wait<'c> {
     looked: bool,
 }
 
-/// One pass of a zero timeout: the socket is read until it has nothing more, once, and what was found is yielded. What
-/// arrives later, also because of the loop's body, is for the next pass.
+/// One pass of a zero timeout: the socket is read once until it is empty, and its notifications are yielded. Those that
+/// arrive later, even because of the loop's body, belong to the next pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pass {
-    /// How many of the notifications that are there belong to it.
+    /// The number of pending notifications that belong to this pass.
     left: usize,
-    /// Whether the socket may have more for it.
+    /// `true` if the socket may hold more data for this pass.
     reads_on: bool,
-    /// How many bytes it has read.
+    /// The number of bytes read in this pass.
     bytes: u32,
 }
 
@@ -51,7 +51,7 @@ impl<'c> Wait<'c> {
 
     /// Yields the next notification of the pass of a zero timeout, or ends it.
     fn next_in_pass(&mut self) -> Option<Notification> {
-        // It lies with the connection, where the next `wait` finds it.
+        // The pass is stored in the connection, so that the next `wait` continues it.
         let mut pass = self.connection.pass().unwrap_or(Pass { left: 0, reads_on: true, bytes: 0 });
         loop {
             if pass.left > 0
@@ -66,10 +66,10 @@ impl<'c> Wait<'c> {
                 return None;
             }
             let now = clock::now();
-            // Of what was asked before, inside a manager, the next goes once the one before is answered.
+            // Requests that a manager left are sent one by one, each after the answer to the one before.
             self.connection.transmit();
-            // A short read has taken what was there. The one behind it finds what the system has moved up meanwhile, or the
-            // end of the connection.
+            // A short read has emptied the socket. The next read finds data that has arrived meanwhile, or the end of
+            // the connection.
             while pass.reads_on {
                 let received = self.connection.receive_some(self.buffer.get(), now);
                 pass.bytes += received.map_or(0, |received| received.bytes as u32);

@@ -1,16 +1,16 @@
-//! Text from elsewhere, made safe to print.
+//! External text, made safe to print.
 
 use std::fmt::{self, Write as _};
 
 /// Formats text from a server, a peer or the environment as one line that is safe to print on a terminal.
 ///
-/// Line breaks and other control characters, C1 and DEL included, are written as Rust escapes, and so are the characters
-/// that are invisible or change the order in which text is displayed: a text can neither control the terminal nor look
-/// like a line of another program. Everything else stays as it is, so escaping twice changes nothing.
+/// Line breaks and other control characters, C1 and DEL included, are written as Rust escapes, and so are characters
+/// that are invisible or change the order in which text is displayed: the text can neither control the terminal nor
+/// imitate a line of another program. Everything else is unchanged, so escaping twice has no further effect.
 ///
-/// Every `Display` of this crate that contains text of others does this already, such as that of
-/// [`Error`](crate::Error) and [`Diagnosis`](crate::Diagnosis). Accessors of such text return it raw, such as
-/// [`ServerError::message`](crate::ServerError::message), and so do channels and payloads.
+/// Every `Display` of this crate that contains external text, such as [`Error`](crate::Error) and
+/// [`Diagnosis`](crate::Diagnosis), escapes it already. Accessors such as
+/// [`ServerError::message`](crate::ServerError::message), channels and payloads return the raw text.
 ///
 /// ```
 /// use notifyman::Escaped;
@@ -51,7 +51,7 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
     }
 }
 
-/// Escapes what is written through it.
+/// A writer that escapes the text written to it.
 struct Escaper<'f, 'b>(&'f mut fmt::Formatter<'b>);
 
 impl fmt::Write for Escaper<'_, '_> {

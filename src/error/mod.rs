@@ -1,7 +1,7 @@
 //! What can go wrong, said once and in full.
 //!
 //! An [`Error`]'s text is complete: it names the cause, the place, the limit and what to do, on one line, and
-//! [`source`](std::error::Error::source) adds nothing to it, so that a cause is never printed twice. Text from elsewhere is
+//! [`source`](std::error::Error::source) adds nothing to it, so that a cause is never printed twice. External text is
 //! [`Escaped`] in it.
 
 mod escaped;
@@ -48,7 +48,7 @@ pub enum Error {
     #[error("{0}")]
     Protocol(ProtocolError),
     /// The login can't be done, or isn't allowed by `require_auth` or `channel_binding`.
-    #[error("login refused on our side: {}", Escaped(.0))]
+    #[error("login refused by the client: {}", Escaped(.0))]
     Auth(Box<str>),
     /// The connection couldn't be encrypted, or not with whom it should be.
     #[error("{0}")]
@@ -62,7 +62,7 @@ pub enum Error {
         error: Arc<io::Error>,
     },
     /// A host's name couldn't be looked up.
-    #[error("the host's name can't be looked up: {}", Escaped(.reason))]
+    #[error("could not resolve the host name: {}", Escaped(.reason))]
     Resolve {
         /// The system's reason.
         reason: Box<str>,
@@ -110,14 +110,14 @@ pub enum Error {
         /// How long ago it was sent.
         after: Duration,
     },
-    /// Notifications reach this connection only together with an answer to something that it asks: a proxy holds them
-    /// back while the connection is idle. Found by a manager's canary, in two periods in a row.
+    /// Notifications reach this connection only together with the answer to a request: a proxy holds them back while
+    /// the connection is idle. A manager reports this after two such canaries in a row.
     #[error(
         "a proxy holds notifications back while this connection is idle: two canaries in a row, the last sent {after:?} \
          ago, arrived only with the answer to a query; connect to the server directly, or replace the proxy"
     )]
     HeldBack {
-        /// How long ago the last canary was sent.
+        /// The time since the last canary was sent.
         after: Duration,
     },
     /// The server had forgotten channels that it had been told to listen to, as a manager's audit found. It listens to
@@ -263,10 +263,11 @@ impl Error {
     /// True for a peer that can't be reached, went away or delivers nothing, for a time limit, for a server that isn't
     /// what `target_session_attrs` asks for (which changes with a failover), for too many requests at once, and for
     /// SQLSTATEs of the classes 08 (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as
-    /// starting up and shutting down) and 58 (system), and for an error of any class with which the connection ended; of TLS for a handshake that was cut, and for a server's certificate
-    /// that has expired, which its operator renews; false for any other fault of a certificate, for a wrong password, an
-    /// unknown database, a caller's mistake and a peer that breaks the protocol. Where several addresses were tried, it is
-    /// true if it is of one of them, unless the last refused the login.
+    /// starting up and shutting down) and 58 (system), and for an error of any class with which the connection ended;
+    /// in TLS for a handshake that was interrupted, and for a server's certificate that has expired, which its operator
+    /// renews; false for any other fault of a certificate, for a wrong password, an unknown database, a caller's
+    /// mistake and a peer that violates the protocol. Where several addresses were tried, one transient failure is
+    /// enough, unless the last refused the login.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
@@ -276,7 +277,7 @@ impl Error {
             Error::TooManyRequests { .. } => true,
             Error::Server(e) => {
                 let class = e.code().get(..2).unwrap_or_default();
-                // Without a code: the server could not start a session.
+                // Without a code, the server could not start a session.
                 e.was_last || matches!(class, "" | "08" | "40" | "53" | "57" | "58")
             }
             Error::Tls(e) => e.is_transient(),
@@ -445,7 +446,7 @@ pub struct ServerError {
     pub(crate) message: String,
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
-    /// Set where the connection ended before the server said anything more.
+    /// Set if the connection ended before the server sent anything more.
     pub(crate) was_last: bool,
 }
 
@@ -455,34 +456,34 @@ impl ServerError {
         &self.severity
     }
 
-    /// The SQLSTATE, such as `42501`; empty where the server gave none, as one that could not start a process for the
-    /// session.
+    /// The SQLSTATE, such as `42501`; empty if the server sent none, for example because it could not start a process.
     pub fn code(&self) -> &str {
         &self.code
     }
 
-    /// The message, in the server's language and as it was sent: it may contain line breaks and control characters.
+    /// The message, in the server's language and unescaped: it may contain line breaks and control characters.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// More about it, where the server gave it; as it was sent.
+    /// The detail, if the server sent one; unescaped.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
-    /// What to do, where the server gave it, as it was sent; and for a LISTEN that a standby refuses, which it leaves without.
+    /// The hint, if the server sent one; unescaped. If a standby refuses a LISTEN without a hint, this crate adds one.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Whether the session ended with it: the server ends it, or the connection broke before the server said more.
+    /// Returns `true` if the session ended with this error: by its severity, or because the connection broke before the
+    /// server sent more.
     pub fn is_fatal(&self) -> bool {
         self.was_last || matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
 }
 
-/// One line, with control characters [`Escaped`].
+/// Formats the error as one line, with control characters [`Escaped`].
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { severity, code, message, detail, hint, was_last } = self;
@@ -495,7 +496,7 @@ impl fmt::Display for ServerError {
             write!(f, "; hint: {}", Escaped(hint))?;
         }
         if *was_last {
-            f.write_str("; the connection ended with that")?;
+            f.write_str("; the connection ended with this error")?;
         }
         Ok(())
     }
@@ -548,7 +549,7 @@ pub enum ProtocolError {
     )]
     Injected,
     /// The server couldn't prove that it knows the password, or changed the exchange.
-    #[error("the SCRAM exchange failed: {}; somebody between may be pretending to be the server", Escaped(.0))]
+    #[error("the SCRAM exchange failed: {}; another host may be impersonating the server", Escaped(.0))]
     Scram(Box<str>),
     /// The server changed `client_encoding`, which quoting relies on.
     #[error("the server changed client_encoding to {0:?}; only UTF8 is safe here")]

@@ -107,7 +107,7 @@ impl NotificationManager {
             self.shared.counters.unregistered.add(lost.len());
             connection.relisten(unregistered_since(connection.channels_proven(), &lost));
             for (before, channels) in (0..).zip(lost.chunks(CHANNELS_AT_ONCE)) {
-                // Each has all of its time, behind those before it.
+                // Each request has a full time limit of its own, after those before it.
                 self.ask_behind(before, token, Ask::Relisten(channels.to_vec()), RequestOrigin::Relisten);
             }
         }

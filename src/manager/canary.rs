@@ -43,10 +43,10 @@ pub(super) struct Canary {
     pooled: BTreeSet<ConnId>,
     /// Whose last canary was sent by a messenger.
     by_messenger: BTreeSet<ConnId>,
-    /// Connections whose last canary arrived only with the answer to the question why it had not.
+    /// Connections whose last canary arrived only with the answer to the audit after its deadline.
     held_back: BTreeSet<ConnId>,
-    /// Connections that are alone with their database and may send their canary themselves: one of another session has
-    /// reached them while they were idle, or no other session could be opened.
+    /// Connections that are the only one to their database and may send their canary themselves: another session's has
+    /// arrived while they were idle, or no other session could be opened.
     self_sending: BTreeSet<ConnId>,
 }
 
@@ -76,7 +76,7 @@ impl Canary {
 /// A canary that had not arrived at its deadline, when its connection was asked why.
 pub(super) struct MissedCanary {
     payload: Box<str>,
-    /// Whether the socket had nothing to be read.
+    /// `true` if the socket was empty.
     was_idle: bool,
 }
 
@@ -117,13 +117,13 @@ impl NotificationManager {
     ///   that listened to it before it was inserted keeps it, and has no canary.
     /// - Ask anything inside a transaction. While one is open there is no canary for that connection, and
     ///   [`Event::InTransaction`](crate::Event::InTransaction) tells of it.
-    /// - Believe what a session tells itself, which arrives with the answer and proves nothing for the time when the
-    ///   session is idle. For a connection that is the only one to its database, another session is opened to send the
-    ///   first canary; behind a pooler, for each of its canaries.
-    /// - Take chance for a fault. A canary that arrives only after its deadline, and together with the answer to the
-    ///   question why, may have been late; if that happens in two periods in a row, the connection is lost with
+    /// - Rely on a canary that a session sends to itself: it arrives with the answer, and does not prove delivery to an
+    ///   idle session. For the only connection to a database, another session is opened to send the first canary;
+    ///   behind a pooler, every canary.
+    /// - Treat a single delay as a fault. A canary that arrives after its deadline, together with the answer to the
+    ///   audit, may only be late; if that happens in two periods in a row, the connection is lost with
     ///   [`Error::HeldBack`].
-    /// - Fail silently. A server that refuses it is reported by [`Event::CheckRefused`], once for each session.
+    /// - Fail silently. A refusal by the server is reported by [`Event::CheckRefused`], once for each session.
     /// - Mind that `UNLISTEN *`, `DISCARD ALL` or a rollback drop its registration: it listens again. Only one that is
     ///   dropped in secret before two canaries in a row is as good as deaf.
     /// - Believe strangers. Each canary's payload can't be guessed, and one that is overheard and sent again can only prove
@@ -251,7 +251,8 @@ impl NotificationManager {
         let Some((id, token, channel)) = sender else { return canary.rounds.not_sent(database, self.now) };
         canary.rounds.sent(database, id, &payload, clock::now());
         let ask = Ask::Notify(sql::notify_many([(channel.as_str(), payload.as_str())]));
-        // What a session sends itself arrives with the answer, and proves nothing for the time when it is idle.
+        // A canary that a session sends to itself arrives with the answer, and does not prove delivery to an idle
+        // session.
         if members == 1 && (canary.pooled.contains(&id) || !canary.self_sending.contains(&id)) {
             canary.by_messenger.insert(id);
             if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
@@ -292,7 +293,7 @@ impl NotificationManager {
             if !connection.session.misses(payload) || !connection.session.is_quiet() {
                 continue;
             }
-            // A slow loop may not have read it yet.
+            // The canary may have arrived without a slow loop having read it.
             let was_idle = connection.receive_some(&mut self.buffer, self.now).is_none();
             self.queue(token);
             if self.connection_misses(token, payload) {
@@ -315,8 +316,8 @@ impl NotificationManager {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
         let missed = connection.session.misses(payload);
-        // Nothing was there to be read when the question was sent, and it arrived before the end of the answer: chance,
-        // unless it happens again.
+        // The canary was not there when the audit was sent, and arrived before the end of its answer: a coincidence,
+        // unless that happens again.
         let arrived_with_answer = connection.session.private_arrival() == Some(Arrival::WithAnswer);
         let prompted = *was_idle && arrived_with_answer && !missed && !lapsed;
         connection.session.expect_nothing();
@@ -330,7 +331,7 @@ impl NotificationManager {
         }
     }
 
-    /// Reports, once for each session, that its server refuses a check of delivery.
+    /// Reports, once for each session, that the server refuses a check of delivery.
     pub(super) fn report_refusal(&mut self, id: ConnId, check: Check, error: Error) {
         let is_open = self.get(id).is_some_and(|connection| !connection.is_closed());
         if is_open && self.refused_checks.insert((id, check)) {

@@ -1,4 +1,4 @@
-//! Requests of handles that were not answered in time: the server is told to cancel them, without waiting for it.
+//! Cancels requests of handles that were not answered in time, without blocking the loop.
 //!
 //! ```text
 //!   late ──in the queue of its session──▶ withdrawn: the ticket resolves, and the connection stays
@@ -6,7 +6,7 @@
 //!                                      └──not answered──▶ the connection is closed
 //! ```
 //!
-//! Until nothing of a CancelRequest is left that could cancel anything, its session sends no other request.
+//! As long as a CancelRequest may still cancel something, its session sends no other request.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::manager::requests::{LIMIT, PendingReply};
 use crate::manager::timers::Why;
 use crate::proto::RequestId;
 
-/// How many CancelRequests may be on their way. A server under which so many requests are late is in trouble, and is not
-/// asked for more connections.
+/// The most CancelRequests in progress. A server with so many late requests is overloaded, and must not receive more
+/// connections.
 const CANCELS_AT_ONCE: usize = 64;
 
-/// The CancelRequests that are on their way, each a member of its own.
+/// The CancelRequests in progress, each a member of its own.
 #[derive(Debug, Default)]
 pub(super) struct Cancels(BTreeMap<ConnId, u32>);
 
@@ -43,7 +43,7 @@ pub(crate) struct Cancelling {
 }
 
 impl NotificationManager {
-    /// Handles the first request of a connection that has not been answered, once its time is over.
+    /// Handles the timeout of the first unanswered request of a connection.
     pub(super) fn time_out(&mut self, token: u32, request: RequestId) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let id = *id;
@@ -97,11 +97,11 @@ impl NotificationManager {
         }
     }
 
-    /// Ends a CancelRequest: its connection continues, unless it may still cancel something.
+    /// Ends a CancelRequest. The session continues, unless the request may still cancel something.
     fn end_cancel(&mut self, token: u32, is_over: bool) {
         let Some(Member { life: Life::Cancelling(it), .. }) = self.members.take(token) else { return };
         if let (Ok(reactor), Some(stream)) = (&self.reactor, it.cancel.stream()) {
-            // It fails only for a socket that is not watched.
+            // This fails only for a socket that is not watched.
             let _ = reactor.deregister(stream);
         }
         self.cancels.0.remove(&it.on_behalf_of);
@@ -117,7 +117,7 @@ impl NotificationManager {
         self.queue(token);
     }
 
-    /// Takes back the requests of a connection whose time is over and that have not been sent.
+    /// Withdraws the requests of a connection that are late and have not been sent.
     fn withdraw_late(&mut self, token: u32) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let (now, after) = (clock::now(), connection.call_timeout().unwrap_or(LIMIT));
@@ -137,7 +137,7 @@ impl NotificationManager {
         }
     }
 
-    /// Gives up the CancelRequest of a connection that leaves the loop. Returns `true` if there was one.
+    /// Drops the CancelRequest of a connection that leaves the loop. Returns `true` if there was one.
     pub(super) fn forget_cancel(&mut self, id: ConnId) -> bool {
         let token = self.cancels.0.remove(&id);
         token.and_then(|token| self.members.take(token)).is_some()

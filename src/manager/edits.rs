@@ -1,8 +1,8 @@
 //! Changes of the channels of a connection while it is being restored.
 //!
-//! A LISTEN is a request of its own, behind those for the channels of the lost session: if the server refuses it, its
-//! ticket resolves to the error, and the connection is restored all the same. An UNLISTEN takes the names out of what is
-//! still to be sent.
+//! A LISTEN is a separate request, after those for the channels of the lost session: if the server refuses it, its
+//! ticket resolves to the error, and the connection is still restored. An UNLISTEN removes the names from the requests
+//! that have not been sent.
 
 use std::collections::VecDeque;
 
@@ -18,15 +18,15 @@ pub(crate) struct Edits {
     waiting: VecDeque<Listen>,
     /// The channels of those that the session of this attempt has acknowledged.
     acknowledged: Vec<Box<str>>,
-    /// The tickets to be resolved once the connection is restored.
+    /// The tickets to resolve once the connection is restored.
     tickets: Vec<Resolver<()>>,
 }
 
-/// A LISTEN that was asked for meanwhile.
+/// A LISTEN that was requested during the restore.
 struct Listen {
     channels: Vec<Box<str>>,
     ticket: Resolver<()>,
-    /// The request to the session of this attempt.
+    /// The id of the request in the session of this attempt.
     request: Option<RequestId>,
 }
 
@@ -51,14 +51,14 @@ impl Edits {
         self.tickets.push(ticket);
     }
 
-    /// Sends what is waiting to the session of a new attempt.
+    /// Sends the waiting LISTENs to the session of a new attempt.
     pub(crate) fn send(&mut self, session: &mut Session) {
         for listen in &mut self.waiting {
             listen.request = Some(session.request(Ask::Listen(listen.channels.clone())));
         }
     }
 
-    /// Takes the reply to a request; gives it back if it is not to one of these, or if the session ended with it.
+    /// Takes the reply to a request; returns it if the request is not one of these, or if the session ended with it.
     pub(crate) fn take_reply(
         &mut self,
         id: RequestId,
@@ -81,7 +81,7 @@ impl Edits {
         None
     }
 
-    /// Ends an attempt: what its session had acknowledged belongs to the lost connection's channels.
+    /// Ends an attempt: channels that its session had acknowledged are added to those of the lost connection.
     pub(crate) fn end_attempt(&mut self, dead: &mut Dead) {
         if !self.acknowledged.is_empty() {
             dead.edit(&Ask::Listen(std::mem::take(&mut self.acknowledged)));
@@ -94,7 +94,8 @@ impl Edits {
         std::mem::take(&mut self.tickets)
     }
 
-    /// Gives up: every ticket resolves to the error, and every channel stays with the lost connection.
+    /// Ends the restore: every ticket resolves to the error, and every channel is added to those of the lost
+    /// connection.
     pub(crate) fn fail(mut self, error: &Error, dead: &mut Dead) {
         self.end_attempt(dead);
         let waiting: Vec<Box<str>> =

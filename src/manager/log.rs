@@ -47,7 +47,7 @@ pub(super) fn no_canary(id: ConnId, error: &Error) {
     let _ = (id, error);
 }
 
-/// Its server refuses a check of delivery.
+/// Logs that the server refuses a check of delivery.
 pub(super) fn check_refused(id: ConnId, check: Check, error: &Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(connection = %id, %check, %error, "delivery is not checked: the server refuses it");

@@ -27,7 +27,7 @@ impl NotificationManager {
         log::lost(id, &error, self.backoff.is_some() && !is_final);
         match &self.backoff {
             Some(backoff) if !is_final => {
-                // A connection whose sessions never last comes back ever more slowly.
+                // A connection whose sessions never last is restored with growing delays.
                 let failed = failed_before(connection.established(), &error, self.now);
                 let mut restore = Restore::new(dead, self.now + backoff.delay(failed, &mut self.jitter));
                 (restore.failed, restore.persists) = (failed, true);

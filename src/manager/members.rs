@@ -197,7 +197,7 @@ impl Dead {
     pub(crate) fn mark_successor(&self, connection: &mut Connection, failed: u32) {
         let now = clock::now();
         if self.is_unopened() {
-            // For most of them nothing has to be kept.
+            // Most connections need no record of failed attempts.
             if failed > 0 {
                 connection.establish(now, failed);
             }
@@ -252,7 +252,8 @@ pub(crate) struct Member {
     pub(crate) watches_write: bool,
     /// Whether its heartbeat is due.
     pub(crate) pulse_due: bool,
-    /// How many bytes the pass of a zero timeout has read from it; the most that one reads, once it has no more.
+    /// The number of bytes that the pass of a zero timeout has read from the socket; `DRAIN_MAX` once the socket is
+    /// empty.
     pub(crate) drained: u32,
     pub(crate) heart: Heart,
     /// Which of its timers count.
@@ -282,12 +283,12 @@ pub(crate) enum Life {
     Restoring(Box<Restore>),
     /// A session of our own that is opened to send one canary: nobody sees it, and nobody waits for it.
     Messenger(Box<Restore>),
-    /// A CancelRequest on behalf of a connection: hidden, too.
+    /// A CancelRequest on behalf of a connection, which is hidden as well.
     Cancelling(Box<Cancelling>),
 }
 
 impl Life {
-    /// Returns `true` for what the loop opens for itself, which no user sees.
+    /// Returns `true` for a member that the loop opened for itself, which no user sees.
     fn is_hidden(&self) -> bool {
         matches!(self, Life::Messenger(_) | Life::Cancelling(_))
     }

@@ -104,8 +104,8 @@ use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
 /// - **No timeout:** batches, for as long as there are connections.
 /// - **A timeout:** also an idle event about that often, never early, also under load. At an idle event the manager
 ///   holds nothing undelivered.
-/// - **Zero:** reads every socket until it has nothing more, once, yields what it found, and ends. No idle event. What
-///   arrives later, also because of the loop's body, is for the next iteration.
+/// - **Zero:** reads every socket once until it is empty, yields the notifications, and ends. No idle event.
+///   Notifications that arrive later, even because of the loop's body, belong to the next iteration.
 /// - **It ends at once** when there is no good connection and none is being restored, unless it was told to
 ///   [park](Self::park_when_empty). So look at the garbage after the loop, too.
 ///
@@ -143,7 +143,7 @@ pub struct NotificationManager {
     to_serve: usize,
     /// Who was touched by the caller in this turn.
     touched: Vec<u32>,
-    /// Connections that the pass of a zero timeout has drained, and that have become ready since.
+    /// Connections that have become ready since the pass of a zero timeout drained them.
     deferred: Vec<u32>,
     /// Connections that this pass has read.
     drained: Vec<u32>,
@@ -169,7 +169,7 @@ pub struct NotificationManager {
     /// Who waits for the alarm to ring, because a name is being looked up.
     looking_up: Vec<ConnId>,
     in_transaction: OpenTransactions,
-    /// The checks of delivery that were refused to sessions and have been reported.
+    /// The refused checks of delivery that have been reported.
     refused_checks: BTreeSet<(ConnId, Check)>,
     /// How many stops are to be obeyed.
     stops: usize,
@@ -193,8 +193,8 @@ pub enum Event {
     Lost(ConnId, Error),
     /// A connection's transaction has been open for over a second. Until it ends, the server delivers nothing to it.
     InTransaction(ConnId),
-    /// The server has refused a check of delivery to a connection, with this error: until the session ends, a fault that
-    /// only this check finds is not noticed. Reported once for each session and check.
+    /// The server has refused a check of delivery, with this error: until the session ends, faults that only this check
+    /// finds remain unnoticed. Reported once for each session and check.
     CheckRefused(ConnId, Check, Error),
 }
 
@@ -210,7 +210,7 @@ pub enum Event {
 pub enum Check {
     /// The [canary](NotificationManager::canary).
     Canary,
-    /// The [audit](NotificationManager::audit), or the same question after a canary that did not arrive.
+    /// The [audit](NotificationManager::audit), also after a canary that did not arrive.
     Audit,
 }
 
@@ -304,10 +304,10 @@ impl NotificationManager {
     /// the same channels under the same id.
     ///
     /// Meanwhile a connection is [restoring](Self::restoring): neither among the [connections](Self::connections) nor
-    /// in the garbage. As it is back, its first batch carries the [`Gap`]. Almost nothing is final: refused credentials, a
-    /// missing database and a refused certificate move the connection to the garbage, unless
-    /// [`Backoff::retry_all`] is set, and so does a connection that this program closed. Names are resolved again for
-    /// each attempt. Up to 10,000 channels are listened to with one request, more with several.
+    /// in the garbage. Its first batch after the restore carries the [`Gap`]. Few failures are final: refused
+    /// credentials, a missing database and a refused certificate move the connection to the garbage, unless
+    /// [`Backoff::retry_all`] is set; so does closing it in this program. Names are resolved again for each attempt.
+    /// Each request listens to up to 10,000 channels.
     ///
     /// ```no_run
     /// # let conns: [notifyman::Connection; 0] = [];
@@ -356,9 +356,9 @@ impl NotificationManager {
 
     /// The next event, with nothing left out; `None` is the end.
     ///
-    /// It is the same queue as the iterator's, which leaves out [`Event::Lost`] (the garbage tells), [`Event::Opened`],
-    /// [`Event::InTransaction`] and [`Event::CheckRefused`], and has the gap of [`Event::Restored`] ride in a [batch](Batch::gap): with the first news,
-    /// or alone in an empty one.
+    /// The iterator takes from the same queue, but leaves out [`Event::Lost`] (see the garbage), [`Event::Opened`],
+    /// [`Event::InTransaction`] and [`Event::CheckRefused`], and puts the gap of [`Event::Restored`] into a
+    /// [batch](Batch::gap): the first one with notifications, or an empty one.
     ///
     /// ```no_run
     /// use notifyman::Event;

@@ -9,14 +9,14 @@ use crate::error::{Error, TlsErrorKind};
 /// The policy for reconnecting lost connections: see
 /// [`NotificationManager::reconnect`](crate::NotificationManager::reconnect).
 ///
-/// After n failed attempts the next one comes after a random time between zero and `first` × 2ⁿ, at most `longest`
-/// ("full jitter"), so that connections that were lost together do not come back together. A session that took over
-/// counts as a failed attempt if it ends within a second of the acknowledgement of its LISTENs; after a longer session
-/// the delay starts again at `first`. Over all connections of the manager, at most `at_once` attempts are in progress
-/// and at most `per_second` begin.
+/// After n failed attempts the next one begins after a random time between zero and `first` × 2ⁿ, at most `longest`
+/// ("full jitter"), so that connections that were lost together are not restored together. A new session counts as a
+/// failed attempt if it ends within a second of the acknowledgement of its LISTENs; after a longer session the delay
+/// starts again at `first`. Over all connections of the manager, at most `at_once` attempts are in progress and at most
+/// `per_second` begin.
 ///
-/// A few failures are final, because only a change elsewhere can fix them (the page [`faults`](crate::faults) lists
-/// them): the connection moves to the garbage, unless [`retry_all`](Self::retry_all) is set.
+/// A few failures are final, because only a change elsewhere can fix them (see [`faults`](crate::faults)): the
+/// connection moves to the garbage, unless [`retry_all`](Self::retry_all) is set.
 ///
 /// ```
 /// use std::time::Duration;
@@ -82,11 +82,11 @@ impl Backoff {
         self
     }
 
-    /// Whether final failures are retried, too: a refused login, a missing database, a refused certificate.
+    /// Sets whether final failures are retried: a refused login, a missing database, a refused certificate.
     ///
-    /// For a restore that swaps databases, or for `pg_hba.conf` and certificates that are being rewritten. These attempts
-    /// come slowly, after a random time between half of `longest` and `longest`: a server may lock an account after some
-    /// refused passwords. A connection that this program closed stays closed.
+    /// Use this if a restore may swap databases, or if `pg_hba.conf` or certificates may be rewritten. Such a failure
+    /// is retried after a random time between half of `longest` and `longest`, because a server may lock an account
+    /// after several refused passwords. A connection that this program closed stays closed.
     ///
     /// ```
     /// use notifyman::Backoff;
@@ -99,13 +99,13 @@ impl Backoff {
         self
     }
 
-    /// Returns the delay before an attempt, after this number of failed ones.
+    /// Returns the delay before the next attempt, after this number of failed ones.
     pub(crate) fn delay(&self, failed: u32, jitter: &mut Jitter) -> Duration {
         let ceiling = self.first.saturating_mul(2u32.saturating_pow(failed)).min(self.longest).min(DELAY_MAX);
         jitter.up_to(ceiling)
     }
 
-    /// Returns the delay before an attempt after a failure that is final unless all are retried.
+    /// Returns the delay before the next attempt after a failure that only [`retry_all`](Self::retry_all) retries.
     pub(crate) fn slow_delay(&self, jitter: &mut Jitter) -> Duration {
         let half = self.longest.min(DELAY_MAX) / 2;
         half + jitter.up_to(half)
@@ -115,11 +115,11 @@ impl Backoff {
 /// A session that ends sooner than this after the acknowledgement of its LISTENs counts as a failed attempt.
 pub(crate) const SHORT_SESSION: Duration = Duration::from_secs(1);
 
-/// Returns how many attempts count as failed when a session ends: `established` is when its LISTENs were acknowledged, and
-/// how many attempts had failed before.
+/// Returns how many attempts count as failed when a session ends. `established` is the time at which its LISTENs were
+/// acknowledged, and the number of attempts that had failed before.
 ///
-/// A notification that the server cannot convert ends the session by its content. That says nothing about the server, so
-/// it does not count, however often it happens.
+/// A notification that the server cannot convert ends the session, but is not the server's fault, so such a session
+/// never counts.
 pub(crate) fn failed_before(established: Option<(Instant, u32)>, loss: &Error, now: Instant) -> u32 {
     let is_short = |since| now.saturating_duration_since(since) < SHORT_SESSION;
     let established = established.filter(|(since, _)| is_short(*since) && !is_conversion(loss));
@@ -131,21 +131,21 @@ fn is_conversion(error: &Error) -> bool {
     matches!(error.sqlstate(), Some("22P05" | "22021"))
 }
 
-/// Returns `true` if a session that ended is not reconnected: only this program's own close is final.
+/// Returns `true` if a session that ended is not reconnected: only if this program closed it.
 pub(crate) fn is_final_loss(error: &Error) -> bool {
     matches!(error, Error::Closed)
 }
 
-/// Returns `true` if a failed attempt is final, because only a change elsewhere can fix it: refused credentials, a missing
-/// database, a refused certificate; and a caller's mistake, unless a session `was_open` with it.
+/// Returns `true` if a failed attempt is final, because only a change elsewhere can fix it: refused credentials, a
+/// missing database, a refused certificate; and a caller's mistake, unless a session `was_open` despite it.
 ///
 /// A certificate that has expired is renewed by its operator, and a local file that does not match another may be in the
 /// middle of being renewed, so both are retried. A certificate of an unknown authority, or for another host, is not: it
 /// may be an attack, and retrying silently would hide it.
 pub(crate) fn is_final_attempt(error: &Error, was_open: bool) -> bool {
     match error {
-        // An error of a session that was open: the refusal of its LISTENs, or its end.
         Error::Connect(e) => !e.any(|cause| !is_final_cause(cause)),
+        // Any other error is of an open session: a refused LISTEN, or the end of the session.
         error => error.is_usage() && !was_open,
     }
 }
@@ -544,7 +544,7 @@ mod tests {
         use crate::error::TlsError;
         for code in ["28P01", "28000", "3D000"] {
             assert!(is_final_attempt(&connect(server(code), &[]), true), "{code}");
-            // The end of a session, or a refused LISTEN, is not the refusal of a login.
+            // If a session ends, or refuses LISTEN, its login was not refused.
             assert!(!is_final_attempt(&server(code), true) && !is_final_loss(&server(code)), "{code}");
         }
         for code in ["", "57P01", "57P03", "53300", "08006", "25006", "25P03", "XX000", "55000", "22P05", "42501"] {
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn m13_another_address_may_be_the_good_one_unless_the_login_was_refused() {
+    fn m13_a_failure_of_several_addresses_is_final_only_if_the_login_was_refused_or_all_are() {
         let away = [Error::Disconnected];
         assert!(!is_final_attempt(&connect(server("3D000"), &away), true));
         assert!(is_final_attempt(&connect(server("28P01"), &away), true));
@@ -590,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn m13_what_is_final_is_retried_slowly() {
+    fn m13_final_failures_are_retried_slowly() {
         let backoff = Backoff::default();
         let mut jitter = Jitter::new(1);
         let delays: Vec<_> = (0..200).map(|_| backoff.slow_delay(&mut jitter)).collect();

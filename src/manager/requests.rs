@@ -18,7 +18,7 @@ use crate::row::Row;
 pub(super) struct PendingReply {
     by: RequestOrigin,
     until: Option<Instant>,
-    /// Whether the server has been told to cancel the request.
+    /// `true` once a CancelRequest has been sent for the request.
     cancelled: bool,
 }
 
@@ -40,7 +40,7 @@ impl PendingReply {
         self.by.action()
     }
 
-    /// Notes that the request is being cancelled, and by when it must be answered.
+    /// Records that the request is being cancelled, and the deadline for its answer.
     pub(super) fn cancel(&mut self, until: Option<Instant>) {
         (self.cancelled, self.until) = (true, until);
     }
@@ -181,7 +181,7 @@ impl NotificationManager {
         self.ask_behind(0, token, ask, by);
     }
 
-    /// Makes a request on the loop's own behalf, behind others of which each may take all of its time.
+    /// Makes a request on the loop's own behalf, after `others` that each may take the full time limit.
     pub(super) fn ask_behind(&mut self, others: u32, token: u32, ask: Ask, by: RequestOrigin) {
         if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
             let request = connection.session.request(ask);
@@ -208,15 +208,15 @@ impl NotificationManager {
         self.queue(token);
     }
 
-    /// Completes the requests that have been answered. Cancels one that has not been answered in time, although everything
-    /// that had arrived was read.
+    /// Completes the requests that have been answered. Cancels a late one, unless the socket may hold more data
+    /// (`more`).
     pub(super) fn complete_requests(&mut self, token: u32, more: bool) {
         let Some(member) = self.members.get_mut(token) else { return };
         let Member { id, life: Life::Good(connection), .. } = member else { return };
         let id = *id;
         let of_this = (id, RequestId::FIRST)..=(id, RequestId::LAST);
         let (mut answered, mut next, mut late) = (Vec::new(), None, None);
-        // Nothing is complete as long as it may still be cancelled.
+        // A CancelRequest in progress may still affect these requests.
         let may_complete = !self.cancels.contains(id) || connection.is_closed();
         // They are answered in the order in which they were asked.
         for ((_, request), asked) in self.asked.range(of_this) {
@@ -260,7 +260,7 @@ impl NotificationManager {
                         self.report_refusal(id, Check::Audit, error);
                     }
                 }
-                // The session does what these lead to.
+                // The session itself handles these replies.
                 Some(RequestOrigin::Attendance | RequestOrigin::Relisten) | None => {}
             }
         }

@@ -29,7 +29,7 @@ pub(crate) struct Restore {
     pub(crate) failed: u32,
     /// Whether another attempt follows one that failed.
     pub(crate) persists: bool,
-    /// Changes of the channels since it was lost.
+    /// Changes of the channels since the connection was lost.
     edits: Edits,
     /// Not to listen again, but to ask this one thing on behalf of another connection, and to be closed.
     errand: Option<(ConnId, Option<Ask>)>,
@@ -199,7 +199,7 @@ impl Restore {
         }
     }
 
-    /// Returns `true` once the server has acknowledged the channels, and what was changed since.
+    /// Returns `true` once the server has acknowledged the channels, and the changes since.
     fn is_listening(&mut self, connection: &mut Connection, relisten: &mut Relisten) -> Result<bool, Error> {
         if relisten.poll(&mut connection.session, &mut self.edits)? {
             self.dead.mark_successor(connection, self.failed);
@@ -253,7 +253,7 @@ impl Restore {
         self.dead.again(error.clone())
     }
 
-    /// Gives up, and returns the lost connection.
+    /// Ends the restore, and returns the lost connection.
     pub(crate) fn cancel(mut self) -> Dead {
         self.edits.fail(&Error::UnknownConnection, &mut self.dead);
         self.dead
@@ -265,22 +265,23 @@ impl Restore {
     }
 }
 
-/// The requests for the channels of a lost session, on the session that takes over.
+/// The requests for the channels of a lost session, in the new session.
 ///
-/// Nobody takes the session's notifications until the last one is acknowledged, so that they come after the gap.
+/// The session's notifications are kept until the last request is acknowledged, so that they are delivered after the
+/// gap.
 #[derive(Debug)]
 pub(crate) struct Relisten {
     /// The last of the requests.
     last: RequestId,
     acknowledged: bool,
-    /// How many requests have been answered.
+    /// The number of requests that have been answered.
     answered: usize,
 }
 
 impl Relisten {
-    /// Requests all channels, up to 10,000 at once.
+    /// Requests all channels, up to 10,000 by each request.
     pub(crate) fn begin(session: &mut Session, channels: &[Box<str>]) -> Self {
-        // Without channels, too, the answer to a request is the end of the gap.
+        // The answer ends the gap, so a request is needed even without channels.
         let mut chunks = channels.chunks(CHANNELS_AT_ONCE);
         let mut last = session.request(Ask::Listen(chunks.next().unwrap_or_default().to_vec()));
         for chunk in chunks {
@@ -293,8 +294,7 @@ impl Relisten {
         Self { last, acknowledged: false, answered: 0 }
     }
 
-    /// Returns `true` if the server has acknowledged all channels with what was read last; an error is the end of the
-    /// attempt.
+    /// Returns `true` if the last read brought the acknowledgement of all channels; an error ends the attempt.
     pub(crate) fn poll(&mut self, session: &mut Session, edits: &mut Edits) -> Result<bool, Error> {
         let before = self.acknowledged;
         while let Some(output) = session.poll() {

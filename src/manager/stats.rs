@@ -41,7 +41,7 @@ pub struct Stats {
     pub canary_micros: u64,
     /// Connections lost because nothing was delivered to them, though their servers answered.
     pub deaf: u64,
-    /// Checks of delivery, by canary or audit, that servers have refused: see
+    /// Checks of delivery (canary or audit) that servers have refused: see
     /// [`Event::CheckRefused`](crate::Event::CheckRefused).
     pub checks_refused: u64,
     /// Registrations that servers had forgotten, as [audits](crate::NotificationManager::audit) found: channels.

@@ -288,7 +288,7 @@ mod tests {
             while manager.members.iter().any(|member| matches!(&member.life, Life::Good(c) if c.pid() == 0)) {
                 assert!(manager.try_next_event().is_pending());
             }
-            // The poll has yet to report sockets whose bytes have been read already.
+            // The poller may still report sockets that have been read already.
             let mut before = 0;
             while before != manager.members.looks.get() {
                 before = manager.members.looks.get();

@@ -254,7 +254,7 @@ impl NotificationManager {
             if member.drained == 0 {
                 self.drained.push(token);
             }
-            // A socket that has been read until it had no more is left for the next pass; one read overflows nothing.
+            // An empty socket is left for the next pass; the size of one read cannot overflow the sum.
             member.drained = if more { member.drained + bytes as u32 } else { DRAIN_MAX };
         }
         if is_closed {
@@ -291,7 +291,7 @@ impl NotificationManager {
         }
         let Member { id, life: Life::Good(mut connection), .. } = self.members.take(token)? else { return None };
         if self.forget_cancel(id) && !connection.is_closed() {
-            // What is left of it might cancel whatever comes next.
+            // The CancelRequest might cancel the next request.
             let after = connection.call_timeout().unwrap_or(LIMIT);
             connection.close_for(Error::Timeout { action: "a cancelled request", after, closed: true });
         }
@@ -367,7 +367,7 @@ impl NotificationManager {
         self.undefer();
     }
 
-    /// Ends the pass of a zero timeout: connections that it has drained, and that became ready since, are ready again.
+    /// Ends the pass of a zero timeout: drained connections that have become ready since are ready for the next pass.
     pub(super) fn undefer(&mut self) {
         while let Some(token) = self.drained.pop() {
             if let Some(member) = self.members.get_mut(token) {

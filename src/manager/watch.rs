@@ -56,7 +56,7 @@ impl NotificationManager {
         }
     }
 
-    /// Reports once a transaction that is left open, and watches it until it ends.
+    /// Reports a transaction that stays open, once, and watches it until it ends.
     fn watch_transaction(&mut self, token: u32, is_open: bool, is_new: bool) {
         let Some(id) = self.members.get(token).map(|member| member.id) else { return };
         if !is_open || is_new {

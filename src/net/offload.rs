@@ -1,12 +1,12 @@
-//! What may hang, done on threads of its own: the system's name look-up has no time limit, and neither has a file on a
-//! network's file system.
+//! Separate threads for operations that may hang: the system's name resolution has no time limit, nor has reading a
+//! file on a network file system.
 //!
 //! ```text
-//!   ask ──▶ line of questions ──▶ at most 16 threads, while there are questions ──▶ whoever asked
+//!   ask ──▶ queue of requests ──▶ at most 16 threads, while there are requests ──▶ all callers with that request
 //! ```
 //!
-//! Who asks what is being worked on shares the answer; nothing is kept once it has been given. A question that hangs
-//! takes one thread, however often it is asked. It delays other questions in its line, never a loop.
+//! Equal requests share one answer, which is not kept once it has been delivered. A request that hangs occupies one
+//! thread, however often it is made. It delays other requests in its queue, never a loop.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::net::reactor::Alarm;
 
-/// How many questions of a line are worked on at once.
+/// The most threads of one queue.
 pub(super) const THREADS_MAX: usize = 16;
 
-/// A question under way; dropped, nobody works on it any more, unless that has begun.
+/// A request in progress. Dropping the last job of a request cancels it, unless a thread has begun it.
 pub(crate) struct Job<T>(Arc<Answer<T>>);
 
 struct Answer<T> {
@@ -26,26 +26,26 @@ struct Answer<T> {
     alarm: Option<Alarm>,
 }
 
-/// The questions of one kind, of all of the process.
+/// The requests of one kind in this process.
 pub(super) struct Line<Q, T> {
     inner: Mutex<Inner<Q, T>>,
-    /// What the threads are called.
+    /// The name of the threads.
     name: &'static str,
     work: fn(&Q) -> T,
-    /// The answer where no thread can be had.
+    /// Makes the answer if no thread can be started.
     without_thread: fn(&io::Error) -> T,
 }
 
 struct Inner<Q, T> {
-    /// Those whose turn hasn't come.
+    /// Requests that no thread has begun.
     waiting: VecDeque<Q>,
-    /// Also those that are being worked on.
+    /// All requests, also those in progress.
     asked: Vec<(Q, Vec<Weak<Answer<T>>>)>,
     threads: usize,
 }
 
 impl<T> Job<T> {
-    /// The answer, if there is one by now; given once.
+    /// Takes the answer, if there is one.
     pub(crate) fn poll(&self) -> Option<T> {
         lock(&self.0.given).take()
     }
@@ -72,7 +72,7 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> Line<Q, T> {
         Self { inner: Mutex::new(inner), name, work, without_thread }
     }
 
-    /// Asks. The alarm, if there is one, rings when the answer is there.
+    /// Queues a request. The alarm, if there is one, rings when the answer is ready.
     pub(super) fn ask(&'static self, question: Q, alarm: Option<Alarm>) -> Job<T> {
         let answer = Arc::new(Answer { given: Mutex::new(None), alarm });
         let asker = Arc::downgrade(&answer);
@@ -89,28 +89,28 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> Line<Q, T> {
         }
         match std::thread::Builder::new().name(self.name.into()).spawn(|| self.serve()) {
             Ok(_) => inner.threads += 1,
-            // Those at work take it, too.
+            // A running thread takes this request.
             Err(_) if inner.threads > 0 => {}
             Err(error) => {
                 inner.waiting.clear();
                 let asked = std::mem::take(&mut inner.asked);
                 drop(inner);
-                asked.iter().for_each(|(_, askers)| tell(askers, &(self.without_thread)(&error)));
+                asked.iter().for_each(|(_, askers)| deliver(askers, &(self.without_thread)(&error)));
             }
         }
         job
     }
 
-    /// Works on questions until there is none.
+    /// Handles requests until the queue is empty.
     fn serve(&self) {
         while let Some(question) = self.next() {
             let answer = (self.work)(&question);
             let askers = lock(&self.inner).take_askers(&question);
-            tell(&askers, &answer);
+            deliver(&askers, &answer);
         }
     }
 
-    /// The next question to which somebody still wants the answer; without one, the thread ends.
+    /// Returns the next request whose answer is still wanted; without one, the thread ends.
     fn next(&self) -> Option<Q> {
         let mut inner = lock(&self.inner);
         while let Some(question) = inner.waiting.pop_front() {
@@ -124,7 +124,7 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> Line<Q, T> {
         None
     }
 
-    /// How many threads there are, and how many questions are kept.
+    /// Returns the number of threads, and the number of requests.
     #[cfg(test)]
     pub(super) fn load(&self) -> (usize, usize) {
         let inner = lock(&self.inner);
@@ -139,12 +139,12 @@ impl<Q: PartialEq, T> Inner<Q, T> {
     }
 }
 
-fn tell<T: Clone>(askers: &[Weak<Answer<T>>], answer: &T) {
+fn deliver<T: Clone>(askers: &[Weak<Answer<T>>], answer: &T) {
     askers.iter().filter_map(Weak::upgrade).for_each(|asker| asker.give(answer.clone()));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is kept under these locks is whole at any time.
+    // A panic cannot leave the data behind these locks inconsistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_questions_take_few_threads_and_a_hanging_one_makes_nobody_wait_who_asks() {
+    fn a_thousand_requests_take_few_threads_and_block_no_caller() {
         static AT_WORK: AtomicUsize = AtomicUsize::new(0);
         static MOST: AtomicUsize = AtomicUsize::new(0);
         static GO: AtomicUsize = AtomicUsize::new(0);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_the_same_shares_the_answer_and_who_has_gone_is_not_served() {
+    fn equal_requests_share_the_answer_and_dropped_ones_are_skipped() {
         static WORKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
         static GO: AtomicUsize = AtomicUsize::new(0);
         static LINE: Line<String, bool> = Line::new(
@@ -200,7 +200,7 @@ mod tests {
             },
             |_| false,
         );
-        // As many as there are threads stand before.
+        // These occupy all threads.
         let first: Vec<_> = (0..THREADS_MAX).map(|i| LINE.ask(format!("first {i}"), None)).collect();
         drop(LINE.ask("gone".into(), None));
         let same: Vec<_> = (0..50).map(|_| LINE.ask("same".into(), None)).collect();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_hangs_takes_one_thread_however_often_it_is_asked() {
+    fn a_request_that_hangs_takes_one_thread_however_often_it_is_made() {
         static LINE: Line<u8, ()> = Line::new("test", |_| loop_for_ever(), |_| ());
         fn loop_for_ever() {
             loop {

@@ -1,4 +1,4 @@
-//! Reads password files without making anybody wait.
+//! Reads password files without blocking the caller.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use crate::net::reactor::Alarm;
 static LINE: Line<PathBuf, Passfile> = Line::new(
     "notifyman-file",
     |path| Passfile::read(path),
-    |error| Passfile::Unused(format!("no thread to read it can be had: {error}")),
+    |error| Passfile::Unused(format!("could not start a thread to read it: {error}")),
 );
 
-/// Begins to read one. The alarm, if there is one, rings when that is done.
+/// Begins to read a password file. The alarm, if there is one, rings when the file has been read.
 pub(crate) fn read_passfile(path: PathBuf, alarm: Option<Alarm>) -> Job<Passfile> {
     LINE.ask(path, alarm)
 }

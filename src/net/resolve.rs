@@ -1,4 +1,4 @@
-//! Looks names up without making anybody wait: `getaddrinfo` has no time limit.
+//! Resolves names without blocking the caller: `getaddrinfo` has no time limit.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
@@ -14,7 +14,7 @@ static LINE: Line<String, Found> = Line::new(
         Ok(found) => Ok(found.collect()),
         Err(error) => Err(error.to_string()),
     },
-    |error| Err(format!("no thread to look it up can be had: {error}")),
+    |error| Err(format!("could not start a thread: {error}")),
 );
 
 /// A look-up under way; dropped, nobody looks any more.

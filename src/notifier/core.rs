@@ -64,7 +64,7 @@ pub(crate) enum Phase {
 }
 
 impl<I: 'static> World<I> {
-    /// Returns `true` if a notification can arrive, now or when a session is restored.
+    /// Returns `true` if notifications can arrive, now or after a session is restored.
     pub(crate) fn can_receive(&self) -> bool {
         let is_lost = |database: &Database<I>| matches!(database.session, Session::Lost(_));
         self.phase == Phase::Running && (self.databases.is_empty() || !self.databases.iter().all(is_lost))

@@ -52,7 +52,7 @@ pub(crate) type Callback<I> = dyn FnMut(&Delivery<'_, I>) + Send;
 pub(crate) enum Ear {
     /// Never so far.
     New,
-    /// Never so far, since the session is not open although the notifier was started.
+    /// Not since the start: the notifier is running, but its session has never been open.
     Opening,
     Hears,
     /// Not any more, and is to be told so.

@@ -120,7 +120,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     pub(crate) fn lost(self: &Arc<Self>, id: ConnId, error: &Error, comes_back: bool) {
         self.on_event(id, |inner, world, at, after| {
             let Some(database) = world.databases.get_mut(at) else { return };
-            // One that is given up was counted when it was lost.
+            // A session that was being restored was counted when it was lost.
             inner.tally.losses.add(u64::from(!matches!(database.session, Session::Away(_))));
             if comes_back {
                 database.is_away(id, error, after);

@@ -40,7 +40,7 @@ impl Naive {
     }
 }
 
-/// The most steps of a run: many short runs find more than a few long ones.
+/// The most steps of a run. Many short runs find more than a few long ones.
 const STEPS: usize = 300;
 
 /// Takes three bytes at a time as something that is done: what, by whom, where.

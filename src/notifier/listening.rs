@@ -130,8 +130,8 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         }
     }
 
-    /// A session begins: gives what it is to listen to; with the notifier's own channel, unless that is the canary's. If
-    /// the start does not wait for it, subscribers are told when it is open.
+    /// Begins a session: returns the channels that it must listen to, with the notifier's own channel unless that is
+    /// the canary's. If the start does not wait for the session, its opening is reported to subscribers.
     pub(crate) fn begin(&mut self, own: Option<&str>, is_waited_for: bool) -> Vec<Box<str>> {
         self.registry.take_changed();
         self.wire.clear();
@@ -177,7 +177,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         asks
     }
 
-    /// The session is lost, and is being restored: until then nothing is received, and subscribers are told so.
+    /// Records that the session is lost and is being restored, and reports that to subscribers.
     pub(crate) fn is_away(&mut self, id: ConnId, error: &Error, after: &mut After<I>) {
         self.session = Session::Away(id);
         for (channel, wire) in &mut self.wire {

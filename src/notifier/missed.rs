@@ -7,10 +7,9 @@ use crate::gap::Gap;
 
 /// Notifications of a channel may be missing here: whatever the channel guards must be read again.
 ///
-/// The call comes in order, after everything that was received before and before everything that is received later.
-/// Except for the reasons that end with "nothing arrives", it comes only when the channel is listened to again: read when
-/// it comes, and nothing is missed. With [`Reason::Disconnected`], which is reported when the session is lost, a cache can
-/// stop serving until the call that follows.
+/// The call comes in order: after all notifications received before, and before all later ones. Unless the reason says
+/// that nothing arrives, the channel is already listened to again, so reading it now misses nothing.
+/// [`Reason::Disconnected`] is reported when the session is lost: a cache can stop serving until the next call.
 ///
 /// ```
 /// use notifyman::notifier::{Delivery, Id};
@@ -30,7 +29,7 @@ use crate::gap::Gap;
 pub struct Missed {
     reason: Reason,
     dropped: u64,
-    /// A gap that was to be reported before the session was lost again.
+    /// A gap that had not been reported when the session was lost again.
     unreported: Option<Gap>,
 }
 
@@ -47,12 +46,12 @@ pub struct Missed {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The session was opened for the first time, some time after the notifier was started to
-    /// [keep trying](crate::notifier::NotifierBuilder::keep_trying).
+    /// The session was opened for the first time, after the start of a notifier that
+    /// [keeps trying](crate::notifier::NotifierBuilder::keep_trying).
     Opened,
     /// The session was lost just now, and is being restored. Nothing arrives until then.
     Disconnected(Error),
-    /// The session was lost, and is restored: see the gap.
+    /// The session was lost, and has been restored: see the gap.
     Restored(Gap),
     /// The subscriber's [`Queue`](crate::notifier::Queue) was full.
     Overflow,
@@ -104,7 +103,7 @@ impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("notifications may be missing: ")?;
         match &self.reason {
-            Reason::Opened => f.write_str("the session has been opened only now")?,
+            Reason::Opened => f.write_str("the session was opened after the notifier's start")?,
             Reason::Disconnected(error) => write!(f, "the session was lost and is being restored: {error}")?,
             Reason::Restored(gap) => {
                 write!(f, "nobody listened for {:?}, because {}", gap.duration(), gap.cause())?;
@@ -112,7 +111,7 @@ impl fmt::Display for Missed {
             Reason::Overflow => f.write_str("the subscriber is slower than its channels")?,
             Reason::Muted => f.write_str("the channel or the subscriber was muted")?,
             Reason::Stopped => f.write_str("the notifier was stopped")?,
-            Reason::Unsubscribed => f.write_str("the subscriber was too slow, and is unsubscribed")?,
+            Reason::Unsubscribed => f.write_str("the subscriber was too slow, and has been unsubscribed")?,
             Reason::Lost(error) => write!(f, "the session is lost: {error}")?,
         }
         match self.dropped {

@@ -453,9 +453,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         self.start()
     }
 
-    /// Returns `true` from a start to a stop, as long as a notification can arrive: now, or when a session is restored.
+    /// Returns `true` between a start and a stop, while notifications can arrive, now or after a session is restored.
     ///
-    /// It is `false` once the session of every database is lost for good: see [`State::Lost`].
+    /// Returns `false` once the session of every database is finally lost: see [`State::Lost`].
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));

@@ -373,7 +373,7 @@ mod tests {
         let mut pending = pushed(Queue::default(), "a");
         pending.miss(&1, Missed::new(Reason::Muted, 1));
         assert_eq!([pending.pop(), pending.pop()].map(|item| shown(item.unwrap())), ["a", "-1"]);
-        // Nothing waits, so the next comes before everything else.
+        // The queue is empty, so the next item comes first.
         for dropped in [2, 3] {
             pending.miss(&1, Missed::new(Reason::Muted, dropped));
             assert_eq!(shown(pending.pop().unwrap()), format!("-{dropped}"));

@@ -33,10 +33,10 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
             world = self.changed.wait_timeout(world, MOMENT).unwrap_or_else(PoisonError::into_inner).0;
         }
         let run = match world.phase {
-            // With every session lost for good nothing runs but its threads, and the callbacks that are being called.
+            // With every session lost for good, only the notifier's threads still run, and callbacks that were called.
             Phase::Running if !world.can_receive() && !self.is_inside() => {
                 drop(world);
-                // Without a limit it ends only by being over.
+                // Without a limit there is no error.
                 let _ = self.stop_within(None);
                 return self.start();
             }
@@ -243,7 +243,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Turning<I> {
                     let comes_back = manager.restoring().any(|(restoring, _)| restoring == id);
                     inner.lost(id, &error, comes_back);
                 }
-                // The manager logs a check that is refused.
+                // The manager logs a refused check.
                 Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
                 None => {
                     // Nobody is left only where the poller itself has failed.

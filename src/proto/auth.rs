@@ -108,7 +108,7 @@ impl Exchange {
         Exchange { state: State::Start }
     }
 
-    /// Returns `true` before the first message.
+    /// Returns `true` before the server's first message.
     pub(crate) fn is_at_start(&self) -> bool {
         matches!(self.state, State::Start)
     }

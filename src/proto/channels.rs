@@ -1,26 +1,26 @@
-//! The channels of a session: one block of memory that equal sessions can share, or a set if they are many.
+//! The channels of a session: one block of memory that equal sessions can share, or a set if there are many.
 //!
-//! Nearly every session listens to a few channels, and there may be thousands of sessions, so a few are packed into one
-//! string. A session with many changes them one by one, which must not cost a copy of all.
+//! Nearly every session listens to a few channels, and there may be thousands of sessions, so a few names are packed
+//! into one string. A session with many names may change them one by one, which must not copy all of them.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-/// Names that take up to this number of bytes are packed: a copy of them costs less than a round trip, and other sessions
-/// may well have the same. More are hardly those of another session, too.
+/// Names are packed up to this total number of bytes: copying them costs less than a round trip, and other sessions
+/// often have the same names. Longer lists are rarely shared.
 const PACKED_MAX: usize = 1024;
 
 /// Names of channels, sorted and without duplicates.
 #[derive(Clone)]
 pub(crate) enum Channels {
-    /// One after the other, separated by NULs, which no name contains; none is empty.
+    /// Names separated by NULs, which no name contains; no name is empty.
     Packed(Arc<str>),
     Many(Box<Set>),
 }
 
-/// Many names, and how many bytes they would take packed.
+/// Many names, and the number of bytes that they would take packed.
 #[derive(Clone, Default)]
 pub(crate) struct Set {
     names: BTreeSet<Box<str>>,
@@ -51,7 +51,7 @@ impl Channels {
         }
     }
 
-    /// Returns the number of bytes that the names take, and those between them.
+    /// Returns the number of bytes of the names and their separators.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn size(&self) -> usize {
         match self {
@@ -87,7 +87,7 @@ impl Channels {
             return self.replace(left);
         };
         let changed = names.into_iter().filter(|name| set.remove(name)).count() > 0;
-        // Far below the limit, so that a channel that comes and goes does not have all packed each time.
+        // Far below the limit, so that a channel that comes and goes does not repack the names each time.
         if set.size < PACKED_MAX / 2 {
             *self = mem::take(set).names.iter().map(AsRef::as_ref).collect();
         }
@@ -164,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn they_take_two_words_of_an_idle_session() {
+    fn channels_take_two_words_of_an_idle_session() {
         assert_eq!(size_of::<Channels>(), 2 * size_of::<usize>());
     }
 
     proptest! {
-        /// Long names, so that some steps lead from a few to many, and back.
+        /// Long names, so that some steps change between the packed form and the set.
         #[test]
         fn channels_are_the_set_that_the_changes_lead_to(
             steps in prop::collection::vec((any::<bool>(), prop::collection::vec(0..40u32, 0..25)), 0..12),

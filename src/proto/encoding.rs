@@ -1,6 +1,6 @@
 //! Names of encodings, as PostgreSQL compares them.
 //!
-//! `pg_char_to_encoding` looks at letters and digits only and ignores case, and some encodings have two names. A server,
+//! `pg_char_to_encoding` compares letters and digits only, ignoring case, and some encodings have two names. A server,
 //! a fork of it or a proxy may report any spelling.
 
 /// Returns `true` for `UTF8`, `UTF-8`, `utf_8`, `UNICODE` and the like.

@@ -1,11 +1,10 @@
-//! The channels that a query of the caller's may listen to, as far as its text shows.
+//! Finds the channels that a caller's query may listen to, as far as its text shows.
 //!
-//! Needed where the server can no longer be asked: the query was carried out, and then the link broke. A name too many
-//! costs one LISTEN, a name too few loses a channel, so this errs on the side of too many: it looks into strings, too,
-//! since a `DO` block can run what it holds in one. It cannot see a name that is put together while the query runs, nor one
-//! written with Unicode escapes (`U&".."`).
+//! The names are needed if the connection breaks after the query, before the server was asked for the channels. A
+//! superfluous name costs one LISTEN, but a missing name loses a channel, so strings are scanned, too: a `DO` block can
+//! execute one. Names that the query computes, or that are written with Unicode escapes (`U&".."`), are not found.
 
-/// The longest name that PostgreSQL keeps, in bytes: NAMEDATALEN - 1.
+/// The longest name that PostgreSQL does not truncate, in bytes: NAMEDATALEN - 1.
 const NAME_MAX: usize = 63;
 
 /// Returns the names that follow the word LISTEN, as the server would read them.
@@ -26,7 +25,7 @@ pub(crate) fn may_commit(sql: &str) -> bool {
 
 const LISTEN: &str = "listen";
 
-/// Finds a word, not within another word.
+/// Finds a whole word.
 fn find_word(sql: &str, word: &str) -> Option<usize> {
     let bytes = sql.as_bytes();
     let is_word = |at: usize| bytes.get(at).is_some_and(|byte| is_in_word(*byte));

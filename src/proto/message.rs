@@ -127,7 +127,7 @@ pub(crate) fn data_row(body: &[u8], announced: usize) -> Result<Row, ProtocolErr
     Ok(Row { columns: columns.into() })
 }
 
-/// The tag of a CommandComplete, and how many rows it counts: its last word, if that is a number.
+/// Returns the tag of a CommandComplete, and its number of rows: the last word, if that is a number.
 pub(crate) fn command_complete(body: &[u8]) -> Result<(&[u8], u64), ProtocolError> {
     let mut body = Body::new("CommandComplete", body);
     let tag = body.cstr()?;

@@ -1,14 +1,14 @@
-//! The error of a server that speaks no protocol yet: `E`, text, NUL.
+//! An error in the format of protocol 2: `E`, text, NUL.
 //!
-//! A postmaster that cannot start a process for a connection says so in the format of protocol 2, since it has not read
-//! which one the client speaks (`report_fork_failure_to_client`). libpq tells the two formats apart by the length that
+//! A postmaster that cannot start a process for a connection reports that in this format, because it does not know the
+//! client's protocol yet (`report_fork_failure_to_client`). libpq distinguishes the two formats by the length that
 //! follows the `E`: as a length, text is far larger than any error.
 
 use crate::error::ServerError;
 
 /// The longest text that is kept; libpq's `MAX_ERRLEN`.
 const TEXT_MAX: usize = 30_000;
-/// Fewer letters are taken for a damaged length.
+/// The shortest text; fewer letters count as a damaged length.
 const TEXT_MIN: usize = 3;
 
 /// Returns `true` if `bytes`, which follow an `E`, begin with text instead of a length.
@@ -19,12 +19,12 @@ pub(super) fn is_text(bytes: &[u8]) -> bool {
     text.len() >= TEXT_MIN && text.iter().all(is_printable)
 }
 
-/// Returns the error once its end is there: a NUL, or more than is kept.
+/// Returns the error once the text is complete: at a NUL, or when its length exceeds `TEXT_MAX`.
 pub(super) fn whole(text: &[u8]) -> Option<ServerError> {
     (text.len() > TEXT_MAX || text.contains(&0)).then(|| parse(text))
 }
 
-/// Reads the error, as far as it came.
+/// Parses the error, which may be incomplete.
 pub(super) fn parse(text: &[u8]) -> ServerError {
     let text = up_to_nul(text);
     let text = String::from_utf8_lossy(text.get(..TEXT_MAX).unwrap_or(text));
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_told_from_a_length() {
+    fn text_is_distinguished_from_a_length() {
         for text in ["could not fork", "FATAL:  x", "no\n\0", "Prozess konnte", "нет", "fork: 1"] {
             assert!(is_text(text.as_bytes()), "{text:?}");
         }

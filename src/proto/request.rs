@@ -16,8 +16,8 @@ use crate::row::Row;
 /// How much of a query's answer is kept. It is a listener's client: long answers have better ones.
 pub(crate) const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
-/// How many channels a connection listens to with one request when it restores them. Before version 19 a server compares
-/// each LISTEN of a transaction with those before it, so that the time grows with the square.
+/// The most channels of one request that restores a connection. A server before version 19 compares each LISTEN of a
+/// transaction with those before it, so that the time grows with the square.
 pub(crate) const CHANNELS_AT_ONCE: usize = 10_000;
 
 /// Names a request of one session, so that its reply is known.
@@ -61,7 +61,7 @@ pub(crate) enum Ask {
     HealQueue,
     /// Has the server send bytes as they are, from a database that knows no encoding.
     TakeBytes,
-    /// Compares the server's channels with those of a LISTEN that it answered with a warning.
+    /// Checks that the server lists the channels of a LISTEN that it answered with a warning.
     Confirm(Box<Confirm>),
     /// Takes back the LISTENs of which the server cut a name, and makes the good ones sure.
     Undo(Vec<Box<str>>, Vec<Box<str>>),
@@ -69,7 +69,7 @@ pub(crate) enum Ask {
     Sync,
 }
 
-/// A LISTEN that the server carried out with a warning, and what it answered.
+/// A LISTEN that succeeded with a warning, and its reply.
 #[derive(Debug)]
 pub(crate) struct Confirm {
     pub(crate) ask: Ask,
@@ -87,7 +87,7 @@ impl Ask {
         }
     }
 
-    /// Returns the SQL that is sent for it, to a server that counts the bytes of names so.
+    /// Returns the SQL of the request, for a server with these limits of names.
     pub(crate) fn sql(&self, limits: sql::Limits) -> String {
         fn names(list: &[Box<str>]) -> impl Iterator<Item = &str> {
             list.iter().map(AsRef::as_ref)
@@ -95,9 +95,9 @@ impl Ask {
         match self {
             Ask::Query(text) | Ask::Notify(text) => text.clone(),
             Ask::Listen(channels) | Ask::Relisten(channels) => {
-                sql::refuse_cut(channels, limits) + &sql::listen(names(channels))
+                sql::refuse_truncation(channels, limits) + &sql::listen(names(channels))
             }
-            Ask::Unlisten(channels) => sql::refuse_cut(channels, limits) + &sql::unlisten(names(channels)),
+            Ask::Unlisten(channels) => sql::refuse_truncation(channels, limits) + &sql::unlisten(names(channels)),
             Ask::UnlistenAll => sql::UNLISTEN_ALL.to_owned(),
             Ask::ReadChannels | Ask::Audit | Ask::Confirm(_) => sql::LISTENING_CHANNELS.to_owned(),
             Ask::ListenPrivate(channel) => [&sql::listen([&**channel]), sql::WHICH_DATABASE].join(";"),
@@ -163,14 +163,14 @@ pub(crate) struct InFlight {
     pub(crate) error: Option<ServerError>,
     /// The server's word that it cut a name (42622).
     pub(crate) name_cut: Option<ServerError>,
-    /// Whether a transaction was committed or rolled back, and whether another was begun behind a rollback, as far as the
-    /// tags of the commands show.
+    /// `true` if a transaction was committed or rolled back, and if one was begun after a rollback, according to the tags of
+    /// the commands.
     commits: bool,
     rolls_back: bool,
     begins_behind: bool,
-    /// A warning in answer to LISTEN, to which no server has a reason that does what it is asked.
+    /// An unexpected warning in answer to LISTEN: the server may not listen.
     pub(crate) warning: Option<ServerError>,
-    /// The warning of a server that does not listen.
+    /// The warning, once it is known that the server does not listen.
     pub(crate) ignored: Option<ServerError>,
 }
 
@@ -193,11 +193,11 @@ impl InFlight {
         }
     }
 
-    /// Notes the tag of a command that was completed.
+    /// Records the tag of a completed command.
     pub(crate) fn note_tag(&mut self, tag: &[u8]) {
         match tag {
             b"COMMIT" | b"PREPARE TRANSACTION" => self.commits = true,
-            // It may be one to a savepoint.
+            // ROLLBACK TO SAVEPOINT has the same tag.
             b"ROLLBACK" => self.rolls_back = true,
             b"BEGIN" | b"START TRANSACTION" => self.begins_behind |= self.rolls_back,
             _ => {}
@@ -209,7 +209,7 @@ impl InFlight {
         self.rolls_back && !self.commits
     }
 
-    /// Returns `true` if a transaction that is open now is another than the one in which the request was made.
+    /// Returns `true` if a transaction that is open now began after the request.
     pub(crate) fn has_ended_transaction(&self) -> bool {
         let chains = || matches!(&self.request.ask, Ask::Query(text) if text.to_ascii_uppercase().contains("CHAIN"));
         self.commits || self.begins_behind || self.rolls_back && chains()
@@ -222,7 +222,7 @@ impl InFlight {
             && self.error.as_ref().is_some_and(|error| error.code() == "58P01")
     }
 
-    /// Takes note of a notice in answer to LISTEN.
+    /// Records a notice in answer to LISTEN.
     pub(crate) fn note(&mut self, notice: &ServerError) {
         if self.request.ask.listens_to().is_none() {
             return;
@@ -234,9 +234,9 @@ impl InFlight {
         }
     }
 
-    /// Takes what a server said that answered LISTEN with a warning. Gives the question whether it listens, if that must
-    /// be asked, and can be.
-    pub(crate) fn doubt(&mut self, in_transaction: bool) -> Option<Ask> {
+    /// Handles a LISTEN that was answered with a warning. Returns the request that checks whether the server listens,
+    /// if that is necessary and possible.
+    pub(crate) fn check_warning(&mut self, in_transaction: bool) -> Option<Ask> {
         let warning = self.warning.take().filter(|_| self.error.is_none() && self.name_cut.is_none())?;
         if is_unsupported(&warning) {
             self.ignored = Some(warning);
@@ -247,7 +247,7 @@ impl InFlight {
         None
     }
 
-    /// Goes back from the question whether the server listens to the LISTEN itself, whose answer is now known.
+    /// Ends the check whether the server listens: completes the LISTEN with its own reply.
     pub(crate) fn confirm(&mut self) {
         let Ask::Confirm(confirm) = &mut self.request.ask else { return };
         let Confirm { ask, reply, warning } = std::mem::replace(
@@ -288,7 +288,8 @@ impl InFlight {
             return Err(error.into());
         }
         if let Some(warning) = self.ignored.take() {
-            let hint = warning.hint.or_else(|| Some("the server does not listen: connect to one that does".into()));
+            let hint =
+                warning.hint.or_else(|| Some("the server does not support LISTEN: connect to one that does".into()));
             return Err(ServerError { hint, ..warning }.into());
         }
         if let Some(notice) = self.name_cut.take() {
@@ -307,7 +308,7 @@ impl InFlight {
     }
 }
 
-/// Returns `true` for the word of a server, or of a proxy, that it does not do what it is asked.
+/// Returns `true` if a server or proxy reports that a feature is not supported (class 0A).
 fn is_unsupported(notice: &ServerError) -> bool {
     notice.code().starts_with("0A")
 }

@@ -9,8 +9,8 @@
 //! ```
 
 mod asking;
+mod final_error;
 mod intake;
-mod last_words;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod laws;
 mod messages;
@@ -84,7 +84,7 @@ struct Login {
     config: Config,
     binding: Binding,
     authenticated: bool,
-    /// An error that comes as plain text, as far as it came.
+    /// The part received of an error in plain text.
     plain_error: Option<Vec<u8>>,
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Session {
     unshared: bool,
     /// Whether something has happened on the private channel.
     private_news: bool,
-    /// Whether another transaction has begun.
+    /// `true` once another transaction has begun.
     new_transaction: bool,
 }
 
@@ -225,7 +225,7 @@ impl Session {
 
     /// The link broke. If the server had said why, that is the reason.
     fn lose(&mut self, error: Error) {
-        let words = self.cut_words().or_else(|| self.talk.as_ref()?.last_words.clone());
+        let words = self.truncated_error().or_else(|| self.talk.as_ref()?.final_error.clone());
         self.close(words.map_or(error, Error::from));
     }
 
@@ -282,7 +282,7 @@ impl Session {
         reply
     }
 
-    /// Returns `true` if the server is working on this request.
+    /// Returns `true` if this request was sent and is unanswered.
     pub(crate) fn is_in_flight(&self, request: RequestId) -> bool {
         matches!(self.state(), State::Busy(in_flight) if in_flight.request.id == Some(request))
     }
@@ -292,7 +292,7 @@ impl Session {
         self.talk.iter().flat_map(|talk| &talk.requests).any(|waiting| waiting.id == Some(request))
     }
 
-    /// Takes a request back that has not been sent; returns `true` if it was not.
+    /// Withdraws a request that has not been sent; returns `false` if it has been.
     pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
         let Some(talk) = &mut self.talk else { return false };
         let before = talk.requests.len();
@@ -300,7 +300,7 @@ impl Session {
         talk.requests.len() < before
     }
 
-    /// Sends no request from now on; one that was sent is answered.
+    /// Stops sending requests; the answer to one that was sent is still received.
     pub(crate) fn pause(&mut self) {
         self.talk.get_or_insert_default().paused = true;
     }
@@ -382,7 +382,7 @@ impl Session {
             && self.talk.as_ref().is_none_or(|talk| talk.requests.is_empty())
     }
 
-    /// Returns `true` if the server has said anything.
+    /// Returns `true` if the server has sent anything.
     pub(crate) fn has_heard_server(&self) -> bool {
         match self.state() {
             State::Login(login) => {
@@ -430,8 +430,8 @@ impl Session {
         &self.channels
     }
 
-    /// Returns every channel that the server may be listening to for this session, sorted: also those of LISTENs that
-    /// succeeded since the server was last asked for the channels, and of which it is not known whether they count.
+    /// Returns every channel that this session may be listening to, sorted: also those of LISTENs that succeeded since
+    /// the server last listed the channels, and may have been rolled back.
     pub(crate) fn possible_channels(&self) -> impl Iterator<Item = &str> {
         let unconfirmed = self.talk.iter().flat_map(|talk| &talk.unconfirmed).map(AsRef::as_ref);
         self.channels.iter().chain(unconfirmed).collect::<BTreeSet<_>>().into_iter()

@@ -28,8 +28,8 @@ pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_us
 /// letters.
 pub(crate) const TAKE_BYTES: &str = "SET client_encoding = 'SQL_ASCII'";
 
-/// Tells databases apart: when the server started, to the microsecond, and the database's name there. No table is read,
-/// since a role may be kept from those of the catalog.
+/// Identifies a database: the server's start time, to the microsecond, and the database's name. No table is read, since
+/// a role may lack privileges on the catalog.
 pub(crate) const WHICH_DATABASE: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), \
      pg_catalog.current_database()";
 
@@ -158,13 +158,13 @@ pub(crate) fn unlisten<'a>(channels: impl IntoIterator<Item = &'a str>) -> Strin
     for_each("UNLISTEN ", channels)
 }
 
-/// The beginning of a query that must fail if the server would cut one of these names, instead of the LISTEN or UNLISTEN
-/// of another channel. Empty if none of them can be too long.
+/// Returns the beginning of a LISTEN or UNLISTEN query that fails if the server would truncate one of these names, and
+/// so use another channel. Empty if no name can be too long.
 ///
-/// A server cuts a name with no more than a notice, which `client_min_messages` may hide. `pg_notify` refuses it; it is
-/// called for no other name, so nothing is sent.
-pub(crate) fn refuse_cut(channels: &[Box<str>], limits: Limits) -> String {
-    let doubtful = channels.iter().filter(|name| may_be_cut(name, limits));
+/// A server truncates a name with only a notice, which `client_min_messages` may hide. `pg_notify` refuses such a name;
+/// it is called for no other name, so nothing is sent.
+pub(crate) fn refuse_truncation(channels: &[Box<str>], limits: Limits) -> String {
+    let doubtful = channels.iter().filter(|name| may_be_truncated(name, limits));
     let mut values = String::new();
     for name in doubtful {
         values.push_str(if values.is_empty() { "(" } else { ",(" });
@@ -180,9 +180,9 @@ pub(crate) fn refuse_cut(channels: &[Box<str>], limits: Limits) -> String {
     )
 }
 
-/// The error of a request that [`refuse_cut`] has made fail.
+/// Returns the error of a request that failed by [`refuse_truncation`].
 pub(crate) fn too_long_for_server(channels: &[Box<str>], limits: Limits) -> Error {
-    let mut doubtful = channels.iter().filter(|name| may_be_cut(name, limits));
+    let mut doubtful = channels.iter().filter(|name| may_be_truncated(name, limits));
     let which = match (doubtful.next(), doubtful.next()) {
         (Some(name), None) => format!("channel name {} is", shown(name)),
         _ => "a channel name is".into(),
@@ -194,9 +194,9 @@ pub(crate) fn too_long_for_server(channels: &[Box<str>], limits: Limits) -> Erro
     ValueError { message }.into()
 }
 
-/// Returns `true` if a name may take more bytes in the server's encoding than a name can have. No server's encoding has
-/// more than four bytes for a character, or more than one for one of ASCII.
-fn may_be_cut(name: &str, limits: Limits) -> bool {
+/// Returns `true` if a name may be too long in the server's encoding. No server encoding has more than four bytes for a
+/// character, or more than one for an ASCII character.
+fn may_be_truncated(name: &str, limits: Limits) -> bool {
     let most = match limits {
         Limits::Exact => name.len(),
         Limits::ServerDecides => name.chars().map(|c| if c.is_ascii() { 1 } else { 4 }).sum(),
@@ -463,18 +463,18 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect::<Vec<Box<str>>>();
         let fits = names(&["a", &"a".repeat(63), &"é".repeat(15)]);
         for limits in [Limits::Exact, Limits::ServerDecides] {
-            assert_eq!(refuse_cut(&fits, limits), "");
+            assert_eq!(refuse_truncation(&fits, limits), "");
         }
         let doubtful = names(&["a", &"é".repeat(16), "it's\\日本語日本語日本語日本語日本語日本語"]);
-        assert_eq!(refuse_cut(&doubtful, Limits::Exact), "");
+        assert_eq!(refuse_truncation(&doubtful, Limits::Exact), "");
         assert_eq!(
-            refuse_cut(&doubtful, Limits::ServerDecides),
+            refuse_truncation(&doubtful, Limits::ServerDecides),
             "SELECT pg_catalog.pg_notify(c,'') FROM (VALUES ('éééééééééééééééé'::pg_catalog.text),( \
              E'it''s\\\\日本語日本語日本語日本語日本語日本語'::pg_catalog.text)) AS v(c) \
              WHERE pg_catalog.octet_length(c) OPERATOR(pg_catalog.>) 63;"
         );
-        // A name that another server took, which counted in another encoding.
-        assert!(refuse_cut(&names(&[&"é".repeat(40)]), Limits::Exact).contains("pg_notify"));
+        // A name that another server accepted in its encoding.
+        assert!(refuse_truncation(&names(&[&"é".repeat(40)]), Limits::Exact).contains("pg_notify"));
         assert!(too_long_for_server(&doubtful[..2], Limits::ServerDecides).to_string().starts_with("channel name \"é"));
         assert!(too_long_for_server(&doubtful, Limits::ServerDecides).to_string().starts_with("a channel name is"));
     }

@@ -64,7 +64,7 @@ impl SslRequest {
         }
     }
 
-    /// The server will say no more: an error that is not whole is the answer, if there is one.
+    /// Returns the answer at the end of the stream: a truncated error, if there is one.
     pub(crate) fn handle_eof(&self) -> Option<Answer> {
         let (b'E', rest) = self.answer.split_first()? else { return None };
         let error = match rest.get(HEADER - 1..) {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_in_plain_text_is_told_however_it_is_cut() {
+    fn an_error_in_plain_text_is_reported_however_it_is_split() {
         let whole = b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0";
         for cut in 1..whole.len() {
             let mut request = SslRequest::new();

@@ -249,7 +249,7 @@ fn g01_a_thousand_tables_under_load_are_covered_one_by_one() {
         assert_eq!(steps.load(Relaxed), 1000);
         writers.into_iter().map(|writer| writer.join().unwrap()).max().unwrap()
     });
-    // A build in one transaction would hold writers up to its end.
+    // A build in one transaction would block writers until its end.
     assert!(longest < 500, "{longest} of 1000 tables were covered during one write");
     assert_eq!(site.build(&Installer::new()).unchanged(), 1000);
     site.db.set_call_timeout(Duration::from_secs(600));

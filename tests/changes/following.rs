@@ -1,4 +1,4 @@
-//! Rule G8: which changes a worker reports, and how it finds that a server is silent.
+//! Rule G8: the changes that a worker reports, and its detection of silent servers.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ fn g08_a_partition_that_is_named_is_reported_and_its_neighbour_is_not() {
         assert_eq!((named, json!(change.new_data)), (("m", Some("m1")), json!({"id": 1})), "{pattern}");
         site.run("DELETE FROM m");
     }
-    // A name of the root reports every partition.
+    // The name of the partitioned table selects every partition.
     let mut changes = connected(worker(&[&site]).tables(["public.m"]), 1);
     site.run("INSERT INTO m VALUES (11)");
     let (_, event) = next_but_warnings(&mut changes);
@@ -46,7 +46,7 @@ fn g08_a_server_that_falls_silent_is_found_by_a_heartbeat() {
     let database = server.get_dbname().unwrap_or("postgres");
     let url = format!("postgres://postgres@{}/{database}", proxy.addr());
     let mut changes = connected(Worker::new([config(&url)]).timeout(Duration::from_millis(100)), 1);
-    // Not in the middle of what it asks for at first.
+    // Let the initial requests finish.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(1) {
         let event = changes.next();
@@ -54,7 +54,7 @@ fn g08_a_server_that_falls_silent_is_found_by_a_heartbeat() {
     }
     proxy.black_hole();
     let error = loop {
-        assert!(begun.elapsed() < LIMIT, "nobody notices");
+        assert!(begun.elapsed() < LIMIT, "the loss is not noticed");
         match changes.next() {
             Some(Some((1, ChangeEvent::Disconnected(error)))) => break error,
             Some(None) => {}

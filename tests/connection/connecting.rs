@@ -56,7 +56,7 @@ fn c01_an_address_may_have_a_zone() {
             SocketAddr::from((Ipv6Addr::LOCALHOST, 0)),
             vec![vec![Step::startup(), Step::login_ok(), Step::serve()]],
         );
-        // The first interface is the loopback, here and elsewhere.
+        // The first interface is the loopback on every system.
         let to = |zone: &str| match kind {
             "url" => format!("postgres://u@[::1%25{zone}]:{}/d?sslmode=disable", peer.addr().port()),
             kind => format!("{kind}=::1%{zone} port={} user=u dbname=d sslmode=disable", peer.addr().port()),
@@ -70,7 +70,7 @@ fn c01_an_address_may_have_a_zone() {
 
 #[test]
 fn c01_a_server_that_has_accepted_has_more_than_its_share() {
-    // A silent one most of the time, and one that has answered all of it.
+    // A silent server gets most of the time, and one that has answered all of it.
     for (is_silent, limit, login) in [(true, 1_600, 1_200), (false, 1_600, 1_450)] {
         let (pause, limit) = (Duration::from_millis(login), Duration::from_millis(limit));
         let mut script = vec![Step::startup()];

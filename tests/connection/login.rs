@@ -52,7 +52,7 @@ fn c02_a_scram_password_of_any_characters_is_hashed_as_the_server_hashes_it() {
         "\u{1e9b}\u{323}",
         "\u{1100}\u{1161}\u{11a8}",
     ];
-    // Mapped, normalised, prohibited, unassigned, of every kind; and what is at the bounds of tables.
+    // Mapped, normalised, prohibited, unassigned, of every kind; and the bounds of the tables.
     let codes = [
         0xaa, 0xad, 0xb5, 0xc5, 0xdf, 0x149, 0x221, 0x2fe, 0x340, 0x343, 0x34f, 0x378, 0x37a, 0x5d0, 0x61c, 0x6dd,
         0x180e, 0x1d2c, 0x1e9e, 0x2000, 0x200b, 0x200c, 0x200e, 0x2024, 0x2028, 0x202f, 0x2060, 0x2064, 0x2126, 0x213b,

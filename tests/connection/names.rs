@@ -189,7 +189,7 @@ fn c04_a_name_that_the_server_cuts_is_listened_to_by_no_part() {
 }
 
 #[test]
-fn c04_a_name_that_the_server_would_cut_is_noticed_without_a_notice() {
+fn c04_a_name_that_the_server_would_truncate_is_refused_without_a_notice() {
     let mut db = Connection::connect(config(&euc_jp().url()).options("-c client_min_messages=error")).unwrap();
     let (fits, long) = ("é".repeat(21), "é".repeat(40));
     db.listen(["c04 kept", &fits]).unwrap();
@@ -197,12 +197,12 @@ fn c04_a_name_that_the_server_would_cut_is_noticed_without_a_notice() {
     assert_eq!(before.len(), 2);
     for error in [db.listen(["c04 new", &long]).unwrap_err(), db.unlisten(["c04 kept", &long]).unwrap_err()] {
         assert!(matches!(error, Error::Value(_)) && error.to_string().contains("63"), "{error}");
-        assert_eq!(db.listening_channels().unwrap(), before, "the name that it would be cut to included");
+        assert_eq!(db.listening_channels().unwrap(), before, "including the name that it would be truncated to");
     }
     db.notify(&fits, "still").unwrap();
     assert_eq!(next(&mut db, 1), [(fits, "still".to_owned())]);
 
-    // By a handle, and for a connection that is being opened.
+    // Through a handle, and for a connection that is being opened.
     let mut nm = NotificationManager::new([db]);
     let id = nm.connections().next().unwrap().0;
     let mut ticket = nm.handle().listen(id, [&long]);

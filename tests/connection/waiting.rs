@@ -109,18 +109,18 @@ fn c14_zero_ends_though_more_always_comes() {
     }
 }
 
-/// Waits until a session that the test does not iterate has received what was sent.
+/// Waits until a session that is not being iterated has received the notifications sent.
 fn arrived() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
 #[test]
-fn c14_zero_ends_though_its_body_notifies() {
+fn c14_a_zero_timeout_ends_although_the_body_notifies() {
     let (mut db, mut other) = (session(), session());
     db.listen(["c14 body"]).unwrap();
     other.notify_many([("c14 body", "1"), ("c14 body", "2")]).unwrap();
     let mut passes: Vec<Vec<String>> = Vec::new();
-    eventually("three passes have found something", || {
+    eventually("three passes have received notifications", || {
         let mut heard = Vec::new();
         for n in db.wait(Duration::ZERO).flatten() {
             heard.push(n.payload().into_owned());
@@ -134,7 +134,7 @@ fn c14_zero_ends_though_its_body_notifies() {
 }
 
 #[test]
-fn c15_a_pass_of_zero_that_was_left_is_continued_and_then_ends() {
+fn c15_a_pass_of_a_zero_timeout_that_was_left_is_continued_and_then_ends() {
     let (mut db, mut other) = (session(), session());
     db.listen(["c15 pass"]).unwrap();
     other.notify_many([("c15 pass", "1"), ("c15 pass", "2")]).unwrap();
@@ -145,10 +145,10 @@ fn c15_a_pass_of_zero_that_was_left_is_continued_and_then_ends() {
     other.notify("c15 pass", "3").unwrap();
     arrived();
     assert_eq!(first(&mut db).as_deref(), Some("2"));
-    assert_eq!(first(&mut db), None, "what came later is for the next pass");
+    assert_eq!(first(&mut db), None, "later notifications are for the next pass");
     assert_eq!(first(&mut db).as_deref(), Some("3"));
     assert_eq!(first(&mut db), None);
-    // A connection that notifies itself with each step comes to the end, too.
+    // A connection that notifies itself at each step also reaches the end.
     db.notify("c15 pass", "0").unwrap();
     let mut heard = 0;
     while first(&mut db).is_some() {

@@ -80,7 +80,7 @@ fn m17_a_database_that_the_pooler_cannot_serve_is_a_finding() {
 }
 
 #[test]
-fn m17_a_proxy_that_holds_notifications_back_until_the_next_answer_is_found_out() {
+fn m17_a_proxy_that_holds_notifications_back_until_the_next_answer_is_found() {
     let server = cluster();
     let proxy = HoldingProxy::start(server.port());
     let mut db = connect(&proxy.url());

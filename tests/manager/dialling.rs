@@ -72,7 +72,7 @@ fn m05_one_that_hangs_or_fails_holds_up_no_other() {
     assert_eq!((nm.stats().restores, nm.stats().gaps), (0, 0), "nothing was missed");
 }
 
-/// Keeps a file from being opened by anybody else, as a file system does that hangs: by a lease that is not given back.
+/// Blocks the opening of a file, like a file system that hangs, by a lease that is never released.
 fn hung(file: &std::path::Path) -> Option<Child> {
     const HOLD: &str = "import fcntl, signal, sys, time\n\
         signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
@@ -88,7 +88,7 @@ fn hung(file: &std::path::Path) -> Option<Child> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn m08_a_file_that_hangs_holds_up_neither_the_loop_nor_a_dial_for_longer_than_its_timeout() {
+fn m08_a_file_that_hangs_delays_neither_the_loop_nor_a_dial_beyond_its_timeout() {
     let file = std::env::temp_dir().join(format!("notifyman-m08-{}", std::process::id()));
     std::fs::write(&file, "db:*:*:*:secret\n").unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -122,7 +122,7 @@ fn m08_a_file_that_hangs_holds_up_neither_the_loop_nor_a_dial_for_longer_than_it
                 other => panic!("{other:?}"),
             }
         }
-        assert!(begin.elapsed() < Duration::from_secs(5), "the loop went on: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(5), "the loop was blocked: {:?}", begin.elapsed());
     }
     let threads = std::fs::read_dir("/proc/self/task").unwrap().filter(|task| {
         let name = task.as_ref().map(|task| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default());

@@ -20,7 +20,7 @@ fn use_up_all_but(n: usize) -> Vec<File> {
 
 fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duration>) {
     let url = child().unwrap();
-    // The processes share a server, so each has a channel of its own.
+    // The test processes share a server, so each uses a separate channel.
     let channel = channel();
     let mut db = connect(&url);
     db.listen([&channel]).unwrap();
@@ -111,7 +111,7 @@ fn m10_without_a_poll_lost_connections_are_not_restored() {
 }
 
 #[test]
-fn m10_without_a_poll_restoring_is_given_up() {
+fn m10_without_a_poll_restoring_is_abandoned() {
     in_a_child("manager::limits::m10_without_a_poll_restoring_is_given_up", || {
         let url = child().unwrap();
         let db = connect(&url);

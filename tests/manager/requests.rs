@@ -1,4 +1,4 @@
-//! M18: how requests by the handle are sent, and when they are given up, with a scripted server.
+//! M18: the sending and the timeouts of requests by the handle, with a scripted server.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn limited(peer: &UnixPeer, call_timeout: Duration) -> NotificationManager {
     NotificationManager::new([Connection::connect(&config).unwrap()]).timeout(TICK)
 }
 
-/// Iterates for a time, in which nothing but notifications may come.
+/// Iterates for a time, and fails at any event other than notifications.
 fn iterate_for(nm: &mut NotificationManager, time: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < time {
@@ -41,7 +41,7 @@ fn result<T>(nm: &mut NotificationManager, ticket: &mut Ticket<T>) -> Result<T, 
             return result;
         }
         assert!(begun.elapsed() < LIMIT, "the ticket is not resolved: {nm:?}");
-        // Where the last connection is lost, it ends.
+        // `None` only means that the last connection is lost.
         nm.next_event();
     }
 }
@@ -54,7 +54,7 @@ fn m18_a_request_that_a_slow_server_reads_in_parts_is_sent_to_its_end() {
     let id = nm.connections().next().unwrap().0;
     iterate_for(&mut nm, TICK);
     let mut ticket = nm.handle().query(id, format!("SELECT '{}'", "x".repeat(TOO_MUCH)));
-    // It writes what there is room for.
+    // The client writes as much as the socket accepts.
     iterate_for(&mut nm, 10 * TICK);
     read_on.open();
     assert!(result(&mut nm, &mut ticket).unwrap().is_empty());
@@ -70,7 +70,7 @@ fn m18_the_time_of_a_request_counts_from_when_the_loop_has_accepted_it() {
     let mut nm = limited(&peer, call_timeout);
     let id = nm.connections().next().unwrap().0;
     assert!(matches!(nm.next_event(), Some(Event::Idle)));
-    // The request is made in a slow body, and the server doesn't answer at once.
+    // The request is made in a slow body, and the server delays its answer.
     let mut ticket = nm.handle().query(id, "SELECT");
     thread::sleep(call_timeout);
     iterate_for(&mut nm, Duration::from_millis(200));
@@ -102,9 +102,9 @@ fn m18_a_later_request_has_a_time_limit_of_its_own() {
 }
 
 #[test]
-fn m18_an_answer_that_has_arrived_in_time_counts_however_much_comes_before_it() {
+fn m18_an_answer_that_arrived_in_time_counts_even_behind_many_notifications() {
     let call_timeout = Duration::from_secs(2);
-    // One read of 64 KiB takes notifications only.
+    // A read of 64 KiB contains only notifications.
     let notification = msg::notification(7, "news", &"x".repeat(4_000));
     let before = notification.repeat((64_usize << 10).div_ceil(notification.len()));
     let (asked, is_asked) = Step::mark();

@@ -127,7 +127,7 @@ fn m13_however_fast_the_server_answers_nothing_is_missed() {
     let mut fake = Fake::new();
     let (db, line) = fake.open();
     drop(line);
-    // There are no idle events, however long this takes.
+    // Without a timeout there are no idle events, however long the test takes.
     let mut nm = NotificationManager::new([db]);
     let id = ids(&nm)[0];
     for round in 1..=1000 {
@@ -333,7 +333,7 @@ fn c12_a_transaction_left_open_is_told() {
 }
 
 #[test]
-fn c12_transactions_right_behind_each_other_are_not_one_long_one() {
+fn c12_consecutive_transactions_are_not_reported_as_one_long_one() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::from_millis(100));
     let id = ids(&nm)[0];
@@ -346,6 +346,6 @@ fn c12_transactions_right_behind_each_other_are_not_one_long_one() {
         last = Instant::now();
         told += usize::from(matches!(nm.next_event(), Some(Event::InTransaction(_))));
     }
-    // On a busy machine one of them may have been long indeed.
+    // On a busy machine one of the transactions may have been long.
     assert!(told == 0 || longest > Duration::from_millis(800), "{told} reports, the longest took {longest:?}");
 }

@@ -9,7 +9,7 @@ use super::support::{LIMIT, Watchdog, channel, connect, listener, open, server};
 
 /// A time limit that a server meets even on a busy machine.
 const DEADLINE: Duration = Duration::from_millis(1000);
-/// The duration of a body that takes longer than that.
+/// The duration of a body that exceeds the time limit.
 const LONGER: Duration = Duration::from_millis(1200);
 
 /// Runs the loop until it is stopped; a connection that is lost fails the test.

@@ -1,4 +1,4 @@
-//! M3 and M19: what comes after a stop.
+//! M3 and M19: events after a stop.
 
 use std::thread;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use super::support::payloads;
 
 const T: Duration = Duration::from_millis(20);
 
-/// A manager that is stopped just when it has looked at its sockets for an idle event that is due, and the server's end
-/// of its connection.
+/// Returns a manager that was stopped just after it polled its sockets for an idle event that is due, and the server's
+/// end of its connection.
 fn stopped_before_an_idle_event(fake: &mut Fake) -> (NotificationManager, super::fake::Line) {
     let (db, mut line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(T);
@@ -19,7 +19,7 @@ fn stopped_before_an_idle_event(fake: &mut Fake) -> (NotificationManager, super:
     thread::sleep(2 * T);
     line.notify("before");
     let Some(Event::Notifies(_, batch)) = nm.next_event() else {
-        panic!("what has come is told before the idle event")
+        panic!("notifications are reported before the idle event")
     };
     assert_eq!(payloads(&batch), ["before"]);
     nm.handle().stop();
@@ -33,7 +33,7 @@ fn m03_after_a_stop_the_sockets_are_polled_again_before_an_idle_event() {
     let (mut nm, mut line) = stopped_before_an_idle_event(&mut fake);
     line.notify("after");
     let event = nm.next_event();
-    let Some(Event::Notifies(_, batch)) = event else { panic!("{event:?} comes before what has arrived") };
+    let Some(Event::Notifies(_, batch)) = event else { panic!("{event:?} is reported before the notifications") };
     assert_eq!(payloads(&batch), ["after"]);
     assert!(matches!(nm.next_event(), Some(Event::Idle)));
 }
@@ -50,6 +50,6 @@ fn m03_after_a_change_of_the_timeout_the_sockets_are_polled_again_before_an_idle
     nm.set_timeout(10 * T);
     line.notify("after");
     let event = nm.next_event();
-    let Some(Event::Notifies(_, batch)) = event else { panic!("{event:?} comes before what has arrived") };
+    let Some(Event::Notifies(_, batch)) = event else { panic!("{event:?} is reported before the notifications") };
     assert_eq!(payloads(&batch), ["after"]);
 }

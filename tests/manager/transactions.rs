@@ -7,7 +7,7 @@ use notifyman::{Event, NotificationManager};
 use super::support::{LIMIT, connect, event};
 use crate::support::{Peer, Step, msg};
 
-/// A server that opens a transaction, and to which nothing must be sent from then on.
+/// A server that opens a transaction, after which the client must send nothing.
 fn in_transaction(then: impl IntoIterator<Item = Step>) -> Peer {
     let begun = Step::send([msg::command_complete("BEGIN"), msg::ready(b'T')]);
     let steps = [Step::startup(), Step::login_ok(), Step::expect_query("BEGIN"), begun];
@@ -66,7 +66,7 @@ fn c12_each_transaction_that_stays_open_is_reported_once() {
     let channels =
         || Step::send([msg::row_description(&["channel"]), msg::command_complete("SELECT"), msg::ready(b'I')]);
     let round = || {
-        // After a transaction the channels are read again.
+        // The client reads the channels again after a transaction.
         [
             Step::expect_query("BEGIN"),
             begun(),
@@ -85,7 +85,7 @@ fn c12_each_transaction_that_stays_open_is_reported_once() {
         nm.get_mut(id).unwrap().query("BEGIN").unwrap();
         let (started, mut reports) = (Instant::now(), 0);
         while reports == 0 || started.elapsed() < Duration::from_secs(2) {
-            assert!(started.elapsed() < LIMIT, "it is not reported");
+            assert!(started.elapsed() < LIMIT, "the transaction is not reported");
             match nm.next_event() {
                 Some(Event::InTransaction(_)) => reports += 1,
                 Some(Event::Idle) => {}

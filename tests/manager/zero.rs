@@ -123,7 +123,7 @@ fn m02_zero_drains_the_others_though_one_has_too_much() {
 }
 
 #[test]
-fn m02_zero_ends_though_its_body_makes_more_come() {
+fn m02_a_zero_timeout_ends_although_the_body_causes_notifications() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(3);
     let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
@@ -134,13 +134,13 @@ fn m02_zero_ends_though_its_body_makes_more_come() {
         let mut heard = Vec::new();
         for event in &mut nm {
             heard.extend(payloads(&event.expect("no idle event").1));
-            // Each of them has more, whichever was served.
+            // Every connection receives another notification.
             lines.iter_mut().for_each(|line| line.notify(&heard.len().to_string()));
             thread::sleep(Duration::from_millis(20));
         }
         passes.push(heard.len());
     }
-    // In the first pass the other two are found ready once; what they all have then is for the passes that follow.
+    // In the first pass the other two are found ready once; all later notifications belong to the following passes.
     assert!(passes[0] <= 5 && passes.iter().all(|heard| (1..30).contains(heard)), "{passes:?}");
 }
 

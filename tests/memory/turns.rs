@@ -151,8 +151,8 @@ fn a_heartbeat_that_is_answered_leaves_nothing_behind() {
     };
     beats(50);
     let ((), counted) = counted(|| beats(400));
-    // A request that is under way at either end costs less than 800 bytes, and there are eight connections. If each
-    // heartbeat left as little as 64 bytes behind, 400 of them would leave more than this.
+    // A request in progress at either end of the measurement takes less than 800 bytes, and there are eight
+    // connections. If each of 400 heartbeats leaked only 64 bytes, the sum would exceed this.
     assert!(counted.bytes_current.abs() < 2 * 8 * 800, "{counted:?}");
 }
 

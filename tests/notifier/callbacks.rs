@@ -54,7 +54,7 @@ fn n07_waiting_inside_a_callback_is_an_error_and_changes_nothing() {
         move |_| {
             let subscribed = n.subscribe(2, "from inside", |_| ()).unwrap_err();
             assert!(matches!(subscribed, Error::InsideCallback { .. }));
-            // A ticket that has been resolved already needs no waiting.
+            // `wait` returns immediately if the ticket has been resolved.
             let ticket = n.subscribe_ticket(3, "by ticket", |_| ()).unwrap().wait(LIMIT);
             assert!(matches!(ticket, Ok(()) | Err(Error::WouldDeadlock)));
             assert!((0..1000).any(|_| matches!(n.notify("x", "y").wait(LIMIT), Err(Error::WouldDeadlock))));

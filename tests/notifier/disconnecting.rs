@@ -1,4 +1,4 @@
-//! N7: a subscriber whose queue is full, and that is disconnected then, costs the server nothing more.
+//! N7: a subscriber that is disconnected because its queue is full costs the server nothing more.
 
 use notifyman::Notifier;
 use notifyman::notifier::{Policy, Queue};
@@ -6,7 +6,7 @@ use notifyman::notifier::{Policy, Queue};
 use super::support::*;
 
 #[test]
-fn n07_a_channel_that_nobody_is_left_to_is_unlistened_after_a_disconnect() {
+fn n07_a_channel_without_subscribers_is_unlistened_after_a_disconnect() {
     const NAME: &str = "a notifier that disconnects";
     let queue = Queue::new(Policy::Disconnect).items(1);
     let n: Notifier<u32> = Notifier::builder(config().application_name(NAME)).unwrap().queue(queue).start().unwrap();
@@ -20,7 +20,7 @@ fn n07_a_channel_that_nobody_is_left_to_is_unlistened_after_a_disconnect() {
     eventually("it is unsubscribed", || n.subscriptions().is_empty());
     let last = format!("SELECT string_agg(query, ' ') FROM pg_stat_activity WHERE application_name = '{NAME}'");
     let unlisten = format!("UNLISTEN \"{channel}\"");
-    eventually("the server listens no more", || ask(&mut db, &last) == unlisten);
+    eventually("the channel is unlistened", || ask(&mut db, &last) == unlisten);
     door.open();
     assert_eq!(told.take(3), ["0", "1", "[unsubscribed 1]"]);
 }

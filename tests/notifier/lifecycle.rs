@@ -12,7 +12,7 @@ use notifyman::{Config, Error, Notifier};
 use super::support::*;
 use crate::support::{Options, server};
 
-/// The longest time that a stop may take on a busy machine; half of the time limit of a dial.
+/// The time limit of a stop on a busy machine: half of the time limit of a dial.
 const AT_ONCE: Duration = Duration::from_secs(15);
 
 #[test]

@@ -205,11 +205,11 @@ fn n09_a_loss_is_reported_when_it_happens_and_the_restore_when_it_is_over() {
     proxy.resume();
     assert_eq!(told.next(), "[restored 0]");
     let stats = n.stats();
-    assert_eq!((stats.losses, stats.restores, stats.missed), (1, 1, 2), "who is muted is not called");
+    assert_eq!((stats.losses, stats.restores, stats.missed), (1, 1, 2), "a muted subscriber is not called");
 }
 
 #[test]
-fn n09_a_loss_for_good_counts_once_and_can_be_started_again() {
+fn n09_a_final_loss_counts_once_and_the_notifier_can_be_started_again() {
     let server = server::start(Options::new());
     let mut admin = connect(&server.url());
     admin.execute("CREATE ROLE reader LOGIN").unwrap();
@@ -229,7 +229,7 @@ fn n09_a_loss_for_good_counts_once_and_can_be_started_again() {
 }
 
 #[test]
-fn n09_subscribers_of_a_notifier_that_started_without_a_server_are_told_when_it_is_there() {
+fn n09_the_first_opening_after_a_start_without_a_server_is_reported() {
     let mut server = server::start(Options::new());
     server.stop().unwrap();
     let n: Notifier<u32> =
@@ -244,11 +244,15 @@ fn n09_subscribers_of_a_notifier_that_started_without_a_server_are_told_when_it_
     assert_eq!(told.next(), "[opened 0]");
     ticket.wait(LIMIT).unwrap();
     connect(&server.url()).notify("a", "1").unwrap();
-    assert_eq!((told.next(), told_late.next()), ("1".into(), "1".into()), "the ticket tells when that one listens");
+    assert_eq!(
+        (told.next(), told_late.next()),
+        ("1".into(), "1".into()),
+        "the ticket resolves when the late subscriber listens"
+    );
 }
 
 #[test]
-fn n09_a_notifier_whose_session_cannot_be_opened_at_all_tells_its_subscribers() {
+fn n09_a_session_that_cannot_be_opened_is_reported_to_subscribers() {
     let server = server::start(Options::new());
     let url = format!("postgres://nobody_of_this_name@127.0.0.1:{}/postgres", server.port());
     let n: Notifier<u32> = Notifier::builder(url).unwrap().keep_trying(true).autorun(false).build();

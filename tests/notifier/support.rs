@@ -73,7 +73,8 @@ impl Told {
         self.0.recv_timeout(LIMIT).expect("a call")
     }
 
-    /// The next call but for reports of a loss, which a slow callback is not told if the session is restored by then.
+    /// The next call except reports of a loss, which a slow callback does not receive if the session is restored by
+    /// then.
     #[track_caller]
     pub fn next_after_loss(&self) -> String {
         loop {

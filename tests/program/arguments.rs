@@ -1,4 +1,4 @@
-//! The command line: connection strings in the wrong place, and misspelt words.
+//! The command line: misplaced connection strings, and misspelled words.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ fn every_command_but_those_with_channels_takes_a_url_by_position_and_by_option()
 }
 
 #[test]
-fn a_misspelt_command_or_option_gets_a_suggestion() {
+fn a_misspelled_command_or_option_gets_a_suggestion() {
     for (args, suggestion) in [
         (["lisen"].as_slice(), "'listen'"),
         (&["help", "lisen"], "'listen'"),

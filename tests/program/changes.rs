@@ -60,7 +60,7 @@ fn g01_it_builds_verifies_and_tears_down_with_exit_codes() {
     let out = run(&["build", "--except-table", "Log", &url]).ends_with(0).out();
     assert_eq!(out, "covered          public.price");
     let out = run(&["build", "--except-table", "Log", &url]).ends_with(0).out();
-    assert_eq!(out, "right already    1 table");
+    assert_eq!(out, "up to date       1 table");
     let out = run(&["verify", &url]).ends_with(0).out();
     assert!(out.contains("tables right     1 of 1") && out.contains("except tables    Log"), "{out}");
     connect(&cluster).execute("ALTER TABLE price DISABLE TRIGGER ALL").unwrap();
@@ -95,7 +95,7 @@ fn g01_what_could_not_be_locked_is_listed_and_shows_in_the_exit_code() {
 fn g01_what_a_dry_run_prints_does_the_same_in_psql_and_itself_changes_nothing() {
     let bin = crate::support::cluster::find_server().unwrap();
     if !bin.join("psql").exists() {
-        return not_run("there is no psql beside this server");
+        return not_run("this server comes without psql");
     }
     let psql = |url: &str, script: &str| {
         let mut psql = Command::new(bin.join("psql"));
@@ -122,7 +122,7 @@ fn g01_what_a_dry_run_prints_does_the_same_in_psql_and_itself_changes_nothing() 
         run(&["verify", &url]).ends_with(0);
         // There is nothing left to be done, and nothing left to show but the sweeping.
         let out = run(&build).ends_with(0).out();
-        assert!(out.starts_with("right already") && !out.contains('\n'), "{out}");
+        assert!(out.starts_with("up to date") && !out.contains('\n'), "{out}");
         psql(&url, &run(&["verify", "--dry-run", &url]).ends_with(0).out());
     }
     let script = run(&["teardown", "--dry-run", &url]).ends_with(0).out();
@@ -249,7 +249,7 @@ fn g08_a_signal_waits_for_the_running_command() {
     assert_eq!(worker.out.next(), "done");
     let finished = worker.finish();
     finished.ends_with(143);
-    assert!(finished.err().contains("everything that had come: 1 left"), "{finished:?}");
+    assert!(finished.err().contains("all notifications: 1 left"), "{finished:?}");
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn g08_a_worker_starts_before_its_server_and_says_so() {
     cluster.stop().unwrap();
     let worker = Running::spawn(&mut worker_command(&[url], &["--quiet"]));
     let said = worker.err.next();
-    assert!(said.contains("database 1 is disconnected, and is tried again: cannot connect to 127.0.0.1"), "{said}");
+    assert!(said.contains("database 1 is disconnected, reconnecting: cannot connect to 127.0.0.1"), "{said}");
     assert_eq!(parsed(&worker.out.next())["kind"], "disconnected");
     cluster.restart().unwrap();
     assert_eq!(parsed(&worker.out.next())["kind"], "connected");

@@ -1,4 +1,4 @@
-//! `notifyman listen` proves at its start that notifications are delivered.
+//! `notifyman listen` checks at its start that notifications are delivered.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use super::{LIMIT, Running, cluster, connect, run};
 use crate::support::server::eventually;
 use crate::support::{HoldingProxy, PgBouncer};
 
-/// Each way to consume notifications, which prints each payload.
+/// The options of both ways to consume notifications; each prints the payloads.
 const WAYS: [&[&str]; 2] = [&[], &["--exec", "cat; echo"]];
 
 #[test]
-fn a_pooler_in_transaction_mode_is_told_with_what_to_do_and_the_others_go_on() {
+fn a_pooler_in_transaction_mode_is_reported_with_advice_and_other_connections_continue() {
     let (pooled, well) = (cluster(), cluster());
     let pooler = PgBouncer::start(&pooled, "transaction", "");
     for way in WAYS {
@@ -34,7 +34,7 @@ fn a_pooler_in_transaction_mode_is_told_with_what_to_do_and_the_others_go_on() {
 }
 
 #[test]
-fn with_fail_fast_failing_delivery_ends_it() {
+fn with_fail_fast_failing_delivery_ends_the_program() {
     let pooled = cluster();
     let pooler = PgBouncer::start(&pooled, "transaction", "");
     for way in WAYS {
@@ -45,7 +45,7 @@ fn with_fail_fast_failing_delivery_ends_it() {
 }
 
 #[test]
-fn a_proxy_that_holds_notifications_back_is_told() {
+fn a_proxy_that_holds_notifications_back_is_reported() {
     let server = cluster();
     let proxy = HoldingProxy::start(server.port());
     let listener = Running::start(&["listen", "-q", "a", "--url", &proxy.url()]);
@@ -61,7 +61,7 @@ fn sessions(db: &mut Connection) -> Vec<String> {
 }
 
 #[test]
-fn where_all_is_well_nothing_is_told_and_nothing_is_left() {
+fn if_delivery_works_nothing_is_reported_and_no_other_session_stays() {
     let server = cluster();
     let pooler = PgBouncer::start(&server, "session", "");
     let mut db = connect(&server);
@@ -79,8 +79,8 @@ fn where_all_is_well_nothing_is_told_and_nothing_is_left() {
             finished.ends_with(0);
             assert_eq!((finished.out.len(), finished.err()), (1, String::new()), "{finished:#?}");
             let seen: Vec<_> = db.wait(LIMIT).flatten().take(1).map(|n| n.payload().into_owned()).collect();
-            assert_eq!(seen, ["only this"], "nobody else receives what the proof sends");
-            eventually("its sessions are gone", || sessions(&mut db).is_empty());
+            assert_eq!(seen, ["only this"], "other sessions do not receive the notification of the check");
+            eventually("the program's sessions have ended", || sessions(&mut db).is_empty());
         }
     }
 }
@@ -103,7 +103,7 @@ fn nothing_is_lost_or_late_while_delivery_is_checked() {
 }
 
 #[test]
-fn without_a_second_session_it_listens_and_says_that_it_was_not_checked() {
+fn without_a_second_session_listen_works_and_the_missing_check_is_reported() {
     let server = cluster();
     let mut db = connect(&server);
     db.execute("CREATE ROLE single LOGIN CONNECTION LIMIT 1").unwrap();
@@ -116,12 +116,12 @@ fn without_a_second_session_it_listens_and_says_that_it_was_not_checked() {
         let finished = listener.finish();
         finished.ends_with(0);
         assert_eq!(finished.err(), "");
-        eventually("its session is gone", || sessions(&mut db).is_empty());
+        eventually("the program's session has ended", || sessions(&mut db).is_empty());
     }
 }
 
 #[test]
-fn a_canary_is_taken_by_option() {
+fn the_option_canary_takes_an_optional_period() {
     let server = cluster();
     for way in WAYS {
         for canary in ["--canary", "--canary=30"] {

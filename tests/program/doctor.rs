@@ -11,7 +11,7 @@ fn a_database_that_delivers_is_well() {
     let server = cluster();
     let finished = run(&["doctor", &server.url()]);
     let told = finished.out();
-    // The doctor warns of a bug in PostgreSQL 12 and 13, and in older minor versions of later ones.
+    // PostgreSQL 12 and 13, and older minor versions of later ones, have a bug of which the doctor warns.
     finished.ends_with(if told.contains("58P01") { 3 } else { 0 });
     assert!(told.contains("delivery") && told.contains("came back"), "{told}");
     assert!(told.lines().all(|line| line.chars().count() <= 79), "{told}");

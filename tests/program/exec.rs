@@ -86,7 +86,7 @@ fn a_signal_waits_for_what_runs_and_tells_what_did_not() {
     let finished = listener.finish();
     finished.ends_with(143);
     assert_eq!(finished.out, ["done"]);
-    assert_eq!(finished.err, ["notifyman: 99 notifications had come for which the command wasn't run"]);
+    assert_eq!(finished.err, ["notifyman: 99 notifications arrived for which the command was not run"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_lost_connection_comes_back_and_standard_error_says_what_may_be_missing() {
     let mut clusters = [cluster(), cluster()];
     let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a", "-n1", "--exec", SAY]);
     clusters[1].restart().unwrap();
-    // The loss, unless it is over by then, and its end.
+    // The loss is reported, unless the connection is already restored, and then the restore.
     let told = std::iter::repeat_with(|| listener.err.next()).find(|line| !line.contains("is being restored")).unwrap();
     assert!(told.contains("connection 2, channel \"a\": notifications may be missing"), "{told}");
     let mut db = connect(&clusters[1]);

@@ -131,7 +131,7 @@ fn a_timeout_that_comes_before_the_count_shows_in_the_exit_code() {
 }
 
 #[test]
-fn it_survives_a_restart_and_says_what_may_be_missing() {
+fn a_restart_is_survived_and_possible_losses_are_reported() {
     let mut cluster = cluster();
     for option in [None, Some("--reconnect")] {
         let args: Vec<_> = ["a", "--count", "2"].into_iter().chain(option).collect();
@@ -140,16 +140,16 @@ fn it_survives_a_restart_and_says_what_may_be_missing() {
         assert_eq!(parsed(&listener.out.next())["payload"], "before");
         cluster.restart().unwrap();
         let told = listener.err.next();
-        assert!(told.contains("is lost, and dialled again: "), "{told}");
+        assert!(told.contains("is lost, reconnecting: "), "{told}");
         let line = parsed(&listener.out.next());
         assert_eq!((&line["connection"], &line["gap"]["channels"]), (&1.into(), &serde_json::json!(["a"])));
         assert!(line["gap"]["since"].as_str() < line["gap"]["until"].as_str(), "{line}");
         connect(&cluster).notify("a", "after").unwrap();
         let finished = listener.finish();
-        // Something may be missing.
+        // Notifications may be missing.
         finished.ends_with(1);
         assert_eq!(parsed(&finished.out[0])["payload"], "after");
-        assert_eq!(finished.err(), "notifyman: connection 1 is back");
+        assert_eq!(finished.err(), "notifyman: connection 1 is restored");
     }
 }
 
@@ -160,7 +160,7 @@ fn a_connection_that_is_lost_is_told_and_the_others_go_on() {
     clusters[1].stop().unwrap();
     let told = listener.err.next();
     let place = format!("connection 2 (127.0.0.1:{} as \"postgres\"", clusters[1].port());
-    assert!(told.contains(&place) && told.contains("is lost, and dialled again: FATAL 57P01"), "{told}");
+    assert!(told.contains(&place) && told.contains("is lost, reconnecting: FATAL 57P01"), "{told}");
     connect(&clusters[0]).notify("a", "still here").unwrap();
     assert_eq!(parsed(&listener.out.next())["payload"], "still here");
 }

@@ -79,7 +79,7 @@ impl Running {
         }
         let running = Self::spawn(&mut command);
         let mut lines: Vec<_> = urls.iter().map(|_| running.err.next()).collect();
-        // They are connected concurrently.
+        // The connections are opened concurrently, so their lines come in any order.
         lines.sort();
         for (number, line) in (1..).zip(&lines) {
             assert!(line.starts_with(&format!("notifyman: connection {number} listens at 127.0.0.1:")), "{line}");

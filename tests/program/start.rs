@@ -7,10 +7,10 @@ use super::{Running, cluster, connect, run};
 use crate::support::server::eventually;
 use crate::support::{Cluster, Options};
 
-/// Far less than `connect_timeout`, and enough for a busy machine.
+/// A time limit far below `connect_timeout`, and sufficient on a busy machine.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A server that takes connections and never answers, and its URL with a password.
+/// A server that accepts connections and never answers, and its URL with a password.
 fn frozen() -> (TcpListener, String) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://app:s3cr3t@127.0.0.1:{}/db", socket.local_addr().unwrap().port());
@@ -21,25 +21,25 @@ fn with_password(cluster: &Cluster) -> String {
     cluster.url().replace("postgres@", "postgres:s3cr3t@")
 }
 
-/// Starts a program at a server that is down, one that does not answer, and one that is well, in this order.
+/// Starts `listen` on a server that is down, one that does not answer, and one that is available, in this order.
 fn listener(args: &[&str], gone: &Cluster, frozen: &str, well: &Cluster) -> Running {
     let (gone, well) = (with_password(gone), with_password(well));
     let begin = Instant::now();
     let running = Running::start(&[&["listen", "--url", &gone, "--url", frozen, "--url", &well, "a"], args].concat());
     let mut lines: Vec<_> = (0..3).map(|_| running.err.next()).collect();
-    assert!(begin.elapsed() < SOON, "one holds up another: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < SOON, "one connection delays another: {:?}", begin.elapsed());
     lines.sort();
     assert!(lines[0].starts_with("notifyman: connection 1: cannot connect to 127.0.0.1:"), "{lines:?}");
-    assert!(lines[0].ends_with("; it is tried again"), "{lines:?}");
+    assert!(lines[0].ends_with("; retrying"), "{lines:?}");
     assert!(lines[1].starts_with("notifyman: connection 2 (127.0.0.1:"), "{lines:?}");
-    assert!(lines[1].ends_with(" does not answer yet; it is tried further"), "{lines:?}");
+    assert!(lines[1].ends_with(" does not answer yet; still trying"), "{lines:?}");
     assert!(lines[2].starts_with("notifyman: connection 3 listens at 127.0.0.1:"), "{lines:?}");
     assert!(lines.iter().all(|line| !line.contains("s3cr3t")), "{lines:?}");
     running
 }
 
 #[test]
-fn a_server_that_is_down_and_one_that_does_not_answer_hold_up_no_other() {
+fn a_server_that_is_down_and_one_that_does_not_answer_delay_no_other() {
     let (mut gone, well) = (cluster(), cluster());
     gone.stop().unwrap();
     let (_socket, frozen) = frozen();
@@ -56,7 +56,7 @@ fn a_server_that_is_down_and_one_that_does_not_answer_hold_up_no_other() {
 }
 
 #[test]
-fn with_a_command_a_server_that_is_down_and_one_that_does_not_answer_hold_up_no_other() {
+fn with_a_command_a_server_that_is_down_and_one_that_does_not_answer_delay_no_other() {
     let (mut gone, well) = (cluster(), cluster());
     gone.stop().unwrap();
     let (_socket, frozen) = frozen();
@@ -95,9 +95,9 @@ fn the_timeout_begins_with_the_first_connection() {
         gone.stop().unwrap();
         let url = gone.url();
         let mut listener = Running::start(&[&["listen", "a", "--timeout", "0.5", "--url", &url], options].concat());
-        assert!(listener.err.next().ends_with("; it is tried again"));
+        assert!(listener.err.next().ends_with("; retrying"));
         std::thread::sleep(Duration::from_millis(1500));
-        assert!(listener.child.try_wait().unwrap().is_none(), "it has ended before there was a connection");
+        assert!(listener.child.try_wait().unwrap().is_none(), "the program ended before the first connection");
         gone.restart().unwrap();
         let finished = listener.finish();
         finished.ends_with(0);
@@ -120,7 +120,7 @@ fn at_the_end_of_the_timeout_a_connection_that_was_never_opened_shows_in_the_exi
 }
 
 #[test]
-fn with_fail_fast_the_first_failure_ends_it() {
+fn with_fail_fast_the_first_failure_ends_the_program() {
     let (mut gone, well) = (cluster(), cluster());
     gone.stop().unwrap();
     let (_socket, frozen) = frozen();
@@ -135,7 +135,7 @@ fn with_fail_fast_the_first_failure_ends_it() {
 }
 
 #[test]
-fn with_fail_fast_the_first_loss_ends_it() {
+fn with_fail_fast_the_first_loss_ends_the_program() {
     for options in [[].as_slice(), &["--exec", "true"]] {
         let mut clusters = [cluster(), cluster()];
         let args = [&["a", "--fail-fast"], options].concat();
@@ -143,7 +143,7 @@ fn with_fail_fast_the_first_loss_ends_it() {
         clusters[1].stop().unwrap();
         let finished = listener.finish();
         finished.ends_with(1);
-        // A channel with a command is told the reason first.
+        // With a command, the reason is also reported for the channel, before this.
         let last = finished.err.last().unwrap();
         assert!(last.contains("connection 2 (") && last.contains("is lost"), "{finished:#?}");
         assert!(finished.err.len() <= 2, "{finished:#?}");
@@ -162,7 +162,7 @@ fn a_refused_login_is_final_and_the_others_continue() {
         lines.sort();
         assert!(lines[0].contains("to do: see that the user is right"), "{lines:?}");
         assert!(lines[1].starts_with("notifyman: connection 1: cannot connect to"), "{lines:?}");
-        assert!(lines[1].contains("28P01") && !lines[1].contains("tried again"), "{lines:?}");
+        assert!(lines[1].contains("28P01") && !lines[1].contains("retrying"), "{lines:?}");
         assert!(lines[2].starts_with("notifyman: connection 2 listens"), "{lines:?}");
         connect(&well).notify("a", "x").unwrap();
         let finished = listener.finish();
@@ -177,13 +177,13 @@ fn a_refused_login_is_final_and_the_others_continue() {
 }
 
 #[test]
-fn a_signal_ends_it_while_no_server_answers() {
+fn a_signal_ends_the_program_while_no_server_answers() {
     let (_socket, frozen) = frozen();
     for options in [[].as_slice(), &["--exec", "true"]] {
         let mut listener = Running::start(&[&["listen", "a", "--url", &frozen], options].concat());
         assert!(listener.err.next().contains("does not answer yet"));
         listener.signal("TERM");
-        eventually("it ends", || listener.child.try_wait().unwrap().is_some());
+        eventually("the program ends", || listener.child.try_wait().unwrap().is_some());
         listener.finish().ends_with(143);
     }
 }

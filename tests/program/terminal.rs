@@ -1,4 +1,4 @@
-//! Text from elsewhere on a terminal: it controls nothing, and looks like no line of the program.
+//! External text cannot control a terminal, or imitate a line of the program.
 
 use super::{Finished, Running, cluster, command, connect, run};
 use crate::support::{Peer, Step, msg};
@@ -7,7 +7,7 @@ use crate::support::{Peer, Step, msg};
 const HOSTILE: &str =
     "x\u{1b}[31m\u{7}\u{7f}\u{85}\u{9b}2J\u{202e}\u{2066}\u{2028}\u{200f}\u{feff}\r\nnotifyman: forged";
 
-/// Fails unless every line is the program's own and printable.
+/// Asserts that every line is the program's own and printable.
 #[track_caller]
 fn is_safe(finished: &Finished) {
     let printable = |c: char| {
@@ -28,7 +28,7 @@ fn refuses(times: usize) -> Peer {
 }
 
 #[test]
-fn a_refused_login_is_told_in_one_line_by_every_command() {
+fn a_refused_login_is_reported_in_one_line_by_every_command() {
     for args in [
         ["listen", "c", "--url"].as_slice(),
         &["listen", "c", "--exec", "true", "--url"],
@@ -51,7 +51,7 @@ fn a_refused_login_is_told_in_one_line_by_every_command() {
 }
 
 #[test]
-fn the_reason_of_a_loss_is_told_in_one_line() {
+fn the_reason_of_a_loss_is_reported_in_one_line() {
     let (go, gate) = Step::gate();
     let peer = Peer::play(vec![
         Step::startup(),

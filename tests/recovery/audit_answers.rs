@@ -1,4 +1,4 @@
-//! M16: how the answers to audits are judged, with a scripted server that determines each of them.
+//! M16: the evaluation of the answers to audits, with a scripted server that determines each of them.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn timed_audit(times: &mpsc::Sender<Instant>) -> [Step; 2] {
 fn m16_a_refused_audit_does_not_count_as_passed() {
     let (sender, times) = mpsc::channel();
     let mut script = vec![Step::startup(), Step::login_ok(), Step::expect_query("LISTEN \"news\""), acknowledge()];
-    // One that passes, one that is refused, and one that finds the channel missing.
+    // The first audit passes, the second is refused, and the third finds the channel missing.
     for answer in [channels(&["news"]), refuse(), channels(&[])] {
         script.extend(timed_audit(&sender));
         script.push(answer);
@@ -75,7 +75,7 @@ fn m16_a_refused_listen_after_an_audit_ends_the_session_and_it_is_restored() {
     db.listen(["news"]).unwrap();
     let opened = Instant::now();
     let mut nm = NotificationManager::new([db]).reconnect(super::support::backoff()).audit(PERIOD);
-    // What the audit found missing is reported first, since the session has ended.
+    // The session has ended, so the channels that the audit found missing are reported first.
     let Some(Event::Restored(_, gap)) = nm.next_event() else { panic!("a gap") };
     assert!(matches!(gap.cause(), Error::Unregistered) && gap.channels() == ["news".into()], "{gap:?}");
     let Some(Event::Lost(_, error)) = nm.next_event() else { panic!("a loss") };

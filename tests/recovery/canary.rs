@@ -13,7 +13,7 @@ use crate::support::{Cluster, HoldingProxy, Options, PgBouncer};
 
 const CANARY: &str = "the canary's";
 const PERIOD: Duration = Duration::from_millis(500);
-/// Longer than a busy machine keeps a server's process waiting, twice in a row.
+/// Longer than a busy machine delays a server process twice in a row.
 const DEADLINE: Duration = Duration::from_millis(400);
 
 /// A manager of these with a canary, which tells of idle time.
@@ -284,7 +284,7 @@ fn m16_what_the_user_does_to_the_registration_is_mended_and_no_fault() {
                 iterate_for(&mut nm, PERIOD / 2);
             }
             let known = nm.get_mut(*id).unwrap().listening_channels().unwrap();
-            assert!(!known.contains(&CANARY.to_owned()), "and nobody sees it");
+            assert!(!known.contains(&CANARY.to_owned()), "and the user does not see it");
         }
     }
     iterate_for(&mut nm, 4 * PERIOD);

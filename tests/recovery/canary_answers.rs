@@ -1,4 +1,4 @@
-//! M16: how missed canaries are judged, with a scripted server that determines the fate of each.
+//! M16: the evaluation of missed canaries, with a scripted server that determines the delivery of each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -14,7 +14,7 @@ use crate::support::{Peer, Step, msg};
 const CANARY: &str = "canaries";
 const PERIOD: Duration = Duration::from_millis(250);
 const DEADLINE: Duration = Duration::from_millis(100);
-/// The most that a history may take.
+/// The time limit of a script.
 const LIMIT: Duration = Duration::from_secs(20);
 /// The process number of each scripted session.
 const PID: i32 = 4242;
@@ -59,7 +59,7 @@ fn canary(wire: &mut Wire) -> Result<String, String> {
 fn delivers_from(pid: i32) -> Step {
     Step::run("deliver a canary", move |wire| {
         let payload = canary(wire)?;
-        // Together, as there is a deadline from the commit on.
+        // In one write, since the deadline begins with the commit.
         wire.write(&[msg::notification(pid, CANARY, &payload), done("SELECT")].concat())
     })
 }
@@ -68,7 +68,7 @@ fn delivers() -> Step {
     delivers_from(PID)
 }
 
-/// Commits a canary that is not delivered: the registration had lapsed, and is renewed.
+/// Commits a canary that is not delivered, because the registration had lapsed; then lets the client renew that.
 fn lapses() -> [Step; 3] {
     let channels = [msg::row_description(&["channel"]), msg::data_row(&[Some("news")]), done("SELECT")];
     [answers("pg_notify", done("SELECT")), answers("pg_listening_channels", channels.concat()), joins()]
@@ -78,7 +78,7 @@ fn begins() -> [Step; 4] {
     [Step::startup(), Step::login_ok(), answers("LISTEN \"news\"", done("LISTEN")), joins()]
 }
 
-/// Tells the test that the script has been played so far.
+/// Reports to the test that the script has reached this step.
 fn ends(over: &Arc<AtomicBool>) -> Step {
     let over = Arc::clone(over);
     Step::run("end", move |_| {
@@ -110,24 +110,24 @@ fn play(nm: &mut NotificationManager, over: &AtomicBool) -> Vec<Error> {
     lost
 }
 
-/// Waits for the client, which resets the link if it has not read everything. That is no fault.
+/// Waits until the client closes or resets the connection: unread data causes a reset, which is no fault.
 fn closes() -> Step {
     Step::run("wait for the client", |wire| wire.read(1).map_or(Ok(()), |_| Ok(())))
 }
 
-/// A session that was to send the first canary of a connection that is alone, and is closed: from then on the connection
-/// sends its canaries itself.
+/// A session that closes before it can send the first canary for the only connection to a database, which then sends
+/// its canaries itself.
 fn no_sender() -> Vec<Step> {
     vec![Step::startup(), Step::close()]
 }
 
-/// A script that begins a session, and ends when this has been done.
+/// A script that begins a session, plays these steps, and reports the end.
 fn session(steps: impl IntoIterator<Item = Step>, over: &Arc<AtomicBool>) -> Vec<Step> {
     begins().into_iter().chain(steps).chain([ends(over), closes()]).collect()
 }
 
 #[test]
-fn m16_a_registration_that_lapses_now_and_then_is_renewed_and_no_fault() {
+fn m16_a_registration_that_lapses_occasionally_is_renewed_and_is_no_fault() {
     let over = Arc::new(AtomicBool::new(false));
     let steps = lapses().into_iter().chain([delivers()]).chain(lapses()).chain([delivers()]);
     let peer = Peer::play_each(vec![session(steps, &over), no_sender()]);
@@ -139,7 +139,7 @@ fn m16_a_registration_that_lapses_now_and_then_is_renewed_and_no_fault() {
 }
 
 #[test]
-fn m16_a_registration_that_lapses_twice_in_a_row_is_as_good_as_deaf() {
+fn m16_a_registration_that_lapses_twice_in_a_row_is_a_loss() {
     let over = Arc::new(AtomicBool::new(false));
     let [misses, audited, _] = lapses();
     let first = begins().into_iter().chain(lapses()).chain([misses, audited]);
@@ -169,7 +169,7 @@ fn m16_a_lapse_of_an_earlier_session_does_not_count() {
 }
 
 #[test]
-fn m16_a_refused_canary_is_no_fault_and_the_next_is_sent_in_its_turn() {
+fn m16_a_refused_canary_is_no_fault_and_the_next_is_sent_in_the_next_period() {
     let over = Arc::new(AtomicBool::new(false));
     let refusal = [msg::error("ERROR", "54000", "too many notifications in the NOTIFY queue"), msg::ready(b'I')];
     let refuses = || answers("pg_notify", refusal.concat());
@@ -180,7 +180,7 @@ fn m16_a_refused_canary_is_no_fault_and_the_next_is_sent_in_its_turn() {
     peer.finish();
 }
 
-/// A session that hears its own canaries under another process's number, as through a pooler, and those of the senders.
+/// A session that receives its own canaries under another process id, as through a pooler, and those of the senders.
 fn pooled(payloads: mpsc::Receiver<String>, over: &Arc<AtomicBool>) -> Vec<Step> {
     let relays = Step::run("deliver what a sender has sent", move |wire| {
         let payload = payloads.recv_timeout(LIMIT).map_err(|error| error.to_string())?;
@@ -190,7 +190,7 @@ fn pooled(payloads: mpsc::Receiver<String>, over: &Arc<AtomicBool>) -> Vec<Step>
 }
 
 #[test]
-fn m16_a_sender_that_could_not_connect_keeps_no_place_from_the_next() {
+fn m16_a_sender_that_could_not_connect_frees_its_place() {
     let over = Arc::new(AtomicBool::new(false));
     let (sender, payloads) = mpsc::channel();
     let sends = Step::run("commit a canary", move |wire| {

@@ -1,4 +1,4 @@
-//! M16: a channel that the user listens to stays the user's, also if canaries are sent on it.
+//! M16: a channel that the user listens to stays the user's, even if canaries are sent on it.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use notifyman::{Connection, Event, NotificationManager};
 use super::support::{backoff, cluster, open, pid};
 use crate::support::server::terminate;
 
-/// The channel of the canaries, and of the user.
+/// The channel of both the canaries and the user.
 const SHARED: &str = "PGNOTIFIER";
 const PERIOD: Duration = Duration::from_millis(200);
 const DEADLINE: Duration = Duration::from_millis(100);
-/// The most that anything may take.
+/// The time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn empty() -> NotificationManager {
@@ -22,7 +22,7 @@ fn with_canary(nm: NotificationManager) -> NotificationManager {
     nm.canary_at_any_pace(SHARED, PERIOD, DEADLINE)
 }
 
-/// Iterates for some canaries' time, then expects the next notification of another session.
+/// Iterates for several canary periods, then expects the next notification of another session.
 fn assert_delivers(nm: &mut NotificationManager, writer: &mut Connection, payload: &str) {
     let begun = Instant::now();
     let mut sent = false;
@@ -42,7 +42,7 @@ fn assert_delivers(nm: &mut NotificationManager, writer: &mut Connection, payloa
 }
 
 #[test]
-fn m16_what_the_user_listens_to_is_delivered_also_if_canaries_are_sent_there() {
+fn m16_a_channel_of_the_user_is_delivered_even_if_canaries_are_sent_there() {
     let server = cluster();
     let mut writer = open(&server.url());
     let listener = || {
@@ -70,7 +70,7 @@ fn m16_what_the_user_listens_to_is_delivered_also_if_canaries_are_sent_there() {
 }
 
 #[test]
-fn m16_what_the_user_began_to_listen_to_in_a_transaction_is_delivered() {
+fn m16_a_channel_that_the_user_listened_to_in_a_transaction_is_delivered() {
     let server = cluster();
     let mut writer = open(&server.url());
     let mut db = open(&server.url());

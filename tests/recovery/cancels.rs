@@ -1,4 +1,4 @@
-//! C11 and M18: a request by a handle that is not answered in time is cancelled, and the connection stays if it can.
+//! C11 and M18: a late request by a handle is cancelled, and the connection stays open if possible.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -13,7 +13,7 @@ use crate::support::{Peer, Step, msg};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A manager of one connection whose calls have little time.
+/// Runs a manager of one connection with a short call timeout.
 fn running(mut db: Connection) -> (Running, Handle, ConnId) {
     db.set_call_timeout(CALL_TIMEOUT);
     let running = Running::start(parked([db]));
@@ -129,7 +129,7 @@ fn c11_a_connection_is_closed_if_the_cancel_request_may_still_act() {
         cancelled(),
         Step::expect_eof(),
     ];
-    // It is answered, but its connection stays open.
+    // The CancelRequest is answered, but its connection stays open.
     let mut sent = Some(sent);
     let sent = Step::run("sent", move |_| sent.take().map(Gate::open).ok_or("twice".into()));
     let cancel = vec![Step::expect_cancel(), sent, end];
@@ -158,7 +158,7 @@ fn c11_a_connection_that_is_taken_out_while_a_cancel_request_may_act_is_closed()
     let mut late = running.handle.query(running.ids[0], "SELECT 1");
     mark.wait();
     let removed = running.handle.remove(running.ids[0]).wait(LIMIT).unwrap();
-    // If it has been closed meanwhile, it is dead.
+    // An error means that the connection has been closed meanwhile.
     if let Some(Ok(db)) = removed {
         assert_timeout(db.error().cloned().unwrap(), true);
     }

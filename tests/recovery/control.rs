@@ -11,7 +11,7 @@ use super::support::*;
 pub(super) use crate::support::server::LIMIT;
 use crate::support::{Peer, Proxy, Step, msg};
 
-/// The longest time that a stop may take on a busy machine; half of the time limit of a dial and of a request.
+/// The time limit of a stop on a busy machine: half of the time limit of a dial and of a request.
 const SOON: Duration = Duration::from_secs(15);
 
 /// A manager that runs on another thread until it is stopped, and gives what it told.

@@ -153,7 +153,7 @@ fn m13_a_password_that_was_changed_meanwhile_ends_in_the_garbage_with_the_reason
     let server = Cluster::start(Options::new().auth("scram-sha-256", "super")).unwrap();
     let url = |who: &str| format!("postgres://{who}@127.0.0.1:{}/postgres", server.port());
     let mut admin = open(&url("postgres:super"));
-    // Before 14, passwords are kept as MD5 unless told otherwise.
+    // Before 14, the default of password_encryption is md5.
     admin.query("SET password_encryption = 'scram-sha-256'").unwrap();
     admin.query("CREATE ROLE reader LOGIN PASSWORD 'old'").unwrap();
     let story = Story::begin(&url("reader:old"), &url("postgres:super"));

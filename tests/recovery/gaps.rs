@@ -84,7 +84,7 @@ fn m14_what_a_call_could_not_keep_is_told_as_a_gap() {
     let later = Step::send([msg::notification(7, CHANNEL, "2")]);
     let second = vec![Step::startup(), Step::login_ok(), listen(), Step::send(acknowledged()), later, Step::serve()];
     let peer = Peer::play_each(vec![first, second]);
-    // Neither the call nor the loop times out, however long the flood takes on a busy machine.
+    // The call and the loop have no time limit, since the flood may take long on a busy machine.
     let mut db = listener(&peer.url());
     db.set_call_timeout(5 * LIMIT);
     let mut nm = NotificationManager::new([db]).timeout(5 * LIMIT).reconnect(backoff());

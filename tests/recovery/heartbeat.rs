@@ -19,7 +19,7 @@ fn iterate_until(nm: &mut NotificationManager, mut enough: impl FnMut(&Notificat
 }
 
 #[test]
-fn m15_a_heartbeat_costs_one_sync_a_period_for_each() {
+fn m15_a_heartbeat_costs_one_sync_for_each_connection_and_period() {
     let crowd = Crowd::start(Duration::ZERO);
     let mut nm =
         NotificationManager::new(crowd.listeners(50)).timeout(Duration::from_millis(10)).heartbeat(PERIOD, LIMIT);
@@ -31,7 +31,7 @@ fn m15_a_heartbeat_costs_one_sync_a_period_for_each() {
         for (line, at) in &syncs {
             of_each.entry(*line).or_default().push(*at);
         }
-        // The answers have been read, too: each costs a ReadyForQuery, and no more.
+        // The answers have been read: each is a ReadyForQuery, and no more.
         let all_are_read = nm.stats().bytes - bytes == 6 * syncs.len() as u64;
         all_are_read && of_each.len() == 50 && of_each.values().all(|times| times.len() >= 4)
     });

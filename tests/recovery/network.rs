@@ -152,8 +152,8 @@ fn name_moved() {
     story.end_well();
 }
 
-/// A command that gives a process its own time of day, from a file. Processes that load the library without this program
-/// leave shared memory behind. The variable that the program sets would take precedence over the file.
+/// A command that gives a process a time of day from a file. (Processes that load the library without this program
+/// leave shared memory behind; the variable that the program sets would take precedence over the file.)
 const CLOCK: &[&str] = &["faketime", "-f", "+0", "env", "-u", "FAKETIME"];
 
 #[test]
@@ -163,7 +163,7 @@ fn m15_a_clock_that_is_set_anew_neither_ends_a_session_nor_delays_anything() {
     }
     let file = std::env::temp_dir().join(format!("notifyman-clock-{}", std::process::id()));
     fs::write(&file, "+0\n").unwrap();
-    // The server runs under another account, which cannot share the library's memory, so it gets the machine's clock.
+    // The server runs under another account, which cannot share the library's memory, so it uses the machine's clock.
     let server = cluster();
     let environment = [
         ("NOTIFYMAN_TEST_URL", &*server.url()),

@@ -1,4 +1,4 @@
-//! M13: whatever becomes of an attempt to connect, its place among the attempts in progress is free for the next.
+//! M13: every attempt to connect that ends frees its place among the attempts in progress.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use super::crowd::Crowd;
 use super::support::{backoff, listener};
 use crate::support::{Peer, Step, msg};
 
-/// The most that anything may take.
+/// The time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(20);
-/// As many connections as may be opened concurrently for the first time.
+/// The most connections that are opened concurrently for the first time.
 const FIRST_DIALS: usize = 256;
 
-/// Iterates until it is so.
+/// Iterates until the condition holds.
 fn until(nm: &mut NotificationManager, what: &str, mut is_so: impl FnMut(&NotificationManager) -> bool) {
     let begun = Instant::now();
     while !is_so(nm) {
@@ -28,7 +28,7 @@ fn until_open(nm: &mut NotificationManager, id: ConnId) {
     until(nm, "open", |nm| nm.get(id).is_some());
 }
 
-/// A manager that iterates also without connections, and tries one attempt to reconnect at a time.
+/// A manager that also iterates without connections, and makes one attempt to reconnect at a time.
 fn one_at_once() -> NotificationManager {
     NotificationManager::new([])
         .park_when_empty(true)
@@ -107,7 +107,7 @@ fn m13_first_attempts_that_fail_free_their_places() {
     for reconnects in [false, true] {
         let mut nm = first_dials();
         if reconnects {
-            // Long enough for no second attempt.
+            // The delay prevents a second attempt.
             nm = nm.reconnect(backoff().first(Duration::from_secs(3600)).longest(Duration::from_secs(3600)));
         }
         let failing: Vec<_> = (0..FIRST_DIALS).map(|_| nm.dial(&*absent, ["news"]).unwrap()).collect();
@@ -145,14 +145,14 @@ fn m13_first_attempts_whose_connections_are_removed_free_their_places() {
     let waiting = nm.dial(crowd.url(), ["news"]).unwrap();
     let id = nm.dial(crowd.url(), ["news"]).unwrap();
     for _ in 0..5 {
-        assert!(matches!(nm.next_event(), Some(Event::Idle)), "there is no place for another");
+        assert!(matches!(nm.next_event(), Some(Event::Idle)), "no place is free");
     }
-    // The first of those that wait is removed, and then one that is in progress.
+    // Remove the first waiting connection, and then one that is in progress.
     assert!(nm.remove(waiting).unwrap().is_err());
     assert!(nm.remove(hanging.pop().unwrap()).unwrap().is_err());
     until_open(&mut nm, id);
 
-    // Of all that were in progress no place is left taken.
+    // All attempts in progress free their places.
     hanging.into_iter().for_each(|id| drop(nm.remove(id)));
     let more: Vec<_> = (0..FIRST_DIALS).map(|_| nm.dial(&*silent, ["news"]).unwrap()).collect();
     nm.next_event();

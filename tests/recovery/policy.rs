@@ -1,4 +1,4 @@
-//! M13: which failures are final, how fast attempts follow each other, and what is listened to again.
+//! M13: final failures, delays between attempts, and the channels that are restored.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use super::control::LIMIT;
 use super::support::*;
 use crate::support::{Cluster, Options, Peer, Step, msg};
 
-/// The question for the channels, as far as it needs to be recognized.
+/// The part of the query for the channels by which a script recognizes it.
 const QUESTION: &str = "pg_listening_channels";
 
-/// A session that listens to "c", before what happens to it.
+/// A session that listens to "c", and then plays `then`.
 fn listening(then: impl IntoIterator<Item = Step>) -> Vec<Step> {
     let listen = [Step::startup(), Step::login_ok(), Step::expect_query(r#"LISTEN "c""#), answer("LISTEN")];
     listen.into_iter().chain(then).collect()
@@ -40,7 +40,7 @@ fn managed(peer: &Peer, backoff: Backoff) -> NotificationManager {
 fn restored(nm: &mut NotificationManager) -> Gap {
     let begun = Instant::now();
     while begun.elapsed() < LIMIT {
-        match nm.next_event().expect("the connection is not given up") {
+        match nm.next_event().expect("the connection is being restored") {
             Event::Restored(_, gap) => return gap,
             _ => continue,
         }
@@ -49,16 +49,12 @@ fn restored(nm: &mut NotificationManager) -> Gap {
 }
 
 #[test]
-fn m13_whatever_code_a_session_ends_with_it_is_reconnected() {
+fn m13_a_session_is_reconnected_whatever_code_it_ends_with() {
     for code in ["57P01", "57P05", "25P03", "XX000", "22P05", "28000", "3D000", "42501", ""] {
         let peer = Peer::play_each(vec![listening([fatal(code), Step::close()]), listening([Step::expect_eof()])]);
         let mut nm = managed(&peer, backoff());
         let gap = restored(&mut nm);
-        assert_eq!(
-            (gap.cause().sqlstate().unwrap_or_default(), gap.channels()),
-            (code, &["c".into()][..]),
-            "{code}"
-        );
+        assert_eq!((gap.cause().sqlstate().unwrap_or_default(), gap.channels()), (code, &["c".into()][..]), "{code}");
         assert_eq!((nm.stats().losses, nm.stats().restores), (1, 1), "{code}");
         drop(nm);
         peer.finish();
@@ -101,22 +97,22 @@ fn m13_a_connection_that_the_program_closed_stays_closed() {
 }
 
 #[test]
-fn m13_sessions_that_end_as_soon_as_they_listen_come_ever_more_slowly() {
+fn m13_sessions_that_end_as_soon_as_they_listen_are_restored_with_growing_delays() {
     const SCRIPTS: usize = 400;
     let peer = Peer::play_each((0..SCRIPTS).map(|_| listening([Step::close()])).collect());
     let backoff = Backoff::default().first(Duration::from_millis(10)).longest(Duration::from_secs(60));
     let mut nm = managed(&peer, backoff);
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(2) {
-        nm.next_event().expect("it is not given up");
+        nm.next_event().expect("the connection is being restored");
     }
-    // With delays that double there are about ten; without, as many as the link allows.
+    // With doubling delays there are about ten restores; without, as many as the connection allows.
     let restores = nm.stats().restores;
     assert!((1..50).contains(&restores), "{restores}");
 }
 
 #[test]
-fn c12_a_listen_that_succeeded_is_restored_though_the_link_broke_before_the_channels_were_read() {
+fn c12_a_listen_that_succeeded_is_restored_although_the_connection_broke_before_the_channels_were_read() {
     let link_breaks = [Step::expect(b'Q'), Step::close()];
     let peer = Peer::play_each(vec![
         listening([Step::expect_query("listen d"), answer("LISTEN")].into_iter().chain(link_breaks)),
@@ -146,7 +142,7 @@ fn c12_a_listen_committed_with_a_chained_transaction_is_restored() {
     let mut db = nm.get_mut(id).unwrap();
     db.execute("BEGIN").unwrap();
     db.listen(["d"]).unwrap();
-    // Before PostgreSQL 12 there was no other way.
+    // COMMIT AND CHAIN is new in PostgreSQL 12.
     db.execute("COMMIT; BEGIN").unwrap();
     drop(db);
     open(&server.url()).query(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
@@ -185,7 +181,7 @@ fn m13_many_channels_are_restored_by_requests_of_ten_thousand_and_the_gap_comes_
     let mut db = open(&peer.url());
     db.listen(channels()).unwrap();
     let mut nm = NotificationManager::new([db]).reconnect(backoff());
-    // Nothing that was received while it was listening again comes before the gap.
+    // Notifications that were received during the restore come after the gap.
     let gap = loop {
         match nm.next_event().unwrap() {
             Event::Restored(_, gap) => break gap,
@@ -201,7 +197,7 @@ fn m13_many_channels_are_restored_by_requests_of_ten_thousand_and_the_gap_comes_
 }
 
 #[test]
-fn m13_a_listener_is_back_within_a_second_after_each_notification_that_cannot_be_converted() {
+fn m13_a_listener_is_restored_within_a_second_after_each_notification_that_cannot_be_converted() {
     let server = Cluster::start(Options::new().encoding("WIN1252")).unwrap();
     let mut writer = open(&server.url());
     let slow = Backoff::default().first(Duration::from_millis(50)).longest(Duration::from_secs(60));

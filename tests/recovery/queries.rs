@@ -8,7 +8,7 @@ use super::control::{LIMIT, Running, parked, payloads};
 use super::support::*;
 use crate::support::{Peer, Proxy, Step, msg};
 
-/// The time limit of the calls of a server that does not answer.
+/// The time limit of calls to a server that does not answer.
 const SHORT: Duration = Duration::from_secs(1);
 
 /// The columns of all rows, joined; NULL is `-`.
@@ -97,7 +97,7 @@ fn m18_a_query_without_an_answer_closes_the_connection_at_the_call_timeout() {
     let mut tickets =
         [running.handle.query(running.ids[0], "SELECT 1"), running.handle.query(running.ids[0], "SELECT 2")];
     assert_eq!(cells(running.handle.query(running.ids[1], "SELECT 3")), ["3"], "the other connection is not held up");
-    // The second was not sent, so that it fails without harm to the connection.
+    // The second request was not sent, so its failure does not close the connection.
     assert!(matches!(tickets[0].wait(LIMIT), Err(Error::Timeout { closed: true, .. })));
     assert!(matches!(tickets[1].wait(LIMIT), Err(Error::Timeout { .. })));
     assert!(begun.elapsed() >= SHORT);

@@ -1,4 +1,4 @@
-//! M13 and M14: what a connection reads and writes while it is being restored, with a scripted server.
+//! M13 and M14: reads and writes of a connection that is being restored, with a scripted server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -12,7 +12,7 @@ use crate::support::peer::Gate;
 use crate::support::unix_peer::TOO_MUCH;
 use crate::support::{Step, UnixPeer, msg};
 
-/// The most that anything may take.
+/// The time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(20);
 /// The size of the largest read.
 const READ: usize = 64 << 10;
@@ -25,8 +25,8 @@ fn begins() -> [Step; 3] {
     [Step::startup(), Step::login_ok(), Step::expect_query("LISTEN \"ledger\"")]
 }
 
-/// A connection that is restored by a session whose server sends all of this in one piece: the acknowledgement of its
-/// LISTEN, then these bytes, then a notification. Returns the events from the restore on.
+/// Restores a connection by a session whose server sends in one piece: the acknowledgement of LISTEN, these bytes, and
+/// a notification. Returns the events from the restore on.
 fn events_of_a_restore(between: Vec<u8>) -> Vec<Event> {
     let asked = Arc::new(AtomicBool::new(false));
     let (respond, gate) = Step::gate();
@@ -46,13 +46,13 @@ fn events_of_a_restore(between: Vec<u8>) -> Vec<Event> {
 
     let begun = Instant::now();
     while !asked.load(SeqCst) {
-        assert!(begun.elapsed() < LIMIT, "nobody listens: {nm:?}");
+        assert!(begun.elapsed() < LIMIT, "LISTEN is not requested: {nm:?}");
         match nm.try_next_event() {
             Poll::Pending => std::thread::sleep(Duration::from_millis(1)),
             Poll::Ready(event) => assert!(matches!(event, Some(Event::Lost(..))), "{event:?}"),
         }
     }
-    // All of it has arrived when the loop looks for it.
+    // All bytes have arrived when the loop polls the socket.
     respond.open();
     responded.wait();
     nm.set_timeout(Duration::from_secs(2));
@@ -72,12 +72,12 @@ fn assert_gap_then_notification(events: &[Event]) {
 }
 
 #[test]
-fn m14_what_arrived_together_with_the_acknowledgement_follows_the_gap() {
+fn m14_notifications_that_arrived_with_the_acknowledgement_follow_the_gap() {
     assert_gap_then_notification(&events_of_a_restore(Vec::new()));
 }
 
 #[test]
-fn m14_what_the_read_of_the_acknowledgement_left_unread_follows_the_gap() {
+fn m14_notifications_left_unread_by_the_read_of_the_acknowledgement_follow_the_gap() {
     let notice = msg::notice("NOTICE", "00000", &"x".repeat(8_000));
     assert_gap_then_notification(&events_of_a_restore(notice.repeat(READ.div_ceil(notice.len()))));
 }
@@ -100,7 +100,7 @@ fn m13_a_list_of_channels_that_a_slow_server_reads_in_parts_is_sent_to_its_end()
     let begun = Instant::now();
     loop {
         match nm.next_event().expect("the loop goes on") {
-            // By now it has written what there is room for.
+            // By now the client has filled the socket's buffer.
             Event::Idle => read_on.take().into_iter().for_each(Gate::open),
             Event::Opened(opened) => break assert_eq!(opened, id),
             other => panic!("{other:?}"),

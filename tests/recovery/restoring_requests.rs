@@ -1,4 +1,4 @@
-//! M15 and M18: what is requested of a connection that is being restored, and what it gets back as it is.
+//! M15 and M18: requests to a connection that is being restored, and its heartbeat afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use notifyman::{Error, Event, NotificationManager, Ticket};
 use super::support::{backoff, listener};
 use crate::support::{Peer, Step, msg};
 
-/// The most that anything may take.
+/// The time limit of every wait.
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn acknowledge() -> Step {
@@ -50,8 +50,8 @@ fn m18_requests_of_a_connection_that_cannot_be_restored_resolve_to_the_reason() 
     let mut query = handle.query(id, "SELECT");
     let mut notify = handle.notify(id, "ledger", "");
     assert!(matches!(nm.next_event(), Some(Event::Idle)));
-    assert!(matches!(result(&mut query), Err(Error::Disconnected)), "it is refused at once");
-    assert!(matches!(result(&mut notify), Err(Error::Disconnected)), "it is refused at once");
+    assert!(matches!(result(&mut query), Err(Error::Disconnected)), "the request is refused immediately");
+    assert!(matches!(result(&mut notify), Err(Error::Disconnected)), "the request is refused immediately");
     assert!(tickets.iter_mut().all(|ticket| ticket.try_get().is_none()));
     refuse.open();
     let Event::Lost(lost, error) = event(&mut nm) else { panic!("it cannot be restored") };
@@ -64,7 +64,7 @@ fn m18_requests_of_a_connection_that_cannot_be_restored_resolve_to_the_reason() 
 
 #[test]
 fn m15_a_restored_connection_and_a_dialled_one_have_a_heartbeat() {
-    // A server that falls silent once it has acknowledged the LISTEN: the heartbeat is not answered.
+    // A server that acknowledges LISTEN, and then answers no heartbeat.
     let silent = || session([Step::expect(b'S'), Step::expect_eof()]);
     let restored = Peer::play_each(vec![session([Step::close()]), silent()]);
     let dialled = Peer::play(silent());

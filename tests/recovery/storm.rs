@@ -55,7 +55,7 @@ fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_t
     let dials = crowd.dials();
     assert!(crowd.most_at_once() <= 8, "{} at once", crowd.most_at_once());
     assert!(dials.len() >= 200);
-    // At most 200 begin in a second. A busy machine can delay their arrival, but not bring it forward.
+    // At most 200 dials begin in a second. A busy machine can delay their arrival, but not advance it.
     for (at, n) in dials.iter().zip(0..) {
         assert!(*at >= lost + n * Duration::from_secs(1) / 200, "dial {n} after {:?}", *at - lost);
     }
@@ -75,10 +75,10 @@ fn m13_those_who_were_lost_together_do_not_come_back_together() {
         away = away.max(if back == 1 { nm.restoring().count() } else { 0 });
         back == 200
     });
-    // A busy machine can delay dials, but not bring them forward. How evenly they are spread is tested in virtual time.
+    // A busy machine can delay dials, but not advance them. Their even distribution is tested in virtual time.
     let early = crowd.dials().iter().filter(|at| **at < lost + first / 2).count();
     assert!(early <= 150, "{early} of 200 dial in the first half of their time");
-    assert!(away >= 100, "{away} of 200 wait as the first one is back");
+    assert!(away >= 100, "{away} of 200 still wait when the first one is restored");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub fn through(proxy: &Proxy) -> String {
 }
 
 pub fn open(url: &str) -> Connection {
-    // The time limit is short because of dials that end in a black hole. The first dial may need longer.
+    // The time limit is short for dials that are never answered. The first dial may need longer.
     let begun = Instant::now();
     loop {
         match Connection::connect(Config::without_env(url).unwrap()) {

@@ -16,7 +16,7 @@ impl HoldingProxy {
         let addr = listener.local_addr().unwrap();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                thread::spawn(move || link(client, server_port));
+                thread::spawn(move || forward(client, server_port));
             }
         });
         Self { addr }
@@ -27,7 +27,7 @@ impl HoldingProxy {
     }
 }
 
-fn link(client: TcpStream, server_port: u16) -> io::Result<()> {
+fn forward(client: TcpStream, server_port: u16) -> io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", server_port))?;
     let is_busy = Arc::new(Mutex::new(true));
     thread::spawn({

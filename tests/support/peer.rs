@@ -14,7 +14,7 @@
 //!
 //! The n-th connection plays the n-th script, each in its own thread; after the last, connections are refused. When a
 //! script is through, its connection is closed: with a reset if the client had said more, so end with `expect_eof`.
-//! Every wait is bounded by a minute, so a wrong client fails and doesn't hang.
+//! Every wait is bounded by a minute, so that a wrong client fails instead of hanging.
 //!
 //! It interprets nothing: it answers what the script says, however wrong.
 

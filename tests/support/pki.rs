@@ -162,7 +162,7 @@ impl Secure {
         path.to_str().unwrap().to_owned()
     }
 
-    /// Creates a directory for files of a client. The server's guard, which may be another user, can empty it.
+    /// Creates a directory for a client's files, which the server's guard can empty even as another user.
     pub fn directory(&self, name: &str) -> PathBuf {
         let path = self.cluster.socket_dir().join(name);
         fs::create_dir(&path).unwrap();

@@ -176,8 +176,8 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Repeats an attempt that succeeds if the server answers a cancel request within the second that the library waits. On a
-/// busy machine a server may need longer.
+/// Repeats an attempt that succeeds if the server handles a cancel request within the second that the library waits: on
+/// a busy machine it may need longer.
 pub fn in_time(mut attempt: impl FnMut() -> bool) {
     assert!((0..10).any(|_| attempt()), "the server has never answered a cancel request in time");
 }

@@ -63,11 +63,11 @@ impl TlsPeer {
 
     /// Waits until every script is through, and panics where one did.
     pub fn finish(self) {
-        assert!(self.went_well(), "the scripted server's part");
+        assert!(self.finished_well(), "the scripted server's part");
     }
 
-    /// Like [`finish`](Self::finish), but returns `false` where a script panicked.
-    pub fn went_well(self) -> bool {
+    /// Like [`finish`](Self::finish), but returns `false` if a script panicked.
+    pub fn finished_well(self) -> bool {
         self.playing.join().is_ok()
     }
 }

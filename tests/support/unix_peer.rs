@@ -1,4 +1,4 @@
-//! A scripted server on a Unix socket: the client is connected at once, and the buffers of the link are small.
+//! A scripted server on a Unix socket, which connects immediately and has small buffers.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -6,12 +6,12 @@ use std::{env, fs, process};
 
 use super::peer::{Heard, Peer, Step};
 
-/// More than the buffers of the link take, in bytes.
+/// More bytes than the socket buffers hold.
 pub const TOO_MUCH: usize = 4 << 20;
 
 const PORT: u16 = 5432;
 
-/// A [`Peer`] in a directory of its own.
+/// A [`Peer`] with a socket in its own directory.
 pub struct UnixPeer {
     peer: Peer,
     directory: Directory,
@@ -39,7 +39,7 @@ impl UnixPeer {
         format!("host={} port={PORT} user=postgres dbname=postgres", self.directory.0.display())
     }
 
-    /// Waits until every script is through, and panics with the first difference.
+    /// Waits until every script has ended, and panics at the first difference.
     pub fn finish(self) -> Vec<Heard> {
         self.peer.finish()
     }

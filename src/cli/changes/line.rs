@@ -16,8 +16,9 @@ pub(crate) struct EventLine {
 }
 
 impl EventLine {
-    /// Formats an event. For a change, `payload` is its text, which is passed on as it is: with every digit, with the
-    /// columns in their order, and with JSON that no parser accepts. Only characters that control a terminal are escaped.
+    /// Formats an event. For a change, `payload` is its text, which is passed on unchanged: with every digit, with the
+    /// columns in their order, and with JSON that no parser accepts. Only characters that control a terminal are
+    /// escaped.
     pub(crate) fn of(database: usize, event: &ChangeEvent, payload: &str) -> Self {
         let (kind, table) = match event {
             ChangeEvent::Change(change) => ("change", Some((change.table_schema.clone(), change.table_name.clone()))),
@@ -55,7 +56,7 @@ impl EventLine {
             Some(fields) => format!("{head},{fields}"),
             None => head + "}",
         };
-        // A string cannot contain a line break, but between values JSON can: a column of type json keeps it.
+        // JSON can contain line breaks between values: a column of type json keeps them.
         Self { text: json_line(&text).into_owned(), kind, database, table }
     }
 }

@@ -94,7 +94,7 @@ fn locked_as(installer: Installer, locks: &Locks) -> Installer {
     installer.lock_timeout(locks.lock_timeout).attempts(locks.attempts)
 }
 
-/// Returns a line of a list, with the text of others escaped.
+/// Returns a line of a list, with external text escaped.
 fn line(label: &str, text: impl Display) -> String {
     format!("{:<16} {}\n", Escaped(label).to_string(), Escaped(text))
 }
@@ -112,14 +112,14 @@ fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
         text.push_str(&line("locked by", format_args!("{table}: {session}")));
     }
     if report.unchanged() > 0 {
-        text.push_str(&line("right already", counted(report.unchanged())));
+        text.push_str(&line("up to date", counted(report.unchanged())));
     }
     print(&text)?;
     report.warnings().iter().for_each(|warning| tell(format_args!("warning: {warning}")));
     if report.failed().is_empty() {
         return Ok(End::Done);
     }
-    tell(format_args!("not done for {}: run the same again to finish", counted(report.failed().len())));
+    tell(format_args!("not done for {}: run the command again to finish", counted(report.failed().len())));
     Ok(End::Incomplete)
 }
 

@@ -10,7 +10,7 @@ use notifyman::changes::{ChangeEvent, Changes, Worker};
 use super::args::{self, GiveUp};
 use super::exec::{self, CommandOutcome};
 use super::line::EventLine;
-use crate::cli::connections::PATIENCE;
+use crate::cli::connections::REPORT_AFTER;
 use crate::cli::output::tell;
 use crate::cli::signals::Lookout;
 use crate::cli::{End, Failure, clock, configs};
@@ -40,7 +40,7 @@ struct Consumer {
     args: args::WorkerArgs,
     lookout: Lookout,
     line: StatusLine,
-    /// The places of databases of which nothing has been reported yet.
+    /// The addresses of databases that have reported nothing yet, by number.
     silent: BTreeMap<usize, String>,
     began: Instant,
     /// `false` once something could not be done.
@@ -77,11 +77,11 @@ impl Consumer {
         })
     }
 
-    /// Reports the databases whose servers have not answered for a while.
+    /// Reports the databases whose servers do not answer.
     fn report_delays(&mut self) {
-        if clock::now() - self.began >= PATIENCE {
+        if clock::now() - self.began >= REPORT_AFTER {
             for (database, place) in std::mem::take(&mut self.silent) {
-                tell(format_args!("database {database} ({place}) does not answer yet; it is tried further"));
+                tell(format_args!("database {database} ({place}) does not answer yet; still trying"));
             }
         }
     }
@@ -94,7 +94,7 @@ impl Consumer {
                 tell(format_args!("database {database} is lost: {error}"));
             }
             ChangeEvent::Disconnected(error) => {
-                let outlook = if self.args.fail_fast { "" } else { ", and is tried again" };
+                let outlook = if self.args.fail_fast { "" } else { ", reconnecting" };
                 tell(format_args!("database {database} is disconnected{outlook}: {error}"));
             }
             ChangeEvent::Connected if !self.args.quiet => tell(format_args!("database {database} is connected")),
@@ -137,7 +137,7 @@ impl Consumer {
             CommandOutcome::Failed(reason) => {
                 self.is_complete = false;
                 let times = self.args.retries.saturating_add(1);
-                tell(format_args!("the command failed {times} times, lastly {reason}: {}", line.text));
+                tell(format_args!("the command failed {times} times, most recently with {reason}: {}", line.text));
                 if self.args.give_up == GiveUp::Stop {
                     return Some(End::Incomplete);
                 }
@@ -151,7 +151,7 @@ impl Consumer {
     /// Ends because of a signal, and reports what is left.
     fn signalled(&self, left: usize) -> End {
         if left > 0 {
-            tell(format_args!("the command was not run for everything that had come: {left} left"));
+            tell(format_args!("the command was not run for all notifications: {left} left"));
         }
         self.lookout.got().map_or(End::Done, End::Signalled)
     }

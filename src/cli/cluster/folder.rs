@@ -116,7 +116,8 @@ impl Drop for Folder {
     }
 }
 
-/// The directory for temporary files if it is in memory; else memory if a gigabyte is free there, else that directory.
+/// Returns `/dev/shm` if a gigabyte is free there, unless the directory for temporary files is in it; else that
+/// directory.
 fn base_folder() -> PathBuf {
     let free = Command::new("df").args(["-Pk", "/dev/shm"]).output().map(|said| said.stdout).unwrap_or_default();
     let free = String::from_utf8_lossy(&free);

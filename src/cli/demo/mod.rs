@@ -45,9 +45,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
-        // A server's log has several lines.
+        // The error may contain several lines of the server's log.
         let lines: Vec<_> = error.to_string().lines().map(|line| line.trim().to_owned()).collect();
-        Failure::Advised(lines.join("; "), "see that PostgreSQL's programs are installed, as the README says")
+        Failure::Advised(lines.join("; "), "install PostgreSQL's programs as described in the README")
     }
 }
 

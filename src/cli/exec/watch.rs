@@ -1,4 +1,4 @@
-//! The connections of `listen --exec`, whose notifier reports their states when it is asked.
+//! Polls the states of the connections of `listen --exec`.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -9,32 +9,32 @@ use notifyman::{Config, Connection, Error, Notifier};
 
 use crate::cli::args::Listen;
 use crate::cli::clock;
-use crate::cli::connections::{Connections, LOOK};
+use crate::cli::connections::{CHECK_INTERVAL, Connections};
 use crate::cli::delivery::DeliveryChecks;
 
-/// The time in which a server that answers is connected to.
+/// The time that connecting to an available server may take.
 const ATTEMPT_TIME: Duration = Duration::from_millis(300);
 
-/// What has become of a connection, by its number.
+/// A new state of a connection, by number.
 pub(super) enum StateChange {
-    /// It listens for the first time.
+    /// The connection listens for the first time.
     Opened(usize),
-    /// It could not be opened, and is not tried again.
+    /// The connection could not be opened, and is not retried.
     Lost(usize),
 }
 
-/// What becomes of the connections, which a notifier tells when it is asked.
+/// The states of the connections, as polled from the notifier.
 pub(super) struct Watch {
     pub(super) connections: Connections,
     configs: Vec<Config>,
     channels: Vec<String>,
     pub(super) checks: DeliveryChecks,
-    /// The notifier as seen from each connection that is neither open nor lost, with the number of the connection.
+    /// Handles of the connections that are neither open nor lost, with their numbers.
     pub(super) opening: Vec<(usize, Notifier<usize>)>,
-    /// Those that are open, while their delivery is checked, or for as long as a loss ends the program.
+    /// Handles of the open connections whose delivery is being checked, or whose loss would end the program.
     open: Vec<(usize, Notifier<usize>)>,
     began: Instant,
-    /// Why connections could not be opened, once that is asked for.
+    /// The reasons why connections could not be opened, once `find_reasons` has begun.
     failures: Option<Receiver<(usize, Error)>>,
     fail_fast: bool,
     /// `true` if a failure has ended the program.
@@ -57,13 +57,13 @@ impl Watch {
         }
     }
 
-    /// Returns when to look again, if anything can have changed then.
-    pub(super) fn next_look(&self) -> Option<Duration> {
-        (!self.opening.is_empty() || !self.open.is_empty()).then_some(LOOK)
+    /// Returns when to poll again, if a state can still change.
+    pub(super) fn next_poll(&self) -> Option<Duration> {
+        (!self.opening.is_empty() || !self.open.is_empty()).then_some(CHECK_INTERVAL)
     }
 
-    /// Reports what has changed, and returns it. See also [`has_failed`](Self::has_failed).
-    pub(super) fn look(&mut self) -> Vec<StateChange> {
+    /// Reports and returns the changes. See also [`has_failed`](Self::has_failed).
+    pub(super) fn poll(&mut self) -> Vec<StateChange> {
         let mut changes = Vec::new();
         for (number, there) in std::mem::take(&mut self.opening) {
             match there.state() {
@@ -71,7 +71,7 @@ impl Watch {
                     changes.push(StateChange::Opened(number));
                     self.connections.opened(number);
                     if let Some(config) = self.configs.get(number - 1) {
-                        self.checks.begin_beside(number, config);
+                        self.checks.begin_with_two_sessions(number, config);
                     }
                     self.open.push((number, there));
                 }
@@ -95,7 +95,7 @@ impl Watch {
                 }
             }
         }
-        self.ask_for_reasons();
+        self.find_reasons();
         let failures: Vec<_> = self.failures.iter().flat_map(Receiver::try_iter).collect();
         for (number, error) in failures {
             if self.opening.iter().any(|(opening, _)| *opening == number) {
@@ -114,9 +114,9 @@ impl Watch {
         self.has_failed |= self.fail_fast;
     }
 
-    /// A notifier does not tell why it cannot connect for now. So what has not been opened in a moment is tried once more
-    /// from here, in the background.
-    fn ask_for_reasons(&mut self) {
+    /// Connects once more, in the background, where a connection is not open after a moment: the notifier does not
+    /// report why its attempts fail.
+    fn find_reasons(&mut self) {
         if self.failures.is_some() || self.opening.is_empty() || clock::now() - self.began < ATTEMPT_TIME {
             return;
         }
@@ -125,7 +125,7 @@ impl Watch {
         let number = |(number, _): &(usize, _)| *number;
         let numbers: Vec<_> = self.opening.iter().map(number).collect();
         let configs: Vec<_> = numbers.iter().filter_map(|number| self.configs.get(number - 1).cloned()).collect();
-        // A channel that cannot be has been refused before.
+        // Invalid channels have been refused before.
         let Ok(attempts) = Connection::connect_many(configs).listen(&self.channels) else { return };
         let dial = move || {
             for (index, attempt) in attempts {
@@ -135,7 +135,7 @@ impl Watch {
                 }
             }
         };
-        // Without a thread the reason stays unknown, and the delay is reported all the same.
+        // Without a thread the reason stays unknown, and the delay is still reported.
         let _ = thread::Builder::new().name("reasons".into()).spawn(dial);
     }
 }

@@ -68,20 +68,21 @@ pub(super) fn keepalive(link: net::Keepalive) -> Option<Finding> {
     Some(Finding::new(Keepalive, severity, what, advice).because(place))
 }
 
-/// What a delivery says about what stands between; `alone` is why there was no second connection, if there was none.
+/// Returns the finding about a pooler through which a notification was delivered; `alone` is the reason why there was
+/// no second connection, if there was none.
 pub(super) fn pooler_that_delivers(between: &Between, alone: Option<&Error>) -> Option<Finding> {
     match (between, alone) {
         (Between::Nothing | Between::TransactionPooler(_), _) => None,
         (Between::Pooler, None) => {
-            let what = "A pooler in session mode stands between: it delivers.";
+            let what = "The connection goes through a pooler in session mode, which delivers notifications.";
             let advice = "Each listening connection keeps one of the pool's sessions for itself: allow for that in its \
                           size.";
             Some(Finding::new(SessionPooler, Severity::Info, what, advice))
         }
         (Between::Pooler | Between::UnknownPooler, error) => {
-            let what = "A pooler stands between, and whether it keeps the session for this connection isn't known.";
-            let advice = "See that its mode is `session`: in transaction mode it delivers nothing to a session that is \
-                          idle.";
+            let what = "The connection goes through a pooler, and it is unknown whether the session stays the same.";
+            let advice = "Check that its mode is `session`: in transaction mode it delivers nothing to an idle \
+                          session.";
             let finding = Finding::new(Unexamined, Severity::Warning, what, advice);
             Some(match error {
                 Some(error) => finding.because(error.to_string()),
@@ -91,13 +92,13 @@ pub(super) fn pooler_that_delivers(between: &Between, alone: Option<&Error>) -> 
     }
 }
 
-/// A notification came only together with a later answer.
+/// Returns the finding that a notification arrived only together with a later answer.
 pub(super) fn held_back(waited: Duration) -> Finding {
     let what = format!(
-        "A notification did not come within {waited:?} while the session was idle, but together with the next answer."
+        "A notification did not arrive within {waited:?} while the session was idle, but together with the next answer."
     );
-    let advice = "A proxy or a pooler between holds notifications back (Pgpool-II 4.1 did): connect to the server \
-                  itself, or update what stands between.";
+    let advice = "A proxy or a pooler holds notifications back (Pgpool-II 4.1 did): connect directly to the server, \
+                  or update the proxy.";
     Finding::new(DeliveryFailing, Severity::Failure, what, advice)
 }
 

@@ -5,7 +5,7 @@
 //!                                  └── the end             └────────────────┴── not listened ──────────────────▲
 //! ```
 //!
-//! The notification is sent from a second session, while the first one is idle and sends nothing: as with a listener.
+//! The notification is sent from a second session, while the first one is idle like a listener.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -59,19 +59,19 @@ impl Connection {
 
 struct Examination<'c> {
     connection: &'c mut Connection,
-    /// A second connection to the same address, or why there is none.
+    /// A second connection to the same address, or the reason why there is none.
     beside: Result<Box<Connection>, Error>,
     findings: Vec<Finding>,
     latency: Option<Duration>,
 }
 
-/// What became of a notification.
+/// The delivery of a notification.
 enum Delivered {
-    /// It came by itself, after this time.
+    /// The notification arrived while the session was idle, after this time.
     After(Duration),
-    /// It came only with the answer to a later query.
+    /// The notification arrived only with the answer to a later query.
     WithLaterAnswer,
-    /// It did not come; what was seen instead.
+    /// The notification did not arrive; the evidence.
     Nothing(String),
 }
 
@@ -83,7 +83,7 @@ pub(super) enum Between {
     TransactionPooler(String),
     /// A pooler that gave a second connection a session of its own.
     Pooler,
-    /// A pooler, and what it does could not be seen, for want of a second connection.
+    /// A pooler whose mode could not be determined without a second connection.
     UnknownPooler,
 }
 
@@ -220,7 +220,7 @@ impl Examination<'_> {
         Ok(())
     }
 
-    /// Sends one notification and waits for it; nothing if none could be sent.
+    /// Sends one notification and waits for it; returns `None` if it could not be sent.
     fn deliver(&mut self, channel: &str) -> Result<Option<Delivered>, Error> {
         let mut known = self.connection.session.backlog_size();
         let begin = clock::now();
@@ -230,7 +230,7 @@ impl Examination<'_> {
             if !may_not_call {
                 return Ok(None);
             }
-            // The statement needs no privilege.
+            // NOTIFY needs no privilege, unlike `pg_notify`.
             if self.send(|sender| sender.execute(&format!("NOTIFY {channel}, 'probe'")).map(drop))?.is_err() {
                 return Ok(None);
             }
@@ -251,7 +251,7 @@ impl Examination<'_> {
         Ok(Some(Delivered::Nothing(seen)))
     }
 
-    /// Sends something from the second connection, or from this one where there is none.
+    /// Sends from the second connection, or from this one if there is none.
     fn send(&mut self, send: impl Fn(&mut Connection) -> Result<(), Error>) -> Result<Result<(), Error>, Error> {
         if let Ok(beside) = &mut self.beside {
             match send(beside) {
@@ -263,7 +263,7 @@ impl Examination<'_> {
         self.unless_closed(sent)
     }
 
-    /// Reads, and sends nothing, until a notification on the channel comes, or until the time is up.
+    /// Reads, and sends nothing, until a notification arrives on the channel, or until the time limit.
     fn hear(&mut self, channel: &str, known: &mut usize, begin: Instant) -> Result<Option<Duration>, Error> {
         let until = clock::now() + HEARD_WITHIN;
         let mut buffer = ReadBuffer::new(READ_SIZE);

@@ -44,8 +44,8 @@ pub(crate) struct Encryption {
 }
 
 impl Encryption {
-    /// For a host of this name, at this address; with what is made of the files, unless the settings have a configuration
-    /// of the caller's own.
+    /// Creates the encryption for a host of this name, at this address; from the files, unless the settings contain the
+    /// caller's own configuration.
     ///
     /// # Errors
     /// [`WrongName`](TlsErrorKind::WrongName) for a name that no certificate can have.
@@ -76,7 +76,7 @@ impl Encryption {
         Ok(it)
     }
 
-    /// Reads the files first, on this thread.
+    /// Like `new`, but reads the files first, on this thread.
     #[cfg(test)]
     pub(super) fn read_now(config: &Config, host: Option<&str>, ip: Option<IpAddr>) -> Result<Self, TlsError> {
         Self::new(config, host, ip, Some(shared(config)?))
@@ -127,7 +127,7 @@ fn server_name(host: Option<&str>, ip: Option<IpAddr>, must_match: bool) -> Resu
     }
 }
 
-/// What is made of the files of equal settings.
+/// Settings, compared by those that the configuration from the files depends on.
 #[derive(Clone)]
 struct FilesOf(Config);
 
@@ -140,33 +140,33 @@ impl PartialEq for FilesOf {
 static FILES: Line<FilesOf, Result<Arc<ClientConfig>, TlsError>> = Line::new(
     "notifyman-file",
     |files| shared(&files.0),
-    |error| Err(files::fault(format!("no thread to read the files for TLS can be had: {error}"))),
+    |error| Err(files::fault(format!("could not start a thread to read the files for TLS: {error}"))),
 );
 
-/// How to encrypt, as soon as the files for it have been read, which may take as long as their file system does.
+/// An [`Encryption`] whose files are being read, which may block for as long as their file system does.
 pub(crate) struct EncryptionJob {
     config: Config,
     host: Option<String>,
     ip: Option<IpAddr>,
-    /// None where no file is needed.
+    /// `None` if no file is needed.
     files: Option<Job<Result<Arc<ClientConfig>, TlsError>>>,
 }
 
 impl EncryptionJob {
-    /// Begins to read the files for a host of this name, at this address. The alarm, if there is one, rings when that is
-    /// done.
+    /// Begins to read the files for a host of this name, at this address. The alarm, if there is one, rings when they
+    /// have been read.
     pub(crate) fn start(config: &Config, host: Option<String>, ip: Option<IpAddr>, alarm: Option<Alarm>) -> Self {
         let needs_files = config.tls().own.is_none();
         let files = needs_files.then(|| FILES.ask(FilesOf(config.clone()), alarm));
         Self { config: config.clone(), host, ip, files }
     }
 
-    /// Whether TLS begins at once, unasked.
+    /// Returns `true` if TLS begins immediately, without an SSLRequest.
     pub(crate) fn is_direct(&self) -> bool {
         self.config.tls().negotiation == SslNegotiation::Direct
     }
 
-    /// Nothing while the files are being read.
+    /// Returns the encryption, or `None` while the files are being read.
     ///
     /// # Errors
     /// Of kind [`File`](TlsErrorKind::File) or [`WrongName`](TlsErrorKind::WrongName).

@@ -79,7 +79,7 @@ fn certificate(bad: &Bad) -> (TlsErrorKind, String) {
         ),
         Bad::Other(other) if is_authority(other) => (
             BadCertificate,
-            "the server's certificate is that of an authority (CA:TRUE): have it made anew with CA:FALSE, or add it to \
+            "the server's certificate is that of an authority (CA:TRUE): reissue it with CA:FALSE, or add it to \
              the file of sslrootcert",
         ),
         other => return (BadCertificate, format!("the server's certificate can't be used: {other}")),
@@ -98,7 +98,7 @@ pub(super) fn is_version_1(error: &rustls::OtherError) -> bool {
     matches!(error.0.downcast_ref(), Some(webpki::Error::UnsupportedCertVersion))
 }
 
-/// Whether that is what is wrong with a certificate: a server's must not be an authority's.
+/// Returns `true` if the certificate was refused because it is an authority's: a server's must not be.
 pub(super) fn is_authority(error: &rustls::OtherError) -> bool {
     matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }

@@ -24,12 +24,12 @@ impl File {
         Ok(self.rated_certificates(what)?.into_iter().map(|rated| rated.certificate).collect())
     }
 
-    /// Every certificate in it that may vouch for servers; at least one.
+    /// Returns every certificate in the file that may be a trust anchor for servers; at least one.
     pub(super) fn roots(&self, what: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let rated = self.rated_certificates(what)?.into_iter().filter(|rated| rated.for_servers);
         let roots: Vec<_> = rated.map(|rated| rated.certificate).collect();
         if roots.is_empty() {
-            return Err(self.unusable(what, &"its trust settings let no certificate in it vouch for servers"));
+            return Err(self.unusable(what, &"no certificate in it is trusted for servers"));
         }
         Ok(roots)
     }
@@ -42,7 +42,7 @@ impl File {
         }
     }
 
-    /// Every list of revoked certificates in it.
+    /// Returns every list of revoked certificates in the file.
     pub(super) fn lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
         pem::lists(&self.content).map_err(|e| self.unusable("the list of revoked certificates", &e))
     }
@@ -176,7 +176,7 @@ fn crls(settings: &TlsSettings) -> Result<Vec<File>, TlsError> {
     Ok(found)
 }
 
-/// A list that is damaged is one: its fault is told as it is used.
+/// Returns `true` also for a damaged list, whose fault is reported when it is used.
 fn holds_a_list(file: &File) -> bool {
     const BEGIN: &[u8] = b"-----BEGIN X509 CRL-----";
     file.content.windows(BEGIN.len()).any(|window| window == BEGIN)

@@ -25,7 +25,7 @@ struct Wire {
     down: VecDeque<u8>,
     /// What the server has heard.
     heard: Vec<u8>,
-    /// How many bytes the client has sent, and what the server could not read of them.
+    /// The number of bytes that the client has sent, and the server's error in reading them.
     sent: usize,
     error: Option<rustls::Error>,
     cuts: Box<dyn Iterator<Item = usize>>,
@@ -297,7 +297,7 @@ fn what_is_called_drained_is() {
     }
     assert!(heard == 300_000 && wire.down.is_empty());
     assert!(reads <= 6, "{reads} reads");
-    // A little room for much, of which the socket has nothing left or something.
+    // The buffer is smaller than the plaintext, and the socket is empty or not.
     for length in [10_000, 30_000] {
         wire.say(&bytes(0, length));
         assert_eq!(tls.read(&mut wire, &mut [0; 7]).unwrap(), 7);
@@ -309,7 +309,7 @@ fn what_is_called_drained_is() {
     }
 }
 
-/// A session of which everything that came before has been read.
+/// Opens a session, and reads everything that the server has sent.
 fn open() -> (Tls, Wire) {
     let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
     shake_hands(&mut tls, &mut wire);
@@ -350,7 +350,7 @@ fn a_refused_record_is_answered_with_an_alert_and_nothing_follows_it() {
 
 #[test]
 fn plaintext_can_be_written_wherever_a_message_of_the_server_is_cut() {
-    // A ticket that takes several records, of which so much has come.
+    // A ticket that takes several records, of which `come` bytes have arrived.
     let mut config = Arc::unwrap_or_clone(server_config(Kind { old: false, record: 32 }));
     config.send_tls13_tickets = 1;
     for come in 1.. {

@@ -17,7 +17,7 @@ impl Encryption {
     }
 }
 
-/// How to encrypt, as far as that is known.
+/// A job that always fails, since this program was built without TLS.
 #[derive(Debug)]
 pub(crate) struct EncryptionJob;
 
@@ -31,9 +31,9 @@ impl EncryptionJob {
     }
 
     /// # Errors
-    /// Always; what demands TLS has been refused before.
+    /// Always; settings that require TLS have been refused before.
     pub(crate) fn poll(&self) -> Option<Result<Encryption, TlsError>> {
-        let message = "it is not built into this program; build notifyman with its feature `tls`";
+        let message = "TLS is not built into this program; build notifyman with its feature `tls`";
         Some(Err(TlsError::new(TlsErrorKind::Handshake, message)))
     }
 }

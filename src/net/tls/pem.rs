@@ -1,18 +1,18 @@
 //! PEM as OpenSSL reads it, which is more than RFC 7468 allows: a byte order mark, blanks at the ends of lines, lines of
 //! any length, text between the blocks, older labels, and certificates with trust settings (`openssl x509 -trustout`).
 //!
-//! It finds the blocks; decoding is left to `rustls-pki-types`.
+//! This module finds the blocks; `rustls-pki-types` decodes them.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-/// What can be read from a file, and why it cannot be.
+/// The contents of a file, or the reason why they cannot be read.
 type Read<T> = Result<T, String>;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const TRUSTED: &str = "TRUSTED CERTIFICATE";
 
-/// A certificate, and whether its own settings let it vouch for servers.
+/// A certificate, and `true` if its trust settings allow it as a trust anchor for servers.
 pub(super) struct Rated {
     pub(super) certificate: CertificateDer<'static>,
     pub(super) for_servers: bool,
@@ -46,7 +46,7 @@ pub(super) fn key(file: &[u8]) -> Option<PrivateKeyDer<'static>> {
     block.decode(&block.label).ok()
 }
 
-/// What stands between a `BEGIN` and its `END`.
+/// The content between a `BEGIN` and its `END`.
 struct Block {
     label: String,
     base64: Vec<u8>,
@@ -60,7 +60,7 @@ impl Block {
             pem.push(b'\n');
         }
         pem.extend(format!("-----END {label}-----\n").into_bytes());
-        T::from_pem_slice(&pem).map_err(|e| format!("a block in it, BEGIN {}, can't be read: {e}", self.label))
+        T::from_pem_slice(&pem).map_err(|e| format!("a block in it, BEGIN {}, cannot be read: {e}", self.label))
     }
 }
 
@@ -75,7 +75,7 @@ fn blocks(file: &[u8]) -> Read<Vec<Block>> {
             (None, None, _) => {}
             (Some(block), _, Some(label)) if label == block.label => found.extend(open.take()),
             (Some(block), Some(_), _) | (Some(block), _, Some(_)) => return Err(endless(block)),
-            // Headers, such as Proc-Type.
+            // A header, such as Proc-Type.
             (Some(_), None, None) if line.contains(&b':') => {}
             (Some(block), None, None) => block.base64.extend(line.iter().filter(|byte| !byte.is_ascii_whitespace())),
         }
@@ -92,8 +92,8 @@ fn mark(line: &[u8], begin: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(label).into_owned())
 }
 
-/// Reads OpenSSL's `X509_CERT_AUX`, which follows a certificate with trust settings: the uses that it is trusted for, if
-/// there are any, and those that it is rejected for. As for OpenSSL, what names none is trusted for all.
+/// Reads OpenSSL's `X509_CERT_AUX`, which follows a certificate with trust settings: the uses that it is trusted for,
+/// and those that it is rejected for. As in OpenSSL, a certificate without trusted uses is trusted for all.
 fn is_for_servers(settings: &[u8]) -> bool {
     /// id-kp-serverAuth and anyExtendedKeyUsage.
     const SERVERS: [&[u8]; 2] = [&[0x2b, 6, 1, 5, 5, 7, 3, 1], &[0x55, 0x1d, 0x25, 0]];
@@ -119,13 +119,13 @@ fn is_for_servers(settings: &[u8]) -> bool {
     is_trusted
 }
 
-/// A tag, and what is in it.
+/// A tag, and its content.
 type Element<'d> = (u8, &'d [u8]);
 
-/// Splits the first element of DER from what follows it.
+/// Splits the first element of DER from the rest.
 fn element(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
     let (&[tag, short], rest) = der.split_first_chunk()?;
-    // With the high bit set, it is how many bytes the length has.
+    // With the high bit set, the byte gives the number of bytes of the length.
     let (length, rest) = match short {
         short if short < 0x80 => (usize::from(short), rest),
         0x81..=0x84 => {
@@ -142,7 +142,7 @@ fn element(der: &[u8]) -> Option<(Element<'_>, &[u8])> {
 mod tests {
     use super::*;
 
-    /// A certificate of its fixture, in PEM; and what its base64 is.
+    /// Returns the fixture's certificate in PEM, and its base64.
     fn pem() -> (String, String) {
         let pem = include_str!("../../../tests/tls/fixtures/rsa-sha256.crt").to_owned();
         let base64 = pem.lines().filter(|line| !line.starts_with('-')).collect();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn certificates_are_read_however_openssl_would() {
+    fn certificates_are_read_as_openssl_reads_them() {
         let (pem, base64) = pem();
         let expected = der(&pem);
         assert_eq!(expected.len(), 1);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn trust_settings_are_obeyed() {
+    fn trust_settings_are_respected() {
         let oid = |last: u8| vec![6, 8, 0x2b, 6, 1, 5, 5, 7, 3, last];
         let list = |tag: u8, inside: &[u8]| [&[tag, u8::try_from(inside.len()).unwrap()], inside].concat();
         let settings = |fields: &[Vec<u8>]| list(0x30, &fields.concat());
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_behind_what_is_none() {
+    fn a_key_is_found_behind_other_blocks() {
         let pem = include_str!("../../../tests/tls/fixtures/ec-pkcs8.key");
         let expected = key(pem.as_bytes()).unwrap();
         let others = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";

@@ -38,7 +38,7 @@ fn ask_for_tls(answer: &[u8], cut: usize) {
 /// Nobody who doesn't know the password is believed by a client that demands a proof; the password leaves in clear only
 /// where that is allowed and asked for.
 fn log_in(messages: &[u8], setup: u8, methods: u8) {
-    // An error quotes the server, and a fuzzer that finds the password in this program sends it as the server.
+    // An error quotes the server, and a fuzzer may find the password in this program and send it as the server.
     if messages.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes()) {
         return;
     }

@@ -1,13 +1,13 @@
-//! A password as SCRAM hashes it: prepared by SASLprep, or left as it is, exactly where PostgreSQL does the one or the
-//! other (`src/common/saslprep.c`).
+//! Prepares a password for SCRAM by SASLprep, or leaves it unchanged, as PostgreSQL does (`src/common/saslprep.c`).
 //!
-//! `postgres-protocol` prepares passwords, too, but looks for what is not allowed after the normalisation, where
-//! PostgreSQL looks before it: U+2150 is unassigned in Unicode 3.2, and what it is normalised to is not. So the decision
-//! is made here, and a password that must stay as it is comes in a form that `postgres-protocol` cannot prepare.
+//! `postgres-protocol` prepares passwords, too, but looks for forbidden characters after the normalisation, and
+//! PostgreSQL before it: U+2150 is unassigned in Unicode 3.2, but its normal form is not. So the decision is made here,
+//! and a password that must stay unchanged is passed on in a form that `postgres-protocol` cannot prepare.
 //!
-//! What it cannot do: normalise. A password that PostgreSQL prepares and `postgres-protocol` refuses to is hashed as it
-//! is. That takes right-to-left letters together with compatibility characters whose normal form breaks the rules for
-//! bidirectional text: U+2121, which becomes the letters TEL, or an isolated Arabic vowel sign (U+FE76) at the end.
+//! This module does not normalise. So a password that PostgreSQL prepares and `postgres-protocol` refuses to prepare is
+//! hashed unchanged. Such a password has right-to-left letters together with compatibility characters whose normal form
+//! breaks the rules for bidirectional text: U+2121, which becomes the letters TEL, or an isolated Arabic vowel sign
+//! (U+FE76) at the end.
 
 use std::borrow::Cow;
 
@@ -17,15 +17,15 @@ use super::stringprep_tables::{DROPPED, LEFT_TO_RIGHT, REFUSED, RIGHT_TO_LEFT, S
 /// The block size of SHA-256. HMAC fills a shorter key with zeros, and hashes a longer one first.
 const BLOCK: usize = 64;
 
-/// Returns what `postgres-protocol` must be given to hash what PostgreSQL hashes.
+/// Returns the password to pass to `postgres-protocol`, so that it hashes the same string as PostgreSQL.
 pub(super) fn for_scram(password: &str) -> Cow<'_, [u8]> {
     let bytes = password.as_bytes();
     if password.is_ascii() || is_prepared(password) {
         return Cow::Borrowed(bytes);
     }
-    // The same HMAC key, with a control character in it, which SASLprep prohibits.
+    // The zero-padded key is the same HMAC key, and contains a control character, which SASLprep prohibits.
     let mut key = if bytes.len() > BLOCK { sha256(bytes).to_vec() } else { bytes.to_vec() };
-    // A key that fills its block has no room: it is the one length that cannot be kept from being prepared.
+    // A key that fills its block cannot be padded, so `postgres-protocol` may prepare it.
     if key.len() < BLOCK {
         key.push(0);
     }
@@ -42,10 +42,10 @@ fn is_prepared(password: &str) -> bool {
     !any(REFUSED) && (!any(RIGHT_TO_LEFT) || is_bidi_good())
 }
 
-/// Returns `true` if one of the ranges holds the character.
+/// Returns `true` if one of the ranges contains the character.
 fn is_in(ranges: &[u32], c: char) -> bool {
     let code = u32::from(c);
-    // The first bound that is not less: a last one, or the first one itself.
+    // The first bound that is not less is the end of a range that contains the character, or the start of one.
     let at = ranges.partition_point(|bound| *bound < code);
     ranges.get(at).is_some_and(|bound| at % 2 == 1 || *bound == code)
 }
@@ -90,16 +90,16 @@ mod tests {
             assert_eq!(*for_scram(password), *password.as_bytes());
         }
         for password in [
-            "x\u{2150}y",       // unassigned in 3.2, though not what it is normalised to
+            "x\u{2150}y",       // unassigned in 3.2, unlike its normal form
             "x\u{1f600}y",      // unassigned
-            "x\u{340}y",        // prohibited, though not what it is normalised to
+            "x\u{340}y",        // prohibited, unlike its normal form
             "x\u{2028}y",       // prohibited
             "\u{e000}",         // private use
             "é\u{7}",           // a control character
-            "\u{ad}",           // nothing is left of it
-            "\u{feff}\u{2060}", // nor of that
+            "\u{ad}",           // becomes empty
+            "\u{feff}\u{2060}", // becomes empty
             "\u{5d0}a\u{5d1}",  // both directions
-            "1\u{5d0}",         // begins with neither
+            "1\u{5d0}",         // begins with no right-to-left letter
             "\u{627}\u{653}",   // ends with a mark, before it is normalised
         ] {
             assert!(!is_prepared(password), "{password:?}");

@@ -1,5 +1,5 @@
-//! SHA-256 (FIPS 180-4), for the one use that no crate among the default dependencies has it for: a password that is
-//! longer than a block of HMAC and must not be prepared. See [`password`](super::password).
+//! SHA-256 (FIPS 180-4), which no default dependency exports, for a password that is longer than a block of HMAC and
+//! must not be prepared. See [`password`](super::password).
 
 /// Cube roots of the first 64 primes: 32 bits of each fraction.
 const ROUNDS: [u32; 64] = [
@@ -59,7 +59,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_sha_256(message in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn digests_are_those_of_the_reference(message in prop::collection::vec(any::<u8>(), 0..300)) {
             let expected: [u8; 32] = sha2::Sha256::digest(&message).into();
             prop_assert_eq!(sha256(&message), expected);
         }

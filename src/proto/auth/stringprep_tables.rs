@@ -1,6 +1,6 @@
 //! Tables of RFC 3454 (stringprep), which are those of Unicode 3.2: first and last code point of each range, in order.
 //!
-//! Made with Python's module `stringprep`. They never change: SASLprep is defined for Unicode 3.2.
+//! Generated with Python's module `stringprep`. They never change: SASLprep is defined for Unicode 3.2.
 
 /// C.1.2: spaces that are not ASCII.
 pub(super) const SPACES: &[u32] =

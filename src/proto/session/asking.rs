@@ -28,13 +28,13 @@ impl Session {
             requests.push_front(Request { id: None, ask: Ask::HealQueue, healed: true });
             return;
         }
-        if let Some(ask) = done.doubt(in_transaction) {
+        if let Some(ask) = done.check_warning(in_transaction) {
             let requests = &mut self.talk.get_or_insert_default().requests;
             requests.push_front(Request { id: done.request.id, ask, healed: true });
             return;
         }
         done.confirm();
-        // An error has undone the request already.
+        // A request that failed needs no undo.
         let undone = done.error.is_none() && (done.name_cut.is_some() || done.ignored.is_some());
         let result = done.result();
         let result = explained(&done.request.ask, result, self.limits());
@@ -83,7 +83,7 @@ impl Session {
                 let told = self.told_channels(reply);
                 self.set_channels(told.iter().map(AsRef::as_ref).collect());
                 self.channels_stale = false;
-                // Inside a transaction, the server tells only what was listened to before.
+                // Inside a transaction, the server lists only the channels from before it.
                 if !in_transaction && let Some(talk) = &mut self.talk {
                     talk.unconfirmed.clear();
                 }
@@ -149,7 +149,7 @@ impl Session {
         }
     }
 
-    /// The server cut one of these names, or listens to none: nothing of the call may stay.
+    /// Undoes a LISTEN of which the server truncated a name, or which it ignored.
     fn undo(&mut self, names: Vec<Box<str>>) {
         let bad = names.into_iter().filter(|name| !self.channels.contains(name)).collect();
         let good = self.channels.iter().map(Box::from).collect();
@@ -214,7 +214,7 @@ impl Session {
     }
 }
 
-/// A standby says only that it can't: how to come to the server that can is ours to say. So is which name is too long.
+/// Adds the remedy to a standby's refusal of LISTEN, and the name to the error of one that is too long.
 fn explained(ask: &Ask, result: Result<Reply, Error>, limits: sql::Limits) -> Result<Reply, Error> {
     match (ask, result) {
         (Ask::Listen(names) | Ask::Unlisten(names), Err(Error::Server(error))) if error.code() == TOO_LONG => {

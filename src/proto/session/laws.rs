@@ -69,7 +69,7 @@ impl Outcome {
             session.handle_input(buffer, now.len());
             (rest, reads) = (later, reads + 1);
 
-            // Counting what is held takes long, so it is not done after each of very many reads.
+            // Counting the bytes held is slow, so it is not done after each of many reads.
             if reads < 64 || reads % 16 == 0 {
                 let heard = stream.len() - rest.len();
                 let held = session.held_bytes();
@@ -164,7 +164,7 @@ pub(crate) fn fuzz_session(data: &[u8]) {
     } else {
         write_messages(rest, &mut stream);
     }
-    // Only a short stream comes byte by byte: a fuzzer needs many executions a second.
+    // Only a short stream arrives byte by byte: a fuzzer needs many executions a second.
     let least = stream.len() / 512;
     let delivery = Delivery {
         buffers: [sizes % 8, sizes / 8 % 8]
@@ -188,7 +188,7 @@ pub(crate) fn fuzz_session(data: &[u8]) {
 }
 
 fn write_messages(mut list: &[u8], stream: &mut Vec<u8>) {
-    // Far less than a backlog may hold, so that it does not matter when it is taken; and a fuzzer is slow with more.
+    // Far less than a backlog may hold, so that the time of taking it does not matter, and a fuzzer stays fast.
     while let Some((&[tag, length], rest)) = list.split_first_chunk()
         && stream.len() < BACKLOG_MAX / 8
     {

@@ -21,7 +21,7 @@ pub(super) struct Private {
     kept: Option<Box<str>>,
     /// Whether the server listens to that one for us.
     registered: bool,
-    /// Whether the server has refused, and isn't to be asked again; and why, until that is taken.
+    /// `true` if the server has refused, and must not be asked again; and the error, until that is taken.
     refused: bool,
     refusal: Option<Error>,
     /// Whether it is being asked.
@@ -30,7 +30,7 @@ pub(super) struct Private {
     expected: Option<Box<str>>,
     /// The process that sent an expected payload that has arrived.
     heard: Option<i32>,
-    /// How the last expected payload arrived.
+    /// The arrival of the last expected payload, if it has arrived.
     arrival: Option<Arrival>,
     /// Whether the server has told that it doesn't listen, though it had been told to.
     lapsed: bool,
@@ -38,12 +38,12 @@ pub(super) struct Private {
     database: Option<Box<str>>,
 }
 
-/// How an expected payload arrived.
+/// The arrival of an expected payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// While the session was idle: nothing had to be asked for it.
+    /// Arrived while the session was idle.
     Unprompted,
-    /// Between a request and the end of its answer.
+    /// Arrived between a request and the end of its answer.
     WithAnswer,
 }
 
@@ -264,7 +264,7 @@ impl Session {
             return None;
         }
         if private.kept != private.wanted && !private.registered {
-            // A channel that the user listens to by now stays the user's.
+            // A channel that the user has listened to meanwhile stays the user's.
             private.wanted.take_if(|wanted| self.channels.contains(wanted));
             private.kept.clone_from(&private.wanted);
         }
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn m16_a_channel_that_the_user_has_come_to_listen_to_before_a_canary_can_be_joined_stays_the_users() {
+    fn m16_a_channel_that_the_user_listened_to_before_a_canary_could_be_joined_stays_the_users() {
         let mut talk = Talk::listening(&["a"]);
         talk.asks("BEGIN", b'T');
         assert!(talk.0.attend(PRIVATE).is_none());
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn m16_a_server_that_has_refused_is_asked_again_only_if_that_is_requested_again() {
+    fn m16_a_refused_private_channel_is_requested_again_only_on_demand() {
         let mut talk = Talk::listening(&["a"]);
         let refusal = [error("ERROR", "42501", "no"), ready(b'I')].concat();
         talk.0.attend(PRIVATE);
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn m16_one_who_leaves_expects_nothing_more() {
+    fn m16_a_session_that_has_left_the_channel_expects_no_canary() {
         let mut talk = Talk::attending(&["a"]);
         talk.0.expect("canary 1");
         assert!(talk.0.misses("canary 1"));
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn m16_a_relisten_of_channels_that_nobody_wants_any_more_is_answered_without_asking() {
+    fn m16_a_relisten_of_unlistened_channels_is_answered_without_a_query() {
         let mut talk = Talk::listening(&["a"]);
         let leave = talk.0.request(Ask::Unlisten(vec!["a".into()]));
         let relisten = talk.0.request(Ask::Relisten(vec!["a".into()]));

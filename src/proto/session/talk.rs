@@ -22,9 +22,9 @@ pub(super) struct Talk {
     pub(super) requests: Requests,
     pub(super) outputs: VecDeque<Output>,
     pub(super) notices: VecDeque<ServerError>,
-    /// The reason of a loss, if the connection ends before the server says more: an error that nothing has followed, or
-    /// the WARNING 57P0x of a server that is going down.
-    pub(super) last_words: Option<ServerError>,
+    /// The reason of a loss, if the connection ends before the server sends more: the last error, or the WARNING 57P0x
+    /// of a server that is shutting down.
+    pub(super) final_error: Option<ServerError>,
     /// Of what is listened to, what an audit has found missing; and what of it is listened to again.
     pub(super) lost: Vec<Box<str>>,
     pub(super) relistened: Vec<Box<str>>,
@@ -33,7 +33,7 @@ pub(super) struct Talk {
     /// Channels of LISTENs by a query, or in a transaction that may have been committed: whether they count is not known
     /// until the server has been asked.
     pub(super) unconfirmed: BTreeSet<Box<str>>,
-    /// Whether no request is to be sent for now.
+    /// `true` while no request may be sent.
     pub(super) paused: bool,
     last_id: u64,
 }
@@ -45,7 +45,7 @@ impl Talk {
             && self.requests.is_empty()
             && self.outputs.is_empty()
             && self.notices.is_empty()
-            && self.last_words.is_none()
+            && self.final_error.is_none()
             && self.lost.is_empty()
             && self.relistened.is_empty()
             && self.uncommitted.is_empty()
@@ -98,7 +98,7 @@ impl Talk {
     /// Keeps a notice, and remembers the last words of a server before the link breaks: crash_shutdown and friends.
     pub(super) fn keep_notice(&mut self, notice: ServerError) {
         if is_shutdown(&notice) {
-            self.last_words = Some(notice.clone());
+            self.final_error = Some(notice.clone());
         }
         if self.notices.len() == NOTICES_MAX {
             self.notices.pop_front();
@@ -106,14 +106,14 @@ impl Talk {
         self.notices.push_back(notice);
     }
 
-    /// Remembers an error, which is the reason if the connection ends before a ReadyForQuery.
+    /// Keeps an error, which is the reason of the loss if the connection ends before a ReadyForQuery.
     pub(super) fn keep_error(&mut self, error: &ServerError) {
-        self.last_words = Some(ServerError { was_last: true, ..error.clone() });
+        self.final_error = Some(ServerError { was_last: true, ..error.clone() });
     }
 
-    /// Forgets an error that a ReadyForQuery has followed. The warning of a server that is going down stays.
+    /// Drops the error at a ReadyForQuery. The warning of a server that is shutting down stays.
     pub(super) fn forget_error(&mut self) {
-        self.last_words = self.last_words.take().filter(is_shutdown);
+        self.final_error = self.final_error.take().filter(is_shutdown);
     }
 
     #[cfg(any(test, fuzzing))]
@@ -128,7 +128,7 @@ impl Talk {
         };
         let replies = replies.chain(in_flight);
         let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held);
-        let notices = self.notices.iter().chain(&self.last_words).map(|notice| notice.to_string().len());
+        let notices = self.notices.iter().chain(&self.final_error).map(|notice| notice.to_string().len());
         self.transmit.len() + rows.chain(notices).sum::<usize>()
     }
 }

@@ -578,28 +578,28 @@ fn c12_the_set_is_read_again_after_any_explicit_transaction() {
 }
 
 #[test]
-fn c12_a_listen_of_which_the_server_was_not_asked_yet_is_not_forgotten() {
+fn c12_a_listen_in_a_query_is_kept_before_the_channels_are_read() {
     let possible = |talk: &Talk| talk.session.possible_channels().map(String::from).collect::<Vec<_>>();
     for text in ["LISTEN b", "BEGIN; LISTEN b; COMMIT; BEGIN", "DO $$BEGIN EXECUTE 'LISTEN b'; END$$"] {
         let mut talk = Talk::listening(&["a"]);
         talk.query(text);
         talk = talk.server(&[answer("LISTEN")]);
         assert_eq!((talk.channels(), possible(&talk)), (vec!["a"], vec!["a".into(), "b".into()]), "{text}");
-        // The answer is what counts.
+        // The server's list is authoritative.
         talk = talk.server(&[channel_rows(&["a"])]);
         assert_eq!(possible(&talk), ["a"], "{text}");
     }
 }
 
 #[test]
-fn c12_a_listen_in_a_transaction_is_not_forgotten_before_the_server_was_asked() {
+fn c12_a_listen_in_a_transaction_is_kept_before_the_channels_are_read() {
     for (commit, status) in [("COMMIT", b'I'), ("COMMIT AND CHAIN", b'T'), ("COMMIT; BEGIN", b'T')] {
         let mut talk = Talk::in_transaction();
         talk.listen(&["b"]);
         talk = talk.server(&[[done("LISTEN"), ready(b'T')].concat()]);
         talk.query(commit);
         talk = talk.server(&[[done("COMMIT"), ready(status)].concat()]);
-        // Inside a transaction it is not asked, and what it would tell is from before.
+        // Inside a transaction the channels are not read: the list would be from before it.
         talk.ask(Ask::ReadChannels);
         if status == b'T' {
             talk = talk.server(&[[columns(1), done("SELECT 0"), ready(b'T')].concat()]);
@@ -765,7 +765,7 @@ fn c4_a_name_cut_in_a_transaction_is_taken_back_in_it() {
 }
 
 #[test]
-fn c4_a_name_that_the_server_refuses_to_cut_is_an_error_and_nothing_is_to_be_taken_back() {
+fn c4_a_name_that_the_server_refuses_to_truncate_is_an_error_and_needs_no_undo() {
     let mut talk = Talk::listening(&["a"]).server(&[parameter("server_encoding", "EUC_JP")]);
     let long = "é".repeat(40);
     let refusal =
@@ -814,7 +814,7 @@ fn c12_a_listen_that_the_server_says_it_ignores_is_an_error() {
 }
 
 #[test]
-fn c12_a_listen_with_any_other_warning_is_as_good_as_what_the_server_lists() {
+fn c12_a_listen_with_another_warning_counts_if_the_server_lists_it() {
     for (listed, is_good) in [(&["a", "b"][..], true), (&["a"], false), (&[], false)] {
         let mut talk = Talk::listening(&["a"]);
         talk.listen(&["a", "b"]);
@@ -832,7 +832,7 @@ fn c12_a_listen_with_any_other_warning_is_as_good_as_what_the_server_lists() {
         assert_eq!(talk.channels(), if is_good { &["a", "b"][..] } else { &["a"] });
         assert!(talk.session.is_settled());
     }
-    // A server that is going down says so at any time.
+    // A server that is shutting down may send its warning at any time.
     let mut talk = Talk::ready();
     talk.listen(&["a"]);
     talk = talk.server(&[notice("WARNING", "57P02", "crash"), answer("LISTEN")]);
@@ -841,7 +841,7 @@ fn c12_a_listen_with_any_other_warning_is_as_good_as_what_the_server_lists() {
 }
 
 #[test]
-fn c12_an_audit_that_listens_again_believes_no_server_that_ignores_it() {
+fn c12_a_relisten_that_the_server_ignores_is_an_error() {
     let mut talk = Talk::listening(&["a"]);
     talk.ask(Ask::Relisten(names(&["a"])));
     talk = talk.server(&[notice("WARNING", "01000", "disabled"), answer("LISTEN")]);
@@ -1085,29 +1085,29 @@ fn the_end_of_the_stream_ends_a_login_a_wait_and_a_query() {
 #[test]
 fn c16_an_error_that_the_end_follows_is_its_reason() {
     let last = || error("ERROR", "XX000", "scripted");
-    // In answer to a request: of several errors the last.
+    // In answer to a request, the last of several errors is the reason.
     let mut talk = Talk::ready();
     talk.listen(&["a"]);
     talk = talk.server(&[error("ERROR", "42501", "no"), last()]).eof();
     let outputs = talk.outputs();
     let [Output::Reply(_, Err(reply)), Output::Closed(reason)] = &outputs[..] else { panic!("{outputs:?}") };
     for error in [reply, reason] {
-        assert_eq!(error.to_string(), "ERROR XX000: scripted; the connection ended with that");
+        assert_eq!(error.to_string(), "ERROR XX000: scripted; the connection ended with this error");
         assert!(error.is_transient() && error.server().unwrap().is_fatal());
     }
 
-    // Unasked; and after a reset.
+    // Without a request; and with a reset.
     let mut talk = Talk::ready().server(&[last()]);
     assert!(!talk.session.is_closed());
     talk.session.handle_io_error("reading from the server", io::ErrorKind::ConnectionReset.into());
     assert_eq!(talk.closed().sqlstate(), Some("XX000"));
 
-    // During the login, in any severity; and one that the end has cut.
+    // During the login, in any severity; and truncated by the end of the stream.
     assert_eq!(Talk::new().server(&[last()]).eof().closed().sqlstate(), Some("XX000"));
     for mut talk in [Talk::new(), Talk::ready()] {
         let whole = error("ERROR", "53200", "out of memory");
         talk.hears(&whole[..whole.len() - 5]);
-        assert_eq!(talk.eof().closed().to_string(), "ERROR 53200: out of mem; the connection ended with that");
+        assert_eq!(talk.eof().closed().to_string(), "ERROR 53200: out of mem; the connection ended with this error");
     }
 }
 
@@ -1124,7 +1124,7 @@ fn c16_an_error_that_a_ready_for_query_follows_is_no_reason_for_a_later_end() {
 fn c16_plain_text_instead_of_a_message_is_the_error_of_the_login() {
     let text = b"Ecould not fork new process for connection: Resource temporarily unavailable\n\0";
     for cut in 1..=text.len() {
-        // With its end, or the end of the stream.
+        // The text ends with a NUL, or with the stream.
         for end in [true, false] {
             let mut talk = Talk::new();
             talk.hears(&text[..cut]);
@@ -1137,12 +1137,12 @@ fn c16_plain_text_instead_of_a_message_is_the_error_of_the_login() {
             assert!(reason.is_transient() && reason.sqlstate().is_none(), "{reason}");
         }
     }
-    // What is no text is a damaged length; and so is text after the login.
+    // Anything but text is a damaged length; after the login, so is text.
     assert!(Talk::new().server(&[header(b'E', 0x7fff_ffff)]).closed().is_protocol());
     let mut talk = Talk::ready();
     talk.hears(text);
     assert!(talk.closed().is_protocol());
-    // It has an end also where the server gives it none.
+    // A text without an end is truncated.
     let mut talk = Talk::new();
     talk.hears(b"E");
     talk.hears(&b"x".repeat(31_000));

@@ -33,7 +33,7 @@ impl Torn {
         }
     }
 
-    /// The frame as far as it came.
+    /// Returns the part of the frame that was received.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

@@ -1,4 +1,4 @@
-//! C16: the last word of a server is the reason of a loss, also if its notices have been taken.
+//! C16: the final error of a server is the reason of a loss, even if its notices have been taken.
 
 use std::time::Duration;
 

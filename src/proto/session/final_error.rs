@@ -1,4 +1,4 @@
-//! What a server says last and not by the rules: an error in plain text, and one that the end of the stream has cut.
+//! Final errors outside the protocol: in plain text, or truncated by the end of the stream.
 
 use super::{Login, Session, State};
 use crate::error::ServerError;
@@ -6,7 +6,7 @@ use crate::proto::frame::HEADER;
 use crate::proto::{message, plain_error};
 
 impl Session {
-    /// Takes `rest` if it is the beginning of an error in plain text, which can come before anything else.
+    /// Takes `rest` if an error in plain text begins there, which can only be the first thing that the server sends.
     pub(super) fn take_plain_error(&mut self, rest: &[u8]) -> bool {
         let Some(login) = self.early_login() else { return false };
         let Some((b'E', text)) = rest.split_first() else { return false };
@@ -27,8 +27,8 @@ impl Session {
         true
     }
 
-    /// Reads an error that is not whole, once nothing more can come.
-    pub(super) fn cut_words(&mut self) -> Option<ServerError> {
+    /// Parses a truncated error, at the end of the stream.
+    pub(super) fn truncated_error(&mut self) -> Option<ServerError> {
         let is_early = match self.early_login() {
             Some(Login { plain_error: Some(text), .. }) => return Some(plain_error::parse(text)),
             login => login.is_some(),
@@ -51,7 +51,7 @@ impl Session {
         }
     }
 
-    /// Returns how much is held of an error in plain text.
+    /// Returns the number of bytes held of an error in plain text.
     #[cfg(any(test, fuzzing))]
     pub(super) fn plain_error_bytes(&self) -> usize {
         match self.state() {
