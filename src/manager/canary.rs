@@ -43,7 +43,7 @@ pub(super) struct Canary {
     pooled: BTreeSet<ConnId>,
     /// Whose last canary was sent by a messenger.
     by_messenger: BTreeSet<ConnId>,
-    /// Connections whose last canary arrived only with the answer to the question why it had not.
+    /// Connections whose last canary arrived only with the answer to a question.
     held_back: BTreeSet<ConnId>,
     /// Connections that are alone with their database and may send their canary themselves: one of another session has
     /// reached them while they were idle, or no other session could be opened.
@@ -74,11 +74,7 @@ impl Canary {
 }
 
 /// A canary that had not arrived at its deadline, when its connection was asked why.
-pub(super) struct MissedCanary {
-    payload: Box<str>,
-    /// Whether the socket had nothing to be read.
-    was_idle: bool,
-}
+pub(super) struct MissedCanary(Box<str>);
 
 impl NotificationManager {
     /// With a canary: in every `period`, one connection of each database sends a notification on a channel of the
@@ -120,9 +116,9 @@ impl NotificationManager {
     /// - Believe what a session tells itself, which arrives with the answer and proves nothing for the time when the
     ///   session is idle. For a connection that is the only one to its database, another session is opened to send the
     ///   first canary; behind a pooler, for each of its canaries.
-    /// - Take chance for a fault. A canary that arrives only after its deadline, and together with the answer to the
-    ///   question why, may have been late; if that happens in two periods in a row, the connection is lost with
-    ///   [`Error::HeldBack`].
+    /// - Take chance for a fault. A canary that arrives only together with the answer to a question, which was sent to the
+    ///   idle session after the canary had been committed, may have been late; if that happens in two periods in a row, the
+    ///   connection is lost with [`Error::HeldBack`]. The question is that after the deadline, a heartbeat or an audit.
     /// - Fail silently. A server that refuses it is reported by [`Event::CheckRefused`], once for each session.
     /// - Mind that `UNLISTEN *`, `DISCARD ALL` or a rollback drop its registration: it listens again. Only one that is
     ///   dropped in secret before two canaries in a row is as good as deaf.
@@ -196,6 +192,7 @@ impl NotificationManager {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
         let refusal = connection.session.take_private_refusal();
+        let mut held_back_since = None;
         if let Some(from) = connection.session.take_private_news()
             && let Some((sent, by)) = canary.rounds.last_sent(*id)
         {
@@ -204,11 +201,18 @@ impl NotificationManager {
             if is_own && from != connection.session.pid() {
                 canary.pooled.insert(*id);
             } else {
-                if !is_own && connection.session.private_arrival() == Some(Arrival::Unprompted) {
-                    canary.held_back.remove(id);
-                    if by == *id {
-                        canary.self_sending.insert(*id);
+                match connection.session.private_arrival() {
+                    Some(Arrival::Unprompted) if !is_own => {
+                        canary.held_back.remove(id);
+                        if by == *id {
+                            canary.self_sending.insert(*id);
+                        }
                     }
+                    // Chance, unless it happens again.
+                    Some(Arrival::WithAnswer) if !is_own && !canary.held_back.insert(*id) => {
+                        held_back_since = Some(sent);
+                    }
+                    _ => {}
                 }
                 connection.prove_delivery(sent);
                 canary.relapsed.remove(id);
@@ -222,6 +226,22 @@ impl NotificationManager {
         if let Some(error) = refusal {
             let id = *id;
             self.report_refusal(id, Check::Canary, error);
+        }
+        if let Some(sent) = held_back_since {
+            self.shared.counters.deaf.add(1);
+            let after = clock::now().saturating_duration_since(sent);
+            self.close_for(token, Error::HeldBack { after });
+        }
+    }
+
+    /// Prepares a question to a session, which shows whether a canary is held back until the answer. Nothing that the
+    /// socket has must be unread.
+    pub(super) fn prompt_canary(&mut self, token: u32) {
+        if let Some(canary) = &self.canary
+            && let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token)
+            && canary.rounds.is_flying(*id, clock::now())
+        {
+            connection.session.prompt();
         }
     }
 
@@ -296,8 +316,11 @@ impl NotificationManager {
             let was_idle = connection.receive_some(&mut self.buffer, self.now).is_none();
             self.queue(token);
             if self.connection_misses(token, payload) {
-                let missed = MissedCanary { payload: payload.into(), was_idle };
-                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), Some(missed)));
+                if was_idle && let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
+                    connection.session.prompt();
+                }
+                let missed = Some(MissedCanary(payload.into()));
+                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), missed));
             }
         }
     }
@@ -311,22 +334,16 @@ impl NotificationManager {
     /// Who missed this canary has answered, and so has told everything that it had to tell before; perhaps that it didn't
     /// listen, which is no fault for once.
     pub(super) fn judge(&mut self, token: u32, canary: &MissedCanary, lapsed: bool) {
-        let MissedCanary { payload, was_idle } = canary;
+        let MissedCanary(payload) = canary;
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
         let missed = connection.session.misses(payload);
-        // Nothing was there to be read when the question was sent, and it arrived before the end of the answer: chance,
-        // unless it happens again.
-        let arrived_with_answer = connection.session.private_arrival() == Some(Arrival::WithAnswer);
-        let prompted = *was_idle && arrived_with_answer && !missed && !lapsed;
         connection.session.expect_nothing();
-        let is_held_back = prompted && !canary.held_back.insert(*id);
-        let is_deaf = (lapsed && !canary.relapsed.insert(*id)) || (missed && !lapsed);
-        if is_deaf || is_held_back {
+        if (lapsed && !canary.relapsed.insert(*id)) || (missed && !lapsed) {
             let sent = canary.rounds.last_sent(*id).map_or(self.now, |(at, _)| at);
             let after = clock::now().saturating_duration_since(sent);
             self.shared.counters.deaf.add(1);
-            self.close_for(token, if is_deaf { Error::Deaf { after } } else { Error::HeldBack { after } });
+            self.close_for(token, Error::Deaf { after });
         }
     }
 

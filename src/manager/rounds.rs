@@ -22,6 +22,10 @@ pub(crate) struct Pace {
     pub(crate) deadline: Duration,
 }
 
+/// The time that a server has to deliver a canary that it has committed, before a question counts that is sent to an idle
+/// session. Without it, the questions that happen to come together with a canary would count.
+const MOMENT: Duration = Duration::from_millis(10);
+
 /// What is to be done for one database.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -168,6 +172,15 @@ impl<K: Copy + Ord> Rounds<K> {
         self.groups.get(self.of.get(&who)?)?.sent
     }
 
+    /// Returns `true` if the server committed the canary that this one is to hear a moment ago or longer, and its deadline is
+    /// not over: a server that delivers has delivered it.
+    pub(crate) fn is_flying(&self, who: K, now: Instant) -> bool {
+        let group = self.of.get(&who).and_then(|database| self.groups.get(database));
+        let flight = group.filter(|group| matches!(group.phase, Phase::Flying)).and_then(|group| group.wakes);
+        let rest = flight.map(|deadline| deadline.saturating_duration_since(now));
+        rest.is_some_and(|rest| rest <= self.pace.deadline.saturating_sub(MOMENT))
+    }
+
     fn sent_by(&mut self, by: K) -> Option<(Arc<str>, &mut Group<K>)> {
         let database = Arc::clone(self.of.get(&by)?);
         let group = self.groups.get_mut(&database)?;
@@ -242,6 +255,19 @@ mod tests {
             assert_eq!(rounds.next(), Some(now + PACE.period), "and the period from the sending");
             now += PACE.period;
         }
+    }
+
+    #[test]
+    fn m16_a_question_counts_only_a_moment_after_the_commit_and_before_the_deadline() {
+        let (mut rounds, now) = rounds(&[1, 2], Instant::now());
+        send(&mut rounds, now);
+        assert!(!rounds.is_flying(2, now + SECOND), "it may not have been committed");
+        rounds.committed(1, now + SECOND);
+        assert!(!rounds.is_flying(2, now + SECOND), "and be on its way now");
+        assert!(rounds.is_flying(1, now + SECOND + MOMENT) && rounds.is_flying(2, now + SECOND + MOMENT));
+        assert!(!rounds.is_flying(3, now + 2 * SECOND), "it belongs to no database");
+        assert!(matches!(rounds.due(now + SECOND + PACE.deadline), Some(Due::Ask(..))));
+        assert!(!rounds.is_flying(2, now + SECOND + PACE.deadline));
     }
 
     #[test]
