@@ -1,7 +1,7 @@
 //! Command-line errors: with suggestions, without passwords, and safe on a terminal.
 
-use clap::Parser as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory as _, Parser as _};
 
 use super::args::Args;
 use super::target;
@@ -44,10 +44,18 @@ fn with_suggestion(mut error: clap::Error) -> clap::Error {
         // The parser makes no suggestion for an argument of `help`.
         ErrorKind::InvalidSubcommand if error.get(ContextKind::SuggestedSubcommand).is_none() => {
             let name = text(ContextKind::InvalidSubcommand);
-            match Args::try_parse_from(["notifyman", &name]) {
-                Err(other) if other.kind() == ErrorKind::InvalidSubcommand => other,
-                _ => error,
+            let command = name.to_lowercase();
+            let suggestion = match Args::try_parse_from(["notifyman", &command]) {
+                Err(other) if other.kind() == ErrorKind::InvalidSubcommand => {
+                    other.get(ContextKind::SuggestedSubcommand).cloned()
+                }
+                _ if command != name => Some(ContextValue::Strings(vec![command])),
+                _ => None,
+            };
+            if let Some(suggestion) = suggestion {
+                error.insert(ContextKind::SuggestedSubcommand, suggestion);
             }
+            error
         }
         ErrorKind::UnknownArgument
             if error.get(ContextKind::SuggestedArg).is_none()
@@ -58,6 +66,23 @@ fn with_suggestion(mut error: clap::Error) -> clap::Error {
             error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
             error
         }
+        ErrorKind::UnknownArgument if error.get(ContextKind::SuggestedArg).is_none() => {
+            let option = text(ContextKind::InvalidArg).to_lowercase();
+            if has_option(&text(ContextKind::Usage), &option) {
+                // Instead of the tip that it may be a value.
+                error.insert(ContextKind::Suggested, ContextValue::None);
+                error.insert(ContextKind::SuggestedArg, ContextValue::String(option));
+            }
+            error
+        }
         _ => error,
     }
+}
+
+/// Returns `true` if the command whose usage this is has a long option of this name.
+fn has_option(usage: &str, option: &str) -> bool {
+    let args = Args::command();
+    let command = usage.split_whitespace().find_map(|word| args.find_subcommand(word));
+    let long = option.strip_prefix("--");
+    command.is_some_and(|command| command.get_arguments().any(|arg| long.is_some() && arg.get_long() == long))
 }

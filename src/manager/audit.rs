@@ -20,7 +20,7 @@ const STEP_MIN: Duration = Duration::from_millis(10);
 /// Whose turn it is, and when.
 #[derive(Debug)]
 pub(super) struct Rota {
-    period: Duration,
+    pub(super) period: Duration,
     next: Option<Instant>,
     last: Option<ConnId>,
 }
@@ -85,15 +85,29 @@ impl NotificationManager {
         for _ in 0..due {
             let Some((id, token)) = self.members.after(last) else { break };
             last = Some(id);
-            if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token)
-                && connection.session.is_quiet()
-            {
+            if self.is_quiet_now(token) {
                 self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), None));
             }
         }
         if let Some(rota) = &mut self.audit {
             rota.last = last;
         }
+    }
+
+    /// Returns `true` if a connection can be asked now. With a canary the question is one to an idle session, if the socket
+    /// has nothing to be read.
+    fn is_quiet_now(&mut self, token: u32) -> bool {
+        let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return false };
+        if self.canary.is_none() || !connection.session.is_quiet() {
+            return connection.session.is_quiet();
+        }
+        let was_idle = connection.receive_some(&mut self.buffer, self.now).is_none();
+        let is_quiet = connection.session.is_quiet();
+        self.queue(token);
+        if was_idle && is_quiet {
+            self.prompt_canary(token);
+        }
+        is_quiet
     }
 
     /// A server has told what it listens to, after it was asked then; perhaps since this canary didn't come.

@@ -43,7 +43,7 @@ pub(super) struct Canary {
     pooled: BTreeSet<ConnId>,
     /// Whose last canary was sent by a messenger.
     by_messenger: BTreeSet<ConnId>,
-    /// Connections whose last canary arrived only with the answer to the audit after its deadline.
+    /// Connections whose last canary arrived only with the answer to a question to the idle session.
     held_back: BTreeSet<ConnId>,
     /// Connections that are the only one to their database and may send their canary themselves: another session's has
     /// arrived while they were idle, or no other session could be opened.
@@ -74,11 +74,7 @@ impl Canary {
 }
 
 /// A canary that had not arrived at its deadline, when its connection was asked why.
-pub(super) struct MissedCanary {
-    payload: Box<str>,
-    /// `true` if the socket was empty.
-    was_idle: bool,
-}
+pub(super) struct MissedCanary(Box<str>);
 
 impl NotificationManager {
     /// With a canary: in every `period`, one connection of each database sends a notification on a channel of the
@@ -120,9 +116,9 @@ impl NotificationManager {
     /// - Rely on a canary that a session sends to itself: it arrives with the answer, and does not prove delivery to an
     ///   idle session. For the only connection to a database, another session is opened to send the first canary;
     ///   behind a pooler, every canary.
-    /// - Treat a single delay as a fault. A canary that arrives after its deadline, together with the answer to the
-    ///   audit, may only be late; if that happens in two periods in a row, the connection is lost with
-    ///   [`Error::HeldBack`].
+    /// - Treat a single delay as a fault. A canary that arrives only together with the answer to a question may be late. If
+    ///   in two periods in a row that question was sent to the idle session after the canary had been committed, the
+    ///   connection is lost with [`Error::HeldBack`]. The question is the one after the deadline, a heartbeat or an audit.
     /// - Fail silently. A refusal by the server is reported by [`Event::CheckRefused`], once for each session.
     /// - Mind that `UNLISTEN *`, `DISCARD ALL` or a rollback drop its registration: it listens again. Only one that is
     ///   dropped in secret before two canaries in a row is as good as deaf.
@@ -196,6 +192,7 @@ impl NotificationManager {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
         let refusal = connection.session.take_private_refusal();
+        let mut held_back_since = None;
         if let Some(from) = connection.session.take_private_news()
             && let Some((sent, by)) = canary.rounds.last_sent(*id)
         {
@@ -204,11 +201,18 @@ impl NotificationManager {
             if is_own && from != connection.session.pid() {
                 canary.pooled.insert(*id);
             } else {
-                if !is_own && connection.session.private_arrival() == Some(Arrival::Unprompted) {
-                    canary.held_back.remove(id);
-                    if by == *id {
-                        canary.self_sending.insert(*id);
+                match connection.session.private_arrival() {
+                    Some(Arrival::Unprompted) if !is_own => {
+                        canary.held_back.remove(id);
+                        if by == *id {
+                            canary.self_sending.insert(*id);
+                        }
                     }
+                    // Chance, unless it happens again.
+                    Some(Arrival::WithAnswer) if !is_own && !canary.held_back.insert(*id) => {
+                        held_back_since = Some(sent);
+                    }
+                    _ => {}
                 }
                 connection.prove_delivery(sent);
                 canary.relapsed.remove(id);
@@ -223,6 +227,32 @@ impl NotificationManager {
             let id = *id;
             self.report_refusal(id, Check::Canary, error);
         }
+        if let Some(sent) = held_back_since {
+            self.shared.counters.deaf.add(1);
+            let after = clock::now().saturating_duration_since(sent);
+            self.close_for(token, Error::HeldBack { after });
+        }
+    }
+
+    /// Prepares a question to a session with an empty socket, which shows whether a proxy holds the canary back until the
+    /// answer.
+    pub(super) fn prompt_canary(&mut self, token: u32) {
+        let time = self.delivery_time();
+        if let Some(canary) = &self.canary
+            && let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token)
+            && canary.rounds.is_flying_for(time, *id, clock::now())
+        {
+            connection.session.prompt();
+        }
+    }
+
+    /// Returns the time that a server has to deliver a canary before a heartbeat or an audit counts that seems to have
+    /// released it: as long as possible, since a busy server may be late, but short enough that some of them count.
+    fn delivery_time(&self) -> Duration {
+        let deadline = self.canary.as_ref().map_or(Duration::ZERO, |canary| canary.rounds.pace.deadline);
+        let heartbeat = self.heartbeat.map_or(Duration::MAX, |heartbeat| heartbeat.idle);
+        let audit = self.audit.as_ref().map_or(Duration::MAX, |audit| audit.period);
+        (deadline / 2).min(heartbeat.min(audit) / 4)
     }
 
     /// Sends the canaries that are due, and asks those who haven't heard theirs.
@@ -297,8 +327,11 @@ impl NotificationManager {
             let was_idle = connection.receive_some(&mut self.buffer, self.now).is_none();
             self.queue(token);
             if self.connection_misses(token, payload) {
-                let missed = MissedCanary { payload: payload.into(), was_idle };
-                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), Some(missed)));
+                if was_idle && let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
+                    connection.session.prompt();
+                }
+                let missed = Some(MissedCanary(payload.into()));
+                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), missed));
             }
         }
     }
@@ -312,22 +345,16 @@ impl NotificationManager {
     /// Who missed this canary has answered, and so has told everything that it had to tell before; perhaps that it didn't
     /// listen, which is no fault for once.
     pub(super) fn judge(&mut self, token: u32, canary: &MissedCanary, lapsed: bool) {
-        let MissedCanary { payload, was_idle } = canary;
+        let MissedCanary(payload) = canary;
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
         let missed = connection.session.misses(payload);
-        // The canary was not there when the audit was sent, and arrived before the end of its answer: a coincidence,
-        // unless that happens again.
-        let arrived_with_answer = connection.session.private_arrival() == Some(Arrival::WithAnswer);
-        let prompted = *was_idle && arrived_with_answer && !missed && !lapsed;
         connection.session.expect_nothing();
-        let is_held_back = prompted && !canary.held_back.insert(*id);
-        let is_deaf = (lapsed && !canary.relapsed.insert(*id)) || (missed && !lapsed);
-        if is_deaf || is_held_back {
+        if (lapsed && !canary.relapsed.insert(*id)) || (missed && !lapsed) {
             let sent = canary.rounds.last_sent(*id).map_or(self.now, |(at, _)| at);
             let after = clock::now().saturating_duration_since(sent);
             self.shared.counters.deaf.add(1);
-            self.close_for(token, if is_deaf { Error::Deaf { after } } else { Error::HeldBack { after } });
+            self.close_for(token, Error::Deaf { after });
         }
     }
 

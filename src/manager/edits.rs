@@ -2,9 +2,10 @@
 //!
 //! A LISTEN is a separate request, after those for the channels of the lost session: if the server refuses it, its
 //! ticket resolves to the error, and the connection is still restored. An UNLISTEN removes the names from the requests
-//! that have not been sent.
+//! that have not been sent. There may be many changes of many channels, so none looks through the channels of another:
+//! which channels of a LISTEN are still wanted is computed when they are needed.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::error::Error;
 use crate::manager::members::Dead;
@@ -16,14 +17,36 @@ use crate::proto::{Ask, Reply, RequestId, Session};
 pub(crate) struct Edits {
     /// LISTENs that no server has acknowledged, in the order of the calls.
     waiting: VecDeque<Listen>,
-    /// The channels of those that the session of this attempt has acknowledged.
-    acknowledged: Vec<Box<str>>,
+    /// The channels of those that the session of this attempt has acknowledged, with the numbers of the LISTENs.
+    acknowledged: Vec<(u64, Vec<Box<str>>)>,
     /// The tickets to resolve once the connection is restored.
     tickets: Vec<Resolver<()>>,
+    unlistens: Unlistens,
+    /// The number of the last change.
+    last: u64,
+}
+
+/// The UNLISTENs since there has been a LISTEN that they may affect.
+#[derive(Default)]
+struct Unlistens {
+    /// The number of the last UNLISTEN of each channel.
+    named: HashMap<Box<str>, u64>,
+    /// The number of the last UNLISTEN of all channels.
+    all: u64,
+}
+
+impl Unlistens {
+    /// Returns the channels of a LISTEN that no later UNLISTEN has taken back.
+    fn left(&self, number: u64, channels: impl IntoIterator<Item = Box<str>>) -> Vec<Box<str>> {
+        let is_left = |name: &Box<str>| self.named.get(name).is_none_or(|unlisten| *unlisten < number);
+        channels.into_iter().filter(|_| self.all < number).filter(is_left).collect()
+    }
 }
 
 /// A LISTEN that was requested during the restore.
 struct Listen {
+    /// Its place among the changes.
+    number: u64,
     channels: Vec<Box<str>>,
     ticket: Resolver<()>,
     /// The id of the request in the session of this attempt.
@@ -33,17 +56,19 @@ struct Listen {
 impl Edits {
     /// Adds a change, and sends it if there is a session to send it to.
     pub(crate) fn add(&mut self, ask: Ask, ticket: Resolver<()>, dead: &mut Dead, session: Option<&mut Session>) {
+        self.last += 1;
+        let number = self.last;
         if let Ask::Listen(channels) = ask {
             let request = session.map(|session| session.request(Ask::Listen(channels.clone())));
-            self.waiting.push_back(Listen { channels, ticket, request });
+            self.waiting.push_back(Listen { number, channels, ticket, request });
             return;
         }
-        let is_left = |name: &str| match &ask {
-            Ask::Unlisten(names) => !names.iter().any(|gone| **gone == *name),
-            _ => false,
-        };
-        self.waiting.iter_mut().for_each(|listen| listen.channels.retain(|name| is_left(name)));
-        self.acknowledged.retain(|name| is_left(name));
+        let Unlistens { named, all } = &mut self.unlistens;
+        match &ask {
+            Ask::Unlisten(_) if self.waiting.is_empty() && self.acknowledged.is_empty() => named.clear(),
+            Ask::Unlisten(names) => named.extend(names.iter().map(|name| (name.clone(), number))),
+            _ => (*named, *all) = (HashMap::new(), number),
+        }
         dead.edit(&ask);
         if let Some(session) = session {
             session.request(ask);
@@ -54,6 +79,7 @@ impl Edits {
     /// Sends the waiting LISTENs to the session of a new attempt.
     pub(crate) fn send(&mut self, session: &mut Session) {
         for listen in &mut self.waiting {
+            listen.channels = self.unlistens.left(listen.number, std::mem::take(&mut listen.channels));
             listen.request = Some(session.request(Ask::Listen(listen.channels.clone())));
         }
     }
@@ -73,7 +99,7 @@ impl Edits {
         let listen = self.waiting.pop_front()?;
         match reply {
             Ok(_) => {
-                self.acknowledged.extend(listen.channels);
+                self.acknowledged.push((listen.number, listen.channels));
                 self.tickets.push(listen.ticket);
             }
             Err(error) => listen.ticket.resolve(Err(error)),
@@ -83,8 +109,11 @@ impl Edits {
 
     /// Ends an attempt: channels that its session had acknowledged are added to those of the lost connection.
     pub(crate) fn end_attempt(&mut self, dead: &mut Dead) {
-        if !self.acknowledged.is_empty() {
-            dead.edit(&Ask::Listen(std::mem::take(&mut self.acknowledged)));
+        let acknowledged = std::mem::take(&mut self.acknowledged).into_iter();
+        let acknowledged = acknowledged.flat_map(|(number, channels)| self.unlistens.left(number, channels));
+        let acknowledged: Vec<Box<str>> = acknowledged.collect();
+        if !acknowledged.is_empty() {
+            dead.edit(&Ask::Listen(acknowledged));
         }
         self.waiting.iter_mut().for_each(|listen| listen.request = None);
     }
@@ -98,12 +127,81 @@ impl Edits {
     /// connection.
     pub(crate) fn fail(mut self, error: &Error, dead: &mut Dead) {
         self.end_attempt(dead);
+        let waiting = self.waiting.iter_mut().map(|listen| (listen.number, std::mem::take(&mut listen.channels)));
         let waiting: Vec<Box<str>> =
-            self.waiting.iter_mut().flat_map(|listen| std::mem::take(&mut listen.channels)).collect();
+            waiting.flat_map(|(number, channels)| self.unlistens.left(number, channels)).collect();
         if !waiting.is_empty() {
             dead.edit(&Ask::Listen(waiting));
         }
         let tickets = self.waiting.into_iter().map(|listen| listen.ticket).chain(self.tickets);
         tickets.for_each(|ticket| ticket.resolve(Err(error.clone())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::proto::sql::Limits;
+
+    fn dead(channels: &[Box<str>]) -> Dead {
+        Dead::unopened(Config::new().user("u"), channels.to_vec(), Limits::Exact)
+    }
+
+    fn names(names: &[&str]) -> Vec<Box<str>> {
+        names.iter().map(|name| (*name).into()).collect()
+    }
+
+    fn ticket() -> Resolver<()> {
+        Resolver::call(drop)
+    }
+
+    #[test]
+    fn m13_each_unlisten_takes_back_the_listens_before_it_and_none_after_it() {
+        let mut dead = dead(&names(&["old", "older"]));
+        let mut edits = Edits::default();
+        for ask in [
+            Ask::Listen(names(&["a", "b", "c"])),
+            Ask::Unlisten(names(&["a", "old"])),
+            Ask::Listen(names(&["a"])),
+            Ask::Unlisten(names(&["b"])),
+        ] {
+            edits.add(ask, ticket(), &mut dead, None);
+        }
+        assert_eq!(dead.channels(), &*names(&["older"]));
+        edits.fail(&Error::Disconnected, &mut dead);
+        assert_eq!(dead.channels(), &*names(&["a", "c", "older"]));
+    }
+
+    #[test]
+    fn m13_unlisten_of_all_takes_back_every_listen_before_it() {
+        let mut dead = dead(&names(&["old"]));
+        let mut edits = Edits::default();
+        for ask in [Ask::Listen(names(&["a", "b"])), Ask::UnlistenAll, Ask::Listen(names(&["b", "c"]))] {
+            edits.add(ask, ticket(), &mut dead, None);
+        }
+        edits.add(Ask::Unlisten(names(&["c"])), ticket(), &mut dead, None);
+        edits.fail(&Error::Disconnected, &mut dead);
+        assert_eq!(dead.channels(), &*names(&["b"]));
+    }
+
+    /// If each change looked through all channels, this would take minutes.
+    #[test]
+    fn m13_a_change_of_one_channel_among_many_costs_no_look_at_the_others() {
+        let begun = Instant::now();
+        let all: Vec<Box<str>> = (0..100_000).map(|number| format!("channel_{number}").into()).collect();
+        let mut dead = dead(&all);
+        let mut edits = Edits::default();
+        edits.add(Ask::Listen(all.clone()), ticket(), &mut dead, None);
+        for name in all.iter().take(5_000) {
+            edits.add(Ask::Unlisten(vec![name.clone()]), ticket(), &mut dead, None);
+        }
+        edits.add(Ask::Unlisten(all.iter().skip(10_000).cloned().collect()), ticket(), &mut dead, None);
+        assert_eq!(dead.channels().len(), 5_000);
+        edits.fail(&Error::Disconnected, &mut dead);
+        assert_eq!(dead.channels().len(), 5_000);
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     }
 }

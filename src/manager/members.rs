@@ -1,8 +1,7 @@
 //! Who is in a manager: each connection is in exactly one of connections, restoring and garbage, or has been taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::clock;
@@ -71,9 +70,13 @@ pub struct Dead {
     inner: Box<Remains>,
 }
 
+/// The most channels of one edit that are looked up one by one.
+const FEW: usize = 16;
+
 struct Remains {
     config: Config,
-    channels: Arc<[Box<str>]>,
+    /// Sorted, without duplicates.
+    channels: Vec<Box<str>>,
     /// Why it died.
     cause: Error,
     /// Why it is still dead.
@@ -112,7 +115,7 @@ impl Dead {
         let mut dead = Self {
             inner: Box::new(Remains {
                 config,
-                channels: Arc::default(),
+                channels: Vec::new(),
                 error: Error::Unopened,
                 cause: Error::Unopened,
                 since: (clock::now(), clock::wall()),
@@ -180,16 +183,28 @@ impl Dead {
 
     /// Changes what is to be listened to.
     pub(crate) fn edit(&mut self, ask: &Ask) {
-        let mut channels = self.inner.channels.to_vec();
+        let channels = &mut self.inner.channels;
         match ask {
-            Ask::Listen(more) => channels.extend_from_slice(more),
-            Ask::Unlisten(less) => channels.retain(|channel| !less.contains(channel)),
+            // There may be many edits of few channels each, and there may be edits of many.
+            Ask::Unlisten(less) if less.len() <= FEW => {
+                for name in less {
+                    if let Ok(at) = channels.binary_search(name) {
+                        channels.remove(at);
+                    }
+                }
+            }
+            Ask::Unlisten(less) => {
+                let less: BTreeSet<&str> = less.iter().map(AsRef::as_ref).collect();
+                channels.retain(|channel| !less.contains(&**channel));
+            }
+            Ask::Listen(more) => {
+                channels.extend_from_slice(more);
+                channels.sort_unstable();
+                channels.dedup();
+            }
             Ask::UnlistenAll => channels.clear(),
             _ => {}
         }
-        channels.sort_unstable();
-        channels.dedup();
-        self.inner.channels = channels.into();
     }
 
     /// Marks a new connection, on which the channels are listened to again, as this one's successor; so many attempts
@@ -204,7 +219,7 @@ impl Dead {
             return;
         }
         let gap = Span {
-            channels: Arc::clone(&self.inner.channels),
+            channels: self.inner.channels.as_slice().into(),
             cause: self.inner.cause.clone(),
             since: self.inner.since,
             until: (now, clock::wall()),

@@ -50,8 +50,11 @@ impl NotificationManager {
         let next = match heart.feel(&heartbeat, signs, now) {
             Beat::Fine(next) => next,
             Beat::Ask(next) => {
-                connection.session.request_unheard(Ask::Sync);
-                connection.transmit();
+                self.prompt_canary(token);
+                if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
+                    connection.session.request_unheard(Ask::Sync);
+                    connection.transmit();
+                }
                 next
             }
             Beat::Dead => {

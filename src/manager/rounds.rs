@@ -168,6 +168,15 @@ impl<K: Copy + Ord> Rounds<K> {
         self.groups.get(self.of.get(&who)?)?.sent
     }
 
+    /// Returns `true` if the canary that this connection should receive was committed at least this time ago, and its
+    /// deadline is not over.
+    pub(crate) fn is_flying_for(&self, time: Duration, who: K, now: Instant) -> bool {
+        let group = self.of.get(&who).and_then(|database| self.groups.get(database));
+        let flight = group.filter(|group| matches!(group.phase, Phase::Flying)).and_then(|group| group.wakes);
+        let rest = flight.map(|deadline| deadline.saturating_duration_since(now));
+        rest.is_some_and(|rest| rest <= self.pace.deadline.saturating_sub(time))
+    }
+
     fn sent_by(&mut self, by: K) -> Option<(Arc<str>, &mut Group<K>)> {
         let database = Arc::clone(self.of.get(&by)?);
         let group = self.groups.get_mut(&database)?;
@@ -242,6 +251,20 @@ mod tests {
             assert_eq!(rounds.next(), Some(now + PACE.period), "and the period from the sending");
             now += PACE.period;
         }
+    }
+
+    #[test]
+    fn m16_a_canary_is_in_flight_from_its_commit_to_its_deadline() {
+        let (mut rounds, now) = rounds(&[1, 2], Instant::now());
+        send(&mut rounds, now);
+        assert!(!rounds.is_flying_for(Duration::ZERO, 2, now + SECOND), "it may not have been committed");
+        let committed = now + SECOND;
+        rounds.committed(1, committed);
+        let (time, is_flying) = (PACE.deadline / 2, |at| rounds.is_flying_for(PACE.deadline / 2, 2, at));
+        assert!(!is_flying(committed + time - Duration::from_millis(1)) && is_flying(committed + time));
+        assert!(!rounds.is_flying_for(time, 3, committed + time), "it belongs to no database");
+        assert!(matches!(rounds.due(committed + PACE.deadline), Some(Due::Ask(..))));
+        assert!(!rounds.is_flying_for(time, 2, committed + PACE.deadline));
     }
 
     #[test]

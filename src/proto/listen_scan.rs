@@ -2,7 +2,7 @@
 //!
 //! The names are needed if the connection breaks after the query, before the server was asked for the channels. A
 //! superfluous name costs one LISTEN, but a missing name loses a channel, so strings are scanned, too: a `DO` block can
-//! execute one. Names that the query computes, or that are written with Unicode escapes (`U&".."`), are not found.
+//! execute one. Names that the query computes are not found.
 
 /// The longest name that PostgreSQL does not truncate, in bytes: NAMEDATALEN - 1.
 const NAME_MAX: usize = 63;
@@ -13,7 +13,7 @@ pub(crate) fn listened(sql: &str) -> Vec<Box<str>> {
     let mut rest = sql;
     while let Some(at) = find_word(rest, LISTEN) {
         rest = rest.get(at + LISTEN.len()..).unwrap_or_default();
-        names.extend(name_at(skip_blank(rest)));
+        names.extend(names_at(skip_blank(rest)).into_iter().filter_map(kept));
     }
     names
 }
@@ -29,7 +29,9 @@ const LISTEN: &str = "listen";
 fn find_word(sql: &str, word: &str) -> Option<usize> {
     let bytes = sql.as_bytes();
     let is_word = |at: usize| bytes.get(at).is_some_and(|byte| is_in_word(*byte));
-    let is_whole = |at: usize| !at.checked_sub(1).is_some_and(is_word) && !is_word(at + word.len());
+    // A string may begin after a dollar sign.
+    let is_within = |at: usize| is_word(at) && bytes.get(at) != Some(&b'$');
+    let is_whole = |at: usize| !at.checked_sub(1).is_some_and(is_within) && !is_word(at + word.len());
     let mut places = bytes.windows(word.len()).enumerate().filter(|(_, it)| it.eq_ignore_ascii_case(word.as_bytes()));
     places.find(|(at, _)| is_whole(*at)).map(|(at, _)| at)
 }
@@ -67,25 +69,77 @@ fn comment_end(sql: &str) -> Option<usize> {
     }
 }
 
-/// Returns the identifier that `sql` begins with: folded to lower case, or quoted.
-fn name_at(sql: &str) -> Option<Box<str>> {
-    let mut name = String::new();
+/// Returns the identifier that `sql` begins with: folded to lower case, or quoted, perhaps with Unicode escapes. If a string
+/// may end within an identifier, as in `$q$LISTEN a$q$`, returns both.
+fn names_at(sql: &str) -> Vec<String> {
     if let Some(quoted) = sql.strip_prefix('"') {
-        let mut rest = quoted.chars();
-        loop {
-            match rest.next()? {
-                '"' if !rest.as_str().starts_with('"') => break,
-                '"' => name.extend(rest.next()),
-                c => name.push(c),
-            }
-        }
-    } else {
-        let end = sql.bytes().position(|byte| !is_in_word(byte)).unwrap_or(sql.len());
-        name = sql.get(..end)?.to_ascii_lowercase();
-        if name.starts_with(|c: char| c.is_ascii_digit() || c == '$') {
-            return None;
+        return quoted_name(quoted).map(|(name, _)| name).into_iter().collect();
+    }
+    let is_unicode = sql.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("u&\""));
+    if let Some(quoted) = sql.get(3..).filter(|_| is_unicode) {
+        return quoted_name(quoted).and_then(|(name, rest)| unescaped(&name, escape_at(rest))).into_iter().collect();
+    }
+    let end = sql.bytes().position(|byte| !is_in_word(byte)).unwrap_or(sql.len());
+    let name = sql.get(..end).unwrap_or_default().to_ascii_lowercase();
+    if name.starts_with(|c: char| c.is_ascii_digit() || c == '$') {
+        return Vec::new();
+    }
+    let shorter = name.split_once('$').map(|(shorter, _)| shorter.to_owned());
+    [Some(name), shorter].into_iter().flatten().collect()
+}
+
+/// Returns the quoted identifier that `sql` begins with, behind its first quote, and what follows.
+fn quoted_name(sql: &str) -> Option<(String, &str)> {
+    let mut name = String::new();
+    let mut rest = sql.chars();
+    loop {
+        match rest.next()? {
+            '"' if !rest.as_str().starts_with('"') => return Some((name, rest.as_str())),
+            '"' => name.extend(rest.next()),
+            c => name.push(c),
         }
     }
+}
+
+/// Returns the character that `UESCAPE` gives for the identifier before it.
+fn escape_at(sql: &str) -> char {
+    const UESCAPE: &str = "uescape";
+    let (word, rest) = skip_blank(sql).split_at_checked(UESCAPE.len()).unwrap_or_default();
+    let given = skip_blank(rest).strip_prefix('\'').filter(|_| word.eq_ignore_ascii_case(UESCAPE));
+    given.and_then(|given| given.chars().next()).unwrap_or('\\')
+}
+
+/// Replaces Unicode escapes: `\XXXX`, `\+XXXXXX`, and twice the escape character for itself.
+fn unescaped(name: &str, escape: char) -> Option<String> {
+    // As UTF-16, where an escape can be half of a character.
+    let mut units = Vec::new();
+    let mut rest = name;
+    while let Some(c) = rest.chars().next() {
+        rest = rest.get(c.len_utf8()..)?;
+        let mut push = |c: char| units.extend_from_slice(c.encode_utf16(&mut [0; 2]));
+        if c != escape {
+            push(c);
+        } else if let Some(behind) = rest.strip_prefix(escape) {
+            push(c);
+            rest = behind;
+        } else {
+            let (digits, behind) = match rest.strip_prefix('+') {
+                Some(long) => long.split_at_checked(6)?,
+                None => rest.split_at_checked(4)?,
+            };
+            let code = u32::from_str_radix(digits, 16).ok()?;
+            match u16::try_from(code) {
+                Ok(unit) => units.push(unit),
+                Err(_) => push(char::from_u32(code)?),
+            }
+            rest = behind;
+        }
+    }
+    String::from_utf16(&units).ok()
+}
+
+/// Returns a name as the server keeps it, if it can be one.
+fn kept(mut name: String) -> Option<Box<str>> {
     let end = (0..=NAME_MAX.min(name.len())).rev().find(|at| name.is_char_boundary(*at)).unwrap_or_default();
     name.truncate(end);
     (!name.is_empty() && !name.contains('\0')).then(|| name.into())
@@ -109,8 +163,12 @@ mod tests {
             ("begin;listen/* to /* all */ of */a;commit;begin", &["a"]),
             ("listen -- here\n\t\"a\"\"b\"", &["a\"b"]),
             ("listen\"a\"", &["a"]),
-            ("listen é_1$", &["é_1$"]),
+            ("listen é_1$", &["é_1$", "é_1"]),
             ("DO $$BEGIN EXECUTE 'LISTEN a'; END$$", &["a"]),
+            ("DO $$BEGIN EXECUTE $q$LISTEN a$q$; EXECUTE $$listen \"b c\"$$; END$$", &["a$q$", "a", "b c"]),
+            (r#"listen U&"\0061"; listen u&"d!0061t!+000061!!""d" UESCAPE '!'"#, &["a", "data!\"d"]),
+            (r#"listen U&"\D83D\DE00\\"; listen U&"x" /* */ uescape '+'"#, &["\u{1f600}\\", "x"]),
+            (r#"listen U&"\006"; listen U&"\D83D"; listen U&"\zzzz"; listen U&"\+110000"; listen u"#, &["u"]),
             ("unlisten a; select listen_to, xlisten y", &[]),
             ("listen 1; listen $1; listen \"\"; listen", &[]),
             ("listen \"never closed", &[]),
@@ -134,7 +192,7 @@ mod tests {
 
         #[test]
         fn any_text_is_scanned_without_harm(sql in ".{0,60}") {
-            let found = listened(&["listen ", &sql, " listen"].concat());
+            let found = listened(&["listen ", &sql, " listen U&\"", &sql, "\" uescape '+'"].concat());
             prop_assert!(found.iter().all(|name| (1..=NAME_MAX).contains(&name.len())));
         }
     }

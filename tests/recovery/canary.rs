@@ -158,6 +158,22 @@ fn m16_a_proxy_that_holds_notifications_back_while_a_connection_is_idle_is_found
     }
 }
 
+#[test]
+fn m16_a_proxy_that_holds_notifications_back_until_the_next_heartbeat_is_found() {
+    let server = cluster();
+    for connections in [1, 2] {
+        let proxy = HoldingProxy::start(server.port());
+        // Each canary arrives long before its deadline, with the answer to a heartbeat.
+        let mut nm = NotificationManager::new((0..connections).map(|_| listener(&proxy.url())))
+            .timeout(Duration::from_millis(10))
+            .heartbeat(Duration::from_millis(200), Duration::from_secs(10))
+            .audit(Duration::from_secs(1))
+            .canary_at_any_pace(CANARY, Duration::from_secs(1), Duration::from_secs(10));
+        let error = next_loss(&mut nm);
+        assert!(matches!(error, Error::HeldBack { .. }), "{connections}: {error}");
+    }
+}
+
 /// Iterates until a check of delivery is reported as refused.
 fn refused_check(nm: &mut NotificationManager) -> (Check, Error) {
     let begun = Instant::now();

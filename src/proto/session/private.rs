@@ -32,6 +32,9 @@ pub(super) struct Private {
     heard: Option<i32>,
     /// The arrival of the last expected payload, if it has arrived.
     arrival: Option<Arrival>,
+    /// Whether the request under way is a question that was sent to an idle session, when the expected payload had been
+    /// committed.
+    prompts: bool,
     /// Whether the server has told that it doesn't listen, though it had been told to.
     lapsed: bool,
     /// Which database it is, as the server tells it.
@@ -43,8 +46,11 @@ pub(super) struct Private {
 pub(crate) enum Arrival {
     /// Arrived while the session was idle.
     Unprompted,
-    /// Arrived between a request and the end of its answer.
+    /// Arrived between a question that was sent to the idle session after the payload had been committed, and the end of
+    /// its answer.
     WithAnswer,
+    /// Between another request and the end of its answer, which shows neither.
+    Unclear,
 }
 
 impl Session {
@@ -101,7 +107,16 @@ impl Session {
         let attends = self.attends();
         if let Some(private) = &mut self.private {
             private.expected = attends.then(|| payload.into());
-            private.arrival = None;
+            (private.arrival, private.prompts) = (None, false);
+        }
+    }
+
+    /// The next request is a question to an idle session, on whose socket there was nothing to be read. What is expected
+    /// has been committed.
+    pub(crate) fn prompt(&mut self) {
+        let is_idle = matches!(self.state(), State::Idle);
+        if let Some(private) = &mut self.private {
+            private.prompts = is_idle && private.expected.is_some();
         }
     }
 
@@ -188,7 +203,11 @@ impl Session {
             && private.expected.as_ref().is_some_and(|expected| expected.as_bytes() == payload)
         {
             (private.expected, private.heard) = (None, Some(from));
-            private.arrival = Some(if is_idle { Arrival::Unprompted } else { Arrival::WithAnswer });
+            private.arrival = Some(match (is_idle, private.prompts) {
+                (true, _) => Arrival::Unprompted,
+                (false, true) => Arrival::WithAnswer,
+                (false, false) => Arrival::Unclear,
+            });
             self.private_news = true;
         }
     }
@@ -201,6 +220,7 @@ impl Session {
             _ => false,
         };
         let Some(private) = &mut self.private else { return };
+        private.prompts = false;
         if touches {
             private.expected = None;
         }
@@ -376,6 +396,39 @@ mod tests {
         assert_eq!((talk.0.take_private_news(), talk.0.misses("canary 1")), (None, false), "once");
         assert_eq!(talk.payloads(), ["1", "2"]);
         assert_eq!(talk.0.channels().iter().collect::<Vec<_>>(), ["a"], "and nobody takes it for the user's");
+    }
+
+    #[test]
+    fn m16_only_a_question_to_an_idle_session_shows_that_a_payload_was_held_back() {
+        let mut talk = Talk::attending(&["a"]);
+        let canary = notification(3, PRIVATE, "canary");
+        let mut arrival = |prompted: bool, ask: Option<Ask>, answered_before: bool| {
+            talk.0.expect("canary");
+            if prompted {
+                talk.0.prompt();
+            }
+            let answer = match ask {
+                Some(Ask::Sync) => ready(b'I'),
+                Some(_) => answer("DONE"),
+                None => Vec::new(),
+            };
+            ask.into_iter().for_each(|ask| talk.0.request_unheard(ask));
+            talk.sent();
+            let [first, last] = if answered_before { [&answer, &canary] } else { [&canary, &answer] };
+            talk.hears(&[first.as_slice(), last.as_slice()].concat());
+            talk.0.private_arrival()
+        };
+        assert_eq!(arrival(true, Some(Ask::Sync), false), Some(Arrival::WithAnswer));
+        assert_eq!(arrival(true, Some(Ask::Sync), true), Some(Arrival::Unprompted), "behind the answer");
+        assert_eq!(arrival(false, Some(Ask::Sync), false), Some(Arrival::Unclear), "no question that counts");
+        assert_eq!(arrival(false, Some(Ask::Query("SELECT".into())), false), Some(Arrival::Unclear));
+        assert_eq!(arrival(false, None, false), Some(Arrival::Unprompted));
+
+        talk.0.request_unheard(Ask::Sync);
+        talk.0.expect("canary");
+        talk.0.prompt();
+        talk.hears(&[canary.as_slice(), &ready(b'I')].concat());
+        assert_eq!(talk.0.private_arrival(), None, "a busy session is not asked, and expects nothing");
     }
 
     #[test]
