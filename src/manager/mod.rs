@@ -147,6 +147,9 @@ pub struct NotificationManager {
     deferred: Vec<u32>,
     /// Connections that this pass has read.
     drained: Vec<u32>,
+    /// The server processes of connections that were taken out after the pass had drained them: if one is inserted again
+    /// meanwhile, what it has since is for the next pass.
+    taken_drained: Vec<i32>,
     /// Whether the sockets have been looked at since the idle event came due.
     looked: bool,
     /// What is to be told next.
@@ -249,6 +252,7 @@ impl NotificationManager {
             touched: Vec::new(),
             deferred: Vec::new(),
             drained: Vec::new(),
+            taken_drained: Vec::new(),
             looked: false,
             collected: VecDeque::new(),
             timers: Timers::default(),
@@ -440,7 +444,11 @@ impl NotificationManager {
         connection.forget_pass();
         connection.share(&mut self.common);
         let id = self.members.new_id();
+        let was_drained = self.taken_drained.contains(&connection.pid());
         let token = self.members.add(id, Life::Good(connection));
+        if was_drained {
+            self.set_drained(token);
+        }
         self.touch(token);
         self.watch(token);
         self.start_pulse(token);

@@ -52,6 +52,8 @@ impl NotificationManager {
         if matches!(turned, Poll::Ready(None)) {
             // After the end, whichever thread iterates next must not be waited on.
             self.shared.iterating.clear();
+            // Whatever ended it: the next pass of a zero timeout reads every socket.
+            self.undefer();
         }
         turned
     }
@@ -123,7 +125,6 @@ impl NotificationManager {
             self.looked = due;
             if self.to_serve == 0 && !due && !self.shared.has_commands() && self.collected.is_empty() {
                 if zero {
-                    self.end_drain();
                     return Poll::Ready(None);
                 }
                 if !manner.wait {
@@ -284,7 +285,10 @@ impl NotificationManager {
 
     /// Takes a good connection out of the loop.
     pub(super) fn release(&mut self, token: u32) -> Option<(ConnId, Connection)> {
-        let Life::Good(connection) = &self.members.get(token)?.life else { return None };
+        let Member { life: Life::Good(connection), drained, .. } = self.members.get(token)? else { return None };
+        if *drained > 0 {
+            self.taken_drained.push(connection.pid());
+        }
         if let Ok(reactor) = &self.reactor {
             // It fails only for a socket that isn't watched.
             let _ = reactor.deregister(connection.any_stream());
@@ -362,19 +366,23 @@ impl NotificationManager {
         self.keep_watch(token);
     }
 
-    /// A zero timeout has drained the sockets: what it left over is for the next time.
-    fn end_drain(&mut self) {
-        self.undefer();
-    }
-
-    /// Ends the pass of a zero timeout: drained connections that have become ready since are ready for the next pass.
+    /// Ends the pass of a zero timeout: connections that it has drained, and that became ready since, are ready again.
     pub(super) fn undefer(&mut self) {
         while let Some(token) = self.drained.pop() {
             if let Some(member) = self.members.get_mut(token) {
                 member.drained = 0;
             }
         }
+        self.taken_drained = Vec::new();
         self.ready.extend(std::mem::take(&mut self.deferred));
+    }
+
+    /// Leaves a connection to the next pass of a zero timeout.
+    pub(super) fn set_drained(&mut self, token: u32) {
+        if let Some(member) = self.members.get_mut(token) {
+            member.drained = DRAIN_MAX;
+            self.drained.push(token);
+        }
     }
 
     /// Runs the messages of the handles.

@@ -162,6 +162,40 @@ fn m02_a_connection_that_notifies_itself_in_the_body_is_served_once_in_a_pass() 
 }
 
 #[test]
+fn m02_a_connection_that_is_taken_out_and_inserted_again_is_served_once_in_a_pass() {
+    let channel = channel();
+    let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::ZERO);
+    let mut id = ids(&nm)[0];
+    nm.get_mut(id).unwrap().notify(&channel, "0").unwrap();
+    let _watchdog = Watchdog::over(&nm);
+    for round in 1..4 {
+        let mut heard = Vec::new();
+        while let Some(event) = nm.next() {
+            heard.extend(payloads(&event.expect("no idle event").1));
+            let mut db = nm.remove(id).unwrap().unwrap();
+            db.notify(&channel, &round.to_string()).unwrap();
+            id = nm.insert(db);
+        }
+        assert_eq!(heard, [(round - 1).to_string()]);
+    }
+}
+
+#[test]
+fn m02_a_pass_that_a_stop_has_ended_is_over() {
+    let mut fake = Fake::new();
+    let (db, mut line) = fake.open();
+    let mut nm = NotificationManager::new([db]).timeout(Duration::ZERO);
+    line.notify("before");
+    let _watchdog = Watchdog::over(&nm);
+    until("it is received", || nm.next().is_some());
+    drop(nm.handle().stop());
+    assert!(nm.next().is_none());
+    line.notify("after");
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(until_end(&mut nm).0.len(), 1, "the next pass reads what is there");
+}
+
+#[test]
 fn m02_zero_can_be_left_anywhere_and_loses_nothing() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
