@@ -208,7 +208,8 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                 }
                 after.kept.push((waiter.promise, Err(error.clone())));
             }
-            let is_told = |ear| matches!(ear, Ear::Hears | Ear::Opening);
+            // Also those who wait to be told that the notifier was stopped and has been started again.
+            let is_told = |ear| matches!(ear, Ear::Hears | Ear::Opening | Ear::Stopped);
             for entry in self.registry.audience(&channel).filter(|entry| is_told(entry.ear())) {
                 entry.set_ear(Ear::Stopped);
                 after.miss(entry, Missed::new(Reason::Lost(error.clone()), 0));

@@ -262,3 +262,22 @@ fn n09_a_session_that_cannot_be_opened_is_reported_to_subscribers() {
     assert_eq!(told.next(), "[lost 0]");
     assert!(!n.is_running());
 }
+
+#[test]
+fn n09_a_notifier_that_is_started_again_in_vain_tells_its_subscribers() {
+    let server = server::start(Options::new());
+    let mut admin = connect(&server.url());
+    admin.execute("CREATE ROLE reader LOGIN").unwrap();
+    let url = format!("postgres://reader@127.0.0.1:{}/postgres", server.port());
+    let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).keep_trying(true).start().unwrap();
+    let (scribe, told) = scribe();
+    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    n.stop();
+    admin.execute("ALTER ROLE reader NOLOGIN").unwrap();
+    n.start().unwrap();
+    assert_eq!(told.next(), "[lost 0]");
+    assert!(!n.is_running());
+    admin.execute("ALTER ROLE reader LOGIN").unwrap();
+    n.start().unwrap();
+    assert_eq!(told.next(), "[stopped 0]");
+}
