@@ -9,7 +9,7 @@ use notifyman::changes::{ChangeEvent, Changes, Delivery, Installer, Oversize, Wo
 use super::support::{Site, site, site_in};
 use super::worker::{NAME, config, connected, follow, ids, next, next_but_warnings, worker};
 use crate::support::Options;
-use crate::support::server::{Frozen, LIMIT, ask, connect, eventually, start, terminate, utf8};
+use crate::support::server::{Frozen, LIMIT, ask, connect, eventually, refusing_port, start, terminate, utf8};
 
 /// The processes of the worker's sessions in a site's database.
 fn pids(site: &mut Site) -> Vec<i32> {
@@ -61,14 +61,14 @@ fn report(changes: &mut Changes, rows: usize) -> (States, Vec<(usize, i64)>) {
 fn g08_a_server_that_is_down_or_silent_holds_up_no_other_at_the_start() {
     // Two accept and never answer, one refuses.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let refusing = refusing_port();
     let silent_for = |seconds| {
         let address = silent.local_addr().unwrap();
         format!("postgres://postgres@{address}/postgres?connect_timeout={seconds}")
     };
     let mut site = built(Delivery::Notify);
     let mut outbox = built(Delivery::Table);
-    let refusing = format!("postgres://postgres@{refusing}/postgres");
+    let refusing = format!("postgres://postgres@127.0.0.1:{refusing}/postgres");
     let urls = [silent_for(60), refusing, site.url.clone(), silent_for(8), outbox.url.clone()];
     let begun = Instant::now();
     let mut changes = Worker::new(urls.iter().map(|url| config(url))).timeout(LIMIT).start().unwrap();

@@ -169,7 +169,7 @@ pub(super) fn client_program(name: &str) -> Option<std::path::PathBuf> {
 pub(super) fn has_foreign_tables(site: &mut Site) -> bool {
     let has = site.db.execute("CREATE EXTENSION postgres_fdw").is_ok();
     if !has {
-        not_run("this server comes without postgres_fdw, so no foreign table is written");
+        not_run("the server cannot load postgres_fdw, so no foreign table is written");
     }
     has
 }

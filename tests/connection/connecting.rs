@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use notifyman::{Connection, Error, SslMode, TargetSessionAttrs};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::support::server::{LIMIT, ask, config, refused, start, utf8};
+use crate::support::server::{LIMIT, ask, config, refused, refusing_port, start, utf8};
 use crate::support::{Options, Peer, Proxy, Step, msg};
 
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -20,11 +20,6 @@ fn silent() -> (TcpListener, u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     (listener, port)
-}
-
-/// A port at which nobody is.
-fn nobody() -> u16 {
-    silent().1
 }
 
 fn hosts(ports: &[u16]) -> String {
@@ -210,7 +205,7 @@ fn c01_a_name_that_has_no_address_is_said_by_name() {
 
 #[test]
 fn c01_whether_trying_again_can_help_depends_on_every_address_and_not_on_their_order() {
-    let (here, gone) = (utf8().port(), nobody());
+    let (here, gone) = (utf8().port(), refusing_port());
     let fails = |ports: &[u16], user: &str, database: &str| {
         refused(config(&hosts(ports)).user(user).dbname(database).connect_timeout(LIMIT))
     };
@@ -228,9 +223,9 @@ fn c01_hosts_are_tried_in_turn_until_one_is_good() {
     let server = utf8();
     let unspoken = "x".repeat(64);
     for dsn in [
-        hosts(&[nobody(), server.port()]),
-        hosts(&[nobody(), nobody(), server.port()]),
-        hosts(&[server.port(), nobody()]),
+        hosts(&[refusing_port(), server.port()]),
+        hosts(&[refusing_port(), refusing_port(), server.port()]),
+        hosts(&[server.port(), refusing_port()]),
         format!("host={unspoken},127.0.0.1 port={} user=postgres dbname=postgres", server.port()),
         format!("host=/no/such/folder,{} port={} user=postgres", server.socket_dir().display(), server.port()),
     ] {
@@ -287,7 +282,7 @@ fn c01_silent_hosts_share_one_limit() {
 #[test]
 fn c01_what_a_time_limit_says_is_not_longer_than_it_took() {
     let (_listener, port) = silent();
-    let free = nobody();
+    let free = refusing_port();
     let others = [free; 7];
     let dsn = config(&hosts(&[&[port], &others[..]].concat())).connect_timeout(Duration::from_secs(2));
     let error = refused(dsn).to_string();
@@ -309,7 +304,7 @@ fn c01_an_error_says_where_and_as_whom_and_never_the_password() {
     let strict = start(Options::new().auth("scram-sha-256", "right"));
     let (_listener, silent) = silent();
     for (port, limit, what) in
-        [(strict.port(), LIMIT, "28P01"), (nobody(), LIMIT, "refused"), (silent, PATIENCE, FIRST_WORD)]
+        [(strict.port(), LIMIT, "28P01"), (refusing_port(), LIMIT, "refused"), (silent, PATIENCE, FIRST_WORD)]
     {
         let dsn = format!("postgres://somebody:s3cr3t@127.0.0.1:{port}/shop");
         let error = refused(config(&dsn).connect_timeout(limit));

@@ -1,11 +1,11 @@
 //! Which of several servers is taken: `target_session_attrs` and `load_balance_hosts`.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use notifyman::{Config, Connection, Error};
 
-use crate::support::server::{ask, config, promote, refused, standby, start, utf8};
+use crate::support::server::{ask, config, promote, refused, refusing_port, standby, start, utf8};
 use crate::support::{Options, Peer, Step, alone, msg};
 
 /// These servers in this order.
@@ -18,11 +18,6 @@ fn hosts(ports: &[u16], attrs: &str) -> Config {
 fn taken(config: Config) -> u16 {
     let mut db = Connection::connect(&config).unwrap_or_else(|error| panic!("{config}: {error}"));
     ask(&mut db, "SHOW port").parse().unwrap()
-}
-
-/// A port at which nobody is.
-fn nobody() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 #[test]
@@ -38,8 +33,8 @@ fn c01_of_several_servers_the_first_that_fits_is_taken() {
         (&[s, t, p], "primary", t),
         (&[p, t, s], "standby", s),
         (&[p, t, s], "prefer-standby", s),
-        (&[nobody(), p, t], "prefer-standby", p),
-        (&[nobody(), s, p], "primary", p),
+        (&[refusing_port(), p, t], "prefer-standby", p),
+        (&[refusing_port(), s, p], "primary", p),
     ] {
         assert_eq!(taken(hosts(ports, attrs)), expected, "{attrs} among {ports:?}");
     }
@@ -126,7 +121,7 @@ fn c01_a_server_that_fails_the_question_hands_on_to_the_next() {
 #[test]
 fn c01_hosts_at_random_are_all_tried() {
     let other = start(Options::new());
-    let ports = [utf8().port(), nobody(), other.port()];
+    let ports = [utf8().port(), refusing_port(), other.port()];
     let at_random = hosts(&ports, "any&load_balance_hosts=random");
     let mut seen = BTreeSet::new();
     // Both are missed by all of a hundred draws once in 2^99.
@@ -159,7 +154,7 @@ fn name_of_a_cluster() {
     if !alone::is_so() {
         return;
     }
-    let port = nobody();
+    let port = refusing_port();
     let server = |last: u8, is_standby: &str, visits: usize| {
         let login = [
             msg::auth_ok(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use notifyman::{Connection, Error};
 
-use crate::support::server::{config, connect, eventually, refused, start};
+use crate::support::server::{config, connect, eventually, refused, refusing_port, start};
 use crate::support::{Options, Peer, Step, alone, msg};
 
 const SECRET: &str = "s3cr3t90210";
@@ -103,7 +103,7 @@ fn c01_a_server_that_is_starting_up_may_be_ready_later() {
 
 #[test]
 fn c01_who_is_not_there_may_be_later() {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let port = refusing_port();
     let error = refused(config(&dsn(port, "app", "shop")));
     assert!(error.is_transient() && !error.is_timeout(), "{error}");
     assert!(error.to_string().contains("refused"), "{error}");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use notifyman::{Config, Diagnosis, FindingKind, Severity};
 
 use super::{config, found};
+use crate::support::server::refusing_port;
 use crate::support::{Cluster, Options, Peer, Step, msg};
 
 /// The only finding: a failure of this kind, whose text says this.
@@ -33,10 +34,10 @@ fn m17_settings_that_cannot_be_used_are_a_finding() {
 
 #[test]
 fn m17_a_port_where_nobody_listens_is_refused() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = format!("127.0.0.1:{}", refusing_port());
     let diagnosis = Diagnosis::of(config(&format!("postgres://app@{free}/shop")));
     only(&diagnosis, FindingKind::Refused, "listen_addresses");
-    assert!(diagnosis.target().contains(&free.to_string()));
+    assert!(diagnosis.target().contains(&free));
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn m17_who_takes_the_connection_and_says_nothing_is_unreachable_in_bounded_time(
 
 #[test]
 fn m17_each_address_that_fails_in_its_own_way_is_told() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = refusing_port();
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let ports = format!("{free},{},{free}", silent.local_addr().unwrap().port());
     let diagnosis =

@@ -12,6 +12,7 @@ use notifyman::{Backoff, Config, ConnId, Connection, Error, Event, NotificationM
 
 use super::fake::Fake;
 use super::support::*;
+use crate::support::server::refusing_port;
 use crate::support::{Cluster, Options, Peer, Step, msg};
 
 fn config(dsn: &str) -> Config {
@@ -20,11 +21,6 @@ fn config(dsn: &str) -> Config {
 
 fn at_port(port: u16) -> Config {
     config(&format!("host=127.0.0.1 port={port} user=postgres dbname=postgres"))
-}
-
-/// A port at which nobody is.
-fn nobody() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// The next so many that are open.
@@ -45,7 +41,7 @@ fn m05_one_that_hangs_or_fails_holds_up_no_other() {
     let channel = channel();
     let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(50));
     let hangs = nm.dial(at_port(silent.local_addr().unwrap().port()), [&channel]).unwrap();
-    let refused = nm.dial(at_port(nobody()), [&channel]).unwrap();
+    let refused = nm.dial(at_port(refusing_port()), [&channel]).unwrap();
     let good: BTreeSet<_> = (0..10).map(|_| nm.dial(config(&server().url()), [&channel]).unwrap()).collect();
     assert_eq!((nm.restoring().count(), nm.connections().count()), (12, 0));
     assert!(nm.restoring().all(|(_, dead)| matches!(dead.error(), Error::Unopened)));
@@ -302,7 +298,7 @@ fn m05_other_threads_have_connections_opened() {
     let asked = std::thread::spawn({
         let (handle, channel) = (handle.clone(), channel.clone());
         move || {
-            let (there, nowhere) = (config(&server().url()), at_port(nobody()));
+            let (there, nowhere) = (config(&server().url()), at_port(refusing_port()));
             let mut tickets = [there.clone(), there, nowhere].map(|config| handle.dial(config, [&channel]));
             tickets.each_mut().map(|ticket| ticket.wait(LIMIT).unwrap())
         }

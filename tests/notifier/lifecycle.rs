@@ -206,8 +206,7 @@ fn n10_a_stop_while_it_dials_is_prompt() {
 
 #[test]
 fn n10_a_stop_while_it_backs_off_is_prompt_and_resolves_what_waits() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let config = Config::new().host("127.0.0.1").port(nobody).user("u");
+    let config = Config::new().host("127.0.0.1").port(server::refusing_port()).user("u");
     let n = Notifier::builder(config).unwrap().keep_trying(true).start::<u32>().unwrap();
     let mut ticket = n.subscribe_ticket(1, "a", |_| ()).unwrap();
     thread::sleep(Duration::from_millis(300));

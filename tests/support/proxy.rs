@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long a write may block before it looks at the controls again, and how long a dial may take.
 const WRITE_TURN: Duration = Duration::from_millis(20);
@@ -33,12 +33,14 @@ pub struct Proxy {
 impl Proxy {
     /// Starts to forward to `upstream`, which needn't be there yet: a connection is closed while it isn't.
     pub fn start(upstream: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
+        let reserved = bind(([127, 0, 0, 1], 0).into());
+        let addr = reserved.local_addr().unwrap().as_socket().unwrap();
+        let listener = listen(addr);
         let shared = Arc::new(Shared::new(upstream));
         let acceptor = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || accept(&shared, addr, listener)
+            // The port stays bound, so that nobody else is given it while connections are refused.
+            move || drop((accept(&shared, addr, listener), reserved))
         });
         Self { addr, shared, acceptor: Some(acceptor) }
     }
@@ -306,12 +308,29 @@ impl Link {
     }
 }
 
+/// Binds a port that other sockets of the proxy may have, too.
+fn bind(addr: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&addr.into()).unwrap();
+    socket
+}
+
+fn listen(addr: SocketAddr) -> TcpListener {
+    let socket = bind(addr);
+    socket.listen(128).unwrap();
+    socket.into()
+}
+
 /// The thread that accepts, and closes and opens the port as the controls say.
 fn accept(shared: &Arc<Shared>, addr: SocketAddr, mut listener: TcpListener) {
     loop {
         let accepted = listener.accept();
         let mut controls = shared.lock();
         if controls.refuse {
+            // A process that another test is just starting may have the socket as well, and must not listen in its place.
+            let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
             drop((accepted, listener));
             controls.listening = false;
             shared.changed.notify_all();
@@ -319,11 +338,9 @@ fn accept(shared: &Arc<Shared>, addr: SocketAddr, mut listener: TcpListener) {
             if controls.ended {
                 return;
             }
-            let bound = TcpListener::bind(addr);
+            listener = listen(addr);
             controls.listening = true;
             shared.changed.notify_all();
-            drop(controls);
-            listener = bound.expect("the proxy's port was taken while it refused connections");
             continue;
         }
         if controls.ended {

@@ -4,10 +4,12 @@
 //! guard (see [`Cluster`]) waits for just that. Tests that share one take channels of their own, since every session of
 //! a database hears the others. A test that stops a server, or kills one of its processes, starts its own.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use notifyman::{Config, Connection, Error, Notification};
+use socket2::{Domain, Socket, Type};
 
 use super::cluster::{self, Cluster, Options};
 
@@ -138,6 +140,15 @@ pub fn ask(db: &mut Connection, sql: &str) -> String {
     let rows = db.query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     assert_eq!((rows.len(), rows[0].len()), (1, 1), "{sql}");
     rows[0].get(0).expect("not NULL").into_owned()
+}
+
+/// Returns a port of 127.0.0.1 that refuses connections. It stays bound, so that no other test is given it.
+pub fn refusing_port() -> u16 {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+    std::mem::forget(socket);
+    port
 }
 
 /// Returns the major version of the server.
