@@ -38,8 +38,8 @@ struct Unlistens {
 impl Unlistens {
     /// Returns the channels of a LISTEN that no later UNLISTEN has taken back.
     fn left(&self, number: u64, channels: impl IntoIterator<Item = Box<str>>) -> Vec<Box<str>> {
-        let is_left = |name: &Box<str>| self.named.get(name).is_none_or(|unlisten| *unlisten < number);
-        channels.into_iter().filter(|_| self.all < number).filter(is_left).collect()
+        let is_left = |name: &str| self.all < number && self.named.get(name).is_none_or(|unlisten| *unlisten < number);
+        channels.into_iter().filter(|name| is_left(name)).collect()
     }
 }
 
