@@ -202,7 +202,8 @@ fn g04_ddl_on_many_partitions_ends_in_time_and_says_what_is_left_to_a_build() {
     let reported = site.heard();
     let incomplete = reported.iter().find(|it| it["event"] == "incomplete").expect("the workers are sent a message");
     let left = incomplete["count"].as_u64().unwrap();
-    assert!((1..2000).contains(&left) && incomplete["tables"].as_array().unwrap().len() <= 10, "{incomplete}");
+    // On a busy machine not one may be done in that time.
+    assert!((1..=2000).contains(&left) && incomplete["tables"].as_array().unwrap().len() <= 10, "{incomplete}");
     let problems = site.problems();
     assert_eq!(problems.len() as u64, left, "each is named");
     assert!(problems[0].contains("public.p") && problems[0].contains("outdated"), "{problems:?}");
