@@ -267,8 +267,11 @@ mod proxies {
     fn a_refusing_proxy_keeps_what_it_has_and_refuses_the_rest() {
         let (_peer, proxy, mut client, go) = behind_a_proxy();
         for _ in 0..3 {
-            proxy.refuse();
-            assert_eq!(TcpStream::connect(proxy.addr()).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+            eventually_refused(|| {
+                proxy.resume();
+                proxy.refuse();
+                proxy.addr()
+            });
             proxy.resume();
             TcpStream::connect(proxy.addr()).unwrap();
         }
@@ -333,12 +336,14 @@ mod peers {
 
     #[test]
     fn each_connection_has_its_script_and_the_next_is_refused() {
-        let peer = Peer::play_each(vec![vec![Step::send(["one"])], vec![Step::send(["two"])]]);
-        let addr = peer.addr();
-        assert_eq!(read_all(&mut tcp(addr.port())).unwrap(), "one");
-        assert_eq!(read_all(&mut tcp(addr.port())).unwrap(), "two");
-        peer.finish();
-        assert_eq!(TcpStream::connect(addr).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        let addr = eventually_refused(|| {
+            let peer = Peer::play_each(vec![vec![Step::send(["one"])], vec![Step::send(["two"])]]);
+            let addr = peer.addr();
+            assert_eq!(read_all(&mut tcp(addr.port())).unwrap(), "one");
+            assert_eq!(read_all(&mut tcp(addr.port())).unwrap(), "two");
+            peer.finish();
+            addr
+        });
 
         let again = Peer::on(addr, vec![vec![Step::send(["three"])]]);
         assert_eq!(read_all(&mut tcp(addr.port())).unwrap(), "three");
@@ -466,6 +471,19 @@ impl Stream for UnixStream {
     fn set_limit(&self, limit: Duration) {
         self.set_read_timeout(Some(limit)).unwrap();
     }
+}
+
+/// Closes a listener, up to ten times, until connections to its address are refused: another test may have been given the
+/// same port since.
+fn eventually_refused(close: impl Fn() -> SocketAddr) -> SocketAddr {
+    for _ in 0..10 {
+        let addr = close();
+        if let Err(error) = TcpStream::connect(addr) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            return addr;
+        }
+    }
+    panic!("connections are accepted");
 }
 
 fn local(port: u16) -> SocketAddr {
