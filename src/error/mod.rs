@@ -451,6 +451,13 @@ pub struct ServerError {
 }
 
 impl ServerError {
+    /// Returns how much is held of what the server said.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn held_bytes(&self) -> usize {
+        let optional = [&self.detail, &self.hint].into_iter().flatten().map(String::len);
+        self.severity.len() + self.code.len() + self.message.len() + optional.sum::<usize>()
+    }
+
     /// `ERROR`, `FATAL`, `PANIC`, or for a notice `WARNING`, `NOTICE`, `DEBUG`, `INFO`, `LOG`; never translated.
     pub fn severity(&self) -> &str {
         &self.severity

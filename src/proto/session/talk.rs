@@ -128,7 +128,7 @@ impl Talk {
         };
         let replies = replies.chain(in_flight);
         let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held);
-        let notices = self.notices.iter().chain(&self.final_error).map(|notice| notice.to_string().len());
+        let notices = self.notices.iter().chain(&self.final_error).map(ServerError::held_bytes);
         self.transmit.len() + rows.chain(notices).sum::<usize>()
     }
 }
