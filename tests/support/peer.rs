@@ -27,7 +27,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::msg;
 
@@ -48,8 +48,6 @@ pub struct Peer {
     addr: Option<SocketAddr>,
     ended: Arc<AtomicBool>,
     acceptor: Option<JoinHandle<Vec<Playing>>>,
-    /// Keeps the port from other tests when connections are refused.
-    _reserved: Socket,
 }
 
 /// What one connection has heard from its client.
@@ -88,17 +86,19 @@ impl Peer {
 
     /// Serves connections on the address that another peer has left.
     pub fn on(addr: impl Into<SockAddr>, scripts: Vec<Vec<Step>>) -> Self {
-        let reserved = bind(&addr.into());
-        let addr = reserved.local_addr().unwrap().as_socket();
-        let socket = addr.map_or_else(|| reserved.try_clone().unwrap(), |addr| bind(&addr.into()));
+        let addr = addr.into();
+        let socket = Socket::new(Domain::from(i32::from(addr.family())), Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&addr).unwrap();
         socket.listen(128).unwrap();
         socket.set_nonblocking(true).unwrap();
+        let addr = socket.local_addr().unwrap().as_socket();
         let ended = Arc::new(AtomicBool::new(false));
         let acceptor = thread::spawn({
             let ended = Arc::clone(&ended);
             move || accept(&socket, scripts, &ended)
         });
-        Self { addr, ended, acceptor: Some(acceptor), _reserved: reserved }
+        Self { addr, ended, acceptor: Some(acceptor) }
     }
 
     /// Where clients connect to by TCP.
@@ -370,20 +370,6 @@ impl Wire {
     }
 }
 
-/// Binds an address that others of this program's sockets may have, too.
-pub fn bind(addr: &SockAddr) -> Socket {
-    let socket = Socket::new(Domain::from(i32::from(addr.family())), Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    let _ = socket.set_reuse_port(true); // which a Unix socket may not have
-    socket.bind(addr).unwrap();
-    socket
-}
-
-/// Stops listening, also where a process that another test is just starting has the socket as well.
-pub fn stop_listening(socket: SockRef<'_>) {
-    let _ = socket.shutdown(Shutdown::Both);
-}
-
 /// The thread that accepts one connection for each script, each within the time that a step has.
 fn accept(socket: &Socket, scripts: Vec<Vec<Step>>, ended: &AtomicBool) -> Vec<Playing> {
     let mut threads = Vec::new();
@@ -398,7 +384,6 @@ fn accept(socket: &Socket, scripts: Vec<Vec<Step>>, ended: &AtomicBool) -> Vec<P
         };
         threads.push(thread::spawn(move || play(accepted.ok_or("no client came")?, script)));
     }
-    stop_listening(SockRef::from(socket));
     threads
 }
 

@@ -17,9 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-
-use super::peer::{bind, stop_listening};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// How long a write may block before it looks at the controls again, and how long a dial may take.
 const WRITE_TURN: Duration = Duration::from_millis(20);
@@ -35,7 +33,7 @@ pub struct Proxy {
 impl Proxy {
     /// Starts to forward to `upstream`, which needn't be there yet: a connection is closed while it isn't.
     pub fn start(upstream: SocketAddr) -> Self {
-        let reserved = bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into());
+        let reserved = bind(([127, 0, 0, 1], 0).into());
         let addr = reserved.local_addr().unwrap().as_socket().unwrap();
         let listener = listen(addr);
         let shared = Arc::new(Shared::new(upstream));
@@ -310,8 +308,17 @@ impl Link {
     }
 }
 
+/// Binds a port that other sockets of the proxy may have, too.
+fn bind(addr: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&addr.into()).unwrap();
+    socket
+}
+
 fn listen(addr: SocketAddr) -> TcpListener {
-    let socket = bind(&addr.into());
+    let socket = bind(addr);
     socket.listen(128).unwrap();
     socket.into()
 }
@@ -322,7 +329,8 @@ fn accept(shared: &Arc<Shared>, addr: SocketAddr, mut listener: TcpListener) {
         let accepted = listener.accept();
         let mut controls = shared.lock();
         if controls.refuse {
-            stop_listening(SockRef::from(&listener));
+            // A process that another test is just starting may have the socket as well, and must not listen in its place.
+            let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
             drop((accepted, listener));
             controls.listening = false;
             shared.changed.notify_all();
