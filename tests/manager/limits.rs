@@ -112,7 +112,7 @@ fn m10_without_a_poll_lost_connections_are_not_restored() {
 
 #[test]
 fn m10_without_a_poll_restoring_is_abandoned() {
-    in_a_child("manager::limits::m10_without_a_poll_restoring_is_given_up", || {
+    in_a_child("manager::limits::m10_without_a_poll_restoring_is_abandoned", || {
         let url = child().unwrap();
         let db = connect(&url);
         let taken = use_up_all_but(0);
