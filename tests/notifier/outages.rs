@@ -204,6 +204,8 @@ fn n09_a_loss_is_reported_when_it_happens_and_the_restore_when_it_is_over() {
     assert!(n.is_running() && matches!(n.state(), State::Away));
     proxy.resume();
     assert_eq!(told.next(), "[restored 0]");
+    // A call is counted after it has returned.
+    eventually("both calls are counted", || n.stats().missed >= 2);
     let stats = n.stats();
     assert_eq!((stats.losses, stats.restores, stats.missed), (1, 1, 2), "a muted subscriber is not called");
 }
