@@ -33,7 +33,6 @@ use self::lent::LentBuffer;
 pub use self::many::ConnectMany;
 use self::past::Rare;
 pub(crate) use self::wait::DRAIN_MAX;
-use self::wait::Pass;
 pub use self::wait::Wait;
 use self::waiter::Waiter;
 use crate::clock::{self, Moment};
@@ -80,8 +79,6 @@ pub struct Connection {
     config: Config,
     /// When bytes were last read.
     last_read: Moment,
-    /// The pass of a `wait` with a zero timeout, between its beginning and its end.
-    pass: Pass,
     rare: Option<Box<Rare>>,
 }
 
@@ -94,7 +91,7 @@ pub(crate) struct Common {
 
 impl Connection {
     pub(crate) fn new(session: Session, stream: Stream, config: Config, now: Instant) -> Self {
-        Self { session, stream, config, last_read: now.into(), pass: Pass::default(), rare: None }
+        Self { session, stream, config, last_read: now.into(), rare: None }
     }
 
     /// Opens a connection: looks the host up, dials, and logs in.
@@ -606,11 +603,6 @@ impl Connection {
             None => batch,
             Some(gap) => Some(batch.unwrap_or_else(Batch::empty).with_gap(gap)),
         }
-    }
-
-    /// Ends the pass of a zero timeout, or gives it up, because something else reads the connection from now on.
-    pub(crate) fn forget_pass(&mut self) {
-        self.pass = Pass::default();
     }
 
     /// When bytes were last read.

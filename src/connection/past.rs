@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::Connection;
+use super::wait::Pass;
 use crate::clock::{self, Moment};
 use crate::gap::Gap;
 
@@ -26,6 +27,8 @@ pub(super) struct Rare {
 #[derive(Debug, Default)]
 pub(super) struct Rarer {
     pub(super) call_timeout: Option<Option<Duration>>,
+    /// The unfinished pass of a [`wait`](Connection::wait) with a zero timeout.
+    pass: Option<Pass>,
     /// The gap that is told once the server listens again to what it had forgotten.
     relistening: Option<Gap>,
     proven: Proven,
@@ -131,6 +134,22 @@ impl Connection {
             rare.gap = Some(gap.ended(channels, now, rare.epoch.into(), rare.gap.take()));
         }
         true
+    }
+
+    /// Returns the unfinished pass of a zero timeout.
+    pub(super) fn pass(&self) -> Option<Pass> {
+        self.rarer()?.pass
+    }
+
+    pub(super) fn keep_pass(&mut self, pass: Pass) {
+        self.rarer_mut().pass = Some(pass);
+    }
+
+    /// Ends the pass of a zero timeout, also if another consumer reads the connection from now on.
+    pub(crate) fn forget_pass(&mut self) {
+        if let Some(rarer) = self.rare.as_mut().and_then(|rare| rare.rarer.as_mut()) {
+            rarer.pass = None;
+        }
     }
 
     pub(super) fn rarer(&self) -> Option<&Rarer> {

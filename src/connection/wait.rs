@@ -25,16 +25,15 @@ pub struct Wait<'c> {
 
 /// One pass of a zero timeout: the socket is read once until it is empty, and its notifications are yielded. Those that
 /// arrive later, even because of the loop's body, belong to the next pass.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Pass {
-    /// How many of the received notifications belong to the pass.
-    left: u32,
-    /// How many bytes the pass has read; `ENDED` once the socket has nothing more for it.
+    /// The number of pending notifications that belong to this pass.
+    left: usize,
+    /// `true` if the socket may hold more data for this pass.
+    reads_on: bool,
+    /// The number of bytes read in this pass.
     bytes: u32,
 }
-
-/// No pass reads as many bytes.
-const ENDED: u32 = u32::MAX;
 
 impl<'c> Wait<'c> {
     pub(super) fn new(connection: &'c mut Connection, timeout: Option<Duration>) -> Self {
@@ -52,36 +51,34 @@ impl<'c> Wait<'c> {
 
     /// Yields the next notification of the pass of a zero timeout, or ends it.
     fn next_in_pass(&mut self) -> Option<Notification> {
-        // It lies with the connection, where the next `wait` finds it.
+        // The pass is stored in the connection, so that the next `wait` continues it.
+        let mut pass = self.connection.pass().unwrap_or(Pass { left: 0, reads_on: true, bytes: 0 });
         loop {
-            if self.connection.pass.left > 0
+            if pass.left > 0
                 && let Some(notification) = self.connection.session.pop_notification()
             {
-                self.connection.pass.left -= 1;
+                pass.left -= 1;
+                self.connection.keep_pass(pass);
                 return Some(notification);
             }
-            if self.connection.pass.bytes == ENDED {
+            if !pass.reads_on {
                 self.connection.forget_pass();
                 return None;
             }
             let now = clock::now();
             // Requests that a manager left are sent one by one, each after the answer to the one before.
             self.connection.transmit();
-            // A short read has taken what was there. The one behind it finds what the system has moved up meanwhile, or the
-            // end of the connection.
-            let mut bytes = self.connection.pass.bytes;
-            while bytes != ENDED {
+            // A short read has emptied the socket. The next read finds data that has arrived meanwhile, or the end of
+            // the connection.
+            while pass.reads_on {
                 let received = self.connection.receive_some(self.buffer.get(), now);
-                bytes += received.map_or(0, |received| received.bytes as u32);
-                if received.is_none() || bytes >= DRAIN_MAX {
-                    bytes = ENDED;
-                }
+                pass.bytes += received.map_or(0, |received| received.bytes as u32);
+                pass.reads_on = received.is_some() && pass.bytes < DRAIN_MAX;
                 if received.is_some_and(|received| received.full) {
                     break;
                 }
             }
-            let left = u32::try_from(self.connection.session.backlog_len()).unwrap_or(u32::MAX);
-            self.connection.pass = Pass { left, bytes };
+            pass.left = self.connection.session.backlog_len();
         }
     }
 }
