@@ -30,7 +30,7 @@ impl Identity {
         }
         let der = pem::key(&key.content)
             .or_else(|| PrivateKeyDer::try_from(key.content.clone()).ok())
-            .ok_or_else(|| key.unusable(KEY, &"it is not a private key in PEM or DER form: PKCS#8, PKCS#1 or SEC1"))?;
+            .ok_or_else(|| key.unusable(KEY, &"it has no private key in PEM or DER form: PKCS#8, PKCS#1 or SEC1"))?;
         let signing = provider.key_provider.load_private_key(der).map_err(|e| {
             let can = "RSA from 2048 bits, ECDSA with P-256 or P-384, and Ed25519 can be used";
             key.unusable(KEY, &format!("{e}; {can}"))
