@@ -76,6 +76,14 @@ impl Edits {
         self.tickets.push(ticket);
     }
 
+    /// Returns the channels of all LISTENs that have not been taken back.
+    pub(crate) fn channels(&self) -> Vec<Box<str>> {
+        let waiting = self.waiting.iter().map(|listen| (listen.number, &listen.channels));
+        let acknowledged = self.acknowledged.iter().map(|(number, channels)| (*number, channels));
+        let all = waiting.chain(acknowledged);
+        all.flat_map(|(number, channels)| self.unlistens.left(number, channels.iter().cloned())).collect()
+    }
+
     /// Sends the waiting LISTENs to the session of a new attempt.
     pub(crate) fn send(&mut self, session: &mut Session) {
         for listen in &mut self.waiting {

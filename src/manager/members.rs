@@ -172,7 +172,7 @@ impl Dead {
         for channels in self.channels().chunks(CHANNELS_AT_ONCE) {
             connection.listen(channels)?;
         }
-        self.mark_successor(&mut connection, 0);
+        self.mark_successor(&mut connection, 0, Vec::new());
         Ok(connection)
     }
 
@@ -209,7 +209,7 @@ impl Dead {
 
     /// Marks a new connection, on which the channels are listened to again, as this one's successor; so many attempts
     /// have failed before.
-    pub(crate) fn mark_successor(&self, connection: &mut Connection, failed: u32) {
+    pub(crate) fn mark_successor(&self, connection: &mut Connection, failed: u32, more: Vec<Box<str>>) {
         let now = clock::now();
         if self.is_unopened() {
             // Most connections need no record of failed attempts.

@@ -202,7 +202,8 @@ impl Restore {
     /// Returns `true` once the server has acknowledged the channels, and the changes since.
     fn is_listening(&mut self, connection: &mut Connection, relisten: &mut Relisten) -> Result<bool, Error> {
         if relisten.poll(&mut connection.session, &mut self.edits)? {
-            self.dead.mark_successor(connection, self.failed);
+            // Whoever asked for a channel meanwhile may count on it from then on.
+            self.dead.mark_successor(connection, self.failed, self.edits.channels());
         }
         Ok(relisten.is_done(&connection.session))
     }
