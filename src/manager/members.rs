@@ -219,7 +219,7 @@ impl Dead {
             return;
         }
         let gap = Span {
-            channels: self.inner.channels.as_slice().into(),
+            channels: self.inner.channels.iter().cloned().chain(more).collect::<BTreeSet<_>>().into_iter().collect(),
             cause: self.inner.cause.clone(),
             since: self.inner.since,
             until: (now, clock::wall()),
