@@ -78,7 +78,7 @@ pub fn svg(measured: &Measured) -> String {
 /// The ways that are drawn, each with the top of its bar; a gap separates rows from keys.
 fn lines() -> impl Iterator<Item = (Way, f64)> {
     let top = |n: usize| TOP + n as f64 * (BAR + 7.0) + if n < 3 { 0.0 } else { 18.0 };
-    Way::ALL.into_iter().skip(1).enumerate().map(move |(n, way)| (way, top(n)))
+    Way::ALL.into_iter().skip(1).filter(|way| *way != Way::HandInsert).enumerate().map(move |(n, way)| (way, top(n)))
 }
 
 impl Panel<'_> {
@@ -93,9 +93,9 @@ impl Panel<'_> {
         for (way, y) in lines() {
             let Some(value) = (self.value)(way) else { continue };
             let colour = match way {
-                Way::NoTrigger | Way::HandRow | Way::HandStatement => BY_HAND,
+                Way::NoTrigger | Way::HandRow | Way::HandStatement | Way::HandInsert => BY_HAND,
                 Way::Rows | Way::Keys => NOTIFY,
-                Way::RowsTable | Way::KeysTable => TABLE,
+                Way::RowsLog | Way::KeysLog => TABLE,
             };
             let width = (value * scale).max(1.0);
             let _ =

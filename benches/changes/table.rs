@@ -17,7 +17,8 @@ pub fn markdown(measured: &Measured) -> String {
     let (tables, partitions) = (grouped(scale.of(TABLES, 10)), grouped(scale.of(PARTITIONS, 10)));
     let mut text = format!(
         "PostgreSQL {}. The hand-written triggers send\n\
-         `json_build_object(.., row_to_json(new))` for each row, and `json_agg(id)` for each statement.\n",
+         `json_build_object(.., row_to_json(new))` for each row, and `json_agg(id)` for each statement; that which INSERTs \
+         writes\n`row_to_json(new)` into a table with an identity.\n",
         measured.version
     );
 

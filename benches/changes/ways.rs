@@ -13,48 +13,60 @@ pub enum Way {
     /// A row trigger as people write it.
     HandRow,
     Rows,
-    RowsTable,
+    RowsLog,
     /// A statement trigger with transition tables that reports ids, as people write it.
     HandStatement,
     Keys,
-    KeysTable,
+    KeysLog,
+    /// A row trigger that INSERTs, as people write it.
+    HandInsert,
 }
 
 impl Way {
     /// All, each at the index that it is as a number.
-    pub const ALL: [Self; 7] =
-        [Self::NoTrigger, Self::HandRow, Self::Rows, Self::RowsTable, Self::HandStatement, Self::Keys, Self::KeysTable];
+    pub const ALL: [Self; 8] = [
+        Self::NoTrigger,
+        Self::HandRow,
+        Self::Rows,
+        Self::RowsLog,
+        Self::HandStatement,
+        Self::Keys,
+        Self::KeysLog,
+        Self::HandInsert,
+    ];
     /// The ways with event triggers, and that without anything.
-    pub const WITH_DDL: [Self; 5] = [Self::NoTrigger, Self::Rows, Self::RowsTable, Self::Keys, Self::KeysTable];
+    pub const WITH_DDL: [Self; 5] = [Self::NoTrigger, Self::Rows, Self::RowsLog, Self::Keys, Self::KeysLog];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::NoTrigger => "no trigger",
             Self::HandRow => "hand-written row trigger",
+            Self::HandInsert => "hand-written INSERT trigger",
             Self::HandStatement => "hand-written statement trigger",
             Self::Rows => "rows",
             Self::Keys => "keys",
-            Self::RowsTable => "rows, delivery by table",
-            Self::KeysTable => "keys, delivery by table",
+            Self::RowsLog => "rows, delivery by the log",
+            Self::KeysLog => "keys, delivery by the log",
         }
     }
 
     /// The hand-written trigger of the same kind, for a way of this crate.
     pub fn by_hand(self) -> Option<Self> {
         match self {
-            Self::NoTrigger | Self::HandRow | Self::HandStatement => None,
-            Self::Rows | Self::RowsTable => Some(Self::HandRow),
-            Self::Keys | Self::KeysTable => Some(Self::HandStatement),
+            Self::NoTrigger | Self::HandRow | Self::HandStatement | Self::HandInsert => None,
+            Self::Rows => Some(Self::HandRow),
+            Self::RowsLog => Some(Self::HandInsert),
+            Self::Keys | Self::KeysLog => Some(Self::HandStatement),
         }
     }
 
     fn installer(self) -> Option<Installer> {
         match self {
-            Self::NoTrigger | Self::HandRow | Self::HandStatement => None,
+            Self::NoTrigger | Self::HandRow | Self::HandStatement | Self::HandInsert => None,
             Self::Rows => Some(Installer::new()),
             Self::Keys => Some(Installer::new().shape(Shape::Keys)),
-            Self::RowsTable => Some(Installer::new().delivery(Delivery::Table)),
-            Self::KeysTable => Some(Installer::new().shape(Shape::Keys).delivery(Delivery::Table)),
+            Self::RowsLog => Some(Installer::new().delivery(Delivery::Log)),
+            Self::KeysLog => Some(Installer::new().shape(Shape::Keys).delivery(Delivery::Log)),
         }
     }
 }
@@ -88,6 +100,18 @@ BEGIN
         PERFORM pg_notify('c', json_build_object('table', tg_table_name, 'op', tg_op, 'old', row_to_json(old))::text);
     ELSE
         PERFORM pg_notify('c', json_build_object('table', tg_table_name, 'op', tg_op, 'new', row_to_json(new))::text);
+    END IF;
+    RETURN NULL;
+END $$;";
+
+const HAND_INSERT: &str = "
+CREATE TABLE written (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, change json);
+CREATE FUNCTION by_hand() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF tg_op = 'DELETE' THEN
+        INSERT INTO written (change) VALUES (row_to_json(old));
+    ELSE
+        INSERT INTO written (change) VALUES (row_to_json(new));
     END IF;
     RETURN NULL;
 END $$;";
@@ -145,8 +169,8 @@ fn install(way: Way, session: &mut Connection) {
     };
     match way {
         Way::NoTrigger => {}
-        Way::HandRow => {
-            session.execute(HAND_ROW).unwrap();
+        Way::HandRow | Way::HandInsert => {
+            session.execute(if way == Way::HandRow { HAND_ROW } else { HAND_INSERT }).unwrap();
             let trigger =
                 "CREATE TRIGGER n AFTER INSERT OR UPDATE OR DELETE ON % FOR EACH ROW EXECUTE FUNCTION by_hand()";
             session.execute(&on_each(trigger)).unwrap();
@@ -161,7 +185,7 @@ fn install(way: Way, session: &mut Connection) {
                 session.execute(&on_each(&trigger)).unwrap();
             }
         }
-        Way::Rows | Way::Keys | Way::RowsTable | Way::KeysTable => {
+        Way::Rows | Way::Keys | Way::RowsLog | Way::KeysLog => {
             let report = way.installer().unwrap().build(session).unwrap();
             assert!(report.failed().is_empty(), "{report:?}");
         }

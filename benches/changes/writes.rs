@@ -63,11 +63,16 @@ fn timed(session: &mut Connection, statement: &str) -> f64 {
     begun.elapsed().as_secs_f64()
 }
 
-/// Empties the table and the outbox, and lets the session read the catalogs that this has changed.
+/// Empties the table and what triggers write, and lets the session read the catalogs that this has changed.
 pub fn empty(session: &mut Connection) {
     session.execute("TRUNCATE t").unwrap();
-    let outbox =
-        "DO $$ BEGIN IF to_regclass('notifyman.outbox') IS NOT NULL THEN TRUNCATE notifyman.outbox; END IF; END $$";
-    session.execute(outbox).unwrap();
+    for tables in ["notifyman.log_0, notifyman.log_1, notifyman.log_2", "written"] {
+        let first = tables.split(',').next().unwrap();
+        session
+            .execute(&format!(
+                "DO $$ BEGIN IF to_regclass('{first}') IS NOT NULL THEN TRUNCATE {tables}; END IF; END $$"
+            ))
+            .unwrap();
+    }
     session.execute(&format!("INSERT INTO t VALUES (0, {INSERTED}); DELETE FROM t")).unwrap();
 }

@@ -14,16 +14,16 @@ const CHECK_TABLES: Duration = Duration::from_secs(300);
 /// The way in which an installation delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct DeliveryWay {
-    /// By its outbox rather than by NOTIFY.
-    pub(crate) outbox: bool,
+    /// By its log rather than by NOTIFY.
+    pub(crate) log: bool,
     /// Long payloads by the table `spilled`.
     pub(crate) spills: bool,
 }
 
 impl DeliveryWay {
     pub(crate) fn of(options: &Options) -> Self {
-        let outbox = options.delivery == Delivery::Table;
-        Self { outbox, spills: options.oversize == Oversize::Spill && !outbox }
+        let log = options.delivery == Delivery::Log;
+        Self { log, spills: options.oversize == Oversize::Spill && !log }
     }
 }
 
@@ -57,7 +57,7 @@ impl CoverageCheck {
         match (step, rows.first(), &self.options) {
             (FollowStep::Objects, Some(row), Some(options)) => {
                 let objects = Objects::parse(row);
-                [objects.problems(options), objects.warnings()].concat()
+                [objects.problems(options), objects.warnings(options)].concat()
             }
             (FollowStep::Coverage, ..) => rows.iter().map(installed::uncovered_problem).collect(),
             _ => Vec::new(),

@@ -1,7 +1,7 @@
 //! The part of a worker that follows one database: a state machine on one session, without a thread of its own.
 //!
 //! ```text
-//!   Away ──opened──> Preparing: settings, what is installed, LISTEN ──> Following: outbox, spilled payloads, checks
+//!   Away ──opened──> Preparing: settings, what is installed, LISTEN ──> Following: log, spilled payloads, checks
 //!     ▲                 │                                                  │
 //!     └──────lost───────┴──────────────────────────────────────────────────┘        Ended: final loss, nothing installed
 //! ```
@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 use super::context::{LoopContext, SpilledRead};
 use super::coverage::{CoverageCheck, DeliveryWay};
 use super::installed::Installation;
+use super::log::{self, LogFollower, LogOptions, LogOutput, LogStep};
 use super::mailbox::{LoopMessage, StepAnswer};
-use super::outbox::{OutboxAction, OutboxPoller};
 use super::payload::{self, ChangePayload};
-use super::queue::{QueueItem, ROOM};
-use super::server::{cannot, is, text};
-use super::sql;
+use super::queue::QueueItem;
+use super::server::{cannot, text};
+use super::sql::{self, CHANNEL};
 use super::status::queue_warning;
 use super::step::{FollowStep, StepWarnings};
 use crate::error::Error;
@@ -28,18 +28,15 @@ use crate::gap::Gap;
 use crate::manager::ConnId;
 use crate::row::Row;
 
-/// The channel of all changes.
-const CHANNEL: &str = "notifyman";
 /// The time between two checks of what is installed, of the NOTIFY queue, and of what is spilled.
 const CHECK: Duration = Duration::from_secs(30);
 /// The shortest time between two checks.
 const CHECK_MIN: Duration = Duration::from_millis(500);
 /// The time after which a step that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// The most payloads of an outbox that are read in one query.
-const OUTBOX_COUNT: usize = 1_000;
-/// The fewest bytes of an outbox for which a query is worth its while.
-const OUTBOX_BYTES_MIN: usize = 64 << 10;
+/// The delivery has changed while a worker followed.
+const OTHER_DELIVERY: &str = "the installation delivers in another way now, so changes may be missing that were made before \
+                              this was noticed";
 /// A payload that refers to a spilled one is never longer: it holds names only.
 const REFERENCE_MAX: usize = 7_999;
 
@@ -77,17 +74,18 @@ pub(crate) struct DatabaseFollower {
     reported: ReportedState,
     /// `None` until it is known for the first time.
     way: Option<DeliveryWay>,
-    is_listening: bool,
+    /// The channel that the session listens to.
+    channel: Option<&'static str>,
     coverage: CoverageCheck,
     /// When to check again, or to try again what failed.
     next_check: Option<Instant>,
     warnings: StepWarnings,
     spilled: Option<SpilledRead>,
-    outbox: OutboxPoller,
+    log: LogFollower,
 }
 
 impl DatabaseFollower {
-    pub(crate) fn new(database: usize, id: ConnId, place: String) -> Self {
+    pub(crate) fn new(database: usize, id: ConnId, place: String, log: LogOptions) -> Self {
         Self {
             database,
             id,
@@ -96,12 +94,12 @@ impl DatabaseFollower {
             phase: WorkerPhase::Away,
             reported: ReportedState::Nothing,
             way: None,
-            is_listening: false,
+            channel: None,
             coverage: CoverageCheck::default(),
             next_check: None,
             warnings: StepWarnings::default(),
             spilled: None,
-            outbox: OutboxPoller::default(),
+            log: LogFollower::new(log),
         }
     }
 
@@ -118,12 +116,13 @@ impl DatabaseFollower {
 
     /// Returns `true` if nothing is left to be done for a consumer that still acknowledges.
     pub(crate) fn is_drained(&self) -> bool {
-        self.is_ended() || self.spilled.is_none() && self.outbox.is_empty()
+        self.is_ended()
+            || self.spilled.is_none() && self.is_clear() && (!self.reads_log() || self.log.reader.is_empty())
     }
 
-    /// Returns `true` if everything is deleted that the consumer has acknowledged.
+    /// Returns `true` if the position is saved up to which the consumer has acknowledged.
     pub(crate) fn is_clear(&self) -> bool {
-        self.is_ended() || self.outbox.is_clear()
+        self.is_ended() || !self.reads_log() || self.log.reader.is_clear()
     }
 
     /// Returns when [`handle_timer`](Self::handle_timer) must be called.
@@ -131,12 +130,12 @@ impl DatabaseFollower {
         match self.phase {
             WorkerPhase::Away | WorkerPhase::Ended => None,
             WorkerPhase::Preparing => self.next_check,
-            WorkerPhase::Prepared => [self.next_check, self.outbox.next_look()].into_iter().flatten().min(),
+            WorkerPhase::Prepared => [self.next_check, self.log.reader.next_timer()].into_iter().flatten().min(),
         }
     }
 
-    fn reads_outbox(&self) -> bool {
-        self.way.is_some_and(|way| way.outbox)
+    fn reads_log(&self) -> bool {
+        self.way.is_some_and(|way| way.log)
     }
 
     // ---- events -----------------------------------------------------------------------------------------------------
@@ -150,8 +149,9 @@ impl DatabaseFollower {
 
     /// A lost session has been replaced, and listens to what the old one did.
     pub(crate) fn handle_restored(&mut self, gap: Gap, cx: &LoopContext<'_>) {
-        self.is_listening = !gap.channels().is_empty();
-        if self.is_listening {
+        let listens = |channel: &&str| gap.channels().iter().any(|name| **name == **channel);
+        self.channel = [CHANNEL, log::CHANNEL].into_iter().find(listens);
+        if self.channel == Some(CHANNEL) {
             self.report_connected(cx);
             cx.queue.push(self.database, QueueItem::Gap(gap));
         }
@@ -163,7 +163,7 @@ impl DatabaseFollower {
         self.session += 1;
         self.phase = WorkerPhase::Away;
         self.next_check = None;
-        self.outbox.handle_lost(cx.now);
+        self.log.reader.handle_lost();
         if let Some(spilled) = &mut self.spilled {
             spilled.is_asked = false;
         }
@@ -183,7 +183,11 @@ impl DatabaseFollower {
     }
 
     /// A payload was notified.
-    pub(crate) fn handle_notification(&mut self, payload: &[u8], cx: &LoopContext<'_>) {
+    pub(crate) fn handle_notification(&mut self, channel: &[u8], payload: &[u8], cx: &LoopContext<'_>) {
+        if channel == log::CHANNEL.as_bytes() {
+            let output = self.log.reader.handle_notification(&String::from_utf8_lossy(payload));
+            return self.handle_log(LogStep::Send, output.into_iter().collect(), cx);
+        }
         if payload::is_incomplete(payload) {
             self.check_tables_soon(cx);
         }
@@ -199,16 +203,10 @@ impl DatabaseFollower {
         }
     }
 
-    /// The consumer has dealt with a payload of the outbox.
-    pub(crate) fn handle_acknowledged(&mut self, number: i64, cx: &LoopContext<'_>) {
-        self.outbox.acknowledge(number);
-        self.advance_outbox(cx);
-    }
-
-    /// There is room in the queue again.
-    pub(crate) fn handle_room(&mut self, cx: &LoopContext<'_>) {
+    /// The consumer has taken something, dealt with something, or stopped.
+    pub(crate) fn handle_consumer(&mut self, cx: &LoopContext<'_>) {
         self.read_spilled(cx);
-        self.advance_outbox(cx);
+        self.advance_log(cx);
     }
 
     pub(crate) fn handle_timer(&mut self, cx: &LoopContext<'_>) {
@@ -220,7 +218,7 @@ impl DatabaseFollower {
                 WorkerPhase::Away | WorkerPhase::Ended => {}
             }
         }
-        self.advance_outbox(cx);
+        self.advance_log(cx);
     }
 
     /// Gives up waiting for a spilled payload: the worker stops.
@@ -241,7 +239,10 @@ impl DatabaseFollower {
             Ok(rows) => rows,
             Err(error) => return self.handle_refused(answer.step, &error, cx),
         };
-        let is_judged = matches!(answer.step, FollowStep::QueueUsage | FollowStep::Objects | FollowStep::Coverage);
+        let is_judged = matches!(
+            answer.step,
+            FollowStep::QueueUsage | FollowStep::Objects | FollowStep::Coverage | FollowStep::Log(_)
+        );
         if !is_judged && answer.step != FollowStep::Installation {
             self.warnings.clear(answer.step);
         }
@@ -258,8 +259,9 @@ impl DatabaseFollower {
             FollowStep::Objects | FollowStep::Coverage => {
                 self.warn_all(answer.step, self.coverage.problems(answer.step, &rows), cx);
             }
+            FollowStep::Listen if self.reads_log() => self.channel = Some(log::CHANNEL),
             FollowStep::Listen => {
-                self.is_listening = true;
+                self.channel = Some(CHANNEL);
                 self.report_connected(cx);
             }
             FollowStep::QueueUsage => {
@@ -270,15 +272,18 @@ impl DatabaseFollower {
                 }
             }
             FollowStep::ReadSpilled(number) => self.handle_spilled(number, rows.first(), cx),
-            FollowStep::LockOutbox => {
-                self.outbox.handle_locked(rows.first().is_some_and(|row| is(row, 0)), cx.now);
-                self.advance_outbox(cx);
+            // Nothing is handed out after a stop.
+            FollowStep::Log(LogStep::View) if cx.queue.is_stopped() => {
+                self.log.reader.handle_stopped();
+                self.advance_log(cx);
             }
-            FollowStep::ReadOutbox => self.handle_outbox(&rows, cx),
-            FollowStep::ClearOutbox => {
-                self.outbox.handle_cleared();
-                self.advance_outbox(cx);
-            }
+            FollowStep::Log(step) => match self.log.handle_answer(step, &rows, cx.now) {
+                Ok(outputs) => self.handle_log(step, outputs, cx),
+                Err(()) => {
+                    let error = cannot("the server gave an answer that cannot be understood");
+                    self.handle_refused(answer.step, &error, cx);
+                }
+            },
             FollowStep::ClearSpilled => {}
         }
     }
@@ -290,12 +295,10 @@ impl DatabaseFollower {
                 self.next_check = cx.now.checked_add(RETRY)
             }
             FollowStep::ReadSpilled(number) => self.handle_spilled(number, None, cx),
-            FollowStep::LockOutbox | FollowStep::ReadOutbox | FollowStep::ClearOutbox => {
-                self.outbox.handle_failed(cx.now)
-            }
+            FollowStep::Log(step) => self.log.handle_failed(step, cx.now),
             FollowStep::Objects | FollowStep::Coverage | FollowStep::QueueUsage | FollowStep::ClearSpilled => {}
         }
-        self.warn(step, format!("could not {}: {error}", step.purpose()), cx);
+        self.warn(step, format!("could not {}: {error}{}", step.purpose(), step.remedy(error)), cx);
     }
 
     /// There is nothing to follow: the end, unless there was something before, which may be built again.
@@ -324,6 +327,7 @@ impl DatabaseFollower {
     fn adopt_installation(&mut self, installation: Installation, cx: &LoopContext<'_>) {
         match installation.readable_options(&self.place) {
             Ok(options) => {
+                self.log.set_retention(options.keep_for, options.keep_size);
                 self.adopt(DeliveryWay::of(&options), cx);
                 for (step, sql) in self.coverage.queries(options, cx.now) {
                     self.query(step, sql, cx);
@@ -344,26 +348,34 @@ impl DatabaseFollower {
         self.next_check = cx.now.checked_add(CHECK.min(cx.keep_spilled.max(CHECK_MIN)));
         self.warnings.clear(FollowStep::Installation);
         let before = self.way.replace(way);
-        if way.outbox {
-            if std::mem::take(&mut self.is_listening) {
+        let has_changed = before.is_some_and(|before| before.log != way.log);
+        let channel = if way.log { log::CHANNEL } else { CHANNEL };
+        if has_changed && way.log {
+            self.log.reader.begin_with_gap(OTHER_DELIVERY);
+        } else if has_changed {
+            let gap = self.log.gap(OTHER_DELIVERY, None, cx.now);
+            cx.queue.push(self.database, QueueItem::Gap(gap));
+        }
+        if !way.log {
+            let outcome = self.log.without_log(&self.place);
+            if let Some(reason) = outcome.refusal {
+                return self.end(cannot(reason), cx);
+            }
+            outcome.warning.into_iter().for_each(|warning| self.warn(FollowStep::Log(LogStep::Claim), warning, cx));
+        }
+        if self.channel != Some(channel) {
+            if self.channel.take().is_some() {
                 drop(cx.handle.unlisten_all(self.id));
             }
+            self.listen(channel, cx);
+        } else if !way.log {
             self.report_connected(cx);
-        } else if self.is_listening {
-            self.report_connected(cx);
-        } else {
-            if before.is_some_and(|before| before.outbox) {
-                let warning = "the installation delivers by NOTIFY now, and no longer by a table: changes before this was \
-                               noticed may be missing, so treat everything as changed";
-                self.warn(FollowStep::Listen, warning.to_owned(), cx);
-            }
-            self.listen(cx);
         }
         self.query(FollowStep::QueueUsage, sql::QUEUE_USAGE.to_owned(), cx);
         if way.spills {
             self.query(FollowStep::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
         }
-        self.advance_outbox(cx);
+        self.advance_log(cx);
     }
 
     fn report_connected(&mut self, cx: &LoopContext<'_>) {
@@ -422,48 +434,34 @@ impl DatabaseFollower {
         }
     }
 
-    // ---- the outbox -------------------------------------------------------------------------------------------------
+    // ---- the log ----------------------------------------------------------------------------------------------------
 
-    fn advance_outbox(&mut self, cx: &LoopContext<'_>) {
-        if self.phase != WorkerPhase::Prepared {
-            return;
-        }
-        let reads = self.reads_outbox() && !cx.queue.is_stopped();
-        // Without room, the queue announces it.
-        let room = if reads && self.outbox.is_empty() { cx.queue.room() } else { None };
-        match self.outbox.next_action(room.is_some(), cx.now) {
-            None => {}
-            Some(OutboxAction::Lock) => self.query(FollowStep::LockOutbox, sql::LOCK_OUTBOX.to_owned(), cx),
-            Some(OutboxAction::Clear(numbers)) => self.query(FollowStep::ClearOutbox, sql::clear_outbox(&numbers), cx),
-            Some(OutboxAction::Read) => {
-                let share = room.unwrap_or_default() / cx.databases.max(1);
-                let sql = sql::read_outbox(OUTBOX_COUNT, share.clamp(OUTBOX_BYTES_MIN, ROOM));
-                self.query(FollowStep::ReadOutbox, sql, cx);
-            }
+    fn advance_log(&mut self, cx: &LoopContext<'_>) {
+        self.log.read_acknowledgements(self.database, cx);
+        if self.phase == WorkerPhase::Prepared
+            && self.reads_log()
+            && let Some((step, sql)) = self.log.next_query(cx)
+        {
+            self.query(FollowStep::Log(step), sql, cx);
         }
     }
 
-    fn handle_outbox(&mut self, rows: &[Row], cx: &LoopContext<'_>) {
-        // Nothing is handed out after a stop.
-        let rows = if cx.queue.is_stopped() { &[] } else { rows };
-        for row in rows {
-            match text(row, 0).parse() {
-                Ok(number) if self.outbox.add(number) => {
-                    let payload: Box<[u8]> = row.get_bytes(1).unwrap_or_default().into();
-                    if payload::is_incomplete(&payload) {
-                        self.check_tables_soon(cx);
-                    }
-                    cx.queue.push(self.database, QueueItem::Posted(number, payload));
-                }
-                Ok(_) => {}
-                Err(_) => {
-                    let warning = format!("the outbox has a row with the number {:?}", row.get(0));
-                    self.warn(FollowStep::ReadOutbox, warning, cx);
-                }
-            }
+    fn handle_log(&mut self, step: LogStep, outputs: Vec<LogOutput>, cx: &LoopContext<'_>) {
+        if step == LogStep::View && self.log.reader.has_begun() {
+            self.report_connected(cx);
         }
-        self.outbox.handle_read(rows.len(), cx.now);
-        self.advance_outbox(cx);
+        let outcome = self.log.push(self.database, outputs, cx);
+        if outcome.is_incomplete {
+            self.check_tables_soon(cx);
+        }
+        match outcome.warning {
+            Some(warning) => self.warn(FollowStep::Log(step), warning, cx),
+            None => self.warnings.clear(FollowStep::Log(step)),
+        }
+        match outcome.refusal {
+            Some(reason) => self.end(cannot(format!("{}: {reason}", self.place)), cx),
+            None => self.advance_log(cx),
+        }
     }
 
     // ---- requests ---------------------------------------------------------------------------------------------------
@@ -475,9 +473,9 @@ impl DatabaseFollower {
         });
     }
 
-    fn listen(&self, cx: &LoopContext<'_>) {
+    fn listen(&self, channel: &str, cx: &LoopContext<'_>) {
         let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
-        cx.handle.listen_then(self.id, vec![CHANNEL.to_owned()], move |result| {
+        cx.handle.listen_then(self.id, vec![channel.to_owned()], move |result| {
             let (step, result) = (FollowStep::Listen, result.map(|()| Vec::new()));
             mailbox.send(LoopMessage::Answer(StepAnswer { database, session, step, result }));
         });

@@ -1,5 +1,7 @@
 //! Every function that is installed: its definition, from which it is made and against which it is checked.
 
+mod log;
+
 use super::options::{Delivery, Options, Oversize, Shape};
 use super::shape::TableShape;
 use super::sql::{self, render};
@@ -34,11 +36,15 @@ pub(crate) struct FunctionDefinition {
     pub(crate) arguments: &'static str,
     returns: &'static str,
     pub(crate) runs: Runs,
+    /// It is run when an expression is planned, if its arguments are constants.
+    pub(crate) is_immutable: bool,
+    /// Settings while it runs.
+    pub(crate) settings: &'static [(&'static str, &'static str)],
     pub(crate) body: String,
 }
 
 /// Settings that event triggers depend on, as PostgreSQL keeps them.
-pub(crate) const EVENT_SETTINGS: [(&str, &str); 5] = [
+const EVENT_SETTINGS: &[(&str, &str)] = &[
     ("search_path", "pg_catalog, pg_temp"),
     ("quote_all_identifiers", "off"),
     ("lock_timeout", "200ms"),
@@ -51,7 +57,8 @@ impl FunctionDefinition {
     fn new(name: &str, arguments: &'static str, returns: &'static str, runs: Runs, body: &str) -> Self {
         // A plain name is a variable rather than a column, whatever the session says.
         let body = format!("\n#variable_conflict use_variable\n{}\n", body.trim_end());
-        Self { name: name.to_owned(), arguments, returns, runs, body }
+        let settings = if runs == Runs::InEventTrigger { EVENT_SETTINGS } else { &[] };
+        Self { name: name.to_owned(), arguments, returns, runs, is_immutable: false, settings, body }
     }
 
     fn trigger(name: &str, body: &str) -> Self {
@@ -63,23 +70,23 @@ impl FunctionDefinition {
     /// `owner` owns what runs with rights of its own. The role that installs owns the rest, also what another role made
     /// before.
     pub(crate) fn sql(&self, owner: &str) -> String {
-        let Self { name, arguments, returns, runs, body } = self;
-        let (attributes, role) = match runs {
-            Runs::AsOwner => (" SECURITY DEFINER".to_owned(), owner),
-            Runs::InEventTrigger => {
-                let set = |(name, value)| format!("\n    SET {name} = {}", setting(value));
-                (EVENT_SETTINGS.map(set).concat(), "CURRENT_USER")
-            }
-            Runs::AsCaller => (String::new(), "CURRENT_USER"),
+        let Self { name, arguments, returns, runs, is_immutable, settings, body } = self;
+        let (security, role) = match runs {
+            Runs::AsOwner => (" SECURITY DEFINER", owner),
+            Runs::AsCaller | Runs::InEventTrigger => ("", "CURRENT_USER"),
         };
+        let set = |(name, value): &(&str, &str)| format!("\n    SET {name} = {}", setting(value));
+        let attributes = security.to_owned() + &settings.iter().map(set).collect::<String>();
         let privilege = match runs {
             Runs::InEventTrigger => "REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
             Runs::AsCaller | Runs::AsOwner => "GRANT EXECUTE ON FUNCTION {function} TO PUBLIC",
         };
         let function = format!("notifyman.{name}({arguments})");
+        let volatility = if *is_immutable { " IMMUTABLE" } else { "" };
         let tag = dollar_tag(body);
         format!(
-            "CREATE OR REPLACE FUNCTION {function} RETURNS {returns} LANGUAGE plpgsql{attributes} AS {tag}{body}{tag};\n\
+            "CREATE OR REPLACE FUNCTION {function} RETURNS {returns} LANGUAGE plpgsql{volatility}{attributes} \
+             AS {tag}{body}{tag};\n\
              {};\nALTER FUNCTION {function} OWNER TO {role};\n",
             render(privilege, &[("function", &function)])
         )
@@ -121,17 +128,16 @@ fn spills(options: &Options) -> bool {
 }
 
 /// The functions that triggers call, with any options: so another build changes none while triggers that need it work.
-fn called(options: &Options) -> [FunctionDefinition; 4] {
+fn called(options: &Options) -> Vec<FunctionDefinition> {
     let limit = TABLE_LIMIT.to_string();
-    let of_payload = |name, returns, body| {
-        FunctionDefinition::new(name, "payload text", returns, Runs::AsOwner, &render(body, &[("limit", &limit)]))
-    };
-    [
+    let spill = render(include_str!("sql/spill.sql"), &[("limit", &limit)]);
+    let mut functions = vec![
         payload(options),
         payloads(options),
-        of_payload("append", "boolean", include_str!("sql/append.sql")),
-        of_payload("spill", "text", include_str!("sql/spill.sql")),
-    ]
+        FunctionDefinition::new("spill", "payload text", "text", Runs::AsOwner, &spill),
+    ];
+    functions.extend(log::called(options));
+    functions
 }
 
 fn payload(options: &Options) -> FunctionDefinition {
@@ -161,14 +167,7 @@ fn payload(options: &Options) -> FunctionDefinition {
 }
 
 fn payloads(options: &Options) -> FunctionDefinition {
-    let (query, shorten) = match options.with_query {
-        false => ("'null'", ""),
-        true => (
-            "coalesce(pg_catalog.to_json(\n        pg_catalog.left(pg_catalog.current_query(), 7999))::pg_catalog.text, 'null')",
-            "\n    IF pg_catalog.octet_length(query) OPERATOR(pg_catalog.>) 4000 THEN\n        \
-             query := 'null,\"truncated\":\"query\"';\n    END IF;",
-        ),
-    };
+    let (query, shorten) = query_of_keys(options);
     FunctionDefinition::new(
         "payloads",
         "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]",
@@ -178,12 +177,26 @@ fn payloads(options: &Options) -> FunctionDefinition {
     )
 }
 
+/// The query of a statement that is reported by keys, as an SQL expression, and what shortens it.
+fn query_of_keys(options: &Options) -> (&'static str, &'static str) {
+    match options.with_query {
+        false => ("'null'", ""),
+        true => (
+            "coalesce(pg_catalog.to_json(\n        pg_catalog.left(pg_catalog.current_query(), 7999))::pg_catalog.text, 'null')",
+            "\n    IF pg_catalog.octet_length(query) OPERATOR(pg_catalog.>) 4000 THEN\n        \
+             query := 'null,\"truncated\":\"query\"';\n    END IF;",
+        ),
+    }
+}
+
 fn event_triggers(options: &Options) -> [FunctionDefinition; 2] {
-    let report = match options.delivery {
-        Delivery::Notify => "PERFORM pg_notify('notifyman', notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
-        Delivery::Table => "PERFORM notifyman.append(notifyman.payload(NULL, NULL, NULL, NULL, NULL, ",
+    let (report, end) = match is_logged(options) {
+        false => {
+            ("PERFORM pg_notify('notifyman', notifyman.payload(NULL, NULL, NULL, NULL, NULL, ", ", NULL, NULL)) FROM")
+        }
+        // The number is drawn as it is appended.
+        true => ("PERFORM notifyman.append(concat('{\"number\":0,', substr(", "::text, 2))) FROM"),
     };
-    let end = ", NULL, NULL)) FROM";
     let tables = sql::tables(options, "c.oid = ANY (part)");
     let cover = render(include_str!("sql/cover.sql"), &[("tables", &tables), ("report", report), ("end", end)]);
     let selection = sql::selection(options);
@@ -200,19 +213,28 @@ fn event_triggers(options: &Options) -> [FunctionDefinition; 2] {
     })
 }
 
+fn is_logged(options: &Options) -> bool {
+    options.delivery == Delivery::Log
+}
+
+/// An expression of a trigger function's block, which fails where the log cannot be written.
+fn checked(expression: &str) -> String {
+    format!("CASE WHEN {} THEN\n            {expression} END", log::CHECK)
+}
+
 /// Sends the variable `payload`, as a condition: it is evaluated in place, which PERFORM would not be.
 fn delivered(options: &Options) -> &'static str {
-    match options.delivery {
-        Delivery::Notify => "pg_catalog.pg_notify('notifyman', payload)",
-        Delivery::Table => "notifyman.append(payload)",
+    match is_logged(options) {
+        false => "pg_catalog.pg_notify('notifyman', payload)",
+        true => "notifyman.append(payload)",
     }
 }
 
-/// A payload without a number, for an installation that is damaged: of an outbox there is none then.
+/// A payload without a number, for an installation that is damaged: of the log there is none then.
 fn unnumbered(options: &Options) -> &'static str {
-    match options.delivery {
-        Delivery::Notify => include_str!("sql/unnumbered.sql").trim_ascii_end(),
-        Delivery::Table => {
+    match is_logged(options) {
+        false => include_str!("sql/unnumbered.sql").trim_ascii_end(),
+        true => {
             "RAISE WARNING 'notifyman: a change is not reported, since the installation is damaged'\n                \
              USING HINT = 'Run `notifyman build` with the same options.';\n            RETURN nothing;"
         }
@@ -228,9 +250,13 @@ fn payload_of(old: &str, new: &str, truncated: &str, limit: u32) -> String {
 }
 
 fn rows(shape: &TableShape, options: &Options) -> String {
-    let reads_long = spills(options) || options.delivery == Delivery::Table;
+    let is_logged = is_logged(options);
+    let reads_long = spills(options) || is_logged;
     let limit = if reads_long { TABLE_LIMIT } else { NOTIFY_LIMIT };
-    let whole = payload_of("pg_catalog.row_to_json(OLD)", "pg_catalog.row_to_json(NEW)", "NULL", limit);
+    let whole = match is_logged {
+        false => payload_of("pg_catalog.row_to_json(OLD)", "pg_catalog.row_to_json(NEW)", "NULL", limit),
+        true => checked(log::CHANGE),
+    };
     let is_long = match reads_long {
         true => shape.is_long(&["OLD", "NEW"], TABLE_LIMIT),
         false => shape.has_long_value(&["OLD", "NEW"], VALUE_LIMIT),
@@ -256,60 +282,58 @@ fn rows(shape: &TableShape, options: &Options) -> String {
         ),
         false => String::new(),
     };
-    // To send is part of the condition where that saves each session a plan for each table. What appends takes a privilege
-    // that may be missing, which is known once there is a payload.
-    let send = format!("    IF {} IS NULL THEN NULL; END IF;\n", delivered(options));
-    let (condition, sent, send) = match options.delivery {
-        Delivery::Notify => {
-            (format!("payload IS NULL OR {} IS NULL", delivered(options)), format!("    {send}"), String::new())
-        }
-        Delivery::Table => ("payload IS NULL".to_owned(), String::new(), send),
-    };
+    let reduced = if is_logged { checked(&reduced) } else { reduced };
     render(
-        include_str!("sql/rows.sql"),
+        if is_logged { include_str!("sql/rows_log.sql") } else { include_str!("sql/rows.sql") },
         &[
             ("guarded", &guarded),
             ("whole", &whole),
             ("spill", &spill),
             ("reduced", &reduced),
             ("unnumbered", unnumbered(options)),
-            ("condition", &condition),
-            ("sent", &sent),
-            ("send", &send),
         ],
     )
 }
 
 fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
-    let of = |shape: &TableShape| {
-        let (key, limit) = (shape.key("r"), if shape.has_no_key() { " LIMIT 1" } else { "" });
-        let (old, new) = match kind {
-            "insert_keys" => ("NULL".to_owned(), format!("ARRAY(SELECT {key} FROM new_rows r{limit})")),
-            "delete_keys" => (format!("ARRAY(SELECT {key} FROM old_rows r{limit})"), "NULL".to_owned()),
-            "update_keys" => (
-                format!("ARRAY(SELECT {key} FROM old_rows r{limit})"),
-                format!("ARRAY(SELECT {key} FROM new_rows r{limit})"),
-            ),
-            _ => {
-                let row = |method: &str, row: &str| {
-                    format!("CASE WHEN TG_OP OPERATOR(pg_catalog.<>) '{method}' THEN ARRAY[{}] END", shape.key(row))
-                };
-                (row("INSERT", "OLD"), row("DELETE", "NEW"))
-            }
+    let any = TableShape::any();
+    let values = [("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
+    if is_logged(options) {
+        let of = |shape: &TableShape| {
+            let [old, new] = arrays_of_keys(kind, shape);
+            let set = |name, keys: Option<String>| keys.map(|keys| format!("{name} := {};", checked(&keys)));
+            [set("old_keys", old), set("new_keys", new)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join("\n            ")
         };
+        let keys = [("keys", &*of(shape)), ("recovered", &*of(&any))];
+        return render(include_str!("sql/keys_log.sql"), &[&keys[..], &values].concat());
+    }
+    let of = |shape: &TableShape| {
+        let [old, new] = arrays_of_keys(kind, shape).map(|keys| keys.unwrap_or_else(|| "NULL".to_owned()));
         format!(
             "notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            {old},\n            {new})"
         )
     };
-    render(
-        include_str!("sql/keys.sql"),
-        &[
-            ("payloads", &of(shape)),
-            ("recovered", &of(&TableShape::any())),
-            ("unnumbered", unnumbered(options)),
-            ("delivered", delivered(options)),
-        ],
-    )
+    let payloads = [("payloads", &*of(shape)), ("recovered", &*of(&any))];
+    render(include_str!("sql/keys.sql"), &[&payloads[..], &values].concat())
+}
+
+/// The keys of the rows before and after, as SQL expressions, as far as there are such rows.
+fn arrays_of_keys(kind: &str, shape: &TableShape) -> [Option<String>; 2] {
+    let (key, limit) = (shape.key("r"), if shape.has_no_key() { " LIMIT 1" } else { "" });
+    let rows = |rows: &str| Some(format!("ARRAY(SELECT {key} FROM {rows} r{limit})"));
+    let row = |method: &str, row: &str| {
+        Some(format!("CASE WHEN TG_OP OPERATOR(pg_catalog.<>) '{method}' THEN ARRAY[{}] END", shape.key(row)))
+    };
+    match kind {
+        "insert_keys" => [None, rows("new_rows")],
+        "delete_keys" => [rows("old_rows"), None],
+        "update_keys" => [rows("old_rows"), rows("new_rows")],
+        _ => [row("INSERT", "OLD"), row("DELETE", "NEW")],
+    }
 }
 
 /// The functions that know nothing of their tables.
@@ -322,7 +346,8 @@ fn rowless(options: &Options) -> [FunctionDefinition; 2] {
     };
     let marker = payload_of("NULL", "NULL", "'key'", NOTIFY_LIMIT);
     let function = |name, payload: &str| {
-        let values = [("payload", payload), ("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
+        let payload = if is_logged(options) { checked(payload) } else { payload.to_owned() };
+        let values = [("payload", &*payload), ("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
         FunctionDefinition::trigger(name, &render(include_str!("sql/rowless.sql"), &values))
     };
     let [first, second] = ROWLESS;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::functions::{self, EVENT_SETTINGS, FunctionDefinition, Runs};
+use super::functions::{self, FunctionDefinition, Runs};
 use super::options::{Delivery, Options, Oversize};
 use super::server::{cannot, is, one, text};
 use super::shape::TableShape;
@@ -41,7 +41,7 @@ impl Installation {
                 "what is installed at {place} is of version {version}: use that version's program"
             )));
         };
-        if !self.is_trusted && (options.delivery == Delivery::Table || options.oversize == Oversize::Spill) {
+        if !self.is_trusted && (options.delivery == Delivery::Log || options.oversize == Oversize::Spill) {
             return Err(cannot(format!(
                 "the schema notifyman at {place} belongs to role {}, which is no superuser, does not own the database, and \
                  has not this role as a member: its tables are not read. Build as another role, or GRANT {0} to the role \
@@ -51,6 +51,11 @@ impl Installation {
         }
         Ok(options)
     }
+}
+
+/// The owner that an installation of any version names.
+pub(crate) fn named_owner(comment: &str) -> Option<String> {
+    super::options::named_owner(comment.lines().nth(1)?)
 }
 
 /// Parses the comment of the schema: the version and the options of an installation.
@@ -83,6 +88,7 @@ struct Present {
     is_public: bool,
     is_used: bool,
     is_trigger: bool,
+    is_immutable: bool,
 }
 
 /// The functions of the schema, by name and arguments.
@@ -100,6 +106,7 @@ impl Functions {
             is_public: is(row, 6),
             is_used: is(row, 7),
             is_trigger: is(row, 8),
+            is_immutable: is(row, 9),
         };
         Ok(Self(rows.iter().map(|row| ((text(row, 0), text(row, 1)), present(row))).collect()))
     }
@@ -109,14 +116,13 @@ impl Functions {
     /// `owner` owns what runs with rights of its own, and `installer` the rest.
     pub(crate) fn is_right(&self, function: &FunctionDefinition, owner: &str, installer: &str) -> bool {
         let role = if function.runs == Runs::AsOwner { owner } else { installer };
-        let settings = match function.runs {
-            Runs::InEventTrigger => EVENT_SETTINGS.map(|(name, value)| format!("{name}={value}")).join("; "),
-            _ => String::new(),
-        };
+        let settings: Vec<_> = function.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let settings = settings.join("; ");
         self.0.get(&(function.name.clone(), function.arguments.to_owned())).is_some_and(|present| {
             present.body == function.body
                 && present.is_definer == (function.runs == Runs::AsOwner)
                 && present.settings == settings
+                && present.is_immutable == function.is_immutable
                 && present.is_public == (function.runs != Runs::InEventTrigger)
                 && present.owner == role
         })
@@ -139,13 +145,24 @@ impl Functions {
 /// The rest of an installation.
 pub(crate) struct Objects {
     has_sequence: bool,
-    has_outbox: bool,
+    /// The outbox of an earlier version is there.
+    pub(crate) has_outbox: bool,
     has_spilled: bool,
     is_open: bool,
     event_triggers: usize,
     disabled_event_triggers: usize,
     /// The publications that take a table of ours along.
     publications: Option<String>,
+    /// The objects of the log that are not there.
+    missing_of_log: Option<String>,
+    is_log_unlogged: bool,
+    /// The sequence gives out its numbers in order, and each once.
+    is_ordered: bool,
+    /// The owner of the functions that append has the privileges for it.
+    may_append: bool,
+    is_log_full: bool,
+    /// The number of changes that were not appended to the log.
+    pub(crate) dropped: u64,
 }
 
 impl Objects {
@@ -165,16 +182,44 @@ impl Objects {
             event_triggers: count(4),
             disabled_event_triggers: count(5),
             publications: row.get(6).map(|names| names.into_owned()),
+            missing_of_log: row.get(7).map(|names| names.into_owned()),
+            is_log_unlogged: is(row, 8),
+            is_ordered: is(row, 9),
+            is_log_full: is(row, 10),
+            dropped: text(row, 11).parse().unwrap_or_default(),
+            may_append: is(row, 12),
         }
     }
 
     /// Returns what is missing or wrong, for these options; a build fixes it.
     pub(crate) fn problems(&self, options: &Options) -> Vec<String> {
         let mut problems = Vec::new();
-        let needs_outbox = options.delivery == Delivery::Table;
-        let needs_spilled = options.oversize == Oversize::Spill && !needs_outbox;
-        if !self.has_sequence || needs_outbox && !self.has_outbox || needs_spilled && !self.has_spilled {
+        let is_logged = options.delivery == Delivery::Log;
+        let needs_spilled = options.oversize == Oversize::Spill && !is_logged;
+        if !self.has_sequence || needs_spilled && !self.has_spilled {
             problems.push("a table or the sequence of the schema notifyman is gone");
+        }
+        let of_log = self.missing_of_log.as_ref().filter(|_| is_logged);
+        let of_log = of_log.map(|names| format!("of the log in the schema notifyman is missing: {names}"));
+        problems.extend(of_log.as_deref());
+        if is_logged && of_log.is_none() && self.is_log_unlogged != options.unlogged {
+            problems.push(match options.unlogged {
+                true => "the log is logged, which was not asked for",
+                false => "the log is unlogged, which was not asked for: a crash empties it",
+            });
+        }
+        if is_logged && of_log.is_none() && !self.may_append {
+            problems
+                .push("the owner of the functions that append to the log lacks a privilege: changes are not appended");
+        }
+        if !self.is_ordered {
+            problems.push(
+                "the sequence notifyman.number caches values, cycles, or does not count by 1: changes can be read in \
+                 another order than they were made",
+            );
+        }
+        if self.has_outbox {
+            problems.push("the outbox of an earlier version is still there");
         }
         if !self.is_open {
             problems.push("roles lack USAGE on the schema notifyman: what they write is reported without its rows");
@@ -188,9 +233,16 @@ impl Objects {
         problems.into_iter().map(str::to_owned).collect()
     }
 
-    /// Returns what an administrator should know of.
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    /// Returns what an administrator should know of, for these options.
+    pub(crate) fn warnings(&self, options: &Options) -> Vec<String> {
         let mut warnings = Vec::new();
+        if options.delivery == Delivery::Log && self.is_log_full {
+            warnings.push(format!(
+                "the log is full, and {} changes were not appended to it: run its workers, so that what they have read can be \
+                 removed, delete names that are not used any more from notifyman.position, or build with a larger --keep-size",
+                self.dropped
+            ));
+        }
         if self.disabled_event_triggers > 0 {
             warnings.push("an event trigger is switched off: new tables are not covered".to_owned());
         }

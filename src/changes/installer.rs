@@ -5,6 +5,9 @@
 //!                                                                        └── cannot be locked? again, after the others
 //! ```
 
+mod checks;
+mod upgrade;
+
 use std::time::Duration;
 
 use super::installed::{self, Functions, Objects};
@@ -12,9 +15,9 @@ use super::options::{Delivery, Options, Oversize, Shape};
 use super::report::{Progress, Report};
 use super::runner::{self, Runner, Step};
 use super::server::{Presence, Server, cannot, text};
-use super::{functions, glob, sql};
+use super::{functions, grants, sql};
 use crate::connection::Connection;
-use crate::error::{Error, ValueError};
+use crate::error::Error;
 
 /// Installs what reports table changes: a schema `notifyman`, and triggers on tables.
 ///
@@ -42,14 +45,24 @@ use crate::error::{Error, ValueError};
 #[derive(Debug, Clone)]
 pub struct Installer {
     options: Options,
+    /// The delivery was chosen, so that another one may end.
+    is_delivery_chosen: bool,
     is_forced: bool,
+    discards_outbox: bool,
     lock_timeout: Duration,
     attempts: u32,
 }
 
 impl Default for Installer {
     fn default() -> Self {
-        Self { options: Options::default(), is_forced: false, lock_timeout: Duration::from_secs(1), attempts: 3 }
+        Self {
+            options: Options::default(),
+            is_delivery_chosen: false,
+            is_forced: false,
+            discards_outbox: false,
+            lock_timeout: Duration::from_secs(1),
+            attempts: 3,
+        }
     }
 }
 
@@ -115,10 +128,49 @@ impl Installer {
         self
     }
 
-    /// Sets how changes are delivered: by NOTIFY, or by a table.
+    /// Sets how changes are delivered: by NOTIFY, which is the default, or by a log.
+    ///
+    /// Where there is a log, a build refuses the default: delivery by NOTIFY, which ends the log and all positions in it, must be
+    /// asked for.
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.options.delivery = delivery;
+        self.is_delivery_chosen = true;
+        self
+    }
+
+    /// Sets the age up to which the log keeps changes that have been read; 24 hours, unless set. From 1 second to 10
+    /// years, in whole seconds.
+    #[must_use]
+    pub fn keep_for(mut self, age: Duration) -> Self {
+        self.options.keep_for = Duration::from_secs(age.as_secs());
+        self
+    }
+
+    /// Sets the size of the log's three tables together with their indexes, in bytes; 1 GiB, unless set. From 1 MiB to
+    /// 1 EiB.
+    ///
+    /// At twice this size writers append nothing more: their statements succeed, the changes are counted, and each worker
+    /// reports a gap.
+    #[must_use]
+    pub fn keep_size(mut self, bytes: u64) -> Self {
+        self.options.keep_size = bytes;
+        self
+    }
+
+    /// Sets whether the log is unlogged; `false`, unless set. Writes cost less then, and no publication contains the log, but
+    /// a crash of the server empties it, which each worker reports as a gap, and a standby has none.
+    #[must_use]
+    pub fn unlogged(mut self, unlogged: bool) -> Self {
+        self.options.unlogged = unlogged;
+        self
+    }
+
+    /// Sets whether a build discards changes in the outbox of an earlier version that no worker has read; `false`, unless
+    /// set: the build is refused while there are any.
+    #[must_use]
+    pub fn discard_outbox(mut self, discard: bool) -> Self {
+        self.discards_outbox = discard;
         self
     }
 
@@ -159,9 +211,11 @@ impl Installer {
         self
     }
 
-    /// Installs an outbox also where a publication is `FOR ALL TABLES`; a build refuses that unless forced.
+    /// Installs a log also where a publication is `FOR ALL TABLES`; a build refuses that unless forced, or
+    /// [unlogged](Self::unlogged).
     ///
-    /// Every subscriber must have the table `notifyman.outbox` then, or it stops at the first change.
+    /// Every subscriber must have the tables `log_0`, `log_1`, `log_2` and `position` of the schema `notifyman` then, or it
+    /// stops at the first change.
     #[must_use]
     pub fn force(mut self, force: bool) -> Self {
         self.is_forced = force;
@@ -249,6 +303,10 @@ impl Installer {
             failed.extend(stale);
         }
         report.failed = failed;
+        report.grants = grants::of_worker(&self.options, server.untrusted_installer());
+        if schema_changed && let Some(error) = Self::drop_outbox(db, &runner)? {
+            report.failed.push(("notifyman.outbox".to_owned(), error));
+        }
         report.blockers = runner.blockers(db, &report.failed)?;
         if Functions::read(db)?.has_unused() {
             runner.run_again(db, sql::DROP_UNUSED)?;
@@ -282,7 +340,9 @@ impl Installer {
     fn install(&self, db: &mut Connection, server: &Server) -> Result<Option<String>, Error> {
         let mut of_tables = installed::functions_of_tables(db, &self.options)?;
         if !self.is_installed(db, server)? {
-            return Ok(Some(server.make_owner(&self.options.owner) + &sql::install(&self.options, &of_tables)));
+            let upgrade = self.upgrade(db, server)?;
+            let install = sql::install(&self.options, &of_tables);
+            return Ok(Some(upgrade + &server.make_owner(&self.options.owner) + &install));
         }
         let present = Functions::read(db)?;
         of_tables.retain(|function| !present.is_right(function, &self.options.owner, &server.installer));
@@ -317,12 +377,15 @@ impl Installer {
         for step in self.work(db)?.0 {
             script.push_str(&transaction(&step.statements));
         }
+        if server.presence == Presence::Ours && Objects::read(db)?.has_outbox {
+            script.push_str(&transaction(upgrade::DROP_OUTBOX));
+        }
         Ok(script + &transaction(sql::DROP_UNUSED))
     }
 
     /// Removes everything: the triggers, each table's in a transaction of its own, and then the schema.
     ///
-    /// Changes in an outbox that have not been read are removed with it. The role that owns functions is dropped if a build
+    /// Changes in a log, or in the outbox of an earlier version, that have not been read are removed with it. The role that owns functions is dropped if a build
     /// made it and nothing in any database depends on it.
     ///
     /// ```
@@ -399,8 +462,7 @@ impl Installer {
 
     /// The owner that an installation names; where it names none, the one of these options.
     fn installed_owner(&self, server: &Server) -> String {
-        let named = installed::parse_comment(&server.comment).ok().and_then(|(_, options)| options);
-        named.map_or_else(|| self.options.owner.clone(), |options| options.owner)
+        installed::named_owner(&server.comment).unwrap_or_else(|| self.options.owner.clone())
     }
 
     /// The SQL that [`teardown`](Self::teardown) would run, for `psql`; nothing is changed.
@@ -437,54 +499,6 @@ impl Installer {
         Ok(script)
     }
 
-    /// Refuses a server on which it cannot be built, and names of which there is nothing.
-    fn check(&self, db: &mut Connection) -> Result<Server, Error> {
-        let server = Server::look(db, &self.options.owner)?;
-        server.check_writable()?;
-        server.check_may_create()?;
-        server.check_installer()?;
-        server.check_owner(&self.options.owner)?;
-        self.check_delivery(&server)?;
-        let tables: Vec<(String, String)> =
-            db.query(&sql::selected(&self.options))?.iter().map(|row| (text(row, 0), text(row, 1))).collect();
-        let missing = |what: &str, name: &str| ValueError {
-            message: format!(
-                "there is no {what} {name:?} that could be covered: see that it is spelled as in the catalogs, where \
-                 case counts, and isn't excluded; views, temporary tables and extensions' tables have no triggers of ours"
-            ),
-        };
-        for name in self.options.tables.iter().filter(|name| glob::is_plain(name)) {
-            if !tables.iter().any(|(schema, table)| glob::fits_table(name, schema, table)) {
-                return Err(missing("table", name).into());
-            }
-        }
-        for name in self.options.schemas.iter().filter(|name| glob::is_plain(name)) {
-            if !tables.iter().any(|(schema, _)| schema == name) {
-                return Err(missing("table in a schema", name).into());
-            }
-        }
-        Ok(server)
-    }
-
-    /// Refuses NOTIFY where roles may not call it, and an outbox that a publication would take along.
-    fn check_delivery(&self, server: &Server) -> Result<(), Error> {
-        if self.options.delivery == Delivery::Notify && !server.may_notify {
-            return Err(cannot(
-                "EXECUTE on pg_notify has been revoked from PUBLIC, and trigger functions call it as the role that writes: \
-                 GRANT EXECUTE ON FUNCTION pg_notify TO PUBLIC, or use --delivery table",
-            ));
-        }
-        match &server.publications {
-            Some(names) if self.options.delivery == Delivery::Table && !self.is_forced => Err(cannot(format!(
-                "publication {names} is FOR ALL TABLES, and PostgreSQL cannot leave a table out of it: a subscriber \
-                 stops at the first change that is written to notifyman.outbox, unless it has that table. Use \
-                 --delivery notify, which writes no table; or publish tables by name, or schemas; or create the table \
-                 at every subscriber and build with --force (Installer::force)"
-            ))),
-            _ => Ok(()),
-        }
-    }
-
     /// Returns `true` if the schema and what all tables share are as they would be made.
     fn is_installed(&self, db: &mut Connection, server: &Server) -> Result<bool, Error> {
         if server.presence != Presence::Ours {
@@ -504,42 +518,5 @@ impl Installer {
         let present = Functions::read(db)?;
         let is_right = |function| present.is_right(function, &self.options.owner, &server.installer);
         Ok(functions::common(&self.options).iter().all(is_right))
-    }
-
-    fn warnings(&self, server: &Server) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if server.prepares && self.options.delivery == Delivery::Notify {
-            warnings.push(
-                "max_prepared_transactions is set: PREPARE TRANSACTION fails after a change to a covered table, since \
-                 PostgreSQL can't prepare a NOTIFY; --delivery table goes with it"
-                    .to_owned(),
-            );
-        }
-        if self.options.no_schema_events {
-            warnings.push(
-                "without schema events, build again after each migration: new tables are not covered before that"
-                    .to_owned(),
-            );
-        }
-        if self.options.replicated && self.options.shape == Shape::Keys && server.version > 12 {
-            warnings.push(
-                "the apply worker of logical replication fires no statement triggers, which those of the keys shape are: \
-                 what it applies is not reported; --shape rows reports it"
-                    .to_owned(),
-            );
-        }
-        warnings
-    }
-
-    /// Adds what would help to a refusal for lack of privileges.
-    fn explained(&self, error: Error) -> Error {
-        match error.sqlstate() {
-            Some("42501") if !self.options.no_schema_events => cannot(format!(
-                "{error}. Event triggers need a superuser: without them (--no-schema-events, \
-                 Installer::schema_events(false)) the rest is installed, and builds again after each migration cover \
-                 what is new"
-            )),
-            _ => error,
-        }
     }
 }

@@ -12,8 +12,8 @@ use crate::row::Row;
 pub(crate) enum LoopMessage {
     /// The answer to a request of one database.
     Answer(StepAnswer),
-    /// The consumer has dealt with the payload that an outbox holds under this number.
-    Acknowledged { database: usize, number: i64 },
+    /// The consumer has dealt with something after the worker was stopped.
+    Acknowledged,
     /// The consumer has taken so much that there is room again.
     Room,
     /// The worker must stop; the consumer may still acknowledge.

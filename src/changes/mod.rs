@@ -3,7 +3,7 @@
 //! ```text
 //!   INSERT, UPDATE, DELETE, TRUNCATE ──> trigger ───────┐      ┌──> NOTIFY ───────────────────┐
 //!                                                       ├──────┤         or                    ├──> Changes
-//!   CREATE, ALTER, DROP TABLE ──> event trigger ────────┘      └──> notifyman.outbox, polled ──┘
+//!   CREATE, ALTER, DROP TABLE ──> event trigger ────────┘      └──> INSERT into notifyman.log ─┘
 //!   installed by Installer, checked by Status                       followed by Worker
 //! ```
 //!
@@ -33,8 +33,10 @@
 //!
 //! # For the database administrator
 //!
-//! **What is installed.** A schema `notifyman` with a dozen functions and a sequence; a table `outbox` or `spilled` only
-//! where that was asked for. For each table: in the rows shape the triggers `0_notifyman` and `0_notifyman_truncate`, in
+//! **What is installed.** A schema `notifyman` with a dozen functions and a sequence; a log or a table `spilled` only
+//! where that was asked for. A log is the view `log` of the tables `log_0`, `log_1` and `log_2`, of which one is written; the
+//! tables `era`, `start` and `mark`, by which readers know what became of the server; `position`, where readers may keep how far
+//! they have read; and three sequences. For each table: in the rows shape the triggers `0_notifyman` and `0_notifyman_truncate`, in
 //! the keys shape one each for INSERT, UPDATE, DELETE and TRUNCATE. Tables whose relevant columns are equal share a trigger
 //! function, such as `rows_2f1c..`. In the database: the event triggers `notifyman_ddl` and
 //! `notifyman_drop`, unless they were not wanted. In the cluster: a role `notifyman_owner` without login.
@@ -67,7 +69,7 @@
 //!
 //! | a role that .. | can | cannot |
 //! |---|---|---|
-//! | connects to the database | LISTEN, and so read all that is notified; NOTIFY, and so forge any change; hold the NOTIFY queue in a transaction, and so make commits that notify fail once it is full; call `notifyman.payload`, `payloads`, `append` and `spill`, and so forge a change in an outbox, or fill the disk; hold the advisory locks of a worker or a build, and so hold up an outbox or a build | read, clear or hide what is in an outbox or spilled |
+//! | connects to the database | LISTEN, and so read all that is notified; NOTIFY, and so forge any change; hold the NOTIFY queue in a transaction, and so make commits that notify fail once it is full; call `notifyman.append` and the like, and `spill`, and so forge a change in a log, or fill it, or fill the disk by what is spilled; hold the advisory locks of a worker or a build, and so hold up a build and the wake-ups of a log's readers, and keep a worker with a name waiting, which warns | read, clear or hide what is in a log or spilled |
 //! | writes a covered table | be reported, under its `session_user`; run what the table's owner made for it, as in any statement | suppress a report |
 //! | owns a table | switch its triggers off, or drop them, and so suppress reports: `notifyman verify` shows it | run anything as another role, except as each role that writes its table, which its own triggers can do anyway |
 //! | owns a column's type, and not the table | have the table reported without rows: values of its type are not read, as a cast of its own would read them | run anything as a role that writes, or fail a write |
@@ -78,8 +80,8 @@
 //!
 //! Trigger functions run as the role that writes (SECURITY INVOKER), and qualify every name, so that `search_path` does
 //! not matter. What needs a privilege of its own is in SECURITY DEFINER functions that take numbers and plain
-//! values only and call nothing that a user could have made: `payload` and `payloads` take the next number, `append` and
-//! `spill` write the tables. Their owner has no other privilege; the databases of a cluster share it, or have one each
+//! values only and call nothing that a user could have made: `payload` and `payloads` take the next number, `append`,
+//! `append_change`, `append_keys` and `spill` write the tables. Their owner has no other privilege; the databases of a cluster share it, or have one each
 //! ([`Installer::owner`]). PUBLIC has USAGE on the schema and EXECUTE on these and on the trigger functions. Only a build
 //! makes code from the names of columns.
 //!
@@ -89,14 +91,13 @@
 //!   CREATEROLE, or membership of `notifyman_owner`. Databases with different installers that are no superusers need an
 //!   owner each;
 //! - to tear down: ownership of the tables;
-//! - to a worker: nothing for delivery by NOTIFY, and it need not be a superuser. To read `outbox` or `spilled`: `GRANT
-//!   SELECT, DELETE ON notifyman.outbox TO worker_role` (or `spilled`), which later builds keep. Where no superuser and not the
-//!   database's owner installed it, also membership of the role that did, since who owns a table can have its readers run
-//!   code;
+//! - to a worker: nothing for delivery by NOTIFY, and it need not be a superuser. To read a log or what is spilled it needs the
+//!   privileges that a build prints ([`Report::grants`]), which later builds keep. Where no superuser and not the database's
+//!   owner installed it, these include membership of the role that did, since who owns a table can have its readers run code;
 //! - to `status` and `verify`: nothing;
 //! - membership of `notifyman_owner`: to the installer only.
 //!
-//! If a row must not be readable by every role of the database, take the keys shape, or an outbox.
+//! If a row must not be readable by every role of the database, take the keys shape, or a log.
 //!
 //! # Dumps, replicas and publications
 //!
@@ -106,15 +107,17 @@
 //!   Without it a restore fails at the triggers, and with `-1` as a whole. Leave them out:
 //!   `pg_restore -l FILE | grep -v ' 0_notifyman' >LIST`, then `pg_restore -1 -L LIST FILE`, then build.
 //! - **Without privileges** (`-x`) roles lack USAGE on the schema: writes go on, and are reported by a marker without the
-//!   row, or with an outbox by a warning only, until the next build. **Without owners** (`-O`) the restoring role owns the SECURITY
+//!   row, or with a log by a warning only, until the next build. **Without owners** (`-O`) the restoring role owns the SECURITY
 //!   DEFINER functions. **Restored by a role that is no superuser**, event triggers are missing. `notifyman verify` reports
 //!   each of these, and a build by the schema's owner fixes it.
 //! - A role that dumps without `pg_read_all_data` needs `GRANT SELECT ON SEQUENCE notifyman.number`, and SELECT on the
 //!   tables.
 //! - **Publications.** PostgreSQL cannot leave an ordinary table out of a publication `FOR ALL TABLES`, and a subscriber
 //!   stops at the first row for a table that it lacks. Delivery by NOTIFY has no such table: what is spilled is unlogged.
-//!   An outbox is refused on such a publisher, unless [forced](Installer::force); of a publication that is made later
-//!   [`Status`] warns. Triggers do not reach a subscriber; build there, too, if it is to report.
+//!   A log is refused on such a publisher, unless it is [unlogged](Installer::unlogged) or [forced](Installer::force); of a
+//!   publication that is made later [`Status`] warns. Triggers do not reach a subscriber; build there, too, if it is to report.
+//! - **A log in a dump** is restored with its rows, which the first reader removes: their transactions are those of another
+//!   cluster. Readers report a gap.
 //! - **Rows that replication applies** are reported only where that was asked for ([`Installer::replicated`]).
 //! - In PostgreSQL 12 to 15 a table that is covered cannot be turned into a view by a rule `_RETURN`, as dumps made before
 //!   PostgreSQL 10 do: PostgreSQL refuses that for any table that ever had a trigger. Restore such a dump before the build,
@@ -136,11 +139,11 @@
 //!   about half of what it costs in the rows shape, and the commit's lock is taken once.
 //! - Have **one worker** for a database, and many processes behind it. A hundred listeners are a hundred times the
 //!   cost, to every writer.
-//! - With many small writing transactions at a time take **delivery by table**: it takes no commit lock.
+//! - With many small writing transactions at a time take **delivery by the log**: it takes no commit lock.
 //! - In PostgreSQL 12 a transaction that sends very many notifications compares each with all before it: the rows shape
 //!   is not for bulk loads there.
 //! - A transaction's notifications wait in its session's memory until it commits, and then in the server's queue: for
-//!   bulk loads of millions of rows take the keys shape, or delivery by table.
+//!   bulk loads of millions of rows take the keys shape, or delivery by the log.
 //!
 //! # It never fails a write
 //!
@@ -150,8 +153,10 @@
 //! reported, up to 15 MiB, the length of strings is exact; the stored bytes of other types count eightfold, since
 //! compression may have made them small. What can fail, such as a cast to `json`, or a column that another session has
 //! changed, is in a block that catches it. Where the installation is damaged, so that roles lack USAGE on the schema for
-//! example, a marker with a negative `number` is notified; for an outbox there is a warning in its place. With an outbox or
-//! spilling, a write waits or fails where the INSERT into that table does: a full disk, a lock on it, a revoked privilege. An event trigger that cannot do its work raises a
+//! example, a marker with a negative `number` is notified; with a log there is a warning in its place. With a log or
+//! spilling, a write waits or fails where the INSERT into a table does: a full disk, or a lock on it. A log that is gone, or that
+//! the owner may not write, costs the report only. At twice [`Installer::keep_size`] writers append nothing more: their
+//! statements go on, what is missing is counted, and [`Status`] and each reader report it. An event trigger that cannot do its work raises a
 //! warning.
 //!
 //! **Two things fail at the commit**, where no trigger can catch them, and only with delivery by NOTIFY:
@@ -161,7 +166,7 @@
 //!   [`Connection::diagnose`](crate::Connection::diagnose) says which session holds it.
 //! - `PREPARE TRANSACTION` after a change (0A000). Building warns where `max_prepared_transactions` is above 0.
 //!
-//! [`Delivery::Table`] has neither.
+//! [`Delivery::Log`] has neither.
 //!
 //! # What is reported, and what is not
 //!
@@ -187,8 +192,11 @@
 //! - Views, temporary tables and extensions' tables are not covered. Virtual generated columns have no value in a trigger,
 //!   and are reported as `null`.
 //! - Notifications are not kept for a worker that is away. A worker that reconnects reports a gap. A worker that is started
-//!   again does not: treat its first `Connected` as one. An outbox keeps changes, and is read in the order of their numbers;
-//!   a transaction that commits late is read late. Each change is reported by one of the workers that read it, at least once.
+//!   again does not: treat its first `Connected` as one. A log keeps changes; a transaction that commits late is read late, and each
+//!   row's changes in their order. Each change is reported by one of the workers that read it, at least once.
+
+#![doc = ""]
+#![doc = include_str!("log.md")]
 
 mod context;
 mod coverage;
@@ -197,11 +205,12 @@ mod event;
 mod filter;
 mod functions;
 mod glob;
+mod grants;
 mod installed;
 mod installer;
+mod log;
 mod mailbox;
 mod options;
-mod outbox;
 mod payload;
 mod queue;
 mod report;
@@ -217,6 +226,7 @@ mod worker_loop;
 
 pub use self::event::{Change, Method, SchemaChange, SchemaEvent, Truncated};
 pub use self::installer::Installer;
+pub use self::log::Position;
 pub use self::options::{Delivery, Oversize, Shape};
 pub use self::report::{Progress, Report};
 pub use self::status::{Status, Table};

@@ -1,7 +1,9 @@
 //! The options of an installation: its tables, their shape, and the delivery.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -50,8 +52,8 @@ pub enum Oversize {
 /// ```
 /// use notifyman::changes::{Delivery, Installer};
 ///
-/// let installer = Installer::new().delivery(Delivery::Table);
-/// assert_eq!("table".parse(), Ok(Delivery::Table));
+/// let installer = Installer::new().delivery(Delivery::Log);
+/// assert_eq!("log".parse(), Ok(Delivery::Log));
 /// # drop(installer);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,10 +61,18 @@ pub enum Delivery {
     /// By NOTIFY, at the commit.
     #[default]
     Notify,
-    /// By the table `notifyman.outbox`, which a worker polls: it takes no lock at the commit, can't be full, and goes
-    /// with PREPARE TRANSACTION; nothing is lost while no worker runs.
+    /// By a log in three tables of the schema `notifyman`, which workers read. It takes no lock at the commit, and goes
+    /// with PREPARE TRANSACTION. Changes are kept for [`Installer::keep_for`](super::Installer::keep_for), within
+    /// [`Installer::keep_size`](super::Installer::keep_size), so that a worker continues where it stopped.
+    Log,
+    /// The former outbox. A build refuses it.
+    #[deprecated(note = "the outbox is gone: use `Delivery::Log`")]
     Table,
 }
+
+/// The reason for which `table` is no delivery any more.
+pub(crate) const NO_OUTBOX: &str =
+    "delivery by an outbox (table, Delivery::Table) has been replaced by the log: use --delivery log (Delivery::Log)";
 
 /// Names for [`fmt::Display`] and [`FromStr`], as the program and the database have them.
 macro_rules! names {
@@ -88,7 +98,37 @@ macro_rules! names {
 
 names!(Shape: Rows = "rows", Keys = "keys");
 names!(Oversize: Key = "key", Marker = "marker", Spill = "spill");
-names!(Delivery: Notify = "notify", Table = "table");
+
+impl fmt::Display for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Notify => "notify",
+            Self::Log => "log",
+            #[allow(deprecated, reason = "it has a name, too")]
+            Self::Table => "table",
+        })
+    }
+}
+
+impl FromStr for Delivery {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "notify" => Ok(Self::Notify),
+            "log" => Ok(Self::Log),
+            "table" => Err(NO_OUTBOX.to_owned()),
+            _ => Err("notify or log is needed".to_owned()),
+        }
+    }
+}
+
+/// The age up to which the log keeps changes, unless set.
+const KEEP_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// The size of the log's tables, unless set.
+const KEEP_SIZE: u64 = 1 << 30;
+const KEEP_FOR_LIMITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 366 * 24 * 60 * 60);
+const KEEP_SIZE_LIMITS: RangeInclusive<u64> = 1 << 20..=1 << 60;
 
 /// Everything that can be chosen about an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +142,12 @@ pub(crate) struct Options {
     pub(crate) shape: Shape,
     pub(crate) oversize: Oversize,
     pub(crate) delivery: Delivery,
+    /// The age up to which the log keeps changes: whole seconds.
+    pub(crate) keep_for: Duration,
+    /// The bytes of the log's tables together.
+    pub(crate) keep_size: u64,
+    /// The log's tables are unlogged.
+    pub(crate) unlogged: bool,
     pub(crate) with_query: bool,
     pub(crate) no_schema_events: bool,
     pub(crate) replicated: bool,
@@ -120,11 +166,35 @@ impl Options {
             "shape": self.shape.to_string(),
             "oversize": self.oversize.to_string(),
             "delivery": self.delivery.to_string(),
+            "keep_for": self.keep_for.as_secs(),
+            "keep_size": self.keep_size,
+            "unlogged": self.unlogged,
             "with_query": self.with_query,
             "schema_events": !self.no_schema_events,
             "replicated": self.replicated,
         })
         .to_string()
+    }
+
+    /// Refuses the former outbox, and limits of the log that are none.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        #[allow(deprecated, reason = "it is refused here")]
+        if self.delivery == Delivery::Table {
+            return Err(NO_OUTBOX.to_owned());
+        }
+        if !KEEP_FOR_LIMITS.contains(&self.keep_for) {
+            return Err(format!(
+                "the log cannot keep changes for {:?}: give from 1 second to 10 years (--keep-for, Installer::keep_for)",
+                self.keep_for
+            ));
+        }
+        if !KEEP_SIZE_LIMITS.contains(&self.keep_size) {
+            return Err(format!(
+                "the log cannot have {} bytes: give from 1 MiB to 1 EiB (--keep-size, Installer::keep_size)",
+                self.keep_size
+            ));
+        }
+        Ok(())
     }
 
     /// Parses what [`to_json`](Self::to_json) wrote: the version, and the options if this program knows that version.
@@ -137,6 +207,7 @@ impl Options {
         let list = |name: &str| serde_json::from_value(value[name].clone()).map_err(|_| format!("no {name}"));
         let string = |name: &str| value[name].as_str().ok_or_else(|| format!("no {name}"));
         let flag = |name: &str| value[name].as_bool().ok_or_else(|| format!("no {name}"));
+        let number = |name: &str| value[name].as_u64().ok_or_else(|| format!("no {name}"));
         let options = Self {
             owner: string("owner")?.to_owned(),
             schemas: list("schemas")?,
@@ -146,6 +217,9 @@ impl Options {
             shape: string("shape")?.parse()?,
             oversize: string("oversize")?.parse()?,
             delivery: string("delivery")?.parse()?,
+            keep_for: Duration::from_secs(number("keep_for")?),
+            keep_size: number("keep_size")?,
+            unlogged: flag("unlogged")?,
             with_query: flag("with_query")?,
             no_schema_events: !flag("schema_events")?,
             replicated: flag("replicated")?,
@@ -165,9 +239,42 @@ impl Default for Options {
             shape: Shape::default(),
             oversize: Oversize::default(),
             delivery: Delivery::default(),
+            keep_for: KEEP_FOR,
+            keep_size: KEEP_SIZE,
+            unlogged: false,
             with_query: false,
             no_schema_events: false,
             replicated: false,
         }
+    }
+}
+
+/// Returns the owner that an installation of any version names.
+pub(crate) fn named_owner(text: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    value["owner"].as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_as_they_were_written() {
+        let options = Options { delivery: Delivery::Log, keep_size: 1 << 20, unlogged: true, ..Options::default() };
+        assert_eq!(Options::from_json(&options.to_json(3), 3), Ok((3, Some(options))));
+    }
+
+    #[test]
+    fn of_an_earlier_version_the_owner_is_known() {
+        let text = r#"{"version":2,"owner":"o","delivery":"table"}"#;
+        assert_eq!(Options::from_json(text, 3), Ok((2, None)));
+        assert_eq!(named_owner(text).as_deref(), Some("o"));
+    }
+
+    #[test]
+    fn the_former_delivery_is_refused_with_the_new_name() {
+        assert!("table".parse::<Delivery>().unwrap_err().contains("--delivery log"));
+        assert_eq!("post".parse::<Delivery>(), Err("notify or log is needed".to_owned()));
     }
 }

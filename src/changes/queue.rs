@@ -6,13 +6,14 @@
 //! ```
 //!
 //! The loop never waits: a session that does not read fills the server's NOTIFY queue for all. Notifications for which
-//! there is no room are dropped and counted, and the count is reported in their place. An outbox keeps its rows, so it is
+//! there is no room are dropped and counted, and the count is reported in their place. A log keeps its rows, so it is
 //! read only as far as there is room. While a spilled payload is being read, what its database received later is held.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::log::Position;
 use super::mailbox::{LoopMessage, Mailbox};
 use crate::clock;
 use crate::error::Error;
@@ -30,8 +31,10 @@ const ITEM: usize = 128;
 pub(crate) enum QueueItem {
     /// A payload that was notified.
     Notified(Box<[u8]>),
-    /// A payload that an outbox holds under this number.
-    Posted(i64, Box<[u8]>),
+    /// A payload that was read from a log, and the position after it.
+    Logged(Position, Box<[u8]>),
+    /// A gap in what was read from a log, and the position after it.
+    LoggedGap(Position, Gap),
     /// The number of notifications for which there was no room.
     Dropped(u64),
     Connected,
@@ -44,7 +47,7 @@ pub(crate) enum QueueItem {
 impl QueueItem {
     fn size(&self) -> usize {
         ITEM + match self {
-            QueueItem::Notified(payload) | QueueItem::Posted(_, payload) => payload.len(),
+            QueueItem::Notified(payload) | QueueItem::Logged(_, payload) => payload.len(),
             _ => 0,
         }
     }
@@ -64,6 +67,8 @@ struct EventQueueState {
     held_size: usize,
     /// The numbers of notifications that were dropped and not reported yet, by database.
     dropped: BTreeMap<usize, u64>,
+    /// What the consumer has dealt with since the loop last asked: the position, and the number of items.
+    acknowledged: BTreeMap<usize, (Position, usize)>,
     /// `true` if the loop waits for room.
     wants_room: bool,
     /// Nothing more is added.
@@ -161,6 +166,11 @@ impl EventQueue {
         (room >= ROOM).then_some(room)
     }
 
+    /// Takes what the consumer has dealt with: the last position, and the number of items.
+    pub(crate) fn take_acknowledged(&self, database: usize) -> Option<(Position, usize)> {
+        self.lock().acknowledged.remove(&database)
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.lock().is_stopped
     }
@@ -210,9 +220,17 @@ impl EventQueue {
         }
     }
 
-    /// Reports that the payload under this number of an outbox has been dealt with.
-    pub(crate) fn acknowledge(&self, database: usize, number: i64) {
-        self.mailbox.send(LoopMessage::Acknowledged { database, number });
+    /// Reports that an item that was read from a log has been dealt with.
+    pub(crate) fn acknowledge(&self, database: usize, position: Position) {
+        let mut state = self.lock();
+        let (is_first, is_stopped) = (state.acknowledged.is_empty(), state.is_stopped);
+        let count = state.acknowledged.get(&database).map_or(0, |(_, count)| *count);
+        state.acknowledged.insert(database, (position, count + 1));
+        drop(state);
+        // The loop asks from time to time, and waits for the last one.
+        if is_stopped && is_first {
+            self.mailbox.send(LoopMessage::Acknowledged);
+        }
     }
 
     /// Adds nothing more; what is there can still be taken.

@@ -44,6 +44,7 @@ pub struct Report {
     pub(super) failed: Vec<(String, Error)>,
     pub(super) blockers: Vec<(String, String)>,
     pub(super) warnings: Vec<String>,
+    pub(super) grants: Vec<String>,
 }
 
 impl Report {
@@ -87,6 +88,26 @@ impl Report {
     /// It is read after the attempts, when such a session may have ended. Control characters are escaped.
     pub fn blockers(&self) -> &[(String, String)] {
         &self.blockers
+    }
+
+    /// The statements that grant the role of a worker, `worker_role` in them, what it needs to read the log or what is
+    /// spilled; empty where it needs nothing. Later builds keep what has been granted.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::Connection;
+    /// use notifyman::changes::{Delivery, Installer};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut db = Connection::connect(database())?;
+    /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
+    /// let report = Installer::new().delivery(Delivery::Log).build(&mut db)?;
+    /// println!("{}", report.grants().join("\n"));
+    /// # assert_eq!(report.grants()[0], "GRANT SELECT ON notifyman.log TO worker_role;");
+    /// # Ok(()) }
+    /// ```
+    pub fn grants(&self) -> &[String] {
+        &self.grants
     }
 
     /// Conditions that an administrator should know of.

@@ -117,7 +117,7 @@ pub(crate) fn alone<T>(db: &mut Connection, act: impl FnOnce(&mut Connection) ->
 
 /// Returns `true` if it failed because of what others were doing: a lock that could not be had, a deadlock, the same
 /// done twice.
-fn is_for_now(error: &Error) -> bool {
+pub(super) fn is_for_now(error: &Error) -> bool {
     matches!(error.sqlstate(), Some("55P03" | "40P01" | "40001" | "XX000" | "23505"))
 }
 

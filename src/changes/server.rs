@@ -19,6 +19,8 @@ pub(crate) struct Server {
     pub(crate) comment: String,
     pub(crate) installer: String,
     is_installer_superuser: bool,
+    /// The installer owns the database.
+    is_installer_owner: bool,
     may_create: bool,
     database: String,
     user: String,
@@ -80,6 +82,7 @@ impl Server {
             may_set_deadlock_timeout: is(&row, 9),
             publications: row.get(15).map(|names| names.into_owned()),
             may_notify: is(&row, 16),
+            is_installer_owner: is(&row, 17),
         };
         if server.version >= 15 && !server.is_superuser {
             server.may_set_deadlock_timeout = first(db, sql::MAY_SET_DEADLOCK_TIMEOUT)?.is_some_and(|row| is(&row, 0));
@@ -135,6 +138,11 @@ impl Server {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// The role that installed it, unless any role may trust that one.
+    pub(crate) fn untrusted_installer(&self) -> Option<&str> {
+        (!self.is_installer_superuser && !self.is_installer_owner).then_some(&self.installer)
     }
 
     /// Refuses a role that can neither make the owner nor give something to it, and an owner as which another role can

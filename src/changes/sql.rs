@@ -7,7 +7,10 @@ use super::options::{Delivery, Options, Oversize};
 use crate::proto::sql::{quote_identifier, quote_literal};
 
 /// The version of what is installed. A higher one was installed by a later notifyman.
-pub(crate) const VERSION: i32 = 2;
+pub(crate) const VERSION: i32 = 3;
+
+/// The channel of all changes.
+pub(crate) const CHANNEL: &str = "notifyman";
 
 /// The oldest servers that have everything: transition tables, partitions with triggers, `pg_partition_root`.
 pub(crate) const OLDEST_SERVER: i32 = 12;
@@ -184,12 +187,13 @@ pub(crate) fn selected(options: &Options) -> String {
 }
 
 /// The functions of ours: name, arguments, body, whether it runs as its owner, settings, owner, whether any role may
-/// call it, whether a trigger uses it, and whether it is a trigger's.
+/// call it, whether a trigger uses it, whether it is a trigger's, and whether it is immutable.
 pub(crate) fn functions() -> String {
     query(
         "SELECT p.proname, pg_get_function_identity_arguments(p.oid), p.prosrc, p.prosecdef, \
             array_to_string(p.proconfig, '; '), pg_get_userbyid(p.proowner), has_function_privilege('public', p.oid, 'EXECUTE'), \
-            EXISTS (SELECT FROM pg_trigger WHERE tgfoid = p.oid), p.prorettype = 'trigger'::regtype \
+            EXISTS (SELECT FROM pg_trigger WHERE tgfoid = p.oid), p.prorettype = 'trigger'::regtype, \
+            p.provolatile = 'i' \
          FROM pg_proc p WHERE p.pronamespace = to_regnamespace('notifyman') ORDER BY 1, 2",
     )
 }
@@ -221,9 +225,7 @@ pub(crate) fn install(options: &Options, of_tables: &[FunctionDefinition]) -> St
     let comment = format!("{COMMENT}\n{}", options.to_json(VERSION));
     let values = [("owner", owner.as_str()), ("comment", &literal(&comment)), ("known", &known.join(", "))];
     let mut sql = render(include_str!("sql/schema.sql"), &values);
-    if options.delivery == Delivery::Table {
-        sql.push_str(&render(include_str!("sql/outbox.sql"), &values));
-    }
+    sql.push_str(&log(options));
     if options.oversize == Oversize::Spill && options.delivery == Delivery::Notify {
         sql.push_str(&render(include_str!("sql/spilled.sql"), &values));
     }
@@ -236,6 +238,35 @@ pub(crate) fn install(options: &Options, of_tables: &[FunctionDefinition]) -> St
         sql.push_str(include_str!("sql/event_triggers.sql"));
     }
     sql
+}
+
+/// Makes the log, or ends one that is no longer written.
+fn log(options: &Options) -> String {
+    if options.delivery != Delivery::Log {
+        return include_str!("sql/log_era.sql").to_owned();
+    }
+    let (persistence, relpersistence, set_persistence) = match options.unlogged {
+        true => ("UNLOGGED", "u", "UNLOGGED"),
+        false => ("", "p", "LOGGED"),
+    };
+    let values = [
+        ("owner", &*identifier(&options.owner)),
+        ("persistence", persistence),
+        ("relpersistence", relpersistence),
+        ("set_persistence", set_persistence),
+    ];
+    render(include_str!("sql/log.sql"), &values) + &begin_era() + ";\n"
+}
+
+/// Begins an era of the log, unless there is one.
+pub(crate) fn begin_era() -> String {
+    let lock = lock("'LOCK TABLE notifyman.log_0, notifyman.log_1, notifyman.log_2 IN ACCESS EXCLUSIVE MODE NOWAIT'");
+    render(include_str!("sql/log_draw.sql").trim_ascii_end(), &[("lock", &lock)])
+}
+
+/// Takes a lock by a statement, which is an SQL expression; it is part of a block that handles its failure.
+pub(crate) fn lock(statement: &str) -> String {
+    render(include_str!("sql/log_lock.sql").trim_ascii_end(), &[("statement", statement)])
 }
 
 /// Makes functions for tables; one transaction, which locks no table.
@@ -291,7 +322,9 @@ pub(crate) fn server(owner: &str) -> String {
              WHERE r.rolname = {owner} AND NOT m.rolsuper AND m.rolname <> current_user), \
             (SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout'), \
             (SELECT string_agg(quote_ident(pubname), ', ' ORDER BY pubname) FROM pg_publication WHERE puballtables), \
-            has_function_privilege('public', 'pg_notify(text,text)', 'EXECUTE')",
+            has_function_privilege('public', 'pg_notify(text,text)', 'EXECUTE'), \
+            EXISTS (SELECT FROM pg_namespace n JOIN pg_database d ON d.datdba = n.nspowner \
+                WHERE nspname = 'notifyman' AND datname = current_database())",
         owner = literal(owner)
     ))
 }
@@ -301,17 +334,42 @@ pub(crate) const MAY_SET_DEADLOCK_TIMEOUT: &str =
     "SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET')";
 
 /// Objects of ours that are there: the sequence, the outbox, the table of what was spilled; whether any role has the
-/// schema's USAGE; how many event triggers there are, and are switched off; and the publications of our tables.
+/// schema's USAGE; how many event triggers there are, and are switched off; the publications of our tables; what is missing
+/// of the log, and whether it is unlogged; whether the sequence gives its numbers in order; and whether the log is full, and
+/// how many changes were not appended; and whether the owner of `append` may append.
 pub(crate) fn objects() -> String {
     query(
-        "SELECT to_regclass('notifyman.number') IS NOT NULL, to_regclass('notifyman.outbox') IS NOT NULL, \
-            to_regclass('notifyman.spilled') IS NOT NULL, has_schema_privilege('public', 'notifyman', 'USAGE'), \
+        "WITH ours AS ( \
+            SELECT oid, relname, relkind, relpersistence FROM pg_class WHERE relnamespace = to_regnamespace('notifyman')) \
+         SELECT to_regclass('notifyman.number') IS NOT NULL, to_regclass('notifyman.outbox') IS NOT NULL, \
+            to_regclass('notifyman.spilled') IS NOT NULL, has_schema_privilege('public', to_regnamespace('notifyman')::oid, 'USAGE'), \
             count(*), count(*) FILTER (WHERE e.evtenabled = 'D'), \
-            (SELECT string_agg(DISTINCT quote_ident(pubname), ', ') FROM pg_publication_tables WHERE schemaname = 'notifyman') \
+            (SELECT string_agg(DISTINCT quote_ident(pubname), ', ') FROM pg_publication_tables WHERE schemaname = 'notifyman'), \
+            (SELECT string_agg(name, ', ') FROM unnest(ARRAY['log_0', 'log_1', 'log_2', 'log_0_xid', 'log_1_xid', 'log_2_xid', \
+                'log_0_number', 'log_1_number', 'log_2_number', 'log', 'era', 'start', 'mark', 'position', 'log_table', \
+                'log_full', 'log_dropped']) name \
+             WHERE NOT EXISTS (SELECT FROM ours WHERE ours.relname = name)), \
+            EXISTS (SELECT FROM ours WHERE relname = 'log_0' AND relpersistence = 'u'), \
+            NOT EXISTS (SELECT FROM ours JOIN pg_sequence s ON s.seqrelid = ours.oid \
+                WHERE relname = 'number' AND (seqcache <> 1 OR seqincrement <> 1 OR seqcycle)), \
+            (SELECT CASE WHEN relkind = 'S' AND has_sequence_privilege(oid, 'SELECT') \
+                THEN pg_sequence_last_value(oid) = 2 END FROM ours WHERE relname = 'log_full'), \
+            (SELECT CASE WHEN relkind = 'S' AND has_sequence_privilege(oid, 'SELECT') \
+                THEN pg_sequence_last_value(oid) END FROM ours WHERE relname = 'log_dropped'), \
+            (SELECT coalesce(bool_and(CASE relkind WHEN 'S' THEN has_sequence_privilege(f.proowner, ours.oid, w.privilege) \
+                    ELSE has_table_privilege(f.proowner, ours.oid, w.privilege) END), true) \
+                FROM pg_proc f, ours, (VALUES ('log_0', 'INSERT'), ('log_1', 'INSERT'), ('log_2', 'INSERT'), ('number', 'USAGE'), \
+                    ('log_table', 'SELECT'), ('log_full', 'SELECT'), ('log_full', 'UPDATE'), ('log_dropped', 'USAGE')) \
+                    w (relname, privilege) \
+                WHERE f.pronamespace = to_regnamespace('notifyman') AND f.proname = 'append' AND w.relname = ours.relname) \
          FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid \
          WHERE p.pronamespace = to_regnamespace('notifyman')",
     )
 }
+
+/// The bytes of the log's tables with their indexes.
+pub(crate) const LOG_SIZE: &str = "SELECT sum(pg_catalog.pg_total_relation_size(c.oid)) FROM pg_catalog.pg_class c \
+    WHERE c.relnamespace = pg_catalog.to_regnamespace('notifyman') AND c.relname IN ('log_0', 'log_1', 'log_2')";
 
 /// The tables that are not covered as they should be: by state, their number and the first of them.
 pub(crate) fn uncovered(options: &Options) -> String {
@@ -370,28 +428,6 @@ pub(crate) const SESSION: [&str; 2] = [
 
 /// The part of the NOTIFY queue that is in use, from 0 to 1.
 pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
-
-/// One worker at a time reads an outbox. Taking the lock once more is harmless.
-pub(crate) const LOCK_OUTBOX: &str = "SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_locks \
-    WHERE locktype = 'advisory' AND classid = 1852798057 AND objid = 1 AND pid = pg_catalog.pg_backend_pid() \
-    AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())) \
-    THEN true ELSE pg_catalog.pg_try_advisory_lock(1852798057, 1) END";
-
-/// The first payloads of an outbox: so many, and so many bytes or one.
-pub(crate) fn read_outbox(count: usize, bytes: usize) -> String {
-    query(&format!(
-        "SELECT number, payload FROM ( \
-            SELECT number, payload, sum(octet_length(payload)) OVER (ORDER BY number) - octet_length(payload) AS before \
-            FROM (SELECT number, payload FROM notifyman.outbox ORDER BY number LIMIT {count}) f) g \
-         WHERE before < {bytes} ORDER BY number"
-    ))
-}
-
-/// Removes what has been delivered.
-pub(crate) fn clear_outbox(numbers: &[i64]) -> String {
-    let numbers: Vec<_> = numbers.iter().map(i64::to_string).collect();
-    format!("DELETE FROM notifyman.outbox WHERE number = ANY ('{{{}}}'::pg_catalog.int8[])", numbers.join(","))
-}
 
 /// A payload that was too long for NOTIFY.
 pub(crate) fn read_spilled(number: i64) -> String {

@@ -128,13 +128,24 @@ impl Status {
     fn read(&mut self, db: &mut Connection, server: &Server, wanted: impl Fn(&str, &str) -> bool) -> Result<(), Error> {
         let (version, options) = installed::parse_comment(&server.comment)?;
         let Some(options) = options else {
-            self.problems.push(format!("it is of version {version}, and this program's is {}", sql::VERSION));
+            let remedy = if version > sql::VERSION { "use a later notifyman" } else { "build again" };
+            self.problems.push(format!(
+                "the installation is of version {version}, and this program installs version {}: {remedy}",
+                sql::VERSION
+            ));
             return Ok(());
         };
         self.settings = settings(version, &options, &server.installer);
+        if options.delivery == Delivery::Log {
+            let size = first(db, sql::LOG_SIZE)?.map(|row| text(&row, 0)).unwrap_or_default();
+            self.settings.push(("log size", size_of(size.parse().unwrap_or_default())));
+        }
         let objects = Objects::read(db)?;
+        if options.delivery == Delivery::Log && objects.dropped > 0 {
+            self.settings.push(("not appended", format!("{} changes in all, as the log was full", objects.dropped)));
+        }
         self.problems.extend(objects.problems(&options));
-        self.warnings.extend(objects.warnings());
+        self.warnings.extend(objects.warnings(&options));
         self.read_functions(db, &options, &server.installer)?;
         for row in db.query(&sql::all_tables(&options))?.iter().filter(|row| wanted(&text(row, 2), &text(row, 3))) {
             let table = Table { sql_name: text(row, 1), schema: text(row, 2), name: text(row, 3), state: text(row, 4) };
@@ -243,11 +254,15 @@ impl fmt::Display for Status {
 /// The options, as names and values.
 fn settings(version: i32, options: &Options, installer: &str) -> Vec<(&'static str, String)> {
     let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let of_log = |value: String| if options.delivery == Delivery::Log { value } else { String::new() };
     let settings = [
         ("version", version.to_string()),
         ("shape", options.shape.to_string()),
         ("oversize", options.oversize.to_string()),
         ("delivery", options.delivery.to_string()),
+        ("keep for", of_log(format!("{} s", options.keep_for.as_secs()))),
+        ("keep size", of_log(size_of(options.keep_size))),
+        ("unlogged", of_log(yes_or_no(options.unlogged))),
         ("with query", yes_or_no(options.with_query)),
         ("schema events", yes_or_no(!options.no_schema_events)),
         ("replicated", yes_or_no(options.replicated)),
@@ -259,6 +274,16 @@ fn settings(version: i32, options: &Options, installer: &str) -> Vec<(&'static s
         ("installed by", installer.to_owned()),
     ];
     settings.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+}
+
+/// A number of bytes, with a unit.
+fn size_of(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")];
+    match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) if bytes.is_multiple_of(unit) => format!("{} {name}", bytes / unit),
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 /// Returns a warning if the server's NOTIFY queue is at least half full.

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::log::LogStep;
+use crate::error::Error;
+
 /// The last warning about each step, until the step succeeds.
 #[derive(Debug, Default)]
 pub(crate) struct StepWarnings(BTreeMap<FollowStep, String>);
@@ -32,9 +35,7 @@ pub(crate) enum FollowStep {
     ClearSpilled,
     /// The payload that was spilled under this number.
     ReadSpilled(i64),
-    LockOutbox,
-    ReadOutbox,
-    ClearOutbox,
+    Log(LogStep),
 }
 
 impl FollowStep {
@@ -44,6 +45,14 @@ impl FollowStep {
             FollowStep::Settings(_) => FollowStep::Settings(0),
             FollowStep::ReadSpilled(_) => FollowStep::ReadSpilled(0),
             step => step,
+        }
+    }
+
+    /// What to do about a failure, to follow the error.
+    pub(crate) fn remedy(self, error: &Error) -> &'static str {
+        match (self, error.sqlstate()) {
+            (FollowStep::Log(_), Some("42501")) => ". Grant its role the privileges that `notifyman build` prints",
+            _ => "",
         }
     }
 
@@ -57,8 +66,7 @@ impl FollowStep {
             FollowStep::QueueUsage => "read the usage of the NOTIFY queue",
             FollowStep::ClearSpilled => "delete old payloads of notifyman.spilled",
             FollowStep::ReadSpilled(_) => "read a long payload from notifyman.spilled",
-            FollowStep::LockOutbox | FollowStep::ReadOutbox => "read the table notifyman.outbox",
-            FollowStep::ClearOutbox => "delete from the table notifyman.outbox what was reported",
+            FollowStep::Log(step) => step.purpose(),
         }
     }
 }

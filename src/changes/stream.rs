@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::event::{Change, SchemaChange};
 use super::filter::TableFilter;
+use super::log::Position;
 use super::payload::ChangePayload;
 use super::queue::{EventQueue, QueueItem, TakenItem};
 use crate::clock;
@@ -32,12 +33,15 @@ pub enum ChangeEvent {
     /// The definition of a table has changed.
     Schema(Box<SchemaChange>),
     /// A session is open: each change that is committed from now on is reported. After a [`Disconnected`](Self::Disconnected)
-    /// the gap follows, before any change.
+    /// the gap follows, before any change. A worker that reads a log from its name or from a position has missed nothing
+    /// before it, unless a gap follows.
     Connected,
     /// The server cannot be reached, or the session was lost. The worker goes on trying to connect.
     Disconnected(Error),
-    /// A session was restored, and changes that were committed meanwhile were not received: treat everything as changed.
-    /// There is none with an outbox, which keeps them.
+    /// Changes may be missing that were committed before: treat everything as changed. With delivery by NOTIFY it comes with
+    /// each restored session. With a log it comes only where the log has not kept what was to be read next, and its
+    /// [`cause`](Gap::cause) says why; its beginning is the time up to which had been read, and 1 January 1970 where that is
+    /// not known.
     Gap(Gap),
     /// The number of changes that came faster than they were taken, and were not kept: treat everything as changed.
     Dropped(u64),
@@ -58,16 +62,18 @@ pub enum ChangeEvent {
 /// database is lost.
 ///
 /// A thread of its own reads, so that a slow consumer never keeps a server waiting. Up to 64 MiB wait to be taken;
-/// notifications beyond that are [counted](ChangeEvent::Dropped), and an outbox is read only as far as there is room.
+/// notifications beyond that are [counted](ChangeEvent::Dropped), and a log is read only as far as there is room.
 ///
 /// # At least once
 ///
-/// A change that came by an outbox is deleted there once the next event is asked for, or by
-/// [`acknowledge`](Self::acknowledge). A change that was not acknowledged when a worker died is reported again, so a change
-/// may be reported twice, and never not at all.
+/// A log is read from a [`Position`]. A worker with a [name](super::Worker::name) has its position kept in the database: that
+/// of the last event that was dealt with, which it is once the next one is asked for, or by
+/// [`acknowledge`](Self::acknowledge). It is written once a second, so after a crash the changes of about a second are
+/// reported again, and none is left out. To have each change take effect exactly once, write the
+/// [position](Self::log_position) together with the effect, in one transaction of your own database.
 ///
-/// Dropping it ends its sessions. It waits until what was acknowledged is deleted, at most 5 seconds for a server that does
-/// not answer.
+/// Dropping it ends its sessions. It waits until the position is written, at most 5 seconds for a server that does not
+/// answer.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -96,8 +102,10 @@ pub struct Changes {
     timeout: Option<Duration>,
     /// The payload of the last change.
     payload: Box<[u8]>,
-    /// The change that was last given from an outbox: its database and its number.
-    given: Option<(usize, i64)>,
+    /// The position after the last event, which has not been acknowledged, and its database.
+    given: Option<(usize, Position)>,
+    /// The position after the last event, if that was read from a log.
+    position: Option<Position>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -137,7 +145,7 @@ impl Changes {
         timeout: Option<Duration>,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self { queue, filter, timeout, payload: Box::default(), given: None, thread: Some(thread) }
+        Self { queue, filter, timeout, payload: Box::default(), given: None, position: None, thread: Some(thread) }
     }
 
     /// Returns a handle that ends the iterator from any thread.
@@ -156,11 +164,18 @@ impl Changes {
         String::from_utf8_lossy(&self.payload)
     }
 
-    /// Reports that the last event has been dealt with: a change that came from an outbox is deleted there. Asking for the
-    /// next event does the same.
+    /// Returns the position after the last event, if that is a change or a gap that was read from a log.
+    ///
+    /// Keep its text with the effect of the event, and begin there the next time: see [`Worker::position`](super::Worker::position).
+    pub fn log_position(&self) -> Option<&Position> {
+        self.position.as_ref()
+    }
+
+    /// Reports that the last event has been dealt with: the position that is kept under the worker's name moves behind it.
+    /// Asking for the next event does the same.
     pub fn acknowledge(&mut self) {
-        if let Some((database, number)) = self.given.take() {
-            self.queue.acknowledge(database, number);
+        if let Some((database, position)) = self.given.take() {
+            self.queue.acknowledge(database, position);
         }
     }
 
@@ -193,6 +208,11 @@ impl Changes {
         }
     }
 
+    fn give(&mut self, database: usize, position: Position) {
+        self.position = Some(position.clone());
+        self.given = Some((database, position));
+    }
+
     /// Parses a payload; `None` if its table is not wanted.
     fn parse(&mut self, payload: Box<[u8]>) -> Option<ChangeEvent> {
         let parsed = ChangePayload::parse(&payload);
@@ -218,6 +238,7 @@ impl Iterator for Changes {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.acknowledge();
+        self.position = None;
         let until = self.timeout.and_then(|timeout| clock::now().checked_add(timeout));
         loop {
             let (database, item) = match self.queue.take(until) {
@@ -227,13 +248,17 @@ impl Iterator for Changes {
             };
             let event = match item {
                 QueueItem::Notified(payload) => self.parse(payload),
-                QueueItem::Posted(number, payload) => {
+                QueueItem::Logged(position, payload) => {
                     let event = self.parse(payload);
                     match event {
-                        Some(_) => self.given = Some((database, number)),
-                        None => self.queue.acknowledge(database, number),
+                        Some(_) => self.give(database, position),
+                        None => self.queue.acknowledge(database, position),
                     }
                     event
+                }
+                QueueItem::LoggedGap(position, gap) => {
+                    self.give(database, position);
+                    Some(ChangeEvent::Gap(gap))
                 }
                 QueueItem::Dropped(count) => Some(ChangeEvent::Dropped(count)),
                 QueueItem::Connected => Some(ChangeEvent::Connected),

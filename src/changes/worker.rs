@@ -2,21 +2,26 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::database::DatabaseFollower;
 use super::filter::TableFilter;
+use super::log::{Begin, LogOptions, Position};
 use super::mailbox::Mailbox;
 use super::queue::EventQueue;
 use super::server::cannot;
 use super::stream::Changes;
 use super::worker_loop::WorkerLoop;
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, ValueError};
 use crate::manager::{Backoff, NotificationManager};
 
 /// A server that has been silent for the first time is asked for a sign of life, which it must give within the second.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// The shortest time between two looks into a log.
+const LOOK_MIN: Duration = Duration::from_millis(1);
+/// The most bytes of a name.
+const NAME_MAX: usize = 63;
 /// The longest wait between two attempts to connect.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -59,6 +64,8 @@ pub struct Worker {
     filter: TableFilter,
     timeout: Option<Duration>,
     keep_spilled: Duration,
+    log: LogOptions,
+    positions: Vec<(usize, Position)>,
 }
 
 impl Worker {
@@ -66,7 +73,7 @@ impl Worker {
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-    /// use std::time::Duration;
+    /// use std::time::{Duration, SystemTime};
     /// use notifyman::changes::{ChangeEvent, Installer, Worker};
     /// use notifyman::{Config, Connection};
     ///
@@ -87,7 +94,14 @@ impl Worker {
     /// ```
     pub fn new(configs: impl IntoIterator<Item = Config>) -> Self {
         let configs = configs.into_iter().collect();
-        Self { configs, filter: TableFilter::default(), timeout: None, keep_spilled: Duration::from_secs(600) }
+        Self {
+            configs,
+            filter: TableFilter::default(),
+            timeout: None,
+            keep_spilled: Duration::from_secs(600),
+            log: LogOptions::default(),
+            positions: Vec::new(),
+        }
     }
 
     /// Reports only the tables that match one of these patterns, by their name or as `schema.name`; `*` matches any text,
@@ -113,6 +127,79 @@ impl Worker {
         self
     }
 
+    /// Sets the name under which each database that has a log keeps the position of this worker; 1 to 63 bytes.
+    ///
+    /// A worker that is started again under its name goes on where the last one ended, and what was committed meanwhile is
+    /// reported. Where nothing is kept under the name, a [`Gap`](super::ChangeEvent::Gap) is reported first. If two workers have
+    /// one name, the second waits until the first ends, and then continues from its position; a
+    /// [`Warning`](super::ChangeEvent::Warning) says so to both. In a database without a log a warning says that no position
+    /// is kept.
+    ///
+    /// Without a name, a worker begins with what is committed from now on.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.log.name = Some(name.into());
+        self
+    }
+
+    /// Begins to read the log of a database at this position; databases are numbered from 1.
+    ///
+    /// The log keeps rows for positions that have a [name](Self::name), and waits for no other. With both, this position is
+    /// where the reading begins, and the one that is kept under the name moves there. A position that is not moved for
+    /// [`Installer::keep_for`](super::Installer::keep_for) is overtaken, also if no change was for a worker of some
+    /// [tables](Self::tables) only: give it a name, too.
+    ///
+    /// ```no_run
+    /// use notifyman::Config;
+    /// use notifyman::changes::{ChangeEvent, Position, Worker};
+    ///
+    /// # fn read_position() -> Option<String> { None }
+    /// # fn apply_and_write(_: &ChangeEvent, _: Option<&Position>) {}
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut worker = Worker::new([Config::from_env()?]).name("orders");
+    /// if let Some(position) = read_position() {
+    ///     worker = worker.position(1, position.parse()?);
+    /// } // else treat everything as changed
+    /// let mut changes = worker.start()?;
+    /// while let Some(event) = changes.next() {
+    ///     if let Some((_, event)) = event {
+    ///         apply_and_write(&event, changes.log_position()); // in one transaction
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// A position of another database, or one that is newer than the server, is refused: the database is
+    /// [lost](super::ChangeEvent::Lost), as is one without a log.
+    #[must_use]
+    pub fn position(mut self, database: usize, position: Position) -> Self {
+        self.positions.push((database, position));
+        self
+    }
+
+    /// Begins to read logs at this time, to report again what was committed after it.
+    ///
+    /// The time is marked in the log about once a minute while workers read it, so reading begins up to a minute earlier, or
+    /// as much earlier as no worker was there. Where the log does not go back that far, a
+    /// [`Gap`](super::ChangeEvent::Gap) comes first. With a [name](Self::name), the position that is kept moves back, too. A
+    /// database without a log is [lost](super::ChangeEvent::Lost).
+    #[must_use]
+    pub fn replay_since(mut self, time: SystemTime) -> Self {
+        self.log.begin = Begin::Since(time);
+        self
+    }
+
+    /// Sets the time between two looks into a log, and that of a log in which nothing has come for 10 s. The defaults are
+    /// 20 ms and 200 ms; the shortest is 1 ms.
+    ///
+    /// Of several workers of a database one looks, and wakes the others.
+    #[must_use]
+    pub fn look_every(mut self, interval: Duration, when_quiet: Duration) -> Self {
+        self.log.interval = interval.max(LOOK_MIN);
+        self.log.quiet_interval = when_quiet.max(LOOK_MIN);
+        self
+    }
+
     /// Starts to connect to every database, and returns without waiting for any.
     ///
     /// What becomes of each database is reported as it happens: [`Connected`](super::ChangeEvent::Connected),
@@ -126,8 +213,10 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for settings that cannot be used, and [`Error::Changes`] if no thread can be started.
+    /// [`Error::Config`] for settings that cannot be used, [`Error::Value`] for a name that is too long and for a position
+    /// of a database that is not there, and [`Error::Changes`] if no thread can be started.
     pub fn start(self) -> Result<Changes, Error> {
+        self.check()?;
         let (idle, deadline) = HEARTBEAT;
         // Databases that do not answer keep their places among the dials, so there is one for each.
         let backoff = Backoff::default().longest(BACKOFF_MAX).at_once(self.configs.len().max(64));
@@ -136,7 +225,11 @@ impl Worker {
         for (number, config) in (1..).zip(self.configs) {
             let place = config.to_string();
             let id = manager.dial(config, [] as [&str; 0])?;
-            databases.push(DatabaseFollower::new(number, id, place));
+            let mut log = self.log.clone();
+            if let Some((_, position)) = self.positions.iter().rev().find(|(database, _)| *database == number) {
+                log.begin = Begin::At(position.clone());
+            }
+            databases.push(DatabaseFollower::new(number, id, place, log));
         }
         let mailbox = Arc::new(Mailbox::new(manager.handle()));
         let queue = Arc::new(EventQueue::new(Arc::clone(&mailbox)));
@@ -145,5 +238,23 @@ impl Worker {
         let thread = thread::Builder::new().name("changes".to_owned()).spawn(move || worker_loop.run());
         let thread = thread.map_err(|error| cannot(format!("could not start a thread: {error}")))?;
         Ok(Changes::new(queue, self.filter, self.timeout, thread))
+    }
+
+    fn check(&self) -> Result<(), ValueError> {
+        let name = self.log.name.as_deref();
+        if let Some(name) = name.filter(|name| name.is_empty() || name.len() > NAME_MAX || name.contains('\0')) {
+            let length = name.len();
+            let message = format!("a worker's name has 1 to {NAME_MAX} bytes without NUL, and {name:?} has {length}");
+            return Err(ValueError { message });
+        }
+        let count = self.configs.len();
+        match self.positions.iter().find(|(database, _)| !(1..=count).contains(database)) {
+            Some((database, _)) => Err(ValueError {
+                message: format!(
+                    "there is no database {database} to begin at a position: they are numbered from 1 to {count}"
+                ),
+            }),
+            None => Ok(()),
+        }
     }
 }

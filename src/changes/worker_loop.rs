@@ -142,7 +142,7 @@ impl WorkerLoop {
         let index = |id: ConnId| self.indexes.get(&id).copied().unwrap_or(usize::MAX);
         match event {
             Some(Event::Notifies(id, batch)) => self.with(index(id), |database, cx| {
-                batch.iter().for_each(|n| database.handle_notification(n.payload_bytes(), cx));
+                batch.iter().for_each(|n| database.handle_notification(n.channel_bytes(), n.payload_bytes(), cx));
             }),
             Some(Event::Opened(id)) => self.with(index(id), DatabaseFollower::handle_opened),
             Some(Event::Restored(id, gap)) => {
@@ -167,21 +167,23 @@ impl WorkerLoop {
                 LoopMessage::Answer(answer) => {
                     self.with(answer.database.wrapping_sub(1), |database, cx| database.handle_answer(answer, cx));
                 }
-                LoopMessage::Acknowledged { database, number } => {
-                    self.with(database.wrapping_sub(1), |database, cx| database.handle_acknowledged(number, cx));
-                }
-                LoopMessage::Room => {
-                    (0..self.databases.len()).for_each(|index| self.with(index, DatabaseFollower::handle_room));
-                }
+                LoopMessage::Room | LoopMessage::Acknowledged => self.handle_consumer(),
                 LoopMessage::Stop => {
                     self.end_by = self.end_by.or_else(|| clock::now().checked_add(END_LIMIT));
+                    self.handle_consumer();
                 }
                 LoopMessage::Close => {
                     self.end_by = clock::now().checked_add(END_LIMIT);
                     self.is_closed = true;
+                    self.handle_consumer();
                 }
             }
         }
+    }
+
+    /// The consumer has taken something, dealt with something, or stopped.
+    fn handle_consumer(&mut self) {
+        (0..self.databases.len()).for_each(|index| self.with(index, DatabaseFollower::handle_consumer));
     }
 
     // ---- time -------------------------------------------------------------------------------------------------------

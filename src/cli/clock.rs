@@ -1,6 +1,6 @@
-//! What time it is, and how a time is written. (The clusters, which stand alone, ask by themselves.)
+//! The time, as it is now, as it is written, and as it is read. (The clusters, which stand alone, ask by themselves.)
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) fn now() -> Instant {
     Instant::now()
@@ -35,10 +35,43 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
+/// Parses a time in the form of [`written`], with or without a fraction of the second.
+pub(crate) fn parse(text: &str) -> Option<SystemTime> {
+    let (date_text, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let numbers = |text: &str, separator: char| -> Option<[u64; 3]> {
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let parts = text.split(separator).map(|part| part.parse().ok().filter(|_| is_number(part)));
+        parts.collect::<Option<Vec<_>>>()?.try_into().ok()
+    };
+    let ([year, month, day], [hour, minute, second]) = (numbers(date_text, '-')?, numbers(whole, ':')?);
+    if !(1970..10_000).contains(&year) || hour > 23 || minute > 59 || second > 59 || fraction.len() > 9 {
+        return None;
+    }
+    let micros: u32 = format!("{fraction:0<9}").parse::<u32>().ok()? / 1000;
+    // The day is looked up, so that one that does not exist is refused.
+    let about = (year - 1970) * 365 + (year - 1969) / 4 + (month.max(1) - 1) * 30;
+    let days = (about.saturating_sub(40)..about + 80).find(|days| date(*days) == (year, month, day))?;
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, micros * 1000))
+}
+
+/// Returns the time that was so long ago: a number, and `s`, `m`, `h` or `d`.
+pub(crate) fn before_now(text: &str) -> Option<SystemTime> {
+    let number = text.strip_suffix(['s', 'm', 'h', 'd'])?;
+    let unit = match &text[number.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => 86_400,
+    };
+    let seconds = number.parse::<u64>().ok()?.checked_mul(unit)?;
+    SystemTime::now().checked_sub(Duration::from_secs(seconds)).filter(|time| *time >= UNIX_EPOCH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_time_is_written_as_rfc_3339_has_it() {
@@ -51,7 +84,32 @@ mod tests {
             (4_107_542_400_000_000, "2100-03-01T00:00:00.000000Z"),
         ] {
             assert_eq!(written(UNIX_EPOCH + Duration::from_micros(micros)), text);
+            assert_eq!(parse(text), Some(UNIX_EPOCH + Duration::from_micros(micros)), "{text}");
         }
+    }
+
+    #[test]
+    fn other_texts_are_not_times() {
+        assert_eq!(parse("2000-02-29T00:00:00Z"), Some(UNIX_EPOCH + Duration::from_secs(951_782_400)));
+        for text in [
+            "",
+            "now",
+            "2001-02-29T00:00:00Z",
+            "2000-13-01T00:00:00Z",
+            "2000-00-00T00:00:00Z",
+            "2000-02-29T24:00:00Z",
+            "2000-02-29",
+            "2000-02-29T00:00:00",
+            "1969-12-31T23:59:59Z",
+            "2000-02-29T00:00:00.1234567890Z",
+            "2000-02-+9T00:00:00Z",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        for text in ["", "h", "1", "-1h", "1w", "99999999999999999999d", "9999999999999d", "1é"] {
+            assert_eq!(before_now(text), None, "{text}");
+        }
+        assert!(before_now("1h").is_some_and(|time| time < SystemTime::now()));
     }
 
     #[test]

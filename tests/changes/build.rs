@@ -30,7 +30,7 @@ fn g01_building_again_changes_nothing() {
         Installer::new(),
         Installer::new().shape(Shape::Keys).with_query(true),
         Installer::new().schema_events(false).oversize(Oversize::Spill),
-        Installer::new().delivery(Delivery::Table).replicated(true),
+        Installer::new().delivery(Delivery::Log).replicated(true),
     ] {
         let first = site.build(&installer);
         assert!(first.schema_changed());
@@ -49,10 +49,10 @@ fn g01_other_options_change_functions_without_a_lock_on_any_table() {
     site.build(&Installer::new());
     let mut writer = site.session();
     writer.execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
-    let report = site.build(&Installer::new().with_query(true).delivery(Delivery::Table));
+    let report = site.build(&Installer::new().with_query(true).delivery(Delivery::Log));
     assert_eq!((report.schema_changed(), report.changed().len()), (true, 0));
     writer.execute("INSERT INTO t VALUES (1); COMMIT").unwrap();
-    assert_eq!(site.ask("SELECT payload::json ->> 'query' FROM notifyman.outbox"), "INSERT INTO t VALUES (1); COMMIT");
+    assert_eq!(site.ask("SELECT payload::json ->> 'query' FROM notifyman.log"), "INSERT INTO t VALUES (1); COMMIT");
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
 fn g01_a_writer_that_has_told_by_a_table_keeps_no_build_waiting_and_waits_for_none() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
-    let installer = Installer::new().delivery(Delivery::Table).lock_timeout(Duration::from_millis(300));
+    let installer = Installer::new().delivery(Delivery::Log).lock_timeout(Duration::from_millis(300));
     site.build(&installer);
     let mut writer = site.session();
     writer.execute("BEGIN; INSERT INTO t VALUES (1)").unwrap();
@@ -324,7 +324,7 @@ fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() 
     site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int);
         CREATE SCHEMA notifyman; COMMENT ON SCHEMA notifyman IS 'Tells of table changes by NOTIFY. Version 0.';
         CREATE TABLE notifyman.installation (version int, settings text); INSERT INTO notifyman.installation VALUES (0, 'x');
-        CREATE TABLE notifyman.outbox (number bigint PRIMARY KEY, payload text NOT NULL, written_at timestamptz);
+        CREATE TABLE notifyman.log (number bigint PRIMARY KEY, payload text NOT NULL, written_at timestamptz);
         CREATE FUNCTION notifyman.cover(t regclass) RETURNS void LANGUAGE sql AS 'SELECT';
         CREATE FUNCTION notifyman.tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_notify(''notifyman'', ''{}''); RETURN NULL; END';
         CREATE FUNCTION notifyman.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
@@ -341,7 +341,7 @@ fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() 
     );
 
     let comment = site.ask("SELECT obj_description('notifyman'::regnamespace, 'pg_namespace')");
-    let later = comment.replace("\"version\":2", "\"version\":99");
+    let later = comment.replace("\"version\":3", "\"version\":99");
     assert_ne!(later, comment);
     site.run(&format!("COMMENT ON SCHEMA notifyman IS $${later}$$"));
     let before = everything(&mut site);
@@ -351,7 +351,10 @@ fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() 
         "{error}"
     );
     assert_eq!(everything(&mut site), before);
-    assert_eq!(site.problems(), ["it is of version 99, and this program's is 2"]);
+    assert_eq!(
+        site.problems(),
+        ["the installation is of version 99, and this program installs version 3: use a later notifyman"]
+    );
 }
 
 #[test]

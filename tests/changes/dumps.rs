@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use notifyman::changes::{Installer, Oversize, Status};
+use notifyman::changes::{Delivery, Installer, Oversize, Status};
 
 use super::support::{Site, client_program, site_in};
 use crate::support::server::{connect, start};
@@ -87,6 +87,35 @@ fn g01_a_dump_of_the_whole_database_is_restored_whole_also_in_one_transaction() 
         is_right(&mut site, &[]);
         assert_eq!(site.says("CREATE TABLE u (id int); INSERT INTO m VALUES (1)").len(), 2);
     }
+}
+
+#[test]
+fn g01_a_dump_of_a_log_is_restored_and_written() {
+    let Some(mut dumps) = dumps() else { return };
+    let installer = Installer::new().delivery(Delivery::Log);
+    dumps.site.build(&installer);
+    dumps.site.run("INSERT INTO t VALUES (7, 'ok', 'x'); SELECT setval('notifyman.log_table', 4)");
+    dumps.site.run("INSERT INTO t VALUES (8, 'ok', 'x')");
+    let dump = dumps.dump(&["-Fc"]);
+    for options in [[].as_slice(), &["--single-transaction"]] {
+        let (mut site, said) = dumps.restore(&dump, options, "postgres");
+        assert_eq!(said, "", "{options:?}");
+        assert_eq!(site.problems(), [] as [&str; 0]);
+        site.run("INSERT INTO t VALUES (9, 'ok', 'x')");
+        let tables = "SELECT string_agg(concat(tableoid::regclass, ' ', payload::json -> 'new_data' ->> 'id'), ', ' ORDER BY number)
+            FROM (SELECT tableoid, * FROM notifyman.log_0 UNION ALL SELECT tableoid, * FROM notifyman.log_1) l";
+        assert_eq!(site.ask(tables), "notifyman.log_0 7, notifyman.log_1 8, notifyman.log_1 9");
+        assert!(!site.build(&installer).schema_changed());
+    }
+    // Without privileges its owner may not write it: a warning, and the write goes on.
+    let mut site = dumps.restore(&dump, &["--no-privileges"], "postgres").0;
+    site.run("INSERT INTO t VALUES (9, 'ok', 'x')");
+    let problems = site.problems().join("; ");
+    assert!(problems.contains("roles lack USAGE") && problems.contains("lacks a privilege"), "{problems}");
+    site.build(&installer);
+    site.run("INSERT INTO t VALUES (10, 'ok', 'x')");
+    // The build has begun the log again, as the dump is of another database.
+    assert_eq!(site.ask("SELECT count(*) FROM notifyman.log_1"), "1");
 }
 
 #[test]

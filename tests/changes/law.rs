@@ -162,7 +162,7 @@ fn told(site: &mut Site, by_table: bool) -> Vec<Value> {
     match by_table {
         false => site.heard(),
         true => {
-            let rows = site.db.query("SELECT payload FROM notifyman.outbox ORDER BY number").unwrap();
+            let rows = site.db.query("SELECT payload FROM notifyman.log ORDER BY number").unwrap();
             rows.iter().map(|row| serde_json::from_str(&row.get(0).unwrap()).unwrap()).collect()
         }
     }
@@ -170,7 +170,7 @@ fn told(site: &mut Site, by_table: bool) -> Vec<Value> {
 
 fn holds(steps: &[(usize, Step)], by_table: bool) {
     let mut site = site();
-    let delivery = if by_table { Delivery::Table } else { Delivery::Notify };
+    let delivery = if by_table { Delivery::Log } else { Delivery::Notify };
     site.build(&Installer::new().delivery(delivery));
     let mut sessions: Vec<Connection> = (0..SESSIONS).map(|_| site.session()).collect();
     for session in &mut sessions {

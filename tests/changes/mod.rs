@@ -1,10 +1,16 @@
-//! Table changes: rules G1 to G9.
+//! Table changes: rules G1 to G10.
 
 mod build;
 mod dumps;
 mod following;
 mod harmless;
 mod law;
+mod log;
+mod log_faults;
+mod log_keep;
+mod log_names;
+mod log_readers;
+mod log_writers;
 mod migrations;
 mod payloads;
 mod privileges;
@@ -12,4 +18,5 @@ mod replication;
 mod sessions;
 mod support;
 mod tables;
+mod upgrade;
 mod worker;

@@ -49,13 +49,13 @@ fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
     let said = report.warnings().iter().any(|warning| warning.contains("fires no statement triggers"));
     assert_eq!((said, replicate(&mut site).is_empty()), (site.by_statement(), site.by_statement()));
     for installer in [
-        Installer::new().replicated(true).delivery(Delivery::Table),
-        Installer::new().replicated(true).shape(Shape::Keys).delivery(Delivery::Table),
+        Installer::new().replicated(true).delivery(Delivery::Log),
+        Installer::new().replicated(true).shape(Shape::Keys).delivery(Delivery::Log),
     ] {
         site.build(&installer);
         replicate(&mut site);
     }
-    let mut count = || site.ask("SELECT count(*) FROM notifyman.outbox");
+    let mut count = || site.ask("SELECT count(*) FROM notifyman.log");
     assert_ne!(count(), "0");
     site.run("ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s");
 }

@@ -1,6 +1,7 @@
 //! The program as its users have it: run for itself, against servers of its own.
 
 mod arguments;
+mod builds;
 mod changes;
 mod delivery;
 mod demo;

@@ -10,6 +10,7 @@ BEGIN
             LATERAL (SELECT d.address_names[1] AS nspname) n, LATERAL (SELECT d.address_names[2] AS relname) c,
             ({options}) o
         WHERE d.object_type IN ('table', 'foreign table', 'table column', 'foreign table column') AND NOT d.is_temporary
+          AND d.schema_name <> 'notifyman'
           AND (o.replicated OR current_setting('session_replication_role') <> 'replica') AND
 {named}
     LOOP

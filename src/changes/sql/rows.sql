@@ -17,12 +17,14 @@ BEGIN
             payload := NULL;
         END;
     END;{spill}
-    IF {condition} THEN
+    -- To send is part of the condition, which saves each session a plan for each table.
+    IF payload IS NULL OR pg_catalog.pg_notify('notifyman', payload) IS NULL THEN
         BEGIN
             payload := {reduced};
         EXCEPTION WHEN others OR assert_failure THEN
             {unnumbered}
         END;
-{sent}    END IF;
-{send}    RETURN nothing;
+        IF pg_catalog.pg_notify('notifyman', payload) IS NULL THEN NULL; END IF;
+    END IF;
+    RETURN nothing;
 END

@@ -28,4 +28,11 @@ END $$;
 
 -- Numbers every change, so that no two payloads are equal: PostgreSQL folds equal ones of one transaction.
 CREATE SEQUENCE IF NOT EXISTS notifyman.number;
+-- A row's numbers increase only where no session has some in store.
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_sequence WHERE seqrelid = 'notifyman.number'::regclass
+            AND (seqcache <> 1 OR seqincrement <> 1 OR seqcycle)) THEN
+        ALTER SEQUENCE notifyman.number CACHE 1 INCREMENT 1 NO CYCLE;
+    END IF;
+END $$;
 GRANT USAGE ON SEQUENCE notifyman.number TO {owner};

@@ -1,10 +1,11 @@
 //! The arguments of `build`, `status`, `verify`, `teardown` and `worker`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use notifyman::changes::{Delivery, Oversize, Shape};
+use notifyman::changes::{Delivery, Oversize, Position, Shape};
 
 use crate::cli::args::seconds;
+use crate::cli::clock;
 use crate::cli::target::{OneTarget, Targets};
 
 pub(crate) const BUILD: &str = "\
@@ -21,13 +22,20 @@ already is not touched. Give the same options each time: an option that is left
 out returns to its default.
 
 With --delivery notify any role that can connect may LISTEN and read what is
-sent: whole rows with --shape rows. Name tables, or use keys or a table.
+sent: whole rows with --shape rows. Name tables, or use keys or a log.
 
 --shape rows reports each row, whole, before and after. --shape keys reports
 what a statement wrote, by the rows' keys, and is the one for cache
 invalidation: large statements cost about half. --delivery notify takes PostgreSQL's commit lock, fails
 where the NOTIFY queue is full, and does not go with PREPARE TRANSACTION;
---delivery table does none of that: a worker polls.
+--delivery log does none of that: it writes tables of its own, which workers
+read, and can read again. They are kept for --keep-for and up to --keep-size; at
+twice that size, without a worker, changes are counted but no longer appended.
+A crash of the server empties a log that is --unlogged, in which writes cost
+less; no publication contains it. What a worker's role needs is printed.
+
+Over an earlier version with an outbox: run that version's worker until the
+outbox is empty, or give --discard-outbox.
 
 Triggers run as the role that writes. What needs a privilege of its own is owned
 by --owner, a role without login, which is made where it is missing: grant it
@@ -60,8 +68,8 @@ Examples:
   notifyman teardown --dry-run URL
 
 Each table's triggers are dropped in a short transaction of their own, as with
-`build`; once none is left the schema goes, and what hasn't been read of an
-outbox with it. Objects of others in the schema are never dropped.
+`build`; once none is left the schema goes, and what hasn't been read of a
+log with it. Objects of others in the schema are never dropped.
 
 Exit codes: 0 nothing is left, 1 some of it is: do it again.";
 
@@ -75,7 +83,7 @@ Output, one line of JSON for each event:
          schema        a table was created, altered or dropped
          connected     changes are received from now on
          disconnected  the server cannot be reached; it is tried again
-         gap           the connection is restored; changes may be missing
+         gap           changes may be missing; the cause says why
          dropped       this many changes came faster than they were taken
          lost          the database is not followed any more
          unreadable    a notification on the channel `notifyman` that no
@@ -84,30 +92,44 @@ Output, one line of JSON for each event:
 
 All databases are connected concurrently, also when they come up later; one
 that is down or does not answer holds up no other. After gap and dropped, treat
-everything as changed. With --delivery table neither comes: changes that were
-not reported stay in the database, one worker at a time reads them, and each is
-reported at least once.
+everything as changed.
 
-How sure it is:
+A database that was built with --delivery log keeps its changes for a time, for
+any number of workers:
+  --from NAME      continues where the last worker of this name ended. Its
+                   position is kept in the database, and moves with what is
+                   done, once a second. The first time, a gap comes first. If
+                   two workers have one name, the second waits until the first
+                   ends, and takes over.
+  --replay-since   begins at a time. With --from, the position that is kept
+                   moves back, too: leave the option out at the next start.
+  --from-position  begins at a position, as --positions adds them to lines. The
+                   log keeps rows for names only, so give --from, too.
+Without these a worker begins with what is committed from then on. There is a
+gap where the log has not kept what comes next: it was removed, the log was
+full, or the server has crashed or been replaced.
+
+Guarantees with --from NAME:
   --exec   A change is done when its command has succeeded, or is skipped after
-           --retries; with --give-up stop it is never skipped. Until then
-           --delivery table keeps it, and reports it again if need be.
+           --retries; with --give-up stop it is never skipped. What is not done
+           is reported again to the next worker of the name.
   output   A line is done when it is written. A pipe takes up to 64 KiB that
            its reader has not read, and these are lost with a reader that
-           dies. To be sure, use --exec with --give-up stop, or a reader that
-           stores the position up to which it is done (the number of a change)
-           and compares with its source. When the reader has gone, the worker ends with code 4 at the next line, and keeps in the
-           database what was not written.
+           dies. To be sure, use --exec with --give-up stop, or have the reader
+           keep the position of the last line with its effect, and begin there
+           (--positions, --from-position). When the reader has gone, the worker
+           ends with code 4 at the next line, which is not done.
 
 With --exec the line is the command's standard input, and no lines are printed;
 NOTIFYMAN_KIND, NOTIFYMAN_DATABASE, NOTIFYMAN_SCHEMA and NOTIFYMAN_TABLE are
 set. `sh -c` runs it for change, schema, gap, dropped and lost, one at a time.
 A failing command is run again after 0.1, 0.2, 0.4 .. up to 10 seconds. After
 --retries of them the event is skipped and reported; with --give-up stop the
-worker ends instead, and with --delivery table the change stays for the next.
+worker ends instead.
 
 Examples:
   notifyman worker postgres://app@db1/shop postgres://app@db2/shop
+  notifyman worker --from cache postgres://app@db1/shop
   notifyman worker --tables 'public.price*' URL | jq -c .new_data
   notifyman worker --exec 'curl -sfd @- http://cache/stale' URL
 
@@ -137,9 +159,21 @@ pub(crate) struct Build {
     /// Report long rows by their key, a marker, or spill (a table)
     #[arg(long, default_value_t)]
     pub(crate) oversize: Oversize,
-    /// Deliver by notify, or by a table that is polled
-    #[arg(long, default_value_t)]
-    pub(crate) delivery: Delivery,
+    /// Deliver by notify, or by a log that workers read [default: notify]
+    #[arg(long, value_name = "DELIVERY")]
+    pub(crate) delivery: Option<Delivery>,
+    /// Age up to which the log keeps changes [default: 86400]
+    #[arg(long, value_name = "SECONDS", default_value = "86400", hide_default_value = true, hide_short_help = true, value_parser = seconds, allow_negative_numbers = true)]
+    pub(crate) keep_for: Duration,
+    /// Size of the log, in bytes or as 1MiB, 1GiB, 1TiB
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size, hide_short_help = true)]
+    pub(crate) keep_size: u64,
+    /// Make the log unlogged: a crash of the server empties it
+    #[arg(long, hide_short_help = true)]
+    pub(crate) unlogged: bool,
+    /// Discard what is unread in the outbox of an earlier version
+    #[arg(long, hide_short_help = true)]
+    pub(crate) discard_outbox: bool,
     /// Report the query's text, too, with its literals
     #[arg(long)]
     pub(crate) with_query: bool,
@@ -152,11 +186,26 @@ pub(crate) struct Build {
     /// Role without login that owns what runs with rights of its own
     #[arg(long, value_name = "ROLE", default_value = "notifyman_owner", hide_short_help = true)]
     pub(crate) owner: String,
-    /// Build an outbox also where a publication is FOR ALL TABLES
+    /// Build a log also where a publication is FOR ALL TABLES
     #[arg(long, hide_short_help = true)]
     pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) locks: Locks,
+}
+
+/// Parses a number of bytes, with a binary unit or without.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim_start() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err("a number of bytes is needed, such as 1073741824, 512MiB or 1GiB".to_owned()),
+    };
+    let number: u64 = digits.parse().map_err(|_| "a number of bytes is needed, such as 1073741824, 512MiB or 1GiB")?;
+    number.checked_mul(1 << shift).ok_or_else(|| "it must be at most 1048576TiB".to_owned())
 }
 
 #[derive(Debug, clap::Args)]
@@ -223,7 +272,41 @@ pub(crate) struct WorkerArgs {
     /// End with status 1 at the first connection that cannot be opened or is lost
     #[arg(long)]
     pub(crate) fail_fast: bool,
+    /// Continue where the last worker of this name ended (--delivery log)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) from: Option<String>,
+    /// Report again what was committed since a time (UTC) or for a span (s, m, h, d): 2026-11-29T18:00:00Z, 90s, 2h
+    #[arg(long, value_name = "TIME", value_parser = past)]
+    pub(crate) replay_since: Option<SystemTime>,
+    /// Begin at this position, as printed by --positions; one database
+    #[arg(long, value_name = "POSITION", conflicts_with = "replay_since", hide_short_help = true)]
+    pub(crate) from_position: Option<Position>,
+    /// Add "position" to each line that was read from a log
+    #[arg(long, hide_short_help = true)]
+    pub(crate) positions: bool,
+    /// Time between two looks into a log
+    #[arg(long, value_name = "SECONDS", default_value = "0.02", value_parser = look_interval, hide_short_help = true)]
+    pub(crate) look_every: Duration,
+    /// Time between two looks into a log that has been quiet for 10 s
+    #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = look_interval, hide_short_help = true)]
+    pub(crate) look_every_when_quiet: Duration,
     /// Print only problems to standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
+}
+
+fn look_interval(text: &str) -> Result<Duration, String> {
+    let all = Duration::from_millis(1)..=Duration::from_secs(3_600);
+    seconds(text).and_then(|time| all.contains(&time).then_some(time).ok_or("it must be 0.001 to 3600".into()))
+}
+
+/// Parses a time in the past, or a span of time up to now.
+fn past(text: &str) -> Result<SystemTime, String> {
+    match clock::parse(text).or_else(|| clock::before_now(text)) {
+        Some(time) if time > SystemTime::now() => Err("it is in the future".to_owned()),
+        Some(time) => Ok(time),
+        None => {
+            Err("a time such as 2026-11-29T18:00:00Z (UTC) is needed, or a span such as 90s, 15m, 2h or 1d".to_owned())
+        }
+    }
 }

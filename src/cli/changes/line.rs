@@ -1,6 +1,9 @@
 //! One event as a line of JSON.
 
-use notifyman::changes::ChangeEvent;
+use std::fmt::Write as _;
+
+use notifyman::changes::{ChangeEvent, Position};
+use serde::de::{self, IgnoredAny, MapAccess};
 use serde_json::json;
 
 use crate::cli::clock;
@@ -19,7 +22,12 @@ impl EventLine {
     /// Formats an event. For a change, `payload` is its text, which is passed on unchanged: with every digit, with the
     /// columns in their order, and with JSON that no parser accepts. Only characters that control a terminal are
     /// escaped.
-    pub(crate) fn of(database: usize, event: &ChangeEvent, payload: &str) -> Self {
+    pub(crate) fn of(database: usize, event: &ChangeEvent, payload: &str, position: Option<&Position>) -> Self {
+        if matches!(event, ChangeEvent::Change(_) | ChangeEvent::Schema(_)) && names_ours(payload) {
+            let reason = "it has a field of the line itself, which no trigger sends".to_owned();
+            let unreadable = ChangeEvent::Unreadable { payload: payload.to_owned(), reason };
+            return Self::of(database, &unreadable, payload, position);
+        }
         let (kind, table) = match event {
             ChangeEvent::Change(change) => ("change", Some((change.table_schema.clone(), change.table_name.clone()))),
             ChangeEvent::Schema(change) => ("schema", change.schema_name.clone().zip(change.object_name.clone())),
@@ -50,7 +58,11 @@ impl EventLine {
             ChangeEvent::Warning(warning) => json!({ "warning": warning }).to_string(),
             other => json!({ "event": format!("{other:?}") }).to_string(),
         };
-        let head = format!("{{\"kind\":\"{kind}\",\"database\":{database},\"time\":\"{}\"", clock::stamp());
+        let mut head = format!("{{\"kind\":\"{kind}\",\"database\":{database},\"time\":\"{}\"", clock::stamp());
+        // Its text has no character that JSON escapes.
+        if let Some(position) = position {
+            let _ = write!(head, ",\"position\":\"{position}\"");
+        }
         let body = body.trim_start();
         let text = match body.strip_prefix('{') {
             Some(fields) => format!("{head},{fields}"),
@@ -58,5 +70,47 @@ impl EventLine {
         };
         // JSON can contain line breaks between values: a column of type json keeps them.
         Self { text: json_line(&text).into_owned(), kind, database, table }
+    }
+}
+
+/// The fields that a line has beside those of a payload.
+const OURS: [&str; 4] = ["kind", "database", "time", "position"];
+
+/// Returns `true` if a payload, which any role can send, names a field of the line itself.
+fn names_ours(payload: &str) -> bool {
+    struct Names;
+
+    impl<'de> de::Visitor<'de> for Names {
+        type Value = bool;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+            let mut has = false;
+            while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
+                has |= OURS.contains(&name.as_str());
+            }
+            Ok(has)
+        }
+    }
+
+    let mut json = serde_json::Deserializer::from_str(payload);
+    de::Deserializer::deserialize_map(&mut json, Names).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_the_line_are_found_in_a_payload_and_not_in_its_values() {
+        for payload in [r#"{"number":1,"kind":"gap"}"#, r#"{"p\u006fsition":1}"#, r#"{"a":{},"time":[{"b":1e400}]}"#] {
+            assert!(names_ours(payload), "{payload}");
+        }
+        for payload in [r#"{"new_data":{"kind":1,"position":"p"}}"#, "{}", "", "[]", r#"{"query":"database"}"#] {
+            assert!(!names_ours(payload), "{payload}");
+        }
     }
 }

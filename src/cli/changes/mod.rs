@@ -28,12 +28,19 @@ pub(super) fn build(args: Build) -> Result<End, Failure> {
         .except_tables(args.except_tables)
         .shape(args.shape)
         .oversize(args.oversize)
-        .delivery(args.delivery)
+        .keep_for(args.keep_for)
+        .keep_size(args.keep_size)
+        .unlogged(args.unlogged)
+        .discard_outbox(args.discard_outbox)
         .with_query(args.with_query)
         .schema_events(!args.no_schema_events)
         .replicated(args.replicated)
         .owner(args.owner)
         .force(args.force);
+    let installer = match args.delivery {
+        Some(delivery) => installer.delivery(delivery),
+        None => installer,
+    };
     let installer = locked_as(installer, &args.locks);
     let mut db = connect(&config(args.target.url())?)?;
     if args.locks.dry_run {
@@ -114,6 +121,7 @@ fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
     if report.unchanged() > 0 {
         text.push_str(&line("up to date", counted(report.unchanged())));
     }
+    report.grants().iter().for_each(|grant| text.push_str(&line("to grant", grant)));
     print(&text)?;
     report.warnings().iter().for_each(|warning| tell(format_args!("warning: {warning}")));
     if report.failed().is_empty() {

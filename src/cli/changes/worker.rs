@@ -21,7 +21,23 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: args::WorkerArgs) -> Result<End, Failure> {
     let configs = configs(&args.targets.urls())?;
     let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
-    let changes = Worker::new(configs).tables(args.tables.clone()).timeout(TICK).start()?;
+    let mut worker = Worker::new(configs)
+        .tables(args.tables.clone())
+        .timeout(TICK)
+        .look_every(args.look_every, args.look_every_when_quiet);
+    if let Some(name) = &args.from {
+        worker = worker.name(name);
+    }
+    if let Some(time) = args.replay_since {
+        worker = worker.replay_since(time);
+    }
+    if let Some(position) = &args.from_position {
+        if places.len() != 1 {
+            return Err(Failure::Usage("--from-position takes exactly one database".to_owned()));
+        }
+        worker = worker.position(1, position.clone());
+    }
+    let changes = worker.start()?;
     let stopper = changes.stopper();
     let lookout = Lookout::new(move || stopper.stop())
         .map_err(|error| Failure::Failed(format!("could not watch for signals: {error}")))?;
@@ -56,7 +72,8 @@ impl Consumer {
                 self.line.count(&event);
                 self.silent.remove(&database);
                 self.report(database, &event);
-                let line = EventLine::of(database, &event, &changes.payload());
+                let position = changes.log_position().filter(|_| self.args.positions);
+                let line = EventLine::of(database, &event, &changes.payload(), position);
                 let end = match self.args.exec.clone() {
                     None => self.print(&line)?,
                     Some(command) => self.act(&command, &line, &mut changes),
@@ -132,7 +149,7 @@ impl Consumer {
         }
         match exec::run(command, line, self.args.retries, &self.lookout) {
             CommandOutcome::Done => {}
-            // Neither of these two acknowledges the change, so that an outbox keeps it.
+            // Neither of these two acknowledges the change, so that it is reported again.
             CommandOutcome::Interrupted => return Some(self.signalled(changes.waiting() + 1)),
             CommandOutcome::Failed(reason) => {
                 self.is_complete = false;

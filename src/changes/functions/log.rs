@@ -1,0 +1,112 @@
+//! The functions that append to the log.
+//!
+//! A trigger function makes what can fail, such as a row as JSON, in a block that catches errors, and then calls one of
+//! these outside it: an INSERT in such a block would take a transaction number for each row.
+
+use super::{FunctionDefinition, NOTIFY_LIMIT, Options, Runs, TABLE_LIMIT, query_of_keys, render};
+use crate::changes::options::Delivery;
+
+/// The bytes that a payload has beside its row and its query, at most: names, each character of which may take six.
+const HEAD_LIMIT: u32 = 4096;
+
+const APPEND_KEYS: &str =
+    "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]";
+const CHECK_LOG: &str = "number regclass, log_0 regclass, log_1 regclass, log_2 regclass, log_table regclass, \
+    log_full regclass, log_dropped regclass";
+
+/// A condition that is true, or an error, as an SQL expression for a trigger function's block; see `check_log.sql`.
+pub(super) const CHECK: &str = "notifyman.check_log('notifyman.number'::pg_catalog.regclass,\n            \
+    'notifyman.log_0'::pg_catalog.regclass, 'notifyman.log_1'::pg_catalog.regclass,\n            \
+    'notifyman.log_2'::pg_catalog.regclass, 'notifyman.log_table'::pg_catalog.regclass,\n            \
+    'notifyman.log_full'::pg_catalog.regclass, 'notifyman.log_dropped'::pg_catalog.regclass)";
+
+/// A row's change as a payload without its number and its query, as an SQL expression for a trigger function's block. A
+/// partition is named after the root of its tree.
+pub(super) const CHANGE: &str = "pg_catalog.concat(CASE WHEN pg_catalog.pg_partition_root(TG_RELID) IS NULL THEN ',\"table_schema\":'\n                \
+    ELSE notifyman.head_of_partition(TG_RELID) END, pg_catalog.to_json(TG_TABLE_SCHEMA),\n            \
+    CASE WHEN pg_catalog.pg_partition_root(TG_RELID) IS NULL THEN ',\"table_name\":' ELSE ',\"partition_name\":' END,\n            \
+    pg_catalog.to_json(TG_TABLE_NAME), ',\"session_user\":', pg_catalog.to_json(session_user),\n            \
+    ',\"method\":\"', TG_OP, '\",\"old_data\":', coalesce(pg_catalog.row_to_json(OLD), 'null'),\n            \
+    ',\"new_data\":', coalesce(pg_catalog.row_to_json(NEW), 'null'))";
+
+/// The functions that triggers call. With another delivery they notify, for triggers that still run as they were.
+pub(super) fn called(options: &Options) -> [FunctionDefinition; 6] {
+    let [append, append_change, append_keys, log_table_if_room, check_log] = match options.delivery {
+        Delivery::Log => log(options),
+        _ => notify(),
+    };
+    let function = |name, arguments, returns, body: String| {
+        FunctionDefinition::new(name, arguments, returns, Runs::AsOwner, &body)
+    };
+    let head = include_str!("../sql/head_of_partition.sql").to_owned();
+    [
+        function("append", "payload text", "boolean", append),
+        function("append_change", "change text", "bigint", append_change),
+        function("append_keys", APPEND_KEYS, "boolean", append_keys),
+        // To ask for the size of a table waits while that is being emptied, which must fail no write.
+        FunctionDefinition {
+            settings: &[("lock_timeout", "0")],
+            ..function("log_table_if_room", "", "bigint", log_table_if_room)
+        },
+        FunctionDefinition { is_immutable: true, ..function("check_log", CHECK_LOG, "boolean", check_log) },
+        function("head_of_partition", "relation oid", "text", head),
+    ]
+}
+
+fn log(options: &Options) -> [String; 5] {
+    // A look at the size takes as long as a dozen rows.
+    let mask = ((options.keep_size >> 20).clamp(64, 1024) + 1).next_power_of_two() / 2 - 1;
+    // All rows between two looks are a quarter of the size at the most.
+    let long = (options.keep_size / (mask + 1) / 4).min(65_536).to_string();
+    let mask = mask.to_string();
+    let table = |text: &str| {
+        render(include_str!("../sql/log_table.sql").trim_end(), &[("mask", &mask), ("long", &long), ("text", text)])
+    };
+    let number = include_str!("../sql/log_number.sql").trim_end();
+    let insert = |then: &str, first: &str| {
+        render(include_str!("../sql/log_insert.sql").trim_end(), &[("then", then), ("first", first)])
+    };
+    let (limit, most) = (TABLE_LIMIT.to_string(), options.keep_size.saturating_mul(2).to_string());
+    let change_limit = (TABLE_LIMIT - HEAD_LIMIT).to_string();
+    let query = match options.with_query {
+        false => "'null'".to_owned(),
+        true => format!(
+            "CASE WHEN pg_catalog.octet_length(change) OPERATOR(pg_catalog.+) \
+             pg_catalog.octet_length(pg_catalog.to_json(pg_catalog.current_query())::pg_catalog.text)\n            \
+             OPERATOR(pg_catalog.>) {change_limit} THEN 'null,\"truncated\":\"query\"'\n            \
+             ELSE coalesce(pg_catalog.to_json(pg_catalog.current_query())::pg_catalog.text, 'null') END"
+        ),
+    };
+    let (query_of_keys, _) = query_of_keys(options);
+    let rendered = |text: &str, of: &str, insert: &str, query: &str, limit: &str| {
+        let values =
+            [("number", number), ("table", &table(of)), ("insert", insert), ("query", query), ("limit", limit)];
+        render(text, &values)
+    };
+    let too_long = "IF payload IS NULL THEN\n            RETURN NULL;\n        END IF;\n        ";
+    [
+        rendered(include_str!("../sql/append.sql"), "", &insert("RETURN true", ""), "", &limit),
+        rendered(
+            include_str!("../sql/append_change.sql"),
+            "change",
+            &insert("RETURN number", too_long),
+            &query,
+            &change_limit,
+        ),
+        rendered(include_str!("../sql/append_keys.sql"), "payload", &insert("EXIT", ""), query_of_keys, &limit),
+        render(include_str!("../sql/log_table_if_room.sql"), &[("most", &most)]),
+        include_str!("../sql/check_log.sql").to_owned(),
+    ]
+}
+
+fn notify() -> [String; 5] {
+    let append = render(include_str!("../sql/notify.sql"), &[("limit", &NOTIFY_LIMIT.to_string())]);
+    let returns = |value| format!("BEGIN\n    RETURN {value};\nEND");
+    [
+        append,
+        include_str!("../sql/notify_change.sql").to_owned(),
+        include_str!("../sql/notify_keys.sql").to_owned(),
+        returns("0"),
+        returns("true"),
+    ]
+}

@@ -1,0 +1,75 @@
+//! The name of a reader, which one session at a time has.
+
+use super::action::LogAction;
+use super::sql;
+
+/// The name under which a position is kept, if there is one, and whether this session has it.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
+pub(super) struct NameClaim {
+    name: Option<String>,
+    is_claimed: bool,
+    /// Another reader has the name, and must be told.
+    must_report: bool,
+    has_waited: bool,
+    /// The process of the last session that had the name.
+    backend: Option<i32>,
+}
+
+impl NameClaim {
+    pub(super) fn new(name: Option<String>) -> Self {
+        Self { name, is_claimed: false, must_report: false, has_waited: false, backend: None }
+    }
+
+    pub(super) fn name(&self) -> Option<&String> {
+        self.name.as_ref()
+    }
+
+    /// Returns `true` if the session has no name, or has it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.name.is_none() || self.is_claimed
+    }
+
+    /// Returns the next action, without which nothing else can be done.
+    pub(super) fn next_action(&mut self) -> Option<LogAction> {
+        let name = self.name.clone().filter(|_| !self.is_claimed)?;
+        Some(match std::mem::take(&mut self.must_report) {
+            true => LogAction::ReportWaiting(name),
+            false => LogAction::Claim(name, self.backend),
+        })
+    }
+
+    /// The session has the name.
+    pub(super) fn handle_claimed(&mut self, backend: i32) {
+        (self.is_claimed, self.has_waited, self.backend) = (true, false, Some(backend));
+    }
+
+    /// Another session has the name. Returns the warning, and whether that session must be told first.
+    pub(super) fn handle_refused(&mut self, holder: &str) -> (String, bool) {
+        self.must_report = !std::mem::replace(&mut self.has_waited, true);
+        let name = self.name.as_deref().unwrap_or_default();
+        let warning = format!(
+            "another worker of the name {name:?} is running ({holder}): this one waits until that ends. Give each a name of its \
+             own, unless it is to take over"
+        );
+        (warning, self.must_report)
+    }
+
+    /// Handles a message between readers of one name: returns a warning if it is for this one. `None` for other messages.
+    pub(super) fn handle_message(&self, payload: &str) -> Option<Option<String>> {
+        let name = payload.strip_prefix(sql::WAITING)?;
+        let is_ours = self.is_claimed && self.name.as_deref() == Some(name);
+        let warning = is_ours.then(|| {
+            format!(
+                "another worker of the name {name:?} waits until this one ends: give each a name of its own, unless it is to \
+                 take over"
+            )
+        });
+        Some(warning)
+    }
+
+    /// The session was lost, and the name with it.
+    pub(super) fn handle_lost(&mut self) {
+        self.is_claimed = false;
+    }
+}

@@ -1,0 +1,449 @@
+//! The proof of the reader: all interleavings, within bounds, of transactions, readers, rotation and faults.
+//!
+//! ```text
+//!   Step ──> State: Server (a model of PostgreSQL and of the SQL) <── ModelReader (the shipped LogReader, a consumer)
+//! ```
+//!
+//! At each state all that can happen next is tried, and each state is explored once. Each delivery and each gap is judged
+//! where it happens, and at the end of each history whether a change is missing. A rule that is known to be wrong, and a
+//! guard that is taken away, must be found out.
+
+mod keep;
+mod reading;
+mod scenarios;
+mod server;
+mod timers;
+
+use std::collections::HashSet;
+use std::hash::{Hash, Hasher};
+use std::rc::Rc;
+use std::time::Instant;
+
+use self::keep::Age;
+use self::reading::{Due, ModelReader, Verdict};
+use self::server::{Phase, Server};
+use crate::clock;
+
+/// Which rows are new to a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// Those that are visible now and were not in the snapshot of the position.
+    Difference,
+    /// Those with a number above the last: wrong, since a lower one may be committed later.
+    NumberAbove,
+    /// Those of transactions before the oldest that runs: wrong, since one that stays open holds up all.
+    BelowXmin,
+}
+
+/// A guard of the design that is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mutant {
+    /// A look leaves out the transactions that the snapshot lists as running.
+    NoRunning,
+    /// The snapshot of a look comes from a second statement.
+    TwoStatements,
+    /// A page reads what is visible now, not what was at the look.
+    PageOfNow,
+    /// The transactions are not known that may have counted a change as dropped.
+    NoBound,
+    /// They are taken to be those before the `xmax` of the snapshot.
+    BoundIsXmax,
+    /// The bound is taken before the count is read.
+    BoundBeforeCount,
+    /// The transactions are not known that may have numbers up to the floor of the era.
+    NoEraBound,
+    /// A number is drawn before the transaction id.
+    NumberBeforeXid,
+    NoFloor,
+    /// Positions of before a crash are taken for good.
+    NoStart,
+    /// Truncation is not noticed.
+    NoTruncated,
+    /// All transactions count as truncated that are older than the newest.
+    TruncatedWhole,
+    /// A table is truncated that a position needs.
+    NoPositionCheck,
+    /// Positions are compared before the table is locked.
+    CheckBeforeLock,
+    /// A table is truncated while a transaction has it locked.
+    TruncateUnlocked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum ReaderKind {
+    /// The consumer keeps a position with its effects.
+    Client,
+    /// The position is saved in the database.
+    Named,
+    /// It begins at a mark, so many before the last; or before the first.
+    Since(Option<usize>),
+}
+
+/// How often something may happen in one history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Budget {
+    looks: u8,
+    drops: u8,
+    rollbacks: u8,
+    saves: u8,
+    keeps: u8,
+    /// Of the reader's process.
+    reader_crashes: u8,
+    /// Of a reader's session.
+    losses: u8,
+    /// Of the server.
+    crashes: u8,
+    restarts: u8,
+}
+
+/// The bounds of an exploration.
+#[derive(Debug, Clone, Copy)]
+struct Config {
+    rule: Rule,
+    mutant: Option<Mutant>,
+    /// The row of each change of each transaction.
+    rows: &'static [&'static [u8]],
+    readers: &'static [ReaderKind],
+    /// The most rows of a look or page.
+    page: usize,
+    /// `true` if a change is made in two steps, between which others come.
+    splits_changes: bool,
+    /// `true` if looks are.
+    splits_looks: bool,
+    /// `true` if the beginning of an era, and a rotation, are.
+    splits_blocks: bool,
+    /// `true` if the choice of the table is a step, too.
+    chooses_table: bool,
+    ages: &'static [Age],
+    budget: Budget,
+    /// `true` if there is an era at first.
+    has_era: bool,
+    /// `true` if there is a row of another cluster at first.
+    has_foreign: bool,
+    may_have_gaps: bool,
+}
+
+/// Something that can happen.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Begin(usize),
+    DrawNumber(usize),
+    ChooseTable(usize),
+    Append(usize),
+    Drop(usize),
+    DrawAndDrop(usize),
+    Commit(usize),
+    RollBack(usize),
+    Read(usize, Due),
+    Answer(usize),
+    /// An answer comes, and the consumer fails after so many of its items.
+    AnswerAndCrash(usize, usize),
+    CrashReader(usize),
+    LoseSession(usize),
+    Acknowledge(usize, usize),
+    /// What has happened so far will survive a crash.
+    Flush,
+    CrashServer,
+    RestartServer,
+}
+
+#[derive(Debug, Clone, Hash)]
+struct State {
+    server: Server,
+    readers: Vec<ModelReader>,
+    budget: Budget,
+    durable: Option<Rc<Server>>,
+}
+
+impl State {
+    fn new(config: &Config) -> Self {
+        let readers = config.readers.iter().enumerate().map(|(index, kind)| ModelReader::new(index, *kind));
+        let server = Server::new(config);
+        let durable = (config.budget.crashes > 0).then(|| Rc::new(server.clone()));
+        Self { durable, server, readers: readers.collect(), budget: config.budget }
+    }
+
+    /// All that can happen next.
+    fn steps(&self, config: &Config) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for index in 0..config.rows.len() {
+            self.transaction_steps(index, config, &mut steps);
+        }
+        let is_over = |phase| matches!(phase, Phase::Committed | Phase::Over);
+        // Nothing is done by a server alone.
+        let is_useful = !self.server.transactions.iter().all(|transaction| is_over(transaction.phase));
+        for (index, reader) in self.readers.iter().enumerate() {
+            if reader.is_pending() {
+                steps.push(Step::Answer(index));
+                if self.budget.reader_crashes > 0 {
+                    steps.extend((0..config.page + 2).map(|items| Step::AnswerAndCrash(index, items)));
+                }
+            } else {
+                self.reader_steps(index, config, &mut steps);
+            }
+            if self.budget.losses > 0 {
+                steps.push(Step::LoseSession(index));
+            }
+        }
+        if self.budget.crashes > 0 {
+            steps.push(Step::CrashServer);
+            steps.push(Step::Flush);
+        }
+        if self.budget.restarts > 0 && is_useful {
+            steps.push(Step::RestartServer);
+        }
+        steps
+    }
+
+    fn transaction_steps(&self, index: usize, config: &Config, steps: &mut Vec<Step>) {
+        let transaction = &self.server.transactions[index];
+        let draws_first = config.mutant == Some(Mutant::NumberBeforeXid);
+        match transaction.phase {
+            // Those that do the same begin in one order.
+            Phase::Idle
+                if config.rows[..index]
+                    .iter()
+                    .zip(&self.server.transactions)
+                    .any(|(rows, other)| *rows == config.rows[index] && other.phase == Phase::Idle) => {}
+            Phase::Idle if draws_first && transaction.number.is_none() => {
+                if !self.server.waits(index, config) {
+                    steps.push(Step::DrawNumber(index));
+                }
+            }
+            Phase::Idle => steps.push(Step::Begin(index)),
+            Phase::Open if transaction.at == config.rows[index].len() => {
+                steps.push(Step::Commit(index));
+                if self.budget.rollbacks > 0 {
+                    steps.push(Step::RollBack(index));
+                }
+            }
+            Phase::Open if transaction.number.is_some() => {
+                steps.push(Step::Append(index));
+                if config.chooses_table && transaction.table.is_none() {
+                    steps.push(Step::ChooseTable(index));
+                }
+                if self.budget.drops > 0 {
+                    steps.push(Step::Drop(index));
+                }
+            }
+            Phase::Open if !self.server.waits(index, config) => {
+                steps.push(Step::DrawNumber(index));
+                if !config.splits_changes && self.budget.drops > 0 {
+                    steps.push(Step::DrawAndDrop(index));
+                }
+            }
+            // A deadlock ends one of them.
+            Phase::Open => steps.extend((self.budget.rollbacks > 0).then_some(Step::RollBack(index))),
+            Phase::Committed | Phase::Over => {}
+        }
+    }
+
+    fn reader_steps(&self, index: usize, config: &Config, steps: &mut Vec<Step>) {
+        let reader = &self.readers[index];
+        if self.budget.looks > 0 {
+            steps.push(Step::Read(index, Due::Look { may_report: true }));
+            if self.server.dropped > 0 {
+                steps.push(Step::Read(index, Due::Look { may_report: false }));
+            }
+        }
+        if reader.has_begun() && self.budget.saves > 0 {
+            steps.push(Step::Read(index, Due::Save));
+        }
+        // A name is protected once its position is saved.
+        let is_saved = config.readers[index] != ReaderKind::Named || self.server.positions[index].is_some();
+        if reader.has_begun() && is_saved && self.budget.keeps > 0 {
+            steps.extend(config.ages.iter().map(|age| Step::Read(index, Due::Keep(*age))));
+        }
+        if reader.has_queue() {
+            steps.extend([Step::Acknowledge(index, 1), Step::Acknowledge(index, usize::MAX)]);
+        }
+        if self.budget.reader_crashes > 0 {
+            steps.push(Step::CrashReader(index));
+        }
+    }
+
+    /// Does a step; `false` if it does not apply.
+    fn apply(&mut self, step: Step, config: &Config, now: Instant) -> Result<bool, String> {
+        let Self { server, readers, budget, durable } = self;
+        match step {
+            Step::Begin(index) => server.begin(index),
+            Step::DrawNumber(index) => {
+                server.draw_number(index);
+                if !config.splits_changes {
+                    server.append(index);
+                }
+            }
+            Step::ChooseTable(index) => server.choose_table(index),
+            Step::Append(index) => server.append(index),
+            Step::Drop(index) | Step::DrawAndDrop(index) => {
+                budget.drops -= 1;
+                if matches!(step, Step::DrawAndDrop(_)) {
+                    server.draw_number(index);
+                }
+                server.drop_change(index);
+            }
+            Step::Commit(index) => server.end(index, Phase::Committed),
+            Step::RollBack(index) => {
+                budget.rollbacks -= 1;
+                server.end(index, Phase::Over);
+            }
+            Step::Read(index, due) => {
+                let count = match due {
+                    Due::Look { .. } => &mut budget.looks,
+                    Due::Save => &mut budget.saves,
+                    Due::Keep(_) => &mut budget.keeps,
+                };
+                // Without a bound if it is the greatest.
+                *count -= u8::from(*count < u8::MAX);
+                if !readers[index].begin(due, server, config, now)? {
+                    return Ok(false);
+                }
+                let is_split = match due {
+                    // A consumer that fails at its answer is another step.
+                    Due::Look { .. } if readers[index].is_looking() => config.splits_looks || budget.reader_crashes > 0,
+                    _ => config.splits_blocks,
+                };
+                if !is_split && readers[index].is_pending() {
+                    return readers[index].finish(None, server, config, now);
+                }
+            }
+            Step::Answer(index) => return readers[index].finish(None, server, config, now),
+            Step::AnswerAndCrash(index, items) => {
+                budget.reader_crashes -= 1;
+                return readers[index].finish(Some(items), server, config, now);
+            }
+            Step::CrashReader(index) => {
+                budget.reader_crashes -= 1;
+                readers[index].crash();
+            }
+            Step::LoseSession(index) => {
+                budget.losses -= 1;
+                readers[index].lose_session(server);
+            }
+            Step::Acknowledge(index, count) => readers[index].acknowledge(count),
+            Step::Flush => *durable = Some(Rc::new(server.clone())),
+            Step::CrashServer => {
+                budget.crashes -= 1;
+                readers.iter_mut().for_each(|reader| reader.lose_session(server));
+                server.restart(durable.as_deref());
+                *durable = None;
+            }
+            Step::RestartServer => {
+                budget.restarts -= 1;
+                readers.iter_mut().for_each(|reader| reader.lose_session(server));
+                server.restart(None);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads until nothing is left, and judges that nothing is missing.
+    fn drain(&self, config: &Config, now: Instant, drained: &mut HashSet<u64>) -> Verdict {
+        let mut state = self.clone();
+        for index in 0..state.readers.len() {
+            let (reader, server) = (&mut state.readers[index], &mut state.server);
+            let mut quiet = 0;
+            for round in 0.. {
+                if !drained.insert(hash(&(index, &*reader, &*server, quiet))) {
+                    break;
+                }
+                if reader.is_pending() {
+                    reader.finish(None, server, config, now)?;
+                    quiet = if reader.is_active { 0 } else { quiet + 1 };
+                }
+                if quiet == 2 {
+                    reader.check(server)?;
+                    break;
+                }
+                if round == 50 {
+                    return Err("it never ends".to_owned());
+                }
+                reader.begin(Due::Look { may_report: true }, server, config, now)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A search through all states.
+struct Search<'a> {
+    config: &'a Config,
+    now: Instant,
+    seen: HashSet<u64>,
+    drained: HashSet<u64>,
+    trail: Vec<Step>,
+    ends: usize,
+}
+
+impl Search<'_> {
+    /// Explores all histories; `Err` is the first that is wrong. Returns the number of states, and of histories' ends.
+    fn run(config: &Config) -> Result<(usize, usize), String> {
+        let (now, seen, drained) = (clock::now(), HashSet::new(), HashSet::new());
+        let mut search = Search { config, now, seen, drained, trail: Vec::new(), ends: 0 };
+        let result = search.explore(&State::new(config));
+        result.map(|()| (search.seen.len(), search.ends)).map_err(|error| format!("{error}, by {:?}", search.trail))
+    }
+
+    fn explore(&mut self, state: &State) -> Verdict {
+        let mut has_open = false;
+        for step in state.steps(self.config) {
+            let mut next = state.clone();
+            self.trail.push(step);
+            let applies = next.apply(step, self.config, self.now)?;
+            has_open |= matches!(step, Step::Commit(_) | Step::RollBack(_) | Step::Append(_) | Step::DrawNumber(_));
+            if applies && self.seen.insert(hash(&next)) {
+                self.explore(&next)?;
+            }
+            self.trail.pop();
+        }
+        if !has_open {
+            self.ends += 1;
+            state.drain(self.config, self.now, &mut self.drained)?;
+        }
+        Ok(())
+    }
+}
+
+/// A hasher that is fast without optimisation.
+struct StateHasher(u64);
+
+impl Hasher for StateHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let mixed = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ mixed >> 29;
+    }
+
+    fn write_u8(&mut self, value: u8) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_i64(&mut self, value: i64) {
+        self.write_u64(value as u64);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+}
+
+fn hash(state: &impl Hash) -> u64 {
+    let mut hasher = StateHasher(0);
+    state.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,406 @@
+//! A reader of the model: the shipped state machine, a consumer behind it, and what is expected of both.
+
+use std::time::{Instant, SystemTime};
+
+use super::keep::Age;
+use super::server::{Changes, Early, FOREIGN, SavedPosition, Server, change_of};
+use super::{Config, Mutant, ReaderKind, Rule};
+use crate::changes::log::action::{
+    BEGAN_LATER, Begin, LogAction, LogGap, LogOptions, LogOutput, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA, REMOVED,
+};
+use crate::changes::log::answer::{Claimed, LogView, Marked};
+use crate::changes::log::position::Position;
+use crate::changes::log::reader::LogReader;
+
+pub(super) type Verdict = Result<(), String>;
+
+/// What a consumer has received, as it was stored together with a position.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct Received {
+    /// `true` once it is known where the reading begins.
+    has_begun: bool,
+    pub(super) delivered: Changes,
+    /// Were committed before the reading began, or before a gap.
+    covered: Changes,
+    since_gap: Changes,
+}
+
+impl Received {
+    fn begin(committed: Changes) -> Self {
+        Self { has_begun: true, covered: committed, ..Self::default() }
+    }
+
+    fn handle_gap(&mut self, committed: Changes) {
+        self.covered |= committed;
+        self.since_gap = 0;
+    }
+
+    /// Takes a change, and judges it.
+    fn handle_change(&mut self, change: u8, position: &Position, server: &Server, config: &Config) -> Verdict {
+        if change == FOREIGN {
+            return Err("a row of another era is delivered".to_owned());
+        }
+        if self.delivered & 1 << change > 0 {
+            return Err(format!("change {change} is delivered twice"));
+        }
+        let row = |change: u8| config.row(change);
+        let later = server.made.iter().skip_while(|made| **made != change);
+        if let Some(later) =
+            later.clone().find(|later| row(**later) == row(change) && self.since_gap & 1 << **later > 0)
+        {
+            return Err(format!("change {change} of row {} is delivered after change {later}", row(change)));
+        }
+        self.delivered |= 1 << change;
+        self.since_gap |= 1 << change;
+        if position.shared.batch.is_some() {
+            return Ok(());
+        }
+        for (index, transaction) in server.transactions.iter().enumerate() {
+            let appended = transaction.appended;
+            let is_begun = appended & self.delivered & self.since_gap > 0;
+            if is_begun && server.committed(None) & appended & !(self.delivered | self.covered) > 0 {
+                return Err(format!("a position divides transaction {index}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges that nothing of these is missing.
+    fn check(&self, expected: Changes) -> Verdict {
+        let missing = expected & !(self.delivered | self.covered);
+        match self.has_begun && missing > 0 {
+            true => Err(format!("change {} is missing, without a gap", missing.trailing_zeros())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// An action whose answer has not come.
+#[derive(Debug, Clone, Hash)]
+enum Pending {
+    View(Option<Position>, Early),
+    Draw(Early),
+    Keep(Early, Age),
+}
+
+/// A reason for which a reader acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// A look is due; and the time between two reports of a full log is over, or not.
+    Look {
+        may_report: bool,
+    },
+    Save,
+    Keep(Age),
+}
+
+#[derive(Debug, Clone, Hash)]
+pub(super) struct ModelReader {
+    index: usize,
+    kind: ReaderKind,
+    log: LogReader,
+    pending: Option<Pending>,
+    /// With all that was handed out.
+    pub(super) received: Received,
+    /// What the consumer keeps together with its effects.
+    kept: Option<Position>,
+    /// What was handed out and was not acknowledged, and the state after each.
+    queue: Vec<(Position, Received)>,
+    /// After what was acknowledged last.
+    acknowledged: Received,
+    /// The highest number that was read, for the rule that goes by it.
+    highest: i64,
+    /// `true` if something was handed out by the last answer, or there is more to ask for.
+    pub(super) is_active: bool,
+}
+
+impl ModelReader {
+    pub(super) fn new(index: usize, kind: ReaderKind) -> Self {
+        let name = matches!(kind, ReaderKind::Named).then(|| "model".to_owned());
+        let begin = match kind {
+            ReaderKind::Since(_) => Begin::Since(SystemTime::UNIX_EPOCH),
+            ReaderKind::Client | ReaderKind::Named => Begin::Default,
+        };
+        Self {
+            index,
+            kind,
+            log: LogReader::new(LogOptions { name, begin, ..LogOptions::default() }),
+            pending: None,
+            received: Received::default(),
+            kept: None,
+            queue: Vec::new(),
+            acknowledged: Received::default(),
+            highest: 0,
+            is_active: true,
+        }
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    pub(super) fn is_looking(&self) -> bool {
+        matches!(self.pending, Some(Pending::View(..)))
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.log.has_begun()
+    }
+
+    pub(super) fn has_queue(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    // ---- actions ----------------------------------------------------------------------------------------------------
+
+    /// Begins the next action; `false` if it is not what is due.
+    pub(super) fn begin(
+        &mut self,
+        due: Due,
+        server: &mut Server,
+        config: &Config,
+        now: Instant,
+    ) -> Result<bool, String> {
+        let begun = loop {
+            let may_report = !matches!(due, Due::Look { may_report: false });
+            self.log.set_timers(due == Due::Save, matches!(due, Due::Keep(_)), may_report, now);
+            let Some(action) = self.log.next_action(true, true, now) else { break false };
+            let is_due = match &action {
+                LogAction::Save(..) => due == Due::Save,
+                LogAction::Keep => matches!(due, Due::Keep(_)),
+                LogAction::Look(_) | LogAction::Page(_) => matches!(due, Due::Look { .. }),
+                _ => true,
+            };
+            if !is_due {
+                break false;
+            }
+            match action {
+                LogAction::Prepare => drop(self.log.handle_prepared(None, now)),
+                LogAction::Claim(..) => self.claim(server, now)?,
+                LogAction::Lead => self.log.handle_led(true, true, now),
+                LogAction::Wake | LogAction::ReportWaiting(_) => self.log.handle_sent(now),
+                LogAction::Mark(_) => self.mark(server),
+                LogAction::Save(_, position) => {
+                    let received = if self.queue.is_empty() { &self.received } else { &self.acknowledged };
+                    let position: Position = position.to_string().parse().map_err(|_| "the text of a position")?;
+                    let saved = SavedPosition { position, received: received.clone() };
+                    if server.positions[self.index].as_ref() == Some(&saved) {
+                        break false;
+                    }
+                    server.save(self.index, saved);
+                    self.log.handle_saved(now);
+                    break true;
+                }
+                LogAction::Keep => {
+                    let Due::Keep(age) = due else { break false };
+                    self.pending = server.begin_keep(self.index, age, config).map(|early| Pending::Keep(early, age));
+                    break self.pending.is_some();
+                }
+                LogAction::Draw if server.era_lock.is_some() => break false,
+                LogAction::Draw => match server.begin_draw(self.index) {
+                    Some(early) => {
+                        self.pending = Some(Pending::Draw(early));
+                        break true;
+                    }
+                    None => self.log.handle_drawn(),
+                },
+                LogAction::Look(position) => {
+                    let early = server.begin_look(position.as_ref(), config);
+                    self.pending = Some(Pending::View(position, early));
+                    break true;
+                }
+                LogAction::Page(position) => {
+                    let early = server.begin_look(Some(&position), config);
+                    self.pending = Some(Pending::View(Some(position), early));
+                    break true;
+                }
+            }
+        };
+        self.log.set_timers(false, false, true, now);
+        Ok(begun)
+    }
+
+    fn claim(&mut self, server: &Server, now: Instant) -> Verdict {
+        let saved = server.positions[self.index].as_ref();
+        if let (Some(saved), false) = (saved, self.received.has_begun) {
+            self.received = saved.received.clone();
+            self.acknowledged = saved.received.clone();
+        }
+        let position = saved.map(|saved| saved.position.to_string());
+        let claimed = Claimed { holder: None, backend: 1, position, moved_at: None };
+        self.log.handle_claimed(claimed, now).map_or(Ok(()), |output| Err(format!("{output:?}")))
+    }
+
+    fn mark(&mut self, server: &Server) {
+        let marked = match self.kind {
+            ReaderKind::Since(Some(back)) => server.mark_count().checked_sub(back + 1),
+            _ => None,
+        };
+        let marked = marked.and_then(|index| server.marked(index));
+        let snapshot = marked.as_ref().map(|Marked { snapshot, .. }| snapshot);
+        self.received = Received::begin(snapshot.map_or(0, |snapshot| server.committed(Some(snapshot))));
+        self.log.handle_marked(marked);
+    }
+
+    /// Completes the action that was begun. The consumer fails after so many items, if that is given; returns `false` if
+    /// there were fewer.
+    pub(super) fn finish(
+        &mut self,
+        items: Option<usize>,
+        server: &mut Server,
+        config: &Config,
+        now: Instant,
+    ) -> Result<bool, String> {
+        if items.is_some() && !matches!(self.pending, Some(Pending::View(..))) {
+            return Ok(false);
+        }
+        self.is_active = true;
+        match self.pending.take() {
+            Some(Pending::View(position, early)) => {
+                let (view, rows) = server.look(position.as_ref(), &early, self.highest, config);
+                if config.rule == Rule::NumberAbove {
+                    self.highest = rows.iter().map(|row| row.number).max().unwrap_or(0).max(self.highest);
+                }
+                if !self.handle_view(position.as_ref(), &view, rows, items, server, config, now)? {
+                    return Ok(false);
+                }
+            }
+            Some(Pending::Draw(early)) => {
+                server.draw(&early, config);
+                self.log.handle_drawn();
+            }
+            Some(Pending::Keep(early, age)) => {
+                server.keep(&early, age, config);
+                self.log.handle_kept(now);
+            }
+            None => return Ok(false),
+        }
+        if items.is_some() {
+            self.crash();
+        }
+        self.log.set_timers(false, false, true, now);
+        Ok(true)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn handle_view(
+        &mut self,
+        position: Option<&Position>,
+        view: &LogView,
+        rows: Vec<crate::changes::log::answer::LogRow>,
+        items: Option<usize>,
+        server: &Server,
+        config: &Config,
+        now: Instant,
+    ) -> Result<bool, String> {
+        let outputs = self.log.handle_view(view, rows, now, SystemTime::UNIX_EPOCH);
+        if items.is_some_and(|items| items > outputs.len()) {
+            return Ok(false);
+        }
+        if position.is_none() && view.is_current && !matches!(self.kind, ReaderKind::Since(_)) {
+            // Nothing was read yet: what is committed from now on.
+            if !self.received.has_begun {
+                self.received = Received::begin(server.committed(None));
+            }
+        }
+        self.is_active = !outputs.is_empty() || !view.is_whole || !view.is_current || position.is_none();
+        for output in outputs.into_iter().take(items.unwrap_or(usize::MAX)) {
+            let position = match output {
+                LogOutput::Gap(LogGap { reason, .. }, after) => {
+                    let is_known = position.is_some_and(|p| server.starts.contains(&p.shared.place.start));
+                    self.check_gap(reason, is_known, server, config)?;
+                    self.received.handle_gap(server.committed(None));
+                    after
+                }
+                LogOutput::Change(after, payload) => {
+                    self.received.handle_change(payload[0], &after, server, config)?;
+                    after
+                }
+                // Another guard, which is not in the way of all.
+                LogOutput::Refused(_) if config.mutant == Some(Mutant::NoStart) => return Ok(false),
+                LogOutput::Refused(text) | LogOutput::Waiting(text) => return Err(text),
+            };
+            match self.kind {
+                ReaderKind::Named => self.queue.push((position, self.received.clone())),
+                ReaderKind::Client | ReaderKind::Since(_) => self.kept = Some(position),
+            }
+        }
+        if items.is_none() && position.is_some() && view.is_whole && view.is_current {
+            // Whatever is open: what was appended, and was committed at the look, is there.
+            let appended = server.transactions.iter().fold(0, |all, transaction| all | transaction.appended);
+            let batch = position.and_then(|position| position.shared.batch.as_ref());
+            self.received.check(server.committed(batch.map(|batch| &batch.to)) & appended)?;
+        }
+        Ok(true)
+    }
+
+    /// Judges a gap: there must be a reason for it.
+    fn check_gap(&self, reason: &str, is_known: bool, server: &Server, config: &Config) -> Verdict {
+        let is_right = match reason {
+            NEW_NAME => true,
+            OLDER => matches!(self.kind, ReaderKind::Since(_)),
+            OTHER_ERA => !is_known,
+            REMOVED => server.truncations > 0,
+            NOT_APPENDED => server.has_dropped,
+            BEGAN_LATER => server.was_begun_busy,
+            _ => false,
+        };
+        match is_right && (config.may_have_gaps || reason == NEW_NAME) {
+            true => Ok(()),
+            false => Err(format!("a gap without a cause: {reason}")),
+        }
+    }
+
+    // ---- the consumer, and faults -----------------------------------------------------------------------------------
+
+    /// The consumer acknowledges one item, or all.
+    pub(super) fn acknowledge(&mut self, count: usize) {
+        let rest = self.queue.split_off(count.min(self.queue.len()));
+        if let Some((position, received)) = self.queue.pop() {
+            self.log.acknowledge(position, self.queue.len() + 1);
+            self.acknowledged = received;
+        }
+        self.queue = rest;
+    }
+
+    /// The reader's process ends, and another begins where the position is that was kept.
+    pub(super) fn crash(&mut self) {
+        let mut next = Self::new(self.index, self.kind);
+        if let Some(position) = self.kept.take() {
+            // By way of its text.
+            let begin = position.to_string().parse().map_or(Begin::Default, Begin::At);
+            next.log = LogReader::new(LogOptions { begin, ..LogOptions::default() });
+            next.received = self.received.clone();
+            next.kept = Some(position);
+            next.highest = self.highest;
+        }
+        *self = next;
+    }
+
+    /// The session is lost, whether or not the server has done what was asked for.
+    pub(super) fn lose_session(&mut self, server: &mut Server) {
+        match self.pending.take() {
+            Some(Pending::View(_, early)) => server.end_look(&early),
+            Some(_) => server.era_lock = None,
+            None => {}
+        }
+        self.log.handle_lost();
+    }
+
+    /// Judges that all that was committed has been delivered or covered.
+    pub(super) fn check(&self, server: &Server) -> Verdict {
+        self.received.check(server.committed(None))
+    }
+}
+
+impl Config {
+    /// The row that a change is of.
+    fn row(&self, change: u8) -> u8 {
+        self.rows
+            .iter()
+            .enumerate()
+            .flat_map(|(index, rows)| rows.iter().enumerate().map(move |(at, row)| (change_of(index, at), *row)))
+            .find_map(|(other, row)| (other == change).then_some(row))
+            .unwrap_or(u8::MAX)
+    }
+}

@@ -1,0 +1,488 @@
+//! A model of PostgreSQL: transactions, snapshots, sequences, row locks, and the tables of a log with the rules of its SQL.
+
+use super::{Config, Mutant, ReaderKind, Rule};
+use crate::changes::log::answer::{LogRow, LogView, Marked};
+use crate::changes::log::position::{LogBatch, LogPlace, Position};
+use crate::changes::log::snapshot::Snapshot;
+
+/// A set of changes, by their indexes.
+pub(super) type Changes = u32;
+/// The index of a row that was dumped in another cluster and restored here.
+pub(super) const FOREIGN: u8 = 31;
+/// The most changes of one transaction.
+const WRITES: usize = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    Idle,
+    Open,
+    Committed,
+    /// Rolled back, or lost with the server.
+    Over,
+}
+
+/// One that a client runs: it begins, makes some changes, and ends.
+#[derive(Debug, Clone, Hash)]
+pub(super) struct Transaction {
+    pub(super) phase: Phase,
+    pub(super) xid: u64,
+    /// The number of changes that it has made.
+    pub(super) at: usize,
+    /// The number of a change that is not in the log yet.
+    pub(super) number: Option<i64>,
+    /// The table of the log that is written next.
+    pub(super) table: Option<i64>,
+    /// The changes that were appended.
+    pub(super) appended: Changes,
+    /// The tables of the log that it has locked, one bit each.
+    pub(super) locked: u8,
+}
+
+/// A row of the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Entry {
+    pub(super) xid: u64,
+    pub(super) number: i64,
+    pub(super) table: i64,
+    change: u8,
+}
+
+#[derive(Debug, Clone, Hash)]
+pub(super) struct Era {
+    pub(super) floor: i64,
+    bound: u64,
+    pub(super) truncated: Snapshot,
+}
+
+/// A row of `notifyman.mark`; a later one is after it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Mark {
+    pub(super) generation: i64,
+    dropped: i64,
+    xid: u64,
+    xmin: u64,
+    snapshot: Snapshot,
+}
+
+/// A row of `notifyman.position`, and what the consumer had received by then.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct SavedPosition {
+    pub(super) position: Position,
+    pub(super) received: super::reading::Received,
+}
+
+/// What the first statement of a look, or the first part of a block, has read.
+#[derive(Debug, Clone, Default, Hash)]
+pub(super) struct Early {
+    dropped: i64,
+    bound: u64,
+    last: i64,
+    /// For a rotation that looks too early: the tables that it keeps.
+    pub(super) needed: Vec<i64>,
+    /// For a look in two statements: the rows of the first.
+    rows: Option<(Vec<Entry>, i64, bool)>,
+}
+
+#[derive(Debug, Clone, Hash)]
+pub(super) struct Server {
+    pub(super) transactions: Vec<Transaction>,
+    next_xid: u64,
+    latest_completed: u64,
+    /// In ascending order.
+    running: Vec<u64>,
+    pub(super) log: Vec<Entry>,
+    /// The changes of each row in the order in which they were made.
+    pub(super) made: Vec<u8>,
+    number: i64,
+    pub(super) dropped: i64,
+    pub(super) table: i64,
+    pub(super) era: Option<Era>,
+    pub(super) starts: Vec<i64>,
+    /// The id of the server's current start, if it is known.
+    start: Option<i64>,
+    next_start: i64,
+    pub(super) marks: Vec<Mark>,
+    pub(super) positions: Vec<Option<SavedPosition>>,
+    /// The number of tables that were truncated.
+    pub(super) truncations: u8,
+    /// A session that has locked `notifyman.era`.
+    pub(super) era_lock: Option<usize>,
+    /// `true` if transactions were open when the era began.
+    pub(super) was_begun_busy: bool,
+    /// `true` if a change was dropped, be it before a crash.
+    pub(super) has_dropped: bool,
+}
+
+impl Server {
+    pub(super) fn new(config: &Config) -> Self {
+        let transaction =
+            Transaction { phase: Phase::Idle, xid: 0, at: 0, number: None, table: None, appended: 0, locked: 0 };
+        let foreign = Entry { xid: 4, number: 1, table: 3, change: FOREIGN };
+        let mut server = Self {
+            transactions: vec![transaction; config.rows.len()],
+            next_xid: 3,
+            latest_completed: 2,
+            running: Vec::new(),
+            log: config.has_foreign.then_some(foreign).into_iter().collect(),
+            made: Vec::new(),
+            number: i64::from(config.has_foreign),
+            dropped: 0,
+            table: 3,
+            era: None,
+            starts: Vec::new(),
+            start: None,
+            next_start: 1,
+            marks: Vec::new(),
+            positions: vec![None; config.readers.len()],
+            truncations: 0,
+            era_lock: None,
+            was_begun_busy: false,
+            has_dropped: false,
+        };
+        if config.has_era {
+            let early = server.begin_draw(0).unwrap_or_default();
+            server.draw(&early, config);
+        }
+        server
+    }
+
+    // ---- transactions -----------------------------------------------------------------------------------------------
+
+    pub(super) fn take_xid(&mut self) -> u64 {
+        let xid = self.next_xid;
+        self.next_xid += 1;
+        self.running.push(xid);
+        xid
+    }
+
+    pub(super) fn end_xid(&mut self, xid: u64) {
+        self.running.retain(|running| *running != xid);
+        self.latest_completed = self.latest_completed.max(xid);
+    }
+
+    /// The snapshot of a session: the transactions from the latest that has ended on are not listed, nor its own.
+    pub(super) fn snapshot(&self, own: u64) -> Snapshot {
+        let xmax = self.latest_completed + 1;
+        Snapshot::new(xmax, self.running.iter().copied().filter(|xid| *xid < xmax && *xid != own))
+    }
+
+    pub(super) fn begin(&mut self, index: usize) {
+        self.transactions[index].xid = self.take_xid();
+        self.transactions[index].phase = Phase::Open;
+    }
+
+    pub(super) fn end(&mut self, index: usize, phase: Phase) {
+        let transaction = &mut self.transactions[index];
+        (transaction.phase, transaction.locked, transaction.number) = (phase, 0, None);
+        let xid = transaction.xid;
+        if xid > 0 {
+            self.end_xid(xid);
+        }
+        if phase == Phase::Over {
+            self.transactions[index].xid = 0;
+            self.log.retain(|entry| entry.xid != xid || entry.change == FOREIGN);
+            self.made.retain(|change| usize::from(*change) / WRITES != index);
+        }
+    }
+
+    /// Returns `true` if another transaction has locked the row that this one changes next.
+    pub(super) fn waits(&self, index: usize, config: &Config) -> bool {
+        let row = config.rows[index][self.transactions[index].at];
+        let has_changed = |(other, transaction): (usize, &Transaction)| {
+            let count = transaction.at + usize::from(transaction.number.is_some());
+            other != index && is_open(transaction) && config.rows[other][..count].contains(&row)
+        };
+        self.transactions.iter().enumerate().any(has_changed)
+    }
+
+    /// Changes a row under its lock, and draws a number.
+    pub(super) fn draw_number(&mut self, index: usize) {
+        self.number += 1;
+        self.made.push(change_of(index, self.transactions[index].at));
+        self.transactions[index].number = Some(self.number);
+    }
+
+    /// Chooses the table of the log.
+    pub(super) fn choose_table(&mut self, index: usize) {
+        self.transactions[index].table = Some(self.table % 3);
+    }
+
+    /// Returns `true` unless the table is locked.
+    pub(super) fn append(&mut self, index: usize) {
+        let table = self.table % 3;
+        let transaction = &mut self.transactions[index];
+        let (table, number) = (transaction.table.take().unwrap_or(table), transaction.number.take().unwrap());
+        let change = change_of(index, transaction.at);
+        transaction.locked |= 1 << table;
+        transaction.appended |= 1 << change;
+        transaction.at += 1;
+        let entry = Entry { xid: transaction.xid, number, table, change };
+        self.log.push(entry);
+        self.log.sort_unstable_by_key(|entry| entry.number);
+    }
+
+    /// Counts a change that is not appended.
+    pub(super) fn drop_change(&mut self, index: usize) {
+        self.transactions[index].number = None;
+        self.transactions[index].at += 1;
+        self.dropped += 1;
+        self.has_dropped = true;
+    }
+
+    /// The changes that were committed; in a snapshot, if one is given.
+    pub(super) fn committed(&self, snapshot: Option<&Snapshot>) -> Changes {
+        let is_seen = |transaction: &Transaction| snapshot.is_none_or(|snapshot| snapshot.sees(transaction.xid));
+        let committed = self.transactions.iter().enumerate();
+        let committed =
+            committed.filter(|(_, transaction)| transaction.phase == Phase::Committed && is_seen(transaction));
+        committed.fold(0, |all, (index, transaction)| {
+            (0..transaction.at).fold(all, |all, at| all | 1 << change_of(index, at))
+        })
+    }
+
+    /// Returns `true` if a row is visible to a statement.
+    fn is_visible(&self, entry: &Entry) -> bool {
+        let is_of = |transaction: &Transaction| {
+            transaction.phase == Phase::Committed && transaction.appended & 1 << entry.change > 0
+        };
+        entry.change == FOREIGN || self.transactions.iter().any(is_of)
+    }
+
+    pub(super) fn visible(&self) -> impl Iterator<Item = &Entry> + Clone {
+        self.log.iter().filter(|entry| self.is_visible(entry))
+    }
+
+    fn floor(&self, config: &Config) -> i64 {
+        let floor = self.era.as_ref().map_or(i64::MAX, |era| era.floor);
+        if config.mutant == Some(Mutant::NoFloor) && floor < i64::MAX { 0 } else { floor }
+    }
+
+    // ---- reading ----------------------------------------------------------------------------------------------------
+
+    /// Runs what comes before the statement of a look that reads the rows: `log_look.sql`.
+    pub(super) fn begin_look(&mut self, position: Option<&Position>, config: &Config) -> Early {
+        let dropped = self.dropped;
+        let is_known = dropped == 0
+            || position.is_some_and(|position| {
+                position.shared.dropped == dropped && self.starts.contains(&position.shared.place.start)
+            });
+        let bound = if is_known && config.mutant != Some(Mutant::BoundBeforeCount) { 0 } else { self.take_xid() };
+        let mut early = Early { dropped, bound, ..Early::default() };
+        if config.mutant == Some(Mutant::TwoStatements) {
+            early.rows = Some(self.select(position, &self.snapshot(bound), 0, config));
+        }
+        early
+    }
+
+    /// Runs the statement that reads the rows: `log_new.sql`, `log_page.sql`.
+    pub(super) fn look(
+        &mut self,
+        position: Option<&Position>,
+        early: &Early,
+        read: i64,
+        config: &Config,
+    ) -> (LogView, Vec<LogRow>) {
+        let snapshot = self.snapshot(early.bound);
+        let current = self.era.as_ref().filter(|_| self.start.is_some());
+        let rows = early.rows.clone();
+        let (rows, first, is_whole) = rows.unwrap_or_else(|| self.select(position, &snapshot, read, config));
+        let mut view = LogView {
+            dropped: early.dropped,
+            bound: early.bound,
+            is_current: current.is_some(),
+            place: LogPlace { system: 1, database: 1, start: self.start.filter(|_| current.is_some()).unwrap_or(0) },
+            knows_start: position.is_some_and(|position| self.starts.contains(&position.shared.place.start)),
+            truncated: current.map_or_else(Snapshot::empty, |era| era.truncated.clone()),
+            era_bound: current.map_or(0, |era| era.bound),
+            end: self.number,
+            first,
+            is_whole,
+            snapshot,
+        };
+        if config.rule == Rule::BelowXmin {
+            view.snapshot = below_xmin(&view.snapshot);
+        }
+        match config.mutant {
+            Some(Mutant::BoundBeforeCount) => {
+                view.dropped = self.dropped;
+                if position.map_or(0, |position| position.shared.dropped) == view.dropped {
+                    view.bound = 0;
+                }
+            }
+            Some(Mutant::NoBound) => view.bound = 0,
+            Some(Mutant::BoundIsXmax) if view.bound > 0 => view.bound = view.snapshot.xmax(),
+            Some(Mutant::NoEraBound) => view.era_bound = 0,
+            Some(Mutant::NoStart) => view.knows_start |= position.is_some(),
+            Some(Mutant::NoTruncated) => view.truncated = Snapshot::empty(),
+            _ => {}
+        }
+        self.end_look(early);
+        let rows = rows.into_iter().map(|entry| LogRow { number: entry.number, payload: [entry.change].into() });
+        (view, rows.collect())
+    }
+
+    pub(super) fn end_look(&mut self, early: &Early) {
+        if early.bound > 0 {
+            self.end_xid(early.bound);
+        }
+    }
+
+    fn select(
+        &self,
+        position: Option<&Position>,
+        now: &Snapshot,
+        read: i64,
+        config: &Config,
+    ) -> (Vec<Entry>, i64, bool) {
+        match position.filter(|_| self.start.is_some()) {
+            None => (Vec::new(), 0, true),
+            Some(position) => match &position.shared.batch {
+                None => self.new_rows(position, now, read, config),
+                Some(batch) => self.page(position, batch, now, config),
+            },
+        }
+    }
+
+    fn new_rows(&self, position: &Position, now: &Snapshot, read: i64, config: &Config) -> (Vec<Entry>, i64, bool) {
+        let from = &position.shared.from;
+        let xmin = below_xmin(now);
+        let is_new = |entry: &Entry| match config.rule {
+            Rule::NumberAbove => entry.number > read && now.sees(entry.xid),
+            Rule::BelowXmin => !from.sees(entry.xid) && xmin.sees(entry.xid),
+            Rule::Difference => {
+                let was_running = from.is_running(entry.xid) && config.mutant != Some(Mutant::NoRunning);
+                (entry.xid >= from.xmax() || was_running) && now.sees(entry.xid)
+            }
+        };
+        let floor = self.floor(config);
+        let mut rows: Vec<_> = self.visible().filter(|e| is_new(e) && e.number > floor).cloned().collect();
+        if rows.len() <= config.page {
+            rows.sort_by_key(|entry| entry.number);
+            return (rows, 0, true);
+        }
+        let first = self.visible().filter(|entry| entry.xid >= from.xmax()).map(|entry| entry.number).min();
+        (Vec::new(), first.unwrap_or(0), false)
+    }
+
+    fn page(&self, position: &Position, batch: &LogBatch, now: &Snapshot, config: &Config) -> (Vec<Entry>, i64, bool) {
+        let from = &position.shared.from;
+        let LogBatch { to, first, end } = batch;
+        let to = if config.mutant == Some(Mutant::PageOfNow) { now } else { to };
+        let after = position.number.unwrap_or(0).max(self.floor(config));
+        let is_next = |entry: &&Entry| {
+            let is_ended = from.is_running(entry.xid) && to.sees(entry.xid) && entry.number > after;
+            let is_later = entry.number > after.max(first - 1) && entry.number <= *end;
+            is_ended || is_later && entry.xid >= from.xmax() && to.sees(entry.xid)
+        };
+        let mut rows: Vec<_> = self.visible().filter(is_next).cloned().collect();
+        rows.sort_by_key(|entry| entry.number);
+        rows.truncate(config.page);
+        let is_whole = rows.len() < config.page;
+        (rows, 0, is_whole)
+    }
+
+    /// Returns a mark: `sql::mark()`.
+    pub(super) fn marked(&self, index: usize) -> Option<Marked> {
+        let mark = self.marks.get(index)?;
+        let earlier =
+            self.marks[..=index].iter().filter(|earlier| earlier.xid < mark.xmin).map(|earlier| earlier.dropped);
+        let is_known = mark.dropped == earlier.max().unwrap_or(0);
+        let bound = if is_known { 0 } else { mark.xid };
+        Some(Marked { snapshot: mark.snapshot.clone(), dropped: mark.dropped, bound, is_exact: true })
+    }
+
+    pub(super) fn mark_count(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Saves a position in a transaction of its own.
+    pub(super) fn save(&mut self, index: usize, saved: SavedPosition) {
+        let xid = self.take_xid();
+        self.positions[index] = Some(saved);
+        self.end_xid(xid);
+    }
+
+    // ---- eras -------------------------------------------------------------------------------------------------------
+
+    /// Runs `log_draw.sql` up to where it begins to write; `None` if there is an era.
+    pub(super) fn begin_draw(&mut self, session: usize) -> Option<Early> {
+        if self.era.is_some() {
+            self.note_start();
+            return None;
+        }
+        self.era_lock = Some(session);
+        Some(self.read_sequences())
+    }
+
+    pub(super) fn read_sequences(&self) -> Early {
+        Early { dropped: self.dropped, last: self.number, ..Early::default() }
+    }
+
+    pub(super) fn draw(&mut self, early: &Early, config: &Config) {
+        let xid = self.take_xid();
+        let is_empty = self.transactions.iter().all(|transaction| transaction.locked == 0) && !config.has_foreign;
+        self.log.retain(|_| !is_empty);
+        self.was_begun_busy = !is_empty && self.transactions.iter().any(is_open);
+        let snapshot = self.snapshot(xid);
+        let bound = if config.mutant == Some(Mutant::BoundIsXmax) { snapshot.xmax() } else { xid };
+        let (floor, bound) = if is_empty { (0, 0) } else { (early.last, bound) };
+        self.era = Some(Era { floor, bound, truncated: Snapshot::empty() });
+        (self.starts, self.start) = (Vec::new(), None);
+        self.marks = vec![self.mark(early, xid, config)];
+        self.note_start();
+        self.end_xid(xid);
+        self.era_lock = None;
+    }
+
+    fn note_start(&mut self) {
+        if self.start.is_none() {
+            self.start = Some(self.next_start);
+            self.starts.push(self.next_start);
+            self.next_start += 1;
+        }
+    }
+
+    /// Returns a mark of this moment; without a reader that begins at one, nothing but its generation.
+    pub(super) fn mark(&self, early: &Early, xid: u64, config: &Config) -> Mark {
+        if !config.readers.iter().any(|kind| matches!(kind, ReaderKind::Since(_))) {
+            return Mark { generation: self.table, dropped: 0, xid: 0, xmin: 0, snapshot: Snapshot::empty() };
+        }
+        let snapshot = self.snapshot(xid);
+        let xmin = snapshot.running().first().copied().unwrap_or(snapshot.xmax()).min(xid);
+        Mark { generation: self.table, dropped: early.dropped, xid, xmin, snapshot }
+    }
+
+    /// Stops and starts: cleanly, or as it was when this was on disk.
+    pub(super) fn restart(&mut self, durable: Option<&Self>) {
+        let (next_start, has_dropped) = (self.next_start, self.has_dropped);
+        let has_begun: Vec<_> = self.transactions.iter().map(|t| is_open(t) || t.phase != Phase::Idle).collect();
+        if let Some(durable) = durable {
+            *self = durable.clone();
+            (self.era, self.next_start, self.has_dropped) = (None, next_start, has_dropped);
+            self.starts.clear();
+            self.marks.clear();
+        }
+        self.start = None;
+        self.era_lock = None;
+        for (index, has_begun) in has_begun.into_iter().enumerate() {
+            if has_begun && self.transactions[index].phase != Phase::Committed {
+                self.end(index, Phase::Over);
+            }
+        }
+        self.latest_completed = self.next_xid - 1;
+        self.running.clear();
+    }
+}
+
+fn is_open(transaction: &Transaction) -> bool {
+    transaction.phase == Phase::Open || transaction.number.is_some()
+}
+
+pub(super) fn change_of(index: usize, at: usize) -> u8 {
+    (index * WRITES + at) as u8
+}
+
+/// What a rule sees that reads below the oldest running transaction.
+fn below_xmin(snapshot: &Snapshot) -> Snapshot {
+    Snapshot::new(snapshot.running().first().copied().unwrap_or(snapshot.xmax()), [])
+}

@@ -1,0 +1,205 @@
+//! A reader's timers: one action at a time, and no time for one that is already over.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::changes::log::action::{Begin, LogAction, LogOptions, LogOutput};
+use crate::changes::log::answer::{Claimed, LogRow, LogView, Marked};
+use crate::changes::log::position::LogPlace;
+use crate::changes::log::reader::LogReader;
+use crate::changes::log::snapshot::Snapshot;
+use crate::clock;
+
+/// Something that happens to a reader.
+#[derive(Debug, Clone)]
+enum Input {
+    Ask { reads: bool, has_room: bool },
+    Answer { is_good: bool, is_whole: bool, rows: usize, dropped: i64 },
+    Fail,
+    Lose,
+    Wait(u64),
+    Acknowledge,
+    Notify,
+}
+
+fn any_input() -> impl Strategy<Value = Input> {
+    let answer = (prop::bool::weighted(0.9), any::<bool>(), 0_usize..3, 0_i64..3);
+    prop_oneof![
+        8 => (prop::bool::weighted(0.8), prop::bool::weighted(0.9)).prop_map(|(reads, has_room)| Input::Ask { reads, has_room }),
+        8 => answer.prop_map(|(is_good, is_whole, rows, dropped)| Input::Answer { is_good, is_whole, rows, dropped }),
+        1 => Just(Input::Fail),
+        1 => Just(Input::Lose),
+        3 => prop_oneof![0_u64..50, 50_u64..3_000, 3_000_u64..60_000].prop_map(Input::Wait),
+        1 => Just(Input::Acknowledge),
+        1 => Just(Input::Notify),
+    ]
+}
+
+/// A reader, with its action that has not been answered.
+struct Driver {
+    reader: LogReader,
+    action: Option<LogAction>,
+    outputs: Vec<LogOutput>,
+    xid: u64,
+    now: Instant,
+}
+
+impl Driver {
+    fn new(is_named: bool, is_since: bool) -> Self {
+        let begin = if is_since { Begin::Since(SystemTime::UNIX_EPOCH) } else { Begin::Default };
+        let options = LogOptions { name: is_named.then(|| "name".to_owned()), begin, ..LogOptions::default() };
+        Self { reader: LogReader::new(options), action: None, outputs: Vec::new(), xid: 3, now: clock::now() }
+    }
+
+    fn ask(&mut self, reads: bool, has_room: bool) -> Result<(), TestCaseError> {
+        let action = self.reader.next_action(reads, has_room, self.now);
+        prop_assert!(action.is_none() || self.action.is_none(), "two actions: {:?} and {action:?}", self.action);
+        if self.action.is_some() || action.is_some() {
+            prop_assert_eq!(self.reader.next_timer(), None);
+        } else {
+            let timer = self.reader.next_timer();
+            prop_assert!(timer.is_none_or(|at| at > self.now), "a time that is over, so that it is asked for again");
+        }
+        self.action = self.action.take().or(action);
+        Ok(())
+    }
+
+    fn answer(&mut self, is_good: bool, is_whole: bool, rows: usize, dropped: i64) {
+        let (reader, now) = (&mut self.reader, self.now);
+        let output = match self.action.take() {
+            None => None,
+            Some(LogAction::Prepare) => reader.handle_prepared((!is_good).then(|| "a standby".to_owned()), now),
+            Some(LogAction::Claim(..)) => {
+                let holder = (!is_good).then(|| "another".to_owned());
+                reader.handle_claimed(Claimed { holder, backend: 1, position: None, moved_at: None }, now)
+            }
+            Some(LogAction::Mark(_)) => {
+                reader.handle_marked(is_good.then(Marked::beginning));
+                None
+            }
+            Some(LogAction::Draw) => {
+                reader.handle_drawn();
+                None
+            }
+            Some(LogAction::Look(_) | LogAction::Page(_)) => {
+                self.xid += 1;
+                let view = LogView {
+                    dropped,
+                    bound: self.xid,
+                    is_current: is_good,
+                    place: LogPlace { system: 1, database: 1, start: 1 },
+                    knows_start: true,
+                    snapshot: Snapshot::new(self.xid, []),
+                    truncated: Snapshot::empty(),
+                    era_bound: 0,
+                    end: 100,
+                    first: 0,
+                    is_whole,
+                };
+                let rows = (0..rows).map(|row| LogRow { number: row as i64, payload: [].into() });
+                self.outputs.extend(reader.handle_view(&view, rows.collect(), now, SystemTime::UNIX_EPOCH));
+                None
+            }
+            Some(LogAction::Save(..)) => {
+                reader.handle_saved(now);
+                None
+            }
+            Some(LogAction::Lead) => {
+                reader.handle_led(is_good, is_whole, now);
+                None
+            }
+            Some(LogAction::Wake | LogAction::ReportWaiting(_)) => {
+                reader.handle_sent(now);
+                None
+            }
+            Some(LogAction::Keep) => {
+                reader.handle_kept(now);
+                None
+            }
+        };
+        self.outputs.extend(output);
+    }
+
+    /// Asks and answers until there is nothing to do.
+    fn rest(&mut self) -> Result<(), TestCaseError> {
+        for _ in 0..20 {
+            self.acknowledge();
+            self.ask(true, true)?;
+            if self.action.is_none() {
+                return Ok(());
+            }
+            self.answer(true, true, 0, 0);
+        }
+        Err(TestCaseError::fail(format!("it never rests: {:?}", self.action)))
+    }
+
+    fn acknowledge(&mut self) {
+        let position = |output: &LogOutput| match output {
+            LogOutput::Gap(_, position) | LogOutput::Change(position, _) => Some(position.clone()),
+            LogOutput::Refused(_) | LogOutput::Waiting(_) => None,
+        };
+        let positions: Vec<_> = self.outputs.drain(..).filter_map(|output| position(&output)).collect();
+        if let Some(last) = positions.last() {
+            self.reader.acknowledge(last.clone(), positions.len());
+        }
+    }
+
+    fn handle(&mut self, input: Input) -> Result<(), TestCaseError> {
+        match input {
+            Input::Ask { reads, has_room } => self.ask(reads, has_room)?,
+            Input::Answer { is_good, is_whole, rows, dropped } => self.answer(is_good, is_whole, rows, dropped),
+            Input::Fail => match self.action.take() {
+                None => {}
+                Some(LogAction::Save(..)) => self.reader.handle_save_failed(self.now),
+                Some(LogAction::Lead | LogAction::Wake | LogAction::ReportWaiting(_) | LogAction::Keep) => {
+                    self.reader.handle_shared_failed(self.now);
+                }
+                Some(_) => self.reader.handle_failed(self.now),
+            },
+            Input::Lose => {
+                self.action = None;
+                self.reader.handle_lost();
+            }
+            Input::Wait(millis) => self.now += Duration::from_millis(millis),
+            Input::Acknowledge => self.acknowledge(),
+            Input::Notify => drop(self.reader.handle_notification("")),
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn there_is_one_action_at_a_time_and_no_timer_is_over(
+        is_named in any::<bool>(),
+        is_since in any::<bool>(),
+        inputs in vec(any_input(), 1..80),
+    ) {
+        let mut driver = Driver::new(is_named, is_since);
+        driver.rest()?;
+        for input in inputs {
+            driver.handle(input)?;
+        }
+    }
+
+    /// Asked and answered only, it comes to rest, and after its next timer it acts again.
+    #[test]
+    fn a_reader_that_is_answered_comes_to_rest_and_acts_again(
+        is_named in any::<bool>(),
+        inputs in vec(any_input(), 1..60),
+    ) {
+        let mut driver = Driver::new(is_named, false);
+        for input in inputs {
+            driver.handle(input)?;
+        }
+        for _ in 0..5 {
+            driver.rest()?;
+            let timer = driver.reader.next_timer();
+            prop_assert!(timer.is_some(), "it would never act again");
+            driver.now = timer.unwrap_or(driver.now);
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! Reading a log: a plain value that decides what to do next, without a connection and a clock.
+//!
+//! ```text
+//!   Prepare ──> Claim ──> Look ──> Look ──> Look (a big batch) ──> Page ──> Page ──> Look ..
+//!   each session   a name   │ ▲                                                │
+//!                           ▼ │ another era                between them: Save, Lead, Wake, Keep
+//!                          Draw
+//! ```
+//!
+//! A look asks for what is visible now and was not visible at the position: one batch, in the order of its numbers. What
+//! a transaction did is in one batch, so a position is between transactions, or within a batch that two snapshots define.
+//! Every reason for which changes may be missing becomes a gap, which is reported before later changes.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::action::{
+    BEGAN_LATER, Begin, LogAction, LogGap, LogNeed, LogOptions, LogOutput, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA,
+    REMOVED,
+};
+use super::answer::{Claimed, LogRow, LogView, Marked};
+use super::claim::NameClaim;
+use super::position::{LogBatch, LogPlace, Position, PositionShared};
+use super::saves::PositionSaves;
+use super::schedule::LookSchedule;
+
+/// The time after which something that failed, or was refused, is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// The time between two reports that changes were not appended.
+const GAP_SPACING: Duration = Duration::from_secs(1);
+
+/// Reads the log of one database.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
+pub(crate) struct LogReader {
+    options: LogOptions,
+    /// `true` while an action has not been answered.
+    is_busy: bool,
+    is_prepared: bool,
+    needs_draw: bool,
+    /// When to try again what failed.
+    retry: Option<Instant>,
+    /// The position up to which has been read.
+    position: Option<Position>,
+    /// Transactions before this one may have rows of an earlier era than that of the position.
+    era_bound: u64,
+    /// `true` once the position is known to be of this server.
+    has_begun: bool,
+    /// The reason of a gap that must be reported with the next look.
+    gap: Option<&'static str>,
+    /// The time up to which has been read, and that of the look which found the batch that is being read.
+    since: Option<SystemTime>,
+    look_at: Option<SystemTime>,
+    /// `true` while there may be something to do other than to save.
+    is_reading: bool,
+    /// When a full log may be reported again.
+    next_gap: Option<Instant>,
+    schedule: LookSchedule,
+    saves: PositionSaves,
+    claim: NameClaim,
+}
+
+impl LogReader {
+    pub(crate) fn new(mut options: LogOptions) -> Self {
+        Self {
+            claim: NameClaim::new(options.name.take()),
+            schedule: LookSchedule::new(options.interval, options.quiet_interval),
+            options,
+            is_busy: false,
+            is_prepared: false,
+            needs_draw: false,
+            retry: None,
+            position: None,
+            era_bound: 0,
+            has_begun: false,
+            gap: None,
+            since: None,
+            look_at: None,
+            is_reading: false,
+            next_gap: None,
+            saves: PositionSaves::default(),
+        }
+    }
+
+    /// Sets the time for which rows are kept.
+    pub(crate) fn set_keep_for(&mut self, time: Duration) {
+        self.schedule.set_keep_for(time);
+    }
+
+    /// Reports that changes may be missing that were made before the reading begins.
+    pub(crate) fn begin_with_gap(&mut self, reason: &'static str) {
+        self.gap = Some(reason);
+    }
+
+    /// Returns the option that asks for a log, if one does.
+    pub(crate) fn needs_log(&self) -> Option<LogNeed> {
+        match (&self.options.begin, self.claim.name()) {
+            (Begin::At(_) | Begin::Since(_), _) => Some(LogNeed::Begin),
+            (Begin::Default, Some(_)) => Some(LogNeed::Name),
+            (Begin::Default, None) => None,
+        }
+    }
+
+    /// Returns `true` once it is known where the reading begins: later changes will be reported.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    // ---- what to do next --------------------------------------------------------------------------------------------
+
+    /// Returns the next action, which counts as begun. Unless `reads`, only what has been acknowledged is saved; without
+    /// room, no rows are read.
+    pub(crate) fn next_action(&mut self, reads: bool, has_room: bool, now: Instant) -> Option<LogAction> {
+        self.is_reading = reads;
+        if self.is_busy || self.retry.is_some_and(|at| at > now) {
+            return None;
+        }
+        self.retry = None;
+        let action = self.due_action(has_room, now)?;
+        self.is_busy = true;
+        Some(action)
+    }
+
+    fn due_action(&mut self, has_room: bool, now: Instant) -> Option<LogAction> {
+        let is_due = |at: Option<Instant>| at.is_none_or(|at| at <= now);
+        if !self.is_prepared {
+            return (self.is_reading || !self.is_clear()).then_some(LogAction::Prepare);
+        }
+        if let Some(action) = self.claim.next_action() {
+            return Some(action);
+        }
+        if let Some(name) = self.claim.name().filter(|_| self.has_begun)
+            && let Some(position) = self.saves.next_save(self.position.as_ref(), !self.is_reading, now)
+        {
+            return Some(LogAction::Save(name.clone(), position));
+        }
+        if !self.is_reading {
+            return None;
+        }
+        if self.needs_draw {
+            return Some(LogAction::Draw);
+        }
+        if self.schedule.take_wake() {
+            return Some(LogAction::Wake);
+        }
+        if is_due(self.schedule.next_lead) {
+            return Some(LogAction::Lead);
+        }
+        if let (Begin::Since(time), Some(_)) = (&self.options.begin, &self.position) {
+            return Some(LogAction::Mark(*time));
+        }
+        if self.has_begun && is_due(self.schedule.next_keep) {
+            return Some(LogAction::Keep);
+        }
+        if !is_due(self.schedule.next_look) {
+            return None;
+        }
+        // Without room it stays due, and is asked for when there is room.
+        self.schedule.look_now();
+        match &self.position {
+            _ if !has_room => None,
+            Some(position) if position.shared.batch.is_some() => Some(LogAction::Page(position.clone())),
+            position => Some(LogAction::Look(position.clone())),
+        }
+    }
+
+    /// Returns when to ask for the next action, if time is needed for one.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        if self.is_busy {
+            return None;
+        }
+        // A session that is not prepared saves nothing.
+        let save = self.saves.next_timer().filter(|_| self.is_prepared && self.claim.name().is_some());
+        let look = self.schedule.next_timer(self.has_begun).filter(|_| self.is_reading);
+        self.retry.or_else(|| [look, save].into_iter().flatten().min())
+    }
+
+    // ---- answers ----------------------------------------------------------------------------------------------------
+
+    /// The session can be read from; or not, for this reason.
+    pub(crate) fn handle_prepared(&mut self, refusal: Option<String>, now: Instant) -> Option<LogOutput> {
+        self.is_busy = false;
+        self.is_prepared = refusal.is_none();
+        if self.is_prepared {
+            self.schedule.look_now();
+            return None;
+        }
+        self.retry = now.checked_add(RETRY);
+        let output = if self.has_begun { LogOutput::Waiting } else { LogOutput::Refused };
+        refusal.map(output)
+    }
+
+    /// The name was given to this session, or another one has it.
+    pub(crate) fn handle_claimed(&mut self, claimed: Claimed, now: Instant) -> Option<LogOutput> {
+        self.is_busy = false;
+        if let Some(holder) = claimed.holder {
+            let (warning, must_report) = self.claim.handle_refused(&holder);
+            self.retry = now.checked_add(RETRY).filter(|_| !must_report);
+            return Some(LogOutput::Waiting(warning));
+        }
+        self.claim.handle_claimed(claimed.backend);
+        if self.position.is_some() || self.options.begin != Begin::Default {
+            return None;
+        }
+        self.since = claimed.moved_at;
+        match claimed.position.as_deref().map(str::parse::<Position>) {
+            Some(Ok(position)) => self.position = Some(position),
+            Some(Err(error)) => {
+                let name = self.claim.name().map_or("", String::as_str);
+                return Some(LogOutput::Refused(format!(
+                    "the position that is kept under {name:?} is damaged: {error}"
+                )));
+            }
+            None => self.gap = Some(NEW_NAME),
+        }
+        None
+    }
+
+    /// The snapshot was read that was marked before the time to begin at.
+    pub(crate) fn handle_marked(&mut self, marked: Option<Marked>) {
+        self.is_busy = false;
+        if let Begin::Since(time) = std::mem::take(&mut self.options.begin) {
+            self.since = Some(time);
+        }
+        // Without a mark, all that is there.
+        let Marked { snapshot, dropped, bound, is_exact } = marked.unwrap_or_else(Marked::beginning);
+        if !is_exact {
+            self.gap = Some(OLDER);
+        }
+        let era_bound = self.era_bound;
+        self.position = self.position.take().map(|position| {
+            position.with(|shared| {
+                // Those that were open when the era began may have ended before the position was taken.
+                (shared.from, shared.dropped, shared.bound) = (snapshot, dropped, bound.max(era_bound));
+            })
+        });
+        self.schedule.look_now();
+    }
+
+    /// An era has begun, by this reader or by another.
+    pub(crate) fn handle_drawn(&mut self) {
+        self.is_busy = false;
+        self.needs_draw = false;
+        self.schedule.look_now();
+    }
+
+    /// Handles what was new, or the rows of a page.
+    pub(crate) fn handle_view(
+        &mut self,
+        view: &LogView,
+        rows: Vec<LogRow>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Vec<LogOutput> {
+        self.is_busy = false;
+        if !view.is_current {
+            self.needs_draw = true;
+            self.retry = now.checked_add(self.options.interval);
+            return Vec::new();
+        }
+        let Some(position) = self.position.take() else {
+            return match self.first_position(view) {
+                Ok(position) => {
+                    self.position = Some(position);
+                    Vec::new()
+                }
+                Err(reason) => vec![LogOutput::Refused(reason)],
+            };
+        };
+        let is_known = view.knows_start && position.is_of_database(view.place);
+        if is_known && position.newest() > view.snapshot.xmax() {
+            return vec![LogOutput::Refused(format!(
+                "the position {position} is newer than the server, whose next transaction has a lower number: the text was \
+                 changed, or the server was set back. Begin without a position, and treat everything as changed"
+            ))];
+        }
+        let mut outputs = Vec::new();
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.saves.begin();
+        }
+        let position = if is_known {
+            let position = self.report_gaps(position, view, now, &mut outputs);
+            self.read(position, view, rows, now, &mut outputs)
+        } else {
+            let position = view.position();
+            let reason = self.gap.take().unwrap_or(OTHER_ERA);
+            outputs.push(self.gap(reason, &position));
+            position
+        };
+        let is_item = |output: &&LogOutput| matches!(output, LogOutput::Gap(..) | LogOutput::Change(..));
+        self.saves.add(outputs.iter().filter(is_item).count());
+        if position.shared.batch.is_none() {
+            // A batch of several pages was taken at the look before them.
+            self.since = self.look_at.take().or(Some(wall));
+        } else if self.look_at.is_none() {
+            self.look_at = Some(wall);
+        }
+        self.position = Some(position);
+        outputs
+    }
+
+    /// Returns the position that was asked for, or that of this look.
+    fn first_position(&mut self, view: &LogView) -> Result<Position, String> {
+        self.schedule.look_now();
+        self.era_bound = view.era_bound;
+        let position = match std::mem::take(&mut self.options.begin) {
+            Begin::At(position) => position,
+            begin => {
+                self.options.begin = begin;
+                return Ok(view.position());
+            }
+        };
+        if !position.is_of_database(view.place) {
+            let LogPlace { system, database, .. } = view.place;
+            return Err(format!(
+                "the position {position} is of another database: this one is {database} of system {system}. Begin without \
+                 a position, and treat everything as changed"
+            ));
+        }
+        Ok(position)
+    }
+
+    fn gap(&self, reason: &'static str, position: &Position) -> LogOutput {
+        LogOutput::Gap(LogGap { reason, since: self.since }, position.clone())
+    }
+
+    /// Reports what may be missing, and returns the position after that.
+    fn report_gaps(
+        &mut self,
+        mut position: Position,
+        view: &LogView,
+        now: Instant,
+        outputs: &mut Vec<LogOutput>,
+    ) -> Position {
+        let mut reason = self.gap.take();
+        if !position.shared.from.includes(&view.truncated) {
+            reason = reason.or(Some(REMOVED));
+            position = position.with(|shared| shared.from = shared.from.with_seen(&view.truncated));
+        }
+        // Within a batch these are not looked at: they belong to its second snapshot.
+        if position.shared.batch.is_none() {
+            let PositionShared { from, dropped, bound, .. } = &*position.shared;
+            let may_report = self.next_gap.is_none_or(|at| at <= now);
+            if *dropped != view.dropped && may_report {
+                self.next_gap = now.checked_add(GAP_SPACING);
+                reason = reason.or(Some(NOT_APPENDED));
+                position = position.with(|shared| (shared.dropped, shared.bound) = (view.dropped, view.bound));
+            } else if view.snapshot.sees_more_before(*bound, from) {
+                let is_of_era = *bound <= view.era_bound;
+                reason = reason.or(Some(if is_of_era { BEGAN_LATER } else { NOT_APPENDED }));
+            }
+            if position.shared.bound > 0 && view.snapshot.sees_all_before(position.shared.bound) {
+                position = position.with(|shared| shared.bound = 0);
+            }
+        }
+        if let Some(reason) = reason {
+            outputs.push(self.gap(reason, &position));
+        }
+        position
+    }
+
+    /// Hands out rows, and returns the position after them.
+    fn read(
+        &mut self,
+        position: Position,
+        view: &LogView,
+        rows: Vec<LogRow>,
+        now: Instant,
+        outputs: &mut Vec<LogOutput>,
+    ) -> Position {
+        let is_page = position.shared.batch.is_some();
+        if !rows.is_empty() || is_page || !view.is_whole {
+            self.schedule.handle_changes(now);
+        }
+        // A page is followed by a look, and a batch that is too big for a look by a page.
+        match is_page || !view.is_whole {
+            true => self.schedule.look_now(),
+            false => self.schedule.wait(now),
+        }
+        let batch = match is_page {
+            true => position,
+            false => position.with(|shared| {
+                shared.place.start = view.place.start;
+                shared.batch = Some(LogBatch { to: view.snapshot.clone(), first: view.first, end: view.end });
+            }),
+        };
+        let count = rows.len();
+        let mut last = batch.clone();
+        for (index, LogRow { number, payload }) in rows.into_iter().enumerate() {
+            last = if view.is_whole && index + 1 == count { batch.after_batch() } else { batch.after(number) };
+            outputs.push(LogOutput::Change(last.clone(), payload));
+        }
+        // A batch without rows is over, unless it is too big for a look.
+        if view.is_whole && count == 0 { batch.after_batch() } else { last }
+    }
+
+    pub(crate) fn handle_saved(&mut self, now: Instant) {
+        self.is_busy = false;
+        self.saves.handle_saved(self.schedule.idle(), now);
+    }
+
+    /// The election was held.
+    pub(crate) fn handle_led(&mut self, is_leader: bool, has_followers: bool, now: Instant) {
+        self.is_busy = false;
+        self.schedule.handle_led(is_leader, has_followers, now);
+    }
+
+    /// What was sent to other readers is on its way.
+    pub(crate) fn handle_sent(&mut self, now: Instant) {
+        self.is_busy = false;
+        if !self.claim.is_settled() {
+            self.retry = now.checked_add(RETRY);
+        }
+    }
+
+    pub(crate) fn handle_kept(&mut self, now: Instant) {
+        self.is_busy = false;
+        self.schedule.handle_kept(now);
+    }
+
+    /// Discards what was read, which nobody takes any more.
+    pub(crate) fn handle_stopped(&mut self) {
+        self.is_busy = false;
+    }
+
+    /// An action without which nothing is read has failed: it is tried again after a while.
+    pub(crate) fn handle_failed(&mut self, now: Instant) {
+        self.is_busy = false;
+        self.retry = now.checked_add(RETRY);
+    }
+
+    /// A save has failed, which holds up nothing that is read.
+    pub(crate) fn handle_save_failed(&mut self, now: Instant) {
+        self.is_busy = false;
+        self.saves.handle_failed();
+        self.saves.wait(now + RETRY);
+    }
+
+    /// An action for several readers has failed: an election, a message or a rotation.
+    pub(crate) fn handle_shared_failed(&mut self, now: Instant) {
+        self.is_busy = false;
+        self.schedule.handle_failed(now + RETRY);
+    }
+
+    /// The session was lost, and its locks with it.
+    pub(crate) fn handle_lost(&mut self) {
+        self.is_busy = false;
+        self.saves.handle_failed();
+        self.is_prepared = false;
+        self.claim.handle_lost();
+        self.retry = None;
+        self.schedule.handle_lost();
+    }
+
+    /// Another reader has sent something: that it has found changes, or that it waits for the name of this one.
+    pub(crate) fn handle_notification(&mut self, payload: &str) -> Option<LogOutput> {
+        match self.claim.handle_message(payload) {
+            Some(warning) => warning.map(LogOutput::Waiting),
+            None => {
+                self.schedule.look_now();
+                None
+            }
+        }
+    }
+
+    // ---- the consumer -----------------------------------------------------------------------------------------------
+
+    /// The consumer has dealt with so many more changes and gaps, up to this position.
+    pub(crate) fn acknowledge(&mut self, position: Position, count: usize) {
+        self.saves.acknowledge(position, count);
+    }
+
+    /// Returns `true` if the consumer has dealt with everything that was read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.saves.is_empty()
+    }
+
+    /// Returns `true` if everything is saved that the consumer has dealt with.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.claim.name().is_none() || self.saves.is_clear()
+    }
+}
+
+#[cfg(test)]
+impl LogReader {
+    /// Makes a save, a rotation, and a report of a full log due, or not for an hour. A look is due.
+    pub(super) fn set_timers(&mut self, saves: bool, keeps: bool, may_report: bool, now: Instant) {
+        let time = |is_due: bool| (!is_due).then_some(now + Duration::from_secs(3_600));
+        (self.next_gap, self.retry) = (time(may_report), None);
+        self.saves.set_timers(time(saves));
+        (self.schedule.next_keep, self.schedule.next_look) = (time(keeps), None);
+        self.schedule.next_lead = self.schedule.next_lead.and(time(false));
+    }
+}

@@ -1,0 +1,109 @@
+//! The SQL of a reader.
+
+use std::time::{Duration, SystemTime};
+
+use super::position::{LogBatch, Position};
+use crate::changes::sql::{literal, lock, render};
+
+/// The most rows that one look, or one page, returns.
+const COUNT: usize = 1_000;
+/// The channel on which the reader that looks wakes the others, and readers of one name are told of each other.
+pub(crate) const CHANNEL: &str = "notifyman_log";
+
+/// The beginning of a message that another reader waits for a name.
+pub(crate) const WAITING: &str = "waiting ";
+
+/// Asks whether this server can be read from: standby, and whether numbers are drawn in order.
+pub(crate) const PREPARE: &str = "SELECT pg_is_in_recovery(), (SELECT seqcache = 1 AND seqincrement = 1 AND NOT seqcycle \
+    FROM pg_sequence WHERE seqrelid = to_regclass('notifyman.number'))";
+
+/// Holds an election: the reader that leads looks, and wakes the others.
+pub(crate) const LEAD: &str = include_str!("../sql/log_lead.sql");
+pub(crate) const WAKE: &str = "SELECT pg_notify('notifyman_log', '')";
+
+/// Reads what is new since a position, if it has at most so many bytes; without a position, no rows.
+pub(crate) fn look(position: Option<&Position>, bytes: usize) -> String {
+    let (xmax, running, start) = match position {
+        Some(position) => {
+            let shared = &position.shared;
+            (shared.from.xmax().to_string(), list(shared.from.running()), shared.place.start.to_string())
+        }
+        None => ("NULL".to_owned(), String::new(), "NULL".to_owned()),
+    };
+    let dropped = position.map_or(0, |position| position.shared.dropped).to_string();
+    let values =
+        [("xmax", xmax.as_str()), ("running", &running), ("count", &COUNT.to_string()), ("bytes", &bytes.to_string())];
+    let rows = render(include_str!("../sql/log_new.sql").trim_ascii_end(), &values);
+    render(include_str!("../sql/log_look.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
+}
+
+/// Reads the next rows of the batch in which a position is, of so many bytes or one.
+pub(crate) fn page(position: &Position, bytes: usize) -> String {
+    let shared = &position.shared;
+    let Some(LogBatch { to, first, end }) = &shared.batch else { return look(Some(position), bytes) };
+    let ended: Vec<_> = to.ended_since(&shared.from).collect();
+    let values = [
+        ("ended", &*list(&ended)),
+        ("number", &position.number.unwrap_or(0).to_string()),
+        ("first", &first.to_string()),
+        ("end", &end.to_string()),
+        ("xmax", &shared.from.xmax().to_string()),
+        ("to", &to.to_string()),
+        ("count", &COUNT.to_string()),
+        ("bytes", &bytes.to_string()),
+    ];
+    let rows = render(include_str!("../sql/log_page.sql").trim_ascii_end(), &values);
+    let (start, dropped) = (shared.place.start.to_string(), shared.dropped.to_string());
+    render(include_str!("../sql/log_look.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
+}
+
+/// Takes a name for the session; the process of a session that had it before may be ended for it.
+pub(crate) fn claim(name: &str, backend: Option<i32>) -> String {
+    let name = literal(name);
+    let terminate = backend.map(|backend| {
+        let values = [("name", name.as_str()), ("backend", &backend.to_string())];
+        render(include_str!("../sql/log_terminate.sql"), &values)
+    });
+    let values = [("name", name.as_str()), ("terminate", &terminate.unwrap_or_default())];
+    render(include_str!("../sql/log_claim.sql"), &values)
+}
+
+/// Reports to the reader that has a name that another one waits for it.
+pub(crate) fn report_waiting(name: &str) -> String {
+    format!("SELECT pg_notify({}, {})", literal(CHANNEL), literal(&format!("{WAITING}{name}")))
+}
+
+/// Reads the last snapshot that was marked before a time.
+///
+/// A transaction that was running then may have had a change that was not appended: not if none was since a mark that was
+/// made before all of these began.
+pub(crate) fn mark(time: SystemTime) -> String {
+    let millis = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_millis());
+    format!(
+        "SELECT m.snapshot, m.dropped, CASE WHEN m.dropped = coalesce((SELECT max(e.dropped) FROM notifyman.mark e \
+            WHERE e.xid < txid_snapshot_xmin(m.snapshot) AND e.at <= m.at), 0) THEN 0 ELSE m.xid END \
+         FROM notifyman.mark m WHERE m.at <= to_timestamp({millis} / 1000.0) ORDER BY m.at DESC LIMIT 1"
+    )
+}
+
+pub(crate) fn save(name: &str, position: &Position) -> String {
+    let (name, place) = (literal(name), literal(&position.to_string()));
+    let snapshot = &position.shared.from;
+    format!(
+        "INSERT INTO notifyman.position (name, place, snapshot, moved_at) VALUES ({name}, {place}, '{snapshot}', \
+         clock_timestamp()) ON CONFLICT (name) DO UPDATE SET place = excluded.place, snapshot = excluded.snapshot, \
+         moved_at = excluded.moved_at"
+    )
+}
+
+/// Rotates the tables.
+pub(crate) fn keep(keep_for: Duration, keep_size: u64) -> String {
+    let lock = lock("format('LOCK TABLE notifyman.log_%s IN ACCESS EXCLUSIVE MODE NOWAIT', generation % 3)");
+    let values =
+        [("keep_for", &*keep_for.as_millis().to_string()), ("keep_size", &keep_size.to_string()), ("lock", &lock)];
+    render(include_str!("../sql/log_keep.sql"), &values)
+}
+
+fn list(xids: &[u64]) -> String {
+    xids.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+}
