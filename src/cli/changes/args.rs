@@ -26,24 +26,28 @@ sent: whole rows with --shape rows. Name tables, or use keys or a log.
 
 --shape rows reports each row, whole, before and after. --shape keys reports
 what a statement wrote, by the rows' keys, and is the one for cache
-invalidation: large statements cost about half. --delivery notify takes PostgreSQL's commit lock, fails
-where the NOTIFY queue is full, and does not go with PREPARE TRANSACTION;
---delivery log does none of that: it writes tables of its own, which workers
-read, and can read again. They are kept for --keep-for and up to --keep-size; at
-twice that size, without a worker, changes are counted but no longer appended.
-A crash of the server empties a log that is --unlogged, in which writes cost
-less; no publication contains it. What a worker's role needs is printed.
+invalidation: large statements cost about half.
 
-Over an earlier version with an outbox: run that version's worker until the
-outbox is empty, or give --discard-outbox.
+--delivery notify takes PostgreSQL's commit lock, fails where the NOTIFY queue
+is full, and excludes PREPARE TRANSACTION. --delivery log does none of that: it
+writes tables of its own, which workers read, and can read again. Changes are
+kept for --keep-for and up to --keep-size; at twice that size, without a worker,
+changes are counted but no longer appended. A crash of the server empties a log
+that is --unlogged, in which writes cost less; no publication contains it. The
+privileges that a worker's role needs are printed. Where there is a log, give
+--delivery each time: a build without it refuses to end the log.
 
-Triggers run as the role that writes. What needs a privilege of its own is owned
-by --owner, a role without login, which is made where it is missing: grant it
-to no role but the installer. Event triggers, which cover new tables as they are created and report
-changes to tables' definitions, need a superuser. Without one give
---no-schema-events, and build again after each migration.
+Over an earlier version with an outbox: keep that version's worker running, and
+repeat the build until the outbox is empty and it is not refused; or give
+--discard-outbox.
 
-Exit codes: 0 all is done, 1 not all, 2 what was asked for can't be.";
+Triggers run as the role that writes. Functions that need a privilege of their
+own belong to --owner, a role without login, which is made where it is missing:
+grant it to no role but the installer. Event triggers, which cover new tables as
+they are created and report changes to tables' definitions, need a superuser.
+Without one give --no-schema-events, and build again after each migration.
+
+Exit codes: 0 all is done, 1 not all, 2 the request is invalid.";
 
 pub(crate) const STATUS: &str = "\
 Examples:
