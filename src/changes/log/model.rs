@@ -27,11 +27,11 @@ use crate::clock;
 /// Which rows are new to a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
-    /// Those that are visible now and were not in the snapshot of the position.
+    /// Rows that are visible now and were not in the snapshot of the position.
     Difference,
-    /// Those with a number above the last: wrong, since a lower one may be committed later.
+    /// Rows with a number above the last: wrong, since a lower one may be committed later.
     NumberAbove,
-    /// Those of transactions before the oldest that runs: wrong, since one that stays open holds up all.
+    /// Rows of transactions before the oldest that runs: wrong, since one that stays open delays all others.
     BelowXmin,
 }
 
@@ -79,7 +79,7 @@ enum ReaderKind {
     Since(Option<usize>),
 }
 
-/// How often something may happen in one history.
+/// Limits on the number of each kind of event in one history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct Budget {
     looks: u8,
@@ -141,7 +141,7 @@ enum Step {
     CrashReader(usize),
     LoseSession(usize),
     Acknowledge(usize, usize),
-    /// What has happened so far will survive a crash.
+    /// Commits up to now survive a crash.
     Flush,
     CrashServer,
     RestartServer,
@@ -199,7 +199,7 @@ impl State {
         let transaction = &self.server.transactions[index];
         let draws_first = config.mutant == Some(Mutant::NumberBeforeXid);
         match transaction.phase {
-            // Those that do the same begin in one order.
+            // Transactions that do the same begin in one order.
             Phase::Idle
                 if config.rows[..index]
                     .iter()

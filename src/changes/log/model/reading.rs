@@ -14,7 +14,7 @@ use crate::changes::log::reader::LogReader;
 
 pub(super) type Verdict = Result<(), String>;
 
-/// What a consumer has received, as it was stored together with a position.
+/// The changes that a consumer has received, as stored together with a position.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Received {
     /// `true` once it is known where the reading begins.
@@ -102,9 +102,9 @@ pub(super) struct ModelReader {
     pending: Option<Pending>,
     /// With all that was handed out.
     pub(super) received: Received,
-    /// What the consumer keeps together with its effects.
+    /// The position that the consumer stores together with its effects.
     kept: Option<Position>,
-    /// What was handed out and was not acknowledged, and the state after each.
+    /// Items that were handed out and not acknowledged, and the state after each.
     queue: Vec<(Position, Received)>,
     /// After what was acknowledged last.
     acknowledged: Received,

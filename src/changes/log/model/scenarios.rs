@@ -1,4 +1,4 @@
-//! What is explored: each scenario with what the design says, and with what it must not be.
+//! The scenarios that are explored: each as the design has it, and with each guard removed that it must detect.
 
 use super::keep::Age;
 use super::{Budget, Config, Mutant, ReaderKind, Rule, Search};
@@ -228,7 +228,7 @@ fn a_restart_is_no_gap() {
     prove(&Config { rows: &[&[0, 1], &[1], &[2]], budget: Budget { restarts: 1, ..NOTHING }, ..SNAPSHOTS });
 }
 
-/// The same with larger bounds, for which there is no time each time.
+/// The scenarios with larger bounds, which take too long for each run of the tests.
 #[test]
 #[ignore = "takes minutes"]
 fn larger_bounds() {

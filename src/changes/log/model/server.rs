@@ -71,7 +71,7 @@ pub(super) struct SavedPosition {
     pub(super) received: super::reading::Received,
 }
 
-/// What the first statement of a look, or the first part of a block, has read.
+/// The values that the first statement of a look, or the first part of a block, has read.
 #[derive(Debug, Clone, Default, Hash)]
 pub(super) struct Early {
     dropped: i64,
@@ -482,7 +482,7 @@ pub(super) fn change_of(index: usize, at: usize) -> u8 {
     (index * WRITES + at) as u8
 }
 
-/// What a rule sees that reads below the oldest running transaction.
+/// The snapshot of a rule that reads below the oldest running transaction.
 fn below_xmin(snapshot: &Snapshot) -> Snapshot {
     Snapshot::new(snapshot.running().first().copied().unwrap_or(snapshot.xmax()), [])
 }
