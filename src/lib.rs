@@ -133,13 +133,13 @@
 //! # When connections are lost
 //!
 //! A manager can also bring them back by itself, and notice links that died without a word. What each fault looks like,
-//! and what is lost, is listed under [`faults`]; what it all costs, and how to use several processors, under [`speed`].
+//! and what is lost, is listed under [`faults`](docs::faults); what it all costs, and how to use several processors, under [`speed`](docs::speed).
 //!
 //! # Many databases
 //!
 //! [`NotificationManager::dial`] opens connections inside the loop, [`Connection::connect_many`] before it: side by side,
 //! so that a thousand take seconds, and one that fails or hangs holds up no other. What a connection string may say is
-//! listed under [`keywords`]: whatever works with `psql` means the same here.
+//! listed under [`keywords`](docs::keywords): whatever works with `psql` means the same here.
 //!
 //! # What it is made of
 //!
@@ -189,23 +189,18 @@ pub mod changes;
 mod clock;
 mod config;
 mod connection;
+pub mod docs;
 mod error;
-#[doc = include_str!("faults.md")]
-pub mod faults {}
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 mod gap;
-#[doc = include_str!("config/keywords.md")]
-pub mod keywords {}
 mod manager;
 mod net;
 mod notification;
 pub mod notifier;
 mod proto;
 mod row;
-#[doc = include_str!("speed.md")]
-pub mod speed {}
 
 pub use config::{
     AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs,

@@ -348,7 +348,7 @@ fn client_encoding(_: &mut Settings, value: &str) -> Result<(), String> {
 /// A row of the table in `keywords.md`: keyword, variable, since which version, and what becomes of it.
 #[cfg(test)]
 pub(super) fn documented() -> Vec<[&'static str; 4]> {
-    let rows = include_str!("keywords.md").lines().filter(|line| line.starts_with("| `"));
+    let rows = include_str!("../docs/keywords.md").lines().filter(|line| line.starts_with("| `"));
     let cells = |row: &'static str| row.split('|').map(|cell| cell.trim()).collect::<Vec<_>>();
     rows.map(cells).map(|cells| [cells[1].trim_matches('`'), cells[2].trim_matches('`'), cells[3], cells[4]]).collect()
 }

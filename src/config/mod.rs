@@ -61,7 +61,7 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 ///
 /// It comes from a connection string, which means what it means to `psql`: the string over the service file that it
 /// names over the `PG*` variables of the environment over the defaults. What becomes of each keyword is listed under
-/// [`keywords`](crate::keywords).
+/// [`keywords`](crate::docs::keywords).
 ///
 /// ```no_run
 /// use notifyman::Config;

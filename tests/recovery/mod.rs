@@ -1,5 +1,5 @@
 //! Surviving faults: for each, sent = delivered + told as gap, counted. The table that users read is
-//! `src/faults.md`; each of its rows is a test here.
+//! `src/docs/faults.md`; each of its rows is a test here.
 
 mod audit;
 mod audit_answers;
