@@ -17,7 +17,7 @@ pub(crate) fn wall() -> SystemTime {
 /// A point on the monotonic clock, to the nanosecond, in half of an `Instant`'s memory, and with room for none: for what
 /// each of many connections keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Moment(NonZeroU64);
+pub(crate) struct CompactInstant(NonZeroU64);
 
 /// What moments count from: before any that is asked for, and 584 years before the last that can be told.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(|| {
@@ -25,16 +25,16 @@ static ORIGIN: LazyLock<Instant> = LazyLock::new(|| {
     now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
 });
 
-impl Moment {
+impl CompactInstant {
     /// The next end of a part, if time is divided into parts of this length; itself, if that is nothing.
-    pub(crate) fn to_next(self, part: Duration) -> Self {
+    pub(crate) fn round_up_to(self, part: Duration) -> Self {
         let part = u64::try_from(part.as_nanos()).unwrap_or(u64::MAX);
         let late = (self.0.get() - 1).checked_rem(part).unwrap_or_default();
         Self(self.0.saturating_add(if late > 0 { part - late } else { 0 }))
     }
 }
 
-impl From<Instant> for Moment {
+impl From<Instant> for CompactInstant {
     #[inline]
     fn from(instant: Instant) -> Self {
         let since = instant.saturating_duration_since(*ORIGIN);
@@ -43,9 +43,9 @@ impl From<Instant> for Moment {
     }
 }
 
-impl From<Moment> for Instant {
+impl From<CompactInstant> for Instant {
     #[inline]
-    fn from(moment: Moment) -> Self {
+    fn from(moment: CompactInstant) -> Self {
         let since = Duration::from_nanos(moment.0.get() - 1);
         // No system's clock counts less far.
         ORIGIN.checked_add(since).unwrap_or(*ORIGIN)
@@ -55,23 +55,23 @@ impl From<Moment> for Instant {
 /// A point on the monotonic clock to a tenth of a second, never later than what it was made of, in half of a moment's
 /// memory; after 13 years it stays what it is.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tenth(u32);
+pub(crate) struct CoarseInstant(u32);
 
-impl From<Instant> for Tenth {
+impl From<Instant> for CoarseInstant {
     fn from(instant: Instant) -> Self {
         let since = instant.saturating_duration_since(*ORIGIN);
         Self(u32::try_from(since.as_millis() / 100).unwrap_or(u32::MAX))
     }
 }
 
-impl From<Tenth> for Instant {
-    fn from(tenth: Tenth) -> Self {
+impl From<CoarseInstant> for Instant {
+    fn from(tenth: CoarseInstant) -> Self {
         ORIGIN.checked_add(Duration::from_millis(100) * tenth.0).unwrap_or(*ORIGIN)
     }
 }
 
 #[cfg(test)]
-impl Moment {
+impl CompactInstant {
     /// The same in every run, for histories that must be.
     pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
 }
@@ -84,33 +84,37 @@ mod tests {
     fn a_moment_is_the_instant_that_it_was_made_of() {
         for offset in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(100 * 365 * 24 * 3600)] {
             let instant = now() + offset;
-            assert_eq!(Instant::from(Moment::from(instant)), instant);
+            assert_eq!(Instant::from(CompactInstant::from(instant)), instant);
         }
-        assert!(Moment::from(now() + Duration::from_nanos(1_000_000)) > Moment::from(now() - Duration::from_secs(9)));
-        assert_eq!(size_of::<Option<Moment>>(), 8);
+        assert!(
+            CompactInstant::from(now() + Duration::from_nanos(1_000_000))
+                > CompactInstant::from(now() - Duration::from_secs(9))
+        );
+        assert_eq!(size_of::<Option<CompactInstant>>(), 8);
     }
 
     #[test]
     fn the_ends_of_parts_are_the_same_for_all() {
         let part = Duration::from_millis(10);
         for late in [0, 1, 5_000_000, 10_000_000] {
-            let moment = Moment::from(Instant::from(Moment::FIRST) + Duration::from_nanos(30_000_000 + late));
-            let end = moment.to_next(part);
-            assert_eq!((end.to_next(part), end.to_next(Duration::ZERO)), (end, end));
+            let moment =
+                CompactInstant::from(Instant::from(CompactInstant::FIRST) + Duration::from_nanos(30_000_000 + late));
+            let end = moment.round_up_to(part);
+            assert_eq!((end.round_up_to(part), end.round_up_to(Duration::ZERO)), (end, end));
             assert!(end >= moment && Instant::from(end) - Instant::from(moment) < part);
         }
-        assert!(Moment::FIRST.to_next(Duration::MAX) == Moment::FIRST);
-        assert!(Moment::from(now()).to_next(Duration::MAX) > Moment::from(now()));
+        assert!(CompactInstant::FIRST.round_up_to(Duration::MAX) == CompactInstant::FIRST);
+        assert!(CompactInstant::from(now()).round_up_to(Duration::MAX) > CompactInstant::from(now()));
     }
 
     #[test]
     fn a_tenth_is_no_later_than_the_instant_that_it_was_made_of_and_little_earlier() {
         for offset in [Duration::ZERO, Duration::from_millis(99), Duration::from_secs(12 * 365 * 24 * 3600)] {
             let instant = now() + offset;
-            let tenth = Instant::from(Tenth::from(instant));
+            let tenth = Instant::from(CoarseInstant::from(instant));
             assert!(tenth <= instant && instant - tenth < Duration::from_millis(100));
         }
         let (far, end) = (now() + Duration::from_secs(20 * 365 * 24 * 3600), Duration::from_millis(100) * u32::MAX);
-        assert_eq!(Instant::from(Tenth::from(far)), *ORIGIN + end);
+        assert_eq!(Instant::from(CoarseInstant::from(far)), *ORIGIN + end);
     }
 }

@@ -18,12 +18,12 @@ pub fn handshake(data: &[u8]) {
 
 /// A connection string, read, written and read again.
 pub fn connection_string(data: &[u8]) {
-    crate::config::laws::fuzz_dsn(data);
+    crate::config::properties::fuzz_dsn(data);
 }
 
 /// A service file and a password file, and what is looked for in them.
 pub fn source_files(data: &[u8]) {
-    crate::config::laws::fuzz_source_files(data);
+    crate::config::properties::fuzz_source_files(data);
 }
 
 /// Names and literals, quoted, and read as the server would.

@@ -24,11 +24,11 @@ use crate::error::Error;
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Gap(Box<Span>);
+pub struct Gap(Box<GapData>);
 
 /// What a gap tells: kept apart, since everything that a loop tells has room for one, and hardly ever is one.
 #[derive(Debug, Clone)]
-pub(crate) struct Span {
+pub(crate) struct GapData {
     pub(crate) channels: Arc<[Box<str>]>,
     pub(crate) cause: Error,
     /// On both clocks.
@@ -37,15 +37,21 @@ pub(crate) struct Span {
     pub(crate) epoch: u64,
 }
 
-impl From<Span> for Gap {
-    fn from(span: Span) -> Self {
+impl From<GapData> for Gap {
+    fn from(span: GapData) -> Self {
         Self(Box::new(span))
     }
 }
 
 impl Gap {
     /// The same, over at `now`; of these channels, and of those of another that hasn't been told yet.
-    pub(crate) fn ended(mut self, mut channels: Vec<Box<str>>, now: Instant, epoch: u64, untold: Option<Self>) -> Self {
+    pub(crate) fn finish(
+        mut self,
+        mut channels: Vec<Box<str>>,
+        now: Instant,
+        epoch: u64,
+        untold: Option<Self>,
+    ) -> Self {
         let span = &mut *self.0;
         let lasted = now.saturating_duration_since(span.since.0);
         span.until = (now, span.since.1.checked_add(lasted).unwrap_or(span.since.1));
@@ -60,7 +66,7 @@ impl Gap {
     }
 
     /// From now on it begins when an earlier one does.
-    pub(crate) fn begin_with(&mut self, earlier: &Self) {
+    pub(crate) fn extend_back_to(&mut self, earlier: &Self) {
         self.0.since = earlier.0.since;
     }
 
@@ -122,11 +128,11 @@ mod tests {
         let at = |seconds| (start.0 + Duration::from_secs(seconds), start.1 + Duration::from_secs(seconds));
         let gap = |channels: &[&str], since, epoch| {
             let channels = channels.iter().map(|channel| (*channel).into()).collect();
-            Gap::from(Span { channels, cause: Error::Unregistered, since: at(since), until: at(since), epoch })
+            Gap::from(GapData { channels, cause: Error::Unregistered, since: at(since), until: at(since), epoch })
         };
         let names = |names: &[&str]| names.iter().map(|name| Box::<str>::from(*name)).collect::<Vec<_>>();
         let joined = |since, earlier| {
-            gap(&[], since, 0).ended(names(&["b", "c"]), at(9).0, 4, Some(gap(&["c", "a"], earlier, 3)))
+            gap(&[], since, 0).finish(names(&["b", "c"]), at(9).0, 4, Some(gap(&["c", "a"], earlier, 3)))
         };
         for (since, earlier) in [(5, 2), (2, 5)] {
             let joined = joined(since, earlier);
@@ -134,7 +140,7 @@ mod tests {
             assert_eq!((joined.since(), joined.until(), joined.epoch()), (at(2).0, at(9).0, 4));
             assert_eq!(joined.since_wall(), at(2).1);
         }
-        let alone = gap(&["c"], 5, 0).ended(names(&["b"]), at(9).0, 1, None);
+        let alone = gap(&["c"], 5, 0).finish(names(&["b"]), at(9).0, 1, None);
         assert_eq!((alone.channels(), alone.since(), alone.until_wall()), (&names(&["b"])[..], at(5).0, at(9).1));
     }
 }

@@ -43,7 +43,7 @@ fn files() -> Vec<(String, Vec<String>)> {
 /// Modules that only tests and fuzzing compile.
 fn is_test_code(name: &str) -> bool {
     ["simulation", "log/model"].iter().any(|part| name.contains(part))
-        || ["tests.rs", "laws.rs", "script.rs", "fuzz.rs"].iter().any(|file| name.ends_with(file))
+        || ["tests.rs", "laws.rs", "properties.rs", "script.rs", "fuzz.rs"].iter().any(|file| name.ends_with(file))
 }
 
 fn layer(module: &str) -> Option<usize> {

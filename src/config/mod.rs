@@ -14,14 +14,14 @@
 mod dsn;
 mod endpoints;
 mod keywords;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod laws;
 #[cfg(test)]
 mod libpq_tests;
 #[cfg(feature = "tls")]
 mod own_tls;
 mod passfile;
 mod policy;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod service;
 mod session_attrs;
 mod sources;

@@ -28,8 +28,8 @@ use crate::connection::securing::{Manner, Securing, Way, may_depend_on_way, ways
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
 use crate::error::{ConnectError, Error, TlsError, TlsErrorKind};
-use crate::net::{Address, Alarm, Encryption, EncryptionJob, Job, Lookup, Stream, read_passfile};
-use crate::proto::{Ask, Binding, RequestId, Session};
+use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Stream, read_passfile};
+use crate::proto::{Binding, Request, RequestId, Session};
 
 /// When to try a Unix socket again whose server has no room for another client yet.
 const RETRY: Duration = Duration::from_millis(20);
@@ -54,9 +54,9 @@ pub(crate) struct Dial {
     /// Who was no standby, where one is preferred.
     second_choice: VecDeque<(Option<Endpoint>, Address)>,
     /// Wakes the caller when another thread has finished a job.
-    alarm: Option<Alarm>,
+    waker: Option<PollWaker>,
     /// The password file for the address: the job that reads it, and its content.
-    passfile: (Option<Job<Passfile>>, Option<Passfile>),
+    passfile: (Option<OffloadJob<Passfile>>, Option<Passfile>),
     /// Where the password of the login under way comes from, if that is worth a word.
     password_note: Option<String>,
     /// How this attempt is carried, and how the next one at the same address is if it fails.
@@ -73,7 +73,7 @@ pub(crate) struct Dial {
 #[derive(Debug)]
 enum Phase {
     Next,
-    LookingUp(Lookup),
+    LookingUp(NameResolution),
     Waiting(Address, Instant),
     Connecting(Address, Stream),
     /// Waiting for the password file; the stream is connected.
@@ -86,7 +86,7 @@ enum Phase {
 /// What the caller is to do.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Step again when the stream is ready, when the alarm rings, and at the latest at this time.
+    /// Step again when the stream is ready, when the waker wakes the poll, and at the latest at this time.
     Wait(Option<Instant>),
     /// It is open; and whether more may have come, of which its stream, which is being watched, won't tell again.
     Done(Box<Connection>, bool),
@@ -120,7 +120,7 @@ impl Dial {
             endpoint: None,
             wanted: TargetSessionAttrs::Any,
             second_choice: VecDeque::new(),
-            alarm: None,
+            waker: None,
             passfile: (None, None),
             password_note: None,
             way: Way::Clear,
@@ -151,7 +151,7 @@ impl Dial {
         }
     }
 
-    /// Returns `true` while a name is being resolved or a file read, which only the alarm reports.
+    /// Returns `true` while a name is being resolved or a file read, which only the waker reports.
     pub(crate) fn is_looking_up(&self) -> bool {
         match &self.phase {
             Phase::LookingUp(..) | Phase::Reading(..) => true,
@@ -161,10 +161,10 @@ impl Dial {
     }
 
     /// Goes on as far as it can.
-    pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, ear: &mut Ear<'_>) -> Step {
+    pub(crate) fn step(&mut self, now: Instant, waker: Option<&PollWaker>, ear: &mut Ear<'_>) -> Step {
         let watched = self.streams;
-        if self.alarm.is_none() {
-            self.alarm = alarm.cloned();
+        if self.waker.is_none() {
+            self.waker = waker.cloned();
         }
         loop {
             self.phase = match std::mem::replace(&mut self.phase, Phase::Next) {
@@ -220,7 +220,7 @@ impl Dial {
                     // A stream that isn't watched yet tells whether anything has come as soon as it is.
                     let ear = (self.streams == watched).then_some(&mut *ear);
                     let talk = log_in(&mut connection, ear, now);
-                    if connection.session.has_heard_server() {
+                    if connection.session.has_received_anything() {
                         self.limit.receive();
                     }
                     match talk {
@@ -228,7 +228,7 @@ impl Dial {
                             Verdict::Fits => return Step::Done(connection, more),
                             Verdict::Unfit(found) => self.reject(address, found),
                             Verdict::Ask(sql) => {
-                                let request = connection.session.request(Ask::Query(sql.into()));
+                                let request = connection.session.request(Request::Query(sql.into()));
                                 Phase::Examining(address, connection, request)
                             }
                         },
@@ -275,8 +275,10 @@ impl Dial {
             return Err(Step::Failed(self.error()));
         };
         match host {
-            Host::Name(name) => Ok(Phase::LookingUp(Lookup::start(&name, port, self.alarm.clone()))),
-            Host::Zoned { address, .. } => Ok(Phase::LookingUp(Lookup::start(&address, port, self.alarm.clone()))),
+            Host::Name(name) => Ok(Phase::LookingUp(NameResolution::start(&name, port, self.waker.clone()))),
+            Host::Zoned { address, .. } => {
+                Ok(Phase::LookingUp(NameResolution::start(&address, port, self.waker.clone())))
+            }
             Host::Addr { ip, .. } => Ok(self.connect(Address::Tcp((ip, port).into()), now)),
             Host::Socket(path) => Ok(self.connect(Address::Unix(path), now)),
         }
@@ -284,7 +286,7 @@ impl Dial {
 
     /// Makes the first attempt at an address.
     fn connect(&mut self, address: Address, now: Instant) -> Phase {
-        let reading = self.config.passfile_to_read().map(|path| read_passfile(path.to_owned(), self.alarm.clone()));
+        let reading = self.config.passfile_to_read().map(|path| read_passfile(path.to_owned(), self.waker.clone()));
         self.passfile = (reading, None);
         (self.way, self.other_way) = match (&address, &self.endpoint, &self.like) {
             // Nobody is between the two ends of it.
@@ -343,7 +345,7 @@ impl Dial {
             None => {
                 let ip = if let Address::Tcp(to) = &address { Some(to.ip()) } else { None };
                 let host = self.endpoint.as_ref().and_then(|endpoint| endpoint.host.name_in_certificate());
-                Manner::By(EncryptionJob::start(&self.config, host, ip, self.alarm.clone()))
+                Manner::By(EncryptionJob::start(&self.config, host, ip, self.waker.clone()))
             }
         };
         Phase::Securing(address, Box::new(Securing::begin(stream, manner)))
@@ -360,7 +362,7 @@ impl Dial {
 
     /// Returns `true` once the password file has been read, if it must be.
     fn has_passfile(&mut self) -> bool {
-        if let Some(read) = self.passfile.0.as_ref().and_then(Job::poll) {
+        if let Some(read) = self.passfile.0.as_ref().and_then(OffloadJob::poll) {
             self.passfile = (None, Some(read));
         }
         self.passfile.0.is_none()
@@ -378,7 +380,7 @@ impl Dial {
         };
         match Session::new(&self.credentials(&address)) {
             Ok(session) => {
-                let connection = Connection::new(session.bound_to(binding), stream, self.config.clone(), now);
+                let connection = Connection::new(session.with_binding(binding), stream, self.config.clone(), now);
                 Phase::LoggingIn(address, Box::new(connection))
             }
             Err(e) => self.give_up(&address, e),

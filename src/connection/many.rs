@@ -18,7 +18,7 @@ use crate::connection::dial::{Dial, LOGIN_READ};
 use crate::connection::ear::Ear;
 use crate::connection::opening::{Opening, Progress};
 use crate::error::Error;
-use crate::net::{Alarm, Reactor, Ready};
+use crate::net::{PollWaker, Reactor, Ready};
 use crate::proto::{ReadBuffer, sql};
 
 /// How many are on their way at once, unless told otherwise.
@@ -52,7 +52,7 @@ pub struct ConnectMany {
     at_once: usize,
     channels: Vec<String>,
     /// Made when it is first needed.
-    poller: Option<Result<(Reactor, Alarm), Error>>,
+    poller: Option<Result<(Reactor, PollWaker), Error>>,
     /// Those on their way; a slot's number is its token.
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
@@ -171,7 +171,7 @@ impl ConnectMany {
         let poller = self.poller.get_or_insert_with(make_poller);
         let result = match poller {
             Err(error) => Err(error.clone()),
-            Ok((reactor, alarm)) => match slot.opening.step(&self.channels, now, alarm, &mut ear) {
+            Ok((reactor, waker)) => match slot.opening.step(&self.channels, now, waker, &mut ear) {
                 Progress::Wait(until) => {
                     slot.until = until;
                     let watched = slot.opening.unwatched().map_or(Ok(()), |s| reactor.register(s, token, true));
@@ -213,9 +213,9 @@ impl ConnectMany {
                 self.tokens(|_| true).collect()
             }
         };
-        let rang = matches!(&self.poller, Some(Ok((reactor, _))) if reactor.rang());
+        let was_woken = matches!(&self.poller, Some(Ok((reactor, _))) if reactor.was_woken());
         let now = clock::now();
-        let is_due = |slot: &Slot| slot.until.is_some_and(|at| at <= now) || rang && slot.opening.awaits_alarm();
+        let is_due = |slot: &Slot| slot.until.is_some_and(|at| at <= now) || was_woken && slot.opening.awaits_alarm();
         due.extend(self.tokens(is_due));
         for token in due {
             self.step(token, now);
@@ -228,9 +228,9 @@ impl ConnectMany {
     }
 }
 
-fn make_poller() -> Result<(Reactor, Alarm), Error> {
-    let made = Reactor::new().and_then(|reactor| Ok((reactor.alarm()?, reactor)));
-    made.map(|(alarm, reactor)| (reactor, alarm)).map_err(|error| Error::io("making a poller", error))
+fn make_poller() -> Result<(Reactor, PollWaker), Error> {
+    let made = Reactor::new().and_then(|reactor| Ok((reactor.waker()?, reactor)));
+    made.map(|(waker, reactor)| (reactor, waker)).map_err(|error| Error::io("making a poller", error))
 }
 
 /// Whether the system has no descriptor left for this process (EMFILE), or for anybody (ENFILE).

@@ -35,13 +35,13 @@ use self::past::Rare;
 pub(crate) use self::wait::DRAIN_MAX;
 pub use self::wait::Wait;
 use self::waiter::Waiter;
-use crate::clock::{self, Moment};
+use crate::clock::{self, CompactInstant};
 use crate::config::Config;
 use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Stream;
 use crate::notification::Batch;
-use crate::proto::{self, Ask, ReadBuffer, Recent, Reply, RequestId, Session, TransactionStatus, sql};
+use crate::proto::{self, Interner, ReadBuffer, Reply, Request, RequestId, Session, TransactionStatus, sql};
 use crate::row::Row;
 
 /// The longest that a call goes on waiting after it has asked the server to cancel.
@@ -78,15 +78,15 @@ pub struct Connection {
     stream: Stream,
     config: Config,
     /// When bytes were last read.
-    last_read: Moment,
+    last_read: CompactInstant,
     rare: Option<Box<Rare>>,
 }
 
 /// What many connections have in common.
 #[derive(Debug, Default)]
 pub(crate) struct Common {
-    configs: Recent<Config>,
-    sessions: proto::Common,
+    configs: Interner<Config>,
+    sessions: proto::SessionInterner,
 }
 
 impl Connection {
@@ -165,12 +165,12 @@ impl Connection {
     /// Dials until it is open, or until there is nothing left to try.
     fn open(mut dial: Dial) -> Result<Self, Error> {
         let mut waiter = Waiter::new();
-        let alarm = waiter.alarm();
+        let waker = waiter.waker();
         let mut buffer = ReadBuffer::new(LOGIN_READ);
         let mut ear = Ear { buffer: &mut buffer, thorough: true };
         let mut watched = 0;
         loop {
-            let until = match dial.step(clock::now(), alarm.as_ref(), &mut ear) {
+            let until = match dial.step(clock::now(), waker.as_ref(), &mut ear) {
                 Step::Wait(until) => until,
                 Step::Done(connection, _) => return Ok(*connection),
                 Step::Failed(error) => return Err(error),
@@ -211,11 +211,11 @@ impl Connection {
         I::Item: AsRef<str>,
     {
         let names = sql::checked_channels(channels, self.session.limits())?;
-        self.session.refuse_private(&names)?;
+        self.session.refuse_canary_channel(&names)?;
         if names.is_empty() {
             return Ok(());
         }
-        self.call(Ask::Listen(names), "LISTEN").map(drop)
+        self.call(Request::Listen(names), "LISTEN").map(drop)
     }
 
     /// Stops listening to channels; one that isn't listened to is no error.
@@ -234,7 +234,7 @@ impl Connection {
         if names.is_empty() {
             return Ok(());
         }
-        self.call(Ask::Unlisten(names), "UNLISTEN").map(drop)
+        self.call(Request::Unlisten(names), "UNLISTEN").map(drop)
     }
 
     /// Stops listening to anything.
@@ -243,7 +243,7 @@ impl Connection {
     ///
     /// As [`query`](Self::query).
     pub fn unlisten_all(&mut self) -> Result<(), Error> {
-        self.call(Ask::UnlistenAll, "UNLISTEN").map(drop)
+        self.call(Request::UnlistenAll, "UNLISTEN").map(drop)
     }
 
     /// Asks the server which channels this session listens to; sorted. Without a manager's own, which is its canary's.
@@ -252,9 +252,9 @@ impl Connection {
     ///
     /// As [`query`](Self::query).
     pub fn listening_channels(&mut self) -> Result<Vec<String>, Error> {
-        let reply = self.call(Ask::ReadChannels, "reading the channels")?;
+        let reply = self.call(Request::ReadChannels, "reading the channels")?;
         let mut channels: Vec<String> = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into_owned())).collect();
-        channels.retain(|channel| self.session.private_channel() != Some(channel));
+        channels.retain(|channel| self.session.canary_channel() != Some(channel));
         channels.sort_unstable();
         Ok(channels)
     }
@@ -299,7 +299,7 @@ impl Connection {
             return Ok(());
         }
         let statement = sql::checked_notify_many(&pairs, self.session.limits())?;
-        self.call(Ask::Notify(statement), "NOTIFY").map(drop)
+        self.call(Request::Notify(statement), "NOTIFY").map(drop)
     }
 
     // ---- queries ------------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ impl Connection {
     /// which says whether the connection is still good; else what closed the connection.
     pub fn query(&mut self, sql: &str) -> Result<Vec<Row>, Error> {
         sql::check_query(sql)?;
-        self.call(Ask::Query(sql.to_owned()), "the query").map(|reply| reply.rows)
+        self.call(Request::Query(sql.to_owned()), "the query").map(|reply| reply.rows)
     }
 
     /// Runs SQL by the simple protocol, and gives how many rows its statements touched, added up.
@@ -329,11 +329,11 @@ impl Connection {
     /// As [`query`](Self::query).
     pub fn execute(&mut self, sql: &str) -> Result<u64, Error> {
         sql::check_query(sql)?;
-        self.call(Ask::Query(sql.to_owned()), "the query").map(|reply| reply.affected)
+        self.call(Request::Query(sql.to_owned()), "the query").map(|reply| reply.affected)
     }
 
     /// Asks, and waits for the answer.
-    fn call(&mut self, ask: Ask, action: &'static str) -> Result<Reply, Error> {
+    fn call(&mut self, ask: Request, action: &'static str) -> Result<Reply, Error> {
         if let Some(reason) = self.session.reason() {
             return Err(reason.clone());
         }
@@ -505,16 +505,16 @@ impl Connection {
             Some(reason) => return Err(reason.clone()),
         }
         self.session.terminate();
-        let result = self.say_goodbye();
+        let result = self.send_close_notify();
         self.stream.shut_down();
         result.map_err(|e| Error::io("saying goodbye to the server", e))
     }
 
     /// Sends what is left to be sent, as far as that goes without waiting.
-    fn say_goodbye(&mut self) -> std::io::Result<()> {
+    fn send_close_notify(&mut self) -> std::io::Result<()> {
         let bytes = self.session.poll_transmit();
         let said = if bytes.is_empty() { Ok(()) } else { self.stream.write(bytes).map(drop) };
-        self.stream.say_goodbye();
+        self.stream.send_close_notify();
         said
     }
 
@@ -666,7 +666,7 @@ impl Drop for Connection {
         if !self.is_closed() {
             self.session.terminate();
             // Nobody is left to be told how that went.
-            let _ = self.say_goodbye();
+            let _ = self.send_close_notify();
         }
     }
 }

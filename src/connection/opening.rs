@@ -7,8 +7,8 @@ use crate::connection::converse::{Talk, ask};
 use crate::connection::dial::{Dial, Step};
 use crate::connection::ear::Ear;
 use crate::error::Error;
-use crate::net::{Alarm, Stream};
-use crate::proto::{Ask, RequestId, sql};
+use crate::net::{PollWaker, Stream};
+use crate::proto::{Request, RequestId, sql};
 
 /// A connection on its way.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ enum Phase {
 /// How far it has come.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Step again when the stream is ready, when the alarm rings, and at the latest at this time.
+    /// Step again when the stream is ready, when the waker wakes the poll, and at the latest at this time.
     Wait(Option<Instant>),
     /// It is open, and listens; its stream is being watched.
     Open(Box<Connection>),
@@ -41,10 +41,10 @@ impl Opening {
     }
 
     /// Goes on as far as it can, to listen to these channels.
-    pub(super) fn step(&mut self, channels: &[String], now: Instant, alarm: &Alarm, ear: &mut Ear<'_>) -> Progress {
+    pub(super) fn step(&mut self, channels: &[String], now: Instant, waker: &PollWaker, ear: &mut Ear<'_>) -> Progress {
         loop {
             match std::mem::replace(&mut self.phase, Phase::Over) {
-                Phase::Dialling(mut dial) => match dial.step(now, Some(alarm), ear) {
+                Phase::Dialling(mut dial) => match dial.step(now, Some(waker), ear) {
                     Step::Wait(until) => {
                         self.phase = Phase::Dialling(dial);
                         return Progress::Wait(until);
@@ -55,7 +55,7 @@ impl Opening {
                     {
                         Err(error) => return Progress::Failed(error),
                         Ok(names) => {
-                            let request = connection.session.request(Ask::Listen(names));
+                            let request = connection.session.request(Request::Listen(names));
                             let until = connection.call_timeout().and_then(|timeout| now.checked_add(timeout));
                             self.phase = Phase::Listening { connection, request, until };
                         }
@@ -81,7 +81,7 @@ impl Opening {
         }
     }
 
-    /// Whether it is to be stepped when the alarm rings.
+    /// Whether it is to be stepped when the waker wakes the poll.
     pub(super) fn awaits_alarm(&self) -> bool {
         matches!(&self.phase, Phase::Dialling(dial) if dial.is_looking_up())
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Connection;
 use super::wait::Pass;
-use crate::clock::{self, Moment};
+use crate::clock::{self, CompactInstant};
 use crate::gap::Gap;
 
 /// What most connections have none of, kept apart so that they cost nothing for it.
@@ -17,7 +17,7 @@ pub(super) struct Rare {
     /// What may have been missed before this session took over from another, or before it listened again.
     pub(super) gap: Option<Gap>,
     /// The time at which the LISTENs of a session that a manager opened were acknowledged.
-    established: Option<Moment>,
+    established: Option<CompactInstant>,
     attempts: u32,
     /// How many sessions there have been before this one.
     epoch: u32,
@@ -39,9 +39,9 @@ pub(super) struct Rarer {
 #[derive(Debug, Clone, Copy, Default)]
 struct Proven {
     /// When the last notification was sent of which it is known that it came because delivery works.
-    delivery: Option<Moment>,
+    delivery: Option<CompactInstant>,
     /// When the server was last asked, and knew every channel.
-    channels: Option<Moment>,
+    channels: Option<CompactInstant>,
 }
 
 impl Connection {
@@ -86,7 +86,7 @@ impl Connection {
         self.proven(|proven| proven.channels)
     }
 
-    fn proven(&self, what: impl FnOnce(Proven) -> Option<Moment>) -> Instant {
+    fn proven(&self, what: impl FnOnce(Proven) -> Option<CompactInstant>) -> Instant {
         let proven = self.rarer().and_then(|rarer| what(rarer.proven));
         // What took over has told by its gap what came before.
         let begun = || self.rare.as_ref().and_then(|rare| rare.established);
@@ -131,7 +131,7 @@ impl Connection {
             let now = clock::now();
             rarer.proven.channels = Some(now.into());
             rare.epoch = rare.epoch.saturating_add(1);
-            rare.gap = Some(gap.ended(channels, now, rare.epoch.into(), rare.gap.take()));
+            rare.gap = Some(gap.finish(channels, now, rare.epoch.into(), rare.gap.take()));
         }
         true
     }

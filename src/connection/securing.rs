@@ -11,7 +11,7 @@ use std::io::ErrorKind::WouldBlock;
 use crate::config::{SslMode, TLS_BUILT_IN};
 use crate::error::{Error, TlsError, TlsErrorKind};
 use crate::net::{Encryption, EncryptionJob, Stream};
-use crate::proto::{Answer, SslRequest};
+use crate::proto::{SslRequest, SslResponse};
 
 /// What a read of the answer takes at once.
 const ANSWER_READ: usize = 512;
@@ -114,9 +114,9 @@ impl Securing {
         if let Some(asking) = &mut self.asking {
             match ask(&mut self.stream, asking)? {
                 None => return Ok(None),
-                Some(Answer::No) => return Ok(Some(false)),
-                Some(Answer::Error(error)) => return Err(unvouched(error.message()).into()),
-                Some(Answer::Yes) => self.asking = None,
+                Some(SslResponse::No) => return Ok(Some(false)),
+                Some(SslResponse::Error(error)) => return Err(unvouched(error.message()).into()),
+                Some(SslResponse::Yes) => self.asking = None,
             }
         }
         if !self.handshake_begun {
@@ -124,7 +124,7 @@ impl Securing {
             self.stream.encrypt(encryption)?;
             self.handshake_begun = true;
         }
-        Ok(self.stream.shake_hands()?.then_some(true))
+        Ok(self.stream.handshake()?.then_some(true))
     }
 }
 
@@ -137,7 +137,7 @@ fn unvouched(said: &str) -> TlsError {
 }
 
 /// Goes on with the question.
-fn ask(stream: &mut Stream, asking: &mut SslRequest) -> Result<Option<Answer>, Error> {
+fn ask(stream: &mut Stream, asking: &mut SslRequest) -> Result<Option<SslResponse>, Error> {
     while !asking.poll_transmit().is_empty() {
         match stream.write(asking.poll_transmit()) {
             Ok(sent) => asking.handle_transmitted(sent),

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::net::{Alarm, Reactor};
+use crate::net::{PollWaker, Reactor};
 
 /// How long to sleep between two looks where no poller could be had, because the process is out of descriptors.
 const NAP: Duration = Duration::from_millis(5);
@@ -17,7 +17,7 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     pub(crate) fn new() -> Self {
-        Self { reactor: Reactor::for_one().ok() }
+        Self { reactor: Reactor::for_one_socket().ok() }
     }
 
     /// One that watches this socket, to read and to write.
@@ -36,8 +36,8 @@ impl Waiter {
     }
 
     /// What ends a wait from another thread. Where there is none, naps are short enough.
-    pub(crate) fn alarm(&self) -> Option<Alarm> {
-        self.reactor.as_ref()?.alarm().ok()
+    pub(crate) fn waker(&self) -> Option<PollWaker> {
+        self.reactor.as_ref()?.waker().ok()
     }
 
     /// Waits until the socket may be ready, and at the latest until then.

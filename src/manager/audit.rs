@@ -10,7 +10,7 @@ use crate::manager::canary::MissedCanary;
 use crate::manager::members::{ConnId, Life, Member, unregistered_since};
 use crate::manager::requests::RequestOrigin;
 use crate::manager::{NotificationManager, log};
-use crate::proto::{Ask, CHANNELS_AT_ONCE};
+use crate::proto::{CHANNELS_PER_REQUEST, Request};
 
 /// No connection is audited oftener.
 const PERIOD_MIN: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ impl NotificationManager {
             let Some((id, token)) = self.members.after(last) else { break };
             last = Some(id);
             if self.is_quiet_now(token) {
-                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), None));
+                self.ask_for_us(token, Request::Audit, RequestOrigin::Audit(clock::now(), None));
             }
         }
         if let Some(rota) = &mut self.audit {
@@ -113,16 +113,16 @@ impl NotificationManager {
     /// A server has told what it listens to, after it was asked then; perhaps since this canary didn't come.
     pub(super) fn audited(&mut self, token: u32, began: Instant, canary: Option<&MissedCanary>) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
-        let (lost, lapsed) = (connection.session.take_lost(), connection.session.take_lapsed());
+        let (lost, lapsed) = (connection.session.take_missed_channels(), connection.session.take_canary_lapsed());
         if lost.is_empty() {
             connection.prove_channels(began);
         } else {
             log::unregistered(*id, lost.len());
             self.shared.counters.unregistered.add(lost.len());
             connection.relisten(unregistered_since(connection.channels_proven(), &lost));
-            for (before, channels) in (0..).zip(lost.chunks(CHANNELS_AT_ONCE)) {
+            for (before, channels) in (0..).zip(lost.chunks(CHANNELS_PER_REQUEST)) {
                 // Each request has a full time limit of its own, after those before it.
-                self.ask_behind(before, token, Ask::Relisten(channels.to_vec()), RequestOrigin::Relisten);
+                self.ask_behind(before, token, Request::Relisten(channels.to_vec()), RequestOrigin::Relisten);
             }
         }
         if let Some(canary) = canary {

@@ -22,7 +22,7 @@ use crate::manager::members::{ConnId, Dead, Life, Member};
 use crate::manager::requests::{LIMIT, RequestOrigin};
 use crate::manager::rounds::{Due, Pace, Rounds};
 use crate::manager::{Check, Event, NotificationManager, log};
-use crate::proto::{Arrival, Ask, sql};
+use crate::proto::{CanaryArrival, Request, sql};
 
 /// Where canaries are sent, unless another channel is named.
 const CHANNEL: &str = "notifyman_canary";
@@ -150,7 +150,7 @@ impl NotificationManager {
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     pub fn canary_on(self, channel: &str, period: Duration, deadline: Duration) -> Result<Self, Error> {
-        sql::check_private_channel(channel)?;
+        sql::check_canary_channel(channel)?;
         Ok(self.canary_at_any_pace(channel, period.max(PERIOD_MIN), deadline))
     }
 
@@ -169,7 +169,7 @@ impl NotificationManager {
     pub(super) fn attend(&mut self, token: u32) {
         if let Some(canary) = &self.canary
             && let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token)
-            && let Some(request) = connection.session.attend(&canary.channel)
+            && let Some(request) = connection.session.join_canary(&canary.channel)
         {
             let timeout = connection.call_timeout().unwrap_or(LIMIT);
             self.await_answer(token, request, RequestOrigin::Attendance, Some(timeout));
@@ -191,9 +191,9 @@ impl NotificationManager {
     pub(super) fn hear_canary(&mut self, token: u32) {
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
-        let refusal = connection.session.take_private_refusal();
+        let refusal = connection.session.take_canary_refusal();
         let mut held_back_since = None;
-        if let Some(from) = connection.session.take_private_news()
+        if let Some(from) = connection.session.take_canary_sender()
             && let Some((sent, by)) = canary.rounds.last_sent(*id)
         {
             let is_own = by == *id && !canary.by_messenger.contains(id);
@@ -201,15 +201,15 @@ impl NotificationManager {
             if is_own && from != connection.session.pid() {
                 canary.pooled.insert(*id);
             } else {
-                match connection.session.private_arrival() {
-                    Some(Arrival::Unprompted) if !is_own => {
+                match connection.session.canary_arrival() {
+                    Some(CanaryArrival::Unprompted) if !is_own => {
                         canary.held_back.remove(id);
                         if by == *id {
                             canary.self_sending.insert(*id);
                         }
                     }
                     // Chance, unless it happens again.
-                    Some(Arrival::WithAnswer) if !is_own && !canary.held_back.insert(*id) => {
+                    Some(CanaryArrival::WithAnswer) if !is_own && !canary.held_back.insert(*id) => {
                         held_back_since = Some(sent);
                     }
                     _ => {}
@@ -220,7 +220,7 @@ impl NotificationManager {
                 self.shared.counters.canary_micros.set(usize::try_from(micros).unwrap_or(usize::MAX));
             }
         }
-        if connection.session.private_database().is_some() {
+        if connection.session.canary_database().is_some() {
             canary.rounds.join(*id, &home(*id, connection), self.now, &mut self.jitter);
         }
         if let Some(error) = refusal {
@@ -242,7 +242,7 @@ impl NotificationManager {
             && let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token)
             && canary.rounds.is_flying_for(time, *id, clock::now())
         {
-            connection.session.prompt();
+            connection.session.begin_canary_audit();
         }
     }
 
@@ -273,14 +273,14 @@ impl NotificationManager {
             let Some(token) = self.members.token(id) else { continue };
             let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) else { continue };
             members += 1;
-            connection.session.expect(&payload);
-            if sender.is_none() && connection.session.misses(&payload) {
-                sender = connection.session.private_channel().map(|channel| (id, token, channel.to_owned()));
+            connection.session.expect_canary(&payload);
+            if sender.is_none() && connection.session.is_canary_missing(&payload) {
+                sender = connection.session.canary_channel().map(|channel| (id, token, channel.to_owned()));
             }
         }
         let Some((id, token, channel)) = sender else { return canary.rounds.not_sent(database, self.now) };
         canary.rounds.sent(database, id, &payload, clock::now());
-        let ask = Ask::Notify(sql::notify_many([(channel.as_str(), payload.as_str())]));
+        let ask = Request::Notify(sql::notify_many([(channel.as_str(), payload.as_str())]));
         // A canary that a session sends to itself arrives with the answer, and does not prove delivery to an idle
         // session.
         if members == 1 && (canary.pooled.contains(&id) || !canary.self_sending.contains(&id)) {
@@ -320,7 +320,7 @@ impl NotificationManager {
         for id in members {
             let Some(token) = self.members.token(id) else { continue };
             let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) else { continue };
-            if !connection.session.misses(payload) || !connection.session.is_quiet() {
+            if !connection.session.is_canary_missing(payload) || !connection.session.is_quiet() {
                 continue;
             }
             // The canary may have arrived without a slow loop having read it.
@@ -328,10 +328,10 @@ impl NotificationManager {
             self.queue(token);
             if self.connection_misses(token, payload) {
                 if was_idle && let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
-                    connection.session.prompt();
+                    connection.session.begin_canary_audit();
                 }
                 let missed = Some(MissedCanary(payload.into()));
-                self.ask_for_us(token, Ask::Audit, RequestOrigin::Audit(clock::now(), missed));
+                self.ask_for_us(token, Request::Audit, RequestOrigin::Audit(clock::now(), missed));
             }
         }
     }
@@ -339,7 +339,7 @@ impl NotificationManager {
     /// Returns `true` if the connection is open and has not received this canary.
     fn connection_misses(&self, token: u32, payload: &str) -> bool {
         let member = self.members.get(token).map(|member| &member.life);
-        matches!(member, Some(Life::Good(connection)) if connection.session.misses(payload) && connection.session.is_quiet())
+        matches!(member, Some(Life::Good(connection)) if connection.session.is_canary_missing(payload) && connection.session.is_quiet())
     }
 
     /// Who missed this canary has answered, and so has told everything that it had to tell before; perhaps that it didn't
@@ -348,8 +348,8 @@ impl NotificationManager {
         let MissedCanary(payload) = canary;
         let Some(Member { id, life: Life::Good(connection), .. }) = self.members.get_mut(token) else { return };
         let Some(canary) = &mut self.canary else { return };
-        let missed = connection.session.misses(payload);
-        connection.session.expect_nothing();
+        let missed = connection.session.is_canary_missing(payload);
+        connection.session.stop_expecting_canary();
         if (lapsed && !canary.relapsed.insert(*id)) || (missed && !lapsed) {
             let sent = canary.rounds.last_sent(*id).map_or(self.now, |(at, _)| at);
             let after = clock::now().saturating_duration_since(sent);
@@ -372,8 +372,8 @@ impl NotificationManager {
 /// Where a connection belongs: those that are certainly connected to the same database hear the same canaries. Who can't
 /// be told apart from others has its own.
 fn home(id: ConnId, connection: &Connection) -> String {
-    let database = connection.session.private_database().filter(|database| !database.is_empty());
-    match (database, connection.peer(), connection.session.private_channel()) {
+    let database = connection.session.canary_database().filter(|database| !database.is_empty());
+    match (database, connection.peer(), connection.session.canary_channel()) {
         (Some(database), Some(peer), Some(channel)) => format!("{peer} {database} {channel}"),
         _ => format!("connection {id}"),
     }

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::error::Error;
 use crate::manager::members::Dead;
 use crate::manager::ticket::Resolver;
-use crate::proto::{Ask, Reply, RequestId, Session};
+use crate::proto::{Reply, Request, RequestId, Session};
 
 /// The changes since the connection was lost.
 #[derive(Default)]
@@ -55,18 +55,18 @@ struct Listen {
 
 impl Edits {
     /// Adds a change, and sends it if there is a session to send it to.
-    pub(crate) fn add(&mut self, ask: Ask, ticket: Resolver<()>, dead: &mut Dead, session: Option<&mut Session>) {
+    pub(crate) fn add(&mut self, ask: Request, ticket: Resolver<()>, dead: &mut Dead, session: Option<&mut Session>) {
         self.last += 1;
         let number = self.last;
-        if let Ask::Listen(channels) = ask {
-            let request = session.map(|session| session.request(Ask::Listen(channels.clone())));
+        if let Request::Listen(channels) = ask {
+            let request = session.map(|session| session.request(Request::Listen(channels.clone())));
             self.waiting.push_back(Listen { number, channels, ticket, request });
             return;
         }
         let Unlistens { named, all } = &mut self.unlistens;
         match &ask {
-            Ask::Unlisten(_) if self.waiting.is_empty() && self.acknowledged.is_empty() => named.clear(),
-            Ask::Unlisten(names) => named.extend(names.iter().map(|name| (name.clone(), number))),
+            Request::Unlisten(_) if self.waiting.is_empty() && self.acknowledged.is_empty() => named.clear(),
+            Request::Unlisten(names) => named.extend(names.iter().map(|name| (name.clone(), number))),
             _ => (*named, *all) = (HashMap::new(), number),
         }
         dead.edit(&ask);
@@ -88,7 +88,7 @@ impl Edits {
     pub(crate) fn send(&mut self, session: &mut Session) {
         for listen in &mut self.waiting {
             listen.channels = self.unlistens.left(listen.number, std::mem::take(&mut listen.channels));
-            listen.request = Some(session.request(Ask::Listen(listen.channels.clone())));
+            listen.request = Some(session.request(Request::Listen(listen.channels.clone())));
         }
     }
 
@@ -121,7 +121,7 @@ impl Edits {
         let acknowledged = acknowledged.flat_map(|(number, channels)| self.unlistens.left(number, channels));
         let acknowledged: Vec<Box<str>> = acknowledged.collect();
         if !acknowledged.is_empty() {
-            dead.edit(&Ask::Listen(acknowledged));
+            dead.edit(&Request::Listen(acknowledged));
         }
         self.waiting.iter_mut().for_each(|listen| listen.request = None);
     }
@@ -139,7 +139,7 @@ impl Edits {
         let waiting: Vec<Box<str>> =
             waiting.flat_map(|(number, channels)| self.unlistens.left(number, channels)).collect();
         if !waiting.is_empty() {
-            dead.edit(&Ask::Listen(waiting));
+            dead.edit(&Request::Listen(waiting));
         }
         let tickets = self.waiting.into_iter().map(|listen| listen.ticket).chain(self.tickets);
         tickets.for_each(|ticket| ticket.resolve(Err(error.clone())));
@@ -171,10 +171,10 @@ mod tests {
         let mut dead = dead(&names(&["old", "older"]));
         let mut edits = Edits::default();
         for ask in [
-            Ask::Listen(names(&["a", "b", "c"])),
-            Ask::Unlisten(names(&["a", "old"])),
-            Ask::Listen(names(&["a"])),
-            Ask::Unlisten(names(&["b"])),
+            Request::Listen(names(&["a", "b", "c"])),
+            Request::Unlisten(names(&["a", "old"])),
+            Request::Listen(names(&["a"])),
+            Request::Unlisten(names(&["b"])),
         ] {
             edits.add(ask, ticket(), &mut dead, None);
         }
@@ -187,10 +187,10 @@ mod tests {
     fn m13_unlisten_of_all_takes_back_every_listen_before_it() {
         let mut dead = dead(&names(&["old"]));
         let mut edits = Edits::default();
-        for ask in [Ask::Listen(names(&["a", "b"])), Ask::UnlistenAll, Ask::Listen(names(&["b", "c"]))] {
+        for ask in [Request::Listen(names(&["a", "b"])), Request::UnlistenAll, Request::Listen(names(&["b", "c"]))] {
             edits.add(ask, ticket(), &mut dead, None);
         }
-        edits.add(Ask::Unlisten(names(&["c"])), ticket(), &mut dead, None);
+        edits.add(Request::Unlisten(names(&["c"])), ticket(), &mut dead, None);
         edits.fail(&Error::Disconnected, &mut dead);
         assert_eq!(dead.channels(), &*names(&["b"]));
     }
@@ -202,11 +202,11 @@ mod tests {
         let all: Vec<Box<str>> = (0..100_000).map(|number| format!("channel_{number}").into()).collect();
         let mut dead = dead(&all);
         let mut edits = Edits::default();
-        edits.add(Ask::Listen(all.clone()), ticket(), &mut dead, None);
+        edits.add(Request::Listen(all.clone()), ticket(), &mut dead, None);
         for name in all.iter().take(5_000) {
-            edits.add(Ask::Unlisten(vec![name.clone()]), ticket(), &mut dead, None);
+            edits.add(Request::Unlisten(vec![name.clone()]), ticket(), &mut dead, None);
         }
-        edits.add(Ask::Unlisten(all.iter().skip(10_000).cloned().collect()), ticket(), &mut dead, None);
+        edits.add(Request::Unlisten(all.iter().skip(10_000).cloned().collect()), ticket(), &mut dead, None);
         assert_eq!(dead.channels().len(), 5_000);
         edits.fail(&Error::Disconnected, &mut dead);
         assert_eq!(dead.channels().len(), 5_000);

@@ -1,6 +1,6 @@
 //! Control of a running manager from any thread.
 //!
-//! A message goes into a queue and rings the alarm; the loop runs it between two events. Nothing here touches a
+//! A message goes into a queue and wakes the loop; the loop runs it between two events. Nothing here touches a
 //! connection.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use crate::manager::members::{ConnId, Dead};
 use crate::manager::requests::{Command, RequestTicket};
 use crate::manager::stats::{Counters, Stats};
 use crate::manager::ticket::{Account, Resolver, ThreadMark, Ticket};
-use crate::net::Alarm;
+use crate::net::PollWaker;
 use crate::proto::sql::Limits;
 use crate::row::Row;
 
@@ -50,14 +50,14 @@ const REQUEST_SIZE: usize = 512;
 #[derive(Default)]
 struct Queue {
     commands: VecDeque<ControlMessage>,
-    alarm: Option<Alarm>,
+    waker: Option<PollWaker>,
     /// Whether the manager has been dropped.
     gone: bool,
 }
 
 impl Shared {
-    pub(crate) fn new(alarm: Option<Alarm>) -> Self {
-        let queue = Queue { alarm, ..Queue::default() };
+    pub(crate) fn new(waker: Option<PollWaker>) -> Self {
+        let queue = Queue { waker, ..Queue::default() };
         Self { queue: Mutex::new(queue), ..Self::default() }
     }
 
@@ -74,8 +74,8 @@ impl Shared {
         }
         queue.commands.push_back(command);
         self.waiting.store(true, Ordering::Release);
-        if let Some(alarm) = &queue.alarm {
-            alarm.ring();
+        if let Some(waker) = &queue.waker {
+            waker.wake();
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::manager::restore::{Progress, Restore};
 use crate::manager::timers::Why;
 use crate::manager::turn::WATCHING;
 use crate::manager::{Event, NotificationManager, log};
-use crate::proto::Ask;
+use crate::proto::Request;
 use crate::proto::sql::Limits;
 
 impl NotificationManager {
@@ -48,7 +48,7 @@ impl NotificationManager {
     }
 
     /// Opens a session to send a canary by it, on behalf of a connection.
-    pub(super) fn send_messenger(&mut self, on_behalf_of: ConnId, dead: Dead, ask: Ask) {
+    pub(super) fn send_messenger(&mut self, on_behalf_of: ConnId, dead: Dead, ask: Request) {
         let restore = Restore::messenger(dead, clock::now(), on_behalf_of, ask);
         let id = self.members.new_messenger_id();
         let token = self.members.add(id, Life::Messenger(Box::new(restore)));
@@ -97,7 +97,7 @@ impl NotificationManager {
         }
 
         let mut ear = Ear { buffer: &mut self.buffer, thorough: member.read_closed };
-        match restore.step(now, self.alarm.as_ref(), &mut ear) {
+        match restore.step(now, self.waker.as_ref(), &mut ear) {
             Progress::Wait(until) => {
                 if restore.awaits_alarm() {
                     self.looking_up.push(id);

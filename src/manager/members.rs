@@ -8,13 +8,13 @@ use crate::clock;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::gap::{Gap, Span};
+use crate::gap::{Gap, GapData};
 use crate::manager::cancels::Cancelling;
 use crate::manager::recovery::Heart;
 use crate::manager::restore::Restore;
 use crate::manager::timers::Set;
 use crate::proto::sql::Limits;
-use crate::proto::{Ask, CHANNELS_AT_ONCE};
+use crate::proto::{CHANNELS_PER_REQUEST, Request};
 
 /// Names a connection inside a manager.
 ///
@@ -123,7 +123,7 @@ impl Dead {
                 limits,
             }),
         };
-        dead.edit(&Ask::Listen(channels));
+        dead.edit(&Request::Listen(channels));
         dead
     }
 
@@ -169,7 +169,7 @@ impl Dead {
     /// As [`Connection::connect`] and [`Connection::listen`]; what is dead stays as it was, to be tried again.
     pub fn reconnect(&self) -> Result<Connection, Error> {
         let mut connection = Connection::connect(&self.inner.config)?;
-        for channels in self.channels().chunks(CHANNELS_AT_ONCE) {
+        for channels in self.channels().chunks(CHANNELS_PER_REQUEST) {
             connection.listen(channels)?;
         }
         self.mark_successor(&mut connection, 0, Vec::new());
@@ -182,27 +182,27 @@ impl Dead {
     }
 
     /// Changes what is to be listened to.
-    pub(crate) fn edit(&mut self, ask: &Ask) {
+    pub(crate) fn edit(&mut self, ask: &Request) {
         let channels = &mut self.inner.channels;
         match ask {
             // There may be many edits of few channels each, and there may be edits of many.
-            Ask::Unlisten(less) if less.len() <= FEW => {
+            Request::Unlisten(less) if less.len() <= FEW => {
                 for name in less {
                     if let Ok(at) = channels.binary_search(name) {
                         channels.remove(at);
                     }
                 }
             }
-            Ask::Unlisten(less) => {
+            Request::Unlisten(less) => {
                 let less: BTreeSet<&str> = less.iter().map(AsRef::as_ref).collect();
                 channels.retain(|channel| !less.contains(&**channel));
             }
-            Ask::Listen(more) => {
+            Request::Listen(more) => {
                 channels.extend_from_slice(more);
                 channels.sort_unstable();
                 channels.dedup();
             }
-            Ask::UnlistenAll => channels.clear(),
+            Request::UnlistenAll => channels.clear(),
             _ => {}
         }
     }
@@ -218,7 +218,7 @@ impl Dead {
             }
             return;
         }
-        let gap = Span {
+        let gap = GapData {
             channels: self.inner.channels.iter().cloned().chain(more).collect::<BTreeSet<_>>().into_iter().collect(),
             cause: self.inner.cause.clone(),
             since: self.inner.since,
@@ -232,7 +232,7 @@ impl Dead {
 /// What a session may have missed that had lost these channels since then.
 pub(crate) fn unregistered_since(since: Instant, channels: &[Box<str>]) -> Gap {
     let since = with_wall(since);
-    Span { channels: channels.into(), cause: Error::Unregistered, since, until: since, epoch: 0 }.into()
+    GapData { channels: channels.into(), cause: Error::Unregistered, since, until: since, epoch: 0 }.into()
 }
 
 /// A time in the past, on both clocks.

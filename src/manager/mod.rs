@@ -67,7 +67,7 @@ use crate::connection::idle::Idle;
 use crate::connection::{Common, Connection};
 use crate::error::Error;
 use crate::gap::Gap;
-use crate::net::{Alarm, Reactor};
+use crate::net::{PollWaker, Reactor};
 use crate::notification::Batch;
 use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
 
@@ -130,7 +130,7 @@ pub struct NotificationManager {
     /// What its connections have in common.
     common: Common,
     reactor: Result<Reactor, Error>,
-    alarm: Option<Alarm>,
+    waker: Option<PollWaker>,
     buffer: ReadBuffer,
     idle: Idle,
     parks: bool,
@@ -169,7 +169,7 @@ pub struct NotificationManager {
     /// What handles and the loop itself have asked the servers, and wait for.
     asked: BTreeMap<(ConnId, RequestId), PendingReply>,
     cancels: Cancels,
-    /// Who waits for the alarm to ring, because a name is being looked up.
+    /// Who waits for the waker, because a name is being looked up.
     looking_up: Vec<ConnId>,
     in_transaction: OpenTransactions,
     /// The refused checks of delivery that have been reported.
@@ -233,16 +233,16 @@ impl NotificationManager {
     /// that reason.
     pub fn new(connections: impl IntoIterator<Item = Connection>) -> Self {
         // A poller that no handle could wake is none.
-        let made = Reactor::new().and_then(|reactor| Ok((reactor.alarm()?, reactor)));
-        let (alarm, reactor) = match made {
-            Ok((alarm, reactor)) => (Some(alarm), Ok(reactor)),
+        let made = Reactor::new().and_then(|reactor| Ok((reactor.waker()?, reactor)));
+        let (waker, reactor) = match made {
+            Ok((waker, reactor)) => (Some(waker), Ok(reactor)),
             Err(e) => (None, Err(Error::io("making a poller", e))),
         };
         let mut manager = Self {
             members: Members::default(),
             common: Common::default(),
             reactor,
-            alarm: alarm.clone(),
+            waker: waker.clone(),
             buffer: ReadBuffer::new(READ_SIZE),
             idle: Idle::default(),
             parks: false,
@@ -269,7 +269,7 @@ impl NotificationManager {
             in_transaction: OpenTransactions::default(),
             refused_checks: BTreeSet::new(),
             stops: 0,
-            shared: Arc::new(Shared::new(alarm)),
+            shared: Arc::new(Shared::new(waker)),
         };
         for connection in connections {
             manager.insert(connection);
@@ -721,7 +721,7 @@ mod tests {
 
     fn connection_over(fd: impl Into<std::os::fd::OwnedFd>) -> Connection {
         let config = Config::new().host("127.0.0.1").user("u");
-        Connection::new(Session::new(&config).unwrap(), Stream::over(fd.into()), config, clock::now())
+        Connection::new(Session::new(&config).unwrap(), Stream::from_fd(fd.into()), config, clock::now())
     }
 
     /// A poller takes sockets, and refuses a file.
@@ -746,7 +746,7 @@ mod tests {
         let dead = || {
             let (end, _) = std::os::unix::net::UnixStream::pair().unwrap();
             let session = Session::new(&config).unwrap();
-            let mut connection = Connection::new(session, Stream::over(end.into()), config.clone(), clock::now());
+            let mut connection = Connection::new(session, Stream::from_fd(end.into()), config.clone(), clock::now());
             connection.close_for(Error::Disconnected);
             Dead::of(&connection)
         };

@@ -9,7 +9,7 @@ use crate::manager::NotificationManager;
 use crate::manager::members::{Life, Member};
 use crate::manager::recovery::{Beat, Heart, Signs};
 use crate::manager::timers::Why;
-use crate::proto::Ask;
+use crate::proto::Request;
 
 impl NotificationManager {
     /// Has every connection's heart beat from now on.
@@ -45,14 +45,14 @@ impl NotificationManager {
             who: id.number(),
             last_read: connection.last_read(),
             is_settled: connection.session.is_settled(),
-            awaits_prompt_answer: connection.session.awaits_prompt_answer(),
+            awaits_prompt_answer: connection.session.awaits_immediate_answer(),
         };
         let next = match heart.feel(&heartbeat, signs, now) {
             Beat::Fine(next) => next,
             Beat::Ask(next) => {
                 self.prompt_canary(token);
                 if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
-                    connection.session.request_unheard(Ask::Sync);
+                    connection.session.request_discarding_reply(Request::Sync);
                     connection.transmit();
                 }
                 next

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::clock::Moment;
+use crate::clock::CompactInstant;
 use crate::error::{Error, TlsErrorKind};
 
 /// The policy for reconnecting lost connections: see
@@ -293,7 +293,7 @@ impl Heartbeat {
 
     /// When pulses are felt that are due at this time.
     fn after(&self, due: Option<Instant>) -> Option<Instant> {
-        Some(Moment::from(due?).to_next(self.part()).into())
+        Some(CompactInstant::from(due?).round_up_to(self.part()).into())
     }
 
     /// Looks at a connection from which bytes were last read at `last_read`, and which was asked at `asked`, if it
@@ -337,7 +337,7 @@ pub(crate) enum Beat {
 /// The heartbeat of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Heart {
-    asked: Option<Moment>,
+    asked: Option<CompactInstant>,
 }
 
 /// The part of the idle time by which a period may be shortened, so that connections don't ask all at once.
@@ -350,7 +350,7 @@ impl Heart {
     pub(crate) fn feel(&mut self, heartbeat: &Heartbeat, signs: Signs, now: Instant) -> Beat {
         // Drawn from what tells this silence from any other, so that it is the same each time: of many draws the longest
         // would win, and all would ask at the end of their periods.
-        let mut jitter = Jitter::of((signs.who, Moment::from(signs.last_read)));
+        let mut jitter = Jitter::of((signs.who, CompactInstant::from(signs.last_read)));
         let idle = heartbeat.period() - jitter.up_to(heartbeat.idle / SPREAD);
         // A deadline that is longer than a period doesn't keep the next period from being seen.
         let within = now.checked_add(heartbeat.period());

@@ -11,7 +11,7 @@ use crate::manager::members::{ConnId, Life, Member};
 use crate::manager::ticket::Resolver;
 use crate::manager::timers::Why;
 use crate::manager::{Check, NotificationManager};
-use crate::proto::{Ask, Reply, RequestId, refuse_private, sql};
+use crate::proto::{Reply, Request, RequestId, refuse_canary_channel, sql};
 use crate::row::Row;
 
 /// A request that has not been answered.
@@ -125,16 +125,16 @@ impl Command {
     }
 
     /// Checks the command and converts it for the session; `None` if there is nothing to do.
-    fn into_ask(self, limits: sql::Limits) -> Result<Option<Ask>, Error> {
+    fn into_ask(self, limits: sql::Limits) -> Result<Option<Request>, Error> {
         Ok(match self {
             Command::Listen(channels) if channels.is_empty() => None,
             Command::Unlisten(channels) if channels.is_empty() => None,
             Command::Notify(pairs) if pairs.is_empty() => None,
-            Command::Listen(channels) => Some(Ask::Listen(sql::checked_channels(channels, limits)?)),
-            Command::Unlisten(channels) => Some(Ask::Unlisten(sql::checked_channels(channels, limits)?)),
-            Command::UnlistenAll => Some(Ask::UnlistenAll),
-            Command::Notify(pairs) => Some(Ask::Notify(sql::checked_notify_many(&pairs, limits)?)),
-            Command::Query(sql) => Some(Ask::Query(sql)),
+            Command::Listen(channels) => Some(Request::Listen(sql::checked_channels(channels, limits)?)),
+            Command::Unlisten(channels) => Some(Request::Unlisten(sql::checked_channels(channels, limits)?)),
+            Command::UnlistenAll => Some(Request::UnlistenAll),
+            Command::Notify(pairs) => Some(Request::Notify(sql::checked_notify_many(&pairs, limits)?)),
+            Command::Query(sql) => Some(Request::Query(sql)),
         })
     }
 }
@@ -154,8 +154,8 @@ impl NotificationManager {
             Life::Cancelling(_) => return ticket.resolve(Err(Error::UnknownConnection)),
         };
         let ask = match command.into_ask(limits) {
-            Ok(Some(Ask::Listen(names))) => match refuse_private(reserved, &names) {
-                Ok(()) => Ask::Listen(names),
+            Ok(Some(Request::Listen(names))) => match refuse_canary_channel(reserved, &names) {
+                Ok(()) => Request::Listen(names),
                 Err(error) => return ticket.resolve(Err(error)),
             },
             Ok(Some(ask)) => ask,
@@ -169,7 +169,7 @@ impl NotificationManager {
                 self.await_answer(token, request, RequestOrigin::Handle(ticket), timeout);
             }
             Life::Restoring(restore) => match ticket {
-                RequestTicket::Done(ticket) if !matches!(ask, Ask::Notify(_)) => restore.edit(ask, ticket),
+                RequestTicket::Done(ticket) if !matches!(ask, Request::Notify(_)) => restore.edit(ask, ticket),
                 ticket => ticket.resolve(Err(restore.dead().error().clone())),
             },
             Life::Messenger(_) | Life::Cancelling(_) => ticket.resolve(Err(Error::UnknownConnection)),
@@ -177,12 +177,12 @@ impl NotificationManager {
     }
 
     /// Makes a request to a server on the loop's own behalf.
-    pub(super) fn ask_for_us(&mut self, token: u32, ask: Ask, by: RequestOrigin) {
+    pub(super) fn ask_for_us(&mut self, token: u32, ask: Request, by: RequestOrigin) {
         self.ask_behind(0, token, ask, by);
     }
 
     /// Makes a request on the loop's own behalf, after `others` that each may take the full time limit.
-    pub(super) fn ask_behind(&mut self, others: u32, token: u32, ask: Ask, by: RequestOrigin) {
+    pub(super) fn ask_behind(&mut self, others: u32, token: u32, ask: Request, by: RequestOrigin) {
         if let Some(Member { life: Life::Good(connection), .. }) = self.members.get_mut(token) {
             let request = connection.session.request(ask);
             let timeout = connection.call_timeout().unwrap_or(LIMIT);

@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::manager::edits::Edits;
 use crate::manager::members::{ConnId, Dead};
 use crate::manager::ticket::Resolver;
-use crate::net::{Alarm, Stream};
-use crate::proto::{Ask, CHANNELS_AT_ONCE, Output, RequestId, Session};
+use crate::net::{PollWaker, Stream};
+use crate::proto::{CHANNELS_PER_REQUEST, Output, Request, RequestId, Session};
 
 /// A connection that is being brought back.
 pub(crate) struct Restore {
@@ -32,7 +32,7 @@ pub(crate) struct Restore {
     /// Changes of the channels since the connection was lost.
     edits: Edits,
     /// Not to listen again, but to ask this one thing on behalf of another connection, and to be closed.
-    errand: Option<(ConnId, Option<Ask>)>,
+    errand: Option<(ConnId, Option<Request>)>,
 }
 
 enum Phase {
@@ -67,7 +67,7 @@ impl Restore {
     }
 
     /// One that asks this on behalf of a connection, and is closed.
-    pub(crate) fn messenger(dead: Dead, at: Instant, on_behalf_of: ConnId, ask: Ask) -> Self {
+    pub(crate) fn messenger(dead: Dead, at: Instant, on_behalf_of: ConnId, ask: Request) -> Self {
         Self { errand: Some((on_behalf_of, Some(ask))), ..Self::new(dead, at) }
     }
 
@@ -131,13 +131,13 @@ impl Restore {
     }
 
     /// Goes on as far as it can.
-    pub(crate) fn step(&mut self, now: Instant, alarm: Option<&Alarm>, ear: &mut Ear<'_>) -> Progress {
+    pub(crate) fn step(&mut self, now: Instant, waker: Option<&PollWaker>, ear: &mut Ear<'_>) -> Progress {
         let mut reads = 0;
         // A socket that a login has read empty tells when there is more.
         let mut may_hear = true;
         loop {
             match std::mem::replace(&mut self.phase, Phase::Over) {
-                Phase::Dialling(mut dial) => match dial.step(now, alarm, ear) {
+                Phase::Dialling(mut dial) => match dial.step(now, waker, ear) {
                     Step::Wait(until) => {
                         self.phase = Phase::Dialling(dial);
                         return Progress::Wait(until);
@@ -208,7 +208,7 @@ impl Restore {
         Ok(relisten.is_done(&connection.session))
     }
 
-    /// Whether it is to be stepped when the alarm rings.
+    /// Whether it is to be stepped when the waker wakes the poll.
     pub(crate) fn awaits_alarm(&self) -> bool {
         matches!(&self.phase, Phase::Dialling(dial) if dial.is_looking_up())
     }
@@ -235,7 +235,7 @@ impl Restore {
     }
 
     /// Changes the channels. The ticket resolves once the connection is restored, or with the server's refusal.
-    pub(crate) fn edit(&mut self, ask: Ask, ticket: Resolver<()>) {
+    pub(crate) fn edit(&mut self, ask: Request, ticket: Resolver<()>) {
         let session = match &mut self.phase {
             Phase::Listening { connection, .. } => Some(&mut connection.session),
             _ => None,
@@ -283,10 +283,10 @@ impl Relisten {
     /// Requests all channels, up to 10,000 by each request.
     pub(crate) fn begin(session: &mut Session, channels: &[Box<str>]) -> Self {
         // The answer ends the gap, so a request is needed even without channels.
-        let mut chunks = channels.chunks(CHANNELS_AT_ONCE);
-        let mut last = session.request(Ask::Listen(chunks.next().unwrap_or_default().to_vec()));
+        let mut chunks = channels.chunks(CHANNELS_PER_REQUEST);
+        let mut last = session.request(Request::Listen(chunks.next().unwrap_or_default().to_vec()));
         for chunk in chunks {
-            last = session.request(Ask::Listen(chunk.to_vec()));
+            last = session.request(Request::Listen(chunk.to_vec()));
         }
         Self::of(last)
     }

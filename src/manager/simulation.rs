@@ -22,7 +22,7 @@ use crate::manager::recovery::{
     Backoff, Beat, Dials, Heart, Heartbeat, Jitter, Signs, failed_before, is_final_attempt, is_final_loss,
 };
 use crate::manager::restore::Relisten;
-use crate::proto::{Ask, Output, ReadBuffer, Session};
+use crate::proto::{Output, ReadBuffer, Request, Session};
 
 /// How many histories a test run sees.
 const HISTORIES: u64 = 2_000;
@@ -154,7 +154,7 @@ type Checked = Result<(), String>;
 
 impl History {
     fn new(seed: u64, trace: bool) -> Self {
-        let (mut world, start) = (World::new(seed), crate::clock::Moment::FIRST.into());
+        let (mut world, start) = (World::new(seed), crate::clock::CompactInstant::FIRST.into());
         let backoff = Backoff::default()
             .first(world.millis(5, 200))
             .longest(world.millis(500, 3000))
@@ -503,13 +503,13 @@ impl History {
                 who: which as u64,
                 last_read: start + member.last_read,
                 is_settled: session.is_settled(),
-                awaits_prompt_answer: session.awaits_prompt_answer(),
+                awaits_prompt_answer: session.awaits_immediate_answer(),
             };
             match member.heart.feel(&self.heartbeat, signs, start + now) {
                 Beat::Fine(next) => member.pulse = next.map(|next| next - start),
                 Beat::Ask(next) => {
                     member.pulse = next.map(|next| next - start);
-                    session.request_unheard(Ask::Sync);
+                    session.request_discarding_reply(Request::Sync);
                     self.send_all(which, link);
                 }
                 Beat::Dead if self.world.is_intact(link) && self.heartbeat.deadline > Duration::from_millis(70) => {

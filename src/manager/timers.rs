@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
-use crate::clock::Moment;
+use crate::clock::CompactInstant;
 use crate::manager::NotificationManager;
 
 /// Why a timer was set.
@@ -24,7 +24,7 @@ pub(super) enum Why {
 /// it wanted to be looked at at that very moment.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    heap: BinaryHeap<Reverse<(Moment, u32, Why)>>,
+    heap: BinaryHeap<Reverse<(CompactInstant, u32, Why)>>,
     /// When the nearest goes off, at hand: every turn asks.
     next: Option<Instant>,
     /// With how many it is to be swept.
@@ -37,12 +37,12 @@ impl Timers {
         self.next
     }
 
-    fn push(&mut self, at: Moment, token: u32, why: Why) {
+    fn push(&mut self, at: CompactInstant, token: u32, why: Why) {
         self.heap.push(Reverse((at, token, why)));
         self.note_next();
     }
 
-    fn pop_due(&mut self, now: Instant) -> Option<(Moment, u32, Why)> {
+    fn pop_due(&mut self, now: Instant) -> Option<(CompactInstant, u32, Why)> {
         self.next.filter(|next| *next <= now)?;
         let due = self.heap.pop();
         self.note_next();
@@ -63,12 +63,12 @@ impl Timers {
 /// Which timers of one connection count.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Set {
-    look: Option<Moment>,
-    pulse: Option<Moment>,
+    look: Option<CompactInstant>,
+    pulse: Option<CompactInstant>,
 }
 
 impl Set {
-    fn of(&mut self, why: Why) -> &mut Option<Moment> {
+    fn of(&mut self, why: Why) -> &mut Option<CompactInstant> {
         match why {
             Why::Look => &mut self.look,
             Why::Pulse => &mut self.pulse,
@@ -83,7 +83,7 @@ impl Set {
 impl NotificationManager {
     /// Sets a timer, unless a nearer one is set; for never, none.
     pub(super) fn set_timer(&mut self, token: u32, why: Why, at: Option<Instant>) {
-        let (Some(at), Some(member)) = (at.map(Moment::from), self.members.get_mut(token)) else { return };
+        let (Some(at), Some(member)) = (at.map(CompactInstant::from), self.members.get_mut(token)) else { return };
         let set = member.set.of(why);
         if set.is_none_or(|set| at < set) {
             *set = Some(at);
@@ -144,7 +144,7 @@ mod tests {
             let (end, peer) = UnixStream::pair().unwrap();
             end.set_nonblocking(true).unwrap();
             let session = Session::new(&config).unwrap();
-            connections.push(Connection::new(session, Stream::over(end.into()), config.clone(), start));
+            connections.push(Connection::new(session, Stream::from_fd(end.into()), config.clone(), start));
             peers.push(peer);
         }
         let mut manager = NotificationManager::new(connections);
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn m15_the_questions_come_in_no_burst() {
         // What is drawn depends on it, and is the same in every run.
-        let start = Moment::FIRST.into();
+        let start = CompactInstant::FIRST.into();
         let (mut manager, _peers) = fleet(200, start);
         let tick = IDLE / 30;
         let most = (1..=30).map(|n: u32| feel_all(&mut manager, start + n * tick)).max().unwrap();

@@ -176,7 +176,7 @@ impl NotificationManager {
         if left_over > 0 {
             self.ready.rotate_left(left_over);
         }
-        if !self.looking_up.is_empty() && reactor.rang() {
+        if !self.looking_up.is_empty() && reactor.was_woken() {
             for id in std::mem::take(&mut self.looking_up) {
                 if let Some(token) = self.members.token(id) {
                     self.queue(token);
@@ -312,8 +312,8 @@ impl NotificationManager {
     pub(super) fn give_back(&mut self, token: u32) -> Option<(ConnId, Connection)> {
         let (id, mut connection) = self.release(token)?;
         self.forget_asked(id);
-        connection.session.disown_requests();
-        connection.session.leave();
+        connection.session.discard_replies();
+        connection.session.leave_canary();
         connection.transmit();
         Some((id, connection))
     }
@@ -355,7 +355,7 @@ impl NotificationManager {
         let Some(member) = self.members.get_mut(token) else { return };
         let pulse_due = std::mem::take(&mut member.pulse_due);
         if let Life::Good(connection) = &member.life
-            && connection.session.has_private_news()
+            && connection.session.has_canary_event()
         {
             self.hear_canary(token);
         }

@@ -13,22 +13,22 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::net::reactor::Alarm;
+use crate::net::reactor::PollWaker;
 
 /// The most threads of one queue.
 pub(super) const THREADS_MAX: usize = 16;
 
 /// A request in progress. Dropping the last job of a request cancels it, unless a thread has begun it.
-pub(crate) struct Job<T>(Arc<Answer<T>>);
+pub(crate) struct OffloadJob<T>(Arc<OffloadAnswer<T>>);
 
-struct Answer<T> {
+struct OffloadAnswer<T> {
     given: Mutex<Option<T>>,
-    alarm: Option<Alarm>,
+    waker: Option<PollWaker>,
 }
 
 /// The requests of one kind in this process.
-pub(super) struct Line<Q, T> {
-    inner: Mutex<Inner<Q, T>>,
+pub(super) struct OffloadQueue<Q, T> {
+    inner: Mutex<OffloadState<Q, T>>,
     /// The name of the threads.
     name: &'static str,
     work: fn(&Q) -> T,
@@ -36,47 +36,47 @@ pub(super) struct Line<Q, T> {
     without_thread: fn(&io::Error) -> T,
 }
 
-struct Inner<Q, T> {
+struct OffloadState<Q, T> {
     /// Requests that no thread has begun.
     waiting: VecDeque<Q>,
     /// All requests, also those in progress.
-    asked: Vec<(Q, Vec<Weak<Answer<T>>>)>,
+    asked: Vec<(Q, Vec<Weak<OffloadAnswer<T>>>)>,
     threads: usize,
 }
 
-impl<T> Job<T> {
+impl<T> OffloadJob<T> {
     /// Takes the answer, if there is one.
     pub(crate) fn poll(&self) -> Option<T> {
         lock(&self.0.given).take()
     }
 }
 
-impl<T> fmt::Debug for Job<T> {
+impl<T> fmt::Debug for OffloadJob<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Job")
+        f.write_str("OffloadJob")
     }
 }
 
-impl<T> Answer<T> {
+impl<T> OffloadAnswer<T> {
     fn give(&self, answer: T) {
         *lock(&self.given) = Some(answer);
-        if let Some(alarm) = &self.alarm {
-            alarm.ring();
+        if let Some(waker) = &self.waker {
+            waker.wake();
         }
     }
 }
 
-impl<Q: Clone + PartialEq + Send, T: Clone + Send> Line<Q, T> {
+impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
     pub(super) const fn new(name: &'static str, work: fn(&Q) -> T, without_thread: fn(&io::Error) -> T) -> Self {
-        let inner = Inner { waiting: VecDeque::new(), asked: Vec::new(), threads: 0 };
+        let inner = OffloadState { waiting: VecDeque::new(), asked: Vec::new(), threads: 0 };
         Self { inner: Mutex::new(inner), name, work, without_thread }
     }
 
-    /// Queues a request. The alarm, if there is one, rings when the answer is ready.
-    pub(super) fn ask(&'static self, question: Q, alarm: Option<Alarm>) -> Job<T> {
-        let answer = Arc::new(Answer { given: Mutex::new(None), alarm });
+    /// Queues a request. The waker, if there is one, rings when the answer is ready.
+    pub(super) fn ask(&'static self, question: Q, waker: Option<PollWaker>) -> OffloadJob<T> {
+        let answer = Arc::new(OffloadAnswer { given: Mutex::new(None), waker });
         let asker = Arc::downgrade(&answer);
-        let job = Job(answer);
+        let job = OffloadJob(answer);
         let mut inner = lock(&self.inner);
         if let Some((_, askers)) = inner.asked.iter_mut().find(|(asked, _)| *asked == question) {
             askers.push(asker);
@@ -114,7 +114,7 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> Line<Q, T> {
     fn next(&self) -> Option<Q> {
         let mut inner = lock(&self.inner);
         while let Some(question) = inner.waiting.pop_front() {
-            let is_wanted = |askers: &[Weak<Answer<T>>]| askers.iter().any(|asker| asker.strong_count() > 0);
+            let is_wanted = |askers: &[Weak<OffloadAnswer<T>>]| askers.iter().any(|asker| asker.strong_count() > 0);
             if inner.asked.iter().any(|(asked, askers)| *asked == question && is_wanted(askers)) {
                 return Some(question);
             }
@@ -132,14 +132,14 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> Line<Q, T> {
     }
 }
 
-impl<Q: PartialEq, T> Inner<Q, T> {
-    fn take_askers(&mut self, question: &Q) -> Vec<Weak<Answer<T>>> {
+impl<Q: PartialEq, T> OffloadState<Q, T> {
+    fn take_askers(&mut self, question: &Q) -> Vec<Weak<OffloadAnswer<T>>> {
         let at = self.asked.iter().position(|(asked, _)| asked == question);
         at.map(|at| self.asked.swap_remove(at).1).unwrap_or_default()
     }
 }
 
-fn deliver<T: Clone>(askers: &[Weak<Answer<T>>], answer: &T) {
+fn deliver<T: Clone>(askers: &[Weak<OffloadAnswer<T>>], answer: &T) {
     askers.iter().filter_map(Weak::upgrade).for_each(|asker| asker.give(answer.clone()));
 }
 
@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    fn await_all<T>(jobs: &[Job<T>]) {
+    fn await_all<T>(jobs: &[OffloadJob<T>]) {
         while jobs.iter().any(|job| lock(&job.0.given).is_none()) {
             yield_now();
         }
@@ -173,7 +173,7 @@ mod tests {
             }
             AT_WORK.fetch_sub(1, SeqCst);
         };
-        let line: &'static Line<usize, ()> = Box::leak(Box::new(Line::new("test", work, |_| ())));
+        let line: &'static OffloadQueue<usize, ()> = Box::leak(Box::new(OffloadQueue::new("test", work, |_| ())));
         let jobs: Vec<_> = (0..1000).map(|i| line.ask(i, None)).collect();
         assert!(jobs.iter().all(|job| job.poll().is_none()));
         GO.store(1, SeqCst);
@@ -189,7 +189,7 @@ mod tests {
     fn equal_requests_share_the_answer_and_dropped_ones_are_skipped() {
         static WORKED: Mutex<Vec<String>> = Mutex::new(Vec::new());
         static GO: AtomicUsize = AtomicUsize::new(0);
-        static LINE: Line<String, bool> = Line::new(
+        static QUEUE: OffloadQueue<String, bool> = OffloadQueue::new(
             "test",
             |question| {
                 while GO.load(SeqCst) == 0 {
@@ -201,10 +201,10 @@ mod tests {
             |_| false,
         );
         // These occupy all threads.
-        let first: Vec<_> = (0..THREADS_MAX).map(|i| LINE.ask(format!("first {i}"), None)).collect();
-        drop(LINE.ask("gone".into(), None));
-        let same: Vec<_> = (0..50).map(|_| LINE.ask("same".into(), None)).collect();
-        assert_eq!(LINE.load().0, THREADS_MAX);
+        let first: Vec<_> = (0..THREADS_MAX).map(|i| QUEUE.ask(format!("first {i}"), None)).collect();
+        drop(QUEUE.ask("gone".into(), None));
+        let same: Vec<_> = (0..50).map(|_| QUEUE.ask("same".into(), None)).collect();
+        assert_eq!(QUEUE.load().0, THREADS_MAX);
         GO.store(1, SeqCst);
         await_all(&same);
         await_all(&first);
@@ -215,15 +215,15 @@ mod tests {
 
     #[test]
     fn a_request_that_hangs_takes_one_thread_however_often_it_is_made() {
-        static LINE: Line<u8, ()> = Line::new("test", |_| loop_for_ever(), |_| ());
+        static QUEUE: OffloadQueue<u8, ()> = OffloadQueue::new("test", |_| loop_for_ever(), |_| ());
         fn loop_for_ever() {
             loop {
                 std::thread::park();
             }
         }
         for _ in 0..100 {
-            assert!(LINE.ask(7, None).poll().is_none());
+            assert!(QUEUE.ask(7, None).poll().is_none());
         }
-        assert_eq!(LINE.load(), (1, 1));
+        assert_eq!(QUEUE.load(), (1, 1));
     }
 }

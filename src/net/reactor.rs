@@ -17,8 +17,8 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 /// How many events are taken from the system at once.
 const EVENTS: usize = 1024;
-/// The token of the alarm; tokens of sockets count up from 0.
-const ALARM: Token = Token(usize::MAX);
+/// The token of the waker; tokens of sockets count up from 0.
+const WAKER: Token = Token(usize::MAX);
 
 /// A socket that is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Reactor {
     }
 
     /// One for a single call on a single socket.
-    pub(crate) fn for_one() -> io::Result<Self> {
+    pub(crate) fn for_one_socket() -> io::Result<Self> {
         Self::with_capacity(1)
     }
 
@@ -51,8 +51,8 @@ impl Reactor {
     }
 
     /// What ends a wait from another thread. There can be one.
-    pub(crate) fn alarm(&self) -> io::Result<Alarm> {
-        Ok(Alarm(Arc::new(Waker::new(self.poll.registry(), ALARM)?)))
+    pub(crate) fn waker(&self) -> io::Result<PollWaker> {
+        Ok(PollWaker(Arc::new(Waker::new(self.poll.registry(), WAKER)?)))
     }
 
     /// Watches a socket for bytes to read, and for room to write if asked to.
@@ -70,22 +70,22 @@ impl Reactor {
         self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
     }
 
-    /// Waits until a socket is ready, the alarm rings or the timeout is over, whichever comes first.
+    /// Waits until a socket is ready, the waker wakes the poll or the timeout is over, whichever comes first.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Ready>> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(e) => return Err(e),
         }
-        Ok(self.events.iter().filter(|event| event.token() != ALARM).filter_map(|event| {
+        Ok(self.events.iter().filter(|event| event.token() != WAKER).filter_map(|event| {
             let token = event.token().0.try_into().ok()?;
             Some(Ready { token, read_closed: event.is_read_closed() || event.is_error() })
         }))
     }
 
-    /// Whether the alarm was among what ended the last wait.
-    pub(crate) fn rang(&self) -> bool {
-        self.events.iter().any(|event| event.token() == ALARM)
+    /// Whether the waker was among what ended the last wait.
+    pub(crate) fn was_woken(&self) -> bool {
+        self.events.iter().any(|event| event.token() == WAKER)
     }
 }
 
@@ -97,10 +97,10 @@ impl AsRawFd for Reactor {
 
 /// Ends a reactor's wait, from any thread.
 #[derive(Debug, Clone)]
-pub(crate) struct Alarm(Arc<Waker>);
+pub(crate) struct PollWaker(Arc<Waker>);
 
-impl Alarm {
-    pub(crate) fn ring(&self) {
+impl PollWaker {
+    pub(crate) fn wake(&self) {
         // It fails only where the reactor is gone, and then nobody waits.
         let _ = self.0.wake();
     }

@@ -2,13 +2,13 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use crate::net::offload::{Job, Line};
-use crate::net::reactor::Alarm;
+use crate::net::offload::{OffloadJob, OffloadQueue};
+use crate::net::reactor::PollWaker;
 
 /// What came of a look-up: addresses, or the system's reason.
-type Found = Result<Vec<SocketAddr>, String>;
+type Resolved = Result<Vec<SocketAddr>, String>;
 
-static LINE: Line<String, Found> = Line::new(
+static QUEUE: OffloadQueue<String, Resolved> = OffloadQueue::new(
     "notifyman-resolve",
     |name| match (name.as_str(), 0).to_socket_addrs() {
         Ok(found) => Ok(found.collect()),
@@ -19,19 +19,19 @@ static LINE: Line<String, Found> = Line::new(
 
 /// A look-up under way; dropped, nobody looks any more.
 #[derive(Debug)]
-pub(crate) struct Lookup {
-    job: Job<Found>,
+pub(crate) struct NameResolution {
+    job: OffloadJob<Resolved>,
     port: u16,
 }
 
-impl Lookup {
-    /// Begins to look up every address of a host. The alarm, if there is one, rings when that is done.
-    pub(crate) fn start(host: &str, port: u16, alarm: Option<Alarm>) -> Self {
-        Self { job: LINE.ask(host.to_owned(), alarm), port }
+impl NameResolution {
+    /// Begins to look up every address of a host. The waker, if there is one, rings when that is done.
+    pub(crate) fn start(host: &str, port: u16, waker: Option<PollWaker>) -> Self {
+        Self { job: QUEUE.ask(host.to_owned(), waker), port }
     }
 
     /// The addresses, if they are known by now.
-    pub(crate) fn poll(&self) -> Option<Found> {
+    pub(crate) fn poll(&self) -> Option<Resolved> {
         let mut found = self.job.poll()?;
         for address in found.iter_mut().flatten() {
             address.set_port(self.port);
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn a_numeric_address_is_looked_up_as_itself() {
-        let lookup = Lookup::start("127.0.0.1", 5432, None);
+        let lookup = NameResolution::start("127.0.0.1", 5432, None);
         let found = std::iter::repeat_with(|| lookup.poll()).flatten().next().unwrap().unwrap();
         assert_eq!(found, [SocketAddr::from(([127, 0, 0, 1], 5432))]);
     }

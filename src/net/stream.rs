@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 
-use crate::clock::{self, Tenth};
+use crate::clock::{self, CoarseInstant};
 use crate::config::Config;
 use crate::error::TlsError;
 use crate::net::tls::{Encryption, Tls};
@@ -44,7 +44,7 @@ pub(crate) struct Keepalive {
 pub(crate) struct Stream {
     socket: Socket,
     /// When it was dialled.
-    opened: Tenth,
+    opened: CoarseInstant,
     /// Larger than all the rest, where there is one.
     tls: Option<Box<Tls>>,
 }
@@ -85,17 +85,17 @@ impl Stream {
     }
 
     /// Begins to encrypt it: from now on whatever is read and written goes through the filter. The next step is to
-    /// [shake hands](Self::shake_hands).
+    /// [shake hands](Self::handshake).
     pub(crate) fn encrypt(&mut self, encryption: Encryption) -> Result<(), TlsError> {
         self.tls = Some(Box::new(Tls::begin(encryption)?));
         Ok(())
     }
 
     /// Goes on with the handshake; `false` while it needs more from the server.
-    pub(crate) fn shake_hands(&mut self) -> Result<bool, TlsError> {
+    pub(crate) fn handshake(&mut self) -> Result<bool, TlsError> {
         match &mut self.tls {
             None => Ok(true),
-            Some(tls) => tls.shake_hands(Quiet(&self.socket)),
+            Some(tls) => tls.handshake(Quiet(&self.socket)),
         }
     }
 
@@ -180,9 +180,9 @@ impl Stream {
     }
 
     /// Tells the peer that no more will be written, where there is a way to say it, as far as that goes without waiting.
-    pub(crate) fn say_goodbye(&mut self) {
+    pub(crate) fn send_close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
-            tls.say_goodbye(Quiet(&self.socket));
+            tls.send_close_notify(Quiet(&self.socket));
         }
     }
 
@@ -194,7 +194,7 @@ impl Stream {
 
     /// A stream over what somebody else opened.
     #[cfg(test)]
-    pub(crate) fn over(fd: std::os::fd::OwnedFd) -> Self {
+    pub(crate) fn from_fd(fd: std::os::fd::OwnedFd) -> Self {
         Self { socket: Socket::from(fd), opened: clock::now().into(), tls: None }
     }
 }

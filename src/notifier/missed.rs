@@ -89,7 +89,7 @@ impl Missed {
         };
         self.unreported = match (before, &mut later.reason) {
             (Some(before), Reason::Restored(after)) => {
-                after.begin_with(&before);
+                after.extend_back_to(&before);
                 None
             }
             (before, _) => before,
@@ -126,7 +126,7 @@ mod tests {
     use std::time::{Duration, Instant, SystemTime};
 
     use super::*;
-    use crate::gap::Span;
+    use crate::gap::GapData;
 
     #[test]
     fn n07_two_restores_in_a_row_are_one_gap_from_the_first_loss_to_the_last_restore() {
@@ -134,7 +134,7 @@ mod tests {
         let at = |seconds| (start.0 + Duration::from_secs(seconds), start.1 + Duration::from_secs(seconds));
         let restored = |since, until, epoch| {
             let (since, until) = (at(since), at(until));
-            let span = Span { channels: [].into(), cause: Error::Disconnected, since, until, epoch };
+            let span = GapData { channels: [].into(), cause: Error::Disconnected, since, until, epoch };
             Missed::new(Reason::Restored(span.into()), epoch)
         };
         let mut missed = restored(1, 2, 5);

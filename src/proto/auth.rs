@@ -1,6 +1,6 @@
 //! What to answer to a server's Authentication messages, and what to refuse.
 //!
-//! An [`Exchange`] is one login. It takes the body of every message of type `R`, writes the answer, if there is one, and
+//! An [`AuthExchange`] is one login. It takes the body of every message of type `R`, writes the answer, if there is one, and
 //! says when the server has let us in:
 //!
 //! ```text
@@ -16,9 +16,9 @@
 //!
 //! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
-#[cfg(any(test, fuzzing))]
-pub(crate) mod laws;
 mod password;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod request;
 mod sha256;
 mod stringprep_tables;
@@ -32,7 +32,7 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use postgres_protocol::message::frontend::{password_message, sasl_initial_response, sasl_response};
 
-use self::request::Request;
+use self::request::AuthRequest;
 use crate::config::{AuthMethod, AuthMethods};
 use crate::error::{Error, ProtocolError};
 
@@ -89,11 +89,11 @@ pub(crate) enum Progress {
 }
 
 /// One login, from the first Authentication message to the last.
-pub(crate) struct Exchange {
-    state: State,
+pub(crate) struct AuthExchange {
+    state: AuthState,
 }
 
-enum State {
+enum AuthState {
     Start,
     PasswordSent,
     ScramStarted(Box<ScramSha256>),
@@ -103,14 +103,14 @@ enum State {
     Failed,
 }
 
-impl Exchange {
+impl AuthExchange {
     pub(crate) fn new() -> Self {
-        Exchange { state: State::Start }
+        AuthExchange { state: AuthState::Start }
     }
 
     /// Returns `true` before the server's first message.
     pub(crate) fn is_at_start(&self) -> bool {
-        matches!(self.state, State::Start)
+        matches!(self.state, AuthState::Start)
     }
 
     /// Takes the body of one Authentication message, which is what follows its length, and appends the answer to `out`.
@@ -122,14 +122,14 @@ impl Exchange {
         credentials: &Credentials<'_>,
         out: &mut BytesMut,
     ) -> Result<Progress, Error> {
-        let state = mem::replace(&mut self.state, State::Failed);
-        self.state = match (state, Request::parse(body)?) {
-            (State::Start, request) => start(request, credentials, out)?,
-            (State::PasswordSent | State::ScramDone, Request::Ok) => State::Authenticated,
-            (State::ScramStarted(scram), Request::SaslContinue(data)) => answer_challenge(scram, data, out)?,
-            (State::ScramAnswered(mut scram), Request::SaslFinal(data)) => verify_server(&mut scram, data)?,
+        let state = mem::replace(&mut self.state, AuthState::Failed);
+        self.state = match (state, AuthRequest::parse(body)?) {
+            (AuthState::Start, request) => start(request, credentials, out)?,
+            (AuthState::PasswordSent | AuthState::ScramDone, AuthRequest::Ok) => AuthState::Authenticated,
+            (AuthState::ScramStarted(scram), AuthRequest::SaslContinue(data)) => answer_challenge(scram, data, out)?,
+            (AuthState::ScramAnswered(mut scram), AuthRequest::SaslFinal(data)) => verify_server(&mut scram, data)?,
             // Whoever sends this may not know the password at all.
-            (State::ScramStarted(_) | State::ScramAnswered(_), Request::Ok) => {
+            (AuthState::ScramStarted(_) | AuthState::ScramAnswered(_), AuthRequest::Ok) => {
                 return Err(scram_failed("the server ended the login before it proved that it knows the password"));
             }
             (state, request) => {
@@ -137,58 +137,58 @@ impl Exchange {
             }
         };
         Ok(match self.state {
-            State::Authenticated => Progress::Authenticated,
+            AuthState::Authenticated => Progress::Authenticated,
             _ => Progress::Continue,
         })
     }
 }
 
-impl fmt::Debug for Exchange {
+impl fmt::Debug for AuthExchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Exchange({})", self.state.when())
+        write!(f, "AuthExchange({})", self.state.when())
     }
 }
 
-impl State {
+impl AuthState {
     fn when(&self) -> &'static str {
         match self {
-            State::Start => "at the start of the login",
-            State::PasswordSent => "after the password",
-            State::ScramStarted(_) => "after our first SCRAM message",
-            State::ScramAnswered(_) => "after our last SCRAM message",
-            State::ScramDone => "after the SCRAM exchange",
-            State::Authenticated => "after the login",
-            State::Failed => "after the login failed",
+            AuthState::Start => "at the start of the login",
+            AuthState::PasswordSent => "after the password",
+            AuthState::ScramStarted(_) => "after our first SCRAM message",
+            AuthState::ScramAnswered(_) => "after our last SCRAM message",
+            AuthState::ScramDone => "after the SCRAM exchange",
+            AuthState::Authenticated => "after the login",
+            AuthState::Failed => "after the login failed",
         }
     }
 }
 
-fn start(request: Request<'_>, credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<State, Error> {
+fn start(request: AuthRequest<'_>, credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<AuthState, Error> {
     match request {
-        Request::Ok => {
+        AuthRequest::Ok => {
             admit(AuthMethod::None, credentials)?;
-            Ok(State::Authenticated)
+            Ok(AuthState::Authenticated)
         }
-        Request::CleartextPassword => {
+        AuthRequest::CleartextPassword => {
             let password = admit(AuthMethod::Password, credentials).and_then(|()| password(credentials))?;
             password_message(password.as_bytes(), out).map_err(unsendable)?;
-            Ok(State::PasswordSent)
+            Ok(AuthState::PasswordSent)
         }
-        Request::Md5Password(salt) => {
+        AuthRequest::Md5Password(salt) => {
             let password = admit(AuthMethod::Md5, credentials).and_then(|()| password(credentials))?;
             let hash = md5_hash(credentials.user.as_bytes(), password.as_bytes(), salt);
             password_message(hash.as_bytes(), out).map_err(unsendable)?;
-            Ok(State::PasswordSent)
+            Ok(AuthState::PasswordSent)
         }
-        Request::Sasl(mechanisms) => start_scram(mechanisms, credentials, out),
-        Request::Unsupported(code) => Err(unsupported(code)),
-        Request::SaslContinue(_) | Request::SaslFinal(_) => {
-            Err(ProtocolError::Unexpected { message: request.name(), when: State::Start.when() }.into())
+        AuthRequest::Sasl(mechanisms) => start_scram(mechanisms, credentials, out),
+        AuthRequest::Unsupported(code) => Err(unsupported(code)),
+        AuthRequest::SaslContinue(_) | AuthRequest::SaslFinal(_) => {
+            Err(ProtocolError::Unexpected { message: request.name(), when: AuthState::Start.when() }.into())
         }
     }
 }
 
-fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<State, Error> {
+fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<AuthState, Error> {
     let offers = |name: &str| mechanisms.split(|byte| *byte == 0).any(|offered| offered == name.as_bytes());
     let (plain, plus) = (offers(SCRAM_SHA_256), offers(SCRAM_SHA_256_PLUS));
     if !plain && !plus {
@@ -214,19 +214,19 @@ fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut Bytes
     };
     let scram = Box::new(ScramSha256::new(&password::for_scram(password(credentials)?), binding));
     sasl_initial_response(mechanism, scram.message(), out).map_err(unsendable)?;
-    Ok(State::ScramStarted(scram))
+    Ok(AuthState::ScramStarted(scram))
 }
 
-fn answer_challenge(mut scram: Box<ScramSha256>, challenge: &[u8], out: &mut BytesMut) -> Result<State, Error> {
+fn answer_challenge(mut scram: Box<ScramSha256>, challenge: &[u8], out: &mut BytesMut) -> Result<AuthState, Error> {
     check_iterations(challenge)?;
     scram.update(challenge).map_err(|e| scram_failed(format!("the server's first message: {}", reason(&e))))?;
     sasl_response(scram.message(), out).map_err(unsendable)?;
-    Ok(State::ScramAnswered(scram))
+    Ok(AuthState::ScramAnswered(scram))
 }
 
-fn verify_server(scram: &mut ScramSha256, outcome: &[u8]) -> Result<State, Error> {
+fn verify_server(scram: &mut ScramSha256, outcome: &[u8]) -> Result<AuthState, Error> {
     scram.finish(outcome).map_err(|e| scram_failed(format!("the server's last message: {}", reason(&e))))?;
-    Ok(State::ScramDone)
+    Ok(AuthState::ScramDone)
 }
 
 /// Looks at the count before anything is computed from it. Whatever else is wrong is found by `ScramSha256::update`,
@@ -385,13 +385,13 @@ mod tests {
 
     /// A client and what it has to log in with.
     struct Login<'a> {
-        exchange: Exchange,
+        exchange: AuthExchange,
         credentials: Credentials<'a>,
     }
 
     impl<'a> Login<'a> {
         fn new(credentials: Credentials<'a>) -> Self {
-            Login { exchange: Exchange::new(), credentials }
+            Login { exchange: AuthExchange::new(), credentials }
         }
 
         /// The body of the client's answer; empty where it has nothing to say.

@@ -78,13 +78,13 @@ impl Backlog {
         *self = kept.into();
     }
 
-    /// Adds `slab[start..end]`, whole frames of which `len` are notifications, all on one channel if its name has
+    /// Adds `read_buffer[start..end]`, whole frames of which `len` are notifications, all on one channel if its name has
     /// `common` bytes; with 0 the channels may differ.
     #[inline]
-    pub(crate) fn push(&mut self, slab: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) {
+    pub(crate) fn push(&mut self, read_buffer: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) {
         match self {
-            Backlog::Empty => *self = Backlog::One(Slice::new(slab, start, end, len, common)),
-            _ => self.join(slab.get(start..end).unwrap_or_default(), len),
+            Backlog::Empty => *self = Backlog::One(Slice::new(read_buffer, start, end, len, common)),
+            _ => self.join(read_buffer.get(start..end).unwrap_or_default(), len),
         }
     }
 
@@ -109,8 +109,8 @@ impl Backlog {
             Backlog::Empty => None,
             Backlog::One(slice) => Some(slice.into()),
             Backlog::Joined(joined) => {
-                let slab: Arc<[u8]> = joined.rest().into();
-                Some(Slice::new(&slab, 0, slab.len(), joined.len, 0).into())
+                let read_buffer: Arc<[u8]> = joined.rest().into();
+                Some(Slice::new(&read_buffer, 0, read_buffer.len(), joined.len, 0).into())
             }
         }
     }
@@ -170,8 +170,8 @@ mod tests {
     }
 
     fn push(backlog: &mut Backlog, frames: &[Vec<u8>]) {
-        let slab: Arc<[u8]> = frames.concat().into();
-        backlog.push(&slab, 0, slab.len(), frames.len(), 0);
+        let read_buffer: Arc<[u8]> = frames.concat().into();
+        backlog.push(&read_buffer, 0, read_buffer.len(), frames.len(), 0);
     }
 
     fn payloads(backlog: &mut Backlog) -> Vec<String> {

@@ -17,12 +17,12 @@ const PACKED_MAX: usize = 1024;
 pub(crate) enum Channels {
     /// Names separated by NULs, which no name contains; no name is empty.
     Packed(Arc<str>),
-    Many(Box<Set>),
+    Many(Box<PackedChannels>),
 }
 
 /// Many names, and the number of bytes that they would take packed.
 #[derive(Clone, Default)]
-pub(crate) struct Set {
+pub(crate) struct PackedChannels {
     names: BTreeSet<Box<str>>,
     size: usize,
 }
@@ -104,7 +104,7 @@ impl Channels {
     }
 }
 
-impl Set {
+impl PackedChannels {
     fn add(&mut self, name: &str) -> bool {
         let is_new = !self.names.contains(name) && self.names.insert(name.into());
         self.size += if is_new { name.len() + 1 } else { 0 };
@@ -127,7 +127,7 @@ impl<'n> FromIterator<&'n str> for Channels {
         if size <= PACKED_MAX {
             return Self::Packed(names.join("\0").into());
         }
-        Self::Many(Box::new(Set { names: names.into_iter().map(Box::from).collect(), size }))
+        Self::Many(Box::new(PackedChannels { names: names.into_iter().map(Box::from).collect(), size }))
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) const ROW_MAX: u32 = 16 * 1024 * 1024;
 
 /// What a message of one type is called, and how long it may be. Lengths count the length field, not the type byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Kind {
+pub(crate) struct MessageKind {
     pub(crate) name: &'static str,
     min: u32,
     max: u32,
@@ -26,31 +26,31 @@ pub(crate) struct Kind {
     keep: u32,
 }
 
-const fn kind(name: &'static str, min: u32, max: u32) -> Kind {
-    Kind { name, min, max, keep: max }
+const fn kind(name: &'static str, min: u32, max: u32) -> MessageKind {
+    MessageKind { name, min, max, keep: max }
 }
 
-impl Kind {
+impl MessageKind {
     /// What may come from a server that is spoken to by the simple protocol.
-    pub(crate) const fn of(tag: u8) -> Option<Kind> {
+    pub(crate) const fn of(tag: u8) -> Option<MessageKind> {
         Some(match tag {
             NOTIFICATION => kind("NotificationResponse", 10, NOTIFICATION_MAX),
             b'C' => kind("CommandComplete", 5, 1024),
-            b'D' => Kind { keep: ROW_MAX, ..kind("DataRow", 6, GIBIBYTE) },
-            b'E' => Kind { keep: 64 * 1024, ..kind("ErrorResponse", 5, GIBIBYTE) },
+            b'D' => MessageKind { keep: ROW_MAX, ..kind("DataRow", 6, GIBIBYTE) },
+            b'E' => MessageKind { keep: 64 * 1024, ..kind("ErrorResponse", 5, GIBIBYTE) },
             b'G' => kind("CopyInResponse", 7, 16 * 1024),
             b'H' => kind("CopyOutResponse", 7, 16 * 1024),
             b'I' => kind("EmptyQueryResponse", 4, 4),
             // The key was 4 bytes up to PostgreSQL 17; protocol 3.2 allows 256.
             b'K' => kind("BackendKeyData", 12, 8 + 256),
-            b'N' => Kind { keep: 64 * 1024, ..kind("NoticeResponse", 5, GIBIBYTE) },
+            b'N' => MessageKind { keep: 64 * 1024, ..kind("NoticeResponse", 5, GIBIBYTE) },
             b'R' => kind("Authentication", 8, 64 * 1024),
             b'S' => kind("ParameterStatus", 6, 1024 * 1024),
             b'T' => kind("RowDescription", 6, 1024 * 1024),
             b'W' => kind("CopyBothResponse", 7, 16 * 1024),
             b'Z' => kind("ReadyForQuery", 5, 5),
             b'c' => kind("CopyDone", 4, 4),
-            b'd' => Kind { keep: 0, ..kind("CopyData", 4, GIBIBYTE) },
+            b'd' => MessageKind { keep: 0, ..kind("CopyData", 4, GIBIBYTE) },
             b'v' => kind("NegotiateProtocolVersion", 12, 64 * 1024),
             _ => return None,
         })
@@ -64,23 +64,23 @@ pub(crate) enum Next {
     Whole { total: usize },
     /// Part of a frame. With `needed` bytes there is something to hand on; `total` are the frame's. Both are `None`
     /// while not even the header is whole.
-    Torn { known: Option<(usize, usize)> },
+    Partial { known: Option<(usize, usize)> },
 }
 
 /// Of a whole frame, with its header, as much as is kept.
 pub(crate) fn kept(frame: &[u8]) -> &[u8] {
-    let keep = frame.first().and_then(|&tag| Kind::of(tag)).map_or(0, |kind| kind.keep as usize);
+    let keep = frame.first().and_then(|&tag| MessageKind::of(tag)).map_or(0, |kind| kind.keep as usize);
     frame.get(..HEADER + keep).unwrap_or(frame)
 }
 
 /// Looks at what `bytes` begin with.
 #[inline]
 pub(crate) fn next(bytes: &[u8]) -> Result<Next, ProtocolError> {
-    let Some((&tag, rest)) = bytes.split_first() else { return Ok(Next::Torn { known: None }) };
+    let Some((&tag, rest)) = bytes.split_first() else { return Ok(Next::Partial { known: None }) };
     // A wrong type is told at once, without waiting for a length that may never come.
-    let Some(kind) = Kind::of(tag) else { return Err(ProtocolError::UnknownType(tag)) };
+    let Some(kind) = MessageKind::of(tag) else { return Err(ProtocolError::UnknownType(tag)) };
     let Some(length) = rest.first_chunk().map(|b| u32::from_be_bytes(*b)) else {
-        return Ok(Next::Torn { known: None });
+        return Ok(Next::Partial { known: None });
     };
     if length < kind.min || length > kind.max {
         return Err(ProtocolError::Length {
@@ -96,7 +96,7 @@ pub(crate) fn next(bytes: &[u8]) -> Result<Next, ProtocolError> {
         return Ok(Next::Whole { total });
     }
     let needed = total.min(HEADER + kind.keep as usize);
-    Ok(Next::Torn { known: Some((needed, total)) })
+    Ok(Next::Partial { known: Some((needed, total)) })
 }
 
 /// Whatever the bytes are: a frame is told from its header on, at the same length however much of it is there; and an
@@ -111,14 +111,14 @@ pub(crate) fn fuzz_frames(data: &[u8]) {
                 assert!(kept(frame).len() <= total && frame.starts_with(kept(frame)));
                 for there in (0..total).take(2 * HEADER).chain(total.saturating_sub(HEADER)..total) {
                     let part = frame.get(..there).unwrap_or_default();
-                    let Ok(Next::Torn { known }) = next(part) else { unreachable!("{part:?} is part of {frame:?}") };
+                    let Ok(Next::Partial { known }) = next(part) else { unreachable!("{part:?} is part of {frame:?}") };
                     assert_eq!(known, (there >= HEADER).then_some((kept(frame).len(), total)));
                 }
                 let body = frame.get(HEADER..).unwrap_or_default();
                 super::message::fuzz_body(frame.first().copied().unwrap_or_default(), body);
                 rest = behind;
             }
-            Ok(Next::Torn { known }) => {
+            Ok(Next::Partial { known }) => {
                 assert!(known.is_none_or(|(needed, total)| needed <= total && rest.len() < total));
                 return;
             }
@@ -145,9 +145,9 @@ mod tests {
     fn a_frame_is_whole_only_with_its_last_byte() {
         let mut bytes = header(b'Z', 5);
         for _ in 0..HEADER {
-            assert_eq!(next(&bytes[..4]).unwrap(), Next::Torn { known: None });
+            assert_eq!(next(&bytes[..4]).unwrap(), Next::Partial { known: None });
         }
-        assert_eq!(next(&bytes).unwrap(), Next::Torn { known: Some((6, 6)) });
+        assert_eq!(next(&bytes).unwrap(), Next::Partial { known: Some((6, 6)) });
         bytes.push(b'I');
         assert_eq!(next(&bytes).unwrap(), Next::Whole { total: 6 });
         bytes.push(b'A');
@@ -170,15 +170,15 @@ mod tests {
     #[test]
     fn an_unknown_type_is_refused_from_its_first_byte() {
         for tag in 0..=255 {
-            assert_eq!(next(&[tag]).is_err(), Kind::of(tag).is_none());
+            assert_eq!(next(&[tag]).is_err(), MessageKind::of(tag).is_none());
         }
     }
 
     #[test]
     fn of_a_long_notice_the_first_part_is_kept_and_of_copied_data_nothing() {
-        let Next::Torn { known } = next(&header(b'N', 10_000_000)).unwrap() else { panic!() };
+        let Next::Partial { known } = next(&header(b'N', 10_000_000)).unwrap() else { panic!() };
         assert_eq!(known, Some((HEADER + 64 * 1024, 10_000_001)));
-        let Next::Torn { known } = next(&header(b'd', 10_000_000)).unwrap() else { panic!() };
+        let Next::Partial { known } = next(&header(b'd', 10_000_000)).unwrap() else { panic!() };
         assert_eq!(known, Some((HEADER, 10_000_001)));
     }
 }

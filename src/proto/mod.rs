@@ -22,11 +22,11 @@ mod buffer;
 mod channels;
 mod encoding;
 mod frame;
+mod interner;
 mod listen_scan;
 mod message;
 mod parameters;
 mod plain_error;
-mod recent;
 mod request;
 mod session;
 pub(crate) mod sql;
@@ -34,16 +34,16 @@ mod ssl_request;
 
 pub(crate) use auth::Binding;
 #[cfg(any(test, fuzzing))]
-pub(crate) use auth::laws::fuzz_handshake;
+pub(crate) use auth::properties::fuzz_handshake;
 pub(crate) use buffer::{READ_SIZE, ReadBuffer};
 #[cfg(any(test, fuzzing))]
 pub(crate) use frame::fuzz_frames;
-pub(crate) use recent::Recent;
-pub(crate) use request::{Ask, CHANNELS_AT_ONCE, Reply, RequestId};
+pub(crate) use interner::Interner;
+pub(crate) use request::{CHANNELS_PER_REQUEST, Reply, Request, RequestId};
 pub use session::TransactionStatus;
 #[cfg(any(test, fuzzing))]
-pub(crate) use session::laws::fuzz_session;
+pub(crate) use session::properties::fuzz_session;
 #[cfg(test)]
 pub(crate) use session::script;
-pub(crate) use session::{Arrival, Common, Output, Session, refuse_private};
-pub(crate) use ssl_request::{Answer, SslRequest};
+pub(crate) use session::{CanaryArrival, Output, Session, SessionInterner, refuse_canary_channel};
+pub(crate) use ssl_request::{SslRequest, SslResponse};

@@ -18,7 +18,7 @@ pub(crate) const ANSWER_MAX: usize = 64 * 1024 * 1024;
 
 /// The most channels of one request that restores a connection. A server before version 19 compares each LISTEN of a
 /// transaction with those before it, so that the time grows with the square.
-pub(crate) const CHANNELS_AT_ONCE: usize = 10_000;
+pub(crate) const CHANNELS_PER_REQUEST: usize = 10_000;
 
 /// Names a request of one session, so that its reply is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ pub(crate) struct Reply {
 
 /// What is asked.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub(crate) enum Request {
     /// Any SQL of the user's.
     Query(String),
     /// A statement of ours that sends notifications.
@@ -55,34 +55,34 @@ pub(crate) enum Ask {
     /// Listens again to channels that an audit has missed, as far as they are still wanted.
     Relisten(Vec<Box<str>>),
     /// Listens to the private channel, and asks in which database that is.
-    ListenPrivate(Box<str>),
-    UnlistenPrivate(Box<str>),
+    ListenCanary(Box<str>),
+    UnlistenCanary(Box<str>),
     /// Reads the NOTIFY queue's tail, which mends the server bug behind a LISTEN that fails with 58P01.
-    HealQueue,
+    ReadQueueTail,
     /// Has the server send bytes as they are, from a database that knows no encoding.
-    TakeBytes,
+    UseSqlAscii,
     /// Checks that the server lists the channels of a LISTEN that it answered with a warning.
-    Confirm(Box<Confirm>),
+    ConfirmListen(Box<ListenConfirmation>),
     /// Takes back the LISTENs of which the server cut a name, and makes the good ones sure.
-    Undo(Vec<Box<str>>, Vec<Box<str>>),
+    UndoListen(Vec<Box<str>>, Vec<Box<str>>),
     /// Whether anybody is there: no SQL, and no answer but ReadyForQuery.
     Sync,
 }
 
 /// A LISTEN that succeeded with a warning, and its reply.
 #[derive(Debug)]
-pub(crate) struct Confirm {
-    pub(crate) ask: Ask,
+pub(crate) struct ListenConfirmation {
+    pub(crate) ask: Request,
     pub(crate) reply: Reply,
     pub(crate) warning: ServerError,
 }
 
-impl Ask {
+impl Request {
     /// Returns the channels that the request listens to.
     pub(crate) fn listens_to(&self) -> Option<&[Box<str>]> {
         match self {
-            Ask::Listen(channels) | Ask::Relisten(channels) => Some(channels),
-            Ask::ListenPrivate(channel) => Some(std::slice::from_ref(channel)),
+            Request::Listen(channels) | Request::Relisten(channels) => Some(channels),
+            Request::ListenCanary(channel) => Some(std::slice::from_ref(channel)),
             _ => None,
         }
     }
@@ -93,36 +93,48 @@ impl Ask {
             list.iter().map(AsRef::as_ref)
         }
         match self {
-            Ask::Query(text) | Ask::Notify(text) => text.clone(),
-            Ask::Listen(channels) | Ask::Relisten(channels) => {
+            Request::Query(text) | Request::Notify(text) => text.clone(),
+            Request::Listen(channels) | Request::Relisten(channels) => {
                 sql::refuse_truncation(channels, limits) + &sql::listen(names(channels))
             }
-            Ask::Unlisten(channels) => sql::refuse_truncation(channels, limits) + &sql::unlisten(names(channels)),
-            Ask::UnlistenAll => sql::UNLISTEN_ALL.to_owned(),
-            Ask::ReadChannels | Ask::Audit | Ask::Confirm(_) => sql::LISTENING_CHANNELS.to_owned(),
-            Ask::ListenPrivate(channel) => [&sql::listen([&**channel]), sql::WHICH_DATABASE].join(";"),
-            Ask::UnlistenPrivate(channel) => sql::unlisten([&**channel]),
-            Ask::HealQueue => sql::QUEUE_USAGE.to_owned(),
-            Ask::TakeBytes => sql::TAKE_BYTES.to_owned(),
-            Ask::Undo(bad, good) => [sql::unlisten(names(bad)), sql::listen(names(good))].join(";"),
-            Ask::Sync => String::new(),
+            Request::Unlisten(channels) => sql::refuse_truncation(channels, limits) + &sql::unlisten(names(channels)),
+            Request::UnlistenAll => sql::UNLISTEN_ALL.to_owned(),
+            Request::ReadChannels | Request::Audit | Request::ConfirmListen(_) => sql::LISTENING_CHANNELS.to_owned(),
+            Request::ListenCanary(channel) => [&sql::listen([&**channel]), sql::DATABASE_IDENTITY].join(";"),
+            Request::UnlistenCanary(channel) => sql::unlisten([&**channel]),
+            Request::ReadQueueTail => sql::QUEUE_USAGE.to_owned(),
+            Request::UseSqlAscii => sql::SET_SQL_ASCII.to_owned(),
+            Request::UndoListen(bad, good) => [sql::unlisten(names(bad)), sql::listen(names(good))].join(";"),
+            Request::Sync => String::new(),
         }
     }
 
     /// Whether it is a question of our own that no lock of the server's can keep it from answering: while it does not,
     /// the server is as silent as one that leaves a heartbeat unanswered.
-    pub(crate) fn is_answered_at_once(&self) -> bool {
+    pub(crate) fn is_answered_immediately(&self) -> bool {
         match self {
-            Ask::Query(_) | Ask::Notify(_) | Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll => false,
-            Ask::ReadChannels | Ask::Audit | Ask::Relisten(_) | Ask::ListenPrivate(_) | Ask::UnlistenPrivate(_) => true,
-            Ask::HealQueue | Ask::TakeBytes | Ask::Confirm(_) | Ask::Undo(..) | Ask::Sync => true,
+            Request::Query(_)
+            | Request::Notify(_)
+            | Request::Listen(_)
+            | Request::Unlisten(_)
+            | Request::UnlistenAll => false,
+            Request::ReadChannels
+            | Request::Audit
+            | Request::Relisten(_)
+            | Request::ListenCanary(_)
+            | Request::UnlistenCanary(_) => true,
+            Request::ReadQueueTail
+            | Request::UseSqlAscii
+            | Request::ConfirmListen(_)
+            | Request::UndoListen(..)
+            | Request::Sync => true,
         }
     }
 
     /// Writes it as it is said on the wire.
     pub(crate) fn encode(&self, limits: sql::Limits, transmit: &mut BytesMut) -> io::Result<()> {
         match self {
-            Ask::Sync => {
+            Request::Sync => {
                 frontend::sync(transmit);
                 Ok(())
             }
@@ -138,10 +150,10 @@ impl Ask {
 
 /// A request, waiting for its turn or for its answer.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct QueuedRequest {
     /// Who gets the reply; nobody, for what the session asks for itself.
     pub(crate) id: Option<RequestId>,
-    pub(crate) ask: Ask,
+    pub(crate) ask: Request,
     /// Whether a failed LISTEN has been healed and is tried for the second time.
     pub(crate) healed: bool,
 }
@@ -149,7 +161,7 @@ pub(crate) struct Request {
 /// The request under way, and what has been answered so far.
 #[derive(Debug)]
 pub(crate) struct InFlight {
-    pub(crate) request: Request,
+    pub(crate) request: QueuedRequest,
     pub(crate) reply: Reply,
     /// How many columns the rows to come have.
     pub(crate) columns: Option<usize>,
@@ -175,7 +187,7 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(crate) fn new(request: Request) -> Self {
+    pub(crate) fn new(request: QueuedRequest) -> Self {
         Self {
             request,
             reply: Reply::default(),
@@ -211,14 +223,15 @@ impl InFlight {
 
     /// Returns `true` if a transaction that is open now began after the request.
     pub(crate) fn has_ended_transaction(&self) -> bool {
-        let chains = || matches!(&self.request.ask, Ask::Query(text) if text.to_ascii_uppercase().contains("CHAIN"));
+        let chains =
+            || matches!(&self.request.ask, Request::Query(text) if text.to_ascii_uppercase().contains("CHAIN"));
         self.commits || self.begins_behind || self.rolls_back && chains()
     }
 
     /// Whether it is a LISTEN that fails by the server's bug (58P01), for the first time.
     pub(crate) fn can_be_healed(&self) -> bool {
         !self.request.healed
-            && matches!(self.request.ask, Ask::Listen(_) | Ask::Relisten(_) | Ask::ListenPrivate(_))
+            && matches!(self.request.ask, Request::Listen(_) | Request::Relisten(_) | Request::ListenCanary(_))
             && self.error.as_ref().is_some_and(|error| error.code() == "58P01")
     }
 
@@ -236,23 +249,27 @@ impl InFlight {
 
     /// Handles a LISTEN that was answered with a warning. Returns the request that checks whether the server listens,
     /// if that is necessary and possible.
-    pub(crate) fn check_warning(&mut self, in_transaction: bool) -> Option<Ask> {
+    pub(crate) fn check_warning(&mut self, in_transaction: bool) -> Option<Request> {
         let warning = self.warning.take().filter(|_| self.error.is_none() && self.name_cut.is_none())?;
         if is_unsupported(&warning) {
             self.ignored = Some(warning);
         } else if !in_transaction {
-            let ask = std::mem::replace(&mut self.request.ask, Ask::Sync);
-            return Some(Ask::Confirm(Box::new(Confirm { ask, reply: std::mem::take(&mut self.reply), warning })));
+            let ask = std::mem::replace(&mut self.request.ask, Request::Sync);
+            return Some(Request::ConfirmListen(Box::new(ListenConfirmation {
+                ask,
+                reply: std::mem::take(&mut self.reply),
+                warning,
+            })));
         }
         None
     }
 
     /// Ends the check whether the server listens: completes the LISTEN with its own reply.
     pub(crate) fn confirm(&mut self) {
-        let Ask::Confirm(confirm) = &mut self.request.ask else { return };
-        let Confirm { ask, reply, warning } = std::mem::replace(
+        let Request::ConfirmListen(confirm) = &mut self.request.ask else { return };
+        let ListenConfirmation { ask, reply, warning } = std::mem::replace(
             &mut **confirm,
-            Confirm { ask: Ask::Sync, reply: Reply::default(), warning: ServerError::default() },
+            ListenConfirmation { ask: Request::Sync, reply: Reply::default(), warning: ServerError::default() },
         );
         let listed = std::mem::replace(&mut self.reply, reply).rows;
         let is_listed = |name: &str| listed.iter().any(|row| row.get(0).is_some_and(|listed| listed == name));
@@ -314,4 +331,4 @@ fn is_unsupported(notice: &ServerError) -> bool {
 }
 
 /// What is to be asked, in order.
-pub(crate) type Requests = VecDeque<Request>;
+pub(crate) type Requests = VecDeque<QueuedRequest>;

@@ -1,26 +1,26 @@
-//! One conversation with a server, from the start-up packet to the end. Login is just its first states.
+//! One conversation with a server, from the start-up packet to the end. SessionLogin is just its first states.
 //!
 //! ```text
-//!   Login ──ReadyForQuery──▶ Idle ──request──▶ Busy
+//!   SessionLogin ──ReadyForQuery──▶ Idle ──request──▶ Busy
 //!     │                       ▲ │               │
 //!     │                       │ └──FATAL, EOF───┤
 //!     │                       └──ReadyForQuery──┤
 //!     └──────────────▶ Closed ◀─────────────────┘
 //! ```
 
-mod asking;
 mod final_error;
-mod intake;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod laws;
 mod messages;
-mod private;
+mod partial_frame;
+mod pending;
+mod probe;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
+mod receive;
+mod requests;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod script;
-mod talk;
 #[cfg(test)]
 mod tests;
-mod torn;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,20 +28,20 @@ use std::io;
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::frontend;
 
-use self::private::Private;
-pub(crate) use self::private::{Arrival, refuse as refuse_private};
-use self::talk::Talk;
-pub(crate) use self::torn::Torn;
+pub(crate) use self::partial_frame::PartialFrame;
+use self::pending::PendingIo;
+use self::probe::CanaryProbe;
+pub(crate) use self::probe::{CanaryArrival, refuse_canary_channel};
 use crate::config::{ChannelBinding, Config};
 use crate::error::{Error, ServerError};
 use crate::notification::{Batch, Notification};
-use crate::proto::auth::{Binding, Exchange};
+use crate::proto::auth::{AuthExchange, Binding};
 use crate::proto::backlog::Backlog;
 use crate::proto::channels::Channels;
 use crate::proto::encoding;
+use crate::proto::interner::Interner;
 use crate::proto::parameters::Parameters;
-use crate::proto::recent::Recent;
-use crate::proto::request::{Ask, InFlight, Reply, Request, RequestId};
+use crate::proto::request::{InFlight, QueuedRequest, Reply, Request, RequestId};
 use crate::proto::sql;
 
 /// Whether the session is in a transaction, as the last ReadyForQuery said.
@@ -68,18 +68,18 @@ pub(crate) enum Output {
 
 /// Where the conversation is. A listener is hardly ever anywhere but in `Idle`, so the others are kept apart.
 #[derive(Debug, Default)]
-enum State {
-    Login(Box<Login>),
+enum SessionState {
+    Login(Box<SessionLogin>),
     #[default]
     Idle,
     Busy(Box<InFlight>),
-    Closed(Box<End>),
+    Closed(Box<SessionEnd>),
 }
 
 /// A login under way.
 #[derive(Debug)]
-struct Login {
-    exchange: Exchange,
+struct SessionLogin {
+    exchange: AuthExchange,
     user: String,
     config: Config,
     binding: Binding,
@@ -90,7 +90,7 @@ struct Login {
 
 /// The end of a conversation.
 #[derive(Debug)]
-struct End {
+struct SessionEnd {
     reason: Error,
     told: bool,
 }
@@ -103,15 +103,15 @@ struct End {
 #[derive(Debug)]
 pub(crate) struct Session {
     /// What is under way; nothing in `Idle`, when everything is said and heard.
-    talk: Option<Box<Talk>>,
+    pending: Option<Box<PendingIo>>,
     /// The frame at the end of the last input, as far as it came.
-    torn: Option<Box<Torn>>,
+    partial: Option<Box<PartialFrame>>,
     backlog: Backlog,
     /// What is listened to, as far as is known.
     channels: Channels,
     parameters: Parameters,
     /// The channel that is listened to for our own sake.
-    private: Option<Box<Private>>,
+    private: Option<Box<CanaryProbe>>,
     pid: i32,
     key: i32,
     status: TransactionStatus,
@@ -122,16 +122,16 @@ pub(crate) struct Session {
     /// Whether channels or parameters have changed since they were shared.
     unshared: bool,
     /// Whether something has happened on the private channel.
-    private_news: bool,
+    canary_event: bool,
     /// `true` once another transaction has begun.
     new_transaction: bool,
 }
 
 /// What many sessions have in common.
 #[derive(Debug, Default)]
-pub(crate) struct Common {
-    channels: Recent<Channels>,
-    parameters: Recent<Parameters>,
+pub(crate) struct SessionInterner {
+    channels: Interner<Channels>,
+    parameters: Interner<Parameters>,
 }
 
 /// A start-up packet hardly takes more, in bytes.
@@ -140,13 +140,13 @@ const USUAL_STARTUP: usize = 256;
 impl Session {
     /// Begins a conversation: the start-up packet is ready to be transmitted.
     pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        let mut talk = Box::<Talk>::default();
+        let mut pending = Box::<PendingIo>::default();
         let parameters = config.startup_parameters()?;
-        talk.transmit.reserve(USUAL_STARTUP);
-        frontend::startup_message(parameters.iter().map(|(name, value)| (*name, &**value)), &mut talk.transmit)
+        pending.transmit.reserve(USUAL_STARTUP);
+        frontend::startup_message(parameters.iter().map(|(name, value)| (*name, &**value)), &mut pending.transmit)
             .map_err(|e| Error::io("writing the start-up packet", e))?;
-        talk.state = State::Login(Box::new(Login {
-            exchange: Exchange::new(),
+        pending.state = SessionState::Login(Box::new(SessionLogin {
+            exchange: AuthExchange::new(),
             user: config.effective_user()?.into(),
             config: config.clone(),
             binding: Binding::InClear,
@@ -154,8 +154,8 @@ impl Session {
             plain_error: None,
         }));
         Ok(Self {
-            talk: Some(talk),
-            torn: None,
+            pending: Some(pending),
+            partial: None,
             backlog: Backlog::Empty,
             channels: Channels::default(),
             parameters: Parameters::default(),
@@ -166,14 +166,14 @@ impl Session {
             channels_stale: false,
             ready: false,
             unshared: true,
-            private_news: false,
+            canary_event: false,
             new_transaction: false,
         })
     }
 
     /// Tells what the login can be bound to.
-    pub(crate) fn bound_to(mut self, end_point: Binding) -> Self {
-        if let Some(State::Login(login)) = self.talk.as_mut().map(|talk| &mut talk.state) {
+    pub(crate) fn with_binding(mut self, end_point: Binding) -> Self {
+        if let Some(SessionState::Login(login)) = self.pending.as_mut().map(|pending| &mut pending.state) {
             let disabled = login.config.get_channel_binding() == ChannelBinding::Disable;
             login.binding = if disabled { Binding::Disabled } else { end_point };
         }
@@ -183,22 +183,22 @@ impl Session {
     // ---- told -------------------------------------------------------------------------------------------------
 
     /// Asks the server for something; the reply comes out of [`poll`](Self::poll).
-    pub(crate) fn request(&mut self, ask: Ask) -> RequestId {
-        let talk = self.talk.get_or_insert_default();
-        let id = talk.next_id();
-        if let State::Closed(end) = &talk.state {
-            talk.outputs.push_back(Output::Reply(id, Err(end.reason.clone())));
+    pub(crate) fn request(&mut self, ask: Request) -> RequestId {
+        let pending = self.pending.get_or_insert_default();
+        let id = pending.next_id();
+        if let SessionState::Closed(end) = &pending.state {
+            pending.outputs.push_back(Output::Reply(id, Err(end.reason.clone())));
         } else {
-            talk.requests.push_back(Request { id: Some(id), ask, healed: false });
+            pending.requests.push_back(QueuedRequest { id: Some(id), ask, healed: false });
             self.send_next();
         }
         id
     }
 
     /// Asks the server for something of which nobody wants to hear the answer.
-    pub(crate) fn request_unheard(&mut self, ask: Ask) {
+    pub(crate) fn request_discarding_reply(&mut self, ask: Request) {
         if !self.is_closed() {
-            self.talk.get_or_insert_default().requests.push_back(Request { id: None, ask, healed: false });
+            self.pending.get_or_insert_default().requests.push_back(QueuedRequest { id: None, ask, healed: false });
             self.send_next();
         }
     }
@@ -206,7 +206,7 @@ impl Session {
     /// Says goodbye and ends the conversation; what is to be transmitted is the farewell.
     pub(crate) fn terminate(&mut self) {
         if !self.is_closed() {
-            frontend::terminate(&mut self.talk.get_or_insert_default().transmit);
+            frontend::terminate(&mut self.pending.get_or_insert_default().transmit);
             self.close(Error::Closed);
         }
     }
@@ -225,7 +225,7 @@ impl Session {
 
     /// The link broke. If the server had said why, that is the reason.
     fn lose(&mut self, error: Error) {
-        let words = self.truncated_error().or_else(|| self.talk.as_ref()?.final_error.clone());
+        let words = self.truncated_error().or_else(|| self.pending.as_ref()?.final_error.clone());
         self.close(words.map_or(error, Error::from));
     }
 
@@ -238,36 +238,36 @@ impl Session {
         if self.is_closed() {
             return;
         }
-        self.talk.get_or_insert_default().end(reason);
-        self.torn = None;
+        self.pending.get_or_insert_default().end(reason);
+        self.partial = None;
     }
 
     // ---- output -----------------------------------------------------------------------------------------------
 
     /// What is to be sent to the server.
     pub(crate) fn poll_transmit(&self) -> &[u8] {
-        self.talk.as_ref().map_or(&[], |talk| &talk.transmit)
+        self.pending.as_ref().map_or(&[], |pending| &pending.transmit)
     }
 
     /// The first `sent` bytes of it were sent.
     pub(crate) fn handle_transmitted(&mut self, sent: usize) {
-        let Some(talk) = &mut self.talk else { return };
-        talk.transmit.advance(sent.min(talk.transmit.len()));
-        if talk.transmit.is_empty() {
-            talk.transmit = BytesMut::new();
+        let Some(pending) = &mut self.pending else { return };
+        pending.transmit.advance(sent.min(pending.transmit.len()));
+        if pending.transmit.is_empty() {
+            pending.transmit = BytesMut::new();
         }
-        self.fall_silent();
+        self.drop_if_empty();
     }
 
     /// The next output, if there is one. The end isn't given while notifications that came before it are untaken.
     pub(crate) fn poll(&mut self) -> Option<Output> {
-        let talk = self.talk.as_mut()?;
-        if let Some(output) = talk.outputs.pop_front() {
-            self.fall_silent();
+        let pending = self.pending.as_mut()?;
+        if let Some(output) = pending.outputs.pop_front() {
+            self.drop_if_empty();
             return Some(output);
         }
-        match &mut talk.state {
-            State::Closed(end) if !end.told && self.backlog.is_empty() => {
+        match &mut pending.state {
+            SessionState::Closed(end) if !end.told && self.backlog.is_empty() => {
                 end.told = true;
                 Some(Output::Closed(end.reason.clone()))
             }
@@ -277,56 +277,56 @@ impl Session {
 
     /// The reply to one request, if it has come; those to others stay.
     pub(crate) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
-        let reply = self.talk.as_mut()?.take_reply(of);
-        self.fall_silent();
+        let reply = self.pending.as_mut()?.take_reply(of);
+        self.drop_if_empty();
         reply
     }
 
     /// Returns `true` if this request was sent and is unanswered.
     pub(crate) fn is_in_flight(&self, request: RequestId) -> bool {
-        matches!(self.state(), State::Busy(in_flight) if in_flight.request.id == Some(request))
+        matches!(self.state(), SessionState::Busy(in_flight) if in_flight.request.id == Some(request))
     }
 
     /// Returns `true` if this request has not been sent.
     pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
-        self.talk.iter().flat_map(|talk| &talk.requests).any(|waiting| waiting.id == Some(request))
+        self.pending.iter().flat_map(|pending| &pending.requests).any(|waiting| waiting.id == Some(request))
     }
 
     /// Withdraws a request that has not been sent; returns `false` if it has been.
     pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
-        let Some(talk) = &mut self.talk else { return false };
-        let before = talk.requests.len();
-        talk.requests.retain(|waiting| waiting.id != Some(request));
-        talk.requests.len() < before
+        let Some(pending) = &mut self.pending else { return false };
+        let before = pending.requests.len();
+        pending.requests.retain(|waiting| waiting.id != Some(request));
+        pending.requests.len() < before
     }
 
     /// Stops sending requests; the answer to one that was sent is still received.
     pub(crate) fn pause(&mut self) {
-        self.talk.get_or_insert_default().paused = true;
+        self.pending.get_or_insert_default().paused = true;
     }
 
     /// Sends requests again.
     pub(crate) fn resume(&mut self) {
-        if let Some(talk) = &mut self.talk {
-            talk.paused = false;
+        if let Some(pending) = &mut self.pending {
+            pending.paused = false;
         }
         self.send_next();
-        self.fall_silent();
+        self.drop_if_empty();
     }
 
     /// Drops what nothing is in any more.
-    fn fall_silent(&mut self) {
-        if self.talk.as_ref().is_some_and(|talk| talk.is_empty()) {
-            self.talk = None;
+    fn drop_if_empty(&mut self) {
+        if self.pending.as_ref().is_some_and(|pending| pending.is_empty()) {
+            self.pending = None;
         }
     }
 
     /// Nobody waits for the answers any more, neither for those that have come nor for those to come.
-    pub(crate) fn disown_requests(&mut self) {
-        if let Some(talk) = &mut self.talk {
-            talk.disown();
+    pub(crate) fn discard_replies(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.discard_replies();
         }
-        self.fall_silent();
+        self.drop_if_empty();
     }
 
     /// All notifications that came, in order.
@@ -350,12 +350,12 @@ impl Session {
     }
 
     /// Whether one on `channel` is among those behind the first `from` bytes.
-    pub(crate) fn has_heard(&self, from: usize, channel: &str) -> bool {
+    pub(crate) fn has_received_on(&self, from: usize, channel: &str) -> bool {
         self.backlog.has_from(from, channel)
     }
 
     /// Takes out those on one channel, which was ours alone and is no news to anybody.
-    pub(crate) fn forget(&mut self, channel: &str) {
+    pub(crate) fn remove_notifications(&mut self, channel: &str) {
         self.backlog.remove(channel);
     }
 
@@ -367,27 +367,27 @@ impl Session {
     }
 
     #[inline]
-    fn state(&self) -> &State {
-        self.talk.as_ref().map_or(&State::Idle, |talk| &talk.state)
+    fn state(&self) -> &SessionState {
+        self.pending.as_ref().map_or(&SessionState::Idle, |pending| &pending.state)
     }
 
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.state(), State::Closed(_))
+        matches!(self.state(), SessionState::Closed(_))
     }
 
     /// Whether nothing is under way: the session can wait, and what it believes is what the server has.
     pub(crate) fn is_settled(&self) -> bool {
-        matches!(self.state(), State::Idle | State::Closed(_))
-            && self.talk.as_ref().is_none_or(|talk| talk.requests.is_empty())
+        matches!(self.state(), SessionState::Idle | SessionState::Closed(_))
+            && self.pending.as_ref().is_none_or(|pending| pending.requests.is_empty())
     }
 
     /// Returns `true` if the server has sent anything.
-    pub(crate) fn has_heard_server(&self) -> bool {
+    pub(crate) fn has_received_anything(&self) -> bool {
         match self.state() {
-            State::Login(login) => {
-                let has_notices = self.talk.as_ref().is_some_and(|talk| !talk.notices.is_empty());
-                !login.exchange.is_at_start() || has_notices || self.torn.is_some() || login.plain_error.is_some()
+            SessionState::Login(login) => {
+                let has_notices = self.pending.as_ref().is_some_and(|pending| !pending.notices.is_empty());
+                !login.exchange.is_at_start() || has_notices || self.partial.is_some() || login.plain_error.is_some()
             }
             _ => true,
         }
@@ -396,22 +396,22 @@ impl Session {
     /// Returns `true` while the session reads its channels from the server, because a query may have changed them.
     pub(crate) fn is_reading_channels(&self) -> bool {
         let in_flight = match self.state() {
-            State::Busy(in_flight) => Some(&in_flight.request),
+            SessionState::Busy(in_flight) => Some(&in_flight.request),
             _ => None,
         };
-        let next = self.talk.as_ref().and_then(|talk| talk.requests.front());
-        in_flight.into_iter().chain(next).any(|request| matches!(request.ask, Ask::ReadChannels))
+        let next = self.pending.as_ref().and_then(|pending| pending.requests.front());
+        in_flight.into_iter().chain(next).any(|request| matches!(request.ask, Request::ReadChannels))
     }
 
     /// Whether the server owes an answer that nothing can keep it from giving, if it is there.
-    pub(crate) fn awaits_prompt_answer(&self) -> bool {
-        matches!(self.state(), State::Busy(in_flight) if in_flight.request.ask.is_answered_at_once())
+    pub(crate) fn awaits_immediate_answer(&self) -> bool {
+        matches!(self.state(), SessionState::Busy(in_flight) if in_flight.request.ask.is_answered_immediately())
     }
 
     /// Why it ended.
     pub(crate) fn reason(&self) -> Option<&Error> {
         match self.state() {
-            State::Closed(end) => Some(&end.reason),
+            SessionState::Closed(end) => Some(&end.reason),
             _ => None,
         }
     }
@@ -433,7 +433,7 @@ impl Session {
     /// Returns every channel that this session may be listening to, sorted: also those of LISTENs that succeeded since
     /// the server last listed the channels, and may have been rolled back.
     pub(crate) fn possible_channels(&self) -> impl Iterator<Item = &str> {
-        let unconfirmed = self.talk.iter().flat_map(|talk| &talk.unconfirmed).map(AsRef::as_ref);
+        let unconfirmed = self.pending.iter().flat_map(|pending| &pending.unconfirmed).map(AsRef::as_ref);
         self.channels.iter().chain(unconfirmed).collect::<BTreeSet<_>>().into_iter()
     }
 
@@ -444,7 +444,7 @@ impl Session {
     }
 
     /// Shares the memory of what equals another session's.
-    pub(crate) fn share(&mut self, common: &mut Common) {
+    pub(crate) fn share(&mut self, common: &mut SessionInterner) {
         self.unshared = false;
         if !common.parameters.knows(&self.parameters) {
             // Those that are about to go are left whole: in pieces, their memory is of less use to whoever comes next.
@@ -482,20 +482,25 @@ impl Session {
 
     /// The notices that nobody has taken yet, oldest first.
     pub(crate) fn notices(&self) -> impl Iterator<Item = &ServerError> {
-        self.talk.iter().flat_map(|talk| &talk.notices)
+        self.pending.iter().flat_map(|pending| &pending.notices)
     }
 
     pub(crate) fn take_notices(&mut self) -> Vec<ServerError> {
-        let notices = self.talk.as_mut().map(|talk| std::mem::take(&mut talk.notices)).unwrap_or_default();
-        self.fall_silent();
+        let notices = self.pending.as_mut().map(|pending| std::mem::take(&mut pending.notices)).unwrap_or_default();
+        self.drop_if_empty();
         notices.into()
     }
 
     /// How much is held of what the server said, and of what it made us say.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn held_bytes(&self) -> usize {
-        let torn = self.torn.as_ref().map_or(0, |torn| torn.held_bytes());
-        let talk = self.talk.as_ref().map_or(0, |talk| talk.held_bytes());
-        torn + talk + self.plain_error_bytes() + self.backlog.size() + self.parameters.size() + self.channels.size()
+        let partial = self.partial.as_ref().map_or(0, |partial| partial.held_bytes());
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.held_bytes());
+        partial
+            + pending
+            + self.plain_error_bytes()
+            + self.backlog.size()
+            + self.parameters.size()
+            + self.channels.size()
     }
 }

@@ -26,11 +26,11 @@ pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_us
 /// In a SQL_ASCII database a server that is to send UTF8 ends the session (FATAL 22021) when a notification isn't UTF-8.
 /// Quoting is as safe: a server without an encoding takes every byte of ours for itself, and those above 0x7f for
 /// letters.
-pub(crate) const TAKE_BYTES: &str = "SET client_encoding = 'SQL_ASCII'";
+pub(crate) const SET_SQL_ASCII: &str = "SET client_encoding = 'SQL_ASCII'";
 
 /// Identifies a database: the server's start time, to the microsecond, and the database's name. No table is read, since
 /// a role may lack privileges on the catalog.
-pub(crate) const WHICH_DATABASE: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), \
+pub(crate) const DATABASE_IDENTITY: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), \
      pg_catalog.current_database()";
 
 /// How far the limits can be checked before sending.
@@ -64,7 +64,7 @@ pub(crate) fn check_channel(name: &str, limits: Limits) -> Result<(), Error> {
 }
 
 /// Refuses a name that some server might cut or count otherwise than we do.
-pub(crate) fn check_private_channel(name: &str) -> Result<(), Error> {
+pub(crate) fn check_canary_channel(name: &str) -> Result<(), Error> {
     check_channel(name, Limits::Exact)?;
     if name.is_ascii() {
         return Ok(());
@@ -235,7 +235,7 @@ pub(crate) fn notify_many<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)
 /// Looks for LISTEN (and so UNLISTEN) and DISCARD anywhere, inside of longer words, strings and comments too: a DO block
 /// can run what it holds in a string. A needless yes costs one question to the server, a wrong no loses a channel. What
 /// it can't see is a function of the database that listens, and a transaction that ends.
-pub(crate) fn touches_listening(sql: &str) -> bool {
+pub(crate) fn affects_listening(sql: &str) -> bool {
     let holds = |word: &str| sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
     holds("LISTEN") || holds("DISCARD")
 }
@@ -319,7 +319,7 @@ pub(crate) fn fuzz_quoting(data: &[u8]) {
         assert_eq!(read(&unlisten), Some(commands("unlisten")));
         assert_eq!(read(&notify), Some(notified.clone()));
     }
-    assert!(touches_listening(&listen) && touches_listening(&unlisten));
+    assert!(affects_listening(&listen) && affects_listening(&unlisten));
 }
 
 /// PostgreSQL's lexer (`src/backend/parser/scan.l`) as far as this module writes for it. What the module has no reason
@@ -544,10 +544,10 @@ mod tests {
         for sql in
             ["LISTEN a", "unlisten *", "/**/LiStEn\"a\"", "discard all", "DO $$BEGIN EXECUTE E'\\nLISTEN a'; END$$"]
         {
-            assert!(touches_listening(sql), "{sql}");
+            assert!(affects_listening(sql), "{sql}");
         }
         for sql in ["", "SELECT 1", "NOTIFY a", "LISTE", "LIS TEN", "DISCAR"] {
-            assert!(!touches_listening(sql), "{sql}");
+            assert!(!affects_listening(sql), "{sql}");
         }
     }
 
@@ -581,7 +581,7 @@ mod tests {
             let capital = |(at, c): (usize, char)| if capitals >> (at % 8) & 1 == 1 { c.to_ascii_uppercase() } else { c };
             let word: String = word.chars().enumerate().map(capital).collect();
             let sql = [before, word, after].concat();
-            prop_assert!(touches_listening(&sql));
+            prop_assert!(affects_listening(&sql));
         }
 
         #[test]

@@ -17,7 +17,7 @@ const ERROR_MAX: usize = 4096;
 
 /// What the server answered.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum SslResponse {
     /// TLS begins now.
     Yes,
     /// It has none; the session may go on in clear.
@@ -51,13 +51,13 @@ impl SslRequest {
     }
 
     /// Takes what the server said; nothing while the answer isn't whole.
-    pub(crate) fn handle_input(&mut self, bytes: &[u8]) -> Result<Option<Answer>, ProtocolError> {
+    pub(crate) fn handle_input(&mut self, bytes: &[u8]) -> Result<Option<SslResponse>, ProtocolError> {
         self.answer.extend_from_slice(bytes);
         match self.answer.as_slice() {
             [] => Ok(None),
-            [b'S'] => Ok(Some(Answer::Yes)),
+            [b'S'] => Ok(Some(SslResponse::Yes)),
             [b'S', ..] => Err(ProtocolError::Injected),
-            [b'N'] => Ok(Some(Answer::No)),
+            [b'N'] => Ok(Some(SslResponse::No)),
             [b'N', ..] => Err(ProtocolError::Unexpected { message: "more bytes", when: "behind its refusal of TLS" }),
             [b'E', ..] => self.error(),
             [other, ..] => Err(ProtocolError::UnknownType(*other)),
@@ -65,29 +65,29 @@ impl SslRequest {
     }
 
     /// Returns the answer at the end of the stream: a truncated error, if there is one.
-    pub(crate) fn handle_eof(&self) -> Option<Answer> {
+    pub(crate) fn handle_eof(&self) -> Option<SslResponse> {
         let (b'E', rest) = self.answer.split_first()? else { return None };
         let error = match rest.get(HEADER - 1..) {
             Some(body) if !plain_error::is_text(rest) => message::server_error(body),
             _ => plain_error::parse(rest),
         };
-        (!error.message().is_empty()).then_some(Answer::Error(error))
+        (!error.message().is_empty()).then_some(SslResponse::Error(error))
     }
 
-    fn error(&self) -> Result<Option<Answer>, ProtocolError> {
+    fn error(&self) -> Result<Option<SslResponse>, ProtocolError> {
         let text = self.answer.get(1..).unwrap_or_default();
         if plain_error::is_text(text) {
             let is_long = self.answer.len() >= ERROR_MAX;
             let error = plain_error::whole(text).or_else(|| is_long.then(|| plain_error::parse(text)));
-            return Ok(error.map(Answer::Error));
+            return Ok(error.map(SslResponse::Error));
         }
         let whole = match frame::next(&self.answer)? {
             Next::Whole { total } => total,
-            Next::Torn { .. } if self.answer.len() < ERROR_MAX => return Ok(None),
-            Next::Torn { .. } => self.answer.len(),
+            Next::Partial { .. } if self.answer.len() < ERROR_MAX => return Ok(None),
+            Next::Partial { .. } => self.answer.len(),
         };
         let body = self.answer.get(HEADER..whole.min(ERROR_MAX)).unwrap_or_default();
-        Ok(Some(Answer::Error(message::server_error(body))))
+        Ok(Some(SslResponse::Error(message::server_error(body))))
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    fn answer(bytes: &[u8]) -> Result<Option<Answer>, ProtocolError> {
+    fn answer(bytes: &[u8]) -> Result<Option<SslResponse>, ProtocolError> {
         SslRequest::new().handle_input(bytes)
     }
 
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn yes_and_no_are_one_byte() {
         assert_eq!(answer(b""), Ok(None));
-        assert_eq!(answer(b"S"), Ok(Some(Answer::Yes)));
-        assert_eq!(answer(b"N"), Ok(Some(Answer::No)));
+        assert_eq!(answer(b"S"), Ok(Some(SslResponse::Yes)));
+        assert_eq!(answer(b"N"), Ok(Some(SslResponse::No)));
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         for cut in 1..whole.len() {
             let mut request = SslRequest::new();
             assert_eq!(request.handle_input(&whole[..cut]), Ok(None), "{cut}");
-            let Ok(Some(Answer::Error(error))) = request.handle_input(&whole[cut..]) else { panic!("{cut}") };
+            let Ok(Some(SslResponse::Error(error))) = request.handle_input(&whole[cut..]) else { panic!("{cut}") };
             assert_eq!((error.code(), error.message()), ("53300", "too many"));
         }
     }
@@ -142,9 +142,9 @@ mod tests {
             let mut request = SslRequest::new();
             assert_eq!(request.handle_input(&whole[..cut]), Ok(None), "{cut}");
             if cut > 1 {
-                assert!(matches!(request.handle_eof(), Some(Answer::Error(_))), "{cut}");
+                assert!(matches!(request.handle_eof(), Some(SslResponse::Error(_))), "{cut}");
             }
-            let Ok(Some(Answer::Error(error))) = request.handle_input(&whole[cut..]) else { panic!("{cut}") };
+            let Ok(Some(SslResponse::Error(error))) = request.handle_input(&whole[cut..]) else { panic!("{cut}") };
             assert!(error.message().ends_with("temporarily unavailable"), "{error}");
         }
         assert_eq!(SslRequest::new().handle_eof(), None);
@@ -154,14 +154,14 @@ mod tests {
     fn an_endless_error_is_cut() {
         let mut request = SslRequest::new();
         let endless = [b"E\x3f\xff\xff\xffM".as_slice(), &[b'x'; 10_000]].concat();
-        let Ok(Some(Answer::Error(error))) = request.handle_input(&endless) else { panic!("not told") };
+        let Ok(Some(SslResponse::Error(error))) = request.handle_input(&endless) else { panic!("not told") };
         assert!(error.message().len() < ERROR_MAX);
     }
 
     proptest! {
         #[test]
         fn only_the_one_byte_says_yes(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
-            prop_assert_eq!(answer(&bytes) == Ok(Some(Answer::Yes)), bytes == b"S");
+            prop_assert_eq!(answer(&bytes) == Ok(Some(SslResponse::Yes)), bytes == b"S");
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::changes::queue::{QueueItem, ROOM};
 use crate::changes::server::{cannot, is, text};
 use crate::changes::sql::{CHANNEL, begin_era};
 use crate::clock;
-use crate::gap::{Gap, Span};
+use crate::gap::{Gap, GapData};
 use crate::row::Row;
 
 /// The fewest bytes for which a query is worth its while.
@@ -209,7 +209,7 @@ impl LogFollower {
         let age = wall.duration_since(since).unwrap_or_default();
         let since = (now.checked_sub(age).unwrap_or(now), since);
         let channels = [Box::from(CHANNEL)].into();
-        Gap::from(Span { channels, cause: cannot(reason), since, until: (now, wall), epoch: self.gaps })
+        Gap::from(GapData { channels, cause: cannot(reason), since, until: (now, wall), epoch: self.gaps })
     }
 }
 

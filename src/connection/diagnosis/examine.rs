@@ -187,7 +187,7 @@ impl Examination<'_> {
         let delivered = self.deliver(&channel);
         // Once that is answered, nothing more comes on the channel. If it can't be, the channel is still nobody's.
         let _ = self.connection.unlisten([&channel]);
-        self.connection.session.forget(&channel);
+        self.connection.session.remove_notifications(&channel);
         let Some(delivered) = delivered? else { return Ok(()) };
         if let Some(reason) = self.connection.error() {
             return Err(reason.clone());
@@ -240,7 +240,7 @@ impl Examination<'_> {
         }
         let channels = self.connection.listening_channels();
         let channels = self.unless_closed(channels)?;
-        if self.connection.session.has_heard(known, channel) {
+        if self.connection.session.has_received_on(known, channel) {
             return Ok(Some(Delivered::WithLaterAnswer));
         }
         let seen = match channels {
@@ -269,7 +269,7 @@ impl Examination<'_> {
         let mut buffer = ReadBuffer::new(READ_SIZE);
         let mut waiter = None;
         loop {
-            if self.connection.session.has_heard(*known, channel) {
+            if self.connection.session.has_received_on(*known, channel) {
                 return Ok(Some(clock::now().saturating_duration_since(begin)));
             }
             *known = self.connection.session.backlog_size();

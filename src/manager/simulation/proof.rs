@@ -8,7 +8,7 @@ use super::{Checked, History, Life};
 use crate::error::Error;
 use crate::manager::audit::Rota;
 use crate::manager::rounds::{Due, Pace, Rounds};
-use crate::proto::{Ask, RequestId, sql};
+use crate::proto::{Request, RequestId, sql};
 
 /// How long a request of ours may take.
 const LIMIT: Duration = Duration::from_secs(4);
@@ -69,7 +69,7 @@ impl Proof {
 }
 
 impl History {
-    fn ask(&mut self, of: usize, ask: Ask, what: What) {
+    fn ask(&mut self, of: usize, ask: Request, what: What) {
         let until = self.at(self.now + LIMIT);
         let Life::Good(link, session) = &mut self.members[of].life else { return };
         let (link, request) = (*link, session.request(ask));
@@ -80,7 +80,7 @@ impl History {
     pub(super) fn attend(&mut self, which: usize) {
         let until = self.at(self.now + LIMIT);
         if let Life::Good(_, session) = &mut self.members[which].life
-            && let Some(request) = session.attend(CANARY)
+            && let Some(request) = session.join_canary(CANARY)
         {
             self.proof.asked.push(Asked { of: which, request, what: What::Attendance, until });
         }
@@ -98,8 +98,8 @@ impl History {
                     let mut sender = None;
                     for which in members {
                         let Some(session) = self.session(which) else { return Err("it isn't good, and counts".into()) };
-                        session.expect(&payload);
-                        sender = sender.or(session.misses(&payload).then_some(which));
+                        session.expect_canary(&payload);
+                        sender = sender.or(session.is_canary_missing(&payload).then_some(which));
                     }
                     let Some(sender) = sender else {
                         self.proof.rounds.not_sent(&database, now);
@@ -107,13 +107,16 @@ impl History {
                     };
                     self.proof.rounds.sent(&database, sender, &payload, now);
                     self.tally.canaries += 1;
-                    self.ask(sender, Ask::Notify(sql::notify_many([(CANARY, payload.as_str())])), What::Canary);
+                    self.ask(sender, Request::Notify(sql::notify_many([(CANARY, payload.as_str())])), What::Canary);
                 }
                 Due::Ask(database, payload) => {
                     let members: Vec<_> = self.proof.rounds.members(&database).collect();
                     for which in members {
-                        if self.session(which).is_some_and(|session| session.misses(&payload) && session.is_quiet()) {
-                            self.ask(which, Ask::Audit, What::Audit(Some(payload.clone())));
+                        if self
+                            .session(which)
+                            .is_some_and(|session| session.is_canary_missing(&payload) && session.is_quiet())
+                        {
+                            self.ask(which, Request::Audit, What::Audit(Some(payload.clone())));
                         }
                     }
                 }
@@ -125,7 +128,7 @@ impl History {
             if let Life::Good(_, session) = &self.members[which].life
                 && session.is_quiet()
             {
-                self.ask(which, Ask::Audit, What::Audit(None));
+                self.ask(which, Request::Audit, What::Audit(None));
             }
         }
         while let Some(at) = self.proof.asked.iter().position(|asked| asked.until <= now) {
@@ -152,10 +155,10 @@ impl History {
             }
         }
         self.proof.asked = open;
-        if session.take_private_news().is_some() {
+        if session.take_canary_sender().is_some() {
             self.proof.relapsed.remove(&which);
         }
-        if session.private_database().is_some() {
+        if session.canary_database().is_some() {
             self.proof.rounds.join(which, "the only one", now, &mut self.jitter);
         }
         for (what, is_ok) in done {
@@ -171,10 +174,10 @@ impl History {
 
     fn audited(&mut self, which: usize, link: u64, canary: Option<&str>) -> Checked {
         let Some(session) = self.session(which) else { return Ok(()) };
-        let (lost, lapsed) = (session.take_lost(), session.take_lapsed());
-        let missed = canary.is_some_and(|payload| session.misses(payload));
+        let (lost, lapsed) = (session.take_missed_channels(), session.take_canary_lapsed());
+        let missed = canary.is_some_and(|payload| session.is_canary_missing(payload));
         if canary.is_some() {
-            session.expect_nothing();
+            session.stop_expecting_canary();
         }
         if (!lost.is_empty() || lapsed) && !self.world.has_forgotten(link) {
             return Err(format!("{which} was said to have lost {lost:?}, and nothing was"));
@@ -182,7 +185,7 @@ impl History {
         if !lost.is_empty() {
             self.tally.unregistered += 1;
             self.members[which].relistening = true;
-            self.ask(which, Ask::Relisten(lost), What::Relisten);
+            self.ask(which, Request::Relisten(lost), What::Relisten);
         }
         let again = canary.is_some() && lapsed && !self.proof.relapsed.insert(which);
         if again || (missed && !lapsed) {

@@ -19,8 +19,8 @@ use super::identity::{Asked, Identity};
 use super::verify::{Trust, Verifier};
 use crate::config::{Config, SslCertMode, SslMode, SslNegotiation, TlsSettings, TlsVersion};
 use crate::error::{TlsError, TlsErrorKind};
-use crate::net::offload::{Job, Line};
-use crate::net::reactor::Alarm;
+use crate::net::offload::{OffloadJob, OffloadQueue};
+use crate::net::reactor::PollWaker;
 
 /// What PostgreSQL is called where TLS is asked for at once.
 const ALPN: &[u8] = b"postgresql";
@@ -137,7 +137,7 @@ impl PartialEq for FilesOf {
     }
 }
 
-static FILES: Line<FilesOf, Result<Arc<ClientConfig>, TlsError>> = Line::new(
+static FILES: OffloadQueue<FilesOf, Result<Arc<ClientConfig>, TlsError>> = OffloadQueue::new(
     "notifyman-file",
     |files| shared(&files.0),
     |error| Err(files::fault(format!("could not start a thread to read the files for TLS: {error}"))),
@@ -149,15 +149,15 @@ pub(crate) struct EncryptionJob {
     host: Option<String>,
     ip: Option<IpAddr>,
     /// `None` if no file is needed.
-    files: Option<Job<Result<Arc<ClientConfig>, TlsError>>>,
+    files: Option<OffloadJob<Result<Arc<ClientConfig>, TlsError>>>,
 }
 
 impl EncryptionJob {
-    /// Begins to read the files for a host of this name, at this address. The alarm, if there is one, rings when they
+    /// Begins to read the files for a host of this name, at this address. The waker, if there is one, rings when they
     /// have been read.
-    pub(crate) fn start(config: &Config, host: Option<String>, ip: Option<IpAddr>, alarm: Option<Alarm>) -> Self {
+    pub(crate) fn start(config: &Config, host: Option<String>, ip: Option<IpAddr>, waker: Option<PollWaker>) -> Self {
         let needs_files = config.tls().own.is_none();
-        let files = needs_files.then(|| FILES.ask(FilesOf(config.clone()), alarm));
+        let files = needs_files.then(|| FILES.ask(FilesOf(config.clone()), waker));
         Self { config: config.clone(), host, ip, files }
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Begins a session: the next step is to [shake hands](Self::shake_hands).
+    /// Begins a session: the next step is to [shake hands](Self::handshake).
     pub(crate) fn begin(encryption: Encryption) -> Result<Self, TlsError> {
         let mut it = Self {
             session: encryption.session()?,
@@ -75,7 +75,7 @@ impl Tls {
     }
 
     /// Goes on with the handshake; `false` while it needs more from the server.
-    pub(crate) fn shake_hands(&mut self, mut socket: impl Read + Write) -> Result<bool, TlsError> {
+    pub(crate) fn handshake(&mut self, mut socket: impl Read + Write) -> Result<bool, TlsError> {
         loop {
             let flushed = self.flush(&mut socket);
             if let Some(fault) = &self.fault {
@@ -145,7 +145,7 @@ impl Tls {
     }
 
     /// Tells the server that no more will come, as far as that goes without waiting.
-    pub(crate) fn say_goodbye(&mut self, mut socket: impl Read + Write) {
+    pub(crate) fn send_close_notify(&mut self, mut socket: impl Read + Write) {
         // Where it fails, the peer has gone already, or reads nothing.
         let _ =
             self.encrypt(0, |traffic, room| traffic.queue_close_notify(room)).and_then(|()| self.flush(&mut socket));

@@ -22,14 +22,14 @@ mod files;
 mod filter;
 #[cfg(feature = "tls")]
 mod identity;
-#[cfg(all(test, feature = "tls"))]
-mod laws;
 #[cfg(feature = "tls")]
 mod names;
 #[cfg(not(feature = "tls"))]
 mod none;
 #[cfg(feature = "tls")]
 mod pem;
+#[cfg(all(test, feature = "tls"))]
+mod properties;
 #[cfg(feature = "tls")]
 mod scratch;
 #[cfg(feature = "tls")]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::error::{TlsError, TlsErrorKind};
-use crate::net::reactor::Alarm;
+use crate::net::reactor::PollWaker;
 
 /// How to encrypt streams to one server.
 #[derive(Debug, Clone)]
@@ -22,7 +22,12 @@ impl Encryption {
 pub(crate) struct EncryptionJob;
 
 impl EncryptionJob {
-    pub(crate) fn start(_config: &Config, _host: Option<String>, _ip: Option<IpAddr>, _alarm: Option<Alarm>) -> Self {
+    pub(crate) fn start(
+        _config: &Config,
+        _host: Option<String>,
+        _ip: Option<IpAddr>,
+        _alarm: Option<PollWaker>,
+    ) -> Self {
         Self
     }
 
@@ -47,7 +52,7 @@ impl Tls {
         match encryption {}
     }
 
-    pub(crate) fn shake_hands(&mut self, _socket: impl Read + Write) -> Result<bool, TlsError> {
+    pub(crate) fn handshake(&mut self, _socket: impl Read + Write) -> Result<bool, TlsError> {
         match *self {}
     }
 
@@ -63,7 +68,7 @@ impl Tls {
         match *self {}
     }
 
-    pub(crate) fn say_goodbye(&mut self, _socket: impl Read + Write) {
+    pub(crate) fn send_close_notify(&mut self, _socket: impl Read + Write) {
         match *self {}
     }
 

@@ -5,7 +5,7 @@
 use crate::error::ProtocolError;
 
 /// An Authentication message whose form has been checked.
-pub(super) enum Request<'a> {
+pub(super) enum AuthRequest<'a> {
     Ok,
     CleartextPassword,
     Md5Password([u8; 4]),
@@ -16,35 +16,35 @@ pub(super) enum Request<'a> {
     Unsupported(i32),
 }
 
-impl<'a> Request<'a> {
+impl<'a> AuthRequest<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Result<Self, ProtocolError> {
         let Some((code, rest)) = body.split_first_chunk() else {
             return Err(malformed("Authentication message", "it is too short for its code"));
         };
         let request = match i32::from_be_bytes(*code) {
-            0 => Request::Ok,
-            3 => Request::CleartextPassword,
+            0 => AuthRequest::Ok,
+            3 => AuthRequest::CleartextPassword,
             5 => match rest.try_into() {
-                Ok(salt) => return Ok(Request::Md5Password(salt)),
+                Ok(salt) => return Ok(AuthRequest::Md5Password(salt)),
                 Err(_) => return Err(malformed("AuthenticationMD5Password", "its salt is not four bytes long")),
             },
-            10 => return Ok(Request::Sasl(mechanism_list(rest)?)),
-            11 => return Ok(Request::SaslContinue(rest)),
-            12 => return Ok(Request::SaslFinal(rest)),
-            other => return Ok(Request::Unsupported(other)),
+            10 => return Ok(AuthRequest::Sasl(mechanism_list(rest)?)),
+            11 => return Ok(AuthRequest::SaslContinue(rest)),
+            12 => return Ok(AuthRequest::SaslFinal(rest)),
+            other => return Ok(AuthRequest::Unsupported(other)),
         };
         if rest.is_empty() { Ok(request) } else { Err(malformed(request.name(), "something follows its code")) }
     }
 
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Request::Ok => "AuthenticationOk",
-            Request::CleartextPassword => "AuthenticationCleartextPassword",
-            Request::Md5Password(_) => "AuthenticationMD5Password",
-            Request::Sasl(_) => "AuthenticationSASL",
-            Request::SaslContinue(_) => "AuthenticationSASLContinue",
-            Request::SaslFinal(_) => "AuthenticationSASLFinal",
-            Request::Unsupported(_) => "another authentication request",
+            AuthRequest::Ok => "AuthenticationOk",
+            AuthRequest::CleartextPassword => "AuthenticationCleartextPassword",
+            AuthRequest::Md5Password(_) => "AuthenticationMD5Password",
+            AuthRequest::Sasl(_) => "AuthenticationSASL",
+            AuthRequest::SaslContinue(_) => "AuthenticationSASLContinue",
+            AuthRequest::SaslFinal(_) => "AuthenticationSASLFinal",
+            AuthRequest::Unsupported(_) => "another authentication request",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Final errors outside the protocol: in plain text, or truncated by the end of the stream.
 
-use super::{Login, Session, State};
+use super::{Session, SessionLogin, SessionState};
 use crate::error::ServerError;
 use crate::proto::frame::HEADER;
 use crate::proto::{message, plain_error};
@@ -30,10 +30,10 @@ impl Session {
     /// Parses a truncated error, at the end of the stream.
     pub(super) fn truncated_error(&mut self) -> Option<ServerError> {
         let is_early = match self.early_login() {
-            Some(Login { plain_error: Some(text), .. }) => return Some(plain_error::parse(text)),
+            Some(SessionLogin { plain_error: Some(text), .. }) => return Some(plain_error::parse(text)),
             login => login.is_some(),
         };
-        let (b'E', rest) = self.torn.as_ref()?.bytes().split_first()? else { return None };
+        let (b'E', rest) = self.partial.as_ref()?.bytes().split_first()? else { return None };
         let error = match rest.get(HEADER - 1..) {
             Some(body) => message::server_error(body),
             None if is_early => plain_error::parse(rest),
@@ -44,9 +44,9 @@ impl Session {
     }
 
     /// Returns the login while the server has not admitted the client.
-    fn early_login(&mut self) -> Option<&mut Login> {
-        match &mut self.talk.as_mut()?.state {
-            State::Login(login) if !login.authenticated => Some(login),
+    fn early_login(&mut self) -> Option<&mut SessionLogin> {
+        match &mut self.pending.as_mut()?.state {
+            SessionState::Login(login) if !login.authenticated => Some(login),
             _ => None,
         }
     }
@@ -55,7 +55,7 @@ impl Session {
     #[cfg(any(test, fuzzing))]
     pub(super) fn plain_error_bytes(&self) -> usize {
         match self.state() {
-            State::Login(login) => login.plain_error.as_ref().map_or(0, Vec::len),
+            SessionState::Login(login) => login.plain_error.as_ref().map_or(0, Vec::len),
             _ => 0,
         }
     }

@@ -3,13 +3,13 @@
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
-use super::{Login, Session, State, TransactionStatus};
+use super::{Session, SessionLogin, SessionState, TransactionStatus};
 use crate::config::ChannelBinding;
 use crate::error::{Error, ProtocolError, ServerError};
 use crate::notification::NOTIFICATION;
 use crate::proto::auth::{Credentials, Progress};
 use crate::proto::encoding;
-use crate::proto::frame::{HEADER, Kind};
+use crate::proto::frame::{HEADER, MessageKind};
 use crate::proto::message;
 use crate::proto::request::InFlight;
 
@@ -18,14 +18,14 @@ impl Session {
     #[inline]
     pub(super) fn admit(&self, tag: u8) -> Result<(), ProtocolError> {
         let when = match (self.state(), tag) {
-            (State::Closed(_), _) | (_, b'N' | b'E') | (State::Login(_), b'R' | b'v') => return Ok(()),
-            (State::Login(login), _) if !login.authenticated => "before the login",
-            (_, NOTIFICATION | b'S') | (State::Login(_), b'K' | b'Z') => return Ok(()),
-            (State::Login(_), _) => "before it was ready",
-            (State::Idle, _) => "with nothing asked",
-            (State::Busy(_), b'C' | b'D' | b'G' | b'H' | b'I' | b'T' | b'Z' | b'c' | b'd') => return Ok(()),
-            (State::Busy(_), b'W') => "to a client that doesn't replicate",
-            (State::Busy(_), _) => "as an answer to a query",
+            (SessionState::Closed(_), _) | (_, b'N' | b'E') | (SessionState::Login(_), b'R' | b'v') => return Ok(()),
+            (SessionState::Login(login), _) if !login.authenticated => "before the login",
+            (_, NOTIFICATION | b'S') | (SessionState::Login(_), b'K' | b'Z') => return Ok(()),
+            (SessionState::Login(_), _) => "before it was ready",
+            (SessionState::Idle, _) => "with nothing asked",
+            (SessionState::Busy(_), b'C' | b'D' | b'G' | b'H' | b'I' | b'T' | b'Z' | b'c' | b'd') => return Ok(()),
+            (SessionState::Busy(_), b'W') => "to a client that doesn't replicate",
+            (SessionState::Busy(_), _) => "as an answer to a query",
         };
         Err(unexpected(tag, when))
     }
@@ -36,16 +36,16 @@ impl Session {
         if let Err(error) = self.try_handle_message(header[0], body, total - HEADER) {
             self.fail(error);
         }
-        self.fall_silent();
+        self.drop_if_empty();
     }
 
     fn try_handle_message(&mut self, tag: u8, body: &[u8], size: usize) -> Result<(), Error> {
         self.admit(tag)?;
-        let talk = self.talk.get_or_insert_default();
-        match (tag, &mut talk.state) {
+        let pending = self.pending.get_or_insert_default();
+        match (tag, &mut pending.state) {
             (b'N', _) => self.handle_notice(message::server_error(body)),
-            (b'R', State::Login(login)) => {
-                let Login { exchange, user, config, binding, authenticated, .. } = &mut **login;
+            (b'R', SessionState::Login(login)) => {
+                let SessionLogin { exchange, user, config, binding, authenticated, .. } = &mut **login;
                 let credentials = Credentials {
                     user,
                     password: config.get_password(),
@@ -53,23 +53,23 @@ impl Session {
                     binding_required: config.get_channel_binding() == ChannelBinding::Require,
                     binding,
                 };
-                let before = talk.transmit.len();
-                match exchange.handle_message(body, &credentials, &mut talk.transmit) {
+                let before = pending.transmit.len();
+                match exchange.handle_message(body, &credentials, &mut pending.transmit) {
                     Ok(Progress::Authenticated) => *authenticated = true,
                     Ok(Progress::Continue) => {}
                     Err(error) => {
-                        talk.transmit.truncate(before);
+                        pending.transmit.truncate(before);
                         return Err(error);
                     }
                 }
             }
-            (b'E', State::Login(_)) => self.close(message::server_error(body).into()),
+            (b'E', SessionState::Login(_)) => self.close(message::server_error(body).into()),
             (b'E', _) => self.handle_error(message::server_error(body)),
             (b'S', _) => self.handle_parameter(body)?,
             (b'K', _) => (self.pid, self.key) = message::backend_key_data(body)?,
             (b'Z', _) => self.handle_ready(body)?,
-            (_, State::Busy(in_flight)) => {
-                handle_answer(tag, body, size, in_flight, &mut talk.transmit)?;
+            (_, SessionState::Busy(in_flight)) => {
+                handle_answer(tag, body, size, in_flight, &mut pending.transmit)?;
             }
             // A NegotiateProtocolVersion: a server without some minor version or option of ours says so and goes on;
             // we ask for none.
@@ -79,11 +79,11 @@ impl Session {
     }
 
     fn handle_notice(&mut self, notice: ServerError) {
-        let talk = self.talk.get_or_insert_default();
-        if let State::Busy(in_flight) = &mut talk.state {
+        let pending = self.pending.get_or_insert_default();
+        if let SessionState::Busy(in_flight) = &mut pending.state {
             in_flight.note(&notice);
         }
-        talk.keep_notice(notice);
+        pending.keep_notice(notice);
     }
 
     fn handle_error(&mut self, error: ServerError) {
@@ -91,9 +91,9 @@ impl Session {
             self.close(error.into());
             return;
         }
-        let talk = self.talk.get_or_insert_default();
-        talk.keep_error(&error);
-        if let State::Busy(in_flight) = &mut talk.state {
+        let pending = self.pending.get_or_insert_default();
+        pending.keep_error(&error);
+        if let SessionState::Busy(in_flight) = &mut pending.state {
             in_flight.error.get_or_insert(error);
         } else {
             // An error that answers nothing and ends nothing: told, like a notice.
@@ -117,8 +117,8 @@ impl Session {
     }
 
     fn handle_ready(&mut self, body: &[u8]) -> Result<(), Error> {
-        if let Some(talk) = &mut self.talk {
-            talk.forget_error();
+        if let Some(pending) = &mut self.pending {
+            pending.forget_error();
         }
         let before = self.status;
         self.status = match body {
@@ -133,14 +133,14 @@ impl Session {
                 .into());
             }
         };
-        match self.talk.as_mut().map(|talk| std::mem::take(&mut talk.state)).unwrap_or_default() {
-            State::Login(_) if self.must_take_bytes() => self.take_bytes(),
-            State::Login(_) => self.become_ready(),
-            State::Busy(in_flight) => self.finish(*in_flight, before),
+        match self.pending.as_mut().map(|pending| std::mem::take(&mut pending.state)).unwrap_or_default() {
+            SessionState::Login(_) if self.must_take_bytes() => self.take_bytes(),
+            SessionState::Login(_) => self.become_ready(),
+            SessionState::Busy(in_flight) => self.finish(*in_flight, before),
             // Refused as it came.
-            State::Idle => {}
+            SessionState::Idle => {}
             // After the end.
-            closed @ State::Closed(_) => self.talk.get_or_insert_default().state = closed,
+            closed @ SessionState::Closed(_) => self.pending.get_or_insert_default().state = closed,
         }
         self.send_next();
         Ok(())
@@ -186,6 +186,6 @@ fn handle_answer(
 }
 
 fn unexpected(tag: u8, when: &'static str) -> ProtocolError {
-    let message = Kind::of(tag).map_or("a message", |kind| kind.name);
+    let message = MessageKind::of(tag).map_or("a message", |kind| kind.name);
     ProtocolError::Unexpected { message, when }
 }

@@ -5,17 +5,17 @@ use super::*;
 use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::READ_SIZE;
 use crate::proto::buffer::ReadBuffer;
-use crate::proto::frame::Kind;
+use crate::proto::frame::MessageKind;
 
 /// A session, and the server's end of the conversation.
-struct Talk {
+struct SessionScript {
     session: Session,
     buffer: ReadBuffer,
 }
 
-impl Talk {
+impl SessionScript {
     fn with(config: &Config) -> Self {
-        Talk { session: Session::new(config).unwrap(), buffer: ReadBuffer::new(READ_SIZE) }
+        SessionScript { session: Session::new(config).unwrap(), buffer: ReadBuffer::new(READ_SIZE) }
     }
 
     /// Before the login; the start-up packet has been sent.
@@ -73,16 +73,16 @@ impl Talk {
         self
     }
 
-    fn ask(&mut self, ask: Ask) -> RequestId {
+    fn ask(&mut self, ask: Request) -> RequestId {
         self.session.request(ask)
     }
 
     fn listen(&mut self, channels: &[&str]) -> RequestId {
-        self.ask(Ask::Listen(names(channels)))
+        self.ask(Request::Listen(names(channels)))
     }
 
     fn query(&mut self, sql: &str) -> RequestId {
-        self.ask(Ask::Query(sql.into()))
+        self.ask(Request::Query(sql.into()))
     }
 
     /// What the client has sent since the last look: the text of its queries, and the names of other messages.
@@ -152,7 +152,7 @@ const LISTENING_CHANNELS: &str = sql::LISTENING_CHANNELS;
 
 #[test]
 fn trust_logs_in_and_tells_what_the_server_reported() {
-    let mut talk = Talk::new();
+    let mut talk = SessionScript::new();
     assert!(!talk.session.is_settled());
     talk = talk.server(&[login()]);
     assert!(matches!(talk.outputs()[..], [Output::Ready]));
@@ -166,7 +166,7 @@ fn trust_logs_in_and_tells_what_the_server_reported() {
 
 #[test]
 fn a_password_is_sent_when_it_is_asked_for() {
-    let mut talk = Talk::new().server(&[authentication(3, b"")]);
+    let mut talk = SessionScript::new().server(&[authentication(3, b"")]);
     assert_eq!(talk.sent(), ["PasswordMessage pencil"]);
     talk = talk.server(&[login()]);
     assert!(matches!(talk.outputs()[..], [Output::Ready]));
@@ -175,7 +175,7 @@ fn a_password_is_sent_when_it_is_asked_for() {
 #[test]
 fn c2_a_method_that_require_auth_leaves_out_ends_the_login_and_sends_nothing() {
     let config = Config::new().user("app").password("pencil").require_auth([crate::config::AuthMethod::ScramSha256]);
-    let mut talk = Talk::with(&config);
+    let mut talk = SessionScript::with(&config);
     talk.sent();
     talk = talk.server(&[authentication(3, b"")]);
     assert!(talk.sent().is_empty());
@@ -185,7 +185,7 @@ fn c2_a_method_that_require_auth_leaves_out_ends_the_login_and_sends_nothing() {
 #[test]
 fn a_refused_login_ends_with_the_servers_word_whatever_its_severity() {
     for severity in ["FATAL", "ERROR"] {
-        let mut talk = Talk::new().server(&[error(severity, "28P01", "password authentication failed")]);
+        let mut talk = SessionScript::new().server(&[error(severity, "28P01", "password authentication failed")]);
         let reason = talk.closed();
         assert!(reason.is_auth() && reason.sqlstate() == Some("28P01"), "{reason}");
     }
@@ -193,7 +193,7 @@ fn a_refused_login_ends_with_the_servers_word_whatever_its_severity() {
 
 #[test]
 fn what_is_asked_during_the_login_is_sent_after_it() {
-    let mut talk = Talk::new();
+    let mut talk = SessionScript::new();
     talk.listen(&["a"]);
     assert!(talk.sent().is_empty());
     talk = talk.server(&[login()]);
@@ -203,7 +203,7 @@ fn what_is_asked_during_the_login_is_sent_after_it() {
 #[test]
 fn a_server_that_negotiates_the_protocol_or_sends_notices_first_is_listened_to() {
     let negotiate = frame(b'v', &[0, 3, 0, 0, 0, 0, 0, 0]);
-    let mut talk = Talk::new().server(&[notice("NOTICE", "00000", "hello"), negotiate, login()]);
+    let mut talk = SessionScript::new().server(&[notice("NOTICE", "00000", "hello"), negotiate, login()]);
     assert!(matches!(talk.outputs()[..], [Output::Ready]));
     assert_eq!(talk.session.take_notices().len(), 1);
 }
@@ -222,7 +222,7 @@ fn nothing_but_the_login_may_come_before_the_login() {
         frame(b'd', b"data"),
     ];
     for frame in early {
-        let mut talk = Talk::new().server(std::slice::from_ref(&frame));
+        let mut talk = SessionScript::new().server(std::slice::from_ref(&frame));
         let reason = talk.closed();
         assert!(reason.is_protocol() && reason.to_string().contains("before the login"), "{frame:?}: {reason}");
         assert!(talk.news().is_empty());
@@ -232,9 +232,9 @@ fn nothing_but_the_login_may_come_before_the_login() {
 #[test]
 fn a_frame_that_cannot_come_is_refused_from_its_header() {
     // None of it is gathered first.
-    let mut talk = Talk::new().server(&[header(b'D', 16_000_000)]);
+    let mut talk = SessionScript::new().server(&[header(b'D', 16_000_000)]);
     assert!(talk.closed().to_string().contains("DataRow before the login"));
-    let mut talk = Talk::ready().server(&[header(b'D', 16_000_000)]);
+    let mut talk = SessionScript::ready().server(&[header(b'D', 16_000_000)]);
     assert!(talk.closed().to_string().contains("DataRow with nothing asked"));
 }
 
@@ -242,30 +242,31 @@ fn a_frame_that_cannot_come_is_refused_from_its_header() {
 
 #[test]
 fn a_parameter_that_changes_is_known_by_its_last_value() {
-    let talk = Talk::ready().server(&[parameter("search_path", "a"), parameter("search_path", "b")]);
+    let talk = SessionScript::ready().server(&[parameter("search_path", "a"), parameter("search_path", "b")]);
     assert_eq!(talk.session.parameter("search_path"), Some("b"));
 }
 
 #[test]
 fn c2_another_client_encoding_ends_the_session() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SET client_encoding = 'SJIS'");
     talk = talk.server(&[done("SET"), parameter("client_encoding", "SJIS"), ready(b'I')]);
     assert!(talk.closed().to_string().contains("client_encoding to \"SJIS\""));
-    let mut talk = Talk::new().server(&[authentication(0, b""), parameter("client_encoding", "LATIN1")]);
+    let mut talk = SessionScript::new().server(&[authentication(0, b""), parameter("client_encoding", "LATIN1")]);
     assert!(talk.closed().is_protocol());
 }
 
 #[test]
 fn c2_every_spelling_of_an_encoding_is_that_encoding() {
     for name in ["UNICODE", "UTF-8", "utf_8", "Utf8"] {
-        let mut talk = Talk::ready().server(&[parameter("client_encoding", name), parameter("server_encoding", name)]);
+        let mut talk =
+            SessionScript::ready().server(&[parameter("client_encoding", name), parameter("server_encoding", name)]);
         assert!(!talk.session.is_closed(), "{name}: {}", talk.closed());
         assert_eq!(talk.session.limits(), sql::Limits::Exact, "{name}");
     }
     for name in ["SQL_ASCII", "sqlascii", "SQL-ASCII"] {
         let login = [authentication(0, b""), parameter("server_encoding", name), parameter("client_encoding", name)];
-        let mut talk = Talk::new().server(&login).server(&[ready(b'I')]);
+        let mut talk = SessionScript::new().server(&login).server(&[ready(b'I')]);
         assert!(talk.sent().is_empty(), "{name}: the server sends bytes as they are already");
         assert!(matches!(talk.outputs()[..], [Output::Ready]), "{name}");
         assert_eq!(talk.session.limits(), sql::Limits::Exact, "{name}");
@@ -275,7 +276,7 @@ fn c2_every_spelling_of_an_encoding_is_that_encoding() {
 #[test]
 fn c4_limits_are_exact_only_where_the_server_counts_our_bytes() {
     for (encoding, limits) in [("SQL_ASCII", sql::Limits::Exact), ("LATIN1", sql::Limits::ServerDecides)] {
-        let talk = Talk::ready().server(&[parameter("server_encoding", encoding)]);
+        let talk = SessionScript::ready().server(&[parameter("server_encoding", encoding)]);
         assert_eq!(talk.session.limits(), limits);
     }
 }
@@ -283,16 +284,16 @@ fn c4_limits_are_exact_only_where_the_server_counts_our_bytes() {
 #[test]
 fn parameters_without_end_are_refused_by_number_and_by_size() {
     let many: Vec<_> = (0..300).map(|i| parameter(&format!("p{i}"), "x")).collect();
-    assert!(Talk::ready().server(&many).closed().is_protocol());
+    assert!(SessionScript::ready().server(&many).closed().is_protocol());
 
     let large = "x".repeat(60_000);
     let many: Vec<_> = (0..200).map(|i| parameter(&format!("p{i}"), &large)).collect();
-    let mut talk = Talk::ready().server(&many);
+    let mut talk = SessionScript::ready().server(&many);
     assert!(talk.closed().is_protocol());
     assert!(talk.session.held_bytes() < 4 << 20, "{}", talk.session.held_bytes());
 
     // One that changes without end is still one.
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     for i in 0..500 {
         talk = talk.server(&[parameter("application_name", &format!("{i}{large}"))]);
     }
@@ -308,7 +309,7 @@ fn c8_a_notification_that_shares_a_read_with_ready_for_query_is_there_with_the_r
         [notification(1, "a", "x"), done("SELECT 1"), ready(b'I')],
         [done("SELECT 1"), notification(1, "a", "x"), ready(b'I')],
     ] {
-        let mut talk = Talk::ready();
+        let mut talk = SessionScript::ready();
         talk.query("SELECT 1");
         talk = talk.server(&frames);
         talk.reply().unwrap();
@@ -318,7 +319,7 @@ fn c8_a_notification_that_shares_a_read_with_ready_for_query_is_there_with_the_r
 
 #[test]
 fn c8_notifications_of_several_reads_are_kept_in_order() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SELECT pg_sleep(1)");
     for i in 0..100 {
         talk = talk.server(&[notification(1, "a", format!("{i}")), parameter("x", "y"), notification(1, "b", "")]);
@@ -330,13 +331,13 @@ fn c8_notifications_of_several_reads_are_kept_in_order() {
 
 #[test]
 fn c9_equal_notifications_are_two() {
-    let mut talk = Talk::ready().server(&[notification(1, "a", "x"), notification(1, "a", "x")]);
+    let mut talk = SessionScript::ready().server(&[notification(1, "a", "x"), notification(1, "a", "x")]);
     assert_eq!(talk.news(), ["a=x", "a=x"]);
 }
 
 #[test]
 fn c15_what_is_taken_one_by_one_leaves_the_rest_in_order() {
-    let mut talk = Talk::ready().server(&[notification(1, "a", "1"), notification(1, "a", "2")]);
+    let mut talk = SessionScript::ready().server(&[notification(1, "a", "1"), notification(1, "a", "2")]);
     assert_eq!(talk.session.pop_notification().unwrap().payload(), "1");
     talk = talk.server(&[notification(1, "a", "3")]);
     assert_eq!(talk.session.pop_notification().unwrap().payload(), "2");
@@ -348,7 +349,7 @@ fn c15_what_is_taken_one_by_one_leaves_the_rest_in_order() {
 fn a_frame_that_ends_where_a_read_ends_is_read_once() {
     let frame = notification(1, "a", "a payload");
     for cut in 1..frame.len() {
-        let mut talk = Talk::ready();
+        let mut talk = SessionScript::ready();
         for _ in 0..3 {
             talk.hears(&frame[..cut]);
             assert!(!talk.session.has_notifications());
@@ -361,7 +362,7 @@ fn a_frame_that_ends_where_a_read_ends_is_read_once() {
 #[test]
 fn the_longest_notification_there_can_be_comes_through() {
     let payload = "é".repeat(120_000);
-    let mut talk = Talk::ready().server(&[notification(1, "a", "before"), notification(1, "b", &payload)]);
+    let mut talk = SessionScript::ready().server(&[notification(1, "a", "before"), notification(1, "b", &payload)]);
     talk = talk.server(&[notification(1, "c", "after")]);
     assert_eq!(talk.news(), ["a=before", &format!("b={payload}"), "c=after"]);
 }
@@ -376,7 +377,8 @@ fn a_damaged_notification_ends_the_session_after_those_before_it() {
         frame(b'A', &pid),
     ];
     for frame in damaged {
-        let mut talk = Talk::ready().server(&[notification(1, "a", "good"), frame, notification(1, "a", "late")]);
+        let mut talk =
+            SessionScript::ready().server(&[notification(1, "a", "good"), frame, notification(1, "a", "late")]);
         assert!(talk.outputs().is_empty(), "the loss is told last");
         assert_eq!(talk.news(), ["a=good"]);
         assert!(talk.closed().is_protocol());
@@ -386,13 +388,13 @@ fn a_damaged_notification_ends_the_session_after_those_before_it() {
 #[test]
 fn m6_the_loss_is_told_after_every_notification_was_taken() {
     let fatal = error("FATAL", "57P01", "terminating connection");
-    let mut talk = Talk::ready().server(&[notification(1, "a", "1"), fatal, notification(1, "a", "late")]);
+    let mut talk = SessionScript::ready().server(&[notification(1, "a", "1"), fatal, notification(1, "a", "late")]);
     assert!(talk.session.is_closed() && talk.outputs().is_empty());
     assert_eq!(talk.session.pop_notification().unwrap().payload(), "1");
     assert_eq!(talk.closed().sqlstate(), Some("57P01"));
     assert!(talk.outputs().is_empty(), "it is told once");
 
-    let mut talk = Talk::ready().server(&[notification(1, "a", "1")]).eof();
+    let mut talk = SessionScript::ready().server(&[notification(1, "a", "1")]).eof();
     assert!(talk.outputs().is_empty());
     assert_eq!(talk.news(), ["a=1"]);
     assert!(matches!(talk.closed(), Error::Disconnected));
@@ -400,7 +402,7 @@ fn m6_the_loss_is_told_after_every_notification_was_taken() {
 
 #[test]
 fn a_backlog_that_nobody_takes_ends_the_session_and_is_kept() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     let frame = notification(1, "a", "x".repeat(8_000));
     let mut sent = 0;
     while !talk.session.is_closed() {
@@ -417,7 +419,7 @@ fn a_backlog_that_nobody_takes_ends_the_session_and_is_kept() {
 
 #[test]
 fn c5_many_channels_are_one_query_and_count_once_it_is_answered() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.listen(&["b", "A \"quoted\" one"]);
     assert_eq!(talk.sent(), [r#"LISTEN "b";LISTEN "A ""quoted"" one""#]);
     talk = talk.server(&[done("LISTEN"), done("LISTEN")]);
@@ -429,7 +431,7 @@ fn c5_many_channels_are_one_query_and_count_once_it_is_answered() {
 
 #[test]
 fn c5_a_listen_that_fails_adds_nothing() {
-    let mut talk = Talk::listening(&["a"]);
+    let mut talk = SessionScript::listening(&["a"]);
     talk.listen(&["b", "c"]);
     let refused = error("ERROR", "25006", "cannot execute LISTEN during recovery");
     talk = talk.server(&[done("LISTEN"), refused, ready(b'I')]);
@@ -440,16 +442,16 @@ fn c5_a_listen_that_fails_adds_nothing() {
 
 #[test]
 fn c5_listening_twice_and_unlistening_the_unknown_are_harmless() {
-    let mut talk = Talk::listening(&["b", "a"]);
+    let mut talk = SessionScript::listening(&["b", "a"]);
     talk.listen(&["a", "a", "c"]);
     talk = talk.server(&[answer("LISTEN")]);
     talk.reply().unwrap();
     assert_eq!(talk.channels(), ["a", "b", "c"]);
-    talk.ask(Ask::Unlisten(names(&["b", "unheard of"])));
+    talk.ask(Request::Unlisten(names(&["b", "unheard of"])));
     talk = talk.server(&[answer("UNLISTEN")]);
     talk.reply().unwrap();
     assert_eq!(talk.channels(), ["a", "c"]);
-    talk.ask(Ask::UnlistenAll);
+    talk.ask(Request::UnlistenAll);
     talk = talk.server(&[answer("UNLISTEN")]);
     talk.reply().unwrap();
     assert!(talk.channels().is_empty());
@@ -457,7 +459,7 @@ fn c5_listening_twice_and_unlistening_the_unknown_are_harmless() {
 
 #[test]
 fn requests_are_sent_one_by_one_and_answered_in_order() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     let (first, second) = (talk.listen(&["a"]), talk.query("SELECT 1"));
     assert_eq!(talk.sent(), [r#"LISTEN "a""#]);
     talk = talk.server(&[answer("LISTEN")]);
@@ -471,7 +473,7 @@ fn requests_are_sent_one_by_one_and_answered_in_order() {
 
 #[test]
 fn what_cannot_be_said_fails_alone_and_leaves_no_trace_on_the_wire() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SELECT 'no\0end'");
     assert!(talk.reply().is_err());
     assert!(talk.session.is_settled());
@@ -485,16 +487,16 @@ fn what_cannot_be_said_fails_alone_and_leaves_no_trace_on_the_wire() {
 
 #[test]
 fn m15_a_sync_is_answered_by_ready_for_query_alone_and_changes_nothing() {
-    let mut talk = Talk::listening(&["a"]);
-    talk.session.request_unheard(Ask::Sync);
+    let mut talk = SessionScript::listening(&["a"]);
+    talk.session.request_discarding_reply(Request::Sync);
     assert_eq!(talk.sent(), ["Sync"]);
     assert!(!talk.session.is_settled());
     talk = talk.server(&[notification(1, "a", "x"), ready(b'I')]);
     assert!(talk.session.is_settled() && talk.outputs().is_empty());
     assert_eq!((talk.news(), talk.channels()), (vec!["a=x".into()], vec!["a"]));
 
-    let mut talk = Talk::in_transaction();
-    talk.ask(Ask::Sync);
+    let mut talk = SessionScript::in_transaction();
+    talk.ask(Request::Sync);
     talk = talk.server(&[ready(b'T')]);
     talk.reply().unwrap();
     assert_eq!(talk.session.status(), TransactionStatus::InTransaction);
@@ -502,7 +504,7 @@ fn m15_a_sync_is_answered_by_ready_for_query_alone_and_changes_nothing() {
 
 #[test]
 fn a_reply_can_be_taken_out_of_turn() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     let (first, second, third) = (talk.query("SELECT 1"), talk.query("SELECT 2"), talk.query("SELECT 3"));
     talk = talk.server(&[answer("SELECT 1"), answer("SELECT 2")]);
     assert_eq!(talk.session.take_reply(second).unwrap().unwrap().affected, 2);
@@ -514,7 +516,7 @@ fn a_reply_can_be_taken_out_of_turn() {
 
 #[test]
 fn c12_a_listen_in_a_transaction_counts_from_the_commit_on() {
-    let mut talk = Talk::in_transaction();
+    let mut talk = SessionScript::in_transaction();
     assert_eq!(talk.session.status(), TransactionStatus::InTransaction);
     talk.listen(&["a"]);
     talk = talk.server(&[done("LISTEN"), ready(b'T')]);
@@ -532,7 +534,7 @@ fn c12_a_listen_in_a_transaction_counts_from_the_commit_on() {
 
 #[test]
 fn c12_a_failed_transactions_error_comes_through_and_its_listens_count_for_nothing() {
-    let mut talk = Talk::in_transaction();
+    let mut talk = SessionScript::in_transaction();
     talk.listen(&["a"]);
     talk = talk.server(&[done("LISTEN"), ready(b'T')]);
     talk.reply().unwrap();
@@ -553,7 +555,7 @@ fn c12_a_failed_transactions_error_comes_through_and_its_listens_count_for_nothi
 #[test]
 fn c12_the_set_is_read_again_after_sql_that_may_have_changed_it() {
     for text in ["LISTEN b", "unlisten *", "DISCARD ALL", "BEGIN; LISTEN b; COMMIT"] {
-        let mut talk = Talk::listening(&["a"]);
+        let mut talk = SessionScript::listening(&["a"]);
         talk.query(text);
         talk = talk.server(&[answer("LISTEN")]);
         assert_eq!(talk.sent(), [text, LISTENING_CHANNELS]);
@@ -561,7 +563,7 @@ fn c12_the_set_is_read_again_after_sql_that_may_have_changed_it() {
         talk.reply().unwrap();
         assert_eq!(talk.channels(), ["b", "z"]);
     }
-    let mut talk = Talk::listening(&["a"]);
+    let mut talk = SessionScript::listening(&["a"]);
     talk.query("SELECT 1");
     talk = talk.server(&[answer("SELECT 1")]);
     assert_eq!(talk.sent(), ["SELECT 1"]);
@@ -571,7 +573,7 @@ fn c12_the_set_is_read_again_after_sql_that_may_have_changed_it() {
 #[test]
 fn c12_the_set_is_read_again_after_any_explicit_transaction() {
     // A function may have listened in it.
-    let mut talk = Talk::in_transaction();
+    let mut talk = SessionScript::in_transaction();
     talk.query("COMMIT");
     talk = talk.server(&[answer("COMMIT")]);
     assert_eq!(talk.sent(), ["COMMIT", LISTENING_CHANNELS]);
@@ -579,9 +581,9 @@ fn c12_the_set_is_read_again_after_any_explicit_transaction() {
 
 #[test]
 fn c12_a_listen_in_a_query_is_kept_before_the_channels_are_read() {
-    let possible = |talk: &Talk| talk.session.possible_channels().map(String::from).collect::<Vec<_>>();
+    let possible = |talk: &SessionScript| talk.session.possible_channels().map(String::from).collect::<Vec<_>>();
     for text in ["LISTEN b", "BEGIN; LISTEN b; COMMIT; BEGIN", "DO $$BEGIN EXECUTE 'LISTEN b'; END$$"] {
-        let mut talk = Talk::listening(&["a"]);
+        let mut talk = SessionScript::listening(&["a"]);
         talk.query(text);
         talk = talk.server(&[answer("LISTEN")]);
         assert_eq!((talk.channels(), possible(&talk)), (vec!["a"], vec!["a".into(), "b".into()]), "{text}");
@@ -594,13 +596,13 @@ fn c12_a_listen_in_a_query_is_kept_before_the_channels_are_read() {
 #[test]
 fn c12_a_listen_in_a_transaction_is_kept_before_the_channels_are_read() {
     for (commit, status) in [("COMMIT", b'I'), ("COMMIT AND CHAIN", b'T'), ("COMMIT; BEGIN", b'T')] {
-        let mut talk = Talk::in_transaction();
+        let mut talk = SessionScript::in_transaction();
         talk.listen(&["b"]);
         talk = talk.server(&[[done("LISTEN"), ready(b'T')].concat()]);
         talk.query(commit);
         talk = talk.server(&[[done("COMMIT"), ready(status)].concat()]);
         // Inside a transaction the channels are not read: the list would be from before it.
-        talk.ask(Ask::ReadChannels);
+        talk.ask(Request::ReadChannels);
         if status == b'T' {
             talk = talk.server(&[[columns(1), done("SELECT 0"), ready(b'T')].concat()]);
         }
@@ -612,13 +614,13 @@ fn c12_a_listen_in_a_transaction_is_kept_before_the_channels_are_read() {
 #[test]
 fn c12_a_listen_counts_only_if_its_transaction_may_have_been_committed() {
     let listening_in_transaction = || {
-        let mut talk = Talk::in_transaction();
+        let mut talk = SessionScript::in_transaction();
         talk.listen(&["b"]);
         talk = talk.server(&[done("LISTEN"), ready(b'T')]);
         talk.query("listen c");
         talk.server(&[done("LISTEN"), ready(b'T')])
     };
-    let possible_at_end = |mut talk: Talk| {
+    let possible_at_end = |mut talk: SessionScript| {
         talk.session.handle_eof();
         talk.session.possible_channels().map(String::from).collect::<Vec<_>>()
     };
@@ -636,7 +638,7 @@ fn c12_a_listen_counts_only_if_its_transaction_may_have_been_committed() {
 
 #[test]
 fn c12_a_transaction_right_behind_another_is_told_apart_from_it() {
-    let mut talk = Talk::in_transaction();
+    let mut talk = SessionScript::in_transaction();
     assert!(talk.session.take_new_transaction() && !talk.session.take_new_transaction());
     for (sql, tags, is_new) in [
         ("COMMIT; BEGIN", &["COMMIT", "BEGIN"][..], true),
@@ -656,7 +658,7 @@ fn c12_a_transaction_right_behind_another_is_told_apart_from_it() {
 
 #[test]
 fn c12_the_set_is_read_before_what_was_asked_next() {
-    let mut talk = Talk::listening(&["a"]);
+    let mut talk = SessionScript::listening(&["a"]);
     talk.query("DISCARD ALL");
     talk.listen(&["c"]);
     talk = talk.server(&[answer("DISCARD ALL"), channel_rows(&[]), answer("LISTEN")]);
@@ -667,7 +669,7 @@ fn c12_the_set_is_read_before_what_was_asked_next() {
 #[test]
 fn c12_a_server_that_refuses_to_tell_the_set_is_asked_once_a_request() {
     let refusal = || [error("ERROR", "42501", "permission denied"), ready(b'I')].concat();
-    let mut talk = Talk::listening(&["a"]);
+    let mut talk = SessionScript::listening(&["a"]);
     talk.query("LISTEN b");
     talk = talk.server(&[answer("LISTEN"), refusal()]);
     assert_eq!(talk.sent(), ["LISTEN b", LISTENING_CHANNELS]);
@@ -681,8 +683,8 @@ fn c12_a_server_that_refuses_to_tell_the_set_is_asked_once_a_request() {
 
 #[test]
 fn c7_reading_the_channels_gives_them_and_believes_them() {
-    let mut talk = Talk::listening(&["a"]);
-    talk.ask(Ask::ReadChannels);
+    let mut talk = SessionScript::listening(&["a"]);
+    talk.ask(Request::ReadChannels);
     talk = talk.server(&[channel_rows(&["x", "b"])]);
     assert_eq!(talk.reply().unwrap().rows.len(), 2);
     assert_eq!(talk.channels(), ["b", "x"]);
@@ -691,7 +693,7 @@ fn c7_reading_the_channels_gives_them_and_believes_them() {
 #[test]
 fn c12_58p01_is_healed_once_and_the_listen_tried_again() {
     let broken = || [error("ERROR", "58P01", "could not access status of transaction"), ready(b'I')].concat();
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.listen(&["a"]);
     talk = talk.server(&[broken()]);
     assert!(talk.outputs().is_empty() && !talk.session.is_settled());
@@ -700,7 +702,7 @@ fn c12_58p01_is_healed_once_and_the_listen_tried_again() {
     talk.reply().unwrap();
     assert_eq!(talk.channels(), ["a"]);
 
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.listen(&["a"]);
     talk = talk.server(&[broken(), broken(), broken()]);
     assert_eq!(talk.reply().unwrap_err().sqlstate(), Some("58P01"));
@@ -710,7 +712,7 @@ fn c12_58p01_is_healed_once_and_the_listen_tried_again() {
 
 #[test]
 fn c12_58p01_in_a_transaction_comes_through() {
-    let mut talk = Talk::in_transaction();
+    let mut talk = SessionScript::in_transaction();
     talk.listen(&["a"]);
     talk = talk.server(&[error("ERROR", "58P01", "could not access status of transaction"), ready(b'E')]);
     assert_eq!(talk.reply().unwrap_err().sqlstate(), Some("58P01"));
@@ -720,7 +722,7 @@ fn c12_58p01_in_a_transaction_comes_through() {
 #[test]
 fn c4_a_name_that_the_server_cuts_is_an_error_and_is_taken_back() {
     let cut = notice("NOTICE", "42622", "identifier \"long\" will be truncated to \"lon\"");
-    let mut talk = Talk::listening(&["a"]);
+    let mut talk = SessionScript::listening(&["a"]);
     talk.listen(&["a", "long"]);
     talk = talk.server(&[cut.clone(), answer("LISTEN")]);
     let error = talk.reply().unwrap_err();
@@ -737,7 +739,7 @@ fn c4_a_name_that_the_server_cuts_is_an_error_and_is_taken_back() {
 
 #[test]
 fn c4_a_cut_name_is_taken_back_before_the_set_is_read() {
-    let mut talk = Talk::listening(&["a"]);
+    let mut talk = SessionScript::listening(&["a"]);
     talk.query("LISTEN b");
     // The set isn't told, so it is still to be read when the name is cut.
     talk = talk.server(&[answer("LISTEN"), error("ERROR", "42501", "permission denied"), ready(b'I')]);
@@ -752,7 +754,7 @@ fn c4_a_cut_name_is_taken_back_before_the_set_is_read() {
 
 #[test]
 fn c4_a_name_cut_in_a_transaction_is_taken_back_in_it() {
-    let mut talk = Talk::in_transaction();
+    let mut talk = SessionScript::in_transaction();
     talk.listen(&["long"]);
     talk = talk.server(&[notice("NOTICE", "42622", "truncated"), done("LISTEN"), ready(b'T')]);
     assert!(talk.reply().is_err());
@@ -766,11 +768,11 @@ fn c4_a_name_cut_in_a_transaction_is_taken_back_in_it() {
 
 #[test]
 fn c4_a_name_that_the_server_refuses_to_truncate_is_an_error_and_needs_no_undo() {
-    let mut talk = Talk::listening(&["a"]).server(&[parameter("server_encoding", "EUC_JP")]);
+    let mut talk = SessionScript::listening(&["a"]).server(&[parameter("server_encoding", "EUC_JP")]);
     let long = "é".repeat(40);
     let refusal =
         [notice("NOTICE", "42622", "truncated"), error("ERROR", "22023", "channel name too long"), ready(b'I')];
-    for ask in [Ask::Listen(names(&["b", &long])), Ask::Unlisten(names(&["a", &long]))] {
+    for ask in [Request::Listen(names(&["b", &long])), Request::Unlisten(names(&["a", &long]))] {
         talk.ask(ask);
         let sent = talk.sent();
         assert!(
@@ -792,7 +794,7 @@ fn c4_a_name_that_the_server_refuses_to_truncate_is_an_error_and_needs_no_undo()
 #[test]
 fn c12_a_listen_that_the_server_says_it_ignores_is_an_error() {
     for (severity, code) in [("WARNING", "0A000"), ("NOTICE", "0A000")] {
-        let mut talk = Talk::ready();
+        let mut talk = SessionScript::ready();
         talk.listen(&["a"]);
         talk = talk.server(&[notice(severity, code, "LISTEN will be ignored"), answer("LISTEN")]);
         let error = talk.reply().unwrap_err();
@@ -803,20 +805,20 @@ fn c12_a_listen_that_the_server_says_it_ignores_is_an_error() {
     }
 
     // In a transaction, and on the private channel.
-    let mut talk = Talk::in_transaction();
+    let mut talk = SessionScript::in_transaction();
     talk.listen(&["a"]);
     talk = talk.server(&[notice("WARNING", "0A000", "ignored"), done("LISTEN"), ready(b'T')]);
     assert!(talk.reply().is_err());
-    let mut talk = Talk::ready();
-    talk.session.attend("private").unwrap();
+    let mut talk = SessionScript::ready();
+    talk.session.join_canary("private").unwrap();
     talk = talk.server(&[notice("WARNING", "0A000", "ignored"), answer("LISTEN")]);
-    assert!(talk.reply().is_err() && !talk.session.attends());
+    assert!(talk.reply().is_err() && !talk.session.has_joined_canary());
 }
 
 #[test]
 fn c12_a_listen_with_another_warning_counts_if_the_server_lists_it() {
     for (listed, is_good) in [(&["a", "b"][..], true), (&["a"], false), (&[], false)] {
-        let mut talk = Talk::listening(&["a"]);
+        let mut talk = SessionScript::listening(&["a"]);
         talk.listen(&["a", "b"]);
         talk = talk.server(&[notice("WARNING", "01000", "LISTEN is disabled"), answer("LISTEN")]);
         assert!(talk.outputs().is_empty());
@@ -833,7 +835,7 @@ fn c12_a_listen_with_another_warning_counts_if_the_server_lists_it() {
         assert!(talk.session.is_settled());
     }
     // A server that is shutting down may send its warning at any time.
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.listen(&["a"]);
     talk = talk.server(&[notice("WARNING", "57P02", "crash"), answer("LISTEN")]);
     talk.reply().unwrap();
@@ -842,8 +844,8 @@ fn c12_a_listen_with_another_warning_counts_if_the_server_lists_it() {
 
 #[test]
 fn c12_a_relisten_that_the_server_ignores_is_an_error() {
-    let mut talk = Talk::listening(&["a"]);
-    talk.ask(Ask::Relisten(names(&["a"])));
+    let mut talk = SessionScript::listening(&["a"]);
+    talk.ask(Request::Relisten(names(&["a"])));
     talk = talk.server(&[notice("WARNING", "01000", "disabled"), answer("LISTEN")]);
     assert!(talk.session.is_relistening());
     talk = talk.server(&[channel_rows(&[])]);
@@ -854,7 +856,7 @@ fn c12_a_relisten_that_the_server_ignores_is_an_error() {
 
 #[test]
 fn rows_of_several_statements_are_one_answer() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SELECT 1; INSERT ..; SELECT 1, 2");
     let first = [columns(1), row(&[Some("1")]), done("SELECT 1"), done("INSERT 0 3")].concat();
     talk = talk.server(&[first, columns(2), row(&[Some("1"), Some("2")]), answer("SELECT 1")]);
@@ -865,7 +867,7 @@ fn rows_of_several_statements_are_one_answer() {
 
 #[test]
 fn the_first_error_of_an_answer_is_its_error_and_the_session_goes_on() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SELECT 1; SELECT 1/0");
     let answer_before = [columns(1), row(&[Some("1")]), done("SELECT 1")].concat();
     talk = talk.server(&[answer_before, error("ERROR", "22012", "x"), error("ERROR", "XX000", "y"), ready(b'I')]);
@@ -875,7 +877,7 @@ fn the_first_error_of_an_answer_is_its_error_and_the_session_goes_on() {
 
 #[test]
 fn an_empty_query_is_answered_too() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("");
     talk = talk.server(&[frame(b'I', b""), ready(b'I')]);
     assert!(talk.reply().unwrap().rows.is_empty());
@@ -884,7 +886,7 @@ fn an_empty_query_is_answered_too() {
 #[test]
 fn c11_a_copy_in_is_refused_once() {
     let copy_in = || frame(b'G', &[0, 0, 1, 0, 0]);
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("COPY t FROM STDIN");
     talk = talk.server(&[copy_in()]);
     assert_eq!(talk.sent(), ["COPY t FROM STDIN", "CopyFail"]);
@@ -900,7 +902,7 @@ fn c11_a_copy_in_is_refused_once() {
 
 #[test]
 fn c11_copy_both_closes() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("START_REPLICATION ..");
     talk = talk.server(&[frame(b'W', &[0, 0, 1, 0, 0])]);
     assert!(talk.closed().is_protocol());
@@ -908,7 +910,7 @@ fn c11_copy_both_closes() {
 
 #[test]
 fn c11_a_notification_in_the_middle_of_copy_out_is_not_lost() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("COPY t TO STDOUT");
     talk = talk.server(&[frame(b'H', &[0, 0, 1, 0, 0]), frame(b'd', b"row\n"), notification(1, "a", "x")]);
     talk = talk.server(&[frame(b'd', &vec![b'z'; 3_000_000]), notification(1, "a", "y"), frame(b'd', b"")]);
@@ -921,7 +923,7 @@ fn c11_a_notification_in_the_middle_of_copy_out_is_not_lost() {
 
 #[test]
 fn an_answer_that_is_too_long_is_an_error_and_the_session_goes_on() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SELECT repeat('x', 1000000) FROM generate_series(1, 80)");
     talk.hears(&columns(1));
     let row = row(&[Some("x".repeat(1_000_000))]);
@@ -939,7 +941,7 @@ fn an_answer_that_is_too_long_is_an_error_and_the_session_goes_on() {
 
 #[test]
 fn rows_of_nothing_count_for_what_they_take() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SELECT NULL, NULL, ..");
     talk.hears(&columns(100));
     let rows = row::<&str>(&[None; 100]).repeat(1_000);
@@ -953,7 +955,7 @@ fn rows_of_nothing_count_for_what_they_take() {
 
 #[test]
 fn a_row_that_is_too_long_is_an_error_and_the_session_goes_on() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SELECT repeat('x', 20000000)");
     talk = talk.server(&[columns(1), row(&[Some("x".repeat(20_000_000))]), notification(1, "a", "x")]);
     talk = talk.server(&[answer("SELECT 1")]);
@@ -973,7 +975,7 @@ fn rows_must_be_announced() {
         vec![columns(2), row(&[Some("x")])],
         vec![columns(0), done("SELECT 0"), row::<&str>(&[])],
     ] {
-        let mut talk = Talk::ready();
+        let mut talk = SessionScript::ready();
         talk.query("SELECT 1");
         talk = talk.server(&frames);
         assert!(talk.closed().is_protocol(), "{frames:?}");
@@ -985,7 +987,7 @@ fn rows_must_be_announced() {
 #[test]
 fn c16_of_many_notices_the_latest_64_are_kept() {
     let notices: Vec<_> = (0..100).map(|i| notice("NOTICE", "00000", &i.to_string())).collect();
-    let mut talk = Talk::ready().server(&notices);
+    let mut talk = SessionScript::ready().server(&notices);
     let taken = talk.session.take_notices();
     assert_eq!(taken.len(), 64);
     assert_eq!((taken[0].message(), taken[63].message()), ("36", "99"));
@@ -995,20 +997,20 @@ fn c16_of_many_notices_the_latest_64_are_kept() {
 #[test]
 fn c16_a_warning_that_the_server_goes_down_is_the_reason_of_the_loss() {
     let warning = notice("WARNING", "57P02", "terminating because of crash of another server process");
-    let mut talk = Talk::ready().server(std::slice::from_ref(&warning)).eof();
+    let mut talk = SessionScript::ready().server(std::slice::from_ref(&warning)).eof();
     assert_eq!(talk.closed().sqlstate(), Some("57P02"));
-    let mut talk = Talk::ready().server(&[warning]);
+    let mut talk = SessionScript::ready().server(&[warning]);
     talk.session.handle_io_error("reading from the server", io::ErrorKind::ConnectionReset.into());
     assert_eq!(talk.closed().sqlstate(), Some("57P02"));
     // Any other is not.
-    let mut talk = Talk::ready().server(&[notice("WARNING", "25P01", "there is no transaction")]).eof();
+    let mut talk = SessionScript::ready().server(&[notice("WARNING", "25P01", "there is no transaction")]).eof();
     assert!(matches!(talk.closed(), Error::Disconnected));
 }
 
 #[test]
 fn of_a_notice_of_10_megabytes_64_kilobytes_are_kept_and_the_session_goes_on() {
     let long = notice("NOTICE", "00000", &"x".repeat(10_000_000));
-    let mut talk = Talk::ready().server(&[long, notification(1, "a", "x")]);
+    let mut talk = SessionScript::ready().server(&[long, notification(1, "a", "x")]);
     assert!(talk.session.held_bytes() < 200_000, "{}", talk.session.held_bytes());
     assert_eq!(talk.news(), ["a=x"]);
     let notices = talk.session.take_notices();
@@ -1019,7 +1021,7 @@ fn of_a_notice_of_10_megabytes_64_kilobytes_are_kept_and_the_session_goes_on() {
 #[test]
 fn notices_without_end_are_held_within_bounds() {
     let long = notice("NOTICE", "00000", &"x".repeat(100_000));
-    let mut talk = Talk::new();
+    let mut talk = SessionScript::new();
     for _ in 0..200 {
         talk.hears(&long);
     }
@@ -1029,7 +1031,8 @@ fn notices_without_end_are_held_within_bounds() {
 
 #[test]
 fn an_error_that_answers_nothing_and_ends_nothing_is_told_like_a_notice() {
-    let mut talk = Talk::ready().server(&[error("ERROR", "57014", "canceling statement"), notification(1, "a", "x")]);
+    let mut talk =
+        SessionScript::ready().server(&[error("ERROR", "57014", "canceling statement"), notification(1, "a", "x")]);
     assert!(!talk.session.is_closed() && talk.outputs().is_empty());
     assert_eq!(talk.session.take_notices()[0].code(), "57014");
     assert_eq!(talk.news(), ["a=x"]);
@@ -1039,7 +1042,7 @@ fn an_error_that_answers_nothing_and_ends_nothing_is_told_like_a_notice() {
 
 #[test]
 fn a_fatal_error_resolves_everything_asked_with_the_same_reason() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     let asked = [talk.query("SELECT 1"), talk.listen(&["a"]), talk.query("SELECT 2")];
     let fatal = error("FATAL", "57P01", "terminating connection due to administrator command");
     talk = talk.server(&[columns(1), row(&[Some("1")]), fatal, ready(b'I')]);
@@ -1055,14 +1058,14 @@ fn a_fatal_error_resolves_everything_asked_with_the_same_reason() {
     // What is asked afterwards is answered likewise.
     talk.query("SELECT 3");
     assert_eq!(talk.reply().unwrap_err().sqlstate(), Some("57P01"));
-    talk.session.request_unheard(Ask::Sync);
+    talk.session.request_discarding_reply(Request::Sync);
     assert!(talk.session.is_settled() && talk.sent().is_empty());
     assert_eq!(talk.session.reason().unwrap().sqlstate(), Some("57P01"));
 }
 
 #[test]
 fn what_the_session_asks_for_itself_is_answered_to_nobody() {
-    let mut talk = Talk::listening(&["a"]);
+    let mut talk = SessionScript::listening(&["a"]);
     talk.query("LISTEN b");
     talk = talk.server(&[answer("LISTEN")]);
     talk.reply().unwrap();
@@ -1072,9 +1075,9 @@ fn what_the_session_asks_for_itself_is_answered_to_nobody() {
 
 #[test]
 fn the_end_of_the_stream_ends_a_login_a_wait_and_a_query() {
-    assert!(matches!(Talk::new().eof().closed(), Error::Disconnected));
-    assert!(matches!(Talk::ready().eof().closed(), Error::Disconnected));
-    let mut talk = Talk::ready();
+    assert!(matches!(SessionScript::new().eof().closed(), Error::Disconnected));
+    assert!(matches!(SessionScript::ready().eof().closed(), Error::Disconnected));
+    let mut talk = SessionScript::ready();
     talk.query("SELECT 1");
     talk = talk.server(&[columns(1)]).eof();
     let [Output::Reply(_, Err(Error::Disconnected)), Output::Closed(Error::Disconnected)] = talk.outputs()[..] else {
@@ -1086,7 +1089,7 @@ fn the_end_of_the_stream_ends_a_login_a_wait_and_a_query() {
 fn c16_an_error_that_the_end_follows_is_its_reason() {
     let last = || error("ERROR", "XX000", "scripted");
     // In answer to a request, the last of several errors is the reason.
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.listen(&["a"]);
     talk = talk.server(&[error("ERROR", "42501", "no"), last()]).eof();
     let outputs = talk.outputs();
@@ -1097,14 +1100,14 @@ fn c16_an_error_that_the_end_follows_is_its_reason() {
     }
 
     // Without a request; and with a reset.
-    let mut talk = Talk::ready().server(&[last()]);
+    let mut talk = SessionScript::ready().server(&[last()]);
     assert!(!talk.session.is_closed());
     talk.session.handle_io_error("reading from the server", io::ErrorKind::ConnectionReset.into());
     assert_eq!(talk.closed().sqlstate(), Some("XX000"));
 
     // During the login, in any severity; and truncated by the end of the stream.
-    assert_eq!(Talk::new().server(&[last()]).eof().closed().sqlstate(), Some("XX000"));
-    for mut talk in [Talk::new(), Talk::ready()] {
+    assert_eq!(SessionScript::new().server(&[last()]).eof().closed().sqlstate(), Some("XX000"));
+    for mut talk in [SessionScript::new(), SessionScript::ready()] {
         let whole = error("ERROR", "53200", "out of memory");
         talk.hears(&whole[..whole.len() - 5]);
         assert_eq!(talk.eof().closed().to_string(), "ERROR 53200: out of mem; the connection ended with this error");
@@ -1113,7 +1116,7 @@ fn c16_an_error_that_the_end_follows_is_its_reason() {
 
 #[test]
 fn c16_an_error_that_a_ready_for_query_follows_is_no_reason_for_a_later_end() {
-    let mut talk = Talk::ready();
+    let mut talk = SessionScript::ready();
     talk.query("SELECT 1/0");
     talk = talk.server(&[error("ERROR", "22012", "division by zero"), ready(b'I')]);
     assert!(!talk.reply().unwrap_err().server().unwrap().is_fatal());
@@ -1126,7 +1129,7 @@ fn c16_plain_text_instead_of_a_message_is_the_error_of_the_login() {
     for cut in 1..=text.len() {
         // The text ends with a NUL, or with the stream.
         for end in [true, false] {
-            let mut talk = Talk::new();
+            let mut talk = SessionScript::new();
             talk.hears(&text[..cut]);
             talk.hears(if end { &text[cut..] } else { b"" });
             let reason = talk.eof().closed();
@@ -1138,12 +1141,12 @@ fn c16_plain_text_instead_of_a_message_is_the_error_of_the_login() {
         }
     }
     // Anything but text is a damaged length; after the login, so is text.
-    assert!(Talk::new().server(&[header(b'E', 0x7fff_ffff)]).closed().is_protocol());
-    let mut talk = Talk::ready();
+    assert!(SessionScript::new().server(&[header(b'E', 0x7fff_ffff)]).closed().is_protocol());
+    let mut talk = SessionScript::ready();
     talk.hears(text);
     assert!(talk.closed().is_protocol());
     // A text without an end is truncated.
-    let mut talk = Talk::new();
+    let mut talk = SessionScript::new();
     talk.hears(b"E");
     talk.hears(&b"x".repeat(31_000));
     assert!(talk.closed().server().is_some_and(|error| error.message().len() == 30_000));
@@ -1151,7 +1154,7 @@ fn c16_plain_text_instead_of_a_message_is_the_error_of_the_login() {
 
 #[test]
 fn c13_terminate_says_goodbye_and_keeps_what_had_come() {
-    let mut talk = Talk::ready().server(&[notification(1, "a", "x")]);
+    let mut talk = SessionScript::ready().server(&[notification(1, "a", "x")]);
     talk.query("SELECT 1");
     talk.session.terminate();
     talk.session.terminate();
@@ -1164,7 +1167,7 @@ fn c13_terminate_says_goodbye_and_keeps_what_had_come() {
 
 #[test]
 fn nothing_is_learnt_after_the_end() {
-    let mut talk = Talk::ready().eof();
+    let mut talk = SessionScript::ready().eof();
     talk.closed();
     let late = [notification(1, "a", "x"), parameter("x", "y"), notice("NOTICE", "00000", "z"), login()];
     talk = talk.server(&late).eof();
@@ -1178,7 +1181,7 @@ fn nothing_is_learnt_after_the_end() {
 fn hostile_lengths_end_the_session_and_cost_no_memory() {
     for tag in b"ACDEGHIKNRSTWZcdv" {
         for length in [0, 3, 0x4000_0000, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff] {
-            for mut talk in [Talk::new(), Talk::ready()] {
+            for mut talk in [SessionScript::new(), SessionScript::ready()] {
                 talk = talk.server(&[header(*tag, length)]);
                 assert!(talk.closed().is_protocol(), "{:?} {length}", char::from(*tag));
                 assert!(talk.session.held_bytes() < 4096);
@@ -1190,8 +1193,8 @@ fn hostile_lengths_end_the_session_and_cost_no_memory() {
 #[test]
 fn unknown_types_end_the_session_with_the_first_byte() {
     for tag in 0..=255 {
-        if Kind::of(tag).is_none() {
-            let mut talk = Talk::ready();
+        if MessageKind::of(tag).is_none() {
+            let mut talk = SessionScript::ready();
             talk.hears(&[tag]);
             assert!(talk.closed().is_protocol());
         }
@@ -1203,15 +1206,15 @@ fn messages_out_of_place_end_the_session() {
     let idle = [ready(b'I'), done("SELECT 1"), columns(0), row::<&str>(&[]), frame(b'I', b""), key(1, 2)];
     let busy = [authentication(0, b""), key(1, 2), frame(b'v', &[0; 8]), ready(b'?')];
     for frame in idle {
-        assert!(Talk::ready().server(std::slice::from_ref(&frame)).closed().is_protocol(), "{frame:?}");
+        assert!(SessionScript::ready().server(std::slice::from_ref(&frame)).closed().is_protocol(), "{frame:?}");
     }
     for frame in busy {
-        let mut talk = Talk::ready();
+        let mut talk = SessionScript::ready();
         talk.query("SELECT 1");
         assert!(talk.server(std::slice::from_ref(&frame)).closed().is_protocol(), "{frame:?}");
     }
     for frame in [done("SELECT 1"), columns(1), authentication(0, b"")] {
-        assert!(Talk::new().server(&[authentication(0, b""), frame]).closed().is_protocol());
+        assert!(SessionScript::new().server(&[authentication(0, b""), frame]).closed().is_protocol());
     }
 }
 
@@ -1219,7 +1222,11 @@ fn messages_out_of_place_end_the_session() {
 fn every_message_cut_short_inside_ends_the_session_or_means_nothing() {
     for whole in [parameter("a", "b"), key(1, 2), columns(2), row(&[Some("x"), None]), done("SELECT 1"), ready(b'I')] {
         for cut in 0..whole.len() - 5 {
-            let mut talk = if whole[0] == b'K' { Talk::new().server(&[authentication(0, b"")]) } else { Talk::ready() };
+            let mut talk = if whole[0] == b'K' {
+                SessionScript::new().server(&[authentication(0, b"")])
+            } else {
+                SessionScript::ready()
+            };
             if whole[0] != b'K' {
                 talk.query("SELECT 1");
             }

@@ -46,7 +46,7 @@ struct Outcome {
 
 impl Outcome {
     /// The client's part: everything is asked at once, and the stream ends with its last byte.
-    fn of(stream: &[u8], asks: Vec<Ask>, mut delivery: Delivery) -> Self {
+    fn of(stream: &[u8], asks: Vec<Request>, mut delivery: Delivery) -> Self {
         let mut outcome = Outcome::default();
         let Some(mut session) = session() else { return outcome };
         for ask in asks {
@@ -83,7 +83,7 @@ impl Outcome {
         outcome.take(&mut session, delivery.taking);
         outcome.take(&mut session, delivery.taking);
         assert!(outcome.told, "the end is told");
-        assert!(session.torn.is_none(), "a closed session keeps no frame");
+        assert!(session.partial.is_none(), "a closed session keeps no frame");
         outcome.channels = session.channels.iter().map(Box::from).collect();
         outcome.parameters = session.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
         outcome.notices = session.take_notices();
@@ -131,16 +131,16 @@ fn session() -> Option<Session> {
 }
 
 /// What the client asks, by the bits of a number.
-fn asks(bits: u8) -> Vec<Ask> {
+fn asks(bits: u8) -> Vec<Request> {
     let all = [
-        Ask::Listen(vec!["a".into(), "b\"c".into()]),
-        Ask::Query("LISTEN c".into()),
-        Ask::Listen(vec!["a name that the server may cut".into()]),
-        Ask::Query("SELECT 1".into()),
-        Ask::Unlisten(vec!["a".into()]),
-        Ask::Sync,
-        Ask::UnlistenAll,
-        Ask::ReadChannels,
+        Request::Listen(vec!["a".into(), "b\"c".into()]),
+        Request::Query("LISTEN c".into()),
+        Request::Listen(vec!["a name that the server may cut".into()]),
+        Request::Query("SELECT 1".into()),
+        Request::Unlisten(vec!["a".into()]),
+        Request::Sync,
+        Request::UnlistenAll,
+        Request::ReadChannels,
     ];
     all.into_iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, ask)| ask).collect()
 }
@@ -207,7 +207,7 @@ fn write_messages(mut list: &[u8], stream: &mut Vec<u8>) {
 }
 
 /// However a stream is cut into reads, the same comes out of it.
-fn assert_cuts_mean_nothing(stream: &[u8], asks: &dyn Fn() -> Vec<Ask>, delivery: Delivery) {
+fn assert_cuts_mean_nothing(stream: &[u8], asks: &dyn Fn() -> Vec<Request>, delivery: Delivery) {
     let whole = Outcome::of(stream, asks(), Delivery::whole(stream));
     let cut = Outcome::of(stream, asks(), delivery);
     assert_eq!(cut, whole);
@@ -323,7 +323,7 @@ mod tests {
             (0..100_000_usize).prop_map(|len| script::error("FATAL", "57P01", &"f".repeat(len))),
             vec(any::<u8>(), 0..40),
             (prop::sample::select(b"ADENSTZd".to_vec()), any::<u32>()).prop_map(|(tag, len)| script::header(tag, len)),
-            Just(script::notification(1, "a", "torn")[..9].to_vec()),
+            Just(script::notification(1, "a", "partial")[..9].to_vec()),
         ]
     }
 
@@ -331,7 +331,7 @@ mod tests {
     type Notified = (i32, Vec<u8>, Vec<u8>);
 
     /// A server that answers what it is asked, with its news in between; and the notifications among them.
-    fn conversation(turns: &[Turn], asks: Vec<Ask>) -> (Vec<u8>, Vec<Notified>) {
+    fn conversation(turns: &[Turn], asks: Vec<Request>) -> (Vec<u8>, Vec<Notified>) {
         let mut client = session().unwrap();
         asks.into_iter().for_each(|ask| _ = client.request(ask));
         let (mut stream, mut notified) = (Vec::new(), Vec::new());

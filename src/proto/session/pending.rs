@@ -4,18 +4,18 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::BytesMut;
 
-use super::{End, Output, State};
+use super::{Output, SessionEnd, SessionState};
 use crate::error::{Error, ServerError};
 use crate::proto::listen_scan;
-use crate::proto::request::{Ask, Reply, Request, RequestId, Requests};
+use crate::proto::request::{QueuedRequest, Reply, Request, RequestId, Requests};
 
 /// How many notices are kept until somebody takes them; the oldest go first.
 const NOTICES_MAX: usize = 64;
 
 /// The cold part of a [`Session`](super::Session).
 #[derive(Debug, Default)]
-pub(super) struct Talk {
-    pub(super) state: State,
+pub(super) struct PendingIo {
+    pub(super) state: SessionState,
     /// What is to be sent.
     pub(super) transmit: BytesMut,
     /// What is to be asked after the request that is under way.
@@ -38,9 +38,9 @@ pub(super) struct Talk {
     last_id: u64,
 }
 
-impl Talk {
+impl PendingIo {
     pub(super) fn is_empty(&self) -> bool {
-        matches!(self.state, State::Idle)
+        matches!(self.state, SessionState::Idle)
             && self.transmit.is_empty()
             && self.requests.is_empty()
             && self.outputs.is_empty()
@@ -70,12 +70,13 @@ impl Talk {
 
     /// Ends it for this reason, which is the answer to whatever is unanswered.
     pub(super) fn end(&mut self, reason: Error) {
-        let closed = State::Closed(Box::new(End { reason: reason.clone(), told: false }));
+        let closed = SessionState::Closed(Box::new(SessionEnd { reason: reason.clone(), told: false }));
         let in_flight = match std::mem::replace(&mut self.state, closed) {
-            State::Busy(in_flight) => Some(in_flight.request),
+            SessionState::Busy(in_flight) => Some(in_flight.request),
             _ => None,
         };
-        let commits = |request: &Request| matches!(&request.ask, Ask::Query(text) if listen_scan::may_commit(text));
+        let commits =
+            |request: &QueuedRequest| matches!(&request.ask, Request::Query(text) if listen_scan::may_commit(text));
         if in_flight.as_ref().is_some_and(commits) {
             self.unconfirmed.append(&mut self.uncommitted);
         }
@@ -87,8 +88,8 @@ impl Talk {
     }
 
     /// Nobody waits for the answers any more.
-    pub(super) fn disown(&mut self) {
-        if let State::Busy(in_flight) = &mut self.state {
+    pub(super) fn discard_replies(&mut self) {
+        if let SessionState::Busy(in_flight) = &mut self.state {
             in_flight.request.id = None;
         }
         self.outputs.retain(|output| !matches!(output, Output::Reply(..)));
@@ -123,7 +124,7 @@ impl Talk {
             _ => None,
         });
         let in_flight = match &self.state {
-            State::Busy(in_flight) => Some(&in_flight.reply),
+            SessionState::Busy(in_flight) => Some(&in_flight.reply),
             _ => None,
         };
         let replies = replies.chain(in_flight);

@@ -2,9 +2,9 @@
 
 use bytes::BytesMut;
 
-use super::{Binding, Credentials, Exchange, Progress};
+use super::{AuthExchange, Binding, Credentials, Progress};
 use crate::config::AuthMethods;
-use crate::proto::ssl_request::{Answer, SslRequest};
+use crate::proto::ssl_request::{SslRequest, SslResponse};
 
 const PASSWORD: &str = "s3cr3t90210";
 
@@ -20,7 +20,7 @@ pub(crate) fn fuzz_handshake(data: &[u8]) {
 /// fault into a yes.
 fn ask_for_tls(answer: &[u8], cut: usize) {
     let whole = SslRequest::new().handle_input(answer);
-    assert_eq!(whole == Ok(Some(Answer::Yes)), answer == b"S");
+    assert_eq!(whole == Ok(Some(SslResponse::Yes)), answer == b"S");
     let (first, second) = answer.split_at(cut.min(answer.len()));
     let mut request = SslRequest::new();
     let in_two = match request.handle_input(first) {
@@ -28,9 +28,9 @@ fn ask_for_tls(answer: &[u8], cut: usize) {
         decided => decided,
     };
     match in_two {
-        Ok(Some(Answer::Yes)) => assert_eq!(answer.first(), Some(&b'S')),
-        Ok(Some(Answer::No)) => assert_eq!(answer.first(), Some(&b'N')),
-        Ok(Some(Answer::Error(_)) | None) => assert!(whole.is_ok(), "{whole:?}"),
+        Ok(Some(SslResponse::Yes)) => assert_eq!(answer.first(), Some(&b'S')),
+        Ok(Some(SslResponse::No)) => assert_eq!(answer.first(), Some(&b'N')),
+        Ok(Some(SslResponse::Error(_)) | None) => assert!(whole.is_ok(), "{whole:?}"),
         Err(fault) => assert!(!fault.to_string().contains('\n')),
     }
 }
@@ -58,7 +58,7 @@ fn log_in(messages: &[u8], setup: u8, methods: u8) {
     let demands_proof = binding_required || listed == "scram-sha-256";
     let gives_password = listed.is_empty() || listed.contains("password");
 
-    let mut exchange = Exchange::new();
+    let mut exchange = AuthExchange::new();
     let mut rest = messages;
     while let Some((&length, after)) = rest.split_first() {
         let (body, next) = after.split_at(usize::from(length).min(after.len()));

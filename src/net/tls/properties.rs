@@ -173,8 +173,8 @@ fn patiently<T>(mut act: impl FnMut() -> io::Result<T>) -> T {
     panic!("nothing comes any more");
 }
 
-fn shake_hands(tls: &mut Tls, wire: &mut Wire) {
-    patiently(|| match tls.shake_hands(&mut *wire) {
+fn handshake(tls: &mut Tls, wire: &mut Wire) {
+    patiently(|| match tls.handshake(&mut *wire) {
         Ok(true) => Ok(()),
         Ok(false) => Err(ErrorKind::WouldBlock.into()),
         Err(error) => panic!("{error}"),
@@ -187,7 +187,7 @@ proptest! {
     #[test]
     fn each_side_hears_what_the_other_says(kind in kinds(), cuts in cuts(), steps in steps()) {
         let (mut tls, mut wire) = (client(), Wire::new(kind, cuts));
-        shake_hands(&mut tls, &mut wire);
+        handshake(&mut tls, &mut wire);
         let mut heard = Vec::new();
         let (mut by_server, mut by_client) = (0, 0);
         for step in steps {
@@ -236,7 +236,7 @@ proptest! {
     ) {
         let (mut tls, mut wire) = (client(), Wire::new(kind, cuts));
         if !in_handshake {
-            shake_hands(&mut tls, &mut wire);
+            handshake(&mut tls, &mut wire);
             wire.say(&bytes(0, 30_000));
         }
         let mut heard = Vec::new();
@@ -249,7 +249,7 @@ proptest! {
                 is_damaged = true;
             }
             // Whatever it says, it may be called again.
-            if in_handshake && tls.shake_hands(&mut wire).is_ok_and(|is_done| !is_done) {
+            if in_handshake && tls.handshake(&mut wire).is_ok_and(|is_done| !is_done) {
                 continue;
             }
             let _ = tls.write(&mut wire, b"still there?");
@@ -257,7 +257,7 @@ proptest! {
                 heard.extend_from_slice(&space[..read]);
             }
         }
-        tls.say_goodbye(&mut wire);
+        tls.send_close_notify(&mut wire);
         prop_assert!(heard == bytes(0, heard.len()), "what was heard was said");
     }
 }
@@ -268,7 +268,7 @@ fn a_message_without_an_end_is_given_up() {
     // The head of a ServerHello that is to have 60,000 bytes, and its body in records of one byte.
     wire.down.extend([22, 3, 3, 0, 4, 2, 0, 0xea, 0x60]);
     wire.down.extend([22, 3, 3, 0, 1, 7].repeat(30_000));
-    let error = (0..100).find_map(|_| tls.shake_hands(&mut wire).err()).unwrap();
+    let error = (0..100).find_map(|_| tls.handshake(&mut wire).err()).unwrap();
     assert!(error.to_string().contains("has no end"), "{error}");
     assert!(wire.down.len() > 90_000, "{} left", wire.down.len());
 }
@@ -279,7 +279,7 @@ fn who_talks_without_an_end_and_says_nothing_is_given_up() {
     let mut config = Arc::unwrap_or_clone(server_config(Kind { old: false, record: 200 }));
     config.send_tls13_tickets = 8_000;
     let (mut tls, mut wire) = (client(), Wire::with(config, vec![usize::MAX]));
-    shake_hands(&mut tls, &mut wire);
+    handshake(&mut tls, &mut wire);
     let error = tls.read(&mut wire, &mut [0; 64 * 1024]).unwrap_err();
     assert!(error.to_string().contains("has no end"), "{error}");
     assert!(wire.down.len() > 300_000, "{} left", wire.down.len());
@@ -288,7 +288,7 @@ fn who_talks_without_an_end_and_says_nothing_is_given_up() {
 #[test]
 fn what_is_called_drained_is() {
     let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
-    shake_hands(&mut tls, &mut wire);
+    handshake(&mut tls, &mut wire);
     wire.say(&bytes(0, 300_000));
     let (mut heard, mut reads) = (0, 0);
     while reads == 0 || !tls.is_drained() {
@@ -312,7 +312,7 @@ fn what_is_called_drained_is() {
 /// Opens a session, and reads everything that the server has sent.
 fn open() -> (Tls, Wire) {
     let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
-    shake_hands(&mut tls, &mut wire);
+    handshake(&mut tls, &mut wire);
     wire.say(b"hello");
     assert_eq!(tls.read(&mut wire, &mut [0; 64]).unwrap(), 5);
     assert!(tls.is_drained() && wire.down.is_empty());
@@ -344,7 +344,7 @@ fn a_refused_record_is_answered_with_an_alert_and_nothing_follows_it() {
     assert!(matches!(wire.error, Some(rustls::Error::AlertReceived(_))), "{:?}", wire.error);
     let sent = wire.sent;
     assert_eq!(tls.write(&mut wire, b"more").unwrap_err().kind(), ErrorKind::BrokenPipe);
-    tls.say_goodbye(&mut wire);
+    tls.send_close_notify(&mut wire);
     assert_eq!(wire.sent, sent, "nothing follows the alert");
 }
 
@@ -356,7 +356,7 @@ fn plaintext_can_be_written_wherever_a_message_of_the_server_is_cut() {
     for come in 1.. {
         let mut wire = Wire::with(config.clone(), vec![usize::MAX]);
         let mut tls = client();
-        shake_hands(&mut tls, &mut wire);
+        handshake(&mut tls, &mut wire);
         if come >= wire.down.len() {
             assert!(come > 100, "the ticket is {} bytes", wire.down.len());
             break;

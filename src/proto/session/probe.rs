@@ -8,13 +8,13 @@
 //!
 //! What it refuses: to ask anything inside a transaction, and to believe that it listens where it can't know.
 
-use super::{Session, State, TransactionStatus};
+use super::{Session, SessionState, TransactionStatus};
 use crate::error::{Error, ValueError};
-use crate::proto::request::{Ask, Reply, RequestId};
+use crate::proto::request::{Reply, Request, RequestId};
 
 /// How it stands with the private channel.
 #[derive(Debug, Default)]
-pub(super) struct Private {
+pub(super) struct CanaryProbe {
     /// The channel that should be listened to.
     wanted: Option<Box<str>>,
     /// The one whose notifications go no further: it is listened to, or will be, or is being left.
@@ -31,7 +31,7 @@ pub(super) struct Private {
     /// The process that sent an expected payload that has arrived.
     heard: Option<i32>,
     /// The arrival of the last expected payload, if it has arrived.
-    arrival: Option<Arrival>,
+    arrival: Option<CanaryArrival>,
     /// Whether the request under way is a question that was sent to an idle session, when the expected payload had been
     /// committed.
     prompts: bool,
@@ -43,7 +43,7 @@ pub(super) struct Private {
 
 /// The arrival of an expected payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub(crate) enum CanaryArrival {
     /// Arrived while the session was idle.
     Unprompted,
     /// Arrived between a question that was sent to the idle session after the payload had been committed, and the end of
@@ -57,134 +57,135 @@ impl Session {
     /// Listens to this channel privately from now on; where that can be asked at once, by the request that is given.
     ///
     /// A channel that is listened to anyway stays the user's.
-    pub(crate) fn attend(&mut self, channel: &str) -> Option<RequestId> {
+    pub(crate) fn join_canary(&mut self, channel: &str) -> Option<RequestId> {
         let private = self.private.get_or_insert_default();
         private.wanted = Some(channel.into());
         private.refused = false;
-        let ask = self.next_private_ask()?;
+        let ask = self.next_canary_request()?;
         Some(self.request(ask))
     }
 
     /// Listens to no private channel any more. What still comes from it goes no further, until the server has stopped.
-    pub(crate) fn leave(&mut self) {
+    pub(crate) fn leave_canary(&mut self) {
         if let Some(private) = &mut self.private {
             (private.wanted, private.expected, private.refused) = (None, None, false);
-            if let Some(ask) = self.next_private_ask() {
-                self.request_unheard(ask);
+            if let Some(ask) = self.next_canary_request() {
+                self.request_discarding_reply(ask);
             }
         }
     }
 
     /// The channel whose notifications go no further.
-    pub(crate) fn private_channel(&self) -> Option<&str> {
+    pub(crate) fn canary_channel(&self) -> Option<&str> {
         self.private.as_ref()?.kept.as_deref()
     }
 
     /// Refuses a list of channels that has the private one in it.
-    pub(crate) fn refuse_private(&self, channels: &[Box<str>]) -> Result<(), Error> {
-        refuse(self.private_channel(), channels)
+    pub(crate) fn refuse_canary_channel(&self, channels: &[Box<str>]) -> Result<(), Error> {
+        refuse_canary_channel(self.canary_channel(), channels)
     }
 
     /// Which database it is, once the private channel is listened to there.
-    pub(crate) fn private_database(&self) -> Option<&str> {
+    pub(crate) fn canary_database(&self) -> Option<&str> {
         self.private.as_ref()?.database.as_deref()
     }
 
     /// Whether the server listens to the private channel for us, and nothing is under way that may change it.
-    pub(crate) fn attends(&self) -> bool {
+    pub(crate) fn has_joined_canary(&self) -> bool {
         let is_registered = self.private.as_ref().is_some_and(|it| it.registered && it.wanted == it.kept);
         is_registered && self.is_quiet()
     }
 
     /// Whether nothing is under way, outside a transaction, and what is listened to is known.
     pub(crate) fn is_quiet(&self) -> bool {
-        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state(), State::Idle);
+        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state(), SessionState::Idle);
         is_idle && self.is_settled() && !self.channels_stale
     }
 
     /// From now on this payload is to come, if it can.
-    pub(crate) fn expect(&mut self, payload: &str) {
-        let attends = self.attends();
+    pub(crate) fn expect_canary(&mut self, payload: &str) {
+        let has_joined_canary = self.has_joined_canary();
         if let Some(private) = &mut self.private {
-            private.expected = attends.then(|| payload.into());
+            private.expected = has_joined_canary.then(|| payload.into());
             (private.arrival, private.prompts) = (None, false);
         }
     }
 
     /// The next request is a question to an idle session, on whose socket there was nothing to be read. What is expected
     /// has been committed.
-    pub(crate) fn prompt(&mut self) {
-        let is_idle = matches!(self.state(), State::Idle);
+    pub(crate) fn begin_canary_audit(&mut self) {
+        let is_idle = matches!(self.state(), SessionState::Idle);
         if let Some(private) = &mut self.private {
             private.prompts = is_idle && private.expected.is_some();
         }
     }
 
     /// Returns how the last expected payload arrived, if it has.
-    pub(crate) fn private_arrival(&self) -> Option<Arrival> {
+    pub(crate) fn canary_arrival(&self) -> Option<CanaryArrival> {
         self.private.as_ref()?.arrival
     }
 
     /// Takes the error with which the server has refused the private channel.
-    pub(crate) fn take_private_refusal(&mut self) -> Option<Error> {
+    pub(crate) fn take_canary_refusal(&mut self) -> Option<Error> {
         self.private.as_mut()?.refusal.take()
     }
 
     /// Whether this payload should have come, and hasn't.
-    pub(crate) fn misses(&self, payload: &str) -> bool {
+    pub(crate) fn is_canary_missing(&self, payload: &str) -> bool {
         self.private.as_ref().and_then(|it| it.expected.as_deref()) == Some(payload)
     }
 
     /// Expects nothing any more.
-    pub(crate) fn expect_nothing(&mut self) {
+    pub(crate) fn stop_expecting_canary(&mut self) {
         if let Some(private) = &mut self.private {
             private.expected = None;
         }
     }
 
-    /// Whether something has happened here since the last time that [`take_private_news`](Self::take_private_news)
+    /// Whether something has happened here since the last time that [`take_canary_sender`](Self::take_canary_sender)
     /// was called.
     #[inline]
-    pub(crate) fn has_private_news(&self) -> bool {
-        self.private_news
+    pub(crate) fn has_canary_event(&self) -> bool {
+        self.canary_event
     }
 
     /// Where what was expected has come: the process that sent it.
-    pub(crate) fn take_private_news(&mut self) -> Option<i32> {
-        self.private_news = false;
+    pub(crate) fn take_canary_sender(&mut self) -> Option<i32> {
+        self.canary_event = false;
         self.private.as_mut()?.heard.take()
     }
 
     /// Whether the server has told, since it was last asked so, that it doesn't listen to the private channel.
-    pub(crate) fn take_lapsed(&mut self) -> bool {
+    pub(crate) fn take_canary_lapsed(&mut self) -> bool {
         self.private.as_mut().is_some_and(|private| std::mem::take(&mut private.lapsed))
     }
 
     /// What an audit has missed.
-    pub(crate) fn take_lost(&mut self) -> Vec<Box<str>> {
-        let lost = self.talk.as_mut().map(|talk| std::mem::take(&mut talk.lost)).unwrap_or_default();
-        self.fall_silent();
+    pub(crate) fn take_missed_channels(&mut self) -> Vec<Box<str>> {
+        let lost = self.pending.as_mut().map(|pending| std::mem::take(&mut pending.lost)).unwrap_or_default();
+        self.drop_if_empty();
         lost
     }
 
     /// Whether the server is to listen again to what an audit has missed, and hasn't said that it does.
     pub(crate) fn is_relistening(&self) -> bool {
         let in_flight = match self.state() {
-            State::Busy(in_flight) => Some(&in_flight.request),
-            State::Closed(_) | State::Idle | State::Login(_) => None,
+            SessionState::Busy(in_flight) => Some(&in_flight.request),
+            SessionState::Closed(_) | SessionState::Idle | SessionState::Login(_) => None,
         };
-        let waiting = self.talk.iter().flat_map(|talk| &talk.requests);
+        let waiting = self.pending.iter().flat_map(|pending| &pending.requests);
         in_flight.into_iter().chain(waiting).any(|request| match &request.ask {
-            Ask::Confirm(confirm) => matches!(confirm.ask, Ask::Relisten(_)),
-            ask => matches!(ask, Ask::Relisten(_)),
+            Request::ConfirmListen(confirm) => matches!(confirm.ask, Request::Relisten(_)),
+            ask => matches!(ask, Request::Relisten(_)),
         })
     }
 
     /// What of these had been missed and is listened to again, if there is any. Where the session has ended before the
     /// server said so, it may be each of them.
     pub(crate) fn take_relistened(&mut self, missed: &[Box<str>]) -> Option<Vec<Box<str>>> {
-        let relistened = self.talk.as_mut().map(|talk| std::mem::take(&mut talk.relistened)).unwrap_or_default();
-        self.fall_silent();
+        let relistened =
+            self.pending.as_mut().map(|pending| std::mem::take(&mut pending.relistened)).unwrap_or_default();
+        self.drop_if_empty();
         let relistened = if relistened.is_empty() && self.is_closed() { missed.to_vec() } else { relistened };
         (!relistened.is_empty()).then_some(relistened)
     }
@@ -192,31 +193,31 @@ impl Session {
     // ---- for the session itself -----------------------------------------------------------------------------------
 
     /// Whether what comes on this channel goes no further.
-    pub(super) fn is_private(&self, channel: &[u8]) -> bool {
-        self.private_channel().is_some_and(|private| private.as_bytes() == channel)
+    pub(super) fn is_canary(&self, channel: &[u8]) -> bool {
+        self.canary_channel().is_some_and(|private| private.as_bytes() == channel)
     }
 
     /// Something came. Anybody may send anything there: what nobody waits for means nothing.
-    pub(super) fn hear_privately(&mut self, from: i32, payload: &[u8]) {
-        let is_idle = matches!(self.state(), State::Idle);
+    pub(super) fn receive_canary_frame(&mut self, from: i32, payload: &[u8]) {
+        let is_idle = matches!(self.state(), SessionState::Idle);
         if let Some(private) = &mut self.private
             && private.expected.as_ref().is_some_and(|expected| expected.as_bytes() == payload)
         {
             (private.expected, private.heard) = (None, Some(from));
             private.arrival = Some(match (is_idle, private.prompts) {
-                (true, _) => Arrival::Unprompted,
-                (false, true) => Arrival::WithAnswer,
-                (false, false) => Arrival::Unclear,
+                (true, _) => CanaryArrival::Unprompted,
+                (false, true) => CanaryArrival::WithAnswer,
+                (false, false) => CanaryArrival::Unclear,
             });
-            self.private_news = true;
+            self.canary_event = true;
         }
     }
 
     /// A request was answered that may have changed what the server listens to for us.
-    pub(super) fn doubt_private(&mut self, ask: &Ask, result: &Result<Reply, Error>, in_transaction: bool) {
+    pub(super) fn update_canary(&mut self, ask: &Request, result: &Result<Reply, Error>, in_transaction: bool) {
         let touches = match ask {
-            Ask::Query(text) => in_transaction || crate::proto::sql::touches_listening(text),
-            Ask::Unlisten(_) | Ask::UnlistenAll | Ask::Undo(..) => true,
+            Request::Query(text) => in_transaction || crate::proto::sql::affects_listening(text),
+            Request::Unlisten(_) | Request::UnlistenAll | Request::UndoListen(..) => true,
             _ => false,
         };
         let Some(private) = &mut self.private else { return };
@@ -225,30 +226,30 @@ impl Session {
             private.expected = None;
         }
         match (ask, result) {
-            (Ask::UnlistenAll, Ok(_)) if !in_transaction => private.registered = false,
-            (Ask::Unlisten(names), Ok(_)) if !in_transaction => {
+            (Request::UnlistenAll, Ok(_)) if !in_transaction => private.registered = false,
+            (Request::Unlisten(names), Ok(_)) if !in_transaction => {
                 private.registered &= private.kept.as_ref().is_none_or(|kept| !names.contains(kept));
             }
-            (Ask::ListenPrivate(_), Ok(reply)) => {
+            (Request::ListenCanary(_), Ok(reply)) => {
                 (private.asking, private.registered) = (false, true);
                 let columns = reply.rows.first().map(|row| (0..row.len()).filter_map(|at| row.get(at)));
                 private.database = columns.map(|columns| columns.collect::<Vec<_>>().join(" ").into());
-                self.private_news = true;
+                self.canary_event = true;
             }
-            (Ask::UnlistenPrivate(_), Ok(_)) => {
+            (Request::UnlistenCanary(_), Ok(_)) => {
                 (private.asking, private.registered, private.kept) = (false, false, None);
             }
-            (Ask::ListenPrivate(_) | Ask::UnlistenPrivate(_), Err(error)) => {
+            (Request::ListenCanary(_) | Request::UnlistenCanary(_), Err(error)) => {
                 (private.asking, private.refused) = (false, true);
                 private.refusal = Some(error.clone());
-                self.private_news = true;
+                self.canary_event = true;
             }
             _ => {}
         }
     }
 
     /// The server has told its channels: takes out the private one, and learns whether it is among them.
-    pub(super) fn note_private(&mut self, told: &mut Vec<Box<str>>) {
+    pub(super) fn note_listed_canary(&mut self, told: &mut Vec<Box<str>>) {
         if let Some(private) = &mut self.private
             && let Some(kept) = &private.kept
         {
@@ -260,22 +261,22 @@ impl Session {
     }
 
     /// Asks for what is to be asked, once a request is over.
-    pub(super) fn tend_private(&mut self) {
+    pub(super) fn update_canary_probe(&mut self) {
         if self.private.is_some()
             && !self.channels_stale
-            && let Some(ask) = self.next_private_ask_between()
+            && let Some(ask) = self.next_canary_request_outside()
         {
-            self.ask_next(ask);
+            self.request_next(ask);
         }
     }
 
     /// What is to be asked next, where it can be asked now.
-    fn next_private_ask(&mut self) -> Option<Ask> {
-        if self.is_quiet() { self.next_private_ask_between() } else { None }
+    fn next_canary_request(&mut self) -> Option<Request> {
+        if self.is_quiet() { self.next_canary_request_outside() } else { None }
     }
 
     /// What is to be asked next, outside a transaction.
-    fn next_private_ask_between(&mut self) -> Option<Ask> {
+    fn next_canary_request_outside(&mut self) -> Option<Request> {
         if self.status != TransactionStatus::Idle {
             return None;
         }
@@ -293,9 +294,9 @@ impl Session {
                 self.private = None;
                 return None;
             }
-            (Some(kept), wanted) if wanted.as_ref() != Some(kept) => Ask::UnlistenPrivate(kept.clone()),
+            (Some(kept), wanted) if wanted.as_ref() != Some(kept) => Request::UnlistenCanary(kept.clone()),
             (Some(_), _) if private.registered => return None,
-            (Some(kept), _) => Ask::ListenPrivate(kept.clone()),
+            (Some(kept), _) => Request::ListenCanary(kept.clone()),
         };
         private.asking = true;
         Some(ask)
@@ -303,7 +304,7 @@ impl Session {
 }
 
 /// Refuses a list of channels that has this one in it.
-pub(crate) fn refuse(private: Option<&str>, channels: &[Box<str>]) -> Result<(), Error> {
+pub(crate) fn refuse_canary_channel(private: Option<&str>, channels: &[Box<str>]) -> Result<(), Error> {
     match private.filter(|private| channels.iter().any(|channel| **channel == **private)) {
         None => Ok(()),
         Some(private) => {
@@ -328,28 +329,28 @@ mod tests {
     const PRIVATE: &str = "the private one";
 
     /// A session that is logged in and listens to these, of which the last said nothing more.
-    struct Talk(Session, ReadBuffer);
+    struct CanaryScript(Session, ReadBuffer);
 
-    impl Talk {
+    impl CanaryScript {
         fn listening(channels: &[&str]) -> Self {
             let session = Session::new(&Config::new().user("app")).unwrap();
-            let mut talk = Self(session, ReadBuffer::new(4096));
-            talk.sent();
-            talk.hears(&login());
-            talk.0.request(Ask::Listen(channels.iter().map(|channel| (*channel).into()).collect()));
-            talk.hears(&answer("LISTEN"));
-            talk.sent();
-            talk
+            let mut pending = Self(session, ReadBuffer::new(4096));
+            pending.sent();
+            pending.hears(&login());
+            pending.0.request(Request::Listen(channels.iter().map(|channel| (*channel).into()).collect()));
+            pending.hears(&answer("LISTEN"));
+            pending.sent();
+            pending
         }
 
-        /// The same, and attends.
+        /// The same, and has_joined_canary.
         fn attending(channels: &[&str]) -> Self {
-            let mut talk = Self::listening(channels);
-            assert!(talk.0.attend(PRIVATE).is_some());
-            talk.hears(&attended());
-            assert!(talk.0.attends());
-            talk.sent();
-            talk
+            let mut pending = Self::listening(channels);
+            assert!(pending.0.join_canary(PRIVATE).is_some());
+            pending.hears(&attended());
+            assert!(pending.0.has_joined_canary());
+            pending.sent();
+            pending
         }
 
         fn hears(&mut self, mut bytes: &[u8]) {
@@ -363,7 +364,7 @@ mod tests {
         }
 
         fn asks(&mut self, sql: &str, status: u8) {
-            self.0.request(Ask::Query(sql.into()));
+            self.0.request(Request::Query(sql.into()));
             self.sent();
             self.hears(&[done("DONE"), ready(status)].concat());
         }
@@ -385,177 +386,181 @@ mod tests {
 
     #[test]
     fn m16_what_comes_privately_goes_no_further_and_only_what_is_expected_counts() {
-        let mut talk = Talk::attending(&["a"]);
-        talk.0.take_private_news();
-        talk.0.expect("canary 1");
-        talk.hears(&[notification(1, "a", "1"), notification(3, PRIVATE, "canary 0")].concat());
-        assert!(talk.0.misses("canary 1") && !talk.0.has_private_news());
-        talk.hears(&[notification(3, PRIVATE, "canary 1"), notification(1, "a", "2")].concat());
-        assert_eq!(talk.0.take_private_news(), Some(3));
-        talk.hears(&notification(4, PRIVATE, "canary 1"));
-        assert_eq!((talk.0.take_private_news(), talk.0.misses("canary 1")), (None, false), "once");
-        assert_eq!(talk.payloads(), ["1", "2"]);
-        assert_eq!(talk.0.channels().iter().collect::<Vec<_>>(), ["a"], "and nobody takes it for the user's");
+        let mut pending = CanaryScript::attending(&["a"]);
+        pending.0.take_canary_sender();
+        pending.0.expect_canary("canary 1");
+        pending.hears(&[notification(1, "a", "1"), notification(3, PRIVATE, "canary 0")].concat());
+        assert!(pending.0.is_canary_missing("canary 1") && !pending.0.has_canary_event());
+        pending.hears(&[notification(3, PRIVATE, "canary 1"), notification(1, "a", "2")].concat());
+        assert_eq!(pending.0.take_canary_sender(), Some(3));
+        pending.hears(&notification(4, PRIVATE, "canary 1"));
+        assert_eq!((pending.0.take_canary_sender(), pending.0.is_canary_missing("canary 1")), (None, false), "once");
+        assert_eq!(pending.payloads(), ["1", "2"]);
+        assert_eq!(pending.0.channels().iter().collect::<Vec<_>>(), ["a"], "and nobody takes it for the user's");
     }
 
     #[test]
     fn m16_only_a_question_to_an_idle_session_shows_that_a_payload_was_held_back() {
-        let mut talk = Talk::attending(&["a"]);
+        let mut pending = CanaryScript::attending(&["a"]);
         let canary = notification(3, PRIVATE, "canary");
-        let mut arrival = |prompted: bool, ask: Option<Ask>, answered_before: bool| {
-            talk.0.expect("canary");
+        let mut arrival = |prompted: bool, ask: Option<Request>, answered_before: bool| {
+            pending.0.expect_canary("canary");
             if prompted {
-                talk.0.prompt();
+                pending.0.begin_canary_audit();
             }
             let answer = match ask {
-                Some(Ask::Sync) => ready(b'I'),
+                Some(Request::Sync) => ready(b'I'),
                 Some(_) => answer("DONE"),
                 None => Vec::new(),
             };
-            ask.into_iter().for_each(|ask| talk.0.request_unheard(ask));
-            talk.sent();
+            ask.into_iter().for_each(|ask| pending.0.request_discarding_reply(ask));
+            pending.sent();
             let [first, last] = if answered_before { [&answer, &canary] } else { [&canary, &answer] };
-            talk.hears(&[first.as_slice(), last.as_slice()].concat());
-            talk.0.private_arrival()
+            pending.hears(&[first.as_slice(), last.as_slice()].concat());
+            pending.0.canary_arrival()
         };
-        assert_eq!(arrival(true, Some(Ask::Sync), false), Some(Arrival::WithAnswer));
-        assert_eq!(arrival(true, Some(Ask::Sync), true), Some(Arrival::Unprompted), "behind the answer");
-        assert_eq!(arrival(false, Some(Ask::Sync), false), Some(Arrival::Unclear), "no question that counts");
-        assert_eq!(arrival(false, Some(Ask::Query("SELECT".into())), false), Some(Arrival::Unclear));
-        assert_eq!(arrival(false, None, false), Some(Arrival::Unprompted));
+        assert_eq!(arrival(true, Some(Request::Sync), false), Some(CanaryArrival::WithAnswer));
+        assert_eq!(arrival(true, Some(Request::Sync), true), Some(CanaryArrival::Unprompted), "behind the answer");
+        assert_eq!(arrival(false, Some(Request::Sync), false), Some(CanaryArrival::Unclear), "no question that counts");
+        assert_eq!(arrival(false, Some(Request::Query("SELECT".into())), false), Some(CanaryArrival::Unclear));
+        assert_eq!(arrival(false, None, false), Some(CanaryArrival::Unprompted));
 
-        talk.0.request_unheard(Ask::Sync);
-        talk.0.expect("canary");
-        talk.0.prompt();
-        talk.hears(&[canary.as_slice(), &ready(b'I')].concat());
-        assert_eq!(talk.0.private_arrival(), None, "a busy session is not asked, and expects nothing");
+        pending.0.request_discarding_reply(Request::Sync);
+        pending.0.expect_canary("canary");
+        pending.0.begin_canary_audit();
+        pending.hears(&[canary.as_slice(), &ready(b'I')].concat());
+        assert_eq!(pending.0.canary_arrival(), None, "a busy session is not asked, and expects nothing");
     }
 
     #[test]
     fn m16_what_drops_the_registration_is_mended_by_the_session_itself() {
-        let sqls = [Ask::UnlistenAll, Ask::Unlisten(vec![PRIVATE.into()]), Ask::Query("DISCARD ALL".into())];
+        let sqls =
+            [Request::UnlistenAll, Request::Unlisten(vec![PRIVATE.into()]), Request::Query("DISCARD ALL".into())];
         for ask in sqls {
-            let mut talk = Talk::attending(&["a"]);
-            talk.0.expect("canary 1");
+            let mut pending = CanaryScript::attending(&["a"]);
+            pending.0.expect_canary("canary 1");
             let name = format!("{ask:?}");
-            talk.0.request(ask);
-            talk.sent();
-            talk.hears(&answer("DONE"));
-            let mut sent = talk.sent();
+            pending.0.request(ask);
+            pending.sent();
+            pending.hears(&answer("DONE"));
+            let mut sent = pending.sent();
             if sent.contains("pg_listening_channels") {
-                talk.hears(&channel_rows(&[]));
-                sent = talk.sent();
+                pending.hears(&channel_rows(&[]));
+                sent = pending.sent();
             }
             assert!(sent.contains(&format!("LISTEN \"{PRIVATE}\"")), "{name}: {sent}");
-            assert!(!talk.0.misses("canary 1") && !talk.0.attends(), "{name}: what it can't hear it doesn't miss");
-            talk.hears(&attended());
-            assert!(talk.0.attends(), "{name}");
+            assert!(
+                !pending.0.is_canary_missing("canary 1") && !pending.0.has_joined_canary(),
+                "{name}: what it can't hear it doesn't miss"
+            );
+            pending.hears(&attended());
+            assert!(pending.0.has_joined_canary(), "{name}");
         }
     }
 
     #[test]
     fn m16_nothing_is_asked_inside_a_transaction_until_it_ends() {
-        let mut talk = Talk::listening(&["a"]);
-        talk.asks("BEGIN", b'T');
-        assert!(talk.0.attend(PRIVATE).is_none() && talk.sent().is_empty());
-        talk.asks("SELECT 1", b'E');
-        assert!(talk.sent().is_empty());
-        talk.asks("ROLLBACK", b'I');
-        assert!(talk.sent().contains("pg_listening_channels"), "the set is read first");
-        talk.hears(&channel_rows(&["a"]));
-        assert!(talk.sent().contains(PRIVATE));
-        talk.hears(&attended());
-        assert!(talk.0.attends());
+        let mut pending = CanaryScript::listening(&["a"]);
+        pending.asks("BEGIN", b'T');
+        assert!(pending.0.join_canary(PRIVATE).is_none() && pending.sent().is_empty());
+        pending.asks("SELECT 1", b'E');
+        assert!(pending.sent().is_empty());
+        pending.asks("ROLLBACK", b'I');
+        assert!(pending.sent().contains("pg_listening_channels"), "the set is read first");
+        pending.hears(&channel_rows(&["a"]));
+        assert!(pending.sent().contains(PRIVATE));
+        pending.hears(&attended());
+        assert!(pending.0.has_joined_canary());
 
-        talk.asks("BEGIN", b'T');
-        talk.0.leave();
-        assert!(talk.sent().is_empty());
-        talk.asks("COMMIT", b'I');
-        talk.hears(&channel_rows(&["a", PRIVATE]));
-        assert!(talk.sent().contains("UNLISTEN"));
-        talk.hears(&notification(1, PRIVATE, "late"));
-        talk.hears(&answer("UNLISTEN"));
-        talk.hears(&notification(1, PRIVATE, "the user's"));
-        assert_eq!(talk.payloads(), ["the user's"], "from then on it is a channel like any other");
+        pending.asks("BEGIN", b'T');
+        pending.0.leave_canary();
+        assert!(pending.sent().is_empty());
+        pending.asks("COMMIT", b'I');
+        pending.hears(&channel_rows(&["a", PRIVATE]));
+        assert!(pending.sent().contains("UNLISTEN"));
+        pending.hears(&notification(1, PRIVATE, "late"));
+        pending.hears(&answer("UNLISTEN"));
+        pending.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(pending.payloads(), ["the user's"], "from then on it is a channel like any other");
     }
 
     #[test]
     fn m16_a_channel_that_the_user_listened_to_before_a_canary_could_be_joined_stays_the_users() {
-        let mut talk = Talk::listening(&["a"]);
-        talk.asks("BEGIN", b'T');
-        assert!(talk.0.attend(PRIVATE).is_none());
-        talk.0.request(Ask::Listen(vec![PRIVATE.into()]));
-        talk.hears(&[done("LISTEN"), ready(b'T')].concat());
-        talk.asks("COMMIT", b'I');
-        talk.sent();
-        talk.hears(&channel_rows(&["a", PRIVATE]));
-        assert_eq!((talk.sent(), talk.0.private_channel()), (String::new(), None));
-        talk.hears(&notification(1, PRIVATE, "the user's"));
-        assert_eq!(talk.payloads(), ["the user's"]);
-        assert_eq!(talk.0.channels().iter().collect::<Vec<_>>(), ["a", PRIVATE]);
+        let mut pending = CanaryScript::listening(&["a"]);
+        pending.asks("BEGIN", b'T');
+        assert!(pending.0.join_canary(PRIVATE).is_none());
+        pending.0.request(Request::Listen(vec![PRIVATE.into()]));
+        pending.hears(&[done("LISTEN"), ready(b'T')].concat());
+        pending.asks("COMMIT", b'I');
+        pending.sent();
+        pending.hears(&channel_rows(&["a", PRIVATE]));
+        assert_eq!((pending.sent(), pending.0.canary_channel()), (String::new(), None));
+        pending.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(pending.payloads(), ["the user's"]);
+        assert_eq!(pending.0.channels().iter().collect::<Vec<_>>(), ["a", PRIVATE]);
     }
 
     #[test]
     fn m16_one_who_leaves_and_comes_again_attends() {
-        let mut talk = Talk::attending(&["a"]);
-        talk.0.leave();
-        talk.0.attend("another");
-        talk.hears(&answer("UNLISTEN"));
-        assert!(talk.sent().contains("LISTEN \"another\""));
-        talk.hears(&attended());
-        assert!(talk.0.attends() && talk.0.private_channel() == Some("another"));
+        let mut pending = CanaryScript::attending(&["a"]);
+        pending.0.leave_canary();
+        pending.0.join_canary("another");
+        pending.hears(&answer("UNLISTEN"));
+        assert!(pending.sent().contains("LISTEN \"another\""));
+        pending.hears(&attended());
+        assert!(pending.0.has_joined_canary() && pending.0.canary_channel() == Some("another"));
     }
 
     #[test]
     fn m16_a_server_that_refuses_is_not_asked_for_ever() {
-        let mut talk = Talk::listening(&["a"]);
-        talk.0.attend(PRIVATE);
-        talk.sent();
-        talk.hears(&[error("ERROR", "42501", "no"), ready(b'I')].concat());
-        assert!(talk.sent().is_empty() && !talk.0.attends() && talk.0.is_quiet());
-        talk.0.expect("canary 1");
-        assert!(!talk.0.misses("canary 1"));
+        let mut pending = CanaryScript::listening(&["a"]);
+        pending.0.join_canary(PRIVATE);
+        pending.sent();
+        pending.hears(&[error("ERROR", "42501", "no"), ready(b'I')].concat());
+        assert!(pending.sent().is_empty() && !pending.0.has_joined_canary() && pending.0.is_quiet());
+        pending.0.expect_canary("canary 1");
+        assert!(!pending.0.is_canary_missing("canary 1"));
     }
 
     #[test]
     fn m16_a_refused_private_channel_is_requested_again_only_on_demand() {
-        let mut talk = Talk::listening(&["a"]);
+        let mut pending = CanaryScript::listening(&["a"]);
         let refusal = [error("ERROR", "42501", "no"), ready(b'I')].concat();
-        talk.0.attend(PRIVATE);
-        talk.sent();
-        talk.hears(&refusal);
-        assert!(talk.0.attend(PRIVATE).is_some() && talk.sent().contains(PRIVATE));
-        talk.hears(&attended());
-        assert!(talk.0.attends());
+        pending.0.join_canary(PRIVATE);
+        pending.sent();
+        pending.hears(&refusal);
+        assert!(pending.0.join_canary(PRIVATE).is_some() && pending.sent().contains(PRIVATE));
+        pending.hears(&attended());
+        assert!(pending.0.has_joined_canary());
 
-        let mut talk = Talk::listening(&["a"]);
-        talk.0.attend(PRIVATE);
-        talk.sent();
-        talk.hears(&refusal);
-        talk.0.leave();
-        assert_eq!((talk.sent(), talk.0.private_channel()), (String::new(), None), "there is nothing to leave");
-        talk.hears(&notification(1, PRIVATE, "the user's"));
-        assert_eq!(talk.payloads(), ["the user's"]);
+        let mut pending = CanaryScript::listening(&["a"]);
+        pending.0.join_canary(PRIVATE);
+        pending.sent();
+        pending.hears(&refusal);
+        pending.0.leave_canary();
+        assert_eq!((pending.sent(), pending.0.canary_channel()), (String::new(), None), "there is nothing to leave");
+        pending.hears(&notification(1, PRIVATE, "the user's"));
+        assert_eq!(pending.payloads(), ["the user's"]);
     }
 
     #[test]
     fn m16_a_session_that_has_left_the_channel_expects_no_canary() {
-        let mut talk = Talk::attending(&["a"]);
-        talk.0.expect("canary 1");
-        assert!(talk.0.misses("canary 1"));
-        talk.0.leave();
-        assert!(!talk.0.misses("canary 1"));
+        let mut pending = CanaryScript::attending(&["a"]);
+        pending.0.expect_canary("canary 1");
+        assert!(pending.0.is_canary_missing("canary 1"));
+        pending.0.leave_canary();
+        assert!(!pending.0.is_canary_missing("canary 1"));
     }
 
     #[test]
     fn m16_a_relisten_is_under_way_until_the_server_has_answered_or_has_gone() {
         let missed: [Box<str>; 2] = ["a".into(), "b".into()];
         let relistening = || {
-            let mut talk = Talk::listening(&["a", "b"]);
-            talk.0.request(Ask::Relisten(missed.to_vec()));
-            assert!(talk.sent().contains("LISTEN \"a\"") && talk.0.is_relistening(), "it was sent at once");
-            assert_eq!(talk.0.take_relistened(&missed), None, "it is not answered");
-            talk
+            let mut pending = CanaryScript::listening(&["a", "b"]);
+            pending.0.request(Request::Relisten(missed.to_vec()));
+            assert!(pending.sent().contains("LISTEN \"a\"") && pending.0.is_relistening(), "it was sent at once");
+            assert_eq!(pending.0.take_relistened(&missed), None, "it is not answered");
+            pending
         };
         let mut answered = relistening();
         answered.hears(&answer("LISTEN"));
@@ -571,46 +576,46 @@ mod tests {
 
     #[test]
     fn m16_an_audit_finds_what_is_missing_learns_what_is_new_and_races_nothing() {
-        let mut talk = Talk::attending(&["a", "b", "c"]);
-        let audit = talk.0.request(Ask::Audit);
+        let mut pending = CanaryScript::attending(&["a", "b", "c"]);
+        let audit = pending.0.request(Request::Audit);
         // Asked while the answer is on its way.
-        talk.0.request(Ask::Unlisten(vec!["b".into()]));
-        talk.hears(&channel_rows(&["c", "new", PRIVATE]));
-        assert!(talk.0.take_reply(audit).unwrap().is_ok());
-        let lost = talk.0.take_lost();
+        pending.0.request(Request::Unlisten(vec!["b".into()]));
+        pending.hears(&channel_rows(&["c", "new", PRIVATE]));
+        assert!(pending.0.take_reply(audit).unwrap().is_ok());
+        let lost = pending.0.take_missed_channels();
         assert_eq!(lost, ["a".into(), "b".into()]);
-        assert!(!talk.0.take_lapsed());
-        talk.0.request(Ask::Relisten(lost));
-        assert!(talk.0.is_relistening());
-        talk.hears(&answer("UNLISTEN"));
-        let sent = talk.sent();
+        assert!(!pending.0.take_canary_lapsed());
+        pending.0.request(Request::Relisten(lost));
+        assert!(pending.0.is_relistening());
+        pending.hears(&answer("UNLISTEN"));
+        let sent = pending.sent();
         assert!(sent.contains("LISTEN \"a\"") && !sent.contains("LISTEN \"b\";"), "{sent}");
         assert!(!sent.ends_with("LISTEN \"b\"\0"), "the user has left it meanwhile: {sent}");
-        talk.hears(&answer("LISTEN"));
-        assert_eq!(talk.0.take_relistened(&[]).unwrap(), ["a".into()]);
-        assert_eq!(talk.0.channels().iter().collect::<Vec<_>>(), ["a", "c", "new"]);
+        pending.hears(&answer("LISTEN"));
+        assert_eq!(pending.0.take_relistened(&[]).unwrap(), ["a".into()]);
+        assert_eq!(pending.0.channels().iter().collect::<Vec<_>>(), ["a", "c", "new"]);
     }
 
     #[test]
     fn m16_a_relisten_of_unlistened_channels_is_answered_without_a_query() {
-        let mut talk = Talk::listening(&["a"]);
-        let leave = talk.0.request(Ask::Unlisten(vec!["a".into()]));
-        let relisten = talk.0.request(Ask::Relisten(vec!["a".into()]));
-        talk.sent();
-        talk.hears(&answer("UNLISTEN"));
-        assert!(talk.0.take_reply(leave).unwrap().is_ok() && talk.0.take_reply(relisten).unwrap().is_ok());
-        assert_eq!(talk.sent(), "");
-        assert!(talk.0.is_settled() && !talk.0.is_relistening());
+        let mut pending = CanaryScript::listening(&["a"]);
+        let leave = pending.0.request(Request::Unlisten(vec!["a".into()]));
+        let relisten = pending.0.request(Request::Relisten(vec!["a".into()]));
+        pending.sent();
+        pending.hears(&answer("UNLISTEN"));
+        assert!(pending.0.take_reply(leave).unwrap().is_ok() && pending.0.take_reply(relisten).unwrap().is_ok());
+        assert_eq!(pending.sent(), "");
+        assert!(pending.0.is_settled() && !pending.0.is_relistening());
     }
 
     #[test]
     fn m16_an_audit_tells_that_the_private_registration_lapsed_and_mends_it() {
-        let mut talk = Talk::attending(&["a"]);
-        talk.0.request(Ask::Audit);
-        talk.sent();
-        talk.hears(&channel_rows(&["a"]));
-        assert!(talk.0.take_lapsed() && !talk.0.take_lapsed());
-        assert!(talk.sent().contains(PRIVATE));
+        let mut pending = CanaryScript::attending(&["a"]);
+        pending.0.request(Request::Audit);
+        pending.sent();
+        pending.hears(&channel_rows(&["a"]));
+        assert!(pending.0.take_canary_lapsed() && !pending.0.take_canary_lapsed());
+        assert!(pending.sent().contains(PRIVATE));
     }
 
     proptest! {
@@ -619,7 +624,7 @@ mod tests {
             channels in prop::collection::vec(0..3_usize, 0..60), cuts in prop::collection::vec(1..90_usize, 1..8),
         ) {
             let names = ["a", PRIVATE, "the private on"];
-            let mut talk = Talk::attending(&["a"]);
+            let mut pending = CanaryScript::attending(&["a"]);
             let mut stream = Vec::new();
             for (number, which) in channels.iter().enumerate() {
                 stream.extend(notification(1, names[*which], number.to_string()));
@@ -627,13 +632,13 @@ mod tests {
             let (mut rest, mut heard, mut reads) = (&stream[..], Vec::new(), 0);
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(cuts[reads % cuts.len()].min(rest.len()));
-                talk.hears(now);
+                pending.hears(now);
                 if reads % 3 == 0 {
-                    heard.extend(talk.payloads());
+                    heard.extend(pending.payloads());
                 }
                 (rest, reads) = (later, reads + 1);
             }
-            heard.extend(talk.payloads());
+            heard.extend(pending.payloads());
             let open = channels.iter().enumerate().filter(|(_, which)| **which != 1);
             prop_assert_eq!(heard, open.map(|(number, _)| number.to_string()).collect::<Vec<_>>());
         }

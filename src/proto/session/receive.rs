@@ -4,7 +4,7 @@
 //! they were read.
 //!
 //! What may not be done here: copy, allocate or count for a notification, look at its payload, or look at it twice.
-//! What is rare is done elsewhere: a frame that a read has cut in `torn`, every other message in `messages`.
+//! What is rare is done elsewhere: a frame that a read has cut in `partial`, every other message in `messages`.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::{self, HEADER, Next};
 
 impl Session {
-    /// Where the next bytes from the server go: behind the frame that was torn.
+    /// Where the next bytes from the server go: behind the frame that was partial.
     #[inline]
     pub(crate) fn space<'b>(&self, buffer: &'b mut ReadBuffer) -> &'b mut [u8] {
         let size = buffer.size();
         let space = buffer.space();
-        let Some(torn) = &self.torn else { return space };
-        let prefix = torn.prefix(size);
+        let Some(partial) = &self.partial else { return space };
+        let prefix = partial.prefix(size);
         if let Some(before) = space.get_mut(..prefix.len()) {
             before.copy_from_slice(prefix);
         }
@@ -32,42 +32,47 @@ impl Session {
     /// Takes in the `read` bytes that were put where [`space`](Self::space) said.
     #[inline]
     pub(crate) fn handle_input(&mut self, buffer: &mut ReadBuffer, read: usize) {
-        let (slab, spares) = buffer.parts();
-        let (start, end) = match self.torn.take() {
+        let (read_buffer, spares) = buffer.parts();
+        let (start, end) = match self.partial.take() {
             None => (0, read),
-            Some(torn) => self.mend(torn, slab, read, spares),
+            Some(partial) => self.mend(partial, read_buffer, read, spares),
         };
-        let (rest, skip) = self.handle_frames(slab, start, end);
+        let (rest, skip) = self.handle_frames(read_buffer, start, end);
         if !rest.is_empty() || skip > 0 {
             self.tear(rest, skip, spares);
         }
     }
 
-    /// Handles the whole frames in `slab[start..end]`. Gives what is left over, and how much is to come of a frame of
+    /// Handles the whole frames in `read_buffer[start..end]`. Gives what is left over, and how much is to come of a frame of
     /// which nothing more is needed.
-    pub(super) fn handle_frames<'s>(&mut self, slab: &'s Arc<[u8]>, start: usize, end: usize) -> (&'s [u8], usize) {
-        let mut rest = slab.get(start..end).unwrap_or_default();
-        if self.talk.is_some() && self.continue_plain_error(rest) {
+    pub(super) fn handle_frames<'s>(
+        &mut self,
+        read_buffer: &'s Arc<[u8]>,
+        start: usize,
+        end: usize,
+    ) -> (&'s [u8], usize) {
+        let mut rest = read_buffer.get(start..end).unwrap_or_default();
+        if self.pending.is_some() && self.continue_plain_error(rest) {
             return (b"", 0);
         }
         let mut skip = 0;
         let mut news: Option<(usize, usize)> = None;
         let mut count = 0;
         let mut last_channel: &[u8] = b"";
-        let mut is_private = false;
+        let mut is_canary = false;
         // How long the name of the channel is that all of the news so far is on.
         let mut common = 0;
         while !self.is_closed() {
             let (frame, behind) = match frame::next(rest) {
                 Ok(Next::Whole { total }) => rest.split_at(total),
-                Ok(Next::Torn { known: Some(_) }) | Err(_) if self.take_plain_error(rest) => return (b"", 0),
-                Ok(Next::Torn { known: Some((needed, total)) }) if needed <= rest.len() => {
+                Ok(Next::Partial { known: Some(_) }) | Err(_) if self.take_plain_error(rest) => return (b"", 0),
+                Ok(Next::Partial { known: Some((needed, total)) }) if needed <= rest.len() => {
                     skip = total - rest.len();
                     self.handle_message(rest.get(..needed).unwrap_or_default(), total);
                     rest = b"";
                     break;
                 }
-                Ok(Next::Torn { known }) => {
+                Ok(Next::Partial { known }) => {
                     // What can't come now isn't worth waiting for, nor gathering.
                     if let (Some(_), Some(&tag)) = (known, rest.first())
                         && let Err(error) = self.admit(tag)
@@ -89,13 +94,13 @@ impl Session {
                         let is_other = channel.is_some();
                         if let Some(channel) = channel {
                             last_channel = channel;
-                            is_private = self.is_private(channel);
+                            is_canary = self.is_canary(channel);
                         }
-                        if is_private {
-                            self.hear_privately(pid_in(frame), payload_in(frame, last_channel.len()));
+                        if is_canary {
+                            self.receive_canary_frame(pid_in(frame), payload_in(frame, last_channel.len()));
                             // What stood before it is handed on without it.
                             if let Some((first, behind_last)) = news.take() {
-                                self.backlog.push(slab, first, behind_last, std::mem::take(&mut count), common);
+                                self.backlog.push(read_buffer, first, behind_last, std::mem::take(&mut count), common);
                             }
                         } else {
                             if count == 0 {
@@ -115,7 +120,7 @@ impl Session {
             }
         }
         if let Some((first, behind_last)) = news {
-            self.backlog.push(slab, first, behind_last, count, common);
+            self.backlog.push(read_buffer, first, behind_last, count, common);
         }
         if self.backlog.size() > BACKLOG_MAX {
             self.fail(Error::Overflow { limit: BACKLOG_MAX });

@@ -8,18 +8,18 @@ use std::collections::VecDeque;
 /// It knows no more than a few, so it costs little where all are different, and keeps nothing for long. A value is a
 /// handle of something shared, cheap to clone.
 #[derive(Debug)]
-pub(crate) struct Recent<T>(VecDeque<T>);
+pub(crate) struct Interner<T>(VecDeque<T>);
 
 /// How many different values are known.
 const KNOWN: usize = 16;
 
-impl<T> Default for Recent<T> {
+impl<T> Default for Interner<T> {
     fn default() -> Self {
         Self(VecDeque::new())
     }
 }
 
-impl<T: Clone + PartialEq> Recent<T> {
+impl<T: Clone + PartialEq> Interner<T> {
     /// Whether an equal one was seen.
     pub(crate) fn knows(&self, value: &T) -> bool {
         self.0.contains(value)
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn equal_values_become_one_as_long_as_not_too_many_others_come_between() {
-        let mut recent = Recent::default();
+        let mut recent = Interner::default();
         let first = recent.share(&Arc::new(0));
         for other in 1..KNOWN {
             recent.share(&Arc::new(other));

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Output, Session, State, TransactionStatus};
+use super::{Output, Session, SessionState, TransactionStatus};
 use crate::error::{Error, ServerError};
 use crate::proto::channels::Channels;
 use crate::proto::encoding;
 use crate::proto::listen_scan;
-use crate::proto::request::{Ask, InFlight, Reply, Request};
+use crate::proto::request::{InFlight, QueuedRequest, Reply, Request};
 use crate::proto::sql;
 
 /// The SQLSTATE of what a standby refuses.
@@ -23,14 +23,14 @@ impl Session {
         let (has_ended, is_rolled_back) = (!is_open || done.has_ended_transaction(), done.is_rolled_back());
         self.new_transaction |= is_open && (before == TransactionStatus::Idle || has_ended);
         if !in_transaction && done.can_be_healed() {
-            let requests = &mut self.talk.get_or_insert_default().requests;
-            requests.push_front(Request { healed: true, ..done.request });
-            requests.push_front(Request { id: None, ask: Ask::HealQueue, healed: true });
+            let requests = &mut self.pending.get_or_insert_default().requests;
+            requests.push_front(QueuedRequest { healed: true, ..done.request });
+            requests.push_front(QueuedRequest { id: None, ask: Request::ReadQueueTail, healed: true });
             return;
         }
         if let Some(ask) = done.check_warning(in_transaction) {
-            let requests = &mut self.talk.get_or_insert_default().requests;
-            requests.push_front(Request { id: done.request.id, ask, healed: true });
+            let requests = &mut self.pending.get_or_insert_default().requests;
+            requests.push_front(QueuedRequest { id: done.request.id, ask, healed: true });
             return;
         }
         done.confirm();
@@ -38,12 +38,12 @@ impl Session {
         let undone = done.error.is_none() && (done.name_cut.is_some() || done.ignored.is_some());
         let result = done.result();
         let result = explained(&done.request.ask, result, self.limits());
-        let took_bytes = matches!(done.request.ask, Ask::TakeBytes);
-        let follows_up = took_bytes || undone || matches!(done.request.ask, Ask::ReadChannels);
+        let took_bytes = matches!(done.request.ask, Request::UseSqlAscii);
+        let follows_up = took_bytes || undone || matches!(done.request.ask, Request::ReadChannels);
         match done.request.ask {
-            Ask::Listen(names) if undone => self.undo(names),
+            Request::Listen(names) if undone => self.undo(names),
             ask => {
-                self.doubt_private(&ask, &result, in_transaction);
+                self.update_canary(&ask, &result, in_transaction);
                 self.learn(ask, &result, in_transaction);
             }
         }
@@ -53,77 +53,79 @@ impl Session {
         // Once for each request that may have changed something: a server that refuses isn't asked for ever.
         if !follows_up && self.status == TransactionStatus::Idle {
             if self.channels_stale {
-                self.ask_next(Ask::ReadChannels);
+                self.request_next(Request::ReadChannels);
             }
             // A reset of all settings, or a rollback, has taken it back.
             if self.must_take_bytes() {
                 self.take_bytes();
             }
         }
-        self.tend_private();
+        self.update_canary_probe();
         if took_bytes {
             self.become_ready();
         }
         if let Some(id) = done.request.id {
-            self.talk.get_or_insert_default().outputs.push_back(Output::Reply(id, result));
+            self.pending.get_or_insert_default().outputs.push_back(Output::Reply(id, result));
         }
     }
 
     /// Keeps account of what is listened to.
-    fn learn(&mut self, ask: Ask, result: &Result<Reply, Error>, in_transaction: bool) {
+    fn learn(&mut self, ask: Request, result: &Result<Reply, Error>, in_transaction: bool) {
         match (ask, result) {
-            (Ask::Query(text), _) => {
-                let touches = sql::touches_listening(&text);
+            (Request::Query(text), _) => {
+                let touches = sql::affects_listening(&text);
                 self.channels_stale |= in_transaction || touches;
                 if touches {
                     self.note_listens(listen_scan::listened(&text), in_transaction);
                 }
             }
-            (Ask::ReadChannels, Ok(reply)) => {
-                let told = self.told_channels(reply);
+            (Request::ReadChannels, Ok(reply)) => {
+                let told = self.listed_channels(reply);
                 self.set_channels(told.iter().map(AsRef::as_ref).collect());
                 self.channels_stale = false;
                 // Inside a transaction, the server lists only the channels from before it.
-                if !in_transaction && let Some(talk) = &mut self.talk {
-                    talk.unconfirmed.clear();
+                if !in_transaction && let Some(pending) = &mut self.pending {
+                    pending.unconfirmed.clear();
                 }
             }
-            (Ask::Audit, Ok(reply)) if !in_transaction && !self.channels_stale => {
-                let told = self.told_channels(reply);
+            (Request::Audit, Ok(reply)) if !in_transaction && !self.channels_stale => {
+                let told = self.listed_channels(reply);
                 let told: BTreeSet<&str> = told.iter().map(AsRef::as_ref).collect();
                 let lost: Vec<Box<str>> =
                     self.channels.iter().filter(|channel| !told.contains(channel)).map(Box::from).collect();
                 // What is missed is still wanted.
                 self.set_channels(self.channels.iter().chain(told).collect());
-                self.talk.get_or_insert_default().lost = lost;
+                self.pending.get_or_insert_default().lost = lost;
             }
-            (Ask::Relisten(names), Ok(_)) => self.talk.get_or_insert_default().relistened.extend(names),
+            (Request::Relisten(names), Ok(_)) => self.pending.get_or_insert_default().relistened.extend(names),
             // As when it is refused to a session that takes over.
-            (Ask::Relisten(_), Err(error)) => self.fail(error.clone()),
+            (Request::Relisten(_), Err(error)) => self.fail(error.clone()),
             // What the server cut a name to is known to the server alone.
-            (Ask::Undo(..), _) => self.channels_stale = true,
+            (Request::UndoListen(..), _) => self.channels_stale = true,
             // What is done in a transaction counts from its commit on.
-            (Ask::Listen(names), Ok(_)) if in_transaction => {
+            (Request::Listen(names), Ok(_)) if in_transaction => {
                 self.channels_stale = true;
                 self.note_listens(names, in_transaction);
             }
-            (Ask::Listen(_) | Ask::Unlisten(_) | Ask::UnlistenAll, _) if in_transaction => self.channels_stale = true,
-            (Ask::Listen(names), Ok(_)) => {
+            (Request::Listen(_) | Request::Unlisten(_) | Request::UnlistenAll, _) if in_transaction => {
+                self.channels_stale = true
+            }
+            (Request::Listen(names), Ok(_)) => {
                 self.unshared |= self.channels.add(names.iter().map(AsRef::as_ref));
             }
-            (Ask::Unlisten(names), Ok(_)) => {
+            (Request::Unlisten(names), Ok(_)) => {
                 self.unshared |= self.channels.remove(names.iter().map(AsRef::as_ref));
             }
-            (Ask::UnlistenAll, Ok(_)) => self.set_channels(Channels::default()),
+            (Request::UnlistenAll, Ok(_)) => self.set_channels(Channels::default()),
             _ => {}
         }
     }
 
     /// The channels in the server's answer, but for the private one, which is taken note of.
-    fn told_channels(&mut self, reply: &Reply) -> Vec<Box<str>> {
+    fn listed_channels(&mut self, reply: &Reply) -> Vec<Box<str>> {
         let told = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into()));
         let mut told: Vec<Box<str>> = told.collect();
-        self.note_private(&mut told);
+        self.note_listed_canary(&mut told);
         told
     }
 
@@ -135,17 +137,17 @@ impl Session {
     /// Keeps the channels of LISTENs of which it is not known yet whether they count.
     fn note_listens(&mut self, names: Vec<Box<str>>, in_transaction: bool) {
         if !names.is_empty() {
-            let talk = self.talk.get_or_insert_default();
-            if in_transaction { talk.uncommitted.extend(names) } else { talk.unconfirmed.extend(names) }
+            let pending = self.pending.get_or_insert_default();
+            if in_transaction { pending.uncommitted.extend(names) } else { pending.unconfirmed.extend(names) }
         }
     }
 
     /// The transaction has ended: its LISTENs may count, unless it was rolled back.
     fn end_transaction(&mut self, is_rolled_back: bool) {
-        let Some(talk) = &mut self.talk else { return };
+        let Some(pending) = &mut self.pending else { return };
         match is_rolled_back {
-            true => talk.uncommitted.clear(),
-            false => talk.unconfirmed.append(&mut talk.uncommitted),
+            true => pending.uncommitted.clear(),
+            false => pending.unconfirmed.append(&mut pending.uncommitted),
         }
     }
 
@@ -153,18 +155,18 @@ impl Session {
     fn undo(&mut self, names: Vec<Box<str>>) {
         let bad = names.into_iter().filter(|name| !self.channels.contains(name)).collect();
         let good = self.channels.iter().map(Box::from).collect();
-        self.ask_next(Ask::Undo(bad, good));
+        self.request_next(Request::UndoListen(bad, good));
     }
 
     /// Puts a request of the session's own before all others.
-    pub(super) fn ask_next(&mut self, ask: Ask) {
-        self.talk.get_or_insert_default().requests.push_front(Request { id: None, ask, healed: false });
+    pub(super) fn request_next(&mut self, ask: Request) {
+        self.pending.get_or_insert_default().requests.push_front(QueuedRequest { id: None, ask, healed: false });
     }
 
     /// The login is done.
     pub(super) fn become_ready(&mut self) {
         if !std::mem::replace(&mut self.ready, true) {
-            self.talk.get_or_insert_default().outputs.push_back(Output::Ready);
+            self.pending.get_or_insert_default().outputs.push_back(Output::Ready);
         }
     }
 
@@ -179,48 +181,48 @@ impl Session {
     }
 
     pub(super) fn take_bytes(&mut self) {
-        self.ask_next(Ask::TakeBytes);
+        self.request_next(Request::UseSqlAscii);
     }
 
     /// Sends what is to be asked next, if nothing is under way.
     pub(super) fn send_next(&mut self) {
         let limits = self.limits();
-        let Some(talk) = &mut self.talk else { return };
-        if talk.paused || !matches!(talk.state, State::Idle) {
+        let Some(pending) = &mut self.pending else { return };
+        if pending.paused || !matches!(pending.state, SessionState::Idle) {
             return;
         }
-        while let Some(mut request) = talk.requests.pop_front() {
-            if let Ask::Relisten(names) = &mut request.ask {
+        while let Some(mut request) = pending.requests.pop_front() {
+            if let Request::Relisten(names) = &mut request.ask {
                 // Requests that came before it may have left some.
                 let listened: BTreeSet<&str> = self.channels.iter().collect();
                 names.retain(|name| listened.contains(&**name));
                 if names.is_empty() {
-                    talk.outputs.extend(request.id.map(|id| Output::Reply(id, Ok(Reply::default()))));
+                    pending.outputs.extend(request.id.map(|id| Output::Reply(id, Ok(Reply::default()))));
                     continue;
                 }
             }
-            let before = talk.transmit.len();
-            let Err(error) = request.ask.encode(limits, &mut talk.transmit) else {
-                talk.state = State::Busy(Box::new(InFlight::new(request)));
+            let before = pending.transmit.len();
+            let Err(error) = request.ask.encode(limits, &mut pending.transmit) else {
+                pending.state = SessionState::Busy(Box::new(InFlight::new(request)));
                 return;
             };
             // Only a NUL or 2 GiB of text can't be said, and both are the caller's.
-            talk.transmit.truncate(before);
+            pending.transmit.truncate(before);
             if let Some(id) = request.id {
-                talk.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
+                pending.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
             }
         }
-        self.fall_silent();
+        self.drop_if_empty();
     }
 }
 
 /// Adds the remedy to a standby's refusal of LISTEN, and the name to the error of one that is too long.
-fn explained(ask: &Ask, result: Result<Reply, Error>, limits: sql::Limits) -> Result<Reply, Error> {
+fn explained(ask: &Request, result: Result<Reply, Error>, limits: sql::Limits) -> Result<Reply, Error> {
     match (ask, result) {
-        (Ask::Listen(names) | Ask::Unlisten(names), Err(Error::Server(error))) if error.code() == TOO_LONG => {
+        (Request::Listen(names) | Request::Unlisten(names), Err(Error::Server(error))) if error.code() == TOO_LONG => {
             Err(sql::too_long_for_server(names, limits))
         }
-        (Ask::Listen(_), Err(Error::Server(error))) if error.code() == READ_ONLY && error.hint().is_none() => {
+        (Request::Listen(_), Err(Error::Server(error))) if error.code() == READ_ONLY && error.hint().is_none() => {
             let hint = "this server is a standby, which can't LISTEN: give all servers as hosts, and \
                         target_session_attrs=primary";
             Err(ServerError { hint: Some(hint.into()), ..(*error).clone() }.into())
