@@ -33,7 +33,7 @@ pub fn sql_quoting(data: &[u8]) {
 
 /// Subscriptions that come, go, and are muted: the registry does as a naive one.
 pub fn registry(data: &[u8]) {
-    crate::notifier::laws::fuzz_registry(data);
+    crate::notifier::properties::fuzz_registry(data);
 }
 
 #[cfg(test)]

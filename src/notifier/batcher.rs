@@ -64,27 +64,27 @@ const STATEMENT_MAX: usize = 1 << 20;
 /// ```
 #[derive(Clone)]
 pub struct Batcher {
-    owner: Arc<Owner>,
+    owner: Arc<BatcherOwner>,
 }
 
 /// Sends pairs in one statement.
 type Sending = dyn Fn(Vec<(String, String)>) -> Ticket<()> + Send;
 
-struct Owner(Arc<Shared>);
+struct BatcherOwner(Arc<BatchQueue>);
 
-struct Shared {
+struct BatchQueue {
     linger: Duration,
     size: usize,
     crew: Arc<ThreadMark>,
-    state: Mutex<State>,
+    state: Mutex<BatchQueueState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    waiting: VecDeque<Waiting>,
+struct BatchQueueState {
+    waiting: VecDeque<WaitingPair>,
     /// Where each pair stands, counted from the first that ever waited.
-    places: HashMap<Arc<Pair>, u64>,
+    places: HashMap<Arc<ChannelPayload>, u64>,
     tickets: usize,
     /// How many have left the queue.
     left: u64,
@@ -93,10 +93,10 @@ struct State {
     closed: bool,
 }
 
-type Pair = (String, String);
+type ChannelPayload = (String, String);
 
-struct Waiting {
-    pair: Arc<Pair>,
+struct WaitingPair {
+    pair: Arc<ChannelPayload>,
     tickets: Vec<Resolver<()>>,
 }
 
@@ -105,16 +105,16 @@ impl Batcher {
         linger: Duration,
         size: usize,
         crew: &Arc<ThreadMark>,
-        send: impl Fn(Vec<Pair>) -> Ticket<()> + Send + 'static,
+        send: impl Fn(Vec<ChannelPayload>) -> Ticket<()> + Send + 'static,
     ) -> Result<Self, Error> {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(Shared { linger, size: size.max(1), crew: Arc::clone(crew), state, changed });
+        let shared = Arc::new(BatchQueue { linger, size: size.max(1), crew: Arc::clone(crew), state, changed });
         let working = Arc::clone(&shared);
         thread::Builder::new()
             .name("notifier batcher".into())
             .spawn(move || working.work(&send))
             .map_err(|error| Error::io("starting a thread", error))?;
-        Ok(Self { owner: Arc::new(Owner(shared)) })
+        Ok(Self { owner: Arc::new(BatcherOwner(shared)) })
     }
 
     /// Has a notification sent; the ticket resolves once the server has committed it.
@@ -159,8 +159,8 @@ impl Batcher {
     }
 }
 
-impl State {
-    fn add(&mut self, pair: Pair, ticket: Resolver<()>) {
+impl BatchQueueState {
+    fn add(&mut self, pair: ChannelPayload, ticket: Resolver<()>) {
         self.tickets += 1;
         let place = self.places.get(&pair).and_then(|place| usize::try_from(place - self.left).ok());
         if let Some(same) = place.and_then(|place| self.waiting.get_mut(place)) {
@@ -168,12 +168,12 @@ impl State {
         }
         let pair = Arc::new(pair);
         self.places.insert(Arc::clone(&pair), self.left + self.waiting.len() as u64);
-        self.waiting.push_back(Waiting { pair, tickets: vec![ticket] });
+        self.waiting.push_back(WaitingPair { pair, tickets: vec![ticket] });
         self.since.get_or_insert_with(clock::now);
     }
 
     /// Takes what one statement carries.
-    fn take(&mut self, most: usize) -> Vec<Waiting> {
+    fn take(&mut self, most: usize) -> Vec<WaitingPair> {
         let mut taken = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
@@ -194,13 +194,13 @@ impl State {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl BatchQueue {
+    fn lock(&self) -> MutexGuard<'_, BatchQueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next batch, once it is time; none at the end.
-    fn next(&self) -> Option<Vec<Waiting>> {
+    fn next(&self) -> Option<Vec<WaitingPair>> {
         let mut state = self.lock();
         loop {
             let wait = match state.since {
@@ -247,11 +247,11 @@ fn is_about_a_pair(error: &Error) -> bool {
     }
 }
 
-fn resolve(it: Waiting, result: &Result<(), Error>) {
+fn resolve(it: WaitingPair, result: &Result<(), Error>) {
     it.tickets.into_iter().for_each(|ticket| ticket.resolve(result.clone()));
 }
 
-impl Drop for Owner {
+impl Drop for BatcherOwner {
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.changed.notify_one();
@@ -282,7 +282,7 @@ mod tests {
         let (said, statements) = mpsc::channel();
         let crew = Arc::new(ThreadMark::crew());
         let mark = Arc::clone(&crew);
-        let send = move |pairs: Vec<Pair>| {
+        let send = move |pairs: Vec<ChannelPayload>| {
             let payloads: Vec<_> = pairs.into_iter().map(|(_, payload)| payload).collect();
             let result = server(&payloads);
             said.send(payloads).unwrap();

@@ -31,11 +31,11 @@ use crate::notifier::queue::Queue;
 #[must_use]
 pub struct NotifierBuilder {
     config: Config,
-    settings: Settings,
+    settings: NotifierSettings,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
+pub(crate) struct NotifierSettings {
     pub(crate) workers: usize,
     pub(crate) queue: Queue,
     pub(crate) backoff: Backoff,
@@ -48,7 +48,7 @@ pub(crate) struct Settings {
 
 impl NotifierBuilder {
     pub(crate) fn new(config: Config) -> Self {
-        let settings = Settings {
+        let settings = NotifierSettings {
             workers: 1,
             queue: Queue::default(),
             backoff: Backoff::default(),
@@ -267,7 +267,7 @@ impl NotifierBuilder {
     }
 }
 
-impl Settings {
+impl NotifierSettings {
     /// A loop of its own, which begins without anybody.
     pub(crate) fn manager(&self) -> NotificationManager {
         let mut manager = NotificationManager::new([]).park_when_empty(true);

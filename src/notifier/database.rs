@@ -7,12 +7,12 @@ use std::sync::{Arc, Weak};
 use crate::config::Config;
 use crate::error::{Error, ValueError};
 use crate::manager::ConnId;
-use crate::notifier::after::{After, Undo};
-use crate::notifier::entry::{Ear, Entry, Subscriber};
-use crate::notifier::listening::Wire;
+use crate::notifier::deferred::{DeferredActions, Undo};
+use crate::notifier::listening::ChannelState;
 use crate::notifier::missed::{Missed, Reason};
 use crate::notifier::queue::Queue;
-use crate::notifier::registry::{Registry, Subscription};
+use crate::notifier::registry::{Registry, RegistryEntry};
+use crate::notifier::subscription::{Reception, Subscriber, Subscription};
 use crate::proto::sql::{self, Limits};
 
 /// The channel that every session listens to, for the notifier itself; the canary's, where there is one.
@@ -20,13 +20,13 @@ pub(crate) const SYSTEM_CHANNEL: &str = "PGNOTIFIER";
 
 pub(crate) struct Database<I: 'static> {
     pub(crate) config: Config,
-    pub(crate) registry: Registry<I, Arc<Entry<I>>>,
-    pub(crate) session: Session,
+    pub(crate) registry: Registry<I, Arc<Subscription<I>>>,
+    pub(crate) session: DatabaseSession,
     subscribers: HashMap<I, (Arc<Subscriber<I>>, Queue)>,
     /// Those without a subscription of whom a call may still run: who comes back meanwhile waits for it to return.
     departed: HashMap<I, Weak<Subscriber<I>>>,
     /// What the session is to listen to, as far as it was said.
-    pub(super) wire: HashMap<Box<str>, Wire<I>>,
+    pub(super) channel_states: HashMap<Box<str>, ChannelState<I>>,
     pub(super) generation: u64,
     /// How far names can be checked, as the last session told.
     pub(super) limits: Limits,
@@ -34,7 +34,7 @@ pub(crate) struct Database<I: 'static> {
 
 /// Where its session is.
 #[derive(Debug)]
-pub(crate) enum Session {
+pub(crate) enum DatabaseSession {
     None,
     /// To be opened, and perhaps under way already.
     Opening(Option<ConnId>),
@@ -45,12 +45,12 @@ pub(crate) enum Session {
     Lost(Error),
 }
 
-impl Session {
+impl DatabaseSession {
     pub(crate) fn id(&self) -> Option<ConnId> {
         match self {
-            Session::Opening(id) => *id,
-            Session::Open(id) | Session::Away(id) => Some(*id),
-            Session::None | Session::Lost(_) => None,
+            DatabaseSession::Opening(id) => *id,
+            DatabaseSession::Open(id) | DatabaseSession::Away(id) => Some(*id),
+            DatabaseSession::None | DatabaseSession::Lost(_) => None,
         }
     }
 }
@@ -61,10 +61,10 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         Self {
             config,
             registry: Registry::default(),
-            session: Session::None,
+            session: DatabaseSession::None,
             subscribers: HashMap::new(),
             departed: HashMap::new(),
-            wire: HashMap::new(),
+            channel_states: HashMap::new(),
             generation: 0,
             // The stricter, until it is known: a name that is too long would keep the session from being opened.
             limits: Limits::Exact,
@@ -102,7 +102,12 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     }
 
     /// Puts a function in its place, and gives the one that stood there.
-    pub(crate) fn subscribe(&mut self, id: &I, entry: &Arc<Entry<I>>, after: &mut After<I>) -> Option<Arc<Entry<I>>> {
+    pub(crate) fn subscribe(
+        &mut self,
+        id: &I,
+        entry: &Arc<Subscription<I>>,
+        after: &mut DeferredActions<I>,
+    ) -> Option<Arc<Subscription<I>>> {
         let before = self.registry.subscribe(id, entry.channel(), Arc::clone(entry));
         self.refresh(entry.channel(), Some(id), after);
         before
@@ -123,7 +128,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     }
 
     /// A subscription is over.
-    fn end(&mut self, id: &I, entry: &Arc<Entry<I>>) {
+    fn end(&mut self, id: &I, entry: &Arc<Subscription<I>>) {
         entry.set_silent(true);
         self.forget(id);
     }
@@ -141,7 +146,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     }
 
     /// A subscriber's queue is full, and it wants to be disconnected: it gets what waits, and a gap at last.
-    pub(crate) fn disconnect(&mut self, id: &I, dropped: &HashMap<Box<str>, u64>, after: &mut After<I>) {
+    pub(crate) fn disconnect(&mut self, id: &I, dropped: &HashMap<Box<str>, u64>, after: &mut DeferredActions<I>) {
         for channel in self.registry.channels_of(id).cloned().unwrap_or_default() {
             if let Ok(entry) = self.registry.unsubscribe(id, &channel) {
                 let dropped = dropped.get(&channel).copied().unwrap_or_default();
@@ -152,16 +157,16 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     }
 
     /// Brings the subscriptions of a channel, or that of one subscriber, in line with who is muted.
-    pub(crate) fn refresh(&self, channel: &str, only: Option<&I>, after: &mut After<I>) {
-        let is_heard = self.wire.get(channel).is_some_and(|wire| wire.heard);
+    pub(crate) fn refresh(&self, channel: &str, only: Option<&I>, after: &mut DeferredActions<I>) {
+        let is_heard = self.channel_states.get(channel).is_some_and(|channel_states| channel_states.heard);
         let channel_muted = self.registry.is_muted(channel);
-        let refresh = |subscription: &Subscription<I, Arc<Entry<I>>>| {
+        let refresh = |subscription: &RegistryEntry<I, Arc<Subscription<I>>>| {
             let entry = &subscription.value;
             let silent = channel_muted || subscription.muted;
             entry.set_silent(silent);
             if silent {
-                entry.turns_deaf(Ear::Muted);
-            } else if is_heard && let Some(missed) = entry.hears() {
+                entry.stop_receiving(Reception::Muted);
+            } else if is_heard && let Some(missed) = entry.start_receiving() {
                 after.miss(entry, missed);
             }
         };
@@ -172,7 +177,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     }
 
     /// Takes back what was asked for in vain, where nothing else has happened to it since.
-    pub(crate) fn undo(&mut self, channel: &str, undo: Undo<I>, after: &mut After<I>) {
+    pub(crate) fn undo(&mut self, channel: &str, undo: Undo<I>, after: &mut DeferredActions<I>) {
         match undo {
             Undo::Added => self.registry.withdraw(channel),
             Undo::Subscribed(entry, before) => {
@@ -180,7 +185,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
                 if self.registry.get(&id, channel).is_some_and(|current| Arc::ptr_eq(&current.value, &entry)) {
                     match before {
                         Some(before) => {
-                            before.takes_its_place();
+                            before.make_current();
                             self.registry.subscribe(&id, channel, Arc::clone(&before));
                             self.refresh(channel, Some(&id), after);
                         }

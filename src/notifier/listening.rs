@@ -1,7 +1,7 @@
 //! How far what is listened to follows what is wanted, in one database.
 //!
 //! ```text
-//!   registry: wanted ──┬─▶ wire: asked ──▶ heard ──▶ who waited for it is told, who was deaf gets a gap
+//!   registry: wanted ──┬─▶ channel_states: asked ──▶ heard ──▶ who waited for it is told, who was deaf gets a gap
 //!                      │        ▲  └─ refused ──▶ undone
 //!                      └────────┴── session lost and back: compared anew
 //! ```
@@ -16,31 +16,31 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::ConnId;
-use crate::notifier::after::{After, Undo};
-use crate::notifier::database::{Database, SYSTEM_CHANNEL, Session};
-use crate::notifier::entry::Ear;
+use crate::notifier::ack_group::AckGroup;
+use crate::notifier::database::{Database, DatabaseSession, SYSTEM_CHANNEL};
+use crate::notifier::deferred::{DeferredActions, Undo};
 use crate::notifier::missed::{Missed, Reason};
-use crate::notifier::promise::Promise;
+use crate::notifier::subscription::Reception;
 use crate::proto::sql::Limits;
 
 /// How far the session has come with one channel.
-pub(crate) struct Wire<I: 'static> {
+pub(crate) struct ChannelState<I: 'static> {
     /// Tells one listening from another, of the same channel.
     generation: u64,
     /// Whether an answer is to come.
     asked: bool,
     pub(super) heard: bool,
-    waiters: Vec<Waiter<I>>,
+    waiters: Vec<AckWaiter<I>>,
 }
 
-struct Waiter<I: 'static> {
-    promise: Arc<Promise>,
+struct AckWaiter<I: 'static> {
+    group: Arc<AckGroup>,
     undo: Option<Undo<I>>,
 }
 
 /// What is to be asked of the server.
 #[derive(Debug, Default)]
-pub(crate) struct Asks {
+pub(crate) struct ListenDiff {
     pub(crate) listen: Vec<(Box<str>, u64)>,
     pub(crate) unlisten: Vec<Box<str>>,
 }
@@ -48,69 +48,85 @@ pub(crate) struct Asks {
 /// What is listened to.
 impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// What is to be asked so that what is listened to is what is wanted.
-    pub(crate) fn sync(&mut self, after: &mut After<I>) -> Asks {
-        let mut asks = Asks::default();
+    pub(crate) fn sync(&mut self, after: &mut DeferredActions<I>) -> ListenDiff {
+        let mut asks = ListenDiff::default();
         let can_ask = self.session.id().is_some();
-        let is_open = matches!(self.session, Session::Open(_));
+        let is_open = matches!(self.session, DatabaseSession::Open(_));
         for channel in self.registry.take_changed() {
-            match (self.registry.is_wanted(&channel), self.wire.get_mut(&channel)) {
+            match (self.registry.is_wanted(&channel), self.channel_states.get_mut(&channel)) {
                 (true, None) => {
                     self.generation += 1;
-                    let wire = Wire { generation: self.generation, asked: can_ask, heard: false, waiters: Vec::new() };
-                    self.wire.insert(channel.clone(), wire);
+                    let channel_states =
+                        ChannelState { generation: self.generation, asked: can_ask, heard: false, waiters: Vec::new() };
+                    self.channel_states.insert(channel.clone(), channel_states);
                     asks.listen.push((channel, self.generation));
                 }
                 // It was refused, perhaps only in company.
-                (true, Some(wire)) if is_open && !wire.asked && !wire.heard => {
-                    wire.asked = true;
-                    asks.listen.push((channel, wire.generation));
+                (true, Some(channel_states)) if is_open && !channel_states.asked && !channel_states.heard => {
+                    channel_states.asked = true;
+                    asks.listen.push((channel, channel_states.generation));
                 }
                 (false, Some(_)) => {
                     // Who waited for it was overtaken by another change.
-                    let waiters = self.wire.remove(&channel).map(|wire| wire.waiters);
-                    after.kept.extend(waiters.into_iter().flatten().map(|waiter| (waiter.promise, Ok(()))));
+                    let waiters = self.channel_states.remove(&channel).map(|channel_states| channel_states.waiters);
+                    after.kept.extend(waiters.into_iter().flatten().map(|waiter| (waiter.group, Ok(()))));
                     asks.unlisten.push(channel);
                 }
                 _ => {}
             }
         }
-        if can_ask { asks } else { Asks::default() }
+        if can_ask { asks } else { ListenDiff::default() }
     }
 
-    /// Has a promise wait until a channel is heard, if it is to be.
-    pub(crate) fn wait_for(&mut self, channel: &str, promise: &Arc<Promise>, undo: Option<Undo<I>>) {
-        if let Some(wire) = self.wire.get_mut(channel).filter(|wire| !wire.heard) {
-            promise.wait_for_one();
-            wire.waiters.push(Waiter { promise: Arc::clone(promise), undo });
+    /// Has a group wait until a channel is heard, if it is to be.
+    pub(crate) fn wait_for(&mut self, channel: &str, group: &Arc<AckGroup>, undo: Option<Undo<I>>) {
+        if let Some(channel_states) =
+            self.channel_states.get_mut(channel).filter(|channel_states| !channel_states.heard)
+        {
+            group.add();
+            channel_states.waiters.push(AckWaiter { group: Arc::clone(group), undo });
         }
     }
 
     /// Which channels nobody has acknowledged yet.
-    pub(crate) fn unheard(&self) -> Vec<Box<str>> {
-        self.wire.iter().filter(|(_, wire)| !wire.heard).map(|(channel, _)| channel.clone()).collect()
+    pub(crate) fn unacknowledged(&self) -> Vec<Box<str>> {
+        self.channel_states
+            .iter()
+            .filter(|(_, channel_states)| !channel_states.heard)
+            .map(|(channel, _)| channel.clone())
+            .collect()
     }
 
     /// How many channels are listened to.
     pub(crate) fn heard(&self) -> usize {
-        self.wire.values().filter(|wire| wire.heard).count()
+        self.channel_states.values().filter(|channel_states| channel_states.heard).count()
     }
 
     /// The server has answered. What it refused is undone; what it couldn't answer is asked again as the session is back.
-    pub(crate) fn answered(&mut self, asked: Vec<(Box<str>, u64)>, answer: &Result<(), Error>, after: &mut After<I>) {
-        let is_open = matches!(self.session, Session::Open(_));
+    pub(crate) fn answered(
+        &mut self,
+        asked: Vec<(Box<str>, u64)>,
+        answer: &Result<(), Error>,
+        after: &mut DeferredActions<I>,
+    ) {
+        let is_open = matches!(self.session, DatabaseSession::Open(_));
         for (channel, generation) in asked {
-            let Some(wire) = self.wire.get_mut(&channel).filter(|wire| wire.generation == generation) else { continue };
-            wire.asked = false;
+            let Some(channel_states) =
+                self.channel_states.get_mut(&channel).filter(|channel_states| channel_states.generation == generation)
+            else {
+                continue;
+            };
+            channel_states.asked = false;
             match answer {
                 Ok(()) if is_open => self.is_heard(&channel, after),
                 // The word that the session is open comes next, and gaps are told before.
                 Ok(()) => {}
                 Err(error) if is_refusal(error) => {
-                    for waiter in std::mem::take(&mut wire.waiters) {
+                    for waiter in std::mem::take(&mut channel_states.waiters) {
                         if let Some(undo) = waiter.undo {
                             self.undo(&channel, undo, after);
                         }
-                        after.kept.push((waiter.promise, Err(error.clone())));
+                        after.kept.push((waiter.group, Err(error.clone())));
                     }
                 }
                 Err(_) => {}
@@ -118,13 +134,13 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         }
     }
 
-    fn is_heard(&mut self, channel: &str, after: &mut After<I>) {
-        let Some(wire) = self.wire.get_mut(channel) else { return };
-        wire.heard = true;
-        after.kept.extend(wire.waiters.drain(..).map(|waiter| (waiter.promise, Ok(()))));
+    fn is_heard(&mut self, channel: &str, after: &mut DeferredActions<I>) {
+        let Some(channel_states) = self.channel_states.get_mut(channel) else { return };
+        channel_states.heard = true;
+        after.kept.extend(channel_states.waiters.drain(..).map(|waiter| (waiter.group, Ok(()))));
         let entries: Vec<_> = self.registry.audience(channel).cloned().collect();
         for entry in entries {
-            if let Some(missed) = entry.hears() {
+            if let Some(missed) = entry.start_receiving() {
                 after.miss(&entry, missed);
             }
         }
@@ -134,19 +150,20 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
     /// the canary's. If the start does not wait for the session, its opening is reported to subscribers.
     pub(crate) fn begin(&mut self, own: Option<&str>, is_waited_for: bool) -> Vec<Box<str>> {
         self.registry.take_changed();
-        self.wire.clear();
+        self.channel_states.clear();
         for channel in self.registry.wanted().filter(|_| !is_waited_for) {
-            for entry in self.registry.audience(channel).filter(|entry| entry.ear() == Ear::New) {
-                entry.set_ear(Ear::Opening);
+            for entry in self.registry.audience(channel).filter(|entry| entry.reception() == Reception::Never) {
+                entry.set_reception(Reception::Opening);
             }
         }
         for channel in self.registry.wanted() {
             self.generation += 1;
-            let wire = Wire { generation: self.generation, asked: false, heard: false, waiters: Vec::new() };
-            self.wire.insert(channel.into(), wire);
+            let channel_states =
+                ChannelState { generation: self.generation, asked: false, heard: false, waiters: Vec::new() };
+            self.channel_states.insert(channel.into(), channel_states);
         }
-        self.session = Session::Opening(None);
-        self.wire.keys().cloned().chain(own.map(Into::into)).collect()
+        self.session = DatabaseSession::Opening(None);
+        self.channel_states.keys().cloned().chain(own.map(Into::into)).collect()
     }
 
     /// The session listens to these, and is what it is: gives what is still to be asked.
@@ -155,76 +172,83 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         id: ConnId,
         listens: &BTreeSet<&str>,
         limits: Limits,
-        after: &mut After<I>,
-    ) -> Asks {
-        self.session = Session::Open(id);
+        after: &mut DeferredActions<I>,
+    ) -> ListenDiff {
+        self.session = DatabaseSession::Open(id);
         self.limits = limits;
-        let mut asks = Asks::default();
-        let channels: Vec<_> = self.wire.keys().cloned().collect();
+        let mut asks = ListenDiff::default();
+        let channels: Vec<_> = self.channel_states.keys().cloned().collect();
         for channel in channels {
             let there = listens.contains(&*channel);
-            let Some(wire) = self.wire.get_mut(&channel).filter(|wire| !wire.asked) else { continue };
+            let Some(channel_states) =
+                self.channel_states.get_mut(&channel).filter(|channel_states| !channel_states.asked)
+            else {
+                continue;
+            };
             if there {
                 self.is_heard(&channel, after);
             } else {
-                (wire.asked, wire.heard) = (true, false);
-                asks.listen.push((channel.clone(), wire.generation));
+                (channel_states.asked, channel_states.heard) = (true, false);
+                asks.listen.push((channel.clone(), channel_states.generation));
             }
         }
-        let unwanted =
-            listens.iter().filter(|channel| **channel != SYSTEM_CHANNEL && !self.wire.contains_key(**channel));
+        let unwanted = listens
+            .iter()
+            .filter(|channel| **channel != SYSTEM_CHANNEL && !self.channel_states.contains_key(**channel));
         asks.unlisten = unwanted.map(|channel| (*channel).into()).collect();
         asks
     }
 
     /// Records that the session is lost and is being restored, and reports that to subscribers.
-    pub(crate) fn is_away(&mut self, id: ConnId, error: &Error, after: &mut After<I>) {
-        self.session = Session::Away(id);
-        for (channel, wire) in &mut self.wire {
-            if std::mem::replace(&mut wire.heard, false) {
-                for entry in self.registry.audience(channel).filter(|entry| entry.ear() == Ear::Hears) {
+    pub(crate) fn is_away(&mut self, id: ConnId, error: &Error, after: &mut DeferredActions<I>) {
+        self.session = DatabaseSession::Away(id);
+        for (channel, channel_states) in &mut self.channel_states {
+            if std::mem::replace(&mut channel_states.heard, false) {
+                for entry in self.registry.audience(channel).filter(|entry| entry.reception() == Reception::Receiving) {
                     after.miss(entry, Missed::new(Reason::Disconnected(error.clone()), 0));
                 }
             }
         }
     }
 
-    /// The session is back, and these channels were unheard for a while.
-    pub(crate) fn was_deaf(&self, gap: &Gap, after: &mut After<I>) {
+    /// The session is back, and these channels were unacknowledged for a while.
+    pub(crate) fn report_gap(&self, gap: &Gap, after: &mut DeferredActions<I>) {
         for channel in gap.channels() {
-            for entry in self.registry.audience(channel).filter(|entry| entry.ear() == Ear::Hears) {
+            for entry in self.registry.audience(channel).filter(|entry| entry.reception() == Reception::Receiving) {
                 after.miss(entry, Missed::new(Reason::Restored(gap.clone()), 0));
             }
         }
     }
 
     /// The session is lost for good.
-    pub(crate) fn is_lost(&mut self, error: &Error, after: &mut After<I>) {
-        self.session = Session::Lost(error.clone());
-        for (channel, wire) in std::mem::take(&mut self.wire) {
-            for waiter in wire.waiters {
+    pub(crate) fn is_lost(&mut self, error: &Error, after: &mut DeferredActions<I>) {
+        self.session = DatabaseSession::Lost(error.clone());
+        for (channel, channel_states) in std::mem::take(&mut self.channel_states) {
+            for waiter in channel_states.waiters {
                 if let Some(undo) = waiter.undo {
                     self.undo(&channel, undo, after);
                 }
-                after.kept.push((waiter.promise, Err(error.clone())));
+                after.kept.push((waiter.group, Err(error.clone())));
             }
             // Also those who wait to be told that the notifier was stopped and has been started again.
-            let is_told = |ear| matches!(ear, Ear::Hears | Ear::Opening | Ear::Stopped);
-            for entry in self.registry.audience(&channel).filter(|entry| is_told(entry.ear())) {
-                entry.set_ear(Ear::Stopped);
+            let is_told =
+                |reception| matches!(reception, Reception::Receiving | Reception::Opening | Reception::Stopped);
+            for entry in self.registry.audience(&channel).filter(|entry| is_told(entry.reception())) {
+                entry.set_reception(Reception::Stopped);
                 after.miss(entry, Missed::new(Reason::Lost(error.clone()), 0));
             }
         }
     }
 
     /// The notifier stops: nothing is listened to any more, and nothing waits.
-    pub(crate) fn end_session(&mut self, after: &mut After<I>) {
-        self.session = Session::None;
-        let waiters = std::mem::take(&mut self.wire).into_values().flat_map(|wire| wire.waiters);
-        after.kept.extend(waiters.map(|waiter| (waiter.promise, Err(Error::Stopped))));
+    pub(crate) fn end_session(&mut self, after: &mut DeferredActions<I>) {
+        self.session = DatabaseSession::None;
+        let waiters =
+            std::mem::take(&mut self.channel_states).into_values().flat_map(|channel_states| channel_states.waiters);
+        after.kept.extend(waiters.map(|waiter| (waiter.group, Err(Error::Stopped))));
         let channels: Vec<Box<str>> = self.registry.channels().into_iter().map(Into::into).collect();
         for subscription in channels.iter().flat_map(|channel| self.registry.subscriptions(channel)) {
-            subscription.value.turns_deaf(Ear::Stopped);
+            subscription.value.stop_receiving(Reception::Stopped);
         }
     }
 }

@@ -83,7 +83,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     }
 
     pub(super) fn look<T>(&self, look: impl FnOnce(&Database<I>) -> T) -> Option<T> {
-        self.inner().lock().databases.get(self.at).map(look)
+        self.core().lock().databases.get(self.at).map(look)
     }
 
     /// How long a call may wait for the server.

@@ -111,35 +111,33 @@
 //! ended where that failed; here a payload that can't be read is an error value, which has the raw text.
 //! (With the features `json` and `python`:)
 //!
-#![cfg_attr(feature = "python", doc = include_str!("payloads.md"))]
+#![cfg_attr(feature = "python", doc = include_str!("payload/readings.md"))]
 
-mod after;
+mod ack_group;
 mod batcher;
 mod builder;
-mod core;
-mod crew;
+mod counters;
 mod database;
+mod deferred;
+mod deferred_drop;
 mod delivery;
-mod entry;
-mod graveyard;
+mod dispatcher;
 mod hearing;
 mod id;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod laws;
+mod lifecycle;
 mod listening;
 mod looking;
 mod missed;
 mod muting;
 mod panics;
 mod payload;
-mod promise;
-#[cfg(feature = "python")]
-mod python;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 mod queue;
 mod registry;
-mod running;
+mod shared;
 mod subscribing;
-mod tally;
+mod subscription;
 
 use std::fmt;
 use std::hash::Hash;
@@ -148,9 +146,9 @@ use std::time::Duration;
 
 pub use self::batcher::Batcher;
 pub use self::builder::NotifierBuilder;
-use self::builder::Settings;
-use self::core::{Inner, Phase};
-use self::database::Session;
+use self::builder::NotifierSettings;
+pub use self::counters::NotifierStats;
+use self::database::DatabaseSession;
 pub use self::delivery::Delivery;
 pub use self::id::Id;
 pub use self::missed::{Missed, Reason};
@@ -159,7 +157,7 @@ pub use self::payload::Payload;
 #[cfg(feature = "json")]
 pub use self::payload::PayloadError;
 pub use self::queue::{Policy, Queue};
-pub use self::tally::NotifierStats;
+use self::shared::{NotifierCore, RunPhase};
 use crate::config::Config;
 use crate::error::Error;
 use crate::manager::Ticket;
@@ -185,13 +183,13 @@ pub struct Notifier<I = Id>
 where
     I: Clone + Eq + Hash + Send + 'static,
 {
-    owner: Arc<Owner<I>>,
+    owner: Arc<StopOnDrop<I>>,
     /// Which of its databases this one is about.
     at: usize,
 }
 
 /// Stops the notifier when nobody has it any more but its own threads.
-struct Owner<I: Clone + Eq + Hash + Send + 'static>(Arc<Inner<I>>);
+struct StopOnDrop<I: Clone + Eq + Hash + Send + 'static>(Arc<NotifierCore<I>>);
 
 /// What a notifier does, with respect to one database; the [table](self#states) has what leads where.
 ///
@@ -313,13 +311,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         NotifierBuilder::new(config.try_into()?).start()
     }
 
-    fn stopped(config: Config, settings: Settings) -> Self {
-        let inner = Arc::new(Inner::new(settings));
-        let at = inner.database(config);
-        Self { owner: Arc::new(Owner(inner)), at }
+    fn stopped(config: Config, settings: NotifierSettings) -> Self {
+        let core = Arc::new(NotifierCore::new(settings));
+        let at = core.database(config);
+        Self { owner: Arc::new(StopOnDrop(core)), at }
     }
 
-    fn inner(&self) -> &Arc<Inner<I>> {
+    fn core(&self) -> &Arc<NotifierCore<I>> {
         &self.owner.0
     }
 
@@ -351,7 +349,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        let at = self.inner().database(config.try_into()?);
+        let at = self.core().database(config.try_into()?);
         Ok(Self { owner: Arc::clone(&self.owner), at })
     }
 }
@@ -381,7 +379,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// What the first session fails with that can't be opened, and then it isn't started; [`Error::StillRunning`] as
     /// long as a callback runs since it was stopped; [`Error::Stopped`] where it was stopped meanwhile.
     pub fn start(&self) -> Result<(), Error> {
-        self.inner().start()
+        self.core().start()
     }
 
     /// Stops it, and returns when no callback runs any more: none begins after it returns. Does nothing where it doesn't
@@ -403,7 +401,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// ```
     pub fn stop(&self) {
         // Without a limit it ends only by being over.
-        let _ = self.inner().stop_within(None);
+        let _ = self.core().stop_within(None);
     }
 
     /// Stops it, and gives up waiting after `limit` for callbacks that run.
@@ -426,7 +424,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// [`StillRunning`] names one of them. It is stopped all the same: no other begins.
     pub fn stop_within(&self, limit: Duration) -> Result<(), StillRunning<I>> {
-        self.inner().stop_within(Some(limit))
+        self.core().stop_within(Some(limit))
     }
 
     /// Stops and starts it, on new sessions. It is needed only where a session is [lost](State::Lost) for good.
@@ -446,7 +444,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// As [`start`](Self::start); [`Error::InsideCallback`] inside a callback, and then it goes on as it was.
     pub fn restart(&self) -> Result<(), Error> {
-        if self.inner().is_inside() {
+        if self.core().is_inside() {
             return Err(Error::InsideCallback { instead: "restart it from another thread" });
         }
         self.stop();
@@ -468,7 +466,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn is_running(&self) -> bool {
-        self.inner().lock().can_receive()
+        self.core().lock().can_receive()
     }
 
     /// What it does, with respect to this database.
@@ -486,14 +484,14 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn state(&self) -> State {
-        let world = self.inner().lock();
-        match (world.phase, world.databases.get(self.at).map(|database| &database.session)) {
-            (Phase::Stopped, _) => world.failure.clone().map_or(State::Stopped, State::Failed),
-            (Phase::Starting, _) => State::Starting,
-            (Phase::Stopping, _) => State::Stopping,
-            (Phase::Running, Some(Session::Open(_))) => State::Listening,
-            (Phase::Running, Some(Session::Lost(error))) => State::Lost(error.clone()),
-            (Phase::Running, _) => State::Away,
+        let state = self.core().lock();
+        match (state.phase, state.databases.get(self.at).map(|database| &database.session)) {
+            (RunPhase::Stopped, _) => state.failure.clone().map_or(State::Stopped, State::Failed),
+            (RunPhase::Starting, _) => State::Starting,
+            (RunPhase::Stopping, _) => State::Stopping,
+            (RunPhase::Running, Some(DatabaseSession::Open(_))) => State::Listening,
+            (RunPhase::Running, Some(DatabaseSession::Lost(error))) => State::Lost(error.clone()),
+            (RunPhase::Running, _) => State::Away,
         }
     }
 
@@ -513,15 +511,15 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn stats(&self) -> NotifierStats {
-        let world = self.inner().lock();
-        let mut stats = self.inner().tally.read();
-        stats.canary_micros = world.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
-        for database in &world.databases {
+        let state = self.core().lock();
+        let mut stats = self.core().counters.read();
+        stats.canary_micros = state.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
+        for database in &state.databases {
             let (subscribers, waiting) = database.waiting();
             stats.subscribers += subscribers as u64;
             stats.waiting += waiting as u64;
             stats.channels += database.heard() as u64;
-            if matches!(database.session, Session::Open(_)) {
+            if matches!(database.session, DatabaseSession::Open(_)) {
                 stats.sessions += 1;
                 stats.sessions_saved += (subscribers as u64).saturating_sub(1);
             }
@@ -542,7 +540,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn take_panics(&self) -> Vec<Panicked<I>> {
-        self.inner().panics.take()
+        self.core().panics.take()
     }
 }
 
@@ -567,7 +565,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// The ticket resolves to [`Error::Value`] for a channel or payload that PostgreSQL would refuse,
     /// [`Error::NotRunning`], and where the session is lost or away to the reason.
     pub fn notify(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Ticket<()> {
-        send(self.inner(), self.at, vec![(channel.as_ref().to_owned(), payload.as_ref().to_owned())])
+        send(self.core(), self.at, vec![(channel.as_ref().to_owned(), payload.as_ref().to_owned())])
     }
 
     /// Sends what many threads notify in few transactions, by the session that listens: what comes within `linger`
@@ -592,24 +590,24 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// [`Error::Io`] where the system gives no thread.
     pub fn batcher(&self, linger: Duration, size: usize) -> Result<Batcher, Error> {
-        let (inner, at) = (Arc::clone(self.inner()), self.at);
-        Batcher::new(linger, size, &self.inner().crew_mark, move |pairs| send(&inner, at, pairs))
+        let (core, at) = (Arc::clone(self.core()), self.at);
+        Batcher::new(linger, size, &self.core().threads, move |pairs| send(&core, at, pairs))
     }
 }
 
-fn send<I: 'static>(inner: &Inner<I>, at: usize, pairs: Vec<(String, String)>) -> Ticket<()> {
+fn send<I: 'static>(core: &NotifierCore<I>, at: usize, pairs: Vec<(String, String)>) -> Ticket<()> {
     let (handle, session) = {
-        let world = inner.lock();
-        let session = world.databases.get(at).map(|database| match &database.session {
-            Session::Lost(error) => Err(error.clone()),
+        let state = core.lock();
+        let session = state.databases.get(at).map(|database| match &database.session {
+            DatabaseSession::Lost(error) => Err(error.clone()),
             session => session.id().ok_or(Error::Unopened),
         });
-        (world.handle.clone(), session)
+        (state.handle.clone(), session)
     };
     match (handle, session) {
         (Some(handle), Some(Ok(id))) => handle.notify_many(id, pairs),
-        (Some(_), Some(Err(error))) => Ticket::resolved(&inner.crew_mark, Err(error)),
-        _ => Ticket::resolved(&inner.crew_mark, Err(Error::NotRunning)),
+        (Some(_), Some(Err(error))) => Ticket::resolved(&core.threads, Err(error)),
+        _ => Ticket::resolved(&core.threads, Err(Error::NotRunning)),
     }
 }
 
@@ -619,7 +617,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Clone for Notifier<I> {
     }
 }
 
-impl<I: Clone + Eq + Hash + Send + 'static> Drop for Owner<I> {
+impl<I: Clone + Eq + Hash + Send + 'static> Drop for StopOnDrop<I> {
     fn drop(&mut self) {
         self.0.halt(None);
     }

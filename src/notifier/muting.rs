@@ -5,8 +5,8 @@ use std::hash::Hash;
 use crate::error::Error;
 use crate::manager::Ticket;
 use crate::notifier::Notifier;
-use crate::notifier::after::After;
 use crate::notifier::database::Database;
+use crate::notifier::deferred::DeferredActions;
 
 /// Muting, of this database: who is muted keeps its subscriptions, isn't called, and misses what is sent meanwhile. As it
 /// is unmuted, it is [told so](crate::notifier::Reason::Muted).
@@ -179,12 +179,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         only: Option<&I>,
         set: impl FnOnce(&mut Database<I>) -> Result<(), Error>,
     ) -> Result<Ticket<()>, Error> {
-        let change = |database: &mut Database<I>, after: &mut After<I>| {
+        let change = |database: &mut Database<I>, after: &mut DeferredActions<I>| {
             set(database)?;
             channels.iter().for_each(|channel| database.refresh(channel, only, after));
             Ok(((), channels.iter().map(|channel| ((*channel).into(), None)).collect()))
         };
-        self.inner().change_and_wait(self.at, change).map(|((), ticket)| ticket)
+        self.core().change_and_wait(self.at, change).map(|((), ticket)| ticket)
     }
 
     fn channels_of(&self, id: &I) -> Result<Vec<Box<str>>, Error> {

@@ -35,15 +35,15 @@ pub struct Panicked<I> {
 }
 
 #[derive(Debug)]
-pub(crate) struct Panics<I>(Mutex<VecDeque<Panicked<I>>>);
+pub(crate) struct PanicLog<I>(Mutex<VecDeque<Panicked<I>>>);
 
-impl<I> Default for Panics<I> {
+impl<I> Default for PanicLog<I> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<I> Panics<I> {
+impl<I> PanicLog<I> {
     pub(crate) fn keep(&self, id: I, channel: &str, message: &str) {
         #[cfg(feature = "tracing")]
         tracing::error!(channel = %Escaped(channel), message = %Escaped(message), "a callback panicked");

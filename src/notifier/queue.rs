@@ -92,11 +92,11 @@ const OVERHEAD: usize = 64;
 
 /// What waits for one subscriber; `E` names the subscription that it is for.
 #[derive(Debug)]
-pub(crate) struct Pending<E> {
+pub(crate) struct PendingQueue<E> {
     queue: Queue,
-    items: BTreeMap<u64, Item<E>>,
+    items: BTreeMap<u64, PendingItem<E>>,
     /// Where each waits that another could be folded into.
-    same: HashMap<(E, Same), u64>,
+    same: HashMap<(E, ContentKey), u64>,
     /// Gaps that come before everything else, and where each subscription's is there.
     owed: BTreeMap<u64, (E, Missed)>,
     owed_at: HashMap<E, u64>,
@@ -109,7 +109,7 @@ pub(crate) struct Pending<E> {
 
 /// What comes out.
 #[derive(Debug)]
-pub(crate) enum Item<E> {
+pub(crate) enum PendingItem<E> {
     /// A notification, and how many equal ones were folded into it.
     Heard(E, Notification, u64),
     Missed(E, Missed),
@@ -117,7 +117,7 @@ pub(crate) enum Item<E> {
 
 /// What became of a notification that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Pushed {
+pub(crate) struct PushOutcome {
     pub(crate) dropped: u64,
     pub(crate) folded: bool,
     /// It was one too many for a subscriber that is to be disconnected.
@@ -126,24 +126,24 @@ pub(crate) struct Pushed {
 
 /// Compares by channel and payload, whoever sent it.
 #[derive(Debug)]
-struct Same(Notification);
+struct ContentKey(Notification);
 
-impl PartialEq for Same {
+impl PartialEq for ContentKey {
     fn eq(&self, other: &Self) -> bool {
         (self.0.channel_bytes(), self.0.payload_bytes()) == (other.0.channel_bytes(), other.0.payload_bytes())
     }
 }
 
-impl Eq for Same {}
+impl Eq for ContentKey {}
 
-impl Hash for Same {
+impl Hash for ContentKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.0.channel_bytes().hash(state);
         self.0.payload_bytes().hash(state);
     }
 }
 
-impl<E: Clone + Eq + Hash> Pending<E> {
+impl<E: Clone + Eq + Hash> PendingQueue<E> {
     pub(crate) fn new(queue: Queue) -> Self {
         Self {
             queue,
@@ -176,13 +176,13 @@ impl<E: Clone + Eq + Hash> Pending<E> {
     }
 
     /// A notification has come.
-    pub(crate) fn push(&mut self, to: &E, notification: &Notification) -> Pushed {
-        let mut pushed = Pushed::default();
+    pub(crate) fn push(&mut self, to: &E, notification: &Notification) -> PushOutcome {
+        let mut pushed = PushOutcome::default();
         let mut folded = 0;
         let coalesces = self.queue.policy == Policy::Coalesce;
         if coalesces
-            && let Some(place) = self.same.remove(&(to.clone(), Same(notification.clone())))
-            && let Some(Item::Heard(_, old, before)) = self.take_at(place)
+            && let Some(place) = self.same.remove(&(to.clone(), ContentKey(notification.clone())))
+            && let Some(PendingItem::Heard(_, old, before)) = self.take_at(place)
         {
             debug_assert_eq!(old.channel_bytes(), notification.channel_bytes());
             folded = before + 1;
@@ -192,7 +192,7 @@ impl<E: Clone + Eq + Hash> Pending<E> {
         while self.heard >= self.queue.items || self.bytes.saturating_add(size) > self.queue.bytes {
             pushed.dropped += 1;
             let makes_room = match self.queue.policy {
-                Policy::Disconnect => return Pushed { disconnects: true, ..pushed },
+                Policy::Disconnect => return PushOutcome { disconnects: true, ..pushed },
                 Policy::DropNewest => false,
                 Policy::DropOldest | Policy::Coalesce => self.drop_oldest(),
             };
@@ -204,10 +204,10 @@ impl<E: Clone + Eq + Hash> Pending<E> {
         }
         let place = self.place();
         if coalesces {
-            self.same.insert((to.clone(), Same(notification.clone())), place);
+            self.same.insert((to.clone(), ContentKey(notification.clone())), place);
         }
         self.last_gaps.clear();
-        self.items.insert(place, Item::Heard(to.clone(), notification.clone(), folded));
+        self.items.insert(place, PendingItem::Heard(to.clone(), notification.clone(), folded));
         self.heard += 1;
         self.bytes += size;
         pushed
@@ -216,7 +216,7 @@ impl<E: Clone + Eq + Hash> Pending<E> {
     /// Something was missed after all that waits.
     pub(crate) fn miss(&mut self, to: &E, missed: Missed) {
         if let Some(place) = self.last_gaps.get(to)
-            && let Some(Item::Missed(_, before)) = self.items.get_mut(place)
+            && let Some(PendingItem::Missed(_, before)) = self.items.get_mut(place)
         {
             return before.merge(missed);
         }
@@ -225,34 +225,34 @@ impl<E: Clone + Eq + Hash> Pending<E> {
         }
         let place = self.place();
         self.last_gaps.insert(to.clone(), place);
-        self.items.insert(place, Item::Missed(to.clone(), missed));
+        self.items.insert(place, PendingItem::Missed(to.clone(), missed));
     }
 
     /// The next.
-    pub(crate) fn pop(&mut self) -> Option<Item<E>> {
+    pub(crate) fn pop(&mut self) -> Option<PendingItem<E>> {
         if let Some((_, (to, missed))) = self.owed.pop_first() {
             self.owed_at.remove(&to);
-            return Some(Item::Missed(to, missed));
+            return Some(PendingItem::Missed(to, missed));
         }
         let place = *self.items.first_key_value()?.0;
         self.take_at(place)
     }
 
     /// Takes what waits at a place.
-    fn take_at(&mut self, place: u64) -> Option<Item<E>> {
+    fn take_at(&mut self, place: u64) -> Option<PendingItem<E>> {
         let item = self.items.remove(&place)?;
         match &item {
-            Item::Heard(to, notification, _) => {
+            PendingItem::Heard(to, notification, _) => {
                 self.heard -= 1;
                 self.bytes -= size(notification);
                 if !self.same.is_empty() {
-                    self.same.remove(&(to.clone(), Same(notification.clone())));
+                    self.same.remove(&(to.clone(), ContentKey(notification.clone())));
                 }
             }
-            Item::Missed(to, _) if self.last_gaps.get(to) == Some(&place) => {
+            PendingItem::Missed(to, _) if self.last_gaps.get(to) == Some(&place) => {
                 self.last_gaps.remove(to);
             }
-            Item::Missed(..) => {}
+            PendingItem::Missed(..) => {}
         }
         Some(item)
     }
@@ -261,8 +261,8 @@ impl<E: Clone + Eq + Hash> Pending<E> {
     fn drop_oldest(&mut self) -> bool {
         while let Some((&place, _)) = self.items.first_key_value() {
             match self.take_at(place) {
-                Some(Item::Missed(to, missed)) => self.owe(to, missed),
-                Some(Item::Heard(to, ..)) => {
+                Some(PendingItem::Missed(to, missed)) => self.owe(to, missed),
+                Some(PendingItem::Heard(to, ..)) => {
                     self.owe(to, Missed::new(Reason::Overflow, 1));
                     return true;
                 }
@@ -302,20 +302,20 @@ mod tests {
     }
 
     /// As text: a payload with what was folded into it, or how many are missing.
-    fn shown(item: Item<u8>) -> String {
+    fn shown(item: PendingItem<u8>) -> String {
         match item {
-            Item::Heard(_, n, 0) => n.payload().into_owned(),
-            Item::Heard(_, n, folded) => format!("{}+{folded}", n.payload()),
-            Item::Missed(_, missed) => format!("-{}", missed.dropped()),
+            PendingItem::Heard(_, n, 0) => n.payload().into_owned(),
+            PendingItem::Heard(_, n, folded) => format!("{}+{folded}", n.payload()),
+            PendingItem::Missed(_, missed) => format!("-{}", missed.dropped()),
         }
     }
 
-    fn all(mut pending: Pending<u8>) -> String {
+    fn all(mut pending: PendingQueue<u8>) -> String {
         std::iter::from_fn(|| pending.pop()).map(shown).collect::<Vec<_>>().join(" ")
     }
 
-    fn pushed(queue: Queue, payloads: &str) -> Pending<u8> {
-        let mut pending = Pending::new(queue);
+    fn pushed(queue: Queue, payloads: &str) -> PendingQueue<u8> {
+        let mut pending = PendingQueue::new(queue);
         for payload in payloads.split(' ') {
             pending.push(&1, &heard(payload));
         }
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn n07_two_gaps_are_one_only_if_no_notification_lies_between() {
-        let mut pending = Pending::new(Queue::default());
+        let mut pending = PendingQueue::new(Queue::default());
         pending.push(&1, &heard("a"));
         for (dropped, next) in [(1, "b"), (2, "c")] {
             pending.miss(&1, Missed::new(Reason::Muted, dropped));
@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn n07_gaps_of_a_blocked_subscriber_do_not_pile_up() {
         for policy in [Policy::DropOldest, Policy::DropNewest, Policy::Coalesce] {
-            let mut pending = Pending::new(Queue::new(policy).items(3));
+            let mut pending = PendingQueue::new(Queue::new(policy).items(3));
             for n in 0..1000 {
                 pending.push(&1, &heard(&n.to_string()));
                 for to in 0..2 {
@@ -404,11 +404,11 @@ mod tests {
             doing in prop::collection::vec((0..12u8, 0..3u8), 0..300),
             policy in prop::sample::select(vec![Policy::DropOldest, Policy::DropNewest, Policy::Coalesce]),
         ) {
-            let mut pending = Pending::new(Queue::new(policy).items(5));
+            let mut pending = PendingQueue::new(Queue::new(policy).items(5));
             let (mut sent, mut delivered, mut folded, mut told, mut dropped) = (0, 0, 0, 0, 0);
             let mut take = |item| match item {
-                Item::Heard(_, _, more) => { delivered += 1; folded += more; }
-                Item::Missed(_, missed) => told += missed.dropped(),
+                PendingItem::Heard(_, _, more) => { delivered += 1; folded += more; }
+                PendingItem::Missed(_, missed) => told += missed.dropped(),
             };
             for (what, who) in doing {
                 match what {

@@ -31,12 +31,12 @@ struct Channel<I, S> {
     /// How many subscribers aren't muted.
     unmuted: usize,
     /// By the order in which they subscribed; and where each stands there.
-    subscriptions: BTreeMap<u64, Subscription<I, S>>,
+    subscriptions: BTreeMap<u64, RegistryEntry<I, S>>,
     places: HashMap<I, u64>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Subscription<I, S> {
+pub(crate) struct RegistryEntry<I, S> {
     pub(crate) id: I,
     pub(crate) value: S,
     pub(crate) muted: bool,
@@ -77,7 +77,7 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
     }
 
     /// Removes a channel with its subscriptions, which are given.
-    pub(crate) fn remove(&mut self, channel: &str) -> Result<Vec<Subscription<I, S>>, Error> {
+    pub(crate) fn remove(&mut self, channel: &str) -> Result<Vec<RegistryEntry<I, S>>, Error> {
         let removed = self.channels.remove(channel).ok_or_else(|| unknown_channel(channel))?;
         self.changed.insert(channel.into());
         let removed: Vec<_> = removed.subscriptions.into_values().collect();
@@ -97,7 +97,7 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
         }
         it.unmuted += 1;
         it.places.insert(id.clone(), place);
-        it.subscriptions.insert(place, Subscription { id: id.clone(), value, muted: false });
+        it.subscriptions.insert(place, RegistryEntry { id: id.clone(), value, muted: false });
         self.channels_of.entry(id.clone()).or_default().insert(channel.into());
         None
     }
@@ -151,7 +151,7 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
     }
 
     /// Has a channel be among those that may have changed.
-    pub(crate) fn look_again(&mut self, channel: &str) {
+    pub(crate) fn mark_changed(&mut self, channel: &str) {
         self.changed.insert(channel.into());
     }
 
@@ -205,12 +205,12 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
     }
 
     /// All subscriptions of a channel.
-    pub(crate) fn subscriptions(&self, channel: &str) -> impl Iterator<Item = &Subscription<I, S>> {
+    pub(crate) fn subscriptions(&self, channel: &str) -> impl Iterator<Item = &RegistryEntry<I, S>> {
         self.channels.get(channel).into_iter().flat_map(|channel| channel.subscriptions.values())
     }
 
     /// One subscription.
-    pub(crate) fn get(&self, id: &I, channel: &str) -> Option<&Subscription<I, S>> {
+    pub(crate) fn get(&self, id: &I, channel: &str) -> Option<&RegistryEntry<I, S>> {
         let channel = self.channels.get(channel)?;
         channel.subscriptions.get(channel.places.get(id)?)
     }

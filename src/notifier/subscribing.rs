@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::manager::Ticket;
-use crate::notifier::after::{After, Undo};
 use crate::notifier::database::Database;
+use crate::notifier::deferred::{DeferredActions, Undo};
 use crate::notifier::delivery::Delivery;
-use crate::notifier::entry::Entry;
 use crate::notifier::queue::Queue;
+use crate::notifier::subscription::Subscription;
 use crate::notifier::{Notifier, State};
 
 /// Channels and subscriptions, of this database.
@@ -59,7 +59,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        if self.inner().is_inside() {
+        if self.core().is_inside() {
             return Err(Error::InsideCallback { instead: "take subscribe_ticket" });
         }
         let (undo, mut ticket) = self.put(&id, channel, function)?;
@@ -70,9 +70,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         });
         match waited {
             Ok(()) => drop(undo),
-            Err(_) => self.inner().take_back(self.at, channel, undo),
+            Err(_) => self.core().revert(self.at, channel, undo),
         }
-        self.inner().graveyard.empty();
+        self.core().deferred_drop.empty();
         waited
     }
 
@@ -104,7 +104,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     {
         let (undo, ticket) = self.put(&id, channel, function)?;
         drop(undo);
-        self.inner().graveyard.empty();
+        self.core().deferred_drop.empty();
         Ok(ticket)
     }
 
@@ -119,15 +119,15 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     where
         F: FnMut(&Delivery<'_, I>) + Send + 'static,
     {
-        let inner = self.inner();
+        let core = self.core();
         // Kept out here, so that it isn't dropped in there where it isn't taken.
         let mut function = Some(Box::new(function));
-        inner.follow(self.at, |database, after| {
+        core.follow(self.at, |database, after| {
             database.check_channel(channel)?;
             let Some(function) = function.take() else { return Err(Error::NotRunning) };
-            let subscriber = database.subscriber(id, inner.settings.queue);
+            let subscriber = database.subscriber(id, core.settings.queue);
             let before = database.registry.get(id, channel).map(|before| &before.value);
-            let entry = Entry::new(id, channel, subscriber, function, &inner.graveyard, before);
+            let entry = Subscription::new(id, channel, subscriber, function, &core.deferred_drop, before);
             let before = database.subscribe(id, &entry, after);
             let undo = Undo::Subscribed(entry, before);
             Ok((undo.clone(), vec![(channel.into(), Some(undo))]))
@@ -155,7 +155,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`].
     pub fn unsubscribe(&self, id: &I, channel: &str) -> Result<(), Error> {
-        self.inner().change(self.at, |database, _| database.unsubscribe(id, channel))
+        self.core().change(self.at, |database, _| database.unsubscribe(id, channel))
     }
 
     /// Gives a subscriber another queue than the notifier's; what waits in it stays.
@@ -176,8 +176,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// [`Error::UnknownSubscriber`].
     pub fn set_queue(&self, id: &I, queue: Queue) -> Result<(), Error> {
-        let mut world = self.inner().lock();
-        let database = world.databases.get_mut(self.at).ok_or(Error::NotRunning)?;
+        let mut state = self.core().lock();
+        let database = state.databases.get_mut(self.at).ok_or(Error::NotRunning)?;
         database.set_queue(id, queue)
     }
 
@@ -205,7 +205,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         C::Item: AsRef<str>,
     {
         let channels: Vec<C::Item> = channels.into_iter().collect();
-        let add = |database: &mut Database<I>, _: &mut After<I>| {
+        let add = |database: &mut Database<I>, _: &mut DeferredActions<I>| {
             channels.iter().try_for_each(|channel| database.check_channel(channel.as_ref()))?;
             let added = channels.iter().map(|channel| {
                 let is_new = database.registry.add(channel.as_ref());
@@ -213,7 +213,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
             });
             Ok(((), added.collect()))
         };
-        self.inner().follow(self.at, add).map(|((), ticket)| ticket)
+        self.core().follow(self.at, add).map(|((), ticket)| ticket)
     }
 
     /// As [`add_channels`](Self::add_channels), for one.
@@ -258,7 +258,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         C::Item: AsRef<str>,
     {
         let channels: Vec<C::Item> = channels.into_iter().collect();
-        self.inner().change(self.at, |database, _| {
+        self.core().change(self.at, |database, _| {
             channels.iter().try_for_each(|channel| database.registry.check_known(channel.as_ref()))?;
             // One that is named twice is gone the second time.
             for channel in &channels {
@@ -312,7 +312,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn autorun(&self, autorun: bool) {
-        self.inner().lock().autorun = autorun;
+        self.core().lock().autorun = autorun;
     }
 
     /// Has the servers follow what was recorded; the ticket resolves once they have.
@@ -337,6 +337,6 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// [`Error::NotRunning`]; what a server answers by the ticket.
     pub fn apply(&self) -> Result<Ticket<()>, Error> {
-        self.inner().apply()
+        self.core().apply()
     }
 }

@@ -12,39 +12,39 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::notifier::counters::NotifierCounters;
+use crate::notifier::deferred_drop::{DeferredDrop, discard};
 use crate::notifier::delivery::What;
-use crate::notifier::entry::{Entry, Shared, Subscriber};
-use crate::notifier::graveyard::{Graveyard, discard};
-use crate::notifier::panics::Panics;
-use crate::notifier::queue::Item;
-use crate::notifier::tally::Tally;
+use crate::notifier::panics::PanicLog;
+use crate::notifier::queue::PendingItem;
+use crate::notifier::subscription::{Subscriber, Subscription, SubscriptionRef};
 
 /// How many calls one subscriber gets before the next one has its turn.
 const TURN: usize = 32;
 
 /// The dispatchers of one run, from a start to a stop.
-pub(crate) struct Crew<I: 'static> {
-    state: Mutex<State<I>>,
+pub(crate) struct Dispatcher<I: 'static> {
+    state: Mutex<DispatcherState<I>>,
     ready: Condvar,
 }
 
-struct State<I: 'static> {
+struct DispatcherState<I: 'static> {
     line: VecDeque<Arc<Subscriber<I>>>,
     halted: bool,
     /// The loop's thread included.
     threads: usize,
     /// What is being called now, by each thread's number.
-    calling: Vec<(usize, Arc<Entry<I>>)>,
+    calling: Vec<(usize, Arc<Subscription<I>>)>,
 }
 
-impl<I: 'static> Crew<I> {
+impl<I: 'static> Dispatcher<I> {
     /// Of so many threads that are going to run.
     pub(crate) fn new(threads: usize) -> Self {
-        let state = State { line: VecDeque::new(), halted: false, threads, calling: Vec::new() };
+        let state = DispatcherState { line: VecDeque::new(), halted: false, threads, calling: Vec::new() };
         Self { state: Mutex::new(state), ready: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<I>> {
+    fn lock(&self) -> MutexGuard<'_, DispatcherState<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,7 +96,7 @@ impl<I: 'static> Crew<I> {
     }
 
     /// Notes that a call begins, unless no more may.
-    fn begin(&self, number: usize, entry: &Arc<Entry<I>>) -> bool {
+    fn begin(&self, number: usize, entry: &Arc<Subscription<I>>) -> bool {
         let mut state = self.lock();
         if !state.halted {
             state.calling.push((number, Arc::clone(entry)));
@@ -109,15 +109,21 @@ impl<I: 'static> Crew<I> {
     }
 }
 
-impl<I: Clone + 'static> Crew<I> {
+impl<I: Clone + 'static> Dispatcher<I> {
     /// What a dispatcher does until it is halted.
-    pub(crate) fn work(&self, number: usize, tally: &Tally, panics: &Panics<I>, graveyard: &Graveyard) {
+    pub(crate) fn work(
+        &self,
+        number: usize,
+        counters: &NotifierCounters,
+        panics: &PanicLog<I>,
+        deferred_drop: &DeferredDrop,
+    ) {
         while let Some(subscriber) = self.next() {
             let mut left = TURN;
             while let Some(item) = subscriber.take() {
-                self.deliver(number, item, tally, panics);
+                self.deliver(number, item, counters, panics);
                 // What was unsubscribed meanwhile has gone with the call.
-                graveyard.empty();
+                deferred_drop.empty();
                 left -= 1;
                 if left == 0 {
                     self.schedule([subscriber]);
@@ -127,26 +133,32 @@ impl<I: Clone + 'static> Crew<I> {
         }
     }
 
-    fn deliver(&self, number: usize, item: Item<Shared<I>>, tally: &Tally, panics: &Panics<I>) {
+    fn deliver(
+        &self,
+        number: usize,
+        item: PendingItem<SubscriptionRef<I>>,
+        counters: &NotifierCounters,
+        panics: &PanicLog<I>,
+    ) {
         let (entry, what) = match &item {
-            Item::Heard(Shared(entry), n, folded) => (entry, What::Heard(n, *folded)),
-            Item::Missed(Shared(entry), missed) => (entry, What::Missed(missed)),
+            PendingItem::Heard(SubscriptionRef(entry), n, folded) => (entry, What::Heard(n, *folded)),
+            PendingItem::Missed(SubscriptionRef(entry), missed) => (entry, What::Missed(missed)),
         };
         let Some(entry) = entry.current().filter(|entry| !entry.is_silent()) else { return };
         if !self.begin(number, &entry) {
             // It was taken too late, and counts like what still waits.
-            tally.dropped.add(u64::from(matches!(what, What::Heard(..))));
+            counters.dropped.add(u64::from(matches!(what, What::Heard(..))));
             return;
         }
         let called = catch_unwind(AssertUnwindSafe(|| entry.call(what)));
         match what {
-            What::Heard(..) => tally.delivered.add(1),
-            What::Missed(_) => tally.missed.add(1),
+            What::Heard(..) => counters.delivered.add(1),
+            What::Missed(_) => counters.missed.add(1),
         }
         if let Err(panic) = called {
             // Who sees it counted finds it among those that are kept.
             panics.keep(entry.id(), entry.channel(), &message(&*panic));
-            tally.panics.add(1);
+            counters.panics.add(1);
             discard(panic);
         }
         self.end(number);

@@ -3,26 +3,26 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::notifier::entry::{Entry, Subscriber};
+use crate::notifier::ack_group::AckGroup;
 use crate::notifier::missed::Missed;
-use crate::notifier::promise::Promise;
+use crate::notifier::subscription::{Subscriber, Subscription};
 
 /// What is to be done once nothing is locked.
-pub(crate) struct After<I: 'static> {
+pub(crate) struct DeferredActions<I: 'static> {
     /// Who is to be handed to a dispatcher.
     pub(crate) schedule: Vec<Arc<Subscriber<I>>>,
     /// Which tickets are to be resolved.
-    pub(crate) kept: Vec<(Arc<Promise>, Result<(), Error>)>,
+    pub(crate) kept: Vec<(Arc<AckGroup>, Result<(), Error>)>,
 }
 
-impl<I: 'static> Default for After<I> {
+impl<I: 'static> Default for DeferredActions<I> {
     fn default() -> Self {
         Self { schedule: Vec::new(), kept: Vec::new() }
     }
 }
 
-impl<I: 'static> After<I> {
-    pub(crate) fn miss(&mut self, entry: &Arc<Entry<I>>, missed: Missed) {
+impl<I: 'static> DeferredActions<I> {
+    pub(crate) fn miss(&mut self, entry: &Arc<Subscription<I>>, missed: Missed) {
         if entry.miss(missed) {
             self.schedule.push(Arc::clone(entry.subscriber()));
         }
@@ -33,7 +33,7 @@ impl<I: 'static> After<I> {
 pub(crate) enum Undo<I: 'static> {
     Added,
     /// A subscription, and what it took the place of.
-    Subscribed(Arc<Entry<I>>, Option<Arc<Entry<I>>>),
+    Subscribed(Arc<Subscription<I>>, Option<Arc<Subscription<I>>>),
 }
 
 impl<I: 'static> Clone for Undo<I> {

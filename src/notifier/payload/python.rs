@@ -11,7 +11,7 @@ const DEPTH_MAX: usize = 100;
 /// Reads a literal; the error says what is wrong and at which byte.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
     // literal_eval strips blanks and tabs at the beginning, and Python doesn't mind the others.
-    let mut parser = Parser { text, at: 0, depth: 0 };
+    let mut parser = LiteralParser { text, at: 0, depth: 0 };
     parser.blanks();
     let value = parser.tuple_or_value()?;
     match parser.peek() {
@@ -20,22 +20,22 @@ pub(crate) fn parse(text: &str) -> Result<Value, String> {
     }
 }
 
-struct Parser<'t> {
+struct LiteralParser<'t> {
     text: &'t str,
     at: usize,
     depth: usize,
 }
 
 /// A value, and how it is written as a key of JSON.
-struct Read(Value, String);
+struct Literal(Value, String);
 
-impl Read {
+impl Literal {
     fn plain(value: Value, shown: &str) -> Self {
         Self(value, shown.to_owned())
     }
 }
 
-impl<'t> Parser<'t> {
+impl<'t> LiteralParser<'t> {
     fn rest(&self) -> &'t str {
         self.text.get(self.at..).unwrap_or_default()
     }
@@ -63,7 +63,7 @@ impl<'t> Parser<'t> {
         found
     }
 
-    fn tuple_or_value(&mut self) -> Result<Read, String> {
+    fn tuple_or_value(&mut self) -> Result<Literal, String> {
         let first = self.value()?;
         if self.peek() != Some(',') {
             return Ok(first);
@@ -75,13 +75,13 @@ impl<'t> Parser<'t> {
         Ok(tuple(items))
     }
 
-    fn value(&mut self) -> Result<Read, String> {
+    fn value(&mut self) -> Result<Literal, String> {
         let Some(first) = self.peek() else { return Err(self.fault("it ends where a value is needed")) };
         let value = match first {
             '[' => self.nested(|it| {
                 let items = it.items(']')?;
                 let shown = format!("[{}]", joined(&items));
-                Ok(Read(Value::Array(values(items)), shown))
+                Ok(Literal(Value::Array(values(items)), shown))
             }),
             '(' => self.nested(|it| {
                 if it.takes(')') {
@@ -100,7 +100,7 @@ impl<'t> Parser<'t> {
     }
 
     /// What stands behind an opening bracket, up to and with its end.
-    fn nested(&mut self, inner: impl FnOnce(&mut Self) -> Result<Read, String>) -> Result<Read, String> {
+    fn nested(&mut self, inner: impl FnOnce(&mut Self) -> Result<Literal, String>) -> Result<Literal, String> {
         if self.depth == DEPTH_MAX {
             return Err(self.fault(&format!("brackets are nested deeper than {DEPTH_MAX}")));
         }
@@ -113,7 +113,7 @@ impl<'t> Parser<'t> {
     }
 
     /// Values with commas between, up to the end.
-    fn items(&mut self, end: char) -> Result<Vec<Read>, String> {
+    fn items(&mut self, end: char) -> Result<Vec<Literal>, String> {
         let mut items = Vec::new();
         while !self.takes(end) {
             items.push(self.value()?);
@@ -124,9 +124,9 @@ impl<'t> Parser<'t> {
         Ok(items)
     }
 
-    fn dict_or_set(&mut self) -> Result<Read, String> {
+    fn dict_or_set(&mut self) -> Result<Literal, String> {
         if self.takes('}') {
-            return Ok(Read::plain(Value::Object(Map::new()), "{}"));
+            return Ok(Literal::plain(Value::Object(Map::new()), "{}"));
         }
         let first = self.value()?;
         if !self.takes(':') {
@@ -137,7 +137,7 @@ impl<'t> Parser<'t> {
                 return Err(self.fault("a `:`, a `,` or a `}` is missing"));
             }
             let shown = format!("{{{}}}", joined(&items));
-            return Ok(Read(Value::Array(values(items)), shown));
+            return Ok(Literal(Value::Array(values(items)), shown));
         }
         let mut map = Map::new();
         let mut key = first;
@@ -152,7 +152,7 @@ impl<'t> Parser<'t> {
             let more = self.takes(',');
             if self.takes('}') {
                 // What has a dict in it isn't a key.
-                return Ok(Read(Value::Object(map), String::new()));
+                return Ok(Literal(Value::Object(map), String::new()));
             }
             if !more {
                 return Err(self.fault("a `,` or a `}` is missing"));
@@ -164,7 +164,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn word(&mut self) -> Result<Read, String> {
+    fn word(&mut self) -> Result<Literal, String> {
         let rest = self.rest();
         let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
         let (word, after) = rest.split_at_checked(end).unwrap_or_default();
@@ -177,16 +177,16 @@ impl<'t> Parser<'t> {
             "False" => Value::Bool(false),
             "set" if after.starts_with("()") => {
                 self.at += "set()".len();
-                return Ok(Read::plain(Value::Array(Vec::new()), "set()"));
+                return Ok(Literal::plain(Value::Array(Vec::new()), "set()"));
             }
             "" => return Err(self.fault(&format!("{:?} begins no value", self.peek().unwrap_or_default()))),
             _ => return Err(self.fault("a name, where only None, True and False are literals")),
         };
         self.at += end;
-        Ok(Read::plain(value, word))
+        Ok(Literal::plain(value, word))
     }
 
-    fn number(&mut self) -> Result<Read, String> {
+    fn number(&mut self) -> Result<Literal, String> {
         let begin = self.at;
         let mut negative = false;
         while let Some(sign @ ('+' | '-')) = self.peek() {
@@ -212,11 +212,11 @@ impl<'t> Parser<'t> {
         })?;
         self.at += end;
         let shown = number.to_string();
-        Ok(Read(Value::Number(number), shown))
+        Ok(Literal(Value::Number(number), shown))
     }
 
     /// Strings or bytes; those that stand side by side are one.
-    fn strings(&mut self) -> Result<Read, String> {
+    fn strings(&mut self) -> Result<Literal, String> {
         let (mut text, mut bytes) = (None::<String>, None::<Vec<u8>>);
         loop {
             let rest = self.rest();
@@ -249,10 +249,10 @@ impl<'t> Parser<'t> {
             }
         }
         match (text, bytes) {
-            (Some(text), None) => Ok(Read(Value::String(text.clone()), format!("{text:?}"))),
+            (Some(text), None) => Ok(Literal(Value::String(text.clone()), format!("{text:?}"))),
             (None, Some(bytes)) => {
                 let shown = format!("b{:?}", String::from_utf8_lossy(&bytes));
-                Ok(Read(Value::Array(bytes.into_iter().map(Value::from).collect()), shown))
+                Ok(Literal(Value::Array(bytes.into_iter().map(Value::from).collect()), shown))
             }
             _ => Err(self.fault("bytes and text side by side")),
         }
@@ -372,20 +372,20 @@ fn number(digits: &str, negative: bool) -> Result<Number, &'static str> {
     Number::from_f64(if negative { -float } else { float }).ok_or("a number too large for 64 bits of floating point")
 }
 
-fn values(items: Vec<Read>) -> Vec<Value> {
+fn values(items: Vec<Literal>) -> Vec<Value> {
     items.into_iter().map(|item| item.0).collect()
 }
 
-fn joined(items: &[Read]) -> String {
+fn joined(items: &[Literal]) -> String {
     items.iter().map(|item| item.1.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn tuple(items: Vec<Read>) -> Read {
+fn tuple(items: Vec<Literal>) -> Literal {
     let shown = match items.as_slice() {
         [one] => format!("({},)", one.1),
         many => format!("({})", joined(many)),
     };
-    Read(Value::Array(values(items)), shown)
+    Literal(Value::Array(values(items)), shown)
 }
 
 #[cfg(test)]

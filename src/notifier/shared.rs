@@ -11,39 +11,39 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::config::Config;
 use crate::error::Error;
 use crate::manager::{ConnId, Handle, ThreadMark, Ticket};
-use crate::notifier::after::{After, Undo};
-use crate::notifier::builder::Settings;
-use crate::notifier::crew::Crew;
-use crate::notifier::database::{Database, Session};
-use crate::notifier::graveyard::Graveyard;
-use crate::notifier::listening::Asks;
-use crate::notifier::panics::Panics;
-use crate::notifier::promise::Promise;
-use crate::notifier::tally::Tally;
+use crate::notifier::ack_group::AckGroup;
+use crate::notifier::builder::NotifierSettings;
+use crate::notifier::counters::NotifierCounters;
+use crate::notifier::database::{Database, DatabaseSession};
+use crate::notifier::deferred::{DeferredActions, Undo};
+use crate::notifier::deferred_drop::DeferredDrop;
+use crate::notifier::dispatcher::Dispatcher;
+use crate::notifier::listening::ListenDiff;
+use crate::notifier::panics::PanicLog;
 
-pub(crate) struct Inner<I: 'static> {
-    pub(crate) settings: Settings,
-    pub(crate) tally: Tally,
-    pub(crate) panics: Panics<I>,
-    pub(crate) graveyard: Arc<Graveyard>,
+pub(crate) struct NotifierCore<I: 'static> {
+    pub(crate) settings: NotifierSettings,
+    pub(crate) counters: NotifierCounters,
+    pub(crate) panics: PanicLog<I>,
+    pub(crate) deferred_drop: Arc<DeferredDrop>,
     /// All threads of this notifier: none of them may wait for another.
-    pub(crate) crew_mark: Arc<ThreadMark>,
-    world: Mutex<World<I>>,
-    /// Held by who waits for the world, so that who wants it back at once comes after.
+    pub(crate) threads: Arc<ThreadMark>,
+    state: Mutex<NotifierState<I>>,
+    /// Held by who waits for the state, so that who wants it back at once comes after.
     turn: Mutex<()>,
     /// Tells that the phase has changed.
     pub(crate) changed: Condvar,
 }
 
-pub(crate) struct World<I: 'static> {
-    pub(crate) phase: Phase,
+pub(crate) struct NotifierState<I: 'static> {
+    pub(crate) phase: RunPhase,
     /// Counts the starts, so that what comes late from one run is known in the next.
     pub(crate) run: u64,
     /// The latest run that came to be running.
     pub(crate) started: u64,
     /// The loop, while there is one.
     pub(crate) handle: Option<Handle>,
-    pub(crate) crew: Option<Arc<Crew<I>>>,
+    pub(crate) crew: Option<Arc<Dispatcher<I>>>,
     /// Why it isn't running, where it stopped by itself.
     pub(crate) failure: Option<Error>,
     /// Whether changes reach the servers by themselves.
@@ -56,25 +56,25 @@ pub(crate) struct World<I: 'static> {
 pub(crate) type Awaited<I> = Vec<(Box<str>, Option<Undo<I>>)>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum RunPhase {
     Stopped,
     Starting,
     Running,
     Stopping,
 }
 
-impl<I: 'static> World<I> {
+impl<I: 'static> NotifierState<I> {
     /// Returns `true` if notifications can arrive, now or after a session is restored.
     pub(crate) fn can_receive(&self) -> bool {
-        let is_lost = |database: &Database<I>| matches!(database.session, Session::Lost(_));
-        self.phase == Phase::Running && (self.databases.is_empty() || !self.databases.iter().all(is_lost))
+        let is_lost = |database: &Database<I>| matches!(database.session, DatabaseSession::Lost(_));
+        self.phase == RunPhase::Running && (self.databases.is_empty() || !self.databases.iter().all(is_lost))
     }
 }
 
-impl<I: 'static> Inner<I> {
-    pub(crate) fn new(settings: Settings) -> Self {
-        let world = World {
-            phase: Phase::Stopped,
+impl<I: 'static> NotifierCore<I> {
+    pub(crate) fn new(settings: NotifierSettings) -> Self {
+        let state = NotifierState {
+            phase: RunPhase::Stopped,
             run: 0,
             started: 0,
             handle: None,
@@ -86,45 +86,45 @@ impl<I: 'static> Inner<I> {
         };
         Self {
             settings,
-            tally: Tally::default(),
-            panics: Panics::default(),
-            graveyard: Arc::default(),
-            crew_mark: Arc::new(ThreadMark::crew()),
-            world: Mutex::new(world),
+            counters: NotifierCounters::default(),
+            panics: PanicLog::default(),
+            deferred_drop: Arc::default(),
+            threads: Arc::new(ThreadMark::crew()),
+            state: Mutex::new(state),
             turn: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, World<I>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, NotifierState<I>> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         // Nothing of the user's runs while it is locked, but for the id's own `Clone`, `Eq` and `Hash`.
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this is one of the notifier's own threads: inside a callback, as far as anybody can tell.
     pub(crate) fn is_inside(&self) -> bool {
-        self.crew_mark.is_current()
+        self.threads.is_current()
     }
 }
 
-impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
+impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
     /// Does something under the lock, and what follows from it once that is free.
-    pub(crate) fn act<T>(&self, act: impl FnOnce(&mut World<I>, &mut After<I>) -> T) -> T {
-        let mut after = After::default();
+    pub(crate) fn act<T>(&self, act: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>) -> T) -> T {
+        let mut after = DeferredActions::default();
         let (done, crew) = {
-            let mut world = self.lock();
-            let done = act(&mut world, &mut after);
+            let mut state = self.lock();
+            let done = act(&mut state, &mut after);
             // Whom it is for, should another run have begun a moment later.
-            (done, world.crew.clone())
+            (done, state.crew.clone())
         };
         if let Some(crew) = crew.filter(|_| !after.schedule.is_empty()) {
             crew.schedule(after.schedule);
         }
-        for (promise, result) in after.kept {
-            promise.kept(result);
+        for (group, result) in after.kept {
+            group.complete(result);
         }
-        self.graveyard.empty();
+        self.deferred_drop.empty();
         done
     }
 
@@ -132,12 +132,12 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     pub(crate) fn change<T>(
         self: &Arc<Self>,
         at: usize,
-        change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<T, Error>,
+        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.act(|world, after| {
-            let done = change(world.database(at)?, after);
-            if world.autorun {
-                self.sync(world, at, after);
+        self.act(|state, after| {
+            let done = change(state.database(at)?, after);
+            if state.autorun {
+                self.sync(state, at, after);
             }
             done
         })
@@ -147,9 +147,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     pub(crate) fn follow<T>(
         self: &Arc<Self>,
         at: usize,
-        change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<(T, Awaited<I>), Error>,
+        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, Awaited<I>), Error>,
     ) -> Result<(T, Ticket<()>), Error> {
-        self.change_checked(at, World::check_follows, change)
+        self.change_checked(at, NotifierState::check_follows, change)
     }
 
     /// Changes something, with a ticket that resolves once these channels are heard that are to be; at once, where it
@@ -157,7 +157,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     pub(crate) fn change_and_wait<T>(
         self: &Arc<Self>,
         at: usize,
-        change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<(T, Awaited<I>), Error>,
+        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, Awaited<I>), Error>,
     ) -> Result<(T, Ticket<()>), Error> {
         self.change_checked(at, |_, _| Ok(()), change)
     }
@@ -165,27 +165,27 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     fn change_checked<T>(
         self: &Arc<Self>,
         at: usize,
-        check: impl FnOnce(&mut World<I>, usize) -> Result<(), Error>,
-        change: impl FnOnce(&mut Database<I>, &mut After<I>) -> Result<(T, Awaited<I>), Error>,
+        check: impl FnOnce(&mut NotifierState<I>, usize) -> Result<(), Error>,
+        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, Awaited<I>), Error>,
     ) -> Result<(T, Ticket<()>), Error> {
-        let (promise, ticket) = Promise::new(&self.crew_mark);
-        let done = self.act(|world, after| {
-            check(world, at)?;
-            let (done, channels) = change(world.database(at)?, after)?;
-            if world.autorun {
-                self.sync(world, at, after);
+        let (group, ticket) = AckGroup::new(&self.threads);
+        let done = self.act(|state, after| {
+            check(state, at)?;
+            let (done, channels) = change(state.database(at)?, after)?;
+            if state.autorun {
+                self.sync(state, at, after);
                 for (channel, undo) in channels {
-                    world.database(at)?.wait_for(&channel, &promise, undo);
+                    state.database(at)?.wait_for(&channel, &group, undo);
                 }
             }
             Ok(done)
         });
-        promise.kept(Ok(()));
+        group.complete(Ok(()));
         done.map(|done| (done, ticket))
     }
 
     /// Takes back what couldn't be waited for.
-    pub(crate) fn take_back(self: &Arc<Self>, at: usize, channel: &str, undo: Undo<I>) {
+    pub(crate) fn revert(self: &Arc<Self>, at: usize, channel: &str, undo: Undo<I>) {
         // It fails for a database only that isn't there.
         let _ = self.change(at, |database, after| {
             database.undo(channel, undo, after);
@@ -195,48 +195,48 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
 
     /// Has the servers follow all that was changed, and gives a ticket for what they haven't acknowledged yet.
     pub(crate) fn apply(self: &Arc<Self>) -> Result<Ticket<()>, Error> {
-        let (promise, ticket) = Promise::new(&self.crew_mark);
-        let applied = self.act(|world, after| {
-            world.check_runs()?;
-            for at in 0..world.databases.len() {
-                let database = world.database(at)?;
-                database.unheard().iter().for_each(|channel| database.registry.look_again(channel));
-                self.sync(world, at, after);
-                let database = world.database(at)?;
-                for channel in database.unheard() {
-                    database.wait_for(&channel, &promise, None);
+        let (group, ticket) = AckGroup::new(&self.threads);
+        let applied = self.act(|state, after| {
+            state.check_runs()?;
+            for at in 0..state.databases.len() {
+                let database = state.database(at)?;
+                database.unacknowledged().iter().for_each(|channel| database.registry.mark_changed(channel));
+                self.sync(state, at, after);
+                let database = state.database(at)?;
+                for channel in database.unacknowledged() {
+                    database.wait_for(&channel, &group, None);
                 }
             }
             Ok(())
         });
-        promise.kept(Ok(()));
+        group.complete(Ok(()));
         applied.map(|()| ticket)
     }
 
-    /// Asks the server for what has changed.
-    pub(super) fn sync(self: &Arc<Self>, world: &mut World<I>, at: usize, after: &mut After<I>) {
-        if let Some(asks) = world.databases.get_mut(at).map(|database| database.sync(after)) {
-            self.ask(world, at, asks);
+    /// ListenDiff the server for what has changed.
+    pub(super) fn sync(self: &Arc<Self>, state: &mut NotifierState<I>, at: usize, after: &mut DeferredActions<I>) {
+        if let Some(asks) = state.databases.get_mut(at).map(|database| database.sync(after)) {
+            self.ask(state, at, asks);
         }
     }
 
-    pub(super) fn ask(self: &Arc<Self>, world: &World<I>, at: usize, asks: Asks) {
-        let Some(handle) = &world.handle else { return };
-        let Some(id) = world.databases.get(at).and_then(|database| database.session.id()) else { return };
+    pub(super) fn ask(self: &Arc<Self>, state: &NotifierState<I>, at: usize, asks: ListenDiff) {
+        let Some(handle) = &state.handle else { return };
+        let Some(id) = state.databases.get(at).and_then(|database| database.session.id()) else { return };
         if !asks.unlisten.is_empty() {
             // Nobody waits for it, and what goes wrong is mended as the session is back.
             drop(handle.unlisten(id, &asks.unlisten));
         }
         if !asks.listen.is_empty() {
             let channels = asks.listen.iter().map(|(channel, _)| channel.to_string()).collect();
-            let (inner, run) = (Arc::clone(self), world.run);
+            let (core, run) = (Arc::clone(self), state.run);
             handle.listen_then(id, channels, move |answer| {
-                inner.on_loop(run, |inner, world, after| {
-                    if let Some(database) = world.databases.get_mut(at) {
+                core.on_loop(run, |core, state, after| {
+                    if let Some(database) = state.databases.get_mut(at) {
                         database.answered(asks.listen, &answer, after);
                         // What was refused may be wanted no more.
-                        if world.autorun {
-                            inner.sync(world, at, after);
+                        if state.autorun {
+                            core.sync(state, at, after);
                         }
                     }
                 });
@@ -245,31 +245,35 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     }
 
     /// Does something on the loop's thread, as long as it is that of this run.
-    fn on_loop(self: &Arc<Self>, run: u64, act: impl FnOnce(&Arc<Self>, &mut World<I>, &mut After<I>)) {
-        self.act(|world, after| {
-            if world.run == run && world.handle.is_some() {
-                act(self, world, after);
+    fn on_loop(
+        self: &Arc<Self>,
+        run: u64,
+        act: impl FnOnce(&Arc<Self>, &mut NotifierState<I>, &mut DeferredActions<I>),
+    ) {
+        self.act(|state, after| {
+            if state.run == run && state.handle.is_some() {
+                act(self, state, after);
             }
         });
     }
 
     /// Adds a database, or finds the one that shares its session; opens that where the notifier runs.
     pub(crate) fn database(self: &Arc<Self>, config: Config) -> usize {
-        let mut world = self.lock();
-        let known = world.databases.iter().position(|database| database.config.shares_session_with(&config));
+        let mut state = self.lock();
+        let known = state.databases.iter().position(|database| database.config.shares_session_with(&config));
         known.unwrap_or_else(|| {
-            let at = world.databases.len();
-            world.databases.push(Database::new(config));
-            if let Some(handle) = world.handle.clone()
-                && let Some(database) = world.databases.get_mut(at)
+            let at = state.databases.len();
+            state.databases.push(Database::new(config));
+            if let Some(handle) = state.handle.clone()
+                && let Some(database) = state.databases.get_mut(at)
             {
                 let (channels, config) = (database.begin(self.settings.own_channel(), true), database.config.clone());
-                let (inner, run) = (Arc::clone(self), world.run);
+                let (core, run) = (Arc::clone(self), state.run);
                 handle.dial_then(config, channels, move |id| {
-                    inner.on_loop(run, |_, world, _| {
-                        if let (Ok(id), Some(database)) = (id, world.databases.get_mut(at)) {
-                            database.session = Session::Opening(Some(id));
-                            world.by_connection.insert(id, at);
+                    core.on_loop(run, |_, state, _| {
+                        if let (Ok(id), Some(database)) = (id, state.databases.get_mut(at)) {
+                            database.session = DatabaseSession::Opening(Some(id));
+                            state.by_connection.insert(id, at);
                         }
                     });
                 });
@@ -279,7 +283,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Inner<I> {
     }
 }
 
-impl<I: Clone + Eq + Hash + 'static> World<I> {
+impl<I: Clone + Eq + Hash + 'static> NotifierState<I> {
     pub(crate) fn database(&mut self, at: usize) -> Result<&mut Database<I>, Error> {
         self.databases.get_mut(at).ok_or(Error::NotRunning)
     }
@@ -287,8 +291,8 @@ impl<I: Clone + Eq + Hash + 'static> World<I> {
     /// Refuses what needs a notifier that runs.
     fn check_runs(&self) -> Result<(), Error> {
         match self.phase {
-            Phase::Starting | Phase::Running => Ok(()),
-            Phase::Stopped | Phase::Stopping => Err(Error::NotRunning),
+            RunPhase::Starting | RunPhase::Running => Ok(()),
+            RunPhase::Stopped | RunPhase::Stopping => Err(Error::NotRunning),
         }
     }
 
@@ -299,7 +303,7 @@ impl<I: Clone + Eq + Hash + 'static> World<I> {
         }
         self.check_runs()?;
         match &self.database(at)?.session {
-            Session::Lost(error) => Err(error.clone()),
+            DatabaseSession::Lost(error) => Err(error.clone()),
             _ => Ok(()),
         }
     }
@@ -315,19 +319,19 @@ mod tests {
     #[test]
     fn n07_who_waits_for_the_lock_comes_before_who_wants_it_back() {
         let n = Notifier::builder("host=localhost user=shop").unwrap().build::<u32>();
-        let inner = n.inner();
+        let core = n.core();
         let had_it = AtomicBool::new(false);
         thread::scope(|scope| {
-            let held = inner.lock();
+            let held = core.lock();
             scope.spawn(|| {
-                let _world = inner.lock();
+                let _world = core.lock();
                 had_it.store(true, Relaxed);
             });
-            while inner.turn.try_lock().is_ok() {
+            while core.turn.try_lock().is_ok() {
                 thread::yield_now();
             }
             drop(held);
-            drop(inner.lock());
+            drop(core.lock());
             assert!(had_it.load(Relaxed));
         });
     }

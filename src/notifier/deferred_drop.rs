@@ -8,10 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
 #[derive(Default)]
-pub(crate) struct Graveyard(Mutex<Vec<Box<dyn Any + Send>>>);
+pub(crate) struct DeferredDrop(Mutex<Vec<Box<dyn Any + Send>>>);
 
-impl Graveyard {
-    pub(crate) fn bury(&self, function: impl Any + Send) {
+impl DeferredDrop {
+    pub(crate) fn add(&self, function: impl Any + Send) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(function));
     }
 

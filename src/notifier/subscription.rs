@@ -5,41 +5,41 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::notification::Notification;
+use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::delivery::{Delivery, What};
-use crate::notifier::graveyard::Graveyard;
 use crate::notifier::missed::{Missed, Reason};
-use crate::notifier::queue::{Item, Pending, Pushed, Queue};
+use crate::notifier::queue::{PendingItem, PendingQueue, PushOutcome, Queue};
 
 /// Who is called, one call at a time and in order, whatever the channel.
 pub(crate) struct Subscriber<I: 'static> {
-    line: Mutex<Line<I>>,
+    line: Mutex<SubscriberQueue<I>>,
 }
 
-struct Line<I: 'static> {
-    pending: Pending<Shared<I>>,
+struct SubscriberQueue<I: 'static> {
+    pending: PendingQueue<SubscriptionRef<I>>,
     /// Whether a dispatcher has it, or will.
     scheduled: bool,
 }
 
 /// A subscriber's function for one channel.
-pub(crate) struct Entry<I: 'static> {
+pub(crate) struct Subscription<I: 'static> {
     channel: Box<str>,
     subscriber: Arc<Subscriber<I>>,
     /// Apart from the function, so that it can be read while that runs.
     id: Mutex<I>,
-    function: Mutex<Function<I>>,
+    function: Mutex<BoundCallback<I>>,
     /// Whether it is muted or has ended: what still waits for it isn't delivered.
     silent: AtomicBool,
     /// Changed under the lock of the notifier's state only.
-    ear: AtomicU8,
-    graveyard: Arc<Graveyard>,
-    place: Place<I>,
+    reception: AtomicU8,
+    deferred_drop: Arc<DeferredDrop>,
+    place: CurrentSubscription<I>,
 }
 
 /// Which of the functions that one subscriber had for one channel is called, also for what came in another's time.
-type Place<I> = Arc<Mutex<Weak<Entry<I>>>>;
+type CurrentSubscription<I> = Arc<Mutex<Weak<Subscription<I>>>>;
 
-struct Function<I> {
+struct BoundCallback<I> {
     id: I,
     call: Box<Callback<I>>,
 }
@@ -49,34 +49,34 @@ pub(crate) type Callback<I> = dyn FnMut(&Delivery<'_, I>) + Send;
 /// How far a subscription has come to hear something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Ear {
+pub(crate) enum Reception {
     /// Never so far.
-    New,
+    Never,
     /// Not since the start: the notifier is running, but its session has never been open.
     Opening,
-    Hears,
+    Receiving,
     /// Not any more, and is to be told so.
     Muted,
     Stopped,
 }
 
-impl<I: 'static> Drop for Entry<I> {
+impl<I: 'static> Drop for Subscription<I> {
     /// This may be anywhere, under any lock: the function is dropped later.
     fn drop(&mut self) {
         let function = self.function.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.graveyard.bury(std::mem::replace(&mut function.call, Box::new(|_| ())));
+        self.deferred_drop.add(std::mem::replace(&mut function.call, Box::new(|_| ())));
     }
 }
 
 /// An entry that is equal to itself alone.
-pub(crate) struct Shared<I: 'static>(pub(crate) Arc<Entry<I>>);
+pub(crate) struct SubscriptionRef<I: 'static>(pub(crate) Arc<Subscription<I>>);
 
 impl<I: 'static> Subscriber<I> {
     pub(crate) fn new(queue: Queue) -> Self {
-        Self { line: Mutex::new(Line { pending: Pending::new(queue), scheduled: false }) }
+        Self { line: Mutex::new(SubscriberQueue { pending: PendingQueue::new(queue), scheduled: false }) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Line<I>> {
+    fn lock(&self) -> MutexGuard<'_, SubscriberQueue<I>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,7 +90,7 @@ impl<I: 'static> Subscriber<I> {
     }
 
     /// What is next; with nothing, nobody has it any more.
-    pub(crate) fn take(&self) -> Option<Item<Shared<I>>> {
+    pub(crate) fn take(&self) -> Option<PendingItem<SubscriptionRef<I>>> {
         let mut line = self.lock();
         let item = line.pending.pop();
         line.scheduled = item.is_some();
@@ -99,33 +99,33 @@ impl<I: 'static> Subscriber<I> {
 
     /// Begins anew, with nothing in the queue.
     pub(crate) fn reset(&self, queue: Queue) {
-        *self.lock() = Line { pending: Pending::new(queue), scheduled: false };
+        *self.lock() = SubscriberQueue { pending: PendingQueue::new(queue), scheduled: false };
     }
 }
 
-impl<I: Clone + 'static> Entry<I> {
+impl<I: Clone + 'static> Subscription<I> {
     /// One that takes the place of another, if there is one.
     pub(crate) fn new(
         id: &I,
         channel: &str,
         subscriber: Arc<Subscriber<I>>,
         call: Box<Callback<I>>,
-        graveyard: &Arc<Graveyard>,
+        deferred_drop: &Arc<DeferredDrop>,
         before: Option<&Arc<Self>>,
     ) -> Arc<Self> {
         let entry = Self {
             channel: channel.into(),
             subscriber,
             id: Mutex::new(id.clone()),
-            function: Mutex::new(Function { id: id.clone(), call }),
+            function: Mutex::new(BoundCallback { id: id.clone(), call }),
             silent: AtomicBool::new(false),
-            ear: AtomicU8::new(Ear::New as u8),
-            graveyard: Arc::clone(graveyard),
-            place: before.map_or_else(Place::default, |before| Arc::clone(&before.place)),
+            reception: AtomicU8::new(Reception::Never as u8),
+            deferred_drop: Arc::clone(deferred_drop),
+            place: before.map_or_else(CurrentSubscription::default, |before| Arc::clone(&before.place)),
         };
-        entry.set_ear(before.map_or(Ear::New, |before| before.ear()));
+        entry.set_reception(before.map_or(Reception::Never, |before| before.reception()));
         let entry = Arc::new(entry);
-        entry.takes_its_place();
+        entry.make_current();
         entry
     }
 
@@ -134,7 +134,7 @@ impl<I: Clone + 'static> Entry<I> {
     }
 }
 
-impl<I: 'static> Entry<I> {
+impl<I: 'static> Subscription<I> {
     pub(crate) fn channel(&self) -> &str {
         &self.channel
     }
@@ -151,36 +151,36 @@ impl<I: 'static> Entry<I> {
         self.silent.store(silent, Relaxed);
     }
 
-    pub(crate) fn ear(&self) -> Ear {
-        match self.ear.load(Relaxed) {
-            1 => Ear::Opening,
-            2 => Ear::Hears,
-            3 => Ear::Muted,
-            4 => Ear::Stopped,
-            _ => Ear::New,
+    pub(crate) fn reception(&self) -> Reception {
+        match self.reception.load(Relaxed) {
+            1 => Reception::Opening,
+            2 => Reception::Receiving,
+            3 => Reception::Muted,
+            4 => Reception::Stopped,
+            _ => Reception::Never,
         }
     }
 
-    pub(crate) fn set_ear(&self, ear: Ear) {
-        self.ear.store(ear as u8, Relaxed);
+    pub(crate) fn set_reception(&self, reception: Reception) {
+        self.reception.store(reception as u8, Relaxed);
     }
 
     /// It doesn't hear any more.
-    pub(crate) fn turns_deaf(&self, why: Ear) {
-        if self.ear() == Ear::Hears {
-            self.set_ear(why);
+    pub(crate) fn stop_receiving(&self, why: Reception) {
+        if self.reception() == Reception::Receiving {
+            self.set_reception(why);
         }
     }
 
     /// It hears from now on; what it has missed to be told before.
-    pub(crate) fn hears(&self) -> Option<Missed> {
-        let reason = match self.ear() {
-            Ear::New | Ear::Hears => None,
-            Ear::Opening => Some(Reason::Opened),
-            Ear::Muted => Some(Reason::Muted),
-            Ear::Stopped => Some(Reason::Stopped),
+    pub(crate) fn start_receiving(&self) -> Option<Missed> {
+        let reason = match self.reception() {
+            Reception::Never | Reception::Receiving => None,
+            Reception::Opening => Some(Reason::Opened),
+            Reception::Muted => Some(Reason::Muted),
+            Reception::Stopped => Some(Reason::Stopped),
         };
-        self.set_ear(Ear::Hears);
+        self.set_reception(Reception::Receiving);
         reason.map(|reason| Missed::new(reason, 0))
     }
 
@@ -188,14 +188,14 @@ impl<I: 'static> Entry<I> {
     pub(crate) fn call(&self, what: What<'_>) {
         // A call that panicked has left its own captures as they were then, and they are its own.
         let mut function = self.function.lock().unwrap_or_else(PoisonError::into_inner);
-        let Function { id, call } = &mut *function;
+        let BoundCallback { id, call } = &mut *function;
         call(&Delivery { id, channel: &self.channel, what });
     }
 }
 
-impl<I: 'static> Entry<I> {
+impl<I: 'static> Subscription<I> {
     /// From now on it is the one that is called.
-    pub(crate) fn takes_its_place(self: &Arc<Self>) {
+    pub(crate) fn make_current(self: &Arc<Self>) {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(self);
     }
 
@@ -206,41 +206,41 @@ impl<I: 'static> Entry<I> {
 }
 
 /// Fills the queue; says whether the subscriber is to be handed to a dispatcher.
-impl<I: 'static> Entry<I> {
-    pub(crate) fn push(self: &Arc<Self>, notification: &Notification) -> (Pushed, bool) {
+impl<I: 'static> Subscription<I> {
+    pub(crate) fn push(self: &Arc<Self>, notification: &Notification) -> (PushOutcome, bool) {
         let mut line = self.subscriber.lock();
-        let pushed = line.pending.push(&Shared(Arc::clone(self)), notification);
+        let pushed = line.pending.push(&SubscriptionRef(Arc::clone(self)), notification);
         (pushed, line.schedule())
     }
 
     pub(crate) fn miss(self: &Arc<Self>, missed: Missed) -> bool {
         let mut line = self.subscriber.lock();
-        line.pending.miss(&Shared(Arc::clone(self)), missed);
+        line.pending.miss(&SubscriptionRef(Arc::clone(self)), missed);
         line.schedule()
     }
 }
 
-impl<I: 'static> Line<I> {
+impl<I: 'static> SubscriberQueue<I> {
     fn schedule(&mut self) -> bool {
         !self.pending.is_empty() && !std::mem::replace(&mut self.scheduled, true)
     }
 }
 
-impl<I: 'static> Clone for Shared<I> {
+impl<I: 'static> Clone for SubscriptionRef<I> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<I: 'static> PartialEq for Shared<I> {
+impl<I: 'static> PartialEq for SubscriptionRef<I> {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl<I: 'static> Eq for Shared<I> {}
+impl<I: 'static> Eq for SubscriptionRef<I> {}
 
-impl<I: 'static> Hash for Shared<I> {
+impl<I: 'static> Hash for SubscriptionRef<I> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).hash(state);
     }

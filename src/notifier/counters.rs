@@ -47,18 +47,18 @@ pub struct NotifierStats {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) heard: Count,
-    pub(crate) delivered: Count,
-    pub(crate) missed: Count,
-    pub(crate) dropped: Count,
-    pub(crate) folded: Count,
-    pub(crate) panics: Count,
-    pub(crate) losses: Count,
-    pub(crate) restores: Count,
+pub(crate) struct NotifierCounters {
+    pub(crate) heard: AtomicCounter,
+    pub(crate) delivered: AtomicCounter,
+    pub(crate) missed: AtomicCounter,
+    pub(crate) dropped: AtomicCounter,
+    pub(crate) folded: AtomicCounter,
+    pub(crate) panics: AtomicCounter,
+    pub(crate) losses: AtomicCounter,
+    pub(crate) restores: AtomicCounter,
 }
 
-impl Tally {
+impl NotifierCounters {
     /// What was counted; the rest is for whoever knows it.
     pub(crate) fn read(&self) -> NotifierStats {
         NotifierStats {
@@ -76,9 +76,9 @@ impl Tally {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
+pub(crate) struct AtomicCounter(AtomicU64);
 
-impl Count {
+impl AtomicCounter {
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Relaxed);
     }
