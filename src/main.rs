@@ -1,4 +1,4 @@
-//! The program `notifyman`: it prints what is notified, notifies, and shows itself. `notifyman --help` tells more.
+//! The program `notifyman`: receives and sends notifications, and manages table changes. See `notifyman --help`.
 
 mod cli;
 

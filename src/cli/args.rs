@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use super::changes::args as changes;
 use super::target::{Targets, channel};
+use super::values::{canary_period, demo_length, jobs, seconds};
 
 // Lines of at most 79 columns: a terminal's usual width, at which nothing is wrapped once more.
 
@@ -152,38 +153,38 @@ PostgreSQL's NOTIFY down: with more connections, it is mostly the servers'.";
 #[command(version, after_long_help = WHERE_AND_HOW, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: CliCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(crate) enum CliCommand {
     /// Print what is notified, one line of JSON each
     #[command(after_long_help = LISTEN)]
-    Listen(Listen),
+    Listen(ListenArgs),
     /// Send a notification, or one for each line of standard input
     #[command(after_long_help = NOTIFY)]
-    Notify(Notify),
+    Notify(NotifyArgs),
     /// Find out what keeps notifications from coming, and what to do
     #[command(after_long_help = DOCTOR)]
-    Doctor(Doctor),
+    Doctor(DoctorArgs),
     /// Install change triggers in a database
     #[command(after_long_help = changes::BUILD)]
-    Build(changes::Build),
+    Build(changes::BuildArgs),
     /// Show what is installed for that, and how each table stands
     #[command(after_long_help = changes::STATUS)]
-    Status(changes::Look),
+    Status(changes::StatusArgs),
     /// Check it: the exit code says whether all is as it should be
     #[command(after_long_help = changes::VERIFY)]
-    Verify(changes::Look),
+    Verify(changes::StatusArgs),
     /// Remove it: every trigger, and then the schema
     #[command(after_long_help = changes::TEARDOWN)]
-    Teardown(changes::Teardown),
+    Teardown(changes::TeardownArgs),
     /// Print each change of the tables as a line of JSON, or run a command for it
     #[command(after_long_help = changes::WORKER)]
     Worker(changes::WorkerArgs),
     /// Show it at work: throwaway servers, hundreds of connections, one loop
     #[command(after_long_help = DEMO)]
-    Demo(Demo),
+    Demo(DemoArgs),
     /// Print a completion script for a shell
     #[command(after_long_help = COMPLETIONS)]
     Completions {
@@ -193,7 +194,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Listen {
+pub(crate) struct ListenArgs {
     /// Where to connect; given several times, to each of them [default: as the environment says]
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
@@ -228,7 +229,7 @@ pub(crate) struct Listen {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Notify {
+pub(crate) struct NotifyArgs {
     /// Where to connect [default: as the environment says]
     #[arg(long, short, value_name = "URL")]
     pub(crate) url: Option<String>,
@@ -244,7 +245,7 @@ pub(crate) struct Notify {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Doctor {
+pub(crate) struct DoctorArgs {
     /// Print a line of JSON for each URL
     #[arg(long)]
     pub(crate) json: bool,
@@ -253,7 +254,7 @@ pub(crate) struct Doctor {
 }
 
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Demo {
+pub(crate) struct DemoArgs {
     /// How many servers to start
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub(crate) clusters: u32,
@@ -264,31 +265,9 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) channels: u32,
     /// How long it lasts, once all connections are open
-    #[arg(long, value_name = "SECONDS", default_value = "12", value_parser = some_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "12", value_parser = demo_length)]
     pub(crate) seconds: Duration,
     /// How many notifications to send a second, over all servers; each reaches several connections
     #[arg(long, value_name = "N", default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
-}
-
-fn jobs(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|jobs| (1..=1000).contains(jobs)).ok_or_else(|| "it must be 1 to 1000".into())
-}
-
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|_| "a number of seconds is needed, such as 2 or 0.5")?;
-    // A century: nobody waits longer, and every clock can count it.
-    let all = 0.0..=3_155_760_000.0;
-    let wanted = || "it must be a number of seconds from 0 to 3155760000 (a century)".to_owned();
-    if all.contains(&number) { Duration::try_from_secs_f64(number).map_err(|_| wanted()) } else { Err(wanted()) }
-}
-
-fn canary_period(text: &str) -> Result<Duration, String> {
-    let all = Duration::from_secs(30)..=Duration::from_secs(86_400);
-    seconds(text).and_then(|time| all.contains(&time).then_some(time).ok_or("it must be 30 to 86400".into()))
-}
-
-fn some_seconds(text: &str) -> Result<Duration, String> {
-    let all = Duration::from_secs(1)..=Duration::from_secs(86_400);
-    seconds(text).and_then(|time| all.contains(&time).then_some(time).ok_or("it must be 1 to 86400".into()))
 }

@@ -3,14 +3,15 @@
 use notifyman::{Diagnosis, Finding, Severity};
 use serde_json::{Value, json};
 
-use super::args::Doctor;
+use super::args::DoctorArgs;
+use super::connect::config;
+use super::outcome::{Exit, Failure};
 use super::output::{json_line, print};
-use super::{End, Failure, config};
 
 /// A terminal's usual width, less one.
 const COLUMNS: usize = 79;
 
-pub(super) fn run(args: &Doctor) -> Result<End, Failure> {
+pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     let mut worst = Severity::Ok;
     for (n, url) in args.targets.urls().into_iter().enumerate() {
         let diagnosis = match (config(url), url) {
@@ -28,9 +29,9 @@ pub(super) fn run(args: &Doctor) -> Result<End, Failure> {
         print(&text)?;
     }
     Ok(match worst {
-        Severity::Failure => End::Incomplete,
-        Severity::Warning => End::Warned,
-        Severity::Ok | Severity::Info => End::Done,
+        Severity::Failure => Exit::Incomplete,
+        Severity::Warning => Exit::Warned,
+        Severity::Ok | Severity::Info => Exit::Done,
     })
 }
 

@@ -10,8 +10,9 @@ use std::thread;
 
 use notifyman::Connection;
 
-use super::args::Notify;
-use super::{End, Failure, config, connect};
+use super::args::NotifyArgs;
+use super::connect::{config, connect};
+use super::outcome::{Exit, Failure};
 
 /// The most lines and about the most bytes that go in one transaction.
 const BATCH_LINES: usize = 1_000;
@@ -19,7 +20,7 @@ const BATCH_BYTES: usize = 256 << 10;
 /// What no payload can be longer than, in any of the server's encodings; so that input without an end of line ends.
 const LINE_MAX: u64 = 256 << 10;
 
-pub(crate) fn run(args: Notify) -> Result<End, Failure> {
+pub(crate) fn run(args: NotifyArgs) -> Result<Exit, Failure> {
     let mut connection = connect(&config(args.url.as_deref())?)?;
     match args.payload.as_deref() {
         Some("-") => send_lines(&mut connection, &args.channel)?,
@@ -28,7 +29,7 @@ pub(crate) fn run(args: Notify) -> Result<End, Failure> {
     }
     // What was acknowledged is sent, whatever becomes of the goodbye.
     let _ = connection.close();
-    Ok(End::Done)
+    Ok(Exit::Done)
 }
 
 /// Sends each line of standard input, in order, and ends at the first that can't be sent.
@@ -36,7 +37,7 @@ fn send_lines(connection: &mut Connection, channel: &str) -> Result<(), Failure>
     // Harmless, and refused for a name that can't be; else a wrong name would be blamed on the first line.
     connection.unlisten([channel])?;
     let lines = read_lines();
-    let mut batch = Batch::default();
+    let mut batch = LineBatch::default();
     let mut sent = 0;
     let mut over = None;
     while over.is_none() {
@@ -48,7 +49,7 @@ fn send_lines(connection: &mut Connection, channel: &str) -> Result<(), Failure>
         }
     }
     match over {
-        Some(Ended::Failed(reason)) => Err(Failure::Failed(told(sent, sent + 1, &reason))),
+        Some(InputEnd::Failed(reason)) => Err(Failure::Failed(told(sent, sent + 1, &reason))),
         _ => Ok(()),
     }
 }
@@ -84,7 +85,7 @@ fn before(sent: u64) -> String {
 
 /// What goes in one transaction. No two lines in it are equal, since the server would fold them.
 #[derive(Default)]
-struct Batch {
+struct LineBatch {
     lines: Vec<String>,
     bytes: usize,
     seen: HashSet<String>,
@@ -92,13 +93,13 @@ struct Batch {
     next: Option<String>,
 }
 
-impl Batch {
+impl LineBatch {
     /// Waits for a line, and takes those that have come with it; says so when there will be no more.
-    fn fill(&mut self, lines: &Receiver<Result<String, Ended>>) -> Option<Ended> {
+    fn fill(&mut self, lines: &Receiver<Result<String, InputEnd>>) -> Option<InputEnd> {
         let mut arrived = lines.recv();
         loop {
             match arrived {
-                Err(_) => return Some(Ended::AtTheEnd),
+                Err(_) => return Some(InputEnd::Complete),
                 Ok(Err(ended)) => return Some(ended),
                 Ok(Ok(line)) => {
                     if !self.add(line) {
@@ -109,7 +110,7 @@ impl Batch {
             arrived = match lines.try_recv() {
                 Ok(line) => Ok(line),
                 Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => return Some(Ended::AtTheEnd),
+                Err(TryRecvError::Disconnected) => return Some(InputEnd::Complete),
             };
         }
     }
@@ -139,13 +140,13 @@ impl Batch {
 }
 
 /// Why there is no further line.
-enum Ended {
-    AtTheEnd,
+enum InputEnd {
+    Complete,
     Failed(String),
 }
 
 /// Reads standard input in a thread of its own, which is left alone when the program ends.
-fn read_lines() -> Receiver<Result<String, Ended>> {
+fn read_lines() -> Receiver<Result<String, InputEnd>> {
     let (sender, lines) = sync_channel(BATCH_LINES);
     thread::spawn(move || {
         let mut input = io::stdin().lock();
@@ -160,19 +161,19 @@ fn read_lines() -> Receiver<Result<String, Ended>> {
     lines
 }
 
-fn next_line(input: &mut impl BufRead) -> Result<String, Ended> {
+fn next_line(input: &mut impl BufRead) -> Result<String, InputEnd> {
     let mut line = Vec::new();
     let read = input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
-    if read.map_err(|error| Ended::Failed(format!("reading it: {error}")))? == 0 {
-        return Err(Ended::AtTheEnd);
+    if read.map_err(|error| InputEnd::Failed(format!("reading it: {error}")))? == 0 {
+        return Err(InputEnd::Complete);
     }
     if line.last() == Some(&b'\n') {
         line.pop();
     } else if line.len() as u64 == LINE_MAX {
-        return Err(Ended::Failed(format!("it is longer than {LINE_MAX} bytes, and no payload can be: shorten it")));
+        return Err(InputEnd::Failed(format!("it is longer than {LINE_MAX} bytes, and no payload can be: shorten it")));
     }
     String::from_utf8(line).map_err(|error| {
-        Ended::Failed(format!("it is not UTF-8 from its byte {} on", error.utf8_error().valid_up_to()))
+        InputEnd::Failed(format!("it is not UTF-8 from its byte {} on", error.utf8_error().valid_up_to()))
     })
 }
 
@@ -191,12 +192,12 @@ mod tests {
     fn an_endless_line_is_refused() {
         let mut input = io::repeat(b'x').take(u64::MAX);
         let mut input = io::BufReader::new(&mut input);
-        assert!(matches!(next_line(&mut input), Err(Ended::Failed(reason)) if reason.contains("262144")));
+        assert!(matches!(next_line(&mut input), Err(InputEnd::Failed(reason)) if reason.contains("262144")));
     }
 
     #[test]
     fn equal_lines_go_in_different_batches() {
-        let mut batch = Batch::default();
+        let mut batch = LineBatch::default();
         assert!(batch.add("a".into()) && batch.add("b".into()));
         assert!(!batch.add("a".into()));
         batch.turn();

@@ -6,27 +6,27 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 use notifyman::Escaped;
 
-use super::{End, Failure};
+use super::outcome::{Exit, Failure};
 
 /// Prints a message of the program on standard error, as one line. A failure is ignored.
-pub(super) fn tell(message: impl Display) {
+pub(super) fn print_message(message: impl Display) {
     let _ = io::stderr().write_all(format!("notifyman: {}\n", Escaped(message)).as_bytes());
 }
 
-/// Like [`tell`], with a second line that says what to do.
-pub(super) fn tell_with_advice(message: impl Display, advice: impl Display) {
+/// Like [`print_message`], with a second line that says what to do.
+pub(super) fn print_message_with_advice(message: impl Display, advice: impl Display) {
     let text = format!("notifyman: {}\n  to do: {}\n", Escaped(message), Escaped(advice));
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Prints text that needs no escapes on standard output.
-pub(super) fn print(text: &str) -> Result<End, Failure> {
+pub(super) fn print(text: &str) -> Result<Exit, Failure> {
     io::stdout().write_all(text.as_bytes()).map_err(Failure::Output)?;
-    Ok(End::Done)
+    Ok(Exit::Done)
 }
 
 /// Prints an SQL script, which may contain any name: unchanged for `psql`, escaped on a terminal.
-pub(super) fn print_script(sql: &str) -> Result<End, Failure> {
+pub(super) fn print_script(sql: &str) -> Result<Exit, Failure> {
     if !io::stdout().is_terminal() {
         return print(sql);
     }

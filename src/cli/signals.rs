@@ -1,46 +1,50 @@
-//! Ctrl-C and SIGTERM: the first one stops what goes on in its own time, a second one ends the program at once.
+//! Ctrl-C (SIGINT) and SIGTERM: the first signal stops the command, a second one ends the program immediately.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::thread;
+use std::{io, thread};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// Looks out for signals until it is dropped; from then on they are passed over.
-pub(crate) struct Lookout {
-    got: Arc<AtomicI32>,
-    signals: signal_hook::iterator::Handle,
+use super::outcome::Failure;
+
+/// Watches for signals until it is dropped. Signals that arrive later are ignored.
+pub(crate) struct SignalWatcher {
+    received: Arc<AtomicI32>,
+    handle: signal_hook::iterator::Handle,
 }
 
-impl Lookout {
-    /// Calls at the first signal.
-    pub(crate) fn new(stop: impl Fn() + Send + 'static) -> io::Result<Self> {
+impl SignalWatcher {
+    /// Starts to watch; `stop` is called on another thread at the first signal.
+    pub(crate) fn new(stop: impl Fn() + Send + 'static) -> Result<Self, Failure> {
+        Self::start(stop).map_err(|error| Failure::Failed(format!("could not watch for signals: {error}")))
+    }
+
+    fn start(stop: impl Fn() + Send + 'static) -> io::Result<Self> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
-        let lookout = Self { got: Arc::default(), signals: signals.handle() };
-        let got = Arc::clone(&lookout.got);
+        let watcher = Self { received: Arc::default(), handle: signals.handle() };
+        let received = Arc::clone(&watcher.received);
         thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in &mut signals {
-                if got.swap(signal, Ordering::Relaxed) != 0 {
-                    // Whatever is going on takes too long.
+                if received.swap(signal, Ordering::Relaxed) != 0 {
                     let _ = emulate_default_handler(signal);
                 }
                 stop();
             }
         })?;
-        Ok(lookout)
+        Ok(watcher)
     }
 
-    /// The signal that came, if one did.
-    pub(crate) fn got(&self) -> Option<i32> {
-        Some(self.got.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
+    /// Returns the number of the signal that arrived, if any.
+    pub(crate) fn received(&self) -> Option<i32> {
+        Some(self.received.load(Ordering::Relaxed)).filter(|signal| *signal != 0)
     }
 }
 
-impl Drop for Lookout {
+impl Drop for SignalWatcher {
     fn drop(&mut self) {
-        self.signals.close();
+        self.handle.close();
     }
 }

@@ -53,15 +53,15 @@ fn in_a_pipe_it_prints_plain_lines_and_a_summary_and_leaves_nothing() {
         "notifyman: 20 connections, 2 servers, 50 channels, one loop",
         "20 connections are open and listen",
         "server 2 is shut down",
-        "goes to the garbage:\n         FATAL 57P01",
-        "the garbage holds 10 connections of server 2; 10 others go on",
-        "10 connections are taken from the garbage, and revived",
-        "is back; its gap: ",
-        "all 10 are back, under their old ids, and hear again",
-        "nobody notifies any more",
+        "moves to the garbage:\n         FATAL 57P01",
+        "the garbage holds 10 connections of server 2; 10 others stay open",
+        "server 2 is up: 10 connections in the garbage are revived",
+        "is restored, with a gap of ",
+        "all 10 are restored, under their former ids",
+        "the writers stop",
         "each once, in order",
-        "20 connections good, 10 of them revived, 0 away",
-        "  nothing lost (except perhaps in the instant server 2 went down)",
+        "20 connections open, 10 of them restored, 0 lost",
+        "  nothing lost (except perhaps while server 2 was shutting down)",
     ] {
         assert!(out.contains(part), "{part} is missing:\n{out}");
     }
@@ -76,7 +76,7 @@ fn in_a_pipe_it_prints_plain_lines_and_a_summary_and_leaves_nothing() {
 fn a_single_server_is_not_ended() {
     let finished = run(&["demo", "--clusters", "1", "--connections", "5", "--channels", "3", "--seconds", "1"]);
     finished.ends_with(0);
-    assert!(finished.out().contains("5 connections good, 0 of them revived, 0 away"), "{finished:#?}");
+    assert!(finished.out().contains("5 connections open, 0 of them restored, 0 lost"), "{finished:#?}");
     assert_eq!(finished.out.last().unwrap(), "  nothing lost");
 }
 
@@ -93,7 +93,7 @@ fn interrupted_it_stops_its_servers_and_leaves_nothing() {
         let finished = demo.finish();
         finished.ends_with(code);
         assert!(finished.out().contains("interrupted: "), "{finished:#?}");
-        assert!(finished.out().contains("20 connections good, 0 away"), "{finished:#?}");
+        assert!(finished.out().contains("20 connections open, 0 lost"), "{finished:#?}");
         leaves_nothing(pid, &servers);
     }
 }

@@ -157,5 +157,5 @@ fn a_server_that_is_not_there_is_told_with_what_to_do() {
     gone.stop().unwrap();
     let finished = run(&["listen", "--fail-fast", "--url", &gone.url(), "a", "--exec", "true"]);
     finished.ends_with(1);
-    assert!(finished.err().contains("to do: see that a server runs there"), "{finished:?}");
+    assert!(finished.err().contains("to do: check that a server is running there"), "{finished:?}");
 }

@@ -160,7 +160,7 @@ fn a_refused_login_is_final_and_the_others_continue() {
         let listener = Running::start(&[args.as_slice(), options].concat());
         let mut lines: Vec<_> = (0..3).map(|_| listener.err.next()).collect();
         lines.sort();
-        assert!(lines[0].contains("to do: see that the user is right"), "{lines:?}");
+        assert!(lines[0].contains("to do: check the user"), "{lines:?}");
         assert!(lines[1].starts_with("notifyman: connection 1: cannot connect to"), "{lines:?}");
         assert!(lines[1].contains("28P01") && !lines[1].contains("retrying"), "{lines:?}");
         assert!(lines[2].starts_with("notifyman: connection 2 listens"), "{lines:?}");

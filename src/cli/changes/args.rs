@@ -4,9 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use notifyman::changes::{Delivery, Oversize, Position, Shape};
 
-use crate::cli::args::seconds;
-use crate::cli::clock;
 use crate::cli::target::{OneTarget, Targets};
+use crate::cli::values::{past_time, read_interval, seconds, size};
 
 pub(crate) const BUILD: &str = "\
 Examples:
@@ -142,7 +141,7 @@ Exit codes: 1 also if a database was lost for good or --give-up stop ended it;
 had come was printed (with --exec: when the running command had ended).";
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Build {
+pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) target: OneTarget,
     /// Only schemas that match; * is any text, ? any character [default: all]
@@ -194,26 +193,11 @@ pub(crate) struct Build {
     #[arg(long, hide_short_help = true)]
     pub(crate) force: bool,
     #[command(flatten)]
-    pub(crate) locks: Locks,
-}
-
-/// Parses a number of bytes, with a binary unit or without.
-fn size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text[digits.len()..].trim_start() {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return Err("a number of bytes is needed, such as 1073741824, 512MiB or 1GiB".to_owned()),
-    };
-    let number: u64 = digits.parse().map_err(|_| "a number of bytes is needed, such as 1073741824, 512MiB or 1GiB")?;
-    number.checked_mul(1 << shift).ok_or_else(|| "it must be at most 1048576TiB".to_owned())
+    pub(crate) locks: LockArgs,
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Locks {
+pub(crate) struct LockArgs {
     /// Longest wait for a table's lock
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) lock_timeout: Duration,
@@ -226,7 +210,7 @@ pub(crate) struct Locks {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Look {
+pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) target: OneTarget,
     /// Only tables in schemas that match
@@ -241,11 +225,11 @@ pub(crate) struct Look {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Teardown {
+pub(crate) struct TeardownArgs {
     #[command(flatten)]
     pub(crate) target: OneTarget,
     #[command(flatten)]
-    pub(crate) locks: Locks,
+    pub(crate) locks: LockArgs,
 }
 
 /// The action for an event whose command keeps failing.
@@ -280,7 +264,7 @@ pub(crate) struct WorkerArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) from: Option<String>,
     /// Report again what was committed since a time (UTC) or for a span (s, m, h, d): 2026-11-29T18:00:00Z, 90s, 2h
-    #[arg(long, value_name = "TIME", value_parser = past)]
+    #[arg(long, value_name = "TIME", value_parser = past_time)]
     pub(crate) replay_since: Option<SystemTime>,
     /// Begin at this position, as printed by --positions; one database
     #[arg(long, value_name = "POSITION", conflicts_with = "replay_since", hide_short_help = true)]
@@ -289,28 +273,12 @@ pub(crate) struct WorkerArgs {
     #[arg(long, hide_short_help = true)]
     pub(crate) positions: bool,
     /// Time between two looks into a log
-    #[arg(long, value_name = "SECONDS", default_value = "0.02", value_parser = look_interval, hide_short_help = true)]
+    #[arg(long, value_name = "SECONDS", default_value = "0.02", value_parser = read_interval, hide_short_help = true)]
     pub(crate) look_every: Duration,
     /// Time between two looks into a log that has been quiet for 10 s
-    #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = look_interval, hide_short_help = true)]
+    #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = read_interval, hide_short_help = true)]
     pub(crate) look_every_when_quiet: Duration,
     /// Print only problems to standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
-}
-
-fn look_interval(text: &str) -> Result<Duration, String> {
-    let all = Duration::from_millis(1)..=Duration::from_secs(3_600);
-    seconds(text).and_then(|time| all.contains(&time).then_some(time).ok_or("it must be 0.001 to 3600".into()))
-}
-
-/// Parses a time in the past, or a span of time up to now.
-fn past(text: &str) -> Result<SystemTime, String> {
-    match clock::parse(text).or_else(|| clock::before_now(text)) {
-        Some(time) if time > SystemTime::now() => Err("it is in the future".to_owned()),
-        Some(time) => Ok(time),
-        None => {
-            Err("a time such as 2026-11-29T18:00:00Z (UTC) is needed, or a span such as 90s, 15m, 2h or 1d".to_owned())
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::line::EventLine;
 use crate::cli::shell;
-use crate::cli::signals::Lookout;
+use crate::cli::signals::SignalWatcher;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -22,17 +22,17 @@ pub(crate) enum CommandOutcome {
 }
 
 /// Runs the command for a line, and retries it as often as allowed.
-pub(crate) fn run(command: &str, line: &EventLine, retries: u32, lookout: &Lookout) -> CommandOutcome {
+pub(crate) fn run(command: &str, line: &EventLine, retries: u32, signals: &SignalWatcher) -> CommandOutcome {
     let mut pause = FIRST_PAUSE;
-    for tried in 0.. {
+    for retried in 0.. {
         match once(command, line) {
             Ok(()) => return CommandOutcome::Done,
-            Err(reason) if tried >= retries => return CommandOutcome::Failed(reason),
+            Err(reason) if retried >= retries => return CommandOutcome::Failed(reason),
             Err(_) => {}
         }
         let mut left = pause;
         while !left.is_zero() {
-            if lookout.got().is_some() {
+            if signals.received().is_some() {
                 return CommandOutcome::Interrupted;
             }
             let nap = left.min(TICK);
@@ -51,6 +51,6 @@ fn once(command: &str, line: &EventLine) -> Result<(), String> {
         command.env("NOTIFYMAN_SCHEMA", schema).env("NOTIFYMAN_TABLE", table);
     }
     let mut child = shell::start(command)?;
-    let fed = shell::feed(child.stdin.take(), format!("{}\n", line.text).as_bytes());
-    shell::finish(child).and(fed)
+    let written = shell::write_input(child.stdin.take(), format!("{}\n", line.text).as_bytes());
+    shell::wait(child).and(written)
 }

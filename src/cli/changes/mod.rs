@@ -11,16 +11,17 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use notifyman::Escaped;
 use notifyman::changes::{Installer, Progress, Report, Status};
 
-use self::args::{Build, Locks, Look, Teardown};
+use self::args::{BuildArgs, LockArgs, StatusArgs, TeardownArgs};
 pub(super) use self::worker::run as worker;
-use super::output::{print, print_script, tell};
-use super::{End, Failure, config, connect};
+use super::connect::{config, connect};
+use super::outcome::{Exit, Failure};
+use super::output::{print, print_message, print_script};
 
 /// So many tables are worth a progress bar.
 const MANY: usize = 20;
 
 /// Installs, or shows how.
-pub(super) fn build(args: Build) -> Result<End, Failure> {
+pub(super) fn build(args: BuildArgs) -> Result<Exit, Failure> {
     let installer = Installer::new()
         .schemas(args.schemas)
         .tables(args.tables)
@@ -49,11 +50,11 @@ pub(super) fn build(args: Build) -> Result<End, Failure> {
     let bar = Bar::new();
     let report = installer.build_with(&mut db, |progress| bar.show(progress));
     bar.clear();
-    tell_report(&report?, "covered")
+    print_report(&report?, "covered")
 }
 
 /// Removes, or shows how.
-pub(super) fn teardown(args: &Teardown) -> Result<End, Failure> {
+pub(super) fn teardown(args: &TeardownArgs) -> Result<Exit, Failure> {
     let installer = locked_as(Installer::new(), &args.locks);
     let mut db = connect(&config(args.target.url())?)?;
     if args.locks.dry_run {
@@ -62,13 +63,13 @@ pub(super) fn teardown(args: &Teardown) -> Result<End, Failure> {
     let bar = Bar::new();
     let report = installer.teardown_with(&mut db, |progress| bar.show(progress));
     bar.clear();
-    tell_report(&report?, "cleared")
+    print_report(&report?, "cleared")
 }
 
 /// Shows what is installed.
-pub(super) fn status(args: &Look) -> Result<End, Failure> {
+pub(super) fn status(args: &StatusArgs) -> Result<Exit, Failure> {
     match look(args)? {
-        None => Ok(End::Done),
+        None => Ok(Exit::Done),
         Some(status) => {
             let states = status.tables().iter().map(|table| line(&table.state, &table.sql_name));
             print(&(status.to_string() + &states.collect::<String>()))
@@ -77,18 +78,18 @@ pub(super) fn status(args: &Look) -> Result<End, Failure> {
 }
 
 /// Says whether what is installed is as it should be.
-pub(super) fn verify(args: &Look) -> Result<End, Failure> {
-    let Some(status) = look(args)? else { return Ok(End::Done) };
+pub(super) fn verify(args: &StatusArgs) -> Result<Exit, Failure> {
+    let Some(status) = look(args)? else { return Ok(Exit::Done) };
     print(&status.to_string())?;
     Ok(match (status.problems(), status.warnings()) {
-        ([], []) => End::Done,
-        ([], _) => End::Warned,
-        _ => End::Incomplete,
+        ([], []) => Exit::Done,
+        ([], _) => Exit::Warned,
+        _ => Exit::Incomplete,
     })
 }
 
 /// Looks; nothing for a dry run, which prints the SQL.
-fn look(args: &Look) -> Result<Option<Status>, Failure> {
+fn look(args: &StatusArgs) -> Result<Option<Status>, Failure> {
     if args.dry_run {
         print_script(&Status::sql())?;
         return Ok(None);
@@ -97,7 +98,7 @@ fn look(args: &Look) -> Result<Option<Status>, Failure> {
     Ok(Some(Status::of_some(&mut db, &args.schemas, &args.tables)?))
 }
 
-fn locked_as(installer: Installer, locks: &Locks) -> Installer {
+fn locked_as(installer: Installer, locks: &LockArgs) -> Installer {
     installer.lock_timeout(locks.lock_timeout).attempts(locks.attempts)
 }
 
@@ -107,7 +108,7 @@ fn line(label: &str, text: impl Display) -> String {
 }
 
 /// Tells what was done; what couldn't be done shows in the exit code.
-fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
+fn print_report(report: &Report, done: &str) -> Result<Exit, Failure> {
     let mut text = String::new();
     for (what, tables) in [(done, report.covered()), ("changed", report.changed()), ("removed", report.removed())] {
         tables.iter().for_each(|table| text.push_str(&line(what, table)));
@@ -123,12 +124,12 @@ fn tell_report(report: &Report, done: &str) -> Result<End, Failure> {
     }
     report.grants().iter().for_each(|grant| text.push_str(&line("to grant", grant)));
     print(&text)?;
-    report.warnings().iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+    report.warnings().iter().for_each(|warning| print_message(format_args!("warning: {warning}")));
     if report.failed().is_empty() {
-        return Ok(End::Done);
+        return Ok(Exit::Done);
     }
-    tell(format_args!("not done for {}: run the command again to finish", counted(report.failed().len())));
-    Ok(End::Incomplete)
+    print_message(format_args!("not done for {}: run the command again to finish", counted(report.failed().len())));
+    Ok(Exit::Incomplete)
 }
 
 fn counted(tables: usize) -> String {

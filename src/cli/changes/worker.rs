@@ -10,15 +10,17 @@ use notifyman::changes::{ChangeEvent, Changes, Worker};
 use super::args::{self, GiveUp};
 use super::exec::{self, CommandOutcome};
 use super::line::EventLine;
-use crate::cli::connections::REPORT_AFTER;
-use crate::cli::output::tell;
-use crate::cli::signals::Lookout;
-use crate::cli::{End, Failure, clock, configs};
+use crate::cli::clock;
+use crate::cli::connect::configs;
+use crate::cli::listen::REPORT_AFTER;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::print_message;
+use crate::cli::signals::SignalWatcher;
 
 /// The time between two updates of the status line while nothing comes.
 const TICK: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(args: args::WorkerArgs) -> Result<End, Failure> {
+pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
     let configs = configs(&args.targets.urls())?;
     let places: Vec<_> = configs.iter().map(ToString::to_string).collect();
     let mut worker = Worker::new(configs)
@@ -39,22 +41,21 @@ pub(crate) fn run(args: args::WorkerArgs) -> Result<End, Failure> {
     }
     let changes = worker.start()?;
     let stopper = changes.stopper();
-    let lookout = Lookout::new(move || stopper.stop())
-        .map_err(|error| Failure::Failed(format!("could not watch for signals: {error}")))?;
+    let signals = SignalWatcher::new(move || stopper.stop())?;
     if !args.quiet {
         for (number, place) in (1..).zip(&places) {
-            tell(format_args!("database {number} is at {place}"));
+            print_message(format_args!("database {number} is at {place}"));
         }
     }
     let line = StatusLine::new(args.quiet);
     let silent = (1..).zip(places).collect();
-    Consumer { args, lookout, line, silent, began: clock::now(), is_complete: true }.run(changes)
+    Consumer { args, signals, line, silent, began: clock::now(), is_complete: true }.run(changes)
 }
 
 /// The consumer of the changes: prints them, or runs the command.
 struct Consumer {
     args: args::WorkerArgs,
-    lookout: Lookout,
+    signals: SignalWatcher,
     line: StatusLine,
     /// The addresses of databases that have reported nothing yet, by number.
     silent: BTreeMap<usize, String>,
@@ -64,7 +65,7 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn run(mut self, mut changes: Changes) -> Result<End, Failure> {
+    fn run(mut self, mut changes: Changes) -> Result<Exit, Failure> {
         // To ask for the next event acknowledges the last one, so that is done only after it has been dealt with.
         while let Some(event) = changes.next() {
             self.report_delays();
@@ -82,15 +83,15 @@ impl Consumer {
                     return Ok(end);
                 }
                 if self.args.fail_fast && matches!(event, ChangeEvent::Disconnected(_) | ChangeEvent::Lost(_)) {
-                    return Ok(End::Incomplete);
+                    return Ok(Exit::Incomplete);
                 }
             }
             self.line.show(changes.waiting());
         }
-        Ok(match (self.lookout.got(), self.is_complete) {
+        Ok(match (self.signals.received(), self.is_complete) {
             (Some(_), _) => self.signalled(0),
-            (None, true) => End::Done,
-            (None, false) => End::Incomplete,
+            (None, true) => Exit::Done,
+            (None, false) => Exit::Incomplete,
         })
     }
 
@@ -98,7 +99,7 @@ impl Consumer {
     fn report_delays(&mut self) {
         if clock::now() - self.began >= REPORT_AFTER {
             for (database, place) in std::mem::take(&mut self.silent) {
-                tell(format_args!("database {database} ({place}) does not answer yet; still trying"));
+                print_message(format_args!("database {database} ({place}) does not answer yet; still trying"));
             }
         }
     }
@@ -108,19 +109,21 @@ impl Consumer {
         match event {
             ChangeEvent::Lost(error) => {
                 self.is_complete = false;
-                tell(format_args!("database {database} is lost: {error}"));
+                print_message(format_args!("database {database} is lost: {error}"));
             }
             ChangeEvent::Disconnected(error) => {
                 let outlook = if self.args.fail_fast { "" } else { ", reconnecting" };
-                tell(format_args!("database {database} is disconnected{outlook}: {error}"));
+                print_message(format_args!("database {database} is disconnected{outlook}: {error}"));
             }
-            ChangeEvent::Connected if !self.args.quiet => tell(format_args!("database {database} is connected")),
+            ChangeEvent::Connected if !self.args.quiet => {
+                print_message(format_args!("database {database} is connected"))
+            }
             _ => {}
         }
     }
 
     /// Prints a line. It counts as written once the system has taken it; a reader that has gone is the end.
-    fn print(&self, line: &EventLine) -> Result<Option<End>, Failure> {
+    fn print(&self, line: &EventLine) -> Result<Option<Exit>, Failure> {
         let print = || {
             let mut out = io::stdout().lock();
             writeln!(out, "{}", line.text)?;
@@ -129,48 +132,51 @@ impl Consumer {
         match self.line.around(print) {
             Ok(()) => Ok(None),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                tell("the reader of standard output has gone: what was not written is not acknowledged");
-                Ok(Some(End::ReaderGone))
+                print_message("the reader of standard output has gone: what was not written is not acknowledged");
+                Ok(Some(Exit::ReaderGone))
             }
             Err(error) => Err(Failure::Output(error)),
         }
     }
 
     /// Runs the command for an event, if it is run for such events; returns the end if this is one.
-    fn act(&mut self, command: &str, line: &EventLine, changes: &mut Changes) -> Option<End> {
+    fn act(&mut self, command: &str, line: &EventLine, changes: &mut Changes) -> Option<Exit> {
         match line.kind {
             "change" | "schema" | "gap" | "dropped" | "lost" => {}
             // These have been reported.
             "connected" | "disconnected" => return None,
             _ => {
-                tell(&line.text);
+                print_message(&line.text);
                 return None;
             }
         }
-        match exec::run(command, line, self.args.retries, &self.lookout) {
+        match exec::run(command, line, self.args.retries, &self.signals) {
             CommandOutcome::Done => {}
             // Neither of these two acknowledges the change, so that it is reported again.
             CommandOutcome::Interrupted => return Some(self.signalled(changes.waiting() + 1)),
             CommandOutcome::Failed(reason) => {
                 self.is_complete = false;
                 let times = self.args.retries.saturating_add(1);
-                tell(format_args!("the command failed {times} times, most recently with {reason}: {}", line.text));
+                print_message(format_args!(
+                    "the command failed {times} times, most recently with {reason}: {}",
+                    line.text
+                ));
                 if self.args.give_up == GiveUp::Stop {
-                    return Some(End::Incomplete);
+                    return Some(Exit::Incomplete);
                 }
             }
         }
-        self.lookout.got()?;
+        self.signals.received()?;
         changes.acknowledge();
         Some(self.signalled(changes.waiting()))
     }
 
     /// Ends because of a signal, and reports what is left.
-    fn signalled(&self, left: usize) -> End {
+    fn signalled(&self, left: usize) -> Exit {
         if left > 0 {
-            tell(format_args!("the command was not run for all notifications: {left} left"));
+            print_message(format_args!("the command was not run for all notifications: {left} left"));
         }
-        self.lookout.got().map_or(End::Done, End::Signalled)
+        self.signals.received().map_or(Exit::Done, Exit::Signalled)
     }
 }
 

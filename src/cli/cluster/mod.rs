@@ -1,26 +1,28 @@
-//! A PostgreSQL server of one's own, thrown away at the end: for the program's demonstration and for the tests.
+//! A PostgreSQL server that is removed when it is dropped, for the demonstration and for the tests.
 //!
 //! ```text
 //! let server = Cluster::start(Options::new().max_connections(500))?;     // about 70 ms; the first time 0.7 s
 //! connect(&server.url());
-//! drop(server);                                                          // stopped, and its folder gone
+//! drop(server);                                                          // stopped, and its directory removed
 //! ```
 //!
-//! `initdb` runs once per process and encoding; each cluster is a copy of what it made, in memory where the system
-//! has a place for that, with a port and a socket of its own. Everything that makes a server safe is switched off.
+//! `initdb` runs once per process and encoding. Each cluster is a copy of its result, in memory if the system has room,
+//! with its own port and socket. All settings that protect data are turned off.
 //!
-//! Nothing is left behind, not even when this process is killed: a small `sh` guards the folder, reads what only this
-//! process can write to, and when that ends stops the server and removes the folder.
+//! Nothing is left behind, even if this process is killed: a small `sh` process guards the directory and reads from a
+//! pipe that only this process can write to. When the pipe is closed, it stops the server and removes the directory.
 //!
-//! It refuses to touch a server or a folder that it didn't make, and to install one: `tests/with-postgres` does that.
+//! This module changes no other server and no other directory, and installs no server: `tests/with-postgres` does that.
 
-#![allow(dead_code, unreachable_pub, reason = "the program and the tests use a part each, in private modules")]
+#![allow(dead_code, unreachable_pub, reason = "the program and the tests each use a part, in private modules")]
 
+mod directory;
+mod error;
 mod find;
-mod folder;
+mod options;
 
 use std::collections::HashMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -29,119 +31,26 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use self::directory::ServerDirectory;
+pub use self::error::ClusterError;
 pub use self::find::find_server;
-use self::folder::Folder;
+pub use self::options::Options;
 
-/// The environment variable that names the folder with `postgres` and `initdb`.
-pub const BIN_VARIABLE: &str = "NOTIFYMAN_PG_BIN";
+/// The time limit for the start and for the stop of a server.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a server may take to start or to stop.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Always given to the server, before the settings that [`Options`] add.
+/// The server's settings, before those of [`Options`].
 const SETTINGS: &str = "listen_addresses=127.0.0.1 fsync=off full_page_writes=off synchronous_commit=off \
      shared_buffers=16MB autovacuum=off wal_level=minimal max_wal_senders=0 max_worker_processes=0 \
      dynamic_shared_memory_type=mmap";
 
-/// Becomes the server, after leaving word of its process for the guard.
-const SERVE: &str = r#"folder=$1; shift; echo "$$" >"$folder/server" && exec "$@""#;
+/// Becomes the server, after writing its process id for the guard.
+const SERVE: &str = r#"directory=$1; shift; echo "$$" >"$directory/server" && exec "$@""#;
 
-/// Why there is no server. Its text is complete, and ends with what the server logged where it logged anything.
-#[derive(Debug)]
-pub struct ClusterError(String);
-
-impl ClusterError {
-    /// An error for "`what`: `reason`", fit for `map_err`.
-    fn because<E: fmt::Display>(what: &str) -> impl FnOnce(E) -> Self {
-        move |reason| Self(format!("{what}: {reason}"))
-    }
-}
-
-impl fmt::Display for ClusterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ClusterError {}
-
-impl From<ClusterError> for io::Error {
-    fn from(error: ClusterError) -> Self {
-        Self::other(error)
-    }
-}
-
-/// How a cluster shall be; [`Options::new`] makes one with 100 connections, UTF8, and no passwords.
-#[derive(Debug, Clone)]
-pub struct Options {
-    encoding: String,
-    settings: Vec<(String, String)>,
-    hba: Vec<String>,
-    method: String,
-    password: Option<String>,
-    files: Vec<(String, Vec<u8>)>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Options {
-    /// 100 connections, UTF8, and everybody may log in as anybody.
-    pub fn new() -> Self {
-        Self {
-            encoding: "UTF8".into(),
-            settings: Vec::new(),
-            hba: Vec::new(),
-            method: "trust".into(),
-            password: None,
-            files: Vec::new(),
-        }
-    }
-
-    /// The server's `max_connections`.
-    pub fn max_connections(self, n: u32) -> Self {
-        self.setting("max_connections", n.to_string())
-    }
-
-    /// A setting as in `postgresql.conf`; the last one of a name counts.
-    pub fn setting(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.settings.push((name.into(), value.into()));
-        self
-    }
-
-    /// A line of `pg_hba.conf`, before those that let everybody in; the first line that fits counts.
-    pub fn hba(mut self, line: impl Into<String>) -> Self {
-        self.hba.push(line.into());
-        self
-    }
-
-    /// Demands a login by `scram-sha-256`, `md5` or `password`, and gives `postgres` this password.
-    pub fn auth(mut self, method: &str, password: &str) -> Self {
-        self.method = method.into();
-        self.password = Some(password.into());
-        self
-    }
-
-    /// The encoding of all databases: `UTF8`, `LATIN1`, `SQL_ASCII`.
-    pub fn encoding(mut self, encoding: &str) -> Self {
-        self.encoding = encoding.into();
-        self
-    }
-
-    /// A file in the data folder that only the server can read, such as a TLS key; settings name it without a folder.
-    pub fn file(mut self, name: &str, content: impl Into<Vec<u8>>) -> Self {
-        self.files.push((name.into(), content.into()));
-        self
-    }
-}
-
-/// A running server that is stopped and deleted when this drops.
+/// A running server. When dropped, it is stopped and removed.
 #[derive(Debug)]
 pub struct Cluster {
-    folder: Folder,
+    directory: ServerDirectory,
     bin: PathBuf,
     settings: Vec<(String, String)>,
     port: u16,
@@ -149,31 +58,31 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes a cluster and starts its server; returns when it takes connections.
+    /// Creates a cluster and starts its server; returns when the server accepts connections.
     pub fn start(options: Options) -> Result<Self, ClusterError> {
         let bin = find_server()?;
-        let folder = Folder::new()?;
-        let data = folder.path.join("data");
+        let directory = ServerDirectory::new()?;
+        let data = directory.path.join("data");
         let template = template(&bin, &options.encoding)?;
-        folder.run(folder.command("cp").arg("-pPR").arg(&template).arg(&data), "")?;
+        directory.run(directory.command("cp").arg("-pPR").arg(&template).arg(&data), "")?;
 
         let mut hba = options.hba.join("\n");
         for from in ["local all all", "host all all all"] {
             let _ = write!(hba, "\n{from} {}", options.method);
         }
-        folder.write("data/pg_hba.conf", (hba + "\n").as_bytes())?;
+        directory.write("data/pg_hba.conf", (hba + "\n").as_bytes())?;
         for (name, content) in &options.files {
-            folder.write(&format!("data/{name}"), content)?;
+            directory.write(&format!("data/{name}"), content)?;
         }
         if let Some(password) = &options.password {
-            let kept_as = if options.method == "md5" { "md5" } else { "scram-sha-256" };
-            let mut alone = folder.command(bin.join("postgres"));
-            alone.args(["--single", "-F", "-c", &format!("password_encryption={kept_as}"), "-D"]).arg(&data);
+            let stored_as = if options.method == "md5" { "md5" } else { "scram-sha-256" };
+            let mut single_user = directory.command(bin.join("postgres"));
+            single_user.args(["--single", "-F", "-c", &format!("password_encryption={stored_as}"), "-D"]).arg(&data);
             let sql = format!("alter role postgres password '{}'\n", password.replace('\'', "''"));
-            folder.run(alone.arg("postgres"), &sql)?;
+            directory.run(single_user.arg("postgres"), &sql)?;
         }
 
-        let mut cluster = Self { folder, bin, settings: options.settings, port: 0, server: None };
+        let mut cluster = Self { directory, bin, settings: options.settings, port: 0, server: None };
         for _ in 0..10 {
             cluster.port = free_port()?;
             match cluster.launch() {
@@ -181,64 +90,64 @@ impl Cluster {
                 other => return other.map(|()| cluster),
             }
         }
-        Err(ClusterError("ten free ports in a row were taken by others before the server could bind one".into()))
+        Err(ClusterError("another process took the port before the server could bind it, ten times".into()))
     }
 
-    /// The TCP port on 127.0.0.1, which also names the Unix socket.
+    /// Returns the TCP port on 127.0.0.1, which is also in the name of the Unix socket.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The folder of the Unix socket, which goes for a host name in a connection string.
+    /// Returns the directory of the Unix socket, which a connection string can use as its host.
     pub fn socket_dir(&self) -> &Path {
-        &self.folder.path
+        &self.directory.path
     }
 
-    /// The data folder.
+    /// Returns the data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path.join("data")
+        self.directory.path.join("data")
     }
 
-    /// Where the superuser finds it by TCP, without a password.
+    /// Returns the superuser's connection string for TCP, without a password.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// The process of the server, the postmaster; none while it is stopped.
+    /// Returns the process id of the postmaster, unless the server is stopped.
     pub fn pid(&self) -> Option<u32> {
         self.server.as_ref().map(Child::id)
     }
 
-    /// The last 16 KiB of what the server logged.
+    /// Returns the last 16 KiB of the server's log.
     pub fn log(&self) -> String {
         let log = fs::read(self.log_file()).unwrap_or_default();
         String::from_utf8_lossy(&log[log.len().saturating_sub(16 << 10)..]).into_owned()
     }
 
-    /// Ends all sessions with FATAL 57P01 and stops the server; without a server it does nothing.
+    /// Ends all sessions with FATAL 57P01 and stops the server, if it runs.
     pub fn stop(&mut self) -> Result<(), ClusterError> {
-        self.stop_by("INT")
+        self.stop_with("INT")
     }
 
-    /// Stops the server as an emergency would: every session gets WARNING 57P02 and the end.
+    /// Stops the server immediately: every session receives WARNING 57P02 and is closed.
     pub fn stop_immediate(&mut self) -> Result<(), ClusterError> {
-        self.stop_by("QUIT")
+        self.stop_with("QUIT")
     }
 
-    /// Kills the postmaster; its sessions notice by themselves, so those that a test has paused must go on first.
+    /// Kills the postmaster. Its sessions end when they notice; a session that a test has paused must be resumed first.
     pub fn kill(&mut self) -> Result<(), ClusterError> {
-        self.stop_by("KILL")
+        self.stop_with("KILL")
     }
 
-    /// Starts the server again on the same port with the same data, stopping it first if it runs.
+    /// Restarts the server on the same port with the same data; stops it first if it runs.
     pub fn restart(&mut self) -> Result<(), ClusterError> {
         self.stop()?;
         let begin = Instant::now();
         loop {
             match self.launch() {
-                // A killed server's last sessions are still ending.
+                // The last sessions of a killed server have not ended yet.
                 Err(ClusterError(text))
-                    if text.contains("pre-existing shared memory") && begin.elapsed() < PATIENCE => {}
+                    if text.contains("pre-existing shared memory") && begin.elapsed() < TIME_LIMIT => {}
                 other => return other,
             }
             thread::sleep(Duration::from_millis(20));
@@ -246,18 +155,18 @@ impl Cluster {
     }
 
     fn log_file(&self) -> PathBuf {
-        self.folder.path.join("log")
+        self.directory.path.join("log")
     }
 
-    /// Starts the server on its port and waits until it is ready, or until it has failed.
+    /// Starts the server on its port, and waits until it is ready or has failed.
     fn launch(&mut self) -> Result<(), ClusterError> {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.log_file());
-        let log = log.map_err(ClusterError::because("opening the server's log"))?;
+        let log = log.map_err(ClusterError::context("could not open the server's log"))?;
         let logged = log.metadata().map_or(0, |log| log.len() as usize);
 
-        let mut command = self.folder.command("sh");
-        command.args(["-c", SERVE, "sh"]).arg(&self.folder.path).arg(self.bin.join("postgres"));
-        command.arg("-D").arg(self.data_dir()).arg("-k").arg(&self.folder.path);
+        let mut command = self.directory.command("sh");
+        command.args(["-c", SERVE, "sh"]).arg(&self.directory.path).arg(self.bin.join("postgres"));
+        command.arg("-D").arg(self.data_dir()).arg("-k").arg(&self.directory.path);
         command.args(["-p", &self.port.to_string()]);
         for setting in SETTINGS.split_whitespace() {
             command.args(["-c", setting]);
@@ -266,7 +175,7 @@ impl Cluster {
             command.args(["-c", &format!("{name}={value}")]);
         }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut server = command.spawn().map_err(ClusterError::because("starting the server"))?;
+        let mut server = command.spawn().map_err(ClusterError::context("could not start the server"))?;
 
         let begin = Instant::now();
         let failure = loop {
@@ -275,12 +184,12 @@ impl Cluster {
                 return Ok(());
             }
             if let Ok(Some(status)) = server.try_wait() {
-                break format!("the server didn't start ({status})");
+                break format!("the server did not start ({status})");
             }
-            if begin.elapsed() > PATIENCE {
+            if begin.elapsed() > TIME_LIMIT {
                 self.server = Some(server);
                 self.kill()?;
-                break format!("the server wasn't ready after {PATIENCE:?}");
+                break format!("the server was not ready after {TIME_LIMIT:?}");
             }
             thread::sleep(Duration::from_millis(5));
         };
@@ -289,77 +198,79 @@ impl Cluster {
         Err(ClusterError(format!("{failure}; its log says:\n{log}")))
     }
 
-    /// Line 8 of `postmaster.pid` says so. The first is its process: a killed server leaves the file of before.
+    /// Returns `true` if line 8 of `postmaster.pid` is `ready`. Line 1 is the process id; a killed server leaves an old file.
     fn is_ready(&self, pid: u32) -> bool {
         let state = fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
         let mut lines = state.lines().map(str::trim);
         lines.next() == Some(&pid.to_string()) && lines.nth(6) == Some("ready")
     }
 
-    fn stop_by(&mut self, name: &str) -> Result<(), ClusterError> {
+    fn stop_with(&mut self, name: &str) -> Result<(), ClusterError> {
         let Some(server) = &mut self.server else { return Ok(()) };
         let begin = Instant::now();
-        if !exited(server.try_wait()) {
+        if !has_exited(server.try_wait()) {
             let signalled = signal(server.id(), name).and_then(|()| signal(server.id(), "CONT"));
-            // A postmaster that a test has paused must go on to stop; one that is killed may be gone by now.
-            if !exited(server.try_wait()) {
-                signalled.map_err(ClusterError::because("signalling the server"))?;
+            // A postmaster that a test has paused must be resumed to stop. It may have ended by now.
+            if !has_exited(server.try_wait()) {
+                signalled.map_err(ClusterError::context("could not signal the server"))?;
             }
         }
-        while !exited(server.try_wait()) {
-            if begin.elapsed() > PATIENCE {
-                return Err(ClusterError(format!("the server didn't stop within {PATIENCE:?} after SIG{name}")));
+        while !has_exited(server.try_wait()) {
+            if begin.elapsed() > TIME_LIMIT {
+                return Err(ClusterError(format!("the server did not stop within {TIME_LIMIT:?} after SIG{name}")));
             }
             thread::sleep(Duration::from_millis(2));
         }
         self.server = None;
-        let _ = fs::remove_file(self.folder.path.join("server"));
+        let _ = fs::remove_file(self.directory.path.join("server"));
         Ok(())
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // There is nothing to save. Sessions that are paused get five seconds from the server before it kills them.
+        // No data is kept. The server gives paused sessions five seconds before it kills them.
         if self.stop_immediate().is_err() {
             let _ = self.kill();
         }
     }
 }
 
-/// Sends a signal, named without its SIG: `STOP`, `CONT`, `KILL`. The shell's own `kill` is there on any system.
+/// Sends a signal, named without SIG: `STOP`, `CONT`, `KILL`. It uses the shell's `kill`, which every system has.
 pub fn signal(pid: u32, name: &str) -> io::Result<()> {
     let mut kill = Command::new("sh");
     kill.args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &pid.to_string()]);
-    let said = kill.stdin(Stdio::null()).output()?;
-    match said.status.success() {
+    let output = kill.stdin(Stdio::null()).output()?;
+    match output.status.success() {
         true => Ok(()),
-        false => Err(io::Error::other(format!("SIG{name} to {pid}: {}", String::from_utf8_lossy(&said.stderr).trim()))),
+        false => {
+            Err(io::Error::other(format!("SIG{name} to {pid}: {}", String::from_utf8_lossy(&output.stderr).trim())))
+        }
     }
 }
 
-/// What `initdb` made for this encoding: once in a process, and kept to its end, when the guard's input closes.
+/// Returns the result of `initdb` for this encoding, which is created once per process and kept until it ends.
 fn template(bin: &Path, encoding: &str) -> Result<PathBuf, ClusterError> {
-    static MADE: Mutex<Option<HashMap<(PathBuf, String), Folder>>> = Mutex::new(None);
-    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-    let made = made.get_or_insert_default();
+    static CREATED: Mutex<Option<HashMap<(PathBuf, String), ServerDirectory>>> = Mutex::new(None);
+    let mut created = CREATED.lock().unwrap_or_else(PoisonError::into_inner);
+    let created = created.get_or_insert_default();
     let key = (bin.to_owned(), encoding.to_owned());
-    if !made.contains_key(&key) {
-        let folder = Folder::new()?;
-        let mut initdb = folder.command(bin.join("initdb"));
+    if !created.contains_key(&key) {
+        let directory = ServerDirectory::new()?;
+        let mut initdb = directory.command(bin.join("initdb"));
         initdb.args(["--no-sync", "--locale=C", "-A", "trust", "-U", "postgres", "-E", encoding, "-D", "data"]);
-        folder.run(&mut initdb, "")?;
-        made.insert(key.clone(), folder);
+        directory.run(&mut initdb, "")?;
+        created.insert(key.clone(), directory);
     }
-    Ok(made[&key].path.join("data"))
+    Ok(created[&key].path.join("data"))
 }
 
-/// A port of 127.0.0.1 that nobody uses at this moment.
+/// Returns a port of 127.0.0.1 that is free at this moment.
 fn free_port() -> Result<u16, ClusterError> {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| Ok(listener.local_addr()?.port()));
-    port.map_err(ClusterError::because("looking for a free port"))
+    port.map_err(ClusterError::context("could not find a free port"))
 }
 
-fn exited(state: io::Result<Option<ExitStatus>>) -> bool {
+fn has_exited(state: io::Result<Option<ExitStatus>>) -> bool {
     !matches!(state, Ok(None))
 }

@@ -1,18 +1,18 @@
-//! A histogram of times: exact to 1/16 of each, whatever their size, in a few kilobytes.
+//! A histogram of times with a relative error of 1/16, in a few kilobytes.
 
-/// Each doubling of the time is cut into so many steps.
+/// The number of steps into which each doubling of the time is divided.
 const STEPS: u64 = 16;
 const STEP_BITS: u32 = STEPS.trailing_zeros();
 
 /// Counts times in microseconds.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Latency {
+pub(crate) struct LatencyHistogram {
     counts: Vec<u64>,
     total: u64,
     max: u64,
 }
 
-impl Latency {
+impl LatencyHistogram {
     pub(crate) fn record(&mut self, micros: u64) {
         let slot = slot(micros);
         if self.counts.len() <= slot {
@@ -23,7 +23,8 @@ impl Latency {
         self.max = self.max.max(micros);
     }
 
-    /// The time within which so many of a thousand came, rounded up to the end of its step; none without any times.
+    /// Returns the time that this share of a thousand did not exceed, rounded up to the end of its step; `None` without
+    /// any times.
     pub(crate) fn permille(&self, share: u64) -> Option<u64> {
         let rank = (self.total * share).div_ceil(1000).max(1);
         let mut seen = 0;
@@ -39,13 +40,14 @@ impl Latency {
     }
 }
 
-/// Small times have a slot each; above, a slot is the first bits of the number, behind how many bits follow.
+/// Returns the slot of a time. Small times have a slot each; a larger time's slot is determined by its first bits and
+/// the number of bits that follow.
 fn slot(micros: u64) -> usize {
     let extra = (u64::BITS - micros.leading_zeros()).saturating_sub(STEP_BITS + 1);
     (u64::from(extra) * STEPS + (micros >> extra)) as usize
 }
 
-/// The largest time in a slot.
+/// Returns the largest time of a slot.
 fn end_of(slot: usize) -> u64 {
     let extra = (slot as u64 / STEPS).saturating_sub(1);
     let head = u128::from(slot as u64 - extra * STEPS) + 1;
@@ -57,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_time_is_in_a_slot_that_ends_close_behind_it() {
+    fn every_time_is_in_a_slot_whose_end_is_close() {
         for exponent in 0..64 {
             for around in [-1_i64, 0, 1, 5] {
                 let time = (1_u64 << exponent).wrapping_add_signed(around);
@@ -69,8 +71,8 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_of_those_that_were_recorded() {
-        let mut latency = Latency::default();
+    fn shares_are_computed_from_the_recorded_times() {
+        let mut latency = LatencyHistogram::default();
         assert_eq!((latency.permille(500), latency.max()), (None, None));
         (1..=1000).for_each(|micros| latency.record(micros));
         let half = latency.permille(500).unwrap();

@@ -1,47 +1,51 @@
-//! What the listening side saw: counts for each server, rates, times, and a few batches to look at.
+//! The measurements of the loop: counts for each server, rates, latencies, and a few sample batches.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use notifyman::{Batch, ConnId, Error, NotificationRef};
 
-use super::latency::Latency;
-use super::message::Message;
+use super::latency::LatencyHistogram;
+use super::message::DemoMessage;
 use super::writer::micros;
 
-/// How often rates are taken, and how many of them are kept.
+/// The time between two rates, and the number of rates that are kept.
 pub(crate) const RATE_PERIOD: Duration = Duration::from_millis(500);
 const RATES_KEPT: usize = 32;
-/// How often a batch is picked to be shown, slow enough to be read; and how many are.
+/// The time between two sample batches, long enough to read one; and the number of samples that are shown.
 const SAMPLE_PERIOD: Duration = Duration::from_millis(400);
 const SAMPLES: usize = 4;
 
-/// What came from one server.
+/// The counts of one server.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct ServerCounts {
     pub(crate) received: u64,
-    /// Notifications that came twice or after a later one, or that nobody had sent.
+    /// Notifications that arrived twice, after a later one, or that no writer sent.
     pub(crate) wrong: u64,
-    pub(crate) good: usize,
+    /// Connections that are open.
+    pub(crate) open: usize,
+    /// Connections that are lost and not restored.
     pub(crate) lost: usize,
-    /// How many have come back, and after how long at most.
-    pub(crate) revived: usize,
+    /// Connections that were restored.
+    pub(crate) restored: usize,
+    /// The longest gap of a restored connection.
     pub(crate) gap: Duration,
-    /// Whether those that are lost are being brought back.
-    pub(crate) reviving: bool,
-    /// Why the first of its connections was lost.
+    /// `true` once the lost connections are being revived.
+    pub(crate) is_reviving: bool,
+    /// The reason for the first loss.
     pub(crate) reason: Option<Error>,
     pub(crate) rate: Rate,
 }
 
-/// A connection's server, and the last number that it heard.
-struct Ear {
+/// The state of one connection.
+struct DemoConnection {
     cluster: usize,
+    /// The last sequence number received.
     last: u64,
-    good: bool,
+    is_open: bool,
 }
 
-/// A batch that was picked to be shown.
+/// A batch that is shown.
 pub(crate) struct Sample {
     pub(crate) connection: ConnId,
     pub(crate) cluster: usize,
@@ -49,38 +53,40 @@ pub(crate) struct Sample {
     pub(crate) first: String,
 }
 
-/// See the module.
+/// The measurements.
 pub(crate) struct Meter {
     began: Instant,
-    ears: HashMap<ConnId, Ear>,
-    pub(crate) clusters: Vec<Tally>,
+    connections: HashMap<ConnId, DemoConnection>,
+    pub(crate) clusters: Vec<ServerCounts>,
     pub(crate) received: u64,
     pub(crate) batches: u64,
     pub(crate) idles: u64,
     pub(crate) rate: Rate,
-    /// Of all, and of the latest period.
-    pub(crate) latency: Latency,
-    pub(crate) recent: Latency,
-    gathering: Latency,
+    /// All latencies.
+    pub(crate) latency: LatencyHistogram,
+    /// The latencies of the last whole period.
+    pub(crate) recent: LatencyHistogram,
+    /// The latencies of the current period.
+    current: LatencyHistogram,
     rates_at: Instant,
     pub(crate) samples: VecDeque<Sample>,
     sample_at: Instant,
 }
 
 impl Meter {
-    /// Begins at this time, from which the messages count theirs.
+    /// Creates the measurements; `began` is the origin of the times in messages.
     pub(crate) fn new(clusters: usize, began: Instant) -> Self {
         Self {
             began,
-            ears: HashMap::new(),
-            clusters: (0..clusters).map(|_| Tally::default()).collect(),
+            connections: HashMap::new(),
+            clusters: (0..clusters).map(|_| ServerCounts::default()).collect(),
             received: 0,
             batches: 0,
             idles: 0,
             rate: Rate::default(),
-            latency: Latency::default(),
-            recent: Latency::default(),
-            gathering: Latency::default(),
+            latency: LatencyHistogram::default(),
+            recent: LatencyHistogram::default(),
+            current: LatencyHistogram::default(),
             rates_at: began + RATE_PERIOD,
             samples: VecDeque::new(),
             sample_at: began,
@@ -91,88 +97,88 @@ impl Meter {
         self.began
     }
 
-    /// The clock begins only now, after everything was set up.
+    /// Sets the origin of the times, once the setup is complete.
     pub(crate) fn begin(&mut self, now: Instant) {
         (self.began, self.rates_at, self.sample_at) = (now, now + RATE_PERIOD, now);
     }
 
-    pub(crate) fn connected(&mut self, id: ConnId, cluster: usize) {
-        self.ears.insert(id, Ear { cluster, last: 0, good: true });
-        self.clusters[cluster].good += 1;
+    pub(crate) fn add_connection(&mut self, id: ConnId, cluster: usize) {
+        self.connections.insert(id, DemoConnection { cluster, last: 0, is_open: true });
+        self.clusters[cluster].open += 1;
     }
 
-    /// Gives the server whose first connection this was to be lost.
-    pub(crate) fn lost(&mut self, id: ConnId, error: Error) -> Option<usize> {
-        // One that couldn't be revived is lost again.
-        let ear = self.ears.get_mut(&id).filter(|ear| ear.good)?;
-        ear.good = false;
-        let tally = &mut self.clusters[ear.cluster];
-        tally.good -= 1;
-        tally.lost += 1;
-        let first = tally.reason.is_none();
-        tally.reason.get_or_insert(error);
-        first.then_some(ear.cluster)
+    /// Counts a loss; returns the connection's server if this is the first loss there.
+    pub(crate) fn remove_lost(&mut self, id: ConnId, error: Error) -> Option<usize> {
+        // A connection that could not be revived is lost again.
+        let connection = self.connections.get_mut(&id).filter(|connection| connection.is_open)?;
+        connection.is_open = false;
+        let counts = &mut self.clusters[connection.cluster];
+        counts.open -= 1;
+        counts.lost += 1;
+        let is_first = counts.reason.is_none();
+        counts.reason.get_or_insert(error);
+        is_first.then_some(connection.cluster)
     }
 
-    /// Gives the server of a connection that is back.
-    pub(crate) fn restored(&mut self, id: ConnId, gap: Duration) -> Option<usize> {
-        let ear = self.ears.get_mut(&id).filter(|ear| !ear.good)?;
-        ear.good = true;
-        let tally = &mut self.clusters[ear.cluster];
-        tally.good += 1;
-        tally.lost -= 1;
-        tally.revived += 1;
-        tally.gap = tally.gap.max(gap);
-        Some(ear.cluster)
+    /// Counts a restored connection; returns its server.
+    pub(crate) fn restore(&mut self, id: ConnId, gap: Duration) -> Option<usize> {
+        let connection = self.connections.get_mut(&id).filter(|connection| !connection.is_open)?;
+        connection.is_open = true;
+        let counts = &mut self.clusters[connection.cluster];
+        counts.open += 1;
+        counts.lost -= 1;
+        counts.restored += 1;
+        counts.gap = counts.gap.max(gap);
+        Some(connection.cluster)
     }
 
-    pub(crate) fn batch(&mut self, id: ConnId, batch: &Batch, now: Instant) {
-        let Some(ear) = self.ears.get_mut(&id) else { return };
-        let tally = &mut self.clusters[ear.cluster];
-        let came_at = micros(now - self.began);
+    pub(crate) fn count_batch(&mut self, id: ConnId, batch: &Batch, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let counts = &mut self.clusters[connection.cluster];
+        let arrived_at = micros(now - self.began);
         for n in batch {
-            // Each server's numbers grow, so what comes twice, or too late, is not larger than the last.
-            match n.payload_str().ok().and_then(Message::read) {
-                Some(message) if message.number > ear.last => {
-                    ear.last = message.number;
-                    let took = came_at.saturating_sub(message.sent_at);
-                    self.latency.record(took);
-                    self.gathering.record(took);
+            // Sequence numbers only grow, so a repeated or late one is not greater than the last.
+            match n.payload_str().ok().and_then(DemoMessage::parse) {
+                Some(message) if message.number > connection.last => {
+                    connection.last = message.number;
+                    let latency = arrived_at.saturating_sub(message.sent_at);
+                    self.latency.record(latency);
+                    self.current.record(latency);
                 }
-                _ => tally.wrong += 1,
+                _ => counts.wrong += 1,
             }
         }
-        tally.received += batch.len() as u64;
+        counts.received += batch.len() as u64;
         self.received += batch.len() as u64;
         self.batches += 1;
         if now >= self.sample_at {
             self.sample_at = now + SAMPLE_PERIOD;
-            let first = batch.iter().next().map(shown).unwrap_or_default();
-            self.samples.push_front(Sample { connection: id, cluster: ear.cluster, len: batch.len(), first });
+            let first = batch.iter().next().map(summary_of).unwrap_or_default();
+            self.samples.push_front(Sample { connection: id, cluster: connection.cluster, len: batch.len(), first });
             self.samples.truncate(SAMPLES);
         }
     }
 
-    /// Takes the rates, where that is due.
-    pub(crate) fn take_rates(&mut self, now: Instant) {
+    /// Updates the rates at the end of each period.
+    pub(crate) fn update_rates(&mut self, now: Instant) {
         while now >= self.rates_at {
             self.rates_at += RATE_PERIOD;
-            self.rate.take(self.received);
-            for tally in &mut self.clusters {
-                tally.rate.take(tally.received);
+            self.rate.update(self.received);
+            for counts in &mut self.clusters {
+                counts.rate.update(counts.received);
             }
-            self.recent = std::mem::take(&mut self.gathering);
+            self.recent = std::mem::take(&mut self.current);
         }
     }
 }
 
-/// `prices_2: stale prices:4711`.
-fn shown(n: NotificationRef<'_>) -> String {
+/// Formats a notification for a sample: `prices_2: stale prices:4711`.
+fn summary_of(n: NotificationRef<'_>) -> String {
     let payload = n.payload();
     format!("{}: {}", n.channel(), payload.split(" #").next().unwrap_or_default())
 }
 
-/// How fast a count grows.
+/// The growth of a count per time.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
     count: u64,
@@ -181,7 +187,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    fn take(&mut self, count: u64) {
+    fn update(&mut self, count: u64) {
         self.history.push_back(count.saturating_sub(self.count));
         self.count = count;
         if self.history.len() > RATES_KEPT {
@@ -192,12 +198,12 @@ impl Rate {
         }
     }
 
-    /// Over the last second.
+    /// Returns the rate of the last second.
     pub(crate) fn per_second(&self) -> u64 {
         self.history.iter().rev().take(2).sum()
     }
 
-    /// What came in each period, the oldest first.
+    /// Returns the growth in each period, oldest first.
     pub(crate) fn history(&self) -> impl Iterator<Item = u64> {
         self.history.iter().copied()
     }
@@ -208,16 +214,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_of_the_last_second() {
+    fn a_rate_covers_the_last_second() {
         let mut rate = Rate::default();
         for count in [10, 30, 30, 130] {
-            rate.take(count);
+            rate.update(count);
         }
         assert_eq!(rate.per_second(), 100);
         assert_eq!(rate.peak, 100);
         assert_eq!(rate.history().collect::<Vec<_>>(), [10, 20, 0, 100]);
-        rate.take(130);
-        rate.take(130);
+        rate.update(130);
+        rate.update(130);
         assert_eq!(rate.per_second(), 0);
     }
 }

@@ -1,58 +1,58 @@
-//! A server that is shut down under way, and started again, by a thread of its own: the loop waits for nobody.
+//! The outage of a server: a thread shuts it down and restarts it, so that the loop does not block.
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
-use super::super::cluster::ClusterError;
-use super::fleet::Server;
+use super::server::DemoServer;
+use crate::cli::cluster::ClusterError;
 
 pub(crate) struct Outage {
-    /// Which server.
+    /// The number of the server, from 0.
     pub(crate) cluster: usize,
-    pub(crate) stage: Stage,
-    thread: Option<JoinHandle<Result<Server, ClusterError>>>,
-    /// Dropped without a word, it leaves the server down.
-    start_again: Sender<()>,
+    pub(crate) stage: OutageStage,
+    thread: Option<JoinHandle<Result<DemoServer, ClusterError>>>,
+    /// Restarts the server; if it is dropped, the server stays down.
+    restart: Sender<()>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum OutageStage {
     Down,
     Starting,
-    /// It runs, and its connections are being brought back.
+    /// The server runs, and its connections are being revived.
     Reviving,
-    /// All of them are back.
+    /// All connections are restored.
     Over,
 }
 
 impl Outage {
-    pub(crate) fn begin(cluster: usize, mut server: Server) -> Self {
-        let (start_again, word) = channel();
+    pub(crate) fn begin(cluster: usize, mut server: DemoServer) -> Self {
+        let (restart, restarted) = channel();
         let thread = thread::spawn(move || {
             server.stop()?;
-            if word.recv().is_ok() {
+            if restarted.recv().is_ok() {
                 server.restart()?;
             }
             Ok(server)
         });
-        Self { cluster, stage: Stage::Down, thread: Some(thread), start_again }
+        Self { cluster, stage: OutageStage::Down, thread: Some(thread), restart }
     }
 
-    pub(crate) fn start_again(&mut self) {
-        self.stage = Stage::Starting;
-        // Where nobody listens, the thread has failed; it tells when it is joined.
-        let _ = self.start_again.send(());
+    pub(crate) fn restart(&mut self) {
+        self.stage = OutageStage::Starting;
+        // If the thread has ended, it has failed, and `take_server` returns the error.
+        let _ = self.restart.send(());
     }
 
-    /// The server, once it runs again or couldn't.
-    pub(crate) fn take_server(&mut self) -> Option<Result<Server, ClusterError>> {
-        let thread = self.thread.take_if(|thread| self.stage == Stage::Starting && thread.is_finished())?;
-        thread.join().ok()
+    /// Returns the server once it runs again, or could not be restarted.
+    pub(crate) fn take_server(&mut self) -> Option<Result<DemoServer, ClusterError>> {
+        let is_done = |thread: &mut JoinHandle<_>| self.stage == OutageStage::Starting && thread.is_finished();
+        self.thread.take_if(is_done)?.join().ok()
     }
 
-    /// Ends it wherever it is, so that the server is removed before the program ends.
+    /// Ends the outage at any stage, so that the server is removed before the program ends.
     pub(crate) fn end(self) {
-        drop(self.start_again);
+        drop(self.restart);
         if let Some(thread) = self.thread {
             drop(thread.join());
         }

@@ -1,14 +1,19 @@
-//! Who is connected to which server, and who listens to what: arithmetic, so that what must arrive can be counted.
+//! The assignment of connections to servers and channels, computed so that the deliveries due can be counted.
 
-use super::super::args::Demo;
+use std::time::Duration;
 
-/// How many channels a connection listens to, where there are so many.
+use crate::cli::args::DemoArgs;
+
+/// The time between two idle events, which also come while notifications arrive.
+pub(crate) const IDLE_PERIOD: Duration = Duration::from_millis(250);
+/// The most channels that a connection listens to.
 const CHANNELS_EACH: usize = 5;
-/// What is cached, in the story that the demonstration tells.
+/// The names of the cached tables.
 const TABLES: [&str; 10] =
-    ["prices", "stock", "users", "orders", "carts", "reviews", "coupons", "sessions", "images", "menus"];
+    ["prices", "stock", "users", "writer_plan", "carts", "reviews", "coupons", "sessions", "images", "menus"];
 
-/// Everything is counted from 0. Connection `i` belongs to server `i % clusters`.
+/// The numbers of servers, connections and channels. All are counted from 0; connection `i` is connected to server
+/// `i % clusters`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) clusters: usize,
@@ -17,7 +22,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(args: &Demo) -> Self {
+    pub(crate) fn new(args: &DemoArgs) -> Self {
         let [clusters, connections, channels] =
             [args.clusters, args.connections, args.channels].map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         Self { clusters, connections, channels }
@@ -27,19 +32,19 @@ impl Plan {
         connection % self.clusters
     }
 
-    /// How many connections a server has.
+    /// Returns the number of connections to a server.
     pub(crate) fn size_of(&self, cluster: usize) -> usize {
         (0..self.connections).filter(|connection| self.cluster_of(*connection) == cluster).count()
     }
 
-    /// What a connection listens to: a stretch of the channels, and its server's next connection the next stretch.
+    /// Returns the channels of a connection. The next connection to the same server listens to the channels that follow.
     pub(crate) fn channels_of(&self, connection: usize) -> impl Iterator<Item = usize> + use<> {
         let each = CHANNELS_EACH.min(self.channels);
         let (first, channels) = (connection / self.clusters * each, self.channels);
         (first..first + each).map(move |channel| channel % channels)
     }
 
-    /// How many of a server's connections listen to each channel.
+    /// Returns the number of listeners on a server for each channel.
     pub(crate) fn listeners(&self, cluster: usize) -> Vec<u64> {
         let mut listeners = vec![0; self.channels];
         for connection in (0..self.connections).filter(|connection| self.cluster_of(*connection) == cluster) {
@@ -53,7 +58,7 @@ impl Plan {
     }
 }
 
-/// `prices_1`, `stock_1`, and so on to `prices_2`.
+/// Returns the name of a channel: `prices_1`, `stock_1`, .., `prices_2`, ..
 pub(crate) fn channel_name(channel: usize) -> String {
     format!("{}_{}", TABLES[channel % TABLES.len()], channel / TABLES.len() + 1)
 }
@@ -64,7 +69,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_connection_is_counted_on_its_server() {
+    fn each_connection_is_counted_on_one_server() {
         for plan in [
             Plan { clusters: 3, connections: 300, channels: 50 },
             Plan { clusters: 3, connections: 10, channels: 7 },
@@ -72,8 +77,8 @@ mod tests {
         ] {
             let sizes: usize = (0..plan.clusters).map(|cluster| plan.size_of(cluster)).sum();
             assert_eq!(sizes, plan.connections);
-            let heard: u64 = (0..plan.clusters).flat_map(|cluster| plan.listeners(cluster)).sum();
-            assert_eq!(heard as usize, plan.connections * CHANNELS_EACH.min(plan.channels));
+            let listeners: u64 = (0..plan.clusters).flat_map(|cluster| plan.listeners(cluster)).sum();
+            assert_eq!(listeners as usize, plan.connections * CHANNELS_EACH.min(plan.channels));
         }
     }
 
@@ -87,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn names_differ() {
+    fn channel_names_are_unique() {
         let names: HashSet<_> = (0..1000).map(channel_name).collect();
         assert_eq!(names.len(), 1000);
     }

@@ -1,7 +1,7 @@
-//! Where the demonstration is shown: lines that move on a terminal, plain lines in a pipe.
+//! The output of the demonstration.
 //!
-//! A terminal gets what happens as lines that stay, and below them what changes, drawn anew. Anything else gets lines
-//! without escape codes: what happens, and about once a second the numbers.
+//! On a terminal, events are lines that stay, and the current state is redrawn below them. Otherwise, events and about
+//! once a second the state are lines without escape codes.
 
 use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -9,44 +9,44 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::view::Paint;
+use super::view::Style;
 
-const FRAMES_A_SECOND: u8 = 12;
+const FRAMES_PER_SECOND: u8 = 12;
 const LINE_PERIOD: Duration = Duration::from_secs(1);
 
 pub(crate) struct Screen {
-    /// On a terminal only.
+    /// The redrawn part, on a terminal only.
     bar: Option<ProgressBar>,
-    pub(crate) paint: Paint,
-    due: Option<Instant>,
+    pub(crate) style: Style,
+    next_draw: Option<Instant>,
 }
 
 impl Screen {
     pub(crate) fn new() -> Self {
-        let moves = io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let bar = moves
-            .then(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout_with_hz(FRAMES_A_SECOND)))
+        let can_redraw = io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let bar = can_redraw
+            .then(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout_with_hz(FRAMES_PER_SECOND)))
             .filter(|bar| !bar.is_hidden());
         if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{msg}")) {
             bar.set_style(style);
         }
-        let colours = bar.is_some() && env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-        Self { bar, paint: Paint(colours), due: None }
+        let has_colours = bar.is_some() && env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+        Self { bar, style: Style(has_colours), next_draw: None }
     }
 
-    /// A line that stays.
-    pub(crate) fn say(&self, line: &str) -> io::Result<()> {
+    /// Prints a line that stays.
+    pub(crate) fn print(&self, line: &str) -> io::Result<()> {
         match &self.bar {
             Some(bar) => bar.suspend(|| writeln!(io::stdout(), "{line}")),
             None => writeln!(io::stdout(), "{line}"),
         }
     }
 
-    /// Begins to show how far something is that has so many steps; the last is not said, but done.
-    pub(crate) fn measure(&mut self, steps: u64) {
-        self.due = None;
+    /// Shows a progress bar with this number of steps.
+    pub(crate) fn set_steps(&mut self, steps: u64) {
+        self.next_draw = None;
         let Some(bar) = &self.bar else { return };
-        let colours = if self.paint.0 { ".cyan/dim" } else { "" };
+        let colours = if self.style.0 { ".cyan/dim" } else { "" };
         if let Ok(style) = ProgressStyle::with_template(&format!("{{msg}}\n\n  {{bar:57{colours}}} {{prefix}}")) {
             bar.set_style(style.progress_chars("━╸─"));
         }
@@ -54,34 +54,34 @@ impl Screen {
         bar.set_position(0);
     }
 
-    /// Shows the present state, where that is due: on a terminal the text `live`, with how far it is; else `plain`.
-    pub(crate) fn show(
+    /// Draws the current state if it is time to: on a terminal `live` and the progress bar, otherwise `plain`.
+    pub(crate) fn draw(
         &mut self,
         now: Instant,
         (step, note): (u64, String),
-        live: impl FnOnce(Paint) -> String,
+        live: impl FnOnce(Style) -> String,
         plain: impl FnOnce() -> String,
     ) -> io::Result<()> {
-        if self.due.is_some_and(|due| now < due) {
+        if self.next_draw.is_some_and(|next| now < next) {
             return Ok(());
         }
         match &self.bar {
             Some(bar) => {
-                self.due = Some(now + Duration::from_secs(1) / FRAMES_A_SECOND.into());
+                self.next_draw = Some(now + Duration::from_secs(1) / FRAMES_PER_SECOND.into());
                 bar.update(|state| state.set_pos(step));
                 bar.set_prefix(note);
-                bar.set_message(live(self.paint));
+                bar.set_message(live(self.style));
                 Ok(())
             }
             None => {
-                // The first line comes after a period, not at once.
-                let first = self.due.replace(now + LINE_PERIOD).is_none();
-                if first { Ok(()) } else { writeln!(io::stdout(), "{}", plain()) }
+                // The first line is printed after a period, not immediately.
+                let is_first = self.next_draw.replace(now + LINE_PERIOD).is_none();
+                if is_first { Ok(()) } else { writeln!(io::stdout(), "{}", plain()) }
             }
         }
     }
 
-    /// Takes away what moves.
+    /// Removes the redrawn part.
     pub(crate) fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

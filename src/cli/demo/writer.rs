@@ -1,4 +1,4 @@
-//! Who notifies: one thread and one connection for each server, as the programs would that change its data.
+//! A writer: one thread with one connection to a server, which sends notifications as an application would.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -7,56 +7,56 @@ use std::time::{Duration, Instant};
 
 use notifyman::{Config, Connection, Error};
 
-use super::super::clock;
-use super::message::Message;
+use super::message::DemoMessage;
 use super::plan::channel_name;
+use crate::cli::clock;
 
-/// How many transactions a second: each of them wakes every session that listens on the server.
-const BEATS: u32 = 10;
+/// Transactions per second. Each wakes every session that listens on the server.
+const TRANSACTIONS: u32 = 10;
 
-/// A running writer. What it has counted can be read at any time.
+/// A running writer, whose counts can be read at any time.
 pub(crate) struct Writer {
-    counts: Arc<Counts>,
+    counts: Arc<SendCounts>,
     thread: JoinHandle<Option<Error>>,
 }
 
 #[derive(Default)]
-struct Counts {
-    /// What the server has acknowledged.
+struct SendCounts {
+    /// Notifications that the server has acknowledged.
     sent: AtomicU64,
-    /// What of it must arrive somewhere: once for each listener of its channel.
+    /// The deliveries due: one for each notification and listener of its channel.
     due: AtomicU64,
 }
 
-/// What a writer is to do.
-pub(crate) struct Orders {
+/// The settings of a writer.
+pub(crate) struct WriterPlan {
     pub(crate) config: Config,
-    /// How many listen to each channel.
+    /// The number of listeners of each channel.
     pub(crate) listeners: Vec<u64>,
-    /// The number before its first one.
+    /// The sequence number before the first one.
     pub(crate) first: u64,
-    /// Notifications a second.
+    /// Notifications per second.
     pub(crate) rate: u32,
-    /// When the demonstration began, from which its messages count the time.
+    /// The origin of the times in messages.
     pub(crate) began: Instant,
-    /// How far into a beat this writer's beat is, so that the servers take turns.
+    /// The delay of the first transaction, so that the writers do not send at the same time.
     pub(crate) offset: Duration,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
 impl Writer {
-    pub(crate) fn start(orders: Orders) -> Self {
-        let counts = Arc::<Counts>::default();
+    pub(crate) fn start(plan: WriterPlan) -> Self {
+        let counts = Arc::<SendCounts>::default();
         let shared = Arc::clone(&counts);
-        Self { counts, thread: thread::spawn(move || write(&orders, &shared).err()) }
+        Self { counts, thread: thread::spawn(move || write(&plan, &shared).err()) }
     }
 
-    /// One that has ended already.
-    pub(crate) fn idle() -> Self {
+    /// Returns a writer that has ended.
+    pub(crate) fn ended() -> Self {
         Self { counts: Arc::default(), thread: thread::spawn(|| None) }
     }
 
-    /// What must arrive, counted once for each listener.
+    /// Returns the number of deliveries due.
     pub(crate) fn due(&self) -> u64 {
         self.counts.due.load(Relaxed)
     }
@@ -65,44 +65,45 @@ impl Writer {
         self.thread.is_finished()
     }
 
-    /// Waits for its end, and gives its counts and what went wrong, if anything did.
+    /// Waits for the writer's end; returns the notifications sent, the deliveries due, and the error, if any.
     pub(crate) fn join(self) -> (u64, u64, Option<Error>) {
         let error = self.thread.join().unwrap_or(Some(Error::Stopped));
         (self.counts.sent.load(Relaxed), self.counts.due.load(Relaxed), error)
     }
 }
 
-fn write(orders: &Orders, counts: &Counts) -> Result<(), Error> {
-    let mut connection = Connection::connect(&orders.config)?;
-    let channels: Vec<String> = (0..orders.listeners.len()).map(channel_name).collect();
-    let beat = Duration::from_secs(1) / BEATS;
-    let mut next = clock::now() + orders.offset;
-    let mut number = orders.first;
-    // Tenths of notifications that are owed, as BEATS doesn't divide every rate.
-    let mut owed = 0_u32;
-    while !orders.stop.load(Relaxed) {
+fn write(plan: &WriterPlan, counts: &SendCounts) -> Result<(), Error> {
+    let mut connection = Connection::connect(&plan.config)?;
+    let channels: Vec<String> = (0..plan.listeners.len()).map(channel_name).collect();
+    let period = Duration::from_secs(1) / TRANSACTIONS;
+    let mut next = clock::now() + plan.offset;
+    let mut number = plan.first;
+    // The remainder of the division of the rate by TRANSACTIONS.
+    let mut remainder = 0_u32;
+    while !plan.stop.load(Relaxed) {
         thread::sleep(next.saturating_duration_since(clock::now()));
-        owed += orders.rate;
-        let size = owed / BEATS;
-        owed %= BEATS;
+        remainder += plan.rate;
+        let size = remainder / TRANSACTIONS;
+        remainder %= TRANSACTIONS;
 
-        let sent_at = micros(clock::now() - orders.began);
+        let sent_at = micros(clock::now() - plan.began);
         let mut due = 0;
         let mut pairs = Vec::new();
         for number in number + 1..=number + u64::from(size) {
             let channel = number as usize % channels.len();
             let name = channels[channel].as_str();
             let table = name.split('_').next().unwrap_or_default();
-            let message = Message { table, row: number.wrapping_mul(0x9E37_79B9) / 65_536 % 10_000, number, sent_at };
-            due += orders.listeners[channel];
+            let message =
+                DemoMessage { table, row: number.wrapping_mul(0x9E37_79B9) / 65_536 % 10_000, number, sent_at };
+            due += plan.listeners[channel];
             pairs.push((name, message.to_string()));
         }
         connection.notify_many(pairs)?;
         number += u64::from(size);
         counts.sent.fetch_add(u64::from(size), Relaxed);
         counts.due.fetch_add(due, Relaxed);
-        // One that can't keep up skips beats rather than chase them.
-        next = (next + beat).max(clock::now());
+        // A writer that cannot keep up skips transactions.
+        next = (next + period).max(clock::now());
     }
     connection.close()
 }

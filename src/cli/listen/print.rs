@@ -3,30 +3,24 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use notifyman::{Backoff, Batch, Config, ConnId, Error, Event, Gap, NotificationManager, NotificationRef};
+use notifyman::{Batch, Config, ConnId, Error, Event, Gap, NotificationManager, NotificationRef};
 use serde_json::json;
 
-use super::args::Listen;
 use super::connections::Connections;
 use super::delivery::DeliveryChecks;
-use super::output::{json_line, tell};
-use super::signals::Lookout;
-use super::target::or_environment;
-use super::{End, Failure, clock, configs, exec};
+use super::recovery::{CANARY_DEADLINE, HEARTBEAT, backoff};
+use crate::cli::args::ListenArgs;
+use crate::cli::clock;
+use crate::cli::connect::configs;
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::{json_line, print_message};
+use crate::cli::signals::SignalWatcher;
+use crate::cli::target::or_environment;
 
-/// The silence after which a heartbeat is sent, and the time limit for its answer.
-const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(5));
-/// The time after which a missing canary is examined.
-pub(super) const CANARY_DEADLINE: Duration = Duration::from_secs(10);
-/// The longest wait between two attempts to connect.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// The shortest timeout; zero would end the manager's iteration.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
-pub(crate) fn run(args: Listen) -> Result<End, Failure> {
-    if let Some(command) = &args.exec {
-        return exec::run(&args, command);
-    }
+pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
     let configs = configs(&or_environment(&args.urls))?;
     let connections = Connections::new(&configs, args.quiet);
     let (idle, deadline) = HEARTBEAT;
@@ -38,9 +32,9 @@ pub(crate) fn run(args: Listen) -> Result<End, Failure> {
         nm = nm.canary(period, CANARY_DEADLINE);
     }
     let handle = nm.handle();
-    let ends_at_failure = args.fail_fast;
+    let is_fail_fast = args.fail_fast;
     let checks = DeliveryChecks::new(args.quiet, move || {
-        if ends_at_failure {
+        if is_fail_fast {
             drop(handle.stop());
         }
     });
@@ -49,20 +43,14 @@ pub(crate) fn run(args: Listen) -> Result<End, Failure> {
         ids.push(nm.dial(config, args.channels.iter().chain([&checks.channel(number)]))?);
     }
     let handle = nm.handle();
-    let lookout = Lookout::new(move || drop(handle.stop()))
-        .map_err(|e| Failure::Failed(format!("could not watch for signals: {e}")))?;
+    let signals = SignalWatcher::new(move || drop(handle.stop()))?;
     let printer = Printer { out: io::stdout().lock(), lines: Vec::new(), left: args.count };
-    Listener { args, nm, ids, configs, connections, checks, printer }.run(&lookout)
-}
-
-/// Returns a policy with a place for each connection, because a server that does not answer occupies one.
-pub(super) fn backoff(connections: usize) -> Backoff {
-    Backoff::default().longest(BACKOFF_MAX).at_once(connections.max(64))
+    Listener { args, nm, ids, configs, connections, checks, printer }.run(&signals)
 }
 
 /// The loop and its state.
 struct Listener<W> {
-    args: Listen,
+    args: ListenArgs,
     nm: NotificationManager,
     /// The ids in ascending order, as the manager assigns them.
     ids: Vec<ConnId>,
@@ -73,24 +61,24 @@ struct Listener<W> {
 }
 
 impl<W: Write> Listener<W> {
-    fn run(mut self, lookout: &Lookout) -> Result<End, Failure> {
+    fn run(mut self, signals: &SignalWatcher) -> Result<Exit, Failure> {
         while self.set_timeout() && self.handle_events()? {}
-        if let Some(signal) = lookout.got() {
-            return Ok(End::Signalled(signal));
+        if let Some(signal) = signals.received() {
+            return Ok(Exit::Signalled(signal));
         }
         if !self.connections.is_any_left() {
-            tell("no connection is left");
+            print_message("no connection is left");
         } else if let Some(left @ 1..) = self.printer.left
             && !self.has_failed()
         {
-            tell(format_args!("the timeout came before the count: {left} notifications are missing"));
+            print_message(format_args!("the timeout came before the count: {left} notifications are missing"));
             self.connections.set_incomplete();
         }
         if self.checks.has_failed() {
             self.connections.set_incomplete();
         }
         let has_failed = self.has_failed();
-        Ok(if self.connections.finish(has_failed) { End::Done } else { End::Incomplete })
+        Ok(if self.connections.finish(has_failed) { Exit::Done } else { Exit::Incomplete })
     }
 
     /// Returns the number of a connection, from 1.

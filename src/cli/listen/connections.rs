@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use notifyman::{Config, Error};
 
-use super::output::{tell, tell_with_advice};
-use super::{advice, clock};
+use crate::cli::clock;
+use crate::cli::connect::advice;
+use crate::cli::output::{print_message, print_message_with_advice};
 
 /// The time between two checks of unfinished attempts to connect.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The time after which an unfinished attempt to connect is reported.
-pub(super) const REPORT_AFTER: Duration = Duration::from_secs(3);
+pub(crate) const REPORT_AFTER: Duration = Duration::from_secs(3);
 
 /// The reported states of all connections.
 pub(super) struct Connections {
     /// The connections in the order of their numbers, from 1.
-    list: Vec<Tracked>,
+    list: Vec<TrackedConnection>,
     /// The number of connections in the state `Opening`.
     undecided: usize,
     is_quiet: bool,
@@ -31,13 +32,13 @@ pub(super) struct Connections {
     is_complete: bool,
 }
 
-struct Tracked {
+struct TrackedConnection {
     place: String,
-    state: ReportedState,
+    state: TrackedState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReportedState {
+enum TrackedState {
     Opening,
     /// Like `Opening`, after a report that the attempt takes long, or has failed.
     Delayed,
@@ -48,75 +49,75 @@ enum ReportedState {
 
 impl Connections {
     pub(super) fn new(configs: &[Config], is_quiet: bool) -> Self {
-        let opening = |config: &Config| Tracked { place: config.to_string(), state: ReportedState::Opening };
+        let opening = |config: &Config| TrackedConnection { place: config.to_string(), state: TrackedState::Opening };
         let list: Vec<_> = configs.iter().map(opening).collect();
         let (undecided, began) = (list.len(), clock::now());
         Self { list, undecided, is_quiet, began, first_opened: None, last_came: None, is_complete: true }
     }
 
-    fn set(&mut self, number: usize, state: ReportedState) -> Option<(String, ReportedState)> {
+    fn set(&mut self, number: usize, state: TrackedState) -> Option<(String, TrackedState)> {
         let tracked = self.list.get_mut(number.checked_sub(1)?)?;
         let before = std::mem::replace(&mut tracked.state, state);
-        self.undecided -= usize::from(before == ReportedState::Opening);
+        self.undecided -= usize::from(before == TrackedState::Opening);
         Some((tracked.place.clone(), before))
     }
 
-    fn state(&self, number: usize) -> Option<ReportedState> {
+    fn state(&self, number: usize) -> Option<TrackedState> {
         self.list.get(number.checked_sub(1)?).map(|tracked| tracked.state)
     }
 
     /// Records that a connection listens for the first time.
     pub(super) fn opened(&mut self, number: usize) {
         self.first_opened.get_or_insert_with(clock::now);
-        if let Some((place, before)) = self.set(number, ReportedState::Open)
-            && (!self.is_quiet || before == ReportedState::Delayed)
+        if let Some((place, before)) = self.set(number, TrackedState::Open)
+            && (!self.is_quiet || before == TrackedState::Delayed)
         {
-            tell(format_args!("connection {number} listens at {place}"));
+            print_message(format_args!("connection {number} listens at {place}"));
         }
     }
 
     /// Records that the first attempt to connect has failed, and is repeated.
     pub(super) fn first_attempt_failed(&mut self, number: usize, error: &Error) {
-        if self.state(number) == Some(ReportedState::Opening)
-            && let Some((place, _)) = self.set(number, ReportedState::Delayed)
+        if self.state(number) == Some(TrackedState::Opening)
+            && let Some((place, _)) = self.set(number, TrackedState::Delayed)
         {
-            tell(format_args!("{}; retrying", failure(number, &place, error)));
+            print_message(format_args!("{}; retrying", failure(number, &place, error)));
         }
     }
 
     /// Records that a connection could not be opened, or is lost; `is_final` if that is not retried.
     pub(super) fn lost(&mut self, number: usize, error: &Error, is_final: bool) {
-        let state = if is_final { ReportedState::Lost } else { ReportedState::Away };
+        let state = if is_final { TrackedState::Lost } else { TrackedState::Away };
         let Some((place, before)) = self.set(number, state) else { return };
         self.is_complete = false;
         match (before, advice(error)) {
-            (ReportedState::Open | ReportedState::Away, _) => {
+            (TrackedState::Open | TrackedState::Away, _) => {
                 let outlook = if is_final { "" } else { ", reconnecting" };
                 match error {
                     // The error contains the address.
-                    Error::Connect(_) => tell(format_args!("connection {number} is lost{outlook}: {error}")),
-                    _ => tell(format_args!("connection {number} ({place}) is lost{outlook}: {error}")),
+                    Error::Connect(_) => print_message(format_args!("connection {number} is lost{outlook}: {error}")),
+                    _ => print_message(format_args!("connection {number} ({place}) is lost{outlook}: {error}")),
                 }
             }
-            (_, None) => tell(failure(number, &place, error)),
-            (_, Some(advice)) => tell_with_advice(failure(number, &place, error), advice),
+            (_, None) => print_message(failure(number, &place, error)),
+            (_, Some(advice)) => print_message_with_advice(failure(number, &place, error), advice),
         }
     }
 
     /// Records that a connection is lost for an unknown reason.
     pub(super) fn lost_for_unknown_reason(&mut self, number: usize) {
-        if let Some((place, _)) = self.set(number, ReportedState::Lost) {
+        if let Some((place, _)) = self.set(number, TrackedState::Lost) {
             self.is_complete = false;
-            tell(format_args!("connection {number} ({place}) is lost"));
+            print_message(format_args!("connection {number} ({place}) is lost"));
         }
     }
 
     /// Records that a lost connection listens again.
     pub(super) fn restored(&mut self, number: usize) {
-        self.set(number, ReportedState::Open);
+        self.set(number, TrackedState::Open);
         self.is_complete = false;
         self.last_came = Some(clock::now());
-        tell(format_args!("connection {number} is restored"));
+        print_message(format_args!("connection {number} is restored"));
     }
 
     /// Records that the result is incomplete for a reason other than a loss.
@@ -135,10 +136,13 @@ impl Connections {
             return;
         }
         for (number, tracked) in (1..).zip(&mut self.list) {
-            if tracked.state == ReportedState::Opening {
-                tracked.state = ReportedState::Delayed;
+            if tracked.state == TrackedState::Opening {
+                tracked.state = TrackedState::Delayed;
                 self.undecided -= 1;
-                tell(format_args!("connection {number} ({}) does not answer yet; still trying", tracked.place));
+                print_message(format_args!(
+                    "connection {number} ({}) does not answer yet; still trying",
+                    tracked.place
+                ));
             }
         }
     }
@@ -150,7 +154,7 @@ impl Connections {
 
     /// Returns `true` if a connection is open, or is being reconnected.
     pub(super) fn is_any_left(&self) -> bool {
-        self.list.iter().any(|tracked| tracked.state != ReportedState::Lost)
+        self.list.iter().any(|tracked| tracked.state != TrackedState::Lost)
     }
 
     /// Returns how long to wait before the next check; `None` if the timeout has passed.
@@ -171,10 +175,10 @@ impl Connections {
     /// `true` if nothing can be missing.
     pub(super) fn finish(&mut self, has_failed: bool) -> bool {
         for (number, tracked) in (1..).zip(&self.list) {
-            if matches!(tracked.state, ReportedState::Opening | ReportedState::Delayed) {
+            if matches!(tracked.state, TrackedState::Opening | TrackedState::Delayed) {
                 self.is_complete = false;
                 if !has_failed {
-                    tell(format_args!("connection {number} ({}) was never opened", tracked.place));
+                    print_message(format_args!("connection {number} ({}) was never opened", tracked.place));
                 }
             }
         }

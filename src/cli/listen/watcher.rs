@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use notifyman::notifier::State;
 use notifyman::{Config, Connection, Error, Notifier};
 
-use crate::cli::args::Listen;
+use super::connections::{CHECK_INTERVAL, Connections};
+use super::delivery::DeliveryChecks;
+use crate::cli::args::ListenArgs;
 use crate::cli::clock;
-use crate::cli::connections::{CHECK_INTERVAL, Connections};
-use crate::cli::delivery::DeliveryChecks;
 
 /// The time that connecting to an available server may take.
 const ATTEMPT_TIME: Duration = Duration::from_millis(300);
@@ -24,13 +24,13 @@ pub(super) enum StateChange {
 }
 
 /// The states of the connections, as polled from the notifier.
-pub(super) struct Watch {
+pub(super) struct ConnectionWatcher {
     pub(super) connections: Connections,
     configs: Vec<Config>,
     channels: Vec<String>,
     pub(super) checks: DeliveryChecks,
     /// Handles of the connections that are neither open nor lost, with their numbers.
-    pub(super) opening: Vec<(usize, Notifier<usize>)>,
+    opening: Vec<(usize, Notifier<usize>)>,
     /// Handles of the open connections whose delivery is being checked, or whose loss would end the program.
     open: Vec<(usize, Notifier<usize>)>,
     began: Instant,
@@ -41,8 +41,8 @@ pub(super) struct Watch {
     pub(super) has_failed: bool,
 }
 
-impl Watch {
-    pub(super) fn new(configs: &[Config], args: &Listen, checks: DeliveryChecks) -> Self {
+impl ConnectionWatcher {
+    pub(super) fn new(configs: &[Config], args: &ListenArgs, checks: DeliveryChecks) -> Self {
         Self {
             connections: Connections::new(configs, args.quiet),
             configs: configs.to_vec(),
@@ -57,6 +57,11 @@ impl Watch {
         }
     }
 
+    /// Adds a connection that is not open yet.
+    pub(super) fn add(&mut self, number: usize, handle: Notifier<usize>) {
+        self.opening.push((number, handle));
+    }
+
     /// Returns when to poll again, if a state can still change.
     pub(super) fn next_poll(&self) -> Option<Duration> {
         (!self.opening.is_empty() || !self.open.is_empty()).then_some(CHECK_INTERVAL)
@@ -65,28 +70,28 @@ impl Watch {
     /// Reports and returns the changes. See also [`has_failed`](Self::has_failed).
     pub(super) fn poll(&mut self) -> Vec<StateChange> {
         let mut changes = Vec::new();
-        for (number, there) in std::mem::take(&mut self.opening) {
-            match there.state() {
+        for (number, handle) in std::mem::take(&mut self.opening) {
+            match handle.state() {
                 State::Listening => {
                     changes.push(StateChange::Opened(number));
                     self.connections.opened(number);
                     if let Some(config) = self.configs.get(number - 1) {
                         self.checks.begin_with_two_sessions(number, config);
                     }
-                    self.open.push((number, there));
+                    self.open.push((number, handle));
                 }
                 State::Lost(error) => {
                     changes.push(StateChange::Lost(number));
                     self.fail(number, &error, true);
                 }
-                _ => self.opening.push((number, there)),
+                _ => self.opening.push((number, handle)),
             }
         }
-        for (number, there) in std::mem::take(&mut self.open) {
+        for (number, handle) in std::mem::take(&mut self.open) {
             let is_checked = !self.checks.is_running(number);
-            match there.state() {
+            match handle.state() {
                 State::Listening if is_checked && !self.fail_fast => {}
-                State::Listening => self.open.push((number, there)),
+                State::Listening => self.open.push((number, handle)),
                 _ if !self.fail_fast => self.checks.cancel(number),
                 State::Lost(error) => self.fail(number, &error, true),
                 _ => {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use notifyman::{Config, Connection, Diagnosis, Error, Finding, FindingKind, Severity};
 
-use super::output::{tell, tell_with_advice};
+use crate::cli::output::{print_message, print_message_with_advice};
 
 /// The time after which a missing notification is diagnosed.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,24 +35,24 @@ pub(super) struct DeliveryChecks {
     /// The prefix of the names of private channels.
     prefix: String,
     /// Checks whose notification has not arrived.
-    pending: HashMap<usize, Pending>,
+    pending: HashMap<usize, PendingCheck>,
     /// Connections whose notification has arrived.
     proven: HashSet<usize>,
-    jobs: Sender<Job>,
-    shared: Arc<Shared>,
+    jobs: Sender<DeliveryCheck>,
+    shared: Arc<CheckThreads>,
     threads: usize,
 }
 
 /// A check whose notification has not arrived.
-struct Pending {
+struct PendingCheck {
     arrived: Sender<()>,
     /// Expires when the check has ended.
     job: Weak<()>,
 }
 
 /// The state shared by the threads.
-struct Shared {
-    jobs: Mutex<Receiver<Job>>,
+struct CheckThreads {
+    jobs: Mutex<Receiver<DeliveryCheck>>,
     has_failed: AtomicBool,
     /// Called when a check fails.
     failed: Box<dyn Fn() + Send + Sync>,
@@ -60,7 +60,7 @@ struct Shared {
 }
 
 /// A check.
-struct Job {
+struct DeliveryCheck {
     number: usize,
     config: Config,
     /// The private channel to which the connection listens, if it does.
@@ -74,7 +74,7 @@ impl DeliveryChecks {
     /// Creates the checks; `failed` is called from another thread when notifications are not delivered.
     pub(super) fn new(is_quiet: bool, failed: impl Fn() + Send + Sync + 'static) -> Self {
         let (jobs, receiver) = channel();
-        let shared = Shared {
+        let shared = CheckThreads {
             jobs: Mutex::new(receiver),
             has_failed: AtomicBool::new(false),
             failed: Box::new(failed),
@@ -109,9 +109,9 @@ impl DeliveryChecks {
     fn start(&mut self, number: usize, config: &Config, private: Option<String>) {
         let (sender, arrived) = channel();
         let alive = Arc::new(());
-        self.pending.insert(number, Pending { arrived: sender, job: Arc::downgrade(&alive) });
+        self.pending.insert(number, PendingCheck { arrived: sender, job: Arc::downgrade(&alive) });
         let config = config.clone().connect_timeout(CALL_TIMEOUT).call_timeout(CALL_TIMEOUT);
-        let _ = self.jobs.send(Job { number, config, channel: private, arrived, _alive: alive });
+        let _ = self.jobs.send(DeliveryCheck { number, config, channel: private, arrived, _alive: alive });
         if self.threads < THREADS {
             self.threads += 1;
             let shared = Arc::clone(&self.shared);
@@ -154,7 +154,7 @@ impl DeliveryChecks {
     }
 }
 
-impl Shared {
+impl CheckThreads {
     fn run(&self) {
         loop {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -165,7 +165,7 @@ impl Shared {
         }
     }
 
-    fn check(&self, job: &Job) {
+    fn check(&self, job: &DeliveryCheck) {
         for attempt in 1.. {
             if !job.is_pending_after(Duration::ZERO) {
                 return;
@@ -186,24 +186,24 @@ impl Shared {
         }
     }
 
-    fn fail(&self, job: &Job, reasons: &[Finding]) {
+    fn fail(&self, job: &DeliveryCheck, reasons: &[Finding]) {
         for finding in reasons {
-            let Job { number, config, .. } = job;
+            let DeliveryCheck { number, config, .. } = job;
             let text = format_args!("connection {number} ({config}) receives nothing: {}", finding.what());
-            tell_with_advice(text, finding.advice());
+            print_message_with_advice(text, finding.advice());
         }
         self.has_failed.store(true, Ordering::Relaxed);
         (self.failed)();
     }
 
-    fn leave_unchecked(&self, job: &Job, reason: &str) {
+    fn leave_unchecked(&self, job: &DeliveryCheck, reason: &str) {
         if !self.is_quiet {
-            tell(format_args!("delivery to connection {} was not checked: {reason}", job.number));
+            print_message(format_args!("delivery to connection {} was not checked: {reason}", job.number));
         }
     }
 }
 
-impl Job {
+impl DeliveryCheck {
     /// Waits, and returns `true` if the notification has not arrived by then and the session has not ended.
     fn is_pending_after(&self, wait: Duration) -> bool {
         self.arrived.recv_timeout(wait) == Err(RecvTimeoutError::Timeout)
@@ -222,7 +222,7 @@ enum CheckOutcome {
 }
 
 /// Sends the notification, and runs a diagnosis if it does not arrive.
-fn examine(job: &Job) -> CheckOutcome {
+fn examine(job: &DeliveryCheck) -> CheckOutcome {
     if let Some(channel) = &job.channel {
         match notify(job, channel) {
             Err(error) if !is_refusal(&error) => {
@@ -252,7 +252,7 @@ fn examine(job: &Job) -> CheckOutcome {
 }
 
 /// Sends the notification from a session of its own.
-fn notify(job: &Job, channel: &str) -> Result<(), Error> {
+fn notify(job: &DeliveryCheck, channel: &str) -> Result<(), Error> {
     let mut sender = Connection::connect(&job.config)?;
     // NOTIFY needs no privilege, unlike `pg_notify`.
     sender.execute(&format!("NOTIFY {channel}"))?;

@@ -1,0 +1,74 @@
+//! `notifyman listen --exec`: runs a command for each notification.
+
+use std::sync::Arc;
+
+use notifyman::Notifier;
+
+use super::delivery::DeliveryChecks;
+use super::pool::CommandPool;
+use super::recovery::{CANARY_DEADLINE, backoff};
+use super::watcher::ConnectionWatcher;
+use crate::cli::args::ListenArgs;
+use crate::cli::connect::{configs, failure_with_advice};
+use crate::cli::outcome::{Exit, Failure};
+use crate::cli::output::print_message;
+use crate::cli::signals::SignalWatcher;
+use crate::cli::target::or_environment;
+
+pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
+    let configs = configs(&or_environment(&args.urls))?;
+    let pool = Arc::new(CommandPool::new(command, args));
+    let Some(first) = configs.first() else { return Ok(Exit::Done) };
+    let mut builder = Notifier::builder(first)?.autorun(false).keep_trying(true).reconnect(backoff(configs.len()));
+    if let Some(period) = args.canary {
+        builder = builder.canary(period, CANARY_DEADLINE);
+    }
+    let notifier = builder.build::<usize>();
+    let (failing, is_fail_fast) = (Arc::clone(&pool), args.fail_fast);
+    let checks = DeliveryChecks::new(args.quiet, move || {
+        if is_fail_fast {
+            failing.close();
+        }
+    });
+    let mut watcher = ConnectionWatcher::new(&configs, args, checks);
+    for (config, number) in configs.iter().zip(1..) {
+        let handle = notifier.at(config)?;
+        for channel in &args.channels {
+            pool.add_subscription(number, channel);
+            let pool = Arc::clone(&pool);
+            handle.subscribe(number, channel, move |n| pool.handle_delivery(n))?;
+        }
+        watcher.add(number, handle);
+    }
+    notifier.start().map_err(failure_with_advice)?;
+    let signalled = Arc::clone(&pool);
+    let signals = SignalWatcher::new(move || signalled.close())?;
+    pool.wait_for_end(args, &mut watcher);
+    // Commands that run are waited for. Queued notifications are counted as skipped one by one, or dropped by `stop`.
+    pool.close();
+    notifier.stop();
+    let summary = pool.finish();
+    if let Some(error) = summary.output_error {
+        return Err(Failure::Output(error));
+    }
+    if let Some(signal) = signals.received() {
+        let skipped = notifier.stats().dropped + summary.skipped;
+        if skipped > 0 {
+            print_message(format_args!("{skipped} notifications arrived for which the command was not run"));
+        }
+        return Ok(Exit::Signalled(signal));
+    }
+    let has_failed_delivery = watcher.checks.has_failed();
+    let has_failed = watcher.has_failed || args.fail_fast && has_failed_delivery;
+    let mut is_complete = summary.is_complete && !has_failed && !has_failed_delivery;
+    if !summary.is_any_left {
+        print_message("no connection is left");
+    } else if let Some(missing @ 1..) = summary.missing
+        && !has_failed
+    {
+        print_message(format_args!("the timeout came before the count: {missing} notifications are missing"));
+        is_complete = false;
+    }
+    is_complete &= watcher.connections.finish(has_failed);
+    Ok(if is_complete { Exit::Done } else { Exit::Incomplete })
+}

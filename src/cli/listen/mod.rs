@@ -1,0 +1,27 @@
+//! `notifyman listen`: prints one line of JSON for each notification of many connections, or runs a command for each.
+//!
+//! ```text
+//!   print: a manager's loop ─────────┐
+//!                                    ├──▶ connections: reports their states    delivery: checks that NOTIFY arrives
+//!   exec: a notifier, pool, watcher ─┘
+//! ```
+
+mod connections;
+mod delivery;
+mod exec;
+mod pool;
+mod print;
+mod recovery;
+mod watcher;
+
+use super::args::ListenArgs;
+use super::outcome::{Exit, Failure};
+
+pub(super) use self::connections::REPORT_AFTER;
+
+pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
+    match args.exec.clone() {
+        Some(command) => exec::run(&args, &command),
+        None => print::run(args),
+    }
+}

@@ -1,0 +1,301 @@
+//! The commands of `listen --exec`: as many run concurrently as `--jobs` allows.
+//!
+//! ```text
+//!   notifier ──▶ callback: waits for a free place ──▶ a thread with the command ──▶ its output, in whole lines
+//! ```
+//!
+//! While all places are taken, notifications wait in the notifier's queues, and the sessions are still read.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use notifyman::notifier::{Delivery, Missed, Reason};
+
+use super::connections::rest;
+use super::watcher::{ConnectionWatcher, StateChange};
+use crate::cli::args::ListenArgs;
+use crate::cli::output::print_message;
+use crate::cli::{clock, shell};
+
+/// The most bytes of a line that are passed on in one piece.
+const LINE_MAX: u64 = 64 * 1024;
+
+/// Runs the command for notifications, in threads.
+pub(super) struct CommandPool {
+    command: String,
+    limit: usize,
+    state: Mutex<PoolState>,
+    changed: Condvar,
+}
+
+/// The result of all commands.
+pub(super) struct PoolSummary {
+    /// The number of notifications that are missing from the count, if there is one.
+    pub(super) missing: Option<u64>,
+    /// The number of notifications that arrived after the end.
+    pub(super) skipped: u64,
+    /// `true` if every command succeeded, and nothing was missed.
+    pub(super) is_complete: bool,
+    /// `true` if a connection is open, or is being reconnected.
+    pub(super) is_any_left: bool,
+    /// The error of writing to standard output.
+    pub(super) output_error: Option<io::Error>,
+}
+
+struct PoolState {
+    running: usize,
+    /// Connections and their channels, without those that are lost for good.
+    subscriptions: BTreeSet<(usize, String)>,
+    /// The connections that have been open.
+    opened: BTreeSet<usize>,
+    /// The time of the last notification or end of a command; at first, of the first connection.
+    last_activity: Option<Instant>,
+    is_closed: bool,
+    /// The number of notifications that are missing from the count, if there is one.
+    missing: Option<u64>,
+    skipped: u64,
+    is_complete: bool,
+    output_error: Option<io::Error>,
+}
+
+impl PoolState {
+    fn handle_changes(&mut self, changes: Vec<StateChange>) {
+        for change in changes {
+            match change {
+                StateChange::Opened(number) => {
+                    self.opened.insert(number);
+                    self.last_activity.get_or_insert_with(clock::now);
+                }
+                StateChange::Lost(number) => self.subscriptions.retain(|(lost, _)| *lost != number),
+            }
+        }
+    }
+
+    /// Returns `true` if no further command will be started.
+    fn has_ended(&self) -> bool {
+        self.is_closed || self.missing == Some(0) || self.output_error.is_some() || self.subscriptions.is_empty()
+    }
+}
+
+impl CommandPool {
+    pub(super) fn new(command: &str, args: &ListenArgs) -> Self {
+        let state = PoolState {
+            running: 0,
+            subscriptions: BTreeSet::new(),
+            opened: BTreeSet::new(),
+            last_activity: None,
+            is_closed: false,
+            missing: args.count,
+            skipped: 0,
+            is_complete: true,
+            output_error: None,
+        };
+        Self { command: command.to_owned(), limit: args.jobs, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut PoolState)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Adds a channel of a connection, which counts until the connection is lost for good.
+    pub(super) fn add_subscription(&self, number: usize, channel: &str) {
+        self.lock().subscriptions.insert((number, channel.to_owned()));
+    }
+
+    /// Starts no further command.
+    pub(super) fn close(&self) {
+        self.change(|state| state.is_closed = true);
+    }
+
+    /// Handles a call of the notifier: a notification, or a report that some were missed.
+    pub(super) fn handle_delivery(self: &Arc<Self>, n: &Delivery<'_, usize>) {
+        match n.missed() {
+            Some(missed) => self.handle_missed(*n.id(), n.channel(), missed),
+            None => self.run(CommandJob {
+                pool: Arc::clone(self),
+                connection: *n.id(),
+                channel: n.channel().to_owned(),
+                pid: n.pid(),
+                payload: n.payload().bytes().to_owned(),
+            }),
+        }
+    }
+
+    fn handle_missed(&self, connection: usize, channel: &str, missed: &Missed) {
+        // Notifications from before the first connection do not count as missed.
+        if matches!(missed.reason(), Reason::Opened) {
+            return;
+        }
+        self.change(|state| {
+            // The watcher reports the failure of a connection that was never open.
+            if state.opened.contains(&connection) {
+                print_message(format_args!("connection {connection}, channel {channel:?}: {missed}"));
+            }
+            state.is_complete &= matches!(missed.reason(), Reason::Disconnected(_));
+            if let Reason::Lost(_) = missed.reason() {
+                state.subscriptions.remove(&(connection, channel.to_owned()));
+            }
+        });
+    }
+
+    /// Waits until a place is free, and runs a job on a thread.
+    fn run(&self, job: CommandJob) {
+        let mut state = self.lock();
+        state.last_activity = Some(clock::now());
+        while state.running == self.limit && !state.is_closed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.is_closed || state.missing == Some(0) {
+            state.skipped += u64::from(state.is_closed);
+            return;
+        }
+        state.running += 1;
+        state.missing = state.missing.map(|missing| missing - 1);
+        state.last_activity = Some(clock::now());
+        drop(state);
+        self.changed.notify_all();
+
+        let job = Arc::new(job);
+        let same_job = Arc::clone(&job);
+        // If no thread can be started, the command runs on this one.
+        if thread::Builder::new().name("command".into()).spawn(move || same_job.run()).is_err() {
+            job.run();
+        }
+    }
+
+    /// Waits for a signal, the count, the loss of the last connection, or the timeout.
+    pub(super) fn wait_for_end(&self, args: &ListenArgs, watcher: &mut ConnectionWatcher) {
+        let mut state = self.lock();
+        while !state.has_ended() {
+            state.handle_changes(watcher.poll());
+            if watcher.has_failed || state.subscriptions.is_empty() {
+                return;
+            }
+            let mut wait = watcher.next_poll();
+            // The timeout does not expire while a command runs.
+            if let (Some(timeout), 0, Some(last)) = (args.timeout, state.running, state.last_activity)
+                && !watcher.connections.is_undecided()
+            {
+                let Some(rest) = rest(timeout, clock::now() - last) else { return };
+                wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
+            }
+            state = self.wait(state, wait);
+        }
+        state.handle_changes(watcher.poll());
+    }
+
+    fn wait<'a>(&'a self, state: MutexGuard<'a, PoolState>, wait: Option<Duration>) -> MutexGuard<'a, PoolState> {
+        match wait {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(wait) => self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
+        }
+    }
+
+    /// Waits until no command runs, and returns the result.
+    pub(super) fn finish(&self) -> PoolSummary {
+        let state = self.lock();
+        let idle = self.changed.wait_while(state, |state| state.running > 0);
+        let mut state = idle.unwrap_or_else(PoisonError::into_inner);
+        PoolSummary {
+            missing: state.missing,
+            skipped: state.skipped,
+            is_complete: state.is_complete,
+            is_any_left: !state.subscriptions.is_empty(),
+            output_error: state.output_error.take(),
+        }
+    }
+}
+
+/// The command for one notification.
+struct CommandJob {
+    pool: Arc<CommandPool>,
+    connection: usize,
+    channel: String,
+    pid: i32,
+    payload: Vec<u8>,
+}
+
+impl CommandJob {
+    fn run(&self) {
+        let failure = self.start().and_then(|child| self.supervise(child)).err();
+        if let Some(failure) = &failure {
+            let Self { connection, channel, pid, .. } = self;
+            print_message(format_args!(
+                "the command failed for connection {connection}, channel {channel:?}, pid {pid}: {failure}"
+            ));
+        }
+        self.pool.change(|state| {
+            state.running -= 1;
+            state.last_activity = Some(clock::now());
+            state.is_complete &= failure.is_none();
+        });
+    }
+
+    fn start(&self) -> Result<Child, String> {
+        let mut command = shell::command(&self.pool.command);
+        command.env("NOTIFYMAN_CHANNEL", &self.channel);
+        command.env("NOTIFYMAN_PID", self.pid.to_string());
+        command.env("NOTIFYMAN_CONNECTION", self.connection.to_string());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell::start(command)
+    }
+
+    /// Writes the payload to the command's standard input, passes its output on, and waits for its end.
+    fn supervise(&self, mut child: Child) -> Result<(), String> {
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let supervised = thread::scope(|scope| {
+            let thread = || thread::Builder::new().name("command-io".into());
+            thread().spawn_scoped(scope, || stderr.map(|lines| relay(lines, &mut io::stderr())))?;
+            let writing = thread().spawn_scoped(scope, || shell::write_input(stdin, &self.payload))?;
+            if let Some(Err(error)) = stdout.map(|lines| relay(lines, &mut io::stdout())) {
+                self.pool.change(|state| state.output_error = Some(error));
+            }
+            Ok(writing.join().unwrap_or(Ok(())))
+        });
+        let supervised =
+            supervised.unwrap_or_else(|error: io::Error| Err(format!("could not start a thread: {error}")));
+        shell::wait(child).and(supervised)
+    }
+}
+
+/// Passes lines on, each in one write, so that lines of concurrent commands do not mix. The error is that of the output.
+fn relay(lines: impl Read, out: &mut impl Write) -> io::Result<()> {
+    let mut lines = BufReader::new(lines);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => return Ok(()),
+            Ok(read) if line.last() != Some(&b'\n') && read as u64 != LINE_MAX => line.push(b'\n'),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return Ok(()),
+        }
+        out.write_all(&line)?;
+        out.flush()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_passed_on_whole_and_the_last_line_is_terminated() {
+        let mut out = Vec::new();
+        relay(&b"one\ntwo"[..], &mut out).unwrap();
+        assert_eq!(out, b"one\ntwo\n");
+        out.clear();
+        relay(&vec![b'x'; 200_000][..], &mut out).unwrap();
+        assert_eq!(out.len(), 200_001);
+    }
+}

@@ -1,0 +1,72 @@
+//! Parsers of option values.
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, SystemTime};
+
+use super::clock;
+
+/// A century, which every clock can count.
+const SECONDS_MAX: f64 = 3_155_760_000.0;
+
+/// Parses a number of seconds, with or without a fraction.
+pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number of seconds, such as 2 or 0.5")?;
+    let out_of_range = || format!("must be a number of seconds from 0 to {SECONDS_MAX}");
+    if !(0.0..=SECONDS_MAX).contains(&number) {
+        return Err(out_of_range());
+    }
+    Duration::try_from_secs_f64(number).map_err(|_| out_of_range())
+}
+
+/// Parses the period of the canary.
+pub(crate) fn canary_period(text: &str) -> Result<Duration, String> {
+    seconds_within(text, Duration::from_secs(30)..=Duration::from_secs(86_400))
+}
+
+/// Parses the duration of the demonstration.
+pub(crate) fn demo_length(text: &str) -> Result<Duration, String> {
+    seconds_within(text, Duration::from_secs(1)..=Duration::from_secs(86_400))
+}
+
+/// Parses the time between two reads of a log.
+pub(crate) fn read_interval(text: &str) -> Result<Duration, String> {
+    seconds_within(text, Duration::from_millis(1)..=Duration::from_secs(3_600))
+}
+
+fn seconds_within(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
+    let time = seconds(text)?;
+    match range.contains(&time) {
+        true => Ok(time),
+        false => Err(format!("must be from {} to {}", range.start().as_secs_f64(), range.end().as_secs_f64())),
+    }
+}
+
+/// Parses the number of commands that run concurrently.
+pub(crate) fn jobs(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|jobs| (1..=1000).contains(jobs)).ok_or("must be from 1 to 1000")
+}
+
+/// Parses a number of bytes, with a binary unit or without.
+pub(crate) fn size(text: &str) -> Result<u64, &'static str> {
+    const EXPECTED: &str = "expected a number of bytes, such as 1073741824, 512MiB or 1GiB";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let shift = match text[digits.len()..].trim_start() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(EXPECTED),
+    };
+    let number: u64 = digits.parse().map_err(|_| EXPECTED)?;
+    number.checked_mul(1 << shift).ok_or("must be at most 1048576TiB")
+}
+
+/// Parses a time in the past, or a span of time up to now.
+pub(crate) fn past_time(text: &str) -> Result<SystemTime, &'static str> {
+    match clock::parse(text).or_else(|| clock::before_now(text)) {
+        Some(time) if time > SystemTime::now() => Err("must not be in the future"),
+        Some(time) => Ok(time),
+        None => Err("expected a time in UTC such as 2026-11-29T18:00:00Z, or a span such as 90s, 15m, 2h or 1d"),
+    }
+}
