@@ -17,7 +17,7 @@ mod cluster;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use notifyman::changes::{ChangeEvent, Changes, Delivery, Installer, Worker};
+use notifyman::changes::{ChangeEvent, Changes, DeliveryMode, Installer, Worker};
 use notifyman::{Config, Connection};
 
 use self::cluster::{Cluster, Options};
@@ -71,7 +71,7 @@ impl Site {
         let url = server.url();
         let mut db = connect(&url);
         db.execute("CREATE TABLE t (id bigint PRIMARY KEY, v int)").unwrap();
-        let installer = Installer::new().delivery(Delivery::Log).keep_size(8 << 30);
+        let installer = Installer::new().delivery(DeliveryMode::Log).keep_size(8 << 30);
         assert!(installer.build(&mut db).unwrap().failed().is_empty());
         Self { url, db, next_id: 1 }
     }

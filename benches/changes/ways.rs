@@ -1,7 +1,7 @@
 //! The ways of reporting changes that are compared, and a database for each.
 
 use notifyman::Connection;
-use notifyman::changes::{Delivery, Installer, Shape};
+use notifyman::changes::{DeliveryMode, Installer, Shape};
 
 use crate::cluster::Cluster;
 use crate::{Scale, connect};
@@ -65,8 +65,8 @@ impl Way {
             Self::NoTrigger | Self::HandRow | Self::HandStatement | Self::HandInsert => None,
             Self::Rows => Some(Installer::new()),
             Self::Keys => Some(Installer::new().shape(Shape::Keys)),
-            Self::RowsLog => Some(Installer::new().delivery(Delivery::Log)),
-            Self::KeysLog => Some(Installer::new().shape(Shape::Keys).delivery(Delivery::Log)),
+            Self::RowsLog => Some(Installer::new().delivery(DeliveryMode::Log)),
+            Self::KeysLog => Some(Installer::new().shape(Shape::Keys).delivery(DeliveryMode::Log)),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::installed::{self, Objects};
-use super::options::{Delivery, Options, Oversize};
+use super::installation::{self, Objects};
+use super::options::{DeliveryMode, InstallOptions, Oversize};
+use super::request::DatabaseRequest;
 use super::sql;
-use super::step::FollowStep;
 use crate::row::Row;
 
 /// The time between two checks of every table.
@@ -21,8 +21,8 @@ pub(crate) struct DeliveryWay {
 }
 
 impl DeliveryWay {
-    pub(crate) fn of(options: &Options) -> Self {
-        let log = options.delivery == Delivery::Log;
+    pub(crate) fn of(options: &InstallOptions) -> Self {
+        let log = options.delivery == DeliveryMode::Log;
         Self { log, spills: options.oversize == Oversize::Spill && !log }
     }
 }
@@ -30,18 +30,18 @@ impl DeliveryWay {
 /// The checks of one installation, as far as the role may read what was asked for.
 #[derive(Debug, Default)]
 pub(crate) struct CoverageCheck {
-    options: Option<Options>,
+    options: Option<InstallOptions>,
     /// When to check every table again.
     next: Option<Instant>,
 }
 
 impl CoverageCheck {
     /// Returns the queries that are due, for an installation with these options.
-    pub(crate) fn queries(&mut self, options: Options, now: Instant) -> Vec<(FollowStep, String)> {
-        let mut queries = vec![(FollowStep::Objects, sql::objects())];
+    pub(crate) fn queries(&mut self, options: InstallOptions, now: Instant) -> Vec<(DatabaseRequest, String)> {
+        let mut queries = vec![(DatabaseRequest::Objects, sql::objects())];
         if self.next.is_none_or(|at| at <= now) || self.options.as_ref() != Some(&options) {
             self.next = now.checked_add(CHECK_TABLES);
-            queries.push((FollowStep::Coverage, sql::uncovered(&options)));
+            queries.push((DatabaseRequest::Coverage, sql::uncovered(&options)));
         }
         self.options = Some(options);
         queries
@@ -53,13 +53,13 @@ impl CoverageCheck {
     }
 
     /// Returns the problems that the answer to one of the queries shows.
-    pub(crate) fn problems(&self, step: FollowStep, rows: &[Row]) -> Vec<String> {
+    pub(crate) fn problems(&self, step: DatabaseRequest, rows: &[Row]) -> Vec<String> {
         match (step, rows.first(), &self.options) {
-            (FollowStep::Objects, Some(row), Some(options)) => {
+            (DatabaseRequest::Objects, Some(row), Some(options)) => {
                 let objects = Objects::parse(row);
                 [objects.problems(options), objects.warnings(options)].concat()
             }
-            (FollowStep::Coverage, ..) => rows.iter().map(installed::uncovered_problem).collect(),
+            (DatabaseRequest::Coverage, ..) => rows.iter().map(installation::uncovered_problem).collect(),
             _ => Vec::new(),
         }
     }

@@ -14,15 +14,16 @@ use std::time::{Duration, Instant};
 
 use super::context::{LoopContext, SpilledRead};
 use super::coverage::{CoverageCheck, DeliveryWay};
-use super::installed::Installation;
-use super::log::{self, LogFollower, LogOptions, LogOutput, LogStep};
-use super::mailbox::{LoopMessage, StepAnswer};
+use super::installation::Installation;
+use super::log::{LOG_CHANNEL, LogOptions, LogOutput};
+use super::log_follower::LogFollower;
+use super::mailbox::{DatabaseReply, LoopMessage};
 use super::payload::{self, ChangePayload};
 use super::queue::QueueItem;
-use super::server::{cannot, text};
+use super::request::{DatabaseRequest, LogRequest, RequestWarnings};
+use super::server_facts::{cannot, text};
 use super::sql::{self, CHANNEL};
 use super::status::queue_warning;
-use super::step::{FollowStep, StepWarnings};
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::ConnId;
@@ -54,7 +55,7 @@ enum WorkerPhase {
 
 /// The state of the connection as it was last reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReportedState {
+enum ConnectionReport {
     Nothing,
     Connected,
     Disconnected,
@@ -71,7 +72,7 @@ pub(crate) struct DatabaseFollower {
     /// Counts the sessions.
     session: u64,
     phase: WorkerPhase,
-    reported: ReportedState,
+    reported: ConnectionReport,
     /// `None` until it is known for the first time.
     way: Option<DeliveryWay>,
     /// The channel that the session listens to.
@@ -79,7 +80,7 @@ pub(crate) struct DatabaseFollower {
     coverage: CoverageCheck,
     /// When to check again, or to try again what failed.
     next_check: Option<Instant>,
-    warnings: StepWarnings,
+    warnings: RequestWarnings,
     spilled: Option<SpilledRead>,
     log: LogFollower,
 }
@@ -92,12 +93,12 @@ impl DatabaseFollower {
             place,
             session: 0,
             phase: WorkerPhase::Away,
-            reported: ReportedState::Nothing,
+            reported: ConnectionReport::Nothing,
             way: None,
             channel: None,
             coverage: CoverageCheck::default(),
             next_check: None,
-            warnings: StepWarnings::default(),
+            warnings: RequestWarnings::default(),
             spilled: None,
             log: LogFollower::new(log),
         }
@@ -111,7 +112,7 @@ impl DatabaseFollower {
 
     /// Returns `true` until the first attempt to connect has succeeded, or its failure has been reported.
     pub(crate) fn is_unreported(&self) -> bool {
-        self.phase == WorkerPhase::Away && self.reported == ReportedState::Nothing
+        self.phase == WorkerPhase::Away && self.reported == ConnectionReport::Nothing
     }
 
     /// Returns `true` if nothing is left to be done for a consumer that still acknowledges.
@@ -150,7 +151,7 @@ impl DatabaseFollower {
     /// A lost session has been replaced, and listens to what the old one did.
     pub(crate) fn handle_restored(&mut self, gap: Gap, cx: &LoopContext<'_>) {
         let listens = |channel: &&str| gap.channels().iter().any(|name| **name == **channel);
-        self.channel = [CHANNEL, log::CHANNEL].into_iter().find(listens);
+        self.channel = [CHANNEL, LOG_CHANNEL].into_iter().find(listens);
         if self.channel == Some(CHANNEL) {
             self.report_connected(cx);
             cx.queue.push(self.database, QueueItem::Gap(gap));
@@ -169,8 +170,8 @@ impl DatabaseFollower {
         }
         if is_final {
             self.end(error, cx);
-        } else if self.reported != ReportedState::Disconnected {
-            self.reported = ReportedState::Disconnected;
+        } else if self.reported != ConnectionReport::Disconnected {
+            self.reported = ConnectionReport::Disconnected;
             cx.queue.push(self.database, QueueItem::Disconnected(error));
         }
     }
@@ -184,9 +185,9 @@ impl DatabaseFollower {
 
     /// A payload was notified.
     pub(crate) fn handle_notification(&mut self, channel: &[u8], payload: &[u8], cx: &LoopContext<'_>) {
-        if channel == log::CHANNEL.as_bytes() {
+        if channel == LOG_CHANNEL.as_bytes() {
             let output = self.log.reader.handle_notification(&String::from_utf8_lossy(payload));
-            return self.handle_log(LogStep::Send, output.into_iter().collect(), cx);
+            return self.handle_log(LogRequest::Send, output.into_iter().collect(), cx);
         }
         if payload::is_incomplete(payload) {
             self.check_tables_soon(cx);
@@ -214,7 +215,7 @@ impl DatabaseFollower {
             self.next_check = None;
             match self.phase {
                 WorkerPhase::Preparing => self.set_session(0, cx),
-                WorkerPhase::Prepared => self.query(FollowStep::Installation, sql::installed(), cx),
+                WorkerPhase::Prepared => self.query(DatabaseRequest::Installation, sql::installed(), cx),
                 WorkerPhase::Away | WorkerPhase::Ended => {}
             }
         }
@@ -231,7 +232,7 @@ impl DatabaseFollower {
     // ---- answers ----------------------------------------------------------------------------------------------------
 
     /// A request was answered.
-    pub(crate) fn handle_answer(&mut self, answer: StepAnswer, cx: &LoopContext<'_>) {
+    pub(crate) fn handle_answer(&mut self, answer: DatabaseReply, cx: &LoopContext<'_>) {
         if answer.session != self.session || matches!(self.phase, WorkerPhase::Away | WorkerPhase::Ended) {
             return;
         }
@@ -241,14 +242,17 @@ impl DatabaseFollower {
         };
         let is_judged = matches!(
             answer.step,
-            FollowStep::QueueUsage | FollowStep::Objects | FollowStep::Coverage | FollowStep::Log(_)
+            DatabaseRequest::QueueUsage
+                | DatabaseRequest::Objects
+                | DatabaseRequest::Coverage
+                | DatabaseRequest::Log(_)
         );
-        if !is_judged && answer.step != FollowStep::Installation {
+        if !is_judged && answer.step != DatabaseRequest::Installation {
             self.warnings.clear(answer.step);
         }
         match answer.step {
-            FollowStep::Settings(index) => self.set_session(index + 1, cx),
-            FollowStep::Installation => match rows.first().map(Installation::parse) {
+            DatabaseRequest::Settings(index) => self.set_session(index + 1, cx),
+            DatabaseRequest::Installation => match rows.first().map(Installation::parse) {
                 Some(Ok(installation)) => self.adopt_installation(installation, cx),
                 Some(Err(error)) => self.handle_not_installed(error, cx),
                 None => {
@@ -256,47 +260,50 @@ impl DatabaseFollower {
                     self.handle_not_installed(cannot(reason), cx);
                 }
             },
-            FollowStep::Objects | FollowStep::Coverage => {
+            DatabaseRequest::Objects | DatabaseRequest::Coverage => {
                 self.warn_all(answer.step, self.coverage.problems(answer.step, &rows), cx);
             }
-            FollowStep::Listen if self.reads_log() => self.channel = Some(log::CHANNEL),
-            FollowStep::Listen => {
+            DatabaseRequest::Listen if self.reads_log() => self.channel = Some(LOG_CHANNEL),
+            DatabaseRequest::Listen => {
                 self.channel = Some(CHANNEL);
                 self.report_connected(cx);
             }
-            FollowStep::QueueUsage => {
+            DatabaseRequest::QueueUsage => {
                 let usage = rows.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or_default();
                 match queue_warning(usage) {
                     Some(warning) => self.warn(answer.step, warning, cx),
                     None => self.warnings.clear(answer.step),
                 }
             }
-            FollowStep::ReadSpilled(number) => self.handle_spilled(number, rows.first(), cx),
+            DatabaseRequest::ReadSpilled(number) => self.handle_spilled(number, rows.first(), cx),
             // Nothing is handed out after a stop.
-            FollowStep::Log(LogStep::View) if cx.queue.is_stopped() => {
+            DatabaseRequest::Log(LogRequest::View) if cx.queue.is_stopped() => {
                 self.log.reader.handle_stopped();
                 self.advance_log(cx);
             }
-            FollowStep::Log(step) => match self.log.handle_answer(step, &rows, cx.now) {
+            DatabaseRequest::Log(step) => match self.log.handle_answer(step, &rows, cx.now) {
                 Ok(outputs) => self.handle_log(step, outputs, cx),
                 Err(()) => {
                     let error = cannot("the server gave an answer that cannot be understood");
                     self.handle_refused(answer.step, &error, cx);
                 }
             },
-            FollowStep::ClearSpilled => {}
+            DatabaseRequest::ClearSpilled => {}
         }
     }
 
     /// A request failed, and the session is still there.
-    fn handle_refused(&mut self, step: FollowStep, error: &Error, cx: &LoopContext<'_>) {
+    fn handle_refused(&mut self, step: DatabaseRequest, error: &Error, cx: &LoopContext<'_>) {
         match step {
-            FollowStep::Settings(_) | FollowStep::Installation | FollowStep::Listen => {
+            DatabaseRequest::Settings(_) | DatabaseRequest::Installation | DatabaseRequest::Listen => {
                 self.next_check = cx.now.checked_add(RETRY)
             }
-            FollowStep::ReadSpilled(number) => self.handle_spilled(number, None, cx),
-            FollowStep::Log(step) => self.log.handle_failed(step, cx.now),
-            FollowStep::Objects | FollowStep::Coverage | FollowStep::QueueUsage | FollowStep::ClearSpilled => {}
+            DatabaseRequest::ReadSpilled(number) => self.handle_spilled(number, None, cx),
+            DatabaseRequest::Log(step) => self.log.handle_failed(step, cx.now),
+            DatabaseRequest::Objects
+            | DatabaseRequest::Coverage
+            | DatabaseRequest::QueueUsage
+            | DatabaseRequest::ClearSpilled => {}
         }
         self.warn(step, format!("could not {}: {error}{}", step.purpose(), step.remedy(error)), cx);
     }
@@ -307,7 +314,7 @@ impl DatabaseFollower {
             return self.end(error, cx);
         }
         self.next_check = cx.now.checked_add(RETRY);
-        self.warn(FollowStep::Installation, error.to_string(), cx);
+        self.warn(DatabaseRequest::Installation, error.to_string(), cx);
     }
 
     // ---- preparing --------------------------------------------------------------------------------------------------
@@ -315,11 +322,11 @@ impl DatabaseFollower {
     /// Makes the session's settings from this one on, and then looks what is installed.
     fn set_session(&mut self, index: usize, cx: &LoopContext<'_>) {
         match sql::SESSION.get(index) {
-            Some(settings) => self.query(FollowStep::Settings(index), (*settings).to_owned(), cx),
+            Some(settings) => self.query(DatabaseRequest::Settings(index), (*settings).to_owned(), cx),
             None => {
                 self.phase = WorkerPhase::Prepared;
                 self.read_spilled(cx);
-                self.query(FollowStep::Installation, sql::installed(), cx);
+                self.query(DatabaseRequest::Installation, sql::installed(), cx);
             }
         }
     }
@@ -346,10 +353,10 @@ impl DatabaseFollower {
     /// Follows an installation by the way in which it delivers.
     fn adopt(&mut self, way: DeliveryWay, cx: &LoopContext<'_>) {
         self.next_check = cx.now.checked_add(CHECK.min(cx.keep_spilled.max(CHECK_MIN)));
-        self.warnings.clear(FollowStep::Installation);
+        self.warnings.clear(DatabaseRequest::Installation);
         let before = self.way.replace(way);
         let has_changed = before.is_some_and(|before| before.log != way.log);
-        let channel = if way.log { log::CHANNEL } else { CHANNEL };
+        let channel = if way.log { LOG_CHANNEL } else { CHANNEL };
         if has_changed && way.log {
             self.log.reader.begin_with_gap(OTHER_DELIVERY);
         } else if has_changed {
@@ -361,7 +368,10 @@ impl DatabaseFollower {
             if let Some(reason) = outcome.refusal {
                 return self.end(cannot(reason), cx);
             }
-            outcome.warning.into_iter().for_each(|warning| self.warn(FollowStep::Log(LogStep::Claim), warning, cx));
+            outcome
+                .warning
+                .into_iter()
+                .for_each(|warning| self.warn(DatabaseRequest::Log(LogRequest::Claim), warning, cx));
         }
         if self.channel != Some(channel) {
             if self.channel.take().is_some() {
@@ -371,16 +381,16 @@ impl DatabaseFollower {
         } else if !way.log {
             self.report_connected(cx);
         }
-        self.query(FollowStep::QueueUsage, sql::QUEUE_USAGE.to_owned(), cx);
+        self.query(DatabaseRequest::QueueUsage, sql::QUEUE_USAGE.to_owned(), cx);
         if way.spills {
-            self.query(FollowStep::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
+            self.query(DatabaseRequest::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
         }
         self.advance_log(cx);
     }
 
     fn report_connected(&mut self, cx: &LoopContext<'_>) {
-        if self.reported != ReportedState::Connected {
-            self.reported = ReportedState::Connected;
+        if self.reported != ConnectionReport::Connected {
+            self.reported = ConnectionReport::Connected;
             cx.queue.push(self.database, QueueItem::Connected);
         }
     }
@@ -408,7 +418,7 @@ impl DatabaseFollower {
         {
             spilled.is_asked = true;
             let number = spilled.number;
-            self.query(FollowStep::ReadSpilled(number), sql::read_spilled(number), cx);
+            self.query(DatabaseRequest::ReadSpilled(number), sql::read_spilled(number), cx);
         }
     }
 
@@ -442,12 +452,12 @@ impl DatabaseFollower {
             && self.reads_log()
             && let Some((step, sql)) = self.log.next_query(cx)
         {
-            self.query(FollowStep::Log(step), sql, cx);
+            self.query(DatabaseRequest::Log(step), sql, cx);
         }
     }
 
-    fn handle_log(&mut self, step: LogStep, outputs: Vec<LogOutput>, cx: &LoopContext<'_>) {
-        if step == LogStep::View && self.log.reader.has_begun() {
+    fn handle_log(&mut self, step: LogRequest, outputs: Vec<LogOutput>, cx: &LoopContext<'_>) {
+        if step == LogRequest::View && self.log.reader.has_begun() {
             self.report_connected(cx);
         }
         let outcome = self.log.push(self.database, outputs, cx);
@@ -455,8 +465,8 @@ impl DatabaseFollower {
             self.check_tables_soon(cx);
         }
         match outcome.warning {
-            Some(warning) => self.warn(FollowStep::Log(step), warning, cx),
-            None => self.warnings.clear(FollowStep::Log(step)),
+            Some(warning) => self.warn(DatabaseRequest::Log(step), warning, cx),
+            None => self.warnings.clear(DatabaseRequest::Log(step)),
         }
         match outcome.refusal {
             Some(reason) => self.end(cannot(format!("{}: {reason}", self.place)), cx),
@@ -466,23 +476,23 @@ impl DatabaseFollower {
 
     // ---- requests ---------------------------------------------------------------------------------------------------
 
-    fn query(&self, step: FollowStep, sql: String, cx: &LoopContext<'_>) {
+    fn query(&self, step: DatabaseRequest, sql: String, cx: &LoopContext<'_>) {
         let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
         cx.handle.query_then(self.id, sql, move |result| {
-            mailbox.send(LoopMessage::Answer(StepAnswer { database, session, step, result }));
+            mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, step, result }));
         });
     }
 
     fn listen(&self, channel: &str, cx: &LoopContext<'_>) {
         let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
         cx.handle.listen_then(self.id, vec![channel.to_owned()], move |result| {
-            let (step, result) = (FollowStep::Listen, result.map(|()| Vec::new()));
-            mailbox.send(LoopMessage::Answer(StepAnswer { database, session, step, result }));
+            let (step, result) = (DatabaseRequest::Listen, result.map(|()| Vec::new()));
+            mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, step, result }));
         });
     }
 
     /// Reports these warnings about a step together; without any, the step has succeeded.
-    fn warn_all(&mut self, step: FollowStep, warnings: Vec<String>, cx: &LoopContext<'_>) {
+    fn warn_all(&mut self, step: DatabaseRequest, warnings: Vec<String>, cx: &LoopContext<'_>) {
         match warnings.is_empty() {
             true => self.warnings.clear(step),
             false => self.warn(step, format!("{}: {}", self.place, warnings.join("; ")), cx),
@@ -490,7 +500,7 @@ impl DatabaseFollower {
     }
 
     /// Reports a warning about a step, unless it is the one that was reported last.
-    fn warn(&mut self, step: FollowStep, warning: String, cx: &LoopContext<'_>) {
+    fn warn(&mut self, step: DatabaseRequest, warning: String, cx: &LoopContext<'_>) {
         if self.warnings.is_new(step, &warning) {
             cx.queue.push(self.database, QueueItem::Warning(warning));
         }

@@ -1,6 +1,6 @@
 //! The tables that a worker reports.
 
-use super::event::{Change, SchemaChange};
+use super::change::{Change, SchemaChange};
 use super::glob;
 
 /// Patterns of table names; none accepts every table.

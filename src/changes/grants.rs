@@ -1,14 +1,14 @@
 //! The privileges of a worker's role, as statements for a database administrator.
 
-use super::options::{Delivery, Options, Oversize};
+use super::options::{DeliveryMode, InstallOptions, Oversize};
 use super::sql;
 
 /// The statements that let a role `worker_role` read what an installation with these options writes.
 ///
 /// `installer` must be granted, too, unless every role may trust it.
-pub(super) fn of_worker(options: &Options, installer: Option<&str>) -> Vec<String> {
+pub(super) fn of_worker(options: &InstallOptions, installer: Option<&str>) -> Vec<String> {
     let mut grants: Vec<_> = match (options.delivery, options.oversize) {
-        (Delivery::Log, _) => LOG.map(str::to_owned).into(),
+        (DeliveryMode::Log, _) => LOG.map(str::to_owned).into(),
         (_, Oversize::Spill) => vec!["GRANT SELECT, DELETE ON notifyman.spilled TO worker_role;".to_owned()],
         _ => return Vec::new(),
     };

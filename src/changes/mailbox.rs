@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::step::FollowStep;
+use super::request::DatabaseRequest;
 use crate::error::Error;
 use crate::manager::Handle;
 use crate::row::Row;
@@ -10,8 +10,8 @@ use crate::row::Row;
 /// A message to the loop.
 #[derive(Debug)]
 pub(crate) enum LoopMessage {
-    /// The answer to a request of one database.
-    Answer(StepAnswer),
+    /// The reply to a request of one database.
+    Reply(DatabaseReply),
     /// The consumer has dealt with something after the worker was stopped.
     Acknowledged,
     /// The consumer has taken so much that there is room again.
@@ -22,13 +22,13 @@ pub(crate) enum LoopMessage {
     Close,
 }
 
-/// The answer to a request of one database.
+/// The reply to a request of one database.
 #[derive(Debug)]
-pub(crate) struct StepAnswer {
+pub(crate) struct DatabaseReply {
     pub(crate) database: usize,
     /// The number of the session that was asked: answers of a session that was lost are stale.
     pub(crate) session: u64,
-    pub(crate) step: FollowStep,
+    pub(crate) step: DatabaseRequest,
     pub(crate) result: Result<Vec<Row>, Error>,
 }
 

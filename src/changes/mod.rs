@@ -166,7 +166,7 @@
 //!   [`Connection::diagnose`](crate::Connection::diagnose) says which session holds it.
 //! - `PREPARE TRANSACTION` after a change (0A000). Building warns where `max_prepared_transactions` is above 0.
 //!
-//! [`Delivery::Log`] has neither.
+//! [`DeliveryMode::Log`] has neither.
 //!
 //! # What is reported, and what is not
 //!
@@ -198,36 +198,37 @@
 #![doc = ""]
 #![doc = include_str!("log.md")]
 
+mod change;
 mod context;
 mod coverage;
 mod database;
-mod event;
 mod filter;
 mod functions;
 mod glob;
 mod grants;
-mod installed;
+mod installation;
 mod installer;
 mod log;
+mod log_follower;
 mod mailbox;
 mod options;
 mod payload;
 mod queue;
 mod report;
+mod request;
 mod runner;
-mod server;
+mod server_facts;
 mod shape;
 mod sql;
 mod status;
-mod step;
 mod stream;
 mod worker;
 mod worker_loop;
 
-pub use self::event::{Change, Method, SchemaChange, SchemaEvent, Truncated};
+pub use self::change::{Change, Method, SchemaChange, SchemaEvent, Truncated};
 pub use self::installer::Installer;
 pub use self::log::Position;
-pub use self::options::{Delivery, Oversize, Shape};
+pub use self::options::{DeliveryMode, Oversize, Shape};
 pub use self::report::{Progress, Report};
 pub use self::status::{Status, Table};
 pub use self::stream::{ChangeEvent, Changes, Stop};

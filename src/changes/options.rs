@@ -50,14 +50,14 @@ pub enum Oversize {
 /// The delivery of changes.
 ///
 /// ```
-/// use notifyman::changes::{Delivery, Installer};
+/// use notifyman::changes::{DeliveryMode, Installer};
 ///
-/// let installer = Installer::new().delivery(Delivery::Log);
-/// assert_eq!("log".parse(), Ok(Delivery::Log));
+/// let installer = Installer::new().delivery(DeliveryMode::Log);
+/// assert_eq!("log".parse(), Ok(DeliveryMode::Log));
 /// # drop(installer);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Delivery {
+pub enum DeliveryMode {
     /// By NOTIFY, at the commit.
     #[default]
     Notify,
@@ -66,13 +66,12 @@ pub enum Delivery {
     /// [`Installer::keep_size`](super::Installer::keep_size), so that a worker continues where it stopped.
     Log,
     /// The former outbox. A build refuses it.
-    #[deprecated(note = "the outbox is gone: use `Delivery::Log`")]
+    #[deprecated(note = "the outbox is gone: use `DeliveryMode::Log`")]
     Table,
 }
 
 /// The reason for which `table` is no delivery any more.
-pub(crate) const NO_OUTBOX: &str =
-    "delivery by an outbox (table, Delivery::Table) has been replaced by the log: use --delivery log (Delivery::Log)";
+pub(crate) const NO_OUTBOX: &str = "delivery by an outbox (table, DeliveryMode::Table) has been replaced by the log: use --delivery log (DeliveryMode::Log)";
 
 /// Names for [`fmt::Display`] and [`FromStr`], as the program and the database have them.
 macro_rules! names {
@@ -99,7 +98,7 @@ macro_rules! names {
 names!(Shape: Rows = "rows", Keys = "keys");
 names!(Oversize: Key = "key", Marker = "marker", Spill = "spill");
 
-impl fmt::Display for Delivery {
+impl fmt::Display for DeliveryMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Notify => "notify",
@@ -110,7 +109,7 @@ impl fmt::Display for Delivery {
     }
 }
 
-impl FromStr for Delivery {
+impl FromStr for DeliveryMode {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
@@ -132,7 +131,7 @@ const KEEP_SIZE_LIMITS: RangeInclusive<u64> = 1 << 20..=1 << 60;
 
 /// Everything that can be chosen about an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Options {
+pub(crate) struct InstallOptions {
     /// The role that owns what runs with rights of its own.
     pub(crate) owner: String,
     pub(crate) schemas: Vec<String>,
@@ -141,7 +140,7 @@ pub(crate) struct Options {
     pub(crate) except_tables: Vec<String>,
     pub(crate) shape: Shape,
     pub(crate) oversize: Oversize,
-    pub(crate) delivery: Delivery,
+    pub(crate) delivery: DeliveryMode,
     /// The age up to which the log keeps changes: whole seconds.
     pub(crate) keep_for: Duration,
     /// The bytes of the log's tables together.
@@ -153,7 +152,7 @@ pub(crate) struct Options {
     pub(crate) replicated: bool,
 }
 
-impl Options {
+impl InstallOptions {
     /// The options as one line of JSON, with the version of what is installed.
     pub(crate) fn to_json(&self, version: i32) -> String {
         json!({
@@ -179,7 +178,7 @@ impl Options {
     /// Refuses the former outbox, and limits of the log that are none.
     pub(crate) fn check(&self) -> Result<(), String> {
         #[allow(deprecated, reason = "it is refused here")]
-        if self.delivery == Delivery::Table {
+        if self.delivery == DeliveryMode::Table {
             return Err(NO_OUTBOX.to_owned());
         }
         if !KEEP_FOR_LIMITS.contains(&self.keep_for) {
@@ -228,7 +227,7 @@ impl Options {
     }
 }
 
-impl Default for Options {
+impl Default for InstallOptions {
     fn default() -> Self {
         Self {
             owner: "notifyman_owner".to_owned(),
@@ -238,7 +237,7 @@ impl Default for Options {
             except_tables: Vec::new(),
             shape: Shape::default(),
             oversize: Oversize::default(),
-            delivery: Delivery::default(),
+            delivery: DeliveryMode::default(),
             keep_for: KEEP_FOR,
             keep_size: KEEP_SIZE,
             unlogged: false,
@@ -261,20 +260,25 @@ mod tests {
 
     #[test]
     fn options_are_read_as_they_were_written() {
-        let options = Options { delivery: Delivery::Log, keep_size: 1 << 20, unlogged: true, ..Options::default() };
-        assert_eq!(Options::from_json(&options.to_json(3), 3), Ok((3, Some(options))));
+        let options = InstallOptions {
+            delivery: DeliveryMode::Log,
+            keep_size: 1 << 20,
+            unlogged: true,
+            ..InstallOptions::default()
+        };
+        assert_eq!(InstallOptions::from_json(&options.to_json(3), 3), Ok((3, Some(options))));
     }
 
     #[test]
     fn of_an_earlier_version_the_owner_is_known() {
         let text = r#"{"version":2,"owner":"o","delivery":"table"}"#;
-        assert_eq!(Options::from_json(text, 3), Ok((2, None)));
+        assert_eq!(InstallOptions::from_json(text, 3), Ok((2, None)));
         assert_eq!(named_owner(text).as_deref(), Some("o"));
     }
 
     #[test]
     fn the_former_delivery_is_refused_with_the_new_name() {
-        assert!("table".parse::<Delivery>().unwrap_err().contains("--delivery log"));
-        assert_eq!("post".parse::<Delivery>(), Err("notify or log is needed".to_owned()));
+        assert!("table".parse::<DeliveryMode>().unwrap_err().contains("--delivery log"));
+        assert_eq!("post".parse::<DeliveryMode>(), Err("notify or log is needed".to_owned()));
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Error, Map, Value};
 
-use super::event::{Change, Method, SchemaChange, Truncated};
+use super::change::{Change, Method, SchemaChange, Truncated};
 
 /// A payload that a trigger has sent.
 #[derive(Debug, Clone, PartialEq)]

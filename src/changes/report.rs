@@ -96,12 +96,12 @@ impl Report {
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
     /// use notifyman::Connection;
-    /// use notifyman::changes::{Delivery, Installer};
+    /// use notifyman::changes::{DeliveryMode, Installer};
     ///
     /// # fn main() -> Result<(), notifyman::Error> {
     /// let mut db = Connection::connect(database())?;
     /// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
-    /// let report = Installer::new().delivery(Delivery::Log).build(&mut db)?;
+    /// let report = Installer::new().delivery(DeliveryMode::Log).build(&mut db)?;
     /// println!("{}", report.grants().join("\n"));
     /// # assert_eq!(report.grants()[0], "GRANT SELECT ON notifyman.log TO worker_role;");
     /// # Ok(()) }

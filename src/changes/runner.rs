@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::server::{Server, cannot, text};
+use super::server_facts::{ServerFacts, cannot, text};
 use super::sql;
 use crate::connection::Connection;
 use crate::error::{Error, Escaped};
 
 /// A table, and the statements that make it right.
-pub(crate) struct Step {
+pub(crate) struct TableTask {
     pub(crate) table: String,
     pub(crate) state: String,
     pub(crate) statements: String,
@@ -19,7 +19,7 @@ pub(crate) type FailedTables = Vec<(String, Error)>;
 
 /// Runs transactions on a server, with a limit on waiting for locks and on attempts.
 pub(crate) struct Runner<'a> {
-    pub(crate) server: &'a Server,
+    pub(crate) server: &'a ServerFacts,
     pub(crate) lock_timeout: Duration,
     pub(crate) attempts: u32,
 }
@@ -52,7 +52,7 @@ impl Runner<'_> {
     pub(crate) fn each(
         &self,
         db: &mut Connection,
-        mut left: Vec<Step>,
+        mut left: Vec<TableTask>,
         mut done: impl FnMut(&str, &str),
     ) -> Result<(FailedTables, FailedTables), Error> {
         let (mut failed, mut stale) = (Vec::new(), Vec::new());

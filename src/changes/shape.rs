@@ -1,6 +1,6 @@
 //! The columns that a trigger function names, for all tables that are equal in these.
 
-use super::server::cannot;
+use super::server_facts::cannot;
 use super::sql::{self, literal};
 use crate::error::Error;
 

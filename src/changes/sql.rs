@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::functions::{self, FunctionDefinition};
-use super::options::{Delivery, Options, Oversize};
+use super::options::{DeliveryMode, InstallOptions, Oversize};
 use crate::proto::sql::{quote_identifier, quote_literal};
 
 /// The version of what is installed. A higher one was installed by a later notifyman.
@@ -108,7 +108,7 @@ pub(crate) struct Selection {
     pub(crate) named: String,
 }
 
-pub(crate) fn selection(options: &Options) -> Selection {
+pub(crate) fn selection(options: &InstallOptions) -> Selection {
     let columns = columns(options).map(|(name, value)| format!("{value} AS {name}"));
     Selection {
         options: format!("SELECT {}", columns.join(", ")),
@@ -118,7 +118,7 @@ pub(crate) fn selection(options: &Options) -> Selection {
 }
 
 /// The options, as columns.
-fn columns(options: &Options) -> [(&'static str, String); 10] {
+fn columns(options: &InstallOptions) -> [(&'static str, String); 10] {
     let text = |it: &dyn std::fmt::Display| literal(&it.to_string()) + "::text";
     [
         ("schemas", array(&options.schemas)),
@@ -134,7 +134,7 @@ fn columns(options: &Options) -> [(&'static str, String); 10] {
     ]
 }
 
-fn wanted(options: &Options, only: &str) -> String {
+fn wanted(options: &InstallOptions, only: &str) -> String {
     let selection = selection(options);
     let values = [
         ("options", selection.options.as_str()),
@@ -151,7 +151,7 @@ const OWN_EXISTS: &str =
 /// A trigger is switched on as it was asked for, or off by a user.
 const RIGHTLY_ENABLED: &str = "p.enabled IN ('D', CASE WHEN o.replicated THEN 'A' ELSE 'O' END)";
 
-fn states(options: &Options, only: &str, exists: &str, enabled: &str) -> String {
+fn states(options: &InstallOptions, only: &str, exists: &str, enabled: &str) -> String {
     let states = include_str!("sql/states.sql").trim_end();
     wanted(options, only) + &render(states, &[("exists", exists), ("enabled", enabled)])
 }
@@ -161,28 +161,28 @@ fn states(options: &Options, only: &str, exists: &str, enabled: &str) -> String 
 ///
 /// Where a table's own function is not there, the one for any table is what it must have. A trigger that is switched
 /// on or off is left so: to switch it is an ALTER TABLE, for which an event trigger would look again.
-pub(crate) fn tables(options: &Options, only: &str) -> String {
+pub(crate) fn tables(options: &InstallOptions, only: &str) -> String {
     states(options, only, OWN_EXISTS, "true")
 }
 
 /// The states of all tables that are asked for or have a trigger of ours; see [`tables`].
-pub(crate) fn all_tables(options: &Options) -> String {
+pub(crate) fn all_tables(options: &InstallOptions) -> String {
     query(&(states(options, "true", OWN_EXISTS, RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
 }
 
 /// Like [`all_tables`], once every table's own function is there.
-pub(crate) fn work(options: &Options) -> String {
+pub(crate) fn work(options: &InstallOptions) -> String {
     query(&(states(options, "true", "true", RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
 }
 
 /// The functions that tables need: kind, columns, and name.
-pub(crate) fn shapes(options: &Options) -> String {
+pub(crate) fn shapes(options: &InstallOptions) -> String {
     let shapes = "SELECT DISTINCT w.generic, w.columns, w.exact FROM w WHERE w.exact <> w.generic ORDER BY w.exact";
     query(&(wanted(options, "true") + shapes))
 }
 
 /// The tables that are asked for, without a look at what is installed: schema, name, and both as SQL has them.
-pub(crate) fn selected(options: &Options) -> String {
+pub(crate) fn selected(options: &InstallOptions) -> String {
     query(&(wanted(options, "true") + "SELECT nspname, relname, sql_name FROM t WHERE is_selected ORDER BY 1, 2"))
 }
 
@@ -218,7 +218,7 @@ pub(crate) fn drop_owner(owner: &str) -> String {
 ///
 /// Triggers work meanwhile, and what has not been read stays. The functions of tables are made in the same transaction,
 /// so that each always goes with those that it calls.
-pub(crate) fn install(options: &Options, of_tables: &[FunctionDefinition]) -> String {
+pub(crate) fn install(options: &InstallOptions, of_tables: &[FunctionDefinition]) -> String {
     let functions = functions::common(options);
     let owner = identifier(&options.owner);
     let known: Vec<_> = functions.iter().map(|it| literal(&format!("{}({})", it.name, it.arguments))).collect();
@@ -226,7 +226,7 @@ pub(crate) fn install(options: &Options, of_tables: &[FunctionDefinition]) -> St
     let values = [("owner", owner.as_str()), ("comment", &literal(&comment)), ("known", &known.join(", "))];
     let mut sql = render(include_str!("sql/schema.sql"), &values);
     sql.push_str(&log(options));
-    if options.oversize == Oversize::Spill && options.delivery == Delivery::Notify {
+    if options.oversize == Oversize::Spill && options.delivery == DeliveryMode::Notify {
         sql.push_str(&render(include_str!("sql/spilled.sql"), &values));
     }
     for function in functions.iter().chain(of_tables) {
@@ -241,8 +241,8 @@ pub(crate) fn install(options: &Options, of_tables: &[FunctionDefinition]) -> St
 }
 
 /// Makes the log, or ends one that is no longer written.
-fn log(options: &Options) -> String {
-    if options.delivery != Delivery::Log {
+fn log(options: &InstallOptions) -> String {
+    if options.delivery != DeliveryMode::Log {
         return include_str!("sql/log_era.sql").to_owned();
     }
     let (persistence, relpersistence, set_persistence) = match options.unlogged {
@@ -302,7 +302,7 @@ pub(crate) fn event_triggers() -> String {
     )
 }
 
-/// The facts that decide what can be done here: one row, see [`Server`](super::server::Server).
+/// The facts that decide what can be done here: one row, see [`ServerFacts`](super::server::Server).
 pub(crate) fn server(owner: &str) -> String {
     query(&format!(
         "SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery(), \
@@ -372,7 +372,7 @@ pub(crate) const LOG_SIZE: &str = "SELECT sum(pg_catalog.pg_total_relation_size(
     WHERE c.relnamespace = pg_catalog.to_regnamespace('notifyman') AND c.relname IN ('log_0', 'log_1', 'log_2')";
 
 /// The tables that are not covered as they should be: by state, their number and the first of them.
-pub(crate) fn uncovered(options: &Options) -> String {
+pub(crate) fn uncovered(options: &InstallOptions) -> String {
     query(&format!(
         "SELECT state, count(*), array_to_string((array_agg(sql_name ORDER BY sql_name))[1:3], ', ') FROM ({}) s \
          WHERE state NOT IN ('right', 'generic', 'disabled') GROUP BY state ORDER BY state",

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::functions::{self, FunctionDefinition};
-use super::installed::{self, Functions, Objects};
-use super::options::{Delivery, Options};
-use super::server::{Presence, Server, first, is, text};
+use super::installation::{self, Functions, Objects};
+use super::options::{DeliveryMode, InstallOptions};
+use super::server_facts::{Presence, ServerFacts, first, is, text};
 use super::{glob, sql};
 use crate::connection::Connection;
 use crate::error::{Error, Escaped};
@@ -99,7 +99,7 @@ impl Status {
     ///
     /// As [`of`](Self::of).
     pub fn of_some(db: &mut Connection, schemas: &[String], tables: &[String]) -> Result<Self, Error> {
-        let server = Server::look(db, "")?;
+        let server = ServerFacts::read(db, "")?;
         server.check_foreign()?;
         let mut status = Self::default();
         if server.presence == Presence::Nothing {
@@ -125,8 +125,13 @@ impl Status {
         }
     }
 
-    fn read(&mut self, db: &mut Connection, server: &Server, wanted: impl Fn(&str, &str) -> bool) -> Result<(), Error> {
-        let (version, options) = installed::parse_comment(&server.comment)?;
+    fn read(
+        &mut self,
+        db: &mut Connection,
+        server: &ServerFacts,
+        wanted: impl Fn(&str, &str) -> bool,
+    ) -> Result<(), Error> {
+        let (version, options) = installation::parse_comment(&server.comment)?;
         let Some(options) = options else {
             let remedy = if version > sql::VERSION { "use a later notifyman" } else { "build again" };
             self.problems.push(format!(
@@ -136,12 +141,12 @@ impl Status {
             return Ok(());
         };
         self.settings = settings(version, &options, &server.installer);
-        if options.delivery == Delivery::Log {
+        if options.delivery == DeliveryMode::Log {
             let size = first(db, sql::LOG_SIZE)?.map(|row| text(&row, 0)).unwrap_or_default();
             self.settings.push(("log size", size_of(size.parse().unwrap_or_default())));
         }
         let objects = Objects::read(db)?;
-        if options.delivery == Delivery::Log && objects.dropped > 0 {
+        if options.delivery == DeliveryMode::Log && objects.dropped > 0 {
             self.settings.push(("not appended", format!("{} changes in all, as the log was full", objects.dropped)));
         }
         self.problems.extend(objects.problems(&options));
@@ -165,12 +170,12 @@ impl Status {
                 state => self.problems.push(format!("table {}: its triggers are {state}", table.sql_name)),
             }
         }
-        if !server.may_notify && options.delivery == Delivery::Notify {
+        if !server.may_notify && options.delivery == DeliveryMode::Notify {
             self.problems.push(
                 "EXECUTE on pg_notify has been revoked from PUBLIC: every write to a covered table fails".to_owned(),
             );
         }
-        if server.prepares && options.delivery == Delivery::Notify {
+        if server.prepares && options.delivery == DeliveryMode::Notify {
             self.warnings.push("max_prepared_transactions is set: PREPARE TRANSACTION fails after a change".to_owned());
         }
         let usage = first(db, sql::QUEUE_USAGE)?.and_then(|row| text(&row, 0).parse().ok()).unwrap_or_default();
@@ -178,10 +183,10 @@ impl Status {
         Ok(())
     }
 
-    fn read_functions(&mut self, db: &mut Connection, options: &Options, installer: &str) -> Result<(), Error> {
+    fn read_functions(&mut self, db: &mut Connection, options: &InstallOptions, installer: &str) -> Result<(), Error> {
         let present = Functions::read(db)?;
         let wrong = |function: &&FunctionDefinition| !present.is_right(function, &options.owner, installer);
-        let (common, of_tables) = (functions::common(options), installed::functions_of_tables(db, options)?);
+        let (common, of_tables) = (functions::common(options), installation::functions_of_tables(db, options)?);
         // Where a table's own is not there, the one for any table serves.
         let of_tables = of_tables.iter().filter(|function| present.has(function));
         for function in common.iter().chain(of_tables).filter(wrong) {
@@ -252,9 +257,9 @@ impl fmt::Display for Status {
 }
 
 /// The options, as names and values.
-fn settings(version: i32, options: &Options, installer: &str) -> Vec<(&'static str, String)> {
+fn settings(version: i32, options: &InstallOptions, installer: &str) -> Vec<(&'static str, String)> {
     let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
-    let of_log = |value: String| if options.delivery == Delivery::Log { value } else { String::new() };
+    let of_log = |value: String| if options.delivery == DeliveryMode::Log { value } else { String::new() };
     let settings = [
         ("version", version.to_string()),
         ("shape", options.shape.to_string()),

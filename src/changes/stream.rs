@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::event::{Change, SchemaChange};
+use super::change::{Change, SchemaChange};
 use super::filter::TableFilter;
 use super::log::Position;
 use super::payload::ChangePayload;

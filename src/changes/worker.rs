@@ -9,7 +9,7 @@ use super::filter::TableFilter;
 use super::log::{Begin, LogOptions, Position};
 use super::mailbox::Mailbox;
 use super::queue::EventQueue;
-use super::server::cannot;
+use super::server_facts::cannot;
 use super::stream::Changes;
 use super::worker_loop::WorkerLoop;
 use crate::config::Config;

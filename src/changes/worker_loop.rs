@@ -164,7 +164,7 @@ impl WorkerLoop {
     fn read_messages(&mut self) {
         for message in self.mailbox.take() {
             match message {
-                LoopMessage::Answer(answer) => {
+                LoopMessage::Reply(answer) => {
                     self.with(answer.database.wrapping_sub(1), |database, cx| database.handle_answer(answer, cx));
                 }
                 LoopMessage::Room | LoopMessage::Acknowledged => self.handle_consumer(),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use notifyman::Error;
-use notifyman::changes::{Delivery, Installer, Oversize, Shape, Status};
+use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape, Status};
 
 use super::support::{Site, site, site_in};
 use crate::support::server::{LIMIT, connect, eventually, start};
@@ -30,7 +30,7 @@ fn g01_building_again_changes_nothing() {
         Installer::new(),
         Installer::new().shape(Shape::Keys).with_query(true),
         Installer::new().schema_events(false).oversize(Oversize::Spill),
-        Installer::new().delivery(Delivery::Log).replicated(true),
+        Installer::new().delivery(DeliveryMode::Log).replicated(true),
     ] {
         let first = site.build(&installer);
         assert!(first.schema_changed());
@@ -49,7 +49,7 @@ fn g01_other_options_change_functions_without_a_lock_on_any_table() {
     site.build(&Installer::new());
     let mut writer = site.session();
     writer.execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE").unwrap();
-    let report = site.build(&Installer::new().with_query(true).delivery(Delivery::Log));
+    let report = site.build(&Installer::new().with_query(true).delivery(DeliveryMode::Log));
     assert_eq!((report.schema_changed(), report.changed().len()), (true, 0));
     writer.execute("INSERT INTO t VALUES (1); COMMIT").unwrap();
     assert_eq!(site.ask("SELECT payload::json ->> 'query' FROM notifyman.log"), "INSERT INTO t VALUES (1); COMMIT");
@@ -94,7 +94,7 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
 fn g01_a_writer_that_has_told_by_a_table_keeps_no_build_waiting_and_waits_for_none() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
-    let installer = Installer::new().delivery(Delivery::Log).lock_timeout(Duration::from_millis(300));
+    let installer = Installer::new().delivery(DeliveryMode::Log).lock_timeout(Duration::from_millis(300));
     site.build(&installer);
     let mut writer = site.session();
     writer.execute("BEGIN; INSERT INTO t VALUES (1)").unwrap();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use notifyman::changes::{Delivery, Installer, Oversize, Status};
+use notifyman::changes::{DeliveryMode, Installer, Oversize, Status};
 
 use super::support::{Site, client_program, site_in};
 use crate::support::server::{connect, start};
@@ -92,7 +92,7 @@ fn g01_a_dump_of_the_whole_database_is_restored_whole_also_in_one_transaction() 
 #[test]
 fn g01_a_dump_of_a_log_is_restored_and_written() {
     let Some(mut dumps) = dumps() else { return };
-    let installer = Installer::new().delivery(Delivery::Log);
+    let installer = Installer::new().delivery(DeliveryMode::Log);
     dumps.site.build(&installer);
     dumps.site.run("INSERT INTO t VALUES (7, 'ok', 'x'); SELECT setval('notifyman.log_table', 4)");
     dumps.site.run("INSERT INTO t VALUES (8, 'ok', 'x')");

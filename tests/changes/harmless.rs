@@ -1,6 +1,6 @@
 //! It never fails or blocks a statement of the user's: rule G4.
 
-use notifyman::changes::{Delivery, Installer, Oversize, Shape};
+use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape};
 use serde_json::{Value, json};
 
 use super::support::{site, site_in, start_with_a_small_queue};
@@ -10,7 +10,7 @@ use crate::support::server::{connect, latin1, sql_ascii, start};
 
 /// A build that ends a log where there is one.
 fn notify() -> Installer {
-    Installer::new().delivery(Delivery::Notify)
+    Installer::new().delivery(DeliveryMode::Notify)
 }
 
 /// Every way to install that differs in what a write runs.
@@ -20,8 +20,8 @@ fn ways() -> Vec<(&'static str, Installer)> {
         ("keys", notify().shape(Shape::Keys)),
         ("marker", notify().oversize(Oversize::Marker)),
         ("spill", notify().oversize(Oversize::Spill)),
-        ("table", Installer::new().delivery(Delivery::Log)),
-        ("keys by table", Installer::new().shape(Shape::Keys).delivery(Delivery::Log)),
+        ("table", Installer::new().delivery(DeliveryMode::Log)),
+        ("keys by table", Installer::new().shape(Shape::Keys).delivery(DeliveryMode::Log)),
         ("with query", notify().with_query(true)),
     ]
 }
@@ -421,7 +421,7 @@ fn g04_prepared_transactions_fail_with_notify_as_documented_and_go_with_a_log() 
         assert!(report.warnings()[0].contains("PREPARE TRANSACTION"), "{report:?}");
         site.run("BEGIN; INSERT INTO t VALUES (1)");
         assert_eq!(site.db.execute("PREPARE TRANSACTION 'x'").unwrap_err().sqlstate(), Some("0A000"));
-        let report = site.build(&Installer::new().shape(shape).delivery(Delivery::Log));
+        let report = site.build(&Installer::new().shape(shape).delivery(DeliveryMode::Log));
         assert!(report.warnings().is_empty());
         site.run("BEGIN; INSERT INTO t VALUES (1)");
         site.run("PREPARE TRANSACTION 'x'");
@@ -447,7 +447,7 @@ fn g04_a_full_queue_fails_the_commit_as_documented_and_a_log_knows_none() {
     let warnings = notifyman::changes::Status::of(&mut site.db).unwrap().warnings().to_vec();
     assert!(warnings.iter().any(|warning| warning.contains("NOTIFY queue is")), "{warnings:?}");
 
-    let report = Installer::new().delivery(Delivery::Log).build(&mut site.db).unwrap();
+    let report = Installer::new().delivery(DeliveryMode::Log).build(&mut site.db).unwrap();
     assert!(report.failed().is_empty());
     site.run(fill);
     holder.execute("ROLLBACK").unwrap();

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use notifyman::Connection;
-use notifyman::changes::{ChangeEvent, Changes, Delivery, Installer, Position, Worker};
+use notifyman::changes::{ChangeEvent, Changes, DeliveryMode, Installer, Position, Worker};
 
 use super::support::Site;
 use super::worker::{connected, ids, next_but_warnings, worker};
@@ -26,7 +26,7 @@ pub(super) fn logged_by(options: Options, installer: Installer) -> (Cluster, Sit
     let mut site = Site::at(server.url());
     site.deafen();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
-    site.build(&installer.delivery(Delivery::Log));
+    site.build(&installer.delivery(DeliveryMode::Log));
     (server, site)
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use notifyman::changes::{ChangeEvent, Changes, Delivery, Installer, Position, Worker};
+use notifyman::changes::{ChangeEvent, Changes, DeliveryMode, Installer, Position, Worker};
 
 use super::log::{gap, logged, logged_by, lost, pass, read, read_from, reader};
 use super::support::{Site, client_program, site_in};
@@ -201,7 +201,7 @@ fn g10_a_promoted_standby_that_lost_the_tail_is_a_gap_with_and_without_a_checkpo
         let mut site = Site::at(servers.primary.url());
         site.deafen();
         site.run("CREATE TABLE t (id int PRIMARY KEY)");
-        site.build(&Installer::new().delivery(Delivery::Log));
+        site.build(&Installer::new().delivery(DeliveryMode::Log));
         let mut changes = connected(servers.worker().name("n"), 1);
         gap(&mut changes);
         let early = position_after(&mut site.db, &mut changes, 1);
@@ -286,7 +286,7 @@ fn g10_a_log_in_a_copied_database_is_another_one() {
     let mut site = site_in(&server);
     site.deafen();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
-    site.build(&Installer::new().delivery(Delivery::Log));
+    site.build(&Installer::new().delivery(DeliveryMode::Log));
     let mut changes = connected(reader(&site).name("n"), 1);
     gap(&mut changes);
     pass(&mut site.db, &mut changes, 1);

@@ -249,7 +249,7 @@ fn g10_positions_that_cannot_be_used_are_refused_with_what_they_are_and_what_to_
     let built = |server: &Cluster| {
         let mut site = site_in(server);
         site.run("CREATE TABLE t (id int PRIMARY KEY)");
-        site.build(&Installer::new().delivery(notifyman::changes::Delivery::Log));
+        site.build(&Installer::new().delivery(notifyman::changes::DeliveryMode::Log));
         site
     };
     let (other_database, other_cluster) = (built(&server), built(&start(Options::new())));

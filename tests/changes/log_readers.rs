@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
-use notifyman::changes::{ChangeEvent, Changes, Delivery, Installer, Worker};
+use notifyman::changes::{ChangeEvent, Changes, DeliveryMode, Installer, Worker};
 use notifyman::{Connection, Error};
 
 use super::log::{Over, gap, logged, logged_by, pass, read, reader};
@@ -120,7 +120,7 @@ fn g10_an_installation_that_changes_its_delivery_and_back_is_a_gap_each_time() {
     pass(&mut connect(&site.url), &mut changes, 1);
     let position = changes.log_position().unwrap().clone();
     let mut id = 1;
-    for delivery in [Delivery::Notify, Delivery::Log, Delivery::Notify, Delivery::Log] {
+    for delivery in [DeliveryMode::Notify, DeliveryMode::Log, DeliveryMode::Notify, DeliveryMode::Log] {
         site.build(&Installer::new().delivery(delivery));
         // The log that ends may be looked at before its end is noticed.
         loop {
@@ -128,7 +128,7 @@ fn g10_an_installation_that_changes_its_delivery_and_back_is_a_gap_each_time() {
             if cause.contains("delivers in another way now") {
                 break;
             }
-            assert!(delivery == Delivery::Notify && cause.contains("the log began again"), "{cause}");
+            assert!(delivery == DeliveryMode::Notify && cause.contains("the log began again"), "{cause}");
         }
         // With the gap it may not listen yet, in which case the changes until then are covered by it.
         let mut writer = site.session();
@@ -157,7 +157,7 @@ fn g10_a_log_that_becomes_unlogged_begins_again() {
     let mut changes = connected(reader(&site).name("n"), 1);
     gap(&mut changes);
     pass(&mut site.db, &mut changes, 1);
-    site.build(&Installer::new().delivery(Delivery::Log).unlogged(true));
+    site.build(&Installer::new().delivery(DeliveryMode::Log).unlogged(true));
     assert!(gap(&mut changes).contains("the log began again"));
     pass(&mut site.db, &mut changes, 2);
     changes.acknowledge();

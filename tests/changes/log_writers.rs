@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use notifyman::changes::{Delivery, Installer, Oversize, Shape, Status};
+use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape, Status};
 
 use super::support::{Site, site, site_in};
 use crate::support::Options;
 use crate::support::server::start;
 
 fn installer() -> Installer {
-    Installer::new().delivery(Delivery::Log)
+    Installer::new().delivery(DeliveryMode::Log)
 }
 
 fn built(installer: &Installer) -> Site {
@@ -29,7 +29,7 @@ fn g01_the_former_delivery_and_impossible_limits_are_refused() {
     let mut site = site();
     site.run("CREATE TABLE t (id int)");
     for (installer, said) in [
-        (Installer::new().delivery(Delivery::Table), "Delivery::Log"),
+        (Installer::new().delivery(DeliveryMode::Table), "DeliveryMode::Log"),
         (installer().keep_for(Duration::from_millis(900)), "from 1 second to 10 years"),
         (installer().keep_for(Duration::MAX), "from 1 second to 10 years"),
         (installer().keep_size(0), "from 1 MiB to 1 EiB"),
@@ -260,7 +260,7 @@ fn g01_a_log_is_ended_by_another_delivery_and_by_another_persistence() {
     assert_eq!((site.ask(eras), site.ask(id)), ("2".to_owned(), first.clone()));
     let error = Installer::new().build(&mut site.db).unwrap_err().to_string();
     assert!(error.contains("give --delivery log (Installer::delivery) to keep it"), "{error}");
-    site.build(&Installer::new().delivery(Delivery::Notify));
+    site.build(&Installer::new().delivery(DeliveryMode::Notify));
     assert_eq!(site.ask(eras), "0");
     site.build(&installer());
     let second = site.ask(id);

@@ -1,7 +1,7 @@
 //! Sessions and servers as others configure them, and sessions that stay while others migrate: rules G1, G4, G6 and G7.
 
 use notifyman::Connection;
-use notifyman::changes::{Delivery, Installer, Oversize, Shape, Status};
+use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape, Status};
 
 use super::support::{Site, site, site_in};
 use crate::support::Options;
@@ -253,7 +253,7 @@ fn g04_a_publication_of_all_tables_gets_nothing_of_ours_unless_forced() {
         site.run("INSERT INTO t VALUES (1, repeat('x', 9000)); DELETE FROM t");
         assert_eq!(site.ask(published), "");
     }
-    let outbox = Installer::new().delivery(Delivery::Log);
+    let outbox = Installer::new().delivery(DeliveryMode::Log);
     let error = outbox.build(&mut site.db).unwrap_err().to_string();
     assert!(error.contains("publication every is FOR ALL TABLES") && error.contains("--force"), "{error}");
     site.build(&outbox.clone().force(true));

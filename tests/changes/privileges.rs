@@ -1,6 +1,6 @@
 //! No right of one role reaches another through what is installed: rule G4.
 
-use notifyman::changes::{Delivery, Installer, Oversize, Shape};
+use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape};
 use serde_json::json;
 
 use super::support::{Site, site, site_in};
@@ -15,7 +15,7 @@ fn installers() -> Vec<Installer> {
             let installer = Installer::new().shape(shape).schema_events(schema_events);
             all.push(installer.clone());
             all.push(installer.clone().oversize(Oversize::Spill));
-            all.push(installer.delivery(Delivery::Log).with_query(true));
+            all.push(installer.delivery(DeliveryMode::Log).with_query(true));
         }
     }
     all
@@ -297,7 +297,7 @@ fn g04_nothing_in_a_schema_of_another_role_is_run_or_used() {
     let mut site = site_in(&server);
     let role = tenant(&mut site);
     let mut model = site_in(&server);
-    model.build(&Installer::new().delivery(Delivery::Log));
+    model.build(&Installer::new().delivery(DeliveryMode::Log));
     let comment = model.ask("SELECT obj_description('notifyman'::regnamespace, 'pg_namespace')");
     let name = site.ask("SELECT current_database()");
     site.run(&format!("GRANT CREATE ON DATABASE {name} TO {role}; CREATE TABLE t (id int PRIMARY KEY)"));
@@ -427,9 +427,10 @@ fn g04_an_owner_as_which_others_can_act_is_refused() {
 
 #[test]
 fn g04_no_role_hides_a_change_in_an_outbox_or_one_that_is_spilled() {
-    for (installer, function) in
-        [(Installer::new().delivery(Delivery::Log), "append"), (Installer::new().oversize(Oversize::Spill), "spill")]
-    {
+    for (installer, function) in [
+        (Installer::new().delivery(DeliveryMode::Log), "append"),
+        (Installer::new().oversize(Oversize::Spill), "spill"),
+    ] {
         let mut site = site();
         let role = tenant(&mut site);
         site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");

@@ -1,6 +1,6 @@
 //! Logical replication's apply worker: rule G7, and that it is never in its way.
 
-use notifyman::changes::{Delivery, Installer, Shape};
+use notifyman::changes::{DeliveryMode, Installer, Shape};
 
 use super::support::Site;
 use crate::support::Options;
@@ -49,8 +49,8 @@ fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
     let said = report.warnings().iter().any(|warning| warning.contains("fires no statement triggers"));
     assert_eq!((said, replicate(&mut site).is_empty()), (site.by_statement(), site.by_statement()));
     for installer in [
-        Installer::new().replicated(true).delivery(Delivery::Log),
-        Installer::new().replicated(true).shape(Shape::Keys).delivery(Delivery::Log),
+        Installer::new().replicated(true).delivery(DeliveryMode::Log),
+        Installer::new().replicated(true).shape(Shape::Keys).delivery(DeliveryMode::Log),
     ] {
         site.build(&installer);
         replicate(&mut site);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use notifyman::changes::{ChangeEvent, Changes, Delivery, Installer, Oversize, Worker};
+use notifyman::changes::{ChangeEvent, Changes, DeliveryMode, Installer, Oversize, Worker};
 
 use super::support::{Site, site, site_in};
 use super::worker::{NAME, config, connected, follow, ids, next, next_but_warnings, worker};
@@ -21,7 +21,7 @@ fn pids(site: &mut Site) -> Vec<i32> {
     site.db.query(&sql).unwrap().iter().map(|row| row.get(0).unwrap().parse().unwrap()).collect()
 }
 
-fn built(delivery: Delivery) -> Site {
+fn built(delivery: DeliveryMode) -> Site {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     site.build(&Installer::new().delivery(delivery));
@@ -68,8 +68,8 @@ fn g08_a_server_that_is_down_or_silent_holds_up_no_other_at_the_start() {
         let address = silent.local_addr().unwrap();
         format!("postgres://postgres@{address}/postgres?connect_timeout={seconds}")
     };
-    let mut site = built(Delivery::Notify);
-    let mut logged = built(Delivery::Log);
+    let mut site = built(DeliveryMode::Notify);
+    let mut logged = built(DeliveryMode::Log);
     let refusing = format!("postgres://postgres@127.0.0.1:{refusing}/postgres");
     let urls = [silent_for(60), refusing, site.url.clone(), silent_for(8), logged.url.clone()];
     let begun = Instant::now();
@@ -118,7 +118,7 @@ fn g08_a_worker_starts_before_its_server_and_connects_later() {
 
 #[test]
 fn g08_what_trying_again_cannot_help_is_lost_and_the_others_continue() {
-    let mut site = built(Delivery::Notify);
+    let mut site = built(DeliveryMode::Notify);
     let urls = [format!("{}_nonesuch", site.url), site.url.clone()];
     let mut changes = Worker::new(urls.iter().map(|url| config(url))).timeout(LIMIT).start().unwrap();
     let mut events = [next(&mut changes), next(&mut changes)];
@@ -135,8 +135,8 @@ fn g08_a_backend_that_freezes_holds_up_no_other_database() {
     let mut frozen = site();
     frozen.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     frozen.build(&Installer::new().oversize(Oversize::Spill));
-    let mut frozen_log = built(Delivery::Log);
-    let mut sites = [built(Delivery::Notify), built(Delivery::Log)];
+    let mut frozen_log = built(DeliveryMode::Log);
+    let mut sites = [built(DeliveryMode::Notify), built(DeliveryMode::Log)];
     let mut changes = follow(&[&frozen, &frozen_log, &sites[0], &sites[1]]);
     let stopped = [&mut frozen, &mut frozen_log].map(|site| match pids(site)[..] {
         [pid] => Frozen::process(pid.unsigned_abs()),
@@ -198,7 +198,7 @@ fn g08_a_worker_of_a_serializable_database_fails_no_transaction() {
         "CREATE TABLE x (id int PRIMARY KEY, v int); CREATE TABLE y (id int PRIMARY KEY); INSERT INTO x VALUES (1, 0)",
     );
     configure(&mut site, &[("default_transaction_isolation", "'serializable'")]);
-    site.build(&Installer::new().delivery(Delivery::Log));
+    site.build(&Installer::new().delivery(DeliveryMode::Log));
     let mut changes = follow(&[&site]);
     let stopper = changes.stopper();
     let read = Arc::new(AtomicUsize::new(0));
@@ -244,7 +244,7 @@ fn g08_no_default_of_a_database_ends_or_disturbs_a_session_of_the_worker() {
         ("quote_all_identifiers", "on"),
         ("client_min_messages", "debug5"),
     ];
-    for delivery in [Delivery::Notify, Delivery::Log] {
+    for delivery in [DeliveryMode::Notify, DeliveryMode::Log] {
         let mut site = built(delivery);
         configure(&mut site, &hostile);
         let mut changes = follow(&[&site]);
@@ -252,7 +252,7 @@ fn g08_no_default_of_a_database_ends_or_disturbs_a_session_of_the_worker() {
             let pid = pids(&mut site);
             assert_eq!(pid.len(), 1);
             // Longer than every timeout above; and the log is waited for longer than a lock may take.
-            if delivery == Delivery::Log {
+            if delivery == DeliveryMode::Log {
                 site.run("BEGIN; LOCK TABLE notifyman.log_0 IN ACCESS EXCLUSIVE MODE");
                 std::thread::sleep(Duration::from_secs(2));
                 site.run("COMMIT");
@@ -268,7 +268,7 @@ fn g08_no_default_of_a_database_ends_or_disturbs_a_session_of_the_worker() {
                 terminate(utf8(), pid[0]);
                 assert!(matches!(next_but_warnings(&mut changes), (1, ChangeEvent::Disconnected(_))));
                 assert!(matches!(next_but_warnings(&mut changes), (1, ChangeEvent::Connected)));
-                if delivery == Delivery::Notify {
+                if delivery == DeliveryMode::Notify {
                     assert!(matches!(next_but_warnings(&mut changes), (1, ChangeEvent::Gap(_))));
                 }
             }
@@ -295,7 +295,7 @@ fn g08_no_default_of_a_role_ends_a_session_of_the_worker() {
 
 #[test]
 fn g08_many_databases_are_followed_by_one_session_each() {
-    let mut sites: Vec<Site> = (0..6).map(|n| built([Delivery::Notify, Delivery::Log][n % 2])).collect();
+    let mut sites: Vec<Site> = (0..6).map(|n| built([DeliveryMode::Notify, DeliveryMode::Log][n % 2])).collect();
     let mut changes = follow(&sites.iter().collect::<Vec<_>>());
     for site in &mut sites {
         site.run("INSERT INTO t SELECT generate_series(1, 100)");
@@ -364,7 +364,7 @@ fn g08_a_worker_says_where_an_installation_is_only_half_there() {
 
 #[test]
 fn g08_a_worker_reports_the_tables_that_an_event_trigger_left_to_a_build() {
-    for delivery in [Delivery::Notify, Delivery::Log] {
+    for delivery in [DeliveryMode::Notify, DeliveryMode::Log] {
         let mut site = built(delivery);
         let mut changes = connected(worker(&[&site]), 1);
         // As an event trigger does it that had no more time.
@@ -372,7 +372,7 @@ fn g08_a_worker_reports_the_tables_that_an_event_trigger_left_to_a_build() {
         let payload = format!("notifyman.payload(NULL, NULL, NULL, NULL, NULL, '{message}', NULL, NULL)");
         site.run("DROP TRIGGER \"0_notifyman_truncate\" ON t");
         site.run(&match delivery {
-            Delivery::Notify => format!("SELECT pg_notify('notifyman', {payload})"),
+            DeliveryMode::Notify => format!("SELECT pg_notify('notifyman', {payload})"),
             _ => format!("SELECT notifyman.append({payload})"),
         });
         warns(

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use notifyman::changes::{Delivery, Installer, Shape};
+use notifyman::changes::{DeliveryMode, Installer, Shape};
 
 use super::support::{Site, site_in};
 use crate::support::server::start;
@@ -22,12 +22,12 @@ fn version_2() -> (Cluster, Site) {
 }
 
 fn installer() -> Installer {
-    Installer::new().delivery(Delivery::Log).schema_events(false)
+    Installer::new().delivery(DeliveryMode::Log).schema_events(false)
 }
 
 #[test]
 fn g01_an_outbox_that_is_empty_gives_way_to_a_log() {
-    for installer in [installer(), installer().shape(Shape::Keys), installer().delivery(Delivery::Notify)] {
+    for installer in [installer(), installer().shape(Shape::Keys), installer().delivery(DeliveryMode::Notify)] {
         let (_server, mut site) = version_2();
         assert_eq!(
             site.problems(),
@@ -46,7 +46,7 @@ fn g01_an_outbox_that_is_empty_gives_way_to_a_log() {
 fn g01_an_outbox_with_changes_is_kept_unless_they_are_discarded() {
     let (_server, mut site) = version_2();
     site.run("INSERT INTO t VALUES (1, 'x'), (2, 'y')");
-    for installer in [installer(), installer().delivery(Delivery::Notify)] {
+    for installer in [installer(), installer().delivery(DeliveryMode::Notify)] {
         let error = installer.build(&mut site.db).unwrap_err().to_string();
         assert!(error.contains("holds 2 changes that no worker has read"), "{error}");
         assert!(error.contains("--discard-outbox"), "{error}");

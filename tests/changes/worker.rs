@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use notifyman::Config;
-use notifyman::changes::{ChangeEvent, Changes, Delivery, Installer, Oversize, Shape, Worker};
+use notifyman::changes::{ChangeEvent, Changes, DeliveryMode, Installer, Oversize, Shape, Worker};
 use serde_json::json;
 
 use super::support::{Site, site, site_in, start_with_a_small_queue};
@@ -79,7 +79,7 @@ fn g08_changes_of_several_databases_come_with_the_number_of_each() {
     let mut sites = [site(), site()];
     for (n, site) in sites.iter_mut().enumerate() {
         site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int)");
-        let delivery = if n == 0 { Delivery::Notify } else { Delivery::Log };
+        let delivery = if n == 0 { DeliveryMode::Notify } else { DeliveryMode::Log };
         site.build(&Installer::new().delivery(delivery));
     }
     let mut changes = connected(worker(&[&sites[0], &sites[1]]).tables(["public.t"]), 2);
@@ -171,7 +171,7 @@ pub(super) fn follow_as(name: &str, site: &Site) -> Changes {
 fn g10_a_log_is_reported_in_order_and_again_from_what_was_not_acknowledged() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
-    site.build(&Installer::new().delivery(Delivery::Log));
+    site.build(&Installer::new().delivery(DeliveryMode::Log));
     drop(follow_as("cache", &site));
     // Without a worker nothing is lost.
     site.run("INSERT INTO t SELECT generate_series(1, 2500)");
@@ -194,7 +194,7 @@ fn g10_a_log_is_reported_in_order_and_again_from_what_was_not_acknowledged() {
 fn g10_a_log_is_reported_once_although_its_session_is_lost_meanwhile() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
-    site.build(&Installer::new().delivery(Delivery::Log));
+    site.build(&Installer::new().delivery(DeliveryMode::Log));
     let mut changes = follow(&[&site]);
     site.run("INSERT INTO t SELECT generate_series(1, 1500)");
     let mut reported = ids(&mut changes, 700);
@@ -297,7 +297,7 @@ fn g08_a_worker_without_privileges_listens_and_with_those_that_a_build_prints_re
     assert_eq!(change.keys.unwrap()[0]["id"], 1);
     drop(changes);
 
-    let report = site.build(&Installer::new().delivery(Delivery::Log));
+    let report = site.build(&Installer::new().delivery(DeliveryMode::Log));
     for grant in report.grants() {
         site.run(&grant.replace("worker_role", &role));
     }
@@ -326,11 +326,11 @@ fn g04_a_worker_warns_of_a_queue_that_is_half_full() {
 fn g08_an_installation_that_changes_its_delivery_is_followed_by_its_new_way() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
-    site.build(&Installer::new().delivery(Delivery::Log));
+    site.build(&Installer::new().delivery(DeliveryMode::Log));
     let mut changes = connected(worker(&[&site]).keep_spilled(Duration::from_millis(10)), 1);
     site.run("INSERT INTO t VALUES (1)");
     assert_eq!(ids(&mut changes, 1), [1]);
-    site.build(&Installer::new().delivery(Delivery::Notify));
+    site.build(&Installer::new().delivery(DeliveryMode::Notify));
     loop {
         let (1, ChangeEvent::Gap(gap)) = next(&mut changes) else { panic!("the delivery has changed") };
         // The log may be seen to end before that is known.
@@ -344,7 +344,7 @@ fn g08_an_installation_that_changes_its_delivery_is_followed_by_its_new_way() {
         writer.execute("DELETE FROM t WHERE id = 2").unwrap();
         changes.waiting() > 0
     });
-    site.build(&Installer::new().delivery(Delivery::Log));
+    site.build(&Installer::new().delivery(DeliveryMode::Log));
     while let (_, ChangeEvent::Change(_)) = next(&mut changes) {}
     site.run("INSERT INTO t VALUES (3)");
     assert_eq!(ids(&mut changes, 1), [3]);
@@ -388,7 +388,7 @@ fn g04_spilled_payloads_are_read_by_the_one_session_and_keep_their_places() {
 
 #[test]
 fn g08_json_that_no_parser_accepts_reaches_the_filter_and_the_consumer() {
-    for (number, delivery) in [Delivery::Notify, Delivery::Log].into_iter().enumerate() {
+    for (number, delivery) in [DeliveryMode::Notify, DeliveryMode::Log].into_iter().enumerate() {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY, j json); CREATE TABLE other (j json)");
         site.build(&Installer::new().delivery(delivery));
@@ -415,7 +415,7 @@ fn g08_json_that_no_parser_accepts_reaches_the_filter_and_the_consumer() {
 
 #[test]
 fn g08_an_installation_that_is_torn_down_is_waited_for_with_one_warning_of_a_kind() {
-    for delivery in [Delivery::Notify, Delivery::Log] {
+    for delivery in [DeliveryMode::Notify, DeliveryMode::Log] {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY)");
         site.build(&Installer::new().delivery(delivery));
@@ -433,7 +433,7 @@ fn g08_an_installation_that_is_torn_down_is_waited_for_with_one_warning_of_a_kin
         // Many failures later there is at most one warning for each thing that fails.
         std::thread::sleep(Duration::from_secs(3));
         site.build(&Installer::new().delivery(delivery));
-        if delivery == Delivery::Log {
+        if delivery == DeliveryMode::Log {
             // It is another log, and is read from where it is first seen.
             while !matches!(next(&mut changes), (1, ChangeEvent::Gap(_))) {}
         }

@@ -3,8 +3,8 @@
 //! A trigger function makes what can fail, such as a row as JSON, in a block that catches errors, and then calls one of
 //! these outside it: an INSERT in such a block would take a transaction number for each row.
 
-use super::{FunctionDefinition, NOTIFY_LIMIT, Options, Runs, TABLE_LIMIT, query_of_keys, render};
-use crate::changes::options::Delivery;
+use super::{FunctionDefinition, InstallOptions, NOTIFY_LIMIT, Runs, TABLE_LIMIT, query_of_keys, render};
+use crate::changes::options::DeliveryMode;
 
 /// The bytes that a payload has beside its row and its query, at most: names, each character of which may take six.
 const HEAD_LIMIT: u32 = 4096;
@@ -30,9 +30,9 @@ pub(super) const CHANGE: &str = "pg_catalog.concat(CASE WHEN pg_catalog.pg_parti
     ',\"new_data\":', coalesce(pg_catalog.row_to_json(NEW), 'null'))";
 
 /// The functions that triggers call. With another delivery they notify, for triggers that still run as they were.
-pub(super) fn called(options: &Options) -> [FunctionDefinition; 6] {
+pub(super) fn called(options: &InstallOptions) -> [FunctionDefinition; 6] {
     let [append, append_change, append_keys, log_table_if_room, check_log] = match options.delivery {
-        Delivery::Log => log(options),
+        DeliveryMode::Log => log(options),
         _ => notify(),
     };
     let function = |name, arguments, returns, body: String| {
@@ -53,7 +53,7 @@ pub(super) fn called(options: &Options) -> [FunctionDefinition; 6] {
     ]
 }
 
-fn log(options: &Options) -> [String; 5] {
+fn log(options: &InstallOptions) -> [String; 5] {
     // A look at the size takes as long as a dozen rows.
     let mask = ((options.keep_size >> 20).clamp(64, 1024) + 1).next_power_of_two() / 2 - 1;
     // All rows between two looks are a quarter of the size at the most.

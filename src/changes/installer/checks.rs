@@ -1,16 +1,16 @@
 //! Refusals and warnings of an installer.
 
 use super::Installer;
-use crate::changes::options::{Delivery, Shape};
-use crate::changes::server::{Server, cannot, text};
-use crate::changes::{glob, installed, sql};
+use crate::changes::options::{DeliveryMode, Shape};
+use crate::changes::server_facts::{ServerFacts, cannot, text};
+use crate::changes::{glob, installation, sql};
 use crate::connection::Connection;
 use crate::error::{Error, ValueError};
 
 impl Installer {
     /// Refuses a server on which it cannot be built, and names of which there is nothing.
-    pub(super) fn check(&self, db: &mut Connection) -> Result<Server, Error> {
-        let server = Server::look(db, &self.options.owner)?;
+    pub(super) fn check(&self, db: &mut Connection) -> Result<ServerFacts, Error> {
+        let server = ServerFacts::read(db, &self.options.owner)?;
         server.check_writable()?;
         server.check_may_create()?;
         server.check_installer()?;
@@ -39,23 +39,23 @@ impl Installer {
 
     /// Refuses the former outbox and impossible sizes, NOTIFY where roles may not call it, and a log that a publication
     /// would take along.
-    fn check_delivery(&self, server: &Server) -> Result<(), Error> {
+    fn check_delivery(&self, server: &ServerFacts) -> Result<(), Error> {
         self.options.check().map_err(|message| ValueError { message })?;
-        if self.options.delivery == Delivery::Notify && !server.may_notify {
+        if self.options.delivery == DeliveryMode::Notify && !server.may_notify {
             return Err(cannot(
                 "EXECUTE on pg_notify has been revoked from PUBLIC, and trigger functions call it as the role that writes: \
                  GRANT EXECUTE ON FUNCTION pg_notify TO PUBLIC, or use --delivery log",
             ));
         }
-        let installed = installed::parse_comment(&server.comment).ok().and_then(|(_, options)| options);
-        if !self.is_delivery_chosen && installed.is_some_and(|installed| installed.delivery == Delivery::Log) {
+        let installed = installation::parse_comment(&server.comment).ok().and_then(|(_, options)| options);
+        if !self.is_delivery_chosen && installed.is_some_and(|installed| installed.delivery == DeliveryMode::Log) {
             return Err(cannot(
                 "changes are delivered by a log here, which delivery by NOTIFY would end, with all positions in it: give \
                  --delivery log (Installer::delivery) to keep it, or --delivery notify to end it",
             ));
         }
         match &server.publications {
-            Some(names) if self.options.delivery == Delivery::Log && !self.options.unlogged && !self.is_forced => {
+            Some(names) if self.options.delivery == DeliveryMode::Log && !self.options.unlogged && !self.is_forced => {
                 Err(cannot(format!(
                     "publication {names} is FOR ALL TABLES, and PostgreSQL cannot leave a table out of it: a subscriber \
                  stops at the first change that is written to the log, unless it has its tables. Use --unlogged \
@@ -68,9 +68,9 @@ impl Installer {
         }
     }
 
-    pub(super) fn warnings(&self, server: &Server) -> Vec<String> {
+    pub(super) fn warnings(&self, server: &ServerFacts) -> Vec<String> {
         let mut warnings = Vec::new();
-        if server.prepares && self.options.delivery == Delivery::Notify {
+        if server.prepares && self.options.delivery == DeliveryMode::Notify {
             warnings.push(
                 "max_prepared_transactions is set: PREPARE TRANSACTION fails after a change to a covered table, since \
                  PostgreSQL can't prepare a NOTIFY; --delivery log goes with it"

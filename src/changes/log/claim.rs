@@ -1,7 +1,7 @@
 //! The name of a reader, which one session at a time has.
 
 use super::action::LogAction;
-use super::sql;
+use super::queries::WAITING;
 
 /// The name under which a position is kept, if there is one, and whether this session has it.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl NameClaim {
 
     /// Handles a message between readers of one name: returns a warning if it is for this one. `None` for other messages.
     pub(super) fn handle_message(&self, payload: &str) -> Option<Option<String>> {
-        let name = payload.strip_prefix(sql::WAITING)?;
+        let name = payload.strip_prefix(WAITING)?;
         let is_ours = self.is_claimed && self.name.as_deref() == Some(name);
         let warning = is_ours.then(|| {
             format!(

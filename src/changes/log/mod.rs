@@ -7,17 +7,17 @@
 mod action;
 mod answer;
 mod claim;
-mod follower;
 #[cfg(test)]
 mod model;
 mod position;
+pub(super) mod queries;
 mod reader;
 mod saves;
 mod schedule;
 mod snapshot;
-mod sql;
 
-pub(crate) use self::action::{Begin, LogOptions, LogOutput};
-pub(crate) use self::follower::{LogFollower, LogStep};
+pub(crate) use self::action::{Begin, LogAction, LogNeed, LogOptions, LogOutput};
+pub(crate) use self::answer::{Claimed, LogView, Marked};
 pub use self::position::Position;
-pub(crate) use self::sql::CHANNEL;
+pub(crate) use self::queries::LOG_CHANNEL;
+pub(crate) use self::reader::LogReader;

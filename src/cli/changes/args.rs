@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use notifyman::changes::{Delivery, Oversize, Position, Shape};
+use notifyman::changes::{DeliveryMode, Oversize, Position, Shape};
 
 use crate::cli::target::{OneTarget, Targets};
 use crate::cli::values::{past_time, read_interval, seconds, size};
@@ -164,7 +164,7 @@ pub(crate) struct BuildArgs {
     pub(crate) oversize: Oversize,
     /// Deliver by notify, or by a log that workers read [default: notify]
     #[arg(long, value_name = "DELIVERY")]
-    pub(crate) delivery: Option<Delivery>,
+    pub(crate) delivery: Option<DeliveryMode>,
     /// Age up to which the log keeps changes [default: 86400]
     #[arg(long, value_name = "SECONDS", default_value = "86400", hide_default_value = true, hide_short_help = true, value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) keep_for: Duration,

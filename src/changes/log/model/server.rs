@@ -1,19 +1,19 @@
 //! A model of PostgreSQL: transactions, snapshots, sequences, row locks, and the tables of a log with the rules of its SQL.
 
-use super::{Config, Mutant, ReaderKind, Rule};
+use super::{ModelConfig, Mutant, ReadRule, ReaderKind};
 use crate::changes::log::answer::{LogRow, LogView, Marked};
 use crate::changes::log::position::{LogBatch, LogPlace, Position};
 use crate::changes::log::snapshot::Snapshot;
 
 /// A set of changes, by their indexes.
-pub(super) type Changes = u32;
+pub(super) type ChangeSet = u32;
 /// The index of a row that was dumped in another cluster and restored here.
 pub(super) const FOREIGN: u8 = 31;
 /// The most changes of one transaction.
 const WRITES: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Phase {
+pub(super) enum TransactionPhase {
     Idle,
     Open,
     Committed,
@@ -23,8 +23,8 @@ pub(super) enum Phase {
 
 /// One that a client runs: it begins, makes some changes, and ends.
 #[derive(Debug, Clone, Hash)]
-pub(super) struct Transaction {
-    pub(super) phase: Phase,
+pub(super) struct ModelTransaction {
+    pub(super) phase: TransactionPhase,
     pub(super) xid: u64,
     /// The number of changes that it has made.
     pub(super) at: usize,
@@ -33,14 +33,14 @@ pub(super) struct Transaction {
     /// The table of the log that is written next.
     pub(super) table: Option<i64>,
     /// The changes that were appended.
-    pub(super) appended: Changes,
+    pub(super) appended: ChangeSet,
     /// The tables of the log that it has locked, one bit each.
     pub(super) locked: u8,
 }
 
 /// A row of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Entry {
+pub(super) struct ModelRow {
     pub(super) xid: u64,
     pub(super) number: i64,
     pub(super) table: i64,
@@ -48,7 +48,7 @@ pub(super) struct Entry {
 }
 
 #[derive(Debug, Clone, Hash)]
-pub(super) struct Era {
+pub(super) struct ModelEra {
     pub(super) floor: i64,
     bound: u64,
     pub(super) truncated: Snapshot,
@@ -56,7 +56,7 @@ pub(super) struct Era {
 
 /// A row of `notifyman.mark`; a later one is after it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Mark {
+pub(super) struct ModelMark {
     pub(super) generation: i64,
     dropped: i64,
     xid: u64,
@@ -68,40 +68,40 @@ pub(super) struct Mark {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct SavedPosition {
     pub(super) position: Position,
-    pub(super) received: super::reading::Received,
+    pub(super) received: super::reader::ReceivedChanges,
 }
 
 /// The values that the first statement of a look, or the first part of a block, has read.
 #[derive(Debug, Clone, Default, Hash)]
-pub(super) struct Early {
+pub(super) struct EarlyReads {
     dropped: i64,
     bound: u64,
     last: i64,
     /// For a rotation that looks too early: the tables that it keeps.
     pub(super) needed: Vec<i64>,
     /// For a look in two statements: the rows of the first.
-    rows: Option<(Vec<Entry>, i64, bool)>,
+    rows: Option<(Vec<ModelRow>, i64, bool)>,
 }
 
 #[derive(Debug, Clone, Hash)]
-pub(super) struct Server {
-    pub(super) transactions: Vec<Transaction>,
+pub(super) struct ModelServer {
+    pub(super) transactions: Vec<ModelTransaction>,
     next_xid: u64,
     latest_completed: u64,
     /// In ascending order.
     running: Vec<u64>,
-    pub(super) log: Vec<Entry>,
+    pub(super) log: Vec<ModelRow>,
     /// The changes of each row in the order in which they were made.
     pub(super) made: Vec<u8>,
     number: i64,
     pub(super) dropped: i64,
     pub(super) table: i64,
-    pub(super) era: Option<Era>,
+    pub(super) era: Option<ModelEra>,
     pub(super) starts: Vec<i64>,
     /// The id of the server's current start, if it is known.
     start: Option<i64>,
     next_start: i64,
-    pub(super) marks: Vec<Mark>,
+    pub(super) marks: Vec<ModelMark>,
     pub(super) positions: Vec<Option<SavedPosition>>,
     /// The number of tables that were truncated.
     pub(super) truncations: u8,
@@ -113,11 +113,18 @@ pub(super) struct Server {
     pub(super) has_dropped: bool,
 }
 
-impl Server {
-    pub(super) fn new(config: &Config) -> Self {
-        let transaction =
-            Transaction { phase: Phase::Idle, xid: 0, at: 0, number: None, table: None, appended: 0, locked: 0 };
-        let foreign = Entry { xid: 4, number: 1, table: 3, change: FOREIGN };
+impl ModelServer {
+    pub(super) fn new(config: &ModelConfig) -> Self {
+        let transaction = ModelTransaction {
+            phase: TransactionPhase::Idle,
+            xid: 0,
+            at: 0,
+            number: None,
+            table: None,
+            appended: 0,
+            locked: 0,
+        };
+        let foreign = ModelRow { xid: 4, number: 1, table: 3, change: FOREIGN };
         let mut server = Self {
             transactions: vec![transaction; config.rows.len()],
             next_xid: 3,
@@ -168,17 +175,17 @@ impl Server {
 
     pub(super) fn begin(&mut self, index: usize) {
         self.transactions[index].xid = self.take_xid();
-        self.transactions[index].phase = Phase::Open;
+        self.transactions[index].phase = TransactionPhase::Open;
     }
 
-    pub(super) fn end(&mut self, index: usize, phase: Phase) {
+    pub(super) fn end(&mut self, index: usize, phase: TransactionPhase) {
         let transaction = &mut self.transactions[index];
         (transaction.phase, transaction.locked, transaction.number) = (phase, 0, None);
         let xid = transaction.xid;
         if xid > 0 {
             self.end_xid(xid);
         }
-        if phase == Phase::Over {
+        if phase == TransactionPhase::Over {
             self.transactions[index].xid = 0;
             self.log.retain(|entry| entry.xid != xid || entry.change == FOREIGN);
             self.made.retain(|change| usize::from(*change) / WRITES != index);
@@ -186,9 +193,9 @@ impl Server {
     }
 
     /// Returns `true` if another transaction has locked the row that this one changes next.
-    pub(super) fn waits(&self, index: usize, config: &Config) -> bool {
+    pub(super) fn waits(&self, index: usize, config: &ModelConfig) -> bool {
         let row = config.rows[index][self.transactions[index].at];
-        let has_changed = |(other, transaction): (usize, &Transaction)| {
+        let has_changed = |(other, transaction): (usize, &ModelTransaction)| {
             let count = transaction.at + usize::from(transaction.number.is_some());
             other != index && is_open(transaction) && config.rows[other][..count].contains(&row)
         };
@@ -216,7 +223,7 @@ impl Server {
         transaction.locked |= 1 << table;
         transaction.appended |= 1 << change;
         transaction.at += 1;
-        let entry = Entry { xid: transaction.xid, number, table, change };
+        let entry = ModelRow { xid: transaction.xid, number, table, change };
         self.log.push(entry);
         self.log.sort_unstable_by_key(|entry| entry.number);
     }
@@ -230,29 +237,29 @@ impl Server {
     }
 
     /// The changes that were committed; in a snapshot, if one is given.
-    pub(super) fn committed(&self, snapshot: Option<&Snapshot>) -> Changes {
-        let is_seen = |transaction: &Transaction| snapshot.is_none_or(|snapshot| snapshot.sees(transaction.xid));
+    pub(super) fn committed(&self, snapshot: Option<&Snapshot>) -> ChangeSet {
+        let is_seen = |transaction: &ModelTransaction| snapshot.is_none_or(|snapshot| snapshot.sees(transaction.xid));
         let committed = self.transactions.iter().enumerate();
-        let committed =
-            committed.filter(|(_, transaction)| transaction.phase == Phase::Committed && is_seen(transaction));
+        let committed = committed
+            .filter(|(_, transaction)| transaction.phase == TransactionPhase::Committed && is_seen(transaction));
         committed.fold(0, |all, (index, transaction)| {
             (0..transaction.at).fold(all, |all, at| all | 1 << change_of(index, at))
         })
     }
 
     /// Returns `true` if a row is visible to a statement.
-    fn is_visible(&self, entry: &Entry) -> bool {
-        let is_of = |transaction: &Transaction| {
-            transaction.phase == Phase::Committed && transaction.appended & 1 << entry.change > 0
+    fn is_visible(&self, entry: &ModelRow) -> bool {
+        let is_of = |transaction: &ModelTransaction| {
+            transaction.phase == TransactionPhase::Committed && transaction.appended & 1 << entry.change > 0
         };
         entry.change == FOREIGN || self.transactions.iter().any(is_of)
     }
 
-    pub(super) fn visible(&self) -> impl Iterator<Item = &Entry> + Clone {
+    pub(super) fn visible(&self) -> impl Iterator<Item = &ModelRow> + Clone {
         self.log.iter().filter(|entry| self.is_visible(entry))
     }
 
-    fn floor(&self, config: &Config) -> i64 {
+    fn floor(&self, config: &ModelConfig) -> i64 {
         let floor = self.era.as_ref().map_or(i64::MAX, |era| era.floor);
         if config.mutant == Some(Mutant::NoFloor) && floor < i64::MAX { 0 } else { floor }
     }
@@ -260,14 +267,14 @@ impl Server {
     // ---- reading ----------------------------------------------------------------------------------------------------
 
     /// Runs what comes before the statement of a look that reads the rows: `log_look.sql`.
-    pub(super) fn begin_look(&mut self, position: Option<&Position>, config: &Config) -> Early {
+    pub(super) fn begin_look(&mut self, position: Option<&Position>, config: &ModelConfig) -> EarlyReads {
         let dropped = self.dropped;
         let is_known = dropped == 0
             || position.is_some_and(|position| {
                 position.shared.dropped == dropped && self.starts.contains(&position.shared.place.start)
             });
         let bound = if is_known && config.mutant != Some(Mutant::BoundBeforeCount) { 0 } else { self.take_xid() };
-        let mut early = Early { dropped, bound, ..Early::default() };
+        let mut early = EarlyReads { dropped, bound, ..EarlyReads::default() };
         if config.mutant == Some(Mutant::TwoStatements) {
             early.rows = Some(self.select(position, &self.snapshot(bound), 0, config));
         }
@@ -278,9 +285,9 @@ impl Server {
     pub(super) fn look(
         &mut self,
         position: Option<&Position>,
-        early: &Early,
+        early: &EarlyReads,
         read: i64,
-        config: &Config,
+        config: &ModelConfig,
     ) -> (LogView, Vec<LogRow>) {
         let snapshot = self.snapshot(early.bound);
         let current = self.era.as_ref().filter(|_| self.start.is_some());
@@ -299,7 +306,7 @@ impl Server {
             is_whole,
             snapshot,
         };
-        if config.rule == Rule::BelowXmin {
+        if config.rule == ReadRule::BelowXmin {
             view.snapshot = below_xmin(&view.snapshot);
         }
         match config.mutant {
@@ -321,7 +328,7 @@ impl Server {
         (view, rows.collect())
     }
 
-    pub(super) fn end_look(&mut self, early: &Early) {
+    pub(super) fn end_look(&mut self, early: &EarlyReads) {
         if early.bound > 0 {
             self.end_xid(early.bound);
         }
@@ -332,8 +339,8 @@ impl Server {
         position: Option<&Position>,
         now: &Snapshot,
         read: i64,
-        config: &Config,
-    ) -> (Vec<Entry>, i64, bool) {
+        config: &ModelConfig,
+    ) -> (Vec<ModelRow>, i64, bool) {
         match position.filter(|_| self.start.is_some()) {
             None => (Vec::new(), 0, true),
             Some(position) => match &position.shared.batch {
@@ -343,13 +350,19 @@ impl Server {
         }
     }
 
-    fn new_rows(&self, position: &Position, now: &Snapshot, read: i64, config: &Config) -> (Vec<Entry>, i64, bool) {
+    fn new_rows(
+        &self,
+        position: &Position,
+        now: &Snapshot,
+        read: i64,
+        config: &ModelConfig,
+    ) -> (Vec<ModelRow>, i64, bool) {
         let from = &position.shared.from;
         let xmin = below_xmin(now);
-        let is_new = |entry: &Entry| match config.rule {
-            Rule::NumberAbove => entry.number > read && now.sees(entry.xid),
-            Rule::BelowXmin => !from.sees(entry.xid) && xmin.sees(entry.xid),
-            Rule::Difference => {
+        let is_new = |entry: &ModelRow| match config.rule {
+            ReadRule::NumberAbove => entry.number > read && now.sees(entry.xid),
+            ReadRule::BelowXmin => !from.sees(entry.xid) && xmin.sees(entry.xid),
+            ReadRule::Difference => {
                 let was_running = from.is_running(entry.xid) && config.mutant != Some(Mutant::NoRunning);
                 (entry.xid >= from.xmax() || was_running) && now.sees(entry.xid)
             }
@@ -364,12 +377,18 @@ impl Server {
         (Vec::new(), first.unwrap_or(0), false)
     }
 
-    fn page(&self, position: &Position, batch: &LogBatch, now: &Snapshot, config: &Config) -> (Vec<Entry>, i64, bool) {
+    fn page(
+        &self,
+        position: &Position,
+        batch: &LogBatch,
+        now: &Snapshot,
+        config: &ModelConfig,
+    ) -> (Vec<ModelRow>, i64, bool) {
         let from = &position.shared.from;
         let LogBatch { to, first, end } = batch;
         let to = if config.mutant == Some(Mutant::PageOfNow) { now } else { to };
         let after = position.number.unwrap_or(0).max(self.floor(config));
-        let is_next = |entry: &&Entry| {
+        let is_next = |entry: &&ModelRow| {
             let is_ended = from.is_running(entry.xid) && to.sees(entry.xid) && entry.number > after;
             let is_later = entry.number > after.max(first - 1) && entry.number <= *end;
             is_ended || is_later && entry.xid >= from.xmax() && to.sees(entry.xid)
@@ -405,7 +424,7 @@ impl Server {
     // ---- eras -------------------------------------------------------------------------------------------------------
 
     /// Runs `log_draw.sql` up to where it begins to write; `None` if there is an era.
-    pub(super) fn begin_draw(&mut self, session: usize) -> Option<Early> {
+    pub(super) fn begin_draw(&mut self, session: usize) -> Option<EarlyReads> {
         if self.era.is_some() {
             self.note_start();
             return None;
@@ -414,11 +433,11 @@ impl Server {
         Some(self.read_sequences())
     }
 
-    pub(super) fn read_sequences(&self) -> Early {
-        Early { dropped: self.dropped, last: self.number, ..Early::default() }
+    pub(super) fn read_sequences(&self) -> EarlyReads {
+        EarlyReads { dropped: self.dropped, last: self.number, ..EarlyReads::default() }
     }
 
-    pub(super) fn draw(&mut self, early: &Early, config: &Config) {
+    pub(super) fn draw(&mut self, early: &EarlyReads, config: &ModelConfig) {
         let xid = self.take_xid();
         let is_empty = self.transactions.iter().all(|transaction| transaction.locked == 0) && !config.has_foreign;
         self.log.retain(|_| !is_empty);
@@ -426,7 +445,7 @@ impl Server {
         let snapshot = self.snapshot(xid);
         let bound = if config.mutant == Some(Mutant::BoundIsXmax) { snapshot.xmax() } else { xid };
         let (floor, bound) = if is_empty { (0, 0) } else { (early.last, bound) };
-        self.era = Some(Era { floor, bound, truncated: Snapshot::empty() });
+        self.era = Some(ModelEra { floor, bound, truncated: Snapshot::empty() });
         (self.starts, self.start) = (Vec::new(), None);
         self.marks = vec![self.mark(early, xid, config)];
         self.note_start();
@@ -443,19 +462,20 @@ impl Server {
     }
 
     /// Returns a mark of this moment; without a reader that begins at one, nothing but its generation.
-    pub(super) fn mark(&self, early: &Early, xid: u64, config: &Config) -> Mark {
+    pub(super) fn mark(&self, early: &EarlyReads, xid: u64, config: &ModelConfig) -> ModelMark {
         if !config.readers.iter().any(|kind| matches!(kind, ReaderKind::Since(_))) {
-            return Mark { generation: self.table, dropped: 0, xid: 0, xmin: 0, snapshot: Snapshot::empty() };
+            return ModelMark { generation: self.table, dropped: 0, xid: 0, xmin: 0, snapshot: Snapshot::empty() };
         }
         let snapshot = self.snapshot(xid);
         let xmin = snapshot.running().first().copied().unwrap_or(snapshot.xmax()).min(xid);
-        Mark { generation: self.table, dropped: early.dropped, xid, xmin, snapshot }
+        ModelMark { generation: self.table, dropped: early.dropped, xid, xmin, snapshot }
     }
 
     /// Stops and starts: cleanly, or as it was when this was on disk.
     pub(super) fn restart(&mut self, durable: Option<&Self>) {
         let (next_start, has_dropped) = (self.next_start, self.has_dropped);
-        let has_begun: Vec<_> = self.transactions.iter().map(|t| is_open(t) || t.phase != Phase::Idle).collect();
+        let has_begun: Vec<_> =
+            self.transactions.iter().map(|t| is_open(t) || t.phase != TransactionPhase::Idle).collect();
         if let Some(durable) = durable {
             *self = durable.clone();
             (self.era, self.next_start, self.has_dropped) = (None, next_start, has_dropped);
@@ -465,8 +485,8 @@ impl Server {
         self.start = None;
         self.era_lock = None;
         for (index, has_begun) in has_begun.into_iter().enumerate() {
-            if has_begun && self.transactions[index].phase != Phase::Committed {
-                self.end(index, Phase::Over);
+            if has_begun && self.transactions[index].phase != TransactionPhase::Committed {
+                self.end(index, TransactionPhase::Over);
             }
         }
         self.latest_completed = self.next_xid - 1;
@@ -474,8 +494,8 @@ impl Server {
     }
 }
 
-fn is_open(transaction: &Transaction) -> bool {
-    transaction.phase == Phase::Open || transaction.number.is_some()
+fn is_open(transaction: &ModelTransaction) -> bool {
+    transaction.phase == TransactionPhase::Open || transaction.number.is_some()
 }
 
 pub(super) fn change_of(index: usize, at: usize) -> u8 {

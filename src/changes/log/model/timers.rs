@@ -14,7 +14,7 @@ use crate::clock;
 
 /// Something that happens to a reader.
 #[derive(Debug, Clone)]
-enum Input {
+enum TimerInput {
     Ask { reads: bool, has_room: bool },
     Answer { is_good: bool, is_whole: bool, rows: usize, dropped: i64 },
     Fail,
@@ -24,21 +24,21 @@ enum Input {
     Notify,
 }
 
-fn any_input() -> impl Strategy<Value = Input> {
+fn any_input() -> impl Strategy<Value = TimerInput> {
     let answer = (prop::bool::weighted(0.9), any::<bool>(), 0_usize..3, 0_i64..3);
     prop_oneof![
-        8 => (prop::bool::weighted(0.8), prop::bool::weighted(0.9)).prop_map(|(reads, has_room)| Input::Ask { reads, has_room }),
-        8 => answer.prop_map(|(is_good, is_whole, rows, dropped)| Input::Answer { is_good, is_whole, rows, dropped }),
-        1 => Just(Input::Fail),
-        1 => Just(Input::Lose),
-        3 => prop_oneof![0_u64..50, 50_u64..3_000, 3_000_u64..60_000].prop_map(Input::Wait),
-        1 => Just(Input::Acknowledge),
-        1 => Just(Input::Notify),
+        8 => (prop::bool::weighted(0.8), prop::bool::weighted(0.9)).prop_map(|(reads, has_room)| TimerInput::Ask { reads, has_room }),
+        8 => answer.prop_map(|(is_good, is_whole, rows, dropped)| TimerInput::Answer { is_good, is_whole, rows, dropped }),
+        1 => Just(TimerInput::Fail),
+        1 => Just(TimerInput::Lose),
+        3 => prop_oneof![0_u64..50, 50_u64..3_000, 3_000_u64..60_000].prop_map(TimerInput::Wait),
+        1 => Just(TimerInput::Acknowledge),
+        1 => Just(TimerInput::Notify),
     ]
 }
 
 /// A reader, with its action that has not been answered.
-struct Driver {
+struct ReaderDriver {
     reader: LogReader,
     action: Option<LogAction>,
     outputs: Vec<LogOutput>,
@@ -46,7 +46,7 @@ struct Driver {
     now: Instant,
 }
 
-impl Driver {
+impl ReaderDriver {
     fn new(is_named: bool, is_since: bool) -> Self {
         let begin = if is_since { Begin::Since(SystemTime::UNIX_EPOCH) } else { Begin::Default };
         let options = LogOptions { name: is_named.then(|| "name".to_owned()), begin, ..LogOptions::default() };
@@ -146,11 +146,11 @@ impl Driver {
         }
     }
 
-    fn handle(&mut self, input: Input) -> Result<(), TestCaseError> {
+    fn handle(&mut self, input: TimerInput) -> Result<(), TestCaseError> {
         match input {
-            Input::Ask { reads, has_room } => self.ask(reads, has_room)?,
-            Input::Answer { is_good, is_whole, rows, dropped } => self.answer(is_good, is_whole, rows, dropped),
-            Input::Fail => match self.action.take() {
+            TimerInput::Ask { reads, has_room } => self.ask(reads, has_room)?,
+            TimerInput::Answer { is_good, is_whole, rows, dropped } => self.answer(is_good, is_whole, rows, dropped),
+            TimerInput::Fail => match self.action.take() {
                 None => {}
                 Some(LogAction::Save(..)) => self.reader.handle_save_failed(self.now),
                 Some(LogAction::Lead | LogAction::Wake | LogAction::ReportWaiting(_) | LogAction::Keep) => {
@@ -158,13 +158,13 @@ impl Driver {
                 }
                 Some(_) => self.reader.handle_failed(self.now),
             },
-            Input::Lose => {
+            TimerInput::Lose => {
                 self.action = None;
                 self.reader.handle_lost();
             }
-            Input::Wait(millis) => self.now += Duration::from_millis(millis),
-            Input::Acknowledge => self.acknowledge(),
-            Input::Notify => drop(self.reader.handle_notification("")),
+            TimerInput::Wait(millis) => self.now += Duration::from_millis(millis),
+            TimerInput::Acknowledge => self.acknowledge(),
+            TimerInput::Notify => drop(self.reader.handle_notification("")),
         }
         Ok(())
     }
@@ -178,7 +178,7 @@ proptest! {
         is_since in any::<bool>(),
         inputs in vec(any_input(), 1..80),
     ) {
-        let mut driver = Driver::new(is_named, is_since);
+        let mut driver = ReaderDriver::new(is_named, is_since);
         driver.rest()?;
         for input in inputs {
             driver.handle(input)?;
@@ -191,7 +191,7 @@ proptest! {
         is_named in any::<bool>(),
         inputs in vec(any_input(), 1..60),
     ) {
-        let mut driver = Driver::new(is_named, false);
+        let mut driver = ReaderDriver::new(is_named, false);
         for input in inputs {
             driver.handle(input)?;
         }

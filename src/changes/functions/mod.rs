@@ -2,7 +2,7 @@
 
 mod log;
 
-use super::options::{Delivery, Options, Oversize, Shape};
+use super::options::{DeliveryMode, InstallOptions, Oversize, Shape};
 use super::shape::TableShape;
 use super::sql::{self, render};
 
@@ -103,7 +103,7 @@ pub(crate) fn dollar_tag(body: &str) -> String {
 }
 
 /// The functions of every installation with these options; those of tables apart.
-pub(crate) fn common(options: &Options) -> Vec<FunctionDefinition> {
+pub(crate) fn common(options: &InstallOptions) -> Vec<FunctionDefinition> {
     let mut functions = called(options).to_vec();
     let kinds = match options.shape {
         Shape::Rows => &KINDS[..1],
@@ -118,19 +118,19 @@ pub(crate) fn common(options: &Options) -> Vec<FunctionDefinition> {
 }
 
 /// The function of this kind for tables of one shape.
-pub(crate) fn of_tables(name: &str, kind: &str, shape: &TableShape, options: &Options) -> FunctionDefinition {
+pub(crate) fn of_tables(name: &str, kind: &str, shape: &TableShape, options: &InstallOptions) -> FunctionDefinition {
     let body = if kind == "rows" { rows(shape, options) } else { keys(kind, shape, options) };
     FunctionDefinition::trigger(name, &body)
 }
 
-fn spills(options: &Options) -> bool {
-    options.oversize == Oversize::Spill && options.delivery == Delivery::Notify
+fn spills(options: &InstallOptions) -> bool {
+    options.oversize == Oversize::Spill && options.delivery == DeliveryMode::Notify
 }
 
 /// The functions that triggers call, with any options: so another build changes none while triggers that need it work.
-fn called(options: &Options) -> Vec<FunctionDefinition> {
+fn called(options: &InstallOptions) -> Vec<FunctionDefinition> {
     let limit = TABLE_LIMIT.to_string();
-    let spill = render(include_str!("sql/spill.sql"), &[("limit", &limit)]);
+    let spill = render(include_str!("../sql/spill.sql"), &[("limit", &limit)]);
     let mut functions = vec![
         payload(options),
         payloads(options),
@@ -140,7 +140,7 @@ fn called(options: &Options) -> Vec<FunctionDefinition> {
     functions
 }
 
-fn payload(options: &Options) -> FunctionDefinition {
+fn payload(options: &InstallOptions) -> FunctionDefinition {
     let truncated = "CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',\"truncated\":\"',\n            \
          CASE WHEN old_data IS NULL AND new_data IS NULL THEN 'key' ELSE truncated END, '\"') END, '}'";
     let (declare, rest, shorten) = match options.with_query {
@@ -162,23 +162,23 @@ fn payload(options: &Options) -> FunctionDefinition {
          max_bytes integer",
         "text",
         Runs::AsOwner,
-        &render(include_str!("sql/payload.sql"), &values),
+        &render(include_str!("../sql/payload.sql"), &values),
     )
 }
 
-fn payloads(options: &Options) -> FunctionDefinition {
+fn payloads(options: &InstallOptions) -> FunctionDefinition {
     let (query, shorten) = query_of_keys(options);
     FunctionDefinition::new(
         "payloads",
         "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]",
         "text[]",
         Runs::AsOwner,
-        &render(include_str!("sql/payloads.sql"), &[("query", query), ("shorten", shorten)]),
+        &render(include_str!("../sql/payloads.sql"), &[("query", query), ("shorten", shorten)]),
     )
 }
 
 /// The query of a statement that is reported by keys, as an SQL expression, and what shortens it.
-fn query_of_keys(options: &Options) -> (&'static str, &'static str) {
+fn query_of_keys(options: &InstallOptions) -> (&'static str, &'static str) {
     match options.with_query {
         false => ("'null'", ""),
         true => (
@@ -189,7 +189,7 @@ fn query_of_keys(options: &Options) -> (&'static str, &'static str) {
     }
 }
 
-fn event_triggers(options: &Options) -> [FunctionDefinition; 2] {
+fn event_triggers(options: &InstallOptions) -> [FunctionDefinition; 2] {
     let (report, end) = match is_logged(options) {
         false => {
             ("PERFORM pg_notify('notifyman', notifyman.payload(NULL, NULL, NULL, NULL, NULL, ", ", NULL, NULL)) FROM")
@@ -198,7 +198,7 @@ fn event_triggers(options: &Options) -> [FunctionDefinition; 2] {
         true => ("PERFORM notifyman.append(concat('{\"number\":0,', substr(", "::text, 2))) FROM"),
     };
     let tables = sql::tables(options, "c.oid = ANY (part)");
-    let cover = render(include_str!("sql/cover.sql"), &[("tables", &tables), ("report", report), ("end", end)]);
+    let cover = render(include_str!("../sql/cover.sql"), &[("tables", &tables), ("report", report), ("end", end)]);
     let selection = sql::selection(options);
     let values = [
         ("cover", cover.trim_end()),
@@ -208,13 +208,13 @@ fn event_triggers(options: &Options) -> [FunctionDefinition; 2] {
         ("coverable", &selection.coverable),
         ("named", &selection.named),
     ];
-    [("on_ddl", include_str!("sql/ddl.sql")), ("on_drop", include_str!("sql/drop.sql"))].map(|(name, text)| {
+    [("on_ddl", include_str!("../sql/ddl.sql")), ("on_drop", include_str!("../sql/drop.sql"))].map(|(name, text)| {
         FunctionDefinition::new(name, "", "event_trigger", Runs::InEventTrigger, &render(text, &values))
     })
 }
 
-fn is_logged(options: &Options) -> bool {
-    options.delivery == Delivery::Log
+fn is_logged(options: &InstallOptions) -> bool {
+    options.delivery == DeliveryMode::Log
 }
 
 /// An expression of a trigger function's block, which fails where the log cannot be written.
@@ -223,7 +223,7 @@ fn checked(expression: &str) -> String {
 }
 
 /// Sends the variable `payload`, as a condition: it is evaluated in place, which PERFORM would not be.
-fn delivered(options: &Options) -> &'static str {
+fn delivered(options: &InstallOptions) -> &'static str {
     match is_logged(options) {
         false => "pg_catalog.pg_notify('notifyman', payload)",
         true => "notifyman.append(payload)",
@@ -231,9 +231,9 @@ fn delivered(options: &Options) -> &'static str {
 }
 
 /// A payload without a number, for an installation that is damaged: of the log there is none then.
-fn unnumbered(options: &Options) -> &'static str {
+fn unnumbered(options: &InstallOptions) -> &'static str {
     match is_logged(options) {
-        false => include_str!("sql/unnumbered.sql").trim_ascii_end(),
+        false => include_str!("../sql/unnumbered.sql").trim_ascii_end(),
         true => {
             "RAISE WARNING 'notifyman: a change is not reported, since the installation is damaged'\n                \
              USING HINT = 'Run `notifyman build` with the same options.';\n            RETURN nothing;"
@@ -249,7 +249,7 @@ fn payload_of(old: &str, new: &str, truncated: &str, limit: u32) -> String {
     )
 }
 
-fn rows(shape: &TableShape, options: &Options) -> String {
+fn rows(shape: &TableShape, options: &InstallOptions) -> String {
     let is_logged = is_logged(options);
     let reads_long = spills(options) || is_logged;
     let limit = if reads_long { TABLE_LIMIT } else { NOTIFY_LIMIT };
@@ -284,7 +284,7 @@ fn rows(shape: &TableShape, options: &Options) -> String {
     };
     let reduced = if is_logged { checked(&reduced) } else { reduced };
     render(
-        if is_logged { include_str!("sql/rows_log.sql") } else { include_str!("sql/rows.sql") },
+        if is_logged { include_str!("../sql/rows_log.sql") } else { include_str!("../sql/rows.sql") },
         &[
             ("guarded", &guarded),
             ("whole", &whole),
@@ -295,7 +295,7 @@ fn rows(shape: &TableShape, options: &Options) -> String {
     )
 }
 
-fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
+fn keys(kind: &str, shape: &TableShape, options: &InstallOptions) -> String {
     let any = TableShape::any();
     let values = [("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
     if is_logged(options) {
@@ -309,7 +309,7 @@ fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
                 .join("\n            ")
         };
         let keys = [("keys", &*of(shape)), ("recovered", &*of(&any))];
-        return render(include_str!("sql/keys_log.sql"), &[&keys[..], &values].concat());
+        return render(include_str!("../sql/keys_log.sql"), &[&keys[..], &values].concat());
     }
     let of = |shape: &TableShape| {
         let [old, new] = arrays_of_keys(kind, shape).map(|keys| keys.unwrap_or_else(|| "NULL".to_owned()));
@@ -318,7 +318,7 @@ fn keys(kind: &str, shape: &TableShape, options: &Options) -> String {
         )
     };
     let payloads = [("payloads", &*of(shape)), ("recovered", &*of(&any))];
-    render(include_str!("sql/keys.sql"), &[&payloads[..], &values].concat())
+    render(include_str!("../sql/keys.sql"), &[&payloads[..], &values].concat())
 }
 
 /// The keys of the rows before and after, as SQL expressions, as far as there are such rows.
@@ -337,7 +337,7 @@ fn arrays_of_keys(kind: &str, shape: &TableShape) -> [Option<String>; 2] {
 }
 
 /// The functions that know nothing of their tables.
-fn rowless(options: &Options) -> [FunctionDefinition; 2] {
+fn rowless(options: &InstallOptions) -> [FunctionDefinition; 2] {
     let truncated = match options.shape {
         Shape::Rows => payload_of("NULL", "NULL", "NULL", NOTIFY_LIMIT),
         Shape::Keys => "(notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            \
@@ -348,7 +348,7 @@ fn rowless(options: &Options) -> [FunctionDefinition; 2] {
     let function = |name, payload: &str| {
         let payload = if is_logged(options) { checked(payload) } else { payload.to_owned() };
         let values = [("payload", &*payload), ("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
-        FunctionDefinition::trigger(name, &render(include_str!("sql/rowless.sql"), &values))
+        FunctionDefinition::trigger(name, &render(include_str!("../sql/rowless.sql"), &values))
     };
     let [first, second] = ROWLESS;
     [function(first, &truncated), function(second, &marker)]

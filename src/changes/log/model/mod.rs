@@ -1,15 +1,15 @@
 //! The proof of the reader: all interleavings, within bounds, of transactions, readers, rotation and faults.
 //!
 //! ```text
-//!   Step ──> State: Server (a model of PostgreSQL and of the SQL) <── ModelReader (the shipped LogReader, a consumer)
+//!   ModelStep ──> ModelState: ModelServer (PostgreSQL and the SQL), ModelReader (the shipped LogReader and a consumer)
 //! ```
 //!
 //! At each state all that can happen next is tried, and each state is explored once. Each delivery and each gap is judged
 //! where it happens, and at the end of each history whether a change is missing. A rule that is known to be wrong, and a
 //! guard that is taken away, must be found out.
 
-mod keep;
-mod reading;
+mod reader;
+mod rotation;
 mod scenarios;
 mod server;
 mod timers;
@@ -19,14 +19,14 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
-use self::keep::Age;
-use self::reading::{Due, ModelReader, Verdict};
-use self::server::{Phase, Server};
+use self::reader::{CheckResult, DueAction, ModelReader};
+use self::rotation::Age;
+use self::server::{ModelServer, TransactionPhase};
 use crate::clock;
 
 /// Which rows are new to a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rule {
+enum ReadRule {
     /// Rows that are visible now and were not in the snapshot of the position.
     Difference,
     /// Rows with a number above the last: wrong, since a lower one may be committed later.
@@ -81,7 +81,7 @@ enum ReaderKind {
 
 /// Limits on the number of each kind of event in one history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-struct Budget {
+struct EventBudget {
     looks: u8,
     drops: u8,
     rollbacks: u8,
@@ -98,8 +98,8 @@ struct Budget {
 
 /// The bounds of an exploration.
 #[derive(Debug, Clone, Copy)]
-struct Config {
-    rule: Rule,
+struct ModelConfig {
+    rule: ReadRule,
     mutant: Option<Mutant>,
     /// The row of each change of each transaction.
     rows: &'static [&'static [u8]],
@@ -115,7 +115,7 @@ struct Config {
     /// `true` if the choice of the table is a step, too.
     chooses_table: bool,
     ages: &'static [Age],
-    budget: Budget,
+    budget: EventBudget,
     /// `true` if there is an era at first.
     has_era: bool,
     /// `true` if there is a row of another cluster at first.
@@ -125,7 +125,7 @@ struct Config {
 
 /// Something that can happen.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum ModelStep {
     Begin(usize),
     DrawNumber(usize),
     ChooseTable(usize),
@@ -134,7 +134,7 @@ enum Step {
     DrawAndDrop(usize),
     Commit(usize),
     RollBack(usize),
-    Read(usize, Due),
+    Read(usize, DueAction),
     Answer(usize),
     /// An answer comes, and the consumer fails after so many of its items.
     AnswerAndCrash(usize, usize),
@@ -148,150 +148,150 @@ enum Step {
 }
 
 #[derive(Debug, Clone, Hash)]
-struct State {
-    server: Server,
+struct ModelState {
+    server: ModelServer,
     readers: Vec<ModelReader>,
-    budget: Budget,
-    durable: Option<Rc<Server>>,
+    budget: EventBudget,
+    durable: Option<Rc<ModelServer>>,
 }
 
-impl State {
-    fn new(config: &Config) -> Self {
+impl ModelState {
+    fn new(config: &ModelConfig) -> Self {
         let readers = config.readers.iter().enumerate().map(|(index, kind)| ModelReader::new(index, *kind));
-        let server = Server::new(config);
+        let server = ModelServer::new(config);
         let durable = (config.budget.crashes > 0).then(|| Rc::new(server.clone()));
         Self { durable, server, readers: readers.collect(), budget: config.budget }
     }
 
     /// All that can happen next.
-    fn steps(&self, config: &Config) -> Vec<Step> {
+    fn steps(&self, config: &ModelConfig) -> Vec<ModelStep> {
         let mut steps = Vec::new();
         for index in 0..config.rows.len() {
             self.transaction_steps(index, config, &mut steps);
         }
-        let is_over = |phase| matches!(phase, Phase::Committed | Phase::Over);
+        let is_over = |phase| matches!(phase, TransactionPhase::Committed | TransactionPhase::Over);
         // Nothing is done by a server alone.
         let is_useful = !self.server.transactions.iter().all(|transaction| is_over(transaction.phase));
         for (index, reader) in self.readers.iter().enumerate() {
             if reader.is_pending() {
-                steps.push(Step::Answer(index));
+                steps.push(ModelStep::Answer(index));
                 if self.budget.reader_crashes > 0 {
-                    steps.extend((0..config.page + 2).map(|items| Step::AnswerAndCrash(index, items)));
+                    steps.extend((0..config.page + 2).map(|items| ModelStep::AnswerAndCrash(index, items)));
                 }
             } else {
                 self.reader_steps(index, config, &mut steps);
             }
             if self.budget.losses > 0 {
-                steps.push(Step::LoseSession(index));
+                steps.push(ModelStep::LoseSession(index));
             }
         }
         if self.budget.crashes > 0 {
-            steps.push(Step::CrashServer);
-            steps.push(Step::Flush);
+            steps.push(ModelStep::CrashServer);
+            steps.push(ModelStep::Flush);
         }
         if self.budget.restarts > 0 && is_useful {
-            steps.push(Step::RestartServer);
+            steps.push(ModelStep::RestartServer);
         }
         steps
     }
 
-    fn transaction_steps(&self, index: usize, config: &Config, steps: &mut Vec<Step>) {
+    fn transaction_steps(&self, index: usize, config: &ModelConfig, steps: &mut Vec<ModelStep>) {
         let transaction = &self.server.transactions[index];
         let draws_first = config.mutant == Some(Mutant::NumberBeforeXid);
         match transaction.phase {
             // Transactions that do the same begin in one order.
-            Phase::Idle
+            TransactionPhase::Idle
                 if config.rows[..index]
                     .iter()
                     .zip(&self.server.transactions)
-                    .any(|(rows, other)| *rows == config.rows[index] && other.phase == Phase::Idle) => {}
-            Phase::Idle if draws_first && transaction.number.is_none() => {
+                    .any(|(rows, other)| *rows == config.rows[index] && other.phase == TransactionPhase::Idle) => {}
+            TransactionPhase::Idle if draws_first && transaction.number.is_none() => {
                 if !self.server.waits(index, config) {
-                    steps.push(Step::DrawNumber(index));
+                    steps.push(ModelStep::DrawNumber(index));
                 }
             }
-            Phase::Idle => steps.push(Step::Begin(index)),
-            Phase::Open if transaction.at == config.rows[index].len() => {
-                steps.push(Step::Commit(index));
+            TransactionPhase::Idle => steps.push(ModelStep::Begin(index)),
+            TransactionPhase::Open if transaction.at == config.rows[index].len() => {
+                steps.push(ModelStep::Commit(index));
                 if self.budget.rollbacks > 0 {
-                    steps.push(Step::RollBack(index));
+                    steps.push(ModelStep::RollBack(index));
                 }
             }
-            Phase::Open if transaction.number.is_some() => {
-                steps.push(Step::Append(index));
+            TransactionPhase::Open if transaction.number.is_some() => {
+                steps.push(ModelStep::Append(index));
                 if config.chooses_table && transaction.table.is_none() {
-                    steps.push(Step::ChooseTable(index));
+                    steps.push(ModelStep::ChooseTable(index));
                 }
                 if self.budget.drops > 0 {
-                    steps.push(Step::Drop(index));
+                    steps.push(ModelStep::Drop(index));
                 }
             }
-            Phase::Open if !self.server.waits(index, config) => {
-                steps.push(Step::DrawNumber(index));
+            TransactionPhase::Open if !self.server.waits(index, config) => {
+                steps.push(ModelStep::DrawNumber(index));
                 if !config.splits_changes && self.budget.drops > 0 {
-                    steps.push(Step::DrawAndDrop(index));
+                    steps.push(ModelStep::DrawAndDrop(index));
                 }
             }
             // A deadlock ends one of them.
-            Phase::Open => steps.extend((self.budget.rollbacks > 0).then_some(Step::RollBack(index))),
-            Phase::Committed | Phase::Over => {}
+            TransactionPhase::Open => steps.extend((self.budget.rollbacks > 0).then_some(ModelStep::RollBack(index))),
+            TransactionPhase::Committed | TransactionPhase::Over => {}
         }
     }
 
-    fn reader_steps(&self, index: usize, config: &Config, steps: &mut Vec<Step>) {
+    fn reader_steps(&self, index: usize, config: &ModelConfig, steps: &mut Vec<ModelStep>) {
         let reader = &self.readers[index];
         if self.budget.looks > 0 {
-            steps.push(Step::Read(index, Due::Look { may_report: true }));
+            steps.push(ModelStep::Read(index, DueAction::Look { may_report: true }));
             if self.server.dropped > 0 {
-                steps.push(Step::Read(index, Due::Look { may_report: false }));
+                steps.push(ModelStep::Read(index, DueAction::Look { may_report: false }));
             }
         }
         if reader.has_begun() && self.budget.saves > 0 {
-            steps.push(Step::Read(index, Due::Save));
+            steps.push(ModelStep::Read(index, DueAction::Save));
         }
         // A name is protected once its position is saved.
         let is_saved = config.readers[index] != ReaderKind::Named || self.server.positions[index].is_some();
         if reader.has_begun() && is_saved && self.budget.keeps > 0 {
-            steps.extend(config.ages.iter().map(|age| Step::Read(index, Due::Keep(*age))));
+            steps.extend(config.ages.iter().map(|age| ModelStep::Read(index, DueAction::Keep(*age))));
         }
         if reader.has_queue() {
-            steps.extend([Step::Acknowledge(index, 1), Step::Acknowledge(index, usize::MAX)]);
+            steps.extend([ModelStep::Acknowledge(index, 1), ModelStep::Acknowledge(index, usize::MAX)]);
         }
         if self.budget.reader_crashes > 0 {
-            steps.push(Step::CrashReader(index));
+            steps.push(ModelStep::CrashReader(index));
         }
     }
 
     /// Does a step; `false` if it does not apply.
-    fn apply(&mut self, step: Step, config: &Config, now: Instant) -> Result<bool, String> {
+    fn apply(&mut self, step: ModelStep, config: &ModelConfig, now: Instant) -> Result<bool, String> {
         let Self { server, readers, budget, durable } = self;
         match step {
-            Step::Begin(index) => server.begin(index),
-            Step::DrawNumber(index) => {
+            ModelStep::Begin(index) => server.begin(index),
+            ModelStep::DrawNumber(index) => {
                 server.draw_number(index);
                 if !config.splits_changes {
                     server.append(index);
                 }
             }
-            Step::ChooseTable(index) => server.choose_table(index),
-            Step::Append(index) => server.append(index),
-            Step::Drop(index) | Step::DrawAndDrop(index) => {
+            ModelStep::ChooseTable(index) => server.choose_table(index),
+            ModelStep::Append(index) => server.append(index),
+            ModelStep::Drop(index) | ModelStep::DrawAndDrop(index) => {
                 budget.drops -= 1;
-                if matches!(step, Step::DrawAndDrop(_)) {
+                if matches!(step, ModelStep::DrawAndDrop(_)) {
                     server.draw_number(index);
                 }
                 server.drop_change(index);
             }
-            Step::Commit(index) => server.end(index, Phase::Committed),
-            Step::RollBack(index) => {
+            ModelStep::Commit(index) => server.end(index, TransactionPhase::Committed),
+            ModelStep::RollBack(index) => {
                 budget.rollbacks -= 1;
-                server.end(index, Phase::Over);
+                server.end(index, TransactionPhase::Over);
             }
-            Step::Read(index, due) => {
+            ModelStep::Read(index, due) => {
                 let count = match due {
-                    Due::Look { .. } => &mut budget.looks,
-                    Due::Save => &mut budget.saves,
-                    Due::Keep(_) => &mut budget.keeps,
+                    DueAction::Look { .. } => &mut budget.looks,
+                    DueAction::Save => &mut budget.saves,
+                    DueAction::Keep(_) => &mut budget.keeps,
                 };
                 // Without a bound if it is the greatest.
                 *count -= u8::from(*count < u8::MAX);
@@ -300,35 +300,37 @@ impl State {
                 }
                 let is_split = match due {
                     // A consumer that fails at its answer is another step.
-                    Due::Look { .. } if readers[index].is_looking() => config.splits_looks || budget.reader_crashes > 0,
+                    DueAction::Look { .. } if readers[index].is_looking() => {
+                        config.splits_looks || budget.reader_crashes > 0
+                    }
                     _ => config.splits_blocks,
                 };
                 if !is_split && readers[index].is_pending() {
                     return readers[index].finish(None, server, config, now);
                 }
             }
-            Step::Answer(index) => return readers[index].finish(None, server, config, now),
-            Step::AnswerAndCrash(index, items) => {
+            ModelStep::Answer(index) => return readers[index].finish(None, server, config, now),
+            ModelStep::AnswerAndCrash(index, items) => {
                 budget.reader_crashes -= 1;
                 return readers[index].finish(Some(items), server, config, now);
             }
-            Step::CrashReader(index) => {
+            ModelStep::CrashReader(index) => {
                 budget.reader_crashes -= 1;
                 readers[index].crash();
             }
-            Step::LoseSession(index) => {
+            ModelStep::LoseSession(index) => {
                 budget.losses -= 1;
                 readers[index].lose_session(server);
             }
-            Step::Acknowledge(index, count) => readers[index].acknowledge(count),
-            Step::Flush => *durable = Some(Rc::new(server.clone())),
-            Step::CrashServer => {
+            ModelStep::Acknowledge(index, count) => readers[index].acknowledge(count),
+            ModelStep::Flush => *durable = Some(Rc::new(server.clone())),
+            ModelStep::CrashServer => {
                 budget.crashes -= 1;
                 readers.iter_mut().for_each(|reader| reader.lose_session(server));
                 server.restart(durable.as_deref());
                 *durable = None;
             }
-            Step::RestartServer => {
+            ModelStep::RestartServer => {
                 budget.restarts -= 1;
                 readers.iter_mut().for_each(|reader| reader.lose_session(server));
                 server.restart(None);
@@ -338,7 +340,7 @@ impl State {
     }
 
     /// Reads until nothing is left, and judges that nothing is missing.
-    fn drain(&self, config: &Config, now: Instant, drained: &mut HashSet<u64>) -> Verdict {
+    fn drain(&self, config: &ModelConfig, now: Instant, drained: &mut HashSet<u64>) -> CheckResult {
         let mut state = self.clone();
         for index in 0..state.readers.len() {
             let (reader, server) = (&mut state.readers[index], &mut state.server);
@@ -358,7 +360,7 @@ impl State {
                 if round == 50 {
                     return Err("it never ends".to_owned());
                 }
-                reader.begin(Due::Look { may_report: true }, server, config, now)?;
+                reader.begin(DueAction::Look { may_report: true }, server, config, now)?;
             }
         }
         Ok(())
@@ -366,31 +368,34 @@ impl State {
 }
 
 /// A search through all states.
-struct Search<'a> {
-    config: &'a Config,
+struct StateSearch<'a> {
+    config: &'a ModelConfig,
     now: Instant,
     seen: HashSet<u64>,
     drained: HashSet<u64>,
-    trail: Vec<Step>,
+    trail: Vec<ModelStep>,
     ends: usize,
 }
 
-impl Search<'_> {
+impl StateSearch<'_> {
     /// Explores all histories; `Err` is the first that is wrong. Returns the number of states, and of histories' ends.
-    fn run(config: &Config) -> Result<(usize, usize), String> {
+    fn run(config: &ModelConfig) -> Result<(usize, usize), String> {
         let (now, seen, drained) = (clock::now(), HashSet::new(), HashSet::new());
-        let mut search = Search { config, now, seen, drained, trail: Vec::new(), ends: 0 };
-        let result = search.explore(&State::new(config));
+        let mut search = StateSearch { config, now, seen, drained, trail: Vec::new(), ends: 0 };
+        let result = search.explore(&ModelState::new(config));
         result.map(|()| (search.seen.len(), search.ends)).map_err(|error| format!("{error}, by {:?}", search.trail))
     }
 
-    fn explore(&mut self, state: &State) -> Verdict {
+    fn explore(&mut self, state: &ModelState) -> CheckResult {
         let mut has_open = false;
         for step in state.steps(self.config) {
             let mut next = state.clone();
             self.trail.push(step);
             let applies = next.apply(step, self.config, self.now)?;
-            has_open |= matches!(step, Step::Commit(_) | Step::RollBack(_) | Step::Append(_) | Step::DrawNumber(_));
+            has_open |= matches!(
+                step,
+                ModelStep::Commit(_) | ModelStep::RollBack(_) | ModelStep::Append(_) | ModelStep::DrawNumber(_)
+            );
             if applies && self.seen.insert(hash(&next)) {
                 self.explore(&next)?;
             }

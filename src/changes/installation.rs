@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::functions::{self, FunctionDefinition, Runs};
-use super::options::{Delivery, Options, Oversize};
-use super::server::{cannot, is, one, text};
+use super::options::{DeliveryMode, InstallOptions, Oversize};
+use super::server_facts::{cannot, is, one, text};
 use super::shape::TableShape;
 use super::sql;
 use crate::connection::Connection;
@@ -16,7 +16,7 @@ use crate::row::Row;
 pub(crate) struct Installation {
     version: i32,
     /// `None` if it is of a version that this program does not know.
-    options: Option<Options>,
+    options: Option<InstallOptions>,
     /// The role that installed it, which owns the schema.
     installer: String,
     /// `true` if this role may trust the installer.
@@ -34,14 +34,14 @@ impl Installation {
     /// Returns the options, of an installation in this place whose tables this role may read.
     ///
     /// It refuses tables in which a role that is not trusted could have put code, which would run as the role that reads.
-    pub(crate) fn readable_options(self, place: &str) -> Result<Options, Error> {
+    pub(crate) fn readable_options(self, place: &str) -> Result<InstallOptions, Error> {
         let Some(options) = self.options else {
             let version = self.version;
             return Err(cannot(format!(
                 "what is installed at {place} is of version {version}: use that version's program"
             )));
         };
-        if !self.is_trusted && (options.delivery == Delivery::Log || options.oversize == Oversize::Spill) {
+        if !self.is_trusted && (options.delivery == DeliveryMode::Log || options.oversize == Oversize::Spill) {
             return Err(cannot(format!(
                 "the schema notifyman at {place} belongs to role {}, which is no superuser, does not own the database, and \
                  has not this role as a member: its tables are not read. Build as another role, or GRANT {0} to the role \
@@ -59,9 +59,9 @@ pub(crate) fn named_owner(comment: &str) -> Option<String> {
 }
 
 /// Parses the comment of the schema: the version and the options of an installation.
-pub(crate) fn parse_comment(comment: &str) -> Result<(i32, Option<Options>), Error> {
+pub(crate) fn parse_comment(comment: &str) -> Result<(i32, Option<InstallOptions>), Error> {
     let line = comment.lines().nth(1).unwrap_or_default();
-    Options::from_json(line, sql::VERSION).map_err(|reason| {
+    InstallOptions::from_json(line, sql::VERSION).map_err(|reason| {
         cannot(format!(
             "the installation is damaged, or of an earlier version, since the comment of the schema notifyman does not hold its \
              options ({reason}): run `notifyman build`"
@@ -70,7 +70,10 @@ pub(crate) fn parse_comment(comment: &str) -> Result<(i32, Option<Options>), Err
 }
 
 /// The functions that tables need with these options, by name.
-pub(crate) fn functions_of_tables(db: &mut Connection, options: &Options) -> Result<Vec<FunctionDefinition>, Error> {
+pub(crate) fn functions_of_tables(
+    db: &mut Connection,
+    options: &InstallOptions,
+) -> Result<Vec<FunctionDefinition>, Error> {
     let rows = db.query(&sql::shapes(options))?;
     let function = |row: &Row| {
         let (kind, columns, name) = (text(row, 0), text(row, 1), text(row, 2));
@@ -192,9 +195,9 @@ impl Objects {
     }
 
     /// Returns what is missing or wrong, for these options; a build fixes it.
-    pub(crate) fn problems(&self, options: &Options) -> Vec<String> {
+    pub(crate) fn problems(&self, options: &InstallOptions) -> Vec<String> {
         let mut problems = Vec::new();
-        let is_logged = options.delivery == Delivery::Log;
+        let is_logged = options.delivery == DeliveryMode::Log;
         let needs_spilled = options.oversize == Oversize::Spill && !is_logged;
         if !self.has_sequence || needs_spilled && !self.has_spilled {
             problems.push("a table or the sequence of the schema notifyman is gone");
@@ -234,9 +237,9 @@ impl Objects {
     }
 
     /// Returns what an administrator should know of, for these options.
-    pub(crate) fn warnings(&self, options: &Options) -> Vec<String> {
+    pub(crate) fn warnings(&self, options: &InstallOptions) -> Vec<String> {
         let mut warnings = Vec::new();
-        if options.delivery == Delivery::Log && self.is_log_full {
+        if options.delivery == DeliveryMode::Log && self.is_log_full {
             warnings.push(format!(
                 "the log is full, and {} changes were not appended to it: run its workers, so that what they have read can be \
                  removed, delete names that are not used any more from notifyman.position, or build with a larger --keep-size",

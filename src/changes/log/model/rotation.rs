@@ -1,7 +1,7 @@
 //! The rotation of the tables: `log_keep.sql`.
 
-use super::server::{Early, Entry, Era, Server};
-use super::{Config, Mutant};
+use super::server::{EarlyReads, ModelEra, ModelRow, ModelServer};
+use super::{ModelConfig, Mutant};
 use crate::changes::log::snapshot::Snapshot;
 
 /// The age of what is there.
@@ -15,9 +15,9 @@ pub(super) enum Age {
     All,
 }
 
-impl Server {
+impl ModelServer {
     /// Runs the block up to where it begins to write; `None` if another session does, or there is no era.
-    pub(super) fn begin_keep(&mut self, session: usize, age: Age, config: &Config) -> Option<Early> {
+    pub(super) fn begin_keep(&mut self, session: usize, age: Age, config: &ModelConfig) -> Option<EarlyReads> {
         if self.era.is_none() || self.era_lock.is_some() {
             return None;
         }
@@ -29,7 +29,7 @@ impl Server {
         Some(early)
     }
 
-    pub(super) fn keep(&mut self, early: &Early, age: Age, config: &Config) {
+    pub(super) fn keep(&mut self, early: &EarlyReads, age: Age, config: &ModelConfig) {
         let xid = self.take_xid();
         let written = self.table;
         if age != Age::Young {
@@ -53,7 +53,7 @@ impl Server {
         self.era_lock = None;
     }
 
-    fn truncate_tables(&mut self, early: &Early, age: Age, xid: u64, config: &Config) {
+    fn truncate_tables(&mut self, early: &EarlyReads, age: Age, xid: u64, config: &ModelConfig) {
         for generation in self.table - 2..self.table {
             let table = generation % 3;
             if !self.visible().any(|entry| entry.table == table) {
@@ -84,7 +84,7 @@ impl Server {
     /// Returns `true` if a position that was moved lately has not passed a row of a table.
     fn is_needed(&self, table: i64, age: Age) -> bool {
         let Some(era) = self.era.as_ref().filter(|_| age != Age::All) else { return false };
-        let is_of_table = |entry: &&Entry| entry.table == table && entry.number > era.floor;
+        let is_of_table = |entry: &&ModelRow| entry.table == table && entry.number > era.floor;
         let is_known = |start: i64| self.starts.contains(&start);
         let positions = self.positions.iter().flatten().map(|saved| &saved.position.shared);
         positions.filter(|shared| is_known(shared.place.start)).any(|shared| {
@@ -92,8 +92,8 @@ impl Server {
         })
     }
 
-    fn truncate(&mut self, table: i64, own: u64, config: &Config) {
-        let Some(Era { floor, truncated, .. }) = self.era.as_ref() else { return };
+    fn truncate(&mut self, table: i64, own: u64, config: &ModelConfig) {
+        let Some(ModelEra { floor, truncated, .. }) = self.era.as_ref() else { return };
         let rows = self.visible().filter(|entry| entry.table == table && entry.number > *floor);
         let xids: Vec<_> = rows.map(|entry| entry.xid).collect();
         let newest = xids.iter().max().map_or(0, |newest| newest + 1).max(truncated.xmax());

@@ -9,7 +9,7 @@ use crate::proto::TransactionStatus;
 use crate::row::Row;
 
 /// A server, as it was when it was asked.
-pub(crate) struct Server {
+pub(crate) struct ServerFacts {
     /// Its major version.
     pub(crate) version: i32,
     is_standby: bool,
@@ -50,9 +50,9 @@ pub(crate) enum Presence {
     Ours,
 }
 
-impl Server {
+impl ServerFacts {
     /// Asks a server; `owner` is the role that is to own what runs with rights of its own.
-    pub(crate) fn look(db: &mut Connection, owner: &str) -> Result<Self, Error> {
+    pub(crate) fn read(db: &mut Connection, owner: &str) -> Result<Self, Error> {
         if db.transaction_status() != TransactionStatus::Idle {
             return Err(cannot("the connection is in a transaction: end it first, each step is one of its own"));
         }

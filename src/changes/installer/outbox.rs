@@ -5,9 +5,9 @@
 //! fail without it.
 
 use super::Installer;
-use crate::changes::installed::{self, Objects};
+use crate::changes::installation::{self, Objects};
 use crate::changes::runner::{self, Runner};
-use crate::changes::server::{Presence, Server, cannot, one, text};
+use crate::changes::server_facts::{Presence, ServerFacts, cannot, one, text};
 use crate::changes::sql;
 use crate::connection::Connection;
 use crate::error::Error;
@@ -22,8 +22,8 @@ impl Installer {
     /// The statements that precede an install over an earlier version: they lock its outbox, and fail if it holds changes.
     ///
     /// Refuses an outbox that holds changes now, unless they are to be discarded.
-    pub(super) fn upgrade(&self, db: &mut Connection, server: &Server) -> Result<String, Error> {
-        let version = installed::parse_comment(&server.comment).map_or(0, |(version, _)| version);
+    pub(super) fn upgrade(&self, db: &mut Connection, server: &ServerFacts) -> Result<String, Error> {
+        let version = installation::parse_comment(&server.comment).map_or(0, |(version, _)| version);
         if server.presence != Presence::Ours || version >= WITH_LOG || !Objects::read(db)?.has_outbox {
             return Ok(String::new());
         }

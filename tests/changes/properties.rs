@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use notifyman::changes::{Change, Delivery, Installer, Method, SchemaChange, SchemaEvent};
+use notifyman::changes::{Change, DeliveryMode, Installer, Method, SchemaChange, SchemaEvent};
 use notifyman::{Connection, Error};
 use proptest::prelude::*;
 use serde_json::{Map, Value};
@@ -170,7 +170,7 @@ fn told(site: &mut Site, by_table: bool) -> Vec<Value> {
 
 fn holds(steps: &[(usize, Step)], by_table: bool) {
     let mut site = site();
-    let delivery = if by_table { Delivery::Log } else { Delivery::Notify };
+    let delivery = if by_table { DeliveryMode::Log } else { DeliveryMode::Notify };
     site.build(&Installer::new().delivery(delivery));
     let mut sessions: Vec<Connection> = (0..SESSIONS).map(|_| site.session()).collect();
     for session in &mut sessions {

@@ -2,9 +2,9 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::keep::Age;
-use super::server::{Changes, Early, FOREIGN, SavedPosition, Server, change_of};
-use super::{Config, Mutant, ReaderKind, Rule};
+use super::rotation::Age;
+use super::server::{ChangeSet, EarlyReads, FOREIGN, ModelServer, SavedPosition, change_of};
+use super::{ModelConfig, Mutant, ReadRule, ReaderKind};
 use crate::changes::log::action::{
     BEGAN_LATER, Begin, LogAction, LogGap, LogOptions, LogOutput, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA, REMOVED,
 };
@@ -12,31 +12,37 @@ use crate::changes::log::answer::{Claimed, LogView, Marked};
 use crate::changes::log::position::Position;
 use crate::changes::log::reader::LogReader;
 
-pub(super) type Verdict = Result<(), String>;
+pub(super) type CheckResult = Result<(), String>;
 
 /// The changes that a consumer has received, as stored together with a position.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub(super) struct Received {
+pub(super) struct ReceivedChanges {
     /// `true` once it is known where the reading begins.
     has_begun: bool,
-    pub(super) delivered: Changes,
+    pub(super) delivered: ChangeSet,
     /// Were committed before the reading began, or before a gap.
-    covered: Changes,
-    since_gap: Changes,
+    covered: ChangeSet,
+    since_gap: ChangeSet,
 }
 
-impl Received {
-    fn begin(committed: Changes) -> Self {
+impl ReceivedChanges {
+    fn begin(committed: ChangeSet) -> Self {
         Self { has_begun: true, covered: committed, ..Self::default() }
     }
 
-    fn handle_gap(&mut self, committed: Changes) {
+    fn handle_gap(&mut self, committed: ChangeSet) {
         self.covered |= committed;
         self.since_gap = 0;
     }
 
     /// Takes a change, and judges it.
-    fn handle_change(&mut self, change: u8, position: &Position, server: &Server, config: &Config) -> Verdict {
+    fn handle_change(
+        &mut self,
+        change: u8,
+        position: &Position,
+        server: &ModelServer,
+        config: &ModelConfig,
+    ) -> CheckResult {
         if change == FOREIGN {
             return Err("a row of another era is delivered".to_owned());
         }
@@ -66,7 +72,7 @@ impl Received {
     }
 
     /// Judges that nothing of these is missing.
-    fn check(&self, expected: Changes) -> Verdict {
+    fn check(&self, expected: ChangeSet) -> CheckResult {
         let missing = expected & !(self.delivered | self.covered);
         match self.has_begun && missing > 0 {
             true => Err(format!("change {} is missing, without a gap", missing.trailing_zeros())),
@@ -77,15 +83,15 @@ impl Received {
 
 /// An action whose answer has not come.
 #[derive(Debug, Clone, Hash)]
-enum Pending {
-    View(Option<Position>, Early),
-    Draw(Early),
-    Keep(Early, Age),
+enum PendingAction {
+    View(Option<Position>, EarlyReads),
+    Draw(EarlyReads),
+    Keep(EarlyReads, Age),
 }
 
 /// A reason for which a reader acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum DueAction {
     /// A look is due; and the time between two reports of a full log is over, or not.
     Look {
         may_report: bool,
@@ -99,15 +105,15 @@ pub(super) struct ModelReader {
     index: usize,
     kind: ReaderKind,
     log: LogReader,
-    pending: Option<Pending>,
+    pending: Option<PendingAction>,
     /// With all that was handed out.
-    pub(super) received: Received,
+    pub(super) received: ReceivedChanges,
     /// The position that the consumer stores together with its effects.
     kept: Option<Position>,
     /// Items that were handed out and not acknowledged, and the state after each.
-    queue: Vec<(Position, Received)>,
+    queue: Vec<(Position, ReceivedChanges)>,
     /// After what was acknowledged last.
-    acknowledged: Received,
+    acknowledged: ReceivedChanges,
     /// The highest number that was read, for the rule that goes by it.
     highest: i64,
     /// `true` if something was handed out by the last answer, or there is more to ask for.
@@ -126,10 +132,10 @@ impl ModelReader {
             kind,
             log: LogReader::new(LogOptions { name, begin, ..LogOptions::default() }),
             pending: None,
-            received: Received::default(),
+            received: ReceivedChanges::default(),
             kept: None,
             queue: Vec::new(),
-            acknowledged: Received::default(),
+            acknowledged: ReceivedChanges::default(),
             highest: 0,
             is_active: true,
         }
@@ -140,7 +146,7 @@ impl ModelReader {
     }
 
     pub(super) fn is_looking(&self) -> bool {
-        matches!(self.pending, Some(Pending::View(..)))
+        matches!(self.pending, Some(PendingAction::View(..)))
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -156,19 +162,19 @@ impl ModelReader {
     /// Begins the next action; `false` if it is not what is due.
     pub(super) fn begin(
         &mut self,
-        due: Due,
-        server: &mut Server,
-        config: &Config,
+        due: DueAction,
+        server: &mut ModelServer,
+        config: &ModelConfig,
         now: Instant,
     ) -> Result<bool, String> {
         let begun = loop {
-            let may_report = !matches!(due, Due::Look { may_report: false });
-            self.log.set_timers(due == Due::Save, matches!(due, Due::Keep(_)), may_report, now);
+            let may_report = !matches!(due, DueAction::Look { may_report: false });
+            self.log.set_timers(due == DueAction::Save, matches!(due, DueAction::Keep(_)), may_report, now);
             let Some(action) = self.log.next_action(true, true, now) else { break false };
             let is_due = match &action {
-                LogAction::Save(..) => due == Due::Save,
-                LogAction::Keep => matches!(due, Due::Keep(_)),
-                LogAction::Look(_) | LogAction::Page(_) => matches!(due, Due::Look { .. }),
+                LogAction::Save(..) => due == DueAction::Save,
+                LogAction::Keep => matches!(due, DueAction::Keep(_)),
+                LogAction::Look(_) | LogAction::Page(_) => matches!(due, DueAction::Look { .. }),
                 _ => true,
             };
             if !is_due {
@@ -192,26 +198,27 @@ impl ModelReader {
                     break true;
                 }
                 LogAction::Keep => {
-                    let Due::Keep(age) = due else { break false };
-                    self.pending = server.begin_keep(self.index, age, config).map(|early| Pending::Keep(early, age));
+                    let DueAction::Keep(age) = due else { break false };
+                    self.pending =
+                        server.begin_keep(self.index, age, config).map(|early| PendingAction::Keep(early, age));
                     break self.pending.is_some();
                 }
                 LogAction::Draw if server.era_lock.is_some() => break false,
                 LogAction::Draw => match server.begin_draw(self.index) {
                     Some(early) => {
-                        self.pending = Some(Pending::Draw(early));
+                        self.pending = Some(PendingAction::Draw(early));
                         break true;
                     }
                     None => self.log.handle_drawn(),
                 },
                 LogAction::Look(position) => {
                     let early = server.begin_look(position.as_ref(), config);
-                    self.pending = Some(Pending::View(position, early));
+                    self.pending = Some(PendingAction::View(position, early));
                     break true;
                 }
                 LogAction::Page(position) => {
                     let early = server.begin_look(Some(&position), config);
-                    self.pending = Some(Pending::View(Some(position), early));
+                    self.pending = Some(PendingAction::View(Some(position), early));
                     break true;
                 }
             }
@@ -220,7 +227,7 @@ impl ModelReader {
         Ok(begun)
     }
 
-    fn claim(&mut self, server: &Server, now: Instant) -> Verdict {
+    fn claim(&mut self, server: &ModelServer, now: Instant) -> CheckResult {
         let saved = server.positions[self.index].as_ref();
         if let (Some(saved), false) = (saved, self.received.has_begun) {
             self.received = saved.received.clone();
@@ -231,14 +238,14 @@ impl ModelReader {
         self.log.handle_claimed(claimed, now).map_or(Ok(()), |output| Err(format!("{output:?}")))
     }
 
-    fn mark(&mut self, server: &Server) {
+    fn mark(&mut self, server: &ModelServer) {
         let marked = match self.kind {
             ReaderKind::Since(Some(back)) => server.mark_count().checked_sub(back + 1),
             _ => None,
         };
         let marked = marked.and_then(|index| server.marked(index));
         let snapshot = marked.as_ref().map(|Marked { snapshot, .. }| snapshot);
-        self.received = Received::begin(snapshot.map_or(0, |snapshot| server.committed(Some(snapshot))));
+        self.received = ReceivedChanges::begin(snapshot.map_or(0, |snapshot| server.committed(Some(snapshot))));
         self.log.handle_marked(marked);
     }
 
@@ -247,29 +254,29 @@ impl ModelReader {
     pub(super) fn finish(
         &mut self,
         items: Option<usize>,
-        server: &mut Server,
-        config: &Config,
+        server: &mut ModelServer,
+        config: &ModelConfig,
         now: Instant,
     ) -> Result<bool, String> {
-        if items.is_some() && !matches!(self.pending, Some(Pending::View(..))) {
+        if items.is_some() && !matches!(self.pending, Some(PendingAction::View(..))) {
             return Ok(false);
         }
         self.is_active = true;
         match self.pending.take() {
-            Some(Pending::View(position, early)) => {
+            Some(PendingAction::View(position, early)) => {
                 let (view, rows) = server.look(position.as_ref(), &early, self.highest, config);
-                if config.rule == Rule::NumberAbove {
+                if config.rule == ReadRule::NumberAbove {
                     self.highest = rows.iter().map(|row| row.number).max().unwrap_or(0).max(self.highest);
                 }
                 if !self.handle_view(position.as_ref(), &view, rows, items, server, config, now)? {
                     return Ok(false);
                 }
             }
-            Some(Pending::Draw(early)) => {
+            Some(PendingAction::Draw(early)) => {
                 server.draw(&early, config);
                 self.log.handle_drawn();
             }
-            Some(Pending::Keep(early, age)) => {
+            Some(PendingAction::Keep(early, age)) => {
                 server.keep(&early, age, config);
                 self.log.handle_kept(now);
             }
@@ -289,8 +296,8 @@ impl ModelReader {
         view: &LogView,
         rows: Vec<crate::changes::log::answer::LogRow>,
         items: Option<usize>,
-        server: &Server,
-        config: &Config,
+        server: &ModelServer,
+        config: &ModelConfig,
         now: Instant,
     ) -> Result<bool, String> {
         let outputs = self.log.handle_view(view, rows, now, SystemTime::UNIX_EPOCH);
@@ -300,7 +307,7 @@ impl ModelReader {
         if position.is_none() && view.is_current && !matches!(self.kind, ReaderKind::Since(_)) {
             // Nothing was read yet: what is committed from now on.
             if !self.received.has_begun {
-                self.received = Received::begin(server.committed(None));
+                self.received = ReceivedChanges::begin(server.committed(None));
             }
         }
         self.is_active = !outputs.is_empty() || !view.is_whole || !view.is_current || position.is_none();
@@ -335,7 +342,7 @@ impl ModelReader {
     }
 
     /// Judges a gap: there must be a reason for it.
-    fn check_gap(&self, reason: &str, is_known: bool, server: &Server, config: &Config) -> Verdict {
+    fn check_gap(&self, reason: &str, is_known: bool, server: &ModelServer, config: &ModelConfig) -> CheckResult {
         let is_right = match reason {
             NEW_NAME => true,
             OLDER => matches!(self.kind, ReaderKind::Since(_)),
@@ -378,9 +385,9 @@ impl ModelReader {
     }
 
     /// The session is lost, whether or not the server has done what was asked for.
-    pub(super) fn lose_session(&mut self, server: &mut Server) {
+    pub(super) fn lose_session(&mut self, server: &mut ModelServer) {
         match self.pending.take() {
-            Some(Pending::View(_, early)) => server.end_look(&early),
+            Some(PendingAction::View(_, early)) => server.end_look(&early),
             Some(_) => server.era_lock = None,
             None => {}
         }
@@ -388,12 +395,12 @@ impl ModelReader {
     }
 
     /// Judges that all that was committed has been delivered or covered.
-    pub(super) fn check(&self, server: &Server) -> Verdict {
+    pub(super) fn check(&self, server: &ModelServer) -> CheckResult {
         self.received.check(server.committed(None))
     }
 }
 
-impl Config {
+impl ModelConfig {
     /// The row that a change is of.
     fn row(&self, change: u8) -> u8 {
         self.rows

@@ -8,7 +8,7 @@ use crate::changes::sql::{literal, lock, render};
 /// The most rows that one look, or one page, returns.
 const COUNT: usize = 1_000;
 /// The channel on which the reader that looks wakes the others, and readers of one name are told of each other.
-pub(crate) const CHANNEL: &str = "notifyman_log";
+pub(crate) const LOG_CHANNEL: &str = "notifyman_log";
 
 /// The beginning of a message that another reader waits for a name.
 pub(crate) const WAITING: &str = "waiting ";
@@ -70,7 +70,7 @@ pub(crate) fn claim(name: &str, backend: Option<i32>) -> String {
 
 /// Reports to the reader that has a name that another one waits for it.
 pub(crate) fn report_waiting(name: &str) -> String {
-    format!("SELECT pg_notify({}, {})", literal(CHANNEL), literal(&format!("{WAITING}{name}")))
+    format!("SELECT pg_notify({}, {})", literal(LOG_CHANNEL), literal(&format!("{WAITING}{name}")))
 }
 
 /// Reads the last snapshot that was marked before a time.

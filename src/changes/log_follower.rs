@@ -2,52 +2,19 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::action::{LogAction, LogNeed, LogOptions, LogOutput};
-use super::answer::{Claimed, LogView, Marked};
-use super::reader::LogReader;
-use super::sql;
-use crate::changes::context::LoopContext;
-use crate::changes::payload;
-use crate::changes::queue::{QueueItem, ROOM};
-use crate::changes::server::{cannot, is, text};
-use crate::changes::sql::{CHANNEL, begin_era};
+use super::context::LoopContext;
+use super::log::{Claimed, LogAction, LogNeed, LogOptions, LogOutput, LogReader, LogView, Marked, queries};
+use super::payload;
+use super::queue::{QueueItem, ROOM};
+use super::request::LogRequest;
+use super::server_facts::{cannot, is, text};
+use super::sql::{CHANNEL, begin_era};
 use crate::clock;
 use crate::gap::{Gap, GapData};
 use crate::row::Row;
 
 /// The fewest bytes for which a query is worth its while.
 const BYTES_MIN: usize = 64 << 10;
-
-/// An action without its details, by which its answer is recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum LogStep {
-    Prepare,
-    Claim,
-    Mark,
-    Draw,
-    View,
-    Save,
-    Lead,
-    Send,
-    Keep,
-}
-
-impl LogStep {
-    /// The purpose of the request, to follow "could not".
-    pub(crate) fn purpose(self) -> &'static str {
-        match self {
-            LogStep::Prepare => "see whether the log can be read here",
-            LogStep::Claim => "read the position in the log from notifyman.position",
-            LogStep::Mark => "find the time in the log",
-            LogStep::Draw => "begin to read the log after a start of the server",
-            LogStep::View => "read the log",
-            LogStep::Save => "save the position in the log",
-            LogStep::Lead => "agree with other readers on who looks",
-            LogStep::Send => "wake other readers of the log",
-            LogStep::Keep => "remove old changes from the log",
-        }
-    }
-}
 
 /// The reader of one database's log.
 #[derive(Debug)]
@@ -89,61 +56,61 @@ impl LogFollower {
     }
 
     /// Returns the next query. Rows are read as far as there is room in the queue, which announces it later.
-    pub(crate) fn next_query(&mut self, cx: &LoopContext<'_>) -> Option<(LogStep, String)> {
+    pub(crate) fn next_query(&mut self, cx: &LoopContext<'_>) -> Option<(LogRequest, String)> {
         let reads = !cx.queue.is_stopped();
         let room = if reads { cx.queue.room() } else { None };
         let bytes = room.unwrap_or_default() / cx.databases.max(1);
         let bytes = bytes.clamp(BYTES_MIN, ROOM);
         Some(match self.reader.next_action(reads, room.is_some(), cx.now)? {
-            LogAction::Prepare => (LogStep::Prepare, sql::PREPARE.to_owned()),
-            LogAction::Claim(name, backend) => (LogStep::Claim, sql::claim(&name, backend)),
-            LogAction::Mark(time) => (LogStep::Mark, sql::mark(time)),
-            LogAction::Draw => (LogStep::Draw, begin_era()),
-            LogAction::Look(position) => (LogStep::View, sql::look(position.as_ref(), bytes)),
-            LogAction::Page(position) => (LogStep::View, sql::page(&position, bytes)),
-            LogAction::Save(name, position) => (LogStep::Save, sql::save(&name, &position)),
-            LogAction::Lead => (LogStep::Lead, sql::LEAD.to_owned()),
-            LogAction::Wake => (LogStep::Send, sql::WAKE.to_owned()),
-            LogAction::ReportWaiting(name) => (LogStep::Send, sql::report_waiting(&name)),
-            LogAction::Keep => (LogStep::Keep, sql::keep(self.keep_for, self.keep_size)),
+            LogAction::Prepare => (LogRequest::Prepare, queries::PREPARE.to_owned()),
+            LogAction::Claim(name, backend) => (LogRequest::Claim, queries::claim(&name, backend)),
+            LogAction::Mark(time) => (LogRequest::Mark, queries::mark(time)),
+            LogAction::Draw => (LogRequest::Draw, begin_era()),
+            LogAction::Look(position) => (LogRequest::View, queries::look(position.as_ref(), bytes)),
+            LogAction::Page(position) => (LogRequest::View, queries::page(&position, bytes)),
+            LogAction::Save(name, position) => (LogRequest::Save, queries::save(&name, &position)),
+            LogAction::Lead => (LogRequest::Lead, queries::LEAD.to_owned()),
+            LogAction::Wake => (LogRequest::Send, queries::WAKE.to_owned()),
+            LogAction::ReportWaiting(name) => (LogRequest::Send, queries::report_waiting(&name)),
+            LogAction::Keep => (LogRequest::Keep, queries::keep(self.keep_for, self.keep_size)),
         })
     }
 
     /// Handles an answer; `Err` if it cannot be understood.
-    pub(crate) fn handle_answer(&mut self, step: LogStep, rows: &[Row], now: Instant) -> Result<Vec<LogOutput>, ()> {
+    pub(crate) fn handle_answer(&mut self, step: LogRequest, rows: &[Row], now: Instant) -> Result<Vec<LogOutput>, ()> {
         let reader = &mut self.reader;
         let output = match step {
-            LogStep::Prepare => {
+            LogRequest::Prepare => {
                 let row = rows.first().ok_or(())?;
                 reader.handle_prepared(refusal(row), now)
             }
-            LogStep::Claim => reader.handle_claimed(Claimed::parse(rows).ok_or(())?, now),
-            LogStep::Mark => {
+            LogRequest::Claim => reader.handle_claimed(Claimed::parse(rows).ok_or(())?, now),
+            LogRequest::Mark => {
                 reader.handle_marked(Marked::parse(rows));
                 None
             }
-            LogStep::Draw => {
+            LogRequest::Draw => {
                 reader.handle_drawn();
                 None
             }
-            LogStep::View => {
+            LogRequest::View => {
                 let (view, rows) = LogView::parse(rows).ok_or(())?;
                 return Ok(reader.handle_view(&view, rows, now, clock::wall()));
             }
-            LogStep::Save => {
+            LogRequest::Save => {
                 reader.handle_saved(now);
                 None
             }
-            LogStep::Lead => {
+            LogRequest::Lead => {
                 let row = rows.first().ok_or(())?;
                 reader.handle_led(is(row, 0), is(row, 1), now);
                 None
             }
-            LogStep::Send => {
+            LogRequest::Send => {
                 reader.handle_sent(now);
                 None
             }
-            LogStep::Keep => {
+            LogRequest::Keep => {
                 reader.handle_kept(now);
                 None
             }
@@ -170,13 +137,13 @@ impl LogFollower {
     }
 
     /// Handles a query that failed.
-    pub(crate) fn handle_failed(&mut self, step: LogStep, now: Instant) {
+    pub(crate) fn handle_failed(&mut self, step: LogRequest, now: Instant) {
         match step {
-            LogStep::Prepare | LogStep::Claim | LogStep::Mark | LogStep::Draw | LogStep::View => {
+            LogRequest::Prepare | LogRequest::Claim | LogRequest::Mark | LogRequest::Draw | LogRequest::View => {
                 self.reader.handle_failed(now);
             }
-            LogStep::Save => self.reader.handle_save_failed(now),
-            LogStep::Lead | LogStep::Send | LogStep::Keep => self.reader.handle_shared_failed(now),
+            LogRequest::Save => self.reader.handle_save_failed(now),
+            LogRequest::Lead | LogRequest::Send | LogRequest::Keep => self.reader.handle_shared_failed(now),
         }
     }
 

@@ -6,15 +6,15 @@
 //! ```
 
 mod checks;
-mod upgrade;
+mod outbox;
 
 use std::time::Duration;
 
-use super::installed::{self, Functions, Objects};
-use super::options::{Delivery, Options, Oversize, Shape};
+use super::installation::{self, Functions, Objects};
+use super::options::{DeliveryMode, InstallOptions, Oversize, Shape};
 use super::report::{Progress, Report};
-use super::runner::{self, Runner, Step};
-use super::server::{Presence, Server, cannot, text};
+use super::runner::{self, Runner, TableTask};
+use super::server_facts::{Presence, ServerFacts, cannot, text};
 use super::{functions, grants, sql};
 use crate::connection::Connection;
 use crate::error::Error;
@@ -44,7 +44,7 @@ use crate::error::Error;
 /// A second build changes only what differs. It does not remember options: one that is not given returns to its default.
 #[derive(Debug, Clone)]
 pub struct Installer {
-    options: Options,
+    options: InstallOptions,
     /// The delivery was chosen, so that another one may end.
     is_delivery_chosen: bool,
     is_forced: bool,
@@ -56,7 +56,7 @@ pub struct Installer {
 impl Default for Installer {
     fn default() -> Self {
         Self {
-            options: Options::default(),
+            options: InstallOptions::default(),
             is_delivery_chosen: false,
             is_forced: false,
             discards_outbox: false,
@@ -133,7 +133,7 @@ impl Installer {
     /// Where there is a log, a build refuses the default: delivery by NOTIFY, which ends the log and all positions in it, must be
     /// asked for.
     #[must_use]
-    pub fn delivery(mut self, delivery: Delivery) -> Self {
+    pub fn delivery(mut self, delivery: DeliveryMode) -> Self {
         self.options.delivery = delivery;
         self.is_delivery_chosen = true;
         self
@@ -276,7 +276,7 @@ impl Installer {
     fn build_alone(&self, db: &mut Connection, mut report_step: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
         // Another build may just have ended.
         let schema_changed = self.make_schema(db)?;
-        let server = Server::look(db, &self.options.owner)?;
+        let server = ServerFacts::read(db, &self.options.owner)?;
         let mut report = Report { schema_changed, warnings: self.warnings(&server), ..Report::default() };
         let runner = self.runner(&server);
         let mut failed = Vec::new();
@@ -314,14 +314,14 @@ impl Installer {
         Ok(report)
     }
 
-    fn runner<'a>(&self, server: &'a Server) -> Runner<'a> {
+    fn runner<'a>(&self, server: &'a ServerFacts) -> Runner<'a> {
         Runner { server, lock_timeout: self.lock_timeout, attempts: self.attempts }
     }
 
     /// Makes the schema and what all tables share, unless they are right.
     fn make_schema(&self, db: &mut Connection) -> Result<bool, Error> {
         for attempt in 1.. {
-            let server = Server::look(db, &self.options.owner)?;
+            let server = ServerFacts::read(db, &self.options.owner)?;
             let Some(install) = self.install(db, &server)? else { return Ok(attempt > 1) };
             server.check_installer()?;
             server.check_owner(&self.options.owner)?;
@@ -337,8 +337,8 @@ impl Installer {
 
     /// The statements that make the schema, all functions, and the role that owns some of them; or functions of tables
     /// alone, where the rest is right. `None` if all is.
-    fn install(&self, db: &mut Connection, server: &Server) -> Result<Option<String>, Error> {
-        let mut of_tables = installed::functions_of_tables(db, &self.options)?;
+    fn install(&self, db: &mut Connection, server: &ServerFacts) -> Result<Option<String>, Error> {
+        let mut of_tables = installation::functions_of_tables(db, &self.options)?;
         if !self.is_installed(db, server)? {
             let upgrade = self.upgrade(db, server)?;
             let install = sql::install(&self.options, &of_tables);
@@ -350,12 +350,12 @@ impl Installer {
     }
 
     /// The tables that are not right, each with its state and the statements that make it right; and how many are.
-    fn work(&self, db: &mut Connection) -> Result<(Vec<Step>, usize), Error> {
+    fn work(&self, db: &mut Connection) -> Result<(Vec<TableTask>, usize), Error> {
         let rows = db.query(&sql::work(&self.options))?;
         let steps: Vec<_> = rows
             .iter()
             .filter(|row| !matches!(&*text(row, 4), "right" | "disabled"))
-            .map(|row| Step { table: text(row, 1), state: text(row, 4), statements: text(row, 5) })
+            .map(|row| TableTask { table: text(row, 1), state: text(row, 4), statements: text(row, 5) })
             .collect();
         let unchanged = rows.len() - steps.len();
         Ok((steps, unchanged))
@@ -378,7 +378,7 @@ impl Installer {
             script.push_str(&transaction(&step.statements));
         }
         if server.presence == Presence::Ours && Objects::read(db)?.has_outbox {
-            script.push_str(&transaction(upgrade::DROP_OUTBOX));
+            script.push_str(&transaction(outbox::DROP_OUTBOX));
         }
         Ok(script + &transaction(sql::DROP_UNUSED))
     }
@@ -416,7 +416,7 @@ impl Installer {
     ///
     /// As [`teardown`](Self::teardown).
     pub fn teardown_with(&self, db: &mut Connection, report_step: impl FnMut(Progress<'_>)) -> Result<Report, Error> {
-        let server = Server::look(db, &self.options.owner)?;
+        let server = ServerFacts::read(db, &self.options.owner)?;
         server.check_writable()?;
         match server.presence {
             Presence::Nothing => Ok(Report::default()),
@@ -427,7 +427,7 @@ impl Installer {
     fn teardown_alone(
         &self,
         db: &mut Connection,
-        server: &Server,
+        server: &ServerFacts,
         mut report_step: impl FnMut(Progress<'_>),
     ) -> Result<Report, Error> {
         let (mut report, runner) = (Report::default(), self.runner(server));
@@ -440,7 +440,7 @@ impl Installer {
         let steps: Vec<_> = db
             .query(&sql::triggers())?
             .iter()
-            .map(|row| Step { table: text(row, 0), state: "left over".to_owned(), statements: text(row, 1) })
+            .map(|row| TableTask { table: text(row, 0), state: "left over".to_owned(), statements: text(row, 1) })
             .collect();
         let (total, mut done) = (steps.len(), 0);
         // A trigger that is gone meanwhile is no trouble, and its statement says so.
@@ -461,8 +461,8 @@ impl Installer {
     }
 
     /// The owner that an installation names; where it names none, the one of these options.
-    fn installed_owner(&self, server: &Server) -> String {
-        installed::named_owner(&server.comment).unwrap_or_else(|| self.options.owner.clone())
+    fn installed_owner(&self, server: &ServerFacts) -> String {
+        installation::named_owner(&server.comment).unwrap_or_else(|| self.options.owner.clone())
     }
 
     /// The SQL that [`teardown`](Self::teardown) would run, for `psql`; nothing is changed.
@@ -484,7 +484,7 @@ impl Installer {
     ///
     /// As [`teardown`](Self::teardown).
     pub fn teardown_sql(&self, db: &mut Connection) -> Result<String, Error> {
-        let server = Server::look(db, &self.options.owner)?;
+        let server = ServerFacts::read(db, &self.options.owner)?;
         server.check_writable()?;
         if server.presence == Presence::Nothing {
             return Ok("-- There is nothing to remove.\n".to_owned());
@@ -500,12 +500,12 @@ impl Installer {
     }
 
     /// Returns `true` if the schema and what all tables share are as they would be made.
-    fn is_installed(&self, db: &mut Connection, server: &Server) -> Result<bool, Error> {
+    fn is_installed(&self, db: &mut Connection, server: &ServerFacts) -> Result<bool, Error> {
         if server.presence != Presence::Ours {
             return Ok(false);
         }
         // Where it says nothing it is damaged or of version 1, and is made again.
-        let Ok((version, options)) = installed::parse_comment(&server.comment) else { return Ok(false) };
+        let Ok((version, options)) = installation::parse_comment(&server.comment) else { return Ok(false) };
         if version > sql::VERSION {
             return Err(cannot(format!(
                 "what is installed is of version {version}, and this program knows those up to {}: use a later notifyman",
