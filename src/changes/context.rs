@@ -1,4 +1,4 @@
-//! The state that the followers of a worker's databases share, and that one holds while it waits.
+//! The state that the followers of a worker's databases share.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,13 +18,4 @@ pub(crate) struct LoopContext<'l> {
     /// The number of databases, which share the room in the queue.
     pub(crate) databases: usize,
     pub(crate) now: Instant,
-}
-
-/// A spilled payload that is being read; what came after it is held.
-#[derive(Debug)]
-pub(crate) struct SpilledRead {
-    pub(crate) number: i64,
-    /// The notification that refers to it.
-    pub(crate) reference: Box<[u8]>,
-    pub(crate) is_asked: bool,
 }

@@ -12,16 +12,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::context::{LoopContext, SpilledRead};
+use super::context::LoopContext;
 use super::coverage::{CoverageCheck, DeliveryWay};
 use super::installation::Installation;
 use super::log::{LOG_CHANNEL, LogOptions, LogOutput};
 use super::log_follower::LogFollower;
 use super::mailbox::{DatabaseReply, LoopMessage};
-use super::payload::{self, ChangePayload};
+use super::payload;
 use super::queue::QueueItem;
 use super::request::{DatabaseRequest, LogRequest, RequestWarnings};
 use super::server_facts::{cannot, text};
+use super::spilled::SpilledReader;
 use super::sql::{self, CHANNEL};
 use super::status::queue_warning;
 use crate::error::Error;
@@ -38,8 +39,6 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The delivery has changed while a worker followed.
 const OTHER_DELIVERY: &str = "the installation delivers in another way now, so changes may be missing that were made before \
                               this was noticed";
-/// A payload that refers to a spilled one is never longer: it holds names only.
-const REFERENCE_MAX: usize = 7_999;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WorkerPhase {
@@ -81,7 +80,7 @@ pub(crate) struct DatabaseFollower {
     /// When to check again, or to try again what failed.
     next_check: Option<Instant>,
     warnings: RequestWarnings,
-    spilled: Option<SpilledRead>,
+    spilled: SpilledReader,
     log: LogFollower,
 }
 
@@ -99,7 +98,7 @@ impl DatabaseFollower {
             coverage: CoverageCheck::default(),
             next_check: None,
             warnings: RequestWarnings::default(),
-            spilled: None,
+            spilled: SpilledReader::new(database),
             log: LogFollower::new(log),
         }
     }
@@ -118,7 +117,7 @@ impl DatabaseFollower {
     /// Returns `true` if nothing is left to be done for a consumer that still acknowledges.
     pub(crate) fn is_drained(&self) -> bool {
         self.is_ended()
-            || self.spilled.is_none() && self.is_clear() && (!self.reads_log() || self.log.reader.is_empty())
+            || self.spilled.is_idle() && self.is_clear() && (!self.reads_log() || self.log.reader.is_empty())
     }
 
     /// Returns `true` if the position is saved up to which the consumer has acknowledged.
@@ -165,9 +164,7 @@ impl DatabaseFollower {
         self.phase = WorkerPhase::Away;
         self.next_check = None;
         self.log.reader.handle_lost();
-        if let Some(spilled) = &mut self.spilled {
-            spilled.is_asked = false;
-        }
+        self.spilled.handle_lost();
         if is_final {
             self.end(error, cx);
         } else if self.reported != ConnectionReport::Disconnected {
@@ -192,16 +189,8 @@ impl DatabaseFollower {
         if payload::is_incomplete(payload) {
             self.check_tables_soon(cx);
         }
-        // Payloads behind a spilled one are examined in their turn.
-        let number = if self.spilled.is_none() { self.spilled_number(payload, cx) } else { None };
-        match number {
-            Some(number) => {
-                cx.queue.hold(self.database);
-                self.spilled = Some(SpilledRead { number, reference: payload.into(), is_asked: false });
-                self.read_spilled(cx);
-            }
-            None => cx.queue.push(self.database, QueueItem::Notified(payload.into())),
-        }
+        self.spilled.push(payload, cx);
+        self.read_spilled(cx);
     }
 
     /// The consumer has taken something, dealt with something, or stopped.
@@ -224,9 +213,7 @@ impl DatabaseFollower {
 
     /// Gives up waiting for a spilled payload: the worker stops.
     pub(crate) fn handle_impatience(&mut self, cx: &LoopContext<'_>) {
-        while let Some(spilled) = self.spilled.take() {
-            self.release_spilled(spilled.reference, cx);
-        }
+        self.spilled.release_all(cx);
     }
 
     // ---- answers ----------------------------------------------------------------------------------------------------
@@ -397,51 +384,17 @@ impl DatabaseFollower {
 
     // ---- spilled payloads -------------------------------------------------------------------------------------------
 
-    /// Returns the number of the spilled payload to which a wanted notification refers.
-    fn spilled_number(&self, payload: &[u8], cx: &LoopContext<'_>) -> Option<i64> {
-        const MARK: &[u8] = b"\"spilled\":true";
-        if payload.len() > REFERENCE_MAX || !payload.windows(MARK.len()).any(|part| part == MARK) {
-            return None;
-        }
-        match ChangePayload::parse(payload) {
-            Ok(ChangePayload::Change(change)) if change.spilled && cx.filter.accepts_change(&change) => {
-                Some(change.number)
-            }
-            _ => None,
-        }
-    }
-
     fn read_spilled(&mut self, cx: &LoopContext<'_>) {
         if self.phase == WorkerPhase::Prepared
-            && let Some(spilled) = self.spilled.as_mut().filter(|spilled| !spilled.is_asked)
-            && cx.queue.room().is_some()
+            && let Some(number) = self.spilled.next_request(cx)
         {
-            spilled.is_asked = true;
-            let number = spilled.number;
             self.query(DatabaseRequest::ReadSpilled(number), sql::read_spilled(number), cx);
         }
     }
 
-    /// Hands out what was spilled, or the notification alone if it is no longer there.
     fn handle_spilled(&mut self, number: i64, row: Option<&Row>, cx: &LoopContext<'_>) {
-        if let Some(spilled) = self.spilled.take_if(|spilled| spilled.number == number) {
-            let payload = row.and_then(|row| row.get_bytes(0)).map_or(spilled.reference, Box::from);
-            self.release_spilled(payload, cx);
-        }
-    }
-
-    /// Hands out a payload and what is held behind it, up to the next that refers to a spilled one.
-    fn release_spilled(&mut self, payload: Box<[u8]>, cx: &LoopContext<'_>) {
-        cx.queue.release(self.database, QueueItem::Notified(payload));
-        while let Some(item) = cx.queue.take_held(self.database) {
-            if let QueueItem::Notified(payload) = &item
-                && let Some(number) = self.spilled_number(payload, cx)
-            {
-                self.spilled = Some(SpilledRead { number, reference: payload.clone(), is_asked: false });
-                return self.read_spilled(cx);
-            }
-            cx.queue.release(self.database, item);
-        }
+        self.spilled.handle_reply(number, row, cx);
+        self.read_spilled(cx);
     }
 
     // ---- the log ----------------------------------------------------------------------------------------------------

@@ -219,6 +219,7 @@ mod request;
 mod runner;
 mod server_facts;
 mod shape;
+mod spilled;
 mod sql;
 mod status;
 mod stream;
