@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::support::{site, site_in, start_with_a_small_queue};
 use crate::support::Options;
-use crate::support::alone::not_run;
 use crate::support::server::{connect, latin1, sql_ascii, start};
+use crate::support::tools::not_run;
 
 /// A build that ends a log where there is one.
 fn notify() -> Installer {

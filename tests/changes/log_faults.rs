@@ -12,7 +12,7 @@ use super::log::{gap, logged, logged_by, lost, pass, read, read_from, reader};
 use super::support::{Site, client_program, site_in};
 use super::worker::{config, connected, ids, next_but_warnings};
 use crate::support::cluster::signal;
-use crate::support::server::{Frozen, LIMIT, ask, connect, eventually, promote, start};
+use crate::support::server::{LIMIT, PausedProcess, ask, connect, eventually, promote, start};
 use crate::support::{Cluster, Options, Proxy};
 
 /// The process of the server that does this.
@@ -37,7 +37,7 @@ fn g10_a_crash_is_a_gap_and_what_it_has_undone_is_not_mistaken_for_what_was_read
     // Nothing that is committed reaches the disk, and it is reported all the same.
     site.run("CHECKPOINT");
     let writer = process(&mut site.db, "walwriter");
-    let frozen = Frozen::process(writer);
+    let frozen = PausedProcess::process(writer);
     let before = position_after(&mut site.db, &mut changes, 2);
     let next_xid = |db: &mut _| ask(db, "SELECT txid_current()").parse::<u64>().unwrap();
     let used = next_xid(&mut site.db);

@@ -8,7 +8,7 @@ use notifyman::{Connection, Error};
 use super::log::{gap, logged, logged_by, lost, pass, read, read_from, reader};
 use super::support::{Site, site_in};
 use super::worker::{NAME, config, connected, ids, next, next_but_warnings, worker};
-use crate::support::server::{Frozen, LIMIT, eventually, start, terminate};
+use crate::support::server::{LIMIT, PausedProcess, eventually, start, terminate};
 use crate::support::{Cluster, Options, Proxy};
 
 /// A worker of this name that has read this row, the first of its name.
@@ -163,7 +163,7 @@ fn g10_a_session_that_is_stopped_keeps_its_name_until_it_continues() {
     let (_server, mut site) = logged();
     let mut changes = begin(&mut site, "n", 1);
     let old = pids(&mut site.db);
-    let frozen = Frozen::process(old[0].unsigned_abs());
+    let frozen = PausedProcess::process(old[0].unsigned_abs());
     site.run("INSERT INTO t VALUES (2)");
     assert!(matches!(next_but_warnings(&mut changes), (_, ChangeEvent::Disconnected(_))));
     // The server cannot end it, so the reader waits and says so.

@@ -11,7 +11,7 @@ use notifyman::changes::{ChangeEvent, Changes, DeliveryMode, Installer, Oversize
 use super::support::{Site, site, site_in};
 use super::worker::{NAME, config, connected, follow, ids, next, next_but_warnings, worker};
 use crate::support::Options;
-use crate::support::server::{Frozen, LIMIT, ask, connect, eventually, refusing_port, start, terminate, utf8};
+use crate::support::server::{LIMIT, PausedProcess, ask, connect, eventually, refusing_port, start, terminate, utf8};
 
 /// The processes of the worker's sessions in a site's database.
 fn pids(site: &mut Site) -> Vec<i32> {
@@ -139,7 +139,7 @@ fn g08_a_backend_that_freezes_holds_up_no_other_database() {
     let mut sites = [built(DeliveryMode::Notify), built(DeliveryMode::Log)];
     let mut changes = follow(&[&frozen, &frozen_log, &sites[0], &sites[1]]);
     let stopped = [&mut frozen, &mut frozen_log].map(|site| match pids(site)[..] {
-        [pid] => Frozen::process(pid.unsigned_abs()),
+        [pid] => PausedProcess::process(pid.unsigned_abs()),
         ref other => panic!("one session for each database: {other:?}"),
     });
     frozen.run("INSERT INTO t VALUES (1, repeat('x', 100000)), (2, '')");

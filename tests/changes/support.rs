@@ -6,8 +6,8 @@ use notifyman::Connection;
 use notifyman::changes::{Installer, Report, Status};
 use serde_json::Value;
 
-use crate::support::alone::not_run;
 use crate::support::server::{connect, everything, major, start, utf8};
+use crate::support::tools::not_run;
 use crate::support::{Cluster, Options};
 
 /// A database, a session that writes in it, and one that listens.

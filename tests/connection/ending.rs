@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use notifyman::{Connection, Error};
 
 use crate::support::server::{
-    Frozen, LIMIT, ask, config, connect, eventually, next, pairs, session, start, terminate, until_at_rest, utf8,
+    LIMIT, PausedProcess, ask, config, connect, eventually, next, pairs, session, start, terminate, utf8,
+    wait_until_idle,
 };
 use crate::support::{Cluster, Options, Peer, Step, cluster, msg};
 
@@ -85,7 +86,7 @@ fn c13_dropping_never_waits_for_a_server_that_does_not_read() {
 fn c13_dropping_and_closing_never_wait_for_a_frozen_server() {
     for close in [|mut db: Connection| drop(db.close()), drop] {
         let db = session();
-        let _frozen = Frozen::session(&db);
+        let _frozen = PausedProcess::session(&db);
         let begin = Instant::now();
         close(db);
         assert!(begin.elapsed() < LIMIT / 4, "{:?}", begin.elapsed());
@@ -157,7 +158,7 @@ fn two() -> (Cluster, Connection, Connection) {
 fn c16_the_warning_of_a_crash_is_the_cause_of_the_loss() {
     let (server, mut victim, mut other) = two();
     other.notify("c16", "last").unwrap();
-    until_at_rest(&server, [victim.pid(), other.pid()]);
+    wait_until_idle(&server, [victim.pid(), other.pid()]);
     cluster::signal(victim.pid().unsigned_abs(), "KILL").unwrap();
     assert_eq!(other.wait(None).flatten().count(), 1, "what came before is delivered before the loss");
     let error = other.error().unwrap();
@@ -174,7 +175,7 @@ fn c16_the_warning_of_a_crash_is_the_cause_of_the_loss() {
 fn c16_an_emergency_stop_and_a_usual_one_tell_why() {
     for (stop, severity) in [(Cluster::stop as fn(&mut Cluster) -> _, "FATAL"), (Cluster::stop_immediate, "WARNING")] {
         let (mut server, mut one, mut other) = two();
-        until_at_rest(&server, [one.pid(), other.pid()]);
+        wait_until_idle(&server, [one.pid(), other.pid()]);
         stop(&mut server).unwrap();
         for db in [&mut one, &mut other] {
             assert_eq!(db.wait(None).count(), 0);

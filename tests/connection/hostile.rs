@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use notifyman::{Connection, Error, ProtocolError};
 
 use crate::support::server::{LIMIT, config, connect, next, pairs, refused, session, utf8};
-use crate::support::{Peer, Proxy, Step, alone, msg};
+use crate::support::{Peer, Proxy, Step, msg, subprocess};
 
 /// Runs a test of this module in a process that gets less than a gigabyte. (macOS sets no such limit.)
 fn in_little_memory(test: &str) {
-    alone::run(&format!("connection::hostile::{test}"), "ulimit -v 786432", &[("MALLOC_ARENA_MAX", "1")]);
+    subprocess::run(&format!("connection::hostile::{test}"), "ulimit -v 786432", &[("MALLOC_ARENA_MAX", "1")]);
 }
 
 /// The error that a session ends with when it is idle and these bytes come.
@@ -56,7 +56,7 @@ fn c11_a_length_of_two_gigabytes_costs_an_error_and_no_memory() {
 #[test]
 #[ignore = "not by itself: another test runs it in a process with little memory"]
 fn hostile_lengths() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     for tag in EVERY_TYPE {
@@ -198,7 +198,7 @@ fn say(message: Vec<u8>, times: usize) -> Step {
 #[test]
 #[ignore = "not by itself: another test runs it in a process with little memory"]
 fn hostile_talk() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let parameters: Vec<u8> =

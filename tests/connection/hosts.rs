@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use notifyman::{Config, Connection, Error};
 
 use crate::support::server::{ask, config, promote, refused, refusing_port, standby, start, utf8};
-use crate::support::{Options, Peer, Step, alone, msg};
+use crate::support::{Options, Peer, Step, msg, subprocess, tools};
 
 /// These servers in this order.
 fn hosts(ports: &[u16], attrs: &str) -> Config {
@@ -139,11 +139,16 @@ const MOUNTS: &[&str] = &["unshare", "-m"];
 
 #[test]
 fn c01_a_name_that_leads_to_the_whole_cluster_leads_to_its_primary() {
-    if alone::can(MOUNTS) {
+    if tools::can_run(MOUNTS) {
         let hosts = std::env::temp_dir().join(format!("notifyman-cluster-{}", std::process::id()));
         std::fs::write(&hosts, "127.0.0.2 cluster.notifyman.test\n127.0.0.3 cluster.notifyman.test\n").unwrap();
         let shell = "mount --bind \"$HOSTS\" /etc/hosts";
-        alone::run_in(MOUNTS, "connection::hosts::name_of_a_cluster", shell, &[("HOSTS", hosts.to_str().unwrap())]);
+        subprocess::run_under(
+            MOUNTS,
+            "connection::hosts::name_of_a_cluster",
+            shell,
+            &[("HOSTS", hosts.to_str().unwrap())],
+        );
         std::fs::remove_file(hosts).unwrap();
     }
 }
@@ -151,7 +156,7 @@ fn c01_a_name_that_leads_to_the_whole_cluster_leads_to_its_primary() {
 #[test]
 #[ignore = "needs a table of hosts of its own; the test above starts it"]
 fn name_of_a_cluster() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let port = refusing_port();

@@ -3,7 +3,7 @@
 use notifyman::{AuthMethod, Connection, Error, ProtocolError};
 
 use crate::support::server::{ask, config, connect, latin1, next, pairs, refused, session, sql_ascii, start, utf8};
-use crate::support::{Cluster, Options, Peer, Step, alone, msg};
+use crate::support::{Cluster, Options, Peer, Step, msg, subprocess};
 
 fn asking(method: &str) -> Cluster {
     start(Options::new().auth(method, "it's ünïcode \\ and long"))
@@ -146,13 +146,13 @@ fn c02_the_start_up_packet_asks_for_utf8_once_and_last() {
 #[test]
 fn c02_the_encoding_is_utf8_whatever_the_environment_says() {
     let options = ("PGOPTIONS", "-c client_encoding=BIG5");
-    alone::run("connection::login::in_another_encoding", ":", &[("PGCLIENTENCODING", "SJIS"), options]);
+    subprocess::run("connection::login::in_another_encoding", ":", &[("PGCLIENTENCODING", "SJIS"), options]);
 }
 
 #[test]
 #[ignore = "not by itself: another test runs it in a process with an environment"]
 fn in_another_encoding() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::serve()]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use notifyman::{Config, Connection, Error, NotificationManager};
 
 use crate::support::server::{LIMIT, config, connect, pairs, pending, standby, start, utf8};
-use crate::support::{Options, Proxy, alone};
+use crate::support::{Options, Proxy, subprocess};
 
 const COUNT: usize = 80;
 
@@ -53,13 +53,13 @@ impl TryFrom<Given> for Config {
 fn c01_those_that_find_no_file_descriptor_wait_for_one() {
     // The limit of open files counts for all of a process.
     let url = utf8().url();
-    alone::run("connection::many::with_few_descriptors", "ulimit -n 40", &[("NOTIFYMAN_TEST_URL", &url)]);
+    subprocess::run("connection::many::with_few_descriptors", "ulimit -n 40", &[("NOTIFYMAN_TEST_URL", &url)]);
 }
 
 #[test]
 #[ignore = "needs a limit of open files of its own; the test above starts it"]
 fn with_few_descriptors() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let url = std::env::var("NOTIFYMAN_TEST_URL").unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use notifyman::{Connection, Error};
 
 use crate::support::server::{config, connect, eventually, refused, refusing_port, start};
-use crate::support::{Options, Peer, Step, alone, msg};
+use crate::support::{Options, Peer, Step, msg, subprocess, tools};
 
 const SECRET: &str = "s3cr3t90210";
 
@@ -130,15 +130,15 @@ const NETWORK: &[&str] = &["unshare", "-n"];
 
 #[test]
 fn c01_who_cannot_be_reached_may_be_later() {
-    if alone::can(NETWORK) {
-        alone::run_in(NETWORK, "connection::refusals::no_way", "true", &[]);
+    if tools::can_run(NETWORK) {
+        subprocess::run_under(NETWORK, "connection::refusals::no_way", "true", &[]);
     }
 }
 
 #[test]
 #[ignore = "needs a network of its own; the test above starts it"]
 fn no_way() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     // In this network there is nothing but itself.

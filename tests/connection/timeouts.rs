@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use notifyman::{Connection, Error};
 
-use crate::support::server::{Frozen, LIMIT, ask, config, connect, in_time, next, pairs, session, start, utf8};
+use crate::support::server::{LIMIT, PausedProcess, ask, config, connect, in_time, next, pairs, session, start, utf8};
 use crate::support::{Options, Peer, Proxy, Step, cluster, msg};
 
 const CALL: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ fn c11_a_frozen_server_blocks_no_call() {
         for call in calls {
             scope.spawn(move || {
                 let mut db = impatient(&utf8().url());
-                let _frozen = Frozen::session(&db);
+                let _frozen = PausedProcess::session(&db);
                 assert!(times_out(&mut db, call), "nobody answered the cancel");
                 assert!(matches!(db.error(), Some(Error::Timeout { closed: true, .. })), "{:?}", db.error());
                 assert!(matches!(call(&mut db), Err(Error::Timeout { .. })), "and so it stays");
@@ -81,8 +81,8 @@ fn c11_a_frozen_server_blocks_no_call() {
 fn c11_a_server_that_is_frozen_as_a_whole_takes_no_cancel_and_blocks_nobody() {
     let server = start(Options::new());
     let mut db = impatient(&server.url());
-    let session = Frozen::session(&db);
-    let postmaster = Frozen::process(server.pid().unwrap());
+    let session = PausedProcess::session(&db);
+    let postmaster = PausedProcess::process(server.pid().unwrap());
     assert!(times_out(&mut db, |db| db.query("SELECT 1")));
     drop((session, postmaster));
 }
@@ -151,7 +151,7 @@ fn c11_a_cancel_that_is_taken_late_hits_no_other_query() {
     let server = start(Options::new());
     let mut db = Connection::connect(config(&server.url()).call_timeout(Duration::from_secs(1))).unwrap();
     // The session answers while nobody takes the CancelRequest, which waits in the server's backlog.
-    let postmaster = Frozen::process(server.pid().unwrap());
+    let postmaster = PausedProcess::process(server.pid().unwrap());
     db.query("SELECT pg_sleep(1.3)").map(drop).unwrap_or_else(|error| assert!(error.is_timeout(), "{error}"));
     drop(postmaster);
     db.set_call_timeout(LIMIT);

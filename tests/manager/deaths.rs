@@ -6,7 +6,7 @@ use notifyman::{Connection, Error, Event, NotificationManager};
 
 use super::fake::Fake;
 use super::support::*;
-use crate::support::server::until_at_rest;
+use crate::support::server::wait_until_idle;
 use crate::support::{Cluster, Options, Peer, Proxy, Step, msg};
 
 /// The last words of a server that is told to stop.
@@ -186,7 +186,7 @@ fn m06_of_a_server_that_goes_down_everybody_is_in_the_garbage_with_its_cause() {
         connect(&cluster.url()).notify("c", "last").unwrap();
         let heard = hear(&mut nm, 5);
         assert!(heard.iter().all(|(_, payload)| payload == "last"));
-        until_at_rest(&cluster, pids);
+        wait_until_idle(&cluster, pids);
         stop(&mut cluster).unwrap();
 
         let begin = Instant::now();

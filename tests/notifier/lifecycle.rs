@@ -277,7 +277,7 @@ fn n10_two_notifiers_in_one_process_know_nothing_of_each_other() {
 #[test]
 fn n10_a_process_with_a_running_notifier_can_exit() {
     let begin = Instant::now();
-    crate::support::alone::run(
+    crate::support::subprocess::run(
         "notifier::lifecycle::a_process_that_leaves_its_notifier_running",
         "true",
         &[("NOTIFYMAN_TEST_URL", &utf8().url())],
@@ -288,7 +288,7 @@ fn n10_a_process_with_a_running_notifier_can_exit() {
 #[test]
 #[ignore = "the other half of n10_a_process_with_a_running_notifier_can_exit"]
 fn a_process_that_leaves_its_notifier_running() {
-    if !crate::support::alone::is_so() {
+    if !crate::support::subprocess::is_subprocess() {
         return;
     }
     let n: Notifier<u32> = Notifier::new(std::env::var("NOTIFYMAN_TEST_URL").unwrap()).unwrap();

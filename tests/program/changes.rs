@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{LIMIT, PROGRAM, Running, cluster, command, connect, run};
 use crate::support::Cluster;
-use crate::support::alone::not_run;
+use crate::support::tools::not_run;
 
 fn parsed(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))

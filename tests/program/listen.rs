@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{PROGRAM, Running, cluster, command, connect, run};
-use crate::support::alone::not_run;
+use crate::support::tools::not_run;
 use crate::support::{Cluster, Options, Peer, Step, msg};
 
 fn parsed(line: &str) -> Value {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use super::support::*;
-use crate::support::alone::not_run;
-use crate::support::server::{Frozen, LIMIT};
+use crate::support::server::{LIMIT, PausedProcess};
+use crate::support::tools::not_run;
 
 /// A program of the system's that runs with a configuration; it ends as this drops.
 struct Daemon {
@@ -81,7 +81,7 @@ listen servers
     let mut story = Story::begin(&through(port), &through(port));
     let before = pid(&story.nm);
     // Its sessions would go on for ever, but it lets nobody in any more.
-    let _frozen = Frozen::process(first.pid().unwrap());
+    let _frozen = PausedProcess::process(first.pid().unwrap());
     story.notice();
     story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() >= 1);
     let after = pid(&story.nm);

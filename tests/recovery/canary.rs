@@ -8,7 +8,7 @@ use notifyman::{Check, Connection, Error, Event, NotificationManager};
 use super::ledger::Writer;
 use super::support::{DEADLINE as HEARTBEAT_DEADLINE, IDLE, NOTICED, Story};
 use super::support::{backoff, cluster, listener, open, pid, proxied, through};
-use crate::support::server::{Frozen, LIMIT, terminate};
+use crate::support::server::{LIMIT, PausedProcess, terminate};
 use crate::support::{Cluster, HoldingProxy, Options, PgBouncer};
 
 const CANARY: &str = "the canary's";
@@ -364,7 +364,7 @@ fn m16_a_frozen_server_is_silent_and_not_deaf_and_its_heartbeat_still_has_its_bo
     nm.insert(db);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     let pids: Vec<_> = nm.connections().map(|(_, db)| db.pid().unsigned_abs()).collect();
-    let _frozen: Vec<_> = pids.into_iter().map(Frozen::process).collect();
+    let _frozen: Vec<_> = pids.into_iter().map(PausedProcess::process).collect();
     let begun = Instant::now();
     let error = next_loss(&mut nm);
     assert!(error.is_timeout(), "{error}");
@@ -379,7 +379,7 @@ fn m16_without_a_heartbeat_the_canary_itself_has_a_limit() {
     db.set_call_timeout(Duration::from_secs(2));
     let mut nm = watched([db]);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
-    let _frozen = Frozen::process(pid(&nm).unsigned_abs());
+    let _frozen = PausedProcess::process(pid(&nm).unsigned_abs());
     let error = next_loss(&mut nm);
     assert!(error.is_timeout() && error.to_string().contains("canary"), "{error}");
 }

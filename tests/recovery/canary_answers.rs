@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use notifyman::{Error, Event, NotificationManager};
 
 use super::support::{backoff, open};
-use crate::support::peer::Wire;
+use crate::support::peer::PeerStream;
 use crate::support::{Peer, Step, msg};
 
 const CANARY: &str = "canaries";
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const PID: i32 = 4242;
 
 /// Reads a query that contains this text, and returns it as a whole.
-fn query(wire: &mut Wire, part: &str) -> Result<String, String> {
+fn query(wire: &mut PeerStream, part: &str) -> Result<String, String> {
     let message = wire.read_message()?;
     let text = message.as_ref().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).unwrap_or_default();
     match message {
@@ -49,7 +49,7 @@ fn joins() -> Step {
 }
 
 /// Reads a canary, and returns its payload.
-fn canary(wire: &mut Wire) -> Result<String, String> {
+fn canary(wire: &mut PeerStream) -> Result<String, String> {
     let sql = query(wire, "pg_notify")?;
     let at = sql.find("canary ").ok_or("no payload")?;
     Ok(sql[at..at + "canary ".len() + 16].to_owned())

@@ -7,7 +7,7 @@ use notifyman::{Connection, TlsErrorKind};
 use rcgen::date_time_ymd;
 
 use super::support::*;
-use crate::support::pki::{Authority, Identity, Secure};
+use crate::support::pki::{Authority, Identity, TlsServer};
 use crate::support::server::{config, eventually, terminate};
 use crate::support::{Cluster, Options};
 
@@ -16,14 +16,14 @@ const LATER: &str = "later.example";
 
 struct Scene {
     ca: Authority,
-    server: Secure,
+    server: TlsServer,
     root: String,
 }
 
 impl Scene {
     fn set(options: Options) -> Self {
         let ca = Authority::new("the right one");
-        let server = Secure::start(&ca.server(&["127.0.0.1"]), &ca, options);
+        let server = TlsServer::start(&ca.server(&["127.0.0.1"]), &ca, options);
         let root = server.file("root.crt", ca.pem());
         Self { ca, server, root }
     }

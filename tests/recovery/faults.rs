@@ -7,7 +7,7 @@ use notifyman::Error;
 use super::ledger::Ledger;
 use super::support::*;
 use crate::support::cluster::signal;
-use crate::support::server::Frozen;
+use crate::support::server::PausedProcess;
 use crate::support::{Cluster, Options, Peer, Proxy, Step, msg};
 
 /// A fault between a reader and its server, which is mended at once or mends itself.
@@ -131,7 +131,7 @@ fn m13_a_role_whose_connections_are_all_taken_is_tried_again() {
 fn m15_a_frozen_backend_is_noticed_within_the_bound_and_replaced() {
     let server = cluster();
     let mut story = Story::begin(&server.url(), &server.url());
-    let _frozen = Frozen::process(pid(&story.nm).unsigned_abs());
+    let _frozen = PausedProcess::process(pid(&story.nm).unsigned_abs());
     story.notice();
     assert!(story.end_well().last_gap().cause().is_timeout());
 }

@@ -6,8 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::support::*;
-use crate::support::alone::{self, not_run, sh};
 use crate::support::{Cluster, Options, Proxy};
+use crate::support::{
+    subprocess,
+    tools::{self, not_run, run_script},
+};
 
 const NETWORK: &[&str] = &["unshare", "-n"];
 /// What makes that network one.
@@ -23,15 +26,15 @@ fn by_socket(server: &Cluster) -> String {
 
 #[test]
 fn m15_a_network_that_drops_packets_either_way_is_noticed_within_the_bound() {
-    if alone::can(NETWORK) {
-        alone::run_in(NETWORK, "recovery::network::packets_dropped", ALIVE, &[]);
+    if tools::can_run(NETWORK) {
+        subprocess::run_under(NETWORK, "recovery::network::packets_dropped", ALIVE, &[]);
     }
 }
 
 #[test]
 #[ignore = "needs a network of its own; the test above starts it"]
 fn packets_dropped() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let server = cluster();
@@ -39,12 +42,12 @@ fn packets_dropped() {
     let mut story = Story::begin(&format!("{}?connect_timeout=2", server.url()), &by_socket(&server));
     for ways in [&["--sport", "--dport"][..], &["--sport"], &["--dport"]] {
         for way in ways {
-            sh(&format!("iptables -A INPUT -i lo -p tcp {way} {port} -j DROP"));
+            run_script(&format!("iptables -A INPUT -i lo -p tcp {way} {port} -j DROP"));
         }
         story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(300));
         assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
-        sh("iptables -F");
+        run_script("iptables -F");
         let gaps = story.ledger.gaps();
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
         assert!(story.ledger.last_gap().cause().is_timeout(), "{:?}", story.ledger.last_gap());
@@ -55,8 +58,8 @@ fn packets_dropped() {
 
 #[test]
 fn m15_a_cable_that_is_pulled_is_noticed_within_the_bound_and_may_be_put_back() {
-    if alone::can(NETWORK) {
-        alone::run_in(NETWORK, "recovery::network::server_with_a_cable", ALIVE, &[]);
+    if tools::can_run(NETWORK) {
+        subprocess::run_under(NETWORK, "recovery::network::server_with_a_cable", ALIVE, &[]);
     }
 }
 
@@ -73,7 +76,7 @@ impl Drop for Holder {
 #[test]
 #[ignore = "needs a network of its own; the test above starts it"]
 fn server_with_a_cable() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let server = Cluster::start(Options::new().setting("listen_addresses", "*")).unwrap();
@@ -84,7 +87,7 @@ fn server_with_a_cable() {
     while network(&pid) == network("self") {
         std::thread::sleep(Duration::from_millis(5));
     }
-    sh(&format!(
+    run_script(&format!(
         "ip link add here type veth peer name there netns {pid}
          ip addr add 10.77.0.1/24 dev here
          ip link set here up
@@ -93,24 +96,24 @@ fn server_with_a_cable() {
     ));
     let url = format!("postgres://postgres@10.77.0.1:{}/postgres?connect_timeout=2", server.port());
     let ways = [("READS", url.as_str()), ("WRITES", &by_socket(&server))];
-    alone::run_in(&["nsenter", "-t", &pid, "-n"], "recovery::network::client_with_a_cable", "true", &ways);
+    subprocess::run_under(&["nsenter", "-t", &pid, "-n"], "recovery::network::client_with_a_cable", "true", &ways);
 }
 
 #[test]
 #[ignore = "needs a server at the other end of a cable; the test above starts it"]
 fn client_with_a_cable() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let way = |name| std::env::var(name).unwrap();
     let mut story = Story::begin(&way("READS"), &way("WRITES"));
     for _ in 0..2 {
         let gaps = story.ledger.gaps();
-        sh("ip link set there down");
+        run_script("ip link set there down");
         story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
         assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
-        sh("ip link set there up");
+        run_script("ip link set there up");
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
         story.hear_more();
     }
@@ -119,12 +122,12 @@ fn client_with_a_cable() {
 
 #[test]
 fn m13_a_name_that_has_moved_is_followed() {
-    if alone::can(MOUNTS) {
+    if tools::can_run(MOUNTS) {
         let hosts = std::env::temp_dir().join(format!("notifyman-hosts-{}", std::process::id()));
         fs::write(&hosts, "127.0.0.1 localhost db.notifyman.test\n").unwrap();
         let hosts = hosts.to_str().unwrap();
         let shell = "mount --bind \"$HOSTS\" /etc/hosts";
-        alone::run_in(MOUNTS, "recovery::network::name_moved", shell, &[("HOSTS", hosts)]);
+        subprocess::run_under(MOUNTS, "recovery::network::name_moved", shell, &[("HOSTS", hosts)]);
         fs::remove_file(hosts).unwrap();
     }
 }
@@ -132,7 +135,7 @@ fn m13_a_name_that_has_moved_is_followed() {
 #[test]
 #[ignore = "needs a table of hosts of its own; the test above starts it"]
 fn name_moved() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let server = Cluster::start(Options::new().setting("listen_addresses", "127.0.0.1,127.0.0.2")).unwrap();
@@ -172,14 +175,14 @@ fn m15_a_clock_that_is_set_anew_neither_ends_a_session_nor_delays_anything() {
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ("DONT_FAKE_MONOTONIC", "1"),
     ];
-    alone::run_in(CLOCK, "recovery::network::clock_set", "true", &environment);
+    subprocess::run_under(CLOCK, "recovery::network::clock_set", "true", &environment);
     fs::remove_file(file).unwrap();
 }
 
 #[test]
 #[ignore = "needs a clock of its own; the test above starts it"]
 fn clock_set() {
-    if !alone::is_so() {
+    if !subprocess::is_subprocess() {
         return;
     }
     let clock = std::env::var("FAKETIME_TIMESTAMP_FILE").unwrap();

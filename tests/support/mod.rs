@@ -2,7 +2,6 @@
 
 #![allow(dead_code, unused_imports, reason = "each test takes what it needs")]
 
-pub mod alone;
 #[path = "../../src/cli/cluster/mod.rs"]
 pub mod cluster;
 pub mod holding;
@@ -14,8 +13,10 @@ pub mod pgbouncer;
 pub mod pki;
 pub mod proxy;
 pub mod server;
+pub mod subprocess;
 #[cfg(feature = "tls")]
 pub mod tls_peer;
+pub mod tools;
 pub mod unix_peer;
 
 pub use cluster::{Cluster, Options};

@@ -40,8 +40,8 @@ const GSSENC_REQUEST: i32 = 80_877_104;
 const CANCEL_REQUEST: i32 = 80_877_102;
 
 /// The thread of one connection, with what it heard or what went wrong.
-type Playing = JoinHandle<Result<Heard, String>>;
-type Act = Box<dyn FnOnce(&mut Wire) -> Result<(), String> + Send>;
+type Playing = JoinHandle<Result<Received, String>>;
+type Act = Box<dyn FnOnce(&mut PeerStream) -> Result<(), String> + Send>;
 
 /// A server that plays its scripts; [`Peer::finish`] tells whether the clients did their part.
 pub struct Peer {
@@ -52,7 +52,7 @@ pub struct Peer {
 
 /// What one connection has heard from its client.
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct Received {
     /// The parameters of the StartupMessage: `user`, `database`, `application_name`.
     pub startup: BTreeMap<String, String>,
     /// The protocol version of the StartupMessage: 196608 is 3.0.
@@ -61,7 +61,7 @@ pub struct Heard {
     pub messages: Vec<(u8, Vec<u8>)>,
 }
 
-impl Heard {
+impl Received {
     /// The texts of all queries, in order.
     pub fn queries(&self) -> Vec<String> {
         self.messages.iter().filter(|(tag, _)| *tag == b'Q').map(|(_, body)| query_text(body)).collect()
@@ -112,7 +112,7 @@ impl Peer {
     }
 
     /// Waits until every script is through, and panics with the first thing that went otherwise.
-    pub fn finish(mut self) -> Vec<Heard> {
+    pub fn finish(mut self) -> Vec<Received> {
         self.join()
             .into_iter()
             .enumerate()
@@ -120,7 +120,7 @@ impl Peer {
             .collect()
     }
 
-    fn join(&mut self) -> Vec<Result<Heard, String>> {
+    fn join(&mut self) -> Vec<Result<Received, String>> {
         let Some(acceptor) = self.acceptor.take() else { return Vec::new() };
         acceptor.join().unwrap().into_iter().map(|script| script.join().unwrap()).collect()
     }
@@ -146,7 +146,10 @@ pub struct Step {
 
 impl Step {
     /// Any other step: `act` has the connection, and says what was wrong.
-    pub fn run(name: impl Into<String>, act: impl FnOnce(&mut Wire) -> Result<(), String> + Send + 'static) -> Self {
+    pub fn run(
+        name: impl Into<String>,
+        act: impl FnOnce(&mut PeerStream) -> Result<(), String> + Send + 'static,
+    ) -> Self {
         Self { name: name.into(), act: Box::new(act) }
     }
 
@@ -267,15 +270,16 @@ impl Step {
     /// Waits until the test says so: `let (go, gate) = Step::gate();`, then `go.open()`.
     pub fn gate() -> (Gate, Self) {
         let (gate, opened) = mpsc::channel();
-        let wait =
-            move |_: &mut Wire| opened.recv_timeout(PATIENCE).map_err(|e| format!("the test didn't open it: {e}"));
+        let wait = move |_: &mut PeerStream| {
+            opened.recv_timeout(PATIENCE).map_err(|e| format!("the test didn't open it: {e}"))
+        };
         (Gate(gate), Self::run("gate", wait))
     }
 
     /// Tells the test that the script has come here: `let (here, mark) = Step::mark();`, then `here.wait()`.
     pub fn mark() -> (Mark, Self) {
         let (here, mark) = mpsc::channel();
-        let tell = move |_: &mut Wire| {
+        let tell = move |_: &mut PeerStream| {
             let _ = here.send(());
             Ok(())
         };
@@ -304,12 +308,12 @@ impl Mark {
 }
 
 /// The server's end of one connection.
-pub struct Wire {
+pub struct PeerStream {
     socket: Socket,
-    heard: Heard,
+    heard: Received,
 }
 
-impl Wire {
+impl PeerStream {
     /// Sends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.socket.write_all(bytes).map_err(|error| format!("writing: {error}"))
@@ -387,12 +391,12 @@ fn accept(socket: &Socket, scripts: Vec<Vec<Step>>, ended: &AtomicBool) -> Vec<P
     threads
 }
 
-fn play(socket: Socket, script: Vec<Step>) -> Result<Heard, String> {
+fn play(socket: Socket, script: Vec<Step>) -> Result<Received, String> {
     let _ = socket.set_nonblocking(false);
     let _ = socket.set_tcp_nodelay(true); // which a Unix socket doesn't have
     let _ = socket.set_read_timeout(Some(PATIENCE));
     let _ = socket.set_write_timeout(Some(PATIENCE));
-    let mut wire = Wire { socket, heard: Heard::default() };
+    let mut wire = PeerStream { socket, heard: Received::default() };
     for (n, Step { name, act }) in script.into_iter().enumerate() {
         act(&mut wire).map_err(|error| format!("step {} ({name}): {error}", n + 1))?;
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! let ca = Authority::new("a");
-//! let server = Secure::start(&ca.server(&["localhost", "127.0.0.1"]), &ca, Options::new());
+//! let server = TlsServer::start(&ca.server(&["localhost", "127.0.0.1"]), &ca, Options::new());
 //! let root = server.file("root.crt", ca.pem());
 //! connect(&server.dsn(&format!("sslmode=verify-full sslrootcert={root}")));
 //! ```
@@ -128,11 +128,11 @@ pub fn self_signed(names: &[&str]) -> Identity {
 }
 
 /// A server with TLS.
-pub struct Secure {
+pub struct TlsServer {
     pub cluster: Cluster,
 }
 
-impl Secure {
+impl TlsServer {
     /// Shows this certificate, and lets in clients whose certificates are signed by `clients`.
     pub fn start(identity: &Identity, clients: &Authority, options: Options) -> Self {
         let options = options

@@ -194,7 +194,7 @@ pub fn in_time(mut attempt: impl FnMut() -> bool) {
 }
 
 /// Waits until these sessions' processes wait for their client: one that is still sending can't say a last word.
-pub fn until_at_rest<const N: usize>(server: &Cluster, pids: [i32; N]) {
+pub fn wait_until_idle<const N: usize>(server: &Cluster, pids: [i32; N]) {
     let pids = pids.map(|pid| pid.to_string()).join(", ");
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientRead' AND pid IN ({pids})");
     let mut watcher = connect(&server.url());
@@ -207,9 +207,9 @@ pub fn terminate(server: &Cluster, pid: i32) {
 }
 
 /// A server's process that is stopped, until this drops.
-pub struct Frozen(u32);
+pub struct PausedProcess(u32);
 
-impl Frozen {
+impl PausedProcess {
     /// Stops the server's process of this session.
     pub fn session(db: &Connection) -> Self {
         Self::process(db.pid().unsigned_abs())
@@ -222,7 +222,7 @@ impl Frozen {
     }
 }
 
-impl Drop for Frozen {
+impl Drop for PausedProcess {
     fn drop(&mut self) {
         // It may have ended, which is as good.
         let _ = cluster::signal(self.0, "CONT");

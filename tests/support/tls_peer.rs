@@ -19,7 +19,7 @@ use super::msg;
 use super::peer::PATIENCE;
 use super::pki::Identity;
 
-pub type Play = Box<dyn FnOnce(&mut TlsWire) + Send>;
+pub type TlsScript = Box<dyn FnOnce(&mut TlsPeerStream) + Send>;
 
 /// A server that plays its scripts, one for each connection, in their order.
 pub struct TlsPeer {
@@ -28,12 +28,12 @@ pub struct TlsPeer {
 }
 
 /// The server's end of one connection, whose handshake is done.
-pub struct TlsWire {
+pub struct TlsPeerStream {
     pub stream: StreamOwned<ServerConnection, TcpStream>,
 }
 
 impl TlsPeer {
-    pub fn play(identity: &Identity, plays: Vec<Play>) -> Self {
+    pub fn play(identity: &Identity, plays: Vec<TlsScript>) -> Self {
         let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
@@ -50,7 +50,7 @@ impl TlsPeer {
                 let (socket, _) = listener.accept().unwrap();
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
                 socket.set_nodelay(true).unwrap();
-                play(&mut TlsWire::agree(socket, Arc::clone(&config)));
+                play(&mut TlsPeerStream::agree(socket, Arc::clone(&config)));
             }
         });
         Self { port, playing }
@@ -72,7 +72,7 @@ impl TlsPeer {
     }
 }
 
-impl TlsWire {
+impl TlsPeerStream {
     fn agree(mut socket: TcpStream, config: Arc<ServerConfig>) -> Self {
         let mut request = [0; 8];
         socket.read_exact(&mut request).unwrap();

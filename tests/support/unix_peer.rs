@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::{env, fs, process};
 
-use super::peer::{Heard, Peer, Step};
+use super::peer::{Peer, Received, Step};
 
 /// More bytes than the socket buffers hold.
 pub const TOO_MUCH: usize = 4 << 20;
@@ -40,7 +40,7 @@ impl UnixPeer {
     }
 
     /// Waits until every script has ended, and panics at the first difference.
-    pub fn finish(self) -> Vec<Heard> {
+    pub fn finish(self) -> Vec<Received> {
         self.peer.finish()
     }
 }

@@ -7,17 +7,17 @@ use rcgen::{DnType, date_time_ymd};
 
 use super::{Common, common, is_encrypted, open, refused_for};
 use crate::support::Options;
-use crate::support::alone::not_run;
-use crate::support::pki::{Authority, Identity, Secure, self_signed};
+use crate::support::pki::{Authority, Identity, TlsServer, self_signed};
 use crate::support::server::config;
+use crate::support::tools::not_run;
 
 /// A server that shows this certificate.
-fn showing(identity: &Identity) -> Secure {
-    Secure::start(identity, &Authority::new("clients"), Options::new())
+fn showing(identity: &Identity) -> TlsServer {
+    TlsServer::start(identity, &Authority::new("clients"), Options::new())
 }
 
 /// The settings that check it by this root and name.
-fn by(server: &Secure, mode: &str, root: &str, host: &str) -> Config {
+fn by(server: &TlsServer, mode: &str, root: &str, host: &str) -> Config {
     config(&server.dsn(&format!("host={host} hostaddr=127.0.0.1 sslmode={mode} sslrootcert={root}")))
 }
 
@@ -38,7 +38,7 @@ fn a_server_is_known_by_its_address_of_version_6() {
     }
     let ca = Authority::new("six");
     let options = Options::new().setting("listen_addresses", "127.0.0.1,::1");
-    let server = Secure::start(&ca.server(&["::1"]), &ca, options);
+    let server = TlsServer::start(&ca.server(&["::1"]), &ca, options);
     let root = server.file("root.crt", ca.pem());
     let checked = format!("sslmode=verify-full sslrootcert={root}");
     assert!(is_encrypted(&mut open(&server.dsn(&format!("host=::1 {checked}")))));

@@ -8,12 +8,12 @@ use notifyman::{AuthMethod, Config, Connection, SslCertMode, TlsErrorKind};
 
 use super::{is_encrypted, refused_for};
 use crate::support::Options;
-use crate::support::pki::{Authority, Identity, Secure};
+use crate::support::pki::{Authority, Identity, TlsServer};
 use crate::support::server::{ask, config, refused};
 
 struct ByCertificate {
     ca: Authority,
-    server: Secure,
+    server: TlsServer,
 }
 
 /// A server that lets in whoever has a certificate for the role.
@@ -22,7 +22,7 @@ fn by_certificate() -> &'static ByCertificate {
     SERVER.get_or_init(|| {
         let ca = Authority::new("clients");
         let options = Options::new().hba("hostssl all all all cert").hba("hostnossl all all all reject");
-        let server = Secure::start(&ca.server(&["127.0.0.1"]), &ca, options);
+        let server = TlsServer::start(&ca.server(&["127.0.0.1"]), &ca, options);
         ByCertificate { ca, server }
     })
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::support::Options;
-use crate::support::pki::{Authority, Secure};
+use crate::support::pki::{Authority, TlsServer};
 
 struct Home {
-    server: Secure,
+    server: TlsServer,
     path: PathBuf,
 }
 
@@ -16,7 +16,7 @@ impl Home {
     /// Beside a server that asks for a certificate.
     fn new(ca: &Authority, server: &crate::support::pki::Identity) -> Self {
         let options = Options::new().hba("hostssl all all all cert").hba("hostnossl all all all reject");
-        let server = Secure::start(server, ca, options);
+        let server = TlsServer::start(server, ca, options);
         let path = server.cluster.socket_dir().join("home");
         fs::create_dir_all(path.join(".postgresql")).unwrap();
         Self { server, path }

@@ -4,21 +4,21 @@ use notifyman::{AuthMethod, ChannelBinding, Config, Connection};
 
 use super::{common, is_encrypted, open};
 use crate::support::Options;
-use crate::support::pki::{Authority, Identity, Secure, self_signed};
+use crate::support::pki::{Authority, Identity, TlsServer, self_signed};
 use crate::support::server::{config, refused};
 
 const RSA: &str = include_str!("fixtures/rsa.key");
 const EC: &str = include_str!("fixtures/ec.key");
 
-fn asking(identity: &Identity, method: &str) -> Secure {
-    Secure::start(identity, &Authority::new("clients"), Options::new().auth(method, "s3cr3t"))
+fn asking(identity: &Identity, method: &str) -> TlsServer {
+    TlsServer::start(identity, &Authority::new("clients"), Options::new().auth(method, "s3cr3t"))
 }
 
 fn identity(certificate: &str, key: &str) -> Identity {
     Identity { certificate: certificate.into(), key: key.into(), serial: 0 }
 }
 
-fn with(server: &Secure, binding: ChannelBinding) -> Config {
+fn with(server: &TlsServer, binding: ChannelBinding) -> Config {
     config(&server.dsn("sslmode=require password=s3cr3t")).channel_binding(binding)
 }
 

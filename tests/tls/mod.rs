@@ -14,13 +14,13 @@ use std::sync::OnceLock;
 use notifyman::{Config, Connection, Error, TlsErrorKind};
 
 use crate::support::Options;
-use crate::support::pki::{Authority, Secure};
+use crate::support::pki::{Authority, TlsServer};
 use crate::support::server::{ask, config, refused};
 
 /// A server that anybody may log in to, with TLS or without, and who has signed its certificate.
 pub struct Common {
     pub ca: Authority,
-    pub server: Secure,
+    pub server: TlsServer,
     /// The file with the authority.
     pub root: String,
 }
@@ -30,7 +30,7 @@ pub fn common() -> &'static Common {
     static COMMON: OnceLock<Common> = OnceLock::new();
     COMMON.get_or_init(|| {
         let ca = Authority::new("common");
-        let server = Secure::start(&ca.server(&["localhost", "127.0.0.1", "::1"]), &ca, Options::new());
+        let server = TlsServer::start(&ca.server(&["localhost", "127.0.0.1", "::1"]), &ca, Options::new());
         let root = server.file("root.crt", ca.pem());
         Common { ca, server, root }
     })

@@ -3,7 +3,7 @@
 use notifyman::{Config, Connection, SslMode, SslNegotiation, TlsErrorKind, TlsVersion};
 
 use super::{Common, common, is_encrypted, open, refused_for};
-use crate::support::pki::{Authority, Secure};
+use crate::support::pki::{Authority, TlsServer};
 use crate::support::server::{ask, config, in_time, major, refused, utf8};
 use crate::support::{Options, Peer, PgBouncer, Step, msg};
 
@@ -55,10 +55,10 @@ fn a_unix_socket_is_never_encrypted_whatever_the_mode() {
 }
 
 /// A server whose pg_hba.conf has lines of one kind for TCP.
-fn server_with(lines: [&str; 2]) -> Secure {
+fn server_with(lines: [&str; 2]) -> TlsServer {
     let ca = Authority::new("hba");
     let options = lines.iter().fold(Options::new(), |options, line| options.hba(*line));
-    Secure::start(&ca.server(&["127.0.0.1"]), &ca, options)
+    TlsServer::start(&ca.server(&["127.0.0.1"]), &ca, options)
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn both_refusals_are_told_where_both_ways_were_tried() {
 fn a_wrong_password_is_tried_once() {
     let ca = Authority::new("once");
     let options = Options::new().auth("scram-sha-256", "right");
-    let server = Secure::start(&ca.server(&["127.0.0.1"]), &ca, options);
+    let server = TlsServer::start(&ca.server(&["127.0.0.1"]), &ca, options);
     for mode in ["allow", "prefer"] {
         let error = refused(config(&server.dsn(&format!("sslmode={mode} password=wr0ng90210"))));
         assert_eq!(error.sqlstate(), Some("28P01"), "{error}");
@@ -150,7 +150,7 @@ fn the_version_of_tls_is_as_asked() {
 fn no_version_in_common_is_told() {
     let ca = Authority::new("old");
     let options = Options::new().setting("ssl_max_protocol_version", "TLSv1.2");
-    let server = Secure::start(&ca.server(&["127.0.0.1"]), &ca, options);
+    let server = TlsServer::start(&ca.server(&["127.0.0.1"]), &ca, options);
     let base = config(&server.dsn("sslmode=require"));
     assert!(is_encrypted(&mut Connection::connect(base.clone()).unwrap()));
     let newer = base.ssl_min_protocol_version(TlsVersion::V1_3);

@@ -8,7 +8,7 @@ use notifyman::{Config, Connection, Error, Event, NotificationManager};
 use super::{common, is_encrypted};
 use crate::support::pki::self_signed;
 use crate::support::server::{LIMIT, ask, config, eventually, in_time, refused};
-use crate::support::tls_peer::{Play, TlsPeer};
+use crate::support::tls_peer::{TlsPeer, TlsScript};
 use crate::support::{Proxy, msg};
 
 const IDLE: Duration = Duration::from_millis(50);
@@ -26,7 +26,7 @@ fn listening(peer: &TlsPeer) -> Connection {
 /// A peer that lets one client in, has it listen, and then says this when it is told to; and the word to tell it.
 fn saying(bytes: Vec<u8>) -> (TlsPeer, mpsc::Sender<()>) {
     let (go, gate) = mpsc::channel::<()>();
-    let play: Play = Box::new(move |wire| {
+    let play: TlsScript = Box::new(move |wire| {
         wire.login_and_listen();
         gate.recv_timeout(LIMIT).unwrap();
         wire.send(&bytes);
@@ -129,7 +129,7 @@ fn what_is_left_over_is_served_by_the_next_manager() {
 #[test]
 fn new_keys_and_tickets_are_no_event() {
     let (go, gate) = mpsc::channel::<()>();
-    let play: Play = Box::new(move |wire| {
+    let play: TlsScript = Box::new(move |wire| {
         wire.login_and_listen();
         for _ in 0..3 {
             gate.recv_timeout(LIMIT).unwrap();
@@ -158,8 +158,8 @@ fn new_keys_and_tickets_are_no_event() {
 
 #[test]
 fn closing_and_dropping_say_goodbye_in_tls() {
-    let plays: Vec<Play> = (0..2)
-        .map(|_| -> Play {
+    let plays: Vec<TlsScript> = (0..2)
+        .map(|_| -> TlsScript {
             Box::new(|wire| {
                 wire.login();
                 wire.expect_goodbye();
@@ -174,7 +174,7 @@ fn closing_and_dropping_say_goodbye_in_tls() {
 
 #[test]
 fn an_end_without_a_word_is_an_end() {
-    let play: Play = Box::new(|wire| {
+    let play: TlsScript = Box::new(|wire| {
         wire.login_and_listen();
         wire.send(&numbered(0..3));
     });
@@ -199,7 +199,7 @@ fn damaged_records_end_the_connection_and_deliver_nothing() {
 
 #[test]
 fn what_came_before_a_damaged_record_is_delivered() {
-    let play: Play = Box::new(|wire| {
+    let play: TlsScript = Box::new(|wire| {
         wire.login_and_listen();
         wire.send_with_garbage(&numbered(0..3), &[23, 3, 3, 0, 17, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
     });
@@ -213,7 +213,7 @@ fn what_came_before_a_damaged_record_is_delivered() {
 #[test]
 fn a_name_is_told_to_the_server_unless_it_is_an_address_or_shall_not_be() {
     let names = [("host=db.example", Some("db.example")), ("", None), ("host=db.example sslsni=0", None)];
-    let plays = names.map(|(_, name)| -> Play {
+    let plays = names.map(|(_, name)| -> TlsScript {
         Box::new(move |wire| {
             assert_eq!(wire.stream.conn.server_name(), name);
             wire.login();
@@ -231,13 +231,13 @@ fn a_name_is_told_to_the_server_unless_it_is_an_address_or_shall_not_be() {
 #[test]
 fn a_cancel_request_is_encrypted_where_the_session_is() {
     in_time(|| {
-        let session: Play = Box::new(|wire| {
+        let session: TlsScript = Box::new(|wire| {
             wire.login();
             wire.message(b'Q');
             // The second connection is served next; this one stays open until then.
             std::mem::forget(wire.stream.sock.try_clone());
         });
-        let cancel: Play = Box::new(|wire| {
+        let cancel: TlsScript = Box::new(|wire| {
             let packet = wire.packet();
             assert_eq!(packet[..4], 80_877_102_i32.to_be_bytes(), "a CancelRequest");
             assert_eq!(packet[4..], [4242_i32.to_be_bytes(), 1_i32.to_be_bytes()].concat());
