@@ -5,7 +5,7 @@
 mod imports;
 mod source;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use imports::Imports;
@@ -16,6 +16,7 @@ const FILES_IN_CIRCLES: usize = 95;
 const SHARED_NAMES: usize = 32;
 const EXTENSIONS: usize = 36;
 const QUESTION_WORDS: usize = 866;
+const UNKNOWN_RULES: usize = 20;
 const OLD_NAMES: usize = 112;
 
 /// The layers, from the top down. A module may use modules of lower layers; those of the last layer may also use each other.
@@ -345,6 +346,29 @@ fn names_that_have_a_better_one_are_gone() {
         }
     }
     assert_at_most(OLD_NAMES, found.len(), "names have a better one", &found);
+}
+
+/// Returns the number of the rule that a test proves, such as `m13` of `m13_an_id_stays_the_same`.
+fn rule_number(test: &str) -> Option<&str> {
+    let (number, _) = test.split_once('_')?;
+    let digits = number.strip_prefix(['c', 'm', 'n', 'g'])?;
+    (!digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())).then_some(number)
+}
+
+#[test]
+fn each_rule_has_tests_and_each_test_names_a_rule() {
+    let page = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/docs/behaviour.md"));
+    let rules = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once(".**"));
+    let rules: BTreeSet<_> =
+        rules.map(|(number, _)| number.to_lowercase()).filter(|number| number.len() == 3).collect();
+    let files: Vec<_> = ["src", "tests"].into_iter().flat_map(rust_files).collect();
+    let tests =
+        files.iter().flat_map(|file| &file.lines).filter_map(|line| identifier(line.trim_start().strip_prefix("fn ")?));
+    let proven: BTreeSet<_> = tests.filter_map(rule_number).map(str::to_owned).collect();
+    let missing: Vec<_> = rules.difference(&proven).collect();
+    assert!(missing.is_empty(), "these rules have no test: {missing:?}");
+    let unknown: Vec<_> = proven.difference(&rules).collect();
+    assert_at_most(UNKNOWN_RULES, unknown.len(), "numbers in test names are of no rule", &unknown);
 }
 
 /// Returns the words of a text in lower case, each between single spaces. Comment markers count as spaces, so that a phrase

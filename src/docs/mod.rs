@@ -1,12 +1,21 @@
 //! Pages that describe the crate as a whole.
 //!
-//! For users: [`faults`], [`speed`] and [`keywords`].
+//! For users: [`faults`], [`speed`], [`keywords`] and [`behaviour`]. For maintainers: [`design`] and [`maintaining`].
+
+#[doc = include_str!("behaviour.md")]
+pub mod behaviour {}
+
+#[doc = include_str!("design.md")]
+pub mod design {}
 
 #[doc = include_str!("faults.md")]
 pub mod faults {}
 
 #[doc = include_str!("keywords.md")]
 pub mod keywords {}
+
+#[doc = include_str!("maintaining.md")]
+pub mod maintaining {}
 
 #[doc = include_str!("speed.md")]
 pub mod speed {}

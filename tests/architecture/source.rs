@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 pub struct SourceFile {
     /// The path below `src`, such as `manager/mod.rs`.
     pub name: String,
+    /// All lines.
+    pub lines: Vec<String>,
     /// The lines without comments, up to the file's own tests. Indentation is kept.
     pub code: Vec<String>,
     /// The first line of each doc comment, without its marker; tests included.
@@ -21,6 +23,7 @@ impl SourceFile {
             name: relative(root, path),
             code: code.filter(|line| !line.trim_start().starts_with("//")).map(str::to_owned).collect(),
             doc_starts: doc_starts(&lines),
+            lines: lines.lines().map(str::to_owned).collect(),
         }
     }
 
