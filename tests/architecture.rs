@@ -428,7 +428,6 @@ const WORDS: &[(&str, usize)] = &[
     ("whomever", 0),
     ("who", 319),
     ("whom", 49),
-    ("whose", 129),
     ("nobody", 257),
     ("somebody", 38),
     ("in clear", 36),
