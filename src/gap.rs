@@ -1,16 +1,16 @@
-//! What may have been missed, told when a connection is back.
+//! The report of notifications that may have been missed.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::error::Error;
 
-/// A span of time in which notifications of a connection may have been lost: it was away, or its server had forgotten
-/// some of its channels.
+/// A period in which a connection may have missed notifications, because it was lost, or because its server no longer
+/// listed some of its channels.
 ///
-/// PostgreSQL keeps nothing for a listener that is away, so whoever caches by notification must treat everything
-/// that these channels guard as stale. A gap comes after the server acknowledged the restored LISTENs and before any
-/// later notification: read afresh when it comes, and nothing is missed.
+/// PostgreSQL stores nothing for a listener that is not connected, so a cache that is invalidated by notifications must
+/// treat all data of these channels as stale. A gap is reported after the server has acknowledged the restored LISTENs and
+/// before any later notification: if the program reads the data again when it receives the gap, it misses nothing.
 ///
 /// ```no_run
 /// # fn flush(_: &[Box<str>]) {}
@@ -18,7 +18,7 @@ use crate::error::Error;
 /// while let Some(event) = nm.next() {
 ///     let Some((conn, batch)) = event else { continue };
 ///     if let Some(gap) = batch.gap() {
-///         println!("{conn}: {:?} unheard on {:?}, because {}", gap.duration(), gap.channels(), gap.cause());
+///         println!("{conn}: {:?} missed on {:?}: {}", gap.duration(), gap.channels(), gap.cause());
 ///         flush(gap.channels());
 ///     }
 /// }
@@ -26,91 +26,92 @@ use crate::error::Error;
 #[derive(Debug, Clone)]
 pub struct Gap(Box<GapData>);
 
-/// What a gap tells: kept apart, since everything that a loop tells has room for one, and hardly ever is one.
+/// The contents of a [`Gap`]. They are in a box because every event reserves space for a gap, and few contain one.
 #[derive(Debug, Clone)]
 pub(crate) struct GapData {
     pub(crate) channels: Arc<[Box<str>]>,
     pub(crate) cause: Error,
-    /// On both clocks.
+    /// The beginning, on the monotonic clock and on the wall clock; likewise `until`.
     pub(crate) since: (Instant, SystemTime),
     pub(crate) until: (Instant, SystemTime),
     pub(crate) epoch: u64,
 }
 
 impl From<GapData> for Gap {
-    fn from(span: GapData) -> Self {
-        Self(Box::new(span))
+    fn from(data: GapData) -> Self {
+        Self(Box::new(data))
     }
 }
 
 impl Gap {
-    /// The same, over at `now`; of these channels, and of those of another that hasn't been told yet.
+    /// Ends the gap at `now`, for these channels, and merges an earlier gap that has not been reported yet.
     pub(crate) fn finish(
         mut self,
         mut channels: Vec<Box<str>>,
         now: Instant,
         epoch: u64,
-        untold: Option<Self>,
+        unreported: Option<Self>,
     ) -> Self {
-        let span = &mut *self.0;
-        let lasted = now.saturating_duration_since(span.since.0);
-        span.until = (now, span.since.1.checked_add(lasted).unwrap_or(span.since.1));
-        if let Some(untold) = untold {
-            channels.extend(untold.channels().iter().cloned());
+        let data = &mut *self.0;
+        let lasted = now.saturating_duration_since(data.since.0);
+        data.until = (now, data.since.1.checked_add(lasted).unwrap_or(data.since.1));
+        if let Some(unreported) = unreported {
+            channels.extend(unreported.channels().iter().cloned());
             channels.sort_unstable();
             channels.dedup();
-            span.since = span.since.min(untold.0.since);
+            data.since = data.since.min(unreported.0.since);
         }
-        (span.channels, span.epoch) = (channels.into(), epoch);
+        (data.channels, data.epoch) = (channels.into(), epoch);
         self
     }
 
-    /// From now on it begins when an earlier one does.
+    /// Moves the beginning back to the beginning of an earlier gap.
     pub(crate) fn extend_back_to(&mut self, earlier: &Self) {
         self.0.since = earlier.0.since;
     }
 
-    /// The channels that were listened to, and are again.
+    /// Returns the affected channels. The connection listens to them again.
     pub fn channels(&self) -> &[Box<str>] {
         &self.0.channels
     }
 
-    /// Why the old session ended; [`Error::Unregistered`] where it went on, and had lost channels.
+    /// Returns the error that ended the previous session, or [`Error::Unregistered`] if the session continued and only
+    /// lost channels.
     pub fn cause(&self) -> &Error {
         &self.0.cause
     }
 
-    /// When bytes were last read from the old session, on the monotonic clock.
+    /// Returns the beginning on the monotonic clock: the time at which bytes were last read from the previous session.
     ///
-    /// That is earlier than the loss was noticed: a half-open link loses notifications before anybody can tell. Of a
-    /// session to which nothing was delivered ([`Error::Deaf`]), and of one that lost channels, it is when that was last
-    /// known to be well: when the last canary was sent that came, and when the last audit found all, or when the session
-    /// began.
+    /// This is earlier than the time at which the loss was detected, because a half-open connection loses notifications
+    /// before anything can detect it. If the cause is [`Error::NotDelivering`], it is the time at which the last canary
+    /// that arrived was sent. If the cause is [`Error::Unregistered`], it is the time of the last audit that found every
+    /// channel. Without such a canary or audit, it is the beginning of the session.
     pub fn since(&self) -> Instant {
         self.0.since.0
     }
 
-    /// When the server acknowledged the restored LISTENs, on the monotonic clock.
+    /// Returns the end on the monotonic clock: the time at which the server acknowledged the restored LISTENs.
     pub fn until(&self) -> Instant {
         self.0.until.0
     }
 
-    /// [`since`](Self::since) on the wall clock, for people; it may jump.
+    /// Returns the beginning on the wall clock, for display. That clock may be set forward or back.
     pub fn since_wall(&self) -> SystemTime {
         self.0.since.1
     }
 
-    /// [`until`](Self::until) on the wall clock, for people; it may jump.
+    /// Returns the end on the wall clock, for display. That clock may be set forward or back.
     pub fn until_wall(&self) -> SystemTime {
         self.0.until.1
     }
 
-    /// How long the connection was deaf.
+    /// Returns the time between [`since`](Self::since) and [`until`](Self::until).
     pub fn duration(&self) -> std::time::Duration {
         self.until().saturating_duration_since(self.since())
     }
 
-    /// How many times this connection has been restored, or has lost channels, this time included: it only grows.
+    /// Returns the number of gaps of this connection, including this one. The number only grows.
     pub fn epoch(&self) -> u64 {
         self.0.epoch
     }

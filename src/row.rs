@@ -1,8 +1,8 @@
-//! Rows of a query's answer, as the simple protocol gives them: text.
+//! The rows of a query result, as text.
 
 use std::borrow::Cow;
 
-/// One row of an answer: each column as text, or nothing where it is NULL.
+/// One row of a query result: each column as text, or `None` if it is NULL.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), notifyman::Error> {
@@ -18,29 +18,29 @@ pub struct Row {
 }
 
 impl Row {
-    /// A column's text, counted from 0, with anything that isn't UTF-8 replaced by `U+FFFD`; `None` where it is NULL
-    /// or there is no such column.
+    /// Returns a column as text, with invalid UTF-8 replaced by `U+FFFD`. The first column is 0. Returns `None` if the
+    /// column is NULL or does not exist.
     pub fn get(&self, column: usize) -> Option<Cow<'_, str>> {
         self.get_bytes(column).map(String::from_utf8_lossy)
     }
 
-    /// A column's bytes as they came, counted from 0; `None` where it is NULL or there is no such column.
+    /// Returns the bytes of a column. The first column is 0. Returns `None` if the column is NULL or does not exist.
     pub fn get_bytes(&self, column: usize) -> Option<&[u8]> {
         self.columns.get(column)?.as_deref()
     }
 
-    /// How much memory it takes, about.
-    pub(crate) fn held(&self) -> usize {
+    /// Returns the approximate size in memory, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
         let values: usize = self.columns.iter().flatten().map(|value| value.len()).sum();
         size_of::<Self>() + size_of_val(&*self.columns) + values
     }
 
-    /// How many columns there are.
+    /// Returns the number of columns.
     pub fn len(&self) -> usize {
         self.columns.len()
     }
 
-    /// Whether there is no column at all, as in the answer to a bare `SELECT`.
+    /// Returns `true` if the row has no columns, as in the result of `SELECT` without a list.
     pub fn is_empty(&self) -> bool {
         self.columns.is_empty()
     }

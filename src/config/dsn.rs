@@ -1,7 +1,7 @@
-//! Takes a connection string apart into settings, each with the byte at which it stands. Pure: no environment, no
-//! meaning of keywords, which is [`keywords`]' work.
+//! Splits a connection string into settings, each with its byte offset. It does not use the environment, and does not
+//! interpret keywords, which [`keywords`] does.
 //!
-//! Both of libpq's forms are read by libpq's rules
+//! Both forms of libpq are parsed by its rules
 //! (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>):
 //!
 //! ```text
@@ -9,30 +9,30 @@
 //! postgres://user:password@db1:5432,db2:5433/shop?k=v    URL
 //! ```
 //!
-//! It is stricter in a few places where libpq would take a part of a password for something that it then shows or
-//! looks up: a bare `@` after the first one, `?` before it, and `host= port=5432`, which to libpq is the host
-//! "port=5432". No error repeats a piece of the string, since a piece of a malformed one may be the password.
+//! The parser is stricter than libpq where libpq would treat part of a password as something that it displays or
+//! resolves: an `@` after the first one, a `?` before it, and `host= port=5432`, which libpq reads as the host
+//! "port=5432". Errors never contain a part of the string, because a part of a malformed string may be the password.
 
 use super::keywords;
 use crate::error::ConfigError;
 
-/// One setting as it stands in a connection string, decoded.
+/// A decoded setting of a connection string.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Pair {
+pub(super) struct DsnPair {
     pub(super) key: String,
     pub(super) value: String,
-    /// The byte at which the keyword begins; where there is none, as for a URL's host, the value.
+    /// The byte offset of the keyword, or of the value if there is no keyword, as for the host of a URL.
     pub(super) key_at: usize,
-    /// The byte at which the value begins, quotes included.
+    /// The byte offset of the value, including its quotes.
     pub(super) value_at: usize,
 }
 
 pub(super) const ORIGIN: &str = "connection string";
 
-/// Takes a connection string of either form apart, in order and with duplicates.
-pub(super) fn split(text: &str) -> Result<Vec<Pair>, ConfigError> {
+/// Splits a connection string of either form. The settings are in order and may contain duplicates.
+pub(super) fn split(text: &str) -> Result<Vec<DsnPair>, ConfigError> {
     if let Some(at) = text.find('\0') {
-        return Err(fault(at, "a NUL byte, which PostgreSQL can't store: remove it"));
+        return Err(fault(at, "a NUL byte, which PostgreSQL does not support: remove it"));
     }
     match ["postgresql://", "postgres://"].iter().find(|scheme| text.starts_with(**scheme)) {
         Some(scheme) => split_url(text, scheme.len()),
@@ -40,24 +40,24 @@ pub(super) fn split(text: &str) -> Result<Vec<Pair>, ConfigError> {
     }
 }
 
-/// A fault at a byte of the connection string.
+/// Returns an error at a byte offset of the connection string.
 pub(super) fn fault(position: usize, message: impl Into<String>) -> ConfigError {
     ConfigError { origin: ORIGIN.into(), position: Some(position), message: message.into() }
 }
 
-/// Whether a message may repeat a keyword: nothing stands before it that could be a secret whose rest it is, as in
-/// `password=two words=1`. In a URL anything may be that.
-pub(super) fn may_be_repeated(text: &str, before: &[Pair]) -> bool {
-    let is_secret = |pair: &Pair| ["pass", "secret", "key"].iter().any(|part| pair.key.contains(part));
+/// Returns `true` if a message may contain a keyword: it does not follow a secret that it may be a part of, as in
+/// `password=two words=1`. In a URL, any part may be one.
+pub(super) fn may_be_repeated(text: &str, before: &[DsnPair]) -> bool {
+    let is_secret = |pair: &DsnPair| ["pass", "secret", "key"].iter().any(|part| pair.key.contains(part));
     !text.contains("://") && !before.iter().any(is_secret)
 }
 
-/// What C's `isspace` takes for a blank; libpq goes by it.
+/// Returns `true` for the characters that C's `isspace` classifies as white space, as libpq uses it.
 pub(super) fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t'..='\r')
 }
 
-fn split_key_values(text: &str) -> Result<Vec<Pair>, ConfigError> {
+fn split_key_values(text: &str) -> Result<Vec<DsnPair>, ConfigError> {
     let mut pairs = Vec::new();
     let mut at = skip_blanks(text, 0);
     while at < text.len() {
@@ -72,7 +72,7 @@ fn split_key_values(text: &str) -> Result<Vec<Pair>, ConfigError> {
             true => quoted(text, value_at)?,
             false => unquoted(text, value_at, equals)?,
         };
-        pairs.push(Pair { key: text[key_at..key_end].into(), value, key_at, value_at });
+        pairs.push(DsnPair { key: text[key_at..key_end].into(), value, key_at, value_at });
         at = skip_blanks(text, end);
     }
     Ok(pairs)
@@ -86,7 +86,7 @@ fn missing_equals(text: &str) -> &'static str {
     }
 }
 
-/// Reads from the opening quote at `start` to behind the closing one.
+/// Parses a quoted value. Returns the value and the offset after the closing quote.
 fn quoted(text: &str, start: usize) -> Result<(String, usize), ConfigError> {
     let mut value = String::new();
     let mut chars = text[start + 1..].char_indices();
@@ -97,10 +97,10 @@ fn quoted(text: &str, start: usize) -> Result<(String, usize), ConfigError> {
             _ => value.push(c),
         }
     }
-    Err(fault(start, "a quote that is never closed: end the value with ', and write a ' inside it as \\'"))
+    Err(fault(start, "a quote without an end: end the value with ', and write a ' inside it as \\'"))
 }
 
-/// Reads from `start` to the next blank.
+/// Parses a value up to the next white space.
 fn unquoted(text: &str, start: usize, equals: usize) -> Result<(String, usize), ConfigError> {
     if start > equals + 1 && starts_like_a_pair(&text[start..]) {
         return Err(fault(equals, "no value after '=': write '' for an empty one, as in host=''"));
@@ -122,7 +122,7 @@ fn starts_like_a_pair(text: &str) -> bool {
     text[skip_blanks(text, key_end)..].starts_with('=') && keywords::is_known(&text[..key_end])
 }
 
-/// The byte of the first character from `at` on that `is` true for, else the end.
+/// Returns the offset of the first character at or after `at` that matches, or the end.
 fn find(text: &str, at: usize, is: impl Fn(char) -> bool) -> usize {
     text[at..].find(is).map_or(text.len(), |i| at + i)
 }
@@ -131,16 +131,16 @@ fn skip_blanks(text: &str, at: usize) -> usize {
     find(text, at, |c| !is_blank(c))
 }
 
-fn split_url(text: &str, start: usize) -> Result<Vec<Pair>, ConfigError> {
+fn split_url(text: &str, start: usize) -> Result<Vec<DsnPair>, ConfigError> {
     let mut pairs = Vec::new();
     let mut add = |key: &str, raw: &str, at: usize| -> Result<(), ConfigError> {
         if !raw.is_empty() {
-            pairs.push(Pair { key: key.into(), value: decode(raw, at)?, key_at: at, value_at: at });
+            pairs.push(DsnPair { key: key.into(), value: decode(raw, at)?, key_at: at, value_at: at });
         }
         Ok(())
     };
 
-    // libpq looks for the user up to the first '@' or '/', and doesn't stop at '?'.
+    // libpq searches for the user up to the first '@' or '/', and does not stop at '?'.
     let mut at = start;
     let user_end = find(text, start, |c| matches!(c, '@' | '/'));
     if text[user_end..].starts_with('@') {
@@ -148,7 +148,7 @@ fn split_url(text: &str, start: usize) -> Result<Vec<Pair>, ConfigError> {
         if let Some(i) = user_info.find('?') {
             return Err(fault(
                 start + i,
-                "'?' before '@': write it as %3F in a user or password, and '@' as %40 behind",
+                "'?' before '@': write it as %3F in a user or password, and '@' as %40 after it",
             ));
         }
         let (user, password) = user_info.split_once(':').unwrap_or((user_info, ""));
@@ -175,7 +175,8 @@ fn split_url(text: &str, start: usize) -> Result<Vec<Pair>, ConfigError> {
     Ok(pairs)
 }
 
-/// Reads `h1:p1,h2:p2` into the two lists that key=value has, still encoded; stops at '/', '?' or the end.
+/// Parses `h1:p1,h2:p2` into the lists of hosts and ports, which are still percent-encoded. Stops at '/', '?' or the
+/// end.
 fn split_hosts(text: &str, start: usize) -> Result<(String, String, usize), ConfigError> {
     let (mut hosts, mut ports) = (String::new(), String::new());
     let mut at = start;
@@ -192,7 +193,7 @@ fn split_hosts(text: &str, start: usize) -> Result<(String, String, usize), Conf
             hosts.push_str(&text[at + 1..close]);
             end = close + 1;
             if !text[end..].is_empty() && !text[end..].starts_with([':', '/', '?', ',']) {
-                return Err(fault(end, "after an address in brackets may come ':', ',', '/' or '?'"));
+                return Err(fault(end, "an address in brackets must be followed by ':', ',', '/' or '?'"));
             }
         } else {
             end = find(text, at, |c| matches!(c, ':' | '/' | '?' | ','));
@@ -215,7 +216,7 @@ fn split_hosts(text: &str, start: usize) -> Result<(String, String, usize), Conf
     }
 }
 
-/// What stands after a stray '@' is most likely the rest of a password: it must not become a name that we look up.
+/// Rejects a stray '@': the text after it is probably the rest of a password, and must not be resolved as a name.
 fn no_at_sign(text: &str, start: usize, end: usize) -> Result<(), ConfigError> {
     match text[start..end].find('@') {
         Some(i) => Err(fault(start + i, "a stray '@': in a user, password or name write '@' as %40 and '/' as %2F")),
@@ -223,7 +224,7 @@ fn no_at_sign(text: &str, start: usize, end: usize) -> Result<(), ConfigError> {
     }
 }
 
-fn split_parameters(text: &str, start: usize, pairs: &mut Vec<Pair>) -> Result<(), ConfigError> {
+fn split_parameters(text: &str, start: usize, pairs: &mut Vec<DsnPair>) -> Result<(), ConfigError> {
     let mut at = start;
     while at < text.len() {
         let end = find(text, at, |c| c == '&');
@@ -237,23 +238,23 @@ fn split_parameters(text: &str, start: usize, pairs: &mut Vec<Pair>) -> Result<(
         }
         let (mut key, mut value) = (decode(key, at)?, decode(value, value_at)?);
         if key == "ssl" && value == "true" {
-            // JDBC's spelling, which libpq takes too, in URLs only.
+            // The spelling of JDBC, which libpq accepts in URLs only.
             (key, value) = ("sslmode".into(), "require".into());
         }
-        pairs.push(Pair { key, value, key_at: at, value_at });
+        pairs.push(DsnPair { key, value, key_at: at, value_at });
         at = end + 1;
     }
     Ok(())
 }
 
-/// Undoes percent-encoding. As in libpq 18, blanks around are dropped and blanks inside refused, though here they are
-/// also tabs and line breaks; `+` stays a plus.
+/// Decodes percent-encoding. As in libpq 18, surrounding white space is removed and inner white space is rejected; here
+/// this includes tabs and line breaks. `+` is not decoded.
 fn decode(raw: &str, position: usize) -> Result<String, ConfigError> {
     let start = skip_blanks(raw, 0);
     let raw = raw.trim_matches(is_blank);
     let position = position + start;
     if let Some(i) = raw.find(is_blank) {
-        return Err(fault(position + i, "a blank inside a part of a URL: write it as %20"));
+        return Err(fault(position + i, "white space inside a part of a URL: write it as %20"));
     }
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.as_bytes();
@@ -267,7 +268,7 @@ fn decode(raw: &str, position: usize) -> Result<String, ConfigError> {
         let [high, low, tail @ ..] = tail else { return Err(fault(at, BAD_HEX)) };
         let (Some(high), Some(low)) = (hex(*high), hex(*low)) else { return Err(fault(at, BAD_HEX)) };
         if high == 0 && low == 0 {
-            return Err(fault(at, "%00, a NUL byte, which PostgreSQL can't store: remove it"));
+            return Err(fault(at, "%00, a NUL byte, which PostgreSQL does not support: remove it"));
         }
         bytes.push(high << 4 | low);
         rest = tail;
@@ -287,7 +288,7 @@ fn hex(digit: u8) -> Option<u8> {
 mod tests {
     use super::*;
 
-    /// The pairs as `key=value|key=value`.
+    /// Formats the pairs as `key=value|key=value`.
     fn pairs(text: &str) -> String {
         let pairs = split(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
         pairs.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect::<Vec<_>>().join("|")
@@ -324,13 +325,13 @@ mod tests {
     }
 
     #[test]
-    fn malformed_pairs_are_refused_with_their_place() {
+    fn malformed_pairs_are_rejected_with_their_position() {
         assert_refused(&[
             ("host", 0, "without '='"),
             ("user=x host 'a'", 7, "without '='"),
             ("password=two words", 13, "quote a value"),
-            ("user=é host='a", 13, "never closed"),
-            (r"host='a\", 5, "never closed"),
+            ("user=é host='a", 13, "without an end"),
+            (r"host='a\", 5, "without an end"),
             ("host= port=5", 4, "host=''"),
             ("host= port =5", 4, "host=''"),
             ("host=a\0", 6, "NUL"),
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_urls_are_refused_with_their_place() {
+    fn malformed_urls_are_rejected_with_their_position() {
         assert_refused(&[
             ("postgres://[::1", 11, "without ']'"),
             ("postgres://a,[]", 13, "empty IPv6"),
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stray_at_sign_never_makes_a_password_a_name() {
+    fn a_stray_at_sign_never_turns_a_password_into_a_name() {
         assert_refused(&[
             ("postgres://u:a@b@h/d", 16, "%40"),
             ("postgres://u:a/b@h/d", 16, "%2F"),

@@ -1,42 +1,42 @@
-//! Where to dial: hosts, addresses and ports matched up by libpq's rules, in the order in which they are tried.
+//! Combines hosts, addresses and ports by libpq's rules, in the order in which they are tried.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use super::{Config, DEFAULT_PORT, Settings, sources};
+use super::{Config, ConfigValues, DEFAULT_PORT, sources};
 use crate::error::{ConfigError, Error};
 
-/// One place to dial.
+/// An address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     pub(crate) host: Host,
     pub(crate) port: u16,
 }
 
-/// What is known of a host before dialling.
+/// A host before name resolution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// A name to look up.
+    /// A name that must be resolved.
     Name(String),
     /// An address, and the name that was given with it.
     Addr { ip: IpAddr, name: Option<String> },
     /// An IPv6 address with its zone, such as `fe80::1%eth0` or `fe80::1%3`, which the system resolves to an interface
     /// index; and the name that was given with it.
     Zoned { address: String, name: Option<String> },
-    /// A server's socket file. Linux's abstract names begin with a NUL byte, which is how `socket2` takes them.
+    /// The path of a Unix socket. Linux's abstract names begin with a NUL byte, as `socket2` expects.
     Socket(PathBuf),
 }
 
-/// The longest path of a socket, in bytes: `sun_path` of `sockaddr_un`, less the NUL at its end.
+/// The longest path of a socket in bytes: the size of `sun_path` in `sockaddr_un`, minus the final NUL.
 const SOCKET_PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 
 impl Config {
-    /// Every place to dial, in order; at least one.
+    /// Returns the addresses to connect to, in order. There is at least one.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] where settings don't go together or can't be used.
+    /// Returns [`Error::Config`] if the settings contradict each other or are invalid.
     pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         self.endpoints_given(&|path| path.exists())
     }
@@ -68,13 +68,13 @@ impl Config {
     }
 }
 
-impl Settings {
-    /// How many places to dial; hosts and addresses go by pairs.
+impl ConfigValues {
+    /// Returns the number of addresses to connect to.
     fn host_count(&self) -> usize {
         self.hosts.len().max(self.hostaddrs.len()).max(1)
     }
 
-    /// Checks that the lists of hosts, addresses and ports go together, as libpq does.
+    /// Checks that the lists of hosts, addresses and ports match, as libpq does.
     pub(super) fn check_counts(&self, origin: &str) -> Result<(), ConfigError> {
         let fault = |message| Err(ConfigError { origin: origin.into(), position: None, message });
         let (hosts, addresses, ports) = (self.hosts.len(), self.hostaddrs.len(), self.ports.len());
@@ -130,27 +130,27 @@ impl Host {
     }
 }
 
-fn socket(folder: &str, port: u16) -> Result<PathBuf, ConfigError> {
+fn socket(directory: &str, port: u16) -> Result<PathBuf, ConfigError> {
     let fault = |message| ConfigError { origin: "host".into(), position: None, message };
-    let path = sources::socket_in(folder, port);
+    let path = sources::socket_in(directory, port);
     let bytes = path.as_os_str().len();
     if bytes > SOCKET_PATH_MAX {
         return Err(fault(format!(
-            "the socket's path {} has {bytes} bytes, the system allows {SOCKET_PATH_MAX}: use a shorter folder, or a \
+            "the path of the socket {} has {bytes} bytes, but the limit is {SOCKET_PATH_MAX}: use a shorter directory, or a \
              symbolic link to it",
             path.display()
         )));
     }
-    match folder.strip_prefix('@') {
+    match directory.strip_prefix('@') {
         None => Ok(path),
         Some(rest) if cfg!(any(target_os = "linux", target_os = "android")) => {
             Ok(sources::socket_in(&format!("\0{rest}"), port))
         }
-        Some(_) => Err(fault("abstract sockets, written with '@', exist on Linux only: use a folder".into())),
+        Some(_) => Err(fault("abstract sockets, written with '@', exist only on Linux: use a directory".into())),
     }
 }
 
-/// `db1:5432`, `[::1]:5432`, `192.0.2.7:5432 (db1)`, `/tmp/.s.PGSQL.5432`; always one line.
+/// Formats the address on one line: `db1:5432`, `[::1]:5432`, `192.0.2.7:5432 (db1)`, `/tmp/.s.PGSQL.5432`.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let port = self.port;
@@ -216,19 +216,19 @@ mod tests {
     }
 
     #[test]
-    fn one_port_goes_for_all_hosts() {
+    fn one_port_applies_to_all_hosts() {
         assert_eq!(places("host=a,b port=6000"), ["a:6000", "b:6000"]);
         assert_eq!(places("host=a,b"), ["a:5432", "b:5432"]);
     }
 
     #[test]
-    fn several_ports_go_with_their_hosts() {
+    fn several_ports_apply_to_their_hosts() {
         assert_eq!(places("host=a,b,c port=1,,3"), ["a:1", "b:5432", "c:3"]);
         assert_eq!(places("postgres://a,b:2/db"), ["a:5432", "b:2"]);
     }
 
     #[test]
-    fn lists_of_different_lengths_are_refused() {
+    fn lists_of_different_lengths_are_rejected() {
         assert!(refusal("host=a,b port=1,2,3").contains("3 ports for 2 host(s)"));
         assert!(refusal("port=1,2").contains("2 ports for 1 host(s)"));
         assert!(refusal("host=a,b hostaddr=::1").contains("2 in host but 1 in hostaddr"));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_needs_no_look_up() {
+    fn an_address_needs_no_name_resolution() {
         assert_eq!(places("hostaddr=10.0.0.1,::1 host=a,b"), ["10.0.0.1:5432 (a)", "[::1]:5432 (b)"]);
         assert_eq!(places("hostaddr=,::1 host=a,"), ["a:5432", "[::1]:5432"]);
         assert_eq!(places("host=::1,10.0.0.1"), ["[::1]:5432", "10.0.0.1:5432"]);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_a_socket_in_it() {
+    fn a_directory_means_the_socket_in_it() {
         assert_eq!(places("host=/run/pg,/tmp/ port=5433"), ["/run/pg/.s.PGSQL.5433", "/tmp/.s.PGSQL.5433"]);
         assert_eq!(places("postgres://%2Frun%2Fpg/shop"), ["/run/pg/.s.PGSQL.5432"]);
     }
@@ -261,14 +261,14 @@ mod tests {
 
     #[test]
     fn a_socket_path_has_a_limit() {
-        let folder = |bytes| format!("host=/{}", "d".repeat(bytes - 1 - "/.s.PGSQL.5432".len()));
-        assert_eq!(places(&folder(SOCKET_PATH_MAX))[0].len(), SOCKET_PATH_MAX);
-        let error = refusal(&folder(SOCKET_PATH_MAX + 1));
-        assert!(error.contains(&format!("allows {SOCKET_PATH_MAX}")), "{error}");
+        let directory = |bytes| format!("host=/{}", "d".repeat(bytes - 1 - "/.s.PGSQL.5432".len()));
+        assert_eq!(places(&directory(SOCKET_PATH_MAX))[0].len(), SOCKET_PATH_MAX);
+        let error = refusal(&directory(SOCKET_PATH_MAX + 1));
+        assert!(error.contains(&format!("limit is {SOCKET_PATH_MAX}")), "{error}");
     }
 
     #[test]
-    fn without_a_host_a_socket_that_is_there_comes_before_localhost() {
+    fn the_default_host_is_an_existing_socket_or_localhost() {
         let config = Config::new().port(6000);
         let with =
             |there: &'static str| config.endpoints_given(&|path| path.starts_with(there)).unwrap()[0].to_string();

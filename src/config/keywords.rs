@@ -1,9 +1,9 @@
-//! What each of libpq's keywords means here: set, without effect, or refused with the reason.
+//! The keywords of libpq: for each, whether it is supported, ignored or rejected.
 //!
 //! The table covers PostgreSQL 12 to 18
 //! (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>), so that a string that works with
-//! `psql` either means the same here, or is refused before anything is sent. A keyword whose loss would weaken or
-//! redirect a connection is never ignored.
+//! `psql` either has the same meaning here, or is rejected before anything is sent. A keyword is never ignored if that
+//! would weaken or redirect a connection.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,32 +12,33 @@ use std::time::Duration;
 use super::policy::{AuthMethods, ChannelBinding, SslMode};
 use super::session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
 use super::tls::{self, SslCertMode, SslNegotiation, TlsVersion};
-use super::{KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, Settings};
+use super::{ConfigValues, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX};
 
-/// One keyword of a connection string.
+/// A keyword of a connection string.
 pub(super) struct Keyword {
     pub(super) name: &'static str,
-    /// The variable that gives the value where the string doesn't.
+    /// The environment variable that is used if the string does not contain the keyword.
     pub(super) variable: Option<&'static str>,
     treatment: Treatment,
 }
 
 enum Treatment {
-    /// Puts the value into the settings. An empty value is the default.
-    Set(fn(&mut Settings, &str) -> Result<(), String>),
-    /// No value makes a difference here.
+    /// Stores the value in the settings. An empty value means the default.
+    Set(fn(&mut ConfigValues, &str) -> Result<(), String>),
+    /// Has no effect in this crate.
     Ignored,
-    /// Says where other settings come from, and is followed before any value is applied.
+    /// Names a source of other settings, which is read before any value is applied.
     Source,
-    /// These values (and an empty one) ask for what we do anyway; any other is refused, with what to do instead.
+    /// Accepts only these values (and an empty one), which are the behaviour of this crate anyway. The text for any
+    /// other value states the alternative.
     Only(&'static [&'static str], &'static str),
 }
 
 use Treatment::{Ignored, Only, Set, Source};
 
 impl Keyword {
-    /// Applies a value; the error doesn't repeat it.
-    pub(super) fn apply(&self, settings: &mut Settings, value: &str) -> Result<(), String> {
+    /// Applies a value. The error does not contain it.
+    pub(super) fn apply(&self, settings: &mut ConfigValues, value: &str) -> Result<(), String> {
         match self.treatment {
             Set(set) => set(settings, value),
             Ignored | Source => Ok(()),
@@ -52,7 +53,7 @@ const fn keyword(name: &'static str, variable: &'static str, treatment: Treatmen
     Keyword { name, variable: if variable.is_empty() { None } else { Some(variable) }, treatment }
 }
 
-/// Every keyword, with the variable that libpq reads for it where that could make a difference.
+/// All keywords, each with the environment variable that libpq reads for it, if that could make a difference.
 pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("host", "PGHOST", Set(|s, v| store(&mut s.hosts, list(v, |item| Ok(item.into()))))),
     keyword("hostaddr", "PGHOSTADDR", Set(addresses)),
@@ -80,21 +81,17 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("require_auth", "PGREQUIREAUTH", Set(|s, v| store(&mut s.auth_methods, AuthMethods::parse(v)))),
     keyword("channel_binding", "PGCHANNELBINDING", Set(channel_binding)),
     keyword("sslmode", "PGSSLMODE", Set(sslmode)),
-    // Always UTF8, which quoting relies on; PGCLIENTENCODING is not looked at.
+    // The encoding is always UTF8, on which quoting relies; PGCLIENTENCODING is ignored.
     keyword("client_encoding", "", Set(client_encoding)),
     keyword("service", "PGSERVICE", Source),
     keyword("servicefile", "PGSERVICEFILE", Source),
     keyword("passfile", "PGPASSFILE", Set(|s, v| store(&mut s.passfile, path(v)))),
-    // Weakened by being ignored.
-    keyword(
-        "requirepeer",
-        "PGREQUIREPEER",
-        Only(&[], "refused: a socket's owner can't be asked for here; leave it out"),
-    ),
+    // Ignoring these would weaken the connection.
+    keyword("requirepeer", "PGREQUIREPEER", Only(&[], "not supported: omit it")),
     keyword("scram_client_key", "", Only(&[], "not supported by this version: use password=")),
     keyword("scram_server_key", "", Only(&[], "not supported by this version: use password=")),
-    keyword("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"], "GSSAPI is not built into this version")),
-    // How hosts are chosen, and what the session is for.
+    keyword("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"], "GSSAPI is not supported")),
+    // The choice of the host, and the purpose of the session.
     keyword(
         "target_session_attrs",
         "PGTARGETSESSIONATTRS",
@@ -108,7 +105,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword(
         "replication",
         "",
-        Only(&["false", "off", "no", "0"], "a replication session can't LISTEN; leave the keyword out"),
+        Only(&["false", "off", "no", "0"], "a replication session cannot LISTEN: omit the keyword"),
     ),
     keyword("min_protocol_version", "PGMINPROTOCOLVERSION", Only(&["3.0"], "this version speaks protocol 3.0")),
     keyword(
@@ -116,7 +113,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         "PGMAXPROTOCOLVERSION",
         Only(&["3.0", "3.2", "latest"], "this version speaks protocol 3.0"),
     ),
-    // Details of TLS, which nothing uses where that isn't built in.
+    // TLS settings, which have no effect without the feature.
     keyword("sslnegotiation", "PGSSLNEGOTIATION", Set(|s, v| store(&mut s.tls.negotiation, SslNegotiation::parse(v)))),
     keyword("sslrootcert", "PGSSLROOTCERT", Set(sslrootcert)),
     keyword("sslcert", "PGSSLCERT", Set(|s, v| store(&mut s.tls.cert, Ok(tls::path(v))))),
@@ -125,7 +122,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("sslcertmode", "PGSSLCERTMODE", Set(|s, v| store(&mut s.tls.cert_mode, SslCertMode::parse(v)))),
     keyword("sslcrl", "PGSSLCRL", Set(|s, v| store(&mut s.tls.crl, Ok(tls::path(v))))),
     keyword("sslcrldir", "PGSSLCRLDIR", Set(|s, v| store(&mut s.tls.crl_dir, Ok(tls::path(v))))),
-    // Anything but a 1 switches it off, as in libpq.
+    // Any value but 1 disables it, as in libpq.
     keyword("sslsni", "PGSSLSNI", Set(|s, v| store(&mut s.tls.sni, Ok(v.is_empty() || v.starts_with('1'))))),
     keyword(
         "ssl_min_protocol_version",
@@ -137,10 +134,10 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         "PGSSLMAXPROTOCOLVERSION",
         Set(|s, v| store(&mut s.tls.max_version, TlsVersion::parse_max(v))),
     ),
-    // TLS compresses nothing any more; and keys are for nobody's log.
+    // TLS compression no longer exists, and session keys are never logged.
     keyword("sslcompression", "", Ignored),
     keyword("sslkeylogfile", "", Ignored),
-    // Details of logins that end with an error here if a server asks for them.
+    // Settings of authentication methods that are not supported; a server that requests one causes an error.
     keyword("krbsrvname", "", Ignored),
     keyword("gsslib", "", Ignored),
     keyword("gssdelegation", "", Ignored),
@@ -148,25 +145,25 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("oauth_client_id", "", Ignored),
     keyword("oauth_client_secret", "", Ignored),
     keyword("oauth_scope", "", Ignored),
-    // Ignored by libpq as well, up to version 13.
+    // libpq ignores these, too, up to version 13.
     keyword("authtype", "", Ignored),
     keyword("tty", "", Ignored),
 ];
 
-/// The old spelling of `sslmode`, which libpq still takes: 1 is `require`, anything else `prefer`.
+/// The old spelling of `sslmode`, which libpq still accepts: 1 means `require`, any other value `prefer`.
 pub(super) const OLD_SSLMODE: &str = "requiressl";
 
 pub(super) fn is_known(name: &str) -> bool {
     name == OLD_SSLMODE || KEYWORDS.iter().any(|keyword| keyword.name == name)
 }
 
-/// What libpq makes of the old `requiressl` or PGREQUIRESSL.
+/// Converts the value of the old `requiressl` or PGREQUIRESSL.
 pub(super) fn sslmode_of_old(value: &str) -> &'static str {
     if value.starts_with('1') { "require" } else { "prefer" }
 }
 
-/// The text about a keyword that nobody knows. It repeats it only where that is a plain word and `is_safe`: else it may
-/// be the rest of an unquoted password.
+/// Returns the error text for an unknown keyword. It contains the keyword only if that is a plain word and `is_safe` is
+/// `true`, because it may be the rest of an unquoted password.
 pub(super) fn unknown(name: &str, is_safe: bool) -> String {
     let is_plain = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     let named = if is_safe && is_plain { format!("unknown keyword {name}") } else { "unknown keyword".into() };
@@ -174,8 +171,8 @@ pub(super) fn unknown(name: &str, is_safe: bool) -> String {
         Some(known) => format!("{named}; did you mean {known}?"),
         None if name.contains("://") => format!("{named}; a URL starts with postgres:// or postgresql://"),
         None => format!(
-            "{named}; they are libpq's (host, port, user, password, dbname, ...), in lower case, and a value with spaces \
-             is quoted"
+            "{named}; valid are those of libpq (host, port, user, password, dbname, ...) in lower case, and a value with \
+             spaces must be quoted"
         ),
     }
 }
@@ -203,7 +200,7 @@ fn nearest(name: &str) -> Option<&'static str> {
         .map(|(_, known)| known)
 }
 
-/// How many bytes to insert, remove or replace to come from one name to the other (Levenshtein).
+/// Returns the number of bytes to insert, remove or replace to change one name into the other (Levenshtein distance).
 fn edit_distance(a: &[u8], b: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
@@ -240,10 +237,10 @@ fn database(value: &str) -> Result<Option<String>, String> {
     text(value)
 }
 
-/// libpq would send a URL as the name of a database, and with it the password to the server's log.
+/// Rejects a URL as the name of a database: libpq would send it, and the password would appear in the server's log.
 pub(super) fn check_database(value: &str) -> Result<(), &'static str> {
     if value.starts_with("postgres://") || value.starts_with("postgresql://") {
-        return Err("dbname holds a whole URL: give that as the connection string itself");
+        return Err("dbname contains a whole URL: use it as the connection string");
     }
     Ok(())
 }
@@ -252,7 +249,7 @@ fn list<T>(value: &str, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, S
     if value.is_empty() { Ok(Vec::new()) } else { value.split(',').map(item).collect() }
 }
 
-fn addresses(settings: &mut Settings, value: &str) -> Result<(), String> {
+fn addresses(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
     (settings.hostaddrs, settings.zones) = list(value, address)?.into_iter().unzip();
     if settings.zones.iter().all(Option::is_none) {
         settings.zones.clear();
@@ -283,7 +280,7 @@ fn port(item: &str) -> Result<u16, String> {
     }
 }
 
-/// A whole number as libpq reads it: blanks around it allowed, negative ones meaning the default.
+/// Parses an integer like libpq: it may be surrounded by white space, and a negative one means the default.
 fn integer(value: &str, keyword: &str, max: i32) -> Result<Option<u32>, String> {
     let value = value.trim();
     if value.is_empty() {
@@ -295,7 +292,7 @@ fn integer(value: &str, keyword: &str, max: i32) -> Result<Option<u32>, String> 
     }
 }
 
-fn connect_timeout(settings: &mut Settings, value: &str) -> Result<(), String> {
+fn connect_timeout(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
     if !value.trim().is_empty() {
         let seconds = integer(value, "connect_timeout, in seconds,", i32::MAX)?.filter(|seconds| *seconds > 0);
         settings.connect_timeout = seconds.map(|seconds| Duration::from_secs(seconds.into()));
@@ -308,36 +305,37 @@ fn keepalive(value: &str, keyword: &str) -> Result<Option<Duration>, String> {
     Ok(seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into())))
 }
 
-fn keepalives_count(settings: &mut Settings, value: &str) -> Result<(), String> {
+fn keepalives_count(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
     let count = integer(value, "keepalives_count", KEEPALIVE_COUNT_MAX)?;
     settings.keepalives_count = count.filter(|count| *count > 0);
     Ok(())
 }
 
-fn tcp_user_timeout(settings: &mut Settings, value: &str) -> Result<(), String> {
+fn tcp_user_timeout(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
     let millis = integer(value, "tcp_user_timeout, in milliseconds,", i32::MAX)?.filter(|millis| *millis > 0);
     settings.tcp_user_timeout = millis.map(|millis| Duration::from_millis(millis.into()));
     Ok(())
 }
 
-fn channel_binding(settings: &mut Settings, value: &str) -> Result<(), String> {
+fn channel_binding(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
     settings.channel_binding = ChannelBinding::parse(value)?;
     settings.channel_binding.check()
 }
 
-fn sslmode(settings: &mut Settings, value: &str) -> Result<(), String> {
+fn sslmode(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
     let mode = SslMode::parse(value)?;
     settings.sslmode = (!value.is_empty()).then_some(mode);
     mode.check()
 }
 
-fn sslrootcert(settings: &mut Settings, value: &str) -> Result<(), String> {
+fn sslrootcert(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
     settings.tls.root_cert = tls::path(value);
     if settings.tls.trusts_system() { SslMode::VerifyFull.check() } else { Ok(()) }
 }
 
-/// The server takes `utf-8` and `Unicode` for UTF8, too; `auto` is libpq's "from the locale".
-fn client_encoding(_: &mut Settings, value: &str) -> Result<(), String> {
+/// Accepts the spellings of UTF8 that the server accepts, such as `utf-8` and `Unicode`, and libpq's `auto` ("from the
+/// locale").
+fn client_encoding(_: &mut ConfigValues, value: &str) -> Result<(), String> {
     let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
     match plain.to_ascii_lowercase().as_str() {
         "" | "utf8" | "unicode" | "auto" => Ok(()),
@@ -345,7 +343,7 @@ fn client_encoding(_: &mut Settings, value: &str) -> Result<(), String> {
     }
 }
 
-/// A row of the table in `keywords.md`: keyword, variable, since which version, and what becomes of it.
+/// Returns the rows of the table in `keywords.md`: keyword, variable, first version, and treatment.
 #[cfg(test)]
 pub(super) fn documented() -> Vec<[&'static str; 4]> {
     let rows = include_str!("../docs/keywords.md").lines().filter(|line| line.starts_with("| `"));
@@ -358,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documentation_says_of_each_keyword_what_becomes_of_it() {
+    fn the_documentation_lists_the_treatment_of_each_keyword() {
         let documented = documented();
         let names = |rows: &[[&'static str; 4]]| rows.iter().map(|row| row[0]).collect::<Vec<_>>();
         assert_eq!(names(&documented), KEYWORDS.iter().map(|keyword| keyword.name).collect::<Vec<_>>());

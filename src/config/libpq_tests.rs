@@ -1,4 +1,4 @@
-//! Connection strings, taken apart by this crate and by libpq itself: both must say the same of each keyword, or the
+//! Compares the parsing of connection strings with libpq's: both must assign the same value to each keyword, or the
 //! difference is listed below with its reason.
 
 use std::cell::{Cell, RefCell};
@@ -18,27 +18,28 @@ mod libpq;
 
 use libpq::Libpq;
 
-/// What we refuse and libpq takes, by a part of our message; each may be a piece of a password that would be looked up
-/// or shown.
+/// Parts of the messages for strings that this crate rejects and libpq accepts: each may contain a part of a password
+/// that would be resolved or displayed.
 const STRICTER: [&str; 4] = [
     "a stray '@'",
     "'?' before '@'",
     "no value after '='",
-    // Whatever isn't UTF-8 can't be said to a server in UTF8.
+    // A string that is not UTF-8 cannot be sent to the server in UTF8.
     "percent-encoded bytes that are not UTF-8",
 ];
 
-/// Since this version libpq drops spaces around the parts of a URL, and refuses those inside, as we do.
+/// Since this version, libpq ignores spaces around the parts of a URL and rejects inner ones, like this crate.
 const SPACES_REFUSED: u32 = 180_000;
 
-/// Whether a string has blanks of which we make something else: tabs and line breaks are like spaces in a URL, so that one
-/// that was read from a file with its line's end is good; to libpq they are a part of the name.
+/// Returns `true` if a string contains white space that libpq treats differently: this crate treats tabs and line
+/// breaks in a URL like spaces, so that a string may be read from a file with its final line break; to libpq they are
+/// part of the name.
 fn has_other_blanks(text: &str, version: u32) -> bool {
     let is_other = |c| super::dsn::is_blank(c) && (c != ' ' || version < SPACES_REFUSED);
     text.starts_with("postgres") && text.contains(is_other)
 }
 
-/// Compares one string; says what differs.
+/// Compares the results for one string and returns the difference.
 fn difference(libpq: &mut Libpq, version: u32, text: &str) -> Option<String> {
     let ours = sources::known_pairs(text);
     let theirs = libpq.parse(text);
@@ -54,14 +55,14 @@ fn difference(libpq: &mut Libpq, version: u32, text: &str) -> Option<String> {
             (!known).then(|| format!("ours refuses ({error}), libpq has {theirs:?}"))
         }
         (Ok(pairs), Err(error)) => {
-            // An older libpq doesn't know the keywords of today.
+            // An older libpq does not know the newer keywords.
             let newer = pairs.iter().any(|pair| error.contains(&format!("\"{}\"", pair.key)));
             (!newer && !has_other_blanks(text, version)).then(|| format!("ours takes it, libpq refuses: {error}"))
         }
     }
 }
 
-/// Valid, odd and wrong.
+/// Valid, unusual and invalid strings.
 const CORPUS: &[&str] = &[
     "",
     " ",
@@ -155,7 +156,7 @@ const CORPUS: &[&str] = &[
 ];
 
 #[test]
-fn every_string_of_the_corpus_means_to_us_what_it_means_to_libpq() {
+fn every_string_of_the_corpus_has_the_same_meaning_as_in_libpq() {
     let (version, _) = libpq::keywords();
     let mut libpq = Libpq::parser();
     let differences: Vec<String> = CORPUS
@@ -167,7 +168,7 @@ fn every_string_of_the_corpus_means_to_us_what_it_means_to_libpq() {
 
 #[test]
 fn every_keyword_and_variable_of_libpq_is_known() {
-    // These are of no effect here, whatever they say.
+    // These keywords are ignored here.
     let unread = |name: &str| {
         ["PGGSS", "PGKRB", "PGSSLCOMPRESSION"].iter().any(|start| name.starts_with(start))
             || ["PGCLIENTENCODING", "PGAUTHTYPE", "PGTTY"].contains(&name)
@@ -184,7 +185,7 @@ fn every_keyword_and_variable_of_libpq_is_known() {
 }
 
 #[test]
-fn the_documentation_says_since_when_libpq_knows_each_keyword() {
+fn the_documentation_lists_the_first_version_of_each_keyword() {
     let (version, theirs) = libpq::keywords();
     let major = version / 10_000;
     for [name, _, since, _] in keywords::documented() {
@@ -225,7 +226,7 @@ fn url_like() -> impl Strategy<Value = String> {
         .prop_map(|(scheme, user, hosts, dbname, parameters)| format!("{scheme}{user}{hosts}{dbname}{parameters}"))
 }
 
-/// A string of the corpus with a few characters put in, or taken out.
+/// Generates strings of the corpus with a few characters inserted or removed.
 fn near_the_corpus() -> impl Strategy<Value = String> {
     let edit = (any::<prop::sample::Index>(), proptest::option::of("[ -~é\t\n]"));
     let edits = proptest::collection::vec(edit, 0..4);
@@ -242,7 +243,7 @@ fn near_the_corpus() -> impl Strategy<Value = String> {
     })
 }
 
-/// Compares what a strategy makes, of which a part must be taken, so that there is something to compare.
+/// Compares the results for generated strings, some of which must be valid.
 fn compare(near: impl Strategy<Value = String>) {
     const CASES: u32 = 2000;
     let (version, _) = libpq::keywords();
@@ -259,16 +260,16 @@ fn compare(near: impl Strategy<Value = String>) {
 }
 
 #[test]
-fn whatever_is_near_pairs_means_to_us_what_it_means_to_libpq() {
+fn strings_similar_to_pairs_have_the_same_meaning_as_in_libpq() {
     compare(pairs_like());
 }
 
 #[test]
-fn whatever_is_near_the_corpus_means_to_us_what_it_means_to_libpq() {
+fn strings_similar_to_the_corpus_have_the_same_meaning_as_in_libpq() {
     compare(near_the_corpus());
 }
 
 #[test]
-fn whatever_is_near_a_url_means_to_us_what_it_means_to_libpq() {
+fn strings_similar_to_a_url_have_the_same_meaning_as_in_libpq() {
     compare(url_like());
 }

@@ -1,15 +1,15 @@
-//! Where and how to connect, and as whom.
+//! The configuration of a connection: addresses, credentials, timeouts and TLS.
 //!
 //! ```text
 //! "postgres://..."  ──┐
 //! "host=... ..."    ──┤ dsn ──> pairs ──┐
-//! service files ──────── service ───────┼ keywords ──> Config ──> endpoints, start-up parameters, login policy
+//! service files ──────── service ───────┼ keywords ──> Config ──> endpoints, startup parameters, login policy
 //! PGHOST, PGUSER, ... ── sources ───────┘    ^                        └─ passfile, at each login
 //!                             builder ───────┘
 //! ```
 //!
-//! A setting means what it means to libpq, or it is refused: see [`keywords`]. Nothing here opens a socket, and no
-//! text made here shows a password.
+//! A setting has the same meaning as in libpq, or it is rejected: see [`keywords`]. This module opens no socket, and
+//! none of its texts contains a password.
 
 mod dsn;
 mod endpoints;
@@ -23,7 +23,7 @@ mod policy;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod service;
-mod session_attrs;
+pub(crate) mod session_attrs;
 mod sources;
 mod startup;
 mod tls;
@@ -48,7 +48,7 @@ pub(crate) use tls::BUILT_IN as TLS_BUILT_IN;
 pub(crate) use tls::TlsSettings;
 pub use tls::{SslCertMode, SslNegotiation, TlsVersion};
 
-/// PostgreSQL's registered port.
+/// The registered port of PostgreSQL.
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,11 +57,11 @@ const KEEPALIVE_SECONDS_MAX: i32 = 32_767;
 /// Linux's `MAX_TCP_KEEPCNT`.
 const KEEPALIVE_COUNT_MAX: i32 = 127;
 
-/// Where and how to connect, and as whom.
+/// The configuration of a connection: addresses, credentials, timeouts and TLS.
 ///
-/// It comes from a connection string, which means what it means to `psql`: the string over the service file that it
-/// names over the `PG*` variables of the environment over the defaults. What becomes of each keyword is listed under
-/// [`keywords`](crate::docs::keywords).
+/// A configuration can be parsed from a connection string, which has the same meaning as for `psql`. ConfigValues in the
+/// string override the service file that it names, which overrides the `PG*` environment variables, which override the
+/// defaults. All keywords are listed under [`keywords`](crate::docs::keywords).
 ///
 /// ```no_run
 /// use notifyman::Config;
@@ -72,9 +72,9 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// # Ok::<(), notifyman::Error>(())
 /// ```
 ///
-/// A password that isn't given is looked for in the password file (`passfile`, PGPASSFILE, `~/.pgpass`) at each login.
+/// If no password is set, each login looks for one in the password file (`passfile`, PGPASSFILE, `~/.pgpass`).
 ///
-/// Or it is built, and then owes nothing to the environment:
+/// A configuration can also be built, independently of the environment:
 ///
 /// ```
 /// use notifyman::Config;
@@ -93,57 +93,63 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 /// # Ok::<(), notifyman::Error>(())
 /// ```
 ///
-/// Both can be mixed: a parsed configuration takes the builder's calls, too. `host`, `hostaddr` and `port` add to
-/// their lists, every other call replaces.
+/// The builder methods can also change a parsed configuration. `host`, `hostaddr` and `port` append to their lists;
+/// every other method replaces the value.
 ///
-/// Cloning is cheap and shares everything, so thousands of connections cost one configuration. Neither `Debug` nor
-/// `Display` nor any error shows the password. What the builder is given is checked when it is used: by connecting.
+/// Clones share their memory, so thousands of connections need one configuration. The password never appears in
+/// `Debug`, in `Display` or in an error. The values given to the builder are validated when a connection is opened.
 ///
 /// # Several hosts
 ///
-/// Hosts are tried in the order given, or at random ([`load_balance_hosts`](Self::load_balance_hosts)), until one
-/// answers that is [fit](Self::target_session_attrs). There may be one port for all, or one for each; where
-/// there are addresses (`hostaddr`), one for each host. Without any host it is the socket of a server on this machine
-/// (in `/var/run/postgresql` or `/tmp`) where there is one for the port, else `localhost`.
+/// Hosts are tried in the given order, or in random order ([`load_balance_hosts`](Self::load_balance_hosts)), until one
+/// satisfies [`target_session_attrs`](Self::target_session_attrs). The list of ports contains one port for all hosts,
+/// or one for each. If there are addresses (`hostaddr`), there must be one for each host. The default host is the Unix
+/// socket of a local server (in `/var/run/postgresql` or `/tmp`) if it exists, and `localhost` otherwise.
 ///
 /// # What differs from libpq
 ///
-/// - `connect_timeout` is 30 seconds unless given, and bounds the whole attempt (all hosts, the name look-up and the
-///   login), where libpq has no limit by default and counts for each host. Each address has an equal share of the time
-///   left to accept the connection. After accepting it has all the time left but an eighth, and after the first byte of
-///   an answer all of it. Only the first silent server gets that much; each later one gets its share.
-/// - A host that isn't what `target_session_attrs` asks for has its name's other addresses tried, too; libpq goes on to
-///   the next host. And whatever a server refuses, but a login, hands on to the next; libpq goes on from a server that is
-///   starting up, and ends at one that is full.
-/// - A password file that others can get at is not used, as in libpq; here the error of the login says so.
-/// - The system's service file is sought in PGSYSCONFDIR, else where Debian, Red Hat and PostgreSQL itself have it; LDAP
-///   in a service file is refused.
-/// - TLS needs the feature `tls`: without it, `sslmode=require` and stricter are refused, and `prefer` connects in clear.
-///   With it, versions before 1.2 aren't spoken, nor keys other than RSA (from 2048 bits), P-256, P-384 and Ed25519; a
-///   key that needs a password isn't read (`sslpassword`); a certificate without extensions (X.509 version 1) passes
-///   only where no check is done; a server's certificate that is an authority's (CA:TRUE) passes only if the root file
-///   contains it; and a host that is given only by its `hostaddr` is checked by that address.
-/// - Where a login is refused, `prefer` and `allow` try it the other way, in clear or with TLS, except for a wrong
-///   password, an unknown database and a server that is full or starting up, which would say the same once more.
-/// - A SCRAM password is hashed as PostgreSQL hashes it, with two exceptions: right-to-left letters together with a
-///   character whose normal form has letters of the other direction, such as U+2121; and exactly 64 bytes with a
-///   character that has a normal form and is not in Unicode 3.2.
-/// - `client_encoding` is always UTF8; PGCLIENTENCODING isn't looked at, nor are PGTZ, PGDATESTYLE and PGGEQO.
-/// - A bare `@` in a URL behind the one that ends the user and password is refused, as is `key= other=value`: libpq
-///   takes these for something that is hardly ever meant, and may be a part of a password.
-/// - In a URL, tabs and line breaks around a part are dropped, as spaces are, such as the end of a file's line.
-/// - The string itself can't be the bare name of a database (write `dbname=shop`), nor the name of a database a URL.
+/// - `connect_timeout` defaults to 30 seconds and limits the whole attempt, including name resolution, all hosts and
+///   the login. In libpq, it defaults to no limit and applies to each host. While an address has not accepted the
+///   connection, it may use an equal share of the remaining time. After that it may use seven eighths of the remaining
+///   time, and all of it after the first byte of an answer. Only the first silent server may use that much; each later
+///   one may use its share.
+/// - If a host does not satisfy `target_session_attrs`, the other addresses of its name are tried, too; libpq continues
+///   with the next host. Any error of a server except a refused login continues with the next address; libpq continues
+///   if a server is starting up, but not if it has too many connections.
+/// - A password file that other users can access is ignored, as in libpq, and the error of the login states it.
+/// - The system-wide service file is searched for in PGSYSCONFDIR, and otherwise in the directories of Debian, Red Hat
+///   and PostgreSQL. LDAP in a service file is rejected.
+/// - TLS requires the feature `tls`. Without it, `sslmode=require` and stricter modes are rejected, and `prefer`
+///   connects without encryption. With it, the following are not supported: versions before 1.2; keys other than RSA
+///   (at least 2048 bits), P-256, P-384 and Ed25519; and keys that need a password (`sslpassword`). A certificate
+///   without extensions (X.509 version 1) is accepted only if certificates are not verified. A server certificate that
+///   is a certificate authority (CA:TRUE) is accepted only if the root file contains it. If only `hostaddr` is set, the
+///   certificate must be valid for that address.
+/// - If a login is refused, `prefer` and `allow` try again with or without encryption, except after a wrong password,
+///   an unknown database, or an error of a server that has too many connections or is starting up.
+/// - SCRAM passwords are normalized as PostgreSQL does, with two exceptions: right-to-left letters together with a
+///   character whose normal form contains letters of the other direction, such as U+2121; and passwords of exactly 64
+///   bytes with a character that has a normal form and is not in Unicode 3.2.
+/// - `client_encoding` is always UTF8. PGCLIENTENCODING, PGTZ, PGDATESTYLE and PGGEQO are ignored.
+/// - A second unescaped `@` in a URL is rejected, and so is `key= other=value`, because both may contain part of a
+///   password. libpq accepts them with a meaning that is rarely intended.
+/// - Tabs and line breaks around a part of a URL are ignored, like spaces.
+/// - A connection string cannot consist of only a database name (write `dbname=shop`), and `dbname` cannot be a URL.
 #[derive(Clone, PartialEq)]
+#[doc(alias = "dsn")]
+#[doc(alias = "conninfo")]
+#[doc(alias = "ConnConfig")]
+#[doc(alias = "ConnectParams")]
 pub struct Config {
-    inner: Arc<Settings>,
+    inner: Arc<ConfigValues>,
 }
 
-/// All that a configuration says. Empty strings are "not given" and never kept.
+/// The values of a configuration. Empty strings mean "not set" and are never stored.
 #[derive(Clone, PartialEq)]
-struct Settings {
-    /// Names, addresses, socket folders; an empty one is the default host.
+struct ConfigValues {
+    /// Names, addresses and socket directories. An empty string is the default host.
     hosts: Vec<String>,
-    /// Goes by pairs with `hosts`; `None` means that the name is looked up.
+    /// One address for each of `hosts`; `None` means that the name is resolved.
     hostaddrs: Vec<Option<IpAddr>>,
     /// The zones of the addresses, in the order of `hostaddrs`; shorter if the last addresses have none.
     zones: Vec<Option<Box<str>>>,
@@ -170,9 +176,9 @@ struct Settings {
     tls: TlsSettings,
 }
 
-impl Default for Settings {
+impl Default for ConfigValues {
     fn default() -> Self {
-        Settings {
+        ConfigValues {
             hosts: Vec::new(),
             hostaddrs: Vec::new(),
             zones: Vec::new(),
@@ -201,26 +207,26 @@ impl Default for Settings {
     }
 }
 
-/// Where a configuration comes from.
 impl Config {
-    /// All defaults, and nothing from the environment.
+    /// Creates a configuration with default values, independent of the environment.
     pub fn new() -> Self {
-        Config::from(Settings::default())
+        Config::from(ConfigValues::default())
     }
 
-    /// The `PG*` variables of the environment, and the service that PGSERVICE names, over the defaults, as `psql`
+    /// Creates a configuration from the `PG*` environment variables and the service named by PGSERVICE, like `psql`
     /// without arguments.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a variable whose value can't be used, or that asks for what this version can't do.
+    /// Returns [`Error::Config`] if the value of a variable is invalid or not supported.
+    #[doc(alias = "environment")]
     pub fn from_env() -> Result<Self, Error> {
         Ok(sources::resolve("", &sources::process)?)
     }
 
-    /// A connection string over the defaults, without a look at the environment or the home folder.
+    /// Parses a connection string without using the environment or the home directory.
     ///
-    /// The files that the string itself names, by `servicefile` and `passfile`, are read.
+    /// The files that the string names with `servicefile` and `passfile` are read.
     ///
     /// ```
     /// let config = notifyman::Config::without_env("host=/run/postgresql dbname=shop")?;
@@ -231,58 +237,62 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] where the string is malformed, or asks for what this version can't do; it says at which byte,
-    /// and doesn't repeat the string, which may hold a password.
+    /// Returns [`Error::Config`] if the string is malformed, or if a value is invalid or not supported. The error
+    /// contains the byte offset, but not the string, which may contain a password.
+    #[doc(alias = "ParseConfig")]
+    #[doc(alias = "PQconninfoParse")]
     pub fn without_env(text: &str) -> Result<Self, Error> {
         Ok(sources::resolve(text, &sources::nothing)?)
     }
 }
 
-/// The builder: each call takes the configuration and gives it back changed.
+/// The builder methods. Each takes the configuration and returns the changed one.
 impl Config {
-    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+    fn set(mut self, change: impl FnOnce(&mut ConfigValues)) -> Self {
         change(Arc::make_mut(&mut self.inner));
         self
     }
 
-    /// Adds a host: a name, an address, or a socket's folder, which begins with `/` (or `@`: Linux's abstract names).
+    /// Adds a host: a name, an address, or the directory of a Unix socket, which begins with `/`, or with `@` for
+    /// Linux's abstract sockets.
     ///
-    /// A comma separates several, as in a connection string.
+    /// Several hosts can be given, separated by commas, as in a connection string.
     #[must_use]
     pub fn host(self, host: impl AsRef<str>) -> Self {
         self.set(|s| s.hosts.extend(host.as_ref().split(',').map(String::from)))
     }
 
-    /// Adds an address, which saves the look-up of the host's name; with hosts given, there is one for each.
+    /// Adds an address, which makes name resolution unnecessary. If hosts are set, there must be one address for each.
     ///
-    /// An address with a zone, such as `fe80::1%eth0`, goes into [`host`](Self::host).
+    /// An address with a zone, such as `fe80::1%eth0`, must be given to [`host`](Self::host).
     #[must_use]
     pub fn hostaddr(self, address: IpAddr) -> Self {
         self.set(|s| s.hostaddrs.push(Some(address)))
     }
 
-    /// Adds a port: one for all hosts, or one for each. Default: 5432.
+    /// Adds a port. There must be one port for all hosts, or one for each. Default: 5432.
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         self.set(|s| s.ports.push(port))
     }
 
-    /// The role to log in as. Default: the operating system's user.
+    /// Sets the role. Default: the name of the operating system's user.
     #[must_use]
+    #[doc(alias = "username")]
     pub fn user(self, user: impl Into<String>) -> Self {
         self.set(|s| s.user = given(user))
     }
 
-    /// The password, for a server that asks for one.
+    /// Sets the password. It is sent only if the server requests one.
     #[must_use]
     pub fn password(self, password: impl Into<String>) -> Self {
         self.set(|s| s.password = given(password))
     }
 
-    /// The file to take the password from where none is set; it is read at each login.
+    /// Sets the password file, which is read at each login if no password is set.
     ///
-    /// Its form is that of `~/.pgpass` (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), and nobody but its
-    /// owner may have access to it. Default: none; a parsed configuration has PGPASSFILE, else `~/.pgpass`.
+    /// The file has the format of `~/.pgpass` (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), and only
+    /// its owner may have access to it. Default: none; for a parsed configuration PGPASSFILE, or else `~/.pgpass`.
     ///
     /// ```
     /// use notifyman::Config;
@@ -292,30 +302,34 @@ impl Config {
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     #[must_use]
+    #[doc(alias = "pgpass")]
     pub fn passfile(self, file: impl Into<PathBuf>) -> Self {
         let file = Some(file.into()).filter(|file| !file.as_os_str().is_empty());
         self.set(|s| s.passfile = file)
     }
 
-    /// The database. Default: the one named like the role.
+    /// Sets the database. Default: the database with the name of the role.
     #[must_use]
+    #[doc(alias = "database")]
     pub fn dbname(self, dbname: impl Into<String>) -> Self {
         self.set(|s| s.dbname = given(dbname))
     }
 
-    /// What the server shows in `pg_stat_activity` and its log; it keeps 63 bytes. Default: nothing.
+    /// Sets the name that the server shows in `pg_stat_activity` and its log, which is truncated to 63 bytes. Default:
+    /// empty.
     #[must_use]
     pub fn application_name(self, name: impl Into<String>) -> Self {
         self.set(|s| s.application_name = given(name))
     }
 
-    /// Settings for the session in the form of the server's command line, such as `-c statement_timeout=5s`.
+    /// Sets options for the session in the format of the server's command line, such as `-c statement_timeout=5s`.
     #[must_use]
     pub fn options(self, options: impl Into<String>) -> Self {
         self.set(|s| s.options = given(options))
     }
 
-    /// How long connecting may take as a whole: look-up, all hosts and addresses, login. Default: 30 seconds.
+    /// Sets the limit for opening a connection, including name resolution, all hosts and addresses, and the login.
+    /// Default: 30 seconds.
     ///
     /// `None`, zero (as in libpq) and `Duration::MAX` mean no limit.
     #[must_use]
@@ -324,51 +338,53 @@ impl Config {
         self.set(|s| s.connect_timeout = timeout)
     }
 
-    /// How long a single call on the connection may take, such as `listen` or `query`. Default: 30 seconds.
+    /// Sets the limit for a single blocking call, such as `listen` or `query`. Default: 30 seconds.
     ///
-    /// It must be more than zero; `Duration::MAX` means no limit.
+    /// It must be greater than zero; `Duration::MAX` means no limit.
     #[must_use]
     pub fn call_timeout(self, timeout: Duration) -> Self {
         self.set(|s| s.call_timeout = timeout)
     }
 
-    /// Whether the system probes an idle TCP connection. Default: yes.
+    /// Enables or disables TCP keepalives. Default: enabled.
     #[must_use]
     pub fn keepalives(self, on: bool) -> Self {
         self.set(|s| s.keepalives = on)
     }
 
-    /// After how long without traffic probing begins; zero is the system's default.
+    /// Sets the idle time before the first TCP keepalive probe. Zero means the system's default.
     ///
-    /// Counted in whole seconds, rounded up, at most 32,767 (Linux's limit).
+    /// The value is rounded up to whole seconds; the maximum is 32,767 (Linux's limit).
     #[must_use]
     pub fn keepalives_idle(self, idle: Duration) -> Self {
         self.set(|s| s.keepalives_idle = whole_seconds(idle))
     }
 
-    /// The time between two probes; zero is the system's default.
+    /// Sets the interval between TCP keepalive probes. Zero means the system's default.
     ///
-    /// Counted in whole seconds, rounded up, at most 32,767 (Linux's limit).
+    /// The value is rounded up to whole seconds; the maximum is 32,767 (Linux's limit).
     #[must_use]
     pub fn keepalives_interval(self, interval: Duration) -> Self {
         self.set(|s| s.keepalives_interval = whole_seconds(interval))
     }
 
-    /// After how many unanswered probes the connection is lost; zero is the system's default, 127 Linux's limit.
+    /// Sets the number of unanswered TCP keepalive probes after which the connection is lost. Zero means the system's
+    /// default; the maximum is 127 (Linux's limit).
     #[must_use]
     pub fn keepalives_count(self, count: u32) -> Self {
         self.set(|s| s.keepalives_count = Some(count).filter(|count| *count > 0))
     }
 
-    /// How long sent data may stay unacknowledged until the connection is lost; zero is the system's default.
+    /// Sets how long transmitted data may stay unacknowledged before the connection is lost. Zero means the system's
+    /// default.
     ///
-    /// Counted in whole milliseconds, rounded up, at most 2,147,483,647. Linux only; elsewhere without effect.
+    /// The value is rounded up to whole milliseconds; the maximum is 2,147,483,647. It has an effect only on Linux.
     #[must_use]
     pub fn tcp_user_timeout(self, timeout: Duration) -> Self {
         self.set(|s| s.tcp_user_timeout = whole_millis(timeout))
     }
 
-    /// The only ways in which the server may ask who we are; none given means any.
+    /// Sets the authentication methods that are allowed. An empty list allows all.
     ///
     /// ```
     /// use notifyman::{AuthMethod, Config};
@@ -383,13 +399,13 @@ impl Config {
         self.set(|s| s.auth_methods = methods)
     }
 
-    /// Whether a SCRAM login is tied to its TLS channel.
+    /// Sets whether SCRAM authentication is bound to the TLS channel.
     #[must_use]
     pub fn channel_binding(self, binding: ChannelBinding) -> Self {
         self.set(|s| s.channel_binding = binding)
     }
 
-    /// Whether the connection is encrypted.
+    /// Sets whether the connection is encrypted and the server verified.
     ///
     /// ```
     /// use notifyman::{Config, SslMode};
@@ -402,7 +418,7 @@ impl Config {
         self.set(|s| s.sslmode = Some(mode))
     }
 
-    /// What a server must be for the connection to stay on it. Default: whichever answers.
+    /// Sets which servers are acceptable, such as only a primary. Default: any.
     ///
     /// ```
     /// use notifyman::{Config, TargetSessionAttrs};
@@ -416,7 +432,7 @@ impl Config {
         self.set(|s| s.target_session_attrs = attrs)
     }
 
-    /// Whether hosts are tried in the order given. Default: yes.
+    /// Sets the order in which hosts are tried. Default: the given order.
     ///
     /// ```
     /// use notifyman::{Config, LoadBalanceHosts};
@@ -431,105 +447,106 @@ impl Config {
     }
 }
 
-/// What was set.
+/// The getters.
 impl Config {
-    /// Hosts in the order in which they are tried; an empty string is the default host.
+    /// Returns the hosts in the order in which they are tried. An empty string is the default host.
     pub fn get_hosts(&self) -> &[String] {
         &self.inner.hosts
     }
 
-    /// Addresses; with hosts given there is one for each, and `None` means that the host's name is resolved. The zone
-    /// of an address (`fe80::1%eth0`) is left out.
+    /// Returns the addresses. If hosts are set, there is one for each, and `None` means that the host's name is
+    /// resolved. The zone of an address (`fe80::1%eth0`) is not included.
     pub fn get_hostaddrs(&self) -> &[Option<IpAddr>] {
         &self.inner.hostaddrs
     }
 
-    /// Ports: none for 5432, one for all hosts, or one for each.
+    /// Returns the ports: none for 5432, one for all hosts, or one for each.
     pub fn get_ports(&self) -> &[u16] {
         &self.inner.ports
     }
 
-    /// The role to log in as; `None` is the operating system's user.
+    /// Returns the role. `None` means the name of the operating system's user.
     pub fn get_user(&self) -> Option<&str> {
         self.inner.user.as_deref()
     }
 
-    /// The file to take the password from where none is set.
+    /// Returns the password file, which is used if no password is set.
     pub fn get_passfile(&self) -> Option<&Path> {
         self.inner.passfile.as_deref()
     }
 
-    /// The database; `None` is the one named like the role.
+    /// Returns the database. `None` means the database with the name of the role.
     pub fn get_dbname(&self) -> Option<&str> {
         self.inner.dbname.as_deref()
     }
 
-    /// What the server is told to show for the session.
+    /// Returns the name that the server shows for the session.
     pub fn get_application_name(&self) -> Option<&str> {
         self.inner.application_name.as_deref()
     }
 
-    /// Settings for the session in the form of the server's command line.
+    /// Returns the options for the session, in the format of the server's command line.
     pub fn get_options(&self) -> Option<&str> {
         self.inner.options.as_deref()
     }
 
-    /// How long connecting may take as a whole; `None` is no limit.
+    /// Returns the limit for opening a connection. `None` means no limit.
     pub fn get_connect_timeout(&self) -> Option<Duration> {
         self.inner.connect_timeout
     }
 
-    /// How long a single call may take; `Duration::MAX` is no limit.
+    /// Returns the limit for a single blocking call. `Duration::MAX` means no limit.
     pub fn get_call_timeout(&self) -> Duration {
         self.inner.call_timeout
     }
 
-    /// Whether the system probes an idle TCP connection.
+    /// Returns `true` if TCP keepalives are enabled.
     pub fn get_keepalives(&self) -> bool {
         self.inner.keepalives
     }
 
-    /// After how long without traffic probing begins, in whole seconds; `None` is the system's default.
+    /// Returns the idle time before the first TCP keepalive probe. `None` means the system's default.
     pub fn get_keepalives_idle(&self) -> Option<Duration> {
         self.inner.keepalives_idle
     }
 
-    /// The time between two probes, in whole seconds; `None` is the system's default.
+    /// Returns the interval between TCP keepalive probes. `None` means the system's default.
     pub fn get_keepalives_interval(&self) -> Option<Duration> {
         self.inner.keepalives_interval
     }
 
-    /// After how many unanswered probes the connection is lost; `None` is the system's default.
+    /// Returns the number of unanswered TCP keepalive probes after which the connection is lost. `None` means the
+    /// system's default.
     pub fn get_keepalives_count(&self) -> Option<u32> {
         self.inner.keepalives_count
     }
 
-    /// How long sent data may stay unacknowledged, in whole milliseconds; `None` is the system's default.
+    /// Returns how long transmitted data may stay unacknowledged. `None` means the system's default.
     pub fn get_tcp_user_timeout(&self) -> Option<Duration> {
         self.inner.tcp_user_timeout
     }
 
-    /// Whether a SCRAM login is tied to its TLS channel.
+    /// Returns whether SCRAM authentication is bound to the TLS channel.
     pub fn get_channel_binding(&self) -> ChannelBinding {
         self.inner.channel_binding
     }
 
-    /// Whether the connection is encrypted.
+    /// Returns whether the connection is encrypted and the server verified.
     pub fn get_sslmode(&self) -> SslMode {
         self.inner.effective_sslmode()
     }
 
-    /// What a server must be for the connection to stay on it.
+    /// Returns which servers are acceptable.
     pub fn get_target_session_attrs(&self) -> TargetSessionAttrs {
         self.inner.target_session_attrs
     }
 
-    /// Whether hosts are tried in the order given.
+    /// Returns the order in which hosts are tried.
     pub fn get_load_balance_hosts(&self) -> LoadBalanceHosts {
         self.inner.load_balance_hosts
     }
 
-    /// For the login alone, so that it stays in few hands.
+    /// Returns the password. Only authentication uses it, so there is no public getter.
     pub(crate) fn get_password(&self) -> Option<&str> {
         self.inner.password.as_deref()
     }
@@ -539,12 +556,12 @@ impl Config {
     }
 }
 
-/// Empty is "not given".
+/// Treats an empty string as not set.
 fn given(text: impl Into<String>) -> Option<String> {
     Some(text.into()).filter(|text| !text.is_empty())
 }
 
-/// A file's name for messages, which are one line whatever it is.
+/// Formats the name of a file on one line, for messages.
 fn one_line(file: &Path) -> String {
     file.to_string_lossy().escape_debug().to_string()
 }
@@ -565,13 +582,13 @@ impl Default for Config {
     }
 }
 
-impl From<Settings> for Config {
-    fn from(settings: Settings) -> Self {
+impl From<ConfigValues> for Config {
+    fn from(settings: ConfigValues) -> Self {
         Config { inner: Arc::new(settings) }
     }
 }
 
-/// A connection string over the environment over the defaults.
+/// Parses a connection string. ConfigValues in it override the environment, which overrides the defaults.
 impl FromStr for Config {
     type Err = Error;
 
@@ -580,7 +597,7 @@ impl FromStr for Config {
     }
 }
 
-/// As parsing it.
+/// Parses a connection string, like [`FromStr`].
 impl TryFrom<&str> for Config {
     type Error = Error;
 
@@ -589,7 +606,7 @@ impl TryFrom<&str> for Config {
     }
 }
 
-/// As parsing it.
+/// Parses a connection string, like [`FromStr`].
 impl TryFrom<&String> for Config {
     type Error = Error;
 
@@ -598,7 +615,7 @@ impl TryFrom<&String> for Config {
     }
 }
 
-/// As parsing it.
+/// Parses a connection string, like [`FromStr`].
 impl TryFrom<String> for Config {
     type Error = Error;
 
@@ -607,21 +624,21 @@ impl TryFrom<String> for Config {
     }
 }
 
-/// A cheap clone, so that a call that takes anything that becomes a configuration takes a borrowed one.
+/// Clones the configuration, so that functions that take `TryInto<Config>` also accept a reference.
 impl From<&Config> for Config {
     fn from(config: &Config) -> Self {
         config.clone()
     }
 }
 
-/// Lets a call take a `Config`, which can't fail, like a string, which can.
+/// Allows functions to accept a `Config`, whose conversion cannot fail, as well as a string.
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
         match never {}
     }
 }
 
-/// Everything but the password, of which it shows only that there is one.
+/// Formats all settings. Of the password it shows only whether there is one.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let s = &*self.inner;
@@ -654,7 +671,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// One line for messages: where, as whom and to which database, such as `db1:5432,db2:5432 as "app", database "shop"`.
+/// Formats addresses, role and database on one line, such as `db1:5432,db2:5432 as "app", database "shop"`.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.endpoints() {
@@ -671,7 +688,7 @@ impl fmt::Display for Config {
 mod tests {
     use super::*;
 
-    /// As `Connection::connect` takes it.
+    /// Converts like `Connection::connect`.
     fn taken<C>(config: C) -> Result<Config, Error>
     where
         C: TryInto<Config>,
@@ -681,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_takes_a_string_or_a_configuration() {
+    fn a_function_accepts_a_string_or_a_configuration() {
         let config = Config::new().host("db1");
         assert_eq!(taken(&config).unwrap(), config);
         assert_eq!(taken(config.clone()).unwrap(), config);
@@ -702,7 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_that_there_is_a_password_but_not_which() {
+    fn debug_hides_the_password() {
         let shown = format!("{:?}", Config::new().password("s3cr3t").require_auth([AuthMethod::Md5]));
         assert!(shown.contains("password: Some(***)"), "{shown}");
         assert!(shown.contains("require_auth: md5"), "{shown}");
@@ -711,14 +728,14 @@ mod tests {
     }
 
     #[test]
-    fn display_says_where_as_whom_and_to_which_database() {
+    fn display_shows_addresses_role_and_database() {
         let config = Config::without_env("host=db1,/tmp user=a\"pp password=s3cr3t dbname=shop").unwrap();
         assert_eq!(config.to_string(), r#"db1:5432,/tmp/.s.PGSQL.5432 as "a\"pp", database "shop""#);
         assert!(Config::new().port(0).to_string().starts_with("unusable settings (builder: port"));
     }
 
     #[test]
-    fn durations_are_rounded_up_to_what_the_system_counts_in() {
+    fn durations_are_rounded_up_to_the_units_of_the_system() {
         let config = Config::new()
             .keepalives_idle(Duration::from_millis(1))
             .keepalives_interval(Duration::ZERO)
@@ -729,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn connecting_is_limited_unless_told_otherwise() {
+    fn connecting_has_a_timeout_by_default() {
         let limit = |text| Config::without_env(text).unwrap().get_connect_timeout();
         assert_eq!(limit(""), Some(Duration::from_secs(30)));
         assert_eq!(limit("connect_timeout=''"), Some(Duration::from_secs(30)));
@@ -742,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_out_of_its_range_is_refused_with_its_place() {
+    fn an_invalid_value_is_rejected_with_its_position() {
         for (text, position, part) in [
             ("host=a port=70000", 12, "1 to 65535"),
             ("host=a port=0", 12, "1 to 65535"),
@@ -767,7 +784,7 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_for_nothing_special_is_accepted() {
+    fn default_values_of_unsupported_keywords_are_accepted() {
         let text = "gssencmode=prefer krbsrvname=postgres target_session_attrs=any load_balance_hosts=disable \
                     replication=false sslcompression=0 sslcert='' service='' passfile='' port=bad port=5432";
         assert_eq!(Config::without_env(text).unwrap(), Config::new().port(5432));

@@ -1,11 +1,11 @@
-//! A TLS configuration that the caller made. The only file outside `net/tls` that says `rustls`.
+//! A TLS configuration made by the caller. This is the only file outside `net/tls` that uses `rustls`.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::Config;
 
-/// It equals only itself: what is in it can't be compared.
+/// Two values are equal only if they share the configuration, whose contents cannot be compared.
 #[derive(Clone)]
 pub(crate) struct OwnTls(pub(crate) Arc<rustls::ClientConfig>);
 
@@ -22,13 +22,14 @@ impl fmt::Debug for OwnTls {
 }
 
 impl Config {
-    /// Encrypts by a configuration of your own, for what `sslrootcert` and the others can't say: keys in hardware,
-    /// roots that aren't in files, another provider.
+    /// Sets a TLS configuration made by the caller, for requirements that `sslrootcert` and the other settings do not
+    /// cover: keys in hardware, root certificates that are not in files, or another cryptography provider.
     ///
-    /// It decides whom to trust, which certificate to show and which versions to speak. Of the settings that begin with
-    /// `ssl`, only two then have an effect: [`sslnegotiation`](Self::sslnegotiation), and
-    /// [`sslmode`](Self::sslmode), which decides whether TLS is used: `disable` never, `allow` and `prefer` where the
-    /// server will, `require` and the stricter ones always. The name that it is given to check is the host's.
+    /// The configuration determines the trusted roots, the client certificate and the TLS versions. Of the settings
+    /// that begin with `ssl`, only two have an effect: [`sslnegotiation`](Self::sslnegotiation) and
+    /// [`sslmode`](Self::sslmode), which determines whether TLS is used: never for `disable`, if the server supports it
+    /// for `allow` and `prefer`, and always for `require` and stricter modes. The certificate is verified for the name
+    /// of the host.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -1,13 +1,13 @@
-//! The password file: which of its lines is for the place that is dialled.
+//! The password file: finds the line for an address.
 //!
 //! ```text
 //! # host:port:database:user:password          the first line that fits counts; `*` fits anything
 //! db1.example:5432:shop:app:se\:cret           a ':' or '\' inside a field has a '\' before it
 //! ```
 //!
-//! It is read for each login, by libpq's rules (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), so that a
-//! password that was changed there is found by the next attempt. A file that isn't there is no fault; one that isn't
-//! used says why where the login then fails.
+//! The file is read for each login by libpq's rules (<https://www.postgresql.org/docs/current/libpq-pgpass.html>), so
+//! that the next attempt uses a changed password. A missing file is not an error. If a file is not used and the login
+//! fails, the error contains the reason.
 
 use std::fs;
 use std::path::Path;
@@ -16,39 +16,39 @@ use std::sync::Arc;
 use super::endpoints::{Endpoint, Host};
 use super::{Config, given, one_line};
 
-/// What the file had to say for one place.
+/// The result of searching the password file for one address.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum PasswordSearch {
     /// There is no file.
     NoFile,
-    /// The file is there, and is not to be used.
+    /// The file exists but must not be used.
     Unused(String),
     NoLine,
     /// The number of the line, from 1, and its password.
     Line(usize, String),
 }
 
-/// The password file as it was read.
+/// The contents of the password file.
 #[derive(Debug, Clone)]
 pub(crate) enum Passfile {
     /// No file exists.
     Missing,
-    /// The file exists and must not be used, for this reason.
+    /// The file exists but must not be used, for this reason.
     Unused(String),
     Content(Arc<[u8]>),
 }
 
 impl Passfile {
-    /// Reads the file, which may block for as long as its file system does.
+    /// Reads the file, which may block as long as its file system does.
     pub(crate) fn read(path: &Path) -> Self {
         let Ok(metadata) = fs::metadata(path) else { return Passfile::Missing };
         // Reading a pipe might never end.
         if !metadata.is_file() {
-            return Passfile::Unused("it is not a plain file".into());
+            return Passfile::Unused("it is not a regular file".into());
         }
         #[cfg(unix)]
         if std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o077 != 0 {
-            return Passfile::Unused("others than its owner can get at it; chmod 600 it".into());
+            return Passfile::Unused("users other than its owner have access to it: run chmod 600".into());
         }
         match fs::read(path) {
             Ok(bytes) => Passfile::Content(bytes.into()),
@@ -56,10 +56,10 @@ impl Passfile {
         }
     }
 
-    fn look_up(&self, hosts: &[String], rest: [&str; 3]) -> Found {
+    fn look_up(&self, hosts: &[String], rest: [&str; 3]) -> PasswordSearch {
         match self {
-            Passfile::Missing => Found::NoFile,
-            Passfile::Unused(reason) => Found::Unused(reason.clone()),
+            Passfile::Missing => PasswordSearch::NoFile,
+            Passfile::Unused(reason) => PasswordSearch::Unused(reason.clone()),
             Passfile::Content(bytes) => first_match(bytes, hosts, rest),
         }
     }
@@ -71,8 +71,8 @@ impl Config {
         self.get_passfile().filter(|_| self.get_password().is_none())
     }
 
-    /// What to log in with at this place: the same with the password file's password where none is set; and a word on
-    /// the file, for the error of a login that fails. It never holds the password.
+    /// Returns the configuration for a login at this address, with the password from the password file if none is set,
+    /// and a note on the file for the error of a failed login. The note never contains the password.
     pub(crate) fn with_password_for(&self, place: &Endpoint, passfile: &Passfile) -> (Config, Option<String>) {
         let Some(path) = self.passfile_to_read() else { return (self.clone(), None) };
         let (Ok(user), Ok(dbname)) = (self.effective_user(), self.effective_dbname()) else {
@@ -81,18 +81,22 @@ impl Config {
         let (hosts, port) = (names_of(&place.host), place.port.to_string());
         let file = one_line(path);
         match passfile.look_up(&hosts, [&port, &dbname, &user]) {
-            Found::NoFile => (self.clone(), None),
-            Found::Unused(reason) => (self.clone(), Some(format!("the password file {file} was not used: {reason}"))),
-            Found::NoLine => (self.clone(), Some(format!("the password file {file} has no line for this"))),
-            Found::Line(number, password) => {
-                let note = format!("the password was that of line {number} of {file}");
+            PasswordSearch::NoFile => (self.clone(), None),
+            PasswordSearch::Unused(reason) => {
+                (self.clone(), Some(format!("the password file {file} was not used: {reason}")))
+            }
+            PasswordSearch::NoLine => {
+                (self.clone(), Some(format!("the password file {file} has no line for this address")))
+            }
+            PasswordSearch::Line(number, password) => {
+                let note = format!("the password is from line {number} of {file}");
                 (self.clone().password(password), Some(note))
             }
         }
     }
 }
 
-/// What a line may call this host. The sockets that are tried without being asked for are `localhost`, too.
+/// Returns the names by which a line may refer to this host. The default sockets are also called `localhost`.
 fn names_of(host: &Host) -> Vec<String> {
     match host {
         Host::Name(name) | Host::Addr { name: Some(name), .. } | Host::Zoned { name: Some(name), .. } => {
@@ -101,16 +105,16 @@ fn names_of(host: &Host) -> Vec<String> {
         Host::Zoned { address, name: None } => vec![address.clone()],
         Host::Addr { ip, name: None } => vec![ip.to_string()],
         Host::Socket(path) => {
-            let folder = path.parent().unwrap_or(path).to_string_lossy();
-            let folder = folder.strip_prefix('\0').map_or(folder.to_string(), |rest| format!("@{rest}"));
-            let is_default = super::sources::SOCKET_FOLDERS.contains(&folder.as_str());
+            let directory = path.parent().unwrap_or(path).to_string_lossy();
+            let directory = directory.strip_prefix('\0').map_or(directory.to_string(), |rest| format!("@{rest}"));
+            let is_default = super::sources::SOCKET_DIRECTORIES.contains(&directory.as_str());
             let localhost = is_default.then(|| "localhost".to_owned());
-            localhost.into_iter().chain([folder]).collect()
+            localhost.into_iter().chain([directory]).collect()
         }
     }
 }
 
-pub(super) fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> Found {
+pub(super) fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> PasswordSearch {
     for (i, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.starts_with(b"#") {
@@ -122,23 +126,23 @@ pub(super) fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> Fo
         };
         if let Some(password) = hosts.iter().find_map(fits) {
             return match String::from_utf8(unescaped(password)).map(given) {
-                Ok(Some(password)) => Found::Line(i + 1, password),
-                Ok(None) => Found::NoLine,
-                Err(_) => Found::Unused(format!("the password in line {} is not UTF-8", i + 1)),
+                Ok(Some(password)) => PasswordSearch::Line(i + 1, password),
+                Ok(None) => PasswordSearch::NoLine,
+                Err(_) => PasswordSearch::Unused(format!("the password in line {} is not UTF-8", i + 1)),
             };
         }
     }
-    Found::NoLine
+    PasswordSearch::NoLine
 }
 
-/// What follows the first field of a line, if that field is `*` or means this text.
+/// Returns the line after its first field if that field is `*` or equals this text.
 fn behind<'a>(line: &'a [u8], text: &str) -> Option<&'a [u8]> {
     if let Some(behind) = line.strip_prefix(b"*:") {
         return Some(behind);
     }
     let mut line = line;
     for wanted in text.bytes() {
-        // As in libpq, a ':' needs no '\' where the text has one at this place, so `::1` may be written as it is.
+        // As in libpq, a ':' needs no '\' if the text contains one at this position, so `::1` may be unescaped.
         let (byte, behind) = line.strip_prefix(b"\\").unwrap_or(line).split_first()?;
         if *byte != wanted {
             return None;
@@ -148,7 +152,7 @@ fn behind<'a>(line: &'a [u8], text: &str) -> Option<&'a [u8]> {
     line.strip_prefix(b":")
 }
 
-/// Up to the next ':' without a '\' before it.
+/// Returns the field up to the next unescaped ':'.
 fn unescaped(field: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -171,13 +175,13 @@ mod tests {
 
     fn found(file: &str, host: &str, rest: [&str; 3]) -> Option<String> {
         match first_match(file.as_bytes(), &[host.to_owned()], rest) {
-            Found::Line(_, password) => Some(password),
+            PasswordSearch::Line(_, password) => Some(password),
             _ => None,
         }
     }
 
     #[test]
-    fn the_first_line_that_fits_counts() {
+    fn the_first_matching_line_is_used() {
         let file = "# db:1:d:u:comment\n\ndb:2:d:u:port\r\ndb:1:d:u:first\ndb:1:d:u:second\n*:*:*:*:any";
         assert_eq!(found(file, "db", ["1", "d", "u"]).as_deref(), Some("first"));
         assert_eq!(found(file, "db", ["2", "d", "u"]).as_deref(), Some("port"));
@@ -203,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_nobody_asked_for_is_localhost() {
-        let socket = |folder: &str| names_of(&Host::Socket(super::super::sources::socket_in(folder, 5432)));
+    fn the_default_socket_is_called_localhost() {
+        let socket = |directory: &str| names_of(&Host::Socket(super::super::sources::socket_in(directory, 5432)));
         assert_eq!(socket("/tmp"), ["localhost", "/tmp"]);
         assert_eq!(socket("/srv/pg"), ["/srv/pg"]);
         assert_eq!(socket("\0pg"), ["@pg"]);
@@ -219,7 +223,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_escaped_is_found_again(
+        fn an_escaped_field_is_found_again(
             fields in proptest::collection::vec(r"[a-z:\\*é]{1,6}", 4),
             password in r"[a-z:\\#é ]{1,8}",
         ) {

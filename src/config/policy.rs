@@ -1,19 +1,18 @@
-//! What a login may be: how the wire is protected, and by which method the server may ask who we are.
+//! Policies for the login: encryption, and the authentication methods that the server may request.
 
 use std::fmt;
 
 use super::tls;
 
-/// Whether the connection is encrypted, as libpq's `sslmode`.
+/// The encryption of a connection, as in libpq's `sslmode`.
 ///
-/// It takes the feature `tls`. Without that, `Disable`, `Allow` and `Prefer` connect in clear, which is what they mean
-/// where one side has no TLS; the others are refused before anything is sent.
+/// Encryption requires the feature `tls`. Without it, `Disable`, `Allow` and `Prefer` connect without encryption, as
+/// they do if the server does not support TLS; the other modes are rejected before anything is sent.
 ///
-/// Only `VerifyFull` keeps out somebody between who pretends to be the server, and `VerifyCa` where the authority
-/// signs for nobody else. Where there is a file of trusted roots
-/// ([`sslrootcert`](crate::Config::sslrootcert), by default `~/.postgresql/root.crt`), the certificate's signature is
-/// checked in every mode, so that `Require` is as strict as `VerifyCa`. A Unix socket is never encrypted, whatever the
-/// mode.
+/// Only `VerifyFull` prevents another machine from impersonating the server; `VerifyCa` does so only if the certificate
+/// authority signs for no other host. If there is a file of trusted roots ([`sslrootcert`](crate::Config::sslrootcert),
+/// by default `~/.postgresql/root.crt`), the certificate's signature is verified in every mode, so that `Require` is as
+/// strict as `VerifyCa`. Unix sockets are never encrypted.
 ///
 /// ```
 /// use notifyman::{Config, SslMode};
@@ -25,18 +24,18 @@ use super::tls;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum SslMode {
-    /// Never encrypted.
+    /// No encryption.
     Disable,
-    /// In clear; encrypted only where the server refuses that.
+    /// Encrypted only if the server rejects an unencrypted connection.
     Allow,
-    /// Encrypted where that can be done, else in clear; the default, as in libpq.
+    /// Encrypted if possible, otherwise unencrypted. This is the default, as in libpq.
     #[default]
     Prefer,
-    /// Encrypted or not at all, without looking at the certificate.
+    /// Encrypted, without verification of the certificate.
     Require,
-    /// Encrypted, with a certificate from a trusted authority.
+    /// Encrypted, with a certificate from a trusted certificate authority.
     VerifyCa,
-    /// Encrypted, with a trusted certificate that names the host.
+    /// Encrypted, with a certificate from a trusted certificate authority that is valid for the host.
     VerifyFull,
 }
 
@@ -54,12 +53,12 @@ impl SslMode {
         by_name(&Self::NAMES, text, "sslmode")
     }
 
-    /// Whether nothing ever goes on in clear.
+    /// Returns `true` if the connection is never unencrypted.
     pub(crate) fn is_strict(self) -> bool {
         matches!(self, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull)
     }
 
-    /// Refuses what can't be kept without TLS.
+    /// Rejects the mode if it needs TLS and the feature is disabled.
     pub(super) fn check(self) -> Result<(), String> {
         if self.is_strict() && !tls::BUILT_IN { Err(tls::needs_feature(&format!("sslmode={self}"))) } else { Ok(()) }
     }
@@ -71,19 +70,20 @@ impl fmt::Display for SslMode {
     }
 }
 
-/// Whether a SCRAM login is tied to the TLS channel it runs in, as libpq's `channel_binding`.
+/// The binding of SCRAM authentication to the TLS channel, as in libpq's `channel_binding`.
 ///
-/// A bound login can't be relayed by somebody between, even where the certificate isn't checked. It needs TLS, SCRAM,
-/// and a certificate whose signature has a hash: not Ed25519.
+/// With channel binding, authentication cannot be relayed by a machine in the middle, even if the certificate is not
+/// verified. It requires TLS, SCRAM, and a certificate whose signature algorithm has a hash function, which Ed25519 has
+/// not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ChannelBinding {
-    /// Never bound.
+    /// Never used.
     Disable,
-    /// Bound where both sides can; the default, as in libpq.
+    /// Used if both sides support it. This is the default, as in libpq.
     #[default]
     Prefer,
-    /// Bound, or no login.
+    /// Required: without it, the client does not authenticate.
     Require,
 }
 
@@ -98,7 +98,7 @@ impl ChannelBinding {
         by_name(&Self::NAMES, text, "channel_binding")
     }
 
-    /// Refuses what can't be kept without TLS.
+    /// Rejects the policy if it needs TLS and the feature is disabled.
     pub(super) fn check(self) -> Result<(), String> {
         match self {
             ChannelBinding::Require if !tls::BUILT_IN => Err(tls::needs_feature("channel_binding=require")),
@@ -113,17 +113,17 @@ impl fmt::Display for ChannelBinding {
     }
 }
 
-/// One way in which a server may ask a client to prove who it is.
+/// An authentication method that a server may request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AuthMethod {
-    /// The server asks for nothing (`trust`, `peer`, a client certificate).
+    /// No authentication request (`trust`, `peer`, or a client certificate).
     None,
-    /// The password in clear.
+    /// The password in clear text.
     Password,
-    /// The password as an MD5 digest.
+    /// The password as an MD5 hash.
     Md5,
-    /// SCRAM-SHA-256: neither side shows the password, and the server proves that it knows it.
+    /// SCRAM-SHA-256: neither side reveals the password, and the server proves that it knows it.
     ScramSha256,
 }
 
@@ -146,22 +146,23 @@ impl fmt::Display for AuthMethod {
     }
 }
 
-/// The methods that `require_auth` leaves open to the server.
+/// The methods that `require_auth` allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AuthMethods(u8);
 
 impl AuthMethods {
-    /// No limit: the default.
+    /// All methods: the default.
     pub(crate) const ALL: AuthMethods = AuthMethods(0b1111);
     const EMPTY: AuthMethods = AuthMethods(0);
-    /// What libpq also knows and no version of ours answers.
+    /// The methods that libpq knows and this crate does not support.
     const FOREIGN: [&'static str; 3] = ["gss", "sspi", "oauth"];
 
     pub(crate) fn allows(self, method: AuthMethod) -> bool {
         self.0 & method.bit() != 0
     }
 
-    /// Reads libpq's comma-separated list: either what is allowed, or with `!` before each what isn't.
+    /// Parses libpq's comma-separated list, which contains either the allowed methods, or the forbidden ones, each with
+    /// `!`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Ok(Self::ALL);
@@ -173,13 +174,13 @@ impl AuthMethods {
             let name = match (item.strip_prefix('!'), negated) {
                 (Some(name), true) => name,
                 (None, false) => item,
-                _ => return Err("require_auth mixes methods with and without '!': use one kind".into()),
+                _ => return Err("require_auth mixes methods with and without '!': use only one form".into()),
             };
             if let Some((_, method)) = AuthMethod::NAMES.iter().find(|(known, _)| *known == name) {
                 listed.0 |= method.bit();
             } else if !Self::FOREIGN.contains(&name) {
                 return Err(
-                    "require_auth holds an unknown method: known are none, password, md5, scram-sha-256, gss, \
+                    "require_auth contains an unknown method: valid are none, password, md5, scram-sha-256, gss, \
                             sspi and oauth, comma-separated without spaces"
                         .into(),
                 );
@@ -191,7 +192,7 @@ impl AuthMethods {
         }
         let allowed = if negated { AuthMethods(Self::ALL.0 & !listed.0) } else { listed };
         if allowed == Self::EMPTY {
-            return Err("require_auth leaves no method that this version can answer: add none, password, md5 or \
+            return Err("require_auth allows no method that this version supports: add none, password, md5 or \
                         scram-sha-256"
                 .into());
         }
@@ -200,7 +201,7 @@ impl AuthMethods {
 }
 
 impl FromIterator<AuthMethod> for AuthMethods {
-    /// No method at all means no limit, as an empty `require_auth` does.
+    /// Collects methods. No method means no restriction, like an empty `require_auth`.
     fn from_iter<I: IntoIterator<Item = AuthMethod>>(methods: I) -> Self {
         match methods.into_iter().fold(0, |bits, method| bits | method.bit()) {
             0 => Self::ALL,
@@ -209,7 +210,7 @@ impl FromIterator<AuthMethod> for AuthMethods {
     }
 }
 
-/// Written as `require_auth` is; nothing where there is no limit.
+/// Formats the methods as in `require_auth`. The text is empty if there is no restriction.
 impl fmt::Display for AuthMethods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::ALL {
@@ -224,14 +225,14 @@ impl fmt::Display for AuthMethods {
     }
 }
 
-/// Finds a value by its exact name; the error lists what would be right and doesn't repeat what was given.
+/// Finds a value by its exact name. The error lists the valid names and does not contain the given one.
 pub(super) fn by_name<T: Copy + Default>(names: &[(&'static str, T)], text: &str, keyword: &str) -> Result<T, String> {
     if text.is_empty() {
         return Ok(T::default());
     }
     names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
         let known: Vec<_> = names.iter().map(|(name, _)| *name).collect();
-        format!("unknown value of {keyword}: known are {}", known.join(", "))
+        format!("invalid value of {keyword}: valid are {}", known.join(", "))
     })
 }
 
@@ -249,20 +250,20 @@ mod tests {
     }
 
     #[test]
-    fn require_auth_lists_what_is_allowed() {
+    fn require_auth_lists_the_allowed_methods() {
         assert_eq!(allowed(""), "none password md5 scram-sha-256");
         assert_eq!(allowed("scram-sha-256"), "scram-sha-256");
         assert_eq!(allowed("gss,password,none"), "none password");
     }
 
     #[test]
-    fn require_auth_with_exclamation_marks_lists_what_is_not() {
+    fn require_auth_with_exclamation_marks_lists_the_forbidden_methods() {
         assert_eq!(allowed("!none"), "password md5 scram-sha-256");
         assert_eq!(allowed("!password,!md5,!sspi"), "none scram-sha-256");
     }
 
     #[test]
-    fn require_auth_refuses_what_libpq_refuses() {
+    fn require_auth_rejects_what_libpq_rejects() {
         for (text, part) in [
             ("md5,!password", "mixes"),
             ("!md5,password", "mixes"),
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_tls_is_refused_where_there_is_none() {
+    fn settings_that_need_tls_are_rejected_without_it() {
         assert!(SslMode::Prefer.check().is_ok());
         for checked in [SslMode::Require.check(), SslMode::VerifyFull.check(), ChannelBinding::Require.check()] {
             assert_eq!(checked.is_ok(), tls::BUILT_IN);

@@ -1,11 +1,11 @@
-//! What holds for every connection string, every file that one names and every configuration; run by proptest, and as a fuzz body.
+//! Properties of every connection string, file and configuration, checked by proptest and used as fuzz bodies.
 
 use std::path::PathBuf;
 
-use super::{Config, Settings, TlsSettings, dsn, passfile, service};
+use super::{Config, ConfigValues, TlsSettings, dsn, passfile, service};
 
-/// Whatever the bytes are: nothing panics; no error shows the password; and what was understood, written in either
-/// form, is understood as the same.
+/// Checks for any bytes: nothing panics, no error contains the password, and a string that was accepted has the same
+/// meaning after it was written in either form.
 pub(crate) fn fuzz_dsn(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match Config::without_env(&text) {
@@ -27,15 +27,16 @@ pub(crate) fn fuzz_dsn(data: &[u8]) {
     }
 }
 
-/// Whatever stands in a service or password file: nothing panics; a section, written down again, says the same; and the
-/// line that a password came from gives it by itself, too. The first line of the input is what is looked for.
+/// Checks for any contents of a service or password file: nothing panics, a section has the same meaning after it was
+/// written again, and the line that contains the password also gives it alone. The first line of the input is the text
+/// to find.
 pub(crate) fn fuzz_source_files(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (wanted, file) = text.split_once('\n').unwrap_or((&text, ""));
     if let Ok(Some(entries)) = service::section(file, wanted) {
         let lines: String = entries.iter().map(|entry| format!("{}={}\n", entry.key, entry.value)).collect();
         let again = service::section(&format!("[{wanted}]\n{lines}"), wanted).ok().flatten().unwrap_or_default();
-        let pairs = |entries: &[service::Entry]| -> Vec<_> {
+        let pairs = |entries: &[service::ServiceEntry]| -> Vec<_> {
             entries.iter().map(|entry| (entry.key.clone(), entry.value.clone())).collect()
         };
         assert_eq!(pairs(&again), pairs(&entries), "[{wanted}] in {file:?}");
@@ -44,27 +45,27 @@ pub(crate) fn fuzz_source_files(data: &[u8]) {
     let mut next = || fields.next().unwrap_or_default();
     let (hosts, rest) = (&[next()], [next(), next(), next()]);
     let rest = rest.each_ref().map(String::as_str);
-    if let passfile::Found::Line(number, password) = passfile::first_match(file.as_bytes(), hosts, rest) {
+    if let passfile::PasswordSearch::Line(number, password) = passfile::first_match(file.as_bytes(), hosts, rest) {
         let line = file.split('\n').nth(number - 1).unwrap_or_default();
         let alone = passfile::first_match(line.as_bytes(), hosts, rest);
-        assert_eq!(alone, passfile::Found::Line(1, password), "line {number} of {file:?}");
+        assert_eq!(alone, passfile::PasswordSearch::Line(1, password), "line {number} of {file:?}");
     }
 }
 
-/// What the string gives as passwords, as far as it can be taken apart.
+/// Returns the passwords in the string, as far as it can be parsed.
 fn passwords(text: &str) -> Vec<String> {
     let pairs = dsn::split(text).unwrap_or_default();
     pairs.into_iter().filter(|pair| pair.key == "password").map(|pair| pair.value).collect()
 }
 
-/// Long enough, and with enough digits, that a message can't hold it by chance.
+/// Returns `true` if the secret is long enough, and has enough digits, that a message cannot contain it by chance.
 fn recognisable(secret: &str) -> bool {
     secret.len() >= 8 && secret.bytes().filter(u8::is_ascii_digit).count() >= 4
 }
 
 fn assert_shows_nothing(config: &Config) {
     let Some(secret) = config.get_password().filter(|secret| recognisable(secret)) else { return };
-    let bare = Config::from(Settings { password: None, ..(*config.inner).clone() });
+    let bare = Config::from(ConfigValues { password: None, ..(*config.inner).clone() });
     for (with, without) in
         [(format!("{config:?}"), format!("{bare:?}")), (format!("{config:#?}"), format!("{bare:#?}"))]
     {
@@ -73,9 +74,9 @@ fn assert_shows_nothing(config: &Config) {
     assert_eq!(config.to_string(), bare.to_string(), "Display depends on the password");
 }
 
-/// The settings that differ from the defaults, as a connection string would say them.
-fn said(s: &Settings) -> Vec<(&'static str, String)> {
-    let default = Settings::default();
+/// Returns the settings that differ from the defaults, as in a connection string.
+fn said(s: &ConfigValues) -> Vec<(&'static str, String)> {
+    let default = ConfigValues::default();
     let mut said = Vec::new();
     let mut text = |key, value: &Option<String>| said.extend(value.clone().map(|value| (key, value)));
     text("user", &s.user);
@@ -127,13 +128,13 @@ fn said_of_tls(tls: &TlsSettings) -> Vec<(&'static str, String)> {
     said.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
-fn to_pairs(settings: &Settings) -> String {
+fn to_pairs(settings: &ConfigValues) -> String {
     let quoted = |value: &str| value.replace('\\', r"\\").replace('\'', r"\'");
     said(settings).iter().map(|(key, value)| format!("{key}='{}' ", quoted(value))).collect()
 }
 
-/// Host, user and the rest where a URL has them by position; lists as parameters, where each keeps its own form.
-fn to_url(settings: &Settings) -> String {
+/// Writes a URL, with host, user and database by position, and with lists as parameters.
+fn to_url(settings: &ConfigValues) -> String {
     let mut said = said(settings);
     let mut take = |key| match said.iter().position(|(known, _)| *known == key) {
         Some(i) => percent_encoded(&said.remove(i).1),
@@ -238,12 +239,12 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_keep_the_laws(data in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn properties_hold_for_any_bytes(data in proptest::collection::vec(any::<u8>(), 0..64)) {
             fuzz_dsn(&data);
         }
 
         #[test]
-        fn any_text_near_a_file_keeps_the_laws(
+        fn properties_hold_for_text_similar_to_a_file(
             wanted in "[ab *]{0,6}",
             file in r"(\[[ab]{1,2}\]|host=|user=[a-z ]{1,3}|[ab*\\:]{1,12}|#|\PC|[ \t\r\n]){0,16}",
         ) {
@@ -251,19 +252,19 @@ mod tests {
         }
 
         #[test]
-        fn any_text_near_a_pair_keeps_the_laws(text in r"((host|port|user|password|options|hostaddr|service|servicefile|x)[ =']{0,3}[a-z0-9,=' \\\n/]{0,12}){0,4}") {
+        fn properties_hold_for_text_similar_to_pairs(text in r"((host|port|user|password|options|hostaddr|service|servicefile|x)[ =']{0,3}[a-z0-9,=' \\\n/]{0,12}){0,4}") {
             fuzz_dsn(text.as_bytes());
         }
 
         #[test]
-        fn any_text_about_tls_keeps_the_laws(
+        fn properties_hold_for_tls_settings(
             text in r"((sslmode|ssl(rootcert|cert|key|sni|crl|certmode|negotiation)|ssl_m(in|ax)_protocol_version)=(require|verify-full|direct|system|TLSv1\.[0-4]|0|/x|'')? ){0,4}",
         ) {
             fuzz_dsn(text.as_bytes());
         }
 
         #[test]
-        fn any_text_near_a_url_keeps_the_laws(text in r"postgres(ql)?://([a-z0-9:@,%/ \[\]]|%[0-9A-F]{2}){0,20}(\?([a-z0-9=&%@ ]|port=|sslmode=|host=){0,12})?") {
+        fn properties_hold_for_text_similar_to_a_url(text in r"postgres(ql)?://([a-z0-9:@,%/ \[\]]|%[0-9A-F]{2}){0,20}(\?([a-z0-9=&%@ ]|port=|sslmode=|host=){0,12})?") {
             fuzz_dsn(text.as_bytes());
         }
 

@@ -1,4 +1,4 @@
-//! Service files: a name in the connection string for a set of settings kept elsewhere.
+//! Service files: named groups of settings outside of the connection string.
 //!
 //! ```text
 //! [shop]                     service=shop takes what stands below its name, up to the next one
@@ -6,9 +6,10 @@
 //! dbname=shop
 //! ```
 //!
-//! By libpq's rules (<https://www.postgresql.org/docs/current/libpq-pgservice.html>): the first section of the name
-//! counts, and the first of several equal keywords; no blanks around '='; no service inside a service. It refuses
-//! LDAP, and keywords that nobody knows. No error repeats a value, which may be a password.
+//! Services are read by libpq's rules (<https://www.postgresql.org/docs/current/libpq-pgservice.html>): the first
+//! section with the name is used, and in it the first of several equal keywords; no white space is allowed around '=';
+//! a service cannot refer to another. LDAP and unknown keywords are rejected. Errors never contain a value, which may
+//! be a password.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -19,29 +20,29 @@ use super::sources::Environment;
 use super::{keywords, one_line};
 use crate::error::ConfigError;
 
-/// One setting of a service file.
+/// A setting of a service file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct ServiceEntry {
     pub(super) key: String,
     pub(super) value: String,
-    /// Counted from 1.
+    /// The line number, from 1.
     pub(super) line: usize,
 }
 
-/// A service, as one file has it.
+/// A service in one file.
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) file: PathBuf,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ServiceEntry>,
 }
 
 impl Service {
-    /// Finds a service: in the file named, else PGSERVICEFILE, else `~/.pg_service.conf`; where that doesn't have it, in
-    /// the system's.
+    /// Finds a service in the given file, or in PGSERVICEFILE, or in `~/.pg_service.conf`; if that file does not
+    /// contain it, in the system-wide file.
     pub(super) fn find(name: &str, file: Option<&str>, environment: Environment<'_>) -> Result<Self, ConfigError> {
         let named = file.map(PathBuf::from).or_else(|| environment("PGSERVICEFILE").map(PathBuf::from));
         let home = || environment("HOME").map(|home| Path::new(&home).join(".pg_service.conf"));
-        let of_system = environment("PGSYSCONFDIR").map(|folder| Path::new(&folder).join("pg_service.conf"));
+        let of_system = environment("PGSYSCONFDIR").map(|directory| Path::new(&directory).join("pg_service.conf"));
         let must_exist = named.is_some();
         let files = [named.or_else(home), of_system];
         let mut looked_in = Vec::new();
@@ -49,12 +50,12 @@ impl Service {
             let Some(file) = file else { continue };
             match read(&file) {
                 Ok(bytes) => {
-                    // Other sections and comments may be in any encoding.
+                    // Other sections and comments may have any encoding.
                     let text = String::from_utf8_lossy(&bytes);
                     if let Some(entries) = section(&text, name).map_err(|(line, why)| at(&file, line, why))? {
                         let garbled = entries.iter().find(|entry| entry.value.contains(char::REPLACEMENT_CHARACTER));
                         if let (Some(entry), Cow::Owned(_)) = (garbled, &text) {
-                            let why = "its value is not UTF-8, which is the only encoding used here";
+                            let why = "its value is not UTF-8, which is the only supported encoding";
                             return Err(at(&file, entry.line, why.into()));
                         }
                         return Ok(Self { file, entries });
@@ -68,15 +69,14 @@ impl Service {
         Err(fault(
             "service".into(),
             if looked_in.is_empty() {
-                "there is no service file: give one by servicefile= or PGSERVICEFILE, or write ~/.pg_service.conf"
-                    .into()
+                "there is no service file: set servicefile= or PGSERVICEFILE, or create ~/.pg_service.conf".into()
             } else {
                 format!("no section [{}] in {}", name.escape_debug(), looked_in.join(" or "))
             },
         ))
     }
 
-    /// The value of a keyword, and where it stands.
+    /// Returns the value of a keyword and its position.
     pub(super) fn get(&self, keyword: &str) -> Option<(&str, String)> {
         let entry = self.entries.iter().find(|entry| entry.key == keyword)?;
         Some((&entry.value, origin(&self.file, entry.line)))
@@ -96,15 +96,15 @@ fn fault(origin: String, message: String) -> ConfigError {
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
-    // A pipe would never end.
+    // Reading a pipe might never end.
     if !fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("it is not a plain file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     fs::read(file)
 }
 
-/// The first section of this name; a fault comes with its line.
-pub(super) fn section(text: &str, name: &str) -> Result<Option<Vec<Entry>>, (usize, String)> {
+/// Parses the first section with this name. An error contains its line number.
+pub(super) fn section(text: &str, name: &str) -> Result<Option<Vec<ServiceEntry>>, (usize, String)> {
     let lines = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_matches(is_blank)));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     let is_this = |line: &str| {
@@ -117,21 +117,21 @@ pub(super) fn section(text: &str, name: &str) -> Result<Option<Vec<Entry>>, (usi
     let mut entries = Vec::new();
     for (line, text) in lines.take_while(|(_, line)| !line.starts_with('[')) {
         let (key, value) = parse(text).map_err(|why| (line, why))?;
-        entries.push(Entry { key: key.into(), value: value.into(), line });
+        entries.push(ServiceEntry { key: key.into(), value: value.into(), line });
     }
     Ok(Some(entries))
 }
 
 fn parse(line: &str) -> Result<(&str, &str), String> {
     if line.starts_with("ldap") {
-        return Err("LDAP isn't asked by this version: write the settings themselves".into());
+        return Err("LDAP is not supported: write the settings into the service".into());
     }
     let Some((key, value)) = line.split_once('=') else { return Err("a line without '=': write keyword=value".into()) };
     match key {
-        "service" | "servicefile" => Err(format!("{key} can't stand inside a service")),
-        keywords::OLD_SSLMODE => Err(format!("{key} can't stand here: write sslmode=")),
+        "service" | "servicefile" => Err(format!("{key} is not allowed inside a service")),
+        keywords::OLD_SSLMODE => Err(format!("{key} is not supported: write sslmode=")),
         key if keywords::is_known(key) => Ok((key, value)),
-        key if keywords::is_known(key.trim_matches(is_blank)) => Err("a blank before '=' isn't allowed here".into()),
+        key if keywords::is_known(key.trim_matches(is_blank)) => Err("white space is not allowed before '='".into()),
         key => Err(keywords::unknown(key, true)),
     }
 }
@@ -155,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn what_libpq_refuses_is_refused_with_its_line() {
+    fn lines_that_libpq_rejects_are_rejected_with_their_number() {
         for (text, line, part) in [
             ("[a]\nhost", 2, "without '='"),
             ("[a]\nuser=x\nservice=b", 3, "inside a service"),
             ("[a]\nservicefile=b", 2, "inside a service"),
             ("[a]\nprot=5", 2, "did you mean port?"),
-            ("[a]\nhost = db", 2, "blank before '='"),
+            ("[a]\nhost = db", 2, "white space"),
             ("[a]\nldap://h/dn?description?one?(cn=x)", 2, "LDAP"),
         ] {
             let (at, why) = section(text, "a").unwrap_err();

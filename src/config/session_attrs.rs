@@ -1,13 +1,13 @@
-//! Which of several servers to take, and in which order to try them.
+//! The choice among several servers, and the order in which they are tried.
 
 use std::fmt;
 
 use super::policy::{by_name, name_of};
 
-/// What a server must be for a connection to stay on it, as libpq's `target_session_attrs`.
+/// The state that a server must have, as in libpq's `target_session_attrs`.
 ///
-/// Of several hosts, the first that fits is taken. LISTEN needs a server that isn't a standby: with all servers of a
-/// cluster in the list, `Primary` finds the right one, also after a failover.
+/// The first of several hosts that satisfies it is used. LISTEN requires a server that is not a standby: if all servers
+/// of a cluster are listed, `Primary` finds the right one, also after a failover.
 ///
 /// ```
 /// use notifyman::{Config, TargetSessionAttrs};
@@ -17,22 +17,24 @@ use super::policy::{by_name, name_of};
 /// # Ok::<(), notifyman::Error>(())
 /// ```
 ///
-/// From version 14 on a server tells unasked what it is; an older one is asked after the login, which costs a round trip.
+/// Servers report their state at login since version 14. For an older one, the client sends a query after the login,
+/// which takes another round trip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum TargetSessionAttrs {
-    /// Whichever answers; the default, as in libpq.
+    /// Any server. This is the default, as in libpq.
     #[default]
     Any,
-    /// Transactions may write by default: not a standby, and `default_transaction_read_only` is off.
+    /// A server on which transactions may write by default: it is not a standby, and `default_transaction_read_only` is
+    /// off.
     ReadWrite,
-    /// Transactions may not write by default.
+    /// A server on which transactions may not write by default.
     ReadOnly,
-    /// Not a standby.
+    /// A server that is not a standby.
     Primary,
-    /// A standby, which refuses LISTEN.
+    /// A standby, which rejects LISTEN.
     Standby,
-    /// A standby where there is one, else whichever answers.
+    /// A standby if there is one, otherwise any server.
     PreferStandby,
 }
 
@@ -51,14 +53,14 @@ impl TargetSessionAttrs {
     }
 }
 
-/// As a connection string says it.
+/// Formats the value as in a connection string.
 impl fmt::Display for TargetSessionAttrs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(name_of(&Self::NAMES, *self))
     }
 }
 
-/// Whether hosts are tried in the order given, as libpq's `load_balance_hosts`.
+/// The order in which hosts are tried, as in libpq's `load_balance_hosts`.
 ///
 /// ```
 /// use notifyman::{Config, LoadBalanceHosts};
@@ -70,10 +72,11 @@ impl fmt::Display for TargetSessionAttrs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum LoadBalanceHosts {
-    /// In the order given, and each name's addresses as the look-up has them; the default, as in libpq.
+    /// The given order, and for each name the order of the addresses from name resolution. This is the default, as in
+    /// libpq.
     #[default]
     Disable,
-    /// Hosts, and each name's addresses, in an order drawn anew for each attempt.
+    /// A new random order of hosts, and of the addresses of each name, for each attempt.
     Random,
 }
 
@@ -86,7 +89,7 @@ impl LoadBalanceHosts {
     }
 }
 
-/// As a connection string says it.
+/// Formats the value as in a connection string.
 impl fmt::Display for LoadBalanceHosts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(name_of(&Self::NAMES, *self))
@@ -98,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_libpqs_and_come_back_as_they_went_in() {
+    fn names_are_the_same_as_in_libpq() {
         for (name, _) in TargetSessionAttrs::NAMES {
             assert_eq!(TargetSessionAttrs::parse(name).unwrap().to_string(), name);
         }

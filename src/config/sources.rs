@@ -1,40 +1,42 @@
-//! Everything that a configuration takes from outside the program's own words: the environment, the operating
-//! system's user, and where servers usually put their sockets; and which of them comes before which.
+//! The sources of settings outside of the program: the environment, the operating system's user, and the usual
+//! directories of sockets; and the precedence among them.
 //!
-//! Each of them comes in through a closure, so that what is made of it is pure; [`process`], [`os_user`] and what they
-//! call are the only ones that look at the real thing. An environment without HOME has no files but those that are
-//! named: [`super::service`] and [`super::passfile`] read them.
+//! Each source is passed as a closure, so that the interpretation is a pure function. Only [`process`], [`os_user`] and
+//! the functions that they call access the system. Without HOME in the environment, only the files that are named
+//! explicitly are read, by [`super::service`] and [`super::passfile`].
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::keywords::{self, KEYWORDS, Keyword};
 use super::service::Service;
-use super::{Config, Settings, dsn};
+use super::{Config, ConfigValues, dsn};
 use crate::error::ConfigError;
 
-/// An environment: the value of a variable, where it is set.
+/// An environment: returns the value of a variable, if it is set.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The process's own environment; also HOME and PGSYSCONFDIR where they aren't set.
+/// Returns a variable of the process, or a default for HOME and PGSYSCONFDIR.
 pub(super) fn process(name: &str) -> Option<OsString> {
     let set = std::env::var_os(name).filter(|value| name != "HOME" || !value.is_empty());
     set.or_else(|| match name {
         "HOME" => home_of_user(),
-        "PGSYSCONFDIR" => SYSTEM_FOLDERS.iter().find(|f| Path::new(f).join("pg_service.conf").exists()).map(Into::into),
+        "PGSYSCONFDIR" => {
+            SYSTEM_DIRECTORIES.iter().find(|f| Path::new(f).join("pg_service.conf").exists()).map(Into::into)
+        }
         _ => None,
     })
 }
 
-/// Where the system's service file is: on Debian, on Red Hat, and where PostgreSQL is built with its own defaults.
-const SYSTEM_FOLDERS: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
+/// The directories of the system-wide service file on Debian, on Red Hat, and in a default build of PostgreSQL.
+const SYSTEM_DIRECTORIES: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
 
-/// An environment without any variable.
+/// Returns no variable.
 pub(super) fn nothing(_: &str) -> Option<OsString> {
     None
 }
 
-/// A value, and where it stands.
+/// A value and its position.
 struct Given {
     value: String,
     origin: String,
@@ -47,10 +49,10 @@ impl Given {
     }
 }
 
-/// Lays a connection string over the service that it names over an environment over the defaults.
+/// Merges a connection string, the service that it names, an environment and the defaults, in this order of precedence.
 ///
-/// As in libpq, the last of several equal keywords wins, and an empty value hides the variable and means the default.
-/// A variable that the string hides isn't looked at, so it may be wrong.
+/// As in libpq, the last of several equal keywords is used, and an empty value overrides the variable and means the
+/// default. A variable that the string overrides is not read, so it may be invalid.
 pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config, ConfigError> {
     let pairs = known_pairs(text)?;
     let said = |name: &str| {
@@ -63,7 +65,7 @@ pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config
         Some(Given { value: value.into(), origin, position: None })
     };
 
-    let mut settings = Settings::default();
+    let mut settings = ConfigValues::default();
     for keyword in KEYWORDS {
         let given = match said(keyword.name).or_else(|| of_service(keyword.name)) {
             Some(given) => Some(given),
@@ -82,8 +84,8 @@ pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config
     Ok(Config::from(settings))
 }
 
-/// The pairs of a connection string, each with a keyword that is known and of today.
-pub(super) fn known_pairs(text: &str) -> Result<Vec<dsn::Pair>, ConfigError> {
+/// Returns the settings of a connection string, each with a known and current keyword.
+pub(super) fn known_pairs(text: &str) -> Result<Vec<dsn::DsnPair>, ConfigError> {
     let mut pairs = dsn::split(text)?;
     for i in 0..pairs.len() {
         let (before, rest) = pairs.split_at_mut(i);
@@ -100,7 +102,7 @@ pub(super) fn known_pairs(text: &str) -> Result<Vec<dsn::Pair>, ConfigError> {
     Ok(pairs)
 }
 
-/// The service that the connection string names, or PGSERVICE where the string is silent.
+/// Returns the service that the connection string names, or PGSERVICE if it names none.
 fn service_named(
     service: Option<Given>,
     file: Option<Given>,
@@ -121,7 +123,7 @@ fn variable_of(keyword: &Keyword, environment: Environment<'_>) -> Result<Option
     if let Some(given) = variable(name, environment)? {
         return Ok(Some(given));
     }
-    // Older programs say PGREQUIRESSL=1; libpq still understands it, and it must not be lost.
+    // Older programs set PGREQUIRESSL=1; libpq still supports it, and ignoring it would weaken the connection.
     let old = if keyword.name == "sslmode" { variable("PGREQUIRESSL", environment)? } else { None };
     Ok(old.map(|old| Given { value: keywords::sslmode_of_old(&old.value).into(), ..old }))
 }
@@ -132,16 +134,16 @@ fn variable(name: &str, environment: Environment<'_>) -> Result<Option<Given>, C
     match value.into_string() {
         Ok(value) => Ok(Some(Given { value, origin, position: None })),
         Err(_) => {
-            let message = "its value is not UTF-8, which is the only encoding used here".into();
+            let message = "its value is not UTF-8, which is the only supported encoding".into();
             Err(ConfigError { origin, position: None, message })
         }
     }
 }
 
-/// The name of the operating system's user, which is whom PostgreSQL's programs log in as unless told.
+/// Returns the name of the operating system's user, which is the default role of PostgreSQL's programs.
 ///
-/// libpq asks for the name of the effective user id. Here it comes from the two files that say so on Linux; elsewhere,
-/// and for a user from a directory service, from USER or LOGNAME.
+/// libpq uses the name of the effective user id. This function reads it from the two files that contain it on Linux;
+/// elsewhere, and for a user of a directory service, it uses USER or LOGNAME.
 pub(super) fn os_user() -> Option<String> {
     let read = |path: &str| std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     os_user_from(&read, &process)
@@ -155,28 +157,28 @@ fn os_user_from(read: &dyn Fn(&str) -> Option<String>, environment: Environment<
     })
 }
 
-/// The home folder of the operating system's user, for a program that runs without HOME.
+/// Returns the home directory of the operating system's user, for a program that runs without HOME.
 fn home_of_user() -> Option<OsString> {
     let read = |path: &str| std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     passwd_field(&read, HOME).map(Into::into)
 }
 
-/// Which field of a line of `/etc/passwd`: `name:password:uid:gid:comment:home:shell`.
+/// The fields of a line of `/etc/passwd`: `name:password:uid:gid:comment:home:shell`.
 const NAME: usize = 0;
 const UID: usize = 2;
 const HOME: usize = 5;
 
-/// What Linux's files say of the effective user.
+/// Returns a field of the effective user's line, from Linux's files.
 fn passwd_field(read: &dyn Fn(&str) -> Option<String>, field: usize) -> Option<String> {
     field_in_passwd(&read("/etc/passwd")?, effective_uid(&read("/proc/self/status")?)?, field)
 }
 
-/// The second number of the line `Uid: real effective saved filesystem`.
+/// Returns the second number of the line `Uid: real effective saved filesystem`.
 fn effective_uid(status: &str) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// A field of the first line that has this id, and a name.
+/// Returns a field of the first line with this id and a name.
 fn field_in_passwd(passwd: &str, uid: u32, field: usize) -> Option<String> {
     passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
@@ -185,17 +187,17 @@ fn field_in_passwd(passwd: &str, uid: u32, field: usize) -> Option<String> {
     })
 }
 
-/// Where servers put their sockets: on Debian and Red Hat, and where PostgreSQL is built with its own default.
-pub(super) const SOCKET_FOLDERS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+/// The usual directories of sockets: on Debian and Red Hat, and in a default build of PostgreSQL.
+pub(super) const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
-/// The socket of a server on this machine, where one is in a usual folder.
+/// Returns the socket of a local server, if one of the usual directories contains it.
 pub(super) fn default_socket(port: u16, exists: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
-    SOCKET_FOLDERS.iter().map(|folder| socket_in(folder, port)).find(|path| exists(path))
+    SOCKET_DIRECTORIES.iter().map(|directory| socket_in(directory, port)).find(|path| exists(path))
 }
 
-/// The file that a server listening on `port` makes in its socket folder.
-pub(super) fn socket_in(folder: &str, port: u16) -> PathBuf {
-    Path::new(folder).join(format!(".s.PGSQL.{port}"))
+/// Returns the path of the socket of a server that listens on `port`.
+pub(super) fn socket_in(directory: &str, port: u16) -> PathBuf {
+    Path::new(directory).join(format!(".s.PGSQL.{port}"))
 }
 
 #[cfg(test)]
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_ask_for_what_we_cannot_do_are_refused() {
+    fn variables_with_unsupported_values_are_rejected() {
         for (variable, value) in [
             ("PGTARGETSESSIONATTRS", "master"),
             ("PGSSLMODE", "full"),
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_file_is_the_one_named_else_the_one_at_home() {
+    fn the_default_password_file_is_in_the_home_directory() {
         let passfile = |text, variables: &[(&str, &str)]| {
             let config = resolve(text, &env(variables)).unwrap();
             config.get_passfile().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default()
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_any_name_leaves_an_error_one_line() {
+    fn an_error_is_one_line_for_any_file_name() {
         let error = resolve("service=x servicefile='/no\nwhere'", &nothing).unwrap_err().to_string();
         assert!(error.starts_with("service file /no\\nwhere: ") && !error.contains('\n'), "{error}");
     }
@@ -275,13 +277,13 @@ mod tests {
     }
 
     #[test]
-    fn the_client_encoding_variable_is_not_looked_at() {
+    fn the_client_encoding_variable_is_ignored() {
         assert_eq!(resolve("", &env(&[("PGCLIENTENCODING", "LATIN1")])).unwrap(), Config::new());
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_variable_that_is_not_utf8_is_refused() {
+    fn a_variable_that_is_not_utf8_is_rejected() {
         use std::os::unix::ffi::OsStringExt;
         let env = |name: &str| (name == "PGUSER").then(|| OsString::from_vec(vec![0xff]));
         assert!(resolve("", &env).unwrap_err().to_string().contains("PGUSER: its value is not UTF-8"));
@@ -289,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_old_requiressl_is_sslmode() {
-        // Where TLS isn't built in, `require` is refused by its name.
+        // Without the feature, the error for `require` names the mode.
         let demands = |text, variables: &[(&str, &str)]| match resolve(text, &env(variables)) {
             Ok(config) => config.get_sslmode() == SslMode::Require,
             Err(error) => error.to_string().contains("sslmode=require"),

@@ -1,4 +1,4 @@
-//! What is told to the server, after a last look at what the builder took unseen.
+//! The startup parameters, and the validation of values from the builder.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -6,47 +6,47 @@ use std::time::Duration;
 use super::{Config, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, keywords, sources};
 use crate::error::{ConfigError, Error};
 
-/// The server's `MAX_STARTUP_PACKET_LENGTH`, the packet's length field not counted: on a longer one it hangs up without
-/// a word to the client.
+/// The server's `MAX_STARTUP_PACKET_LENGTH`, which does not include the length field. The server closes the connection
+/// without an error if a packet is longer.
 const STARTUP_PACKET_MAX: usize = 10_000;
 
 impl Config {
-    /// The role to log in as: the one given, else the operating system's user.
+    /// Returns the role: the given one, or the operating system's user.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] where none is given and the system doesn't tell.
+    /// Returns [`Error::Config`] if no role is set and the name of the operating system's user is unknown.
     pub(crate) fn effective_user(&self) -> Result<Cow<'_, str>, Error> {
         let user = self.inner.user.as_deref().map(Cow::from).or_else(|| sources::os_user().map(Cow::from));
         Ok(user.ok_or_else(|| ConfigError {
             origin: "user".into(),
             position: None,
-            message: "none is given, and the operating system doesn't tell who runs this: set user= or PGUSER".into(),
+            message: "none is set, and the name of the operating system's user is unknown: set user= or PGUSER".into(),
         })?)
     }
 
-    /// The database: the one given, else the one named like the role.
+    /// Returns the database: the given one, or the one with the name of the role.
     ///
     /// # Errors
     ///
-    /// As [`effective_user`](Self::effective_user).
+    /// See [`effective_user`](Self::effective_user).
     pub(crate) fn effective_dbname(&self) -> Result<Cow<'_, str>, Error> {
         self.inner.dbname.as_deref().map_or_else(|| self.effective_user(), |name| Ok(name.into()))
     }
 
-    /// `application_name`, else `fallback_application_name`.
+    /// Returns `application_name`, or else `fallback_application_name`.
     pub(crate) fn effective_application_name(&self) -> Option<&str> {
         self.inner.application_name.as_deref().or(self.inner.fallback_application_name.as_deref())
     }
 
-    /// Whether a session opened by the one does as well for the other: everything is equal that has an effect, secrets
-    /// included, but for the application's name.
+    /// Returns `true` if a session of one configuration can be used for the other: all settings with an effect are
+    /// equal, including secrets, except the application name.
     pub(crate) fn shares_session_with(&self, other: &Self) -> bool {
-        // What has no such value is refused as it is used, by each for itself.
+        // A configuration without a valid value is rejected when it is used.
         let effective = |config: &Self| {
             let endpoints = config.endpoints().ok()?;
             let (user, dbname) = (config.effective_user().ok()?.into(), config.effective_dbname().ok()?.into());
-            let settings = super::Settings {
+            let settings = super::ConfigValues {
                 hosts: Vec::new(),
                 hostaddrs: Vec::new(),
                 zones: Vec::new(),
@@ -65,14 +65,15 @@ impl Config {
         }
     }
 
-    /// The start-up packet's names and values, in order.
+    /// Returns the names and values in the startup packet, in order.
     ///
-    /// The server works through `options` first and then through the other parameters, so that `client_encoding` wins
-    /// over anything in `options`; it comes last all the same.
+    /// The server processes `options` before the other parameters, so `client_encoding` overrides `options`. It is
+    /// nevertheless the last one.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] where a value can't be sent, or all together are longer than the server accepts.
+    /// Returns [`Error::Config`] if a value cannot be sent, or if all values together are longer than the server
+    /// accepts.
     pub(crate) fn startup_parameters(&self) -> Result<Vec<(&'static str, Cow<'_, str>)>, Error> {
         self.check()?;
         let user = self.effective_user()?;
@@ -82,11 +83,11 @@ impl Config {
         parameters.extend(self.get_options().map(|options| ("options", options.into())));
         parameters.push(("client_encoding", "UTF8".into()));
 
-        // The protocol's version, each string with its NUL, and the NUL at the end.
+        // Contains the protocol version, the strings with their NULs, and the final NUL.
         let strings: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
         if 5 + strings > STARTUP_PACKET_MAX {
             let message = format!(
-                "user, dbname, application_name and options make a start-up packet of {} bytes, the server accepts \
+                "user, dbname, application_name and options make a startup packet of {} bytes, but the server accepts \
                  {STARTUP_PACKET_MAX}: shorten options",
                 5 + strings
             );
@@ -95,7 +96,7 @@ impl Config {
         Ok(parameters)
     }
 
-    /// As whom and where to, to follow a place in an error's text: ` as "app", database "shop"`.
+    /// Formats role and database, to follow an address in an error text: ` as "app", database "shop"`.
     pub(crate) fn role_and_database(&self) -> String {
         let mut text = String::new();
         if let Ok(user) = self.effective_user() {
@@ -107,7 +108,7 @@ impl Config {
         text
     }
 
-    /// Checks what the builder took unseen. A parsed configuration passes.
+    /// Validates the values from the builder. A parsed configuration is always valid.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let s = &*self.inner;
         s.check_counts("builder")?;
@@ -117,19 +118,19 @@ impl Config {
             return Err(builder_fault("port must be from 1 to 65535"));
         }
         if s.call_timeout.is_zero() {
-            return Err(builder_fault("call_timeout must be more than zero; Duration::MAX means no limit"));
+            return Err(builder_fault("call_timeout must be greater than zero; Duration::MAX means no limit"));
         }
         let seconds = Duration::from_secs(KEEPALIVE_SECONDS_MAX.unsigned_abs().into());
         if s.keepalives_idle.max(s.keepalives_interval) > Some(seconds) {
             return Err(builder_fault(format!(
-                "keepalives_idle and keepalives_interval can be {KEEPALIVE_SECONDS_MAX} seconds at most"
+                "keepalives_idle and keepalives_interval must be at most {KEEPALIVE_SECONDS_MAX} seconds"
             )));
         }
         if s.keepalives_count > Some(KEEPALIVE_COUNT_MAX.unsigned_abs()) {
-            return Err(builder_fault(format!("keepalives_count can be {KEEPALIVE_COUNT_MAX} at most")));
+            return Err(builder_fault(format!("keepalives_count must be at most {KEEPALIVE_COUNT_MAX}")));
         }
         if s.tcp_user_timeout > Some(Duration::from_millis(i32::MAX.unsigned_abs().into())) {
-            return Err(builder_fault(format!("tcp_user_timeout can be {} milliseconds at most", i32::MAX)));
+            return Err(builder_fault(format!("tcp_user_timeout must be at most {} milliseconds", i32::MAX)));
         }
         let texts = [
             ("user", &s.user),
@@ -141,7 +142,9 @@ impl Config {
         let hosts = s.hosts.iter().map(|host| ("host", host));
         let mut texts = texts.iter().filter_map(|(name, text)| Some((*name, text.as_ref()?))).chain(hosts);
         match texts.find(|(_, text)| text.contains('\0')) {
-            Some((name, _)) => Err(builder_fault(format!("{name} holds a NUL byte, which PostgreSQL can't store"))),
+            Some((name, _)) => {
+                Err(builder_fault(format!("{name} contains a NUL byte, which PostgreSQL does not support")))
+            }
             None => Ok(()),
         }
     }
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn n12_a_session_is_shared_where_all_is_equal_that_has_an_effect() {
+    fn n12_a_session_is_shared_if_all_settings_with_an_effect_are_equal() {
         let config = |text| Config::without_env(text).unwrap();
         let base = config("host=db user=app dbname=shop password=a");
         let same = config("host=db port=5432 user=app dbname=shop password=a application_name=other");
@@ -192,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fallback_name_stands_in_for_a_missing_one() {
+    fn the_fallback_name_is_used_if_there_is_no_application_name() {
         let named = |text| Config::without_env(text).unwrap().effective_application_name().map(String::from);
         assert_eq!(named("fallback_application_name=psql"), Some("psql".into()));
         assert_eq!(named("fallback_application_name=psql application_name=shop"), Some("shop".into()));
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_builder_took_is_checked_when_it_is_used() {
+    fn builder_values_are_validated_when_they_are_used() {
         let new = || Config::new().user("ann");
         let too_long = Duration::from_secs(32_768);
         for (config, part) in [
@@ -211,10 +214,10 @@ mod tests {
             (new().keepalives_interval(Duration::MAX), "32767"),
             (new().keepalives_count(128), "127"),
             (new().tcp_user_timeout(Duration::MAX), "milliseconds"),
-            (new().dbname("a\0b"), "dbname holds a NUL"),
+            (new().dbname("a\0b"), "dbname contains a NUL"),
             (new().dbname("postgres://u:s3cr3t@h"), "whole URL"),
-            (new().host("a\0b"), "host holds a NUL"),
-            (new().password("s3cr3t90210\0"), "password holds a NUL"),
+            (new().host("a\0b"), "host contains a NUL"),
+            (new().password("s3cr3t90210\0"), "password contains a NUL"),
             (new().options("x".repeat(10_000)), "shorten options"),
         ] {
             let error = config.startup_parameters().unwrap_err();
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_up_packet_may_have_just_the_size_that_the_server_accepts() {
+    fn a_startup_packet_may_have_the_largest_size_that_the_server_accepts() {
         let spare = STARTUP_PACKET_MAX - 5 - "user.ann.database.ann.options..client_encoding.UTF8.".len();
         let config = |bytes| Config::new().user("ann").options("x".repeat(bytes));
         assert!(config(spare).startup_parameters().is_ok());

@@ -1,6 +1,6 @@
-//! How a connection is encrypted: libpq's `ssl*` settings beside [`SslMode`], and the rules of how they go together.
+//! The TLS settings: libpq's `ssl*` keywords except [`SslMode`], and the rules for their combination.
 //!
-//! Nothing here looks at a file: that is done as a connection is opened, so that what was renewed meanwhile is used.
+//! This module reads no file: files are read when a connection is opened, so that renewed ones are used.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 #[cfg(feature = "tls")]
 use super::own_tls::OwnTls;
 use super::policy::{SslMode, by_name, name_of};
-use super::{Config, Settings};
+use super::{Config, ConfigValues};
 
-/// Whether this version can encrypt.
+/// `true` if the feature `tls` is enabled.
 pub(crate) const BUILT_IN: bool = cfg!(feature = "tls");
 
-/// What `sslrootcert` says for the roots that the operating system trusts.
+/// The value of `sslrootcert` for the roots that the operating system trusts.
 const SYSTEM: &str = "system";
 
-/// How TLS begins, as libpq's `sslnegotiation`.
+/// The start of TLS, as in libpq's `sslnegotiation`.
 ///
 /// ```
 /// use notifyman::{Config, SslMode, SslNegotiation};
@@ -27,11 +27,11 @@ const SYSTEM: &str = "system";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum SslNegotiation {
-    /// The server is asked first whether it has TLS; the default. Every server knows that.
+    /// The client first asks the server whether it supports TLS. This is the default, and every server supports it.
     #[default]
     Postgres,
-    /// At once, which saves a round trip. It needs a server of version 17 or later, and an `sslmode` of `require` or
-    /// stricter.
+    /// The client begins the TLS handshake immediately, which saves a round trip. It requires a server of version 17 or
+    /// later, and an `sslmode` of `require` or stricter.
     Direct,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for SslNegotiation {
     }
 }
 
-/// Whether a certificate of ours is shown to the server, as libpq's `sslcertmode`.
+/// The use of a client certificate, as in libpq's `sslcertmode`.
 ///
 /// ```
 /// use notifyman::{Config, SslCertMode};
@@ -62,12 +62,12 @@ impl fmt::Display for SslNegotiation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum SslCertMode {
-    /// Never, even where there is one.
+    /// A client certificate is never sent.
     Disable,
-    /// Where there is one and the server asks for it; the default.
+    /// A client certificate is sent if there is one and the server requests it. This is the default.
     #[default]
     Allow,
-    /// Always: a server that doesn't ask for one is refused.
+    /// A client certificate must be sent: a server that does not request one is rejected.
     Require,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Display for SslCertMode {
     }
 }
 
-/// A version of TLS that can be asked for, as in libpq's `ssl_min_protocol_version`. Older ones aren't spoken here.
+/// A version of TLS, as in libpq's `ssl_min_protocol_version`. Older versions are not supported.
 ///
 /// ```
 /// use notifyman::{Config, TlsVersion};
@@ -116,7 +116,7 @@ impl TlsVersion {
         Self::OLD.iter().any(|name| name.eq_ignore_ascii_case(text))
     }
 
-    /// An older version as the least is none at all: nothing older than 1.2 is ever spoken.
+    /// Parses the minimum. An older version means no minimum, because only 1.2 and later are supported.
     pub(super) fn parse_min(text: &str) -> Result<Option<Self>, String> {
         match Self::known(text) {
             None if text.is_empty() || Self::is_old(text) => Ok(None),
@@ -129,8 +129,8 @@ impl TlsVersion {
         match Self::known(text) {
             None if text.is_empty() => Ok(None),
             None if Self::is_old(text) => {
-                Err("ssl_max_protocol_version can be TLSv1.2 or TLSv1.3: the older ones are \
-                                               broken, and not spoken here"
+                Err("ssl_max_protocol_version must be TLSv1.2 or TLSv1.3: older versions are \
+                                               insecure and not supported"
                     .into())
             }
             None => Err("ssl_max_protocol_version must be TLSv1.2 or TLSv1.3".into()),
@@ -145,13 +145,13 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What is said about TLS besides `sslmode`.
+/// The TLS settings except `sslmode`.
 #[derive(Clone, PartialEq)]
 pub(crate) struct TlsSettings {
     pub(crate) root_cert: Option<PathBuf>,
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
-    /// Only to say that there is one: a key that needs it can't be read.
+    /// Records only that a password was given, because encrypted keys are not supported.
     pub(crate) has_password: bool,
     pub(crate) cert_mode: SslCertMode,
     pub(crate) crl: Option<PathBuf>,
@@ -185,7 +185,7 @@ impl Default for TlsSettings {
 }
 
 impl TlsSettings {
-    /// Whether the roots are those of the operating system.
+    /// Returns `true` if the roots of the operating system are trusted.
     pub(crate) fn trusts_system(&self) -> bool {
         self.root_cert.as_deref() == Some(Path::new(SYSTEM))
     }
@@ -211,13 +211,13 @@ impl fmt::Debug for TlsSettings {
     }
 }
 
-/// An empty path is none.
+/// Treats an empty path as not set.
 pub(super) fn path(text: impl Into<PathBuf>) -> Option<PathBuf> {
     Some(text.into()).filter(|path| !path.as_os_str().is_empty())
 }
 
-impl Settings {
-    /// Whether to encrypt: where nothing is said, whoever trusts the system's roots wants them to be looked at.
+impl ConfigValues {
+    /// Returns the mode. If none is set, trusting the system's roots implies `verify-full`.
     pub(super) fn effective_sslmode(&self) -> SslMode {
         match self.sslmode {
             Some(mode) => mode,
@@ -226,14 +226,14 @@ impl Settings {
         }
     }
 
-    /// Checks that the settings of TLS go together, as libpq does.
+    /// Checks that the TLS settings are compatible, as libpq does.
     pub(super) fn check_tls(&self) -> Result<(), String> {
         let mode = self.effective_sslmode();
         mode.check()?;
         self.channel_binding.check()?;
         if self.tls.trusts_system() && mode != SslMode::VerifyFull {
             return Err(format!(
-                "sslmode={mode} is too weak for sslrootcert=system, since anybody can have a certificate of a public \
+                "sslmode={mode} is too weak for sslrootcert=system, because anyone can obtain a certificate of a public \
                  authority: use sslmode=verify-full"
             ));
         }
@@ -247,33 +247,34 @@ impl Settings {
         }
         match (self.tls.min_version, self.tls.max_version) {
             (Some(min), Some(max)) if min > max => Err(format!(
-                "ssl_min_protocol_version={min} is above ssl_max_protocol_version={max}: that leaves no version"
+                "ssl_min_protocol_version={min} is above ssl_max_protocol_version={max}: no version remains"
             )),
             _ => Ok(()),
         }
     }
 }
 
-/// What can't be kept without TLS.
+/// Returns the error text for a setting that needs TLS if the feature is disabled.
 pub(super) fn needs_feature(setting: &str) -> String {
     format!(
-        "{setting} can't be kept: TLS is not built into this program; build notifyman with its feature `tls`, or use \
+        "{setting} requires TLS, which is not built into this program: enable the feature `tls` of notifyman, or use \
          sslmode=prefer where the network is trusted"
     )
 }
 
-/// How the connection is encrypted, besides [`sslmode`](Self::sslmode).
+/// The TLS settings, except [`sslmode`](Self::sslmode).
 ///
-/// Files are read as a connection is opened, and again as one is brought back; a relative path counts from the working
-/// directory of that moment. Where none is given, those in `~/.postgresql` are used that exist, as by `psql`:
-/// `root.crt`, `postgresql.crt`, `postgresql.key` and `root.crl`. All but the key are PEM files that may hold several.
+/// Files are read when a connection is opened, and again when it is restored. A relative path refers to the working
+/// directory at that time. By default, the existing files of `root.crt`, `postgresql.crt`, `postgresql.key` and
+/// `root.crl` in `~/.postgresql` are used, as by `psql`. All except the key are PEM files that may contain several
+/// entries.
 impl Config {
-    /// The authorities whose signature makes a server's certificate good: a file, or `system` for those that the
-    /// operating system trusts.
+    /// Sets the trusted certificate authorities: a file, or `system` for the authorities that the operating system
+    /// trusts.
     ///
-    /// Where that file exists, the certificate is checked in every `sslmode`, so that `require` is as strict as
-    /// `verify-ca`; where it doesn't, `verify-ca` and `verify-full` fail. `system` demands `verify-full`, and is
-    /// `verify-full` where no `sslmode` is given.
+    /// If the file exists, the certificate is verified in every `sslmode`, so that `require` is as strict as
+    /// `verify-ca`; if it does not exist, `verify-ca` and `verify-full` fail. `system` requires `verify-full`, and
+    /// implies it if no `sslmode` is set.
     ///
     /// ```
     /// use notifyman::{Config, SslMode};
@@ -286,7 +287,7 @@ impl Config {
         self.set(|s| s.tls.root_cert = path(file))
     }
 
-    /// Our certificate, for a server that asks for one, followed by those that lead from it to an authority.
+    /// Sets the client certificate, followed by the intermediate certificates.
     ///
     /// ```
     /// use notifyman::Config;
@@ -300,10 +301,10 @@ impl Config {
         self.set(|s| s.tls.cert = path(file))
     }
 
-    /// The private key of our certificate: PKCS#8, PKCS#1 or SEC1, as PEM or DER, without a password.
+    /// Sets the private key of the client certificate: PKCS#8, PKCS#1 or SEC1, in PEM or DER, without a password.
     ///
-    /// A key that others can read is refused, as by `psql`: it may have the mode 0600 at most, or 0640 if it belongs
-    /// to root.
+    /// A key that other users can read is rejected, as by `psql`: its mode must be at most 0600, or 0640 if its owner
+    /// is root.
     ///
     /// ```
     /// use notifyman::Config;
@@ -317,7 +318,7 @@ impl Config {
         self.set(|s| s.tls.key = path(file))
     }
 
-    /// Whether our certificate is shown.
+    /// Sets whether the client certificate is sent.
     ///
     /// ```
     /// use notifyman::{Config, SslCertMode};
@@ -331,10 +332,10 @@ impl Config {
         self.set(|s| s.tls.cert_mode = mode)
     }
 
-    /// A list of certificates that have been revoked. One that doesn't exist is none, as for `psql`; a file that is there
-    /// and holds no list is refused.
+    /// Sets a certificate revocation list. A file that does not exist is ignored, as by `psql`; an existing file
+    /// without a list is rejected.
     ///
-    /// Once there is a list, there must be a current one for each authority between the server and the root.
+    /// If there is a list, there must be a current one for each authority between the server and the root.
     ///
     /// ```
     /// use notifyman::Config;
@@ -348,7 +349,7 @@ impl Config {
         self.set(|s| s.tls.crl = path(file))
     }
 
-    /// A folder of such lists; every PEM file in it is read, and there must be one.
+    /// Sets a directory of certificate revocation lists. All PEM files in it are read, and there must be at least one.
     ///
     /// ```
     /// use notifyman::Config;
@@ -358,11 +359,11 @@ impl Config {
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     #[must_use]
-    pub fn sslcrldir(self, folder: impl Into<PathBuf>) -> Self {
-        self.set(|s| s.tls.crl_dir = path(folder))
+    pub fn sslcrldir(self, directory: impl Into<PathBuf>) -> Self {
+        self.set(|s| s.tls.crl_dir = path(directory))
     }
 
-    /// Whether the server is told, in clear, under which name it is dialled. Default: yes. Never for an address.
+    /// Sets whether the host name is sent to the server, unencrypted (SNI). Default: yes. Addresses are never sent.
     ///
     /// ```
     /// use notifyman::Config;
@@ -376,7 +377,7 @@ impl Config {
         self.set(|s| s.tls.sni = on)
     }
 
-    /// The least version of TLS. Default: 1.2, the oldest that is spoken.
+    /// Sets the minimum version of TLS. Default: 1.2, the oldest that is supported.
     ///
     /// ```
     /// use notifyman::{Config, TlsVersion};
@@ -390,7 +391,7 @@ impl Config {
         self.set(|s| s.tls.min_version = Some(version))
     }
 
-    /// The latest version of TLS. Default: the latest that both sides speak.
+    /// Sets the maximum version of TLS. Default: the latest that both sides support.
     ///
     /// ```
     /// use notifyman::{Config, TlsVersion};
@@ -404,7 +405,7 @@ impl Config {
         self.set(|s| s.tls.max_version = Some(version))
     }
 
-    /// How TLS begins.
+    /// Sets how TLS starts.
     ///
     /// ```
     /// use notifyman::{Config, SslMode, SslNegotiation};
@@ -422,54 +423,54 @@ impl Config {
     }
 }
 
-/// What was set about TLS; for files, `None` is the one in `~/.postgresql`.
+/// The getters of the TLS settings. For files, `None` means the default file in `~/.postgresql`.
 impl Config {
-    /// The file of the authorities that are trusted, or `system`.
+    /// Returns the file of the trusted certificate authorities, or `system`.
     pub fn get_sslrootcert(&self) -> Option<&Path> {
         self.tls().root_cert.as_deref()
     }
 
-    /// The file of our certificate.
+    /// Returns the file of the client certificate.
     pub fn get_sslcert(&self) -> Option<&Path> {
         self.tls().cert.as_deref()
     }
 
-    /// The file of its private key.
+    /// Returns the file of the private key.
     pub fn get_sslkey(&self) -> Option<&Path> {
         self.tls().key.as_deref()
     }
 
-    /// Whether our certificate is shown.
+    /// Returns whether the client certificate is sent.
     pub fn get_sslcertmode(&self) -> SslCertMode {
         self.tls().cert_mode
     }
 
-    /// The file of the certificates that have been revoked.
+    /// Returns the file of the certificate revocation lists.
     pub fn get_sslcrl(&self) -> Option<&Path> {
         self.tls().crl.as_deref()
     }
 
-    /// The folder of such files; `None` is none.
+    /// Returns the directory of certificate revocation lists. `None` means that there is none.
     pub fn get_sslcrldir(&self) -> Option<&Path> {
         self.tls().crl_dir.as_deref()
     }
 
-    /// Whether the server is told under which name it is dialled.
+    /// Returns `true` if the host name is sent to the server.
     pub fn get_sslsni(&self) -> bool {
         self.tls().sni
     }
 
-    /// The least version of TLS; `None` is 1.2.
+    /// Returns the minimum version of TLS. `None` means 1.2.
     pub fn get_ssl_min_protocol_version(&self) -> Option<TlsVersion> {
         self.tls().min_version
     }
 
-    /// The latest version of TLS; `None` is the latest that both sides speak.
+    /// Returns the maximum version of TLS. `None` means the latest that both sides support.
     pub fn get_ssl_max_protocol_version(&self) -> Option<TlsVersion> {
         self.tls().max_version
     }
 
-    /// How TLS begins.
+    /// Returns how TLS starts.
     pub fn get_sslnegotiation(&self) -> SslNegotiation {
         self.tls().negotiation
     }
@@ -497,13 +498,13 @@ mod tests {
         assert_eq!(versions(both), (Some(TlsVersion::V1_2), Some(TlsVersion::V1_2)));
         assert!(refusal("ssl_min_protocol_version=TLSv1.4").contains("must be TLSv1,"));
         assert!(refusal("ssl_min_protocol_version=SSLv3").contains("must be TLSv1,"));
-        assert!(refusal("ssl_max_protocol_version=TLSv1.1").contains("broken"));
+        assert!(refusal("ssl_max_protocol_version=TLSv1.1").contains("insecure"));
         let none = refusal("ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2");
-        assert!(none.contains("leaves no version"), "{none}");
+        assert!(none.contains("no version remains"), "{none}");
     }
 
     #[test]
-    fn the_systems_roots_ask_for_the_full_check() {
+    fn the_roots_of_the_system_imply_verify_full() {
         let config = Config::without_env("sslrootcert=system").unwrap();
         assert_eq!(config.get_sslmode(), SslMode::VerifyFull);
         assert!(Config::without_env("sslrootcert=system sslmode=verify-full").is_ok());
@@ -514,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn direct_tls_needs_a_mode_that_never_goes_on_in_clear() {
+    fn direct_tls_needs_a_mode_without_unencrypted_connections() {
         for weak in ["", "sslmode=disable", "sslmode=allow", "sslmode=prefer"] {
             assert!(refusal(&format!("sslnegotiation=direct {weak}")).contains("too weak"));
         }
@@ -524,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn the_builder_and_the_keywords_say_the_same() {
+    fn the_builder_and_the_keywords_are_equivalent() {
         let text = "sslmode=verify-full sslrootcert=/r sslcert=/c sslkey=/k sslcertmode=require sslcrl=/l sslcrldir=/d \
                     sslsni=0 ssl_min_protocol_version=TLSv1.2 ssl_max_protocol_version=TLSv1.3 sslnegotiation=direct";
         let built = Config::new()
@@ -555,7 +556,7 @@ mod without_the_feature {
     use super::super::{ChannelBinding, Config, SslCertMode, SslMode};
 
     #[test]
-    fn what_demands_tls_is_refused_with_its_place_and_names_the_feature() {
+    fn settings_that_need_tls_are_rejected_with_their_position_and_the_feature() {
         for (text, position) in [
             ("sslmode=verify-full", 8),
             ("postgres:///?ssl=true", 17),

@@ -1,4 +1,4 @@
-//! What keeps notifications from coming, and what to do about it.
+//! Diagnosis of connections that receive no notifications: the causes and the remedies.
 //!
 //! ```text
 //!   can't be opened ──▶ opening: by the error ───────────────────────┐
@@ -6,7 +6,7 @@
 //!                                    └──▶ checks: what an answer means
 //! ```
 //!
-//! It changes nothing: what it listens to is a channel of its own, and what it hears there is nobody else's news.
+//! A diagnosis does not affect the session: it listens to a channel of its own, and removes the notifications on it.
 
 mod checks;
 mod examine;
@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::{Error, Escaped};
 
-/// How bad a finding is; the worse, the greater.
+/// The severity of a finding, in ascending order.
 ///
 /// ```
 /// use notifyman::Severity;
@@ -31,17 +31,17 @@ use crate::error::{Error, Escaped};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Good to know; nothing has to be done.
+    /// Information; no action is required.
     Info,
-    /// It works now, and will fail one day.
+    /// Delivery works now, but may fail in the future.
     Warning,
-    /// Notifications don't come, or can't be sent.
+    /// Notifications are not delivered, or cannot be sent.
     Failure,
 }
 
-/// One word, in lower case.
+/// Formats the severity as one lower-case word.
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -53,9 +53,9 @@ impl fmt::Display for Severity {
     }
 }
 
-/// What a finding is about.
+/// The subject of a finding.
 ///
-/// Its text is a name for machines, which stays the same from version to version:
+/// Its text is a stable identifier:
 ///
 /// ```
 /// assert_eq!(notifyman::FindingKind::TransactionPooler.to_string(), "transaction-pooler");
@@ -63,66 +63,66 @@ impl fmt::Display for Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// A notification was sent and came back.
+    /// A notification was sent and delivered.
     Delivery,
-    /// The settings can't be used: nothing was tried.
+    /// The settings are invalid, so no connection was attempted.
     Settings,
-    /// The host's name can't be looked up.
+    /// The host name cannot be resolved.
     NameNotFound,
-    /// Nobody answers at the address.
+    /// The address does not respond.
     Unreachable,
-    /// Nobody listens at the address, or the system doesn't let us get there.
+    /// No process listens at the address, or the operating system denies access to it.
     Refused,
-    /// TLS is demanded by one side and not to be had, or the server's certificate isn't good.
+    /// One side requires TLS and the other does not support it, or the server's certificate was rejected.
     Tls,
-    /// The server doesn't let this role in.
+    /// The server rejects the login of this role.
     Login,
-    /// The database isn't there.
+    /// The database does not exist.
     NoSuchDatabase,
-    /// The server, or the role, has as many connections as it may have.
+    /// The server, the database or the role has reached its connection limit.
     TooManyConnections,
     /// The server is starting up or shutting down.
     NotAccepting,
-    /// What answers isn't a PostgreSQL server.
+    /// The peer is not a PostgreSQL server.
     NotPostgres,
-    /// The connection was closed while it was being opened or examined.
+    /// The connection was closed while it was opened or examined.
     Disconnected,
-    /// It couldn't be opened for another reason.
+    /// The connection could not be opened for another reason.
     ConnectFailed,
-    /// The session is in a transaction: it receives nothing.
+    /// The session is in a transaction, so the server delivers nothing to it.
     InTransaction,
-    /// The server is a standby: it refuses LISTEN.
+    /// The server is a standby, which rejects LISTEN.
     Standby,
-    /// A pooler between that gives each transaction another session: it accepts LISTEN and delivers nothing.
+    /// A connection pooler in transaction mode, which accepts LISTEN but delivers nothing.
     TransactionPooler,
-    /// A pooler between that keeps one session for each client: it delivers.
+    /// A connection pooler in session mode, which delivers notifications.
     SessionPooler,
-    /// The role lacks a right.
+    /// The role lacks a privilege.
     NoPermission,
     /// LISTEN fails.
     ListenRefused,
     /// NOTIFY fails.
     NotifyRefused,
-    /// LISTEN and NOTIFY succeed, and nothing comes.
+    /// LISTEN and NOTIFY succeed, but no notification arrives.
     DeliveryFailing,
-    /// The server's NOTIFY queue is filling up: once it is full, every NOTIFY fails.
+    /// The server's NOTIFY queue is filling up. When it is full, every NOTIFY fails.
     QueueFilling,
-    /// The server's version has the bug that makes LISTEN fail with 58P01.
+    /// The server's version has a bug that makes LISTEN fail with 58P01.
     ListenBug,
-    /// A link that has died wouldn't be noticed, or late.
+    /// A lost connection would be detected late or never.
     Keepalive,
-    /// The server ends sessions that are idle, as listeners are.
+    /// The server terminates idle sessions, such as those of listeners.
     IdleTimeout,
-    /// The server ends statements that take long.
+    /// The server cancels statements after a short time.
     StatementTimeout,
-    /// The database doesn't know in which encoding its texts are.
+    /// The encoding of the database's texts is unknown.
     Encoding,
-    /// A check that couldn't be made.
+    /// A check that could not be made.
     Unexamined,
 }
 
 impl FindingKind {
-    /// The name for machines: lower case, words joined by `-`.
+    /// Returns the stable identifier: lower-case words joined by `-`.
     pub fn name(self) -> &'static str {
         match self {
             FindingKind::Delivery => "delivery",
@@ -157,14 +157,14 @@ impl FindingKind {
     }
 }
 
-/// The name for machines.
+/// Formats the stable identifier.
 impl fmt::Display for FindingKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
 }
 
-/// One thing that was found.
+/// A single result of a diagnosis.
 ///
 /// ```no_run
 /// use notifyman::{Connection, Severity};
@@ -195,33 +195,34 @@ impl Finding {
         self
     }
 
-    /// What it is about.
+    /// Returns the subject.
     pub fn kind(&self) -> FindingKind {
         self.kind
     }
 
-    /// How bad it is.
+    /// Returns the severity.
     pub fn severity(&self) -> Severity {
         self.severity
     }
 
-    /// What was found, in one sentence.
+    /// Returns the finding in one sentence.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// What to do about it; empty where nothing has to be done.
+    /// Returns the remedy. It is empty if no action is required.
     pub fn advice(&self) -> &str {
         &self.advice
     }
 
-    /// What it was concluded from: an error's text, numbers, a process.
+    /// Returns the evidence: the text of an error, numbers, or a process.
     pub fn evidence(&self) -> Option<&str> {
         self.evidence.as_deref()
     }
 }
 
-/// Several lines, without a newline at the end: the severity and the kind, and below them what, why and what to do.
+/// Formats the finding in several lines without a final newline: severity and kind, followed by the finding, its
+/// evidence and its remedy.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<8} {}\n         {}", self.severity, self.kind, Escaped(&self.what))?;
@@ -235,9 +236,9 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was found about a connection, the worst first: see [`Connection::diagnose`].
+/// The result of [`Connection::diagnose`]: findings, the most severe first.
 ///
-/// It can be printed as it is, in plain text:
+/// Its `Display` implementation prints a report as plain text:
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -258,16 +259,16 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Connects, examines as [`Connection::diagnose`] does, and closes. It never fails: what can't be opened is a
-    /// finding.
+    /// Connects, diagnoses like [`Connection::diagnose`], and closes the connection. A failure to connect is a finding,
+    /// not an error.
     ///
-    /// It takes as long as `connect_timeout` allows, and what `diagnose` takes.
+    /// It takes up to `connect_timeout`, and the time of `diagnose`.
     ///
     /// ```
     /// use std::time::Duration;
     /// use notifyman::{Config, Diagnosis, FindingKind};
     ///
-    /// // Nobody is there: port 1 of this machine.
+    /// // No server listens on port 1.
     /// let nowhere = Config::new().host("127.0.0.1").port(1).connect_timeout(Duration::from_secs(5));
     /// let diagnosis = Diagnosis::of(nowhere);
     /// assert_eq!(diagnosis.findings()[0].kind(), FindingKind::Refused);
@@ -300,33 +301,32 @@ impl Diagnosis {
         Self { target, findings, latency }
     }
 
-    /// Where and as whom, such as `db1:5432 as "app", database "shop"`.
+    /// Returns the address, the role and the database, such as `db1:5432 as "app", database "shop"`.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// What was found, the worst first.
+    /// Returns the findings, the most severe first.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// The same, one by one.
+    /// Returns an iterator over the findings, the most severe first.
     pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
         self.findings.iter()
     }
 
-    /// The finding of one kind, if there is one.
+    /// Returns the first finding of this kind, if there is one.
     pub fn find(&self, kind: FindingKind) -> Option<&Finding> {
         self.iter().find(|finding| finding.kind == kind)
     }
 
-    /// How bad the worst of it is.
+    /// Returns the severity of the most severe finding.
     pub fn worst(&self) -> Severity {
         self.findings.first().map_or(Severity::Ok, Finding::severity)
     }
 
-    /// How long a notification took from us to us, where one was sent and came back: its round trip, the commit and
-    /// the delivery.
+    /// Returns the time in which a notification was delivered, if one was: sending, commit and delivery.
     pub fn latency(&self) -> Option<Duration> {
         self.latency
     }
@@ -350,7 +350,7 @@ impl IntoIterator for Diagnosis {
     }
 }
 
-/// Plain text of several lines, with no newline at the end.
+/// Formats the report as plain text in several lines without a final newline.
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |severity| self.iter().filter(|finding| finding.severity == severity).count();
@@ -370,19 +370,19 @@ fn plural(count: usize, of: &str) -> String {
 }
 
 impl Connection {
-    /// Finds out whether notifications come, and what keeps them or will keep them from coming.
+    /// Checks whether notifications are delivered, and finds what prevents or will prevent their delivery.
     ///
-    /// It asks the server a few things, listens to a channel that is this call's alone
-    /// (`notifyman_diagnosis_`, its pid and a random number), causes one notification there, waits up to three seconds
-    /// for it without sending anything, and stops listening to the channel. The caller does not receive that
-    /// notification; whatever else arrives meanwhile is kept, in order, for the next `wait` or turn.
+    /// The check sends several queries, listens to a channel of its own (`notifyman_diagnosis_`, its pid and a random
+    /// number), sends one notification on it, waits for it for up to three seconds without sending anything, and stops
+    /// listening. The caller does not receive that notification. Other notifications that arrive meanwhile are kept, in
+    /// order, for the next `wait` or turn.
     ///
-    /// - Each call on the server is bounded by the [call timeout](Self::set_call_timeout).
-    /// - In a transaction nothing is asked of the server, since a failure would break that transaction: what is told
-    ///   then is what is known without asking.
+    /// - Each request to the server is limited by the [call timeout](Self::set_call_timeout).
+    /// - In a transaction, nothing is sent to the server, because a failure would abort the transaction. The findings
+    ///   are then limited to what is known without a query.
     /// - A second connection to the same address is opened briefly and sends the notification, because a proxy or
     ///   pooler may deliver to a session that sends a request, but not to an idle one. If the second connection cannot
-    ///   be opened, this connection notifies itself, and the finding says so.
+    ///   be opened, this connection sends it, and the finding states that.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -398,7 +398,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Why the connection is closed, if it is, or was meanwhile. What the server refuses is no error, but a finding.
+    /// Returns the error that closed the connection, if it is closed or is closed meanwhile. An error that the server
+    /// reports for a query is a finding.
     pub fn diagnose(&mut self) -> Result<Diagnosis, Error> {
         let (findings, latency, end) = self.examine();
         end.map(|()| Diagnosis::among(self.config().to_string(), findings, latency))

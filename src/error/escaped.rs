@@ -1,4 +1,4 @@
-//! External text, made safe to print.
+//! Escapes external text so that it is safe to print.
 
 use std::fmt::{self, Write as _};
 

@@ -1,8 +1,8 @@
-//! What can go wrong, said once and in full.
+//! The crate's errors.
 //!
-//! An [`Error`]'s text is complete: it names the cause, the place, the limit and what to do, on one line, and
-//! [`source`](std::error::Error::source) adds nothing to it, so that a cause is never printed twice. External text is
-//! [`Escaped`] in it.
+//! The text of an [`Error`] is one line that states the cause, the place, the limit and the remedy.
+//! [`source`](std::error::Error::source) returns nothing, so that a reporter that prints the chain of sources does not
+//! print a cause twice. Text from outside the program is [`Escaped`].
 
 mod escaped;
 mod tls;
@@ -14,12 +14,12 @@ use std::time::Duration;
 
 pub use self::escaped::Escaped;
 pub use self::tls::{TlsError, TlsErrorKind};
-use crate::config::TargetSessionAttrs;
+use crate::config::session_attrs::TargetSessionAttrs;
 
-/// Everything that a call or a connection can fail with.
+/// The error of every fallible operation of this crate.
 ///
-/// Errors are cheap to clone: the one that ended a connection is told by the event, by the garbage and by the
-/// connection itself. A caller's mistakes ([`is_usage`](Self::is_usage)) and a peer's
+/// Errors are cheap to clone: the event, the garbage and the connection itself all hold the error that ended the
+/// connection. A mistake of the caller ([`is_usage`](Self::is_usage)) and a violation by the peer
 /// ([`is_protocol`](Self::is_protocol)) are different variants.
 ///
 /// ```
@@ -32,86 +32,87 @@ use crate::config::TargetSessionAttrs;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A connection string, an environment variable or a builder's value that can't be used.
+    /// A connection string, an environment variable or a builder value is invalid.
     #[error("{0}")]
     Config(Box<ConfigError>),
-    /// A channel name or a payload that PostgreSQL would refuse, or silently cut.
+    /// A channel name or a payload exceeds a limit of PostgreSQL, which would reject or silently truncate it.
     #[error("{0}")]
     Value(Box<ValueError>),
-    /// A connection that couldn't be opened: where, as whom, and why.
+    /// A connection could not be opened. The error contains the address, the user and the reason.
     #[error("{0}")]
     Connect(Arc<ConnectError>),
-    /// What the server reported.
+    /// The server reported an error.
     #[error("{0}")]
     Server(Arc<ServerError>),
-    /// The peer doesn't speak the protocol, or cheats.
+    /// The peer does not speak the protocol, or violates it.
     #[error("{0}")]
     Protocol(ProtocolError),
-    /// The login can't be done, or isn't allowed by `require_auth` or `channel_binding`.
+    /// The client cannot authenticate, or `require_auth` or `channel_binding` does not allow the requested method.
     #[error("login refused by the client: {}", Escaped(.0))]
     Auth(Box<str>),
-    /// The connection couldn't be encrypted, or not with whom it should be.
+    /// The connection could not be encrypted, or the server could not be verified.
     #[error("{0}")]
     Tls(Box<TlsError>),
-    /// The operating system refused: what was being done, and its reason.
+    /// A system call failed.
     #[error("{action}: {}", Escaped(.error))]
     Io {
-        /// What was being done, such as "reading from the server".
+        /// The operation that failed, such as "reading from the server".
         action: &'static str,
-        /// The system's reason.
+        /// The error of the operating system.
         error: Arc<io::Error>,
     },
-    /// A host's name couldn't be looked up.
+    /// The host name could not be resolved.
     #[error("could not resolve the host name: {}", Escaped(.reason))]
     Resolve {
-        /// The system's reason.
+        /// The reason given by the system's resolver.
         reason: Box<str>,
     },
-    /// The server isn't what `target_session_attrs` asks for.
-    #[error("{found}, which is not what target_session_attrs={wanted} asks for")]
+    /// The server does not satisfy `target_session_attrs`.
+    #[error("{found}, which does not satisfy target_session_attrs={wanted}")]
     Target {
-        /// What was asked for.
+        /// The value of `target_session_attrs`.
         wanted: TargetSessionAttrs,
-        /// What the server is instead, such as "the server is a standby".
+        /// The actual state, such as "the server is a standby".
         found: &'static str,
     },
-    /// The server sent more notifications during one call than can be kept.
+    /// The server sent more notifications during one call than the connection stores.
     #[error(
-        "more than {limit} bytes of notifications came during one call: iterate the connection before you call, \
-         or keep it in a manager, so that they are taken as they come"
+        "received more than {limit} bytes of notifications during one call: iterate the connection before the call, \
+         or add it to a manager, which delivers notifications as they arrive"
     )]
     Overflow {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// A call or a dial took longer than it may.
+    /// A call or a connection attempt exceeded its timeout.
     #[error(
         "{action} took longer than {after:?}; the connection is {}",
-        if *.closed { "closed" } else { "still good" }
+        if *.closed { "closed" } else { "still open" }
     )]
     Timeout {
-        /// What was waited for.
+        /// The operation that exceeded the timeout.
         action: &'static str,
-        /// The limit.
+        /// The timeout.
         after: Duration,
-        /// Whether the connection was given up for it.
+        /// `true` if the connection was closed because of the timeout.
         closed: bool,
     },
-    /// The server's end closed the connection without a word.
-    #[error("the server closed the connection without a word: its process, its host or a proxy between has gone")]
+    /// The server closed the connection without sending an error.
+    #[error("the server closed the connection unexpectedly: the backend, its host or a proxy may have terminated")]
     Disconnected,
-    /// The server answers, and delivers nothing: a manager's canary didn't come, though the server said that it listens;
-    /// or the server had twice in a row forgotten that it was to listen.
+    /// The server answers requests but delivers no notifications: a manager's canary did not arrive although the server
+    /// lists its channel, or the server has lost the LISTEN of the canary channel twice in a row.
+    #[doc(alias = "deaf")]
     #[error(
-        "the server takes LISTEN on this connection and delivers nothing: a canary that was sent {after:?} ago hasn't \
-         come; if there is a pooler between, it must be in session mode, or be gone round"
+        "the server accepts LISTEN on this connection but delivers no notifications: a canary sent {after:?} ago has not \
+         arrived; a connection pooler must be in session mode, or must be bypassed"
     )]
-    Deaf {
-        /// How long ago it was sent.
+    NotDelivering {
+        /// The time since the last canary was sent.
         after: Duration,
     },
     /// Notifications reach this connection only together with the answer to a request: a proxy holds them back while
-    /// the connection is idle. A manager reports this after two such canaries in a row.
+    /// the connection is idle. A manager reports this error after two such canaries in a row.
     #[error(
         "a proxy holds notifications back while this connection is idle: two canaries in a row, the last sent {after:?} \
          ago, arrived only with the answer to a query; connect to the server directly, or replace the proxy"
@@ -120,96 +121,91 @@ pub enum Error {
         /// The time since the last canary was sent.
         after: Duration,
     },
-    /// The server had forgotten channels that it had been told to listen to, as a manager's audit found. It listens to
-    /// them again; this is the cause of a gap, and ends no connection.
+    /// The server no longer listed channels that the connection listens to, and a manager's audit has restored them.
+    /// This error is only the cause of a gap; it does not end the connection.
     #[error(
-        "the server had forgotten channels that this connection listens to; something ran UNLISTEN or DISCARD in a \
-         function, or a pooler between has given the session to others"
+        "the server no longer listed channels that this connection listens to: a function may have run UNLISTEN or \
+         DISCARD, or a connection pooler may have given the server session to another client"
     )]
     Unregistered,
-    /// The connection was closed by this program.
+    /// This program closed the connection.
     #[error("the connection was closed by this program")]
     Closed,
-    /// The connection is being opened by its manager for the first time.
+    /// The manager is still opening the connection for the first time.
     #[error("the connection has not been opened yet")]
     Unopened,
-    /// An id that names no connection in this manager: it was taken out, or never was.
-    #[error("no connection of this id is in the manager: it was taken out, or is another manager's")]
+    /// The manager has no connection with this id.
+    #[error("the manager has no connection with this id: it was removed, or belongs to another manager")]
     UnknownConnection,
-    /// The manager stopped, or was dropped, before it came to this.
+    /// The manager was stopped or dropped before it completed the request.
     #[error("the notification manager has stopped")]
     Stopped,
-    /// The notifier has no such channel: nobody added it, and nobody subscribes to it.
-    #[error("no channel {channel:?} is here: add it, or subscribe to it, first")]
+    /// The notifier does not have this channel: it was neither added nor subscribed to.
+    #[error("the notifier has no channel {channel:?}: add it, or subscribe to it, first")]
     UnknownChannel {
-        /// Its name.
+        /// The name of the channel.
         channel: Box<str>,
     },
-    /// The notifier has no subscriber of this id, or not on this channel.
+    /// The notifier has no subscriber with this id, or the subscriber has no subscription to this channel.
     #[error(
-        "no subscriber of this id is here{}: subscribe it first",
+        "the notifier has no subscriber with this id{}: subscribe it first",
         .channel.as_ref().map(|channel| format!(" on channel {channel:?}")).unwrap_or_default()
     )]
     UnknownSubscriber {
-        /// The channel, where one was named.
+        /// The channel, if the call named one.
         channel: Option<Box<str>>,
     },
-    /// The notifier isn't running.
-    #[error(
-        "the notifier isn't running: start it first, or turn autorun off, and what changes is recorded until it starts"
-    )]
+    /// The notifier is not running.
+    #[error("the notifier is not running: start it first, or disable autorun to record changes until it is started")]
     NotRunning,
-    /// A call that has to wait was made inside a callback of the same notifier.
-    #[error("this call waits, and inside a callback that would never end: {instead}")]
+    /// A blocking call was made inside a callback of the same notifier.
+    #[error("this call blocks, and inside a callback it would never return: {instead}")]
     InsideCallback {
-        /// What can be called instead.
+        /// The alternative.
         instead: &'static str,
     },
-    /// A callback hasn't returned since the notifier was stopped.
+    /// A callback has not returned since the notifier was stopped.
     #[error(
         "the notifier was stopped, but its callback for channel {channel:?} is still running: wait for it to return"
     )]
     StillRunning {
-        /// The callback's channel.
+        /// The channel of the callback.
         channel: Box<str>,
     },
-    /// More is waiting to be sent than is kept.
-    #[error(
-        "{pairs} notifications are waiting to be sent, and no more are kept: the server is slower than the senders"
-    )]
+    /// The queue of notifications to send is full.
+    #[error("{pairs} notifications are waiting to be sent, which is the limit: the server is slower than the senders")]
     Backlog {
-        /// How many wait.
+        /// The number of waiting notifications.
         pairs: usize,
     },
-    /// Handles have asked a manager for more than is kept until it is answered. Nothing was sent.
+    /// The handles of a manager have too many unanswered requests. The request was not sent.
     #[error(
-        "requests of over {limit} bytes wait for the manager and its servers, and more are not kept: wait for tickets \
-         before asking for more"
+        "unanswered requests of the manager's handles exceed {limit} bytes: wait for tickets before making more requests"
     )]
     TooManyRequests {
-        /// The limit, in bytes, over all handles of the manager.
+        /// The limit in bytes, for all handles of the manager together.
         limit: usize,
     },
-    /// A ticket's result has been given already.
-    #[error("this ticket's result has been given already, and is given once")]
+    /// The result of the ticket has already been taken.
+    #[error("the result of this ticket has already been taken")]
     TicketSpent,
-    /// The answer to a query is longer than is kept. The query was carried out all the same.
+    /// The answer to a query is too long to be stored. The server has executed the query.
     #[error("{}", Escaped(.0))]
     AnswerTooLong(Box<str>),
-    /// What can't be done to, or with, the table changes of a database: why, and what to do.
+    /// An operation on the table changes of a database is not possible. The text contains the reason and the remedy.
     #[error("{}", Escaped(.0))]
     Changes(Box<str>),
-    /// A ticket was waited for on the thread that must resolve it: the one that iterates the manager, or one of the
-    /// notifier's, which call its callbacks.
+    /// The thread that must resolve a ticket waited for it: the thread that iterates the manager, or a thread of the
+    /// notifier, which calls the callbacks.
     #[error(
-        "waiting for a ticket on the thread that must resolve it would never end: iterate the manager, or return from \
-         the callback, instead"
+        "waiting for a ticket on the thread that must resolve it would never return: iterate the manager, or return \
+         from the callback, instead"
     )]
     WouldDeadlock,
 }
 
 impl Error {
-    /// Whether the caller gave something that can't be: nothing was sent, and the connection is as it was.
+    /// Returns `true` if an argument or the call itself was invalid. Nothing was sent, and the connection is unchanged.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
@@ -225,7 +221,7 @@ impl Error {
         )
     }
 
-    /// Whether the peer broke the protocol.
+    /// Returns `true` if the peer violated the protocol.
     pub fn is_protocol(&self) -> bool {
         match self {
             Error::Protocol(_) => true,
@@ -234,7 +230,7 @@ impl Error {
         }
     }
 
-    /// Whether a time limit ran out.
+    /// Returns `true` if a timeout was exceeded.
     pub fn is_timeout(&self) -> bool {
         match self {
             Error::Timeout { .. } => true,
@@ -243,7 +239,7 @@ impl Error {
         }
     }
 
-    /// Whether the login failed: a wrong password, an unknown role, or a method that isn't allowed.
+    /// Returns `true` if authentication failed: a wrong password, an unknown role, or a method that is not allowed.
     pub fn is_auth(&self) -> bool {
         match self {
             Error::Auth(_) => true,
@@ -253,27 +249,32 @@ impl Error {
         }
     }
 
-    /// Whether it is about TLS: the server has none, its certificate isn't good, or a file of ours isn't.
+    /// Returns `true` if TLS failed: the server does not support it, its certificate was rejected, or a file of the
+    /// client, such as its certificate, is invalid.
     pub fn is_tls(&self) -> bool {
         self.tls().is_some()
     }
 
-    /// Whether the same dial or call may well succeed later, with nothing changed on our side.
+    /// Returns `true` if the same connection attempt or call may succeed later without a change on the client's side.
     ///
-    /// True for a peer that can't be reached, went away or delivers nothing, for a time limit, for a server that isn't
-    /// what `target_session_attrs` asks for (which changes with a failover), for too many requests at once, and for
-    /// SQLSTATEs of the classes 08 (connection), 40 (rolled back), 53 (resources), 57 (operator intervention, such as
-    /// starting up and shutting down) and 58 (system), and for an error of any class with which the connection ended;
-    /// in TLS for a handshake that was interrupted, and for a server's certificate that has expired, which its operator
-    /// renews; false for any other fault of a certificate, for a wrong password, an unknown database, a caller's
-    /// mistake and a peer that violates the protocol. Where several addresses were tried, one transient failure is
-    /// enough, unless the last refused the login.
+    /// | error | transient |
+    /// |---|---|
+    /// | server unreachable, connection lost, timeout, nothing delivered | yes |
+    /// | `target_session_attrs` not satisfied, which changes with a failover | yes |
+    /// | too many requests | yes |
+    /// | SQLSTATE class 08 (connection), 40 (rollback), 53 (resources), 57 (operator intervention), 58 (system) | yes |
+    /// | any server error with which the connection ended | yes |
+    /// | TLS handshake interrupted, or server certificate expired | yes |
+    /// | any other certificate error | no |
+    /// | wrong password, unknown database, invalid argument, protocol violation | no |
+    ///
+    /// If several addresses were tried, one transient error is enough, unless the last address refused the login.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Io { .. } | Error::Resolve { .. } | Error::Timeout { .. } | Error::Disconnected => true,
             // A standby may be promoted, and a primary come back as a standby.
             Error::Target { .. } => true,
-            Error::Deaf { .. } | Error::HeldBack { .. } | Error::Unregistered => true,
+            Error::NotDelivering { .. } | Error::HeldBack { .. } | Error::Unregistered => true,
             Error::TooManyRequests { .. } => true,
             Error::Server(e) => {
                 let class = e.code().get(..2).unwrap_or_default();
@@ -286,7 +287,9 @@ impl Error {
         }
     }
 
-    /// What the server reported, where the server reported something.
+    /// Returns the error that the server reported, if it reported one.
+    #[doc(alias = "diag")]
+    #[doc(alias = "as_db_error")]
     pub fn server(&self) -> Option<&ServerError> {
         match self {
             Error::Server(e) => Some(e),
@@ -295,7 +298,7 @@ impl Error {
         }
     }
 
-    /// What was wrong with TLS, where that is why.
+    /// Returns the TLS error, if TLS failed.
     pub fn tls(&self) -> Option<&TlsError> {
         match self {
             Error::Tls(e) => Some(e),
@@ -304,9 +307,11 @@ impl Error {
         }
     }
 
-    /// The server's SQLSTATE, five characters, where the server reported one.
+    /// Returns the five-character SQLSTATE, if the server reported one.
     ///
     /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+    #[doc(alias = "pgcode")]
+    #[doc(alias = "code")]
     pub fn sqlstate(&self) -> Option<&str> {
         self.server().map(ServerError::code).filter(|code| !code.is_empty())
     }
@@ -349,21 +354,21 @@ impl From<ServerError> for Error {
     }
 }
 
-/// A connection setting that can't be used: where it stands, what is wrong, and what would be right.
+/// An invalid connection setting. The text states where the setting is, what is wrong, and what is valid.
 ///
-/// Its text never holds a password.
+/// The text never contains a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where the setting came from: "connection string", "environment variable PGPORT", "builder".
+    /// The source of the setting: "connection string", "environment variable PGPORT", "builder".
     pub(crate) origin: String,
-    /// The byte of the connection string at which it stands, from 0.
+    /// The byte offset in the connection string.
     pub(crate) position: Option<usize>,
-    /// What is wrong, the limit, and what to do.
+    /// The mistake, the limit and the remedy.
     pub(crate) message: String,
 }
 
 impl ConfigError {
-    /// The byte of the connection string at which the fault stands, from 0, where there is a string.
+    /// Returns the byte offset of the mistake in the connection string, if the setting came from one.
     pub fn position(&self) -> Option<usize> {
         self.position
     }
@@ -379,13 +384,13 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// A channel name or a payload that breaks one of PostgreSQL's limits; nothing was sent.
+/// A channel name or a payload that exceeds a limit of PostgreSQL. Nothing was sent.
 ///
-/// The limits: a name is 1 to 63 bytes (NAMEDATALEN - 1), a payload 0 to 7,999 bytes
-/// (<https://www.postgresql.org/docs/current/sql-notify.html>), neither may hold a NUL.
+/// A name must have 1 to 63 bytes (`NAMEDATALEN - 1`), and a payload at most 7,999 bytes. Neither may contain a NUL.
+/// See <https://www.postgresql.org/docs/current/sql-notify.html>.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
-    /// The whole text, ready to print.
+    /// The complete text.
     pub(crate) message: String,
 }
 
@@ -395,28 +400,30 @@ impl fmt::Display for ValueError {
     }
 }
 
-/// A connection that couldn't be opened.
+/// A failed attempt to open a connection.
 #[derive(Debug, Clone)]
 pub struct ConnectError {
-    /// Where and as whom, such as `db1:5432 as "app", database "shop"`.
+    /// The address, the user and the database, such as `db1:5432 as "app", database "shop"`.
     pub(crate) target: String,
-    /// Why the last address tried failed.
+    /// The error of the last address that was tried.
     pub(crate) cause: Error,
-    /// Addresses that failed before it, each with its reason.
+    /// The addresses that were tried before, each with its error.
     pub(crate) earlier: Vec<(String, Error)>,
-    /// Where the password came from, or why it didn't, if the login failed.
+    /// The source of the password, or the reason that there is none, if authentication failed.
     pub(crate) note: Option<String>,
 }
 
 impl ConnectError {
-    /// Why: the error of the last address that was tried.
+    /// Returns the error of the last address that was tried.
     pub fn cause(&self) -> &Error {
         &self.cause
     }
 
-    /// Whether this is true of an address that was tried: any of them may be the good one next time. But a refused login
-    /// decides for all, since whoever tries that again may lock the account; and what failed in TLS before may have been
-    /// tried in clear at the same address.
+    /// Returns `true` if `is` is true for the error of any address that was tried, since any of them may succeed the
+    /// next time.
+    ///
+    /// A refused login decides alone, because repeated attempts may lock the account. Earlier TLS errors do not count:
+    /// the same address may have been tried again without encryption.
     pub(crate) fn any(&self, is: impl Fn(&Error) -> bool) -> bool {
         let counts = |error: &Error| !error.is_tls() && is(error);
         is(&self.cause) || !self.cause.is_auth() && self.earlier.iter().any(|(_, error)| counts(error))
@@ -436,55 +443,65 @@ impl fmt::Display for ConnectError {
     }
 }
 
-/// What a server said with an ErrorResponse or a NoticeResponse.
+/// The fields of an ErrorResponse or a NoticeResponse.
 ///
 /// <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[doc(alias = "PgError")]
+#[doc(alias = "DbError")]
+#[doc(alias = "Diagnostic")]
+#[doc(alias = "PQresultErrorField")]
 pub struct ServerError {
     pub(crate) severity: String,
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) detail: Option<String>,
     pub(crate) hint: Option<String>,
-    /// Set if the connection ended before the server sent anything more.
+    /// `true` if the connection ended before the server sent anything else.
     pub(crate) was_last: bool,
 }
 
 impl ServerError {
-    /// Returns how much is held of what the server said.
+    /// Returns the size of the texts in bytes.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn held_bytes(&self) -> usize {
         let optional = [&self.detail, &self.hint].into_iter().flatten().map(String::len);
         self.severity.len() + self.code.len() + self.message.len() + optional.sum::<usize>()
     }
 
-    /// `ERROR`, `FATAL`, `PANIC`, or for a notice `WARNING`, `NOTICE`, `DEBUG`, `INFO`, `LOG`; never translated.
+    /// Returns the severity, which is never translated: `ERROR`, `FATAL` or `PANIC`, and for a notice `WARNING`, `NOTICE`,
+    /// `DEBUG`, `INFO` or `LOG`.
     pub fn severity(&self) -> &str {
         &self.severity
     }
 
-    /// The SQLSTATE, such as `42501`; empty if the server sent none, for example because it could not start a process.
+    /// Returns the SQLSTATE, such as `42501`. The string is empty if the server sent none, for example because it could
+    /// not start a process.
+    #[doc(alias = "sqlstate")]
+    #[doc(alias = "pgcode")]
     pub fn code(&self) -> &str {
         &self.code
     }
 
-    /// The message, in the server's language and unescaped: it may contain line breaks and control characters.
+    /// Returns the message in the server's language. It is not escaped and may contain control characters.
+    #[doc(alias = "message_primary")]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The detail, if the server sent one; unescaped.
+    /// Returns the detail, if the server sent one. It is not escaped.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
-    /// The hint, if the server sent one; unescaped. If a standby refuses a LISTEN without a hint, this crate adds one.
+    /// Returns the hint, if the server sent one. It is not escaped. If a standby rejects LISTEN without a hint, this crate
+    /// adds one.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Returns `true` if the session ended with this error: by its severity, or because the connection broke before the
-    /// server sent more.
+    /// Returns `true` if the session ended with this error, either because of its severity or because the connection was
+    /// lost before the server sent anything else.
     pub fn is_fatal(&self) -> bool {
         self.was_last || matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
@@ -509,57 +526,57 @@ impl fmt::Display for ServerError {
     }
 }
 
-/// How the peer broke the protocol. The connection is closed for it.
+/// A violation of the protocol by the peer. The client closes the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// A length field outside what this type of message can have.
+    /// The length field is outside the range of this message type.
     #[error(
-        "the peer sent a {message} of {length} bytes, allowed are {min} to {max}: \
+        "the peer sent a {message} of {length} bytes, but the range is {min} to {max}: \
          it is not a PostgreSQL server, or the stream is damaged"
     )]
     Length {
-        /// The message's name in PostgreSQL's documentation.
+        /// The name of the message in PostgreSQL's documentation.
         message: &'static str,
-        /// What the length field said.
+        /// The value of the length field.
         length: i64,
-        /// The least it can be.
+        /// The smallest valid length.
         min: u32,
-        /// The most that is accepted.
+        /// The largest length that is accepted.
         max: u32,
     },
-    /// A type byte that no server sends to this client.
+    /// The type byte is one that a server never sends to this client.
     #[error(
         "the peer sent a message of unknown type {0:#04x}: it is not a PostgreSQL server, or the stream is damaged"
     )]
     UnknownType(u8),
-    /// A message that can't come at this point.
-    #[error("the peer sent {message} {when}, where the protocol doesn't allow it")]
+    /// The protocol does not allow this message in the current state.
+    #[error("the peer sent {message} {when}, which violates the protocol")]
     Unexpected {
-        /// The message's name in PostgreSQL's documentation.
+        /// The name of the message in PostgreSQL's documentation.
         message: &'static str,
-        /// In which state.
+        /// The current state.
         when: &'static str,
     },
-    /// A message whose inside doesn't match its type.
-    #[error("the peer sent a damaged {message}: {reason}")]
+    /// The body of a message does not match its type.
+    #[error("the peer sent a malformed {message}: {reason}")]
     Malformed {
-        /// The message's name in PostgreSQL's documentation.
+        /// The name of the message in PostgreSQL's documentation.
         message: &'static str,
-        /// What doesn't match.
+        /// The mismatch.
         reason: &'static str,
     },
-    /// Bytes in clear behind the server's agreement to go on in TLS.
+    /// The peer sent unencrypted bytes after it accepted TLS.
     #[error(
-        "the peer sent bytes in clear behind its agreement to go on in TLS: it is not a PostgreSQL server, or somebody \
-         between slips in what the server never said"
+        "the peer sent unencrypted bytes after it accepted TLS: it is not a PostgreSQL server, or a machine in the \
+         middle injected them"
     )]
     Injected,
-    /// The server couldn't prove that it knows the password, or changed the exchange.
+    /// The server could not prove that it knows the password, or the exchange was tampered with.
     #[error("the SCRAM exchange failed: {}; another host may be impersonating the server", Escaped(.0))]
     Scram(Box<str>),
-    /// The server changed `client_encoding`, which quoting relies on.
-    #[error("the server changed client_encoding to {0:?}; only UTF8 is safe here")]
+    /// The server changed `client_encoding`, on which quoting relies.
+    #[error("the server changed client_encoding to {0:?}; only UTF8 is supported")]
     Encoding(Box<str>),
 }
 
@@ -568,7 +585,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_of_others_stays_in_one_line_and_controls_no_terminal() {
+    fn external_text_is_escaped_in_every_error() {
         const HOSTILE: &str = "a\u{1b}[2J\u{9b}\u{202e}\u{2028}\r\nb";
         let server = ServerError {
             severity: HOSTILE.into(),

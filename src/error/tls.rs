@@ -1,63 +1,63 @@
-//! What can go wrong between a connection that stands and one that is encrypted.
+//! TLS errors.
 
 use std::fmt;
 use std::io;
 
 use super::Escaped;
 
-/// Why there is no TLS, or not with this server.
+/// An error that prevented or ended the encryption of a connection.
 ///
-/// Nothing secret has been sent: the login only comes after.
+/// If the handshake failed, no secret has been sent: authentication only begins after it.
 ///
 /// ```
 /// use notifyman::{Connection, Error, TlsErrorKind};
 ///
-/// fn must_somebody_look(error: &Error) -> bool {
+/// fn needs_attention(error: &Error) -> bool {
 ///     error.tls().is_some_and(|tls| tls.kind() != TlsErrorKind::Expired)
 /// }
-/// # assert!(!must_somebody_look(&Error::Closed));
+/// # assert!(!needs_attention(&Error::Closed));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsError {
     pub(crate) kind: TlsErrorKind,
-    /// What is wrong, and what to do.
+    /// The reason and the remedy.
     pub(crate) message: Box<str>,
 }
 
-/// What a [`TlsError`] is about.
+/// The category of a [`TlsError`].
 ///
 /// ```
 /// use notifyman::{Config, Connection, SslMode, TlsErrorKind};
 ///
-/// // Nothing is sent but the question for TLS, and nobody is there to be asked.
-/// let nowhere = Config::new().host("127.0.0.1").port(1).sslmode(SslMode::Prefer);
-/// let error = Connection::connect(nowhere).unwrap_err();
+/// // No server listens on this port, so the error is not about TLS.
+/// let unreachable = Config::new().host("127.0.0.1").port(1).sslmode(SslMode::Prefer);
+/// let error = Connection::connect(unreachable).unwrap_err();
 /// assert_ne!(error.tls().map(|tls| tls.kind()), Some(TlsErrorKind::NotOffered));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TlsErrorKind {
-    /// The server has no TLS, or what is dialled by `sslnegotiation=direct` doesn't say that it is PostgreSQL.
+    /// The server does not support TLS, or with `sslnegotiation=direct` it does not select the protocol `postgresql`.
     NotOffered,
-    /// The server's certificate has expired, or isn't valid yet.
+    /// The server's certificate has expired or is not valid yet.
     Expired,
-    /// No authority that is trusted here has signed the server's certificate.
+    /// The server's certificate is not signed by a trusted certificate authority.
     UnknownAuthority,
     /// The server's certificate is for another host.
     WrongName,
-    /// The server's certificate has been revoked, or the lists that would tell are missing or outdated.
+    /// The server's certificate has been revoked, or a required revocation list is missing or has expired.
     Revoked,
-    /// The server's certificate can't be used for another reason.
+    /// The server's certificate is invalid for another reason.
     BadCertificate,
-    /// A file of ours can't be used: the roots, our certificate, its key, a list of revoked ones.
+    /// A file of the client is missing or invalid: root certificates, client certificate, private key or revocation list.
     File,
-    /// The two sides have no version or cipher of TLS in common.
+    /// Client and server have no TLS version or cipher suite in common.
     NoCommonVersion,
-    /// The server refused us: most often it wants a certificate of ours, or doesn't accept the one it got.
+    /// The server rejected the client: usually it requires a client certificate, or does not accept the one it received.
     RefusedByServer,
-    /// The server hung up in the middle of the handshake, or had an error to tell instead of an answer.
+    /// The server closed the connection during the handshake, or sent an error message instead of a handshake message.
     Interrupted,
-    /// Anything else that makes a handshake fail, or a record that was damaged later.
+    /// The handshake failed for another reason, or a later record was damaged.
     Handshake,
 }
 
@@ -66,13 +66,13 @@ impl TlsError {
         Self { kind, message: message.into() }
     }
 
-    /// What it is about.
+    /// Returns the category.
     pub fn kind(&self) -> TlsErrorKind {
         self.kind
     }
 
-    /// Whether the other side can mend it, or something between, with nothing changed on ours: a certificate that
-    /// has run out is renewed, and a server that hung up comes back.
+    /// Returns `true` if a later attempt may succeed without a change on the client's side, because the server's
+    /// operator renews an expired certificate, or because the server is available again.
     pub(crate) fn is_transient(&self) -> bool {
         matches!(self.kind, TlsErrorKind::Expired | TlsErrorKind::Interrupted)
     }
@@ -86,7 +86,7 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// For the reads and writes of an encrypted stream, whose errors are the system's.
+/// Wraps the error for the read and write functions of a stream, which return [`io::Error`].
 impl From<TlsError> for io::Error {
     fn from(error: TlsError) -> Self {
         io::Error::new(io::ErrorKind::InvalidData, error)

@@ -80,7 +80,7 @@ impl NotificationManager {
     /// With a canary: in every `period`, one connection of each database sends a notification on a channel of the
     /// manager's own, `notifyman_canary`, and every connection to that database must hear it. One that hasn't, `deadline`
     /// after it was committed, is asked what it listens to; if it says that it listens and still nothing has come, it
-    /// delivers nothing, and is lost with [`Error::Deaf`].
+    /// delivers nothing, and is lost with [`Error::NotDelivering`].
     ///
     /// It proves what no other sign does: a pooler in transaction mode answers everything and delivers nothing. The gap
     /// that follows begins when the last canary was sent that came. [`Stats::canary_micros`](crate::Stats) tells how long
@@ -354,7 +354,7 @@ impl NotificationManager {
             let sent = canary.rounds.last_sent(*id).map_or(self.now, |(at, _)| at);
             let after = clock::now().saturating_duration_since(sent);
             self.shared.counters.deaf.add(1);
-            self.close_for(token, Error::Deaf { after });
+            self.close_for(token, Error::NotDelivering { after });
         }
     }
 

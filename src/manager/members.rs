@@ -92,7 +92,7 @@ impl Dead {
         let cause = connection.error().cloned().unwrap_or(Error::Closed);
         let since = match cause {
             // It went on talking, and of other things.
-            Error::Deaf { .. } | Error::HeldBack { .. } => connection.delivery_proven(),
+            Error::NotDelivering { .. } | Error::HeldBack { .. } => connection.delivery_proven(),
             _ => connection.last_read(),
         };
         // Channels may have been lost before the session was.

@@ -1,7 +1,8 @@
-//! The batch: a slice of the very bytes that were read, whole frames only, checked once as they came in.
+//! A batch of notifications: a slice of the read buffer that contains only complete frames, validated when they were
+//! received.
 //!
 //! ```text
-//!   slab, shared:  … | 'A' len pid channel 0 payload 0 | 'S' … | 'A' len pid channel 0 payload 0 | …
+//!   buffer, shared:  … | 'A' len pid channel 0 payload 0 | 'S' … | 'A' len pid channel 0 payload 0 | …
 //!   batch:           └──────────────────── start .. end, two notifications ────────────────────┘
 //! ```
 
@@ -13,26 +14,28 @@ use super::frames::{Frames, notifications_in};
 use super::{Notification, NotificationRef};
 use crate::gap::Gap;
 
-/// A batch smaller than this is copied out of the slab that it was read into, so that keeping it keeps nothing else.
+/// A batch smaller than this is copied out of the read buffer, so that keeping it does not keep the whole buffer in
+/// memory.
 const EXACT_BELOW: usize = 4096;
 
-/// What one connection had in one turn of the loop, in the order in which the server sent it.
+/// The notifications that one connection received in one turn of the loop, in the order in which the server sent them.
 ///
-/// Never empty, except that a restored connection's may hold nothing but its [`gap`](Self::gap). Iterate `&batch` to
-/// borrow, or the batch itself to own.
+/// A batch is never empty, except that the first batch after a connection was restored may contain only a
+/// [`gap`](Self::gap). Iterate over `&batch` to borrow the notifications, or over `batch` to own them.
 ///
-/// A batch under 4 KiB owns exactly its bytes; a larger one shares the buffer it was read into (64 KiB), and while it
-/// is alive the loop must read into another.
+/// A batch of less than 4 KiB owns exactly its bytes. A larger one shares the read buffer (64 KiB); while such a batch
+/// is alive, the loop reads into another buffer.
 #[derive(Clone)]
+#[doc(alias = "notifies")]
 pub struct Batch {
     slice: Slice,
     gap: Option<Gap>,
 }
 
 impl Batch {
-    /// A batch that holds nothing but a gap.
+    /// Creates a batch that contains only a gap, which [`with_gap`](Self::with_gap) adds.
     pub(crate) fn empty() -> Self {
-        Slice { slab: Arc::default(), start: 0, end: 0, len: 0, common: 0 }.into()
+        Slice { buffer: Arc::default(), start: 0, end: 0, len: 0, common: 0 }.into()
     }
 
     pub(crate) fn with_gap(mut self, gap: Gap) -> Self {
@@ -40,22 +43,22 @@ impl Batch {
         self
     }
 
-    /// How many notifications there are.
+    /// Returns the number of notifications.
     pub fn len(&self) -> usize {
         self.slice.len()
     }
 
-    /// Whether there is none: only for a restored connection's first batch.
+    /// Returns `true` if the batch contains no notifications, but only a gap.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What may have been missed just before this batch, if its connection has just been restored.
+    /// Returns the gap before this batch, if the connection was restored and may have missed notifications.
     pub fn gap(&self) -> Option<&Gap> {
         self.gap.as_ref()
     }
 
-    /// The notifications, borrowed.
+    /// Returns an iterator that borrows the notifications.
     pub fn iter(&self) -> Iter<'_> {
         Iter { frames: self.slice.frames(), left: self.len() }
     }
@@ -94,7 +97,7 @@ impl IntoIterator for Batch {
     }
 }
 
-/// The notifications of a [`Batch`], borrowed.
+/// A borrowing iterator over the notifications of a [`Batch`].
 #[derive(Clone, Debug)]
 pub struct Iter<'b> {
     frames: Frames<'b>,
@@ -119,7 +122,7 @@ impl<'b> Iterator for Iter<'b> {
 impl ExactSizeIterator for Iter<'_> {}
 impl FusedIterator for Iter<'_> {}
 
-/// The notifications of a [`Batch`], owned.
+/// An owning iterator over the notifications of a [`Batch`].
 #[derive(Clone, Debug)]
 pub struct IntoIter {
     left: Slice,
@@ -141,48 +144,48 @@ impl Iterator for IntoIter {
 impl ExactSizeIterator for IntoIter {}
 impl FusedIterator for IntoIter {}
 
-/// Notifications as they lie in the slab that they were read into, or in their own.
+/// Notifications in a shared read buffer, or in a buffer of their own.
 #[derive(Clone)]
 pub(crate) struct Slice {
-    slab: Arc<[u8]>,
+    buffer: Arc<[u8]>,
     start: u32,
     end: u32,
     len: u32,
-    /// How long the name of their channel is, if that is one and the same; else 0.
+    /// The length of the channel name if all notifications have the same channel, else 0.
     common: u32,
 }
 
 impl Slice {
-    /// `slab[start..end]` must hold whole frames that were checked at intake, `len` of them notifications, all on one
-    /// channel if that has a name of `common` bytes; with 0 the channels may differ.
-    pub(crate) fn new(slab: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) -> Self {
-        let bytes = slab.get(start..end).unwrap_or_default();
+    /// Creates a slice of `buffer[start..end]`, which must contain complete, validated frames, `len` of them
+    /// notifications. If `common` is not 0, all notifications must be on one channel whose name has `common` bytes.
+    pub(crate) fn new(buffer: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) -> Self {
+        let bytes = buffer.get(start..end).unwrap_or_default();
         let (len, common) = (offset(len), offset(common));
         if bytes.len() < EXACT_BELOW {
-            Self { end: offset(bytes.len()), slab: bytes.into(), start: 0, len, common }
+            Self { end: offset(bytes.len()), buffer: bytes.into(), start: 0, len, common }
         } else {
-            Self { slab: Arc::clone(slab), start: offset(start), end: offset(end), len, common }
+            Self { buffer: Arc::clone(buffer), start: offset(start), end: offset(end), len, common }
         }
     }
 
-    /// The frames, as they came.
+    /// Returns the frames as they were received.
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.slab.get(self.start as usize..self.end as usize).unwrap_or_default()
+        self.buffer.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
-    /// How many notifications there are.
+    /// Returns the number of notifications.
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// The first notification, taken out.
+    /// Removes and returns the first notification.
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<Notification> {
         let mut frames = self.frames();
         let first = frames.next()?;
         let behind = self.end - offset(frames.bytes_left());
         let start = behind - offset(first.frame.len());
-        let notification = Notification::in_slab(&self.slab, start, first);
+        let notification = Notification::in_buffer(&self.buffer, start, first);
         self.start = behind;
         self.len -= 1;
         Some(notification)
@@ -200,7 +203,7 @@ impl fmt::Debug for Slice {
     }
 }
 
-/// A place in a slab, which is far from having 4 GiB.
+/// Converts an offset in a read buffer, which is much smaller than 4 GiB.
 #[inline]
 pub(super) fn offset(place: usize) -> u32 {
     place as u32

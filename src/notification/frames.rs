@@ -1,15 +1,15 @@
-//! Notifications as they lie in the bytes that were read: whole frames, one behind the other.
+//! Reads notifications in place: whole frames, one after the other, as they were received.
 //!
 //! ```text
 //!   'A' │ length │ pid │ channel … 0 │ payload … 0
 //!   1   │ 4      │ 4   │             │
 //! ```
 //!
-//! The part of the hot path that looks at each notification: once as it comes in ([`run_like`]) and once as its batch is
-//! walked ([`Frames`]). What may not be done here: copy, allocate, look at a payload, or check text.
+//! This is the part of the hot path that processes each notification: once when it is received ([`run_like`]) and once
+//! when its batch is iterated ([`Frames`]). It must not copy, allocate, read a payload, or validate text.
 //!
-//! Where the next frame begins is known only from this one's length, so whoever goes from frame to frame waits for memory
-//! at each. But most are as long as the one before: that is tried first, as it needs no look at the length to go on.
+//! The position of the next frame depends on the length of the current one, so each step waits for a memory access.
+//! Most frames are as long as the one before, so that length is tried first, which avoids the wait.
 
 use std::ops::Range;
 
@@ -17,23 +17,23 @@ use super::NotificationRef;
 
 /// The type byte of a NotificationResponse.
 pub(crate) const NOTIFICATION: u8 = b'A';
-/// How long one may be, as its length field counts. A payload is under 8,000 bytes; where BLCKSZ is 32 K, under 32,000,
-/// and a byte of LATIN1 becomes two.
+/// The largest length of a notification, as its length field counts it. A payload has less than 8,000 bytes, or 32,000
+/// if the server was built with a BLCKSZ of 32 K, and a byte of LATIN1 may become two.
 pub(crate) const NOTIFICATION_MAX: u32 = 256 * 1024;
-/// Type byte and length.
+/// The length of the type byte and the length field.
 const HEADER: usize = 5;
-/// Type byte, length and pid come before the channel.
+/// The offset of the channel, after the type byte, the length and the process id.
 const CHANNEL_AT: usize = HEADER + 4;
 
-/// The length of the channel's name in a NotificationResponse, from its frame: what stands before the first NUL.
+/// Returns the length of the channel name in the frame of a NotificationResponse: the bytes before the first NUL.
 ///
-/// Most notifications come on the channel that the one before came on, so `last` is compared first.
+/// Most notifications have the same channel as the one before, so `last` is compared first.
 #[inline]
 pub(crate) fn channel_len(frame: &[u8], last: &[u8]) -> Option<usize> {
     if is_on(frame, last) { Some(last.len()) } else { nul_in(frame.get(CHANNEL_AT..)?) }
 }
 
-/// Where the first NUL is: eight bytes at a time, since names are a few times as long.
+/// Returns the position of the first NUL. It searches eight bytes at a time, because names are a few times as long.
 #[inline]
 fn nul_in(bytes: &[u8]) -> Option<usize> {
     const LOWEST: u64 = u64::from_ne_bytes([0x01; 8]);
@@ -41,7 +41,8 @@ fn nul_in(bytes: &[u8]) -> Option<usize> {
     let (pieces, rest) = bytes.as_chunks::<8>();
     for (n, piece) in pieces.iter().enumerate() {
         let piece = u64::from_le_bytes(*piece);
-        // To take one from each byte borrows where that is 0, and then from its neighbours: the lowest is right.
+        // The subtraction borrows from a byte that is 0 and may then change higher bytes, so only the lowest match is
+        // exact.
         let nuls = piece.wrapping_sub(LOWEST) & !piece & HIGHEST;
         if nuls != 0 {
             return Some(8 * n + nuls.trailing_zeros() as usize / 8);
@@ -50,38 +51,38 @@ fn nul_in(bytes: &[u8]) -> Option<usize> {
     rest.iter().position(|&byte| byte == 0).map(|at| 8 * pieces.len() + at)
 }
 
-/// Whether a NotificationResponse, given its frame, is on this channel.
+/// Returns `true` if the frame of a NotificationResponse has this channel.
 #[inline]
 fn is_on(frame: &[u8], channel: &[u8]) -> bool {
     let names = frame.get(CHANNEL_AT..).unwrap_or_default();
     names.split_at_checked(channel.len()).is_some_and(|(head, rest)| rest.first() == Some(&0) && same(head, channel))
 }
 
-/// The process that sent it, from its frame.
+/// Returns the id of the server process that sent the notification.
 pub(crate) fn pid_in(frame: &[u8]) -> i32 {
     frame.get(HEADER..CHANNEL_AT).and_then(|b| b.try_into().ok()).map_or(0, i32::from_be_bytes)
 }
 
-/// The channel's name in a frame, given its length.
+/// Returns the channel name in a frame.
 #[inline]
 pub(crate) fn channel_in(frame: &[u8], channel_len: usize) -> &[u8] {
     frame.get(CHANNEL_AT..CHANNEL_AT + channel_len).unwrap_or_default()
 }
 
-/// The payload in a frame, given the length of its channel.
+/// Returns the payload in a frame.
 #[inline]
 pub(crate) fn payload_in(frame: &[u8], channel_len: usize) -> &[u8] {
     let end = frame.len().saturating_sub(1);
     frame.get(CHANNEL_AT + channel_len + 1..end).unwrap_or_default()
 }
 
-/// Of the frames that `bytes` begin with: how many are whole and faultless notifications on the channel that `first`, one
-/// of `channel_len`, is on; and how long they are together.
+/// Returns the number of frames at the beginning of `bytes` that are complete, valid notifications on the channel of
+/// the frame `first`, and their total length.
 ///
-/// They come in long runs, which cost no more than this look.
+/// Notifications arrive in long runs, and this function is the whole cost of receiving one.
 #[inline]
 pub(crate) fn run_like(first: &[u8], channel_len: usize, bytes: &[u8]) -> (usize, usize) {
-    // With the NUL that ends it.
+    // Includes the NUL that ends the name.
     let channel = CHANNEL_AT..CHANNEL_AT + channel_len + 1;
     let name = first.get(channel.clone()).unwrap_or_default();
     match name.len() {
@@ -94,7 +95,7 @@ pub(crate) fn run_like(first: &[u8], channel_len: usize, bytes: &[u8]) -> (usize
     }
 }
 
-/// The same, given where the name of the channel is and whether it is the one.
+/// Implements [`run_like`] for a channel name in the range `channel`, which `is_it` recognizes.
 #[inline]
 fn run(bytes: &[u8], channel: Range<usize>, is_it: impl Fn(&[u8]) -> bool) -> (usize, usize) {
     let (mut rest, mut count) = (bytes, 0);
@@ -105,7 +106,7 @@ fn run(bytes: &[u8], channel: Range<usize>, is_it: impl Fn(&[u8]) -> bool) -> (u
         && len > channel.end
     {
         let before = count;
-        // All that are as long as this one.
+        // Every following frame with the same header.
         while let Some((frame, behind)) = rest.split_at_checked(len)
             && frame.first_chunk() == Some(&head)
             && frame.last() == Some(&0)
@@ -120,17 +121,17 @@ fn run(bytes: &[u8], channel: Range<usize>, is_it: impl Fn(&[u8]) -> bool) -> (u
     (count, bytes.len() - rest.len())
 }
 
-/// From frame to frame, whatever they are.
+/// Steps from frame to frame, for frames of any type.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stride {
-    /// What the last one began with.
+    /// The header of the last frame.
     header: [u8; HEADER],
-    /// How long that frame was.
+    /// The length of the last frame.
     len: usize,
 }
 
 impl Stride {
-    /// The frame that `bytes` begin with, by its own account, if that is wholly there; and what is behind it.
+    /// Returns the first frame of `bytes` and the rest, or `None` if the frame is incomplete.
     #[inline(always)]
     fn next<'b>(&mut self, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
         if let Some((frame, behind)) = bytes.split_at_checked(self.len)
@@ -146,14 +147,14 @@ impl Stride {
     }
 }
 
-/// How long a frame is, by its header.
+/// Returns the length of a frame with this header.
 #[inline]
 fn frame_len(header: &[u8; HEADER]) -> Option<usize> {
     let length = *header.last_chunk()?;
     (u32::from_be_bytes(length) as usize).checked_add(1)
 }
 
-/// Whether two names are equal: by pieces of a fixed size, since to call what compares memory costs more than that.
+/// Returns `true` if two names are equal. It compares chunks of a fixed size, which is faster than a call of `memcmp`.
 #[inline]
 fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -169,35 +170,37 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Whether the first and the last `N` bytes, which may overlap, are equal.
+/// Returns `true` if the first and the last `N` bytes, which may overlap, are equal.
 #[inline]
 fn same_ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
     a.first_chunk::<N>() == b.first_chunk() && a.last_chunk::<N>() == b.last_chunk()
 }
 
-/// The notifications in `bytes`, which must be whole frames that were checked at intake.
+/// Returns the notifications in `bytes`, which must contain only complete frames that were validated when they were
+/// received.
 pub(crate) fn notifications_in(bytes: &[u8]) -> Frames<'_> {
     Frames::of(bytes, 0)
 }
 
-/// Walks frames that were checked at intake, and passes over those that aren't notifications.
+/// Iterates over validated frames and skips those that are not notifications.
 #[derive(Clone, Debug)]
 pub(crate) struct Frames<'b> {
     rest: &'b [u8],
     stride: Stride,
-    /// How long the name of the channel is, if all come on one.
+    /// The length of the channel name if all notifications have the same channel, else 0.
     common: usize,
-    /// The last one; its channel is compared with the next one's, if they don't all come on one.
+    /// The last notification. If the channels differ, the next channel is compared with this one's.
     before: NotificationRef<'b>,
 }
 
 impl<'b> Frames<'b> {
-    /// All come on one channel if its name has `common` bytes; with 0 the channels may differ.
+    /// Creates the iterator. If `common` is not 0, all notifications must be on one channel whose name has `common`
+    /// bytes.
     pub(super) fn of(bytes: &'b [u8], common: usize) -> Self {
         Self { rest: bytes, stride: Stride::default(), common, before: NotificationRef { frame: b"", channel_len: 0 } }
     }
 
-    /// How many bytes are behind the last one that was given.
+    /// Returns the number of bytes after the last notification that was returned.
     pub(crate) fn bytes_left(&self) -> usize {
         self.rest.len()
     }
@@ -206,7 +209,7 @@ impl<'b> Frames<'b> {
 impl<'b> Iterator for Frames<'b> {
     type Item = NotificationRef<'b>;
 
-    // A walk that calls this for each keeps its place in memory, and takes twice as long; and compilers do as they like.
+    // Without forced inlining, the iterator's state stays in memory and a loop takes twice as long.
     #[inline(always)]
     fn next(&mut self) -> Option<NotificationRef<'b>> {
         loop {
@@ -228,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_ends_before_whatever_is_not_a_faultless_notification_on_its_channel() {
+    fn a_run_ends_before_anything_but_a_valid_notification_on_its_channel() {
         let first = frame(1, b"a channel", b"one");
         let run =
             [frame(2, b"a channel", b""), frame(3, b"a channel", b"a\0b"), frame(4, b"a channel", b"two")].concat();
@@ -260,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_on_one_channel_however_long_its_name_is() {
+    fn a_run_has_one_channel_for_every_length_of_name() {
         for len in 1..80 {
             let name = vec![b'c'; len];
             let first = frame(1, &name, b"one");
@@ -279,7 +282,7 @@ mod tests {
         let foreign = b"N\0\0\0\x09abcde".to_vec();
         for at in 0..=frames.len() {
             let mut all = frames.clone();
-            // One that is as long as its neighbours may be.
+            // A frame that may be as long as its neighbours.
             all.insert(at, foreign.clone());
             let bytes = all.concat();
             for common in [0, 1] {
@@ -301,7 +304,7 @@ mod tests {
                 for at in (0..len).rev() {
                     bytes[at] = 0;
                     assert_eq!(nul_in(&bytes), Some(at));
-                    // What follows a NUL is what is most easily taken for one.
+                    // A byte after a NUL is the one most easily mistaken for a NUL.
                     bytes[at] = u8::from(at % 2 == 0);
                 }
             }
@@ -309,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_the_same_only_if_every_byte_is() {
+    fn texts_are_equal_only_if_every_byte_is() {
         for len in 0..80 {
             let text: Vec<u8> = (0..len).collect();
             assert!(same(&text, &text.clone()));

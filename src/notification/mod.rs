@@ -1,11 +1,12 @@
-//! What comes out: notifications, borrowed or owned, and the batch that carries them.
+//! Notifications, borrowed or owned, and the batches that contain them.
 //!
 //! ```text
 //!   Batch ──&──▶ NotificationRef     a look at the bytes that were read: nothing copied, allocated or counted
 //!         ────▶ Notification         owned: a copy in place if it is short, else a share in those bytes
 //! ```
 //!
-//! What they stand on is `frames`: where one ends and the next begins. Text is checked as UTF-8 only when it is asked for.
+//! [`frames`] finds where a frame ends and the next begins. Text is validated as UTF-8 only when a method returns it as
+//! text.
 
 mod batch;
 mod frames;
@@ -22,7 +23,7 @@ pub(crate) use self::frames::{
 };
 pub use self::owned::Notification;
 
-/// One notification, borrowed from its [`Batch`].
+/// A notification that borrows from its [`Batch`].
 ///
 /// ```no_run
 /// # let batch: notifyman::Batch = unimplemented!();
@@ -31,56 +32,57 @@ pub use self::owned::Notification;
 /// }
 /// ```
 #[derive(Clone, Copy)]
+#[doc(alias = "PGnotify")]
 pub struct NotificationRef<'b> {
-    /// The whole frame, checked at intake.
+    /// The complete frame, validated when it was received.
     frame: &'b [u8],
     channel_len: usize,
 }
 
 impl<'b> NotificationRef<'b> {
-    /// The channel, with anything that isn't UTF-8 replaced by `U+FFFD`.
+    /// Returns the channel, with invalid UTF-8 replaced by `U+FFFD`.
     pub fn channel(&self) -> Cow<'b, str> {
         String::from_utf8_lossy(self.channel_bytes())
     }
 
-    /// The payload, with anything that isn't UTF-8 replaced by `U+FFFD`; empty if there is none.
+    /// Returns the payload, with invalid UTF-8 replaced by `U+FFFD`. It is empty if the notification has none.
     pub fn payload(&self) -> Cow<'b, str> {
         String::from_utf8_lossy(self.payload_bytes())
     }
 
-    /// The payload as text, checked.
+    /// Returns the payload as a string.
     ///
     /// # Errors
-    /// Only a database in `SQL_ASCII` can send what isn't UTF-8;
-    /// [`payload_bytes`](Self::payload_bytes) has it as it came.
+    /// Returns an error if the payload is not valid UTF-8, which only a database in `SQL_ASCII` can send.
+    /// [`payload_bytes`](Self::payload_bytes) returns it unchanged.
     #[inline]
     pub fn payload_str(&self) -> Result<&'b str, Utf8Error> {
         std::str::from_utf8(self.payload_bytes())
     }
 
-    /// The channel's bytes, without the NUL that ends them.
+    /// Returns the bytes of the channel, without the final NUL.
     #[inline]
     pub fn channel_bytes(&self) -> &'b [u8] {
         channel_in(self.frame, self.channel_len)
     }
 
-    /// The payload's bytes, without the NUL that ends them.
+    /// Returns the bytes of the payload, without the final NUL.
     #[inline]
     pub fn payload_bytes(&self) -> &'b [u8] {
         payload_in(self.frame, self.channel_len)
     }
 
-    /// The process that sent it: `pg_backend_pid()` of the notifying session.
+    /// Returns the id of the server process that sent the notification: `pg_backend_pid()` of the notifying session.
     pub fn pid(&self) -> i32 {
         pid_in(self.frame)
     }
 
-    /// The whole frame, as it came.
+    /// Returns the complete frame.
     pub(crate) fn frame(&self) -> &'b [u8] {
         self.frame
     }
 
-    /// A copy that owns exactly its own bytes.
+    /// Creates a copy that owns exactly its bytes.
     pub fn to_owned(&self) -> Notification {
         Notification::copied(*self)
     }
@@ -122,9 +124,9 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn batch(frames: &[Vec<u8>]) -> Batch {
-        let slab: Arc<[u8]> = frames.concat().into();
+        let buffer: Arc<[u8]> = frames.concat().into();
         let len = frames.iter().filter(|f| f[0] == NOTIFICATION).count();
-        Slice::new(&slab, 0, slab.len(), len, 0).into()
+        Slice::new(&buffer, 0, buffer.len(), len, 0).into()
     }
 
     #[test]
@@ -140,7 +142,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_channel_that_the_last_one_begins_with_is_told_apart() {
+    fn a_channel_that_is_a_prefix_of_the_last_one_is_distinguished() {
         let batch = batch(&[frame(1, b"ab", b""), frame(1, b"a", b"b"), frame(1, b"abc", b""), frame(1, b"", b"x")]);
         let channels: Vec<_> = batch.iter().map(|n| n.channel().into_owned()).collect();
         assert_eq!(channels, ["ab", "a", "abc", ""]);
@@ -153,7 +155,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn c10_bytes_that_are_not_utf8_are_there_raw_lossy_or_refused_as_asked() {
+    fn c10_invalid_utf8_is_returned_raw_or_lossy_or_as_an_error() {
         let batch = batch(&[frame(1, b"caf\xe9", b"\xff!")]);
         let n = batch.iter().next().unwrap();
         assert_eq!(n.channel_bytes(), b"caf\xe9");

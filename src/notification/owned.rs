@@ -1,4 +1,4 @@
-//! A notification that outlives its batch.
+//! An owned notification, which may outlive its batch.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 use super::NotificationRef;
 use super::batch::offset;
 
-/// How long a frame is kept in place: so that what is kept takes 64 bytes, as a processor's cache has it.
+/// The largest frame that is stored inline, so that a notification takes 64 bytes, the size of a cache line.
 const SHORT: usize = 61;
 
-/// One notification, owned.
+/// An owned notification.
 ///
-/// One whose channel and payload have 50 bytes together or fewer is a copy, and takes 64 bytes. A longer one may share the
-/// bytes of the batch that it came in: to keep a few out of many for long, [`detach`](Self::detach) them.
+/// If channel and payload have at most 50 bytes together, the notification is a copy and takes 64 bytes. A longer one
+/// may share the buffer of its batch: to keep a few of many for a long time, [`detach`](Self::detach) them.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), notifyman::Error> {
@@ -26,39 +26,41 @@ const SHORT: usize = 61;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
+#[doc(alias = "Notify")]
+#[doc(alias = "PGnotify")]
 pub struct Notification(Held);
 
-/// A frame that was checked at intake.
+/// A frame that was validated when it was received.
 #[derive(Clone)]
 enum Held {
-    /// A short one: to copy it costs less than to count who shares it.
+    /// A short frame, stored inline: copying it is cheaper than counting a reference.
     Short { frame: [u8; SHORT], len: u8, channel_len: u8 },
-    /// In a slab.
-    Shared { slab: Arc<[u8]>, start: u32, end: u32, channel_len: u32 },
+    /// A frame in a shared buffer.
+    Shared { buffer: Arc<[u8]>, start: u32, end: u32, channel_len: u32 },
 }
 
 impl Notification {
-    /// This one, which begins at `start` in `slab`.
+    /// Creates a notification from the frame that begins at `start` in `buffer`.
     #[inline]
-    pub(super) fn in_slab(slab: &Arc<[u8]>, start: u32, notification: NotificationRef<'_>) -> Self {
-        Self::short(notification, slab.get(start as usize..).unwrap_or_default()).unwrap_or_else(|| {
+    pub(super) fn in_buffer(buffer: &Arc<[u8]>, start: u32, notification: NotificationRef<'_>) -> Self {
+        Self::short(notification, buffer.get(start as usize..).unwrap_or_default()).unwrap_or_else(|| {
             let end = start + offset(notification.frame.len());
             let channel_len = offset(notification.channel_len);
-            Self(Held::Shared { slab: Arc::clone(slab), start, end, channel_len })
+            Self(Held::Shared { buffer: Arc::clone(buffer), start, end, channel_len })
         })
     }
 
-    /// A copy that owns exactly its own bytes.
+    /// Creates a copy that owns exactly its bytes.
     pub(super) fn copied(notification: NotificationRef<'_>) -> Self {
         let NotificationRef { frame, channel_len } = notification;
         Self::short(notification, frame).unwrap_or_else(|| {
             let (end, channel_len) = (offset(frame.len()), offset(channel_len));
-            Self(Held::Shared { slab: frame.into(), start: 0, end, channel_len })
+            Self(Held::Shared { buffer: frame.into(), start: 0, end, channel_len })
         })
     }
 
-    /// A copy in place, if it is short. To copy as much as there is room for costs less than to copy what is needed, so
-    /// `from` are the bytes that it stands at the beginning of.
+    /// Returns an inline copy if the frame is short enough. `from` are the bytes that begin with the frame: copying a
+    /// fixed number of bytes is faster than copying only the frame.
     #[inline]
     fn short(NotificationRef { frame, channel_len }: NotificationRef<'_>, from: &[u8]) -> Option<Self> {
         let len = u8::try_from(frame.len()).ok().filter(|len| usize::from(*len) <= SHORT)?;
@@ -73,52 +75,57 @@ impl Notification {
     fn as_ref(&self) -> NotificationRef<'_> {
         let (bytes, channel_len) = match &self.0 {
             Held::Short { frame, len, channel_len } => (frame.get(..usize::from(*len)), usize::from(*channel_len)),
-            Held::Shared { slab, start, end, channel_len } => {
-                (slab.get(*start as usize..*end as usize), *channel_len as usize)
+            Held::Shared { buffer, start, end, channel_len } => {
+                (buffer.get(*start as usize..*end as usize), *channel_len as usize)
             }
         };
         NotificationRef { frame: bytes.unwrap_or_default(), channel_len }
     }
 
-    /// The channel, with anything that isn't UTF-8 replaced by `U+FFFD`.
+    /// Returns the channel, with invalid UTF-8 replaced by `U+FFFD`.
+    #[doc(alias = "relname")]
     pub fn channel(&self) -> Cow<'_, str> {
         self.as_ref().channel()
     }
 
-    /// The payload, with anything that isn't UTF-8 replaced by `U+FFFD`; empty if there is none.
+    /// Returns the payload, with invalid UTF-8 replaced by `U+FFFD`. It is empty if the notification has none.
+    #[doc(alias = "extra")]
     pub fn payload(&self) -> Cow<'_, str> {
         self.as_ref().payload()
     }
 
-    /// The payload as text, checked.
+    /// Returns the payload as a string.
     ///
     /// # Errors
-    /// Only a database in `SQL_ASCII` can send what isn't UTF-8;
-    /// [`payload_bytes`](Self::payload_bytes) has it as it came.
+    /// Returns an error if the payload is not valid UTF-8, which only a database in `SQL_ASCII` can send.
+    /// [`payload_bytes`](Self::payload_bytes) returns it unchanged.
     pub fn payload_str(&self) -> Result<&str, Utf8Error> {
         self.as_ref().payload_str()
     }
 
-    /// The channel's bytes, without the NUL that ends them.
+    /// Returns the bytes of the channel, without the final NUL.
     pub fn channel_bytes(&self) -> &[u8] {
         self.as_ref().channel_bytes()
     }
 
-    /// The payload's bytes, without the NUL that ends them.
+    /// Returns the bytes of the payload, without the final NUL.
     pub fn payload_bytes(&self) -> &[u8] {
         self.as_ref().payload_bytes()
     }
 
-    /// The process that sent it: `pg_backend_pid()` of the notifying session.
+    /// Returns the id of the server process that sent the notification: `pg_backend_pid()` of the notifying session.
+    #[doc(alias = "be_pid")]
+    #[doc(alias = "process_id")]
     pub fn pid(&self) -> i32 {
         self.as_ref().pid()
     }
 
-    /// Copied out of the buffer that it shares with its batch, so that keeping it keeps only its own bytes.
+    /// Copies the notification out of the buffer that it shares with its batch, so that keeping it keeps only its own
+    /// bytes in memory.
     #[must_use]
     pub fn detach(self) -> Self {
         match &self.0 {
-            Held::Shared { slab, start, end, .. } if end - start < offset(slab.len()) => self.as_ref().to_owned(),
+            Held::Shared { buffer, start, end, .. } if end - start < offset(buffer.len()) => self.as_ref().to_owned(),
             _ => self,
         }
     }
@@ -153,12 +160,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_is_kept_takes_one_line_of_cache() {
+    fn a_notification_has_the_size_of_a_cache_line() {
         assert_eq!((size_of::<Notification>(), size_of::<Option<Notification>>()), (64, 64));
     }
 
     #[test]
-    fn short_ones_and_long_ones_come_out_as_they_went_in_wherever_they_lie() {
+    fn owned_notifications_equal_the_borrowed_ones_for_every_length() {
         for payload in [0, 1, 48, 49, 50, 51, 100, 6_000] {
             let text: Vec<u8> = (0..payload).map(|n| b'a' + (n % 26) as u8).collect();
             let frames = [frame(7, b"c", &text), frame(8, b"c", b""), frame(9, b"c", &text)];
@@ -177,20 +184,20 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_notification_shares_nothing_and_a_short_one_never_did() {
+    fn detached_and_short_notifications_share_no_buffer() {
         let long = vec![b'x'; 5000];
-        let slab: Arc<[u8]> =
+        let buffer: Arc<[u8]> =
             [frame(1, b"a", &long), frame(2, b"b", &long[..100]), frame(3, b"b", b"short")].concat().into();
-        let mut slice = Slice::new(&slab, 0, slab.len(), 3, 0);
+        let mut slice = Slice::new(&buffer, 0, buffer.len(), 3, 0);
         let [first, second, short] = [(); 3].map(|()| slice.pop_front().unwrap());
         drop(slice);
-        assert_eq!(Arc::strong_count(&slab), 3, "the short one holds no share");
+        assert_eq!(Arc::strong_count(&buffer), 3, "the short one holds no share");
         assert_eq!(short.payload(), "short");
         let detached = second.clone().detach();
         assert_eq!(detached, second);
         drop((first, second));
-        assert_eq!(Arc::strong_count(&slab), 1);
-        let Held::Shared { slab, .. } = &detached.0 else { panic!("{detached:?}") };
-        assert_eq!(slab.len(), frame(2, b"b", &long[..100]).len());
+        assert_eq!(Arc::strong_count(&buffer), 1);
+        let Held::Shared { buffer, .. } = &detached.0 else { panic!("{detached:?}") };
+        assert_eq!(buffer.len(), frame(2, b"b", &long[..100]).len());
     }
 }

@@ -133,7 +133,7 @@ impl NotifierBuilder {
 
     /// With a canary: in every `period`, one session of each database sends a notification on the channel `PGNOTIFIER`,
     /// which every session there must hear. One that is delivered nothing, though its server answers, is lost with
-    /// [`Error::Deaf`] and opened again, and its subscribers are told as of any loss. Default: none.
+    /// [`Error::NotDelivering`] and opened again, and its subscribers are told as of any loss. Default: none.
     ///
     /// It is for what a [heartbeat](Self::heartbeat) can't see, such as a pooler in transaction mode between the notifier
     /// and the server. `deadline` is how long a canary may take before the session is asked why.

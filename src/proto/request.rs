@@ -281,7 +281,7 @@ impl InFlight {
 
     /// Keeps a row, as long as the answer isn't too long to be kept.
     pub(crate) fn push_row(&mut self, row: Row) {
-        self.answer_size = self.answer_size.saturating_add(row.held());
+        self.answer_size = self.answer_size.saturating_add(row.held_bytes());
         if self.answer_size > ANSWER_MAX {
             self.give_up(format!("takes more than {ANSWER_MAX} bytes, which is the most that is kept"));
         } else if self.too_long.is_none() {

@@ -136,7 +136,7 @@ fn a_file_that_others_can_read_is_not_used_and_the_error_says_so() {
         assert!(!text.contains("right"), "{text}");
     }
     let error = refused(dsn(&folder.0)).to_string();
-    assert!(error.contains("not a plain file"), "{error}");
+    assert!(error.contains("not a regular file"), "{error}");
     let missing = refused(dsn(&folder.0.join("missing"))).to_string();
     assert!(missing.contains("PGPASSWORD") && !missing.contains("missing"), "no fault, as in libpq: {missing}");
 }

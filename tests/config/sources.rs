@@ -188,7 +188,7 @@ fn what_no_source_can_mend_comes_to_nobody() {
     let place = [("HOME", home.as_str()), ("PGHOST", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "u")];
     for (dsn, part) in [
         ("service=missing", "no section [missing]"),
-        ("service=nested", "line 2: service can't stand"),
+        ("service=nested", "line 2: service is not allowed"),
         ("service=unknown", "line 4: unknown keyword prot; did you mean port?"),
         ("service=bare", "line 6"),
         ("service=spaced", "line 8"),

@@ -1,4 +1,4 @@
-//! What `diagnose` tells, for each thing that can be wrong.
+//! The findings of `diagnose` for each possible problem.
 
 mod opening;
 mod poolers;
@@ -15,14 +15,14 @@ fn connect(url: &str) -> Connection {
     Connection::connect(config(url)).unwrap()
 }
 
-/// The finding of this kind, which has advice if it is bad.
+/// Returns the finding of this kind, and checks that it has a remedy if it is a problem.
 fn found(diagnosis: &Diagnosis, kind: FindingKind) -> &Finding {
     let finding = diagnosis.find(kind).unwrap_or_else(|| panic!("no {kind} in\n{diagnosis}"));
     assert!(finding.severity() < Severity::Warning || !finding.advice().is_empty(), "{finding}");
     finding
 }
 
-/// That there is nothing to worry about, except for what the server's version is known for.
+/// Checks that there are no problems except for known bugs of the server's version.
 fn is_well(diagnosis: &Diagnosis) {
     let bad = |finding: &&Finding| finding.severity() > Severity::Info && finding.kind() != FindingKind::ListenBug;
     assert!(diagnosis.iter().find(bad).is_none(), "{diagnosis}");

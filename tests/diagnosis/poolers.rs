@@ -1,4 +1,4 @@
-//! PgBouncer between.
+//! Connections through PgBouncer.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn cluster() -> Cluster {
     Cluster::start(Options::new()).unwrap()
 }
 
-/// That it is called a pooler that delivers nothing.
+/// Checks that the pooler is reported as one that delivers nothing.
 fn delivers_nothing(diagnosis: &Diagnosis) {
     let finding = found(diagnosis, FindingKind::TransactionPooler);
     assert!(finding.severity() == Severity::Failure && finding.evidence().is_some(), "{finding}");
@@ -20,7 +20,7 @@ fn delivers_nothing(diagnosis: &Diagnosis) {
 }
 
 #[test]
-fn m17_a_pooler_in_transaction_mode_delivers_nothing_however_quiet_it_is() {
+fn m17_an_idle_pooler_in_transaction_mode_delivers_nothing() {
     let server = cluster();
     let pooler = PgBouncer::start(&server, "transaction", "");
     delivers_nothing(&Diagnosis::of(config(&pooler.url())));
@@ -30,7 +30,7 @@ fn m17_a_pooler_in_transaction_mode_delivers_nothing_however_quiet_it_is() {
 }
 
 #[test]
-fn m17_a_pooler_in_transaction_mode_is_seen_also_when_it_deals_its_sessions_out_in_turn() {
+fn m17_a_pooler_that_assigns_sessions_in_turn_is_detected() {
     let server = cluster();
     let pooler = PgBouncer::start(&server, "transaction", "server_round_robin = 1");
     let mut busy: Vec<_> = (0..3).map(|_| connect(&pooler.url())).collect();
@@ -48,7 +48,7 @@ fn m17_a_pooler_in_statement_mode_delivers_nothing() {
 }
 
 #[test]
-fn m17_a_pooler_in_session_mode_delivers_and_is_noted() {
+fn m17_a_pooler_in_session_mode_delivers_and_is_reported() {
     let server = cluster();
     let pooler = PgBouncer::start(&server, "session", "");
     let mut db = connect(&pooler.url());
@@ -62,7 +62,7 @@ fn m17_a_pooler_in_session_mode_delivers_and_is_noted() {
 }
 
 #[test]
-fn m17_a_pooler_with_no_session_to_spare_is_told_with_what_is_not_known() {
+fn m17_a_pooler_without_a_free_session_is_reported_with_what_is_unknown() {
     let server = cluster();
     let pooler = PgBouncer::start(&server, "session", "max_client_conn = 1");
     let diagnosis = Diagnosis::of(config(&pooler.url()));

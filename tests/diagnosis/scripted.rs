@@ -1,4 +1,4 @@
-//! What no healthy server does: a scripted one that answers as one would, but for what a test says.
+//! Behaviour that no healthy server shows, from a scripted server that otherwise answers like one.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::support::{Cluster, Options, Peer, Step, msg};
 
 const WARNING: &str = "The server process with PID 4711 is among those with the oldest transactions.";
 
-/// A login like [`msg::login`], by a server of this version.
+/// Returns a login like [`msg::login`] by a server of this version.
 fn login(version: &str) -> Vec<u8> {
     let parameters = [("server_version", version), ("server_encoding", "UTF8"), ("client_encoding", "UTF8")];
     let parameters = parameters.map(|(name, value)| msg::parameter_status(name, value)).concat();
@@ -22,12 +22,12 @@ fn row(values: &[Option<&str>]) -> Vec<u8> {
     [msg::row_description(&columns), msg::data_row(values), msg::command_complete("SELECT 1")].concat()
 }
 
-/// The channel that a statement of ours notifies.
+/// Returns the channel that a statement of the client notifies.
 fn notified(sql: &str) -> &str {
     sql.split_once("VALUES ('").unwrap().1.split_once('\'').unwrap().0
 }
 
-/// Answers all queries as a healthy server does, where `instead` doesn't; without their ReadyForQuery.
+/// Answers queries with `instead`, or else like a healthy server, without the ReadyForQuery.
 fn server(instead: impl Fn(&str) -> Option<Vec<u8>> + Send + 'static) -> Step {
     Step::run("be a server", move |wire| {
         while let Some((tag, body)) = wire.read_message()? {
@@ -52,7 +52,7 @@ fn server(instead: impl Fn(&str) -> Option<Vec<u8>> + Send + 'static) -> Step {
     })
 }
 
-/// What is found at such a server, and what it was asked.
+/// Returns the findings for such a server, and the queries that it received.
 fn diagnosis_at(version: &str, instead: impl Fn(&str) -> Option<Vec<u8>> + Send + 'static) -> (Diagnosis, Vec<String>) {
     let peer = Peer::play(vec![Step::startup(), Step::send([login(version)]), server(instead)]);
     let diagnosis = Diagnosis::of(config(&peer.url()));
@@ -64,7 +64,7 @@ fn texts(db: &mut Connection) -> Vec<String> {
 }
 
 #[test]
-fn m17_the_scripted_server_is_well() {
+fn m17_the_scripted_server_is_healthy() {
     let (diagnosis, asked) = diagnosis_at("18.4", |_| None);
     is_well(&diagnosis);
     let channel = asked.iter().find_map(|sql| sql.strip_prefix("LISTEN ")).unwrap();
@@ -73,7 +73,7 @@ fn m17_the_scripted_server_is_well() {
 }
 
 #[test]
-fn m17_news_before_between_and_after_the_probe_stay_in_order_without_it() {
+fn m17_notifications_around_the_probe_stay_in_order_without_it() {
     let news = |text: &str| msg::notification(7, "news", text);
     let peer = Peer::play(vec![
         Step::startup(),
@@ -97,7 +97,7 @@ fn m17_news_before_between_and_after_the_probe_stay_in_order_without_it() {
 }
 
 #[test]
-fn m17_a_probe_that_comes_late_is_waited_for_and_does_not_show_either() {
+fn m17_a_late_probe_is_removed_too() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
@@ -117,7 +117,7 @@ fn m17_a_probe_that_comes_late_is_waited_for_and_does_not_show_either() {
                         std::thread::sleep(Duration::from_millis(200));
                         wire.write(&[msg::notification(7, "news", "1"), msg::notification(1, &channel, "")].concat())?;
                     }
-                    // One more, which only the answer to UNLISTEN is after.
+                    // A notification that arrives just before the answer to UNLISTEN.
                     sql if sql.starts_with("UNLISTEN") => {
                         let more = msg::notification(1, &channel, "");
                         wire.write(&[more, msg::command_complete("UNLISTEN"), ready.clone()].concat())?;
@@ -139,17 +139,17 @@ fn m17_a_probe_that_comes_late_is_waited_for_and_does_not_show_either() {
 }
 
 #[test]
-fn m17_a_server_that_takes_everything_and_delivers_nothing_is_found_out() {
+fn m17_a_server_that_accepts_everything_but_delivers_nothing_is_detected() {
     let (diagnosis, asked) = diagnosis_at("18.4", |sql| sql.contains("pg_notify").then(|| row(&[Some("1")])));
     let finding = found(&diagnosis, FindingKind::DeliveryFailing);
     assert_eq!(finding.severity(), Severity::Failure);
-    assert!(finding.evidence().unwrap().contains("lost the channel"), "{finding}");
+    assert!(finding.evidence().unwrap().contains("does not list the channel"), "{finding}");
     assert!(asked.iter().any(|sql| sql.starts_with("UNLISTEN ")), "{asked:?}");
     assert_eq!(diagnosis.latency(), None);
 }
 
 #[test]
-fn m17_a_version_with_the_listen_bug_is_told_with_the_one_that_has_it_no_more() {
+fn m17_a_version_with_the_listen_bug_is_reported_with_the_fixed_one() {
     let (diagnosis, _) = diagnosis_at("17.6 (Debian 17.6-1.pgdg12+1)", |_| None);
     let finding = found(&diagnosis, FindingKind::ListenBug);
     assert!(finding.severity() == Severity::Warning && finding.advice().contains("17.8"), "{finding}");
@@ -158,12 +158,12 @@ fn m17_a_version_with_the_listen_bug_is_told_with_the_one_that_has_it_no_more() 
 }
 
 #[test]
-fn m17_a_listen_that_fails_is_told_by_its_reason() {
+fn m17_a_listen_that_fails_is_reported_with_its_reason() {
     for (code, kind, says) in [
         ("58P01", FindingKind::ListenBug, "NOTIFY queue"),
         ("25006", FindingKind::Standby, "primary"),
         ("42501", FindingKind::NoPermission, "Grant"),
-        ("0A000", FindingKind::ListenRefused, "doesn't know LISTEN"),
+        ("0A000", FindingKind::ListenRefused, "does not support LISTEN"),
         ("XX000", FindingKind::ListenRefused, "log"),
     ] {
         let refusal = move |sql: &str| sql.starts_with("LISTEN").then(|| msg::error("ERROR", code, "no"));
@@ -176,7 +176,7 @@ fn m17_a_listen_that_fails_is_told_by_its_reason() {
 }
 
 #[test]
-fn m17_a_notify_that_fails_is_told_by_its_reason() {
+fn m17_a_notify_that_fails_is_reported_with_its_reason() {
     for (code, kind) in [("54000", FindingKind::QueueFilling), ("XX000", FindingKind::NotifyRefused)] {
         let refusal = move |sql: &str| sql.contains("pg_notify").then(|| msg::error("ERROR", code, "no"));
         let (diagnosis, asked) = diagnosis_at("18.4", refusal);
@@ -185,7 +185,7 @@ fn m17_a_notify_that_fails_is_told_by_its_reason() {
     }
 }
 
-/// A server with a queue that is so full, and a reporting program in an old transaction.
+/// A server with this usage of the queue, and a reporting program in an old transaction.
 fn filling(usage: &'static str, warns: bool) -> impl Fn(&str) -> Option<Vec<u8>> + Send + 'static {
     move |sql| match sql {
         sql if sql.contains("queue_usage") => Some(row(&[Some(usage)])),
@@ -212,9 +212,9 @@ fn filling(usage: &'static str, warns: bool) -> impl Fn(&str) -> Option<Vec<u8>>
 }
 
 #[test]
-fn m17_a_queue_that_fills_up_is_told_with_the_process_that_holds_it() {
+fn m17_a_queue_that_fills_up_is_reported_with_the_process_that_holds_it() {
     for (usage, severity) in [("0.53", Severity::Warning), ("0.97", Severity::Failure)] {
-        for (warns, says) in [(true, "named by the server"), (false, "oldest transaction")] {
+        for (warns, says) in [(true, "named by a warning of the server"), (false, "oldest transaction")] {
             let (diagnosis, _) = diagnosis_at("18.4", filling(usage, warns));
             let finding = found(&diagnosis, FindingKind::QueueFilling);
             assert_eq!(finding.severity(), severity);
@@ -242,7 +242,7 @@ fn m17_a_full_queue_is_one_finding_with_the_error_and_the_process() {
 }
 
 #[test]
-fn m17_a_process_that_was_named_and_is_done_is_not_blamed() {
+fn m17_a_process_that_was_named_but_is_idle_is_not_blamed() {
     let answers = filling("0.6", true);
     let (diagnosis, _) = diagnosis_at("18.4", move |sql| match sql {
         sql if sql.contains("WHERE pid = 4711") => {
@@ -254,12 +254,12 @@ fn m17_a_process_that_was_named_and_is_done_is_not_blamed() {
         sql => answers(sql),
     });
     let evidence = found(&diagnosis, FindingKind::QueueFilling).evidence().unwrap();
-    assert!(evidence.contains("4712") && evidence.contains("doesn't read"), "{evidence}");
+    assert!(evidence.contains("4712") && evidence.contains("does not read"), "{evidence}");
     assert!(evidence.contains("pg_read_all_stats"), "{evidence}");
 }
 
 #[test]
-fn m17_what_is_asked_about_a_full_queue_is_understood_by_a_real_server() {
+fn m17_the_queries_about_a_full_queue_work_on_a_real_server() {
     let real = Cluster::start(Options::new()).unwrap();
     let mut idle = connect(&real.url());
     idle.execute("BEGIN; SELECT 1").unwrap();
@@ -277,7 +277,7 @@ fn m17_what_is_asked_about_a_full_queue_is_understood_by_a_real_server() {
 }
 
 #[test]
-fn m17_a_server_that_ends_idle_sessions_is_told() {
+fn m17_a_server_that_terminates_idle_sessions_is_reported() {
     let facts = |sql: &str| {
         sql.contains("pg_is_in_recovery").then(|| row(&[Some("4242"), Some("f"), Some("600000"), Some("0")]))
     };
@@ -287,7 +287,7 @@ fn m17_a_server_that_ends_idle_sessions_is_told() {
 }
 
 #[test]
-fn m17_nothing_is_asked_of_a_session_in_a_transaction() {
+fn m17_no_query_is_sent_in_a_transaction() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
@@ -303,7 +303,7 @@ fn m17_nothing_is_asked_of_a_session_in_a_transaction() {
 }
 
 #[test]
-fn m17_what_the_server_does_not_tell_is_noted_and_the_rest_is_examined() {
+fn m17_a_query_that_fails_is_reported_and_the_rest_is_examined() {
     let refusal = |sql: &str| {
         let hidden = sql.contains("pg_is_in_recovery") || sql.contains("queue_usage");
         hidden.then(|| msg::error("ERROR", "42501", "permission denied for function"))
@@ -314,7 +314,7 @@ fn m17_what_the_server_does_not_tell_is_noted_and_the_rest_is_examined() {
 }
 
 #[test]
-fn m17_a_connection_that_breaks_meanwhile_keeps_what_was_found_before() {
+fn m17_earlier_findings_are_kept_if_the_connection_is_lost() {
     let script = || {
         vec![
             Step::startup(),
@@ -332,7 +332,7 @@ fn m17_a_connection_that_breaks_meanwhile_keeps_what_was_found_before() {
 }
 
 #[test]
-fn m17_what_a_server_says_does_not_reach_the_terminals_controls() {
+fn m17_texts_of_the_server_are_escaped() {
     let refusal = |sql: &str| sql.starts_with("LISTEN").then(|| msg::error("ERROR", "XX000", "a\u{1b}[2Jb\nc"));
     let (diagnosis, _) = diagnosis_at("18.4", refusal);
     let text = found(&diagnosis, FindingKind::ListenRefused).to_string();
@@ -340,7 +340,7 @@ fn m17_what_a_server_says_does_not_reach_the_terminals_controls() {
 }
 
 #[test]
-fn m17_it_reads_well_on_a_terminal() {
+fn m17_the_report_is_readable_on_a_terminal() {
     let (diagnosis, _) = diagnosis_at("17.6", filling("0.97", true));
     let text = diagnosis.to_string();
     let lines: Vec<_> = text.lines().collect();
@@ -348,7 +348,7 @@ fn m17_it_reads_well_on_a_terminal() {
     assert_eq!(lines[1], "failure  queue-filling");
     assert!(lines[2].starts_with("         The NOTIFY queue is 97 % full"), "{text}");
     assert!(lines[3].starts_with("         seen: process 4711"), "{text}");
-    assert!(lines[4].starts_with("         do:   Let process 4711"), "{text}");
+    assert!(lines[4].starts_with("         do:   End the transaction of process 4711"), "{text}");
     assert!(lines[5].starts_with("warning  listen-bug"), "{text}");
     assert!(!text.contains('\u{1b}') && !text.ends_with('\n'), "{text}");
     let severities: Vec<_> = diagnosis.iter().map(|finding| finding.severity()).collect();

@@ -1,4 +1,4 @@
-//! Real servers, with nothing between.
+//! Direct connections to real servers.
 
 use std::thread;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn pending(db: &mut Connection) -> Vec<String> {
 }
 
 #[test]
-fn m17_a_healthy_server_is_well_and_nothing_is_left_behind() {
+fn m17_a_healthy_server_has_no_problems_and_no_traces_remain() {
     let server = cluster();
     let mut db = connect(&server.url());
     let diagnosis = db.diagnose().unwrap();
@@ -32,7 +32,7 @@ fn m17_a_healthy_server_is_well_and_nothing_is_left_behind() {
 }
 
 #[test]
-fn m17_what_arrives_meanwhile_is_kept_in_order_and_the_probe_is_not_among_it() {
+fn m17_notifications_that_arrive_meanwhile_are_kept_in_order() {
     let server = cluster();
     let mut db = connect(&server.url());
     db.listen(["news"]).unwrap();
@@ -52,7 +52,7 @@ fn m17_what_arrives_meanwhile_is_kept_in_order_and_the_probe_is_not_among_it() {
 }
 
 #[test]
-fn m17_a_connection_in_a_manager_can_be_diagnosed_and_loses_nothing() {
+fn m17_a_connection_in_a_manager_can_be_diagnosed_without_losses() {
     let server = cluster();
     let mut db = connect(&server.url());
     db.listen(["news"]).unwrap();
@@ -65,8 +65,9 @@ fn m17_a_connection_in_a_manager_can_be_diagnosed_and_loses_nothing() {
 }
 
 #[test]
-fn m17_a_standby_is_called_that() {
-    // Without a primary it stays in recovery; and it must allow for as much as its data's first server did.
+fn m17_a_standby_is_reported() {
+    // Without a primary it stays in recovery, and its limits must be at least those of the server from which the data
+    // came.
     let standby = Options::new().file("standby.signal", "").setting("wal_level", "replica");
     let standby = standby.setting("max_worker_processes", "8").setting("max_wal_senders", "10");
     let server = Cluster::start(standby.setting("hot_standby", "on")).unwrap();
@@ -77,7 +78,7 @@ fn m17_a_standby_is_called_that() {
 }
 
 #[test]
-fn m17_a_session_in_a_transaction_is_told_and_its_transaction_is_left_alone() {
+fn m17_a_session_in_a_transaction_is_reported_and_the_transaction_unchanged() {
     let server = cluster();
     let mut db = connect(&server.url());
     db.execute("BEGIN; CREATE TABLE kept ()").unwrap();
@@ -89,7 +90,7 @@ fn m17_a_session_in_a_transaction_is_told_and_its_transaction_is_left_alone() {
 }
 
 #[test]
-fn m17_keepalive_that_would_not_notice_a_dead_link_is_told() {
+fn m17_keepalive_settings_that_detect_losses_late_are_reported() {
     let server = cluster();
     let told = |settings: &str| {
         let diagnosis = Diagnosis::of(config(&format!("{}?{settings}", server.url())));
@@ -118,7 +119,7 @@ fn m17_a_role_that_may_not_call_pg_notify_can_still_listen() {
 }
 
 #[test]
-fn m17_a_database_that_knows_no_encoding_is_noted() {
+fn m17_a_database_without_an_encoding_is_reported() {
     let server = Cluster::start(Options::new().encoding("SQL_ASCII")).unwrap();
     let diagnosis = Diagnosis::of(config(&server.url()));
     is_well(&diagnosis);
@@ -126,14 +127,14 @@ fn m17_a_database_that_knows_no_encoding_is_noted() {
 }
 
 #[test]
-fn m17_a_short_statement_timeout_is_told() {
+fn m17_a_short_statement_timeout_is_reported() {
     let server = cluster();
     let diagnosis = Diagnosis::of(config(&server.url()).options("-c statement_timeout=900ms"));
     assert!(found(&diagnosis, FindingKind::StatementTimeout).what().contains("900"), "{diagnosis}");
 }
 
 #[test]
-fn m17_a_closed_connection_says_why_instead() {
+fn m17_a_closed_connection_returns_its_error() {
     let server = cluster();
     let mut db = connect(&server.url());
     connect(&server.url()).query(&format!("SELECT pg_terminate_backend({})", db.pid())).unwrap();
@@ -142,7 +143,7 @@ fn m17_a_closed_connection_says_why_instead() {
 }
 
 #[test]
-fn m17_without_a_second_session_delivery_is_examined_and_that_is_noted() {
+fn m17_without_a_second_session_delivery_is_examined_and_that_is_reported() {
     let server = cluster();
     connect(&server.url()).execute("CREATE ROLE single LOGIN CONNECTION LIMIT 1").unwrap();
     let diagnosis = Diagnosis::of(config(&server.url()).user("single"));

@@ -25,7 +25,7 @@ fn subscribe(n: &Notifier<u32>, channel: &str, scribe: &Scribe) {
             Some(Reason::Disconnected(_)) => return,
             None => n.payload().text().into_owned(),
             Some(Reason::Restored(gap)) => match gap.cause() {
-                Error::Deaf { .. } => "[deaf]".to_owned(),
+                Error::NotDelivering { .. } => "[not delivering]".to_owned(),
                 Error::Unregistered => "[unregistered]".to_owned(),
                 _ => "[another loss]".to_owned(),
             },
@@ -44,7 +44,7 @@ fn n11_a_session_that_is_delivered_nothing_is_brought_back_and_its_subscribers_a
     let n: Notifier<u32> = builder(&url).canary_at_any_pace(PERIOD, DEADLINE).start().unwrap();
     let (scribe, told) = scribe();
     subscribe(&n, "a", &scribe);
-    assert_eq!(told.next(), "[deaf]");
+    assert_eq!(told.next(), "[not delivering]");
     assert!(n.is_running() && n.stats().losses > 0);
 
     // And back at a server that delivers it stays.

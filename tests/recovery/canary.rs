@@ -103,7 +103,7 @@ fn m16_a_pooler_in_transaction_mode_is_found_to_deliver_nothing() {
     let pooler = PgBouncer::start(&server, "transaction", "");
     let mut nm = watched([listener(&pooler.url())]);
     let error = next_loss(&mut nm);
-    assert!(matches!(error, Error::Deaf { .. }) && error.to_string().contains("session mode"), "{error}");
+    assert!(matches!(error, Error::NotDelivering { .. }) && error.to_string().contains("session mode"), "{error}");
     assert_eq!(nm.stats().deaf, 1);
     assert_eq!(nm.garbage().count(), 1);
 }
@@ -123,7 +123,7 @@ fn m16_the_gap_of_a_deaf_session_begins_where_delivery_was_last_proved() {
         let listened = story.ledger.last_gap().until();
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == gaps);
         let gap = story.ledger.last_gap();
-        assert!(matches!(gap.cause(), Error::Deaf { .. }) && gap.since() <= listened, "{gap:?}");
+        assert!(matches!(gap.cause(), Error::NotDelivering { .. }) && gap.since() <= listened, "{gap:?}");
     }
     // And to a server that delivers.
     proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
@@ -143,7 +143,7 @@ fn m16_a_pooler_in_transaction_mode_that_deals_its_sessions_out_in_turn_is_found
         busy.iter_mut().for_each(|db| drop(db.query(sql).unwrap()));
     }
     let mut nm = watched([listener(&pooler.url())]);
-    assert!(matches!(next_loss(&mut nm), Error::Deaf { .. }));
+    assert!(matches!(next_loss(&mut nm), Error::NotDelivering { .. }));
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn m16_a_registration_that_lapses_twice_in_a_row_is_a_loss() {
     let peer = Peer::play_each(vec![first, no_sender(), session(steps, &over), no_sender()]);
     let mut nm = watched(&peer.url());
     let lost = play(&mut nm, &over);
-    assert!(matches!(lost[..], [Error::Deaf { .. }]), "{lost:?}");
+    assert!(matches!(lost[..], [Error::NotDelivering { .. }]), "{lost:?}");
     assert_eq!((nm.stats().deaf, nm.connections().count()), (1, 1));
     drop(nm);
     peer.finish();

@@ -1,4 +1,4 @@
-//! The examination of an open connection, step by step.
+//! Examines an open connection step by step.
 //!
 //! ```text
 //!   what is known unasked ─▶ in a transaction? ─▶ facts ─▶ standby? ─▶ pooler? ─▶ LISTEN, NOTIFY, heard? ─▶ queue
@@ -22,20 +22,21 @@ use crate::row::Row;
 
 /// The longest time that a notification may take to arrive.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
-/// What a second connection may take to be opened, and each call on it.
+/// The limit for opening a second connection, and for each request on it.
 const BESIDE_WITHIN: Duration = Duration::from_secs(5);
-/// How often two sessions' processes are compared: a pooler may deal its sessions out in turn.
+/// How often the processes of two sessions are compared: a pooler may assign its sessions in turn.
 const ROUNDS: usize = 3;
 
 const BACKEND_PID: &str = "SELECT pg_catalog.pg_backend_pid()";
 
-/// The process, whether it is a standby, and two limits in milliseconds, of which older servers lack one.
+/// Selects the process, whether it is a standby, and two limits in milliseconds, of which older servers lack one.
 const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_recovery(), \
     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'), \
     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'statement_timeout')";
 
 impl Connection {
-    /// What was found, how long a notification took, and why it ended early if it did.
+    /// Returns the findings, the time in which a notification was delivered, and the error if the connection was
+    /// closed.
     pub(super) fn examine(&mut self) -> (Vec<Finding>, Option<Duration>, Result<(), Error>) {
         let beside = Err(Error::Unopened);
         let mut examination = Examination { connection: self, beside, findings: Vec::new(), latency: None };
@@ -43,7 +44,7 @@ impl Connection {
         (examination.findings, examination.latency, end)
     }
 
-    /// Another connection to the same address, for a moment.
+    /// Opens a second connection to the same address.
     fn beside(&self) -> Result<Connection, Error> {
         let peer = self.stream.peer().map_err(|e| Error::io("looking where the server is", e))?;
         let limit = self.config.get_connect_timeout().map_or(BESIDE_WITHIN, |limit| limit.min(BESIDE_WITHIN));
@@ -51,7 +52,7 @@ impl Connection {
         Connection::open(Dial::beside(&config, peer, self.stream.encryption(), clock::now()))
     }
 
-    /// The server's process behind this connection at this moment.
+    /// Returns the server process that serves this connection at the moment.
     fn backend_pid(&mut self) -> Result<Option<i32>, Error> {
         Ok(self.query(BACKEND_PID)?.first().and_then(|row| number(row, 0)))
     }
@@ -75,11 +76,11 @@ enum Delivered {
     Nothing(String),
 }
 
-/// What stands between.
+/// The connection pooler between the client and the server.
 pub(super) enum Between {
-    /// Nothing that shows.
+    /// No sign of a pooler.
     Nothing,
-    /// A pooler; what proves that each transaction gets another session.
+    /// A pooler in transaction mode, and the evidence for it.
     TransactionPooler(String),
     /// A pooler that gave a second connection a session of its own.
     Pooler,
@@ -88,7 +89,7 @@ pub(super) enum Between {
 }
 
 impl Examination<'_> {
-    /// Fails only when the connection is closed.
+    /// Runs all checks. Returns an error only if the connection is closed.
     fn run(&mut self) -> Result<(), Error> {
         if let Some(reason) = self.connection.error() {
             return Err(reason.clone());
@@ -98,9 +99,9 @@ impl Examination<'_> {
         self.findings.extend(self.connection.stream.keepalive().and_then(checks::keepalive));
 
         if self.connection.transaction_status() != TransactionStatus::Idle {
-            let what = "The session is in a transaction: the server delivers nothing to it until that ends.";
-            let advice = "COMMIT or ROLLBACK; use another connection for transactions than for listening. The other \
-                          checks need a session that is in none.";
+            let what = "The session is in a transaction: the server delivers nothing to it until the transaction ends.";
+            let advice = "COMMIT or ROLLBACK; use different connections for transactions and for listening. The other \
+                          checks need a session outside a transaction.";
             self.findings.push(Finding::new(InTransaction, Severity::Failure, what, advice));
             return Ok(());
         }
@@ -122,18 +123,18 @@ impl Examination<'_> {
         self.queue()
     }
 
-    /// Asks; what the server refuses to tell is a finding.
+    /// Sends a query. If the server rejects it, that is a finding.
     fn ask(&mut self, sql: &str, about: &str) -> Result<Vec<Row>, Error> {
         let answer = self.connection.query(sql);
         let refused = self.unless_closed(answer)?;
         Ok(refused.unwrap_or_else(|error| {
-            let what = format!("The server doesn't tell about {about}.");
+            let what = format!("The server rejected a query about {about}.");
             self.findings.push(Finding::new(Unexamined, Severity::Info, what, "").because(error.to_string()));
             Vec::new()
         }))
     }
 
-    /// Tells an error that ended the connection from one that didn't.
+    /// Separates errors that ended the connection from those that did not.
     fn unless_closed<T>(&self, result: Result<T, Error>) -> Result<Result<T, Error>, Error> {
         match result {
             Err(error) if self.connection.is_closed() => Err(error),
@@ -141,17 +142,17 @@ impl Examination<'_> {
         }
     }
 
-    // ---- what stands between ----------------------------------------------------------------------------------
-
-    /// A pooler has told a process of its own at login. If it has many clients share sessions, then two connections
-    /// meet in one, or one changes between two.
+    /// Detects a pooler, which reports a process id of its own at login. If its clients share sessions, two connections
+    /// are served by the same process, or one is served by different processes.
     fn between(&mut self, pid: Option<i32>) -> Result<Between, Error> {
         let Some(pid) = pid.filter(|pid| *pid != self.connection.pid()) else { return Ok(Between::Nothing) };
         for _ in 0..ROUNDS {
             let Ok(beside) = &mut self.beside else { return Ok(Between::UnknownPooler) };
             match beside.backend_pid() {
                 Ok(Some(other)) if other == pid => {
-                    return Ok(Between::TransactionPooler(format!("two connections were both given process {pid}")));
+                    return Ok(Between::TransactionPooler(format!(
+                        "two connections were served by the same process {pid}"
+                    )));
                 }
                 Ok(_) => {}
                 Err(error) => self.beside = Err(error),
@@ -160,7 +161,7 @@ impl Examination<'_> {
             if let Ok(Some(now)) = self.unless_closed(now)?
                 && now != pid
             {
-                let proof = format!("the connection was given process {pid}, and then {now}");
+                let proof = format!("the connection was served by process {pid} and then by {now}");
                 return Ok(Between::TransactionPooler(proof));
             }
         }
@@ -168,15 +169,13 @@ impl Examination<'_> {
     }
 
     fn found_transaction_pooler(&mut self, proof: String) {
-        let what = "A pooler in transaction or statement mode stands between: it accepts LISTEN and delivers nothing.";
-        let advice = "Connect to the server itself, or to a pool in session mode (PgBouncer: `pool_mode = session` for \
+        let what = "The connection goes through a pooler in transaction or statement mode, which accepts LISTEN but delivers nothing.";
+        let advice = "Connect directly to the server, or to a pool in session mode (PgBouncer: `pool_mode = session` for \
                       this database or user).";
         self.findings.push(Finding::new(TransactionPooler, Severity::Failure, what, advice).because(proof));
     }
 
-    // ---- delivery ---------------------------------------------------------------------------------------------
-
-    /// Listens, notifies, waits, and leaves no trace.
+    /// Listens, notifies, waits, and removes all traces.
     fn probe(&mut self, between: Between) -> Result<(), Error> {
         let channel = private_channel(self.connection.pid());
         let listened = self.connection.listen([&channel]);
@@ -185,7 +184,8 @@ impl Examination<'_> {
             return Ok(());
         }
         let delivered = self.deliver(&channel);
-        // Once that is answered, nothing more comes on the channel. If it can't be, the channel is still nobody's.
+        // After the answer, nothing more arrives on the channel. If this fails, the channel still belongs to no other
+        // session.
         let _ = self.connection.unlisten([&channel]);
         self.connection.session.remove_notifications(&channel);
         let Some(delivered) = delivered? else { return Ok(()) };
@@ -196,25 +196,25 @@ impl Examination<'_> {
         match (delivered, between) {
             (Delivered::After(latency), between) => {
                 self.latency = Some(latency);
-                let what = format!("A notification was sent and came back after {}.", checks::span(latency));
+                let what = format!("A notification was delivered after {}.", checks::span(latency));
                 let finding = Finding::new(Delivery, Severity::Ok, what, "");
                 self.findings.push(match self.beside.as_ref().err() {
                     None => finding,
                     Some(error) => finding.because(format!(
-                        "it was sent by this session itself, so delivery to an idle session was not examined: {error}"
+                        "this session sent it itself, so delivery to an idle session was not examined: {error}"
                     )),
                 });
                 self.findings.extend(checks::pooler_that_delivers(&between, self.beside.as_ref().err()));
             }
             (Delivered::WithLaterAnswer, _) => self.findings.push(checks::held_back(HEARD_WITHIN)),
             (Delivered::Nothing(seen), Between::Nothing) => {
-                let what = format!("LISTEN and NOTIFY succeed, and nothing comes within {HEARD_WITHIN:?}.");
-                let advice = "Look for what stands between and answers for the server; and at the server's load, log \
-                              and NOTIFY queue.";
+                let what = format!("LISTEN and NOTIFY succeed, but no notification arrives within {HEARD_WITHIN:?}.");
+                let advice = "Check for a proxy that answers for the server, and check the server's load, log and NOTIFY \
+                              queue.";
                 self.findings.push(Finding::new(DeliveryFailing, Severity::Failure, what, advice).because(seen));
             }
             (Delivered::Nothing(seen), _) => {
-                self.found_transaction_pooler(format!("nothing came within {HEARD_WITHIN:?}; {seen}"));
+                self.found_transaction_pooler(format!("no notification arrived within {HEARD_WITHIN:?}; {seen}"));
             }
         }
         Ok(())
@@ -244,9 +244,11 @@ impl Examination<'_> {
             return Ok(Some(Delivered::WithLaterAnswer));
         }
         let seen = match channels {
-            Ok(channels) if channels.iter().any(|listened| listened == channel) => "the server has the channel".into(),
-            Ok(_) => "the server has lost the channel".into(),
-            Err(error) => format!("the server doesn't tell which channels it has ({error})"),
+            Ok(channels) if channels.iter().any(|listened| listened == channel) => {
+                "the server lists the channel".into()
+            }
+            Ok(_) => "the server does not list the channel".into(),
+            Err(error) => format!("the server did not list its channels ({error})"),
         };
         Ok(Some(Delivered::Nothing(seen)))
     }
@@ -263,7 +265,7 @@ impl Examination<'_> {
         self.unless_closed(sent)
     }
 
-    /// Reads, and sends nothing, until a notification arrives on the channel, or until the time limit.
+    /// Reads without sending anything, until a notification arrives on the channel, or until the time limit.
     fn hear(&mut self, channel: &str, known: &mut usize, begin: Instant) -> Result<Option<Duration>, Error> {
         let until = clock::now() + HEARD_WITHIN;
         let mut buffer = ReadBuffer::new(READ_SIZE);
@@ -287,8 +289,6 @@ impl Examination<'_> {
         }
     }
 
-    // ---- the queue --------------------------------------------------------------------------------------------
-
     fn queue(&mut self) -> Result<(), Error> {
         let usage = self.ask(sql::QUEUE_USAGE, "its NOTIFY queue")?;
         let Some(usage) = usage.first().and_then(|row| number(row, 0)) else { return Ok(()) };
@@ -296,7 +296,7 @@ impl Examination<'_> {
             return Ok(());
         }
         let holder = self.holder()?;
-        // A NOTIFY that failed for it has told already, but not who it is.
+        // The error of a NOTIFY that failed is merged into this finding, which also names the process.
         let refusal = self.findings.extract_if(.., |known| known.kind == QueueFilling).last();
         let refusal =
             refusal.and_then(|finding| finding.evidence).map(|error| format!("{error}; ")).unwrap_or_default();
@@ -307,15 +307,16 @@ impl Examination<'_> {
         Ok(())
     }
 
-    /// Who keeps the queue from being emptied. A server whose queue is half full names it in a warning to some who
-    /// notify, as this has just done; else it may be whoever has been in a transaction for the longest time.
+    /// Finds the process that prevents the queue from being truncated. If the queue is half full, the server names the
+    /// process in a warning to some sessions that notify, as this one has just done. Otherwise it may be the one with
+    /// the longest transaction.
     fn holder(&mut self) -> Result<Option<checks::Holder>, Error> {
         let columns = checks::HOLDER_COLUMNS;
         let sender = self.beside.as_ref().map_or(&*self.connection, |beside| beside);
         let named = sender.session.notices().filter_map(checks::holder_named_by).last();
         if let Some(pid) = named {
             let rows = self.ask(&format!("{columns} WHERE pid = {pid}"), "the process that holds its NOTIFY queue")?;
-            // The warning may be an old one.
+            // The warning may be outdated.
             if let Some(row) = rows.first().filter(|row| !checks::Holder::is_over(row)) {
                 return Ok(Some(checks::Holder::new(row, true)));
             }
@@ -325,9 +326,9 @@ impl Examination<'_> {
     }
 }
 
-/// A channel that nobody else has: letters, digits and `_` only, so that it needs no quotes.
+/// Returns a unique channel name that needs no quotes, because it contains only letters, digits and `_`.
 fn private_channel(pid: i32) -> String {
-    // Each of these has keys of its own, from the system's randomness.
+    // Each instance has its own random keys.
     let random = RandomState::new().build_hasher().finish();
     format!("notifyman_diagnosis_{}_{random:016x}", pid.unsigned_abs())
 }

@@ -194,7 +194,7 @@ impl History {
             }
             self.tally.deaf += 1;
             if let Some(session) = self.session(which) {
-                session.fail(Error::Deaf { after: LIMIT });
+                session.fail(Error::NotDelivering { after: LIMIT });
             }
         }
         Ok(())

@@ -216,7 +216,7 @@ fn read(path: PathBuf, what: &str) -> Result<File, TlsError> {
     // A pipe would make everybody wait until somebody writes.
     let content = path.metadata().and_then(|there| match there.is_file() {
         true => fs::read(&path),
-        false => Err(io::Error::other("it is not a plain file")),
+        false => Err(io::Error::other("it is not a regular file")),
     });
     match content {
         Ok(content) => Ok(File { path, content }),

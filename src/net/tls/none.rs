@@ -38,7 +38,7 @@ impl EncryptionJob {
     /// # Errors
     /// Always; settings that require TLS have been refused before.
     pub(crate) fn poll(&self) -> Option<Result<Encryption, TlsError>> {
-        let message = "TLS is not built into this program; build notifyman with its feature `tls`";
+        let message = "TLS is not built into this program: enable the feature `tls` of notifyman";
         Some(Err(TlsError::new(TlsErrorKind::Handshake, message)))
     }
 }

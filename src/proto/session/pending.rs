@@ -128,7 +128,7 @@ impl PendingIo {
             _ => None,
         };
         let replies = replies.chain(in_flight);
-        let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held);
+        let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held_bytes);
         let notices = self.notices.iter().chain(&self.final_error).map(ServerError::held_bytes);
         self.transmit.len() + rows.chain(notices).sum::<usize>()
     }
