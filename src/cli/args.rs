@@ -1,4 +1,4 @@
-//! What can be asked for: the commands and their options, with the help that `--help` shows.
+//! The commands and their options, with the text of `--help`.
 
 use std::time::Duration;
 
@@ -9,40 +9,42 @@ use super::changes::args as changes;
 use super::target::{Targets, channel};
 use super::values::{canary_period, demo_length, jobs, seconds};
 
-// Lines of at most 79 columns: a terminal's usual width, at which nothing is wrapped once more.
+// Lines have at most 79 columns, so that a terminal with the usual 80 does not wrap them.
 
-const WHERE_AND_HOW: &str = "\
-Where it connects:
-  --url takes what psql takes: postgres://user@host:port/database, or
-  \"host=db1 dbname=shop connect_timeout=5\". What it leaves open, or all of it
-  where there is none, comes from the environment: PGHOST, PGPORT, PGUSER,
-  PGPASSWORD, PGDATABASE and so on. Other users of a machine can see command
-  lines: a password is better given by PGPASSWORD. No message shows one.
+const GENERAL: &str = "\
+Connection settings:
+  --url takes a connection string, as psql does:
+  postgres://user@host:port/database, or
+  \"host=db1 dbname=shop connect_timeout=5\". Missing settings are taken from
+  PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and the other PG* variables.
+  Other users of a machine can see command lines, so give a password in
+  PGPASSWORD or in a password file. No output contains a password.
 
 Environment:
-  PG*                what psql reads, too
-  NO_COLOR           set to anything: no colours
-  NOTIFYMAN_PG_BIN   for the demo: the folder with postgres and initdb
+  PG*                connection settings, as in psql
+  NO_COLOR           if not empty, disables colors
+  NOTIFYMAN_PG_BIN   for demo: the directory with postgres and initdb
 
 Exit codes:
-  0     done; also if the reader of the output has gone (but see 4)
-  1     it failed, or a connection was lost on the way
-  2     it was asked for what can't be: an option, a name, a payload, a URL
-  3     doctor and verify only: it works, and there is a warning
-  4     worker only: the reader of the output has gone
-  130   ended by Ctrl-C (SIGINT), after what was under way
-  143   ended by SIGTERM, likewise; a second signal doesn't wait";
+  0     success; also if the reader closed standard output (but see 4)
+  1     failure, or a connection was lost
+  2     invalid request: an option, a channel, a payload or a URL
+  3     doctor and verify only: there is a warning
+  4     worker only: the reader closed standard output
+  130   ended by Ctrl-C (SIGINT), after the current work was finished
+  143   ended by SIGTERM, likewise; a second signal ends it immediately";
 
 const LISTEN: &str = "\
 Output, one line of JSON for each notification:
   {\"connection\":1,\"channel\":\"prices\",\"payload\":\"42\",\"pid\":4711,
    \"time\":\"2026-01-31T12:00:00.000001Z\"}
 
-  connection   which --url, counted from 1
-  pid          the server's process for the session that notified
-  time         when it came here, in UTC
-  payload_hex  only where the payload isn't UTF-8: all its bytes; in payload,
-               U+FFFD stands for what isn't. channel_hex likewise
+  connection   number of the --url, counted from 1
+  pid          process ID of the notifying session's backend
+  time         time of arrival, in UTC
+  payload_hex  only if the payload is not valid UTF-8: all its bytes in
+               hexadecimal; invalid bytes are U+FFFD in payload
+  channel_hex  likewise for the channel
 
 Examples:
   notifyman listen prices stock
@@ -51,42 +53,42 @@ Examples:
   notifyman listen prices | jq -r .payload
   notifyman listen prices --exec ./flush --jobs 4
 
-All servers are connected to concurrently, also when they come up later; one
-that is down or does not answer holds up no other. A lost connection is
-restored, also one that fell silent, which is noticed within 20 seconds; and
-before anything that is received then, a line says what may have been missed:
+All servers are connected concurrently, and an unreachable one is retried until
+it is available. A lost connection is restored, also one that became silent,
+which is detected within 20 seconds. Before anything that is received then, a
+line reports what may have been missed:
   {\"connection\":1,\"gap\":{\"channels\":[\"prices\"],\"cause\":\"..\",\"since\":\"..\",
    \"until\":\"..\"},\"time\":\"..\"}
-Standard error reports all this. What trying again cannot change, such as a
-wrong password, ends the connection, and the program when none is left. With
---fail-fast the first failure or loss ends the program. --timeout begins with
-the first connection.
+Losses and restorations are reported on standard error. An error that a retry
+cannot change, such as a wrong password, ends the connection, and the program
+when no connection is left. With --fail-fast the first failure or loss ends the
+program. --timeout begins with the first connection.
 
-When a connection is opened, delivery is proved: a second session, open for a
-moment only, sends one notification on a private channel, which the connection
-must receive. (With --exec two other sessions do this.) If it does not arrive,
-as through a pooler in transaction mode, standard error says what is wrong and
-what to do, and the exit code is 1. With --canary one session of each database
-sends such a notification regularly, and a connection that does not receive it
-is opened again. Each canary wakes every session that listens in its database.
+When a connection is opened, delivery is checked: a second, short session sends
+one notification on a private channel, which the connection must receive. (With
+--exec two other sessions do this.) If it does not arrive, as through a pooler
+in transaction mode, standard error reports the cause and the remedy, and the
+exit code is 1. With --canary, one session in each database sends such a
+notification regularly, and a connection that does not receive it is reopened.
+Each canary wakes every session that listens in its database.
 
 With --exec, /bin/sh runs the command for each notification:
-  standard input         the payload, as it came
-  NOTIFYMAN_CHANNEL      its channel
-  NOTIFYMAN_PID          as pid above
-  NOTIFYMAN_CONNECTION   as connection above
-What it prints is passed on in whole lines; one that fails is told on standard
-error, and the next one runs all the same. One runs at a time, in order, unless
---jobs says otherwise; meanwhile up to 10,000 notifications wait for each
-connection. Beyond that the oldest are dropped, and a lost connection is opened
-again: standard error says where something may be missing. At a signal and at
-the count, what runs is waited for: a command runs until it has ended and its
-output is closed, also by what it left in the background. The exit code is 1 if
-a command failed, or something may be missing.
+  standard input         the payload, unchanged
+  NOTIFYMAN_CHANNEL      channel
+  NOTIFYMAN_PID          pid, as above
+  NOTIFYMAN_CONNECTION   connection, as above
+The command's output is passed on in whole lines. A failing command is reported
+on standard error, and the next one runs. Commands run one at a time, in order,
+or concurrently with --jobs. Meanwhile up to 10,000 notifications are queued
+for each connection; beyond that the oldest are dropped, and standard error
+reports where something may be missing. At a signal and at the count, running
+commands are waited for: a command runs until it has ended and its output is
+closed, also by its background processes. The exit code is 1 if a command
+failed, or something may be missing.
 
 Exit codes: 1 also if any connection was lost or was never opened, or if
---timeout came before --count; 130 and 143 after a signal; the others as in
-`notifyman --help`, which also tells where it connects.";
+--timeout expired before --count; 130 and 143 after a signal; the others as in
+`notifyman --help`, which also describes connection settings.";
 
 const NOTIFY: &str = "\
 Examples:
@@ -95,21 +97,23 @@ Examples:
   seq 1000 | notifyman notify --stdin prices
   tail -f changes.log | notifyman notify prices -
 
-With --stdin each line is one payload, and they are sent in order. Lines that
-are there together go together, up to 1,000 in one transaction; a pause sends
-what has come. Equal lines are each delivered, though PostgreSQL would fold
-those of one transaction. At a line that can't be sent it ends with 1, and
-says which one that is and what was sent before. A signal ends it at once.
+With --stdin each line is one payload, and lines are sent in order. Lines that
+are available together are sent together, up to 1,000 in one transaction; a
+pause in the input ends a transaction. Equal lines are all delivered, although
+PostgreSQL folds equal notifications of one transaction. A line that cannot be
+sent ends the program with exit code 1 and a message with its number and the
+lines that were sent. A signal ends the program immediately.
 
-Where it connects, and the exit codes: see `notifyman --help`.";
+Connection settings and exit codes: see `notifyman --help`.";
 
 const DOCTOR: &str = "\
-It connects, and tells apart what can be wrong: unreachable, refused, TLS,
-login, a standby, a pooler in transaction mode, missing permission, failing
-delivery, a NOTIFY queue that fills up and who holds it, a server version with
-a known LISTEN bug, keepalive that can't notice a dead link. Each comes with
-what was seen and what to do. It changes nothing on the server. For a moment a
-second session is opened, which notifies the first one while that is idle.
+It connects and distinguishes these conditions: an unreachable server, a
+refused connection, TLS, login, a standby, a pooler in transaction mode, a
+missing privilege, failing delivery, a NOTIFY queue that fills up and the
+session that holds it, a server version with a known LISTEN bug, and keepalive
+that cannot detect a dead link. Each finding has its evidence and a remedy.
+Nothing on the server is changed. A second session is opened for a moment; it
+notifies the first one while that is idle.
 
 Examples:
   notifyman doctor postgres://app@db1/shop postgres://app@db2/shop
@@ -124,7 +128,7 @@ Exit codes: 0 nothing to do, 3 a warning, 1 a failure: the worst of all URLs.";
 
 const COMPLETIONS: &str = "\
 Examples:
-  notifyman completions bash >~/.local/share/bash-completion/completions/notifyman
+  notifyman completions bash >/etc/bash_completion.d/notifyman
   notifyman completions fish >~/.config/fish/completions/notifyman.fish";
 
 const DEMO: &str = "\
@@ -134,23 +138,24 @@ Examples:
   notifyman demo --clusters 2 --connections 20 --seconds 3 | cat
   tests/with-postgres target/release/notifyman demo
 
-The servers are its own: made for the occasion, on free ports, in memory where
-there is room, and removed at the end, also after Ctrl-C or a kill. It needs
-the programs postgres and initdb, and touches no other server. In a pipe it
-prints plain lines, about one a second.
+The demonstration starts its own servers, on free ports, and in memory if there
+is room. It removes them at the end, also after Ctrl-C or a kill, and uses no
+other server. It needs the programs postgres and initdb. In a pipe it prints
+plain lines, about one per second.
 
-Under way it shuts one of its servers down, and towards the end it falls
-silent. Every notification carries a number and the time at which it was sent:
-those that came are counted against those that were to come, and their order
-is checked. The exit code is 1 if one is missing or too many.
+One of the servers is shut down and restarted, and the writers stop towards the
+end. Every notification has a sequence number and its time of sending. The
+notifications received are compared with those sent, and their order is
+checked. The exit code is 1 if any is missing or superfluous.
 
-The latency is from before NOTIFY is sent until the loop hands the batch out.
-Servers and listener share this machine, and each listening session slows
-PostgreSQL's NOTIFY down: with more connections, it is mostly the servers'.";
+The latency is the time from before NOTIFY is sent until the loop returns the
+batch. Servers and listener share this machine, and each listening session
+slows down PostgreSQL's NOTIFY: with more connections, most of the latency is
+the servers'.";
 
-/// PostgreSQL's LISTEN and NOTIFY, with many connections on one loop.
+/// PostgreSQL LISTEN/NOTIFY client for many connections
 #[derive(Debug, Parser)]
-#[command(version, after_long_help = WHERE_AND_HOW, max_term_width = 100)]
+#[command(version, after_long_help = GENERAL, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: CliCommand,
@@ -158,69 +163,69 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CliCommand {
-    /// Print what is notified, one line of JSON each
+    /// Print notifications as lines of JSON, or run a command for each
     #[command(after_long_help = LISTEN)]
     Listen(ListenArgs),
     /// Send a notification, or one for each line of standard input
     #[command(after_long_help = NOTIFY)]
     Notify(NotifyArgs),
-    /// Find out what keeps notifications from coming, and what to do
+    /// Diagnose why notifications are not delivered
     #[command(after_long_help = DOCTOR)]
     Doctor(DoctorArgs),
     /// Install change triggers in a database
     #[command(after_long_help = changes::BUILD)]
     Build(changes::BuildArgs),
-    /// Show what is installed for that, and how each table stands
+    /// Show the change triggers and the state of each table
     #[command(after_long_help = changes::STATUS)]
     Status(changes::StatusArgs),
-    /// Check it: the exit code says whether all is as it should be
+    /// Check the change triggers; the exit code is the result
     #[command(after_long_help = changes::VERIFY)]
     Verify(changes::StatusArgs),
-    /// Remove it: every trigger, and then the schema
+    /// Remove the change triggers and the schema notifyman
     #[command(after_long_help = changes::TEARDOWN)]
     Teardown(changes::TeardownArgs),
-    /// Print each change of the tables as a line of JSON, or run a command for it
+    /// Print table changes as lines of JSON, or run a command for each
     #[command(after_long_help = changes::WORKER)]
     Worker(changes::WorkerArgs),
-    /// Show it at work: throwaway servers, hundreds of connections, one loop
+    /// Show many connections and an outage, with throwaway servers
     #[command(after_long_help = DEMO)]
     Demo(DemoArgs),
     /// Print a completion script for a shell
     #[command(after_long_help = COMPLETIONS)]
     Completions {
-        /// For which shell
+        /// Shell to print the script for
         shell: Shell,
     },
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListenArgs {
-    /// Where to connect; given several times, to each of them [default: as the environment says]
+    /// Database; repeat for several [default: from the PG* variables]
     #[arg(long = "url", short, value_name = "URL")]
     pub(crate) urls: Vec<String>,
-    /// End after SECONDS without a notification; 0: as soon as those that have arrived are printed [default: never]
+    /// End after SECONDS without a notification; 0 prints those that have arrived [default: never]
     #[arg(long, short, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Option<Duration>,
-    /// End after N notifications
+    /// End after N notifications [default: never]
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// End with status 1 at the first connection that cannot be opened or is lost
+    /// End with exit code 1 at the first connection that cannot be opened or is lost
     #[arg(long, conflicts_with = "reconnect")]
     pub(crate) fail_fast: bool,
     /// Reconnect (the default)
     #[arg(long, short, hide_short_help = true)]
     pub(crate) reconnect: bool,
-    /// Keep checking delivery, every SECONDS [default without a value: 60]
+    /// Check delivery every SECONDS, from 30 to 86400 [default without a value: 60]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
     #[arg(value_parser = canary_period)]
     pub(crate) canary: Option<Duration>,
-    /// Run COMMAND for each notification, with the payload on its standard input, rather than print it
+    /// Run COMMAND for each notification, with the payload as its standard input
     #[arg(long, value_name = "COMMAND")]
     pub(crate) exec: Option<String>,
-    /// How many commands may run at a time
+    /// Number of commands that run concurrently
     #[arg(long, short, value_name = "N", default_value = "1", requires = "exec", value_parser = jobs)]
     pub(crate) jobs: usize,
-    /// Don't tell on standard error where it listens
+    /// Print only problems to standard error
     #[arg(long, short)]
     pub(crate) quiet: bool,
     /// Channels to listen to (case-sensitive)
@@ -230,23 +235,23 @@ pub(crate) struct ListenArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct NotifyArgs {
-    /// Where to connect [default: as the environment says]
+    /// Database [default: from the PG* variables]
     #[arg(long, short, value_name = "URL")]
     pub(crate) url: Option<String>,
-    /// Send each line of standard input
+    /// Send each line of standard input as a payload
     #[arg(long, conflicts_with = "payload")]
     pub(crate) stdin: bool,
     /// Channel to notify (case-sensitive)
     #[arg(value_parser = channel)]
     pub(crate) channel: String,
-    /// What to tell them, up to 7,999 bytes; `-` is the same as --stdin [default: nothing]
+    /// Payload, up to 7,999 bytes; `-` is the same as --stdin [default: empty]
     #[arg(allow_negative_numbers = true)]
     pub(crate) payload: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DoctorArgs {
-    /// Print a line of JSON for each URL
+    /// Print a line of JSON for each database
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -255,19 +260,19 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// How many servers to start
+    /// Number of servers
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
     pub(crate) clusters: u32,
-    /// How many connections to open, over all servers
+    /// Number of connections, to all servers together
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) connections: u32,
-    /// How many channels there are; each connection listens to up to five of them
+    /// Number of channels; each connection listens to up to five
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) channels: u32,
-    /// How long it lasts, once all connections are open
+    /// Duration, once all connections are open
     #[arg(long, value_name = "SECONDS", default_value = "12", value_parser = demo_length)]
     pub(crate) seconds: Duration,
-    /// How many notifications to send a second, over all servers; each reaches several connections
+    /// Notifications sent per second, on all servers together
     #[arg(long, value_name = "N", default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: u32,
 }

@@ -1,4 +1,4 @@
-//! The time, as it is now, as it is written, and as it is read. (The clusters, which stand alone, ask by themselves.)
+//! The clock of the program, and the text form of times. (The throwaway servers read the clock themselves.)
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -6,12 +6,13 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The time of day, as RFC 3339 has it, in UTC and with microseconds: `2026-01-31T23:59:59.000001Z`.
+/// Returns the time of day in the form of RFC 3339, in UTC with microseconds: `2026-01-31T23:59:59.000001Z`.
 pub(crate) fn stamp() -> String {
-    written(SystemTime::now())
+    rfc3339(SystemTime::now())
 }
 
-pub(crate) fn written(time: SystemTime) -> String {
+/// Returns a time in the form of RFC 3339.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(days);
@@ -19,9 +20,9 @@ pub(crate) fn written(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:06}Z", since.subsec_micros())
 }
 
-/// Year, month and day, so many days after 1 January 1970.
+/// Returns the year, month and day that is this number of days after 1 January 1970.
 ///
-/// Counted in years that begin with March, so that a leap day is the last of its year.
+/// The computation uses years that begin in March, so that a leap day is the last day of its year.
 fn date(days: u64) -> (u64, u64, u64) {
     // 400 years have 146,097 days; 1 March 0000 was 719,468 days before 1970.
     let days = days + 719_468;
@@ -35,7 +36,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// Parses a time in the form of [`written`], with or without a fraction of the second.
+/// Parses a time in the form of [`rfc3339`], with or without a fraction of the second.
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let (date_text, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
@@ -49,14 +50,14 @@ pub(crate) fn parse(text: &str) -> Option<SystemTime> {
         return None;
     }
     let micros: u32 = format!("{fraction:0<9}").parse::<u32>().ok()? / 1000;
-    // The day is looked up, so that one that does not exist is refused.
+    // The day is searched for, so that one that does not exist is refused.
     let about = (year - 1970) * 365 + (year - 1969) / 4 + (month.max(1) - 1) * 30;
     let days = (about.saturating_sub(40)..about + 80).find(|days| date(*days) == (year, month, day))?;
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
     UNIX_EPOCH.checked_add(Duration::new(seconds, micros * 1000))
 }
 
-/// Returns the time that was so long ago: a number, and `s`, `m`, `h` or `d`.
+/// Returns the time that is a span before now: a number, and `s`, `m`, `h` or `d`.
 pub(crate) fn before_now(text: &str) -> Option<SystemTime> {
     let number = text.strip_suffix(['s', 'm', 'h', 'd'])?;
     let unit = match &text[number.len()..] {
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_written_as_rfc_3339_has_it() {
+    fn a_time_has_the_form_of_rfc_3339() {
         for (micros, text) in [
             (0, "1970-01-01T00:00:00.000000Z"),
             (951_782_400_000_001, "2000-02-29T00:00:00.000001Z"),
@@ -83,13 +84,13 @@ mod tests {
             (1_767_225_599_000_000, "2025-12-31T23:59:59.000000Z"),
             (4_107_542_400_000_000, "2100-03-01T00:00:00.000000Z"),
         ] {
-            assert_eq!(written(UNIX_EPOCH + Duration::from_micros(micros)), text);
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_micros(micros)), text);
             assert_eq!(parse(text), Some(UNIX_EPOCH + Duration::from_micros(micros)), "{text}");
         }
     }
 
     #[test]
-    fn other_texts_are_not_times() {
+    fn other_strings_are_not_times() {
         assert_eq!(parse("2000-02-29T00:00:00Z"), Some(UNIX_EPOCH + Duration::from_secs(951_782_400)));
         for text in [
             "",
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn days_follow_each_other() {
+    fn dates_are_consecutive() {
         let mut last = date(0);
         for days in 1..200_000 {
             let next = date(days);

@@ -1,4 +1,4 @@
-//! `notifyman doctor`: what keeps notifications from coming, for people and for machines.
+//! `notifyman doctor`: prints what prevents delivery, as text or as JSON.
 
 use notifyman::{Diagnosis, Finding, Severity};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::connect::config;
 use super::outcome::{Exit, Failure};
 use super::output::{json_line, print};
 
-/// A terminal's usual width, less one.
+/// The most columns of a line: the usual width of a terminal, less one.
 const COLUMNS: usize = 79;
 
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
@@ -16,7 +16,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     for (n, url) in args.targets.urls().into_iter().enumerate() {
         let diagnosis = match (config(url), url) {
             (Ok(config), _) => Diagnosis::of(config),
-            // A URL that can't be used says so in its place, and the others are examined all the same.
+            // An invalid URL has a diagnosis, too, and the others are still examined.
             (Err(_), Some(url)) => Diagnosis::of(url),
             (Err(error), None) => return Err(error.into()),
         };
@@ -35,7 +35,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// The diagnosis, with lines that fit a terminal.
+/// Returns the diagnosis as lines that fit a terminal.
 fn as_text(diagnosis: &Diagnosis, is_next: bool) -> String {
     let mut text = String::from(if is_next { "\n" } else { "" });
     for line in diagnosis.to_string().lines() {
@@ -44,12 +44,12 @@ fn as_text(diagnosis: &Diagnosis, is_next: bool) -> String {
     text
 }
 
-/// How long the label is that a line of a finding begins with.
+/// Returns the length of the label at the beginning of a finding's line.
 fn label(line: &str) -> usize {
     ["seen: ", "do:   "].iter().find(|label| line.starts_with(**label)).map_or(0, |label| label.len())
 }
 
-/// Breaks a line between words, and begins what follows below the beginning of its text.
+/// Breaks a line between words, and indents the lines that follow to the beginning of its text.
 fn wrap(line: &str, text: &mut String) {
     let indent = " ".repeat(line.len() - line.trim_start().len() + label(line.trim_start()));
     let mut column = 0;

@@ -1,7 +1,7 @@
 //! `notifyman notify`: one notification, or one for each line of standard input.
 //!
-//! A thread reads lines. Whatever has come while a batch was on its way makes the next batch, so that one line is sent
-//! at once and many are sent together, without a clock.
+//! A thread reads lines. Lines that are read while a batch is being sent make up the next batch. So a single line is
+//! sent immediately and many are sent together, without a timer.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, Read as _};
@@ -14,10 +14,10 @@ use super::args::NotifyArgs;
 use super::connect::{config, connect};
 use super::outcome::{Exit, Failure};
 
-/// The most lines and about the most bytes that go in one transaction.
+/// The most lines, and about the most bytes, of one transaction.
 const BATCH_LINES: usize = 1_000;
 const BATCH_BYTES: usize = 256 << 10;
-/// What no payload can be longer than, in any of the server's encodings; so that input without an end of line ends.
+/// A length that no payload can exceed in any server encoding. It limits input that has no line ends.
 const LINE_MAX: u64 = 256 << 10;
 
 pub(crate) fn run(args: NotifyArgs) -> Result<Exit, Failure> {
@@ -27,74 +27,74 @@ pub(crate) fn run(args: NotifyArgs) -> Result<Exit, Failure> {
         None if args.stdin => send_lines(&mut connection, &args.channel)?,
         payload => connection.notify(&args.channel, payload.unwrap_or_default())?,
     }
-    // What was acknowledged is sent, whatever becomes of the goodbye.
+    // Everything is acknowledged, so an error of `close` does not matter.
     let _ = connection.close();
     Ok(Exit::Done)
 }
 
-/// Sends each line of standard input, in order, and ends at the first that can't be sent.
+/// Sends each line of standard input, in order, and ends at the first that cannot be sent.
 fn send_lines(connection: &mut Connection, channel: &str) -> Result<(), Failure> {
-    // Harmless, and refused for a name that can't be; else a wrong name would be blamed on the first line.
+    // This has no effect, but fails for an invalid name, which would otherwise be reported as an error of the first line.
     connection.unlisten([channel])?;
     let lines = read_lines();
     let mut batch = LineBatch::default();
     let mut sent = 0;
-    let mut over = None;
-    while over.is_none() {
-        over = batch.fill(&lines);
+    let mut end = None;
+    while end.is_none() {
+        end = batch.fill(&lines);
         while !batch.lines.is_empty() {
             send(connection, channel, &batch.lines, sent)?;
             sent += batch.lines.len() as u64;
-            batch.turn();
+            batch.advance();
         }
     }
-    match over {
-        Some(InputEnd::Failed(reason)) => Err(Failure::Failed(told(sent, sent + 1, &reason))),
+    match end {
+        Some(InputEnd::Failed(reason)) => Err(Failure::Failed(line_error(sent, sent + 1, &reason))),
         _ => Ok(()),
     }
 }
 
-/// Sends lines that follow `sent` others: all of them, or those before the first that can't be sent.
+/// Sends lines that follow `sent` others: all of them, or those before the first that cannot be sent.
 fn send(connection: &mut Connection, channel: &str, lines: &[String], sent: u64) -> Result<(), Failure> {
     let Err(error) = connection.notify_many(lines.iter().map(|line| (channel, line))) else { return Ok(()) };
     let (first, last) = (sent + 1, sent + lines.len() as u64);
     if connection.is_closed() || error.is_timeout() {
         let these = if first == last { format!("line {first}") } else { format!("lines {first} to {last}") };
-        return Err(Failure::Failed(format!("{error}; {}, {these} perhaps", before(sent))));
+        return Err(Failure::Failed(format!("{error}; {}, and perhaps {these}", sent_before(sent))));
     }
     if first == last {
-        return Err(Failure::Failed(told(sent, first, &error.to_string())));
+        return Err(Failure::Failed(line_error(sent, first, &error.to_string())));
     }
-    // None of them was sent, because of one of them: look for it in the first half, and then in the other.
+    // One line made the server refuse all of them: find it by halves.
     let (head, tail) = lines.split_at(lines.len() / 2);
     send(connection, channel, head, sent)?;
     send(connection, channel, tail, sent + head.len() as u64)
 }
 
-fn told(sent: u64, line: u64, reason: &str) -> String {
-    format!("line {line} of standard input: {reason}; {}, nothing from line {line} on", before(sent))
+fn line_error(sent: u64, line: u64, reason: &str) -> String {
+    format!("line {line} of standard input: {reason}; {}, and nothing from line {line} on", sent_before(sent))
 }
 
-fn before(sent: u64) -> String {
+fn sent_before(sent: u64) -> String {
     match sent {
-        0 => "nothing was sent before".into(),
+        0 => "no line was sent".into(),
         1 => "line 1 was sent".into(),
         _ => format!("lines 1 to {sent} were sent"),
     }
 }
 
-/// What goes in one transaction. No two lines in it are equal, since the server would fold them.
+/// The lines of one transaction. No two are equal, because the server would fold them.
 #[derive(Default)]
 struct LineBatch {
     lines: Vec<String>,
     bytes: usize,
     seen: HashSet<String>,
-    /// The line that didn't fit any more.
+    /// The first line of the next batch, if it has been read.
     next: Option<String>,
 }
 
 impl LineBatch {
-    /// Waits for a line, and takes those that have come with it; says so when there will be no more.
+    /// Waits for a line, and adds those that have been read with it; returns the end of the input, if it is reached.
     fn fill(&mut self, lines: &Receiver<Result<String, InputEnd>>) -> Option<InputEnd> {
         let mut arrived = lines.recv();
         loop {
@@ -115,10 +115,10 @@ impl LineBatch {
         }
     }
 
-    /// Adds a line, or keeps it for the batch that follows: then it says no.
+    /// Adds a line and returns `true`, or keeps it for the next batch and returns `false`.
     fn add(&mut self, line: String) -> bool {
-        let full = self.lines.len() >= BATCH_LINES || self.bytes >= BATCH_BYTES;
-        if full || self.seen.contains(&line) {
+        let is_full = self.lines.len() >= BATCH_LINES || self.bytes >= BATCH_BYTES;
+        if is_full || self.seen.contains(&line) {
             self.next = Some(line);
             return false;
         }
@@ -128,8 +128,8 @@ impl LineBatch {
         true
     }
 
-    /// It has been sent: begins the one that follows.
-    fn turn(&mut self) {
+    /// Begins the next batch, after this one was sent.
+    fn advance(&mut self) {
         self.lines.clear();
         self.seen.clear();
         self.bytes = 0;
@@ -139,13 +139,13 @@ impl LineBatch {
     }
 }
 
-/// Why there is no further line.
+/// The reason why there is no further line.
 enum InputEnd {
     Complete,
     Failed(String),
 }
 
-/// Reads standard input in a thread of its own, which is left alone when the program ends.
+/// Reads standard input in a thread, which ends with the program.
 fn read_lines() -> Receiver<Result<String, InputEnd>> {
     let (sender, lines) = sync_channel(BATCH_LINES);
     thread::spawn(move || {
@@ -164,16 +164,16 @@ fn read_lines() -> Receiver<Result<String, InputEnd>> {
 fn next_line(input: &mut impl BufRead) -> Result<String, InputEnd> {
     let mut line = Vec::new();
     let read = input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
-    if read.map_err(|error| InputEnd::Failed(format!("reading it: {error}")))? == 0 {
+    if read.map_err(|error| InputEnd::Failed(format!("could not be read: {error}")))? == 0 {
         return Err(InputEnd::Complete);
     }
     if line.last() == Some(&b'\n') {
         line.pop();
     } else if line.len() as u64 == LINE_MAX {
-        return Err(InputEnd::Failed(format!("it is longer than {LINE_MAX} bytes, and no payload can be: shorten it")));
+        return Err(InputEnd::Failed(format!("it is longer than {LINE_MAX} bytes, the longest payload; shorten it")));
     }
     String::from_utf8(line).map_err(|error| {
-        InputEnd::Failed(format!("it is not UTF-8 from its byte {} on", error.utf8_error().valid_up_to()))
+        InputEnd::Failed(format!("it is not valid UTF-8 after byte {}", error.utf8_error().valid_up_to()))
     })
 }
 
@@ -182,25 +182,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_end_with_a_newline_or_the_input() {
+    fn a_line_ends_at_a_newline_or_at_the_end_of_input() {
         let mut input = "a\n\nb c\r\nd".as_bytes();
         let lines: Vec<_> = std::iter::from_fn(|| next_line(&mut input).ok()).collect();
         assert_eq!(lines, ["a", "", "b c\r", "d"]);
     }
 
     #[test]
-    fn an_endless_line_is_refused() {
+    fn a_line_without_an_end_is_refused() {
         let mut input = io::repeat(b'x').take(u64::MAX);
         let mut input = io::BufReader::new(&mut input);
         assert!(matches!(next_line(&mut input), Err(InputEnd::Failed(reason)) if reason.contains("262144")));
     }
 
     #[test]
-    fn equal_lines_go_in_different_batches() {
+    fn equal_lines_are_in_different_batches() {
         let mut batch = LineBatch::default();
         assert!(batch.add("a".into()) && batch.add("b".into()));
         assert!(!batch.add("a".into()));
-        batch.turn();
+        batch.advance();
         assert_eq!(batch.lines, ["a"]);
         assert_eq!(batch.next, None);
     }

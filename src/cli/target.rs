@@ -13,7 +13,7 @@ pub(crate) struct OneTarget {
     /// Database [default: from the PG* variables]
     #[arg(value_name = "URL", conflicts_with = "url_option")]
     url: Option<String>,
-    /// Database (same as the argument URL)
+    /// Same as the argument URL
     #[arg(id = "url_option", long = "url", short, value_name = "URL", hide_short_help = true)]
     option: Option<String>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Targets {
     /// Databases [default: from the PG* variables]
     #[arg(value_name = "URL")]
     urls: Vec<String>,
-    /// Database (same as the argument URL, before those)
+    /// Same as an argument URL; these come first
     #[arg(id = "url_option", long = "url", short, value_name = "URL", hide_short_help = true)]
     options: Vec<String>,
 }

@@ -9,7 +9,7 @@ use crate::cli::signals::SignalWatcher;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// The time between two looks for a signal during a pause.
+/// The time between two checks for a signal during a pause.
 const TICK: Duration = Duration::from_millis(50);
 
 /// The outcome of running the command for a line.

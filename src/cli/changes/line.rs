@@ -23,8 +23,8 @@ impl EventLine {
     /// columns in their order, and with JSON that no parser accepts. Only characters that control a terminal are
     /// escaped.
     pub(crate) fn of(database: usize, event: &ChangeEvent, payload: &str, position: Option<&Position>) -> Self {
-        if matches!(event, ChangeEvent::Change(_) | ChangeEvent::Schema(_)) && names_ours(payload) {
-            let reason = "it has a field of the line itself, which no trigger sends".to_owned();
+        if matches!(event, ChangeEvent::Change(_) | ChangeEvent::Schema(_)) && has_reserved_field(payload) {
+            let reason = "it contains a field that no trigger sends".to_owned();
             let unreadable = ChangeEvent::Unreadable { payload: payload.to_owned(), reason };
             return Self::of(database, &unreadable, payload, position);
         }
@@ -48,8 +48,8 @@ impl EventLine {
             }
             ChangeEvent::Gap(gap) => json!({
                 "cause": gap.cause().to_string(),
-                "since": clock::written(gap.since_wall()),
-                "until": clock::written(gap.until_wall()),
+                "since": clock::rfc3339(gap.since_wall()),
+                "until": clock::rfc3339(gap.until_wall()),
                 "epoch": gap.epoch(),
             })
             .to_string(),
@@ -59,7 +59,7 @@ impl EventLine {
             other => json!({ "event": format!("{other:?}") }).to_string(),
         };
         let mut head = format!("{{\"kind\":\"{kind}\",\"database\":{database},\"time\":\"{}\"", clock::stamp());
-        // Its text has no character that JSON escapes.
+        // A position has no character that JSON escapes.
         if let Some(position) = position {
             let _ = write!(head, ",\"position\":\"{position}\"");
         }
@@ -73,11 +73,11 @@ impl EventLine {
     }
 }
 
-/// The fields that a line has beside those of a payload.
-const OURS: [&str; 4] = ["kind", "database", "time", "position"];
+/// The fields that a line has in addition to those of a payload.
+const RESERVED: [&str; 4] = ["kind", "database", "time", "position"];
 
 /// Returns `true` if a payload, which any role can send, names a field of the line itself.
-fn names_ours(payload: &str) -> bool {
+fn has_reserved_field(payload: &str) -> bool {
     struct Names;
 
     impl<'de> de::Visitor<'de> for Names {
@@ -90,7 +90,7 @@ fn names_ours(payload: &str) -> bool {
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
             let mut has = false;
             while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
-                has |= OURS.contains(&name.as_str());
+                has |= RESERVED.contains(&name.as_str());
             }
             Ok(has)
         }
@@ -107,10 +107,10 @@ mod tests {
     #[test]
     fn fields_of_the_line_are_found_in_a_payload_and_not_in_its_values() {
         for payload in [r#"{"number":1,"kind":"gap"}"#, r#"{"p\u006fsition":1}"#, r#"{"a":{},"time":[{"b":1e400}]}"#] {
-            assert!(names_ours(payload), "{payload}");
+            assert!(has_reserved_field(payload), "{payload}");
         }
         for payload in [r#"{"new_data":{"kind":1,"position":"p"}}"#, "{}", "", "[]", r#"{"query":"database"}"#] {
-            assert!(!names_ours(payload), "{payload}");
+            assert!(!has_reserved_field(payload), "{payload}");
         }
     }
 }

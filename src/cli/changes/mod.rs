@@ -1,4 +1,4 @@
-//! `notifyman build`, `status`, `verify`, `teardown` and `worker`: table changes, from installing to hearing of them.
+//! `notifyman build`, `status`, `verify`, `teardown` and `worker`: table changes, from installing triggers to receiving changes.
 
 pub(crate) mod args;
 mod exec;
@@ -17,10 +17,10 @@ use super::connect::{config, connect};
 use super::outcome::{Exit, Failure};
 use super::output::{print, print_message, print_script};
 
-/// So many tables are worth a progress bar.
-const MANY: usize = 20;
+/// The smallest number of tables for which a progress bar is shown.
+const PROGRESS_MIN: usize = 20;
 
-/// Installs, or shows how.
+/// Installs the triggers, or prints the SQL.
 pub(super) fn build(args: BuildArgs) -> Result<Exit, Failure> {
     let installer = Installer::new()
         .schemas(args.schemas)
@@ -42,33 +42,33 @@ pub(super) fn build(args: BuildArgs) -> Result<Exit, Failure> {
         Some(delivery) => installer.delivery(delivery),
         None => installer,
     };
-    let installer = locked_as(installer, &args.locks);
+    let installer = with_locks(installer, &args.locks);
     let mut db = connect(&config(args.target.url())?)?;
     if args.locks.dry_run {
         return print_script(&installer.build_sql(&mut db)?);
     }
-    let bar = Bar::new();
+    let bar = BuildProgress::new();
     let report = installer.build_with(&mut db, |progress| bar.show(progress));
     bar.clear();
     print_report(&report?, "covered")
 }
 
-/// Removes, or shows how.
+/// Removes the triggers, or prints the SQL.
 pub(super) fn teardown(args: &TeardownArgs) -> Result<Exit, Failure> {
-    let installer = locked_as(Installer::new(), &args.locks);
+    let installer = with_locks(Installer::new(), &args.locks);
     let mut db = connect(&config(args.target.url())?)?;
     if args.locks.dry_run {
         return print_script(&installer.teardown_sql(&mut db)?);
     }
-    let bar = Bar::new();
+    let bar = BuildProgress::new();
     let report = installer.teardown_with(&mut db, |progress| bar.show(progress));
     bar.clear();
     print_report(&report?, "cleared")
 }
 
-/// Shows what is installed.
+/// Prints what is installed, and the state of each table.
 pub(super) fn status(args: &StatusArgs) -> Result<Exit, Failure> {
-    match look(args)? {
+    match read_status(args)? {
         None => Ok(Exit::Done),
         Some(status) => {
             let states = status.tables().iter().map(|table| line(&table.state, &table.sql_name));
@@ -77,9 +77,9 @@ pub(super) fn status(args: &StatusArgs) -> Result<Exit, Failure> {
     }
 }
 
-/// Says whether what is installed is as it should be.
+/// Prints what is installed, and returns whether it is correct as the exit code.
 pub(super) fn verify(args: &StatusArgs) -> Result<Exit, Failure> {
-    let Some(status) = look(args)? else { return Ok(Exit::Done) };
+    let Some(status) = read_status(args)? else { return Ok(Exit::Done) };
     print(&status.to_string())?;
     Ok(match (status.problems(), status.warnings()) {
         ([], []) => Exit::Done,
@@ -88,8 +88,8 @@ pub(super) fn verify(args: &StatusArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// Looks; nothing for a dry run, which prints the SQL.
-fn look(args: &StatusArgs) -> Result<Option<Status>, Failure> {
+/// Reads what is installed; a dry run prints the SQL and returns `None`.
+fn read_status(args: &StatusArgs) -> Result<Option<Status>, Failure> {
     if args.dry_run {
         print_script(&Status::sql())?;
         return Ok(None);
@@ -98,7 +98,7 @@ fn look(args: &StatusArgs) -> Result<Option<Status>, Failure> {
     Ok(Some(Status::of_some(&mut db, &args.schemas, &args.tables)?))
 }
 
-fn locked_as(installer: Installer, locks: &LockArgs) -> Installer {
+fn with_locks(installer: Installer, locks: &LockArgs) -> Installer {
     installer.lock_timeout(locks.lock_timeout).attempts(locks.attempts)
 }
 
@@ -107,11 +107,11 @@ fn line(label: &str, text: impl Display) -> String {
     format!("{:<16} {}\n", Escaped(label).to_string(), Escaped(text))
 }
 
-/// Tells what was done; what couldn't be done shows in the exit code.
+/// Prints what was done. If some tables are not done, the exit code is 1.
 fn print_report(report: &Report, done: &str) -> Result<Exit, Failure> {
     let mut text = String::new();
-    for (what, tables) in [(done, report.covered()), ("changed", report.changed()), ("removed", report.removed())] {
-        tables.iter().for_each(|table| text.push_str(&line(what, table)));
+    for (label, tables) in [(done, report.covered()), ("changed", report.changed()), ("removed", report.removed())] {
+        tables.iter().for_each(|table| text.push_str(&line(label, table)));
     }
     for (table, error) in report.failed() {
         text.push_str(&line("failed", format_args!("{table}: {error}")));
@@ -136,10 +136,10 @@ fn counted(tables: usize) -> String {
     format!("{tables} table{}", if tables == 1 { "" } else { "s" })
 }
 
-/// How far it is, on a terminal and where there are many tables.
-struct Bar(ProgressBar);
+/// A progress bar, on a terminal and if there are many tables.
+struct BuildProgress(ProgressBar);
 
-impl Bar {
+impl BuildProgress {
     fn new() -> Self {
         let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}") {
@@ -149,7 +149,7 @@ impl Bar {
     }
 
     fn show(&self, progress: Progress<'_>) {
-        if progress.total >= MANY {
+        if progress.total >= PROGRESS_MIN {
             self.0.set_length(progress.total as u64);
             self.0.set_position(progress.done as u64);
             self.0.set_message(Escaped(progress.table).to_string());

@@ -142,7 +142,7 @@ impl<W: Write> Listener<W> {
                     self.check_delivery(id);
                 }
             }
-            Event::Idle => self.look_at_first_attempts(),
+            Event::Idle => self.report_first_attempts(),
             _ => {}
         }
         Ok(true)
@@ -163,8 +163,8 @@ impl<W: Write> Listener<W> {
         }
     }
 
-    /// Reports first attempts to connect that take long, or have failed and are retried, for which there is no event.
-    fn look_at_first_attempts(&mut self) {
+    /// Reports first attempts to connect that take long, or have failed and are retried. There is no event for these.
+    fn report_first_attempts(&mut self) {
         if !self.connections.is_undecided() {
             return;
         }
@@ -179,12 +179,12 @@ impl<W: Write> Listener<W> {
 struct Printer<W> {
     out: W,
     lines: Vec<u8>,
-    /// How many more are to be printed, where that is limited.
+    /// The number of notifications still to print, if there is a count.
     left: Option<u64>,
 }
 
 impl<W: Write> Printer<W> {
-    /// Prints the notifications of a batch that are to be shown, in one write; returns their number.
+    /// Prints the notifications of a batch that are not private, in one write; returns their number.
     fn print(&mut self, id: ConnId, batch: &Batch, is_shown: impl Fn(&NotificationRef<'_>) -> bool) -> io::Result<u64> {
         let wanted = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
         let time = clock::stamp();
@@ -198,13 +198,13 @@ impl<W: Write> Printer<W> {
         Ok(printed)
     }
 
-    /// Prints what a connection may have missed while it was away.
+    /// Prints what a connection may have missed while it was lost.
     fn print_gap(&mut self, id: ConnId, gap: &Gap, is_shown: impl Fn(&str) -> bool) -> io::Result<()> {
         let gap = json!({
             "channels": gap.channels().iter().filter(|channel| is_shown(channel)).collect::<Vec<_>>(),
             "cause": gap.cause().to_string(),
-            "since": clock::written(gap.since_wall()),
-            "until": clock::written(gap.until_wall()),
+            "since": clock::rfc3339(gap.since_wall()),
+            "until": clock::rfc3339(gap.until_wall()),
         });
         let gap = gap.to_string();
         writeln!(self.lines, "{{\"connection\":{id},\"gap\":{},\"time\":\"{}\"}}", json_line(&gap), clock::stamp())?;
