@@ -52,7 +52,7 @@ fn no_error_of_the_command_line_repeats_a_connection_string() {
 }
 
 #[test]
-fn a_payload_may_be_anything() {
+fn a_payload_can_be_a_connection_string() {
     let cluster = cluster();
     let mut db = connect(&cluster);
     db.listen(["a"]).unwrap();
@@ -62,7 +62,7 @@ fn a_payload_may_be_anything() {
 }
 
 #[test]
-fn every_command_but_those_with_channels_takes_a_url_by_position_and_by_option() {
+fn every_command_without_channels_takes_a_url_by_position_and_by_option() {
     let cluster = cluster();
     let url = cluster.url();
     for command in ["build", "status", "verify", "teardown"] {

@@ -14,7 +14,7 @@ fn parsed(line: &str) -> Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
-/// A server with a table in which it is built.
+/// Returns a server with a table, on which triggers are installed.
 fn built(options: &[&str]) -> Cluster {
     let cluster = cluster();
     connect(&cluster).execute("CREATE TABLE price (id int PRIMARY KEY, cents int)").unwrap();
@@ -22,7 +22,7 @@ fn built(options: &[&str]) -> Cluster {
     cluster
 }
 
-/// A worker to which every database is connected.
+/// Starts a worker, and waits until every database is connected.
 fn worker(urls: &[String], options: &[&str]) -> Running {
     connected(worker_command(urls, options), urls.len(), options.contains(&"--exec"))
 }
@@ -52,7 +52,7 @@ fn connected(mut command: Command, databases: usize, has_command: bool) -> Runni
 }
 
 #[test]
-fn g01_it_builds_verifies_and_tears_down_with_exit_codes() {
+fn g01_build_verify_and_teardown_have_exit_codes() {
     let cluster = cluster();
     let url = cluster.url();
     let finished = run(&["verify", &url]);
@@ -75,7 +75,7 @@ fn g01_it_builds_verifies_and_tears_down_with_exit_codes() {
 }
 
 #[test]
-fn g01_what_could_not_be_locked_is_listed_and_shows_in_the_exit_code() {
+fn g01_tables_that_could_not_be_locked_are_listed_and_change_the_exit_code() {
     let cluster = cluster();
     let mut writer = connect(&cluster);
     writer.execute("CREATE TABLE busy (id int); CREATE TABLE calm (id int)").unwrap();
@@ -93,19 +93,19 @@ fn g01_what_could_not_be_locked_is_listed_and_shows_in_the_exit_code() {
 }
 
 #[test]
-fn g01_what_a_dry_run_prints_does_the_same_in_psql_and_itself_changes_nothing() {
+fn g01_the_sql_of_a_dry_run_has_the_same_effect_in_psql() {
     let bin = crate::support::cluster::find_server().unwrap();
     if !bin.join("psql").exists() {
-        return not_run("this server comes without psql");
+        return not_run("this server has no psql");
     }
     let psql = |url: &str, script: &str| {
         let mut psql = Command::new(bin.join("psql"));
         psql.args(["-X", "-q", "-d", url]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut psql = psql.spawn().unwrap();
         psql.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        let said = psql.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&said.stderr).into_owned();
-        assert!(!said.contains("ERROR") && !said.contains("WARNING"), "{said}");
+        let text = psql.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&text.stderr).into_owned();
+        assert!(!text.contains("ERROR") && !text.contains("WARNING"), "{text}");
     };
     let cluster = cluster();
     let url = cluster.url();
@@ -121,7 +121,7 @@ fn g01_what_a_dry_run_prints_does_the_same_in_psql_and_itself_changes_nothing() 
         );
         psql(&url, &script);
         run(&["verify", &url]).ends_with(0);
-        // There is nothing left to be done, and nothing left to show but the sweeping.
+        // Nothing is left to do, so the build prints only the number of tables.
         let out = run(&build).ends_with(0).out();
         assert!(out.starts_with("up to date") && !out.contains('\n'), "{out}");
         psql(&url, &run(&["verify", "--dry-run", &url]).ends_with(0).out());
@@ -133,10 +133,10 @@ fn g01_what_a_dry_run_prints_does_the_same_in_psql_and_itself_changes_nothing() 
 }
 
 #[test]
-fn g01_what_can_not_be_is_a_usage_error() {
+fn g01_invalid_arguments_are_usage_errors() {
     let cluster = cluster();
     let url = cluster.url();
-    for (args, told) in [
+    for (args, expected) in [
         (["build", "--table", "nonesuch", &url].as_slice(), "there is no table \"nonesuch\""),
         (&["build", "--shape", "round", &url], "rows or keys is needed"),
         (&["build", "--lock-timeout", "-1", &url], "--lock-timeout"),
@@ -145,7 +145,7 @@ fn g01_what_can_not_be_is_a_usage_error() {
     ] {
         let finished = run(args);
         finished.ends_with(2);
-        assert!(finished.err().contains(told), "{finished:?}");
+        assert!(finished.err().contains(expected), "{finished:?}");
     }
     let finished = run(&["worker", &url]);
     assert!(finished.ends_with(1).err().contains("nothing is installed at 127.0.0.1"), "{finished:?}");
@@ -165,14 +165,14 @@ fn g08_a_worker_prints_a_line_for_each_change_of_each_database() {
         assert_eq!((&line["kind"], &line["command_tag"]), (&"schema".into(), &"CREATE TABLE".into()));
         db.execute("INSERT INTO stock VALUES (12345678901234567890.12345678901234567890)").unwrap();
         let line = worker.out.next();
-        assert!(line.contains("{\"n\":12345678901234567890.12345678901234567890}"), "every digit: {line}");
+        assert!(line.contains("{\"n\":12345678901234567890.12345678901234567890}"), "every digit must be kept: {line}");
     }
     worker.signal("TERM");
     worker.finish().ends_with(143);
 }
 
 #[test]
-fn g08_a_lost_connection_and_the_gap_after_it_are_lines_of_their_own() {
+fn g08_a_lost_connection_and_the_gap_after_it_have_lines() {
     let mut cluster = built(&[]);
     let worker = worker(&[cluster.url()], &[]);
     cluster.stop().unwrap();
@@ -217,14 +217,14 @@ fn g08_a_command_that_fails_is_run_again_and_then_skipped() {
     for _ in 0..4 {
         assert_eq!(worker.out.next(), "tried");
     }
-    let told = worker.err.next();
-    assert!(told.contains("the command failed 3 times") && told.contains("exit status: 7"), "{told}");
+    let text = worker.err.next();
+    assert!(text.contains("the command failed 3 times") && text.contains("exit status: 7"), "{text}");
     worker.signal("TERM");
     worker.finish().ends_with(143);
 }
 
-/// Has a name keep its position in a log: a worker that has it ends again.
-fn named(cluster: &Cluster, name: &str) {
+/// Stores a position in a log for a name: starts and ends a worker of this name.
+fn store_position(cluster: &Cluster, name: &str) {
     let worker = worker(&[cluster.url()], &["--from", name]);
     assert_eq!(parsed(&worker.out.next())["kind"], "gap");
     worker.signal("TERM");
@@ -232,9 +232,9 @@ fn named(cluster: &Cluster, name: &str) {
 }
 
 #[test]
-fn g10_with_give_up_stop_the_change_whose_command_failed_is_the_first_of_the_next_worker() {
+fn g10_with_give_up_stop_the_next_worker_begins_with_the_change_that_failed() {
     let cluster = built(&["--delivery", "log"]);
-    named(&cluster, "shop");
+    store_position(&cluster, "shop");
     connect(&cluster).execute("INSERT INTO price VALUES (1, 1), (2, 42), (3, 3)").unwrap();
     let fails = ["--retries", "1", "--give-up", "stop", "--exec", "read line; case $line in *:42}*) exit 1;; esac"];
     worker(&[cluster.url()], &[&["--from", "shop"], &fails[..]].concat()).finish().ends_with(1);
@@ -261,13 +261,13 @@ fn g08_a_signal_waits_for_the_running_command() {
 #[test]
 fn g08_a_terminal_shows_a_status_line_and_a_pipe_does_not() {
     let cluster = built(&[]);
-    // `script` gives a program a terminal; what it writes there comes out here.
+    // `script` runs a program on a terminal, and copies the terminal's output.
     let Ok(_) = Command::new("script").arg("--version").output() else {
-        return not_run("there is no `script` to give the worker a terminal");
+        return not_run("there is no `script`, which would run the worker on a terminal");
     };
     let line = format!("{PROGRAM} worker '{}' >/dev/null", cluster.url());
     let mut terminal = command("script");
-    // A terminal's line may end in a carriage return alone, so bytes are looked at, not lines.
+    // A line of a terminal may end with a carriage return, so the output is not split into lines.
     terminal
         .args(["-qefc", &format!("timeout -s INT 10 {line}"), "/dev/null"])
         .stdin(Stdio::null())
@@ -284,12 +284,12 @@ fn g08_a_terminal_shows_a_status_line_and_a_pipe_does_not() {
 }
 
 #[test]
-fn g10_a_reader_that_has_gone_ends_a_worker_with_code_4_and_what_was_not_written_comes_again() {
+fn g10_a_reader_that_closes_the_output_ends_a_worker_with_code_4_and_unwritten_lines_are_repeated() {
     let cluster = built(&["--delivery", "log"]);
     let mut db = connect(&cluster);
-    named(&cluster, "shop");
+    store_position(&cluster, "shop");
     db.execute("INSERT INTO price SELECT generate_series(1, 3), 0").unwrap();
-    // The reader takes `connected` and three changes, and then goes.
+    // The reader reads `connected` and three changes, and then closes the pipe.
     let mut command = worker_command(&[cluster.url()], &["--quiet", "--from", "shop"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
@@ -306,16 +306,16 @@ fn g10_a_reader_that_has_gone_ends_a_worker_with_code_4_and_what_was_not_written
     let (begun, mut last) = (Instant::now(), 3);
     while child.try_wait().unwrap().is_none() {
         assert!(begun.elapsed() < LIMIT, "the worker does not notice");
-        // A process that another test is just starting may still have the reader's end of the pipe.
+        // A process that another test is starting may still hold the reader's end of the pipe.
         last += 1;
         db.execute(&format!("INSERT INTO price VALUES ({last}, 0)")).unwrap();
         std::thread::sleep(Duration::from_millis(100));
     }
     let finished = child.wait_with_output().unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
-    let said = String::from_utf8_lossy(&finished.stderr).into_owned();
-    assert!(said.contains("the reader of standard output has gone"), "{said}");
-    // What could not be written is not acknowledged; what could be, only just may have been.
+    let text = String::from_utf8_lossy(&finished.stderr).into_owned();
+    assert!(text.contains("the reader of standard output has gone"), "{text}");
+    // Lines that could not be written are not acknowledged; the last ones written may not be, either.
     let next = worker(&[cluster.url()], &["--from", "shop"]);
     let first = parsed(&next.out.next())["new_data"]["id"].as_i64().unwrap();
     assert!((4..=last).contains(&first), "{first} of {last}");
@@ -351,13 +351,13 @@ fn g08_json_that_no_parser_accepts_reaches_the_command() {
 }
 
 #[test]
-fn g08_a_worker_starts_before_its_server_and_says_so() {
+fn g08_a_worker_can_start_before_its_server_and_reports_that() {
     let mut cluster = built(&[]);
     let url = cluster.url();
     cluster.stop().unwrap();
     let worker = Running::spawn(&mut worker_command(&[url], &["--quiet"]));
-    let said = worker.err.next();
-    assert!(said.contains("database 1 is disconnected, reconnecting: cannot connect to 127.0.0.1"), "{said}");
+    let text = worker.err.next();
+    assert!(text.contains("database 1 is disconnected, reconnecting: cannot connect to 127.0.0.1"), "{text}");
     assert_eq!(parsed(&worker.out.next())["kind"], "disconnected");
     cluster.restart().unwrap();
     assert_eq!(parsed(&worker.out.next())["kind"], "connected");
@@ -396,9 +396,9 @@ fn g08_more_databases_take_more_sessions_and_no_more_threads() {
 }
 
 #[test]
-fn g10_a_change_whose_command_had_not_ended_is_reported_again() {
+fn g10_a_change_is_reported_again_if_its_command_had_not_ended() {
     let cluster = built(&["--delivery", "log"]);
-    named(&cluster, "shop");
+    store_position(&cluster, "shop");
     let exec = ["--from", "shop", "--exec", "read line; echo begun; exec >&- 2>&-; sleep 5"];
     let first = worker(&[cluster.url()], &exec);
     connect(&cluster).execute("INSERT INTO price VALUES (1, 1)").unwrap();
@@ -412,7 +412,7 @@ fn g10_a_change_whose_command_had_not_ended_is_reported_again() {
 }
 
 #[test]
-fn g10_a_worker_goes_back_to_a_time_and_to_a_position() {
+fn g10_a_worker_can_begin_at_a_past_time_and_at_a_position() {
     let cluster = built(&["--delivery", "log"]);
     let mut db = connect(&cluster);
     let first = worker(&[cluster.url()], &["--positions"]);
@@ -439,13 +439,13 @@ fn g10_a_worker_goes_back_to_a_time_and_to_a_position() {
         again.signal("TERM");
         again.finish().ends_with(143);
     }
-    for (options, told) in [
+    for (options, expected) in [
         (["--from-position", "here"], "is not a position in a log"),
         (["--replay-since", "yesterday"], "a span such as 90s"),
         (["--from", ""], "1 to 63 bytes"),
     ] {
         let finished = run(&[&["worker", &cluster.url()], &options[..]].concat());
-        assert!(finished.ends_with(2).err().contains(told), "{finished:?}");
+        assert!(finished.ends_with(2).err().contains(expected), "{finished:?}");
     }
     let mut parts: Vec<_> = position.split('.').collect();
     parts[2] = "1";

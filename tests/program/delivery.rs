@@ -1,4 +1,4 @@
-//! `notifyman listen` checks at its start that notifications are delivered.
+//! The check of `notifyman listen` that notifications are delivered.
 
 use std::time::{Duration, Instant};
 
@@ -9,20 +9,20 @@ use crate::support::server::eventually;
 use crate::support::{HoldingProxy, PgBouncer};
 
 /// The options of both ways to consume notifications; each prints the payloads.
-const WAYS: [&[&str]; 2] = [&[], &["--exec", "cat; echo"]];
+const MODES: [&[&str]; 2] = [&[], &["--exec", "cat; echo"]];
 
 #[test]
 fn a_pooler_in_transaction_mode_is_reported_with_advice_and_other_connections_continue() {
-    let (pooled, well) = (cluster(), cluster());
+    let (pooled, healthy) = (cluster(), cluster());
     let pooler = PgBouncer::start(&pooled, "transaction", "");
-    for way in WAYS {
+    for mode in MODES {
         let begin = Instant::now();
-        let listener = Running::listener(&[pooler.url(), well.url()], &[&["a", "--count", "2"], way].concat());
-        let mut db = connect(&well);
+        let listener = Running::listener(&[pooler.url(), healthy.url()], &[&["a", "--count", "2"], mode].concat());
+        let mut db = connect(&healthy);
         db.notify("a", "before").unwrap();
         assert!(listener.out.next().contains("before"));
-        let told = listener.err.next();
-        assert!(told.starts_with("notifyman: connection 1 (127.0.0.1:") && told.contains("transaction"), "{told}");
+        let text = listener.err.next();
+        assert!(text.starts_with("notifyman: connection 1 (127.0.0.1:") && text.contains("transaction"), "{text}");
         let advice = listener.err.next();
         assert!(advice.starts_with("  to do: ") && advice.contains("pool_mode = session"), "{advice}");
         assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
@@ -37,8 +37,8 @@ fn a_pooler_in_transaction_mode_is_reported_with_advice_and_other_connections_co
 fn with_fail_fast_failing_delivery_ends_the_program() {
     let pooled = cluster();
     let pooler = PgBouncer::start(&pooled, "transaction", "");
-    for way in WAYS {
-        let finished = Running::listener(&[pooler.url()], &[&["a", "--fail-fast"], way].concat()).finish();
+    for mode in MODES {
+        let finished = Running::listener(&[pooler.url()], &[&["a", "--fail-fast"], mode].concat()).finish();
         finished.ends_with(1);
         assert!(finished.err().contains("pool_mode = session"), "{finished:#?}");
     }
@@ -49,8 +49,8 @@ fn a_proxy_that_holds_notifications_back_is_reported() {
     let server = cluster();
     let proxy = HoldingProxy::start(server.port());
     let listener = Running::start(&["listen", "-q", "a", "--url", &proxy.url()]);
-    let told = listener.err.next();
-    assert!(told.contains("connection 1 (") && told.contains("together with the next answer"), "{told}");
+    let text = listener.err.next();
+    assert!(text.contains("connection 1 (") && text.contains("together with the next answer"), "{text}");
     assert!(listener.err.next().contains("holds notifications back"));
 }
 
@@ -66,9 +66,9 @@ fn if_delivery_works_nothing_is_reported_and_no_other_session_stays() {
     let pooler = PgBouncer::start(&server, "session", "");
     let mut db = connect(&server);
     db.listen(["a"]).unwrap();
-    for way in WAYS {
+    for mode in MODES {
         for url in [server.url(), pooler.url()] {
-            let listener = Running::listener(&[url], &[&["a", "--count", "1"], way].concat());
+            let listener = Running::listener(&[url], &[&["a", "--count", "1"], mode].concat());
             std::thread::sleep(Duration::from_millis(500));
             eventually("only the listening session is there", || {
                 let queries = sessions(&mut db);
@@ -89,8 +89,8 @@ fn if_delivery_works_nothing_is_reported_and_no_other_session_stays() {
 fn nothing_is_lost_or_late_while_delivery_is_checked() {
     let server = cluster();
     let count = 500;
-    for way in WAYS {
-        let listener = Running::listener(&[server.url()], &[&["a", "--count", &count.to_string()], way].concat());
+    for mode in MODES {
+        let listener = Running::listener(&[server.url()], &[&["a", "--count", &count.to_string()], mode].concat());
         let mut db = connect(&server);
         for n in 0..count {
             db.notify("a", &format!("number {n}.")).unwrap();
@@ -108,10 +108,10 @@ fn without_a_second_session_listen_works_and_the_missing_check_is_reported() {
     let mut db = connect(&server);
     db.execute("CREATE ROLE single LOGIN CONNECTION LIMIT 1").unwrap();
     let url = server.url().replace("postgres@", "single@");
-    for way in WAYS {
-        let listener = Running::listener(std::slice::from_ref(&url), &[&["a", "--count", "1"], way].concat());
-        let told = listener.err.next();
-        assert!(told.contains("delivery to connection 1 was not checked: ") && told.contains("53300"), "{told}");
+    for mode in MODES {
+        let listener = Running::listener(std::slice::from_ref(&url), &[&["a", "--count", "1"], mode].concat());
+        let text = listener.err.next();
+        assert!(text.contains("delivery to connection 1 was not checked: ") && text.contains("53300"), "{text}");
         db.notify("a", "x").unwrap();
         let finished = listener.finish();
         finished.ends_with(0);
@@ -123,9 +123,9 @@ fn without_a_second_session_listen_works_and_the_missing_check_is_reported() {
 #[test]
 fn the_option_canary_takes_an_optional_period() {
     let server = cluster();
-    for way in WAYS {
+    for mode in MODES {
         for canary in ["--canary", "--canary=30"] {
-            let listener = Running::listener(&[server.url()], &[&["a", "--count", "1", canary], way].concat());
+            let listener = Running::listener(&[server.url()], &[&["a", "--count", "1", canary], mode].concat());
             Connection::connect(Config::without_env(&server.url()).unwrap()).unwrap().notify("a", "x").unwrap();
             listener.finish().ends_with(0);
         }

@@ -10,30 +10,30 @@ use super::{LIMIT, PROGRAM, Running, command, run};
 
 const SMALL: [&str; 5] = ["demo", "--clusters", "2", "--connections", "20"];
 
-/// The folders of the servers of a process.
-fn folders(pid: u32) -> Vec<PathBuf> {
+/// Returns the directories of a process's servers.
+fn directories(pid: u32) -> Vec<PathBuf> {
     let prefix = format!("notifyman-{pid}-");
     let named = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&prefix);
-    fs::read_dir(beside_ours()).unwrap().map(|entry| entry.unwrap().path()).filter(named).collect()
+    fs::read_dir(parent_directory()).unwrap().map(|entry| entry.unwrap().path()).filter(named).collect()
 }
 
-/// Where our servers have their folders, there the program's have theirs.
-fn beside_ours() -> &'static Path {
+/// Returns the directory that contains the directories of this process's servers, and so those of the program's.
+fn parent_directory() -> &'static Path {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     PLACE.get_or_init(|| super::cluster().socket_dir().parent().unwrap().to_owned())
 }
 
-/// The process of the server that runs in a folder, if one does.
-fn server(folder: &Path) -> Option<u32> {
-    fs::read_to_string(folder.join("server")).ok()?.trim().parse().ok()
+/// Returns the process id of the server that runs in a directory, if any.
+fn server(directory: &Path) -> Option<u32> {
+    fs::read_to_string(directory.join("server")).ok()?.trim().parse().ok()
 }
 
 #[track_caller]
-fn leaves_nothing(pid: u32, servers: &[u32]) {
+fn assert_nothing_is_left(pid: u32, servers: &[u32]) {
     let begin = Instant::now();
-    // The guard of the template begins its work when the program has ended.
-    while !folders(pid).is_empty() {
-        assert!(begin.elapsed() < LIMIT, "left: {:?}", folders(pid));
+    // The guard of the template directory starts its work when the program has ended.
+    while !directories(pid).is_empty() {
+        assert!(begin.elapsed() < LIMIT, "left: {:?}", directories(pid));
         thread::sleep(Duration::from_millis(20));
     }
     for server in servers {
@@ -42,7 +42,7 @@ fn leaves_nothing(pid: u32, servers: &[u32]) {
 }
 
 #[test]
-fn in_a_pipe_it_prints_plain_lines_and_a_summary_and_leaves_nothing() {
+fn in_a_pipe_it_prints_plain_lines_and_a_summary() {
     let demo = Running::start(&[SMALL.as_slice(), &["--seconds", "3"]].concat());
     let pid = demo.child.id();
     let finished = demo.finish();
@@ -69,11 +69,11 @@ fn in_a_pipe_it_prints_plain_lines_and_a_summary_and_leaves_nothing() {
     assert!((1..=4).contains(&numbers), "{out}");
     assert_eq!(finished.err(), "");
     assert!(finished.out.iter().all(|line| line.chars().count() <= 110), "{out}");
-    leaves_nothing(pid, &[]);
+    assert_nothing_is_left(pid, &[]);
 }
 
 #[test]
-fn a_single_server_is_not_ended() {
+fn a_single_server_is_not_shut_down() {
     let finished = run(&["demo", "--clusters", "1", "--connections", "5", "--channels", "3", "--seconds", "1"]);
     finished.ends_with(0);
     assert!(finished.out().contains("5 connections open, 0 of them restored, 0 lost"), "{finished:#?}");
@@ -81,12 +81,12 @@ fn a_single_server_is_not_ended() {
 }
 
 #[test]
-fn interrupted_it_stops_its_servers_and_leaves_nothing() {
+fn a_signal_stops_and_removes_its_servers() {
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let demo = Running::start(&[SMALL.as_slice(), &["--seconds", "60"]].concat());
         while !demo.out.next().contains("delivered/s") {}
         let pid = demo.child.id();
-        let servers: Vec<u32> = folders(pid).iter().filter_map(|folder| server(folder)).collect();
+        let servers: Vec<u32> = directories(pid).iter().filter_map(|directory| server(directory)).collect();
         assert_eq!(servers.len(), 2);
 
         demo.signal(name);
@@ -94,38 +94,38 @@ fn interrupted_it_stops_its_servers_and_leaves_nothing() {
         finished.ends_with(code);
         assert!(finished.out().contains("interrupted: "), "{finished:#?}");
         assert!(finished.out().contains("20 connections open, 0 lost"), "{finished:#?}");
-        leaves_nothing(pid, &servers);
+        assert_nothing_is_left(pid, &servers);
     }
 }
 
 #[test]
-fn killed_it_leaves_nothing_either() {
+fn its_servers_are_removed_even_if_it_is_killed() {
     let demo = Running::start(&[SMALL.as_slice(), &["--seconds", "60"]].concat());
     while !demo.out.next().contains("delivered/s") {}
     let pid = demo.child.id();
-    let servers: Vec<u32> = folders(pid).iter().filter_map(|folder| server(folder)).collect();
+    let servers: Vec<u32> = directories(pid).iter().filter_map(|directory| server(directory)).collect();
     demo.signal("KILL");
     assert_eq!(demo.finish().status.code(), None);
-    leaves_nothing(pid, &servers);
+    assert_nothing_is_left(pid, &servers);
 }
 
 #[test]
-fn killed_while_it_makes_its_servers_it_leaves_nothing_either() {
-    beside_ours();
+fn its_servers_are_removed_even_if_it_is_killed_during_their_setup() {
+    parent_directory();
     let demo = Running::start(&SMALL);
     let pid = demo.child.id();
     let begun = Instant::now();
-    while !folders(pid).iter().any(|folder| folder.join("busy").exists()) {
-        assert!(begun.elapsed() < LIMIT, "nothing was begun");
+    while !directories(pid).iter().any(|directory| directory.join("busy").exists()) {
+        assert!(begun.elapsed() < LIMIT, "the setup has not begun");
         thread::sleep(Duration::from_millis(2));
     }
     demo.signal("KILL");
     assert_eq!(demo.finish().status.code(), None);
-    leaves_nothing(pid, &[]);
+    assert_nothing_is_left(pid, &[]);
 }
 
 #[test]
-fn without_a_server_it_says_how_to_get_one() {
+fn without_a_server_it_reports_how_to_get_one() {
     let demo = Running::spawn(command(PROGRAM).arg("demo").env("NOTIFYMAN_PG_BIN", "/nonexistent"));
     let finished = demo.finish();
     finished.ends_with(1);
@@ -134,7 +134,7 @@ fn without_a_server_it_says_how_to_get_one() {
 }
 
 #[test]
-fn a_reader_who_goes_away_is_no_error() {
+fn a_reader_that_closes_the_output_is_not_an_error() {
     let script = r#"{ "$0" "$@"; echo "code $?" >&2; } | head -n 1"#;
     let mut sh = command("sh");
     sh.args(["-c", script, PROGRAM]).args(SMALL).args(["--seconds", "30"]);

@@ -1,4 +1,4 @@
-//! `notifyman doctor`: what is wrong, by its text, its JSON and its exit code.
+//! `notifyman doctor`: its text, its JSON and its exit code.
 
 use serde_json::Value;
 
@@ -7,31 +7,31 @@ use super::{cluster, run};
 const NOWHERE: &str = "postgres://nobody:secret@127.0.0.1:1/nowhere";
 
 #[test]
-fn a_database_that_delivers_is_well() {
+fn a_database_that_delivers_has_no_finding() {
     let server = cluster();
     let finished = run(&["doctor", &server.url()]);
-    let told = finished.out();
-    // PostgreSQL 12 and 13, and older minor versions of later ones, have a bug of which the doctor warns.
-    finished.ends_with(if told.contains("58P01") { 3 } else { 0 });
-    assert!(told.contains("delivery") && told.contains("was delivered"), "{told}");
-    assert!(told.lines().all(|line| line.chars().count() <= 79), "{told}");
+    let text = finished.out();
+    // PostgreSQL 12 and 13, and older minor versions of later ones, have a bug that the doctor reports.
+    finished.ends_with(if text.contains("58P01") { 3 } else { 0 });
+    assert!(text.contains("delivery") && text.contains("was delivered"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 79), "{text}");
 }
 
 #[test]
-fn what_is_wrong_is_told_with_what_to_do_and_the_worst_decides() {
+fn findings_have_a_remedy_and_the_worst_determines_the_exit_code() {
     let server = cluster();
-    let told = run(&["doctor", &server.url(), NOWHERE, "host=db port=70000"]).ends_with(1).out();
+    let text = run(&["doctor", &server.url(), NOWHERE, "host=db port=70000"]).ends_with(1).out();
     for words in ["refused", "do:", "was delivered", "port"] {
-        assert!(told.contains(words), "{words} is missing: {told}");
+        assert!(text.contains(words), "{words} is missing: {text}");
     }
-    assert!(!told.contains("secret"), "{told}");
+    assert!(!text.contains("secret"), "{text}");
 }
 
 #[test]
-fn for_machines_there_is_a_line_of_json_for_each() {
+fn with_json_each_database_has_a_line() {
     let server = cluster();
-    let told = run(&["doctor", "--json", &server.url(), NOWHERE]).ends_with(1).out();
-    let lines: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let text = run(&["doctor", "--json", &server.url(), NOWHERE]).ends_with(1).out();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0]["latency_ms"].as_f64().unwrap() > 0.0);
     assert_eq!((&lines[1]["worst"], &lines[1]["findings"][0]["kind"]), (&"failure".into(), &"refused".into()));

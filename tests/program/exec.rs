@@ -8,12 +8,12 @@ use super::{Running, cluster, connect, run};
 use crate::support::Cluster;
 use crate::support::server::{drop_with_its_sessions, eventually};
 
-const SAY: &str = r#"printf '%s|%s|%s|' "$NOTIFYMAN_CONNECTION" "$NOTIFYMAN_CHANNEL" "$NOTIFYMAN_PID"; cat"#;
+const PRINT: &str = r#"printf '%s|%s|%s|' "$NOTIFYMAN_CONNECTION" "$NOTIFYMAN_CHANNEL" "$NOTIFYMAN_PID"; cat"#;
 
 #[test]
-fn the_command_gets_the_payload_on_its_input_and_the_rest_in_its_environment() {
+fn the_payload_is_the_standard_input_and_the_rest_is_in_the_environment() {
     let cluster = cluster();
-    let listener = Running::listener(&[cluster.url()], &["a", "B \"c\"", "--exec", SAY, "-n3"]);
+    let listener = Running::listener(&[cluster.url()], &["a", "B \"c\"", "--exec", PRINT, "-n3"]);
     let mut db = connect(&cluster);
     db.notify_many([("a", "1"), ("B \"c\"", "say 'é' $HOME"), ("a", "")]).unwrap();
     let pid = db.pid();
@@ -23,7 +23,7 @@ fn the_command_gets_the_payload_on_its_input_and_the_rest_in_its_environment() {
 }
 
 #[test]
-fn one_command_runs_at_a_time_and_in_order() {
+fn commands_run_one_at_a_time_and_in_order() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a", "-n20", "--exec", "read n; echo begin $n; echo end $n"]);
     connect(&cluster).notify_many((0..20).map(|n| ("a", format!("{n}\n")))).unwrap();
@@ -32,22 +32,22 @@ fn one_command_runs_at_a_time_and_in_order() {
 }
 
 #[test]
-fn several_run_side_by_side_up_to_the_limit_and_their_lines_stay_whole() {
+fn commands_run_concurrently_up_to_the_limit_and_their_lines_stay_whole() {
     let cluster = cluster();
-    // Each writes a line in two pieces, and says between that it is there.
-    let folder = cluster.socket_dir().join("runs");
-    std::fs::create_dir(&folder).unwrap();
+    // Each command writes a line in two parts, and creates a file between them.
+    let directory = cluster.socket_dir().join("runs");
+    std::fs::create_dir(&directory).unwrap();
     let command = format!(
         "cd '{}'; read n; printf \"<$n\"; : >$n; until [ -e gate ]; do sleep 0.01; done; echo \">\"",
-        folder.display()
+        directory.display()
     );
-    let runs = || std::fs::read_dir(&folder).unwrap().count();
+    let runs = || std::fs::read_dir(&directory).unwrap().count();
     let listener = Running::listener(&[cluster.url()], &["a", "-n6", "--jobs", "3", "--exec", &command]);
     connect(&cluster).notify_many((0..6).map(|n| ("a", format!("{n}\n")))).unwrap();
-    eventually("three run", || runs() == 3);
+    eventually("three commands run", || runs() == 3);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(runs(), 3, "and no more");
-    std::fs::write(folder.join("gate"), "").unwrap();
+    std::fs::write(directory.join("gate"), "").unwrap();
     let finished = listener.finish();
     let mut lines = finished.ends_with(0).out.clone();
     lines.sort();
@@ -55,7 +55,7 @@ fn several_run_side_by_side_up_to_the_limit_and_their_lines_stay_whole() {
 }
 
 #[test]
-fn a_command_that_fails_is_told_and_the_next_one_runs() {
+fn a_failing_command_is_reported_and_the_next_one_runs() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a", "-n2", "--exec", "read n; echo \"ran $n\" >&2; exit $n"]);
     let mut db = connect(&cluster);
@@ -63,12 +63,12 @@ fn a_command_that_fails_is_told_and_the_next_one_runs() {
     let pid = db.pid();
     let finished = listener.finish();
     finished.ends_with(1);
-    let told = format!("notifyman: the command failed for connection 1, channel \"a\", pid {pid}: exit status: 3");
-    assert_eq!(finished.err, ["ran 3".to_owned(), told, "ran 0".to_owned()]);
+    let text = format!("notifyman: the command failed for connection 1, channel \"a\", pid {pid}: exit status: 3");
+    assert_eq!(finished.err, ["ran 3".to_owned(), text, "ran 0".to_owned()]);
 }
 
 #[test]
-fn a_command_that_does_not_read_its_input_is_fine() {
+fn a_command_need_not_read_its_input() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a", "-n1", "--exec", "echo fine"]);
     connect(&cluster).notify("a", &"x".repeat(7999)).unwrap();
@@ -76,7 +76,7 @@ fn a_command_that_does_not_read_its_input_is_fine() {
 }
 
 #[test]
-fn a_signal_waits_for_what_runs_and_tells_what_did_not() {
+fn a_signal_waits_for_the_running_command_and_reports_the_number_of_others() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a", "--exec", "echo begun; sleep 5; echo done"]);
     connect(&cluster).notify_many((0..100).map(|n| ("a", n.to_string()))).unwrap();
@@ -90,13 +90,13 @@ fn a_signal_waits_for_what_runs_and_tells_what_did_not() {
 }
 
 #[test]
-fn a_lost_connection_comes_back_and_standard_error_says_what_may_be_missing() {
+fn a_lost_connection_is_restored_and_possible_losses_are_reported() {
     let mut clusters = [cluster(), cluster()];
-    let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a", "-n1", "--exec", SAY]);
+    let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a", "-n1", "--exec", PRINT]);
     clusters[1].restart().unwrap();
     // The loss is reported, unless the connection is already restored, and then the restore.
-    let told = std::iter::repeat_with(|| listener.err.next()).find(|line| !line.contains("is being restored")).unwrap();
-    assert!(told.contains("connection 2, channel \"a\": notifications may be missing"), "{told}");
+    let text = std::iter::repeat_with(|| listener.err.next()).find(|line| !line.contains("is being restored")).unwrap();
+    assert!(text.contains("connection 2, channel \"a\": notifications may be missing"), "{text}");
     let mut db = connect(&clusters[1]);
     db.notify("a", "again").unwrap();
     let finished = listener.finish();
@@ -105,20 +105,20 @@ fn a_lost_connection_comes_back_and_standard_error_says_what_may_be_missing() {
 }
 
 #[test]
-fn it_ends_when_no_connection_is_left_that_could_come_back() {
+fn it_ends_when_all_connections_are_lost_for_good() {
     let cluster = cluster();
     let mut admin = connect(&cluster);
     let urls = ["one", "two"].map(|name| {
         admin.execute(&format!("CREATE DATABASE {name}")).unwrap();
         cluster.url().trim_end_matches("postgres").to_owned() + name
     });
-    let listener = Running::listener(&urls, &["a", "b", "--exec", SAY]);
+    let listener = Running::listener(&urls, &["a", "b", "--exec", PRINT]);
     drop_with_its_sessions(&cluster, "one");
     assert!(listener.err.next().contains("connection 1, channel "));
     while !listener.err.next().contains("the session is lost") {}
     let mut db = Connection::connect(urls[1].as_str()).unwrap();
-    db.notify("b", "the other goes on").unwrap();
-    assert_eq!(listener.out.next(), format!("2|b|{}|the other goes on", db.pid()));
+    db.notify("b", "the other continues").unwrap();
+    assert_eq!(listener.out.next(), format!("2|b|{}|the other continues", db.pid()));
     drop_with_its_sessions(&cluster, "two");
     let finished = listener.finish();
     finished.ends_with(1);
@@ -126,7 +126,7 @@ fn it_ends_when_no_connection_is_left_that_could_come_back() {
 }
 
 #[test]
-fn a_timeout_ends_it_when_nothing_has_come_and_nothing_runs() {
+fn the_timeout_expires_without_notifications_and_running_commands() {
     let cluster = cluster();
     let begin = Instant::now();
     let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "4", "--exec", "sleep 6; echo slow"]);
@@ -136,9 +136,9 @@ fn a_timeout_ends_it_when_nothing_has_come_and_nothing_runs() {
 }
 
 #[test]
-fn what_can_not_be_asked_of_a_command_is_a_usage_error() {
+fn invalid_arguments_are_usage_errors() {
     let cluster = cluster();
-    for (args, told) in [
+    for (args, expected) in [
         (["a", "--jobs", "2"].as_slice(), "--exec"),
         (&["a", "--exec", "true", "--jobs", "0"], "1 to 1000"),
         (&["PGNOTIFIER", "--exec", "true"], "the notifier's own"),
@@ -147,15 +147,15 @@ fn what_can_not_be_asked_of_a_command_is_a_usage_error() {
         let url = cluster.url();
         let finished = run(&[&["listen", "--url", &url], args].concat());
         finished.ends_with(2);
-        assert!(finished.err().contains(told), "{finished:?}");
+        assert!(finished.err().contains(expected), "{finished:?}");
     }
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_with_what_to_do() {
-    let mut gone = cluster();
-    gone.stop().unwrap();
-    let finished = run(&["listen", "--fail-fast", "--url", &gone.url(), "a", "--exec", "true"]);
+fn a_server_that_is_down_is_reported_with_advice() {
+    let mut down = cluster();
+    down.stop().unwrap();
+    let finished = run(&["listen", "--fail-fast", "--url", &down.url(), "a", "--exec", "true"]);
     finished.ends_with(1);
     assert!(finished.err().contains("to do: check that a server is running there"), "{finished:?}");
 }

@@ -1,4 +1,4 @@
-//! What the program says of itself.
+//! The program's help, completions and version.
 
 use super::run;
 
@@ -51,7 +51,7 @@ fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
 }
 
 #[test]
-fn a_completion_script_is_made_for_each_shell() {
+fn each_shell_has_a_completion_script() {
     for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef notifyman"), ("fish", "complete -c notifyman")] {
         let script = run(&["completions", shell]).ends_with(0).out();
         for word in [word, "listen", "notify", "timeout"] {
@@ -62,7 +62,7 @@ fn a_completion_script_is_made_for_each_shell() {
 }
 
 #[test]
-fn nothing_at_all_shows_the_help_and_is_a_usage_error() {
+fn without_arguments_the_help_is_shown_as_a_usage_error() {
     let finished = run(&[]);
     finished.ends_with(2);
     assert!(finished.err().contains("Usage: notifyman <COMMAND>"), "{finished:?}");

@@ -38,7 +38,7 @@ fn each_notification_is_a_line_of_json() {
 }
 
 #[test]
-fn what_is_not_utf8_is_given_in_hex_too() {
+fn bytes_that_are_not_utf8_are_also_printed_in_hexadecimal() {
     let answer = [
         msg::command_complete("LISTEN"),
         msg::ready(b'I'),
@@ -57,7 +57,7 @@ fn what_is_not_utf8_is_given_in_hex_too() {
 }
 
 #[test]
-fn lines_come_at_once_also_into_a_pipe() {
+fn lines_are_written_immediately_also_into_a_pipe() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a"]);
     let mut db = connect(&cluster);
@@ -68,7 +68,7 @@ fn lines_come_at_once_also_into_a_pipe() {
 }
 
 #[test]
-fn several_urls_are_told_apart_by_their_number() {
+fn connections_are_numbered_in_the_order_of_their_urls() {
     let clusters = [cluster(), cluster()];
     let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a"]);
     for (number, cluster) in [(2, &clusters[1]), (1, &clusters[0])] {
@@ -78,7 +78,7 @@ fn several_urls_are_told_apart_by_their_number() {
 }
 
 #[test]
-fn without_a_url_the_environment_says_where() {
+fn without_a_url_the_environment_is_used() {
     let cluster = cluster();
     let mut listen = command(PROGRAM);
     listen.env("PGHOST", cluster.socket_dir()).env("PGPORT", cluster.port().to_string()).env("PGUSER", "postgres");
@@ -89,7 +89,7 @@ fn without_a_url_the_environment_says_where() {
 }
 
 #[test]
-fn a_zero_timeout_prints_what_is_there_and_ends() {
+fn with_a_zero_timeout_it_prints_pending_notifications_and_ends() {
     let cluster = cluster();
     let begin = Instant::now();
     let finished = run(&["listen", "--quiet", "--timeout", "0", "--url", &cluster.url(), "a"]);
@@ -99,12 +99,12 @@ fn a_zero_timeout_prints_what_is_there_and_ends() {
 }
 
 #[test]
-fn a_timeout_ends_it_when_nothing_has_come_for_so_long() {
+fn the_timeout_expires_without_notifications() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a", "--timeout", "6"]);
     let mut db = connect(&cluster);
     let begin = Instant::now();
-    // Each comes before the time is over, all together take longer than it.
+    // Each notification arrives before the timeout, and all of them take longer than the timeout.
     for payload in ["1", "2", "3", "4"] {
         std::thread::sleep(Duration::from_secs(2));
         db.notify("a", payload).unwrap();
@@ -115,7 +115,7 @@ fn a_timeout_ends_it_when_nothing_has_come_for_so_long() {
 }
 
 #[test]
-fn a_count_ends_it_within_a_batch() {
+fn the_count_can_end_it_within_a_batch() {
     let cluster = cluster();
     let listener = Running::listener(&[cluster.url()], &["a", "--count", "2"]);
     connect(&cluster).notify_many(["1", "2", "3"].map(|payload| ("a", payload))).unwrap();
@@ -123,7 +123,7 @@ fn a_count_ends_it_within_a_batch() {
 }
 
 #[test]
-fn a_timeout_that_comes_before_the_count_shows_in_the_exit_code() {
+fn a_timeout_before_the_count_changes_the_exit_code() {
     let cluster = cluster();
     let finished = run(&["listen", "-q", "-n", "2", "--timeout", "0.1", "--url", &cluster.url(), "a"]);
     finished.ends_with(1);
@@ -139,8 +139,8 @@ fn a_restart_is_survived_and_possible_losses_are_reported() {
         connect(&cluster).notify("a", "before").unwrap();
         assert_eq!(parsed(&listener.out.next())["payload"], "before");
         cluster.restart().unwrap();
-        let told = listener.err.next();
-        assert!(told.contains("is lost, reconnecting: "), "{told}");
+        let text = listener.err.next();
+        assert!(text.contains("is lost, reconnecting: "), "{text}");
         let line = parsed(&listener.out.next());
         assert_eq!((&line["connection"], &line["gap"]["channels"]), (&1.into(), &serde_json::json!(["a"])));
         assert!(line["gap"]["since"].as_str() < line["gap"]["until"].as_str(), "{line}");
@@ -154,19 +154,19 @@ fn a_restart_is_survived_and_possible_losses_are_reported() {
 }
 
 #[test]
-fn a_connection_that_is_lost_is_told_and_the_others_go_on() {
+fn a_loss_is_reported_and_the_other_connections_continue() {
     let mut clusters = [cluster(), cluster()];
     let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a"]);
     clusters[1].stop().unwrap();
-    let told = listener.err.next();
+    let text = listener.err.next();
     let place = format!("connection 2 (127.0.0.1:{} as \"postgres\"", clusters[1].port());
-    assert!(told.contains(&place) && told.contains("is lost, reconnecting: FATAL 57P01"), "{told}");
+    assert!(text.contains(&place) && text.contains("is lost, reconnecting: FATAL 57P01"), "{text}");
     connect(&clusters[0]).notify("a", "still here").unwrap();
     assert_eq!(parsed(&listener.out.next())["payload"], "still here");
 }
 
 #[test]
-fn losing_some_of_the_connections_shows_in_the_exit_code() {
+fn the_loss_of_some_connections_changes_the_exit_code() {
     let mut clusters = [cluster(), cluster()];
     let listener = Running::listener(&clusters.each_ref().map(Cluster::url), &["a", "-n1"]);
     clusters[0].stop().unwrap();
@@ -176,7 +176,7 @@ fn losing_some_of_the_connections_shows_in_the_exit_code() {
 }
 
 #[test]
-fn a_signal_ends_it_with_the_code_that_shells_use() {
+fn a_signal_ends_it_with_the_exit_code_of_shells() {
     let cluster = cluster();
     for (name, code) in [("INT", 130), ("TERM", 143)] {
         let listener = Running::listener(&[cluster.url()], &["a"]);
@@ -188,7 +188,7 @@ fn a_signal_ends_it_with_the_code_that_shells_use() {
 }
 
 #[test]
-fn a_reader_who_goes_away_is_no_error() {
+fn a_reader_that_closes_the_output_is_not_an_error() {
     let cluster = cluster();
     let script = r#"{ "$0" listen --url "$1" a; echo "code $?" >&2; } | head -n 1"#;
     let listener = Running::spawn(command("sh").args(["-c", script, PROGRAM, &cluster.url()]));
@@ -196,45 +196,45 @@ fn a_reader_who_goes_away_is_no_error() {
     let mut db = connect(&cluster);
     db.notify("a", "1").unwrap();
     listener.out.next();
-    // `head` has printed its line and goes; until it has gone, a pipe takes more.
+    // `head` has printed its line and ends; until then, the pipe accepts more.
     let begin = Instant::now();
-    let told = loop {
+    let text = loop {
         db.notify("a", "2").unwrap();
         match listener.err.0.recv_timeout(Duration::from_millis(50)) {
             Ok(line) => break line,
-            Err(_) => assert!(begin.elapsed() < super::LIMIT, "it doesn't notice"),
+            Err(_) => assert!(begin.elapsed() < super::LIMIT, "the program does not notice"),
         }
     };
-    assert_eq!(told, "code 0");
+    assert_eq!(text, "code 0");
 }
 
 #[test]
-fn a_place_that_can_not_be_reached_is_named_with_what_to_do_and_without_the_password() {
-    let mut gone = cluster();
-    gone.stop().unwrap();
-    let url = gone.url().replace("postgres@", "postgres:s3cr3t@");
+fn an_unreachable_server_is_reported_with_advice_and_without_the_password() {
+    let mut down = cluster();
+    down.stop().unwrap();
+    let url = down.url().replace("postgres@", "postgres:s3cr3t@");
     let finished = run(&["listen", "--fail-fast", "--url", &url, "a"]);
     finished.ends_with(1);
-    let told = finished.err();
-    assert!(told.contains(&format!("cannot connect to 127.0.0.1:{} as \"postgres\"", gone.port())), "{told}");
-    assert!(told.contains("to do: check that a server is running there"), "{told}");
-    assert!(!told.contains("s3cr3t"), "{told}");
+    let text = finished.err();
+    assert!(text.contains(&format!("cannot connect to 127.0.0.1:{} as \"postgres\"", down.port())), "{text}");
+    assert!(text.contains("to do: check that a server is running there"), "{text}");
+    assert!(!text.contains("s3cr3t"), "{text}");
 }
 
 #[test]
-fn a_login_that_is_refused_says_what_to_do() {
+fn a_refused_login_is_reported_with_advice() {
     let cluster = Cluster::start(Options::new().auth("scram-sha-256", "s3cr3t")).unwrap();
     let finished = run(&["listen", "--url", &cluster.url().replace("postgres@", "postgres:wr0ng@"), "a"]);
     finished.ends_with(1);
-    let told = finished.err();
-    assert!(told.contains("28P01") && told.contains("PGPASSWORD") && !told.contains("wr0ng"), "{told}");
+    let text = finished.err();
+    assert!(text.contains("28P01") && text.contains("PGPASSWORD") && !text.contains("wr0ng"), "{text}");
 }
 
 #[test]
-fn what_can_not_be_is_a_usage_error() {
+fn invalid_arguments_are_usage_errors() {
     let cluster = cluster();
     let long = "x".repeat(64);
-    for (args, told) in [
+    for (args, expected) in [
         (["--url", &cluster.url(), &long].as_slice(), "1 to 63 bytes"),
         (&["--url", "postgres://u:s3cr3t@h:70000/d", "a"], "port"),
         (&["--url", "host=a", "--url", "port=x", "a"], "URL number 2"),
@@ -245,12 +245,12 @@ fn what_can_not_be_is_a_usage_error() {
     ] {
         let finished = run(&[&["listen"], args].concat());
         finished.ends_with(2);
-        assert!(finished.err().contains(told) && !finished.err().contains("s3cr3t"), "{finished:?}");
+        assert!(finished.err().contains(expected) && !finished.err().contains("s3cr3t"), "{finished:?}");
     }
 }
 
 #[test]
-fn an_output_that_can_not_be_written_is_an_error() {
+fn an_error_of_writing_the_output_is_reported() {
     if !std::path::Path::new("/dev/full").exists() {
         return not_run("there is no /dev/full, a device of Linux that is always full");
     }
@@ -264,9 +264,9 @@ fn an_output_that_can_not_be_written_is_an_error() {
     assert!(finished.err().contains("could not write to standard output"), "{finished:?}");
 }
 
-/// Keeps the helper honest: what it runs is the program of this build.
+/// Checks that the tests run the program of this build.
 #[test]
-fn the_program_tells_its_version() {
-    let said = Command::new(PROGRAM).arg("--version").output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), concat!("notifyman ", env!("CARGO_PKG_VERSION")));
+fn the_version_is_that_of_the_crate() {
+    let text = Command::new(PROGRAM).arg("--version").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&text.stdout).trim(), concat!("notifyman ", env!("CARGO_PKG_VERSION")));
 }

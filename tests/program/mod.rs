@@ -1,4 +1,4 @@
-//! The program as its users have it: run for itself, against servers of its own.
+//! The program, run as its users run it, against throwaway servers.
 
 mod arguments;
 mod builds;
@@ -23,7 +23,7 @@ use notifyman::{Config, Connection};
 
 use crate::support::{Cluster, Options};
 
-/// The longest that anything here may take.
+/// The time limit of each step.
 const LIMIT: Duration = crate::support::server::LIMIT;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_notifyman");
 
@@ -35,7 +35,7 @@ fn connect(cluster: &Cluster) -> Connection {
     Connection::connect(Config::without_env(&cluster.url()).unwrap()).unwrap()
 }
 
-/// A command that knows nothing of this environment's servers and colours.
+/// Returns a command without the environment's settings for servers and colors.
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
@@ -45,12 +45,12 @@ fn command(program: &str) -> Command {
     command
 }
 
-/// The program, run to its end without input.
+/// Runs the program to its end without input.
 fn run(args: &[&str]) -> Finished {
     Running::start(args).finish()
 }
 
-/// A program that runs, with its output as lines.
+/// A running program, with its output as lines.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -58,7 +58,7 @@ struct Running {
     err: Lines,
 }
 
-/// What a program left behind.
+/// The exit status and the output of a program that has ended.
 #[derive(Debug)]
 struct Finished {
     status: ExitStatus,
@@ -71,7 +71,7 @@ impl Running {
         Self::spawn(command(PROGRAM).args(args))
     }
 
-    /// A listener that listens already, on so many connections.
+    /// Starts `listen`, and waits until all connections listen.
     fn listener(urls: &[String], args: &[&str]) -> Self {
         let mut command = command(PROGRAM);
         command.arg("listen").args(args);
@@ -95,16 +95,16 @@ impl Running {
         Self { stdin: child.stdin.take(), child, out, err }
     }
 
-    fn type_in(&mut self, text: &str) {
+    fn write_input(&mut self, text: &str) {
         self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Sends a signal, named without its SIG.
+    /// Sends a signal, named without SIG.
     fn signal(&self, name: &str) {
         crate::support::cluster::signal(self.child.id(), name).unwrap();
     }
 
-    /// Closes its input, and waits for its end.
+    /// Closes the program's input, and waits for its end.
     fn finish(mut self) -> Finished {
         drop(self.stdin.take());
         let begin = Instant::now();
@@ -112,7 +112,7 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
             }
-            assert!(begin.elapsed() < LIMIT, "the program doesn't end");
+            assert!(begin.elapsed() < LIMIT, "the program does not end");
             thread::sleep(Duration::from_millis(5));
         };
         Finished { status, out: self.out.rest(), err: self.err.rest() }
@@ -142,7 +142,7 @@ impl Finished {
     }
 }
 
-/// Lines, as they come from a pipe.
+/// Lines from a pipe.
 struct Lines(Receiver<String>);
 
 impl Lines {

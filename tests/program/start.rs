@@ -11,7 +11,7 @@ use crate::support::{Cluster, Options};
 const SOON: Duration = Duration::from_secs(15);
 
 /// A server that accepts connections and never answers, and its URL with a password.
-fn frozen() -> (TcpListener, String) {
+fn silent_server() -> (TcpListener, String) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://app:s3cr3t@127.0.0.1:{}/db", socket.local_addr().unwrap().port());
     (socket, url)
@@ -22,10 +22,11 @@ fn with_password(cluster: &Cluster) -> String {
 }
 
 /// Starts `listen` on a server that is down, one that does not answer, and one that is available, in this order.
-fn listener(args: &[&str], gone: &Cluster, frozen: &str, well: &Cluster) -> Running {
-    let (gone, well) = (with_password(gone), with_password(well));
+fn listener(args: &[&str], down: &Cluster, silent: &str, healthy: &Cluster) -> Running {
+    let (down, healthy) = (with_password(down), with_password(healthy));
     let begin = Instant::now();
-    let running = Running::start(&[&["listen", "--url", &gone, "--url", frozen, "--url", &well, "a"], args].concat());
+    let running =
+        Running::start(&[&["listen", "--url", &down, "--url", silent, "--url", &healthy, "a"], args].concat());
     let mut lines: Vec<_> = (0..3).map(|_| running.err.next()).collect();
     assert!(begin.elapsed() < SOON, "one connection delays another: {:?}", begin.elapsed());
     lines.sort();
@@ -40,15 +41,15 @@ fn listener(args: &[&str], gone: &Cluster, frozen: &str, well: &Cluster) -> Runn
 
 #[test]
 fn a_server_that_is_down_and_one_that_does_not_answer_delay_no_other() {
-    let (mut gone, well) = (cluster(), cluster());
-    gone.stop().unwrap();
-    let (_socket, frozen) = frozen();
-    let listener = listener(&[], &gone, &frozen, &well);
-    connect(&well).notify("a", "one").unwrap();
+    let (mut down, healthy) = (cluster(), cluster());
+    down.stop().unwrap();
+    let (_socket, silent) = silent_server();
+    let listener = listener(&[], &down, &silent, &healthy);
+    connect(&healthy).notify("a", "one").unwrap();
     assert!(listener.out.next().contains("one"));
-    gone.restart().unwrap();
+    down.restart().unwrap();
     assert!(listener.err.next().starts_with("notifyman: connection 1 listens at "));
-    connect(&gone).notify("a", "two").unwrap();
+    connect(&down).notify("a", "two").unwrap();
     let line = listener.out.next();
     assert!(line.starts_with("{\"connection\":1,") && line.contains("two"), "{line}");
     listener.signal("TERM");
@@ -57,15 +58,15 @@ fn a_server_that_is_down_and_one_that_does_not_answer_delay_no_other() {
 
 #[test]
 fn with_a_command_a_server_that_is_down_and_one_that_does_not_answer_delay_no_other() {
-    let (mut gone, well) = (cluster(), cluster());
-    gone.stop().unwrap();
-    let (_socket, frozen) = frozen();
-    let listener = listener(&["--exec", "echo $NOTIFYMAN_CONNECTION; cat; echo"], &gone, &frozen, &well);
-    connect(&well).notify("a", "one").unwrap();
+    let (mut down, healthy) = (cluster(), cluster());
+    down.stop().unwrap();
+    let (_socket, silent) = silent_server();
+    let listener = listener(&["--exec", "echo $NOTIFYMAN_CONNECTION; cat; echo"], &down, &silent, &healthy);
+    connect(&healthy).notify("a", "one").unwrap();
     assert_eq!((listener.out.next(), listener.out.next()), ("3".into(), "one".into()));
-    gone.restart().unwrap();
+    down.restart().unwrap();
     assert!(listener.err.next().starts_with("notifyman: connection 1 listens at "));
-    connect(&gone).notify("a", "two").unwrap();
+    connect(&down).notify("a", "two").unwrap();
     assert_eq!((listener.out.next(), listener.out.next()), ("1".into(), "two".into()));
     listener.signal("TERM");
     listener.finish().ends_with(143);
@@ -73,17 +74,17 @@ fn with_a_command_a_server_that_is_down_and_one_that_does_not_answer_delay_no_ot
 
 #[test]
 fn a_worker_reports_a_server_that_does_not_answer_and_follows_the_others() {
-    let well = cluster();
-    connect(&well).execute("CREATE TABLE price (id int PRIMARY KEY)").unwrap();
-    run(&["build", &well.url()]).ends_with(0);
-    let (_socket, frozen) = frozen();
-    let worker = Running::start(&["worker", "-q", &frozen, &well.url()]);
+    let healthy = cluster();
+    connect(&healthy).execute("CREATE TABLE price (id int PRIMARY KEY)").unwrap();
+    run(&["build", &healthy.url()]).ends_with(0);
+    let (_socket, silent) = silent_server();
+    let worker = Running::start(&["worker", "-q", &silent, &healthy.url()]);
     assert!(worker.out.next().contains("\"kind\":\"connected\",\"database\":2"));
-    connect(&well).execute("INSERT INTO price VALUES (1)").unwrap();
+    connect(&healthy).execute("INSERT INTO price VALUES (1)").unwrap();
     assert!(worker.out.next().contains("\"kind\":\"change\",\"database\":2"));
-    let told = worker.err.next();
-    assert!(told.starts_with("notifyman: database 1 (127.0.0.1:") && told.contains("does not answer yet"), "{told}");
-    assert!(!told.contains("s3cr3t"), "{told}");
+    let text = worker.err.next();
+    assert!(text.starts_with("notifyman: database 1 (127.0.0.1:") && text.contains("does not answer yet"), "{text}");
+    assert!(!text.contains("s3cr3t"), "{text}");
     worker.signal("TERM");
     worker.finish().ends_with(143);
 }
@@ -91,14 +92,14 @@ fn a_worker_reports_a_server_that_does_not_answer_and_follows_the_others() {
 #[test]
 fn the_timeout_begins_with_the_first_connection() {
     for options in [[].as_slice(), &["--exec", "true"]] {
-        let mut gone = cluster();
-        gone.stop().unwrap();
-        let url = gone.url();
+        let mut down = cluster();
+        down.stop().unwrap();
+        let url = down.url();
         let mut listener = Running::start(&[&["listen", "a", "--timeout", "0.5", "--url", &url], options].concat());
         assert!(listener.err.next().ends_with("; retrying"));
         std::thread::sleep(Duration::from_millis(1500));
         assert!(listener.child.try_wait().unwrap().is_none(), "the program ended before the first connection");
-        gone.restart().unwrap();
+        down.restart().unwrap();
         let finished = listener.finish();
         finished.ends_with(0);
         assert!(finished.err().starts_with("notifyman: connection 1 listens at "), "{finished:#?}");
@@ -107,10 +108,10 @@ fn the_timeout_begins_with_the_first_connection() {
 
 #[test]
 fn at_the_end_of_the_timeout_a_connection_that_was_never_opened_shows_in_the_exit_code() {
-    let well = cluster();
-    let (_socket, frozen) = frozen();
+    let healthy = cluster();
+    let (_socket, silent) = silent_server();
     for options in [[].as_slice(), &["--exec", "true"]] {
-        let args = ["listen", "-q", "a", "--timeout", "0.1", "--url", &frozen, "--url", &well.url()];
+        let args = ["listen", "-q", "a", "--timeout", "0.1", "--url", &silent, "--url", &healthy.url()];
         let begin = Instant::now();
         let finished = run(&[args.as_slice(), options].concat());
         finished.ends_with(1);
@@ -121,10 +122,10 @@ fn at_the_end_of_the_timeout_a_connection_that_was_never_opened_shows_in_the_exi
 
 #[test]
 fn with_fail_fast_the_first_failure_ends_the_program() {
-    let (mut gone, well) = (cluster(), cluster());
-    gone.stop().unwrap();
-    let (_socket, frozen) = frozen();
-    let urls = ["--url", &frozen, "--url", &gone.url(), "--url", &well.url()];
+    let (mut down, healthy) = (cluster(), cluster());
+    down.stop().unwrap();
+    let (_socket, silent) = silent_server();
+    let urls = ["--url", &silent, "--url", &down.url(), "--url", &healthy.url()];
     for command in [["listen", "a"].as_slice(), &["listen", "a", "--exec", "true"], &["worker"]] {
         let begin = Instant::now();
         let finished = run(&[command, &["--fail-fast"], urls.as_slice()].concat());
@@ -152,11 +153,11 @@ fn with_fail_fast_the_first_loss_ends_the_program() {
 
 #[test]
 fn a_refused_login_is_final_and_the_others_continue() {
-    let well = cluster();
+    let healthy = cluster();
     let closed = Cluster::start(Options::new().auth("scram-sha-256", "s3cr3t")).unwrap();
     let refused = closed.url().replace("postgres@", "postgres:wr0ng@");
     for options in [[].as_slice(), &["--exec", "cat; echo"]] {
-        let args = ["listen", "a", "--count", "1", "--url", &refused, "--url", &well.url()];
+        let args = ["listen", "a", "--count", "1", "--url", &refused, "--url", &healthy.url()];
         let listener = Running::start(&[args.as_slice(), options].concat());
         let mut lines: Vec<_> = (0..3).map(|_| listener.err.next()).collect();
         lines.sort();
@@ -164,7 +165,7 @@ fn a_refused_login_is_final_and_the_others_continue() {
         assert!(lines[1].starts_with("notifyman: connection 1: cannot connect to"), "{lines:?}");
         assert!(lines[1].contains("28P01") && !lines[1].contains("retrying"), "{lines:?}");
         assert!(lines[2].starts_with("notifyman: connection 2 listens"), "{lines:?}");
-        connect(&well).notify("a", "x").unwrap();
+        connect(&healthy).notify("a", "x").unwrap();
         let finished = listener.finish();
         finished.ends_with(1);
         assert_eq!(finished.out.len(), 1, "{finished:#?}");
@@ -178,9 +179,9 @@ fn a_refused_login_is_final_and_the_others_continue() {
 
 #[test]
 fn a_signal_ends_the_program_while_no_server_answers() {
-    let (_socket, frozen) = frozen();
+    let (_socket, silent) = silent_server();
     for options in [[].as_slice(), &["--exec", "true"]] {
-        let mut listener = Running::start(&[&["listen", "a", "--url", &frozen], options].concat());
+        let mut listener = Running::start(&[&["listen", "a", "--url", &silent], options].concat());
         assert!(listener.err.next().contains("does not answer yet"));
         listener.signal("TERM");
         eventually("the program ends", || listener.child.try_wait().unwrap().is_some());

@@ -3,13 +3,13 @@
 use super::{Finished, Running, cluster, command, connect, run};
 use crate::support::{Peer, Step, msg};
 
-/// Colours, a bell, C1 controls, bidirectional overrides, separators, DEL, and a line like the program's own.
+/// Colors, a bell, C1 controls, bidirectional overrides, separators, DEL, and a line like the program's own.
 const HOSTILE: &str =
     "x\u{1b}[31m\u{7}\u{7f}\u{85}\u{9b}2J\u{202e}\u{2066}\u{2028}\u{200f}\u{feff}\r\nnotifyman: forged";
 
 /// Asserts that every line is the program's own and printable.
 #[track_caller]
-fn is_safe(finished: &Finished) {
+fn assert_safe(finished: &Finished) {
     let printable = |c: char| {
         let hidden =
             ['\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}', '\u{feff}'..='\u{feff}'];
@@ -20,7 +20,7 @@ fn is_safe(finished: &Finished) {
     }
 }
 
-/// Servers that refuse each login.
+/// Starts a peer that refuses this number of logins.
 fn refuses(times: usize) -> Peer {
     let refusal =
         || msg::report(b'E', &[(b'S', "FATAL"), (b'C', "28000"), (b'M', HOSTILE), (b'D', HOSTILE), (b'H', HOSTILE)]);
@@ -44,9 +44,9 @@ fn a_refused_login_is_reported_in_one_line_by_every_command() {
         let peer = refuses(1);
         let finished = run(&[args, &[&peer.url()]].concat());
         assert_eq!(finished.status.code(), Some(1), "{args:?}: {finished:#?}");
-        is_safe(&finished);
-        let told = [finished.out(), finished.err()].concat();
-        assert!(told.contains("28000") && told.contains("forged"), "{args:?}: {told}");
+        assert_safe(&finished);
+        let text = [finished.out(), finished.err()].concat();
+        assert!(text.contains("28000") && text.contains("forged"), "{args:?}: {text}");
     }
 }
 
@@ -66,7 +66,7 @@ fn the_reason_of_a_loss_is_reported_in_one_line() {
     go.open();
     let finished = listener.finish();
     finished.ends_with(1);
-    is_safe(&finished);
+    assert_safe(&finished);
     assert!(finished.err().contains("is lost: FATAL 28000"), "{finished:#?}");
 }
 
@@ -78,13 +78,13 @@ fn channels_and_payloads_are_json_without_characters_that_control_a_terminal() {
     connect(&cluster).notify(channel, HOSTILE).unwrap();
     let finished = listener.finish();
     finished.ends_with(0);
-    is_safe(&finished);
+    assert_safe(&finished);
     let line: serde_json::Value = serde_json::from_str(&finished.out()).unwrap();
     assert_eq!((&line["channel"], &line["payload"]), (&channel.into(), &HOSTILE.into()));
 }
 
 #[test]
-fn names_in_a_database_are_escaped_and_stay_right_in_what_a_worker_prints() {
+fn names_in_a_database_are_escaped_and_keep_their_value_in_json() {
     let cluster = cluster();
     let name = HOSTILE;
     connect(&cluster).execute(&format!("CREATE TABLE \"{name}\" (id int PRIMARY KEY, v text)")).unwrap();
@@ -97,7 +97,7 @@ fn names_in_a_database_are_escaped_and_stay_right_in_what_a_worker_prints() {
     ] {
         let finished = run(&[args, &[&cluster.url()]].concat());
         finished.ends_with(code);
-        is_safe(&finished);
+        assert_safe(&finished);
     }
     let mut worker = command(super::PROGRAM);
     let worker = Running::spawn(worker.args(["worker", "-q", &cluster.url()]));
@@ -107,12 +107,12 @@ fn names_in_a_database_are_escaped_and_stay_right_in_what_a_worker_prints() {
     worker.signal("TERM");
     let mut finished = worker.finish();
     finished.out.push(line.clone());
-    is_safe(&finished);
+    assert_safe(&finished);
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["table_name"], &line["new_data"]["v"]), (&name.into(), &HOSTILE.into()));
     let finished = run(&["teardown", &cluster.url()]);
     finished.ends_with(0);
-    is_safe(&finished);
+    assert_safe(&finished);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn settings_from_the_environment_and_from_files_are_escaped() {
         let running = Running::spawn(&mut command);
         let finished = running.finish();
         assert_ne!(finished.status.code(), Some(0), "{name}: {finished:#?}");
-        is_safe(&finished);
+        assert_safe(&finished);
     }
 }
 
@@ -161,7 +161,7 @@ fn arguments_are_escaped_in_errors_of_the_command_line() {
     ] {
         let finished = run(args);
         finished.ends_with(2);
-        is_safe(&finished);
+        assert_safe(&finished);
     }
-    is_safe(&run(&["doctor", HOSTILE]));
+    assert_safe(&run(&["doctor", HOSTILE]));
 }
