@@ -205,7 +205,8 @@ fn look(site: &mut Site) -> Duration {
     let fill = |template: &str, values: &[(&str, &str)]| {
         values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
     };
-    let (look, new) = (include_str!("../src/changes/sql/log_look.sql"), include_str!("../src/changes/sql/log_new.sql"));
+    let (look, new) =
+        (include_str!("../src/changes/sql/log_poll.sql"), include_str!("../src/changes/sql/log_new_rows.sql"));
     site.db.execute("SET search_path = pg_catalog, pg_temp").unwrap();
     let mut times = Vec::new();
     for _ in 0..50 {

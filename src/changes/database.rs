@@ -21,7 +21,7 @@ use super::mailbox::{DatabaseReply, LoopMessage};
 use super::payload;
 use super::queue::QueueItem;
 use super::request::{DatabaseRequest, LogRequest, RequestWarnings};
-use super::server_facts::{cannot, text};
+use super::rows::{changes_error, string};
 use super::spilled::SpilledReader;
 use super::sql::{self, CHANNEL};
 use super::status::queue_warning;
@@ -244,7 +244,7 @@ impl DatabaseFollower {
                 Some(Err(error)) => self.handle_not_installed(error, cx),
                 None => {
                     let reason = format!("nothing is installed at {}: run `notifyman build` there", self.place);
-                    self.handle_not_installed(cannot(reason), cx);
+                    self.handle_not_installed(changes_error(reason), cx);
                 }
             },
             DatabaseRequest::Objects | DatabaseRequest::Coverage => {
@@ -256,7 +256,7 @@ impl DatabaseFollower {
                 self.report_connected(cx);
             }
             DatabaseRequest::QueueUsage => {
-                let usage = rows.first().and_then(|row| text(row, 0).parse().ok()).unwrap_or_default();
+                let usage = rows.first().and_then(|row| string(row, 0).parse().ok()).unwrap_or_default();
                 match queue_warning(usage) {
                     Some(warning) => self.warn(answer.step, warning, cx),
                     None => self.warnings.clear(answer.step),
@@ -271,7 +271,7 @@ impl DatabaseFollower {
             DatabaseRequest::Log(step) => match self.log.handle_answer(step, &rows, cx.now) {
                 Ok(outputs) => self.handle_log(step, outputs, cx),
                 Err(()) => {
-                    let error = cannot("the server gave an answer that cannot be understood");
+                    let error = changes_error("the server gave an answer that cannot be understood");
                     self.handle_refused(answer.step, &error, cx);
                 }
             },
@@ -353,7 +353,7 @@ impl DatabaseFollower {
         if !way.log {
             let outcome = self.log.without_log(&self.place);
             if let Some(reason) = outcome.refusal {
-                return self.end(cannot(reason), cx);
+                return self.end(changes_error(reason), cx);
             }
             outcome
                 .warning
@@ -422,7 +422,7 @@ impl DatabaseFollower {
             None => self.warnings.clear(DatabaseRequest::Log(step)),
         }
         match outcome.refusal {
-            Some(reason) => self.end(cannot(format!("{}: {reason}", self.place)), cx),
+            Some(reason) => self.end(changes_error(format!("{}: {reason}", self.place)), cx),
             None => self.advance_log(cx),
         }
     }

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::functions::{self, FunctionDefinition, Runs};
+use super::functions::{self, ExecutionRole, FunctionDefinition};
 use super::options::{DeliveryMode, InstallOptions, Oversize};
-use super::server_facts::{cannot, is, one, text};
+use super::rows::{changes_error, is_true, only_row, string};
 use super::shape::TableShape;
 use super::sql;
 use crate::connection::Connection;
@@ -26,7 +26,7 @@ pub(crate) struct Installation {
 impl Installation {
     /// Parses a row of [`sql::installed`].
     pub(crate) fn parse(row: &Row) -> Result<Self, Error> {
-        let (comment, installer, is_trusted) = (text(row, 0), text(row, 1), is(row, 2));
+        let (comment, installer, is_trusted) = (string(row, 0), string(row, 1), is_true(row, 2));
         let (version, options) = parse_comment(&comment)?;
         Ok(Self { version, options, installer, is_trusted })
     }
@@ -37,12 +37,12 @@ impl Installation {
     pub(crate) fn readable_options(self, place: &str) -> Result<InstallOptions, Error> {
         let Some(options) = self.options else {
             let version = self.version;
-            return Err(cannot(format!(
+            return Err(changes_error(format!(
                 "what is installed at {place} is of version {version}: use that version's program"
             )));
         };
         if !self.is_trusted && (options.delivery == DeliveryMode::Log || options.oversize == Oversize::Spill) {
-            return Err(cannot(format!(
+            return Err(changes_error(format!(
                 "the schema notifyman at {place} belongs to role {}, which is no superuser, does not own the database, and \
                  has not this role as a member: its tables are not read. Build as another role, or GRANT {0} to the role \
                  that reads",
@@ -62,7 +62,7 @@ pub(crate) fn named_owner(comment: &str) -> Option<String> {
 pub(crate) fn parse_comment(comment: &str) -> Result<(i32, Option<InstallOptions>), Error> {
     let line = comment.lines().nth(1).unwrap_or_default();
     InstallOptions::from_json(line, sql::VERSION).map_err(|reason| {
-        cannot(format!(
+        changes_error(format!(
             "the installation is damaged, or of an earlier version, since the comment of the schema notifyman does not hold its \
              options ({reason}): run `notifyman build`"
         ))
@@ -76,8 +76,8 @@ pub(crate) fn functions_of_tables(
 ) -> Result<Vec<FunctionDefinition>, Error> {
     let rows = db.query(&sql::shapes(options))?;
     let function = |row: &Row| {
-        let (kind, columns, name) = (text(row, 0), text(row, 1), text(row, 2));
-        Ok(functions::of_tables(&name, &kind, &TableShape::parse(&kind, &columns)?, options))
+        let (kind, columns, name) = (string(row, 0), string(row, 1), string(row, 2));
+        Ok(functions::for_tables(&name, &kind, &TableShape::parse(&kind, &columns)?, options))
     };
     rows.iter().map(function).collect()
 }
@@ -102,31 +102,31 @@ impl Functions {
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
         let rows = db.query(&sql::functions())?;
         let present = |row: &Row| Present {
-            body: text(row, 2),
-            is_definer: is(row, 3),
-            settings: text(row, 4),
-            owner: text(row, 5),
-            is_public: is(row, 6),
-            is_used: is(row, 7),
-            is_trigger: is(row, 8),
-            is_immutable: is(row, 9),
+            body: string(row, 2),
+            is_definer: is_true(row, 3),
+            settings: string(row, 4),
+            owner: string(row, 5),
+            is_public: is_true(row, 6),
+            is_used: is_true(row, 7),
+            is_trigger: is_true(row, 8),
+            is_immutable: is_true(row, 9),
         };
-        Ok(Self(rows.iter().map(|row| ((text(row, 0), text(row, 1)), present(row))).collect()))
+        Ok(Self(rows.iter().map(|row| ((string(row, 0), string(row, 1)), present(row))).collect()))
     }
 
     /// Returns `true` if a function is as it would be made.
     ///
     /// `owner` owns what runs with rights of its own, and `installer` the rest.
     pub(crate) fn is_right(&self, function: &FunctionDefinition, owner: &str, installer: &str) -> bool {
-        let role = if function.runs == Runs::AsOwner { owner } else { installer };
+        let role = if function.runs_as == ExecutionRole::Owner { owner } else { installer };
         let settings: Vec<_> = function.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let settings = settings.join("; ");
         self.0.get(&(function.name.clone(), function.arguments.to_owned())).is_some_and(|present| {
             present.body == function.body
-                && present.is_definer == (function.runs == Runs::AsOwner)
+                && present.is_definer == (function.runs_as == ExecutionRole::Owner)
                 && present.settings == settings
                 && present.is_immutable == function.is_immutable
-                && present.is_public == (function.runs != Runs::InEventTrigger)
+                && present.is_public == (function.runs_as != ExecutionRole::EventTrigger)
                 && present.owner == role
         })
     }
@@ -138,10 +138,9 @@ impl Functions {
 
     /// Returns `true` if a function of a trigger is there that no table has, and that no later table could use.
     pub(crate) fn has_unused(&self) -> bool {
-        self.0.iter().any(|((name, _), present)| {
-            let serves_any = [&functions::KINDS[..], &functions::ROWLESS].concat().contains(&name.as_str());
-            present.is_trigger && !present.is_used && !serves_any
-        })
+        self.0
+            .iter()
+            .any(|((name, _), present)| present.is_trigger && !present.is_used && !functions::serves_any_table(name))
     }
 }
 
@@ -171,26 +170,26 @@ pub(crate) struct Objects {
 impl Objects {
     /// Reads it.
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
-        Ok(Self::parse(&one(db, &sql::objects())?))
+        Ok(Self::parse(&only_row(db, &sql::objects())?))
     }
 
     /// Parses the row of [`sql::objects`].
     pub(crate) fn parse(row: &Row) -> Self {
-        let count = |column| text(row, column).parse().unwrap_or_default();
+        let count = |column| string(row, column).parse().unwrap_or_default();
         Self {
-            has_sequence: is(row, 0),
-            has_outbox: is(row, 1),
-            has_spilled: is(row, 2),
-            is_open: is(row, 3),
+            has_sequence: is_true(row, 0),
+            has_outbox: is_true(row, 1),
+            has_spilled: is_true(row, 2),
+            is_open: is_true(row, 3),
             event_triggers: count(4),
             disabled_event_triggers: count(5),
             publications: row.get(6).map(|names| names.into_owned()),
             missing_of_log: row.get(7).map(|names| names.into_owned()),
-            is_log_unlogged: is(row, 8),
-            is_ordered: is(row, 9),
-            is_log_full: is(row, 10),
-            dropped: text(row, 11).parse().unwrap_or_default(),
-            may_append: is(row, 12),
+            is_log_unlogged: is_true(row, 8),
+            is_ordered: is_true(row, 9),
+            is_log_full: is_true(row, 10),
+            dropped: string(row, 11).parse().unwrap_or_default(),
+            may_append: is_true(row, 12),
         }
     }
 
@@ -205,8 +204,8 @@ impl Objects {
         let of_log = self.missing_of_log.as_ref().filter(|_| is_logged);
         let of_log = of_log.map(|names| format!("of the log in the schema notifyman is missing: {names}"));
         problems.extend(of_log.as_deref());
-        if is_logged && of_log.is_none() && self.is_log_unlogged != options.unlogged {
-            problems.push(match options.unlogged {
+        if is_logged && of_log.is_none() && self.is_log_unlogged != options.is_unlogged {
+            problems.push(match options.is_unlogged {
                 true => "the log is logged, which was not asked for",
                 false => "the log is unlogged, which was not asked for: a crash empties it",
             });
@@ -227,7 +226,7 @@ impl Objects {
         if !self.is_open {
             problems.push("roles lack USAGE on the schema notifyman: what they write is reported without its rows");
         }
-        let wanted = if options.no_schema_events { 0 } else { 2 };
+        let wanted = if options.has_schema_events { 2 } else { 0 };
         if self.event_triggers < wanted {
             problems.push("an event trigger is gone: new tables are not covered");
         } else if self.event_triggers > wanted {
@@ -261,6 +260,6 @@ impl Objects {
 
 /// The problem with tables of one state, as [`sql::uncovered`] lists them.
 pub(crate) fn uncovered_problem(row: &Row) -> String {
-    let (state, count, first) = (text(row, 0), text(row, 1), text(row, 2));
+    let (state, count, first) = (string(row, 0), string(row, 1), string(row, 2));
     format!("the triggers of {count} tables are {state} ({first} ..): run `notifyman build`")
 }

@@ -7,8 +7,8 @@ use super::log::{Claimed, LogAction, LogNeed, LogOptions, LogOutput, LogReader, 
 use super::payload;
 use super::queue::{QueueItem, ROOM};
 use super::request::LogRequest;
-use super::server_facts::{cannot, is, text};
-use super::sql::{CHANNEL, begin_era};
+use super::rows::{changes_error, is_true, string};
+use super::sql::CHANNEL;
 use crate::clock;
 use crate::gap::{Gap, GapData};
 use crate::row::Row;
@@ -65,7 +65,7 @@ impl LogFollower {
             LogAction::Prepare => (LogRequest::Prepare, queries::PREPARE.to_owned()),
             LogAction::Claim(name, backend) => (LogRequest::Claim, queries::claim(&name, backend)),
             LogAction::Mark(time) => (LogRequest::Mark, queries::mark(time)),
-            LogAction::Draw => (LogRequest::Draw, begin_era()),
+            LogAction::Draw => (LogRequest::Draw, queries::begin_era()),
             LogAction::Look(position) => (LogRequest::View, queries::look(position.as_ref(), bytes)),
             LogAction::Page(position) => (LogRequest::View, queries::page(&position, bytes)),
             LogAction::Save(name, position) => (LogRequest::Save, queries::save(&name, &position)),
@@ -103,7 +103,7 @@ impl LogFollower {
             }
             LogRequest::Lead => {
                 let row = rows.first().ok_or(())?;
-                reader.handle_led(is(row, 0), is(row, 1), now);
+                reader.handle_led(is_true(row, 0), is_true(row, 1), now);
                 None
             }
             LogRequest::Send => {
@@ -176,20 +176,20 @@ impl LogFollower {
         let age = wall.duration_since(since).unwrap_or_default();
         let since = (now.checked_sub(age).unwrap_or(now), since);
         let channels = [Box::from(CHANNEL)].into();
-        Gap::from(GapData { channels, cause: cannot(reason), since, until: (now, wall), epoch: self.gaps })
+        Gap::from(GapData { channels, cause: changes_error(reason), since, until: (now, wall), epoch: self.gaps })
     }
 }
 
 /// The reason for which a server cannot be read from.
 fn refusal(row: &Row) -> Option<String> {
-    if is(row, 0) {
+    if is_true(row, 0) {
         return Some(
             "the server is a standby, which does not know the running transactions of its primary, so that changes would be \
              missed: connect to the primary (target_session_attrs=read-write)"
                 .to_owned(),
         );
     }
-    if text(row, 1) != "t" {
+    if string(row, 1) != "t" {
         return Some(
             "the sequence notifyman.number does not give the numbers in order (CACHE, INCREMENT or CYCLE was changed): run \
              `notifyman build`"

@@ -146,13 +146,23 @@ pub(crate) struct InstallOptions {
     /// The bytes of the log's tables together.
     pub(crate) keep_size: u64,
     /// The log's tables are unlogged.
-    pub(crate) unlogged: bool,
+    pub(crate) is_unlogged: bool,
     pub(crate) with_query: bool,
-    pub(crate) no_schema_events: bool,
+    pub(crate) has_schema_events: bool,
     pub(crate) replicated: bool,
 }
 
 impl InstallOptions {
+    /// Returns `true` if changes are appended to the log, instead of being notified.
+    pub(crate) fn has_log(&self) -> bool {
+        self.delivery == DeliveryMode::Log
+    }
+
+    /// Returns `true` if payloads that are too long for NOTIFY are stored in the table `spilled`.
+    pub(crate) fn spills(&self) -> bool {
+        self.oversize == Oversize::Spill && self.delivery == DeliveryMode::Notify
+    }
+
     /// The options as one line of JSON, with the version of what is installed.
     pub(crate) fn to_json(&self, version: i32) -> String {
         json!({
@@ -167,9 +177,9 @@ impl InstallOptions {
             "delivery": self.delivery.to_string(),
             "keep_for": self.keep_for.as_secs(),
             "keep_size": self.keep_size,
-            "unlogged": self.unlogged,
+            "unlogged": self.is_unlogged,
             "with_query": self.with_query,
-            "schema_events": !self.no_schema_events,
+            "schema_events": self.has_schema_events,
             "replicated": self.replicated,
         })
         .to_string()
@@ -218,9 +228,9 @@ impl InstallOptions {
             delivery: string("delivery")?.parse()?,
             keep_for: Duration::from_secs(number("keep_for")?),
             keep_size: number("keep_size")?,
-            unlogged: flag("unlogged")?,
+            is_unlogged: flag("unlogged")?,
             with_query: flag("with_query")?,
-            no_schema_events: !flag("schema_events")?,
+            has_schema_events: flag("schema_events")?,
             replicated: flag("replicated")?,
         };
         Ok((version, Some(options)))
@@ -240,9 +250,9 @@ impl Default for InstallOptions {
             delivery: DeliveryMode::default(),
             keep_for: KEEP_FOR,
             keep_size: KEEP_SIZE,
-            unlogged: false,
+            is_unlogged: false,
             with_query: false,
-            no_schema_events: false,
+            has_schema_events: true,
             replicated: false,
         }
     }
@@ -263,7 +273,7 @@ mod tests {
         let options = InstallOptions {
             delivery: DeliveryMode::Log,
             keep_size: 1 << 20,
-            unlogged: true,
+            is_unlogged: true,
             ..InstallOptions::default()
         };
         assert_eq!(InstallOptions::from_json(&options.to_json(3), 3), Ok((3, Some(options))));

@@ -1,31 +1,46 @@
-//! Runs an installer's statements in short transactions, and again where others are in the way.
+//! Executes an installer's statements in short transactions, and retries while other sessions are in the way.
 
 use std::time::Duration;
 
-use super::server_facts::{ServerFacts, cannot, text};
+use super::rows::{changes_error, string};
+use super::server_facts::ServerFacts;
 use super::sql;
+use super::table::TableState;
 use crate::connection::Connection;
 use crate::error::{Error, Escaped};
 
-/// A table, and the statements that make it right.
+/// A table, and the statements that make its triggers right or remove them.
 pub(crate) struct TableTask {
+    /// The name of the table, quoted for SQL.
     pub(crate) table: String,
-    pub(crate) state: String,
+    pub(crate) state: TableState,
     pub(crate) statements: String,
 }
 
-/// Tables that could not be done, and why.
-pub(crate) type FailedTables = Vec<(String, Error)>;
+/// Tables that could not be done, each with the reason.
+type FailedTables = Vec<(String, Error)>;
 
-/// Runs transactions on a server, with a limit on waiting for locks and on attempts.
-pub(crate) struct Runner<'a> {
-    pub(crate) server: &'a ServerFacts,
-    pub(crate) lock_timeout: Duration,
-    pub(crate) attempts: u32,
+/// The tables that could not be done.
+#[derive(Default)]
+pub(crate) struct TaskOutcome {
+    pub(crate) failed: FailedTables,
+    /// Tables that have changed since their statements were made.
+    pub(crate) stale: FailedTables,
 }
 
-impl Runner<'_> {
-    /// Runs one transaction; after an error there is none. The last attempt may wait for longer.
+/// Executes transactions on a server, with a limit on lock waits and on attempts.
+pub(crate) struct Runner<'a> {
+    server: &'a ServerFacts,
+    lock_timeout: Duration,
+    attempts: u32,
+}
+
+impl<'a> Runner<'a> {
+    pub(crate) fn new(server: &'a ServerFacts, lock_timeout: Duration, attempts: u32) -> Self {
+        Self { server, lock_timeout, attempts }
+    }
+
+    /// Executes one transaction, and rolls it back after an error. The last attempt may wait longer for locks.
     pub(crate) fn run(&self, db: &mut Connection, is_last: bool, statements: &str) -> Result<(), Error> {
         let result = db.execute(&sql::transaction(self.server.lock_wait(self.lock_timeout, is_last), statements));
         if result.is_err() && !db.is_closed() {
@@ -34,46 +49,44 @@ impl Runner<'_> {
         result.map(drop)
     }
 
-    /// Runs one transaction, and again while others are in its way.
+    /// Executes one transaction, and retries while other sessions are in its way.
     pub(crate) fn run_again(&self, db: &mut Connection, statements: &str) -> Result<(), Error> {
         for _ in 1..self.attempts {
             match self.run(db, false, statements) {
-                Err(error) if is_for_now(&error) && !db.is_closed() => {}
+                Err(error) if is_temporary(&error) && !db.is_closed() => {}
                 result => return result,
             }
         }
         self.run(db, true, statements)
     }
 
-    /// Runs each step, and calls back with its table and state. Tables that cannot be locked are tried again after the
-    /// others.
-    ///
-    /// Returns those that failed, and those whose statements no longer fit the table.
-    pub(crate) fn each(
+    /// Executes each task, and calls `on_done` with its table and state. A table that cannot be locked is tried again after
+    /// the others.
+    pub(crate) fn run_each(
         &self,
         db: &mut Connection,
-        mut left: Vec<TableTask>,
-        mut done: impl FnMut(&str, &str),
-    ) -> Result<(FailedTables, FailedTables), Error> {
-        let (mut failed, mut stale) = (Vec::new(), Vec::new());
+        mut tasks: Vec<TableTask>,
+        mut on_done: impl FnMut(&str, TableState),
+    ) -> Result<TaskOutcome, Error> {
+        let mut outcome = TaskOutcome::default();
         for attempt in 1..=self.attempts {
             let is_last = attempt == self.attempts;
             let mut again = Vec::new();
-            for step in left {
-                match self.run(db, is_last, &step.statements) {
-                    Ok(()) => done(&step.table, &step.state),
+            for task in tasks {
+                match self.run(db, is_last, &task.statements) {
+                    Ok(()) => on_done(&task.table, task.state),
                     Err(error) if db.is_closed() => return Err(error),
-                    Err(error) if is_stale(&error) => stale.push((step.table, explained(error))),
-                    Err(error) if is_for_now(&error) && !is_last => again.push(step),
-                    Err(error) => failed.push((step.table, error)),
+                    Err(error) if is_stale(&error) => outcome.stale.push((task.table, explain(error))),
+                    Err(error) if is_temporary(&error) && !is_last => again.push(task),
+                    Err(error) => outcome.failed.push((task.table, error)),
                 }
             }
-            left = again;
+            tasks = again;
         }
-        Ok((failed, stale))
+        Ok(outcome)
     }
 
-    /// The sessions that hold the locks of tables that could not be locked, each with its table.
+    /// Returns the sessions that hold locks of tables that could not be locked, each with its table.
     pub(crate) fn blockers(
         &self,
         db: &mut Connection,
@@ -85,62 +98,68 @@ impl Runner<'_> {
                 let session = match row.get(0) {
                     Some(pid) => {
                         let state = row.get(2).map_or_else(String::new, |state| format!(", {state}"));
-                        format!("pid {pid} ({}{state})", escaped(&text(&row, 1)))
+                        format!("pid {pid} ({}{state})", one_line(&string(&row, 1)))
                     }
                     None => "a prepared transaction".to_owned(),
                 };
-                blockers.push((table.clone(), format!("{session}: {}", escaped(&text(&row, 3)))));
+                blockers.push((table.clone(), format!("{session}: {}", one_line(&string(&row, 3)))));
             }
         }
         Ok(blockers)
     }
 }
 
-/// Does something while no other build or teardown runs in this database.
-pub(crate) fn alone<T>(db: &mut Connection, act: impl FnOnce(&mut Connection) -> Result<T, Error>) -> Result<T, Error> {
+/// Calls `action` while no other build or teardown runs in this database.
+pub(crate) fn exclusively<T>(
+    db: &mut Connection,
+    action: impl FnOnce(&mut Connection) -> Result<T, Error>,
+) -> Result<T, Error> {
     let locked = db.query(&sql::transaction(sql::BUILD_WAIT, sql::LOCK_BUILD));
     if let Err(error) = locked {
         if !db.is_closed() {
             db.execute("ROLLBACK")?;
         }
         return Err(match error.sqlstate() {
-            Some("55P03") => cannot("another build or teardown runs in this database: try again once it has ended"),
+            Some("55P03") => {
+                changes_error("another build or teardown runs in this database: try again once it has ended")
+            }
             _ => error,
         });
     }
-    let result = act(db);
+    let result = action(db);
     if !db.is_closed() {
         db.query(sql::UNLOCK_BUILD)?;
     }
     result
 }
 
-/// Returns `true` if it failed because of what others were doing: a lock that could not be had, a deadlock, the same
-/// done twice.
-pub(super) fn is_for_now(error: &Error) -> bool {
+/// Returns `true` for an error that other sessions cause: a lock timeout, a deadlock, or the same change made concurrently.
+pub(crate) fn is_temporary(error: &Error) -> bool {
     matches!(error.sqlstate(), Some("55P03" | "40P01" | "40001" | "XX000" | "23505"))
 }
 
-/// Returns `true` if the table, its schema or a trigger is not as it was when the statements were made.
+/// Like [`is_temporary`], and also `true` if another database of the cluster has changed the shared role.
+pub(crate) fn is_temporary_in_cluster(error: &Error) -> bool {
+    is_temporary(error) || matches!(error.sqlstate(), Some("42704" | "42710"))
+}
+
+/// Returns `true` if the table, its schema or a trigger has changed since the statements were made.
 fn is_stale(error: &Error) -> bool {
     matches!(error.sqlstate(), Some("42P01" | "3F000" | "42704" | "42710"))
 }
 
-/// Like [`is_for_now`], also because of the role that the databases of a cluster share.
-pub(crate) fn is_for_now_in_cluster(error: &Error) -> bool {
-    is_for_now(error) || matches!(error.sqlstate(), Some("42704" | "42710"))
-}
-
-/// Names the trigger that is in the way, if that is why.
-fn explained(error: Error) -> Error {
+/// Adds the remedy to the error for a trigger name that is in use.
+fn explain(error: Error) -> Error {
     match error.sqlstate() {
-        Some("42710") => cannot(format!("{error}: that trigger is not notifyman's. Rename it, or leave the table out")),
+        Some("42710") => {
+            changes_error(format!("{error}: that trigger is not notifyman's. Rename it, or leave the table out"))
+        }
         _ => error,
     }
 }
 
 /// Returns another session's text on one line, with white space reduced and control characters escaped.
-fn escaped(text: &str) -> String {
+fn one_line(text: &str) -> String {
     Escaped(text.split_whitespace().collect::<Vec<_>>().join(" ")).to_string()
 }
 
@@ -149,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_sessions_text_reaches_no_terminal_as_it_is() {
-        assert_eq!(escaped("UPDATE t\n  SET v = '\u{1b}[2J\u{9b}é'"), "UPDATE t SET v = '\\u{1b}[2J\\u{9b}é'");
+    fn control_characters_in_another_sessions_text_are_escaped() {
+        assert_eq!(one_line("UPDATE t\n  SET v = '\u{1b}[2J\u{9b}é'"), "UPDATE t SET v = '\\u{1b}[2J\\u{9b}é'");
     }
 }

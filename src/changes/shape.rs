@@ -1,6 +1,6 @@
 //! The columns that a trigger function names, for all tables that are equal in these.
 
-use super::server_facts::cannot;
+use super::rows::changes_error;
 use super::sql::{self, literal};
 use crate::error::Error;
 
@@ -37,7 +37,9 @@ impl TableShape {
             }
             _ => serde_json::from_str(columns).map(|key| Self { guard: Vec::new(), key: Some(key) }),
         };
-        shape.map_err(|error| cannot(format!("the server described a table's columns in an unknown way: {error}")))
+        shape.map_err(|error| {
+            changes_error(format!("the server described a table's columns in an unknown way: {error}"))
+        })
     }
 
     /// Returns `true` if the key's columns are known, and there are none.

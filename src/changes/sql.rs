@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::functions::{self, FunctionDefinition};
-use super::options::{DeliveryMode, InstallOptions, Oversize};
+use super::options::InstallOptions;
 use crate::proto::sql::{quote_identifier, quote_literal};
 
 /// The version of what is installed. A higher one was installed by a later notifyman.
@@ -15,11 +14,9 @@ pub(crate) const CHANNEL: &str = "notifyman";
 /// The oldest servers that have everything: transition tables, partitions with triggers, `pg_partition_root`.
 pub(crate) const OLDEST_SERVER: i32 = 12;
 
-/// The beginning of the comment by which a schema is recognised as ours. Its last line holds the options: what is data is
-/// read without running anything that a role might have put there.
-pub(crate) const MARK: &str = "Tells of table changes by NOTIFY.";
-const COMMENT: &str =
-    "Tells of table changes by NOTIFY. Made by `notifyman build`; `notifyman teardown` removes it and its triggers.";
+/// The beginnings of the comments by which the schema is recognised; the second is of versions before 3. The last line of the
+/// comment holds the options, which can be read without executing anything that another role could have created.
+pub(crate) const MARKS: [&str; 2] = ["Reports table changes.", "Tells of table changes by NOTIFY."];
 
 const COVERABLE: &str = include_str!("sql/coverable.sql");
 const NAMED: &str = include_str!("sql/named.sql");
@@ -45,6 +42,11 @@ pub(crate) fn identifier(name: &str) -> String {
     let mut out = String::new();
     quote_identifier(name, &mut out);
     out
+}
+
+/// Returns a dollar quote that does not occur in a text.
+pub(crate) fn dollar_tag(text: &str) -> String {
+    (0_u32..).map(|n| format!("$body{n}$")).find(|tag| !text.contains(tag.as_str())).unwrap_or_default()
 }
 
 /// Replaces each `{name}` by its value. Values are not looked into, since they may hold what users named.
@@ -129,7 +131,7 @@ fn columns(options: &InstallOptions) -> [(&'static str, String); 10] {
         ("oversize", text(&options.oversize)),
         ("delivery", text(&options.delivery)),
         ("with_query", options.with_query.to_string()),
-        ("schema_events", (!options.no_schema_events).to_string()),
+        ("schema_events", (options.has_schema_events).to_string()),
         ("replicated", options.replicated.to_string()),
     ]
 }
@@ -171,7 +173,7 @@ pub(crate) fn all_tables(options: &InstallOptions) -> String {
 }
 
 /// Like [`all_tables`], once every table's own function is there.
-pub(crate) fn work(options: &InstallOptions) -> String {
+pub(crate) fn tasks(options: &InstallOptions) -> String {
     query(&(states(options, "true", "true", RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
 }
 
@@ -198,89 +200,11 @@ pub(crate) fn functions() -> String {
     )
 }
 
-/// Makes the role that owns what runs with rights of its own.
-pub(crate) fn make_owner(owner: &str) -> String {
-    let owner = identifier(owner);
-    format!(
-        "CREATE ROLE {owner} NOLOGIN;\nCOMMENT ON ROLE {owner} IS {};\n",
-        literal("Owns what notifyman runs with rights of its own. Made by `notifyman build`: give it to no role.")
-    )
-}
-
-/// Drops that role, if a build made it and nothing in any database depends on it.
-pub(crate) fn drop_owner(owner: &str) -> String {
-    let tag = functions::dollar_tag(owner);
-    let values = [("role", &*literal(owner)), ("owner", &*identifier(owner)), ("tag", &*tag)];
-    render(include_str!("sql/drop_owner.sql"), &values)
-}
-
-/// Makes the schema and all functions, or makes them again; one transaction, which locks no table.
-///
-/// Triggers work meanwhile, and what has not been read stays. The functions of tables are made in the same transaction,
-/// so that each always goes with those that it calls.
-pub(crate) fn install(options: &InstallOptions, of_tables: &[FunctionDefinition]) -> String {
-    let functions = functions::common(options);
-    let owner = identifier(&options.owner);
-    let known: Vec<_> = functions.iter().map(|it| literal(&format!("{}({})", it.name, it.arguments))).collect();
-    let comment = format!("{COMMENT}\n{}", options.to_json(VERSION));
-    let values = [("owner", owner.as_str()), ("comment", &literal(&comment)), ("known", &known.join(", "))];
-    let mut sql = render(include_str!("sql/schema.sql"), &values);
-    sql.push_str(&log(options));
-    if options.oversize == Oversize::Spill && options.delivery == DeliveryMode::Notify {
-        sql.push_str(&render(include_str!("sql/spilled.sql"), &values));
-    }
-    for function in functions.iter().chain(of_tables) {
-        sql.push('\n');
-        sql.push_str(&function.sql(&owner));
-    }
-    sql.push_str(&format!("\nREVOKE CREATE ON SCHEMA notifyman FROM {owner};\n"));
-    if !options.no_schema_events {
-        sql.push_str(include_str!("sql/event_triggers.sql"));
-    }
-    sql
-}
-
-/// Makes the log, or ends one that is no longer written.
-fn log(options: &InstallOptions) -> String {
-    if options.delivery != DeliveryMode::Log {
-        return include_str!("sql/log_era.sql").to_owned();
-    }
-    let (persistence, relpersistence, set_persistence) = match options.unlogged {
-        true => ("UNLOGGED", "u", "UNLOGGED"),
-        false => ("", "p", "LOGGED"),
-    };
-    let values = [
-        ("owner", &*identifier(&options.owner)),
-        ("persistence", persistence),
-        ("relpersistence", relpersistence),
-        ("set_persistence", set_persistence),
-    ];
-    render(include_str!("sql/log.sql"), &values) + &begin_era() + ";\n"
-}
-
-/// Begins an era of the log, unless there is one.
-pub(crate) fn begin_era() -> String {
-    let lock = lock("'LOCK TABLE notifyman.log_0, notifyman.log_1, notifyman.log_2 IN ACCESS EXCLUSIVE MODE NOWAIT'");
-    render(include_str!("sql/log_draw.sql").trim_ascii_end(), &[("lock", &lock)])
-}
-
-/// Takes a lock by a statement, which is an SQL expression; it is part of a block that handles its failure.
-pub(crate) fn lock(statement: &str) -> String {
-    render(include_str!("sql/log_lock.sql").trim_ascii_end(), &[("statement", statement)])
-}
-
-/// Makes functions for tables; one transaction, which locks no table.
-pub(crate) fn make_functions(functions: &[FunctionDefinition], owner: &str) -> String {
-    functions.iter().map(|function| function.sql(&identifier(owner))).collect()
-}
-
 /// Drops functions of triggers that no table has any more.
 pub(crate) const DROP_UNUSED: &str = include_str!("sql/drop_unused.sql");
 
-/// Removes what no table needs any more.
-pub(crate) fn remove() -> String {
-    include_str!("sql/remove.sql").to_owned()
-}
+/// Drops the schema, after the triggers of all tables.
+pub(crate) const REMOVE: &str = include_str!("sql/remove.sql");
 
 /// Every trigger of ours: the table's name as SQL has it, and the statement that drops it.
 pub(crate) fn triggers() -> String {

@@ -5,7 +5,9 @@ use std::fmt;
 use super::functions::{self, FunctionDefinition};
 use super::installation::{self, Functions, Objects};
 use super::options::{DeliveryMode, InstallOptions};
-use super::server_facts::{Presence, ServerFacts, first, is, text};
+use super::rows::{first_row, is_true, string};
+use super::server_facts::{SchemaState, ServerFacts};
+use super::table::{Table, TableState};
 use super::{glob, sql};
 use crate::connection::Connection;
 use crate::error::{Error, Escaped};
@@ -33,39 +35,6 @@ pub struct Status {
     tables: Vec<Table>,
     problems: Vec<String>,
     warnings: Vec<String>,
-}
-
-/// A table that is asked for, or has a trigger of ours, and its state.
-///
-/// ```
-/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-/// use notifyman::Connection;
-/// use notifyman::changes::{Installer, Status};
-///
-/// # fn main() -> Result<(), notifyman::Error> {
-/// let mut db = Connection::connect(database())?;
-/// # db.execute("CREATE TABLE price (id int PRIMARY KEY, cents int)")?;
-/// Installer::new().build(&mut db)?;
-/// for table in Status::of(&mut db)?.tables() {
-///     println!("{}: {}", table.sql_name, table.state);
-/// #   assert_eq!(table.state, "right");
-/// }
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Table {
-    /// Its schema.
-    pub schema: String,
-    /// Its name.
-    pub name: String,
-    /// Both, as SQL has them.
-    pub sql_name: String,
-    /// `right`; `generic`: its columns are new, and until the next build it has the function for any table, which
-    /// reports as well, but reads long values; `disabled`: a trigger is switched off, and is left so; `missing`;
-    /// `outdated`: its function is not that of its columns; `different`: its triggers are not as they must be;
-    /// `left over`: it is not asked for.
-    pub state: String,
 }
 
 impl Status {
@@ -102,7 +71,7 @@ impl Status {
         let server = ServerFacts::read(db, "")?;
         server.check_foreign()?;
         let mut status = Self::default();
-        if server.presence == Presence::Nothing {
+        if server.schema == SchemaState::Absent {
             status.problems.push("nothing is installed: run `notifyman build`".to_owned());
             return Ok(status);
         }
@@ -142,7 +111,7 @@ impl Status {
         };
         self.settings = settings(version, &options, &server.installer);
         if options.delivery == DeliveryMode::Log {
-            let size = first(db, sql::LOG_SIZE)?.map(|row| text(&row, 0)).unwrap_or_default();
+            let size = first_row(db, sql::LOG_SIZE)?.map(|row| string(&row, 0)).unwrap_or_default();
             self.settings.push(("log size", size_of(size.parse().unwrap_or_default())));
         }
         let objects = Objects::read(db)?;
@@ -152,9 +121,10 @@ impl Status {
         self.problems.extend(objects.problems(&options));
         self.warnings.extend(objects.warnings(&options));
         self.read_functions(db, &options, &server.installer)?;
-        for row in db.query(&sql::all_tables(&options))?.iter().filter(|row| wanted(&text(row, 2), &text(row, 3))) {
-            let table = Table { sql_name: text(row, 1), schema: text(row, 2), name: text(row, 3), state: text(row, 4) };
-            if is(row, 6) {
+        for row in db.query(&sql::all_tables(&options))?.iter().filter(|row| wanted(&string(row, 2), &string(row, 3))) {
+            let state = TableState::parse(&string(row, 4));
+            let table = Table { sql_name: string(row, 1), schema: string(row, 2), name: string(row, 3), state };
+            if is_true(row, 6) {
                 self.warnings.push(format!(
                     "table {}: reports say only that it was written, since the type of a column belongs to a role that \
                      is neither the table's owner nor a superuser",
@@ -164,9 +134,11 @@ impl Status {
             self.tables.push(table);
         }
         for table in &self.tables {
-            match table.state.as_str() {
-                "right" | "generic" => {}
-                "disabled" => self.warnings.push(format!("table {}: its trigger is switched off", table.sql_name)),
+            match table.state {
+                TableState::Right | TableState::Generic => {}
+                TableState::Disabled => {
+                    self.warnings.push(format!("table {}: its trigger is switched off", table.sql_name))
+                }
                 state => self.problems.push(format!("table {}: its triggers are {state}", table.sql_name)),
             }
         }
@@ -175,10 +147,10 @@ impl Status {
                 "EXECUTE on pg_notify has been revoked from PUBLIC: every write to a covered table fails".to_owned(),
             );
         }
-        if server.prepares && options.delivery == DeliveryMode::Notify {
+        if server.allows_prepare && options.delivery == DeliveryMode::Notify {
             self.warnings.push("max_prepared_transactions is set: PREPARE TRANSACTION fails after a change".to_owned());
         }
-        let usage = first(db, sql::QUEUE_USAGE)?.and_then(|row| text(&row, 0).parse().ok()).unwrap_or_default();
+        let usage = first_row(db, sql::QUEUE_USAGE)?.and_then(|row| string(&row, 0).parse().ok()).unwrap_or_default();
         self.warnings.extend(queue_warning(usage));
         Ok(())
     }
@@ -245,9 +217,16 @@ impl fmt::Display for Status {
             writeln!(f, "{name:<16} {}", Escaped(value))?;
         }
         if self.is_installed() {
-            let count = |states: &[&str]| self.tables.iter().filter(|table| states.contains(&&*table.state)).count();
-            writeln!(f, "{:<16} {} of {}", "tables right", count(&["right", "generic"]), self.tables.len())?;
-            if let generic @ 1.. = count(&["generic"]) {
+            let count =
+                |states: &[TableState]| self.tables.iter().filter(|table| states.contains(&table.state)).count();
+            writeln!(
+                f,
+                "{:<16} {} of {}",
+                "tables right",
+                count(&[TableState::Right, TableState::Generic]),
+                self.tables.len()
+            )?;
+            if let generic @ 1.. = count(&[TableState::Generic]) {
                 writeln!(f, "{:<16} {generic}, by the function for any table until the next build", "of them generic")?;
             }
         }
@@ -267,9 +246,9 @@ fn settings(version: i32, options: &InstallOptions, installer: &str) -> Vec<(&'s
         ("delivery", options.delivery.to_string()),
         ("keep for", of_log(format!("{} s", options.keep_for.as_secs()))),
         ("keep size", of_log(size_of(options.keep_size))),
-        ("unlogged", of_log(yes_or_no(options.unlogged))),
+        ("unlogged", of_log(yes_or_no(options.is_unlogged))),
         ("with query", yes_or_no(options.with_query)),
-        ("schema events", yes_or_no(!options.no_schema_events)),
+        ("schema events", yes_or_no(options.has_schema_events)),
         ("replicated", yes_or_no(options.replicated)),
         ("schemas", options.schemas.join(" ")),
         ("tables", options.tables.join(" ")),

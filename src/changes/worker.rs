@@ -9,7 +9,7 @@ use super::filter::TableFilter;
 use super::log::{Begin, LogOptions, Position};
 use super::mailbox::Mailbox;
 use super::queue::EventQueue;
-use super::server_facts::cannot;
+use super::rows::changes_error;
 use super::stream::Changes;
 use super::worker_loop::WorkerLoop;
 use crate::config::Config;
@@ -236,7 +236,7 @@ impl Worker {
         let ends = (Arc::clone(&queue), mailbox);
         let worker_loop = WorkerLoop::new(manager, databases, ends, self.filter.clone(), self.keep_spilled);
         let thread = thread::Builder::new().name("changes".to_owned()).spawn(move || worker_loop.run());
-        let thread = thread.map_err(|error| cannot(format!("could not start a thread: {error}")))?;
+        let thread = thread.map_err(|error| changes_error(format!("could not start a thread: {error}")))?;
         Ok(Changes::new(queue, self.filter, self.timeout, thread))
     }
 

@@ -287,7 +287,7 @@ fn nodes(plan: &Value) -> Vec<&Value> {
 
 /// Runs the query of a look, or of a page, and returns its plan with what it did.
 fn explain(db: &mut Connection, rows: &str, values: &[(&str, &str)]) -> Value {
-    let look = include_str!("../../src/changes/sql/log_look.sql").replace("{rows}", rows.trim_end());
+    let look = include_str!("../../src/changes/sql/log_poll.sql").replace("{rows}", rows.trim_end());
     let values = values.iter().chain(&[("start", "0"), ("dropped", "0"), ("count", "1000"), ("bytes", "9999999")]);
     let sql = values.fold(look, |sql, (name, value)| sql.replace(&format!("{{{name}}}"), value));
     let (settings, query) = sql.split_once("WITH s AS").unwrap();
@@ -346,7 +346,7 @@ fn g10_a_page_reads_and_sorts_no_more_than_a_page_and_a_look_nothing_of_open_tra
         let snapshot = site.ask("SELECT txid_current_snapshot()");
         let [_, xmax, running] = snapshot.split(':').collect::<Vec<_>>()[..] else { panic!("{snapshot}") };
         assert_eq!(running.is_empty(), younger);
-        let look = include_str!("../../src/changes/sql/log_new.sql");
+        let look = include_str!("../../src/changes/sql/log_new_rows.sql");
         let plan = explain(&mut site.db, look, &[("xmax", xmax), ("running", running)]);
         let blocks = plan["Shared Hit Blocks"].as_u64().unwrap() + plan["Shared Read Blocks"].as_u64().unwrap();
         assert!(blocks < 100, "{younger}: {blocks} {plan:#}");

@@ -404,7 +404,7 @@ fn g04_an_owner_as_which_others_can_act_is_refused() {
     for (owner, reason, remedy) in [
         ("app", "can log in", "name another role by --owner"),
         ("member", "other roles can act as role \"member\": app", "REVOKE \"member\" FROM app"),
-        ("mighty", "is a superuser", "It must serve nothing else"),
+        ("mighty", "is a superuser", "If it has no other purpose"),
     ] {
         let error = Installer::new().owner(owner).build(&mut site.db).unwrap_err().to_string();
         assert!(error.contains(reason) && error.contains(remedy), "{error}");

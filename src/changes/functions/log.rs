@@ -1,12 +1,14 @@
 //! The functions that append to the log.
 //!
-//! A trigger function makes what can fail, such as a row as JSON, in a block that catches errors, and then calls one of
-//! these outside it: an INSERT in such a block would take a transaction number for each row.
+//! A trigger function evaluates everything that can fail, such as a row as JSON, in a block that catches errors. Outside that
+//! block it calls one of these functions: an INSERT inside the block would use a transaction id for each row.
 
-use super::{FunctionDefinition, InstallOptions, NOTIFY_LIMIT, Runs, TABLE_LIMIT, query_of_keys, render};
-use crate::changes::options::DeliveryMode;
+use super::definition::{ExecutionRole, FunctionDefinition, NOTIFY_LIMIT, TABLE_LIMIT};
+use super::payload::query_of_keys;
+use crate::changes::options::InstallOptions;
+use crate::changes::sql::render;
 
-/// The bytes that a payload has beside its row and its query, at most: names, each character of which may take six.
+/// The most bytes of a payload without its row and its query. It contains names, and JSON may need six bytes for a character.
 const HEAD_LIMIT: u32 = 4096;
 
 const APPEND_KEYS: &str =
@@ -14,14 +16,14 @@ const APPEND_KEYS: &str =
 const CHECK_LOG: &str = "number regclass, log_0 regclass, log_1 regclass, log_2 regclass, log_table regclass, \
     log_full regclass, log_dropped regclass";
 
-/// A condition that is true, or an error, as an SQL expression for a trigger function's block; see `check_log.sql`.
+/// An SQL expression that is true, or raises an error if the log cannot be written. See `check_log.sql`.
 pub(super) const CHECK: &str = "notifyman.check_log('notifyman.number'::pg_catalog.regclass,\n            \
     'notifyman.log_0'::pg_catalog.regclass, 'notifyman.log_1'::pg_catalog.regclass,\n            \
     'notifyman.log_2'::pg_catalog.regclass, 'notifyman.log_table'::pg_catalog.regclass,\n            \
     'notifyman.log_full'::pg_catalog.regclass, 'notifyman.log_dropped'::pg_catalog.regclass)";
 
-/// A row's change as a payload without its number and its query, as an SQL expression for a trigger function's block. A
-/// partition is named after the root of its tree.
+/// The SQL expression for the payload of a row without its number and its query. A partition is reported under the name of
+/// the root of its tree.
 pub(super) const CHANGE: &str = "pg_catalog.concat(CASE WHEN pg_catalog.pg_partition_root(TG_RELID) IS NULL THEN ',\"table_schema\":'\n                \
     ELSE notifyman.head_of_partition(TG_RELID) END, pg_catalog.to_json(TG_TABLE_SCHEMA),\n            \
     CASE WHEN pg_catalog.pg_partition_root(TG_RELID) IS NULL THEN ',\"table_name\":' ELSE ',\"partition_name\":' END,\n            \
@@ -29,34 +31,33 @@ pub(super) const CHANGE: &str = "pg_catalog.concat(CASE WHEN pg_catalog.pg_parti
     ',\"method\":\"', TG_OP, '\",\"old_data\":', coalesce(pg_catalog.row_to_json(OLD), 'null'),\n            \
     ',\"new_data\":', coalesce(pg_catalog.row_to_json(NEW), 'null'))";
 
-/// The functions that triggers call. With another delivery they notify, for triggers that still run as they were.
+/// Returns the functions that triggers call. With delivery by NOTIFY they notify, for triggers that have not been replaced
+/// yet.
 pub(super) fn called(options: &InstallOptions) -> [FunctionDefinition; 6] {
-    let [append, append_change, append_keys, log_table_if_room, check_log] = match options.delivery {
-        DeliveryMode::Log => log(options),
-        _ => notify(),
+    let [append, append_change, append_keys, log_table_if_room, check_log] = match options.has_log() {
+        true => log(options),
+        false => notify(),
     };
     let function = |name, arguments, returns, body: String| {
-        FunctionDefinition::new(name, arguments, returns, Runs::AsOwner, &body)
+        FunctionDefinition::new(name, arguments, returns, ExecutionRole::Owner, &body)
     };
     let head = include_str!("../sql/head_of_partition.sql").to_owned();
     [
         function("append", "payload text", "boolean", append),
         function("append_change", "change text", "bigint", append_change),
         function("append_keys", APPEND_KEYS, "boolean", append_keys),
-        // To ask for the size of a table waits while that is being emptied, which must fail no write.
-        FunctionDefinition {
-            settings: &[("lock_timeout", "0")],
-            ..function("log_table_if_room", "", "bigint", log_table_if_room)
-        },
-        FunctionDefinition { is_immutable: true, ..function("check_log", CHECK_LOG, "boolean", check_log) },
+        // Reading the size of a table waits while the table is being truncated. That must not fail a write.
+        function("log_table_if_room", "", "bigint", log_table_if_room).with_settings(&[("lock_timeout", "0")]),
+        function("check_log", CHECK_LOG, "boolean", check_log).immutable(),
         function("head_of_partition", "relation oid", "text", head),
     ]
 }
 
+/// Returns the bodies that append to the log.
 fn log(options: &InstallOptions) -> [String; 5] {
-    // A look at the size takes as long as a dozen rows.
+    // Reading the size takes as long as appending a dozen rows.
     let mask = ((options.keep_size >> 20).clamp(64, 1024) + 1).next_power_of_two() / 2 - 1;
-    // All rows between two looks are a quarter of the size at the most.
+    // Between two readings at most a quarter of the size is appended.
     let long = (options.keep_size / (mask + 1) / 4).min(65_536).to_string();
     let mask = mask.to_string();
     let table = |text: &str| {
@@ -99,6 +100,7 @@ fn log(options: &InstallOptions) -> [String; 5] {
     ]
 }
 
+/// Returns the bodies that notify instead.
 fn notify() -> [String; 5] {
     let append = render(include_str!("../sql/notify.sql"), &[("limit", &NOTIFY_LIMIT.to_string())]);
     let returns = |value| format!("BEGIN\n    RETURN {value};\nEND");

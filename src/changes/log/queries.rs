@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::position::{LogBatch, Position};
-use crate::changes::sql::{literal, lock, render};
+use crate::changes::sql::{literal, render};
 
 /// The most rows that one look, or one page, returns.
 const COUNT: usize = 1_000;
@@ -33,8 +33,8 @@ pub(crate) fn look(position: Option<&Position>, bytes: usize) -> String {
     let dropped = position.map_or(0, |position| position.shared.dropped).to_string();
     let values =
         [("xmax", xmax.as_str()), ("running", &running), ("count", &COUNT.to_string()), ("bytes", &bytes.to_string())];
-    let rows = render(include_str!("../sql/log_new.sql").trim_ascii_end(), &values);
-    render(include_str!("../sql/log_look.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
+    let rows = render(include_str!("../sql/log_new_rows.sql").trim_ascii_end(), &values);
+    render(include_str!("../sql/log_poll.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
 }
 
 /// Reads the next rows of the batch in which a position is, of so many bytes or one.
@@ -54,7 +54,7 @@ pub(crate) fn page(position: &Position, bytes: usize) -> String {
     ];
     let rows = render(include_str!("../sql/log_page.sql").trim_ascii_end(), &values);
     let (start, dropped) = (shared.place.start.to_string(), shared.dropped.to_string());
-    render(include_str!("../sql/log_look.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
+    render(include_str!("../sql/log_poll.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
 }
 
 /// Takes a name for the session; the process of a session that had it before may be ended for it.
@@ -101,9 +101,20 @@ pub(crate) fn keep(keep_for: Duration, keep_size: u64) -> String {
     let lock = lock("format('LOCK TABLE notifyman.log_%s IN ACCESS EXCLUSIVE MODE NOWAIT', generation % 3)");
     let values =
         [("keep_for", &*keep_for.as_millis().to_string()), ("keep_size", &keep_size.to_string()), ("lock", &lock)];
-    render(include_str!("../sql/log_keep.sql"), &values)
+    render(include_str!("../sql/log_rotate.sql"), &values)
 }
 
 fn list(xids: &[u64]) -> String {
     xids.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Begins an era of the log, unless there is one.
+pub(crate) fn begin_era() -> String {
+    let lock = lock("'LOCK TABLE notifyman.log_0, notifyman.log_1, notifyman.log_2 IN ACCESS EXCLUSIVE MODE NOWAIT'");
+    render(include_str!("../sql/log_begin_era.sql").trim_ascii_end(), &[("lock", &lock)])
+}
+
+/// Takes a lock by a statement, which is an SQL expression; it is part of a block that handles its failure.
+pub(crate) fn lock(statement: &str) -> String {
+    render(include_str!("../sql/log_lock.sql").trim_ascii_end(), &[("statement", statement)])
 }

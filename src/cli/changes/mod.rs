@@ -71,7 +71,7 @@ pub(super) fn status(args: &StatusArgs) -> Result<Exit, Failure> {
     match read_status(args)? {
         None => Ok(Exit::Done),
         Some(status) => {
-            let states = status.tables().iter().map(|table| line(&table.state, &table.sql_name));
+            let states = status.tables().iter().map(|table| line(&table.state.to_string(), &table.sql_name));
             print(&(status.to_string() + &states.collect::<String>()))
         }
     }

@@ -1,4 +1,4 @@
-//! The rotation of the tables: `log_keep.sql`.
+//! The rotation of the tables: `log_rotate.sql`.
 
 use super::server::{EarlyReads, ModelEra, ModelRow, ModelServer};
 use super::{ModelConfig, Mutant};

@@ -266,7 +266,7 @@ impl ModelServer {
 
     // ---- reading ----------------------------------------------------------------------------------------------------
 
-    /// Runs what comes before the statement of a look that reads the rows: `log_look.sql`.
+    /// Runs what comes before the statement of a look that reads the rows: `log_poll.sql`.
     pub(super) fn begin_look(&mut self, position: Option<&Position>, config: &ModelConfig) -> EarlyReads {
         let dropped = self.dropped;
         let is_known = dropped == 0
@@ -281,7 +281,7 @@ impl ModelServer {
         early
     }
 
-    /// Runs the statement that reads the rows: `log_new.sql`, `log_page.sql`.
+    /// Runs the statement that reads the rows: `log_new_rows.sql`, `log_page.sql`.
     pub(super) fn look(
         &mut self,
         position: Option<&Position>,
@@ -423,7 +423,7 @@ impl ModelServer {
 
     // ---- eras -------------------------------------------------------------------------------------------------------
 
-    /// Runs `log_draw.sql` up to where it begins to write; `None` if there is an era.
+    /// Runs `log_begin_era.sql` up to where it begins to write; `None` if there is an era.
     pub(super) fn begin_draw(&mut self, session: usize) -> Option<EarlyReads> {
         if self.era.is_some() {
             self.note_start();

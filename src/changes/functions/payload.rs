@@ -1,0 +1,56 @@
+//! The functions that number a change and make its payload.
+
+use super::definition::{ExecutionRole, FunctionDefinition};
+use crate::changes::options::InstallOptions;
+use crate::changes::sql::render;
+
+/// Returns the function that makes the payload of one row, or of an event without rows.
+pub(super) fn payload(options: &InstallOptions) -> FunctionDefinition {
+    let truncated = "CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',\"truncated\":\"',\n            \
+         CASE WHEN old_data IS NULL AND new_data IS NULL THEN 'key' ELSE truncated END, '\"') END, '}'";
+    let (declare, rest, shorten) = match options.with_query {
+        false => ("", format!("',\"query\":null', {truncated}"), ""),
+        true => (
+            "\n    query   pg_catalog.text := CASE WHEN truncated IS NULL THEN pg_catalog.to_json(\n        \
+             pg_catalog.left(pg_catalog.current_query(), max_bytes))::pg_catalog.text END;",
+            format!("',\"query\":', coalesce(query, 'null'), {truncated}"),
+            "\n    IF query IS NOT NULL THEN\n        payload := pg_catalog.concat(pg_catalog.left(payload, \
+             -1 OPERATOR(pg_catalog.-) pg_catalog.length(query)), 'null,\"truncated\":\"query\"}');\n        \
+             IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) max_bytes THEN\n            \
+             RETURN payload;\n        END IF;\n    END IF;",
+        ),
+    };
+    let values = [("declare", declare), ("rest", &*rest), ("shorten", shorten)];
+    FunctionDefinition::new(
+        "payload",
+        "relation oid, table_schema text, table_name text, method text, old_data json, new_data json, truncated text, \
+         max_bytes integer",
+        "text",
+        ExecutionRole::Owner,
+        &render(include_str!("../sql/payload.sql"), &values),
+    )
+}
+
+/// Returns the function that makes the payloads of a statement, from the keys of its rows.
+pub(super) fn payloads(options: &InstallOptions) -> FunctionDefinition {
+    let (query, shorten) = query_of_keys(options);
+    FunctionDefinition::new(
+        "payloads",
+        "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]",
+        "text[]",
+        ExecutionRole::Owner,
+        &render(include_str!("../sql/payloads.sql"), &[("query", query), ("shorten", shorten)]),
+    )
+}
+
+/// Returns the SQL expression for the query text of a statement that is reported by keys, and the statements that shorten it.
+pub(super) fn query_of_keys(options: &InstallOptions) -> (&'static str, &'static str) {
+    match options.with_query {
+        false => ("'null'", ""),
+        true => (
+            "coalesce(pg_catalog.to_json(\n        pg_catalog.left(pg_catalog.current_query(), 7999))::pg_catalog.text, 'null')",
+            "\n    IF pg_catalog.octet_length(query) OPERATOR(pg_catalog.>) 4000 THEN\n        \
+             query := 'null,\"truncated\":\"query\"';\n    END IF;",
+        ),
+    }
+}
