@@ -1,4 +1,4 @@
-//! The tests' own tools, tried by hand with plain sockets: whoever doubts a failure elsewhere begins here.
+//! Tests of the support modules, with plain sockets. If another test fails for no clear reason, run these first.
 
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,20 +16,20 @@ mod clusters {
     use super::*;
 
     #[test]
-    fn a_cluster_answers_by_tcp_and_by_its_socket_and_is_gone_afterwards() {
+    fn a_cluster_answers_on_tcp_and_on_its_socket_and_is_removed_when_dropped() {
         let cluster = Cluster::start(Options::new()).unwrap();
-        let folder = cluster.socket_dir().to_owned();
+        let directory = cluster.socket_dir().to_owned();
         assert_eq!(cluster.url(), format!("postgres://postgres@127.0.0.1:{}/postgres", cluster.port()));
         assert_eq!(Session::log_in(tcp(cluster.port())).query("select 6 * 7"), "42");
-        let socket = UnixStream::connect(folder.join(format!(".s.PGSQL.{}", cluster.port()))).unwrap();
+        let socket = UnixStream::connect(directory.join(format!(".s.PGSQL.{}", cluster.port()))).unwrap();
         assert_eq!(Session::log_in(socket).query("select 6 * 7"), "42");
 
         drop(cluster);
-        assert!(!folder.exists());
+        assert!(!directory.exists());
     }
 
     #[test]
-    fn a_cluster_comes_back_on_its_port_with_its_data_however_it_was_stopped() {
+    fn a_cluster_restarts_on_its_port_with_its_data_after_any_kind_of_stop() {
         let mut cluster = Cluster::start(Options::new()).unwrap();
         let port = cluster.port();
         Session::log_in(tcp(port)).query("create table kept (n int)");
@@ -48,7 +48,7 @@ mod clusters {
     }
 
     #[test]
-    fn clusters_start_side_by_side() {
+    fn clusters_can_start_concurrently() {
         let start = || Cluster::start(Options::new().max_connections(10)).unwrap();
         let starts: Vec<_> = (0..4).map(|_| thread::spawn(start)).collect();
         let clusters: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
@@ -59,48 +59,47 @@ mod clusters {
     }
 
     #[test]
-    fn logins_are_as_the_options_say() {
-        for (method, asks) in
+    fn options_determine_the_login() {
+        for (method, request) in
             [("scram-sha-256", msg::auth_sasl(&["SCRAM-SHA-256"])), ("password", msg::auth_cleartext())]
         {
-            let options = Options::new().auth(method, "it's").hba("host all freely 127.0.0.1/32 trust");
+            let options = Options::new().auth(method, "a'b").hba("host all freely 127.0.0.1/32 trust");
             let cluster = Cluster::start(options).unwrap();
             let mut session = Session::new(tcp(cluster.port()), "postgres");
-            assert_eq!(session.message(), (b'R', asks[5..].to_vec()), "{method}");
+            assert_eq!(session.message(), (b'R', request[5..].to_vec()), "{method}");
             if method == "password" {
-                session.send(&msg::raw(b'p', b"it's\0"));
+                session.send(&msg::raw(b'p', b"a'b\0"));
                 assert_eq!(session.until_ready().unwrap(), "");
             }
-            // The rule lets anybody be that one, who then turns out to be nobody.
+            // The rule accepts this role without a password, but the role does not exist.
             let refusal = Session::new(tcp(cluster.port()), "freely").until_ready().unwrap_err();
             assert!(refusal.contains("C28000"), "{refusal}");
         }
-        let cluster = Cluster::start(Options::new().auth("md5", "it's")).unwrap();
+        let cluster = Cluster::start(Options::new().auth("md5", "a'b")).unwrap();
         let (tag, body) = Session::new(tcp(cluster.port()), "postgres").message();
         assert_eq!((tag, &body[..4]), (b'R', &[0, 0, 0, 5][..]));
     }
 
     #[test]
-    fn encodings_settings_and_files_are_as_the_options_say() {
+    fn options_determine_encoding_settings_and_files() {
         for encoding in ["SQL_ASCII", "LATIN1"] {
-            let options =
-                Options::new().encoding(encoding).setting("cluster_name", "it's mine").file("a.key", "secret");
+            let options = Options::new().encoding(encoding).setting("cluster_name", "a'b c").file("a.key", "secret");
             let cluster = Cluster::start(options).unwrap();
             let mut session = Session::log_in(tcp(cluster.port()));
             assert_eq!(session.query("show server_encoding"), encoding);
-            assert_eq!(session.query("show cluster_name"), "it's mine");
+            assert_eq!(session.query("show cluster_name"), "a'b c");
             assert_eq!(session.query("select pg_read_file('a.key')"), "secret");
         }
     }
 
     #[test]
-    fn a_start_that_fails_says_what_the_server_said() {
+    fn the_error_of_a_failed_start_contains_the_log() {
         let error = Cluster::start(Options::new().setting("no_such_setting", "1")).unwrap_err().to_string();
         assert!(error.contains(r#"unrecognized configuration parameter "no_such_setting""#), "{error}");
     }
 
     #[test]
-    fn a_session_that_is_stopped_gets_everything_when_it_goes_on() {
+    fn a_paused_session_continues_when_it_is_resumed() {
         let cluster = Cluster::start(Options::new()).unwrap();
         let mut listener = Session::log_in(tcp(cluster.port()));
         let pid = listener.query("select pg_backend_pid()").parse().unwrap();
@@ -113,16 +112,16 @@ mod clusters {
     }
 
     #[test]
-    fn a_server_that_was_paused_still_ends_at_once() {
+    fn a_paused_server_still_stops_quickly() {
         let mut cluster = Cluster::start(Options::new()).unwrap();
         cluster::signal(cluster.pid().unwrap(), "STOP").unwrap();
         let begin = Instant::now();
         cluster.stop().unwrap();
-        assert!(begin.elapsed() < Duration::from_secs(20), "not after the limit of 30 seconds");
+        assert!(begin.elapsed() < Duration::from_secs(20), "must be less than the time limit of 30 seconds");
     }
 
     #[test]
-    fn nothing_is_left_when_the_process_is_killed() {
+    fn a_cluster_is_removed_if_its_process_is_killed() {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "support_selftest::clusters::holds_a_cluster_until_killed", "--ignored", "--nocapture"])
             .env("NOTIFYMAN_TEST_HOLD", "1")
@@ -133,13 +132,13 @@ mod clusters {
             .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let line = lines.map(Result::unwrap).find(|line| line.starts_with("holds ")).unwrap();
-        let (port, folder) = line["holds ".len()..].split_once(' ').unwrap();
-        let (port, folder) = (port.parse().unwrap(), Path::new(folder));
+        let (port, directory) = line["holds ".len()..].split_once(' ').unwrap();
+        let (port, directory) = (port.parse().unwrap(), Path::new(directory));
         assert_eq!(Session::log_in(tcp(port)).query("select 1"), "1");
-        let ours = format!("notifyman-{}-", child.id());
+        let prefix = format!("notifyman-{}-", child.id());
         let left = || {
-            let entries = folder.parent().unwrap().read_dir().unwrap();
-            entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&ours)).count()
+            let entries = directory.parent().unwrap().read_dir().unwrap();
+            entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(&prefix)).count()
         };
         assert_eq!(left(), 2, "the cluster and its template");
 
@@ -149,7 +148,7 @@ mod clusters {
     }
 
     #[test]
-    #[ignore = "not by itself: another test runs it in a process of its own, to be killed"]
+    #[ignore = "another test runs this in a process that it kills"]
     fn holds_a_cluster_until_killed() {
         if std::env::var_os("NOTIFYMAN_TEST_HOLD").is_some() {
             let cluster = Cluster::start(Options::new()).unwrap();
@@ -162,11 +161,14 @@ mod clusters {
 mod proxies {
     use super::*;
 
-    /// A peer that says "abcdef" when the test opens the gate, behind a proxy, and a client at its front.
+    /// Returns a peer that sends "abcdef" when the test opens its gate, a proxy in front of it, and a client of the proxy.
     fn behind_a_proxy() -> (Peer, Proxy, TcpStream, crate::support::peer::Gate) {
         let (go, gate) = Step::gate();
-        let peer =
-            Peer::play(vec![gate, Step::send(["abcdef"]), Step::run("hear", |wire| wire.read(1).map(drop).or(Ok(())))]);
+        let peer = Peer::play(vec![
+            gate,
+            Step::send(["abcdef"]),
+            Step::run("read", |stream| stream.read(1).map(drop).or(Ok(()))),
+        ]);
         let proxy = Proxy::start(peer.addr());
         let client = tcp(proxy.port());
         proxy.wait_open(1);
@@ -174,7 +176,7 @@ mod proxies {
     }
 
     #[test]
-    fn bytes_go_through_and_are_counted() {
+    fn bytes_are_forwarded_and_counted() {
         let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::serve()]);
         let proxy = Proxy::start(peer.addr());
         let mut session = Session::log_in(tcp(proxy.port()));
@@ -200,7 +202,7 @@ mod proxies {
     }
 
     #[test]
-    fn a_cut_by_fin_ends_the_stream_after_what_was_forwarded() {
+    fn a_cut_by_fin_ends_the_stream_after_the_forwarded_bytes() {
         let (peer, proxy, mut client, go) = behind_a_proxy();
         go.open();
         eventually(|| proxy.bytes_from_server() == 6);
@@ -240,7 +242,7 @@ mod proxies {
     }
 
     #[test]
-    fn a_slow_stream_takes_its_time_and_loses_nothing() {
+    fn a_slow_stream_loses_nothing() {
         let (_peer, proxy, mut client, go) = behind_a_proxy();
         proxy.slow(2, Duration::from_millis(30));
         let begin = Instant::now();
@@ -256,7 +258,7 @@ mod proxies {
     }
 
     #[test]
-    fn injected_bytes_come_out_at_the_client() {
+    fn injected_bytes_reach_the_client() {
         let (_peer, proxy, mut client, go) = behind_a_proxy();
         proxy.inject(b"xyz");
         go.open();
@@ -264,7 +266,7 @@ mod proxies {
     }
 
     #[test]
-    fn a_refusing_proxy_keeps_what_it_has_and_refuses_the_rest() {
+    fn a_refusing_proxy_keeps_its_connections_and_refuses_new_ones() {
         let (_peer, proxy, mut client, go) = behind_a_proxy();
         for _ in 0..3 {
             eventually_refused(|| {
@@ -290,14 +292,14 @@ mod proxies {
     }
 
     #[test]
-    fn a_dropped_proxy_ends_at_once_whatever_it_was_doing() {
-        for trouble in [Proxy::black_hole, Proxy::refuse, |it: &Proxy| it.slow(1, Duration::from_secs(60))] {
+    fn a_dropped_proxy_ends_quickly_in_any_state() {
+        for fault in [Proxy::black_hole, Proxy::refuse, |it: &Proxy| it.slow(1, Duration::from_secs(60))] {
             let (_peer, proxy, mut client, go) = behind_a_proxy();
-            trouble(&proxy);
+            fault(&proxy);
             go.open();
             let begin = Instant::now();
             drop(proxy);
-            assert!(begin.elapsed() < Duration::from_secs(30), "not after the pause of a minute");
+            assert!(begin.elapsed() < Duration::from_secs(30), "must be less than the pause of a minute");
             let _ = read_all(&mut client);
         }
     }
@@ -307,7 +309,7 @@ mod peers {
     use super::*;
 
     #[test]
-    fn a_script_is_played_and_what_was_heard_is_told() {
+    fn a_script_runs_and_the_received_messages_are_returned() {
         let (go, gate) = Step::gate();
         let (here, mark) = Step::mark();
         let peer = Peer::play(vec![
@@ -320,7 +322,7 @@ mod peers {
             Step::send([msg::notification(7, "a", "hello")]),
             Step::expect_eof(),
         ]);
-        let mut session = Session::new(tcp(peer.addr().port()), "somebody");
+        let mut session = Session::new(tcp(peer.addr().port()), "app");
         assert_eq!(session.until_ready().unwrap(), "");
         assert_eq!(session.query("listen a"), "");
         here.wait();
@@ -328,14 +330,14 @@ mod peers {
         assert_eq!(session.message(), (b'A', b"\0\0\0\x07a\0hello\0".to_vec()));
         session.send(&msg::raw(b'X', b""));
         drop(session);
-        let heard = peer.finish().remove(0);
-        assert_eq!(heard.version, 3 << 16);
-        assert_eq!(heard.startup["user"], "somebody");
-        assert_eq!(heard.queries(), ["listen a"]);
+        let received = peer.finish().remove(0);
+        assert_eq!(received.version, 3 << 16);
+        assert_eq!(received.startup["user"], "app");
+        assert_eq!(received.queries(), ["listen a"]);
     }
 
     #[test]
-    fn each_connection_has_its_script_and_the_next_is_refused() {
+    fn each_connection_has_its_script_and_further_ones_are_refused() {
         let addr = eventually_refused(|| {
             let peer = Peer::play_each(vec![vec![Step::send(["one"])], vec![Step::send(["two"])]]);
             let addr = peer.addr();
@@ -351,18 +353,18 @@ mod peers {
     }
 
     #[test]
-    fn a_peer_also_has_a_unix_socket() {
-        let folder = std::env::temp_dir().join(format!("notifyman-peer-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
-        let peer = Peer::play_unix(&folder, 5432, vec![vec![Step::startup(), Step::login_ok(), Step::expect_eof()]]);
-        let session = Session::log_in(UnixStream::connect(folder.join(".s.PGSQL.5432")).unwrap());
+    fn a_peer_can_listen_on_a_unix_socket() {
+        let directory = std::env::temp_dir().join(format!("notifyman-peer-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let peer = Peer::play_unix(&directory, 5432, vec![vec![Step::startup(), Step::login_ok(), Step::expect_eof()]]);
+        let session = Session::log_in(UnixStream::connect(directory.join(".s.PGSQL.5432")).unwrap());
         drop(session);
         peer.finish();
-        std::fs::remove_dir_all(folder).unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]
-    fn tls_is_declined_and_a_cancel_is_understood() {
+    fn tls_is_refused_and_a_cancel_request_is_read() {
         let peer =
             Peer::play_each(vec![vec![Step::startup()], vec![Step::expect_cancel()], vec![Step::ssl_request(b"S")]]);
         let ssl_request = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -391,7 +393,7 @@ mod peers {
 
     #[test]
     #[should_panic(expected = r#"connection 1, step 2 (expect query "listen a"): got query "listen b""#)]
-    fn a_client_that_says_something_else_fails_the_test() {
+    fn a_client_that_sends_something_else_fails_the_test() {
         let peer = Peer::play(vec![Step::startup(), Step::expect_query("listen a")]);
         let mut session = Session::new(tcp(peer.addr().port()), "postgres");
         session.send(&msg::raw(b'Q', b"listen b\0"));
@@ -400,18 +402,18 @@ mod peers {
 
     #[test]
     #[should_panic(expected = "connection 1, step 2 (expect 'Q'): the client closed instead")]
-    fn a_client_that_leaves_early_fails_the_test() {
+    fn a_client_that_closes_early_fails_the_test() {
         let peer = Peer::play(vec![Step::startup(), Step::expect_any_query()]);
         drop(Session::new(tcp(peer.addr().port()), "postgres"));
         peer.finish();
     }
 }
 
-/// A client of a few lines: plain messages over any stream.
+/// A minimal client: plain messages over any stream.
 struct Session<S>(S);
 
 impl<S: Stream> Session<S> {
-    /// Says who it is, and reads nothing yet.
+    /// Sends a StartupMessage, and reads nothing.
     fn new(stream: S, user: &str) -> Self {
         let mut session = Session(stream);
         session.0.set_limit(LIMIT);
@@ -438,7 +440,7 @@ impl<S: Stream> Session<S> {
         (head[0], body)
     }
 
-    /// The value of the only row and column, if there was one; an error is given as its fields.
+    /// Returns the value of the only row and column, if there is one; an error contains the fields of ErrorResponse.
     fn until_ready(&mut self) -> Result<String, String> {
         let mut value = String::new();
         loop {
@@ -474,7 +476,7 @@ impl Stream for UnixStream {
 }
 
 /// Closes a listener, up to ten times, until connections to its address are refused: another test may have been given the
-/// same port since.
+/// same port.
 fn eventually_refused(close: impl Fn() -> SocketAddr) -> SocketAddr {
     for _ in 0..10 {
         let addr = close();
@@ -514,7 +516,7 @@ fn read_all(stream: &mut TcpStream) -> io::Result<String> {
     stream.read_to_string(&mut text).map(|_| text)
 }
 
-/// Whether nothing comes for a tenth of a second. A read with a limit may be interrupted at any time.
+/// Returns `true` if nothing arrives for a tenth of a second. A read with a time limit can be interrupted at any time.
 fn is_silent(stream: &mut impl Stream) -> bool {
     stream.set_limit(Duration::from_millis(100));
     let error = loop {
@@ -527,10 +529,10 @@ fn is_silent(stream: &mut impl Stream) -> bool {
     error.is_some_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
-fn eventually(done: impl Fn() -> bool) {
+fn eventually(condition: impl Fn() -> bool) {
     let begin = Instant::now();
-    while !done() {
-        assert!(begin.elapsed() < LIMIT, "it didn't come to that within {LIMIT:?}");
+    while !condition() {
+        assert!(begin.elapsed() < LIMIT, "not true within {LIMIT:?}");
         thread::sleep(Duration::from_millis(5));
     }
 }

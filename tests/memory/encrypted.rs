@@ -1,4 +1,4 @@
-//! The same in TLS: what a connection holds that has nothing to say, and that it holds no more after a burst.
+//! The memory of an idle connection with TLS, also after a burst.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -12,17 +12,17 @@ use notifyman::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
 use notifyman::{Config, Connection, NotificationManager};
 
 use crate::server::{CHANNEL, log_in};
-use crate::{beside, counted, msg};
+use crate::{counted, msg, uncounted};
 
-type Line = StreamOwned<ServerConnection, TcpStream>;
+type ServerEnd = StreamOwned<ServerConnection, TcpStream>;
 
-/// What rustls holds for a session, and 300 bytes of ours.
-const AN_IDLE_ONE: i64 = 4_500;
+/// The most bytes of an idle connection: those of a rustls session, and 300 of this crate.
+const IDLE_MAX: i64 = 4_500;
 
-/// A server that speaks TLS; what it allocates isn't counted.
+/// A server with TLS, whose allocations are not counted.
 struct Server {
     config: Config,
-    lines: Receiver<Line>,
+    ends: Receiver<ServerEnd>,
 }
 
 impl Server {
@@ -35,42 +35,42 @@ impl Server {
             .with_no_client_auth()
             .with_single_cert(vec![own.cert.der().clone()], key)
             .unwrap();
-        // As PostgreSQL.
+        // PostgreSQL sends no tickets.
         tls.send_tls13_tickets = 0;
         let tls = Arc::new(tls);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (sender, lines) = mpsc::channel();
+        let (sender, ends) = mpsc::channel();
         thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
-                let line = greet(socket, &tls);
-                if sender.send(line).is_err() {
+                let end = accept(socket, &tls);
+                if sender.send(end).is_err() {
                     return;
                 }
             }
         });
         let config = format!("host=127.0.0.1 port={port} user=app dbname=shop sslmode=require");
-        Self { config: Config::without_env(&config).unwrap(), lines }
+        Self { config: Config::without_env(&config).unwrap(), ends }
     }
 
-    fn open(&self) -> (Connection, Line) {
+    fn open(&self) -> (Connection, ServerEnd) {
         let mut db = Connection::connect(&self.config).unwrap();
         db.listen([CHANNEL]).unwrap();
-        (db, beside(|| self.lines.recv_timeout(Duration::from_secs(60)).unwrap()))
+        (db, uncounted(|| self.ends.recv_timeout(Duration::from_secs(60)).unwrap()))
     }
 }
 
-fn greet(mut socket: TcpStream, tls: &Arc<ServerConfig>) -> Line {
+fn accept(mut socket: TcpStream, tls: &Arc<ServerConfig>) -> ServerEnd {
     socket.read_exact(&mut [0; 8]).unwrap();
     socket.write_all(b"S").unwrap();
-    let mut line = StreamOwned::new(ServerConnection::new(Arc::clone(tls)).unwrap(), socket);
-    log_in(&mut line, 1).unwrap();
-    line
+    let mut end = StreamOwned::new(ServerConnection::new(Arc::clone(tls)).unwrap(), socket);
+    log_in(&mut end, 1).unwrap();
+    end
 }
 
-fn say(line: &mut Line, bytes: &[u8]) {
-    line.write_all(bytes).unwrap();
-    line.flush().unwrap();
+fn send(end: &mut ServerEnd, bytes: &[u8]) {
+    end.write_all(bytes).unwrap();
+    end.flush().unwrap();
 }
 
 #[test]
@@ -79,46 +79,46 @@ fn an_idle_connection_has_no_buffer() {
     let held = |connections: usize| {
         let (kept, counted) = counted(|| {
             let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(1));
-            let mut lines = beside(|| Vec::with_capacity(connections));
+            let mut ends = uncounted(|| Vec::with_capacity(connections));
             for _ in 0..connections {
-                let (db, line) = server.open();
+                let (db, end) = server.open();
                 nm.insert(db);
-                lines.push(line);
+                ends.push(end);
             }
-            assert!(nm.next().unwrap().is_none(), "they are idle");
-            (nm, lines)
+            assert!(nm.next().unwrap().is_none(), "the connections must be idle");
+            (nm, ends)
         });
-        beside(|| drop(kept.1));
+        uncounted(|| drop(kept.1));
         counted.bytes_current
     };
     held(1);
     let each = (held(256) - held(128)) / 128;
     println!("{each} bytes");
-    assert!(each <= AN_IDLE_ONE, "{each} bytes");
+    assert!(each <= IDLE_MAX, "{each} bytes");
 }
 
 #[test]
-fn after_a_burst_it_has_none_either() {
+fn after_a_burst_a_connection_has_no_buffer_either() {
     let server = Server::start();
-    let (connections, mut lines): (Vec<_>, Vec<_>) = (0..100).map(|_| server.open()).unzip();
+    let (connections, mut ends): (Vec<_>, Vec<_>) = (0..100).map(|_| server.open()).unzip();
     let mut nm = NotificationManager::new(connections).timeout(Duration::from_millis(200));
-    let hear = |nm: &mut NotificationManager, expected: usize| {
-        let mut heard = 0;
-        while heard < expected {
-            heard += nm.next().unwrap().map_or(0, |(_, batch)| batch.len());
+    let receive = |nm: &mut NotificationManager, expected: usize| {
+        let mut received = 0;
+        while received < expected {
+            received += nm.next().unwrap().map_or(0, |(_, batch)| batch.len());
         }
     };
     let frame = msg::notification(1, CHANNEL, &"x".repeat(500));
-    lines.iter_mut().for_each(|line| beside(|| say(line, &frame)));
-    hear(&mut nm, 100);
+    ends.iter_mut().for_each(|end| uncounted(|| send(end, &frame)));
+    receive(&mut nm, 100);
     let burst = frame.repeat(200);
     let ((), counted) = counted(|| {
-        lines.iter_mut().for_each(|line| beside(|| say(line, &burst)));
-        hear(&mut nm, 100 * 200);
+        ends.iter_mut().for_each(|end| uncounted(|| send(end, &burst)));
+        receive(&mut nm, 100 * 200);
     });
     println!("{counted:?}");
-    // As many as there are records, and more where one is torn; not one for each notification.
+    // There is an allocation for each record, and for each partial record, but not for each notification.
     assert!(counted.count_total < 100 * 200 / 10, "{counted:?}");
-    // The loop's own: spares for parts of frames, 64 at the most.
+    // The loop keeps up to 64 spare buffers for partial frames.
     assert!(counted.bytes_current < 64 * 700, "{counted:?}");
 }

@@ -1,85 +1,85 @@
-//! What a connection holds that has nothing to say.
+//! The memory of an idle connection.
 
 use std::time::Duration;
 
 use notifyman::{Backoff, NotificationManager};
 
 use crate::server::{CHANNEL, Server};
-use crate::{beside, counted};
+use crate::{counted, uncounted};
 
-/// What has become of the connections that are counted.
+/// The history of the connections that are counted.
 #[derive(PartialEq)]
-enum Life {
+enum History {
     Plain,
-    /// With reconnect and heartbeat.
+    /// Recovery and heartbeat are enabled.
     Guarded,
-    /// The same, and each of them was lost and is back.
-    BroughtBack,
+    /// Like `Guarded`, and each connection was lost and restored.
+    Restored,
 }
 
-/// The bytes that each of many idle connections holds.
-fn held_by_each(life: &Life, channel: impl Fn(usize) -> String) -> i64 {
+/// Returns the number of bytes that each of many idle connections holds.
+fn held_by_each(history: &History, channel: impl Fn(usize) -> String) -> i64 {
     rlimit::increase_nofile_limit(8192).unwrap();
     let server = Server::start();
     let held = |connections: usize| {
         let (kept, counted) = counted(|| {
             let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(1));
-            if *life != Life::Plain {
+            if *history != History::Plain {
                 let backoff = Backoff::default().first(Duration::from_millis(1)).per_second(100_000);
                 nm = nm.reconnect(backoff).heartbeat(Duration::from_secs(600), Duration::from_secs(5));
             }
-            let mut lines = beside(|| Vec::with_capacity(connections));
+            let mut ends = uncounted(|| Vec::with_capacity(connections));
             for n in 0..connections {
-                let channel = beside(|| channel(n));
-                let (db, line) = server.open(&channel);
-                beside(|| drop(channel));
+                let channel = uncounted(|| channel(n));
+                let (db, end) = server.open(&channel);
+                uncounted(|| drop(channel));
                 nm.insert(db);
-                lines.push(line);
+                ends.push(end);
             }
-            assert!(nm.next().unwrap().is_none(), "they are idle");
-            if *life == Life::BroughtBack {
-                beside(|| lines.clear());
-                let mut back = 0;
-                while back < connections {
-                    back += usize::from(nm.next().unwrap().is_some_and(|(_, batch)| batch.gap().is_some()));
-                    lines.extend(beside(|| server.lines()));
+            assert!(nm.next().unwrap().is_none(), "the connections must be idle");
+            if *history == History::Restored {
+                uncounted(|| ends.clear());
+                let mut restored = 0;
+                while restored < connections {
+                    restored += usize::from(nm.next().unwrap().is_some_and(|(_, batch)| batch.gap().is_some()));
+                    ends.extend(uncounted(|| server.ends()));
                 }
             }
-            (nm, lines)
+            (nm, ends)
         });
         drop(kept);
         counted.bytes_current
     };
-    // What the thread keeps for its calls it has from now on.
+    // The first run allocates what the thread keeps.
     held(1);
-    // Powers of two, since that is how lists grow.
+    // Powers of two, because lists grow by doubling.
     (held(2_048) - held(1_024)) / 1_024
 }
 
 #[test]
 fn an_idle_connection_holds_less_than_256_bytes() {
-    let each = held_by_each(&Life::Plain, |_| CHANNEL.into());
+    let each = held_by_each(&History::Plain, |_| CHANNEL.into());
     println!("{each} bytes");
     assert!(each <= 224, "{each} bytes");
 }
 
 #[test]
-fn what_recovery_remembers_is_among_them() {
-    let each = held_by_each(&Life::Guarded, |_| CHANNEL.into());
+fn with_recovery_it_holds_less_than_256_bytes() {
+    let each = held_by_each(&History::Guarded, |_| CHANNEL.into());
     println!("{each} bytes");
     assert!(each <= 240, "{each} bytes");
 }
 
 #[test]
-fn also_after_it_was_lost_and_brought_back() {
-    let each = held_by_each(&Life::BroughtBack, |_| CHANNEL.into());
+fn after_a_restoration_it_holds_less_than_256_bytes() {
+    let each = held_by_each(&History::Restored, |_| CHANNEL.into());
     println!("{each} bytes");
     assert!(each <= 256, "{each} bytes");
 }
 
 #[test]
-fn so_are_channels_that_no_other_connection_listens_to() {
-    let each = held_by_each(&Life::Guarded, |n| format!("channel_{n:08}"));
+fn with_a_channel_of_its_own_it_holds_less_than_256_bytes() {
+    let each = held_by_each(&History::Guarded, |n| format!("channel_{n:08}"));
     println!("{each} bytes");
     assert!(each <= 256, "{each} bytes");
 }

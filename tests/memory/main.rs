@@ -1,30 +1,30 @@
-//! What notifications and connections cost in memory: counted by the allocator, not timed.
+//! The memory that notifications and connections use, counted by the allocator.
 //!
-//! A program of its own, because a counting allocator is a whole program's. It counts what the test's own thread
-//! allocates: neither what the server does on its thread, nor what the test does `beside` the library.
+//! This is a separate program, because a counting allocator applies to a whole program. Only allocations of the test's own
+//! thread are counted: not those of the server's thread, and not those inside [`uncounted`].
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
 
-mod back;
+mod allocations;
 #[cfg(feature = "tls")]
 mod encrypted;
 mod idle;
 #[path = "../support/msg.rs"]
-#[allow(dead_code, reason = "what a server says is needed in part")]
+#[allow(dead_code, reason = "only some messages are needed")]
 mod msg;
+mod release;
 mod server;
-mod turns;
 
-/// Runs without being counted.
-pub fn beside<T>(run: impl FnOnce() -> T) -> T {
-    let mut given = None;
-    allocation_counter::opt_out(|| given = Some(run()));
-    given.unwrap()
+/// Runs a function without counting its allocations.
+pub fn uncounted<T>(run: impl FnOnce() -> T) -> T {
+    let mut result = None;
+    allocation_counter::opt_out(|| result = Some(run()));
+    result.unwrap()
 }
 
-/// Runs, counts, and gives what that gave.
+/// Runs a function, and returns its result and the counted allocations.
 pub fn counted<T>(run: impl FnOnce() -> T) -> (T, allocation_counter::AllocationInfo) {
-    let mut given = None;
-    let counted = allocation_counter::measure(|| given = Some(run()));
-    (given.unwrap(), counted)
+    let mut result = None;
+    let counted = allocation_counter::measure(|| result = Some(run()));
+    (result.unwrap(), counted)
 }

@@ -1,5 +1,5 @@
-//! A server of thousands of idle listeners, as thin as can be: it logs in, acknowledges one LISTEN, and then says what
-//! the test writes. All that it allocates, it allocates on a thread of its own, so none of it is counted.
+//! A minimal server for thousands of listeners: it accepts a login, acknowledges one LISTEN, and then sends what the test
+//! writes. It allocates on a thread of its own, so its allocations are not counted.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,80 +11,80 @@ use std::{env, fs, process, thread};
 
 use notifyman::{Config, Connection};
 
-use crate::{beside, msg};
+use crate::{msg, uncounted};
 
-/// Listens on a Unix socket in a folder of its own.
+/// The server, which listens on a Unix socket in its own directory.
 pub struct Server {
-    folder: PathBuf,
-    lines: Receiver<UnixStream>,
+    directory: PathBuf,
+    ends: Receiver<UnixStream>,
     config: Config,
 }
 
 impl Server {
     pub fn start() -> Self {
         static LAST: AtomicU32 = AtomicU32::new(0);
-        let folder = env::temp_dir().join(format!("nm-memory-{}-{}", process::id(), LAST.fetch_add(1, Relaxed)));
-        fs::create_dir(&folder).unwrap();
-        let listener = UnixListener::bind(folder.join(".s.PGSQL.1")).unwrap();
-        let (sender, lines) = mpsc::channel();
+        let directory = env::temp_dir().join(format!("nm-memory-{}-{}", process::id(), LAST.fetch_add(1, Relaxed)));
+        fs::create_dir(&directory).unwrap();
+        let listener = UnixListener::bind(directory.join(".s.PGSQL.1")).unwrap();
+        let (sender, ends) = mpsc::channel();
         thread::spawn(move || {
             for (pid, stream) in (1..).zip(listener.incoming()) {
                 let Ok(mut stream) = stream else { return };
-                // One that only knocks is the end.
+                // A client that does not log in ends the server.
                 if log_in(&mut stream, pid).is_err() || sender.send(stream).is_err() {
                     return;
                 }
             }
         });
-        let config = Config::new().host(folder.to_str().unwrap()).port(1).user("app").dbname("shop");
-        Self { folder, lines, config }
+        let config = Config::new().host(directory.to_str().unwrap()).port(1).user("app").dbname("shop");
+        Self { directory, ends, config }
     }
 
-    /// A new session that listens, and the server's end of it.
-    pub fn open(&self, channel: &str) -> (Connection, Line) {
+    /// Opens a session that listens, and returns it with the server's end of it.
+    pub fn open(&self, channel: &str) -> (Connection, ServerEnd) {
         let mut db = Connection::connect(&self.config).unwrap();
         db.listen([channel]).unwrap();
-        let stream = beside(|| self.lines.recv_timeout(Duration::from_secs(60)).unwrap());
-        (db, Line { stream })
+        let stream = uncounted(|| self.ends.recv_timeout(Duration::from_secs(60)).unwrap());
+        (db, ServerEnd { stream })
     }
 
-    /// The server's ends of the sessions that a manager has opened since.
-    pub fn lines(&self) -> Vec<Line> {
-        self.lines.try_iter().map(|stream| Line { stream }).collect()
+    /// Returns the server's ends of the sessions that a manager has opened.
+    pub fn ends(&self) -> Vec<ServerEnd> {
+        self.ends.try_iter().map(|stream| ServerEnd { stream }).collect()
     }
 
-    pub fn open_many(&self, count: usize) -> (Vec<Connection>, Vec<Line>) {
+    pub fn open_many(&self, count: usize) -> (Vec<Connection>, Vec<ServerEnd>) {
         (0..count).map(|_| self.open(CHANNEL)).unzip()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = UnixStream::connect(self.folder.join(".s.PGSQL.1"));
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = UnixStream::connect(self.directory.join(".s.PGSQL.1"));
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
-/// A channel of 16 bytes.
+/// A channel name of 16 bytes.
 pub const CHANNEL: &str = "sixteen_letters_";
 
-/// The server's end of one session; dropping it hangs up.
-pub struct Line {
+/// The server's end of one session, which is closed when dropped.
+pub struct ServerEnd {
     stream: UnixStream,
 }
 
-impl Line {
-    /// Sends these bytes.
-    pub fn say(&mut self, bytes: &[u8]) {
+impl ServerEnd {
+    /// Sends bytes.
+    pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Answers what is asked, if something is asked by now; says whether.
+    /// Answers a pending request; returns `false` if there is none.
     pub fn answer(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
-        let asked = self.stream.read(&mut [0; 512]).is_ok_and(|n| n > 0);
+        let is_requested = self.stream.read(&mut [0; 512]).is_ok_and(|n| n > 0);
         self.stream.set_nonblocking(false).unwrap();
-        asked && self.stream.write_all(&[b'Z', 0, 0, 0, 5, b'I']).is_ok()
+        is_requested && self.stream.write_all(&[b'Z', 0, 0, 0, 5, b'I']).is_ok()
     }
 }
 
@@ -101,7 +101,7 @@ pub fn log_in(stream: &mut (impl io::Read + io::Write), pid: i32) -> io::Result<
     Ok(())
 }
 
-/// What a real server reports.
+/// The parameters that a real server reports.
 const PARAMETERS: [(&str, &str); 15] = [
     ("in_hot_standby", "off"),
     ("integer_datetimes", "on"),

@@ -1,10 +1,9 @@
-// A server for the examples of the documentation, which include this file: so they run for real, and read as if there
-// were just a database.
+// A throwaway server for the examples of the documentation, which include this file.
 
 #[path = "../../src/cli/cluster/mod.rs"]
 mod cluster;
 
-/// Where a database is. Its cluster is started with the first call, and ends with the process.
+/// Returns a connection string. The server is started by the first call, and ends with the process.
 #[allow(clippy::unwrap_used)]
 fn database() -> String {
     static CLUSTER: std::sync::OnceLock<cluster::Cluster> = std::sync::OnceLock::new();

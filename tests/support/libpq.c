@@ -1,12 +1,12 @@
 /*
- * Asks libpq, for the tests that compare: reads connection strings, one a line and in hexadecimal, and answers each with
- * a line of words.
+ * Calls libpq, for tests that compare with it: reads connection strings, one per line in hexadecimal, and answers each
+ * with a line of words.
  *
- *   libpq LIBRARY keywords      "version N", then "KEYWORD VARIABLE" for each that libpq knows ('-' for no variable)
- *   libpq LIBRARY parse         "ok KEYWORD:HEX ..." with what the string says, or "error HEX"
- *   libpq LIBRARY connect       "ok" or "error HEX", after connecting and closing again
+ *   libpq LIBRARY keywords      "version N", then "KEYWORD VARIABLE" for each keyword ('-' for no variable)
+ *   libpq LIBRARY parse         "ok KEYWORD:HEX ..." with the settings, or "error HEX"
+ *   libpq LIBRARY connect       "ok" or "error HEX", after connecting and closing
  *
- * The library is loaded by its path, and its few functions are declared here: so it needs no header of PostgreSQL.
+ * The library is loaded by its path, and its functions are declared here, so no header of PostgreSQL is needed.
  */
 #include <dlfcn.h>
 #include <stdio.h>
@@ -109,7 +109,7 @@ int main(int argc, char **argv)
 
     if (argc != 3 || !(library = dlopen(argv[1], RTLD_NOW)))
     {
-        fprintf(stderr, "no libpq: %s\n", argc == 3 ? dlerror() : "LIBRARY and MODE are wanted");
+        fprintf(stderr, "no libpq: %s\n", argc == 3 ? dlerror() : "LIBRARY and MODE are required");
         return 3;
     }
     if (strcmp(argv[2], "keywords") == 0)

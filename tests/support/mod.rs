@@ -1,6 +1,6 @@
-//! What the tests stand on: real servers of their own, a scripted one, and a proxy that misbehaves.
+//! Support for the tests: throwaway servers, scripted servers, and a proxy that injects faults.
 
-#![allow(dead_code, unused_imports, reason = "each test takes what it needs")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
 #[path = "../../src/cli/cluster/mod.rs"]
 pub mod cluster;

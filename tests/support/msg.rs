@@ -1,13 +1,13 @@
-//! What a server says, as bytes: one plain function for each message of the protocol, version 3.
+//! The server's messages of protocol version 3 as bytes, with one function for each.
 //!
-//! Nothing is checked, so that a script may also say what no server would; [`raw`] takes any tag and body.
+//! Nothing is checked, so that a script can send invalid messages, too; [`raw`] takes any tag and body.
 
-/// A message of this tag, with a length that is right.
+/// A message with this tag and the correct length.
 pub fn raw(tag: u8, body: &[u8]) -> Vec<u8> {
     raw_with_length(tag, body.len() as i32 + 4, body)
 }
 
-/// A message that lies about its length, which includes itself.
+/// A message with a wrong length. The length field counts itself.
 pub fn raw_with_length(tag: u8, length: i32, body: &[u8]) -> Vec<u8> {
     [&[tag], &length.to_be_bytes()[..], body].concat()
 }
@@ -27,7 +27,7 @@ pub fn auth_md5(salt: [u8; 4]) -> Vec<u8> {
     auth(5, &salt)
 }
 
-/// AuthenticationSASL, with the mechanisms on offer.
+/// AuthenticationSASL, with the mechanisms that are offered.
 pub fn auth_sasl(mechanisms: &[&str]) -> Vec<u8> {
     auth(10, &[mechanisms.iter().flat_map(|name| text(name)).collect(), vec![0]].concat())
 }
@@ -57,7 +57,7 @@ pub fn backend_key_data(pid: i32, key: &[u8]) -> Vec<u8> {
     raw(b'K', &[&pid.to_be_bytes(), key].concat())
 }
 
-/// NegotiateProtocolVersion: the newest minor version, and the options that weren't understood.
+/// NegotiateProtocolVersion: the newest minor version, and the options that are not supported.
 pub fn negotiate_protocol_version(minor: i32, options: &[&str]) -> Vec<u8> {
     let names: Vec<u8> = options.iter().flat_map(|name| text(name)).collect();
     raw(b'v', &[&minor.to_be_bytes()[..], &(options.len() as i32).to_be_bytes(), &names].concat())
@@ -83,7 +83,7 @@ pub fn notification(pid: i32, channel: &str, payload: &str) -> Vec<u8> {
     notification_bytes(pid, channel.as_bytes(), payload.as_bytes())
 }
 
-/// NotificationResponse in whatever encoding.
+/// NotificationResponse in any encoding.
 pub fn notification_bytes(pid: i32, channel: &[u8], payload: &[u8]) -> Vec<u8> {
     raw(b'A', &[&pid.to_be_bytes(), channel, &[0], payload, &[0]].concat())
 }
@@ -98,21 +98,21 @@ pub fn notice(severity: &str, code: &str, message: &str) -> Vec<u8> {
     report(b'N', &[(b'S', severity), (b'V', severity), (b'C', code), (b'M', message)])
 }
 
-/// ErrorResponse (`b'E'`) or NoticeResponse (`b'N'`) of any fields: `b'D'` is the detail, `b'H'` the hint.
+/// ErrorResponse (`b'E'`) or NoticeResponse (`b'N'`) with any fields: `b'D'` is the detail, `b'H'` the hint.
 pub fn report(tag: u8, fields: &[(u8, &str)]) -> Vec<u8> {
     let mut body: Vec<u8> = fields.iter().flat_map(|(field, value)| [vec![*field], text(value)].concat()).collect();
     body.push(0);
     raw(tag, &body)
 }
 
-/// RowDescription: columns of type text, in text.
+/// RowDescription: columns of type text, in text format.
 pub fn row_description(columns: &[&str]) -> Vec<u8> {
     let mut body = (columns.len() as i16).to_be_bytes().to_vec();
     for name in columns {
         body.extend(text(name));
         body.extend([0, 0, 0, 0, 0, 0]); // no table, no column
-        body.extend([0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]); // text, of any length, no modifier
-        body.extend([0, 0]); // in text
+        body.extend([0, 0, 0, 25, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]); // type text, any length, no modifier
+        body.extend([0, 0]); // text format
     }
     raw(b'T', &body)
 }
@@ -127,17 +127,17 @@ pub fn data_row(values: &[Option<&str>]) -> Vec<u8> {
     raw(b'D', &body)
 }
 
-/// CopyInResponse: text, of this many columns.
+/// CopyInResponse: text format, this number of columns.
 pub fn copy_in_response(columns: i16) -> Vec<u8> {
     copy_response(b'G', columns)
 }
 
-/// CopyOutResponse: text, of this many columns.
+/// CopyOutResponse: text format, this number of columns.
 pub fn copy_out_response(columns: i16) -> Vec<u8> {
     copy_response(b'H', columns)
 }
 
-/// CopyBothResponse: text, of this many columns.
+/// CopyBothResponse: text format, this number of columns.
 pub fn copy_both_response(columns: i16) -> Vec<u8> {
     copy_response(b'W', columns)
 }
@@ -152,7 +152,7 @@ pub fn copy_done() -> Vec<u8> {
     raw(b'c', b"")
 }
 
-/// All that a usual login ends with: AuthenticationOk, parameters, BackendKeyData 4242 and 1, ReadyForQuery.
+/// The end of a usual login: AuthenticationOk, parameters, BackendKeyData 4242 and 1, ReadyForQuery.
 pub fn login() -> Vec<u8> {
     [
         auth_ok(),
@@ -171,7 +171,7 @@ fn copy_response(tag: u8, columns: i16) -> Vec<u8> {
     raw(tag, &[&[0], &columns.to_be_bytes()[..], &formats].concat())
 }
 
-/// Text with the NUL at its end.
+/// A string with its final NUL.
 fn text(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }

@@ -9,14 +9,14 @@
 //!     Step::expect_eof(),
 //! ]);
 //! connect(&peer.url());
-//! let heard = peer.finish();            // panics with what differed from the script
+//! let received = peer.finish();         // panics at the first difference from the script
 //! ```
 //!
-//! The n-th connection plays the n-th script, each in its own thread; after the last, connections are refused. When a
-//! script is through, its connection is closed: with a reset if the client had said more, so end with `expect_eof`.
-//! Every wait is bounded by a minute, so that a wrong client fails instead of hanging.
+//! The n-th connection runs the n-th script, each in its own thread; after the last, connections are refused. When a
+//! script has ended, its connection is closed: with a reset if the client has sent more, so end with `expect_eof`.
+//! Every wait is limited to a minute, so that a wrong client fails instead of hanging.
 //!
-//! It interprets nothing: it answers what the script says, however wrong.
+//! The peer interprets nothing: it sends what the script contains, valid or not.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -31,26 +31,26 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::msg;
 
-/// How long a step may wait for the client.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait of a step for the client.
+pub const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 const PROTOCOL_3: i32 = 3 << 16;
 const SSL_REQUEST: i32 = 80_877_103;
 const GSSENC_REQUEST: i32 = 80_877_104;
 const CANCEL_REQUEST: i32 = 80_877_102;
 
-/// The thread of one connection, with what it heard or what went wrong.
-type Playing = JoinHandle<Result<Received, String>>;
-type Act = Box<dyn FnOnce(&mut PeerStream) -> Result<(), String> + Send>;
+/// The thread of one connection, with the messages received, or the error.
+type ScriptThread = JoinHandle<Result<Received, String>>;
+type Action = Box<dyn FnOnce(&mut PeerStream) -> Result<(), String> + Send>;
 
-/// A server that plays its scripts; [`Peer::finish`] tells whether the clients did their part.
+/// A server that runs its scripts; [`Peer::finish`] checks that they ended.
 pub struct Peer {
     addr: Option<SocketAddr>,
     ended: Arc<AtomicBool>,
-    acceptor: Option<JoinHandle<Vec<Playing>>>,
+    acceptor: Option<JoinHandle<Vec<ScriptThread>>>,
 }
 
-/// What one connection has heard from its client.
+/// The messages received on one connection.
 #[derive(Debug, Default)]
 pub struct Received {
     /// The parameters of the StartupMessage: `user`, `database`, `application_name`.
@@ -62,7 +62,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// The texts of all queries, in order.
+    /// Returns the texts of all queries, in order.
     pub fn queries(&self) -> Vec<String> {
         self.messages.iter().filter(|(tag, _)| *tag == b'Q').map(|(_, body)| query_text(body)).collect()
     }
@@ -79,12 +79,12 @@ impl Peer {
         Self::on(SockAddr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))), scripts)
     }
 
-    /// The same on the Unix socket that `port` has in this folder.
-    pub fn play_unix(folder: &Path, port: u16, scripts: Vec<Vec<Step>>) -> Self {
-        Self::on(SockAddr::unix(folder.join(format!(".s.PGSQL.{port}"))).unwrap(), scripts)
+    /// Like [`play_each`](Self::play_each), on the Unix socket of `port` in this directory.
+    pub fn play_unix(directory: &Path, port: u16, scripts: Vec<Vec<Step>>) -> Self {
+        Self::on(SockAddr::unix(directory.join(format!(".s.PGSQL.{port}"))).unwrap(), scripts)
     }
 
-    /// Serves connections on the address that another peer has left.
+    /// Serves connections on an address, such as that of a peer that has ended.
     pub fn on(addr: impl Into<SockAddr>, scripts: Vec<Vec<Step>>) -> Self {
         let addr = addr.into();
         let socket = Socket::new(Domain::from(i32::from(addr.family())), Type::STREAM, None).unwrap();
@@ -101,22 +101,22 @@ impl Peer {
         Self { addr, ended, acceptor: Some(acceptor) }
     }
 
-    /// Where clients connect to by TCP.
+    /// Returns the TCP address.
     pub fn addr(&self) -> SocketAddr {
         self.addr.expect("this peer is on a Unix socket")
     }
 
-    /// The same as a connection string.
+    /// Returns a connection string for TCP.
     pub fn url(&self) -> String {
         format!("postgres://postgres@{}/postgres", self.addr())
     }
 
-    /// Waits until every script is through, and panics with the first thing that went otherwise.
+    /// Waits until every script has ended, and panics at the first difference.
     pub fn finish(mut self) -> Vec<Received> {
         self.join()
             .into_iter()
             .enumerate()
-            .map(|(n, heard)| heard.unwrap_or_else(|e| panic!("connection {}, {e}", n + 1)))
+            .map(|(n, received)| received.unwrap_or_else(|e| panic!("connection {}, {e}", n + 1)))
             .collect()
     }
 
@@ -127,101 +127,101 @@ impl Peer {
 }
 
 impl Drop for Peer {
-    /// A test that fails elsewhere is also told what its peer missed. Threads end by themselves.
+    /// Prints the differences if the test fails elsewhere. The threads end by themselves.
     fn drop(&mut self) {
         self.ended.store(true, SeqCst);
         if thread::panicking() {
-            for (n, heard) in self.join().into_iter().enumerate() {
-                heard.err().iter().for_each(|error| eprintln!("the scripted peer, connection {}, {error}", n + 1));
+            for (n, received) in self.join().into_iter().enumerate() {
+                received.err().iter().for_each(|error| eprintln!("scripted peer, connection {}, {error}", n + 1));
             }
         }
     }
 }
 
-/// What the server does next, or waits for.
+/// A step of a script: an action, or a message to wait for.
 pub struct Step {
     name: String,
-    act: Act,
+    action: Action,
 }
 
 impl Step {
-    /// Any other step: `act` has the connection, and says what was wrong.
+    /// Runs a function on the connection; its error is the difference from the script.
     pub fn run(
         name: impl Into<String>,
-        act: impl FnOnce(&mut PeerStream) -> Result<(), String> + Send + 'static,
+        action: impl FnOnce(&mut PeerStream) -> Result<(), String> + Send + 'static,
     ) -> Self {
-        Self { name: name.into(), act: Box::new(act) }
+        Self { name: name.into(), action: Box::new(action) }
     }
 
-    /// Reads a StartupMessage of protocol 3 and keeps it; says no to TLS and GSSAPI if asked before.
+    /// Reads a StartupMessage of protocol 3 and keeps it; refuses TLS and GSSAPI if requested before.
     pub fn startup() -> Self {
-        Self::run("startup", |wire| {
+        Self::run("startup", |stream| {
             loop {
-                let packet = wire.read_packet()?;
+                let packet = stream.read_packet()?;
                 match int(&packet) {
-                    SSL_REQUEST | GSSENC_REQUEST => wire.write(b"N")?,
-                    version if version & !0xffff == PROTOCOL_3 => return wire.keep_startup(version, &packet[4..]),
+                    SSL_REQUEST | GSSENC_REQUEST => stream.write(b"N")?,
+                    version if version & !0xffff == PROTOCOL_3 => return stream.keep_startup(version, &packet[4..]),
                     other => return Err(format!("a first packet of code {other}")),
                 }
             }
         })
     }
 
-    /// Reads an SSLRequest and answers: `b"S"`, `b"N"`, or what no server should.
+    /// Reads an SSLRequest and sends an answer: `b"S"`, `b"N"`, or an invalid one.
     pub fn ssl_request(answer: &'static [u8]) -> Self {
-        Self::run("SSLRequest", |wire| match int(&wire.read_packet()?) {
-            SSL_REQUEST => wire.write(answer),
+        Self::run("SSLRequest", |stream| match int(&stream.read_packet()?) {
+            SSL_REQUEST => stream.write(answer),
             other => Err(format!("a first packet of code {other}")),
         })
     }
 
-    /// Lets the client in: the messages of [`msg::login`].
+    /// Accepts the login: sends the messages of [`msg::login`].
     pub fn login_ok() -> Self {
         Self::send([msg::login()])
     }
 
-    /// Sends bytes: one message, several, or parts of one.
+    /// Sends bytes: a message, several messages, or a part of one.
     pub fn send<B: AsRef<[u8]>>(messages: impl IntoIterator<Item = B>) -> Self {
         let bytes: Vec<u8> = messages.into_iter().flat_map(|message| message.as_ref().to_vec()).collect();
-        Self::run(format!("send {} bytes", bytes.len()), move |wire| wire.write(&bytes))
+        Self::run(format!("send {} bytes", bytes.len()), move |stream| stream.write(&bytes))
     }
 
-    /// Reads a message of this tag, whatever is in it.
+    /// Reads a message with this tag and any body.
     pub fn expect(tag: u8) -> Self {
-        Self::run(format!("expect {:?}", tag as char), move |wire| wire.expect(tag).map(drop))
+        Self::run(format!("expect {:?}", tag as char), move |stream| stream.expect(tag).map(drop))
     }
 
-    /// Reads a message of this tag and this body.
+    /// Reads a message with this tag and this body.
     pub fn expect_body(tag: u8, body: impl Into<Vec<u8>>) -> Self {
         let body = body.into();
-        Self::run(format!("expect {:?} with {:?}", tag as char, lossy(&body)), move |wire| {
-            let got = wire.expect(tag)?;
+        Self::run(format!("expect {:?} with {:?}", tag as char, lossy(&body)), move |stream| {
+            let got = stream.expect(tag)?;
             if got == body { Ok(()) } else { Err(format!("got {:?}", lossy(&got))) }
         })
     }
 
-    /// Reads a Query of exactly this text.
+    /// Reads a Query with exactly this text.
     pub fn expect_query(sql: &str) -> Self {
         let sql = sql.to_owned();
-        Self::run(format!("expect query {sql:?}"), move |wire| {
-            let got = query_text(&wire.expect(b'Q')?);
+        Self::run(format!("expect query {sql:?}"), move |stream| {
+            let got = query_text(&stream.expect(b'Q')?);
             if got == sql { Ok(()) } else { Err(format!("got query {got:?}")) }
         })
     }
 
-    /// Reads a Query, whatever its text.
+    /// Reads a Query with any text.
     pub fn expect_any_query() -> Self {
         Self::expect(b'Q')
     }
 
-    /// Answers each Query with its own first word as the command tag, until the client terminates or closes.
+    /// Answers each Query with its first word as the command tag, until the client terminates or closes.
     pub fn serve() -> Self {
-        Self::run("serve", |wire| {
-            while let Some((tag, body)) = wire.read_message()? {
+        Self::run("serve", |stream| {
+            while let Some((tag, body)) = stream.read_message()? {
                 match tag {
                     b'Q' => {
                         let word = query_text(&body).split([' ', ';']).next().unwrap_or_default().to_uppercase();
-                        wire.write(&[msg::command_complete(&word), msg::ready(b'I')].concat())?;
+                        stream.write(&[msg::command_complete(&word), msg::ready(b'I')].concat())?;
                     }
                     b'X' => break,
                     other => return Err(format!("got {:?}", other as char)),
@@ -231,35 +231,35 @@ impl Step {
         })
     }
 
-    /// Reads a CancelRequest for the session of [`login_ok`](Self::login_ok), which has a connection of its own.
+    /// Reads a CancelRequest for the session of [`login_ok`](Self::login_ok). It arrives on a connection of its own.
     pub fn expect_cancel() -> Self {
-        Self::run("expect cancel", |wire| {
-            let packet = wire.read_packet()?;
+        Self::run("expect cancel", |stream| {
+            let packet = stream.read_packet()?;
             let expected = [CANCEL_REQUEST, 4242, 1].map(i32::to_be_bytes).concat();
             if packet == expected { Ok(()) } else { Err(format!("got {packet:?}")) }
         })
     }
 
-    /// Reads Terminate, or nothing at all, and then the end of the stream.
+    /// Reads Terminate, or nothing, and then the end of the stream.
     pub fn expect_eof() -> Self {
-        Self::run("expect the end", |wire| match wire.read_message()? {
-            Some((b'X', _)) => wire.read_message()?.map_or(Ok(()), |(tag, _)| Err(format!("got {:?}", tag as char))),
+        Self::run("expect the end", |stream| match stream.read_message()? {
+            Some((b'X', _)) => stream.read_message()?.map_or(Ok(()), |(tag, _)| Err(format!("got {:?}", tag as char))),
             Some((tag, body)) => Err(format!("got {:?} with {:?}", tag as char, lossy(&body))),
             None => Ok(()),
         })
     }
 
-    /// Closes in good order: a FIN, and on with the script, so that the client may still speak.
+    /// Sends a FIN and continues the script, so that the client can still send.
     pub fn close() -> Self {
-        Self::run("close", |wire| wire.socket.shutdown(Shutdown::Write).map_err(|e| e.to_string()))
+        Self::run("close", |stream| stream.socket.shutdown(Shutdown::Write).map_err(|e| e.to_string()))
     }
 
-    /// Closes with a reset, which ends the script.
+    /// Sets the connection to close with a reset; this must be the last step.
     pub fn reset() -> Self {
-        Self::run("reset", |wire| wire.socket.set_linger(Some(Duration::ZERO)).map_err(|e| e.to_string()))
+        Self::run("reset", |stream| stream.socket.set_linger(Some(Duration::ZERO)).map_err(|e| e.to_string()))
     }
 
-    /// Does nothing for so long.
+    /// Waits for this time.
     pub fn pause(time: Duration) -> Self {
         Self::run("pause", move |_| {
             thread::sleep(time);
@@ -267,23 +267,23 @@ impl Step {
         })
     }
 
-    /// Waits until the test says so: `let (go, gate) = Step::gate();`, then `go.open()`.
+    /// Waits for the test: `let (go, gate) = Step::gate();`, then `go.open()`.
     pub fn gate() -> (Gate, Self) {
         let (gate, opened) = mpsc::channel();
         let wait = move |_: &mut PeerStream| {
-            opened.recv_timeout(PATIENCE).map_err(|e| format!("the test didn't open it: {e}"))
+            opened.recv_timeout(TIME_LIMIT).map_err(|e| format!("not opened by the test: {e}"))
         };
         (Gate(gate), Self::run("gate", wait))
     }
 
-    /// Tells the test that the script has come here: `let (here, mark) = Step::mark();`, then `here.wait()`.
+    /// Reports to the test that the script has reached this step: `let (here, mark) = Step::mark();`, then `here.wait()`.
     pub fn mark() -> (Mark, Self) {
         let (here, mark) = mpsc::channel();
-        let tell = move |_: &mut PeerStream| {
+        let report = move |_: &mut PeerStream| {
             let _ = here.send(());
             Ok(())
         };
-        (Mark(mark), Self::run("mark", tell))
+        (Mark(mark), Self::run("mark", report))
     }
 }
 
@@ -291,7 +291,7 @@ impl Step {
 pub struct Gate(mpsc::Sender<()>);
 
 impl Gate {
-    /// Lets the script go on.
+    /// Lets the script continue.
     pub fn open(self) {
         let _ = self.0.send(());
     }
@@ -301,16 +301,16 @@ impl Gate {
 pub struct Mark(mpsc::Receiver<()>);
 
 impl Mark {
-    /// Returns when the script has come to the mark.
+    /// Waits until the script has reached the mark.
     pub fn wait(self) {
-        self.0.recv_timeout(PATIENCE).expect("the script came to its mark");
+        self.0.recv_timeout(TIME_LIMIT).expect("the script must reach its mark");
     }
 }
 
 /// The server's end of one connection.
 pub struct PeerStream {
     socket: Socket,
-    heard: Received,
+    received: Received,
 }
 
 impl PeerStream {
@@ -319,7 +319,7 @@ impl PeerStream {
         self.socket.write_all(bytes).map_err(|error| format!("writing: {error}"))
     }
 
-    /// Reads so many bytes; nothing if the client has closed before the first.
+    /// Reads `n` bytes; `None` if the client has closed before the first.
     pub fn read(&mut self, n: usize) -> Result<Option<Vec<u8>>, String> {
         let mut bytes = vec![0; n];
         let mut filled = 0;
@@ -330,7 +330,7 @@ impl PeerStream {
                 Ok(more) => filled += more,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Err(format!("nothing came from the client for {PATIENCE:?}"));
+                    return Err(format!("nothing was received from the client for {TIME_LIMIT:?}"));
                 }
                 Err(error) => return Err(format!("reading: {error}")),
             }
@@ -338,15 +338,15 @@ impl PeerStream {
         Ok(Some(bytes))
     }
 
-    /// Reads a message with a tag, and keeps it; nothing if the client has closed before.
+    /// Reads a message with a tag, and keeps it; `None` if the client has closed before.
     pub fn read_message(&mut self) -> Result<Option<(u8, Vec<u8>)>, String> {
         let Some(tag) = self.read(1)? else { return Ok(None) };
         let message = (tag[0], self.read_packet()?);
-        self.heard.messages.push(message.clone());
+        self.received.messages.push(message.clone());
         Ok(Some(message))
     }
 
-    /// Reads what follows a tag, or stands alone at the beginning: a length and a body.
+    /// Reads a length and a body: the rest of a message, or a first packet, which has no tag.
     pub fn read_packet(&mut self) -> Result<Vec<u8>, String> {
         let closed = || "the client closed instead".to_owned();
         let length = int(&self.read(4)?.ok_or_else(closed)?);
@@ -366,41 +366,41 @@ impl PeerStream {
     }
 
     fn keep_startup(&mut self, version: i32, body: &[u8]) -> Result<(), String> {
-        let body = body.strip_suffix(&[0, 0]).ok_or("a StartupMessage without its two NULs at the end")?;
+        let body = body.strip_suffix(&[0, 0]).ok_or("a StartupMessage without two NULs at its end")?;
         let words: Vec<String> = body.split(|byte| *byte == 0).map(lossy).collect();
-        self.heard.startup = words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-        self.heard.version = version;
+        self.received.startup = words.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+        self.received.version = version;
         Ok(())
     }
 }
 
-/// The thread that accepts one connection for each script, each within the time that a step has.
-fn accept(socket: &Socket, scripts: Vec<Vec<Step>>, ended: &AtomicBool) -> Vec<Playing> {
+/// Accepts one connection for each script, each within the time limit of a step.
+fn accept(socket: &Socket, scripts: Vec<Vec<Step>>, ended: &AtomicBool) -> Vec<ScriptThread> {
     let mut threads = Vec::new();
     for script in scripts {
         let begin = Instant::now();
         let accepted = loop {
             match socket.accept() {
                 Ok((socket, _)) => break Some(socket),
-                Err(_) if ended.load(SeqCst) || begin.elapsed() > PATIENCE => break None,
+                Err(_) if ended.load(SeqCst) || begin.elapsed() > TIME_LIMIT => break None,
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }
         };
-        threads.push(thread::spawn(move || play(accepted.ok_or("no client came")?, script)));
+        threads.push(thread::spawn(move || play(accepted.ok_or("no client connected")?, script)));
     }
     threads
 }
 
 fn play(socket: Socket, script: Vec<Step>) -> Result<Received, String> {
     let _ = socket.set_nonblocking(false);
-    let _ = socket.set_tcp_nodelay(true); // which a Unix socket doesn't have
-    let _ = socket.set_read_timeout(Some(PATIENCE));
-    let _ = socket.set_write_timeout(Some(PATIENCE));
-    let mut wire = PeerStream { socket, heard: Received::default() };
-    for (n, Step { name, act }) in script.into_iter().enumerate() {
-        act(&mut wire).map_err(|error| format!("step {} ({name}): {error}", n + 1))?;
+    let _ = socket.set_tcp_nodelay(true); // a Unix socket has no such option
+    let _ = socket.set_read_timeout(Some(TIME_LIMIT));
+    let _ = socket.set_write_timeout(Some(TIME_LIMIT));
+    let mut stream = PeerStream { socket, received: Received::default() };
+    for (n, Step { name, action }) in script.into_iter().enumerate() {
+        action(&mut stream).map_err(|error| format!("step {} ({name}): {error}", n + 1))?;
     }
-    Ok(wire.heard)
+    Ok(stream.received)
 }
 
 fn int(bytes: &[u8]) -> i32 {

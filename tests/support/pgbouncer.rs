@@ -1,4 +1,4 @@
-//! PgBouncer before a server, on a port of its own: Debian's package, in a folder that is thrown away.
+//! PgBouncer in front of a server, on its own port, with a temporary directory. It uses the installed program.
 //!
 //! ```text
 //! let server = Cluster::start(Options::new())?;
@@ -6,7 +6,7 @@
 //! connect(&pooler.url());
 //! ```
 //!
-//! It ends with the test, also with one that fails or is killed: a small `sh` ends it when its input closes.
+//! It ends with the test, even if that fails or is killed: a small `sh` process ends it when its input is closed.
 
 use std::fs;
 use std::io::Read as _;
@@ -20,16 +20,16 @@ use std::{env, process, thread};
 
 use super::Cluster;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs the pooler `$2` in the folder `$1` until nobody can write to its input any more. It refuses to run as root.
+/// Runs the pooler `$2` in the directory `$1` until standard input is closed. PgBouncer refuses to run as root.
 const GUARD: &str = r#"
-    folder=$1 program=$2; set --
+    directory=$1 program=$2; set --
     if [ "$(id -u)" = 0 ]; then set -- -u nobody; fi
-    "$program" "$@" "$folder/pgbouncer.ini" </dev/null >"$folder/log" 2>&1 &
+    "$program" "$@" "$directory/pgbouncer.ini" </dev/null >"$directory/log" 2>&1 &
     while read -r _; do :; done
     kill "$!" 2>/dev/null; wait
-    rm -rf "$folder"
+    rm -rf "$directory"
 "#;
 
 /// A running pooler.
@@ -39,20 +39,23 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts it in a pool mode (`session`, `transaction`, `statement`), with more lines for its settings.
+    /// Starts it in a pool mode (`session`, `transaction`, `statement`), with additional settings.
     pub fn start(server: &Cluster, mode: &str, settings: &str) -> Self {
-        let program = find().expect("no pgbouncer on this machine: install it, as by `apt-get install pgbouncer`");
-        (0..10).find_map(|_| Self::try_start(&program, server, mode, settings)).expect("ten ports in a row were taken")
+        let program = find()
+            .expect("no pgbouncer found on this machine: install it, for example with `apt-get install pgbouncer`");
+        (0..10)
+            .find_map(|_| Self::try_start(&program, server, mode, settings))
+            .expect("another process took the port, ten times")
     }
 
     fn try_start(program: &Path, server: &Cluster, mode: &str, settings: &str) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("notifyman-pgbouncer-{}-{number}", process::id()));
-        fs::create_dir(&folder).unwrap();
+        let directory = env::temp_dir().join(format!("notifyman-pgbouncer-{}-{number}", process::id()));
+        fs::create_dir(&directory).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let server_port = server.port();
-        let users = folder.join("users");
+        let users = directory.join("users");
         fs::write(&users, "\"postgres\" \"\"\n").unwrap();
         let users = users.display();
         let ini = format!(
@@ -60,29 +63,29 @@ impl PgBouncer {
              listen_port = {port}\nunix_socket_dir =\nauth_type = trust\nauth_file = {users}\n\
              pool_mode = {mode}\n{settings}\n"
         );
-        fs::write(folder.join("pgbouncer.ini"), ini).unwrap();
+        fs::write(directory.join("pgbouncer.ini"), ini).unwrap();
 
         let mut guard = Command::new("sh");
-        guard.args(["-c", GUARD, "sh"]).arg(&folder).arg(program).process_group(0);
+        guard.args(["-c", GUARD, "sh"]).arg(&directory).arg(program).process_group(0);
         let guard = guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let pooler = Self { port, guard };
         let begin = Instant::now();
         loop {
             let mut log = String::new();
-            let _ = fs::File::open(folder.join("log")).and_then(|mut file| file.read_to_string(&mut log));
+            let _ = fs::File::open(directory.join("log")).and_then(|mut file| file.read_to_string(&mut log));
             if log.contains(&format!("listening on 127.0.0.1:{port}")) {
                 return Some(pooler);
             }
             if log.contains("Address already in use") {
                 return None;
             }
-            let broken = log.contains("FATAL") || begin.elapsed() > PATIENCE;
-            assert!(!broken, "pgbouncer didn't start; its log says:\n{log}");
+            let has_failed = log.contains("FATAL") || begin.elapsed() > TIME_LIMIT;
+            assert!(!has_failed, "pgbouncer did not start; its log:\n{log}");
             thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// Where the superuser finds the database `postgres`, by way of the pooler.
+    /// Returns the superuser's connection string for the database `postgres`, through the pooler.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
@@ -90,13 +93,13 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        // Waiting closes its input first, and that is its sign.
+        // `wait` closes the guard's input first, which ends the pooler.
         let _ = self.guard.wait();
     }
 }
 
 fn find() -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
+    let directories = env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    directories.map(|directory| directory.join("pgbouncer")).find(|program| program.is_file())
 }

@@ -1,4 +1,4 @@
-//! Certificates of the tests' own, made on the spot, and servers that show them.
+//! Certificates that are created for a test, and servers that use them.
 //!
 //! ```text
 //! let ca = Authority::new("a");
@@ -19,16 +19,16 @@ use rcgen::{
 
 use super::{Cluster, Options, server};
 
-/// A certificate and its key, both PEM.
+/// A certificate and its key, both in PEM format.
 #[derive(Clone)]
 pub struct Identity {
     pub certificate: String,
     pub key: String,
-    /// What a list of revoked ones names it by.
+    /// The serial number, which a certificate revocation list contains.
     pub serial: u64,
 }
 
-/// Somebody who signs certificates.
+/// A certificate authority.
 pub struct Authority {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -40,29 +40,29 @@ fn next_serial() -> u64 {
 }
 
 impl Authority {
-    /// A new one, whatever it is called.
+    /// Creates a root authority.
     pub fn new(name: &str) -> Self {
         let (params, key) = (authority(name), KeyPair::generate().unwrap());
         Self { certificate: params.self_signed(&key).unwrap(), issuer: Issuer::new(params, key) }
     }
 
-    /// One whose own certificate this one has signed.
+    /// Creates an intermediate authority, with a certificate signed by this one.
     pub fn below(&self, name: &str) -> Self {
         let (params, key) = (authority(name), KeyPair::generate().unwrap());
         Self { certificate: params.signed_by(&key, &self.issuer).unwrap(), issuer: Issuer::new(params, key) }
     }
 
-    /// Its certificate, for those who trust it.
+    /// Returns the authority's certificate in PEM format.
     pub fn pem(&self) -> String {
         self.certificate.pem()
     }
 
-    /// A certificate for a server of these names and addresses.
+    /// Issues a certificate for a server with these names and addresses.
     pub fn server(&self, names: &[&str]) -> Identity {
         self.sign(names, |_| {})
     }
 
-    /// A certificate for a client, who is the role of this name.
+    /// Issues a certificate for a client with this role.
     pub fn client(&self, role: &str) -> Identity {
         self.sign(&[], |params| {
             params.distinguished_name.push(DnType::CommonName, role);
@@ -70,12 +70,12 @@ impl Authority {
         })
     }
 
-    /// Any certificate.
+    /// Issues a certificate with any parameters.
     pub fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
         self.sign_for(KeyPair::generate().unwrap(), names, change)
     }
 
-    /// Any certificate for this key.
+    /// Issues a certificate for this key with any parameters.
     pub fn sign_for(&self, key: KeyPair, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Identity {
         let serial = next_serial();
         let mut params = params(names, serial);
@@ -84,7 +84,7 @@ impl Authority {
         Identity { certificate: certificate.pem(), key: key.serialize_pem(), serial }
     }
 
-    /// A list of those that it has revoked, which runs out in that year.
+    /// Returns a certificate revocation list that expires in the year `until`.
     pub fn crl(&self, revoked: &[&Identity], until: i32) -> String {
         let revoked = revoked.iter().map(|it| RevokedCertParams {
             serial_number: SerialNumber::from(it.serial),
@@ -119,7 +119,7 @@ fn params(names: &[&str], serial: u64) -> CertificateParams {
     params
 }
 
-/// A certificate that its own key has signed.
+/// Returns a self-signed certificate.
 pub fn self_signed(names: &[&str]) -> Identity {
     let key = KeyPair::generate().unwrap();
     let serial = next_serial();
@@ -127,13 +127,13 @@ pub fn self_signed(names: &[&str]) -> Identity {
     Identity { certificate: certificate.pem(), key: key.serialize_pem(), serial }
 }
 
-/// A server with TLS.
+/// A throwaway server with TLS.
 pub struct TlsServer {
     pub cluster: Cluster,
 }
 
 impl TlsServer {
-    /// Shows this certificate, and lets in clients whose certificates are signed by `clients`.
+    /// Starts a server with this certificate, which accepts client certificates signed by `clients`.
     pub fn start(identity: &Identity, clients: &Authority, options: Options) -> Self {
         let options = options
             .setting("ssl", "on")
@@ -146,15 +146,15 @@ impl TlsServer {
         Self { cluster: server::start(options) }
     }
 
-    /// Shows another certificate from now on, to those who come now.
+    /// Replaces the server's certificate, for new connections.
     pub fn renew(&self, identity: &Identity) {
-        // Written in place, so that the server stays their owner.
+        // The files are written in place, so that their owner does not change.
         fs::write(self.cluster.data_dir().join("server.crt"), &identity.certificate).unwrap();
         fs::write(self.cluster.data_dir().join("server.key"), &identity.key).unwrap();
         super::cluster::signal(self.cluster.pid().unwrap(), "HUP").unwrap();
     }
 
-    /// A file for a client, that goes with the server; nobody else can read it. Its path.
+    /// Creates a private file for a client, which is removed with the server; returns its path.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.cluster.socket_dir().join(name);
         fs::write(&path, content).unwrap();
@@ -170,7 +170,7 @@ impl TlsServer {
         path
     }
 
-    /// A connection string: by address, and with these settings, which may name another `host`.
+    /// Returns a connection string with the address and these settings, which can contain another `host`.
     pub fn dsn(&self, settings: &str) -> String {
         let port = self.cluster.port();
         format!("host=127.0.0.1 port={port} user=postgres dbname=postgres connect_timeout=60 {settings}")

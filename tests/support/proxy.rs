@@ -1,14 +1,14 @@
-//! A TCP proxy that misbehaves on demand: silence, slowness, torn frames, FIN, RST, a cut at any byte.
+//! A TCP proxy that injects faults: silence, slowness, partial frames, FIN, RST, a cut at any byte.
 //!
 //! ```text
 //! client ──► Proxy::addr() ──► two threads per connection ──► upstream
 //! ```
 //!
-//! A control may be used at any time. States (black hole, pace, limit, refusal) hold for the connections that are
-//! there and for later ones, until [`Proxy::resume`]; cuts happen once, to those that are there.
+//! A control can be used at any time. States (black hole, pace, limit, refusal) apply to present and later connections,
+//! until [`Proxy::resume`]; cuts apply once, to present connections.
 //!
-//! It never looks into what it forwards. What it can't imitate is a dead network: its kernel still acknowledges, so
-//! keepalive never notices a black hole.
+//! The proxy does not interpret the bytes. It cannot simulate a dead network: its kernel still acknowledges packets, so
+//! keepalive never detects a black hole.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// How long a write may block before it looks at the controls again, and how long a dial may take.
+/// The time that a write may block before the controls are checked again.
 const WRITE_TURN: Duration = Duration::from_millis(20);
-const DIAL: Duration = Duration::from_secs(10);
+/// The time limit for connecting to the server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A proxy in front of one server; dropping it ends every connection and thread.
 pub struct Proxy {
@@ -31,7 +32,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts to forward to `upstream`, which needn't be there yet: a connection is closed while it isn't.
+    /// Starts to forward to `upstream`. While that does not listen, connections are closed.
     pub fn start(upstream: SocketAddr) -> Self {
         let reserved = bind(([127, 0, 0, 1], 0).into());
         let addr = reserved.local_addr().unwrap().as_socket().unwrap();
@@ -39,28 +40,28 @@ impl Proxy {
         let shared = Arc::new(Shared::new(upstream));
         let acceptor = thread::spawn({
             let shared = Arc::clone(&shared);
-            // The port stays bound, so that nobody else is given it while connections are refused.
+            // The port stays bound, so that no other process is given it while connections are refused.
             move || drop((accept(&shared, addr, listener), reserved))
         });
         Self { addr, shared, acceptor: Some(acceptor) }
     }
 
-    /// Where clients connect to.
+    /// Returns the address for clients.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The port of [`addr`](Self::addr), on 127.0.0.1.
+    /// Returns the port of [`addr`](Self::addr), on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.addr.port()
     }
 
-    /// Forwards nothing more in either direction, not even an end, and keeps every socket open.
+    /// Stops forwarding in both directions, also ends of streams, and keeps every socket open.
     pub fn black_hole(&self) {
         self.shared.change(|it| it.black_hole = true);
     }
 
-    /// Ends a black hole (what was held back goes on), slowness, a byte limit, and the refusal of connections.
+    /// Ends a black hole (bytes that were held back are forwarded), slowness, a byte limit, and the refusal of connections.
     pub fn resume(&self) {
         self.shared.change(|it| {
             it.black_hole = false;
@@ -71,37 +72,37 @@ impl Proxy {
         self.shared.wait_until(|it| it.listening);
     }
 
-    /// Writes at most so many bytes at once, with a pause after each write.
+    /// Writes at most this number of bytes at a time, with a pause after each write.
     pub fn slow(&self, bytes_per_write: usize, delay: Duration) {
         self.shared.change(|it| it.pace = Some((bytes_per_write.max(1), delay)));
     }
 
-    /// Writes every byte by itself, as fast as it goes.
+    /// Writes every byte separately, without pauses.
     pub fn one_byte_at_a_time(&self) {
         self.slow(1, Duration::ZERO);
     }
 
-    /// Ends each connection with a FIN after exactly so many bytes from the server, counted from its beginning.
+    /// Ends each connection with a FIN after exactly this number of bytes from the server, counted from its beginning.
     pub fn cut_after(&self, bytes_from_server: u64) {
         self.shared.change(|it| {
             it.limit = Some(bytes_from_server);
             for link in &it.links {
-                let alone = link.alone(true);
-                let over = link.forwarded.load(SeqCst) >= bytes_from_server;
-                drop(alone);
-                if over {
+                let lock = link.lock_writing(true);
+                let has_reached_limit = link.forwarded.load(SeqCst) >= bytes_from_server;
+                drop(lock);
+                if has_reached_limit {
                     link.cut_fin();
                 }
             }
         });
     }
 
-    /// Closes the present connections in good order: a FIN after what was forwarded.
+    /// Closes the present connections with a FIN, after the bytes that were forwarded.
     pub fn cut_fin(&self) {
         self.shared.change(|it| it.links.iter().for_each(|link| link.cut_fin()));
     }
 
-    /// Resets the present connections, and returns when that has happened.
+    /// Resets the present connections, and returns when they are closed.
     pub fn cut_rst(&self) {
         let last = self.shared.change(|it| {
             it.links.iter().for_each(|link| link.cut_rst());
@@ -110,11 +111,11 @@ impl Proxy {
         self.shared.wait_until(|it| it.links.iter().all(|link| link.number > last));
     }
 
-    /// Sends bytes that the server never sent to every present client, wherever its stream just is.
+    /// Sends bytes that the server did not send to every present client, at the current position of its stream.
     pub fn inject(&self, bytes: &[u8]) {
         let links = self.shared.lock().links.clone();
         for link in links {
-            let _alone = link.alone(true);
+            let _lock = link.lock_writing(true);
             let mut rest = bytes;
             while !rest.is_empty() && !link.is_cut() {
                 match (&link.client).write(rest) {
@@ -133,34 +134,34 @@ impl Proxy {
         self.shared.wait_until(|it| !it.listening);
     }
 
-    /// Where later connections go to.
+    /// Sets the server of later connections.
     pub fn set_upstream(&self, upstream: SocketAddr) {
         self.shared.change(|it| it.upstream = upstream);
     }
 
-    /// How many connections were accepted so far.
+    /// Returns the number of connections accepted so far.
     pub fn accepted(&self) -> u64 {
         self.shared.lock().accepted
     }
 
-    /// How many connections are there now.
+    /// Returns the number of present connections.
     pub fn open(&self) -> usize {
         self.shared.lock().links.len()
     }
 
-    /// Waits until this many connections are there; it panics after ten seconds.
+    /// Waits until there is this number of connections; panics after ten seconds.
     pub fn wait_open(&self, n: usize) {
         let limit = Duration::from_secs(10);
         let wait = self.shared.changed.wait_timeout_while(self.shared.lock(), limit, |it| it.links.len() != n);
-        assert!(!wait.unwrap().1.timed_out(), "{} connections through the proxy, not {n}", self.open());
+        assert!(!wait.unwrap().1.timed_out(), "{} connections, expected {n}", self.open());
     }
 
-    /// How many bytes were forwarded to clients, over all connections.
+    /// Returns the number of bytes forwarded to clients, on all connections.
     pub fn bytes_from_server(&self) -> u64 {
         self.shared.count(true)
     }
 
-    /// How many bytes were forwarded to the server, over all connections.
+    /// Returns the number of bytes forwarded to the server, on all connections.
     pub fn bytes_from_client(&self) -> u64 {
         self.shared.count(false)
     }
@@ -178,7 +179,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What the controls say, and which connections are there.
+/// The state of the controls, and the present connections.
 struct Controls {
     upstream: SocketAddr,
     black_hole: bool,
@@ -188,10 +189,10 @@ struct Controls {
     pace: Option<(usize, Duration)>,
     limit: Option<u64>,
     accepted: u64,
-    links: Vec<Arc<Link>>,
+    links: Vec<Arc<ProxiedConnection>>,
 }
 
-/// The controls under one lock, with one condition that tells of any change.
+/// The controls with a lock, and a condition variable that is notified of every change.
 struct Shared {
     controls: Mutex<Controls>,
     changed: Condvar,
@@ -234,16 +235,16 @@ impl Shared {
         drop(self.changed.wait_while(self.lock(), |it| !f(it)).unwrap());
     }
 
-    /// How many bytes went that way, with none that are written but not yet counted.
+    /// Returns the number of bytes forwarded in a direction. Bytes that are being written are waited for.
     fn count(&self, to_client: bool) -> u64 {
         let links = self.lock().links.clone();
-        links.iter().for_each(|link| drop(link.alone(to_client)));
+        links.iter().for_each(|link| drop(link.lock_writing(to_client)));
         let count = if to_client { &self.from_server } else { &self.from_client };
         count.load(SeqCst)
     }
 
-    /// Sits out a black hole, and gives the controls; fails when the connection has been cut.
-    fn clearance(&self, link: &Link) -> io::Result<MutexGuard<'_, Controls>> {
+    /// Waits until there is no black hole, and returns the controls; fails if the connection has been cut.
+    fn wait_to_forward(&self, link: &ProxiedConnection) -> io::Result<MutexGuard<'_, Controls>> {
         let held = |it: &mut Controls| it.black_hole && !it.ended && !link.is_cut();
         let controls = self.changed.wait_while(self.lock(), held).unwrap();
         match controls.ended || link.is_cut() {
@@ -252,8 +253,8 @@ impl Shared {
         }
     }
 
-    /// Sits out the pause after a write, or the part of it that is left when the pace changes.
-    fn pause(&self, link: &Link, pace: Option<(usize, Duration)>) {
+    /// Waits for the pause after a write, which ends early if the pace changes.
+    fn pause(&self, link: &ProxiedConnection, pace: Option<(usize, Duration)>) {
         let Some((_, delay)) = pace.filter(|(_, delay)| !delay.is_zero()) else { return };
         let begin = Instant::now();
         let mut controls = self.lock();
@@ -266,24 +267,24 @@ impl Shared {
     }
 }
 
-/// One connection through the proxy: two sockets, which close when its last owner drops it.
-struct Link {
+/// One connection through the proxy: two sockets, which are closed when the last owner drops it.
+struct ProxiedConnection {
     number: u64,
     client: TcpStream,
     server: TcpStream,
-    /// Held for one write to the server, and one to the client, until it is counted.
+    /// The locks of a write to the server and of one to the client, held until it is counted.
     writing: [Mutex<()>; 2],
-    /// How many bytes from the server the client got.
+    /// The number of bytes forwarded to the client.
     forwarded: AtomicU64,
     cut: AtomicBool,
 }
 
-impl Link {
+impl ProxiedConnection {
     fn is_cut(&self) -> bool {
         self.cut.load(SeqCst)
     }
 
-    fn alone(&self, to_client: bool) -> MutexGuard<'_, ()> {
+    fn lock_writing(&self, to_client: bool) -> MutexGuard<'_, ()> {
         self.writing[usize::from(to_client)].lock().unwrap()
     }
 
@@ -293,13 +294,13 @@ impl Link {
     }
 
     fn cut_fin(&self) {
-        let _alone = self.alone(true);
+        let _lock = self.lock_writing(true);
         self.cut.store(true, SeqCst);
         let _ = self.client.shutdown(Shutdown::Write);
         let _ = self.server.shutdown(Shutdown::Both);
     }
 
-    /// Makes the close a reset, and wakes the threads without a word to the peers.
+    /// Sets the close to be a reset, and wakes the threads without sending anything.
     fn cut_rst(&self) {
         self.cut.store(true, SeqCst);
         let _ = SockRef::from(&self.client).set_linger(Some(Duration::ZERO));
@@ -308,7 +309,7 @@ impl Link {
     }
 }
 
-/// Binds a port that other sockets of the proxy may have, too.
+/// Binds a port that other sockets of the proxy can also bind.
 fn bind(addr: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -323,13 +324,13 @@ fn listen(addr: SocketAddr) -> TcpListener {
     socket.into()
 }
 
-/// The thread that accepts, and closes and opens the port as the controls say.
+/// Accepts connections, and closes and opens the port according to the controls.
 fn accept(shared: &Arc<Shared>, addr: SocketAddr, mut listener: TcpListener) {
     loop {
         let accepted = listener.accept();
         let mut controls = shared.lock();
         if controls.refuse {
-            // A process that another test is just starting may have the socket as well, and must not listen in its place.
+            // A process that another test is starting may have inherited the socket, and must not listen on it.
             let _ = SockRef::from(&listener).shutdown(Shutdown::Both);
             drop((accepted, listener));
             controls.listening = false;
@@ -349,11 +350,18 @@ fn accept(shared: &Arc<Shared>, addr: SocketAddr, mut listener: TcpListener) {
         let upstream = controls.upstream;
         drop(controls);
         let Ok((client, _)) = accepted else { continue };
-        let server = TcpStream::connect_timeout(&upstream, DIAL);
+        let server = TcpStream::connect_timeout(&upstream, CONNECT_TIMEOUT);
         let link = shared.change(|it| {
             it.accepted += 1;
             let (writing, forwarded, cut) = Default::default();
-            let link = Arc::new(Link { number: it.accepted, client, server: server.ok()?, writing, forwarded, cut });
+            let link = Arc::new(ProxiedConnection {
+                number: it.accepted,
+                client,
+                server: server.ok()?,
+                writing,
+                forwarded,
+                cut,
+            });
             it.links.push(Arc::clone(&link));
             if it.limit == Some(0) {
                 link.cut_fin();
@@ -367,13 +375,13 @@ fn accept(shared: &Arc<Shared>, addr: SocketAddr, mut listener: TcpListener) {
     }
 }
 
-/// Lets the accepting thread look at the controls.
+/// Makes the accepting thread check the controls.
 fn wake(addr: SocketAddr) {
-    let _ = TcpStream::connect_timeout(&addr, DIAL);
+    let _ = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT);
 }
 
-/// The thread of one connection, and of its half from the server; the other half gets a second thread.
-fn serve(shared: &Shared, link: Arc<Link>) {
+/// Serves one connection: forwards from the server on this thread, and from the client on a second one.
+fn serve(shared: &Shared, link: Arc<ProxiedConnection>) {
     for socket in [&link.client, &link.server] {
         let _ = socket.set_nodelay(true);
         let _ = socket.set_write_timeout(Some(WRITE_TURN));
@@ -388,14 +396,14 @@ fn serve(shared: &Shared, link: Arc<Link>) {
     });
 }
 
-fn from_server(shared: &Shared, link: &Link) {
+fn from_server(shared: &Shared, link: &ProxiedConnection) {
     let mut buffer = [0; 16 << 10];
     loop {
         let piece = match (&link.server).read(&mut buffer) {
-            Ok(0) if shared.clearance(link).is_ok() => return drop(link.client.shutdown(Shutdown::Write)),
+            Ok(0) if shared.wait_to_forward(link).is_ok() => return drop(link.client.shutdown(Shutdown::Write)),
             Ok(0) => return,
             Ok(n) => &buffer[..n],
-            Err(_) if shared.clearance(link).is_ok() => return link.cut_rst(),
+            Err(_) if shared.wait_to_forward(link).is_ok() => return link.cut_rst(),
             Err(_) => return,
         };
         if forward(shared, link, piece, true).is_err() {
@@ -404,40 +412,41 @@ fn from_server(shared: &Shared, link: &Link) {
     }
 }
 
-/// After a cut it reads on to the client's end: a close over unread bytes would turn the FIN into a reset.
-fn from_client(shared: &Shared, link: &Link) {
+/// Forwards from the client. After a cut it still reads until the client's end, because closing a socket with unread
+/// bytes sends a reset instead of a FIN.
+fn from_client(shared: &Shared, link: &ProxiedConnection) {
     let mut buffer = [0; 16 << 10];
     loop {
         let piece = match (&link.client).read(&mut buffer) {
-            Ok(0) if shared.clearance(link).is_ok() => return drop(link.server.shutdown(Shutdown::Write)),
+            Ok(0) if shared.wait_to_forward(link).is_ok() => return drop(link.server.shutdown(Shutdown::Write)),
             Ok(0) => return,
             Ok(n) => &buffer[..n],
-            Err(_) if shared.clearance(link).is_ok() => return link.cut_rst(),
+            Err(_) if shared.wait_to_forward(link).is_ok() => return link.cut_rst(),
             Err(_) => return,
         };
         let _ = forward(shared, link, piece, false);
     }
 }
 
-/// Writes it all, as the controls say at each write.
-fn forward(shared: &Shared, link: &Link, mut bytes: &[u8], to_client: bool) -> io::Result<()> {
+/// Writes all bytes, and applies the controls at each write.
+fn forward(shared: &Shared, link: &ProxiedConnection, mut bytes: &[u8], to_client: bool) -> io::Result<()> {
     let (mut to, count) = match to_client {
         true => (&link.client, &shared.from_server),
         false => (&link.server, &shared.from_client),
     };
     while !bytes.is_empty() {
-        let controls = shared.clearance(link)?;
+        let controls = shared.wait_to_forward(link)?;
         let (pace, limit) = (controls.pace, controls.limit.filter(|_| to_client));
         drop(controls);
         let allowed = limit.map_or(u64::MAX, |limit| limit.saturating_sub(link.forwarded.load(SeqCst)));
         let size = pace.map_or(usize::MAX, |(size, _)| size).min(bytes.len()).min(allowed as usize);
-        let alone = link.alone(to_client);
+        let lock = link.lock_writing(to_client);
         match to.write(&bytes[..size]) {
             Ok(n) => {
                 bytes = &bytes[n..];
                 count.fetch_add(n as u64, SeqCst);
                 let total = to_client.then(|| link.forwarded.fetch_add(n as u64, SeqCst) + n as u64);
-                drop(alone);
+                drop(lock);
                 if limit.is_some_and(|limit| total >= Some(limit)) {
                     link.cut_fin();
                 }

@@ -1,8 +1,8 @@
-//! Real servers that tests share, and what is often done with a connection to one.
+//! Throwaway servers that tests share, and common operations on connections to them.
 //!
-//! A shared server lies in a `static`, which is never dropped: it ends with this process all the same, because its
-//! guard (see [`Cluster`]) waits for just that. Tests that share one take channels of their own, since every session of
-//! a database hears the others. A test that stops a server, or kills one of its processes, starts its own.
+//! A shared server is in a `static`, which is never dropped. It ends with this process, because its guard (see
+//! [`Cluster`]) waits for that. Tests that share a server use different channels, because every session of a database
+//! can receive the notifications of all others. A test that stops a server, or kills one of its processes, starts its own.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::OnceLock;
@@ -16,41 +16,41 @@ use super::cluster::{self, Cluster, Options};
 /// The longest wait for an event that must come: far longer than it takes, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// A server of encoding UTF8 that lets everybody in.
+/// Returns a shared server with the encoding UTF8 that accepts every login.
 pub fn utf8() -> &'static Cluster {
     static SERVER: OnceLock<Cluster> = OnceLock::new();
     SERVER.get_or_init(|| start(Options::new()))
 }
 
-/// The same in LATIN1.
+/// Like [`utf8`], with the encoding LATIN1.
 pub fn latin1() -> &'static Cluster {
     static SERVER: OnceLock<Cluster> = OnceLock::new();
     SERVER.get_or_init(|| start(Options::new().encoding("LATIN1")))
 }
 
-/// The same in EUC_JP, whose characters have other lengths than in UTF-8.
+/// Like [`utf8`], with the encoding EUC_JP, whose characters have other lengths than in UTF-8.
 pub fn euc_jp() -> &'static Cluster {
     static SERVER: OnceLock<Cluster> = OnceLock::new();
     SERVER.get_or_init(|| start(Options::new().encoding("EUC_JP")))
 }
 
-/// The same in SQL_ASCII, which is no encoding at all.
+/// Like [`utf8`], with SQL_ASCII, in which strings can contain any bytes.
 pub fn sql_ascii() -> &'static Cluster {
     static SERVER: OnceLock<Cluster> = OnceLock::new();
     SERVER.get_or_init(|| start(Options::new().encoding("SQL_ASCII")))
 }
 
-/// A server of the test's own.
+/// Starts a server.
 pub fn start(options: Options) -> Cluster {
     Cluster::start(options).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A standby without a primary: it stays in recovery until it is [promoted](promote).
+/// Starts a standby without a primary. It stays in recovery until it is [promoted](promote).
 pub fn standby() -> Cluster {
     start(replicating().file("standby.signal", ""))
 }
 
-/// A primary, and a standby that follows it: both begin with the same data.
+/// Starts a primary, and a standby that follows it. Both begin with the same data.
 pub fn primary_and_standby() -> (Cluster, Cluster) {
     let primary = start(replicating().hba("host replication all 127.0.0.1/32 trust"));
     let follow = format!("host=127.0.0.1 port={} user=postgres", primary.port());
@@ -58,84 +58,90 @@ pub fn primary_and_standby() -> (Cluster, Cluster) {
     (primary, standby)
 }
 
-/// What a standby must allow for is as much as its data's first server did.
+/// Returns options for a primary or a standby. A standby's limits must not be less than those of its primary.
 fn replicating() -> Options {
     let replica = Options::new().setting("wal_level", "replica").setting("hot_standby", "on");
     replica.setting("max_worker_processes", "8").setting("max_wal_senders", "10")
 }
 
-/// Makes a standby a primary; returns when it is one.
+/// Promotes a standby; returns when it is a primary.
 pub fn promote(standby: &Cluster) {
     assert_eq!(ask(&mut connect(&standby.url()), "SELECT pg_promote()"), "t");
 }
 
-/// A session with the shared server of encoding UTF8.
+/// Connects to the shared server with the encoding UTF8.
 pub fn session() -> Connection {
     connect(&utf8().url())
 }
 
-/// A session that must come about.
+/// Connects, which must succeed.
 pub fn connect(url: &str) -> Connection {
     Connection::connect(config(url)).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A connection string without a look at the environment.
+/// Parses a connection string, without the environment.
 pub fn config(url: &str) -> Config {
     Config::without_env(url).unwrap()
 }
 
-/// The error of a dial that must fail.
+/// Connects, which must fail, and returns the error.
 pub fn refused(config: Config) -> Error {
-    Connection::connect(config).expect_err("a dial that must fail")
+    Connection::connect(config).expect_err("the connection must fail")
 }
 
-/// Channel and payload.
+/// A channel and a payload.
 pub type Pair = (String, String);
 
-/// What a test expects to hear: pairs of channel and payload.
+/// Returns the expected channels and payloads of notifications.
 pub fn pairs<const N: usize>(expected: [(&str, &str); N]) -> Vec<Pair> {
     expected.map(|(channel, payload)| (channel.to_owned(), payload.to_owned())).into()
 }
 
-/// Channel and payload of one notification.
+/// Returns the channel and the payload of a notification.
 pub fn pair(n: &Notification) -> Pair {
     (n.channel().into_owned(), n.payload().into_owned())
 }
 
-/// The next `n` notifications, which must come.
+/// Receives the next `n` notifications, which must arrive.
 pub fn next(db: &mut Connection, n: usize) -> Vec<Pair> {
-    let heard: Vec<Pair> = db.wait(LIMIT).map_while(|event| event.as_ref().map(pair)).take(n).collect();
-    assert_eq!(heard.len(), n, "came before {LIMIT:?} of silence or the end {:?}: {heard:?}", db.error());
-    heard
+    let received: Vec<Pair> = db.wait(LIMIT).map_while(|event| event.as_ref().map(pair)).take(n).collect();
+    assert_eq!(
+        received.len(),
+        n,
+        "received before {LIMIT:?} of silence, or before the end ({:?}): {received:?}",
+        db.error()
+    );
+    received
 }
 
-/// What a look at the socket brings, and no more.
+/// Receives the notifications that are pending, without waiting.
 pub fn pending(db: &mut Connection) -> Vec<Pair> {
     db.wait(Duration::ZERO).flatten().map(|n| pair(&n)).collect()
 }
 
-/// Everything that sessions of its database have sent it so far, and nothing else.
+/// Receives all notifications that were committed before this call.
 ///
-/// Notifications come in the order of the commits: what isn't there before one that it sends to itself never comes.
+/// Notifications arrive in the order of the commits, so one that this session sends itself marks the end.
 pub fn everything(db: &mut Connection) -> Vec<Pair> {
-    const LAST: &str = "the last one";
+    const LAST: &str = "the last notification";
     db.listen([LAST]).unwrap();
     db.notify(LAST, "").unwrap();
     let me = db.pid();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for event in db.wait(LIMIT) {
-        let n = event.unwrap_or_else(|| panic!("no word of its own for {LIMIT:?}, only {heard:?}"));
+        let n =
+            event.unwrap_or_else(|| panic!("the last notification did not arrive within {LIMIT:?}, only {received:?}"));
         if n.channel() != LAST {
-            heard.push(pair(&n));
+            received.push(pair(&n));
         } else if n.pid() == me {
             break;
         }
     }
     db.unlisten([LAST]).unwrap();
-    heard
+    received
 }
 
-/// The text of the only column of the only row.
+/// Runs a query, and returns the text of the only column of the only row.
 pub fn ask(db: &mut Connection, sql: &str) -> String {
     let rows = db.query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     assert_eq!((rows.len(), rows[0].len()), (1, 1), "{sql}");
@@ -178,11 +184,11 @@ pub fn drop_with_its_sessions(server: &Cluster, database: &str) {
     });
 }
 
-/// Waits until it is so.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until a condition is true; `what` describes it.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < LIMIT, "after {LIMIT:?} it still isn't so: {what}");
+    while !condition() {
+        assert!(begin.elapsed() < LIMIT, "not true within {LIMIT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -190,32 +196,33 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Repeats an attempt that succeeds if the server handles a cancel request within the second that the library waits: on
 /// a busy machine it may need longer.
 pub fn in_time(mut attempt: impl FnMut() -> bool) {
-    assert!((0..10).any(|_| attempt()), "the server has never answered a cancel request in time");
+    assert!((0..10).any(|_| attempt()), "the server never handled a cancel request in time");
 }
 
-/// Waits until these sessions' processes wait for their client: one that is still sending can't say a last word.
+/// Waits until the backends of these sessions wait for their client. A backend that is still sending cannot send its
+/// last message.
 pub fn wait_until_idle<const N: usize>(server: &Cluster, pids: [i32; N]) {
     let pids = pids.map(|pid| pid.to_string()).join(", ");
     let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientRead' AND pid IN ({pids})");
     let mut watcher = connect(&server.url());
-    eventually("the sessions are at rest", || ask(&mut watcher, &sql) == N.to_string());
+    eventually("the sessions are idle", || ask(&mut watcher, &sql) == N.to_string());
 }
 
-/// Ends a session from another one.
+/// Terminates a session from another one.
 pub fn terminate(server: &Cluster, pid: i32) {
     assert_eq!(ask(&mut connect(&server.url()), &format!("SELECT pg_terminate_backend({pid})")), "t");
 }
 
-/// A server's process that is stopped, until this drops.
+/// A process that is paused until this value is dropped.
 pub struct PausedProcess(u32);
 
 impl PausedProcess {
-    /// Stops the server's process of this session.
+    /// Pauses the backend of this session.
     pub fn session(db: &Connection) -> Self {
         Self::process(db.pid().unsigned_abs())
     }
 
-    /// Stops any process of ours.
+    /// Pauses any process.
     pub fn process(pid: u32) -> Self {
         cluster::signal(pid, "STOP").unwrap();
         Self(pid)
@@ -224,7 +231,7 @@ impl PausedProcess {
 
 impl Drop for PausedProcess {
     fn drop(&mut self) {
-        // It may have ended, which is as good.
+        // The process may have ended.
         let _ = cluster::signal(self.0, "CONT");
     }
 }

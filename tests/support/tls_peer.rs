@@ -1,7 +1,7 @@
-//! A scripted server behind TLS: what each connection does is a closure over an encrypted stream.
+//! A scripted server with TLS. The script of each connection is a closure over an encrypted stream.
 //!
 //! ```text
-//! let peer = TlsPeer::play(&identity, vec![Box::new(|wire| { wire.login(); wire.send(&..); wire.expect_goodbye() })]);
+//! let peer = TlsPeer::play(&identity, vec![Box::new(|stream| { stream.login(); stream.send(&..); stream.expect_goodbye() })]);
 //! connect(&peer.dsn());
 //! peer.finish();
 //! ```
@@ -16,24 +16,24 @@ use notifyman::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use notifyman::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto};
 
 use super::msg;
-use super::peer::PATIENCE;
+use super::peer::TIME_LIMIT;
 use super::pki::Identity;
 
 pub type TlsScript = Box<dyn FnOnce(&mut TlsPeerStream) + Send>;
 
-/// A server that plays its scripts, one for each connection, in their order.
+/// A server that runs its scripts, one for each connection, in order.
 pub struct TlsPeer {
     port: u16,
-    playing: JoinHandle<()>,
+    thread: JoinHandle<()>,
 }
 
-/// The server's end of one connection, whose handshake is done.
+/// The server's end of one connection, after the handshake.
 pub struct TlsPeerStream {
     pub stream: StreamOwned<ServerConnection, TcpStream>,
 }
 
 impl TlsPeer {
-    pub fn play(identity: &Identity, plays: Vec<TlsScript>) -> Self {
+    pub fn play(identity: &Identity, scripts: Vec<TlsScript>) -> Self {
         let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
         let config = ServerConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
@@ -45,35 +45,35 @@ impl TlsPeer {
         let config = Arc::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let playing = thread::spawn(move || {
-            for play in plays {
+        let thread = thread::spawn(move || {
+            for script in scripts {
                 let (socket, _) = listener.accept().unwrap();
-                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.set_read_timeout(Some(TIME_LIMIT)).unwrap();
                 socket.set_nodelay(true).unwrap();
-                play(&mut TlsPeerStream::agree(socket, Arc::clone(&config)));
+                script(&mut TlsPeerStream::accept(socket, Arc::clone(&config)));
             }
         });
-        Self { port, playing }
+        Self { port, thread }
     }
 
-    /// A connection string that demands TLS.
+    /// Returns a connection string that requires TLS.
     pub fn dsn(&self) -> String {
         format!("host=127.0.0.1 port={} user=postgres dbname=postgres sslmode=require connect_timeout=60", self.port)
     }
 
-    /// Waits until every script is through, and panics where one did.
+    /// Waits until every script has ended, and panics if one has panicked.
     pub fn finish(self) {
-        assert!(self.finished_well(), "the scripted server's part");
+        assert!(self.has_succeeded(), "a script of the server panicked");
     }
 
     /// Like [`finish`](Self::finish), but returns `false` if a script panicked.
-    pub fn finished_well(self) -> bool {
-        self.playing.join().is_ok()
+    pub fn has_succeeded(self) -> bool {
+        self.thread.join().is_ok()
     }
 }
 
 impl TlsPeerStream {
-    fn agree(mut socket: TcpStream, config: Arc<ServerConfig>) -> Self {
+    fn accept(mut socket: TcpStream, config: Arc<ServerConfig>) -> Self {
         let mut request = [0; 8];
         socket.read_exact(&mut request).unwrap();
         assert_eq!(request, [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f], "an SSLRequest");
@@ -85,26 +85,26 @@ impl TlsPeerStream {
         Self { stream }
     }
 
-    /// Lets the client in.
+    /// Accepts the login.
     pub fn login(&mut self) {
         self.packet();
         self.send(&msg::login());
     }
 
-    /// Lets the client in, and listen to something.
+    /// Accepts the login, and answers a LISTEN.
     pub fn login_and_listen(&mut self) {
         self.login();
         self.message(b'Q');
         self.send(&[msg::command_complete("LISTEN"), msg::ready(b'I')].concat());
     }
 
-    /// Sends plaintext: one record for each 16 KiB.
+    /// Encrypts and sends bytes, in records of up to 16 KiB.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
         self.stream.flush().unwrap();
     }
 
-    /// Sends plaintext, and in the same packet what isn't TLS at all.
+    /// Encrypts and sends bytes, followed in the same packet by bytes that are not TLS.
     pub fn send_with_garbage(&mut self, bytes: &[u8], garbage: &[u8]) {
         self.stream.conn.writer().write_all(bytes).unwrap();
         let mut all = Vec::new();
@@ -115,7 +115,7 @@ impl TlsPeerStream {
         self.stream.sock.write_all(&all).unwrap();
     }
 
-    /// Gives both sides new keys.
+    /// Updates the traffic keys of both directions.
     pub fn renew_keys(&mut self) {
         self.stream.conn.refresh_traffic_keys().unwrap();
         while self.stream.conn.wants_write() {
@@ -123,7 +123,7 @@ impl TlsPeerStream {
         }
     }
 
-    /// Reads what has no tag: a length and a body.
+    /// Reads a length and a body.
     pub fn packet(&mut self) -> Vec<u8> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).unwrap();
@@ -132,7 +132,7 @@ impl TlsPeerStream {
         body
     }
 
-    /// Reads a message of this tag.
+    /// Reads a message with this tag.
     pub fn message(&mut self, tag: u8) -> Vec<u8> {
         let mut got = [0];
         self.stream.read_exact(&mut got).unwrap();
@@ -140,10 +140,10 @@ impl TlsPeerStream {
         self.packet()
     }
 
-    /// Reads Terminate, and then that no more will come, said in TLS.
+    /// Reads Terminate, and then the close_notify alert.
     pub fn expect_goodbye(&mut self) {
         self.message(b'X');
-        // An end without a word would be an error here.
+        // An end of the stream without a close_notify would be an error.
         assert_eq!(self.stream.read(&mut [0; 1]).expect("a close_notify"), 0);
     }
 }

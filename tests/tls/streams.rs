@@ -247,7 +247,7 @@ fn a_cancel_request_is_encrypted_where_the_session_is() {
         db.set_call_timeout(Duration::from_secs(1));
         let error = db.query("SELECT 1").unwrap_err();
         assert!(error.is_timeout(), "{error}");
-        peer.finished_well()
+        peer.has_succeeded()
     });
 }
 
