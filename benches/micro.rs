@@ -112,7 +112,7 @@ fn registry_of_one_channel(criterion: &mut Criterion) {
         }
         group.throughput(Throughput::Elements(size as u64));
         group.bench_function(BenchmarkId::new("audience", size), |bencher| {
-            bencher.iter(|| registry.audience(black_box("prices")).for_each(|it| _ = black_box(it)));
+            bencher.iter(|| registry.receivers(black_box("prices")).for_each(|it| _ = black_box(it)));
         });
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("subscribe and unsubscribe", size), |bencher| {
@@ -140,7 +140,7 @@ fn registry_of_many_channels(criterion: &mut Criterion) {
         let mut next = || turn.next().unwrap().as_str();
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("audience", size), |bencher| {
-            bencher.iter(|| registry.audience(next()).for_each(|it| _ = black_box(it)));
+            bencher.iter(|| registry.receivers(next()).for_each(|it| _ = black_box(it)));
         });
         group.bench_function(BenchmarkId::new("subscribe and unsubscribe", size), |bencher| {
             bencher.iter(|| {

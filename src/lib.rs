@@ -118,12 +118,16 @@
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
 //! # use notifyman::Notifier;
+//! use notifyman::notifier::Delivery;
 //! # fn main() -> Result<(), notifyman::Error> {
 //! # let (config, (heard, told)) = (database(), std::sync::mpsc::channel());
 //! let notifier: Notifier<u32> = Notifier::new(config)?;
-//! notifier.subscribe(7, "prices", move |n| {
-//!     println!("{} {} {} {}", n.id(), n.channel(), n.payload(), n.pid());
-//! #   heard.send(n.payload().text().into_owned()).unwrap();
+//! notifier.subscribe(7, "prices", move |delivery| match delivery {
+//!     Delivery::Notification(n) => {
+//!         println!("{} {} {} {}", n.id(), n.channel(), n.payload(), n.pid());
+//! #       heard.send(n.payload().text().into_owned()).unwrap();
+//!     }
+//!     Delivery::Missed(missed) => println!("read again: {missed}"),
 //! })?;
 //! # notifier.notify("prices", "42");
 //! # assert_eq!(told.recv().unwrap(), "42");

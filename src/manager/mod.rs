@@ -349,13 +349,6 @@ impl NotificationManager {
         self
     }
 
-    /// Reconnects and has a heartbeat from now on.
-    pub(crate) fn supervise(&mut self, backoff: Backoff, (idle, deadline): (Duration, Duration)) {
-        self.backoff = Some(backoff);
-        self.heartbeat = Some(Heartbeat { idle, deadline });
-        self.start_all_pulses();
-    }
-
     // ---- events -------------------------------------------------------------------------------------------------
 
     /// The next event, with nothing left out; `None` is the end.

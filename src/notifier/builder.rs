@@ -1,4 +1,4 @@
-//! How a notifier is to be.
+//! The settings of a notifier.
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::notifier::Notifier;
 use crate::notifier::database::SYSTEM_CHANNEL;
 use crate::notifier::queue::Queue;
 
-/// How a [`Notifier`] is to be, before it is: see [`Notifier::builder`].
+/// A builder for a [`Notifier`] with other settings than the defaults: see [`Notifier::builder`].
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -38,8 +38,8 @@ pub struct NotifierBuilder {
 pub(crate) struct NotifierSettings {
     pub(crate) workers: usize,
     pub(crate) queue: Queue,
-    pub(crate) backoff: Backoff,
-    pub(crate) heartbeat: (Duration, Duration),
+    backoff: Backoff,
+    heartbeat: (Duration, Duration),
     canary: Option<(Duration, Duration)>,
     audit: Option<Duration>,
     pub(crate) keep_trying: bool,
@@ -61,10 +61,10 @@ impl NotifierBuilder {
         Self { config, settings }
     }
 
-    /// How many threads call callbacks; at least one, the default.
+    /// Sets the number of threads that call callbacks. Default: 1.
     ///
-    /// A subscriber's calls come one by one and in order with any number. With one thread a callback that blocks delays
-    /// everybody else's; with n, that takes n of them.
+    /// With any number, a subscriber's callbacks are called one at a time and in order. With one thread, a callback that
+    /// blocks delays those of all other subscribers; with n threads, n callbacks must block for that.
     ///
     /// ```
     /// # fn main() -> Result<(), notifyman::Error> {
@@ -78,7 +78,7 @@ impl NotifierBuilder {
         self
     }
 
-    /// How much may wait for each subscriber, unless it gets another [queue](Notifier::set_queue). Default:
+    /// Sets the queue of each subscriber that is not given [one of its own](Notifier::set_queue). Default:
     /// [`Queue::default`].
     ///
     /// ```
@@ -94,8 +94,8 @@ impl NotifierBuilder {
         self
     }
 
-    /// How lost sessions are opened again; see [`NotificationManager::reconnect`](crate::NotificationManager::reconnect).
-    /// Default: [`Backoff::default`].
+    /// Sets the policy for restoring lost sessions: see
+    /// [`NotificationManager::reconnect`](crate::NotificationManager::reconnect). Default: [`Backoff::default`].
     ///
     /// ```
     /// # fn main() -> Result<(), notifyman::Error> {
@@ -112,9 +112,8 @@ impl NotifierBuilder {
         self
     }
 
-    /// How silent servers are asked whether they are there; see
-    /// [`NotificationManager::heartbeat`](crate::NotificationManager::heartbeat). Default: after 15 seconds, with 5 for
-    /// the answer.
+    /// Sets the time without a received byte after which a session is checked, and the deadline of the reply: see
+    /// [`NotificationManager::heartbeat`](crate::NotificationManager::heartbeat). Default: 15 and 5 seconds.
     ///
     /// ```
     /// # fn main() -> Result<(), notifyman::Error> {
@@ -131,16 +130,17 @@ impl NotifierBuilder {
         self
     }
 
-    /// With a canary: in every `period`, one session of each database sends a notification on the channel `PGNOTIFIER`,
-    /// which every session there must hear. One that is delivered nothing, though its server answers, is lost with
-    /// [`Error::NotDelivering`] and opened again, and its subscribers are told as of any loss. Default: none.
+    /// Enables the canary: in every `period`, one session of each database sends a notification on the channel
+    /// `PGNOTIFIER`, which every session must receive. A session that does not receive it, although its server replies, is
+    /// lost with [`Error::NotDelivering`] and restored, and its subscribers receive the reports of any loss. Default: no canary.
     ///
-    /// It is for what a [heartbeat](Self::heartbeat) can't see, such as a pooler in transaction mode between the notifier
-    /// and the server. `deadline` is how long a canary may take before the session is asked why.
-    /// [`NotifierStats::canary_micros`](crate::notifier::NotifierStats::canary_micros) tells how long the latest took.
+    /// A canary detects faults that a [heartbeat](Self::heartbeat) cannot, such as a connection pooler in transaction mode.
+    /// `deadline` is the time after which a session that has not received the canary is checked.
+    /// [`NotifierStats::canary_micros`](crate::notifier::NotifierStats::canary_micros) is the delivery time of the latest
+    /// canary.
     ///
-    /// Each canary is a NOTIFY, which wakes every session that listens in that database, whoever's it is: so there is none
-    /// unless asked for, and the period is at least 30 seconds; a shorter one is taken for that. For what it costs, see
+    /// Each canary is a NOTIFY, which wakes every session that listens in the database, also those of other programs.
+    /// Therefore the period is at least 30 seconds; a shorter one is raised to that. The cost is described at
     /// [`NotificationManager::canary`](crate::NotificationManager::canary).
     ///
     /// ```
@@ -153,25 +153,25 @@ impl NotifierBuilder {
     /// let n: Notifier<u32> = Notifier::builder(conf)?
     ///     .canary(Duration::from_secs(60), Duration::from_secs(5))
     ///     .start()?;
-    /// assert_eq!(n.stats().canary_micros, 0); // the first hasn't come yet
+    /// assert_eq!(n.stats().canary_micros, 0); // before the first canary
     /// # Ok(()) }
     /// ```
     pub fn canary(self, period: Duration, deadline: Duration) -> Self {
         self.canary_at_any_pace(period.max(CANARY_PERIOD_MIN), deadline)
     }
 
-    /// For the project's own tests, which can't wait for half a minute.
+    /// Enables a canary of any period, for the tests of this crate.
     #[doc(hidden)]
     pub fn canary_at_any_pace(mut self, period: Duration, deadline: Duration) -> Self {
         self.settings.canary = Some((period, deadline));
         self
     }
 
-    /// With an audit: in every `period`, each session is asked what its server listens to. What that has forgotten is
-    /// listened to again, and the subscribers of these channels are told of the gap, whose cause is
-    /// [`Error::Unregistered`]. Default: none.
+    /// Enables the audit: in every `period`, the channels that each session listens to are read from its server. Channels
+    /// that are missing there are listened to again, and their subscribers receive a report with a gap, whose cause is
+    /// [`Error::Unregistered`]. Default: no audit.
     ///
-    /// The period is at least a second. For what it costs, see
+    /// The period is at least one second. The cost is described at
     /// [`NotificationManager::audit`](crate::NotificationManager::audit).
     ///
     /// ```
@@ -189,16 +189,17 @@ impl NotifierBuilder {
         self
     }
 
-    /// Whether to start also while a server is away, and go on trying, rather than to fail. Default: no.
+    /// Starts the notifier even if a server cannot be reached, and keeps trying to connect. By default, the start fails.
     ///
-    /// What can't be mended by trying again, such as a wrong password, is told by [`Notifier::state`].
+    /// An error that trying again cannot fix, such as a wrong password, is reported by [`Notifier::state`] and to the
+    /// subscribers.
     ///
     /// ```
     /// # fn main() -> Result<(), notifyman::Error> {
     /// use notifyman::Notifier;
     /// use notifyman::notifier::State;
     ///
-    /// // Nobody is there yet.
+    /// // No server listens on this port yet.
     /// let n = Notifier::builder("host=127.0.0.1 port=1 user=shop")?.keep_trying(true).start::<u32>()?;
     /// assert!(matches!(n.state(), State::Away));
     /// # Ok(()) }
@@ -208,14 +209,15 @@ impl NotifierBuilder {
         self
     }
 
-    /// Whether changes reach the server by themselves; see [`Notifier::autorun`]. Default: yes.
+    /// Sets whether changes reach the server without a call of [`Notifier::apply`]: see [`Notifier::autorun`]. Default:
+    /// `true`.
     ///
     /// ```
     /// # fn main() -> Result<(), notifyman::Error> {
     /// use notifyman::Notifier;
     ///
     /// let n = Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
-    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?; // without a server
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?; // without a server
     /// assert_eq!(n.channels(), ["prices"]);
     /// # Ok(()) }
     /// ```
@@ -224,7 +226,7 @@ impl NotifierBuilder {
         self
     }
 
-    /// A notifier that isn't started yet.
+    /// Builds a notifier that is not started.
     ///
     /// ```
     /// # fn main() -> Result<(), notifyman::Error> {
@@ -241,7 +243,7 @@ impl NotifierBuilder {
         Notifier::stopped(self.config, self.settings)
     }
 
-    /// A notifier that runs.
+    /// Builds a notifier and starts it.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -256,7 +258,7 @@ impl NotifierBuilder {
     ///
     /// # Errors
     ///
-    /// As [`Notifier::start`].
+    /// Fails like [`Notifier::start`].
     pub fn start<I>(self) -> Result<Notifier<I>, Error>
     where
         I: Clone + Eq + Hash + Send + 'static,
@@ -268,7 +270,7 @@ impl NotifierBuilder {
 }
 
 impl NotifierSettings {
-    /// A loop of its own, which begins without anybody.
+    /// Creates a manager without connections, and without heartbeat and reconnection.
     pub(crate) fn manager(&self) -> NotificationManager {
         let mut manager = NotificationManager::new([]).park_when_empty(true);
         if let Some((period, deadline)) = self.canary {
@@ -280,7 +282,13 @@ impl NotifierSettings {
         }
     }
 
-    /// The channel that sessions are to listen to for the notifier itself; the canary sees to its own.
+    /// Makes a manager restore lost connections and check silent ones.
+    pub(crate) fn supervise(&self, manager: NotificationManager) -> NotificationManager {
+        let (idle, deadline) = self.heartbeat;
+        manager.reconnect(self.backoff).heartbeat(idle, deadline)
+    }
+
+    /// Returns the channel that sessions listen to for the notifier itself, unless the canary listens to it.
     pub(crate) fn own_channel(&self) -> Option<&'static str> {
         self.canary.is_none().then_some(SYSTEM_CHANNEL)
     }

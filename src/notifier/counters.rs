@@ -1,54 +1,54 @@
-//! Counters of a notifier, written by several threads.
+//! The counters of a notifier, which several threads write.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What a notifier has done so far, and what it holds now; over all its databases and runs.
+/// Counters of a notifier over all its databases and runs, and its present state.
 ///
 /// ```
 /// # fn main() -> Result<(), notifyman::Error> {
 /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
 /// let stats = n.stats();
-/// println!("{} of {} delivered, {} dropped", stats.delivered, stats.heard, stats.dropped);
+/// println!("{} of {} delivered, {} dropped", stats.delivered, stats.received, stats.dropped);
 /// # assert_eq!(stats, Default::default());
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotifierStats {
-    /// Notifications that came.
-    pub heard: u64,
+    /// Notifications received.
+    pub received: u64,
     /// Calls with a notification.
     pub delivered: u64,
-    /// Calls that told of something missed.
+    /// Calls with a report of missed notifications.
     pub missed: u64,
-    /// Notifications that weren't delivered to a subscriber because its queue was full; once for each subscriber.
+    /// Notifications not delivered to a subscriber because its queue was full; one for each subscriber.
     pub dropped: u64,
-    /// Notifications that were folded into an equal one; once for each subscriber.
+    /// Notifications folded into an equal one; one for each subscriber.
     pub folded: u64,
-    /// Callbacks that panicked.
+    /// Panics of callbacks.
     pub panics: u64,
     /// Sessions lost.
     pub losses: u64,
     /// Sessions restored.
     pub restores: u64,
-    /// Notifications that wait in subscribers' queues, now.
+    /// Notifications in subscribers' queues now.
     pub waiting: u64,
-    /// Subscribers, each counted once for a database, now.
+    /// Subscribers now, one for each database that they use.
     pub subscribers: u64,
-    /// Channels that the servers have acknowledged, now; without the system's channel.
+    /// Channels that the servers have acknowledged and still listen to, without the system channel.
     pub channels: u64,
-    /// Sessions that are open, now.
+    /// Open sessions now.
     pub sessions: u64,
-    /// How many more sessions it would be if each subscriber had its own.
+    /// Sessions that would be needed in addition if each subscriber had its own.
     pub sessions_saved: u64,
-    /// How long the latest [canary](crate::notifier::NotifierBuilder::canary) took to the session that heard it last, in
-    /// microseconds, from its sending; 0 before one has come, and where the notifier doesn't run.
+    /// Time from the sending of the latest [canary](crate::notifier::NotifierBuilder::canary) to the last session that
+    /// received it, in microseconds; 0 before the first, and while the notifier is not running.
     pub canary_micros: u64,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct NotifierCounters {
-    pub(crate) heard: AtomicCounter,
+    pub(crate) received: AtomicCounter,
     pub(crate) delivered: AtomicCounter,
     pub(crate) missed: AtomicCounter,
     pub(crate) dropped: AtomicCounter,
@@ -59,10 +59,10 @@ pub(crate) struct NotifierCounters {
 }
 
 impl NotifierCounters {
-    /// What was counted; the rest is for whoever knows it.
+    /// Returns the counters; the other fields are 0.
     pub(crate) fn read(&self) -> NotifierStats {
         NotifierStats {
-            heard: self.heard.get(),
+            received: self.received.get(),
             delivered: self.delivered.get(),
             missed: self.missed.get(),
             dropped: self.dropped.get(),

@@ -1,47 +1,51 @@
-//! One database: who subscribes to what there, and its session. How what is listened to follows is in `listening`.
+//! One database: its subscriptions, its session, and how far the session's channels follow the subscriptions.
+//!
+//! ```text
+//!   registry: wanted ──┬─▶ requested ──▶ acknowledged: tickets resolve, subscribers get their reports
+//!                      │        ▲  └─ refused: reverted
+//!                      └────────┴── session lost and restored: compared again
+//! ```
+//!
+//! A database sends nothing itself: it returns what must be requested, and is given the replies. All of that happens
+//! under one lock, so requests are made in the order of the changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Error, ValueError};
+use crate::gap::Gap;
 use crate::manager::ConnId;
-use crate::notifier::deferred::{DeferredActions, Undo};
-use crate::notifier::listening::ChannelState;
-use crate::notifier::missed::{Missed, Reason};
-use crate::notifier::queue::Queue;
-use crate::notifier::registry::{Registry, RegistryEntry};
-use crate::notifier::subscription::{Reception, Subscriber, Subscription};
+use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
+use crate::notifier::missed::{MissedReport, Reason};
+use crate::notifier::subscription::{Reception, Subscription};
+use crate::notifier::subscriptions::Subscriptions;
 use crate::proto::sql::{self, Limits};
 
-/// The channel that every session listens to, for the notifier itself; the canary's, where there is one.
+/// The channel that every session listens to for the notifier itself. It carries the canary, if there is one.
 pub(crate) const SYSTEM_CHANNEL: &str = "PGNOTIFIER";
 
 pub(crate) struct Database<I: 'static> {
     pub(crate) config: Config,
-    pub(crate) registry: Registry<I, Arc<Subscription<I>>>,
     pub(crate) session: DatabaseSession,
-    subscribers: HashMap<I, (Arc<Subscriber<I>>, Queue)>,
-    /// Those without a subscription of whom a call may still run: who comes back meanwhile waits for it to return.
-    departed: HashMap<I, Weak<Subscriber<I>>>,
-    /// What the session is to listen to, as far as it was said.
-    pub(super) channel_states: HashMap<Box<str>, ChannelState<I>>,
-    pub(super) generation: u64,
-    /// How far names can be checked, as the last session told.
-    pub(super) limits: Limits,
+    pub(crate) subscriptions: Subscriptions<I>,
+    /// The channels that the session should listen to, as far as the changes have been applied.
+    channel_states: HashMap<Box<str>, ChannelState<I>>,
+    last_generation: u64,
+    /// The limits of names, as the last session reported them.
+    limits: Limits,
 }
 
-/// Where its session is.
 #[derive(Debug)]
 pub(crate) enum DatabaseSession {
     None,
-    /// To be opened, and perhaps under way already.
+    /// The session will be opened; it has an id once the manager dials.
     Opening(Option<ConnId>),
     Open(ConnId),
-    /// Lost, and being brought back.
+    /// The session is lost, and being restored.
     Away(ConnId),
-    /// Lost, and not to be opened again.
+    /// The session is lost for good.
     Lost(Error),
 }
 
@@ -53,160 +57,318 @@ impl DatabaseSession {
             DatabaseSession::None | DatabaseSession::Lost(_) => None,
         }
     }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, DatabaseSession::Open(_))
+    }
 }
 
-/// Changes by the user.
+/// Progress of the session towards listening to one channel.
+struct ChannelState<I: 'static> {
+    /// Distinguishes a reply from one to an earlier LISTEN of the same channel.
+    generation: u64,
+    status: ListenStatus,
+    waiters: Vec<AckWaiter<I>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ListenStatus {
+    NotRequested,
+    Requested,
+    Acknowledged,
+}
+
+struct AckWaiter<I: 'static> {
+    group: Arc<AckGroup>,
+    undo: Option<Undo<I>>,
+}
+
+/// The requests that make the session listen to the wanted channels.
+#[derive(Debug, Default)]
+pub(crate) struct ListenDiff {
+    /// Channels, each with the generation of its state.
+    pub(crate) listen: Vec<(Box<str>, u64)>,
+    pub(crate) unlisten: Vec<Box<str>>,
+}
+
+impl<I: 'static> ChannelState<I> {
+    fn is_acknowledged(&self) -> bool {
+        self.status == ListenStatus::Acknowledged
+    }
+}
+
 impl<I: Clone + Eq + Hash + 'static> Database<I> {
     pub(crate) fn new(config: Config) -> Self {
         Self {
             config,
-            registry: Registry::default(),
             session: DatabaseSession::None,
-            subscribers: HashMap::new(),
-            departed: HashMap::new(),
+            subscriptions: Subscriptions::default(),
             channel_states: HashMap::new(),
-            generation: 0,
-            // The stricter, until it is known: a name that is too long would keep the session from being opened.
+            last_generation: 0,
+            // The stricter limits until a session reports its own: a name that is too long would prevent its opening.
             limits: Limits::Exact,
         }
     }
 
-    /// Refuses a name that can't be listened to, and the one that is the notifier's own.
+    /// Checks that a channel can be subscribed to.
     pub(crate) fn check_channel(&self, channel: &str) -> Result<(), Error> {
         if channel == SYSTEM_CHANNEL {
-            let message =
-                format!("channel {SYSTEM_CHANNEL} is the notifier's own, and nobody can subscribe to it: take another");
+            let message = format!(
+                "cannot subscribe to channel {SYSTEM_CHANNEL}: it is reserved for the notifier; use another name"
+            );
             return Err(ValueError { message }.into());
         }
         sql::check_channel(channel, self.limits)
     }
 
-    /// The subscriber of this id, made where there is none.
-    pub(crate) fn subscriber(&mut self, id: &I, queue: Queue) -> Arc<Subscriber<I>> {
-        if let Some((subscriber, _)) = self.subscribers.get(id) {
-            return Arc::clone(subscriber);
-        }
-        let departed = self.departed.remove(id).and_then(|departed| departed.upgrade());
-        let subscriber = departed.unwrap_or_else(|| Arc::new(Subscriber::new(queue)));
-        subscriber.set_queue(queue);
-        self.subscribers.insert(id.clone(), (Arc::clone(&subscriber), queue));
-        subscriber
-    }
-
-    /// Changes a subscriber's queue.
-    pub(crate) fn set_queue(&mut self, id: &I, queue: Queue) -> Result<(), Error> {
-        let (subscriber, current) = self.subscribers.get_mut(id).ok_or(Error::UnknownSubscriber { channel: None })?;
-        subscriber.set_queue(queue);
-        *current = queue;
-        Ok(())
-    }
-
-    /// Puts a function in its place, and gives the one that stood there.
+    /// Adds a subscription, or replaces the one that its id has for the channel. Returns how to revert that.
     pub(crate) fn subscribe(
         &mut self,
         id: &I,
-        entry: &Arc<Subscription<I>>,
-        after: &mut DeferredActions<I>,
-    ) -> Option<Arc<Subscription<I>>> {
-        let before = self.registry.subscribe(id, entry.channel(), Arc::clone(entry));
-        self.refresh(entry.channel(), Some(id), after);
-        before
+        subscription: Arc<Subscription<I>>,
+        actions: &mut DeferredActions<I>,
+    ) -> Undo<I> {
+        let channel = subscription.channel();
+        let replaced = self.subscriptions.registry.subscribe(id, channel, Arc::clone(&subscription));
+        self.refresh(channel, Some(id), actions);
+        Undo::Subscribed(subscription, replaced)
     }
 
-    pub(crate) fn unsubscribe(&mut self, id: &I, channel: &str) -> Result<(), Error> {
-        let ended = self.registry.unsubscribe(id, channel)?;
-        self.end(id, &ended);
-        Ok(())
+    /// Applies mutes to the subscriptions of a channel, or to that of one subscriber.
+    pub(crate) fn refresh(&self, channel: &str, only: Option<&I>, actions: &mut DeferredActions<I>) {
+        self.subscriptions.refresh(channel, only, self.is_listening(channel), actions);
     }
 
-    /// Removes a channel with its subscriptions.
-    pub(crate) fn remove(&mut self, channel: &str) -> Result<(), Error> {
-        for subscription in self.registry.remove(channel)? {
-            self.end(&subscription.id, &subscription.value);
-        }
-        Ok(())
+    /// Reverts a change, unless another one has followed it.
+    pub(crate) fn undo(&mut self, channel: &str, undo: Undo<I>, actions: &mut DeferredActions<I>) {
+        let is_listening = self.is_listening(channel);
+        self.subscriptions.undo(channel, undo, is_listening, actions);
     }
 
-    /// A subscription is over.
-    fn end(&mut self, id: &I, entry: &Arc<Subscription<I>>) {
-        entry.set_silent(true);
-        self.forget(id);
+    fn is_listening(&self, channel: &str) -> bool {
+        self.channel_states.get(channel).is_some_and(ChannelState::is_acknowledged)
     }
 
-    /// Lets a subscriber go that has no subscription left.
-    fn forget(&mut self, id: &I) {
-        if self.registry.channels_of(id).is_none()
-            && let Some((subscriber, _)) = self.subscribers.remove(id)
-        {
-            if self.departed.len() > self.subscribers.len() {
-                self.departed.retain(|_, departed| departed.strong_count() > 0);
-            }
-            self.departed.insert(id.clone(), Arc::downgrade(&subscriber));
-        }
-    }
-
-    /// A subscriber's queue is full, and it wants to be disconnected: it gets what waits, and a gap at last.
-    pub(crate) fn disconnect(&mut self, id: &I, dropped: &HashMap<Box<str>, u64>, after: &mut DeferredActions<I>) {
-        for channel in self.registry.channels_of(id).cloned().unwrap_or_default() {
-            if let Ok(entry) = self.registry.unsubscribe(id, &channel) {
-                let dropped = dropped.get(&channel).copied().unwrap_or_default();
-                after.miss(&entry, Missed::new(Reason::Unsubscribed, dropped));
-            }
-        }
-        self.forget(id);
-    }
-
-    /// Brings the subscriptions of a channel, or that of one subscriber, in line with who is muted.
-    pub(crate) fn refresh(&self, channel: &str, only: Option<&I>, after: &mut DeferredActions<I>) {
-        let is_heard = self.channel_states.get(channel).is_some_and(|channel_states| channel_states.heard);
-        let channel_muted = self.registry.is_muted(channel);
-        let refresh = |subscription: &RegistryEntry<I, Arc<Subscription<I>>>| {
-            let entry = &subscription.value;
-            let silent = channel_muted || subscription.muted;
-            entry.set_silent(silent);
-            if silent {
-                entry.stop_receiving(Reception::Muted);
-            } else if is_heard && let Some(missed) = entry.start_receiving() {
-                after.miss(entry, missed);
-            }
-        };
-        match only {
-            Some(id) => self.registry.get(id, channel).into_iter().for_each(refresh),
-            None => self.registry.subscriptions(channel).for_each(refresh),
-        }
-    }
-
-    /// Takes back what was asked for in vain, where nothing else has happened to it since.
-    pub(crate) fn undo(&mut self, channel: &str, undo: Undo<I>, after: &mut DeferredActions<I>) {
-        match undo {
-            Undo::Added => self.registry.withdraw(channel),
-            Undo::Subscribed(entry, before) => {
-                let id = entry.id();
-                if self.registry.get(&id, channel).is_some_and(|current| Arc::ptr_eq(&current.value, &entry)) {
-                    match before {
-                        Some(before) => {
-                            before.make_current();
-                            self.registry.subscribe(&id, channel, Arc::clone(&before));
-                            self.refresh(channel, Some(&id), after);
-                        }
-                        None => {
-                            let _ = self.registry.unsubscribe(&id, channel);
-                        }
-                    }
-                    self.end(&id, &entry);
+    /// Returns the requests that make the session listen to the wanted channels.
+    pub(crate) fn sync(&mut self, actions: &mut DeferredActions<I>) -> ListenDiff {
+        let mut diff = ListenDiff::default();
+        let (can_request, is_open) = (self.session.id().is_some(), self.session.is_open());
+        for channel in self.subscriptions.registry.take_changed() {
+            match (self.subscriptions.registry.is_wanted(&channel), self.channel_states.get_mut(&channel)) {
+                (true, None) => {
+                    let status = if can_request { ListenStatus::Requested } else { ListenStatus::NotRequested };
+                    let generation = self.add_channel_state(channel.clone(), status);
+                    diff.listen.push((channel, generation));
                 }
+                // The channel was refused, perhaps only because of another one in the same request.
+                (true, Some(state)) if is_open && state.status == ListenStatus::NotRequested => {
+                    state.status = ListenStatus::Requested;
+                    diff.listen.push((channel, state.generation));
+                }
+                (false, Some(_)) => {
+                    // Tickets that wait for the channel resolve: a later change has overtaken theirs.
+                    let waiters = self.channel_states.remove(&channel).map(|state| state.waiters);
+                    for waiter in waiters.into_iter().flatten() {
+                        actions.complete(waiter.group, Ok(()));
+                    }
+                    diff.unlisten.push(channel);
+                }
+                _ => {}
+            }
+        }
+        if can_request { diff } else { ListenDiff::default() }
+    }
+
+    fn add_channel_state(&mut self, channel: Box<str>, status: ListenStatus) -> u64 {
+        self.last_generation += 1;
+        let generation = self.last_generation;
+        self.channel_states.insert(channel, ChannelState { generation, status, waiters: Vec::new() });
+        generation
+    }
+
+    /// Adds a channel to the acknowledgements that a group waits for, if it is wanted and not acknowledged yet.
+    pub(crate) fn wait_for(&mut self, channel: &str, group: &Arc<AckGroup>, undo: Option<Undo<I>>) {
+        if let Some(state) = self.channel_states.get_mut(channel).filter(|state| !state.is_acknowledged()) {
+            group.add();
+            state.waiters.push(AckWaiter { group: Arc::clone(group), undo });
+        }
+    }
+
+    /// Returns the channels that the server has not acknowledged.
+    pub(crate) fn unacknowledged(&self) -> Vec<Box<str>> {
+        let states = self.channel_states.iter().filter(|(_, state)| !state.is_acknowledged());
+        states.map(|(channel, _)| channel.clone()).collect()
+    }
+
+    /// Returns the number of channels that the server has acknowledged.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.channel_states.values().filter(|state| state.is_acknowledged()).count()
+    }
+
+    /// Handles the reply to a LISTEN. Changes that the server refused are reverted; other failures end the session, and
+    /// the channels are requested again once it is restored.
+    pub(crate) fn handle_reply(
+        &mut self,
+        channels: Vec<(Box<str>, u64)>,
+        reply: &Result<(), Error>,
+        actions: &mut DeferredActions<I>,
+    ) {
+        let is_open = self.session.is_open();
+        for (channel, generation) in channels {
+            let state = self.channel_states.get_mut(&channel).filter(|state| state.generation == generation);
+            let Some(state) = state else { continue };
+            state.status = ListenStatus::NotRequested;
+            match reply {
+                Ok(()) if is_open => self.acknowledge(&channel, actions),
+                // The event that the session is open follows, and its gap must be reported first.
+                Ok(()) => {}
+                Err(error) if is_refusal(error) => {
+                    let waiters = std::mem::take(&mut state.waiters);
+                    self.fail_waiters(&channel, waiters, error, actions);
+                }
+                Err(_) => {}
             }
         }
     }
 
-    /// Empties every queue.
-    pub(crate) fn reset_queues(&self) {
-        self.subscribers.values().for_each(|(subscriber, queue)| subscriber.reset(*queue));
-        self.departed.values().filter_map(Weak::upgrade).for_each(|it| it.reset(Queue::default()));
+    fn fail_waiters(
+        &mut self,
+        channel: &str,
+        waiters: Vec<AckWaiter<I>>,
+        error: &Error,
+        actions: &mut DeferredActions<I>,
+    ) {
+        for waiter in waiters {
+            if let Some(undo) = waiter.undo {
+                self.undo(channel, undo, actions);
+            }
+            actions.complete(waiter.group, Err(error.clone()));
+        }
     }
 
-    /// How many subscribers there are, and how many notifications wait for them.
-    pub(crate) fn waiting(&self) -> (usize, usize) {
-        (self.registry.subscribers(), self.subscribers.values().map(|(subscriber, _)| subscriber.pending()).sum())
+    fn acknowledge(&mut self, channel: &str, actions: &mut DeferredActions<I>) {
+        let Some(state) = self.channel_states.get_mut(channel) else { return };
+        state.status = ListenStatus::Acknowledged;
+        for waiter in state.waiters.drain(..) {
+            actions.complete(waiter.group, Ok(()));
+        }
+        for subscription in self.subscriptions.registry.receivers(channel) {
+            if let Some(missed) = subscription.start_receiving() {
+                actions.report(subscription, missed);
+            }
+        }
+    }
+
+    /// Begins a session. Returns the channels that it must listen to, with the notifier's own unless that is the canary's.
+    /// If the start does not wait for the session, its opening is reported to subscribers.
+    pub(crate) fn begin_session(&mut self, own_channel: Option<&str>, is_waited_for: bool) -> Vec<Box<str>> {
+        self.subscriptions.registry.take_changed();
+        self.channel_states.clear();
+        let wanted: Vec<Box<str>> = self.subscriptions.registry.wanted().map(Into::into).collect();
+        for channel in &wanted {
+            self.add_channel_state(channel.clone(), ListenStatus::NotRequested);
+        }
+        for channel in wanted.iter().filter(|_| !is_waited_for) {
+            self.move_receivers(channel, Reception::Never, Reception::Opening);
+        }
+        self.session = DatabaseSession::Opening(None);
+        wanted.into_iter().chain(own_channel.map(Into::into)).collect()
+    }
+
+    fn move_receivers(&self, channel: &str, from: Reception, to: Reception) {
+        let receivers = self.subscriptions.registry.receivers(channel);
+        receivers.filter(|it| it.reception() == from).for_each(|it| it.set_reception(to));
+    }
+
+    /// Handles the opening of a session that listens to `channels`. Returns what must still be requested.
+    pub(crate) fn handle_open(
+        &mut self,
+        id: ConnId,
+        channels: &BTreeSet<&str>,
+        limits: Limits,
+        actions: &mut DeferredActions<I>,
+    ) -> ListenDiff {
+        self.session = DatabaseSession::Open(id);
+        self.limits = limits;
+        let mut diff = ListenDiff::default();
+        let wanted: Vec<_> = self.channel_states.keys().cloned().collect();
+        for channel in wanted {
+            let state = self.channel_states.get_mut(&channel).filter(|state| state.status != ListenStatus::Requested);
+            let Some(state) = state else { continue };
+            if channels.contains(&*channel) {
+                self.acknowledge(&channel, actions);
+            } else {
+                state.status = ListenStatus::Requested;
+                diff.listen.push((channel, state.generation));
+            }
+        }
+        let is_unwanted = |channel: &&&str| **channel != SYSTEM_CHANNEL && !self.channel_states.contains_key(**channel);
+        diff.unlisten = channels.iter().filter(is_unwanted).map(|channel| (*channel).into()).collect();
+        diff
+    }
+
+    /// Records that the session is lost and is being restored, and reports that to subscribers.
+    pub(crate) fn handle_disconnect(&mut self, id: ConnId, error: &Error, actions: &mut DeferredActions<I>) {
+        self.session = DatabaseSession::Away(id);
+        for (channel, state) in self.channel_states.iter_mut().filter(|(_, state)| state.is_acknowledged()) {
+            state.status = ListenStatus::NotRequested;
+            report_to_receiving(&self.subscriptions, channel, &Reason::Disconnected(error.clone()), actions);
+        }
+    }
+
+    /// Reports a gap to the subscribers of its channels.
+    pub(crate) fn report_gap(&self, gap: &Gap, actions: &mut DeferredActions<I>) {
+        for channel in gap.channels() {
+            report_to_receiving(&self.subscriptions, channel, &Reason::Restored(gap.clone()), actions);
+        }
+    }
+
+    /// Records that the session is lost for good, and reports that to subscribers.
+    pub(crate) fn handle_final_loss(&mut self, error: &Error, actions: &mut DeferredActions<I>) {
+        self.session = DatabaseSession::Lost(error.clone());
+        for (channel, state) in std::mem::take(&mut self.channel_states) {
+            self.fail_waiters(&channel, state.waiters, error, actions);
+            // This includes subscriptions for which a report of the restart is still due.
+            let is_reported = |it: &&Arc<Subscription<I>>| {
+                matches!(it.reception(), Reception::Receiving | Reception::Opening | Reception::Stopped)
+            };
+            for subscription in self.subscriptions.registry.receivers(&channel).filter(is_reported) {
+                subscription.set_reception(Reception::Stopped);
+                actions.report(subscription, MissedReport::new(Reason::Lost(error.clone()), 0));
+            }
+        }
+    }
+
+    /// Ends the session because the notifier stops. Outstanding tickets resolve to [`Error::Stopped`].
+    pub(crate) fn end_session(&mut self, actions: &mut DeferredActions<I>) {
+        self.session = DatabaseSession::None;
+        for waiter in std::mem::take(&mut self.channel_states).into_values().flat_map(|state| state.waiters) {
+            actions.complete(waiter.group, Err(Error::Stopped));
+        }
+        let registry = &self.subscriptions.registry;
+        for entry in registry.channels().into_iter().flat_map(|channel| registry.subscriptions(channel)) {
+            entry.value.stop_receiving(Reception::Stopped);
+        }
+    }
+}
+
+fn report_to_receiving<I: Clone + Eq + Hash>(
+    subscriptions: &Subscriptions<I>,
+    channel: &str,
+    reason: &Reason,
+    actions: &mut DeferredActions<I>,
+) {
+    let receivers = subscriptions.registry.receivers(channel);
+    for subscription in receivers.filter(|it| it.reception() == Reception::Receiving) {
+        actions.report(subscription, MissedReport::new(reason.clone(), 0));
+    }
+}
+
+/// Returns `true` if the server or a check by the client refused the request. All other errors end the session.
+fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::Value(_) => true,
+        Error::Server(error) => error.severity() == "ERROR",
+        _ => false,
     }
 }

@@ -1,38 +1,57 @@
-//! What a change leaves to be done, and what it may have to take back.
+//! Work that a change leaves until the lock of the notifier's state is released.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
-use crate::notifier::ack_group::AckGroup;
-use crate::notifier::missed::Missed;
+use crate::manager::{Resolver, ThreadMark, Ticket};
+use crate::notifier::dispatcher::Dispatcher;
+use crate::notifier::missed::MissedReport;
 use crate::notifier::subscription::{Subscriber, Subscription};
 
-/// What is to be done once nothing is locked.
+/// Calls to schedule and tickets to resolve, both of which may run code of the user.
 pub(crate) struct DeferredActions<I: 'static> {
-    /// Who is to be handed to a dispatcher.
-    pub(crate) schedule: Vec<Arc<Subscriber<I>>>,
-    /// Which tickets are to be resolved.
-    pub(crate) kept: Vec<(Arc<AckGroup>, Result<(), Error>)>,
+    scheduled: Vec<Arc<Subscriber<I>>>,
+    completed: Vec<(Arc<AckGroup>, Result<(), Error>)>,
 }
 
 impl<I: 'static> Default for DeferredActions<I> {
     fn default() -> Self {
-        Self { schedule: Vec::new(), kept: Vec::new() }
+        Self { scheduled: Vec::new(), completed: Vec::new() }
     }
 }
 
 impl<I: 'static> DeferredActions<I> {
-    pub(crate) fn miss(&mut self, entry: &Arc<Subscription<I>>, missed: Missed) {
-        if entry.miss(missed) {
-            self.schedule.push(Arc::clone(entry.subscriber()));
+    /// Hands a subscriber with queued items to a dispatcher.
+    pub(crate) fn schedule(&mut self, subscriber: &Arc<Subscriber<I>>) {
+        self.scheduled.push(Arc::clone(subscriber));
+    }
+
+    /// Queues a report of missed notifications.
+    pub(crate) fn report(&mut self, subscription: &Arc<Subscription<I>>, missed: MissedReport) {
+        if subscription.push_missed(missed) {
+            self.schedule(subscription.subscriber());
+        }
+    }
+
+    pub(crate) fn complete(&mut self, group: Arc<AckGroup>, result: Result<(), Error>) {
+        self.completed.push((group, result));
+    }
+
+    pub(crate) fn run(self, dispatcher: Option<&Dispatcher<I>>) {
+        if let Some(dispatcher) = dispatcher.filter(|_| !self.scheduled.is_empty()) {
+            dispatcher.schedule(self.scheduled);
+        }
+        for (group, result) in self.completed {
+            group.complete(result);
         }
     }
 }
 
-/// How to take back what the server refuses.
+/// How to revert a change that the server refuses.
 pub(crate) enum Undo<I: 'static> {
+    /// A channel was added by name.
     Added,
-    /// A subscription, and what it took the place of.
+    /// A channel was subscribed to; the second subscription is the one that was replaced.
     Subscribed(Arc<Subscription<I>>, Option<Arc<Subscription<I>>>),
 }
 
@@ -40,7 +59,41 @@ impl<I: 'static> Clone for Undo<I> {
     fn clone(&self) -> Self {
         match self {
             Undo::Added => Undo::Added,
-            Undo::Subscribed(entry, before) => Undo::Subscribed(Arc::clone(entry), before.clone()),
+            Undo::Subscribed(subscription, replaced) => Undo::Subscribed(Arc::clone(subscription), replaced.clone()),
+        }
+    }
+}
+
+/// One ticket for several acknowledgements: it resolves with the last of them, or with the first failure.
+pub(crate) struct AckGroup(Mutex<AckGroupState>);
+
+struct AckGroupState {
+    outstanding: usize,
+    resolver: Option<Resolver<()>>,
+}
+
+impl AckGroup {
+    /// Creates a group that waits for one call of [`complete`](Self::complete), which follows when all acknowledgements
+    /// have been [added](Self::add).
+    pub(crate) fn new(threads: &Arc<ThreadMark>) -> (Arc<Self>, Ticket<()>) {
+        let (resolver, ticket) = Ticket::new(threads);
+        (Arc::new(Self(Mutex::new(AckGroupState { outstanding: 1, resolver: Some(resolver) }))), ticket)
+    }
+
+    pub(crate) fn add(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).outstanding += 1;
+    }
+
+    pub(crate) fn complete(&self, result: Result<(), Error>) {
+        let resolver = {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.outstanding = state.outstanding.saturating_sub(1);
+            let is_over = state.outstanding == 0 || result.is_err();
+            state.resolver.take_if(|_| is_over)
+        };
+        // Resolving may wake a task of the user, so the lock is released first.
+        if let Some(resolver) = resolver {
+            resolver.resolve(result);
         }
     }
 }

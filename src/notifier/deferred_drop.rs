@@ -1,7 +1,7 @@
-//! Functions that are over, until they can be dropped.
+//! Callbacks that are no longer needed, kept until they can be dropped.
 //!
-//! What a function has captured may do anything as it is dropped: call the notifier, wait, panic. So that happens where
-//! nothing is locked, wherever the last that held the subscription let go of it.
+//! Dropping a callback drops the values that it captured, which may call the notifier, wait or panic. So callbacks are
+//! dropped only while no lock is held, whichever thread releases the last reference to their subscription.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,21 +11,21 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct DeferredDrop(Mutex<Vec<Box<dyn Any + Send>>>);
 
 impl DeferredDrop {
-    pub(crate) fn add(&self, function: impl Any + Send) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(function));
+    pub(crate) fn add(&self, callback: impl Any + Send) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(callback));
     }
 
-    /// Drops what is there, one by one, whatever that does.
-    pub(crate) fn empty(&self) {
-        let dead = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        dead.into_iter().for_each(discard);
+    /// Drops all values one by one, and catches their panics.
+    pub(crate) fn drop_all(&self) {
+        let values = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        values.into_iter().for_each(drop_caught);
     }
 }
 
-/// Drops what is the user's, whatever that does.
-pub(crate) fn discard(it: Box<dyn Any + Send>) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(it))) {
-        // What it panicked with might do the same, and so on.
+/// Drops a value of the user, and catches its panic.
+pub(crate) fn drop_caught(value: Box<dyn Any + Send>) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // Dropping the payload of the panic could panic again.
         std::mem::forget(panic);
     }
 }

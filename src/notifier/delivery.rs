@@ -1,86 +1,111 @@
-//! What a callback gets.
+//! The argument of a callback.
 
 use std::fmt;
 
 use crate::notification::Notification;
 use crate::notifier::missed::Missed;
 use crate::notifier::payload::Payload;
+use crate::notifier::queue::PendingContent;
 
-/// What a callback is called with: a notification, or the word that some [may be missing](Missed).
+/// A call of a callback: a notification, or a report that notifications may be missing.
 ///
 /// ```
 /// use notifyman::notifier::{Delivery, Id};
 ///
-/// fn print(n: &Delivery<'_, Id>) {
-///     match n.missed() {
-///         None => println!("{} {} {} {}", n.id(), n.channel(), n.payload(), n.pid()),
-///         Some(missed) => println!("{} {}: {missed}", n.id(), n.channel()),
+/// fn print(delivery: &Delivery<'_, Id>) {
+///     match delivery {
+///         Delivery::Notification(n) => println!("{} {} {} {}", n.id(), n.channel(), n.payload(), n.pid()),
+///         Delivery::Missed(missed) => println!("{} {}: {missed}", missed.id(), missed.channel()),
 ///     }
 /// }
 /// ```
-pub struct Delivery<'a, I> {
-    pub(crate) id: &'a I,
-    pub(crate) channel: &'a str,
-    pub(crate) what: What<'a>,
+///
+/// A callback that needs only notifications says so: `if let Delivery::Notification(n) = delivery`. As text, a delivery is
+/// the channel, and the payload or the report:
+///
+/// ```
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+/// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub enum Delivery<'a, I> {
+    /// A notification was received.
+    Notification(DeliveredNotification<'a, I>),
+    /// Notifications of the channel may be missing: whatever depends on them must be read again.
+    Missed(Missed<'a, I>),
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum What<'a> {
-    Heard(&'a Notification, u64),
-    Missed(&'a Missed),
+/// A notification for one subscriber, in [`Delivery::Notification`].
+#[derive(Debug)]
+pub struct DeliveredNotification<'a, I> {
+    id: &'a I,
+    channel: &'a str,
+    notification: &'a Notification,
+    folded: u64,
 }
 
 impl<'a, I> Delivery<'a, I> {
-    /// The subscriber's id.
+    pub(crate) fn new(id: &'a I, channel: &'a str, content: &'a PendingContent) -> Self {
+        match content {
+            PendingContent::Notification { notification, folded } => {
+                Self::Notification(DeliveredNotification { id, channel, notification, folded: *folded })
+            }
+            PendingContent::Missed(report) => Self::Missed(Missed::new(id, channel, report)),
+        }
+    }
+
+    /// Returns the id of the subscriber.
+    pub fn id(&self) -> &'a I {
+        match self {
+            Self::Notification(n) => n.id(),
+            Self::Missed(missed) => missed.id(),
+        }
+    }
+
+    /// Returns the channel that was subscribed to.
+    pub fn channel(&self) -> &'a str {
+        match self {
+            Self::Notification(n) => n.channel(),
+            Self::Missed(missed) => missed.channel(),
+        }
+    }
+}
+
+impl<'a, I> DeliveredNotification<'a, I> {
+    /// Returns the id of the subscriber.
     pub fn id(&self) -> &'a I {
         self.id
     }
 
-    /// The channel that was subscribed to.
+    /// Returns the channel that was subscribed to.
     pub fn channel(&self) -> &'a str {
         self.channel
     }
 
-    /// What was notified. Empty where there is no notification but something [`missed`](Self::missed).
+    /// Returns the payload, which is empty if there was none.
     pub fn payload(&self) -> Payload<'a> {
-        match self.what {
-            What::Heard(n, _) => Payload::new(n.payload_bytes()),
-            What::Missed(_) => Payload::new(b""),
-        }
+        Payload::new(self.notification.payload_bytes())
     }
 
-    /// The server's process for the session that notified; 0 where there is no notification.
+    /// Returns the process ID of the server process whose session sent the notification.
     pub fn pid(&self) -> i32 {
-        match self.what {
-            What::Heard(n, _) => n.pid(),
-            What::Missed(_) => 0,
-        }
+        self.notification.pid()
     }
 
-    /// How many equal notifications were folded into this one, by
-    /// [`Policy::Coalesce`](crate::notifier::Policy::Coalesce).
+    /// Returns the number of equal notifications that
+    /// [`Policy::Coalesce`](crate::notifier::Policy::Coalesce) folded into this one.
     pub fn folded(&self) -> u64 {
-        match self.what {
-            What::Heard(_, folded) => folded,
-            What::Missed(_) => 0,
-        }
-    }
-
-    /// What may be missing here, in which case there is no notification.
-    pub fn missed(&self) -> Option<&'a Missed> {
-        match self.what {
-            What::Heard(..) => None,
-            What::Missed(missed) => Some(missed),
-        }
+        self.folded
     }
 }
 
-impl<I: fmt::Debug> fmt::Debug for Delivery<'_, I> {
+impl<I> fmt::Display for Delivery<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("id", self.id)
-            .field("channel", &self.channel)
-            .field("what", &self.what)
-            .finish()
+        match self {
+            Self::Notification(n) => write!(f, "{}: {}", n.channel(), n.payload()),
+            Self::Missed(missed) => write!(f, "{}: {missed}", missed.channel()),
+        }
     }
 }

@@ -1,129 +1,130 @@
-//! The threads that call: who is next, who is being called, and how they stop.
+//! The threads that call callbacks.
 //!
 //! ```text
-//!   loop ──▶ ready subscribers ──▶ dispatcher: some calls for one, then the next ──▶ callbacks
+//!   loop ──▶ ready subscribers ──▶ dispatcher: some calls for one subscriber, then the next ──▶ callbacks
 //! ```
 //!
-//! A subscriber is with one dispatcher at a time, so its calls come one by one and in order. No lock of the notifier is
-//! held while a callback runs.
+//! Only one thread serves a subscriber at a time, so its callbacks are called one at a time and in order. No lock of the
+//! notifier is held while a callback runs.
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+#[cfg(feature = "tracing")]
+use crate::error::Escaped;
 use crate::notifier::counters::NotifierCounters;
-use crate::notifier::deferred_drop::{DeferredDrop, discard};
-use crate::notifier::delivery::What;
-use crate::notifier::panics::PanicLog;
-use crate::notifier::queue::PendingItem;
+use crate::notifier::deferred_drop::{DeferredDrop, drop_caught};
+use crate::notifier::queue::{PendingContent, PendingItem};
 use crate::notifier::subscription::{Subscriber, Subscription, SubscriptionRef};
 
-/// How many calls one subscriber gets before the next one has its turn.
-const TURN: usize = 32;
+/// The number of calls for one subscriber before the next is served.
+const CALLS_PER_TURN: usize = 32;
+/// The number of panics that are kept. The oldest are dropped first.
+const PANICS_MAX: usize = 64;
 
-/// The dispatchers of one run, from a start to a stop.
+/// The dispatching threads of one run, from a start to a stop.
 pub(crate) struct Dispatcher<I: 'static> {
     state: Mutex<DispatcherState<I>>,
-    ready: Condvar,
+    changed: Condvar,
 }
 
 struct DispatcherState<I: 'static> {
-    line: VecDeque<Arc<Subscriber<I>>>,
-    halted: bool,
-    /// The loop's thread included.
+    ready: VecDeque<Arc<Subscriber<I>>>,
+    is_halted: bool,
+    /// The threads that have not ended, with that of the loop.
     threads: usize,
-    /// What is being called now, by each thread's number.
-    calling: Vec<(usize, Arc<Subscription<I>>)>,
+    /// The callbacks that run now, with the number of the thread.
+    calls: Vec<(usize, Arc<Subscription<I>>)>,
 }
 
 impl<I: 'static> Dispatcher<I> {
-    /// Of so many threads that are going to run.
     pub(crate) fn new(threads: usize) -> Self {
-        let state = DispatcherState { line: VecDeque::new(), halted: false, threads, calling: Vec::new() };
-        Self { state: Mutex::new(state), ready: Condvar::new() }
+        let state = DispatcherState { ready: VecDeque::new(), is_halted: false, threads, calls: Vec::new() };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, DispatcherState<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These have something to be called for.
+    /// Adds subscribers that have queued items.
     pub(crate) fn schedule(&self, subscribers: impl IntoIterator<Item = Arc<Subscriber<I>>>) {
         let mut state = self.lock();
-        let before = state.line.len();
-        state.line.extend(subscribers);
-        match state.line.len() - before {
+        let before = state.ready.len();
+        state.ready.extend(subscribers);
+        match state.ready.len() - before {
             0 => {}
-            1 => self.ready.notify_one(),
-            _ => self.ready.notify_all(),
+            1 => self.changed.notify_one(),
+            _ => self.changed.notify_all(),
         }
     }
 
-    /// Has every thread end, after the call that it is in.
+    /// Ends all threads, each after its current call.
     pub(crate) fn halt(&self) {
-        self.lock().halted = true;
-        self.ready.notify_all();
+        self.lock().is_halted = true;
+        self.changed.notify_all();
     }
 
-    /// One of the threads ends; says whether it is the last.
+    /// Records the end of a thread. Returns `true` if it was the last.
     pub(crate) fn leave(&self) -> bool {
         let mut state = self.lock();
         state.threads -= 1;
         state.threads == 0
     }
 
-    /// Whom a callback belongs to that runs, and its channel.
-    pub(crate) fn calling(&self) -> Option<(I, Box<str>)>
+    /// Returns the id and the channel of a callback that runs.
+    pub(crate) fn running_call(&self) -> Option<(I, Box<str>)>
     where
         I: Clone,
     {
-        self.lock().calling.first().map(|(_, entry)| (entry.id(), entry.channel().into()))
+        self.lock().calls.first().map(|(_, subscription)| (subscription.id(), subscription.channel().into()))
     }
 
-    /// The next subscriber, once there is one; none when it is time to end.
+    /// Waits for a ready subscriber. Returns `None` once the dispatcher is halted.
     fn next(&self) -> Option<Arc<Subscriber<I>>> {
         let mut state = self.lock();
         loop {
-            if state.halted {
+            if state.is_halted {
                 return None;
             }
-            if let Some(subscriber) = state.line.pop_front() {
+            if let Some(subscriber) = state.ready.pop_front() {
                 return Some(subscriber);
             }
-            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Notes that a call begins, unless no more may.
-    fn begin(&self, number: usize, entry: &Arc<Subscription<I>>) -> bool {
+    /// Records the beginning of a call. Returns `false` if the dispatcher is halted.
+    fn begin_call(&self, thread: usize, subscription: &Arc<Subscription<I>>) -> bool {
         let mut state = self.lock();
-        if !state.halted {
-            state.calling.push((number, Arc::clone(entry)));
+        if !state.is_halted {
+            state.calls.push((thread, Arc::clone(subscription)));
         }
-        !state.halted
+        !state.is_halted
     }
 
-    fn end(&self, number: usize) {
-        self.lock().calling.retain(|(who, _)| *who != number);
+    fn end_call(&self, thread: usize) {
+        self.lock().calls.retain(|(number, _)| *number != thread);
     }
 }
 
 impl<I: Clone + 'static> Dispatcher<I> {
-    /// What a dispatcher does until it is halted.
-    pub(crate) fn work(
+    /// Calls callbacks until the dispatcher is halted.
+    pub(crate) fn run(
         &self,
-        number: usize,
+        thread: usize,
         counters: &NotifierCounters,
         panics: &PanicLog<I>,
         deferred_drop: &DeferredDrop,
     ) {
         while let Some(subscriber) = self.next() {
-            let mut left = TURN;
+            let mut left = CALLS_PER_TURN;
             while let Some(item) = subscriber.take() {
-                self.deliver(number, item, counters, panics);
-                // What was unsubscribed meanwhile has gone with the call.
-                deferred_drop.empty();
+                self.deliver(thread, item, counters, panics);
+                // The item may have held the last reference to a subscription that has ended.
+                deferred_drop.drop_all();
                 left -= 1;
                 if left == 0 {
                     self.schedule([subscriber]);
@@ -135,37 +136,85 @@ impl<I: Clone + 'static> Dispatcher<I> {
 
     fn deliver(
         &self,
-        number: usize,
+        thread: usize,
         item: PendingItem<SubscriptionRef<I>>,
         counters: &NotifierCounters,
         panics: &PanicLog<I>,
     ) {
-        let (entry, what) = match &item {
-            PendingItem::Heard(SubscriptionRef(entry), n, folded) => (entry, What::Heard(n, *folded)),
-            PendingItem::Missed(SubscriptionRef(entry), missed) => (entry, What::Missed(missed)),
-        };
-        let Some(entry) = entry.current().filter(|entry| !entry.is_silent()) else { return };
-        if !self.begin(number, &entry) {
-            // It was taken too late, and counts like what still waits.
-            counters.dropped.add(u64::from(matches!(what, What::Heard(..))));
+        let PendingItem { to: SubscriptionRef(subscription), content } = item;
+        let is_notification = matches!(content, PendingContent::Notification { .. });
+        let Some(subscription) = subscription.current().filter(|current| !current.is_silent()) else { return };
+        if !self.begin_call(thread, &subscription) {
+            // The item was taken after the stop, and counts like those that still wait.
+            counters.dropped.add(u64::from(is_notification));
             return;
         }
-        let called = catch_unwind(AssertUnwindSafe(|| entry.call(what)));
-        match what {
-            What::Heard(..) => counters.delivered.add(1),
-            What::Missed(_) => counters.missed.add(1),
-        }
+        let called = catch_unwind(AssertUnwindSafe(|| subscription.call(&content)));
+        let counter = if is_notification { &counters.delivered } else { &counters.missed };
+        counter.add(1);
         if let Err(panic) = called {
-            // Who sees it counted finds it among those that are kept.
-            panics.keep(entry.id(), entry.channel(), &message(&*panic));
+            // The panic is kept before it is counted, so a program that sees the count finds the panic.
+            panics.add(subscription.id(), subscription.channel(), message(&*panic));
             counters.panics.add(1);
-            discard(panic);
+            drop_caught(panic);
         }
-        self.end(number);
+        self.end_call(thread);
     }
 }
 
-fn message(panic: &(dyn Any + Send)) -> Box<str> {
+fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").into()
+    text.unwrap_or("a panic without a message")
+}
+
+/// A panic of a callback. The panic was caught, and the subscription continues: see
+/// [`Notifier::take_panics`](crate::Notifier::take_panics).
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let conf = database();
+/// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+/// n.subscribe(7, "prices", |_| panic!("no price today"))?;
+/// n.notify("prices", "42");
+/// # while n.stats().panics == 0 { std::thread::yield_now() }
+/// let panic = &n.take_panics()[0];
+/// assert_eq!((panic.id, &*panic.message), (7, "no price today"));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CallbackPanic<I> {
+    /// The id of the subscriber.
+    pub id: I,
+    /// The channel of the callback.
+    pub channel: Box<str>,
+    /// The message of the panic, if it is a string.
+    pub message: Box<str>,
+}
+
+/// The latest panics of callbacks, until they are taken.
+#[derive(Debug)]
+pub(crate) struct PanicLog<I>(Mutex<VecDeque<CallbackPanic<I>>>);
+
+impl<I> Default for PanicLog<I> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<I> PanicLog<I> {
+    fn add(&self, id: I, channel: &str, message: &str) {
+        #[cfg(feature = "tracing")]
+        tracing::error!(channel = %Escaped(channel), message = %Escaped(message), "a callback panicked");
+        let mut panics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if panics.len() == PANICS_MAX {
+            panics.pop_front();
+        }
+        panics.push_back(CallbackPanic { id, channel: channel.into(), message: message.into() });
+    }
+
+    pub(crate) fn take(&self) -> Vec<CallbackPanic<I>> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into()
+    }
 }

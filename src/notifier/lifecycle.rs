@@ -1,274 +1,265 @@
-//! From a start to a stop: the threads of one run.
+//! Starting and stopping: the threads of one run.
 //!
 //! ```text
-//!   start ─▶ loop's thread: manager ──▶ queues ──▶ dispatchers
-//!   stop ──▶ the loop ends, the dispatchers end after the call they are in, the last thread says so
+//!   start ─▶ thread of the loop: manager ──▶ queues ──▶ dispatching threads
+//!   stop ──▶ the loop ends, each dispatching thread ends after its current call, the last thread reports that
 //! ```
 
+use std::fmt;
 use std::hash::Hash;
-use std::io;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use crate::clock;
 use crate::error::Error;
-use crate::manager::{Event, NotificationManager};
-use crate::notifier::StillRunning;
+use crate::manager::NotificationManager;
 use crate::notifier::database::DatabaseSession;
+use crate::notifier::deferred::DeferredActions;
 use crate::notifier::dispatcher::Dispatcher;
+use crate::notifier::event_loop::NotifierLoop;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
 
-/// How long to wait for threads to end that have nothing left to do, before looking again.
+/// The time after which the state is checked again while idle threads are about to end.
 const MOMENT: Duration = Duration::from_millis(1);
 
-impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
-    pub(crate) fn start(self: &Arc<Self>) -> Result<(), Error> {
-        let mut state = self.lock();
-        while state.phase == RunPhase::Stopping && !self.is_inside() {
-            if let Some((_, channel)) = state.crew.as_ref().and_then(|crew| crew.calling()) {
-                return Err(Error::StillRunning { channel });
-            }
-            // Its threads are about to end.
-            state = self.changed.wait_timeout(state, MOMENT).unwrap_or_else(PoisonError::into_inner).0;
+/// The state of a notifier with respect to one database; the [table](crate::notifier#states) shows the transitions.
+///
+/// ```
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+/// use notifyman::notifier::State;
+///
+/// match n.state() {
+///     State::Listening => println!("notifications arrive"),
+///     State::Lost(error) | State::Failed(error) => eprintln!("restart the notifier after fixing this: {error}"),
+///     other => println!("for now: {other:?}"),
+/// }
+/// # assert!(matches!(n.state(), State::Stopped));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum State {
+    /// The notifier was stopped, or has not been started.
+    Stopped,
+    /// The notifier could not be started, or ended with an error.
+    Failed(Error),
+    /// The notifier opens its sessions.
+    Starting,
+    /// The session listens.
+    Listening,
+    /// The session is not open now, and is being opened.
+    Away,
+    /// The session is lost, and trying again cannot help.
+    Lost(Error),
+    /// The notifier has been stopped, and a callback still runs.
+    Stopping,
+}
+
+impl State {
+    pub(crate) fn of<I>(state: &NotifierState<I>, at: usize) -> Self {
+        match (state.phase, state.databases.get(at).map(|database| &database.session)) {
+            (RunPhase::Stopped, _) => state.failure.clone().map_or(State::Stopped, State::Failed),
+            (RunPhase::Starting, _) => State::Starting,
+            (RunPhase::Stopping, _) => State::Stopping,
+            (RunPhase::Running, Some(DatabaseSession::Open(_))) => State::Listening,
+            (RunPhase::Running, Some(DatabaseSession::Lost(error))) => State::Lost(error.clone()),
+            (RunPhase::Running, _) => State::Away,
         }
-        let run = match state.phase {
-            // With every session lost for good, only the notifier's threads still run, and callbacks that were called.
-            RunPhase::Running if !state.can_receive() && !self.is_inside() => {
-                drop(state);
-                // Without a limit there is no error.
-                let _ = self.stop_within(None);
-                return self.start();
-            }
-            RunPhase::Running => return Ok(()),
-            _ if self.is_inside() => {
-                return Err(Error::InsideCallback { instead: "start it from another thread" });
-            }
-            // Somebody else starts it: the outcome is the same for both.
-            RunPhase::Starting | RunPhase::Stopping => {
-                let run = state.run;
-                drop(state);
-                run
-            }
-            RunPhase::Stopped => {
-                let launch = self.prepare(&mut state);
-                drop(state);
-                self.launch(launch)?
+    }
+}
+
+/// A callback that is still running: see [`Notifier::stop_within`](crate::Notifier::stop_within).
+///
+/// ```
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+/// use std::time::Duration;
+/// use notifyman::notifier::StillRunning;
+///
+/// if let Err(StillRunning { id, channel, .. }) = n.stop_within(Duration::from_secs(2)) {
+///     eprintln!("the callback of subscriber {id} for {channel} does not return");
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StillRunning<I> {
+    /// The id of the subscriber.
+    pub id: I,
+    /// The channel of the callback.
+    pub channel: Box<str>,
+}
+
+impl<I> fmt::Display for StillRunning<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the notifier is stopped, but a callback for channel {:?} is still running", self.channel)
+    }
+}
+
+impl<I: fmt::Debug> std::error::Error for StillRunning<I> {}
+
+pub(crate) fn start<I: Clone + Eq + Hash + Send + 'static>(core: &Arc<NotifierCore<I>>) -> Result<(), Error> {
+    let mut state = core.lock();
+    while state.phase == RunPhase::Stopping && !core.is_own_thread() {
+        if let Some((_, channel)) = state.dispatcher.as_ref().and_then(|dispatcher| dispatcher.running_call()) {
+            return Err(Error::StillRunning { channel });
+        }
+        // No callback runs, so the threads are about to end.
+        state = core.phase_changed.wait_timeout(state, MOMENT).unwrap_or_else(PoisonError::into_inner).0;
+    }
+    let run = match state.phase {
+        // All sessions are lost for good, so only the threads and calls that began earlier still run.
+        RunPhase::Running if !state.can_receive() && !core.is_own_thread() => {
+            drop(state);
+            // Without a limit there is no error.
+            let _ = stop_within(core, None);
+            return start(core);
+        }
+        RunPhase::Running => return Ok(()),
+        _ if core.is_own_thread() => {
+            return Err(Error::InsideCallback { instead: "start it from another thread" });
+        }
+        // Another thread starts the notifier, so both get the same result.
+        RunPhase::Starting | RunPhase::Stopping => {
+            let run = state.run;
+            drop(state);
+            run
+        }
+        RunPhase::Stopped => {
+            let mut actions = DeferredActions::default();
+            let threads = RunThreads::begin(core, &mut state, &mut actions);
+            drop(state);
+            actions.run(Some(&threads.dispatcher));
+            threads.spawn()?
+        }
+    };
+    wait_for_start(core, run)
+}
+
+/// Waits until every session is open, or until the first could not be opened.
+fn wait_for_start<I: Clone + Eq + Hash + Send + 'static>(core: &NotifierCore<I>, run: u64) -> Result<(), Error> {
+    let mut state = core.lock();
+    while state.run == run && state.phase == RunPhase::Starting {
+        state = core.wait(state);
+    }
+    // A start that failed is over when its threads have ended.
+    while state.run == run && state.phase == RunPhase::Stopping && state.failure.is_some() {
+        state = core.wait(state);
+    }
+    match &state.failure {
+        // The notifier may have been stopped since.
+        _ if state.last_running >= run => Ok(()),
+        Some(error) if state.run == run => Err(error.clone()),
+        _ => Err(Error::Stopped),
+    }
+}
+
+pub(crate) fn stop_within<I: Clone + Eq + Hash + Send + 'static>(
+    core: &NotifierCore<I>,
+    limit: Option<Duration>,
+) -> Result<(), StillRunning<I>> {
+    if !core.halt(None) || core.is_own_thread() {
+        return Ok(());
+    }
+    let deadline = limit.and_then(|limit| clock::now().checked_add(limit));
+    let mut state = core.lock();
+    let run = state.run;
+    while state.run == run && state.phase == RunPhase::Stopping {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
+        state = match left {
+            None => core.wait(state),
+            Some(left) => {
+                let call = state.dispatcher.as_ref().and_then(|dispatcher| dispatcher.running_call());
+                if left.is_zero()
+                    && let Some((id, channel)) = call
+                {
+                    return Err(StillRunning { id, channel });
+                }
+                // Without a call, the threads are about to end.
+                let left = left.max(MOMENT);
+                core.phase_changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        self.wait_for_start(run)
     }
+    Ok(())
+}
 
-    /// Says that it starts, and gives what the threads are to have.
-    fn prepare(self: &Arc<Self>, state: &mut NotifierState<I>) -> RunThreads<I> {
-        let mut manager = self.settings.manager();
-        if self.settings.keep_trying {
-            manager.supervise(self.settings.backoff, self.settings.heartbeat);
-        }
-        let crew = Arc::new(Dispatcher::new(self.settings.workers + 1));
+/// The threads of a run, before they are spawned.
+struct RunThreads<I: Clone + Eq + Hash + Send + 'static> {
+    core: Arc<NotifierCore<I>>,
+    manager: NotificationManager,
+    dispatcher: Arc<Dispatcher<I>>,
+    run: u64,
+}
+
+impl<I: Clone + Eq + Hash + Send + 'static> RunThreads<I> {
+    /// Begins a run: dials a session for each database.
+    fn begin(core: &Arc<NotifierCore<I>>, state: &mut NotifierState<I>, actions: &mut DeferredActions<I>) -> Self {
+        let settings = &core.settings;
+        let mut manager = settings.manager();
+        let dispatcher = Arc::new(Dispatcher::new(settings.workers + 1));
         state.run += 1;
         state.phase = RunPhase::Starting;
-        if self.settings.keep_trying {
-            (state.phase, state.started) = (RunPhase::Running, state.run);
+        if settings.keep_trying {
+            manager = settings.supervise(manager);
+            (state.phase, state.last_running) = (RunPhase::Running, state.run);
         }
         state.failure = None;
         state.handle = Some(manager.handle());
-        state.crew = Some(Arc::clone(&crew));
+        state.dispatcher = Some(Arc::clone(&dispatcher));
         state.by_connection.clear();
         for (at, database) in state.databases.iter_mut().enumerate() {
-            let channels = database.begin(self.settings.own_channel(), !self.settings.keep_trying);
-            let id = manager.dial_within(database.config.clone(), channels, database.limits);
-            database.session = DatabaseSession::Opening(Some(id));
-            state.by_connection.insert(id, at);
+            let channels = database.begin_session(settings.own_channel(), !settings.keep_trying);
+            match manager.dial(&database.config, channels) {
+                Ok(id) => {
+                    database.session = DatabaseSession::Opening(Some(id));
+                    state.by_connection.insert(id, at);
+                }
+                Err(error) => database.handle_final_loss(&error, actions),
+            }
         }
-        RunThreads { manager, crew, run: state.run }
+        Self { core: Arc::clone(core), manager, dispatcher, run: state.run }
     }
 
-    /// Starts the threads. Those that can't be started count as ended, and the others follow.
-    fn launch(self: &Arc<Self>, RunThreads { manager, crew, run }: RunThreads<I>) -> Result<u64, Error> {
-        let leaving = || ThreadExit { core: Arc::clone(self), crew: Arc::clone(&crew), run };
-        let name = |what: &str| thread::Builder::new().name(format!("notifier {what}"));
+    /// Spawns the threads, and returns the number of the run. Threads that cannot be spawned count as ended, and the others
+    /// end too.
+    fn spawn(self) -> Result<u64, Error> {
+        let Self { core, manager, dispatcher, run } = self;
+        let new_exit = || ThreadExit { core: Arc::clone(&core), dispatcher: Arc::clone(&dispatcher), run };
+        let builder = |name: &str| thread::Builder::new().name(format!("notifier {name}"));
         let mut spawned = Ok(());
-        for number in 0..self.settings.workers {
-            let leaving = leaving();
+        for number in 0..core.settings.workers {
+            let exit = new_exit();
             if spawned.is_ok() {
-                let work = move || {
-                    leaving.core.threads.join();
-                    let NotifierCore { counters, panics, deferred_drop, .. } = &*leaving.core;
-                    leaving.crew.work(number, counters, panics, deferred_drop);
+                let dispatch = move || {
+                    exit.core.threads.join();
+                    let NotifierCore { counters, panics, deferred_drop, .. } = &*exit.core;
+                    exit.dispatcher.run(number, counters, panics, deferred_drop);
                 };
-                spawned = name("dispatcher").spawn(work).map(drop);
+                spawned = builder("dispatcher").spawn(dispatch).map(drop);
             }
         }
-        let (leaving, core) = (leaving(), Arc::clone(self));
-        let turning = NotifierLoop { core: Arc::clone(self), manager, run };
+        let (exit, notifier_loop) = (new_exit(), NotifierLoop::new(Arc::clone(&core), run));
         if spawned.is_ok() {
-            let turn = move || {
-                // It has left only when the manager is gone.
-                let (_leaving, mut turning) = (leaving, turning);
-                turning.core.threads.join();
-                turning.turn();
+            let receive = move || {
+                // The thread has ended only once the manager is dropped.
+                let (_exit, notifier_loop) = (exit, notifier_loop);
+                core.threads.join();
+                notifier_loop.run(manager);
             };
-            spawned = name("loop").spawn(turn).map(drop);
+            spawned = builder("loop").spawn(receive).map(drop);
         }
-        spawned.map(|()| run).map_err(|error| {
-            core.halt(Some(run));
-            Error::io("starting a thread", error)
-        })
-    }
-
-    /// Waits until every session is open, or the first can't be opened.
-    fn wait_for_start(&self, run: u64) -> Result<(), Error> {
-        let mut state = self.lock();
-        while state.run == run && state.phase == RunPhase::Starting {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        // A start that failed is over when its threads are.
-        while state.run == run && state.phase == RunPhase::Stopping && state.failure.is_some() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        match &state.failure {
-            // It may have been stopped since.
-            _ if state.started >= run => Ok(()),
-            Some(error) if state.run == run => Err(error.clone()),
-            _ => Err(Error::Stopped),
-        }
-    }
-
-    /// Has everything end, or one run if that is the current one; says whether there was anything to end.
-    pub(crate) fn halt(&self, run: Option<u64>) -> bool {
-        self.act(|state, after| {
-            if run.is_some_and(|run| run != state.run) {
-                return false;
-            }
-            let runs = matches!(state.phase, RunPhase::Starting | RunPhase::Running);
-            if runs {
-                state.phase = RunPhase::Stopping;
-                // From here on nobody asks the loop for anything.
-                if let Some(handle) = state.handle.take() {
-                    drop(handle.stop());
-                }
-                for database in &mut state.databases {
-                    database.end_session(after);
-                }
-                if let Some(crew) = &state.crew {
-                    crew.halt();
-                }
-                self.changed.notify_all();
-            }
-            runs || state.phase == RunPhase::Stopping
-        })
-    }
-
-    /// Ends a run because of a fault that isn't the notifier's: an id's, or that of what waits for a ticket.
-    fn fail(&self, run: u64) {
-        {
-            let mut state = self.lock();
-            if state.run == run && state.phase != RunPhase::Stopped {
-                state.failure = Some(Error::io("calling", io::Error::other("a thread of the notifier panicked")));
-            }
-        }
-        self.halt(Some(run));
-    }
-
-    pub(crate) fn stop_within(&self, limit: Option<Duration>) -> Result<(), StillRunning<I>> {
-        if !self.halt(None) || self.is_inside() {
-            return Ok(());
-        }
-        let deadline = limit.and_then(|limit| clock::now().checked_add(limit));
-        let mut state = self.lock();
-        let run = state.run;
-        while state.run == run && state.phase == RunPhase::Stopping {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
-            state = match left {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let calling = state.crew.as_ref().and_then(|crew| crew.calling());
-                    if left.is_zero()
-                        && let Some((id, channel)) = calling
-                    {
-                        return Err(StillRunning { id, channel });
-                    }
-                    // Without a call there is nothing to wait for but the threads' own ends.
-                    let left = left.max(MOMENT);
-                    self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        Ok(())
+        // The loop stops the run when it is dropped, also with a closure that could not be spawned.
+        spawned.map(|()| run).map_err(|error| Error::io("starting a thread", error))
     }
 }
 
-/// What the threads of a run are given.
-struct RunThreads<I: 'static> {
-    manager: NotificationManager,
-    crew: Arc<Dispatcher<I>>,
-    run: u64,
-}
-
-/// The loop, which stops everything as it ends, however it ends: first nobody asks the manager for anything any more,
-/// then it goes.
-struct NotifierLoop<I: Clone + Eq + Hash + Send + 'static> {
-    core: Arc<NotifierCore<I>>,
-    manager: NotificationManager,
-    run: u64,
-}
-
-impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
-    fn turn(&mut self) {
-        let Self { core, manager, .. } = self;
-        let mut starting = !core.settings.keep_trying;
-        loop {
-            if starting && core.lock().phase != RunPhase::Starting {
-                starting = false;
-                manager.supervise(core.settings.backoff, core.settings.heartbeat);
-            }
-            match manager.next_event() {
-                Some(Event::Notifies(id, batch)) => core.share_out(id, batch.iter()),
-                Some(Event::Opened(id)) => {
-                    if let Some(db) = manager.get(id) {
-                        core.opened(id, None, &db.session.channels().iter().collect(), db.session.limits());
-                    }
-                }
-                Some(Event::Restored(id, gap)) => {
-                    if let Some(db) = manager.get(id) {
-                        core.opened(id, Some(gap), &db.session.channels().iter().collect(), db.session.limits());
-                    }
-                }
-                Some(Event::Lost(_, error)) if starting => {
-                    core.lock().failure = Some(error);
-                    return;
-                }
-                Some(Event::Lost(id, error)) => {
-                    let comes_back = manager.restoring().any(|(restoring, _)| restoring == id);
-                    core.lost(id, &error, comes_back);
-                }
-                // The manager logs a refused check.
-                Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
-                None => {
-                    // Nobody is left only where the poller itself has failed.
-                    let failed = manager.take_garbage().pop().map(|(_, dead)| dead.error().clone());
-                    let mut state = core.lock();
-                    if state.phase != RunPhase::Stopping {
-                        state.failure = failed;
-                    }
-                    return;
-                }
-            }
-        }
-    }
-}
-
-impl<I: Clone + Eq + Hash + Send + 'static> Drop for NotifierLoop<I> {
-    fn drop(&mut self) {
-        self.core.halt(Some(self.run));
-    }
-}
-
-/// A thread of the notifier, which has ended when this is dropped, however it ended.
+/// Records the end of a thread of a run when it is dropped, also by a panic.
 struct ThreadExit<I: Clone + Eq + Hash + Send + 'static> {
     core: Arc<NotifierCore<I>>,
-    crew: Arc<Dispatcher<I>>,
+    dispatcher: Arc<Dispatcher<I>>,
     run: u64,
 }
 
@@ -277,20 +268,20 @@ impl<I: Clone + Eq + Hash + Send + 'static> Drop for ThreadExit<I> {
         if thread::panicking() {
             self.core.fail(self.run);
         }
-        if !self.crew.leave() {
+        if !self.dispatcher.leave() {
             return;
         }
         let mut state = self.core.lock();
         if state.run == self.run {
-            // What still waits isn't delivered any more; each subscriber is told so at the next start.
-            let waiting: usize = state.databases.iter().map(|database| database.waiting().1).sum();
+            // Notifications that still wait are dropped; each subscriber is informed at the next start.
+            let waiting: usize = state.databases.iter().map(|database| database.subscriptions.waiting()).sum();
             self.core.counters.dropped.add(waiting as u64);
-            state.databases.iter().for_each(|database| database.reset_queues());
+            state.databases.iter().for_each(|database| database.subscriptions.reset_queues());
             state.phase = RunPhase::Stopped;
-            state.crew = None;
-            self.core.changed.notify_all();
+            state.dispatcher = None;
+            self.core.phase_changed.notify_all();
             drop(state);
-            self.core.deferred_drop.empty();
+            self.core.deferred_drop.drop_all();
         }
     }
 }

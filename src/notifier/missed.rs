@@ -1,11 +1,12 @@
-//! What a subscriber is told where notifications may be missing.
+//! Reports that notifications may be missing.
 
 use std::fmt;
 
 use crate::error::Error;
 use crate::gap::Gap;
 
-/// Notifications of a channel may be missing here: whatever the channel guards must be read again.
+/// A report that notifications of a channel may be missing, in
+/// [`Delivery::Missed`](crate::notifier::Delivery::Missed): whatever depends on the channel must be read again.
 ///
 /// The call comes in order: after all notifications received before, and before all later ones. Unless the reason says
 /// that nothing arrives, the channel is already listened to again, so reading it now misses nothing.
@@ -15,32 +16,40 @@ use crate::gap::Gap;
 /// use notifyman::notifier::{Delivery, Id};
 ///
 /// # fn flush(_: &str) {}
-/// fn invalidate(n: &Delivery<'_, Id>) {
-///     match n.missed() {
-///         Some(missed) => {
-///             println!("on {}: {missed}", n.channel());
+/// fn invalidate(delivery: &Delivery<'_, Id>) {
+///     match delivery {
+///         Delivery::Notification(n) => flush(&n.payload().text()),
+///         Delivery::Missed(missed) => {
+///             println!("on {}: {missed}", missed.channel());
 ///             flush("everything");
 ///         }
-///         None => flush(&n.payload().text()),
 ///     }
 /// }
 /// ```
+#[derive(Debug)]
+pub struct Missed<'a, I> {
+    id: &'a I,
+    channel: &'a str,
+    report: &'a MissedReport,
+}
+
+/// A report in a subscriber's queue.
 #[derive(Debug, Clone)]
-pub struct Missed {
+pub(crate) struct MissedReport {
     reason: Reason,
     dropped: u64,
     /// A gap that had not been reported when the session was lost again.
     unreported: Option<Gap>,
 }
 
-/// Why notifications are [missing](Missed).
+/// The reason why notifications are [missing](Missed).
 ///
 /// ```
-/// use notifyman::notifier::{Missed, Reason};
+/// use notifyman::notifier::Reason;
 ///
 /// /// Returns `true` if the subscriber itself is too slow.
-/// fn is_too_slow(missed: &Missed) -> bool {
-///     matches!(missed.reason(), Reason::Overflow | Reason::Unsubscribed)
+/// fn is_too_slow(reason: &Reason) -> bool {
+///     matches!(reason, Reason::Overflow | Reason::Unsubscribed)
 /// }
 /// ```
 #[derive(Debug, Clone)]
@@ -55,7 +64,7 @@ pub enum Reason {
     Restored(Gap),
     /// The subscriber's [`Queue`](crate::notifier::Queue) was full.
     Overflow,
-    /// The subscriber or the channel was muted, and is so no more.
+    /// The subscriber or the channel was muted, and has been unmuted.
     Muted,
     /// The notifier was stopped, and has been started again.
     Stopped,
@@ -65,24 +74,42 @@ pub enum Reason {
     Lost(Error),
 }
 
-impl Missed {
+impl<'a, I> Missed<'a, I> {
+    pub(crate) fn new(id: &'a I, channel: &'a str, report: &'a MissedReport) -> Self {
+        Self { id, channel, report }
+    }
+
+    /// Returns the id of the subscriber.
+    pub fn id(&self) -> &'a I {
+        self.id
+    }
+
+    /// Returns the channel that was subscribed to.
+    pub fn channel(&self) -> &'a str {
+        self.channel
+    }
+
+    /// Returns the reason: the latest one, if there were several in a row.
+    pub fn reason(&self) -> &'a Reason {
+        &self.report.reason
+    }
+
+    /// Returns the number of notifications that the [`Policy`](crate::notifier::Policy) of the subscriber's queue dropped
+    /// here.
+    ///
+    /// Notifications that were sent while the channel was not listened to are not counted: their number is unknown.
+    pub fn dropped(&self) -> u64 {
+        self.report.dropped
+    }
+}
+
+impl MissedReport {
     pub(crate) fn new(reason: Reason, dropped: u64) -> Self {
         Self { reason, dropped, unreported: None }
     }
 
-    /// Why. Where there were several reasons in a row, the latest.
-    pub fn reason(&self) -> &Reason {
-        &self.reason
-    }
-
-    /// How many notifications were dropped here, by the [`Policy`](crate::notifier::Policy) of the subscriber's queue.
-    /// What was sent while nobody listened isn't counted: that nobody knows.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// Another one comes right after this.
-    pub(crate) fn merge(&mut self, mut later: Missed) {
+    /// Adds a report that follows this one directly.
+    pub(crate) fn merge(&mut self, mut later: MissedReport) {
         let before = match &self.reason {
             Reason::Restored(gap) => Some(gap.clone()),
             _ => self.unreported.take(),
@@ -99,14 +126,25 @@ impl Missed {
     }
 }
 
-impl fmt::Display for Missed {
+#[cfg(test)]
+impl MissedReport {
+    pub(crate) fn reason(&self) -> &Reason {
+        &self.reason
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+impl<I> fmt::Display for Missed<'_, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("notifications may be missing: ")?;
-        match &self.reason {
+        match self.reason() {
             Reason::Opened => f.write_str("the session was opened after the notifier's start")?,
             Reason::Disconnected(error) => write!(f, "the session was lost and is being restored: {error}")?,
             Reason::Restored(gap) => {
-                write!(f, "nobody listened for {:?}, because {}", gap.duration(), gap.cause())?;
+                write!(f, "the channel was not listened to for {:?}: {}", gap.duration(), gap.cause())?;
             }
             Reason::Overflow => f.write_str("the subscriber is slower than its channels")?,
             Reason::Muted => f.write_str("the channel or the subscriber was muted")?,
@@ -114,7 +152,7 @@ impl fmt::Display for Missed {
             Reason::Unsubscribed => f.write_str("the subscriber was too slow, and has been unsubscribed")?,
             Reason::Lost(error) => write!(f, "the session is lost: {error}")?,
         }
-        match self.dropped {
+        match self.dropped() {
             0 => Ok(()),
             dropped => write!(f, " ({dropped} dropped)"),
         }
@@ -135,17 +173,18 @@ mod tests {
         let restored = |since, until, epoch| {
             let (since, until) = (at(since), at(until));
             let span = GapData { channels: [].into(), cause: Error::Disconnected, since, until, epoch };
-            Missed::new(Reason::Restored(span.into()), epoch)
+            MissedReport::new(Reason::Restored(span.into()), epoch)
         };
         let mut missed = restored(1, 2, 5);
         missed.merge(restored(7, 9, 6));
         assert_eq!(missed.dropped(), 11);
-        let Reason::Restored(gap) = missed.reason() else { panic!("{missed}") };
+        let Reason::Restored(gap) = missed.reason() else { panic!("{missed:?}") };
         assert_eq!((gap.since(), gap.until(), gap.epoch()), (at(1).0, at(9).0, 6));
         assert_eq!((gap.since_wall(), gap.until_wall()), (at(1).1, at(9).1));
-        assert!(missed.to_string().contains("8s") && missed.to_string().contains("11 dropped"), "{missed}");
+        let text = Missed::new(&1, "c", &missed).to_string();
+        assert!(text.contains("8s") && text.contains("11 dropped"), "{text}");
 
-        missed.merge(Missed::new(Reason::Muted, 0));
+        missed.merge(MissedReport::new(Reason::Muted, 0));
         assert!(matches!(missed.reason(), Reason::Muted), "the latest reason is reported");
     }
 }

@@ -1,7 +1,7 @@
-//! Functions called by channel: for whoever doesn't want a loop.
+//! Callbacks by channel, for programs that do not want a loop.
 //!
-//! Subscribe a function to a channel, and it is called, for ever, through restarts of the server, and is told where
-//! notifications may be missing.
+//! A function that is subscribed to a channel is called with every notification, across restarts of the server, and with
+//! a report wherever notifications may be missing.
 //!
 #![cfg_attr(feature = "json", doc = "```")]
 #![cfg_attr(not(feature = "json"), doc = "```ignore")]
@@ -15,31 +15,36 @@
 //! let n: Notifier = Notifier::new(conf)?;
 //! n.add_channels(["my_app_name", "ch3"])?;
 //!
-//! n.subscribe(42.into(), "ch1", |n| {
-//!     println!("callback id: {}, channel: {}, payload: {}, pid: {}", n.id(), n.channel(), n.payload(), n.pid())
+//! n.subscribe(42.into(), "ch1", |delivery| match delivery {
+//!     Delivery::Notification(n) => {
+//!         println!("callback id: {}, channel: {}, payload: {}, pid: {}", n.id(), n.channel(), n.payload(), n.pid());
+//!     }
+//!     Delivery::Missed(missed) => println!("read again: {missed}"),
 //! })?;
 //!
 //! n.subscribe("an_id".into(), "ch2", |_| println!("I'm just going to ignore that."))?;
 //!
-//! fn do_complex_thing(n: &Delivery<'_, Id>) {
+//! fn do_complex_thing(delivery: &Delivery<'_, Id>) {
+//!     let Delivery::Notification(n) = delivery else { return };
 //!     match n.payload().json::<Map<String, Value>>() {
 //!         Ok(payload) => {
 //!             for (k, v) in payload {
 //!                 println!("doing something with {k}: {v}");
-//!                 // do something else
-//!                 // I think you get the idea...
 //!             }
 //!         }
-//!         Err(error) => println!("not what I wanted: {}", error.raw()),
+//!         Err(error) => println!("{error}: {}", error.raw()),
 //!     }
 //! }
 //!
-//! // subscriber with tuple id
+//! // a subscriber whose id is a tuple
 //! n.subscribe((2, "another_id").into(), "ch2", do_complex_thing)?;
-//! # let (heard, told) = std::sync::mpsc::channel();
+//! # let (sender, received) = std::sync::mpsc::channel();
 //! # for channel in ["my_app_name", "ch1", "ch2", "ch3"] {
-//! #     let heard = heard.clone();
-//! #     n.subscribe("test".into(), channel, move |n| heard.send(n.payload().value().unwrap()).unwrap())?;
+//! #     let sender = sender.clone();
+//! #     n.subscribe("test".into(), channel, move |delivery| {
+//! #         let Delivery::Notification(n) = delivery else { return };
+//! #         sender.send(n.payload().value().unwrap()).unwrap();
+//! #     })?;
 //! # }
 //! # let mut psql = notifyman::Connection::connect(database())?;
 //! # for sql in [
@@ -50,8 +55,8 @@
 //! # ] {
 //! #     psql.query(sql)?;
 //! # }
-//! # let told: Vec<Value> = told.iter().take(4).collect();
-//! # assert_eq!(told, [
+//! # let received: Vec<Value> = received.iter().take(4).collect();
+//! # assert_eq!(received, [
 //! #     Value::from("WARNING: Something really bad happened"),
 //! #     serde_json::json!({"topic": "abc", "data": "some data", "something": "else"}),
 //! #     serde_json::json!({"topic": "xyz", "notice": "update", "data": [2, "stuff"]}),
@@ -61,59 +66,67 @@
 //! # Ok(()) }
 //! ```
 //!
-//! An id is anything that can be compared: a number, a text, an enum of yours, or an [`Id`], which may be any of these.
-//! One function belongs to one id on one channel; two functions on a channel have two ids.
+//! An id is any value that can be compared: an integer, a string, an enum of the program, or an [`Id`], which can be any
+//! of the first two or a tuple. An id has one callback for a channel; two callbacks for a channel need two ids.
 //!
-//! # Nothing lost in silence
+//! # No silent loss
 //!
-//! Where notifications may be missing, a function is called with that: [`Delivery::missed`] says why. So it is after a
-//! session was lost and came back, after it was muted, after the notifier was stopped, and where the function is slower
-//! than its channel and its [`Queue`] ran over. Whoever caches by notification reads afresh then.
+//! Wherever notifications may be missing, a callback is called with [`Delivery::Missed`], which gives the reason: the
+//! session was lost or restored, the subscriber was muted, the notifier was stopped, or the callback is slower than its
+//! channel and its [`Queue`] is full. A cache that is invalidated by notifications must then be read again.
 //!
-//! Changes are LISTEN and UNLISTEN on the live session: whoever subscribes, unsubscribes, mutes or unmutes, the others
-//! miss nothing.
+//! Changes are LISTEN and UNLISTEN on the open session: subscribing, unsubscribing, muting and unmuting lose no
+//! notification of other subscribers.
 //!
-//! # Threads, and order
+//! # Threads and order
 //!
 //! ```text
-//!   server ──▶ loop's thread: reads, always ──▶ a queue for each subscriber ──▶ dispatcher: calls
+//!   server ──▶ thread of the loop: always reads ──▶ a queue for each subscriber ──▶ dispatcher: calls
 //! ```
 //!
-//! Two threads by default. The loop's never waits for a callback, so a slow one holds nothing up at the server. The
-//! dispatcher calls: one subscriber's callbacks one by one, in the order in which the server sent, over all its channels;
-//! between subscribers there is no order. A callback that blocks delays the other subscribers' callbacks, not the
-//! reading; with [`workers`](NotifierBuilder::workers), it takes as many blocked callbacks as there are workers.
+//! By default there are two threads. The loop never waits for a callback, so a slow one has no effect on the server. The
+//! dispatcher calls the callbacks of one subscriber one at a time, in the order in which the server sent the
+//! notifications, over all its channels. There is no order between subscribers. A callback that blocks delays the
+//! callbacks of other subscribers; with [`workers`](NotifierBuilder::workers), that takes as many blocked callbacks as
+//! there are workers.
 //!
-//! A callback that panics is caught and counted, and goes on being called; [`Notifier::take_panics`] tells. (Not in a
-//! program that is built with `panic = "abort"`.)
+//! A panic of a callback is caught and counted, and the callback is called again for later notifications:
+//! [`Notifier::take_panics`] returns the messages. (In a program built with `panic = "abort"`, a panic ends the program.)
 //!
-//! A callback may call its notifier: whatever doesn't wait works there, also [`stop`](Notifier::stop). What waits for the
-//! server has a form with a [`Ticket`]; waiting inside a callback is an error. A notifier that one of its own functions
-//! has captured goes on until that is unsubscribed, or it is stopped.
+//! A callback may call all methods of its notifier that do not wait, also [`stop`](Notifier::stop). Methods that wait for
+//! the server have a variant that returns a [`Ticket`]; waiting inside a callback is an error. A notifier that is captured
+//! by one of its own callbacks runs until that is unsubscribed, or until it is stopped.
 //!
-//! # One session for many
+//! # One session per database
 //!
-//! A listening session slows every NOTIFY of its database, before PostgreSQL 19; a thousand of them sink it. However many
-//! subscribers and channels there are, a notifier has one session for a database: see [`Notifier::at`].
+//! Before PostgreSQL 19, each listening session slows down every NOTIFY in its database, so a notifier has one session for
+//! a database, however many subscribers and channels there are: see [`Notifier::at`].
 //!
-//! Each listens to the channel `PGNOTIFIER` besides, which is the notifier's own: what is sent there reaches nobody. It
-//! carries the [canary](NotifierBuilder::canary), if there is one.
+//! Each session also listens to the channel `PGNOTIFIER`, which is reserved for the notifier: notifications on it are
+//! discarded. It carries the [canary](NotifierBuilder::canary), if there is one.
 //!
 //! # States
 #![doc = include_str!("states.md")]
 //!
-//! A process that ends doesn't wait for its notifiers. One that is dropped without a stop stops by itself, after the
-//! callback that runs.
+//! The end of the process does not wait for notifiers. A notifier that is dropped without a stop stops by itself, after
+//! the callback that runs.
 //!
 //! # Payloads
 //!
-//! A [`Payload`] is text, bytes, or a value, as it is asked for. pgnotifier ran each through Python's `literal_eval`, and
-//! ended where that failed; here a payload that can't be read is an error value, which has the raw text.
-//! (With the features `json` and `python`:)
+//! A [`Payload`] can be read as a string, as bytes, or as a value. pgnotifier passed each payload to Python's
+//! `literal_eval`, and ended if that failed; here a payload that cannot be read is an error value with the raw text. With
+//! the features `json` and `python`:
 //!
 #![cfg_attr(feature = "python", doc = include_str!("payload/readings.md"))]
 
-mod ack_group;
+// For maintainers: the notifier uses the manager by its public interface, except for
+// - `Handle::dial_then` and `Handle::listen_then`: they call back on the thread of the loop, before the next event, and do
+//   not count against the memory of the user's requests;
+// - `Ticket::new`, `Ticket::resolved`, `Resolver` and `ThreadMark`: a notifier has tickets of its own, and refuses to wait
+//   for them on its own threads;
+// - the channels of an open session and the limits of names there, which need no question to the server;
+// - `CANARY_PERIOD_MIN` and `canary_at_any_pace`: the tests cannot wait for half a minute.
+
 mod batcher;
 mod builder;
 mod counters;
@@ -122,23 +135,20 @@ mod deferred;
 mod deferred_drop;
 mod delivery;
 mod dispatcher;
-mod hearing;
+mod event_loop;
 mod id;
 mod lifecycle;
-mod listening;
-mod looking;
 mod missed;
-mod muting;
-mod panics;
 mod payload;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod queue;
 mod registry;
 mod shared;
-mod subscribing;
 mod subscription;
+mod subscriptions;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -148,24 +158,26 @@ pub use self::batcher::Batcher;
 pub use self::builder::NotifierBuilder;
 use self::builder::NotifierSettings;
 pub use self::counters::NotifierStats;
-use self::database::DatabaseSession;
-pub use self::delivery::Delivery;
+use self::database::Database;
+use self::deferred::Undo;
+pub use self::delivery::{DeliveredNotification, Delivery};
+pub use self::dispatcher::CallbackPanic;
 pub use self::id::Id;
+pub use self::lifecycle::{State, StillRunning};
 pub use self::missed::{Missed, Reason};
-pub use self::panics::Panicked;
 pub use self::payload::Payload;
 #[cfg(feature = "json")]
 pub use self::payload::PayloadError;
 pub use self::queue::{Policy, Queue};
-use self::shared::{NotifierCore, RunPhase};
+use self::shared::NotifierCore;
 use crate::config::Config;
 use crate::error::Error;
 use crate::manager::Ticket;
 
-/// Calls functions for what is notified: see the [module](self).
+/// A set of callbacks by channel, with the threads that call them: see the [module](self).
 ///
-/// It is a handle: clones and what [`at`](Self::at) gives are the same notifier, which stops when the last is dropped.
-/// All of them can be used from any thread.
+/// A notifier is a handle: its clones and the results of [`at`](Self::at) are the same notifier, which stops when the last
+/// of them is dropped. All methods can be called from any thread.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -174,92 +186,34 @@ use crate::manager::Ticket;
 /// use notifyman::Notifier;
 ///
 /// let n: Notifier<u32> = Notifier::new(conf)?;
-/// let same = n.clone();
-/// same.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+/// let clone = n.clone();
+/// clone.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
 /// assert_eq!(n.channels(), ["prices"]);
 /// # Ok(()) }
 /// ```
+#[doc(alias = "pgnotifier")]
 pub struct Notifier<I = Id>
 where
     I: Clone + Eq + Hash + Send + 'static,
 {
     owner: Arc<StopOnDrop<I>>,
-    /// Which of its databases this one is about.
+    /// The index of the database that the methods refer to.
     at: usize,
 }
 
-/// Stops the notifier when nobody has it any more but its own threads.
+/// Stops the notifier when its last handle is dropped. Its threads own only the core.
 struct StopOnDrop<I: Clone + Eq + Hash + Send + 'static>(Arc<NotifierCore<I>>);
 
-/// What a notifier does, with respect to one database; the [table](self#states) has what leads where.
-///
-/// ```
-/// # fn main() -> Result<(), notifyman::Error> {
-/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
-/// use notifyman::notifier::State;
-///
-/// match n.state() {
-///     State::Listening => println!("all is well"),
-///     State::Lost(error) | State::Failed(error) => eprintln!("somebody must look: {error}"),
-///     other => println!("for now: {other:?}"),
-/// }
-/// # assert!(matches!(n.state(), State::Stopped));
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum State {
-    /// It was stopped, or hasn't been started.
-    Stopped,
-    /// It couldn't be started, or ended by itself.
-    Failed(Error),
-    /// It opens its sessions.
-    Starting,
-    /// The session listens.
-    Listening,
-    /// The session isn't open now, and is being opened.
-    Away,
-    /// The session is lost, and trying again can't help.
-    Lost(Error),
-    /// It has been stopped, and a callback still runs.
-    Stopping,
-}
-
-/// A callback that is still running: see [`Notifier::stop_within`].
-///
-/// ```
-/// # fn main() -> Result<(), notifyman::Error> {
-/// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
-/// use std::time::Duration;
-/// use notifyman::notifier::StillRunning;
-///
-/// if let Err(StillRunning { id, channel, .. }) = n.stop_within(Duration::from_secs(2)) {
-///     eprintln!("subscriber {id} doesn't return from {channel}");
-/// }
-/// # Ok(()) }
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StillRunning<I> {
-    /// The subscriber.
-    pub id: I,
-    /// The channel of the callback.
-    pub channel: Box<str>,
-}
-
-impl<I> fmt::Display for StillRunning<I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the notifier is stopped, but a callback for channel {:?} is still running", self.channel)
+impl<I: Clone + Eq + Hash + Send + 'static> Drop for StopOnDrop<I> {
+    fn drop(&mut self) {
+        self.0.halt(None);
     }
 }
 
-impl<I: fmt::Debug> std::error::Error for StillRunning<I> {}
-
-/// Making one.
 impl Notifier {
-    /// A notifier that is to be otherwise than by default.
+    /// Returns a builder for a notifier with other settings than the defaults.
     ///
-    /// The type of its ids is told as it is built or started.
+    /// The type of the ids is chosen when the notifier is built or started.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -274,7 +228,7 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a connection string that can't be used.
+    /// [`Error::Config`] if the connection string is invalid.
     pub fn builder<C>(config: C) -> Result<NotifierBuilder, Error>
     where
         C: TryInto<Config>,
@@ -285,9 +239,9 @@ impl Notifier {
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
-    /// A notifier that runs, over one session with this database.
+    /// Creates a notifier with one session for a database, and starts it.
     ///
-    /// It fails at once where the server is away; [`keep_trying`](NotifierBuilder::keep_trying) changes that.
+    /// Fails if the server cannot be reached, unless the notifier [keeps trying](NotifierBuilder::keep_trying).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -296,13 +250,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// use notifyman::Notifier;
     ///
     /// let n: Notifier<u32> = Notifier::new(conf)?;
-    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a connection string that can't be used, and what [`start`](Self::start) fails with.
+    /// [`Error::Config`] if the connection string is invalid, and the errors of [`start`](Self::start).
     pub fn new<C>(config: C) -> Result<Self, Error>
     where
         C: TryInto<Config>,
@@ -313,7 +267,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     fn stopped(config: Config, settings: NotifierSettings) -> Self {
         let core = Arc::new(NotifierCore::new(settings));
-        let at = core.database(config);
+        let at = core.add_database(config);
         Self { owner: Arc::new(StopOnDrop(core)), at }
     }
 
@@ -321,12 +275,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         &self.owner.0
     }
 
-    /// The same notifier, with respect to another database: what is subscribed there is heard from there.
+    /// Returns the same notifier for another database: its methods subscribe, mute and notify there.
     ///
-    /// Databases whose whole effective configuration is equal (the password included, the application's name apart)
-    /// are one, with one session. All sessions are on one loop. That of a new database is opened at once where the
-    /// notifier runs, and until it is open, calls that wait for it wait for that, too. It stays for as long as the
-    /// notifier does: one that can't be opened also fails later starts, unless it is to keep trying.
+    /// Databases with the same effective configuration (with the password, without the application name) share one
+    /// session. All sessions are driven by one loop. If the notifier is running, the session of a new database is opened
+    /// immediately, and calls that wait for the server also wait for that. A database stays for the lifetime of the
+    /// notifier: if it cannot be opened, later starts fail too, unless the notifier
+    /// [keeps trying](NotifierBuilder::keep_trying).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -335,31 +290,30 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// use notifyman::Notifier;
     ///
     /// let n: Notifier<u32> = Notifier::new(berlin)?;
-    /// n.subscribe(7, "prices", |n| println!("Berlin: {}", n.payload()))?;
-    /// n.at(oslo)?.subscribe(7, "prices", |n| println!("Oslo: {}", n.payload()))?;
+    /// n.subscribe(7, "prices", |delivery| println!("Berlin: {delivery}"))?;
+    /// n.at(oslo)?.subscribe(7, "prices", |delivery| println!("Oslo: {delivery}"))?;
     /// assert_eq!(n.stats().sessions, 2);
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a connection string that can't be used.
+    /// [`Error::Config`] if the connection string is invalid.
     pub fn at<C>(&self, config: C) -> Result<Self, Error>
     where
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        let at = self.core().database(config.try_into()?);
+        let at = self.core().add_database(config.try_into()?);
         Ok(Self { owner: Arc::clone(&self.owner), at })
     }
-}
 
-/// Starting and stopping, for all databases together.
-impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
-    /// Starts it, and returns once every session listens; or at once, with
-    /// [`keep_trying`](NotifierBuilder::keep_trying). Does nothing where it runs.
+    // ---- starting and stopping, for all databases -----------------------------------------------------------------
+
+    /// Starts the notifier, and returns once every session listens. Does nothing if it is running.
     ///
-    /// Subscribers that were there before are told what they may have [missed](Reason::Stopped).
+    /// A notifier that [keeps trying](NotifierBuilder::keep_trying) does not wait for its sessions. Subscribers that were
+    /// there before receive a [report](Reason::Stopped).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -370,22 +324,22 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// let n = Notifier::builder(conf)?.build::<u32>();
     /// n.start()?;
     /// assert!(n.is_running());
-    /// n.start()?; // as it was
+    /// n.start()?; // does nothing
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// What the first session fails with that can't be opened, and then it isn't started; [`Error::StillRunning`] as
-    /// long as a callback runs since it was stopped; [`Error::Stopped`] where it was stopped meanwhile.
+    /// The error of the first session that cannot be opened; the notifier is stopped then. [`Error::StillRunning`] while a
+    /// callback from before the last stop still runs, [`Error::Stopped`] if another thread stops the notifier meanwhile.
+    #[doc(alias = "run")]
     pub fn start(&self) -> Result<(), Error> {
-        self.core().start()
+        lifecycle::start(self.core())
     }
 
-    /// Stops it, and returns when no callback runs any more: none begins after it returns. Does nothing where it doesn't
-    /// run.
+    /// Stops the notifier, and returns when no callback runs: none begins afterwards. Does nothing if it is not running.
     ///
-    /// What waits in the queues isn't delivered; it counts as dropped. Inside a callback it returns at once, and that
+    /// Notifications that wait in queues are dropped and counted. Inside a callback, `stop` returns immediately, and that
     /// callback is the last that its thread calls.
     ///
     /// ```
@@ -393,48 +347,44 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # fn main() -> Result<(), notifyman::Error> {
     /// # let conf = database();
     /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
-    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
     /// n.stop();
     /// assert!(!n.is_running());
     /// assert_eq!(n.channels(), ["prices"]); // for the next start
     /// # Ok(()) }
     /// ```
     pub fn stop(&self) {
-        // Without a limit it ends only by being over.
-        let _ = self.core().stop_within(None);
+        // Without a limit there is no error.
+        let _ = lifecycle::stop_within(self.core(), None);
     }
 
-    /// Stops it, and gives up waiting after `limit` for callbacks that run.
+    /// Stops the notifier, and waits for callbacks that run, but not longer than `limit`.
     ///
     /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-    /// # fn main() -> Result<(), notifyman::Error> {
-    /// # let conf = database();
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
     /// use std::time::Duration;
-    /// use notifyman::Notifier;
     ///
-    /// let n: Notifier<u32> = Notifier::new(conf)?;
-    /// if let Err(still) = n.stop_within(Duration::from_secs(2)) {
-    ///     eprintln!("subscriber {} doesn't return from {}", still.id, still.channel);
+    /// if let Err(running) = n.stop_within(Duration::from_secs(2)) {
+    ///     eprintln!("the callback of subscriber {} for {} does not return", running.id, running.channel);
     /// }
-    /// # Ok(()) }
+    /// # Ok::<(), notifyman::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`StillRunning`] names one of them. It is stopped all the same: no other begins.
+    /// [`StillRunning`] with one of the callbacks. The notifier is stopped all the same: no other callback begins.
     pub fn stop_within(&self, limit: Duration) -> Result<(), StillRunning<I>> {
-        self.core().stop_within(Some(limit))
+        lifecycle::stop_within(self.core(), Some(limit))
     }
 
-    /// Stops and starts it, on new sessions. It is needed only where a session is [lost](State::Lost) for good.
+    /// Stops the notifier, and starts it with new sessions. This is needed only if a session is [lost](State::Lost).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
     /// # fn main() -> Result<(), notifyman::Error> {
     /// # let conf = database();
     /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
-    /// n.subscribe(7, "prices", |n| println!("{}", n.payload()))?;
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
     /// n.restart()?;
     /// assert_eq!(n.stats().channels, 1);
     /// # Ok(()) }
@@ -442,9 +392,9 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start); [`Error::InsideCallback`] inside a callback, and then it goes on as it was.
+    /// The errors of [`start`](Self::start); [`Error::InsideCallback`] inside a callback, with no effect.
     pub fn restart(&self) -> Result<(), Error> {
-        if self.core().is_inside() {
+        if self.core().is_own_thread() {
             return Err(Error::InsideCallback { instead: "restart it from another thread" });
         }
         self.stop();
@@ -453,7 +403,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     /// Returns `true` between a start and a stop, while notifications can arrive, now or after a session is restored.
     ///
-    /// Returns `false` once the session of every database is finally lost: see [`State::Lost`].
+    /// Returns `false` once the sessions of all databases are lost for good: see [`State::Lost`].
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -469,7 +419,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         self.core().lock().can_receive()
     }
 
-    /// What it does, with respect to this database.
+    /// Returns the state with respect to this database.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -484,18 +434,10 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn state(&self) -> State {
-        let state = self.core().lock();
-        match (state.phase, state.databases.get(self.at).map(|database| &database.session)) {
-            (RunPhase::Stopped, _) => state.failure.clone().map_or(State::Stopped, State::Failed),
-            (RunPhase::Starting, _) => State::Starting,
-            (RunPhase::Stopping, _) => State::Stopping,
-            (RunPhase::Running, Some(DatabaseSession::Open(_))) => State::Listening,
-            (RunPhase::Running, Some(DatabaseSession::Lost(error))) => State::Lost(error.clone()),
-            (RunPhase::Running, _) => State::Away,
-        }
+        State::of(&self.core().lock(), self.at)
     }
 
-    /// The counters, as they are now, over all databases.
+    /// Returns the counters over all databases.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -503,7 +445,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # let conf = database();
     /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
     /// for id in 0..3 {
-    ///     n.subscribe(id, "prices", |n| println!("{}", n.payload()))?;
+    ///     n.subscribe(id, "prices", |delivery| println!("{delivery}"))?;
     /// }
     /// let stats = n.stats();
     /// assert_eq!((stats.subscribers, stats.channels, stats.sessions), (3, 1, 1));
@@ -511,42 +453,534 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// # Ok(()) }
     /// ```
     pub fn stats(&self) -> NotifierStats {
-        let state = self.core().lock();
-        let mut stats = self.core().counters.read();
-        stats.canary_micros = state.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
-        for database in &state.databases {
-            let (subscribers, waiting) = database.waiting();
-            stats.subscribers += subscribers as u64;
-            stats.waiting += waiting as u64;
-            stats.channels += database.heard() as u64;
-            if matches!(database.session, DatabaseSession::Open(_)) {
-                stats.sessions += 1;
-                stats.sessions_saved += (subscribers as u64).saturating_sub(1);
-            }
-        }
-        stats
+        self.core().stats()
     }
 
-    /// What callbacks panicked with, since this was last asked: the latest 64.
+    /// Takes the panics of callbacks since the last call, but not more than the latest 64.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// for panic in n.take_panics() {
+    ///     eprintln!("subscriber {} on {}: {}", panic.id, panic.channel, panic.message);
+    /// }
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn take_panics(&self) -> Vec<CallbackPanic<I>> {
+        self.core().panics.take()
+    }
+
+    // ---- subscriptions and channels of this database --------------------------------------------------------------
+
+    /// Subscribes a callback to a channel, and returns once the server has acknowledged that: later notifications are
+    /// received.
+    ///
+    /// If the id already has a callback for the channel, the new one replaces it, also for notifications that wait.
+    ///
+    /// The call waits at most for the call timeout of the configuration, also for a session that is being restored. It
+    /// does not wait if the channel is muted, or while [`autorun`](Self::autorun) is off.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let (sender, received) = std::sync::mpsc::channel();
+    /// use notifyman::Notifier;
+    /// use notifyman::notifier::Delivery;
+    ///
+    /// #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+    /// enum Subscriber {
+    ///     Cache,
+    ///     Screen(u32),
+    /// }
+    ///
+    /// let n = Notifier::new(conf)?;
+    /// n.subscribe(Subscriber::Screen(2), "prices", move |delivery| {
+    ///     println!("{:?}: {delivery}", delivery.id());
+    /// #   sender.send(delivery.to_string()).unwrap();
+    /// })?;
+    /// n.subscribe(Subscriber::Cache, "prices", |delivery| match delivery {
+    ///     Delivery::Notification(n) => println!("invalidate {}", n.payload()),
+    ///     Delivery::Missed(missed) => println!("invalidate everything: {missed}"),
+    /// })?;
+    /// n.notify("prices", "42");
+    /// # assert_eq!(received.recv().unwrap(), "prices: 42");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] if PostgreSQL would refuse the channel name, or if it is reserved (`PGNOTIFIER`);
+    /// [`Error::NotRunning`]; [`Error::InsideCallback`]; the error of the server; [`Error::Timeout`]; the reason why the
+    /// session is lost for good. Nothing is subscribed then, and an earlier callback remains.
+    pub fn subscribe<F>(&self, id: I, channel: &str, callback: F) -> Result<(), Error>
+    where
+        F: FnMut(&Delivery<'_, I>) + Send + 'static,
+    {
+        let core = self.core();
+        if core.is_own_thread() {
+            return Err(Error::InsideCallback { instead: "take subscribe_ticket" });
+        }
+        let (undo, mut ticket) = core.subscribe(self.at, &id, channel, Box::new(callback))?;
+        let timeout = core.read(self.at, |database| database.config.get_call_timeout());
+        let result = ticket.wait(timeout).map_err(|error| match error {
+            Error::Timeout { .. } => self.subscribe_timeout(timeout.unwrap_or_default()),
+            other => other,
+        });
+        match result {
+            Ok(()) => drop(undo),
+            Err(_) => core.revert(self.at, channel, undo),
+        }
+        core.deferred_drop.drop_all();
+        result
+    }
+
+    fn subscribe_timeout(&self, after: Duration) -> Error {
+        let closed = !matches!(self.state(), State::Listening);
+        let action = if closed { "waiting for the server to be back" } else { "the server's acknowledgement" };
+        Error::Timeout { action, after, closed }
+    }
+
+    /// Subscribes a callback without waiting: inside a callback, while a session is being restored, or for many at a time.
+    ///
+    /// The subscription is effective immediately. If the server refuses it, it is reverted.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// use notifyman::notifier::Delivery;
+    ///
+    /// let clone = n.clone();
+    /// n.subscribe(1, "orders", move |delivery| {
+    ///     let Delivery::Notification(n) = delivery else { return };
+    ///     let order = format!("order {}", n.payload());
+    ///     let _ = clone.subscribe_ticket(1, &order, |delivery| println!("{delivery}"));
+    /// })?;
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Immediately: [`Error::Value`], [`Error::NotRunning`] and the reason why the session is lost for good. The ticket
+    /// resolves to the error of the server.
+    pub fn subscribe_ticket<F>(&self, id: I, channel: &str, callback: F) -> Result<Ticket<()>, Error>
+    where
+        F: FnMut(&Delivery<'_, I>) + Send + 'static,
+    {
+        let core = self.core();
+        let (undo, ticket): (Undo<I>, _) = core.subscribe(self.at, &id, channel, Box::new(callback))?;
+        drop(undo);
+        core.deferred_drop.drop_all();
+        Ok(ticket)
+    }
+
+    /// Removes a subscription. The channel is removed with its last one, unless it was [added](Self::add_channels) by name.
+    ///
+    /// Notifications that wait for the subscription are dropped. A call that runs, or is about to begin, is not waited
+    /// for; only [`stop`](Self::stop) does that.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.unsubscribe(&7, "prices")?;
+    /// assert!(n.channels().is_empty());
+    /// assert!(n.unsubscribe(&7, "prices").is_err());
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`], [`Error::UnknownSubscriber`].
+    pub fn unsubscribe(&self, id: &I, channel: &str) -> Result<(), Error> {
+        self.core().change_database(self.at, |database, _| database.subscriptions.unsubscribe(id, channel))
+    }
+
+    /// Sets the limits and the policy of a subscriber's queue. Notifications that wait in it stay.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// use notifyman::notifier::{Policy, Queue};
+    ///
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.set_queue(&7, Queue::new(Policy::Coalesce).items(1_000))?;
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSubscriber`].
+    pub fn set_queue(&self, id: &I, queue: Queue) -> Result<(), Error> {
+        self.core().lock().database(self.at)?.subscriptions.set_queue(id, queue)
+    }
+
+    /// Adds channels to listen to, with or without subscribers. Channels that are there already do not change.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
     /// # fn main() -> Result<(), notifyman::Error> {
     /// # let conf = database();
     /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
-    /// for panicked in n.take_panics() {
-    ///     eprintln!("subscriber {} on {}: {}", panicked.id, panicked.channel, panicked.message);
-    /// }
+    /// use std::time::Duration;
+    ///
+    /// n.add_channels(["prices", "orders"])?.wait(Duration::from_secs(5))?;
+    /// assert_eq!(n.channels(), ["orders", "prices"]);
     /// # Ok(()) }
     /// ```
-    pub fn take_panics(&self) -> Vec<Panicked<I>> {
-        self.core().panics.take()
+    ///
+    /// # Errors
+    ///
+    /// Immediately: [`Error::Value`], [`Error::NotRunning`] and the reason why the session is lost for good; no channel is
+    /// added then. The ticket resolves to the error of the server.
+    pub fn add_channels<C>(&self, channels: C) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        let added = self.core().listen_and_wait(self.at, |database, _| {
+            channels.iter().try_for_each(|channel| database.check_channel(channel.as_ref()))?;
+            let added = channels.iter().map(|channel| {
+                let is_new = database.subscriptions.registry.add(channel.as_ref());
+                (channel.as_ref().into(), is_new.then_some(Undo::Added))
+            });
+            Ok(((), added.collect()))
+        });
+        added.map(|((), ticket)| ticket)
     }
-}
 
-/// Sending.
-impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
-    /// Sends a notification by the session that listens; the ticket resolves once the server has committed it.
+    /// Adds one channel, like [`add_channels`](Self::add_channels).
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.add_channel("prices")?;
+    /// assert_eq!(n.channels(), ["prices"]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`add_channels`](Self::add_channels).
+    pub fn add_channel(&self, channel: &str) -> Result<Ticket<()>, Error> {
+        self.add_channels([channel])
+    }
+
+    /// Removes channels with all their subscriptions.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.add_channels(["prices", "orders"])?;
+    /// n.subscribe(7, "orders", |delivery| println!("{delivery}"))?;
+    /// n.remove_channels(["prices", "orders"])?;
+    /// assert!(n.subscriptions().is_empty());
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`]; no channel is removed then.
+    pub fn remove_channels<C>(&self, channels: C) -> Result<(), Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        self.core().change_database(self.at, |database, _| {
+            let subscriptions = &mut database.subscriptions;
+            channels.iter().try_for_each(|channel| subscriptions.registry.check_known(channel.as_ref()))?;
+            // A channel that is named twice is unknown the second time.
+            for channel in &channels {
+                let _ = subscriptions.remove(channel.as_ref());
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes one channel, like [`remove_channels`](Self::remove_channels).
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.add_channel("prices")?;
+    /// n.remove_channel("prices")?;
+    /// assert!(n.remove_channel("prices").is_err(), "it was removed");
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`remove_channels`](Self::remove_channels).
+    pub fn remove_channel(&self, channel: &str) -> Result<(), Error> {
+        self.remove_channels([channel])
+    }
+
+    /// Returns the channels that were added or are subscribed to, sorted.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.add_channel("orders")?;
+    /// assert_eq!(n.channels(), ["orders", "prices"]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[doc(alias = "get_channels")]
+    pub fn channels(&self) -> Vec<String> {
+        self.read(|database| database.subscriptions.registry.channels().into_iter().map(str::to_owned).collect())
+    }
+
+    /// Returns the ids of the subscribers of each channel that has any, in the order in which they subscribed.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |_| ())?;
+    /// n.subscribe(3, "prices", |_| ())?;
+    /// assert_eq!(n.subscriptions()["prices"], [7, 3]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[doc(alias = "get_subscriptions")]
+    pub fn subscriptions(&self) -> BTreeMap<String, Vec<I>> {
+        self.read(|database| database.subscriptions.ids(|_| true))
+    }
+
+    fn read<T: Default>(&self, read: impl FnOnce(&Database<I>) -> T) -> T {
+        self.core().read(self.at, read).unwrap_or_default()
+    }
+
+    // ---- muting, of this database ---------------------------------------------------------------------------------
+
+    /// Mutes channels for all their subscribers.
+    ///
+    /// Muted subscriptions remain, but their callbacks are not called, and notifications that are sent meanwhile are lost
+    /// to them. When they are unmuted, they receive a [report](Reason::Muted). A channel without an unmuted subscription
+    /// is not listened to. The mute of a subscriber survives muting and unmuting of its channels.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.mute_channels(["prices"])?;
+    /// assert_eq!(n.muted_channels(), ["prices"]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`]; no channel is muted then.
+    pub fn mute_channels<C>(&self, channels: C) -> Result<(), Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_muted(None, channels, true).map(drop)
+    }
+
+    /// Unmutes channels. The ticket resolves once the server has acknowledged that: later notifications are received.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// # use std::time::Duration;
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.mute_channels(["prices"])?;
+    /// n.unmute_channels(["prices"])?.wait(Duration::from_secs(5))?;
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`mute_channels`](Self::mute_channels). The ticket resolves to the error of the server.
+    pub fn unmute_channels<C>(&self, channels: C) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_muted(None, channels, false)
+    }
+
+    /// Mutes a subscriber on all channels that it subscribes to now.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.mute_subscriber(&7)?;
+    /// assert_eq!(n.muted_subscribers()["prices"], [7]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownSubscriber`].
+    pub fn mute_subscriber(&self, id: &I) -> Result<(), Error> {
+        self.mute_subscriber_on(id, self.channels_of(id)?)
+    }
+
+    /// Unmutes a subscriber on all its channels.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// # use std::time::Duration;
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.mute_subscriber(&7)?;
+    /// n.unmute_subscriber(&7)?.wait(Duration::from_secs(5))?;
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`mute_subscriber`](Self::mute_subscriber). The ticket resolves to the error of the server.
+    pub fn unmute_subscriber(&self, id: &I) -> Result<Ticket<()>, Error> {
+        self.unmute_subscriber_on(id, self.channels_of(id)?)
+    }
+
+    /// Mutes a subscriber on these channels.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.mute_subscriber_on(&7, ["prices"])?;
+    /// assert!(n.mute_subscriber_on(&7, ["orders"]).is_err(), "it is not subscribed to orders");
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownChannel`] and [`Error::UnknownSubscriber`]; the subscriber is muted on no channel then.
+    pub fn mute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<(), Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_muted(Some(id), channels, true).map(drop)
+    }
+
+    /// Unmutes a subscriber on these channels.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.mute_subscriber(&7)?;
+    /// n.unmute_subscriber_on(&7, ["prices"])?;
+    /// assert!(n.muted_subscribers().is_empty());
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`mute_subscriber_on`](Self::mute_subscriber_on). The ticket resolves to the error of the server.
+    pub fn unmute_subscriber_on<C>(&self, id: &I, channels: C) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        self.set_muted(Some(id), channels, false)
+    }
+
+    /// Mutes or unmutes channels for one subscriber, or for all.
+    fn set_muted<C>(&self, only: Option<&I>, channels: C, mute: bool) -> Result<Ticket<()>, Error>
+    where
+        C: IntoIterator,
+        C::Item: AsRef<str>,
+    {
+        let channels: Vec<C::Item> = channels.into_iter().collect();
+        let names: Vec<&str> = channels.iter().map(AsRef::as_ref).collect();
+        let muted = self.core().change_and_wait(self.at, |database, actions| {
+            let registry = &mut database.subscriptions.registry;
+            match only {
+                Some(id) => registry.mute_subscriber(id, &names, mute)?,
+                None => registry.mute_channels(&names, mute)?,
+            }
+            names.iter().for_each(|channel| database.refresh(channel, only, actions));
+            Ok(((), names.iter().map(|channel| ((*channel).into(), None)).collect()))
+        });
+        muted.map(|((), ticket)| ticket)
+    }
+
+    fn channels_of(&self, id: &I) -> Result<Vec<Box<str>>, Error> {
+        self.read(|database| {
+            let channels = database.subscriptions.registry.channels_of(id);
+            channels.map(|channels| channels.iter().cloned().collect())
+        })
+        .ok_or(Error::UnknownSubscriber { channel: None })
+    }
+
+    /// Returns the muted channels, sorted.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.mute_channels(["prices"])?;
+    /// assert_eq!(n.muted_channels(), ["prices"]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn muted_channels(&self) -> Vec<String> {
+        self.read(|database| {
+            let registry = &database.subscriptions.registry;
+            let muted = registry.channels().into_iter().filter(|channel| registry.is_muted(channel));
+            muted.map(str::to_owned).collect()
+        })
+    }
+
+    /// Returns the ids of the muted subscribers of each channel that has any, also if the channel itself is not muted.
+    ///
+    /// ```
+    /// # let n = notifyman::Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.mute_subscriber(&7)?;
+    /// assert_eq!(n.muted_subscribers()["prices"], [7]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn muted_subscribers(&self) -> BTreeMap<String, Vec<I>> {
+        self.read(|database| database.subscriptions.ids(|is_muted| is_muted))
+    }
+
+    // ---- applying changes, for all databases ----------------------------------------------------------------------
+
+    /// Sets whether changes reach the servers without a call of [`apply`](Self::apply). Default: `true`.
+    ///
+    /// With `false`, calls only record the wanted channels, also while the notifier is stopped, and their tickets resolve
+    /// immediately. [`apply`](Self::apply), [`start`](Self::start) and [`restart`](Self::restart) apply the changes.
+    /// Subscriptions to channels that are already listened to take effect immediately all the same.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder(conf)?.autorun(false).build::<u32>();
+    /// for id in 0..1000 {
+    ///     n.subscribe(id, &format!("channel {id}"), |delivery| println!("{delivery}"))?;
+    /// }
+    /// n.start()?; // one request for all
+    /// # assert_eq!(n.stats().channels, 1000);
+    /// # Ok(()) }
+    /// ```
+    pub fn autorun(&self, autorun: bool) {
+        self.core().lock().is_autorun = autorun;
+    }
+
+    /// Applies recorded changes. The ticket resolves once the servers have acknowledged them.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// # let n: notifyman::Notifier<u32> = notifyman::Notifier::new(conf)?;
+    /// use std::time::Duration;
+    ///
+    /// n.autorun(false);
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?;
+    /// n.add_channel("orders")?;
+    /// assert_eq!(n.stats().channels, 0);
+    /// n.apply()?.wait(Duration::from_secs(5))?; // one request for both
+    /// assert_eq!(n.stats().channels, 2);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunning`]. The ticket resolves to the error of a server.
+    pub fn apply(&self) -> Result<Ticket<()>, Error> {
+        self.core().apply()
+    }
+
+    // ---- sending, to this database --------------------------------------------------------------------------------
+
+    /// Sends a notification by the session that listens. The ticket resolves once the server has committed it.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -556,20 +990,21 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// use std::time::Duration;
     ///
     /// n.notify("prices", "42").wait(Duration::from_secs(5))?; // committed
-    /// n.notify("prices", "43"); // and this one will be
+    /// n.notify("prices", "43"); // not waited for
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// The ticket resolves to [`Error::Value`] for a channel or payload that PostgreSQL would refuse,
-    /// [`Error::NotRunning`], and where the session is lost or away to the reason.
+    /// The ticket resolves to [`Error::Value`] if PostgreSQL would refuse the channel or the payload, to
+    /// [`Error::NotRunning`], and to the reason if the session is lost or not open.
     pub fn notify(&self, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Ticket<()> {
-        send(self.core(), self.at, vec![(channel.as_ref().to_owned(), payload.as_ref().to_owned())])
+        self.core().notify(self.at, vec![(channel.as_ref().to_owned(), payload.as_ref().to_owned())])
     }
 
-    /// Sends what many threads notify in few transactions, by the session that listens: what comes within `linger`
-    /// together, up to `size` at a time.
+    /// Creates a batcher, which sends the notifications of many threads in few transactions by the session that listens.
+    ///
+    /// Notifications that arrive within `linger` are sent together, up to `size` in one transaction.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -579,47 +1014,25 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     /// use std::time::Duration;
     ///
     /// let batcher = n.batcher(Duration::from_millis(2), 1_000)?;
-    /// let mut sent: Vec<_> = (0..100).map(|key| batcher.send("prices", key.to_string())).collect();
-    /// for ticket in &mut sent {
-    ///     ticket.wait(Duration::from_secs(5))?; // all have gone in a few statements
+    /// let mut tickets: Vec<_> = (0..100).map(|key| batcher.send("prices", key.to_string())).collect();
+    /// for ticket in &mut tickets {
+    ///     ticket.wait(Duration::from_secs(5))?;
     /// }
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the system gives no thread.
+    /// [`Error::Io`] if the system cannot start a thread.
     pub fn batcher(&self, linger: Duration, size: usize) -> Result<Batcher, Error> {
         let (core, at) = (Arc::clone(self.core()), self.at);
-        Batcher::new(linger, size, &self.core().threads, move |pairs| send(&core, at, pairs))
-    }
-}
-
-fn send<I: 'static>(core: &NotifierCore<I>, at: usize, pairs: Vec<(String, String)>) -> Ticket<()> {
-    let (handle, session) = {
-        let state = core.lock();
-        let session = state.databases.get(at).map(|database| match &database.session {
-            DatabaseSession::Lost(error) => Err(error.clone()),
-            session => session.id().ok_or(Error::Unopened),
-        });
-        (state.handle.clone(), session)
-    };
-    match (handle, session) {
-        (Some(handle), Some(Ok(id))) => handle.notify_many(id, pairs),
-        (Some(_), Some(Err(error))) => Ticket::resolved(&core.threads, Err(error)),
-        _ => Ticket::resolved(&core.threads, Err(Error::NotRunning)),
+        Batcher::new(linger, size, &self.core().threads, move |pairs| core.notify(at, pairs))
     }
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> Clone for Notifier<I> {
     fn clone(&self) -> Self {
         Self { owner: Arc::clone(&self.owner), at: self.at }
-    }
-}
-
-impl<I: Clone + Eq + Hash + Send + 'static> Drop for StopOnDrop<I> {
-    fn drop(&mut self) {
-        self.0.halt(None);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The registry against a naive one: whatever is done to both, they say the same.
+//! The registry compared with a naive model: after any sequence of calls, both give the same results.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,21 +6,21 @@ use super::registry::Registry;
 
 const CHANNELS: [&str; 5] = ["c0", "c1", "c2", "c3", "c4"];
 
-/// What the registry should be: flat sets, searched anew for each question.
+/// The model: flat sets that are searched for each call.
 #[derive(Default)]
-struct Naive {
+struct NaiveRegistry {
     added: BTreeSet<&'static str>,
     muted: BTreeSet<&'static str>,
-    /// By channel and id: what stands there, and whether it is muted.
+    /// By channel and id: the value, and `true` if it is muted.
     subscriptions: BTreeMap<(&'static str, u8), (u32, bool)>,
 }
 
-impl Naive {
+impl NaiveRegistry {
     fn channels(&self) -> BTreeSet<&'static str> {
         self.subscriptions.keys().map(|(channel, _)| channel).chain(&self.added).copied().collect()
     }
 
-    fn audience(&self, channel: &str) -> BTreeSet<u32> {
+    fn receivers(&self, channel: &str) -> BTreeSet<u32> {
         let of = |entry: &(&(&str, u8), &(u32, bool))| entry.0.0 == channel && !entry.1.1;
         match self.muted.contains(channel) {
             true => BTreeSet::new(),
@@ -30,30 +30,30 @@ impl Naive {
 
     fn wanted(&self) -> BTreeSet<&'static str> {
         let all = self.channels().into_iter().filter(|channel| !self.muted.contains(channel));
-        all.filter(|channel| self.added.contains(channel) || !self.audience(channel).is_empty()).collect()
+        all.filter(|channel| self.added.contains(channel) || !self.receivers(channel).is_empty()).collect()
     }
 
-    /// A channel that has gone takes its mute along.
-    fn tidy(&mut self) {
+    /// Removes the mutes of channels that were removed.
+    fn remove_stale_mutes(&mut self) {
         let channels = self.channels();
         self.muted.retain(|channel| channels.contains(channel));
     }
 }
 
-/// The most steps of a run. Many short runs find more than a few long ones.
+/// The maximum number of steps of a run. Many short runs find more errors than a few long ones.
 const STEPS: usize = 300;
 
-/// Takes three bytes at a time as something that is done: what, by whom, where.
+/// Makes a call for every three bytes: the method, the id and the channels.
 pub(crate) fn fuzz_registry(data: &[u8]) {
-    let (mut registry, mut naive) = (Registry::<u8, u32>::default(), Naive::default());
+    let (mut registry, mut naive) = (Registry::<u8, u32>::default(), NaiveRegistry::default());
     let mut listened: BTreeSet<Box<str>> = BTreeSet::new();
-    for (step, doing) in (0u32..).zip(data.chunks_exact(3).take(STEPS)) {
-        let &[what, who, place] = doing else { return };
-        let (id, channel) = (who % 5, CHANNELS[usize::from(place % 4)]);
-        let other = CHANNELS[usize::from((place / 4) % 5)];
+    for (step, bytes) in (0u32..).zip(data.chunks_exact(3).take(STEPS)) {
+        let &[method, id_byte, channel_byte] = bytes else { return };
+        let (id, channel) = (id_byte % 5, CHANNELS[usize::from(channel_byte % 4)]);
+        let other = CHANNELS[usize::from((channel_byte / 4) % 5)];
         let key = (channel, id);
         let known = naive.channels().contains(channel);
-        match what % 9 {
+        match method % 9 {
             0 => {
                 assert_eq!(registry.add(channel), naive.added.insert(channel));
             }
@@ -63,16 +63,16 @@ pub(crate) fn fuzz_registry(data: &[u8]) {
                 naive.subscriptions.retain(|(at, _), _| *at != channel);
             }
             2 | 3 => {
-                let was = registry.subscribe(&id, channel, step);
+                let replaced = registry.subscribe(&id, channel, step);
                 let muted = naive.subscriptions.get(&key).is_some_and(|(_, muted)| *muted);
-                assert_eq!(was, naive.subscriptions.insert(key, (step, muted)).map(|(value, _)| value));
+                assert_eq!(replaced, naive.subscriptions.insert(key, (step, muted)).map(|(value, _)| value));
             }
             4 => {
                 let ended = registry.unsubscribe(&id, channel).ok();
                 assert_eq!(ended, naive.subscriptions.remove(&key).map(|(value, _)| value));
             }
             5 | 6 => {
-                let mute = what % 9 == 5;
+                let mute = method % 9 == 5;
                 let all_known = known && naive.channels().contains(other);
                 assert_eq!(registry.mute_channels(&[channel, other], mute).is_ok(), all_known);
                 for name in [channel, other].into_iter().filter(|_| all_known) {
@@ -84,7 +84,7 @@ pub(crate) fn fuzz_registry(data: &[u8]) {
                 }
             }
             7 => {
-                let mute = what / 9 % 2 == 0;
+                let mute = method / 9 % 2 == 0;
                 let all = [channel, other].iter().all(|at| naive.subscriptions.contains_key(&(*at, id)));
                 assert_eq!(registry.mute_subscriber(&id, &[channel, other], mute).is_ok(), all);
                 for at in [channel, other].into_iter().filter(|_| all) {
@@ -93,13 +93,13 @@ pub(crate) fn fuzz_registry(data: &[u8]) {
             }
             _ => {
                 naive.added.remove(channel);
-                registry.withdraw(channel);
+                registry.revert_add(channel);
             }
         }
-        naive.tidy();
+        naive.remove_stale_mutes();
         compare(&registry, &naive);
-        // Whoever looks only at what is said to have changed knows what to listen to.
-        if who % 3 == 0 {
+        // The changed channels alone are enough to know the wanted ones.
+        if id_byte % 3 == 0 {
             for channel in registry.take_changed() {
                 if registry.is_wanted(&channel) {
                     listened.insert(channel)
@@ -112,20 +112,20 @@ pub(crate) fn fuzz_registry(data: &[u8]) {
     }
 }
 
-fn compare(registry: &Registry<u8, u32>, naive: &Naive) {
+fn compare(registry: &Registry<u8, u32>, naive: &NaiveRegistry) {
     let channels = naive.channels();
     assert!(registry.channels().into_iter().eq(channels.iter().copied()));
     assert_eq!(registry.wanted().collect::<BTreeSet<_>>(), naive.wanted());
     for channel in &channels {
-        assert_eq!(registry.audience(channel).copied().collect::<BTreeSet<_>>(), naive.audience(channel));
+        assert_eq!(registry.receivers(channel).copied().collect::<BTreeSet<_>>(), naive.receivers(channel));
         assert_eq!(registry.is_muted(channel), naive.muted.contains(channel));
-        let subscriptions = registry.subscriptions(channel).map(|it| (it.id, it.value, it.muted));
+        let subscriptions = registry.subscriptions(channel).map(|it| (it.id, it.value, it.is_muted));
         let expected = naive.subscriptions.iter().filter(|((at, _), _)| at == channel);
         let expected: BTreeSet<_> = expected.map(|((_, id), (value, muted))| (*id, *value, *muted)).collect();
         assert_eq!(subscriptions.collect::<BTreeSet<_>>(), expected);
     }
     for id in 0..5 {
-        let of = naive.subscriptions.keys().filter(|(_, who)| *who == id).map(|(at, _)| *at);
+        let of = naive.subscriptions.keys().filter(|(_, other)| *other == id).map(|(at, _)| *at);
         assert!(registry.channels_of(&id).into_iter().flatten().map(|channel| &**channel).eq(of));
     }
     let ids: BTreeSet<_> = naive.subscriptions.keys().map(|(_, id)| *id).collect();
@@ -140,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn n04_n06_the_registry_agrees_with_a_naive_one(data in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn n04_n06_the_registry_agrees_with_a_naive_model(data in prop::collection::vec(any::<u8>(), 0..400)) {
             fuzz_registry(&data);
         }
     }
@@ -151,7 +151,7 @@ mod tests {
         registry.subscribe(&7, "a", "on a");
         registry.subscribe(&7, "b", "on b");
         assert_eq!(registry.unsubscribe(&7, "a").unwrap(), "on a");
-        assert_eq!(registry.audience("b").collect::<Vec<_>>(), [&"on b"]);
+        assert_eq!(registry.receivers("b").collect::<Vec<_>>(), [&"on b"]);
     }
 
     #[test]
@@ -174,6 +174,6 @@ mod tests {
         registry.mute_channels(&["a"], true).unwrap();
         assert!(!registry.is_wanted("a"));
         registry.mute_channels(&["a"], false).unwrap();
-        assert_eq!(registry.audience("a").collect::<Vec<_>>(), [&2]);
+        assert_eq!(registry.receivers("a").collect::<Vec<_>>(), [&2]);
     }
 }

@@ -1,24 +1,24 @@
-//! What waits for one subscriber: bounded, in order, and honest about what it drops. Pure.
+//! The queue of one subscriber: bounded and in order, with a report in the place of what it drops. Pure.
 //!
 //! ```text
-//!   owed gaps │ heard, heard, gap, heard, … │ ◀── the newest
-//!        └──▶ taken from here first
+//!   reports to deliver first │ notification, notification, report, notification, … │ ◀── the newest
+//!               └──▶ taken from here first
 //! ```
 //!
-//! A gap takes no place of the limits, and can't be dropped: those that nothing lies between are made one, so that
-//! there are never many more of them than of notifications.
+//! Reports do not count towards the limits and are never dropped. Reports for one subscription with no notification
+//! between them are merged, so there are never many more of them than of notifications.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
 use crate::notification::Notification;
-use crate::notifier::missed::{Missed, Reason};
+use crate::notifier::missed::{MissedReport, Reason};
 
-/// How much may wait for a subscriber that is slower than its channels, and what becomes of the rest.
+/// Limits for the notifications that wait for a subscriber, and a policy for a subscriber that is slower than its channels.
 ///
-/// A notification counts with its channel, its payload and 64 bytes. Whatever is dropped is counted
-/// ([`NotifierStats::dropped`](crate::notifier::NotifierStats::dropped)), and the subscriber is told of it by a
-/// [`Missed`].
+/// A notification counts with its channel, its payload and 64 bytes. Dropped notifications are counted
+/// ([`NotifierStats::dropped`](crate::notifier::NotifierStats::dropped)), and reported to the subscriber by
+/// [`Delivery::Missed`](crate::notifier::Delivery::Missed).
 ///
 /// ```
 /// use notifyman::notifier::{Policy, Queue};
@@ -32,7 +32,7 @@ pub struct Queue {
     pub(crate) bytes: usize,
 }
 
-/// What becomes of notifications for which there is no room in a subscriber's [`Queue`].
+/// The action when a subscriber's [`Queue`] has no room for a notification.
 ///
 /// ```
 /// # fn main() -> Result<(), notifyman::Error> {
@@ -41,39 +41,39 @@ pub struct Queue {
 ///
 /// # n.subscribe(7, "prices", |_| ())?;
 /// # n.subscribe(8, "prices", |_| ())?;
-/// n.set_queue(&7, Queue::new(Policy::Coalesce))?; // a cache, which wants each key once
-/// n.set_queue(&8, Queue::new(Policy::Disconnect).items(100))?; // one that isn't worth waiting for
+/// n.set_queue(&7, Queue::new(Policy::Coalesce))?; // a cache, which needs each key once
+/// n.set_queue(&8, Queue::new(Policy::Disconnect).items(100))?; // a client that must keep up
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Policy {
-    /// The oldest make room, and a gap stands in their place.
+    /// Drops the oldest notifications, and reports that in their place.
     #[default]
     DropOldest,
-    /// The newest aren't taken, and a gap stands in their place.
+    /// Drops the new notification, and reports that in its place.
     DropNewest,
-    /// Whatever waits on the same channel with the same payload is folded into the latest, always; beyond that, the
-    /// oldest make room. For cache invalidation: a slow subscriber sees each key once.
+    /// Folds waiting notifications of the same channel and payload into the latest, always; if that is not enough, drops
+    /// the oldest. For cache invalidation: a slow subscriber receives each key once.
     Coalesce,
-    /// The subscriber is unsubscribed from everything. It still gets what waits, and a gap at last.
+    /// Unsubscribes the subscriber from everything. It still receives what waits, and a report at the end.
     Disconnect,
 }
 
 impl Queue {
-    /// A queue of 10,000 notifications or 16 MiB, whichever is reached first.
+    /// Creates a queue of 10,000 notifications or 16 MiB, whichever is reached first.
     pub fn new(policy: Policy) -> Self {
         Self { policy, items: 10_000, bytes: 16 << 20 }
     }
 
-    /// How many notifications may wait; at least one.
+    /// Sets the number of notifications that may wait, which is at least one.
     #[must_use]
     pub fn items(mut self, items: usize) -> Self {
         self.items = items.max(1);
         self
     }
 
-    /// How many bytes may wait; one notification of the longest payload takes 8,190.
+    /// Sets the number of bytes that may wait. One notification takes at most 8,126 in a UTF8 database.
     #[must_use]
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
@@ -87,44 +87,52 @@ impl Default for Queue {
     }
 }
 
-/// What a notification takes beside its channel and payload, about.
+/// The approximate size of a notification in the queue without its channel and payload.
 const OVERHEAD: usize = 64;
 
-/// What waits for one subscriber; `E` names the subscription that it is for.
+/// The items that wait for one subscriber; `E` identifies the subscription of an item.
 #[derive(Debug)]
 pub(crate) struct PendingQueue<E> {
     queue: Queue,
     items: BTreeMap<u64, PendingItem<E>>,
-    /// Where each waits that another could be folded into.
-    same: HashMap<(E, ContentKey), u64>,
-    /// Gaps that come before everything else, and where each subscription's is there.
-    owed: BTreeMap<u64, (E, Missed)>,
-    owed_at: HashMap<E, u64>,
-    /// Gaps behind which no notification waits yet.
-    last_gaps: HashMap<E, u64>,
-    heard: usize,
+    /// The positions of notifications that an equal one can be folded with.
+    foldable: HashMap<(E, ContentKey), u64>,
+    /// Reports to deliver before all items, and the position of each subscription's report there.
+    first_reports: BTreeMap<u64, (E, MissedReport)>,
+    first_report_of: HashMap<E, u64>,
+    /// The positions of reports that no notification follows yet.
+    last_reports: HashMap<E, u64>,
+    notifications: usize,
     bytes: usize,
-    next: u64,
+    last_position: u64,
 }
 
-/// What comes out.
 #[derive(Debug)]
-pub(crate) enum PendingItem<E> {
-    /// A notification, and how many equal ones were folded into it.
-    Heard(E, Notification, u64),
-    Missed(E, Missed),
+pub(crate) struct PendingItem<E> {
+    pub(crate) to: E,
+    pub(crate) content: PendingContent,
 }
 
-/// What became of a notification that came.
+#[derive(Debug)]
+pub(crate) enum PendingContent {
+    /// A notification, and the number of equal ones that were folded into it.
+    Notification {
+        notification: Notification,
+        folded: u64,
+    },
+    Missed(MissedReport),
+}
+
+/// The effect of a new notification on the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct PushOutcome {
     pub(crate) dropped: u64,
-    pub(crate) folded: bool,
-    /// It was one too many for a subscriber that is to be disconnected.
-    pub(crate) disconnects: bool,
+    pub(crate) is_folded: bool,
+    /// The queue is full, and its policy is to disconnect the subscriber.
+    pub(crate) is_disconnected: bool,
 }
 
-/// Compares by channel and payload, whoever sent it.
+/// A notification, compared by channel and payload and not by sender.
 #[derive(Debug)]
 struct ContentKey(Notification);
 
@@ -148,142 +156,143 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         Self {
             queue,
             items: BTreeMap::new(),
-            same: HashMap::new(),
-            owed: BTreeMap::new(),
-            owed_at: HashMap::new(),
-            last_gaps: HashMap::new(),
-            heard: 0,
+            foldable: HashMap::new(),
+            first_reports: BTreeMap::new(),
+            first_report_of: HashMap::new(),
+            last_reports: HashMap::new(),
+            notifications: 0,
             bytes: 0,
-            next: 0,
+            last_position: 0,
         }
     }
 
-    /// Changes the limits and the policy for what is to come; what waits stays.
+    /// Changes the limits and the policy for later notifications. Items that wait stay.
     pub(crate) fn set_queue(&mut self, queue: Queue) {
         if queue.policy != self.queue.policy {
-            self.same.clear();
+            self.foldable.clear();
         }
         self.queue = queue;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.owed.is_empty()
+        self.items.is_empty() && self.first_reports.is_empty()
     }
 
-    /// How many notifications wait.
+    /// Returns the number of notifications.
     pub(crate) fn len(&self) -> usize {
-        self.heard
+        self.notifications
     }
 
-    /// A notification has come.
     pub(crate) fn push(&mut self, to: &E, notification: &Notification) -> PushOutcome {
-        let mut pushed = PushOutcome::default();
+        let mut outcome = PushOutcome::default();
         let mut folded = 0;
-        let coalesces = self.queue.policy == Policy::Coalesce;
-        if coalesces
-            && let Some(place) = self.same.remove(&(to.clone(), ContentKey(notification.clone())))
-            && let Some(PendingItem::Heard(_, old, before)) = self.take_at(place)
+        let is_coalescing = self.queue.policy == Policy::Coalesce;
+        if is_coalescing
+            && let Some(position) = self.foldable.remove(&(to.clone(), ContentKey(notification.clone())))
+            && let Some(PendingContent::Notification { notification: old, folded: before }) =
+                self.take_at(position).map(|item| item.content)
         {
             debug_assert_eq!(old.channel_bytes(), notification.channel_bytes());
             folded = before + 1;
-            pushed.folded = true;
+            outcome.is_folded = true;
         }
         let size = size(notification);
-        while self.heard >= self.queue.items || self.bytes.saturating_add(size) > self.queue.bytes {
-            pushed.dropped += 1;
-            let makes_room = match self.queue.policy {
-                Policy::Disconnect => return PushOutcome { disconnects: true, ..pushed },
+        while self.notifications >= self.queue.items || self.bytes.saturating_add(size) > self.queue.bytes {
+            outcome.dropped += 1;
+            let has_made_room = match self.queue.policy {
+                Policy::Disconnect => return PushOutcome { is_disconnected: true, ..outcome },
                 Policy::DropNewest => false,
                 Policy::DropOldest | Policy::Coalesce => self.drop_oldest(),
             };
-            if !makes_room {
-                // Also where it is larger than all the room there is.
-                self.miss(to, Missed::new(Reason::Overflow, 1));
-                return pushed;
+            if !has_made_room {
+                // This includes a notification that is larger than the whole queue.
+                self.push_missed(to, MissedReport::new(Reason::Overflow, 1));
+                return outcome;
             }
         }
-        let place = self.place();
-        if coalesces {
-            self.same.insert((to.clone(), ContentKey(notification.clone())), place);
+        let position = self.next_position();
+        if is_coalescing {
+            self.foldable.insert((to.clone(), ContentKey(notification.clone())), position);
         }
-        self.last_gaps.clear();
-        self.items.insert(place, PendingItem::Heard(to.clone(), notification.clone(), folded));
-        self.heard += 1;
+        self.last_reports.clear();
+        let content = PendingContent::Notification { notification: notification.clone(), folded };
+        self.items.insert(position, PendingItem { to: to.clone(), content });
+        self.notifications += 1;
         self.bytes += size;
-        pushed
+        outcome
     }
 
-    /// Something was missed after all that waits.
-    pub(crate) fn miss(&mut self, to: &E, missed: Missed) {
-        if let Some(place) = self.last_gaps.get(to)
-            && let Some(PendingItem::Missed(_, before)) = self.items.get_mut(place)
+    /// Adds a report behind all items.
+    pub(crate) fn push_missed(&mut self, to: &E, missed: MissedReport) {
+        if let Some(position) = self.last_reports.get(to)
+            && let Some(PendingContent::Missed(before)) = self.items.get_mut(position).map(|item| &mut item.content)
         {
             return before.merge(missed);
         }
         if self.items.is_empty() {
-            return self.owe(to.clone(), missed);
+            return self.report_first(to.clone(), missed);
         }
-        let place = self.place();
-        self.last_gaps.insert(to.clone(), place);
-        self.items.insert(place, PendingItem::Missed(to.clone(), missed));
+        let position = self.next_position();
+        self.last_reports.insert(to.clone(), position);
+        self.items.insert(position, PendingItem { to: to.clone(), content: PendingContent::Missed(missed) });
     }
 
-    /// The next.
     pub(crate) fn pop(&mut self) -> Option<PendingItem<E>> {
-        if let Some((_, (to, missed))) = self.owed.pop_first() {
-            self.owed_at.remove(&to);
-            return Some(PendingItem::Missed(to, missed));
+        if let Some((_, (to, missed))) = self.first_reports.pop_first() {
+            self.first_report_of.remove(&to);
+            return Some(PendingItem { to, content: PendingContent::Missed(missed) });
         }
-        let place = *self.items.first_key_value()?.0;
-        self.take_at(place)
+        let position = *self.items.first_key_value()?.0;
+        self.take_at(position)
     }
 
-    /// Takes what waits at a place.
-    fn take_at(&mut self, place: u64) -> Option<PendingItem<E>> {
-        let item = self.items.remove(&place)?;
-        match &item {
-            PendingItem::Heard(to, notification, _) => {
-                self.heard -= 1;
+    fn take_at(&mut self, position: u64) -> Option<PendingItem<E>> {
+        let item = self.items.remove(&position)?;
+        match &item.content {
+            PendingContent::Notification { notification, .. } => {
+                self.notifications -= 1;
                 self.bytes -= size(notification);
-                if !self.same.is_empty() {
-                    self.same.remove(&(to.clone(), ContentKey(notification.clone())));
+                if !self.foldable.is_empty() {
+                    self.foldable.remove(&(item.to.clone(), ContentKey(notification.clone())));
                 }
             }
-            PendingItem::Missed(to, _) if self.last_gaps.get(to) == Some(&place) => {
-                self.last_gaps.remove(to);
+            PendingContent::Missed(_) => {
+                if self.last_reports.get(&item.to) == Some(&position) {
+                    self.last_reports.remove(&item.to);
+                }
             }
-            PendingItem::Missed(..) => {}
         }
         Some(item)
     }
 
-    /// Drops the oldest notification, if there is one, and owes its subscription a gap.
+    /// Drops the oldest notification and reports that. Returns `false` if there is none.
     fn drop_oldest(&mut self) -> bool {
-        while let Some((&place, _)) = self.items.first_key_value() {
-            match self.take_at(place) {
-                Some(PendingItem::Missed(to, missed)) => self.owe(to, missed),
-                Some(PendingItem::Heard(to, ..)) => {
-                    self.owe(to, Missed::new(Reason::Overflow, 1));
+        while let Some((&position, _)) = self.items.first_key_value() {
+            let Some(PendingItem { to, content }) = self.take_at(position) else { return false };
+            match content {
+                PendingContent::Missed(missed) => self.report_first(to, missed),
+                PendingContent::Notification { .. } => {
+                    self.report_first(to, MissedReport::new(Reason::Overflow, 1));
                     return true;
                 }
-                None => return false,
             }
         }
         false
     }
 
-    fn owe(&mut self, to: E, missed: Missed) {
-        if let Some((_, before)) = self.owed_at.get(&to).and_then(|place| self.owed.get_mut(place)) {
+    fn report_first(&mut self, to: E, missed: MissedReport) {
+        let position = self.first_report_of.get(&to);
+        if let Some((_, before)) = position.and_then(|position| self.first_reports.get_mut(position)) {
             return before.merge(missed);
         }
-        let place = self.place();
-        self.owed_at.insert(to.clone(), place);
-        self.owed.insert(place, (to, missed));
+        let position = self.next_position();
+        self.first_report_of.insert(to.clone(), position);
+        self.first_reports.insert(position, (to, missed));
     }
 
-    fn place(&mut self) -> u64 {
-        self.next += 1;
-        self.next
+    fn next_position(&mut self) -> u64 {
+        self.last_position += 1;
+        self.last_position
     }
 }
 
@@ -297,126 +306,126 @@ mod tests {
 
     use super::*;
 
-    fn heard(payload: &str) -> Notification {
+    fn notification(payload: &str) -> Notification {
         Notification::for_test("c", payload)
     }
 
-    /// As text: a payload with what was folded into it, or how many are missing.
-    fn shown(item: PendingItem<u8>) -> String {
-        match item {
-            PendingItem::Heard(_, n, 0) => n.payload().into_owned(),
-            PendingItem::Heard(_, n, folded) => format!("{}+{folded}", n.payload()),
-            PendingItem::Missed(_, missed) => format!("-{}", missed.dropped()),
+    /// Returns a payload with the number of folded notifications, or the number of dropped ones.
+    fn text(item: PendingItem<u8>) -> String {
+        match item.content {
+            PendingContent::Notification { notification, folded: 0 } => notification.payload().into_owned(),
+            PendingContent::Notification { notification, folded } => format!("{}+{folded}", notification.payload()),
+            PendingContent::Missed(missed) => format!("-{}", missed.dropped()),
         }
     }
 
-    fn all(mut pending: PendingQueue<u8>) -> String {
-        std::iter::from_fn(|| pending.pop()).map(shown).collect::<Vec<_>>().join(" ")
+    fn drain(mut pending: PendingQueue<u8>) -> String {
+        std::iter::from_fn(|| pending.pop()).map(text).collect::<Vec<_>>().join(" ")
     }
 
-    fn pushed(queue: Queue, payloads: &str) -> PendingQueue<u8> {
+    fn filled(queue: Queue, payloads: &str) -> PendingQueue<u8> {
         let mut pending = PendingQueue::new(queue);
         for payload in payloads.split(' ') {
-            pending.push(&1, &heard(payload));
+            pending.push(&1, &notification(payload));
         }
         pending
     }
 
     #[test]
-    fn n07_each_policy_leaves_a_gap_where_it_dropped() {
+    fn n07_each_policy_reports_a_gap_where_it_dropped() {
         let of = |policy| Queue::new(policy).items(3);
-        assert_eq!(all(pushed(of(Policy::DropOldest), "1 2 3 4 5")), "-2 3 4 5");
-        assert_eq!(all(pushed(of(Policy::DropNewest), "1 2 3 4 5")), "1 2 3 -2");
-        assert_eq!(all(pushed(of(Policy::Coalesce), "1 2 3 4 5")), "-2 3 4 5");
-        let mut slow = pushed(of(Policy::DropNewest), "1 2 3 4");
-        assert_eq!(shown(slow.pop().unwrap()), "1");
-        slow.push(&1, &heard("5"));
-        assert_eq!(all(slow), "2 3 -1 5");
+        assert_eq!(drain(filled(of(Policy::DropOldest), "1 2 3 4 5")), "-2 3 4 5");
+        assert_eq!(drain(filled(of(Policy::DropNewest), "1 2 3 4 5")), "1 2 3 -2");
+        assert_eq!(drain(filled(of(Policy::Coalesce), "1 2 3 4 5")), "-2 3 4 5");
+        let mut slow = filled(of(Policy::DropNewest), "1 2 3 4");
+        assert_eq!(text(slow.pop().unwrap()), "1");
+        slow.push(&1, &notification("5"));
+        assert_eq!(drain(slow), "2 3 -1 5");
     }
 
     #[test]
-    fn n07_one_that_is_to_be_disconnected_takes_no_more() {
-        let mut pending = pushed(Queue::new(Policy::Disconnect).items(2), "1 2");
-        assert!(pending.push(&1, &heard("3")).disconnects);
-        assert_eq!(all(pending), "1 2");
+    fn n07_a_full_queue_that_disconnects_takes_no_more() {
+        let mut pending = filled(Queue::new(Policy::Disconnect).items(2), "1 2");
+        assert!(pending.push(&1, &notification("3")).is_disconnected);
+        assert_eq!(drain(pending), "1 2");
     }
 
     #[test]
-    fn n07_equal_ones_are_folded_into_the_latest() {
-        assert_eq!(all(pushed(Queue::new(Policy::Coalesce), "a b a c a b")), "c a+2 b+1");
-        assert_eq!(all(pushed(Queue::new(Policy::DropOldest), "a b a")), "a b a");
+    fn n07_equal_notifications_are_folded_into_the_latest() {
+        assert_eq!(drain(filled(Queue::new(Policy::Coalesce), "a b a c a b")), "c a+2 b+1");
+        assert_eq!(drain(filled(Queue::new(Policy::DropOldest), "a b a")), "a b a");
     }
 
     #[test]
-    fn n07_bytes_are_bounded_too_and_one_that_is_larger_than_all_room_is_dropped() {
-        let one = size(&heard("1"));
+    fn n07_bytes_are_bounded_and_a_notification_larger_than_the_queue_is_dropped() {
+        let one = size(&notification("1"));
         let queue = Queue::new(Policy::DropOldest).bytes(2 * one);
-        assert_eq!(all(pushed(queue, "1 2 3")), "-1 2 3");
-        assert_eq!(all(pushed(queue.bytes(one - 1), "1 2")), "-2");
+        assert_eq!(drain(filled(queue, "1 2 3")), "-1 2 3");
+        assert_eq!(drain(filled(queue.bytes(one - 1), "1 2")), "-2");
     }
 
     #[test]
-    fn n07_two_gaps_are_one_only_if_no_notification_lies_between() {
+    fn n07_two_reports_are_merged_only_if_no_notification_lies_between() {
         let mut pending = PendingQueue::new(Queue::default());
-        pending.push(&1, &heard("a"));
+        pending.push(&1, &notification("a"));
         for (dropped, next) in [(1, "b"), (2, "c")] {
-            pending.miss(&1, Missed::new(Reason::Muted, dropped));
-            pending.miss(&1, Missed::new(Reason::Stopped, 10 * dropped));
-            pending.push(&1, &heard(next));
+            pending.push_missed(&1, MissedReport::new(Reason::Muted, dropped));
+            pending.push_missed(&1, MissedReport::new(Reason::Stopped, 10 * dropped));
+            pending.push(&1, &notification(next));
         }
-        pending.miss(&1, Missed::new(Reason::Muted, 3));
-        assert_eq!(all(pending), "a -11 b -22 c -3");
+        pending.push_missed(&1, MissedReport::new(Reason::Muted, 3));
+        assert_eq!(drain(pending), "a -11 b -22 c -3");
     }
 
     #[test]
-    fn n07_a_gap_that_was_taken_is_not_joined_with_a_later_one() {
-        let mut pending = pushed(Queue::default(), "a");
-        pending.miss(&1, Missed::new(Reason::Muted, 1));
-        assert_eq!([pending.pop(), pending.pop()].map(|item| shown(item.unwrap())), ["a", "-1"]);
+    fn n07_a_report_that_was_taken_is_not_merged_with_a_later_one() {
+        let mut pending = filled(Queue::default(), "a");
+        pending.push_missed(&1, MissedReport::new(Reason::Muted, 1));
+        assert_eq!([pending.pop(), pending.pop()].map(|item| text(item.unwrap())), ["a", "-1"]);
         // The queue is empty, so the next item comes first.
         for dropped in [2, 3] {
-            pending.miss(&1, Missed::new(Reason::Muted, dropped));
-            assert_eq!(shown(pending.pop().unwrap()), format!("-{dropped}"));
+            pending.push_missed(&1, MissedReport::new(Reason::Muted, dropped));
+            assert_eq!(text(pending.pop().unwrap()), format!("-{dropped}"));
         }
-        pending.push(&1, &heard("b"));
-        pending.miss(&1, Missed::new(Reason::Muted, 4));
-        assert_eq!(all(pending), "b -4");
+        pending.push(&1, &notification("b"));
+        pending.push_missed(&1, MissedReport::new(Reason::Muted, 4));
+        assert_eq!(drain(pending), "b -4");
     }
 
     #[test]
-    fn n07_gaps_of_a_blocked_subscriber_do_not_pile_up() {
+    fn n07_reports_to_a_blocked_subscriber_do_not_pile_up() {
         for policy in [Policy::DropOldest, Policy::DropNewest, Policy::Coalesce] {
             let mut pending = PendingQueue::new(Queue::new(policy).items(3));
             for n in 0..1000 {
-                pending.push(&1, &heard(&n.to_string()));
+                pending.push(&1, &notification(&n.to_string()));
                 for to in 0..2 {
-                    pending.miss(&to, Missed::new(Reason::Stopped, 0));
+                    pending.push_missed(&to, MissedReport::new(Reason::Stopped, 0));
                 }
             }
-            assert!(pending.items.len() + pending.owed.len() <= 3 + 2 * 5, "{policy:?}");
+            assert!(pending.items.len() + pending.first_reports.len() <= 3 + 2 * 5, "{policy:?}");
         }
     }
 
     proptest! {
-        /// The law: sent = delivered + folded + told as dropped, in order, within the limits.
+        /// Sent = delivered + folded + reported as dropped, in order and within the limits.
         #[test]
-        fn n07_nothing_is_dropped_that_is_not_told(
-            doing in prop::collection::vec((0..12u8, 0..3u8), 0..300),
+        fn n07_every_drop_is_reported(
+            steps in prop::collection::vec((0..12u8, 0..3u8), 0..300),
             policy in prop::sample::select(vec![Policy::DropOldest, Policy::DropNewest, Policy::Coalesce]),
         ) {
             let mut pending = PendingQueue::new(Queue::new(policy).items(5));
-            let (mut sent, mut delivered, mut folded, mut told, mut dropped) = (0, 0, 0, 0, 0);
-            let mut take = |item| match item {
-                PendingItem::Heard(_, _, more) => { delivered += 1; folded += more; }
-                PendingItem::Missed(_, missed) => told += missed.dropped(),
+            let (mut sent, mut delivered, mut folded_away, mut reported, mut dropped) = (0, 0, 0, 0, 0);
+            let mut take = |item: PendingItem<u8>| match item.content {
+                PendingContent::Notification { folded, .. } => { delivered += 1; folded_away += folded; }
+                PendingContent::Missed(missed) => reported += missed.dropped(),
             };
-            for (what, who) in doing {
-                match what {
+            for (action, to) in steps {
+                match action {
                     0..8 => {
                         sent += 1;
-                        dropped += pending.push(&who, &heard(&what.to_string())).dropped;
+                        dropped += pending.push(&to, &notification(&action.to_string())).dropped;
                     }
-                    8 => pending.miss(&who, Missed::new(Reason::Muted, 0)),
+                    8 => pending.push_missed(&to, MissedReport::new(Reason::Muted, 0)),
                     _ => { pending.pop().map(&mut take); }
                 }
                 prop_assert!(pending.len() <= 5);
@@ -424,14 +433,14 @@ mod tests {
             while let Some(item) = pending.pop() {
                 take(item);
             }
-            prop_assert!(pending.same.is_empty() && pending.owed_at.is_empty());
-            prop_assert!(pending.bytes == 0 && pending.heard == 0);
-            // What was folded into one that was dropped later went with it.
+            prop_assert!(pending.foldable.is_empty() && pending.first_report_of.is_empty());
+            prop_assert!(pending.bytes == 0 && pending.notifications == 0);
+            // A notification that was folded into one that was dropped later is not counted as folded.
             match policy {
-                Policy::Coalesce => prop_assert!(delivered + folded + told <= sent),
-                _ => prop_assert_eq!(delivered + told, sent),
+                Policy::Coalesce => prop_assert!(delivered + folded_away + reported <= sent),
+                _ => prop_assert_eq!(delivered + reported, sent),
             }
-            prop_assert_eq!(told, dropped);
+            prop_assert_eq!(reported, dropped);
         }
     }
 }

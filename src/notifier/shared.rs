@@ -1,59 +1,54 @@
-//! What the threads of a notifier share, and how a change reaches the server.
+//! The state that the threads of a notifier share, and the way of a change to the server.
 //!
-//! Everything that changes does so under one lock, and what is asked of the servers is asked under it: so it is asked in
-//! the order of the changes. What may run somebody else's code (a ticket's waker, a function that is dropped) waits
-//! until the lock is free.
+//! Every change is made under one lock, and requests are sent while it is held, so that they are in the order of the
+//! changes. Code of the user (the waker of a ticket, the drop of a callback) runs after the lock is released.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::manager::{ConnId, Handle, ThreadMark, Ticket};
-use crate::notifier::ack_group::AckGroup;
 use crate::notifier::builder::NotifierSettings;
-use crate::notifier::counters::NotifierCounters;
-use crate::notifier::database::{Database, DatabaseSession};
-use crate::notifier::deferred::{DeferredActions, Undo};
+use crate::notifier::counters::{NotifierCounters, NotifierStats};
+use crate::notifier::database::{Database, DatabaseSession, ListenDiff};
+use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
 use crate::notifier::deferred_drop::DeferredDrop;
-use crate::notifier::dispatcher::Dispatcher;
-use crate::notifier::listening::ListenDiff;
-use crate::notifier::panics::PanicLog;
+use crate::notifier::dispatcher::{Dispatcher, PanicLog};
+use crate::notifier::subscription::{Callback, Subscription};
 
 pub(crate) struct NotifierCore<I: 'static> {
     pub(crate) settings: NotifierSettings,
     pub(crate) counters: NotifierCounters,
     pub(crate) panics: PanicLog<I>,
     pub(crate) deferred_drop: Arc<DeferredDrop>,
-    /// All threads of this notifier: none of them may wait for another.
+    /// Marks all threads of this notifier, none of which may wait for another.
     pub(crate) threads: Arc<ThreadMark>,
     state: Mutex<NotifierState<I>>,
-    /// Held by who waits for the state, so that who wants it back at once comes after.
+    /// Held while waiting for the lock of the state, so that a thread that releases it cannot take it again before those
+    /// that wait.
     turn: Mutex<()>,
-    /// Tells that the phase has changed.
-    pub(crate) changed: Condvar,
+    pub(crate) phase_changed: Condvar,
 }
 
 pub(crate) struct NotifierState<I: 'static> {
     pub(crate) phase: RunPhase,
-    /// Counts the starts, so that what comes late from one run is known in the next.
+    /// The number of starts, which identifies the run of a late event.
     pub(crate) run: u64,
-    /// The latest run that came to be running.
-    pub(crate) started: u64,
-    /// The loop, while there is one.
+    /// The latest run that reached [`RunPhase::Running`].
+    pub(crate) last_running: u64,
+    /// The handle of the manager, while it is running.
     pub(crate) handle: Option<Handle>,
-    pub(crate) crew: Option<Arc<Dispatcher<I>>>,
-    /// Why it isn't running, where it stopped by itself.
+    pub(crate) dispatcher: Option<Arc<Dispatcher<I>>>,
+    /// The reason why the last run ended, if it was not stopped.
     pub(crate) failure: Option<Error>,
-    /// Whether changes reach the servers by themselves.
-    pub(crate) autorun: bool,
+    /// Changes reach the servers without a call of `apply`.
+    pub(crate) is_autorun: bool,
     pub(crate) databases: Vec<Database<I>>,
     pub(crate) by_connection: HashMap<ConnId, usize>,
 }
-
-/// Channels that are to be heard, and how to take them back where the server refuses.
-pub(crate) type Awaited<I> = Vec<(Box<str>, Option<Undo<I>>)>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunPhase {
@@ -63,11 +58,38 @@ pub(crate) enum RunPhase {
     Stopping,
 }
 
+/// Channels whose acknowledgement a ticket waits for, each with the way to revert its change if the server refuses it.
+pub(crate) type AwaitedChannels<I> = Vec<(Box<str>, Option<Undo<I>>)>;
+
 impl<I: 'static> NotifierState<I> {
     /// Returns `true` if notifications can arrive, now or after a session is restored.
     pub(crate) fn can_receive(&self) -> bool {
         let is_lost = |database: &Database<I>| matches!(database.session, DatabaseSession::Lost(_));
         self.phase == RunPhase::Running && (self.databases.is_empty() || !self.databases.iter().all(is_lost))
+    }
+
+    pub(crate) fn database(&mut self, at: usize) -> Result<&mut Database<I>, Error> {
+        self.databases.get_mut(at).ok_or(Error::NotRunning)
+    }
+
+    fn check_running(&self) -> Result<(), Error> {
+        match self.phase {
+            RunPhase::Starting | RunPhase::Running => Ok(()),
+            RunPhase::Stopped | RunPhase::Stopping => Err(Error::NotRunning),
+        }
+    }
+
+    /// Checks that a new channel would be listened to, unless that is left to `apply`.
+    fn check_can_listen(&self, at: usize) -> Result<(), Error> {
+        if !self.is_autorun {
+            return Ok(());
+        }
+        self.check_running()?;
+        match self.databases.get(at).map(|database| &database.session) {
+            None => Err(Error::NotRunning),
+            Some(DatabaseSession::Lost(error)) => Err(error.clone()),
+            Some(_) => Ok(()),
+        }
     }
 }
 
@@ -76,11 +98,11 @@ impl<I: 'static> NotifierCore<I> {
         let state = NotifierState {
             phase: RunPhase::Stopped,
             run: 0,
-            started: 0,
+            last_running: 0,
             handle: None,
-            crew: None,
+            dispatcher: None,
             failure: None,
-            autorun: settings.autorun,
+            is_autorun: settings.autorun,
             databases: Vec::new(),
             by_connection: HashMap::new(),
         };
@@ -92,116 +114,168 @@ impl<I: 'static> NotifierCore<I> {
             threads: Arc::new(ThreadMark::crew()),
             state: Mutex::new(state),
             turn: Mutex::default(),
-            changed: Condvar::new(),
+            phase_changed: Condvar::new(),
         }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, NotifierState<I>> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nothing of the user's runs while it is locked, but for the id's own `Clone`, `Eq` and `Hash`.
+        // The only code of the user that runs under this lock is that of the id: `Clone`, `Eq` and `Hash`.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this is one of the notifier's own threads: inside a callback, as far as anybody can tell.
-    pub(crate) fn is_inside(&self) -> bool {
+    /// Records the failure of a session that could not even be dialled. Returns `true` if there is one.
+    pub(crate) fn fail_undialled(&self) -> bool {
+        let mut state = self.lock();
+        let failure = state.databases.iter().find_map(|database| match &database.session {
+            DatabaseSession::Lost(error) => Some(error.clone()),
+            _ => None,
+        });
+        let has_failed = failure.is_some();
+        state.failure = state.failure.take().or(failure);
+        has_failed
+    }
+
+    /// Waits until the phase may have changed.
+    pub(crate) fn wait<'s>(&self, state: MutexGuard<'s, NotifierState<I>>) -> MutexGuard<'s, NotifierState<I>> {
+        self.phase_changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns `true` on a thread of this notifier, which is the case inside a callback.
+    pub(crate) fn is_own_thread(&self) -> bool {
         self.threads.is_current()
+    }
+
+    /// Sends notifications by the session of a database, in one statement.
+    pub(crate) fn notify(&self, at: usize, pairs: Vec<(String, String)>) -> Ticket<()> {
+        let (handle, session) = {
+            let state = self.lock();
+            let session = state.databases.get(at).map(|database| match &database.session {
+                DatabaseSession::Lost(error) => Err(error.clone()),
+                session => session.id().ok_or(Error::Unopened),
+            });
+            (state.handle.clone(), session)
+        };
+        match (handle, session) {
+            (Some(handle), Some(Ok(id))) => handle.notify_many(id, pairs),
+            (Some(_), Some(Err(error))) => Ticket::resolved(&self.threads, Err(error)),
+            _ => Ticket::resolved(&self.threads, Err(Error::NotRunning)),
+        }
     }
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
-    /// Does something under the lock, and what follows from it once that is free.
-    pub(crate) fn act<T>(&self, act: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>) -> T) -> T {
-        let mut after = DeferredActions::default();
-        let (done, crew) = {
+    /// Changes the state under the lock, and then runs the deferred actions.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>) -> T) -> T {
+        let mut actions = DeferredActions::default();
+        let (result, dispatcher) = {
             let mut state = self.lock();
-            let done = act(&mut state, &mut after);
-            // Whom it is for, should another run have begun a moment later.
-            (done, state.crew.clone())
+            let result = change(&mut state, &mut actions);
+            // The dispatcher of this run, even if the next one begins before the actions run.
+            (result, state.dispatcher.clone())
         };
-        if let Some(crew) = crew.filter(|_| !after.schedule.is_empty()) {
-            crew.schedule(after.schedule);
-        }
-        for (group, result) in after.kept {
-            group.complete(result);
-        }
-        self.deferred_drop.empty();
-        done
+        actions.run(dispatcher.as_deref());
+        self.deferred_drop.drop_all();
+        result
     }
 
-    /// Changes something of one database, and has the server follow.
-    pub(crate) fn change<T>(
+    /// Changes one database, and requests what follows from that.
+    pub(crate) fn change_database<T>(
         self: &Arc<Self>,
         at: usize,
         change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.act(|state, after| {
-            let done = change(state.database(at)?, after);
-            if state.autorun {
-                self.sync(state, at, after);
+        self.change(|state, actions| {
+            let result = change(state.database(at)?, actions);
+            if state.is_autorun {
+                self.sync(state, at, actions);
             }
-            done
+            result
         })
     }
 
-    /// Changes what needs a server that follows, with a ticket for what is to be heard.
-    pub(crate) fn follow<T>(
-        self: &Arc<Self>,
-        at: usize,
-        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, Awaited<I>), Error>,
-    ) -> Result<(T, Ticket<()>), Error> {
-        self.change_checked(at, NotifierState::check_follows, change)
-    }
-
-    /// Changes something, with a ticket that resolves once these channels are heard that are to be; at once, where it
-    /// doesn't run.
+    /// Like [`change_database`](Self::change_database), with a ticket that resolves once the server has acknowledged those
+    /// of the returned channels that are wanted. The ticket resolves immediately if the notifier is not running.
     pub(crate) fn change_and_wait<T>(
         self: &Arc<Self>,
         at: usize,
-        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, Awaited<I>), Error>,
+        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, AwaitedChannels<I>), Error>,
     ) -> Result<(T, Ticket<()>), Error> {
         self.change_checked(at, |_, _| Ok(()), change)
+    }
+
+    /// Like [`change_and_wait`](Self::change_and_wait), but fails if new channels would not be listened to.
+    pub(crate) fn listen_and_wait<T>(
+        self: &Arc<Self>,
+        at: usize,
+        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, AwaitedChannels<I>), Error>,
+    ) -> Result<(T, Ticket<()>), Error> {
+        self.change_checked(at, NotifierState::check_can_listen, change)
     }
 
     fn change_checked<T>(
         self: &Arc<Self>,
         at: usize,
-        check: impl FnOnce(&mut NotifierState<I>, usize) -> Result<(), Error>,
-        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, Awaited<I>), Error>,
+        check: impl FnOnce(&NotifierState<I>, usize) -> Result<(), Error>,
+        change: impl FnOnce(&mut Database<I>, &mut DeferredActions<I>) -> Result<(T, AwaitedChannels<I>), Error>,
     ) -> Result<(T, Ticket<()>), Error> {
         let (group, ticket) = AckGroup::new(&self.threads);
-        let done = self.act(|state, after| {
+        let result = self.change(|state, actions| {
             check(state, at)?;
-            let (done, channels) = change(state.database(at)?, after)?;
-            if state.autorun {
-                self.sync(state, at, after);
+            let (result, channels) = change(state.database(at)?, actions)?;
+            if state.is_autorun {
+                self.sync(state, at, actions);
                 for (channel, undo) in channels {
                     state.database(at)?.wait_for(&channel, &group, undo);
                 }
             }
-            Ok(done)
+            Ok(result)
         });
         group.complete(Ok(()));
-        done.map(|done| (done, ticket))
+        result.map(|result| (result, ticket))
     }
 
-    /// Takes back what couldn't be waited for.
+    /// Subscribes a callback. Returns how to revert that, and a ticket for the acknowledgement of its channel.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        at: usize,
+        id: &I,
+        channel: &str,
+        callback: Box<Callback<I>>,
+    ) -> Result<(Undo<I>, Ticket<()>), Error> {
+        // Taken only on success: a callback that is not used is dropped here, after the lock is released.
+        let mut callback = Some(callback);
+        self.listen_and_wait(at, |database, actions| {
+            database.check_channel(channel)?;
+            let Some(callback) = callback.take() else { return Err(Error::NotRunning) };
+            let subscriber = database.subscriptions.subscriber(id, self.settings.queue);
+            let replaced = database.subscriptions.registry.get(id, channel).map(|entry| &entry.value);
+            let subscription = Subscription::new(id, channel, subscriber, callback, &self.deferred_drop, replaced);
+            let undo = database.subscribe(id, subscription, actions);
+            Ok((undo.clone(), vec![(channel.into(), Some(undo))]))
+        })
+    }
+
+    /// Reverts a change whose acknowledgement did not arrive in time.
     pub(crate) fn revert(self: &Arc<Self>, at: usize, channel: &str, undo: Undo<I>) {
-        // It fails for a database only that isn't there.
-        let _ = self.change(at, |database, after| {
-            database.undo(channel, undo, after);
+        // The only error is that the database is unknown, and then there is nothing to revert.
+        let _ = self.change_database(at, |database, actions| {
+            database.undo(channel, undo, actions);
             Ok(())
         });
     }
 
-    /// Has the servers follow all that was changed, and gives a ticket for what they haven't acknowledged yet.
+    /// Applies all recorded changes. The ticket resolves once the servers have acknowledged all wanted channels.
     pub(crate) fn apply(self: &Arc<Self>) -> Result<Ticket<()>, Error> {
         let (group, ticket) = AckGroup::new(&self.threads);
-        let applied = self.act(|state, after| {
-            state.check_runs()?;
+        let result = self.change(|state, actions| {
+            state.check_running()?;
             for at in 0..state.databases.len() {
                 let database = state.database(at)?;
-                database.unacknowledged().iter().for_each(|channel| database.registry.mark_changed(channel));
-                self.sync(state, at, after);
+                for channel in database.unacknowledged() {
+                    database.subscriptions.registry.mark_changed(&channel);
+                }
+                self.sync(state, at, actions);
                 let database = state.database(at)?;
                 for channel in database.unacknowledged() {
                     database.wait_for(&channel, &group, None);
@@ -210,33 +284,33 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
             Ok(())
         });
         group.complete(Ok(()));
-        applied.map(|()| ticket)
+        result.map(|()| ticket)
     }
 
-    /// ListenDiff the server for what has changed.
-    pub(super) fn sync(self: &Arc<Self>, state: &mut NotifierState<I>, at: usize, after: &mut DeferredActions<I>) {
-        if let Some(asks) = state.databases.get_mut(at).map(|database| database.sync(after)) {
-            self.ask(state, at, asks);
+    /// Requests that the session of a database listens to the wanted channels.
+    pub(crate) fn sync(self: &Arc<Self>, state: &mut NotifierState<I>, at: usize, actions: &mut DeferredActions<I>) {
+        if let Some(diff) = state.databases.get_mut(at).map(|database| database.sync(actions)) {
+            self.request(state, at, diff);
         }
     }
 
-    pub(super) fn ask(self: &Arc<Self>, state: &NotifierState<I>, at: usize, asks: ListenDiff) {
+    pub(crate) fn request(self: &Arc<Self>, state: &NotifierState<I>, at: usize, diff: ListenDiff) {
         let Some(handle) = &state.handle else { return };
         let Some(id) = state.databases.get(at).and_then(|database| database.session.id()) else { return };
-        if !asks.unlisten.is_empty() {
-            // Nobody waits for it, and what goes wrong is mended as the session is back.
-            drop(handle.unlisten(id, &asks.unlisten));
+        if !diff.unlisten.is_empty() {
+            // A failure ends the session, and the next one listens only to the wanted channels.
+            drop(handle.unlisten(id, &diff.unlisten));
         }
-        if !asks.listen.is_empty() {
-            let channels = asks.listen.iter().map(|(channel, _)| channel.to_string()).collect();
+        if !diff.listen.is_empty() {
+            let channels = diff.listen.iter().map(|(channel, _)| channel.to_string()).collect();
             let (core, run) = (Arc::clone(self), state.run);
-            handle.listen_then(id, channels, move |answer| {
-                core.on_loop(run, |core, state, after| {
+            handle.listen_then(id, channels, move |reply| {
+                core.change_run(run, |state, actions| {
                     if let Some(database) = state.databases.get_mut(at) {
-                        database.answered(asks.listen, &answer, after);
-                        // What was refused may be wanted no more.
-                        if state.autorun {
-                            core.sync(state, at, after);
+                        database.handle_reply(diff.listen, &reply, actions);
+                        // A channel that was refused may not be wanted any more.
+                        if state.is_autorun {
+                            core.sync(state, at, actions);
                         }
                     }
                 });
@@ -244,68 +318,97 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         }
     }
 
-    /// Does something on the loop's thread, as long as it is that of this run.
-    fn on_loop(
-        self: &Arc<Self>,
-        run: u64,
-        act: impl FnOnce(&Arc<Self>, &mut NotifierState<I>, &mut DeferredActions<I>),
-    ) {
-        self.act(|state, after| {
+    /// Changes the state on the thread of the loop, unless its run has ended.
+    fn change_run(&self, run: u64, change: impl FnOnce(&mut NotifierState<I>, &mut DeferredActions<I>)) {
+        self.change(|state, actions| {
             if state.run == run && state.handle.is_some() {
-                act(self, state, after);
+                change(state, actions);
             }
         });
     }
 
-    /// Adds a database, or finds the one that shares its session; opens that where the notifier runs.
-    pub(crate) fn database(self: &Arc<Self>, config: Config) -> usize {
+    /// Returns the index of the database that shares a session with `config`. A new database is added, and dialled if the
+    /// notifier is running.
+    pub(crate) fn add_database(self: &Arc<Self>, config: Config) -> usize {
         let mut state = self.lock();
         let known = state.databases.iter().position(|database| database.config.shares_session_with(&config));
-        known.unwrap_or_else(|| {
-            let at = state.databases.len();
-            state.databases.push(Database::new(config));
-            if let Some(handle) = state.handle.clone()
-                && let Some(database) = state.databases.get_mut(at)
-            {
-                let (channels, config) = (database.begin(self.settings.own_channel(), true), database.config.clone());
-                let (core, run) = (Arc::clone(self), state.run);
-                handle.dial_then(config, channels, move |id| {
-                    core.on_loop(run, |_, state, _| {
-                        if let (Ok(id), Some(database)) = (id, state.databases.get_mut(at)) {
-                            database.session = DatabaseSession::Opening(Some(id));
-                            state.by_connection.insert(id, at);
-                        }
-                    });
+        if let Some(at) = known {
+            return at;
+        }
+        let at = state.databases.len();
+        let mut database = Database::new(config);
+        if let Some(handle) = &state.handle {
+            let channels = database.begin_session(self.settings.own_channel(), true);
+            let (core, run) = (Arc::clone(self), state.run);
+            handle.dial_then(database.config.clone(), channels, move |id| {
+                core.change_run(run, |state, _| {
+                    if let (Ok(id), Some(database)) = (id, state.databases.get_mut(at)) {
+                        database.session = DatabaseSession::Opening(Some(id));
+                        state.by_connection.insert(id, at);
+                    }
                 });
+            });
+        }
+        state.databases.push(database);
+        at
+    }
+
+    /// Reads from one database, if it exists.
+    pub(crate) fn read<T>(&self, at: usize, read: impl FnOnce(&Database<I>) -> T) -> Option<T> {
+        self.lock().databases.get(at).map(read)
+    }
+
+    pub(crate) fn stats(&self) -> NotifierStats {
+        let state = self.lock();
+        let mut stats = self.counters.read();
+        stats.canary_micros = state.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
+        for database in &state.databases {
+            let subscribers = database.subscriptions.registry.subscribers() as u64;
+            stats.subscribers += subscribers;
+            stats.waiting += database.subscriptions.waiting() as u64;
+            stats.channels += database.acknowledged() as u64;
+            if database.session.is_open() {
+                stats.sessions += 1;
+                stats.sessions_saved += subscribers.saturating_sub(1);
             }
-            at
+        }
+        stats
+    }
+
+    /// Stops the current run, or only `run` if that is given. Returns `true` if its threads have not ended yet.
+    pub(crate) fn halt(&self, run: Option<u64>) -> bool {
+        self.change(|state, actions| {
+            if run.is_some_and(|run| run != state.run) {
+                return false;
+            }
+            let is_running = matches!(state.phase, RunPhase::Starting | RunPhase::Running);
+            if is_running {
+                state.phase = RunPhase::Stopping;
+                // From here on nothing is requested from the manager.
+                if let Some(handle) = state.handle.take() {
+                    drop(handle.stop());
+                }
+                for database in &mut state.databases {
+                    database.end_session(actions);
+                }
+                if let Some(dispatcher) = &state.dispatcher {
+                    dispatcher.halt();
+                }
+                self.phase_changed.notify_all();
+            }
+            is_running || state.phase == RunPhase::Stopping
         })
     }
-}
 
-impl<I: Clone + Eq + Hash + 'static> NotifierState<I> {
-    pub(crate) fn database(&mut self, at: usize) -> Result<&mut Database<I>, Error> {
-        self.databases.get_mut(at).ok_or(Error::NotRunning)
-    }
-
-    /// Refuses what needs a notifier that runs.
-    fn check_runs(&self) -> Result<(), Error> {
-        match self.phase {
-            RunPhase::Starting | RunPhase::Running => Ok(()),
-            RunPhase::Stopped | RunPhase::Stopping => Err(Error::NotRunning),
+    /// Stops a run because one of its threads panicked, in code of the user: that of an id or of a ticket's waker.
+    pub(crate) fn fail(&self, run: u64) {
+        {
+            let mut state = self.lock();
+            if state.run == run && state.phase != RunPhase::Stopped {
+                state.failure = Some(Error::io("calling", io::Error::other("a thread of the notifier panicked")));
+            }
         }
-    }
-
-    /// Refuses a subscription that nobody would carry out.
-    pub(crate) fn check_follows(&mut self, at: usize) -> Result<(), Error> {
-        if !self.autorun {
-            return Ok(());
-        }
-        self.check_runs()?;
-        match &self.database(at)?.session {
-            DatabaseSession::Lost(error) => Err(error.clone()),
-            _ => Ok(()),
-        }
+        self.halt(Some(run));
     }
 }
 
@@ -317,22 +420,22 @@ mod tests {
     use crate::notifier::Notifier;
 
     #[test]
-    fn n07_who_waits_for_the_lock_comes_before_who_wants_it_back() {
+    fn n07_a_waiting_thread_gets_the_lock_before_the_thread_that_released_it() {
         let n = Notifier::builder("host=localhost user=shop").unwrap().build::<u32>();
         let core = n.core();
-        let had_it = AtomicBool::new(false);
+        let had_lock = AtomicBool::new(false);
         thread::scope(|scope| {
             let held = core.lock();
             scope.spawn(|| {
-                let _world = core.lock();
-                had_it.store(true, Relaxed);
+                let _state = core.lock();
+                had_lock.store(true, Relaxed);
             });
             while core.turn.try_lock().is_ok() {
                 thread::yield_now();
             }
             drop(held);
             drop(core.lock());
-            assert!(had_it.load(Relaxed));
+            assert!(had_lock.load(Relaxed));
         });
     }
 }

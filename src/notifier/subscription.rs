@@ -1,4 +1,5 @@
-//! A subscription, and the subscriber that it belongs to: what the loop fills and the dispatchers empty.
+//! A subscription, and the subscriber that it belongs to: the loop adds to the subscriber's queue, a dispatcher takes
+//! from it.
 
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
@@ -6,37 +7,38 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::notification::Notification;
 use crate::notifier::deferred_drop::DeferredDrop;
-use crate::notifier::delivery::{Delivery, What};
-use crate::notifier::missed::{Missed, Reason};
-use crate::notifier::queue::{PendingItem, PendingQueue, PushOutcome, Queue};
+use crate::notifier::delivery::Delivery;
+use crate::notifier::missed::{MissedReport, Reason};
+use crate::notifier::queue::{PendingContent, PendingItem, PendingQueue, PushOutcome, Queue};
 
-/// Who is called, one call at a time and in order, whatever the channel.
+/// A subscriber, which receives one call at a time and in order, over all of its channels.
 pub(crate) struct Subscriber<I: 'static> {
-    line: Mutex<SubscriberQueue<I>>,
+    queue: Mutex<SubscriberQueue<I>>,
 }
 
 struct SubscriberQueue<I: 'static> {
     pending: PendingQueue<SubscriptionRef<I>>,
-    /// Whether a dispatcher has it, or will.
-    scheduled: bool,
+    /// A dispatcher serves the subscriber now, or will.
+    is_scheduled: bool,
 }
 
-/// A subscriber's function for one channel.
+/// A subscriber's callback for one channel.
 pub(crate) struct Subscription<I: 'static> {
     channel: Box<str>,
     subscriber: Arc<Subscriber<I>>,
-    /// Apart from the function, so that it can be read while that runs.
+    /// A copy beside that in `callback`, which is locked while the callback runs.
     id: Mutex<I>,
-    function: Mutex<BoundCallback<I>>,
-    /// Whether it is muted or has ended: what still waits for it isn't delivered.
-    silent: AtomicBool,
-    /// Changed under the lock of the notifier's state only.
+    callback: Mutex<BoundCallback<I>>,
+    /// The subscription is muted or has ended: items that still wait for it are not delivered.
+    is_silent: AtomicBool,
+    /// A [`Reception`], changed only under the lock of the notifier's state.
     reception: AtomicU8,
     deferred_drop: Arc<DeferredDrop>,
-    place: CurrentSubscription<I>,
+    current: CurrentSubscription<I>,
 }
 
-/// Which of the functions that one subscriber had for one channel is called, also for what came in another's time.
+/// The subscription that an id has for a channel now. Subscriptions that replace each other share it, so that the latest
+/// also receives items that were queued for its predecessors.
 type CurrentSubscription<I> = Arc<Mutex<Weak<Subscription<I>>>>;
 
 struct BoundCallback<I> {
@@ -46,87 +48,89 @@ struct BoundCallback<I> {
 
 pub(crate) type Callback<I> = dyn FnMut(&Delivery<'_, I>) + Send;
 
-/// How far a subscription has come to hear something.
+/// Progress of a subscription towards receiving notifications. The reason of the report that follows depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Reception {
-    /// Never so far.
+    /// The channel has never been listened to.
     Never,
-    /// Not since the start: the notifier is running, but its session has never been open.
+    /// The notifier is running, but its session has not been open since the start.
     Opening,
     Receiving,
-    /// Not any more, and is to be told so.
     Muted,
     Stopped,
 }
 
 impl<I: 'static> Drop for Subscription<I> {
-    /// This may be anywhere, under any lock: the function is dropped later.
+    /// A lock may be held here, so the callback is dropped later.
     fn drop(&mut self) {
-        let function = self.function.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.deferred_drop.add(std::mem::replace(&mut function.call, Box::new(|_| ())));
+        let callback = self.callback.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.deferred_drop.add(std::mem::replace(&mut callback.call, Box::new(|_| ())));
     }
 }
 
-/// An entry that is equal to itself alone.
-pub(crate) struct SubscriptionRef<I: 'static>(pub(crate) Arc<Subscription<I>>);
-
 impl<I: 'static> Subscriber<I> {
     pub(crate) fn new(queue: Queue) -> Self {
-        Self { line: Mutex::new(SubscriberQueue { pending: PendingQueue::new(queue), scheduled: false }) }
+        Self { queue: Mutex::new(SubscriberQueue { pending: PendingQueue::new(queue), is_scheduled: false }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, SubscriberQueue<I>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set_queue(&self, queue: Queue) {
         self.lock().pending.set_queue(queue);
     }
 
-    /// How many notifications wait.
+    /// Returns the number of notifications in the queue.
     pub(crate) fn pending(&self) -> usize {
         self.lock().pending.len()
     }
 
-    /// What is next; with nothing, nobody has it any more.
+    /// Takes the next item. With the queue empty, the subscriber is no longer scheduled.
     pub(crate) fn take(&self) -> Option<PendingItem<SubscriptionRef<I>>> {
-        let mut line = self.lock();
-        let item = line.pending.pop();
-        line.scheduled = item.is_some();
+        let mut queue = self.lock();
+        let item = queue.pending.pop();
+        queue.is_scheduled = item.is_some();
         item
     }
 
-    /// Begins anew, with nothing in the queue.
+    /// Replaces the queue by an empty one.
     pub(crate) fn reset(&self, queue: Queue) {
-        *self.lock() = SubscriberQueue { pending: PendingQueue::new(queue), scheduled: false };
+        *self.lock() = SubscriberQueue { pending: PendingQueue::new(queue), is_scheduled: false };
+    }
+}
+
+impl<I: 'static> SubscriberQueue<I> {
+    /// Returns `true` if the subscriber must be handed to a dispatcher, which it then counts as.
+    fn schedule(&mut self) -> bool {
+        !self.pending.is_empty() && !std::mem::replace(&mut self.is_scheduled, true)
     }
 }
 
 impl<I: Clone + 'static> Subscription<I> {
-    /// One that takes the place of another, if there is one.
+    /// Creates a subscription, which takes the place of `replaced`.
     pub(crate) fn new(
         id: &I,
         channel: &str,
         subscriber: Arc<Subscriber<I>>,
         call: Box<Callback<I>>,
         deferred_drop: &Arc<DeferredDrop>,
-        before: Option<&Arc<Self>>,
+        replaced: Option<&Arc<Self>>,
     ) -> Arc<Self> {
-        let entry = Self {
+        let reception = replaced.map_or(Reception::Never, |replaced| replaced.reception());
+        let subscription = Arc::new(Self {
             channel: channel.into(),
             subscriber,
             id: Mutex::new(id.clone()),
-            function: Mutex::new(BoundCallback { id: id.clone(), call }),
-            silent: AtomicBool::new(false),
-            reception: AtomicU8::new(Reception::Never as u8),
+            callback: Mutex::new(BoundCallback { id: id.clone(), call }),
+            is_silent: AtomicBool::new(false),
+            reception: AtomicU8::new(reception as u8),
             deferred_drop: Arc::clone(deferred_drop),
-            place: before.map_or_else(CurrentSubscription::default, |before| Arc::clone(&before.place)),
-        };
-        entry.set_reception(before.map_or(Reception::Never, |before| before.reception()));
-        let entry = Arc::new(entry);
-        entry.make_current();
-        entry
+            current: replaced.map_or_else(Arc::default, |replaced| Arc::clone(&replaced.current)),
+        });
+        subscription.make_current();
+        subscription
     }
 
     pub(crate) fn id(&self) -> I {
@@ -144,11 +148,11 @@ impl<I: 'static> Subscription<I> {
     }
 
     pub(crate) fn is_silent(&self) -> bool {
-        self.silent.load(Relaxed)
+        self.is_silent.load(Relaxed)
     }
 
-    pub(crate) fn set_silent(&self, silent: bool) {
-        self.silent.store(silent, Relaxed);
+    pub(crate) fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Relaxed);
     }
 
     pub(crate) fn reception(&self) -> Reception {
@@ -165,15 +169,15 @@ impl<I: 'static> Subscription<I> {
         self.reception.store(reception as u8, Relaxed);
     }
 
-    /// It doesn't hear any more.
-    pub(crate) fn stop_receiving(&self, why: Reception) {
+    /// Sets the state to `reason`, if the subscription was receiving.
+    pub(crate) fn stop_receiving(&self, reason: Reception) {
         if self.reception() == Reception::Receiving {
-            self.set_reception(why);
+            self.set_reception(reason);
         }
     }
 
-    /// It hears from now on; what it has missed to be told before.
-    pub(crate) fn start_receiving(&self) -> Option<Missed> {
+    /// Receives from now on. Returns what must be reported first.
+    pub(crate) fn start_receiving(&self) -> Option<MissedReport> {
         let reason = match self.reception() {
             Reception::Never | Reception::Receiving => None,
             Reception::Opening => Some(Reason::Opened),
@@ -181,50 +185,44 @@ impl<I: 'static> Subscription<I> {
             Reception::Stopped => Some(Reason::Stopped),
         };
         self.set_reception(Reception::Receiving);
-        reason.map(|reason| Missed::new(reason, 0))
+        reason.map(|reason| MissedReport::new(reason, 0))
     }
 
-    /// Calls the function, whatever it does.
-    pub(crate) fn call(&self, what: What<'_>) {
-        // A call that panicked has left its own captures as they were then, and they are its own.
-        let mut function = self.function.lock().unwrap_or_else(PoisonError::into_inner);
-        let BoundCallback { id, call } = &mut *function;
-        call(&Delivery { id, channel: &self.channel, what });
-    }
-}
-
-impl<I: 'static> Subscription<I> {
-    /// From now on it is the one that is called.
+    /// Makes this subscription the one whose callback is called.
     pub(crate) fn make_current(self: &Arc<Self>) {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(self);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(self);
     }
 
-    /// The one that is called now, if any is.
+    /// Returns the subscription whose callback is called, if there still is one.
     pub(crate) fn current(&self) -> Option<Arc<Self>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
-}
 
-/// Fills the queue; says whether the subscriber is to be handed to a dispatcher.
-impl<I: 'static> Subscription<I> {
+    /// Queues a notification. Returns `true` as well if the subscriber must be handed to a dispatcher.
     pub(crate) fn push(self: &Arc<Self>, notification: &Notification) -> (PushOutcome, bool) {
-        let mut line = self.subscriber.lock();
-        let pushed = line.pending.push(&SubscriptionRef(Arc::clone(self)), notification);
-        (pushed, line.schedule())
+        let mut queue = self.subscriber.lock();
+        let outcome = queue.pending.push(&SubscriptionRef(Arc::clone(self)), notification);
+        (outcome, queue.schedule())
     }
 
-    pub(crate) fn miss(self: &Arc<Self>, missed: Missed) -> bool {
-        let mut line = self.subscriber.lock();
-        line.pending.miss(&SubscriptionRef(Arc::clone(self)), missed);
-        line.schedule()
+    /// Queues a report. Returns `true` if the subscriber must be handed to a dispatcher.
+    pub(crate) fn push_missed(self: &Arc<Self>, missed: MissedReport) -> bool {
+        let mut queue = self.subscriber.lock();
+        queue.pending.push_missed(&SubscriptionRef(Arc::clone(self)), missed);
+        queue.schedule()
+    }
+
+    /// Calls the callback, which may panic.
+    pub(crate) fn call(&self, content: &PendingContent) {
+        // A call that panicked left only its own captured values in an unknown state.
+        let mut callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner);
+        let BoundCallback { id, call } = &mut *callback;
+        call(&Delivery::new(id, &self.channel, content));
     }
 }
 
-impl<I: 'static> SubscriberQueue<I> {
-    fn schedule(&mut self) -> bool {
-        !self.pending.is_empty() && !std::mem::replace(&mut self.scheduled, true)
-    }
-}
+/// A subscription that is equal only to itself.
+pub(crate) struct SubscriptionRef<I: 'static>(pub(crate) Arc<Subscription<I>>);
 
 impl<I: 'static> Clone for SubscriptionRef<I> {
     fn clone(&self) -> Self {

@@ -1,9 +1,9 @@
-//! Callbacks that panic, are slow, or never return: whom they harm, and whom not.
+//! Callbacks that panic, are slow or never return, and their effect on others.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use notifyman::Notifier;
-use notifyman::notifier::{Policy, Queue, State};
+use notifyman::notifier::{Delivery, Policy, Queue, State};
 
 use super::support::*;
 
@@ -12,14 +12,14 @@ fn with_queue(queue: Queue) -> Notifier<u32> {
 }
 
 #[test]
-fn n07_a_panic_is_caught_counted_and_reported_and_harms_nobody() {
+fn n07_a_panic_is_caught_counted_and_reported_without_effect_on_others() {
     let n = notifier();
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    n.subscribe(1, &channel, |n| panic!("no {}", n.payload())).unwrap();
-    n.subscribe(2, &channel, scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    n.subscribe(1, &channel, |n| panic!("no {}", text(n))).unwrap();
+    n.subscribe(2, &channel, recorder.payloads()).unwrap();
     send(&mut session(), &channel, ["1", "2"]);
-    assert_eq!(told.take(2), ["1", "2"]);
+    assert_eq!(records.take(2), ["1", "2"]);
     eventually("both are counted", || n.stats().panics == 2);
     let panics: Vec<_> =
         n.take_panics().into_iter().map(|it| format!("{} {} {}", it.id, it.channel, it.message)).collect();
@@ -28,16 +28,16 @@ fn n07_a_panic_is_caught_counted_and_reported_and_harms_nobody() {
 }
 
 #[test]
-fn n07_a_function_that_panics_as_it_is_dropped_harms_nobody() {
+fn n07_a_callback_that_panics_when_dropped_has_no_effect_on_others() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
-            panic!("as it is dropped");
+            panic!("when dropped");
         }
     }
     let n = notifier();
-    let (scribe, told) = scribe();
-    let channel = fresh();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
     for id in [1, 3] {
         let bomb = Bomb;
         let same = n.clone();
@@ -47,53 +47,52 @@ fn n07_a_function_that_panics_as_it_is_dropped_harms_nobody() {
         })
         .unwrap();
     }
-    n.subscribe(2, &channel, scribe.payloads()).unwrap();
+    n.subscribe(2, &channel, recorder.payloads()).unwrap();
     send(&mut session(), &channel, ["1", "2"]);
-    assert_eq!(told.take(2), ["1", "2"]);
+    assert_eq!(records.take(2), ["1", "2"]);
     assert!(n.is_running());
 }
 
 #[test]
-fn n07_a_blocked_callback_delays_later_ones_and_no_more_with_workers() {
+fn n07_with_workers_a_blocked_callback_delays_only_its_own_subscriber() {
     let n = Notifier::builder(config()).unwrap().workers(2).start::<u32>().unwrap();
-    let (scribe, told) = scribe();
-    let (slow, fast) = (fresh(), fresh());
-    let door = Door::default();
-    n.subscribe(1, &slow, at_the_door(&door, &scribe)).unwrap();
-    n.subscribe(2, &fast, scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    let (slow, fast) = (new_channel(), new_channel());
+    let latch = Latch::default();
+    n.subscribe(1, &slow, blocking(&latch, &recorder)).unwrap();
+    n.subscribe(2, &fast, recorder.payloads()).unwrap();
     let mut db = session();
     send(&mut db, &slow, ["a", "b"]);
-    assert_eq!(told.next(), "at the door");
+    assert_eq!(records.next(), "blocked");
     let payloads: Vec<_> = (0..100).map(|i| i.to_string()).collect();
     send(&mut db, &fast, payloads.iter().map(String::as_str));
-    assert_eq!(told.take(100), payloads, "the other worker has them all, in order");
-    door.open();
-    assert_eq!(told.take(2), ["a", "b"], "and its own waited for it, in order");
+    assert_eq!(records.take(100), payloads, "the other worker delivers all, in order");
+    latch.open();
+    assert_eq!(records.take(2), ["a", "b"], "the notifications of the blocked subscriber waited, in order");
 }
 
-/// The heart of it: what a callback does is nothing to the server.
 #[test]
-fn n07_while_a_callback_blocks_the_socket_is_read_and_the_server_held_up_by_nothing() {
-    // Its own server: the queue and the oldest transaction are the cluster's.
+fn n07_a_blocked_callback_has_no_effect_on_the_server() {
+    // A server of its own: all databases of a server share the queue and the oldest transaction.
     let server = crate::support::server::start(crate::support::Options::new());
     let n: Notifier<u32> = Notifier::builder(server.url()).unwrap().queue(Queue::default().items(10)).start().unwrap();
-    let (scribe, told) = scribe();
-    let door = Door::default();
-    n.subscribe(1, "c", at_the_door(&door, &scribe)).unwrap();
+    let (recorder, records) = recorder();
+    let latch = Latch::default();
+    n.subscribe(1, "c", blocking(&latch, &recorder)).unwrap();
     let mut db = connect(&server.url());
     db.notify("c", "0").unwrap();
-    assert_eq!(told.next(), "at the door");
+    assert_eq!(records.next(), "blocked");
 
     let payload = "x".repeat(7000);
     for round in 0..20 {
-        // 7 MB in all: far more than the sockets' buffers and the queue of the subscriber take.
+        // 7 MB in total, far more than the socket buffers and the queue of the subscriber hold.
         db.notify_many((0..50).map(|i| ("c", format!("{round}.{i} {payload}")))).unwrap();
         db.execute("CREATE TABLE IF NOT EXISTS t (x int); INSERT INTO t VALUES (1)").unwrap();
     }
-    eventually("all is read", || n.stats().heard == 1001);
+    eventually("all is received", || n.stats().received == 1001);
     let others = format!("FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> {}", db.pid());
     eventually("the server's queue is empty", || {
-        db.notify("another", "").unwrap(); // so that it advances
+        db.notify("another", "").unwrap(); // advances the queue
         ask(&mut db, "SELECT pg_notification_queue_usage()") == "0"
     });
     assert_eq!(ask(&mut db, &format!("SELECT count(*) {others}")), "1", "the listening session");
@@ -101,151 +100,151 @@ fn n07_while_a_callback_blocks_the_socket_is_read_and_the_server_held_up_by_noth
         ask(&mut db, &format!("SELECT count(*) {others} AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)"));
     assert_eq!(held, "0");
     assert_eq!(ask(&mut db, &format!("SELECT state {others}")), "idle");
-    assert_eq!(n.stats().waiting, 10, "and here no more is kept than may be");
-    door.open();
-    assert_eq!(told.next(), "0");
-    assert_eq!(told.next(), "[overflow 990]");
+    assert_eq!(n.stats().waiting, 10, "the queue keeps its limit");
+    latch.open();
+    assert_eq!(records.next(), "0");
+    assert_eq!(records.next(), "[overflow 990]");
 }
 
 #[test]
-fn n07_a_full_queue_drops_the_oldest_and_says_so() {
-    let (n, told, door) = blocked(Queue::new(Policy::DropOldest).items(3));
-    eventually("they are dropped", || n.stats().dropped == 2);
-    door.open();
-    assert_eq!(told.take(5), ["0", "[overflow 2]", "3", "4", "5"]);
-    eventually("all is counted", || (n.stats().delivered, n.stats().missed) == (4, 1));
+fn n07_a_full_queue_drops_the_oldest_and_reports_it() {
+    let (n, records, latch) = blocked(Queue::new(Policy::DropOldest).items(3));
+    eventually("two are dropped", || n.stats().dropped == 2);
+    latch.open();
+    assert_eq!(records.take(5), ["0", "[overflow 2]", "3", "4", "5"]);
+    eventually("all calls are counted", || (n.stats().delivered, n.stats().missed) == (4, 1));
 }
 
 #[test]
-fn n07_a_full_queue_drops_the_newest_and_says_so() {
-    let (n, told, door) = blocked(Queue::new(Policy::DropNewest).items(3));
-    eventually("they are dropped", || n.stats().dropped == 2);
-    door.open();
-    assert_eq!(told.take(5), ["0", "1", "2", "3", "[overflow 2]"]);
+fn n07_a_full_queue_drops_the_newest_and_reports_it() {
+    let (n, records, latch) = blocked(Queue::new(Policy::DropNewest).items(3));
+    eventually("two are dropped", || n.stats().dropped == 2);
+    latch.open();
+    assert_eq!(records.take(5), ["0", "1", "2", "3", "[overflow 2]"]);
 }
 
 #[test]
-fn n07_a_queue_is_bounded_in_bytes_too() {
-    let (n, told, door) = blocked(Queue::new(Policy::DropOldest).bytes(400));
-    eventually("some are dropped", || n.stats().dropped > 0 && n.stats().heard == 6);
+fn n07_a_queue_is_bounded_in_bytes() {
+    let (n, records, latch) = blocked(Queue::new(Policy::DropOldest).bytes(400));
+    eventually("some are dropped", || n.stats().dropped > 0 && n.stats().received == 6);
     let dropped = n.stats().dropped;
-    door.open();
-    assert_eq!(told.take(2), ["0".to_owned(), format!("[overflow {dropped}]")]);
+    latch.open();
+    assert_eq!(records.take(2), ["0".to_owned(), format!("[overflow {dropped}]")]);
 }
 
 #[test]
-fn n07_a_subscriber_that_is_to_be_disconnected_gets_what_waits_and_a_gap_at_last() {
-    let (n, told, door) = blocked(Queue::new(Policy::Disconnect).items(3));
-    eventually("it is unsubscribed", || n.subscriptions().is_empty());
+fn n07_a_disconnected_subscriber_receives_what_waits_and_then_a_report() {
+    let (n, records, latch) = blocked(Queue::new(Policy::Disconnect).items(3));
+    eventually("the subscriber is unsubscribed", || n.subscriptions().is_empty());
     assert!(n.channels().is_empty());
-    door.open();
-    assert_eq!(told.take(5), ["0", "1", "2", "3", "[unsubscribed 2]"]);
+    latch.open();
+    assert_eq!(records.take(5), ["0", "1", "2", "3", "[unsubscribed 2]"]);
 }
 
-/// A subscriber that waits at the door with the first, while five more come.
-fn blocked(queue: Queue) -> (Notifier<u32>, Told, Door) {
+/// Returns a notifier with a subscriber that blocks in its first call while five more notifications arrive.
+fn blocked(queue: Queue) -> (Notifier<u32>, Records, Latch) {
     let n = with_queue(queue);
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    let door = Door::default();
-    n.subscribe(1, &channel, at_the_door(&door, &scribe)).unwrap();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    let latch = Latch::default();
+    n.subscribe(1, &channel, blocking(&latch, &recorder)).unwrap();
     let mut db = session();
     send(&mut db, &channel, ["0"]);
-    assert_eq!(told.next(), "at the door");
+    assert_eq!(records.next(), "blocked");
     db.notify_many(["1", "2", "3", "4", "5"].map(|payload| (&channel, payload))).unwrap();
-    (n, told, door)
+    (n, records, latch)
 }
 
 #[test]
-fn n07_coalescing_shows_each_key_once_the_latest_last_and_counts_what_it_folded() {
+fn n07_coalescing_delivers_each_key_once_and_counts_the_folded_notifications() {
     let n = with_queue(Queue::default());
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    let door = Door::default();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    let latch = Latch::default();
     n.subscribe(1, &channel, {
-        let (door, scribe) = (door.clone(), scribe.clone());
+        let (latch, recorder) = (latch.clone(), recorder.clone());
         move |n| {
-            scribe.write(format!("{}+{}", n.payload(), n.folded()));
-            door.pass();
+            recorder.record(format!("{}+{}", notification(n).payload(), notification(n).folded()));
+            latch.wait();
         }
     })
     .unwrap();
     n.set_queue(&1, Queue::new(Policy::Coalesce)).unwrap();
     let mut db = session();
     send(&mut db, &channel, ["first"]);
-    assert_eq!(told.next(), "first+0");
+    assert_eq!(records.next(), "first+0");
     send(&mut db, &channel, ["a", "b", "a", "c", "a", "b"]);
-    eventually("all have come", || n.stats().heard == 7);
+    eventually("all have come", || n.stats().received == 7);
     assert_eq!((n.stats().waiting, n.stats().folded), (3, 3));
-    door.open();
-    assert_eq!(told.take(3), ["c+0", "a+2", "b+1"]);
+    latch.open();
+    assert_eq!(records.take(3), ["c+0", "a+2", "b+1"]);
     assert_eq!(n.stats().dropped, 0);
 }
 
 #[test]
 fn n07_one_subscribers_full_queue_is_nothing_to_another() {
     let n = Notifier::builder(config()).unwrap().workers(2).queue(Queue::default().items(5)).start::<u32>().unwrap();
-    let (scribe, told) = scribe();
-    let (_blocked, blocked_told) = super::support::scribe();
-    let channel = fresh();
-    let door = Door::default();
-    n.subscribe(1, &channel, at_the_door(&door, &_blocked)).unwrap();
-    n.subscribe(2, &channel, scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    let (_blocked, blocked_told) = super::support::recorder();
+    let channel = new_channel();
+    let latch = Latch::default();
+    n.subscribe(1, &channel, blocking(&latch, &_blocked)).unwrap();
+    n.subscribe(2, &channel, recorder.payloads()).unwrap();
     let mut db = session();
     for i in 0..200 {
         send(&mut db, &channel, [i.to_string().as_str()]);
-        assert_eq!(told.next(), i.to_string());
+        assert_eq!(records.next(), i.to_string());
     }
     assert!(n.stats().dropped >= 190);
-    door.open();
-    assert_eq!(blocked_told.take(3), ["at the door", "0", "[overflow 194]"]);
+    latch.open();
+    assert_eq!(blocked_told.take(3), ["blocked", "0", "[overflow 194]"]);
 }
 
 #[test]
 fn n07_with_workers_order_is_kept_within_a_subscriber() {
     let n = Notifier::builder(config()).unwrap().workers(4).start::<u32>().unwrap();
-    let channels: Vec<_> = (0..3).map(|_| fresh()).collect();
-    let tolds: Vec<_> = (0..20)
+    let channels: Vec<_> = (0..3).map(|_| new_channel()).collect();
+    let all_records: Vec<_> = (0..20)
         .map(|id| {
-            let (scribe, told) = scribe();
+            let (recorder, records) = recorder();
             for channel in &channels {
-                n.subscribe(id, channel, scribe.payloads()).unwrap();
+                n.subscribe(id, channel, recorder.payloads()).unwrap();
             }
-            told
+            records
         })
         .collect();
     let mut db = session();
     db.notify_many((0..600).map(|i| (&channels[i % 3], i.to_string()))).unwrap();
     let expected: Vec<_> = (0..600).map(|i| i.to_string()).collect();
-    for told in tolds {
-        assert_eq!(told.take(600), expected);
+    for records in all_records {
+        assert_eq!(records.take(600), expected);
     }
 }
 
 #[test]
 fn n07_a_subscriber_that_leaves_and_comes_back_is_still_called_one_at_a_time() {
     let n = Notifier::builder(config()).unwrap().workers(4).start::<u32>().unwrap();
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    let door = Door::default();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    let latch = Latch::default();
     let mut db = session();
     for round in ["1", "2", "3"] {
-        n.subscribe(7, &channel, at_the_door(&door, &scribe)).unwrap();
+        n.subscribe(7, &channel, blocking(&latch, &recorder)).unwrap();
         send(&mut db, &channel, [round]);
         if round == "1" {
-            assert_eq!(told.next(), "at the door");
+            assert_eq!(records.next(), "blocked");
         }
-        eventually("it has come", || n.stats().heard >= round.parse().unwrap());
+        eventually("the notification is received", || n.stats().received >= round.parse().unwrap());
         if round != "3" {
             n.unsubscribe(&7, &channel).unwrap();
         }
     }
-    assert!(told.so_far().is_empty(), "the first call hasn't returned");
-    door.open();
-    assert_eq!(told.take(3), ["1", "at the door", "3"], "the second was unsubscribed before its turn");
+    assert!(records.so_far().is_empty(), "the first call has not returned");
+    latch.open();
+    assert_eq!(records.take(3), ["1", "blocked", "3"], "the second notification was dropped by the unsubscribe");
 }
 
-/// An id that can't be cloned once that is said.
+/// An id that cannot be cloned while `BROKEN` is set.
 #[derive(PartialEq, Eq, Hash)]
 struct Fragile(u32);
 
@@ -259,20 +258,20 @@ impl Clone for Fragile {
 }
 
 #[test]
-fn n09_a_dispatcher_that_ends_by_a_fault_of_the_id_is_told_and_a_start_mends_it() {
+fn n09_a_panic_in_the_code_of_an_id_fails_the_notifier_and_a_start_recovers_it() {
     let n: Notifier<Fragile> = Notifier::new(config()).unwrap();
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    n.subscribe(Fragile(1), &channel, |n| assert!(n.missed().is_some())).unwrap();
-    n.subscribe(Fragile(2), &channel, scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    n.subscribe(Fragile(1), &channel, |n| assert!(matches!(n, Delivery::Missed(_)))).unwrap();
+    n.subscribe(Fragile(2), &channel, recorder.payloads()).unwrap();
     let mut db = session();
     BROKEN.store(true, SeqCst);
     db.notify(&channel, "1").unwrap();
-    eventually("it is told", || matches!(n.state(), State::Failed(_)));
+    eventually("the notifier has failed", || matches!(n.state(), State::Failed(_)));
     assert!(!n.is_running());
     BROKEN.store(false, SeqCst);
     n.start().unwrap();
-    while told.next() != "[stopped 0]" {}
+    while records.next() != "[stopped 0]" {}
     db.notify(&channel, "2").unwrap();
-    assert_eq!(told.next(), "2");
+    assert_eq!(records.next(), "2");
 }

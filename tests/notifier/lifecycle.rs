@@ -18,7 +18,7 @@ const AT_ONCE: Duration = Duration::from_secs(15);
 #[test]
 fn n10_stop_is_a_barrier() {
     let n = Notifier::builder(config()).unwrap().workers(3).start::<u32>().unwrap();
-    let channel = fresh();
+    let channel = new_channel();
     let (stopped, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let calls = Arc::new(AtomicU64::new(0));
     for id in 0..10 {
@@ -60,21 +60,21 @@ fn n10_stop_is_a_barrier() {
 #[test]
 fn n10_stop_within_names_the_callback_that_does_not_return() {
     let n = notifier();
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    let door = Door::default();
-    n.subscribe(7, &channel, at_the_door(&door, &scribe)).unwrap();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    let latch = Latch::default();
+    n.subscribe(7, &channel, blocking(&latch, &recorder)).unwrap();
     session().notify(&channel, "x").unwrap();
-    assert_eq!(told.next(), "at the door");
+    assert_eq!(records.next(), "blocked");
 
     let StillRunning { id, channel: at, .. } = n.stop_within(Duration::from_millis(20)).unwrap_err();
     assert_eq!((id, &*at), (7, channel.as_str()));
     assert!(!n.is_running() && matches!(n.state(), State::Stopping));
     let error = n.start().unwrap_err();
     assert!(matches!(&error, Error::StillRunning { channel: at } if **at == *channel), "{error}");
-    door.open();
+    latch.open();
     n.stop();
-    assert_eq!(told.so_far(), ["x"], "it was waited for");
+    assert_eq!(records.so_far(), ["x"], "it was waited for");
     n.start().unwrap();
 }
 
@@ -92,17 +92,17 @@ fn n10_stopping_twice_and_starting_twice_do_no_harm() {
 #[test]
 fn n09_after_a_restart_each_subscriber_is_told_that_it_missed_something() {
     let n = notifier();
-    let (scribe, told) = scribe();
-    let channel = fresh();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
     let mut db = session();
-    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    n.subscribe(1, &channel, recorder.payloads()).unwrap();
     n.stop();
     send(&mut db, &channel, ["unheard"]);
     n.start().unwrap();
     send(&mut db, &channel, ["heard"]);
-    assert_eq!(told.take(2), ["[stopped 0]", "heard"]);
+    assert_eq!(records.take(2), ["[stopped 0]", "heard"]);
     n.restart().unwrap();
-    assert_eq!(told.next(), "[stopped 0]");
+    assert_eq!(records.next(), "[stopped 0]");
 }
 
 #[test]
@@ -138,8 +138,8 @@ fn what_needs_no_server_can_be_changed_while_it_is_stopped() {
 fn a_server_that_is_away_fails_the_start_and_a_later_one_succeeds() {
     let mut server = server::start(Options::new());
     let n = Notifier::builder(server.url()).unwrap().autorun(false).build::<u32>();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "a", recorder.payloads()).unwrap();
     server.stop().unwrap();
     let begin = Instant::now();
     let error = n.start().unwrap_err();
@@ -148,7 +148,7 @@ fn a_server_that_is_away_fails_the_start_and_a_later_one_succeeds() {
     server.restart().unwrap();
     n.start().unwrap();
     connect(&server.url()).notify("a", "at last").unwrap();
-    assert_eq!(told.next(), "at last");
+    assert_eq!(records.next(), "at last");
 }
 
 #[test]
@@ -157,14 +157,14 @@ fn a_server_that_is_away_is_tried_again_by_choice() {
     server.stop().unwrap();
     let n = Notifier::builder(server.url()).unwrap().keep_trying(true).start::<u32>().unwrap();
     assert!(n.is_running() && matches!(n.state(), State::Away));
-    let (scribe, told) = scribe();
-    let mut ticket = n.subscribe_ticket(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    let mut ticket = n.subscribe_ticket(1, "a", recorder.payloads()).unwrap();
     assert!(ticket.wait(Duration::from_millis(50)).unwrap_err().is_timeout());
     server.restart().unwrap();
     ticket.wait(LIMIT).unwrap();
     assert!(matches!(n.state(), State::Listening));
     connect(&server.url()).notify("a", "at last").unwrap();
-    assert_eq!(told.next(), "at last");
+    assert_eq!(records.next(), "at last");
 }
 
 #[test]
@@ -219,11 +219,11 @@ fn n10_a_stop_while_it_backs_off_is_prompt_and_resolves_what_waits() {
 #[test]
 fn n10_a_dropped_notifier_stops_by_itself() {
     let n = notifier();
-    let (scribe, told) = scribe();
-    let channel = fresh();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
     let name = format!("dropped {}", std::process::id());
     let named = Notifier::new(config().application_name(&name)).unwrap();
-    named.subscribe(1, &channel, scribe.payloads()).unwrap();
+    named.subscribe(1, &channel, recorder.payloads()).unwrap();
     n.subscribe(1, &channel, |_| ()).unwrap();
     let mut db = session();
     drop(named);
@@ -231,14 +231,14 @@ fn n10_a_dropped_notifier_stops_by_itself() {
     eventually("its session is gone", || ask(&mut db, &sessions) == "0");
     send(&mut db, &channel, ["unheard"]);
     eventually("the other has heard it", || n.stats().delivered == 1);
-    assert!(told.so_far().is_empty());
+    assert!(records.so_far().is_empty());
 }
 
 #[test]
 fn n10_a_notifier_dropped_inside_its_own_callback_stops() {
     let name = format!("dropped inside {}", std::process::id());
     let n = Notifier::new(config().application_name(&name)).unwrap();
-    let channel = fresh();
+    let channel = new_channel();
     let mut own = Some(n.clone());
     n.subscribe(1, &channel, move |_| drop(own.take())).unwrap();
     drop(n);
@@ -251,26 +251,26 @@ fn n10_a_notifier_dropped_inside_its_own_callback_stops() {
 #[test]
 fn n10_two_notifiers_in_one_process_know_nothing_of_each_other() {
     let (one, two) = (notifier(), notifier());
-    let (scribe, told) = scribe();
-    let channel = fresh();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
     one.subscribe(1, &channel, {
-        let (two, scribe) = (two.clone(), scribe.clone());
+        let (two, recorder) = (two.clone(), recorder.clone());
         move |call| {
             // Waiting for another notifier is no deadlock.
-            two.subscribe(1, call.channel(), scribe.payloads()).unwrap();
-            scribe.write("subscribed");
+            two.subscribe(1, call.channel(), recorder.payloads()).unwrap();
+            recorder.record("subscribed");
         }
     })
     .unwrap();
     let mut db = session();
     send(&mut db, &channel, ["1"]);
-    assert_eq!(told.next(), "subscribed");
+    assert_eq!(records.next(), "subscribed");
     one.stop();
     send(&mut db, &channel, ["2"]);
     // Its session listens to another channel already, and may have yet to read the first when it listens to this one:
     // then PostgreSQL delivers that, too.
-    let first = told.next();
-    assert!(first == "2" || first == "1" && told.next() == "2", "{first}");
+    let first = records.next();
+    assert!(first == "2" || first == "1" && records.next() == "2", "{first}");
     assert!(two.is_running() && !one.is_running());
 }
 
@@ -292,11 +292,11 @@ fn a_process_that_leaves_its_notifier_running() {
         return;
     }
     let n: Notifier<u32> = Notifier::new(std::env::var("NOTIFYMAN_TEST_URL").unwrap()).unwrap();
-    let door = Door::default();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "exit", at_the_door(&door, &scribe)).unwrap();
+    let latch = Latch::default();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "exit", blocking(&latch, &recorder)).unwrap();
     n.notify("exit", "");
-    assert_eq!(told.next(), "at the door");
+    assert_eq!(records.next(), "blocked");
     // It ends with a session open, and a callback that never returns.
     std::mem::forget(n);
 }
@@ -328,17 +328,17 @@ fn n10_starts_and_stops_from_many_threads_leave_it_in_one_state() {
 #[test]
 fn n05_what_waits_as_it_is_stopped_counts_as_dropped_also_while_a_callback_runs() {
     let n = notifier();
-    let (channel, door, (scribe, told)) = (fresh(), Door::default(), scribe());
-    n.subscribe(1, &channel, at_the_door(&door, &scribe)).unwrap();
+    let (channel, latch, (recorder, records)) = (new_channel(), Latch::default(), recorder());
+    n.subscribe(1, &channel, blocking(&latch, &recorder)).unwrap();
     send(&mut connect(&utf8().url()), &channel, ["1", "2", "3", "4", "5"]);
-    assert_eq!(told.next(), "at the door");
+    assert_eq!(records.next(), "blocked");
     eventually("all have come", || n.stats().waiting == 4);
     let stopping = std::thread::spawn({
         let n = n.clone();
         move || n.stop()
     });
     eventually("it stops", || !n.is_running());
-    door.open();
+    latch.open();
     stopping.join().unwrap();
     let stats = n.stats();
     assert_eq!((stats.delivered, stats.dropped, stats.waiting), (1, 4, 0), "{stats:?}");

@@ -1,4 +1,4 @@
-//! The notifier against real servers: each rule from N1 to N12, as its users see it.
+//! The notifier with real servers: the rules N1 to N12.
 
 mod callbacks;
 mod canary;

@@ -1,4 +1,4 @@
-//! Sessions that are lost and come back, and what subscribers are told.
+//! Sessions that are lost and restored, and the reports to subscribers.
 
 use std::time::Duration;
 
@@ -24,20 +24,20 @@ fn proxied() -> (Cluster, Proxy, Notifier<u32>) {
 #[test]
 fn n09_a_lost_session_comes_back_and_each_subscriber_is_told_once_in_order() {
     let (server, proxy, n) = proxied();
-    let (one, told_one) = scribe();
-    let (two, told_two) = scribe();
+    let (one, records_one) = recorder();
+    let (two, records_two) = recorder();
     n.subscribe(1, "a", one.payloads()).unwrap();
     n.subscribe(2, "b", two.payloads()).unwrap();
     n.add_channel("alone").unwrap().wait(LIMIT).unwrap();
     let mut db = connect(&server.url());
     for (round, cut) in [Proxy::cut_fin, Proxy::cut_rst].into_iter().enumerate() {
         db.notify_many([("a", "before"), ("b", "before")]).unwrap();
-        assert_eq!((told_one.next(), told_two.next()), ("before".into(), "before".into()));
+        assert_eq!((records_one.next(), records_two.next()), ("before".into(), "before".into()));
         cut(&proxy);
-        assert_eq!(told_one.next_after_loss(), "[restored 0]");
-        assert_eq!(told_two.next_after_loss(), "[restored 0]");
+        assert_eq!(records_one.next_after_loss(), "[restored 0]");
+        assert_eq!(records_two.next_after_loss(), "[restored 0]");
         db.notify_many([("a", "after"), ("b", "after")]).unwrap();
-        assert_eq!((told_one.next(), told_two.next()), ("after".into(), "after".into()));
+        assert_eq!((records_one.next(), records_two.next()), ("after".into(), "after".into()));
         let stats = n.stats();
         assert_eq!((stats.losses, stats.restores, stats.channels), (round as u64 + 1, round as u64 + 1, 3));
     }
@@ -46,14 +46,14 @@ fn n09_a_lost_session_comes_back_and_each_subscriber_is_told_once_in_order() {
 #[test]
 fn n09_a_link_that_dies_without_a_word_is_noticed() {
     let (server, proxy, n) = proxied();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "a", recorder.payloads()).unwrap();
     proxy.black_hole();
     connect(&server.url()).notify("a", "into the void").unwrap();
     eventually("it is noticed", || matches!(n.state(), State::Away));
     proxy.cut_rst();
     proxy.resume();
-    assert_eq!(told.next_after_loss(), "[restored 0]");
+    assert_eq!(records.next_after_loss(), "[restored 0]");
     assert!(n.is_running() && matches!(n.state(), State::Listening));
 }
 
@@ -61,39 +61,39 @@ fn n09_a_link_that_dies_without_a_word_is_noticed() {
 fn n09_subscriptions_survive_restarts_of_the_server_and_can_be_changed_meanwhile() {
     let mut server = server::start(Options::new());
     let n: Notifier<u32> = Notifier::builder(server.url()).unwrap().reconnect(soon()).start().unwrap();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "kept", scribe.payloads()).unwrap();
-    n.subscribe(1, "dropped", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "kept", recorder.payloads()).unwrap();
+    n.subscribe(1, "dropped", recorder.payloads()).unwrap();
     for _ in 0..2 {
         server.stop().unwrap();
         eventually("it is noticed", || matches!(n.state(), State::Away));
         n.unsubscribe(&1, "dropped").unwrap();
-        let mut ticket = n.subscribe_ticket(1, "new", scribe.payloads()).unwrap();
+        let mut ticket = n.subscribe_ticket(1, "new", recorder.payloads()).unwrap();
         assert!(n.notify("kept", "").wait(LIMIT).is_err(), "it can't be sent");
         server.restart().unwrap();
         ticket.wait(LIMIT).unwrap();
-        assert_eq!(told.next_after_loss(), "[restored 0]", "and the new one has missed nothing");
+        assert_eq!(records.next_after_loss(), "[restored 0]", "and the new one has missed nothing");
         let mut db = connect(&server.url());
         db.notify_many([("dropped", "x"), ("kept", "1"), ("new", "2")]).unwrap();
-        assert_eq!(told.take(2), ["1", "2"]);
+        assert_eq!(records.take(2), ["1", "2"]);
         n.unsubscribe(&1, "new").unwrap();
-        n.subscribe(1, "dropped", scribe.payloads()).unwrap();
+        n.subscribe(1, "dropped", recorder.payloads()).unwrap();
     }
 }
 
 #[test]
 fn n04_an_acknowledgement_that_is_lost_on_the_way_is_asked_for_again() {
     let (server, proxy, n) = proxied();
-    let (scribe, told) = scribe();
+    let (recorder, records) = recorder();
     for id in 0..10 {
         proxy.black_hole();
-        let mut ticket = n.subscribe_ticket(id, &format!("c{id}"), scribe.payloads()).unwrap();
+        let mut ticket = n.subscribe_ticket(id, &format!("c{id}"), recorder.payloads()).unwrap();
         assert!(ticket.wait(Duration::from_millis(5)).unwrap_err().is_timeout());
         proxy.cut_rst();
         proxy.resume();
         ticket.wait(LIMIT).unwrap();
         connect(&server.url()).notify(&format!("c{id}"), &format!("to {id}")).unwrap();
-        while told.next() != format!("to {id}") {}
+        while records.next() != format!("to {id}") {}
     }
     assert_eq!(n.stats().channels, 10);
 }
@@ -105,24 +105,24 @@ fn n09_a_session_that_is_lost_for_good_is_told_and_a_restart_may_mend_it() {
     admin.execute("CREATE DATABASE doomed").unwrap();
     let url = server.url().trim_end_matches("postgres").to_owned() + "doomed";
     let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).start().unwrap();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "a", recorder.payloads()).unwrap();
     server::drop_with_its_sessions(&server, "doomed");
-    assert_eq!(told.next_after_loss(), "[lost 0]");
+    assert_eq!(records.next_after_loss(), "[lost 0]");
     assert!(!n.is_running(), "nothing can arrive");
     assert!(matches!(n.state(), State::Lost(error) if error.sqlstate() == Some("3D000")));
     assert_eq!(n.restart().unwrap_err().sqlstate(), Some("3D000"));
     admin.execute("CREATE DATABASE doomed").unwrap();
     n.start().unwrap();
-    assert_eq!(told.next(), "[stopped 0]");
+    assert_eq!(records.next(), "[stopped 0]");
     n.notify("a", "mended");
-    assert_eq!(told.next(), "mended");
+    assert_eq!(records.next(), "mended");
 }
 
 #[test]
 fn n09_a_session_that_is_terminated_while_everything_changes_ends_up_listening_to_what_is_wanted() {
     let (server, proxy, n) = proxied();
-    let (scribe, told) = scribe();
+    let (recorder, records) = recorder();
     let threads: Vec<_> = (0..4)
         .map(|id| {
             let n = n.clone();
@@ -143,16 +143,16 @@ fn n09_a_session_that_is_terminated_while_everything_changes_ends_up_listening_t
         proxy.cut_rst();
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    n.subscribe(9, "last", scribe.payloads()).unwrap();
+    n.subscribe(9, "last", recorder.payloads()).unwrap();
     eventually("it is settled", || n.stats().channels == n.channels().len() as u64);
     // A session of the same wishes tells what the server has: whoever listens hears it.
     let mut db = connect(&server.url());
-    let before = n.stats().heard;
+    let before = n.stats().received;
     let wanted = n.channels();
     db.notify_many((0..7).map(|i| (format!("c{i}"), "")).chain([("last".to_owned(), "")])).unwrap();
-    while told.next() != "" {}
-    eventually("all came", || n.stats().heard - before >= wanted.len() as u64);
-    assert_eq!(n.stats().heard - before, wanted.len() as u64, "{wanted:?}");
+    while records.next() != "" {}
+    eventually("all came", || n.stats().received - before >= wanted.len() as u64);
+    assert_eq!(n.stats().received - before, wanted.len() as u64, "{wanted:?}");
 }
 
 #[test]
@@ -172,8 +172,8 @@ fn n04_who_joins_a_heard_channel_while_the_server_is_away_waits_for_it() {
     let mut server = server::start(Options::new());
     let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_secs(3));
     let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
-    let (first, told_first) = scribe();
-    let (second, told_second) = scribe();
+    let (first, records_first) = recorder();
+    let (second, records_second) = recorder();
     n.subscribe(1, "a", first.payloads()).unwrap();
     server.stop().unwrap();
     eventually("it is noticed", || matches!(n.state(), State::Away));
@@ -187,23 +187,23 @@ fn n04_who_joins_a_heard_channel_while_the_server_is_away_waits_for_it() {
     ticket.wait(LIMIT).unwrap();
     unmuted.wait(LIMIT).unwrap();
     connect(&server.url()).notify("a", "1").unwrap();
-    assert_eq!(told_second.next(), "1", "it was promised nothing before");
-    assert_eq!((told_first.next_after_loss(), told_first.next()), ("[muted 0]".into(), "1".into()));
+    assert_eq!(records_second.next(), "1", "it was promised nothing before");
+    assert_eq!((records_first.next_after_loss(), records_first.next()), ("[muted 0]".into(), "1".into()));
 }
 
 #[test]
 fn n09_a_loss_is_reported_when_it_happens_and_the_restore_when_it_is_over() {
     let (_server, proxy, n) = proxied();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "a", recorder.payloads()).unwrap();
     n.subscribe(2, "a", |_| ()).unwrap();
     n.mute_subscriber(&2).unwrap();
     proxy.refuse();
     proxy.cut_fin();
-    assert_eq!(told.next(), "[disconnected 0]");
+    assert_eq!(records.next(), "[disconnected 0]");
     assert!(n.is_running() && matches!(n.state(), State::Away));
     proxy.resume();
-    assert_eq!(told.next(), "[restored 0]");
+    assert_eq!(records.next(), "[restored 0]");
     // A call is counted after it has returned.
     eventually("both calls are counted", || n.stats().missed >= 2);
     let stats = n.stats();
@@ -217,17 +217,17 @@ fn n09_a_final_loss_counts_once_and_the_notifier_can_be_started_again() {
     admin.execute("CREATE ROLE reader LOGIN").unwrap();
     let url = format!("postgres://reader@127.0.0.1:{}/postgres", server.port());
     let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).start().unwrap();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "a", recorder.payloads()).unwrap();
     admin.execute("ALTER ROLE reader NOLOGIN").unwrap();
     admin.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'reader'").unwrap();
-    assert_eq!(told.next_after_loss(), "[lost 0]");
+    assert_eq!(records.next_after_loss(), "[lost 0]");
     assert_eq!(n.stats().losses, 1);
     assert!(!n.is_running() && n.start().unwrap_err().sqlstate() == Some("28000"));
     admin.execute("ALTER ROLE reader LOGIN").unwrap();
     n.start().unwrap();
     assert!(n.is_running());
-    assert_eq!(told.next(), "[stopped 0]");
+    assert_eq!(records.next(), "[stopped 0]");
 }
 
 #[test]
@@ -236,18 +236,18 @@ fn n09_the_first_opening_after_a_start_without_a_server_is_reported() {
     server.stop().unwrap();
     let n: Notifier<u32> =
         Notifier::builder(server.url()).unwrap().reconnect(soon()).keep_trying(true).autorun(false).build();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "a", recorder.payloads()).unwrap();
     n.start().unwrap();
     n.autorun(true);
-    let (late, told_late) = super::support::scribe();
+    let (late, records_late) = super::support::recorder();
     let mut ticket = n.subscribe_ticket(2, "a", late.payloads()).unwrap();
     server.restart().unwrap();
-    assert_eq!(told.next(), "[opened 0]");
+    assert_eq!(records.next(), "[opened 0]");
     ticket.wait(LIMIT).unwrap();
     connect(&server.url()).notify("a", "1").unwrap();
     assert_eq!(
-        (told.next(), told_late.next()),
+        (records.next(), records_late.next()),
         ("1".into(), "1".into()),
         "the ticket resolves when the late subscriber listens"
     );
@@ -258,10 +258,10 @@ fn n09_a_session_that_cannot_be_opened_is_reported_to_subscribers() {
     let server = server::start(Options::new());
     let url = format!("postgres://nobody_of_this_name@127.0.0.1:{}/postgres", server.port());
     let n: Notifier<u32> = Notifier::builder(url).unwrap().keep_trying(true).autorun(false).build();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "a", recorder.payloads()).unwrap();
     n.start().unwrap();
-    assert_eq!(told.next(), "[lost 0]");
+    assert_eq!(records.next(), "[lost 0]");
     assert!(!n.is_running());
 }
 
@@ -272,14 +272,14 @@ fn n09_a_notifier_that_is_started_again_in_vain_tells_its_subscribers() {
     admin.execute("CREATE ROLE reader LOGIN").unwrap();
     let url = format!("postgres://reader@127.0.0.1:{}/postgres", server.port());
     let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).keep_trying(true).start().unwrap();
-    let (scribe, told) = scribe();
-    n.subscribe(1, "a", scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    n.subscribe(1, "a", recorder.payloads()).unwrap();
     n.stop();
     admin.execute("ALTER ROLE reader NOLOGIN").unwrap();
     n.start().unwrap();
-    assert_eq!(told.next(), "[lost 0]");
+    assert_eq!(records.next(), "[lost 0]");
     assert!(!n.is_running());
     admin.execute("ALTER ROLE reader LOGIN").unwrap();
     n.start().unwrap();
-    assert_eq!(told.next(), "[stopped 0]");
+    assert_eq!(records.next(), "[stopped 0]");
 }

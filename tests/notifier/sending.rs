@@ -7,11 +7,11 @@ use super::support::*;
 #[test]
 fn a_notification_is_sent_by_the_session_that_listens() {
     let n = notifier();
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    n.subscribe(1, &channel, recorder.payloads()).unwrap();
     n.notify(&channel, "to myself").wait(LIMIT).unwrap();
-    assert_eq!(told.next(), "to myself");
+    assert_eq!(records.next(), "to myself");
     assert!(n.notify(&channel, "x".repeat(8000)).wait(LIMIT).unwrap_err().is_usage());
     assert!(n.notify("", "x").wait(LIMIT).unwrap_err().is_usage());
 }
@@ -19,7 +19,7 @@ fn a_notification_is_sent_by_the_session_that_listens() {
 #[test]
 fn a_batcher_sends_what_comes_together_in_one_transaction_with_equal_pairs_folded() {
     let n = notifier();
-    let channel = fresh();
+    let channel = new_channel();
     let mut db = session();
     db.listen([&channel]).unwrap();
     let batcher = n.batcher(Duration::from_secs(2), 1000).unwrap();
@@ -34,9 +34,9 @@ fn a_batcher_sends_what_comes_together_in_one_transaction_with_equal_pairs_folde
 #[test]
 fn many_threads_share_a_batcher_and_each_knows_that_its_own_was_committed() {
     let n = notifier();
-    let channel = fresh();
-    let (scribe, told) = scribe();
-    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    let channel = new_channel();
+    let (recorder, records) = recorder();
+    n.subscribe(1, &channel, recorder.payloads()).unwrap();
     let batcher = n.batcher(Duration::ZERO, 500).unwrap();
     let threads: Vec<_> = (0..8)
         .map(|thread| {
@@ -49,7 +49,7 @@ fn many_threads_share_a_batcher_and_each_knows_that_its_own_was_committed() {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let mut heard = told.take(800);
+    let mut heard = records.take(800);
     for thread in 0..8 {
         let mine: Vec<_> = heard.extract_if(.., |it| it.starts_with(&format!("{thread}."))).collect();
         assert_eq!(mine, (0..100).map(|i| format!("{thread}.{i}")).collect::<Vec<_>>());

@@ -9,9 +9,9 @@ use crate::support::{Options, server};
 fn n12_ten_thousand_subscribers_over_a_thousand_channels_use_one_session() {
     let name = format!("many {}", std::process::id());
     let n = Notifier::builder(config().application_name(&name)).unwrap().autorun(false).build::<u32>();
-    let (scribe, told) = scribe();
+    let (recorder, records) = recorder();
     for id in 0..10_000 {
-        n.subscribe(id, &format!("m{}", id % 1000), scribe.payloads()).unwrap();
+        n.subscribe(id, &format!("m{}", id % 1000), recorder.payloads()).unwrap();
     }
     n.start().unwrap();
     let stats = n.stats();
@@ -20,7 +20,7 @@ fn n12_ten_thousand_subscribers_over_a_thousand_channels_use_one_session() {
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
     assert_eq!(ask(&mut db, &sessions), "1");
     db.notify_many((0..1000).map(|i| (format!("m{i}"), ""))).unwrap();
-    told.take(10_000);
+    records.take(10_000);
     // LISTENs are counted: a channel goes with its last subscriber only.
     n.autorun(true);
     for id in (0..10_000).step_by(1000).skip(1) {
@@ -36,7 +36,7 @@ fn n12_a_hundred_databases_are_a_hundred_sessions_on_one_loop() {
     let server = server::start(Options::new().max_connections(130));
     let mut admin = connect(&server.url());
     let n: Notifier<u32> = Notifier::new(server.url()).unwrap();
-    let (scribe, told) = scribe();
+    let (recorder, records) = recorder();
     let urls: Vec<_> = (0..99)
         .map(|i| {
             admin.execute(&format!("CREATE DATABASE d{i}")).unwrap();
@@ -45,7 +45,7 @@ fn n12_a_hundred_databases_are_a_hundred_sessions_on_one_loop() {
         .collect();
     for (id, url) in (0..).zip(&urls) {
         let there = n.at(url.as_str()).unwrap();
-        drop(there.subscribe_ticket(id, "c", scribe.payloads()).unwrap());
+        drop(there.subscribe_ticket(id, "c", recorder.payloads()).unwrap());
         drop(n.at(url.as_str()).unwrap().subscribe_ticket(id + 1000, "c", |_| ()).unwrap());
     }
     eventually("all are open", || n.stats().channels == 99);
@@ -55,7 +55,7 @@ fn n12_a_hundred_databases_are_a_hundred_sessions_on_one_loop() {
     assert_eq!(listening, "99");
     for (id, url) in urls.iter().enumerate().step_by(20) {
         connect(url).notify("c", &id.to_string()).unwrap();
-        assert_eq!(told.next(), id.to_string());
+        assert_eq!(records.next(), id.to_string());
     }
     // They are started together again, too.
     n.restart().unwrap();
@@ -66,15 +66,15 @@ fn n12_a_hundred_databases_are_a_hundred_sessions_on_one_loop() {
 fn n12_databases_of_equal_configuration_are_one_and_others_are_not() {
     let n = notifier();
     let same = n.at(config().application_name("another name")).unwrap();
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    same.subscribe(1, &channel, scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    same.subscribe(1, &channel, recorder.payloads()).unwrap();
     assert_eq!((n.stats().sessions, n.subscriptions().len()), (1, 1));
     let other = n.at(config().options("-c statement_timeout=10s")).unwrap();
-    other.subscribe(1, &channel, scribe.payloads()).unwrap();
+    other.subscribe(1, &channel, recorder.payloads()).unwrap();
     assert_eq!((n.stats().sessions, n.stats().subscribers), (2, 2));
     session().notify(&channel, "once for each").unwrap();
-    assert_eq!(told.take(2), ["once for each"; 2]);
+    assert_eq!(records.take(2), ["once for each"; 2]);
     other.unsubscribe(&1, &channel).unwrap();
     assert_eq!(same.channels(), [channel]);
 }
@@ -84,9 +84,9 @@ fn n12_a_database_that_cannot_be_reached_is_nothing_to_the_others() {
     let n = notifier();
     let bad = n.at(config().dbname("no such database")).unwrap();
     eventually("it is given up", || matches!(bad.state(), notifyman::notifier::State::Lost(_)));
-    let (scribe, told) = scribe();
-    let channel = fresh();
-    n.subscribe(1, &channel, scribe.payloads()).unwrap();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    n.subscribe(1, &channel, recorder.payloads()).unwrap();
     session().notify(&channel, "fine").unwrap();
-    assert_eq!(told.next(), "fine");
+    assert_eq!(records.next(), "fine");
 }

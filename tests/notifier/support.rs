@@ -1,15 +1,15 @@
-//! What the notifier's tests share: one server, and callbacks that write down what they are called with.
+//! A shared server, and callbacks that record their calls.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 
-use notifyman::notifier::{Delivery, Reason};
+use notifyman::notifier::{DeliveredNotification, Delivery, Reason};
 use notifyman::{Config, Connection, Notifier};
 
 pub use crate::support::server::{LIMIT, ask, connect, eventually, session, utf8};
 
-/// A channel of nobody else.
-pub fn fresh() -> String {
+/// Returns a channel that no other test uses.
+pub fn new_channel() -> String {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
     static LAST: AtomicU32 = AtomicU32::new(0);
     format!("notifier's channel {}", LAST.fetch_add(1, Relaxed))
@@ -19,41 +19,44 @@ pub fn config() -> Config {
     Config::without_env(&utf8().url()).unwrap()
 }
 
-/// A notifier of the shared server.
+/// Starts a notifier for the shared server.
 pub fn notifier() -> Notifier<u32> {
     Notifier::new(config()).unwrap()
 }
 
-/// What callbacks were called with, in order.
-pub struct Told(Receiver<String>);
+/// The recorded calls of callbacks, in order.
+pub struct Records(Receiver<String>);
 
-/// Writes down what callbacks are called with.
+/// Records calls of callbacks.
 #[derive(Clone)]
-pub struct Scribe(Sender<String>);
+pub struct Recorder(Sender<String>);
 
-pub fn scribe() -> (Scribe, Told) {
+pub fn recorder() -> (Recorder, Records) {
     let (sender, receiver) = channel();
-    (Scribe(sender), Told(receiver))
+    (Recorder(sender), Records(receiver))
 }
 
-impl Scribe {
-    /// A callback that writes its payload, or why something is missing.
+impl Recorder {
+    /// Returns a callback that records its calls: see [`text`].
     pub fn payloads<I>(&self) -> impl FnMut(&Delivery<'_, I>) + Send + 'static {
-        let Scribe(sender) = self.clone();
+        let Recorder(sender) = self.clone();
         move |n| {
-            let _ = sender.send(shown(n));
+            let _ = sender.send(text(n));
         }
     }
 
-    pub fn write(&self, what: impl Into<String>) {
+    pub fn record(&self, what: impl Into<String>) {
         let _ = self.0.send(what.into());
     }
 }
 
-/// A payload, or in brackets why something is missing and how many were dropped.
-pub fn shown<I>(n: &Delivery<'_, I>) -> String {
-    let Some(missed) = n.missed() else { return n.payload().text().into_owned() };
-    let why = match missed.reason() {
+/// Returns the payload, or the reason of a report and the number of dropped notifications in brackets.
+pub fn text<I>(delivery: &Delivery<'_, I>) -> String {
+    let missed = match delivery {
+        Delivery::Notification(n) => return n.payload().text().into_owned(),
+        Delivery::Missed(missed) => missed,
+    };
+    let reason = match missed.reason() {
         Reason::Restored(_) => "restored",
         Reason::Overflow => "overflow",
         Reason::Muted => "muted",
@@ -64,10 +67,18 @@ pub fn shown<I>(n: &Delivery<'_, I>) -> String {
         Reason::Lost(_) => "lost",
         other => panic!("{other:?}"),
     };
-    format!("[{why} {}]", missed.dropped())
+    format!("[{reason} {}]", missed.dropped())
 }
 
-impl Told {
+/// Returns the notification of a call that is not expected to be a report.
+pub fn notification<'d, 'a, I>(delivery: &'d Delivery<'a, I>) -> &'d DeliveredNotification<'a, I> {
+    match delivery {
+        Delivery::Notification(n) => n,
+        Delivery::Missed(missed) => panic!("{missed}"),
+    }
+}
+
+impl Records {
     #[track_caller]
     pub fn next(&self) -> String {
         self.0.recv_timeout(LIMIT).expect("a call")
@@ -90,38 +101,38 @@ impl Told {
         (0..n).map(|_| self.next()).collect()
     }
 
-    /// What there is, and no more.
+    /// Returns the calls so far, without waiting.
     pub fn so_far(&self) -> Vec<String> {
         self.0.try_iter().collect()
     }
 }
 
-/// A door that callbacks wait at until it is opened.
+/// A latch that callbacks wait at until it is opened.
 #[derive(Clone, Default)]
-pub struct Door(Arc<(Mutex<bool>, Condvar)>);
+pub struct Latch(Arc<(Mutex<bool>, Condvar)>);
 
-impl Door {
+impl Latch {
     pub fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
 
-    pub fn pass(&self) {
+    pub fn wait(&self) {
         let open = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), 2 * LIMIT, |open| !*open).unwrap().0;
-        assert!(*open, "nobody opened the door");
+        assert!(*open, "the latch was not opened");
     }
 }
 
-/// A callback that waits at the door, each time, after it has said that it is there, and then writes.
-pub fn at_the_door<I>(door: &Door, scribe: &Scribe) -> impl FnMut(&Delivery<'_, I>) + Send + 'static {
-    let (door, scribe) = (door.clone(), scribe.clone());
+/// A callback that waits at the latch, each time, after it has said that it is there, and then writes.
+pub fn blocking<I>(latch: &Latch, recorder: &Recorder) -> impl FnMut(&Delivery<'_, I>) + Send + 'static {
+    let (latch, recorder) = (latch.clone(), recorder.clone());
     let mut first = true;
     move |n| {
         if std::mem::take(&mut first) {
-            scribe.write("at the door");
+            recorder.record("blocked");
         }
-        door.pass();
-        scribe.write(shown(n));
+        latch.wait();
+        recorder.record(text(n));
     }
 }
 

@@ -117,10 +117,10 @@ impl CommandPool {
     }
 
     /// Handles a call of the notifier: a notification, or a report that some were missed.
-    pub(super) fn handle_delivery(self: &Arc<Self>, n: &Delivery<'_, usize>) {
-        match n.missed() {
-            Some(missed) => self.handle_missed(*n.id(), n.channel(), missed),
-            None => self.run(CommandJob {
+    pub(super) fn handle_delivery(self: &Arc<Self>, delivery: &Delivery<'_, usize>) {
+        match delivery {
+            Delivery::Missed(missed) => self.handle_missed(missed),
+            Delivery::Notification(n) => self.run(CommandJob {
                 pool: Arc::clone(self),
                 connection: *n.id(),
                 channel: n.channel().to_owned(),
@@ -130,7 +130,8 @@ impl CommandPool {
         }
     }
 
-    fn handle_missed(&self, connection: usize, channel: &str, missed: &Missed) {
+    fn handle_missed(&self, missed: &Missed<'_, usize>) {
+        let (connection, channel) = (*missed.id(), missed.channel());
         // Notifications from before the first connection do not count as missed.
         if matches!(missed.reason(), Reason::Opened) {
             return;
