@@ -619,7 +619,7 @@ impl Connection {
     #[inline]
     pub(crate) fn share(&mut self, common: &mut Common) {
         if self.session.is_unshared() {
-            self.config = common.configs.share(&self.config);
+            self.config = common.configs.intern(&self.config);
             self.session.share(&mut common.sessions);
         }
     }

@@ -1,17 +1,17 @@
-//! What many sessions have in common, kept once.
+//! Shares the memory of equal values.
 
 use std::collections::VecDeque;
 
-/// Values that were seen of late, so that one that equals another can share its memory: thousands of connections to a
+/// The values that were interned last, so that an equal value can share their memory, as in thousands of connections to a
 /// few servers.
 ///
-/// It knows no more than a few, so it costs little where all are different, and keeps nothing for long. A value is a
-/// handle of something shared, cheap to clone.
+/// The number of values is small, so that a lookup is cheap if all values differ, and values are not kept for long. A value
+/// is a reference to shared memory that is cheap to clone.
 #[derive(Debug)]
 pub(crate) struct Interner<T>(VecDeque<T>);
 
-/// How many different values are known.
-const KNOWN: usize = 16;
+/// The number of different values that are kept.
+const CAPACITY: usize = 16;
 
 impl<T> Default for Interner<T> {
     fn default() -> Self {
@@ -20,16 +20,16 @@ impl<T> Default for Interner<T> {
 }
 
 impl<T: Clone + PartialEq> Interner<T> {
-    /// Whether an equal one was seen.
-    pub(crate) fn knows(&self, value: &T) -> bool {
+    /// Returns `true` if an equal value is kept.
+    pub(crate) fn contains(&self, value: &T) -> bool {
         self.0.contains(value)
     }
 
-    /// The value to keep instead of an equal one.
-    pub(crate) fn share(&mut self, value: &T) -> T {
+    /// Returns the kept value that is equal, or keeps and returns this one.
+    pub(crate) fn intern(&mut self, value: &T) -> T {
         let known = self.0.iter().position(|known| known == value).and_then(|at| self.0.remove(at));
         let shared = known.unwrap_or_else(|| value.clone());
-        self.0.truncate(KNOWN - 1);
+        self.0.truncate(CAPACITY - 1);
         self.0.push_front(shared.clone());
         shared
     }
@@ -42,16 +42,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_values_become_one_as_long_as_not_too_many_others_come_between() {
-        let mut recent = Interner::default();
-        let first = recent.share(&Arc::new(0));
-        for other in 1..KNOWN {
-            recent.share(&Arc::new(other));
-            assert!(Arc::ptr_eq(&first, &recent.share(&Arc::new(0))));
+    fn equal_values_are_shared_until_too_many_others_were_interned() {
+        let mut interner = Interner::default();
+        let first = interner.intern(&Arc::new(0));
+        for other in 1..CAPACITY {
+            interner.intern(&Arc::new(other));
+            assert!(Arc::ptr_eq(&first, &interner.intern(&Arc::new(0))));
         }
-        (1..=KNOWN).for_each(|other| drop(recent.share(&Arc::new(other))));
-        assert!(!Arc::ptr_eq(&first, &recent.share(&Arc::new(0))));
-        assert_eq!(Arc::strong_count(&first), 1, "and what has long not been seen isn't held");
-        assert_eq!(recent.0.len(), KNOWN);
+        (1..=CAPACITY).for_each(|other| drop(interner.intern(&Arc::new(other))));
+        assert!(!Arc::ptr_eq(&first, &interner.intern(&Arc::new(0))));
+        assert_eq!(Arc::strong_count(&first), 1, "a value that was not used for long is dropped");
+        assert_eq!(interner.0.len(), CAPACITY);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::{AuthExchange, Binding, Credentials, Progress};
+use super::{AuthExchange, AuthProgress, Binding, Credentials};
 use crate::config::AuthMethods;
 use crate::proto::ssl_request::{SslRequest, SslResponse};
 
@@ -68,7 +68,7 @@ fn log_in(messages: &[u8], setup: u8, methods: u8) {
             Ok(progress) => {
                 let shown = answer.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes());
                 assert!(!shown || (gives_password && !binding_required && body == 3_i32.to_be_bytes()));
-                if progress == Progress::Authenticated {
+                if progress == AuthProgress::Authenticated {
                     assert!(!demands_proof && body == 0_i32.to_be_bytes());
                     return;
                 }

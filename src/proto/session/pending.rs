@@ -1,41 +1,36 @@
-//! What a session has to say, and what it has been told and nobody has heard yet: nothing, while it waits for news.
+//! The state of a session that exists only during an operation.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::mem;
 
 use bytes::BytesMut;
 
-use super::{Output, SessionEnd, SessionState};
+use super::Output;
+use super::listens::PendingListens;
+use super::requests::{InFlight, QueuedRequest, RequestQueue};
+use super::state::{SessionEnd, SessionState};
 use crate::error::{Error, ServerError};
+use crate::proto::channels::Channels;
 use crate::proto::listen_scan;
-use crate::proto::request::{QueuedRequest, Reply, Request, RequestId, Requests};
+use crate::proto::request::{Reply, Request, RequestId};
+use crate::proto::sql;
 
-/// How many notices are kept until somebody takes them; the oldest go first.
+/// The largest number of notices that are kept until they are taken. The oldest are dropped first.
 const NOTICES_MAX: usize = 64;
 
-/// The cold part of a [`Session`](super::Session).
+/// The part of a session that is empty while the session waits for notifications.
 #[derive(Debug, Default)]
 pub(super) struct PendingIo {
     pub(super) state: SessionState,
-    /// What is to be sent.
+    /// The bytes to send.
     pub(super) transmit: BytesMut,
-    /// What is to be asked after the request that is under way.
-    pub(super) requests: Requests,
+    pub(super) requests: RequestQueue,
     pub(super) outputs: VecDeque<Output>,
     pub(super) notices: VecDeque<ServerError>,
-    /// The reason of a loss, if the connection ends before the server sends more: the last error, or the WARNING 57P0x
-    /// of a server that is shutting down.
+    /// The reason of a loss, if the connection ends before the server sends anything else: the last error, or the warning
+    /// 57P0x of a server that is shutting down.
     pub(super) final_error: Option<ServerError>,
-    /// Of what is listened to, what an audit has found missing; and what of it is listened to again.
-    pub(super) lost: Vec<Box<str>>,
-    pub(super) relistened: Vec<Box<str>>,
-    /// Channels of LISTENs in the open transaction, which count if it is committed.
-    pub(super) uncommitted: BTreeSet<Box<str>>,
-    /// Channels of LISTENs by a query, or in a transaction that may have been committed: whether they count is not known
-    /// until the server has been asked.
-    pub(super) unconfirmed: BTreeSet<Box<str>>,
-    /// `true` while no request may be sent.
-    pub(super) paused: bool,
-    last_id: u64,
+    pub(super) listens: PendingListens,
 }
 
 impl PendingIo {
@@ -43,61 +38,88 @@ impl PendingIo {
         matches!(self.state, SessionState::Idle)
             && self.transmit.is_empty()
             && self.requests.is_empty()
+            && !self.requests.is_paused
             && self.outputs.is_empty()
             && self.notices.is_empty()
             && self.final_error.is_none()
-            && self.lost.is_empty()
-            && self.relistened.is_empty()
-            && self.uncommitted.is_empty()
-            && self.unconfirmed.is_empty()
-            && !self.paused
+            && self.listens.is_empty()
     }
 
-    /// A number that no other request has as long as there is anything here.
-    pub(super) fn next_id(&mut self) -> RequestId {
-        self.last_id += 1;
-        RequestId(self.last_id)
+    // ---- requests ---------------------------------------------------------------------------------------------
+
+    /// Sends the next request, if none is in flight.
+    pub(super) fn send_next(&mut self, channels: &Channels, limits: sql::Limits) {
+        if !matches!(self.state, SessionState::Idle) {
+            return;
+        }
+        while let Some(mut queued) = self.requests.pop() {
+            if let Request::Relisten(names) = &mut queued.request {
+                // An earlier request may have removed some of them.
+                let wanted: BTreeSet<&str> = channels.iter().collect();
+                names.retain(|name| wanted.contains(&**name));
+                if names.is_empty() {
+                    self.outputs.extend(queued.id.map(|id| Output::Reply(id, Ok(Reply::default()))));
+                    continue;
+                }
+            }
+            let before = self.transmit.len();
+            let Err(error) = queued.request.encode(limits, &mut self.transmit) else {
+                self.state = SessionState::Busy(Box::new(InFlight::new(queued)));
+                return;
+            };
+            // Only a query of the caller with a NUL, or of 2 GiB, cannot be encoded.
+            self.transmit.truncate(before);
+            self.outputs.extend(queued.id.map(|id| Output::Reply(id, Err(Error::io("writing a query", error)))));
+        }
     }
 
-    /// The reply to one request, if it has come; those to others stay.
+    /// Returns the request in flight and the queued requests, in order.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = &QueuedRequest> {
+        self.state.in_flight().map(|in_flight| &in_flight.queued).into_iter().chain(self.requests.iter())
+    }
+
+    /// Takes the reply to a request, if it was answered. Other replies stay.
     pub(super) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
-        let is_it = |output: &Output| matches!(output, Output::Reply(id, _) if *id == of);
-        match self.outputs.remove(self.outputs.iter().position(is_it)?) {
+        let is_reply = |output: &Output| matches!(output, Output::Reply(id, _) if *id == of);
+        match self.outputs.remove(self.outputs.iter().position(is_reply)?) {
             Some(Output::Reply(_, reply)) => Some(reply),
             _ => None,
         }
     }
 
-    /// Ends it for this reason, which is the answer to whatever is unanswered.
-    pub(super) fn end(&mut self, reason: Error) {
-        let closed = SessionState::Closed(Box::new(SessionEnd { reason: reason.clone(), told: false }));
-        let in_flight = match std::mem::replace(&mut self.state, closed) {
-            SessionState::Busy(in_flight) => Some(in_flight.request),
-            _ => None,
-        };
-        let commits =
-            |request: &QueuedRequest| matches!(&request.ask, Request::Query(text) if listen_scan::may_commit(text));
-        if in_flight.as_ref().is_some_and(commits) {
-            self.unconfirmed.append(&mut self.uncommitted);
-        }
-        for request in in_flight.into_iter().chain(std::mem::take(&mut self.requests)) {
-            if let Some(id) = request.id {
-                self.outputs.push_back(Output::Reply(id, Err(reason.clone())));
-            }
-        }
-    }
-
-    /// Nobody waits for the answers any more.
+    /// Discards the replies to all requests so far.
     pub(super) fn discard_replies(&mut self) {
         if let SessionState::Busy(in_flight) = &mut self.state {
-            in_flight.request.id = None;
+            in_flight.queued.id = None;
         }
         self.outputs.retain(|output| !matches!(output, Output::Reply(..)));
-        self.requests.iter_mut().for_each(|request| request.id = None);
+        self.requests.discard_replies();
     }
 
-    /// Keeps a notice, and remembers the last words of a server before the link breaks: crash_shutdown and friends.
-    pub(super) fn keep_notice(&mut self, notice: ServerError) {
+    /// Ends the session. The reason is the reply to all unanswered requests.
+    pub(super) fn close(&mut self, reason: Error) {
+        let closed = SessionState::Closed(Box::new(SessionEnd { reason: reason.clone(), is_reported: false }));
+        let in_flight = match mem::replace(&mut self.state, closed) {
+            SessionState::Busy(in_flight) => Some(in_flight.queued),
+            _ => None,
+        };
+        let may_commit =
+            |queued: &QueuedRequest| matches!(&queued.request, Request::Query(text) if listen_scan::may_commit(text));
+        if in_flight.as_ref().is_some_and(may_commit) {
+            self.listens.end_transaction(false);
+        }
+        for queued in in_flight.into_iter().chain(self.requests.take_all()) {
+            self.outputs.extend(queued.id.map(|id| Output::Reply(id, Err(reason.clone()))));
+        }
+    }
+
+    // ---- errors and notices -----------------------------------------------------------------------------------
+
+    /// Stores a notice, and records the last words of a server that is shutting down.
+    pub(super) fn handle_notice(&mut self, notice: ServerError) {
+        if let SessionState::Busy(in_flight) = &mut self.state {
+            in_flight.handle_notice(&notice);
+        }
         if is_shutdown(&notice) {
             self.final_error = Some(notice.clone());
         }
@@ -107,12 +129,17 @@ impl PendingIo {
         self.notices.push_back(notice);
     }
 
-    /// Keeps an error, which is the reason of the loss if the connection ends before a ReadyForQuery.
-    pub(super) fn keep_error(&mut self, error: &ServerError) {
+    /// Records an error that is not fatal. It is the reason of the loss if the connection ends before a ReadyForQuery.
+    pub(super) fn handle_error(&mut self, error: ServerError) {
         self.final_error = Some(ServerError { was_last: true, ..error.clone() });
+        match &mut self.state {
+            SessionState::Busy(in_flight) => in_flight.handle_error(&error),
+            // An error without a request is reported like a notice.
+            _ => self.handle_notice(error),
+        }
     }
 
-    /// Drops the error at a ReadyForQuery. The warning of a server that is shutting down stays.
+    /// Drops the last error at a ReadyForQuery. The warning of a server that is shutting down stays.
     pub(super) fn forget_error(&mut self) {
         self.final_error = self.final_error.take().filter(is_shutdown);
     }
@@ -123,14 +150,11 @@ impl PendingIo {
             Output::Reply(_, Ok(reply)) => Some(reply),
             _ => None,
         });
-        let in_flight = match &self.state {
-            SessionState::Busy(in_flight) => Some(&in_flight.reply),
-            _ => None,
-        };
-        let replies = replies.chain(in_flight);
+        let replies = replies.chain(self.state.in_flight().map(|in_flight| &in_flight.reply));
         let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held_bytes);
         let notices = self.notices.iter().chain(&self.final_error).map(ServerError::held_bytes);
-        self.transmit.len() + rows.chain(notices).sum::<usize>()
+        let login = if let SessionState::Login(login) = &self.state { login.held_bytes() } else { 0 };
+        self.transmit.len() + login + rows.chain(notices).sum::<usize>()
     }
 }
 

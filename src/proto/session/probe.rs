@@ -1,316 +1,243 @@
-//! A channel that a session listens to for its own sake: whether what is sent there comes, and how soon.
+//! The canary channel: a channel to which a session listens to check that notifications are delivered.
 //!
 //! ```text
-//!   wanted ──LISTEN──▶ registered ──UNLISTEN──▶ left
-//!      ▲                   │  what comes is seen here, and goes no further
-//!      └── UNLISTEN *, DISCARD ALL, a rollback: listened to again, and no fault
+//!   wanted ──LISTEN──▶ registered ──UNLISTEN──▶ removed
+//!      ▲                   │  its notifications are not delivered to the caller
+//!      └── UNLISTEN *, DISCARD ALL, a rollback: the session listens again
 //! ```
 //!
-//! What it refuses: to ask anything inside a transaction, and to believe that it listens where it can't know.
+//! The session sends nothing for the canary inside a transaction, and expects no canary unless the registration is certain.
 
-use super::{Session, SessionState, TransactionStatus};
 use crate::error::{Error, ValueError};
-use crate::proto::request::{Reply, Request, RequestId};
+use crate::proto::channels::Channels;
+use crate::proto::request::{Reply, Request};
+use crate::proto::sql;
 
-/// How it stands with the private channel.
+/// The state of the canary channel.
 #[derive(Debug, Default)]
 pub(super) struct CanaryProbe {
-    /// The channel that should be listened to.
+    /// The channel to listen to.
     wanted: Option<Box<str>>,
-    /// The one whose notifications go no further: it is listened to, or will be, or is being left.
-    kept: Option<Box<str>>,
-    /// Whether the server listens to that one for us.
-    registered: bool,
-    /// `true` if the server has refused, and must not be asked again; and the error, until that is taken.
-    refused: bool,
-    refusal: Option<Error>,
-    /// Whether it is being asked.
-    asking: bool,
-    /// The payload that is to come.
+    /// The channel whose notifications are not delivered: the session listens to it, or will, or is leaving it.
+    channel: Option<Box<str>>,
+    registration: Registration,
+    /// The error with which the server rejected the channel, until it is taken.
+    pub(super) refusal: Option<Error>,
+    /// The identity of the database that the server reported.
+    pub(super) database: Option<Box<str>>,
+    /// The payload of the expected canary.
     expected: Option<Box<str>>,
-    /// The process that sent an expected payload that has arrived.
-    heard: Option<i32>,
-    /// The arrival of the last expected payload, if it has arrived.
-    arrival: Option<CanaryArrival>,
-    /// Whether the request under way is a question that was sent to an idle session, when the expected payload had been
-    /// committed.
-    prompts: bool,
-    /// Whether the server has told that it doesn't listen, though it had been told to.
-    lapsed: bool,
-    /// Which database it is, as the server tells it.
-    database: Option<Box<str>>,
+    /// The process that sent the expected canary, until it is taken.
+    sender: Option<i32>,
+    /// The arrival of the last expected canary, if it has arrived.
+    pub(super) arrival: Option<CanaryArrival>,
+    /// `true` if the request in flight was sent to an idle session after the expected canary was committed.
+    is_audited: bool,
+    /// `true` if the server's list has shown that it no longer listens.
+    pub(super) has_lapsed: bool,
+    /// `true` if the canary arrived, or the registration changed, since the sender was last taken.
+    pub(super) has_event: bool,
 }
 
-/// The arrival of an expected payload.
+/// Whether the server has the channel in its list for this session.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Registration {
+    #[default]
+    Unregistered,
+    /// The LISTEN is in flight.
+    Listening,
+    Registered,
+    /// The UNLISTEN is in flight.
+    Unlistening,
+    /// The server has rejected the LISTEN or the UNLISTEN, which is not sent again until the caller joins or leaves.
+    Refused {
+        is_registered: bool,
+    },
+}
+
+/// The arrival of an expected canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CanaryArrival {
-    /// Arrived while the session was idle.
+    /// It arrived while the session was idle.
     Unprompted,
-    /// Arrived between a question that was sent to the idle session after the payload had been committed, and the end of
-    /// its answer.
+    /// It arrived with the answer to a request that was sent to the idle session after the canary was committed.
     WithAnswer,
-    /// Between another request and the end of its answer, which shows neither.
+    /// It arrived with the answer to another request, which proves neither.
     Unclear,
 }
 
-impl Session {
-    /// Listens to this channel privately from now on; where that can be asked at once, by the request that is given.
-    ///
-    /// A channel that is listened to anyway stays the user's.
-    pub(crate) fn join_canary(&mut self, channel: &str) -> Option<RequestId> {
-        let private = self.private.get_or_insert_default();
-        private.wanted = Some(channel.into());
-        private.refused = false;
-        let ask = self.next_canary_request()?;
-        Some(self.request(ask))
+impl Registration {
+    fn is_registered(self) -> bool {
+        matches!(self, Self::Registered | Self::Unlistening | Self::Refused { is_registered: true })
     }
 
-    /// Listens to no private channel any more. What still comes from it goes no further, until the server has stopped.
-    pub(crate) fn leave_canary(&mut self) {
-        if let Some(private) = &mut self.private {
-            (private.wanted, private.expected, private.refused) = (None, None, false);
-            if let Some(ask) = self.next_canary_request() {
-                self.request_discarding_reply(ask);
+    /// Records whether the server has the channel, as an answer shows. A request in flight stays in flight.
+    fn update(&mut self, has_channel: bool) {
+        match self {
+            Self::Refused { is_registered } => *is_registered = has_channel,
+            Self::Listening | Self::Unlistening => {}
+            Self::Unregistered | Self::Registered => {
+                *self = if has_channel { Self::Registered } else { Self::Unregistered };
             }
         }
     }
 
-    /// The channel whose notifications go no further.
-    pub(crate) fn canary_channel(&self) -> Option<&str> {
-        self.private.as_ref()?.kept.as_deref()
-    }
-
-    /// Refuses a list of channels that has the private one in it.
-    pub(crate) fn refuse_canary_channel(&self, channels: &[Box<str>]) -> Result<(), Error> {
-        refuse_canary_channel(self.canary_channel(), channels)
-    }
-
-    /// Which database it is, once the private channel is listened to there.
-    pub(crate) fn canary_database(&self) -> Option<&str> {
-        self.private.as_ref()?.database.as_deref()
-    }
-
-    /// Whether the server listens to the private channel for us, and nothing is under way that may change it.
-    pub(crate) fn has_joined_canary(&self) -> bool {
-        let is_registered = self.private.as_ref().is_some_and(|it| it.registered && it.wanted == it.kept);
-        is_registered && self.is_quiet()
-    }
-
-    /// Whether nothing is under way, outside a transaction, and what is listened to is known.
-    pub(crate) fn is_quiet(&self) -> bool {
-        let is_idle = self.status == TransactionStatus::Idle && matches!(self.state(), SessionState::Idle);
-        is_idle && self.is_settled() && !self.channels_stale
-    }
-
-    /// From now on this payload is to come, if it can.
-    pub(crate) fn expect_canary(&mut self, payload: &str) {
-        let has_joined_canary = self.has_joined_canary();
-        if let Some(private) = &mut self.private {
-            private.expected = has_joined_canary.then(|| payload.into());
-            (private.arrival, private.prompts) = (None, false);
+    /// Allows the request to be sent again after it was rejected.
+    fn retry(&mut self) {
+        if let Self::Refused { is_registered } = *self {
+            *self = Self::Unregistered;
+            self.update(is_registered);
         }
     }
+}
 
-    /// The next request is a question to an idle session, on whose socket there was nothing to be read. What is expected
-    /// has been committed.
-    pub(crate) fn begin_canary_audit(&mut self) {
-        let is_idle = matches!(self.state(), SessionState::Idle);
-        if let Some(private) = &mut self.private {
-            private.prompts = is_idle && private.expected.is_some();
-        }
+impl CanaryProbe {
+    /// Sets the channel to listen to.
+    pub(super) fn join(&mut self, channel: &str) {
+        self.wanted = Some(channel.into());
+        self.registration.retry();
     }
 
-    /// Returns how the last expected payload arrived, if it has.
-    pub(crate) fn canary_arrival(&self) -> Option<CanaryArrival> {
-        self.private.as_ref()?.arrival
+    /// Unsets the channel to listen to.
+    pub(super) fn leave(&mut self) {
+        (self.wanted, self.expected) = (None, None);
+        self.registration.retry();
     }
 
-    /// Takes the error with which the server has refused the private channel.
-    pub(crate) fn take_canary_refusal(&mut self) -> Option<Error> {
-        self.private.as_mut()?.refusal.take()
+    /// Returns the channel whose notifications are not delivered.
+    pub(super) fn channel(&self) -> Option<&str> {
+        self.channel.as_deref()
     }
 
-    /// Whether this payload should have come, and hasn't.
-    pub(crate) fn is_canary_missing(&self, payload: &str) -> bool {
-        self.private.as_ref().and_then(|it| it.expected.as_deref()) == Some(payload)
+    /// Returns `true` if the server listens to the wanted channel.
+    pub(super) fn has_joined(&self) -> bool {
+        self.registration.is_registered() && self.wanted == self.channel
     }
 
-    /// Expects nothing any more.
-    pub(crate) fn stop_expecting_canary(&mut self) {
-        if let Some(private) = &mut self.private {
-            private.expected = None;
-        }
+    fn is_among(&self, channels: &[Box<str>]) -> bool {
+        self.channel.as_ref().is_some_and(|channel| channels.contains(channel))
     }
 
-    /// Whether something has happened here since the last time that [`take_canary_sender`](Self::take_canary_sender)
-    /// was called.
-    #[inline]
-    pub(crate) fn has_canary_event(&self) -> bool {
-        self.canary_event
+    // ---- canaries ---------------------------------------------------------------------------------------------
+
+    /// Sets the payload of the expected canary.
+    pub(super) fn expect(&mut self, payload: Option<&str>) {
+        self.expected = payload.map(Into::into);
+        (self.arrival, self.is_audited) = (None, false);
     }
 
-    /// Where what was expected has come: the process that sent it.
-    pub(crate) fn take_canary_sender(&mut self) -> Option<i32> {
-        self.canary_event = false;
-        self.private.as_mut()?.heard.take()
+    pub(super) fn stop_expecting(&mut self) {
+        self.expected = None;
     }
 
-    /// Whether the server has told, since it was last asked so, that it doesn't listen to the private channel.
-    pub(crate) fn take_canary_lapsed(&mut self) -> bool {
-        self.private.as_mut().is_some_and(|private| std::mem::take(&mut private.lapsed))
+    /// Marks the next request as one that is sent to an idle session after the expected canary was committed.
+    pub(super) fn begin_audit(&mut self, is_idle: bool) {
+        self.is_audited = is_idle && self.expected.is_some();
     }
 
-    /// What an audit has missed.
-    pub(crate) fn take_missed_channels(&mut self) -> Vec<Box<str>> {
-        let lost = self.pending.as_mut().map(|pending| std::mem::take(&mut pending.lost)).unwrap_or_default();
-        self.drop_if_empty();
-        lost
+    /// Returns `true` if a canary with this payload is expected.
+    pub(super) fn is_missing(&self, payload: &str) -> bool {
+        self.expected.as_deref() == Some(payload)
     }
 
-    /// Whether the server is to listen again to what an audit has missed, and hasn't said that it does.
-    pub(crate) fn is_relistening(&self) -> bool {
-        let in_flight = match self.state() {
-            SessionState::Busy(in_flight) => Some(&in_flight.request),
-            SessionState::Closed(_) | SessionState::Idle | SessionState::Login(_) => None,
-        };
-        let waiting = self.pending.iter().flat_map(|pending| &pending.requests);
-        in_flight.into_iter().chain(waiting).any(|request| match &request.ask {
-            Request::ConfirmListen(confirm) => matches!(confirm.ask, Request::Relisten(_)),
-            ask => matches!(ask, Request::Relisten(_)),
-        })
-    }
-
-    /// What of these had been missed and is listened to again, if there is any. Where the session has ended before the
-    /// server said so, it may be each of them.
-    pub(crate) fn take_relistened(&mut self, missed: &[Box<str>]) -> Option<Vec<Box<str>>> {
-        let relistened =
-            self.pending.as_mut().map(|pending| std::mem::take(&mut pending.relistened)).unwrap_or_default();
-        self.drop_if_empty();
-        let relistened = if relistened.is_empty() && self.is_closed() { missed.to_vec() } else { relistened };
-        (!relistened.is_empty()).then_some(relistened)
-    }
-
-    // ---- for the session itself -----------------------------------------------------------------------------------
-
-    /// Whether what comes on this channel goes no further.
-    pub(super) fn is_canary(&self, channel: &[u8]) -> bool {
-        self.canary_channel().is_some_and(|private| private.as_bytes() == channel)
-    }
-
-    /// Something came. Anybody may send anything there: what nobody waits for means nothing.
-    pub(super) fn receive_canary_frame(&mut self, from: i32, payload: &[u8]) {
-        let is_idle = matches!(self.state(), SessionState::Idle);
-        if let Some(private) = &mut self.private
-            && private.expected.as_ref().is_some_and(|expected| expected.as_bytes() == payload)
-        {
-            (private.expected, private.heard) = (None, Some(from));
-            private.arrival = Some(match (is_idle, private.prompts) {
+    /// Handles a notification on the channel. Any session may notify it, so unexpected payloads are ignored.
+    pub(super) fn receive(&mut self, from: i32, payload: &[u8], is_idle: bool) {
+        if self.expected.as_ref().is_some_and(|expected| expected.as_bytes() == payload) {
+            (self.expected, self.sender) = (None, Some(from));
+            self.arrival = Some(match (is_idle, self.is_audited) {
                 (true, _) => CanaryArrival::Unprompted,
                 (false, true) => CanaryArrival::WithAnswer,
                 (false, false) => CanaryArrival::Unclear,
             });
-            self.canary_event = true;
+            self.has_event = true;
         }
     }
 
-    /// A request was answered that may have changed what the server listens to for us.
-    pub(super) fn update_canary(&mut self, ask: &Request, result: &Result<Reply, Error>, in_transaction: bool) {
-        let touches = match ask {
-            Request::Query(text) => in_transaction || crate::proto::sql::affects_listening(text),
+    /// Takes the process that sent the expected canary.
+    pub(super) fn take_sender(&mut self) -> Option<i32> {
+        self.has_event = false;
+        self.sender.take()
+    }
+
+    // ---- the registration -------------------------------------------------------------------------------------
+
+    /// Updates the registration after a request was answered.
+    pub(super) fn handle_answer(&mut self, request: &Request, result: &Result<Reply, Error>, in_transaction: bool) {
+        let may_unlisten = match request {
+            Request::Query(text) => in_transaction || sql::affects_listening(text),
             Request::Unlisten(_) | Request::UnlistenAll | Request::UndoListen(..) => true,
             _ => false,
         };
-        let Some(private) = &mut self.private else { return };
-        private.prompts = false;
-        if touches {
-            private.expected = None;
+        self.is_audited = false;
+        if may_unlisten {
+            self.expected = None;
         }
-        match (ask, result) {
-            (Request::UnlistenAll, Ok(_)) if !in_transaction => private.registered = false,
-            (Request::Unlisten(names), Ok(_)) if !in_transaction => {
-                private.registered &= private.kept.as_ref().is_none_or(|kept| !names.contains(kept));
+        match (request, result) {
+            (Request::UnlistenAll, Ok(_)) if !in_transaction => self.registration.update(false),
+            (Request::Unlisten(names), Ok(_)) if !in_transaction && self.is_among(names) => {
+                self.registration.update(false);
             }
             (Request::ListenCanary(_), Ok(reply)) => {
-                (private.asking, private.registered) = (false, true);
+                self.registration = Registration::Registered;
                 let columns = reply.rows.first().map(|row| (0..row.len()).filter_map(|at| row.get(at)));
-                private.database = columns.map(|columns| columns.collect::<Vec<_>>().join(" ").into());
-                self.canary_event = true;
+                self.database = columns.map(|columns| columns.collect::<Vec<_>>().join(" ").into());
+                self.has_event = true;
             }
             (Request::UnlistenCanary(_), Ok(_)) => {
-                (private.asking, private.registered, private.kept) = (false, false, None);
+                (self.registration, self.channel) = (Registration::Unregistered, None);
             }
             (Request::ListenCanary(_) | Request::UnlistenCanary(_), Err(error)) => {
-                (private.asking, private.refused) = (false, true);
-                private.refusal = Some(error.clone());
-                self.canary_event = true;
+                self.registration = Registration::Refused { is_registered: self.registration.is_registered() };
+                self.refusal = Some(error.clone());
+                self.has_event = true;
             }
             _ => {}
         }
     }
 
-    /// The server has told its channels: takes out the private one, and learns whether it is among them.
-    pub(super) fn note_listed_canary(&mut self, told: &mut Vec<Box<str>>) {
-        if let Some(private) = &mut self.private
-            && let Some(kept) = &private.kept
-        {
-            let registered = told.contains(kept);
-            private.lapsed = private.registered && !registered;
-            private.registered = registered;
-            told.retain(|channel| channel != kept);
+    /// Removes the channel from the server's list, and records whether it was there.
+    pub(super) fn take_listed(&mut self, listed: &mut Vec<Box<str>>) {
+        if let Some(channel) = &self.channel {
+            let is_listed = listed.contains(channel);
+            self.has_lapsed = self.registration.is_registered() && !is_listed;
+            self.registration.update(is_listed);
+            listed.retain(|other| other != channel);
         }
     }
 
-    /// Asks for what is to be asked, once a request is over.
-    pub(super) fn update_canary_probe(&mut self) {
-        if self.private.is_some()
-            && !self.channels_stale
-            && let Some(ask) = self.next_canary_request_outside()
-        {
-            self.request_next(ask);
-        }
-    }
-
-    /// What is to be asked next, where it can be asked now.
-    fn next_canary_request(&mut self) -> Option<Request> {
-        if self.is_quiet() { self.next_canary_request_outside() } else { None }
-    }
-
-    /// What is to be asked next, outside a transaction.
-    fn next_canary_request_outside(&mut self) -> Option<Request> {
-        if self.status != TransactionStatus::Idle {
-            return None;
-        }
-        let private = self.private.as_mut()?;
-        if private.asking || private.refused {
-            return None;
-        }
-        if private.kept != private.wanted && !private.registered {
-            // A channel that the user has listened to meanwhile stays the user's.
-            private.wanted.take_if(|wanted| self.channels.contains(wanted));
-            private.kept.clone_from(&private.wanted);
-        }
-        let ask = match (&private.kept, &private.wanted) {
-            (None, _) => {
-                self.private = None;
-                return None;
-            }
-            (Some(kept), wanted) if wanted.as_ref() != Some(kept) => Request::UnlistenCanary(kept.clone()),
-            (Some(_), _) if private.registered => return None,
-            (Some(kept), _) => Request::ListenCanary(kept.clone()),
+    /// Returns the next request, unless one is in flight or was rejected. `channels` are the caller's.
+    pub(super) fn next_request(&mut self, channels: &Channels) -> Option<Request> {
+        let is_registered = match self.registration {
+            Registration::Unregistered => false,
+            Registration::Registered => true,
+            Registration::Listening | Registration::Unlistening | Registration::Refused { .. } => return None,
         };
-        private.asking = true;
-        Some(ask)
+        if self.channel != self.wanted && !is_registered {
+            // A channel that the caller listens to remains the caller's.
+            self.wanted.take_if(|wanted| channels.contains(wanted));
+            self.channel.clone_from(&self.wanted);
+        }
+        let channel = self.channel.as_ref()?;
+        if self.wanted.as_ref() != Some(channel) {
+            self.registration = Registration::Unlistening;
+            Some(Request::UnlistenCanary(channel.clone()))
+        } else if is_registered {
+            None
+        } else {
+            self.registration = Registration::Listening;
+            Some(Request::ListenCanary(channel.clone()))
+        }
     }
 }
 
-/// Refuses a list of channels that has this one in it.
-pub(crate) fn refuse_canary_channel(private: Option<&str>, channels: &[Box<str>]) -> Result<(), Error> {
-    match private.filter(|private| channels.iter().any(|channel| **channel == **private)) {
+/// Rejects a list of channels that contains the canary channel.
+pub(crate) fn refuse_canary_channel(canary: Option<&str>, channels: &[Box<str>]) -> Result<(), Error> {
+    match canary.filter(|canary| channels.iter().any(|channel| **channel == **canary)) {
         None => Ok(()),
-        Some(private) => {
+        Some(canary) => {
             let message = format!(
-                "the channel {private:?} is the manager's own, for its canary, and nothing of it is handed on: \
-                 listen to another, or give the canary another"
+                "channel {canary:?} is used by the manager's canary, and its notifications are not delivered: choose \
+                 another channel, or configure another one for the canary"
             );
             Err(ValueError { message }.into())
         }
@@ -324,6 +251,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::proto::ReadBuffer;
+    use crate::proto::session::Session;
     use crate::proto::session::script::*;
 
     const PRIVATE: &str = "the private one";

@@ -83,7 +83,7 @@ impl Outcome {
         outcome.take(&mut session, delivery.taking);
         outcome.take(&mut session, delivery.taking);
         assert!(outcome.told, "the end is told");
-        assert!(session.partial.is_none(), "a closed session keeps no frame");
+        assert!(session.receiver.partial_bytes().is_none(), "a closed session keeps no frame");
         outcome.channels = session.channels.iter().map(Box::from).collect();
         outcome.parameters = session.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
         outcome.notices = session.take_notices();

@@ -1,24 +1,39 @@
-//! From bytes to messages: the hot path of the protocol.
+//! Splits the input into frames: the hot path of the protocol.
 //!
-//! A notification is checked here, once and for all, and only counted: what is handed on is the slice of the bytes as
-//! they were read.
-//!
-//! What may not be done here: copy, allocate or count for a notification, look at its payload, or look at it twice.
-//! What is rare is done elsewhere: a frame that a read has cut in `partial`, every other message in `messages`.
+//! Each notification is validated here exactly once and counted; a batch is a slice of the bytes as they were read. This
+//! file must not copy, allocate or count references for a notification, read its payload, or look at it twice. All other
+//! messages are rare and are handled by the [`Conversation`].
 
 use std::sync::Arc;
 
-use super::Session;
+use super::Conversation;
 use crate::error::{Error, ProtocolError};
 use crate::notification::{NOTIFICATION, channel_in, channel_len, payload_in, pid_in, run_like};
-use crate::proto::backlog::BACKLOG_MAX;
-use crate::proto::buffer::ReadBuffer;
+use crate::proto::backlog::{BACKLOG_MAX, Backlog};
+use crate::proto::buffer::{PartialFramePool, ReadBuffer};
 use crate::proto::frame::{self, HEADER, Next};
 
-impl Session {
-    /// Where the next bytes from the server go: behind the frame that was partial.
+/// The received notifications, and the incomplete frame at the end of the last input.
+#[derive(Debug, Default)]
+pub(super) struct Receiver {
+    partial: Option<Box<PartialFrame>>,
+    pub(super) backlog: Backlog,
+}
+
+/// The received part of an incomplete frame, or the number of bytes to skip of a frame of which enough was stored.
+///
+/// The part is copied before the next input, so that the frame is complete in the read buffer. A frame that is too long
+/// for that is collected here. Of a frame that is longer than the stored limit, the rest is skipped as it arrives.
+#[derive(Debug, Default)]
+pub(crate) struct PartialFrame {
+    bytes: Vec<u8>,
+    skip: usize,
+}
+
+impl Receiver {
+    /// Returns the space for the next bytes, after the incomplete frame.
     #[inline]
-    pub(crate) fn space<'b>(&self, buffer: &'b mut ReadBuffer) -> &'b mut [u8] {
+    pub(super) fn space<'b>(&self, buffer: &'b mut ReadBuffer) -> &'b mut [u8] {
         let size = buffer.size();
         let space = buffer.space();
         let Some(partial) = &self.partial else { return space };
@@ -29,78 +44,96 @@ impl Session {
         space.get_mut(prefix.len()..).unwrap_or_default()
     }
 
-    /// Takes in the `read` bytes that were put where [`space`](Self::space) said.
+    /// Handles the `read` bytes that were written to the [`space`](Self::space).
     #[inline]
-    pub(crate) fn handle_input(&mut self, buffer: &mut ReadBuffer, read: usize) {
-        let (read_buffer, spares) = buffer.parts();
+    pub(super) fn handle_input(&mut self, buffer: &mut ReadBuffer, read: usize, conversation: &mut Conversation) {
+        let (buffer, pool) = buffer.parts();
         let (start, end) = match self.partial.take() {
             None => (0, read),
-            Some(partial) => self.mend(partial, read_buffer, read, spares),
+            Some(partial) => self.resume(partial, buffer, read, pool, conversation),
         };
-        let (rest, skip) = self.handle_frames(read_buffer, start, end);
+        let (rest, skip) = self.handle_frames(buffer, start, end, conversation);
         if !rest.is_empty() || skip > 0 {
-            self.tear(rest, skip, spares);
+            self.partial = Some(PartialFrame::save(rest, skip, pool));
         }
     }
 
-    /// Handles the whole frames in `read_buffer[start..end]`. Gives what is left over, and how much is to come of a frame of
-    /// which nothing more is needed.
-    pub(super) fn handle_frames<'s>(
+    /// Returns the received part of an incomplete frame.
+    pub(super) fn partial_bytes(&self) -> Option<&[u8]> {
+        self.partial.as_deref().map(|partial| &*partial.bytes)
+    }
+
+    /// Drops the incomplete frame.
+    pub(super) fn clear_partial(&mut self) {
+        self.partial = None;
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.backlog.size() + self.partial.as_ref().map_or(0, |partial| partial.held_bytes())
+    }
+
+    /// Handles the complete frames in `buffer[start..end]`. Returns the rest, and the number of bytes to skip of a frame
+    /// of which nothing more is needed.
+    fn handle_frames<'s>(
         &mut self,
-        read_buffer: &'s Arc<[u8]>,
+        buffer: &'s Arc<[u8]>,
         start: usize,
         end: usize,
+        conversation: &mut Conversation,
     ) -> (&'s [u8], usize) {
-        let mut rest = read_buffer.get(start..end).unwrap_or_default();
-        if self.pending.is_some() && self.continue_plain_error(rest) {
+        let mut rest = buffer.get(start..end).unwrap_or_default();
+        if conversation.continue_plain_error(rest) {
             return (b"", 0);
         }
         let mut skip = 0;
-        let mut news: Option<(usize, usize)> = None;
+        let mut run: Option<(usize, usize)> = None;
         let mut count = 0;
         let mut last_channel: &[u8] = b"";
         let mut is_canary = false;
-        // How long the name of the channel is that all of the news so far is on.
+        // The length of the channel name if all notifications of the run are on one channel, else 0.
         let mut common = 0;
-        while !self.is_closed() {
+        while !conversation.is_closed() {
             let (frame, behind) = match frame::next(rest) {
                 Ok(Next::Whole { total }) => rest.split_at(total),
-                Ok(Next::Partial { known: Some(_) }) | Err(_) if self.take_plain_error(rest) => return (b"", 0),
+                Ok(Next::Partial { known: Some(_) }) | Err(_) if conversation.begin_plain_error(rest) => {
+                    return (b"", 0);
+                }
                 Ok(Next::Partial { known: Some((needed, total)) }) if needed <= rest.len() => {
                     skip = total - rest.len();
-                    self.handle_message(rest.get(..needed).unwrap_or_default(), total);
+                    conversation.handle_message(rest.get(..needed).unwrap_or_default(), total);
                     rest = b"";
                     break;
                 }
                 Ok(Next::Partial { known }) => {
-                    // What can't come now isn't worth waiting for, nor gathering.
+                    // A message that is not allowed now is an error before it is complete.
                     if let (Some(_), Some(&tag)) = (known, rest.first())
-                        && let Err(error) = self.admit(tag)
+                        && let Err(error) = conversation.admit(tag)
                     {
-                        self.fail(error.into());
+                        conversation.close(error.into());
                     }
                     break;
                 }
                 Err(error) => {
-                    self.fail(error.into());
+                    conversation.close(error.into());
                     break;
                 }
             };
             let at = end - rest.len();
             rest = behind;
             match frame.split_first() {
-                Some((&NOTIFICATION, _)) => match self.check_notification(frame, last_channel) {
+                Some((&NOTIFICATION, _)) => match check_notification(frame, last_channel, conversation) {
                     Ok(channel) => {
                         let is_other = channel.is_some();
                         if let Some(channel) = channel {
                             last_channel = channel;
-                            is_canary = self.is_canary(channel);
+                            is_canary = conversation.is_canary(channel);
                         }
                         if is_canary {
-                            self.receive_canary_frame(pid_in(frame), payload_in(frame, last_channel.len()));
-                            // What stood before it is handed on without it.
-                            if let Some((first, behind_last)) = news.take() {
-                                self.backlog.push(read_buffer, first, behind_last, std::mem::take(&mut count), common);
+                            conversation.receive_canary_frame(pid_in(frame), payload_in(frame, last_channel.len()));
+                            // The canary is not delivered, so the run before it ends.
+                            if let Some((first, run_end)) = run.take() {
+                                self.backlog.push(buffer, first, run_end, std::mem::take(&mut count), common);
                             }
                         } else {
                             if count == 0 {
@@ -111,36 +144,118 @@ impl Session {
                             let (more, length) = run_like(frame, last_channel.len(), rest);
                             rest = rest.get(length..).unwrap_or_default();
                             count += 1 + more;
-                            news = Some((news.map_or(at, |(first, _)| first), at + frame.len() + length));
+                            run = Some((run.map_or(at, |(first, _)| first), at + frame.len() + length));
                         }
                     }
-                    Err(error) => self.fail(error.into()),
+                    Err(error) => conversation.close(error.into()),
                 },
-                _ => self.handle_message(frame::kept(frame), frame.len()),
+                _ => conversation.handle_message(frame::kept(frame), frame.len()),
             }
         }
-        if let Some((first, behind_last)) = news {
-            self.backlog.push(read_buffer, first, behind_last, count, common);
+        if let Some((first, run_end)) = run {
+            self.backlog.push(buffer, first, run_end, count, common);
         }
         if self.backlog.size() > BACKLOG_MAX {
-            self.fail(Error::Overflow { limit: BACKLOG_MAX });
+            conversation.close(Error::Overflow { limit: BACKLOG_MAX });
         }
-        if self.is_closed() { (b"", 0) } else { (rest, skip) }
+        if conversation.is_closed() { (b"", 0) } else { (rest, skip) }
     }
 
-    /// Checks one notification, once and for all; gives its channel, unless that is the last one's.
-    #[inline]
-    fn check_notification<'f>(&self, frame: &'f [u8], last: &[u8]) -> Result<Option<&'f [u8]>, ProtocolError> {
-        let malformed = |reason| ProtocolError::Malformed { message: "NotificationResponse", reason };
-        self.admit(NOTIFICATION)?;
-        if frame.last() != Some(&0) {
-            return Err(malformed("its payload has no end"));
+    /// Continues an incomplete frame with `read` more bytes. Returns the range of the read buffer that remains to be
+    /// handled.
+    fn resume(
+        &mut self,
+        mut partial: Box<PartialFrame>,
+        buffer: &Arc<[u8]>,
+        read: usize,
+        pool: &mut PartialFramePool,
+        conversation: &mut Conversation,
+    ) -> (usize, usize) {
+        let prefix = partial.prefix(buffer.len()).len();
+        let end = prefix + read;
+        let mut start = 0;
+        if prefix < partial.bytes.len()
+            && let Some((needed, total)) = partial.target()
+        {
+            start = read.min(needed.saturating_sub(partial.bytes.len()));
+            partial.bytes.extend_from_slice(buffer.get(..start).unwrap_or_default());
+            if partial.bytes.len() < needed {
+                self.partial = Some(partial);
+                return (end, end);
+            }
+            partial.skip = total - needed;
+            let whole: Arc<[u8]> = std::mem::take(&mut partial.bytes).into();
+            if needed == total {
+                self.handle_frames(&whole, 0, total, conversation);
+            } else {
+                conversation.handle_message(&whole, total);
+            }
         }
-        let channel = channel_len(frame, last).map(|len| channel_in(frame, len));
-        let channel = channel.ok_or_else(|| malformed("its channel has no end"))?;
-        if HEADER + 4 + channel.len() + 1 == frame.len() {
-            return Err(malformed("it has no payload"));
+        let skipped = partial.skip.min(end - start);
+        partial.skip -= skipped;
+        partial.bytes.clear();
+        if partial.skip > 0 && !conversation.is_closed() {
+            self.partial = Some(partial);
+        } else {
+            pool.give_back(partial);
         }
-        Ok((channel != last).then_some(channel))
+        (start + skipped, end)
     }
+}
+
+impl PartialFrame {
+    /// Stores the rest of an input, and the number of bytes to skip.
+    fn save(rest: &[u8], skip: usize, pool: &mut PartialFramePool) -> Box<Self> {
+        let mut partial = pool.take();
+        partial.bytes.extend_from_slice(rest);
+        partial.skip = skip;
+        partial
+    }
+
+    /// Returns the bytes to copy before the next input, if the frame fits into a buffer of `size` bytes.
+    fn prefix(&self, size: usize) -> &[u8] {
+        match self.target() {
+            Some((needed, _)) if needed > size / 2 => &[],
+            _ => &self.bytes,
+        }
+    }
+
+    /// Returns the number of bytes with which the frame can be handled, and its length.
+    fn target(&self) -> Option<(usize, usize)> {
+        match frame::next(&self.bytes) {
+            Ok(Next::Partial { known }) => known,
+            _ => None,
+        }
+    }
+
+    /// Empties the frame but keeps its memory.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.skip = 0;
+    }
+
+    /// Returns the size of its memory.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+/// Validates a notification. Returns its channel, unless it is equal to `last`.
+#[inline]
+fn check_notification<'f>(
+    frame: &'f [u8],
+    last: &[u8],
+    conversation: &Conversation,
+) -> Result<Option<&'f [u8]>, ProtocolError> {
+    let malformed = |reason| ProtocolError::Malformed { message: "NotificationResponse", reason };
+    conversation.admit(NOTIFICATION)?;
+    if frame.last() != Some(&0) {
+        return Err(malformed("its payload has no end"));
+    }
+    let channel = channel_len(frame, last).map(|len| channel_in(frame, len));
+    let channel = channel.ok_or_else(|| malformed("its channel has no end"))?;
+    if HEADER + 4 + channel.len() + 1 == frame.len() {
+        return Err(malformed("it has no payload"));
+    }
+    Ok((channel != last).then_some(channel))
 }

@@ -1,232 +1,318 @@
-//! One request at a time: what its answer teaches, and what is sent next.
+//! The queue of requests, and the request that was sent.
+//!
+//! Only one request is in flight at a time, because the answer to a LISTEN determines what is sent next.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::mem;
 
-use super::{Output, Session, SessionState, TransactionStatus};
-use crate::error::{Error, ServerError};
-use crate::proto::channels::Channels;
-use crate::proto::encoding;
-use crate::proto::listen_scan;
-use crate::proto::request::{InFlight, QueuedRequest, Reply, Request};
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+
+use super::state::unexpected;
+use crate::error::{Error, ServerError, ValueError};
+use crate::proto::frame::ROW_MAX;
+use crate::proto::message;
+use crate::proto::request::{ListenConfirmation, Reply, Request, RequestId};
 use crate::proto::sql;
+use crate::row::Row;
 
-/// The SQLSTATE of what a standby refuses.
+/// The largest answer to a query that is stored, in bytes.
+pub(super) const ANSWER_MAX: usize = 64 * 1024 * 1024;
+
+/// The SQLSTATE of a statement that a standby rejects.
 const READ_ONLY: &str = "25006";
 /// The SQLSTATE of a channel name that is too long.
 const TOO_LONG: &str = "22023";
 
-impl Session {
-    /// A request is answered in full: learns from it, and hands on the reply.
-    pub(super) fn finish(&mut self, mut done: InFlight, before: TransactionStatus) {
-        let in_transaction = before != TransactionStatus::Idle || self.status != TransactionStatus::Idle;
-        let is_open = self.status != TransactionStatus::Idle;
-        let (has_ended, is_rolled_back) = (!is_open || done.has_ended_transaction(), done.is_rolled_back());
-        self.new_transaction |= is_open && (before == TransactionStatus::Idle || has_ended);
-        if !in_transaction && done.can_be_healed() {
-            let requests = &mut self.pending.get_or_insert_default().requests;
-            requests.push_front(QueuedRequest { healed: true, ..done.request });
-            requests.push_front(QueuedRequest { id: None, ask: Request::ReadQueueTail, healed: true });
-            return;
-        }
-        if let Some(ask) = done.check_warning(in_transaction) {
-            let requests = &mut self.pending.get_or_insert_default().requests;
-            requests.push_front(QueuedRequest { id: done.request.id, ask, healed: true });
-            return;
-        }
-        done.confirm();
-        // A request that failed needs no undo.
-        let undone = done.error.is_none() && (done.name_cut.is_some() || done.ignored.is_some());
-        let result = done.result();
-        let result = explained(&done.request.ask, result, self.limits());
-        let took_bytes = matches!(done.request.ask, Request::UseSqlAscii);
-        let follows_up = took_bytes || undone || matches!(done.request.ask, Request::ReadChannels);
-        match done.request.ask {
-            Request::Listen(names) if undone => self.undo(names),
-            ask => {
-                self.update_canary(&ask, &result, in_transaction);
-                self.learn(ask, &result, in_transaction);
-            }
-        }
-        if has_ended {
-            self.end_transaction(is_rolled_back);
-        }
-        // Once for each request that may have changed something: a server that refuses isn't asked for ever.
-        if !follows_up && self.status == TransactionStatus::Idle {
-            if self.channels_stale {
-                self.request_next(Request::ReadChannels);
-            }
-            // A reset of all settings, or a rollback, has taken it back.
-            if self.must_take_bytes() {
-                self.take_bytes();
-            }
-        }
-        self.update_canary_probe();
-        if took_bytes {
-            self.become_ready();
-        }
-        if let Some(id) = done.request.id {
-            self.pending.get_or_insert_default().outputs.push_back(Output::Reply(id, result));
+/// A request in the queue or in flight.
+#[derive(Debug)]
+pub(super) struct QueuedRequest {
+    /// The id to report the reply with. `None` if the reply is discarded.
+    pub(super) id: Option<RequestId>,
+    pub(super) request: Request,
+    /// `true` for the second attempt of a LISTEN that failed.
+    pub(super) is_retry: bool,
+}
+
+/// The requests that have not been sent, in order.
+#[derive(Debug, Default)]
+pub(super) struct RequestQueue {
+    waiting: VecDeque<QueuedRequest>,
+    pub(super) is_paused: bool,
+}
+
+impl RequestQueue {
+    /// Returns `true` if there are no requests.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Appends a request.
+    pub(super) fn push(&mut self, id: Option<RequestId>, request: Request) {
+        self.waiting.push_back(QueuedRequest { id, request, is_retry: false });
+    }
+
+    /// Inserts a request before all others.
+    pub(super) fn push_first(&mut self, request: QueuedRequest) {
+        self.waiting.push_front(request);
+    }
+
+    /// Inserts a request of the session itself before all others.
+    pub(super) fn push_own(&mut self, request: Request) {
+        self.push_first(QueuedRequest { id: None, request, is_retry: false });
+    }
+
+    /// Removes and returns the next request, unless the queue is paused.
+    pub(super) fn pop(&mut self) -> Option<QueuedRequest> {
+        if self.is_paused { None } else { self.waiting.pop_front() }
+    }
+
+    /// Removes a request. Returns `false` if it is not in the queue.
+    pub(super) fn withdraw(&mut self, id: RequestId) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|queued| queued.id != Some(id));
+        self.waiting.len() < before
+    }
+
+    /// Makes the replies of all requests be discarded.
+    pub(super) fn discard_replies(&mut self) {
+        self.waiting.iter_mut().for_each(|queued| queued.id = None);
+    }
+
+    /// Returns the requests in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &QueuedRequest> {
+        self.waiting.iter()
+    }
+
+    /// Removes and returns all requests.
+    pub(super) fn take_all(&mut self) -> VecDeque<QueuedRequest> {
+        mem::take(&mut self.waiting)
+    }
+}
+
+/// The request in flight, and the part of its answer that has been received.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) queued: QueuedRequest,
+    pub(super) reply: Reply,
+    /// The number of columns that the last RowDescription announced.
+    columns: Option<usize>,
+    /// The size of the rows in memory.
+    answer_size: usize,
+    /// The reason why the answer is not stored.
+    too_long: Option<String>,
+    is_copy_refused: bool,
+    /// The first error. The server skips the rest of the request after it.
+    error: Option<ServerError>,
+    /// The notice that the server truncated a channel name (42622).
+    name_cut: Option<ServerError>,
+    /// `true` if, by the command tags, a transaction was committed or rolled back, or began after a rollback.
+    commits: bool,
+    rolls_back: bool,
+    begins_again: bool,
+    /// A warning in answer to LISTEN: the server may not listen.
+    warning: Option<ServerError>,
+    /// The warning, once it is certain that the server does not listen.
+    ignored: Option<ServerError>,
+}
+
+impl InFlight {
+    pub(super) fn new(queued: QueuedRequest) -> Self {
+        Self {
+            queued,
+            reply: Reply::default(),
+            columns: None,
+            answer_size: 0,
+            too_long: None,
+            is_copy_refused: false,
+            error: None,
+            name_cut: None,
+            commits: false,
+            rolls_back: false,
+            begins_again: false,
+            warning: None,
+            ignored: None,
         }
     }
 
-    /// Keeps account of what is listened to.
-    fn learn(&mut self, ask: Request, result: &Result<Reply, Error>, in_transaction: bool) {
-        match (ask, result) {
-            (Request::Query(text), _) => {
-                let touches = sql::affects_listening(&text);
-                self.channels_stale |= in_transaction || touches;
-                if touches {
-                    self.note_listens(listen_scan::listened(&text), in_transaction);
+    // ---- the answer -------------------------------------------------------------------------------------------
+
+    /// Handles a message of `size` bytes in the answer, of which `body` was stored.
+    pub(super) fn handle_message(
+        &mut self,
+        tag: u8,
+        body: &[u8],
+        size: usize,
+        transmit: &mut BytesMut,
+    ) -> Result<(), Error> {
+        match tag {
+            b'T' => self.columns = Some(message::row_description(body)?),
+            b'D' => {
+                let columns = self.columns.ok_or_else(|| unexpected(tag, "before a RowDescription"))?;
+                if size == body.len() {
+                    self.push_row(message::data_row(body, columns)?);
+                } else {
+                    self.drop_answer(format!("has a row of {size} bytes, but the limit is {ROW_MAX}"));
                 }
             }
-            (Request::ReadChannels, Ok(reply)) => {
-                let told = self.listed_channels(reply);
-                self.set_channels(told.iter().map(AsRef::as_ref).collect());
-                self.channels_stale = false;
-                // Inside a transaction, the server lists only the channels from before it.
-                if !in_transaction && let Some(pending) = &mut self.pending {
-                    pending.unconfirmed.clear();
+            b'C' => {
+                self.columns = None;
+                let (tag, affected) = message::command_complete(body)?;
+                self.note_tag(tag);
+                self.reply.affected = self.reply.affected.saturating_add(affected);
+            }
+            b'G' => {
+                // The refusal makes the query fail, so nothing of it may follow.
+                if mem::replace(&mut self.is_copy_refused, true) {
+                    return Err(unexpected(tag, "again after it was refused").into());
                 }
+                frontend::copy_fail("this client sends no COPY data", transmit)
+                    .map_err(|e| Error::io("refusing to send COPY data", e))?;
             }
-            (Request::Audit, Ok(reply)) if !in_transaction && !self.channels_stale => {
-                let told = self.listed_channels(reply);
-                let told: BTreeSet<&str> = told.iter().map(AsRef::as_ref).collect();
-                let lost: Vec<Box<str>> =
-                    self.channels.iter().filter(|channel| !told.contains(channel)).map(Box::from).collect();
-                // What is missed is still wanted.
-                self.set_channels(self.channels.iter().chain(told).collect());
-                self.pending.get_or_insert_default().lost = lost;
-            }
-            (Request::Relisten(names), Ok(_)) => self.pending.get_or_insert_default().relistened.extend(names),
-            // As when it is refused to a session that takes over.
-            (Request::Relisten(_), Err(error)) => self.fail(error.clone()),
-            // What the server cut a name to is known to the server alone.
-            (Request::UndoListen(..), _) => self.channels_stale = true,
-            // What is done in a transaction counts from its commit on.
-            (Request::Listen(names), Ok(_)) if in_transaction => {
-                self.channels_stale = true;
-                self.note_listens(names, in_transaction);
-            }
-            (Request::Listen(_) | Request::Unlisten(_) | Request::UnlistenAll, _) if in_transaction => {
-                self.channels_stale = true
-            }
-            (Request::Listen(names), Ok(_)) => {
-                self.unshared |= self.channels.add(names.iter().map(AsRef::as_ref));
-            }
-            (Request::Unlisten(names), Ok(_)) => {
-                self.unshared |= self.channels.remove(names.iter().map(AsRef::as_ref));
-            }
-            (Request::UnlistenAll, Ok(_)) => self.set_channels(Channels::default()),
+            // An empty query, or COPY TO STDOUT, whose data is not stored.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Records the first error of the answer.
+    pub(super) fn handle_error(&mut self, error: &ServerError) {
+        self.error.get_or_insert_with(|| error.clone());
+    }
+
+    /// Records a notice in answer to LISTEN.
+    pub(super) fn handle_notice(&mut self, notice: &ServerError) {
+        if self.queued.request.listens_to().is_none() {
+            return;
+        }
+        if notice.code() == "42622" {
+            self.name_cut = Some(notice.clone());
+        } else if is_unsupported(notice) || notice.severity() == "WARNING" && !notice.code().starts_with("57") {
+            self.warning.get_or_insert_with(|| notice.clone());
+        }
+    }
+
+    /// Records the tag of a completed command.
+    fn note_tag(&mut self, tag: &[u8]) {
+        match tag {
+            b"COMMIT" | b"PREPARE TRANSACTION" => self.commits = true,
+            // ROLLBACK TO SAVEPOINT has the same tag.
+            b"ROLLBACK" => self.rolls_back = true,
+            b"BEGIN" | b"START TRANSACTION" => self.begins_again |= self.rolls_back,
             _ => {}
         }
     }
 
-    /// The channels in the server's answer, but for the private one, which is taken note of.
-    fn listed_channels(&mut self, reply: &Reply) -> Vec<Box<str>> {
-        let told = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into()));
-        let mut told: Vec<Box<str>> = told.collect();
-        self.note_listed_canary(&mut told);
-        told
-    }
-
-    fn set_channels(&mut self, channels: Channels) {
-        // An audit that finds all in order is none of others' business.
-        self.unshared |= self.channels.replace(channels);
-    }
-
-    /// Keeps the channels of LISTENs of which it is not known yet whether they count.
-    fn note_listens(&mut self, names: Vec<Box<str>>, in_transaction: bool) {
-        if !names.is_empty() {
-            let pending = self.pending.get_or_insert_default();
-            if in_transaction { pending.uncommitted.extend(names) } else { pending.unconfirmed.extend(names) }
+    /// Stores a row, unless the answer is too long.
+    fn push_row(&mut self, row: Row) {
+        self.answer_size = self.answer_size.saturating_add(row.held_bytes());
+        if self.answer_size > ANSWER_MAX {
+            self.drop_answer(format!("takes more than {ANSWER_MAX} bytes, which is the limit"));
+        } else if self.too_long.is_none() {
+            self.reply.rows.push(row);
         }
     }
 
-    /// The transaction has ended: its LISTENs may count, unless it was rolled back.
-    fn end_transaction(&mut self, is_rolled_back: bool) {
-        let Some(pending) = &mut self.pending else { return };
-        match is_rolled_back {
-            true => pending.uncommitted.clear(),
-            false => pending.unconfirmed.append(&mut pending.uncommitted),
+    fn drop_answer(&mut self, reason: String) {
+        self.reply.rows = Vec::new();
+        self.too_long.get_or_insert(reason);
+    }
+
+    // ---- after the answer -------------------------------------------------------------------------------------
+
+    /// Returns `true` if every transaction that has ended was rolled back.
+    pub(super) fn is_rolled_back(&self) -> bool {
+        self.rolls_back && !self.commits
+    }
+
+    /// Returns `true` if a transaction that is open now began after the request.
+    pub(super) fn has_ended_transaction(&self) -> bool {
+        let chains =
+            || matches!(&self.queued.request, Request::Query(text) if text.to_ascii_uppercase().contains("CHAIN"));
+        self.commits || self.begins_again || self.rolls_back && chains()
+    }
+
+    /// Returns `true` if the request is a LISTEN that failed for the first time with the server's bug 58P01.
+    pub(super) fn can_be_retried(&self) -> bool {
+        !self.queued.is_retry
+            && matches!(self.queued.request, Request::Listen(_) | Request::Relisten(_) | Request::ListenCanary(_))
+            && self.error.as_ref().is_some_and(|error| error.code() == "58P01")
+    }
+
+    /// Handles a LISTEN that was answered with a warning. Returns the request that checks whether the server listens, if
+    /// that is necessary and possible.
+    pub(super) fn check_warning(&mut self, in_transaction: bool) -> Option<Request> {
+        let warning = self.warning.take().filter(|_| self.error.is_none() && self.name_cut.is_none())?;
+        if is_unsupported(&warning) {
+            self.ignored = Some(warning);
+        } else if !in_transaction {
+            let request = mem::take(&mut self.queued.request);
+            let reply = mem::take(&mut self.reply);
+            return Some(Request::ConfirmListen(Box::new(ListenConfirmation { request, reply, warning })));
         }
+        None
     }
 
-    /// Undoes a LISTEN of which the server truncated a name, or which it ignored.
-    fn undo(&mut self, names: Vec<Box<str>>) {
-        let bad = names.into_iter().filter(|name| !self.channels.contains(name)).collect();
-        let good = self.channels.iter().map(Box::from).collect();
-        self.request_next(Request::UndoListen(bad, good));
-    }
-
-    /// Puts a request of the session's own before all others.
-    pub(super) fn request_next(&mut self, ask: Request) {
-        self.pending.get_or_insert_default().requests.push_front(QueuedRequest { id: None, ask, healed: false });
-    }
-
-    /// The login is done.
-    pub(super) fn become_ready(&mut self) {
-        if !std::mem::replace(&mut self.ready, true) {
-            self.pending.get_or_insert_default().outputs.push_back(Output::Ready);
+    /// Completes a LISTEN with its own reply after the check whether the server listens.
+    pub(super) fn confirm(&mut self) {
+        let Request::ConfirmListen(confirmation) = &mut self.queued.request else { return };
+        let ListenConfirmation { request, reply, warning } = mem::take(&mut **confirmation);
+        let listed = mem::replace(&mut self.reply, reply).rows;
+        let is_listed = |name: &str| listed.iter().any(|row| row.get(0).is_some_and(|listed| listed == name));
+        if self.error.take().is_some() || !request.listens_to().unwrap_or_default().iter().all(|name| is_listed(name)) {
+            self.ignored = Some(warning);
         }
+        self.queued.request = request;
     }
 
-    /// Whether the database takes and gives any bytes, in no encoding.
-    pub(super) fn knows_no_encoding(&self) -> bool {
-        self.parameter("server_encoding").is_some_and(encoding::is_sql_ascii)
+    /// Returns `true` if the LISTEN must be undone: the server truncated a name, or ignored the LISTEN. A request that
+    /// failed needs no undo.
+    pub(super) fn must_be_undone(&self) -> bool {
+        self.error.is_none() && (self.name_cut.is_some() || self.ignored.is_some())
     }
 
-    /// Whether a notification that isn't UTF-8 would end the session: such a server has to be told not to look.
-    pub(super) fn must_take_bytes(&self) -> bool {
-        self.knows_no_encoding() && !self.parameter("client_encoding").is_some_and(encoding::is_sql_ascii)
-    }
-
-    pub(super) fn take_bytes(&mut self) {
-        self.request_next(Request::UseSqlAscii);
-    }
-
-    /// Sends what is to be asked next, if nothing is under way.
-    pub(super) fn send_next(&mut self) {
-        let limits = self.limits();
-        let Some(pending) = &mut self.pending else { return };
-        if pending.paused || !matches!(pending.state, SessionState::Idle) {
-            return;
+    /// Takes the result of the request.
+    pub(super) fn result(&mut self, limits: sql::Limits) -> Result<Reply, Error> {
+        if let Some(error) = self.error.take() {
+            return Err(explained(&self.queued.request, error, limits));
         }
-        while let Some(mut request) = pending.requests.pop_front() {
-            if let Request::Relisten(names) = &mut request.ask {
-                // Requests that came before it may have left some.
-                let listened: BTreeSet<&str> = self.channels.iter().collect();
-                names.retain(|name| listened.contains(&**name));
-                if names.is_empty() {
-                    pending.outputs.extend(request.id.map(|id| Output::Reply(id, Ok(Reply::default()))));
-                    continue;
-                }
-            }
-            let before = pending.transmit.len();
-            let Err(error) = request.ask.encode(limits, &mut pending.transmit) else {
-                pending.state = SessionState::Busy(Box::new(InFlight::new(request)));
-                return;
-            };
-            // Only a NUL or 2 GiB of text can't be said, and both are the caller's.
-            pending.transmit.truncate(before);
-            if let Some(id) = request.id {
-                pending.outputs.push_back(Output::Reply(id, Err(Error::io("writing a query", error))));
-            }
+        if let Some(warning) = self.ignored.take() {
+            let hint =
+                warning.hint.or_else(|| Some("the server does not support LISTEN: connect to one that does".into()));
+            return Err(ServerError { hint, ..warning }.into());
         }
-        self.drop_if_empty();
+        if let Some(notice) = self.name_cut.take() {
+            let message = format!(
+                "a channel name is too long in the server's encoding ({}); the limit is 63 bytes: this call listens to \
+                 no channel",
+                notice.message()
+            );
+            return Err(ValueError { message }.into());
+        }
+        if let Some(reason) = self.too_long.take() {
+            let message = format!("the query was executed, but its answer {reason}: query less at a time");
+            return Err(Error::AnswerTooLong(message.into()));
+        }
+        Ok(mem::take(&mut self.reply))
     }
 }
 
-/// Adds the remedy to a standby's refusal of LISTEN, and the name to the error of one that is too long.
-fn explained(ask: &Request, result: Result<Reply, Error>, limits: sql::Limits) -> Result<Reply, Error> {
-    match (ask, result) {
-        (Request::Listen(names) | Request::Unlisten(names), Err(Error::Server(error))) if error.code() == TOO_LONG => {
-            Err(sql::too_long_for_server(names, limits))
+/// Adds the remedy to the error of a standby that rejects LISTEN, and the name to the error for one that is too long.
+fn explained(request: &Request, error: ServerError, limits: sql::Limits) -> Error {
+    match request {
+        Request::Listen(names) | Request::Unlisten(names) if error.code() == TOO_LONG => {
+            sql::too_long_for_server(names, limits)
         }
-        (Request::Listen(_), Err(Error::Server(error))) if error.code() == READ_ONLY && error.hint().is_none() => {
-            let hint = "this server is a standby, which can't LISTEN: give all servers as hosts, and \
+        Request::Listen(_) if error.code() == READ_ONLY && error.hint().is_none() => {
+            let hint = "this server is a standby, which cannot LISTEN: set all servers as hosts, and \
                         target_session_attrs=primary";
-            Err(ServerError { hint: Some(hint.into()), ..(*error).clone() }.into())
+            ServerError { hint: Some(hint.into()), ..error }.into()
         }
-        (_, result) => result,
+        _ => error.into(),
     }
+}
+
+/// Returns `true` if a server or proxy reports that a feature is not supported (class 0A).
+fn is_unsupported(notice: &ServerError) -> bool {
+    notice.code().starts_with("0A")
 }

@@ -6,6 +6,7 @@ use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::READ_SIZE;
 use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::MessageKind;
+use crate::proto::sql;
 
 /// A session, and the server's end of the conversation.
 struct SessionScript {
@@ -235,7 +236,7 @@ fn a_frame_that_cannot_come_is_refused_from_its_header() {
     let mut talk = SessionScript::new().server(&[header(b'D', 16_000_000)]);
     assert!(talk.closed().to_string().contains("DataRow before the login"));
     let mut talk = SessionScript::ready().server(&[header(b'D', 16_000_000)]);
-    assert!(talk.closed().to_string().contains("DataRow with nothing asked"));
+    assert!(talk.closed().to_string().contains("DataRow without a request"));
 }
 
 // ---- parameters -----------------------------------------------------------------------------------------------
@@ -947,7 +948,7 @@ fn rows_of_nothing_count_for_what_they_take() {
     let rows = row::<&str>(&[None; 100]).repeat(1_000);
     for _ in 0..50 {
         talk.hears(&rows);
-        assert!(talk.session.held_bytes() <= crate::proto::request::ANSWER_MAX + READ_SIZE);
+        assert!(talk.session.held_bytes() <= requests::ANSWER_MAX + READ_SIZE);
     }
     talk = talk.server(&[answer("SELECT 50000")]);
     assert!(matches!(talk.reply(), Err(Error::AnswerTooLong(_))));

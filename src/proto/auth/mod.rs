@@ -81,7 +81,7 @@ fn deed(method: AuthMethod) -> &'static str {
 
 /// How far a login has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum AuthProgress {
     /// The answer, where one is due, has been written; the server has the next word.
     Continue,
     /// The server has let us in.
@@ -121,7 +121,7 @@ impl AuthExchange {
         body: &[u8],
         credentials: &Credentials<'_>,
         out: &mut BytesMut,
-    ) -> Result<Progress, Error> {
+    ) -> Result<AuthProgress, Error> {
         let state = mem::replace(&mut self.state, AuthState::Failed);
         self.state = match (state, AuthRequest::parse(body)?) {
             (AuthState::Start, request) => start(request, credentials, out)?,
@@ -137,8 +137,8 @@ impl AuthExchange {
             }
         };
         Ok(match self.state {
-            AuthState::Authenticated => Progress::Authenticated,
-            _ => Progress::Continue,
+            AuthState::Authenticated => AuthProgress::Authenticated,
+            _ => AuthProgress::Continue,
         })
     }
 }
@@ -395,7 +395,7 @@ mod tests {
         }
 
         /// The body of the client's answer; empty where it has nothing to say.
-        fn take(&mut self, body: &[u8]) -> Result<(Progress, Vec<u8>), Error> {
+        fn take(&mut self, body: &[u8]) -> Result<(AuthProgress, Vec<u8>), Error> {
             let mut out = BytesMut::new();
             let progress = self.exchange.handle_message(body, &self.credentials, &mut out)?;
             if out.is_empty() {
@@ -408,12 +408,12 @@ mod tests {
 
         fn answers(&mut self, body: &[u8]) -> Vec<u8> {
             let (progress, answer) = self.take(body).unwrap();
-            assert_eq!(progress, Progress::Continue);
+            assert_eq!(progress, AuthProgress::Continue);
             answer
         }
 
         fn is_let_in_by(&mut self, body: &[u8]) {
-            assert_eq!(self.take(body).unwrap(), (Progress::Authenticated, Vec::new()));
+            assert_eq!(self.take(body).unwrap(), (AuthProgress::Authenticated, Vec::new()));
         }
 
         fn refuses(&mut self, body: &[u8]) -> Error {
@@ -741,8 +741,8 @@ mod tests {
                 let length = if at == cut_short { (body.len() as f64 * keep) as usize } else { body.len() };
                 body[..length].to_vec()
             };
-            let let_in = |bodies: &mut dyn FnMut(&mut Login<'_>) -> Result<Progress, Error>| {
-                bodies(&mut Login::new(credentials())).is_ok_and(|progress| progress == Progress::Authenticated)
+            let let_in = |bodies: &mut dyn FnMut(&mut Login<'_>) -> Result<AuthProgress, Error>| {
+                bodies(&mut Login::new(credentials())).is_ok_and(|progress| progress == AuthProgress::Authenticated)
             };
             let by_scram = let_in(&mut |login| {
                 let offer = shorten(0, message(10, BOTH));
@@ -786,7 +786,7 @@ mod tests {
                 match login.take(&message(code, &rest)) {
                     Ok((progress, _)) => {
                         prop_assert!(!failed);
-                        prop_assert!(progress == Progress::Continue || code == 0);
+                        prop_assert!(progress == AuthProgress::Continue || code == 0);
                     }
                     Err(_) => failed = true,
                 }

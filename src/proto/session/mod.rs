@@ -1,0 +1,422 @@
+//! A session with a server, from the startup packet to its end.
+//!
+//! ```text
+//!   handle_input ──▶ Receiver ──frames──▶ Conversation ──▶ poll, poll_transmit
+//!                        │                     ▲
+//!                        ▼                     │
+//!            take_notifications             request
+//! ```
+//!
+//! The [`Receiver`](receive::Receiver) splits the input into frames and keeps the notifications. The [`Conversation`]
+//! handles every other message, and the client's requests.
+
+mod conversation;
+mod listens;
+mod pending;
+mod probe;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
+mod receive;
+mod requests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod script;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+
+use self::conversation::Conversation;
+pub(crate) use self::probe::{CanaryArrival, refuse_canary_channel};
+pub(crate) use self::receive::PartialFrame;
+use self::receive::Receiver;
+use self::state::SessionState;
+use bytes::{Buf, BytesMut};
+
+use crate::config::Config;
+use crate::error::{Error, ServerError};
+use crate::notification::{Batch, Notification};
+use crate::proto::auth::Binding;
+use crate::proto::buffer::ReadBuffer;
+use crate::proto::channels::Channels;
+use crate::proto::interner::Interner;
+use crate::proto::parameters::Parameters;
+use crate::proto::request::{Reply, Request, RequestId};
+
+/// The transaction status that the server reported last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[doc(alias = "PQtransactionStatus")]
+#[doc(alias = "TxStatus")]
+pub enum TransactionStatus {
+    /// Outside a transaction: the server delivers notifications.
+    Idle,
+    /// In a transaction: the server delivers nothing until it ends.
+    InTransaction,
+    /// In a failed transaction, which must be rolled back.
+    Failed,
+}
+
+/// An output of a session other than notifications.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// The login is complete.
+    Ready,
+    /// A request was answered.
+    Reply(RequestId, Result<Reply, Error>),
+    /// The session has ended, with the reason. This is the last output, after the last notification was taken.
+    Closed(Error),
+}
+
+/// Memory that equal sessions share.
+#[derive(Debug, Default)]
+pub(crate) struct SessionInterner {
+    channels: Interner<Channels>,
+    parameters: Interner<Parameters>,
+}
+
+/// The client's side of a session.
+///
+/// Thousands of sessions may wait for notifications, so this type contains only what each of them needs for that, about a
+/// hundred bytes. State that exists only during an operation is behind a pointer and is freed when it is empty. Values
+/// that are equal in many sessions can be [shared](Self::share).
+///
+/// A session dereferences to its [`Conversation`], as the connections of rustls do to their common part.
+#[derive(Debug)]
+pub(crate) struct Session {
+    receiver: Receiver,
+    conversation: Conversation,
+}
+
+impl Session {
+    /// Creates a session whose startup packet is ready to be transmitted.
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self { receiver: Receiver::default(), conversation: Conversation::new(config)? })
+    }
+
+    /// Sets what the login can be bound to.
+    pub(crate) fn with_binding(mut self, binding: Binding) -> Self {
+        self.conversation.set_binding(binding);
+        self
+    }
+
+    // ---- input ------------------------------------------------------------------------------------------------
+
+    /// Returns the space for the next bytes from the server.
+    #[inline]
+    pub(crate) fn space<'b>(&self, buffer: &'b mut ReadBuffer) -> &'b mut [u8] {
+        self.receiver.space(buffer)
+    }
+
+    /// Handles the `read` bytes that were written to the [`space`](Self::space).
+    #[inline]
+    pub(crate) fn handle_input(&mut self, buffer: &mut ReadBuffer, read: usize) {
+        self.receiver.handle_input(buffer, read, &mut self.conversation);
+    }
+
+    /// Handles the end of the stream.
+    pub(crate) fn handle_eof(&mut self) {
+        self.handle_loss(Error::Disconnected);
+    }
+
+    /// Handles an error of reading or writing.
+    pub(crate) fn handle_io_error(&mut self, action: &'static str, error: io::Error) {
+        self.handle_loss(Error::io(action, error));
+    }
+
+    /// Ends the session because the connection was lost. If the server has sent an error, that is the reason.
+    fn handle_loss(&mut self, error: Error) {
+        let reported = self.conversation.final_error(self.receiver.partial_bytes());
+        self.fail(reported.map_or(error, Error::from));
+    }
+
+    /// Ends the session for a reason that the client has found.
+    pub(crate) fn fail(&mut self, reason: Error) {
+        self.conversation.close(reason);
+        self.receiver.clear_partial();
+    }
+
+    /// Ends the session with a Terminate message, which is ready to be transmitted.
+    pub(crate) fn terminate(&mut self) {
+        self.conversation.terminate();
+        self.receiver.clear_partial();
+    }
+
+    // ---- output -----------------------------------------------------------------------------------------------
+
+    /// Returns the bytes to send to the server.
+    pub(crate) fn poll_transmit(&self) -> &[u8] {
+        self.conversation.pending.as_ref().map_or(&[], |pending| &pending.transmit)
+    }
+
+    /// Removes the first `sent` bytes of [`poll_transmit`](Self::poll_transmit), which were sent.
+    pub(crate) fn handle_transmitted(&mut self, sent: usize) {
+        let Some(pending) = &mut self.conversation.pending else { return };
+        pending.transmit.advance(sent.min(pending.transmit.len()));
+        if pending.transmit.is_empty() {
+            pending.transmit = BytesMut::new();
+        }
+        self.conversation.drop_if_empty();
+    }
+
+    /// Returns the next output, if there is one. The end is not returned before all notifications have been taken.
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        let is_drained = self.receiver.backlog.is_empty();
+        self.conversation.next_output(is_drained)
+    }
+
+    /// Takes all received notifications, in order.
+    pub(crate) fn take_notifications(&mut self) -> Option<Batch> {
+        self.receiver.backlog.take()
+    }
+
+    /// Takes the first received notification.
+    pub(crate) fn pop_notification(&mut self) -> Option<Notification> {
+        self.receiver.backlog.pop()
+    }
+
+    /// Returns the number of notifications that have not been taken.
+    pub(crate) fn backlog_len(&self) -> usize {
+        self.receiver.backlog.len()
+    }
+
+    /// Returns the size in bytes of the notifications that have not been taken.
+    pub(crate) fn backlog_size(&self) -> usize {
+        self.receiver.backlog.size()
+    }
+
+    /// Returns `true` if a notification on `channel` is in the backlog after its first `from` bytes.
+    pub(crate) fn has_received_on(&self, from: usize, channel: &str) -> bool {
+        self.receiver.backlog.has_from(from, channel)
+    }
+
+    /// Removes the notifications on a channel that only this crate uses.
+    pub(crate) fn remove_notifications(&mut self, channel: &str) {
+        self.receiver.backlog.remove(channel);
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn has_notifications(&self) -> bool {
+        !self.receiver.backlog.is_empty()
+    }
+
+    /// Returns the notices that have not been taken, the oldest first.
+    pub(crate) fn notices(&self) -> impl Iterator<Item = &ServerError> {
+        self.conversation.pending.iter().flat_map(|pending| &pending.notices)
+    }
+
+    /// Takes all notices, the oldest first.
+    pub(crate) fn take_notices(&mut self) -> Vec<ServerError> {
+        let notices =
+            self.conversation.pending.as_mut().map(|pending| mem::take(&mut pending.notices)).unwrap_or_default();
+        self.conversation.drop_if_empty();
+        notices.into()
+    }
+
+    /// Shares the memory of values that are equal in another session.
+    pub(crate) fn share(&mut self, interner: &mut SessionInterner) {
+        self.conversation.is_unshared = false;
+        if !interner.parameters.contains(&self.conversation.parameters) {
+            // A block that will be dropped is not shrunk, because its memory is easier to use again as a whole.
+            self.conversation.parameters.shrink();
+        }
+        self.conversation.parameters = interner.parameters.intern(&self.conversation.parameters);
+        if self.conversation.channels.is_packed() {
+            self.conversation.channels = interner.channels.intern(&self.conversation.channels);
+        }
+    }
+
+    /// Returns `true` if the server has sent anything.
+    pub(crate) fn has_received_anything(&self) -> bool {
+        self.receiver.partial_bytes().is_some() || self.conversation.has_received_message()
+    }
+
+    /// Returns the number of bytes that are stored because of what the server sent.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.receiver.held_bytes() + self.conversation.held_bytes()
+    }
+
+    // ---- requests ---------------------------------------------------------------------------------------------
+
+    /// Takes the reply to a request, if it was answered. Other replies stay.
+    pub(crate) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
+        let reply = self.conversation.pending.as_mut()?.take_reply(of);
+        self.conversation.drop_if_empty();
+        reply
+    }
+
+    /// Returns `true` if this request was sent and is not answered.
+    pub(crate) fn is_in_flight(&self, request: RequestId) -> bool {
+        self.conversation.in_flight().is_some_and(|in_flight| in_flight.queued.id == Some(request))
+    }
+
+    /// Returns `true` if this request has not been sent.
+    pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
+        self.conversation
+            .pending
+            .iter()
+            .flat_map(|pending| pending.requests.iter())
+            .any(|queued| queued.id == Some(request))
+    }
+
+    /// Withdraws a request that has not been sent. Returns `false` if it was sent.
+    pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
+        self.conversation.pending.as_mut().is_some_and(|pending| pending.requests.withdraw(request))
+    }
+
+    /// Stops sending requests. The answer to the request in flight is still received.
+    pub(crate) fn pause(&mut self) {
+        self.conversation.pending.get_or_insert_default().requests.is_paused = true;
+    }
+
+    /// Sends requests again.
+    pub(crate) fn resume(&mut self) {
+        if let Some(pending) = &mut self.conversation.pending {
+            pending.requests.is_paused = false;
+        }
+        self.conversation.send_next();
+    }
+
+    /// Discards the replies to all requests so far, including those that have not been answered.
+    pub(crate) fn discard_replies(&mut self) {
+        if let Some(pending) = &mut self.conversation.pending {
+            pending.discard_replies();
+        }
+        self.conversation.drop_if_empty();
+    }
+
+    // ---- channels ---------------------------------------------------------------------------------------------
+
+    /// Returns every channel that the session may be listening to, in order: also those of LISTENs that succeeded since
+    /// the server last listed the channels, and may have been rolled back.
+    pub(crate) fn possible_channels(&self) -> impl Iterator<Item = &str> {
+        let unconfirmed = self.conversation.pending.iter().flat_map(|pending| pending.listens.unconfirmed());
+        self.conversation.channels.iter().chain(unconfirmed).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Returns `true` while the session reads its channels from the server, because a query may have changed them.
+    pub(crate) fn is_reading_channels(&self) -> bool {
+        let next = self.conversation.pending.as_ref().and_then(|pending| pending.requests.iter().next());
+        let in_flight = self.conversation.in_flight().map(|in_flight| &in_flight.queued);
+        in_flight.into_iter().chain(next).any(|queued| matches!(queued.request, Request::ReadChannels))
+    }
+
+    /// Returns `true` while channels that an audit has found missing are being restored.
+    pub(crate) fn is_relistening(&self) -> bool {
+        self.conversation.pending.iter().flat_map(|pending| pending.unanswered()).any(|queued| match &queued.request {
+            Request::ConfirmListen(confirmation) => matches!(confirmation.request, Request::Relisten(_)),
+            request => matches!(request, Request::Relisten(_)),
+        })
+    }
+
+    /// Takes the channels that an audit has found missing.
+    pub(crate) fn take_missed_channels(&mut self) -> Vec<Box<str>> {
+        let missed = self
+            .conversation
+            .pending
+            .as_mut()
+            .map(|pending| mem::take(&mut pending.listens.missed))
+            .unwrap_or_default();
+        self.conversation.drop_if_empty();
+        missed
+    }
+
+    /// Takes the missed channels that have been restored, if there are any. If the session ended before the server
+    /// answered, all of `missed` may have been.
+    pub(crate) fn take_relistened(&mut self, missed: &[Box<str>]) -> Option<Vec<Box<str>>> {
+        let relistened = self.conversation.pending.as_mut().map(|pending| mem::take(&mut pending.listens.relistened));
+        self.conversation.drop_if_empty();
+        let relistened = relistened.filter(|channels| !channels.is_empty());
+        relistened.or_else(|| (self.conversation.is_closed() && !missed.is_empty()).then(|| missed.to_vec()))
+    }
+
+    // ---- the canary -------------------------------------------------------------------------------------------
+
+    /// Returns the identity of the database, once the server listens to the canary channel.
+    pub(crate) fn canary_database(&self) -> Option<&str> {
+        self.conversation.probe.as_ref()?.database.as_deref()
+    }
+
+    /// Returns `true` if the server listens to the canary channel, and no request is in flight that may change that.
+    pub(crate) fn has_joined_canary(&self) -> bool {
+        self.conversation.probe.as_ref().is_some_and(|probe| probe.has_joined()) && self.is_quiet()
+    }
+
+    /// Expects a canary with this payload, if the session has joined the canary channel.
+    pub(crate) fn expect_canary(&mut self, payload: &str) {
+        let has_joined = self.has_joined_canary();
+        if let Some(probe) = &mut self.conversation.probe {
+            probe.expect(has_joined.then_some(payload));
+        }
+    }
+
+    /// Marks the next request as one that is sent to an idle session, whose socket had nothing to read, after the expected
+    /// canary was committed.
+    pub(crate) fn begin_canary_audit(&mut self) {
+        let is_idle = matches!(self.conversation.state(), SessionState::Idle);
+        if let Some(probe) = &mut self.conversation.probe {
+            probe.begin_audit(is_idle);
+        }
+    }
+
+    /// Returns `true` if a canary with this payload is expected and has not arrived.
+    pub(crate) fn is_canary_missing(&self, payload: &str) -> bool {
+        self.conversation.probe.as_ref().is_some_and(|probe| probe.is_missing(payload))
+    }
+
+    /// Returns how the last expected canary arrived, if it has arrived.
+    pub(crate) fn canary_arrival(&self) -> Option<CanaryArrival> {
+        self.conversation.probe.as_ref()?.arrival
+    }
+
+    /// Stops expecting a canary.
+    pub(crate) fn stop_expecting_canary(&mut self) {
+        if let Some(probe) = &mut self.conversation.probe {
+            probe.stop_expecting();
+        }
+    }
+
+    /// Returns `true` if the state of the canary has changed since the last call of
+    /// [`take_canary_sender`](Self::take_canary_sender).
+    #[inline]
+    pub(crate) fn has_canary_event(&self) -> bool {
+        self.conversation.probe.as_ref().is_some_and(|probe| probe.has_event)
+    }
+
+    /// Returns the process that sent the expected canary, if it has arrived since the last call.
+    pub(crate) fn take_canary_sender(&mut self) -> Option<i32> {
+        self.conversation.probe.as_mut()?.take_sender()
+    }
+
+    /// Returns `true` if the server's list has shown since the last call that it no longer listens to the canary channel.
+    pub(crate) fn take_canary_lapsed(&mut self) -> bool {
+        self.conversation.probe.as_mut().is_some_and(|probe| mem::take(&mut probe.has_lapsed))
+    }
+
+    /// Takes the error with which the server rejected the canary channel.
+    pub(crate) fn take_canary_refusal(&mut self) -> Option<Error> {
+        self.conversation.probe.as_mut()?.refusal.take()
+    }
+
+    /// Rejects a list of channels that contains the canary channel.
+    pub(crate) fn refuse_canary_channel(&self, channels: &[Box<str>]) -> Result<(), Error> {
+        refuse_canary_channel(self.conversation.canary_channel(), channels)
+    }
+}
+
+impl Deref for Session {
+    type Target = Conversation;
+
+    fn deref(&self) -> &Conversation {
+        &self.conversation
+    }
+}
+
+impl DerefMut for Session {
+    fn deref_mut(&mut self) -> &mut Conversation {
+        &mut self.conversation
+    }
+}

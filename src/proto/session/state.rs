@@ -1,0 +1,176 @@
+//! The states of a session, and the messages that are allowed in each.
+//!
+//! ```text
+//!   Login ──ReadyForQuery──▶ Idle ──request──▶ Busy
+//!     │                       ▲ │               │
+//!     │                       │ └──FATAL, EOF───┤
+//!     │                       └──ReadyForQuery──┤
+//!     └──────────────▶ Closed ◀─────────────────┘
+//! ```
+
+use bytes::BytesMut;
+
+use super::requests::InFlight;
+use crate::config::{ChannelBinding, Config};
+use crate::error::{Error, ProtocolError, ServerError};
+use crate::notification::NOTIFICATION;
+use crate::proto::auth::{AuthExchange, AuthProgress, Binding, Credentials};
+use crate::proto::frame::{HEADER, MessageKind};
+use crate::proto::{message, plain_error};
+
+/// The state of a session. A listener is almost always `Idle`, so the contents of the other states are in boxes.
+#[derive(Debug, Default)]
+pub(super) enum SessionState {
+    Login(Box<SessionLogin>),
+    #[default]
+    Idle,
+    Busy(Box<InFlight>),
+    Closed(Box<SessionEnd>),
+}
+
+/// A login in progress.
+#[derive(Debug)]
+pub(super) struct SessionLogin {
+    exchange: AuthExchange,
+    user: String,
+    config: Config,
+    binding: Binding,
+    is_authenticated: bool,
+    /// The received part of an error in plain text.
+    plain_error: Option<Vec<u8>>,
+}
+
+/// The end of a session.
+#[derive(Debug)]
+pub(super) struct SessionEnd {
+    pub(super) reason: Error,
+    pub(super) is_reported: bool,
+}
+
+impl SessionState {
+    /// Checks that a message of this type is allowed now.
+    #[inline]
+    pub(super) fn admit(&self, tag: u8) -> Result<(), ProtocolError> {
+        let when = match (self, tag) {
+            (Self::Closed(_), _) | (_, b'N' | b'E') | (Self::Login(_), b'R' | b'v') => return Ok(()),
+            (Self::Login(login), _) if !login.is_authenticated => "before the login",
+            (_, NOTIFICATION | b'S') | (Self::Login(_), b'K' | b'Z') => return Ok(()),
+            (Self::Login(_), _) => "before it was ready",
+            (Self::Idle, _) => "without a request",
+            (Self::Busy(_), b'C' | b'D' | b'G' | b'H' | b'I' | b'T' | b'Z' | b'c' | b'd') => return Ok(()),
+            (Self::Busy(_), b'W') => "to a client that does not replicate",
+            (Self::Busy(_), _) => "as an answer to a query",
+        };
+        Err(unexpected(tag, when))
+    }
+
+    /// Returns the request that was sent and is not answered.
+    pub(super) fn in_flight(&self) -> Option<&InFlight> {
+        match self {
+            Self::Busy(in_flight) => Some(in_flight),
+            Self::Login(_) | Self::Idle | Self::Closed(_) => None,
+        }
+    }
+
+    /// Returns the login while the server has not authenticated the client.
+    pub(super) fn early_login(&mut self) -> Option<&mut SessionLogin> {
+        match self {
+            Self::Login(login) if !login.is_authenticated => Some(login),
+            _ => None,
+        }
+    }
+}
+
+impl SessionLogin {
+    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self {
+            exchange: AuthExchange::new(),
+            user: config.effective_user()?.into(),
+            config: config.clone(),
+            binding: Binding::InClear,
+            is_authenticated: false,
+            plain_error: None,
+        })
+    }
+
+    /// Sets what the login can be bound to, unless channel binding is disabled.
+    pub(super) fn set_binding(&mut self, binding: Binding) {
+        let is_disabled = self.config.get_channel_binding() == ChannelBinding::Disable;
+        self.binding = if is_disabled { Binding::Disabled } else { binding };
+    }
+
+    /// Handles an authentication request of the server.
+    pub(super) fn handle_request(&mut self, body: &[u8], transmit: &mut BytesMut) -> Result<(), Error> {
+        let credentials = Credentials {
+            user: &self.user,
+            password: self.config.get_password(),
+            allowed: self.config.auth_methods(),
+            binding_required: self.config.get_channel_binding() == ChannelBinding::Require,
+            binding: &self.binding,
+        };
+        let before = transmit.len();
+        match self.exchange.handle_message(body, &credentials, transmit) {
+            Ok(AuthProgress::Authenticated) => self.is_authenticated = true,
+            Ok(AuthProgress::Continue) => {}
+            Err(error) => {
+                transmit.truncate(before);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if the server has sent an authentication request, or a part of an error in plain text.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.exchange.is_at_start() || self.plain_error.is_some()
+    }
+
+    // ---- errors in plain text ---------------------------------------------------------------------------------
+
+    /// Returns the text of `rest` if an error in plain text begins there. Such an error can only be the first thing that
+    /// the server sends.
+    pub(super) fn begin_plain_error<'r>(&mut self, rest: &'r [u8]) -> Option<&'r [u8]> {
+        let (b'E', text) = rest.split_first()? else { return None };
+        if !plain_error::is_text(text) {
+            return None;
+        }
+        self.plain_error = Some(Vec::new());
+        Some(text)
+    }
+
+    /// Appends to an error in plain text, if one has begun. Returns the error once it is complete.
+    pub(super) fn continue_plain_error(&mut self, rest: &[u8]) -> Option<Option<ServerError>> {
+        let text = self.plain_error.as_mut()?;
+        text.extend_from_slice(rest);
+        Some(plain_error::whole(text))
+    }
+
+    /// Parses the received part of an error in plain text.
+    pub(super) fn partial_plain_error(&self) -> Option<ServerError> {
+        self.plain_error.as_deref().map(plain_error::parse)
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.plain_error.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// Parses an error message that the end of the stream has truncated. `is_early` is `true` before the client is
+/// authenticated, when the error may be in plain text.
+pub(super) fn truncated_error(partial: &[u8], is_early: bool) -> Option<ServerError> {
+    let (b'E', rest) = partial.split_first()? else { return None };
+    let error = match rest.get(HEADER - 1..) {
+        Some(body) => message::server_error(body),
+        None if is_early => plain_error::parse(rest),
+        None => return None,
+    };
+    let is_readable = !error.message().is_empty() && !error.message().contains(char::is_control);
+    is_readable.then(|| ServerError { was_last: !error.is_fatal(), ..error })
+}
+
+/// Returns the error for a message that is not allowed.
+pub(super) fn unexpected(tag: u8, when: &'static str) -> ProtocolError {
+    let message = MessageKind::of(tag).map_or("a message", |kind| kind.name);
+    ProtocolError::Unexpected { message, when }
+}
