@@ -7,6 +7,7 @@ mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::fs;
 
 use imports::Imports;
 use source::{SourceFile, crate_files, rust_files, texts};
@@ -369,6 +370,23 @@ fn each_rule_has_tests_and_each_test_names_a_rule() {
     assert!(missing.is_empty(), "these rules have no test: {missing:?}");
     let unknown: Vec<_> = proven.difference(&rules).collect();
     assert_at_most(UNKNOWN_RULES, unknown.len(), "numbers in test names are of no rule", &unknown);
+}
+
+/// The CI script compares the names in `.ci/not-run` with those of tests that did not run.
+#[test]
+fn each_test_that_may_not_run_exists() {
+    // A packaged crate has no CI script.
+    let Ok(list) = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/not-run")) else { return };
+    let files = rust_files("tests");
+    let names: BTreeSet<_> = files
+        .iter()
+        .flat_map(|file| &file.lines)
+        .filter_map(|line| identifier(line.trim_start().strip_prefix("fn ")?))
+        .collect();
+    let listed = list.lines().filter(|line| !line.starts_with('#'));
+    let listed = listed.map(|line| line.split(' ').nth(1).unwrap().trim_end_matches(':').rsplit("::").next().unwrap());
+    let unknown: Vec<_> = listed.filter(|name| !names.contains(name)).collect();
+    assert!(unknown.is_empty(), "these tests of .ci/not-run do not exist: {unknown:#?}");
 }
 
 /// Returns the words of a text in lower case, each between single spaces. Comment markers count as spaces, so that a phrase
