@@ -1,10 +1,10 @@
 //! PostgreSQL LISTEN/NOTIFY over thousands of connections on one poll loop.
 //!
-//! A [`NotificationManager`] waits on as many connections as there are and yields what each has; a [`Connection`] can
-//! also be waited on alone. The protocol is spoken by this crate itself, so that a notification costs a few
-//! comparisons, and a frozen server costs nothing.
+//! A [`NotificationManager`] waits on any number of connections and yields what each has received; a [`Connection`] can
+//! also be iterated alone. This crate implements the protocol itself, so a notification costs a few comparisons, and a frozen
+//! server costs nothing.
 //!
-//! Two loops are all there is to learn. *Idle* is `Some(None)`, *the end* is `None`:
+//! Two loops are all that you need to learn. *Idle* is `Some(None)`, *the end* is `None`:
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -19,7 +19,7 @@
 //! #     conns.push(db);
 //! # }
 //! # conns[0].notify("prices", "42")?;
-//! # let mut heard = 0;
+//! # let mut received = 0;
 //! for event in NotificationManager::new(conns).timeout(Duration::from_secs(2)) {
 //!     match event {
 //!         None => {                                     // idle: a safe place to stop or do other work
@@ -28,12 +28,12 @@
 //!         Some((conn, notifies)) => {
 //!             for n in &notifies {
 //!                 println!("{conn} {} {} {}", n.channel(), n.payload(), n.pid());
-//! #               heard += 1;
+//! #               received += 1;
 //!             }
 //!         }
 //!     }
 //! }
-//! # assert_eq!(heard, 2);
+//! # assert_eq!(received, 2);
 //! # Ok(()) }
 //! ```
 //!
@@ -45,25 +45,25 @@
 //! # let mut db = Connection::connect(database())?;
 //! # db.listen(["prices"])?;
 //! # db.notify("prices", "42")?;
-//! # let mut heard = 0;
-//! for n in db.wait(Some(Duration::ZERO)).flatten() {    // poll one connection: all that is pending, then the end
+//! # let mut received = 0;
+//! for n in db.wait(Some(Duration::ZERO)).flatten() {    // poll one connection: everything pending, then the end
 //!     println!("{} {}", n.channel(), n.payload());
-//! #   heard += 1;
+//! #   received += 1;
 //! }
-//! # assert_eq!(heard, 1);
+//! # assert_eq!(received, 1);
 //! # Ok(()) }
 //! ```
 //!
-//! # Loops that look after their connections
+//! # Lost connections in the loop
 //!
-//! A connection that dies is moved to the garbage, with the reason, after everything that had come from it. An idle
-//! event is a good time to look there; and since the loop ends when the last connection dies, so is the end:
+//! A connection that is lost moves to the garbage, with the reason, after everything that was received from it. Inspect the
+//! garbage at an idle event, and also after the loop, which ends when the last connection is lost:
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
 //! # use std::time::Duration;
 //! # use notifyman::{ConnId, Connection, Error, NotificationManager};
-//! # fn log(id: ConnId, error: &Error) { eprintln!("{id} is gone: {error}") }
+//! # fn log(id: ConnId, error: &Error) { eprintln!("{id} was lost: {error}") }
 //! # fn main() -> Result<(), notifyman::Error> {
 //! # let mut db = Connection::connect(database())?;
 //! # db.listen(["prices"])?;
@@ -87,7 +87,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`next_event`](NotificationManager::next_event) is the same queue with nothing left out:
+//! [`next_event`](NotificationManager::next_event) yields every event, in the same order:
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -100,8 +100,8 @@
 //!     match event {
 //!         Event::Idle => println!("idle"),
 //!         Event::Notifies(id, batch) => println!("{id} has {} notifications", batch.len()),
-//!         Event::Lost(id, error) => println!("{id} is gone: {error}"),
-//!         Event::Restored(id, gap) => println!("{id} is back; treat {:?} as stale", gap.channels()),
+//!         Event::Lost(id, error) => println!("{id} was lost: {error}"),
+//!         Event::Restored(id, gap) => println!("{id} is restored; treat {:?} as stale", gap.channels()),
 //!         _ => {}
 //!     }
 //! #   nm.handle().stop();
@@ -109,82 +109,85 @@
 //! # Ok(()) }
 //! ```
 //!
-//! # No loop at all
+//! # Callbacks instead of a loop
 //!
-//! A [`Notifier`] has a loop of its own, and calls functions by channel: one session for any number of subscribers, who
-//! come and go without anybody missing anything. It brings lost sessions back, and tells each function where something
-//! may be missing. What it replaces, and how, is said in [its module](notifier).
+//! A [`Notifier`] runs a loop of its own, and calls functions by channel: one session serves any number of subscribers,
+//! which can be added and removed without a loss for others. It restores lost sessions, and reports to each function when
+//! notifications may be missing. See [its module](notifier).
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
 //! # use notifyman::Notifier;
 //! use notifyman::notifier::Delivery;
 //! # fn main() -> Result<(), notifyman::Error> {
-//! # let (config, (heard, told)) = (database(), std::sync::mpsc::channel());
+//! # let (config, (sender, receiver)) = (database(), std::sync::mpsc::channel());
 //! let notifier: Notifier<u32> = Notifier::new(config)?;
 //! notifier.subscribe(7, "prices", move |delivery| match delivery {
 //!     Delivery::Notification(n) => {
 //!         println!("{} {} {} {}", n.id(), n.channel(), n.payload(), n.pid());
-//! #       heard.send(n.payload().text().into_owned()).unwrap();
+//! #       sender.send(n.payload().text().into_owned()).unwrap();
 //!     }
 //!     Delivery::Missed(missed) => println!("read again: {missed}"),
 //! })?;
 //! # notifier.notify("prices", "42");
-//! # assert_eq!(told.recv().unwrap(), "42");
+//! # assert_eq!(receiver.recv().unwrap(), "42");
 //! # Ok(()) }
 //! ```
 //!
-//! # When connections are lost
+//! # Automatic recovery
 //!
-//! A manager can also bring them back by itself, and notice links that died without a word. What each fault looks like,
-//! and what is lost, is listed under [`faults`](docs::faults); what it all costs, and how to use several processors, under [`speed`](docs::speed).
+//! A manager can also [reconnect](NotificationManager::reconnect) lost connections itself, and detect links that died silently.
+//! The page [`faults`](docs::faults) lists each fault and its effect; [`speed`](docs::speed) has the costs, and shows how to use
+//! several processors.
 //!
 //! # Many databases
 //!
-//! [`NotificationManager::dial`] opens connections inside the loop, [`Connection::connect_many`] before it: side by side,
-//! so that a thousand take seconds, and one that fails or hangs holds up no other. What a connection string may say is
-//! listed under [`keywords`](docs::keywords): whatever works with `psql` means the same here.
+//! [`NotificationManager::dial`] opens connections inside the loop, [`Connection::connect_many`] before it: concurrently, so
+//! that a thousand take seconds, and one that fails or hangs delays no other. The page [`keywords`](docs::keywords) lists what a
+//! connection string can contain: a string that works with `psql` means the same here.
 //!
-//! # What it is made of
+//! # Layers
 //!
 //! ```text
-//!        changes           triggers that tell of changes to tables, and a stream that hears them
-//!        Notifier          functions, called by channel          a thread that loops, others that call
+//!        changes           triggers that report changes to tables, and a stream that receives them
+//!        Notifier          functions, called by channel
 //!          │
-//!   NotificationManager    many connections, one loop            Handle, Ticket: from other threads
+//!   NotificationManager    many connections, one loop            Handle, Ticket: for other threads
 //!          │
-//!      Connection          one session, and its blocking calls   Config: where, how, as whom
+//!      Connection          one session, and its blocking calls   Config: host, database, user, TLS
 //!       ┌──┴──┐
-//!    protocol sockets      bytes in, outputs out │ readiness, dialling, names
+//!    protocol sockets      bytes in, outputs out │ readiness, connecting, names
 //! ```
 //!
-//! An arrow never points back up, and the two at the bottom don't know each other: the protocol has no socket, no
-//! clock and no thread, which is how it can be proved.
+//! A layer uses only those below it, and the protocol and the sockets do not use each other: the protocol has no socket, no
+//! clock and no thread. The page [`design`](docs::design) has the reasons, and [`behaviour`](docs::behaviour) the rules.
 //!
-//! # What PostgreSQL does, and what follows
+//! # PostgreSQL's behaviour, and what follows from it
 //!
-//! - A server delivers to a session only **outside a transaction**. A connection that is left in one hears nothing;
+//! - A server delivers to a session only **outside a transaction**. A connection that is left in one receives nothing;
 //!   a manager reports it ([`Event::InTransaction`]).
-//! - It keeps nothing for a listener that is away. What may have been missed is told as a [`Gap`].
-//! - Each listening **session** slows every NOTIFY of its database, before version 19: share one among many consumers.
-//! - A transaction with a NOTIFY takes a lock on the whole cluster as it commits: send many
+//! - It keeps nothing for an absent listener. Notifications that may have been missed are reported as a [`Gap`].
+//! - Before version 19, each listening **session** slows every NOTIFY of its database: share one among many consumers.
+//! - A transaction with a NOTIFY takes a lock on the whole cluster when it commits: send many
 //!   [together](Connection::notify_many).
-//! - Equal notifications (channel and payload) of one transaction are folded into one; of different ones never.
-//! - A standby refuses LISTEN: name all servers, and `target_session_attrs=primary` finds the right one, also after a
+//! - Equal notifications (channel and payload) of one transaction are folded into one; those of different transactions never.
+//! - A standby refuses LISTEN: list all servers, and `target_session_attrs=primary` finds the right one, also after a
 //!   failover. A pooler in transaction mode accepts it and delivers nothing.
 //!
-//! Where nothing comes, [`Connection::diagnose`] and [`Diagnosis::of`] tell which of these it is, or what else, and what
-//! to do about it.
+//! If no notifications arrive, [`Connection::diagnose`] and [`Diagnosis::of`] report the reason and the remedy.
 //!
-//! The limits are PostgreSQL's: a channel is 1 to 63 bytes, a payload up to 7,999
+//! The limits are PostgreSQL's: a channel has 1 to 63 bytes, a payload up to 7,999
 //! (<https://www.postgresql.org/docs/current/sql-notify.html>).
 //!
 //! # Features
 //!
-//! The library's default has none. `tls` encrypts connections, by rustls with ring; without it `sslmode` up to `prefer`
-//! goes on in clear, and what demands TLS is refused. `json` reads payloads into types and values, and brings `changes`;
-//! `python` reads literals of Python, too. `tracing` writes one line for each connection that is lost, restored or given
-//! up, and for each callback that panics. `cli` builds the program `notifyman`, with TLS.
+//! None is on by default.
+//!
+//! - `tls` encrypts connections, with rustls and ring. Without it an `sslmode` up to `prefer` connects unencrypted, and a stricter
+//!   one is refused.
+//! - `json` reads payloads as types and values, and adds `changes`; `python` also reads Python literals.
+//! - `tracing` writes one line for each connection that is lost, restored or given up, and for each callback that panics.
+//! - `cli` builds the program `notifyman`, with TLS.
 
 #![cfg_attr(not(feature = "tls"), allow(unreachable_code, reason = "there is no value of what encrypts"))]
 
