@@ -1,14 +1,14 @@
-//! What bytes cost once they are there: framing and intake, walking a batch, quoting, and finding out whom a notification
-//! is for. No socket, no system call.
+//! The cost of processing bytes: framing and intake, iterating over a batch, quoting, and finding the subscribers of a
+//! notification. There is no socket and no system call.
 //!
 //! ```text
 //! cargo bench --bench micro
 //! ```
 //!
-//! These parts are private, so they are compiled into the bench; they know nothing of what is above them.
+//! These modules are private, so they are compiled into the bench. They use no module of a higher layer.
 
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "the crate's own files, in part")]
-#![allow(clippy::all, reason = "they are checked where they belong")]
+#![allow(clippy::all, reason = "they are checked as part of the crate")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test in all but name")]
 
 #[path = "../src/config/mod.rs"]
@@ -42,8 +42,8 @@ use self::registry::Registry;
 criterion_group!(benches, intake, iteration, quoting, registry_of_one_channel, registry_of_many_channels, notifier);
 criterion_main!(benches);
 
-/// The payloads' lengths: all alike, or as numbers have them, from 1 to 6 digits. Each is measured over as many
-/// notifications as one read can hold.
+/// The lengths of payloads: constant, or those of numbers with 1 to 6 digits. Each is measured with as many notifications
+/// as one read can hold.
 const PAYLOADS: [(&str, &[usize]); 4] = [
     ("32", &[32]),
     ("512", &[512]),
@@ -51,11 +51,11 @@ const PAYLOADS: [(&str, &[usize]); 4] = [
     ("numbers", &[6, 6, 5, 6, 6, 4, 6, 6, 6, 3, 5, 6, 6, 1, 6, 5, 2]),
 ];
 
-/// From a read's bytes to a batch that is dropped.
+/// Reads bytes into a batch, which is dropped.
 fn intake(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("intake");
     for (payload, lengths) in PAYLOADS {
-        let (mut session, mut buffer, count, length) = a_full_read(lengths);
+        let (mut session, mut buffer, count, length) = full_read(lengths);
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::from_parameter(payload), |bencher| {
             bencher.iter(|| read(&mut session, &mut buffer, length));
@@ -63,11 +63,11 @@ fn intake(criterion: &mut Criterion) {
     }
 }
 
-/// A batch, borrowed, as text, and owned.
+/// Iterates over a batch: borrowed, as strings, and owned.
 fn iteration(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("iteration");
     for (payload, lengths) in PAYLOADS {
-        let (mut session, mut buffer, count, length) = a_full_read(lengths);
+        let (mut session, mut buffer, count, length) = full_read(lengths);
         let batch = read(&mut session, &mut buffer, length);
         group.throughput(Throughput::Elements(count));
         group.bench_function(BenchmarkId::new("borrowed", payload), |bencher| {
@@ -82,7 +82,7 @@ fn iteration(criterion: &mut Criterion) {
     }
 }
 
-/// What is said to the server, checked and quoted.
+/// Checks and quotes statements for the server.
 fn quoting(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("quoting");
     let names: Vec<String> = (0..1000).map(|n| format!("channel \"{n}\"")).collect();
@@ -93,16 +93,16 @@ fn quoting(criterion: &mut Criterion) {
             sql::listen(names.iter().map(AsRef::as_ref))
         });
     });
-    let pairs: Vec<(&str, String)> = (0..1000).map(|n| ("prices", format!("it's {n}"))).collect();
+    let pairs: Vec<(&str, String)> = (0..1000).map(|n| ("prices", format!("a'b {n}"))).collect();
     group.bench_function("notify 1000", |bencher| {
         bencher.iter(|| sql::checked_notify_many(&pairs, Limits::Exact).unwrap());
     });
 }
 
-/// How many subscribers, or channels, there are. Only what is done for each of them may cost more with them.
+/// The numbers of subscribers, or channels. Only operations on all of them may cost more with a larger number.
 const SIZES: [usize; 3] = [1, 100, 10_000];
 
-/// Many subscribers of one channel: who is called for a notification, and one more who comes and goes.
+/// Many subscribers of one channel: finding them, and adding and removing one more.
 fn registry_of_one_channel(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("registry, subscribers of one channel");
     for size in SIZES {
@@ -125,19 +125,19 @@ fn registry_of_one_channel(criterion: &mut Criterion) {
     }
 }
 
-/// Many channels of one subscriber: the way to the right one, and what is to be listened to after a change.
+/// Many channels of one subscriber: finding one, and determining the wanted channels after a change.
 fn registry_of_many_channels(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("registry, channels");
     for size in SIZES {
         let mut registry = Registry::default();
-        // In an order that isn't that of their making.
+        // The order differs from that of their creation.
         let channels: Vec<String> = (0..size).map(|n| format!("channel {}", n * 7919 % size)).collect();
         for channel in &channels {
             registry.subscribe(&0, channel, 0);
         }
         registry.take_changed();
-        let mut turn = channels.iter().cycle();
-        let mut next = || turn.next().unwrap().as_str();
+        let mut cycle = channels.iter().cycle();
+        let mut next = || cycle.next().unwrap().as_str();
         group.throughput(Throughput::Elements(1));
         group.bench_function(BenchmarkId::new("audience", size), |bencher| {
             bencher.iter(|| registry.receivers(next()).for_each(|it| _ = black_box(it)));
@@ -149,7 +149,7 @@ fn registry_of_many_channels(criterion: &mut Criterion) {
                 registry.take_changed()
             });
         });
-        group.bench_function(BenchmarkId::new("mute, unmute, and what to listen to", size), |bencher| {
+        group.bench_function(BenchmarkId::new("mute, unmute, and wanted channels", size), |bencher| {
             bencher.iter(|| {
                 let channel = [next()];
                 [true, false].map(|mute| {
@@ -159,14 +159,13 @@ fn registry_of_many_channels(criterion: &mut Criterion) {
             });
         });
         group.throughput(Throughput::Elements(size as u64));
-        group.bench_function(BenchmarkId::new("all that is to be listened to", size), |bencher| {
+        group.bench_function(BenchmarkId::new("all wanted channels", size), |bencher| {
             bencher.iter(|| registry.wanted().for_each(|channel| _ = black_box(channel)));
         });
     }
 }
 
-/// The same by the notifier's own calls, which don't reach a server: one more subscriber of a channel comes, is muted,
-/// and goes.
+/// Calls of the notifier without a server: one more subscriber of a channel is added, muted and removed.
 fn notifier(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("notifier, subscribers of one channel");
     for size in SIZES {
@@ -184,9 +183,9 @@ fn notifier(criterion: &mut Criterion) {
     }
 }
 
-/// A session that listens, and a buffer that one read has filled with notifications: so many, in so many bytes. Their
-/// lengths are drawn from those given, at random.
-fn a_full_read(lengths: &[usize]) -> (Session, ReadBuffer, u64, usize) {
+/// Returns a session that listens, and a buffer that one read has filled with notifications, with their number and the
+/// number of bytes. Their lengths are chosen from `lengths` at random.
+fn full_read(lengths: &[usize]) -> (Session, ReadBuffer, u64, usize) {
     let mut buffer = ReadBuffer::new(READ_SIZE);
     let mut session = Session::new(&Config::new().user("postgres")).unwrap();
     let login = [&frame(b'R', &[0; 4])[..], &frame(b'K', &[0; 8]), &frame(b'Z', b"I")].concat();
@@ -194,10 +193,10 @@ fn a_full_read(lengths: &[usize]) -> (Session, ReadBuffer, u64, usize) {
     session.handle_input(&mut buffer, login.len());
     while session.poll().is_some() {}
 
-    let (space, mut end, mut count, mut dice) = (session.space(&mut buffer), 0, 0, 1_u64);
+    let (space, mut end, mut count, mut random) = (session.space(&mut buffer), 0, 0, 1_u64);
     loop {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let text = "y".repeat(lengths[(dice >> 33) as usize % lengths.len()]);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let text = "y".repeat(lengths[(random >> 33) as usize % lengths.len()]);
         let one = frame(b'A', &[&[0, 0, 0, 7][..], b"cache_invalidate\0", text.as_bytes(), b"\0"].concat());
         let Some(place) = space.get_mut(end..end + one.len()) else { return (session, buffer, count, end) };
         place.copy_from_slice(&one);

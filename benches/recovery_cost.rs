@@ -1,13 +1,13 @@
-//! What recovery, heartbeat, canary and audit cost: for a notification of many, and for one that comes alone.
+//! The cost of recovery, heartbeat, canary and audit for a notification in a flood, and for a single one.
 //!
 //! ```text
 //! cargo bench --bench recovery_cost -- --seconds 30
 //! ```
 //!
-//! S1: 64 connections are flooded with payloads of 32 bytes; the CPU time for one notification. S3: of 1,000 connections
-//! one at random wakes at a time, and acknowledges; the CPU time for one event. The same connections are measured with
-//! everything off (twice, which shows the noise), with idle events alone, with recovery and heartbeat, and with canary
-//! and audit as well, in random order. The CPU time is that of the thread that iterates; another commands the server.
+//! S1: 64 connections are flooded with payloads of 32 bytes; the result is the CPU time per notification. S3: a random one
+//! of 1,000 connections receives an event, which is answered; the result is the CPU time per event. The same connections
+//! are measured with everything off (twice, which shows the noise), with idle events, with recovery and heartbeat, and
+//! with canary and audit, in random order. The CPU time is that of the iterating thread; another one controls the server.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
@@ -23,16 +23,16 @@ use notifyman::{Backoff, Config, Connection, NotificationManager};
 use rustix::time::{ClockId, clock_gettime};
 
 use self::job::Answers;
-use self::synthetic::{CHANNEL, Link, Manner, Server};
+use self::synthetic::{CHANNEL, Link, Server, Waiting};
 
 const PAYLOAD: usize = 32;
 
-/// What is switched on.
+/// The features that are enabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Off,
     OffAgain,
-    /// Only idle events, a minute apart: what it costs that the system's wait has an end at all.
+    /// Idle events every minute: the cost of a timeout for each wait.
     Timeout,
     Recovery,
     Everything,
@@ -53,26 +53,26 @@ impl Mode {
     }
 }
 
-/// How long a server that answers at once may take.
+/// The time limit for answers.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// One of the two loads.
+/// A load.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     name: &'static str,
     connections: usize,
-    /// How many notifications one sample takes.
+    /// The number of notifications of one sample.
     count: usize,
     run: fn(&mut Server, &mut NotificationManager, usize) -> Duration,
 }
 
 const LOADS: [Load; 2] = [
-    Load { name: "S1, 64 connections, flooded", connections: 64, count: 64 * 30_000, run: flood },
-    Load { name: "S3, one of 1,000 at a time", connections: 1_000, count: 5_000, run: wake },
+    Load { name: "S1, flood of 64 connections", connections: 64, count: 64 * 30_000, run: flood },
+    Load { name: "S3, events on one of 1,000 connections", connections: 1_000, count: 5_000, run: wake },
 ];
 
 fn main() {
-    synthetic::serve_if_asked();
+    synthetic::serve_if_requested();
     let seconds = seconds();
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     for load in LOADS {
@@ -80,7 +80,7 @@ fn main() {
     }
 }
 
-/// How long it may take altogether: `--seconds`, by default 20.
+/// Returns the total time: `--seconds`, by default 20.
 fn seconds() -> u64 {
     let words: Vec<String> = std::env::args().collect();
     let at = words.iter().position(|word| word == "--seconds");
@@ -98,7 +98,7 @@ fn measure(load: Load, time: Duration) {
         })
         .collect();
 
-    let (mut samples, mut dice) = ([const { Vec::new() }; MODES.len()], 1_u64);
+    let (mut samples, mut random) = ([const { Vec::new() }; MODES.len()], 1_u64);
     let begun = Instant::now();
     // The first round warms up.
     for round in 0.. {
@@ -107,12 +107,12 @@ fn measure(load: Load, time: Duration) {
         }
         let mut order = [0, 1, 2, 3, 4];
         for at in (1..order.len()).rev() {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            order.swap(at, (dice >> 33) as usize % (at + 1));
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            order.swap(at, (random >> 33) as usize % (at + 1));
         }
         for which in order {
             let mut nm = MODES[which].manager(connections);
-            settle(&mut nm);
+            run_until_idle(&mut nm);
             nm.set_timeout((MODES[which] == Mode::Timeout).then_some(Duration::from_secs(60)));
             let cpu = (load.run)(&mut server, &mut nm, load.count);
             assert_eq!(nm.stats().losses, 0, "{nm:?}");
@@ -124,17 +124,17 @@ fn measure(load: Load, time: Duration) {
     }
 
     let medians = samples.each_ref().map(|values| median(values));
-    println!("{}: {} samples each, CPU of the client for one notification", load.name, samples[0].len());
+    println!("{}: {} samples each, client CPU per notification", load.name, samples[0].len());
     for (mode, (values, value)) in MODES.iter().zip(samples.iter().zip(medians)) {
         let ratio = value / medians[0];
         println!("  {:<12} {value:>8.1} ns  {ratio:.3} of off  ± {:.3}", format!("{mode:?}"), spread(values, value));
     }
 }
 
-/// Lets what was asked as it was made be answered, so that only what lasts is measured.
-fn settle(nm: &mut NotificationManager) {
+/// Runs the loop until the requests of a new manager are answered, so that they are not measured.
+fn run_until_idle(nm: &mut NotificationManager) {
     nm.set_timeout(Duration::from_millis(20));
-    while nm.next().expect("the loop goes on").is_some() {}
+    while nm.next().expect("the loop must continue").is_some() {}
 }
 
 fn flood(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Duration {
@@ -142,10 +142,10 @@ fn flood(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Dur
     thread::scope(|scope| {
         let sending = scope.spawn(|| server.flood(PAYLOAD, each as u64));
         let begun = cpu();
-        let mut heard = 0;
-        while heard < count {
+        let mut received = 0;
+        while received < count {
             let (_, batch) = nm.next().unwrap().unwrap();
-            heard += batch.len();
+            received += batch.len();
             for n in &batch {
                 black_box(n.payload_bytes());
             }
@@ -159,7 +159,7 @@ fn flood(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Dur
 fn wake(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Duration {
     let mut answers = Answers::connect(server.host(), server.answer_port()).unwrap();
     thread::scope(|scope| {
-        let sending = scope.spawn(|| server.wake(count as u64, Manner::Asleep));
+        let sending = scope.spawn(|| server.wake(count as u64, Waiting::Sleeping));
         let begun = cpu();
         for _ in 0..count {
             let (_, batch) = nm.next().unwrap().unwrap();
@@ -174,7 +174,7 @@ fn wake(server: &mut Server, nm: &mut NotificationManager, count: usize) -> Dura
     })
 }
 
-/// The CPU time of this thread.
+/// Returns the CPU time of this thread.
 fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -186,7 +186,7 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-/// The median of how far they lie from it, as a part of it.
+/// Returns the median of the relative deviations from a value.
 fn spread(values: &[f64], around: f64) -> f64 {
     median(&values.iter().map(|value| (value - around).abs() / around).collect::<Vec<_>>())
 }

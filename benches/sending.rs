@@ -1,12 +1,12 @@
-//! What batching is worth: the same notifications one by one and through a batcher, by turns in one run.
+//! The effect of batching: notifications sent one by one and through a batcher, alternately in one run.
 //!
 //! ```text
 //! tests/with-postgres cargo bench --bench sending -- --seconds 20 --threads 16
 //! ```
 //!
-//! Each thread sends, waits for the server's commit, and sends again, first each for itself (one session a thread, one
-//! transaction a notification), then all through one batcher. Both are counted in commits acknowledged a second.
-//! Compare the two of one run; the figures themselves are the machine's.
+//! Each thread sends, waits for the commit, and sends again: first with a session per thread and a transaction per
+//! notification, then all threads through one batcher. The results are committed notifications per second. Compare the
+//! results of one run; the absolute numbers depend on the machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
@@ -22,10 +22,10 @@ use notifyman::{Connection, Notifier};
 
 use self::cluster::{Cluster, Options};
 
-/// How often the two take turns, so that what else goes on hits both.
+/// The number of rounds, so that other load affects both ways equally.
 const ROUNDS: u32 = 3;
 const CHANNEL: &str = "prices";
-/// How many notifications a thread of the batcher's has under way: whoever can batch needn't wait for each.
+/// The number of notifications that a thread sends through the batcher before it waits.
 const WINDOW: usize = 64;
 
 fn main() -> ExitCode {
@@ -44,12 +44,12 @@ fn args() -> Result<(u64, u64), String> {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         if word == "--bench" {
-            continue; // cargo says so to whatever it runs
+            continue; // cargo passes this to every bench
         }
         let place = match word.as_str() {
             "--seconds" => &mut seconds,
             "--threads" => &mut threads,
-            _ => return Err(format!("unknown option {word}; there are --seconds and --threads")),
+            _ => return Err(format!("unknown option {word}; options are --seconds and --threads")),
         };
         let number = words.next().and_then(|value| value.parse().ok()).filter(|number| (1..=1000).contains(number));
         *place = number.ok_or_else(|| format!("{word} takes a number from 1 to 1000"))?;
@@ -58,7 +58,7 @@ fn args() -> Result<(u64, u64), String> {
 }
 
 fn measure(time: Duration, threads: u64) {
-    // With the disk in it, as a real server has it: a commit is waited for.
+    // As on a real server, a commit waits for the disk.
     let options = Options::new().max_connections(threads as u32 + 10).setting("synchronous_commit", "on");
     let cluster = Cluster::start(options).unwrap();
     let n: Notifier<u32> = Notifier::new(cluster.url()).unwrap();
@@ -70,29 +70,29 @@ fn measure(time: Duration, threads: u64) {
         batched.push(through_a_batcher(&n, threads, turn));
     }
     let (single, batched) = (median(single), median(batched));
-    println!("{threads} threads, one by one: {single:>9.0} notifications a second");
+    println!("{threads} threads, one by one: {single:>9.0} notifications per second");
     println!("{threads} threads, batched:    {batched:>9.0}");
     println!("ratio:                 {:>9.1}", batched / single);
 }
 
-/// Has so many threads send for a while; gives how many were committed a second.
-fn a_second(threads: u64, turn: Duration, send: impl Fn(u64, &dyn Fn() -> bool, &AtomicU64) + Sync) -> f64 {
+/// Sends from several threads for a time; returns the number of committed notifications per second.
+fn per_second(threads: u64, turn: Duration, send: impl Fn(u64, &dyn Fn() -> bool, &AtomicU64) + Sync) -> f64 {
     let (sent, begin) = (AtomicU64::new(0), Instant::now());
-    let goes_on = || begin.elapsed() < turn;
+    let is_running = || begin.elapsed() < turn;
     thread::scope(|scope| {
         for thread in 0..threads {
-            let (send, sent, goes_on) = (&send, &sent, &goes_on);
-            scope.spawn(move || send(thread, goes_on, sent));
+            let (send, sent, is_running) = (&send, &sent, &is_running);
+            scope.spawn(move || send(thread, is_running, sent));
         }
     });
     sent.load(Relaxed) as f64 / begin.elapsed().as_secs_f64()
 }
 
 fn one_by_one(cluster: &Cluster, threads: u64, turn: Duration) -> f64 {
-    a_second(threads, turn, |thread, goes_on, sent| {
+    per_second(threads, turn, |thread, is_running, sent| {
         let mut db = Connection::connect(cluster.url()).unwrap();
         for number in 0u64.. {
-            if !goes_on() {
+            if !is_running() {
                 break;
             }
             db.notify(CHANNEL, &format!("{thread}.{number}")).unwrap();
@@ -103,9 +103,9 @@ fn one_by_one(cluster: &Cluster, threads: u64, turn: Duration) -> f64 {
 
 fn through_a_batcher(n: &Notifier<u32>, threads: u64, turn: Duration) -> f64 {
     let batcher = n.batcher(Duration::ZERO, 1_000).unwrap();
-    a_second(threads, turn, |thread, goes_on, sent| {
+    per_second(threads, turn, |thread, is_running, sent| {
         let mut number = 0u64;
-        while goes_on() {
+        while is_running() {
             let mut tickets: Vec<_> = (0..WINDOW)
                 .map(|_| {
                     number += 1;

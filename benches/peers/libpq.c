@@ -1,8 +1,8 @@
-/* libpq, as its manual has it: wait for the socket, PQconsumeInput, PQnotifies until there is none.
+/* libpq, as in its manual: wait for the socket, PQconsumeInput, PQnotifies until there is none.
  *
  *   cc -O2 -o target/libpq benches/peers/libpq.c -lpq
  *
- * It speaks as ../speed/job.rs says. What it needs of libpq is declared here, so that the library alone is enough. */
+ * The protocol is that of ../speed/job.rs. The functions of libpq are declared here, so that no header is needed. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -37,7 +37,7 @@ PGnotify *PQnotifies(PGconn *conn);
 void PQfreemem(void *ptr);
 char *PQerrorMessage(const PGconn *conn);
 
-enum { SIDE_BY_SIDE = 256, EVENTS = 1024 };
+enum { CONCURRENT_DIALS = 256, EVENTS = 1024 };
 
 static void fail(const char *what, PGconn *conn) {
     fprintf(stderr, "libpq: %s: %s\n", what, conn ? PQerrorMessage(conn) : strerror(errno));
@@ -59,36 +59,36 @@ static long long memory(void) {
     return kilobytes * 1024;
 }
 
-/* Opens sessions that listen, up to 256 side by side. */
+/* Opens sessions that listen, up to 256 concurrently. */
 static void dial(PGconn **sessions, int from, int to, const char *host, int port, const char *sslmode) {
-    struct { PGconn *conn; int at, asked, wants; } under_way[SIDE_BY_SIDE];
-    struct pollfd polled[SIDE_BY_SIDE];
+    struct { PGconn *conn; int at, is_listening, events; } pending[CONCURRENT_DIALS];
+    struct pollfd polled[CONCURRENT_DIALS];
     char conninfo[256];
-    int many = 0, begun = from;
+    int count = 0, begun = from;
     snprintf(conninfo, sizeof conninfo, "host=%s port=%d sslmode=%s user=postgres dbname=postgres", host, port, sslmode);
-    while (begun < to || many > 0) {
-        while (begun < to && many < SIDE_BY_SIDE) {
-            under_way[many].conn = PQconnectStart(conninfo);
-            under_way[many].at = begun++;
-            under_way[many].asked = 0;
-            under_way[many++].wants = POLLOUT;
+    while (begun < to || count > 0) {
+        while (begun < to && count < CONCURRENT_DIALS) {
+            pending[count].conn = PQconnectStart(conninfo);
+            pending[count].at = begun++;
+            pending[count].is_listening = 0;
+            pending[count++].events = POLLOUT;
         }
-        for (int i = 0; i < many; i++) {
-            polled[i].fd = PQsocket(under_way[i].conn);
-            polled[i].events = under_way[i].wants;
+        for (int i = 0; i < count; i++) {
+            polled[i].fd = PQsocket(pending[i].conn);
+            polled[i].events = pending[i].events;
         }
-        if (poll(polled, many, -1) < 0) fail("poll", NULL);
-        for (int i = many - 1; i >= 0; i--) {
-            PGconn *conn = under_way[i].conn;
+        if (poll(polled, count, -1) < 0) fail("poll", NULL);
+        for (int i = count - 1; i >= 0; i--) {
+            PGconn *conn = pending[i].conn;
             if (!polled[i].revents) continue;
-            if (!under_way[i].asked) {
+            if (!pending[i].is_listening) {
                 switch (PQconnectPoll(conn)) {
-                case 1: under_way[i].wants = POLLIN; break;
-                case 2: under_way[i].wants = POLLOUT; break;
+                case 1: pending[i].events = POLLIN; break;
+                case 2: pending[i].events = POLLOUT; break;
                 case 3:
                     if (!PQsendQuery(conn, "LISTEN cache_invalidate")) fail("LISTEN", conn);
-                    under_way[i].asked = 1;
-                    under_way[i].wants = POLLIN;
+                    pending[i].is_listening = 1;
+                    pending[i].events = POLLIN;
                     break;
                 default: fail("connecting", conn);
                 }
@@ -98,13 +98,13 @@ static void dial(PGconn **sessions, int from, int to, const char *host, int port
             if (PQisBusy(conn)) continue;
             for (PGresult *result; (result = PQgetResult(conn)); PQclear(result))
                 if (PQresultStatus(result) != 1) fail("LISTEN", conn);
-            sessions[under_way[i].at] = conn;
-            under_way[i] = under_way[--many];
+            sessions[pending[i].at] = conn;
+            pending[i] = pending[--count];
         }
     }
 }
 
-/* Opens what events are answered by. */
+/* Opens the connection for answers. */
 static int dial_answers(const char *host, int port) {
     struct sockaddr_un path = { .sun_family = AF_UNIX };
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
@@ -153,9 +153,9 @@ int main(int argc, char **argv) {
     if (!strcmp(task, "poll")) {
         for (; count < expected; count++) {
             if (connections > 1) {
-                if (epoll_wait(watch, events, EVENTS, 0)) fail("there was something", NULL);
+                if (epoll_wait(watch, events, EVENTS, 0)) fail("a notification was received", NULL);
             } else if (!PQconsumeInput(sessions[0]) || PQnotifies(sessions[0])) {
-                fail("there was something", sessions[0]);
+                fail("a notification was received", sessions[0]);
             }
         }
     }

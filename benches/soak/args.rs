@@ -1,9 +1,9 @@
-//! How long, how many, and from which seed.
+//! The command line, and random numbers from its seed.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What the command line says.
+/// The command-line arguments.
 pub struct Args {
     pub seconds: u64,
     pub seed: u64,
@@ -18,11 +18,11 @@ impl Args {
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             if word == "--bench" {
-                continue; // cargo says so to whatever it runs
+                continue; // cargo passes this to every bench
             }
             let mut number = || {
                 let value = words.next().ok_or_else(|| format!("{word} takes a number"))?;
-                value.parse::<u64>().map_err(|_| format!("{word} takes a number, not {value}"))
+                value.parse::<u64>().map_err(|_| format!("{word} takes a number, got {value}"))
             };
             match word.as_str() {
                 "--seconds" => args.seconds = number()?.max(1),
@@ -31,7 +31,7 @@ impl Args {
                 "--clusters" => args.clusters = number()?.max(1) as usize,
                 _ => {
                     return Err(format!(
-                        "unknown option {word}; there are --seconds, --seed, --connections, --clusters"
+                        "unknown option {word}; options are --seconds, --seed, --connections, --clusters"
                     ));
                 }
             }
@@ -39,7 +39,7 @@ impl Args {
         Ok(args)
     }
 
-    /// After which memory is measured for the first time.
+    /// Returns the time after which memory is measured for the first time.
     pub fn warm_up(&self) -> Duration {
         Duration::from_secs(self.seconds) / 3
     }
@@ -53,9 +53,9 @@ impl fmt::Display for Args {
 }
 
 /// Random numbers from a seed: SplitMix64.
-pub struct Dice(u64);
+pub struct Random(u64);
 
-impl Dice {
+impl Random {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -67,7 +67,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Less than `limit`, which isn't 0.
+    /// Returns a number less than `limit`, which must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }

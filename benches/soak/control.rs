@@ -1,4 +1,4 @@
-//! What other threads ask of the running manager: more channels, fewer, notifications, connections in and out.
+//! Requests to the running manager from another thread: listen, unlisten, notify, insert and remove.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use notifyman::{Config, ConnId, Connection, Dead, Error, Handle, Ticket};
 
-use crate::Ways;
-use crate::args::{Args, Dice};
-use crate::books::{ALL, BY_HANDLE, Books, Breach, Channel, payload};
+use crate::SiteUrls;
+use crate::args::{Args, Random};
+use crate::ledger::{ALL, BY_HANDLE, Channel, Ledger, Violation, payload};
 
-/// How long a ticket may be open: a request has 30 seconds, and a restore as long as it takes.
-const STUCK: Duration = Duration::from_secs(75);
+/// The longest time that a ticket may be open: a request is limited to 30 seconds, a restoration is not.
+const TICKET_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// What was asked, and by whose ticket it is answered.
-enum Open {
+/// A request whose ticket is open.
+enum OpenRequest {
     Listen(ConnId, Channel, Ticket<()>),
     Unlisten(ConnId, Channel, Ticket<()>),
     Notify(Channel, u64, Ticket<()>),
@@ -26,78 +26,79 @@ enum Open {
 
 pub struct Control {
     handle: Handle,
-    books: Arc<Books>,
-    ways: Arc<[Ways]>,
-    dice: Dice,
+    ledger: Arc<Ledger>,
+    urls: Arc<[SiteUrls]>,
+    random: Random,
     connections: usize,
-    /// The fleet, and the channels that each has by ticket.
+    /// The connections, with their sites and the channels that were added by requests.
     fleet: BTreeMap<ConnId, (usize, Vec<Channel>)>,
-    open: Vec<(Instant, Open)>,
-    made: u64,
+    open: Vec<(Instant, OpenRequest)>,
+    channels_created: u64,
 }
 
 impl Control {
-    pub fn new(handle: Handle, books: Arc<Books>, ways: Arc<[Ways]>, args: &Args) -> Self {
-        let dice = Dice::new(args.seed ^ 0xc0ff_ee00);
+    pub fn new(handle: Handle, ledger: Arc<Ledger>, urls: Arc<[SiteUrls]>, args: &Args) -> Self {
+        let random = Random::new(args.seed ^ 0xc0ff_ee00);
         let (connections, fleet, open) = (args.connections, BTreeMap::new(), Vec::new());
-        Self { handle, books, ways, dice, connections, fleet, open, made: 0 }
+        Self { handle, ledger, urls, random, connections, fleet, open, channels_created: 0 }
     }
 
-    pub fn run(mut self) -> Result<(), Breach> {
+    pub fn run(mut self) -> Result<(), Violation> {
         for at in 0..self.connections {
-            self.insert(at % self.ways.len())?;
+            self.insert(at % self.urls.len())?;
         }
-        while !self.books.is_called_off() {
-            self.act()?;
-            self.settle()?;
-            thread::sleep(self.dice.millis(1, 20));
+        while !self.ledger.is_winding_down() {
+            self.make_request()?;
+            self.check_tickets()?;
+            thread::sleep(self.random.millis(1, 20));
         }
-        while !self.open.is_empty() && !self.books.has_ended() {
-            self.settle()?;
+        while !self.open.is_empty() && !self.ledger.has_ended() {
+            self.check_tickets()?;
             thread::sleep(Duration::from_millis(5));
         }
-        self.books.busy.fetch_sub(1, Relaxed);
+        self.ledger.busy.fetch_sub(1, Relaxed);
         Ok(())
     }
 
-    fn act(&mut self) -> Result<(), Breach> {
+    fn make_request(&mut self) -> Result<(), Violation> {
         let ids: Vec<_> = self.fleet.keys().copied().collect();
-        let Some(&id) = self.dice.pick(&ids) else { return self.insert(0) };
+        let Some(&id) = self.random.pick(&ids) else { return self.insert(0) };
         let Some((site, own)) = self.fleet.get_mut(&id) else { return Ok(()) };
         let site = *site;
         let now = Instant::now();
-        match self.dice.below(20) {
+        match self.random.below(20) {
             0..=4 => {
-                self.made += 1;
-                let channel = (site, format!("extra {}", self.made));
-                self.books.open(channel.clone());
+                self.channels_created += 1;
+                let channel = (site, format!("extra {}", self.channels_created));
+                self.ledger.open(channel.clone());
                 let ticket = self.handle.listen(id, [channel.1.clone()]);
-                self.open.push((now, Open::Listen(id, channel, ticket)));
+                self.open.push((now, OpenRequest::Listen(id, channel, ticket)));
             }
             5..=8 => {
                 if let Some(channel) = own.pop() {
-                    self.books.deaf(id, &channel.1);
+                    self.ledger.stop_listening(id, &channel.1);
                     let ticket = self.handle.unlisten(id, [channel.1.clone()]);
-                    self.open.push((now, Open::Unlisten(id, channel, ticket)));
+                    self.open.push((now, OpenRequest::Unlisten(id, channel, ticket)));
                 }
             }
             9..=15 => {
                 let channel = (site, BY_HANDLE.to_owned());
-                // The next number waits until it is known what became of this one.
-                let waits = self.open.iter().any(|(_, open)| matches!(open, Open::Notify(of, ..) if *of == channel));
-                if let Some(number) = (!waits).then(|| self.books.next_number(&channel)).flatten() {
+                // The next number is sent only when the request of the last one has been answered.
+                let is_waiting =
+                    self.open.iter().any(|(_, open)| matches!(open, OpenRequest::Notify(of, ..) if *of == channel));
+                if let Some(number) = (!is_waiting).then(|| self.ledger.next_number(&channel)).flatten() {
                     let ticket = self.handle.notify(id, BY_HANDLE, payload(site, number));
-                    self.open.push((now, Open::Notify(channel, number, ticket)));
+                    self.open.push((now, OpenRequest::Notify(channel, number, ticket)));
                 }
             }
             16 => {
                 self.fleet.remove(&id);
-                self.books.gone(id);
-                self.open.push((now, Open::Remove(id, self.handle.remove(id))));
+                self.ledger.remove(id);
+                self.open.push((now, OpenRequest::Remove(id, self.handle.remove(id))));
             }
             17 => {
-                let timeout = self.dice.millis(5, 100);
-                self.open.push((now, Open::Plain(self.handle.set_timeout(timeout))));
+                let timeout = self.random.millis(5, 100);
+                self.open.push((now, OpenRequest::Plain(self.handle.set_timeout(timeout))));
             }
             _ if self.fleet.len() < self.connections => self.insert(site)?,
             _ => {}
@@ -105,78 +106,80 @@ impl Control {
         Ok(())
     }
 
-    /// A connection more; where the way to its server is closed, another time.
-    fn insert(&mut self, site: usize) -> Result<(), Breach> {
-        let Some(url) = self.dice.pick(&self.ways[site].proxied) else { return Ok(()) };
-        let config = Config::without_env(url).map_err(Breach::because("a proxy's URL"))?;
+    /// Inserts a connection, if its server can be reached.
+    fn insert(&mut self, site: usize) -> Result<(), Violation> {
+        let Some(url) = self.random.pick(&self.urls[site].proxied) else { return Ok(()) };
+        let config = Config::without_env(url).map_err(Violation::context("a proxy's URL"))?;
         let Ok(mut db) = Connection::connect(config) else { return Ok(()) };
         db.set_call_timeout(Duration::from_secs(3));
         if db.listen([ALL, BY_HANDLE]).is_err() {
             return Ok(());
         }
-        let since = [ALL, BY_HANDLE].map(|name| self.books.last_number(&(site, name.to_owned())));
-        let id = match self.handle.insert(db).wait(STUCK) {
+        let since = [ALL, BY_HANDLE].map(|name| self.ledger.last_number(&(site, name.to_owned())));
+        let id = match self.handle.insert(db).wait(TICKET_TIMEOUT) {
             Ok(Ok(id)) => id,
             Ok(Err(_)) | Err(Error::Stopped) => return Ok(()),
-            Err(error) => return Err(Breach(format!("an insert's ticket: {error}"))),
+            Err(error) => return Err(Violation(format!("an insert's ticket: {error}"))),
         };
         self.fleet.insert(id, (site, Vec::new()));
         for (name, since) in [ALL, BY_HANDLE].into_iter().zip(since) {
-            self.books.listens(id, (site, name.to_owned()), since, 0)?;
+            self.ledger.start_listening(id, (site, name.to_owned()), since, 0)?;
         }
         Ok(())
     }
 
-    /// Looks which tickets have resolved.
-    fn settle(&mut self) -> Result<(), Breach> {
+    /// Handles the tickets that have resolved.
+    fn check_tickets(&mut self) -> Result<(), Violation> {
         let mut still = Vec::new();
         for (since, mut open) in std::mem::take(&mut self.open) {
             let resolved = match &mut open {
-                Open::Listen(id, channel, ticket) => match ticket.try_get() {
+                OpenRequest::Listen(id, channel, ticket) => match ticket.try_get() {
                     None => None,
                     Some(Ok(())) => {
                         if let Some((_, own)) = self.fleet.get_mut(id) {
-                            let last = self.books.last_number(channel);
-                            self.books.listens(*id, channel.clone(), last, self.books.gaps(*id))?;
+                            let last = self.ledger.last_number(channel);
+                            self.ledger.start_listening(*id, channel.clone(), last, self.ledger.gaps(*id))?;
                             own.push(channel.clone());
                         }
                         Some(true)
                     }
                     Some(Err(error)) => Some(expected("listen", &error)?),
                 },
-                Open::Unlisten(id, channel, ticket) => match ticket.try_get() {
+                OpenRequest::Unlisten(id, channel, ticket) => match ticket.try_get() {
                     None => None,
                     Some(result) => {
-                        self.books.close(channel);
-                        self.books.deaf(*id, &channel.1);
+                        self.ledger.close(channel);
+                        self.ledger.stop_listening(*id, &channel.1);
                         Some(result.map_or_else(|error| expected("unlisten", &error), |()| Ok(true))?)
                     }
                 },
-                Open::Notify(channel, number, ticket) => match ticket.try_get() {
+                OpenRequest::Notify(channel, number, ticket) => match ticket.try_get() {
                     None => None,
                     Some(Ok(())) => Some(true),
                     Some(Err(error)) => {
-                        self.books.unsure(channel, *number);
+                        self.ledger.set_uncertain(channel, *number);
                         Some(expected("notify", &error)?)
                     }
                 },
-                Open::Remove(id, ticket) => match ticket.try_get() {
+                OpenRequest::Remove(id, ticket) => match ticket.try_get() {
                     None => None,
                     Some(Ok(Some(_))) => {
-                        self.books.gone(*id);
+                        self.ledger.remove(*id);
                         Some(true)
                     }
-                    Some(Ok(None)) => return Err(Breach(format!("{id} was nowhere in the manager"))),
+                    Some(Ok(None)) => return Err(Violation(format!("{id} was not in the manager"))),
                     Some(Err(error)) => Some(expected("remove", &error)?),
                 },
-                Open::Plain(ticket) => ticket.try_get().map(|result| result.is_ok()),
+                OpenRequest::Plain(ticket) => ticket.try_get().map(|result| result.is_ok()),
             };
             match resolved {
-                Some(well) => {
-                    self.books.tickets.fetch_add(1, Relaxed);
-                    self.books.refused.fetch_add(u64::from(!well), Relaxed);
+                Some(is_success) => {
+                    self.ledger.tickets.fetch_add(1, Relaxed);
+                    self.ledger.refused.fetch_add(u64::from(!is_success), Relaxed);
                 }
-                None if since.elapsed() > STUCK => return Err(Breach(format!("a ticket is stuck: {}", open.name()))),
+                None if since.elapsed() > TICKET_TIMEOUT => {
+                    return Err(Violation(format!("a ticket is stuck: {}", open.name())));
+                }
                 None => still.push((since, open)),
             }
         }
@@ -185,22 +188,22 @@ impl Control {
     }
 }
 
-impl Open {
+impl OpenRequest {
     fn name(&self) -> String {
         match self {
-            Open::Listen(id, (_, name), _) => format!("listen {name:?} on {id}"),
-            Open::Unlisten(id, (_, name), _) => format!("unlisten {name:?} on {id}"),
-            Open::Notify((_, name), number, _) => format!("notify {number} on {name:?}"),
-            Open::Remove(id, _) => format!("remove {id}"),
-            Open::Plain(_) => "set_timeout".into(),
+            OpenRequest::Listen(id, (_, name), _) => format!("listen {name:?} on {id}"),
+            OpenRequest::Unlisten(id, (_, name), _) => format!("unlisten {name:?} on {id}"),
+            OpenRequest::Notify((_, name), number, _) => format!("notify {number} on {name:?}"),
+            OpenRequest::Remove(id, _) => format!("remove {id}"),
+            OpenRequest::Plain(_) => "set_timeout".into(),
         }
     }
 }
 
-/// Connections die here; a mistake of the caller's is none of that.
-fn expected(what: &str, error: &Error) -> Result<bool, Breach> {
+/// Returns `false` for an error that a lost connection explains; other errors are violations.
+fn expected(request: &str, error: &Error) -> Result<bool, Violation> {
     match error {
-        Error::WouldDeadlock | Error::Value(_) => Err(Breach(format!("a ticket of {what}: {error}"))),
+        Error::WouldDeadlock | Error::Value(_) => Err(Violation(format!("a ticket of {request}: {error}"))),
         _ => Ok(false),
     }
 }

@@ -1,4 +1,4 @@
-//! What happens to servers and links: one fault after the other, from the seed; and in the end all is well again.
+//! Injects faults into servers and links, one after the other, from the seed. At the end all servers and links work.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -7,108 +7,108 @@ use std::time::Duration;
 use notifyman::{Config, Connection};
 
 use crate::Site;
-use crate::args::{Args, Dice};
-use crate::books::{Books, Breach};
+use crate::args::{Args, Random};
 use crate::cluster::signal;
+use crate::ledger::{Ledger, Violation};
 
-/// Takes the servers, and lets them go when the soak has ended.
-pub fn strike(mut sites: Vec<Site>, books: &Books, args: &Args) -> Result<(), Breach> {
-    let mut dice = Dice::new(args.seed);
-    // The fleet first comes together in peace.
-    rest(books, Duration::from_secs(1));
-    while !books.is_called_off() {
-        let at = dice.below(sites.len());
-        strike_once(&mut sites[at], books, &mut dice)?;
-        books.faults.fetch_add(1, Relaxed);
-        rest(books, dice.millis(20, 300));
+/// Injects faults until the end of the soak, and then stops the servers.
+pub fn inject(mut sites: Vec<Site>, ledger: &Ledger, args: &Args) -> Result<(), Violation> {
+    let mut random = Random::new(args.seed);
+    // There are no faults while the first connections are opened.
+    rest(ledger, Duration::from_secs(1));
+    while !ledger.is_winding_down() {
+        let at = random.below(sites.len());
+        inject_one(&mut sites[at], ledger, &mut random)?;
+        ledger.faults.fetch_add(1, Relaxed);
+        rest(ledger, random.millis(20, 300));
     }
     for site in &mut sites {
         site.proxies.iter().for_each(|proxy| proxy.resume());
         if site.server.pid().is_none() {
-            site.server.restart().map_err(Breach::because("a server didn't start again"))?;
+            site.server.restart().map_err(Violation::context("a server did not restart"))?;
         }
     }
-    books.busy.fetch_sub(1, Relaxed);
-    while !books.has_ended() {
+    ledger.busy.fetch_sub(1, Relaxed);
+    while !ledger.has_ended() {
         thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }
 
-/// Sleeps, unless it is over.
-fn rest(books: &Books, time: Duration) {
+/// Sleeps, until the soak winds down.
+fn rest(ledger: &Ledger, time: Duration) {
     let slice = Duration::from_millis(20);
     let mut left = time;
-    while !left.is_zero() && !books.is_called_off() {
+    while !left.is_zero() && !ledger.is_winding_down() {
         thread::sleep(left.min(slice));
         left = left.saturating_sub(slice);
     }
 }
 
-fn strike_once(site: &mut Site, books: &Books, dice: &mut Dice) -> Result<(), Breach> {
-    let proxy = &site.proxies[dice.below(site.proxies.len())];
-    match dice.below(32) {
+fn inject_one(site: &mut Site, ledger: &Ledger, random: &mut Random) -> Result<(), Violation> {
+    let proxy = &site.proxies[random.below(site.proxies.len())];
+    match random.below(32) {
         0..=3 => proxy.cut_fin(),
         4..=7 => proxy.cut_rst(),
         8..=11 => {
             proxy.black_hole();
-            rest(books, dice.millis(100, 2500));
+            rest(ledger, random.millis(100, 2500));
             proxy.resume();
         }
         12..=14 => {
-            proxy.slow(1 + dice.below(60), dice.millis(1, 8));
-            rest(books, dice.millis(100, 1000));
+            proxy.slow(1 + random.below(60), random.millis(1, 8));
+            rest(ledger, random.millis(100, 1000));
             proxy.resume();
         }
         15..=17 => {
             proxy.one_byte_at_a_time();
-            rest(books, dice.millis(100, 700));
+            rest(ledger, random.millis(100, 700));
             proxy.resume();
         }
         18..=20 => {
-            books.forge();
-            proxy.inject(dice.pick::<&[u8]>(&[b"\x00\xff\x00\xff garbage", b"Z\xff\xff\xff\xffI", b"A"]).unwrap());
+            ledger.forge();
+            proxy.inject(random.pick::<&[u8]>(&[b"\x00\xff\x00\xff garbage", b"Z\xff\xff\xff\xffI", b"A"]).unwrap());
         }
         21..=22 => {
             proxy.refuse();
-            rest(books, dice.millis(50, 800));
+            rest(ledger, random.millis(50, 800));
             proxy.resume();
         }
         23..=26 => {
-            if let Some((mut admin, pid)) = some_session(site, dice) {
+            if let Some((mut admin, pid)) = some_session(site, random) {
                 let _ = admin.query(&format!("SELECT pg_terminate_backend({pid})"));
             }
         }
         27..=29 => {
-            if let Some((_, pid)) = some_session(site, dice)
+            if let Some((_, pid)) = some_session(site, random)
                 && signal(pid, "STOP").is_ok()
             {
-                rest(books, dice.millis(100, 2500));
-                // It may have ended, which is as good.
+                rest(ledger, random.millis(100, 2500));
+                // The process may have ended.
                 let _ = signal(pid, "CONT");
             }
         }
         30 => {
-            // The server takes it for a crash, and ends all its sessions.
-            if let Some((_, pid)) = some_session(site, dice) {
+            // The server treats this as a crash, and ends all its sessions.
+            if let Some((_, pid)) = some_session(site, random) {
                 let _ = signal(pid, "KILL");
             }
         }
         _ => {
-            site.server.stop_immediate().map_err(Breach::because("a server didn't stop"))?;
-            rest(books, dice.millis(0, 1000));
-            site.server.restart().map_err(Breach::because("a server didn't start again"))?;
+            site.server.stop_immediate().map_err(Violation::context("a server did not stop"))?;
+            rest(ledger, random.millis(0, 1000));
+            site.server.restart().map_err(Violation::context("a server did not restart"))?;
         }
     }
     Ok(())
 }
 
-/// A session of the server by its process, and a session of ours.
-fn some_session(site: &Site, dice: &mut Dice) -> Option<(Connection, u32)> {
+/// Returns the process id of a session of the server, and a connection to it.
+fn some_session(site: &Site, random: &mut Random) -> Option<(Connection, u32)> {
     let mut admin = Connection::connect(Config::without_env(&site.server.url()).ok()?).ok()?;
     let others = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
                   AND query NOT LIKE '%pg_notify%' ORDER BY pid";
     let rows = admin.query(others).ok()?;
-    let pid = dice.pick(&rows)?.get(0)?.parse().ok()?;
+    let pid = random.pick(&rows)?.get(0)?.parse().ok()?;
     Some((admin, pid))
 }

@@ -1,4 +1,4 @@
-//! What is printed, and what is measured of this process.
+//! The output of the soak, and the resources of this process.
 
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
@@ -8,9 +8,9 @@ use std::time::Instant;
 use notifyman::Stats;
 
 use crate::args::Args;
-use crate::books::{Books, Breach};
+use crate::ledger::{Ledger, Violation};
 
-/// What this process takes: known on Linux only.
+/// The resources of this process, which are known on Linux only.
 #[derive(Clone, Copy)]
 pub struct Footprint {
     mebibytes: Option<u64>,
@@ -25,17 +25,18 @@ impl Footprint {
         Self { mebibytes: pages.map(|pages| pages * 4 / 1024), descriptors }
     }
 
-    /// Nothing has leaked since the warm-up: the proxy and the books are in this process too, so there is some slack.
-    pub fn check(self, before: Option<Self>, connections: u64) -> Result<(), Breach> {
+    /// Checks that nothing has leaked since the warm-up. The proxies and the ledger are in this process, so the limits are
+    /// wide.
+    pub fn check(self, before: Option<Self>, connections: u64) -> Result<(), Violation> {
         if let (Some(now), Some(before)) = (self.mebibytes, before.and_then(|it| it.mebibytes))
             && now > before + before / 2 + 24
         {
-            return Err(Breach(format!("memory grew from {before} to {now} MiB")));
+            return Err(Violation(format!("memory grew from {before} to {now} MiB")));
         }
-        // One at each end of the proxy, and one of the connection's.
+        // Each connection has one descriptor, and two in a proxy.
         let most = connections * 3 + 200;
         match self.descriptors {
-            Some(now) if now > most => Err(Breach(format!("{now} descriptors for {connections} connections"))),
+            Some(now) if now > most => Err(Violation(format!("{now} descriptors for {connections} connections"))),
             _ => Ok(()),
         }
     }
@@ -44,34 +45,34 @@ impl Footprint {
 pub struct Report {
     begun: Instant,
     seconds: u64,
-    told: u64,
-    live: bool,
+    last_second: u64,
+    is_terminal: bool,
 }
 
 impl Report {
     pub fn new(args: &Args, begun: Instant) -> Self {
-        Self { begun, seconds: args.seconds, told: 0, live: std::io::stdout().is_terminal() }
+        Self { begun, seconds: args.seconds, last_second: 0, is_terminal: std::io::stdout().is_terminal() }
     }
 
-    /// A line a second, or a line that changes.
-    pub fn tick(&mut self, stats: &Stats, books: &Books) {
+    /// Prints a line every second, or redraws one on a terminal.
+    pub fn tick(&mut self, stats: &Stats, ledger: &Ledger) {
         let second = self.begun.elapsed().as_secs();
-        if second == self.told {
+        if second == self.last_second {
             return;
         }
-        self.told = second;
+        self.last_second = second;
         let line = format!(
-            "{second:>4} of {} s  {:>3} good {:>3} away  {:>9} heard  {:>5} losses {:>5} restores  {:>5} tickets  {:>4} faults",
+            "{second:>4} of {} s  {:>3} open {:>3} lost  {:>9} received  {:>5} losses {:>5} restored  {:>5} tickets  {:>4} faults",
             self.seconds,
             stats.connections,
             stats.restoring,
             stats.notifications,
             stats.losses,
             stats.restores,
-            books.tickets.load(Relaxed),
-            books.faults.load(Relaxed),
+            ledger.tickets.load(Relaxed),
+            ledger.faults.load(Relaxed),
         );
-        if self.live {
+        if self.is_terminal {
             print!("\r{line}\x1b[K");
             let _ = std::io::stdout().flush();
         } else {
@@ -79,27 +80,27 @@ impl Report {
         }
     }
 
-    pub fn summary(&self, stats: &Stats, books: &Books, before: Option<Footprint>, now: Footprint) -> String {
-        let end = if self.live { "\n" } else { "" };
-        let told = |it: Option<u64>| it.map_or_else(|| "?".to_owned(), |n| n.to_string());
+    pub fn summary(&self, stats: &Stats, ledger: &Ledger, before: Option<Footprint>, now: Footprint) -> String {
+        let end = if self.is_terminal { "\n" } else { "" };
+        let shown = |it: Option<u64>| it.map_or_else(|| "?".to_owned(), |n| n.to_string());
         format!(
-            "{end}{} numbers sent, {} notifications heard, {} more told as gaps; {} gaps, {} losses, {} restores\n\
+            "{end}{} numbers sent, {} notifications received, {} more reported as gaps; {} gaps, {} losses, {} restorations\n\
              {} faults; {} tickets resolved, {} of them refused; {} damaged by forged bytes; the latest canary took {} µs\n\
              memory {} MiB after the warm-up, {} MiB at the end; {} descriptors for {} connections",
-            books.sent(),
+            ledger.sent(),
             stats.notifications,
-            books.covered.load(Relaxed),
+            ledger.covered.load(Relaxed),
             stats.gaps,
             stats.losses,
             stats.restores,
-            books.faults.load(Relaxed),
-            books.tickets.load(Relaxed),
-            books.refused.load(Relaxed),
-            books.damaged.load(Relaxed),
+            ledger.faults.load(Relaxed),
+            ledger.tickets.load(Relaxed),
+            ledger.refused.load(Relaxed),
+            ledger.damaged.load(Relaxed),
             stats.canary_micros,
-            told(before.and_then(|it| it.mebibytes)),
-            told(now.mebibytes),
-            told(now.descriptors),
+            shown(before.and_then(|it| it.mebibytes)),
+            shown(now.mebibytes),
+            shown(now.descriptors),
             stats.connections,
         )
     }

@@ -1,15 +1,15 @@
-//! What a client process is told to do, and how it says what that cost. The clients in other packages and languages
-//! speak the same:
+//! The task of a client process, and its report of the cost. The clients in other packages and languages use the same
+//! protocol:
 //!
 //! ```text
 //!   arguments:  KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT
-//!   it says:    dial_cpu=… dial_wall=… idle=…       once all its sessions listen; then it waits for a line
-//!               cpu=… wall=… after=…                once all that it expects has come; then it exits
-//!   it answers: the monotonic clock's time, 8 bytes in the machine's order, to each event of the task `wake`
+//!   prints:     dial_cpu=… dial_wall=… idle=…       once all sessions listen; then it waits for a line
+//!               cpu=… wall=… after=…                once everything expected has arrived; then it exits
+//!   answers:    the time of the monotonic clock, 8 bytes in native order, to each event of the task `wake`
 //! ```
 //!
-//! Times are nanoseconds, of this process alone; memory is the process's own (anonymous, resident), in bytes a
-//! connection beyond the first.
+//! Times are nanoseconds of this process. Memory is the process's anonymous resident memory, in bytes for each connection
+//! after the first.
 
 #![allow(dead_code, unreachable_pub, reason = "each client uses a part, in a private module")]
 
@@ -22,24 +22,24 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The channel to which all listen.
+/// The channel of all listeners.
 pub const CHANNEL: &str = "cache_invalidate";
-/// What a payload begins with that asks for an answer.
-pub const PLEASE_ANSWER: u8 = b's';
-/// How many dials may be under way at a time.
-pub const SIDE_BY_SIDE: usize = 256;
+/// The first byte of a payload that requests an answer.
+pub const ANSWER_REQUESTED: u8 = b's';
+/// The number of connections that are opened concurrently.
+pub const CONCURRENT_DIALS: usize = 256;
 
-/// What to do.
+/// The task of a client.
 #[derive(Debug, Clone)]
 pub struct Job {
     pub kind: String,
-    /// `receive`: until all that is expected has come. `wake`: the same, and answer each. `poll`: look that many times
-    /// whether there is anything, when there is nothing. `dial`: as `receive`, of nothing.
+    /// `receive`: receive everything that is expected. `wake`: like `receive`, with an answer to each event. `poll`: poll
+    /// that many times, while nothing arrives. `dial`: like `receive`, with nothing expected.
     pub task: String,
-    /// An address, or the folder of the server's sockets.
+    /// An address, or the directory of the server's sockets.
     pub host: String,
     pub port: u16,
-    /// `disable` or `require`. Whatever certificate the server shows is believed.
+    /// `disable` or `require`. Any certificate of the server is accepted.
     pub sslmode: String,
     pub connections: usize,
     pub expected: u64,
@@ -49,7 +49,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// From the words after the program's name.
+    /// Parses the words after the program's name.
     pub fn read(mut words: impl Iterator<Item = String>) -> Option<Self> {
         let (kind, task, host) = (words.next()?, words.next()?, words.next()?);
         let (port, sslmode) = (words.next()?.parse().ok()?, words.next()?);
@@ -66,68 +66,73 @@ impl Job {
             first: 0,
             dialling: Meter::start(),
         };
-        // The hard limit is as far as anybody may go by himself.
+        // Raising the limit to the hard limit needs no privilege.
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
         rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).ok()?;
         Some(job)
     }
 
-    /// The first session listens.
-    pub fn first_is_there(&mut self) {
+    /// Records that the first session listens.
+    pub fn first_is_open(&mut self) {
         self.first = memory();
         self.dialling = Meter::start();
     }
 
-    /// All sessions listen: waits until it is to begin.
-    pub fn all_are_there(&self) -> Meter {
-        self.all_are_there_after(self.dialling.cpu(), self.dialling.wall())
+    /// Reports that all sessions listen, and waits for the start.
+    pub fn all_are_open(&self) -> Meter {
+        self.all_are_open_after(self.dialling.cpu(), self.dialling.wall())
     }
 
-    /// The same, for who has timed the dialling itself.
-    pub fn all_are_there_after(&self, cpu: u64, wall: u64) -> Meter {
+    /// Like [`all_are_open`](Self::all_are_open), with times that the client has measured itself.
+    pub fn all_are_open_after(&self, cpu: u64, wall: u64) -> Meter {
         let others = self.connections.saturating_sub(1).max(1) as u64;
-        say(&format!("dial_cpu={} dial_wall={} idle={}", cpu / others, wall / others, self.beyond_the_first()));
+        print_line(&format!(
+            "dial_cpu={} dial_wall={} idle={}",
+            cpu / others,
+            wall / others,
+            self.bytes_per_connection()
+        ));
         let mut line = String::new();
         let _ = io::stdin().read_line(&mut line);
         Meter::start()
     }
 
-    /// Everything has come: says what it cost, and ends the process, sessions and all.
+    /// Reports the cost once everything has arrived, and ends the process with its sessions.
     pub fn done(&self, meter: &Meter) -> ! {
         let (cpu, wall) = (meter.cpu(), meter.wall());
-        say(&format!("cpu={cpu} wall={wall} after={}", self.beyond_the_first()));
-        // Who counts system calls wants none of the clearing up.
+        print_line(&format!("cpu={cpu} wall={wall} after={}", self.bytes_per_connection()));
+        // The system calls of the cleanup must not be counted.
         let _ = io::stdin().read_line(&mut String::new());
         std::process::exit(0)
     }
 
-    /// Where the server is, as every client understands it.
+    /// Returns the connection string, for every client.
     pub fn conninfo(&self) -> String {
         format!("host={} port={} sslmode={} user=postgres dbname=postgres", self.host, self.port, self.sslmode)
     }
 
-    /// Whether all is to be in TLS.
+    /// Returns `true` if TLS is required.
     pub fn is_encrypted(&self) -> bool {
         self.sslmode == "require"
     }
 
-    /// Where an event is answered.
+    /// Connects to the port for answers, if the task needs it.
     pub fn answers(&self) -> io::Result<Option<Answers>> {
         if self.task == "wake" { Answers::connect(&self.host, self.answer_port).map(Some) } else { Ok(None) }
     }
 
-    fn beyond_the_first(&self) -> u64 {
+    fn bytes_per_connection(&self) -> u64 {
         memory().saturating_sub(self.first) / self.connections.saturating_sub(1).max(1) as u64
     }
 }
 
-/// Answers events.
+/// The connection for answers to events.
 #[derive(Debug)]
 pub struct Answers(OwnedFd);
 
 impl Answers {
-    /// To a server at an address, or with its sockets in a folder.
+    /// Connects to a server at an address, or with its sockets in a directory.
     pub fn connect(host: &str, port: u16) -> io::Result<Self> {
         if host.starts_with('/') {
             return Ok(Self(UnixStream::connect(format!("{host}/.s.PGSQL.{port}"))?.into()));
@@ -137,14 +142,14 @@ impl Answers {
         Ok(Self(stream.into()))
     }
 
-    /// What time it is, in the machine's own order of bytes, if the payload asks for that; says whether it did.
+    /// Sends the time in native byte order if the payload requests an answer; returns `false` if it does not.
     #[inline]
     pub fn answer(&mut self, payload: &[u8]) -> bool {
-        payload.first() == Some(&PLEASE_ANSWER) && rustix::io::write(&self.0, &now().to_ne_bytes()).is_ok()
+        payload.first() == Some(&ANSWER_REQUESTED) && rustix::io::write(&self.0, &now().to_ne_bytes()).is_ok()
     }
 }
 
-/// What a stretch of time has cost.
+/// Measures the cost of a span of time.
 #[derive(Debug, Clone, Copy)]
 pub struct Meter {
     cpu: u64,
@@ -165,12 +170,12 @@ impl Meter {
     }
 }
 
-/// The time since whatever began, the same for all processes.
+/// Returns the time of the monotonic clock, which all processes share.
 pub fn now() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
-/// User and system time of this process.
+/// Returns the user and system time of this process.
 fn cpu() -> u64 {
     nanoseconds(ClockId::ProcessCPUTime)
 }
@@ -180,7 +185,7 @@ fn nanoseconds(clock: ClockId) -> u64 {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32).as_nanos() as u64
 }
 
-/// What is resident and belongs to this process alone.
+/// Returns the anonymous resident memory of this process.
 fn memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kilobytes =
@@ -188,7 +193,7 @@ fn memory() -> u64 {
     kilobytes.unwrap_or_default() * 1024
 }
 
-fn say(line: &str) {
+fn print_line(line: &str) {
     println!("{line}");
     let _ = io::stdout().flush();
 }

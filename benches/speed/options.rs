@@ -1,18 +1,21 @@
-//! What the command line says.
+//! The command line.
 
 use std::path::PathBuf;
 
 const HELP: &str = "\
 usage: speed [OPTIONS]
-  --runs N          how often each client runs through each cell, three times that where chance weighs more; the
-                    median is told (5)
-  --only A,B        only these scenarios, of S1 to S6, look, S1-TLS, S2-TLS and S3-TLS
-  --kinds A,B       only these kinds of client
-  --smoke           everything, so small that it takes seconds; the numbers say nothing
-  --tcp             by TCP on 127.0.0.1, rather than by Unix sockets; what is in TLS always is
-  --peers PROGRAM   the client for tokio-postgres and sqlx
-  --libpq PROGRAM   the client for libpq
-  --out FOLDER      where to write results.csv and results.md";
+  --runs N          Run each client N times in each cell, or 3 N times where
+                    results vary more, and report the median [default: 5]
+  --only A,B        Run only these scenarios: S1 to S6, poll, S1-TLS, S2-TLS,
+                    S3-TLS
+  --kinds A,B       Run only these kinds of client
+  --smoke           Run everything with small sizes, in seconds; the numbers
+                    mean nothing
+  --tcp             Use TCP on 127.0.0.1 instead of Unix sockets; TLS always
+                    uses TCP
+  --peers PROGRAM   Client program for tokio-postgres and sqlx
+  --libpq PROGRAM   Client program for libpq
+  --out DIRECTORY   Directory for results.csv and results.md";
 
 #[derive(Debug)]
 pub struct Options {
@@ -42,7 +45,7 @@ impl Options {
             let mut value = || words.next().ok_or_else(|| format!("{word} takes a value\n{HELP}"));
             let list = |value: String| value.split(',').map(str::to_owned).collect();
             match word.as_str() {
-                // cargo says so to whatever it runs
+                // cargo passes this to every bench
                 "--bench" => {}
                 "--runs" => options.runs = value()?.parse().map_err(|_| "--runs takes a number".to_owned())?,
                 "--only" => options.only = list(value()?),
@@ -52,7 +55,7 @@ impl Options {
                 "--peers" => options.peers = Some(value()?.into()),
                 "--libpq" => options.libpq = Some(value()?.into()),
                 "--out" => options.out = Some(value()?.into()),
-                _ => return Err(format!("no such option: {word}\n{HELP}")),
+                _ => return Err(format!("unknown option: {word}\n{HELP}")),
             }
         }
         options.runs = options.runs.max(1);

@@ -1,22 +1,22 @@
-//! What is measured: which cells, in which sizes, by which clients.
+//! The plan of the measurements: cells, sizes and kinds of client.
 
-use crate::synthetic::Manner;
+use crate::synthetic::Waiting;
 
-/// Our kinds: batches borrowed; the same with an idle timeout of a minute; with recovery and heartbeat switched on;
-/// payloads checked as text; owned.
+/// The kinds of this crate: borrowed batches; borrowed with an idle timeout of a minute; borrowed with recovery and
+/// heartbeat enabled; payloads checked as strings; owned notifications.
 pub const BORROWED: &str = "borrowed";
 pub const TIMED: &str = "timed";
-pub const GUARDED: &str = "guarded";
+pub const RECOVERY: &str = "recovery";
 pub const STR: &str = "str";
 pub const OWNED: &str = "owned";
 pub const THREADS: [&str; 2] = ["threads-1", "threads-2"];
-/// What they are measured beside; and the same when a wait has an end, for which the system sets a timer each time.
+/// The physical floor; and the floor with a timeout for each wait, for which the system sets a timer.
 pub const FLOOR: &str = "floor";
 pub const TIMED_FLOOR: &str = "timed-floor";
 pub const LIBPQ: &str = "libpq";
 pub const PEERS: [&str; 2] = ["tokio-postgres", "sqlx"];
 
-/// One line of a table: what is done, and how much of it.
+/// One line of a table: a task and its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
     pub scenario: &'static str,
@@ -27,35 +27,35 @@ pub struct Cell {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
-    /// Each connection gets so many, all at once.
+    /// Each connection receives this number of notifications, as fast as possible.
     Flood(u64),
-    /// The same, and the system calls are counted rather than the time.
+    /// Like `Flood`, but system calls are counted instead of time.
     FloodTraced(u64),
-    /// So many wake, one at a time, in the server's [`Manner`] of waiting.
-    Wake(u64, Manner),
+    /// This number of events, one at a time; the server waits for answers in this way.
+    Wake(u64, Waiting),
     WakeTraced(u64),
     Dial,
-    /// Looks so many times where there is nothing.
-    Look(u64),
-    /// A real server sends so many to all.
+    /// Polls this number of times, while nothing arrives.
+    Poll(u64),
+    /// A real server sends this number of notifications to all connections.
     Burst(u64),
 }
 
 impl Cell {
-    /// What the client is told to do, and how many things it is to expect.
-    pub fn order(&self) -> (&'static str, u64) {
+    /// Returns the client's task, and the number of things that it expects.
+    pub fn job(&self) -> (&'static str, u64) {
         match self.task {
             Task::Flood(each) | Task::FloodTraced(each) | Task::Burst(each) => {
                 ("receive", each * self.connections as u64)
             }
             Task::Wake(events, _) | Task::WakeTraced(events) => ("wake", events),
             Task::Dial => ("dial", 0),
-            Task::Look(times) => ("poll", times),
+            Task::Poll(times) => ("poll", times),
         }
     }
 
-    /// Whether the server and all clients speak TLS: such scenarios have names of their own, so that nothing takes
-    /// their numbers for those in clear.
+    /// Returns `true` for a scenario with TLS. These have names of their own, so that their numbers are not confused with
+    /// unencrypted ones.
     pub fn is_encrypted(&self) -> bool {
         self.scenario.ends_with("-TLS")
     }
@@ -64,36 +64,36 @@ impl Cell {
         matches!(self.task, Task::FloodTraced(_) | Task::WakeTraced(_))
     }
 
-    /// How often it is measured, to once of the others: where a target hangs on a run that is short, or that shares the
-    /// processors with hundreds of others, so that chance weighs more.
+    /// Returns the factor for the number of runs, which is greater where results vary more: in short runs, or with hundreds
+    /// of processes.
     pub fn repeats(&self) -> usize {
         match self.task {
-            Task::Burst(_) | Task::Wake(_, Manner::Awake | Manner::BesideAFlood) => 3,
+            Task::Burst(_) | Task::Wake(_, Waiting::Spinning | Waiting::Flooding) => 3,
             Task::Flood(_) if self.scenario == "S1" && (self.connections == 64 || self.payload == 32) => 3,
             _ => 1,
         }
     }
 
-    /// Who takes part.
+    /// Returns the kinds of client that run in this cell.
     pub fn kinds(&self) -> Vec<&'static str> {
-        let ours: &[&str] = match self.scenario {
+        let own: &[&str] = match self.scenario {
             "S1" if self.is_traced() => &[BORROWED],
-            "S1" => &[BORROWED, STR, OWNED, GUARDED],
-            "S3" if !self.is_traced() => &[TIMED_FLOOR, BORROWED, TIMED, GUARDED],
-            "S2" | "S3" => &[BORROWED, GUARDED],
+            "S1" => &[BORROWED, STR, OWNED, RECOVERY],
+            "S3" if !self.is_traced() => &[TIMED_FLOOR, BORROWED, TIMED, RECOVERY],
+            "S2" | "S3" => &[BORROWED, RECOVERY],
             "S6" => return THREADS.to_vec(),
             _ => &[BORROWED],
         };
-        let all = [&[FLOOR], ours, &[LIBPQ], &PEERS].concat();
+        let all = [&[FLOOR], own, &[LIBPQ], &PEERS].concat();
         match self.task {
-            Task::Look(_) => all.into_iter().filter(|kind| !PEERS.contains(kind)).collect(),
-            Task::Dial => all.into_iter().filter(|kind| *kind != GUARDED).collect(),
+            Task::Poll(_) => all.into_iter().filter(|kind| !PEERS.contains(kind)).collect(),
+            Task::Dial => all.into_iter().filter(|kind| *kind != RECOVERY).collect(),
             _ => all,
         }
     }
 }
 
-/// Everything, in the sizes that are worth publishing, or so small that it takes seconds.
+/// Returns all cells, with the sizes to publish, or with sizes that take only seconds.
 pub fn cells(smoke: bool) -> Vec<Cell> {
     let cell = |scenario, connections, payload, task| Cell { scenario, connections, payload, task };
     let most = if smoke { 200 } else { 10_000 };
@@ -101,9 +101,9 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     let mut cells = Vec::new();
     for (payload, total) in [(0, 4_000_000), (32, 3_000_000), (512, 600_000), (7_999, 60_000)] {
         for connections in [1, 64, most] {
-            // Where dialling doesn't take longer, more of it, so that what happens by chance weighs less.
+            // If opening the connections does not take longer, there are more notifications, so that results vary less.
             let total = if connections == most { total } else { 3 * total };
-            // As much for each connection as ends with a whole frame on all.
+            // Each connection receives the same number of whole frames.
             let each = few(total).div_ceil(connections as u64);
             cells.push(cell("S1", connections, payload, Task::Flood(each)));
         }
@@ -114,20 +114,20 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     }
     cells.push(cell("S2", most, 0, Task::Dial));
     for connections in [1, 64, most / 10, most] {
-        cells.push(cell("S3", connections, 32, Task::Wake(few(50_000), Manner::Asleep)));
+        cells.push(cell("S3", connections, 32, Task::Wake(few(50_000), Waiting::Sleeping)));
     }
     cells.push(cell("S3", most, 32, Task::WakeTraced(few(10_000))));
     for listeners in [100, 500] {
         let listeners = if smoke { listeners / 10 } else { listeners };
         cells.push(cell("S4", listeners, 32, Task::Burst(few(2_000_000) / listeners as u64)));
     }
-    cells.push(cell("S5", 64, 0, Task::Wake(few(3_000), Manner::Awake)));
-    cells.push(cell("S5", 64, 32, Task::Wake(few(3_000), Manner::BesideAFlood)));
+    cells.push(cell("S5", 64, 0, Task::Wake(few(3_000), Waiting::Spinning)));
+    cells.push(cell("S5", 64, 32, Task::Wake(few(3_000), Waiting::Flooding)));
     cells.push(cell("S6", 64, 32, Task::Flood(few(8_000_000).div_ceil(64))));
     for connections in [1, most / 10, most] {
-        cells.push(cell("look", connections, 0, Task::Look(few(200_000))));
+        cells.push(cell("poll", connections, 0, Task::Poll(few(200_000))));
     }
-    // What the server encrypts before it sends it, it holds: some 60 MB.
+    // The server holds everything that it encrypts in advance: about 60 MB.
     for (payload, total) in [(32, 1_000_000), (512, 120_000), (7_999, 8_000)] {
         cells.push(cell("S1-TLS", 64, payload, Task::Flood(few(total).div_ceil(64))));
     }
@@ -137,7 +137,7 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     }
     cells.push(cell("S2-TLS", most / 10, 0, Task::Dial));
     for connections in [1, most / 10] {
-        cells.push(cell("S3-TLS", connections, 32, Task::Wake(few(50_000), Manner::Asleep)));
+        cells.push(cell("S3-TLS", connections, 32, Task::Wake(few(50_000), Waiting::Sleeping)));
     }
     cells.push(cell("S3-TLS", most / 10, 32, Task::WakeTraced(few(10_000))));
     cells

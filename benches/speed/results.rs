@@ -1,9 +1,9 @@
-//! What was measured, made comparable: costs for one notification, one event, one connection; and the file of it.
+//! The results: costs of a notification, an event and a connection; and the CSV file.
 
 use std::fmt::Write as _;
 
 use crate::plan::{Cell, Task};
-use crate::race::Measured;
+use crate::runner::Measured;
 use crate::synthetic::PERCENTILES;
 
 /// One number for one kind of client in one cell.
@@ -22,7 +22,7 @@ pub struct Row {
 pub struct Results(pub Vec<Row>);
 
 impl Results {
-    /// Adds what one kind has measured in one cell, each time it ran, and tells it to whoever waits.
+    /// Adds the measurements of one kind of client in one cell, and prints them as progress.
     pub fn add(&mut self, cell: Cell, kind: &'static str, runs: &[Measured]) {
         let Some(first) = runs.first() else { return };
         for (metric, _) in costs(&cell, first) {
@@ -32,7 +32,7 @@ impl Results {
             values.sort_by(f64::total_cmp);
             let (least, most) = (values[0], values[values.len() - 1]);
             let median = values[values.len() / 2];
-            // Of the percentiles one is enough to see how it goes on.
+            // One percentile is enough as progress.
             if metric == "p99" || !metric.starts_with('p') {
                 let Cell { scenario, connections, payload, .. } = cell;
                 eprintln!("{scenario:<4} {connections:>6} {payload:>5} {kind:<14} {metric:<14} {median:>12.1}");
@@ -41,7 +41,7 @@ impl Results {
         }
     }
 
-    /// The median, if it was measured.
+    /// Returns the median, if it was measured.
     pub fn get(&self, scenario: &str, connections: usize, payload: usize, kind: &str, metric: &str) -> Option<f64> {
         let fits = |row: &&Row| {
             row.cell.scenario == scenario
@@ -63,31 +63,31 @@ impl Results {
     }
 }
 
-/// From what the processes said to what a unit costs.
+/// Computes the costs of a unit from the measurements.
 fn costs(cell: &Cell, run: &Measured) -> Vec<(String, f64)> {
-    let said = |name: &str| run.get(name).copied().unwrap_or_default();
-    let (_, expected) = cell.order();
-    let each = |name: &str| said(name) / expected.max(1) as f64;
+    let measured = |name: &str| run.get(name).copied().unwrap_or_default();
+    let (_, expected) = cell.job();
+    let each = |name: &str| measured(name) / expected.max(1) as f64;
     let named = |name: &str, value: f64| (name.to_owned(), value);
     match cell.task {
         Task::Flood(_) if cell.scenario.starts_with("S2") => {
-            vec![named("idle", said("idle")), named("after", said("after"))]
+            vec![named("idle", measured("idle")), named("after", measured("after"))]
         }
-        // How long that takes is the server's affair, which encrypts first.
+        // The wall time is determined by the server, which encrypts first.
         Task::Flood(_) if cell.is_encrypted() => vec![named("cpu_ns", each("cpu"))],
         Task::Flood(_) => vec![named("cpu_ns", each("cpu")), named("per_second", 1e9 / each("wall"))],
         Task::Burst(_) => {
             let server = run.contains_key("server_cpu").then(|| named("server_cpu_ns", each("server_cpu")));
-            let ours = [named("cpu_ns", each("cpu")), named("per_second", 1e9 / each("wall"))];
-            ours.into_iter().chain(server).collect()
+            let client = [named("cpu_ns", each("cpu")), named("per_second", 1e9 / each("wall"))];
+            client.into_iter().chain(server).collect()
         }
         Task::FloodTraced(_) => vec![named("calls_per_1000", each("calls") * 1000.0)],
         Task::WakeTraced(_) => vec![named("calls", each("calls"))],
         Task::Wake(..) => {
-            let percentiles = PERCENTILES.iter().map(|p| (format!("p{p}"), said(&format!("p{p}"))));
+            let percentiles = PERCENTILES.iter().map(|p| (format!("p{p}"), measured(&format!("p{p}"))));
             std::iter::once(named("cpu_ns", each("cpu"))).chain(percentiles).collect()
         }
-        Task::Dial => vec![named("dial_cpu_ns", said("dial_cpu")), named("dial_wall_ns", said("dial_wall"))],
-        Task::Look(_) => vec![named("cpu_ns", each("cpu"))],
+        Task::Dial => vec![named("dial_cpu_ns", measured("dial_cpu")), named("dial_wall_ns", measured("dial_wall"))],
+        Task::Poll(_) => vec![named("cpu_ns", each("cpu"))],
     }
 }

@@ -1,5 +1,4 @@
-//! TLS as a client has it that believes whoever answers, with rustls: of the certificate it checks only that the server
-//! has the key to it, as `sslmode=require` does.
+//! TLS for clients, with rustls: as with `sslmode=require`, any certificate is accepted, if the server has its key.
 
 #![allow(unreachable_pub, reason = "in a private module")]
 
@@ -11,23 +10,23 @@ use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls12_signature, ve
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
-/// The configuration of all sessions, which can't be resumed: PostgreSQL gives no tickets.
+/// Returns the configuration of all sessions. They cannot be resumed, because PostgreSQL sends no tickets.
 pub fn config() -> Result<ClientConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let anybody = Anybody(provider.signature_verification_algorithms);
+    let verifier = AnyCertificate(provider.signature_verification_algorithms);
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(anybody))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
 #[derive(Debug)]
-struct Anybody(WebPkiSupportedAlgorithms);
+struct AnyCertificate(WebPkiSupportedAlgorithms);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,

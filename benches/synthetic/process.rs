@@ -1,4 +1,4 @@
-//! The server's process: one thread, one poll, and what the bench commands.
+//! The server's process: one thread, one poll, and the commands of the bench.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
@@ -13,23 +13,23 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use rustls::ServerConfig;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::conversation::{self, Conversation};
 use super::stream::{self, Stream};
-use super::wire::{self, Conversation};
-use super::{CHANNEL, Manner, PERCENTILES};
+use super::{CHANNEL, PERCENTILES, Waiting};
 use crate::job;
 
 const LISTENER: Token = Token(usize::MAX);
 const COMMAND: Token = Token(usize::MAX - 1);
-/// How much of a flood is written at once, about.
+/// The approximate number of bytes of a flood that are written at a time.
 const BLOCK: usize = 256 * 1024;
-/// The same where somebody else waits meanwhile.
+/// Like [`BLOCK`], while another session waits.
 const SMALL_BLOCK: usize = 64 * 1024;
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest wait for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Serves at an address, or in a folder, in TLS or in clear, until standard input ends.
+/// Serves on an address or in a directory, with TLS or unencrypted, until standard input ends.
 pub fn serve(host: &str, encrypted: bool) -> io::Result<()> {
-    // The hard limit is as far as anybody may go by himself.
+    // Raising the limit to the hard limit needs no privilege.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)?;
@@ -47,26 +47,28 @@ pub fn serve(host: &str, encrypted: bool) -> io::Result<()> {
                 process.flood(number(1) as usize, number(2))?;
                 println!("done");
             }
-            Some("asleep") => tell(process.wake(&answers, number(1), Manner::Asleep)?),
-            Some("awake") => tell(process.wake(&answers, number(1), Manner::Awake)?),
-            Some("beside") => tell(process.wake(&answers, number(1), Manner::BesideAFlood)?),
+            Some("sleep") => print_percentiles(process.wake(&answers, number(1), Waiting::Sleeping)?),
+            Some("spin") => print_percentiles(process.wake(&answers, number(1), Waiting::Spinning)?),
+            Some("flood-and-wake") => {
+                print_percentiles(process.wake(&answers, number(1), Waiting::Flooding)?);
+            }
             Some("hang-up") => {
                 process.sessions.iter_mut().for_each(|session| *session = None);
                 println!("done");
             }
-            _ => return Err(io::Error::other(format!("no such command: {line}"))),
+            _ => return Err(io::Error::other(format!("unknown command: {line}"))),
         }
     }
 }
 
-fn tell(mut latencies: Vec<u64>) {
+fn print_percentiles(mut latencies: Vec<u64>) {
     latencies.sort_unstable();
     let at = |percent: f64| ((latencies.len() - 1) as f64 * percent / 100.0) as usize;
     let words: Vec<String> = PERCENTILES.iter().map(|p| latencies[at(*p)].to_string()).collect();
     println!("{}", words.join(" "));
 }
 
-/// Listens on a port that is free; in a folder, where they all are, on this one.
+/// Listens on a free TCP port, or on this port in a directory, where all are free.
 fn listen(host: &str, port: u16) -> io::Result<(Socket, u16)> {
     let (domain, address) = match host.strip_prefix('/') {
         Some(_) => (Domain::UNIX, SockAddr::unix(format!("{host}/.s.PGSQL.{port}"))?),
@@ -82,21 +84,20 @@ fn listen(host: &str, port: u16) -> io::Result<(Socket, u16)> {
 struct Session {
     stream: Stream,
     conversation: Conversation,
-    /// What is said to it once there is room.
+    /// The bytes to send once the socket accepts them.
     answer: Vec<u8>,
-    /// Whether a flood has just been cut in the middle of a frame.
-    is_torn: bool,
+    /// `true` while a flood has sent only a part of a frame.
+    is_in_frame: bool,
 }
 
 impl Session {
-    /// Says what there is to say, as far as there is room, and nothing in the middle of a frame; false where more room
-    /// is needed.
-    fn say(&mut self) -> bool {
-        while !self.is_torn && !self.answer.is_empty() {
+    /// Sends pending bytes, but not inside a frame; returns `false` if the socket accepts no more.
+    fn flush(&mut self) -> bool {
+        while !self.is_in_frame && !self.answer.is_empty() {
             match self.stream.write(&self.answer) {
                 Ok(written) => drop(self.answer.drain(..written)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
-                // It has ended, which reading will tell.
+                // The session has ended, which the next read reports.
                 Err(_) => self.answer.clear(),
             }
         }
@@ -127,14 +128,14 @@ impl Process {
                 }
                 let _ = waker.wake();
             }
-            // Whoever started it has gone.
+            // The bench has ended.
             std::process::exit(0);
         });
         let events = Events::with_capacity(1024);
         Ok(Self { poll, events, listener, encryption, sessions: Vec::new(), commands: received })
     }
 
-    /// Lets clients in and answers them, until there is a command.
+    /// Accepts clients and answers them, until there is a command.
     fn next_command(&mut self) -> io::Result<Option<String>> {
         loop {
             match self.commands.try_recv() {
@@ -146,7 +147,7 @@ impl Process {
         }
     }
 
-    /// Waits, lets in and answers who is ready, and gives their places.
+    /// Waits for readiness, accepts clients and answers sessions; returns the indexes of the sessions that were served.
     fn serve(&mut self) -> io::Result<Vec<usize>> {
         match self.poll.poll(&mut self.events, None) {
             Err(e) if e.kind() == ErrorKind::Interrupted => self.events.clear(),
@@ -154,15 +155,15 @@ impl Process {
         }
         let ready: Vec<_> = self.events.iter().map(|event| (event.token(), event.is_readable())).collect();
         let mut served = Vec::new();
-        for (token, speaks) in ready {
+        for (token, is_readable) in ready {
             match token {
                 COMMAND => {}
-                LISTENER => self.let_in()?,
+                LISTENER => self.accept()?,
                 Token(at) => {
-                    if speaks {
+                    if is_readable {
                         self.answer(at);
                     } else if let Some(Some(session)) = self.sessions.get_mut(at) {
-                        session.say();
+                        session.flush();
                     }
                     served.push(at);
                 }
@@ -171,7 +172,7 @@ impl Process {
         Ok(served)
     }
 
-    fn let_in(&mut self) -> io::Result<()> {
+    fn accept(&mut self) -> io::Result<()> {
         loop {
             let (socket, _) = match self.listener.accept() {
                 Ok(accepted) => accepted,
@@ -186,39 +187,39 @@ impl Process {
                 Interest::READABLE | Interest::WRITABLE,
             )?;
             let conversation = Conversation::default();
-            self.sessions.push(Some(Session { stream, conversation, answer: Vec::new(), is_torn: false }));
+            self.sessions.push(Some(Session { stream, conversation, answer: Vec::new(), is_in_frame: false }));
         }
     }
 
-    /// Hears what a session says, and answers it.
+    /// Reads the requests of a session, and answers them.
     fn answer(&mut self, at: usize) {
         let Some(session) = self.sessions.get_mut(at).and_then(Option::as_mut) else { return };
         let mut space = [0; 4096];
         loop {
             match session.stream.read(&mut space) {
-                Ok(0) => session.conversation.over = true,
+                Ok(0) => session.conversation.is_over = true,
                 Ok(read) => {
-                    session.conversation.hear(&space[..read], &mut session.answer);
-                    // What is left comes with the next look, which a short read leaves nothing for.
-                    if read == space.len() || !session.stream.short_read_means_drained() {
+                    session.conversation.read(&space[..read], &mut session.answer);
+                    // After a short read nothing is left, unless the stream buffers.
+                    if read == space.len() || !session.stream.is_drained_by_short_read() {
                         continue;
                     }
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                Err(_) => session.conversation.over = true,
+                Err(_) => session.conversation.is_over = true,
             }
             break;
         }
-        session.say();
+        session.flush();
         let notifies = std::mem::take(&mut session.conversation.notifies);
-        if session.conversation.over {
+        if session.conversation.is_over {
             self.sessions[at] = None;
         }
         for (channel, frame) in notifies {
             for to in self.listeners(&channel) {
                 let Some(session) = &mut self.sessions[to] else { continue };
                 session.answer.extend_from_slice(&frame);
-                session.say();
+                session.flush();
             }
         }
     }
@@ -229,63 +230,63 @@ impl Process {
         self.sessions.iter().enumerate().filter(|(_, session)| listens(session)).map(|(at, _)| at).collect()
     }
 
-    /// Sends each listener `each` notifications, whoever has room.
+    /// Sends each listener `each` notifications, in the order in which sockets accept them.
     fn flood(&mut self, payload: usize, each: u64) -> io::Result<()> {
-        let frame = wire::notification(payload, false);
+        let frame = conversation::notification(payload, false);
         let total = frame.len() * each as usize;
         let block = Block::of(&frame, BLOCK);
-        let mut has_room = self.listeners(CHANNEL);
+        let mut writable = self.listeners(CHANNEL);
         let mut sent = vec![0; self.sessions.len()];
-        let mut open: HashSet<usize> = has_room.iter().copied().collect();
-        for at in &has_room {
+        let mut open: HashSet<usize> = writable.iter().copied().collect();
+        for at in &writable {
             let Some(session) = &mut self.sessions[*at] else { continue };
-            if session.stream.encrypt_before(block.parts(total))? {
+            if session.stream.encrypt_in_advance(block.parts(total))? {
                 sent[*at] = total;
             }
         }
         while !open.is_empty() {
-            for at in std::mem::take(&mut has_room) {
+            for at in std::mem::take(&mut writable) {
                 let Some(session) = &mut self.sessions[at] else {
                     open.remove(&at);
                     continue;
                 };
-                if !session.say() {
+                if !session.flush() {
                     continue;
                 }
                 match session.stream.write(block.part(sent[at], total)) {
                     Ok(written) => {
                         sent[at] += written;
-                        session.is_torn = !sent[at].is_multiple_of(frame.len());
+                        session.is_in_frame = !sent[at].is_multiple_of(frame.len());
                         if sent[at] < total {
-                            has_room.push(at);
+                            writable.push(at);
                         } else {
                             open.remove(&at);
-                            session.say();
+                            session.flush();
                         }
                     }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                     Err(e) => return Err(e),
                 }
             }
-            if has_room.is_empty() && !open.is_empty() {
-                has_room.extend(self.serve()?.into_iter().filter(|at| open.contains(at)));
+            if writable.is_empty() && !open.is_empty() {
+                writable.extend(self.serve()?.into_iter().filter(|at| open.contains(at)));
             }
         }
         Ok(())
     }
 
-    /// Wakes one listener at a time, and waits for the answer.
-    fn wake(&mut self, answers: &Socket, events: u64, manner: Manner) -> io::Result<Vec<u64>> {
+    /// Sends an event to one listener at a time, and waits for the answer.
+    fn wake(&mut self, answers: &Socket, events: u64, waiting: Waiting) -> io::Result<Vec<u64>> {
         let (mut answers, _) = answers.accept()?;
-        answers.set_nonblocking(manner != Manner::Asleep)?;
-        answers.set_read_timeout(Some(PATIENCE))?;
+        answers.set_nonblocking(waiting != Waiting::Sleeping)?;
+        answers.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut listeners = self.listeners(CHANNEL);
-        let mut flood = (manner == Manner::BesideAFlood).then(|| Flood {
-            block: Block::of(&wire::notification(32, false), SMALL_BLOCK),
+        let mut flood = (waiting == Waiting::Flooding).then(|| Flood {
+            block: Block::of(&conversation::notification(32, false), SMALL_BLOCK),
             sent: 0,
             at: listeners.remove(0),
         });
-        let event = wire::notification(32, true);
+        let event = conversation::notification(32, true);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         let mut latencies = Vec::new();
         let warm_up = events / 10;
@@ -293,28 +294,28 @@ impl Process {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let at = listeners[(random >> 33) as usize % listeners.len()];
             if let Some(flood) = &mut flood {
-                // The flood stands before the wires at every event.
-                flood.go_on(&mut self.sessions)?;
+                // The flooded session has pending bytes at every event.
+                flood.advance(&mut self.sessions)?;
             }
             let Some(session) = &mut self.sessions[at] else { return Err(io::Error::other("a session has ended")) };
             let (begun, sent) = (Instant::now(), job::now());
             session.stream.write_all(&event)?;
             let answered = loop {
-                if let Some(answered) = heard(&mut answers)? {
+                if let Some(answered) = read_answer(&mut answers)? {
                     break answered;
                 }
                 if let Some(flood) = &mut flood {
-                    flood.go_on(&mut self.sessions)?;
+                    flood.advance(&mut self.sessions)?;
                 }
-                if begun.elapsed() > PATIENCE {
+                if begun.elapsed() > ANSWER_TIMEOUT {
                     return Err(io::Error::other("no answer to an event"));
                 }
             };
             if number >= warm_up {
-                latencies.push(match manner {
-                    Manner::Asleep => begun.elapsed().as_nanos() as u64,
-                    // By the client's word: while this one writes a flood, it hears no answer.
-                    Manner::Awake | Manner::BesideAFlood => answered.saturating_sub(sent),
+                latencies.push(match waiting {
+                    Waiting::Sleeping => begun.elapsed().as_nanos() as u64,
+                    // The time is the client's: while this process writes a flood, it reads no answer.
+                    Waiting::Spinning | Waiting::Flooding => answered.saturating_sub(sent),
                 });
             }
         }
@@ -322,8 +323,8 @@ impl Process {
     }
 }
 
-/// When the client has answered, if it has.
-fn heard(answers: &mut Socket) -> io::Result<Option<u64>> {
+/// Reads the time at which the client has answered, if it has.
+fn read_answer(answers: &mut Socket) -> io::Result<Option<u64>> {
     let mut answer = [0; 8];
     match answers.read(&mut answer) {
         Ok(8) => Ok(Some(u64::from_ne_bytes(answer))),
@@ -334,7 +335,7 @@ fn heard(answers: &mut Socket) -> io::Result<Option<u64>> {
     }
 }
 
-/// A flood of one session that goes on for as long as it is asked to.
+/// A flood of one session without an end.
 struct Flood {
     block: Block,
     sent: usize,
@@ -342,7 +343,7 @@ struct Flood {
 }
 
 impl Flood {
-    fn go_on(&mut self, sessions: &mut [Option<Session>]) -> io::Result<()> {
+    fn advance(&mut self, sessions: &mut [Option<Session>]) -> io::Result<()> {
         let Some(session) = &mut sessions[self.at] else { return Ok(()) };
         match session.stream.write(self.block.part(self.sent, usize::MAX)) {
             Ok(written) => self.sent += written,
@@ -353,7 +354,7 @@ impl Flood {
     }
 }
 
-/// Whole frames, one behind the other, that are sent again and again.
+/// Consecutive whole frames that are sent repeatedly.
 struct Block(Vec<u8>);
 
 impl Block {
@@ -361,13 +362,13 @@ impl Block {
         Self(frame.repeat(size.div_ceil(frame.len())))
     }
 
-    /// What comes next when so much of so much has been sent.
+    /// Returns the next bytes after `sent` of `total` bytes.
     fn part(&self, sent: usize, total: usize) -> &[u8] {
         let from = sent % self.0.len();
         &self.0[from..self.0.len().min(from.saturating_add(total - sent))]
     }
 
-    /// All of it, part by part.
+    /// Returns all bytes in parts.
     fn parts(&self, total: usize) -> impl Iterator<Item = &[u8]> {
         (0..total).step_by(self.0.len()).map(move |sent| self.part(sent, total))
     }

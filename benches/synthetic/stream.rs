@@ -1,7 +1,7 @@
-//! The server's end of a session's stream: in clear, or in TLS from the client's wish for it on.
+//! The server's end of a session's stream: unencrypted, or with TLS after the client's request.
 //!
-//! What PostgreSQL does in TLS is done here, too: it gives no tickets, and puts at most 8 KiB into a record. It offers
-//! one cipher suite, which all clients know, so that all do the same work.
+//! As in PostgreSQL, there are no tickets, and a record contains at most 8 KiB. Only one cipher suite is offered, so that
+//! all clients do the same work.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -14,12 +14,12 @@ use rustls::{ServerConfig, ServerConnection, version};
 use socket2::{Domain, Socket};
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
-/// What PostgreSQL encrypts at once: the size of its buffer.
+/// The plaintext of one record: the size of PostgreSQL's buffer.
 const RECORD: usize = 8 * 1024;
-/// What a record has beside that, as rustls counts it.
+/// The rest of a record, as rustls counts it.
 const RECORD_HEADER: usize = 5;
 
-/// How to encrypt: with a certificate of its own, for which nobody vouches.
+/// Returns a TLS configuration with a self-signed certificate.
 pub fn encryption() -> io::Result<Arc<ServerConfig>> {
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(io::Error::other)?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()));
@@ -43,31 +43,31 @@ pub struct Stream {
 }
 
 enum Filter {
-    Clear,
-    /// The client must ask for it first.
-    Unasked(Arc<ServerConfig>),
+    Unencrypted,
+    /// The client has not requested TLS yet.
+    Pending(Arc<ServerConfig>),
     Tls(Box<Tls>),
 }
 
 impl Stream {
-    /// Over a socket that was accepted; `encryption` where nobody is to be served without.
+    /// Creates a stream over an accepted socket; with `encryption`, TLS is required.
     pub fn new(socket: Socket, encryption: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         if socket.domain()? != Domain::UNIX {
             socket.set_tcp_nodelay(true)?;
         }
-        let filter = encryption.map_or(Filter::Clear, |config| Filter::Unasked(Arc::clone(config)));
+        let filter = encryption.map_or(Filter::Unencrypted, |config| Filter::Pending(Arc::clone(config)));
         Ok(Self { socket, filter })
     }
 
-    /// Whether a read that filled less than it was lent has taken all there was.
-    pub fn short_read_means_drained(&self) -> bool {
-        matches!(self.filter, Filter::Clear)
+    /// Returns `true` if a read that did not fill the buffer has read everything that is available.
+    pub fn is_drained_by_short_read(&self) -> bool {
+        matches!(self.filter, Filter::Unencrypted)
     }
 
-    /// Encrypts what is to be sent, if it must be, so that sending costs no more than in clear; says whether it did.
-    /// Then writing nothing sends it.
-    pub fn encrypt_before(&mut self, parts: impl Iterator<Item = impl AsRef<[u8]>>) -> io::Result<bool> {
+    /// Encrypts bytes in advance, so that sending them costs no more than without TLS; returns `false` without TLS. An
+    /// empty write then sends them.
+    pub fn encrypt_in_advance(&mut self, parts: impl Iterator<Item = impl AsRef<[u8]>>) -> io::Result<bool> {
         let Filter::Tls(tls) = &mut self.filter else { return Ok(false) };
         for part in parts {
             tls.session.writer().write_all(part.as_ref())?;
@@ -84,12 +84,12 @@ impl AsRawFd for Stream {
 
 impl Read for Stream {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        if let Filter::Unasked(config) = &self.filter {
+        if let Filter::Pending(config) = &self.filter {
             let mut request = [0; SSL_REQUEST.len()];
-            // It is written at once, so that it is there at once.
+            // The client writes the request in one piece, so it is available in one piece.
             (&self.socket).read_exact(&mut request)?;
             if request != SSL_REQUEST {
-                return Err(io::Error::other("a client doesn't ask for TLS"));
+                return Err(io::Error::other("a client did not request TLS"));
             }
             let mut session = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
             session.set_buffer_limit(None);
@@ -104,7 +104,8 @@ impl Read for Stream {
 }
 
 impl Write for Stream {
-    /// In TLS bytes count as written once the system has taken them: until then it is the same bytes that come again.
+    /// Writes bytes. With TLS, bytes count as written once the system has accepted the records; until then the caller
+    /// passes the same bytes again.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.filter {
             Filter::Tls(tls) => tls.write(&self.socket, bytes),
@@ -119,7 +120,7 @@ impl Write for Stream {
 
 struct Tls {
     session: ServerConnection,
-    /// How many bytes were encrypted and not yet taken by the system.
+    /// The number of bytes that are encrypted and not accepted by the system.
     unsent: usize,
 }
 

@@ -1,4 +1,4 @@
-//! tokio-postgres and sqlx, as clients that [`job`] tells what to do; and `plot`, which draws what was measured.
+//! Clients of [`job`] with tokio-postgres and sqlx; and `plot`, which draws the results.
 
 #[path = "../../speed/job.rs"]
 mod job;
@@ -28,54 +28,54 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a client on one thread, as the others are.
+/// Runs a client on one thread, like the other clients.
 fn client(job: Option<Job>) -> Result<(), Box<dyn Error>> {
-    let job = job.ok_or("a client is told KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT")?;
+    let job = job.ok_or("a client takes KIND TASK HOST PORT SSLMODE CONNECTIONS EXPECTED ANSWER_PORT")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     match job.kind.as_str() {
         "tokio-postgres" => local.block_on(&runtime, tokio_postgres_client::run(job)),
         "sqlx" => local.block_on(&runtime, sqlx_client::run(job)),
-        kind => Err(format!("no such kind: {kind}").into()),
+        kind => Err(format!("unknown kind of client: {kind}").into()),
     }
 }
 
-/// Counts what has come to all sessions, and tells when that is all.
+/// Counts the notifications of all sessions, and reports when all have arrived.
 #[derive(Clone)]
-struct Tally(Rc<RefCell<Inner>>);
+struct Counter(Rc<RefCell<CounterState>>);
 
-struct Inner {
+struct CounterState {
     count: u64,
     expected: u64,
     answers: Option<Answers>,
     all: Rc<tokio::sync::Notify>,
 }
 
-impl Tally {
+impl Counter {
     fn new(expected: u64) -> Self {
-        Self(Rc::new(RefCell::new(Inner { count: 0, expected, answers: None, all: Rc::default() })))
+        Self(Rc::new(RefCell::new(CounterState { count: 0, expected, answers: None, all: Rc::default() })))
     }
 
-    /// From now on events are answered, if the job wants that.
+    /// Answers events from now on, if the job requires that.
     fn answer(&self, job: &Job) -> std::io::Result<()> {
         self.0.borrow_mut().answers = job.answers()?;
         Ok(())
     }
 
     #[inline]
-    fn enter(&self, payload: &str) {
-        let inner = &mut *self.0.borrow_mut();
-        let counts = inner.answers.as_mut().is_none_or(|answers| answers.answer(payload.as_bytes()));
-        inner.count += u64::from(counts);
-        if inner.count == inner.expected {
-            inner.all.notify_one();
+    fn count(&self, payload: &str) {
+        let state = &mut *self.0.borrow_mut();
+        let counts = state.answers.as_mut().is_none_or(|answers| answers.answer(payload.as_bytes()));
+        state.count += u64::from(counts);
+        if state.count == state.expected {
+            state.all.notify_one();
         }
     }
 
     async fn all(&self) {
         let (all, is_all) = {
-            let inner = self.0.borrow();
-            (Rc::clone(&inner.all), inner.count >= inner.expected)
+            let state = self.0.borrow();
+            (Rc::clone(&state.all), state.count >= state.expected)
         };
         if !is_all {
             all.notified().await;

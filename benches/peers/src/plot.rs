@@ -1,4 +1,4 @@
-//! Draws what was measured: one picture for each question, ours and the others' in it.
+//! Draws the results: one plot for each question, with all kinds of client.
 
 use std::error::Error;
 use std::fs;
@@ -8,7 +8,7 @@ use plotters::coord::Shift;
 use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 
-/// The kinds that are drawn: what they are called, in which colour, and how boldly.
+/// The kinds that are drawn: name, label, color and line width.
 const KINDS: [(&str, &str, RGBColor, u32); 5] = [
     ("borrowed", "notifyman", RGBColor(0xc2, 0x41, 0x0c), 3),
     ("floor", "floor", RGBColor(0x9c, 0xa3, 0xaf), 2),
@@ -19,10 +19,10 @@ const KINDS: [(&str, &str, RGBColor, u32); 5] = [
 const INK: RGBColor = RGBColor(0x37, 0x41, 0x51);
 const GRID: RGBColor = RGBColor(0xe5, 0xe7, 0xeb);
 
-/// How much room the names have on the right.
-const NAMES: u32 = 125;
+/// The width of the labels on the right.
+const LABEL_WIDTH: u32 = 125;
 
-/// One number of the results.
+/// One row of the results.
 struct Row {
     scenario: String,
     connections: f64,
@@ -32,20 +32,20 @@ struct Row {
     median: f64,
 }
 
-/// A picture: what it is called, and its axes.
-struct Picture<'a> {
+/// A plot: its file, its title, and its axes.
+struct Plot<'a> {
     file: &'a str,
     title: &'a str,
     x: &'a str,
     y: &'a str,
-    /// Whether the upright axis begins at nothing; else it is logarithmic.
-    from_zero: bool,
+    /// `true` if the vertical axis begins at zero; otherwise it is logarithmic.
+    is_linear: bool,
 }
 
-/// Reads `results.csv` in a folder and draws beside it.
+/// Reads `results.csv` in a directory, and writes the plots there.
 pub fn draw(mut words: impl Iterator<Item = String>) -> Result<(), Box<dyn Error>> {
-    let folder = PathBuf::from(words.next().ok_or("plot takes the folder of results.csv")?);
-    let rows: Vec<Row> = fs::read_to_string(folder.join("results.csv"))?.lines().skip(1).filter_map(row).collect();
+    let directory = PathBuf::from(words.next().ok_or("plot takes the directory of results.csv")?);
+    let rows: Vec<Row> = fs::read_to_string(directory.join("results.csv"))?.lines().skip(1).filter_map(row).collect();
     let of = |scenario: &str, metric: &str, payload: Option<f64>, divisor: f64| {
         let fits = |row: &&Row| {
             row.scenario == scenario && row.metric == metric && payload.is_none_or(|payload| row.payload == payload)
@@ -56,49 +56,49 @@ pub fn draw(mut words: impl Iterator<Item = String>) -> Result<(), Box<dyn Error
         };
         KINDS.map(|(kind, ..)| line(kind))
     };
-    let pictures = [
+    let plots = [
         (
-            Picture {
+            Plot {
                 file: "flood.svg",
-                title: "CPU for one notification of 32 bytes",
+                title: "CPU per notification of 32 bytes",
                 x: "connections",
                 y: "nanoseconds",
-                from_zero: false,
+                is_linear: false,
             },
             of("S1", "cpu_ns", Some(32.0), 1.0),
         ),
         (
-            Picture {
+            Plot {
                 file: "wake.svg",
-                title: "CPU for one event, when one of many connections wakes",
+                title: "CPU per event on one of many connections",
                 x: "connections",
                 y: "microseconds",
-                from_zero: true,
+                is_linear: true,
             },
             of("S3", "cpu_ns", None, 1e3),
         ),
         (
-            Picture {
+            Plot {
                 file: "memory.svg",
                 title: "Memory of an idle listening connection",
                 x: "connections",
-                y: "bytes beyond the first",
-                from_zero: false,
+                y: "bytes, after the first",
+                is_linear: false,
             },
             of("S2", "idle", None, 1.0),
         ),
     ];
-    for (picture, lines) in pictures {
-        picture.draw(&folder, lines)?;
+    for (plot, lines) in plots {
+        plot.draw(&directory, lines)?;
     }
-    let latency = Picture {
+    let latency = Plot {
         file: "latency.svg",
-        title: "From an event to its answer, one of 10,000 connections",
-        x: "of 100 events, so many are answered …",
-        y: "… within microseconds",
-        from_zero: true,
+        title: "Latency of an event on one of 10,000 connections",
+        x: "percentile",
+        y: "microseconds",
+        is_linear: true,
     };
-    latency.draw_distribution(&folder, &rows)
+    latency.draw_distribution(&directory, &rows)
 }
 
 fn row(line: &str) -> Option<Row> {
@@ -117,16 +117,16 @@ type Lines = [Vec<(f64, f64)>; KINDS.len()];
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
 
-impl Picture<'_> {
-    /// Costs against connections.
-    fn draw(&self, folder: &Path, lines: Lines) -> Result<(), Box<dyn Error>> {
-        // Nothing can't be drawn on an axis that is logarithmic.
+impl Plot<'_> {
+    /// Draws costs by the number of connections.
+    fn draw(&self, directory: &Path, lines: Lines) -> Result<(), Box<dyn Error>> {
+        // Zero cannot be drawn on a logarithmic axis.
         let lines = lines.map(|line| line.into_iter().filter(|(_, y)| *y > 0.0).collect::<Vec<_>>());
         let Some((x, y)) = bounds(&lines) else { return Ok(()) };
-        let path = folder.join(self.file);
+        let path = directory.join(self.file);
         let area = canvas(&path)?;
         let x = (x.0 * 0.9..x.1 * 1.1).log_scale();
-        if self.from_zero {
+        if self.is_linear {
             let chart = self.builder(&area).build_cartesian_2d(x, 0.0..y.1 * 1.1)?;
             self.fill(&area, chart, &lines, grouped)?;
         } else {
@@ -136,8 +136,8 @@ impl Picture<'_> {
         Ok(area.present()?)
     }
 
-    /// Latency against the share of events that had it.
-    fn draw_distribution(&self, folder: &Path, rows: &[Row]) -> Result<(), Box<dyn Error>> {
+    /// Draws latencies by percentile.
+    fn draw_distribution(&self, directory: &Path, rows: &[Row]) -> Result<(), Box<dyn Error>> {
         let most = rows.iter().filter(|row| row.scenario == "S3").map(|row| row.connections).fold(0.0, f64::max);
         let lines = KINDS.map(|(kind, ..)| {
             let fits = |row: &&Row| row.scenario == "S3" && row.connections == most && row.kind == kind;
@@ -148,7 +148,7 @@ impl Picture<'_> {
             rows.iter().filter(fits).filter_map(percentile).collect::<Vec<_>>()
         });
         let Some((_, y)) = bounds(&lines) else { return Ok(()) };
-        let path = folder.join(self.file);
+        let path = directory.join(self.file);
         let area = canvas(&path)?;
         let chart = self.builder(&area).build_cartesian_2d(0.0..100.0, 0.0..y.1 * 1.1)?;
         self.fill(&area, chart, &lines, |x| format!("{x:.0}"))?;
@@ -159,14 +159,14 @@ impl Picture<'_> {
         let mut builder = ChartBuilder::on(area);
         builder
             .margin(14)
-            .margin_right(NAMES)
+            .margin_right(LABEL_WIDTH)
             .caption(self.title, ("sans-serif", 18).into_font().style(FontStyle::Bold).color(&INK))
             .x_label_area_size(48)
             .y_label_area_size(66);
         builder
     }
 
-    /// The axes, the lines, and at the end of each line whose it is.
+    /// Draws the axes, the lines, and a label at the end of each line.
     fn fill<'a, X, Y>(
         &self,
         area: &Area<'a>,
@@ -187,30 +187,30 @@ impl Picture<'_> {
             .x_desc(self.x)
             .y_desc(self.y)
             .x_labels(8)
-            .y_labels(if self.from_zero { 8 } else { 12 })
+            .y_labels(if self.is_linear { 8 } else { 12 })
             .x_label_formatter(&|x| x_label(*x))
-            .y_label_formatter(&|y| if self.from_zero || is_round(*y) { grouped(*y) } else { String::new() })
+            .y_label_formatter(&|y| if self.is_linear || is_round(*y) { grouped(*y) } else { String::new() })
             .label_style(small.clone())
             .axis_desc_style(small)
             .draw()?;
-        let mut names = Vec::new();
-        // Ours comes last, so that it lies on top.
-        for ((_, name, colour, width), line) in KINDS.iter().zip(lines).rev() {
+        let mut labels = Vec::new();
+        // This crate is drawn last, so that its line is on top.
+        for ((_, name, color, width), line) in KINDS.iter().zip(lines).rev() {
             let Some(end) = line.last() else { continue };
-            chart.draw_series(LineSeries::new(line.iter().copied(), colour.stroke_width(*width)))?;
+            chart.draw_series(LineSeries::new(line.iter().copied(), color.stroke_width(*width)))?;
             if line.len() < 10 {
-                chart.draw_series(line.iter().map(|at| Circle::new(*at, *width + 1, colour.filled())))?;
+                chart.draw_series(line.iter().map(|at| Circle::new(*at, *width + 1, color.filled())))?;
             }
-            names.push((chart.backend_coord(end), *name, *colour));
+            labels.push((chart.backend_coord(end), *name, *color));
         }
-        names.sort_by_key(|((_, y), ..)| *y);
+        labels.sort_by_key(|((_, y), ..)| *y);
         let mut free = i32::MIN;
-        for ((x, y), name, colour) in names {
-            // Lines that end together have their names one below the other.
+        for ((x, y), name, color) in labels {
+            // Labels of lines with the same end are placed below each other.
             let y = y.max(free);
             free = y + 17;
             let bold = if name == KINDS[0].1 { FontStyle::Bold } else { FontStyle::Normal };
-            let style = ("sans-serif", 14).into_font().style(bold).color(&colour);
+            let style = ("sans-serif", 14).into_font().style(bold).color(&color);
             area.draw(&Text::new(name, (x + 12, y - 8), style))?;
         }
         Ok(())
@@ -223,7 +223,7 @@ fn canvas(path: &Path) -> Result<Area<'_>, Box<dyn Error>> {
     Ok(area)
 }
 
-/// The least and the most of both coordinates.
+/// Returns the smallest and the largest value of both coordinates.
 fn bounds(lines: &Lines) -> Option<((f64, f64), (f64, f64))> {
     let points = || lines.iter().flatten();
     let range = |of: fn(&(f64, f64)) -> f64| {
@@ -234,13 +234,13 @@ fn bounds(lines: &Lines) -> Option<((f64, f64), (f64, f64))> {
     Some((range(|p| p.0), range(|p| p.1)))
 }
 
-/// Whether it begins with 1, 2 or 5: on a logarithmic axis there is no room for the others.
+/// Returns `true` if a value begins with 1, 2 or 5; a logarithmic axis has no room for other labels.
 fn is_round(value: f64) -> bool {
     let digit = value / 10f64.powf(value.log10().floor());
     [1.0, 2.0, 5.0].iter().any(|round| (digit - round).abs() < 0.01)
 }
 
-/// Whole numbers with their thousands apart, others as they are.
+/// Formats a number, with separated thousands.
 fn grouped(value: f64) -> String {
     if value > 0.0 && value < 1.0 || (value < 10.0 && value.fract() > 0.05) {
         return format!("{value:.1}");

@@ -1,4 +1,4 @@
-//! sqlx: a listener a connection, each in a task of its own.
+//! sqlx: one listener per connection, each in its own task.
 
 use std::error::Error;
 
@@ -6,24 +6,24 @@ use futures_util::StreamExt;
 use futures_util::stream::iter;
 use sqlx::postgres::PgListener;
 
-use crate::Tally;
-use crate::job::{CHANNEL, Job, SIDE_BY_SIDE};
+use crate::Counter;
+use crate::job::{CHANNEL, Job, CONCURRENT_DIALS};
 
 pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
-    let tally = Tally::new(job.expected);
-    open(&job, tally.clone()).await?;
-    job.first_is_there();
-    let mut dials = iter(1..job.connections).map(|_| open(&job, tally.clone())).buffer_unordered(SIDE_BY_SIDE);
+    let counter = Counter::new(job.expected);
+    open(&job, counter.clone()).await?;
+    job.first_is_open();
+    let mut dials = iter(1..job.connections).map(|_| open(&job, counter.clone())).buffer_unordered(CONCURRENT_DIALS);
     while let Some(opened) = dials.next().await {
         opened?;
     }
-    tally.answer(&job)?;
-    let meter = job.all_are_there();
-    tally.all().await;
+    counter.answer(&job)?;
+    let meter = job.all_are_open();
+    counter.all().await;
     job.done(&meter)
 }
 
-async fn open(job: &Job, tally: Tally) -> Result<(), sqlx::Error> {
+async fn open(job: &Job, counter: Counter) -> Result<(), sqlx::Error> {
     let Job { host, port, sslmode, .. } = job;
     let url = format!("postgres://postgres@localhost:{port}/postgres?host={host}&sslmode={sslmode}");
     let mut listener = PgListener::connect(&url).await?;
@@ -31,7 +31,7 @@ async fn open(job: &Job, tally: Tally) -> Result<(), sqlx::Error> {
     tokio::task::spawn_local(async move {
         loop {
             match listener.recv().await {
-                Ok(n) => tally.enter(n.payload()),
+                Ok(n) => counter.count(n.payload()),
                 Err(error) => return eprintln!("sqlx: {error}"),
             }
         }

@@ -1,4 +1,4 @@
-//! tokio-postgres: a task a connection, which polls it for messages.
+//! tokio-postgres: one task per connection, which polls it for messages.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -9,8 +9,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::job::{CHANNEL, Job, SIDE_BY_SIDE};
-use crate::{Tally, trust};
+use crate::job::{CHANNEL, Job, CONCURRENT_DIALS};
+use crate::{Counter, trust};
 
 pub async fn run(job: Job) -> Result<(), Box<dyn Error>> {
     if job.is_encrypted() {
@@ -24,23 +24,23 @@ async fn listen<T>(mut job: Job, tls: T) -> Result<(), Box<dyn Error>>
 where
     T: MakeTlsConnect<Socket, Stream: 'static> + Clone,
 {
-    let tally = Tally::new(job.expected);
-    // Dropping one would end its session.
-    let mut clients = vec![open(&job, tally.clone(), tls.clone()).await?];
+    let counter = Counter::new(job.expected);
+    // Dropping a client would end its session.
+    let mut clients = vec![open(&job, counter.clone(), tls.clone()).await?];
     clients.reserve_exact(job.connections);
-    job.first_is_there();
-    let open_another = |_| open(&job, tally.clone(), tls.clone());
-    let mut dials = iter(1..job.connections).map(open_another).buffer_unordered(SIDE_BY_SIDE);
+    job.first_is_open();
+    let open_another = |_| open(&job, counter.clone(), tls.clone());
+    let mut dials = iter(1..job.connections).map(open_another).buffer_unordered(CONCURRENT_DIALS);
     while let Some(client) = dials.next().await {
         clients.push(client?);
     }
-    tally.answer(&job)?;
-    let meter = job.all_are_there();
-    tally.all().await;
+    counter.answer(&job)?;
+    let meter = job.all_are_open();
+    counter.all().await;
     job.done(&meter)
 }
 
-async fn open<T>(job: &Job, tally: Tally, tls: T) -> Result<Client, tokio_postgres::Error>
+async fn open<T>(job: &Job, counter: Counter, tls: T) -> Result<Client, tokio_postgres::Error>
 where
     T: MakeTlsConnect<Socket, Stream: 'static>,
 {
@@ -48,7 +48,7 @@ where
     tokio::task::spawn_local(async move {
         while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
             match message {
-                Ok(AsyncMessage::Notification(n)) => tally.enter(n.payload()),
+                Ok(AsyncMessage::Notification(n)) => counter.count(n.payload()),
                 Ok(_) => {}
                 Err(error) => return eprintln!("tokio-postgres: {error}"),
             }

@@ -1,5 +1,4 @@
-//! TLS at the least that it can cost: rustls over a buffer that all sessions share. A session keeps the record that a
-//! read has torn, and nothing else.
+//! TLS at its lowest cost: rustls over a buffer that all sessions share. A session keeps only a partial record.
 
 use std::io;
 use std::sync::Arc;
@@ -9,32 +8,32 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::unbuffered::ConnectionState;
 
-/// What records may add to the little that a client says.
+/// The most bytes that records add to a client's short messages.
 const OVERHEAD: usize = 1024;
 
 pub struct Tls {
     session: UnbufferedClientConnection,
-    /// What there is of a record whose end is still to come; it belongs before what is read next.
-    pub torn: Vec<u8>,
+    /// A record whose end is missing. The next bytes are read after it.
+    pub partial_record: Vec<u8>,
 }
 
 impl Tls {
-    /// Begins a session, and gives what is to be said first.
+    /// Begins a session, and returns the first bytes to send.
     pub fn begin(config: &Arc<ClientConfig>) -> io::Result<(Self, Vec<u8>)> {
         let name = ServerName::try_from("localhost").map_err(io::Error::other)?;
         let session = UnbufferedClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
-        let mut tls = Self { session, torn: Vec::new() };
-        let hello = tls.hear(&mut [], |_| {})?;
+        let mut tls = Self { session, partial_record: Vec::new() };
+        let hello = tls.decrypt(&mut [], |_| {})?;
         Ok((tls, hello))
     }
 
-    pub fn is_shaking_hands(&self) -> bool {
+    pub fn is_handshaking(&self) -> bool {
         self.session.is_handshaking()
     }
 
-    /// Decrypts where it lies what was read, with what was torn before it, and gives what is to be answered.
+    /// Decrypts in place the bytes that were read, after the partial record, and returns the bytes to send.
     #[inline]
-    pub fn hear(&mut self, input: &mut [u8], mut see: impl FnMut(&[u8])) -> io::Result<Vec<u8>> {
+    pub fn decrypt(&mut self, input: &mut [u8], mut see: impl FnMut(&[u8])) -> io::Result<Vec<u8>> {
         let mut answer = Vec::new();
         let mut at = 0;
         loop {
@@ -59,21 +58,21 @@ impl Tls {
                 _ => return Err(io::Error::other("the server has ended")),
             }
         }
-        // An idle session keeps nothing.
-        self.torn = input[at..].to_vec();
+        // An idle session keeps no buffer.
+        self.partial_record = input[at..].to_vec();
         Ok(answer)
     }
 
-    /// What little there is to be said, encrypted.
-    pub fn say(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
-        let mut said = vec![0; bytes.len() + OVERHEAD];
-        match self.session.process_tls_records(&mut self.torn).state.map_err(io::Error::other)? {
+    /// Encrypts a short message.
+    pub fn encrypt(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
+        let mut records = vec![0; bytes.len() + OVERHEAD];
+        match self.session.process_tls_records(&mut self.partial_record).state.map_err(io::Error::other)? {
             ConnectionState::WriteTraffic(mut traffic) => {
-                let written = traffic.encrypt(bytes, &mut said).map_err(io::Error::other)?;
-                said.truncate(written);
-                Ok(said)
+                let written = traffic.encrypt(bytes, &mut records).map_err(io::Error::other)?;
+                records.truncate(written);
+                Ok(records)
             }
-            other => Err(io::Error::other(format!("nothing can be said now: {other:?}"))),
+            other => Err(io::Error::other(format!("cannot encrypt in this state: {other:?}"))),
         }
     }
 }

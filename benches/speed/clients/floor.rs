@@ -1,5 +1,5 @@
-//! What is physically possible: wait, read into one shared buffer, look at the headers, and nothing else; in TLS,
-//! decrypt it there.
+//! The physical floor: wait, read into one shared buffer, parse the headers, and nothing else; with TLS, decrypt in that
+//! buffer.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -15,21 +15,21 @@ use socket2::{SockAddr, Socket, Type};
 use std::os::fd::AsRawFd;
 
 use crate::encrypted::Tls;
-use crate::job::{Answers, CHANNEL, Job, SIDE_BY_SIDE};
+use crate::job::{Answers, CHANNEL, CONCURRENT_DIALS, Job};
 use crate::plan::TIMED_FLOOR;
 use crate::trust;
 
 const BUFFER: usize = 64 * 1024;
-/// Type byte and length.
+/// The bytes of a tag and a length.
 const HEADER: usize = 5;
 
-/// What a client says before it is asked.
+/// The first messages of a client.
 const SSL_REQUEST: &[u8] = b"\0\0\0\x08\x04\xd2\x16\x2f";
 const START_UP: &[u8] = b"\0\0\0\x29\0\x03\0\0user\0postgres\0database\0postgres\0\0";
-/// How each of the server's answers ends.
+/// The end of each answer of the server.
 const READY: &[u8] = b"Z\0\0\0\x05I";
 
-/// A session, of which nothing is kept but the frame that a read has torn.
+/// A session, which keeps only a partial frame.
 struct Session {
     socket: Socket,
     tls: Option<Box<Tls>>,
@@ -37,22 +37,22 @@ struct Session {
     queued: bool,
 }
 
-/// Where a session is among the frames.
+/// The position of a session between frames.
 #[derive(Default)]
 struct Scan {
-    /// How much of the torn frame is still to come.
+    /// The number of missing bytes of a partial frame.
     skip: usize,
-    /// A torn header, and how much of it is there.
+    /// A partial header, and its length.
     head: [u8; HEADER],
     has: u8,
 }
 
-/// How far a session has come.
+/// The stage of a login.
 #[derive(Clone, Copy)]
 enum Stage {
-    Dialled,
-    AskedForTls,
-    ShakingHands,
+    Connecting,
+    TlsRequested,
+    Handshaking,
     LoggingIn,
     Listening,
     Open,
@@ -63,8 +63,8 @@ struct Floor {
     events: Events,
     buffer: Vec<u8>,
     sessions: Vec<Session>,
-    /// How long it waits, where that has an end.
-    patience: Option<Duration>,
+    /// The timeout of each wait, if it has one.
+    timeout: Option<Duration>,
 }
 
 pub fn run(mut job: Job) -> io::Result<()> {
@@ -73,23 +73,23 @@ pub fn run(mut job: Job) -> io::Result<()> {
         events: Events::with_capacity(1024),
         buffer: vec![0; BUFFER],
         sessions: Vec::new(),
-        patience: (job.kind == TIMED_FLOOR).then_some(Duration::from_secs(60)),
+        timeout: (job.kind == TIMED_FLOOR).then_some(Duration::from_secs(60)),
     };
     floor.sessions.reserve_exact(job.connections);
     floor.dial(&job, 1)?;
-    job.first_is_there();
+    job.first_is_open();
     floor.dial(&job, job.connections - 1)?;
     let mut answers = job.answers()?;
-    let meter = job.all_are_there();
+    let meter = job.all_are_open();
     match job.task.as_str() {
-        "poll" => floor.look(job.expected)?,
+        "poll" => floor.poll_repeatedly(job.expected)?,
         _ => floor.receive(job.expected, answers.as_mut())?,
     }
     job.done(&meter)
 }
 
 impl Floor {
-    /// Opens sessions that listen, up to 256 side by side.
+    /// Opens sessions that listen, up to 256 concurrently.
     fn dial(&mut self, job: &Job, many: usize) -> io::Result<()> {
         let to = match job.host.strip_prefix('/') {
             Some(_) => SockAddr::unix(format!("{}/.s.PGSQL.{}", job.host, job.port))?,
@@ -99,9 +99,9 @@ impl Floor {
         let encryption = encryption.map(Arc::new);
         let (mut begun, mut open) = (0, 0);
         let from = self.sessions.len();
-        let mut stages = vec![Stage::Dialled; many];
+        let mut stages = vec![Stage::Connecting; many];
         while open < many {
-            while begun < many && begun - open < SIDE_BY_SIDE {
+            while begun < many && begun - open < CONCURRENT_DIALS {
                 let socket = Socket::new(to.domain(), Type::STREAM.nonblocking(), None)?;
                 if !to.is_unix() {
                     socket.set_tcp_nodelay(true)?;
@@ -128,13 +128,13 @@ impl Floor {
                 let at = event.token().0;
                 let Some(stage) = at.checked_sub(from).and_then(|at| stages.get_mut(at)) else { continue };
                 let session = &mut self.sessions[at];
-                if event.is_writable() && matches!(stage, Stage::Dialled) {
+                if event.is_writable() && matches!(stage, Stage::Connecting) {
                     *stage = session.begin(encryption.is_some())?;
                 }
                 if !event.is_readable() {
                     continue;
                 }
-                *stage = match session.go_on(*stage, &mut self.buffer, encryption.as_ref()) {
+                *stage = match session.advance(*stage, &mut self.buffer, encryption.as_ref()) {
                     Err(e) if e.kind() == ErrorKind::WouldBlock => continue,
                     stage => stage?,
                 };
@@ -158,8 +158,8 @@ impl Floor {
         let mut ready: VecDeque<usize> = VecDeque::new();
         let mut count = 0;
         while count < expected {
-            let patience = if ready.is_empty() { self.patience } else { Some(Duration::ZERO) };
-            self.poll.poll(&mut self.events, patience)?;
+            let timeout = if ready.is_empty() { self.timeout } else { Some(Duration::ZERO) };
+            self.poll.poll(&mut self.events, timeout)?;
             for event in &self.events {
                 let at = event.token().0;
                 if !std::mem::replace(&mut self.sessions[at].queued, true) {
@@ -171,8 +171,8 @@ impl Floor {
                 let session = &mut self.sessions[at];
                 session.queued = false;
                 let read = session.read(&mut self.buffer, |scan, bytes| match &mut answers {
-                    None => count += scan.through(bytes, |_| true),
-                    Some(answers) => count += scan.through(bytes, |payload| answers.answer(payload)),
+                    None => count += scan.count(bytes, |_| true),
+                    Some(answers) => count += scan.count(bytes, |payload| answers.answer(payload)),
                 });
                 match read {
                     Ok(false) => {}
@@ -188,8 +188,8 @@ impl Floor {
         Ok(())
     }
 
-    /// Looks that often whether there is anything.
-    fn look(&mut self, times: u64) -> io::Result<()> {
+    /// Polls this number of times, while nothing arrives.
+    fn poll_repeatedly(&mut self, times: u64) -> io::Result<()> {
         let [session] = &mut self.sessions[..] else {
             for _ in 0..times {
                 self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
@@ -199,7 +199,7 @@ impl Floor {
         for _ in 0..times {
             match session.socket.read(&mut self.buffer) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-                _ => return Err(io::Error::other("there was something")),
+                _ => return Err(io::Error::other("a notification was received")),
             }
         }
         Ok(())
@@ -207,32 +207,37 @@ impl Floor {
 }
 
 impl Session {
-    /// Says what comes first on a socket that is connected.
+    /// Sends the first message on a connected socket.
     fn begin(&mut self, encrypted: bool) -> io::Result<Stage> {
-        self.say(if encrypted { SSL_REQUEST } else { START_UP })?;
-        Ok(if encrypted { Stage::AskedForTls } else { Stage::LoggingIn })
+        self.send(if encrypted { SSL_REQUEST } else { START_UP })?;
+        Ok(if encrypted { Stage::TlsRequested } else { Stage::LoggingIn })
     }
 
-    /// Reads the server's answer, and says what comes next.
-    fn go_on(&mut self, stage: Stage, buffer: &mut [u8], encryption: Option<&Arc<ClientConfig>>) -> io::Result<Stage> {
+    /// Reads the server's answer, and sends the next message.
+    fn advance(
+        &mut self,
+        stage: Stage,
+        buffer: &mut [u8],
+        encryption: Option<&Arc<ClientConfig>>,
+    ) -> io::Result<Stage> {
         let mut is_last = false;
-        // The answers are short, so that one read takes a whole one.
+        // The answers are short, so one read returns a whole one.
         self.read(buffer, |_, bytes| is_last = bytes == b"S" || bytes.ends_with(READY))?;
         match (stage, encryption, &self.tls) {
-            (Stage::AskedForTls, Some(encryption), _) if is_last => {
+            (Stage::TlsRequested, Some(encryption), _) if is_last => {
                 let (tls, hello) = Tls::begin(encryption)?;
-                self.say(&hello)?;
+                self.send(&hello)?;
                 self.tls = Some(Box::new(tls));
-                Ok(Stage::ShakingHands)
+                Ok(Stage::Handshaking)
             }
-            (Stage::ShakingHands, _, Some(tls)) if !tls.is_shaking_hands() => {
-                self.say(START_UP)?;
+            (Stage::Handshaking, _, Some(tls)) if !tls.is_handshaking() => {
+                self.send(START_UP)?;
                 Ok(Stage::LoggingIn)
             }
             (Stage::LoggingIn, ..) if is_last => {
                 let sql = format!("LISTEN \"{CHANNEL}\"\0");
                 let length = (sql.len() + 4) as u32;
-                self.say(&[b"Q", &length.to_be_bytes()[..], sql.as_bytes()].concat())?;
+                self.send(&[b"Q", &length.to_be_bytes()[..], sql.as_bytes()].concat())?;
                 Ok(Stage::Listening)
             }
             (Stage::Listening, ..) if is_last => Ok(Stage::Open),
@@ -240,27 +245,27 @@ impl Session {
         }
     }
 
-    fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.tls {
             None => self.socket.write_all(bytes),
-            Some(tls) => self.socket.write_all(&tls.say(bytes)?),
+            Some(tls) => self.socket.write_all(&tls.encrypt(bytes)?),
         }
     }
 
-    /// Reads once, and has a look at it; says whether there may be more.
+    /// Reads once, and passes the bytes to `see`; returns `true` if there may be more.
     #[inline]
     fn read(&mut self, buffer: &mut [u8], mut see: impl FnMut(&mut Scan, &[u8])) -> io::Result<bool> {
-        let torn = self.tls.as_ref().map_or(0, |tls| tls.torn.len());
-        let read = match self.socket.read(&mut buffer[torn..])? {
+        let partial = self.tls.as_ref().map_or(0, |tls| tls.partial_record.len());
+        let read = match self.socket.read(&mut buffer[partial..])? {
             0 => return Err(io::Error::other("the server has ended")),
-            read => torn + read,
+            read => partial + read,
         };
         let is_full = read == buffer.len();
         match &mut self.tls {
             None => see(&mut self.scan, &buffer[..read]),
             Some(tls) => {
-                buffer[..torn].copy_from_slice(&tls.torn);
-                let answer = tls.hear(&mut buffer[..read], |bytes| see(&mut self.scan, bytes))?;
+                buffer[..partial].copy_from_slice(&tls.partial_record);
+                let answer = tls.decrypt(&mut buffer[..read], |bytes| see(&mut self.scan, bytes))?;
                 self.socket.write_all(&answer)?;
             }
         }
@@ -269,9 +274,9 @@ impl Session {
 }
 
 impl Scan {
-    /// Counts the notifications that count.
+    /// Counts the notifications for which `counts` returns `true`.
     #[inline]
-    fn through(&mut self, bytes: &[u8], mut counts: impl FnMut(&[u8]) -> bool) -> u64 {
+    fn count(&mut self, bytes: &[u8], mut counts: impl FnMut(&[u8]) -> bool) -> u64 {
         let mut count = 0;
         let mut at = self.skip;
         if self.has > 0 {
@@ -298,7 +303,7 @@ impl Scan {
     }
 }
 
-/// What a header says, itself counted but for the type byte.
+/// Returns the length in a header, which includes itself but not the tag.
 #[inline]
 fn length(head: &[u8]) -> usize {
     u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize

@@ -1,17 +1,17 @@
-//! What the server says to what it is told: bytes in, bytes out.
+//! The server's side of the protocol: bytes in, bytes out.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use super::{CHANNEL, PLEASE_ANSWER, msg};
+use super::{ANSWER_REQUESTED, CHANNEL, msg};
 
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
 
-/// The process that every session claims to be.
+/// The process id that every session reports.
 const PID: i32 = 4242;
 
-/// What PostgreSQL reports at a login.
+/// The parameters that PostgreSQL reports at a login.
 const PARAMETERS: [(&str, &str); 13] = [
     ("application_name", ""),
     ("client_encoding", "UTF8"),
@@ -28,21 +28,21 @@ const PARAMETERS: [(&str, &str); 13] = [
     ("TimeZone", "UTC"),
 ];
 
-/// A whole login, by trust.
+/// The messages of a login without a password.
 static LOGIN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let parameters = PARAMETERS.iter().flat_map(|(name, value)| msg::parameter_status(name, value)).collect();
     [msg::auth_ok(), parameters, msg::backend_key_data(PID, &[0, 0, 0, 1]), msg::ready(b'I')].concat()
 });
 
-/// One client's end of a conversation, as the server sees it.
+/// The server's state of one session.
 #[derive(Debug, Default)]
 pub struct Conversation {
     input: Vec<u8>,
     logged_in: bool,
     channels: BTreeSet<String>,
-    /// What it notifies everybody of who listens: channels and frames.
+    /// Notifications for all listeners: channels and frames.
     pub notifies: Vec<(String, Vec<u8>)>,
-    pub over: bool,
+    pub is_over: bool,
 }
 
 impl Conversation {
@@ -51,13 +51,13 @@ impl Conversation {
     }
 
     /// Takes in what the client said, and writes what there is to say to it.
-    pub fn hear(&mut self, bytes: &[u8], answer: &mut Vec<u8>) {
+    pub fn read(&mut self, bytes: &[u8], answer: &mut Vec<u8>) {
         self.input.extend_from_slice(bytes);
         let mut input = std::mem::take(&mut self.input);
         let mut at = 0;
-        while !self.over {
+        while !self.is_over {
             let rest = &input[at..];
-            // The first packets have no type.
+            // The first packets have no tag.
             let head = usize::from(self.logged_in);
             let Some(length) = rest.get(head..head + 4).and_then(|b| b.try_into().ok()).map(u32::from_be_bytes) else {
                 break;
@@ -72,7 +72,7 @@ impl Conversation {
             at += total;
         }
         input.drain(..at);
-        // An idle session keeps nothing.
+        // An idle session keeps no buffer.
         self.input = if input.is_empty() { Vec::new() } else { input };
     }
 
@@ -105,12 +105,12 @@ impl Conversation {
             }
             b'E' => answer.extend(msg::command_complete("SELECT 0")),
             b'S' => answer.extend(msg::ready(b'I')),
-            b'X' => self.over = true,
+            b'X' => self.is_over = true,
             _ => {}
         }
     }
 
-    /// Does what a listener asks for, and says of everything else that it is done.
+    /// Runs the statements of a listener, and reports success for all others.
     fn statement(&mut self, sql: &str, answer: &mut Vec<u8>) {
         let (verb, rest) = sql.split_once(' ').unwrap_or((sql, ""));
         let (verb, channel) = (verb.to_ascii_uppercase(), rest.trim_matches('"'));
@@ -118,11 +118,11 @@ impl Conversation {
             "LISTEN" => drop(self.channels.insert(channel.to_owned())),
             "UNLISTEN" if rest == "*" => self.channels.clear(),
             "UNLISTEN" => drop(self.channels.remove(channel)),
-            // The audit's question.
+            // The audit's query.
             _ if rest.contains("pg_listening_channels") => rows(answer, self.channels.iter().map(|it| [it.as_str()])),
-            // The canary's: which database this is.
+            // The canary's query that identifies the database.
             _ if rest.contains("pg_postmaster_start_time") => rows(answer, [["1700000000.5", "5"]]),
-            // The canary itself: the first two literals are its channel and its payload.
+            // The canary: the first two literals are its channel and its payload.
             _ if rest.contains("pg_notify") => {
                 let mut literals = rest.split('\'').skip(1).step_by(2);
                 if let (Some(channel), Some(payload)) = (literals.next(), literals.next()) {
@@ -135,15 +135,15 @@ impl Conversation {
     }
 }
 
-/// Rows of texts, as many in each.
+/// Appends rows of strings.
 fn rows<'t, const N: usize>(answer: &mut Vec<u8>, rows: impl IntoIterator<Item = [&'t str; N]>) {
     answer.extend(msg::row_description(&["column"; N]));
     rows.into_iter().for_each(|row| answer.extend(msg::data_row(&row.map(Some))));
 }
 
-/// A notification on [`CHANNEL`] whose payload has `payload` bytes, and asks for an answer or doesn't.
-pub fn notification(payload: usize, please_answer: bool) -> Vec<u8> {
-    let first = if please_answer { PLEASE_ANSWER } else { b'x' };
+/// Returns a notification on [`CHANNEL`] with a payload of `payload` bytes, which may request an answer.
+pub fn notification(payload: usize, requests_answer: bool) -> Vec<u8> {
+    let first = if requests_answer { ANSWER_REQUESTED } else { b'x' };
     let text: Vec<u8> = std::iter::once(first).chain(std::iter::repeat(b'y')).take(payload).collect();
     msg::notification_bytes(PID, CHANNEL.as_bytes(), &text)
 }

@@ -1,4 +1,4 @@
-//! One client, run once: its process and the server's, and what both measured.
+//! One run of one client: its process, the server's process, and their measurements.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -15,29 +15,29 @@ use crate::CLIENT;
 use crate::cluster::{Cluster, Options};
 use crate::job::CHANNEL;
 use crate::plan::{Cell, LIBPQ, PEERS, Task};
-use crate::synthetic::{Link, Manner, PERCENTILES, Server};
+use crate::synthetic::{Link, PERCENTILES, Server, Waiting};
 
-/// How long a client may take before it is ended.
+/// The time limit of a client.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What one run has measured, by name.
+/// The measurements of one run, by name.
 pub type Measured = BTreeMap<String, f64>;
 
-/// Where the clients are, and how they are run.
+/// The client programs, and the way to run them.
 #[derive(Debug)]
-pub struct Race {
+pub struct Runner {
     pub peers: Option<PathBuf>,
     pub libpq: Option<PathBuf>,
-    /// Whether each process gets a processor of its own.
-    pub pinned: bool,
+    /// `true` if each process is pinned to a processor.
+    pub is_pinned: bool,
     pub link: Link,
-    pub strace: bool,
+    pub has_strace: bool,
 }
 
-impl Race {
-    /// Whether this kind can take part here.
+impl Runner {
+    /// Returns `true` if this kind of client can run here.
     pub fn can_run(&self, cell: &Cell, kind: &str) -> bool {
-        (!cell.is_traced() || self.strace)
+        (!cell.is_traced() || self.has_strace)
             && (!cell.is_encrypted() || cfg!(feature = "tls"))
             && match kind {
                 LIBPQ => self.libpq.is_some(),
@@ -66,8 +66,8 @@ impl Race {
         let latencies = match cell.task {
             Task::Flood(each) | Task::FloodTraced(each) => server.flood(cell.payload, each).map(|()| Vec::new()),
             Task::Wake(events, manner) => server.wake(events, manner),
-            Task::WakeTraced(events) => server.wake(events, Manner::Asleep),
-            Task::Dial | Task::Look(_) | Task::Burst(_) => Ok(Vec::new()),
+            Task::WakeTraced(events) => server.wake(events, Waiting::Sleeping),
+            Task::Dial | Task::Poll(_) | Task::Burst(_) => Ok(Vec::new()),
         }?;
         for (percentile, nanos) in PERCENTILES.iter().zip(latencies) {
             measured.insert(format!("p{percentile}"), nanos as f64);
@@ -79,7 +79,7 @@ impl Race {
         Ok(measured)
     }
 
-    /// A burst that is committed once everybody listens.
+    /// Measures a burst that is committed once all connections listen.
     fn on_a_real_server(&self, cell: &Cell, kind: &str, each: u64) -> Result<Measured, Box<dyn Error>> {
         let server = Cluster::start(Options::new().max_connections(cell.connections as u32 + 20))?;
         let mut client = Client::start(self.command(&[], kind)?, cell, kind, ("127.0.0.1", server.port(), 0))?;
@@ -101,27 +101,27 @@ impl Race {
         Ok(measured)
     }
 
-    /// What the server and the client are run by, so that each has a processor of its own. Where one sleeps while the
-    /// other works they share one: to wake another processor takes longer than all that is to be measured.
+    /// Returns the commands that pin the server and the client to a processor each. If one sleeps while the other works,
+    /// they share one, because waking another processor takes longer than the work that is measured.
     fn processors(&self, cell: &Cell) -> (&'static [&'static str], &'static [&'static str]) {
         const FIRST: &[&str] = &["taskset", "-c", "0"];
         const SECOND: &[&str] = &["taskset", "-c", "1"];
         match cell.task {
-            _ if !self.pinned => (&[], &[]),
-            Task::Wake(_, Manner::Asleep) | Task::WakeTraced(_) => (SECOND, SECOND),
-            // Several threads, and two processors: the server has to share.
+            _ if !self.is_pinned => (&[], &[]),
+            Task::Wake(_, Waiting::Sleeping) | Task::WakeTraced(_) => (SECOND, SECOND),
+            // With several client threads, the server shares their processors.
             _ if cell.scenario == "S6" => (&[], &[]),
             _ => (FIRST, SECOND),
         }
     }
 
-    /// The client's program, behind what it is run by.
+    /// Returns the client's command, after the words of `prefix`.
     fn command(&self, prefix: &[&str], kind: &str) -> Result<Command, Box<dyn Error>> {
-        let there = |path: &Option<PathBuf>| path.clone().ok_or_else(|| format!("no program for {kind}"));
+        let program = |path: &Option<PathBuf>| path.clone().ok_or_else(|| format!("no program for {kind}"));
         let mut words: Vec<PathBuf> = prefix.iter().map(PathBuf::from).collect();
         match kind {
-            LIBPQ => words.push(there(&self.libpq)?),
-            _ if PEERS.contains(&kind) => words.push(there(&self.peers)?),
+            LIBPQ => words.push(program(&self.libpq)?),
+            _ if PEERS.contains(&kind) => words.push(program(&self.peers)?),
             _ => words.extend([std::env::current_exe()?, CLIENT.into()]),
         }
         let mut command = Command::new(&words[0]);
@@ -130,12 +130,12 @@ impl Race {
     }
 }
 
-/// A client's process, which ends when this drops.
+/// A client's process, which ends when this value is dropped.
 struct Client {
     process: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
-    /// Tells the watchdog that all is well, by closing.
+    /// Ends the watchdog when it is dropped.
     _alive: mpsc::Sender<()>,
 }
 
@@ -146,7 +146,7 @@ impl Client {
         kind: &str,
         (host, port, answers): (&str, u16, u16),
     ) -> Result<Self, Box<dyn Error>> {
-        let (task, expected) = cell.order();
+        let (task, expected) = cell.job();
         let sslmode = if cell.is_encrypted() { "require" } else { "disable" };
         command.args([kind, task, host, &port.to_string(), sslmode]).args([
             cell.connections.to_string(),
@@ -163,21 +163,23 @@ impl Client {
         let id = process.id();
         std::thread::spawn(move || {
             if watched.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("speed: a client has taken longer than {LIMIT:?}");
+                eprintln!("speed: a client exceeded the time limit of {LIMIT:?}");
                 let _ = Command::new("kill").args(["-KILL", &id.to_string()]).status();
             }
         });
         Ok(Self { process, input, output, _alive: alive })
     }
 
-    /// What it says next.
+    /// Reads the next line of measurements.
     fn line(&mut self) -> Result<Measured, Box<dyn Error>> {
         let mut line = String::new();
         if self.output.read_line(&mut line)? == 0 {
-            return Err("it ended before its time".into());
+            return Err("the client ended early".into());
         }
         let pair = |word: &str| word.split_once('=').and_then(|(name, value)| Some((name.into(), value.parse().ok()?)));
-        line.split_whitespace().map(|word| pair(word).ok_or_else(|| format!("it said {line:?}").into())).collect()
+        line.split_whitespace()
+            .map(|word| pair(word).ok_or_else(|| format!("the client printed {line:?}").into()))
+            .collect()
     }
 
     fn go(&mut self) -> std::io::Result<()> {
@@ -187,14 +189,14 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // It waits for this to end; where it is beyond that, it is ended.
+        // The client ends when its input is closed; it is killed in case it does not.
         self.input = None;
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// Counts the system calls of a process that runs already.
+/// Counts the system calls of a running process.
 struct Trace {
     strace: Child,
     table: PathBuf,
@@ -222,13 +224,13 @@ impl Trace {
         self.strace.wait()?;
         let table = fs::read_to_string(&self.table)?;
         fs::remove_file(&self.table)?;
-        // The last line is the sum: share, seconds, microseconds a call, calls, errors where there were any.
+        // The last line is the sum: share, seconds, microseconds per call, calls, and errors if there were any.
         let total = table.lines().last().and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
         total.ok_or_else(|| format!("strace wrote {table:?}").into())
     }
 }
 
-/// What a server and the processes of its sessions have taken so far, in nanoseconds, where the system tells.
+/// Returns the CPU time of a server and its backends in nanoseconds, if the system reports it.
 fn cpu_of(postmaster: u32) -> Option<u64> {
     let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).ok()?;
     let processes = children.split_whitespace().map(str::to_owned).chain([postmaster.to_string()]);
@@ -238,7 +240,7 @@ fn cpu_of(postmaster: u32) -> Option<u64> {
     Some(processes.filter_map(cpu_of_one).sum()).filter(|all| *all > 0)
 }
 
-/// Whether a program can be run here.
-pub fn is_there(program: &str, argument: &str) -> bool {
+/// Returns `true` if a program can be run here.
+pub fn is_installed(program: &str, argument: &str) -> bool {
     Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
