@@ -1,4 +1,4 @@
-//! Changes as types: of one row, of several rows, or of a table's definition.
+//! A change to one row, to several rows, or to a table's definition.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -42,17 +42,16 @@ pub enum Method {
 pub enum Truncated {
     /// The text of the query.
     Query,
-    /// Also all columns that are not part of the row's key.
+    /// The query, and all columns that are not part of the row's key.
     Row,
-    /// Also the key, or the table has none: something in this table has changed.
+    /// The query and the row, and the key if there is one: something in this table has changed.
     Key,
 }
 
 /// A change to the rows of a table.
 ///
 /// In the rows shape a change is one row: `old_data` is the row before and `new_data` the row after, as objects of
-/// columns. In the keys shape it is as many rows as one statement wrote and one payload holds, by their
-/// [`keys`](Self::keys).
+/// columns. In the keys shape it is all rows of one statement that fit one payload, by their [`keys`](Self::keys).
 ///
 /// ```
 /// use notifyman::changes::{Change, Method};
@@ -72,9 +71,9 @@ pub enum Truncated {
 /// types and JSON; a type that is not built into PostgreSQL is a string. A [`Value`] rounds numbers to 64 bits and keeps
 /// the last of several equal keys; [`Changes::payload`](super::Changes::payload) has the exact text.
 ///
-/// A column of type `json` can also hold what no [`Value`] can: a number such as `1e400`, half of a surrogate pair
-/// (`"\ud800"`), or more than 128 levels of nesting. Such a column is given as a string that holds its JSON text, and
-/// its place is listed in [`unparsed`](Self::unparsed). The [`Deserialize`] implementation has no such leniency.
+/// A column of type `json` can contain values that no [`Value`] can hold: a number such as `1e400`, half of a surrogate pair
+/// (`"\ud800"`), or more than 128 levels of nesting. Such a column becomes a string with its JSON text, and its place is
+/// listed in [`unparsed`](Self::unparsed). The [`Deserialize`] implementation returns an error for it instead.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Change {
@@ -91,28 +90,28 @@ pub struct Change {
     /// The name of the partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partition_name: Option<String>,
-    /// The role that had logged in, whatever `SET ROLE` said.
+    /// The role that logged in, regardless of `SET ROLE`.
     pub session_user: String,
     /// The kind of statement.
     pub method: Method,
-    /// The row before, for UPDATE and DELETE in the rows shape.
+    /// The row before the change, for UPDATE and DELETE in the rows shape.
     pub old_data: Option<Map<String, Value>>,
-    /// The row after, for INSERT and UPDATE in the rows shape.
+    /// The row after the change, for INSERT and UPDATE in the rows shape.
     pub new_data: Option<Map<String, Value>>,
     /// In the keys shape, the keys of the rows, each an object of the key's columns; for an UPDATE, the keys before and
     /// after. `None` means that any row may have changed: TRUNCATE, a table without a key, or a key that is too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<Map<String, Value>>>,
-    /// The text that the client sent, if the installation includes it.
+    /// The text of the query that the client sent, if the installation includes it.
     pub query: Option<String>,
     /// The part that is missing because the payload would have been too long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated: Option<Truncated>,
-    /// `true` if the rest is in the table `notifyman.spilled`. A worker reads it before it hands out the change, so there
-    /// this is `true` only if the rest could not be read.
+    /// `true` if the row is in the table `notifyman.spilled`. A worker reads it from there, so a change from a worker has `true`
+    /// only if the row could not be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub spilled: bool,
-    /// The values that are given as a string of their JSON text, because no [`Value`] can hold them: JSON pointers
+    /// The values that are strings of their JSON text, because no [`Value`] can hold them, as JSON pointers
     /// (RFC 6901) such as `/new_data/document`. Empty in nearly all changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unparsed: Vec<String>,
@@ -162,7 +161,7 @@ pub struct SchemaChange {
     pub number: i64,
     /// Altered or dropped.
     pub event: SchemaEvent,
-    /// The role that had logged in.
+    /// The role that logged in.
     pub session_user: String,
     /// The OID of the catalog that contains the object.
     pub classid: u32,

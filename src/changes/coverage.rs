@@ -1,9 +1,9 @@
-//! The checks that a worker makes of an installation: the way of delivery, and that nothing is missing.
+//! The periodic checks of an installation by a worker: how it delivers, and whether anything is missing.
 
 use std::time::{Duration, Instant};
 
 use super::installation::{self, Objects};
-use super::options::{DeliveryMode, InstallOptions, Oversize};
+use super::options::InstallOptions;
 use super::request::DatabaseRequest;
 use super::sql;
 use crate::row::Row;
@@ -11,32 +11,35 @@ use crate::row::Row;
 /// The time between two checks of every table.
 const CHECK_TABLES: Duration = Duration::from_secs(300);
 
-/// The way in which an installation delivers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct DeliveryWay {
-    /// By its log rather than by NOTIFY.
-    pub(crate) log: bool,
-    /// Long payloads by the table `spilled`.
-    pub(crate) spills: bool,
+/// The path by which an installation delivers changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeliveryPath {
+    Notify {
+        /// `true` if long payloads are stored in the table `spilled`.
+        spills: bool,
+    },
+    Log,
 }
 
-impl DeliveryWay {
+impl DeliveryPath {
     pub(crate) fn of(options: &InstallOptions) -> Self {
-        let log = options.delivery == DeliveryMode::Log;
-        Self { log, spills: options.oversize == Oversize::Spill && !log }
+        match options.has_log() {
+            true => Self::Log,
+            false => Self::Notify { spills: options.spills() },
+        }
     }
 }
 
-/// The checks of one installation, as far as the role may read what was asked for.
+/// The checks of one installation. They need no privileges.
 #[derive(Debug, Default)]
 pub(crate) struct CoverageCheck {
     options: Option<InstallOptions>,
-    /// When to check every table again.
+    /// The time at which to check every table again.
     next: Option<Instant>,
 }
 
 impl CoverageCheck {
-    /// Returns the queries that are due, for an installation with these options.
+    /// Returns the queries that are due for an installation with these options.
     pub(crate) fn queries(&mut self, options: InstallOptions, now: Instant) -> Vec<(DatabaseRequest, String)> {
         let mut queries = vec![(DatabaseRequest::Objects, sql::objects())];
         if self.next.is_none_or(|at| at <= now) || self.options.as_ref() != Some(&options) {
@@ -48,13 +51,13 @@ impl CoverageCheck {
     }
 
     /// Makes the check of every table due.
-    pub(crate) fn hasten(&mut self) {
+    pub(crate) fn check_tables_next(&mut self) {
         self.next = None;
     }
 
-    /// Returns the problems that the answer to one of the queries shows.
-    pub(crate) fn problems(&self, step: DatabaseRequest, rows: &[Row]) -> Vec<String> {
-        match (step, rows.first(), &self.options) {
+    /// Returns the problems that the reply to one of the queries shows.
+    pub(crate) fn problems(&self, request: DatabaseRequest, rows: &[Row]) -> Vec<String> {
+        match (request, rows.first(), &self.options) {
             (DatabaseRequest::Objects, Some(row), Some(options)) => {
                 let objects = Objects::parse(row);
                 [objects.problems(options), objects.warnings(options)].concat()

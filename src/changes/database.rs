@@ -1,19 +1,19 @@
 //! The part of a worker that follows one database: a state machine on one session, without a thread of its own.
 //!
 //! ```text
-//!   Away ──opened──> Preparing: settings, what is installed, LISTEN ──> Following: log, spilled payloads, checks
-//!     ▲                 │                                                  │
-//!     └──────lost───────┴──────────────────────────────────────────────────┘        Ended: final loss, nothing installed
+//!   Away ──opened──> Preparing: settings ──> Prepared: installation, LISTEN, log, spilled payloads, checks
+//!     ▲                 │                       │
+//!     └──────lost───────┴───────────────────────┘        Ended: lost for good, or nothing is installed
 //! ```
 //!
-//! Events, answers and timers go in; requests by the manager's handle and items for the consumer come out. It waits for
-//! nothing, and it sends nothing to a session before that session has the settings that it depends on.
+//! Events, replies and timers go in; requests by the manager's handle and items for the consumer come out. Nothing blocks,
+//! and nothing is sent to a session before that session has its settings.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::LoopContext;
-use super::coverage::{CoverageCheck, DeliveryWay};
+use super::coverage::{CoverageCheck, DeliveryPath};
 use super::installation::Installation;
 use super::log::{LOG_CHANNEL, LogOptions, LogOutput};
 use super::log_follower::LogFollower;
@@ -30,15 +30,15 @@ use crate::gap::Gap;
 use crate::manager::ConnId;
 use crate::row::Row;
 
-/// The time between two checks of what is installed, of the NOTIFY queue, and of what is spilled.
+/// The interval of the checks of the installation, the NOTIFY queue and the spilled payloads.
 const CHECK: Duration = Duration::from_secs(30);
-/// The shortest time between two checks.
+/// The shortest interval of these checks.
 const CHECK_MIN: Duration = Duration::from_millis(500);
-/// The time after which a step that failed is tried again.
+/// The time after which a failed request is repeated.
 const RETRY: Duration = Duration::from_secs(2);
-/// The delivery has changed while a worker followed.
-const OTHER_DELIVERY: &str = "the installation delivers in another way now, so changes may be missing that were made before \
-                              this was noticed";
+/// The cause of a gap when the delivery was changed while the worker followed.
+const OTHER_DELIVERY: &str = "the delivery of the installation has changed, so changes may be missing that were made before \
+                              the worker noticed it";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WorkerPhase {
@@ -48,11 +48,11 @@ enum WorkerPhase {
     Preparing,
     /// The session has its settings.
     Prepared,
-    /// It is over for good.
+    /// The database is no longer followed.
     Ended,
 }
 
-/// The state of the connection as it was last reported.
+/// The state of the connection that was last reported to the consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionReport {
     Nothing,
@@ -60,24 +60,24 @@ enum ConnectionReport {
     Disconnected,
 }
 
-/// The follower of one database.
+/// Follows one database.
 #[derive(Debug)]
 pub(crate) struct DatabaseFollower {
-    /// Its number, from 1.
+    /// The number of the database, from 1.
     database: usize,
     pub(crate) id: ConnId,
     /// The place of the database, for error texts.
     place: String,
-    /// Counts the sessions.
+    /// The number of sessions so far.
     session: u64,
     phase: WorkerPhase,
     reported: ConnectionReport,
-    /// `None` until it is known for the first time.
-    way: Option<DeliveryWay>,
+    /// `None` until the installation has been read for the first time.
+    delivery: Option<DeliveryPath>,
     /// The channel that the session listens to.
     channel: Option<&'static str>,
     coverage: CoverageCheck,
-    /// When to check again, or to try again what failed.
+    /// The time of the next check, or of the next attempt after a failure.
     next_check: Option<Instant>,
     warnings: RequestWarnings,
     spilled: SpilledReader,
@@ -93,13 +93,13 @@ impl DatabaseFollower {
             session: 0,
             phase: WorkerPhase::Away,
             reported: ConnectionReport::Nothing,
-            way: None,
+            delivery: None,
             channel: None,
             coverage: CoverageCheck::default(),
             next_check: None,
             warnings: RequestWarnings::default(),
             spilled: SpilledReader::new(database),
-            log: LogFollower::new(log),
+            log: LogFollower::new(database, log),
         }
     }
 
@@ -114,18 +114,18 @@ impl DatabaseFollower {
         self.phase == WorkerPhase::Away && self.reported == ConnectionReport::Nothing
     }
 
-    /// Returns `true` if nothing is left to be done for a consumer that still acknowledges.
+    /// Returns `true` if the consumer has acknowledged everything, and the position is saved.
     pub(crate) fn is_drained(&self) -> bool {
         self.is_ended()
-            || self.spilled.is_idle() && self.is_clear() && (!self.reads_log() || self.log.reader.is_empty())
+            || self.spilled.is_idle() && self.is_saved() && (!self.reads_log() || self.log.reader.is_empty())
     }
 
-    /// Returns `true` if the position is saved up to which the consumer has acknowledged.
-    pub(crate) fn is_clear(&self) -> bool {
-        self.is_ended() || !self.reads_log() || self.log.reader.is_clear()
+    /// Returns `true` if the position that the consumer has acknowledged is saved.
+    pub(crate) fn is_saved(&self) -> bool {
+        self.is_ended() || !self.reads_log() || self.log.reader.is_saved()
     }
 
-    /// Returns when [`handle_timer`](Self::handle_timer) must be called.
+    /// Returns the time at which [`handle_timer`](Self::handle_timer) must be called.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         match self.phase {
             WorkerPhase::Away | WorkerPhase::Ended => None,
@@ -135,22 +135,22 @@ impl DatabaseFollower {
     }
 
     fn reads_log(&self) -> bool {
-        self.way.is_some_and(|way| way.log)
+        self.delivery == Some(DeliveryPath::Log)
     }
 
     // ---- events -----------------------------------------------------------------------------------------------------
 
-    /// The first session is open.
+    /// Handles the opening of the first session.
     pub(crate) fn handle_opened(&mut self, cx: &LoopContext<'_>) {
         self.session += 1;
         self.phase = WorkerPhase::Preparing;
         self.set_session(0, cx);
     }
 
-    /// A lost session has been replaced, and listens to what the old one did.
+    /// Handles a new session in place of a lost one. It listens to the same channels.
     pub(crate) fn handle_restored(&mut self, gap: Gap, cx: &LoopContext<'_>) {
-        let listens = |channel: &&str| gap.channels().iter().any(|name| **name == **channel);
-        self.channel = [CHANNEL, LOG_CHANNEL].into_iter().find(listens);
+        let is_listening = |channel: &&str| gap.channels().iter().any(|name| **name == **channel);
+        self.channel = [CHANNEL, LOG_CHANNEL].into_iter().find(is_listening);
         if self.channel == Some(CHANNEL) {
             self.report_connected(cx);
             cx.queue.push(self.database, QueueItem::Gap(gap));
@@ -158,7 +158,7 @@ impl DatabaseFollower {
         self.handle_opened(cx);
     }
 
-    /// The session was lost, or could not be opened, for good or until it is restored.
+    /// Handles a session that was lost or could not be opened, for good or until it is restored.
     pub(crate) fn handle_lost(&mut self, error: Error, is_final: bool, cx: &LoopContext<'_>) {
         self.session += 1;
         self.phase = WorkerPhase::Away;
@@ -173,14 +173,13 @@ impl DatabaseFollower {
         }
     }
 
-    /// The first attempt to connect has failed, and is repeated.
+    /// Handles the failure of the first attempt to connect, which the manager repeats.
     pub(crate) fn handle_first_failure(&mut self, error: Error, cx: &LoopContext<'_>) {
         if self.is_unreported() {
             self.handle_lost(error, false, cx);
         }
     }
 
-    /// A payload was notified.
     pub(crate) fn handle_notification(&mut self, channel: &[u8], payload: &[u8], cx: &LoopContext<'_>) {
         if channel == LOG_CHANNEL.as_bytes() {
             let output = self.log.reader.handle_notification(&String::from_utf8_lossy(payload));
@@ -193,7 +192,7 @@ impl DatabaseFollower {
         self.read_spilled(cx);
     }
 
-    /// The consumer has taken something, dealt with something, or stopped.
+    /// Handles a message from the consumer: it has made room, has acknowledged an item, or has stopped.
     pub(crate) fn handle_consumer(&mut self, cx: &LoopContext<'_>) {
         self.read_spilled(cx);
         self.advance_log(cx);
@@ -211,34 +210,28 @@ impl DatabaseFollower {
         self.advance_log(cx);
     }
 
-    /// Gives up waiting for a spilled payload: the worker stops.
-    pub(crate) fn handle_impatience(&mut self, cx: &LoopContext<'_>) {
+    /// Stops waiting for spilled payloads, because the worker ends.
+    pub(crate) fn stop_waiting(&mut self, cx: &LoopContext<'_>) {
         self.spilled.release_all(cx);
     }
 
-    // ---- answers ----------------------------------------------------------------------------------------------------
+    // ---- replies ----------------------------------------------------------------------------------------------------
 
-    /// A request was answered.
-    pub(crate) fn handle_answer(&mut self, answer: DatabaseReply, cx: &LoopContext<'_>) {
-        if answer.session != self.session || matches!(self.phase, WorkerPhase::Away | WorkerPhase::Ended) {
+    /// Handles the reply to a request.
+    pub(crate) fn handle_reply(&mut self, reply: DatabaseReply, cx: &LoopContext<'_>) {
+        if reply.session != self.session || matches!(self.phase, WorkerPhase::Away | WorkerPhase::Ended) {
             return;
         }
-        let rows = match answer.result {
+        let request = reply.request;
+        let rows = match reply.result {
             Ok(rows) => rows,
-            Err(error) => return self.handle_refused(answer.step, &error, cx),
+            Err(error) => return self.handle_error(request, &error, cx),
         };
-        let is_judged = matches!(
-            answer.step,
-            DatabaseRequest::QueueUsage
-                | DatabaseRequest::Objects
-                | DatabaseRequest::Coverage
-                | DatabaseRequest::Log(_)
-        );
-        if !is_judged && answer.step != DatabaseRequest::Installation {
-            self.warnings.clear(answer.step);
-        }
-        match answer.step {
-            DatabaseRequest::Settings(index) => self.set_session(index + 1, cx),
+        match request {
+            DatabaseRequest::Settings(index) => {
+                self.warnings.clear(request);
+                self.set_session(index + 1, cx);
+            }
             DatabaseRequest::Installation => match rows.first().map(Installation::parse) {
                 Some(Ok(installation)) => self.adopt_installation(installation, cx),
                 Some(Err(error)) => self.handle_not_installed(error, cx),
@@ -248,65 +241,67 @@ impl DatabaseFollower {
                 }
             },
             DatabaseRequest::Objects | DatabaseRequest::Coverage => {
-                self.warn_all(answer.step, self.coverage.problems(answer.step, &rows), cx);
+                let problems = self.coverage.problems(request, &rows);
+                let warning = (!problems.is_empty()).then(|| format!("{}: {}", self.place, problems.join("; ")));
+                self.set_warning(request, warning, cx);
             }
-            DatabaseRequest::Listen if self.reads_log() => self.channel = Some(LOG_CHANNEL),
             DatabaseRequest::Listen => {
-                self.channel = Some(CHANNEL);
-                self.report_connected(cx);
+                self.warnings.clear(request);
+                if self.reads_log() {
+                    self.channel = Some(LOG_CHANNEL);
+                } else {
+                    self.channel = Some(CHANNEL);
+                    self.report_connected(cx);
+                }
             }
             DatabaseRequest::QueueUsage => {
                 let usage = rows.first().and_then(|row| string(row, 0).parse().ok()).unwrap_or_default();
-                match queue_warning(usage) {
-                    Some(warning) => self.warn(answer.step, warning, cx),
-                    None => self.warnings.clear(answer.step),
-                }
+                self.set_warning(request, queue_warning(usage), cx);
             }
-            DatabaseRequest::ReadSpilled(number) => self.handle_spilled(number, rows.first(), cx),
-            // Nothing is handed out after a stop.
-            DatabaseRequest::Log(LogRequest::View) if cx.queue.is_stopped() => {
-                self.log.reader.handle_stopped();
-                self.advance_log(cx);
+            DatabaseRequest::ReadSpilled(number) => {
+                self.warnings.clear(request);
+                self.handle_spilled(number, rows.first(), cx);
             }
-            DatabaseRequest::Log(step) => match self.log.handle_answer(step, &rows, cx.now) {
-                Ok(outputs) => self.handle_log(step, outputs, cx),
-                Err(()) => {
-                    let error = changes_error("the server gave an answer that cannot be understood");
-                    self.handle_refused(answer.step, &error, cx);
+            DatabaseRequest::Log(log_request) => match self.log.handle_reply(log_request, &rows, cx) {
+                Some(outputs) => self.handle_log(log_request, outputs, cx),
+                None => {
+                    let error = changes_error("the server sent a reply of an unexpected form");
+                    self.handle_error(request, &error, cx);
                 }
             },
-            DatabaseRequest::ClearSpilled => {}
+            DatabaseRequest::ClearSpilled => self.warnings.clear(request),
         }
     }
 
-    /// A request failed, and the session is still there.
-    fn handle_refused(&mut self, step: DatabaseRequest, error: &Error, cx: &LoopContext<'_>) {
-        match step {
+    /// Handles a request that failed while the session is still open.
+    fn handle_error(&mut self, request: DatabaseRequest, error: &Error, cx: &LoopContext<'_>) {
+        match request {
             DatabaseRequest::Settings(_) | DatabaseRequest::Installation | DatabaseRequest::Listen => {
-                self.next_check = cx.now.checked_add(RETRY)
+                self.next_check = cx.now.checked_add(RETRY);
             }
             DatabaseRequest::ReadSpilled(number) => self.handle_spilled(number, None, cx),
-            DatabaseRequest::Log(step) => self.log.handle_failed(step, cx.now),
+            DatabaseRequest::Log(request) => self.log.handle_failed(request, cx.now),
             DatabaseRequest::Objects
             | DatabaseRequest::Coverage
             | DatabaseRequest::QueueUsage
             | DatabaseRequest::ClearSpilled => {}
         }
-        self.warn(step, format!("could not {}: {error}{}", step.purpose(), step.remedy(error)), cx);
+        let warning = format!("could not {}: {error}{}", request.purpose(), request.remedy(error));
+        self.set_warning(request, Some(warning), cx);
     }
 
-    /// There is nothing to follow: the end, unless there was something before, which may be built again.
+    /// Ends, unless something was installed before: then another build may install it again.
     fn handle_not_installed(&mut self, error: Error, cx: &LoopContext<'_>) {
-        if self.way.is_none() {
+        if self.delivery.is_none() {
             return self.end(error, cx);
         }
         self.next_check = cx.now.checked_add(RETRY);
-        self.warn(DatabaseRequest::Installation, error.to_string(), cx);
+        self.set_warning(DatabaseRequest::Installation, Some(error.to_string()), cx);
     }
 
     // ---- preparing --------------------------------------------------------------------------------------------------
 
-    /// Makes the session's settings from this one on, and then looks what is installed.
+    /// Sets the session's settings from this index on, and then reads the installation.
     fn set_session(&mut self, index: usize, cx: &LoopContext<'_>) {
         match sql::SESSION.get(index) {
             Some(settings) => self.query(DatabaseRequest::Settings(index), (*settings).to_owned(), cx),
@@ -322,56 +317,57 @@ impl DatabaseFollower {
         match installation.readable_options(&self.place) {
             Ok(options) => {
                 self.log.set_retention(options.keep_for, options.keep_size);
-                self.adopt(DeliveryWay::of(&options), cx);
-                for (step, sql) in self.coverage.queries(options, cx.now) {
-                    self.query(step, sql, cx);
+                self.adopt_delivery(DeliveryPath::of(&options), cx);
+                for (request, sql) in self.coverage.queries(options, cx.now) {
+                    self.query(request, sql, cx);
                 }
             }
             Err(error) => self.handle_not_installed(error, cx),
         }
     }
 
-    /// An event trigger has left tables to the next build: looks soon which those are.
+    /// Checks the tables soon, because an event trigger has left some to the next build.
     fn check_tables_soon(&mut self, cx: &LoopContext<'_>) {
-        self.coverage.hasten();
+        self.coverage.check_tables_next();
         self.next_check = self.next_check.map(|at| at.min(cx.now + CHECK_MIN));
     }
 
-    /// Follows an installation by the way in which it delivers.
-    fn adopt(&mut self, way: DeliveryWay, cx: &LoopContext<'_>) {
+    /// Follows the installation by the path that it delivers by.
+    fn adopt_delivery(&mut self, delivery: DeliveryPath, cx: &LoopContext<'_>) {
         self.next_check = cx.now.checked_add(CHECK.min(cx.keep_spilled.max(CHECK_MIN)));
         self.warnings.clear(DatabaseRequest::Installation);
-        let before = self.way.replace(way);
-        let has_changed = before.is_some_and(|before| before.log != way.log);
-        let channel = if way.log { LOG_CHANNEL } else { CHANNEL };
-        if has_changed && way.log {
-            self.log.reader.begin_with_gap(OTHER_DELIVERY);
-        } else if has_changed {
-            let gap = self.log.gap(OTHER_DELIVERY, None, cx.now);
-            cx.queue.push(self.database, QueueItem::Gap(gap));
-        }
-        if !way.log {
-            let outcome = self.log.without_log(&self.place);
-            if let Some(reason) = outcome.refusal {
-                return self.end(changes_error(reason), cx);
+        let had_log = self.delivery.map(|before| before == DeliveryPath::Log);
+        self.delivery = Some(delivery);
+        let has_changed = had_log.is_some_and(|had_log| had_log != self.reads_log());
+        match delivery {
+            DeliveryPath::Log => {
+                if has_changed {
+                    self.log.reader.begin_with_gap(OTHER_DELIVERY);
+                }
+                self.listen(LOG_CHANNEL, cx);
             }
-            outcome
-                .warning
-                .into_iter()
-                .for_each(|warning| self.warn(DatabaseRequest::Log(LogRequest::Claim), warning, cx));
-        }
-        if self.channel != Some(channel) {
-            if self.channel.take().is_some() {
-                drop(cx.handle.unlisten_all(self.id));
+            DeliveryPath::Notify { spills } => {
+                if has_changed {
+                    let gap = self.log.gap(OTHER_DELIVERY, None, cx.now);
+                    cx.queue.push(self.database, QueueItem::Gap(gap));
+                }
+                let outcome = self.log.without_log(&self.place);
+                if let Some(reason) = outcome.refusal {
+                    return self.end(changes_error(reason), cx);
+                }
+                if outcome.warning.is_some() {
+                    self.set_warning(DatabaseRequest::Log(LogRequest::Claim), outcome.warning, cx);
+                }
+                if self.channel == Some(CHANNEL) {
+                    self.report_connected(cx);
+                }
+                self.listen(CHANNEL, cx);
+                if spills {
+                    self.query(DatabaseRequest::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
+                }
             }
-            self.listen(channel, cx);
-        } else if !way.log {
-            self.report_connected(cx);
         }
         self.query(DatabaseRequest::QueueUsage, sql::QUEUE_USAGE.to_owned(), cx);
-        if way.spills {
-            self.query(DatabaseRequest::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
-        }
         self.advance_log(cx);
     }
 
@@ -382,7 +378,7 @@ impl DatabaseFollower {
         }
     }
 
-    // ---- spilled payloads -------------------------------------------------------------------------------------------
+    // ---- spilled payloads, and the log ------------------------------------------------------------------------------
 
     fn read_spilled(&mut self, cx: &LoopContext<'_>) {
         if self.phase == WorkerPhase::Prepared
@@ -397,30 +393,25 @@ impl DatabaseFollower {
         self.read_spilled(cx);
     }
 
-    // ---- the log ----------------------------------------------------------------------------------------------------
-
     fn advance_log(&mut self, cx: &LoopContext<'_>) {
-        self.log.read_acknowledgements(self.database, cx);
+        self.log.read_acknowledgements(cx);
         if self.phase == WorkerPhase::Prepared
             && self.reads_log()
-            && let Some((step, sql)) = self.log.next_query(cx)
+            && let Some((request, sql)) = self.log.next_query(cx)
         {
-            self.query(DatabaseRequest::Log(step), sql, cx);
+            self.query(DatabaseRequest::Log(request), sql, cx);
         }
     }
 
-    fn handle_log(&mut self, step: LogRequest, outputs: Vec<LogOutput>, cx: &LoopContext<'_>) {
-        if step == LogRequest::View && self.log.reader.has_begun() {
+    fn handle_log(&mut self, request: LogRequest, outputs: Vec<LogOutput>, cx: &LoopContext<'_>) {
+        if request == LogRequest::Read && self.log.reader.has_begun() {
             self.report_connected(cx);
         }
-        let outcome = self.log.push(self.database, outputs, cx);
+        let outcome = self.log.push(outputs, cx);
         if outcome.is_incomplete {
             self.check_tables_soon(cx);
         }
-        match outcome.warning {
-            Some(warning) => self.warn(DatabaseRequest::Log(step), warning, cx),
-            None => self.warnings.clear(DatabaseRequest::Log(step)),
-        }
+        self.set_warning(DatabaseRequest::Log(request), outcome.warning, cx);
         match outcome.refusal {
             Some(reason) => self.end(changes_error(format!("{}: {reason}", self.place)), cx),
             None => self.advance_log(cx),
@@ -429,39 +420,39 @@ impl DatabaseFollower {
 
     // ---- requests ---------------------------------------------------------------------------------------------------
 
-    fn query(&self, step: DatabaseRequest, sql: String, cx: &LoopContext<'_>) {
+    fn query(&self, request: DatabaseRequest, sql: String, cx: &LoopContext<'_>) {
         let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
         cx.handle.query_then(self.id, sql, move |result| {
-            mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, step, result }));
+            mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, request, result }));
         });
     }
 
-    fn listen(&self, channel: &str, cx: &LoopContext<'_>) {
+    /// Listens to this channel instead of another one.
+    fn listen(&mut self, channel: &'static str, cx: &LoopContext<'_>) {
+        if self.channel == Some(channel) {
+            return;
+        }
+        if self.channel.take().is_some() {
+            drop(cx.handle.unlisten_all(self.id));
+        }
         let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
         cx.handle.listen_then(self.id, vec![channel.to_owned()], move |result| {
-            let (step, result) = (DatabaseRequest::Listen, result.map(|()| Vec::new()));
-            mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, step, result }));
+            let (request, result) = (DatabaseRequest::Listen, result.map(|()| Vec::new()));
+            mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, request, result }));
         });
     }
 
-    /// Reports these warnings about a step together; without any, the step has succeeded.
-    fn warn_all(&mut self, step: DatabaseRequest, warnings: Vec<String>, cx: &LoopContext<'_>) {
-        match warnings.is_empty() {
-            true => self.warnings.clear(step),
-            false => self.warn(step, format!("{}: {}", self.place, warnings.join("; ")), cx),
-        }
-    }
-
-    /// Reports a warning about a step, unless it is the one that was reported last.
-    fn warn(&mut self, step: DatabaseRequest, warning: String, cx: &LoopContext<'_>) {
-        if self.warnings.is_new(step, &warning) {
+    /// Reports a warning about a request, unless it is the last one again. Without a warning, the request has succeeded.
+    fn set_warning(&mut self, request: DatabaseRequest, warning: Option<String>, cx: &LoopContext<'_>) {
+        let Some(warning) = warning else { return self.warnings.clear(request) };
+        if self.warnings.is_new(request, &warning) {
             cx.queue.push(self.database, QueueItem::Warning(warning));
         }
     }
 
     /// Ends for good.
     fn end(&mut self, error: Error, cx: &LoopContext<'_>) {
-        self.handle_impatience(cx);
+        self.stop_waiting(cx);
         self.phase = WorkerPhase::Ended;
         cx.queue.push(self.database, QueueItem::Lost(error));
         drop(cx.handle.remove(self.id));

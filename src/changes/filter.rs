@@ -3,7 +3,7 @@
 use super::change::{Change, SchemaChange};
 use super::glob;
 
-/// Patterns of table names; none accepts every table.
+/// Patterns of table names. Without patterns, every table is accepted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TableFilter {
     patterns: Vec<String>,
@@ -18,7 +18,7 @@ impl TableFilter {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| glob::fits_table(pattern, schema, name))
     }
 
-    /// Returns `true` if the table is wanted, or the partition that was written.
+    /// Returns `true` if a pattern matches the table, or the partition.
     pub(crate) fn accepts_change(&self, change: &Change) -> bool {
         let partition = change.partition_schema.as_deref().zip(change.partition_name.as_deref());
         self.accepts(&change.table_schema, &change.table_name)

@@ -1,10 +1,10 @@
-//! Patterns of names: a star is any text, a question mark any character.
+//! Patterns of names: `*` matches any text, `?` any character.
 
 /// Returns `true` if a name matches a pattern.
 pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
     let (mut p, mut n) = (0, 0);
-    // Where the last star stands, and how much of the name it has taken.
+    // The index of the last star, and the end of the part of the name that it has matched.
     let mut star = None;
     while n < name.len() {
         match pattern.get(p) {
@@ -17,10 +17,10 @@ pub(crate) fn fits(pattern: &str, name: &str) -> bool {
                 n += 1;
             }
             _ => {
-                let Some((at, taken)) = star else { return false };
-                star = Some((at, taken + 1));
+                let Some((at, matched)) = star else { return false };
+                star = Some((at, matched + 1));
                 p = at + 1;
-                n = taken + 1;
+                n = matched + 1;
             }
         }
     }
@@ -42,8 +42,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_is_any_text_and_a_question_mark_any_character() {
-        for (pattern, name, so) in [
+    fn a_star_matches_any_text_and_a_question_mark_any_character() {
+        for (pattern, name, fits_it) in [
             ("a", "a", true),
             ("a", "ab", false),
             ("*", "", true),
@@ -56,7 +56,7 @@ mod tests {
             ("*x*", "abcd", false),
             ("a%_", "abc", false),
         ] {
-            assert_eq!(fits(pattern, name), so, "{pattern} {name}");
+            assert_eq!(fits(pattern, name), fits_it, "{pattern} {name}");
         }
         assert!(fits_table("public.*", "public", "t") && fits_table("t", "public", "t"));
         assert!(!fits_table("other.t", "public", "t"));

@@ -1,11 +1,11 @@
-//! The privileges of a worker's role, as statements for a database administrator.
+//! The privileges that a worker's role needs, as statements for a database administrator.
 
 use super::options::{DeliveryMode, InstallOptions, Oversize};
 use super::sql;
 
-/// The statements that let a role `worker_role` read what an installation with these options writes.
+/// Returns the statements that let a role `worker_role` read the tables of an installation with these options.
 ///
-/// `installer` must be granted, too, unless every role may trust it.
+/// `installer` is the role that installed it, which must be granted, too; `None` if every role can trust it.
 pub(super) fn of_worker(options: &InstallOptions, installer: Option<&str>) -> Vec<String> {
     let mut grants: Vec<_> = match (options.delivery, options.oversize) {
         (DeliveryMode::Log, _) => LOG.map(str::to_owned).into(),

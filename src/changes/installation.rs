@@ -1,4 +1,4 @@
-//! An installation as it is, compared with what a build would make: functions, tables, event triggers, and objects.
+//! The functions and objects of an installation, compared with those that a build would create.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use crate::row::Row;
 #[derive(Debug)]
 pub(crate) struct Installation {
     version: i32,
-    /// `None` if it is of a version that this program does not know.
+    /// `None` if this program does not know the version.
     options: Option<InstallOptions>,
     /// The role that installed it, which owns the schema.
     installer: String,
-    /// `true` if this role may trust the installer.
+    /// `true` if this role can trust the installer.
     is_trusted: bool,
 }
 
@@ -31,21 +31,24 @@ impl Installation {
         Ok(Self { version, options, installer, is_trusted })
     }
 
-    /// Returns the options, of an installation in this place whose tables this role may read.
+    /// Returns the options. `place` is the database, for error texts.
     ///
-    /// It refuses tables in which a role that is not trusted could have put code, which would run as the role that reads.
+    /// # Errors
+    ///
+    /// [`Error::Changes`] if the installation is of another version, or if this role must not read its tables: the owner of a
+    /// table can have its readers execute code.
     pub(crate) fn readable_options(self, place: &str) -> Result<InstallOptions, Error> {
         let Some(options) = self.options else {
             let version = self.version;
             return Err(changes_error(format!(
-                "what is installed at {place} is of version {version}: use that version's program"
+                "the installation at {place} is of version {version}: use that version's program"
             )));
         };
         if !self.is_trusted && (options.delivery == DeliveryMode::Log || options.oversize == Oversize::Spill) {
             return Err(changes_error(format!(
                 "the schema notifyman at {place} belongs to role {}, which is no superuser, does not own the database, and \
-                 has not this role as a member: its tables are not read. Build as another role, or GRANT {0} to the role \
-                 that reads",
+                 does not have this role as a member: its tables are not read. Build as another role, or GRANT {0} to the \
+                 role that reads",
                 sql::identifier(&self.installer)
             )));
         }
@@ -53,23 +56,23 @@ impl Installation {
     }
 }
 
-/// The owner that an installation of any version names.
+/// Returns the owner of functions that the comment of an installation of any version names.
 pub(crate) fn named_owner(comment: &str) -> Option<String> {
     super::options::named_owner(comment.lines().nth(1)?)
 }
 
-/// Parses the comment of the schema: the version and the options of an installation.
+/// Parses the version and the options of an installation, from the comment of the schema.
 pub(crate) fn parse_comment(comment: &str) -> Result<(i32, Option<InstallOptions>), Error> {
     let line = comment.lines().nth(1).unwrap_or_default();
     InstallOptions::from_json(line, sql::VERSION).map_err(|reason| {
         changes_error(format!(
-            "the installation is damaged, or of an earlier version, since the comment of the schema notifyman does not hold its \
+            "the installation is damaged, or of an earlier version: the comment of the schema notifyman does not contain its \
              options ({reason}): run `notifyman build`"
         ))
     })
 }
 
-/// The functions that tables need with these options, by name.
+/// Returns the functions that tables need with these options, in the order of their names.
 pub(crate) fn functions_of_tables(
     db: &mut Connection,
     options: &InstallOptions,
@@ -82,8 +85,8 @@ pub(crate) fn functions_of_tables(
     rows.iter().map(function).collect()
 }
 
-/// A function that is there.
-struct Present {
+/// A function in the database.
+struct InstalledFunction {
     body: String,
     is_definer: bool,
     settings: String,
@@ -95,13 +98,12 @@ struct Present {
 }
 
 /// The functions of the schema, by name and arguments.
-pub(crate) struct Functions(BTreeMap<(String, String), Present>);
+pub(crate) struct Functions(BTreeMap<(String, String), InstalledFunction>);
 
 impl Functions {
-    /// Reads them.
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
         let rows = db.query(&sql::functions())?;
-        let present = |row: &Row| Present {
+        let function = |row: &Row| InstalledFunction {
             body: string(row, 2),
             is_definer: is_true(row, 3),
             settings: string(row, 4),
@@ -111,12 +113,11 @@ impl Functions {
             is_trigger: is_true(row, 8),
             is_immutable: is_true(row, 9),
         };
-        Ok(Self(rows.iter().map(|row| ((string(row, 0), string(row, 1)), present(row))).collect()))
+        Ok(Self(rows.iter().map(|row| ((string(row, 0), string(row, 1)), function(row))).collect()))
     }
 
-    /// Returns `true` if a function is as it would be made.
-    ///
-    /// `owner` owns what runs with rights of its own, and `installer` the rest.
+    /// Returns `true` if a function is as a build would create it. `owner` owns the `SECURITY DEFINER` functions, and
+    /// `installer` all others.
     pub(crate) fn is_right(&self, function: &FunctionDefinition, owner: &str, installer: &str) -> bool {
         let role = if function.runs_as == ExecutionRole::Owner { owner } else { installer };
         let settings: Vec<_> = function.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -131,12 +132,12 @@ impl Functions {
         })
     }
 
-    /// Returns `true` if a function of this name and these arguments is there.
+    /// Returns `true` if there is a function with this name and these arguments.
     pub(crate) fn has(&self, function: &FunctionDefinition) -> bool {
         self.0.contains_key(&(function.name.clone(), function.arguments.to_owned()))
     }
 
-    /// Returns `true` if a function of a trigger is there that no table has, and that no later table could use.
+    /// Returns `true` if there is a trigger function that no table uses, and that no later table could use.
     pub(crate) fn has_unused(&self) -> bool {
         self.0
             .iter()
@@ -144,23 +145,23 @@ impl Functions {
     }
 }
 
-/// The rest of an installation.
+/// The tables, sequences and event triggers of an installation.
 pub(crate) struct Objects {
     has_sequence: bool,
-    /// The outbox of an earlier version is there.
+    /// `true` if there is the outbox of an earlier version.
     pub(crate) has_outbox: bool,
     has_spilled: bool,
     is_open: bool,
     event_triggers: usize,
     disabled_event_triggers: usize,
-    /// The publications that take a table of ours along.
+    /// The publications that contain a table of the installation.
     publications: Option<String>,
-    /// The objects of the log that are not there.
+    /// The objects of the log that are missing.
     missing_of_log: Option<String>,
     is_log_unlogged: bool,
-    /// The sequence gives out its numbers in order, and each once.
+    /// `true` if the sequence returns its numbers in order, and each once.
     is_ordered: bool,
-    /// The owner of the functions that append has the privileges for it.
+    /// `true` if the owner of the functions that append to the log has the privileges for it.
     may_append: bool,
     is_log_full: bool,
     /// The number of changes that were not appended to the log.
@@ -168,7 +169,6 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// Reads it.
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
         Ok(Self::parse(&only_row(db, &sql::objects())?))
     }
@@ -193,21 +193,21 @@ impl Objects {
         }
     }
 
-    /// Returns what is missing or wrong, for these options; a build fixes it.
+    /// Returns the problems of an installation with these options. A build fixes them.
     pub(crate) fn problems(&self, options: &InstallOptions) -> Vec<String> {
         let mut problems = Vec::new();
         let is_logged = options.delivery == DeliveryMode::Log;
         let needs_spilled = options.oversize == Oversize::Spill && !is_logged;
         if !self.has_sequence || needs_spilled && !self.has_spilled {
-            problems.push("a table or the sequence of the schema notifyman is gone");
+            problems.push("a table or the sequence of the schema notifyman is missing");
         }
         let of_log = self.missing_of_log.as_ref().filter(|_| is_logged);
-        let of_log = of_log.map(|names| format!("of the log in the schema notifyman is missing: {names}"));
+        let of_log = of_log.map(|names| format!("objects of the log in the schema notifyman are missing: {names}"));
         problems.extend(of_log.as_deref());
         if is_logged && of_log.is_none() && self.is_log_unlogged != options.is_unlogged {
             problems.push(match options.is_unlogged {
-                true => "the log is logged, which was not asked for",
-                false => "the log is unlogged, which was not asked for: a crash empties it",
+                true => "the log is logged, although it was built as unlogged",
+                false => "the log is unlogged, although it was not built so: a crash of the server empties it",
             });
         }
         if is_logged && of_log.is_none() && !self.may_append {
@@ -216,49 +216,49 @@ impl Objects {
         }
         if !self.is_ordered {
             problems.push(
-                "the sequence notifyman.number caches values, cycles, or does not count by 1: changes can be read in \
-                 another order than they were made",
+                "the sequence notifyman.number caches values, cycles, or does not increment by 1: changes can be read \
+                 in another order than they were made",
             );
         }
         if self.has_outbox {
             problems.push("the outbox of an earlier version is still there");
         }
         if !self.is_open {
-            problems.push("roles lack USAGE on the schema notifyman: what they write is reported without its rows");
+            problems.push("roles lack USAGE on the schema notifyman: their changes are reported without rows");
         }
         let wanted = if options.has_schema_events { 2 } else { 0 };
         if self.event_triggers < wanted {
-            problems.push("an event trigger is gone: new tables are not covered");
+            problems.push("an event trigger is missing: new tables are not covered");
         } else if self.event_triggers > wanted {
-            problems.push("there are event triggers that are not asked for");
+            problems.push("there are event triggers, although it was built without");
         }
         problems.into_iter().map(str::to_owned).collect()
     }
 
-    /// Returns what an administrator should know of, for these options.
+    /// Returns the conditions that an administrator should know of, for an installation with these options.
     pub(crate) fn warnings(&self, options: &InstallOptions) -> Vec<String> {
         let mut warnings = Vec::new();
         if options.delivery == DeliveryMode::Log && self.is_log_full {
             warnings.push(format!(
-                "the log is full, and {} changes were not appended to it: run its workers, so that what they have read can be \
-                 removed, delete names that are not used any more from notifyman.position, or build with a larger --keep-size",
+                "the log is full, and {} changes were not appended to it: run its workers, so that changes that they have \
+                 read can be removed, delete unused names from notifyman.position, or build with a larger --keep-size",
                 self.dropped
             ));
         }
         if self.disabled_event_triggers > 0 {
-            warnings.push("an event trigger is switched off: new tables are not covered".to_owned());
+            warnings.push("an event trigger is disabled: new tables are not covered".to_owned());
         }
         if let Some(names) = &self.publications {
             warnings.push(format!(
-                "publication {names} takes a table of the schema notifyman along: a subscriber stops at the first change \
-                 to it, unless it has that table"
+                "publication {names} contains a table of the schema notifyman: a subscriber without that table stops at the \
+                 first change to it"
             ));
         }
         warnings
     }
 }
 
-/// The problem with tables of one state, as [`sql::uncovered`] lists them.
+/// Returns the problem of the tables in one state, from a row of [`sql::uncovered`].
 pub(crate) fn uncovered_problem(row: &Row) -> String {
     let (state, count, first) = (string(row, 0), string(row, 1), string(row, 2));
     format!("the triggers of {count} tables are {state} ({first} ..): run `notifyman build`")

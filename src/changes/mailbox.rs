@@ -1,4 +1,4 @@
-//! Messages to the worker's loop: from answered queries, which arrive on the loop's own thread, and from the consumer.
+//! Messages to the worker's loop: replies, which arrive on the loop's own thread, and messages from the consumer.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,15 +10,15 @@ use crate::row::Row;
 /// A message to the loop.
 #[derive(Debug)]
 pub(crate) enum LoopMessage {
-    /// The reply to a request of one database.
+    /// A session has replied to a request.
     Reply(DatabaseReply),
-    /// The consumer has dealt with something after the worker was stopped.
+    /// The consumer has acknowledged an item after the worker was stopped.
     Acknowledged,
-    /// The consumer has taken so much that there is room again.
+    /// The queue has room again.
     Room,
     /// The worker must stop; the consumer may still acknowledge.
     Stop,
-    /// The consumer has gone.
+    /// The worker must stop; the consumer acknowledges nothing more.
     Close,
 }
 
@@ -26,9 +26,9 @@ pub(crate) enum LoopMessage {
 #[derive(Debug)]
 pub(crate) struct DatabaseReply {
     pub(crate) database: usize,
-    /// The number of the session that was asked: answers of a session that was lost are stale.
+    /// The session to which the request was sent. Replies of a lost session are ignored.
     pub(crate) session: u64,
-    pub(crate) step: DatabaseRequest,
+    pub(crate) request: DatabaseRequest,
     pub(crate) result: Result<Vec<Row>, Error>,
 }
 
@@ -44,7 +44,7 @@ impl Mailbox {
         Self { handle, messages: Mutex::default() }
     }
 
-    /// Adds a message, and interrupts the loop's wait unless an earlier message has done so.
+    /// Adds a message, and wakes the loop unless an earlier unread message has woken it.
     pub(crate) fn send(&self, message: LoopMessage) {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         messages.push(message);
@@ -53,7 +53,7 @@ impl Mailbox {
         }
     }
 
-    /// Takes all messages, in their order.
+    /// Takes all messages, in the order in which they were added.
     pub(crate) fn take(&self) -> Vec<LoopMessage> {
         std::mem::take(&mut *self.messages.lock().unwrap_or_else(PoisonError::into_inner))
     }

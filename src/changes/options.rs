@@ -1,4 +1,4 @@
-//! The options of an installation: its tables, their shape, and the delivery.
+//! The options of an installation: which tables it covers, what it reports, and how it delivers.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The rows that a change reports.
+/// The contents of a change: whole rows, or keys.
 ///
 /// ```
 /// use notifyman::changes::{Installer, Shape};
@@ -18,15 +18,15 @@ use serde_json::{Value, json};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Shape {
-    /// Each row by itself, whole, before and after.
+    /// Each change reports one row, as it was before and is after.
     #[default]
     Rows,
-    /// The rows of one statement, by their keys: for cache invalidation. In large statements it costs
-    /// a fraction.
+    /// A change reports the keys of the rows of one statement, for cache invalidation. In large statements it costs a fraction
+    /// of [`Rows`](Self::Rows).
     Keys,
 }
 
-/// The report of a payload that is longer than NOTIFY takes: 7,999 bytes in the database's encoding.
+/// The handling of a payload that is too long for NOTIFY, which accepts 7,999 bytes in the database's encoding.
 ///
 /// ```
 /// use notifyman::changes::{Installer, Oversize};
@@ -36,18 +36,19 @@ pub enum Shape {
 /// # drop(installer);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Oversize {
-    /// Only the row's key is reported; where that is too long, or there is none, a marker.
+    /// Only the row's key is reported. If that is too long, or there is none, only a marker is.
     #[default]
     Key,
-    /// Only that something changed in the table: [`Truncated::Key`](super::Truncated::Key).
+    /// Only a marker is reported: something in the table has changed ([`Truncated::Key`](super::Truncated::Key)).
     Marker,
-    /// It is stored in the unlogged table `notifyman.spilled`, from which a stream reads it. Beyond 15 MiB, and once a
-    /// crash of the server has emptied the table, it is as with `Key`.
+    /// The payload is stored in the unlogged table `notifyman.spilled`, from which a worker reads it. Payloads of more than
+    /// 15 MiB are handled as with [`Key`](Self::Key). A crash of the server empties the table.
     Spill,
 }
 
-/// The delivery of changes.
+/// The way in which changes reach a worker.
 ///
 /// ```
 /// use notifyman::changes::{DeliveryMode, Installer};
@@ -57,23 +58,26 @@ pub enum Oversize {
 /// # drop(installer);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum DeliveryMode {
-    /// By NOTIFY, at the commit.
+    /// A trigger notifies, and the server delivers at the commit.
     #[default]
     Notify,
-    /// By a log in three tables of the schema `notifyman`, which workers read. It takes no lock at the commit, and goes
-    /// with PREPARE TRANSACTION. Changes are kept for [`Installer::keep_for`](super::Installer::keep_for), within
-    /// [`Installer::keep_size`](super::Installer::keep_size), so that a worker continues where it stopped.
+    /// A trigger appends to a log in the schema `notifyman`, which workers read.
+    ///
+    /// A commit takes no lock, and PREPARE TRANSACTION works. Changes are kept for
+    /// [`Installer::keep_for`](super::Installer::keep_for), within [`Installer::keep_size`](super::Installer::keep_size), so a
+    /// worker continues where it stopped.
     Log,
-    /// The former outbox. A build refuses it.
-    #[deprecated(note = "the outbox is gone: use `DeliveryMode::Log`")]
+    /// The outbox of earlier versions. A build refuses it.
+    #[deprecated(note = "the log replaces the outbox: use `DeliveryMode::Log`")]
     Table,
 }
 
-/// The reason for which `table` is no delivery any more.
+/// The error for the former delivery `table`.
 pub(crate) const NO_OUTBOX: &str = "delivery by an outbox (table, DeliveryMode::Table) has been replaced by the log: use --delivery log (DeliveryMode::Log)";
 
-/// Names for [`fmt::Display`] and [`FromStr`], as the program and the database have them.
+/// Implements [`fmt::Display`] and [`FromStr`] with the names that the program and the database use.
 macro_rules! names {
     ($type:ident: $($variant:ident = $name:literal),+) => {
         impl fmt::Display for $type {
@@ -88,7 +92,7 @@ macro_rules! names {
             fn from_str(name: &str) -> Result<Self, String> {
                 match name {
                     $($name => Ok($type::$variant),)+
-                    _ => Err([$($name),+].join(" or ") + " is needed"),
+                    _ => Err(format!("expected {}", [$($name),+].join(" or "))),
                 }
             }
         }
@@ -103,7 +107,7 @@ impl fmt::Display for DeliveryMode {
         f.write_str(match self {
             Self::Notify => "notify",
             Self::Log => "log",
-            #[allow(deprecated, reason = "it has a name, too")]
+            #[allow(deprecated, reason = "it has a name as well")]
             Self::Table => "table",
         })
     }
@@ -117,22 +121,22 @@ impl FromStr for DeliveryMode {
             "notify" => Ok(Self::Notify),
             "log" => Ok(Self::Log),
             "table" => Err(NO_OUTBOX.to_owned()),
-            _ => Err("notify or log is needed".to_owned()),
+            _ => Err("expected notify or log".to_owned()),
         }
     }
 }
 
-/// The age up to which the log keeps changes, unless set.
+/// The default age up to which the log keeps changes.
 const KEEP_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// The size of the log's tables, unless set.
+/// The default size of the log's tables, in bytes.
 const KEEP_SIZE: u64 = 1 << 30;
 const KEEP_FOR_LIMITS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 366 * 24 * 60 * 60);
 const KEEP_SIZE_LIMITS: RangeInclusive<u64> = 1 << 20..=1 << 60;
 
-/// Everything that can be chosen about an installation.
+/// The options of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InstallOptions {
-    /// The role that owns what runs with rights of its own.
+    /// The role that owns the `SECURITY DEFINER` functions.
     pub(crate) owner: String,
     pub(crate) schemas: Vec<String>,
     pub(crate) tables: Vec<String>,
@@ -141,11 +145,11 @@ pub(crate) struct InstallOptions {
     pub(crate) shape: Shape,
     pub(crate) oversize: Oversize,
     pub(crate) delivery: DeliveryMode,
-    /// The age up to which the log keeps changes: whole seconds.
+    /// The age up to which the log keeps changes, in whole seconds.
     pub(crate) keep_for: Duration,
-    /// The bytes of the log's tables together.
+    /// The size of the log's tables together, in bytes.
     pub(crate) keep_size: u64,
-    /// The log's tables are unlogged.
+    /// `true` if the log's tables are unlogged.
     pub(crate) is_unlogged: bool,
     pub(crate) with_query: bool,
     pub(crate) has_schema_events: bool,
@@ -163,7 +167,7 @@ impl InstallOptions {
         self.oversize == Oversize::Spill && self.delivery == DeliveryMode::Notify
     }
 
-    /// The options as one line of JSON, with the version of what is installed.
+    /// Returns the options as one line of JSON, with the version of the installation.
     pub(crate) fn to_json(&self, version: i32) -> String {
         json!({
             "version": version,
@@ -185,7 +189,7 @@ impl InstallOptions {
         .to_string()
     }
 
-    /// Refuses the former outbox, and limits of the log that are none.
+    /// Returns an error for the former outbox, and for limits of the log that are out of range.
     pub(crate) fn check(&self) -> Result<(), String> {
         #[allow(deprecated, reason = "it is refused here")]
         if self.delivery == DeliveryMode::Table {
@@ -193,20 +197,20 @@ impl InstallOptions {
         }
         if !KEEP_FOR_LIMITS.contains(&self.keep_for) {
             return Err(format!(
-                "the log cannot keep changes for {:?}: give from 1 second to 10 years (--keep-for, Installer::keep_for)",
+                "the log cannot keep changes for {:?}: use 1 second to 10 years (--keep-for, Installer::keep_for)",
                 self.keep_for
             ));
         }
         if !KEEP_SIZE_LIMITS.contains(&self.keep_size) {
             return Err(format!(
-                "the log cannot have {} bytes: give from 1 MiB to 1 EiB (--keep-size, Installer::keep_size)",
+                "the log cannot have {} bytes: use 1 MiB to 1 EiB (--keep-size, Installer::keep_size)",
                 self.keep_size
             ));
         }
         Ok(())
     }
 
-    /// Parses what [`to_json`](Self::to_json) wrote: the version, and the options if this program knows that version.
+    /// Parses the text of [`to_json`](Self::to_json): the version, and the options if the version is `known`.
     pub(crate) fn from_json(text: &str, known: i32) -> Result<(i32, Option<Self>), String> {
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let version = value["version"].as_i64().and_then(|version| version.try_into().ok()).ok_or("no version")?;
@@ -258,7 +262,7 @@ impl Default for InstallOptions {
     }
 }
 
-/// Returns the owner that an installation of any version names.
+/// Returns the owner of functions in the options of an installation of any version.
 pub(crate) fn named_owner(text: &str) -> Option<String> {
     let value: Value = serde_json::from_str(text).ok()?;
     value["owner"].as_str().map(str::to_owned)
@@ -269,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_read_as_they_were_written() {
+    fn options_are_parsed_as_they_were_printed() {
         let options = InstallOptions {
             delivery: DeliveryMode::Log,
             keep_size: 1 << 20,
@@ -280,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_earlier_version_the_owner_is_known() {
+    fn only_the_owner_of_another_version_is_known() {
         let text = r#"{"version":2,"owner":"o","delivery":"table"}"#;
         assert_eq!(InstallOptions::from_json(text, 3), Ok((2, None)));
         assert_eq!(named_owner(text).as_deref(), Some("o"));
@@ -289,6 +293,6 @@ mod tests {
     #[test]
     fn the_former_delivery_is_refused_with_the_new_name() {
         assert!("table".parse::<DeliveryMode>().unwrap_err().contains("--delivery log"));
-        assert_eq!("post".parse::<DeliveryMode>(), Err("notify or log is needed".to_owned()));
+        assert_eq!("post".parse::<DeliveryMode>(), Err("expected notify or log".to_owned()));
     }
 }

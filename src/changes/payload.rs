@@ -1,7 +1,7 @@
-//! Payloads as changes, including JSON that PostgreSQL accepts and no [`Value`] can hold.
+//! Parses payloads, including JSON that PostgreSQL accepts and no [`Value`] can hold.
 //!
 //! ```text
-//!   payload ──> Change, as a whole ──> envelope, with each column as text ──> SchemaChange ──> not a payload of ours
+//!   payload ──> Change, as a whole ──> Envelope, with columns as text ──> SchemaChange ──> error
 //! ```
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde_json::{Error, Map, Value};
 
 use super::change::{Change, Method, SchemaChange, Truncated};
 
-/// A payload that a trigger has sent.
+/// A payload of a trigger.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ChangePayload {
     Change(Box<Change>),
@@ -20,18 +20,18 @@ pub(crate) enum ChangePayload {
     Incomplete(IncompleteCoverage),
 }
 
-/// A message of an event trigger: it has left tables to the next build.
+/// A message of an event trigger that has left tables to the next build.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(crate) struct IncompleteCoverage {
     count: u64,
-    /// The first of them.
+    /// The names of the first of them.
     tables: Vec<String>,
 }
 
 impl IncompleteCoverage {
     pub(crate) fn warning(&self) -> String {
         format!(
-            "{} tables are left to the next build, so as not to hold up a statement ({} ..): run `notifyman build`",
+            "{} tables are not covered until the next build, so that a statement was not delayed ({} ..): run `notifyman build`",
             self.count,
             self.tables.join(", ")
         )
@@ -61,7 +61,7 @@ impl ChangePayload {
     }
 }
 
-/// A change whose values are still JSON text, which is skipped without a look at numbers, surrogates and depth.
+/// A change with its values as JSON text. Their numbers, surrogates and depth are not checked.
 #[derive(Deserialize)]
 struct Envelope<'p> {
     number: i64,
@@ -84,7 +84,7 @@ struct Envelope<'p> {
 }
 
 impl Envelope<'_> {
-    /// Parses a change whose values may be of any JSON that PostgreSQL accepts.
+    /// Parses a change with any JSON values that PostgreSQL accepts.
     fn parse(text: &str) -> Result<Change, Error> {
         let envelope: Envelope<'_> = serde_json::from_str(text)?;
         let mut unparsed = Vec::new();
@@ -113,7 +113,8 @@ impl Envelope<'_> {
     }
 }
 
-/// Parses an object of columns. A value that cannot be parsed becomes a string of its text, and its place is noted.
+/// Parses an object of columns. A value that cannot be parsed becomes a string of its text, and its place is added to
+/// `unparsed`.
 fn parse_row(place: &str, raw: &RawValue, unparsed: &mut Vec<String>) -> Result<Map<String, Value>, Error> {
     let columns: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get())?;
     let mut row = Map::new();
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_no_parser_takes_is_its_text_and_its_place_is_noted() {
+    fn a_value_that_cannot_be_parsed_is_its_text_and_its_place_is_listed() {
         let nested = "[".repeat(130) + &"]".repeat(130);
         for value in [r#"{"a": "\ud800"}"#, "1e400", "-1e999", &nested, r#"["\udc00\ud800"]"#] {
             let change =
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_a_parser_takes_is_not_marked() {
+    fn a_value_that_can_be_parsed_is_not_listed() {
         let change = change(r#""old_data":null,"new_data":{"z":"\u0000","n":1e300,"s":"\ud83d\ude00"},"query":null"#);
         assert_eq!(change.new_data, json!({"z": "\0", "n": 1e300, "s": "😀"}).as_object().cloned());
         assert!(change.unparsed.is_empty());
@@ -173,7 +174,7 @@ mod tests {
         for payload in ["", "hello", "{}", "[]", r#"{"number":1}"#, r#"{"event":"altered"}"#, "1e400"] {
             assert!(ChangePayload::parse(payload.as_bytes()).is_err(), "{payload}");
         }
-        let cut = r#"{"number":7,"table_schema":"public","table_name":"t","session_user":"app","method":"INSERT","new_data":{"#;
-        assert!(ChangePayload::parse(cut.as_bytes()).is_err());
+        let truncated = r#"{"number":7,"table_schema":"public","table_name":"t","session_user":"app","method":"INSERT","new_data":{"#;
+        assert!(ChangePayload::parse(truncated.as_bytes()).is_err());
     }
 }

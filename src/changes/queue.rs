@@ -1,13 +1,14 @@
 //! The queue between the worker's loop and the consumer, with a memory limit.
 //!
 //! ```text
-//!   loop ──> push ──────────────────────────────> ready ──> take ──> consumer
-//!              └──> held, one lane for each database ──┘ release
+//!   loop ──> push ──────────────────────> ready ──> take ──> consumer
+//!              └──> held, by database ──────┘ release
 //! ```
 //!
-//! The loop never waits: a session that does not read fills the server's NOTIFY queue for all. Notifications for which
-//! there is no room are dropped and counted, and the count is reported in their place. A log keeps its rows, so it is
-//! read only as far as there is room. While a spilled payload is being read, what its database received later is held.
+//! The loop never waits, because a session that does not read makes the server's NOTIFY queue fill for all sessions.
+//! Notifications for which there is no room are dropped and counted, and the count is reported in their place. A log keeps
+//! its rows, so no more rows are read than there is room for. While a spilled payload is being read, later notifications of
+//! its database are held.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,23 +20,23 @@ use crate::clock;
 use crate::error::Error;
 use crate::gap::Gap;
 
-/// The most bytes of payloads that wait for the consumer.
-pub(crate) const LIMIT: usize = 64 << 20;
-/// The room that must be left before something long is read from a table.
+/// The capacity of the queue in bytes.
+const LIMIT: usize = 64 << 20;
+/// The free capacity that is necessary to read a long value from a table, in bytes.
 pub(crate) const ROOM: usize = 16 << 20;
-/// The approximate size of an item besides its payload.
+/// The approximate size of an item without its payload, in bytes.
 const ITEM: usize = 128;
 
-/// An item for the consumer, of one database.
+/// An item of one database, for the consumer.
 #[derive(Debug)]
 pub(crate) enum QueueItem {
-    /// A payload that was notified.
+    /// The payload of a notification.
     Notified(Box<[u8]>),
-    /// A payload that was read from a log, and the position after it.
+    /// A payload from a log, and the position after it.
     Logged(Position, Box<[u8]>),
-    /// A gap in what was read from a log, and the position after it.
+    /// A gap in a log, and the position after it.
     LoggedGap(Position, Gap),
-    /// The number of notifications for which there was no room.
+    /// The number of notifications that were dropped.
     Dropped(u64),
     Connected,
     Disconnected(Error),
@@ -52,32 +53,40 @@ impl QueueItem {
         }
     }
 
-    /// Returns `true` if the item must not overtake changes that are held.
+    /// Returns `true` if the item must not overtake held changes.
     fn is_ordered(&self) -> bool {
         matches!(self, QueueItem::Notified(_) | QueueItem::Gap(_))
     }
 }
 
+/// The states in which nothing, or not everything, can be added or taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum QueuePhase {
+    #[default]
+    Open,
+    /// Nothing more is added. Held items may still be released.
+    Stopped,
+    /// The loop has ended.
+    Finished,
+}
+
 #[derive(Debug, Default)]
 struct EventQueueState {
+    phase: QueuePhase,
     ready: VecDeque<(usize, QueueItem)>,
     ready_size: usize,
     /// The items that wait for a spilled payload, by database.
     held: BTreeMap<usize, VecDeque<QueueItem>>,
     held_size: usize,
-    /// The numbers of notifications that were dropped and not reported yet, by database.
+    /// The numbers of dropped notifications that have not been reported yet, by database.
     dropped: BTreeMap<usize, u64>,
-    /// What the consumer has dealt with since the loop last asked: the position, and the number of items.
+    /// The last acknowledged position and the number of acknowledged items since the loop last read them, by database.
     acknowledged: BTreeMap<usize, (Position, usize)>,
     /// `true` if the loop waits for room.
     wants_room: bool,
-    /// Nothing more is added.
-    is_stopped: bool,
-    /// The loop has ended.
-    is_finished: bool,
 }
 
-/// The queue; see the documentation of the module.
+/// The queue. The module's documentation describes it.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     state: Mutex<EventQueueState>,
@@ -89,8 +98,8 @@ pub(crate) struct EventQueue {
 pub(crate) enum TakenItem {
     Item(usize, QueueItem),
     TimedOut,
-    /// Nothing will come any more.
-    Over,
+    /// There are no more items, and none will be added.
+    End,
 }
 
 impl EventQueue {
@@ -105,10 +114,10 @@ impl EventQueue {
 
     // ---- the loop ---------------------------------------------------------------------------------------------------
 
-    /// Adds an item; a notification for which there is no room is counted instead.
+    /// Adds an item. A notification for which there is no room is dropped and counted.
     pub(crate) fn push(&self, database: usize, item: QueueItem) {
         let mut state = self.lock();
-        if state.is_stopped {
+        if state.phase != QueuePhase::Open {
             return;
         }
         if matches!(item, QueueItem::Notified(_)) {
@@ -120,9 +129,9 @@ impl EventQueue {
             }
         }
         match state.held.get_mut(&database) {
-            Some(lane) if item.is_ordered() => {
+            Some(held) if item.is_ordered() => {
                 let size = item.size();
-                lane.push_back(item);
+                held.push_back(item);
                 state.held_size += size;
             }
             _ => state.make_ready(database, item),
@@ -131,18 +140,18 @@ impl EventQueue {
         self.changed.notify_all();
     }
 
-    /// Holds what is added for a database from now on.
+    /// Holds the changes and gaps that are added for a database from now on.
     pub(crate) fn hold(&self, database: usize) {
         self.lock().held.entry(database).or_default();
     }
 
-    /// Adds an item before what is held.
+    /// Adds an item before the held ones.
     pub(crate) fn release(&self, database: usize, item: QueueItem) {
         self.lock().make_ready(database, item);
         self.changed.notify_all();
     }
 
-    /// Takes the first item that is held for a database; once there is none, nothing is held any more.
+    /// Takes the first held item of a database. If there is none, later items are no longer held.
     pub(crate) fn take_held(&self, database: usize) -> Option<QueueItem> {
         let mut state = self.lock();
         let item = state.held.get_mut(&database).and_then(VecDeque::pop_front);
@@ -150,15 +159,15 @@ impl EventQueue {
             Some(item) => state.held_size = state.held_size.saturating_sub(item.size()),
             None => {
                 state.held.remove(&database);
-                // A count of dropped notifications may have waited for it.
+                // The count of dropped notifications may have waited for the held items.
                 self.changed.notify_all();
             }
         }
         item
     }
 
-    /// Returns the bytes for which there is room, of which at least [`ROOM`] must be there to read something long. If
-    /// they are not, the loop is sent a message when they are.
+    /// Returns the free capacity in bytes if it is at least [`ROOM`]. If it is less, the loop receives
+    /// [`LoopMessage::Room`] as soon as it is enough.
     pub(crate) fn room(&self) -> Option<usize> {
         let mut state = self.lock();
         let room = LIMIT.saturating_sub(state.ready_size);
@@ -166,30 +175,29 @@ impl EventQueue {
         (room >= ROOM).then_some(room)
     }
 
-    /// Takes what the consumer has dealt with: the last position, and the number of items.
+    /// Takes the last acknowledged position and the number of acknowledged items since the last call.
     pub(crate) fn take_acknowledged(&self, database: usize) -> Option<(Position, usize)> {
         self.lock().acknowledged.remove(&database)
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.lock().is_stopped
+        self.lock().phase != QueuePhase::Open
     }
 
-    /// The loop has ended: what is there can still be taken.
+    /// Ends the queue, because the loop has ended. All items can still be taken.
     pub(crate) fn finish(&self) {
         let mut state = self.lock();
-        for (database, lane) in std::mem::take(&mut state.held) {
-            lane.into_iter().for_each(|item| state.make_ready(database, item));
+        for (database, held) in std::mem::take(&mut state.held) {
+            held.into_iter().for_each(|item| state.make_ready(database, item));
         }
-        state.is_stopped = true;
-        state.is_finished = true;
+        state.phase = QueuePhase::Finished;
         drop(state);
         self.changed.notify_all();
     }
 
     // ---- the consumer -----------------------------------------------------------------------------------------------
 
-    /// Waits for the next item, in the order in which the items were added.
+    /// Waits for the next item.
     pub(crate) fn take(&self, until: Option<Instant>) -> TakenItem {
         let mut state = self.lock();
         loop {
@@ -208,8 +216,13 @@ impl EventQueue {
             {
                 return TakenItem::Item(database, QueueItem::Dropped(count));
             }
-            if state.is_finished || state.is_stopped && state.held.is_empty() {
-                return TakenItem::Over;
+            let is_end = match state.phase {
+                QueuePhase::Open => false,
+                QueuePhase::Stopped => state.held.is_empty(),
+                QueuePhase::Finished => true,
+            };
+            if is_end {
+                return TakenItem::End;
             }
             let left = until.map(|until| until.saturating_duration_since(clock::now()));
             state = match left {
@@ -220,27 +233,32 @@ impl EventQueue {
         }
     }
 
-    /// Reports that an item that was read from a log has been dealt with.
+    /// Acknowledges an item from a log.
     pub(crate) fn acknowledge(&self, database: usize, position: Position) {
         let mut state = self.lock();
-        let (is_first, is_stopped) = (state.acknowledged.is_empty(), state.is_stopped);
+        let is_first = state.acknowledged.is_empty();
+        let is_stopped = state.phase != QueuePhase::Open;
         let count = state.acknowledged.get(&database).map_or(0, |(_, count)| *count);
         state.acknowledged.insert(database, (position, count + 1));
         drop(state);
-        // The loop asks from time to time, and waits for the last one.
+        // While it runs, the loop reads acknowledgements with each query. After a stop it waits for them.
         if is_stopped && is_first {
             self.mailbox.send(LoopMessage::Acknowledged);
         }
     }
 
-    /// Adds nothing more; what is there can still be taken.
+    /// Stops the queue and the loop: nothing more is added, and all items can still be taken.
     pub(crate) fn stop(&self) {
-        self.lock().is_stopped = true;
+        let mut state = self.lock();
+        if state.phase == QueuePhase::Open {
+            state.phase = QueuePhase::Stopped;
+        }
+        drop(state);
         self.changed.notify_all();
         self.mailbox.send(LoopMessage::Stop);
     }
 
-    /// Stops, for a consumer that takes nothing more and acknowledges nothing more.
+    /// Stops the queue and the loop, for a consumer that takes and acknowledges nothing more.
     pub(crate) fn close(&self) {
         self.stop();
         self.mailbox.send(LoopMessage::Close);
@@ -274,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn notifications_without_room_are_counted_and_reported_after_those_with_room() {
+    fn dropped_notifications_are_counted_and_reported_after_earlier_ones() {
         let queue = queue();
         queue.push(1, notified(LIMIT - 2 * ITEM));
         queue.push(1, notified(ITEM));
         queue.push(2, notified(1));
         queue.push(1, notified(0));
         assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
-        // There is room again, but nothing of this database comes before the count of what is missing.
+        // There is room again, but the count of dropped notifications precedes later ones of the same database.
         queue.push(1, notified(0));
         assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Dropped(3))));
         assert!(matches!(queue.take(None), TakenItem::Item(2, QueueItem::Dropped(1))));
@@ -289,11 +307,11 @@ mod tests {
         assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
         assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
         queue.finish();
-        assert!(matches!(queue.take(None), TakenItem::Over));
+        assert!(matches!(queue.take(None), TakenItem::End));
     }
 
     #[test]
-    fn what_is_held_keeps_its_place_and_holds_up_no_other_database() {
+    fn held_items_keep_their_order_and_delay_no_other_database() {
         let queue = queue();
         queue.hold(1);
         for size in 1..=2 {
@@ -318,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_queue_ends_after_what_is_held() {
+    fn a_stopped_queue_ends_after_the_held_items() {
         let queue = queue();
         queue.hold(1);
         queue.push(1, notified(1));
@@ -327,14 +345,14 @@ mod tests {
         assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
         queue.finish();
         assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
-        assert!(matches!(queue.take(None), TakenItem::Over));
+        assert!(matches!(queue.take(None), TakenItem::End));
     }
 
     #[test]
     fn taken_items_free_their_capacity() {
         let queue = queue();
         let piece = LIMIT / 4;
-        // Three times the limit in total, taken directly and from the held items.
+        // Three times the capacity in total, taken directly and from the held items.
         for round in 0..3 {
             for _ in 0..3 {
                 queue.push(1, notified(piece));
@@ -374,8 +392,8 @@ mod tests {
         assert!(matches!(taken[..], [.., QueueItem::Dropped(2)]) && taken.len() == 4, "{}", taken.len());
     }
 
-    /// Returns the item that wakes a sleeping consumer when `doing` has run; `None` at the end of the queue.
-    fn awaited(queue: EventQueue, doing: impl FnOnce(&EventQueue)) -> Option<QueueItem> {
+    /// Returns the item that a waiting consumer takes after `action`; `None` at the end of the queue.
+    fn item_after(queue: EventQueue, action: impl FnOnce(&EventQueue)) -> Option<QueueItem> {
         let (sender, taken) = std::sync::mpsc::channel();
         let queue = Arc::new(queue);
         std::thread::spawn({
@@ -383,39 +401,39 @@ mod tests {
             move || {
                 let item = match queue.take(None) {
                     TakenItem::Item(_, item) => Some(item),
-                    TakenItem::TimedOut | TakenItem::Over => None,
+                    TakenItem::TimedOut | TakenItem::End => None,
                 };
                 drop(sender.send(item));
             }
         });
-        // The consumer is nearly always asleep by then; if not, the test proves nothing.
+        // The consumer is nearly always waiting by then. If not, the test proves nothing.
         std::thread::sleep(std::time::Duration::from_millis(100));
-        doing(&queue);
+        action(&queue);
         taken.recv_timeout(std::time::Duration::from_secs(10)).expect("the consumer was woken")
     }
 
     #[test]
     fn a_waiting_consumer_is_woken_by_every_kind_of_item() {
-        let added = awaited(queue(), |queue| queue.push(1, notified(3)));
+        let added = item_after(queue(), |queue| queue.push(1, notified(3)));
         assert!(matches!(added, Some(QueueItem::Notified(_))), "{added:?}");
-        let dropped = awaited(queue(), |queue| queue.push(1, notified(LIMIT)));
+        let dropped = item_after(queue(), |queue| queue.push(1, notified(LIMIT)));
         assert!(matches!(dropped, Some(QueueItem::Dropped(1))), "{dropped:?}");
-        let released = awaited(queue(), |queue| queue.release(1, notified(3)));
+        let released = item_after(queue(), |queue| queue.release(1, notified(3)));
         assert!(matches!(released, Some(QueueItem::Notified(_))), "{released:?}");
 
         let holding = queue();
         holding.hold(1);
         holding.push(1, notified(LIMIT));
-        let dropped = awaited(holding, |queue| drop(queue.take_held(1)));
+        let dropped = item_after(holding, |queue| drop(queue.take_held(1)));
         assert!(matches!(dropped, Some(QueueItem::Dropped(1))), "{dropped:?}");
 
-        assert!(awaited(queue(), EventQueue::finish).is_none());
-        assert!(awaited(queue(), EventQueue::stop).is_none());
-        assert!(awaited(queue(), EventQueue::close).is_none());
+        assert!(item_after(queue(), EventQueue::finish).is_none());
+        assert!(item_after(queue(), EventQueue::stop).is_none());
+        assert!(item_after(queue(), EventQueue::close).is_none());
     }
 
     #[test]
-    fn room_is_announced_once_the_consumer_has_made_it() {
+    fn the_loop_receives_a_message_when_there_is_room_again() {
         let queue = queue();
         assert_eq!(queue.room(), Some(LIMIT));
         (0..4).for_each(|_| queue.push(1, notified(ROOM - ITEM)));

@@ -1,8 +1,8 @@
-//! The report of a build or a teardown, and its progress.
+//! The progress and the result of a build or a teardown.
 
 use crate::error::Error;
 
-/// One step of a build or a teardown, as it is done.
+/// The progress of a build or a teardown, after each table.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Progress<'a> {
@@ -10,11 +10,11 @@ pub struct Progress<'a> {
     pub done: usize,
     /// The number of all tables.
     pub total: usize,
-    /// The last one.
+    /// The table that was done last.
     pub table: &'a str,
 }
 
-/// The report of a build or a teardown.
+/// The result of a build or a teardown.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -29,7 +29,7 @@ pub struct Progress<'a> {
 ///     println!("{table} is covered");
 /// }
 /// for (table, error) in report.failed() {
-///     eprintln!("{table} isn't: {error}");
+///     eprintln!("{table} is not covered: {error}");
 /// }
 /// # assert_eq!((report.covered().len(), report.failed().len()), (1, 0));
 /// # Ok(()) }
@@ -48,50 +48,52 @@ pub struct Report {
 }
 
 impl Report {
-    /// The number of tables that were done.
+    /// Returns the number of tables that were done.
     pub(super) fn done(&self) -> usize {
         self.covered.len() + self.changed.len() + self.removed.len()
     }
 
-    /// Returns `true` if the schema or its functions were made, made again, or removed.
+    /// Returns `true` if the schema or its functions were created, replaced or dropped.
     pub fn schema_changed(&self) -> bool {
         self.schema_changed
     }
 
-    /// The tables that are covered now and weren't before, as SQL names them.
+    /// Returns the newly covered tables, by their quoted names.
     pub fn covered(&self) -> &[String] {
         &self.covered
     }
 
-    /// The tables whose triggers or functions were brought up to date.
+    /// Returns the tables with changed triggers.
     pub fn changed(&self) -> &[String] {
         &self.changed
     }
 
-    /// The tables whose triggers were removed.
+    /// Returns the tables from which triggers were removed.
     pub fn removed(&self) -> &[String] {
         &self.removed
     }
 
-    /// The number of tables that were right already; none of them was locked.
+    /// Returns the number of tables that were right already. None of them was locked.
     pub fn unchanged(&self) -> usize {
         self.unchanged
     }
 
-    /// The tables that could not be done, and why: they are as they were, and doing the same again may finish it.
+    /// Returns the tables that could not be done, each with the reason. They are as they were before, and another run may
+    /// complete them.
     pub fn failed(&self) -> &[(String, Error)] {
         &self.failed
     }
 
-    /// The tables that could not be locked, each with a session that holds its lock: process, program, state and query.
+    /// Returns the tables that could not be locked, each with a session that holds its lock: process, application, state and
+    /// query.
     ///
-    /// It is read after the attempts, when such a session may have ended. Control characters are escaped.
+    /// The sessions are read after the attempts, and may have ended by then. Control characters are escaped.
     pub fn blockers(&self) -> &[(String, String)] {
         &self.blockers
     }
 
-    /// The statements that grant the role of a worker, `worker_role` in them, what it needs to read the log or what is
-    /// spilled; empty where it needs nothing. Later builds keep what has been granted.
+    /// Returns the statements that grant a worker's role the privileges to read the log or spilled payloads; empty if it needs
+    /// none. Replace `worker_role` by the role's name. Later builds keep the privileges.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -110,7 +112,7 @@ impl Report {
         &self.grants
     }
 
-    /// Conditions that an administrator should know of.
+    /// Returns the conditions that an administrator should know of.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

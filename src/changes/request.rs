@@ -1,53 +1,55 @@
-//! The requests that a worker makes to the session of a database.
+//! The requests that a worker sends to the session of a database.
 
 use std::collections::BTreeMap;
 
 use crate::error::Error;
 
-/// The last warning about each step, until the step succeeds.
-#[derive(Debug, Default)]
-pub(crate) struct RequestWarnings(BTreeMap<DatabaseRequest, String>);
-
-impl RequestWarnings {
-    /// Remembers a warning; returns `true` unless it is the one that was given last.
-    pub(crate) fn is_new(&mut self, step: DatabaseRequest, warning: &str) -> bool {
-        self.0.insert(step.kind(), warning.to_owned()).as_deref() != Some(warning)
-    }
-
-    /// The step has succeeded.
-    pub(crate) fn clear(&mut self, step: DatabaseRequest) {
-        self.0.remove(&step.kind());
-    }
-}
-
 /// A request to the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum DatabaseRequest {
-    /// The settings of the session, by their index.
+    /// Sets the session's settings with this index.
     Settings(usize),
+    /// Reads the options of the installation.
     Installation,
     Listen,
-    /// The objects of the installation, and the tables that are not covered.
+    /// Reads the objects of the installation.
     Objects,
+    /// Reads the tables that are not covered.
     Coverage,
     QueueUsage,
     ClearSpilled,
-    /// The payload that was spilled under this number.
+    /// Reads the spilled payload with this number.
     ReadSpilled(i64),
     Log(LogRequest),
 }
 
+/// A request about the log. It is the reader's action without its arguments, and identifies the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LogRequest {
+    Prepare,
+    Claim,
+    FindMark,
+    BeginEra,
+    /// Polls for new rows, or reads the next page.
+    Read,
+    Save,
+    Elect,
+    /// Sends a message to other readers.
+    Send,
+    Rotate,
+}
+
 impl DatabaseRequest {
-    /// The step without its details.
-    pub(crate) fn kind(self) -> Self {
+    /// Returns the request without its arguments.
+    fn kind(self) -> Self {
         match self {
             DatabaseRequest::Settings(_) => DatabaseRequest::Settings(0),
             DatabaseRequest::ReadSpilled(_) => DatabaseRequest::ReadSpilled(0),
-            step => step,
+            request => request,
         }
     }
 
-    /// What to do about a failure, to follow the error.
+    /// Returns the remedy for a failure, as the end of the error message.
     pub(crate) fn remedy(self, error: &Error) -> &'static str {
         match (self, error.sqlstate()) {
             (DatabaseRequest::Log(_), Some("42501")) => ". Grant its role the privileges that `notifyman build` prints",
@@ -55,48 +57,41 @@ impl DatabaseRequest {
         }
     }
 
-    /// The purpose of the request, to follow "could not".
+    /// Returns the purpose of the request, as the continuation of "could not".
     pub(crate) fn purpose(self) -> &'static str {
         match self {
-            DatabaseRequest::Settings(_) => "make the settings of the session",
-            DatabaseRequest::Installation => "read what is installed",
+            DatabaseRequest::Settings(_) => "set the session's settings",
+            DatabaseRequest::Installation => "read the options of the installation",
             DatabaseRequest::Listen => "listen for changes",
-            DatabaseRequest::Objects | DatabaseRequest::Coverage => "check what is installed",
+            DatabaseRequest::Objects | DatabaseRequest::Coverage => "check the installation",
             DatabaseRequest::QueueUsage => "read the usage of the NOTIFY queue",
-            DatabaseRequest::ClearSpilled => "delete old payloads of notifyman.spilled",
+            DatabaseRequest::ClearSpilled => "delete old payloads from notifyman.spilled",
             DatabaseRequest::ReadSpilled(_) => "read a long payload from notifyman.spilled",
-            DatabaseRequest::Log(step) => step.purpose(),
+            DatabaseRequest::Log(LogRequest::Prepare) => "check whether the log can be read here",
+            DatabaseRequest::Log(LogRequest::Claim) => "read the position from notifyman.position",
+            DatabaseRequest::Log(LogRequest::FindMark) => "find the time in the log",
+            DatabaseRequest::Log(LogRequest::BeginEra) => "begin to read the log after a start of the server",
+            DatabaseRequest::Log(LogRequest::Read) => "read the log",
+            DatabaseRequest::Log(LogRequest::Save) => "save the position in the log",
+            DatabaseRequest::Log(LogRequest::Elect) => "elect the reader that polls the log",
+            DatabaseRequest::Log(LogRequest::Send) => "wake other readers of the log",
+            DatabaseRequest::Log(LogRequest::Rotate) => "remove old changes from the log",
         }
     }
 }
 
-/// An action without its details, by which its answer is recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum LogRequest {
-    Prepare,
-    Claim,
-    Mark,
-    Draw,
-    View,
-    Save,
-    Lead,
-    Send,
-    Keep,
-}
+/// The last warning about each kind of request, until a request of that kind succeeds.
+#[derive(Debug, Default)]
+pub(crate) struct RequestWarnings(BTreeMap<DatabaseRequest, String>);
 
-impl LogRequest {
-    /// The purpose of the request, to follow "could not".
-    pub(crate) fn purpose(self) -> &'static str {
-        match self {
-            LogRequest::Prepare => "see whether the log can be read here",
-            LogRequest::Claim => "read the position in the log from notifyman.position",
-            LogRequest::Mark => "find the time in the log",
-            LogRequest::Draw => "begin to read the log after a start of the server",
-            LogRequest::View => "read the log",
-            LogRequest::Save => "save the position in the log",
-            LogRequest::Lead => "agree with other readers on who looks",
-            LogRequest::Send => "wake other readers of the log",
-            LogRequest::Keep => "remove old changes from the log",
-        }
+impl RequestWarnings {
+    /// Records a warning. Returns `true` unless it is the same as the last one.
+    pub(crate) fn is_new(&mut self, request: DatabaseRequest, warning: &str) -> bool {
+        self.0.insert(request.kind(), warning.to_owned()).as_deref() != Some(warning)
+    }
+
+    /// Forgets the warning, because the request has succeeded.
+    pub(crate) fn clear(&mut self, request: DatabaseRequest) {
+        self.0.remove(&request.kind());
     }
 }

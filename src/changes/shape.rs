@@ -1,31 +1,31 @@
-//! The columns that a trigger function names, for all tables that are equal in these.
+//! The columns that a trigger function names. Tables with equal columns share a function.
 
 use super::rows::changes_error;
 use super::sql::{self, literal};
 use crate::error::Error;
 
-/// Types whose values' lengths are known without reading them; of others the stored size is.
+/// The types of which PostgreSQL returns the length without reading the value. Of other types it returns the stored size.
 const STRING_TYPES: [&str; 4] = ["text", "character varying", "character", "bytea"];
 
-/// For how many bytes a stored byte counts that may have been compressed.
+/// The weight of a stored byte, which may be the result of compression.
 const STORED_WEIGHT: u32 = 8;
 
-/// The columns that a trigger function names, as `wanted.sql` describes them.
+/// The columns that a trigger function names, as `wanted.sql` returns them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct TableShape {
-    /// Columns whose values may be long, each with its type.
+    /// The columns with possibly long values, each with its type.
     guard: Vec<(String, String)>,
-    /// The key's columns; `None` in the function for any table.
+    /// The columns of the key; `None` in the function for any table.
     key: Option<Vec<String>>,
 }
 
 impl TableShape {
-    /// The shape of any table: nothing is known of it.
+    /// Returns the shape for a function that serves any table.
     pub(crate) fn any() -> Self {
         Self::default()
     }
 
-    /// Reads what `wanted.sql` calls `columns`, for a function of this kind.
+    /// Parses the column `columns` of `wanted.sql`, for a function of this kind.
     pub(crate) fn parse(kind: &str, columns: &str) -> Result<Self, Error> {
         type Columns = Vec<(String, String)>;
         let names = |columns: Columns| columns.into_iter().map(|(name, _)| name).collect();
@@ -38,33 +38,34 @@ impl TableShape {
             _ => serde_json::from_str(columns).map(|key| Self { guard: Vec::new(), key: Some(key) }),
         };
         shape.map_err(|error| {
-            changes_error(format!("the server described a table's columns in an unknown way: {error}"))
+            changes_error(format!("the server described a table's columns in an unexpected form: {error}"))
         })
     }
 
-    /// Returns `true` if the key's columns are known, and there are none.
+    /// Returns `true` if the table is known to have no key.
     pub(crate) fn has_no_key(&self) -> bool {
         self.key.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// A condition that is true of values too long to be read, as an SQL expression over these rows of a trigger; `None`
-    /// if none can be. `limit` is that of one value's bytes.
+    /// Returns an SQL condition that is true if a value in one of these rows has more than `limit` bytes; `None` if none can
+    /// have.
     ///
-    /// It reads no value from where long ones are kept apart (TOAST), so that a row of a gigabyte costs no more than a
-    /// small one: of strings the length is known, and of other types what is stored.
+    /// The condition reads no value from TOAST storage, so a row of a gigabyte costs no more than a small row. It uses the
+    /// length of strings, and the stored size of other types.
     pub(crate) fn has_long_value(&self, rows: &[&str], limit: u32) -> Option<String> {
         let size = |row: &&str| {
             let size = |column: &(String, String)| size(row, column);
             self.guard.iter().map(size).collect::<Vec<_>>()
         };
         let sizes: Vec<_> = rows.iter().flat_map(size).collect();
-        // GREATEST passes over NULL.
+        // GREATEST ignores NULL.
         (!sizes.is_empty()).then(|| format!("GREATEST({}) OPERATOR(pg_catalog.>) {limit}", sizes.join(", ")))
     }
 
-    /// Like [`has_long_value`](Self::has_long_value), but of values that are too long together in one of these rows.
+    /// Returns an SQL condition that is true if the values of one of these rows together have more than `limit` bytes.
     ///
-    /// A stored byte of a type that is no string counts for several, which compression may have made it of.
+    /// It reads no value, like [`has_long_value`](Self::has_long_value). A stored byte of a type that is no string counts for
+    /// [`STORED_WEIGHT`] bytes.
     pub(crate) fn is_long(&self, rows: &[&str], limit: u32) -> Option<String> {
         let is_long = |row: &&str| {
             let term = |column: &(String, String)| {
@@ -72,16 +73,16 @@ impl TableShape {
                 format!("(coalesce({}, 0)::bigint OPERATOR(pg_catalog.*) {weight})", size(row, column))
             };
             let terms: Vec<_> = self.guard.iter().map(term).collect();
-            // In pieces: a sum of 1,600 terms is too deep for the parser's stack.
+            // A sum of 1,600 terms would be too deep for the parser's stack.
             let sums: Vec<_> = terms.chunks(40).map(sum).collect();
             format!("{} OPERATOR(pg_catalog.>) {limit}", sum(&sums))
         };
         (!self.guard.is_empty()).then(|| rows.iter().map(is_long).collect::<Vec<_>>().join(" OR "))
     }
 
-    /// The key of a row as JSON, as an SQL expression; `NULL` for a table without one.
+    /// Returns an SQL expression for the key of a row as JSON, which is NULL for a table without a key.
     ///
-    /// In the function for any table it is looked up in the catalogs, for a row of a trigger.
+    /// In the function for any table, the expression reads the key's columns from the catalogs.
     pub(crate) fn key(&self, row: &str) -> String {
         let Some(key) = &self.key else {
             return include_str!("sql/any_key.sql").trim_end().replace("{row}", row);
@@ -101,7 +102,7 @@ fn is_string(column_type: &str) -> bool {
     STRING_TYPES.contains(&column_type)
 }
 
-/// The bytes of a value of this column: its length, or what is stored.
+/// Returns an SQL expression for the length of a string, or for the stored size of another value.
 fn size(row: &str, (name, column_type): &(String, String)) -> String {
     let function = if is_string(column_type) { "octet_length" } else { "pg_column_size" };
     format!("pg_catalog.{function}({row}.{})", sql::identifier(name))
@@ -116,14 +117,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_strings_are_quoted_whatever_is_in_them() {
+    fn names_and_strings_are_quoted() {
         let columns = r#"[[["a \"b\" $x$ 'c'\\","text"],["n","numeric"]],[["k \"'\\","integer"]]]"#;
         let shape = TableShape::parse("rows", columns).unwrap();
         assert_eq!(
             shape.has_long_value(&["NEW"], 9).unwrap(),
             r#"GREATEST(pg_catalog.octet_length(NEW."a ""b"" $x$ 'c'\"), pg_catalog.pg_column_size(NEW."n")) OPERATOR(pg_catalog.>) 9"#
         );
-        // Operators named in full all bind alike.
+        // All qualified operators have the same precedence.
         assert_eq!(
             shape.is_long(&["NEW"], 9).unwrap(),
             r#"(((coalesce(pg_catalog.octet_length(NEW."a ""b"" $x$ 'c'\"), 0)::bigint OPERATOR(pg_catalog.*) 1) OPERATOR(pg_catalog.+) (coalesce(pg_catalog.pg_column_size(NEW."n"), 0)::bigint OPERATOR(pg_catalog.*) 8))) OPERATOR(pg_catalog.>) 9"#
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_without_long_columns_or_a_key_needs_neither() {
+    fn a_table_without_long_columns_or_a_key_has_no_expressions_for_them() {
         let shape = TableShape::parse("rows", "[[],[]]").unwrap();
         assert_eq!(
             (shape.is_long(&["NEW"], 1), shape.has_long_value(&["NEW"], 1), shape.has_no_key()),

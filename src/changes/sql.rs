@@ -1,17 +1,17 @@
-//! The SQL, which is kept in files of its own: what is run, and what a dry run prints.
+//! The queries and transactions on an installation. Longer SQL is in the directory `sql`.
 
 use std::time::Duration;
 
 use super::options::InstallOptions;
 use crate::proto::sql::{quote_identifier, quote_literal};
 
-/// The version of what is installed. A higher one was installed by a later notifyman.
+/// The version of an installation by this program. Later programs install higher versions.
 pub(crate) const VERSION: i32 = 3;
 
 /// The channel of all changes.
 pub(crate) const CHANNEL: &str = "notifyman";
 
-/// The oldest servers that have everything: transition tables, partitions with triggers, `pg_partition_root`.
+/// The oldest server that has transition tables, triggers on partitions and `pg_partition_root`.
 pub(crate) const OLDEST_SERVER: i32 = 12;
 
 /// The beginnings of the comments by which the schema is recognised; the second is of versions before 3. The last line of the
@@ -21,23 +21,23 @@ pub(crate) const MARKS: [&str; 2] = ["Reports table changes.", "Tells of table c
 const COVERABLE: &str = include_str!("sql/coverable.sql");
 const NAMED: &str = include_str!("sql/named.sql");
 
-/// A pattern `g` as LIKE has it. Its constants mean the same whatever `standard_conforming_strings` says.
+/// The SQL expression for a pattern `g` in LIKE syntax. Its constants do not depend on `standard_conforming_strings`.
 const GLOB: &str =
     r"replace(replace(replace(replace(replace(g, E'\\', E'\\\\'), '%', E'\\%'), '_', E'\\_'), '*', '%'), '?', '_')";
 
-/// Settings at the beginning of every query: no name in it is a user's, and nothing that a database or a role is
-/// configured to do cuts it short or changes what it gives.
+/// The settings at the beginning of every query. With these, unqualified names are PostgreSQL's, and the defaults of a role
+/// or a database do not change the result.
 const SETTINGS: &str = "SET LOCAL search_path = pg_catalog, pg_temp;\nSET LOCAL quote_all_identifiers = off;\n\
     SET LOCAL statement_timeout = 0;\nSET LOCAL row_security = on;\n";
 
-/// A string as an SQL constant.
+/// Returns a string as an SQL constant.
 pub(crate) fn literal(text: &str) -> String {
     let mut out = String::new();
     quote_literal(text, &mut out);
     out
 }
 
-/// A name as an SQL identifier.
+/// Returns a name as an SQL identifier.
 pub(crate) fn identifier(name: &str) -> String {
     let mut out = String::new();
     quote_identifier(name, &mut out);
@@ -49,7 +49,7 @@ pub(crate) fn dollar_tag(text: &str) -> String {
     (0_u32..).map(|n| format!("$body{n}$")).find(|tag| !text.contains(tag.as_str())).unwrap_or_default()
 }
 
-/// Replaces each `{name}` by its value. Values are not looked into, since they may hold what users named.
+/// Replaces each `{name}` by its value. Values are not searched, since they may contain names that users chose.
 pub(crate) fn render(template: &str, values: &[(&str, &str)]) -> String {
     let mut out = String::with_capacity(template.len() * 2);
     let mut rest = template;
@@ -76,17 +76,17 @@ fn array(texts: &[String]) -> String {
     format!("ARRAY[{}]::text[]", texts.join(", "))
 }
 
-/// The wait of a transaction for locks.
+/// The timeouts of a transaction that waits for locks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LockWait {
     pub(crate) timeout: Duration,
-    /// After this time an autovacuum that is in the way is cancelled; `None` to leave it as the server has it.
+    /// The time after which an autovacuum that holds the lock is cancelled; `None` for the server's setting.
     pub(crate) deadlock_timeout: Option<Duration>,
 }
 
-/// A transaction that gives up what it cannot lock in this time.
+/// Returns a transaction with these lock timeouts.
 pub(crate) fn transaction(wait: LockWait, statements: &str) -> String {
-    // Zero would be no limit.
+    // Zero would mean no limit.
     let millis = |time: Duration| time.as_millis().clamp(1, i32::MAX as u128);
     let deadlock = wait.deadlock_timeout.map(|time| format!("SET LOCAL deadlock_timeout = '{}ms';\n", millis(time)));
     format!(
@@ -97,14 +97,14 @@ pub(crate) fn transaction(wait: LockWait, statements: &str) -> String {
     )
 }
 
-/// A query that reads, and changes nothing.
+/// Returns a query with the settings that it needs.
 pub(crate) fn query(select: &str) -> String {
     format!("{SETTINGS}{select}")
 }
 
-/// The parts of a query that depend on which tables are asked for.
+/// The parts of a query that select tables.
 pub(crate) struct Selection {
-    /// The options, as a subquery.
+    /// The options as a subquery.
     pub(crate) options: String,
     pub(crate) coverable: String,
     pub(crate) named: String,
@@ -119,7 +119,7 @@ pub(crate) fn selection(options: &InstallOptions) -> Selection {
     }
 }
 
-/// The options, as columns.
+/// Returns the options as SQL expressions with their column names.
 fn columns(options: &InstallOptions) -> [(&'static str, String); 10] {
     let text = |it: &dyn std::fmt::Display| literal(&it.to_string()) + "::text";
     [
@@ -147,10 +147,10 @@ fn wanted(options: &InstallOptions, only: &str) -> String {
     render(include_str!("sql/wanted.sql"), &values)
 }
 
-/// A table's own function is there.
+/// The condition that the function for a table's columns exists.
 const OWN_EXISTS: &str =
     "EXISTS (SELECT FROM pg_proc WHERE pronamespace = to_regnamespace('notifyman') AND proname = w.exact)";
-/// A trigger is switched on as it was asked for, or off by a user.
+/// The condition that a trigger is enabled as the options say, or disabled by a user.
 const RIGHTLY_ENABLED: &str = "p.enabled IN ('D', CASE WHEN o.replicated THEN 'A' ELSE 'O' END)";
 
 fn states(options: &InstallOptions, only: &str, exists: &str, enabled: &str) -> String {
@@ -158,38 +158,39 @@ fn states(options: &InstallOptions, only: &str, exists: &str, enabled: &str) -> 
     wanted(options, only) + &render(states, &[("exists", exists), ("enabled", enabled)])
 }
 
-/// The tables among those of a condition that are asked for or have a trigger of ours, for event triggers: OID, name as
-/// SQL has it, schema, name, state, and statements that make it right.
+/// Returns the query of event triggers for the tables that fulfil `only`, and are selected or have a trigger of the
+/// installation: OID, quoted name, schema, name, state, and the statements that make its triggers right.
 ///
-/// Where a table's own function is not there, the one for any table is what it must have. A trigger that is switched
-/// on or off is left so: to switch it is an ALTER TABLE, for which an event trigger would look again.
+/// If the function for a table's columns does not exist, the right function is the one for any table. Triggers are neither
+/// enabled nor disabled, since an ALTER TABLE would fire the event trigger again.
 pub(crate) fn tables(options: &InstallOptions, only: &str) -> String {
     states(options, only, OWN_EXISTS, "true")
 }
 
-/// The states of all tables that are asked for or have a trigger of ours; see [`tables`].
+/// Returns the query for the states of all tables that are selected or have a trigger of the installation. Its columns are
+/// those of [`tables`].
 pub(crate) fn all_tables(options: &InstallOptions) -> String {
     query(&(states(options, "true", OWN_EXISTS, RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
 }
 
-/// Like [`all_tables`], once every table's own function is there.
+/// Like [`all_tables`], for a build, which has created the functions for all columns.
 pub(crate) fn tasks(options: &InstallOptions) -> String {
     query(&(states(options, "true", "true", RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
 }
 
-/// The functions that tables need: kind, columns, and name.
+/// Returns the query for the functions that tables need: kind, columns, and name.
 pub(crate) fn shapes(options: &InstallOptions) -> String {
     let shapes = "SELECT DISTINCT w.generic, w.columns, w.exact FROM w WHERE w.exact <> w.generic ORDER BY w.exact";
     query(&(wanted(options, "true") + shapes))
 }
 
-/// The tables that are asked for, without a look at what is installed: schema, name, and both as SQL has them.
+/// Returns the query for the selected tables: schema, name, and quoted name.
 pub(crate) fn selected(options: &InstallOptions) -> String {
     query(&(wanted(options, "true") + "SELECT nspname, relname, sql_name FROM t WHERE is_selected ORDER BY 1, 2"))
 }
 
-/// The functions of ours: name, arguments, body, whether it runs as its owner, settings, owner, whether any role may
-/// call it, whether a trigger uses it, whether it is a trigger's, and whether it is immutable.
+/// Returns the query for the functions of the schema `notifyman`: name, arguments, body, `SECURITY DEFINER`, settings, owner,
+/// EXECUTE for PUBLIC, whether a trigger uses it, whether it is a trigger function, and whether it is immutable.
 pub(crate) fn functions() -> String {
     query(
         "SELECT p.proname, pg_get_function_identity_arguments(p.oid), p.prosrc, p.prosecdef, \
@@ -200,13 +201,13 @@ pub(crate) fn functions() -> String {
     )
 }
 
-/// Drops functions of triggers that no table has any more.
+/// The statement that drops trigger functions which no trigger uses.
 pub(crate) const DROP_UNUSED: &str = include_str!("sql/drop_unused.sql");
 
-/// Drops the schema, after the triggers of all tables.
+/// The statements that drop the schema, once no table has triggers.
 pub(crate) const REMOVE: &str = include_str!("sql/remove.sql");
 
-/// Every trigger of ours: the table's name as SQL has it, and the statement that drops it.
+/// Returns the query for the tables with triggers of the installation: quoted name, and the statements that drop them.
 pub(crate) fn triggers() -> String {
     query(
         "SELECT format('%I.%I', n.nspname, c.relname), \
@@ -217,7 +218,7 @@ pub(crate) fn triggers() -> String {
     )
 }
 
-/// Every event trigger of ours, as the statement that drops it.
+/// Returns the query for the event triggers of the installation: the statement that drops it, and whether it is enabled.
 pub(crate) fn event_triggers() -> String {
     query(
         "SELECT format('DROP EVENT TRIGGER IF EXISTS %I;', e.evtname), e.evtenabled \
@@ -226,7 +227,7 @@ pub(crate) fn event_triggers() -> String {
     )
 }
 
-/// The facts that decide what can be done here: one row, see [`ServerFacts`](super::server::Server).
+/// Returns the query for the row that [`ServerFacts`](super::server_facts::ServerFacts::read) parses.
 pub(crate) fn server(owner: &str) -> String {
     query(&format!(
         "SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery(), \
@@ -253,17 +254,14 @@ pub(crate) fn server(owner: &str) -> String {
     ))
 }
 
-/// A query that returns whether the role may lower `deadlock_timeout`, which PostgreSQL 15 and later let be granted.
+/// The query for whether the role may set `deadlock_timeout`. PostgreSQL 15 and later have a privilege for it.
 pub(crate) const MAY_SET_DEADLOCK_TIMEOUT: &str =
     "SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET')";
 
-/// Objects of ours that are there: the sequence, the outbox, the table of what was spilled; whether any role has the
-/// schema's USAGE; how many event triggers there are, and are switched off; the publications of our tables; what is missing
-/// of the log, and whether it is unlogged; whether the sequence gives its numbers in order; and whether the log is full, and
-/// how many changes were not appended; and whether the owner of `append` may append.
+/// Returns the query for the row that [`Objects`](super::installation::Objects::parse) parses.
 pub(crate) fn objects() -> String {
     query(
-        "WITH ours AS ( \
+        "WITH objects AS ( \
             SELECT oid, relname, relkind, relpersistence FROM pg_class WHERE relnamespace = to_regnamespace('notifyman')) \
          SELECT to_regclass('notifyman.number') IS NOT NULL, to_regclass('notifyman.outbox') IS NOT NULL, \
             to_regclass('notifyman.spilled') IS NOT NULL, has_schema_privilege('public', to_regnamespace('notifyman')::oid, 'USAGE'), \
@@ -272,30 +270,30 @@ pub(crate) fn objects() -> String {
             (SELECT string_agg(name, ', ') FROM unnest(ARRAY['log_0', 'log_1', 'log_2', 'log_0_xid', 'log_1_xid', 'log_2_xid', \
                 'log_0_number', 'log_1_number', 'log_2_number', 'log', 'era', 'start', 'mark', 'position', 'log_table', \
                 'log_full', 'log_dropped']) name \
-             WHERE NOT EXISTS (SELECT FROM ours WHERE ours.relname = name)), \
-            EXISTS (SELECT FROM ours WHERE relname = 'log_0' AND relpersistence = 'u'), \
-            NOT EXISTS (SELECT FROM ours JOIN pg_sequence s ON s.seqrelid = ours.oid \
+             WHERE NOT EXISTS (SELECT FROM objects WHERE objects.relname = name)), \
+            EXISTS (SELECT FROM objects WHERE relname = 'log_0' AND relpersistence = 'u'), \
+            NOT EXISTS (SELECT FROM objects JOIN pg_sequence s ON s.seqrelid = objects.oid \
                 WHERE relname = 'number' AND (seqcache <> 1 OR seqincrement <> 1 OR seqcycle)), \
             (SELECT CASE WHEN relkind = 'S' AND has_sequence_privilege(oid, 'SELECT') \
-                THEN pg_sequence_last_value(oid) = 2 END FROM ours WHERE relname = 'log_full'), \
+                THEN pg_sequence_last_value(oid) = 2 END FROM objects WHERE relname = 'log_full'), \
             (SELECT CASE WHEN relkind = 'S' AND has_sequence_privilege(oid, 'SELECT') \
-                THEN pg_sequence_last_value(oid) END FROM ours WHERE relname = 'log_dropped'), \
-            (SELECT coalesce(bool_and(CASE relkind WHEN 'S' THEN has_sequence_privilege(f.proowner, ours.oid, w.privilege) \
-                    ELSE has_table_privilege(f.proowner, ours.oid, w.privilege) END), true) \
-                FROM pg_proc f, ours, (VALUES ('log_0', 'INSERT'), ('log_1', 'INSERT'), ('log_2', 'INSERT'), ('number', 'USAGE'), \
+                THEN pg_sequence_last_value(oid) END FROM objects WHERE relname = 'log_dropped'), \
+            (SELECT coalesce(bool_and(CASE relkind WHEN 'S' THEN has_sequence_privilege(f.proowner, objects.oid, w.privilege) \
+                    ELSE has_table_privilege(f.proowner, objects.oid, w.privilege) END), true) \
+                FROM pg_proc f, objects, (VALUES ('log_0', 'INSERT'), ('log_1', 'INSERT'), ('log_2', 'INSERT'), ('number', 'USAGE'), \
                     ('log_table', 'SELECT'), ('log_full', 'SELECT'), ('log_full', 'UPDATE'), ('log_dropped', 'USAGE')) \
                     w (relname, privilege) \
-                WHERE f.pronamespace = to_regnamespace('notifyman') AND f.proname = 'append' AND w.relname = ours.relname) \
+                WHERE f.pronamespace = to_regnamespace('notifyman') AND f.proname = 'append' AND w.relname = objects.relname) \
          FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid \
          WHERE p.pronamespace = to_regnamespace('notifyman')",
     )
 }
 
-/// The bytes of the log's tables with their indexes.
+/// The query for the size of the log's tables with their indexes, in bytes.
 pub(crate) const LOG_SIZE: &str = "SELECT sum(pg_catalog.pg_total_relation_size(c.oid)) FROM pg_catalog.pg_class c \
     WHERE c.relnamespace = pg_catalog.to_regnamespace('notifyman') AND c.relname IN ('log_0', 'log_1', 'log_2')";
 
-/// The tables that are not covered as they should be: by state, their number and the first of them.
+/// Returns the query for the tables that are not right: state, number of tables, and the first of their names.
 pub(crate) fn uncovered(options: &InstallOptions) -> String {
     query(&format!(
         "SELECT state, count(*), array_to_string((array_agg(sql_name ORDER BY sql_name))[1:3], ', ') FROM ({}) s \
@@ -304,8 +302,8 @@ pub(crate) fn uncovered(options: &InstallOptions) -> String {
     ))
 }
 
-/// The comment of the schema; its owner; and whether the role may trust that one: a superuser, the database's owner, or a
-/// role of which it is a member.
+/// Returns the query for the comment of the schema, its owner, and whether the role can trust the owner: a superuser, the
+/// owner of the database, or a role that it is a member of.
 pub(crate) fn installed() -> String {
     query(
         "SELECT obj_description(n.oid, 'pg_namespace'), r.rolname, \
@@ -315,7 +313,7 @@ pub(crate) fn installed() -> String {
     )
 }
 
-/// The sessions that hold a lock on a table: process, program, state and query.
+/// Returns the query for the sessions that hold a lock on a table: process, application, state and query.
 pub(crate) fn lock_holders(sql_name: &str) -> String {
     query(&format!(
         "SELECT l.pid, coalesce(nullif(a.application_name, ''), a.backend_type), a.state, left(a.query, 200) \
@@ -327,20 +325,20 @@ pub(crate) fn lock_holders(sql_name: &str) -> String {
     ))
 }
 
-/// How long a build waits for another one.
+/// The time for which a build waits for another one.
 pub(crate) const BUILD_WAIT: LockWait = LockWait { timeout: Duration::from_secs(20), deadlock_timeout: None };
 
-/// One build at a time; the lock goes with the session, and is given back at the end.
+/// The lock that permits one build at a time. It belongs to the session.
 pub(crate) const LOCK_BUILD: &str = "SELECT pg_advisory_lock(1852798057, 2);";
 pub(crate) const UNLOCK_BUILD: &str = "SELECT pg_catalog.pg_advisory_unlock(1852798057, 2)";
 
-/// Makes a session depend on nothing that is configured for its role, its database or its server: two queries, to be
-/// run in this order before any other, and again after each reconnect.
+/// The queries that make a session independent of the defaults of its role, its database and its server. They are executed in
+/// this order before any other query, in each session.
 ///
-/// What is SET in a session wins over every default, and unlike a start-up option it passes through a pooler. The
-/// isolation level is what counts most: the reads of a SERIALIZABLE session make other sessions' transactions fail. SET
-/// takes no snapshot, so the first query does not do so itself. The settings of the second exist in some versions only
-/// (`idle_session_timeout` from 14 on, `transaction_timeout` from 17 on).
+/// SET overrides every default, and unlike a startup option it also works through a connection pooler. Most important is the
+/// isolation level, since the reads of a SERIALIZABLE session can make other sessions' transactions fail. SET takes no
+/// snapshot, so the first query has no such effect itself. The settings of the second query do not exist in all versions
+/// (`idle_session_timeout` since 14, `transaction_timeout` since 17).
 pub(crate) const SESSION: [&str; 2] = [
     "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
      SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
@@ -350,15 +348,15 @@ pub(crate) const SESSION: [&str; 2] = [
      WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
 ];
 
-/// The part of the NOTIFY queue that is in use, from 0 to 1.
+/// The query for the used fraction of the NOTIFY queue, from 0 to 1.
 pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 
-/// A payload that was too long for NOTIFY.
+/// Returns the query for the spilled payload with this number.
 pub(crate) fn read_spilled(number: i64) -> String {
     format!("SELECT payload FROM notifyman.spilled WHERE number = {number}")
 }
 
-/// Removes what every worker has had time to read.
+/// Returns the statement that deletes spilled payloads which were kept for this time.
 pub(crate) fn clear_spilled(kept: Duration) -> String {
     format!(
         "DELETE FROM notifyman.spilled WHERE written_at < pg_catalog.now() - '{} milliseconds'::pg_catalog.interval",
@@ -371,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_not_looked_into_whatever_it_holds() {
+    fn values_are_not_searched_for_names() {
         let values = [("a", "{b} '{a}'"), ("b", "2"), ("ab", "3")];
         assert_eq!(render("{a} {b} {ab} {c} { {{b}} {", &values), "{b} '{a}' 2 3 {c} { {2} {");
     }

@@ -1,4 +1,4 @@
-//! The state of an installation, by the catalogs alone.
+//! The state of an installation, read from the catalogs.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use super::{glob, sql};
 use crate::connection::Connection;
 use crate::error::{Error, Escaped};
 
-/// From how full a NOTIFY queue on something must be done.
+/// The used fraction of the NOTIFY queue from which on a warning is given.
 const QUEUE_WARNING: f64 = 0.5;
 
-/// The installation in a database.
+/// The state of the installation in a database.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -38,17 +38,17 @@ pub struct Status {
 }
 
 impl Status {
-    /// Looks, and changes nothing.
+    /// Reads the state of an installation. Nothing is changed.
     ///
     /// # Errors
     ///
-    /// [`Error::Changes`] where another program has a schema `notifyman`; else as [`Connection::query`].
+    /// [`Error::Changes`] if the schema `notifyman` is of another program, and the errors of [`Connection::query`].
     pub fn of(db: &mut Connection) -> Result<Self, Error> {
         Self::of_some(db, &[], &[])
     }
 
-    /// Looks at some tables alone: those that fit one of these patterns for schemas and for tables. No patterns are
-    /// all.
+    /// Reads the state of an installation, and lists only tables that match one of these patterns of schemas and one of these
+    /// patterns of tables. Without patterns, all match.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -81,7 +81,7 @@ impl Status {
         };
         match status.read(db, &server, wanted) {
             Ok(()) => Ok(status),
-            // A table, a column or a function is not there any more.
+            // A table, a column or a function does not exist.
             Err(error) if error.sqlstate().is_some_and(|code| matches!(code, "42P01" | "42703" | "42883")) => {
                 status.problems.push(format!("the installation is damaged, or of another version: {error}"));
                 Ok(status)
@@ -116,7 +116,8 @@ impl Status {
         }
         let objects = Objects::read(db)?;
         if options.delivery == DeliveryMode::Log && objects.dropped > 0 {
-            self.settings.push(("not appended", format!("{} changes in all, as the log was full", objects.dropped)));
+            self.settings
+                .push(("not appended", format!("{} changes in total, because the log was full", objects.dropped)));
         }
         self.problems.extend(objects.problems(&options));
         self.warnings.extend(objects.warnings(&options));
@@ -126,8 +127,8 @@ impl Status {
             let table = Table { sql_name: string(row, 1), schema: string(row, 2), name: string(row, 3), state };
             if is_true(row, 6) {
                 self.warnings.push(format!(
-                    "table {}: reports say only that it was written, since the type of a column belongs to a role that \
-                     is neither the table's owner nor a superuser",
+                    "table {}: changes are reported without rows, because the type of a column belongs to a role that is \
+                     neither the table's owner nor a superuser",
                     table.sql_name
                 ));
             }
@@ -137,7 +138,7 @@ impl Status {
             match table.state {
                 TableState::Right | TableState::Generic => {}
                 TableState::Disabled => {
-                    self.warnings.push(format!("table {}: its trigger is switched off", table.sql_name))
+                    self.warnings.push(format!("table {}: its trigger is disabled", table.sql_name))
                 }
                 state => self.problems.push(format!("table {}: its triggers are {state}", table.sql_name)),
             }
@@ -159,15 +160,15 @@ impl Status {
         let present = Functions::read(db)?;
         let wrong = |function: &&FunctionDefinition| !present.is_right(function, &options.owner, installer);
         let (common, of_tables) = (functions::common(options), installation::functions_of_tables(db, options)?);
-        // Where a table's own is not there, the one for any table serves.
+        // If the function for a table's columns does not exist, the table uses the one for any table.
         let of_tables = of_tables.iter().filter(|function| present.has(function));
         for function in common.iter().chain(of_tables).filter(wrong) {
-            self.problems.push(format!("function notifyman.{} is not as it was made", function.name));
+            self.problems.push(format!("function notifyman.{} is not as a build creates it", function.name));
         }
         Ok(())
     }
 
-    /// The SQL that is run to look, for `psql`.
+    /// Returns the SQL that reads the state, as a script for `psql`.
     ///
     /// ```
     /// println!("{}", notifyman::changes::Status::sql());
@@ -189,29 +190,29 @@ impl Status {
         !self.settings.is_empty()
     }
 
-    /// The options that it was built with, as names and values, to be shown.
+    /// Returns the options of the installation as names and values, for display.
     pub fn settings(&self) -> &[(&'static str, String)] {
         &self.settings
     }
 
-    /// The tables that are asked for or have triggers of ours.
+    /// Returns the tables that are selected or have triggers of the installation.
     pub fn tables(&self) -> &[Table] {
         &self.tables
     }
 
-    /// Everything that is not as it should be; a build fixes it.
+    /// Returns the problems of the installation. A build fixes them.
     pub fn problems(&self) -> &[String] {
         &self.problems
     }
 
-    /// Conditions that an administrator should know of.
+    /// Returns the conditions that an administrator should know of.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 }
 
 impl fmt::Display for Status {
-    /// Lines for people: what was asked for, the tables by their state, the problems and the warnings.
+    /// Writes one line for each option, for the tables, and for each problem and warning.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.settings {
             writeln!(f, "{name:<16} {}", Escaped(value))?;
@@ -227,7 +228,11 @@ impl fmt::Display for Status {
                 self.tables.len()
             )?;
             if let generic @ 1.. = count(&[TableState::Generic]) {
-                writeln!(f, "{:<16} {generic}, by the function for any table until the next build", "of them generic")?;
+                writeln!(
+                    f,
+                    "{:<16} {generic}, with the function for any table until the next build",
+                    "of them generic"
+                )?;
             }
         }
         self.problems.iter().try_for_each(|problem| writeln!(f, "problem: {}", Escaped(problem)))?;
@@ -235,7 +240,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// The options, as names and values.
+/// Returns the options as names and values.
 fn settings(version: i32, options: &InstallOptions, installer: &str) -> Vec<(&'static str, String)> {
     let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
     let of_log = |value: String| if options.delivery == DeliveryMode::Log { value } else { String::new() };
@@ -260,7 +265,7 @@ fn settings(version: i32, options: &InstallOptions, installer: &str) -> Vec<(&'s
     settings.into_iter().filter(|(_, value)| !value.is_empty()).collect()
 }
 
-/// A number of bytes, with a unit.
+/// Returns a number of bytes with a unit.
 fn size_of(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")];
     match UNITS.into_iter().find(|(unit, _)| bytes >= *unit) {
@@ -274,8 +279,8 @@ fn size_of(bytes: u64) -> String {
 pub(crate) fn queue_warning(usage: f64) -> Option<String> {
     (usage >= QUEUE_WARNING).then(|| {
         format!(
-            "the server's NOTIFY queue is {:.0} % full; once it is full, every write to a covered table fails at commit: \
-             `notifyman doctor` names the session that holds it",
+            "the server's NOTIFY queue is {:.0} % full, and once it is full, every write to a covered table fails at commit: \
+             run `notifyman doctor` to find the session that holds it",
             usage * 100.0
         )
     })

@@ -1,4 +1,4 @@
-//! The changes of databases, as an iterator or by callbacks.
+//! The events of a worker as an iterator, or by callbacks.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -6,74 +6,29 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::change::{Change, SchemaChange};
+use super::event::ChangeEvent;
 use super::filter::TableFilter;
 use super::log::Position;
 use super::payload::ChangePayload;
 use super::queue::{EventQueue, QueueItem, TakenItem};
 use crate::clock;
-use crate::error::Error;
-use crate::gap::Gap;
 
-/// An event of one database.
+/// An iterator over the events of databases: `Some((database, event))`, or `None` when idle.
 ///
-/// ```
-/// use notifyman::changes::ChangeEvent;
-///
-/// /// Returns `true` if a cache of the whole database must be emptied.
-/// fn invalidates_all(event: &ChangeEvent) -> bool {
-///     use ChangeEvent::{Connected, Dropped, Gap, Lost};
-///     matches!(event, Connected | Gap(_) | Dropped(_) | Lost(_))
-/// }
-/// ```
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ChangeEvent {
-    /// Rows of a table have changed.
-    Change(Box<Change>),
-    /// The definition of a table has changed.
-    Schema(Box<SchemaChange>),
-    /// A session is open: each change that is committed from now on is reported. After a [`Disconnected`](Self::Disconnected)
-    /// the gap follows, before any change. A worker that reads a log from its name or from a position has missed nothing
-    /// before it, unless a gap follows.
-    Connected,
-    /// The server cannot be reached, or the session was lost. The worker goes on trying to connect.
-    Disconnected(Error),
-    /// Changes may be missing that were committed before: treat everything as changed. With delivery by NOTIFY it comes with
-    /// each restored session. With a log it comes only where the log has not kept what was to be read next, and its
-    /// [`cause`](Gap::cause) says why; its beginning is the time up to which had been read, and 1 January 1970 where that is
-    /// not known.
-    Gap(Gap),
-    /// The number of changes that came faster than they were taken, and were not kept: treat everything as changed.
-    Dropped(u64),
-    /// The database is no longer followed: trying again cannot help, or nothing is installed there.
-    Lost(Error),
-    /// A payload that no trigger has sent.
-    Unreadable {
-        /// The payload; what is not UTF-8 is replaced.
-        payload: String,
-        /// The reason why it cannot be a change.
-        reason: String,
-    },
-    /// A condition that an administrator should know of, such as a NOTIFY queue that fills.
-    Warning(String),
-}
-
-/// The changes of databases: `Some((database, event))`, or `None` when idle. It ends after [`Stop::stop`], and when every
-/// database is lost.
-///
-/// A thread of its own reads, so that a slow consumer never keeps a server waiting. Up to 64 MiB wait to be taken;
-/// notifications beyond that are [counted](ChangeEvent::Dropped), and a log is read only as far as there is room.
+/// It ends after [`Stop::stop`], and when every database is lost. A thread of its own reads, so a slow consumer never makes a
+/// server wait. Up to 64 MiB wait for the consumer. Notifications beyond that are [counted](ChangeEvent::Dropped), and no more
+/// rows of a log are read than there is room for.
 ///
 /// # At least once
 ///
-/// A log is read from a [`Position`]. A worker with a [name](super::Worker::name) has its position kept in the database: that
-/// of the last event that was dealt with, which it is once the next one is asked for, or by
-/// [`acknowledge`](Self::acknowledge). It is written once a second, so after a crash the changes of about a second are
-/// reported again, and none is left out. To have each change take effect exactly once, write the
-/// [position](Self::log_position) together with the effect, in one transaction of your own database.
+/// A log is read from a [`Position`]. For a worker with a [name](super::Worker::name), the database keeps the position of the
+/// last event that was processed. An event counts as processed when the next one is requested, or by
+/// [`acknowledge`](Self::acknowledge). The position is saved once per second, so after a crash the changes of about a second
+/// are reported again, and none is missed. To process each change exactly once, save the [position](Self::log_position)
+/// yourself, in the transaction that contains the effect of the change.
 ///
-/// Dropping it ends its sessions. It waits until the position is written, at most 5 seconds for a server that does not
-/// answer.
+/// Dropping the iterator ends its sessions. The drop waits until the position is saved, or 5 seconds for a server that does
+/// not respond.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -90,7 +45,7 @@ pub enum ChangeEvent {
 /// if let Some(Some((database, ChangeEvent::Change(_)))) = changes.next() {
 ///     println!("database {database}: {}", changes.payload());
 /// #   assert!(changes.payload().contains("42"));
-///     changes.acknowledge(); // as asking for the next event would do
+///     changes.acknowledge(); // as requesting the next event does
 /// # } else { panic!("no change");
 /// }
 /// # Ok(()) }
@@ -102,14 +57,14 @@ pub struct Changes {
     timeout: Option<Duration>,
     /// The payload of the last change.
     payload: Box<[u8]>,
-    /// The position after the last event, which has not been acknowledged, and its database.
-    given: Option<(usize, Position)>,
-    /// The position after the last event, if that was read from a log.
+    /// The database of the last event and the position after it, until the event is acknowledged.
+    unacknowledged: Option<(usize, Position)>,
+    /// The position after the last event, if that is from a log.
     position: Option<Position>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Ends [`Changes`] from any thread.
+/// Stops [`Changes`] from any thread.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -132,7 +87,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Makes the iterator end, after what has come by then.
+    /// Makes the iterator end after the events that were received before.
     pub fn stop(&self) {
         self.queue.stop();
     }
@@ -145,41 +100,51 @@ impl Changes {
         timeout: Option<Duration>,
         thread: JoinHandle<()>,
     ) -> Self {
-        Self { queue, filter, timeout, payload: Box::default(), given: None, position: None, thread: Some(thread) }
+        Self {
+            queue,
+            filter,
+            timeout,
+            payload: Box::default(),
+            unacknowledged: None,
+            position: None,
+            thread: Some(thread),
+        }
     }
 
-    /// Returns a handle that ends the iterator from any thread.
+    /// Returns a handle that stops the iterator from any thread.
     pub fn stopper(&self) -> Stop {
         Stop { queue: Arc::clone(&self.queue) }
     }
 
-    /// Returns the number of events that wait to be taken.
+    /// Returns the number of events that wait for the consumer.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 
-    /// Returns the last change as it came: JSON text, with every digit of its numbers, with the columns in their order,
-    /// and with values that no [`serde_json::Value`] can hold.
+    /// Returns the JSON text of the last change, as the trigger wrote it: with every digit of its numbers, with the columns in
+    /// their order, and with values that no [`serde_json::Value`] can hold.
     pub fn payload(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.payload)
     }
 
-    /// Returns the position after the last event, if that is a change or a gap that was read from a log.
+    /// Returns the position after the last event, if that is a change or a gap from a log.
     ///
-    /// Keep its text with the effect of the event, and begin there the next time: see [`Worker::position`](super::Worker::position).
+    /// Save its text together with the effect of the event, and give it to [`Worker::position`](super::Worker::position) at the
+    /// next start.
     pub fn log_position(&self) -> Option<&Position> {
         self.position.as_ref()
     }
 
-    /// Reports that the last event has been dealt with: the position that is kept under the worker's name moves behind it.
-    /// Asking for the next event does the same.
+    /// Acknowledges the last event: the position that is kept under the worker's name moves past it. Requesting the next event
+    /// does the same.
     pub fn acknowledge(&mut self) {
-        if let Some((database, position)) = self.given.take() {
+        if let Some((database, position)) = self.unacknowledged.take() {
             self.queue.acknowledge(database, position);
         }
     }
 
-    /// Calls back with each change of rows, each change of a definition, and every other event, until the end.
+    /// Calls the first function with each change to rows, the second with each change to a definition, and the third with
+    /// every other event, until the iterator ends.
     ///
     /// ```no_run
     /// use notifyman::Config;
@@ -193,6 +158,8 @@ impl Changes {
     /// );
     /// # Ok(()) }
     /// ```
+    #[doc(alias = "PG_EVENTS_DATA_UPDATE_CALLBACK")]
+    #[doc(alias = "PG_EVENTS_DB_SCHEMA_UPDATE_CALLBACK")]
     pub fn run(
         self,
         mut on_change: impl FnMut(usize, Change),
@@ -208,12 +175,12 @@ impl Changes {
         }
     }
 
-    fn give(&mut self, database: usize, position: Position) {
+    fn set_position(&mut self, database: usize, position: Position) {
         self.position = Some(position.clone());
-        self.given = Some((database, position));
+        self.unacknowledged = Some((database, position));
     }
 
-    /// Parses a payload; `None` if its table is not wanted.
+    /// Parses a payload. Returns `None` if the filter does not accept its table.
     fn parse(&mut self, payload: Box<[u8]>) -> Option<ChangeEvent> {
         let parsed = ChangePayload::parse(&payload);
         self.payload = payload;
@@ -244,20 +211,20 @@ impl Iterator for Changes {
             let (database, item) = match self.queue.take(until) {
                 TakenItem::Item(database, item) => (database, item),
                 TakenItem::TimedOut => return Some(None),
-                TakenItem::Over => return None,
+                TakenItem::End => return None,
             };
             let event = match item {
                 QueueItem::Notified(payload) => self.parse(payload),
                 QueueItem::Logged(position, payload) => {
                     let event = self.parse(payload);
                     match event {
-                        Some(_) => self.give(database, position),
+                        Some(_) => self.set_position(database, position),
                         None => self.queue.acknowledge(database, position),
                     }
                     event
                 }
                 QueueItem::LoggedGap(position, gap) => {
-                    self.give(database, position);
+                    self.set_position(database, position);
                     Some(ChangeEvent::Gap(gap))
                 }
                 QueueItem::Dropped(count) => Some(ChangeEvent::Dropped(count)),
@@ -278,7 +245,7 @@ impl Drop for Changes {
     fn drop(&mut self) {
         self.queue.close();
         if let Some(thread) = self.thread.take() {
-            // A panic of the loop has ended the iterator already.
+            // If the loop has panicked, the iterator has ended before.
             let _ = thread.join();
         }
     }

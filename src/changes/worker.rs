@@ -1,4 +1,4 @@
-//! Starting a worker.
+//! The configuration and the start of a worker.
 
 use std::sync::Arc;
 use std::thread;
@@ -16,20 +16,20 @@ use crate::config::Config;
 use crate::error::{Error, ValueError};
 use crate::manager::{Backoff, NotificationManager};
 
-/// A server that has been silent for the first time is asked for a sign of life, which it must give within the second.
+/// The heartbeat: a server that sends nothing for the first time is queried, and must reply within the second.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
-/// The shortest time between two looks into a log.
-const LOOK_MIN: Duration = Duration::from_millis(1);
-/// The most bytes of a name.
+/// The shortest interval at which a log is polled.
+const POLL_MIN: Duration = Duration::from_millis(1);
+/// The maximum length of a name, in bytes.
 const NAME_MAX: usize = 63;
 /// The longest wait between two attempts to connect.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Follows the changes of databases in which an [`Installer`](super::Installer) has built.
 ///
-/// All databases are followed by one loop on one thread, each by one session. A server that is down or does not answer
-/// holds up no other, also at the start: the databases are connected concurrently, and
-/// [`ChangeEvent::Connected`](super::ChangeEvent::Connected) reports each from which changes are received.
+/// One loop on one thread follows all databases, with one session each. A server that is down or does not respond delays no
+/// other, also at the start: all databases are connected concurrently, and
+/// [`ChangeEvent::Connected`](super::ChangeEvent::Connected) reports each one from which changes are received.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -58,6 +58,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// }
 /// # Ok(()) }
 /// ```
+#[doc(alias = "pg_events")]
 #[derive(Debug, Clone)]
 pub struct Worker {
     configs: Vec<Config>,
@@ -92,6 +93,7 @@ impl Worker {
     /// assert!(matches!(changes.next(), Some(None)), "idle, as nothing changes");
     /// # Ok(()) }
     /// ```
+    #[doc(alias = "PG_EVENTS_DATABASE_URL")]
     pub fn new(configs: impl IntoIterator<Item = Config>) -> Self {
         let configs = configs.into_iter().collect();
         Self {
@@ -104,50 +106,50 @@ impl Worker {
         }
     }
 
-    /// Reports only the tables that match one of these patterns, by their name or as `schema.name`; `*` matches any text,
-    /// `?` any character. The changes of a partition are reported under the name of the root, and match by either.
+    /// Adds patterns of tables, which match a table's name or `schema.name`; changes of other tables are not reported. `*`
+    /// matches any text, `?` any character. A change of a partition matches by the partition or by the root of its tree.
     #[must_use]
     pub fn tables<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
         self.filter.extend(patterns.into_iter().map(Into::into));
         self
     }
 
-    /// Yields an idle event (`None`) whenever nothing has come for this time. The default is never.
+    /// Sets the time without an event after which an idle event (`None`) is returned. The default is never.
     #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
         self
     }
 
-    /// Sets how long a payload that was too long for NOTIFY is kept, so that every worker can read it. The default is ten
-    /// minutes.
+    /// Sets the time for which a payload that was too long for NOTIFY is kept, so that every worker can read it. The default
+    /// is ten minutes.
     #[must_use]
     pub fn keep_spilled(mut self, time: Duration) -> Self {
         self.keep_spilled = time;
         self
     }
 
-    /// Sets the name under which each database that has a log keeps the position of this worker; 1 to 63 bytes.
+    /// Sets the name under which each database with a log keeps the position of this worker, of 1 to 63 bytes.
     ///
-    /// A worker that is started again under its name goes on where the last one ended, and what was committed meanwhile is
-    /// reported. Where nothing is kept under the name, a [`Gap`](super::ChangeEvent::Gap) is reported first. If two workers have
-    /// one name, the second waits until the first ends, and then continues from its position; a
-    /// [`Warning`](super::ChangeEvent::Warning) says so to both. In a database without a log a warning says that no position
-    /// is kept.
+    /// A worker that is started again under its name continues where the last one ended, and reports the changes that were
+    /// committed meanwhile. If no position is kept under the name, it reports a [`Gap`](super::ChangeEvent::Gap) first. If two
+    /// workers have the same name, the second one waits until the first one ends, and then continues from its position; both
+    /// report a [`Warning`](super::ChangeEvent::Warning). In a database without a log, the worker reports a warning that no
+    /// position is kept.
     ///
-    /// Without a name, a worker begins with what is committed from now on.
+    /// Without a name, a worker begins with the changes that are committed from now on.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.log.name = Some(name.into());
         self
     }
 
-    /// Begins to read the log of a database at this position; databases are numbered from 1.
+    /// Sets the position at which to begin to read the log of a database. Databases are numbered from 1.
     ///
-    /// The log keeps rows for positions that have a [name](Self::name), and waits for no other. With both, this position is
-    /// where the reading begins, and the one that is kept under the name moves there. A position that is not moved for
-    /// [`Installer::keep_for`](super::Installer::keep_for) is overtaken, also if no change was for a worker of some
-    /// [tables](Self::tables) only: give it a name, too.
+    /// The log only keeps rows for positions with a [name](Self::name). With a name and a position, the worker begins at this
+    /// position, and the one under the name moves there. Without a name, the rows after a position that has not moved for
+    /// [`Installer::keep_for`](super::Installer::keep_for) may be removed, even if the worker has reported every change of its
+    /// [tables](Self::tables): so also give a name.
     ///
     /// ```no_run
     /// use notifyman::Config;
@@ -169,56 +171,58 @@ impl Worker {
     /// # Ok(()) }
     /// ```
     ///
-    /// A position of another database, or one that is newer than the server, is refused: the database is
-    /// [lost](super::ChangeEvent::Lost), as is one without a log.
+    /// A database is [lost](super::ChangeEvent::Lost) if it has no log, and if the position is of another database, or newer than
+    /// the server.
     #[must_use]
     pub fn position(mut self, database: usize, position: Position) -> Self {
         self.positions.push((database, position));
         self
     }
 
-    /// Begins to read logs at this time, to report again what was committed after it.
+    /// Sets the time at which to begin to read logs, to report again the changes that were committed after it.
     ///
-    /// The time is marked in the log about once a minute while workers read it, so reading begins up to a minute earlier, or
-    /// as much earlier as no worker was there. Where the log does not go back that far, a
-    /// [`Gap`](super::ChangeEvent::Gap) comes first. With a [name](Self::name), the position that is kept moves back, too. A
-    /// database without a log is [lost](super::ChangeEvent::Lost).
+    /// While workers read a log, the time is marked in it about once a minute. Reading begins at the last mark before this time,
+    /// so it repeats up to a minute, or more if no worker ran. If the log does not go back that far, a
+    /// [`Gap`](super::ChangeEvent::Gap) is reported first. With a [name](Self::name), the position under that name moves back as
+    /// well. A database without a log is [lost](super::ChangeEvent::Lost).
     #[must_use]
     pub fn replay_since(mut self, time: SystemTime) -> Self {
         self.log.begin = Begin::Since(time);
         self
     }
 
-    /// Sets the time between two looks into a log, and that of a log in which nothing has come for 10 s. The defaults are
-    /// 20 ms and 200 ms; the shortest is 1 ms.
+    /// Sets the interval at which a log is polled, and the interval once nothing has been appended for 10 s. The defaults are
+    /// 20 ms and 200 ms, the minimum is 1 ms.
     ///
-    /// Of several workers of a database one looks, and wakes the others.
+    /// Of several workers of a database, one polls and wakes the others.
     #[must_use]
+    #[doc(alias = "poll_interval")]
     pub fn look_every(mut self, interval: Duration, when_quiet: Duration) -> Self {
-        self.log.interval = interval.max(LOOK_MIN);
-        self.log.quiet_interval = when_quiet.max(LOOK_MIN);
+        self.log.interval = interval.max(POLL_MIN);
+        self.log.quiet_interval = when_quiet.max(POLL_MIN);
         self
     }
 
-    /// Starts to connect to every database, and returns without waiting for any.
+    /// Starts to connect to every database, and returns without waiting for them.
     ///
-    /// What becomes of each database is reported as it happens: [`Connected`](super::ChangeEvent::Connected),
+    /// The state of each database is reported as it changes: [`Connected`](super::ChangeEvent::Connected),
     /// [`Disconnected`](super::ChangeEvent::Disconnected) while the server cannot be reached, and
-    /// [`Lost`](super::ChangeEvent::Lost) where trying again cannot help, or where nothing is installed. Lost connections
-    /// are restored, and what may have been missed is reported.
+    /// [`Lost`](super::ChangeEvent::Lost) if retrying cannot help or nothing is installed. Lost connections are restored, with
+    /// a gap where changes may have been missed.
     ///
-    /// Each session makes the settings on which it depends, so that no default of a role or a database ends it, or has it
-    /// disturb other sessions: it runs at READ COMMITTED and without timeouts, whatever `default_transaction_isolation`,
-    /// `idle_session_timeout` and `statement_timeout` say.
+    /// Each session sets everything on which it depends, so that the defaults of a role or a database neither end it nor make it
+    /// disturb other sessions. It runs at READ COMMITTED and without timeouts, regardless of `default_transaction_isolation`,
+    /// `idle_session_timeout` and `statement_timeout`.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for settings that cannot be used, [`Error::Value`] for a name that is too long and for a position
-    /// of a database that is not there, and [`Error::Changes`] if no thread can be started.
+    /// - [`Error::Config`] for invalid connection settings.
+    /// - [`Error::Value`] for a name that is too long, and for the position of a database that does not exist.
+    /// - [`Error::Changes`] if the thread cannot be started.
     pub fn start(self) -> Result<Changes, Error> {
         self.check()?;
         let (idle, deadline) = HEARTBEAT;
-        // Databases that do not answer keep their places among the dials, so there is one for each.
+        // A database that does not respond occupies one of the concurrent attempts, so there is one for each.
         let backoff = Backoff::default().longest(BACKOFF_MAX).at_once(self.configs.len().max(64));
         let mut manager = NotificationManager::new([]).reconnect(backoff).heartbeat(idle, deadline);
         let mut databases = Vec::new();

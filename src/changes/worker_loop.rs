@@ -1,9 +1,9 @@
-//! The one loop of a worker: a manager of all databases, on a thread of its own.
+//! The loop of a worker: one manager for all databases, on a thread of its own.
 //!
 //! ```text
-//!   NotificationManager ──events──> ┐                      ┌──> queue ──> Changes
-//!   Mailbox: answers, consumer ───> ├─> DatabaseFollower ──┤
-//!   timers ───────────────────────> ┘    (each database)   └──> requests by the manager's handle
+//!   NotificationManager ──events──────> ┐                      ┌──> queue ──> Changes
+//!   Mailbox: replies, consumer ───────> ├─> DatabaseFollower ──┤
+//!   timers ───────────────────────────> ┘    (each database)   └──> requests by the manager's handle
 //! ```
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,13 +19,14 @@ use crate::clock;
 use crate::error::Error;
 use crate::manager::{ConnId, Event, Handle, NotificationManager};
 
-/// The time after which the first attempts to connect are looked at again, until each is reported.
-const FIRST_LOOK: Duration = Duration::from_millis(100);
-/// The longest that ending may take where a server does not answer.
+/// The interval at which first attempts to connect are examined, until each has been reported.
+const FIRST_ATTEMPTS: Duration = Duration::from_millis(100);
+/// The longest time that ending may take while a server does not reply.
 const END_LIMIT: Duration = Duration::from_secs(5);
-/// A zero timeout would end the manager's iteration.
+/// The shortest timeout, since a zero timeout would end the manager's iteration.
 const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 
+/// Drives the followers of all databases.
 pub(crate) struct WorkerLoop {
     manager: NotificationManager,
     handle: Handle,
@@ -35,26 +36,41 @@ pub(crate) struct WorkerLoop {
     keep_spilled: Duration,
     /// In the order of their numbers, which begin with 1.
     databases: Vec<DatabaseFollower>,
-    /// The indexes of the databases.
+    /// The index of each database.
     indexes: HashMap<ConnId, usize>,
-    /// The databases that wait for time to pass, by their indexes; and the time of each.
+    /// The timers of databases, with their indexes; and the timer of each database.
     timers: BTreeSet<(Instant, usize)>,
     timer_of: Vec<Option<Instant>>,
-    /// The number of databases whose first attempt to connect is not over.
+    /// The number of databases whose first attempt to connect has no outcome yet.
     unreported: usize,
-    next_look: Instant,
+    next_examination: Instant,
     /// The time for which the manager's timeout is set.
     armed: Option<Instant>,
-    /// When to give up waiting for servers; `None` until the worker is stopped.
-    end_by: Option<Instant>,
-    /// `true` once the consumer has gone. What it had acknowledged before is known by then.
-    is_closed: bool,
+    phase: LoopPhase,
 }
 
-/// Finishes the queue in any case, so that its consumer never waits in vain.
-struct Finish(Arc<EventQueue>);
+#[derive(Debug, Clone, Copy)]
+enum LoopPhase {
+    Running,
+    /// The worker was stopped, and waits for the consumer to acknowledge. From this time on it does not wait for servers.
+    Stopping(Instant),
+    /// The consumer acknowledges nothing more. From this time on the worker does not wait for servers.
+    Closing(Instant),
+}
 
-impl Drop for Finish {
+impl LoopPhase {
+    fn end_by(self) -> Option<Instant> {
+        match self {
+            Self::Running => None,
+            Self::Stopping(at) | Self::Closing(at) => Some(at),
+        }
+    }
+}
+
+/// Finishes the queue when the loop ends, also by a panic, so that the consumer does not wait forever.
+struct FinishGuard(Arc<EventQueue>);
+
+impl Drop for FinishGuard {
     fn drop(&mut self) {
         self.0.finish();
     }
@@ -70,7 +86,7 @@ impl WorkerLoop {
     ) -> Self {
         Self {
             handle: manager.handle(),
-            // There is something to do without a connection: a lost one to wait for, an acknowledgement to read.
+            // Without a connection the loop still waits for lost connections and for acknowledgements.
             manager: manager.park_when_empty(true),
             queue,
             mailbox,
@@ -81,20 +97,19 @@ impl WorkerLoop {
             timer_of: vec![None; databases.len()],
             unreported: databases.len(),
             databases,
-            next_look: clock::now(),
+            next_examination: clock::now(),
             armed: None,
-            end_by: None,
-            is_closed: false,
+            phase: LoopPhase::Running,
         }
     }
 
-    /// Runs until it is stopped and has done what the consumer has acknowledged, or until every database is lost.
+    /// Runs until every database is lost, or until the worker is stopped and has saved what the consumer acknowledged.
     pub(crate) fn run(mut self) {
-        let _finish = Finish(Arc::clone(&self.queue));
+        let _finish = FinishGuard(Arc::clone(&self.queue));
         while !self.is_over() {
             self.set_timeout();
             match self.manager.next_event() {
-                // The answers to a session that is lost are stale.
+                // Replies of the lost session, which are read after this, are then ignored.
                 Some(Event::Lost(id, error)) => {
                     self.handle_lost(id, error);
                     self.read_messages();
@@ -105,11 +120,11 @@ impl WorkerLoop {
                 }
             }
             self.run_timers();
-            self.look_at_first_attempts();
+            self.report_first_failures();
         }
     }
 
-    /// Has one database handle something.
+    /// Calls `handle` for one database, and sets its timer.
     fn with(&mut self, index: usize, handle: impl FnOnce(&mut DatabaseFollower, &LoopContext<'_>)) {
         let Some(database) = self.databases.get_mut(index) else { return };
         let cx = LoopContext {
@@ -138,6 +153,10 @@ impl WorkerLoop {
         }
     }
 
+    fn with_each(&mut self, handle: impl Fn(&mut DatabaseFollower, &LoopContext<'_>)) {
+        (0..self.databases.len()).for_each(|index| self.with(index, &handle));
+    }
+
     fn handle_event(&mut self, event: Option<Event>) {
         let index = |id: ConnId| self.indexes.get(&id).copied().unwrap_or(usize::MAX);
         match event {
@@ -149,7 +168,7 @@ impl WorkerLoop {
                 self.with(index(id), |database, cx| database.handle_restored(gap, cx));
             }
             Some(Event::Lost(id, error)) => self.handle_lost(id, error),
-            // The timeout has passed, and the period of the next is another.
+            // The timeout has passed, so the next one must be set again.
             Some(Event::Idle) => self.armed = None,
             Some(Event::InTransaction(_) | Event::CheckRefused(..)) | None => {}
         }
@@ -164,26 +183,18 @@ impl WorkerLoop {
     fn read_messages(&mut self) {
         for message in self.mailbox.take() {
             match message {
-                LoopMessage::Reply(answer) => {
-                    self.with(answer.database.wrapping_sub(1), |database, cx| database.handle_answer(answer, cx));
+                LoopMessage::Reply(reply) => {
+                    self.with(reply.database.wrapping_sub(1), |database, cx| database.handle_reply(reply, cx));
+                    continue;
                 }
-                LoopMessage::Room | LoopMessage::Acknowledged => self.handle_consumer(),
-                LoopMessage::Stop => {
-                    self.end_by = self.end_by.or_else(|| clock::now().checked_add(END_LIMIT));
-                    self.handle_consumer();
+                LoopMessage::Stop if self.phase.end_by().is_none() => {
+                    self.phase = LoopPhase::Stopping(clock::now() + END_LIMIT);
                 }
-                LoopMessage::Close => {
-                    self.end_by = clock::now().checked_add(END_LIMIT);
-                    self.is_closed = true;
-                    self.handle_consumer();
-                }
+                LoopMessage::Close => self.phase = LoopPhase::Closing(clock::now() + END_LIMIT),
+                LoopMessage::Room | LoopMessage::Acknowledged | LoopMessage::Stop => {}
             }
+            self.with_each(DatabaseFollower::handle_consumer);
         }
-    }
-
-    /// The consumer has taken something, dealt with something, or stopped.
-    fn handle_consumer(&mut self) {
-        (0..self.databases.len()).for_each(|index| self.with(index, DatabaseFollower::handle_consumer));
     }
 
     // ---- time -------------------------------------------------------------------------------------------------------
@@ -194,23 +205,23 @@ impl WorkerLoop {
             && at <= now
         {
             self.with(index, DatabaseFollower::handle_timer);
-            // A timer that is still due comes again with the next turn.
+            // A timer that is still due is handled again in the next turn.
             if self.timers.first() == Some(&(at, index)) {
                 break;
             }
         }
-        if self.end_by.is_some_and(|at| at <= now) {
-            (0..self.databases.len()).for_each(|index| self.with(index, DatabaseFollower::handle_impatience));
+        if self.phase.end_by().is_some_and(|at| at <= now) {
+            self.with_each(DatabaseFollower::stop_waiting);
         }
     }
 
-    /// Reports the first attempts to connect that have failed: the manager repeats them without an event.
-    fn look_at_first_attempts(&mut self) {
+    /// Reports first attempts to connect that have failed. The manager repeats them without an event.
+    fn report_first_failures(&mut self) {
         let now = clock::now();
-        if self.unreported == 0 || now < self.next_look {
+        if self.unreported == 0 || now < self.next_examination {
             return;
         }
-        self.next_look = now + FIRST_LOOK;
+        self.next_examination = now + FIRST_ATTEMPTS;
         let failed = self.manager.restoring().filter(|(_, dead)| !matches!(dead.error(), Error::Unopened));
         let failed: Vec<_> = failed.map(|(id, dead)| (id, dead.error().clone())).collect();
         for (id, error) in failed {
@@ -220,24 +231,27 @@ impl WorkerLoop {
         }
     }
 
-    /// Has the manager's wait end when something is due here.
+    /// Sets the manager's timeout to the next time at which something is due here.
     fn set_timeout(&mut self) {
         let timer = self.timers.first().map(|(at, _)| *at);
-        let look = (self.unreported > 0).then_some(self.next_look);
+        let examination = (self.unreported > 0).then_some(self.next_examination);
         let now = clock::now();
-        let end = self.end_by.filter(|at| *at > now);
-        let next = [timer, look, end].into_iter().flatten().min();
+        let end = self.phase.end_by().filter(|at| *at > now);
+        let next = [timer, examination, end].into_iter().flatten().min();
         if next != self.armed {
             self.armed = next;
             self.manager.set_timeout(next.map(|at| at.saturating_duration_since(now).max(TIMEOUT_MIN)));
         }
     }
 
-    /// Returns `true` if there is nothing left to do.
     fn is_over(&self) -> bool {
-        let is_late = self.end_by.is_some_and(|at| at <= clock::now());
         self.databases.iter().all(DatabaseFollower::is_ended)
-            || self.is_closed && (is_late || self.databases.iter().all(DatabaseFollower::is_clear))
-            || self.end_by.is_some() && self.databases.iter().all(DatabaseFollower::is_drained)
+            || match self.phase {
+                LoopPhase::Running => false,
+                LoopPhase::Stopping(_) => self.databases.iter().all(DatabaseFollower::is_drained),
+                LoopPhase::Closing(end_by) => {
+                    end_by <= clock::now() || self.databases.iter().all(DatabaseFollower::is_saved)
+                }
+            }
     }
 }

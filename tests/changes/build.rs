@@ -284,24 +284,27 @@ fn g01_an_installation_that_is_damaged_by_hand_is_noticed_and_mended() {
         ("ALTER TABLE t ENABLE REPLICA TRIGGER \"0_notifyman\"", "table public.t: its triggers are different"),
         (
             "DO $$ BEGIN EXECUTE format('ALTER FUNCTION %s SECURITY DEFINER', (SELECT max(tgfoid)::regprocedure FROM pg_trigger WHERE tgname = '0_notifyman')); END $$",
-            "is not as it was made",
+            "is not as a build creates it",
         ),
-        ("DROP EVENT TRIGGER notifyman_ddl", "an event trigger is gone: new tables are not covered"),
-        ("DROP TABLE notifyman.spilled", "a table or the sequence of the schema notifyman is gone"),
-        ("DROP SEQUENCE notifyman.number", "a table or the sequence of the schema notifyman is gone"),
+        ("DROP EVENT TRIGGER notifyman_ddl", "an event trigger is missing: new tables are not covered"),
+        ("DROP TABLE notifyman.spilled", "a table or the sequence of the schema notifyman is missing"),
+        ("DROP SEQUENCE notifyman.number", "a table or the sequence of the schema notifyman is missing"),
         (
             "ALTER FUNCTION notifyman.payload SET search_path = public",
-            "function notifyman.payload is not as it was made",
+            "function notifyman.payload is not as a build creates it",
         ),
-        ("ALTER FUNCTION notifyman.payload OWNER TO CURRENT_USER", "function notifyman.payload is not as it was made"),
+        (
+            "ALTER FUNCTION notifyman.payload OWNER TO CURRENT_USER",
+            "function notifyman.payload is not as a build creates it",
+        ),
         (
             "REVOKE EXECUTE ON FUNCTION notifyman.payload FROM PUBLIC",
-            "function notifyman.payload is not as it was made",
+            "function notifyman.payload is not as a build creates it",
         ),
-        ("DROP FUNCTION notifyman.truncated CASCADE", "function notifyman.truncated is not as it was made"),
+        ("DROP FUNCTION notifyman.truncated CASCADE", "function notifyman.truncated is not as a build creates it"),
         ("REVOKE USAGE ON SCHEMA notifyman FROM PUBLIC", "roles lack USAGE on the schema notifyman"),
         ("COMMENT ON SCHEMA notifyman IS 'Tells of table changes by NOTIFY.'", "damaged"),
-        ("DROP FUNCTION notifyman.append CASCADE", "function notifyman.append is not as it was made"),
+        ("DROP FUNCTION notifyman.append CASCADE", "function notifyman.append is not as a build creates it"),
     ] {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY)");

@@ -121,7 +121,7 @@ fn g01_a_dump_of_a_log_is_restored_and_written() {
 #[test]
 fn g01_a_dump_of_schemas_takes_ours_along_or_leaves_the_triggers_out() {
     let Some(dumps) = dumps() else { return };
-    let events_gone = "an event trigger is gone: new tables are not covered";
+    let events_gone = "an event trigger is missing: new tables are not covered";
     let both = dumps.dump(&["-Fc", "-n", "public", "-n", "notifyman"]);
     let file = dumps.file("both-schemas");
     std::fs::rename(both, &file).unwrap();
@@ -173,7 +173,7 @@ fn g01_what_a_restore_could_not_do_is_a_problem_that_a_build_mends() {
     assert!(said.contains("permission denied to create event trigger"), "{said}");
     let mut new = Site::at(database.url);
     let problems = new.problems().join("\n");
-    assert!(problems.contains("an event trigger is gone") && problems.contains("notifyman.payload"), "{problems}");
+    assert!(problems.contains("an event trigger is missing") && problems.contains("notifyman.payload"), "{problems}");
     assert_eq!(new.says("INSERT INTO t VALUES (2, 'ok', 'y')"), [r#"INSERT t {"id":2,"m":"ok","v":"y"}"#]);
     // A superuser does not go on with what belongs to another role.
     let error = installer().build(&mut new.db).unwrap_err().to_string();

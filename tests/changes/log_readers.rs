@@ -125,7 +125,7 @@ fn g10_an_installation_that_changes_its_delivery_and_back_is_a_gap_each_time() {
         // The log that ends may be looked at before its end is noticed.
         loop {
             let cause = gap(&mut changes);
-            if cause.contains("delivers in another way now") {
+            if cause.contains("the delivery of the installation has changed") {
                 break;
             }
             assert!(delivery == DeliveryMode::Notify && cause.contains("the log began again"), "{cause}");

@@ -354,7 +354,7 @@ fn g08_a_worker_says_where_an_installation_is_only_half_there() {
         &mut changes,
         &[
             "127.0.0.1",
-            "an event trigger is gone",
+            "an event trigger is missing",
             "roles lack USAGE",
             "1 tables are different (public.t",
             "notifyman build",
@@ -378,7 +378,7 @@ fn g08_a_worker_reports_the_tables_that_an_event_trigger_left_to_a_build() {
         warns(
             &mut changes,
             &[
-                "7 tables are left to the next build",
+                "7 tables are not covered until the next build",
                 "public.t, public.u",
                 "the triggers of 1 tables are different (public.t",
             ],

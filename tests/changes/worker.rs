@@ -334,7 +334,7 @@ fn g08_an_installation_that_changes_its_delivery_is_followed_by_its_new_way() {
     loop {
         let (1, ChangeEvent::Gap(gap)) = next(&mut changes) else { panic!("the delivery has changed") };
         // The log may be seen to end before that is known.
-        if gap.cause().to_string().contains("delivers in another way") {
+        if gap.cause().to_string().contains("the delivery of the installation has changed") {
             break;
         }
     }

@@ -66,7 +66,7 @@ fn g01_build_verify_and_teardown_have_exit_codes() {
     assert!(out.contains("tables right     1 of 1") && out.contains("except tables    Log"), "{out}");
     connect(&cluster).execute("ALTER TABLE price DISABLE TRIGGER ALL").unwrap();
     let out = run(&["verify", &url]).ends_with(3).out();
-    assert!(out.contains("warning: table public.price: its trigger is switched off"), "{out}");
+    assert!(out.contains("warning: table public.price: its trigger is disabled"), "{out}");
     let out = run(&["status", "--table", "pri*", &url]).ends_with(0).out();
     assert!(out.contains("disabled         public.price"), "{out}");
     assert_eq!(run(&["teardown", &url]).ends_with(0).out(), "removed          public.price");
@@ -138,7 +138,7 @@ fn g01_invalid_arguments_are_usage_errors() {
     let url = cluster.url();
     for (args, expected) in [
         (["build", "--table", "nonesuch", &url].as_slice(), "there is no table \"nonesuch\""),
-        (&["build", "--shape", "round", &url], "rows or keys is needed"),
+        (&["build", "--shape", "round", &url], "expected rows or keys"),
         (&["build", "--lock-timeout", "-1", &url], "--lock-timeout"),
         (&["worker", "--retries", "3", &url], "--exec"),
         (&["verify", "host=a port=x"], "port"),

@@ -57,22 +57,22 @@ pub(crate) enum LogAction {
     /// Take the name for this session, and read its position. The process of this reader's last session is given.
     Claim(String, Option<i32>),
     /// Read the last snapshot that was marked before this time.
-    Mark(SystemTime),
+    FindMark(SystemTime),
     /// Begin an era, unless another reader has.
-    Draw,
+    BeginEra,
     /// Read what is new since the position, if it is not too much. Without a position, nothing.
-    Look(Option<Position>),
+    Poll(Option<Position>),
     /// Read the next rows of the batch that the position is in.
     Page(Position),
     Save(String, Position),
     /// Become the reader that looks, and wakes the others.
-    Lead,
+    Elect,
     /// Wake the other readers.
     Wake,
     /// Report to the reader that has this name that another one waits.
     ReportWaiting(String),
     /// Rotate the tables, and mark the time.
-    Keep,
+    Rotate,
 }
 
 /// A result of reading, for the consumer.

@@ -18,11 +18,11 @@ pub(crate) const PREPARE: &str = "SELECT pg_is_in_recovery(), (SELECT seqcache =
     FROM pg_sequence WHERE seqrelid = to_regclass('notifyman.number'))";
 
 /// Holds an election: the reader that leads looks, and wakes the others.
-pub(crate) const LEAD: &str = include_str!("../sql/log_lead.sql");
+pub(crate) const ELECT: &str = include_str!("../sql/log_elect.sql");
 pub(crate) const WAKE: &str = "SELECT pg_notify('notifyman_log', '')";
 
 /// Reads what is new since a position, if it has at most so many bytes; without a position, no rows.
-pub(crate) fn look(position: Option<&Position>, bytes: usize) -> String {
+pub(crate) fn poll(position: Option<&Position>, bytes: usize) -> String {
     let (xmax, running, start) = match position {
         Some(position) => {
             let shared = &position.shared;
@@ -40,7 +40,7 @@ pub(crate) fn look(position: Option<&Position>, bytes: usize) -> String {
 /// Reads the next rows of the batch in which a position is, of so many bytes or one.
 pub(crate) fn page(position: &Position, bytes: usize) -> String {
     let shared = &position.shared;
-    let Some(LogBatch { to, first, end }) = &shared.batch else { return look(Some(position), bytes) };
+    let Some(LogBatch { to, first, end }) = &shared.batch else { return poll(Some(position), bytes) };
     let ended: Vec<_> = to.ended_since(&shared.from).collect();
     let values = [
         ("ended", &*list(&ended)),
@@ -97,7 +97,7 @@ pub(crate) fn save(name: &str, position: &Position) -> String {
 }
 
 /// Rotates the tables.
-pub(crate) fn keep(keep_for: Duration, keep_size: u64) -> String {
+pub(crate) fn rotate(keep_for: Duration, keep_size: u64) -> String {
     let lock = lock("format('LOCK TABLE notifyman.log_%s IN ACCESS EXCLUSIVE MODE NOWAIT', generation % 3)");
     let values =
         [("keep_for", &*keep_for.as_millis().to_string()), ("keep_size", &keep_size.to_string()), ("lock", &lock)];

@@ -21,7 +21,7 @@ use super::answer::{Claimed, LogRow, LogView, Marked};
 use super::claim::NameClaim;
 use super::position::{LogBatch, LogPlace, Position, PositionShared};
 use super::saves::PositionSaves;
-use super::schedule::LookSchedule;
+use super::schedule::PollSchedule;
 
 /// The time after which something that failed, or was refused, is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ pub(crate) struct LogReader {
     /// `true` while an action has not been answered.
     is_busy: bool,
     is_prepared: bool,
-    needs_draw: bool,
+    needs_era: bool,
     /// When to try again what failed.
     retry: Option<Instant>,
     /// The position up to which has been read.
@@ -49,12 +49,12 @@ pub(crate) struct LogReader {
     gap: Option<&'static str>,
     /// The time up to which has been read, and that of the look which found the batch that is being read.
     since: Option<SystemTime>,
-    look_at: Option<SystemTime>,
+    polled_at: Option<SystemTime>,
     /// `true` while there may be something to do other than to save.
     is_reading: bool,
     /// When a full log may be reported again.
     next_gap: Option<Instant>,
-    schedule: LookSchedule,
+    schedule: PollSchedule,
     saves: PositionSaves,
     claim: NameClaim,
 }
@@ -63,18 +63,18 @@ impl LogReader {
     pub(crate) fn new(mut options: LogOptions) -> Self {
         Self {
             claim: NameClaim::new(options.name.take()),
-            schedule: LookSchedule::new(options.interval, options.quiet_interval),
+            schedule: PollSchedule::new(options.interval, options.quiet_interval),
             options,
             is_busy: false,
             is_prepared: false,
-            needs_draw: false,
+            needs_era: false,
             retry: None,
             position: None,
             era_bound: 0,
             has_begun: false,
             gap: None,
             since: None,
-            look_at: None,
+            polled_at: None,
             is_reading: false,
             next_gap: None,
             saves: PositionSaves::default(),
@@ -123,7 +123,7 @@ impl LogReader {
     fn due_action(&mut self, has_room: bool, now: Instant) -> Option<LogAction> {
         let is_due = |at: Option<Instant>| at.is_none_or(|at| at <= now);
         if !self.is_prepared {
-            return (self.is_reading || !self.is_clear()).then_some(LogAction::Prepare);
+            return (self.is_reading || !self.is_saved()).then_some(LogAction::Prepare);
         }
         if let Some(action) = self.claim.next_action() {
             return Some(action);
@@ -136,30 +136,30 @@ impl LogReader {
         if !self.is_reading {
             return None;
         }
-        if self.needs_draw {
-            return Some(LogAction::Draw);
+        if self.needs_era {
+            return Some(LogAction::BeginEra);
         }
         if self.schedule.take_wake() {
             return Some(LogAction::Wake);
         }
-        if is_due(self.schedule.next_lead) {
-            return Some(LogAction::Lead);
+        if is_due(self.schedule.next_election) {
+            return Some(LogAction::Elect);
         }
         if let (Begin::Since(time), Some(_)) = (&self.options.begin, &self.position) {
-            return Some(LogAction::Mark(*time));
+            return Some(LogAction::FindMark(*time));
         }
-        if self.has_begun && is_due(self.schedule.next_keep) {
-            return Some(LogAction::Keep);
+        if self.has_begun && is_due(self.schedule.next_rotation) {
+            return Some(LogAction::Rotate);
         }
-        if !is_due(self.schedule.next_look) {
+        if !is_due(self.schedule.next_poll) {
             return None;
         }
         // Without room it stays due, and is asked for when there is room.
-        self.schedule.look_now();
+        self.schedule.poll_now();
         match &self.position {
             _ if !has_room => None,
             Some(position) if position.shared.batch.is_some() => Some(LogAction::Page(position.clone())),
-            position => Some(LogAction::Look(position.clone())),
+            position => Some(LogAction::Poll(position.clone())),
         }
     }
 
@@ -181,7 +181,7 @@ impl LogReader {
         self.is_busy = false;
         self.is_prepared = refusal.is_none();
         if self.is_prepared {
-            self.schedule.look_now();
+            self.schedule.poll_now();
             return None;
         }
         self.retry = now.checked_add(RETRY);
@@ -233,14 +233,14 @@ impl LogReader {
                 (shared.from, shared.dropped, shared.bound) = (snapshot, dropped, bound.max(era_bound));
             })
         });
-        self.schedule.look_now();
+        self.schedule.poll_now();
     }
 
     /// An era has begun, by this reader or by another.
-    pub(crate) fn handle_drawn(&mut self) {
+    pub(crate) fn handle_era(&mut self) {
         self.is_busy = false;
-        self.needs_draw = false;
-        self.schedule.look_now();
+        self.needs_era = false;
+        self.schedule.poll_now();
     }
 
     /// Handles what was new, or the rows of a page.
@@ -253,7 +253,7 @@ impl LogReader {
     ) -> Vec<LogOutput> {
         self.is_busy = false;
         if !view.is_current {
-            self.needs_draw = true;
+            self.needs_era = true;
             self.retry = now.checked_add(self.options.interval);
             return Vec::new();
         }
@@ -290,9 +290,9 @@ impl LogReader {
         self.saves.add(outputs.iter().filter(is_item).count());
         if position.shared.batch.is_none() {
             // A batch of several pages was taken at the look before them.
-            self.since = self.look_at.take().or(Some(wall));
-        } else if self.look_at.is_none() {
-            self.look_at = Some(wall);
+            self.since = self.polled_at.take().or(Some(wall));
+        } else if self.polled_at.is_none() {
+            self.polled_at = Some(wall);
         }
         self.position = Some(position);
         outputs
@@ -300,7 +300,7 @@ impl LogReader {
 
     /// Returns the position that was asked for, or that of this look.
     fn first_position(&mut self, view: &LogView) -> Result<Position, String> {
-        self.schedule.look_now();
+        self.schedule.poll_now();
         self.era_bound = view.era_bound;
         let position = match std::mem::take(&mut self.options.begin) {
             Begin::At(position) => position,
@@ -373,7 +373,7 @@ impl LogReader {
         }
         // A page is followed by a look, and a batch that is too big for a look by a page.
         match is_page || !view.is_whole {
-            true => self.schedule.look_now(),
+            true => self.schedule.poll_now(),
             false => self.schedule.wait(now),
         }
         let batch = match is_page {
@@ -399,9 +399,9 @@ impl LogReader {
     }
 
     /// The election was held.
-    pub(crate) fn handle_led(&mut self, is_leader: bool, has_followers: bool, now: Instant) {
+    pub(crate) fn handle_elected(&mut self, is_leader: bool, has_followers: bool, now: Instant) {
         self.is_busy = false;
-        self.schedule.handle_led(is_leader, has_followers, now);
+        self.schedule.handle_elected(is_leader, has_followers, now);
     }
 
     /// What was sent to other readers is on its way.
@@ -412,9 +412,9 @@ impl LogReader {
         }
     }
 
-    pub(crate) fn handle_kept(&mut self, now: Instant) {
+    pub(crate) fn handle_rotated(&mut self, now: Instant) {
         self.is_busy = false;
-        self.schedule.handle_kept(now);
+        self.schedule.handle_rotated(now);
     }
 
     /// Discards what was read, which nobody takes any more.
@@ -456,7 +456,7 @@ impl LogReader {
         match self.claim.handle_message(payload) {
             Some(warning) => warning.map(LogOutput::Waiting),
             None => {
-                self.schedule.look_now();
+                self.schedule.poll_now();
                 None
             }
         }
@@ -475,8 +475,8 @@ impl LogReader {
     }
 
     /// Returns `true` if everything is saved that the consumer has dealt with.
-    pub(crate) fn is_clear(&self) -> bool {
-        self.claim.name().is_none() || self.saves.is_clear()
+    pub(crate) fn is_saved(&self) -> bool {
+        self.claim.name().is_none() || self.saves.is_saved()
     }
 }
 
@@ -487,7 +487,7 @@ impl LogReader {
         let time = |is_due: bool| (!is_due).then_some(now + Duration::from_secs(3_600));
         (self.next_gap, self.retry) = (time(may_report), None);
         self.saves.set_timers(time(saves));
-        (self.schedule.next_keep, self.schedule.next_look) = (time(keeps), None);
-        self.schedule.next_lead = self.schedule.next_lead.and(time(false));
+        (self.schedule.next_rotation, self.schedule.next_poll) = (time(keeps), None);
+        self.schedule.next_election = self.schedule.next_election.and(time(false));
     }
 }

@@ -96,7 +96,7 @@ impl PositionSaves {
     }
 
     /// Returns `true` if everything is saved that the consumer has dealt with.
-    pub(super) fn is_clear(&self) -> bool {
+    pub(super) fn is_saved(&self) -> bool {
         let has_more = self.is_unsaved && (self.outstanding == 0 || self.consumed.is_some());
         !has_more && !self.is_saving
     }

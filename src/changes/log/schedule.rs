@@ -14,11 +14,11 @@ const KEEP: Duration = Duration::from_secs(1);
 /// The times at which a reader looks, rotates the tables, and takes part in the election.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, Hash))]
-pub(super) struct LookSchedule {
+pub(super) struct PollSchedule {
     /// The time between two looks, and that while the log is quiet.
     intervals: (Duration, Duration),
     /// `None` if a look is due.
-    pub(super) next_look: Option<Instant>,
+    pub(super) next_poll: Option<Instant>,
     last_change: Option<Instant>,
     /// Rows are kept for this time.
     keep_for: Duration,
@@ -26,24 +26,24 @@ pub(super) struct LookSchedule {
     is_leader: bool,
     has_followers: bool,
     must_wake: bool,
-    pub(super) next_lead: Option<Instant>,
-    pub(super) next_keep: Option<Instant>,
+    pub(super) next_election: Option<Instant>,
+    pub(super) next_rotation: Option<Instant>,
     /// `true` if changes have come since the last rotation.
     has_found: bool,
 }
 
-impl LookSchedule {
+impl PollSchedule {
     pub(super) fn new(interval: Duration, quiet_interval: Duration) -> Self {
         Self {
             intervals: (interval, quiet_interval),
-            next_look: None,
+            next_poll: None,
             last_change: None,
             keep_for: Duration::MAX,
             is_leader: false,
             has_followers: false,
             must_wake: false,
-            next_lead: None,
-            next_keep: None,
+            next_election: None,
+            next_rotation: None,
             has_found: false,
         }
     }
@@ -67,14 +67,14 @@ impl LookSchedule {
     }
 
     /// The time between two rotations. Readers that do not lead only make sure of it.
-    fn keep_interval(&self) -> Duration {
+    fn rotation_interval(&self) -> Duration {
         if self.is_leader { KEEP } else { KEEP * 5 }
     }
 
     /// Returns when to look, to take part in the election or to rotate, if time is needed for it. Only a reader that has
     /// begun rotates.
     pub(super) fn next_timer(&self, has_begun: bool) -> Option<Instant> {
-        [self.next_look, self.next_lead, self.next_keep.filter(|_| has_begun)].into_iter().flatten().min()
+        [self.next_poll, self.next_election, self.next_rotation.filter(|_| has_begun)].into_iter().flatten().min()
     }
 
     /// A look or a page has found changes.
@@ -82,18 +82,18 @@ impl LookSchedule {
         self.last_change = Some(now);
         self.has_found = true;
         self.must_wake = self.is_leader && self.has_followers;
-        let soon = now + self.keep_interval();
-        self.next_keep = self.next_keep.map(|at| at.min(soon));
+        let soon = now + self.rotation_interval();
+        self.next_rotation = self.next_rotation.map(|at| at.min(soon));
     }
 
     /// Nothing is left to be read now.
     pub(super) fn wait(&mut self, now: Instant) {
-        self.next_look = now.checked_add(self.interval(now));
+        self.next_poll = now.checked_add(self.interval(now));
     }
 
     /// Makes a look due.
-    pub(super) fn look_now(&mut self) {
-        self.next_look = None;
+    pub(super) fn poll_now(&mut self) {
+        self.next_poll = None;
     }
 
     /// Returns `true` if the other readers must be woken, which counts as begun.
@@ -102,26 +102,26 @@ impl LookSchedule {
     }
 
     /// The election was held.
-    pub(super) fn handle_led(&mut self, is_leader: bool, has_followers: bool, now: Instant) {
+    pub(super) fn handle_elected(&mut self, is_leader: bool, has_followers: bool, now: Instant) {
         (self.is_leader, self.has_followers) = (is_leader, has_followers);
-        self.next_lead = now.checked_add(LEAD);
+        self.next_election = now.checked_add(LEAD);
     }
 
     /// The tables were rotated.
-    pub(super) fn handle_kept(&mut self, now: Instant) {
+    pub(super) fn handle_rotated(&mut self, now: Instant) {
         let is_idle = !std::mem::take(&mut self.has_found);
-        self.next_keep = now.checked_add(if is_idle { self.idle() } else { self.keep_interval() });
+        self.next_rotation = now.checked_add(if is_idle { self.idle() } else { self.rotation_interval() });
     }
 
     /// An election or a rotation has failed: neither is tried before this time.
     pub(super) fn handle_failed(&mut self, until: Instant) {
-        self.next_lead = self.next_lead.max(Some(until));
-        self.next_keep = self.next_keep.max(Some(until));
+        self.next_election = self.next_election.max(Some(until));
+        self.next_rotation = self.next_rotation.max(Some(until));
     }
 
     /// The session was lost, and its lock with it.
     pub(super) fn handle_lost(&mut self) {
         self.is_leader = false;
-        (self.next_lead, self.next_look) = (None, None);
+        (self.next_election, self.next_poll) = (None, None);
     }
 }

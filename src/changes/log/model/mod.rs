@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use self::reader::{CheckResult, DueAction, ModelReader};
 use self::rotation::Age;
-use self::server::{ModelServer, TransactionPhase};
+use self::server::{ModelServer, TransactionPhase, change_of};
 use crate::clock;
 
 /// Which rows are new to a reader.
@@ -82,11 +82,11 @@ enum ReaderKind {
 /// Limits on the number of each kind of event in one history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct EventBudget {
-    looks: u8,
+    polls: u8,
     drops: u8,
     rollbacks: u8,
     saves: u8,
-    keeps: u8,
+    rotations: u8,
     /// Of the reader's process.
     reader_crashes: u8,
     /// Of a reader's session.
@@ -109,7 +109,7 @@ struct ModelConfig {
     /// `true` if a change is made in two steps, between which others come.
     splits_changes: bool,
     /// `true` if looks are.
-    splits_looks: bool,
+    splits_polls: bool,
     /// `true` if the beginning of an era, and a rotation, are.
     splits_blocks: bool,
     /// `true` if the choice of the table is a step, too.
@@ -121,6 +121,18 @@ struct ModelConfig {
     /// `true` if there is a row of another cluster at first.
     has_foreign: bool,
     may_have_gaps: bool,
+}
+
+impl ModelConfig {
+    /// Returns the row that a change writes.
+    fn row(&self, change: u8) -> u8 {
+        self.rows
+            .iter()
+            .enumerate()
+            .flat_map(|(index, rows)| rows.iter().enumerate().map(move |(at, row)| (change_of(index, at), *row)))
+            .find_map(|(other, row)| (other == change).then_some(row))
+            .unwrap_or(u8::MAX)
+    }
 }
 
 /// Something that can happen.
@@ -240,10 +252,10 @@ impl ModelState {
 
     fn reader_steps(&self, index: usize, config: &ModelConfig, steps: &mut Vec<ModelStep>) {
         let reader = &self.readers[index];
-        if self.budget.looks > 0 {
-            steps.push(ModelStep::Read(index, DueAction::Look { may_report: true }));
+        if self.budget.polls > 0 {
+            steps.push(ModelStep::Read(index, DueAction::Poll { may_report: true }));
             if self.server.dropped > 0 {
-                steps.push(ModelStep::Read(index, DueAction::Look { may_report: false }));
+                steps.push(ModelStep::Read(index, DueAction::Poll { may_report: false }));
             }
         }
         if reader.has_begun() && self.budget.saves > 0 {
@@ -251,8 +263,8 @@ impl ModelState {
         }
         // A name is protected once its position is saved.
         let is_saved = config.readers[index] != ReaderKind::Named || self.server.positions[index].is_some();
-        if reader.has_begun() && is_saved && self.budget.keeps > 0 {
-            steps.extend(config.ages.iter().map(|age| ModelStep::Read(index, DueAction::Keep(*age))));
+        if reader.has_begun() && is_saved && self.budget.rotations > 0 {
+            steps.extend(config.ages.iter().map(|age| ModelStep::Read(index, DueAction::Rotate(*age))));
         }
         if reader.has_queue() {
             steps.extend([ModelStep::Acknowledge(index, 1), ModelStep::Acknowledge(index, usize::MAX)]);
@@ -289,9 +301,9 @@ impl ModelState {
             }
             ModelStep::Read(index, due) => {
                 let count = match due {
-                    DueAction::Look { .. } => &mut budget.looks,
+                    DueAction::Poll { .. } => &mut budget.polls,
                     DueAction::Save => &mut budget.saves,
-                    DueAction::Keep(_) => &mut budget.keeps,
+                    DueAction::Rotate(_) => &mut budget.rotations,
                 };
                 // Without a bound if it is the greatest.
                 *count -= u8::from(*count < u8::MAX);
@@ -300,8 +312,8 @@ impl ModelState {
                 }
                 let is_split = match due {
                     // A consumer that fails at its answer is another step.
-                    DueAction::Look { .. } if readers[index].is_looking() => {
-                        config.splits_looks || budget.reader_crashes > 0
+                    DueAction::Poll { .. } if readers[index].is_polling() => {
+                        config.splits_polls || budget.reader_crashes > 0
                     }
                     _ => config.splits_blocks,
                 };
@@ -360,7 +372,7 @@ impl ModelState {
                 if round == 50 {
                     return Err("it never ends".to_owned());
                 }
-                reader.begin(DueAction::Look { may_report: true }, server, config, now)?;
+                reader.begin(DueAction::Poll { may_report: true }, server, config, now)?;
             }
         }
         Ok(())

@@ -2,8 +2,8 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::rotation::Age;
-use super::server::{ChangeSet, EarlyReads, FOREIGN, ModelServer, SavedPosition, change_of};
+use super::rotation::{self, Age};
+use super::server::{ChangeSet, EarlyReads, FOREIGN, ModelServer, SavedPosition};
 use super::{ModelConfig, Mutant, ReadRule, ReaderKind};
 use crate::changes::log::action::{
     BEGAN_LATER, Begin, LogAction, LogGap, LogOptions, LogOutput, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA, REMOVED,
@@ -85,19 +85,19 @@ impl ReceivedChanges {
 #[derive(Debug, Clone, Hash)]
 enum PendingAction {
     View(Option<Position>, EarlyReads),
-    Draw(EarlyReads),
-    Keep(EarlyReads, Age),
+    BeginEra(EarlyReads),
+    Rotate(EarlyReads, Age),
 }
 
 /// A reason for which a reader acts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DueAction {
     /// A look is due; and the time between two reports of a full log is over, or not.
-    Look {
+    Poll {
         may_report: bool,
     },
     Save,
-    Keep(Age),
+    Rotate(Age),
 }
 
 #[derive(Debug, Clone, Hash)]
@@ -145,7 +145,7 @@ impl ModelReader {
         self.pending.is_some()
     }
 
-    pub(super) fn is_looking(&self) -> bool {
+    pub(super) fn is_polling(&self) -> bool {
         matches!(self.pending, Some(PendingAction::View(..)))
     }
 
@@ -168,13 +168,13 @@ impl ModelReader {
         now: Instant,
     ) -> Result<bool, String> {
         let begun = loop {
-            let may_report = !matches!(due, DueAction::Look { may_report: false });
-            self.log.set_timers(due == DueAction::Save, matches!(due, DueAction::Keep(_)), may_report, now);
+            let may_report = !matches!(due, DueAction::Poll { may_report: false });
+            self.log.set_timers(due == DueAction::Save, matches!(due, DueAction::Rotate(_)), may_report, now);
             let Some(action) = self.log.next_action(true, true, now) else { break false };
             let is_due = match &action {
                 LogAction::Save(..) => due == DueAction::Save,
-                LogAction::Keep => matches!(due, DueAction::Keep(_)),
-                LogAction::Look(_) | LogAction::Page(_) => matches!(due, DueAction::Look { .. }),
+                LogAction::Rotate => matches!(due, DueAction::Rotate(_)),
+                LogAction::Poll(_) | LogAction::Page(_) => matches!(due, DueAction::Poll { .. }),
                 _ => true,
             };
             if !is_due {
@@ -183,9 +183,9 @@ impl ModelReader {
             match action {
                 LogAction::Prepare => drop(self.log.handle_prepared(None, now)),
                 LogAction::Claim(..) => self.claim(server, now)?,
-                LogAction::Lead => self.log.handle_led(true, true, now),
+                LogAction::Elect => self.log.handle_elected(true, true, now),
                 LogAction::Wake | LogAction::ReportWaiting(_) => self.log.handle_sent(now),
-                LogAction::Mark(_) => self.mark(server),
+                LogAction::FindMark(_) => self.mark(server),
                 LogAction::Save(_, position) => {
                     let received = if self.queue.is_empty() { &self.received } else { &self.acknowledged };
                     let position: Position = position.to_string().parse().map_err(|_| "the text of a position")?;
@@ -197,27 +197,27 @@ impl ModelReader {
                     self.log.handle_saved(now);
                     break true;
                 }
-                LogAction::Keep => {
-                    let DueAction::Keep(age) = due else { break false };
+                LogAction::Rotate => {
+                    let DueAction::Rotate(age) = due else { break false };
                     self.pending =
-                        server.begin_keep(self.index, age, config).map(|early| PendingAction::Keep(early, age));
+                        rotation::begin(server, self.index, age, config).map(|early| PendingAction::Rotate(early, age));
                     break self.pending.is_some();
                 }
-                LogAction::Draw if server.era_lock.is_some() => break false,
-                LogAction::Draw => match server.begin_draw(self.index) {
+                LogAction::BeginEra if server.era_lock.is_some() => break false,
+                LogAction::BeginEra => match server.begin_era(self.index) {
                     Some(early) => {
-                        self.pending = Some(PendingAction::Draw(early));
+                        self.pending = Some(PendingAction::BeginEra(early));
                         break true;
                     }
-                    None => self.log.handle_drawn(),
+                    None => self.log.handle_era(),
                 },
-                LogAction::Look(position) => {
-                    let early = server.begin_look(position.as_ref(), config);
+                LogAction::Poll(position) => {
+                    let early = server.begin_poll(position.as_ref(), config);
                     self.pending = Some(PendingAction::View(position, early));
                     break true;
                 }
                 LogAction::Page(position) => {
-                    let early = server.begin_look(Some(&position), config);
+                    let early = server.begin_poll(Some(&position), config);
                     self.pending = Some(PendingAction::View(Some(position), early));
                     break true;
                 }
@@ -264,7 +264,7 @@ impl ModelReader {
         self.is_active = true;
         match self.pending.take() {
             Some(PendingAction::View(position, early)) => {
-                let (view, rows) = server.look(position.as_ref(), &early, self.highest, config);
+                let (view, rows) = server.poll(position.as_ref(), &early, self.highest, config);
                 if config.rule == ReadRule::NumberAbove {
                     self.highest = rows.iter().map(|row| row.number).max().unwrap_or(0).max(self.highest);
                 }
@@ -272,13 +272,13 @@ impl ModelReader {
                     return Ok(false);
                 }
             }
-            Some(PendingAction::Draw(early)) => {
-                server.draw(&early, config);
-                self.log.handle_drawn();
+            Some(PendingAction::BeginEra(early)) => {
+                server.finish_era(&early, config);
+                self.log.handle_era();
             }
-            Some(PendingAction::Keep(early, age)) => {
-                server.keep(&early, age, config);
-                self.log.handle_kept(now);
+            Some(PendingAction::Rotate(early, age)) => {
+                rotation::finish(server, &early, age, config);
+                self.log.handle_rotated(now);
             }
             None => return Ok(false),
         }
@@ -387,7 +387,7 @@ impl ModelReader {
     /// The session is lost, whether or not the server has done what was asked for.
     pub(super) fn lose_session(&mut self, server: &mut ModelServer) {
         match self.pending.take() {
-            Some(PendingAction::View(_, early)) => server.end_look(&early),
+            Some(PendingAction::View(_, early)) => server.end_poll(&early),
             Some(_) => server.era_lock = None,
             None => {}
         }
@@ -397,17 +397,5 @@ impl ModelReader {
     /// Judges that all that was committed has been delivered or covered.
     pub(super) fn check(&self, server: &ModelServer) -> CheckResult {
         self.received.check(server.committed(None))
-    }
-}
-
-impl ModelConfig {
-    /// The row that a change is of.
-    fn row(&self, change: u8) -> u8 {
-        self.rows
-            .iter()
-            .enumerate()
-            .flat_map(|(index, rows)| rows.iter().enumerate().map(move |(at, row)| (change_of(index, at), *row)))
-            .find_map(|(other, row)| (other == change).then_some(row))
-            .unwrap_or(u8::MAX)
     }
 }

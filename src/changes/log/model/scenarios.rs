@@ -4,11 +4,11 @@ use super::rotation::Age;
 use super::{EventBudget, ModelConfig, Mutant, ReadRule, ReaderKind, StateSearch};
 
 const NOTHING: EventBudget = EventBudget {
-    looks: u8::MAX,
+    polls: u8::MAX,
     drops: 0,
     rollbacks: 0,
     saves: 0,
-    keeps: 0,
+    rotations: 0,
     reader_crashes: 0,
     losses: 0,
     crashes: 0,
@@ -23,7 +23,7 @@ const SNAPSHOTS: ModelConfig = ModelConfig {
     readers: &[ReaderKind::Client],
     page: 2,
     splits_changes: false,
-    splits_looks: false,
+    splits_polls: false,
     splits_blocks: false,
     chooses_table: false,
     ages: &[],
@@ -68,7 +68,7 @@ fn transactions_below_the_oldest_are_not_all() {
 #[test]
 fn wrong_looks_are_found_out() {
     refute(&ModelConfig { mutant: Some(Mutant::NoRunning), ..SNAPSHOTS }, "change");
-    refute(&ModelConfig { mutant: Some(Mutant::TwoStatements), splits_looks: true, ..SNAPSHOTS }, "change");
+    refute(&ModelConfig { mutant: Some(Mutant::TwoStatements), splits_polls: true, ..SNAPSHOTS }, "change");
     refute(&ModelConfig { mutant: Some(Mutant::PageOfNow), page: 1, ..SNAPSHOTS }, "change");
 }
 
@@ -86,7 +86,7 @@ const NAMED: ModelConfig = ModelConfig {
     rows: &[&[0, 1], &[1]],
     readers: &[ReaderKind::Named],
     page: 1,
-    budget: EventBudget { saves: 2, losses: 1, reader_crashes: 1, looks: 5, ..NOTHING },
+    budget: EventBudget { saves: 2, losses: 1, reader_crashes: 1, polls: 5, ..NOTHING },
     ..SNAPSHOTS
 };
 
@@ -98,8 +98,8 @@ fn a_name_continues_after_what_was_acknowledged() {
 /// The log is full at times.
 const FULL: ModelConfig = ModelConfig {
     rows: &[&[0, 1], &[2]],
-    splits_looks: true,
-    budget: EventBudget { drops: 2, looks: 3, ..NOTHING },
+    splits_polls: true,
+    budget: EventBudget { drops: 2, polls: 3, ..NOTHING },
     may_have_gaps: true,
     ..SNAPSHOTS
 };
@@ -118,13 +118,13 @@ const ROTATED: ModelConfig = ModelConfig {
     readers: &[ReaderKind::Named],
     page: 1,
     ages: &[Age::Rows],
-    budget: EventBudget { saves: 2, keeps: 3, ..NOTHING },
+    budget: EventBudget { saves: 2, rotations: 3, ..NOTHING },
     ..SNAPSHOTS
 };
 
 #[test]
 fn a_rotation_removes_nothing_that_a_position_needs() {
-    let budget = EventBudget { saves: 1, keeps: 2, ..NOTHING };
+    let budget = EventBudget { saves: 1, rotations: 2, ..NOTHING };
     prove(&ModelConfig { budget, ..ROTATED });
     prove(&ROTATED);
     for mutant in [Mutant::NoPositionCheck, Mutant::CheckBeforeLock, Mutant::TruncatedWhole] {
@@ -139,7 +139,7 @@ const FORCED: ModelConfig = ModelConfig {
     ages: &[Age::All, Age::Young],
     chooses_table: true,
     splits_changes: true,
-    budget: EventBudget { keeps: 3, ..NOTHING },
+    budget: EventBudget { rotations: 3, ..NOTHING },
     may_have_gaps: true,
     ..SNAPSHOTS
 };
@@ -159,7 +159,7 @@ const FIRST_ERA: ModelConfig = ModelConfig {
     splits_blocks: true,
     has_era: false,
     may_have_gaps: true,
-    budget: EventBudget { keeps: 1, ..NOTHING },
+    budget: EventBudget { rotations: 1, ..NOTHING },
     ages: &[Age::Young],
     page: 1,
     ..SNAPSHOTS
@@ -187,9 +187,9 @@ fn a_time_to_begin_at_loses_nothing() {
             Some(0) => &[ReaderKind::Since(Some(0))],
             _ => &[ReaderKind::Client, ReaderKind::Since(Some(0))],
         };
-        let looks = if readers.len() > 1 { 5 } else { u8::MAX };
-        prove(&ModelConfig { readers, budget: EventBudget { looks, ..FIRST_ERA.budget }, ..FIRST_ERA });
-        let budget = EventBudget { drops: 1, looks: 5, ..NOTHING };
+        let polls = if readers.len() > 1 { 5 } else { u8::MAX };
+        prove(&ModelConfig { readers, budget: EventBudget { polls, ..FIRST_ERA.budget }, ..FIRST_ERA });
+        let budget = EventBudget { drops: 1, polls: 5, ..NOTHING };
         prove(&ModelConfig { readers, budget, ..FIRST_ERA });
     }
 }
@@ -207,7 +207,7 @@ const CRASHED: ModelConfig = ModelConfig {
 fn a_crash_that_loses_commits_is_a_gap() {
     prove(&CRASHED);
     prove(&ModelConfig {
-        budget: EventBudget { drops: 1, looks: 4, ..CRASHED.budget },
+        budget: EventBudget { drops: 1, polls: 4, ..CRASHED.budget },
         rows: &[&[0], &[1]],
         ..CRASHED
     });
@@ -223,7 +223,7 @@ fn a_crash_that_loses_commits_is_a_gap() {
 /// The count of what was not appended may be what it was before the crash that set it back.
 #[test]
 fn a_crash_that_sets_a_count_back_is_noticed() {
-    let budget = EventBudget { drops: 2, looks: 4, ..CRASHED.budget };
+    let budget = EventBudget { drops: 2, polls: 4, ..CRASHED.budget };
     prove(&ModelConfig { budget, rows: &[&[0], &[1]], ..CRASHED });
 }
 
@@ -238,15 +238,15 @@ fn a_restart_is_no_gap() {
 fn larger_bounds() {
     let many: &[&[u8]] = &[&[0, 1], &[1, 2], &[3, 0]];
     prove(&ModelConfig { page: 1, budget: EventBudget { reader_crashes: 1, ..NOTHING }, ..SNAPSHOTS });
-    prove(&ModelConfig { rows: &[&[0], &[1], &[2]], budget: EventBudget { looks: 4, drops: 2, ..NOTHING }, ..FULL });
+    prove(&ModelConfig { rows: &[&[0], &[1], &[2]], budget: EventBudget { polls: 4, drops: 2, ..NOTHING }, ..FULL });
     prove(&ModelConfig {
         rows: &[&[0], &[0], &[1]],
         page: 2,
-        budget: EventBudget { saves: 1, keeps: 2, ..NOTHING },
+        budget: EventBudget { saves: 1, rotations: 2, ..NOTHING },
         ..ROTATED
     });
     prove(&ModelConfig { rows: &[&[0], &[0], &[1, 2]], ..FORCED });
     prove(&ModelConfig { rows: many, budget: EventBudget { restarts: 2, ..NOTHING }, ..SNAPSHOTS });
-    prove(&ModelConfig { budget: EventBudget { drops: 1, looks: 4, ..CRASHED.budget }, ..CRASHED });
+    prove(&ModelConfig { budget: EventBudget { drops: 1, polls: 4, ..CRASHED.budget }, ..CRASHED });
     prove(&ModelConfig { readers: &[ReaderKind::Client, ReaderKind::Since(Some(0))], ..FIRST_ERA });
 }

@@ -147,8 +147,8 @@ impl ModelServer {
             has_dropped: false,
         };
         if config.has_era {
-            let early = server.begin_draw(0).unwrap_or_default();
-            server.draw(&early, config);
+            let early = server.begin_era(0).unwrap_or_default();
+            server.finish_era(&early, config);
         }
         server
     }
@@ -267,7 +267,7 @@ impl ModelServer {
     // ---- reading ----------------------------------------------------------------------------------------------------
 
     /// Runs what comes before the statement of a look that reads the rows: `log_poll.sql`.
-    pub(super) fn begin_look(&mut self, position: Option<&Position>, config: &ModelConfig) -> EarlyReads {
+    pub(super) fn begin_poll(&mut self, position: Option<&Position>, config: &ModelConfig) -> EarlyReads {
         let dropped = self.dropped;
         let is_known = dropped == 0
             || position.is_some_and(|position| {
@@ -282,7 +282,7 @@ impl ModelServer {
     }
 
     /// Runs the statement that reads the rows: `log_new_rows.sql`, `log_page.sql`.
-    pub(super) fn look(
+    pub(super) fn poll(
         &mut self,
         position: Option<&Position>,
         early: &EarlyReads,
@@ -323,12 +323,12 @@ impl ModelServer {
             Some(Mutant::NoTruncated) => view.truncated = Snapshot::empty(),
             _ => {}
         }
-        self.end_look(early);
+        self.end_poll(early);
         let rows = rows.into_iter().map(|entry| LogRow { number: entry.number, payload: [entry.change].into() });
         (view, rows.collect())
     }
 
-    pub(super) fn end_look(&mut self, early: &EarlyReads) {
+    pub(super) fn end_poll(&mut self, early: &EarlyReads) {
         if early.bound > 0 {
             self.end_xid(early.bound);
         }
@@ -424,7 +424,7 @@ impl ModelServer {
     // ---- eras -------------------------------------------------------------------------------------------------------
 
     /// Runs `log_begin_era.sql` up to where it begins to write; `None` if there is an era.
-    pub(super) fn begin_draw(&mut self, session: usize) -> Option<EarlyReads> {
+    pub(super) fn begin_era(&mut self, session: usize) -> Option<EarlyReads> {
         if self.era.is_some() {
             self.note_start();
             return None;
@@ -437,7 +437,7 @@ impl ModelServer {
         EarlyReads { dropped: self.dropped, last: self.number, ..EarlyReads::default() }
     }
 
-    pub(super) fn draw(&mut self, early: &EarlyReads, config: &ModelConfig) {
+    pub(super) fn finish_era(&mut self, early: &EarlyReads, config: &ModelConfig) {
         let xid = self.take_xid();
         let is_empty = self.transactions.iter().all(|transaction| transaction.locked == 0) && !config.has_foreign;
         self.log.retain(|_| !is_empty);

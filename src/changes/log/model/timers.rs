@@ -75,15 +75,15 @@ impl ReaderDriver {
                 let holder = (!is_good).then(|| "another".to_owned());
                 reader.handle_claimed(Claimed { holder, backend: 1, position: None, moved_at: None }, now)
             }
-            Some(LogAction::Mark(_)) => {
+            Some(LogAction::FindMark(_)) => {
                 reader.handle_marked(is_good.then(Marked::beginning));
                 None
             }
-            Some(LogAction::Draw) => {
-                reader.handle_drawn();
+            Some(LogAction::BeginEra) => {
+                reader.handle_era();
                 None
             }
-            Some(LogAction::Look(_) | LogAction::Page(_)) => {
+            Some(LogAction::Poll(_) | LogAction::Page(_)) => {
                 self.xid += 1;
                 let view = LogView {
                     dropped,
@@ -106,16 +106,16 @@ impl ReaderDriver {
                 reader.handle_saved(now);
                 None
             }
-            Some(LogAction::Lead) => {
-                reader.handle_led(is_good, is_whole, now);
+            Some(LogAction::Elect) => {
+                reader.handle_elected(is_good, is_whole, now);
                 None
             }
             Some(LogAction::Wake | LogAction::ReportWaiting(_)) => {
                 reader.handle_sent(now);
                 None
             }
-            Some(LogAction::Keep) => {
-                reader.handle_kept(now);
+            Some(LogAction::Rotate) => {
+                reader.handle_rotated(now);
                 None
             }
         };
@@ -153,7 +153,7 @@ impl ReaderDriver {
             TimerInput::Fail => match self.action.take() {
                 None => {}
                 Some(LogAction::Save(..)) => self.reader.handle_save_failed(self.now),
-                Some(LogAction::Lead | LogAction::Wake | LogAction::ReportWaiting(_) | LogAction::Keep) => {
+                Some(LogAction::Elect | LogAction::Wake | LogAction::ReportWaiting(_) | LogAction::Rotate) => {
                     self.reader.handle_shared_failed(self.now);
                 }
                 Some(_) => self.reader.handle_failed(self.now),
