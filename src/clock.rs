@@ -1,32 +1,33 @@
-//! The only place of the library that asks what time it is. Pure values are given `now`.
+//! The clocks. Only this file reads them; pure functions take `now` as an argument.
 
 use std::num::NonZeroU64;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
-/// The monotonic clock: for deadlines and spans.
+/// Reads the monotonic clock, for deadlines and durations.
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall clock: for what people read. It may jump.
+/// Reads the wall clock, for display. It may be set forward or back.
 pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// A point on the monotonic clock, to the nanosecond, in half of an `Instant`'s memory, and with room for none: for what
-/// each of many connections keeps.
+/// A point on the monotonic clock in nanoseconds. It has half the size of an `Instant`, and `Option` does not enlarge
+/// it, so that each connection can store several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct CompactInstant(NonZeroU64);
 
-/// What moments count from: before any that is asked for, and 584 years before the last that can be told.
+/// The origin of compact instants: before any instant that is used, and 584 years before the last that can be
+/// represented.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(|| {
     let now = now();
     now.checked_sub(Duration::from_secs(3600)).unwrap_or(now)
 });
 
 impl CompactInstant {
-    /// The next end of a part, if time is divided into parts of this length; itself, if that is nothing.
+    /// Rounds up to a multiple of `part`; returns `self` if `part` is zero.
     pub(crate) fn round_up_to(self, part: Duration) -> Self {
         let part = u64::try_from(part.as_nanos()).unwrap_or(u64::MAX);
         let late = (self.0.get() - 1).checked_rem(part).unwrap_or_default();
@@ -47,13 +48,13 @@ impl From<CompactInstant> for Instant {
     #[inline]
     fn from(moment: CompactInstant) -> Self {
         let since = Duration::from_nanos(moment.0.get() - 1);
-        // No system's clock counts less far.
+        // The system's clock can represent every compact instant.
         ORIGIN.checked_add(since).unwrap_or(*ORIGIN)
     }
 }
 
-/// A point on the monotonic clock to a tenth of a second, never later than what it was made of, in half of a moment's
-/// memory; after 13 years it stays what it is.
+/// A point on the monotonic clock, rounded down to tenths of a second. It has half the size of a [`CompactInstant`],
+/// and does not change after 13 years.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CoarseInstant(u32);
 
@@ -72,7 +73,7 @@ impl From<CoarseInstant> for Instant {
 
 #[cfg(test)]
 impl CompactInstant {
-    /// The same in every run, for histories that must be.
+    /// A constant for reproducible histories.
     pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
 }
 
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_the_instant_that_it_was_made_of() {
+    fn a_compact_instant_is_exact() {
         for offset in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(100 * 365 * 24 * 3600)] {
             let instant = now() + offset;
             assert_eq!(Instant::from(CompactInstant::from(instant)), instant);
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_parts_are_the_same_for_all() {
+    fn rounding_is_the_same_for_all_instants() {
         let part = Duration::from_millis(10);
         for late in [0, 1, 5_000_000, 10_000_000] {
             let moment =
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_is_no_later_than_the_instant_that_it_was_made_of_and_little_earlier() {
+    fn a_coarse_instant_is_rounded_down_to_a_tenth_of_a_second() {
         for offset in [Duration::ZERO, Duration::from_millis(99), Duration::from_secs(12 * 365 * 24 * 3600)] {
             let instant = now() + offset;
             let tenth = Instant::from(CoarseInstant::from(instant));

@@ -374,7 +374,7 @@ impl Dial {
             return Phase::Reading(address, stream);
         }
         let binding = match (stream.encryption(), stream.end_point()) {
-            (None, _) => Binding::InClear,
+            (None, _) => Binding::Unencrypted,
             (Some(_), None) => Binding::Unbindable,
             (Some(_), Some(hash)) => Binding::EndPoint(hash),
         };

@@ -1,34 +1,34 @@
-//! Notifications that were read and not yet taken.
+//! Notifications that were received and have not been taken.
 //!
-//! What one read brought is handed on as the slice that it is. Only when more comes before it was taken, as during a
-//! long call, are the slices joined in a buffer of the session's own, under a cap.
+//! The notifications of one read are a slice of the read buffer. Only if more arrive before they are taken, as during a
+//! long call, are the slices joined in a buffer of the session, whose size is limited.
 
 use std::sync::Arc;
 
 use crate::notification::{Batch, Notification, Slice, notifications_in};
 
-/// What a session holds at the most. A server that is behind may have much to say before it answers a call.
+/// The largest backlog of a session in bytes. A busy server may send many notifications before it answers a call.
 pub(crate) const BACKLOG_MAX: usize = if cfg!(any(test, fuzzing)) { 8 } else { 256 } * 1024 * 1024;
 
-/// A queue of notifications, first in first out.
+/// A queue of notifications.
 #[derive(Debug, Default)]
 pub(crate) enum Backlog {
     #[default]
     Empty,
-    /// What one read brought.
+    /// The notifications of one read.
     One(Slice),
-    /// What several brought; never none.
+    /// The notifications of several reads; never empty.
     Joined(Box<Joined>),
 }
 
-/// Whole frames in a buffer that grows at its end and is used up from its beginning. Using it up costs what is taken,
-/// and adding to it what is added, however much it holds.
+/// Complete frames in a buffer with notifications added at the end and taken from the beginning. Adding and taking are
+/// linear in the bytes that are added or taken, regardless of the size.
 #[derive(Debug, Default)]
 pub(crate) struct Joined {
     bytes: Vec<u8>,
-    /// How many of the bytes have been taken.
+    /// The number of bytes that have been taken.
     taken: usize,
-    /// How many notifications are left.
+    /// The number of notifications that are left.
     len: usize,
 }
 
@@ -46,7 +46,7 @@ impl Backlog {
         }
     }
 
-    /// How many bytes are held.
+    /// Returns the size in bytes.
     pub(crate) fn size(&self) -> usize {
         self.bytes().len()
     }
@@ -59,14 +59,13 @@ impl Backlog {
         }
     }
 
-    /// Whether there is a notification on `channel` behind the first `from` bytes, which were looked through before.
+    /// Returns `true` if there is a notification on `channel` after the first `from` bytes.
     pub(crate) fn has_from(&self, from: usize, channel: &str) -> bool {
         let news = self.bytes().get(from..).unwrap_or_default();
         notifications_in(news).any(|n| n.channel_bytes() == channel.as_bytes())
     }
 
-    /// Takes out all notifications on `channel`; the others stay, in order. It walks and copies all that is held, so
-    /// it is for what happens rarely.
+    /// Removes all notifications on `channel`. It copies the whole backlog, so it is only for rare cases.
     pub(crate) fn remove(&mut self, channel: &str) {
         if !self.has_from(0, channel) {
             return;
@@ -78,13 +77,13 @@ impl Backlog {
         *self = kept.into();
     }
 
-    /// Adds `read_buffer[start..end]`, whole frames of which `len` are notifications, all on one channel if its name has
-    /// `common` bytes; with 0 the channels may differ.
+    /// Adds `buffer[start..end]`, which must contain complete, validated frames, `len` of them notifications. If
+    /// `common` is not 0, all notifications must be on one channel whose name has `common` bytes.
     #[inline]
-    pub(crate) fn push(&mut self, read_buffer: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) {
+    pub(crate) fn push(&mut self, buffer: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) {
         match self {
-            Backlog::Empty => *self = Backlog::One(Slice::new(read_buffer, start, end, len, common)),
-            _ => self.join(read_buffer.get(start..end).unwrap_or_default(), len),
+            Backlog::Empty => *self = Backlog::One(Slice::new(buffer, start, end, len, common)),
+            _ => self.join(buffer.get(start..end).unwrap_or_default(), len),
         }
     }
 
@@ -102,20 +101,20 @@ impl Backlog {
         *self = Backlog::Joined(joined);
     }
 
-    /// All of it.
+    /// Takes all notifications.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Batch> {
         match std::mem::take(self) {
             Backlog::Empty => None,
             Backlog::One(slice) => Some(slice.into()),
             Backlog::Joined(joined) => {
-                let read_buffer: Arc<[u8]> = joined.rest().into();
-                Some(Slice::new(&read_buffer, 0, read_buffer.len(), joined.len, 0).into())
+                let buffer: Arc<[u8]> = joined.rest().into();
+                Some(Slice::new(&buffer, 0, buffer.len(), joined.len, 0).into())
             }
         }
     }
 
-    /// The first one.
+    /// Takes the first notification.
     pub(crate) fn pop(&mut self) -> Option<Notification> {
         let first = match self {
             Backlog::Empty => None,
@@ -141,7 +140,7 @@ impl Joined {
     }
 
     fn add(&mut self, bytes: &[u8], len: usize) {
-        // Once more has been taken than is left, moving that makes room for as much.
+        // Once more has been taken than is left, moving the rest costs no more than was taken.
         if self.taken > self.bytes.len() / 2 {
             self.bytes.drain(..self.taken);
             self.taken = 0;
@@ -150,7 +149,7 @@ impl Joined {
         self.len += len;
     }
 
-    /// The first one, in memory of its own.
+    /// Takes the first notification, as a copy.
     fn pop_front(&mut self) -> Option<Notification> {
         let mut rest = notifications_in(self.rest());
         let first = rest.next()?.to_owned();
@@ -170,8 +169,8 @@ mod tests {
     }
 
     fn push(backlog: &mut Backlog, frames: &[Vec<u8>]) {
-        let read_buffer: Arc<[u8]> = frames.concat().into();
-        backlog.push(&read_buffer, 0, read_buffer.len(), frames.len(), 0);
+        let buffer: Arc<[u8]> = frames.concat().into();
+        backlog.push(&buffer, 0, buffer.len(), frames.len(), 0);
     }
 
     fn payloads(backlog: &mut Backlog) -> Vec<String> {
@@ -185,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn m17_what_is_on_one_channel_is_taken_out_and_the_others_stay_in_order() {
+    fn m17_notifications_on_one_channel_are_removed_and_the_others_stay_in_order() {
         for reads in [1, 5] {
             let frames = [frame("a", "1"), frame("mine", "x"), frame("b", "2"), frame("min", "3"), frame("mine", "y")];
             let mut backlog = Backlog::default();
@@ -198,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn m17_taking_out_all_leaves_nothing() {
+    fn m17_removing_all_leaves_an_empty_backlog() {
         let mut backlog = Backlog::default();
         backlog.remove("mine");
         push(&mut backlog, &[frame("mine", "x"), frame("mine", "y")]);
@@ -207,13 +206,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_popped_and_added_in_turn_is_not_copied_each_time() {
+    fn taking_and_adding_in_turn_does_not_copy_the_rest_each_time() {
         let (mut backlog, mut sent, mut taken) = (Backlog::default(), 0.., 0..);
         for _ in 0..1000 {
             push(&mut backlog, &[frame("a", &sent.next().unwrap().to_string())]);
         }
         let Backlog::Joined(joined) = &mut backlog else { panic!() };
-        // With room for all, what stays in its place isn't copied.
+        // With room for all, the rest is not copied.
         joined.bytes.reserve(100_000);
         let at = joined.bytes.as_ptr();
         for _ in 0..400 {
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn m17_only_what_is_new_is_looked_through() {
+    fn m17_only_new_notifications_are_searched() {
         let mut backlog = Backlog::default();
         push(&mut backlog, &[frame("mine", "x")]);
         let seen = backlog.size();

@@ -1,30 +1,30 @@
-//! Where a loop reads to: one read buffer for all its connections.
+//! The read buffer that all connections of a loop share.
 //!
-//! A batch is a slice of the read buffer. While one is alive, the next read goes to a fresh read buffer; once it has been dropped,
-//! the read buffer is used again, with nothing allocated or cleared. A connection owns no buffer: all that is kept of a read
-//! with it is the part of a frame at its end.
+//! A batch is a slice of the read buffer. While a batch is alive, the next read uses a new buffer; once it was dropped,
+//! the buffer is used again without an allocation. A connection owns no buffer, and stores only the incomplete frame at
+//! the end of a read.
 
 use std::sync::Arc;
 
 use crate::proto::session::PartialFrame;
 
-/// How much is read at once.
+/// The size of a read buffer in bytes.
 pub(crate) const READ_SIZE: usize = 64 * 1024;
 
-/// A read buffer to read into, and what has been read into it.
+/// A buffer for reads, and a pool for incomplete frames.
 #[derive(Debug)]
 pub(crate) struct ReadBuffer {
-    read_buffer: Arc<[u8]>,
+    buffer: Arc<[u8]>,
     size: usize,
     spares: PartialFramePool,
 }
 
-/// Memory for frames that reads cut, going round among those who need it: under load every read cuts one.
+/// Memory for incomplete frames, which connections use in turn: under load, every read ends with one.
 #[derive(Debug, Default)]
 #[allow(clippy::vec_box, reason = "it is the boxes that go round")]
 pub(crate) struct PartialFramePool(Vec<Box<PartialFrame>>);
 
-/// How many spares are kept, and how large they may be.
+/// The number of frames in the pool, and the largest size of one.
 const SPARES: usize = 64;
 const SPARE_SIZE_MAX: usize = 16 * 1024;
 
@@ -42,28 +42,28 @@ impl PartialFramePool {
 }
 
 impl ReadBuffer {
-    /// An empty buffer of `size` bytes, which it takes with its first use.
+    /// Creates a buffer of `size` bytes, which is allocated when it is first used.
     pub(crate) fn new(size: usize) -> Self {
-        Self { read_buffer: Arc::from([].as_slice()), size, spares: PartialFramePool::default() }
+        Self { buffer: Arc::from([].as_slice()), size, spares: PartialFramePool::default() }
     }
 
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    /// The whole read buffer, to be written to.
+    /// Returns the whole buffer for writing.
     pub(crate) fn space(&mut self) -> &mut [u8] {
-        // To look at the count is cheaper than to ask for the read buffer twice.
-        if Arc::strong_count(&self.read_buffer) > 1 || self.read_buffer.is_empty() {
-            self.read_buffer = std::iter::repeat_n(0, self.size).collect();
+        // Checking the count is cheaper than calling `get_mut` twice.
+        if Arc::strong_count(&self.buffer) > 1 || self.buffer.is_empty() {
+            self.buffer = std::iter::repeat_n(0, self.size).collect();
         }
-        // Nobody else has it, or has seen the one made above, so there is always one to lend.
-        Arc::get_mut(&mut self.read_buffer).unwrap_or_default()
+        // The buffer is not shared: either the count was 1, or the buffer is new.
+        Arc::get_mut(&mut self.buffer).unwrap_or_default()
     }
 
-    /// The read buffer, to be read and shared; and spares for what is partial in it.
+    /// Returns the buffer for reading and sharing, and the pool.
     pub(crate) fn parts(&mut self) -> (&Arc<[u8]>, &mut PartialFramePool) {
-        (&self.read_buffer, &mut self.spares)
+        (&self.buffer, &mut self.spares)
     }
 }
 
@@ -72,15 +72,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slab_is_used_again_once_nobody_holds_it() {
+    fn a_buffer_is_used_again_once_it_is_not_shared() {
         let mut buffer = ReadBuffer::new(8);
         buffer.space()[0] = 1;
-        let first = Arc::as_ptr(&buffer.read_buffer);
+        let first = Arc::as_ptr(&buffer.buffer);
         assert_eq!(buffer.space()[0], 1);
 
-        let held = Arc::clone(&buffer.read_buffer);
+        let held = Arc::clone(&buffer.buffer);
         buffer.space()[0] = 2;
-        assert_ne!(Arc::as_ptr(&buffer.read_buffer), first);
+        assert_ne!(Arc::as_ptr(&buffer.buffer), first);
         assert_eq!(held[0], 1, "what a batch holds is not written to");
     }
 }

@@ -87,7 +87,7 @@ impl Channels {
             return self.replace(left);
         };
         let changed = names.into_iter().filter(|name| set.remove(name)).count() > 0;
-        // Far below the limit, so that a channel that comes and goes does not repack the names each time.
+        // A lower limit, so that a channel that is added and removed repeatedly does not repack the names each time.
         if set.size < PACKED_MAX / 2 {
             *self = mem::take(set).names.iter().map(AsRef::as_ref).collect();
         }

@@ -1,28 +1,28 @@
-//! Framing: where one message of the server ends and the next begins. The one place that trusts no length.
+//! Framing: finds where a message of the server ends and the next begins. Only this file handles untrusted lengths.
 //!
-//! Every length field is compared with what its type of message may have *before* a byte is kept for it, so a hostile
-//! length costs an error, not memory. Some kinds may be longer than anybody wants to keep: of an error or a notice the
-//! first 64 KiB are kept, of COPY's data nothing is, and the rest is passed over as it streams by. A row that is longer
-//! than a query's answer may be is passed over too, so that it costs the answer and not the session.
+//! Every length is checked against the range of its message type *before* memory is allocated, so an invalid length
+//! causes an error, not memory usage. Some messages may be longer than the stored limit: the first 64 KiB of an error
+//! or a notice are stored, and nothing of COPY data; the rest is skipped as it arrives. A row that exceeds the limit is
+//! skipped, too, so that it fails the query and not the session.
 
 use crate::error::ProtocolError;
 use crate::notification::{NOTIFICATION, NOTIFICATION_MAX};
 
-/// Type byte and length.
+/// The length of the type byte and the length field.
 pub(crate) const HEADER: usize = 5;
-/// What a server can allocate for one message (PostgreSQL's MaxAllocSize), so what it can send.
-const GIBIBYTE: u32 = 0x3fff_ffff;
+/// The largest message that a server can allocate (PostgreSQL's MaxAllocSize), and so send.
+const MESSAGE_MAX: u32 = 0x3fff_ffff;
 
-/// How long a row may be, as a message's length counts, to be kept.
+/// The largest row that is stored, as its length field counts it.
 pub(crate) const ROW_MAX: u32 = 16 * 1024 * 1024;
 
-/// What a message of one type is called, and how long it may be. Lengths count the length field, not the type byte.
+/// The name of a message type and the range of its length. Lengths include the length field, but not the type byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MessageKind {
     pub(crate) name: &'static str,
     min: u32,
     max: u32,
-    /// How much of it is kept; the rest is passed over.
+    /// The number of bytes that are stored; the rest is skipped.
     keep: u32,
 }
 
@@ -31,53 +31,53 @@ const fn kind(name: &'static str, min: u32, max: u32) -> MessageKind {
 }
 
 impl MessageKind {
-    /// What may come from a server that is spoken to by the simple protocol.
+    /// Returns the kind of a message that a server may send to a client with simple queries.
     pub(crate) const fn of(tag: u8) -> Option<MessageKind> {
         Some(match tag {
             NOTIFICATION => kind("NotificationResponse", 10, NOTIFICATION_MAX),
             b'C' => kind("CommandComplete", 5, 1024),
-            b'D' => MessageKind { keep: ROW_MAX, ..kind("DataRow", 6, GIBIBYTE) },
-            b'E' => MessageKind { keep: 64 * 1024, ..kind("ErrorResponse", 5, GIBIBYTE) },
+            b'D' => MessageKind { keep: ROW_MAX, ..kind("DataRow", 6, MESSAGE_MAX) },
+            b'E' => MessageKind { keep: 64 * 1024, ..kind("ErrorResponse", 5, MESSAGE_MAX) },
             b'G' => kind("CopyInResponse", 7, 16 * 1024),
             b'H' => kind("CopyOutResponse", 7, 16 * 1024),
             b'I' => kind("EmptyQueryResponse", 4, 4),
-            // The key was 4 bytes up to PostgreSQL 17; protocol 3.2 allows 256.
+            // The key has 4 bytes up to PostgreSQL 17; protocol 3.2 allows 256.
             b'K' => kind("BackendKeyData", 12, 8 + 256),
-            b'N' => MessageKind { keep: 64 * 1024, ..kind("NoticeResponse", 5, GIBIBYTE) },
+            b'N' => MessageKind { keep: 64 * 1024, ..kind("NoticeResponse", 5, MESSAGE_MAX) },
             b'R' => kind("Authentication", 8, 64 * 1024),
             b'S' => kind("ParameterStatus", 6, 1024 * 1024),
             b'T' => kind("RowDescription", 6, 1024 * 1024),
             b'W' => kind("CopyBothResponse", 7, 16 * 1024),
             b'Z' => kind("ReadyForQuery", 5, 5),
             b'c' => kind("CopyDone", 4, 4),
-            b'd' => MessageKind { keep: 0, ..kind("CopyData", 4, GIBIBYTE) },
+            b'd' => MessageKind { keep: 0, ..kind("CopyData", 4, MESSAGE_MAX) },
             b'v' => kind("NegotiateProtocolVersion", 12, 64 * 1024),
             _ => return None,
         })
     }
 }
 
-/// What the bytes that come next are.
+/// The frame at the beginning of some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// A frame of `total` bytes, all there.
+    /// A complete frame of `total` bytes.
     Whole { total: usize },
-    /// Part of a frame. With `needed` bytes there is something to hand on; `total` are the frame's. Both are `None`
-    /// while not even the header is whole.
+    /// A part of a frame of `total` bytes, which can be handled with `needed` bytes. `known` is `None` while the header
+    /// is incomplete.
     Partial { known: Option<(usize, usize)> },
 }
 
-/// Of a whole frame, with its header, as much as is kept.
+/// Returns the part of a complete frame, including its header, that is stored.
 pub(crate) fn kept(frame: &[u8]) -> &[u8] {
     let keep = frame.first().and_then(|&tag| MessageKind::of(tag)).map_or(0, |kind| kind.keep as usize);
     frame.get(..HEADER + keep).unwrap_or(frame)
 }
 
-/// Looks at what `bytes` begin with.
+/// Finds the frame at the beginning of `bytes`.
 #[inline]
 pub(crate) fn next(bytes: &[u8]) -> Result<Next, ProtocolError> {
     let Some((&tag, rest)) = bytes.split_first() else { return Ok(Next::Partial { known: None }) };
-    // A wrong type is told at once, without waiting for a length that may never come.
+    // A wrong type is an error before the length has been received.
     let Some(kind) = MessageKind::of(tag) else { return Err(ProtocolError::UnknownType(tag)) };
     let Some(length) = rest.first_chunk().map(|b| u32::from_be_bytes(*b)) else {
         return Ok(Next::Partial { known: None });
@@ -85,7 +85,7 @@ pub(crate) fn next(bytes: &[u8]) -> Result<Next, ProtocolError> {
     if length < kind.min || length > kind.max {
         return Err(ProtocolError::Length {
             message: kind.name,
-            // As the protocol has it: a signed 32-bit number.
+            // The protocol's type is a signed 32-bit integer.
             length: i64::from(length.cast_signed()),
             min: kind.min,
             max: kind.max,
@@ -99,8 +99,8 @@ pub(crate) fn next(bytes: &[u8]) -> Result<Next, ProtocolError> {
     Ok(Next::Partial { known: Some((needed, total)) })
 }
 
-/// Whatever the bytes are: a frame is told from its header on, at the same length however much of it is there; and an
-/// error is the same however much comes after it.
+/// Checks for any bytes: a frame has the same length for every part of it that includes the header, and an error does
+/// not depend on the bytes after it.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_frames(data: &[u8]) {
     let mut rest = data;
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_length_is_refused_from_the_header_alone() {
+    fn an_invalid_length_is_rejected_with_the_header() {
         for length in [0, 3, 4, 9, 256 * 1024 + 1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff] {
             let error = next(&header(b'A', length)).unwrap_err();
             assert!(
@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_type_is_refused_from_its_first_byte() {
+    fn an_unknown_type_is_rejected_with_its_first_byte() {
         for tag in 0..=255 {
             assert_eq!(next(&[tag]).is_err(), MessageKind::of(tag).is_none());
         }
     }
 
     #[test]
-    fn of_a_long_notice_the_first_part_is_kept_and_of_copied_data_nothing() {
+    fn the_first_part_of_a_long_notice_is_stored_and_nothing_of_copy_data() {
         let Next::Partial { known } = next(&header(b'N', 10_000_000)).unwrap() else { panic!() };
         assert_eq!(known, Some((HEADER + 64 * 1024, 10_000_001)));
         let Next::Partial { known } = next(&header(b'd', 10_000_000)).unwrap() else { panic!() };

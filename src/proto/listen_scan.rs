@@ -88,7 +88,7 @@ fn names_at(sql: &str) -> Vec<String> {
     [Some(name), shorter].into_iter().flatten().collect()
 }
 
-/// Returns the quoted identifier that `sql` begins with, behind its first quote, and what follows.
+/// Returns the quoted identifier that `sql` begins with, after its opening quote, and the rest.
 fn quoted_name(sql: &str) -> Option<(String, &str)> {
     let mut name = String::new();
     let mut rest = sql.chars();

@@ -1,4 +1,4 @@
-//! The insides of the server's messages, read once and checked to the last byte.
+//! Parses the bodies of the server's messages, with a check of every byte.
 //!
 //! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use crate::error::{ProtocolError, ServerError};
 use crate::row::Row;
 
-/// A message's body, read from front to back.
+/// A message body, parsed from front to back.
 struct Body<'a> {
     message: &'static str,
     rest: &'a [u8],
@@ -37,28 +37,27 @@ impl<'a> Body<'a> {
     }
 
     fn cstr(&mut self) -> Result<&'a [u8], ProtocolError> {
-        let len =
-            self.rest.iter().position(|&byte| byte == 0).ok_or_else(|| self.malformed("a text in it has no end"))?;
+        let len = self.rest.iter().position(|&byte| byte == 0).ok_or_else(|| self.malformed("a string has no end"))?;
         let text = self.bytes(len)?;
         self.bytes(1)?;
         Ok(text)
     }
 
     fn end(self) -> Result<(), ProtocolError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("it goes on after its content")) }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.malformed("it is too long")) }
     }
 }
 
 fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    // Nearly all is UTF-8, which is sooner seen so than piece by piece.
+    // Most text is valid UTF-8, which this checks faster than `from_utf8_lossy`.
     str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::from)
 }
 
-/// An ErrorResponse or a NoticeResponse; of one longer than is kept, what is there.
+/// Parses an ErrorResponse or a NoticeResponse, which may be truncated.
 pub(crate) fn server_error(body: &[u8]) -> ServerError {
     let mut error = ServerError::default();
     let mut never_translated = false;
-    // A list of fields that ends with an empty one; what was cut off has no end.
+    // A list of fields that ends with an empty one; a truncated list has no end.
     for field in body.split(|&byte| byte == 0) {
         let Some((&kind, value)) = field.split_first() else { break };
         match kind {
@@ -77,7 +76,7 @@ pub(crate) fn server_error(body: &[u8]) -> ServerError {
     error
 }
 
-/// A ParameterStatus: name and value.
+/// Parses a ParameterStatus: name and value.
 pub(crate) fn parameter_status(body: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str>), ProtocolError> {
     let mut body = Body::new("ParameterStatus", body);
     let (name, value) = (lossy(body.cstr()?), lossy(body.cstr()?));
@@ -85,17 +84,17 @@ pub(crate) fn parameter_status(body: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str
     Ok((name, value))
 }
 
-/// A BackendKeyData: the process id, and the key that cancels.
+/// Parses a BackendKeyData: the process id and the secret key for cancel requests.
 pub(crate) fn backend_key_data(body: &[u8]) -> Result<(i32, i32), ProtocolError> {
     let mut body = Body::new("BackendKeyData", body);
     let pid = i32::from_be_bytes(body.chunk()?);
-    // Protocol 3.0, which is what the start-up packet asks for, has keys of 4 bytes.
+    // Protocol 3.0, which the startup packet requests, has keys of 4 bytes.
     let key = i32::from_be_bytes(body.chunk()?);
     body.end()?;
     Ok((pid, key))
 }
 
-/// How many columns a RowDescription announces.
+/// Parses a RowDescription and returns the number of columns.
 pub(crate) fn row_description(body: &[u8]) -> Result<usize, ProtocolError> {
     let mut body = Body::new("RowDescription", body);
     let columns = u16::from_be_bytes(body.chunk()?);
@@ -107,11 +106,11 @@ pub(crate) fn row_description(body: &[u8]) -> Result<usize, ProtocolError> {
     Ok(usize::from(columns))
 }
 
-/// A DataRow of as many columns as its RowDescription announced.
+/// Parses a DataRow, which must have the number of columns that the RowDescription announced.
 pub(crate) fn data_row(body: &[u8], announced: usize) -> Result<Row, ProtocolError> {
     let mut body = Body::new("DataRow", body);
     if usize::from(u16::from_be_bytes(body.chunk()?)) != announced {
-        return Err(body.malformed("its columns aren't as many as were announced"));
+        return Err(body.malformed("its number of columns differs from the RowDescription"));
     }
     let mut columns = Vec::with_capacity(announced);
     for _ in 0..announced {
@@ -127,7 +126,7 @@ pub(crate) fn data_row(body: &[u8], announced: usize) -> Result<Row, ProtocolErr
     Ok(Row { columns: columns.into() })
 }
 
-/// Returns the tag of a CommandComplete, and its number of rows: the last word, if that is a number.
+/// Parses a CommandComplete: the tag, and the number of rows, which is the last word if that is a number.
 pub(crate) fn command_complete(body: &[u8]) -> Result<(&[u8], u64), ProtocolError> {
     let mut body = Body::new("CommandComplete", body);
     let tag = body.cstr()?;
@@ -136,7 +135,7 @@ pub(crate) fn command_complete(body: &[u8]) -> Result<(&[u8], u64), ProtocolErro
     Ok((tag, std::str::from_utf8(last).ok().and_then(|word| word.parse().ok()).unwrap_or(0)))
 }
 
-/// Whatever the bytes are: nothing panics, and what was read accounts for every byte.
+/// Checks for any bytes: nothing panics, and the result accounts for every byte.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_body(tag: u8, body: &[u8]) {
     match tag {
@@ -177,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_severity_that_is_never_translated_wins() {
+    fn the_untranslated_severity_is_used() {
         let body = b"SFATALE\0VFATAL\0C57P01\0Mau revoir\0Hrevenez\0\0";
         let error = server_error(body);
         assert_eq!((error.severity(), error.code(), error.message()), ("FATAL", "57P01", "au revoir"));
@@ -186,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn an_error_cut_short_still_says_what_is_there() {
+    fn a_truncated_error_contains_the_received_fields() {
         let error = server_error(b"SERROR\0VERROR\0C22000\0Mxxxxxx");
         assert_eq!((error.code(), error.message()), ("22000", "xxxxxx"));
     }
 
     #[test]
-    fn a_row_must_be_what_was_announced() {
+    fn a_row_must_match_its_description() {
         let body = [&[0, 2][..], &[0, 0, 0, 1, b'x'], &[0xff; 4]].concat();
         let row = data_row(&body, 2).unwrap();
         assert_eq!((row.get(0).as_deref(), row.get(1), row.len()), (Some("x"), None, 2));
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_counts_by_its_last_word() {
+    fn the_last_word_of_a_tag_is_the_number_of_rows() {
         for (tag, rows) in [("INSERT 0 12", 12), ("SELECT 3", 3), ("LISTEN", 0), ("", 0)] {
             assert_eq!(command_complete(format!("{tag}\0").as_bytes()).unwrap(), (tag.as_bytes(), rows));
         }

@@ -1,6 +1,6 @@
-//! The wire protocol, with no socket, no clock and no thread: bytes in, outputs out.
+//! The wire protocol without I/O: no socket, no clock and no thread.
 //!
-//! A [`Session`] is one client's end of one conversation with a server:
+//! A [`Session`] is the client's side of a session with a server:
 //!
 //! ```text
 //!             handle_input, handle_eof, fail            listen, unlisten, query, terminate
@@ -11,10 +11,11 @@
 //!   take_notifications                        poll                  poll_transmit
 //! ```
 //!
-//! It refuses to open anything, to wait, and to fail: a fault becomes the last output, [`Output::Closed`], and comes
-//! after every notification that was read before it.
+//! A session opens nothing, never waits and never returns an error: an error becomes the last output,
+//! [`Output::Closed`], after every notification that was received before it.
 //!
-//! PostgreSQL's protocol 3.0, simple queries only: <https://www.postgresql.org/docs/current/protocol-flow.html>
+//! It implements PostgreSQL's protocol 3.0 with simple queries only:
+//! <https://www.postgresql.org/docs/current/protocol-flow.html>
 
 mod auth;
 mod backlog;

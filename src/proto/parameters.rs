@@ -1,35 +1,35 @@
-//! What a server reports of its settings: one block of memory, which equal sessions can share.
+//! The parameters that a server reports, in one block of memory that equal sessions can share.
 
 use std::sync::Arc;
 
-/// How many parameters are kept, and how long they may be together. A server reports some fifteen, and each that an
-/// extension adds.
+/// The limits for the number of parameters and their total size. A server reports about fifteen, and more for some
+/// extensions.
 const COUNT_MAX: usize = 256;
 const SIZE_MAX: usize = 1024 * 1024;
 
-/// What those take together that a server of today reports unasked, rounded up.
+/// The number and the total size of the parameters that current servers report, rounded up.
 const USUAL_COUNT: usize = 16;
 const USUAL_SIZE: usize = 512;
 
 /// Parameters and their values, in the order in which they were first reported.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Parameters(Option<Arc<Block>>);
+pub(crate) struct Parameters(Option<Arc<ParameterBlock>>);
 
-/// Name, value, name, value and so on; and where the name and the value of each end. So one is found without a look at
-/// the text of the others: a login reports all, one by one.
+/// Names and values, concatenated, and the end of each name and value. A parameter is found without reading the text of
+/// the others, because a login reports all, one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Block {
+struct ParameterBlock {
     text: String,
     ends: Vec<[usize; 2]>,
 }
 
-impl Block {
-    /// An empty one, with room for what is usual.
+impl ParameterBlock {
+    /// Creates an empty block with the usual capacity.
     fn new() -> Self {
         Self { text: String::with_capacity(USUAL_SIZE), ends: Vec::with_capacity(USUAL_COUNT) }
     }
 
-    /// The number of the one of this name.
+    /// Returns the index of a parameter.
     fn find(&self, name: &str) -> Option<usize> {
         (0..self.ends.len()).find(|&number| self.name(number) == Some(name.as_bytes()))
     }
@@ -44,7 +44,7 @@ impl Block {
         self.text.get(start..end)
     }
 
-    /// Replaces a value. What stands behind it moves.
+    /// Replaces a value and moves the text after it.
     fn replace(&mut self, number: usize, value: &str) {
         let Some(&[start, end]) = self.ends.get(number) else { return };
         self.text.replace_range(start..end, value);
@@ -74,9 +74,9 @@ impl Parameters {
         block.value(block.find(name)?)
     }
 
-    /// Sets one; says whether there is room for it.
+    /// Sets a parameter. Returns `false` if the limits are exceeded.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> bool {
-        let block = Arc::make_mut(self.0.get_or_insert_with(|| Arc::new(Block::new())));
+        let block = Arc::make_mut(self.0.get_or_insert_with(|| Arc::new(ParameterBlock::new())));
         match block.find(name) {
             Some(number) => block.replace(number, value),
             None => block.push(name, value),
@@ -84,12 +84,12 @@ impl Parameters {
         block.ends.len() <= COUNT_MAX && self.size() <= SIZE_MAX
     }
 
-    /// How many bytes names and values take.
+    /// Returns the total size of names and values in bytes.
     pub(crate) fn size(&self) -> usize {
         self.0.as_ref().map_or(0, |block| block.text.len())
     }
 
-    /// Gives back what room is left, where nobody shares it.
+    /// Releases unused capacity, unless the block is shared.
     pub(crate) fn shrink(&mut self) {
         if let Some(block) = self.0.as_mut().and_then(Arc::get_mut) {
             block.text.shrink_to_fit();
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_replaced_where_it_stands_and_a_new_one_comes_last() {
+    fn a_value_is_replaced_in_place_and_a_new_one_is_appended() {
         let mut parameters = Parameters::default();
         for (name, value) in [("a", "1"), ("b", ""), ("", "x"), ("value", "a"), ("a", "longer"), ("b", "2"), ("", "")] {
             assert!(parameters.set(name, value));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_does_not_see_what_another_is_told() {
+    fn a_shared_block_is_copied_before_it_is_changed() {
         let mut one = Parameters::default();
         one.set("TimeZone", "UTC");
         let other = one.clone();

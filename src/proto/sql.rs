@@ -1,11 +1,12 @@
-//! The one place that quotes a name or a literal, and that knows their limits.
+//! Quotes names and literals, and checks their limits.
 //!
-//! Names keep their case and may hold anything but NUL: `LISTEN "Foo"` hears what `pg_notify('Foo', ..)` says. What is
-//! written here is read the same way whatever `standard_conforming_strings` and `search_path` are. It relies on
-//! `client_encoding` being UTF8, in which no byte of a longer character can be taken for a quote or a backslash.
+//! Names are case-sensitive and may contain anything but NUL: `LISTEN "Foo"` receives the notifications of
+//! `pg_notify('Foo', ..)`. The statements have the same meaning for every value of `standard_conforming_strings` and
+//! `search_path`. They rely on `client_encoding` being UTF8, in which no byte of a multi-byte character can be mistaken
+//! for a quote or a backslash.
 //!
-//! Quoting doesn't check, and checking doesn't quote: whoever sends a statement calls [`check_channel`] and
-//! [`check_payload`] first.
+//! Quoting does not check, and checking does not quote: call [`check_channel`] and [`check_payload`] before sending a
+//! statement.
 
 use crate::error::{Error, ValueError};
 
@@ -16,45 +17,48 @@ const MAX_PAYLOAD: usize = 7_999;
 
 pub(crate) const UNLISTEN_ALL: &str = "UNLISTEN *";
 
-/// One row for each channel, in the order of their bytes.
+/// Selects one row for each channel, in the order of their bytes.
 pub(crate) const LISTENING_CHANNELS: &str = "SELECT channel FROM pg_catalog.pg_listening_channels() AS channel \
     ORDER BY channel COLLATE pg_catalog.\"C\"";
 
-/// Reading this also lets the server move the tail of its queue forward, which heals a LISTEN that failed with 58P01.
+/// Reads the usage of the NOTIFY queue, which also advances the queue's tail and so recovers a LISTEN that failed with
+/// 58P01.
 pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 
-/// In a SQL_ASCII database a server that is to send UTF8 ends the session (FATAL 22021) when a notification isn't UTF-8.
-/// Quoting is as safe: a server without an encoding takes every byte of ours for itself, and those above 0x7f for
+/// A server with a SQL_ASCII database that sends UTF8 terminates the session (FATAL 22021) if a notification is not
+/// UTF-8. Quoting remains safe: without an encoding, the server treats every byte separately, and those above 0x7f as
 /// letters.
 pub(crate) const SET_SQL_ASCII: &str = "SET client_encoding = 'SQL_ASCII'";
 
-/// Identifies a database: the server's start time, to the microsecond, and the database's name. No table is read, since
-/// a role may lack privileges on the catalog.
+/// Selects the identity of a database: the start time of the server in microseconds, and the database's name. It reads
+/// no table, because a role may lack privileges on the catalog.
 pub(crate) const DATABASE_IDENTITY: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), \
      pg_catalog.current_database()";
 
-/// How far the limits can be checked before sending.
+/// Whether the limits can be checked before sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
-    /// The server stores our bytes as they are: its encoding is UTF8 or SQL_ASCII.
+    /// The server stores the client's bytes unchanged: its encoding is UTF8 or SQL_ASCII.
     Exact,
-    /// The server counts in another encoding, in which a text may be shorter or longer than in UTF-8. Refused is only
-    /// what can't fit in any, since a character takes a byte at least.
+    /// The server counts in another encoding, in which a string may be shorter or longer than in UTF-8. Only strings
+    /// that fit in no encoding are rejected, because a character has at least one byte.
     ServerDecides,
 }
 
-/// A name is 1 to 63 bytes long and holds no NUL.
+/// Checks that a name has 1 to 63 bytes and contains no NUL.
 ///
-/// It has to be refused here, because LISTEN cuts a longer name, with no more than a notice.
+/// The check is necessary because LISTEN truncates a longer name, with only a notice.
 pub(crate) fn check_channel(name: &str, limits: Limits) -> Result<(), Error> {
     let message = if name.is_empty() {
-        format!("the channel name is empty; PostgreSQL allows 1 to {MAX_CHANNEL} bytes: give it a name")
+        format!("the channel name is empty, but the range is 1 to {MAX_CHANNEL} bytes")
     } else if let Some(at) = name.find('\0') {
-        format!("channel name {} holds a NUL at byte {at}, which PostgreSQL can't store: remove it", shown(name))
+        format!(
+            "channel name {} contains a NUL at byte {at}, which PostgreSQL does not support: remove it",
+            shown(name)
+        )
     } else if let Some((length, unit)) = over(name, MAX_CHANNEL, limits) {
         format!(
-            "channel name {} is {length} {unit} long; PostgreSQL allows 1 to {MAX_CHANNEL} bytes (NAMEDATALEN - 1): \
-             shorten it",
+            "channel name {} has {length} {unit}, but the range is 1 to {MAX_CHANNEL} bytes (NAMEDATALEN - 1): shorten it",
             shown(name)
         )
     } else {
@@ -63,27 +67,28 @@ pub(crate) fn check_channel(name: &str, limits: Limits) -> Result<(), Error> {
     Err(ValueError { message }.into())
 }
 
-/// Refuses a name that some server might cut or count otherwise than we do.
+/// Rejects a name whose length depends on the server's encoding.
 pub(crate) fn check_canary_channel(name: &str) -> Result<(), Error> {
     check_channel(name, Limits::Exact)?;
     if name.is_ascii() {
         return Ok(());
     }
-    let message = format!("the canary's channel {name:?} must be ASCII, which is as long in every server's encoding");
+    let message =
+        format!("the canary's channel {name:?} must be ASCII, so that its length is the same in every server encoding");
     Err(ValueError { message }.into())
 }
 
-/// A payload is at most 7,999 bytes long and holds no NUL. Its text is never part of the error.
+/// Checks that a payload has at most 7,999 bytes and contains no NUL. The error never contains its text.
 pub(crate) fn check_payload(payload: &str, limits: Limits) -> Result<(), Error> {
     let message = if let Some(at) = payload.find('\0') {
         format!(
-            "the payload, {} bytes long, holds a NUL at byte {at}, which PostgreSQL can't store: remove or encode it",
+            "the payload of {} bytes contains a NUL at byte {at}, which PostgreSQL does not support: remove or encode it",
             payload.len()
         )
     } else if let Some((length, unit)) = over(payload, MAX_PAYLOAD, limits) {
         format!(
-            "the payload is {length} {unit} long; PostgreSQL allows at most {MAX_PAYLOAD} bytes: \
-             store the data in a table and send its key"
+            "the payload has {length} {unit}, but the limit is {MAX_PAYLOAD} bytes: store the data in a table and send \
+             its key"
         )
     } else {
         return Ok(());
@@ -100,15 +105,15 @@ pub(crate) fn quote_identifier(name: &str, out: &mut String) {
 
 /// Appends `text` as a string constant: `a'b` becomes `'a''b'`, and `a\b` becomes ` E'a\\b'`.
 ///
-/// A backslash means itself in `'..'` only while `standard_conforming_strings` is on, and means an escape in `E'..'`
-/// always. The space keeps the `E` from growing together with a word before it.
+/// A backslash is an ordinary character in `'..'` only while `standard_conforming_strings` is on, and always begins an
+/// escape in `E'..'`. The space separates the `E` from a word before it.
 pub(crate) fn quote_literal(text: &str, out: &mut String) {
     out.push_str(if text.contains('\\') { " E'" } else { "'" });
     push_doubled(text, &['\'', '\\'], out);
     out.push('\'');
 }
 
-/// Channels, checked one and all.
+/// Collects channels and checks each name.
 pub(crate) fn checked_channels<I>(channels: I, limits: Limits) -> Result<Vec<Box<str>>, Error>
 where
     I: IntoIterator,
@@ -117,7 +122,7 @@ where
     channels.into_iter().map(|name| check_channel(name.as_ref(), limits).map(|()| name.as_ref().into())).collect()
 }
 
-/// The statement that sends notifications, once all are checked.
+/// Returns the statement that sends notifications, after checking all of them.
 pub(crate) fn checked_notify_many<C, P>(pairs: &[(C, P)], limits: Limits) -> Result<String, Error>
 where
     C: AsRef<str>,
@@ -130,30 +135,29 @@ where
     Ok(notify_many(pairs.iter().map(|(channel, payload)| (channel.as_ref(), payload.as_ref()))))
 }
 
-/// The same error, and of which of several pairs.
+/// Adds the index of the pair to the error.
 fn in_pair(at: usize, error: &Error) -> Error {
     ValueError { message: format!("pair {at}, counted from 0: {error}") }.into()
 }
 
-/// A query may be anything but hold a NUL, which ends it on the wire.
+/// Checks that a query contains no NUL, which would end it in the protocol.
 pub(crate) fn check_query(text: &str) -> Result<(), Error> {
     match text.find('\0') {
         None => Ok(()),
         Some(at) => Err(ValueError {
-            message: format!(
-                "the query has a NUL at byte {at}, where the protocol ends it: PostgreSQL has no such text"
-            ),
+            message: format!("the query contains a NUL at byte {at}, which would end it in the protocol: remove it"),
         }
         .into()),
     }
 }
 
-/// One simple query, and so one implicit transaction: all channels or none. Empty without channels.
+/// Returns a simple query, and so an implicit transaction, that listens to all channels or to none. It is empty without
+/// channels.
 pub(crate) fn listen<'a>(channels: impl IntoIterator<Item = &'a str>) -> String {
     for_each("LISTEN ", channels)
 }
 
-/// One simple query, as [`listen`]. A channel named `*` is just a channel.
+/// Returns a simple query, like [`listen`]. A channel named `*` is an ordinary channel.
 pub(crate) fn unlisten<'a>(channels: impl IntoIterator<Item = &'a str>) -> String {
     for_each("UNLISTEN ", channels)
 }
@@ -188,8 +192,8 @@ pub(crate) fn too_long_for_server(channels: &[Box<str>], limits: Limits) -> Erro
         _ => "a channel name is".into(),
     };
     let message = format!(
-        "{which} too long in the server's encoding; PostgreSQL allows 1 to {MAX_CHANNEL} bytes (NAMEDATALEN - 1): \
-         shorten it; nothing was done"
+        "{which} too long in the server's encoding, the range is 1 to {MAX_CHANNEL} bytes (NAMEDATALEN - 1): \
+         shorten it; nothing was changed"
     );
     ValueError { message }.into()
 }
@@ -204,10 +208,10 @@ fn may_be_truncated(name: &str, limits: Limits) -> bool {
     most > MAX_CHANNEL
 }
 
-/// One statement that sends all pairs, each a channel and a payload, in the order given. Empty without pairs.
+/// Returns a statement that sends all pairs of channel and payload, in order. It is empty without pairs.
 ///
-/// The rows of VALUES are read in order, by one process: `pg_notify` is parallel restricted. The count makes it one row
-/// of answer for any number of pairs. The first row's casts give the columns their type.
+/// The rows of VALUES are read in order by one process, because `pg_notify` is parallel restricted. `count` makes the
+/// answer one row for any number of pairs. The casts of the first row determine the types of the columns.
 pub(crate) fn notify_many<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut out = String::new();
     for (channel, payload) in pairs {
@@ -230,11 +234,11 @@ pub(crate) fn notify_many<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)
     out
 }
 
-/// Whether a query written by somebody else may change what the session listens to.
+/// Returns `true` if a query of the caller may change the channels of the session.
 ///
-/// Looks for LISTEN (and so UNLISTEN) and DISCARD anywhere, inside of longer words, strings and comments too: a DO block
-/// can run what it holds in a string. A needless yes costs one question to the server, a wrong no loses a channel. What
-/// it can't see is a function of the database that listens, and a transaction that ends.
+/// It searches for LISTEN (and so UNLISTEN) and DISCARD anywhere, including inside longer words, strings and comments,
+/// because a DO block can execute a string. A wrong `true` costs one query, but a wrong `false` loses a channel. It
+/// cannot detect a function of the database that listens, nor the end of a transaction.
 pub(crate) fn affects_listening(sql: &str) -> bool {
     let holds = |word: &str| sql.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
     holds("LISTEN") || holds("DISCARD")
@@ -260,9 +264,9 @@ fn push_doubled(text: &str, doubled: &[char], out: &mut String) {
     }
 }
 
-/// By how much a text is too long, if it certainly is.
+/// Returns the length and its unit if a string is certainly too long.
 fn over(text: &str, most: usize, limits: Limits) -> Option<(usize, &'static str)> {
-    // A text has at most as many characters as bytes.
+    // A string has at most as many characters as bytes.
     if text.len() <= most {
         return None;
     }
@@ -272,7 +276,7 @@ fn over(text: &str, most: usize, limits: Limits) -> Option<(usize, &'static str)
     }
 }
 
-/// A name as it may be printed: short, on one line.
+/// Formats a name on one short line, for messages.
 fn shown(name: &str) -> String {
     const MOST: usize = 24;
     match name.char_indices().nth(MOST) {
@@ -281,8 +285,8 @@ fn shown(name: &str) -> String {
     }
 }
 
-/// Takes `data` as texts between NULs, writes every kind of statement with them, and reads the statements as the server
-/// would: they must be the same commands with the same texts.
+/// Treats `data` as strings separated by NULs, writes every kind of statement with them, and parses the statements like
+/// the server: they must be the same commands with the same strings.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn fuzz_quoting(data: &[u8]) {
     use lexer::Token::{self, Name, Sign, Text, Word};
@@ -322,8 +326,8 @@ pub(crate) fn fuzz_quoting(data: &[u8]) {
     assert!(affects_listening(&listen) && affects_listening(&unlisten));
 }
 
-/// PostgreSQL's lexer (`src/backend/parser/scan.l`) as far as this module writes for it. What the module has no reason
-/// to write, such as a comment or a line break between tokens, isn't read at all.
+/// PostgreSQL's lexer (`src/backend/parser/scan.l`), as far as this module needs it. It rejects syntax that this module
+/// does not write, such as a comment or a line break between tokens.
 #[cfg(any(test, fuzzing))]
 mod lexer {
     use std::iter::Peekable;
@@ -331,9 +335,9 @@ mod lexer {
 
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub(super) enum Token {
-        /// A keyword or an unquoted name, in small letters.
+        /// A keyword or an unquoted name in lower case.
         Word(String),
-        /// A name in double quotes.
+        /// A quoted name.
         Name(String),
         /// A string constant.
         Text(String),
@@ -369,7 +373,7 @@ mod lexer {
         Some(tokens)
     }
 
-    /// The inside of what `quote` opened, up to the same sign that isn't doubled.
+    /// Reads up to the closing quote; a doubled quote does not close.
     fn quoted(quote: char, escapes: bool, rest: &mut Peekable<Chars<'_>>) -> Option<String> {
         let mut inside = String::new();
         loop {
@@ -393,7 +397,7 @@ mod lexer {
             'n' => Some('\n'),
             'r' => Some('\r'),
             't' => Some('\t'),
-            // Characters by their number.
+            // Escapes with a character code.
             '0'..='7' | 'x' | 'u' | 'U' => None,
             c => Some(c),
         }
@@ -425,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn c06_the_pair_that_is_bad_is_named() {
+    fn c06_the_error_names_the_invalid_pair() {
         let pairs = [("a", "1".to_owned()), ("b", "x".repeat(8_000)), ("", "3".to_owned())];
         let error = checked_notify_many(&pairs, Limits::Exact).unwrap_err().to_string();
         assert!(error.starts_with("pair 1, counted from 0: ") && error.contains("7999"), "{error}");
@@ -447,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn statements_read_as_they_should() {
+    fn statements_have_the_expected_text() {
         assert_eq!(listen(["a", "B c"]), r#"LISTEN "a";LISTEN "B c""#);
         assert_eq!(unlisten(["*"]), r#"UNLISTEN "*""#);
         assert_eq!(
@@ -459,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_only_a_name_that_may_be_too_long_is_asked_about() {
+    fn c04_only_a_name_that_may_be_too_long_is_checked_by_the_server() {
         let names = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect::<Vec<Box<str>>>();
         let fits = names(&["a", &"a".repeat(63), &"é".repeat(15)]);
         for limits in [Limits::Exact, Limits::ServerDecides] {
@@ -487,10 +491,10 @@ mod tests {
         }
         assert_eq!(
             complaint(check_channel(&"a".repeat(64), Limits::Exact)),
-            "channel name \"aaaaaaaaaaaaaaaaaaaaaaaa…\" is 64 bytes long; \
-             PostgreSQL allows 1 to 63 bytes (NAMEDATALEN - 1): shorten it"
+            "channel name \"aaaaaaaaaaaaaaaaaaaaaaaa…\" has 64 bytes, but the \
+             range is 1 to 63 bytes (NAMEDATALEN - 1): shorten it"
         );
-        assert!(complaint(check_channel(&"é".repeat(32), Limits::Exact)).contains("is 64 bytes long"));
+        assert!(complaint(check_channel(&"é".repeat(32), Limits::Exact)).contains("has 64 bytes"));
     }
 
     #[test]
@@ -505,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_fit_in_another_encoding_is_left_to_the_server() {
+    fn strings_that_may_fit_in_another_encoding_are_left_to_the_server() {
         check_channel(&"é".repeat(63), Limits::ServerDecides).unwrap();
         check_payload(&"é".repeat(7_999), Limits::ServerDecides).unwrap();
         assert!(complaint(check_channel(&"é".repeat(64), Limits::ServerDecides)).contains("64 characters"));
@@ -513,23 +517,23 @@ mod tests {
     }
 
     #[test]
-    fn emptiness_and_nul_are_refused_everywhere() {
+    fn empty_names_and_nuls_are_rejected() {
         for limits in [Limits::Exact, Limits::ServerDecides] {
             assert!(complaint(check_channel("", limits)).contains("is empty"));
-            assert!(complaint(check_channel("é\0x", limits)).contains("\"é\\0x\" holds a NUL at byte 2"));
+            assert!(complaint(check_channel("é\0x", limits)).contains("\"é\\0x\" contains a NUL at byte 2"));
             let text = complaint(check_payload("secret\0", limits));
             assert!(text.contains("NUL at byte 6") && !text.contains("secret"), "{text}");
         }
     }
 
     #[test]
-    fn a_complaint_stays_on_one_short_line() {
+    fn an_error_is_one_short_line() {
         let text = complaint(check_channel(&"\n\u{1b}\u{202e}".repeat(10_000), Limits::Exact));
         assert!(text.len() < 400 && !text.contains(['\n', '\u{1b}', '\u{202e}']), "{text}");
     }
 
     #[test]
-    fn the_lexer_of_these_tests_knows_an_injection_when_it_sees_one() {
+    fn the_lexer_of_these_tests_detects_an_injection() {
         use lexer::Token::{Sign, Text, Word};
         let injected = vec![Text("'".into()), Sign(';'), Word("drop".into())];
         assert_eq!(lexer::read(r"'\'", true), Some(vec![Text(r"\".into())]));
@@ -540,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn raw_queries_that_touch_the_channels_are_noticed() {
+    fn queries_that_affect_the_channels_are_detected() {
         for sql in
             ["LISTEN a", "unlisten *", "/**/LiStEn\"a\"", "discard all", "DO $$BEGIN EXECUTE E'\\nLISTEN a'; END$$"]
         {
@@ -551,7 +555,7 @@ mod tests {
         }
     }
 
-    /// Mostly what could end a constant, or mean something in one.
+    /// Generates mostly text that could end a constant, or that has a special meaning in one.
     fn tricky() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             3 => prop::sample::select(vec!["'", "\"", "\\", "''", "\\'", "\\\\", "E'", "U&\"", "$$", "--", "/*", ";", "\n", " "]),
@@ -562,17 +566,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_quoted_reads_back_as_it_was_meant(texts in prop::collection::vec(tricky(), 0..6)) {
+        fn quoted_text_is_parsed_as_the_original(texts in prop::collection::vec(tricky(), 0..6)) {
             fuzz_quoting(texts.join("\0").as_bytes());
         }
 
         #[test]
-        fn any_bytes_read_back(data in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_quoted_bytes_are_parsed_as_the_original(data in prop::collection::vec(any::<u8>(), 0..200)) {
             fuzz_quoting(&data);
         }
 
         #[test]
-        fn touching_is_never_missed(
+        fn statements_that_affect_the_channels_are_never_missed(
             before in any::<String>(),
             word in prop::sample::select(vec!["listen", "unlisten", "discard"]),
             capitals in any::<u8>(),
@@ -585,7 +589,7 @@ mod tests {
         }
 
         #[test]
-        fn what_passes_the_exact_check_passes_the_other(text in ".{0,80}") {
+        fn strings_that_pass_the_exact_check_pass_the_other(text in ".{0,80}") {
             if check_channel(&text, Limits::Exact).is_ok() {
                 prop_assert!((1..=63).contains(&text.len()) && !text.contains('\0'));
                 prop_assert!(check_channel(&text, Limits::ServerDecides).is_ok());

@@ -1,7 +1,7 @@
-//! The question that comes before all others: whether the server has TLS.
+//! The SSLRequest, which asks whether the server supports TLS before anything else is sent.
 //!
-//! It is asked in clear, so nobody vouches for the answer. What may follow it is checked here to the byte: a server that
-//! has said yes says nothing more in clear, and if something came all the same, it isn't from the server.
+//! The answer is not encrypted, so it cannot be trusted. It is checked to the byte: a server that has accepted TLS
+//! sends nothing else unencrypted, so anything that follows was injected.
 //!
 //! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>
 
@@ -12,21 +12,21 @@ use crate::error::{ProtocolError, ServerError};
 use crate::proto::frame::{self, HEADER, Next};
 use crate::proto::{message, plain_error};
 
-/// The most that is read of an error in answer; a real one is a line.
+/// The largest error in answer that is read; a real one is a line.
 const ERROR_MAX: usize = 4096;
 
-/// What the server answered.
+/// The server's answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum SslResponse {
-    /// TLS begins now.
+    /// The server supports TLS, and the handshake begins.
     Yes,
-    /// It has none; the session may go on in clear.
+    /// The server does not support TLS. The session may continue without encryption.
     No,
-    /// It can't talk at all. Somebody between may have made that up.
+    /// The server reports an error, which may be forged.
     Error(ServerError),
 }
 
-/// The question, and its answer as far as it came.
+/// The request, and the received part of the answer.
 #[derive(Debug)]
 pub(crate) struct SslRequest {
     transmit: BytesMut,
@@ -40,17 +40,17 @@ impl SslRequest {
         Self { transmit, answer: Vec::new() }
     }
 
-    /// What is to be sent to the server.
+    /// Returns the bytes to send.
     pub(crate) fn poll_transmit(&self) -> &[u8] {
         &self.transmit
     }
 
-    /// The first `sent` bytes of it were sent.
+    /// Removes the first `sent` bytes, which were sent.
     pub(crate) fn handle_transmitted(&mut self, sent: usize) {
         self.transmit.advance(sent.min(self.transmit.len()));
     }
 
-    /// Takes what the server said; nothing while the answer isn't whole.
+    /// Handles received bytes. Returns `None` while the answer is incomplete.
     pub(crate) fn handle_input(&mut self, bytes: &[u8]) -> Result<Option<SslResponse>, ProtocolError> {
         self.answer.extend_from_slice(bytes);
         match self.answer.as_slice() {
@@ -58,7 +58,7 @@ impl SslRequest {
             [b'S'] => Ok(Some(SslResponse::Yes)),
             [b'S', ..] => Err(ProtocolError::Injected),
             [b'N'] => Ok(Some(SslResponse::No)),
-            [b'N', ..] => Err(ProtocolError::Unexpected { message: "more bytes", when: "behind its refusal of TLS" }),
+            [b'N', ..] => Err(ProtocolError::Unexpected { message: "more bytes", when: "after it rejected TLS" }),
             [b'E', ..] => self.error(),
             [other, ..] => Err(ProtocolError::UnknownType(*other)),
         }
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_question_is_eight_bytes() {
+    fn the_request_has_eight_bytes() {
         let mut request = SslRequest::new();
         assert_eq!(request.poll_transmit(), [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]);
         request.handle_transmitted(8);
@@ -117,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn whatever_follows_a_yes_in_clear_was_slipped_in() {
+    fn bytes_after_a_yes_were_injected() {
         assert_eq!(answer(b"SE"), Err(ProtocolError::Injected));
         assert_eq!(answer(b"S\x16\x03\x03"), Err(ProtocolError::Injected));
         assert!(matches!(answer(b"NR"), Err(ProtocolError::Unexpected { .. })));
     }
 
     #[test]
-    fn an_error_is_waited_for_and_told() {
+    fn an_error_is_read_completely_and_reported() {
         let body = b"SFATAL\0C53300\0Mtoo many\0\0";
         let whole = [b"E".as_slice(), &(body.len() as u32 + 4).to_be_bytes(), body].concat();
         for cut in 1..whole.len() {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_error_is_cut() {
+    fn an_endless_error_is_truncated() {
         let mut request = SslRequest::new();
         let endless = [b"E\x3f\xff\xff\xffM".as_slice(), &[b'x'; 10_000]].concat();
         let Ok(Some(SslResponse::Error(error))) = request.handle_input(&endless) else { panic!("not told") };

@@ -77,7 +77,7 @@ fn a_line_that_cannot_be_sent_is_reported_with_the_lines_sent_before() {
     let long = "x".repeat(8000);
     let many: Vec<String> = (1..=700).map(|n| n.to_string()).collect();
     for (input, line, reason, sent) in [
-        (format!("1\n2\n{long}\n4\n"), 3, "at most 7999 bytes", vec!["1".into(), "2".into()]),
+        (format!("1\n2\n{long}\n4\n"), 3, "the limit is 7999 bytes", vec!["1".into(), "2".into()]),
         (format!("{long}\n2\n"), 1, "8000 bytes", vec![]),
         ("1\na\0b\n".into(), 2, "NUL", vec!["1".into()]),
         (format!("{}\n{long}\n{}", many.join("\n"), many.join("\n")), 701, "8000", many.clone()),

@@ -1,7 +1,7 @@
-//! What to answer to a server's Authentication messages, and what to refuse.
+//! Authentication: answers the server's requests, or rejects them.
 //!
-//! An [`AuthExchange`] is one login. It takes the body of every message of type `R`, writes the answer, if there is one, and
-//! says when the server has let us in:
+//! An [`AuthExchange`] is one login. It handles the body of every message of type `R`, writes the answer if there is
+//! one, and reports when the server has authenticated the client:
 //!
 //! ```text
 //!  Start ──Ok────────────────────────────────────────────────────────► Authenticated
@@ -9,10 +9,10 @@
 //!    └──SASL──► ScramStarted ──Continue──► ScramAnswered ──Final──► ScramDone ──Ok──► Authenticated
 //! ```
 //!
-//! A message that has no arrow here ends the login. So a server can't skip the step in which it proves that it knows the
-//! password too, and can't ask for a second, weaker answer after the first. A login that failed stays failed.
+//! A message without an arrow ends the login. So a server cannot skip the step in which it proves that it knows the
+//! password too, and cannot request a second, weaker method after the first. A login that failed cannot continue.
 //!
-//! It knows neither Kerberos, GSSAPI, SSPI nor OAuth, and says so by their names.
+//! Kerberos, GSSAPI, SSPI and OAuth are not supported; the error contains the name.
 //!
 //! <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
@@ -36,32 +36,33 @@ use self::request::AuthRequest;
 use crate::config::{AuthMethod, AuthMethods};
 use crate::error::{Error, ProtocolError};
 
-/// The most rounds of hashing that a server may ask for; its own default is 4,096.
+/// The largest number of hashing rounds that a server may request; the server's default is 4,096.
 ///
-/// The count comes from a peer that hasn't proved anything yet, and the work is done on the thread that serves all
-/// connections. `postgres-protocol` stops at the same number, so a larger one here would change nothing but the text.
+/// The number comes from a peer that is not authenticated yet, and the hashing runs on the thread that serves all
+/// connections. `postgres-protocol` has the same limit, so a larger one here would only change the error.
 const MAX_ITERATIONS: u32 = 100_000;
 
-/// What a login may use; borrowed from the configuration.
+/// The credentials and restrictions of a login, from the configuration.
 pub(crate) struct Credentials<'a> {
     pub(crate) user: &'a str,
-    /// An empty one counts as none, as in libpq.
+    /// An empty password counts as none, as in libpq.
     pub(crate) password: Option<&'a str>,
     /// `require_auth`.
     pub(crate) allowed: AuthMethods,
     /// `channel_binding=require`.
     pub(crate) binding_required: bool,
-    /// What the login can be bound to.
+    /// The object of channel binding.
     pub(crate) binding: &'a Binding,
 }
 
-/// What a login can be bound to, so that nobody between can relay it.
+/// The object of channel binding, which prevents a machine in the middle from relaying the login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Binding {
-    /// Nothing: the connection is in clear.
+    /// Nothing: the connection is not encrypted.
     #[default]
-    InClear,
-    /// Nothing: the connection is encrypted, but the signature of the server's certificate has no hash.
+    Unencrypted,
+    /// Nothing: the connection is encrypted, but the signature algorithm of the server's certificate has no hash
+    /// function.
     Unbindable,
     /// The hash of the server's certificate: `tls-server-end-point`.
     EndPoint(Vec<u8>),
@@ -69,26 +70,26 @@ pub(crate) enum Binding {
     Disabled,
 }
 
-/// What the server does by a method, to follow "the server".
+/// Describes the server's request for a method, to follow "the server".
 fn deed(method: AuthMethod) -> &'static str {
     match method {
-        AuthMethod::None => "lets us in without a login",
-        AuthMethod::Password => "asks for the password in clear text",
-        AuthMethod::Md5 => "asks for an MD5 password",
-        AuthMethod::ScramSha256 => "asks for a SCRAM login",
+        AuthMethod::None => "requests no authentication",
+        AuthMethod::Password => "requests the password in clear text",
+        AuthMethod::Md5 => "requests an MD5 password",
+        AuthMethod::ScramSha256 => "requests SCRAM authentication",
     }
 }
 
-/// How far a login has come.
+/// The progress of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AuthProgress {
-    /// The answer, where one is due, has been written; the server has the next word.
+    /// The answer has been written, if one is required, and the server must continue.
     Continue,
-    /// The server has let us in.
+    /// The server has authenticated the client.
     Authenticated,
 }
 
-/// One login, from the first Authentication message to the last.
+/// A login, from the first authentication message to the last.
 pub(crate) struct AuthExchange {
     state: AuthState,
 }
@@ -113,9 +114,9 @@ impl AuthExchange {
         matches!(self.state, AuthState::Start)
     }
 
-    /// Takes the body of one Authentication message, which is what follows its length, and appends the answer to `out`.
+    /// Handles the body of an authentication message and appends the answer to `out`.
     ///
-    /// After an error the login is over, and what `out` got from this call is not to be sent.
+    /// After an error the login is over, and the bytes that this call appended must not be sent.
     pub(crate) fn handle_message(
         &mut self,
         body: &[u8],
@@ -128,7 +129,7 @@ impl AuthExchange {
             (AuthState::PasswordSent | AuthState::ScramDone, AuthRequest::Ok) => AuthState::Authenticated,
             (AuthState::ScramStarted(scram), AuthRequest::SaslContinue(data)) => answer_challenge(scram, data, out)?,
             (AuthState::ScramAnswered(mut scram), AuthRequest::SaslFinal(data)) => verify_server(&mut scram, data)?,
-            // Whoever sends this may not know the password at all.
+            // The server has not proved that it knows the password.
             (AuthState::ScramStarted(_) | AuthState::ScramAnswered(_), AuthRequest::Ok) => {
                 return Err(scram_failed("the server ended the login before it proved that it knows the password"));
             }
@@ -154,8 +155,8 @@ impl AuthState {
         match self {
             AuthState::Start => "at the start of the login",
             AuthState::PasswordSent => "after the password",
-            AuthState::ScramStarted(_) => "after our first SCRAM message",
-            AuthState::ScramAnswered(_) => "after our last SCRAM message",
+            AuthState::ScramStarted(_) => "after the client's first SCRAM message",
+            AuthState::ScramAnswered(_) => "after the client's last SCRAM message",
             AuthState::ScramDone => "after the SCRAM exchange",
             AuthState::Authenticated => "after the login",
             AuthState::Failed => "after the login failed",
@@ -193,7 +194,7 @@ fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut Bytes
     let (plain, plus) = (offers(SCRAM_SHA_256), offers(SCRAM_SHA_256_PLUS));
     if !plain && !plus {
         return Err(refused(format!(
-            "the server wants a SASL login by {}, which isn't supported: have its pg_hba.conf use scram-sha-256",
+            "the server requests SASL authentication by {}, which is not supported: set scram-sha-256 in its pg_hba.conf",
             mechanism_names(mechanisms)
         )));
     }
@@ -201,14 +202,16 @@ fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut Bytes
     let (mechanism, binding) = match credentials.binding {
         Binding::EndPoint(hash) if plus => (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash.clone())),
         _ if credentials.binding_required => return Err(unbound(credentials)),
-        // Says "I could, you couldn't": a server that could after all knows that its offer was changed on the way.
+        // The client states that it supports channel binding but the server does not. If the server does, it detects
+        // that its offer was modified.
         Binding::EndPoint(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-        // Says "I couldn't". To claim the contrary would make an honest server, which could, think of foul play.
+        // The client states that it does not support channel binding. A false statement would make an honest server
+        // report an attack.
         _ if plain => (SCRAM_SHA_256, ChannelBinding::unsupported()),
         _ => {
             return Err(refused(
-                "the server offers SCRAM-SHA-256-PLUS alone, which needs TLS, channel binding and a certificate whose \
-                 signature has a hash: connect with sslmode=require or stronger and leave channel_binding at prefer",
+                "the server offers only SCRAM-SHA-256-PLUS, which needs TLS, channel binding and a certificate whose \
+                 signature has a hash: connect with sslmode=require or stricter and channel_binding=prefer",
             ));
         }
     };
@@ -229,38 +232,37 @@ fn verify_server(scram: &mut ScramSha256, outcome: &[u8]) -> Result<AuthState, E
     Ok(AuthState::ScramDone)
 }
 
-/// Looks at the count before anything is computed from it. Whatever else is wrong is found by `ScramSha256::update`,
-/// which reads the same field or none.
+/// Checks the iteration count before anything is computed. `ScramSha256::update` detects all other errors.
 fn check_iterations(challenge: &[u8]) -> Result<(), Error> {
     let count = challenge.split(|byte| *byte == b',').find_map(|field| field.strip_prefix(b"i="));
     let Some(count) = count.filter(|count| !count.is_empty() && count.iter().all(u8::is_ascii_digit)) else {
         return Err(scram_failed("the server's first message has no iteration count"));
     };
-    // All digits, so what doesn't parse is larger than any number that fits.
+    // A string of digits that cannot be parsed is a number above every limit.
     let count = str::from_utf8(count).ok().and_then(|count| count.parse().ok()).unwrap_or(u32::MAX);
     match count {
-        0 => Err(scram_failed("the server asks for 0 iterations")),
+        0 => Err(scram_failed("the server requests 0 iterations")),
         1..=MAX_ITERATIONS => Ok(()),
         _ => Err(scram_failed(format!(
-            "the server asks for more than {MAX_ITERATIONS} iterations, which only serves to keep us busy; \
-             if it is the right server, lower its scram_iterations and set the password anew"
+            "the server requests more than {MAX_ITERATIONS} iterations, which may be a denial of service: \
+             if it is the right server, lower its scram_iterations and set the password again"
         ))),
     }
 }
 
-/// Whether the configuration lets the server do `method`.
+/// Checks that the configuration allows a method.
 fn admit(method: AuthMethod, credentials: &Credentials<'_>) -> Result<(), Error> {
     if !credentials.allowed.allows(method) {
         return Err(refused(format!(
-            "the server {}, which require_auth doesn't allow: add \"{method}\" to require_auth if that is meant, \
-             or have the server's pg_hba.conf use a method that it names",
+            "the server {}, which require_auth does not allow: add \"{method}\" to require_auth, or set an allowed \
+             method in the server's pg_hba.conf",
             deed(method)
         )));
     }
     if credentials.binding_required && method != AuthMethod::ScramSha256 {
         return Err(refused(format!(
-            "the server {}, but channel_binding=require allows SCRAM-SHA-256-PLUS alone: \
-             have the server's pg_hba.conf use scram-sha-256 over TLS, or set channel_binding=prefer",
+            "the server {}, but channel_binding=require allows only SCRAM-SHA-256-PLUS: \
+             set scram-sha-256 over TLS in the server's pg_hba.conf, or set channel_binding=prefer",
             deed(method)
         )));
     }
@@ -270,11 +272,11 @@ fn admit(method: AuthMethod, credentials: &Credentials<'_>) -> Result<(), Error>
 fn password<'a>(credentials: &Credentials<'a>) -> Result<&'a str, Error> {
     match credentials.password {
         None | Some("") => Err(refused(
-            "the server asks for a password and none is set: \
-             give it with password=, the environment variable PGPASSWORD or a password file",
+            "the server requests a password and none is set: \
+             set password=, the environment variable PGPASSWORD or a password file",
         )),
         Some(password) if password.contains('\0') => {
-            Err(refused("the password holds a NUL byte, which no password in PostgreSQL can"))
+            Err(refused("the password contains a NUL byte, which PostgreSQL does not support"))
         }
         Some(password) => Ok(password),
     }
@@ -282,16 +284,16 @@ fn password<'a>(credentials: &Credentials<'a>) -> Result<&'a str, Error> {
 
 fn unbound(credentials: &Credentials<'_>) -> Error {
     refused(match credentials.binding {
-        Binding::InClear | Binding::Disabled => {
-            "channel_binding=require needs TLS: connect with sslmode=require or stronger, or set channel_binding=prefer"
+        Binding::Unencrypted | Binding::Disabled => {
+            "channel_binding=require needs TLS: connect with sslmode=require or stricter, or set channel_binding=prefer"
         }
         Binding::Unbindable => {
-            "channel_binding=require, but nothing can be bound to the server's certificate: its signature (Ed25519, \
-             say) has no hash. Have it made with RSA or ECDSA, or set channel_binding=prefer"
+            "channel_binding=require, but the server's certificate does not support channel binding, because its signature \
+             (such as Ed25519) has no hash: reissue it with RSA or ECDSA, or set channel_binding=prefer"
         }
         Binding::EndPoint(_) => {
-            "channel_binding=require, but the server doesn't offer SCRAM-SHA-256-PLUS: \
-             somebody between may have removed the offer; for a server older than 11 set channel_binding=prefer"
+            "channel_binding=require, but the server does not offer SCRAM-SHA-256-PLUS: a machine in the middle may have \
+             removed the offer; for a server older than 11 set channel_binding=prefer"
         }
     })
 }
@@ -307,17 +309,17 @@ fn unsupported(code: i32) -> Error {
         9 => "SSPI".into(),
         _ => format!("authentication method number {code}"),
     };
-    refused(format!("the server wants {method}, which isn't supported: have its pg_hba.conf use scram-sha-256"))
+    refused(format!("the server requests {method}, which is not supported: set scram-sha-256 in its pg_hba.conf"))
 }
 
-/// The names as they may be printed: short, and without control characters.
+/// Formats the names on one short line without control characters.
 fn mechanism_names(mechanisms: &[u8]) -> String {
     let names: Vec<_> =
         mechanisms.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(String::from_utf8_lossy).collect();
     printable(&names.join(", "))
 }
 
-/// What the peer had a hand in, made fit for one line of a log.
+/// Formats text of the peer on one line.
 fn printable(text: &str) -> String {
     const MOST: usize = 100;
     let mut short: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
@@ -339,9 +341,9 @@ fn scram_failed(reason: impl Into<Box<str>>) -> Error {
     ProtocolError::Scram(reason.into()).into()
 }
 
-/// Only what is too long for a message, or holds a NUL, can't be written.
+/// Returns the error for an answer that cannot be encoded, because it is too long or contains a NUL.
 fn unsendable(error: io::Error) -> Error {
-    refused(format!("the answer to the server's request can't be sent: {error}"))
+    refused(format!("could not encode the answer to the server's request: {error}"))
 }
 
 #[cfg(test)]
@@ -366,7 +368,7 @@ mod tests {
             password: Some(PASSWORD),
             allowed: AuthMethods::ALL,
             binding_required: false,
-            binding: &Binding::InClear,
+            binding: &Binding::Unencrypted,
         }
     }
 
@@ -383,18 +385,18 @@ mod tests {
         message(0, b"")
     }
 
-    /// A client and what it has to log in with.
-    struct Login<'a> {
+    /// A client and its credentials.
+    struct TestLogin<'a> {
         exchange: AuthExchange,
         credentials: Credentials<'a>,
     }
 
-    impl<'a> Login<'a> {
+    impl<'a> TestLogin<'a> {
         fn new(credentials: Credentials<'a>) -> Self {
-            Login { exchange: AuthExchange::new(), credentials }
+            TestLogin { exchange: AuthExchange::new(), credentials }
         }
 
-        /// The body of the client's answer; empty where it has nothing to say.
+        /// Returns the body of the client's answer, which is empty if there is none.
         fn take(&mut self, body: &[u8]) -> Result<(AuthProgress, Vec<u8>), Error> {
             let mut out = BytesMut::new();
             let progress = self.exchange.handle_message(body, &self.credentials, &mut out)?;
@@ -412,7 +414,7 @@ mod tests {
             answer
         }
 
-        fn is_let_in_by(&mut self, body: &[u8]) {
+        fn is_authenticated_by(&mut self, body: &[u8]) {
             assert_eq!(self.take(body).unwrap(), (AuthProgress::Authenticated, Vec::new()));
         }
 
@@ -422,7 +424,7 @@ mod tests {
     }
 
     fn refusal(credentials: Credentials<'_>, body: &[u8]) -> String {
-        match Login::new(credentials).refuses(body) {
+        match TestLogin::new(credentials).refuses(body) {
             Error::Auth(text) => text.into(),
             other => panic!("{other:?}"),
         }
@@ -441,8 +443,8 @@ mod tests {
         mac.finalize().into_bytes().into()
     }
 
-    /// The server's side of RFC 5802, for a server that knows the password itself.
-    struct Server {
+    /// The server's side of RFC 5802, for a server that stores the password itself.
+    struct ScramServer {
         iterations: u32,
         mechanism: String,
         gs2_header: String,
@@ -451,8 +453,8 @@ mod tests {
         server_first: String,
     }
 
-    impl Server {
-        fn greet(login: &mut Login<'_>, offer: &[u8], iterations: u32) -> Server {
+    impl ScramServer {
+        fn greet(login: &mut TestLogin<'_>, offer: &[u8], iterations: u32) -> ScramServer {
             let answer = login.answers(&message(10, offer));
             let end = answer.iter().position(|byte| *byte == 0).unwrap();
             let mechanism = String::from_utf8(answer[..end].to_vec()).unwrap();
@@ -461,7 +463,7 @@ mod tests {
             let data = String::from_utf8(data.to_vec()).unwrap();
             let (header, bare) = data.split_at(data.find("n=,r=").unwrap());
             let client_nonce = bare["n=,r=".len()..].to_owned();
-            Server {
+            ScramServer {
                 iterations,
                 mechanism,
                 gs2_header: header.into(),
@@ -475,7 +477,7 @@ mod tests {
             message(11, self.server_first.as_bytes())
         }
 
-        /// Checks the client's proof and gives the server's.
+        /// Checks the client's proof and returns the server's.
         fn verify(&self, client_final: &[u8], binding: &[u8]) -> Vec<u8> {
             let client_final = str::from_utf8(client_final).unwrap();
             let (without_proof, proof) = client_final.rsplit_once(",p=").unwrap();
@@ -500,46 +502,46 @@ mod tests {
     }
 
     #[test]
-    fn scram_lets_us_in_after_the_server_has_proved_itself() {
-        let mut login = Login::new(allowing(&[AuthMethod::ScramSha256]));
-        let server = Server::greet(&mut login, PLAIN, 4096);
+    fn scram_succeeds_after_the_server_has_proved_itself() {
+        let mut login = TestLogin::new(allowing(&[AuthMethod::ScramSha256]));
+        let server = ScramServer::greet(&mut login, PLAIN, 4096);
         assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "n,,"));
         let proof = login.answers(&server.challenge());
         assert!(login.answers(&server.verify(&proof, b"")).is_empty());
-        login.is_let_in_by(&ok());
+        login.is_authenticated_by(&ok());
     }
 
     #[test]
-    fn scram_binds_to_the_certificate_where_it_can() {
+    fn scram_binds_to_the_certificate_if_possible() {
         for binding_required in [false, true] {
             let binding = &Binding::EndPoint(CERTIFICATE.to_vec());
-            let mut login = Login::new(Credentials { binding_required, binding, ..credentials() });
-            let server = Server::greet(&mut login, BOTH, 2);
+            let mut login = TestLogin::new(Credentials { binding_required, binding, ..credentials() });
+            let server = ScramServer::greet(&mut login, BOTH, 2);
             assert_eq!(server.mechanism, "SCRAM-SHA-256-PLUS");
             assert_eq!(server.gs2_header, "p=tls-server-end-point,,");
             let proof = login.answers(&server.challenge());
             login.answers(&server.verify(&proof, CERTIFICATE));
-            login.is_let_in_by(&ok());
+            login.is_authenticated_by(&ok());
         }
     }
 
     #[test]
-    fn a_server_that_could_have_bound_learns_that_its_offer_was_cut() {
+    fn a_server_that_supports_binding_detects_that_its_offer_was_removed() {
         let binding = &Binding::EndPoint(CERTIFICATE.to_vec());
-        let mut login = Login::new(Credentials { binding, ..credentials() });
-        let server = Server::greet(&mut login, PLAIN, 2);
+        let mut login = TestLogin::new(Credentials { binding, ..credentials() });
+        let server = ScramServer::greet(&mut login, PLAIN, 2);
         assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "y,,"));
     }
 
     #[test]
-    fn without_tls_the_offer_of_binding_is_passed_over() {
-        let server = Server::greet(&mut Login::new(credentials()), BOTH, 2);
+    fn without_tls_the_offer_of_binding_is_ignored() {
+        let server = ScramServer::greet(&mut TestLogin::new(credentials()), BOTH, 2);
         assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "n,,"));
         assert!(refusal(credentials(), &message(10, PLUS)).contains("needs TLS"));
     }
 
     #[test]
-    fn required_binding_is_required_of_every_method() {
+    fn required_binding_applies_to_every_method() {
         fn required(binding: &Binding) -> Credentials<'_> {
             Credentials { binding_required: true, binding, ..credentials() }
         }
@@ -548,23 +550,24 @@ mod tests {
             assert!(refusal(required(&bindable), &body).contains("channel_binding=require"), "{body:?}");
         }
         for offer in [PLAIN, PLUS, BOTH] {
-            assert!(refusal(required(&Binding::InClear), &message(10, offer)).contains("needs TLS"));
+            assert!(refusal(required(&Binding::Unencrypted), &message(10, offer)).contains("needs TLS"));
             assert!(refusal(required(&Binding::Unbindable), &message(10, offer)).contains("Ed25519"));
         }
     }
 
     #[test]
-    fn who_could_not_bind_or_will_not_says_so_to_a_server_that_could() {
+    fn a_client_without_binding_states_that_to_a_server_with_it() {
         for binding in [Binding::Unbindable, Binding::Disabled] {
-            let server = Server::greet(&mut Login::new(Credentials { binding: &binding, ..credentials() }), BOTH, 2);
+            let server =
+                ScramServer::greet(&mut TestLogin::new(Credentials { binding: &binding, ..credentials() }), BOTH, 2);
             assert_eq!((server.mechanism.as_str(), server.gs2_header.as_str()), ("SCRAM-SHA-256", "n,,"));
         }
     }
 
     #[test]
-    fn a_wrong_signature_is_refused_and_so_is_what_follows() {
-        let mut login = Login::new(credentials());
-        let server = Server::greet(&mut login, PLAIN, 2);
+    fn a_wrong_signature_is_rejected_and_so_are_later_messages() {
+        let mut login = TestLogin::new(credentials());
+        let server = ScramServer::greet(&mut login, PLAIN, 2);
         let proof = login.answers(&server.challenge());
         let mut signature = server.verify(&proof, b"");
         signature[10] ^= 1;
@@ -573,9 +576,9 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_scram_error_is_told_on_one_line() {
-        let mut login = Login::new(credentials());
-        let server = Server::greet(&mut login, PLAIN, 2);
+    fn a_scram_error_of_the_server_is_reported_on_one_line() {
+        let mut login = TestLogin::new(credentials());
+        let server = ScramServer::greet(&mut login, PLAIN, 2);
         login.answers(&server.challenge());
         let reason = scram_reason(login.refuses(&message(12, b"e=other\nline\x1b[31m")));
         assert!(reason.contains("other\\nline"), "{reason}");
@@ -583,22 +586,22 @@ mod tests {
     }
 
     #[test]
-    fn an_early_ok_is_refused() {
-        let mut login = Login::new(credentials());
-        Server::greet(&mut login, PLAIN, 2);
+    fn an_early_ok_is_rejected() {
+        let mut login = TestLogin::new(credentials());
+        ScramServer::greet(&mut login, PLAIN, 2);
         assert!(scram_reason(login.refuses(&ok())).contains("before it proved"));
 
-        let mut login = Login::new(credentials());
-        let server = Server::greet(&mut login, PLAIN, 2);
+        let mut login = TestLogin::new(credentials());
+        let server = ScramServer::greet(&mut login, PLAIN, 2);
         login.answers(&server.challenge());
         assert!(scram_reason(login.refuses(&ok())).contains("before it proved"));
     }
 
     #[test]
-    fn an_absurd_iteration_count_is_refused_before_any_work() {
+    fn an_excessive_iteration_count_is_rejected_before_any_hashing() {
         for count in ["100001", "1000001", "4000000000", "4294967296", "99999999999999999999999999"] {
-            let mut login = Login::new(credentials());
-            let server = Server::greet(&mut login, PLAIN, 2);
+            let mut login = TestLogin::new(credentials());
+            let server = ScramServer::greet(&mut login, PLAIN, 2);
             let cheat = server.server_first.replace("i=2", &format!("i={count}"));
             let reason = scram_reason(login.refuses(&message(11, cheat.as_bytes())));
             assert!(reason.contains("more than 100000 iterations"), "{reason}");
@@ -606,10 +609,10 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_or_damaged_challenge_is_refused() {
-        let bad = |change: fn(&Server) -> String| {
-            let mut login = Login::new(credentials());
-            let server = Server::greet(&mut login, PLAIN, 2);
+    fn a_modified_or_damaged_challenge_is_rejected() {
+        let bad = |change: fn(&ScramServer) -> String| {
+            let mut login = TestLogin::new(credentials());
+            let server = ScramServer::greet(&mut login, PLAIN, 2);
             scram_reason(login.refuses(&message(11, change(&server).as_bytes())))
         };
         assert!(bad(|server| server.server_first.replacen("r=", "r=x", 1)).contains("nonce"));
@@ -624,28 +627,28 @@ mod tests {
 
     #[test]
     fn md5_answers_with_the_known_hash() {
-        let mut login = Login::new(Credentials { password: Some("password"), ..allowing(&[AuthMethod::Md5]) });
+        let mut login = TestLogin::new(Credentials { password: Some("password"), ..allowing(&[AuthMethod::Md5]) });
         let answer = login.answers(&message(5, &[0x2a, 0x3d, 0x8f, 0xe0]));
         assert_eq!(answer, b"md562af4dd09bbb41884907a838a3233294\0");
-        login.is_let_in_by(&ok());
+        login.is_authenticated_by(&ok());
     }
 
     #[test]
     fn a_cleartext_password_is_sent_as_it_is() {
-        let mut login = Login::new(allowing(&[AuthMethod::Password]));
+        let mut login = TestLogin::new(allowing(&[AuthMethod::Password]));
         assert_eq!(login.answers(&message(3, b"")), b"pencil\0");
-        login.is_let_in_by(&ok());
+        login.is_authenticated_by(&ok());
     }
 
     #[test]
-    fn trust_lets_us_in_at_once_unless_a_login_is_required() {
-        Login::new(allowing(&[AuthMethod::None])).is_let_in_by(&ok());
+    fn trust_succeeds_immediately_unless_a_method_is_required() {
+        TestLogin::new(allowing(&[AuthMethod::None])).is_authenticated_by(&ok());
         let credentials = Credentials { allowed: AuthMethods::parse("!none").unwrap(), ..credentials() };
         assert!(refusal(credentials, &ok()).contains("add \"none\" to require_auth"));
     }
 
     #[test]
-    fn a_method_that_require_auth_leaves_out_is_refused() {
+    fn a_method_that_require_auth_does_not_allow_is_rejected() {
         use AuthMethod::{Md5, None, Password, ScramSha256};
         let requests =
             [(None, ok()), (Password, message(3, b"")), (Md5, message(5, b"salt")), (ScramSha256, message(10, BOTH))];
@@ -653,12 +656,12 @@ mod tests {
             let others: Vec<_> = requests.iter().map(|(other, _)| *other).filter(|other| other != method).collect();
             let text = refusal(allowing(&others), body);
             assert!(text.contains(&format!("add \"{method}\" to require_auth")), "{text}");
-            assert!(Login::new(allowing(&[*method])).take(body).is_ok());
+            assert!(TestLogin::new(allowing(&[*method])).take(body).is_ok());
         }
     }
 
     #[test]
-    fn a_missing_password_is_said_with_how_to_give_it() {
+    fn the_error_for_a_missing_password_states_how_to_set_it() {
         for password in [None, Some("")] {
             for body in [message(3, b""), message(5, b"salt"), message(10, PLAIN)] {
                 let text = refusal(Credentials { password, ..credentials() }, &body);
@@ -668,13 +671,13 @@ mod tests {
     }
 
     #[test]
-    fn no_refusal_holds_the_password() {
+    fn no_error_contains_the_password() {
         let text = refusal(Credentials { password: Some("sec\0ret"), ..credentials() }, &message(3, b""));
         assert!(text.contains("NUL") && !text.contains("sec"), "{text}");
     }
 
     #[test]
-    fn what_is_not_supported_is_named() {
+    fn an_unsupported_method_is_named() {
         let named =
             [(2, "Kerberos V5"), (7, "GSSAPI"), (8, "GSSAPI"), (9, "SSPI"), (99, "number 99"), (-1, "number -1")];
         for (code, name) in named {
@@ -687,7 +690,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_messages_are_refused() {
+    fn malformed_messages_are_rejected() {
         let damaged: [(i32, &[u8]); 10] = [
             (0, b"x"),
             (3, b"x"),
@@ -701,21 +704,21 @@ mod tests {
             (10, b"SCRAM-SHA-256\0\0\0"),
         ];
         for (code, rest) in damaged {
-            let error = Login::new(credentials()).refuses(&message(code, rest));
+            let error = TestLogin::new(credentials()).refuses(&message(code, rest));
             assert!(matches!(error, Error::Protocol(ProtocolError::Malformed { .. })), "{code} {rest:?}: {error:?}");
         }
     }
 
     #[test]
-    fn messages_out_of_order_are_refused() {
+    fn messages_out_of_order_are_rejected() {
         let requests =
             [ok(), message(3, b""), message(5, b"salt"), message(10, PLAIN), message(11, b""), message(12, b"")];
         let arrange = |steps: &[&[u8]]| {
-            let mut login = Login::new(credentials());
+            let mut login = TestLogin::new(credentials());
             steps.iter().for_each(|step| drop(login.take(step).unwrap()));
             login
         };
-        let out_of_order = |login: &mut Login<'_>, body: &[u8]| {
+        let out_of_order = |login: &mut TestLogin<'_>, body: &[u8]| {
             let error = login.refuses(body);
             assert!(matches!(error, Error::Protocol(ProtocolError::Unexpected { .. })), "{body:?}: {error:?}");
         };
@@ -736,22 +739,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_truncated_message_never_lets_us_in(cut_short in 0..7_usize, keep in 0.0..1.0_f64) {
+        fn a_truncated_message_never_authenticates(cut_short in 0..7_usize, keep in 0.0..1.0_f64) {
             let shorten = |at: usize, body: Vec<u8>| {
                 let length = if at == cut_short { (body.len() as f64 * keep) as usize } else { body.len() };
                 body[..length].to_vec()
             };
-            let let_in = |bodies: &mut dyn FnMut(&mut Login<'_>) -> Result<AuthProgress, Error>| {
-                bodies(&mut Login::new(credentials())).is_ok_and(|progress| progress == AuthProgress::Authenticated)
+            let let_in = |bodies: &mut dyn FnMut(&mut TestLogin<'_>) -> Result<AuthProgress, Error>| {
+                bodies(&mut TestLogin::new(credentials())).is_ok_and(|progress| progress == AuthProgress::Authenticated)
             };
             let by_scram = let_in(&mut |login| {
                 let offer = shorten(0, message(10, BOTH));
                 if offer.len() < BOTH.len() + 4 {
                     login.take(&offer)?;
                 }
-                let server = Server::greet(login, BOTH, 37);
+                let server = ScramServer::greet(login, BOTH, 37);
                 let (_, proof) = login.take(&shorten(1, server.challenge()))?;
-                // A shorter iteration count is a number too: the server's signature has to tell.
+                // A shorter iteration count is also a number, so only the server's signature shows the difference.
                 let outcome = if cut_short == 1 {
                     message(12, format!("v={}", BASE64.encode([0; 32])).as_bytes())
                 } else {
@@ -774,13 +777,13 @@ mod tests {
         }
 
         #[test]
-        fn whatever_arrives_nothing_panics_and_nothing_but_ok_lets_us_in(
+        fn for_any_messages_only_ok_authenticates_and_nothing_panics(
             bodies in prop::collection::vec(
                 (0..14_i32, prop::collection::vec(prop_oneof![Just(0_u8), Just(b','), Just(b'='), any::<u8>()], 0..40)),
                 0..6,
             ),
         ) {
-            let mut login = Login::new(allowing(&[AuthMethod::ScramSha256, AuthMethod::Md5]));
+            let mut login = TestLogin::new(allowing(&[AuthMethod::ScramSha256, AuthMethod::Md5]));
             let mut failed = false;
             for (code, rest) in bodies {
                 match login.take(&message(code, &rest)) {

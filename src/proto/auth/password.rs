@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_a_password_is_prepared_where_postgresql_does() {
+    fn c02_a_password_is_prepared_where_postgresql_does() {
         for password in [
             "é",
             "x\u{df}y",
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_a_long_password_that_is_not_prepared_is_the_key_that_hmac_makes_of_it() {
+    fn c02_a_long_password_that_is_not_prepared_is_the_key_that_hmac_makes_of_it() {
         use sha2::Digest as _;
         let long = "x".repeat(70) + "\u{2150}";
         let key = for_scram(&long);

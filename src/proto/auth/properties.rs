@@ -1,4 +1,4 @@
-//! What holds for whatever a peer answers before it has proved anything; run by proptest, and as a fuzz body.
+//! Properties of the login for any messages of an unauthenticated peer, checked by proptest and used as a fuzz body.
 
 use bytes::BytesMut;
 
@@ -8,16 +8,15 @@ use crate::proto::ssl_request::{SslRequest, SslResponse};
 
 const PASSWORD: &str = "s3cr3t90210";
 
-/// The answer to the wish for TLS, and the messages of a login: the first two bytes say how the client is set up, the
-/// third cuts the answer in two, and what follows are messages, each with its length before it.
+/// Handles an answer to the SSLRequest and the messages of a login. The first two bytes configure the client, the third
+/// splits the answer in two, and the rest are messages, each after its length.
 pub(crate) fn fuzz_handshake(data: &[u8]) {
     let [setup, methods, cut, rest @ ..] = data else { return };
     ask_for_tls(rest, usize::from(*cut));
     log_in(rest, *setup, *methods);
 }
 
-/// Only the one byte says yes, and whatever comes with it was slipped in; however it is cut, nothing turns a no or a
-/// fault into a yes.
+/// Checks that only the single byte `S` accepts TLS and that any bytes after it are rejected, for every split.
 fn ask_for_tls(answer: &[u8], cut: usize) {
     let whole = SslRequest::new().handle_input(answer);
     assert_eq!(whole == Ok(Some(SslResponse::Yes)), answer == b"S");
@@ -35,10 +34,11 @@ fn ask_for_tls(answer: &[u8], cut: usize) {
     }
 }
 
-/// Nobody who doesn't know the password is believed by a client that demands a proof; the password leaves in clear only
-/// where that is allowed and asked for.
+/// Checks that a client that requires SCRAM never authenticates a peer that does not know the password, and that the
+/// password is sent in clear text only if that is allowed and requested.
 fn log_in(messages: &[u8], setup: u8, methods: u8) {
-    // An error quotes the server, and a fuzzer may find the password in this program and send it as the server.
+    // An error contains text of the server, and a fuzzer may find the password in this program and send it as the
+    // server.
     if messages.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes()) {
         return;
     }
@@ -47,7 +47,7 @@ fn log_in(messages: &[u8], setup: u8, methods: u8) {
     let listed = listed.collect::<Vec<_>>().join(",");
     let Ok(allowed) = AuthMethods::parse(&listed) else { return };
     let binding = match setup & 3 {
-        0 => Binding::InClear,
+        0 => Binding::Unencrypted,
         1 => Binding::Unbindable,
         2 => Binding::Disabled,
         _ => Binding::EndPoint(vec![7; 32]),
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_answers_keeps_the_laws(
+        fn properties_hold_for_any_messages(
             head in prop::array::uniform3(any::<u8>()),
             messages in prop_oneof![
                 prop::collection::vec(message(), 0..5),

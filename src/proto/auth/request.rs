@@ -1,15 +1,15 @@
-//! The form of a server's Authentication messages, checked to the last byte before anything is made of them.
+//! Parses the server's authentication messages, with a check of every byte.
 //!
 //! <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
 use crate::error::ProtocolError;
 
-/// An Authentication message whose form has been checked.
+/// A valid authentication message.
 pub(super) enum AuthRequest<'a> {
     Ok,
     CleartextPassword,
     Md5Password([u8; 4]),
-    /// The mechanisms, each ended by a NUL.
+    /// The mechanisms, each followed by a NUL.
     Sasl(&'a [u8]),
     SaslContinue(&'a [u8]),
     SaslFinal(&'a [u8]),
@@ -49,7 +49,7 @@ impl<'a> AuthRequest<'a> {
     }
 }
 
-/// The list without the NUL that ends it.
+/// Returns the list without its final NUL.
 fn mechanism_list(list: &[u8]) -> Result<&[u8], ProtocolError> {
     const NAME: &str = "AuthenticationSASL";
     let names = match list {

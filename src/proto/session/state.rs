@@ -87,7 +87,7 @@ impl SessionLogin {
             exchange: AuthExchange::new(),
             user: config.effective_user()?.into(),
             config: config.clone(),
-            binding: Binding::InClear,
+            binding: Binding::Unencrypted,
             is_authenticated: false,
             plain_error: None,
         })
