@@ -189,7 +189,7 @@ mod tests {
             let frames = [frame("a", "1"), frame("mine", "x"), frame("b", "2"), frame("min", "3"), frame("mine", "y")];
             let mut backlog = Backlog::default();
             frames.chunks(frames.len() / reads).for_each(|read| push(&mut backlog, read));
-            backlog.remove("nobody's");
+            backlog.remove("another");
             backlog.remove("mine");
             push(&mut backlog, &[frame("c", "4")]);
             assert_eq!(payloads(&mut backlog), ["1", "2", "3", "4"], "{reads}");

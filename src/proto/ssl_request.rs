@@ -154,7 +154,7 @@ mod tests {
     fn an_endless_error_is_truncated() {
         let mut request = SslRequest::new();
         let endless = [b"E\x3f\xff\xff\xffM".as_slice(), &[b'x'; 10_000]].concat();
-        let Ok(Some(SslResponse::Error(error))) = request.handle_input(&endless) else { panic!("not told") };
+        let Ok(Some(SslResponse::Error(error))) = request.handle_input(&endless) else { panic!("not reported") };
         assert!(error.message().len() < ERROR_MAX);
     }
 

@@ -39,7 +39,7 @@ pub(super) struct CanaryProbe {
     pub(super) has_event: bool,
 }
 
-/// Whether the server has the channel in its list for this session.
+/// The registration of the channel with the server.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Registration {
     #[default]
@@ -254,34 +254,34 @@ mod tests {
     use crate::proto::session::Session;
     use crate::proto::session::script::*;
 
-    const PRIVATE: &str = "the private one";
+    const CANARY: &str = "the canary";
 
-    /// A session that is logged in and listens to these, of which the last said nothing more.
+    /// A session that is logged in and listens to some channels, and its read buffer.
     struct CanaryScript(Session, ReadBuffer);
 
     impl CanaryScript {
         fn listening(channels: &[&str]) -> Self {
             let session = Session::new(&Config::new().user("app")).unwrap();
-            let mut pending = Self(session, ReadBuffer::new(4096));
-            pending.sent();
-            pending.hears(&login());
-            pending.0.request(Request::Listen(channels.iter().map(|channel| (*channel).into()).collect()));
-            pending.hears(&answer("LISTEN"));
-            pending.sent();
-            pending
+            let mut script = Self(session, ReadBuffer::new(4096));
+            script.sent();
+            script.receive(&login());
+            script.0.request(Request::Listen(channels.iter().map(|channel| (*channel).into()).collect()));
+            script.receive(&answer("LISTEN"));
+            script.sent();
+            script
         }
 
-        /// The same, and has_joined_canary.
-        fn attending(channels: &[&str]) -> Self {
-            let mut pending = Self::listening(channels);
-            assert!(pending.0.join_canary(PRIVATE).is_some());
-            pending.hears(&attended());
-            assert!(pending.0.has_joined_canary());
-            pending.sent();
-            pending
+        /// Like [`listening`](Self::listening), and has joined the canary channel.
+        fn joined(channels: &[&str]) -> Self {
+            let mut script = Self::listening(channels);
+            assert!(script.0.join_canary(CANARY).is_some());
+            script.receive(&joined_answer());
+            assert!(script.0.has_joined_canary());
+            script.sent();
+            script
         }
 
-        fn hears(&mut self, mut bytes: &[u8]) {
+        fn receive(&mut self, mut bytes: &[u8]) {
             while !bytes.is_empty() {
                 let space = self.0.space(&mut self.1);
                 let (now, later) = bytes.split_at(bytes.len().min(space.len()));
@@ -291,10 +291,10 @@ mod tests {
             }
         }
 
-        fn asks(&mut self, sql: &str, status: u8) {
+        fn query(&mut self, sql: &str, status: u8) {
             self.0.request(Request::Query(sql.into()));
             self.sent();
-            self.hears(&[done("DONE"), ready(status)].concat());
+            self.receive(&[done("DONE"), ready(status)].concat());
         }
 
         fn sent(&mut self) -> String {
@@ -308,44 +308,44 @@ mod tests {
         }
     }
 
-    fn attended() -> Vec<u8> {
+    fn joined_answer() -> Vec<u8> {
         [done("LISTEN"), columns(2), row(&[Some("17.5"), Some("5")]), answer("SELECT 1")].concat()
     }
 
     #[test]
-    fn m16_what_comes_privately_goes_no_further_and_only_what_is_expected_counts() {
-        let mut pending = CanaryScript::attending(&["a"]);
-        pending.0.take_canary_sender();
-        pending.0.expect_canary("canary 1");
-        pending.hears(&[notification(1, "a", "1"), notification(3, PRIVATE, "canary 0")].concat());
-        assert!(pending.0.is_canary_missing("canary 1") && !pending.0.has_canary_event());
-        pending.hears(&[notification(3, PRIVATE, "canary 1"), notification(1, "a", "2")].concat());
-        assert_eq!(pending.0.take_canary_sender(), Some(3));
-        pending.hears(&notification(4, PRIVATE, "canary 1"));
-        assert_eq!((pending.0.take_canary_sender(), pending.0.is_canary_missing("canary 1")), (None, false), "once");
-        assert_eq!(pending.payloads(), ["1", "2"]);
-        assert_eq!(pending.0.channels().iter().collect::<Vec<_>>(), ["a"], "and nobody takes it for the user's");
+    fn m16_canaries_are_not_delivered_and_only_the_expected_one_counts() {
+        let mut script = CanaryScript::joined(&["a"]);
+        script.0.take_canary_sender();
+        script.0.expect_canary("canary 1");
+        script.receive(&[notification(1, "a", "1"), notification(3, CANARY, "canary 0")].concat());
+        assert!(script.0.is_canary_missing("canary 1") && !script.0.has_canary_event());
+        script.receive(&[notification(3, CANARY, "canary 1"), notification(1, "a", "2")].concat());
+        assert_eq!(script.0.take_canary_sender(), Some(3));
+        script.receive(&notification(4, CANARY, "canary 1"));
+        assert_eq!((script.0.take_canary_sender(), script.0.is_canary_missing("canary 1")), (None, false), "once");
+        assert_eq!(script.payloads(), ["1", "2"]);
+        assert_eq!(script.0.channels().iter().collect::<Vec<_>>(), ["a"], "and it is not one of the caller's");
     }
 
     #[test]
-    fn m16_only_a_question_to_an_idle_session_shows_that_a_payload_was_held_back() {
-        let mut pending = CanaryScript::attending(&["a"]);
-        let canary = notification(3, PRIVATE, "canary");
+    fn m16_only_a_request_to_an_idle_session_proves_that_a_canary_was_held_back() {
+        let mut script = CanaryScript::joined(&["a"]);
+        let canary = notification(3, CANARY, "canary");
         let mut arrival = |prompted: bool, ask: Option<Request>, answered_before: bool| {
-            pending.0.expect_canary("canary");
+            script.0.expect_canary("canary");
             if prompted {
-                pending.0.begin_canary_audit();
+                script.0.begin_canary_audit();
             }
             let answer = match ask {
                 Some(Request::Sync) => ready(b'I'),
                 Some(_) => answer("DONE"),
                 None => Vec::new(),
             };
-            ask.into_iter().for_each(|ask| pending.0.request_discarding_reply(ask));
-            pending.sent();
+            ask.into_iter().for_each(|ask| script.0.request_discarding_reply(ask));
+            script.sent();
             let [first, last] = if answered_before { [&answer, &canary] } else { [&canary, &answer] };
-            pending.hears(&[first.as_slice(), last.as_slice()].concat());
-            pending.0.canary_arrival()
+            script.receive(&[first.as_slice(), last.as_slice()].concat());
+            script.0.canary_arrival()
         };
         assert_eq!(arrival(true, Some(Request::Sync), false), Some(CanaryArrival::WithAnswer));
         assert_eq!(arrival(true, Some(Request::Sync), true), Some(CanaryArrival::Unprompted), "behind the answer");
@@ -353,145 +353,144 @@ mod tests {
         assert_eq!(arrival(false, Some(Request::Query("SELECT".into())), false), Some(CanaryArrival::Unclear));
         assert_eq!(arrival(false, None, false), Some(CanaryArrival::Unprompted));
 
-        pending.0.request_discarding_reply(Request::Sync);
-        pending.0.expect_canary("canary");
-        pending.0.begin_canary_audit();
-        pending.hears(&[canary.as_slice(), &ready(b'I')].concat());
-        assert_eq!(pending.0.canary_arrival(), None, "a busy session is not asked, and expects nothing");
+        script.0.request_discarding_reply(Request::Sync);
+        script.0.expect_canary("canary");
+        script.0.begin_canary_audit();
+        script.receive(&[canary.as_slice(), &ready(b'I')].concat());
+        assert_eq!(script.0.canary_arrival(), None, "an audit needs an idle session");
     }
 
     #[test]
-    fn m16_what_drops_the_registration_is_mended_by_the_session_itself() {
-        let sqls =
-            [Request::UnlistenAll, Request::Unlisten(vec![PRIVATE.into()]), Request::Query("DISCARD ALL".into())];
+    fn m16_the_session_restores_a_dropped_registration() {
+        let sqls = [Request::UnlistenAll, Request::Unlisten(vec![CANARY.into()]), Request::Query("DISCARD ALL".into())];
         for ask in sqls {
-            let mut pending = CanaryScript::attending(&["a"]);
-            pending.0.expect_canary("canary 1");
+            let mut script = CanaryScript::joined(&["a"]);
+            script.0.expect_canary("canary 1");
             let name = format!("{ask:?}");
-            pending.0.request(ask);
-            pending.sent();
-            pending.hears(&answer("DONE"));
-            let mut sent = pending.sent();
+            script.0.request(ask);
+            script.sent();
+            script.receive(&answer("DONE"));
+            let mut sent = script.sent();
             if sent.contains("pg_listening_channels") {
-                pending.hears(&channel_rows(&[]));
-                sent = pending.sent();
+                script.receive(&channel_rows(&[]));
+                sent = script.sent();
             }
-            assert!(sent.contains(&format!("LISTEN \"{PRIVATE}\"")), "{name}: {sent}");
+            assert!(sent.contains(&format!("LISTEN \"{CANARY}\"")), "{name}: {sent}");
             assert!(
-                !pending.0.is_canary_missing("canary 1") && !pending.0.has_joined_canary(),
+                !script.0.is_canary_missing("canary 1") && !script.0.has_joined_canary(),
                 "{name}: what it can't hear it doesn't miss"
             );
-            pending.hears(&attended());
-            assert!(pending.0.has_joined_canary(), "{name}");
+            script.receive(&joined_answer());
+            assert!(script.0.has_joined_canary(), "{name}");
         }
     }
 
     #[test]
-    fn m16_nothing_is_asked_inside_a_transaction_until_it_ends() {
-        let mut pending = CanaryScript::listening(&["a"]);
-        pending.asks("BEGIN", b'T');
-        assert!(pending.0.join_canary(PRIVATE).is_none() && pending.sent().is_empty());
-        pending.asks("SELECT 1", b'E');
-        assert!(pending.sent().is_empty());
-        pending.asks("ROLLBACK", b'I');
-        assert!(pending.sent().contains("pg_listening_channels"), "the set is read first");
-        pending.hears(&channel_rows(&["a"]));
-        assert!(pending.sent().contains(PRIVATE));
-        pending.hears(&attended());
-        assert!(pending.0.has_joined_canary());
+    fn m16_the_canary_sends_nothing_inside_a_transaction() {
+        let mut script = CanaryScript::listening(&["a"]);
+        script.query("BEGIN", b'T');
+        assert!(script.0.join_canary(CANARY).is_none() && script.sent().is_empty());
+        script.query("SELECT 1", b'E');
+        assert!(script.sent().is_empty());
+        script.query("ROLLBACK", b'I');
+        assert!(script.sent().contains("pg_listening_channels"), "the set is read first");
+        script.receive(&channel_rows(&["a"]));
+        assert!(script.sent().contains(CANARY));
+        script.receive(&joined_answer());
+        assert!(script.0.has_joined_canary());
 
-        pending.asks("BEGIN", b'T');
-        pending.0.leave_canary();
-        assert!(pending.sent().is_empty());
-        pending.asks("COMMIT", b'I');
-        pending.hears(&channel_rows(&["a", PRIVATE]));
-        assert!(pending.sent().contains("UNLISTEN"));
-        pending.hears(&notification(1, PRIVATE, "late"));
-        pending.hears(&answer("UNLISTEN"));
-        pending.hears(&notification(1, PRIVATE, "the user's"));
-        assert_eq!(pending.payloads(), ["the user's"], "from then on it is a channel like any other");
+        script.query("BEGIN", b'T');
+        script.0.leave_canary();
+        assert!(script.sent().is_empty());
+        script.query("COMMIT", b'I');
+        script.receive(&channel_rows(&["a", CANARY]));
+        assert!(script.sent().contains("UNLISTEN"));
+        script.receive(&notification(1, CANARY, "late"));
+        script.receive(&answer("UNLISTEN"));
+        script.receive(&notification(1, CANARY, "the caller's"));
+        assert_eq!(script.payloads(), ["the caller's"], "from then on it is a channel like any other");
     }
 
     #[test]
-    fn m16_a_channel_that_the_user_listened_to_before_a_canary_could_be_joined_stays_the_users() {
-        let mut pending = CanaryScript::listening(&["a"]);
-        pending.asks("BEGIN", b'T');
-        assert!(pending.0.join_canary(PRIVATE).is_none());
-        pending.0.request(Request::Listen(vec![PRIVATE.into()]));
-        pending.hears(&[done("LISTEN"), ready(b'T')].concat());
-        pending.asks("COMMIT", b'I');
-        pending.sent();
-        pending.hears(&channel_rows(&["a", PRIVATE]));
-        assert_eq!((pending.sent(), pending.0.canary_channel()), (String::new(), None));
-        pending.hears(&notification(1, PRIVATE, "the user's"));
-        assert_eq!(pending.payloads(), ["the user's"]);
-        assert_eq!(pending.0.channels().iter().collect::<Vec<_>>(), ["a", PRIVATE]);
+    fn m16_a_channel_that_the_caller_listened_to_first_remains_the_callers() {
+        let mut script = CanaryScript::listening(&["a"]);
+        script.query("BEGIN", b'T');
+        assert!(script.0.join_canary(CANARY).is_none());
+        script.0.request(Request::Listen(vec![CANARY.into()]));
+        script.receive(&[done("LISTEN"), ready(b'T')].concat());
+        script.query("COMMIT", b'I');
+        script.sent();
+        script.receive(&channel_rows(&["a", CANARY]));
+        assert_eq!((script.sent(), script.0.canary_channel()), (String::new(), None));
+        script.receive(&notification(1, CANARY, "the caller's"));
+        assert_eq!(script.payloads(), ["the caller's"]);
+        assert_eq!(script.0.channels().iter().collect::<Vec<_>>(), ["a", CANARY]);
     }
 
     #[test]
-    fn m16_one_who_leaves_and_comes_again_attends() {
-        let mut pending = CanaryScript::attending(&["a"]);
-        pending.0.leave_canary();
-        pending.0.join_canary("another");
-        pending.hears(&answer("UNLISTEN"));
-        assert!(pending.sent().contains("LISTEN \"another\""));
-        pending.hears(&attended());
-        assert!(pending.0.has_joined_canary() && pending.0.canary_channel() == Some("another"));
+    fn m16_a_session_can_leave_and_join_another_canary() {
+        let mut script = CanaryScript::joined(&["a"]);
+        script.0.leave_canary();
+        script.0.join_canary("another");
+        script.receive(&answer("UNLISTEN"));
+        assert!(script.sent().contains("LISTEN \"another\""));
+        script.receive(&joined_answer());
+        assert!(script.0.has_joined_canary() && script.0.canary_channel() == Some("another"));
     }
 
     #[test]
-    fn m16_a_server_that_refuses_is_not_asked_for_ever() {
-        let mut pending = CanaryScript::listening(&["a"]);
-        pending.0.join_canary(PRIVATE);
-        pending.sent();
-        pending.hears(&[error("ERROR", "42501", "no"), ready(b'I')].concat());
-        assert!(pending.sent().is_empty() && !pending.0.has_joined_canary() && pending.0.is_quiet());
-        pending.0.expect_canary("canary 1");
-        assert!(!pending.0.is_canary_missing("canary 1"));
+    fn m16_a_rejected_canary_channel_is_not_requested_repeatedly() {
+        let mut script = CanaryScript::listening(&["a"]);
+        script.0.join_canary(CANARY);
+        script.sent();
+        script.receive(&[error("ERROR", "42501", "no"), ready(b'I')].concat());
+        assert!(script.sent().is_empty() && !script.0.has_joined_canary() && script.0.is_quiet());
+        script.0.expect_canary("canary 1");
+        assert!(!script.0.is_canary_missing("canary 1"));
     }
 
     #[test]
-    fn m16_a_refused_private_channel_is_requested_again_only_on_demand() {
-        let mut pending = CanaryScript::listening(&["a"]);
+    fn m16_a_rejected_canary_channel_is_requested_again_only_on_demand() {
+        let mut script = CanaryScript::listening(&["a"]);
         let refusal = [error("ERROR", "42501", "no"), ready(b'I')].concat();
-        pending.0.join_canary(PRIVATE);
-        pending.sent();
-        pending.hears(&refusal);
-        assert!(pending.0.join_canary(PRIVATE).is_some() && pending.sent().contains(PRIVATE));
-        pending.hears(&attended());
-        assert!(pending.0.has_joined_canary());
+        script.0.join_canary(CANARY);
+        script.sent();
+        script.receive(&refusal);
+        assert!(script.0.join_canary(CANARY).is_some() && script.sent().contains(CANARY));
+        script.receive(&joined_answer());
+        assert!(script.0.has_joined_canary());
 
-        let mut pending = CanaryScript::listening(&["a"]);
-        pending.0.join_canary(PRIVATE);
-        pending.sent();
-        pending.hears(&refusal);
-        pending.0.leave_canary();
-        assert_eq!((pending.sent(), pending.0.canary_channel()), (String::new(), None), "there is nothing to leave");
-        pending.hears(&notification(1, PRIVATE, "the user's"));
-        assert_eq!(pending.payloads(), ["the user's"]);
+        let mut script = CanaryScript::listening(&["a"]);
+        script.0.join_canary(CANARY);
+        script.sent();
+        script.receive(&refusal);
+        script.0.leave_canary();
+        assert_eq!((script.sent(), script.0.canary_channel()), (String::new(), None), "there is nothing to leave");
+        script.receive(&notification(1, CANARY, "the caller's"));
+        assert_eq!(script.payloads(), ["the caller's"]);
     }
 
     #[test]
     fn m16_a_session_that_has_left_the_channel_expects_no_canary() {
-        let mut pending = CanaryScript::attending(&["a"]);
-        pending.0.expect_canary("canary 1");
-        assert!(pending.0.is_canary_missing("canary 1"));
-        pending.0.leave_canary();
-        assert!(!pending.0.is_canary_missing("canary 1"));
+        let mut script = CanaryScript::joined(&["a"]);
+        script.0.expect_canary("canary 1");
+        assert!(script.0.is_canary_missing("canary 1"));
+        script.0.leave_canary();
+        assert!(!script.0.is_canary_missing("canary 1"));
     }
 
     #[test]
-    fn m16_a_relisten_is_under_way_until_the_server_has_answered_or_has_gone() {
+    fn m16_a_relisten_is_unanswered_until_the_server_answers_or_the_session_ends() {
         let missed: [Box<str>; 2] = ["a".into(), "b".into()];
         let relistening = || {
-            let mut pending = CanaryScript::listening(&["a", "b"]);
-            pending.0.request(Request::Relisten(missed.to_vec()));
-            assert!(pending.sent().contains("LISTEN \"a\"") && pending.0.is_relistening(), "it was sent at once");
-            assert_eq!(pending.0.take_relistened(&missed), None, "it is not answered");
-            pending
+            let mut script = CanaryScript::listening(&["a", "b"]);
+            script.0.request(Request::Relisten(missed.to_vec()));
+            assert!(script.sent().contains("LISTEN \"a\"") && script.0.is_relistening(), "it was sent at once");
+            assert_eq!(script.0.take_relistened(&missed), None, "it is not answered");
+            script
         };
         let mut answered = relistening();
-        answered.hears(&answer("LISTEN"));
+        answered.receive(&answer("LISTEN"));
         assert!(!answered.0.is_relistening());
         assert_eq!(answered.0.take_relistened(&[]).as_deref(), Some(&missed[..]));
         assert_eq!(answered.0.take_relistened(&missed), None, "once");
@@ -503,56 +502,56 @@ mod tests {
     }
 
     #[test]
-    fn m16_an_audit_finds_what_is_missing_learns_what_is_new_and_races_nothing() {
-        let mut pending = CanaryScript::attending(&["a", "b", "c"]);
-        let audit = pending.0.request(Request::Audit);
-        // Asked while the answer is on its way.
-        pending.0.request(Request::Unlisten(vec!["b".into()]));
-        pending.hears(&channel_rows(&["c", "new", PRIVATE]));
-        assert!(pending.0.take_reply(audit).unwrap().is_ok());
-        let lost = pending.0.take_missed_channels();
+    fn m16_an_audit_finds_missing_and_new_channels_without_a_race() {
+        let mut script = CanaryScript::joined(&["a", "b", "c"]);
+        let audit = script.0.request(Request::Audit);
+        // This request is made before the answer arrives.
+        script.0.request(Request::Unlisten(vec!["b".into()]));
+        script.receive(&channel_rows(&["c", "new", CANARY]));
+        assert!(script.0.take_reply(audit).unwrap().is_ok());
+        let lost = script.0.take_missed_channels();
         assert_eq!(lost, ["a".into(), "b".into()]);
-        assert!(!pending.0.take_canary_lapsed());
-        pending.0.request(Request::Relisten(lost));
-        assert!(pending.0.is_relistening());
-        pending.hears(&answer("UNLISTEN"));
-        let sent = pending.sent();
+        assert!(!script.0.take_canary_lapsed());
+        script.0.request(Request::Relisten(lost));
+        assert!(script.0.is_relistening());
+        script.receive(&answer("UNLISTEN"));
+        let sent = script.sent();
         assert!(sent.contains("LISTEN \"a\"") && !sent.contains("LISTEN \"b\";"), "{sent}");
-        assert!(!sent.ends_with("LISTEN \"b\"\0"), "the user has left it meanwhile: {sent}");
-        pending.hears(&answer("LISTEN"));
-        assert_eq!(pending.0.take_relistened(&[]).unwrap(), ["a".into()]);
-        assert_eq!(pending.0.channels().iter().collect::<Vec<_>>(), ["a", "c", "new"]);
+        assert!(!sent.ends_with("LISTEN \"b\"\0"), "the caller has unlistened it meanwhile: {sent}");
+        script.receive(&answer("LISTEN"));
+        assert_eq!(script.0.take_relistened(&[]).unwrap(), ["a".into()]);
+        assert_eq!(script.0.channels().iter().collect::<Vec<_>>(), ["a", "c", "new"]);
     }
 
     #[test]
     fn m16_a_relisten_of_unlistened_channels_is_answered_without_a_query() {
-        let mut pending = CanaryScript::listening(&["a"]);
-        let leave = pending.0.request(Request::Unlisten(vec!["a".into()]));
-        let relisten = pending.0.request(Request::Relisten(vec!["a".into()]));
-        pending.sent();
-        pending.hears(&answer("UNLISTEN"));
-        assert!(pending.0.take_reply(leave).unwrap().is_ok() && pending.0.take_reply(relisten).unwrap().is_ok());
-        assert_eq!(pending.sent(), "");
-        assert!(pending.0.is_settled() && !pending.0.is_relistening());
+        let mut script = CanaryScript::listening(&["a"]);
+        let leave = script.0.request(Request::Unlisten(vec!["a".into()]));
+        let relisten = script.0.request(Request::Relisten(vec!["a".into()]));
+        script.sent();
+        script.receive(&answer("UNLISTEN"));
+        assert!(script.0.take_reply(leave).unwrap().is_ok() && script.0.take_reply(relisten).unwrap().is_ok());
+        assert_eq!(script.sent(), "");
+        assert!(script.0.is_settled() && !script.0.is_relistening());
     }
 
     #[test]
-    fn m16_an_audit_tells_that_the_private_registration_lapsed_and_mends_it() {
-        let mut pending = CanaryScript::attending(&["a"]);
-        pending.0.request(Request::Audit);
-        pending.sent();
-        pending.hears(&channel_rows(&["a"]));
-        assert!(pending.0.take_canary_lapsed() && !pending.0.take_canary_lapsed());
-        assert!(pending.sent().contains(PRIVATE));
+    fn m16_an_audit_reports_and_restores_a_lapsed_canary_registration() {
+        let mut script = CanaryScript::joined(&["a"]);
+        script.0.request(Request::Audit);
+        script.sent();
+        script.receive(&channel_rows(&["a"]));
+        assert!(script.0.take_canary_lapsed() && !script.0.take_canary_lapsed());
+        assert!(script.sent().contains(CANARY));
     }
 
     proptest! {
         #[test]
-        fn m16_nothing_private_gets_through_however_a_stream_is_cut(
+        fn m16_no_canary_is_delivered_in_any_division_of_a_stream(
             channels in prop::collection::vec(0..3_usize, 0..60), cuts in prop::collection::vec(1..90_usize, 1..8),
         ) {
-            let names = ["a", PRIVATE, "the private on"];
-            let mut pending = CanaryScript::attending(&["a"]);
+            let names = ["a", CANARY, "the canar"];
+            let mut script = CanaryScript::joined(&["a"]);
             let mut stream = Vec::new();
             for (number, which) in channels.iter().enumerate() {
                 stream.extend(notification(1, names[*which], number.to_string()));
@@ -560,13 +559,13 @@ mod tests {
             let (mut rest, mut heard, mut reads) = (&stream[..], Vec::new(), 0);
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(cuts[reads % cuts.len()].min(rest.len()));
-                pending.hears(now);
+                script.receive(now);
                 if reads % 3 == 0 {
-                    heard.extend(pending.payloads());
+                    heard.extend(script.payloads());
                 }
                 (rest, reads) = (later, reads + 1);
             }
-            heard.extend(pending.payloads());
+            heard.extend(script.payloads());
             let open = channels.iter().enumerate().filter(|(_, which)| **which != 1);
             prop_assert_eq!(heard, open.map(|(number, _)| number.to_string()).collect::<Vec<_>>());
         }

@@ -1,4 +1,5 @@
-//! What holds for whatever a server sends, however it is cut into reads; run by proptest, and as a fuzz body.
+//! Properties of a session for any input of a server in any division into reads, checked by proptest and used as a fuzz
+//! body.
 
 use super::script;
 use super::*;
@@ -6,13 +7,13 @@ use crate::notification::NotificationRef;
 use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::ReadBuffer;
 
-/// How a stream reaches the session.
-struct Delivery {
-    /// The buffers that are read into, in turn.
+/// The way in which a stream reaches the session.
+struct StreamDivision {
+    /// The read buffers, used in turn.
     buffers: Vec<ReadBuffer>,
-    /// How much each read brings at the most, in turn.
+    /// The largest sizes of the reads, used in turn.
     cuts: Vec<usize>,
-    /// Whether the client takes after each read what there is, and else at the end.
+    /// When the client takes the notifications.
     taking: Taking,
 }
 
@@ -23,16 +24,16 @@ enum Taking {
     OneByOne,
 }
 
-impl Delivery {
+impl StreamDivision {
     /// In one read.
     fn whole(stream: &[u8]) -> Self {
         Self { buffers: vec![ReadBuffer::new(stream.len() + 1)], cuts: vec![usize::MAX], taking: Taking::AtTheEnd }
     }
 }
 
-/// Everything that a conversation came to. Two that heard the same must be equal.
+/// All results of a session. They must be equal for equal streams.
 #[derive(Debug, PartialEq, Eq, Default)]
-struct Outcome {
+struct SessionResults {
     notifications: Vec<(i32, Vec<u8>, Vec<u8>)>,
     outputs: Vec<String>,
     sent: Vec<u8>,
@@ -41,15 +42,15 @@ struct Outcome {
     notices: Vec<ServerError>,
     status: Option<TransactionStatus>,
     cancel_request: Vec<u8>,
-    told: bool,
+    is_closed: bool,
 }
 
-impl Outcome {
-    /// The client's part: everything is asked at once, and the stream ends with its last byte.
-    fn of(stream: &[u8], asks: Vec<Request>, mut delivery: Delivery) -> Self {
-        let mut outcome = Outcome::default();
-        let Some(mut session) = session() else { return outcome };
-        for ask in asks {
+impl SessionResults {
+    /// Runs a session: the client makes all requests immediately, and the stream ends with its last byte.
+    fn of(stream: &[u8], requests: Vec<Request>, mut delivery: StreamDivision) -> Self {
+        let mut results = SessionResults::default();
+        let Some(mut session) = session() else { return results };
+        for ask in requests {
             session.request(ask);
         }
         let already = session.held_bytes();
@@ -58,7 +59,7 @@ impl Outcome {
             let (buffers, cuts) = (delivery.buffers.len(), delivery.cuts.len());
             let cut = delivery.cuts.get(reads % cuts).copied().unwrap_or(1);
             let Some(buffer) = delivery.buffers.get_mut(reads % buffers) else { break };
-            // A read that brings nothing leaves everything as it was.
+            // A read of nothing changes nothing.
             session.space(buffer);
             let space = session.space(buffer);
             assert!(!space.is_empty(), "there is always room to read into");
@@ -69,35 +70,38 @@ impl Outcome {
             session.handle_input(buffer, now.len());
             (rest, reads) = (later, reads + 1);
 
-            // Counting the bytes held is slow, so it is not done after each of many reads.
+            // Counting the stored bytes is slow, so it is not done after each of many reads.
             if reads < 64 || reads % 16 == 0 {
-                let heard = stream.len() - rest.len();
+                let received = stream.len() - rest.len();
                 let held = session.held_bytes();
-                assert!(held <= already + 64 * 1024 + 8 * heard, "{held} bytes are held after {heard} were heard");
+                assert!(
+                    held <= already + 64 * 1024 + 8 * received,
+                    "{held} bytes are stored after {received} were received"
+                );
             }
             if delivery.taking != Taking::AtTheEnd {
-                outcome.take(&mut session, delivery.taking);
+                results.take(&mut session, delivery.taking);
             }
         }
         session.handle_eof();
-        outcome.take(&mut session, delivery.taking);
-        outcome.take(&mut session, delivery.taking);
-        assert!(outcome.told, "the end is told");
+        results.take(&mut session, delivery.taking);
+        results.take(&mut session, delivery.taking);
+        assert!(results.is_closed, "the end is is_closed");
         assert!(session.receiver.partial_bytes().is_none(), "a closed session keeps no frame");
-        outcome.channels = session.channels.iter().map(Box::from).collect();
-        outcome.parameters = session.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        outcome.notices = session.take_notices();
-        outcome.status = Some(session.status);
-        outcome.cancel_request = session.cancel_request().to_vec();
-        outcome
+        results.channels = session.channels.iter().map(Box::from).collect();
+        results.parameters = session.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        results.notices = session.take_notices();
+        results.status = Some(session.status);
+        results.cancel_request = session.cancel_request().to_vec();
+        results
     }
 
     fn take(&mut self, session: &mut Session, taking: Taking) {
         while let Some(output) = session.poll() {
-            assert!(!self.told, "nothing comes after the end");
+            assert!(!self.is_closed, "nothing comes after the end");
             if let Output::Closed(_) = output {
                 assert!(!session.has_notifications(), "the end comes after the last notification");
-                self.told = true;
+                self.is_closed = true;
             }
             self.outputs.push(format!("{output:?}"));
         }
@@ -118,20 +122,20 @@ impl Outcome {
     }
 
     fn keep(&mut self, pid: i32, channel: &[u8], payload: &[u8]) {
-        assert!(!self.told, "no notification comes after the end");
+        assert!(!self.is_closed, "no notification comes after the end");
         self.notifications.push((pid, channel.to_vec(), payload.to_vec()));
     }
 }
 
-/// SCRAM is left out: its nonce is another each time.
+/// Creates a session. SCRAM is not allowed because its nonce differs each time.
 fn session() -> Option<Session> {
     use crate::config::AuthMethod::{Md5, None, Password};
     let config = Config::new().user("app").dbname("shop").password("pencil").require_auth([None, Password, Md5]);
     Session::new(&config).ok()
 }
 
-/// What the client asks, by the bits of a number.
-fn asks(bits: u8) -> Vec<Request> {
+/// Returns the requests of the client that the bits of a number select.
+fn requests(bits: u8) -> Vec<Request> {
     let all = [
         Request::Listen(vec!["a".into(), "b\"c".into()]),
         Request::Query("LISTEN c".into()),
@@ -145,15 +149,15 @@ fn asks(bits: u8) -> Vec<Request> {
     all.into_iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, ask)| ask).collect()
 }
 
-/// The sizes of buffers: from less than any frame on.
+/// The sizes of buffers, including one that is smaller than any frame.
 const SIZES: [usize; 8] = [64, 5, 16, 97, 256, 1000, 4096, READ];
 const READ: usize = crate::proto::buffer::READ_SIZE;
 
-/// Reads how a conversation goes from the first bytes, and what the server says from the others.
+/// Uses the first bytes as options of the session, and the others as the server's messages.
 ///
 /// The first byte: bit 0, whether the others are a list of messages, each a type, a length of one byte and so much
 /// (255: so many kilobytes of filling as the next byte says), and else a stream as it is; bit 1, whether a login comes
-/// before it; bits 2 and 3, what the client takes when. The second byte: what it asks. The third: two sizes of buffers.
+/// before it; bits 2 and 3, what the client takes when. The second byte: what it requests. The third: two sizes of buffers.
 /// The fourth: how many bytes follow that say how much each read brings.
 pub(crate) fn fuzz_session(data: &[u8]) {
     let Some((&[flags, asked, sizes, cuts], rest)) = data.split_first_chunk() else { return };
@@ -166,7 +170,7 @@ pub(crate) fn fuzz_session(data: &[u8]) {
     }
     // Only a short stream arrives byte by byte: a fuzzer needs many executions a second.
     let least = stream.len() / 512;
-    let delivery = Delivery {
+    let delivery = StreamDivision {
         buffers: [sizes % 8, sizes / 8 % 8]
             .iter()
             .filter_map(|&i| SIZES.get(usize::from(i)))
@@ -184,7 +188,7 @@ pub(crate) fn fuzz_session(data: &[u8]) {
             _ => Taking::Batches,
         },
     };
-    assert_cuts_mean_nothing(&stream, &|| asks(asked), delivery);
+    assert_divisions_have_equal_results(&stream, &|| requests(asked), delivery);
 }
 
 fn write_messages(mut list: &[u8], stream: &mut Vec<u8>) {
@@ -206,10 +210,10 @@ fn write_messages(mut list: &[u8], stream: &mut Vec<u8>) {
     }
 }
 
-/// However a stream is cut into reads, the same comes out of it.
-fn assert_cuts_mean_nothing(stream: &[u8], asks: &dyn Fn() -> Vec<Request>, delivery: Delivery) {
-    let whole = Outcome::of(stream, asks(), Delivery::whole(stream));
-    let cut = Outcome::of(stream, asks(), delivery);
+/// Checks that the results do not depend on the division of the stream into reads.
+fn assert_divisions_have_equal_results(stream: &[u8], requests: &dyn Fn() -> Vec<Request>, delivery: StreamDivision) {
+    let whole = SessionResults::of(stream, requests(), StreamDivision::whole(stream));
+    let cut = SessionResults::of(stream, requests(), delivery);
     assert_eq!(cut, whole);
 }
 
@@ -220,17 +224,17 @@ mod tests {
 
     use super::*;
 
-    /// What a server may say at any time.
+    /// A message that a server may send at any time.
     #[derive(Debug, Clone)]
-    enum News {
+    enum Unasked {
         Notification(i32, Vec<u8>, Vec<u8>),
         Notice(String),
         Parameter(u8, String),
     }
 
-    /// What a server may answer.
+    /// An answer of a server.
     #[derive(Debug, Clone)]
-    enum Answer {
+    enum ServerAnswer {
         Done,
         Rows(usize, Vec<Vec<u8>>),
         Error(&'static str),
@@ -248,73 +252,73 @@ mod tests {
         ]
     }
 
-    fn news() -> impl Strategy<Value = News> {
+    fn news() -> impl Strategy<Value = Unasked> {
         prop_oneof![
             6 => (any::<i32>(), prop::sample::select(vec!["a", "ab", "", "b\"c"]), text())
-                .prop_map(|(pid, channel, payload)| News::Notification(pid, channel.into(), payload)),
-            1 => "[a-z]{0,9}".prop_map(News::Notice),
-            1 => (60_000..70_000_usize).prop_map(|len| News::Notice("n".repeat(len))),
-            1 => (0..4_u8, "[a-z]{0,9}").prop_map(|(name, value)| News::Parameter(name, value)),
+                .prop_map(|(pid, channel, payload)| Unasked::Notification(pid, channel.into(), payload)),
+            1 => "[a-z]{0,9}".prop_map(Unasked::Notice),
+            1 => (60_000..70_000_usize).prop_map(|len| Unasked::Notice("n".repeat(len))),
+            1 => (0..4_u8, "[a-z]{0,9}").prop_map(|(name, value)| Unasked::Parameter(name, value)),
         ]
     }
 
-    fn answer() -> impl Strategy<Value = Answer> {
+    fn answer() -> impl Strategy<Value = ServerAnswer> {
         prop_oneof![
-            4 => Just(Answer::Done),
-            2 => (0..3_usize, vec(text(), 0..3)).prop_map(|(columns, values)| Answer::Rows(columns, values)),
-            2 => prop::sample::select(vec!["58P01", "25P02", "42501"]).prop_map(Answer::Error),
-            1 => Just(Answer::NameCut),
-            1 => vec(0..100_000_usize, 0..4).prop_map(Answer::CopyOut),
-            1 => Just(Answer::CopyIn),
-            1 => Just(Answer::Empty),
+            4 => Just(ServerAnswer::Done),
+            2 => (0..3_usize, vec(text(), 0..3)).prop_map(|(columns, values)| ServerAnswer::Rows(columns, values)),
+            2 => prop::sample::select(vec!["58P01", "25P02", "42501"]).prop_map(ServerAnswer::Error),
+            1 => Just(ServerAnswer::NameCut),
+            1 => vec(0..100_000_usize, 0..4).prop_map(ServerAnswer::CopyOut),
+            1 => Just(ServerAnswer::CopyIn),
+            1 => Just(ServerAnswer::Empty),
         ]
     }
 
-    impl News {
+    impl Unasked {
         fn frame(&self) -> Vec<u8> {
             match self {
-                News::Notification(pid, channel, payload) => script::notification(*pid, channel, payload),
-                News::Notice(text) => script::notice("NOTICE", "00000", text),
-                News::Parameter(name, value) => script::parameter(&format!("p{name}"), value),
+                Unasked::Notification(pid, channel, payload) => script::notification(*pid, channel, payload),
+                Unasked::Notice(text) => script::notice("NOTICE", "00000", text),
+                Unasked::Parameter(name, value) => script::parameter(&format!("p{name}"), value),
             }
         }
     }
 
-    impl Answer {
+    impl ServerAnswer {
         fn frames(&self, status: u8) -> Vec<Vec<u8>> {
             let mut frames = match self {
-                Answer::Done => vec![script::done("LISTEN")],
-                Answer::Rows(columns, values) => {
+                ServerAnswer::Done => vec![script::done("LISTEN")],
+                ServerAnswer::Rows(columns, values) => {
                     let mut frames = vec![script::columns(*columns as u16)];
                     frames.extend(values.iter().map(|value| script::row(&vec![Some(value); *columns])));
                     frames.push(script::done("SELECT 1"));
                     frames
                 }
-                Answer::Error(code) => vec![script::error("ERROR", code, "refused")],
-                Answer::NameCut => vec![script::notice("NOTICE", "42622", "cut"), script::done("LISTEN")],
-                Answer::CopyOut(sizes) => {
+                ServerAnswer::Error(code) => vec![script::error("ERROR", code, "refused")],
+                ServerAnswer::NameCut => vec![script::notice("NOTICE", "42622", "cut"), script::done("LISTEN")],
+                ServerAnswer::CopyOut(sizes) => {
                     let data = sizes.iter().map(|&len| script::frame(b'd', &vec![b'd'; len]));
                     let mut frames = vec![script::frame(b'H', &[0; 3])];
                     frames.extend(data);
                     frames.extend([script::frame(b'c', b""), script::done("COPY 1")]);
                     frames
                 }
-                Answer::CopyIn => vec![script::frame(b'G', &[0; 3]), script::error("ERROR", "57014", "no data")],
-                Answer::Empty => vec![script::frame(b'I', b"")],
+                ServerAnswer::CopyIn => vec![script::frame(b'G', &[0; 3]), script::error("ERROR", "57014", "no data")],
+                ServerAnswer::Empty => vec![script::frame(b'I', b"")],
             };
             frames.push(script::ready(status));
             frames
         }
     }
 
-    type Turn = (Answer, u8, Vec<News>);
+    type Turn = (ServerAnswer, u8, Vec<Unasked>);
 
     fn turns() -> impl Strategy<Value = Vec<Turn>> {
         let status = prop_oneof![6 => Just(b'I'), 1 => Just(b'T'), 1 => Just(b'E')];
         vec((answer(), status, vec(news(), 0..5)), 0..10)
     }
 
-    /// What ends the stream.
+    /// Generates the end of the stream.
     fn tail() -> impl Strategy<Value = Vec<u8>> {
         prop_oneof![
             Just(Vec::new()),
@@ -330,10 +334,11 @@ mod tests {
     /// Pid, channel and payload.
     type Notified = (i32, Vec<u8>, Vec<u8>);
 
-    /// A server that answers what it is asked, with its news in between; and the notifications among them.
-    fn conversation(turns: &[Turn], asks: Vec<Request>) -> (Vec<u8>, Vec<Notified>) {
+    /// Returns the stream of a server that answers the requests, with other messages in between, and the notifications
+    /// among them.
+    fn conversation(turns: &[Turn], requests: Vec<Request>) -> (Vec<u8>, Vec<Notified>) {
         let mut client = session().unwrap();
-        asks.into_iter().for_each(|ask| _ = client.request(ask));
+        requests.into_iter().for_each(|ask| _ = client.request(ask));
         let (mut stream, mut notified) = (Vec::new(), Vec::new());
         let mut buffer = ReadBuffer::new(1 << 20);
         let mut say = |client: &mut Session, frame: Vec<u8>| {
@@ -348,7 +353,7 @@ mod tests {
             let mut answers = if client.is_settled() { Vec::new() } else { answer.frames(*status) }.into_iter();
             for news in news {
                 say(&mut client, news.frame());
-                if let News::Notification(pid, channel, payload) = news {
+                if let Unasked::Notification(pid, channel, payload) = news {
                     notified.push((*pid, channel.clone(), payload.clone()));
                 }
                 if let Some(frame) = answers.next() {
@@ -360,17 +365,17 @@ mod tests {
         (stream, notified)
     }
 
-    fn delivery() -> impl Strategy<Value = Delivery> {
+    fn delivery() -> impl Strategy<Value = StreamDivision> {
         let sizes = vec(prop::sample::select(SIZES.to_vec()), 1..3);
         let cuts = vec(prop_oneof![1..20_usize, 1..5_000_usize, Just(usize::MAX)], 1..12);
         let taking = prop::sample::select(vec![Taking::AtTheEnd, Taking::Batches, Taking::OneByOne]);
         (sizes, cuts, taking).prop_map(|(sizes, cuts, taking)| {
             let buffers = sizes.into_iter().map(ReadBuffer::new).collect();
-            Delivery { buffers, cuts, taking }
+            StreamDivision { buffers, cuts, taking }
         })
     }
 
-    impl std::fmt::Debug for Delivery {
+    impl std::fmt::Debug for StreamDivision {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             let sizes: Vec<_> = self.buffers.iter().map(ReadBuffer::size).collect();
             write!(f, "into {sizes:?} by {:?} taking {:?}", self.cuts, self.taking)
@@ -381,53 +386,53 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(96))]
 
         #[test]
-        fn any_cut_of_a_stream_gives_the_same(
+        fn any_division_of_a_stream_has_the_same_results(
             turns in turns(), asked in any::<u8>(), tail in tail(), delivery in delivery(),
         ) {
-            let (mut stream, _) = conversation(&turns, asks(asked));
+            let (mut stream, _) = conversation(&turns, requests(asked));
             stream.extend(tail);
-            assert_cuts_mean_nothing(&stream, &|| asks(asked), delivery);
+            assert_divisions_have_equal_results(&stream, &|| requests(asked), delivery);
         }
 
         #[test]
-        fn each_notification_comes_once_and_in_order_before_the_loss(
+        fn each_notification_is_received_once_and_in_order_before_the_loss(
             turns in turns(), asked in any::<u8>(), tail in tail(), delivery in delivery(),
         ) {
-            let (mut stream, notified) = conversation(&turns, asks(asked));
+            let (mut stream, notified) = conversation(&turns, requests(asked));
             stream.extend(tail);
-            // That the loss comes last is watched on the way.
-            let outcome = Outcome::of(&stream, asks(asked), delivery);
-            prop_assert!(outcome.notifications == notified);
+            // `SessionResults::of` checks that the loss is the last output.
+            let results = SessionResults::of(&stream, requests(asked), delivery);
+            prop_assert!(results.notifications == notified);
         }
 
         #[test]
-        fn a_stream_cut_off_anywhere_gives_what_had_come_in_full(
+        fn a_truncated_stream_delivers_all_complete_notifications(
             turns in turns(), asked in any::<u8>(), keep in 0.0..1.0_f64, delivery in delivery(),
         ) {
-            let (stream, notified) = conversation(&turns, asks(asked));
+            let (stream, notified) = conversation(&turns, requests(asked));
             let stream = &stream[..(stream.len() as f64 * keep) as usize];
-            let outcome = Outcome::of(stream, asks(asked), delivery);
-            prop_assert!(notified.starts_with(&outcome.notifications));
+            let results = SessionResults::of(stream, requests(asked), delivery);
+            prop_assert!(notified.starts_with(&results.notifications));
         }
 
         #[test]
-        fn damage_anywhere_never_panics_and_is_the_same_however_cut(
+        fn damage_never_panics_and_has_the_same_results_in_any_division(
             turns in turns(), asked in any::<u8>(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
             delivery in delivery(),
         ) {
-            let (mut stream, _) = conversation(&turns, asks(asked));
+            let (mut stream, _) = conversation(&turns, requests(asked));
             let at = at.index(stream.len());
             stream[at] = byte;
-            assert_cuts_mean_nothing(&stream, &|| asks(asked), delivery);
+            assert_divisions_have_equal_results(&stream, &|| requests(asked), delivery);
         }
 
         #[test]
-        fn any_bytes_keep_the_laws(data in vec(any::<u8>(), 0..300)) {
+        fn properties_hold_for_any_bytes(data in vec(any::<u8>(), 0..300)) {
             fuzz_session(&data);
         }
 
         #[test]
-        fn any_messages_keep_the_laws(
+        fn properties_hold_for_any_messages(
             how in (prop::sample::select(vec![1_u8, 3, 7, 11]), any::<u8>(), any::<u8>(), 0..16_u8),
             messages in vec((prop::sample::select(b"ACDEGHIKNRSTWZcdv".to_vec()), vec(any::<u8>(), 0..30)), 0..20),
         ) {

@@ -1,4 +1,4 @@
-//! The server's lines, for tests: each function writes one message as a server would.
+//! The server's messages, for tests. Each function returns one message as a server would send it.
 
 #![cfg_attr(fuzzing, allow(dead_code, reason = "a fuzz body writes fewer messages than the tests"))]
 
@@ -7,7 +7,7 @@ pub(crate) fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag], &length.to_be_bytes()[..], body].concat()
 }
 
-/// A type and a length, and nothing of what they announce.
+/// Returns a type and a length without a body.
 pub(crate) fn header(tag: u8, length: u32) -> Vec<u8> {
     [&[tag], &length.to_be_bytes()[..]].concat()
 }
@@ -28,17 +28,17 @@ pub(crate) fn key(pid: i32, key: i32) -> Vec<u8> {
     frame(b'K', &[pid.to_be_bytes(), key.to_be_bytes()].concat())
 }
 
-/// A ReadyForQuery with `I`, `T` or `E`.
+/// Returns a ReadyForQuery with the status `I`, `T` or `E`.
 pub(crate) fn ready(status: u8) -> Vec<u8> {
     frame(b'Z', &[status])
 }
 
-/// A CommandComplete.
+/// Returns a CommandComplete.
 pub(crate) fn done(tag: &str) -> Vec<u8> {
     frame(b'C', format!("{tag}\0").as_bytes())
 }
 
-/// A RowDescription of text columns that are all called `c`.
+/// Returns a RowDescription of text columns that are all called `c`.
 pub(crate) fn columns(count: u16) -> Vec<u8> {
     let column = [&b"c\0"[..], &[0; 18]].concat();
     frame(b'T', &[&count.to_be_bytes()[..], &column.repeat(usize::from(count))].concat())
@@ -70,7 +70,7 @@ fn report(severity: &str, code: &str, message: &str) -> String {
     format!("S{severity}\0V{severity}\0C{code}\0M{message}\0\0")
 }
 
-/// A whole login by trust, as process 7 with the key 9.
+/// Returns a complete login by trust, as process 7 with the key 9.
 pub(crate) fn login() -> Vec<u8> {
     [
         authentication(0, b""),
@@ -83,12 +83,12 @@ pub(crate) fn login() -> Vec<u8> {
     .concat()
 }
 
-/// What answers a statement that has no rows.
+/// Returns the answer to a statement without rows.
 pub(crate) fn answer(tag: &str) -> Vec<u8> {
     [done(tag), ready(b'I')].concat()
 }
 
-/// What answers the question for the channels.
+/// Returns the answer to the query for the channels.
 pub(crate) fn channel_rows(channels: &[&str]) -> Vec<u8> {
     let rows = channels.iter().flat_map(|channel| row(&[Some(channel)]));
     columns(1).into_iter().chain(rows).chain(answer("SELECT 1")).collect()
