@@ -148,7 +148,7 @@ fn receive(mut nm: NotificationManager, ledger: &Ledger, args: &Args) -> Result<
         match nm.next_event().ok_or_else(|| Violation("the iterator ended without a stop".into()))? {
             Event::Notifies(id, batch) => ledger.record(id, &batch)?,
             Event::Restored(id, gap) => ledger.record_gap(id, &gap)?,
-            Event::Lost(..) => {}
+            Event::Disconnected(..) | Event::Lost(..) => {}
             Event::Idle => {
                 if let Some(violation) = ledger.violation() {
                     return Err(violation);

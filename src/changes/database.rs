@@ -109,11 +109,6 @@ impl DatabaseFollower {
         self.phase == WorkerPhase::Ended
     }
 
-    /// Returns `true` until the first attempt to connect has succeeded, or its failure has been reported.
-    pub(crate) fn is_unreported(&self) -> bool {
-        self.phase == WorkerPhase::Away && self.reported == ConnectionReport::Nothing
-    }
-
     /// Returns `true` if the consumer has acknowledged everything, and the position is saved.
     pub(crate) fn is_drained(&self) -> bool {
         self.is_ended()
@@ -170,13 +165,6 @@ impl DatabaseFollower {
         } else if self.reported != ConnectionReport::Disconnected {
             self.reported = ConnectionReport::Disconnected;
             cx.queue.push(self.database, QueueItem::Disconnected(error));
-        }
-    }
-
-    /// Handles the failure of the first attempt to connect, which the manager repeats.
-    pub(crate) fn handle_first_failure(&mut self, error: Error, cx: &LoopContext<'_>) {
-        if self.is_unreported() {
-            self.handle_lost(error, false, cx);
         }
     }
 

@@ -16,11 +16,8 @@ use super::filter::TableFilter;
 use super::mailbox::{LoopMessage, Mailbox};
 use super::queue::EventQueue;
 use crate::clock;
-use crate::error::Error;
 use crate::manager::{ConnId, Event, Handle, NotificationManager};
 
-/// The interval at which first attempts to connect are examined, until each has been reported.
-const FIRST_ATTEMPTS: Duration = Duration::from_millis(100);
 /// The longest time that ending may take while a server does not reply.
 const END_LIMIT: Duration = Duration::from_secs(5);
 /// The shortest timeout, since a zero timeout would end the manager's iteration.
@@ -41,9 +38,6 @@ pub(crate) struct WorkerLoop {
     /// The timers of databases, with their indexes; and the timer of each database.
     timers: BTreeSet<(Instant, usize)>,
     timer_of: Vec<Option<Instant>>,
-    /// The number of databases whose first attempt to connect has no outcome yet.
-    unreported: usize,
-    next_examination: Instant,
     /// The time for which the manager's timeout is set.
     armed: Option<Instant>,
     phase: LoopPhase,
@@ -95,9 +89,7 @@ impl WorkerLoop {
             indexes: databases.iter().enumerate().map(|(index, database)| (database.id, index)).collect(),
             timers: BTreeSet::new(),
             timer_of: vec![None; databases.len()],
-            unreported: databases.len(),
             databases,
-            next_examination: clock::now(),
             armed: None,
             phase: LoopPhase::Running,
         }
@@ -110,8 +102,8 @@ impl WorkerLoop {
             self.set_timeout();
             match self.manager.next_event() {
                 // Replies of the lost session, which are read after this, are then ignored.
-                Some(Event::Lost(id, error)) => {
-                    self.handle_lost(id, error);
+                event @ Some(Event::Disconnected(..) | Event::Lost(..)) => {
+                    self.handle_event(event);
                     self.read_messages();
                 }
                 event => {
@@ -120,7 +112,6 @@ impl WorkerLoop {
                 }
             }
             self.run_timers();
-            self.report_first_failures();
         }
     }
 
@@ -136,11 +127,7 @@ impl WorkerLoop {
             databases: self.indexes.len(),
             now: clock::now(),
         };
-        let was_unreported = database.is_unreported();
         handle(database, &cx);
-        if was_unreported && !database.is_unreported() {
-            self.unreported = self.unreported.saturating_sub(1);
-        }
         let next = database.next_timer();
         if let Some(timer) = self.timer_of.get_mut(index)
             && *timer != next
@@ -167,17 +154,16 @@ impl WorkerLoop {
             Some(Event::Restored(id, gap)) => {
                 self.with(index(id), |database, cx| database.handle_restored(gap, cx));
             }
-            Some(Event::Lost(id, error)) => self.handle_lost(id, error),
+            Some(Event::Disconnected(id, error)) => {
+                self.with(index(id), |database, cx| database.handle_lost(error, false, cx));
+            }
+            Some(Event::Lost(id, error)) => {
+                self.with(index(id), |database, cx| database.handle_lost(error, true, cx));
+            }
             // The timeout has passed, so the next one must be set again.
             Some(Event::Idle) => self.armed = None,
             Some(Event::InTransaction(_) | Event::CheckRefused(..)) | None => {}
         }
-    }
-
-    fn handle_lost(&mut self, id: ConnId, error: Error) {
-        let Some(index) = self.indexes.get(&id).copied() else { return };
-        let is_final = !self.manager.restoring().any(|(restoring, _)| restoring == id);
-        self.with(index, |database, cx| database.handle_lost(error, is_final, cx));
     }
 
     fn read_messages(&mut self) {
@@ -215,29 +201,12 @@ impl WorkerLoop {
         }
     }
 
-    /// Reports first attempts to connect that have failed. The manager repeats them without an event.
-    fn report_first_failures(&mut self) {
-        let now = clock::now();
-        if self.unreported == 0 || now < self.next_examination {
-            return;
-        }
-        self.next_examination = now + FIRST_ATTEMPTS;
-        let failed = self.manager.restoring().filter(|(_, dead)| !matches!(dead.error(), Error::Unopened));
-        let failed: Vec<_> = failed.map(|(id, dead)| (id, dead.error().clone())).collect();
-        for (id, error) in failed {
-            if let Some(index) = self.indexes.get(&id).copied() {
-                self.with(index, |database, cx| database.handle_first_failure(error, cx));
-            }
-        }
-    }
-
     /// Sets the manager's timeout to the next time at which something is due here.
     fn set_timeout(&mut self) {
         let timer = self.timers.first().map(|(at, _)| *at);
-        let examination = (self.unreported > 0).then_some(self.next_examination);
         let now = clock::now();
         let end = self.phase.end_by().filter(|at| *at > now);
-        let next = [timer, examination, end].into_iter().flatten().min();
+        let next = [timer, end].into_iter().flatten().min();
         if next != self.armed {
             self.armed = next;
             self.manager.set_timeout(next.map(|at| at.saturating_duration_since(now).max(TIMEOUT_MIN)));

@@ -12,33 +12,31 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use crate::clock;
 use crate::config::Config;
-use crate::connection::securing::{Manner, Securing};
-use crate::connection::waiter::Waiter;
-use crate::net::{Address, Encryption, Stream};
+use crate::connection::tls_upgrade::{TlsSource, TlsUpgrade};
+use crate::net::{Address, Encryption, Transport};
 
 /// A CancelRequest that is being sent.
 #[derive(Debug)]
-pub(crate) struct Cancel {
-    phase: CancelPhase,
+pub(crate) struct Cancel<S> {
+    phase: CancelPhase<S>,
     request: BytesMut,
     like: Option<Encryption>,
     until: Option<Instant>,
 }
 
 #[derive(Debug)]
-enum CancelPhase {
-    Connecting(Stream),
-    Securing(Box<Securing>),
-    Sent(Stream),
+enum CancelPhase<S> {
+    Connecting(S),
+    Encrypting(Box<TlsUpgrade<S>>),
+    Sent(S),
     Over,
 }
 
 /// The progress of a CancelRequest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CancelProgress {
-    /// Call `step` again when the stream is ready.
+    /// Call `advance` again when the stream is ready.
     Wait,
     /// The request has ended, and can cancel nothing any more.
     Over,
@@ -46,7 +44,7 @@ pub(crate) enum CancelProgress {
     Late,
 }
 
-impl Cancel {
+impl<S: Transport> Cancel<S> {
     /// Begins to connect, to send the request until the deadline; returns `None` if that fails immediately.
     ///
     /// The request is encrypted if the session is, because its key allows cancelling any query of the session.
@@ -57,33 +55,33 @@ impl Cancel {
         request: BytesMut,
         until: Option<Instant>,
     ) -> Option<Self> {
-        let (stream, _) = Stream::dial(peer, config).ok()?;
+        let (stream, _) = S::dial(peer, config).ok()?;
         Some(Self { phase: CancelPhase::Connecting(stream), request, like: like.cloned(), until })
     }
 
     /// Returns the stream, which must be watched for reading and writing.
-    pub(crate) fn stream(&self) -> Option<&Stream> {
+    pub(crate) fn stream(&self) -> Option<&S> {
         match &self.phase {
             CancelPhase::Connecting(stream) | CancelPhase::Sent(stream) => Some(stream),
-            CancelPhase::Securing(securing) => Some(securing.stream()),
+            CancelPhase::Encrypting(upgrade) => Some(upgrade.stream()),
             CancelPhase::Over => None,
         }
     }
 
-    /// Returns the deadline, at which `step` must be called.
+    /// Returns the deadline, at which `advance` must be called.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until
     }
 
     /// Continues until it would block.
-    pub(crate) fn step(&mut self, now: Instant) -> CancelProgress {
+    pub(crate) fn advance(&mut self, now: Instant) -> CancelProgress {
         let is_late = self.until.is_some_and(|until| until <= now);
         loop {
             self.phase = match std::mem::replace(&mut self.phase, CancelPhase::Over) {
                 CancelPhase::Connecting(stream) => match (stream.check(), self.like.take()) {
                     (Ok(true), None) => self.send(stream),
                     (Ok(true), Some(encryption)) => {
-                        CancelPhase::Securing(Box::new(Securing::begin(stream, Manner::Like(encryption))))
+                        CancelPhase::Encrypting(Box::new(TlsUpgrade::begin(stream, TlsSource::Stream(encryption))))
                     }
                     (Ok(false), like) if !is_late => {
                         (self.phase, self.like) = (CancelPhase::Connecting(stream), like);
@@ -91,10 +89,10 @@ impl Cancel {
                     }
                     (Ok(false) | Err(_), _) => CancelPhase::Over,
                 },
-                CancelPhase::Securing(mut securing) => match securing.step() {
-                    Ok(Some(true)) => self.send(securing.into_stream()),
+                CancelPhase::Encrypting(mut upgrade) => match upgrade.advance() {
+                    Ok(Some(true)) => self.send(upgrade.into_stream()),
                     Ok(None) if !is_late => {
-                        self.phase = CancelPhase::Securing(securing);
+                        self.phase = CancelPhase::Encrypting(upgrade);
                         return CancelProgress::Wait;
                     }
                     Ok(_) | Err(_) => CancelPhase::Over,
@@ -113,26 +111,11 @@ impl Cancel {
         }
     }
 
-    fn send(&self, mut stream: Stream) -> CancelPhase {
+    fn send(&self, mut stream: S) -> CancelPhase<S> {
         // Sixteen bytes fit into the buffer of any new socket.
         match stream.write(&self.request) {
             Ok(_) => CancelPhase::Sent(stream),
             Err(_) => CancelPhase::Over,
-        }
-    }
-
-    /// Continues to the end, or to the deadline. Returns `true` if the request can cancel nothing any more.
-    pub(super) fn finish(mut self) -> bool {
-        let mut waiter = self.stream().map(Waiter::on);
-        loop {
-            match self.step(clock::now()) {
-                CancelProgress::Over => return true,
-                CancelProgress::Late => return false,
-                CancelProgress::Wait => {}
-            }
-            if let Some(waiter) = &mut waiter {
-                waiter.wait_until(self.until);
-            }
         }
     }
 }
@@ -143,15 +126,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::connection::blocking::finish_cancel;
+    use crate::net::Stream;
 
     #[test]
-    fn c11_where_nobody_takes_the_request_it_is_over_at_once() {
-        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let begun = clock::now();
-        let patience = Duration::from_secs(10);
+    fn c11_a_refused_cancel_request_is_over_immediately() {
+        let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let begun = Instant::now();
+        let limit = Duration::from_secs(10);
         let request = BytesMut::zeroed(16);
-        let cancel = Cancel::begin(&Address::Tcp(nobody), &Config::new(), None, request, Some(begun + patience));
-        assert!(cancel.is_none_or(Cancel::finish));
-        assert!(clock::now() - begun < patience / 2);
+        let cancel = Cancel::<Stream>::begin(&Address::Tcp(unused), &Config::new(), None, request, Some(begun + limit));
+        assert!(cancel.is_none_or(finish_cancel));
+        assert!(begun.elapsed() < limit / 2);
     }
 }

@@ -288,12 +288,18 @@ impl Diagnosis {
         let target = config.to_string();
         match Connection::connect(config) {
             Ok(mut connection) => {
-                let (mut findings, latency, end) = connection.examine();
+                let (mut findings, latency, end) = examine::examine(&mut connection);
                 findings.extend(end.err().map(|error| opening::lost(&error)));
                 Self::among(target, findings, latency)
             }
             Err(error) => Self::among(target, opening::findings(&error), None),
         }
+    }
+
+    /// Examines an open connection.
+    pub(super) fn examine(connection: &mut Connection) -> Result<Self, Error> {
+        let (findings, latency, end) = examine::examine(connection);
+        end.map(|()| Self::among(connection.config().to_string(), findings, latency))
     }
 
     fn among(target: String, mut findings: Vec<Finding>, latency: Option<Duration>) -> Self {
@@ -367,41 +373,4 @@ impl fmt::Display for Diagnosis {
 
 fn plural(count: usize, of: &str) -> String {
     format!("{count} {of}{}", if count == 1 { "" } else { "s" })
-}
-
-impl Connection {
-    /// Checks whether notifications are delivered, and finds what prevents or will prevent their delivery.
-    ///
-    /// The check sends several queries, listens to a channel of its own (`notifyman_diagnosis_`, its pid and a random
-    /// number), sends one notification on it, waits for it for up to three seconds without sending anything, and stops
-    /// listening. The caller does not receive that notification. Other notifications that arrive meanwhile are kept, in
-    /// order, for the next `wait` or turn.
-    ///
-    /// - Each request to the server is limited by the [call timeout](Self::set_call_timeout).
-    /// - In a transaction, nothing is sent to the server, because a failure would abort the transaction. The findings
-    ///   are then limited to what is known without a query.
-    /// - A second connection to the same address is opened briefly and sends the notification, because a proxy or
-    ///   pooler may deliver to a session that sends a request, but not to an idle one. If the second connection cannot
-    ///   be opened, this connection sends it, and the finding states that.
-    ///
-    /// ```
-    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-    /// use notifyman::{Connection, FindingKind};
-    ///
-    /// # fn main() -> Result<(), notifyman::Error> {
-    /// let mut db = Connection::connect(database())?;
-    /// let diagnosis = db.diagnose()?;
-    /// assert!(diagnosis.find(FindingKind::Delivery).is_some());
-    /// assert!(db.listening_channels()?.is_empty());
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// Returns the error that closed the connection, if it is closed or is closed meanwhile. An error that the server
-    /// reports for a query is a finding.
-    pub fn diagnose(&mut self) -> Result<Diagnosis, Error> {
-        let (findings, latency, end) = self.examine();
-        end.map(|()| Diagnosis::among(self.config().to_string(), findings, latency))
-    }
 }

@@ -1,17 +1,18 @@
-//! Opening a connection, without ever blocking: look up, dial, log in, and ask for what the server is; then the next
-//! address, until one is good.
+//! Opens a connection without blocking: name resolution, connecting, TLS, login, and a check of the server's role; then the
+//! next address, until one succeeds.
 //!
 //! ```text
-//!   Next ──▶ LookingUp ──▶ Next ──▶ Connecting ──▶ Securing ──▶ LoggingIn ──▶ Examining ──▶ done
-//!    ▲            │                  ▲  │   └─ in clear ┼──────────▲ │            │
-//!    │            │                  └──┼─ the other way┴────────────┤            │
-//!    └────────────┴──── this failed ────┴────────────────────────────┴────────────┘
+//!   Next ──▶ Resolving ──▶ Next ──▶ Connecting ──▶ Encrypting ──▶ LoggingIn ──▶ CheckingRole ──▶ done
+//!    ▲           │                   ▲  │  └─ unencrypted ─┼────────▲ │               │
+//!    │           │                   └──┼─ other encryption┴──────────┤               │
+//!    └───────────┴───── attempt failed ─┴─────────────────────────────┴───────────────┘
 //! ```
 //!
-//! Who prefers a standby and has found none dials those again that were none, and takes the first.
+//! If a standby is preferred and none is found, the servers that are no standby are dialled again, and the first one is
+//! taken.
 //!
-//! The caller watches the stream, calls [`Dial::step`] when something may have changed, and waits as that returns. All
-//! attempts together are bounded by `connect_timeout`, and each address by its [limit](AttemptLimit), so that an
+//! The caller watches the stream, calls [`Dial::advance`] when something may have changed, and waits as that returns. All
+//! attempts together are limited by `connect_timeout`, and each address by its [limit](AttemptLimit), so that an
 //! address that does not answer leaves time for the others.
 
 use std::borrow::Cow;
@@ -20,81 +21,77 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, Passfile, TargetSessionAttrs};
-use crate::connection::Connection;
 use crate::connection::attempt_limit::AttemptLimit;
-use crate::connection::converse::{Talk, ask, log_in};
-use crate::connection::ear::Ear;
-use crate::connection::securing::{Manner, Securing, Way, may_depend_on_way, ways};
+use crate::connection::link::{Exchange, Link, ReadContext};
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
+use crate::connection::tls_upgrade::{Encrypted, TlsSource, TlsUpgrade, encryption_order, may_depend_on_encryption};
 use crate::error::{ConnectError, Error, TlsError, TlsErrorKind};
-use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Stream, read_passfile};
+use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Transport, read_passfile};
 use crate::proto::{Binding, Request, RequestId, Session};
 
-/// When to try a Unix socket again whose server has no room for another client yet.
+/// The time before the next attempt at a Unix socket whose server cannot accept another client yet.
 const RETRY: Duration = Duration::from_millis(20);
-/// What a login reads at once, where nothing else is read by the way: it is small talk.
+/// The size of the read buffer for logins alone.
 pub(super) const LOGIN_READ: usize = 4096;
-/// After so many reads of one that never stops talking the others have their turn.
-pub(crate) const READS_AT_ONCE: u32 = 64;
 
-/// A connection being opened.
+/// A connection that is being opened.
 #[derive(Debug)]
-pub(crate) struct Dial {
+pub(crate) struct Dial<S: Transport> {
     config: Config,
     endpoints: VecDeque<Endpoint>,
     addresses: VecDeque<Address>,
-    phase: Phase,
+    phase: DialPhase<S>,
     /// The deadlines of the current attempt and of all attempts.
     limit: AttemptLimit,
-    /// Whose addresses are being tried.
+    /// The endpoint whose addresses are being tried.
     endpoint: Option<Endpoint>,
-    /// What the server must be.
+    /// The role that the server must have.
     wanted: TargetSessionAttrs,
-    /// Who was no standby, where one is preferred.
+    /// The servers that are no standby, if a standby is preferred.
     second_choice: VecDeque<(Option<Endpoint>, Address)>,
     /// Wakes the caller when another thread has finished a job.
     waker: Option<PollWaker>,
     /// The password file for the address: the job that reads it, and its content.
     passfile: (Option<OffloadJob<Passfile>>, Option<Passfile>),
-    /// Where the password of the login under way comes from, if that is worth a word.
+    /// A note on the source of the password, for the error.
     password_note: Option<String>,
-    /// How this attempt is carried, and how the next one at the same address is if it fails.
-    way: Way,
-    other_way: Option<Way>,
-    /// Encrypted just as another connection is.
+    /// The encryption of this attempt, and of the next one at the same address if this one fails.
+    encrypted: Encrypted,
+    otherwise: Option<Encrypted>,
+    /// The encryption of another connection, which this one must have, too.
     like: Option<Encryption>,
-    /// What has failed so far, where and why.
+    /// The failed attempts: places and reasons.
     failed: Vec<(String, Error)>,
-    /// Counts the streams, so that a new one is noticed.
+    /// The number of streams so far.
     streams: u32,
 }
 
 #[derive(Debug)]
-enum Phase {
+enum DialPhase<S: Transport> {
     Next,
-    LookingUp(NameResolution),
+    Resolving(NameResolution),
     Waiting(Address, Instant),
-    Connecting(Address, Stream),
+    Connecting(Address, S),
     /// Waiting for the password file; the stream is connected.
-    Reading(Address, Stream),
-    Securing(Address, Box<Securing>),
-    LoggingIn(Address, Box<Connection>),
-    Examining(Address, Box<Connection>, RequestId),
+    ReadingPassfile(Address, S),
+    Encrypting(Address, Box<TlsUpgrade<S>>),
+    LoggingIn(Address, Box<Link<S>>),
+    CheckingRole(Address, Box<Link<S>>, RequestId),
 }
 
-/// What the caller is to do.
+/// The progress of a dial.
 #[derive(Debug)]
-pub(crate) enum Step {
-    /// Step again when the stream is ready, when the waker wakes the poll, and at the latest at this time.
+pub(crate) enum DialProgress<S: Transport> {
+    /// Advance again when the stream is ready, when the waker wakes the poll, and at this time.
     Wait(Option<Instant>),
-    /// It is open; and whether more may have come, of which its stream, which is being watched, won't tell again.
-    Done(Box<Connection>, bool),
-    /// No address is good.
+    /// The connection is open; `true` if its stream may hold more data, which it will not report again.
+    Open(Box<Link<S>>, bool),
+    /// Every address has failed.
     Failed(Error),
 }
 
-impl Dial {
+impl<S: Transport> Dial<S> {
     /// Begins to open a connection, at `now`.
     pub(crate) fn new(config: &Config, now: Instant) -> Result<Self, Error> {
         let mut endpoints = config.endpoints()?;
@@ -103,8 +100,8 @@ impl Dial {
         Ok(Self { wanted: config.get_target_session_attrs(), ..dial })
     }
 
-    /// Begins to open a connection to where another one is, encrypted like that, at `now`.
-    pub(crate) fn beside(config: &Config, peer: Address, like: Option<&Encryption>, now: Instant) -> Self {
+    /// Begins to open a connection to the peer of another one, with the same encryption, at `now`.
+    pub(crate) fn like(config: &Config, peer: Address, like: Option<&Encryption>, now: Instant) -> Self {
         let mut dial = Self::among(config, VecDeque::new(), [peer].into(), now);
         dial.like = like.cloned();
         dial
@@ -115,7 +112,7 @@ impl Dial {
             config: config.clone(),
             endpoints,
             addresses,
-            phase: Phase::Next,
+            phase: DialPhase::Next,
             limit: AttemptLimit::new(config.get_connect_timeout(), now),
             endpoint: None,
             wanted: TargetSessionAttrs::Any,
@@ -123,203 +120,206 @@ impl Dial {
             waker: None,
             passfile: (None, None),
             password_note: None,
-            way: Way::Clear,
-            other_way: None,
+            encrypted: Encrypted::No,
+            otherwise: None,
             like: None,
             failed: Vec::new(),
             streams: 0,
         }
     }
 
-    /// The stream to be watched, with its number: another number is another stream, and the one before it is closed.
-    pub(crate) fn stream(&self) -> Option<(u32, &Stream)> {
+    /// Returns the stream to watch, with its number. A new number is a new stream; the one before it is closed.
+    pub(crate) fn stream(&self) -> Option<(u32, &S)> {
         let stream = match &self.phase {
-            Phase::Connecting(_, stream) | Phase::Reading(_, stream) => stream,
-            Phase::Securing(_, securing) => securing.stream(),
-            Phase::LoggingIn(_, connection) | Phase::Examining(_, connection, _) => connection.stream()?,
+            DialPhase::Connecting(_, stream) | DialPhase::ReadingPassfile(_, stream) => stream,
+            DialPhase::Encrypting(_, upgrade) => upgrade.stream(),
+            DialPhase::LoggingIn(_, link) | DialPhase::CheckingRole(_, link, _) if !link.is_closed() => link.stream(),
             _ => return None,
         };
         Some((self.streams, stream))
     }
 
-    /// Whether it waits for room to write, too: the stream is to be watched for that.
+    /// Returns `true` if the stream must be watched for room to write.
     pub(crate) fn wants_write(&self) -> bool {
         match &self.phase {
-            Phase::LoggingIn(_, connection) | Phase::Examining(_, connection, _) => connection.wants_write(),
-            // As long as it is being connected, and while it is agreed on TLS.
+            DialPhase::LoggingIn(_, link) | DialPhase::CheckingRole(_, link, _) => link.wants_write(),
+            // While the stream is being connected or encrypted.
             _ => true,
         }
     }
 
-    /// Returns `true` while a name is being resolved or a file read, which only the waker reports.
-    pub(crate) fn is_looking_up(&self) -> bool {
+    /// Returns `true` while a name is being resolved or a file is being read, of which only the waker reports the end.
+    pub(crate) fn awaits_waker(&self) -> bool {
         match &self.phase {
-            Phase::LookingUp(..) | Phase::Reading(..) => true,
-            Phase::Securing(_, securing) => securing.is_reading(),
+            DialPhase::Resolving(..) | DialPhase::ReadingPassfile(..) => true,
+            DialPhase::Encrypting(_, upgrade) => upgrade.is_reading(),
             _ => false,
         }
     }
 
-    /// Goes on as far as it can.
-    pub(crate) fn step(&mut self, now: Instant, waker: Option<&PollWaker>, ear: &mut Ear<'_>) -> Step {
-        let watched = self.streams;
+    /// Continues as far as possible.
+    pub(crate) fn advance(&mut self, cx: &mut ReadContext<'_>) -> DialProgress<S> {
+        let (now, watched) = (cx.now, self.streams);
         if self.waker.is_none() {
-            self.waker = waker.cloned();
+            self.waker = cx.waker.cloned();
         }
         loop {
-            self.phase = match std::mem::replace(&mut self.phase, Phase::Next) {
-                Phase::Next => match self.next_phase(now) {
-                    Ok(phase) => phase,
-                    Err(step) => return step,
+            self.phase = match std::mem::replace(&mut self.phase, DialPhase::Next) {
+                DialPhase::Next => match self.next_phase(now) {
+                    Some(phase) => phase,
+                    None => return DialProgress::Failed(self.error()),
                 },
-                Phase::LookingUp(lookup) => match lookup.poll() {
+                DialPhase::Resolving(resolution) => match resolution.poll() {
                     Some(Ok(mut found)) => {
                         shuffle_if_asked(&self.config, &mut found);
                         self.addresses.extend(found.into_iter().map(Address::Tcp));
                         if self.addresses.is_empty() {
                             self.fail(None, Error::Resolve { reason: "the name has no address".into() });
                         }
-                        Phase::Next
+                        DialPhase::Next
                     }
                     Some(Err(reason)) => self.fail(None, self.unresolved(reason)),
-                    None if self.is_late(now) => self.fail(None, self.timeout("looking up the host's name")),
-                    None => return self.wait(Phase::LookingUp(lookup)),
+                    None if self.is_late(now) => self.fail(None, self.timeout("resolving the host name")),
+                    None => return self.wait(DialPhase::Resolving(resolution)),
                 },
-                Phase::Waiting(address, at) if now < at => {
-                    self.phase = Phase::Waiting(address, at);
-                    return Step::Wait(Some(at));
+                DialPhase::Waiting(address, at) if now < at => {
+                    self.phase = DialPhase::Waiting(address, at);
+                    return DialProgress::Wait(Some(at));
                 }
-                Phase::Waiting(address, _) => self.dial(address, now),
-                Phase::Connecting(address, stream) => match stream.check() {
+                DialPhase::Waiting(address, _) => self.dial(address, now),
+                DialPhase::Connecting(address, stream) => match stream.check() {
                     Ok(true) => self.connected(address, stream, now),
                     Ok(false) if self.is_late(now) => self.fail(Some(&address), self.timeout("connecting")),
-                    Ok(false) => return self.wait(Phase::Connecting(address, stream)),
+                    Ok(false) => return self.wait(DialPhase::Connecting(address, stream)),
                     Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
                 },
-                Phase::Reading(address, stream) if self.has_passfile() => self.begin_session(address, stream, now),
-                Phase::Reading(address, _) if self.is_late(now) => {
+                DialPhase::ReadingPassfile(address, stream) if self.has_passfile() => {
+                    self.begin_session(address, stream, now)
+                }
+                DialPhase::ReadingPassfile(address, _) if self.is_late(now) => {
                     self.fail(Some(&address), self.timeout("reading the password file"))
                 }
-                Phase::Reading(address, stream) => return self.wait(Phase::Reading(address, stream)),
-                Phase::Securing(address, mut securing) => match self.continue_securing(&mut securing) {
-                    Ok(Some(true)) => self.begin_session(address, securing.into_stream(), now),
-                    Ok(Some(false)) if self.other_way == Some(Way::Clear) => {
-                        self.other_way = None;
-                        self.begin_session(address, securing.into_stream(), now)
+                DialPhase::ReadingPassfile(address, stream) => {
+                    return self.wait(DialPhase::ReadingPassfile(address, stream));
+                }
+                DialPhase::Encrypting(address, mut upgrade) => match self.advance_upgrade(&mut upgrade) {
+                    Ok(Some(true)) => self.begin_session(address, upgrade.into_stream(), now),
+                    Ok(Some(false)) if self.otherwise == Some(Encrypted::No) => {
+                        self.otherwise = None;
+                        self.begin_session(address, upgrade.into_stream(), now)
                     }
                     Ok(Some(false)) => self.fail(Some(&address), not_offered()),
                     Ok(None) if self.is_late(now) => {
-                        let action =
-                            if securing.is_reading() { "reading the files for TLS" } else { "agreeing on TLS" };
+                        let action = if upgrade.is_reading() { "reading the files for TLS" } else { "negotiating TLS" };
                         self.fail(Some(&address), self.timeout(action))
                     }
-                    Ok(None) => return self.wait(Phase::Securing(address, securing)),
-                    Err(e) => self.try_other_way(address, e, now),
+                    Ok(None) => return self.wait(DialPhase::Encrypting(address, upgrade)),
+                    Err(e) => self.try_otherwise(address, e, now),
                 },
-                Phase::LoggingIn(address, mut connection) => {
-                    // A stream that isn't watched yet tells whether anything has come as soon as it is.
-                    let ear = (self.streams == watched).then_some(&mut *ear);
-                    let talk = log_in(&mut connection, ear, now);
-                    if connection.session.has_received_anything() {
+                // A stream that is not watched yet reports what has arrived as soon as it is.
+                DialPhase::LoggingIn(address, link) if self.streams != watched && !link.is_closed() => {
+                    return self.wait(DialPhase::LoggingIn(address, link));
+                }
+                DialPhase::LoggingIn(address, mut link) => {
+                    let progress = link.log_in(cx);
+                    if link.has_received_anything() {
                         self.limit.receive();
                     }
-                    match talk {
-                        Talk::Over(Ok(()), more) => match Verdict::of(&connection.session, self.wanted) {
-                            Verdict::Fits => return Step::Done(connection, more),
+                    match progress {
+                        Exchange::Done(Ok(()), may_have_more) => match Verdict::of(&link, self.wanted) {
+                            Verdict::Fits => return DialProgress::Open(link, may_have_more),
                             Verdict::Unfit(found) => self.reject(address, found),
                             Verdict::Ask(sql) => {
-                                let request = connection.session.request(Request::Query(sql.into()));
-                                Phase::Examining(address, connection, request)
+                                let request = link.request(Request::Query(sql.into()));
+                                DialPhase::CheckingRole(address, link, request)
                             }
                         },
-                        Talk::Over(Err(e), _) if self.other_way.is_some() && may_depend_on_way(&e) => {
-                            self.try_other_way(address, e, now)
+                        Exchange::Done(Err(e), _) if self.otherwise.is_some() && may_depend_on_encryption(&e) => {
+                            self.try_otherwise(address, e, now)
                         }
-                        // Another server would refuse the same password, and three tries lock an account.
-                        Talk::Over(Err(e), _) if e.is_auth() => self.give_up(&address, e),
-                        Talk::Over(Err(e), _) => self.fail(Some(&address), e),
+                        // Another server would refuse the same password, and a few attempts can lock an account.
+                        Exchange::Done(Err(e), _) if e.is_auth() => self.give_up(&address, e),
+                        Exchange::Done(Err(e), _) => self.fail(Some(&address), e),
                         _ if self.is_late(now) => self.fail(Some(&address), self.timeout("logging in")),
-                        Talk::Silent => return self.wait(Phase::LoggingIn(address, connection)),
-                        Talk::GoesOn => return self.go_on(Phase::LoggingIn(address, connection), now),
+                        Exchange::Waiting => return self.wait(DialPhase::LoggingIn(address, link)),
+                        Exchange::Unfinished => return self.pause(DialPhase::LoggingIn(address, link), now),
                     }
                 }
-                Phase::Examining(address, mut connection, request) => match ask(&mut connection, request, ear, now) {
-                    Talk::Over(Ok(reply), more) => match Verdict::of_answer(&reply, self.wanted) {
+                DialPhase::CheckingRole(address, mut link, request) => match link.await_reply(cx, request) {
+                    Exchange::Done(Ok(reply), may_have_more) => match Verdict::of_answer(&reply, self.wanted) {
                         Verdict::Unfit(found) => self.reject(address, found),
-                        _ => return Step::Done(connection, more),
+                        _ => return DialProgress::Open(link, may_have_more),
                     },
-                    Talk::Over(Err(e), _) => self.fail(Some(&address), e),
-                    _ if self.is_late(now) => self.fail(Some(&address), self.timeout("asking what the server is")),
-                    Talk::Silent => return self.wait(Phase::Examining(address, connection, request)),
-                    Talk::GoesOn => return self.go_on(Phase::Examining(address, connection, request), now),
+                    Exchange::Done(Err(e), _) => self.fail(Some(&address), e),
+                    _ if self.is_late(now) => self.fail(Some(&address), self.timeout("checking the server's role")),
+                    Exchange::Waiting => return self.wait(DialPhase::CheckingRole(address, link, request)),
+                    Exchange::Unfinished => return self.pause(DialPhase::CheckingRole(address, link, request), now),
                 },
             };
         }
     }
 
-    /// What to begin next.
-    fn next_phase(&mut self, now: Instant) -> Result<Phase, Step> {
+    /// Returns the first phase of the next attempt; `None` if nothing is left to try.
+    fn next_phase(&mut self, now: Instant) -> Option<DialPhase<S>> {
         let to_try = self.addresses.len() + self.endpoints.len() + self.second_choice.len();
         self.limit.begin(to_try, now);
         if let Some(address) = self.addresses.pop_front() {
-            return Ok(self.connect(address, now));
+            return Some(self.connect(address, now));
         }
         if self.endpoints.is_empty()
             && let Some((endpoint, address)) = self.second_choice.pop_front()
         {
             (self.wanted, self.endpoint) = (TargetSessionAttrs::Any, endpoint);
-            return Ok(self.connect(address, now));
+            return Some(self.connect(address, now));
         }
         self.endpoint = self.endpoints.pop_front();
-        let Some(Endpoint { host, port }) = self.endpoint.clone() else {
-            return Err(Step::Failed(self.error()));
-        };
-        match host {
-            Host::Name(name) => Ok(Phase::LookingUp(NameResolution::start(&name, port, self.waker.clone()))),
+        let Endpoint { host, port } = self.endpoint.clone()?;
+        Some(match host {
+            Host::Name(name) => DialPhase::Resolving(NameResolution::start(&name, port, self.waker.clone())),
             Host::Zoned { address, .. } => {
-                Ok(Phase::LookingUp(NameResolution::start(&address, port, self.waker.clone())))
+                DialPhase::Resolving(NameResolution::start(&address, port, self.waker.clone()))
             }
-            Host::Addr { ip, .. } => Ok(self.connect(Address::Tcp((ip, port).into()), now)),
-            Host::Socket(path) => Ok(self.connect(Address::Unix(path), now)),
-        }
+            Host::Addr { ip, .. } => self.connect(Address::Tcp((ip, port).into()), now),
+            Host::Socket(path) => self.connect(Address::Unix(path), now),
+        })
     }
 
     /// Makes the first attempt at an address.
-    fn connect(&mut self, address: Address, now: Instant) -> Phase {
+    fn connect(&mut self, address: Address, now: Instant) -> DialPhase<S> {
         let reading = self.config.passfile_to_read().map(|path| read_passfile(path.to_owned(), self.waker.clone()));
         self.passfile = (reading, None);
-        (self.way, self.other_way) = match (&address, &self.endpoint, &self.like) {
-            // Nobody is between the two ends of it.
-            (Address::Unix(_), ..) | (_, None, None) => (Way::Clear, None),
-            (Address::Tcp(_), _, Some(_)) => (Way::Tls, None),
-            (Address::Tcp(_), Some(_), None) => ways(self.config.get_sslmode()),
+        (self.encrypted, self.otherwise) = match (&address, &self.endpoint, &self.like) {
+            // A Unix socket does not leave the machine.
+            (Address::Unix(_), ..) | (_, None, None) => (Encrypted::No, None),
+            (Address::Tcp(_), _, Some(_)) => (Encrypted::Yes, None),
+            (Address::Tcp(_), Some(_), None) => encryption_order(self.config.get_sslmode()),
         };
         self.dial(address, now)
     }
 
-    fn dial(&mut self, address: Address, now: Instant) -> Phase {
-        match Stream::dial(&address, &self.config) {
+    fn dial(&mut self, address: Address, now: Instant) -> DialPhase<S> {
+        match S::dial(&address, &self.config) {
             Ok((stream, is_connected)) => {
                 self.streams += 1;
-                if is_connected { self.connected(address, stream, now) } else { Phase::Connecting(address, stream) }
+                if is_connected { self.connected(address, stream, now) } else { DialPhase::Connecting(address, stream) }
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && !self.is_late(now) => {
-                Phase::Waiting(address, now + RETRY)
+                DialPhase::Waiting(address, now + RETRY)
             }
             Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
         }
     }
 
-    /// The server has taken the connection.
-    fn connected(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
+    /// The server has accepted the connection.
+    fn connected(&mut self, address: Address, stream: S, now: Instant) -> DialPhase<S> {
         self.limit.accept(now);
-        match self.way {
-            Way::Tls => self.secure(address, stream),
-            Way::Clear => self.begin_session(address, stream, now),
+        match self.encrypted {
+            Encrypted::Yes => self.encrypt(address, stream),
+            Encrypted::No => self.begin_session(address, stream, now),
         }
     }
 
-    /// The configuration with the password for this address.
+    /// Returns the configuration with the password for this address.
     fn credentials(&mut self, address: &Address) -> Config {
         let place = self.endpoint.as_ref().map(Cow::Borrowed);
         let place = place.or_else(|| place_of(&self.config, address).map(Cow::Owned));
@@ -330,31 +330,30 @@ impl Dial {
         config
     }
 
-    /// The server is something else than is wanted. The session says goodbye as it is dropped.
-    fn reject(&mut self, address: Address, found: &'static str) -> Phase {
+    /// Rejects a server with another role. Its session is terminated when it is dropped.
+    fn reject(&mut self, address: Address, found: &'static str) -> DialPhase<S> {
         if self.wanted == TargetSessionAttrs::PreferStandby {
             self.second_choice.push_back((self.endpoint.clone(), address.clone()));
         }
         self.fail(Some(&address), unfit(self.wanted, found))
     }
 
-    /// Begins to encrypt.
-    fn secure(&mut self, address: Address, stream: Stream) -> Phase {
-        let manner = match &self.like {
-            Some(encryption) => Manner::Like(encryption.clone()),
+    fn encrypt(&mut self, address: Address, stream: S) -> DialPhase<S> {
+        let source = match &self.like {
+            Some(encryption) => TlsSource::Stream(encryption.clone()),
             None => {
                 let ip = if let Address::Tcp(to) = &address { Some(to.ip()) } else { None };
                 let host = self.endpoint.as_ref().and_then(|endpoint| endpoint.host.name_in_certificate());
-                Manner::By(EncryptionJob::start(&self.config, host, ip, self.waker.clone()))
+                TlsSource::Settings(EncryptionJob::start(&self.config, host, ip, self.waker.clone()))
             }
         };
-        Phase::Securing(address, Box::new(Securing::begin(stream, manner)))
+        DialPhase::Encrypting(address, Box::new(TlsUpgrade::begin(stream, source)))
     }
 
     /// Continues the TLS upgrade, and extends the time limit if the server has sent anything.
-    fn continue_securing(&mut self, securing: &mut Securing) -> Result<Option<bool>, Error> {
-        let progress = securing.step();
-        if securing.has_heard() || matches!(progress, Ok(Some(_))) {
+    fn advance_upgrade(&mut self, upgrade: &mut TlsUpgrade<S>) -> Result<Option<bool>, Error> {
+        let progress = upgrade.advance();
+        if upgrade.has_received_anything() || matches!(progress, Ok(Some(_))) {
             self.limit.receive();
         }
         progress
@@ -369,9 +368,9 @@ impl Dial {
     }
 
     /// Begins the login, once the password is known.
-    fn begin_session(&mut self, address: Address, stream: Stream, now: Instant) -> Phase {
+    fn begin_session(&mut self, address: Address, stream: S, now: Instant) -> DialPhase<S> {
         if !self.has_passfile() {
-            return Phase::Reading(address, stream);
+            return DialPhase::ReadingPassfile(address, stream);
         }
         let binding = match (stream.encryption(), stream.end_point()) {
             (None, _) => Binding::Unencrypted,
@@ -380,31 +379,31 @@ impl Dial {
         };
         match Session::new(&self.credentials(&address)) {
             Ok(session) => {
-                let connection = Connection::new(session.with_binding(binding), stream, self.config.clone(), now);
-                Phase::LoggingIn(address, Box::new(connection))
+                let link = Link::new(session.with_binding(binding), stream, self.config.clone(), now);
+                DialPhase::LoggingIn(address, Box::new(link))
             }
             Err(e) => self.give_up(&address, e),
         }
     }
 
-    /// This attempt failed; there may be another way to the same address.
-    fn try_other_way(&mut self, address: Address, error: Error, now: Instant) -> Phase {
-        let other_way = self.other_way.take().filter(|_| may_depend_on_way(&error));
+    /// The attempt failed. The other encryption may succeed at the same address.
+    fn try_otherwise(&mut self, address: Address, error: Error, now: Instant) -> DialPhase<S> {
+        let otherwise = self.otherwise.take().filter(|_| may_depend_on_encryption(&error));
         let failed = self.fail(Some(&address), error);
-        let Some(way) = other_way else { return failed };
-        self.way = way;
+        let Some(encrypted) = otherwise else { return failed };
+        self.encrypted = encrypted;
         self.dial(address, now)
     }
 
-    fn wait(&mut self, phase: Phase) -> Step {
+    fn wait(&mut self, phase: DialPhase<S>) -> DialProgress<S> {
         self.phase = phase;
-        Step::Wait(self.limit.until())
+        DialProgress::Wait(self.limit.until())
     }
 
-    /// There is more to be read at once.
-    fn go_on(&mut self, phase: Phase, now: Instant) -> Step {
+    /// Lets others have their turn, although there is more to read.
+    fn pause(&mut self, phase: DialPhase<S>, now: Instant) -> DialProgress<S> {
         self.phase = phase;
-        Step::Wait(Some(now))
+        DialProgress::Wait(Some(now))
     }
 
     fn is_late(&self, now: Instant) -> bool {
@@ -424,21 +423,21 @@ impl Dial {
         Error::Resolve { reason: reason.into() }
     }
 
-    /// This address failed, or the look-up of its name.
-    fn fail(&mut self, address: Option<&Address>, error: Error) -> Phase {
+    /// Records that the address, or the resolution of its name, has failed.
+    fn fail(&mut self, address: Option<&Address>, error: Error) -> DialPhase<S> {
         let mut place = self.endpoint.as_ref().map(ToString::to_string).unwrap_or_default();
         let has_zone = matches!(&self.endpoint, Some(Endpoint { host: Host::Zoned { .. }, .. }));
         let address = address.filter(|_| !has_zone).map(ToString::to_string);
         if let Some(address) = address.filter(|address| !place.contains(address.as_str())) {
-            // Beside another connection there is only the address.
+            // A dial to the peer of another connection has no endpoint.
             place = if place.is_empty() { address } else { format!("{place} ({address})") };
         }
         self.failed.push((place, error));
-        Phase::Next
+        DialPhase::Next
     }
 
-    /// Fails, and tries no other address.
-    fn give_up(&mut self, address: &Address, error: Error) -> Phase {
+    /// Records the failure, and tries no other address.
+    fn give_up(&mut self, address: &Address, error: Error) -> DialPhase<S> {
         self.addresses.clear();
         self.endpoints.clear();
         self.second_choice.clear();
@@ -454,7 +453,7 @@ impl Dial {
     }
 }
 
-/// The place among those of the configuration that this address most likely belongs to: for the password file.
+/// Returns the endpoint of the configuration to which this address most likely belongs, for the password file.
 fn place_of(config: &Config, address: &Address) -> Option<Endpoint> {
     let mut places = config.endpoints().ok()?;
     let is_there = |place: &Endpoint| match (&place.host, address) {
@@ -474,6 +473,6 @@ fn shuffle_if_asked<T>(config: &Config, items: &mut [T]) {
 }
 
 fn not_offered() -> Error {
-    let message = "the server has none: switch its setting ssl on, or use sslmode=prefer where the network is trusted";
+    let message = "the server has no TLS: turn on its setting ssl, or use sslmode=prefer if the network is trusted";
     TlsError::new(TlsErrorKind::NotOffered, message).into()
 }

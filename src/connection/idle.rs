@@ -1,8 +1,8 @@
-//! When an idle event is due: a pure value that is told what time it is.
+//! The time at which an idle event is due.
 
 use std::time::{Duration, Instant};
 
-/// A period, and when it is over next.
+/// The period of idle events, and the end of the current one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Idle {
     period: Option<Duration>,
@@ -19,12 +19,12 @@ impl Idle {
         self.period
     }
 
-    /// Whether nothing is ever waited for.
+    /// Returns `true` if the caller never waits.
     pub(crate) fn is_zero(&self) -> bool {
         self.period == Some(Duration::ZERO)
     }
 
-    /// Whether there is a period to be over.
+    /// Returns `true` if there are idle events.
     pub(crate) fn is_timed(&self) -> bool {
         self.period.is_some_and(|period| !period.is_zero())
     }
@@ -36,13 +36,14 @@ impl Idle {
         }
     }
 
-    /// Starts the period anew: its end was told, at `now`. So two ends are never closer than a period.
+    /// Starts the next period, because the end of the current one was reported at `now`. So two ends are never closer than
+    /// a period.
     pub(crate) fn restart(&mut self, now: Instant) {
-        // A period beyond what the clock can count is never over.
+        // A period beyond the range of the clock never ends.
         self.due = self.period.and_then(|period| now.checked_add(period));
     }
 
-    /// When the period is over.
+    /// Returns the end of the period.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }

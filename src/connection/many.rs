@@ -1,10 +1,10 @@
-//! Opening many connections side by side, on one poller.
+//! Opens many connections concurrently, on one poller.
 //!
 //! ```text
-//!   configurations ──▶ at most 256 on their way ──▶ done, as they finish
+//!   configurations ──▶ at most 256 attempts in progress ──▶ results, as they finish
 //! ```
 //!
-//! It has no thread: dials go on while it is iterated. One that fails is a result like any other.
+//! There is no thread: the attempts advance while the iterator is used. A failure is a result like any other.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,18 +15,20 @@ use crate::clock;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::connection::dial::{Dial, LOGIN_READ};
-use crate::connection::ear::Ear;
-use crate::connection::opening::{Opening, Progress};
+use crate::connection::link::ReadContext;
+use crate::connection::opening::{Opening, OpeningProgress};
 use crate::error::Error;
-use crate::net::{PollWaker, Reactor, Ready};
-use crate::proto::{ReadBuffer, sql};
+use crate::net::{PollWaker, Reactor, Ready, Stream};
+use crate::proto::{ReadBuffer, Request, sql};
 
-/// How many are on their way at once, unless told otherwise.
-const AT_ONCE: usize = 256;
+/// The default limit of attempts in progress.
+const IN_PROGRESS: usize = 256;
 
-/// Connections being opened side by side, as they finish: see [`Connection::connect_many`].
+/// An iterator over connections that are opened concurrently, in the order in which they finish: see
+/// [`Connection::connect_many`].
 ///
-/// They go on only while it is iterated, and what is done between counts towards their `connect_timeout`.
+/// The attempts advance only while the iterator is used, and the time between two calls counts towards their
+/// `connect_timeout`.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -47,25 +49,25 @@ const AT_ONCE: usize = 256;
 #[must_use = "connections are opened while it is iterated"]
 pub struct ConnectMany {
     waiting: Enumerate<std::vec::IntoIter<Result<Config, Error>>>,
-    /// Those that found no file descriptor left, for when one is.
-    put_off: Vec<(usize, Config)>,
+    /// The configurations for which there was no file descriptor left.
+    postponed: Vec<(usize, Config)>,
     at_once: usize,
     channels: Vec<String>,
     /// Made when it is first needed.
     poller: Option<Result<(Reactor, PollWaker), Error>>,
-    /// Those on their way; a slot's number is its token.
-    slots: Vec<Option<Slot>>,
+    /// The attempts in progress, by token.
+    slots: Vec<Option<OpeningSlot>>,
     free: Vec<u32>,
     finished: VecDeque<(usize, Result<Connection, Error>)>,
     buffer: ReadBuffer,
 }
 
-/// One on its way.
-struct Slot {
-    /// Which of the configurations it has.
+/// An attempt in progress.
+struct OpeningSlot {
+    /// The index of the configuration.
     index: usize,
     config: Config,
-    opening: Opening,
+    opening: Opening<Stream>,
     until: Option<Instant>,
 }
 
@@ -78,7 +80,7 @@ impl ConnectMany {
     {
         let mut last: Option<Config> = None;
         let mut shared = |config: Config| {
-            // Neighbours that are equal are one.
+            // Equal neighbours share one configuration.
             let same = last.take().filter(|last| *last == config).unwrap_or(config);
             last.insert(same).clone()
         };
@@ -86,8 +88,8 @@ impl ConnectMany {
         let configs: Vec<_> = configs.collect();
         Self {
             waiting: configs.into_iter().enumerate(),
-            put_off: Vec::new(),
-            at_once: AT_ONCE,
+            postponed: Vec::new(),
+            at_once: IN_PROGRESS,
             channels: Vec::new(),
             poller: None,
             slots: Vec::new(),
@@ -97,30 +99,31 @@ impl ConnectMany {
         }
     }
 
-    /// How many may be on their way at once; at least one. Default: 256.
+    /// Sets how many attempts may be in progress; at least 1. The default is 256.
     ///
-    /// Each takes a file descriptor, and the server starts a process for each. Where the process runs out of
-    /// descriptors, there are fewer, and those that found none are begun again as others finish.
+    /// Each attempt takes a file descriptor, and the server starts a process for each. If the process runs out of
+    /// descriptors, fewer attempts run, and those that found none begin again when others have finished.
     pub fn at_once(mut self, dials: usize) -> Self {
         self.at_once = dials.max(1);
         self
     }
 
-    /// Has each listen to these channels as soon as it is logged in; it is given once the server has acknowledged them.
+    /// Listens to these channels on each connection after the login; the connection is returned once the server has
+    /// acknowledged them.
     ///
     /// ```
     /// use notifyman::Connection;
     ///
-    /// let nobody: [&str; 0] = [];
-    /// assert!(Connection::connect_many(nobody).listen([""]).is_err());
-    /// assert_eq!(Connection::connect_many(nobody).listen(["prices"])?.count(), 0);
+    /// let none: [&str; 0] = [];
+    /// assert!(Connection::connect_many(none).listen([""]).is_err());
+    /// assert_eq!(Connection::connect_many(none).listen(["prices"])?.count(), 0);
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] for a name that no server can take, as [`Connection::listen`]. A connection whose server refuses
-    /// LISTEN is a result with that error.
+    /// [`Error::Value`] for a name that no server accepts, as for [`Connection::listen`]. If a server refuses LISTEN, the
+    /// result for its connection is that error.
     pub fn listen<I>(mut self, channels: I) -> Result<Self, Error>
     where
         I: IntoIterator,
@@ -131,22 +134,22 @@ impl ConnectMany {
         Ok(self)
     }
 
-    /// Begins as many as may be under way.
+    /// Begins attempts, up to the limit.
     fn begin(&mut self, now: Instant) {
-        while self.under_way() < self.at_once
+        while self.in_progress() < self.at_once
             && let Some((index, config)) = self.next_to_begin()
         {
             let begun = config.and_then(|config| Dial::new(&config, now).map(|dial| (config, dial)));
             match begun {
                 Ok((config, dial)) => {
-                    let slot = Slot { index, config, opening: Opening::new(dial), until: None };
+                    let slot = OpeningSlot { index, config, opening: Opening::new(dial), until: None };
                     // No system has descriptors for more.
                     let token = self.free.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
                     match self.slots.get_mut(token as usize) {
                         Some(empty) => *empty = Some(slot),
                         None => self.slots.push(Some(slot)),
                     }
-                    self.step(token, now);
+                    self.advance(token, now);
                 }
                 Err(error) => self.finished.push_back((index, Err(error))),
             }
@@ -154,45 +157,48 @@ impl ConnectMany {
     }
 
     fn next_to_begin(&mut self) -> Option<(usize, Result<Config, Error>)> {
-        let again = self.put_off.pop().map(|(index, config)| (index, Ok(config)));
+        let again = self.postponed.pop().map(|(index, config)| (index, Ok(config)));
         again.or_else(|| self.waiting.next())
     }
 
-    fn under_way(&self) -> usize {
+    fn in_progress(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Goes on with one.
-    fn step(&mut self, token: u32, now: Instant) {
-        let others = self.under_way().saturating_sub(1);
+    /// Continues one attempt.
+    fn advance(&mut self, token: u32, now: Instant) {
+        let others = self.in_progress().saturating_sub(1);
         let Some(place) = self.slots.get_mut(token as usize) else { return };
         let Some(slot) = place else { return };
-        let mut ear = Ear { buffer: &mut self.buffer, thorough: true };
         let poller = self.poller.get_or_insert_with(make_poller);
         let result = match poller {
             Err(error) => Err(error.clone()),
-            Ok((reactor, waker)) => match slot.opening.step(&self.channels, now, waker, &mut ear) {
-                Progress::Wait(until) => {
-                    slot.until = until;
-                    let watched = slot.opening.unwatched().map_or(Ok(()), |s| reactor.register(s, token, true));
-                    match watched {
-                        Ok(()) => return,
-                        Err(error) => Err(Error::io("watching the socket", error)),
+            Ok((reactor, waker)) => {
+                let mut cx = ReadContext { buffer: &mut self.buffer, now, until_empty: true, waker: Some(waker) };
+                match slot.opening.advance(&mut cx, "LISTEN", |link| listen(&self.channels, link.limits())) {
+                    OpeningProgress::Wait(until) => {
+                        slot.until = until;
+                        let watched =
+                            slot.opening.take_unwatched().map_or(Ok(()), |s| reactor.register(s, token, true));
+                        match watched {
+                            Ok(()) => return,
+                            Err(error) => Err(Error::io("watching the socket", error)),
+                        }
                     }
+                    OpeningProgress::Open(link) => {
+                        // This fails only for a socket that is not watched.
+                        let _ = reactor.deregister(link.stream());
+                        Ok(Connection::from(*link))
+                    }
+                    OpeningProgress::Failed(error) => Err(error),
                 }
-                Progress::Open(connection) => {
-                    // It fails only for a socket that isn't watched.
-                    let _ = reactor.deregister(connection.any_stream());
-                    Ok(*connection)
-                }
-                Progress::Failed(error) => Err(error),
-            },
+            }
         };
         match result {
-            // The others give theirs back, or keep them: then there will be none beside this one.
+            // The others will release their descriptors, or keep them; then no more than these can run together.
             Err(error) if others > 0 && is_out_of_descriptors(&error) => {
                 self.at_once = others;
-                self.put_off.push((slot.index, slot.config.clone()));
+                self.postponed.push((slot.index, slot.config.clone()));
             }
             result => self.finished.push_back((slot.index, result)),
         }
@@ -200,13 +206,13 @@ impl ConnectMany {
         self.free.push(token);
     }
 
-    /// Waits until something may have changed, and goes on with whom that concerns.
-    fn look(&mut self) {
+    /// Waits until something may have changed, and continues the attempts concerned.
+    fn poll_sockets(&mut self) {
         let Some(Ok((reactor, _))) = &mut self.poller else { return };
         let next = self.slots.iter().flatten().filter_map(|slot| slot.until).min();
-        let patience = next.map(|at| at.saturating_duration_since(clock::now()));
-        let woke = reactor.wait(patience).map(|ready| ready.map(|Ready { token, .. }| token).collect::<Vec<_>>());
-        let mut due = match woke {
+        let timeout = next.map(|at| at.saturating_duration_since(clock::now()));
+        let ready = reactor.wait(timeout).map(|ready| ready.map(|Ready { token, .. }| token).collect::<Vec<_>>());
+        let mut due = match ready {
             Ok(ready) => ready,
             Err(error) => {
                 self.poller = Some(Err(Error::io("waiting for sockets", error)));
@@ -215,25 +221,32 @@ impl ConnectMany {
         };
         let was_woken = matches!(&self.poller, Some(Ok((reactor, _))) if reactor.was_woken());
         let now = clock::now();
-        let is_due = |slot: &Slot| slot.until.is_some_and(|at| at <= now) || was_woken && slot.opening.awaits_alarm();
+        let is_due =
+            |slot: &OpeningSlot| slot.until.is_some_and(|at| at <= now) || was_woken && slot.opening.awaits_waker();
         due.extend(self.tokens(is_due));
         for token in due {
-            self.step(token, now);
+            self.advance(token, now);
         }
     }
 
-    /// Of those on their way, these.
-    fn tokens(&self, are: impl Fn(&Slot) -> bool) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.slots).filter(move |(_, slot)| slot.as_ref().is_some_and(&are)).map(|(token, _)| token)
+    /// Returns the tokens of the attempts that satisfy a condition.
+    fn tokens(&self, condition: impl Fn(&OpeningSlot) -> bool) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.slots).filter(move |(_, slot)| slot.as_ref().is_some_and(&condition)).map(|(token, _)| token)
     }
+}
+
+/// Returns the request to listen to channels, if there are any.
+fn listen(channels: &[String], limits: sql::Limits) -> Result<Option<Request>, Error> {
+    let names = sql::checked_channels(channels, limits)?;
+    Ok((!names.is_empty()).then_some(Request::Listen(names)))
 }
 
 fn make_poller() -> Result<(Reactor, PollWaker), Error> {
     let made = Reactor::new().and_then(|reactor| Ok((reactor.waker()?, reactor)));
-    made.map(|(waker, reactor)| (reactor, waker)).map_err(|error| Error::io("making a poller", error))
+    made.map(|(waker, reactor)| (reactor, waker)).map_err(|error| Error::io("creating a poller", error))
 }
 
-/// Whether the system has no descriptor left for this process (EMFILE), or for anybody (ENFILE).
+/// Returns `true` if no file descriptor is left for this process (EMFILE), or on this machine (ENFILE).
 fn is_out_of_descriptors(error: &Error) -> bool {
     match error {
         Error::Connect(connect) => is_out_of_descriptors(connect.cause()),
@@ -243,7 +256,7 @@ fn is_out_of_descriptors(error: &Error) -> bool {
 }
 
 impl Iterator for ConnectMany {
-    /// Which of the configurations, counted from 0 in the order given, and what became of it.
+    /// The index of the configuration, counted from 0, and the result.
     type Item = (usize, Result<Connection, Error>);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -252,15 +265,15 @@ impl Iterator for ConnectMany {
             if let Some(finished) = self.finished.pop_front() {
                 return Some(finished);
             }
-            if self.under_way() == 0 {
+            if self.in_progress() == 0 {
                 return None;
             }
-            self.look();
+            self.poll_sockets();
         }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.waiting.len() + self.put_off.len() + self.finished.len() + self.under_way();
+        let left = self.waiting.len() + self.postponed.len() + self.finished.len() + self.in_progress();
         (left, Some(left))
     }
 }

@@ -1,53 +1,55 @@
-//! One session with one server: a [`Session`] on a [`Stream`], and the calls that wait for its answers.
+//! One session with one server, and the calls that wait for its answers.
 //!
-//! A connection owns no poller. A blocking call makes one for as long as it lasts; a manager watches many connections
-//! with one. Whatever notifications arrive during a call are kept, in order, for the next wait or turn.
+//! ```text
+//!   Connection       the public face: calls that block, `wait`
+//!      └─ Link       the driver: a session on a stream, moved by `pump` alone
+//!           ├─ Session    the protocol (see `proto`)
+//!           └─ stream     a socket (see `net`)
+//!   Dial             opens a link without blocking; used by `connect`, `connect_many` and the manager
+//! ```
+//!
+//! A connection has no poller. A blocking call makes one for as long as it lasts; a manager watches many connections
+//! with one. Notifications that arrive during a call are kept, in order, for the next `wait` or turn.
 
 mod attempt_limit;
+mod blocking;
 mod cancel;
-mod converse;
 mod diagnosis;
 mod dial;
-mod ear;
+mod history;
 pub(crate) mod idle;
-mod lent;
+mod link;
 mod many;
 mod opening;
-mod past;
-mod securing;
 mod shuffle;
 mod target;
+mod thread_buffer;
+mod tls_upgrade;
 mod wait;
-mod waiter;
 
 use std::fmt;
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use self::blocking::{BlockingPoll, call};
+pub(crate) use self::blocking::{GRACE, QUERY_CANCELED};
 pub(crate) use self::cancel::{Cancel, CancelProgress};
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
 use self::dial::LOGIN_READ;
-pub(crate) use self::dial::{Dial, READS_AT_ONCE, Step};
-pub(crate) use self::ear::Ear;
-use self::lent::LentBuffer;
+pub(crate) use self::dial::{Dial, DialProgress};
+pub(crate) use self::link::{ConnectionInterner, Link, Linked, READS_PER_TURN, ReadContext};
 pub use self::many::ConnectMany;
-use self::past::Rare;
+pub(crate) use self::opening::{Opening, OpeningProgress};
 pub(crate) use self::wait::DRAIN_MAX;
 pub use self::wait::Wait;
-use self::waiter::Waiter;
-use crate::clock::{self, CompactInstant};
+use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Stream;
-use crate::notification::Batch;
-use crate::proto::{self, Interner, ReadBuffer, Reply, Request, RequestId, Session, TransactionStatus, sql};
+pub(crate) use crate::net::Transport;
+use crate::proto::{ReadBuffer, Request, TransactionStatus, sql};
 use crate::row::Row;
-
-/// The longest that a call goes on waiting after it has asked the server to cancel.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);
-/// The SQLSTATE of what was cancelled.
-pub(crate) const QUERY_CANCELED: &str = "57014";
 
 /// A session with a PostgreSQL server, which listens and notifies.
 ///
@@ -65,39 +67,23 @@ pub(crate) const QUERY_CANCELED: &str = "57014";
 /// # Ok(()) }
 /// ```
 ///
-/// # What it promises
+/// # Guarantees
 ///
-/// - Every notification that the server sent comes out, once and in order, whatever else is called meanwhile.
-/// - No call lasts longer than its timeout ([`set_call_timeout`](Self::set_call_timeout)) and a second.
-/// - A caller's mistake sends nothing and harms nothing; a broken link closes the connection, and
-///   [`error`](Self::error) says why.
+/// - Every notification that the server sends is returned, once and in order, whichever calls are made meanwhile.
+/// - No call takes longer than its timeout ([`set_call_timeout`](Self::set_call_timeout)) and a second.
+/// - An invalid argument sends nothing and changes nothing. A fault of the network or the server closes the connection, and
+///   [`error`](Self::error) returns the reason.
 ///
-/// It is `Send`, and belongs to one thread at a time. Dropping it says goodbye to the server without waiting.
+/// A connection is `Send`, and is used by one thread at a time. Dropping it sends Terminate without waiting.
 pub struct Connection {
-    pub(crate) session: Session,
-    stream: Stream,
-    config: Config,
-    /// When bytes were last read.
-    last_read: CompactInstant,
-    rare: Option<Box<Rare>>,
-}
-
-/// What many connections have in common.
-#[derive(Debug, Default)]
-pub(crate) struct Common {
-    configs: Interner<Config>,
-    sessions: proto::SessionInterner,
+    link: Link<Stream>,
 }
 
 impl Connection {
-    pub(crate) fn new(session: Session, stream: Stream, config: Config, now: Instant) -> Self {
-        Self { session, stream, config, last_read: now.into(), rare: None }
-    }
-
-    /// Opens a connection: looks the host up, dials, and logs in.
+    /// Opens a connection: resolves the host name, connects, and logs in.
     ///
-    /// Takes a connection string, as `psql` does, or a [`Config`]. Several hosts, and the several addresses of a host,
-    /// are tried in turn, except after a refused login. The whole takes no longer than `connect_timeout`.
+    /// The argument is a connection string, as for `psql`, or a [`Config`]. Several hosts, and several addresses of a host,
+    /// are tried in turn; a refused login ends the attempt. All of it takes no longer than `connect_timeout`.
     ///
     /// ```no_run
     /// use notifyman::{Config, Connection};
@@ -111,7 +97,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for settings that can't be used; else [`Error::Connect`], which says where, as whom and why.
+    /// [`Error::Config`] for invalid settings; otherwise [`Error::Connect`] with the server, the role and the cause.
+    #[doc(alias = "open")]
     pub fn connect<C>(config: C) -> Result<Self, Error>
     where
         C: TryInto<Config>,
@@ -121,12 +108,11 @@ impl Connection {
         Self::open(Dial::new(&config, clock::now())?)
     }
 
-    /// Opens many connections side by side: an iterator of results as they finish, each with the number of its
+    /// Opens many connections concurrently: returns an iterator over the results as they finish, each with the index of its
     /// configuration, counted from 0.
     ///
-    /// Up to [256](ConnectMany::at_once) are on their way at a time, so that they wait for their servers together, and one
-    /// that fails or hangs holds up no other. They go on while it is iterated, on this thread. Neighbours of equal
-    /// settings share them.
+    /// Up to [256](ConnectMany::at_once) attempts are in progress at a time, and one that fails or hangs delays no other.
+    /// The attempts advance while the iterator is used, on the caller's thread. Neighbours with equal settings share them.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -151,7 +137,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Each result's are those of [`connect`](Self::connect) and, with [channels](ConnectMany::listen), of
+    /// Each result has the errors of [`connect`](Self::connect) and, with [channels](ConnectMany::listen), of
     /// [`listen`](Self::listen).
     pub fn connect_many<I>(configs: I) -> ConnectMany
     where
@@ -162,36 +148,47 @@ impl Connection {
         ConnectMany::new(configs)
     }
 
-    /// Dials until it is open, or until there is nothing left to try.
-    fn open(mut dial: Dial) -> Result<Self, Error> {
-        let mut waiter = Waiter::new();
-        let waker = waiter.waker();
+    /// Opens a second connection to the same address, with the same encryption; `limit` is its connect timeout and its call
+    /// timeout.
+    fn connect_again(&self, limit: Duration) -> Result<Self, Error> {
+        let stream = self.link.stream();
+        let peer = stream.peer().map_err(|e| Error::io("reading the peer's address", e))?;
+        let connect_timeout = self.config().get_connect_timeout().map_or(limit, |timeout| timeout.min(limit));
+        let config = self.config().clone().connect_timeout(connect_timeout).call_timeout(limit);
+        Self::open(Dial::like(&config, peer, stream.encryption(), clock::now()))
+    }
+
+    /// Dials until the connection is open, or until nothing is left to try.
+    fn open(mut dial: Dial<Stream>) -> Result<Self, Error> {
+        let mut poll = BlockingPoll::new();
+        let waker = poll.waker();
         let mut buffer = ReadBuffer::new(LOGIN_READ);
-        let mut ear = Ear { buffer: &mut buffer, thorough: true };
         let mut watched = 0;
         loop {
-            let until = match dial.step(clock::now(), waker.as_ref(), &mut ear) {
-                Step::Wait(until) => until,
-                Step::Done(connection, _) => return Ok(*connection),
-                Step::Failed(error) => return Err(error),
+            let mut cx =
+                ReadContext { buffer: &mut buffer, now: clock::now(), until_empty: true, waker: waker.as_ref() };
+            let until = match dial.advance(&mut cx) {
+                DialProgress::Wait(until) => until,
+                DialProgress::Open(link, _) => return Ok(Self::from(*link)),
+                DialProgress::Failed(error) => return Err(error),
             };
             if let Some((number, stream)) = dial.stream()
                 && number != watched
             {
-                waiter.watch(stream);
+                poll.watch(stream);
                 watched = number;
             }
-            waiter.wait_until(until);
+            poll.wait_until(until);
         }
     }
 
     // ---- listening ----------------------------------------------------------------------------------------------
 
-    /// Listens to channels: all of them, or after an error none.
+    /// Listens to channels: to all of them, or after an error to none.
     ///
-    /// One round trip, however many they are. Names keep their case: `listen(["Foo"])` hears `notify("Foo", ..)`, and
-    /// SQL's `NOTIFY "Foo"`, but not `NOTIFY Foo`. Listening twice is harmless; no channels at all is nothing to do.
-    /// Inside a transaction it takes effect with the commit.
+    /// The call takes one round trip, however many channels there are. Names keep their case: `listen(["Foo"])` receives
+    /// `notify("Foo", ..)` and SQL's `NOTIFY "Foo"`, but not `NOTIFY Foo`. Listening to a channel twice is harmless; with no
+    /// channels, the call does nothing. Inside a transaction, LISTEN takes effect at commit.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), notifyman::Error> {
@@ -203,79 +200,83 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] for a name that isn't 1 to 63 bytes without a NUL (NAMEDATALEN - 1), before anything is sent;
-    /// [`Error::Server`] for what the server refuses, such as 25006 from a standby.
+    /// [`Error::Value`] for a name that is not 1 to 63 bytes without NUL (NAMEDATALEN - 1), before anything is sent;
+    /// [`Error::Server`] for an error of the server, such as 25006 from a standby.
+    #[doc(alias("subscribe", "add_listener"))]
     pub fn listen<I>(&mut self, channels: I) -> Result<(), Error>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let names = sql::checked_channels(channels, self.session.limits())?;
-        self.session.refuse_canary_channel(&names)?;
+        let names = sql::checked_channels(channels, self.link.limits())?;
+        self.link.refuse_canary_channel(&names)?;
         if names.is_empty() {
             return Ok(());
         }
-        self.call(Request::Listen(names), "LISTEN").map(drop)
+        call(&mut self.link, Request::Listen(names), "LISTEN").map(drop)
     }
 
-    /// Stops listening to channels; one that isn't listened to is no error.
+    /// Stops listening to channels. A channel that is not listened to is no error.
     ///
-    /// What the server sent before still comes out.
+    /// Notifications that the server has sent before are still returned.
     ///
     /// # Errors
     ///
     /// As [`listen`](Self::listen).
+    #[doc(alias = "remove_listener")]
     pub fn unlisten<I>(&mut self, channels: I) -> Result<(), Error>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let names = sql::checked_channels(channels, self.session.limits())?;
+        let names = sql::checked_channels(channels, self.link.limits())?;
         if names.is_empty() {
             return Ok(());
         }
-        self.call(Request::Unlisten(names), "UNLISTEN").map(drop)
+        call(&mut self.link, Request::Unlisten(names), "UNLISTEN").map(drop)
     }
 
-    /// Stops listening to anything.
+    /// Stops listening to all channels.
     ///
     /// # Errors
     ///
     /// As [`query`](Self::query).
     pub fn unlisten_all(&mut self) -> Result<(), Error> {
-        self.call(Request::UnlistenAll, "UNLISTEN").map(drop)
+        call(&mut self.link, Request::UnlistenAll, "UNLISTEN").map(drop)
     }
 
-    /// Asks the server which channels this session listens to; sorted. Without a manager's own, which is its canary's.
+    /// Queries the server for the channels that this session listens to, sorted. The channel of a manager's canary is left
+    /// out.
     ///
     /// # Errors
     ///
     /// As [`query`](Self::query).
     pub fn listening_channels(&mut self) -> Result<Vec<String>, Error> {
-        let reply = self.call(Request::ReadChannels, "reading the channels")?;
+        let reply = call(&mut self.link, Request::ReadChannels, "reading the channels")?;
         let mut channels: Vec<String> = reply.rows.iter().filter_map(|row| Some(row.get(0)?.into_owned())).collect();
-        channels.retain(|channel| self.session.canary_channel() != Some(channel));
+        channels.retain(|channel| self.link.canary_channel() != Some(channel));
         channels.sort_unstable();
         Ok(channels)
     }
 
     // ---- notifying ----------------------------------------------------------------------------------------------
 
-    /// Sends one notification; an empty payload is none.
+    /// Sends one notification; an empty payload is the same as none.
     ///
-    /// Whoever sends many should send them together, with [`notify_many`](Self::notify_many).
+    /// To send many notifications, use [`notify_many`](Self::notify_many), which is faster.
     ///
     /// # Errors
     ///
-    /// [`Error::Value`] for a name that isn't 1 to 63 bytes or a payload of over 7,999 bytes, or either with a NUL;
-    /// else as [`query`](Self::query).
+    /// [`Error::Value`] for a name that is not 1 to 63 bytes, for a payload of more than 7,999 bytes, and for a NUL in
+    /// either; otherwise as [`query`](Self::query).
+    #[doc(alias("publish", "pg_notify"))]
     pub fn notify(&mut self, channel: &str, payload: &str) -> Result<(), Error> {
         self.notify_many([(channel, payload)])
     }
 
     /// Sends notifications in one statement, in order: all of them, or after an error none.
     ///
-    /// Of those that are equal in channel and payload the server delivers one, as of any that one transaction sends
+    /// Of notifications with equal channel and payload, the server delivers one, as for all that one transaction sends
     /// (<https://www.postgresql.org/docs/current/sql-notify.html>).
     ///
     /// ```no_run
@@ -287,7 +288,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As [`notify`](Self::notify); of several pairs it says which one is bad, counted from 0.
+    /// As [`notify`](Self::notify); the error gives the index of the invalid pair, counted from 0.
     pub fn notify_many<I, C, P>(&mut self, pairs: I) -> Result<(), Error>
     where
         I: IntoIterator<Item = (C, P)>,
@@ -298,110 +299,52 @@ impl Connection {
         if pairs.is_empty() {
             return Ok(());
         }
-        let statement = sql::checked_notify_many(&pairs, self.session.limits())?;
-        self.call(Request::Notify(statement), "NOTIFY").map(drop)
+        let statement = sql::checked_notify_many(&pairs, self.link.limits())?;
+        call(&mut self.link, Request::Notify(statement), "NOTIFY").map(drop)
     }
 
     // ---- queries ------------------------------------------------------------------------------------------------
 
-    /// Runs SQL by the simple protocol, and gives the rows of all its statements as text.
+    /// Executes SQL by the simple query protocol, and returns the rows of all statements as text.
     ///
-    /// Several statements in one call are one transaction, unless they say otherwise. Up to 64 MiB of answer are kept.
-    /// (16 MiB of a row); for a longer one the call fails with [`Error::AnswerTooLong`], though the SQL was carried out.
-    /// `COPY .. TO STDOUT` runs, and its data is passed over; `COPY .. FROM STDIN` is refused.
+    /// Several statements in one call are one transaction, unless they control transactions themselves. Up to 64 MiB of
+    /// an answer are kept, and 16 MiB of a row; for a longer answer the call fails with [`Error::AnswerTooLong`], although
+    /// the SQL was executed. `COPY .. TO STDOUT` is executed and its data discarded; `COPY .. FROM STDIN` is refused.
     ///
-    /// A `LISTEN` in the text is noticed, also in a `DO` block; one that a function makes is not, and is not listened to
-    /// again when the connection is brought back.
+    /// A `LISTEN` in the text is noticed, also in a `DO` block. A `LISTEN` in a stored function is not, and its channel is
+    /// not restored when the connection is.
     ///
     /// # Errors
     ///
-    /// [`Error::Server`] for what the server reports; [`Error::Timeout`] when it takes longer than the call timeout,
-    /// which says whether the connection is still good; else what closed the connection.
+    /// [`Error::Server`] for an error of the server; [`Error::Timeout`] if the call takes longer than the call timeout, which
+    /// says whether the connection is still usable; otherwise the reason why the connection was closed.
     pub fn query(&mut self, sql: &str) -> Result<Vec<Row>, Error> {
         sql::check_query(sql)?;
-        self.call(Request::Query(sql.to_owned()), "the query").map(|reply| reply.rows)
+        call(&mut self.link, Request::Query(sql.to_owned()), "the query").map(|reply| reply.rows)
     }
 
-    /// Runs SQL by the simple protocol, and gives how many rows its statements touched, added up.
+    /// Executes SQL by the simple query protocol, and returns the number of rows that its statements affected, added up.
     ///
     /// # Errors
     ///
     /// As [`query`](Self::query).
     pub fn execute(&mut self, sql: &str) -> Result<u64, Error> {
         sql::check_query(sql)?;
-        self.call(Request::Query(sql.to_owned()), "the query").map(|reply| reply.affected)
-    }
-
-    /// Asks, and waits for the answer.
-    fn call(&mut self, ask: Request, action: &'static str) -> Result<Reply, Error> {
-        if let Some(reason) = self.session.reason() {
-            return Err(reason.clone());
-        }
-        let id = self.session.request(ask);
-        let deadline = self.call_timeout().and_then(|timeout| clock::now().checked_add(timeout));
-        let mut exchange = Exchange { id, reply: None, buffer: LentBuffer::default(), waiter: None };
-        if self.drive(&mut exchange, deadline) {
-            return exchange.reply.unwrap_or(Err(Error::Disconnected));
-        }
-
-        let after = self.call_timeout().unwrap_or_default();
-        let grace = clock::now().checked_add(after.min(GRACE));
-        let over = self.begin_cancel(grace).is_none_or(Cancel::finish);
-        // A request that is still on its way might cancel the next call instead.
-        if !self.drive(&mut exchange, grace) || !over {
-            self.close_for(Error::Timeout { action, after, closed: true });
-        }
-        let closed = self.is_closed();
-        match exchange.reply {
-            // It was done just before it could be cancelled.
-            Some(Ok(reply)) => Ok(reply),
-            Some(Err(error)) if error.sqlstate() != Some(QUERY_CANCELED) => Err(error),
-            _ => Err(Error::Timeout { action, after, closed }),
-        }
-    }
-
-    /// Begins a CancelRequest for the running query; returns `None` if the server cannot be reached.
-    pub(crate) fn begin_cancel(&self, until: Option<Instant>) -> Option<Cancel> {
-        let peer = self.stream.peer().ok()?;
-        Cancel::begin(&peer, &self.config, self.stream.encryption(), self.session.cancel_request(), until)
-    }
-
-    /// Sends and receives until the exchange is over, or until the deadline; says which.
-    fn drive(&mut self, exchange: &mut Exchange, deadline: Option<Instant>) -> bool {
-        let mut late = false;
-        loop {
-            self.transmit();
-            if let Some(reply) = self.session.take_reply(exchange.id) {
-                exchange.reply = Some(reply);
-            }
-            if exchange.reply.is_some() && self.session.is_settled() {
-                return true;
-            }
-            // Also a server that never stops talking comes to its end: after the deadline there is one more read.
-            if late && !self.is_closed() {
-                return false;
-            }
-            let now = clock::now();
-            late = deadline.is_some_and(|deadline| deadline <= now);
-            if self.receive(exchange.buffer.get(), now) || self.is_closed() || late {
-                continue;
-            }
-            exchange.waiter.get_or_insert_with(|| Waiter::on(&self.stream)).wait_until(deadline);
-        }
+        call(&mut self.link, Request::Query(sql.to_owned()), "the query").map(|reply| reply.affected)
     }
 
     // ---- waiting ------------------------------------------------------------------------------------------------
 
-    /// Waits for notifications: an iterator of `Some(notification)`, and of `None` for idle events.
+    /// Waits for notifications: returns an iterator over `Some(notification)`, and `None` for idle events.
     ///
-    /// - `None`: notifications for ever.
+    /// - `None`: notifications, without an end.
     /// - `Some(T)`: also an idle event about every T, never early, also under a steady stream.
     /// - `Some(Duration::ZERO)`: reads the socket once until it is empty, at most 16 MiB, yields all pending
     ///   notifications, and ends. Notifications that arrive later, even because of the loop's body, belong to the next
     ///   iteration. The next `wait` with a zero timeout continues an iteration that was left before its end.
     ///
-    /// It ends when the connection does, after everything that had come; [`error`](Self::error) has the reason.
-    /// Breaking out of the loop loses nothing: the next `wait` goes on where it was left.
+    /// The iterator ends when the connection does, after all its notifications; [`error`](Self::error) returns the reason.
+    /// Leaving the loop loses nothing: the next `wait` continues where it stopped.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -416,59 +359,61 @@ impl Connection {
     /// println!("the connection has ended: {:?}", db.error());
     /// # Ok(()) }
     /// ```
+    #[doc(alias("notifies", "iternotifies", "poll", "wait_for_notification"))]
     pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Wait<'_> {
         Wait::new(self, timeout.into())
     }
 
-    /// What may have been missed before this connection took over from one that died, or before it listened again to
-    /// what its server had forgotten; told once.
+    /// Takes the gap: what may have been missed before this connection succeeded a lost one, or before it listened again to
+    /// a channel that its server had forgotten.
     ///
-    /// In a manager it comes with the first batch.
+    /// In a manager, the gap comes with the first batch.
     pub fn take_gap(&mut self) -> Option<Gap> {
-        self.end_relistening();
-        self.rare.as_mut()?.gap.take()
+        self.link.take_gap(clock::now())
     }
 
     // ---- state --------------------------------------------------------------------------------------------------
 
-    /// The server's process for this session, as in a notification's [`pid`](crate::Notification::pid).
+    /// Returns the process ID of the backend, as in [`Notification::pid`](crate::Notification::pid).
+    #[doc(alias("backend_pid", "PQbackendPID"))]
     pub fn pid(&self) -> i32 {
-        self.session.pid()
+        self.link.pid()
     }
 
-    /// The server's version, such as `17.2 (Debian 17.2-1)`; empty if it told none.
+    /// Returns the server's version, such as `17.2 (Debian 17.2-1)`; empty if the server has not reported it.
     pub fn server_version(&self) -> &str {
         self.parameter("server_version").unwrap_or_default()
     }
 
-    /// A setting that the server reports unasked, such as `server_encoding`.
+    /// Returns the value of a parameter that the server reports, such as `server_encoding`.
     ///
-    /// Which they are: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC>
+    /// The parameters are listed at <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-ASYNC>.
+    #[doc(alias("parameter_status", "PQparameterStatus"))]
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.session.parameter(name)
+        self.link.parameter(name)
     }
 
-    /// Whether the session is in a transaction: while it is, the server delivers no notifications to it.
+    /// Returns the transaction status. Inside a transaction, the server delivers no notifications.
     pub fn transaction_status(&self) -> TransactionStatus {
-        self.session.status()
+        self.link.transaction_status()
     }
 
-    /// What it was opened with.
+    /// Returns the configuration with which the connection was opened.
     pub fn config(&self) -> &Config {
-        &self.config
+        self.link.config()
     }
 
-    /// Why the connection is closed; nothing while it is open.
+    /// Returns the reason why the connection is closed; `None` while it is open.
     pub fn error(&self) -> Option<&Error> {
-        self.session.reason()
+        self.link.error()
     }
 
-    /// Whether it is closed, by whichever side. Notifications that came before may still be waiting.
+    /// Returns `true` if either side has closed the connection. Notifications received before may still be pending.
     pub fn is_closed(&self) -> bool {
-        self.session.is_closed()
+        self.link.is_closed()
     }
 
-    /// Takes the notices and warnings that the server sent; of more than 64, the latest.
+    /// Takes the notices and warnings that the server has sent: the latest 64.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), notifyman::Error> {
@@ -480,204 +425,94 @@ impl Connection {
     /// # Ok(()) }
     /// ```
     pub fn take_notices(&mut self) -> Vec<ServerError> {
-        self.session.take_notices()
+        self.link.take_notices()
     }
 
-    /// Bounds every call from now on; `None` for no bound. The default is the configuration's, 30 seconds.
+    /// Sets the time limit of each call; `None` for no limit. The default is the configuration's, 30 seconds.
     ///
-    /// A call that takes longer is cancelled at the server. If that answers within a second the connection is good,
-    /// else it is closed; the error tells. No answer comes within [`Duration::ZERO`]: it fails every call, and leaves no
-    /// grace, so that the first one closes the connection.
+    /// A call that takes longer is cancelled at the server. If the server answers within a second, the connection remains
+    /// usable; otherwise it is closed. The error says which. With [`Duration::ZERO`], every call fails, and the first one
+    /// closes the connection.
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.rarer_mut().call_timeout = Some(timeout.into());
+        self.link.set_call_timeout(timeout.into());
     }
 
-    /// Says goodbye to the server and closes. Notifications that had been read can still be taken with
-    /// [`wait`](Self::wait); those that the system held are gone.
+    /// Sends Terminate and closes the connection. Notifications that have been read can still be taken with
+    /// [`wait`](Self::wait); those in the system's buffers are lost.
     ///
     /// # Errors
     ///
-    /// Why it was closed already, if that wasn't by this call before.
+    /// The reason why the connection was closed before, except by this call.
     pub fn close(&mut self) -> Result<(), Error> {
-        match self.session.reason() {
+        match self.link.error() {
             None => {}
             Some(Error::Closed) => return Ok(()),
             Some(reason) => return Err(reason.clone()),
         }
-        self.session.terminate();
-        let result = self.send_close_notify();
-        self.stream.shut_down();
-        result.map_err(|e| Error::io("saying goodbye to the server", e))
+        let result = self.link.terminate();
+        self.link.stream().shut_down();
+        result.map_err(|e| Error::io("terminating the session", e))
     }
 
-    /// Sends what is left to be sent, as far as that goes without waiting.
-    fn send_close_notify(&mut self) -> std::io::Result<()> {
-        let bytes = self.session.poll_transmit();
-        let said = if bytes.is_empty() { Ok(()) } else { self.stream.write(bytes).map(drop) };
-        self.stream.send_close_notify();
-        said
-    }
-
-    /// What bounds every call.
-    pub(crate) fn call_timeout(&self) -> Option<Duration> {
-        let own = self.rarer().and_then(|rarer| rarer.call_timeout);
-        own.unwrap_or_else(|| Some(self.config.get_call_timeout()))
-    }
-
-    // ---- for the loops ------------------------------------------------------------------------------------------
-
-    /// The stream, while the session on it is open.
-    pub(crate) fn stream(&self) -> Option<&Stream> {
-        (!self.is_closed()).then_some(&self.stream)
-    }
-
-    /// The stream, to stop watching it.
-    pub(crate) fn any_stream(&self) -> &Stream {
-        &self.stream
-    }
-
-    /// Sends what is to be sent, as far as that goes without waiting.
-    pub(crate) fn transmit(&mut self) {
-        while !self.is_closed() && !self.session.poll_transmit().is_empty() {
-            match self.stream.write(self.session.poll_transmit()) {
-                Ok(sent) => self.session.handle_transmitted(sent),
-                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
-                // What the server said last may still be there to be read: the reading tells of the end.
-                Err(e) if is_gone(&e) => {
-                    let pending = self.session.poll_transmit().len();
-                    self.session.handle_transmitted(pending);
-                }
-                Err(e) => self.session.handle_io_error("writing to the server", e),
-            }
-        }
-    }
-
-    /// Reads once. Says whether something came, so that there may be more.
-    pub(crate) fn receive(&mut self, buffer: &mut ReadBuffer, now: Instant) -> bool {
-        self.receive_some(buffer, now).is_some()
-    }
-
-    /// Reads once; nothing where nothing came.
-    #[inline]
-    pub(crate) fn receive_some(&mut self, buffer: &mut ReadBuffer, now: Instant) -> Option<Received> {
-        if self.is_closed() {
-            return None;
-        }
-        let space = self.session.space(buffer);
-        let room = space.len();
-        let received = match self.stream.read(space) {
-            Ok(0) => {
-                self.session.handle_eof();
-                None
-            }
-            Ok(bytes) => {
-                self.last_read = now.into();
-                self.session.handle_input(buffer, bytes);
-                Some(Received { bytes, full: bytes == room || !self.stream.short_read_means_drained() })
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => None,
-            Err(e) => {
-                self.session.handle_io_error("reading from the server", e);
-                None
-            }
-        };
-        if self.is_closed() {
-            self.stream.shut_down();
-        }
-        received
-    }
-
-    /// Whether there is something to be sent for which the socket must be watched.
-    pub(crate) fn wants_write(&self) -> bool {
-        !self.is_closed() && !self.session.poll_transmit().is_empty()
-    }
-
-    /// Everything that came, with the gap before it.
-    #[inline]
-    pub(crate) fn take_batch(&mut self) -> Option<Batch> {
-        if self.rare.is_some() && !self.end_relistening() {
-            return None;
-        }
-        let batch = self.session.take_notifications();
-        match self.take_gap() {
-            None => batch,
-            Some(gap) => Some(batch.unwrap_or_else(Batch::empty).with_gap(gap)),
-        }
-    }
-
-    /// When bytes were last read.
-    pub(crate) fn last_read(&self) -> Instant {
-        self.last_read.into()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn set_last_read(&mut self, at: Instant) {
-        self.last_read = at.into();
-    }
-
-    /// Shares the memory of what equals another connection's.
-    #[inline]
-    pub(crate) fn share(&mut self, common: &mut Common) {
-        if self.session.is_unshared() {
-            self.config = common.configs.intern(&self.config);
-            self.session.share(&mut common.sessions);
-        }
-    }
-
-    /// Where it is connected to, as far as can be told from here.
-    pub(crate) fn peer(&self) -> Option<String> {
-        Some(format!("{:?}", self.stream.peer().ok()?))
-    }
-
-    /// Closes for a reason of our own.
-    pub(crate) fn close_for(&mut self, reason: Error) {
-        self.session.fail(reason);
-        self.stream.shut_down();
+    /// Diagnoses whether notifications arrive, and what prevents them or will prevent them.
+    ///
+    /// The call queries the server, listens to a channel of its own (`notifyman_diagnosis_`, the pid and a random number),
+    /// causes one notification there, waits up to three seconds for it without sending anything, and stops listening to the
+    /// channel. That notification is not returned; all others are kept, in order, for the next `wait` or turn.
+    ///
+    /// - The [call timeout](Self::set_call_timeout) limits each query.
+    /// - In a transaction the server is not queried, since an error would abort that transaction: the result is what is known
+    ///   without a query.
+    /// - A second connection to the same address is opened briefly and sends the notification, because a proxy or
+    ///   pooler may deliver to a session that sends a request, but not to an idle one. If the second connection cannot
+    ///   be opened, this connection notifies itself, and the finding says so.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// use notifyman::{Connection, FindingKind};
+    ///
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// let mut db = Connection::connect(database())?;
+    /// let diagnosis = db.diagnose()?;
+    /// assert!(diagnosis.find(FindingKind::Delivery).is_some());
+    /// assert!(db.listening_channels()?.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The reason why the connection is closed, or was closed meanwhile. An error of the server is a finding.
+    pub fn diagnose(&mut self) -> Result<Diagnosis, Error> {
+        Diagnosis::examine(self)
     }
 }
 
-/// What one read brought.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Received {
-    pub(crate) bytes: usize,
-    /// Whether it filled the space: then there may be more. A read that came back short has drained the socket,
-    /// unless the peer has said that it will send no more: only a read of nothing tells the end.
-    pub(crate) full: bool,
+impl Linked for Connection {
+    type Stream = Stream;
+
+    fn link(&self) -> &Link<Stream> {
+        &self.link
+    }
+
+    fn link_mut(&mut self) -> &mut Link<Stream> {
+        &mut self.link
+    }
 }
 
-/// One call under way.
-struct Exchange {
-    id: RequestId,
-    reply: Option<Result<Reply, Error>>,
-    buffer: LentBuffer,
-    /// Made when it is first needed: many an answer is there at once.
-    waiter: Option<Waiter>,
-}
-
-/// Whether a write failed because nobody is there to read it.
-fn is_gone(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-    matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted)
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // What was closed before has said its goodbye, or has nobody to say it to.
-        if !self.is_closed() {
-            self.session.terminate();
-            // Nobody is left to be told how that went.
-            let _ = self.send_close_notify();
-        }
+impl From<Link<Stream>> for Connection {
+    fn from(link: Link<Stream>) -> Self {
+        Self { link }
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("to", &format_args!("{}", self.config))
+            .field("to", &format_args!("{}", self.config()))
             .field("pid", &self.pid())
-            .field("descriptor", &self.stream.as_raw_fd())
-            .field("channels", &self.session.channels())
+            .field("descriptor", &self.link.stream().as_raw_fd())
+            .field("channels", &self.link.channels().collect::<Vec<_>>())
+            .field("transaction_status", &self.transaction_status())
             .field("error", &self.error())
             .finish()
     }

@@ -1,94 +1,105 @@
-//! One connection being opened, up to the server's word that it listens: dial, then LISTEN without a wait between.
+//! Opens a connection and makes one request on it, without blocking.
 
 use std::time::Instant;
 
-use crate::connection::Connection;
-use crate::connection::converse::{Talk, ask};
-use crate::connection::dial::{Dial, Step};
-use crate::connection::ear::Ear;
+use crate::connection::dial::{Dial, DialProgress};
+use crate::connection::link::{Exchange, Link, ReadContext};
 use crate::error::Error;
-use crate::net::{PollWaker, Stream};
-use crate::proto::{Request, RequestId, sql};
+use crate::net::Transport;
+use crate::proto::{Request, RequestId};
 
-/// A connection on its way.
+/// A connection that is being opened to make one request.
 #[derive(Debug)]
-pub(super) struct Opening {
-    phase: Phase,
-    /// Which of the dial's streams is being watched.
+pub(crate) struct Opening<S: Transport> {
+    phase: OpeningPhase<S>,
+    /// The number of the dial's stream that is being watched.
     watched: Option<u32>,
 }
 
 #[derive(Debug)]
-enum Phase {
-    Dialling(Box<Dial>),
-    Listening { connection: Box<Connection>, request: RequestId, until: Option<Instant> },
+enum OpeningPhase<S: Transport> {
+    Dialling(Box<Dial<S>>),
+    Requesting { link: Box<Link<S>>, request: RequestId, until: Option<Instant> },
     Over,
 }
 
-/// How far it has come.
+/// The progress of an opening.
 #[derive(Debug)]
-pub(super) enum Progress {
-    /// Step again when the stream is ready, when the waker wakes the poll, and at the latest at this time.
+pub(crate) enum OpeningProgress<S: Transport> {
+    /// Advance again when the stream is ready, when the waker has been used, and at this time.
     Wait(Option<Instant>),
-    /// It is open, and listens; its stream is being watched.
-    Open(Box<Connection>),
+    /// The connection is open, and the server has acknowledged the request. The stream is being watched.
+    Open(Box<Link<S>>),
     Failed(Error),
 }
 
-impl Opening {
-    pub(super) fn new(dial: Dial) -> Self {
-        Self { phase: Phase::Dialling(Box::new(dial)), watched: None }
+impl<S: Transport> Opening<S> {
+    pub(crate) fn new(dial: Dial<S>) -> Self {
+        Self { phase: OpeningPhase::Dialling(Box::new(dial)), watched: None }
     }
 
-    /// Goes on as far as it can, to listen to these channels.
-    pub(super) fn step(&mut self, channels: &[String], now: Instant, waker: &PollWaker, ear: &mut Ear<'_>) -> Progress {
-        loop {
-            match std::mem::replace(&mut self.phase, Phase::Over) {
-                Phase::Dialling(mut dial) => match dial.step(now, Some(waker), ear) {
-                    Step::Wait(until) => {
-                        self.phase = Phase::Dialling(dial);
-                        return Progress::Wait(until);
-                    }
-                    Step::Failed(error) => return Progress::Failed(error),
-                    Step::Done(connection, _) if channels.is_empty() => return Progress::Open(connection),
-                    Step::Done(mut connection, _) => match sql::checked_channels(channels, connection.session.limits())
-                    {
-                        Err(error) => return Progress::Failed(error),
-                        Ok(names) => {
-                            let request = connection.session.request(Request::Listen(names));
-                            let until = connection.call_timeout().and_then(|timeout| now.checked_add(timeout));
-                            self.phase = Phase::Listening { connection, request, until };
-                        }
-                    },
-                },
-                Phase::Listening { mut connection, request, until } => {
-                    let talk = ask(&mut connection, request, ear, now);
-                    return match talk {
-                        Talk::Over(Ok(_), _) => Progress::Open(connection),
-                        Talk::Over(Err(error), _) => Progress::Failed(error),
-                        _ if until.is_some_and(|until| until <= now) => {
-                            let after = connection.call_timeout().unwrap_or_default();
-                            Progress::Failed(Error::Timeout { action: "LISTEN", after, closed: true })
-                        }
-                        Talk::Silent | Talk::GoesOn => {
-                            self.phase = Phase::Listening { connection, request, until };
-                            Progress::Wait(if matches!(talk, Talk::GoesOn) { Some(now) } else { until })
-                        }
-                    };
+    /// Continues as far as possible. Once the connection is open, `request` returns the request to make, if any; `action`
+    /// names it in errors.
+    pub(crate) fn advance(
+        &mut self,
+        cx: &mut ReadContext<'_>,
+        action: &'static str,
+        request: impl FnOnce(&Link<S>) -> Result<Option<Request>, Error>,
+    ) -> OpeningProgress<S> {
+        match std::mem::replace(&mut self.phase, OpeningPhase::Over) {
+            OpeningPhase::Dialling(mut dial) => match dial.advance(cx) {
+                DialProgress::Wait(until) => {
+                    self.phase = OpeningPhase::Dialling(dial);
+                    OpeningProgress::Wait(until)
                 }
-                Phase::Over => return Progress::Failed(Error::Disconnected),
+                DialProgress::Failed(error) => OpeningProgress::Failed(error),
+                DialProgress::Open(mut link, _) => match request(&link) {
+                    Err(error) => OpeningProgress::Failed(error),
+                    Ok(None) => OpeningProgress::Open(link),
+                    Ok(Some(request)) => {
+                        let request = link.request(request);
+                        let until = link.call_timeout().and_then(|timeout| cx.now.checked_add(timeout));
+                        self.await_reply(cx, action, link, request, until)
+                    }
+                },
+            },
+            OpeningPhase::Requesting { link, request, until } => self.await_reply(cx, action, link, request, until),
+            OpeningPhase::Over => OpeningProgress::Failed(Error::Disconnected),
+        }
+    }
+
+    fn await_reply(
+        &mut self,
+        cx: &mut ReadContext<'_>,
+        action: &'static str,
+        mut link: Box<Link<S>>,
+        request: RequestId,
+        until: Option<Instant>,
+    ) -> OpeningProgress<S> {
+        let exchange = link.await_reply(cx, request);
+        match exchange {
+            Exchange::Done(Ok(_), _) => OpeningProgress::Open(link),
+            Exchange::Done(Err(error), _) => OpeningProgress::Failed(error),
+            _ if until.is_some_and(|until| until <= cx.now) => {
+                let after = link.call_timeout().unwrap_or_default();
+                OpeningProgress::Failed(Error::Timeout { action, after, closed: true })
+            }
+            Exchange::Waiting | Exchange::Unfinished => {
+                self.phase = OpeningPhase::Requesting { link, request, until };
+                let is_unfinished = matches!(exchange, Exchange::Unfinished);
+                OpeningProgress::Wait(if is_unfinished { Some(cx.now) } else { until })
             }
         }
     }
 
-    /// Whether it is to be stepped when the waker wakes the poll.
-    pub(super) fn awaits_alarm(&self) -> bool {
-        matches!(&self.phase, Phase::Dialling(dial) if dial.is_looking_up())
+    /// Returns `true` if the opening waits for the waker.
+    pub(crate) fn awaits_waker(&self) -> bool {
+        matches!(&self.phase, OpeningPhase::Dialling(dial) if dial.awaits_waker())
     }
 
-    /// A stream that isn't watched yet; from now on it counts as watched.
-    pub(super) fn unwatched(&mut self) -> Option<&Stream> {
-        let Phase::Dialling(dial) = &self.phase else { return None };
+    /// Returns a stream that is not being watched; from now on it counts as watched.
+    pub(crate) fn take_unwatched(&mut self) -> Option<&S> {
+        let OpeningPhase::Dialling(dial) = &self.phase else { return None };
         let (number, stream) = dial.stream()?;
         (self.watched.replace(number) != Some(number)).then_some(stream)
     }

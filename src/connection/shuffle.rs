@@ -1,10 +1,10 @@
-//! A random order, for `load_balance_hosts`: good enough to spread load.
+//! The random order of `load_balance_hosts`, good enough to spread load.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Puts them into a random order, each as likely as any other (Fisher-Yates).
+/// Shuffles the items; every order is equally likely (Fisher-Yates).
 pub(super) fn shuffle<T>(items: &mut [T]) {
-    // Each `RandomState` of a process has other keys than the one before.
+    // Each `RandomState` of a process has other keys.
     shuffle_by(items, |place| RandomState::new().hash_one(place));
 }
 

@@ -1,38 +1,40 @@
-//! Whether a session is what `target_session_attrs` asks for.
+//! The check that a server has the role that `target_session_attrs` demands.
 //!
 //! A server of version 14 or later reports `in_hot_standby` and `default_transaction_read_only` with the login; an older
 //! one has to be asked (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS>).
 
 use crate::config::TargetSessionAttrs;
 use crate::config::TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
+use crate::connection::link::Link;
 use crate::error::Error;
-use crate::proto::{Reply, Session};
+use crate::net::Transport;
+use crate::proto::Reply;
 
-/// What is known of a session after its login.
+/// The result of the check after the login.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Fits,
-    /// It depends on the answer to this, whose only value is a boolean.
+    /// The result depends on the answer to this query, whose only value is a boolean.
     Ask(&'static str),
-    /// What it is instead.
+    /// The role of the server is another one.
     Unfit(&'static str),
 }
 
 impl Verdict {
-    /// What the server's parameters tell.
-    pub(super) fn of(session: &Session, wanted: TargetSessionAttrs) -> Self {
-        let told = |name| session.parameter(name).map(is_true);
-        judge(wanted, told("in_hot_standby"), told("default_transaction_read_only"))
+    /// Decides by the parameters that the server has reported.
+    pub(super) fn of<S: Transport>(link: &Link<S>, wanted: TargetSessionAttrs) -> Self {
+        let reported = |name| link.parameter(name).map(is_true);
+        judge(wanted, reported("in_hot_standby"), reported("default_transaction_read_only"))
     }
 
-    /// What the answer tells.
+    /// Decides by the answer to the query.
     pub(super) fn of_answer(reply: &Reply, wanted: TargetSessionAttrs) -> Self {
         let answer = reply.rows.first().and_then(|row| row.get(0));
         decide(wanted, answer.is_some_and(|answer| is_true(&answer)))
     }
 }
 
-/// The error of a server that is something else.
+/// Returns the error for a server with another role.
 pub(super) fn unfit(wanted: TargetSessionAttrs, found: &'static str) -> Error {
     Error::Target { wanted, found }
 }
@@ -51,7 +53,7 @@ fn judge(wanted: TargetSessionAttrs, standby: Option<bool>, read_only: Option<bo
     }
 }
 
-/// `is` says whether it is read-only, or a standby, as was asked.
+/// Decides; `is` is `true` if the server is read-only, or a standby, whichever was asked.
 fn decide(wanted: TargetSessionAttrs, is: bool) -> Verdict {
     match (wanted, is) {
         (ReadWrite, true) => Verdict::Unfit("the session is read-only"),

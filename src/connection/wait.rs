@@ -1,84 +1,73 @@
-//! Waiting on one connection: the loop of the manager, for one.
+//! The loop over the notifications of one connection.
 
 use std::time::Duration;
 
 use crate::clock;
 use crate::connection::Connection;
+use crate::connection::blocking::BlockingPoll;
+use crate::connection::history::WaitPass;
 use crate::connection::idle::Idle;
-use crate::connection::lent::LentBuffer;
-use crate::connection::waiter::Waiter;
+use crate::connection::link::ReadContext;
+use crate::connection::thread_buffer::ThreadBuffer;
 use crate::notification::Notification;
 
-/// What a zero timeout reads from one connection at the most, so that it ends also where more always comes: 16 MiB.
+/// The most that a zero timeout reads from one connection, so that it ends even if more always arrives: 16 MiB.
 pub(crate) const DRAIN_MAX: u32 = 16 * 1024 * 1024;
 
-/// The notifications of one connection as they come, and idle events: see [`Connection::wait`].
+/// An iterator over the notifications of one connection, and idle events: see [`Connection::wait`].
 #[derive(Debug)]
 pub struct Wait<'c> {
     connection: &'c mut Connection,
     idle: Idle,
-    buffer: LentBuffer,
-    waiter: Option<Waiter>,
-    /// Whether the socket has been looked at since the idle event came due.
-    looked: bool,
-}
-
-/// One pass of a zero timeout: the socket is read once until it is empty, and its notifications are yielded. Those that
-/// arrive later, even because of the loop's body, belong to the next pass.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pass {
-    /// The number of pending notifications that belong to this pass.
-    left: usize,
-    /// `true` if the socket may hold more data for this pass.
-    reads_on: bool,
-    /// The number of bytes read in this pass.
-    bytes: u32,
+    buffer: ThreadBuffer,
+    poll: Option<BlockingPoll>,
+    /// `true` if the socket has been read since the idle event became due.
+    is_idle_next: bool,
 }
 
 impl<'c> Wait<'c> {
     pub(super) fn new(connection: &'c mut Connection, timeout: Option<Duration>) -> Self {
         let idle = Idle::new(timeout);
         if !idle.is_zero() {
-            connection.forget_pass();
+            connection.link.set_pass(None);
         }
-        Self { connection, idle, buffer: LentBuffer::default(), waiter: None, looked: false }
+        Self { connection, idle, buffer: ThreadBuffer::default(), poll: None, is_idle_next: false }
     }
 
-    /// The connection that is waited on, to ask how it is.
+    /// Returns the connection, to read its state.
     pub fn connection(&self) -> &Connection {
         self.connection
     }
 
     /// Yields the next notification of the pass of a zero timeout, or ends it.
     fn next_in_pass(&mut self) -> Option<Notification> {
+        let link = &mut self.connection.link;
         // The pass is stored in the connection, so that the next `wait` continues it.
-        let mut pass = self.connection.pass().unwrap_or(Pass { left: 0, reads_on: true, bytes: 0 });
+        let mut pass = link.pass().unwrap_or(WaitPass { left: 0, may_have_more: true, bytes: 0 });
         loop {
             if pass.left > 0
-                && let Some(notification) = self.connection.session.pop_notification()
+                && let Some(notification) = link.pop_notification()
             {
                 pass.left -= 1;
-                self.connection.keep_pass(pass);
+                link.set_pass(Some(pass));
                 return Some(notification);
             }
-            if !pass.reads_on {
-                self.connection.forget_pass();
+            if !pass.may_have_more {
+                link.set_pass(None);
                 return None;
             }
-            let now = clock::now();
-            // Requests that a manager left are sent one by one, each after the answer to the one before.
-            self.connection.transmit();
+            let mut cx = ReadContext { buffer: self.buffer.get(), now: clock::now(), until_empty: false, waker: None };
             // A short read has emptied the socket. The next read finds data that has arrived meanwhile, or the end of
             // the connection.
-            while pass.reads_on {
-                let received = self.connection.receive_some(self.buffer.get(), now);
-                pass.bytes += received.map_or(0, |received| received.bytes as u32);
-                pass.reads_on = received.is_some() && pass.bytes < DRAIN_MAX;
-                if received.is_some_and(|received| received.full) {
+            while pass.may_have_more {
+                let pumped = link.pump(&mut cx);
+                pass.bytes += pumped.bytes as u32;
+                pass.may_have_more = pumped.bytes > 0 && pass.bytes < DRAIN_MAX;
+                if pumped.may_have_more {
                     break;
                 }
             }
-            pass.left = self.connection.session.backlog_len();
+            pass.left = link.backlog_len();
         }
     }
 }
@@ -90,30 +79,27 @@ impl Iterator for Wait<'_> {
         if self.idle.is_zero() {
             return self.next_in_pass().map(Some);
         }
+        let link = &mut self.connection.link;
         loop {
-            if let Some(notification) = self.connection.session.pop_notification() {
+            if let Some(notification) = link.pop_notification() {
                 return Some(Some(notification));
             }
-            if self.connection.is_closed() {
+            if link.is_closed() {
                 return None;
             }
             let now = clock::now();
             self.idle.begin(now);
-            // An idle event that is due waits for one more look at the socket, and for what that brings.
-            if self.looked {
-                self.looked = false;
+            // Before an idle event that is due, the socket is read once more.
+            if self.is_idle_next {
+                self.is_idle_next = false;
                 self.idle.restart(now);
                 return Some(None);
             }
-            self.looked = self.idle.is_due(now);
-            // Of what was asked before, inside a manager, the next goes once the one before is answered.
-            self.connection.transmit();
-            if self.connection.receive(self.buffer.get(), now) {
-                continue;
-            }
-            if !self.looked && !self.connection.is_closed() {
-                let waiter = self.waiter.get_or_insert_with(|| Waiter::on(self.connection.any_stream()));
-                waiter.wait_until(self.idle.due());
+            self.is_idle_next = self.idle.is_due(now);
+            let mut cx = ReadContext { buffer: self.buffer.get(), now, until_empty: true, waker: None };
+            if link.pump(&mut cx).bytes == 0 && !self.is_idle_next && !link.is_closed() {
+                let poll = self.poll.get_or_insert_with(|| BlockingPoll::on(link.stream()));
+                poll.wait_until(self.idle.due());
             }
         }
     }

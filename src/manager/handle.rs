@@ -1,7 +1,6 @@
 //! Control of a running manager from any thread.
 //!
-//! A message goes into a queue and wakes the loop; the loop runs it between two events. Nothing here touches a
-//! connection.
+//! A message goes into a queue and wakes the poll; the loop runs it between two events.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,109 +11,87 @@ use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::manager::check_dial;
-use crate::manager::members::{ConnId, Dead};
-use crate::manager::requests::{Command, RequestTicket};
+use crate::manager::command::{Command, ControlMessage, RequestTicket};
+use crate::manager::conn_id::ConnId;
+use crate::manager::dead::Dead;
 use crate::manager::stats::{Counters, Stats};
-use crate::manager::ticket::{Account, Resolver, ThreadMark, Ticket};
+use crate::manager::ticket::{MemoryBudget, Resolver, ThreadMark, Ticket};
 use crate::net::PollWaker;
 use crate::proto::sql::Limits;
 use crate::row::Row;
 
-/// A message to the loop.
-pub(crate) enum ControlMessage {
-    Insert(Box<Connection>, Resolver<Result<ConnId, Connection>>),
-    Dial(Config, Vec<Box<str>>, Limits, Resolver<ConnId>),
-    Remove(ConnId, Resolver<Option<Result<Connection, Dead>>>),
-    Request(ConnId, Command, RequestTicket),
-    SetTimeout(Option<Duration>, Resolver<()>),
-    Stop(Resolver<()>),
-}
-
-/// What a manager and its handles share.
+/// The state that a manager and its handles share.
 #[derive(Default)]
 pub(crate) struct Shared {
-    queue: Mutex<Queue>,
-    /// Whether the queue holds something, so that the loop needn't lock to find it empty.
-    waiting: AtomicBool,
-    pub(crate) counters: Counters,
+    queue: Mutex<MessageQueue>,
+    /// `true` if the queue holds a message: so the loop need not lock it to find it empty.
+    has_messages: AtomicBool,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) iterating: Arc<ThreadMark>,
-    /// What the requests take that wait in the queue, and those whose answers are waited for.
-    pending: Arc<Account>,
+    /// The memory of the requests that are in the queue, or have not been answered.
+    pending: Arc<MemoryBudget>,
 }
 
-/// What all requests together may take until they are answered. The queue is in memory, so it must have an end.
+/// The most memory that all requests together may take until they are answered.
 const PENDING_MAX: usize = 64 * 1024 * 1024;
-/// What a request takes besides its texts.
+/// The memory that a request takes besides its strings.
 const REQUEST_SIZE: usize = 512;
 
 #[derive(Default)]
-struct Queue {
-    commands: VecDeque<ControlMessage>,
+struct MessageQueue {
+    messages: VecDeque<ControlMessage<Connection>>,
     waker: Option<PollWaker>,
-    /// Whether the manager has been dropped.
-    gone: bool,
+    /// `true` once the manager has been dropped.
+    is_closed: bool,
 }
 
 impl Shared {
     pub(crate) fn new(waker: Option<PollWaker>) -> Self {
-        let queue = Queue { waker, ..Queue::default() };
+        let queue = MessageQueue { waker, ..MessageQueue::default() };
         Self { queue: Mutex::new(queue), ..Self::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        // What is kept under the lock is whole at any time.
+    fn lock(&self) -> MutexGuard<'_, MessageQueue> {
+        // The queue is consistent whenever the lock is released.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a message to the loop, or back if the manager has been dropped.
-    fn send(&self, command: ControlMessage) -> Result<(), ControlMessage> {
+    /// Sends a message to the loop. If the manager has been dropped, the message is refused.
+    fn send(&self, message: ControlMessage<Connection>) {
         let mut queue = self.lock();
-        if queue.gone {
-            return Err(command);
+        if queue.is_closed {
+            drop(queue);
+            return message.refuse();
         }
-        queue.commands.push_back(command);
-        self.waiting.store(true, Ordering::Release);
+        queue.messages.push_back(message);
+        self.has_messages.store(true, Ordering::Release);
         if let Some(waker) = &queue.waker {
             waker.wake();
         }
-        Ok(())
     }
 
-    /// Takes the messages that wait for the loop.
-    pub(crate) fn take_commands(&self) -> VecDeque<ControlMessage> {
-        if !self.waiting.load(Ordering::Acquire) {
+    /// Takes the messages for the loop.
+    pub(crate) fn take_commands(&self) -> VecDeque<ControlMessage<Connection>> {
+        if !self.has_commands() {
             return VecDeque::new();
         }
         let mut queue = self.lock();
-        self.waiting.store(false, Ordering::Relaxed);
-        std::mem::take(&mut queue.commands)
+        self.has_messages.store(false, Ordering::Relaxed);
+        std::mem::take(&mut queue.messages)
     }
 
     pub(crate) fn has_commands(&self) -> bool {
-        self.waiting.load(Ordering::Acquire)
+        self.has_messages.load(Ordering::Acquire)
     }
 
-    /// The manager goes: whatever was asked of it is refused, now and later.
+    /// Refuses all messages, now and later, because the manager is dropped.
     pub(crate) fn close(&self) {
-        let commands = {
+        let messages = {
             let mut queue = self.lock();
-            queue.gone = true;
-            std::mem::take(&mut queue.commands)
+            queue.is_closed = true;
+            std::mem::take(&mut queue.messages)
         };
-        commands.into_iter().for_each(refuse);
-    }
-}
-
-/// Resolves the ticket of a message that will not be run.
-fn refuse(command: ControlMessage) {
-    match command {
-        ControlMessage::Insert(connection, resolver) => resolver.resolve(Ok(Err(*connection))),
-        // The resolver says so as it is dropped.
-        ControlMessage::Dial(..)
-        | ControlMessage::Remove(..)
-        | ControlMessage::Request(..)
-        | ControlMessage::SetTimeout(..)
-        | ControlMessage::Stop(..) => {}
+        messages.into_iter().for_each(ControlMessage::refuse);
     }
 }
 
@@ -142,21 +119,25 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Asks for something that takes so many bytes until it is answered, if there is room.
-    fn ask_within<T>(&self, size: usize, command: impl FnOnce(Resolver<T>) -> ControlMessage) -> Ticket<T> {
-        match self.shared.pending.charge(REQUEST_SIZE + size, PENDING_MAX) {
-            Some(charge) => self.ask(|resolver| command(resolver.charged(charge))),
+    /// Sends a message that takes so many bytes until it is answered, if the budget allows it.
+    fn send_within<T>(
+        &self,
+        size: usize,
+        message: impl FnOnce(Resolver<T>) -> ControlMessage<Connection>,
+    ) -> Ticket<T> {
+        match self.shared.pending.reserve(REQUEST_SIZE + size, PENDING_MAX) {
+            Some(permit) => self.send(|resolver| message(resolver.with_permit(permit))),
             None => Ticket::resolved(&self.shared.iterating, Err(Error::TooManyRequests { limit: PENDING_MAX })),
         }
     }
 
     fn request(&self, id: ConnId, command: Command) -> Ticket<()> {
-        self.ask_within(command.size(), |ticket| ControlMessage::Request(id, command, RequestTicket::Done(ticket)))
+        self.send_within(command.size(), |ticket| ControlMessage::Request(id, command, RequestTicket::Done(ticket)))
     }
 
-    fn ask<T>(&self, command: impl FnOnce(Resolver<T>) -> ControlMessage) -> Ticket<T> {
+    fn send<T>(&self, message: impl FnOnce(Resolver<T>) -> ControlMessage<Connection>) -> Ticket<T> {
         let (resolver, ticket) = Ticket::new(&self.shared.iterating);
-        self.tell(command(resolver));
+        self.shared.send(message(resolver));
         ticket
     }
 
@@ -168,7 +149,7 @@ impl Handle {
         channels: Vec<Box<str>>,
         then: impl FnOnce(Result<ConnId, Error>) + Send + 'static,
     ) {
-        self.tell(ControlMessage::Dial(config, channels, Limits::Exact, Resolver::call(then)));
+        self.shared.send(ControlMessage::Dial(config, channels, Limits::Exact, Resolver::call(then)));
     }
 
     /// As [`listen`](Self::listen), and calls on the loop's thread with what came of it.
@@ -178,7 +159,11 @@ impl Handle {
         channels: Vec<String>,
         then: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) {
-        self.tell(ControlMessage::Request(id, Command::Listen(channels), RequestTicket::Done(Resolver::call(then))));
+        self.shared.send(ControlMessage::Request(
+            id,
+            Command::Listen(channels),
+            RequestTicket::Done(Resolver::call(then)),
+        ));
     }
 
     /// Like [`query`](Self::query), but calls `then` on the loop's thread with the result.
@@ -189,19 +174,13 @@ impl Handle {
         sql: String,
         then: impl FnOnce(Result<Vec<Row>, Error>) + Send + 'static,
     ) {
-        self.tell(ControlMessage::Request(id, Command::Query(sql), RequestTicket::Rows(Resolver::call(then))));
-    }
-
-    fn tell(&self, command: ControlMessage) {
-        if let Err(command) = self.shared.send(command) {
-            refuse(command);
-        }
+        self.shared.send(ControlMessage::Request(id, Command::Query(sql), RequestTicket::Rows(Resolver::call(then))));
     }
 
     /// Gives the manager another connection; resolves to its id, or to the connection itself where the manager has
     /// gone.
     pub fn insert(&self, connection: Connection) -> Ticket<Result<ConnId, Connection>> {
-        self.ask(|resolver| ControlMessage::Insert(Box::new(connection), resolver))
+        self.send(|resolver| ControlMessage::Insert(Box::new(connection), resolver))
     }
 
     /// Has the loop open a connection that will listen to these channels, as
@@ -239,7 +218,7 @@ impl Handle {
     {
         match check_dial(config, channels) {
             Ok((config, channels)) => {
-                self.ask(|resolver| ControlMessage::Dial(config, channels, Limits::ServerDecides, resolver))
+                self.send(|resolver| ControlMessage::Dial(config, channels, Limits::ServerDecides, resolver))
             }
             Err(error) => Ticket::resolved(&self.shared.iterating, Err(error)),
         }
@@ -248,7 +227,7 @@ impl Handle {
     /// Takes a connection out, with what was not delivered still in it; see
     /// [`NotificationManager::remove`](crate::NotificationManager::remove).
     pub fn remove(&self, id: ConnId) -> Ticket<Option<Result<Connection, Dead>>> {
-        self.ask_within(0, |resolver| ControlMessage::Remove(id, resolver))
+        self.send_within(0, |resolver| ControlMessage::Remove(id, resolver))
     }
 
     /// Listens to channels on one connection, stalling nobody; resolves once the server has acknowledged it: what is
@@ -362,20 +341,20 @@ impl Handle {
     /// restored; and to [`Error::UnknownConnection`] if there is none of this id.
     pub fn query(&self, id: ConnId, sql: impl Into<String>) -> Ticket<Vec<Row>> {
         let command = Command::Query(sql.into());
-        self.ask_within(command.size(), |ticket| ControlMessage::Request(id, command, RequestTicket::Rows(ticket)))
+        self.send_within(command.size(), |ticket| ControlMessage::Request(id, command, RequestTicket::Rows(ticket)))
     }
 
     /// Changes the manager's timeout; see [`NotificationManager::timeout`](crate::NotificationManager::timeout).
     pub fn set_timeout(&self, timeout: impl Into<Option<Duration>>) -> Ticket<()> {
         let timeout = timeout.into();
-        self.ask_within(0, |resolver| ControlMessage::SetTimeout(timeout, resolver))
+        self.send_within(0, |resolver| ControlMessage::SetTimeout(timeout, resolver))
     }
 
     /// Makes the iterator end, after what was collected; it closes nothing, and iterating again goes on.
     ///
     /// One stop is one end: a stop that comes while nobody iterates ends the next iteration as it begins.
     pub fn stop(&self) -> Ticket<()> {
-        self.ask(ControlMessage::Stop)
+        self.send(ControlMessage::Stop)
     }
 
     /// The manager's counters, as they are now.

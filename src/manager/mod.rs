@@ -1,79 +1,55 @@
-//! Many connections on one loop.
+//! Many connections on one poll loop.
 //!
 //! ```text
-//!   Handle ── messages ▶ requests ─┐            ┌─ pulse: is anybody there?  canary: does it come?  audit: does it know?
-//!                                  ▼            ▼
-//!   for event in nm ──────▶  turn: who is ready is served, one read each ──▶ batches, idle events
-//!                                │  ▲
-//!                       died ──▶ lost ──▶ restore: dial, log in, listen again ──▶ a gap, then what comes later
+//!   for event in nm ──▶ NotificationManager ──▶ EventLoop: poll and clock ──▶ Fleet: the connections
+//!                            ▲                      ▲
+//!   Handle (any thread) ─────┴── messages ──────────┘           Ticket ◀── resolved by the loop
 //! ```
 //!
-//! `members` says who is where, `timers` who is looked at when; `recovery` and `rounds` hold what can be decided without
-//! a socket.
-//!
-//! It refuses to look at a connection that isn't ready, to wait for a server, to stop reading because a consumer is slow,
-//! and to fail: connections do, one by one.
+//! The manager is the public face of the event loop. The [`fleet`] decides everything, without I/O.
 
-mod audit;
-mod canary;
-mod cancels;
-mod edits;
-mod guard;
+mod command;
+mod conn_id;
+mod connection_mut;
+mod dead;
+mod event;
+mod event_loop;
+mod fleet;
 mod handle;
-mod log;
-mod lost;
-mod members;
-mod pulse;
-mod recovery;
-mod requests;
-mod restore;
-mod rounds;
-#[cfg(test)]
-mod simulation;
 mod stats;
 mod ticket;
-mod timers;
-mod turn;
-mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use self::audit::Rota;
-use self::canary::Canary;
-pub(crate) use self::canary::PERIOD_MIN as CANARY_PERIOD_MIN;
-use self::cancels::Cancels;
-pub use self::guard::ConnectionMut;
+pub use self::conn_id::ConnId;
+pub use self::connection_mut::ConnectionMut;
+pub use self::dead::Dead;
+pub use self::event::{Check, Event};
+use self::event_loop::EventLoop;
+pub use self::fleet::Backoff;
+pub(crate) use self::fleet::CANARY_PERIOD_MIN;
+use self::fleet::{Canaries, CanaryPace, Heartbeat};
 pub use self::handle::Handle;
-use self::handle::Shared;
-pub use self::members::{ConnId, Dead};
-use self::members::{Life, Members};
-pub use self::recovery::Backoff;
-use self::recovery::{Dials, Heartbeat, Jitter};
-use self::requests::PendingReply;
 pub use self::stats::Stats;
 pub use self::ticket::Ticket;
 pub(crate) use self::ticket::{Resolver, ThreadMark};
-use self::timers::Timers;
-use self::turn::{Manner, WATCHING};
-use self::watch::OpenTransactions;
 use crate::clock;
 use crate::config::Config;
-use crate::connection::idle::Idle;
-use crate::connection::{Common, Connection};
+use crate::connection::Connection;
 use crate::error::Error;
-use crate::gap::Gap;
-use crate::net::{PollWaker, Reactor};
 use crate::notification::Batch;
-use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
+use crate::proto::sql;
 
-/// Waits on many connections at once, and yields what each of them has: `Some((conn, batch))`, or `None` when idle.
+/// The canary's channel, unless another one is given.
+const CANARY_CHANNEL: &str = "notifyman_canary";
+
+/// An iterator over the notifications of many connections: `Some((conn, batch))`, or `None` when idle.
 ///
-/// *Idle* is `Some(None)`, a safe place to stop or to do other work; *the end* is `None`.
+/// *Idle* is `Some(None)`, a safe place to stop or to do other work. *The end* is `None`.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -99,216 +75,81 @@ use crate::proto::{READ_SIZE, ReadBuffer, RequestId, sql};
 /// # Ok(()) }
 /// ```
 ///
-/// # When it yields, and when it ends
+/// # Iteration
 ///
-/// - **No timeout:** batches, for as long as there are connections.
-/// - **A timeout:** also an idle event about that often, never early, also under load. At an idle event the manager
+/// - **No timeout:** batches, as long as there are connections.
+/// - **A timeout:** also an idle event about that often, never early, also under load. At an idle event, the manager
 ///   holds nothing undelivered.
-/// - **Zero:** reads every socket once until it is empty, yields the notifications, and ends. No idle event.
-///   Notifications that arrive later, even because of the loop's body, belong to the next iteration.
-/// - **It ends at once** when there is no good connection and none is being restored, unless it was told to
-///   [park](Self::park_when_empty). So look at the garbage after the loop, too.
+/// - **A zero timeout:** reads every socket once until it is empty, yields the notifications, and ends, without an idle
+///   event. Notifications that arrive later, even because of the loop's body, belong to the next iteration.
+/// - **The iterator ends immediately** when there is no live connection and none is being restored, unless
+///   [`park_when_empty`](Self::park_when_empty) is set. So inspect the garbage after the loop, too.
 ///
-/// The iterator isn't fused: after an end (zero timeout, no connections, a stop) it can be iterated again.
+/// The iterator is not fused: after an end (a zero timeout, no connections, a stop) it can be iterated again.
 ///
-/// However much some have to say, nobody waits long: each is read from once (64 KiB) in its turn, and stands in line again.
-/// Whoever has something comes after at most two such reads of each other that has; where over 1,024 wake at once, after
-/// one more for each 1,024 of them.
+/// The order is fair: each ready connection is read once (64 KiB) and then goes to the back of the queue. A connection waits
+/// for at most two such reads of each other ready connection; if more than 1,024 become ready together, for one more for each
+/// 1,024 of them.
 ///
-/// # Connections that die
+/// # Lost connections
 ///
-/// What had come from them is yielded; then they are in the [garbage](Self::garbage) with the reason, until they are
-/// taken, and perhaps [revived](Self::revive). [`next_event`](Self::next_event) tells of each as it happens.
+/// After its notifications have been yielded, a lost connection is in the [garbage](Self::garbage) with the reason, until it
+/// is taken, and perhaps [revived](Self::revive). With [`reconnect`](Self::reconnect) it is restored instead.
+/// [`next_event`](Self::next_event) reports each loss when it happens.
 ///
-/// # What it won't do
+/// # Limits
 ///
-/// It never stops reading because a consumer is slow within one process: a listener that doesn't read fills the
-/// server's NOTIFY queue and blocks its VACUUM. So hand work to other threads rather than do it in the loop's body.
-/// Dropping it closes its sessions; to keep them, take them out with [`into_connections`](Self::into_connections).
+/// The manager never stops reading because a consumer is slow: a listener that does not read fills the server's NOTIFY queue
+/// and blocks VACUUM. So move slow work from the loop's body to other threads. Dropping the manager closes its sessions; to
+/// keep them, use [`into_connections`](Self::into_connections).
 pub struct NotificationManager {
-    members: Members,
-    /// What its connections have in common.
-    common: Common,
-    reactor: Result<Reactor, Error>,
-    waker: Option<PollWaker>,
-    buffer: ReadBuffer,
-    idle: Idle,
-    parks: bool,
-    /// The time, as of the last look at the sockets.
-    now: Instant,
-
-    /// Who is to be served, by token; each stands there once.
-    ready: VecDeque<u32>,
-    /// How many of those belong to the turn that runs.
-    to_serve: usize,
-    /// Who was touched by the caller in this turn.
-    touched: Vec<u32>,
-    /// Connections that have become ready since the pass of a zero timeout drained them.
-    deferred: Vec<u32>,
-    /// Connections that this pass has read.
-    drained: Vec<u32>,
-    /// The server processes of connections that were taken out after the pass had drained them: if one is inserted again
-    /// meanwhile, what it has since is for the next pass.
-    taken_drained: Vec<i32>,
-    /// Whether the sockets have been looked at since the idle event came due.
-    looked: bool,
-    /// What is to be told next.
-    collected: VecDeque<Event>,
-    /// When to look at whom, whatever its socket does.
-    timers: Timers,
-    /// How the lost are brought back, if they are.
-    backoff: Option<Backoff>,
-    /// Who dials, and who waits for that.
-    dials: Dials<ConnId>,
-    /// The same for those that are opened for the first time.
-    first_dials: Dials<ConnId>,
-    heartbeat: Option<Heartbeat>,
-    canary: Option<Box<Canary>>,
-    audit: Option<Rota>,
-    jitter: Jitter,
-    /// What handles and the loop itself have asked the servers, and wait for.
-    asked: BTreeMap<(ConnId, RequestId), PendingReply>,
-    cancels: Cancels,
-    /// Who waits for the waker, because a name is being looked up.
-    looking_up: Vec<ConnId>,
-    in_transaction: OpenTransactions,
-    /// The refused checks of delivery that have been reported.
-    refused_checks: BTreeSet<(ConnId, Check)>,
-    /// How many stops are to be obeyed.
-    stops: usize,
-    shared: Arc<Shared>,
-}
-
-/// Everything that a manager tells: see [`NotificationManager::next_event`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// Nothing has come for the time of the timeout, or the time was over under load; nothing is held undelivered.
-    Idle,
-    /// What one connection had, in the server's order; never empty.
-    Notifies(ConnId, Batch),
-    /// A connection that the manager was told to [dial](NotificationManager::dial) is open, and listens.
-    Opened(ConnId),
-    /// A connection is back, or listens again to what its server had forgotten, and what it may have missed; it comes
-    /// before anything that was heard since.
-    Restored(ConnId, Gap),
-    /// A connection has died, or couldn't be brought back, and is in the garbage.
-    Lost(ConnId, Error),
-    /// A connection's transaction has been open for over a second. Until it ends, the server delivers nothing to it.
-    InTransaction(ConnId),
-    /// The server has refused a check of delivery, with this error: until the session ends, faults that only this check
-    /// finds remain unnoticed. Reported once for each session and check.
-    CheckRefused(ConnId, Check, Error),
-}
-
-/// A check of delivery: see [`Event::CheckRefused`].
-///
-/// ```
-/// use notifyman::Check;
-///
-/// assert_eq!(Check::Audit.to_string(), "audit");
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Check {
-    /// The [canary](NotificationManager::canary).
-    Canary,
-    /// The [audit](NotificationManager::audit), also after a canary that did not arrive.
-    Audit,
-}
-
-impl fmt::Display for Check {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Check::Canary => "canary",
-            Check::Audit => "audit",
-        })
-    }
+    event_loop: EventLoop,
 }
 
 impl NotificationManager {
-    /// A manager of these connections, with ids counted from 1 in their order.
+    /// Creates a manager of these connections, with ids counted from 1 in their order.
     ///
-    /// It doesn't fail: where the system has no poller left, the first turn moves every connection to the garbage with
+    /// This does not fail: if the system has no poller left, the first turn moves every connection to the garbage with
     /// that reason.
     pub fn new(connections: impl IntoIterator<Item = Connection>) -> Self {
-        // A poller that no handle could wake is none.
-        let made = Reactor::new().and_then(|reactor| Ok((reactor.waker()?, reactor)));
-        let (waker, reactor) = match made {
-            Ok((waker, reactor)) => (Some(waker), Ok(reactor)),
-            Err(e) => (None, Err(Error::io("making a poller", e))),
-        };
-        let mut manager = Self {
-            members: Members::default(),
-            common: Common::default(),
-            reactor,
-            waker: waker.clone(),
-            buffer: ReadBuffer::new(READ_SIZE),
-            idle: Idle::default(),
-            parks: false,
-            now: clock::now(),
-            ready: VecDeque::new(),
-            to_serve: 0,
-            touched: Vec::new(),
-            deferred: Vec::new(),
-            drained: Vec::new(),
-            taken_drained: Vec::new(),
-            looked: false,
-            collected: VecDeque::new(),
-            timers: Timers::default(),
-            backoff: None,
-            dials: Dials::default(),
-            first_dials: Dials::default(),
-            heartbeat: None,
-            canary: None,
-            audit: None,
-            jitter: Jitter::random(),
-            asked: BTreeMap::new(),
-            cancels: Cancels::default(),
-            looking_up: Vec::new(),
-            in_transaction: OpenTransactions::default(),
-            refused_checks: BTreeSet::new(),
-            stops: 0,
-            shared: Arc::new(Shared::new(waker)),
-        };
+        let mut manager = Self { event_loop: EventLoop::new() };
         for connection in connections {
             manager.insert(connection);
         }
         manager
     }
 
-    /// With this timeout: `None` for no idle events, [`Duration::ZERO`] to drain and end; [`Duration::MAX`] is never.
+    /// Sets the timeout: `None` for no idle events, [`Duration::ZERO`] to read what is there and end, [`Duration::MAX`] for
+    /// never.
     #[must_use]
+    #[doc(alias("settimeout", "idle"))]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.set_timeout(timeout);
         self
     }
 
-    /// Changes the timeout, also between two events; a new period begins with the next.
+    /// Changes the timeout, also between two events. A new period begins with the next event.
     pub fn set_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.idle = Idle::new(timeout.into());
-        self.looked = false;
-        self.undefer();
+        self.event_loop.fleet.set_timeout(timeout.into());
     }
 
-    /// The timeout that is set.
+    /// Returns the timeout.
     pub fn current_timeout(&self) -> Option<Duration> {
-        self.idle.period()
+        self.event_loop.fleet.timeout()
     }
 
-    /// Whether to wait for the [handle](Self::handle) when there is no connection, rather than to end: for a service
-    /// that starts empty. It ends by [`Handle::stop`], and with a zero timeout.
+    /// Sets whether to wait for the [handle](Self::handle) when there is no connection, rather than to end: for a service
+    /// that starts empty. Then the iteration ends by [`Handle::stop`], or with a zero timeout.
     #[must_use]
     pub fn park_when_empty(mut self, parks: bool) -> Self {
-        self.parks = parks;
+        self.event_loop.parks = parks;
         self
     }
 
-    /// With lost connections brought back by themselves: dialled inside the loop, without stalling it, and listening to
-    /// the same channels under the same id.
+    /// Restores lost connections inside the loop, without blocking it: under the same id, listening to the same channels.
     ///
     /// Meanwhile a connection is [restoring](Self::restoring): neither among the [connections](Self::connections) nor
-    /// in the garbage. Its first batch after the restore carries the [`Gap`]. Few failures are final: refused
+    /// in the garbage. Its first batch afterwards carries the [`Gap`](crate::Gap). Few failures are final: refused
     /// credentials, a missing database and a refused certificate move the connection to the garbage, unless
     /// [`Backoff::retry_all`] is set; so does closing it in this program. Names are resolved again for each attempt.
     /// Each request listens to up to 10,000 channels.
@@ -323,38 +164,152 @@ impl NotificationManager {
     ///     .heartbeat(Duration::from_secs(15), Duration::from_secs(5));
     /// for (conn, batch) in nm.flatten() {
     ///     if let Some(gap) = batch.gap() {
-    ///         println!("{conn} was away for {:?}: {:?} are stale", gap.duration(), gap.channels());
+    ///         println!("{conn} received nothing for {:?}: {:?} are stale", gap.duration(), gap.channels());
     ///     }
     /// }
     /// ```
     #[must_use]
+    #[doc(alias = "retry")]
     pub fn reconnect(mut self, backoff: Backoff) -> Self {
-        self.backoff = Some(backoff);
+        self.event_loop.fleet.set_backoff(backoff);
         self
     }
 
-    /// With a heartbeat: a connection from which no byte came for `idle` is asked whether it is there, by the cheapest
-    /// message that the protocol has (`Sync`); if none has come `deadline` later, it is lost.
+    /// Sets a heartbeat: a connection from which no byte has arrived for `idle` is sent a `Sync`, the cheapest message of the
+    /// protocol; if no byte arrives within `deadline`, the connection is lost.
     ///
-    /// So a link that died without a word is found within `idle + deadline`, whatever the network does; keepalive
-    /// doesn't see a frozen server, nor anything behind a proxy. Any byte from the server counts as life. While a request
-    /// by the handle or a canary is unanswered, its own limit, the call timeout, counts instead.
+    /// So a link that has failed silently is found within `idle + deadline`, whatever the network does. TCP keepalive does
+    /// not detect a frozen server, nor anything behind a proxy. Any byte from the server is a sign of life. While a request by
+    /// the handle or a canary is unanswered, its own limit, the call timeout, applies instead.
     ///
-    /// The periods are spread over a quarter of `idle`, so that many connections don't ask at once; and the loop wakes for
-    /// them at most 32 times in the shorter of the two, so that many timers cost no more than a few.
+    /// The periods are spread over a quarter of `idle`, so that the messages of many connections come in no burst; and the
+    /// loop wakes for them at most 32 times in the shorter of the two times.
     #[must_use]
+    #[doc(alias("keepalive", "ping"))]
     pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
-        self.heartbeat = Some(Heartbeat { idle, deadline });
-        self.start_all_pulses();
+        self.event_loop.with_fleet(|fleet, io| fleet.set_heartbeat(Heartbeat { idle, deadline }, io));
+        self
+    }
+
+    /// Sets a canary: in every `period`, one connection of each database sends a notification on a channel of the
+    /// manager's own, `notifyman_canary`, and every connection to that database must receive it. A connection that has not
+    /// received it `deadline` after its commit is queried for its channels; if it listens and still nothing has arrived, it
+    /// delivers nothing, and is lost with [`Error::NotDelivering`].
+    ///
+    /// It proves what no other sign does: a pooler in transaction mode answers everything and delivers nothing. The gap
+    /// that follows begins when the last canary was sent that arrived. [`Stats::canary_micros`](crate::Stats) is the time
+    /// that it took.
+    ///
+    /// ```no_run
+    /// # let conns: [notifyman::Connection; 0] = [];
+    /// use std::time::Duration;
+    /// use notifyman::{Backoff, NotificationManager};
+    ///
+    /// let nm = NotificationManager::new(conns)
+    ///     .reconnect(Backoff::default())
+    ///     .heartbeat(Duration::from_secs(15), Duration::from_secs(5))
+    ///     .canary(Duration::from_secs(60), Duration::from_secs(5))
+    ///     .audit(Duration::from_secs(300));
+    /// # drop(nm);
+    /// ```
+    ///
+    /// # Costs
+    ///
+    /// The period is at least 30 seconds; a shorter one counts as that. In each, every database commits one NOTIFY,
+    /// which takes the cluster's lock for it, and wakes every session that listens there: a server of version 18 or
+    /// earlier takes about 15 µs for each of them (measured on 15), so a canary for 1,000 sessions costs as much as 1,000
+    /// notifications to one. Each session is sent about 60 bytes. Programs do not share canaries, but each receives those of
+    /// the others.
+    ///
+    /// # Limits
+    ///
+    /// - Notifications on the canary's channel are not yielded. [`Connection::listen`] refuses the channel; a connection
+    ///   that listened to it before it was inserted keeps it, and has no canary.
+    /// - Nothing is requested inside a transaction. While one is open, the connection has no canary, and
+    ///   [`Event::InTransaction`](crate::Event::InTransaction) reports it.
+    /// - A canary that a session sends to itself arrives with the answer, and does not prove delivery to an idle session. So
+    ///   for the only connection to a database, another session is opened to send the first canary; behind a pooler, every
+    ///   canary.
+    /// - A single delay is no fault. A canary that arrives only together with the answer to a question may be late. If
+    ///   in two periods in a row that question was sent to the idle session after the canary had been committed, the
+    ///   connection is lost with [`Error::HeldBack`]. The question is the one after the deadline, a heartbeat or an audit.
+    /// - A refusal by the server is reported by [`Event::CheckRefused`], once for each session.
+    /// - After `UNLISTEN *`, `DISCARD ALL` or a rollback the channel is listened to again. Only a session whose server forgets
+    ///   it before two canaries in a row counts as delivering nothing.
+    /// - A database is identified by its address, the start time of its server and its number there. Two addresses of one
+    ///   database have a canary each.
+    #[must_use]
+    pub fn canary(self, period: Duration, deadline: Duration) -> Self {
+        self.canary_at_any_pace(CANARY_CHANNEL, period.max(CANARY_PERIOD_MIN), deadline)
+    }
+
+    /// Sets a [canary](Self::canary) on another channel.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Value`] for a name that is not 1 to 63 ASCII characters without NUL: the server must not truncate it,
+    /// whatever its encoding.
+    ///
+    /// ```
+    /// # let conns: [notifyman::Connection; 0] = [];
+    /// use std::time::Duration;
+    /// use notifyman::NotificationManager;
+    ///
+    /// let (period, deadline) = (Duration::from_secs(60), Duration::from_secs(5));
+    /// let nm = NotificationManager::new(conns).canary_on("PGNOTIFIER", period, deadline)?;
+    /// # drop(nm);
+    /// assert!(NotificationManager::new([]).canary_on("", period, deadline).is_err());
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn canary_on(self, channel: &str, period: Duration, deadline: Duration) -> Result<Self, Error> {
+        sql::check_canary_channel(channel)?;
+        Ok(self.canary_at_any_pace(channel, period.max(CANARY_PERIOD_MIN), deadline))
+    }
+
+    /// For the project's own tests, which cannot wait for half a minute.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn canary_at_any_pace(mut self, channel: &str, period: Duration, deadline: Duration) -> Self {
+        let canaries = Canaries::new(channel, CanaryPace { period, deadline });
+        self.event_loop.with_fleet(|fleet, io| fleet.set_canary(canaries, io));
+        self
+    }
+
+    /// Sets an audit: in every `period`, each connection's server is queried for its channels, and channels that it has
+    /// forgotten are listened to again. A gap with these channels reports that, with the cause
+    /// [`Error::Unregistered`](crate::Error::Unregistered): in [`Event::Restored`](crate::Event::Restored), or in
+    /// [`Batch::gap`](crate::Batch::gap). The connection itself continues.
+    ///
+    /// Registrations are lost by an `UNLISTEN` in a function or behind a pooler. The gap begins when the last audit found
+    /// every channel, or with the session. A channel that the server listens to and the manager did not know of is recorded,
+    /// and listened to again when the connection is restored.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::NotificationManager;
+    ///
+    /// # let conns: [notifyman::Connection; 0] = [];
+    /// let nm = NotificationManager::new(conns).audit(Duration::from_secs(300));
+    /// # drop(nm);
+    /// ```
+    ///
+    /// # Costs
+    ///
+    /// A query of some 100 bytes for each connection and period, and its answer, which names all channels: about
+    /// 0.1 ms of the server's time. The audits are spread over the period, which is at least a second. A connection in a
+    /// transaction, or with another request in progress, is audited in the next period.
+    #[must_use]
+    pub fn audit(mut self, period: Duration) -> Self {
+        self.event_loop.fleet.set_audit(period, clock::now());
         self
     }
 
     // ---- events -------------------------------------------------------------------------------------------------
 
-    /// The next event, with nothing left out; `None` is the end.
+    /// Returns the next event; `None` is the end.
     ///
-    /// The iterator takes from the same queue, but leaves out [`Event::Lost`] (see the garbage), [`Event::Opened`],
-    /// [`Event::InTransaction`] and [`Event::CheckRefused`], and puts the gap of [`Event::Restored`] into a
+    /// The iterator takes from the same queue, but leaves out [`Event::Disconnected`], [`Event::Lost`] (see the garbage),
+    /// [`Event::Opened`], [`Event::InTransaction`] and [`Event::CheckRefused`], and puts the gap of [`Event::Restored`] into a
     /// [batch](Batch::gap): the first one with notifications, or an empty one.
     ///
     /// ```no_run
@@ -364,24 +319,25 @@ impl NotificationManager {
     ///     match event {
     ///         Event::Idle => println!("idle"),
     ///         Event::Notifies(id, batch) => println!("{id}: {} notifications", batch.len()),
-    ///         Event::Lost(id, error) => eprintln!("{id} is gone: {error}"),
-    ///         Event::Restored(id, gap) => println!("{id} is back, and missed {:?}", gap.duration()),
+    ///         Event::Disconnected(id, error) => eprintln!("{id} is being restored: {error}"),
+    ///         Event::Restored(id, gap) => println!("{id} is restored; treat {:?} as stale", gap.channels()),
+    ///         Event::Lost(id, error) => eprintln!("{id} is lost: {error}"),
     ///         _ => {}
     ///     }
     /// }
     /// ```
     pub fn next_event(&mut self) -> Option<Event> {
-        match self.turn(Manner { wait: true, gap_apart: true }) {
+        match self.event_loop.next(true, true) {
             Poll::Ready(event) => event,
-            // It doesn't happen to whom waits; and if it did, an idle event harms nobody.
+            // A loop that waits is never pending.
             Poll::Pending => Some(Event::Idle),
         }
     }
 
-    /// The next event if there is one now; for running inside another loop.
+    /// Returns the next event if there is one now; for running inside another event loop.
     ///
-    /// Call it until it gives `Pending`; then wait until the manager's descriptor is readable or
-    /// [`next_deadline`](Self::next_deadline) is over, whichever comes first, and call it again. `Ready(None)` is the
+    /// Call it until it returns `Pending`. Then wait until the manager's descriptor is readable or
+    /// [`next_deadline`](Self::next_deadline) has passed, whichever comes first, and call it again. `Ready(None)` is the
     /// end, as in [`next_event`](Self::next_event).
     ///
     /// In tokio, with an `AsyncFd`:
@@ -420,45 +376,33 @@ impl NotificationManager {
     /// # Ok(()) }
     /// ```
     pub fn try_next_event(&mut self) -> Poll<Option<Event>> {
-        self.turn(Manner { wait: false, gap_apart: true })
+        self.event_loop.next(false, true)
     }
 
-    /// When [`try_next_event`](Self::try_next_event) is to be called at the latest, whatever the descriptor does;
-    /// `None` for never. It is in the past while anything is left over, which the descriptor doesn't show.
+    /// Returns the time at which [`try_next_event`](Self::try_next_event) must be called, whatever the descriptor reports;
+    /// `None` for never. The time is in the past while there is work left, which the descriptor does not show.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.deadline()
+        self.event_loop.deadline()
     }
 
     // ---- connections --------------------------------------------------------------------------------------------
 
-    /// Adds a connection, also between two events. What it already holds is yielded; one that is closed goes to the
-    /// garbage with the next turn.
-    pub fn insert(&mut self, mut connection: Connection) -> ConnId {
-        connection.forget_pass();
-        connection.share(&mut self.common);
-        let id = self.members.new_id();
-        let was_drained = self.taken_drained.contains(&connection.pid());
-        let token = self.members.add(id, Life::Good(connection));
-        if was_drained {
-            self.set_drained(token);
-        }
-        self.touch(token);
-        self.watch(token);
-        self.start_pulse(token);
-        self.attend(token);
-        self.count_members();
-        id
+    /// Adds a connection, also between two events. The notifications that it holds are yielded; a closed connection moves to
+    /// the garbage with the next turn.
+    #[doc(alias = "append")]
+    pub fn insert(&mut self, connection: Connection) -> ConnId {
+        self.event_loop.with_fleet(|fleet, io| fleet.insert(connection, io))
     }
 
-    /// Opens a connection inside the loop, to listen to these channels, and gives its id at once.
+    /// Opens a connection inside the loop, which will listen to these channels, and returns its id immediately.
     ///
-    /// Up to 256 are dialled side by side, without stalling those that are open: so a manager of a thousand databases
-    /// works for each from the moment it is there, and one that hangs holds up nobody. Until it is open it is
-    /// [restoring](Self::restoring); then [`Event::Opened`] tells. One that fails goes to the garbage with the reason;
-    /// with [`reconnect`](Self::reconnect), if trying again can help, that is done until it does. What the loop's body
-    /// takes counts towards `connect_timeout`: a body that takes longer leaves a dial no time.
+    /// Up to 256 connections are opened concurrently, without delaying those that are open: so a manager of a thousand
+    /// databases serves each as soon as it is connected. Until a connection is open it is [restoring](Self::restoring); then
+    /// [`Event::Opened`] reports it. One that fails moves to the garbage with the reason; with
+    /// [`reconnect`](Self::reconnect), if another attempt can help, attempts follow until one succeeds. The time of the loop's
+    /// body counts towards `connect_timeout`.
     ///
-    /// To have all of them open before the loop begins, use [`Connection::connect_many`].
+    /// To have all connections open before the loop begins, use [`Connection::connect_many`].
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -487,8 +431,8 @@ impl NotificationManager {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for settings that can't be used, and [`Error::Value`] for a channel that can't be; nobody is
-    /// dialled then.
+    /// [`Error::Config`] for invalid settings, and [`Error::Value`] for an invalid channel; then nothing is opened.
+    #[doc(alias("connect", "open"))]
     pub fn dial<C, I>(&mut self, config: C, channels: I) -> Result<ConnId, Error>
     where
         C: TryInto<Config>,
@@ -497,34 +441,16 @@ impl NotificationManager {
         I::Item: AsRef<str>,
     {
         let (config, channels) = check_dial(config, channels)?;
-        Ok(self.open_now(config, channels, sql::Limits::ServerDecides))
+        Ok(self.event_loop.fleet.dial(config, Ok(channels), sql::Limits::ServerDecides, clock::now()))
     }
 
-    /// The same, where it is known how far names can be checked; what can't be opened is in the garbage.
-    pub(crate) fn dial_within<I>(&mut self, config: Config, channels: I, limits: sql::Limits) -> ConnId
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        match sql::checked_channels(channels, limits) {
-            Ok(channels) => self.open_now(config, channels, limits),
-            Err(error) => {
-                let id = self.members.new_id();
-                self.members.bury(id, Dead::unopened(config, Vec::new(), limits).again(error.clone()));
-                self.count_members();
-                self.collected.push_back(Event::Lost(id, error));
-                id
-            }
-        }
-    }
-
-    /// Takes a connection out, also between two events, with what was not delivered still in it.
+    /// Removes a connection, also between two events, with its undelivered notifications.
     ///
-    /// Where there is a [canary](Self::canary) it is told to leave that channel, without waiting for the answer; in an
-    /// open transaction, as that ends. Nothing of the channel ever comes out of it.
+    /// With a [canary](Self::canary), the connection leaves its channel, without waiting for the answer; in an open
+    /// transaction, when that ends. Notifications on that channel are never yielded.
     ///
-    /// Gives nothing for an id that isn't here; `Err` with what remains for one that is dead or being restored (which
-    /// is given up).
+    /// Returns `None` for an unknown id, and `Err` with what is left of a connection that is lost or being restored; the
+    /// restore is cancelled.
     ///
     /// ```no_run
     /// # let mut nm = notifyman::NotificationManager::new([]);
@@ -535,45 +461,26 @@ impl NotificationManager {
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     pub fn remove(&mut self, id: ConnId) -> Option<Result<Connection, Dead>> {
-        let Some(token) = self.members.token(id) else {
-            let dead = self.members.exhume(id);
-            self.count_members();
-            return dead.map(Err);
-        };
-        if let Some((_, connection)) = self.give_back(token) {
-            return Some(Ok(connection));
-        }
-        let Life::Restoring(restore) = self.members.take(token)?.life else { return None };
-        if restore.has_place() {
-            self.end_dial(restore.is_first());
-        }
-        self.count_members();
-        Some(Err(restore.cancel()))
+        self.event_loop.with_fleet(|fleet, io| fleet.remove(id, io))
     }
 
-    /// Opens a dead connection again, inside the loop and without stalling it: the same id, the same channels.
+    /// Opens a lost connection again, inside the loop and without blocking it: with the same id and the same channels.
     ///
-    /// Until that is done it is [restoring](Self::restoring). Then its first batch carries the [`Gap`]; or it is in the
-    /// garbage once more, with the new reason. One attempt is made; with [`reconnect`](Self::reconnect), as many as it
-    /// takes.
+    /// Until then it is [restoring](Self::restoring). Its first batch afterwards carries the [`Gap`](crate::Gap); or it is in
+    /// the garbage again, with the new reason. One attempt is made; with [`reconnect`](Self::reconnect), as many as needed.
     ///
-    /// The id must be one that this manager gave out, and of nobody who is in it; else the connection gets a new one.
-    /// Gives the id that it has.
+    /// Returns the id of the connection. It is the given one if the connection had it in this manager and has left the
+    /// garbage; otherwise it is a new one, so that an id never refers to two connections.
     pub fn revive(&mut self, id: ConnId, dead: Dead) -> ConnId {
-        let id = if self.members.is_vacant(id) { id } else { self.members.new_id() };
-        self.revive_now(id, dead);
-        id
+        self.event_loop.fleet.revive(id, dead, clock::now())
     }
 
-    /// A good connection, to look at.
+    /// Returns a live connection.
     pub fn get(&self, id: ConnId) -> Option<&Connection> {
-        match &self.members.get(self.members.token(id)?)?.life {
-            Life::Good(connection) => Some(connection),
-            _ => None,
-        }
+        self.event_loop.fleet.get(id)
     }
 
-    /// A good connection, to call. The calls block the whole loop for a round trip, or up to their timeout.
+    /// Returns a live connection to make calls on it. Each call blocks the loop for a round trip, or up to its timeout.
     ///
     /// ```no_run
     /// # let mut nm = notifyman::NotificationManager::new([]);
@@ -584,70 +491,49 @@ impl NotificationManager {
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     pub fn get_mut(&mut self, id: ConnId) -> Option<ConnectionMut<'_>> {
-        let token = self.members.token(id)?;
-        ConnectionMut::new(token, self.members.get_mut(token)?, &mut self.ready, &mut self.touched)
+        self.event_loop.fleet.get_mut(id).map(ConnectionMut::new)
     }
 
-    /// The good connections, by id.
+    /// Returns the live connections, in the order of ids.
     pub fn connections(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
-        self.members.iter().filter_map(|member| match &member.life {
-            Life::Good(connection) => Some((member.id, connection)),
-            _ => None,
-        })
+        self.event_loop.fleet.connections()
     }
 
-    /// Those that are being restored, by id, and why they have to be, or why the last attempt failed; also those that are
-    /// being opened for the first time.
+    /// Returns the connections that are being restored or opened, in the order of ids, each with the reason for the loss or
+    /// for the failure of the last attempt.
     pub fn restoring(&self) -> impl Iterator<Item = (ConnId, &Dead)> {
-        self.members.iter().filter_map(|member| match &member.life {
-            Life::Restoring(restore) => Some((member.id, restore.dead())),
-            _ => None,
-        })
+        self.event_loop.fleet.restoring()
     }
 
-    /// The dead, in the order in which they died.
+    /// Returns the lost connections, in the order of their losses.
     pub fn garbage(&self) -> impl Iterator<Item = (ConnId, &Dead)> {
-        self.members.garbage().iter().map(|(id, dead)| (*id, dead))
+        self.event_loop.fleet.garbage().iter().map(|(id, dead)| (*id, dead))
     }
 
-    /// Empties the garbage.
+    /// Empties the garbage, and returns what was in it.
     pub fn take_garbage(&mut self) -> Vec<(ConnId, Dead)> {
-        let garbage = self.members.take_garbage();
-        self.count_members();
-        garbage
+        self.event_loop.fleet.take_garbage()
     }
 
-    /// Gives the good connections back, with what was not delivered still in them: nothing, at an idle event.
+    /// Returns the live connections, with their undelivered notifications: at an idle event there are none.
     pub fn into_connections(mut self) -> Vec<(ConnId, Connection)> {
-        self.members.tokens().into_iter().filter_map(|token| self.give_back(token)).collect()
+        self.event_loop.with_fleet(|fleet, io| fleet.remove_all(io))
     }
 
     // ---- control ------------------------------------------------------------------------------------------------
 
-    /// Control of this manager from other threads.
+    /// Returns a handle to control this manager from other threads.
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+        Handle { shared: Arc::clone(&self.event_loop.shared) }
     }
 
-    /// The counters, as they are now.
+    /// Returns the counters.
     pub fn stats(&self) -> Stats {
-        self.shared.counters.read()
-    }
-
-    /// Has the reactor watch a connection; where that fails, the connection is lost.
-    fn watch(&mut self, token: u32) {
-        if let Ok(reactor) = &self.reactor
-            && let Some(member) = self.members.get(token)
-            && let Life::Good(connection) = &member.life
-            && let Some(stream) = connection.stream()
-            && let Err(error) = reactor.register(stream, token, false)
-        {
-            self.close_for(token, Error::io(WATCHING, error));
-        }
+        self.event_loop.shared.counters.read()
     }
 }
 
-/// Refuses at once what can't be dialled, whatever the server.
+/// Checks the arguments of a dial before anything is opened.
 fn check_dial<C, I>(config: C, channels: I) -> Result<(Config, Vec<Box<str>>), Error>
 where
     C: TryInto<Config>,
@@ -665,10 +551,10 @@ where
 impl Iterator for NotificationManager {
     type Item = Option<(ConnId, Batch)>;
 
-    /// The next batch, or `Some(None)` for an idle event, or `None` for the end.
+    /// Returns the next batch, `Some(None)` for an idle event, or `None` at the end.
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            match self.turn(Manner { wait: true, gap_apart: false }) {
+            match self.event_loop.next(true, false) {
                 Poll::Ready(None) => return None,
                 Poll::Ready(Some(Event::Idle)) | Poll::Pending => return Some(None),
                 Poll::Ready(Some(Event::Notifies(id, batch))) => return Some(Some((id, batch))),
@@ -676,7 +562,11 @@ impl Iterator for NotificationManager {
                     return Some(Some((id, Batch::empty().with_gap(gap))));
                 }
                 Poll::Ready(Some(
-                    Event::Opened(_) | Event::Lost(..) | Event::InTransaction(_) | Event::CheckRefused(..),
+                    Event::Opened(_)
+                    | Event::Disconnected(..)
+                    | Event::Lost(..)
+                    | Event::InTransaction(_)
+                    | Event::CheckRefused(..),
                 )) => {}
             }
         }
@@ -685,109 +575,24 @@ impl Iterator for NotificationManager {
 
 impl Drop for NotificationManager {
     fn drop(&mut self) {
-        self.shared.close();
+        self.event_loop.shared.close();
     }
 }
 
 impl AsRawFd for NotificationManager {
-    /// The poller's descriptor, to be watched for reading by another loop; -1 where there is no poller, and then
-    /// [`try_next_event`](NotificationManager::try_next_event) says so.
+    /// Returns the poll's descriptor, for another event loop to watch for reading; -1 if there is no poll, which
+    /// [`try_next_event`](NotificationManager::try_next_event) reports.
     fn as_raw_fd(&self) -> RawFd {
-        self.reactor.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+        self.event_loop.as_raw_fd()
     }
 }
 
 impl fmt::Debug for NotificationManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NotificationManager")
-            .field("timeout", &self.idle.period())
+            .field("timeout", &self.current_timeout())
             .field("stats", &self.stats())
+            .field("fleet", &self.event_loop.fleet)
             .finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::Stream;
-    use crate::proto::Session;
-
-    fn connection_over(fd: impl Into<std::os::fd::OwnedFd>) -> Connection {
-        let config = Config::new().host("127.0.0.1").user("u");
-        Connection::new(Session::new(&config).unwrap(), Stream::from_fd(fd.into()), config, clock::now())
-    }
-
-    /// A poller takes sockets, and refuses a file.
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn m10_a_registration_that_fails_sends_that_connection_to_the_garbage_and_no_other() {
-        let file = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
-        let (good, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
-        good.set_nonblocking(true).unwrap();
-        let mut manager = NotificationManager::new([connection_over(file), connection_over(good)]);
-        let Some(Event::Lost(id, Error::Io { action: WATCHING, .. })) = manager.next_event() else { panic!() };
-        assert_eq!(id, ConnId::for_test(1));
-        assert_eq!(manager.garbage().map(|(id, _)| id).collect::<Vec<_>>(), [id]);
-        assert_eq!(manager.connections().map(|(id, _)| id).collect::<Vec<_>>(), [ConnId::for_test(2)]);
-    }
-
-    /// Ids that are brought back, each to a server that takes them and never says a word.
-    fn reviving(count: usize, backoff: Backoff) -> (NotificationManager, Vec<ConnId>, std::net::TcpListener) {
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = Config::new().host("127.0.0.1").port(server.local_addr().unwrap().port()).user("u");
-        let mut manager = NotificationManager::new([]).reconnect(backoff);
-        let dead = || {
-            let (end, _) = std::os::unix::net::UnixStream::pair().unwrap();
-            let session = Session::new(&config).unwrap();
-            let mut connection = Connection::new(session, Stream::from_fd(end.into()), config.clone(), clock::now());
-            connection.close_for(Error::Disconnected);
-            Dead::of(&connection)
-        };
-        let ids = (0..count).map(|_| manager.revive(ConnId::for_test(1_000_000), dead())).collect();
-        for _ in 0..3 {
-            assert!(manager.try_next_event().is_pending());
-        }
-        (manager, ids, server)
-    }
-
-    fn has_place(manager: &NotificationManager, id: ConnId) -> bool {
-        let member = manager.members.token(id).and_then(|token| manager.members.get(token)).unwrap();
-        matches!(&member.life, Life::Restoring(restore) if restore.has_place())
-    }
-
-    #[test]
-    fn m13_who_is_taken_out_while_it_waits_to_dial_keeps_no_place_from_the_next() {
-        let (mut manager, ids, _server) = reviving(3, Backoff::default().at_once(1).per_second(100));
-        assert_eq!(ids.iter().map(|id| has_place(&manager, *id)).collect::<Vec<_>>(), [true, false, false]);
-        assert!(manager.remove(ids[0]).unwrap().is_err());
-        // Its place is free, and the next's as soon as time allows; but that one is taken out.
-        assert!(manager.try_next_event().is_pending());
-        assert!(manager.remove(ids[1]).unwrap().is_err());
-        let begun = clock::now();
-        while !has_place(&manager, ids[2]) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the last one waits for ever");
-            assert!(manager.next_deadline().is_some_and(|at| at < begun + Duration::from_secs(10)));
-            assert!(manager.try_next_event().is_pending());
-        }
-    }
-
-    #[test]
-    fn m13_those_who_wait_to_dial_cost_no_timers_and_no_turns() {
-        let (manager, ids, _server) = reviving(500, Backoff::default().at_once(2).per_second(1000));
-        assert!(ids.iter().filter(|id| has_place(&manager, **id)).count() <= 2);
-        assert!(manager.timers.count(timers::Why::Look) <= 2);
-    }
-
-    #[test]
-    fn a_manager_and_its_handle_can_go_to_another_thread() {
-        fn is_send<T: Send>() {}
-        fn is_sync<T: Sync>() {}
-        is_send::<NotificationManager>();
-        is_send::<Connection>();
-        is_send::<Handle>();
-        is_sync::<Handle>();
-        is_send::<Ticket<Connection>>();
-        is_send::<Error>();
-        is_sync::<Error>();
     }
 }

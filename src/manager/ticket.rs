@@ -70,24 +70,24 @@ impl ThreadMark {
 /// # Ok(()) }
 /// ```
 pub struct Ticket<T> {
-    slot: Arc<Slot<T>>,
+    slot: Arc<TicketSlot<T>>,
     /// The thread that iterates the manager, and so must not wait for it.
     iterating: Arc<ThreadMark>,
 }
 
-struct Slot<T> {
-    state: Mutex<State<T>>,
+struct TicketSlot<T> {
+    state: Mutex<TicketState<T>>,
     resolved: Condvar,
 }
 
-struct State<T> {
+struct TicketState<T> {
     value: Option<Result<T, Error>>,
     /// Whether the value has been given.
     spent: bool,
     waker: Option<Waker>,
 }
 
-impl<T> State<T> {
+impl<T> TicketState<T> {
     /// The value, given once; then that it has been.
     fn take(&mut self) -> Option<Result<T, Error>> {
         if self.spent {
@@ -99,8 +99,8 @@ impl<T> State<T> {
     }
 }
 
-impl<T> Slot<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+impl<T> TicketSlot<T> {
+    fn lock(&self) -> MutexGuard<'_, TicketState<T>> {
         // What is kept under the lock is whole at any time.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,10 +108,10 @@ impl<T> Slot<T> {
 
 impl<T> Ticket<T> {
     pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T>, Self) {
-        let state = Mutex::new(State { value: None, spent: false, waker: None });
-        let slot = Arc::new(Slot { state, resolved: Condvar::new() });
-        let end = Some(End::Ticket(Arc::clone(&slot)));
-        (Resolver { end, charge: None }, Self { slot, iterating: Arc::clone(iterating) })
+        let state = Mutex::new(TicketState { value: None, spent: false, waker: None });
+        let slot = Arc::new(TicketSlot { state, resolved: Condvar::new() });
+        let end = Some(ResolverEnd::Ticket(Arc::clone(&slot)));
+        (Resolver { end, permit: None }, Self { slot, iterating: Arc::clone(iterating) })
     }
 
     /// One that has been resolved already.
@@ -182,39 +182,39 @@ impl<T> fmt::Debug for Ticket<T> {
 
 /// How many bytes the requests take that haven't been answered, over all handles of a manager.
 #[derive(Debug, Default)]
-pub(crate) struct Account(AtomicUsize);
+pub(crate) struct MemoryBudget(AtomicUsize);
 
-/// A request's share of the account, given back when it is dropped.
+/// A request's share of the budget, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Charge {
-    account: Arc<Account>,
+pub(crate) struct MemoryPermit {
+    budget: Arc<MemoryBudget>,
     size: usize,
 }
 
-impl Account {
+impl MemoryBudget {
     /// The share of a request that takes so much; nothing where all together would take more than `limit`.
-    pub(crate) fn charge(self: &Arc<Self>, size: usize, limit: usize) -> Option<Charge> {
+    pub(crate) fn reserve(self: &Arc<Self>, size: usize, limit: usize) -> Option<MemoryPermit> {
         let within = |taken: usize| taken.checked_add(size).filter(|taken| *taken <= limit);
         self.0.fetch_update(Relaxed, Relaxed, within).ok()?;
-        Some(Charge { account: Arc::clone(self), size })
+        Some(MemoryPermit { budget: Arc::clone(self), size })
     }
 }
 
-impl Drop for Charge {
+impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        self.account.0.fetch_sub(self.size, Relaxed);
+        self.budget.0.fetch_sub(self.size, Relaxed);
     }
 }
 
 /// The loop's end of a ticket. Dropped unresolved, it resolves to [`Error::Stopped`].
 pub(crate) struct Resolver<T> {
-    end: Option<End<T>>,
+    end: Option<ResolverEnd<T>>,
     /// What the request takes until then.
-    charge: Option<Charge>,
+    permit: Option<MemoryPermit>,
 }
 
-enum End<T> {
-    Ticket(Arc<Slot<T>>),
+enum ResolverEnd<T> {
+    Ticket(Arc<TicketSlot<T>>),
     /// Called on the loop's thread.
     Call(Box<dyn FnOnce(Result<T, Error>) + Send>),
 }
@@ -222,11 +222,11 @@ enum End<T> {
 impl<T> Resolver<T> {
     /// One that calls instead of resolving a ticket.
     pub(crate) fn call(then: impl FnOnce(Result<T, Error>) + Send + 'static) -> Self {
-        Self { end: Some(End::Call(Box::new(then))), charge: None }
+        Self { end: Some(ResolverEnd::Call(Box::new(then))), permit: None }
     }
 
-    pub(crate) fn charged(mut self, charge: Charge) -> Self {
-        self.charge = Some(charge);
+    pub(crate) fn with_permit(mut self, permit: MemoryPermit) -> Self {
+        self.permit = Some(permit);
         self
     }
 
@@ -236,16 +236,16 @@ impl<T> Resolver<T> {
 
     fn put(&mut self, value: Result<T, Error>) {
         // Whoever waited for it may ask for more at once.
-        self.charge = None;
+        self.permit = None;
         match self.end.take() {
-            Some(End::Ticket(slot)) => slot.put(value),
-            Some(End::Call(then)) => then(value),
+            Some(ResolverEnd::Ticket(slot)) => slot.put(value),
+            Some(ResolverEnd::Call(then)) => then(value),
             None => {}
         }
     }
 }
 
-impl<T> Slot<T> {
+impl<T> TicketSlot<T> {
     fn put(&self, value: Result<T, Error>) {
         let mut state = self.lock();
         state.value = Some(value);

@@ -8,6 +8,7 @@ mod reactor;
 mod resolve;
 mod stream;
 mod tls;
+mod transport;
 
 pub(crate) use offload::OffloadJob;
 pub(crate) use passfile::read_passfile;
@@ -15,3 +16,4 @@ pub(crate) use reactor::{PollWaker, Reactor, Ready};
 pub(crate) use resolve::NameResolution;
 pub(crate) use stream::{Address, Keepalive, Stream};
 pub(crate) use tls::{Encryption, EncryptionJob};
+pub(crate) use transport::Transport;

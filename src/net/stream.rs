@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use crate::clock::{self, CoarseInstant};
 use crate::config::Config;
 use crate::error::TlsError;
+use crate::net::Transport;
 use crate::net::tls::{Encryption, Tls};
 
 /// Where to dial: one address, looked up already.
@@ -49,13 +50,8 @@ pub(crate) struct Stream {
     tls: Option<Box<Tls>>,
 }
 
-impl Stream {
-    /// Begins to dial; says whether that is done already. If it isn't, the stream becomes writable once it is; then
-    /// [`check`](Self::check) tells how it went.
-    ///
-    /// # Errors
-    /// `WouldBlock` for a Unix socket whose server has no room for another client yet: try again in a while.
-    pub(crate) fn dial(address: &Address, config: &Config) -> io::Result<(Self, bool)> {
+impl Transport for Stream {
+    fn dial(address: &Address, config: &Config) -> io::Result<(Self, bool)> {
         let (socket, to) = match address {
             Address::Tcp(to) => {
                 let socket = unblocking(Domain::for_address(*to))?;
@@ -73,8 +69,7 @@ impl Stream {
         Ok((Self { socket, opened: clock::now().into(), tls: None }, is_done))
     }
 
-    /// How the dial went: `false` while it is under way.
-    pub(crate) fn check(&self) -> io::Result<bool> {
+    fn check(&self) -> io::Result<bool> {
         // Who has a peer has no error that a read wouldn't tell.
         let Err(unconnected) = self.socket.peer_addr() else { return Ok(true) };
         match self.socket.take_error()? {
@@ -84,39 +79,21 @@ impl Stream {
         }
     }
 
-    /// Begins to encrypt it: from now on whatever is read and written goes through the filter. The next step is to
-    /// [shake hands](Self::handshake).
-    pub(crate) fn encrypt(&mut self, encryption: Encryption) -> Result<(), TlsError> {
-        self.tls = Some(Box::new(Tls::begin(encryption)?));
-        Ok(())
-    }
-
-    /// Goes on with the handshake; `false` while it needs more from the server.
-    pub(crate) fn handshake(&mut self) -> Result<bool, TlsError> {
-        match &mut self.tls {
-            None => Ok(true),
-            Some(tls) => tls.handshake(Quiet(&self.socket)),
-        }
-    }
-
-    /// When it was dialled, or a moment before.
-    pub(crate) fn opened(&self) -> Instant {
+    fn opened(&self) -> Instant {
         self.opened.into()
     }
 
-    /// By what it is encrypted, if it is.
-    pub(crate) fn encryption(&self) -> Option<&Encryption> {
-        self.tls.as_deref().map(Tls::encryption)
+    fn peer(&self) -> io::Result<Address> {
+        let peer = self.socket.peer_addr()?;
+        if let Some(address) = peer.as_socket() {
+            return Ok(Address::Tcp(address));
+        }
+        let path = peer.as_pathname().ok_or_else(|| io::Error::other("the peer's socket has no name"))?;
+        Ok(Address::Unix(path.to_owned()))
     }
 
-    /// What a login on it can be bound to, if it is encrypted and the server's certificate has such a thing.
-    pub(crate) fn end_point(&self) -> Option<Vec<u8>> {
-        self.tls.as_ref()?.end_point()
-    }
-
-    /// Reads what is there; nothing (0) means that the peer will send no more.
     #[inline]
-    pub(crate) fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = match &mut self.tls {
                 None => (&self.socket).read(space),
@@ -129,13 +106,12 @@ impl Stream {
         }
     }
 
-    /// Whether the last read, if it filled less than it was lent, has taken all there was.
     #[inline]
-    pub(crate) fn short_read_means_drained(&self) -> bool {
+    fn short_read_means_drained(&self) -> bool {
         self.tls.as_deref().is_none_or(Tls::is_drained)
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let written = match &mut self.tls {
                 None => Quiet(&self.socket).write(bytes),
@@ -148,16 +124,39 @@ impl Stream {
         }
     }
 
-    /// Where the peer is, to dial it once more.
-    pub(crate) fn peer(&self) -> io::Result<Address> {
-        let peer = self.socket.peer_addr()?;
-        if let Some(address) = peer.as_socket() {
-            return Ok(Address::Tcp(address));
-        }
-        let path = peer.as_pathname().ok_or_else(|| io::Error::other("the peer's socket has no name"))?;
-        Ok(Address::Unix(path.to_owned()))
+    fn encrypt(&mut self, encryption: Encryption) -> Result<(), TlsError> {
+        self.tls = Some(Box::new(Tls::begin(encryption)?));
+        Ok(())
     }
 
+    fn handshake(&mut self) -> Result<bool, TlsError> {
+        match &mut self.tls {
+            None => Ok(true),
+            Some(tls) => tls.handshake(Quiet(&self.socket)),
+        }
+    }
+
+    fn encryption(&self) -> Option<&Encryption> {
+        self.tls.as_deref().map(Tls::encryption)
+    }
+
+    fn end_point(&self) -> Option<Vec<u8>> {
+        self.tls.as_ref()?.end_point()
+    }
+
+    fn send_close_notify(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify(Quiet(&self.socket));
+        }
+    }
+
+    fn shut_down(&self) {
+        // Where it fails, the peer has gone already.
+        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl Stream {
     /// After how long the system notices that an idle link is dead. Nothing for a Unix socket, which can't be.
     ///
     /// Asked of the socket itself, so that what the system adds by itself is in it.
@@ -177,19 +176,6 @@ impl Stream {
             Ok(Some(idle + interval * self.socket.tcp_keepalive_retries()?))
         };
         Some(Keepalive { noticed_after: probes().ok()?, local: peer.ip().is_loopback() })
-    }
-
-    /// Tells the peer that no more will be written, where there is a way to say it, as far as that goes without waiting.
-    pub(crate) fn send_close_notify(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify(Quiet(&self.socket));
-        }
-    }
-
-    /// Lets the peer know at once that this is the end, whoever still watches the socket.
-    pub(crate) fn shut_down(&self) {
-        // Where it fails, the peer has gone already.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 
     /// A stream over what somebody else opened.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use crate::connection::Linked as _;
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::{ConnId, Event, NotificationManager};
@@ -59,10 +60,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                     core.lock().failure = Some(error);
                     return;
                 }
-                Some(Event::Lost(id, error)) => {
-                    let is_restoring = manager.restoring().any(|(restoring, _)| restoring == id);
-                    this.handle_loss(id, &error, is_restoring);
-                }
+                Some(Event::Disconnected(id, error)) => this.handle_loss(id, &error, true),
+                Some(Event::Lost(id, error)) => this.handle_loss(id, &error, false),
                 // The manager logs a refused check.
                 Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
                 None => {
@@ -160,7 +159,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
     /// Handles a session that is open for the first time, or again with a gap.
     fn handle_open(&self, manager: &NotificationManager, id: ConnId, gap: Option<Gap>) {
         if let Some(db) = manager.get(id) {
-            self.record_open(id, gap, &db.session.channels().iter().collect(), db.session.limits());
+            self.record_open(id, gap, &db.link().channels().collect(), db.link().limits());
         }
     }
 

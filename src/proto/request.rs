@@ -17,12 +17,6 @@ pub(crate) const CHANNELS_PER_REQUEST: usize = 10_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RequestId(pub(crate) u64);
 
-impl RequestId {
-    /// The bounds of all ids.
-    pub(crate) const FIRST: Self = Self(0);
-    pub(crate) const LAST: Self = Self(u64::MAX);
-}
-
 /// The server's reply to a request.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {

@@ -13,7 +13,7 @@ use crate::support::{Options, Peer, Proxy, Step, msg};
 const PATIENCE: Duration = Duration::from_millis(400);
 
 /// What a client waits for first at a server that says nothing.
-const FIRST_WORD: &str = if cfg!(feature = "tls") { "agreeing on TLS" } else { "logging in" };
+const FIRST_WORD: &str = if cfg!(feature = "tls") { "negotiating TLS" } else { "logging in" };
 
 /// Takes connections into its backlog, and never says a word.
 fn silent() -> (TcpListener, u16) {

@@ -170,6 +170,11 @@ fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
     let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(50)).reconnect(backoff);
     let channel = channel();
     let id = nm.dial(&dsn, [&channel]).unwrap();
+    let first = event(&mut nm);
+    assert!(
+        matches!(&first, Some(Event::Disconnected(away, error)) if *away == id && error.is_transient()),
+        "{first:?}"
+    );
     for _ in 0..5 {
         assert!(matches!(nm.next_event(), Some(Event::Idle)), "it goes on trying");
     }
@@ -180,7 +185,7 @@ fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
 
     // From now on it is like any other: when it dies there is a gap.
     server.restart().unwrap();
-    assert!(matches!(event(&mut nm), Some(Event::Lost(lost, _)) if lost == id));
+    assert!(matches!(event(&mut nm), Some(Event::Disconnected(lost, _)) if lost == id));
     let Some(Event::Restored(restored, gap)) = event(&mut nm) else { panic!("restored") };
     assert_eq!((restored, gap.epoch(), gap.channels()), (id, 1, &[channel.as_str().into()][..]));
 }

@@ -32,7 +32,7 @@ fn m13_after_a_failover_the_new_primary_is_found_once_there_is_one() {
     let id = ids(&nm)[0];
 
     primary.stop_immediate().unwrap();
-    let Some(Event::Lost(lost, _)) = event(&mut nm) else { panic!("the primary's end is told") };
+    let Some(Event::Disconnected(lost, _)) = event(&mut nm) else { panic!("the primary's end is told") };
     assert_eq!(lost, id);
     // For as long as there is a standby alone, it goes on trying.
     for _ in 0..10 {
@@ -69,6 +69,6 @@ fn m13_a_changed_password_is_found_in_its_file_by_the_next_attempt() {
     write("second");
     let mut nm = NotificationManager::new([db]).timeout(Duration::from_millis(50)).reconnect(Backoff::default());
     server.restart().unwrap();
-    assert!(matches!(event(&mut nm), Some(Event::Lost(..))));
+    assert!(matches!(event(&mut nm), Some(Event::Disconnected(..))));
     assert!(matches!(event(&mut nm), Some(Event::Restored(..))));
 }

@@ -78,7 +78,7 @@ fn m16_a_refused_listen_after_an_audit_ends_the_session_and_it_is_restored() {
     // The session has ended, so the channels that the audit found missing are reported first.
     let Some(Event::Restored(_, gap)) = nm.next_event() else { panic!("a gap") };
     assert!(matches!(gap.cause(), Error::Unregistered) && gap.channels() == ["news".into()], "{gap:?}");
-    let Some(Event::Lost(_, error)) = nm.next_event() else { panic!("a loss") };
+    let Some(Event::Disconnected(_, error)) = nm.next_event() else { panic!("a loss") };
     assert_eq!(error.sqlstate(), Some("XX000"), "{error}");
     let Some(Event::Restored(_, gap)) = nm.next_event() else { panic!("a gap") };
     assert!(gap.channels() == ["news".into()] && gap.since() > opened, "{gap:?}");

@@ -47,7 +47,7 @@ fn next_loss(nm: &mut NotificationManager) -> Error {
     let begun = Instant::now();
     loop {
         assert!(begun.elapsed() < LIMIT, "{nm:?}");
-        if let Event::Lost(_, error) = nm.next_event().expect("the loop goes on") {
+        if let Event::Disconnected(_, error) | Event::Lost(_, error) = nm.next_event().expect("the loop goes on") {
             return error;
         }
     }
@@ -181,7 +181,7 @@ fn refused_check(nm: &mut NotificationManager) -> (Check, Error) {
         assert!(begun.elapsed() < LIMIT, "{nm:?}");
         match nm.next_event().expect("the loop goes on") {
             Event::CheckRefused(_, check, error) => return (check, error),
-            Event::Lost(_, error) => panic!("{error}"),
+            Event::Disconnected(_, error) | Event::Lost(_, error) => panic!("{error}"),
             _ => {}
         }
     }
@@ -346,7 +346,7 @@ fn m16_a_slow_body_and_a_busy_reader_are_not_deaf() {
     let writer = Writer::start(server.url());
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     for round in 0..400 {
-        assert!(!matches!(nm.next_event(), Some(Event::Lost(..))));
+        assert!(!matches!(nm.next_event(), Some(Event::Disconnected(..) | Event::Lost(..))));
         if round % 50 == 0 {
             std::thread::sleep(2 * (PERIOD + DEADLINE));
         }

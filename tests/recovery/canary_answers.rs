@@ -102,7 +102,7 @@ fn play(nm: &mut NotificationManager, over: &AtomicBool) -> Vec<Error> {
     let mut lost = Vec::new();
     while !over.load(SeqCst) && begun.elapsed() < LIMIT {
         match nm.next_event().expect("the loop goes on") {
-            Event::Lost(_, error) => lost.push(error),
+            Event::Disconnected(_, error) => lost.push(error),
             Event::Idle | Event::Restored(..) | Event::CheckRefused(..) => {}
             other => panic!("{other:?}"),
         }

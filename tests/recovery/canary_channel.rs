@@ -34,7 +34,7 @@ fn assert_delivers(nm: &mut NotificationManager, writer: &mut Connection, payloa
         }
         match nm.next_event().expect("the loop goes on") {
             Event::Notifies(_, batch) if batch.iter().any(|n| n.payload() == payload) => break,
-            Event::Lost(_, error) => assert!(error.is_transient(), "{error}"),
+            Event::Disconnected(_, error) => assert!(error.is_transient(), "{error}"),
             _ => {}
         }
     }

@@ -41,7 +41,7 @@ fn m14_among_the_events_the_books_balance_over_many_gaps() {
                     ledger.enter(id, &batch);
                 }
                 Event::Restored(id, gap) => ledger.enter_gap(id, &gap),
-                Event::Lost(_, error) => assert!(error.is_transient(), "{error}"),
+                Event::Disconnected(_, error) => assert!(error.is_transient(), "{error}"),
                 other => panic!("{other:?}"),
             }
         }
@@ -95,7 +95,7 @@ fn m14_what_a_call_could_not_keep_is_told_as_a_gap() {
 
     let Some(Event::Notifies(_, kept)) = nm.next_event() else { panic!("what was kept") };
     assert_eq!(kept.iter().next().unwrap().payload(), "1", "and it comes before the gap");
-    assert!(matches!(nm.next_event(), Some(Event::Lost(_, Error::Overflow { .. }))));
+    assert!(matches!(nm.next_event(), Some(Event::Disconnected(_, Error::Overflow { .. }))));
     let Some(Event::Restored(who, gap)) = nm.next_event() else { panic!("a gap") };
     assert!(who == id && gap.epoch() == 1 && matches!(gap.cause(), Error::Overflow { .. }), "{gap:?}");
     assert!(before <= gap.since() && gap.since() <= gap.until(), "{gap:?}");

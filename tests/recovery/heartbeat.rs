@@ -62,7 +62,7 @@ fn m15_however_often_it_was_restored_a_connection_has_one_heart() {
         .heartbeat(PERIOD / 4, LIMIT);
     for epoch in 1..=30 {
         crowd.hang_up(Duration::ZERO);
-        assert!(matches!(nm.next_event(), Some(Event::Lost(..))));
+        assert!(matches!(nm.next_event(), Some(Event::Disconnected(..))));
         assert!(matches!(nm.next_event(), Some(Event::Restored(_, gap)) if gap.epoch() == epoch));
     }
     nm.set_timeout(PERIOD);

@@ -185,7 +185,7 @@ fn m13_many_channels_are_restored_by_requests_of_ten_thousand_and_the_gap_comes_
     let gap = loop {
         match nm.next_event().unwrap() {
             Event::Restored(_, gap) => break gap,
-            Event::Lost(..) | Event::Idle => {}
+            Event::Disconnected(..) | Event::Idle => {}
             event => panic!("{event:?}"),
         }
     };

@@ -49,7 +49,7 @@ fn events_of_a_restore(between: Vec<u8>) -> Vec<Event> {
         assert!(begun.elapsed() < LIMIT, "LISTEN is not requested: {nm:?}");
         match nm.try_next_event() {
             Poll::Pending => std::thread::sleep(Duration::from_millis(1)),
-            Poll::Ready(event) => assert!(matches!(event, Some(Event::Lost(..))), "{event:?}"),
+            Poll::Ready(event) => assert!(matches!(event, Some(Event::Disconnected(..))), "{event:?}"),
         }
     }
     // All bytes have arrived when the loop polls the socket.

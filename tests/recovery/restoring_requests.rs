@@ -44,7 +44,7 @@ fn m18_requests_of_a_connection_that_cannot_be_restored_resolve_to_the_reason() 
         .park_when_empty(true)
         .timeout(Duration::from_millis(10))
         .reconnect(backoff());
-    assert!(matches!(event(&mut nm), Event::Lost(_, Error::Disconnected)));
+    assert!(matches!(event(&mut nm), Event::Disconnected(_, Error::Disconnected)));
     let (handle, id) = (nm.handle(), nm.restoring().next().unwrap().0);
     let mut tickets = [handle.listen(id, ["more"]), handle.unlisten(id, ["ledger"]), handle.unlisten_all(id)];
     let mut query = handle.query(id, "SELECT");

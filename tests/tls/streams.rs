@@ -344,7 +344,7 @@ fn a_server_that_falls_silent_in_the_handshake_is_given_up_in_time() {
     proxy.black_hole();
     let begin = Instant::now();
     let error = refused(through(&proxy).connect_timeout(Duration::from_millis(300)));
-    assert!(error.is_timeout() && error.to_string().contains("agreeing on TLS"), "{error}");
+    assert!(error.is_timeout() && error.to_string().contains("negotiating TLS"), "{error}");
     assert!(begin.elapsed() < LIMIT);
 }
 

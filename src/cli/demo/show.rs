@@ -95,7 +95,7 @@ impl Show {
             match event {
                 Event::Notifies(id, batch) => self.meter.count_batch(id, &batch, now),
                 Event::Idle => self.handle_idle(now, nm)?,
-                Event::Lost(id, error) => self.handle_loss(id, error)?,
+                Event::Disconnected(id, error) | Event::Lost(id, error) => self.handle_loss(id, error)?,
                 Event::Restored(id, gap) => self.handle_restored(id, &gap)?,
                 _ => {}
             }

@@ -85,6 +85,14 @@ impl Connections {
         }
     }
 
+    /// Records that a connection is lost, or that the first attempt to open it has failed, and that it is retried.
+    pub(super) fn disconnected(&mut self, number: usize, error: &Error) {
+        match self.state(number) {
+            Some(TrackedState::Opening | TrackedState::Delayed) => self.first_attempt_failed(number, error),
+            _ => self.lost(number, error, false),
+        }
+    }
+
     /// Records that a connection could not be opened, or is lost; `is_final` if that is not retried.
     pub(super) fn lost(&mut self, number: usize, error: &Error, is_final: bool) {
         let state = if is_final { TrackedState::Lost } else { TrackedState::Away };

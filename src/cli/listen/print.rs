@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use notifyman::{Batch, Config, ConnId, Error, Event, Gap, NotificationManager, NotificationRef};
+use notifyman::{Batch, Config, ConnId, Event, Gap, NotificationManager, NotificationRef};
 use serde_json::json;
 
 use super::connections::Connections;
@@ -127,10 +127,14 @@ impl<W: Write> Listener<W> {
                 self.connections.opened(self.number(id));
                 self.check_delivery(id);
             }
+            Event::Disconnected(id, error) => {
+                self.checks.cancel(self.number(id));
+                self.connections.disconnected(self.number(id), &error);
+                return Ok(!self.args.fail_fast);
+            }
             Event::Lost(id, error) => {
                 self.checks.cancel(self.number(id));
-                let is_final = !self.nm.restoring().any(|(away, _)| away == id);
-                self.connections.lost(self.number(id), &error, is_final);
+                self.connections.lost(self.number(id), &error, true);
                 return Ok(!self.args.fail_fast);
             }
             Event::Restored(id, gap) => {
@@ -142,7 +146,7 @@ impl<W: Write> Listener<W> {
                     self.check_delivery(id);
                 }
             }
-            Event::Idle => self.report_first_attempts(),
+            Event::Idle => self.connections.report_delays(),
             _ => {}
         }
         Ok(true)
@@ -161,18 +165,6 @@ impl<W: Write> Listener<W> {
         if self.checks.is_pending(number) && batch.iter().any(|n| self.checks.is_private(n.channel_bytes())) {
             self.checks.arrived(number);
         }
-    }
-
-    /// Reports first attempts to connect that take long, or have failed and are retried. There is no event for these.
-    fn report_first_attempts(&mut self) {
-        if !self.connections.is_undecided() {
-            return;
-        }
-        for (id, dead) in self.nm.restoring().filter(|(_, dead)| !matches!(dead.error(), Error::Unopened)) {
-            let number = self.ids.binary_search(&id).map_or(0, |index| index + 1);
-            self.connections.first_attempt_failed(number, dead.error());
-        }
-        self.connections.report_delays();
     }
 }
 

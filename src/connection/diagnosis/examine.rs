@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::FindingKind::{Delivery, DeliveryFailing, InTransaction, QueueFilling, TransactionPooler, Unexamined};
 use super::{Finding, Severity, checks};
 use crate::clock;
-use crate::connection::waiter::Waiter;
-use crate::connection::{Connection, Dial};
+use crate::connection::blocking::BlockingPoll;
+use crate::connection::{Connection, ReadContext};
 use crate::error::Error;
 use crate::proto::{READ_SIZE, ReadBuffer, TransactionStatus, sql};
 use crate::row::Row;
@@ -34,28 +34,17 @@ const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_rec
     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'), \
     (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'statement_timeout')";
 
-impl Connection {
-    /// Returns the findings, the time in which a notification was delivered, and the error if the connection was
-    /// closed.
-    pub(super) fn examine(&mut self) -> (Vec<Finding>, Option<Duration>, Result<(), Error>) {
-        let beside = Err(Error::Unopened);
-        let mut examination = Examination { connection: self, beside, findings: Vec::new(), latency: None };
-        let end = examination.run();
-        (examination.findings, examination.latency, end)
-    }
+/// Examines a connection. Returns the findings, the time that a notification took, and the reason if the connection was closed.
+pub(super) fn examine(connection: &mut Connection) -> (Vec<Finding>, Option<Duration>, Result<(), Error>) {
+    let beside = Err(Error::Unopened);
+    let mut examination = Examination { connection, beside, findings: Vec::new(), latency: None };
+    let end = examination.run();
+    (examination.findings, examination.latency, end)
+}
 
-    /// Opens a second connection to the same address.
-    fn beside(&self) -> Result<Connection, Error> {
-        let peer = self.stream.peer().map_err(|e| Error::io("looking where the server is", e))?;
-        let limit = self.config.get_connect_timeout().map_or(BESIDE_WITHIN, |limit| limit.min(BESIDE_WITHIN));
-        let config = self.config.clone().connect_timeout(limit).call_timeout(BESIDE_WITHIN);
-        Connection::open(Dial::beside(&config, peer, self.stream.encryption(), clock::now()))
-    }
-
-    /// Returns the server process that serves this connection at the moment.
-    fn backend_pid(&mut self) -> Result<Option<i32>, Error> {
-        Ok(self.query(BACKEND_PID)?.first().and_then(|row| number(row, 0)))
-    }
+/// Returns the process of the server that is behind a connection now.
+fn backend_pid(connection: &mut Connection) -> Result<Option<i32>, Error> {
+    Ok(connection.query(BACKEND_PID)?.first().and_then(|row| number(row, 0)))
 }
 
 struct Examination<'c> {
@@ -96,7 +85,7 @@ impl Examination<'_> {
         }
         self.findings.extend(checks::version(self.connection.server_version()));
         self.findings.extend(checks::encoding(self.connection.parameter("server_encoding")));
-        self.findings.extend(self.connection.stream.keepalive().and_then(checks::keepalive));
+        self.findings.extend(self.connection.link.stream().keepalive().and_then(checks::keepalive));
 
         if self.connection.transaction_status() != TransactionStatus::Idle {
             let what = "The session is in a transaction: the server delivers nothing to it until the transaction ends.";
@@ -115,7 +104,7 @@ impl Examination<'_> {
             self.findings.push(checks::standby());
             return Ok(());
         }
-        self.beside = self.connection.beside().map(Box::new);
+        self.beside = self.connection.connect_again(BESIDE_WITHIN).map(Box::new);
         match self.between(facts.and_then(|row| number(row, 0)))? {
             Between::TransactionPooler(proof) => self.found_transaction_pooler(proof),
             between => self.probe(between)?,
@@ -148,7 +137,7 @@ impl Examination<'_> {
         let Some(pid) = pid.filter(|pid| *pid != self.connection.pid()) else { return Ok(Between::Nothing) };
         for _ in 0..ROUNDS {
             let Ok(beside) = &mut self.beside else { return Ok(Between::UnknownPooler) };
-            match beside.backend_pid() {
+            match backend_pid(beside) {
                 Ok(Some(other)) if other == pid => {
                     return Ok(Between::TransactionPooler(format!(
                         "two connections were served by the same process {pid}"
@@ -157,7 +146,7 @@ impl Examination<'_> {
                 Ok(_) => {}
                 Err(error) => self.beside = Err(error),
             }
-            let now = self.connection.backend_pid();
+            let now = backend_pid(self.connection);
             if let Ok(Some(now)) = self.unless_closed(now)?
                 && now != pid
             {
@@ -187,7 +176,7 @@ impl Examination<'_> {
         // After the answer, nothing more arrives on the channel. If this fails, the channel still belongs to no other
         // session.
         let _ = self.connection.unlisten([&channel]);
-        self.connection.session.remove_notifications(&channel);
+        self.connection.link.remove_notifications(&channel);
         let Some(delivered) = delivered? else { return Ok(()) };
         if let Some(reason) = self.connection.error() {
             return Err(reason.clone());
@@ -222,7 +211,7 @@ impl Examination<'_> {
 
     /// Sends one notification and waits for it; returns `None` if it could not be sent.
     fn deliver(&mut self, channel: &str) -> Result<Option<Delivered>, Error> {
-        let mut known = self.connection.session.backlog_size();
+        let mut known = self.connection.link.backlog_size();
         let begin = clock::now();
         if let Err(error) = self.send(|sender| sender.notify(channel, "probe"))? {
             let may_not_call = error.sqlstate() == Some("42501");
@@ -240,7 +229,7 @@ impl Examination<'_> {
         }
         let channels = self.connection.listening_channels();
         let channels = self.unless_closed(channels)?;
-        if self.connection.session.has_received_on(known, channel) {
+        if self.connection.link.has_received_on(known, channel) {
             return Ok(Some(Delivered::WithLaterAnswer));
         }
         let seen = match channels {
@@ -269,23 +258,24 @@ impl Examination<'_> {
     fn hear(&mut self, channel: &str, known: &mut usize, begin: Instant) -> Result<Option<Duration>, Error> {
         let until = clock::now() + HEARD_WITHIN;
         let mut buffer = ReadBuffer::new(READ_SIZE);
-        let mut waiter = None;
+        let mut poll = None;
         loop {
-            if self.connection.session.has_received_on(*known, channel) {
+            if self.connection.link.has_received_on(*known, channel) {
                 return Ok(Some(clock::now().saturating_duration_since(begin)));
             }
-            *known = self.connection.session.backlog_size();
+            *known = self.connection.link.backlog_size();
             let now = clock::now();
             if now >= until {
                 return Ok(None);
             }
-            if self.connection.receive(&mut buffer, now) {
+            let mut cx = ReadContext { buffer: &mut buffer, now, until_empty: true, waker: None };
+            if self.connection.link.pump(&mut cx).bytes > 0 {
                 continue;
             }
             if let Some(reason) = self.connection.error() {
                 return Err(reason.clone());
             }
-            waiter.get_or_insert_with(|| Waiter::on(&self.connection.stream)).wait_until(Some(until));
+            poll.get_or_insert_with(|| BlockingPoll::on(self.connection.link.stream())).wait_until(Some(until));
         }
     }
 
@@ -313,7 +303,7 @@ impl Examination<'_> {
     fn holder(&mut self) -> Result<Option<checks::Holder>, Error> {
         let columns = checks::HOLDER_COLUMNS;
         let sender = self.beside.as_ref().map_or(&*self.connection, |beside| beside);
-        let named = sender.session.notices().filter_map(checks::holder_named_by).last();
+        let named = sender.link.notices().filter_map(checks::holder_named_by).last();
         if let Some(pid) = named {
             let rows = self.ask(&format!("{columns} WHERE pid = {pid}"), "the process that holds its NOTIFY queue")?;
             // The warning may be outdated.

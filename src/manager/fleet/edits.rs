@@ -7,16 +7,18 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use crate::connection::Link;
+use crate::connection::Transport;
 use crate::error::Error;
-use crate::manager::members::Dead;
+use crate::manager::dead::Dead;
 use crate::manager::ticket::Resolver;
-use crate::proto::{Reply, Request, RequestId, Session};
+use crate::proto::{Reply, Request, RequestId};
 
 /// The changes since the connection was lost.
 #[derive(Default)]
-pub(crate) struct Edits {
+pub(super) struct Edits {
     /// LISTENs that no server has acknowledged, in the order of the calls.
-    waiting: VecDeque<Listen>,
+    waiting: VecDeque<WaitingListen>,
     /// The channels of those that the session of this attempt has acknowledged, with the numbers of the LISTENs.
     acknowledged: Vec<(u64, Vec<Box<str>>)>,
     /// The tickets to resolve once the connection is restored.
@@ -44,7 +46,7 @@ impl Unlistens {
 }
 
 /// A LISTEN that was requested during the restore.
-struct Listen {
+struct WaitingListen {
     /// Its place among the changes.
     number: u64,
     channels: Vec<Box<str>>,
@@ -54,54 +56,60 @@ struct Listen {
 }
 
 impl Edits {
-    /// Adds a change, and sends it if there is a session to send it to.
-    pub(crate) fn add(&mut self, ask: Request, ticket: Resolver<()>, dead: &mut Dead, session: Option<&mut Session>) {
+    /// Adds a change, and requests it if there is a session.
+    pub(super) fn add<S: Transport>(
+        &mut self,
+        request: Request,
+        ticket: Resolver<()>,
+        dead: &mut Dead,
+        link: Option<&mut Link<S>>,
+    ) {
         self.last += 1;
         let number = self.last;
-        if let Request::Listen(channels) = ask {
-            let request = session.map(|session| session.request(Request::Listen(channels.clone())));
-            self.waiting.push_back(Listen { number, channels, ticket, request });
+        if let Request::Listen(channels) = request {
+            let request = link.map(|link| link.request(Request::Listen(channels.clone())));
+            self.waiting.push_back(WaitingListen { number, channels, ticket, request });
             return;
         }
         let Unlistens { named, all } = &mut self.unlistens;
-        match &ask {
+        match &request {
             Request::Unlisten(_) if self.waiting.is_empty() && self.acknowledged.is_empty() => named.clear(),
             Request::Unlisten(names) => named.extend(names.iter().map(|name| (name.clone(), number))),
             _ => (*named, *all) = (HashMap::new(), number),
         }
-        dead.edit(&ask);
-        if let Some(session) = session {
-            session.request(ask);
+        dead.edit(&request);
+        if let Some(link) = link {
+            link.request(request);
         }
         self.tickets.push(ticket);
     }
 
     /// Returns the channels of all LISTENs that have not been taken back.
-    pub(crate) fn channels(&self) -> Vec<Box<str>> {
+    pub(super) fn channels(&self) -> Vec<Box<str>> {
         let waiting = self.waiting.iter().map(|listen| (listen.number, &listen.channels));
         let acknowledged = self.acknowledged.iter().map(|(number, channels)| (*number, channels));
         let all = waiting.chain(acknowledged);
         all.flat_map(|(number, channels)| self.unlistens.left(number, channels.iter().cloned())).collect()
     }
 
-    /// Sends the waiting LISTENs to the session of a new attempt.
-    pub(crate) fn send(&mut self, session: &mut Session) {
+    /// Requests the waiting LISTENs in the session of a new attempt.
+    pub(super) fn request<S: Transport>(&mut self, link: &mut Link<S>) {
         for listen in &mut self.waiting {
             listen.channels = self.unlistens.left(listen.number, std::mem::take(&mut listen.channels));
-            listen.request = Some(session.request(Request::Listen(listen.channels.clone())));
+            listen.request = Some(link.request(Request::Listen(listen.channels.clone())));
         }
     }
 
     /// Takes the reply to a request; returns it if the request is not one of these, or if the session ended with it.
-    pub(crate) fn take_reply(
+    pub(super) fn take_reply(
         &mut self,
         id: RequestId,
         reply: Result<Reply, Error>,
-        session: &Session,
+        is_closed: bool,
     ) -> Option<Result<Reply, Error>> {
         // Requests are answered in order.
         let is_first = self.waiting.front().is_some_and(|listen| listen.request == Some(id));
-        if !is_first || reply.is_err() && session.is_closed() {
+        if !is_first || reply.is_err() && is_closed {
             return Some(reply);
         }
         let listen = self.waiting.pop_front()?;
@@ -116,7 +124,7 @@ impl Edits {
     }
 
     /// Ends an attempt: channels that its session had acknowledged are added to those of the lost connection.
-    pub(crate) fn end_attempt(&mut self, dead: &mut Dead) {
+    pub(super) fn end_attempt(&mut self, dead: &mut Dead) {
         let acknowledged = std::mem::take(&mut self.acknowledged).into_iter();
         let acknowledged = acknowledged.flat_map(|(number, channels)| self.unlistens.left(number, channels));
         let acknowledged: Vec<Box<str>> = acknowledged.collect();
@@ -127,13 +135,13 @@ impl Edits {
     }
 
     /// Takes the tickets of a connection that is restored.
-    pub(crate) fn take_tickets(&mut self) -> Vec<Resolver<()>> {
+    pub(super) fn take_tickets(&mut self) -> Vec<Resolver<()>> {
         std::mem::take(&mut self.tickets)
     }
 
     /// Ends the restore: every ticket resolves to the error, and every channel is added to those of the lost
     /// connection.
-    pub(crate) fn fail(mut self, error: &Error, dead: &mut Dead) {
+    pub(super) fn fail(mut self, error: &Error, dead: &mut Dead) {
         self.end_attempt(dead);
         let waiting = self.waiting.iter_mut().map(|listen| (listen.number, std::mem::take(&mut listen.channels)));
         let waiting: Vec<Box<str>> =
@@ -146,16 +154,26 @@ impl Edits {
     }
 }
 
+impl std::fmt::Debug for Edits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let waiting: Vec<_> = self.waiting.iter().map(|listen| &listen.channels).collect();
+        f.debug_struct("Edits").field("waiting", &waiting).field("tickets", &self.tickets.len()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::config::Config;
+    use crate::net::Stream;
     use crate::proto::sql::Limits;
 
+    const NO_LINK: Option<&mut Link<Stream>> = None;
+
     fn dead(channels: &[Box<str>]) -> Dead {
-        Dead::unopened(Config::new().user("u"), channels.to_vec(), Limits::Exact)
+        Dead::unopened(Config::new().user("u"), channels.to_vec(), Limits::Exact, Instant::now())
     }
 
     fn names(names: &[&str]) -> Vec<Box<str>> {
@@ -170,13 +188,13 @@ mod tests {
     fn m13_each_unlisten_takes_back_the_listens_before_it_and_none_after_it() {
         let mut dead = dead(&names(&["old", "older"]));
         let mut edits = Edits::default();
-        for ask in [
+        for request in [
             Request::Listen(names(&["a", "b", "c"])),
             Request::Unlisten(names(&["a", "old"])),
             Request::Listen(names(&["a"])),
             Request::Unlisten(names(&["b"])),
         ] {
-            edits.add(ask, ticket(), &mut dead, None);
+            edits.add(request, ticket(), &mut dead, NO_LINK);
         }
         assert_eq!(dead.channels(), &*names(&["older"]));
         edits.fail(&Error::Disconnected, &mut dead);
@@ -187,10 +205,11 @@ mod tests {
     fn m13_unlisten_of_all_takes_back_every_listen_before_it() {
         let mut dead = dead(&names(&["old"]));
         let mut edits = Edits::default();
-        for ask in [Request::Listen(names(&["a", "b"])), Request::UnlistenAll, Request::Listen(names(&["b", "c"]))] {
-            edits.add(ask, ticket(), &mut dead, None);
+        for request in [Request::Listen(names(&["a", "b"])), Request::UnlistenAll, Request::Listen(names(&["b", "c"]))]
+        {
+            edits.add(request, ticket(), &mut dead, NO_LINK);
         }
-        edits.add(Request::Unlisten(names(&["c"])), ticket(), &mut dead, None);
+        edits.add(Request::Unlisten(names(&["c"])), ticket(), &mut dead, NO_LINK);
         edits.fail(&Error::Disconnected, &mut dead);
         assert_eq!(dead.channels(), &*names(&["b"]));
     }
@@ -202,11 +221,11 @@ mod tests {
         let all: Vec<Box<str>> = (0..100_000).map(|number| format!("channel_{number}").into()).collect();
         let mut dead = dead(&all);
         let mut edits = Edits::default();
-        edits.add(Request::Listen(all.clone()), ticket(), &mut dead, None);
+        edits.add(Request::Listen(all.clone()), ticket(), &mut dead, NO_LINK);
         for name in all.iter().take(5_000) {
-            edits.add(Request::Unlisten(vec![name.clone()]), ticket(), &mut dead, None);
+            edits.add(Request::Unlisten(vec![name.clone()]), ticket(), &mut dead, NO_LINK);
         }
-        edits.add(Request::Unlisten(all.iter().skip(10_000).cloned().collect()), ticket(), &mut dead, None);
+        edits.add(Request::Unlisten(all.iter().skip(10_000).cloned().collect()), ticket(), &mut dead, NO_LINK);
         assert_eq!(dead.channels().len(), 5_000);
         edits.fail(&Error::Disconnected, &mut dead);
         assert_eq!(dead.channels().len(), 5_000);

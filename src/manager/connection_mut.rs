@@ -1,46 +1,35 @@
 //! Calls on a connection that is in a manager.
 
-use std::collections::VecDeque;
 use std::ops::Deref;
 use std::time::Duration;
 
 use crate::connection::{Connection, Diagnosis};
 use crate::error::{Error, ServerError};
 use crate::gap::Gap;
-use crate::manager::members::{Life, Member};
 use crate::row::Row;
 
-/// A connection in a manager, to be called: see
+/// A connection in a manager, to make calls on it: see
 /// [`NotificationManager::get_mut`](crate::NotificationManager::get_mut).
 ///
-/// It reads like a [`Connection`] and has its calls. They block, and meanwhile no other connection is served. What
-/// notifications arrive during a call come out of the manager with its next events, in order.
+/// It dereferences to a [`Connection`] and has its calls. They block, and no other connection is served meanwhile.
+/// Notifications that arrive during a call are yielded by the manager with its next events, in order.
 ///
-/// It doesn't lend the connection itself, so that no two can be swapped behind the manager's back.
+/// It does not lend the connection itself, so that two connections cannot be swapped in the manager.
 #[derive(Debug)]
 pub struct ConnectionMut<'m> {
     connection: &'m mut Connection,
-    token: u32,
-    queued: &'m mut bool,
-    ready: &'m mut VecDeque<u32>,
-    touched: &'m mut Vec<u32>,
 }
 
 impl<'m> ConnectionMut<'m> {
-    pub(super) fn new(
-        token: u32,
-        member: &'m mut Member,
-        ready: &'m mut VecDeque<u32>,
-        touched: &'m mut Vec<u32>,
-    ) -> Option<Self> {
-        let Member { life: Life::Good(connection), queued, .. } = member else { return None };
-        Some(Self { connection, token, queued, ready, touched })
+    pub(super) fn new(connection: &'m mut Connection) -> Self {
+        Self { connection }
     }
 
     /// As [`Connection::listen`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn listen<I>(&mut self, channels: I) -> Result<(), Error>
     where
         I: IntoIterator,
@@ -52,7 +41,8 @@ impl<'m> ConnectionMut<'m> {
     /// As [`Connection::unlisten`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn unlisten<I>(&mut self, channels: I) -> Result<(), Error>
     where
         I: IntoIterator,
@@ -64,7 +54,8 @@ impl<'m> ConnectionMut<'m> {
     /// As [`Connection::unlisten_all`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn unlisten_all(&mut self) -> Result<(), Error> {
         self.connection.unlisten_all()
     }
@@ -72,7 +63,8 @@ impl<'m> ConnectionMut<'m> {
     /// As [`Connection::listening_channels`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn listening_channels(&mut self) -> Result<Vec<String>, Error> {
         self.connection.listening_channels()
     }
@@ -80,7 +72,8 @@ impl<'m> ConnectionMut<'m> {
     /// As [`Connection::notify`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn notify(&mut self, channel: &str, payload: &str) -> Result<(), Error> {
         self.connection.notify(channel, payload)
     }
@@ -88,7 +81,8 @@ impl<'m> ConnectionMut<'m> {
     /// As [`Connection::notify_many`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn notify_many<I, C, P>(&mut self, pairs: I) -> Result<(), Error>
     where
         I: IntoIterator<Item = (C, P)>,
@@ -101,7 +95,8 @@ impl<'m> ConnectionMut<'m> {
     /// As [`Connection::query`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn query(&mut self, sql: &str) -> Result<Vec<Row>, Error> {
         self.connection.query(sql)
     }
@@ -109,7 +104,8 @@ impl<'m> ConnectionMut<'m> {
     /// As [`Connection::execute`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn execute(&mut self, sql: &str) -> Result<u64, Error> {
         self.connection.execute(sql)
     }
@@ -117,12 +113,13 @@ impl<'m> ConnectionMut<'m> {
     /// As [`Connection::diagnose`].
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn diagnose(&mut self) -> Result<Diagnosis, Error> {
         self.connection.diagnose()
     }
 
-    /// As [`Connection::take_gap`]; what is taken here doesn't come with a batch.
+    /// As [`Connection::take_gap`]; a gap that is taken here does not come with a batch.
     pub fn take_gap(&mut self) -> Option<Gap> {
         self.connection.take_gap()
     }
@@ -137,10 +134,11 @@ impl<'m> ConnectionMut<'m> {
         self.connection.set_call_timeout(timeout);
     }
 
-    /// As [`Connection::close`]; what had come is still yielded, then the connection goes to the garbage.
+    /// As [`Connection::close`]; the received notifications are yielded, then the connection moves to the garbage.
     ///
     /// # Errors
-    /// The same.
+    ///
+    /// As there.
     pub fn close(&mut self) -> Result<(), Error> {
         self.connection.close()
     }
@@ -151,15 +149,5 @@ impl Deref for ConnectionMut<'_> {
 
     fn deref(&self) -> &Connection {
         self.connection
-    }
-}
-
-impl Drop for ConnectionMut<'_> {
-    /// The next turn reads the socket: the call may have used up the event that told of more.
-    fn drop(&mut self) {
-        if !std::mem::replace(self.queued, true) {
-            self.ready.push_back(self.token);
-        }
-        self.touched.push(self.token);
     }
 }

@@ -1,30 +1,28 @@
-//! One line for each change in a connection's life, where the feature `tracing` is on; nothing for each attempt.
+//! One line for each change in a connection's life, with the feature `tracing`; nothing for each attempt.
 
 use crate::error::Error;
 use crate::gap::Gap;
-use crate::manager::Check;
-use crate::manager::members::ConnId;
+use crate::manager::conn_id::ConnId;
+use crate::manager::event::Check;
 
-/// It has died, and is brought back or is in the garbage.
-pub(super) fn lost(id: ConnId, error: &Error, comes_back: bool) {
+pub(super) fn lost(id: ConnId, error: &Error, is_restored: bool) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(connection = %id, %error, comes_back, "connection lost");
-    let _ = (id, error, comes_back);
+    tracing::warn!(connection = %id, %error, is_restored, "connection lost");
+    let _ = (id, error, is_restored);
 }
 
-/// It couldn't be brought back, and is in the garbage.
-pub(super) fn gave_up(id: ConnId, error: &Error, attempts: u32) {
+/// Logs that a connection cannot be restored, and is in the garbage.
+pub(super) fn restore_failed(id: ConnId, error: &Error, attempts: u32) {
     #[cfg(feature = "tracing")]
-    tracing::error!(connection = %id, %error, attempts, "connection given up");
+    tracing::error!(connection = %id, %error, attempts, "connection cannot be restored");
     let _ = (id, error, attempts);
 }
 
-/// It is back.
 pub(super) fn restored(id: ConnId, gap: &Gap, attempts: u32) {
     #[cfg(feature = "tracing")]
     tracing::info!(
         connection = %id,
-        deaf = ?gap.duration(),
+        gap_duration = ?gap.duration(),
         channels = gap.channels().len(),
         epoch = gap.epoch(),
         attempts,
@@ -33,17 +31,16 @@ pub(super) fn restored(id: ConnId, gap: &Gap, attempts: u32) {
     let _ = (id, gap, attempts);
 }
 
-/// Its server had forgotten channels.
+/// Logs that the server of a connection had forgotten channels.
 pub(super) fn unregistered(id: ConnId, channels: usize) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(connection = %id, channels, "the server had forgotten channels; it listens to them again");
+    tracing::warn!(connection = %id, channels, "the server had forgotten channels; they are listened to again");
     let _ = (id, channels);
 }
 
-/// It couldn't send a canary.
-pub(super) fn no_canary(id: ConnId, error: &Error) {
+pub(super) fn canary_not_sent(id: ConnId, error: &Error) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(connection = %id, %error, "no canary can be sent");
+    tracing::warn!(connection = %id, %error, "could not send a canary");
     let _ = (id, error);
 }
 
@@ -54,7 +51,6 @@ pub(super) fn check_refused(id: ConnId, check: Check, error: &Error) {
     let _ = (id, check, error);
 }
 
-/// It is in a transaction, and hears nothing.
 pub(super) fn in_transaction(id: ConnId) {
     #[cfg(feature = "tracing")]
     tracing::warn!(connection = %id, "connection in a transaction: it receives nothing");

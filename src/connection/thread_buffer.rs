@@ -1,20 +1,20 @@
-//! The buffer that a blocking call reads into: one for each thread, which makes one call at a time.
+//! The read buffer of blocking calls: one for each thread, which makes one call at a time.
 
 use std::cell::Cell;
 
 use crate::proto::{READ_SIZE, ReadBuffer};
 
 thread_local! {
-    /// Left by the last call for the next, until the thread ends.
+    /// The buffer that the last call of the thread has returned.
     static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
 }
 
-/// A read buffer that is taken from the thread's when it is first used, and left to it in the end. So asking again and
-/// again whether there is something costs no memory.
+/// A read buffer that is taken from the thread when it is first used, and returned when it is dropped. So polling a
+/// connection allocates nothing.
 #[derive(Debug, Default)]
-pub(super) struct LentBuffer(Option<ReadBuffer>);
+pub(super) struct ThreadBuffer(Option<ReadBuffer>);
 
-impl LentBuffer {
+impl ThreadBuffer {
     pub(super) fn get(&mut self) -> &mut ReadBuffer {
         self.0.get_or_insert_with(|| {
             SPARE.try_with(Cell::take).ok().flatten().unwrap_or_else(|| ReadBuffer::new(READ_SIZE))
@@ -22,10 +22,10 @@ impl LentBuffer {
     }
 }
 
-impl Drop for LentBuffer {
+impl Drop for ThreadBuffer {
     fn drop(&mut self) {
         if let Some(buffer) = self.0.take() {
-            // A thread that is ending keeps nothing.
+            // This fails only for a thread that is ending.
             let _ = SPARE.try_with(|spare| spare.set(Some(buffer)));
         }
     }

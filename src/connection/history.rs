@@ -1,0 +1,167 @@
+//! The history of a connection: the session that it succeeded, and since when no notification can have been lost silently.
+//!
+//! Most connections have none, and pay one pointer for it.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::CompactInstant;
+use crate::gap::Gap;
+
+/// The history of a connection.
+#[derive(Debug, Default)]
+pub(super) struct ConnectionHistory(Option<Box<Succession>>);
+
+/// The history of a connection that a manager has opened or restored.
+#[derive(Debug, Default)]
+struct Succession {
+    /// Kept apart, since few connections have one.
+    audit: Option<Box<AuditHistory>>,
+    /// The gap before this session, or before it listened to a channel again.
+    gap: Option<Gap>,
+    /// The time at which the LISTENs of this session were acknowledged.
+    established: Option<CompactInstant>,
+    /// The number of attempts that had failed before.
+    attempts: u32,
+    /// The number of sessions before this one.
+    epoch: u32,
+}
+
+/// The history of a connection that has a call timeout of its own, or that an audit or a canary has examined.
+#[derive(Debug, Default)]
+struct AuditHistory {
+    call_timeout: Option<Option<Duration>>,
+    /// The unfinished pass of a [`wait`](super::Connection::wait) with a zero timeout.
+    pass: Option<WaitPass>,
+    /// The gap to report once the server listens again to the channels that it had forgotten.
+    relistening: Option<Gap>,
+    /// The time at which the last notification was sent that is known to have arrived because delivery works.
+    delivery_proven: Option<CompactInstant>,
+    /// The time at which the server was last asked, and listened to every channel.
+    channels_proven: Option<CompactInstant>,
+}
+
+/// One pass of a zero timeout: the socket is read once until it is empty, and its notifications are yielded. Those that
+/// arrive later, even because of the loop's body, belong to the next pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WaitPass {
+    /// The number of pending notifications that belong to this pass.
+    pub(super) left: usize,
+    /// `true` if the socket may hold more data for this pass.
+    pub(super) may_have_more: bool,
+    /// The number of bytes read in this pass.
+    pub(super) bytes: u32,
+}
+
+impl ConnectionHistory {
+    fn audit(&self) -> Option<&AuditHistory> {
+        self.0.as_ref()?.audit.as_deref()
+    }
+
+    fn audit_mut(&mut self) -> &mut AuditHistory {
+        self.0.get_or_insert_default().audit.get_or_insert_default()
+    }
+
+    /// Returns `true` if there is any history.
+    #[inline]
+    pub(super) fn is_recorded(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(super) fn call_timeout(&self) -> Option<Option<Duration>> {
+        self.audit()?.call_timeout
+    }
+
+    pub(super) fn set_call_timeout(&mut self, timeout: Option<Duration>) {
+        self.audit_mut().call_timeout = Some(timeout);
+    }
+
+    pub(super) fn pass(&self) -> Option<WaitPass> {
+        self.audit()?.pass
+    }
+
+    pub(super) fn set_pass(&mut self, pass: Option<WaitPass>) {
+        if pass.is_some() || self.pass().is_some() {
+            self.audit_mut().pass = pass;
+        }
+    }
+
+    pub(super) fn gap(&self) -> Option<&Gap> {
+        self.0.as_ref()?.gap.as_ref()
+    }
+
+    pub(super) fn take_gap(&mut self) -> Option<Gap> {
+        self.0.as_mut()?.gap.take()
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.0.as_ref().map_or(0, |succession| succession.epoch.into())
+    }
+
+    pub(super) fn established(&self) -> Option<(Instant, u32)> {
+        let succession = self.0.as_ref()?;
+        Some((succession.established?.into(), succession.attempts))
+    }
+
+    pub(super) fn establish(&mut self, now: Instant, attempts: u32) {
+        let succession = self.0.get_or_insert_default();
+        (succession.established, succession.attempts) = (Some(now.into()), attempts);
+    }
+
+    pub(super) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
+        self.establish(now, attempts);
+        let succession = self.0.get_or_insert_default();
+        succession.epoch = u32::try_from(gap.epoch()).unwrap_or(u32::MAX);
+        succession.gap = Some(gap);
+    }
+
+    /// Returns the time since which delivery is known to work; `None` if that is the beginning of the session.
+    pub(super) fn delivery_proven(&self) -> Option<Instant> {
+        self.proven(|audit| audit.delivery_proven)
+    }
+
+    /// Returns the time since which every channel is known to be registered; `None` if that is the beginning of the session.
+    pub(super) fn channels_proven(&self) -> Option<Instant> {
+        self.proven(|audit| audit.channels_proven)
+    }
+
+    fn proven(&self, time: impl FnOnce(&AuditHistory) -> Option<CompactInstant>) -> Option<Instant> {
+        let succession = self.0.as_ref()?;
+        // The gap of a session that succeeds another one covers all that came before.
+        let proven = succession.audit.as_deref().and_then(time).or(succession.established);
+        proven.map(Instant::from)
+    }
+
+    pub(super) fn prove_delivery(&mut self, at: Instant) {
+        self.audit_mut().delivery_proven = Some(at.into());
+    }
+
+    pub(super) fn prove_channels(&mut self, at: Instant) {
+        self.audit_mut().channels_proven = Some(at.into());
+    }
+
+    pub(super) fn relistening(&self) -> Option<&Gap> {
+        self.audit()?.relistening.as_ref()
+    }
+
+    pub(super) fn begin_relisten(&mut self, gap: Gap) {
+        self.audit_mut().relistening = Some(gap);
+    }
+
+    /// Ends the gap of the forgotten channels; `relistened` takes those to which the server listens again.
+    pub(super) fn finish_relisten(
+        &mut self,
+        now: Instant,
+        relistened: impl FnOnce(&[Box<str>]) -> Option<Vec<Box<str>>>,
+    ) {
+        let Some(succession) = &mut self.0 else { return };
+        let Some(audit) = &mut succession.audit else { return };
+        if let Some(gap) = audit.relistening.take()
+            && let Some(channels) = relistened(gap.channels())
+        {
+            audit.channels_proven = Some(now.into());
+            succession.epoch = succession.epoch.saturating_add(1);
+            let unreported = succession.gap.take();
+            succession.gap = Some(gap.finish(channels, now, succession.epoch.into(), unreported));
+        }
+    }
+}

@@ -1,0 +1,602 @@
+//! The driver: a session on a stream, and the only code that moves bytes between the two.
+//!
+//! ```text
+//!              request, join_canary, ..            pump: write, read once, write
+//!   caller ───────────────────────────▶ Session ◀──────────────────────────────▶ stream
+//!              poll, take_reply, take_batch
+//! ```
+//!
+//! Every change that may leave bytes to send also sends them, as far as the stream accepts them. So no caller can forget
+//! to: blocking calls, [`wait`](super::wait), connecting, reconnecting and the loop all drive a session by [`Link::pump`].
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::clock::CompactInstant;
+use crate::config::Config;
+use crate::connection::cancel::Cancel;
+use crate::connection::history::{ConnectionHistory, WaitPass};
+use crate::error::{Error, ServerError};
+use crate::gap::Gap;
+use crate::net::{PollWaker, Transport};
+use crate::notification::{Batch, Notification};
+use crate::proto::{
+    CanaryArrival, Interner, Output, ReadBuffer, Reply, Request, RequestId, Session, SessionInterner,
+    TransactionStatus, sql,
+};
+
+/// The number of reads in a row after which another connection has its turn, however much one server sends.
+pub(crate) const READS_PER_TURN: u32 = 64;
+
+/// The means of one read.
+#[derive(Debug)]
+pub(crate) struct ReadContext<'b> {
+    pub(crate) buffer: &'b mut ReadBuffer,
+    pub(crate) now: Instant,
+    /// `true` if the peer may have closed the stream without the caller's knowledge: then only a read that would block, or
+    /// that returns nothing, shows that there is no more.
+    pub(crate) until_empty: bool,
+    /// Wakes the poll when a name has been resolved or a file has been read.
+    pub(crate) waker: Option<&'b PollWaker>,
+}
+
+/// The result of [`Link::pump`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pumped {
+    /// The number of bytes read.
+    pub(crate) bytes: usize,
+    /// `true` if the stream may hold more, which it will not report again.
+    pub(crate) may_have_more: bool,
+}
+
+/// The progress of an exchange with the server.
+pub(super) enum Exchange<T> {
+    /// The wanted output, or the error that ended the session; and `true` if the stream may hold more.
+    Done(Result<T, Error>, bool),
+    /// The stream holds no more.
+    Waiting,
+    /// The stream may hold more, but the limit of reads in a row is reached. Call again, without waiting for the stream.
+    Unfinished,
+}
+
+/// The data that many connections share.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionInterner {
+    configs: Interner<Config>,
+    sessions: SessionInterner,
+}
+
+/// A session on a stream.
+#[derive(Debug)]
+pub(crate) struct Link<S: Transport> {
+    session: Session,
+    stream: S,
+    config: Config,
+    last_read: CompactInstant,
+    history: ConnectionHistory,
+}
+
+impl<S: Transport> Link<S> {
+    /// Begins a session on a stream that is connected.
+    pub(crate) fn new(session: Session, stream: S, config: Config, now: Instant) -> Self {
+        let mut link = Self { session, stream, config, last_read: now.into(), history: ConnectionHistory::default() };
+        link.flush();
+        link
+    }
+
+    // ---- driving --------------------------------------------------------------------------------------------------
+
+    /// Writes, reads once, and writes again, as far as each is possible without waiting.
+    ///
+    /// A fault of the stream or the server closes the session.
+    #[inline]
+    pub(crate) fn pump(&mut self, cx: &mut ReadContext<'_>) -> Pumped {
+        self.flush();
+        let pumped = self.read(cx);
+        self.flush();
+        pumped
+    }
+
+    #[inline]
+    fn read(&mut self, cx: &mut ReadContext<'_>) -> Pumped {
+        let mut pumped = Pumped { bytes: 0, may_have_more: false };
+        if self.is_closed() {
+            return pumped;
+        }
+        let space = self.session.space(cx.buffer);
+        let room = space.len();
+        match self.stream.read(space) {
+            Ok(0) => self.session.handle_eof(),
+            Ok(bytes) => {
+                self.last_read = cx.now.into();
+                self.session.handle_input(cx.buffer, bytes);
+                let is_full = bytes == room || !self.stream.short_read_means_drained();
+                pumped = Pumped { bytes, may_have_more: is_full || cx.until_empty };
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => self.session.handle_io_error("reading from the server", e),
+        }
+        if self.is_closed() {
+            self.stream.shut_down();
+            pumped.may_have_more = false;
+        }
+        pumped
+    }
+
+    /// Writes as far as possible without waiting.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        while !self.session.poll_transmit().is_empty() && !self.is_closed() {
+            match self.stream.write(self.session.poll_transmit()) {
+                Ok(sent) => self.session.handle_transmitted(sent),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // The server's last message may still be there to be read: reading finds the end.
+                Err(e) if is_disconnected(&e) => {
+                    let pending = self.session.poll_transmit().len();
+                    self.session.handle_transmitted(pending);
+                }
+                Err(e) => self.session.handle_io_error("writing to the server", e),
+            }
+        }
+    }
+
+    /// Continues the login.
+    pub(super) fn log_in(&mut self, cx: &mut ReadContext<'_>) -> Exchange<()> {
+        self.exchange(cx, |output| matches!(output, Output::Ready).then_some(Ok(())))
+    }
+
+    /// Continues to wait for the reply to a request.
+    pub(super) fn await_reply(&mut self, cx: &mut ReadContext<'_>, request: RequestId) -> Exchange<Reply> {
+        self.exchange(cx, |output| match output {
+            Output::Reply(id, reply) if id == request => Some(reply),
+            _ => None,
+        })
+    }
+
+    /// Pumps until the session returns a wanted output, or ends.
+    fn exchange<T>(
+        &mut self,
+        cx: &mut ReadContext<'_>,
+        wanted: impl Fn(Output) -> Option<Result<T, Error>>,
+    ) -> Exchange<T> {
+        for _ in 0..READS_PER_TURN {
+            let Pumped { may_have_more, .. } = self.pump(cx);
+            while let Some(output) = self.session.poll() {
+                match output {
+                    Output::Closed(reason) => return Exchange::Done(Err(reason), false),
+                    output => {
+                        if let Some(result) = wanted(output) {
+                            return Exchange::Done(result, may_have_more);
+                        }
+                    }
+                }
+            }
+            if let Some(reason) = self.error() {
+                return Exchange::Done(Err(reason.clone()), false);
+            }
+            if !may_have_more {
+                return Exchange::Waiting;
+            }
+        }
+        Exchange::Unfinished
+    }
+
+    // ---- requests -------------------------------------------------------------------------------------------------
+
+    /// Makes a request; the reply comes from [`poll`](Self::poll) or [`take_reply`](Self::take_reply).
+    pub(crate) fn request(&mut self, request: Request) -> RequestId {
+        let id = self.session.request(request);
+        self.flush();
+        id
+    }
+
+    /// Makes a request whose reply is discarded.
+    pub(crate) fn request_discarding_reply(&mut self, request: Request) {
+        self.session.request_discarding_reply(request);
+        self.flush();
+    }
+
+    /// Returns the next output; the end comes after the last notification has been taken.
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        self.session.poll()
+    }
+
+    /// Takes the reply to one request, if there is one.
+    pub(crate) fn take_reply(&mut self, request: RequestId) -> Option<Result<Reply, Error>> {
+        self.session.take_reply(request)
+    }
+
+    /// Withdraws a request that has not been sent; returns `false` if it has been.
+    pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
+        self.session.withdraw(request)
+    }
+
+    /// Returns `true` if the request has been sent and is unanswered.
+    pub(crate) fn is_in_flight(&self, request: RequestId) -> bool {
+        self.session.is_in_flight(request)
+    }
+
+    /// Returns `true` if the request has not been sent.
+    pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
+        self.session.is_waiting(request)
+    }
+
+    /// Stops sending requests.
+    pub(crate) fn pause(&mut self) {
+        self.session.pause();
+    }
+
+    /// Sends requests again.
+    pub(crate) fn resume(&mut self) {
+        self.session.resume();
+        self.flush();
+    }
+
+    /// Begins a CancelRequest for the running query; returns `None` if the server cannot be reached.
+    pub(crate) fn begin_cancel(&self, until: Option<Instant>) -> Option<Cancel<S>> {
+        let peer = self.stream.peer().ok()?;
+        Cancel::begin(&peer, &self.config, self.stream.encryption(), self.session.cancel_request(), until)
+    }
+
+    /// Gives the connection back to its user: the client's own requests are forgotten, and the canary's channel is left.
+    pub(crate) fn release(&mut self) {
+        self.session.discard_replies();
+        self.session.leave_canary();
+        self.flush();
+    }
+
+    // ---- the end --------------------------------------------------------------------------------------------------
+
+    /// Closes the session for a reason on the client's side.
+    pub(crate) fn close_for(&mut self, reason: Error) {
+        self.session.fail(reason);
+        self.stream.shut_down();
+    }
+
+    /// Sends Terminate and closes the session.
+    pub(super) fn terminate(&mut self) -> io::Result<()> {
+        self.session.terminate();
+        let bytes = self.session.poll_transmit();
+        let sent = if bytes.is_empty() { Ok(()) } else { self.stream.write(bytes).map(drop) };
+        self.stream.send_close_notify();
+        sent
+    }
+
+    // ---- notifications --------------------------------------------------------------------------------------------
+
+    /// Takes all notifications, with the gap before them.
+    #[inline]
+    pub(crate) fn take_batch(&mut self, now: Instant) -> Option<Batch> {
+        if self.history.is_recorded() && !self.finish_relisten(now) {
+            return None;
+        }
+        let batch = self.session.take_notifications();
+        match self.history.take_gap() {
+            None => batch,
+            Some(gap) => Some(batch.unwrap_or_else(Batch::empty).with_gap(gap)),
+        }
+    }
+
+    /// Takes the gap, if the server listens to all its channels again.
+    pub(crate) fn take_gap(&mut self, now: Instant) -> Option<Gap> {
+        self.finish_relisten(now);
+        self.history.take_gap()
+    }
+
+    /// Ends the gap of channels that the server had forgotten, once it listens to them again. Returns `false` while
+    /// notifications must be held back, because the server may send them before it acknowledges the LISTEN.
+    fn finish_relisten(&mut self, now: Instant) -> bool {
+        if self.history.relistening().is_none() {
+            return true;
+        }
+        if self.session.is_relistening() {
+            return false;
+        }
+        let session = &mut self.session;
+        self.history.finish_relisten(now, |channels| session.take_relistened(channels));
+        true
+    }
+
+    pub(super) fn pop_notification(&mut self) -> Option<Notification> {
+        self.session.pop_notification()
+    }
+
+    /// Returns the number of notifications that have not been taken.
+    pub(super) fn backlog_len(&self) -> usize {
+        self.session.backlog_len()
+    }
+
+    /// Returns the size of the notifications that have not been taken, in bytes.
+    pub(crate) fn backlog_size(&self) -> usize {
+        self.session.backlog_size()
+    }
+
+    /// Returns `true` if one of the notifications behind the first `from` bytes is on this channel.
+    pub(super) fn has_received_on(&self, from: usize, channel: &str) -> bool {
+        self.session.has_received_on(from, channel)
+    }
+
+    /// Discards the notifications on one channel.
+    pub(super) fn remove_notifications(&mut self, channel: &str) {
+        self.session.remove_notifications(channel);
+    }
+
+    // ---- state ----------------------------------------------------------------------------------------------------
+
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.session.is_closed()
+    }
+
+    /// Returns the reason why the session is closed.
+    pub(crate) fn error(&self) -> Option<&Error> {
+        self.session.reason()
+    }
+
+    /// Returns `true` if the stream must be watched for room to write.
+    pub(crate) fn wants_write(&self) -> bool {
+        !self.is_closed() && !self.session.poll_transmit().is_empty()
+    }
+
+    pub(crate) fn last_read(&self) -> Instant {
+        self.last_read.into()
+    }
+
+    /// Returns `true` if no request is outstanding.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.session.is_settled()
+    }
+
+    /// Returns `true` if the server owes an answer that nothing can delay, if it is there.
+    pub(crate) fn awaits_immediate_answer(&self) -> bool {
+        self.session.awaits_immediate_answer()
+    }
+
+    /// Returns `true` if the server has sent anything.
+    pub(super) fn has_received_anything(&self) -> bool {
+        self.session.has_received_anything()
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.session.pid()
+    }
+
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        self.session.parameter(name)
+    }
+
+    pub(crate) fn transaction_status(&self) -> TransactionStatus {
+        self.session.status()
+    }
+
+    /// Returns `true` if another transaction has begun since the last call.
+    pub(crate) fn take_new_transaction(&mut self) -> bool {
+        self.session.take_new_transaction()
+    }
+
+    /// Returns how far names and payloads can be checked on this side.
+    pub(crate) fn limits(&self) -> sql::Limits {
+        self.session.limits()
+    }
+
+    /// Returns the channels that the session listens to, as far as is known, sorted.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = &str> {
+        self.session.channels().iter()
+    }
+
+    /// Returns every channel that the session may be listening to, sorted.
+    pub(crate) fn possible_channels(&self) -> impl Iterator<Item = &str> {
+        self.session.possible_channels()
+    }
+
+    /// Returns `true` while the session reads its channels from the server.
+    pub(crate) fn is_reading_channels(&self) -> bool {
+        self.session.is_reading_channels()
+    }
+
+    pub(super) fn notices(&self) -> impl Iterator<Item = &ServerError> {
+        self.session.notices()
+    }
+
+    pub(super) fn take_notices(&mut self) -> Vec<ServerError> {
+        self.session.take_notices()
+    }
+
+    /// Shares the memory of data that equals another connection's.
+    #[inline]
+    pub(crate) fn share(&mut self, interner: &mut ConnectionInterner) {
+        if self.session.is_unshared() {
+            self.config = interner.configs.intern(&self.config);
+            self.session.share(&mut interner.sessions);
+        }
+    }
+
+    // ---- the canary and the audit ---------------------------------------------------------------------------------
+
+    /// Listens to the canary's channel; returns `None` if the session listens to it already.
+    pub(crate) fn join_canary(&mut self, channel: &str) -> Option<RequestId> {
+        let request = self.session.join_canary(channel);
+        self.flush();
+        request
+    }
+
+    /// Returns the canary's channel, if the session has joined it.
+    pub(crate) fn canary_channel(&self) -> Option<&str> {
+        self.session.canary_channel()
+    }
+
+    /// Refuses the canary's channel among these.
+    pub(super) fn refuse_canary_channel(&self, channels: &[Box<str>]) -> Result<(), Error> {
+        self.session.refuse_canary_channel(channels)
+    }
+
+    /// Returns the identity of the database, once the session listens to the canary's channel; empty if the server does
+    /// not report it.
+    pub(crate) fn canary_database(&self) -> Option<&str> {
+        self.session.canary_database()
+    }
+
+    /// Returns `true` if the session is idle, so that it can be audited.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.session.is_quiet()
+    }
+
+    /// Expects a canary with this payload.
+    pub(crate) fn expect_canary(&mut self, payload: &str) {
+        self.session.expect_canary(payload);
+    }
+
+    pub(crate) fn stop_expecting_canary(&mut self) {
+        self.session.stop_expecting_canary();
+    }
+
+    /// Records that the next request is made to an idle session with an empty socket.
+    pub(crate) fn begin_canary_audit(&mut self) {
+        self.session.begin_canary_audit();
+    }
+
+    /// Returns `true` if a canary with this payload is expected and has not arrived.
+    pub(crate) fn is_canary_missing(&self, payload: &str) -> bool {
+        self.session.is_canary_missing(payload)
+    }
+
+    /// Returns `true` if something has happened that concerns the canary.
+    #[inline]
+    pub(crate) fn has_canary_event(&self) -> bool {
+        self.session.has_canary_event()
+    }
+
+    /// Takes the sender's process of a canary that has arrived.
+    pub(crate) fn take_canary_sender(&mut self) -> Option<i32> {
+        self.session.take_canary_sender()
+    }
+
+    /// Returns how the last canary arrived.
+    pub(crate) fn canary_arrival(&self) -> Option<CanaryArrival> {
+        self.session.canary_arrival()
+    }
+
+    /// Takes the error with which the server refused the canary's channel.
+    pub(crate) fn take_canary_refusal(&mut self) -> Option<Error> {
+        self.session.take_canary_refusal()
+    }
+
+    /// Returns `true` if the last audit found that the server had forgotten the canary's channel.
+    pub(crate) fn take_canary_lapsed(&mut self) -> bool {
+        self.session.take_canary_lapsed()
+    }
+
+    /// Takes the channels that the last audit did not find.
+    pub(crate) fn take_missed_channels(&mut self) -> Vec<Box<str>> {
+        self.session.take_missed_channels()
+    }
+
+    // ---- history --------------------------------------------------------------------------------------------------
+
+    /// Returns the time limit of each call.
+    pub(crate) fn call_timeout(&self) -> Option<Duration> {
+        self.history.call_timeout().unwrap_or_else(|| Some(self.config.get_call_timeout()))
+    }
+
+    pub(super) fn set_call_timeout(&mut self, timeout: Option<Duration>) {
+        self.history.set_call_timeout(timeout);
+    }
+
+    /// Returns the gap that has not been taken.
+    pub(crate) fn gap(&self) -> Option<&Gap> {
+        self.history.gap()
+    }
+
+    /// Returns the number of sessions before this one.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.history.epoch()
+    }
+
+    /// Returns the time at which the LISTENs of a session that a manager opened were acknowledged, and the number of
+    /// attempts that had failed before.
+    pub(crate) fn established(&self) -> Option<(Instant, u32)> {
+        self.history.established()
+    }
+
+    /// Records that the LISTENs are acknowledged, after this number of failed attempts.
+    pub(crate) fn establish(&mut self, now: Instant, attempts: u32) {
+        self.history.establish(now, attempts);
+    }
+
+    /// Records that the session succeeds another one, after this number of failed attempts.
+    pub(crate) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
+        self.history.succeed(gap, now, attempts);
+    }
+
+    /// Returns the time since which no notification can have been lost silently because of failing delivery.
+    pub(crate) fn delivery_proven(&self) -> Instant {
+        self.history.delivery_proven().unwrap_or(self.stream.opened())
+    }
+
+    /// Records that a notification that was sent at this time has arrived.
+    pub(crate) fn prove_delivery(&mut self, at: Instant) {
+        self.history.prove_delivery(at);
+    }
+
+    /// Returns the time since which no notification can have been lost silently because of a forgotten channel.
+    pub(crate) fn channels_proven(&self) -> Instant {
+        self.history.channels_proven().unwrap_or(self.stream.opened())
+    }
+
+    /// Records that the server, asked at this time, listened to every channel.
+    pub(crate) fn prove_channels(&mut self, at: Instant) {
+        self.history.prove_channels(at);
+    }
+
+    /// Returns the gap of the channels that the server had forgotten and must listen to again.
+    pub(crate) fn relistening(&self) -> Option<&Gap> {
+        self.history.relistening()
+    }
+
+    /// Records that the server was asked to listen again to the channels of this gap.
+    pub(crate) fn begin_relisten(&mut self, gap: Gap) {
+        self.history.begin_relisten(gap);
+    }
+
+    /// Returns the unfinished pass of a zero timeout.
+    pub(super) fn pass(&self) -> Option<WaitPass> {
+        self.history.pass()
+    }
+
+    /// Sets the unfinished pass of a zero timeout.
+    pub(crate) fn set_pass(&mut self, pass: Option<WaitPass>) {
+        self.history.set_pass(pass);
+    }
+}
+
+/// Returns `true` if a write failed because the peer has closed the stream.
+fn is_disconnected(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | ConnectionAborted)
+}
+
+impl<S: Transport> Drop for Link<S> {
+    fn drop(&mut self) {
+        if !self.is_closed() {
+            // The result has no reader.
+            let _ = self.terminate();
+        }
+    }
+}
+
+/// A connection as the layers above drive it: a link, in whatever form its user sees it.
+pub(crate) trait Linked: From<Link<Self::Stream>> + std::fmt::Debug {
+    type Stream: Transport;
+
+    fn link(&self) -> &Link<Self::Stream>;
+
+    fn link_mut(&mut self) -> &mut Link<Self::Stream>;
+}

@@ -1,0 +1,60 @@
+//! The events of a manager.
+
+use std::fmt;
+
+use crate::error::Error;
+use crate::gap::Gap;
+use crate::manager::conn_id::ConnId;
+use crate::notification::Batch;
+
+/// An event of a manager: see [`NotificationManager::next_event`](crate::NotificationManager::next_event).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Nothing has arrived during the timeout, or the timeout has expired under load. The manager holds nothing undelivered.
+    Idle,
+    /// The notifications that one connection has received, in the server's order; never empty.
+    Notifies(ConnId, Batch),
+    /// A connection that was [dialled](crate::NotificationManager::dial) is open, and listens.
+    Opened(ConnId),
+    /// A connection was lost, or the first attempt to open it has failed, for this reason. It is being restored:
+    /// [`Restored`](Self::Restored), [`Opened`](Self::Opened) or [`Lost`](Self::Lost) follows. Reported only with
+    /// [`reconnect`](crate::NotificationManager::reconnect).
+    Disconnected(ConnId, Error),
+    /// A connection is restored, or listens again to channels that its server had forgotten. The gap says what may have been
+    /// missed; it comes before every notification received since.
+    Restored(ConnId, Gap),
+    /// A connection was lost for good, or could not be opened or restored, for this reason. It is in the
+    /// [garbage](crate::NotificationManager::garbage).
+    Lost(ConnId, Error),
+    /// A connection's transaction has been open for more than a second. Until it ends, the server delivers nothing.
+    InTransaction(ConnId),
+    /// The server has refused a check of delivery, with this error: until the session ends, faults that only this check
+    /// finds remain unnoticed. Reported once for each session and check.
+    CheckRefused(ConnId, Check, Error),
+}
+
+/// A check of delivery: see [`Event::CheckRefused`].
+///
+/// ```
+/// use notifyman::Check;
+///
+/// assert_eq!(Check::Audit.to_string(), "audit");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Check {
+    /// The [canary](crate::NotificationManager::canary).
+    Canary,
+    /// The [audit](crate::NotificationManager::audit), also after a canary that did not arrive.
+    Audit,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Check::Canary => "canary",
+            Check::Audit => "audit",
+        })
+    }
+}

@@ -1,0 +1,207 @@
+//! The event loop: the poll, the clock and the fleet. The hot path of the manager.
+//!
+//! ```text
+//!   collected ─▶ commands ─▶ serve what is ready ─▶ end? idle? ─▶ poll ─▶ timers, canary, audits, dials
+//!       ▲                         │                                              │
+//!       └── one event at a time ──┴───────────────── next turn ◀─────────────────┘
+//! ```
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::connection::{Connection, ReadContext};
+use crate::error::Error;
+use crate::manager::command::ControlMessage;
+use crate::manager::event::Event;
+use crate::manager::fleet::{Fleet, FleetIo, Jitter, Poller, TurnEnd};
+use crate::manager::handle::Shared;
+use crate::net::{PollWaker, Reactor, Ready, Stream};
+use crate::proto::{READ_SIZE, ReadBuffer, sql};
+
+/// The poll, or the reason why the system has none.
+struct SocketPoll(Result<Reactor, Error>);
+
+impl Poller<Stream> for SocketPoll {
+    fn register(&mut self, stream: &Stream, token: u32, writable: bool) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |reactor| reactor.register(stream, token, writable))
+    }
+
+    fn reregister(&mut self, stream: &Stream, token: u32, writable: bool) -> io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |reactor| reactor.reregister(stream, token, writable))
+    }
+
+    fn deregister(&mut self, stream: &Stream) {
+        if let Ok(reactor) = &self.0 {
+            // This fails only for a socket that is not watched.
+            let _ = reactor.deregister(stream);
+        }
+    }
+}
+
+/// The loop of a manager.
+pub(super) struct EventLoop {
+    pub(super) fleet: Fleet<Connection>,
+    poll: SocketPoll,
+    waker: Option<PollWaker>,
+    buffer: ReadBuffer,
+    /// The time at which the sockets were last polled.
+    now: Instant,
+    /// `true` if the loop waits for commands when there is no connection.
+    pub(super) parks: bool,
+    /// The number of stops that have not been reported.
+    stops: usize,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl EventLoop {
+    pub(super) fn new() -> Self {
+        // Without a waker, no handle could end a wait.
+        let poll = Reactor::new().and_then(|reactor| Ok((reactor.waker()?, reactor)));
+        let (waker, poll) = match poll {
+            Ok((waker, reactor)) => (Some(waker), Ok(reactor)),
+            Err(e) => (None, Err(Error::io("creating a poller", e))),
+        };
+        let shared = Arc::new(Shared::new(waker.clone()));
+        Self {
+            fleet: Fleet::new(Arc::clone(&shared.counters), Jitter::random()),
+            poll: SocketPoll(poll),
+            waker,
+            buffer: ReadBuffer::new(READ_SIZE),
+            now: clock::now(),
+            parks: false,
+            stops: 0,
+            shared,
+        }
+    }
+
+    /// Calls a function with the fleet, at this moment.
+    pub(super) fn with_fleet<R>(
+        &mut self,
+        action: impl FnOnce(&mut Fleet<Connection>, &mut FleetIo<'_, Stream>) -> R,
+    ) -> R {
+        self.at(clock::now(), action)
+    }
+
+    fn at<R>(&mut self, now: Instant, action: impl FnOnce(&mut Fleet<Connection>, &mut FleetIo<'_, Stream>) -> R) -> R {
+        let read = ReadContext { buffer: &mut self.buffer, now, until_empty: false, waker: self.waker.as_ref() };
+        action(&mut self.fleet, &mut FleetIo { read, poller: &mut self.poll })
+    }
+
+    /// Returns the next event; `Ready(None)` is the end. Returns `Pending`, unless the loop `waits`, if there is none now.
+    pub(super) fn next(&mut self, waits: bool, has_gap_events: bool) -> Poll<Option<Event>> {
+        self.shared.iterating.set();
+        self.fleet.set_gap_events(has_gap_events);
+        let next = self.run(waits);
+        if matches!(next, Poll::Ready(None)) {
+            // After the end, another thread may iterate the manager.
+            self.shared.iterating.clear();
+            self.fleet.end_pass();
+        }
+        next
+    }
+
+    fn run(&mut self, waits: bool) -> Poll<Option<Event>> {
+        loop {
+            if let Some(event) = self.fleet.take_event() {
+                return Poll::Ready(Some(event));
+            }
+            if self.shared.has_commands() {
+                self.run_commands();
+            }
+            if let Some(left) = self.stops.checked_sub(1) {
+                self.stops = left;
+                self.fleet.postpone_idle();
+                return Poll::Ready(None);
+            }
+            if !self.fleet.is_turn_over() {
+                let now = if self.fleet.needs_exact_time() { clock::now() } else { self.now };
+                match self.at(now, |fleet, io| fleet.serve_next(io)) {
+                    Some(event) => return Poll::Ready(Some(event)),
+                    None => continue,
+                }
+            }
+            if self.fleet.is_timed(self.now) {
+                self.now = clock::now();
+            }
+            let has_commands = self.shared.has_commands();
+            let waits_empty = has_commands || (self.parks && !self.fleet.is_pass());
+            let deadline = match self.at(self.now, |fleet, io| fleet.end_turn(io, waits_empty)) {
+                TurnEnd::Event(event) => return Poll::Ready(Some(event)),
+                TurnEnd::Continue => continue,
+                TurnEnd::NoConnections => return Poll::Ready(None),
+                TurnEnd::Poll(deadline) => deadline,
+            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(self.now));
+            let timeout = if waits && !has_commands { left } else { Some(Duration::ZERO) };
+            if let Err(error) = self.poll_sockets(timeout) {
+                self.at(self.now, |fleet, io| fleet.fail_all(&error, io));
+                self.parks = false;
+                continue;
+            }
+            let has_work = self.at(self.now, |fleet, io| fleet.begin_turn(io));
+            if !has_work && !self.shared.has_commands() {
+                match (self.fleet.is_pass(), waits) {
+                    (true, _) => return Poll::Ready(None),
+                    (false, false) => return Poll::Pending,
+                    (false, true) => {}
+                }
+            }
+        }
+    }
+
+    fn poll_sockets(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        let reactor = self.poll.0.as_mut().map_err(|error| error.clone())?;
+        let ready = reactor.wait(timeout).map_err(|e| Error::io("polling the sockets", e))?;
+        let count = self.fleet.handle_ready(ready.map(|Ready { token, read_closed }| (token, read_closed)));
+        if reactor.was_woken() {
+            self.fleet.handle_wake();
+        }
+        self.now = clock::now();
+        self.shared.counters.turns.add(1);
+        self.shared.counters.wakeups.add(count);
+        Ok(())
+    }
+
+    fn run_commands(&mut self) {
+        for command in self.shared.take_commands() {
+            match command {
+                ControlMessage::Insert(connection, ticket) => {
+                    ticket.resolve(Ok(Ok(self.with_fleet(|fleet, io| fleet.insert(*connection, io)))));
+                }
+                ControlMessage::Dial(config, channels, limits, ticket) => {
+                    let channels = sql::checked_channels(channels, limits);
+                    ticket.resolve(Ok(self.fleet.dial(config, channels, limits, clock::now())));
+                }
+                ControlMessage::Remove(id, ticket) => {
+                    ticket.resolve(Ok(self.with_fleet(|fleet, io| fleet.remove(id, io))));
+                }
+                ControlMessage::Request(id, command, ticket) => {
+                    self.with_fleet(|fleet, io| fleet.run_command(id, command, ticket, io));
+                }
+                ControlMessage::SetTimeout(timeout, ticket) => {
+                    self.fleet.set_timeout(timeout);
+                    ticket.resolve(Ok(()));
+                }
+                ControlMessage::Stop(ticket) => {
+                    self.stops += 1;
+                    ticket.resolve(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Returns the time by which the loop must run again, if no socket becomes ready before.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.shared.has_commands() { Some(self.now) } else { self.fleet.deadline(self.now) }
+    }
+}
+
+impl AsRawFd for EventLoop {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.0.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+}

@@ -1,0 +1,436 @@
+//! A live connection: what happens when its stream is ready, and what is requested on it.
+
+use std::time::{Duration, Instant};
+
+use super::canary::{CanaryOutcome, CanaryRecord, MissedCanary, note_prompt};
+use super::heartbeat::{HeartbeatAction, HeartbeatInput, HeartbeatState};
+use super::log;
+use super::timers::Timer;
+use super::turn::Turn;
+use super::unsettled::{LIMIT, OpenTransaction, RequestOrigin, Unsettled, cancel_timeout};
+use crate::connection::{Link, Linked};
+use crate::error::Error;
+use crate::manager::conn_id::ConnId;
+use crate::manager::dead::{Dead, unregistered_since};
+use crate::manager::event::{Check, Event};
+use crate::proto::{CHANNELS_PER_REQUEST, Request, RequestId, TransactionStatus};
+
+/// The longest time that a transaction may be open before it is reported.
+const TRANSACTION_MAX: Duration = Duration::from_secs(1);
+
+/// The way in which a connection is served.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ServeMode {
+    /// `true` if the stream is read.
+    pub(super) reads: bool,
+    /// `true` if a gap is an event of its own, and `false` if it is part of the batch.
+    pub(super) has_gap_events: bool,
+    /// `true` in a pass of a zero timeout.
+    pub(super) is_pass: bool,
+}
+
+/// A connection that is open and listens.
+#[derive(Debug)]
+pub(super) struct Live<C> {
+    pub(super) connection: C,
+    heartbeat: HeartbeatState,
+    unsettled: Option<Box<Unsettled>>,
+    canary: CanaryRecord,
+    refused: RefusedChecks,
+}
+
+/// The checks whose refusal has been reported.
+#[derive(Debug, Default)]
+struct RefusedChecks {
+    canary: bool,
+    audit: bool,
+}
+
+impl<C: Linked> Live<C> {
+    pub(super) fn new(connection: C) -> Self {
+        Self {
+            connection,
+            heartbeat: HeartbeatState::default(),
+            unsettled: None,
+            canary: CanaryRecord::default(),
+            refused: RefusedChecks::default(),
+        }
+    }
+
+    /// Starts the heartbeat, if there is one and it has not been started.
+    pub(super) fn start_heartbeat(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
+        if let Some(heartbeat) = turn.services.heartbeat
+            && !turn.schedule.timers.has_heartbeat()
+        {
+            self.heartbeat = HeartbeatState::default();
+            turn.schedule.is_heartbeat_due = false;
+            let first = heartbeat.first(turn.now(), &mut turn.services.jitter);
+            turn.set_timer(Timer::Heartbeat, first);
+        }
+    }
+
+    /// Listens to the canary's channel, if there is a canary.
+    pub(super) fn join_canary(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
+        if let Some(canaries) = &turn.services.canary
+            && let Some(request) = self.link_mut().join_canary(canaries.channel())
+        {
+            let timeout = self.link().call_timeout().unwrap_or(LIMIT);
+            self.await_reply(turn, request, RequestOrigin::JoinCanary, Some(timeout));
+        }
+    }
+
+    pub(super) fn link(&self) -> &Link<C::Stream> {
+        self.connection.link()
+    }
+
+    pub(super) fn link_mut(&mut self) -> &mut Link<C::Stream> {
+        self.connection.link_mut()
+    }
+
+    /// Returns `true` if a request, a CancelRequest or a transaction is outstanding.
+    pub(super) fn is_unsettled(&self) -> bool {
+        self.unsettled.is_some()
+    }
+
+    // ---- serving ----------------------------------------------------------------------------------------------------
+
+    /// Reads once, and returns what there is to report.
+    pub(super) fn on_ready(
+        &mut self,
+        id: ConnId,
+        turn: &mut Turn<'_, '_, C::Stream>,
+        mode: ServeMode,
+    ) -> Option<Event> {
+        let link = self.connection.link_mut();
+        let mut may_have_more = false;
+        if mode.reads {
+            if turn.services.ready.defer_drained(turn.token, &mut turn.schedule.queue) && !link.is_closed() {
+                link.flush();
+                return None;
+            }
+            let pumped = link.pump(turn.read_context());
+            may_have_more = pumped.may_have_more;
+            turn.services.counters.bytes.add(pumped.bytes);
+            if mode.is_pass {
+                turn.services.ready.note_read(turn.token, &mut turn.schedule.queue, pumped.bytes, may_have_more);
+            }
+        }
+        if mode.has_gap_events
+            && let Some(gap) = link.take_gap(turn.now())
+        {
+            turn.services.counters.gaps.add(1);
+            turn.queue_first();
+            return Some(Event::Restored(id, gap));
+        }
+        let batch = link.take_batch(turn.now());
+        if !link.is_closed() {
+            if may_have_more {
+                turn.queue();
+            }
+            self.after_read(id, turn, may_have_more);
+        }
+        let batch = batch?;
+        turn.services.counters.notifications.add(batch.len());
+        turn.services.counters.gaps.add(usize::from(batch.gap().is_some()));
+        Some(Event::Notifies(id, batch))
+    }
+
+    /// Handles what a read has brought besides notifications. For an idle connection, this costs a few comparisons.
+    #[inline]
+    fn after_read(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, may_have_more: bool) {
+        if self.unsettled.is_some() {
+            self.complete_requests(id, turn, may_have_more);
+        }
+        if self.link().has_canary_event() {
+            self.on_canary_event(id, turn);
+        }
+        if std::mem::take(&mut turn.schedule.is_heartbeat_due) {
+            self.check_heartbeat(id, turn);
+        }
+        self.settle(id, turn);
+    }
+
+    /// Brings the rest of the fleet up to date with the connection, after anything has happened to it.
+    pub(super) fn settle(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
+        let link = self.connection.link_mut();
+        if link.is_closed() {
+            return turn.queue_first();
+        }
+        link.share(&mut turn.services.interner);
+        if let Err(error) = turn.rewatch(link.stream(), link.wants_write()) {
+            link.close_for(error);
+            return turn.queue_first();
+        }
+        let is_open = link.transaction_status() != TransactionStatus::Idle;
+        if is_open || self.unsettled.is_some() {
+            self.watch_transaction(id, turn, is_open);
+        }
+    }
+
+    /// Reports a transaction that stays open, once.
+    fn watch_transaction(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, is_open: bool) {
+        if !is_open || self.link_mut().take_new_transaction() {
+            self.forget_transaction(turn);
+        }
+        if !is_open {
+            return;
+        }
+        let now = turn.now();
+        let transaction = &mut self.unsettled.get_or_insert_default().transaction;
+        let OpenTransaction::Since(since) = *transaction.get_or_insert(OpenTransaction::Since(now)) else { return };
+        if now.saturating_duration_since(since) < TRANSACTION_MAX {
+            return turn.set_timer(Timer::Transaction, since.checked_add(TRANSACTION_MAX));
+        }
+        *transaction = Some(OpenTransaction::Reported);
+        log::in_transaction(id);
+        turn.services.events.push_back(Event::InTransaction(id));
+        turn.services.count_transactions(1);
+    }
+
+    fn forget_transaction(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
+        let Some(unsettled) = &mut self.unsettled else { return };
+        if let Some(OpenTransaction::Reported) = unsettled.transaction.take() {
+            turn.services.count_transactions(-1);
+        }
+        self.unsettled.take_if(|unsettled| unsettled.is_empty());
+    }
+
+    /// Handles the timer of the heartbeat, after the stream has been read.
+    fn check_heartbeat(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
+        let Some(heartbeat) = turn.services.heartbeat else { return };
+        let link = self.connection.link_mut();
+        if link.is_closed() {
+            return;
+        }
+        let input = HeartbeatInput {
+            number: id.number(),
+            last_read: link.last_read(),
+            is_settled: link.is_settled(),
+            awaits_prompt_answer: link.awaits_immediate_answer(),
+        };
+        match self.heartbeat.on_timer(&heartbeat, input, turn.now()) {
+            HeartbeatAction::Wait(next) => turn.set_timer(Timer::Heartbeat, next),
+            HeartbeatAction::Ask(next) => {
+                note_prompt(id, link, turn);
+                link.request_discarding_reply(Request::Sync);
+                turn.set_timer(Timer::Heartbeat, next);
+            }
+            HeartbeatAction::Dead => {
+                let after = heartbeat.idle.saturating_add(heartbeat.deadline);
+                link.close_for(Error::Timeout { action: "the answer to a heartbeat", after, closed: true });
+            }
+        }
+    }
+
+    // ---- requests ---------------------------------------------------------------------------------------------------
+
+    /// Makes a request on behalf of the fleet, behind `others` that each may take the full time limit.
+    pub(super) fn request(
+        &mut self,
+        turn: &mut Turn<'_, '_, C::Stream>,
+        request: Request,
+        origin: RequestOrigin,
+        others: u32,
+    ) {
+        let timeout = self.link().call_timeout();
+        let timeout = match &origin {
+            RequestOrigin::Handle(_) => timeout,
+            _ => Some(timeout.unwrap_or(LIMIT).saturating_mul(others.saturating_add(1))),
+        };
+        let id = self.link_mut().request(request);
+        self.await_reply(turn, id, origin, timeout);
+    }
+
+    /// Sets the time by which a request must be answered.
+    fn await_reply(
+        &mut self,
+        turn: &mut Turn<'_, '_, C::Stream>,
+        request: RequestId,
+        origin: RequestOrigin,
+        timeout: Option<Duration>,
+    ) {
+        let until = timeout.and_then(|timeout| turn.now().checked_add(timeout));
+        self.unsettled.get_or_insert_default().push(request, origin, until);
+        turn.set_timer(Timer::Request, until);
+        // If the session has ended meanwhile, or not all could be sent, that must be handled.
+        turn.queue();
+    }
+
+    /// Completes the requests that have been answered.
+    pub(super) fn complete_requests(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, may_have_more: bool) {
+        let Some(unsettled) = &mut self.unsettled else { return };
+        let answered = unsettled.take_answered(id, self.connection.link_mut(), turn, may_have_more);
+        self.unsettled.take_if(|unsettled| unsettled.is_empty());
+        for (origin, result) in answered {
+            match origin {
+                RequestOrigin::Handle(ticket) => ticket.resolve(result),
+                RequestOrigin::Canary => self.on_canary_sent(id, turn, result.map(drop)),
+                RequestOrigin::Audit(began, canary) => match result {
+                    Ok(_) => self.on_audited(id, turn, began, canary.as_ref()),
+                    Err(error) => self.report_refusal(id, turn, Check::Audit, error),
+                },
+                // The session itself handles these replies.
+                RequestOrigin::JoinCanary | RequestOrigin::Relisten => {}
+            }
+        }
+    }
+
+    /// Handles the end of a CancelRequest.
+    pub(super) fn on_cancel_end(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, is_over: bool) {
+        if let Some(unsettled) = &mut self.unsettled {
+            unsettled.end_cancel(self.connection.link_mut(), is_over, turn.now());
+            self.unsettled.take_if(|unsettled| unsettled.is_empty());
+        }
+        self.settle(id, turn);
+        turn.queue();
+    }
+
+    // ---- checks of delivery -----------------------------------------------------------------------------------------
+
+    fn on_canary_event(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
+        let CanaryOutcome { refusal, loss } = self.canary.on_event(id, self.connection.link_mut(), turn);
+        if let Some(error) = refusal {
+            self.report_refusal(id, turn, Check::Canary, error);
+        }
+        self.lose_delivery(turn, loss);
+    }
+
+    /// Handles the server's answer to a canary that was sent on behalf of the connection.
+    pub(super) fn on_canary_sent(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, result: Result<(), Error>) {
+        if let Some(error) = self.canary.on_sent(id, result, turn) {
+            self.report_refusal(id, turn, Check::Canary, error);
+        }
+    }
+
+    /// Expects a canary; returns `true` if the connection can send it.
+    pub(super) fn expect_canary(&mut self, payload: &str) -> bool {
+        let link = self.link_mut();
+        link.expect_canary(payload);
+        link.is_canary_missing(payload) && link.canary_channel().is_some()
+    }
+
+    /// Returns `true` if the connection's canary is to be sent by another session; `is_only` if no other connection of the
+    /// fleet is connected to the database.
+    pub(super) fn needs_canary_sender(&mut self, is_only: bool) -> bool {
+        self.canary.needs_sender(is_only)
+    }
+
+    /// Audits the connection if it has not received a canary by its deadline.
+    pub(super) fn audit_missed_canary(&mut self, turn: &mut Turn<'_, '_, C::Stream>, payload: &str) {
+        let is_missing = |link: &Link<_>| link.is_canary_missing(payload) && link.is_quiet();
+        let link = self.connection.link_mut();
+        if !is_missing(link) {
+            return;
+        }
+        // The canary may have arrived without a slow loop having read it.
+        let was_idle = link.pump(turn.read_context()).bytes == 0;
+        turn.queue();
+        if is_missing(link) {
+            if was_idle {
+                link.begin_canary_audit();
+            }
+            let origin = RequestOrigin::Audit(turn.now(), Some(MissedCanary(payload.into())));
+            self.request(turn, Request::Audit, origin, 0);
+        }
+    }
+
+    /// Audits the connection if it is quiet.
+    pub(super) fn audit(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
+        let link = self.connection.link_mut();
+        if turn.services.canary.is_some() && link.is_quiet() {
+            // With a canary, the audit also shows whether a proxy holds back notifications; so the stream must be empty.
+            let was_idle = link.pump(turn.read_context()).bytes == 0;
+            turn.queue();
+            if was_idle && link.is_quiet() {
+                note_prompt(id, link, turn);
+            }
+        }
+        if link.is_quiet() {
+            self.request(turn, Request::Audit, RequestOrigin::Audit(turn.now(), None), 0);
+        }
+    }
+
+    /// Handles the answer to an audit that began at this time, perhaps because this canary had not arrived.
+    fn on_audited(
+        &mut self,
+        id: ConnId,
+        turn: &mut Turn<'_, '_, C::Stream>,
+        began: Instant,
+        canary: Option<&MissedCanary>,
+    ) {
+        let link = self.connection.link_mut();
+        let (missed, has_lapsed) = (link.take_missed_channels(), link.take_canary_lapsed());
+        if missed.is_empty() {
+            link.prove_channels(began);
+        } else {
+            log::unregistered(id, missed.len());
+            turn.services.counters.unregistered.add(missed.len());
+            link.begin_relisten(unregistered_since(link.channels_proven(), &missed));
+            for (others, channels) in (0..).zip(missed.chunks(CHANNELS_PER_REQUEST)) {
+                self.request(turn, Request::Relisten(channels.to_vec()), RequestOrigin::Relisten, others);
+            }
+        }
+        if let Some(canary) = canary {
+            let loss = self.canary.judge(id, self.connection.link_mut(), turn, canary, has_lapsed);
+            self.lose_delivery(turn, loss);
+        }
+    }
+
+    /// Closes a connection to which nothing is delivered.
+    fn lose_delivery(&mut self, turn: &mut Turn<'_, '_, C::Stream>, loss: Option<Error>) {
+        if let Some(error) = loss {
+            turn.services.counters.deaf.add(1);
+            self.link_mut().close_for(error);
+            turn.queue_first();
+        }
+    }
+
+    /// Reports, once for each session, that the server refuses a check of delivery.
+    fn report_refusal(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, check: Check, error: Error) {
+        let is_reported = match check {
+            Check::Canary => &mut self.refused.canary,
+            Check::Audit => &mut self.refused.audit,
+        };
+        if !self.connection.link().is_closed() && !std::mem::replace(is_reported, true) {
+            log::check_refused(id, check, &error);
+            turn.services.counters.checks_refused.add(1);
+            turn.services.events.push_back(Event::CheckRefused(id, check, error));
+        }
+    }
+
+    // ---- the end ----------------------------------------------------------------------------------------------------
+
+    /// Ends a session that is closed, and returns what is left of the connection.
+    pub(super) fn into_dead(mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) -> Dead {
+        self.complete_requests(id, turn, false);
+        Dead::of(self.detach(id, turn).link())
+    }
+
+    /// Takes the connection out of the fleet, for its user.
+    pub(super) fn into_connection(self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) -> C {
+        let mut connection = self.detach(id, turn);
+        connection.link_mut().release();
+        connection
+    }
+
+    fn detach(mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) -> C {
+        let link = self.connection.link_mut();
+        turn.services.ready.note_removed(&turn.schedule.queue, link.pid());
+        turn.io.poller.deregister(link.stream());
+        if let Some(canaries) = &mut turn.services.canary {
+            canaries.schedule.leave(id, turn.io.read.now);
+        }
+        self.forget_transaction(turn);
+        if let Some(unsettled) = self.unsettled.take() {
+            let link = self.connection.link_mut();
+            if unsettled.is_cancelling {
+                turn.ended_cancels.push(id);
+                if !link.is_closed() {
+                    link.close_for(cancel_timeout(link));
+                }
+            }
+            unsettled.end(link.error().unwrap_or(&Error::UnknownConnection));
+        }
+        self.connection
+    }
+}

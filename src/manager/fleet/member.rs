@@ -1,0 +1,371 @@
+//! The life of one connection.
+//!
+//! ```text
+//!                 ┌─────────────────── an attempt failed ◀──┬───────────┐
+//!                 ▼                                         │           │
+//!   lost ──▶ Backoff ──▶ Queued ──permit──▶ Dialling ──▶ Listening ──▶ Live ──▶ Ended ──▶ lost
+//!                                                                       ▲
+//!   insert ─────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Each state owns what belongs to it, and hands on what outlives it: the lost connection with its channels and tickets
+//! moves from state to state in an [`Absence`], and the permit for the attempt is held from `Dialling` to the end of
+//! `Listening`. `Ended` is a session that has ended, and whose last notifications are reported before the loss.
+
+use std::time::Instant;
+
+use super::backoff::{failed_before, is_final_attempt, is_final_loss};
+use super::live::{Live, ServeMode};
+use super::log;
+use super::permit::Permit;
+use super::reconnect::{Absence, Dialled, Dialling, Listened, Listening};
+use super::timers::Timer;
+use super::turn::Turn;
+use super::unsettled::RequestOrigin;
+use crate::connection::{Link, Linked};
+use crate::error::Error;
+use crate::manager::command::{Command, RequestTicket};
+use crate::manager::conn_id::ConnId;
+use crate::manager::dead::Dead;
+use crate::manager::event::Event;
+use crate::proto::{Reply, Request, refuse_canary_channel};
+
+/// A connection of the fleet.
+#[derive(Debug)]
+pub(super) struct Member<C: Linked> {
+    pub(super) id: ConnId,
+    state: MemberState<C>,
+}
+
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are live, and nearly always")]
+enum MemberState<C: Linked> {
+    /// Waiting for the time of the next attempt.
+    Backoff(Box<Absence>, Instant),
+    /// Waiting for the permit for an attempt.
+    Queued(Box<Absence>),
+    /// Connecting, and logging in.
+    Dialling(Box<Dialling<C::Stream>>),
+    /// Waiting for the acknowledgement of the LISTENs.
+    Listening(Box<Listening<C::Stream>>),
+    Live(Live<C>),
+    /// The session has ended. Its last notifications are reported before the loss.
+    Ended(Live<C>),
+    /// Between two states.
+    Moving,
+}
+
+/// The consequences of serving a member.
+pub(super) enum Served {
+    /// The member stays in the fleet.
+    Stays(Option<Event>),
+    /// The member is lost for good, or could not be opened.
+    Lost(Dead, Error),
+}
+
+impl<C: Linked> Member<C> {
+    /// Returns a member that is open.
+    pub(super) fn live(id: ConnId, connection: C) -> Self {
+        Self { id, state: MemberState::Live(Live::new(connection)) }
+    }
+
+    /// Returns a member that will be opened as soon as possible.
+    pub(super) fn absent(id: ConnId, absence: Absence, now: Instant) -> Self {
+        Self { id, state: MemberState::Backoff(Box::new(absence), now) }
+    }
+
+    /// Returns the connection of a member that is open, or whose loss has not been reported.
+    #[inline]
+    pub(super) fn as_live(&self) -> Option<&Live<C>> {
+        if let MemberState::Live(live) | MemberState::Ended(live) = &self.state { Some(live) } else { None }
+    }
+
+    #[inline]
+    pub(super) fn as_live_mut(&mut self) -> Option<&mut Live<C>> {
+        if let MemberState::Live(live) | MemberState::Ended(live) = &mut self.state { Some(live) } else { None }
+    }
+
+    /// Returns the lost connection of a member that is being restored or opened.
+    pub(super) fn as_dead(&self) -> Option<&Dead> {
+        Some(&self.absence()?.dead)
+    }
+
+    fn absence(&self) -> Option<&Absence> {
+        match &self.state {
+            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => Some(absence),
+            MemberState::Dialling(dialling) => Some(&dialling.absence),
+            MemberState::Listening(listening) => Some(&listening.absence),
+            MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving => None,
+        }
+    }
+
+    /// Returns `true` if a dial or a login is in progress.
+    #[cfg(test)]
+    pub(super) fn holds_permit(&self) -> bool {
+        matches!(self.state, MemberState::Dialling(_) | MemberState::Listening(_))
+    }
+
+    /// Serves the member: the stream is ready, a timer has fired, or something has been requested.
+    #[inline]
+    pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, '_, C::Stream>, mode: ServeMode) -> Served {
+        match &mut self.state {
+            MemberState::Live(live) | MemberState::Ended(live) => {
+                let event = live.on_ready(self.id, turn, mode);
+                if !live.link().is_closed() {
+                    return Served::Stays(event);
+                }
+                self.on_end(turn, event)
+            }
+            MemberState::Backoff(..)
+            | MemberState::Queued(_)
+            | MemberState::Dialling(_)
+            | MemberState::Listening(_)
+            | MemberState::Moving => self.advance(turn),
+        }
+    }
+
+    /// Handles the end of a session: what it has received is reported before the loss.
+    fn on_end(&mut self, turn: &mut Turn<'_, '_, C::Stream>, event: Option<Event>) -> Served {
+        let (MemberState::Live(live) | MemberState::Ended(live)) = self.take() else { return Served::Stays(event) };
+        if event.is_some() {
+            self.state = MemberState::Ended(live);
+            turn.queue_first();
+            return Served::Stays(event);
+        }
+        self.on_loss(live, turn)
+    }
+
+    /// Reports the loss of a session. The member is restored, if the fleet reconnects.
+    fn on_loss(&mut self, live: Live<C>, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+        let established = live.link().established();
+        let dead = live.into_dead(self.id, turn);
+        let error = dead.error().clone();
+        turn.services.counters.losses.add(1);
+        let backoff = turn.services.backoff.filter(|_| !is_final_loss(&error));
+        log::lost(self.id, &error, backoff.is_some());
+        let Some(backoff) = backoff else { return Served::Lost(dead, error) };
+        // A connection whose sessions never last is restored with growing delays.
+        let failed = failed_before(established, &error, turn.now());
+        let at = turn.now() + backoff.delay(failed, &mut turn.services.jitter);
+        turn.reset_schedule();
+        self.back_off(Box::new(Absence::new(dead, failed, true)), at, turn);
+        Served::Stays(Some(Event::Disconnected(self.id, error)))
+    }
+
+    fn back_off(&mut self, absence: Box<Absence>, at: Instant, turn: &mut Turn<'_, '_, C::Stream>) {
+        turn.set_timer(Timer::Retry, Some(at));
+        self.state = MemberState::Backoff(absence, at);
+    }
+
+    fn take(&mut self) -> MemberState<C> {
+        std::mem::replace(&mut self.state, MemberState::Moving)
+    }
+
+    /// Continues to open the connection, as far as possible.
+    fn advance(&mut self, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+        let mut state = self.take();
+        loop {
+            state = match state {
+                MemberState::Backoff(absence, at) if turn.now() < at => {
+                    self.back_off(absence, at, turn);
+                    return Served::Stays(None);
+                }
+                MemberState::Backoff(absence, _) => {
+                    match absence.is_first() {
+                        true => turn.services.first_dials.enqueue(turn.token),
+                        false => turn.services.dials.enqueue(turn.token),
+                    }
+                    self.state = MemberState::Queued(absence);
+                    return Served::Stays(None);
+                }
+                MemberState::Dialling(dialling) => match dialling.advance(turn) {
+                    Dialled::Waiting(dialling) => {
+                        self.state = MemberState::Dialling(Box::new(dialling));
+                        return Served::Stays(None);
+                    }
+                    Dialled::LoggedIn(listening) => MemberState::Listening(Box::new(listening)),
+                    Dialled::Failed(absence, error) => return self.on_failed_attempt(absence, error, turn),
+                },
+                MemberState::Listening(listening) => match listening.advance(turn) {
+                    Listened::Waiting(listening) => {
+                        self.state = MemberState::Listening(Box::new(listening));
+                        return Served::Stays(None);
+                    }
+                    Listened::Acknowledged(absence, link, may_have_more) => {
+                        return Served::Stays(self.on_acknowledged(*absence, *link, may_have_more, turn));
+                    }
+                    Listened::Failed(absence, error) => return self.on_failed_attempt(absence, error, turn),
+                },
+                state @ (MemberState::Queued(_)
+                | MemberState::Live(_)
+                | MemberState::Ended(_)
+                | MemberState::Moving) => {
+                    self.state = state;
+                    return Served::Stays(None);
+                }
+            };
+        }
+    }
+
+    /// Begins a connection attempt, if the member waits for its permit.
+    pub(super) fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+        match self.take() {
+            MemberState::Queued(absence) => match Dialling::new(absence, permit, turn.now()) {
+                Ok(dialling) => {
+                    self.state = MemberState::Dialling(Box::new(dialling));
+                    self.advance(turn)
+                }
+                Err((absence, error)) => self.on_failed_attempt(absence, error, turn),
+            },
+            state => {
+                self.state = state;
+                Served::Stays(None)
+            }
+        }
+    }
+
+    /// The server has acknowledged the LISTENs: the member is live.
+    fn on_acknowledged(
+        &mut self,
+        mut absence: Absence,
+        mut link: Link<C::Stream>,
+        may_have_more: bool,
+        turn: &mut Turn<'_, '_, C::Stream>,
+    ) -> Option<Event> {
+        let is_restored = link.gap().is_some();
+        if let Some(gap) = link.gap() {
+            log::restored(self.id, gap, absence.failed + 1);
+            turn.services.counters.restores.add(1);
+        }
+        // If nothing follows it, the gap is an event of its own, also in the plain loop.
+        let is_quiet = !may_have_more && link.backlog_size() == 0;
+        let gap = if is_quiet { link.take_gap(turn.now()) } else { None };
+        turn.services.counters.gaps.add(usize::from(gap.is_some()));
+        turn.schedule.timers = Default::default();
+        let mut live = Live::new(C::from(link));
+        absence.edits.take_tickets().into_iter().for_each(|ticket| ticket.resolve(Ok(())));
+        live.start_heartbeat(turn);
+        live.join_canary(turn);
+        match is_quiet {
+            true => live.settle(self.id, turn),
+            false => turn.queue_first(),
+        }
+        self.state = MemberState::Live(live);
+        match gap {
+            Some(gap) => Some(Event::Restored(self.id, gap)),
+            // A restored connection is reported by its gap.
+            None => (!is_restored).then_some(Event::Opened(self.id)),
+        }
+    }
+
+    /// Tries again later, or gives up.
+    fn on_failed_attempt(
+        &mut self,
+        mut absence: Box<Absence>,
+        error: Error,
+        turn: &mut Turn<'_, '_, C::Stream>,
+    ) -> Served {
+        let backoff = turn.services.backoff.unwrap_or_default();
+        let is_final = is_final_attempt(&error, !absence.dead.is_unopened());
+        if !absence.persists || (is_final && !backoff.retry_all) {
+            return self.fail(absence, error, turn);
+        }
+        // The first failure is reported; the next ones follow with growing delays until one succeeds.
+        let event = absence.is_first().then(|| Event::Disconnected(self.id, error.clone()));
+        absence.fail(error);
+        let delay = match is_final {
+            true => backoff.slow_delay(&mut turn.services.jitter),
+            false => backoff.delay(absence.failed, &mut turn.services.jitter),
+        };
+        turn.reset_schedule();
+        let at = turn.now() + delay;
+        self.back_off(absence, at, turn);
+        Served::Stays(event)
+    }
+
+    /// Gives up to open the connection.
+    fn fail(&mut self, mut absence: Box<Absence>, error: Error, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+        log::restore_failed(self.id, &error, absence.failed.saturating_add(1));
+        // A session that had been open was counted when it was lost.
+        turn.services.counters.losses.add(usize::from(absence.dead.is_unopened()));
+        absence.dead.fail(error.clone());
+        Served::Lost(absence.end(&error), error)
+    }
+
+    /// Loses the member, because the poll has failed.
+    pub(super) fn on_poll_error(&mut self, error: &Error, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+        match self.take() {
+            MemberState::Live(mut live) | MemberState::Ended(mut live) => {
+                live.link_mut().close_for(error.clone());
+                // What had been received is reported first.
+                if let Some(batch) = live.link_mut().take_batch(turn.now()) {
+                    turn.services.counters.notifications.add(batch.len());
+                    turn.services.events.push_back(Event::Notifies(self.id, batch));
+                }
+                self.on_loss(live, turn)
+            }
+            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => self.fail(absence, error.clone(), turn),
+            MemberState::Dialling(dialling) => self.fail(dialling.absence, error.clone(), turn),
+            MemberState::Listening(listening) => self.fail(listening.absence, error.clone(), turn),
+            MemberState::Moving => Served::Stays(None),
+        }
+    }
+
+    /// Runs a command of a handle.
+    pub(super) fn run_command(&mut self, command: Command, ticket: RequestTicket, turn: &mut Turn<'_, '_, C::Stream>) {
+        let limits = match (self.as_live(), self.as_dead()) {
+            (Some(live), _) => live.link().limits(),
+            (None, Some(dead)) => dead.limits(),
+            (None, None) => return ticket.resolve(Err(Error::UnknownConnection)),
+        };
+        let reserved = turn.services.canary.as_ref().map(|canaries| canaries.channel());
+        let request = command.into_request(limits).and_then(|request| match request {
+            Some(Request::Listen(names)) => {
+                refuse_canary_channel(reserved, &names).map(|()| Some(Request::Listen(names)))
+            }
+            request => Ok(request),
+        });
+        match request {
+            Ok(Some(request)) => self.request(request, ticket, turn),
+            Ok(None) => ticket.resolve(Ok(Reply::default())),
+            Err(error) => ticket.resolve(Err(error)),
+        }
+    }
+
+    /// Makes a request to the server; while the connection is being restored, changes the channels.
+    fn request(&mut self, request: Request, ticket: RequestTicket, turn: &mut Turn<'_, '_, C::Stream>) {
+        if let MemberState::Live(live) | MemberState::Ended(live) = &mut self.state {
+            return live.request(turn, request, RequestOrigin::Handle(ticket), 0);
+        }
+        let ticket = match ticket {
+            RequestTicket::Done(ticket) if !matches!(request, Request::Notify(_)) => ticket,
+            ticket => {
+                let error = self.as_dead().map_or(&Error::UnknownConnection, Dead::error);
+                return ticket.resolve(Err(error.clone()));
+            }
+        };
+        match &mut self.state {
+            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => {
+                absence.edit(request, ticket, None::<&mut Link<C::Stream>>);
+            }
+            MemberState::Dialling(dialling) => dialling.absence.edit(request, ticket, None::<&mut Link<C::Stream>>),
+            MemberState::Listening(listening) => {
+                listening.absence.edit(request, ticket, Some(&mut *listening.link));
+            }
+            MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving => {}
+        }
+    }
+
+    /// Takes the connection out of the fleet: with its undelivered notifications, or what is left of a lost one.
+    pub(super) fn remove(self, turn: &mut Turn<'_, '_, C::Stream>) -> Option<Result<C, Dead>> {
+        Some(match self.state {
+            MemberState::Live(live) | MemberState::Ended(live) => Ok(live.into_connection(self.id, turn)),
+            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => {
+                Err(absence.end(&Error::UnknownConnection))
+            }
+            MemberState::Dialling(dialling) => Err(dialling.absence.end(&Error::UnknownConnection)),
+            MemberState::Listening(listening) => Err(listening.absence.end(&Error::UnknownConnection)),
+            MemberState::Moving => return None,
+        })
+    }
+}

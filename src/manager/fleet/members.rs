@@ -1,0 +1,282 @@
+//! The connections of a fleet, and the means to serve them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use super::jitter::Jitter;
+use super::live::{Live, ServeMode};
+use super::member::{Member, Served};
+use super::permit::Permit;
+use super::reconnect::Absence;
+use super::roster::{Occupant, Roster, Slot};
+use super::task::{Task, TaskEnd};
+use super::turn::{FleetIo, Services, Turn};
+use crate::connection::Linked;
+use crate::error::Error;
+use crate::manager::conn_id::ConnId;
+use crate::manager::dead::Dead;
+use crate::manager::event::Event;
+use crate::manager::stats::Counters;
+
+/// The connections, and what they share.
+#[derive(Debug)]
+pub(super) struct Members<C: Linked> {
+    pub(super) roster: Roster<C>,
+    pub(super) services: Services,
+    /// Tasks that connections have started, and that are not in the roster yet.
+    tasks: Vec<Task<C::Stream>>,
+    /// Connections whose CancelRequests end, because the connections have left.
+    ended_cancels: Vec<ConnId>,
+    /// A number that differs between the managers of a process.
+    number: u64,
+}
+
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+impl<C: Linked> Members<C> {
+    pub(super) fn new(counters: Arc<Counters>, jitter: Jitter) -> Self {
+        Self {
+            roster: Roster::default(),
+            services: Services::new(counters, jitter),
+            tasks: Vec::new(),
+            ended_cancels: Vec::new(),
+            number: LAST_NUMBER.fetch_add(1, Relaxed),
+        }
+    }
+
+    /// Adds a connection that is open.
+    pub(super) fn insert(&mut self, mut connection: C, io: &mut FleetIo<'_, C::Stream>) -> ConnId {
+        let link = connection.link_mut();
+        link.set_pass(None);
+        link.share(&mut self.services.interner);
+        let (id, pid) = (self.roster.new_id(), link.pid());
+        let token = self.roster.add(Member::live(id, connection));
+        self.with_live(token, io, |live, turn| {
+            turn.services.ready.note_inserted(token, &mut turn.schedule.queue, pid);
+            turn.services.ready.mark_dirty(token, &mut turn.schedule.queue);
+            let link = live.link_mut();
+            if !link.is_closed()
+                && let Err(error) = turn.watch(link.stream(), true, false)
+            {
+                link.close_for(error);
+            }
+            live.start_heartbeat(turn);
+            live.join_canary(turn);
+        });
+        self.count();
+        id
+    }
+
+    /// Opens a connection that has never been open, as soon as possible.
+    pub(super) fn dial(&mut self, dead: Dead, now: Instant) -> ConnId {
+        let id = self.roster.new_id();
+        self.restore(id, dead, now);
+        id
+    }
+
+    /// Opens a lost connection again as soon as possible: under its id, unless that id is, or was, another connection's.
+    pub(super) fn revive(&mut self, id: ConnId, dead: Dead, now: Instant) -> ConnId {
+        let is_own = dead.is_from(self.number, id) && self.roster.is_vacant(id);
+        let id = if is_own { id } else { self.roster.new_id() };
+        self.restore(id, dead, now);
+        id
+    }
+
+    fn restore(&mut self, id: ConnId, dead: Dead, now: Instant) {
+        let absence = Absence::new(dead, 0, self.services.backoff.is_some());
+        let token = self.roster.add(Member::absent(id, absence, now));
+        self.queue(token);
+        self.count();
+    }
+
+    /// Removes a connection: with its undelivered notifications, or what is left of a lost one.
+    pub(super) fn remove(&mut self, id: ConnId, io: &mut FleetIo<'_, C::Stream>) -> Option<Result<C, Dead>> {
+        let removed = match self.roster.token(id) {
+            Some(token) => self.remove_member(token, io),
+            None => self.roster.remove_garbage(id).map(Err),
+        };
+        self.count();
+        removed
+    }
+
+    fn remove_member(&mut self, token: u32, io: &mut FleetIo<'_, C::Stream>) -> Option<Result<C, Dead>> {
+        let Slot { mut schedule, occupant: Occupant::Member(member) } = self.roster.remove(token)? else { return None };
+        let id = member.id;
+        let Self { services, tasks, ended_cancels, .. } = self;
+        let mut removed =
+            member.remove(&mut Turn { token, io, services, schedule: &mut schedule, tasks, ended_cancels });
+        if let Some(Err(dead)) = &mut removed {
+            dead.set_origin(self.number, id);
+        }
+        self.end_cancels();
+        removed
+    }
+
+    /// Adds a lost connection to the garbage.
+    pub(super) fn add_garbage(&mut self, id: ConnId, mut dead: Dead) {
+        dead.set_origin(self.number, id);
+        self.roster.add_garbage(id, dead);
+        self.count();
+    }
+
+    pub(super) fn count(&self) {
+        let counters = &self.services.counters;
+        let restoring = self.roster.restoring();
+        counters.connections.set(self.roster.len() - restoring);
+        counters.restoring.set(restoring);
+        counters.garbage.set(self.roster.garbage().len());
+    }
+
+    // ---- serving ----------------------------------------------------------------------------------------------------
+
+    /// Serves the connection after those that are ready.
+    pub(super) fn queue(&mut self, token: u32) {
+        if let Some(slot) = self.roster.get_mut(token) {
+            self.services.ready.push(token, &mut slot.schedule.queue);
+        }
+    }
+
+    /// Serves one connection, and returns what it has to report.
+    pub(super) fn serve(&mut self, token: u32, io: &mut FleetIo<'_, C::Stream>, mode: ServeMode) -> Option<Event> {
+        let Self { roster, services, tasks, ended_cancels, .. } = self;
+        let Slot { schedule, occupant } = roster.get_mut(token)?;
+        if mode.reads {
+            schedule.queue.is_queued = false;
+        }
+        let mut turn = Turn { token, io, services, schedule, tasks, ended_cancels };
+        match occupant {
+            Occupant::Member(member) => {
+                let was_live = member.as_live().is_some();
+                let served = member.on_ready(&mut turn, mode);
+                let (id, is_live) = (member.id, member.as_live().is_some());
+                self.settle(token, id, served, was_live, is_live)
+            }
+            Occupant::Task(task) => {
+                let end = task.on_ready(&mut turn);
+                self.end_task(token, end, io);
+                None
+            }
+        }
+    }
+
+    /// Begins a connection attempt for which there is a permit.
+    pub(super) fn begin_dial(&mut self, token: u32, permit: Permit, io: &mut FleetIo<'_, C::Stream>) {
+        let Self { roster, services, tasks, ended_cancels, .. } = self;
+        let Some(Slot { schedule, occupant }) = roster.get_mut(token) else { return };
+        let mut turn = Turn { token, io, services, schedule, tasks, ended_cancels };
+        match occupant {
+            Occupant::Member(member) => {
+                let was_live = member.as_live().is_some();
+                let served = member.begin_dial(permit, &mut turn);
+                let (id, is_live) = (member.id, member.as_live().is_some());
+                let event = self.settle(token, id, served, was_live, is_live);
+                self.services.events.extend(event);
+            }
+            Occupant::Task(task) => {
+                let end = task.begin_dial(permit, &mut turn);
+                self.end_task(token, end, io);
+            }
+        }
+    }
+
+    /// Loses all connections, because the poll has failed.
+    pub(super) fn fail_all(&mut self, error: &Error, io: &mut FleetIo<'_, C::Stream>) {
+        self.services.backoff = None;
+        for token in self.roster.tasks() {
+            self.roster.remove(token);
+        }
+        for token in self.roster.tokens() {
+            let Some(member) = self.roster.get(token).and_then(Slot::member) else { continue };
+            let (id, was_live) = (member.id, member.as_live().is_some());
+            let served = self.with_member(token, io, |member, turn| member.on_poll_error(error, turn));
+            let event = served.and_then(|served| self.settle(token, id, served, was_live, false));
+            self.services.events.extend(event);
+        }
+        self.services.ready.clear();
+    }
+
+    /// Completes the service of a member.
+    #[inline]
+    fn settle(&mut self, token: u32, id: ConnId, served: Served, was_live: bool, is_live: bool) -> Option<Event> {
+        if !self.tasks.is_empty() || !self.ended_cancels.is_empty() {
+            self.add_tasks();
+            self.end_cancels();
+        }
+        match served {
+            Served::Stays(event) => {
+                if was_live != is_live {
+                    self.roster.note_restoring(!is_live);
+                    self.count();
+                }
+                event
+            }
+            Served::Lost(dead, error) => {
+                self.roster.remove_lost(token, was_live);
+                self.add_garbage(id, dead);
+                Some(Event::Lost(id, error))
+            }
+        }
+    }
+
+    fn add_tasks(&mut self) {
+        for task in std::mem::take(&mut self.tasks) {
+            let token = self.roster.add_task(task);
+            self.queue(token);
+        }
+    }
+
+    fn end_cancels(&mut self) {
+        for owner in std::mem::take(&mut self.ended_cancels) {
+            self.roster.remove_cancels(owner);
+        }
+    }
+
+    fn end_task(&mut self, token: u32, end: Option<TaskEnd>, io: &mut FleetIo<'_, C::Stream>) {
+        let Some(end) = end else { return };
+        self.roster.remove(token);
+        let (TaskEnd::Cancel(owner, _) | TaskEnd::Canary(owner, _)) = end;
+        let Some(token) = self.roster.token(owner) else { return };
+        self.with_live(token, io, |live, turn| match end {
+            TaskEnd::Cancel(id, is_over) => live.on_cancel_end(id, turn, is_over),
+            TaskEnd::Canary(id, result) => live.on_canary_sent(id, turn, result),
+        });
+    }
+
+    // ---- access -----------------------------------------------------------------------------------------------------
+
+    /// Calls a function with a member.
+    pub(super) fn with_member<R>(
+        &mut self,
+        token: u32,
+        io: &mut FleetIo<'_, C::Stream>,
+        action: impl FnOnce(&mut Member<C>, &mut Turn<'_, '_, C::Stream>) -> R,
+    ) -> Option<R> {
+        let Self { roster, services, tasks, ended_cancels, .. } = self;
+        let Slot { schedule, occupant: Occupant::Member(member) } = roster.get_mut(token)? else { return None };
+        let result = action(member, &mut Turn { token, io, services, schedule, tasks, ended_cancels });
+        self.add_tasks();
+        Some(result)
+    }
+
+    /// Calls a function with a live member.
+    pub(super) fn with_live(
+        &mut self,
+        token: u32,
+        io: &mut FleetIo<'_, C::Stream>,
+        action: impl FnOnce(&mut Live<C>, &mut Turn<'_, '_, C::Stream>),
+    ) {
+        self.with_member(token, io, |member, turn| member.as_live_mut().map(|live| action(live, turn)));
+    }
+
+    /// Calls a function with each live member.
+    pub(super) fn for_each_live(
+        &mut self,
+        io: &mut FleetIo<'_, C::Stream>,
+        mut action: impl FnMut(&mut Live<C>, &mut Turn<'_, '_, C::Stream>),
+    ) {
+        for token in self.roster.tokens() {
+            self.with_live(token, io, &mut action);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Connections that the fleet opens for itself, which no user sees: for a CancelRequest, and to send a canary.
+
+use super::permit::Permit;
+use super::timers::Timer;
+use super::turn::Turn;
+use crate::config::Config;
+use crate::connection::Transport;
+use crate::connection::{Cancel, CancelProgress, Dial, Opening, OpeningProgress};
+use crate::error::Error;
+use crate::manager::conn_id::ConnId;
+use crate::proto::Request;
+
+/// A connection that the fleet opens for itself.
+#[derive(Debug)]
+pub(super) enum Task<S: Transport> {
+    Cancel(CancelTask<S>),
+    SendCanary(CanarySender<S>),
+}
+
+/// The result of a task.
+#[derive(Debug)]
+pub(super) enum TaskEnd {
+    /// A CancelRequest has ended; `true` if it can cancel nothing any more.
+    Cancel(ConnId, bool),
+    /// A canary has been sent on behalf of this connection, or could not be sent.
+    Canary(ConnId, Result<(), Error>),
+}
+
+impl<S: Transport> Task<S> {
+    /// Continues as far as possible; returns the result if the task has ended.
+    pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, '_, S>) -> Option<TaskEnd> {
+        match self {
+            Task::Cancel(cancel) => cancel.advance(turn).map(|is_over| TaskEnd::Cancel(cancel.owner, is_over)),
+            Task::SendCanary(sender) => sender.advance(turn).map(|result| TaskEnd::Canary(sender.owner, result)),
+        }
+    }
+
+    /// Begins a connection attempt for which there is a permit; returns the result if the task has ended.
+    pub(super) fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, '_, S>) -> Option<TaskEnd> {
+        let Task::SendCanary(sender) = self else { return None };
+        sender.begin_dial(permit, turn).map(|result| TaskEnd::Canary(sender.owner, result))
+    }
+
+    /// Returns `true` for a CancelRequest on behalf of this connection.
+    pub(super) fn cancels_for(&self, owner: ConnId) -> bool {
+        matches!(self, Task::Cancel(cancel) if cancel.owner == owner)
+    }
+}
+
+/// A CancelRequest on behalf of a connection.
+#[derive(Debug)]
+pub(super) struct CancelTask<S> {
+    pub(super) owner: ConnId,
+    pub(super) cancel: Cancel<S>,
+    /// Counts the CancelRequests in progress.
+    pub(super) _permit: Permit,
+    pub(super) is_watched: bool,
+}
+
+impl<S: Transport> CancelTask<S> {
+    /// Continues as far as possible; returns `true` if the request can cancel nothing any more, and `false` if it may.
+    fn advance(&mut self, turn: &mut Turn<'_, '_, S>) -> Option<bool> {
+        if let Some(stream) = self.cancel.stream()
+            && !std::mem::replace(&mut self.is_watched, true)
+            && turn.watch(stream, true, true).is_err()
+        {
+            return Some(true);
+        }
+        match self.cancel.advance(turn.now()) {
+            CancelProgress::Wait => {
+                turn.set_timer(Timer::Cancel, self.cancel.until());
+                None
+            }
+            progress => Some(progress == CancelProgress::Over),
+        }
+    }
+}
+
+/// A session that sends one canary on behalf of a connection, and is closed.
+#[derive(Debug)]
+pub(super) struct CanarySender<S: Transport> {
+    owner: ConnId,
+    config: Config,
+    /// The canary, until it is sent.
+    request: Option<Request>,
+    phase: SenderPhase<S>,
+}
+
+#[derive(Debug)]
+enum SenderPhase<S: Transport> {
+    New,
+    /// Waiting for the permit for an attempt.
+    Queued,
+    Opening {
+        opening: Box<Opening<S>>,
+        _permit: Permit,
+    },
+}
+
+impl<S: Transport> CanarySender<S> {
+    pub(super) fn new(owner: ConnId, config: Config, request: Request) -> Self {
+        Self { owner, config, request: Some(request), phase: SenderPhase::New }
+    }
+
+    /// Begins to connect.
+    fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, '_, S>) -> Option<Result<(), Error>> {
+        match Dial::new(&self.config, turn.now()) {
+            Ok(dial) => self.phase = SenderPhase::Opening { opening: Box::new(Opening::new(dial)), _permit: permit },
+            Err(error) => return Some(Err(error)),
+        }
+        self.advance(turn)
+    }
+
+    /// Continues as far as possible; returns the result once the canary is committed, or cannot be sent.
+    fn advance(&mut self, turn: &mut Turn<'_, '_, S>) -> Option<Result<(), Error>> {
+        let opening = match &mut self.phase {
+            SenderPhase::New => {
+                self.phase = SenderPhase::Queued;
+                turn.services.dials.enqueue(turn.token);
+                return None;
+            }
+            SenderPhase::Queued => return None,
+            SenderPhase::Opening { opening, .. } => opening,
+        };
+        let request = &mut self.request;
+        match opening.advance(turn.read_context(), "sending a canary", |_| Ok(request.take())) {
+            OpeningProgress::Wait(until) => {
+                if opening.awaits_waker() {
+                    turn.await_waker();
+                }
+                if let Some(stream) = opening.take_unwatched()
+                    && let Err(error) = turn.watch(stream, true, true)
+                {
+                    return Some(Err(error));
+                }
+                turn.set_timer(Timer::Dial, until);
+                None
+            }
+            OpeningProgress::Open(_) => Some(Ok(())),
+            OpeningProgress::Failed(error) => Some(Err(error)),
+        }
+    }
+}
