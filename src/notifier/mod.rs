@@ -1,122 +1,4 @@
-//! Callbacks by channel, for programs that do not want a loop.
-//!
-//! A function that is subscribed to a channel is called with every notification, across restarts of the server, and with
-//! a report wherever notifications may be missing.
-//!
-#![cfg_attr(feature = "json", doc = "```")]
-#![cfg_attr(not(feature = "json"), doc = "```ignore")]
-//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
-//! use notifyman::Notifier;
-//! use notifyman::notifier::{Delivery, Id};
-//! use serde_json::{Map, Value};
-//!
-//! # fn main() -> Result<(), notifyman::Error> {
-//! # let conf = database();
-//! let n: Notifier = Notifier::new(conf)?;
-//! n.add_channels(["my_app_name", "ch3"])?;
-//!
-//! n.subscribe(42.into(), "ch1", |delivery| match delivery {
-//!     Delivery::Notification(n) => {
-//!         println!("callback id: {}, channel: {}, payload: {}, pid: {}", n.id(), n.channel(), n.payload(), n.pid());
-//!     }
-//!     Delivery::Missed(missed) => println!("read again: {missed}"),
-//! })?;
-//!
-//! n.subscribe("an_id".into(), "ch2", |_| println!("I'm just going to ignore that."))?;
-//!
-//! fn do_complex_thing(delivery: &Delivery<'_, Id>) {
-//!     let Delivery::Notification(n) = delivery else { return };
-//!     match n.payload().json::<Map<String, Value>>() {
-//!         Ok(payload) => {
-//!             for (k, v) in payload {
-//!                 println!("doing something with {k}: {v}");
-//!             }
-//!         }
-//!         Err(error) => println!("{error}: {}", error.raw()),
-//!     }
-//! }
-//!
-//! // a subscriber whose id is a tuple
-//! n.subscribe((2, "another_id").into(), "ch2", do_complex_thing)?;
-//! # let (sender, received) = std::sync::mpsc::channel();
-//! # for channel in ["my_app_name", "ch1", "ch2", "ch3"] {
-//! #     let sender = sender.clone();
-//! #     n.subscribe("test".into(), channel, move |delivery| {
-//! #         let Delivery::Notification(n) = delivery else { return };
-//! #         sender.send(n.payload().value().unwrap()).unwrap();
-//! #     })?;
-//! # }
-//! # let mut psql = notifyman::Connection::connect(database())?;
-//! # for sql in [
-//! #     r#"select pg_notify('my_app_name', '"WARNING: Something really bad happened"')"#,
-//! #     r#"select pg_notify('ch1', '{"topic": "abc", "data": "some data", "something": "else"}')"#,
-//! #     r#"select pg_notify('ch2', '{"topic": "xyz", "notice": "update", "data": [2, "stuff"]}')"#,
-//! #     r#"select pg_notify('ch3', '[1,2,3,4,5]')"#,
-//! # ] {
-//! #     psql.query(sql)?;
-//! # }
-//! # let received: Vec<Value> = received.iter().take(4).collect();
-//! # assert_eq!(received, [
-//! #     Value::from("WARNING: Something really bad happened"),
-//! #     serde_json::json!({"topic": "abc", "data": "some data", "something": "else"}),
-//! #     serde_json::json!({"topic": "xyz", "notice": "update", "data": [2, "stuff"]}),
-//! #     serde_json::json!([1, 2, 3, 4, 5]),
-//! # ]);
-//! # n.stop();
-//! # Ok(()) }
-//! ```
-//!
-//! An id is any value that can be compared: an integer, a string, an enum of the program, or an [`Id`], which can be any
-//! of the first two or a tuple. An id has one callback for a channel; two callbacks for a channel need two ids.
-//!
-//! # No silent loss
-//!
-//! Wherever notifications may be missing, a callback is called with [`Delivery::Missed`], which gives the reason: the
-//! session was lost or restored, the subscriber was muted, the notifier was stopped, or the callback is slower than its
-//! channel and its [`Queue`] is full. A cache that is invalidated by notifications must then be read again.
-//!
-//! Changes are LISTEN and UNLISTEN on the open session: subscribing, unsubscribing, muting and unmuting lose no
-//! notification of other subscribers.
-//!
-//! # Threads and order
-//!
-//! ```text
-//!   server ──▶ thread of the loop: always reads ──▶ a queue for each subscriber ──▶ dispatcher: calls
-//! ```
-//!
-//! By default there are two threads. The loop never waits for a callback, so a slow one has no effect on the server. The
-//! dispatcher calls the callbacks of one subscriber one at a time, in the order in which the server sent the
-//! notifications, over all its channels. There is no order between subscribers. A callback that blocks delays the
-//! callbacks of other subscribers; with [`workers`](NotifierBuilder::workers), that takes as many blocked callbacks as
-//! there are workers.
-//!
-//! A panic of a callback is caught and counted, and the callback is called again for later notifications:
-//! [`Notifier::take_panics`] returns the messages. (In a program built with `panic = "abort"`, a panic ends the program.)
-//!
-//! A callback may call all methods of its notifier that do not wait, also [`stop`](Notifier::stop). Methods that wait for
-//! the server have a variant that returns a [`Ticket`]; waiting inside a callback is an error. A notifier that is captured
-//! by one of its own callbacks runs until that is unsubscribed, or until it is stopped.
-//!
-//! # One session per database
-//!
-//! Before PostgreSQL 19, each listening session slows down every NOTIFY in its database, so a notifier has one session for
-//! a database, however many subscribers and channels there are: see [`Notifier::at`].
-//!
-//! Each session also listens to the channel `PGNOTIFIER`, which is reserved for the notifier: notifications on it are
-//! discarded. It carries the [canary](NotifierBuilder::canary), if there is one.
-//!
-//! # States
-#![doc = include_str!("states.md")]
-//!
-//! The end of the process does not wait for notifiers. A notifier that is dropped without a stop stops by itself, after
-//! the callback that runs.
-//!
-//! # Payloads
-//!
-//! A [`Payload`] can be read as a string, as bytes, or as a value. pgnotifier passed each payload to Python's
-//! `literal_eval`, and ended if that failed; here a payload that cannot be read is an error value with the raw text. With
-//! the features `json` and `python`:
-//!
+#![doc = include_str!("overview.md")]
 #![cfg_attr(feature = "python", doc = include_str!("payload/readings.md"))]
 
 // For maintainers: the notifier uses the manager by its public interface, except for
@@ -128,7 +10,6 @@
 // - `CANARY_PERIOD_MIN` and `canary_at_any_pace`: the tests cannot wait for half a minute.
 
 mod batcher;
-mod builder;
 mod counters;
 mod database;
 mod deferred;
@@ -144,6 +25,7 @@ mod payload;
 pub(crate) mod properties;
 mod queue;
 mod registry;
+mod settings;
 mod shared;
 mod subscription;
 mod subscriptions;
@@ -155,8 +37,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::batcher::Batcher;
-pub use self::builder::NotifierBuilder;
-use self::builder::NotifierSettings;
 pub use self::counters::NotifierStats;
 use self::database::Database;
 use self::deferred::Undo;
@@ -169,10 +49,11 @@ pub use self::payload::Payload;
 #[cfg(feature = "json")]
 pub use self::payload::PayloadError;
 pub use self::queue::{Policy, Queue};
+use self::settings::NotifierSettings;
 use self::shared::NotifierCore;
 use crate::config::Config;
 use crate::error::Error;
-use crate::manager::Ticket;
+use crate::manager::{Backoff, CANARY_PERIOD_MIN, Ticket};
 
 /// A set of callbacks by channel, with the threads that call them: see the [module](self).
 ///
@@ -234,7 +115,7 @@ impl Notifier {
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        Ok(NotifierBuilder::new(config.try_into()?))
+        Ok(NotifierBuilder { config: config.try_into()?, settings: NotifierSettings::default() })
     }
 }
 
@@ -262,13 +143,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        NotifierBuilder::new(config.try_into()?).start()
-    }
-
-    fn stopped(config: Config, settings: NotifierSettings) -> Self {
-        let core = Arc::new(NotifierCore::new(settings));
-        let at = core.add_database(config);
-        Self { owner: Arc::new(StopOnDrop(core)), at }
+        NotifierBuilder { config: config.try_into()?, settings: NotifierSettings::default() }.start()
     }
 
     fn core(&self) -> &Arc<NotifierCore<I>> {
@@ -1039,5 +914,233 @@ impl<I: Clone + Eq + Hash + Send + 'static> Clone for Notifier<I> {
 impl<I: Clone + Eq + Hash + Send + 'static> fmt::Debug for Notifier<I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notifier").field("state", &self.state()).field("stats", &self.stats()).finish()
+    }
+}
+
+/// A builder for a [`Notifier`] with other settings than the defaults: see [`Notifier::builder`].
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// # fn main() -> Result<(), notifyman::Error> {
+/// # let conf = database();
+/// use std::time::Duration;
+/// use notifyman::notifier::{Policy, Queue};
+/// use notifyman::{Backoff, Notifier};
+///
+/// let n: Notifier<u32> = Notifier::builder(conf)?
+///     .workers(4)
+///     .queue(Queue::new(Policy::Coalesce))
+///     .reconnect(Backoff::default().longest(Duration::from_secs(5)))
+///     .start()?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct NotifierBuilder {
+    config: Config,
+    settings: NotifierSettings,
+}
+
+impl NotifierBuilder {
+    /// Sets the number of threads that call callbacks. Default: 1.
+    ///
+    /// With any number, a subscriber's callbacks are called one at a time and in order. With one thread, a callback that
+    /// blocks delays those of all other subscribers; with n threads, n callbacks must block for that.
+    ///
+    /// ```
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?.workers(4).build::<u32>();
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.settings.workers = workers.max(1);
+        self
+    }
+
+    /// Sets the queue of each subscriber that is not given [one of its own](Notifier::set_queue). Default:
+    /// [`Queue::default`].
+    ///
+    /// ```
+    /// use notifyman::notifier::{Policy, Queue};
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?.queue(Queue::new(Policy::Coalesce)).build::<u32>();
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn queue(mut self, queue: Queue) -> Self {
+        self.settings.queue = queue;
+        self
+    }
+
+    /// Sets the policy for restoring lost sessions: see
+    /// [`NotificationManager::reconnect`](crate::NotificationManager::reconnect). Default: [`Backoff::default`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::{Backoff, Notifier};
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?
+    ///     .reconnect(Backoff::default().longest(Duration::from_secs(5)))
+    ///     .build::<u32>();
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn reconnect(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// Sets the time without a received byte after which a session is checked, and the deadline of the reply: see
+    /// [`NotificationManager::heartbeat`](crate::NotificationManager::heartbeat). Default: 15 and 5 seconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?
+    ///     .heartbeat(Duration::from_secs(30), Duration::from_secs(10))
+    ///     .build::<u32>();
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
+        self.settings.heartbeat = (idle, deadline);
+        self
+    }
+
+    /// Enables the canary: in every `period`, one session of each database sends a notification on the channel
+    /// `PGNOTIFIER`, which every session must receive. A session that does not receive it, although its server replies, is
+    /// lost with [`Error::NotDelivering`] and restored, and its subscribers receive the reports of any loss. Default: no canary.
+    ///
+    /// A canary detects faults that a [heartbeat](Self::heartbeat) cannot, such as a connection pooler in transaction mode.
+    /// `deadline` is the time after which a session that has not received the canary is checked.
+    /// [`NotifierStats::canary_micros`](crate::notifier::NotifierStats::canary_micros) is the delivery time of the latest
+    /// canary.
+    ///
+    /// Each canary is a NOTIFY, which wakes every session that listens in the database, also those of other programs.
+    /// Therefore the period is at least 30 seconds; a shorter one is raised to that. The cost is described at
+    /// [`NotificationManager::canary`](crate::NotificationManager::canary).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use std::time::Duration;
+    /// use notifyman::Notifier;
+    ///
+    /// let n: Notifier<u32> = Notifier::builder(conf)?
+    ///     .canary(Duration::from_secs(60), Duration::from_secs(5))
+    ///     .start()?;
+    /// assert_eq!(n.stats().canary_micros, 0); // before the first canary
+    /// # Ok(()) }
+    /// ```
+    pub fn canary(self, period: Duration, deadline: Duration) -> Self {
+        self.canary_at_any_pace(period.max(CANARY_PERIOD_MIN), deadline)
+    }
+
+    /// Enables a canary of any period, for the tests of this crate.
+    #[doc(hidden)]
+    pub fn canary_at_any_pace(mut self, period: Duration, deadline: Duration) -> Self {
+        self.settings.canary = Some((period, deadline));
+        self
+    }
+
+    /// Enables the audit: in every `period`, the channels that each session listens to are read from its server. Channels
+    /// that are missing there are listened to again, and their subscribers receive a report with a gap, whose cause is
+    /// [`Error::Unregistered`]. Default: no audit.
+    ///
+    /// The period is at least one second. The cost is described at
+    /// [`NotificationManager::audit`](crate::NotificationManager::audit).
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use std::time::Duration;
+    /// use notifyman::Notifier;
+    ///
+    /// let n: Notifier<u32> = Notifier::builder(conf)?.audit(Duration::from_secs(300)).start()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn audit(mut self, period: Duration) -> Self {
+        self.settings.audit = Some(period);
+        self
+    }
+
+    /// Starts the notifier even if a server cannot be reached, and keeps trying to connect. By default, the start fails.
+    ///
+    /// An error that trying again cannot fix, such as a wrong password, is reported by [`Notifier::state`] and to the
+    /// subscribers.
+    ///
+    /// ```
+    /// use notifyman::Notifier;
+    /// use notifyman::notifier::State;
+    ///
+    /// // No server listens on this port yet.
+    /// let n = Notifier::builder("host=127.0.0.1 port=1 user=shop")?.keep_trying(true).start::<u32>()?;
+    /// assert!(matches!(n.state(), State::Away));
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn keep_trying(mut self, keep_trying: bool) -> Self {
+        self.settings.keep_trying = keep_trying;
+        self
+    }
+
+    /// Sets whether changes reach the server without a call of [`Notifier::apply`]: see [`Notifier::autorun`]. Default:
+    /// `true`.
+    ///
+    /// ```
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?.autorun(false).build::<u32>();
+    /// n.subscribe(7, "prices", |delivery| println!("{delivery}"))?; // without a server
+    /// assert_eq!(n.channels(), ["prices"]);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn autorun(mut self, autorun: bool) -> Self {
+        self.settings.autorun = autorun;
+        self
+    }
+
+    /// Builds a notifier that is not started.
+    ///
+    /// ```
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder("host=localhost user=shop")?.build::<u32>();
+    /// assert!(!n.is_running());
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    pub fn build<I>(self) -> Notifier<I>
+    where
+        I: Clone + Eq + Hash + Send + 'static,
+    {
+        let core = Arc::new(NotifierCore::new(self.settings));
+        let at = core.add_database(self.config);
+        Notifier { owner: Arc::new(StopOnDrop(core)), at }
+    }
+
+    /// Builds a notifier and starts it.
+    ///
+    /// ```
+    /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+    /// # fn main() -> Result<(), notifyman::Error> {
+    /// # let conf = database();
+    /// use notifyman::Notifier;
+    ///
+    /// let n = Notifier::builder(conf)?.start::<u32>()?;
+    /// assert!(n.is_running());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`Notifier::start`].
+    pub fn start<I>(self) -> Result<Notifier<I>, Error>
+    where
+        I: Clone + Eq + Hash + Send + 'static,
+    {
+        let notifier = self.build();
+        notifier.start()?;
+        Ok(notifier)
     }
 }

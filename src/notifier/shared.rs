@@ -11,12 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use crate::config::Config;
 use crate::error::Error;
 use crate::manager::{ConnId, Handle, ThreadMark, Ticket};
-use crate::notifier::builder::NotifierSettings;
 use crate::notifier::counters::{NotifierCounters, NotifierStats};
 use crate::notifier::database::{Database, DatabaseSession, ListenDiff};
 use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::dispatcher::{Dispatcher, PanicLog};
+use crate::notifier::settings::NotifierSettings;
 use crate::notifier::subscription::{Callback, Subscription};
 
 pub(crate) struct NotifierCore<I: 'static> {
