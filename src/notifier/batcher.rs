@@ -1,7 +1,7 @@
-//! Many notifications in few transactions.
+//! Sending of many notifications in few transactions.
 //!
 //! ```text
-//!   send ──▶ waiting pairs, equal ones folded ──▶ after the linger, or when there are enough: one statement ──▶ tickets
+//!   send ──▶ waiting pairs, equal ones folded ──▶ after the linger, or with a full batch: one statement ──▶ tickets
 //! ```
 
 use std::collections::{HashMap, VecDeque};
@@ -14,34 +14,30 @@ use crate::error::Error;
 use crate::manager::{Resolver, ThreadMark, Ticket};
 use crate::proto::sql::{self, Limits};
 
-/// How many pairs may wait for the server, equal ones included: each has a ticket.
-const WAITING_MAX: usize = 100_000;
-/// How many bytes one statement may hold, before quoting.
+/// The number of tickets that may wait, which includes those of folded notifications.
+const TICKETS_MAX: usize = 100_000;
+/// The size of a statement in bytes, before quoting.
 const STATEMENT_MAX: usize = 1 << 20;
 
-/// Sends what many threads notify in few transactions: see [`Notifier::batcher`](crate::Notifier::batcher).
+/// A queue that sends the notifications of many threads in few transactions: see
+/// [`Notifier::batcher`](crate::Notifier::batcher).
 ///
-/// # Why
+/// A transaction with a NOTIFY takes a lock of the whole cluster when it commits. So a NOTIFY in a transaction of its own
+/// waits for all others, and a NOTIFY in a writing transaction delays the write: with 64 clients and PostgreSQL 15, 9,990
+/// inserts per second without NOTIFY became 1,025 with one in each. One statement takes the lock once, whatever the number
+/// of its notifications. `cargo bench --bench sending` compares single and batched notifications on your machine.
 ///
-/// A transaction with a NOTIFY takes, as it commits, a lock that is one for the whole cluster. So each NOTIFY of its own
-/// waits for all others, and one inside a writing transaction has the write wait, too: with 64 clients and PostgreSQL
-/// 15, 9,990 inserts a second without a NOTIFY became 1,025 with one in each. A single statement takes the lock once,
-/// however many notifications it carries.
-///
-/// `cargo bench --bench sending` measures what that is worth on your machine: the same notifications one by one and
-/// batched, in the same run.
-///
-/// # How
-///
-/// What is given is sent when the oldest has waited for the linger, or when there are enough. While one statement is
-/// under way the next one is collected, so that also without a linger a busy batcher sends in batches. Order is kept;
-/// equal pairs that wait together are folded into the first, as PostgreSQL does within a transaction, and all their
+/// A batch is sent when its oldest notification has waited for the linger, or when it is full. While one statement is
+/// executed the next batch is collected, so a busy batcher sends in batches even without a linger. The order is kept. Equal
+/// notifications that wait together are folded into the first, as PostgreSQL does within a transaction, and all their
 /// tickets resolve.
 ///
-/// What it won't do: send as part of a transaction of yours. Give it what was changed once that has committed; what a
-/// crash between the two would lose, a NOTIFY in the transaction wouldn't.
+/// Clones share one queue. Notifications that wait when the last clone is dropped are still sent.
 ///
-/// Clones share one queue. What waits when the last one is dropped is still sent.
+/// # Limits
+///
+/// A batcher cannot send as part of a transaction of the program. Send after the commit; a crash between the two loses the
+/// notification, which a NOTIFY in the transaction would not.
 ///
 /// ```
 /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -67,15 +63,15 @@ pub struct Batcher {
     owner: Arc<BatcherOwner>,
 }
 
-/// Sends pairs in one statement.
-type Sending = dyn Fn(Vec<(String, String)>) -> Ticket<()> + Send;
+/// A function that sends notifications in one statement.
+type SendBatch = dyn Fn(Vec<(String, String)>) -> Ticket<()> + Send;
 
 struct BatcherOwner(Arc<BatchQueue>);
 
 struct BatchQueue {
     linger: Duration,
     size: usize,
-    crew: Arc<ThreadMark>,
+    threads: Arc<ThreadMark>,
     state: Mutex<BatchQueueState>,
     changed: Condvar,
 }
@@ -83,14 +79,14 @@ struct BatchQueue {
 #[derive(Default)]
 struct BatchQueueState {
     waiting: VecDeque<WaitingPair>,
-    /// Where each pair stands, counted from the first that ever waited.
-    places: HashMap<Arc<ChannelPayload>, u64>,
+    /// The position of each pair, counted from the first that ever waited.
+    positions: HashMap<Arc<ChannelPayload>, u64>,
     tickets: usize,
-    /// How many have left the queue.
-    left: u64,
-    /// When the oldest came.
+    /// The number of pairs taken from the queue so far.
+    taken: u64,
+    /// The time since which the oldest pair waits.
     since: Option<Instant>,
-    closed: bool,
+    is_closed: bool,
 }
 
 type ChannelPayload = (String, String);
@@ -104,20 +100,20 @@ impl Batcher {
     pub(crate) fn new(
         linger: Duration,
         size: usize,
-        crew: &Arc<ThreadMark>,
+        threads: &Arc<ThreadMark>,
         send: impl Fn(Vec<ChannelPayload>) -> Ticket<()> + Send + 'static,
     ) -> Result<Self, Error> {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let shared = Arc::new(BatchQueue { linger, size: size.max(1), crew: Arc::clone(crew), state, changed });
-        let working = Arc::clone(&shared);
+        let queue = Arc::new(BatchQueue { linger, size: size.max(1), threads: Arc::clone(threads), state, changed });
+        let sending = Arc::clone(&queue);
         thread::Builder::new()
             .name("notifier batcher".into())
-            .spawn(move || working.work(&send))
+            .spawn(move || sending.run(&send))
             .map_err(|error| Error::io("starting a thread", error))?;
-        Ok(Self { owner: Arc::new(BatcherOwner(shared)) })
+        Ok(Self { owner: Arc::new(BatcherOwner(queue)) })
     }
 
-    /// Has a notification sent; the ticket resolves once the server has committed it.
+    /// Queues a notification. The ticket resolves once the server has committed it.
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -134,27 +130,27 @@ impl Batcher {
     ///
     /// # Errors
     ///
-    /// The ticket resolves to [`Error::Value`] for a channel or payload that PostgreSQL would refuse, without harm to
-    /// the others of its batch; to [`Error::Backlog`] where 100,000 wait already; and to what
-    /// [`Notifier::notify`](crate::Notifier::notify) fails with.
+    /// The ticket resolves to [`Error::Value`] if PostgreSQL would refuse the channel or the payload, without an effect on
+    /// other notifications of the batch; to [`Error::Backlog`] if 100,000 notifications wait; and to the errors of
+    /// [`Notifier::notify`](crate::Notifier::notify).
     pub fn send(&self, channel: impl Into<String>, payload: impl Into<String>) -> Ticket<()> {
-        let shared = &self.owner.0;
+        let queue = &self.owner.0;
         let pair = (channel.into(), payload.into());
-        // As far as can be known without a look at the server; the rest it says itself.
+        // The limits depend on the encoding of the server, which refuses the rest.
         let checked = sql::check_channel(&pair.0, Limits::ServerDecides)
             .and_then(|()| sql::check_payload(&pair.1, Limits::ServerDecides));
         if let Err(error) = checked {
-            return Ticket::resolved(&shared.crew, Err(error));
+            return Ticket::resolved(&queue.threads, Err(error));
         }
-        let mut state = shared.lock();
+        let mut state = queue.lock();
         let pairs = state.tickets;
-        if pairs >= WAITING_MAX {
-            return Ticket::resolved(&shared.crew, Err(Error::Backlog { pairs }));
+        if pairs >= TICKETS_MAX {
+            return Ticket::resolved(&queue.threads, Err(Error::Backlog { pairs }));
         }
-        let (resolver, ticket) = Ticket::new(&shared.crew);
+        let (resolver, ticket) = Ticket::new(&queue.threads);
         state.add(pair, resolver);
         drop(state);
-        shared.changed.notify_one();
+        queue.changed.notify_one();
         ticket
     }
 }
@@ -162,35 +158,35 @@ impl Batcher {
 impl BatchQueueState {
     fn add(&mut self, pair: ChannelPayload, ticket: Resolver<()>) {
         self.tickets += 1;
-        let place = self.places.get(&pair).and_then(|place| usize::try_from(place - self.left).ok());
-        if let Some(same) = place.and_then(|place| self.waiting.get_mut(place)) {
-            return same.tickets.push(ticket);
+        let index = self.positions.get(&pair).and_then(|position| usize::try_from(position - self.taken).ok());
+        if let Some(equal) = index.and_then(|index| self.waiting.get_mut(index)) {
+            return equal.tickets.push(ticket);
         }
         let pair = Arc::new(pair);
-        self.places.insert(Arc::clone(&pair), self.left + self.waiting.len() as u64);
+        self.positions.insert(Arc::clone(&pair), self.taken + self.waiting.len() as u64);
         self.waiting.push_back(WaitingPair { pair, tickets: vec![ticket] });
         self.since.get_or_insert_with(clock::now);
     }
 
-    /// Takes what one statement carries.
+    /// Takes the pairs for one statement.
     fn take(&mut self, most: usize) -> Vec<WaitingPair> {
-        let mut taken = Vec::new();
+        let mut batch = Vec::new();
         let mut bytes = 0;
         while let Some(next) = self.waiting.front() {
             bytes += next.pair.0.len() + next.pair.1.len();
-            if taken.len() == most || (bytes > STATEMENT_MAX && !taken.is_empty()) {
+            if batch.len() == most || (bytes > STATEMENT_MAX && !batch.is_empty()) {
                 break;
             }
-            self.places.remove(&next.pair);
-            self.left += 1;
+            self.positions.remove(&next.pair);
+            self.taken += 1;
             self.tickets -= next.tickets.len();
-            taken.extend(self.waiting.pop_front());
+            batch.extend(self.waiting.pop_front());
         }
-        // Those that stay have waited long enough.
+        // Pairs that remain have waited long enough for the next batch.
         if self.waiting.is_empty() {
             self.since = None;
         }
-        taken
+        batch
     }
 }
 
@@ -199,16 +195,16 @@ impl BatchQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next batch, once it is time; none at the end.
+    /// Waits for the next batch. Returns `None` once the queue is closed and empty.
     fn next(&self) -> Option<Vec<WaitingPair>> {
         let mut state = self.lock();
         loop {
             let wait = match state.since {
-                None if state.closed => return None,
+                None if state.is_closed => return None,
                 None => None,
                 Some(since) => {
                     let left = self.linger.saturating_sub(clock::now().saturating_duration_since(since));
-                    if left.is_zero() || state.closed || state.waiting.len() >= self.size {
+                    if left.is_zero() || state.is_closed || state.waiting.len() >= self.size {
                         return Some(state.take(self.size));
                     }
                     Some(left)
@@ -221,11 +217,11 @@ impl BatchQueue {
         }
     }
 
-    fn work(&self, send: &Sending) {
+    fn run(&self, send: &SendBatch) {
         while let Some(batch) = self.next() {
             let result = send(batch.iter().map(|it| (*it.pair).clone()).collect()).wait(None);
             match &result {
-                // One that the server refuses must not take the others along.
+                // A notification that the server refuses must not fail the others, so each is sent alone.
                 Err(error) if batch.len() > 1 && is_about_a_pair(error) => {
                     for it in batch {
                         let result = send(vec![(*it.pair).clone()]).wait(None);
@@ -241,8 +237,8 @@ impl BatchQueue {
 fn is_about_a_pair(error: &Error) -> bool {
     match error {
         Error::Value(_) => true,
-        // Invalid values and characters that the server's encoding doesn't have.
-        Error::Server(said) => said.severity() == "ERROR" && said.code().starts_with("22"),
+        // Class 22 includes invalid values and characters that the server's encoding lacks.
+        Error::Server(error) => error.severity() == "ERROR" && error.code().starts_with("22"),
         _ => false,
     }
 }
@@ -253,7 +249,7 @@ fn resolve(it: WaitingPair, result: &Result<(), Error>) {
 
 impl Drop for BatcherOwner {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
+        self.0.lock().is_closed = true;
         self.0.changed.notify_one();
     }
 }
@@ -273,26 +269,26 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    /// A batcher whose server is a closure that sees each statement's payloads.
+    /// Returns a batcher whose server is a closure, and the payloads of each statement.
     fn batcher(
         linger: Duration,
         size: usize,
         server: impl Fn(&[String]) -> Result<(), Error> + Send + 'static,
     ) -> (Batcher, mpsc::Receiver<Vec<String>>) {
-        let (said, statements) = mpsc::channel();
-        let crew = Arc::new(ThreadMark::crew());
-        let mark = Arc::clone(&crew);
+        let (sender, statements) = mpsc::channel();
+        let threads = Arc::new(ThreadMark::crew());
+        let mark = Arc::clone(&threads);
         let send = move |pairs: Vec<ChannelPayload>| {
             let payloads: Vec<_> = pairs.into_iter().map(|(_, payload)| payload).collect();
             let result = server(&payloads);
-            said.send(payloads).unwrap();
+            sender.send(payloads).unwrap();
             Ticket::resolved(&mark, result)
         };
-        (Batcher::new(linger, size, &crew, send).unwrap(), statements)
+        (Batcher::new(linger, size, &threads, send).unwrap(), statements)
     }
 
     #[test]
-    fn what_comes_within_the_linger_is_one_statement_with_equal_pairs_folded() {
+    fn notifications_within_the_linger_are_one_statement_with_equal_ones_folded() {
         let (batcher, statements) = batcher(Duration::from_millis(200), 100, |_| Ok(()));
         let tickets: Vec<_> = ["1", "2", "1", "3"].map(|payload| batcher.send("c", payload)).into();
         assert_eq!(statements.recv().unwrap(), ["1", "2", "3"]);
@@ -300,16 +296,16 @@ mod tests {
     }
 
     #[test]
-    fn enough_of_them_do_not_wait() {
+    fn a_full_batch_does_not_wait() {
         let (batcher, statements) = batcher(Duration::MAX, 2, |_| Ok(()));
         let _tickets = ["1", "2", "3"].map(|payload| batcher.send("c", payload));
         assert_eq!(statements.recv().unwrap(), ["1", "2"]);
         drop(batcher);
-        assert_eq!(statements.recv().unwrap(), ["3"], "what waits at the end is sent");
+        assert_eq!(statements.recv().unwrap(), ["3"], "a notification that waits at the end is sent");
     }
 
     #[test]
-    fn one_that_is_refused_takes_no_other_along() {
+    fn a_refused_notification_does_not_fail_the_others() {
         let (batcher, statements) = batcher(Duration::from_millis(200), 100, |payloads| {
             let refused = ServerError { severity: "ERROR".into(), code: "22023".into(), ..ServerError::default() };
             if payloads.iter().any(|payload| payload == "bad") { Err(refused.into()) } else { Ok(()) }
@@ -324,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_pair_is_refused_before_it_is_sent() {
+    fn an_invalid_notification_is_refused_before_it_is_sent() {
         let (batcher, statements) = batcher(Duration::ZERO, 100, |_| Ok(()));
         assert!(batcher.send("", "x").wait(SOON).unwrap_err().is_usage());
         assert!(batcher.send("c", "x".repeat(8000)).wait(SOON).unwrap_err().is_usage());
@@ -333,14 +329,14 @@ mod tests {
     }
 
     #[test]
-    fn also_of_equal_pairs_only_so_many_wait() {
+    fn the_number_of_folded_notifications_is_limited() {
         let (batcher, _statements) = batcher(Duration::MAX, 100, |_| Ok(()));
-        let mut refused = (0..=WAITING_MAX).filter_map(|_| batcher.send("c", "same").try_get());
-        assert!(matches!(refused.next(), Some(Err(Error::Backlog { pairs: WAITING_MAX }))));
+        let mut refused = (0..=TICKETS_MAX).filter_map(|_| batcher.send("c", "same").try_get());
+        assert!(matches!(refused.next(), Some(Err(Error::Backlog { pairs: TICKETS_MAX }))));
     }
 
     #[test]
-    fn a_statement_has_a_limit_in_bytes_too() {
+    fn the_size_of_a_statement_is_limited() {
         let (batcher, statements) = batcher(Duration::MAX, 300, |_| Ok(()));
         for n in 0..300 {
             drop(batcher.send("c", format!("{n:07999}")));

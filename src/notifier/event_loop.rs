@@ -16,7 +16,7 @@ use crate::notifier::subscription::Reception;
 use crate::proto::sql::Limits;
 
 /// The number of items queued before other threads get the lock, which takes about a millisecond. One notification is
-/// queued for all its subscribers at once, whatever their number.
+/// queued for all its subscribers in the same portion, whatever their number.
 const PORTION: usize = 1024;
 
 /// The loop of one run. However it ends, the run is stopped with it.

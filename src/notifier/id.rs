@@ -1,11 +1,11 @@
-//! An id for those who have no type of their own for it.
+//! An id for programs that need no type of their own.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Names a subscriber by a number, a text, or a tuple of such.
+/// The id of a subscriber: an integer, a string, or a tuple of these.
 ///
-/// Any type that is `Clone + Eq + Hash + Send` does as well, an enum of yours for one.
+/// Any other type that is `Clone + Eq + Hash + Send + 'static` can be an id too, such as an enum of the program.
 ///
 /// ```
 /// use notifyman::notifier::Id;
@@ -15,11 +15,11 @@ use std::sync::Arc;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Id {
-    /// A number.
+    /// An integer.
     Number(i64),
-    /// A text.
+    /// A string.
     Text(Arc<str>),
-    /// Several together.
+    /// Several ids.
     Tuple(Arc<[Id]>),
 }
 
@@ -71,10 +71,10 @@ impl fmt::Display for Id {
             Id::Number(number) => number.fmt(f),
             Id::Text(text) => text.fmt(f),
             Id::Tuple(parts) => {
-                let mut before = "(";
+                let mut separator = "(";
                 for part in parts.iter() {
-                    write!(f, "{before}{part}")?;
-                    before = ", ";
+                    write!(f, "{separator}{part}")?;
+                    separator = ", ";
                 }
                 f.write_str(if parts.is_empty() { "()" } else { ")" })
             }

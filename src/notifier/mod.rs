@@ -1,5 +1,5 @@
 #![doc = include_str!("overview.md")]
-#![cfg_attr(feature = "python", doc = include_str!("payload/readings.md"))]
+#![cfg_attr(feature = "python", doc = include_str!("payload/values.md"))]
 
 // For maintainers: the notifier uses the manager by its public interface, except for
 // - `Handle::dial_then` and `Handle::listen_then`: they call back on the thread of the loop, before the next event, and do

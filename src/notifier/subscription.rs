@@ -26,7 +26,7 @@ struct SubscriberQueue<I: 'static> {
 pub(crate) struct Subscription<I: 'static> {
     channel: Box<str>,
     subscriber: Arc<Subscriber<I>>,
-    /// A copy beside that in `callback`, which is locked while the callback runs.
+    /// A copy of the id in `callback`, which is locked while the callback runs.
     id: Mutex<I>,
     callback: Mutex<BoundCallback<I>>,
     /// The subscription is muted or has ended: items that still wait for it are not delivered.

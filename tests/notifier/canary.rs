@@ -105,17 +105,17 @@ fn n11_a_stopped_notifier_reports_no_canary_delay() {
 #[test]
 fn n11_a_lost_registration_is_restored_and_reported() {
     let server = server::start(Options::new());
-    // The notifier and the meddler share the only session of the pooler.
+    // The notifier and the other client share the only session of the pooler.
     let pooler = PgBouncer::start(&server, "transaction", "default_pool_size = 1");
     let n: Notifier<u32> = builder(&pooler.url()).audit(Duration::from_secs(1)).start().unwrap();
     let (recorder, records) = recorder();
     subscribe(&n, "a", &recorder);
-    let mut meddler = connect(&pooler.url());
+    let mut client = connect(&pooler.url());
     for _ in 0..2 {
-        meddler.query("UNLISTEN a").unwrap();
+        client.query("UNLISTEN a").unwrap();
         assert_eq!(records.next(), "[unregistered]");
         eventually("the session listens again", || {
-            let channels = meddler.query("SELECT pg_listening_channels()").unwrap();
+            let channels = client.query("SELECT pg_listening_channels()").unwrap();
             channels.iter().any(|row| row.get(0).as_deref() == Some("a"))
         });
     }

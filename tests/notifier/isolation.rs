@@ -174,7 +174,7 @@ fn n07_coalescing_delivers_each_key_once_and_counts_the_folded_notifications() {
     send(&mut db, &channel, ["first"]);
     assert_eq!(records.next(), "first+0");
     send(&mut db, &channel, ["a", "b", "a", "c", "a", "b"]);
-    eventually("all have come", || n.stats().received == 7);
+    eventually("all are received", || n.stats().received == 7);
     assert_eq!((n.stats().waiting, n.stats().folded), (3, 3));
     latch.open();
     assert_eq!(records.take(3), ["c+0", "a+2", "b+1"]);
@@ -182,13 +182,13 @@ fn n07_coalescing_delivers_each_key_once_and_counts_the_folded_notifications() {
 }
 
 #[test]
-fn n07_one_subscribers_full_queue_is_nothing_to_another() {
+fn n07_a_full_queue_has_no_effect_on_other_subscribers() {
     let n = Notifier::builder(config()).unwrap().workers(2).queue(Queue::default().items(5)).start::<u32>().unwrap();
     let (recorder, records) = recorder();
-    let (_blocked, blocked_told) = super::support::recorder();
+    let (blocked_recorder, blocked_records) = super::support::recorder();
     let channel = new_channel();
     let latch = Latch::default();
-    n.subscribe(1, &channel, blocking(&latch, &_blocked)).unwrap();
+    n.subscribe(1, &channel, blocking(&latch, &blocked_recorder)).unwrap();
     n.subscribe(2, &channel, recorder.payloads()).unwrap();
     let mut db = session();
     for i in 0..200 {
@@ -197,7 +197,7 @@ fn n07_one_subscribers_full_queue_is_nothing_to_another() {
     }
     assert!(n.stats().dropped >= 190);
     latch.open();
-    assert_eq!(blocked_told.take(3), ["blocked", "0", "[overflow 194]"]);
+    assert_eq!(blocked_records.take(3), ["blocked", "0", "[overflow 194]"]);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn n07_with_workers_order_is_kept_within_a_subscriber() {
 }
 
 #[test]
-fn n07_a_subscriber_that_leaves_and_comes_back_is_still_called_one_at_a_time() {
+fn n07_a_subscriber_that_subscribes_again_is_still_called_one_at_a_time() {
     let n = Notifier::builder(config()).unwrap().workers(4).start::<u32>().unwrap();
     let (recorder, records) = recorder();
     let channel = new_channel();

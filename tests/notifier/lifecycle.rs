@@ -1,4 +1,4 @@
-//! Starting, stopping, and what lies between.
+//! Starting and stopping.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::support::*;
 use crate::support::{Options, server};
 
 /// The time limit of a stop on a busy machine: half of the time limit of a dial.
-const AT_ONCE: Duration = Duration::from_secs(15);
+const PROMPT: Duration = Duration::from_secs(15);
 
 #[test]
 fn n10_stop_is_a_barrier() {
@@ -42,7 +42,7 @@ fn n10_stop_is_a_barrier() {
     });
     for _ in 0..20 {
         let before = calls.load(SeqCst);
-        eventually("it calls", || calls.load(SeqCst) > before);
+        eventually("callbacks are called", || calls.load(SeqCst) > before);
         n.stop();
         stopped.store(true, SeqCst);
         let at_stop = calls.load(SeqCst);
@@ -58,7 +58,7 @@ fn n10_stop_is_a_barrier() {
 }
 
 #[test]
-fn n10_stop_within_names_the_callback_that_does_not_return() {
+fn n10_stop_within_returns_the_callback_that_does_not_return() {
     let n = notifier();
     let (recorder, records) = recorder();
     let channel = new_channel();
@@ -74,12 +74,12 @@ fn n10_stop_within_names_the_callback_that_does_not_return() {
     assert!(matches!(&error, Error::StillRunning { channel: at } if **at == *channel), "{error}");
     latch.open();
     n.stop();
-    assert_eq!(records.so_far(), ["x"], "it was waited for");
+    assert_eq!(records.so_far(), ["x"], "the stop waited for the callback");
     n.start().unwrap();
 }
 
 #[test]
-fn n10_stopping_twice_and_starting_twice_do_no_harm() {
+fn n10_stopping_twice_and_starting_twice_have_no_effect() {
     let n = notifier();
     n.start().unwrap();
     n.stop();
@@ -90,23 +90,23 @@ fn n10_stopping_twice_and_starting_twice_do_no_harm() {
 }
 
 #[test]
-fn n09_after_a_restart_each_subscriber_is_told_that_it_missed_something() {
+fn n09_after_a_restart_each_subscriber_receives_a_report() {
     let n = notifier();
     let (recorder, records) = recorder();
     let channel = new_channel();
     let mut db = session();
     n.subscribe(1, &channel, recorder.payloads()).unwrap();
     n.stop();
-    send(&mut db, &channel, ["unheard"]);
+    send(&mut db, &channel, ["lost"]);
     n.start().unwrap();
-    send(&mut db, &channel, ["heard"]);
-    assert_eq!(records.take(2), ["[stopped 0]", "heard"]);
+    send(&mut db, &channel, ["received"]);
+    assert_eq!(records.take(2), ["[stopped 0]", "received"]);
     n.restart().unwrap();
     assert_eq!(records.next(), "[stopped 0]");
 }
 
 #[test]
-fn a_callback_for_a_stopped_notifier_is_an_error_and_changes_nothing() {
+fn subscribing_to_a_stopped_notifier_fails_and_changes_nothing() {
     let n = notifier();
     n.stop();
     let (_, ticket) = (n.subscribe(1, "a", |_| ()).unwrap_err(), n.subscribe_ticket(1, "a", |_| ()).unwrap_err());
@@ -119,7 +119,7 @@ fn a_callback_for_a_stopped_notifier_is_an_error_and_changes_nothing() {
 }
 
 #[test]
-fn what_needs_no_server_can_be_changed_while_it_is_stopped() {
+fn subscriptions_of_a_stopped_notifier_can_be_removed_and_muted() {
     let n = notifier();
     n.subscribe(1, "a", |_| ()).unwrap();
     n.subscribe(2, "b", |_| ()).unwrap();
@@ -135,7 +135,7 @@ fn what_needs_no_server_can_be_changed_while_it_is_stopped() {
 }
 
 #[test]
-fn a_server_that_is_away_fails_the_start_and_a_later_one_succeeds() {
+fn a_start_fails_while_the_server_is_down_and_a_later_one_succeeds() {
     let mut server = server::start(Options::new());
     let n = Notifier::builder(server.url()).unwrap().autorun(false).build::<u32>();
     let (recorder, records) = recorder();
@@ -143,7 +143,7 @@ fn a_server_that_is_away_fails_the_start_and_a_later_one_succeeds() {
     server.stop().unwrap();
     let begin = Instant::now();
     let error = n.start().unwrap_err();
-    assert!(matches!(error, Error::Connect(_)) && begin.elapsed() < AT_ONCE, "{error}");
+    assert!(matches!(error, Error::Connect(_)) && begin.elapsed() < PROMPT, "{error}");
     assert!(!n.is_running() && matches!(n.state(), State::Failed(_)));
     server.restart().unwrap();
     n.start().unwrap();
@@ -152,7 +152,7 @@ fn a_server_that_is_away_fails_the_start_and_a_later_one_succeeds() {
 }
 
 #[test]
-fn a_server_that_is_away_is_tried_again_by_choice() {
+fn a_notifier_that_keeps_trying_starts_while_the_server_is_down() {
     let mut server = server::start(Options::new());
     server.stop().unwrap();
     let n = Notifier::builder(server.url()).unwrap().keep_trying(true).start::<u32>().unwrap();
@@ -168,19 +168,28 @@ fn a_server_that_is_away_is_tried_again_by_choice() {
 }
 
 #[test]
-fn what_trying_again_cannot_mend_is_told() {
+fn an_error_that_retrying_cannot_fix_is_reported() {
     let wrong = config().dbname("no such database");
     let error = Notifier::<u32>::new(&wrong).unwrap_err();
     assert_eq!(error.sqlstate(), Some("3D000"), "{error}");
 
     let n = Notifier::builder(wrong).unwrap().keep_trying(true).start::<u32>().unwrap();
-    eventually("it is given up", || matches!(n.state(), State::Lost(_)));
+    eventually("the session is lost", || matches!(n.state(), State::Lost(_)));
     let error = n.subscribe(1, "a", |_| ()).unwrap_err();
     assert_eq!(error.sqlstate(), Some("3D000"), "{error}");
     assert!(n.channels().is_empty());
 }
 
-/// A server that takes connections and never says a word.
+#[test]
+fn a_configuration_that_cannot_be_dialled_fails_the_start() {
+    let invalid = config().options("x".repeat(20_000));
+    let error = Notifier::<u32>::new(&invalid).unwrap_err();
+    assert!(matches!(error, Error::Config(_)), "{error}");
+    let n = Notifier::builder(invalid).unwrap().keep_trying(true).start::<u32>().unwrap();
+    assert!(!n.is_running() && matches!(n.state(), State::Lost(Error::Config(_))), "{:?}", n.state());
+}
+
+/// Returns a server that accepts connections and sends nothing.
 fn silent() -> (TcpListener, Config) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = Config::new().host("127.0.0.1").port(listener.local_addr().unwrap().port()).user("u");
@@ -188,31 +197,31 @@ fn silent() -> (TcpListener, Config) {
 }
 
 #[test]
-fn n10_a_stop_while_it_dials_is_prompt() {
+fn n10_a_stop_during_dialling_is_prompt() {
     let (_listener, config) = silent();
     let n = Notifier::builder(config).unwrap().build::<u32>();
     let starting = thread::spawn({
         let n = n.clone();
         move || n.start()
     });
-    eventually("it dials", || matches!(n.state(), State::Starting));
+    eventually("the notifier dials", || matches!(n.state(), State::Starting));
     let begin = Instant::now();
     n.stop();
     let error = starting.join().unwrap().unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
-    assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < PROMPT, "{:?}", begin.elapsed());
     assert!(matches!(n.state(), State::Stopped));
 }
 
 #[test]
-fn n10_a_stop_while_it_backs_off_is_prompt_and_resolves_what_waits() {
+fn n10_a_stop_during_backoff_is_prompt_and_resolves_tickets() {
     let config = Config::new().host("127.0.0.1").port(server::refusing_port()).user("u");
     let n = Notifier::builder(config).unwrap().keep_trying(true).start::<u32>().unwrap();
     let mut ticket = n.subscribe_ticket(1, "a", |_| ()).unwrap();
     thread::sleep(Duration::from_millis(300));
     let begin = Instant::now();
     n.stop();
-    assert!(begin.elapsed() < AT_ONCE);
+    assert!(begin.elapsed() < PROMPT);
     assert!(matches!(ticket.wait(LIMIT).unwrap_err(), Error::Stopped));
 }
 
@@ -228,9 +237,9 @@ fn n10_a_dropped_notifier_stops_by_itself() {
     let mut db = session();
     drop(named);
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
-    eventually("its session is gone", || ask(&mut db, &sessions) == "0");
-    send(&mut db, &channel, ["unheard"]);
-    eventually("the other has heard it", || n.stats().delivered == 1);
+    eventually("the session has ended", || ask(&mut db, &sessions) == "0");
+    send(&mut db, &channel, ["lost"]);
+    eventually("the other notifier has received it", || n.stats().delivered == 1);
     assert!(records.so_far().is_empty());
 }
 
@@ -245,18 +254,18 @@ fn n10_a_notifier_dropped_inside_its_own_callback_stops() {
     let mut db = session();
     send(&mut db, &channel, [""]);
     let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}'");
-    eventually("its session is gone", || ask(&mut db, &sessions) == "0");
+    eventually("the session has ended", || ask(&mut db, &sessions) == "0");
 }
 
 #[test]
-fn n10_two_notifiers_in_one_process_know_nothing_of_each_other() {
+fn n10_two_notifiers_in_one_process_are_independent() {
     let (one, two) = (notifier(), notifier());
     let (recorder, records) = recorder();
     let channel = new_channel();
     one.subscribe(1, &channel, {
         let (two, recorder) = (two.clone(), recorder.clone());
         move |call| {
-            // Waiting for another notifier is no deadlock.
+            // Waiting for another notifier does not deadlock.
             two.subscribe(1, call.channel(), recorder.payloads()).unwrap();
             recorder.record("subscribed");
         }
@@ -267,8 +276,8 @@ fn n10_two_notifiers_in_one_process_know_nothing_of_each_other() {
     assert_eq!(records.next(), "subscribed");
     one.stop();
     send(&mut db, &channel, ["2"]);
-    // Its session listens to another channel already, and may have yet to read the first when it listens to this one:
-    // then PostgreSQL delivers that, too.
+    // The session already listened to another channel, and may not have read the first notification when it listens to
+    // this one. PostgreSQL then delivers that notification, too.
     let first = records.next();
     assert!(first == "2" || first == "1" && records.next() == "2", "{first}");
     assert!(two.is_running() && !one.is_running());
@@ -297,12 +306,12 @@ fn a_process_that_leaves_its_notifier_running() {
     n.subscribe(1, "exit", blocking(&latch, &recorder)).unwrap();
     n.notify("exit", "");
     assert_eq!(records.next(), "blocked");
-    // It ends with a session open, and a callback that never returns.
+    // The process ends with an open session, and a callback that never returns.
     std::mem::forget(n);
 }
 
 #[test]
-fn n10_starts_and_stops_from_many_threads_leave_it_in_one_state() {
+fn n10_starts_and_stops_from_many_threads_leave_a_consistent_state() {
     let n = notifier();
     let threads: Vec<_> = (0..6)
         .map(|i| {
@@ -326,18 +335,18 @@ fn n10_starts_and_stops_from_many_threads_leave_it_in_one_state() {
 }
 
 #[test]
-fn n05_what_waits_as_it_is_stopped_counts_as_dropped_also_while_a_callback_runs() {
+fn n10_notifications_that_wait_at_a_stop_count_as_dropped() {
     let n = notifier();
     let (channel, latch, (recorder, records)) = (new_channel(), Latch::default(), recorder());
     n.subscribe(1, &channel, blocking(&latch, &recorder)).unwrap();
     send(&mut connect(&utf8().url()), &channel, ["1", "2", "3", "4", "5"]);
     assert_eq!(records.next(), "blocked");
-    eventually("all have come", || n.stats().waiting == 4);
+    eventually("all are received", || n.stats().waiting == 4);
     let stopping = std::thread::spawn({
         let n = n.clone();
         move || n.stop()
     });
-    eventually("it stops", || !n.is_running());
+    eventually("the notifier stops", || !n.is_running());
     latch.open();
     stopping.join().unwrap();
     let stats = n.stats();

@@ -1,4 +1,4 @@
-//! The notifier with real servers: the rules N1 to N12.
+//! The notifier with real servers: the rules N01 to N12.
 
 mod callbacks;
 mod canary;
@@ -9,5 +9,6 @@ mod lifecycle;
 mod outages;
 mod sending;
 mod sessions;
-mod subscribing;
+
+mod subscriptions;
 mod support;

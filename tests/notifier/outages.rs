@@ -8,7 +8,7 @@ use notifyman::{Backoff, Config, Notifier};
 use super::support::*;
 use crate::support::{Cluster, Options, Proxy, server};
 
-fn soon() -> Backoff {
+fn short_backoff() -> Backoff {
     Backoff::default().first(Duration::from_millis(20)).longest(Duration::from_millis(100))
 }
 
@@ -17,12 +17,12 @@ fn proxied() -> (Cluster, Proxy, Notifier<u32>) {
     let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into());
     let url = format!("postgres://postgres@{}/postgres?connect_timeout=2", proxy.addr());
     let heartbeat = Duration::from_millis(300);
-    let n = Notifier::builder(url).unwrap().reconnect(soon()).heartbeat(heartbeat, heartbeat).start().unwrap();
+    let n = Notifier::builder(url).unwrap().reconnect(short_backoff()).heartbeat(heartbeat, heartbeat).start().unwrap();
     (server, proxy, n)
 }
 
 #[test]
-fn n09_a_lost_session_comes_back_and_each_subscriber_is_told_once_in_order() {
+fn n09_a_lost_session_is_restored_and_each_subscriber_receives_one_report_in_order() {
     let (server, proxy, n) = proxied();
     let (one, records_one) = recorder();
     let (two, records_two) = recorder();
@@ -44,13 +44,13 @@ fn n09_a_lost_session_comes_back_and_each_subscriber_is_told_once_in_order() {
 }
 
 #[test]
-fn n09_a_link_that_dies_without_a_word_is_noticed() {
+fn n09_a_silent_loss_is_detected() {
     let (server, proxy, n) = proxied();
     let (recorder, records) = recorder();
     n.subscribe(1, "a", recorder.payloads()).unwrap();
     proxy.black_hole();
     connect(&server.url()).notify("a", "into the void").unwrap();
-    eventually("it is noticed", || matches!(n.state(), State::Away));
+    eventually("the loss is detected", || matches!(n.state(), State::Away));
     proxy.cut_rst();
     proxy.resume();
     assert_eq!(records.next_after_loss(), "[restored 0]");
@@ -58,21 +58,21 @@ fn n09_a_link_that_dies_without_a_word_is_noticed() {
 }
 
 #[test]
-fn n09_subscriptions_survive_restarts_of_the_server_and_can_be_changed_meanwhile() {
+fn n09_subscriptions_survive_restarts_of_the_server_and_can_change_meanwhile() {
     let mut server = server::start(Options::new());
-    let n: Notifier<u32> = Notifier::builder(server.url()).unwrap().reconnect(soon()).start().unwrap();
+    let n: Notifier<u32> = Notifier::builder(server.url()).unwrap().reconnect(short_backoff()).start().unwrap();
     let (recorder, records) = recorder();
     n.subscribe(1, "kept", recorder.payloads()).unwrap();
     n.subscribe(1, "dropped", recorder.payloads()).unwrap();
     for _ in 0..2 {
         server.stop().unwrap();
-        eventually("it is noticed", || matches!(n.state(), State::Away));
+        eventually("the loss is detected", || matches!(n.state(), State::Away));
         n.unsubscribe(&1, "dropped").unwrap();
         let mut ticket = n.subscribe_ticket(1, "new", recorder.payloads()).unwrap();
-        assert!(n.notify("kept", "").wait(LIMIT).is_err(), "it can't be sent");
+        assert!(n.notify("kept", "").wait(LIMIT).is_err(), "without a session nothing can be sent");
         server.restart().unwrap();
         ticket.wait(LIMIT).unwrap();
-        assert_eq!(records.next_after_loss(), "[restored 0]", "and the new one has missed nothing");
+        assert_eq!(records.next_after_loss(), "[restored 0]", "the new subscription has missed nothing");
         let mut db = connect(&server.url());
         db.notify_many([("dropped", "x"), ("kept", "1"), ("new", "2")]).unwrap();
         assert_eq!(records.take(2), ["1", "2"]);
@@ -82,7 +82,7 @@ fn n09_subscriptions_survive_restarts_of_the_server_and_can_be_changed_meanwhile
 }
 
 #[test]
-fn n04_an_acknowledgement_that_is_lost_on_the_way_is_asked_for_again() {
+fn n04_a_listen_whose_acknowledgement_is_lost_is_requested_again() {
     let (server, proxy, n) = proxied();
     let (recorder, records) = recorder();
     for id in 0..10 {
@@ -99,12 +99,12 @@ fn n04_an_acknowledgement_that_is_lost_on_the_way_is_asked_for_again() {
 }
 
 #[test]
-fn n09_a_session_that_is_lost_for_good_is_told_and_a_restart_may_mend_it() {
+fn n09_a_final_loss_is_reported_and_a_restart_can_recover_from_it() {
     let server = server::start(Options::new());
     let mut admin = connect(&server.url());
     admin.execute("CREATE DATABASE doomed").unwrap();
     let url = server.url().trim_end_matches("postgres").to_owned() + "doomed";
-    let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).start().unwrap();
+    let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(short_backoff()).start().unwrap();
     let (recorder, records) = recorder();
     n.subscribe(1, "a", recorder.payloads()).unwrap();
     server::drop_with_its_sessions(&server, "doomed");
@@ -115,12 +115,12 @@ fn n09_a_session_that_is_lost_for_good_is_told_and_a_restart_may_mend_it() {
     admin.execute("CREATE DATABASE doomed").unwrap();
     n.start().unwrap();
     assert_eq!(records.next(), "[stopped 0]");
-    n.notify("a", "mended");
-    assert_eq!(records.next(), "mended");
+    n.notify("a", "recovered");
+    assert_eq!(records.next(), "recovered");
 }
 
 #[test]
-fn n09_a_session_that_is_terminated_while_everything_changes_ends_up_listening_to_what_is_wanted() {
+fn n09_after_losses_during_changes_the_session_listens_to_the_wanted_channels() {
     let (server, proxy, n) = proxied();
     let (recorder, records) = recorder();
     let threads: Vec<_> = (0..4)
@@ -144,40 +144,40 @@ fn n09_a_session_that_is_terminated_while_everything_changes_ends_up_listening_t
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     n.subscribe(9, "last", recorder.payloads()).unwrap();
-    eventually("it is settled", || n.stats().channels == n.channels().len() as u64);
-    // A session of the same wishes tells what the server has: whoever listens hears it.
+    eventually("all channels are acknowledged", || n.stats().channels == n.channels().len() as u64);
+    // Only notifications on channels that the session listens to are received.
     let mut db = connect(&server.url());
     let before = n.stats().received;
     let wanted = n.channels();
     db.notify_many((0..7).map(|i| (format!("c{i}"), "")).chain([("last".to_owned(), "")])).unwrap();
     while records.next() != "" {}
-    eventually("all came", || n.stats().received - before >= wanted.len() as u64);
+    eventually("all are received", || n.stats().received - before >= wanted.len() as u64);
     assert_eq!(n.stats().received - before, wanted.len() as u64, "{wanted:?}");
 }
 
 #[test]
-fn a_subscribe_that_waits_for_a_server_in_vain_says_so_and_changes_nothing() {
+fn a_subscribe_that_times_out_while_the_server_is_down_changes_nothing() {
     let mut server = server::start(Options::new());
     let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_secs(3));
-    let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
+    let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(short_backoff()).start().unwrap();
     server.stop().unwrap();
-    eventually("it is noticed", || matches!(n.state(), State::Away));
+    eventually("the loss is detected", || matches!(n.state(), State::Away));
     let error = n.subscribe(1, "a", |_| ()).unwrap_err();
     assert!(error.is_timeout() && error.to_string().contains("waiting for the server to be back"), "{error}");
     assert!(n.channels().is_empty());
 }
 
 #[test]
-fn n04_who_joins_a_heard_channel_while_the_server_is_away_waits_for_it() {
+fn n04_a_subscription_to_a_known_channel_waits_for_the_restore() {
     let mut server = server::start(Options::new());
     let config = Config::without_env(&server.url()).unwrap().call_timeout(Duration::from_secs(3));
-    let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(soon()).start().unwrap();
+    let n: Notifier<u32> = Notifier::builder(config).unwrap().reconnect(short_backoff()).start().unwrap();
     let (first, records_first) = recorder();
     let (second, records_second) = recorder();
     n.subscribe(1, "a", first.payloads()).unwrap();
     server.stop().unwrap();
-    eventually("it is noticed", || matches!(n.state(), State::Away));
-    assert_eq!(n.stats().channels, 0, "nobody listens there");
+    eventually("the loss is detected", || matches!(n.state(), State::Away));
+    assert_eq!(n.stats().channels, 0, "no channel is listened to");
     assert!(n.subscribe(2, "a", |_| ()).unwrap_err().is_timeout(), "nothing is acknowledged");
     let mut ticket = n.subscribe_ticket(2, "a", second.payloads()).unwrap();
     n.mute_subscriber(&1).unwrap();
@@ -187,12 +187,12 @@ fn n04_who_joins_a_heard_channel_while_the_server_is_away_waits_for_it() {
     ticket.wait(LIMIT).unwrap();
     unmuted.wait(LIMIT).unwrap();
     connect(&server.url()).notify("a", "1").unwrap();
-    assert_eq!(records_second.next(), "1", "it was promised nothing before");
+    assert_eq!(records_second.next(), "1", "no report: it was never acknowledged before");
     assert_eq!((records_first.next_after_loss(), records_first.next()), ("[muted 0]".into(), "1".into()));
 }
 
 #[test]
-fn n09_a_loss_is_reported_when_it_happens_and_the_restore_when_it_is_over() {
+fn n09_a_loss_is_reported_immediately_and_so_is_the_restore() {
     let (_server, proxy, n) = proxied();
     let (recorder, records) = recorder();
     n.subscribe(1, "a", recorder.payloads()).unwrap();
@@ -216,7 +216,7 @@ fn n09_a_final_loss_counts_once_and_the_notifier_can_be_started_again() {
     let mut admin = connect(&server.url());
     admin.execute("CREATE ROLE reader LOGIN").unwrap();
     let url = format!("postgres://reader@127.0.0.1:{}/postgres", server.port());
-    let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).start().unwrap();
+    let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(short_backoff()).start().unwrap();
     let (recorder, records) = recorder();
     n.subscribe(1, "a", recorder.payloads()).unwrap();
     admin.execute("ALTER ROLE reader NOLOGIN").unwrap();
@@ -235,7 +235,7 @@ fn n09_the_first_opening_after_a_start_without_a_server_is_reported() {
     let mut server = server::start(Options::new());
     server.stop().unwrap();
     let n: Notifier<u32> =
-        Notifier::builder(server.url()).unwrap().reconnect(soon()).keep_trying(true).autorun(false).build();
+        Notifier::builder(server.url()).unwrap().reconnect(short_backoff()).keep_trying(true).autorun(false).build();
     let (recorder, records) = recorder();
     n.subscribe(1, "a", recorder.payloads()).unwrap();
     n.start().unwrap();
@@ -266,12 +266,13 @@ fn n09_a_session_that_cannot_be_opened_is_reported_to_subscribers() {
 }
 
 #[test]
-fn n09_a_notifier_that_is_started_again_in_vain_tells_its_subscribers() {
+fn n09_a_start_that_loses_its_session_is_reported_to_subscribers() {
     let server = server::start(Options::new());
     let mut admin = connect(&server.url());
     admin.execute("CREATE ROLE reader LOGIN").unwrap();
     let url = format!("postgres://reader@127.0.0.1:{}/postgres", server.port());
-    let n: Notifier<u32> = Notifier::builder(url).unwrap().reconnect(soon()).keep_trying(true).start().unwrap();
+    let n: Notifier<u32> =
+        Notifier::builder(url).unwrap().reconnect(short_backoff()).keep_trying(true).start().unwrap();
     let (recorder, records) = recorder();
     n.subscribe(1, "a", recorder.payloads()).unwrap();
     n.stop();

@@ -1,4 +1,4 @@
-//! Sending by a notifier.
+//! Notifications sent by a notifier and by its batchers.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn a_notification_is_sent_by_the_session_that_listens() {
 }
 
 #[test]
-fn a_batcher_sends_what_comes_together_in_one_transaction_with_equal_pairs_folded() {
+fn a_batcher_sends_concurrent_notifications_in_one_transaction_with_equal_ones_folded() {
     let n = notifier();
     let channel = new_channel();
     let mut db = session();
@@ -26,13 +26,13 @@ fn a_batcher_sends_what_comes_together_in_one_transaction_with_equal_pairs_folde
     let payloads = ["a", "b", "a", "c", "b"];
     let mut tickets = payloads.map(|payload| batcher.send(&channel, payload));
     tickets.iter_mut().for_each(|ticket| ticket.wait(LIMIT).unwrap());
-    let heard: Vec<_> = crate::support::server::next(&mut db, 3).into_iter().map(|(_, payload)| payload).collect();
-    assert_eq!(heard, ["a", "b", "c"]);
+    let received: Vec<_> = crate::support::server::next(&mut db, 3).into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(received, ["a", "b", "c"]);
     assert!(crate::support::server::pending(&mut db).is_empty());
 }
 
 #[test]
-fn many_threads_share_a_batcher_and_each_knows_that_its_own_was_committed() {
+fn each_ticket_of_a_shared_batcher_resolves_after_its_commit() {
     let n = notifier();
     let channel = new_channel();
     let (recorder, records) = recorder();
@@ -49,15 +49,15 @@ fn many_threads_share_a_batcher_and_each_knows_that_its_own_was_committed() {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let mut heard = records.take(800);
+    let mut received = records.take(800);
     for thread in 0..8 {
-        let mine: Vec<_> = heard.extract_if(.., |it| it.starts_with(&format!("{thread}."))).collect();
+        let mine: Vec<_> = received.extract_if(.., |it| it.starts_with(&format!("{thread}."))).collect();
         assert_eq!(mine, (0..100).map(|i| format!("{thread}.{i}")).collect::<Vec<_>>());
     }
 }
 
 #[test]
-fn tickets_of_a_batcher_whose_notifier_is_stopped_say_so() {
+fn tickets_of_a_batcher_fail_while_its_notifier_is_stopped() {
     let n = notifier();
     let batcher = n.batcher(Duration::ZERO, 10).unwrap();
     n.stop();

@@ -1,4 +1,4 @@
-//! One session for many.
+//! One session per database.
 
 use notifyman::Notifier;
 
@@ -21,7 +21,7 @@ fn n12_ten_thousand_subscribers_over_a_thousand_channels_use_one_session() {
     assert_eq!(ask(&mut db, &sessions), "1");
     db.notify_many((0..1000).map(|i| (format!("m{i}"), ""))).unwrap();
     records.take(10_000);
-    // LISTENs are counted: a channel goes with its last subscriber only.
+    // A channel is unlistened only with its last subscriber.
     n.autorun(true);
     for id in (0..10_000).step_by(1000).skip(1) {
         n.unsubscribe(&id, "m0").unwrap();
@@ -57,13 +57,13 @@ fn n12_a_hundred_databases_are_a_hundred_sessions_on_one_loop() {
         connect(url).notify("c", &id.to_string()).unwrap();
         assert_eq!(records.next(), id.to_string());
     }
-    // They are started together again, too.
+    // A restart opens all of them again.
     n.restart().unwrap();
     assert_eq!((n.stats().sessions, n.stats().channels), (100, 99));
 }
 
 #[test]
-fn n12_databases_of_equal_configuration_are_one_and_others_are_not() {
+fn n12_only_databases_with_equal_configurations_share_a_session() {
     let n = notifier();
     let same = n.at(config().application_name("another name")).unwrap();
     let (recorder, records) = recorder();
@@ -80,10 +80,10 @@ fn n12_databases_of_equal_configuration_are_one_and_others_are_not() {
 }
 
 #[test]
-fn n12_a_database_that_cannot_be_reached_is_nothing_to_the_others() {
+fn n12_a_database_that_cannot_be_opened_has_no_effect_on_others() {
     let n = notifier();
     let bad = n.at(config().dbname("no such database")).unwrap();
-    eventually("it is given up", || matches!(bad.state(), notifyman::notifier::State::Lost(_)));
+    eventually("the session is lost", || matches!(bad.state(), notifyman::notifier::State::Lost(_)));
     let (recorder, records) = recorder();
     let channel = new_channel();
     n.subscribe(1, &channel, recorder.payloads()).unwrap();

@@ -45,8 +45,8 @@ impl Recorder {
         }
     }
 
-    pub fn record(&self, what: impl Into<String>) {
-        let _ = self.0.send(what.into());
+    pub fn record(&self, call: impl Into<String>) {
+        let _ = self.0.send(call.into());
     }
 }
 
@@ -84,8 +84,8 @@ impl Records {
         self.0.recv_timeout(LIMIT).expect("a call")
     }
 
-    /// The next call except reports of a loss, which a slow callback does not receive if the session is restored by
-    /// then.
+    /// Returns the next call except reports of a loss, which a slow callback does not receive if the session is restored
+    /// by then.
     #[track_caller]
     pub fn next_after_loss(&self) -> String {
         loop {
@@ -107,7 +107,7 @@ impl Records {
     }
 }
 
-/// A latch that callbacks wait at until it is opened.
+/// A latch that callbacks wait for.
 #[derive(Clone, Default)]
 pub struct Latch(Arc<(Mutex<bool>, Condvar)>);
 
@@ -123,7 +123,7 @@ impl Latch {
     }
 }
 
-/// A callback that waits at the latch, each time, after it has said that it is there, and then writes.
+/// Returns a callback that records its calls once the latch is open. Before its first wait it records "blocked".
 pub fn blocking<I>(latch: &Latch, recorder: &Recorder) -> impl FnMut(&Delivery<'_, I>) + Send + 'static {
     let (latch, recorder) = (latch.clone(), recorder.clone());
     let mut first = true;

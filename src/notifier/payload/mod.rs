@@ -1,4 +1,4 @@
-//! What a notification carries, as bytes, as text, or as a value.
+//! The payload of a notification, as bytes, as a string, or as a value.
 
 #[cfg(feature = "python")]
 mod python;
@@ -10,10 +10,10 @@ use std::str::Utf8Error;
 #[cfg(feature = "json")]
 use crate::error::Escaped;
 
-/// What a notification carries, read as it is wanted.
+/// The payload of a notification.
 ///
-/// Nothing is read before it is asked for, and what can't be read is an error value that has the raw text: no payload
-/// stops a subscriber or the notifier.
+/// It is read only on request. A payload that cannot be read is an error value with the raw text, and has no effect on the
+/// subscriber or the notifier.
 ///
 /// ```
 /// # #[cfg(feature = "json")]
@@ -37,17 +37,17 @@ impl<'a> Payload<'a> {
         Self(bytes)
     }
 
-    /// The bytes, as they came.
+    /// Returns the bytes as received.
     pub fn bytes(&self) -> &'a [u8] {
         self.0
     }
 
-    /// As text, with anything that isn't UTF-8 replaced by `U+FFFD`.
+    /// Returns the payload as a string, with invalid UTF-8 replaced by `U+FFFD`.
     pub fn text(&self) -> Cow<'a, str> {
         String::from_utf8_lossy(self.0)
     }
 
-    /// As text, checked.
+    /// Returns the payload as a string, if it is valid UTF-8.
     ///
     /// ```
     /// use notifyman::notifier::Payload;
@@ -57,17 +57,17 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// Only a database in `SQL_ASCII` can send what isn't UTF-8.
+    /// [`Utf8Error`] for invalid UTF-8, which only a database with the encoding `SQL_ASCII` can send.
     pub fn as_str(&self) -> Result<&'a str, Utf8Error> {
         std::str::from_utf8(self.0)
     }
 
-    /// Whether there is nothing in it: `NOTIFY` without a payload.
+    /// Returns `true` for an empty payload, which is that of a `NOTIFY` without one.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// As JSON, read into a type of yours. Feature `json`.
+    /// Parses the payload as JSON into a type of the program. Requires the feature `json`.
     ///
     /// ```
     /// # use notifyman::notifier::Payload;
@@ -79,13 +79,13 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// [`PayloadError`] where it isn't JSON, isn't of that type, or is nested deeper than 127 levels.
+    /// [`PayloadError`] if the payload is not JSON, is not of that type, or is nested more than 127 levels deep.
     #[cfg(feature = "json")]
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, PayloadError> {
         serde_json::from_slice(self.0).map_err(|error| self.error("JSON", &error))
     }
 
-    /// As JSON, whatever it is. Feature `json`.
+    /// Parses the payload as any JSON value. Requires the feature `json`.
     ///
     /// ```
     /// # use notifyman::notifier::Payload;
@@ -95,16 +95,17 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// As [`json`](Self::json).
+    /// The errors of [`json`](Self::json).
     #[cfg(feature = "json")]
     pub fn value(&self) -> Result<serde_json::Value, PayloadError> {
         self.json()
     }
 
-    /// As a literal of Python, read into a type of yours or into a [`serde_json::Value`]. Feature `python`.
+    /// Parses the payload as a Python literal into a type of the program or a [`serde_json::Value`]. Requires the feature
+    /// `python`.
     ///
-    /// Lists, tuples and sets come out as arrays, `None` as null, bytes as arrays of numbers, and a key of a dict that
-    /// isn't a string as the text that it is written with. The [table](crate::notifier#payloads) has examples.
+    /// Lists, tuples and sets become arrays, `None` becomes null, bytes become arrays of numbers, and a key of a dict that is
+    /// not a string becomes its Python notation. The [table](crate::notifier#payloads) has examples.
     ///
     /// ```
     /// # use notifyman::notifier::Payload;
@@ -115,19 +116,20 @@ impl<'a> Payload<'a> {
     ///
     /// # Errors
     ///
-    /// [`PayloadError`] where it isn't a literal or not of that type, for numbers that JSON can't hold (of more than 64
-    /// bits, infinite, complex), and where it is nested deeper than 100 levels.
+    /// [`PayloadError`] if the payload is not a literal or not of that type, contains a number that JSON cannot represent
+    /// (more than 64 bits, infinite, complex), or is nested more than 100 levels deep.
     #[cfg(feature = "python")]
+    #[doc(alias = "literal_eval")]
     pub fn python<T: serde::de::DeserializeOwned>(&self) -> Result<T, PayloadError> {
-        const WHAT: &str = "a literal of Python";
-        let text = self.as_str().map_err(|error| self.error(WHAT, &error))?;
-        let value = self::python::parse(text).map_err(|error| self.error(WHAT, &error))?;
-        serde_json::from_value(value).map_err(|error| self.error(WHAT, &error))
+        const FORMAT: &str = "a Python literal";
+        let text = self.as_str().map_err(|error| self.error(FORMAT, &error))?;
+        let value = self::python::parse(text).map_err(|error| self.error(FORMAT, &error))?;
+        serde_json::from_value(value).map_err(|error| self.error(FORMAT, &error))
     }
 
     #[cfg(feature = "json")]
-    fn error(&self, what: &'static str, error: &dyn fmt::Display) -> PayloadError {
-        PayloadError { what, reason: error.to_string().into(), raw: self.text().into() }
+    fn error(&self, format: &'static str, error: &dyn fmt::Display) -> PayloadError {
+        PayloadError { format, reason: error.to_string().into(), raw: self.text().into() }
     }
 }
 
@@ -137,7 +139,7 @@ impl<'a> From<&'a str> for Payload<'a> {
     }
 }
 
-/// As text, lossy.
+/// Like [`Payload::text`].
 impl fmt::Display for Payload<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.text().fmt(f)
@@ -150,40 +152,40 @@ impl fmt::Debug for Payload<'_> {
     }
 }
 
-/// A payload that isn't what it was read as: why, and the raw text.
+/// A payload that could not be parsed, with the reason and the raw text.
 ///
 /// ```
 /// use notifyman::notifier::Payload;
 ///
 /// let error = Payload::from("tea").json::<u32>().unwrap_err();
 /// assert_eq!(error.raw(), "tea");
-/// assert!(error.to_string().contains("can't be read as JSON"));
+/// assert!(error.to_string().contains("could not be parsed as JSON"));
 /// ```
 #[cfg(feature = "json")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PayloadError {
-    what: &'static str,
+    format: &'static str,
     reason: Box<str>,
     raw: Box<str>,
 }
 
 #[cfg(feature = "json")]
 impl PayloadError {
-    /// The payload as it came, with anything that isn't UTF-8 replaced by `U+FFFD`.
+    /// Returns the payload, with invalid UTF-8 replaced by `U+FFFD`.
     pub fn raw(&self) -> &str {
         &self.raw
     }
 }
 
-/// The reason, without the payload, which may be long.
+/// Shows the reason without the payload, which may be long.
 #[cfg(feature = "json")]
 impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the payload, {} bytes long, can't be read as {}: {}",
+            "payload of {} bytes could not be parsed as {}: {}",
             self.raw.len(),
-            self.what,
+            self.format,
             Escaped(&self.reason)
         )
     }
@@ -198,17 +200,17 @@ mod tests {
 
     use super::*;
 
-    /// The table of the documentation, row by row: the payload as it is written there, and what two readings give.
+    /// Checks each row of the table in the documentation: a payload and its values.
     #[test]
     fn n08_the_table_of_the_documentation_is_true() {
-        let table = include_str!("readings.md");
+        let table = include_str!("values.md");
         let rows = table.lines().filter(|line| line.starts_with("| `") || line.starts_with("| (empty)"));
         let mut checked = 0;
         for row in rows {
             let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
             let [payload, _, json, python] = cells[..] else { panic!("{row}") };
             let payload = if payload == "(empty)" { "" } else { payload.trim_matches('`') };
-            // The longest is written short.
+            // The longest payload is abbreviated in the table.
             let long = "[".repeat(5000) + &"]".repeat(5000);
             let payload = if payload == "[[[…]]], 5,000 deep" { &long } else { payload };
             let payload = Payload::from(payload);
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn n08_what_does_not_parse_is_an_error_with_the_raw_text() {
+    fn n08_a_parse_error_has_the_raw_text() {
         for raw in ["", "plain text", "[1,", "{'a': }", "\u{1F980}"] {
             let payload = Payload::from(raw);
             assert_eq!(payload.value().unwrap_err().raw(), raw);
@@ -238,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn n08_both_read_into_types() {
+    fn n08_json_and_python_parse_into_types() {
         let pair: (u32, String) = Payload::from("(2, 'another_id')").python().unwrap();
         assert_eq!(pair, (2, "another_id".to_owned()));
         assert_eq!(Payload::from("b'\\x00a'").python::<Vec<u8>>().unwrap(), b"\0a");

@@ -1,22 +1,22 @@
-//! Literals of Python, as `ast.literal_eval` takes them, read into a JSON value.
+//! A parser for Python literals, as accepted by `ast.literal_eval`, into JSON values.
 //!
-//! It evaluates nothing and calls nothing: a name other than `None`, `True`, `False` and `set()` is an error. Depth is
-//! bounded, as in Python, so no input can exhaust the stack.
+//! The parser evaluates and calls nothing: a name other than `None`, `True`, `False` and `set()` is an error. The depth is
+//! limited, as in Python, so no input can exhaust the stack.
 
 use serde_json::{Map, Number, Value};
 
-/// How deep brackets may be nested: less than what `serde_json` reads, more than what CPython's parser does.
+/// The maximum depth of nested brackets: less than `serde_json` accepts, more than CPython's parser does.
 const DEPTH_MAX: usize = 100;
 
-/// Reads a literal; the error says what is wrong and at which byte.
+/// Parses a literal. The error contains the reason and the byte.
 pub(crate) fn parse(text: &str) -> Result<Value, String> {
-    // literal_eval strips blanks and tabs at the beginning, and Python doesn't mind the others.
+    // literal_eval strips leading blanks and tabs, and Python ignores the others.
     let mut parser = LiteralParser { text, at: 0, depth: 0 };
-    parser.blanks();
+    parser.skip_blanks();
     let value = parser.tuple_or_value()?;
     match parser.peek() {
         None => Ok(value.0),
-        Some(more) => Err(parser.fault(&format!("{more:?} after the end of the literal"))),
+        Some(more) => Err(parser.error(&format!("{more:?} after the end of the literal"))),
     }
 }
 
@@ -26,7 +26,7 @@ struct LiteralParser<'t> {
     depth: usize,
 }
 
-/// A value, and how it is written as a key of JSON.
+/// A value, and its Python notation for use as a JSON key.
 struct Literal(Value, String);
 
 impl Literal {
@@ -44,21 +44,21 @@ impl<'t> LiteralParser<'t> {
         self.rest().chars().next()
     }
 
-    fn fault(&self, what: &str) -> String {
-        format!("{what}, at byte {}", self.at)
+    fn error(&self, reason: &str) -> String {
+        format!("{reason}, at byte {}", self.at)
     }
 
-    fn blanks(&mut self) {
+    fn skip_blanks(&mut self) {
         let rest = self.rest();
         self.at += rest.len() - rest.trim_start_matches([' ', '\t', '\n', '\r', '\x0c']).len();
     }
 
-    /// Passes over a sign and the blanks after it, if it is there.
-    fn takes(&mut self, sign: char) -> bool {
+    /// Consumes a character and the blanks after it. Returns `false` if another character comes next.
+    fn consume(&mut self, sign: char) -> bool {
         let found = self.peek() == Some(sign);
         if found {
             self.at += sign.len_utf8();
-            self.blanks();
+            self.skip_blanks();
         }
         found
     }
@@ -69,14 +69,14 @@ impl<'t> LiteralParser<'t> {
             return Ok(first);
         }
         let mut items = vec![first];
-        while self.takes(',') && self.peek().is_some_and(|next| next != ')') {
+        while self.consume(',') && self.peek().is_some_and(|next| next != ')') {
             items.push(self.value()?);
         }
         Ok(tuple(items))
     }
 
     fn value(&mut self) -> Result<Literal, String> {
-        let Some(first) = self.peek() else { return Err(self.fault("it ends where a value is needed")) };
+        let Some(first) = self.peek() else { return Err(self.error("the text ends where a value is expected")) };
         let value = match first {
             '[' => self.nested(|it| {
                 let items = it.items(']')?;
@@ -84,57 +84,57 @@ impl<'t> LiteralParser<'t> {
                 Ok(Literal(Value::Array(values(items)), shown))
             }),
             '(' => self.nested(|it| {
-                if it.takes(')') {
+                if it.consume(')') {
                     return Ok(tuple(Vec::new()));
                 }
                 let inner = it.tuple_or_value()?;
-                if it.takes(')') { Ok(inner) } else { Err(it.fault("a `)` is missing")) }
+                if it.consume(')') { Ok(inner) } else { Err(it.error("a `)` is missing")) }
             }),
             '{' => self.nested(Self::dict_or_set),
             '+' | '-' | '.' | '0'..='9' => self.number(),
             '\'' | '"' => self.strings(),
             _ => self.word(),
         }?;
-        self.blanks();
+        self.skip_blanks();
         Ok(value)
     }
 
-    /// What stands behind an opening bracket, up to and with its end.
+    /// Parses the contents of a bracket, with the closing one.
     fn nested(&mut self, inner: impl FnOnce(&mut Self) -> Result<Literal, String>) -> Result<Literal, String> {
         if self.depth == DEPTH_MAX {
-            return Err(self.fault(&format!("brackets are nested deeper than {DEPTH_MAX}")));
+            return Err(self.error(&format!("brackets are nested deeper than {DEPTH_MAX}")));
         }
         self.depth += 1;
         self.at += 1;
-        self.blanks();
+        self.skip_blanks();
         let value = inner(self);
         self.depth -= 1;
         value
     }
 
-    /// Values with commas between, up to the end.
+    /// Parses values separated by commas, with the closing bracket.
     fn items(&mut self, end: char) -> Result<Vec<Literal>, String> {
         let mut items = Vec::new();
-        while !self.takes(end) {
+        while !self.consume(end) {
             items.push(self.value()?);
-            if !self.takes(',') && self.peek() != Some(end) {
-                return Err(self.fault(&format!("a `,` or a `{end}` is missing")));
+            if !self.consume(',') && self.peek() != Some(end) {
+                return Err(self.error(&format!("a `,` or a `{end}` is missing")));
             }
         }
         Ok(items)
     }
 
     fn dict_or_set(&mut self) -> Result<Literal, String> {
-        if self.takes('}') {
+        if self.consume('}') {
             return Ok(Literal::plain(Value::Object(Map::new()), "{}"));
         }
         let first = self.value()?;
-        if !self.takes(':') {
+        if !self.consume(':') {
             let mut items = vec![first];
-            if self.takes(',') {
+            if self.consume(',') {
                 items.extend(self.items('}')?);
-            } else if !self.takes('}') {
-                return Err(self.fault("a `:`, a `,` or a `}` is missing"));
+            } else if !self.consume('}') {
+                return Err(self.error("a `:`, a `,` or a `}` is missing"));
             }
             let shown = format!("{{{}}}", joined(&items));
             return Ok(Literal(Value::Array(values(items)), shown));
@@ -145,21 +145,21 @@ impl<'t> LiteralParser<'t> {
             let value = self.value()?;
             let name = match key.0 {
                 Value::String(text) => text,
-                Value::Object(_) => return Err(self.fault("a dict can't be a key")),
+                Value::Object(_) => return Err(self.error("a dict cannot be a key")),
                 _ => key.1,
             };
             map.insert(name, value.0);
-            let more = self.takes(',');
-            if self.takes('}') {
-                // What has a dict in it isn't a key.
+            let more = self.consume(',');
+            if self.consume('}') {
+                // A value that contains a dict is never a key.
                 return Ok(Literal(Value::Object(map), String::new()));
             }
             if !more {
-                return Err(self.fault("a `,` or a `}` is missing"));
+                return Err(self.error("a `,` or a `}` is missing"));
             }
             key = self.value()?;
-            if !self.takes(':') {
-                return Err(self.fault("a `:` is missing"));
+            if !self.consume(':') {
+                return Err(self.error("a `:` is missing"));
             }
         }
     }
@@ -179,8 +179,8 @@ impl<'t> LiteralParser<'t> {
                 self.at += "set()".len();
                 return Ok(Literal::plain(Value::Array(Vec::new()), "set()"));
             }
-            "" => return Err(self.fault(&format!("{:?} begins no value", self.peek().unwrap_or_default()))),
-            _ => return Err(self.fault("a name, where only None, True and False are literals")),
+            "" => return Err(self.error(&format!("{:?} begins no value", self.peek().unwrap_or_default()))),
+            _ => return Err(self.error("a name other than None, True and False")),
         };
         self.at += end;
         Ok(Literal::plain(value, word))
@@ -192,7 +192,7 @@ impl<'t> LiteralParser<'t> {
         while let Some(sign @ ('+' | '-')) = self.peek() {
             negative ^= sign == '-';
             self.at += 1;
-            self.blanks();
+            self.skip_blanks();
         }
         let rest = self.rest();
         let mut end = 0;
@@ -215,7 +215,7 @@ impl<'t> LiteralParser<'t> {
         Ok(Literal(Value::Number(number), shown))
     }
 
-    /// Strings or bytes; those that stand side by side are one.
+    /// Parses strings or bytes. Adjacent ones are concatenated.
     fn strings(&mut self) -> Result<Literal, String> {
         let (mut text, mut bytes) = (None::<String>, None::<Vec<u8>>);
         loop {
@@ -227,7 +227,7 @@ impl<'t> LiteralParser<'t> {
                 "r" => (true, false),
                 "b" => (false, true),
                 "rb" | "br" => (true, true),
-                _ => return Err(self.fault("a name, where only None, True and False are literals")),
+                _ => return Err(self.error("a name other than None, True and False")),
             };
             self.at += prefix.len();
             let begun = self.at;
@@ -241,7 +241,7 @@ impl<'t> LiteralParser<'t> {
             } else {
                 text.get_or_insert_default().push_str(&content);
             }
-            self.blanks();
+            self.skip_blanks();
             let rest = self.rest();
             let prefix = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
             if prefix > 2 || !rest.get(prefix..).unwrap_or_default().starts_with(['\'', '"']) {
@@ -254,13 +254,13 @@ impl<'t> LiteralParser<'t> {
                 let shown = format!("b{:?}", String::from_utf8_lossy(&bytes));
                 Ok(Literal(Value::Array(bytes.into_iter().map(Value::from).collect()), shown))
             }
-            _ => Err(self.fault("bytes and text side by side")),
+            _ => Err(self.error("bytes next to a string")),
         }
     }
 
-    /// What stands between quotes, one or three, without what the backslashes mean.
+    /// Parses the contents of single or triple quotes.
     fn quoted(&mut self, raw: bool, is_bytes: bool) -> Result<String, String> {
-        let Some(quote @ ('\'' | '"')) = self.peek() else { return Err(self.fault("a quote is missing")) };
+        let Some(quote @ ('\'' | '"')) = self.peek() else { return Err(self.error("a quote is missing")) };
         let triple = [quote; 3].iter().collect::<String>();
         let long = self.rest().starts_with(&triple);
         let end = if long { triple } else { quote.to_string() };
@@ -271,10 +271,10 @@ impl<'t> LiteralParser<'t> {
                 self.at += end.len();
                 return Ok(out);
             }
-            let Some(c) = self.peek() else { return Err(self.fault("a quote isn't closed")) };
+            let Some(c) = self.peek() else { return Err(self.error("a quote is not closed")) };
             self.at += c.len_utf8();
             match c {
-                '\n' | '\r' if !long => return Err(self.fault("a line ends within quotes")),
+                '\n' | '\r' if !long => return Err(self.error("a line ends inside quotes")),
                 '\\' if raw => {
                     out.push(c);
                     if let Some(next) = self.peek() {
@@ -283,15 +283,15 @@ impl<'t> LiteralParser<'t> {
                     }
                 }
                 '\\' => self.escape(is_bytes, &mut out)?,
-                _ if is_bytes && !c.is_ascii() => return Err(self.fault("bytes hold only ASCII")),
+                _ if is_bytes && !c.is_ascii() => return Err(self.error("bytes hold only ASCII")),
                 _ => out.push(c),
             }
         }
     }
 
-    /// What follows a backslash.
+    /// Parses the part of an escape after the backslash.
     fn escape(&mut self, is_bytes: bool, out: &mut String) -> Result<(), String> {
-        let Some(c) = self.peek() else { return Err(self.fault("a quote isn't closed")) };
+        let Some(c) = self.peek() else { return Err(self.error("a quote is not closed")) };
         self.at += c.len_utf8();
         let plain = match c {
             '\n' => return Ok(()),
@@ -312,7 +312,7 @@ impl<'t> LiteralParser<'t> {
             'x' => self.code(2, 16)?,
             'u' if !is_bytes => self.code(4, 16)?,
             'U' if !is_bytes => self.code(8, 16)?,
-            'N' if !is_bytes => return Err(self.fault("characters by name aren't read")),
+            'N' if !is_bytes => return Err(self.error("characters by name are not supported")),
             other => {
                 out.push('\\');
                 other
@@ -322,7 +322,7 @@ impl<'t> LiteralParser<'t> {
         Ok(())
     }
 
-    /// A character by its number, which has so many digits.
+    /// Parses a character code with this number of digits.
     fn code(&mut self, digits: usize, radix: u32) -> Result<char, String> {
         let text = self.rest().get(..digits).unwrap_or_default();
         let all = text.len() == digits && text.chars().all(|c| c.is_digit(radix));
@@ -332,14 +332,14 @@ impl<'t> LiteralParser<'t> {
                 self.at += digits;
                 Ok(c)
             }
-            None => Err(self.fault("an escape that is no character")),
+            None => Err(self.error("an escape that is not a character")),
         }
     }
 }
 
 fn number(digits: &str, negative: bool) -> Result<Number, &'static str> {
     const NONE: &str = "not a number";
-    const LARGE: &str = "a whole number of more than 64 bits, which JSON values don't hold";
+    const LARGE: &str = "an integer of more than 64 bits, which JSON values cannot represent";
     let well_placed = !digits.starts_with('_') && !digits.ends_with('_') && !digits.contains("__");
     let plain: String = digits.chars().filter(|c| *c != '_').collect();
     let lower = plain.to_ascii_lowercase();
@@ -347,7 +347,7 @@ fn number(digits: &str, negative: bool) -> Result<Number, &'static str> {
         return Err(NONE);
     }
     if lower.ends_with('j') {
-        return Err("a complex number, which JSON values don't hold");
+        return Err("a complex number, which JSON values cannot represent");
     }
     let radix = match lower.get(..2) {
         Some("0x") => 16,
@@ -358,7 +358,7 @@ fn number(digits: &str, negative: bool) -> Result<Number, &'static str> {
     let whole = if radix == 10 { lower.as_str() } else { lower.get(2..).unwrap_or_default() };
     if !whole.is_empty() && whole.chars().all(|c| c.is_digit(radix)) {
         if radix == 10 && whole.starts_with('0') && whole.chars().any(|c| c != '0') {
-            return Err("a whole number with leading zeros");
+            return Err("an integer with leading zeros");
         }
         let size = u64::from_str_radix(whole, radix).map_err(|_| LARGE)?;
         let signed = -i128::from(size);
@@ -369,7 +369,8 @@ fn number(digits: &str, negative: bool) -> Result<Number, &'static str> {
     }
     let decimal = radix == 10 && lower.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | '+' | '-'));
     let float: f64 = lower.parse().ok().filter(|_| decimal).ok_or(NONE)?;
-    Number::from_f64(if negative { -float } else { float }).ok_or("a number too large for 64 bits of floating point")
+    Number::from_f64(if negative { -float } else { float })
+        .ok_or("a number too large for a 64-bit floating point value")
 }
 
 fn values(items: Vec<Literal>) -> Vec<Value> {
@@ -399,17 +400,17 @@ mod tests {
     }
 
     #[test]
-    fn n08_an_error_says_what_is_wrong_and_where() {
+    fn n08_an_error_contains_the_reason_and_the_byte() {
         assert_eq!(refused("[1, "), "it ends where a value is needed, at byte 4");
         assert_eq!(refused("{'a' 1}"), "a `:`, a `,` or a `}` is missing, at byte 5");
-        assert_eq!(refused("[007]"), "a whole number with leading zeros, at byte 1");
+        assert_eq!(refused("[007]"), "an integer with leading zeros, at byte 1");
         assert!(refused("1e999").contains("too large"));
         assert!(refused("__import__('os')").contains("a name"));
-        assert!(refused("'a' b'b'").contains("side by side"));
+        assert!(refused("'a' b'b'").contains("next to a string"));
     }
 
     #[test]
-    fn n08_strings_are_read_as_python_does() {
+    fn n08_strings_are_parsed_as_in_python() {
         for (text, read) in [
             (r"'\101\7\q'", "A\x07\\q"),
             ("'''a\n'b''c'''", "a\n'b''c"),
@@ -425,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn n08_depth_is_bounded() {
+    fn n08_depth_is_limited() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         assert!(parse(&nested(DEPTH_MAX)).is_ok());
         assert!(refused(&nested(DEPTH_MAX + 1)).contains("nested deeper than 100"));
@@ -436,12 +437,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn n08_no_text_does_more_than_fail(text in "[-+0-9.eExob_jJ'\"\\\\(){},:\\[\\]abNTurxé \n]{0,40}") {
+        fn n08_any_text_is_parsed_or_refused_without_a_panic(text in "[-+0-9.eExob_jJ'\"\\\\(){},:\\[\\]abNTurxé \n]{0,40}") {
             let _ = parse(&text);
         }
 
         #[test]
-        fn n08_what_json_and_python_write_alike_reads_alike(
+        fn n08_json_with_the_same_notation_in_python_has_the_same_value(
             numbers in prop::collection::vec(any::<i64>(), 0..5),
             floats in prop::collection::vec(-1e300..1e300f64, 0..5),
             texts in prop::collection::vec("[a-z é\u{1F980}]{0,8}", 0..5),

@@ -1,4 +1,4 @@
-//! Who hears what: ids, channels, subscriptions, mutes, and names that can't be.
+//! Ids, channels, subscriptions and mutes, and names that are refused.
 
 use notifyman::notifier::{Delivery, Id, Reason};
 use notifyman::{Error, Notifier};
@@ -6,7 +6,7 @@ use notifyman::{Error, Notifier};
 use super::support::*;
 
 #[test]
-fn n01_a_callback_gets_its_id_the_channel_the_payload_and_the_pid() {
+fn n01_a_notification_has_the_id_channel_payload_and_pid() {
     let n: Notifier = Notifier::new(config()).unwrap();
     let (recorder, records) = recorder();
     let channel = new_channel();
@@ -27,7 +27,7 @@ fn n01_a_callback_gets_its_id_the_channel_the_payload_and_the_pid() {
 }
 
 #[test]
-fn n02_adding_twice_is_a_no_op_and_what_is_there_is_told() {
+fn n02_adding_twice_is_a_no_op() {
     let n = notifier();
     for _ in 0..2 {
         n.add_channels(["b", "a"]).unwrap().wait(LIMIT).unwrap();
@@ -59,7 +59,7 @@ fn n02_the_last_unsubscribe_stops_listening_unless_the_channel_was_added() {
 }
 
 #[test]
-fn n03_a_callback_belongs_to_its_channel_and_removing_it_leaves_the_others_alone() {
+fn n03_unsubscribing_from_one_channel_leaves_other_subscriptions_alone() {
     let n = notifier();
     let (recorder, records) = recorder();
     let (a, b) = (new_channel(), new_channel());
@@ -77,11 +77,11 @@ fn n03_a_callback_belongs_to_its_channel_and_removing_it_leaves_the_others_alone
 }
 
 #[test]
-fn n03_subscribing_again_replaces_the_function() {
+fn n03_subscribing_again_replaces_the_callback() {
     let n = notifier();
     let (recorder, records) = recorder();
     let channel = new_channel();
-    n.subscribe(1, &channel, |_| panic!("it was replaced")).unwrap();
+    n.subscribe(1, &channel, |_| panic!("this callback was replaced")).unwrap();
     n.subscribe(1, &channel, recorder.payloads()).unwrap();
     session().notify(&channel, "to the second").unwrap();
     assert_eq!(records.next(), "to the second");
@@ -89,14 +89,14 @@ fn n03_subscribing_again_replaces_the_function() {
 }
 
 #[test]
-fn n03_what_waits_for_a_function_that_is_replaced_goes_to_the_next() {
+fn n03_waiting_notifications_go_to_the_callback_that_replaces_another() {
     let n = notifier();
     let (recorder, records) = recorder();
     let channel = new_channel();
     let latch = Latch::default();
     n.subscribe(1, &channel, blocking(&latch, &recorder)).unwrap();
     send(&mut session(), &channel, ["1", "2", "3"]);
-    eventually("all have come", || n.stats().received == 3);
+    eventually("all are received", || n.stats().received == 3);
     assert_eq!(records.next(), "blocked");
     let new = recorder.clone();
     n.subscribe(1, &channel, move |call| new.record(format!("new {}", text(call)))).unwrap();
@@ -105,24 +105,24 @@ fn n03_what_waits_for_a_function_that_is_replaced_goes_to_the_next() {
 }
 
 #[test]
-fn n04_the_session_listens_to_what_is_wanted_and_to_the_system_channel() {
+fn n04_the_session_listens_only_to_channels_with_an_unmuted_subscriber_or_added_by_name() {
     let n = notifier();
     let (a, b) = (new_channel(), new_channel());
-    let heard = || n.stats().channels;
+    let listening = || n.stats().channels;
     n.subscribe(1, &a, |_| ()).unwrap();
     n.add_channel(&b).unwrap().wait(LIMIT).unwrap();
-    assert_eq!(heard(), 2);
+    assert_eq!(listening(), 2);
     n.mute_channels([&a]).unwrap();
-    assert_eq!(heard(), 1);
+    assert_eq!(listening(), 1);
     n.mute_subscriber(&1).unwrap();
     n.unmute_channels([&a]).unwrap().wait(LIMIT).unwrap();
-    assert_eq!(heard(), 1, "its only subscriber is muted");
+    assert_eq!(listening(), 1, "its only subscriber is muted");
     n.unmute_subscriber(&1).unwrap().wait(LIMIT).unwrap();
-    assert_eq!(heard(), 2);
+    assert_eq!(listening(), 2);
 }
 
 #[test]
-fn n06_mute_drops_while_muted_and_says_so_afterwards() {
+fn n06_notifications_to_a_muted_subscriber_are_lost_and_reported() {
     let n = notifier();
     let (recorder, records) = recorder();
     let channel = new_channel();
@@ -134,7 +134,7 @@ fn n06_mute_drops_while_muted_and_says_so_afterwards() {
 
     n.mute_subscriber_on(&1, [&channel]).unwrap();
     send(&mut db, &channel, ["muted"]);
-    eventually("it has come", || n.stats().received == 2);
+    eventually("the notification is received", || n.stats().received == 2);
     n.unmute_subscriber(&1).unwrap().wait(LIMIT).unwrap();
     send(&mut db, &channel, ["2"]);
     assert_eq!(records.take(2), ["[muted 0]", "2"]);
@@ -190,7 +190,7 @@ fn n06_unknown_names_and_ids_are_errors_and_change_nothing() {
 }
 
 #[test]
-fn n11_the_system_channel_is_the_notifiers_own_and_what_is_sent_there_harms_nobody() {
+fn n11_the_system_channel_is_reserved_and_its_notifications_are_discarded() {
     let n = notifier();
     let (recorder, records) = recorder();
     let channel = new_channel();
@@ -199,17 +199,17 @@ fn n11_the_system_channel_is_the_notifiers_own_and_what_is_sent_there_harms_nobo
     {
         assert!(error.is_usage() && error.to_string().contains("PGNOTIFIER"), "{error}");
     }
-    assert!(n.channels().is_empty(), "the other wasn't added either");
+    assert!(n.channels().is_empty(), "no other channel was added");
     n.subscribe(1, &channel, recorder.payloads()).unwrap();
     let mut db = session();
     send(&mut db, "PGNOTIFIER", ["", "true", "stop", "{'unknown': 1}"]);
     send(&mut db, &channel, ["still here"]);
     assert_eq!(records.next(), "still here");
-    assert!(n.stats().received >= 5, "it listens there, too: {:?}", n.stats());
+    assert!(n.stats().received >= 5, "the session listens to the system channel: {:?}", n.stats());
 }
 
 #[test]
-fn names_that_cannot_be_are_refused_and_nothing_is_subscribed() {
+fn invalid_names_are_refused_and_change_nothing() {
     let n = notifier();
     let long = "x".repeat(64);
     for (name, part) in [("", "empty"), (long.as_str(), "63 bytes"), ("a\0b", "NUL")] {
@@ -222,7 +222,7 @@ fn names_that_cannot_be_are_refused_and_nothing_is_subscribed() {
 }
 
 #[test]
-fn n08_a_payload_that_does_not_parse_reaches_the_callback_as_an_error_with_the_raw_text() {
+fn n08_a_payload_that_does_not_parse_is_an_error_with_the_raw_text() {
     let n = notifier();
     let (recorder, records) = recorder();
     let channel = new_channel();
@@ -245,7 +245,7 @@ fn n08_a_payload_that_does_not_parse_reaches_the_callback_as_an_error_with_the_r
 }
 
 #[test]
-fn a_gap_reads_as_a_sentence() {
+fn a_report_is_readable_text() {
     let n = notifier();
     let (recorder, records) = recorder();
     let channel = new_channel();
@@ -264,9 +264,9 @@ fn a_gap_reads_as_a_sentence() {
 }
 
 #[test]
-fn a_name_that_only_the_server_can_refuse_is_an_error_too_and_takes_nothing_along() {
+fn a_name_that_only_the_server_can_refuse_is_an_error_and_changes_nothing() {
     let n: Notifier<u32> = Notifier::new(crate::support::server::euc_jp().url()).unwrap();
-    // 40 characters, which are 80 bytes there.
+    // 40 characters, which are 80 bytes in EUC_JP.
     let long = "あ".repeat(40);
     let (recorder, records) = recorder();
     let (good, other) = (new_channel(), new_channel());
@@ -285,19 +285,19 @@ fn a_name_that_only_the_server_can_refuse_is_an_error_too_and_takes_nothing_alon
 }
 
 #[test]
-fn a_name_that_only_its_server_has_room_for_survives_a_restart() {
+fn a_name_that_is_too_long_in_utf8_but_not_in_latin1_survives_a_restart() {
     let n: Notifier<u32> = Notifier::new(crate::support::server::latin1().url()).unwrap();
-    // 80 bytes here, 40 there.
+    // 80 bytes in UTF-8, 40 in LATIN1.
     let channel = "é".repeat(40);
     let (recorder, records) = recorder();
     n.subscribe(1, &channel, recorder.payloads()).unwrap();
     n.restart().unwrap();
-    n.notify(&channel, "heard");
-    assert_eq!(records.take(2), ["[stopped 0]", "heard"]);
+    n.notify(&channel, "received");
+    assert_eq!(records.take(2), ["[stopped 0]", "received"]);
 }
 
 #[test]
-fn a_function_that_was_there_before_is_still_there_when_the_next_one_is_refused() {
+fn a_failed_subscribe_keeps_the_earlier_callback() {
     let (recorder, records) = recorder();
     let server = crate::support::server::start(crate::support::Options::new());
     let proxy = crate::support::Proxy::start(([127, 0, 0, 1], server.port()).into());
@@ -308,19 +308,19 @@ fn a_function_that_was_there_before_is_still_there_when_the_next_one_is_refused(
     n.mute_channels(["a"]).unwrap();
     proxy.black_hole();
     n.unmute_channels(["a"]).unwrap();
-    // Nobody acknowledges, so the new function can't be sure to hear anything.
-    let error = n.subscribe(1, "a", |_| panic!("it was taken back")).unwrap_err();
+    // Without an acknowledgement, the new callback might receive nothing.
+    let error = n.subscribe(1, "a", |_| panic!("this subscription was reverted")).unwrap_err();
     assert!(error.is_timeout(), "{error}");
     proxy.cut_rst();
     proxy.resume();
-    eventually("it is back", || n.stats().channels == 1);
+    eventually("the session is restored", || n.stats().channels == 1);
     n.notify("a", "to the first").wait(LIMIT).unwrap();
     while records.next() != "to the first" {}
     assert_eq!(n.stats().panics, 0);
 }
 
 #[test]
-fn n05_what_a_refused_apply_took_along_is_asked_for_again() {
+fn n05_channels_of_a_refused_apply_are_requested_again() {
     let url = crate::support::server::latin1().url();
     let n: Notifier<u32> = Notifier::builder(url.as_str()).unwrap().autorun(false).build();
     n.start().unwrap();
