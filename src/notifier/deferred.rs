@@ -47,7 +47,7 @@ impl<I: 'static> DeferredActions<I> {
     }
 }
 
-/// How to revert a change that the server refuses.
+/// The way to revert a change that the server refuses.
 pub(crate) enum Undo<I: 'static> {
     /// A channel was added by name.
     Added,

@@ -49,7 +49,7 @@ fn n09_a_silent_loss_is_detected() {
     let (recorder, records) = recorder();
     n.subscribe(1, "a", recorder.payloads()).unwrap();
     proxy.black_hole();
-    connect(&server.url()).notify("a", "into the void").unwrap();
+    connect(&server.url()).notify("a", "lost").unwrap();
     eventually("the loss is detected", || matches!(n.state(), State::Away));
     proxy.cut_rst();
     proxy.resume();
@@ -256,7 +256,7 @@ fn n09_the_first_opening_after_a_start_without_a_server_is_reported() {
 #[test]
 fn n09_a_session_that_cannot_be_opened_is_reported_to_subscribers() {
     let server = server::start(Options::new());
-    let url = format!("postgres://nobody_of_this_name@127.0.0.1:{}/postgres", server.port());
+    let url = format!("postgres://no_such_role@127.0.0.1:{}/postgres", server.port());
     let n: Notifier<u32> = Notifier::builder(url).unwrap().keep_trying(true).autorun(false).build();
     let (recorder, records) = recorder();
     n.subscribe(1, "a", recorder.payloads()).unwrap();
