@@ -393,7 +393,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
     {
         let core = self.core();
         if core.is_own_thread() {
-            return Err(Error::InsideCallback { instead: "take subscribe_ticket" });
+            return Err(Error::InsideCallback { instead: "use subscribe_ticket" });
         }
         let (undo, mut ticket) = core.subscribe(self.at, &id, channel, Box::new(callback))?;
         let timeout = core.read(self.at, |database| database.config.get_call_timeout());
@@ -411,7 +411,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     fn subscribe_timeout(&self, after: Duration) -> Error {
         let closed = !matches!(self.state(), State::Listening);
-        let action = if closed { "waiting for the server to be back" } else { "the server's acknowledgement" };
+        let action = if closed { "restoring the session" } else { "acknowledging the channel" };
         Error::Timeout { action, after, closed }
     }
 

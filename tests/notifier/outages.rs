@@ -163,7 +163,7 @@ fn a_subscribe_that_times_out_while_the_server_is_down_changes_nothing() {
     server.stop().unwrap();
     eventually("the loss is detected", || matches!(n.state(), State::Away));
     let error = n.subscribe(1, "a", |_| ()).unwrap_err();
-    assert!(error.is_timeout() && error.to_string().contains("waiting for the server to be back"), "{error}");
+    assert!(error.is_timeout() && error.to_string().contains("restoring the session"), "{error}");
     assert!(n.channels().is_empty());
 }
 
