@@ -1,6 +1,6 @@
-//! Sockets, readiness and names: everything that the operating system does for a connection.
+//! Sockets, readiness, name resolution and TLS: the I/O of a connection.
 //!
-//! It knows nothing of the protocol. The protocol knows nothing of it.
+//! This module does not depend on the protocol, and the protocol does not depend on it.
 
 mod offload;
 mod passfile;

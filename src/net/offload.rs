@@ -1,12 +1,12 @@
-//! Separate threads for operations that may hang: the system's name resolution has no time limit, nor has reading a
-//! file on a network file system.
+//! Threads for operations that may hang: the system's name resolution has no timeout, nor has reading a file on a
+//! network file system.
 //!
 //! ```text
 //!   ask ──▶ queue of requests ──▶ at most 16 threads, while there are requests ──▶ all callers with that request
 //! ```
 //!
-//! Equal requests share one answer, which is not kept once it has been delivered. A request that hangs occupies one
-//! thread, however often it is made. It delays other requests in its queue, never a loop.
+//! Equal requests share one answer, which is dropped once it was delivered. A request that hangs occupies one thread,
+//! however often it is made. It delays other requests in its queue, but never a loop.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::net::reactor::PollWaker;
 
-/// The most threads of one queue.
+/// The largest number of threads of a queue.
 pub(super) const THREADS_MAX: usize = 16;
 
 /// A request in progress. Dropping the last job of a request cancels it, unless a thread has begun it.
@@ -32,15 +32,15 @@ pub(super) struct OffloadQueue<Q, T> {
     /// The name of the threads.
     name: &'static str,
     work: fn(&Q) -> T,
-    /// Makes the answer if no thread can be started.
+    /// Creates the answer if no thread can be started.
     without_thread: fn(&io::Error) -> T,
 }
 
 struct OffloadState<Q, T> {
-    /// Requests that no thread has begun.
+    /// The requests that no thread has begun.
     waiting: VecDeque<Q>,
-    /// All requests, also those in progress.
-    asked: Vec<(Q, Vec<Weak<OffloadAnswer<T>>>)>,
+    /// All requests, including those in progress.
+    requests: Vec<(Q, Vec<Weak<OffloadAnswer<T>>>)>,
     threads: usize,
 }
 
@@ -68,22 +68,22 @@ impl<T> OffloadAnswer<T> {
 
 impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
     pub(super) const fn new(name: &'static str, work: fn(&Q) -> T, without_thread: fn(&io::Error) -> T) -> Self {
-        let inner = OffloadState { waiting: VecDeque::new(), asked: Vec::new(), threads: 0 };
+        let inner = OffloadState { waiting: VecDeque::new(), requests: Vec::new(), threads: 0 };
         Self { inner: Mutex::new(inner), name, work, without_thread }
     }
 
-    /// Queues a request. The waker, if there is one, rings when the answer is ready.
-    pub(super) fn ask(&'static self, question: Q, waker: Option<PollWaker>) -> OffloadJob<T> {
+    /// Queues a request. The waker, if there is one, is called when the answer is ready.
+    pub(super) fn ask(&'static self, request: Q, waker: Option<PollWaker>) -> OffloadJob<T> {
         let answer = Arc::new(OffloadAnswer { given: Mutex::new(None), waker });
-        let asker = Arc::downgrade(&answer);
+        let waiting = Arc::downgrade(&answer);
         let job = OffloadJob(answer);
         let mut inner = lock(&self.inner);
-        if let Some((_, askers)) = inner.asked.iter_mut().find(|(asked, _)| *asked == question) {
-            askers.push(asker);
+        if let Some((_, jobs)) = inner.requests.iter_mut().find(|(other, _)| *other == request) {
+            jobs.push(waiting);
             return job;
         }
-        inner.asked.push((question.clone(), vec![asker]));
-        inner.waiting.push_back(question);
+        inner.requests.push((request.clone(), vec![waiting]));
+        inner.waiting.push_back(request);
         if inner.threads >= THREADS_MAX {
             return job;
         }
@@ -93,9 +93,9 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
             Err(_) if inner.threads > 0 => {}
             Err(error) => {
                 inner.waiting.clear();
-                let asked = std::mem::take(&mut inner.asked);
+                let requests = std::mem::take(&mut inner.requests);
                 drop(inner);
-                asked.iter().for_each(|(_, askers)| deliver(askers, &(self.without_thread)(&error)));
+                requests.iter().for_each(|(_, jobs)| deliver(jobs, &(self.without_thread)(&error)));
             }
         }
         job
@@ -103,22 +103,22 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
 
     /// Handles requests until the queue is empty.
     fn serve(&self) {
-        while let Some(question) = self.next() {
-            let answer = (self.work)(&question);
-            let askers = lock(&self.inner).take_askers(&question);
-            deliver(&askers, &answer);
+        while let Some(request) = self.next() {
+            let answer = (self.work)(&request);
+            let jobs = lock(&self.inner).take_jobs(&request);
+            deliver(&jobs, &answer);
         }
     }
 
-    /// Returns the next request whose answer is still wanted; without one, the thread ends.
+    /// Returns the next request whose answer is still wanted. If there is none, the thread ends.
     fn next(&self) -> Option<Q> {
         let mut inner = lock(&self.inner);
-        while let Some(question) = inner.waiting.pop_front() {
-            let is_wanted = |askers: &[Weak<OffloadAnswer<T>>]| askers.iter().any(|asker| asker.strong_count() > 0);
-            if inner.asked.iter().any(|(asked, askers)| *asked == question && is_wanted(askers)) {
-                return Some(question);
+        while let Some(request) = inner.waiting.pop_front() {
+            let is_wanted = |jobs: &[Weak<OffloadAnswer<T>>]| jobs.iter().any(|job| job.strong_count() > 0);
+            if inner.requests.iter().any(|(other, jobs)| *other == request && is_wanted(jobs)) {
+                return Some(request);
             }
-            inner.take_askers(&question);
+            inner.take_jobs(&request);
         }
         inner.threads -= 1;
         None
@@ -128,19 +128,19 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
     #[cfg(test)]
     pub(super) fn load(&self) -> (usize, usize) {
         let inner = lock(&self.inner);
-        (inner.threads, inner.asked.len())
+        (inner.threads, inner.requests.len())
     }
 }
 
 impl<Q: PartialEq, T> OffloadState<Q, T> {
-    fn take_askers(&mut self, question: &Q) -> Vec<Weak<OffloadAnswer<T>>> {
-        let at = self.asked.iter().position(|(asked, _)| asked == question);
-        at.map(|at| self.asked.swap_remove(at).1).unwrap_or_default()
+    fn take_jobs(&mut self, request: &Q) -> Vec<Weak<OffloadAnswer<T>>> {
+        let at = self.requests.iter().position(|(other, _)| other == request);
+        at.map(|at| self.requests.swap_remove(at).1).unwrap_or_default()
     }
 }
 
-fn deliver<T: Clone>(askers: &[Weak<OffloadAnswer<T>>], answer: &T) {
-    askers.iter().filter_map(Weak::upgrade).for_each(|asker| asker.give(answer.clone()));
+fn deliver<T: Clone>(jobs: &[Weak<OffloadAnswer<T>>], answer: &T) {
+    jobs.iter().filter_map(Weak::upgrade).for_each(|job| job.give(answer.clone()));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -191,11 +191,11 @@ mod tests {
         static GO: AtomicUsize = AtomicUsize::new(0);
         static QUEUE: OffloadQueue<String, bool> = OffloadQueue::new(
             "test",
-            |question| {
+            |request| {
                 while GO.load(SeqCst) == 0 {
                     yield_now();
                 }
-                lock(&WORKED).push(question.clone());
+                lock(&WORKED).push(request.clone());
                 true
             },
             |_| false,
@@ -209,7 +209,7 @@ mod tests {
         await_all(&same);
         await_all(&first);
         let worked = lock(&WORKED);
-        assert_eq!(worked.iter().filter(|question| *question == "same").count(), 1);
+        assert_eq!(worked.iter().filter(|request| *request == "same").count(), 1);
         assert!(!worked.contains(&"gone".to_owned()));
     }
 

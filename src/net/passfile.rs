@@ -12,7 +12,7 @@ static QUEUE: OffloadQueue<PathBuf, Passfile> = OffloadQueue::new(
     |error| Passfile::Unused(format!("could not start a thread to read it: {error}")),
 );
 
-/// Begins to read a password file. The waker, if there is one, rings when the file has been read.
+/// Starts to read a password file. The waker, if there is one, is called when the file was read.
 pub(crate) fn read_passfile(path: PathBuf, waker: Option<PollWaker>) -> OffloadJob<Passfile> {
     QUEUE.ask(path, waker)
 }

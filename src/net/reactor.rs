@@ -1,11 +1,11 @@
-//! Which sockets are ready. The only file that says `mio`.
+//! Waits for the readiness of sockets. This is the only file that uses `mio`.
 //!
-//! What may not be assumed:
+//! Callers must not rely on the following:
 //!
-//! - Readiness is told **once**: whoever is told and doesn't read until the socket would block, or until a read comes
-//!   back short, must remember to go on.
-//! - A socket may be told ready and not be.
-//! - A wait may end early with nothing ready.
+//! - Readiness is reported **once**. A caller that stops reading before the socket would block, or before a read is
+//!   short, must continue later without another report.
+//! - A socket that is reported as ready may not be ready.
+//! - A wait may return early without a ready socket.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -15,17 +15,17 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-/// How many events are taken from the system at once.
+/// The largest number of events for each system call.
 const EVENTS: usize = 1024;
-/// The token of the waker; tokens of sockets count up from 0.
+/// The token of the waker; the tokens of sockets begin with 0.
 const WAKER: Token = Token(usize::MAX);
 
 /// A socket that is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ready {
-    /// What it was registered as.
+    /// The token with which the socket was registered.
     pub(crate) token: u32,
-    /// Whether the peer will send no more, so that only a read of nothing means drained.
+    /// `true` if the peer will send no more, so that only a read of 0 bytes means that the socket is drained.
     pub(crate) read_closed: bool,
 }
 
@@ -41,7 +41,7 @@ impl Reactor {
         Self::with_capacity(EVENTS)
     }
 
-    /// One for a single call on a single socket.
+    /// Creates a reactor for a single call on a single socket.
     pub(crate) fn for_one_socket() -> io::Result<Self> {
         Self::with_capacity(1)
     }
@@ -50,27 +50,27 @@ impl Reactor {
         Ok(Self { poll: Poll::new()?, events: Events::with_capacity(capacity) })
     }
 
-    /// What ends a wait from another thread. There can be one.
+    /// Creates the waker, of which there can be only one.
     pub(crate) fn waker(&self) -> io::Result<PollWaker> {
         Ok(PollWaker(Arc::new(Waker::new(self.poll.registry(), WAKER)?)))
     }
 
-    /// Watches a socket for bytes to read, and for room to write if asked to.
+    /// Registers a socket for reading, and for writing if `writable`.
     pub(crate) fn register(&self, socket: &impl AsRawFd, token: u32, writable: bool) -> io::Result<()> {
         self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token as usize), interest(writable))
     }
 
-    /// Changes what a socket is watched for; what is ready now is told again.
+    /// Changes the registration of a socket. Readiness is reported again.
     pub(crate) fn reregister(&self, socket: &impl AsRawFd, token: u32, writable: bool) -> io::Result<()> {
         self.poll.registry().reregister(&mut SourceFd(&socket.as_raw_fd()), Token(token as usize), interest(writable))
     }
 
-    /// Forgets a socket. It must be called before the socket is closed, or handed on.
+    /// Removes a socket. This must be called before the socket is closed or given away.
     pub(crate) fn deregister(&self, socket: &impl AsRawFd) -> io::Result<()> {
         self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()))
     }
 
-    /// Waits until a socket is ready, the waker wakes the poll or the timeout is over, whichever comes first.
+    /// Waits until a socket is ready, the waker is called or the timeout is over.
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<impl Iterator<Item = Ready>> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
@@ -83,7 +83,7 @@ impl Reactor {
         }))
     }
 
-    /// Whether the waker was among what ended the last wait.
+    /// Returns `true` if the waker ended the last wait.
     pub(crate) fn was_woken(&self) -> bool {
         self.events.iter().any(|event| event.token() == WAKER)
     }
@@ -95,13 +95,13 @@ impl AsRawFd for Reactor {
     }
 }
 
-/// Ends a reactor's wait, from any thread.
+/// Ends a reactor's wait from any thread.
 #[derive(Debug, Clone)]
 pub(crate) struct PollWaker(Arc<Waker>);
 
 impl PollWaker {
     pub(crate) fn wake(&self) {
-        // It fails only where the reactor is gone, and then nobody waits.
+        // This fails only if the reactor was dropped, and then no thread waits.
         let _ = self.0.wake();
     }
 }

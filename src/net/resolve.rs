@@ -5,7 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use crate::net::offload::{OffloadJob, OffloadQueue};
 use crate::net::reactor::PollWaker;
 
-/// What came of a look-up: addresses, or the system's reason.
+/// The addresses, or the error of the system's resolver.
 type Resolved = Result<Vec<SocketAddr>, String>;
 
 static QUEUE: OffloadQueue<String, Resolved> = OffloadQueue::new(
@@ -17,7 +17,7 @@ static QUEUE: OffloadQueue<String, Resolved> = OffloadQueue::new(
     |error| Err(format!("could not start a thread: {error}")),
 );
 
-/// A look-up under way; dropped, nobody looks any more.
+/// A name resolution in progress. Dropping it cancels it.
 #[derive(Debug)]
 pub(crate) struct NameResolution {
     job: OffloadJob<Resolved>,
@@ -25,12 +25,12 @@ pub(crate) struct NameResolution {
 }
 
 impl NameResolution {
-    /// Begins to look up every address of a host. The waker, if there is one, rings when that is done.
+    /// Starts to resolve a host. The waker, if there is one, is called when the addresses are known.
     pub(crate) fn start(host: &str, port: u16, waker: Option<PollWaker>) -> Self {
         Self { job: QUEUE.ask(host.to_owned(), waker), port }
     }
 
-    /// The addresses, if they are known by now.
+    /// Returns the addresses, or `None` while they are not known.
     pub(crate) fn poll(&self) -> Option<Resolved> {
         let mut found = self.job.poll()?;
         for address in found.iter_mut().flatten() {
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_numeric_address_is_looked_up_as_itself() {
+    fn a_numeric_address_is_resolved_as_itself() {
         let lookup = NameResolution::start("127.0.0.1", 5432, None);
         let found = std::iter::repeat_with(|| lookup.poll()).flatten().next().unwrap().unwrap();
         assert_eq!(found, [SocketAddr::from(([127, 0, 0, 1], 5432))]);

@@ -247,7 +247,7 @@ mod tests {
             frame(4, b"b channel", b"x"),
             frame(4, b"b channel", b"for"),
             frame(4, b"", b""),
-            frame(4, b"a channel", b"torn")[..12].to_vec(),
+            frame(4, b"a channel", b"part")[..12].to_vec(),
             b"A\0".to_vec(),
             b"A\0\0\0\0".to_vec(),
             b"Z\0\0\0\x05I".to_vec(),

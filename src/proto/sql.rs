@@ -35,7 +35,7 @@ pub(crate) const SET_SQL_ASCII: &str = "SET client_encoding = 'SQL_ASCII'";
 pub(crate) const DATABASE_IDENTITY: &str = "SELECT pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()), \
      pg_catalog.current_database()";
 
-/// Whether the limits can be checked before sending.
+/// The precision with which the limits can be checked before sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limits {
     /// The server stores the client's bytes unchanged: its encoding is UTF8 or SQL_ASCII.

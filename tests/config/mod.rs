@@ -1,4 +1,4 @@
-//! Where settings come from, and what comes before what: compared with libpq, by what each tells a server.
+//! The sources of settings and their precedence, compared with libpq by what each client sends to a server.
 
 mod passfile;
 mod recorder;

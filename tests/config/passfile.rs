@@ -1,4 +1,4 @@
-//! The password file, by its effect: the password that arrives is the one that libpq sends.
+//! The password file: the client sends the same password as libpq.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +13,7 @@ use crate::support::libpq::Libpq;
 use crate::support::server::{config, refused, start};
 use crate::support::{Options, cluster::Cluster};
 
-/// A folder that goes with this value.
+/// A directory that is removed when it is dropped.
 pub(super) struct Folder(pub(super) PathBuf);
 
 impl Folder {
@@ -38,7 +38,7 @@ impl Drop for Folder {
     }
 }
 
-/// Who comes when libpq dials, and when we do.
+/// Returns the visits when libpq connects, and when this crate connects.
 fn both(recorder: &Recorder, libpq: &mut Libpq, dsn: &str) -> [Vec<Visit>; 2] {
     let theirs = recorder.during(|| drop(libpq.connect(dsn)));
     let ours = recorder.during(|| drop(Connection::connect(config(dsn))));
@@ -46,11 +46,11 @@ fn both(recorder: &Recorder, libpq: &mut Libpq, dsn: &str) -> [Vec<Visit>; 2] {
 }
 
 #[test]
-fn the_password_that_arrives_is_libpq_s() {
+fn the_password_is_the_same_as_libpqs() {
     let (recorder, mut libpq) = (Recorder::start(), Libpq::connecting(&[]));
-    let folder = Folder::new("passfile");
+    let directory = Folder::new("passfile");
     let port = recorder.port;
-    let file = folder.file(
+    let file = directory.file(
         "pgpass",
         &format!(
             "# 127.0.0.1:{port}:shop:ann:comment\n\n\
@@ -79,7 +79,7 @@ fn the_password_that_arrives_is_libpq_s() {
         ("host=::1 hostaddr=127.0.0.1 dbname=d user=u", Some("by six")),
         ("host=127.0.0.1 user=carl", None),
         ("host=127.0.0.1 user=dora", Some("last")),
-        // The first host has gone; the second has a line of its own.
+        // The first host does not answer; the second has a line of its own.
         ("host=127.0.0.1,127.0.0.1 dbname=shop user=ann port=1,", Some("by all")),
     ] {
         let port = if settings.contains("port=") { format!("{port}") } else { format!(" port={port}") };
@@ -91,9 +91,9 @@ fn the_password_that_arrives_is_libpq_s() {
 }
 
 #[test]
-fn whatever_is_in_the_file_the_same_password_arrives() {
+fn the_password_is_the_same_for_any_file() {
     let (recorder, libpq) = (Recorder::start(), std::cell::RefCell::new(Libpq::connecting(&[])));
-    let folder = Folder::new("passfiles");
+    let directory = Folder::new("passfiles");
     let field = || prop_oneof![4 => r"\*", 4 => r"\\?[ab]", 1 => r"(\*|a|b|a:b|\\:|\\\\|\*a|é){0,2}"];
     let line = (field(), field(), field(), field(), r"([abé#]|\\:|\\\\|\\a|:|\\){0,4}");
     let line = line.prop_map(|(h, p, d, u, w)| format!("{h}:{p}:{d}:{u}:{w}"));
@@ -104,7 +104,7 @@ fn whatever_is_in_the_file_the_same_password_arrives() {
     let strategy = (file, name(), name(), name());
     let sent = std::cell::Cell::new(0);
     let outcome = runner.run(&strategy, |(text, host, dbname, user)| {
-        let file = folder.file("pgpass", &text, 0o600);
+        let file = directory.file("pgpass", &text, 0o600);
         let (port, file) = (recorder.port, file.display());
         let dsn = format!("host={host} hostaddr=127.0.0.1 port={port} dbname={dbname} user={user} passfile={file}");
         let [theirs, ours] = both(&recorder, &mut libpq.borrow_mut(), &dsn);
@@ -121,37 +121,37 @@ fn strict() -> Cluster {
 }
 
 #[test]
-fn a_file_that_others_can_read_is_not_used_and_the_error_says_so() {
-    let (server, folder) = (strict(), Folder::new("modes"));
+fn a_file_that_other_users_can_read_is_not_used_and_the_error_states_it() {
+    let (server, directory) = (strict(), Folder::new("modes"));
     let dsn = |file: &PathBuf| {
         config(&format!("host=127.0.0.1 port={} user=postgres passfile={}", server.port(), file.display()))
     };
     let line = "*:*:*:*:right\n";
-    assert!(Connection::connect(dsn(&folder.file("good", line, 0o600))).is_ok());
+    assert!(Connection::connect(dsn(&directory.file("good", line, 0o600))).is_ok());
     for (mode, part) in [(0o640, "chmod 600"), (0o604, "chmod 600"), (0o610, "chmod 600")] {
-        let file = folder.file("open", line, mode);
+        let file = directory.file("open", line, mode);
         let error = refused(dsn(&file));
         let text = error.to_string();
         assert!(error.is_auth() && text.contains(part) && text.contains(&*file.to_string_lossy()), "{text}");
         assert!(!text.contains("right"), "{text}");
     }
-    let error = refused(dsn(&folder.0)).to_string();
+    let error = refused(dsn(&directory.0)).to_string();
     assert!(error.contains("not a regular file"), "{error}");
-    let missing = refused(dsn(&folder.0.join("missing"))).to_string();
+    let missing = refused(dsn(&directory.0.join("missing"))).to_string();
     assert!(missing.contains("PGPASSWORD") && !missing.contains("missing"), "no fault, as in libpq: {missing}");
 }
 
 #[test]
-fn a_wrong_password_from_a_file_is_told_by_its_line_and_never_shown() {
-    let (server, folder) = (strict(), Folder::new("wrong"));
-    let file = folder.file("pgpass", "# mine\n*:*:*:*:s3cr3t90210\n", 0o600);
+fn the_error_for_a_wrong_password_names_its_line_but_not_the_password() {
+    let (server, directory) = (strict(), Folder::new("wrong"));
+    let file = directory.file("pgpass", "# mine\n*:*:*:*:s3cr3t90210\n", 0o600);
     let config = config(&format!("host=127.0.0.1 port={} user=postgres", server.port()));
     let error = refused(config.clone().passfile(&file));
     assert_eq!(error.sqlstate(), Some("28P01"), "{error}");
     assert!(error.to_string().contains(&format!("line 2 of {}", file.display())), "{error}");
     assert!(!format!("{error} {error:?}").contains("s3cr3t90210"));
 
-    let file = folder.file("pgpass", "other:*:*:*:right\n", 0o600);
+    let file = directory.file("pgpass", "other:*:*:*:right\n", 0o600);
     let error = refused(config.clone().passfile(&file));
     assert!(matches!(&error, Error::Connect(e) if matches!(e.cause(), Error::Auth(_))), "{error}");
     assert!(error.to_string().contains("has no line for this"), "{error}");

@@ -1,4 +1,4 @@
-//! A server that writes down who came and with which password, and lets nobody in.
+//! A server that records the startup packet and the password of each client, and rejects all logins.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -13,10 +13,10 @@ const SSL_REQUEST: [u8; 4] = 80_877_103_i32.to_be_bytes();
 const GSS_REQUEST: [u8; 4] = 80_877_104_i32.to_be_bytes();
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who came: the port, the start-up parameters, and the password if one was sent.
+/// A login attempt: the port, the startup parameters, and the password if one was sent.
 pub type Visit = (u16, BTreeMap<String, String>, Option<String>);
 
-/// Listens on 127.0.0.1 for as long as the test runs.
+/// Listens on 127.0.0.1 as long as the test runs.
 pub struct Recorder {
     pub port: u16,
     visits: Arc<Mutex<mpsc::Receiver<Visit>>>,
@@ -29,7 +29,7 @@ impl Recorder {
         let (sender, visits) = mpsc::channel();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                // Who hangs up early has said nothing worth a line.
+                // A client that closes the connection early is ignored.
                 if let Ok(visit) = stream.and_then(|stream| receive(stream, port))
                     && sender.send(visit).is_err()
                 {
@@ -40,11 +40,11 @@ impl Recorder {
         Self { port, visits: Arc::new(Mutex::new(visits)) }
     }
 
-    /// Who has come while `dial` ran, which ends after the server has hung up.
+    /// Returns the login attempts while `dial` ran, which ends after the server has closed the connection.
     pub fn during(&self, dial: impl FnOnce()) -> Vec<Visit> {
         let visits = self.visits.lock().unwrap();
         dial();
-        // A visit of our own marks the end of theirs.
+        // An attempt of this function marks the end of those.
         let mut mark = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         mark.write_all(&startup("mark")).unwrap();
         drop(mark);
@@ -71,7 +71,7 @@ fn receive(mut stream: TcpStream, port: u16) -> std::io::Result<Visit> {
     };
     let texts: Vec<String> = packet[4..].split(|b| *b == 0).map(|text| String::from_utf8_lossy(text).into()).collect();
     let pairs = texts.chunks(2).filter(|pair| !pair[0].is_empty()).map(|pair| (pair[0].clone(), pair[1].clone()));
-    // The encoding is ours to choose.
+    // The encoding is this crate's own choice.
     let parameters = pairs.filter(|(name, _)| name != "client_encoding").collect();
 
     stream.write_all(&msg::auth_cleartext())?;
@@ -84,11 +84,11 @@ fn receive(mut stream: TcpStream, port: u16) -> std::io::Result<Visit> {
         }
         Err(_) => None,
     };
-    let _ = stream.write_all(&msg::error("FATAL", "28P01", "nobody is let in"));
+    let _ = stream.write_all(&msg::error("FATAL", "28P01", "no login is accepted"));
     Ok((port, parameters, password))
 }
 
-/// What follows a length.
+/// Reads the body after a length.
 fn read_body(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;

@@ -1,5 +1,5 @@
-//! The connection string over the service over the environment over the defaults: whoever libpq would come to as whom,
-//! we do.
+//! The precedence of connection string, service, environment and defaults: this crate connects to the same server with
+//! the same role as libpq.
 
 use std::cell::{Cell, RefCell};
 use std::process::Command;
@@ -12,41 +12,41 @@ use super::passfile::Folder;
 use super::recorder::{Recorder, Visit};
 use crate::support::libpq::{self, Libpq};
 
-/// Set in the process that dials for a test: the connection string.
+/// The variable that contains the connection string for the process that connects.
 const DSN: &str = "NOTIFYMAN_TEST_DSN";
 
-/// Dials in a process of its own, which has an environment of its own.
+/// Connects in a child process, which has an environment of its own.
 fn dial(environment: &[(&str, &str)], dsn: &str) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "config::sources::the_one_that_dials", "--nocapture"]);
-    let told = command.env_clear().envs(environment.iter().copied()).env(DSN, dsn).output().unwrap();
-    let text = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(told.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&told.stderr));
+    command.args(["--exact", "config::sources::child_that_connects", "--nocapture"]);
+    let visit = command.env_clear().envs(environment.iter().copied()).env(DSN, dsn).output().unwrap();
+    let text = String::from_utf8_lossy(&visit.stdout).into_owned();
+    assert!(visit.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&visit.stderr));
     text.lines().find_map(|line| line.split_once("said: ")).map(|(_, said)| said.to_owned()).unwrap_or_default()
 }
 
 #[test]
-fn the_one_that_dials() {
+fn child_that_connects() {
     if let Ok(dsn) = std::env::var(DSN) {
-        let error = Connection::connect(dsn).expect_err("nobody is let in");
+        let error = Connection::connect(dsn).expect_err("no login is accepted");
         println!("said: {error}");
     }
 }
 
-/// Who comes in this environment, which must be the same whoever dials; and what our error says.
+/// Returns the login attempts in this environment, which must be the same for both clients, and this crate's error.
 fn visits(recorder: &Recorder, environment: &[(&str, &str)], dsn: &str) -> (Vec<Visit>, String) {
     let theirs = recorder.during(|| drop(Libpq::connecting(environment).connect(dsn)));
     let mut said = String::new();
     let ours = recorder.during(|| said = dial(environment, dsn));
-    // Before version 15 libpq asks the system for the home folder, which no test can move.
+    // Before version 15, libpq asks the system for the home directory, which a test cannot change.
     if libpq::keywords().0 >= 150_000 {
         assert_eq!(theirs, ours, "{dsn:?} in {environment:?}: {said}");
     }
     (ours, said)
 }
 
-/// One visit as `user/database/application_name/password`.
-fn told(recorder: &Recorder, environment: &[(&str, &str)], dsn: &str) -> String {
+/// Returns a login attempt as `user/database/application_name/password`.
+fn visit(recorder: &Recorder, environment: &[(&str, &str)], dsn: &str) -> String {
     let (visits, said) = visits(recorder, environment, dsn);
     let [(_, parameters, password)] = visits.as_slice() else { panic!("{dsn:?}: {visits:?}, {said}") };
     let of = |name: &str| parameters.get(name).cloned().unwrap_or_default();
@@ -54,16 +54,16 @@ fn told(recorder: &Recorder, environment: &[(&str, &str)], dsn: &str) -> String 
 }
 
 #[test]
-fn each_source_comes_before_the_next() {
+fn the_sources_have_the_documented_precedence() {
     let recorder = Recorder::start();
-    let folder = Folder::new("sources");
-    let (port, home) = (recorder.port.to_string(), folder.0.to_string_lossy().into_owned());
+    let directory = Folder::new("sources");
+    let (port, home) = (recorder.port.to_string(), directory.0.to_string_lossy().into_owned());
     let shop = format!("[shop]\nhost=127.0.0.1\nport={port}\nuser=of_service\ndbname=d\nuser=late\n");
-    folder.file(".pg_service.conf", &format!("[other]\nuser=no\n{shop}[shop]\nuser=again\n"), 0o644);
-    let services = folder.file("services", &format!("{shop}application_name=of_file\n"), 0o644);
-    folder.file("pg_service.conf", "[system]\nuser=of_system\nhost=127.0.0.1\n", 0o644);
-    folder.file(".pgpass", "*:*:*:*:of_home\n", 0o600);
-    let pgpass = folder.file("pgpass", "*:*:*:*:of_variable\n", 0o600);
+    directory.file(".pg_service.conf", &format!("[other]\nuser=no\n{shop}[shop]\nuser=again\n"), 0o644);
+    let services = directory.file("services", &format!("{shop}application_name=of_file\n"), 0o644);
+    directory.file("pg_service.conf", "[system]\nuser=of_system\nhost=127.0.0.1\n", 0o644);
+    directory.file(".pgpass", "*:*:*:*:of_home\n", 0o600);
+    let pgpass = directory.file("pgpass", "*:*:*:*:of_variable\n", 0o600);
     let (services, pgpass) = (services.to_string_lossy().into_owned(), pgpass.to_string_lossy().into_owned());
 
     let me = Command::new("id").arg("-un").output().unwrap().stdout;
@@ -76,7 +76,7 @@ fn each_source_comes_before_the_next() {
     let check = |more: &[(&'static str, &str)], dsn: &str, expected: &str| {
         let environment = and(more);
         let environment: Vec<_> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        assert_eq!(told(&recorder, &environment, dsn), expected, "{dsn:?}");
+        assert_eq!(visit(&recorder, &environment, dsn), expected, "{dsn:?}");
     };
     check(&[], "", "of_env/of_env/app/of_home");
     check(&[("PGDATABASE", "db"), ("PGPASSWORD", "pw")], "", "of_env/db/app/pw");
@@ -106,29 +106,29 @@ fn each_source_comes_before_the_next() {
 }
 
 #[test]
-fn an_empty_host_is_the_default_and_not_the_variable_s() {
+fn an_empty_host_is_the_default_and_not_the_variable() {
     let recorder = Recorder::start();
     let port = recorder.port.to_string();
-    let said = dial(&[("HOME", "/nowhere"), ("PGHOST", "/no/such/folder"), ("PGPORT", &port)], "host='' user=u");
-    // libpq looks for a socket alone; where there is none we go on to localhost, as the documentation says.
-    assert!(!said.contains("/no/such/folder") && said.contains(&port), "{said}");
+    let said = dial(&[("HOME", "/nowhere"), ("PGHOST", "/no/such/directory"), ("PGPORT", &port)], "host='' user=u");
+    // libpq tries only a socket; this crate also tries localhost, as documented.
+    assert!(!said.contains("/no/such/directory") && said.contains(&port), "{said}");
     let dsn = "user=u";
-    let said = dial(&[("HOME", "/nowhere"), ("PGHOST", "/no/such/folder"), ("PGPORT", &port)], dsn);
-    assert!(said.contains("/no/such/folder"), "{said}");
+    let said = dial(&[("HOME", "/nowhere"), ("PGHOST", "/no/such/directory"), ("PGPORT", &port)], dsn);
+    assert!(said.contains("/no/such/directory"), "{said}");
 }
 
 #[test]
-fn a_service_file_that_the_string_names_comes_before_all_others() {
+fn the_service_file_in_the_string_has_precedence() {
     let recorder = Recorder::start();
-    let folder = Folder::new("named");
+    let directory = Folder::new("named");
     let text = format!("[shop]\nhost=127.0.0.1\nport={}\nuser=of_file\n", recorder.port);
-    let services = folder.file("services", &text, 0o644);
+    let services = directory.file("services", &text, 0o644);
     let dsn = format!("service=shop servicefile={}", services.display());
     let environment = [("HOME", "/nowhere"), ("PGSERVICEFILE", "/nowhere"), ("PGSERVICE", "none")];
     let visits = recorder.during(|| drop(dial(&environment, &dsn)));
     assert_eq!(visits[0].1["user"], "of_file");
 
-    // Without an environment nothing else is looked at.
+    // Without an environment, nothing else is read.
     let config = Config::without_env(&dsn).unwrap();
     assert_eq!((config.get_user(), config.get_passfile()), (Some("of_file"), None));
     let error = Config::without_env("service=shop").unwrap_err();
@@ -136,10 +136,10 @@ fn a_service_file_that_the_string_names_comes_before_all_others() {
 }
 
 #[test]
-fn what_else_is_in_a_service_file_may_be_in_any_encoding() {
-    let folder = Folder::new("latin1");
+fn other_parts_of_a_service_file_may_have_any_encoding() {
+    let directory = Folder::new("latin1");
     let text = b"# caf\xe9\n[other]\nuser=andr\xe9\n[shop]\nuser=ann # no comment\n[bad]\nport=1\nuser=andr\xe9\n";
-    let path = folder.0.join("latin1");
+    let path = directory.0.join("latin1");
     std::fs::write(&path, text).unwrap();
     let service = |name| Config::without_env(&format!("service={name} servicefile={}", path.display()));
     assert_eq!(service("shop").unwrap().get_user(), Some("ann # no comment"));
@@ -148,9 +148,9 @@ fn what_else_is_in_a_service_file_may_be_in_any_encoding() {
 }
 
 #[test]
-fn whatever_is_in_a_service_file_the_same_is_told_to_the_server() {
-    let (recorder, folder) = (Recorder::start(), Folder::new("services"));
-    let path = folder.0.join("services").to_string_lossy().into_owned();
+fn the_startup_packet_is_the_same_for_any_service_file() {
+    let (recorder, directory) = (Recorder::start(), Folder::new("services"));
+    let path = directory.0.join("services").to_string_lossy().into_owned();
     let libpq = RefCell::new(Libpq::connecting(&[("HOME", "/nowhere"), ("PGSERVICEFILE", &path)]));
     let line = prop_oneof![
         4 => r"(user|dbname|password|application_name)=[a-z '=#\\]{0,4}",
@@ -161,11 +161,11 @@ fn whatever_is_in_a_service_file_the_same_is_told_to_the_server() {
     let mut runner =
         TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
     let came = Cell::new(0);
-    // An old libpq keeps the blanks at the end of a line.
+    // An old libpq keeps the white space at the end of a line.
     let keeps_blanks = libpq::keywords().0 < 140_000;
     let outcome = runner.run(&file, |text| {
         prop_assume!(!keeps_blanks || text.lines().all(|line| line == line.trim_end()));
-        folder.file("services", &text, 0o644);
+        directory.file("services", &text, 0o644);
         let dsn = format!("service=a host=127.0.0.1 port={} connect_timeout=60", recorder.port);
         let theirs = recorder.during(|| drop(libpq.borrow_mut().connect(&dsn)));
         let named = format!("{dsn} servicefile={path}");
@@ -179,12 +179,12 @@ fn whatever_is_in_a_service_file_the_same_is_told_to_the_server() {
 }
 
 #[test]
-fn what_no_source_can_mend_comes_to_nobody() {
+fn invalid_settings_connect_to_no_server() {
     let recorder = Recorder::start();
-    let folder = Folder::new("faults");
-    let (port, home) = (recorder.port.to_string(), folder.0.to_string_lossy().into_owned());
+    let directory = Folder::new("faults");
+    let (port, home) = (recorder.port.to_string(), directory.0.to_string_lossy().into_owned());
     let text = "[nested]\nservice=a\n[unknown]\nprot=1\n[bare]\nhost\n[spaced]\nuser = x\n[good]\nuser=x\n[a]\nb]\n";
-    folder.file(".pg_service.conf", text, 0o644);
+    directory.file(".pg_service.conf", text, 0o644);
     let place = [("HOME", home.as_str()), ("PGHOST", "127.0.0.1"), ("PGPORT", &port), ("PGUSER", "u")];
     for (dsn, part) in [
         ("service=missing", "no section [missing]"),

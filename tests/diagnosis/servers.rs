@@ -92,14 +92,16 @@ fn m17_a_session_in_a_transaction_is_reported_and_the_transaction_unchanged() {
 #[test]
 fn m17_keepalive_settings_that_detect_losses_late_are_reported() {
     let server = cluster();
-    let told = |settings: &str| {
+    let keepalive = |settings: &str| {
         let diagnosis = Diagnosis::of(config(&format!("{}?{settings}", server.url())));
         diagnosis.find(FindingKind::Keepalive).map(|finding| finding.what().to_owned())
     };
-    assert!(told("keepalives=0").unwrap().contains("never"));
-    assert!(told("keepalives=0&tcp_user_timeout=1000").unwrap().contains("never"));
-    assert_eq!(told("keepalives_idle=30&keepalives_interval=10&keepalives_count=3"), None);
-    assert!(told("keepalives_idle=3600&keepalives_interval=60&keepalives_count=10").unwrap().contains("1 h 10 min"));
+    assert!(keepalive("keepalives=0").unwrap().contains("never"));
+    assert!(keepalive("keepalives=0&tcp_user_timeout=1000").unwrap().contains("never"));
+    assert_eq!(keepalive("keepalives_idle=30&keepalives_interval=10&keepalives_count=3"), None);
+    assert!(
+        keepalive("keepalives_idle=3600&keepalives_interval=60&keepalives_count=10").unwrap().contains("1 h 10 min")
+    );
 
     let socket = format!("host={} port={} user=postgres", server.socket_dir().display(), server.port());
     let diagnosis = Diagnosis::of(config(&socket));

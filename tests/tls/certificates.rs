@@ -1,4 +1,4 @@
-//! Which certificates are believed, by whom and for which name.
+//! Verification of server certificates: authorities and names.
 
 use std::net::TcpListener;
 
@@ -11,18 +11,18 @@ use crate::support::pki::{Authority, Identity, TlsServer, self_signed};
 use crate::support::server::config;
 use crate::support::tools::not_run;
 
-/// A server that shows this certificate.
+/// Starts a server with this certificate.
 fn showing(identity: &Identity) -> TlsServer {
     TlsServer::start(identity, &Authority::new("clients"), Options::new())
 }
 
-/// The settings that check it by this root and name.
+/// Returns settings that verify it with this root and name.
 fn by(server: &TlsServer, mode: &str, root: &str, host: &str) -> Config {
     config(&server.dsn(&format!("host={host} hostaddr=127.0.0.1 sslmode={mode} sslrootcert={root}")))
 }
 
 #[test]
-fn a_server_is_known_by_name_and_by_address() {
+fn a_certificate_is_valid_for_a_name_or_an_address() {
     let Common { server, root, .. } = common();
     for place in ["host=localhost", "host=127.0.0.1", "host=localhost hostaddr=127.0.0.1", "host='' hostaddr=127.0.0.1"]
     {
@@ -32,7 +32,7 @@ fn a_server_is_known_by_name_and_by_address() {
 }
 
 #[test]
-fn a_server_is_known_by_its_address_of_version_6() {
+fn a_certificate_is_valid_for_an_ipv6_address() {
     if TcpListener::bind("[::1]:0").is_err() {
         return not_run("this machine has no ::1");
     }
@@ -46,18 +46,18 @@ fn a_server_is_known_by_its_address_of_version_6() {
 }
 
 #[test]
-fn a_wrong_name_is_refused_by_verify_full_only() {
+fn a_wrong_name_is_rejected_only_by_verify_full() {
     let Common { server, root, .. } = common();
     for mode in ["require", "verify-ca"] {
         assert!(is_encrypted(&mut Connection::connect(by(server, mode, root, "db.example")).unwrap()), "{mode}");
     }
     let error = refused_for(by(server, "verify-full", root, "db.example"), TlsErrorKind::WrongName, "db.example");
-    assert!(error.to_string().contains("localhost"), "it says which names there are: {error}");
+    assert!(error.to_string().contains("localhost"), "it names the certificate's names: {error}");
     assert!(!error.is_transient());
 }
 
 #[test]
-fn a_host_that_is_no_name_passes_only_where_nobody_checks() {
+fn a_host_that_is_no_name_is_accepted_only_without_verification() {
     let Common { server, root, .. } = common();
     let odd = "-no-name-.";
     assert!(is_encrypted(&mut Connection::connect(by(server, "verify-ca", root, odd)).unwrap()));
@@ -65,7 +65,7 @@ fn a_host_that_is_no_name_passes_only_where_nobody_checks() {
 }
 
 #[test]
-fn an_expired_certificate_is_refused_and_may_be_renewed() {
+fn an_expired_certificate_is_rejected_as_a_transient_error() {
     let ca = Authority::new("expired");
     let past = ca.sign(&["127.0.0.1"], |params| params.not_after = date_time_ymd(2020, 1, 1));
     let future = ca.sign(&["127.0.0.1"], |params| params.not_before = date_time_ymd(4000, 1, 1));
@@ -73,32 +73,32 @@ fn an_expired_certificate_is_refused_and_may_be_renewed() {
     let root = server.file("root.crt", ca.pem());
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refused_for(by(&server, mode, &root, "127.0.0.1"), TlsErrorKind::Expired, "expired: renew it");
-        assert!(error.is_transient(), "the server's operator can mend it: {error}");
+        assert!(error.is_transient(), "the server's operator can renew it: {error}");
     }
-    assert!(is_encrypted(&mut open(&server.dsn("sslmode=require"))), "nobody looks without a root file");
+    assert!(is_encrypted(&mut open(&server.dsn("sslmode=require"))), "no verification without a root file");
 
     server.renew(&future);
     let checked = by(&server, "verify-ca", &root, "127.0.0.1");
     crate::support::server::eventually("the server shows the other one", || {
-        Connection::connect(checked.clone()).is_err_and(|error| error.to_string().contains("isn't valid yet"))
+        Connection::connect(checked.clone()).is_err_and(|error| error.to_string().contains("is not valid yet"))
     });
     server.renew(&ca.server(&["127.0.0.1"]));
     crate::support::server::eventually("the renewed one is accepted", || Connection::connect(checked.clone()).is_ok());
 }
 
 #[test]
-fn a_root_file_makes_every_mode_look() {
+fn a_root_file_makes_every_mode_verify() {
     let Common { server, .. } = common();
     let stranger = server.file("certificates-stranger.crt", Authority::new("stranger").pem());
     for mode in ["require", "verify-ca", "verify-full"] {
         let settings = by(server, mode, &stranger, "127.0.0.1");
-        let error = refused_for(settings, TlsErrorKind::UnknownAuthority, "check that sslrootcert holds");
+        let error = refused_for(settings, TlsErrorKind::UnknownAuthority, "check that sslrootcert contains");
         assert!(!error.is_transient(), "{error}");
     }
 }
 
 #[test]
-fn a_root_file_that_is_not_there_is_missed_by_the_modes_that_need_it() {
+fn a_missing_root_file_is_an_error_only_in_modes_that_need_it() {
     let Common { server, .. } = common();
     let none = "/nowhere/root.crt";
     assert!(is_encrypted(&mut Connection::connect(by(server, "require", none, "127.0.0.1")).unwrap()));
@@ -109,7 +109,7 @@ fn a_root_file_that_is_not_there_is_missed_by_the_modes_that_need_it() {
 }
 
 #[test]
-fn a_root_file_without_certificates_is_refused() {
+fn a_root_file_without_certificates_is_rejected() {
     let Common { server, .. } = common();
     let empty = server.file("certificates-empty.crt", "nothing here\n");
     refused_for(by(server, "require", &empty, "127.0.0.1"), TlsErrorKind::File, "no certificate in PEM form");
@@ -120,7 +120,7 @@ fn the_systems_authorities_do_not_know_a_private_one() {
     let Common { server, .. } = common();
     let error = crate::support::server::refused(config(&server.dsn("sslrootcert=system")));
     let kind = error.tls().map(notifyman::TlsError::kind);
-    // A bare machine has no authorities at all, and says so.
+    // A minimal system has no authorities, and the error states that.
     assert!(matches!(kind, Some(TlsErrorKind::UnknownAuthority | TlsErrorKind::File)), "{error}");
 }
 
@@ -131,7 +131,7 @@ fn a_self_signed_certificate_is_its_own_root() {
         key: include_str!("fixtures/ec.key").into(),
         serial: 0,
     };
-    // One that says it is an authority and has a common name only, as PostgreSQL's documentation makes it.
+    // A certificate that is an authority and has only a common name, like the one in PostgreSQL's documentation.
     for (identity, host) in [(self_signed(&["localhost"]), "localhost"), (own_authority, "localhost")] {
         let server = showing(&identity);
         let root = server.file("root.crt", &identity.certificate);
@@ -146,7 +146,7 @@ fn a_self_signed_certificate_is_its_own_root() {
 }
 
 #[test]
-fn a_chain_is_followed_to_the_root() {
+fn a_chain_is_verified_up_to_the_root() {
     let ca = Authority::new("top");
     let between = ca.below("between");
     let leaf = between.server(&["127.0.0.1"]);
@@ -157,11 +157,11 @@ fn a_chain_is_followed_to_the_root() {
     assert!(is_encrypted(&mut Connection::connect(by(&server, "verify-full", &root, "127.0.0.1")).unwrap()));
     let server = showing(&leaf);
     let root = server.file("root.crt", ca.pem());
-    refused_for(by(&server, "verify-full", &root, "127.0.0.1"), TlsErrorKind::UnknownAuthority, "between");
+    refused_for(by(&server, "verify-full", &root, "127.0.0.1"), TlsErrorKind::UnknownAuthority, "intermediate");
 }
 
 #[test]
-fn names_that_only_libpq_still_takes_are_taken() {
+fn name_forms_that_libpq_accepts_are_accepted() {
     let ca = Authority::new("names");
     let common_name = |name: &'static str| {
         move |params: &mut rcgen::CertificateParams| {
@@ -172,9 +172,9 @@ fn names_that_only_libpq_still_takes_are_taken() {
         (ca.sign(&[], common_name("db.example")), "db.example", "other.example"),
         (ca.sign(&[], common_name("*.example")), "db.example", "a.db.example"),
         (ca.sign(&[], common_name("127.0.0.1")), "127.0.0.1", "127.0.0.2"),
-        // An address beside the name doesn't hide it from who asks for the name.
+        // An alternative address does not replace the common name for a host that is a name.
         (ca.sign(&["127.0.0.1"], common_name("db.example")), "db.example", "other.example"),
-        // A name of the right kind does.
+        // An alternative name of the same kind does.
         (ca.sign(&["db.example"], common_name("other.example")), "db.example", "other.example"),
     ] {
         let server = showing(&identity);
@@ -185,7 +185,7 @@ fn names_that_only_libpq_still_takes_are_taken() {
 }
 
 #[test]
-fn a_certificate_of_the_old_form_passes_where_nobody_checks_it() {
+fn a_certificate_of_version_1_is_accepted_only_without_verification() {
     let old = Identity {
         certificate: include_str!("fixtures/v1.crt").into(),
         key: include_str!("fixtures/ec.key").into(),
@@ -198,7 +198,7 @@ fn a_certificate_of_the_old_form_passes_where_nobody_checks_it() {
 }
 
 #[test]
-fn a_revoked_certificate_is_refused() {
+fn a_revoked_certificate_is_rejected() {
     let ca = Authority::new("revoking");
     let (good, bad) = (ca.server(&["127.0.0.1"]), ca.server(&["127.0.0.1"]));
     let server = showing(&good);
@@ -218,16 +218,16 @@ fn a_revoked_certificate_is_refused() {
     refused_for(with(outdated), TlsErrorKind::Revoked, "renew sslcrl");
     refused_for(with(strangers), TlsErrorKind::Revoked, "one of each authority");
 
-    let folder = server.directory("crls");
-    let in_folder = by(&server, "verify-ca", &root, "127.0.0.1").sslcrldir(&folder);
-    std::fs::copy(other, folder.join("89abcdef.r0")).unwrap();
-    assert!(is_encrypted(&mut Connection::connect(in_folder.clone()).unwrap()));
-    std::fs::copy(this, folder.join("0123abcd.r0")).unwrap();
-    refused_for(in_folder, TlsErrorKind::Revoked, "has been revoked");
+    let directory = server.directory("crls");
+    let in_directory = by(&server, "verify-ca", &root, "127.0.0.1").sslcrldir(&directory);
+    std::fs::copy(other, directory.join("89abcdef.r0")).unwrap();
+    assert!(is_encrypted(&mut Connection::connect(in_directory.clone()).unwrap()));
+    std::fs::copy(this, directory.join("0123abcd.r0")).unwrap();
+    refused_for(in_directory, TlsErrorKind::Revoked, "has been revoked");
 }
 
 #[test]
-fn a_new_root_file_is_read_by_the_next_dial() {
+fn a_new_root_file_is_read_by_the_next_attempt() {
     let Common { server, ca, .. } = common();
     let root = server.file("certificates-changing.crt", Authority::new("stranger").pem());
     let settings = by(server, "verify-full", &root, "127.0.0.1");
@@ -237,15 +237,15 @@ fn a_new_root_file_is_read_by_the_next_dial() {
 }
 
 #[test]
-fn the_diagnosis_tells_what_is_wrong_with_tls_and_what_to_do() {
+fn the_diagnosis_reports_tls_errors_and_their_remedies() {
     use notifyman::{Diagnosis, FindingKind};
     let Common { server, root, .. } = common();
     let stranger = server.file("certificates-diagnosis.crt", Authority::new("stranger").pem());
     for (settings, part) in [
         (by(server, "verify-full", root, "db.example"), "another host"),
-        (by(server, "verify-full", &stranger, "127.0.0.1"), "nobody whom this side trusts"),
-        (by(server, "verify-full", "/nowhere", "127.0.0.1"), "A file"),
-        (config(&crate::support::server::utf8().url()).sslmode(notifyman::SslMode::Require), "no TLS"),
+        (by(server, "verify-full", &stranger, "127.0.0.1"), "not signed by a trusted"),
+        (by(server, "verify-full", "/nowhere", "127.0.0.1"), "A TLS file"),
+        (config(&crate::support::server::utf8().url()).sslmode(notifyman::SslMode::Require), "not support"),
     ] {
         let diagnosis = Diagnosis::of(settings);
         let finding = diagnosis.find(FindingKind::Tls).unwrap_or_else(|| panic!("{diagnosis}"));
@@ -257,21 +257,21 @@ fn the_diagnosis_tells_what_is_wrong_with_tls_and_what_to_do() {
 }
 
 #[test]
-fn a_list_of_revoked_ones_that_is_none_is_no_leave_to_skip_the_check() {
+fn a_file_without_a_revocation_list_is_rejected() {
     let Common { ca, server, root } = common();
     let checked = || by(server, "verify-full", root, "127.0.0.1");
     for content in ["", "no list", &ca.pem()] {
         let file = server.file("mistaken.crl", content);
         refused_for(checked().sslcrl(file), TlsErrorKind::File, "BEGIN X509 CRL");
     }
-    let folder = server.directory("no-lists");
-    refused_for(checked().sslcrldir(&folder), TlsErrorKind::File, "sslcrldir");
-    std::fs::write(folder.join("README"), "what is here").unwrap();
-    refused_for(checked().sslcrldir(&folder), TlsErrorKind::File, "sslcrldir");
+    let directory = server.directory("no-lists");
+    refused_for(checked().sslcrldir(&directory), TlsErrorKind::File, "sslcrldir");
+    std::fs::write(directory.join("README"), "what is here").unwrap();
+    refused_for(checked().sslcrldir(&directory), TlsErrorKind::File, "sslcrldir");
 }
 
 #[test]
-fn a_file_that_is_a_pipe_makes_nobody_wait() {
+fn a_file_that_is_a_pipe_does_not_block() {
     let Common { server, root, .. } = common();
     let pipe = server.cluster.socket_dir().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

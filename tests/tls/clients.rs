@@ -1,4 +1,4 @@
-//! Certificates of ours: shown, missing, wrong, and the files that they are in.
+//! Client certificates: accepted, missing and wrong ones, and their files.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +16,7 @@ struct ByCertificate {
     server: TlsServer,
 }
 
-/// A server that lets in whoever has a certificate for the role.
+/// A server that authenticates clients by certificate.
 fn by_certificate() -> &'static ByCertificate {
     static SERVER: OnceLock<ByCertificate> = OnceLock::new();
     SERVER.get_or_init(|| {
@@ -36,7 +36,7 @@ impl ByCertificate {
 }
 
 #[test]
-fn a_role_is_let_in_by_its_certificate() {
+fn a_role_is_authenticated_by_its_certificate() {
     let it = by_certificate();
     let right = it.showing("right", &it.ca.client("postgres"));
     for config in [
@@ -54,7 +54,7 @@ fn a_role_is_let_in_by_its_certificate() {
 }
 
 #[test]
-fn a_missing_certificate_is_missed_by_the_server() {
+fn a_missing_certificate_is_rejected_by_the_server() {
     let it = by_certificate();
     let right = it.showing("kept", &it.ca.client("postgres"));
     for config in [
@@ -68,30 +68,30 @@ fn a_missing_certificate_is_missed_by_the_server() {
 }
 
 #[test]
-fn a_certificate_for_another_role_is_refused_by_the_server() {
+fn a_certificate_for_another_role_is_rejected_by_the_server() {
     let it = by_certificate();
-    let error = refused(it.showing("other", &it.ca.client("somebody else")));
+    let error = refused(it.showing("other", &it.ca.client("another role")));
     assert!(error.is_auth() && error.sqlstate() == Some("28000"), "{error}");
 }
 
 #[test]
-fn a_certificate_of_a_strange_authority_is_refused_by_the_server() {
+fn a_certificate_of_an_unknown_authority_is_rejected_by_the_server() {
     let it = by_certificate();
     let stranger = it.showing("stranger", &Authority::new("stranger").client("postgres"));
     for config in [stranger.clone(), stranger.ssl_max_protocol_version(notifyman::TlsVersion::V1_2)] {
-        let error = refused_for(config, TlsErrorKind::RefusedByServer, "its ssl_ca_file must hold that authority");
+        let error = refused_for(config, TlsErrorKind::RefusedByServer, "its ssl_ca_file must contain the");
         assert!(!error.is_transient(), "{error}");
     }
 }
 
 #[test]
-fn a_required_certificate_must_be_there_and_be_asked_for() {
+fn a_required_certificate_must_exist_and_be_requested() {
     let it = by_certificate();
     let none = config(&it.server.dsn("sslmode=require sslcertmode=require"));
-    refused_for(none, TlsErrorKind::File, "name one with sslcert");
+    refused_for(none, TlsErrorKind::File, "set sslcert");
 
     let asked = it.showing("unasked", &it.ca.client("postgres")).sslcertmode(SslCertMode::Require);
-    // The same to a server that trusts no authority of clients, and so asks for nothing.
+    // The same client at a server that trusts no authority of clients, and so requests no certificate.
     let server = it.ca.server(&["127.0.0.1"]);
     let silent = crate::support::server::start(
         Options::new()
@@ -108,7 +108,7 @@ fn a_required_certificate_must_be_there_and_be_asked_for() {
         .sslcert(files.join("unasked.crt"))
         .sslkey(files.join("unasked.key"));
     assert!(Connection::connect(asked).is_ok());
-    refused_for(unasked, TlsErrorKind::RefusedByServer, "doesn't ask for our certificate");
+    refused_for(unasked, TlsErrorKind::RefusedByServer, "does not request a certificate");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn keys_are_read_in_every_form() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_is_told_with_its_reason() {
+fn an_invalid_key_is_reported_with_its_reason() {
     let it = by_certificate();
     let identity = it.ca.client("postgres");
     let showing = it.showing("bad", &identity);
@@ -146,17 +146,17 @@ fn a_key_that_cannot_be_used_is_told_with_its_reason() {
 
     refused_for(with(include_bytes!("fixtures/rsa-encrypted.key")), TlsErrorKind::File, "sslpassword");
     refused_for(with(b"nothing"), TlsErrorKind::File, "no private key");
-    refused_for(with(Authority::new("x").client("x").key.as_bytes()), TlsErrorKind::File, "it isn't the key of");
+    refused_for(with(Authority::new("x").client("x").key.as_bytes()), TlsErrorKind::File, "it is not the key of");
     refused_for(showing.clone().sslkey("/nowhere/my.key"), TlsErrorKind::File, "/nowhere/my.key");
-    refused_for(showing.clone().sslkey("/dev"), TlsErrorKind::File, "isn't a regular file");
+    refused_for(showing.clone().sslkey("/dev"), TlsErrorKind::File, "is not a regular file");
     let empty = it.server.file("empty.crt", "");
     refused_for(showing.clone().sslcert(empty), TlsErrorKind::File, "no certificate in PEM form");
     let error = refused(showing.sslkey("/nowhere/my.key").sslmode(notifyman::SslMode::Prefer));
-    assert!(error.to_string().contains("/nowhere/my.key"), "also where clear was tried next: {error}");
+    assert!(error.to_string().contains("/nowhere/my.key"), "also if an unencrypted connection was tried next: {error}");
 }
 
 #[test]
-fn a_key_that_others_can_read_is_refused() {
+fn a_key_that_other_users_can_read_is_rejected() {
     let it = by_certificate();
     let identity = it.ca.client("postgres");
     let showing = it.showing("open", &identity);
@@ -172,22 +172,22 @@ fn a_key_that_others_can_read_is_refused() {
     for mode in [0o604, 0o644, 0o660, 0o650, 0o602, 0o777] {
         refused_for(with_mode(mode), TlsErrorKind::File, "chmod 0600");
     }
-    // What belongs to root may be read by a group.
+    // A group may read a key of root.
     assert_eq!(Connection::connect(with_mode(0o640)).is_ok(), is_root);
     if is_root && std::os::unix::fs::chown(&key, Some(65_534), None).is_ok() {
-        refused_for(with_mode(0o640), TlsErrorKind::File, "0640 is allowed where it belongs to root");
+        refused_for(with_mode(0o640), TlsErrorKind::File, "0640 if its owner is root");
         assert!(Connection::connect(with_mode(0o600)).is_ok());
     }
 }
 
 #[test]
-fn a_renewed_certificate_is_used_by_the_next_dial() {
+fn a_renewed_certificate_is_used_by_the_next_attempt() {
     let it = by_certificate();
-    let settings = it.showing("renewed", &it.ca.client("somebody else"));
+    let settings = it.showing("renewed", &it.ca.client("another role"));
     refused(settings.clone());
     let renewed = it.ca.client("postgres");
     it.server.file("renewed.crt", &renewed.certificate);
-    // Half of it is there: told, and tried again by a manager.
+    // Only one of the two files was renewed: reported, and retried by a manager.
     refused_for(settings.clone(), TlsErrorKind::File, "renew both together");
     it.server.file("renewed.key", &renewed.key);
     assert!(is_encrypted(&mut Connection::connect(settings).unwrap()));

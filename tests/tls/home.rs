@@ -1,4 +1,4 @@
-//! The files in `~/.postgresql`, which nobody has to name: by the program, so that it has a home of its own.
+//! The default files in `~/.postgresql`, tested with the program, so that it has a home directory of its own.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ struct Home {
 }
 
 impl Home {
-    /// Beside a server that asks for a certificate.
+    /// Creates the home directory for a server that requests a certificate.
     fn new(ca: &Authority, server: &crate::support::pki::Identity) -> Self {
         let options = Options::new().hba("hostssl all all all cert").hba("hostnossl all all all reject");
         let server = TlsServer::start(server, ca, options);
@@ -26,7 +26,7 @@ impl Home {
         self.server.file(&format!("home/.postgresql/{name}"), content);
     }
 
-    /// Whether a notification can be sent, and what is said.
+    /// Sends a notification. Returns the error output if that fails.
     fn notify(&self, sslmode: &str) -> Result<(), String> {
         let Output { status, stderr, .. } = Command::new(env!("CARGO_BIN_EXE_notifyman"))
             .env("HOME", &self.path)
@@ -38,7 +38,7 @@ impl Home {
 }
 
 #[test]
-fn the_files_in_the_home_folder_are_used_unless_others_are_named() {
+fn the_files_in_the_home_directory_are_used_by_default() {
     let ca = Authority::new("home");
     let shown = ca.server(&["127.0.0.1"]);
     let home = Home::new(&ca, &shown);
@@ -57,7 +57,7 @@ fn the_files_in_the_home_folder_are_used_unless_others_are_named() {
 
     home.file("root.crt", &Authority::new("stranger").pem());
     let error = home.notify("require").unwrap_err();
-    assert!(error.contains("nobody who is trusted"), "a root file makes require check: {error}");
+    assert!(error.contains("not signed by a trusted"), "a root file makes require check: {error}");
     home.file("root.crt", &ca.pem());
     for mode in ["require", "verify-ca", "verify-full"] {
         home.notify(mode).unwrap();

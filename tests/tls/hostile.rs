@@ -1,4 +1,4 @@
-//! Peers that cheat before TLS has begun.
+//! Peers that violate the protocol before TLS has begun.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use crate::support::{Peer, Step, msg};
 
 const STRICT: [SslMode; 2] = [SslMode::Prefer, SslMode::Require];
 
-/// The error of a client that asks for TLS and is answered so, once.
+/// Returns the error of a client whose SSLRequest is answered with this.
 fn answered(answer: &'static [u8], mode: SslMode) -> Error {
     let peer = Peer::play(vec![Step::ssl_request(answer), Step::pause(Duration::from_millis(50))]);
     refused(config(&peer.url()).sslmode(mode).connect_timeout(Duration::from_secs(20)))
 }
 
 #[test]
-fn bytes_in_clear_behind_the_servers_yes_are_fatal() {
+fn unencrypted_bytes_after_the_servers_yes_are_fatal() {
     for mode in STRICT {
         let ready = [b"S".as_slice(), &msg::login()].concat();
         let error = answered(Box::leak(ready.into_boxed_slice()), mode);
-        assert!(error.is_protocol() && error.to_string().contains("slips in"), "{mode}: {error}");
+        assert!(error.is_protocol() && error.to_string().contains("injected"), "{mode}: {error}");
         assert!(!error.is_transient());
     }
 }
 
 #[test]
-fn bytes_in_clear_that_come_a_little_later_are_fatal_too() {
+fn later_unencrypted_bytes_are_fatal_too() {
     let peer = Peer::play(vec![
         Step::ssl_request(b"S"),
         Step::pause(Duration::from_millis(100)),
@@ -35,11 +35,11 @@ fn bytes_in_clear_that_come_a_little_later_are_fatal_too() {
     ]);
     let error = refused(config(&peer.url()).sslmode(SslMode::Require));
     assert_eq!(error.tls().unwrap().kind(), TlsErrorKind::Handshake, "{error}");
-    assert!(error.to_string().contains("doesn't speak TLS"), "{error}");
+    assert!(error.to_string().contains("does not support TLS"), "{error}");
 }
 
 #[test]
-fn an_error_in_answer_is_told_as_nobodys_word() {
+fn an_error_in_answer_is_reported_as_unverified() {
     let fatal = msg::error("FATAL", "28P01", "fork failed\x1b[31m\nwith a line of its own");
     let error = answered(Box::leak(fatal.into_boxed_slice()), SslMode::Require);
     assert_eq!(error.tls().unwrap().kind(), TlsErrorKind::Interrupted, "{error}");
@@ -50,7 +50,7 @@ fn an_error_in_answer_is_told_as_nobodys_word() {
 }
 
 #[test]
-fn an_error_in_answer_lets_prefer_go_on_in_clear_by_a_connection_of_its_own() {
+fn after_an_error_in_answer_prefer_opens_an_unencrypted_connection() {
     let fatal = Box::leak(msg::error("FATAL", "XX000", "could not fork").into_boxed_slice());
     let peer = Peer::play_each(vec![
         vec![Step::ssl_request(fatal), Step::expect_eof()],
@@ -61,7 +61,7 @@ fn an_error_in_answer_lets_prefer_go_on_in_clear_by_a_connection_of_its_own() {
 }
 
 #[test]
-fn whatever_else_answers_is_no_server_of_postgresql() {
+fn any_other_answer_is_not_from_a_postgresql_server() {
     for answer in [b"H".as_slice(), b"HTTP/1.1 400 Bad Request\r\n", b"\x15\x03\x03\0\x02\x02\x28", b"NN"] {
         for mode in STRICT {
             let error = answered(answer, mode);
@@ -71,8 +71,8 @@ fn whatever_else_answers_is_no_server_of_postgresql() {
 }
 
 #[test]
-fn a_refusal_inside_tls_is_told() {
-    // An alert where the server's hello should be: handshake_failure.
+fn an_error_during_the_handshake_is_reported() {
+    // An alert instead of a ServerHello: handshake_failure.
     let error = answered(b"S", SslMode::Require);
     assert_eq!(error.tls().unwrap().kind(), TlsErrorKind::Interrupted, "{error}");
     let peer = Peer::play(vec![

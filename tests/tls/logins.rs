@@ -1,4 +1,4 @@
-//! Each login over TLS, and what a SCRAM login is bound to.
+//! Each authentication method over TLS, and the channel binding of SCRAM.
 
 use notifyman::{AuthMethod, ChannelBinding, Config, Connection};
 
@@ -33,7 +33,7 @@ fn each_login_goes_through_tls() {
     }
 }
 
-/// The binding is right: the server refuses a login that is bound to anything else.
+/// Checks the binding: the server rejects a login with a wrong one.
 fn binds_to(certificate: &str, key: &str) {
     let server = asking(&identity(certificate, key), "scram-sha-256");
     for binding in [ChannelBinding::Require, ChannelBinding::Prefer, ChannelBinding::Disable] {
@@ -60,7 +60,7 @@ fn a_login_is_bound_to_a_certificate_of_version_1() {
     binds_to(include_str!("fixtures/v1.crt"), EC);
 }
 
-/// OpenSSL 1.1.1 and later tell the hash of a PSS signature; a server that was built with an older one can't.
+/// OpenSSL 1.1.1 and later determine the hash of a PSS signature; a server built with an older version cannot.
 #[test]
 fn a_login_is_bound_to_rsa_pss_certificates_of_every_hash() {
     binds_to(include_str!("fixtures/pss-sha256.crt"), RSA);
@@ -69,7 +69,7 @@ fn a_login_is_bound_to_rsa_pss_certificates_of_every_hash() {
 }
 
 #[test]
-fn ed25519_has_no_binding_so_prefer_logs_in_without_and_require_says_why() {
+fn with_ed25519_prefer_logs_in_without_binding_and_require_fails() {
     let ed25519 = identity(include_str!("fixtures/ed25519.crt"), include_str!("fixtures/ed25519.key"));
     let server = asking(&ed25519, "scram-sha-256");
     for binding in [ChannelBinding::Prefer, ChannelBinding::Disable] {
@@ -80,16 +80,16 @@ fn ed25519_has_no_binding_so_prefer_logs_in_without_and_require_says_why() {
 }
 
 #[test]
-fn a_required_binding_is_not_given_up_for_a_weaker_login() {
+fn a_required_binding_excludes_other_methods() {
     let ca = Authority::new("weaker");
     for method in ["password", "md5"] {
         let server = asking(&ca.server(&["127.0.0.1"]), method);
         let error = refused(with(&server, ChannelBinding::Require));
         assert!(error.is_auth() && error.to_string().contains("channel_binding=require"), "{method}: {error}");
     }
-    // Who trusts everybody proves nothing.
+    // A server that uses trust proves nothing.
     let error = refused(common().checked().channel_binding(ChannelBinding::Require));
-    assert!(error.is_auth() && error.to_string().contains("without a login"), "{error}");
+    assert!(error.is_auth() && error.to_string().contains("no authentication"), "{error}");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_required_binding_needs_tls() {
 }
 
 #[test]
-fn only_the_methods_that_are_allowed_are_used_over_tls_too() {
+fn only_allowed_methods_are_used_over_tls() {
     let server = asking(&self_signed(&["127.0.0.1"]), "scram-sha-256");
     let base = with(&server, ChannelBinding::Require);
     Connection::connect(base.clone().require_auth([AuthMethod::ScramSha256])).unwrap();

@@ -1,4 +1,4 @@
-//! TLS on real servers and scripted ones: what works with `psql` works here, and what fails says why.
+//! TLS with real and scripted servers: settings that work with `psql` work here, and errors state their reason.
 
 mod certificates;
 mod clients;
@@ -17,15 +17,15 @@ use crate::support::Options;
 use crate::support::pki::{Authority, TlsServer};
 use crate::support::server::{ask, config, refused};
 
-/// A server that anybody may log in to, with TLS or without, and who has signed its certificate.
+/// A server that accepts all logins, with or without TLS, and the authority of its certificate.
 pub struct Common {
     pub ca: Authority,
     pub server: TlsServer,
-    /// The file with the authority.
+    /// The path of the authority's certificate.
     pub root: String,
 }
 
-/// The server that most tests share.
+/// Returns the server that most tests share.
 pub fn common() -> &'static Common {
     static COMMON: OnceLock<Common> = OnceLock::new();
     COMMON.get_or_init(|| {
@@ -37,23 +37,23 @@ pub fn common() -> &'static Common {
 }
 
 impl Common {
-    /// Settings by which the server is checked fully.
+    /// Returns settings that fully verify the server.
     pub fn checked(&self) -> Config {
         config(&self.server.dsn(&format!("sslmode=verify-full sslrootcert={}", self.root)))
     }
 }
 
-/// Whether the server says that the session is encrypted.
+/// Returns `true` if the server reports that the session is encrypted.
 pub fn is_encrypted(db: &mut Connection) -> bool {
     ask(db, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == "t"
 }
 
-/// A session that must come about.
+/// Connects, which must succeed.
 pub fn open(text: &str) -> Connection {
     Connection::connect(config(text)).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Fails for this reason, and says where, as whom and what to do.
+/// Checks that connecting fails with this kind of error, and that the text contains the address, the role and `part`.
 pub fn refused_for(config: Config, kind: TlsErrorKind, part: &str) -> Error {
     let error = refused(config);
     assert_eq!(error.tls().map(notifyman::TlsError::kind), Some(kind), "{error}");

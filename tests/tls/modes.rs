@@ -1,4 +1,4 @@
-//! `sslmode`: what is encrypted, what goes on in clear, and what is refused.
+//! `sslmode`: which connections are encrypted, unencrypted or rejected.
 
 use notifyman::{Config, Connection, SslMode, SslNegotiation, TlsErrorKind, TlsVersion};
 
@@ -24,15 +24,15 @@ fn each_mode_is_encrypted_as_libpq_would() {
         assert_eq!(is_encrypted(&mut db), encrypted, "{mode}");
         db.listen(["modes"]).unwrap();
         db.notify("modes", mode).unwrap();
-        let heard: Vec<_> = db.wait(std::time::Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
-        assert_eq!(heard, [mode]);
+        let received: Vec<_> = db.wait(std::time::Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
+        assert_eq!(received, [mode]);
         db.close().unwrap();
     }
     assert!(is_encrypted(&mut open(&server.dsn(""))), "the default is prefer");
 }
 
 #[test]
-fn a_server_without_tls_is_refused_only_where_it_must_have_it() {
+fn a_server_without_tls_is_rejected_only_in_strict_modes() {
     let url = |mode: &str| format!("host=127.0.0.1 port={} user=postgres dbname=postgres {mode}", utf8().port());
     for mode in ["disable", "allow", "prefer"] {
         assert!(!is_encrypted(&mut open(&url(&format!("sslmode={mode}")))), "{mode}");
@@ -45,16 +45,16 @@ fn a_server_without_tls_is_refused_only_where_it_must_have_it() {
 }
 
 #[test]
-fn a_unix_socket_is_never_encrypted_whatever_the_mode() {
+fn a_unix_socket_is_never_encrypted() {
     let Common { server, root, .. } = common();
-    let folder = server.cluster.socket_dir().display();
+    let directory = server.cluster.socket_dir().display();
     for mode in MODES {
-        let text = server.dsn(&format!("host={folder} sslmode={mode} sslrootcert={root}"));
+        let text = server.dsn(&format!("host={directory} sslmode={mode} sslrootcert={root}"));
         assert!(!is_encrypted(&mut open(&text)), "{mode}");
     }
 }
 
-/// A server whose pg_hba.conf has lines of one kind for TCP.
+/// Starts a server whose pg_hba.conf has lines of one kind for TCP.
 fn server_with(lines: [&str; 2]) -> TlsServer {
     let ca = Authority::new("hba");
     let options = lines.iter().fold(Options::new(), |options, line| options.hba(*line));
@@ -62,7 +62,7 @@ fn server_with(lines: [&str; 2]) -> TlsServer {
 }
 
 #[test]
-fn allow_tries_tls_after_clear_was_refused() {
+fn allow_retries_with_tls() {
     let server = server_with(["hostssl all all all trust", "hostnossl all all all reject"]);
     assert!(is_encrypted(&mut open(&server.dsn("sslmode=allow"))));
     let error = refused(config(&server.dsn("sslmode=disable")));
@@ -70,7 +70,7 @@ fn allow_tries_tls_after_clear_was_refused() {
 }
 
 #[test]
-fn prefer_tries_clear_after_tls_was_refused() {
+fn prefer_retries_without_tls() {
     let server = server_with(["hostnossl all all all trust", "hostssl all all all reject"]);
     assert!(!is_encrypted(&mut open(&server.dsn("sslmode=prefer"))));
     let error = refused(config(&server.dsn("sslmode=require")));
@@ -78,14 +78,14 @@ fn prefer_tries_clear_after_tls_was_refused() {
 }
 
 #[test]
-fn prefer_tries_clear_after_the_certificate_was_no_good() {
+fn prefer_retries_without_tls_after_an_invalid_certificate() {
     let Common { server, .. } = common();
     let stranger = server.file("modes-stranger.crt", Authority::new("stranger").pem());
     assert!(!is_encrypted(&mut open(&server.dsn(&format!("sslmode=prefer sslrootcert={stranger}")))));
 }
 
 #[test]
-fn both_refusals_are_told_where_both_ways_were_tried() {
+fn both_errors_are_reported_if_both_attempts_fail() {
     let server = server_with(["hostssl all all all reject", "hostnossl all all all reject"]);
     for mode in ["allow", "prefer"] {
         let text = refused(config(&server.dsn(&format!("sslmode={mode}")))).to_string();
@@ -107,7 +107,7 @@ fn a_wrong_password_is_tried_once() {
 }
 
 #[test]
-fn prefer_goes_on_in_clear_on_the_same_connection_where_there_is_no_tls() {
+fn prefer_continues_unencrypted_on_the_same_connection_without_tls() {
     let peer =
         Peer::play(vec![Step::ssl_request(b"N"), Step::startup(), Step::send([msg::login()]), Step::expect_eof()]);
     drop(Connection::connect(config(&peer.url())).unwrap());
@@ -115,12 +115,12 @@ fn prefer_goes_on_in_clear_on_the_same_connection_where_there_is_no_tls() {
 }
 
 #[test]
-fn direct_tls_works_from_17_on_and_is_refused_before() {
+fn direct_tls_works_since_version_17() {
     let common = common();
     let mut db = open(&common.server.dsn("sslmode=require"));
     let direct = common.checked().sslnegotiation(SslNegotiation::Direct);
     if major(&db) >= 17 {
-        // The cancel request uses a direct connection, too.
+        // The cancel request uses direct TLS, too.
         in_time(|| {
             let mut db = Connection::connect(direct.clone()).unwrap();
             assert!(is_encrypted(&mut db));
@@ -137,7 +137,7 @@ fn direct_tls_works_from_17_on_and_is_refused_before() {
 }
 
 #[test]
-fn the_version_of_tls_is_as_asked() {
+fn the_tls_version_is_as_configured() {
     let common = common();
     let version = |db: &mut Connection| ask(db, "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()");
     let with = |config: Config| version(&mut Connection::connect(config).unwrap());
@@ -147,7 +147,7 @@ fn the_version_of_tls_is_as_asked() {
 }
 
 #[test]
-fn no_version_in_common_is_told() {
+fn no_common_version_is_reported() {
     let ca = Authority::new("old");
     let options = Options::new().setting("ssl_max_protocol_version", "TLSv1.2");
     let server = TlsServer::start(&ca.server(&["127.0.0.1"]), &ca, options);
@@ -158,7 +158,7 @@ fn no_version_in_common_is_told() {
 }
 
 #[test]
-fn a_configuration_of_the_callers_own_decides_whom_to_trust() {
+fn a_configuration_of_the_caller_determines_the_trusted_authorities() {
     use std::sync::Arc;
 
     use notifyman::rustls::pki_types::CertificateDer;
@@ -184,25 +184,25 @@ fn a_configuration_of_the_callers_own_decides_whom_to_trust() {
     if major(&open(&common.server.dsn(""))) >= 17 {
         assert!(is_encrypted(&mut Connection::connect(direct).unwrap()));
     }
-    assert!(crypto::CryptoProvider::get_default().is_none(), "the process's default provider is nobody's business");
+    assert!(crypto::CryptoProvider::get_default().is_none(), "the process's default provider is unchanged");
 }
 
 #[test]
-fn a_pooler_with_tls_is_seen_through_by_a_second_connection_with_tls() {
+fn a_pooler_with_tls_is_detected_by_a_second_connection_with_tls() {
     use notifyman::{Diagnosis, FindingKind};
 
     let Common { server, root, .. } = common();
-    let folder = server.cluster.data_dir();
+    let directory = server.cluster.data_dir();
     let tls = format!(
-        "client_tls_sslmode = require\nclient_tls_key_file = {folder}/server.key\nclient_tls_cert_file = \
-         {folder}/server.crt",
-        folder = folder.display()
+        "client_tls_sslmode = require\nclient_tls_key_file = {directory}/server.key\nclient_tls_cert_file = \
+         {directory}/server.crt",
+        directory = directory.display()
     );
     let pooler = PgBouncer::start(&server.cluster, "transaction", &tls);
     let checked = config(&pooler.url()).sslmode(SslMode::VerifyFull).sslrootcert(root);
     let diagnosis = Diagnosis::of(checked);
     assert!(diagnosis.find(FindingKind::TransactionPooler).is_some(), "{diagnosis}");
-    // It refuses who comes in clear, and so `allow` comes again.
+    // The server rejects unencrypted connections, so `allow` retries with TLS.
     assert!(Connection::connect(config(&pooler.url()).sslmode(SslMode::Allow)).is_ok());
     assert!(Connection::connect(config(&pooler.url()).sslmode(SslMode::Disable)).is_err());
 }

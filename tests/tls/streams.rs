@@ -1,4 +1,4 @@
-//! The stream under TLS: nothing that was decrypted stays behind, whoever reads and however it is cut.
+//! Streams under TLS: no decrypted byte is left unread, for every reader and every division of the stream.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn listening(peer: &TlsPeer) -> Connection {
     db
 }
 
-/// A peer that lets one client in, has it listen, and then says this when it is told to; and the word to tell it.
+/// Starts a peer that accepts a client, answers its LISTEN, and sends these bytes on command.
 fn saying(bytes: Vec<u8>) -> (TlsPeer, mpsc::Sender<()>) {
     let (go, gate) = mpsc::channel::<()>();
     let play: TlsScript = Box::new(move |wire| {
@@ -40,7 +40,7 @@ fn payloads<'n>(batch: impl IntoIterator<Item = notifyman::NotificationRef<'n>>)
 }
 
 #[test]
-fn a_thousand_notifications_in_one_record_come_out_in_one_turn() {
+fn a_thousand_notifications_in_one_record_are_delivered_in_one_turn() {
     let bytes = numbered(0..1000);
     assert!(bytes.len() < 16 * 1024, "one record");
     let (peer, go) = saying(bytes);
@@ -53,54 +53,55 @@ fn a_thousand_notifications_in_one_record_come_out_in_one_turn() {
 }
 
 #[test]
-fn a_look_at_the_socket_takes_all_that_was_decrypted() {
-    // Many records, of which one that is torn at the end of each read.
+fn a_poll_of_a_connection_takes_all_decrypted_bytes() {
+    // Many records, with an incomplete one at the end of each read.
     let (peer, go) = saying(numbered(0..50_000));
     let mut db = listening(&peer);
     go.send(()).unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     eventually("all has come", || {
-        heard.extend(db.wait(Duration::ZERO).flatten().map(|n| n.payload().parse::<usize>().unwrap()));
-        heard.len() == 50_000
+        received.extend(db.wait(Duration::ZERO).flatten().map(|n| n.payload().parse::<usize>().unwrap()));
+        received.len() == 50_000
     });
-    assert!(heard.iter().copied().eq(0..50_000), "each once, in order");
+    assert!(received.iter().copied().eq(0..50_000), "each once, in order");
     drop(db);
     peer.finish();
 }
 
 #[test]
-fn a_manager_that_only_looks_takes_all_that_was_decrypted() {
+fn a_poll_of_a_manager_takes_all_decrypted_bytes() {
     let (peer, go) = saying(numbered(0..50_000));
     let mut nm = NotificationManager::new([listening(&peer)]).timeout(Duration::ZERO);
     go.send(()).unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     eventually("all has come", || {
-        (&mut nm).flatten().for_each(|(_, batch)| heard.extend(payloads(batch.iter())));
-        heard.len() == 50_000
+        (&mut nm).flatten().for_each(|(_, batch)| received.extend(payloads(batch.iter())));
+        received.len() == 50_000
     });
-    assert!(heard.into_iter().eq(0..50_000));
+    assert!(received.into_iter().eq(0..50_000));
     drop(nm);
     peer.finish();
 }
 
-/// Takes one event, then takes the connection out by `remove`; what was left over must come all the same.
+/// Takes one event and then removes the connection; the rest must still be delivered.
 fn left_over(remove: impl FnOnce(NotificationManager) -> Connection) {
     let (peer, go) = saying(numbered(0..30_000));
     let mut nm = NotificationManager::new([listening(&peer)]).timeout(IDLE);
     go.send(()).unwrap();
     let (_, first) = (&mut nm).flatten().next().unwrap();
-    let mut heard = payloads(first.iter());
-    assert!(heard.len() < 30_000, "there is something left over");
+    let mut received = payloads(first.iter());
+    assert!(received.len() < 30_000, "there is something left over");
     let mut db = remove(nm);
-    // Nothing more is sent, so that what the socket has told once isn't told again.
-    heard.extend(db.wait(LIMIT).flatten().take(30_000 - heard.len()).map(|n| n.payload().parse::<usize>().unwrap()));
-    assert!(heard.into_iter().eq(0..30_000));
+    // Nothing more is sent, so the socket does not report its readiness again.
+    received
+        .extend(db.wait(LIMIT).flatten().take(30_000 - received.len()).map(|n| n.payload().parse::<usize>().unwrap()));
+    assert!(received.into_iter().eq(0..30_000));
     drop(db);
     peer.finish();
 }
 
 #[test]
-fn what_is_left_over_goes_with_a_connection_that_is_taken_out() {
+fn decrypted_bytes_stay_with_a_removed_connection() {
     left_over(|mut nm| {
         let id = nm.connections().next().unwrap().0;
         nm.remove(id).unwrap().unwrap()
@@ -109,25 +110,25 @@ fn what_is_left_over_goes_with_a_connection_that_is_taken_out() {
 }
 
 #[test]
-fn what_is_left_over_is_served_by_the_next_manager() {
+fn decrypted_bytes_are_delivered_by_the_next_manager() {
     let (peer, go) = saying(numbered(0..30_000));
     let mut nm = NotificationManager::new([listening(&peer)]).timeout(IDLE);
     go.send(()).unwrap();
-    let mut heard = payloads((&mut nm).flatten().next().unwrap().1.iter());
+    let mut received = payloads((&mut nm).flatten().next().unwrap().1.iter());
     let mut next = NotificationManager::new(nm.into_connections().into_iter().map(|(_, db)| db)).timeout(IDLE);
     let begin = Instant::now();
-    while heard.len() < 30_000 && begin.elapsed() < LIMIT {
+    while received.len() < 30_000 && begin.elapsed() < LIMIT {
         if let Some(Event::Notifies(_, batch)) = next.next_event() {
-            heard.extend(payloads(batch.iter()));
+            received.extend(payloads(batch.iter()));
         }
     }
-    assert!(heard.into_iter().eq(0..30_000));
+    assert!(received.into_iter().eq(0..30_000));
     drop(next);
     peer.finish();
 }
 
 #[test]
-fn new_keys_and_tickets_are_no_event() {
+fn key_updates_and_tickets_are_not_events() {
     let (go, gate) = mpsc::channel::<()>();
     let play: TlsScript = Box::new(move |wire| {
         wire.login_and_listen();
@@ -137,7 +138,7 @@ fn new_keys_and_tickets_are_no_event() {
         }
         gate.recv_timeout(LIMIT).unwrap();
         wire.send(&numbered(0..1));
-        // Its query comes under the new keys, which it has answered.
+        // Its query arrives under the new keys, which the client has confirmed.
         wire.message(b'Q');
         wire.send(&[msg::command_complete("SELECT"), msg::ready(b'I')].concat());
         wire.expect_goodbye();
@@ -157,7 +158,7 @@ fn new_keys_and_tickets_are_no_event() {
 }
 
 #[test]
-fn closing_and_dropping_say_goodbye_in_tls() {
+fn closing_and_dropping_send_a_close_notify() {
     let plays: Vec<TlsScript> = (0..2)
         .map(|_| -> TlsScript {
             Box::new(|wire| {
@@ -173,7 +174,7 @@ fn closing_and_dropping_say_goodbye_in_tls() {
 }
 
 #[test]
-fn an_end_without_a_word_is_an_end() {
+fn an_end_without_a_close_notify_is_an_end() {
     let play: TlsScript = Box::new(|wire| {
         wire.login_and_listen();
         wire.send(&numbered(0..3));
@@ -198,7 +199,7 @@ fn damaged_records_end_the_connection_and_deliver_nothing() {
 }
 
 #[test]
-fn what_came_before_a_damaged_record_is_delivered() {
+fn notifications_before_a_damaged_record_are_delivered() {
     let play: TlsScript = Box::new(|wire| {
         wire.login_and_listen();
         wire.send_with_garbage(&numbered(0..3), &[23, 3, 3, 0, 17, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7]);
@@ -211,7 +212,7 @@ fn what_came_before_a_damaged_record_is_delivered() {
 }
 
 #[test]
-fn a_name_is_told_to_the_server_unless_it_is_an_address_or_shall_not_be() {
+fn the_host_name_is_sent_unless_it_is_an_address_or_sni_is_disabled() {
     let names = [("host=db.example", Some("db.example")), ("", None), ("host=db.example sslsni=0", None)];
     let plays = names.map(|(_, name)| -> TlsScript {
         Box::new(move |wire| {
@@ -229,7 +230,7 @@ fn a_name_is_told_to_the_server_unless_it_is_an_address_or_shall_not_be() {
 }
 
 #[test]
-fn a_cancel_request_is_encrypted_where_the_session_is() {
+fn a_cancel_request_is_encrypted_if_the_session_is() {
     in_time(|| {
         let session: TlsScript = Box::new(|wire| {
             wire.login();
@@ -264,7 +265,7 @@ fn a_query_that_takes_too_long_is_cancelled_through_tls() {
 }
 
 #[test]
-fn long_queries_and_long_answers_go_through() {
+fn long_queries_and_long_answers_are_complete() {
     let mut db = Connection::connect(common().checked()).unwrap();
     let long = "x".repeat(8 * 1024 * 1024);
     assert_eq!(ask(&mut db, &format!("SELECT length('{long}')")), long.len().to_string());
@@ -272,12 +273,12 @@ fn long_queries_and_long_answers_go_through() {
     db.listen(["long"]).unwrap();
     let payloads: Vec<String> = (0..5000).map(|n| n.to_string()).collect();
     db.notify_many(payloads.iter().map(|payload| ("long", payload))).unwrap();
-    let heard: Vec<String> = db.wait(LIMIT).flatten().take(5000).map(|n| n.payload().into_owned()).collect();
-    assert_eq!(heard, payloads);
+    let received: Vec<String> = db.wait(LIMIT).flatten().take(5000).map(|n| n.payload().into_owned()).collect();
+    assert_eq!(received, payloads);
 }
 
 #[test]
-fn what_the_socket_has_no_room_for_is_sent_when_it_has() {
+fn data_that_does_not_fit_into_the_socket_is_sent_later() {
     const EACH: usize = 1000;
     let proxy = Proxy::start(([127, 0, 0, 1], common().server.cluster.port()).into());
     let mut db = Connection::connect(through(&proxy)).unwrap();
@@ -287,26 +288,24 @@ fn what_the_socket_has_no_room_for_is_sent_when_it_has() {
     proxy.black_hole();
     let long = "x".repeat(7900);
     for first in [0, EACH] {
-        // Eight megabytes in one statement, more than any socket takes at once; and another behind it.
+        // Eight megabytes in one statement, more than any socket buffer; and another statement after it.
         drop(handle.notify_many(id, (first..first + EACH).map(|n| ("room", format!("{n} {long}")))));
     }
     for _ in 0..3 {
         assert!(matches!(nm.next_event(), Some(Event::Idle)));
     }
     proxy.resume();
-    let mut heard = 0;
+    let mut received = 0;
     let begin = Instant::now();
-    while heard < 2 * EACH {
-        assert!(begin.elapsed() < LIMIT, "{heard} came");
+    while received < 2 * EACH {
+        assert!(begin.elapsed() < LIMIT, "{received} came");
         let Some(Event::Notifies(_, batch)) = nm.next_event() else { continue };
         for n in &batch {
-            assert_eq!(n.payload().split_once(' '), Some((heard.to_string().as_str(), long.as_str())));
-            heard += 1;
+            assert_eq!(n.payload().split_once(' '), Some((received.to_string().as_str(), long.as_str())));
+            received += 1;
         }
     }
 }
-
-// ---- on the way ---------------------------------------------------------------------------------------------------
 
 fn through(proxy: &Proxy) -> Config {
     let text = format!("host=localhost hostaddr=127.0.0.1 port={} user=postgres dbname=postgres", proxy.port());
@@ -314,7 +313,7 @@ fn through(proxy: &Proxy) -> Config {
 }
 
 #[test]
-fn a_handshake_that_comes_byte_by_byte_succeeds() {
+fn a_handshake_in_single_bytes_succeeds() {
     let proxy = Proxy::start(([127, 0, 0, 1], common().server.cluster.port()).into());
     proxy.one_byte_at_a_time();
     let mut db = Connection::connect(through(&proxy)).unwrap();
@@ -325,9 +324,9 @@ fn a_handshake_that_comes_byte_by_byte_succeeds() {
 }
 
 #[test]
-fn a_handshake_that_is_cut_anywhere_is_a_failure_that_may_pass() {
+fn an_interrupted_handshake_is_a_transient_error() {
     let proxy = Proxy::start(([127, 0, 0, 1], common().server.cluster.port()).into());
-    // From before the answer to the question, over each of the server's messages, to the login.
+    // From before the answer to the SSLRequest, over each of the server's messages, to the login.
     for cut in [0, 1, 2, 5, 6, 50, 100, 128, 130, 200, 400, 600, 800] {
         proxy.cut_after(cut);
         let error = refused(through(&proxy));
@@ -339,7 +338,7 @@ fn a_handshake_that_is_cut_anywhere_is_a_failure_that_may_pass() {
 }
 
 #[test]
-fn a_server_that_falls_silent_in_the_handshake_is_given_up_in_time() {
+fn a_server_that_becomes_silent_in_the_handshake_times_out() {
     let proxy = Proxy::start(([127, 0, 0, 1], common().server.cluster.port()).into());
     proxy.black_hole();
     let begin = Instant::now();
@@ -349,7 +348,7 @@ fn a_server_that_falls_silent_in_the_handshake_is_given_up_in_time() {
 }
 
 #[test]
-fn connections_are_dialled_and_revived_inside_the_loop() {
+fn connections_are_opened_and_revived_inside_the_loop() {
     let mut nm = NotificationManager::new([]).timeout(IDLE).reconnect(notifyman::Backoff::default());
     let mut db = Connection::connect(common().checked()).unwrap();
     db.listen(["revived"]).unwrap();
@@ -359,8 +358,8 @@ fn connections_are_dialled_and_revived_inside_the_loop() {
     let begin = Instant::now();
     loop {
         assert!(begin.elapsed() < LIMIT);
-        if let Some(Event::Restored(who, gap)) = nm.next_event() {
-            assert_eq!((who, gap.channels().len()), (id, 1));
+        if let Some(Event::Restored(restored, gap)) = nm.next_event() {
+            assert_eq!((restored, gap.channels().len()), (id, 1));
             break;
         }
     }

@@ -1,7 +1,7 @@
 //! Examines an open connection step by step.
 //!
 //! ```text
-//!   what is known unasked ─▶ in a transaction? ─▶ facts ─▶ standby? ─▶ pooler? ─▶ LISTEN, NOTIFY, heard? ─▶ queue
+//!   known without a query ─▶ in a transaction? ─▶ facts ─▶ standby? ─▶ pooler? ─▶ LISTEN, NOTIFY, heard? ─▶ queue
 //!                                  └── the end             └────────────────┴── not listened ──────────────────▲
 //! ```
 //!
@@ -24,7 +24,7 @@ use crate::row::Row;
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// The limit for opening a second connection, and for each request on it.
 const BESIDE_WITHIN: Duration = Duration::from_secs(5);
-/// How often the processes of two sessions are compared: a pooler may assign its sessions in turn.
+/// The number of times that the processes of two sessions are compared: a pooler may assign its sessions in turn.
 const ROUNDS: usize = 3;
 
 const BACKEND_PID: &str = "SELECT pg_catalog.pg_backend_pid()";

@@ -1,7 +1,7 @@
-//! How to encrypt streams to one server: the settings and files, made into what rustls takes.
+//! The encryption of streams to a server: turns settings and files into a configuration of rustls.
 //!
-//! Equal settings over equal files share one configuration for as long as anybody uses it, so that a thousand
-//! connections hold the roots once.
+//! Equal settings with equal files share one configuration as long as it is used, so that a thousand connections store
+//! the roots once.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,40 +15,40 @@ use sha2::Digest as _;
 
 use super::fault;
 use super::files::{self, File, Files, Roots};
-use super::identity::{Asked, Identity};
+use super::identity::{Identity, RequestRecorder};
 use super::verify::{Trust, Verifier};
 use crate::config::{Config, SslCertMode, SslMode, SslNegotiation, TlsSettings, TlsVersion};
 use crate::error::{TlsError, TlsErrorKind};
 use crate::net::offload::{OffloadJob, OffloadQueue};
 use crate::net::reactor::PollWaker;
 
-/// What PostgreSQL is called where TLS is asked for at once.
+/// The protocol name of PostgreSQL for direct TLS.
 const ALPN: &[u8] = b"postgresql";
 
-/// Always this one, whatever the process's default is.
+/// The provider that is always used, regardless of the process's default.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
 
 type Fingerprint = [u8; 32];
 
-/// What is in use, by what it was made from.
+/// The configurations in use, and the fingerprints of their settings and files.
 static IN_USE: Mutex<Vec<(Fingerprint, Weak<ClientConfig>)>> = Mutex::new(Vec::new());
 
-/// How to encrypt streams to one server.
+/// The encryption of streams to a server.
 #[derive(Clone)]
 pub(crate) struct Encryption {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     direct: bool,
-    /// Whether the server has asked for our certificate, where it must.
-    asked: Option<Arc<Asked>>,
+    /// Records whether the server has requested the client certificate, if it must.
+    requested: Option<Arc<RequestRecorder>>,
 }
 
 impl Encryption {
-    /// Creates the encryption for a host of this name, at this address; from the files, unless the settings contain the
-    /// caller's own configuration.
+    /// Creates the encryption for a host with this name and this address, from the files, unless the settings contain a
+    /// configuration of the caller.
     ///
     /// # Errors
-    /// [`WrongName`](TlsErrorKind::WrongName) for a name that no certificate can have.
+    /// Returns [`WrongName`](TlsErrorKind::WrongName) if no certificate can be valid for the name.
     fn new(
         config: &Config,
         host: Option<&str>,
@@ -63,15 +63,15 @@ impl Encryption {
             if direct && !given.alpn_protocols.iter().any(|protocol| protocol == ALPN) {
                 Arc::make_mut(&mut given).alpn_protocols.push(ALPN.to_vec());
             }
-            return Ok(Self { config: given, name, direct, asked: None });
+            return Ok(Self { config: given, name, direct, requested: None });
         }
         let of_files = of_files.ok_or_else(|| files::fault("the files for TLS have not been read"))?;
-        let mut it = Self { config: of_files, name, direct, asked: None };
+        let mut it = Self { config: of_files, name, direct, requested: None };
         if settings.cert_mode == SslCertMode::Require {
             let config = Arc::make_mut(&mut it.config);
-            let asked = Asked::instead_of(Arc::clone(&config.client_auth_cert_resolver));
-            config.client_auth_cert_resolver = Arc::clone(&asked) as _;
-            it.asked = Some(asked);
+            let requested = RequestRecorder::instead_of(Arc::clone(&config.client_auth_cert_resolver));
+            config.client_auth_cert_resolver = Arc::clone(&requested) as _;
+            it.requested = Some(requested);
         }
         Ok(it)
     }
@@ -82,25 +82,25 @@ impl Encryption {
         Self::new(config, host, ip, Some(shared(config)?))
     }
 
-    /// Whether TLS begins at once, unasked.
+    /// Returns `true` if TLS begins immediately, without an SSLRequest.
     pub(crate) fn is_direct(&self) -> bool {
         self.direct
     }
 
-    /// A session that hasn't begun.
+    /// Creates a session that has not begun.
     pub(super) fn session(&self) -> Result<UnbufferedClientConnection, TlsError> {
         UnbufferedClientConnection::new(Arc::clone(&self.config), self.name.clone()).map_err(|e| fault::of(e, true))
     }
 
-    /// A last look at a session whose handshake is done.
+    /// Checks a session after its handshake.
     pub(super) fn check(&self, session: &UnbufferedClientConnection) -> Result<(), TlsError> {
         if self.direct && session.alpn_protocol() != Some(ALPN) {
-            let message = "whoever answers speaks TLS, but doesn't say that it speaks PostgreSQL (ALPN): check host \
-                           and port, or use sslnegotiation=postgres";
+            let message = "the peer supports TLS, but not the protocol postgresql (ALPN): check host and port, or use \
+                           sslnegotiation=postgres";
             return Err(TlsError::new(TlsErrorKind::NotOffered, message));
         }
-        if self.asked.as_ref().is_some_and(|asked| !asked.was()) {
-            let message = "sslcertmode=require, but the server doesn't ask for our certificate: set its ssl_ca_file";
+        if self.requested.as_ref().is_some_and(|requested| !requested.was()) {
+            let message = "sslcertmode=require, but the server does not request a certificate: set its ssl_ca_file";
             return Err(TlsError::new(TlsErrorKind::RefusedByServer, message));
         }
         Ok(())
@@ -113,21 +113,21 @@ impl fmt::Debug for Encryption {
     }
 }
 
-/// What the certificate must be for, and what the server is told unless it is an address.
+/// Returns the name for which the certificate must be valid, and which is sent to the server unless it is an address.
 fn server_name(host: Option<&str>, ip: Option<IpAddr>, must_match: bool) -> Result<ServerName<'static>, TlsError> {
     let named = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
     match (named, host, ip) {
         (Some(name), ..) => Ok(name),
         (None, Some(host), _) if must_match => {
-            let message = format!("{host:?} is no name that a certificate could be for: use the host's DNS name");
+            let message = format!("no certificate can be valid for {host:?}: use the host's DNS name");
             Err(TlsError::new(TlsErrorKind::WrongName, message))
         }
         (None, _, Some(ip)) => Ok(ServerName::from(ip)),
-        (None, _, None) => Err(TlsError::new(TlsErrorKind::WrongName, "there is no name to check: give host")),
+        (None, _, None) => Err(TlsError::new(TlsErrorKind::WrongName, "there is no name to verify: set host")),
     }
 }
 
-/// Settings, compared by those that the configuration from the files depends on.
+/// Settings, compared by those that affect the configuration from the files.
 #[derive(Clone)]
 struct FilesOf(Config);
 
@@ -153,8 +153,8 @@ pub(crate) struct EncryptionJob {
 }
 
 impl EncryptionJob {
-    /// Begins to read the files for a host of this name, at this address. The waker, if there is one, rings when they
-    /// have been read.
+    /// Starts to read the files for a host with this name and this address. The waker, if there is one, is called when
+    /// they were read.
     pub(crate) fn start(config: &Config, host: Option<String>, ip: Option<IpAddr>, waker: Option<PollWaker>) -> Self {
         let needs_files = config.tls().own.is_none();
         let files = needs_files.then(|| FILES.ask(FilesOf(config.clone()), waker));
@@ -169,7 +169,7 @@ impl EncryptionJob {
     /// Returns the encryption, or `None` while the files are being read.
     ///
     /// # Errors
-    /// Of kind [`File`](TlsErrorKind::File) or [`WrongName`](TlsErrorKind::WrongName).
+    /// Returns an error of kind [`File`](TlsErrorKind::File) or [`WrongName`](TlsErrorKind::WrongName).
     pub(crate) fn poll(&self) -> Option<Result<Encryption, TlsError>> {
         let of_files = match &self.files {
             None => None,
@@ -188,7 +188,7 @@ impl fmt::Debug for EncryptionJob {
     }
 }
 
-/// The configuration for these settings and the files as they are now.
+/// Returns the configuration for these settings and the current files.
 fn shared(config: &Config) -> Result<Arc<ClientConfig>, TlsError> {
     let settings = config.tls();
     let files = Files::read(config)?;
@@ -233,21 +233,21 @@ fn make(settings: &TlsSettings, files: &Files, by_name: bool) -> Result<ClientCo
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_sni = settings.sni;
-    // PostgreSQL gives no tickets, and each session is to be checked anew.
+    // PostgreSQL sends no session tickets, and each session must be verified again.
     config.resumption = Resumption::disabled();
     Ok(config)
 }
 
 fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError> {
     match roots {
-        Roots::Nobody => Ok(None),
+        Roots::Unverified => Ok(None),
         Roots::System => {
             let found = rustls_native_certs::load_native_certs();
             if found.certs.is_empty() {
                 let why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
                 return Err(files::fault(format!(
-                    "the operating system has no trusted authorities to show ({}): install its package of CA \
-                     certificates, or name a file with sslrootcert",
+                    "the operating system has no trusted authorities ({}): install its package of CA certificates, or set \
+                     sslrootcert to a file",
                     why.join("; ")
                 )));
             }
@@ -268,7 +268,8 @@ fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> R
     if !lists.is_empty() {
         builder = builder.with_crls(lists).enforce_revocation_expiration();
     }
-    let chain = builder.build().map_err(|e| files::fault(format!("the roots or sslcrl can't be used: {e}")))?;
+    let chain =
+        builder.build().map_err(|e| files::fault(format!("the root certificates or sslcrl are invalid: {e}")))?;
     Ok(Trust { chain, roots, by_name })
 }
 
@@ -283,8 +284,8 @@ mod tests {
 
     #[test]
     fn equal_settings_over_equal_files_share_one_configuration() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/fixtures");
-        let root = |file: &str| format!("sslmode=verify-full sslrootcert={folder}/{file}.crt");
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/fixtures");
+        let root = |file: &str| format!("sslmode=verify-full sslrootcert={directory}/{file}.crt");
         let one = config_for(&root("rsa-sha256"));
         assert!(Arc::ptr_eq(&one, &config_for(&root("rsa-sha256"))));
         for other in [
@@ -297,11 +298,11 @@ mod tests {
         }
         let weak = Arc::downgrade(&one);
         drop(one);
-        assert!(weak.upgrade().is_none(), "nobody keeps what nobody uses");
+        assert!(weak.upgrade().is_none(), "an unused configuration is dropped");
     }
 
     #[test]
-    fn what_a_certificate_must_be_for_is_the_name_if_there_is_one() {
+    fn a_certificate_must_be_valid_for_the_name_if_there_is_one() {
         let ip = Some([192, 0, 2, 7].into());
         let named = |host, must_match| server_name(host, ip, must_match).map(|name| name.to_str().into_owned());
         assert_eq!(named(Some("db.example"), true).unwrap(), "db.example");

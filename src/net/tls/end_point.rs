@@ -1,7 +1,7 @@
-//! What a login is bound to: the hash of the server's certificate, RFC 5929's `tls-server-end-point`.
+//! The channel binding: the hash of the server's certificate, RFC 5929's `tls-server-end-point`.
 //!
-//! The hash function is the one of the certificate's own signature, except that SHA-256 stands in for MD5 and SHA-1.
-//! A signature without one (Ed25519) has no such binding.
+//! The hash function is that of the certificate's signature, with SHA-256 instead of MD5 and SHA-1. A signature
+//! algorithm without a hash function (Ed25519) does not support this binding.
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha224, Sha256, Sha384, Sha512};
@@ -10,7 +10,7 @@ use x509_cert::der::asn1::{AnyRef, ContextSpecific, ObjectIdentifier};
 use x509_cert::der::{Decode as _, Encode as _, SliceReader, TagNumber};
 use x509_cert::spki::{AlgorithmIdentifierOwned, AlgorithmIdentifierRef};
 
-/// The hash; `None` where there is none, or none that is known.
+/// Returns the hash, or `None` if there is none or its function is unknown.
 pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let parsed = Certificate::from_der(certificate).ok()?;
     Some(match hash_of(&parsed.signature_algorithm)? {
@@ -29,7 +29,7 @@ enum Hash {
     Sha512,
 }
 
-/// By name in RFC 8017 (RSA), RFC 5758 (ECDSA, DSA) and NIST's list of hashes.
+/// Returns the hash function of an algorithm in RFC 8017 (RSA), RFC 5758 (ECDSA, DSA) or NIST's list of hashes.
 fn hash_of(signature: &AlgorithmIdentifierOwned) -> Option<Hash> {
     match signature.oid.to_string().as_str() {
         // MD5 and SHA-1, with RSA, DSA and ECDSA.
@@ -45,7 +45,7 @@ fn hash_of(signature: &AlgorithmIdentifierOwned) -> Option<Hash> {
     }
 }
 
-/// RSASSA-PSS names its hash among its parameters: `SEQUENCE { [0] hashAlgorithm DEFAULT sha1, .. }`.
+/// RSASSA-PSS has its hash function in its parameters: `SEQUENCE { [0] hashAlgorithm DEFAULT sha1, .. }`.
 fn hash_of_pss(signature: &AlgorithmIdentifierOwned) -> Option<Hash> {
     let parameters = signature.parameters.as_ref()?.to_der().ok()?;
     let parameters = AnyRef::from_der(&parameters).ok()?;
@@ -75,8 +75,8 @@ mod tests {
     use super::*;
 
     fn shown(file: &str) -> CertificateDer<'static> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/fixtures");
-        CertificateDer::from_pem_file(format!("{folder}/{file}.crt")).unwrap()
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/fixtures");
+        CertificateDer::from_pem_file(format!("{directory}/{file}.crt")).unwrap()
     }
 
     #[test]
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_certificate_however_damaged_does_harm(
+        fn damaged_certificates_are_harmless(
             kind in prop_oneof![Just("rsa-sha256"), Just("pss-sha512"), Just("ed25519")],
             at in any::<prop::sample::Index>(),
             byte in any::<u8>(),

@@ -1,17 +1,17 @@
-//! The filter: ciphertext on the socket's side, plaintext on ours.
+//! The TLS filter: decrypts from the socket and encrypts to it.
 //!
 //! ```text
 //!   socket ──▶ the thread's buffer, decrypted there ──▶ the reader's space
-//!                  ▲                   │ torn                 │ no room
+//!                  ▲                   │ partial                 │ no room
 //!                  └──── next read ◀───┘      next read ◀─────┘
 //! ```
 //!
-//! It never blocks. A socket without bytes may still have plaintext here, of which [`is_drained`](Tls::is_drained)
-//! tells; and a socket that is ready may have none, where what came were the two sides' own affairs (tickets, new
-//! keys), which are dealt with unseen.
+//! The filter never blocks. It may have plaintext although the socket has no bytes, which
+//! [`is_drained`](Tls::is_drained) reports. A socket that is ready may have no plaintext, if it received only tickets
+//! or key updates, which the filter handles.
 //!
-//! An idle session has no buffer. It keeps no plaintext of ours: bytes that were encrypted count as written once the
-//! system has taken them.
+//! An idle session has no buffer. Plaintext is not stored: written bytes are reported as written once the system has
+//! accepted their ciphertext.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -24,57 +24,58 @@ use super::scratch::Scratch;
 use super::{end_point, fault};
 use crate::error::{TlsError, TlsErrorKind};
 
-/// What there is room for at least when it is read, however little is asked for: the largest record and more.
-const LEAST_READ: usize = 20 * 1024;
-/// As much of a message of the handshake is kept, until its end comes.
-const MOST_TORN: usize = 64 * 1024;
-/// As much may come in one go without plaintext in it: tickets, say, of which PostgreSQL gives none.
-const MOST_UNHEARD: usize = 256 * 1024;
-/// What is encrypted at once, at most.
-const MOST_WRITTEN: usize = 64 * 1024;
-/// How much longer than plaintext ciphertext is at first taken to be.
+/// The smallest size of a read from the socket: the largest record and more.
+const READ_MIN: usize = 20 * 1024;
+/// The largest part of a handshake message that is stored until its end arrives.
+const PARTIAL_MAX: usize = 64 * 1024;
+/// The largest number of bytes without plaintext that are read in one call, such as session tickets, which PostgreSQL
+/// does not send.
+const WITHOUT_PLAINTEXT_MAX: usize = 256 * 1024;
+/// The largest number of bytes that are encrypted in one call.
+const WRITE_MAX: usize = 64 * 1024;
+/// The initial estimate of how much longer ciphertext is than plaintext.
 const OVERHEAD: usize = 512;
 
-/// The TLS session on a socket.
+/// The TLS session of a socket.
 pub(crate) struct Tls {
     session: UnbufferedClientConnection,
     encryption: Encryption,
-    /// Ciphertext that ends within a record, or within a message of the two sides.
-    torn: Vec<u8>,
-    /// Plaintext for which the reader had no room.
+    /// Ciphertext that ends within a record, or within a handshake message.
+    partial: Vec<u8>,
+    /// Plaintext for which the reader had no space.
     plain: Vec<u8>,
-    /// Ciphertext that the system has not taken yet.
+    /// Ciphertext that the system has not accepted yet.
     unsent: Vec<u8>,
-    /// How many bytes of plaintext are in that: the first of the next write.
+    /// The number of plaintext bytes in `unsent`, which are the first of the next write.
     unwritten: usize,
-    /// Whether the last read took all that the system had.
-    drained: bool,
-    /// Whether the server has said that it will send no more.
-    ended: bool,
-    /// What ends the session, once the plaintext that came before it has been read.
+    /// `true` if the last read took all bytes that the system had.
+    is_drained: bool,
+    /// `true` if the server has sent a close_notify.
+    has_ended: bool,
+    /// The error that ends the session once the plaintext before it was read.
     fault: Option<TlsError>,
 }
 
 impl Tls {
-    /// Begins a session: the next step is to [shake hands](Self::handshake).
+    /// Creates a session whose next step is the [handshake](Self::handshake).
     pub(crate) fn begin(encryption: Encryption) -> Result<Self, TlsError> {
         let mut it = Self {
             session: encryption.session()?,
             encryption,
-            torn: Vec::new(),
+            partial: Vec::new(),
             plain: Vec::new(),
             unsent: Vec::new(),
             unwritten: 0,
-            drained: false,
-            ended: false,
+            is_drained: false,
+            has_ended: false,
             fault: None,
         };
-        // What is to be said first.
-        it.digest(&mut [], |_| {});
+        // Encodes the first message.
+        it.process(&mut [], |_| {});
         it.fault.take().map_or(Ok(it), Err)
     }
 
-    /// Goes on with the handshake; `false` while it needs more from the server.
+    /// Continues the handshake. Returns `false` while it needs more bytes from the server.
     pub(crate) fn handshake(&mut self, mut socket: impl Read + Write) -> Result<bool, TlsError> {
         loop {
             let flushed = self.flush(&mut socket);
@@ -83,60 +84,61 @@ impl Tls {
             }
             match flushed {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                // What the server said before it went may still be there to be read.
+                // Bytes that the server sent before it closed the connection may still be readable.
                 Err(_) | Ok(()) => {}
             }
             if !self.session.is_handshaking() {
                 return self.encryption.check(&self.session).map(|()| true);
             }
-            match self.take_in(&mut socket, &mut []) {
+            match self.read_socket(&mut socket, &mut []) {
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(self.interrupted("closed the connection")),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.interrupted(&format!("broke the connection ({e})"))),
+                Err(e) => return Err(self.interrupted(&format!("reset the connection ({e})"))),
             }
         }
     }
 
-    /// Reads plaintext; nothing (0) means that the peer will send no more, whether it said so or not.
+    /// Reads plaintext. 0 means that the peer will send no more, with or without a close_notify.
     pub(crate) fn read(&mut self, mut socket: impl Read + Write, space: &mut [u8]) -> io::Result<usize> {
         if !self.plain.is_empty() {
             return Ok(self.take_kept(space));
         }
-        let mut unheard = 0;
+        let mut without_plaintext = 0;
         loop {
             if let Some(fault) = &self.fault {
                 return Err(fault.clone().into());
             }
-            if self.ended {
+            if self.has_ended {
                 return Ok(0);
             }
-            // Servers that die say no goodbye; messages know their length, so that nothing is cut unnoticed.
-            let Some(Taken { read, came }) = self.take_in(&mut socket, space)? else { return Ok(0) };
-            // An answer to new keys, say. If that can't be sent now, it is with the next write.
+            // A server that terminates sends no close_notify. Messages contain their length, so a truncated one is
+            // detected.
+            let Some(TlsRead { read, came }) = self.read_socket(&mut socket, space)? else { return Ok(0) };
+            // This may be the answer to a key update. If it cannot be sent now, it is sent with the next write.
             let _ = self.flush(&mut socket);
             if came > 0 {
                 return Ok(came);
             }
-            // Nobody else has a turn until there is something to return.
-            unheard += read;
-            if unheard > MOST_UNHEARD && self.fault.is_none() {
+            // This loop delays all other connections until it has something to return.
+            without_plaintext += read;
+            if without_plaintext > WITHOUT_PLAINTEXT_MAX && self.fault.is_none() {
                 self.fault = Some(endless());
             }
         }
     }
 
-    /// Whether a read now would find nothing: the last one took all that there was.
+    /// Returns `true` if a read now would find nothing, because the last one took all bytes.
     pub(crate) fn is_drained(&self) -> bool {
-        self.drained && self.plain.is_empty() && self.fault.is_none() && !self.ended
+        self.is_drained && self.plain.is_empty() && self.fault.is_none() && !self.has_ended
     }
 
-    /// Writes plaintext, the same again where it would have blocked.
+    /// Writes plaintext. After `WouldBlock`, the same bytes must be written again.
     pub(crate) fn write(&mut self, mut socket: impl Read + Write, bytes: &[u8]) -> io::Result<usize> {
         if self.unwritten == 0 {
             self.flush(&mut socket)?;
-            let some = bytes.get(..MOST_WRITTEN).unwrap_or(bytes);
+            let some = bytes.get(..WRITE_MAX).unwrap_or(bytes);
             self.encrypt(some.len(), |traffic, room| traffic.encrypt(some, room))?;
             self.unwritten = some.len();
         }
@@ -144,45 +146,46 @@ impl Tls {
         Ok(std::mem::take(&mut self.unwritten).min(bytes.len()))
     }
 
-    /// Tells the server that no more will come, as far as that goes without waiting.
+    /// Sends a close_notify, as far as possible without blocking.
     pub(crate) fn send_close_notify(&mut self, mut socket: impl Read + Write) {
-        // Where it fails, the peer has gone already, or reads nothing.
+        // If this fails, the peer has closed the connection, or does not read.
         let _ =
             self.encrypt(0, |traffic, room| traffic.queue_close_notify(room)).and_then(|()| self.flush(&mut socket));
     }
 
-    /// By what it is encrypted, to encrypt another stream to the same server.
+    /// Returns the encryption, for another stream to the same server.
     pub(crate) fn encryption(&self) -> &Encryption {
         &self.encryption
     }
 
-    /// What a login is bound to (`tls-server-end-point`), where the server's certificate has such a thing.
+    /// Returns the channel binding (`tls-server-end-point`), if the server's certificate supports it.
     pub(crate) fn end_point(&self) -> Option<Vec<u8>> {
         end_point::of(self.session.peer_certificates()?.first()?)
     }
 
-    /// Reads once, and puts plaintext into the space; what has no room there is kept. Nothing if the peer has ended.
-    fn take_in(&mut self, socket: &mut impl Read, mut space: &mut [u8]) -> io::Result<Option<Taken>> {
-        let before = self.torn.len();
-        if before > MOST_TORN {
+    /// Reads once from the socket and decrypts into `space`. Plaintext that does not fit is stored. Returns `None` if
+    /// the peer has has_ended the stream.
+    fn read_socket(&mut self, socket: &mut impl Read, mut space: &mut [u8]) -> io::Result<Option<TlsRead>> {
+        let before = self.partial.len();
+        if before > PARTIAL_MAX {
             self.fault = Some(endless());
-            return Ok(Some(Taken { read: 0, came: 0 }));
+            return Ok(Some(TlsRead { read: 0, came: 0 }));
         }
-        // Plaintext is shorter than what it comes in, so that as much as there is space for finds it.
+        // Plaintext is shorter than its ciphertext, so a read of the size of the space always fits.
         let mut scratch = Scratch::lend();
-        let buffer = scratch.first(space.len().max(before + LEAST_READ));
-        let (torn, room) = buffer.split_at_mut(before);
+        let buffer = scratch.first(space.len().max(before + READ_MIN));
+        let (partial, room) = buffer.split_at_mut(before);
         let read = socket.read(room)?;
         if read == 0 {
             return Ok(None);
         }
-        self.drained = read < room.len();
-        torn.copy_from_slice(&self.torn);
+        self.is_drained = read < room.len();
+        partial.copy_from_slice(&self.partial);
 
         let input = buffer.get_mut(..before + read).unwrap_or_default();
         let mut came = 0;
         let mut left = std::mem::take(&mut self.plain);
-        let used = self.digest(input, |plain| {
+        let used = self.process(input, |plain| {
             let (fits, rest) = plain.split_at(plain.len().min(space.len()));
             let (here, free) = std::mem::take(&mut space).split_at_mut(fits.len());
             here.copy_from_slice(fits);
@@ -191,11 +194,11 @@ impl Tls {
             left.extend_from_slice(rest);
         });
         self.plain = left;
-        keep(&mut self.torn, input.get(used..).unwrap_or_default());
-        Ok(Some(Taken { read, came }))
+        keep(&mut self.partial, input.get(used..).unwrap_or_default());
+        Ok(Some(TlsRead { read, came }))
     }
 
-    /// The first of the plaintext that was kept.
+    /// Takes stored plaintext.
     fn take_kept(&mut self, space: &mut [u8]) -> usize {
         let (came, left) = self.plain.split_at(self.plain.len().min(space.len()));
         space.iter_mut().zip(came).for_each(|(to, from)| *to = *from);
@@ -204,9 +207,9 @@ impl Tls {
         came
     }
 
-    /// Decrypts where it lies what was read, and says how much of that is done with. What is to be answered goes to
-    /// what is to be sent; a fault is kept.
-    fn digest(&mut self, input: &mut [u8], mut see: impl FnMut(&[u8])) -> usize {
+    /// Decrypts `input` in place and returns the number of bytes that were used. Answers are appended to `unsent`, and
+    /// an error is stored.
+    fn process(&mut self, input: &mut [u8], mut see: impl FnMut(&[u8])) -> usize {
         let mut used = 0;
         let error = 'records: loop {
             let rest = input.get_mut(used..).unwrap_or_default();
@@ -225,16 +228,17 @@ impl Tls {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.unsent),
-                // It is with what is to be sent, in its place.
+                // The data is already in `unsent`, in the right order.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                Ok(ConnectionState::PeerClosed) => self.ended = true,
-                // It needs more, or there is no more to come.
+                Ok(ConnectionState::PeerClosed) => self.has_ended = true,
+                // The session needs more bytes, or the stream has has_ended.
                 Ok(_) => return used,
                 Err(error) => break error,
             }
         };
         self.fault = Some(fault::of(error, self.session.is_handshaking()));
-        // The server is told why. The session must not be shown what was wrong again, nor be asked for more than that.
+        // The server receives an alert. The session must not receive the invalid bytes again, nor be used for anything
+        // else.
         while self.session.wants_write() {
             match self.session.process_tls_records(&mut []).state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.unsent),
@@ -244,7 +248,7 @@ impl Tls {
         used
     }
 
-    /// Encrypts something so long, to what is to be sent.
+    /// Encrypts plaintext of this length and appends it to `unsent`.
     fn encrypt(
         &mut self,
         length: usize,
@@ -253,8 +257,8 @@ impl Tls {
         if self.fault.is_some() {
             return Err(ErrorKind::BrokenPipe.into());
         }
-        // What is torn may be within a message, which must be there whenever the session is asked.
-        let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.session.process_tls_records(&mut self.torn).state
+        // The incomplete ciphertext may be within a message, which the session needs in every call.
+        let Ok(ConnectionState::WriteTraffic(mut traffic)) = self.session.process_tls_records(&mut self.partial).state
         else {
             return Err(ErrorKind::BrokenPipe.into());
         };
@@ -263,7 +267,7 @@ impl Tls {
             Err(EncryptError::EncryptExhausted) => Err(None),
             Ok(written) => Ok(written),
         });
-        if encrypted { Ok(()) } else { Err(io::Error::other("the session's keys are used up")) }
+        if encrypted { Ok(()) } else { Err(io::Error::other("the session's keys are exhausted")) }
     }
 
     fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
@@ -281,11 +285,11 @@ impl Tls {
 
     fn interrupted(&self, how: &str) -> TlsError {
         let why = if self.encryption.is_direct() {
-            "a server older than 17 doesn't know sslnegotiation=direct: leave that out there"
+            "a server older than 17 does not support sslnegotiation=direct: omit it"
         } else {
-            "its log tells why"
+            "check the server's log"
         };
-        TlsError::new(TlsErrorKind::Interrupted, format!("the server {how} in the middle of the handshake; {why}"))
+        TlsError::new(TlsErrorKind::Interrupted, format!("the server {how} during the handshake; {why}"))
     }
 }
 
@@ -295,17 +299,18 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// How much one read has taken from the system, and how much plaintext it has put into the reader's space.
-struct Taken {
+/// The number of bytes that a read took from the system, and the number of plaintext bytes that it wrote to the
+/// reader's space.
+struct TlsRead {
     read: usize,
     came: usize,
 }
 
 fn endless() -> TlsError {
-    TlsError::new(TlsErrorKind::Handshake, "the server says something that has no end")
+    TlsError::new(TlsErrorKind::Handshake, "the server sends a message without an end")
 }
 
-/// Keeps these bytes, and no memory if there are none.
+/// Stores bytes, without allocating memory if there are none.
 fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.is_empty() {
         *kept = Vec::new();
@@ -315,7 +320,7 @@ fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Puts what the session itself has to say behind the bytes.
+/// Appends a message of the session itself.
 fn encode(mut data: EncodeTlsData<'_, ClientConnectionData>, to: &mut Vec<u8>) {
     append(to, OVERHEAD, |room| match data.encode(room) {
         Err(EncodeError::InsufficientSize(e)) => Err(Some(e.required_size)),
@@ -324,8 +329,8 @@ fn encode(mut data: EncodeTlsData<'_, ClientConnectionData>, to: &mut Vec<u8>) {
     });
 }
 
-/// Has something written behind the bytes, which says how much it has written, or how much room it needs, if that is
-/// all; says whether it could.
+/// Appends bytes with a function that returns the number of bytes written, or the space that it needs. Returns `false`
+/// if it fails for another reason.
 fn append(to: &mut Vec<u8>, room: usize, mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>) -> bool {
     let (from, mut room) = (to.len(), room);
     loop {

@@ -1,4 +1,4 @@
-//! Who we are, for a server that asks: our certificate and its key.
+//! The client certificate and its key, for a server that requests them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,35 +13,36 @@ use super::files::File;
 use super::pem;
 use crate::error::TlsError;
 
-/// Our one certificate, whichever authorities the server names.
+/// The client certificate, regardless of the authorities that the server names.
 #[derive(Debug)]
 pub(super) struct Identity(Arc<CertifiedKey>);
 
 impl Identity {
     /// # Errors
-    /// What is wrong with the files, or that they don't go together.
+    /// Returns an error if a file is invalid, or if certificate and key do not match.
     pub(super) fn load(certificate: &File, key: &File, provider: &CryptoProvider) -> Result<Self, TlsError> {
-        const KEY: &str = "the key of our certificate";
-        let chain = certificate.certificates("our certificate")?;
+        const KEY: &str = "the key of the client certificate";
+        let chain = certificate.certificates("the client certificate")?;
         if key.content.windows(9).any(|window| window == b"ENCRYPTED") {
-            let message = "it needs a password, and such keys aren't read (sslpassword): store it without one, \
-                           readable by nobody else (openssl pkey -in .. -out ..)";
+            let message = "it is encrypted, which is not supported (sslpassword): store it without a password, readable only by \
+                           its owner (openssl pkey -in .. -out ..)";
             return Err(key.unusable(KEY, &message));
         }
-        let der = pem::key(&key.content)
-            .or_else(|| PrivateKeyDer::try_from(key.content.clone()).ok())
-            .ok_or_else(|| key.unusable(KEY, &"it has no private key in PEM or DER form: PKCS#8, PKCS#1 or SEC1"))?;
+        let der =
+            pem::key(&key.content).or_else(|| PrivateKeyDer::try_from(key.content.clone()).ok()).ok_or_else(|| {
+                key.unusable(KEY, &"it contains no private key in PEM or DER format: PKCS#8, PKCS#1 or SEC1")
+            })?;
         let signing = provider.key_provider.load_private_key(der).map_err(|e| {
-            let can = "RSA from 2048 bits, ECDSA with P-256 or P-384, and Ed25519 can be used";
+            let can = "supported are RSA from 2048 bits, ECDSA with P-256 or P-384, and Ed25519";
             key.unusable(KEY, &format!("{e}; {can}"))
         })?;
         let certified = CertifiedKey::new(chain, signing);
         match certified.keys_match() {
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                let message = format!("it isn't the key of {:?}: renew both together", certificate.path);
+                let message = format!("it is not the key of {:?}: renew both together", certificate.path);
                 Err(key.unusable(KEY, &message))
             }
-            // A certificate of the old form can't be compared; the server will.
+            // A certificate of X.509 version 1 cannot be compared; the server checks it.
             _ => Ok(Self(Arc::new(certified))),
         }
     }
@@ -57,26 +58,26 @@ impl ResolvesClientCert for Identity {
     }
 }
 
-/// The same for one session, remembering whether the server has asked.
+/// A certificate resolver for one session that records whether the server has requested a certificate.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct RequestRecorder {
     inner: Arc<dyn ResolvesClientCert>,
-    asked: AtomicBool,
+    requested: AtomicBool,
 }
 
-impl Asked {
+impl RequestRecorder {
     pub(super) fn instead_of(inner: Arc<dyn ResolvesClientCert>) -> Arc<Self> {
-        Arc::new(Self { inner, asked: AtomicBool::new(false) })
+        Arc::new(Self { inner, requested: AtomicBool::new(false) })
     }
 
     pub(super) fn was(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.requested.load(Ordering::Relaxed)
     }
 }
 
-impl ResolvesClientCert for Asked {
+impl ResolvesClientCert for RequestRecorder {
     fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.asked.store(true, Ordering::Relaxed);
+        self.requested.store(true, Ordering::Relaxed);
         self.inner.resolve(authorities, schemes)
     }
 

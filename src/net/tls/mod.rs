@@ -1,14 +1,13 @@
-//! Where TLS plugs in: a filter between the socket and whoever reads and writes. These are the only files that say
-//! `rustls`.
+//! The TLS filter between the socket and its readers and writers. Only this directory uses `rustls`.
 //!
 //! ```text
-//!   Config ──▶ files ──▶ Encryption ──▶ Tls ──▶ plaintext      verify: whom to believe
+//!   Config ──▶ files ──▶ Encryption ──▶ Tls ──▶ plaintext      verify: trusted authorities
 //!             (at each dial)    (shared)    ▲                  end_point: what a login is bound to
 //!                                           └── the socket, lent for each call
 //! ```
 //!
-//! The filter is lent the socket for each call, so neither the loop nor the registration knows that it is there.
-//! Without the feature `tls` there is none, and the types say so: there is no value of them.
+//! The filter borrows the socket for each call, so neither the loop nor the registration depends on it. Without the
+//! feature `tls`, its types have no values.
 
 #[cfg(feature = "tls")]
 mod encryption;

@@ -1,5 +1,5 @@
-//! The two ways of naming a host in a certificate that libpq takes and the web has given up: the subject's common name,
-//! and an address written as a DNS name.
+//! Two forms of host names in certificates that libpq accepts and web browsers do not: the common name of the subject,
+//! and an address in a DNS name.
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use x509_cert::Certificate;
@@ -10,9 +10,9 @@ use x509_cert::ext::pkix::name::GeneralName;
 
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
-/// Whether the certificate names the host in one of these ways.
+/// Returns `true` if the certificate names the host in one of these forms.
 ///
-/// As in libpq, the common name only counts where there is no alternative name of the host's own kind.
+/// As in libpq, the common name is used only if there is no alternative name of the host's kind.
 pub(super) fn are_for(certificate: &CertificateDer<'_>, host: &ServerName<'_>) -> bool {
     let Ok(parsed) = Certificate::from_der(certificate) else { return false };
     let is_address = matches!(host, ServerName::IpAddress(_));
@@ -38,7 +38,7 @@ pub(super) fn are_for(certificate: &CertificateDer<'_>, host: &ServerName<'_>) -
     !of_its_kind && common_name().is_some_and(|name| matches(&name, &host))
 }
 
-/// Upper and lower case are the same; a `*` stands for the whole of the first label.
+/// Compares without case; a `*` matches the whole first label.
 fn matches(pattern: &str, host: &str) -> bool {
     if pattern.eq_ignore_ascii_case(host) {
         return true;

@@ -1,4 +1,4 @@
-//! No TLS: what there can be no value of needs no code.
+//! The replacement of TLS if the feature is disabled: types without values.
 
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{TlsError, TlsErrorKind};
 use crate::net::reactor::PollWaker;
 
-/// How to encrypt streams to one server.
+/// The encryption of streams to a server.
 #[derive(Debug, Clone)]
 pub(crate) enum Encryption {}
 
@@ -17,7 +17,7 @@ impl Encryption {
     }
 }
 
-/// A job that always fails, since this program was built without TLS.
+/// A job that always fails, because the program was built without TLS.
 #[derive(Debug)]
 pub(crate) struct EncryptionJob;
 
@@ -36,14 +36,14 @@ impl EncryptionJob {
     }
 
     /// # Errors
-    /// Always; settings that require TLS have been refused before.
+    /// Always returns an error. Settings that require TLS are rejected before.
     pub(crate) fn poll(&self) -> Option<Result<Encryption, TlsError>> {
         let message = "TLS is not built into this program: enable the feature `tls` of notifyman";
         Some(Err(TlsError::new(TlsErrorKind::Handshake, message)))
     }
 }
 
-/// The TLS session on a socket.
+/// The TLS session of a socket.
 #[derive(Debug)]
 pub(crate) enum Tls {}
 

@@ -1,5 +1,6 @@
-//! PEM as OpenSSL reads it, which is more than RFC 7468 allows: a byte order mark, blanks at the ends of lines, lines of
-//! any length, text between the blocks, older labels, and certificates with trust settings (`openssl x509 -trustout`).
+//! Parses PEM like OpenSSL, which accepts more than RFC 7468: a byte order mark, white space at the ends of lines,
+//! lines of any length, text between the blocks, older labels, and certificates with trust settings (`openssl x509
+//! -trustout`).
 //!
 //! This module finds the blocks; `rustls-pki-types` decodes them.
 
@@ -7,35 +8,35 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 /// The contents of a file, or the reason why they cannot be read.
-type Read<T> = Result<T, String>;
+type PemResult<T> = Result<T, String>;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const TRUSTED: &str = "TRUSTED CERTIFICATE";
 
 /// A certificate, and `true` if its trust settings allow it as a trust anchor for servers.
-pub(super) struct Rated {
+pub(super) struct RatedCertificate {
     pub(super) certificate: CertificateDer<'static>,
     pub(super) for_servers: bool,
 }
 
-/// Returns every certificate in a file.
-pub(super) fn certificates(file: &[u8]) -> Read<Vec<Rated>> {
+/// Returns the certificates in a file.
+pub(super) fn certificates(file: &[u8]) -> PemResult<Vec<RatedCertificate>> {
     let is_certificate = |label: &str| matches!(label, "CERTIFICATE" | "X509 CERTIFICATE" | TRUSTED);
     let blocks = blocks(file)?.into_iter().filter(|block| is_certificate(&block.label));
     let rated = blocks.map(|block| {
         let whole: CertificateDer<'_> = block.decode("CERTIFICATE")?;
         if block.label != TRUSTED {
-            return Ok(Rated { certificate: whole, for_servers: true });
+            return Ok(RatedCertificate { certificate: whole, for_servers: true });
         }
         let (_, behind) = element(&whole).ok_or("a certificate in it is damaged")?;
         let certificate = whole.get(..whole.len() - behind.len()).unwrap_or_default().to_vec();
-        Ok(Rated { certificate: certificate.into(), for_servers: is_for_servers(behind) })
+        Ok(RatedCertificate { certificate: certificate.into(), for_servers: is_for_servers(behind) })
     });
     rated.collect()
 }
 
-/// Returns every list of revoked certificates in a file.
-pub(super) fn lists(file: &[u8]) -> Read<Vec<CertificateRevocationListDer<'static>>> {
+/// Returns the certificate revocation lists in a file.
+pub(super) fn lists(file: &[u8]) -> PemResult<Vec<CertificateRevocationListDer<'static>>> {
     let blocks = blocks(file)?.into_iter().filter(|block| block.label == "X509 CRL");
     blocks.map(|block| block.decode("X509 CRL")).collect()
 }
@@ -46,14 +47,14 @@ pub(super) fn key(file: &[u8]) -> Option<PrivateKeyDer<'static>> {
     block.decode(&block.label).ok()
 }
 
-/// The content between a `BEGIN` and its `END`.
-struct Block {
+/// The content between `BEGIN` and `END`.
+struct PemBlock {
     label: String,
     base64: Vec<u8>,
 }
 
-impl Block {
-    fn decode<T: PemObject>(&self, label: &str) -> Read<T> {
+impl PemBlock {
+    fn decode<T: PemObject>(&self, label: &str) -> PemResult<T> {
         let mut pem = format!("-----BEGIN {label}-----\n").into_bytes();
         for line in self.base64.chunks(64) {
             pem.extend_from_slice(line);
@@ -64,14 +65,14 @@ impl Block {
     }
 }
 
-fn blocks(file: &[u8]) -> Read<Vec<Block>> {
+fn blocks(file: &[u8]) -> PemResult<Vec<PemBlock>> {
     let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
     let mut found = Vec::new();
-    let mut open: Option<Block> = None;
+    let mut open: Option<PemBlock> = None;
     for line in text.split(|byte| *byte == b'\n') {
         let line = line.trim_ascii_end();
         match (&mut open, mark(line, b"-----BEGIN "), mark(line, b"-----END ")) {
-            (None, Some(label), _) => open = Some(Block { label, base64: Vec::new() }),
+            (None, Some(label), _) => open = Some(PemBlock { label, base64: Vec::new() }),
             (None, None, _) => {}
             (Some(block), _, Some(label)) if label == block.label => found.extend(open.take()),
             (Some(block), Some(_), _) | (Some(block), _, Some(_)) => return Err(endless(block)),
@@ -83,7 +84,7 @@ fn blocks(file: &[u8]) -> Read<Vec<Block>> {
     open.as_ref().map_or(Ok(found), |block| Err(endless(block)))
 }
 
-fn endless(block: &Block) -> String {
+fn endless(block: &PemBlock) -> String {
     format!("a block in it, BEGIN {}, has no end", block.label)
 }
 
@@ -119,7 +120,7 @@ fn is_for_servers(settings: &[u8]) -> bool {
     is_trusted
 }
 
-/// A tag, and its content.
+/// A tag and its content.
 type Element<'d> = (u8, &'d [u8]);
 
 /// Splits the first element of DER from the rest.
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_found_behind_other_blocks() {
+    fn a_key_is_found_after_other_blocks() {
         let pem = include_str!("../../../tests/tls/fixtures/ec-pkcs8.key");
         let expected = key(pem.as_bytes()).unwrap();
         let others = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";

@@ -1,5 +1,5 @@
-//! Laws of the filter: however the stream is cut, both sides hear what the other has said; and nothing that a server
-//! says does harm.
+//! Properties of the filter: in every division of the stream, both sides receive what the other has sent, and no input
+//! of the server is harmful.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -15,32 +15,32 @@ use rustls::{ServerConfig, ServerConnection, version};
 use super::{Encryption, Tls};
 use crate::config::Config;
 
-/// As much may be read or written at once, over and over; 0 is nothing now.
-type Cuts = Vec<usize>;
+/// The sizes of reads or writes, used in turn; 0 means that the operation would block.
+type IoSizes = Vec<usize>;
 
-/// The socket and the server behind it, in memory.
-struct Wire {
+/// The socket, and the server behind it, in memory.
+struct MemorySocket {
     server: ServerConnection,
-    /// What is on its way to the client.
+    /// The bytes on the way to the client.
     down: VecDeque<u8>,
-    /// What the server has heard.
-    heard: Vec<u8>,
+    /// The bytes that the server has received.
+    received: Vec<u8>,
     /// The number of bytes that the client has sent, and the server's error in reading them.
     sent: usize,
     error: Option<rustls::Error>,
     cuts: Box<dyn Iterator<Item = usize>>,
 }
 
-impl Wire {
-    fn new(kind: Kind, cuts: Cuts) -> Self {
+impl MemorySocket {
+    fn new(kind: TlsVariant, cuts: IoSizes) -> Self {
         Self::with(Arc::unwrap_or_clone(server_config(kind)), cuts)
     }
 
-    fn with(config: ServerConfig, cuts: Cuts) -> Self {
+    fn with(config: ServerConfig, cuts: IoSizes) -> Self {
         let mut server = ServerConnection::new(Arc::new(config)).unwrap();
         server.set_buffer_limit(None);
         let (down, cuts) = (VecDeque::new(), Box::new(cuts.into_iter().cycle()));
-        Self { server, down, heard: Vec::new(), sent: 0, error: None, cuts }
+        Self { server, down, received: Vec::new(), sent: 0, error: None, cuts }
     }
 
     fn say(&mut self, bytes: &[u8]) {
@@ -65,7 +65,7 @@ impl Wire {
     }
 }
 
-impl Read for Wire {
+impl Read for MemorySocket {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let cut = self.cut(space.len().min(self.down.len()))?;
         space.iter_mut().zip(self.down.drain(..cut)).for_each(|(to, from)| *to = from);
@@ -73,16 +73,16 @@ impl Read for Wire {
     }
 }
 
-impl Write for Wire {
+impl Write for MemorySocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let cut = self.cut(bytes.len())?;
         let mut taken = &bytes[..cut];
         self.sent += cut;
         while !taken.is_empty() {
             self.server.read_tls(&mut taken).unwrap();
-            // What it can't read is for the client to be told.
+            // The client receives the error as an alert.
             self.error = self.error.take().or(self.server.process_new_packets().err());
-            let _ = self.server.reader().read_to_end(&mut self.heard);
+            let _ = self.server.reader().read_to_end(&mut self.received);
         }
         self.send();
         Ok(cut)
@@ -93,20 +93,20 @@ impl Write for Wire {
     }
 }
 
-/// What is to be tried of TLS.
+/// The properties of a TLS session that are tested.
 #[derive(Debug, Clone, Copy)]
-struct Kind {
+struct TlsVariant {
     old: bool,
-    /// The most that a record of the server's holds.
+    /// The largest content of the server's records.
     record: usize,
 }
 
-fn kinds() -> impl Strategy<Value = Kind> {
+fn kinds() -> impl Strategy<Value = TlsVariant> {
     let records = prop_oneof![32..200_usize, 32..16_000_usize, Just(16_384)];
-    (any::<bool>(), records).prop_map(|(old, record)| Kind { old, record })
+    (any::<bool>(), records).prop_map(|(old, record)| TlsVariant { old, record })
 }
 
-fn server_config(kind: Kind) -> Arc<ServerConfig> {
+fn server_config(kind: TlsVariant) -> Arc<ServerConfig> {
     static OWN: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
         let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         (own.cert.der().to_vec(), own.signing_key.serialize_der())
@@ -128,28 +128,28 @@ fn client() -> Tls {
     Tls::begin(Encryption::read_now(&config, Some("localhost"), None).unwrap()).unwrap()
 }
 
-/// What comes next.
+/// A step of the test.
 #[derive(Debug, Clone)]
-enum Step {
+enum FilterStep {
     ServerSays(usize),
     ServerRenewsKeys,
     ClientSays(usize),
-    /// With so much room.
+    /// The client reads into a space of this size.
     ClientReads(usize),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<FilterStep>> {
     let step = prop_oneof![
-        3 => (1..40_000_usize).prop_map(Step::ServerSays),
-        1 => Just(Step::ServerRenewsKeys),
-        3 => (1..100_000_usize).prop_map(Step::ClientSays),
-        6 => prop_oneof![1..64_usize, 64..70_000_usize].prop_map(Step::ClientReads),
+        3 => (1..40_000_usize).prop_map(FilterStep::ServerSays),
+        1 => Just(FilterStep::ServerRenewsKeys),
+        3 => (1..100_000_usize).prop_map(FilterStep::ClientSays),
+        6 => prop_oneof![1..64_usize, 64..70_000_usize].prop_map(FilterStep::ClientReads),
     ];
     prop::collection::vec(step, 0..30)
 }
 
-/// Cuts that get on: at least one of them is long enough for the test to end.
-fn cuts() -> impl Strategy<Value = Cuts> {
+/// Generates sizes of which at least one is large enough that the test ends.
+fn cuts() -> impl Strategy<Value = IoSizes> {
     let cut = prop_oneof![Just(0), 1..10_usize, 1..5_000_usize, Just(usize::MAX)];
     (prop::collection::vec(cut, 0..6), 500..70_000_usize).prop_map(|(mut cuts, long)| {
         cuts.push(long);
@@ -157,12 +157,12 @@ fn cuts() -> impl Strategy<Value = Cuts> {
     })
 }
 
-/// Bytes of which each tells where it is, nearly.
+/// Returns bytes that differ by position.
 fn bytes(from: usize, length: usize) -> Vec<u8> {
     (from..from + length).map(|n| (n % 251) as u8).collect()
 }
 
-/// Again and again, until it wouldn't block.
+/// Repeats an operation until it does not return `WouldBlock`.
 fn patiently<T>(mut act: impl FnMut() -> io::Result<T>) -> T {
     for _ in 0..1_000_000 {
         match act() {
@@ -173,7 +173,7 @@ fn patiently<T>(mut act: impl FnMut() -> io::Result<T>) -> T {
     panic!("nothing comes any more");
 }
 
-fn handshake(tls: &mut Tls, wire: &mut Wire) {
+fn handshake(tls: &mut Tls, wire: &mut MemorySocket) {
     patiently(|| match tls.handshake(&mut *wire) {
         Ok(true) => Ok(()),
         Ok(false) => Err(ErrorKind::WouldBlock.into()),
@@ -185,20 +185,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn each_side_hears_what_the_other_says(kind in kinds(), cuts in cuts(), steps in steps()) {
-        let (mut tls, mut wire) = (client(), Wire::new(kind, cuts));
+    fn each_side_receives_what_the_other_has_sent(kind in kinds(), cuts in cuts(), steps in steps()) {
+        let (mut tls, mut wire) = (client(), MemorySocket::new(kind, cuts));
         handshake(&mut tls, &mut wire);
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         let (mut by_server, mut by_client) = (0, 0);
         for step in steps {
             match step {
-                Step::ServerSays(length) => {
+                FilterStep::ServerSays(length) => {
                     wire.say(&bytes(by_server, length));
                     by_server += length;
                 }
-                Step::ServerRenewsKeys if kind.old => {}
-                Step::ServerRenewsKeys => wire.renew_keys(),
-                Step::ClientSays(length) => {
+                FilterStep::ServerRenewsKeys if kind.old => {}
+                FilterStep::ServerRenewsKeys => wire.renew_keys(),
+                FilterStep::ClientSays(length) => {
                     let said = bytes(by_client, length);
                     let mut rest = &said[..];
                     while !rest.is_empty() {
@@ -207,39 +207,39 @@ proptest! {
                     }
                     by_client += length;
                 }
-                Step::ClientReads(room) => {
+                FilterStep::ClientReads(room) => {
                     let mut space = vec![0; room];
                     match tls.read(&mut wire, &mut space) {
-                        Ok(read) => heard.extend_from_slice(&space[..read]),
+                        Ok(read) => received.extend_from_slice(&space[..read]),
                         Err(e) => prop_assert_eq!(e.kind(), ErrorKind::WouldBlock),
                     }
                 }
             }
         }
         let mut space = vec![0; 10_000];
-        while heard.len() < by_server {
+        while received.len() < by_server {
             let read = patiently(|| tls.read(&mut wire, &mut space));
             prop_assert!(read > 0);
-            heard.extend_from_slice(&space[..read]);
+            received.extend_from_slice(&space[..read]);
         }
-        prop_assert!(heard == bytes(0, by_server), "what the server said");
-        prop_assert!(wire.heard == bytes(0, by_client), "what the client said");
+        prop_assert!(received == bytes(0, by_server), "what the server said");
+        prop_assert!(wire.received == bytes(0, by_client), "what the client said");
     }
 
     #[test]
-    fn no_damage_does_harm(
+    fn damage_is_harmless(
         kind in kinds(),
         cuts in cuts(),
         in_handshake in any::<bool>(),
         at in any::<prop::sample::Index>(),
         damage in prop::collection::vec(any::<u8>(), 1..40),
     ) {
-        let (mut tls, mut wire) = (client(), Wire::new(kind, cuts));
+        let (mut tls, mut wire) = (client(), MemorySocket::new(kind, cuts));
         if !in_handshake {
             handshake(&mut tls, &mut wire);
             wire.say(&bytes(0, 30_000));
         }
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         let mut space = vec![0; 5_000];
         let mut is_damaged = false;
         for _ in 0..5_000 {
@@ -248,56 +248,58 @@ proptest! {
                 wire.down.iter_mut().skip(at).zip(&damage).for_each(|(byte, damage)| *byte ^= damage);
                 is_damaged = true;
             }
-            // Whatever it says, it may be called again.
+            // It may be called again after any error.
             if in_handshake && tls.handshake(&mut wire).is_ok_and(|is_done| !is_done) {
                 continue;
             }
             let _ = tls.write(&mut wire, b"still there?");
             if let Ok(read) = tls.read(&mut wire, &mut space) {
-                heard.extend_from_slice(&space[..read]);
+                received.extend_from_slice(&space[..read]);
             }
         }
         tls.send_close_notify(&mut wire);
-        prop_assert!(heard == bytes(0, heard.len()), "what was heard was said");
+        prop_assert!(received == bytes(0, received.len()), "what was received was said");
     }
 }
 
 #[test]
-fn a_message_without_an_end_is_given_up() {
-    let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
-    // The head of a ServerHello that is to have 60,000 bytes, and its body in records of one byte.
+fn a_message_without_an_end_is_rejected() {
+    let (mut tls, mut wire) =
+        (client(), MemorySocket::new(TlsVariant { old: false, record: 16_384 }, vec![usize::MAX]));
+    // The header of a ServerHello with a length of 60,000 bytes, and its body in records of one byte.
     wire.down.extend([22, 3, 3, 0, 4, 2, 0, 0xea, 0x60]);
     wire.down.extend([22, 3, 3, 0, 1, 7].repeat(30_000));
     let error = (0..100).find_map(|_| tls.handshake(&mut wire).err()).unwrap();
-    assert!(error.to_string().contains("has no end"), "{error}");
+    assert!(error.to_string().contains("without an end"), "{error}");
     assert!(wire.down.len() > 90_000, "{} left", wire.down.len());
 }
 
 #[test]
-fn who_talks_without_an_end_and_says_nothing_is_given_up() {
-    // Tickets, in records that they fill: none is left torn.
-    let mut config = Arc::unwrap_or_clone(server_config(Kind { old: false, record: 200 }));
+fn an_endless_stream_without_plaintext_is_rejected() {
+    // Tickets in records that they fill, so that none is left incomplete.
+    let mut config = Arc::unwrap_or_clone(server_config(TlsVariant { old: false, record: 200 }));
     config.send_tls13_tickets = 8_000;
-    let (mut tls, mut wire) = (client(), Wire::with(config, vec![usize::MAX]));
+    let (mut tls, mut wire) = (client(), MemorySocket::with(config, vec![usize::MAX]));
     handshake(&mut tls, &mut wire);
     let error = tls.read(&mut wire, &mut [0; 64 * 1024]).unwrap_err();
-    assert!(error.to_string().contains("has no end"), "{error}");
+    assert!(error.to_string().contains("without an end"), "{error}");
     assert!(wire.down.len() > 300_000, "{} left", wire.down.len());
 }
 
 #[test]
-fn what_is_called_drained_is() {
-    let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
+fn is_drained_is_correct() {
+    let (mut tls, mut wire) =
+        (client(), MemorySocket::new(TlsVariant { old: false, record: 16_384 }, vec![usize::MAX]));
     handshake(&mut tls, &mut wire);
     wire.say(&bytes(0, 300_000));
-    let (mut heard, mut reads) = (0, 0);
+    let (mut received, mut reads) = (0, 0);
     while reads == 0 || !tls.is_drained() {
-        heard += tls.read(&mut wire, &mut [0; 64 * 1024]).unwrap();
+        received += tls.read(&mut wire, &mut [0; 64 * 1024]).unwrap();
         reads += 1;
     }
-    assert!(heard == 300_000 && wire.down.is_empty());
+    assert!(received == 300_000 && wire.down.is_empty());
     assert!(reads <= 6, "{reads} reads");
-    // The buffer is smaller than the plaintext, and the socket is empty or not.
+    // The buffer is smaller than the plaintext, and the socket is either empty or not.
     for length in [10_000, 30_000] {
         wire.say(&bytes(0, length));
         assert_eq!(tls.read(&mut wire, &mut [0; 7]).unwrap(), 7);
@@ -309,9 +311,10 @@ fn what_is_called_drained_is() {
     }
 }
 
-/// Opens a session, and reads everything that the server has sent.
-fn open() -> (Tls, Wire) {
-    let (mut tls, mut wire) = (client(), Wire::new(Kind { old: false, record: 16_384 }, vec![usize::MAX]));
+/// Opens a session and reads everything that the server has sent.
+fn open() -> (Tls, MemorySocket) {
+    let (mut tls, mut wire) =
+        (client(), MemorySocket::new(TlsVariant { old: false, record: 16_384 }, vec![usize::MAX]));
     handshake(&mut tls, &mut wire);
     wire.say(b"hello");
     assert_eq!(tls.read(&mut wire, &mut [0; 64]).unwrap(), 5);
@@ -337,7 +340,7 @@ fn the_end_of_a_session_is_read_although_the_socket_is_drained() {
 }
 
 #[test]
-fn a_refused_record_is_answered_with_an_alert_and_nothing_follows_it() {
+fn an_invalid_record_is_answered_with_an_alert_and_nothing_else() {
     let (mut tls, mut wire) = open();
     wire.down.extend([23, 3, 3, 0, 20].into_iter().chain([7; 20]));
     assert!(tls.read(&mut wire, &mut [0; 64]).is_err());
@@ -349,12 +352,12 @@ fn a_refused_record_is_answered_with_an_alert_and_nothing_follows_it() {
 }
 
 #[test]
-fn plaintext_can_be_written_wherever_a_message_of_the_server_is_cut() {
+fn plaintext_can_be_written_while_a_message_of_the_server_is_incomplete() {
     // A ticket that takes several records, of which `come` bytes have arrived.
-    let mut config = Arc::unwrap_or_clone(server_config(Kind { old: false, record: 32 }));
+    let mut config = Arc::unwrap_or_clone(server_config(TlsVariant { old: false, record: 32 }));
     config.send_tls13_tickets = 1;
     for come in 1.. {
-        let mut wire = Wire::with(config.clone(), vec![usize::MAX]);
+        let mut wire = MemorySocket::with(config.clone(), vec![usize::MAX]);
         let mut tls = client();
         handshake(&mut tls, &mut wire);
         if come >= wire.down.len() {
@@ -368,6 +371,6 @@ fn plaintext_can_be_written_wherever_a_message_of_the_server_is_cut() {
         wire.down.append(&mut rest);
         wire.say(b"later");
         assert_eq!(tls.read(&mut wire, &mut [0; 64]).unwrap(), 5, "{come}");
-        assert_eq!(wire.heard, b"meanwhile", "{come}");
+        assert_eq!(wire.received, b"meanwhile", "{come}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to believe: libpq's rules, on the web's chain building.
+//! Verification of the server's certificate: libpq's rules, with the chain building of web PKI.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use x509_cert::der::{Decode as _, Encode as _};
 
 use super::{fault, names};
 
-/// Checks a server's certificate as `sslmode` and the root file demand.
+/// Verifies a server's certificate as `sslmode` and the root file require.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// Without roots whoever answers is believed.
+    /// Without roots, every certificate is accepted.
     pub(super) trust: Option<Trust>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// What must be so.
+/// The requirements for a certificate.
 #[derive(Debug)]
 pub(super) struct Trust {
     pub(super) chain: Arc<WebPkiServerVerifier>,
-    /// The roots as they are, to find a server's own among them.
+    /// The roots in their original form, to find the server's own certificate among them.
     pub(super) roots: Vec<CertificateDer<'static>>,
     /// `sslmode=verify-full`.
     pub(super) by_name: bool,
@@ -42,14 +42,14 @@ impl Trust {
         name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Error> {
-        // It looks at the name last, so that a wrong one means that all else is right.
+        // It checks the name last, so a wrong name means that everything else is right.
         let checked = self.chain.verify_server_cert(end_entity, intermediates, name, &[], now);
         let named = match checked {
             Err(Error::InvalidCertificate(CertificateError::Other(other)))
                 if fault::is_authority(&other) && self.roots.contains(end_entity) =>
             {
-                // The server shows what is trusted itself: a self-signed certificate that is its own authority. That
-                // it is valid today has been looked at before that it is an authority.
+                // The server's certificate is itself trusted: it is self-signed, and its own authority. Its validity
+                // has been checked before the rule about authorities.
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)
             }
             other => other.map(drop),
@@ -87,8 +87,8 @@ impl ServerCertVerifier for Verifier {
         verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
-    /// Also where the certificate isn't checked: a login that is bound to it is worth nothing unless whoever shows it
-    /// has its key.
+    /// Checks the signature also if the certificate is not verified: a login bound to the certificate is worthless
+    /// unless the server has its key.
     fn verify_tls13_signature(
         &self,
         message: &[u8],

@@ -602,8 +602,8 @@ mod tests {
         for count in ["100001", "1000001", "4000000000", "4294967296", "99999999999999999999999999"] {
             let mut login = TestLogin::new(credentials());
             let server = ScramServer::greet(&mut login, PLAIN, 2);
-            let cheat = server.server_first.replace("i=2", &format!("i={count}"));
-            let reason = scram_reason(login.refuses(&message(11, cheat.as_bytes())));
+            let altered = server.server_first.replace("i=2", &format!("i={count}"));
+            let reason = scram_reason(login.refuses(&message(11, altered.as_bytes())));
             assert!(reason.contains("more than 100000 iterations"), "{reason}");
         }
     }

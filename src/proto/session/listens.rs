@@ -1,4 +1,4 @@
-//! Which channels a session listens to, as far as the answers to requests show.
+//! The channels that a session listens to, as far as the answers to requests show.
 
 use std::collections::BTreeSet;
 

@@ -485,7 +485,7 @@ mod tests {
         let relistening = || {
             let mut script = CanaryScript::listening(&["a", "b"]);
             script.0.request(Request::Relisten(missed.to_vec()));
-            assert!(script.sent().contains("LISTEN \"a\"") && script.0.is_relistening(), "it was sent at once");
+            assert!(script.sent().contains("LISTEN \"a\"") && script.0.is_relistening(), "it is sent immediately");
             assert_eq!(script.0.take_relistened(&missed), None, "it is not answered");
             script
         };
@@ -556,18 +556,18 @@ mod tests {
             for (number, which) in channels.iter().enumerate() {
                 stream.extend(notification(1, names[*which], number.to_string()));
             }
-            let (mut rest, mut heard, mut reads) = (&stream[..], Vec::new(), 0);
+            let (mut rest, mut received, mut reads) = (&stream[..], Vec::new(), 0);
             while !rest.is_empty() {
                 let (now, later) = rest.split_at(cuts[reads % cuts.len()].min(rest.len()));
                 script.receive(now);
                 if reads % 3 == 0 {
-                    heard.extend(script.payloads());
+                    received.extend(script.payloads());
                 }
                 (rest, reads) = (later, reads + 1);
             }
-            heard.extend(script.payloads());
+            received.extend(script.payloads());
             let open = channels.iter().enumerate().filter(|(_, which)| **which != 1);
-            prop_assert_eq!(heard, open.map(|(number, _)| number.to_string()).collect::<Vec<_>>());
+            prop_assert_eq!(received, open.map(|(number, _)| number.to_string()).collect::<Vec<_>>());
         }
     }
 }

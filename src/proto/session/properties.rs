@@ -13,7 +13,7 @@ struct StreamDivision {
     buffers: Vec<ReadBuffer>,
     /// The largest sizes of the reads, used in turn.
     cuts: Vec<usize>,
-    /// When the client takes the notifications.
+    /// The times at which the client takes the notifications.
     taking: Taking,
 }
 
