@@ -11,12 +11,12 @@ fn g01_a_build_with_a_log_prints_the_privileges_of_a_worker_and_refuses_the_form
     let text = run(&["build", "--delivery", "table", &url]).ends_with(2).err();
     assert!(text.contains("use --delivery log"), "{text}");
     for (option, value, expected) in [
-        ("--keep-size", "1023KiB", "from 1 MiB to 1 EiB"),
-        ("--keep-size", "0", "from 1 MiB to 1 EiB"),
+        ("--keep-size", "1023KiB", "1 MiB to 1 EiB"),
+        ("--keep-size", "0", "1 MiB to 1 EiB"),
         ("--keep-size", "1 GB", "512MiB or 1GiB"),
         ("--keep-size", "-1", ""),
         ("--keep-size", "99999999TiB", "at most"),
-        ("--keep-for", "0", "from 1 second to 10 years"),
+        ("--keep-for", "0", "1 second to 10 years"),
         ("--keep-for", "-5", "a number of seconds"),
     ] {
         let text = run(&["build", "--delivery", "log", &url, &format!("{option}={value}")]).ends_with(2).err();

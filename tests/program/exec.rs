@@ -141,7 +141,7 @@ fn invalid_arguments_are_usage_errors() {
     for (args, expected) in [
         (["a", "--jobs", "2"].as_slice(), "--exec"),
         (&["a", "--exec", "true", "--jobs", "0"], "1 to 1000"),
-        (&["PGNOTIFIER", "--exec", "true"], "the notifier's own"),
+        (&["PGNOTIFIER", "--exec", "true"], "reserved for the notifier"),
         (&["", "--exec", "true"], "empty"),
     ] {
         let url = cluster.url();

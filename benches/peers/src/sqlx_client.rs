@@ -7,7 +7,7 @@ use futures_util::stream::iter;
 use sqlx::postgres::PgListener;
 
 use crate::Counter;
-use crate::job::{CHANNEL, Job, CONCURRENT_DIALS};
+use crate::job::{CHANNEL, CONCURRENT_DIALS, Job};
 
 pub async fn run(mut job: Job) -> Result<(), Box<dyn Error>> {
     let counter = Counter::new(job.expected);

@@ -9,7 +9,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::job::{CHANNEL, Job, CONCURRENT_DIALS};
+use crate::job::{CHANNEL, CONCURRENT_DIALS, Job};
 use crate::{Counter, trust};
 
 pub async fn run(job: Job) -> Result<(), Box<dyn Error>> {
