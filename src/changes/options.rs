@@ -197,13 +197,13 @@ impl InstallOptions {
         }
         if !KEEP_FOR_LIMITS.contains(&self.keep_for) {
             return Err(format!(
-                "the log cannot keep changes for {:?}: use 1 second to 10 years (--keep-for, Installer::keep_for)",
+                "the log cannot keep changes for {:?}: use a time from 1 second to 10 years (--keep-for, Installer::keep_for)",
                 self.keep_for
             ));
         }
         if !KEEP_SIZE_LIMITS.contains(&self.keep_size) {
             return Err(format!(
-                "the log cannot have {} bytes: use 1 MiB to 1 EiB (--keep-size, Installer::keep_size)",
+                "the log cannot have {} bytes: use a size from 1 MiB to 1 EiB (--keep-size, Installer::keep_size)",
                 self.keep_size
             ));
         }

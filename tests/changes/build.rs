@@ -1,4 +1,4 @@
-//! Installing, again and again, while others write: rule G1, and what is wrong with the input.
+//! Builds and teardowns under load, and wrong input: rule G1.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::support::{Site, site, site_in};
 use crate::support::server::{LIMIT, connect, eventually, start};
 use crate::support::{Options, Peer, Step, msg};
 
-/// Everything of ours and of the tables, as the catalogs have it.
+/// Returns a description of all objects of the installation and of all tables, from the catalogs.
 fn everything(site: &mut Site) -> String {
     site.ask(
         "SELECT coalesce(string_agg(line, chr(10) ORDER BY line), '') FROM (
@@ -43,7 +43,7 @@ fn g01_building_again_changes_nothing() {
 }
 
 #[test]
-fn g01_other_options_change_functions_without_a_lock_on_any_table() {
+fn g01_other_options_change_functions_and_lock_no_table() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     site.build(&Installer::new());
@@ -56,7 +56,7 @@ fn g01_other_options_change_functions_without_a_lock_on_any_table() {
 }
 
 #[test]
-fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_next_build() {
+fn g01_a_table_in_use_is_reported_after_a_bounded_wait_and_built_by_the_next_build() {
     let mut site = site();
     site.run("CREATE TABLE busy (id int PRIMARY KEY); CREATE TABLE calm (id int)");
     let mut writer = site.session();
@@ -70,7 +70,7 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
     assert_eq!((table.as_str(), error.sqlstate()), ("public.busy", Some("55P03")));
     assert_eq!(site.problems(), ["table public.busy: its triggers are missing"]);
 
-    // Meanwhile nobody else waits: DDL elsewhere, and writes.
+    // Meanwhile DDL on other tables, and writes, do not wait.
     site.run(
         "SET lock_timeout = '20s'; CREATE TABLE other (id int); ALTER TABLE calm ADD COLUMN v int; DROP TABLE other",
     );
@@ -80,7 +80,7 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
     let report = site.build(&installer);
     assert_eq!(report.unchanged(), 2);
 
-    // Taking away is the same.
+    // A teardown has the same limits.
     writer.execute("BEGIN; INSERT INTO busy VALUES (2)").unwrap();
     let report = installer.teardown(&mut site.db).unwrap();
     assert_eq!((report.removed(), report.failed().len()), (["public.calm".to_owned()].as_slice(), 1));
@@ -91,25 +91,25 @@ fn g01_a_table_that_is_in_use_is_reported_after_a_bounded_wait_and_done_by_the_n
 }
 
 #[test]
-fn g01_a_writer_that_has_told_by_a_table_keeps_no_build_waiting_and_waits_for_none() {
+fn g01_a_writer_with_a_log_neither_delays_a_build_nor_waits_for_one() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     let installer = Installer::new().delivery(DeliveryMode::Log).lock_timeout(Duration::from_millis(300));
     site.build(&installer);
     let mut writer = site.session();
     writer.execute("BEGIN; INSERT INTO t VALUES (1)").unwrap();
-    // Only functions differ, and those need no lock.
+    // Only functions differ, and they need no lock.
     assert!(site.build(&installer.with_query(true)).schema_changed());
     writer.execute("COMMIT").unwrap();
 }
 
 #[test]
-fn g01_ddl_under_way_keeps_no_build_waiting_and_a_build_fails_none() {
+fn g01_open_ddl_delays_no_build_and_a_build_fails_no_ddl() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     let installer = Installer::new().lock_timeout(Duration::from_millis(300));
     site.build(&installer);
-    // Its function is being changed, and isn't changed yet.
+    // The open transaction replaces the function of the table.
     let mut migration = site.session();
     migration.execute("BEGIN; ALTER TABLE t ADD COLUMN v int").unwrap();
     let report = installer.clone().except_tables(["t"]).build(&mut site.db).unwrap();
@@ -139,7 +139,7 @@ fn g01_ddl_under_way_keeps_no_build_waiting_and_a_build_fails_none() {
 }
 
 #[test]
-fn g01_it_is_built_and_right_whatever_a_database_says_of_strings_and_names() {
+fn g01_settings_for_strings_and_names_do_not_affect_a_build() {
     let mut site = site();
     site.run(
         r#"DO $$ BEGIN
@@ -151,21 +151,20 @@ fn g01_it_is_built_and_right_whatever_a_database_says_of_strings_and_names() {
     let mut site = Site::at(site.url);
     let report = site.build(&Installer::new().tables([r"a\b%_", "later*"]));
     assert_eq!(report.covered(), [r#"public."a\b%_""#]);
-    assert_eq!(site.says(r#"INSERT INTO "a\b%_" VALUES (1)"#), [r#"INSERT a\b%_ {"c\\d":1}"#]);
+    assert_eq!(site.report_lines(r#"INSERT INTO "a\b%_" VALUES (1)"#), [r#"INSERT a\b%_ {"c\\d":1}"#]);
     site.run("CREATE TABLE later (id int)");
-    // Another session's settings are no difference.
+    // The settings of another session make no difference.
     site.run("SET quote_all_identifiers = off; SET standard_conforming_strings = on");
     assert_eq!(site.problems(), [] as [&str; 0]);
-    assert_eq!(site.says("INSERT INTO later VALUES (1)"), [r#"INSERT later {"id":1}"#]);
-    // Nor those of a session that restores a dump.
+    assert_eq!(site.report_lines("INSERT INTO later VALUES (1)"), [r#"INSERT later {"id":1}"#]);
+    // The settings of a session that restores a dump make no difference.
     let quoted = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'notifyman'::regnamespace \
         AND array_to_string(proconfig, ' ') LIKE '%\"%'";
     assert_eq!(site.ask(quoted), "0");
 }
 
-/// As with a worker's sessions, no default of a role or a database has a say.
 #[test]
-fn g01_no_default_of_a_database_keeps_a_build_a_look_or_a_teardown_from_its_work() {
+fn g01_defaults_of_a_database_do_not_affect_a_build_a_status_or_a_teardown() {
     let mut site = site();
     let name = site.ask("SELECT current_database()");
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
@@ -191,7 +190,7 @@ fn g01_no_default_of_a_database_keeps_a_build_a_look_or_a_teardown_from_its_work
     assert!(Installer::new().teardown(&mut db).unwrap().failed().is_empty());
 }
 
-/// Says so, as it drops.
+/// Sets a flag when it is dropped, even if the test fails.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -202,13 +201,13 @@ impl Drop for Over<'_> {
 
 #[test]
 fn g01_a_thousand_tables_under_load_are_covered_one_by_one() {
-    // Of its own: a commit with a NOTIFY waits for those of the whole cluster.
+    // A server of its own, since a commit with a NOTIFY waits for the whole cluster.
     let server = start(Options::new());
     let mut site = Site::at(server.url());
-    site.deafen();
+    site.stop_listening();
     site.run("DO $$ BEGIN FOR n IN 1 .. 1000 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v int)', n); END LOOP; END $$");
     let (url, over, steps) = (site.url.clone(), AtomicBool::new(false), AtomicUsize::new(0));
-    // The most tables that are covered during one write.
+    // The largest number of tables that are covered during one write.
     let longest = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3_u32)
             .map(|w| {
@@ -236,7 +235,6 @@ fn g01_a_thousand_tables_under_load_are_covered_one_by_one() {
                 })
             })
             .collect();
-        // Also where something fails below.
         let _over = Over(&over);
         let report = Installer::new()
             .build_with(&mut site.db, |progress| {
@@ -257,7 +255,7 @@ fn g01_a_thousand_tables_under_load_are_covered_one_by_one() {
 }
 
 #[test]
-fn g01_teardown_leaves_nothing_and_nothing_of_others_goes_with_it() {
+fn g01_a_teardown_removes_everything_and_no_object_of_other_programs() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
               CREATE TRIGGER theirs AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()");
@@ -269,13 +267,13 @@ fn g01_teardown_leaves_nothing_and_nothing_of_others_goes_with_it() {
     site.run("DROP VIEW notifyman.theirs");
     Installer::new().teardown(&mut site.db).unwrap();
     assert_eq!(everything(&mut site).lines().count(), before.lines().count());
-    assert!(Installer::new().teardown(&mut site.db).unwrap().removed().is_empty(), "again is harmless");
+    assert!(Installer::new().teardown(&mut site.db).unwrap().removed().is_empty(), "a repetition changes nothing");
     assert_eq!(site.problems(), ["nothing is installed: run `notifyman build`"]);
 }
 
 #[test]
-fn g01_an_installation_that_is_damaged_by_hand_is_noticed_and_mended() {
-    for (damage, said) in [
+fn g01_a_damaged_installation_is_a_problem_that_a_build_fixes() {
+    for (damage, text) in [
         ("DROP TRIGGER \"0_notifyman\" ON t", "table public.t: its triggers are different"),
         (
             "DROP TRIGGER \"0_notifyman\" ON t; DROP TRIGGER \"0_notifyman_truncate\" ON t",
@@ -312,34 +310,34 @@ fn g01_an_installation_that_is_damaged_by_hand_is_noticed_and_mended() {
         site.build(&installer);
         site.run(damage);
         let problems = site.problems();
-        assert!(problems.iter().any(|problem| problem.contains(said)), "{damage}: {problems:?}");
+        assert!(problems.iter().any(|problem| problem.contains(text)), "{damage}: {problems:?}");
         site.build(&installer);
         assert_eq!(site.problems(), [] as [&str; 0], "{damage}");
-        assert_eq!(site.says("INSERT INTO t VALUES (1)").len(), 1, "{damage}");
+        assert_eq!(site.report_lines("INSERT INTO t VALUES (1)").len(), 1, "{damage}");
         Installer::new().teardown(&mut site.db).unwrap();
     }
 }
 
-/// A version before this one might have left other columns, other functions, and triggers of other names.
+/// An earlier version may have other tables, other functions, and triggers with other names.
 #[test]
-fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() {
+fn g01_an_earlier_installation_is_upgraded_and_a_later_one_refused() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int);
         CREATE SCHEMA notifyman; COMMENT ON SCHEMA notifyman IS 'Tells of table changes by NOTIFY. Version 0.';
         CREATE TABLE notifyman.installation (version int, settings text); INSERT INTO notifyman.installation VALUES (0, 'x');
         CREATE TABLE notifyman.log (number bigint PRIMARY KEY, payload text NOT NULL, written_at timestamptz);
         CREATE FUNCTION notifyman.cover(t regclass) RETURNS void LANGUAGE sql AS 'SELECT';
-        CREATE FUNCTION notifyman.tell() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_notify(''notifyman'', ''{}''); RETURN NULL; END';
+        CREATE FUNCTION notifyman.report() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_notify(''notifyman'', ''{}''); RETURN NULL; END';
         CREATE FUNCTION notifyman.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
         CREATE EVENT TRIGGER notifyman_ddl ON ddl_command_end EXECUTE FUNCTION notifyman.on_ddl();
-        CREATE TRIGGER \"0_notifyman\" AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION notifyman.tell();
-        CREATE TRIGGER notifyman AFTER INSERT ON u FOR EACH ROW EXECUTE FUNCTION notifyman.tell()");
+        CREATE TRIGGER \"0_notifyman\" AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION notifyman.report();
+        CREATE TRIGGER notifyman AFTER INSERT ON u FOR EACH ROW EXECUTE FUNCTION notifyman.report()");
     assert!(site.problems()[0].contains("of an earlier version"));
     let report = site.build(&Installer::new());
     assert_eq!(report.changed(), ["public.t", "public.u"]);
     assert_eq!(site.problems(), [] as [&str; 0]);
     assert_eq!(
-        site.says("INSERT INTO t VALUES (1); INSERT INTO u VALUES (1)"),
+        site.report_lines("INSERT INTO t VALUES (1); INSERT INTO u VALUES (1)"),
         [r#"INSERT t {"id":1}"#, r#"INSERT u {"id":1}"#]
     );
 
@@ -361,7 +359,7 @@ fn g01_an_older_installation_is_brought_up_to_date_and_a_later_one_left_alone() 
 }
 
 #[test]
-fn g01_what_belongs_to_another_program_is_left_alone() {
+fn g01_objects_of_another_program_are_not_changed() {
     let mut site = site();
     site.run("CREATE TABLE t (id int); CREATE SCHEMA notifyman; CREATE TABLE notifyman.theirs (id int)");
     for error in [
@@ -383,7 +381,7 @@ fn g01_what_belongs_to_another_program_is_left_alone() {
 }
 
 #[test]
-fn g01_a_table_that_is_not_there_is_an_error_before_anything_is_done() {
+fn g01_a_missing_table_is_an_error_before_any_change() {
     let mut site = site();
     site.run("CREATE TABLE t (id int); CREATE VIEW v AS SELECT 1");
     for installer in
@@ -397,7 +395,7 @@ fn g01_a_table_that_is_not_there_is_an_error_before_anything_is_done() {
 }
 
 #[test]
-fn g01_without_the_rights_it_says_what_is_needed_and_does_the_rest_where_it_can() {
+fn g01_without_privileges_the_error_names_them_and_other_tables_are_built() {
     let server = start(Options::new());
     let mut site = site_in(&server);
     let role = format!("owner_{}", std::process::id());
@@ -406,7 +404,7 @@ fn g01_without_the_rights_it_says_what_is_needed_and_does_the_rest_where_it_can(
         "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
          CREATE SCHEMA s AUTHORIZATION {role}; CREATE TABLE public.not_theirs (id int)"
     ));
-    // Another database of the cluster has the owner.
+    // Another database of the cluster uses the owner.
     site_in(&server).build(&Installer::new());
     let mut db = connect(&site.url.replace("postgres@", &format!("{role}@")));
     db.execute("CREATE TABLE s.t (id int PRIMARY KEY)").unwrap();
@@ -429,13 +427,13 @@ fn g01_without_the_rights_it_says_what_is_needed_and_does_the_rest_where_it_can(
     assert_eq!(report.covered(), ["s.t"]);
     let [(table, error)] = report.failed() else { panic!("{report:?}") };
     assert_eq!((table.as_str(), error.sqlstate()), ("public.not_theirs", Some("42501")));
-    assert_eq!(site.says("INSERT INTO s.t VALUES (1)"), [r#"INSERT t {"id":1}"#]);
+    assert_eq!(site.report_lines("INSERT INTO s.t VALUES (1)"), [r#"INSERT t {"id":1}"#]);
     assert!(Installer::new().schema_events(false).schemas(["s"]).build(&mut db).unwrap().failed().is_empty());
     Installer::new().teardown(&mut db).unwrap();
 }
 
 #[test]
-fn g01_a_connection_in_a_transaction_and_a_server_that_only_reads_are_refused() {
+fn g01_an_open_transaction_and_a_standby_are_refused() {
     let mut site = site();
     site.run("BEGIN");
     assert!(Installer::new().build(&mut site.db).unwrap_err().to_string().contains("in a transaction"));
@@ -450,7 +448,7 @@ fn g01_a_connection_in_a_transaction_and_a_server_that_only_reads_are_refused() 
 }
 
 #[test]
-fn g01_two_builds_at_once_end_in_one_installation() {
+fn g01_concurrent_builds_make_one_installation() {
     let mut site = site();
     site.run("DO $$ BEGIN FOR n IN 1 .. 30 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v int)', n); END LOOP; END $$");
     let url = site.url.clone();
@@ -461,11 +459,11 @@ fn g01_two_builds_at_once_end_in_one_installation() {
     });
     site.build(&Installer::new());
     assert_eq!(site.problems(), [] as [&str; 0]);
-    assert_eq!(site.says("INSERT INTO t7 VALUES (1)").len(), 1);
+    assert_eq!(site.report_lines("INSERT INTO t7 VALUES (1)").len(), 1);
 }
 
 #[test]
-fn g09_a_server_that_is_too_old_is_refused_before_anything_is_done() {
+fn g09_an_old_server_is_refused_before_any_change() {
     let values = ["11", "f", "0", "", "", "", "t", "shop", "app", "f", "f", "", "", "", "1000", "", "t"]
         .map(|value| (!value.is_empty()).then_some(value));
     let peer = Peer::play(vec![

@@ -1,4 +1,4 @@
-//! Dumps and restores as DBAs make them: rule G1.
+//! Dumps and restores: rule G1.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,14 +9,14 @@ use super::support::{Site, client_program, site_in};
 use crate::support::server::{connect, start};
 use crate::support::{Cluster, Options};
 
-/// A server, a database in it that is built, and the directory of the client programs.
+/// A server, a database with an installation, and the directory of the client programs.
 struct Dumps {
     server: Cluster,
     site: Site,
     bin: PathBuf,
 }
 
-/// Builds in a database; nothing where the client programs are missing.
+/// Builds in a database. Returns `None` if the client programs are missing.
 fn dumps() -> Option<Dumps> {
     let bin = client_program("pg_dump")?.parent()?.to_owned();
     let server = start(Options::new());
@@ -35,7 +35,7 @@ fn installer() -> Installer {
 }
 
 impl Dumps {
-    /// Runs a client program, in the directory of the server's data, and returns what it says on standard error.
+    /// Runs a client program in the data directory of the server, and returns its standard error.
     fn run(&self, program: &str, arguments: &[&str]) -> String {
         let run =
             Command::new(self.bin.join(program)).args(arguments).current_dir(self.server.data_dir()).output().unwrap();
@@ -46,46 +46,46 @@ impl Dumps {
         self.server.data_dir().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Dumps with these options into a file.
+    /// Dumps with these options into a file, and returns its path.
     fn dump(&self, options: &[&str]) -> String {
         let file = self.file("dump");
-        let said = self.run("pg_dump", &[options, &["-f", &file, &self.site.url]].concat());
-        assert_eq!(said, "", "{options:?}");
+        let text = self.run("pg_dump", &[options, &["-f", &file, &self.site.url]].concat());
+        assert_eq!(text, "", "{options:?}");
         file
     }
 
-    /// Restores into a new database, whose schema `public` the dump brings where it names schemas.
+    /// Restores into a new database. A dump of schemas contains the schema `public`.
     fn restore(&self, dump: &str, options: &[&str], role: &str) -> (Site, String) {
         let mut new = site_in(&self.server);
         if dump.ends_with("schemas") {
             new.run("DROP SCHEMA public");
         }
         let url = new.url.replace("postgres@", &format!("{role}@"));
-        let said = self.run("pg_restore", &[options, &["-d", &url, dump]].concat());
-        (Site::at(new.url), said)
+        let text = self.run("pg_restore", &[options, &["-d", &url, dump]].concat());
+        (Site::at(new.url), text)
     }
 }
 
-/// The site reports, and what is wrong with it is exactly this.
+/// Asserts that changes are reported, and that the installation has exactly these problems, which a build fixes.
 #[track_caller]
-fn is_right(site: &mut Site, problems: &[&str]) {
-    assert_eq!(site.says("INSERT INTO t VALUES (2, 'ok', 'y')"), [r#"INSERT t {"id":2,"m":"ok","v":"y"}"#]);
+fn assert_reports(site: &mut Site, problems: &[&str]) {
+    assert_eq!(site.report_lines("INSERT INTO t VALUES (2, 'ok', 'y')"), [r#"INSERT t {"id":2,"m":"ok","v":"y"}"#]);
     assert_eq!(site.problems(), problems);
     site.build(&installer());
     assert_eq!(site.problems(), [] as [&str; 0]);
-    // OIDs are others now, and nothing depends on them.
+    // Nothing depends on OIDs, which differ now.
     assert!(Status::of(&mut site.db).unwrap().tables().iter().all(|table| table.state == "right"));
 }
 
 #[test]
-fn g01_a_dump_of_the_whole_database_is_restored_whole_also_in_one_transaction() {
+fn g01_a_dump_of_the_database_is_restored_also_in_one_transaction() {
     let Some(dumps) = dumps() else { return };
     let dump = dumps.dump(&["-Fc"]);
     for options in [[].as_slice(), &["--single-transaction"], &["--schema-only", "--single-transaction"]] {
-        let (mut site, said) = dumps.restore(&dump, options, "postgres");
-        assert_eq!(said, "", "{options:?}");
-        is_right(&mut site, &[]);
-        assert_eq!(site.says("CREATE TABLE u (id int); INSERT INTO m VALUES (1)").len(), 2);
+        let (mut site, text) = dumps.restore(&dump, options, "postgres");
+        assert_eq!(text, "", "{options:?}");
+        assert_reports(&mut site, &[]);
+        assert_eq!(site.report_lines("CREATE TABLE u (id int); INSERT INTO m VALUES (1)").len(), 2);
     }
 }
 
@@ -98,8 +98,8 @@ fn g01_a_dump_of_a_log_is_restored_and_written() {
     dumps.site.run("INSERT INTO t VALUES (8, 'ok', 'x')");
     let dump = dumps.dump(&["-Fc"]);
     for options in [[].as_slice(), &["--single-transaction"]] {
-        let (mut site, said) = dumps.restore(&dump, options, "postgres");
-        assert_eq!(said, "", "{options:?}");
+        let (mut site, text) = dumps.restore(&dump, options, "postgres");
+        assert_eq!(text, "", "{options:?}");
         assert_eq!(site.problems(), [] as [&str; 0]);
         site.run("INSERT INTO t VALUES (9, 'ok', 'x')");
         let tables = "SELECT string_agg(concat(tableoid::regclass, ' ', payload::json -> 'new_data' ->> 'id'), ', ' ORDER BY number)
@@ -107,47 +107,47 @@ fn g01_a_dump_of_a_log_is_restored_and_written() {
         assert_eq!(site.ask(tables), "notifyman.log_0 7, notifyman.log_1 8, notifyman.log_1 9");
         assert!(!site.build(&installer).schema_changed());
     }
-    // Without privileges its owner may not write it: a warning, and the write goes on.
+    // Without privileges the owner may not write to the log: a warning is raised, and the write succeeds.
     let mut site = dumps.restore(&dump, &["--no-privileges"], "postgres").0;
     site.run("INSERT INTO t VALUES (9, 'ok', 'x')");
     let problems = site.problems().join("; ");
     assert!(problems.contains("roles lack USAGE") && problems.contains("lacks a privilege"), "{problems}");
     site.build(&installer);
     site.run("INSERT INTO t VALUES (10, 'ok', 'x')");
-    // The build has begun the log again, as the dump is of another database.
+    // The build has begun the log again, because the dump is of another database.
     assert_eq!(site.ask("SELECT count(*) FROM notifyman.log_1"), "1");
 }
 
 #[test]
-fn g01_a_dump_of_schemas_takes_ours_along_or_leaves_the_triggers_out() {
+fn g01_a_dump_of_schemas_includes_notifyman_or_excludes_its_triggers() {
     let Some(dumps) = dumps() else { return };
-    let events_gone = "an event trigger is missing: new tables are not covered";
+    let events_missing = "an event trigger is missing: new tables are not covered";
     let both = dumps.dump(&["-Fc", "-n", "public", "-n", "notifyman"]);
     let file = dumps.file("both-schemas");
     std::fs::rename(both, &file).unwrap();
-    let (mut site, said) = dumps.restore(&file, &["--single-transaction"], "postgres");
-    assert_eq!(said, "");
-    is_right(&mut site, &[events_gone]);
+    let (mut site, text) = dumps.restore(&file, &["--single-transaction"], "postgres");
+    assert_eq!(text, "");
+    assert_reports(&mut site, &[events_missing]);
 
     let one = dumps.dump(&["-Fc", "-n", "public"]);
     let file = dumps.file("one-schemas");
     std::fs::rename(one, &file).unwrap();
-    let (_, said) = dumps.restore(&file, &["--single-transaction"], "postgres");
-    assert!(said.contains("schema \"notifyman\" does not exist"), "{said}");
-    // As the documentation says.
+    let (_, text) = dumps.restore(&file, &["--single-transaction"], "postgres");
+    assert!(text.contains("schema \"notifyman\" does not exist"), "{text}");
+    // This is the procedure of the documentation.
     let listed = Command::new(dumps.bin.join("pg_restore")).args(["-l", &file]).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let kept: String =
         listed.lines().filter(|line| !line.contains(" 0_notifyman")).map(|line| line.to_owned() + "\n").collect();
     std::fs::write(dumps.file("list"), kept).unwrap();
-    let (mut site, said) = dumps.restore(&file, &["--single-transaction", "-L", "list"], "postgres");
-    assert_eq!(said, "");
+    let (mut site, text) = dumps.restore(&file, &["--single-transaction", "-L", "list"], "postgres");
+    assert_eq!(text, "");
     assert_eq!(site.problems(), ["nothing is installed: run `notifyman build`"]);
     site.build(&installer());
 }
 
 #[test]
-fn g01_what_a_restore_could_not_do_is_a_problem_that_a_build_mends() {
+fn g01_an_incomplete_restore_is_a_problem_that_a_build_fixes() {
     let Some(mut dumps) = dumps() else { return };
     dumps.site.run("CREATE ROLE plain LOGIN SUPERUSER; GRANT ALL ON t TO PUBLIC");
     let dump = dumps.dump(&["-Fc"]);
@@ -155,27 +155,27 @@ fn g01_what_a_restore_could_not_do_is_a_problem_that_a_build_mends() {
     let mut new = dumps.restore(&dump, &["--no-privileges", "--single-transaction"], "postgres").0;
     let problems = new.problems().join("\n");
     assert!(problems.contains("roles lack USAGE on the schema notifyman"), "{problems}");
-    // A write goes on, and is reported by a marker.
+    // A write succeeds, and is reported by a marker.
     new.run("GRANT ALL ON t TO plain");
-    new.heard();
+    new.received();
     connect(&new.url.replace("postgres@", "plain@")).execute("INSERT INTO public.t VALUES (3)").unwrap();
-    assert_eq!(new.heard()[0]["truncated"], "key");
+    assert_eq!(new.received()[0]["truncated"], "key");
     new.build(&installer());
-    is_right(&mut new, &[]);
+    assert_reports(&mut new, &[]);
 
-    // Without a superuser there are no event triggers, and what runs as its owner has another one.
+    // Without a superuser there are no event triggers, and the SECURITY DEFINER functions have another owner.
     let database = site_in(&dumps.server);
     let name = database.url.rsplit('/').next().unwrap().to_owned();
     dumps.site.run(&format!("ALTER DATABASE {name} OWNER TO plain"));
     let url = database.url.replace("postgres@", "plain@");
     connect(&database.url).execute("GRANT ALL ON SCHEMA public TO plain").unwrap();
-    let said = dumps.run("pg_restore", &["--no-owner", "-d", &url, &dump]);
-    assert!(said.contains("permission denied to create event trigger"), "{said}");
+    let text = dumps.run("pg_restore", &["--no-owner", "-d", &url, &dump]);
+    assert!(text.contains("permission denied to create event trigger"), "{text}");
     let mut new = Site::at(database.url);
     let problems = new.problems().join("\n");
     assert!(problems.contains("an event trigger is missing") && problems.contains("notifyman.payload"), "{problems}");
-    assert_eq!(new.says("INSERT INTO t VALUES (2, 'ok', 'y')"), [r#"INSERT t {"id":2,"m":"ok","v":"y"}"#]);
-    // A superuser does not go on with what belongs to another role.
+    assert_eq!(new.report_lines("INSERT INTO t VALUES (2, 'ok', 'y')"), [r#"INSERT t {"id":2,"m":"ok","v":"y"}"#]);
+    // A superuser refuses to build on the schema of another role.
     let error = installer().build(&mut new.db).unwrap_err().to_string();
     assert!(error.contains("belongs to role \"plain\"") && error.contains("notifyman teardown"), "{error}");
     assert!(Installer::new().teardown(&mut new.db).unwrap().failed().is_empty());

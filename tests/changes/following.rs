@@ -13,7 +13,7 @@ use crate::support::Proxy;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn g08_a_partition_that_is_named_is_reported_and_its_neighbour_is_not() {
+fn g08_a_pattern_of_a_partition_selects_only_that_partition() {
     let mut site = site();
     site.run(
         "CREATE SCHEMA parts; CREATE TABLE m (id int PRIMARY KEY) PARTITION BY RANGE (id);
@@ -38,7 +38,7 @@ fn g08_a_partition_that_is_named_is_reported_and_its_neighbour_is_not() {
 }
 
 #[test]
-fn g08_a_server_that_falls_silent_is_found_by_a_heartbeat() {
+fn g08_a_heartbeat_detects_a_silent_server() {
     let mut site = site();
     site.build(&Installer::new());
     let server = config(&site.url);

@@ -1,4 +1,4 @@
-//! It never fails or blocks a statement of the user's: rule G4.
+//! Triggers never fail or block a user's statement: rule G4.
 
 use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape};
 use serde_json::{Value, json};
@@ -8,12 +8,12 @@ use crate::support::Options;
 use crate::support::server::{connect, latin1, sql_ascii, start};
 use crate::support::tools::not_run;
 
-/// A build that ends a log where there is one.
+/// Returns an installer that ends a log, if there is one.
 fn notify() -> Installer {
     Installer::new().delivery(DeliveryMode::Notify)
 }
 
-/// Every way to install that differs in what a write runs.
+/// Returns an installer for each set of functions that a write can execute.
 fn ways() -> Vec<(&'static str, Installer)> {
     vec![
         ("rows", notify()),
@@ -27,34 +27,36 @@ fn ways() -> Vec<(&'static str, Installer)> {
 }
 
 #[test]
-fn g04_a_row_of_any_length_is_written_and_told_as_far_as_it_fits() {
+fn g04_a_row_of_any_length_is_written_and_reported_as_far_as_it_fits() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text, w text)");
     for (way, installer) in ways() {
         site.build(&installer);
         site.run("TRUNCATE t");
         for (id, length) in [(1, 7_000), (2, 8_000), (3, 1 << 20), (4, 20 << 20)] {
-            // Random text, which no compression makes short.
+            // Random text cannot be compressed.
             let text = format!("(SELECT string_agg(md5(g::text), '') FROM generate_series(1, {}) g)", length / 32);
             site.run(&format!("INSERT INTO t VALUES ({id}, {text})"));
         }
-        for told in site.heard().iter().filter(|it| way != "keys" && it["method"] == "INSERT") {
-            let (id, truncated) = (&told["new_data"]["id"], told.get("truncated").and_then(Value::as_str));
+        for reports in site.received().iter().filter(|it| way != "keys" && it["method"] == "INSERT") {
+            let (id, truncated) = (&reports["new_data"]["id"], reports.get("truncated").and_then(Value::as_str));
             match (id.as_i64(), way) {
-                (Some(1), _) => assert_eq!(truncated, None, "{way}: {told}"),
-                (Some(_), _) => assert_eq!(truncated, Some("row"), "{way}: {told}"),
+                (Some(1), _) => assert_eq!(truncated, None, "{way}: {reports}"),
+                (Some(_), _) => assert_eq!(truncated, Some("row"), "{way}: {reports}"),
                 (None, "marker") => assert_eq!(truncated, Some("key")),
-                (None, "spill") => assert_eq!((truncated, told["spilled"].as_bool()), (None, Some(true)), "{told}"),
-                (None, _) => panic!("{way}: {told}"),
+                (None, "spill") => {
+                    assert_eq!((truncated, reports["spilled"].as_bool()), (None, Some(true)), "{reports}")
+                }
+                (None, _) => panic!("{way}: {reports}"),
             }
         }
         site.run("UPDATE t SET w = 'x'; DELETE FROM t");
-        site.heard();
+        site.received();
     }
     assert_eq!(site.ask("SELECT count(*) > 3 FROM notifyman.spilled"), "t");
 }
 
-/// A text of 900 MB, which compresses to little: nothing may be made of it, since that wouldn't fit in memory's limit.
+/// The value is a compressible text of 900 MB, of which no copy fits the memory limit.
 #[test]
 fn g04_a_value_of_nearly_a_gigabyte_costs_no_more_than_a_small_one() {
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -71,9 +73,9 @@ fn g04_a_value_of_nearly_a_gigabyte_costs_no_more_than_a_small_one() {
     }
     site.build(&Installer::new());
     site.db.set_call_timeout(std::time::Duration::from_secs(300));
-    let told = site.tells(&format!("INSERT INTO t VALUES (1, 0, repeat('x', {megabytes} * 1024 * 1024))"));
-    assert_eq!((&told[0]["new_data"], &told[0]["truncated"]), (&json!({"id": 1}), &json!("row")));
-    // Its value isn't even read: as PostgreSQL counts, no block of its TOAST table is touched.
+    let reports = site.reports(&format!("INSERT INTO t VALUES (1, 0, repeat('x', {megabytes} * 1024 * 1024))"));
+    assert_eq!((&reports[0]["new_data"], &reports[0]["truncated"]), (&json!({"id": 1}), &json!("row")));
+    // The value is not read: PostgreSQL counts no access to a block of its TOAST table.
     let toasted = "SELECT coalesce(sum(toast_blks_read + toast_blks_hit), 0) FROM pg_statio_user_tables";
     site.db = connect(&site.url);
     let before = site.ask(toasted);
@@ -84,9 +86,9 @@ fn g04_a_value_of_nearly_a_gigabyte_costs_no_more_than_a_small_one() {
     site.run("DELETE FROM t");
 }
 
-/// Whole rows are told up to 15 MiB there, and what compression made small may be far longer than that.
+/// With a log and with spilling, rows of up to 15 MiB are reported, and compressed values may be far longer.
 #[test]
-fn g04_long_values_that_compress_well_fail_and_delay_no_write_where_long_rows_are_told() {
+fn g04_long_compressible_values_fail_and_delay_no_write() {
     let mut site = site();
     site.run("CREATE TABLE long (id int PRIMARY KEY, v text, b bytea); CREATE TABLE many (id int PRIMARY KEY)");
     for column in 0..100 {
@@ -95,18 +97,18 @@ fn g04_long_values_that_compress_well_fail_and_delay_no_write_where_long_rows_ar
     site.db.set_call_timeout(std::time::Duration::from_secs(300));
     for (way, installer) in ways().into_iter().filter(|(way, _)| ["spill", "table"].contains(way)) {
         site.build(&installer);
-        // As JSON each of these bytes takes six, so that two such rows are more than a text can be.
+        // As JSON each of these bytes has six characters, so two such rows exceed the maximum size of a text.
         site.run(r"INSERT INTO long VALUES (1, repeat(E'\x01', 100000000)); UPDATE long SET id = 2; DELETE FROM long");
         let values = vec!["v"; 100].join(", ");
         site.run(&format!(
             "INSERT INTO many SELECT 1, {values} FROM (SELECT to_json(repeat('x', 10000000)) AS v) t;
              UPDATE many SET id = 2; DELETE FROM many"
         ));
-        let told = match way {
+        let reports = match way {
             "table" => site.ask("SELECT string_agg(payload, ' ' ORDER BY number) FROM notifyman.log"),
-            _ => site.heard().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            _ => site.received().iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         };
-        assert_eq!(told.matches(r#""truncated":"row""#).count(), 6, "{told}");
+        assert_eq!(reports.matches(r#""truncated":"row""#).count(), 6, "{reports}");
     }
 }
 
@@ -117,28 +119,28 @@ fn g04_payloads_are_counted_in_the_encoding_of_the_database() {
         site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
         site.build(&Installer::new());
         for length in [3_000, 3_700, 3_900, 4_000, 7_700, 7_800, 7_900, 8_000] {
-            let told = site.tells(&format!("INSERT INTO t VALUES ({length}, '{}')", text.repeat(length)));
-            let characters = told[0]["new_data"]["v"].as_str().map(|v| v.chars().count());
-            assert!(characters == Some(length) || told[0]["truncated"] == "row", "{length}: {told:?}");
+            let reports = site.reports(&format!("INSERT INTO t VALUES ({length}, '{}')", text.repeat(length)));
+            let characters = reports[0]["new_data"]["v"].as_str().map(|v| v.chars().count());
+            assert!(characters == Some(length) || reports[0]["truncated"] == "row", "{length}: {reports:?}");
         }
         site.run("DELETE FROM t");
     }
-    // Whole up to the last byte that fits.
+    // The row is complete up to the last byte that fits.
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new());
     let mut longest = 0;
     for length in 7_700..7_990 {
-        let told = &site.tells(&format!("INSERT INTO t VALUES ({length}, repeat('x', {length}))"))[0];
-        if told.get("truncated").is_none() {
-            longest = told.to_string().len();
+        let reports = &site.reports(&format!("INSERT INTO t VALUES ({length}, repeat('x', {length}))"))[0];
+        if reports.get("truncated").is_none() {
+            longest = reports.to_string().len();
         }
     }
     assert!((7_990..8_000).contains(&longest), "{longest}");
 }
 
 #[test]
-fn g04_columns_of_every_kind_are_written_and_told() {
+fn g04_columns_of_every_kind_are_written_and_reported() {
     let mut site = site();
     site.run("CREATE TYPE mood AS ENUM ('ok', 'bad'); CREATE TYPE pair AS (a int, \"b c\" mood);
         CREATE TYPE nested AS (p pair, ps pair[]); CREATE DOMAIN positive AS int CHECK (VALUE > 0);
@@ -160,10 +162,10 @@ fn g04_columns_of_every_kind_are_written_and_told() {
                 'say "x"', '100 %s', 1, 2, 3, 4, 5)"#,
         );
         site.run("INSERT INTO kinds DEFAULT VALUES; UPDATE kinds SET n = 5; DELETE FROM kinds");
-        let told = site.heard();
-        assert!(told.iter().all(|it| it.get("truncated").is_none()), "{way}: {told:?}");
+        let reports = site.received();
+        assert!(reports.iter().all(|it| it.get("truncated").is_none()), "{way}: {reports:?}");
         if way == "rows" {
-            let row = &told[0]["new_data"];
+            let row = &reports[0]["new_data"];
             for (column, value) in [
                 ("doubled", json!(8)),
                 ("m", json!("ok")),
@@ -204,7 +206,7 @@ fn g04_tables_of_every_kind_are_written() {
     ));
     for (way, installer) in ways() {
         site.build(&installer);
-        site.heard();
+        site.received();
         site.run(&format!(
             "INSERT INTO \"Sch\"\"ema\".\"Ta.ble %s\" VALUES (1); INSERT INTO \"{}\" VALUES (1); INSERT INTO \"{}\" VALUES (1);
              INSERT INTO empty DEFAULT VALUES; INSERT INTO fast VALUES (1); INSERT INTO full_identity VALUES (1);
@@ -213,9 +215,9 @@ fn g04_tables_of_every_kind_are_written() {
             "n".repeat(63),
             "ä".repeat(31),
         ));
-        let told = site.heard();
+        let reports = site.received();
         if way == "rows" || way == "keys" {
-            assert_eq!(told.iter().filter(|it| it.get("method").is_some()).count(), 8, "{way}: {told:?}");
+            assert_eq!(reports.iter().filter(|it| it.get("method").is_some()).count(), 8, "{way}: {reports:?}");
         }
         site.run("DELETE FROM v; DELETE FROM fast; DELETE FROM \"select\"; TRUNCATE empty");
         assert_eq!(site.problems(), [] as [&str; 0], "{way}");
@@ -223,7 +225,7 @@ fn g04_tables_of_every_kind_are_written() {
 }
 
 #[test]
-fn g04_a_table_of_1600_columns_is_written_and_told() {
+fn g04_a_table_of_1600_columns_is_written_and_reported() {
     let mut site = site();
     let columns: Vec<_> = (0..1600).map(|n| format!("c{n} bool")).collect();
     site.run(&format!("CREATE TABLE wide ({})", columns.join(",")));
@@ -231,13 +233,13 @@ fn g04_a_table_of_1600_columns_is_written_and_told() {
         site.build(&installer);
         site.run("INSERT INTO wide (c0, c1599) VALUES (true, false); UPDATE wide SET c1 = true; DELETE FROM wide");
     }
-    assert_eq!(site.heard().iter().filter(|it| it["method"] == "INSERT").count(), 5);
+    assert_eq!(site.received().iter().filter(|it| it["method"] == "INSERT").count(), 5);
 }
 
 #[test]
-fn g04_a_role_without_any_right_here_writes_and_runs_ddl() {
+fn g04_a_role_without_privileges_writes_and_executes_ddl() {
     let mut site = site();
-    let role = format!("nobody_{}", std::process::id());
+    let role = format!("unprivileged_{}", std::process::id());
     site.run(&format!(
         "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
          CREATE TABLE t (id int PRIMARY KEY, v text); GRANT ALL ON t TO {role}; CREATE SCHEMA theirs AUTHORIZATION {role};
@@ -262,25 +264,25 @@ fn g04_a_role_without_any_right_here_writes_and_runs_ddl() {
         ] {
             db.execute(sql).unwrap_or_else(|error| panic!("{way}: {sql}: {error}"));
         }
-        assert!(db.take_notices().is_empty(), "no warning, either");
+        assert!(db.take_notices().is_empty(), "there is no warning");
         assert!(db.query("SELECT nextval('notifyman.number')").is_err_and(|e| e.sqlstate() == Some("42501")));
         site.run("TRUNCATE t");
-        let told = site.heard();
+        let reports = site.received();
         assert!(
-            told.iter().filter(|it| it["session_user"] == role).count() > 8 || way.contains("table"),
-            "{way}: {told:?}"
+            reports.iter().filter(|it| it["session_user"] == role).count() > 8 || way.contains("table"),
+            "{way}: {reports:?}"
         );
     }
 }
 
-/// A cast that a table's owner made runs as the role that writes, like any trigger of that owner's.
+/// A cast that a table's owner created runs as the role that writes, like any trigger of that owner.
 #[test]
-fn g04_nothing_that_a_user_made_runs_with_the_rights_of_another_role() {
+fn g04_no_code_of_a_user_runs_with_the_privileges_of_another_role() {
     let mut site = site();
     let role = format!("mallory_{}", std::process::id());
     site.run(&format!(
         "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-         CREATE SCHEMA theirs AUTHORIZATION {role}; CREATE TABLE caught (who name); GRANT ALL ON caught TO PUBLIC"
+         CREATE SCHEMA theirs AUTHORIZATION {role}; CREATE TABLE caught (role name); GRANT ALL ON caught TO PUBLIC"
     ));
     for shape in [Shape::Rows, Shape::Keys] {
         site.build(&Installer::new().shape(shape));
@@ -300,19 +302,19 @@ fn g04_nothing_that_a_user_made_runs_with_the_rights_of_another_role() {
             DROP TYPE theirs.evil CASCADE; DROP TYPE theirs.pair",
         )
         .unwrap();
-        assert_eq!(site.ask("SELECT string_agg(DISTINCT who, ' ') FROM caught"), role);
+        assert_eq!(site.ask("SELECT string_agg(DISTINCT role, ' ') FROM caught"), role);
     }
 }
 
 #[test]
-fn g04_transactions_that_read_only_fail_or_go_back_are_what_they_were() {
+fn g04_read_only_failed_and_rolled_back_transactions_behave_as_without_triggers() {
     for (way, installer) in ways() {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY)");
         site.build(&installer);
         assert_eq!(site.db.execute("BEGIN READ ONLY; INSERT INTO t VALUES (1)").unwrap_err().sqlstate(), Some("25006"));
         site.run("ROLLBACK; CREATE TEMP TABLE x (id int); BEGIN READ ONLY; INSERT INTO x VALUES (1); COMMIT");
-        site.heard();
+        site.received();
         assert_eq!(
             site.db.execute("BEGIN; INSERT INTO t VALUES (1); INSERT INTO t VALUES (1)").unwrap_err().sqlstate(),
             Some("23505"),
@@ -321,9 +323,9 @@ fn g04_transactions_that_read_only_fail_or_go_back_are_what_they_were() {
         site.run("ROLLBACK");
         site.run("BEGIN; INSERT INTO t VALUES (1); SAVEPOINT a; INSERT INTO t VALUES (2); ROLLBACK TO a;
                   INSERT INTO t VALUES (3); RELEASE a; COMMIT; BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO t VALUES (4); COMMIT");
-        let told = site.heard();
+        let reports = site.received();
         if !way.contains("table") {
-            let ids: Vec<_> = told
+            let ids: Vec<_> = reports
                 .iter()
                 .map(|it| if way == "keys" { &it["keys"][0]["id"] } else { &it["new_data"]["id"] })
                 .collect();
@@ -335,7 +337,7 @@ fn g04_transactions_that_read_only_fail_or_go_back_are_what_they_were() {
 }
 
 #[test]
-fn g04_whatever_is_done_to_the_schema_by_hand_a_write_goes_on() {
+fn g04_manual_changes_to_the_schema_fail_no_write() {
     for (way, installer) in ways() {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
@@ -344,30 +346,30 @@ fn g04_whatever_is_done_to_the_schema_by_hand_a_write_goes_on() {
         site.run("INSERT INTO t SELECT g, repeat('x', 9000) FROM generate_series(1, 3) g; UPDATE t SET v = 'x'; DELETE FROM t; TRUNCATE t");
         site.run("COMMENT ON SCHEMA notifyman IS NULL");
         site.run("INSERT INTO t VALUES (1)");
-        // A column that is gone, and of which nobody told.
+        // A column that was dropped without an event trigger.
         site.run("ALTER TABLE t DROP COLUMN v");
         site.run("ALTER TABLE t RENAME id TO key");
-        site.heard();
+        site.received();
         site.run("INSERT INTO t VALUES (2)");
-        let told = site.heard();
-        assert!(way.contains("table") || told[0]["truncated"] == "key", "{way}: {told:?}");
+        let reports = site.received();
+        assert!(way.contains("table") || reports[0]["truncated"] == "key", "{way}: {reports:?}");
         site.run("DROP SCHEMA notifyman CASCADE; INSERT INTO t VALUES (3)");
     }
 }
 
 #[test]
-fn g04_a_write_of_many_rows_is_no_trouble() {
+fn g04_a_write_of_many_rows_succeeds() {
     let mut site = site();
     site.db.set_call_timeout(std::time::Duration::from_secs(300));
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     for (way, installer) in ways() {
         site.build(&installer);
         site.run("INSERT INTO t SELECT g, 'x' FROM generate_series(1, 10000) g; UPDATE t SET v = 'y'; DELETE FROM t");
-        let told = site.heard();
+        let reports = site.received();
         assert!(
             way.contains("keys")
                 || way.contains("table")
-                || told.iter().filter(|it| it.get("method").is_some()).count() == 30_000,
+                || reports.iter().filter(|it| it.get("method").is_some()).count() == 30_000,
             "{way}"
         );
     }
@@ -375,10 +377,9 @@ fn g04_a_write_of_many_rows_is_no_trouble() {
     assert!(outbox > 30_000, "{outbox}");
 }
 
-/// The outbox takes no transaction number a row, of which a transaction can have 64 before everybody's snapshots suffer.
-/// It took a look at all functions for each table: half a minute here.
+/// Reading all functions for each table took half a minute here.
 #[test]
-fn g04_to_drop_a_schema_of_many_tables_takes_a_moment() {
+fn g04_dropping_a_schema_of_many_tables_is_fast() {
     let mut site = site();
     site.run(
         "CREATE SCHEMA kept; CREATE SCHEMA gone; DO $$ BEGIN
@@ -387,17 +388,17 @@ fn g04_to_drop_a_schema_of_many_tables_takes_a_moment() {
         END $$",
     );
     site.build(&Installer::new());
-    site.heard();
+    site.received();
     let begun = std::time::Instant::now();
     site.run("SET client_min_messages = error; DROP SCHEMA gone CASCADE");
     let took = begun.elapsed();
     assert!(took < std::time::Duration::from_secs(25), "{took:?}");
-    assert_eq!(site.heard().len(), 400);
+    assert_eq!(site.received().len(), 400);
 }
 
 #[test]
-fn g04_a_write_takes_one_transaction_number() {
-    // Other tests would take some, too.
+fn g04_a_write_takes_one_transaction_id() {
+    // A server of its own, since other tests take transaction ids.
     let server = start(Options::new());
     let mut site = site_in(&server);
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
@@ -412,7 +413,7 @@ fn g04_a_write_takes_one_transaction_number() {
 }
 
 #[test]
-fn g04_prepared_transactions_fail_with_notify_as_documented_and_go_with_a_log() {
+fn g04_prepared_transactions_fail_with_notify_and_work_with_a_log() {
     let server = start(Options::new().setting("max_prepared_transactions", "2"));
     let mut site = site_in(&server);
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
@@ -432,7 +433,7 @@ fn g04_prepared_transactions_fail_with_notify_as_documented_and_go_with_a_log() 
 }
 
 #[test]
-fn g04_a_full_queue_fails_the_commit_as_documented_and_a_log_knows_none() {
+fn g04_a_full_queue_fails_the_commit_except_with_a_log() {
     let Some(server) = start_with_a_small_queue() else { return };
     let mut site = site_in(&server);
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
@@ -442,7 +443,7 @@ fn g04_a_full_queue_fails_the_commit_as_documented_and_a_log_knows_none() {
     holder.listen(["notifyman"]).unwrap();
     holder.execute("BEGIN").unwrap();
     let fill = "INSERT INTO t SELECT g, repeat('x', 7000) FROM generate_series(1, 20) g; DELETE FROM t";
-    let failed = (0..100).find_map(|_| site.db.execute(fill).err()).expect("the queue gets full");
+    let failed = (0..100).find_map(|_| site.db.execute(fill).err()).expect("the queue becomes full");
     assert_eq!(failed.sqlstate(), Some("54000"), "{failed}");
     let warnings = notifyman::changes::Status::of(&mut site.db).unwrap().warnings().to_vec();
     assert!(warnings.iter().any(|warning| warning.contains("NOTIFY queue is")), "{warnings:?}");
@@ -454,30 +455,30 @@ fn g04_a_full_queue_fails_the_commit_as_documented_and_a_log_knows_none() {
 }
 
 #[test]
-fn g04_a_key_that_is_too_long_fails_no_write_and_leaves_a_marker_in_any_way() {
+fn g04_a_key_that_is_too_long_fails_no_write_and_is_reported_by_a_marker() {
     for (way, installer) in ways() {
         let mut site = site();
         site.run("CREATE TABLE t (k text PRIMARY KEY, v text)");
         site.build(&installer);
         for (key, value) in [(9_000, 10), (9_000, 20_000), (9_000, 17_000_000)] {
-            let told =
-                site.tells(&format!("INSERT INTO t VALUES (repeat('k', {key}), repeat('v', {value})); TRUNCATE t"));
+            let reports =
+                site.reports(&format!("INSERT INTO t VALUES (repeat('k', {key}), repeat('v', {value})); TRUNCATE t"));
             if !way.contains("table") {
                 let whole = way == "spill" && value < 15_000_000;
-                assert_eq!(told.len(), 2, "{way}: {told:?}");
-                assert_eq!(told[0]["spilled"] == true, whole, "{way} {value}: {}", told[0]);
-                assert_eq!(told[0]["truncated"] == "key", !whole, "{way} {value}: {}", told[0]);
+                assert_eq!(reports.len(), 2, "{way}: {reports:?}");
+                assert_eq!(reports[0]["spilled"] == true, whole, "{way} {value}: {}", reports[0]);
+                assert_eq!(reports[0]["truncated"] == "key", !whole, "{way} {value}: {}", reports[0]);
             }
         }
     }
-    // Also where the function is the one for any table.
+    // The function for any table behaves in the same way.
     let mut site = site();
     site.build(&Installer::new());
     site.run("CREATE TABLE t (k int PRIMARY KEY, v text); CREATE TABLE u (v text)");
-    let told = site.tells("INSERT INTO t VALUES (1, repeat('v', 9000)); UPDATE t SET k = 2; DELETE FROM t; INSERT INTO u VALUES (repeat('v', 9000))");
-    let said: Vec<_> = told.iter().map(super::support::short).collect();
+    let reports = site.reports("INSERT INTO t VALUES (1, repeat('v', 9000)); UPDATE t SET k = 2; DELETE FROM t; INSERT INTO u VALUES (repeat('v', 9000))");
+    let text: Vec<_> = reports.iter().map(super::support::short).collect();
     assert_eq!(
-        said,
+        text,
         [
             r#"INSERT t truncated=row {"k":1}"#,
             r#"UPDATE t truncated=row {"k":1} {"k":2}"#,
@@ -488,10 +489,10 @@ fn g04_a_key_that_is_too_long_fails_no_write_and_leaves_a_marker_in_any_way() {
 }
 
 #[test]
-fn g04_another_build_fails_no_write_of_those_that_go_on_meanwhile() {
+fn g04_a_build_fails_no_concurrent_write() {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     let mut site = site();
-    site.deafen();
+    site.stop_listening();
     site.run("CREATE TABLE t (id int, v text); DO $$ BEGIN FOR n IN 1 .. 60 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, c%s text)', n, n); END LOOP; END $$");
     let (first, is_over) = (ways().remove(0).1, AtomicBool::new(false));
     site.build(&first);

@@ -1,4 +1,4 @@
-//! Rule G10: the log, read in the order of the commits and of the rows, whatever transactions are open meanwhile.
+//! Rule G10: the order in which a log is read, with open transactions.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -12,42 +12,42 @@ use super::worker::{connected, ids, next_but_warnings, worker};
 use crate::support::server::{ask, connect, start};
 use crate::support::{Cluster, Options};
 
-/// Makes what is new be found soon.
+/// A short poll interval.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A server of the test's own, with a table `t` whose changes are logged.
+/// Starts a server with a table `t` and a log.
 pub(super) fn logged() -> (Cluster, Site) {
     logged_by(Options::new(), Installer::new())
 }
 
-/// A server with these options, and a table `t` whose changes are logged as this installer says.
+/// Starts a server with these options, a table `t` and a log with the options of this installer.
 pub(super) fn logged_by(options: Options, installer: Installer) -> (Cluster, Site) {
     let server = start(options);
     let mut site = Site::at(server.url());
-    site.deafen();
+    site.stop_listening();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&installer.delivery(DeliveryMode::Log));
     (server, site)
 }
 
-/// A worker that looks often.
+/// Returns a worker that polls often.
 pub(super) fn reader(site: &Site) -> Worker {
     worker(&[site]).look_every(LOOK, LOOK)
 }
 
-/// A worker that has begun to read.
+/// Starts a worker, and waits until it has begun to read.
 #[track_caller]
 pub(super) fn read(site: &Site) -> Changes {
     connected(reader(site), 1)
 }
 
-/// A worker that continues at a position.
+/// Starts a worker at a position.
 #[track_caller]
 pub(super) fn read_from(site: &Site, position: &Position) -> Changes {
     connected(reader(site).position(1, position.clone()), 1)
 }
 
-/// The cause of the gap that must come next, whatever is reported of the session before.
+/// Returns the cause of the next event, which must be a gap. Events about the session may precede it.
 #[track_caller]
 pub(super) fn gap(changes: &mut Changes) -> String {
     loop {
@@ -59,7 +59,7 @@ pub(super) fn gap(changes: &mut Changes) -> String {
     }
 }
 
-/// The error for which the database is lost, which must come next.
+/// Returns the error of the next event, which must be the loss of the database.
 #[track_caller]
 pub(super) fn lost(changes: &mut Changes) -> String {
     match next_but_warnings(changes) {
@@ -68,20 +68,20 @@ pub(super) fn lost(changes: &mut Changes) -> String {
     }
 }
 
-/// Inserts a row from a session, and sees it come next: everything else has been read by then.
+/// Inserts a row, and asserts that it is the next change, so that everything else has been read.
 #[track_caller]
 pub(super) fn pass(db: &mut Connection, changes: &mut Changes, id: i64) {
     db.execute(&format!("INSERT INTO t VALUES ({id})")).unwrap();
     assert_eq!(ids(changes, 1), [id]);
 }
 
-/// The parts of a position's text: within a batch they are more.
+/// Returns the number of parts of a position's text, of which there are more within a batch.
 fn parts(changes: &Changes) -> usize {
     changes.log_position().expect("a position").to_string().split('.').count()
 }
 
 #[test]
-fn g10_subtransactions_are_reported_as_far_as_they_were_kept_when_the_whole_commits() {
+fn g10_subtransactions_that_were_not_rolled_back_are_reported_at_the_commit() {
     let (_server, mut site) = logged();
     let mut changes = read(&site);
     let mut other = site.session();
@@ -105,9 +105,9 @@ fn g10_subtransactions_are_reported_as_far_as_they_were_kept_when_the_whole_comm
         let (_, ChangeEvent::Change(change)) = next_but_warnings(&mut changes) else { panic!("after {came:?}") };
         came.push((change.method, change.new_data.unwrap()["id"].as_i64().unwrap(), parts(&changes)));
     }
-    let told: Vec<_> = came.iter().map(|(method, id, _)| format!("{method:?} {id}")).collect();
-    assert_eq!(told, ["Insert 1", "Insert 3", "Insert 4", "Update 4", "Insert 6", "Insert 7"]);
-    // They are one batch, which is over with the last.
+    let reports: Vec<_> = came.iter().map(|(method, id, _)| format!("{method:?} {id}")).collect();
+    assert_eq!(reports, ["Insert 1", "Insert 3", "Insert 4", "Update 4", "Insert 6", "Insert 7"]);
+    // They are one batch, which ends with the last one.
     assert_eq!(came.iter().map(|(.., parts)| *parts).collect::<Vec<_>>(), [11, 11, 11, 11, 11, 7]);
     pass(&mut other, &mut changes, 200);
 }
@@ -136,7 +136,7 @@ fn g10_a_prepared_transaction_is_reported_when_it_is_committed_also_after_a_rest
 }
 
 #[test]
-fn g10_a_transaction_that_begins_first_and_commits_last_delays_nothing_and_comes_whole() {
+fn g10_a_transaction_that_begins_first_and_commits_last_delays_no_other() {
     let (_server, mut site) = logged();
     let mut changes = read(&site);
     let mut early = site.session();
@@ -147,7 +147,7 @@ fn g10_a_transaction_that_begins_first_and_commits_last_delays_nothing_and_comes
             early.execute(&format!("INSERT INTO t VALUES ({id} + 1000)")).unwrap();
         }
     }
-    // They come although an earlier writer is open.
+    // They are reported although an earlier writer is open.
     assert_eq!(ids(&mut changes, 299), (2..=300).collect::<Vec<_>>());
     early.execute("COMMIT").unwrap();
     let mut late = Vec::new();
@@ -166,7 +166,7 @@ fn g10_the_only_open_transaction_which_a_snapshot_does_not_list_is_read_when_it_
     drop(read(&site));
     let mut alone = site.session();
     alone.execute("BEGIN; INSERT INTO t SELECT generate_series(1, 1500)").unwrap();
-    // It is not below xmax, so it is not listed.
+    // The transaction is not below xmax, so the snapshot does not list it.
     assert_eq!(ask(&mut alone, "SELECT txid_current() >= txid_snapshot_xmax(txid_current_snapshot())"), "t");
     assert_eq!(site.ask("SELECT count(*) FROM txid_snapshot_xip(txid_current_snapshot())"), "0");
     let mut changes = read(&site);
@@ -181,7 +181,7 @@ fn g10_a_transaction_that_has_written_before_the_log_began_is_a_gap_when_it_ends
     let (_server, mut site) = logged();
     let mut open = site.session();
     open.execute("BEGIN; INSERT INTO t VALUES (1)").unwrap();
-    // As a crash of the server leaves it; the transaction's lock is in the way of emptying the tables.
+    // This is the state after a crash of the server. The transaction's lock prevents the truncation of the tables.
     site.run("TRUNCATE notifyman.era, notifyman.start, notifyman.mark");
     let mut changes = read(&site);
     pass(&mut site.db, &mut changes, 2);
@@ -205,7 +205,7 @@ fn g10_a_transaction_that_has_not_written_in_the_log_when_it_began_is_no_gap() {
 }
 
 #[test]
-fn g10_a_big_transaction_comes_in_pages_in_which_a_reader_can_begin_again() {
+fn g10_a_large_transaction_is_read_in_pages_within_which_a_reader_can_restart() {
     let (_server, mut site) = logged();
     let mut changes = read(&site);
     let mut early = site.session();
@@ -215,14 +215,14 @@ fn g10_a_big_transaction_comes_in_pages_in_which_a_reader_can_begin_again() {
     assert_eq!(ids(&mut changes, 7_777), (1..=7_777).collect::<Vec<_>>());
     assert_eq!(parts(&changes), 11);
     let position = changes.log_position().unwrap().clone();
-    // What commits meanwhile is no part of the batch.
+    // Later commits are not part of the batch.
     early.execute("COMMIT").unwrap();
     site.run("INSERT INTO t SELECT generate_series(20001, 20010)");
     let mut second = read_from(&site, &position);
     for changes in [&mut changes, &mut second] {
         assert_eq!(ids(changes, 12_223), (7_778..=20_000).collect::<Vec<_>>());
         let mut rest = ids(changes, 12);
-        // One look may find both transactions, or each finds one.
+        // One poll may find both transactions, or two polls one each.
         assert!(rest.iter().position(|id| *id == -1) < rest.iter().position(|id| *id == -2));
         rest.sort_unstable();
         assert_eq!(rest, [-2, -1].into_iter().chain(20_001..=20_010).collect::<Vec<_>>());
@@ -245,13 +245,13 @@ fn g10_many_small_transactions_without_a_reader_are_read_in_the_order_of_their_w
         site.run(&format!("INSERT INTO t VALUES ({id})"));
     }
     let mut changes = connected(reader(&site).name("n"), 1);
-    // The row 1 was not acknowledged.
+    // Row 1 was not acknowledged.
     let expected: Vec<_> = [-1, 1, -2].into_iter().chain(2..=3000).collect();
     assert_eq!(ids(&mut changes, 3002), expected);
     pass(&mut site.db, &mut changes, 5000);
 }
 
-/// Ends writers when it drops, also when the test fails.
+/// Ends the writers when it is dropped, even if the test fails.
 pub(super) struct Over<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -260,7 +260,7 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Writes versions of a few rows until it is stopped, with savepoints and transactions that are rolled back.
+/// Writes versions of a few rows until it is stopped, with rolled back savepoints and transactions.
 fn write_versions(url: &str, mut seed: u64, is_over: &AtomicBool) {
     let mut db = connect(url);
     let mut random = move |below: u64| {
@@ -272,7 +272,7 @@ fn write_versions(url: &str, mut seed: u64, is_over: &AtomicBool) {
     };
     let update = |id: u64| format!("UPDATE account SET version = version + 1 WHERE id = {id};");
     while !is_over.load(Relaxed) {
-        // In ascending order, so that no deadlock arises.
+        // Rows are locked in ascending order, so that no deadlock occurs.
         let (first, step) = (random(10), random(5) + 1);
         let mut sql = "BEGIN;".to_owned() + &update(first);
         if random(3) == 0 {
@@ -290,7 +290,7 @@ fn write_versions(url: &str, mut seed: u64, is_over: &AtomicBool) {
 }
 
 #[test]
-fn g10_every_committed_version_of_a_row_comes_once_and_in_order_from_random_writers() {
+fn g10_every_committed_version_of_a_row_is_reported_once_and_in_order() {
     let (_server, mut site) = logged();
     site.run("CREATE TABLE account (id int PRIMARY KEY, version int); INSERT INTO account SELECT g, 0 FROM generate_series(0, 19) g");
     let mut changes = read(&site);
@@ -312,7 +312,7 @@ fn g10_every_committed_version_of_a_row_comes_once_and_in_order_from_random_writ
             scope.spawn(move || write_versions(url, 0x9e37_79b9_7f4a_7c15 ^ seed, is_over));
         }
         let over = Over(&is_over);
-        // A reader that begins again and again at its last position.
+        // A reader that is restarted repeatedly at its last position.
         for round in 0..20 {
             for _ in 0..100 {
                 take(&mut changes, &mut versions);
@@ -333,7 +333,7 @@ fn g10_every_committed_version_of_a_row_comes_once_and_in_order_from_random_writ
     let written: Vec<i64> = rows.iter().map(|row| row.get(0).unwrap().parse().unwrap()).collect();
     assert_eq!(versions, written);
     assert!(written.iter().sum::<i64>() >= 2000);
-    // So does one that read all along, to the end.
+    // A reader without restarts receives the same.
     let mut versions = vec![0; 20];
     while !take(&mut first, &mut versions) {}
     assert_eq!(versions, written);

@@ -1,4 +1,4 @@
-//! Rule G10: a log after crashes, failovers, copies and restores. Rows of another era are never reported; a gap is.
+//! Rule G10: a log after crashes, failovers, copies and restores. Rows of another era are never reported, and a gap is.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -15,13 +15,13 @@ use crate::support::cluster::signal;
 use crate::support::server::{LIMIT, PausedProcess, ask, connect, eventually, promote, start};
 use crate::support::{Cluster, Options, Proxy};
 
-/// The process of the server that does this.
+/// Returns the process of the server of this backend type.
 fn process(db: &mut notifyman::Connection, backend_type: &str) -> u32 {
     let sql = format!("SELECT pid FROM pg_stat_activity WHERE backend_type = '{backend_type}'");
     ask(db, &sql).parse().unwrap()
 }
 
-/// The position after the change of this row, which comes next.
+/// Inserts a row, which must be the next change, and returns the position after it.
 #[track_caller]
 fn position_after(db: &mut notifyman::Connection, changes: &mut Changes, id: i64) -> Position {
     pass(db, changes, id);
@@ -29,12 +29,12 @@ fn position_after(db: &mut notifyman::Connection, changes: &mut Changes, id: i64
 }
 
 #[test]
-fn g10_a_crash_is_a_gap_and_what_it_has_undone_is_not_mistaken_for_what_was_read() {
+fn g10_a_crash_is_a_gap_and_lost_commits_are_not_confused_with_read_ones() {
     let (mut server, mut site) = logged();
     let mut changes = connected(reader(&site).name("n"), 1);
     gap(&mut changes);
     pass(&mut site.db, &mut changes, 1);
-    // Nothing that is committed reaches the disk, and it is reported all the same.
+    // No commit reaches the disk, and changes are reported nevertheless.
     site.run("CHECKPOINT");
     let writer = process(&mut site.db, "walwriter");
     let frozen = PausedProcess::process(writer);
@@ -46,16 +46,16 @@ fn g10_a_crash_is_a_gap_and_what_it_has_undone_is_not_mistaken_for_what_was_read
     drop(frozen);
     server.restart().unwrap();
     let mut db = connect(&server.url());
-    assert_eq!(ask(&mut db, "SELECT string_agg(id::text, ' ') FROM t"), "1", "the commit is undone");
-    assert!(next_xid(&mut db) <= used, "transaction numbers are used again");
+    assert_eq!(ask(&mut db, "SELECT string_agg(id::text, ' ') FROM t"), "1", "the commit is lost");
+    assert!(next_xid(&mut db) <= used, "transaction ids are used again");
     assert!(gap(&mut changes).contains("the log began again"));
     pass(&mut db, &mut changes, 3);
-    // A position that a client has kept.
+    // A position from before the crash.
     let mut second = read_from(&site, &before);
     assert!(gap(&mut second).contains("the log began again"));
     pass(&mut db, &mut second, 4);
     assert_eq!(ids(&mut changes, 1), [4]);
-    // The positions after the crash are good.
+    // Positions from after the crash are valid.
     let after = second.log_position().unwrap().clone();
     drop(second);
     db.execute("INSERT INTO t VALUES (5)").unwrap();
@@ -63,14 +63,14 @@ fn g10_a_crash_is_a_gap_and_what_it_has_undone_is_not_mistaken_for_what_was_read
 }
 
 #[test]
-fn g10_every_kind_of_crash_is_a_gap_and_later_changes_come() {
+fn g10_every_kind_of_crash_is_a_gap_before_later_changes() {
     let (mut server, mut site) = logged();
     let mut changes = read(&site);
     pass(&mut site.db, &mut changes, 1);
     for (id, kind) in (10..).step_by(10).zip(["stop -m immediate", "SIGKILL to the postmaster", "SIGKILL to a backend"])
     {
         let position = changes.log_position().unwrap().clone();
-        // The build must outlive the crash: the servers of the tests commit asynchronously.
+        // The build must survive the crash, although the servers of the tests commit asynchronously.
         site.run("CHECKPOINT");
         match kind {
             "stop -m immediate" => server.stop_immediate().unwrap(),
@@ -90,7 +90,7 @@ fn g10_every_kind_of_crash_is_a_gap_and_later_changes_come() {
                 true
             })
         });
-        // Written before anybody reads: below the floor of the era, so the gap stands for it.
+        // This row is written before the first reader: it is below the floor of the era, so the gap covers it.
         site.run(&format!("INSERT INTO t VALUES ({id})"));
         let cause = gap(&mut changes);
         assert!(cause.contains("the log began again"), "{kind}: {cause}");
@@ -98,7 +98,7 @@ fn g10_every_kind_of_crash_is_a_gap_and_later_changes_come() {
             site.run(&format!("INSERT INTO t VALUES ({id} + 1)"));
             ids(&mut changes, 1)[0]
         };
-        // The reader may have been quicker.
+        // The reader may have begun the era before.
         if came == id {
             assert_eq!(ids(&mut changes, 1), [id + 1], "{kind}");
         } else {
@@ -110,7 +110,7 @@ fn g10_every_kind_of_crash_is_a_gap_and_later_changes_come() {
 }
 
 #[test]
-fn g10_a_prepared_transaction_that_outlives_a_crash_is_another_gap_when_it_ends() {
+fn g10_a_prepared_transaction_that_survives_a_crash_is_another_gap_when_it_ends() {
     let (mut server, mut site) = logged_by(Options::new().setting("max_prepared_transactions", "5"), Installer::new());
     let mut changes = read(&site);
     site.run("BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'p'");
@@ -143,21 +143,21 @@ fn g10_a_clean_restart_is_no_gap_and_loses_nothing() {
             }
         };
         assert_eq!(came, Some(id));
-        // A position of an earlier start.
+        // The position is of an earlier start.
         assert_eq!(ids(&mut read_from(&site, &first), id.unsigned_abs() as usize), (1..=id).collect::<Vec<_>>());
     }
     drop(changes);
-    // Nobody reads in the second start.
+    // No reader runs in the second start.
     server.restart().unwrap();
     server.restart().unwrap();
     site.db = connect(&server.url());
     site.run("INSERT INTO t VALUES (7)");
-    // The last one had not been acknowledged.
+    // The last row had not been acknowledged.
     assert_eq!(ids(&mut connected(reader(&site).name("n"), 1), 2), [3, 7]);
     assert_eq!(ids(&mut read_from(&site, &first), 4), [1, 2, 3, 7]);
 }
 
-/// A primary, a standby that follows it through a proxy, and a site of the primary whose sessions go through another.
+/// A primary, a standby that replicates it through a proxy, and a site whose sessions use another proxy.
 struct Failover {
     primary: Cluster,
     standby: Cluster,
@@ -179,7 +179,7 @@ fn failover() -> Failover {
 }
 
 impl Failover {
-    /// The worker's database, wherever the proxy leads.
+    /// Returns a worker that connects through the proxy.
     fn worker(&self) -> Worker {
         let url = format!("postgres://postgres@{}/postgres", self.clients.addr());
         Worker::new([config(&url)]).timeout(LIMIT).look_every(Duration::from_millis(5), Duration::from_millis(5))
@@ -195,18 +195,18 @@ impl Failover {
 }
 
 #[test]
-fn g10_a_promoted_standby_that_lost_the_tail_is_a_gap_with_and_without_a_checkpoint() {
+fn g10_a_promoted_standby_that_lost_commits_is_a_gap_with_and_without_a_checkpoint() {
     for with_checkpoint in [false, true] {
         let mut servers = failover();
         let mut site = Site::at(servers.primary.url());
-        site.deafen();
+        site.stop_listening();
         site.run("CREATE TABLE t (id int PRIMARY KEY)");
         site.build(&Installer::new().delivery(DeliveryMode::Log));
         let mut changes = connected(servers.worker().name("n"), 1);
         gap(&mut changes);
         let early = position_after(&mut site.db, &mut changes, 1);
         servers.replicate(1);
-        // A standby cannot be read from.
+        // A worker cannot read from a standby.
         let refused = lost(&mut Worker::new([config(&servers.standby.url())]).timeout(LIMIT).start().unwrap());
         assert!(refused.contains("is a standby") && refused.contains("connect to the primary"), "{refused}");
 
@@ -219,7 +219,7 @@ fn g10_a_promoted_standby_that_lost_the_tail_is_a_gap_with_and_without_a_checkpo
         if with_checkpoint {
             db.execute("CHECKPOINT").unwrap();
         }
-        assert_eq!(ask(&mut db, "SELECT string_agg(id::text, ' ') FROM t"), "1", "the tail is lost");
+        assert_eq!(ask(&mut db, "SELECT string_agg(id::text, ' ') FROM t"), "1", "the last commits are lost");
         servers.clients.set_upstream(([127, 0, 0, 1], servers.standby.port()).into());
         servers.clients.cut_rst();
         assert!(gap(&mut changes).contains("the log began again"));
@@ -229,14 +229,14 @@ fn g10_a_promoted_standby_that_lost_the_tail_is_a_gap_with_and_without_a_checkpo
             assert!(gap(&mut second).contains("the log began again"));
             drop(second);
         }
-        // It continues on the new primary.
+        // The worker continues on the new primary.
         drop(changes);
         db.execute("INSERT INTO t VALUES (4)").unwrap();
         assert_eq!(ids(&mut connected(servers.worker().name("n"), 1), 2), [3, 4]);
     }
 }
 
-/// Gives a stopped server a copy of another's data.
+/// Copies the data of a server to another one that is stopped.
 fn copy_data(from: &Cluster, to: &Cluster) {
     let run = |program: &str, arguments: &[&Path]| {
         let status = Command::new(program).arg("-pPR").args(arguments).status().unwrap();
@@ -247,7 +247,7 @@ fn copy_data(from: &Cluster, to: &Cluster) {
 }
 
 #[test]
-fn g10_a_copied_data_directory_knows_positions_from_before_the_copy_and_none_from_after() {
+fn g10_a_copied_data_directory_accepts_positions_from_before_the_copy_only() {
     let (mut original, mut site) = logged();
     let mut changes = read(&site);
     let before = position_after(&mut site.db, &mut changes, 1);
@@ -261,7 +261,7 @@ fn g10_a_copied_data_directory_knows_positions_from_before_the_copy_and_none_fro
     copy.restart().unwrap();
     site.db = connect(&original.url());
     let mut copied = Site::at(copy.url());
-    // The live reader of the original continues.
+    // The reader of the original continues.
     assert!(matches!(next_but_warnings(&mut changes), (_, ChangeEvent::Disconnected(_))));
     assert!(matches!(next_but_warnings(&mut changes), (_, ChangeEvent::Connected)));
     let after = position_after(&mut site.db, &mut changes, 3);
@@ -271,20 +271,20 @@ fn g10_a_copied_data_directory_knows_positions_from_before_the_copy_and_none_fro
     let mut wrong = read_from(&copied, &after);
     assert!(gap(&mut wrong).contains("the log began again"));
     pass(&mut copied.db, &mut wrong, 40);
-    // Nor the other way.
+    // The same applies in the other direction.
     let position = wrong.log_position().unwrap().clone();
     assert!(gap(&mut read_from(&site, &position)).contains("the log began again"));
 }
 
 #[test]
-fn g10_a_log_in_a_copied_database_is_another_one() {
+fn g10_a_log_in_a_copied_database_is_another_log() {
     let (server, mut site) = logged();
     let mut changes = connected(reader(&site).name("n"), 1);
     gap(&mut changes);
     let position = position_after(&mut site.db, &mut changes, 1);
     drop(changes);
     let mut site = site_in(&server);
-    site.deafen();
+    site.stop_listening();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     site.build(&Installer::new().delivery(DeliveryMode::Log));
     let mut changes = connected(reader(&site).name("n"), 1);
@@ -338,11 +338,11 @@ fn g10_a_dumped_log_is_not_reported_where_it_is_restored() {
         assert!(error.contains("of another database"), "{error}");
     }
 
-    // Into the same database, under a reader.
+    // A restore into the same database while a reader runs.
     let mut changes = read(&site);
     pass(&mut site.db, &mut changes, 5);
     let late = changes.log_position().unwrap().clone();
-    // A look may be in its way, of which the server ends either.
+    // A poll may cause a deadlock, in which the server cancels either session.
     eventually("it is restored", || {
         let mut restore = Command::new(pg_dump.with_file_name("pg_restore"));
         restore.args(["--clean", "--single-transaction", "-d", &site.url, file]).output().unwrap().status.success()
@@ -357,7 +357,7 @@ fn g10_a_dumped_log_is_not_reported_where_it_is_restored() {
 }
 
 #[test]
-fn g10_a_log_that_pg_upgrade_has_moved_is_another_one() {
+fn g10_a_log_after_pg_upgrade_is_another_log() {
     let Some(pg_upgrade) = client_program("pg_upgrade") else { return };
     let (mut old, mut site) = logged();
     let mut changes = connected(reader(&site).name("n"), 1);
@@ -367,8 +367,8 @@ fn g10_a_log_that_pg_upgrade_has_moved_is_another_one() {
     let mut new = start(Options::new());
     old.stop().unwrap();
     new.stop().unwrap();
-    // To the same major version, which moves everything all the same. It runs as the owner of the data, into a cluster that
-    // is not a copy of the template, since that has the system identifier of the old one.
+    // The upgrade to the same major version also moves everything. It runs as the owner of the data, into a cluster that is
+    // not a copy of the template, since the copy would have the system identifier of the old cluster.
     let (old_data, new_data) = (old.data_dir(), new.data_dir());
     let owner = std::fs::metadata(&new_data).unwrap();
     std::fs::remove_dir_all(&new_data).unwrap();

@@ -1,4 +1,4 @@
-//! Rule G10: what a log keeps, for how long and up to which size, and what reading it costs.
+//! Rule G10: the retention of a log, and the cost of reading it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -14,16 +14,16 @@ use super::worker::{connected, ids, next_but_warnings};
 use crate::support::server::{LIMIT, ask, connect, eventually};
 use crate::support::{Cluster, Options};
 
-/// The smallest size that a log can be given.
+/// The smallest size of a log.
 const SIZE: u64 = 1 << 20;
-/// What may be written beyond twice the size: 64 rows of the tests, or what several pages of each index take.
+/// The tolerance above twice the size: 64 rows of the tests, or several pages of each index.
 const SLACK: u64 = 256 << 10;
 
 fn small() -> (Cluster, Site) {
     logged_by(Options::new(), Installer::new().keep_size(SIZE))
 }
 
-/// Inserts rows of about 600 bytes in the log.
+/// Inserts rows that have about 600 bytes in the log.
 fn fill(db: &mut Connection, from: i64, to: i64) {
     db.execute(&format!("INSERT INTO t SELECT g, repeat('x', 400) FROM generate_series({from}, {to}) g")).unwrap();
 }
@@ -32,7 +32,7 @@ fn number(db: &mut Connection, sql: &str) -> u64 {
     ask(db, sql).parse().unwrap()
 }
 
-/// The size of the log.
+/// Returns the size of the log.
 fn size(db: &mut Connection) -> u64 {
     number(db, "SELECT sum(pg_total_relation_size('notifyman.log_' || n)) FROM generate_series(0, 2) n")
 }
@@ -45,7 +45,7 @@ fn is_full(db: &mut Connection) -> bool {
     number(db, "SELECT pg_sequence_last_value('notifyman.log_full')") == 2
 }
 
-/// The ids that come up to this one, and the causes of the gaps before it.
+/// Returns the ids up to this one, and the causes of the gaps before it.
 #[track_caller]
 fn until(changes: &mut Changes, last: i64) -> (Vec<i64>, Vec<String>) {
     let (mut ids, mut gaps) = (Vec::new(), Vec::new());
@@ -72,7 +72,7 @@ fn g10_a_log_rotates_by_its_size_under_a_reader_that_misses_nothing() {
     let mut largest = 0;
     let tables = "SELECT pg_sequence_last_value('notifyman.log_table')";
     let mut from = 1;
-    // Each of the tables several times.
+    // Each table is written several times.
     let begun = Instant::now();
     while number(&mut site.db, tables) < 12 {
         assert!(begun.elapsed() < 2 * LIMIT, "it does not rotate");
@@ -81,17 +81,17 @@ fn g10_a_log_rotates_by_its_size_under_a_reader_that_misses_nothing() {
         changes.acknowledge();
         from += 100;
         largest = largest.max(size(&mut site.db));
-        // Positions are saved, and tables emptied, once a second: faster writers would fill the log.
+        // Positions are saved and tables truncated once per second, so faster writers would fill the log.
         eventually("the log has room", || size(&mut site.db) < SIZE * 3 / 2);
     }
     assert!((SIZE * 2 / 3..SIZE * 2).contains(&largest), "{largest}");
     assert_eq!(dropped(&mut site.db), 0);
-    // All in all more was written than was ever there.
+    // In total more was written than the log has ever contained.
     assert!(number(&mut site.db, "SELECT sum(octet_length(v)) FROM t") > SIZE);
 }
 
 #[test]
-fn g10_a_position_that_is_not_moved_for_as_long_as_rows_are_kept_is_passed_with_a_gap() {
+fn g10_an_old_position_does_not_keep_rows_and_has_a_gap() {
     let (_server, mut site) = logged_by(Options::new(), Installer::new().keep_for(Duration::from_secs(2)));
     let mut stale = connected(reader(&site).name("stale"), 1);
     gap(&mut stale);
@@ -116,12 +116,12 @@ fn g10_a_position_that_is_not_moved_for_as_long_as_rows_are_kept_is_passed_with_
         assert!(came.is_sorted() && came.first().is_none_or(|first| *first > 2), "{came:?}");
         assert_eq!(gaps, [] as [&str; 0]);
     }
-    // The live reader has none.
+    // The current reader has no gap.
     assert_eq!(until(&mut changes, -1), (vec![], vec![]));
 }
 
 #[test]
-fn g10_a_reader_that_lags_keeps_rows_until_the_log_is_full_and_then_all_have_a_gap() {
+fn g10_a_slow_reader_keeps_rows_until_the_log_is_full_and_every_reader_has_a_gap() {
     let (_server, mut site) = small();
     let mut slow = connected(reader(&site).name("slow"), 1);
     gap(&mut slow);
@@ -144,7 +144,7 @@ fn g10_a_reader_that_lags_keeps_rows_until_the_log_is_full_and_then_all_have_a_g
     let kept = i64::try_from(kept).unwrap() - 1;
     assert!(kept <= last && dropped(&mut site.db) >= 10_000, "{kept} of {last}");
 
-    // Once it has caught up there is room.
+    // Once the reader has caught up there is room.
     let expected: Vec<_> = (1..=kept).collect();
     let mut came = Vec::new();
     let mut causes = Vec::new();
@@ -172,7 +172,7 @@ fn g10_a_reader_that_lags_keeps_rows_until_the_log_is_full_and_then_all_have_a_g
     pass(&mut site.db, &mut fast, -2);
 }
 
-/// A worker that may warn of a full log before it is connected.
+/// Starts a worker, which may warn of a full log before it is connected.
 #[track_caller]
 fn begin(site: &Site) -> Changes {
     let mut changes = reader(site).name("n").start().unwrap();
@@ -181,9 +181,9 @@ fn begin(site: &Site) -> Changes {
 }
 
 #[test]
-fn g10_without_any_worker_a_log_stays_within_its_bounds_and_no_write_fails() {
+fn g10_without_a_worker_a_log_is_bounded_and_no_write_fails() {
     let (_server, mut site) = small();
-    // Before it has been read for the first time, and after.
+    // Before the log has been read for the first time, and after.
     for round in 0..2 {
         let first = round * 100_000 + 1;
         let before = dropped(&mut site.db);
@@ -229,7 +229,7 @@ fn g10_without_any_worker_a_log_stays_within_its_bounds_and_no_write_fails() {
 }
 
 #[test]
-fn g10_an_open_writer_keeps_its_own_table_and_no_writer_waits_for_a_rotation() {
+fn g10_an_open_writer_only_keeps_its_own_table_and_no_writer_waits_for_a_rotation() {
     let (_server, mut site) = logged_by(Options::new(), Installer::new().keep_for(Duration::from_secs(1)));
     let mut changes = connected(reader(&site).name("n"), 1);
     gap(&mut changes);
@@ -240,7 +240,7 @@ fn g10_an_open_writer_keeps_its_own_table_and_no_writer_waits_for_a_rotation() {
     let last = thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let mut db = connect(&site.url);
-            // One that waits for longer fails.
+            // A writer that waits longer fails.
             db.execute("SET lock_timeout = '2s'").unwrap();
             let mut id = 0;
             while !is_over.load(Relaxed) {
@@ -253,7 +253,7 @@ fn g10_an_open_writer_keeps_its_own_table_and_no_writer_waits_for_a_rotation() {
         let over = Over(&is_over);
         let mut db = connect(&site.url);
         let (begun, mut read) = (Instant::now(), 0);
-        // The other two tables are emptied again and again.
+        // The other two tables are truncated repeatedly.
         let rotated = format!("SELECT pg_sequence_last_value('notifyman.log_table') >= {table} + 9");
         while ask(&mut db, &rotated) == "f" {
             read += 1;
@@ -266,7 +266,7 @@ fn g10_an_open_writer_keeps_its_own_table_and_no_writer_waits_for_a_rotation() {
         assert_eq!(ids(&mut changes, usize::try_from(last - read).unwrap()), (read + 1..=last).collect::<Vec<_>>());
         last
     });
-    // Its rows are there still.
+    // The rows of the open writer are still there.
     open.execute("INSERT INTO t VALUES (-2); COMMIT").unwrap();
     assert_eq!(ids(&mut changes, 2), [-1, -2]);
     pass(&mut site.db, &mut changes, last + 1);
@@ -279,13 +279,13 @@ fn g10_an_open_writer_keeps_its_own_table_and_no_writer_waits_for_a_rotation() {
     });
 }
 
-/// Every node of a plan.
+/// Returns all nodes of a plan.
 fn nodes(plan: &Value) -> Vec<&Value> {
     let children = plan["Plans"].as_array().map_or(&[][..], Vec::as_slice);
     std::iter::once(plan).chain(children.iter().flat_map(nodes)).collect()
 }
 
-/// Runs the query of a look, or of a page, and returns its plan with what it did.
+/// Executes the query of a poll or a page, and returns its plan with the actual numbers.
 fn explain(db: &mut Connection, rows: &str, values: &[(&str, &str)]) -> Value {
     let look = include_str!("../../src/changes/sql/log_poll.sql").replace("{rows}", rows.trim_end());
     let values = values.iter().chain(&[("start", "0"), ("dropped", "0"), ("count", "1000"), ("bytes", "9999999")]);
@@ -297,7 +297,7 @@ fn explain(db: &mut Connection, rows: &str, values: &[(&str, &str)]) -> Value {
 }
 
 #[test]
-fn g10_a_page_reads_and_sorts_no_more_than_a_page_and_a_look_nothing_of_open_transactions() {
+fn g10_a_page_reads_and_sorts_one_page_and_a_poll_reads_no_open_transaction() {
     let (_server, mut site) = logged_by(Options::new(), Installer::new());
     let mut changes = read(&site);
     let mut open = site.session();
@@ -309,7 +309,7 @@ fn g10_a_page_reads_and_sorts_no_more_than_a_page_and_a_look_nothing_of_open_tra
             site.run("ANALYZE");
         }
         while ids(&mut changes, 1) != [id] {}
-        // The parts of a position within a batch: the values of the next page.
+        // The parts of a position within a batch are the arguments of the next page.
         let text = changes.log_position().unwrap().to_string();
         let parts: Vec<&str> = text.split('.').collect();
         let [.., from, _, _, to, first, end, number] = parts[..] else { panic!("{text}") };
@@ -335,7 +335,7 @@ fn g10_a_page_reads_and_sorts_no_more_than_a_page_and_a_look_nothing_of_open_tra
         assert!((1_000..=4_000).contains(&read), "{read}: {plan:#}");
     }
 
-    // A look, while a transaction is open that has written much: whether its number is below xmax, or not.
+    // A poll while a transaction with many rows is open, with an id below xmax or not.
     drop(changes);
     for younger in [true, false] {
         if younger {

@@ -1,4 +1,4 @@
-//! Rule G10: positions and names, by which a reader continues where it stopped.
+//! Rule G10: positions and names, from which a reader continues.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,7 @@ use super::worker::{NAME, config, connected, ids, next, next_but_warnings, worke
 use crate::support::server::{LIMIT, PausedProcess, eventually, start, terminate};
 use crate::support::{Cluster, Options, Proxy};
 
-/// A worker of this name that has read this row, the first of its name.
+/// Starts the first worker of this name, inserts a row, and reads it.
 #[track_caller]
 fn begin(site: &mut Site, name: &str, id: i64) -> Changes {
     let mut changes = connected(reader(site).name(name), 1);
@@ -20,7 +20,7 @@ fn begin(site: &mut Site, name: &str, id: i64) -> Changes {
     changes
 }
 
-/// The next warning, which must come next.
+/// Returns the next event, which must be a warning.
 #[track_caller]
 fn warning(changes: &mut Changes) -> String {
     match next(changes) {
@@ -29,30 +29,30 @@ fn warning(changes: &mut Changes) -> String {
     }
 }
 
-/// The processes of the workers' sessions.
+/// Returns the processes of the workers' sessions.
 fn pids(db: &mut Connection) -> Vec<i32> {
     let rows = db.query(&format!("SELECT pid FROM pg_stat_activity WHERE application_name = '{NAME}'")).unwrap();
     rows.iter().map(|row| row.get(0).unwrap().parse().unwrap()).collect()
 }
 
 #[test]
-fn g10_a_name_continues_after_the_last_event_that_was_dealt_with() {
+fn g10_a_name_continues_after_the_last_acknowledged_event() {
     let (_server, mut site) = logged();
     let mut changes = begin(&mut site, "n", 1);
     site.run("INSERT INTO t VALUES (2); INSERT INTO t VALUES (3)");
     assert_eq!(ids(&mut changes, 1), [2]);
-    // The third waits in the queue, and the second is dealt with.
+    // The third row is in the queue, and the second is acknowledged.
     changes.acknowledge();
     drop(changes);
     site.run("INSERT INTO t VALUES (4)");
     let mut changes = connected(reader(&site).name("n"), 1);
     assert_eq!(ids(&mut changes, 2), [3, 4]);
     drop(changes);
-    // The fourth is not, so it comes again.
+    // The fourth row is not acknowledged, so it is reported again.
     let mut changes = connected(reader(&site).name("n"), 1);
     assert_eq!(ids(&mut changes, 1), [4]);
     changes.acknowledge();
-    // Another name begins by itself, and neither is in the way of the other.
+    // Another name has a position of its own, and both are independent.
     let mut other = begin(&mut site, "other", 5);
     assert_eq!(ids(&mut changes, 1), [5]);
     pass(&mut site.db, &mut other, 6);
@@ -62,7 +62,7 @@ fn g10_a_name_continues_after_the_last_event_that_was_dealt_with() {
 }
 
 #[test]
-fn g10_all_that_was_dealt_with_is_kept_by_a_worker_that_ends_or_is_stopped() {
+fn g10_a_worker_that_ends_or_is_stopped_saves_all_acknowledgements() {
     let (_server, mut site) = logged();
     drop(begin(&mut site, "n", 0));
     for round in 0..10 {
@@ -71,7 +71,7 @@ fn g10_all_that_was_dealt_with_is_kept_by_a_worker_that_ends_or_is_stopped() {
             assert_eq!(ids(&mut changes, 1), [0]);
         }
         pass(&mut site.db, &mut changes, round + 1);
-        // By a stop, the end of the iterator acknowledges the last one.
+        // After a stop, the end of the iterator acknowledges the last event.
         if round % 2 == 0 {
             changes.acknowledge();
         } else {
@@ -82,7 +82,7 @@ fn g10_all_that_was_dealt_with_is_kept_by_a_worker_that_ends_or_is_stopped() {
 }
 
 #[test]
-fn g10_the_second_worker_of_a_name_waits_both_are_warned_and_it_takes_over() {
+fn g10_the_second_worker_of_a_name_waits_with_warnings_and_takes_over() {
     let (_server, mut site) = logged();
     let mut first = begin(&mut site, "o'n", 1);
     let mut second = reader(&site).name("o'n").start().unwrap();
@@ -95,7 +95,7 @@ fn g10_the_second_worker_of_a_name_waits_both_are_warned_and_it_takes_over() {
     assert!(warning(&mut first).contains("another worker of the name \"o'n\" waits"));
     pass(&mut site.db, &mut first, 2);
     first.acknowledge();
-    // Each is told once.
+    // Each worker warns once.
     std::thread::sleep(Duration::from_secs(5));
     assert_eq!((first.waiting(), second.waiting()), (0, 0));
     drop(first);
@@ -106,13 +106,13 @@ fn g10_the_second_worker_of_a_name_waits_both_are_warned_and_it_takes_over() {
 }
 
 #[test]
-fn g10_a_session_that_is_ended_comes_back_without_a_gap_and_repeats_nothing() {
+fn g10_a_terminated_session_is_restored_without_a_gap_or_repetition() {
     let (server, mut site) = logged();
     let mut changes = begin(&mut site, "n", 0);
     let mut expected = 1;
     for round in 0..5 {
         site.run(&format!("INSERT INTO t SELECT generate_series({expected}, {expected} + 2499)"));
-        // In the middle of a batch, and after it.
+        // Within a batch, and after it.
         let first = if round % 2 == 0 { 1300 } else { 2500 };
         assert_eq!(ids(&mut changes, first), (expected..).take(first).collect::<Vec<_>>());
         for pid in pids(&mut site.db) {
@@ -138,7 +138,7 @@ fn g10_a_session_that_is_ended_comes_back_without_a_gap_and_repeats_nothing() {
 }
 
 #[test]
-fn g10_a_half_open_session_of_a_worker_is_ended_by_its_next_one() {
+fn g10_a_half_open_session_of_a_worker_is_terminated_by_its_next_session() {
     let (server, mut site) = logged();
     let proxy = Proxy::start(([127, 0, 0, 1], server.port()).into());
     let url = format!("postgres://postgres@{},127.0.0.1:{}/postgres?connect_timeout=2", proxy.addr(), server.port());
@@ -146,7 +146,7 @@ fn g10_a_half_open_session_of_a_worker_is_ended_by_its_next_one() {
     gap(&mut changes);
     pass(&mut site.db, &mut changes, 1);
     let old = pids(&mut site.db);
-    // The server never learns that the client has given the connection up; the next one takes another way.
+    // The server does not notice that the client has closed the connection. The next connection takes another path.
     proxy.black_hole();
     site.run("INSERT INTO t VALUES (2)");
     let (_, ChangeEvent::Disconnected(error)) = next_but_warnings(&mut changes) else { panic!("not noticed") };
@@ -166,7 +166,7 @@ fn g10_a_session_that_is_stopped_keeps_its_name_until_it_continues() {
     let frozen = PausedProcess::process(old[0].unsigned_abs());
     site.run("INSERT INTO t VALUES (2)");
     assert!(matches!(next_but_warnings(&mut changes), (_, ChangeEvent::Disconnected(_))));
-    // The server cannot end it, so the reader waits and says so.
+    // The server cannot terminate the session, so the reader waits with a warning.
     let waits = warning(&mut changes);
     assert!(waits.contains("another worker of the name") && waits.contains(&format!("process {},", old[0])), "{waits}");
     drop(frozen);
@@ -175,7 +175,7 @@ fn g10_a_session_that_is_stopped_keeps_its_name_until_it_continues() {
 }
 
 #[test]
-fn g10_a_position_that_is_written_with_the_effect_has_each_change_take_effect_once() {
+fn g10_a_position_that_is_saved_with_the_effect_gives_each_change_once() {
     let (server, mut site) = logged();
     let mut effects = site_in(&server);
     effects.run("CREATE TABLE effect (id int); CREATE TABLE place (place text)");
@@ -209,7 +209,7 @@ fn g10_a_position_that_is_written_with_the_effect_has_each_change_take_effect_on
             let id = ids(&mut changes, 1)[0];
             let place = changes.log_position().unwrap();
             effects.run(&format!("BEGIN; INSERT INTO effect VALUES ({id}); UPDATE place SET place = '{place}'"));
-            // The consumer may crash before its commit. Else it does so after it.
+            // The consumer may crash before its commit, or after it.
             if random(200) == 0 {
                 effects.run("ROLLBACK");
                 break;
@@ -232,7 +232,7 @@ fn g10_a_position_that_is_written_with_the_effect_has_each_change_take_effect_on
 }
 
 #[test]
-fn g10_positions_that_cannot_be_used_are_refused_with_what_they_are_and_what_to_do() {
+fn g10_unusable_positions_are_refused_with_the_reason_and_the_remedy() {
     let (server, mut site) = logged();
     let mut changes = read(&site);
     pass(&mut site.db, &mut changes, 1);
@@ -256,30 +256,30 @@ fn g10_positions_that_cannot_be_used_are_refused_with_what_they_are_and_what_to_
     assert!(refusal(&other_database, &text).contains("of another database"));
     drop(other_cluster);
 
-    // Newer than the server.
+    // The position is newer than the server.
     let parts: Vec<&str> = text.split('.').collect();
     let snapshot: Vec<&str> = parts[4].split(':').collect();
     let newer = snapshot[1].parse::<u64>().unwrap() + 1000;
     let newer = format!("{newer}:{newer}:");
     assert!(refusal(&site, &text.replace(parts[4], &newer)).contains("is newer than the server"));
-    // Of another cluster.
+    // The position is of another cluster.
     assert!(refusal(&site, &text.replacen(parts[1], "12345", 1)).contains("of another database"));
-    // Of another start, and so of another era.
+    // The position is of an unknown start, and so of another era.
     let mut changes = connected(reader(&site).position(1, text.replacen(parts[3], "12345", 1).parse().unwrap()), 1);
     assert!(gap(&mut changes).contains("the log began again"));
 
-    // What is kept under a name, and is damaged.
+    // The position under a name is damaged.
     drop(begin(&mut site, "n", 2));
     site.run("UPDATE notifyman.position SET place = 'x' WHERE name = 'n'");
     let error = lost(&mut reader(&site).name("n").start().unwrap());
     assert!(error.contains("kept under \"n\" is damaged") && error.contains("\"x\""), "{error}");
-    // A worker that has no such database.
+    // The worker has no such database.
     let error = reader(&site).position(2, text.parse().unwrap()).start().unwrap_err();
     assert!(matches!(error, Error::Value(_)) && error.to_string().contains("numbered from 1 to 1"), "{error}");
 }
 
 #[test]
-fn g10_a_name_has_1_to_63_bytes_and_any_of_them_is_kept() {
+fn g10_a_name_has_1_to_63_bytes_of_any_characters() {
     let (_server, mut site) = logged();
     let long = "é".repeat(32);
     for name in ["", "a\0b", &long, &"x".repeat(64)] {
@@ -297,8 +297,8 @@ fn g10_a_name_has_1_to_63_bytes_and_any_of_them_is_kept() {
 }
 
 #[test]
-fn g10_a_replay_gives_exactly_what_was_committed_after_the_last_mark_before_a_time() {
-    // Marks come at most every 600 ms.
+fn g10_a_replay_reports_exactly_the_commits_after_the_last_mark_before_a_time() {
+    // Marks have a distance of at least 600 ms.
     let (_server, mut site) = logged_by(Options::new(), Installer::new().keep_for(Duration::from_secs(60)));
     let early = SystemTime::now() - Duration::from_secs(3600);
     let mut changes = read(&site);
@@ -320,7 +320,7 @@ fn g10_a_replay_gives_exactly_what_was_committed_after_the_last_mark_before_a_ti
         let millis: u64 = row.get(1).unwrap().parse().unwrap();
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(millis + 1);
         let mut changes = connected(reader(&site).replay_since(at), 1);
-        // The row 0 has the first number, and was committed last. Each number is an id and one more.
+        // Row 0 has the first number, and was committed last. Each other number is the id plus one.
         let expected: Vec<_> = std::iter::once(0).chain(number.max(1)..=20).collect();
         let mut came = ids(&mut changes, expected.len());
         came.sort_unstable();
@@ -329,7 +329,7 @@ fn g10_a_replay_gives_exactly_what_was_committed_after_the_last_mark_before_a_ti
         drop(changes);
     }
     let mut changes = connected(reader(&site).replay_since(early), 1);
-    assert!(gap(&mut changes).contains("does not go back to the time"));
+    assert!(gap(&mut changes).contains("does not go back to the requested time"));
     assert_eq!(ids(&mut changes, 21), (0..=20).collect::<Vec<_>>());
     pass(&mut site.db, &mut changes, 100);
 }

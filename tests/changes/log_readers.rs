@@ -1,4 +1,4 @@
-//! Rule G10: several readers of one log, readers of an installation that changes, and what a reader may do.
+//! Rule G10: several readers of one log, changes of the installation, and the privileges of a reader.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -12,16 +12,16 @@ use super::worker::{config, connected, ids, next_but_warnings, worker};
 use crate::support::Options;
 use crate::support::server::{LIMIT, ask, connect, eventually, terminate};
 
-/// A time that no test waits for.
+/// An interval that is longer than every test.
 const NEVER: Duration = Duration::from_secs(600);
 
-/// The process of the session that leads, if one does.
+/// Returns the process of the leader's session, if there is one.
 fn leader(db: &mut Connection) -> Option<i32> {
     let sql = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 1852798057 AND objid = 3 AND granted";
     db.query(sql).unwrap().first().map(|row| row.get(0).unwrap().parse().unwrap())
 }
 
-/// The next change's row, whatever is reported of the session.
+/// Returns the id of the next change, and ignores events about the session.
 #[track_caller]
 fn next_id(changes: &mut Changes) -> i64 {
     loop {
@@ -34,7 +34,7 @@ fn next_id(changes: &mut Changes) -> i64 {
 }
 
 #[test]
-fn g10_one_reader_looks_and_wakes_those_that_would_look_by_themselves_much_later() {
+fn g10_the_leader_polls_and_wakes_the_other_readers() {
     let (server, mut site) = logged();
     let leading = read(&site);
     eventually("it leads", || leader(&mut site.db).is_some());
@@ -42,7 +42,7 @@ fn g10_one_reader_looks_and_wakes_those_that_would_look_by_themselves_much_later
     let follower = |name: &str| worker(&[&site]).look_every(NEVER, NEVER).name(name);
     let mut followers = ["a", "b"].map(|name| connected(follower(name), 1));
     followers.iter_mut().for_each(|changes| drop(gap(changes)));
-    // The leader learns of them within 10 seconds.
+    // The leader notices the other readers within 10 seconds.
     site.run("INSERT INTO t VALUES (1)");
     let mut writer = connect(&site.url);
     let mut id = 1;
@@ -57,7 +57,7 @@ fn g10_one_reader_looks_and_wakes_those_that_would_look_by_themselves_much_later
     }
     assert_eq!(leader(&mut site.db), Some(first));
 
-    // Once its session is lost, another one leads, and all continue.
+    // When its session is lost, another reader is elected, and all continue.
     terminate(&server, first);
     let mut readers = followers.into_iter().chain([leading]).collect::<Vec<_>>();
     let mut late = connected(reader(&site).name("late"), 1);
@@ -72,7 +72,7 @@ fn g10_one_reader_looks_and_wakes_those_that_would_look_by_themselves_much_later
 }
 
 #[test]
-fn g10_readers_look_by_themselves_while_a_foreign_session_holds_the_lock_of_the_leader() {
+fn g10_readers_poll_by_themselves_while_a_foreign_session_holds_the_leaders_lock() {
     let (_server, mut site) = logged();
     site.run("SELECT pg_advisory_lock(1852798057, 3)");
     let foreign = leader(&mut site.db);
@@ -88,7 +88,7 @@ fn g10_readers_look_by_themselves_while_a_foreign_session_holds_the_lock_of_the_
 }
 
 #[test]
-fn g10_a_session_that_is_lost_among_readers_that_lead_in_turn_loses_nothing() {
+fn g10_the_loss_of_the_leader_loses_no_change() {
     let (server, mut site) = logged();
     let mut readers = [read(&site), read(&site), read(&site)];
     for id in 1..=6 {
@@ -99,7 +99,7 @@ fn g10_a_session_that_is_lost_among_readers_that_lead_in_turn_loses_nothing() {
         for changes in &mut readers {
             assert_eq!(next_id(changes), id);
         }
-        // Each finds out within 10 seconds that none leads; until then it looks by itself.
+        // The readers notice within 10 seconds that there is no leader. Until then they poll by themselves.
         site.run(&format!("INSERT INTO t VALUES (-{id})"));
         for changes in &mut readers {
             assert_eq!(next_id(changes), -id);
@@ -108,7 +108,7 @@ fn g10_a_session_that_is_lost_among_readers_that_lead_in_turn_loses_nothing() {
 }
 
 #[test]
-fn g10_an_installation_that_changes_its_delivery_and_back_is_a_gap_each_time() {
+fn g10_each_change_of_the_delivery_is_a_gap() {
     let (_server, mut site) = logged();
     let quick = || {
         worker(&[&site])
@@ -122,7 +122,7 @@ fn g10_an_installation_that_changes_its_delivery_and_back_is_a_gap_each_time() {
     let mut id = 1;
     for delivery in [DeliveryMode::Notify, DeliveryMode::Log, DeliveryMode::Notify, DeliveryMode::Log] {
         site.build(&Installer::new().delivery(delivery));
-        // The log that ends may be looked at before its end is noticed.
+        // The worker may poll the log before it notices the other delivery.
         loop {
             let cause = gap(&mut changes);
             if cause.contains("the delivery of the installation has changed") {
@@ -130,7 +130,7 @@ fn g10_an_installation_that_changes_its_delivery_and_back_is_a_gap_each_time() {
             }
             assert!(delivery == DeliveryMode::Notify && cause.contains("the log began again"), "{cause}");
         }
-        // With the gap it may not listen yet, in which case the changes until then are covered by it.
+        // The worker may not listen yet when it reports the gap, which then covers the changes in between.
         let mut writer = site.session();
         eventually("later changes come", || {
             id += 1;
@@ -146,7 +146,7 @@ fn g10_an_installation_that_changes_its_delivery_and_back_is_a_gap_each_time() {
         }
     }
     drop(changes);
-    // A position of the log before is not continued.
+    // A position of the previous log is not valid.
     let mut late = connected(reader(&site).position(1, position), 1);
     assert!(gap(&mut late).contains("the log began again"));
 }
@@ -161,7 +161,7 @@ fn g10_a_log_that_becomes_unlogged_begins_again() {
     assert!(gap(&mut changes).contains("the log began again"));
     pass(&mut site.db, &mut changes, 2);
     changes.acknowledge();
-    // A clean restart keeps what is unlogged, a crash does not.
+    // A clean restart keeps unlogged tables, and a crash empties them.
     server.restart().unwrap();
     let mut db = connect(&server.url());
     db.execute("INSERT INTO t VALUES (3)").unwrap();
@@ -190,7 +190,7 @@ fn g10_a_reader_makes_no_serializable_transaction_fail() {
                     let mut count = 0;
                     while !is_over.load(Relaxed) {
                         count += 1;
-                        // Each reads and writes a table of its own, so only the log could be what they conflict in.
+                        // Each session reads and writes a table of its own, so a conflict could only be in the log.
                         let sql = format!(
                             "BEGIN; SELECT count(*) FROM own_{writer} WHERE id = {count};
                             INSERT INTO own_{writer} VALUES ({count})"
@@ -206,7 +206,7 @@ fn g10_a_reader_makes_no_serializable_transaction_fail() {
             })
             .collect();
         let over = Over(&is_over);
-        // Rotations are among what the readers do.
+        // The readers also rotate.
         let mut db = connect(&site.url);
         eventually("it rotates", || ask(&mut db, "SELECT pg_sequence_last_value('notifyman.log_table') >= 6") == "t");
         drop(over);
@@ -225,7 +225,7 @@ fn g10_a_reader_makes_no_serializable_transaction_fail() {
 }
 
 #[test]
-fn g10_a_role_with_no_more_than_the_privileges_of_a_reader_begins_reads_rotates_and_saves() {
+fn g10_the_printed_privileges_suffice_to_begin_read_rotate_and_save() {
     let (mut server, mut site) = logged_by(Options::new(), Installer::new().keep_for(Duration::from_secs(1)));
     site.run(
         "CREATE ROLE reader LOGIN;
@@ -271,7 +271,7 @@ fn g10_a_role_with_no_more_than_the_privileges_of_a_reader_begins_reads_rotates_
     }
     assert!(warnings.iter().all(|warning| !warning.contains("permission denied")), "{warnings:?}");
     changes.acknowledge();
-    // It may begin an era.
+    // The role may begin an era.
     server.stop_immediate().unwrap();
     server.restart().unwrap();
     assert!(gap(&mut changes).contains("the log began again"));

@@ -1,4 +1,4 @@
-//! What writers append to the log, and how it is installed.
+//! The installation of a log, and the changes that writers append to it.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ const DROPPED: &str = "SELECT last_value FROM notifyman.log_dropped";
 fn g01_the_former_delivery_and_impossible_limits_are_refused() {
     let mut site = site();
     site.run("CREATE TABLE t (id int)");
-    for (installer, said) in [
+    for (installer, text) in [
         (Installer::new().delivery(DeliveryMode::Table), "DeliveryMode::Log"),
         (installer().keep_for(Duration::from_millis(900)), "from 1 second to 10 years"),
         (installer().keep_for(Duration::MAX), "from 1 second to 10 years"),
@@ -37,7 +37,7 @@ fn g01_the_former_delivery_and_impossible_limits_are_refused() {
         (installer().keep_size(u64::MAX), "from 1 MiB to 1 EiB"),
     ] {
         let error = installer.build(&mut site.db).unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(text), "{error}");
     }
     assert_eq!(site.ask("SELECT to_regnamespace('notifyman') IS NULL"), "t");
 }
@@ -58,12 +58,12 @@ fn g04_each_change_has_one_number_and_the_transaction_of_its_statement() {
         let before: i64 = site.ask("SELECT last_value FROM notifyman.number").parse().unwrap();
         site.run("INSERT INTO t SELECT g FROM generate_series(2, 11) g");
         let after: i64 = site.ask("SELECT last_value FROM notifyman.number").parse().unwrap();
-        assert_eq!(after - before, if shape == Shape::Rows || !site.by_statement() { 10 } else { 1 });
+        assert_eq!(after - before, if shape == Shape::Rows || !site.reports_statements() { 10 } else { 1 });
     }
 }
 
 #[test]
-fn g04_a_partition_and_an_event_are_appended_under_the_number_of_their_row() {
+fn g04_partitions_and_schema_events_are_appended_with_the_number_of_their_row() {
     for shape in [Shape::Rows, Shape::Keys] {
         let mut site = built(&installer().shape(shape));
         site.run("CREATE TABLE p (id int PRIMARY KEY) PARTITION BY LIST (id); CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1)");
@@ -83,7 +83,7 @@ fn g04_a_partition_and_an_event_are_appended_under_the_number_of_their_row() {
 }
 
 #[test]
-fn g04_a_rows_changes_are_numbered_in_their_order_whichever_session_makes_them() {
+fn g04_the_changes_of_a_row_are_numbered_in_order_across_sessions() {
     let mut site = built(&installer());
     site.run("INSERT INTO t VALUES (1, 0, '')");
     std::thread::scope(|scope| {
@@ -102,7 +102,7 @@ fn g04_a_rows_changes_are_numbered_in_their_order_whichever_session_makes_them()
 }
 
 #[test]
-fn g04_serializable_writers_do_not_conflict_by_the_log() {
+fn g04_serializable_writers_do_not_conflict_in_the_log() {
     let mut site = built(&installer());
     site.run("INSERT INTO t SELECT g FROM generate_series(1, 400) g; ANALYZE t");
     let serializable = "SET default_transaction_isolation = 'serializable'; SET enable_seqscan = off";
@@ -112,14 +112,14 @@ fn g04_serializable_writers_do_not_conflict_by_the_log() {
             scope.spawn(move || {
                 db.execute(serializable).unwrap();
                 for id in (n * 100 + 1)..=(n * 100 + 100) {
-                    // Each begins and ends inside others' transactions.
+                    // The transactions overlap.
                     db.execute(&format!("BEGIN; SELECT 1; INSERT INTO t VALUES ({id} + 1000); COMMIT")).unwrap();
                 }
             });
         }
     });
     assert_eq!(site.ask("SELECT count(*) FROM t"), "800");
-    // A reader's snapshot sees nothing of what a writer that overlaps it appends, and neither fails.
+    // The snapshot of a reader does not see the rows of a concurrent writer, and neither fails.
     let (mut first, mut second) = (site.session(), site.session());
     for db in [&mut first, &mut second] {
         db.execute(&format!("{serializable}; BEGIN; SELECT txid_current()")).unwrap();
@@ -161,9 +161,9 @@ fn g04_a_log_that_is_full_fails_no_write_and_stays_bounded() {
         }
         assert!(dropped > 0);
         let warnings = Status::of(&mut site.db).unwrap().warnings().to_vec();
-        let said = format!("the log is full, and {dropped} changes were not appended");
-        assert!(warnings.iter().any(|warning| warning.contains(&said)), "{warnings:?}");
-        // As a worker does that has read it.
+        let text = format!("the log is full, and {dropped} changes were not appended");
+        assert!(warnings.iter().any(|warning| warning.contains(&text)), "{warnings:?}");
+        // This is what a worker does that has read the log.
         site.run("TRUNCATE notifyman.log_0");
         site.run("INSERT INTO t VALUES (-1)");
         assert_eq!(site.ask("SELECT last_value FROM notifyman.log_full"), "1");
@@ -171,7 +171,7 @@ fn g04_a_log_that_is_full_fails_no_write_and_stays_bounded() {
         let warnings = Status::of(&mut site.db).unwrap().warnings().to_vec();
         assert!(!warnings.iter().any(|warning| warning.contains("full")), "{warnings:?}");
         let shown = Status::of(&mut site.db).unwrap().to_string();
-        assert!(shown.contains(&format!("not appended     {dropped} changes in all")), "{shown}");
+        assert!(shown.contains(&format!("not appended     {dropped} changes in total")), "{shown}");
     }
 }
 
@@ -197,7 +197,7 @@ fn g01_the_privileges_of_a_workers_role_are_listed_and_suffice() {
         site.run(statement);
     }
     site.run("RESET ROLE");
-    // Another build keeps what is there: rows, values and privileges.
+    // Another build keeps rows, values and privileges.
     site.build(&installer().keep_size(1 << 21));
     assert_eq!(site.ask("SELECT last_value FROM notifyman.log_table"), "4");
     assert_eq!(site.ask("SELECT count(*) FROM notifyman.position"), "1");
@@ -206,8 +206,8 @@ fn g01_the_privileges_of_a_workers_role_are_listed_and_suffice() {
 }
 
 #[test]
-fn g01_what_is_wrong_with_a_log_is_a_problem_that_a_build_fixes() {
-    for (damage, said) in [
+fn g01_a_damaged_log_is_a_problem_that_a_build_fixes() {
+    for (damage, text) in [
         ("DROP TABLE notifyman.log_1 CASCADE", "missing: log_1, log_1_xid, log_1_number, log"),
         ("DROP TABLE notifyman.era", "missing: era"),
         ("DROP INDEX notifyman.log_2_xid", "missing: log_2_xid"),
@@ -219,8 +219,8 @@ fn g01_what_is_wrong_with_a_log_is_a_problem_that_a_build_fixes() {
         site.run("INSERT INTO t VALUES (1)");
         site.run(damage);
         let problems = site.problems();
-        assert!(problems.iter().any(|problem| problem.contains(said)), "{damage}: {problems:?}");
-        // The session that has written before knows of it, too.
+        assert!(problems.iter().any(|problem| problem.contains(text)), "{damage}: {problems:?}");
+        // A session that has written before notices the damage as well.
         site.run("INSERT INTO t VALUES (2)");
         site.session().execute("INSERT INTO t VALUES (3)").unwrap();
         site.build(&installer());
@@ -231,7 +231,7 @@ fn g01_what_is_wrong_with_a_log_is_a_problem_that_a_build_fixes() {
 }
 
 #[test]
-fn g04_a_privilege_that_is_revoked_from_the_owner_fails_no_write() {
+fn g04_a_revoked_privilege_of_the_owner_fails_no_write() {
     for shape in [Shape::Rows, Shape::Keys] {
         for revoked in
             ["INSERT ON notifyman.log_0", "SELECT ON SEQUENCE notifyman.log_table", "USAGE ON SCHEMA notifyman"]
@@ -249,9 +249,9 @@ fn g04_a_privilege_that_is_revoked_from_the_owner_fails_no_write() {
 }
 
 #[test]
-fn g01_a_log_is_ended_by_another_delivery_and_by_another_persistence() {
+fn g01_another_delivery_or_persistence_ends_a_log() {
     let mut site = built(&installer());
-    // Each era of the log has a row of each.
+    // Each era of the log has a row in both tables.
     let eras = "SELECT (SELECT count(*) FROM notifyman.era) + (SELECT count(*) FROM notifyman.start)";
     let id = "SELECT id FROM notifyman.start";
     assert_eq!(site.ask(eras), "2");
@@ -259,7 +259,7 @@ fn g01_a_log_is_ended_by_another_delivery_and_by_another_persistence() {
     site.build(&installer().with_query(true));
     assert_eq!((site.ask(eras), site.ask(id)), ("2".to_owned(), first.clone()));
     let error = Installer::new().build(&mut site.db).unwrap_err().to_string();
-    assert!(error.contains("give --delivery log (Installer::delivery) to keep it"), "{error}");
+    assert!(error.contains("give --delivery log (Installer::delivery) to keep the log"), "{error}");
     site.build(&Installer::new().delivery(DeliveryMode::Notify));
     assert_eq!(site.ask(eras), "0");
     site.build(&installer());
@@ -283,7 +283,7 @@ fn g01_a_log_is_ended_by_another_delivery_and_by_another_persistence() {
 }
 
 #[test]
-fn g04_a_publication_of_all_tables_takes_no_unlogged_log_along() {
+fn g04_a_publication_of_all_tables_contains_no_unlogged_log() {
     let server = start(Options::new().setting("wal_level", "logical").setting("max_wal_senders", "4"));
     let mut site = site_in(&server);
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION every FOR ALL TABLES");
@@ -293,7 +293,7 @@ fn g04_a_publication_of_all_tables_takes_no_unlogged_log_along() {
     site.run("INSERT INTO t VALUES (1, 'x')");
     assert_eq!(site.ask("SELECT count(*) FROM pg_publication_tables WHERE schemaname = 'notifyman'"), "0");
     assert_eq!(Status::of(&mut site.db).unwrap().warnings(), [] as [&str; 0]);
-    // With a publication of which it is part, each change can be published.
+    // If a publication contains the log, changes can be published.
     site.build(&installer().force(true));
     assert!(Status::of(&mut site.db).unwrap().warnings()[0].contains("publication every"));
     site.run("INSERT INTO t VALUES (2, 'x'); TRUNCATE notifyman.log_0");

@@ -1,4 +1,4 @@
-//! Sessions and servers as others configure them, and sessions that stay while others migrate: rules G1, G4, G6 and G7.
+//! Settings of sessions and servers, and sessions during migrations: rules G1, G4, G6 and G7.
 
 use notifyman::Connection;
 use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape, Status};
@@ -7,16 +7,16 @@ use super::support::{Site, site, site_in};
 use crate::support::Options;
 use crate::support::server::{connect, eventually, start};
 
-/// What a statement of this session brings.
+/// Returns the payloads that a statement of this session causes.
 #[track_caller]
-fn says(site: &mut Site, db: &mut Connection, sql: &str) -> Vec<String> {
-    site.heard();
+fn report_lines(site: &mut Site, db: &mut Connection, sql: &str) -> Vec<String> {
+    site.received();
     db.execute(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
-    site.heard().iter().map(super::support::short).collect()
+    site.received().iter().map(super::support::short).collect()
 }
 
 #[test]
-fn g07_a_session_that_stays_reports_whole_rows_whatever_a_migration_does_in_another() {
+fn g07_a_session_reports_whole_rows_during_migrations_in_another_session() {
     for (shape, schema_events) in [(Shape::Rows, true), (Shape::Rows, false), (Shape::Keys, true), (Shape::Keys, false)]
     {
         let mut site = site();
@@ -27,11 +27,11 @@ fn g07_a_session_that_stays_reports_whole_rows_whatever_a_migration_does_in_anot
         pooled.execute("INSERT INTO t VALUES (1); UPDATE t SET v = 'x'; DELETE FROM t").unwrap();
         let mut check = |site: &mut Site, migration: &str, insert: &str, row: &str, key: &str| {
             site.run(migration);
-            let said = says(site, &mut pooled, &format!("INSERT INTO t {insert}"));
+            let text = report_lines(site, &mut pooled, &format!("INSERT INTO t {insert}"));
             let wanted = if shape == Shape::Rows { row.to_owned() } else { format!("[{key}]") };
-            assert_eq!(said, [format!("INSERT t {wanted}")], "{shape} {schema_events}: {migration}");
-            let said = says(site, &mut pooled, "DELETE FROM t");
-            assert_eq!(said, [format!("DELETE t {wanted}")], "{shape} {schema_events}: {migration}");
+            assert_eq!(text, [format!("INSERT t {wanted}")], "{shape} {schema_events}: {migration}");
+            let text = report_lines(site, &mut pooled, "DELETE FROM t");
+            assert_eq!(text, [format!("DELETE t {wanted}")], "{shape} {schema_events}: {migration}");
         };
         for (migration, insert, row, key) in [
             ("ALTER TABLE t ALTER id TYPE bigint", "VALUES (2, 'a')", r#"{"id":2,"v":"a","w":null}"#, r#"{"id":2}"#),
@@ -63,7 +63,7 @@ fn g07_a_session_that_stays_reports_whole_rows_whatever_a_migration_does_in_anot
 }
 
 #[test]
-fn g04_no_setting_of_a_session_spoils_what_is_reported() {
+fn g04_no_setting_of_a_session_damages_a_report() {
     let settings = [
         "array_nulls = off",
         "standard_conforming_strings = off",
@@ -107,14 +107,14 @@ fn g04_no_setting_of_a_session_spoils_what_is_reported() {
         site.build(&installer);
         for setting in settings {
             let mut db = site.session();
-            // A setting that this server does not have, or that a session cannot change.
+            // This server does not have the setting, or a session cannot change it.
             if db.execute(&format!("SET {setting}")).is_err() {
                 continue;
             }
-            site.heard();
+            site.received();
             db.execute("BEGIN READ WRITE; INSERT INTO public.t VALUES ('2026-01-02 03:04:05+00', E'\\\\xff00', 0.1, '1 day 2 hours', 'é');
                 UPDATE public.t SET v = NULL; UPDATE public.t SET v = repeat('x', 9000); TRUNCATE public.t; COMMIT").unwrap();
-            let reported = site.heard();
+            let reported = site.received();
             assert_eq!(reported.len(), 4, "{setting}: {reported:?}");
             for payload in &reported[..3] {
                 let key = [&payload["new_data"]["id"], &payload["keys"][0]["id"]].map(serde_json::Value::is_string);
@@ -126,19 +126,19 @@ fn g04_no_setting_of_a_session_spoils_what_is_reported() {
     }
 }
 
-/// Nothing may be written any more by then, not even a sequence.
+/// After that, not even a sequence may be written.
 #[test]
-fn g04_a_transaction_that_turns_read_only_under_way_still_writes_and_reports() {
+fn g04_a_transaction_that_becomes_read_only_reports_its_writes() {
     for shape in [Shape::Rows, Shape::Keys] {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY)");
         site.build(&Installer::new().shape(shape));
-        let told = site.tells(
+        let reports = site.reports(
             "WITH w AS (INSERT INTO t VALUES (1) RETURNING id)
              SELECT set_config('transaction_read_only', 'on', true) FROM w",
         );
-        assert_eq!(told.len(), 1);
-        assert_eq!((&told[0]["method"], &told[0]["truncated"]), (&"INSERT".into(), &"key".into()));
+        assert_eq!(reports.len(), 1);
+        assert_eq!((&reports[0]["method"], &reports[0]["truncated"]), (&"INSERT".into(), &"key".into()));
     }
 }
 
@@ -150,21 +150,21 @@ fn g06_the_key_of_a_partitioned_table_is_its_primary_key_also_while_partitions_l
         "CREATE TABLE p (id int NOT NULL, k int NOT NULL) PARTITION BY LIST (k); CREATE TABLE p1 (id int NOT NULL, k int NOT NULL);
          ALTER TABLE ONLY p ATTACH PARTITION p1 FOR VALUES IN (1); ALTER TABLE ONLY p ADD CONSTRAINT pk PRIMARY KEY (id, k)",
     );
-    // Row by row, a partition has no key before it has one of its own.
-    let said = site.says_keys("INSERT INTO p VALUES (1, 1)");
-    if site.by_statement() {
-        assert_eq!(said.last().unwrap().split('[').nth(1).unwrap(), r#"{"id":1,"k":1}]"#);
+    // Row by row, a partition has no key until it has its own.
+    let text = site.report_keys("INSERT INTO p VALUES (1, 1)");
+    if site.reports_statements() {
+        assert_eq!(text.last().unwrap().split('[').nth(1).unwrap(), r#"{"id":1,"k":1}]"#);
     }
     site.run("ALTER TABLE ONLY p1 ADD CONSTRAINT p1k PRIMARY KEY (id, k); ALTER INDEX pk ATTACH PARTITION p1k");
     for table in ["p", "p1"] {
-        let said = site.says_keys(&format!("INSERT INTO {table} VALUES (2, 1); DELETE FROM {table} WHERE id = 2"));
-        assert!(said.iter().all(|line| line.ends_with(r#"[{"id":2,"k":1}]"#)), "{said:?}");
+        let text = site.report_keys(&format!("INSERT INTO {table} VALUES (2, 1); DELETE FROM {table} WHERE id = 2"));
+        assert!(text.iter().all(|line| line.ends_with(r#"[{"id":2,"k":1}]"#)), "{text:?}");
     }
     assert_eq!(site.problems(), [] as [&str; 0]);
 }
 
 #[test]
-fn g06_a_key_that_is_dropped_is_a_key_no_more() {
+fn g06_a_dropped_key_is_not_used() {
     let mut site = site();
     site.run(
         "CREATE TABLE t (id int NOT NULL, v text); CREATE UNIQUE INDEX identity ON t (id); ALTER TABLE t REPLICA IDENTITY USING INDEX identity;
@@ -172,18 +172,18 @@ fn g06_a_key_that_is_dropped_is_a_key_no_more() {
          CREATE UNIQUE INDEX p_identity ON p (id); ALTER TABLE p REPLICA IDENTITY USING INDEX p_identity",
     );
     site.build(&Installer::new().shape(Shape::Keys));
-    if site.by_statement() {
-        assert_eq!(site.says("INSERT INTO p VALUES (1)"), [r#"INSERT p [{"id":1}]"#]);
+    if site.reports_statements() {
+        assert_eq!(site.report_lines("INSERT INTO p VALUES (1)"), [r#"INSERT p [{"id":1}]"#]);
     }
-    assert_eq!(site.says("INSERT INTO t VALUES (1)"), [r#"INSERT t [{"id":1}]"#]);
+    assert_eq!(site.report_lines("INSERT INTO t VALUES (1)"), [r#"INSERT t [{"id":1}]"#]);
     site.run("DROP INDEX identity; DROP INDEX p_identity");
-    assert_eq!(site.says("INSERT INTO t VALUES (2)"), ["INSERT t truncated=key"]);
-    assert!(site.says("INSERT INTO p VALUES (2)")[0].ends_with("truncated=key"));
+    assert_eq!(site.report_lines("INSERT INTO t VALUES (2)"), ["INSERT t truncated=key"]);
+    assert!(site.report_lines("INSERT INTO p VALUES (2)")[0].ends_with("truncated=key"));
     assert_eq!(site.problems(), [] as [&str; 0]);
 }
 
 #[test]
-fn g04_ddl_on_many_partitions_ends_in_time_and_says_what_is_left_to_a_build() {
+fn g04_ddl_on_many_partitions_ends_in_time_and_reports_the_remaining_tables() {
     let server = start(Options::new().setting("max_locks_per_transaction", "512"));
     let mut site = site_in(&server);
     site.run(
@@ -192,31 +192,34 @@ fn g04_ddl_on_many_partitions_ends_in_time_and_says_what_is_left_to_a_build() {
     );
     site.db.set_call_timeout(std::time::Duration::from_secs(120));
     site.build(&Installer::new());
-    site.heard();
+    site.received();
     site.db.take_notices();
-    // Every partition gets another function: far more than a fifth of a second.
+    // Every partition needs another function, which takes far more than a fifth of a second.
     site.run("ALTER TABLE p ADD COLUMN v text");
     let notices = site.db.take_notices();
     assert_eq!(notices.len(), 1, "one warning: {notices:?}");
     assert!(notices[0].message().contains("left to the next build"), "{}", notices[0]);
-    let reported = site.heard();
+    let reported = site.received();
     let incomplete = reported.iter().find(|it| it["event"] == "incomplete").expect("the workers are sent a message");
     let left = incomplete["count"].as_u64().unwrap();
-    // On a busy machine not one may be done in that time.
+    // On a busy machine not a single partition may be done in that time.
     assert!((1..=2000).contains(&left) && incomplete["tables"].as_array().unwrap().len() <= 10, "{incomplete}");
     let problems = site.problems();
     assert_eq!(problems.len() as u64, left, "each is named");
     assert!(problems[0].contains("public.p") && problems[0].contains("outdated"), "{problems:?}");
-    // What is left is reported all the same, but for reading long values.
+    // The remaining tables are reported as well, but long values are read.
     let row = r#"{"id":1,"k":2000,"v":"x"}"#;
-    assert_eq!(site.says("INSERT INTO p VALUES (1, 2000, 'x')"), [format!("INSERT p partition_name=p2000 {row}")]);
+    assert_eq!(
+        site.report_lines("INSERT INTO p VALUES (1, 2000, 'x')"),
+        [format!("INSERT p partition_name=p2000 {row}")]
+    );
     site.build(&Installer::new());
     assert_eq!(site.problems(), [] as [&str; 0]);
 }
 
 #[test]
-fn g01_a_build_and_a_teardown_win_against_an_autovacuum() {
-    // Slow at that table alone: the workers are few.
+fn g01_an_autovacuum_gives_way_to_a_build_and_a_teardown() {
+    // Only this table is slow, since there are few autovacuum workers.
     let server = start(Options::new().setting("autovacuum", "on").setting("autovacuum_naptime", "1s"));
     let mut site = site_in(&server);
     let database = site.ask("SELECT current_database()");
@@ -242,7 +245,7 @@ fn g01_a_build_and_a_teardown_win_against_an_autovacuum() {
 }
 
 #[test]
-fn g04_a_publication_of_all_tables_gets_nothing_of_ours_unless_forced() {
+fn g04_a_publication_of_all_tables_contains_no_log_unless_forced() {
     let server = start(Options::new().setting("wal_level", "logical").setting("max_wal_senders", "4"));
     let mut site = site_in(&server);
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text); CREATE PUBLICATION every FOR ALL TABLES");
@@ -258,7 +261,7 @@ fn g04_a_publication_of_all_tables_gets_nothing_of_ours_unless_forced() {
     assert!(error.contains("publication every is FOR ALL TABLES") && error.contains("--force"), "{error}");
     site.build(&outbox.clone().force(true));
     assert!(Status::of(&mut site.db).unwrap().warnings().iter().any(|warning| warning.contains("publication every")));
-    // Also what is published can be cleared.
+    // A published log can be truncated.
     site.run("INSERT INTO t VALUES (1, 'x'); TRUNCATE notifyman.log_0");
     site.run("DROP PUBLICATION every");
     assert_eq!(Status::of(&mut site.db).unwrap().warnings(), [] as [&str; 0]);

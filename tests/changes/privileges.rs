@@ -1,4 +1,4 @@
-//! No right of one role reaches another through what is installed: rule G4.
+//! No role gains privileges of another role by an installation: rule G4.
 
 use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::support::{Site, site, site_in};
 use crate::support::Options;
 use crate::support::server::start;
 
-/// Every way to install that differs in which functions there are.
+/// Returns an installer for each set of functions.
 fn installers() -> Vec<Installer> {
     let mut all = Vec::new();
     for shape in [Shape::Rows, Shape::Keys] {
@@ -21,18 +21,18 @@ fn installers() -> Vec<Installer> {
     all
 }
 
-/// A role that owns a schema, and a table of all that noted themselves as running.
+/// Creates a role that owns a schema, and a table in which its code records the executing role.
 fn tenant(site: &mut Site) -> String {
     let role = format!("tenant_{}", std::process::id());
     site.run(&format!(
         "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-         CREATE SCHEMA tn AUTHORIZATION {role}; CREATE TABLE public.caught (who name, what text);
+         CREATE SCHEMA tn AUTHORIZATION {role}; CREATE TABLE public.caught (role name, code text);
          GRANT ALL ON public.caught TO PUBLIC"
     ));
     role
 }
 
-/// A function of the tenant that notes as which role it runs, and tries to get more rights for the tenant.
+/// Returns a function of the tenant that records the executing role, and tries to gain privileges for the tenant.
 fn trap(name: &str, arguments: &str, returns: &str, result: &str) -> String {
     format!(
         "CREATE FUNCTION tn.{name}({arguments}) RETURNS {returns} LANGUAGE plpgsql AS $f$ BEGIN
@@ -45,7 +45,7 @@ fn trap(name: &str, arguments: &str, returns: &str, result: &str) -> String {
 }
 
 #[test]
-fn g04_a_role_that_owns_a_table_gets_no_rights_of_others_by_it() {
+fn g04_the_owner_of_a_table_gets_no_privileges_of_other_roles() {
     for installer in installers() {
         let mut site = site();
         let role = tenant(&mut site);
@@ -91,23 +91,23 @@ fn g04_a_role_that_owns_a_table_gets_no_rights_of_others_by_it() {
         }
         let super_users = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{role}' AND rolsuper");
         assert_eq!(site.ask(&super_users), "0", "{installer:?}");
-        assert_eq!(site.ask("SELECT coalesce(string_agg(DISTINCT who, ' '), '') FROM caught"), role, "{installer:?}");
-        // What the tenant owns runs as any role that writes its table, as ever; what a DBA owns never does.
+        assert_eq!(site.ask("SELECT coalesce(string_agg(DISTINCT role, ' '), '') FROM caught"), role, "{installer:?}");
+        // The tenant's code runs as any role that writes to its table, as always. It never runs as the owner of a DBA's table.
         site.run("TRUNCATE caught; CREATE TABLE public.dba (id int PRIMARY KEY, c text); INSERT INTO public.dba VALUES (1, 'x');
                   UPDATE public.dba SET c = 'y'; ALTER TABLE public.dba ADD d int; DROP TABLE public.dba");
         assert_eq!(site.ask("SELECT count(*) FROM caught"), "0", "{installer:?}");
     }
 }
 
-/// A type of the caller that hides one of PostgreSQL's, operators and functions before PostgreSQL's own.
+/// The caller's search path has a type, operators and functions that hide PostgreSQL's.
 #[test]
-fn g04_a_search_path_of_the_caller_has_no_say_in_what_runs_as_another_role() {
+fn g04_the_callers_search_path_does_not_affect_code_of_another_role() {
     for installer in installers() {
         let mut site = site();
         let role = tenant(&mut site);
         site.run(&format!("CREATE TABLE t (id int PRIMARY KEY, v text); GRANT ALL ON t TO {role}"));
         site.build(&installer);
-        site.heard();
+        site.received();
         let mut db = site.session();
         db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
         db.execute(&trap("seen", "pg_catalog.text", "boolean", "true")).unwrap();
@@ -121,9 +121,9 @@ fn g04_a_search_path_of_the_caller_has_no_say_in_what_runs_as_another_role() {
         )
         .unwrap();
         db.execute("INSERT INTO public.t VALUES (1, 'a'); UPDATE public.t SET v = 'b'; DELETE FROM public.t").unwrap();
-        let nobody = format!("SELECT count(*) FROM caught WHERE who <> '{role}'");
-        assert_eq!(site.ask(&nobody), "0", "{installer:?}");
-        let methods: Vec<_> = site.heard().iter().map(|it| it["method"].as_str().unwrap().to_owned()).collect();
+        let others = format!("SELECT count(*) FROM caught WHERE role <> '{role}'");
+        assert_eq!(site.ask(&others), "0", "{installer:?}");
+        let methods: Vec<_> = site.received().iter().map(|it| it["method"].as_str().unwrap().to_owned()).collect();
         if !installer_uses_a_table(&installer) {
             assert_eq!(methods, ["INSERT", "UPDATE", "DELETE"], "{installer:?}");
         }
@@ -135,7 +135,7 @@ fn installer_uses_a_table(installer: &Installer) -> bool {
 }
 
 #[test]
-fn g04_any_role_may_use_what_triggers_run_and_nothing_else() {
+fn g04_public_may_only_execute_what_triggers_call() {
     for installer in installers() {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
@@ -151,7 +151,7 @@ fn g04_any_role_may_use_what_triggers_run_and_nothing_else() {
             (SELECT count(*) FROM pg_class WHERE relnamespace = 'notifyman'::regnamespace AND relkind = 'r'
              AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')))";
         assert_eq!(site.ask(open), "tfff0");
-        // A caller gets no more of it than a payload, as it could write by hand.
+        // A caller only gets a payload, which it could also write itself.
         let mut db = site.session();
         let role = tenant(&mut site);
         db.execute(&format!("SET SESSION AUTHORIZATION {role}")).unwrap();
@@ -163,9 +163,9 @@ fn g04_any_role_may_use_what_triggers_run_and_nothing_else() {
     }
 }
 
-/// Names that end a quote, or look like a part of what is made from them.
+/// The names end a quote, or look like a part of the generated code.
 #[test]
-fn g04_whatever_a_column_is_called_it_is_reported_under_that_name() {
+fn g04_a_column_of_any_name_is_reported_under_that_name() {
     let names = [
         "{delivered}",
         "{key}",
@@ -194,18 +194,18 @@ fn g04_whatever_a_column_is_called_it_is_reported_under_that_name() {
                 quoted.join(", ")
             ));
             site.build(&installer);
-            site.heard();
+            site.received();
             let mut db = site.session();
             db.execute(&format!("SET escape_string_warning = off; SET standard_conforming_strings = {setting}"))
                 .unwrap();
             let values = vec!["'v'"; names.len()].join(", ");
             db.execute(&format!("INSERT INTO \"{{whole}} '\" VALUES ({values})")).unwrap();
-            // Too long a value: the key is made by names, too.
+            // The value is too long, so the key is reported, which also uses names.
             db.execute(&format!("UPDATE \"{{whole}} '\" SET {} = repeat('x', 2000)", quoted[0])).unwrap();
             if installer_uses_a_table(&installer) {
                 continue;
             }
-            let reported = site.heard();
+            let reported = site.received();
             let row = if reported[0]["keys"].is_array() { &reported[0]["keys"][0] } else { &reported[0]["new_data"] };
             let wanted: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), json!("v"))).collect();
             assert_eq!(row.as_object(), Some(&wanted));
@@ -216,7 +216,7 @@ fn g04_whatever_a_column_is_called_it_is_reported_under_that_name() {
 }
 
 #[test]
-fn g04_a_trigger_of_another_that_has_our_name_is_left_alone() {
+fn g04_a_foreign_trigger_with_the_same_name_is_not_changed() {
     let mut site = site();
     site.run(
         "CREATE TABLE t (id int PRIMARY KEY);
@@ -236,7 +236,7 @@ fn g04_a_trigger_of_another_that_has_our_name_is_left_alone() {
 }
 
 #[test]
-fn g01_the_owner_goes_with_the_last_installation_unless_a_dba_made_it() {
+fn g01_the_owner_is_dropped_with_the_last_installation_unless_a_dba_created_it() {
     let server = start(Options::new());
     let (mut first, mut second) = (site_in(&server), site_in(&server));
     first.run("CREATE ROLE theirs NOLOGIN");
@@ -248,7 +248,7 @@ fn g01_the_owner_goes_with_the_last_installation_unless_a_dba_made_it() {
     assert_eq!(first.ask(owners), "notifyman_owner theirs");
     Installer::new().teardown(&mut second.db).unwrap();
     assert_eq!(first.ask(owners), "theirs");
-    // Another owner from one build to the next, and one with a name that must be quoted.
+    // Another owner with each build, one of them with a name that must be quoted.
     first.build(&Installer::new().owner("theirs"));
     first.build(&Installer::new().owner("The 'new' \"owner\""));
     assert_eq!(first.problems(), [] as [&str; 0]);
@@ -260,7 +260,7 @@ fn g01_the_owner_goes_with_the_last_installation_unless_a_dba_made_it() {
 }
 
 #[test]
-fn g01_a_role_without_createrole_is_told_what_a_dba_must_run() {
+fn g01_the_error_for_a_role_without_createrole_has_the_statements_for_a_dba() {
     let server = start(Options::new());
     let mut site = site_in(&server);
     let database = site.ask("SELECT current_database()");
@@ -275,7 +275,7 @@ fn g01_a_role_without_createrole_is_told_what_a_dba_must_run() {
     let error = installer.build(&mut plain).unwrap_err().to_string();
     let commands = error.split_once("Have a DBA run: ").unwrap().1.split_once(" Or name").unwrap().0;
     assert!(commands.contains("CREATE ROLE \"notifyman_owner\" NOLOGIN;") && !error.contains('\n'), "{error}");
-    // They do what they promise.
+    // The statements have the promised effect.
     site.run(commands);
     assert_eq!(installer.build(&mut plain).unwrap().covered(), ["s.p"]);
     assert_eq!(site.problems(), [] as [&str; 0]);
@@ -285,14 +285,14 @@ fn g01_a_role_without_createrole_is_told_what_a_dba_must_run() {
     maker.execute("CREATE TABLE s.m (id int PRIMARY KEY)").unwrap();
     let report = installer.clone().tables(["m"]).build(&mut maker).unwrap();
     assert_eq!(report.covered(), ["s.m"]);
-    assert_eq!(site.says("INSERT INTO s.m VALUES (1)"), [r#"INSERT m {"id":1}"#]);
+    assert_eq!(site.report_lines("INSERT INTO s.m VALUES (1)"), [r#"INSERT m {"id":1}"#]);
     installer.teardown(&mut maker).unwrap();
     assert_eq!(site.ask("SELECT count(*) FROM pg_roles WHERE rolname = 'notifyman_owner'"), "0");
 }
 
-/// Where a role may create schemas, one of the name `notifyman` may be there before the first build.
+/// A role that may create schemas can create a schema `notifyman` before the first build.
 #[test]
-fn g04_nothing_in_a_schema_of_another_role_is_run_or_used() {
+fn g04_no_object_in_a_schema_of_another_role_is_used() {
     let server = start(Options::new());
     let mut site = site_in(&server);
     let role = tenant(&mut site);
@@ -314,7 +314,7 @@ fn g04_nothing_in_a_schema_of_another_role_is_run_or_used() {
     let error = Installer::new().build(&mut site.db).unwrap_err().to_string();
     assert!(error.contains(&format!("belongs to role \"{role}\"")), "{error}");
     notifyman::changes::Status::of(&mut site.db).unwrap();
-    // Whoever is no superuser, and reads a table of it, would run what is in it.
+    // A role that is not a superuser and reads a table of the schema would execute code in it.
     site.run("CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA notifyman TO reader");
     let config = notifyman::Config::without_env(&site.url.replace("postgres@", "reader@")).unwrap();
     let mut changes = notifyman::changes::Worker::new([config]).start().unwrap();
@@ -326,15 +326,15 @@ fn g04_nothing_in_a_schema_of_another_role_is_run_or_used() {
     assert_eq!(site.ask("SELECT count(*) FROM caught"), "0");
 }
 
-/// A function of a DBA that is safe in itself must be so also where it writes a covered table.
+/// A safe function of a DBA must also be safe if it writes to a covered table.
 #[test]
-fn g04_a_type_of_the_session_is_never_taken_for_one_of_postgresql() {
+fn g04_a_type_of_the_session_is_not_used_for_one_of_postgresql() {
     for installer in installers() {
         let mut site = site();
         let role = tenant(&mut site);
         site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
         site.build(&installer);
-        // Of this one nothing is known before the next build.
+        // This table is unknown until the next build.
         site.run("CREATE TABLE new (id int PRIMARY KEY, v text, w text)");
         let later = installer.clone();
         if format!("{later:?}").contains("has_schema_events: false") {
@@ -358,8 +358,9 @@ fn g04_a_type_of_the_session_is_never_taken_for_one_of_postgresql() {
             db.execute(&domain).unwrap();
         }
         db.execute("SELECT public.write_t(1); SELECT public.write_new(1)").unwrap();
-        let others =
-            format!("SELECT coalesce(string_agg(concat(who, ' ', what), ', '), '') FROM caught WHERE who <> '{role}'");
+        let others = format!(
+            "SELECT coalesce(string_agg(concat(role, ' ', code), ', '), '') FROM caught WHERE role <> '{role}'"
+        );
         assert_eq!(site.ask(&others), "", "{installer:?}");
     }
 }
@@ -382,20 +383,20 @@ fn g04_a_type_of_another_role_is_not_read_and_fails_no_write() {
         let status = notifyman::changes::Status::of(&mut site.db).unwrap();
         assert!(status.problems().is_empty(), "{:?}", status.problems());
         assert!(status.warnings()[0].contains("the type of a column belongs to a role"), "{:?}", status.warnings());
-        site.heard();
+        site.received();
         site.run("INSERT INTO t VALUES (1, ROW('{x}')); UPDATE t SET id = 2; DELETE FROM t");
-        let reported = site.heard();
+        let reported = site.received();
         if !installer_uses_a_table(&installer) {
             assert_eq!(reported.iter().filter(|it| it["truncated"] == "key").count(), 3, "{reported:?}");
         }
-        // Nor in a table that comes later.
+        // The same applies to a later table.
         site.run("CREATE TABLE u (m tn.mood); INSERT INTO u VALUES ('x')");
         assert_eq!(site.ask("SELECT count(*) FROM caught"), "0", "{installer:?}");
     }
 }
 
 #[test]
-fn g04_an_owner_as_which_others_can_act_is_refused() {
+fn g04_an_owner_with_members_or_login_is_refused() {
     let server = start(Options::new());
     let mut site = site_in(&server);
     site.run(
@@ -408,10 +409,10 @@ fn g04_an_owner_as_which_others_can_act_is_refused() {
     ] {
         let error = Installer::new().owner(owner).build(&mut site.db).unwrap_err().to_string();
         assert!(error.contains(reason) && error.contains(remedy), "{error}");
-        // Who follows it must not take a role's login or rights away that it needs.
+        // The remedy must not remove a login or privileges that a role needs.
         assert!(!error.contains("ALTER ROLE"), "{error}");
     }
-    // Nor does a superuser go on with what a lesser role made.
+    // A superuser also refuses to build on the schema of another role.
     let name = site.ask("SELECT current_database()");
     site.run(&format!(
         "GRANT CREATE ON DATABASE {name} TO app; CREATE ROLE notifyman_owner; GRANT notifyman_owner TO app"
@@ -426,7 +427,7 @@ fn g04_an_owner_as_which_others_can_act_is_refused() {
 }
 
 #[test]
-fn g04_no_role_hides_a_change_in_an_outbox_or_one_that_is_spilled() {
+fn g04_no_role_hides_a_change_in_a_log_or_a_spilled_one() {
     for (installer, function) in [
         (Installer::new().delivery(DeliveryMode::Log), "append"),
         (Installer::new().oversize(Oversize::Spill), "spill"),

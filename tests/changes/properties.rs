@@ -1,5 +1,5 @@
-//! The law: what is told, applied in order to an empty copy, gives the same tables (rows shape, primary key, nothing
-//! too long).
+//! A property: the reported changes, applied in order to an empty copy, give the same tables (rows shape, primary key, no
+//! long rows).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use super::support::{Site, site};
 const TABLES: u8 = 3;
 const SESSIONS: usize = 3;
 
-/// What one session does next. Numbers are taken modulo what there is.
+/// The next step of one session. Numbers are taken modulo the number of objects.
 #[derive(Debug, Clone)]
 enum Step {
     Begin,
@@ -99,7 +99,7 @@ fn sql(step: &Step) -> String {
         Step::Retype { table, column } => {
             format!("ALTER TABLE t{table} ALTER COLUMN \"c {column}\" TYPE text USING 'x' || \"c {column}\"")
         }
-        // What was a table becomes a partition, or the other way round.
+        // A table becomes a partition, or the reverse.
         Step::Attach { table } => format!(
             "ALTER TABLE t{table} DETACH PARTITION t{table}_high; INSERT INTO t{table}_high (id, v) VALUES (500, 'alone');
              ALTER TABLE t{table} ATTACH PARTITION t{table}_high FOR VALUES FROM (10) TO (1000)"
@@ -107,14 +107,14 @@ fn sql(step: &Step) -> String {
     }
 }
 
-/// Tables by name; of each the rows by id, with the partition that each is in.
+/// Tables by name, each with its rows by id, and their partitions.
 #[derive(Debug, Default)]
 struct Copy {
     tables: BTreeMap<String, BTreeMap<String, Map<String, Value>>>,
 }
 
 impl Copy {
-    /// Applies a change to the leaf that it was made to; the name of the root is only a name.
+    /// Applies a change to its leaf partition.
     fn apply(&mut self, change: Change) {
         let name = change.partition_name.clone().unwrap_or_else(|| change.table_name.clone());
         let table = self.tables.entry(name).or_default();
@@ -126,8 +126,8 @@ impl Copy {
                 assert!(table.insert(id(&change.new_data).unwrap(), row).is_none(), "{change:?} was there");
             }
             Method::Update | Method::Delete => {
-                // Columns may have come, gone or changed since; what is there of both must be equal.
-                assert!(table.remove(&id(&change.old_data).unwrap()).is_some(), "{change:?} wasn't there");
+                // Columns may have been added, dropped or altered since. Columns of both rows must be equal.
+                assert!(table.remove(&id(&change.old_data).unwrap()).is_some(), "{change:?} was not there");
                 if let Some(row) = change.new_data.clone() {
                     table.insert(id(&change.new_data).unwrap(), row);
                 }
@@ -144,7 +144,7 @@ impl Copy {
     }
 }
 
-/// The rows that are there, by leaf and id: the id, and the text.
+/// Returns all rows: the leaf, the id, and the text.
 fn rows_of(site: &mut Site) -> BTreeSet<(String, String, String)> {
     let leaves = "SELECT format('SELECT %L, id::text, v FROM %I', relname, relname) FROM pg_class
         WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
@@ -158,9 +158,9 @@ fn rows_of(site: &mut Site) -> BTreeSet<(String, String, String)> {
         .collect()
 }
 
-fn told(site: &mut Site, by_table: bool) -> Vec<Value> {
+fn reports(site: &mut Site, by_table: bool) -> Vec<Value> {
     match by_table {
-        false => site.heard(),
+        false => site.received(),
         true => {
             let rows = site.db.query("SELECT payload FROM notifyman.log ORDER BY number").unwrap();
             rows.iter().map(|row| serde_json::from_str(&row.get(0).unwrap()).unwrap()).collect()
@@ -180,7 +180,7 @@ fn holds(steps: &[(usize, Step)], by_table: bool) {
     for (session, step) in steps {
         let db = &mut sessions[session % SESSIONS];
         match db.execute(&sql(step)) {
-            // What the steps of others make impossible fails, as without us; what we did wrong would be of another kind.
+            // Steps of other sessions can make a step fail, as without triggers. An error of a trigger would be of another kind.
             Ok(_) => {}
             Err(Error::Server(error)) => assert!(
                 [
@@ -201,7 +201,7 @@ fn holds(steps: &[(usize, Step)], by_table: bool) {
         session.execute("ROLLBACK").unwrap();
     }
     let mut copy = Copy::default();
-    for payload in told(&mut site, by_table) {
+    for payload in reports(&mut site, by_table) {
         match payload.get("event") {
             None => copy.apply(serde_json::from_value(payload).unwrap()),
             Some(_) => copy.apply_schema(&serde_json::from_value(payload).unwrap()),
@@ -224,11 +224,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn g02_what_is_told_applied_to_an_empty_copy_gives_the_same_tables(
+    fn g02_reports_applied_to_an_empty_copy_give_the_same_tables(
         steps in prop::collection::vec((0..SESSIONS, step()), 20..120),
         by_table in any::<bool>(),
     ) {
-        // In an outbox the order is that of the writes, which is that of the commits only for one session.
+        // The numbers of a log are in the order of writes, which is the order of commits only with one session.
         let steps: Vec<_> = steps.into_iter().map(|(n, step)| (if by_table { 0 } else { n }, step)).collect();
         let begin = [Step::Create { table: 0, partitioned: false }, Step::Create { table: 1, partitioned: true }].map(|it| (0, it));
         holds(&begin.into_iter().chain(steps).collect::<Vec<_>>(), by_table);

@@ -1,4 +1,4 @@
-//! Logical replication's apply worker: rule G7, and that it is never in its way.
+//! The apply worker of logical replication: rule G7. Triggers never stop it.
 
 use notifyman::changes::{DeliveryMode, Installer, Shape};
 
@@ -7,7 +7,7 @@ use crate::support::Options;
 use crate::support::server::{connect, eventually, start};
 
 #[test]
-fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
+fn g07_rows_of_an_apply_worker_are_opt_in_and_it_never_stops() {
     let options = || {
         Options::new()
             .setting("wal_level", "logical")
@@ -37,17 +37,17 @@ fn g07_an_apply_worker_is_told_where_it_is_asked_for_and_never_stopped() {
         eventually("it is applied", || {
             site.ask(&format!("SELECT count(*) FROM t WHERE id = {rows} AND v LIKE '%y'")) == "1"
         });
-        site.heard()
+        site.received()
     };
     assert!(replicate(&mut site).is_empty());
     site.build(&Installer::new().replicated(true));
-    let told = replicate(&mut site);
-    assert!(told.iter().any(|it| it["method"] == "INSERT"), "{told:?}");
-    // It applies rows, and the keys shape's triggers are of statements, but for PostgreSQL 12: building says so.
+    let reports = replicate(&mut site);
+    assert!(reports.iter().any(|it| it["method"] == "INSERT"), "{reports:?}");
+    // It fires row triggers only, and the keys shape has statement triggers, except in PostgreSQL 12: a build warns of that.
     let report = Installer::new().replicated(true).shape(Shape::Keys).build(&mut site.db).unwrap();
-    site.heard();
-    let said = report.warnings().iter().any(|warning| warning.contains("fires no statement triggers"));
-    assert_eq!((said, replicate(&mut site).is_empty()), (site.by_statement(), site.by_statement()));
+    site.received();
+    let text = report.warnings().iter().any(|warning| warning.contains("fires no statement triggers"));
+    assert_eq!((text, replicate(&mut site).is_empty()), (site.reports_statements(), site.reports_statements()));
     for installer in [
         Installer::new().replicated(true).delivery(DeliveryMode::Log),
         Installer::new().replicated(true).shape(Shape::Keys).delivery(DeliveryMode::Log),

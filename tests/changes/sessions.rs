@@ -1,5 +1,5 @@
-//! The sessions of a worker: rule G8. One for each database, which no configuration disturbs and which disturbs nothing,
-//! on one loop in which no server holds up another.
+//! The sessions of a worker: rule G8. There is one for each database, independent of its configuration, and no server delays
+//! another.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::worker::{NAME, config, connected, follow, ids, next, next_but_warning
 use crate::support::Options;
 use crate::support::server::{LIMIT, PausedProcess, ask, connect, eventually, refusing_port, start, terminate, utf8};
 
-/// The processes of the worker's sessions in a site's database.
+/// Returns the processes of the worker's sessions in a site's database.
 fn pids(site: &mut Site) -> Vec<i32> {
     let sql = format!(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = '{NAME}' ORDER BY 1"
@@ -39,10 +39,10 @@ fn configure(site: &mut Site, settings: &[(&str, &str)]) {
     }
 }
 
-/// What each database has reported of its connection.
+/// The reported states of connections, with their databases.
 type States = Vec<(usize, &'static str)>;
 
-/// The states, and the ids of the rows with their databases, until so many rows have come.
+/// Returns the states, and the ids of rows with their databases, until this many rows have been reported.
 fn report(changes: &mut Changes, rows: usize) -> (States, Vec<(usize, i64)>) {
     let (mut states, mut ids) = (Vec::new(), Vec::new());
     while ids.len() < rows {
@@ -60,8 +60,8 @@ fn report(changes: &mut Changes, rows: usize) -> (States, Vec<(usize, i64)>) {
 }
 
 #[test]
-fn g08_a_server_that_is_down_or_silent_holds_up_no_other_at_the_start() {
-    // Two accept and never answer, one refuses.
+fn g08_a_server_that_is_down_or_silent_delays_no_other_at_the_start() {
+    // Two servers accept and never reply, one refuses.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let refusing = refusing_port();
     let silent_for = |seconds| {
@@ -85,7 +85,7 @@ fn g08_a_server_that_is_down_or_silent_holds_up_no_other_at_the_start() {
             (_, other) => panic!("{other:?}"),
         }
     }
-    assert_eq!(states.pop(), Some((4, "disconnected")), "the others did not wait for it");
+    assert_eq!(states.pop(), Some((4, "disconnected")), "the others did not wait for this one");
     states.sort_unstable();
     assert_eq!(states, [(2, "disconnected"), (3, "connected"), (5, "connected")]);
     site.run("INSERT INTO t VALUES (1)");
@@ -93,7 +93,11 @@ fn g08_a_server_that_is_down_or_silent_holds_up_no_other_at_the_start() {
     let mut rows = report(&mut changes, 2).1;
     rows.sort_unstable();
     assert_eq!(rows, [(3, 1), (5, 2)]);
-    assert!(begun.elapsed() < Duration::from_secs(55), "the silent server was waited for: {:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(55),
+        "the worker waited for the silent server: {:?}",
+        begun.elapsed()
+    );
     let begun = Instant::now();
     drop(changes);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
@@ -110,14 +114,14 @@ fn g08_a_worker_starts_before_its_server_and_connects_later() {
     let (1, ChangeEvent::Disconnected(error)) = next(&mut changes) else { panic!() };
     assert!(error.is_transient(), "{error}");
     server.restart().unwrap();
-    // There is no gap: nothing was received before.
+    // There is no gap, because nothing was received before.
     assert!(matches!(next_but_warnings(&mut changes), (1, ChangeEvent::Connected)));
     connect(&server.url()).execute("INSERT INTO t VALUES (7)").unwrap();
     assert_eq!(ids(&mut changes, 1), [7]);
 }
 
 #[test]
-fn g08_what_trying_again_cannot_help_is_lost_and_the_others_continue() {
+fn g08_a_permanent_error_loses_one_database_and_the_others_continue() {
     let mut site = built(DeliveryMode::Notify);
     let urls = [format!("{}_nonesuch", site.url), site.url.clone()];
     let mut changes = Worker::new(urls.iter().map(|url| config(url))).timeout(LIMIT).start().unwrap();
@@ -131,7 +135,7 @@ fn g08_what_trying_again_cannot_help_is_lost_and_the_others_continue() {
 }
 
 #[test]
-fn g08_a_backend_that_freezes_holds_up_no_other_database() {
+fn g08_a_frozen_backend_delays_no_other_database() {
     let mut frozen = site();
     frozen.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     frozen.build(&Installer::new().oversize(Oversize::Spill));
@@ -155,7 +159,7 @@ fn g08_a_backend_that_freezes_holds_up_no_other_database() {
 }
 
 #[test]
-fn g08_a_spilled_payload_whose_session_is_lost_meanwhile_is_read_by_the_next_before_the_gap() {
+fn g08_a_spilled_payload_is_read_by_the_next_session_before_the_gap() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new().oversize(Oversize::Spill));
@@ -218,7 +222,7 @@ fn g08_a_worker_of_a_serializable_database_fails_no_transaction() {
         assert_eq!(ask(&mut user, "SHOW transaction_isolation"), "serializable");
         user.query("SELECT count(*) FROM x WHERE v > 5").unwrap();
         other.execute("UPDATE x SET v = 10").unwrap();
-        // The worker reads that change meanwhile.
+        // The worker reads the change meanwhile.
         eventually("it was read", || read.load(Relaxed) == 2 * round + 2);
         user.execute("INSERT INTO y VALUES (1)").unwrap();
         user.execute("COMMIT").unwrap_or_else(|error| panic!("round {round}: {error}"));
@@ -251,7 +255,7 @@ fn g08_no_default_of_a_database_ends_or_disturbs_a_session_of_the_worker() {
         for session in 0..2 {
             let pid = pids(&mut site);
             assert_eq!(pid.len(), 1);
-            // Longer than every timeout above; and the log is waited for longer than a lock may take.
+            // This is longer than every timeout above, and the log is locked for longer than lock_timeout.
             if delivery == DeliveryMode::Log {
                 site.run("BEGIN; LOCK TABLE notifyman.log_0 IN ACCESS EXCLUSIVE MODE");
                 std::thread::sleep(Duration::from_secs(2));
@@ -262,9 +266,9 @@ fn g08_no_default_of_a_database_ends_or_disturbs_a_session_of_the_worker() {
             site.run(&format!("INSERT INTO t VALUES ({session})"));
             assert_eq!(ids(&mut changes, 1), [session]);
             changes.acknowledge();
-            assert_eq!(pids(&mut site), pid, "the session has lasted");
+            assert_eq!(pids(&mut site), pid, "the session is still the same");
             if session == 0 {
-                // The next session makes its settings again.
+                // The next session also sets its settings.
                 terminate(utf8(), pid[0]);
                 assert!(matches!(next_but_warnings(&mut changes), (1, ChangeEvent::Disconnected(_))));
                 assert!(matches!(next_but_warnings(&mut changes), (1, ChangeEvent::Connected)));
@@ -310,7 +314,7 @@ fn g08_many_databases_are_followed_by_one_session_each() {
 }
 
 #[test]
-fn g04_more_spilled_payloads_than_there_is_room_for_are_read_as_the_consumer_makes_room() {
+fn g04_spilled_payloads_are_read_as_the_consumer_makes_room() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new().oversize(Oversize::Spill));
@@ -318,18 +322,18 @@ fn g04_more_spilled_payloads_than_there_is_room_for_are_read_as_the_consumer_mak
     for id in 1..=9 {
         site.run(&format!("INSERT INTO t VALUES ({id}, repeat('x', 12000000)); INSERT INTO t VALUES (-{id}, '')"));
     }
-    // Nothing is taken until no more is read.
+    // The consumer takes nothing until the worker reads no more.
     let reads = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{NAME}' AND datname = current_database() \
          AND query LIKE '%spilled%' AND now() - state_change > '500ms' AND state = 'idle'"
     );
     eventually("no more is read", || site.ask(&reads) == "1");
-    eventually("one is not in the queue: that which is to be read next", || changes.waiting() == 17);
+    eventually("all but the next one to be read are in the queue", || changes.waiting() == 17);
     let received = ids(&mut changes, 18);
     assert_eq!(received, (1..=9).flat_map(|id| [id, -id]).collect::<Vec<_>>());
 }
 
-/// Waits for warnings with each of these parts, in any order.
+/// Waits for warnings with these parts, in any order.
 #[track_caller]
 fn warns(changes: &mut Changes, parts: &[&str]) {
     let mut warnings = String::new();
@@ -341,7 +345,7 @@ fn warns(changes: &mut Changes, parts: &[&str]) {
 }
 
 #[test]
-fn g08_a_worker_says_where_an_installation_is_only_half_there() {
+fn g08_a_worker_warns_of_an_incomplete_installation() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY)");
     site.build(&Installer::new());
@@ -367,7 +371,7 @@ fn g08_a_worker_reports_the_tables_that_an_event_trigger_left_to_a_build() {
     for delivery in [DeliveryMode::Notify, DeliveryMode::Log] {
         let mut site = built(delivery);
         let mut changes = connected(worker(&[&site]), 1);
-        // As an event trigger does it that had no more time.
+        // This is the message of an event trigger that has no more time.
         let message = r#"{"event":"incomplete","count":7,"tables":["public.t","public.u"]}"#;
         let payload = format!("notifyman.payload(NULL, NULL, NULL, NULL, NULL, '{message}', NULL, NULL)");
         site.run("DROP TRIGGER \"0_notifyman_truncate\" ON t");

@@ -1,4 +1,4 @@
-//! A database of a test's own, in a server that tests share, and what is heard of it.
+//! A database for one test, in a server that tests share, and the notifications from it.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -10,20 +10,20 @@ use crate::support::server::{connect, everything, major, start, utf8};
 use crate::support::tools::not_run;
 use crate::support::{Cluster, Options};
 
-/// A database, a session that writes in it, and one that listens.
+/// A database, a session that writes to it, and a session that listens.
 pub(super) struct Site {
     pub(super) url: String,
     pub(super) db: Connection,
-    ears: Connection,
+    listener: Connection,
 }
 
-/// A database in the shared server.
+/// Creates a database in the shared server.
 pub(super) fn site() -> Site {
     site_in(utf8())
 }
 
-/// A server whose NOTIFY queue is soon full: from 17 on that can be had. Before, it has 8 GB, more than a test should
-/// write; that is said, and there is none.
+/// Starts a server with a small NOTIFY queue, which needs PostgreSQL 17. Earlier versions have 8 GB, which is too much for a
+/// test: then the test is reported as not run.
 pub(super) fn start_with_a_small_queue() -> Option<Cluster> {
     let server = start(Options::new());
     let major = major(&connect(&server.url()));
@@ -34,7 +34,7 @@ pub(super) fn start_with_a_small_queue() -> Option<Cluster> {
     Some(start(Options::new().setting("max_notify_queue_pages", "64")))
 }
 
-/// A new database in this server.
+/// Creates a database in this server.
 pub(super) fn site_in(server: &Cluster) -> Site {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("changes_{}", COUNT.fetch_add(1, Relaxed));
@@ -44,12 +44,12 @@ pub(super) fn site_in(server: &Cluster) -> Site {
 
 impl Site {
     pub(super) fn at(url: String) -> Self {
-        let mut ears = connect(&url);
-        ears.listen(["notifyman"]).unwrap();
-        Self { db: connect(&url), ears, url }
+        let mut listener = connect(&url);
+        listener.listen(["notifyman"]).unwrap();
+        Self { db: connect(&url), listener, url }
     }
 
-    /// Builds; everything must be done.
+    /// Builds. Every table must be done.
     #[track_caller]
     pub(super) fn build(&mut self, installer: &Installer) -> Report {
         let report = installer.build(&mut self.db).unwrap();
@@ -57,59 +57,59 @@ impl Site {
         report
     }
 
-    /// Runs it.
+    /// Executes statements.
     #[track_caller]
     pub(super) fn run(&mut self, sql: &str) {
         self.db.execute(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// The text of the only column of the only row.
+    /// Returns the only column of the only row.
     #[track_caller]
     pub(super) fn ask(&mut self, sql: &str) -> String {
         crate::support::server::ask(&mut self.db, sql)
     }
 
-    /// Listens no more, so that nobody is kept waiting.
-    pub(super) fn deafen(&mut self) {
-        self.ears.unlisten_all().unwrap();
+    /// Stops listening, so that writers do not wait for a listener.
+    pub(super) fn stop_listening(&mut self) {
+        self.listener.unlisten_all().unwrap();
     }
 
-    /// What was notified since the last time.
-    pub(super) fn heard(&mut self) -> Vec<Value> {
-        everything(&mut self.ears).iter().map(|(_, payload)| parsed(payload)).collect()
+    /// Returns the payloads that were notified since the last call.
+    pub(super) fn received(&mut self) -> Vec<Value> {
+        everything(&mut self.listener).iter().map(|(_, payload)| parsed(payload)).collect()
     }
 
-    /// What a statement brings.
+    /// Returns the payloads that a statement causes.
     #[track_caller]
-    pub(super) fn tells(&mut self, sql: &str) -> Vec<Value> {
-        self.heard();
+    pub(super) fn reports(&mut self, sql: &str) -> Vec<Value> {
+        self.received();
         self.run(sql);
-        self.heard()
+        self.received()
     }
 
-    /// The same, each as text: method, table, old and new data, or keys.
+    /// Returns the payloads that a statement causes, each as text: method, table, old and new data, or keys.
     #[track_caller]
-    pub(super) fn says(&mut self, sql: &str) -> Vec<String> {
-        self.tells(sql).iter().map(short).collect()
+    pub(super) fn report_lines(&mut self, sql: &str) -> Vec<String> {
+        self.reports(sql).iter().map(short).collect()
     }
 
-    /// Whether the keys shape tells a statement at once; PostgreSQL 12 can't.
-    pub(super) fn by_statement(&self) -> bool {
+    /// Returns `true` if the keys shape reports a statement once. In PostgreSQL 12 it reports row by row.
+    pub(super) fn reports_statements(&self) -> bool {
         major(&self.db) > 12
     }
 
-    /// The same, with the keys of one method and table together, sorted.
+    /// Like [`report_lines`](Self::report_lines), with the keys of one method and table together, in order.
     #[track_caller]
-    pub(super) fn says_keys(&mut self, sql: &str) -> Vec<String> {
-        let told = self.tells(sql);
+    pub(super) fn report_keys(&mut self, sql: &str) -> Vec<String> {
+        let reports = self.reports(sql);
         let mut together: Vec<Value> = Vec::new();
-        for mut payload in told {
+        for mut payload in reports {
             let same = |it: &&mut Value| {
                 ["method", "table_name", "partition_name"].iter().all(|key| it.get(*key) == payload.get(*key))
             };
             match together.iter_mut().find(same) {
                 Some(other) => {
-                    assert!(!self.by_statement(), "a statement is told once: {payload}");
+                    assert!(!self.reports_statements(), "a statement is reported once: {payload}");
                     other["keys"].as_array_mut().unwrap().append(payload["keys"].as_array_mut().unwrap());
                 }
                 None => together.push(payload),
@@ -123,12 +123,12 @@ impl Site {
         together.iter().map(short).collect()
     }
 
-    /// What isn't as it should be.
+    /// Returns the problems of the installation.
     pub(super) fn problems(&mut self) -> Vec<String> {
         Status::of(&mut self.db).unwrap().problems().to_vec()
     }
 
-    /// Another session.
+    /// Opens another session.
     pub(super) fn session(&self) -> Connection {
         connect(&self.url)
     }
@@ -138,7 +138,7 @@ pub(super) fn parsed(payload: &str) -> Value {
     serde_json::from_str(payload).unwrap_or_else(|error| panic!("{error}: {payload}"))
 }
 
-/// A payload in few words.
+/// Returns a payload in few words.
 pub(super) fn short(payload: &Value) -> String {
     let text = |key: &str| payload[key].as_str().unwrap_or_default().to_owned();
     let mut words = match payload.get("event") {
@@ -154,7 +154,7 @@ pub(super) fn short(payload: &Value) -> String {
     words.join(" ")
 }
 
-/// A client program of PostgreSQL; where it isn't there, that is said.
+/// Returns a client program of PostgreSQL. If it is missing, the test is reported as not run.
 pub(super) fn client_program(name: &str) -> Option<std::path::PathBuf> {
     let bin = crate::support::cluster::find_server().unwrap();
     let found = bin.join(name);
@@ -174,10 +174,10 @@ pub(super) fn has_foreign_tables(site: &mut Site) -> bool {
     has
 }
 
-/// Removes a database of the shared server, to which nobody is connected any more.
+/// Drops a database of the shared server, once no session is connected to it.
 pub(super) fn drop_database(name: &str) {
     let mut db = connect(&utf8().url());
-    crate::support::server::eventually("nobody is connected to it", || {
+    crate::support::server::eventually("no session is connected to it", || {
         db.execute(&format!("DROP DATABASE {name}")).is_ok()
     });
 }

@@ -1,4 +1,4 @@
-//! An installation of version 2, with an outbox, becomes one with a log, or is removed.
+//! The upgrade of an installation of version 2 with an outbox, and its removal.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -12,7 +12,7 @@ const TABLE: &str = "SELECT to_regclass('notifyman.outbox') IS NULL";
 const LOGGED: &str = "SELECT count(*) FROM notifyman.log WHERE payload LIKE '%\"method\":\"INSERT\"%'";
 const OWNERS: &str = "SELECT count(*) FROM pg_roles WHERE rolname = 'earlier_owner'";
 
-/// A server of its own, since a role belongs to all databases, with a database as version 2 left it.
+/// Starts a server with a database in which version 2 has built. Roles belong to the whole server.
 fn version_2() -> (Cluster, Site) {
     let server = start(Options::new());
     let mut site = site_in(&server);
@@ -26,7 +26,7 @@ fn installer() -> Installer {
 }
 
 #[test]
-fn g01_an_outbox_that_is_empty_gives_way_to_a_log() {
+fn g01_an_empty_outbox_is_replaced_by_a_log() {
     for installer in [installer(), installer().shape(Shape::Keys), installer().delivery(DeliveryMode::Notify)] {
         let (_server, mut site) = version_2();
         assert_eq!(
@@ -36,9 +36,9 @@ fn g01_an_outbox_that_is_empty_gives_way_to_a_log() {
         site.build(&installer);
         assert_eq!(site.ask(TABLE), "t");
         assert_eq!(site.problems(), [] as [&str; 0]);
-        let heard = site.says("INSERT INTO t VALUES (1, 'x')").len();
-        let logged = if heard == 0 { site.ask(LOGGED) } else { "0".to_owned() };
-        assert_eq!((heard, &*logged), if heard == 0 { (0, "1") } else { (1, "0") });
+        let received = site.report_lines("INSERT INTO t VALUES (1, 'x')").len();
+        let logged = if received == 0 { site.ask(LOGGED) } else { "0".to_owned() };
+        assert_eq!((received, &*logged), if received == 0 { (0, "1") } else { (1, "0") });
     }
 }
 
@@ -61,9 +61,9 @@ fn g01_an_outbox_with_changes_is_kept_unless_they_are_discarded() {
     assert_eq!(site.ask(LOGGED), "1");
 }
 
-/// A session may have called an earlier function, and wait for the outbox's lock until the build has gone on.
+/// A session may be executing an earlier function, and wait for the outbox's lock during the build.
 #[test]
-fn g04_an_upgrade_fails_no_write_and_delivers_what_comes_late() {
+fn g04_an_upgrade_fails_no_write_and_delivers_late_ones() {
     let (_server, mut site) = version_2();
     let is_over = AtomicBool::new(false);
     let written: u32 = std::thread::scope(|scope| {
@@ -94,9 +94,9 @@ fn g04_an_upgrade_fails_no_write_and_delivers_what_comes_late() {
     assert_eq!(site.problems(), [] as [&str; 0]);
 }
 
-/// As a build leaves it that ended before it had dropped the outbox.
+/// This is the state after a build that ended before it had dropped the outbox.
 #[test]
-fn g01_what_is_left_of_an_outbox_is_delivered_by_the_next_build() {
+fn g01_the_rest_of_an_outbox_is_delivered_by_the_next_build() {
     let (_server, mut site) = version_2();
     site.build(&installer());
     site.run(
@@ -111,7 +111,7 @@ fn g01_what_is_left_of_an_outbox_is_delivered_by_the_next_build() {
 }
 
 #[test]
-fn g01_a_teardown_removes_what_version_2_made_with_its_role() {
+fn g01_a_teardown_removes_version_2_with_its_role() {
     let (_server, mut site) = version_2();
     site.run("INSERT INTO t VALUES (1, 'x')");
     assert!(Installer::new().teardown_sql(&mut site.db).unwrap().contains("DROP ROLE \"earlier_owner\""));

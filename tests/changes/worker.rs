@@ -1,4 +1,4 @@
-//! Following changes in the library: rule G8.
+//! The worker of the library: rule G8.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::support::{Site, site, site_in, start_with_a_small_queue};
 use crate::support::Options;
 use crate::support::server::{LIMIT, ask, connect, eventually, start, terminate, utf8};
 
-/// A worker that is named in `pg_stat_activity`, so that its sessions can be found.
+/// The application name of workers, by which their sessions are found in `pg_stat_activity`.
 pub(super) const NAME: &str = "the worker";
 
 pub(super) fn config(url: &str) -> Config {
@@ -21,13 +21,13 @@ pub(super) fn worker(sites: &[&Site]) -> Worker {
     Worker::new(sites.iter().map(|site| config(&site.url))).timeout(LIMIT)
 }
 
-/// A worker that receives the changes of these databases.
+/// Starts a worker for these databases, and waits until they are connected.
 #[track_caller]
 pub(super) fn follow(sites: &[&Site]) -> Changes {
     connected(worker(sites), sites.len())
 }
 
-/// Starts a worker, and waits until so many databases are connected.
+/// Starts a worker, and waits until this many databases are connected.
 #[track_caller]
 pub(super) fn connected(worker: Worker, databases: usize) -> Changes {
     let mut changes = worker.start().unwrap();
@@ -38,7 +38,7 @@ pub(super) fn connected(worker: Worker, databases: usize) -> Changes {
     changes
 }
 
-/// The next event, which must come.
+/// Returns the next event.
 #[track_caller]
 pub(super) fn next(changes: &mut Changes) -> (usize, ChangeEvent) {
     let begun = Instant::now();
@@ -50,7 +50,7 @@ pub(super) fn next(changes: &mut Changes) -> (usize, ChangeEvent) {
     panic!("no event for {LIMIT:?}")
 }
 
-/// The next event but for warnings.
+/// Returns the next event, without warnings.
 #[track_caller]
 pub(super) fn next_but_warnings(changes: &mut Changes) -> (usize, ChangeEvent) {
     loop {
@@ -61,7 +61,7 @@ pub(super) fn next_but_warnings(changes: &mut Changes) -> (usize, ChangeEvent) {
     }
 }
 
-/// The ids of so many rows that are inserted.
+/// Returns the ids of the next inserted rows.
 #[track_caller]
 pub(super) fn ids(changes: &mut Changes, count: usize) -> Vec<i64> {
     let mut ids = Vec::new();
@@ -75,7 +75,7 @@ pub(super) fn ids(changes: &mut Changes, count: usize) -> Vec<i64> {
 }
 
 #[test]
-fn g08_changes_of_several_databases_come_with_the_number_of_each() {
+fn g08_changes_of_several_databases_have_their_numbers() {
     let mut sites = [site(), site()];
     for (n, site) in sites.iter_mut().enumerate() {
         site.run("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int)");
@@ -96,20 +96,20 @@ fn g08_changes_of_several_databases_come_with_the_number_of_each() {
 }
 
 #[test]
-fn g08_callbacks_receive_changes_definitions_and_the_rest() {
+fn g08_callbacks_receive_changes_schema_changes_and_other_events() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     site.build(&Installer::new());
     let changes = follow(&[&site]);
     let stopper = changes.stopper();
     site.run("INSERT INTO t VALUES (1); DROP TABLE t");
-    site.db.notify("notifyman", "not ours").unwrap();
+    site.db.notify("notifyman", "foreign").unwrap();
     let (mut rows, mut definitions) = (0, 0);
     changes.run(
         |_, change| rows += change.new_data.map_or(0, |_| 1),
         |_, _| definitions += 1,
         |_, event| {
-            assert!(matches!(event, ChangeEvent::Unreadable { payload, .. } if payload == "not ours"));
+            assert!(matches!(event, ChangeEvent::Unreadable { payload, .. } if payload == "foreign"));
             stopper.stop();
         },
     );
@@ -117,7 +117,7 @@ fn g08_callbacks_receive_changes_definitions_and_the_rest() {
 }
 
 #[test]
-fn g08_idle_events_come_where_nothing_else_does() {
+fn g08_idle_events_are_returned_when_there_are_no_others() {
     let mut site = site();
     site.build(&Installer::new());
     let mut changes = connected(worker(&[&site]).timeout(Duration::from_millis(50)), 1);
@@ -147,7 +147,7 @@ fn g04_a_spilled_payload_is_read_by_every_worker_and_deleted_after_its_time() {
 }
 
 #[test]
-fn g04_a_spilled_payload_that_is_no_longer_there_is_reported_as_spilled() {
+fn g04_a_missing_spilled_payload_is_reported_as_spilled() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new().oversize(Oversize::Spill));
@@ -157,7 +157,7 @@ fn g04_a_spilled_payload_that_is_no_longer_there_is_reported_as_spilled() {
     assert!(change.spilled && change.new_data.is_none());
 }
 
-/// Starts a worker whose position is not there yet, as the gap says that comes first.
+/// Starts a worker with a new name, whose first event is a gap.
 #[track_caller]
 pub(super) fn follow_as(name: &str, site: &Site) -> Changes {
     let mut changes = connected(worker(&[site]).name(name), 1);
@@ -168,12 +168,12 @@ pub(super) fn follow_as(name: &str, site: &Site) -> Changes {
 }
 
 #[test]
-fn g10_a_log_is_reported_in_order_and_again_from_what_was_not_acknowledged() {
+fn g10_a_log_is_reported_in_order_and_again_after_the_last_acknowledgement() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new().delivery(DeliveryMode::Log));
     drop(follow_as("cache", &site));
-    // Without a worker nothing is lost.
+    // Changes are kept while no worker runs.
     site.run("INSERT INTO t SELECT generate_series(1, 2500)");
     let mut changes = connected(worker(&[&site]).name("cache"), 1);
     // A worker of another name, or of none, has a position of its own.
@@ -187,11 +187,11 @@ fn g10_a_log_is_reported_in_order_and_again_from_what_was_not_acknowledged() {
     drop(changes);
     site.run("INSERT INTO t VALUES (2501)");
     assert_eq!(ids(&mut connected(worker(&[&site]).name("cache"), 1), 1), [2501]);
-    assert_eq!(ids(&mut other, 1), [2501], "it began with what was committed from then on");
+    assert_eq!(ids(&mut other, 1), [2501], "it began with the changes that were committed from then on");
 }
 
 #[test]
-fn g10_a_log_is_reported_once_although_its_session_is_lost_meanwhile() {
+fn g10_a_log_is_reported_once_across_the_loss_of_its_session() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     site.build(&Installer::new().delivery(DeliveryMode::Log));
@@ -203,7 +203,7 @@ fn g10_a_log_is_reported_once_although_its_session_is_lost_meanwhile() {
         terminate(utf8(), pid.get(0).unwrap().parse().unwrap());
     }
     site.run("INSERT INTO t SELECT generate_series(1501, 2500)");
-    // There is no gap: nothing was missed.
+    // There is no gap, because nothing was missed.
     let mut states = Vec::new();
     while reported.len() < 2500 {
         match next_but_warnings(&mut changes) {
@@ -235,14 +235,14 @@ fn g08_a_lost_session_is_disconnected_then_connected_with_a_gap_and_continues() 
 }
 
 #[test]
-fn g08_a_slow_consumer_keeps_no_server_waiting_and_what_it_missed_is_reported() {
+fn g08_a_slow_consumer_delays_no_server_and_its_dropped_changes_are_counted() {
     let server = start(Options::new());
     let mut site = Site::at(server.url());
-    site.deafen();
+    site.stop_listening();
     site.run("CREATE TABLE t (id int, v text)");
     site.build(&Installer::new());
     let mut changes = follow(&[&site]);
-    // More than is kept, and none of it is taken.
+    // The changes exceed the capacity of the queue, and the consumer takes none.
     for _ in 0..12 {
         site.run("INSERT INTO t SELECT g, repeat('x', 7000) FROM generate_series(1, 1000) g");
     }
@@ -275,14 +275,14 @@ fn g08_a_database_in_which_nothing_is_installed_is_lost_with_the_remedy() {
     let error = error.to_string();
     assert!(error.contains("nothing is installed at 127.0.0.1") && error.contains("`notifyman build`"), "{error}");
 
-    // Without any database left, it ends.
+    // Without any database the iterator ends.
     let mut changes = worker(&[&empty]).start().unwrap();
     assert!(matches!(changes.next(), Some(Some((1, ChangeEvent::Lost(_))))));
     assert!(changes.next().is_none());
 }
 
 #[test]
-fn g08_a_worker_without_privileges_listens_and_with_those_that_a_build_prints_reads_a_log() {
+fn g08_a_worker_listens_without_privileges_and_reads_a_log_with_the_printed_ones() {
     let mut site = site();
     let role = format!("hearer_{}", std::process::id());
     site.run(&format!(
@@ -323,7 +323,7 @@ fn g04_a_worker_warns_of_a_queue_that_is_half_full() {
 }
 
 #[test]
-fn g08_an_installation_that_changes_its_delivery_is_followed_by_its_new_way() {
+fn g08_an_installation_that_changes_its_delivery_is_followed() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY)");
     site.build(&Installer::new().delivery(DeliveryMode::Log));
@@ -333,7 +333,7 @@ fn g08_an_installation_that_changes_its_delivery_is_followed_by_its_new_way() {
     site.build(&Installer::new().delivery(DeliveryMode::Notify));
     loop {
         let (1, ChangeEvent::Gap(gap)) = next(&mut changes) else { panic!("the delivery has changed") };
-        // The log may be seen to end before that is known.
+        // The worker may notice the end of the log before the new delivery.
         if gap.cause().to_string().contains("the delivery of the installation has changed") {
             break;
         }
@@ -351,7 +351,7 @@ fn g08_an_installation_that_changes_its_delivery_is_followed_by_its_new_way() {
 }
 
 #[test]
-fn g04_spilled_payloads_are_read_by_the_one_session_and_keep_their_places() {
+fn g04_spilled_payloads_are_read_by_the_same_session_and_stay_in_order() {
     let mut site = site();
     site.run("CREATE TABLE t (id int PRIMARY KEY, v text)");
     site.build(&Installer::new().oversize(Oversize::Spill));
@@ -359,7 +359,7 @@ fn g04_spilled_payloads_are_read_by_the_one_session_and_keep_their_places() {
     other.run("CREATE TABLE t (id int PRIMARY KEY)");
     other.build(&Installer::new());
     let mut changes = follow(&[&site, &other]);
-    // Long rows among short ones, in one transaction and in several.
+    // Long rows between short ones, in one transaction and in several.
     site.run(
         "INSERT INTO t SELECT n, repeat('x', CASE WHEN n % 3 = 0 THEN 100000 ELSE 1 END) FROM generate_series(1, 50) n",
     );
@@ -387,7 +387,7 @@ fn g04_spilled_payloads_are_read_by_the_one_session_and_keep_their_places() {
 }
 
 #[test]
-fn g08_json_that_no_parser_accepts_reaches_the_filter_and_the_consumer() {
+fn g08_json_that_cannot_be_parsed_reaches_the_filter_and_the_consumer() {
     for (number, delivery) in [DeliveryMode::Notify, DeliveryMode::Log].into_iter().enumerate() {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY, j json); CREATE TABLE other (j json)");
@@ -414,7 +414,7 @@ fn g08_json_that_no_parser_accepts_reaches_the_filter_and_the_consumer() {
 }
 
 #[test]
-fn g08_an_installation_that_is_torn_down_is_waited_for_with_one_warning_of_a_kind() {
+fn g08_a_worker_waits_for_a_removed_installation_with_one_warning_of_each_kind() {
     for delivery in [DeliveryMode::Notify, DeliveryMode::Log] {
         let mut site = site();
         site.run("CREATE TABLE t (id int PRIMARY KEY)");
@@ -430,11 +430,11 @@ fn g08_an_installation_that_is_torn_down_is_waited_for_with_one_warning_of_a_kin
                 break;
             }
         }
-        // Many failures later there is at most one warning for each thing that fails.
+        // After many failures there is at most one warning for each kind of request.
         std::thread::sleep(Duration::from_secs(3));
         site.build(&Installer::new().delivery(delivery));
         if delivery == DeliveryMode::Log {
-            // It is another log, and is read from where it is first seen.
+            // The new log is read from the first poll on.
             while !matches!(next(&mut changes), (1, ChangeEvent::Gap(_))) {}
         }
         site.run("INSERT INTO t VALUES (1)");

@@ -1,17 +1,17 @@
-//! The actions of a reader, and what comes of them.
+//! The options, actions and outputs of a reader.
 
 use std::time::{Duration, SystemTime};
 
 use super::position::Position;
 
-/// The place at which a reader begins.
+/// The point at which a reader begins.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) enum Begin {
-    /// At the position of its name, else at what is committed from now on.
+    /// At the position of its name, or else with the changes that are committed from now on.
     #[default]
     Default,
-    /// At what was committed after this time.
+    /// With the changes that were committed after this time.
     Since(SystemTime),
     /// At this position.
     At(Position),
@@ -21,11 +21,12 @@ pub(crate) enum Begin {
 #[derive(Debug, Clone)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct LogOptions {
-    /// The name under which its position is kept in the database.
+    /// The name under which the database keeps the position.
     pub(crate) name: Option<String>,
     pub(crate) begin: Begin,
-    /// The time between two looks, and that while the log is quiet.
+    /// The poll interval.
     pub(crate) interval: Duration,
+    /// The poll interval while nothing is appended.
     pub(crate) quiet_interval: Duration,
 }
 
@@ -40,69 +41,69 @@ impl Default for LogOptions {
     }
 }
 
-/// An option that has no meaning without a log.
+/// An option that needs a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogNeed {
-    /// A position or a time to begin at.
+    /// A position or a time at which to begin.
     Begin,
     /// A name under which a position is kept.
     Name,
 }
 
-/// The next thing to do about a log.
+/// The next action of a reader. Each is one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogAction {
-    /// Ask whether this server and this session can be read from.
+    /// Check whether the log can be read on this server.
     Prepare,
-    /// Take the name for this session, and read its position. The process of this reader's last session is given.
+    /// Claim the name for this session, and read its position. The process of this reader's last session may be terminated for
+    /// that.
     Claim(String, Option<i32>),
-    /// Read the last snapshot that was marked before this time.
+    /// Read the last mark before this time.
     FindMark(SystemTime),
-    /// Begin an era, unless another reader has.
+    /// Begin an era, unless another reader has begun it.
     BeginEra,
-    /// Read what is new since the position, if it is not too much. Without a position, nothing.
+    /// Read the new rows since the position, if they fit one reply. Without a position, read no rows.
     Poll(Option<Position>),
-    /// Read the next rows of the batch that the position is in.
+    /// Read the next rows of the batch in which the position is.
     Page(Position),
     Save(String, Position),
-    /// Become the reader that looks, and wakes the others.
+    /// Take part in the election of the reader that polls and wakes the others.
     Elect,
     /// Wake the other readers.
     Wake,
-    /// Report to the reader that has this name that another one waits.
+    /// Report to the reader with this name that another reader waits for it.
     ReportWaiting(String),
     /// Rotate the tables, and mark the time.
     Rotate,
 }
 
-/// A result of reading, for the consumer.
+/// An output for the consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogOutput {
-    /// Changes may be missing; the position after it.
+    /// Changes may be missing. The position is the one after the gap.
     Gap(LogGap, Position),
-    /// A change, and the position after it.
+    /// The position after a change, and its payload.
     Change(Position, Box<[u8]>),
-    /// It cannot be read, for a reason that does not pass.
+    /// The log cannot be read, for a permanent reason.
     Refused(String),
-    /// It cannot be read now.
+    /// The log cannot be read now.
     Waiting(String),
 }
 
-/// The reason why changes may be missing.
+/// A gap in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogGap {
     pub(crate) reason: &'static str,
-    /// The time up to which the reader had read, if it is known.
+    /// The time up to which the reader had read, if known.
     pub(crate) since: Option<SystemTime>,
 }
 
 pub(super) const NEW_NAME: &str =
-    "no position was kept under this name, so the reading begins with what is committed from now on";
-pub(super) const OTHER_ERA: &str = "the log began again, after a crash, a failover, the restoration of the database or another build, so changes may \
-                         be missing";
+    "no position was kept under this name, so reading begins with the changes that are committed from now on";
+pub(super) const OTHER_ERA: &str = "the log began again after a crash, a failover, a restore of the database or another build, so changes may be missing";
 pub(super) const REMOVED: &str =
-    "changes were removed from the log before they were read: it keeps them for a time and up to a size";
+    "changes were removed from the log before they were read: see --keep-for and --keep-size";
 pub(super) const NOT_APPENDED: &str = "the log was full, and changes were not appended to it";
 pub(super) const BEGAN_LATER: &str =
     "a transaction has ended that had written before the log began, so its changes may be missing";
-pub(super) const OLDER: &str = "the log does not go back to the time that was asked for";
+pub(super) const OLDER: &str = "the log does not go back to the requested time";

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::snapshot::Snapshot;
 use crate::error::{Error, ValueError};
 
-/// A position in the log of one database: which changes have been read.
+/// A position in the log of one database, which separates the changes that have been read from the others.
 ///
-/// A reader takes it from [`Changes::log_position`](super::super::Changes::log_position), keeps its text wherever it keeps the
-/// effect of a change, and continues there by [`Worker::position`](super::super::Worker::position). A position that is
-/// written in one transaction with the effect makes each change take effect exactly once.
+/// A consumer reads it from [`Changes::log_position`](super::super::Changes::log_position), saves its text together with the
+/// effect of the change, and continues there with [`Worker::position`](super::super::Worker::position). If both are saved in one
+/// transaction, each change is processed exactly once.
 ///
-/// Its text is one word of ASCII letters, digits and `.:,-`, usually less than 200 bytes. It grows with the number of
-/// transactions that were running. Positions cannot be compared, and belong to one database.
+/// The text is one word of ASCII letters, digits and `.:,-`, usually less than 200 bytes long. Its length grows with the number
+/// of transactions that were running. Positions belong to one database, and have no order.
 ///
 /// ```
 /// use notifyman::changes::Position;
@@ -29,32 +29,33 @@ use crate::error::{Error, ValueError};
 #[cfg_attr(test, derive(Hash))]
 pub struct Position {
     pub(crate) shared: Arc<PositionShared>,
-    /// Within a batch, the number up to which its rows have been read.
+    /// Within a batch, the number of the last row that has been read.
     pub(crate) number: Option<i64>,
 }
 
-/// The part of a position that the changes of one batch share.
+/// The part of a position that all changes of a batch share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct PositionShared {
     pub(crate) place: LogPlace,
-    /// Everything that this snapshot sees has been read.
+    /// The snapshot up to which everything has been read.
     pub(crate) from: Snapshot,
     /// The batch that is being read.
     pub(crate) batch: Option<LogBatch>,
-    /// The number of changes that were not appended, as far as they have been reported.
+    /// The number of changes that were not appended and have been reported.
     pub(crate) dropped: i64,
-    /// Transactions before this one may have changes without a row: when one ends that had not in `from`, there is a gap.
+    /// Transactions before this one may have changes without a row. When one of them ends that had not ended in `from`, there
+    /// is a gap.
     pub(crate) bound: u64,
 }
 
-/// A database, and a start of its server, by which a position is recognised.
+/// The database of a position, and the start of the server in which it was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct LogPlace {
     pub(crate) system: i64,
     pub(crate) database: u32,
-    /// The id of the server's start in which the position was taken.
+    /// The random id of the start.
     pub(crate) start: i64,
 }
 
@@ -63,13 +64,13 @@ pub(crate) struct LogPlace {
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct LogBatch {
     pub(crate) to: Snapshot,
-    /// No row of a transaction that `from` does not list as running has a lower number.
+    /// A number that is not higher than any number of a transaction from the `xmax` of `from` on.
     pub(crate) first: i64,
-    /// No row of the batch has a higher number.
+    /// A number that is not lower than any number in the batch.
     pub(crate) end: i64,
 }
 
-/// The version of the text.
+/// The version of the text format.
 const VERSION: &str = "1";
 
 impl Position {
@@ -77,18 +78,18 @@ impl Position {
         Self { shared: Arc::new(shared), number: None }
     }
 
-    /// Returns `true` if the other one is of the same database.
+    /// Returns `true` if this is a position in the database of `place`.
     pub(crate) fn is_of_database(&self, place: LogPlace) -> bool {
         (self.shared.place.system, self.shared.place.database) == (place.system, place.database)
     }
 
-    /// The first transaction that had not begun when it was taken.
+    /// Returns the latest `xmax` in this position.
     pub(crate) fn newest(&self) -> u64 {
         let batch = self.shared.batch.as_ref().map_or(0, |batch| batch.to.xmax());
         batch.max(self.shared.from.xmax())
     }
 
-    /// Returns this position with some of what the changes of a batch share changed.
+    /// Returns this position with a changed shared part.
     pub(crate) fn with(&self, change: impl FnOnce(&mut PositionShared)) -> Self {
         let mut shared = PositionShared::clone(&self.shared);
         change(&mut shared);
@@ -100,7 +101,7 @@ impl Position {
         Self { shared: Arc::clone(&self.shared), number: Some(number) }
     }
 
-    /// Returns the position after the whole of its batch.
+    /// Returns the position after its batch.
     pub(crate) fn after_batch(&self) -> Self {
         let mut shared = PositionShared::clone(&self.shared);
         if let Some(batch) = shared.batch.take() {
@@ -136,7 +137,7 @@ impl FromStr for Position {
             let shown: String = text.chars().take(60).collect();
             let message = format!(
                 "{shown:?} is not a position in a log of table changes, which begins with \"{VERSION}.\" and has 7 or 11 parts: \
-                 give the text as it was printed, whole, or begin without a position and treat everything as changed"
+                 give the complete text as it was printed, or begin without a position and treat everything as changed"
             );
             Error::from(ValueError { message })
         })
@@ -173,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_is_read_as_it_was_printed() {
+    fn a_printed_position_is_parsed_again() {
         for text in [
             "1.7301.5.-9.1:1:.0.0",
             "1.7301.5.-9.10:20:10,14.3.22",
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_after_a_batch_is_that_of_its_second_snapshot() {
+    fn the_position_after_a_batch_has_its_second_snapshot() {
         let position: Position = "1.7301.5.-9.10:20:10,14.3.22.18:30:18.90.120.99".parse().unwrap();
         assert_eq!(position.after_batch().to_string(), "1.7301.5.-9.18:30:18.3.22");
         assert_eq!(position.after(100).to_string(), "1.7301.5.-9.10:20:10,14.3.22.18:30:18.90.120.100");

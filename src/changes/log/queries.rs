@@ -1,27 +1,28 @@
-//! The SQL of a reader.
+//! The queries of a reader.
 
 use std::time::{Duration, SystemTime};
 
 use super::position::{LogBatch, Position};
 use crate::changes::sql::{literal, render};
 
-/// The most rows that one look, or one page, returns.
+/// The maximum number of rows in one reply.
 const COUNT: usize = 1_000;
-/// The channel on which the reader that looks wakes the others, and readers of one name are told of each other.
+/// The channel on which the leader wakes other readers, and readers of one name are reported to each other.
 pub(crate) const LOG_CHANNEL: &str = "notifyman_log";
 
-/// The beginning of a message that another reader waits for a name.
+/// The prefix of the message that another reader waits for a name.
 pub(crate) const WAITING: &str = "waiting ";
 
-/// Asks whether this server can be read from: standby, and whether numbers are drawn in order.
+/// The query for whether the server is a standby, and whether numbers are drawn in order.
 pub(crate) const PREPARE: &str = "SELECT pg_is_in_recovery(), (SELECT seqcache = 1 AND seqincrement = 1 AND NOT seqcycle \
     FROM pg_sequence WHERE seqrelid = to_regclass('notifyman.number'))";
 
-/// Holds an election: the reader that leads looks, and wakes the others.
+/// The query that elects the leader.
 pub(crate) const ELECT: &str = include_str!("../sql/log_elect.sql");
 pub(crate) const WAKE: &str = "SELECT pg_notify('notifyman_log', '')";
 
-/// Reads what is new since a position, if it has at most so many bytes; without a position, no rows.
+/// Returns the query for the new rows since a position, if they have at most `bytes` bytes. Without a position, it returns no
+/// rows.
 pub(crate) fn poll(position: Option<&Position>, bytes: usize) -> String {
     let (xmax, running, start) = match position {
         Some(position) => {
@@ -37,7 +38,7 @@ pub(crate) fn poll(position: Option<&Position>, bytes: usize) -> String {
     render(include_str!("../sql/log_poll.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
 }
 
-/// Reads the next rows of the batch in which a position is, of so many bytes or one.
+/// Returns the query for the next rows of the batch in which a position is: as many as have `bytes` bytes, and at least one.
 pub(crate) fn page(position: &Position, bytes: usize) -> String {
     let shared = &position.shared;
     let Some(LogBatch { to, first, end }) = &shared.batch else { return poll(Some(position), bytes) };
@@ -57,7 +58,8 @@ pub(crate) fn page(position: &Position, bytes: usize) -> String {
     render(include_str!("../sql/log_poll.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
 }
 
-/// Takes a name for the session; the process of a session that had it before may be ended for it.
+/// Returns the query that claims a name for the session. It terminates the session of the process `backend` if that has the
+/// name.
 pub(crate) fn claim(name: &str, backend: Option<i32>) -> String {
     let name = literal(name);
     let terminate = backend.map(|backend| {
@@ -68,15 +70,15 @@ pub(crate) fn claim(name: &str, backend: Option<i32>) -> String {
     render(include_str!("../sql/log_claim.sql"), &values)
 }
 
-/// Reports to the reader that has a name that another one waits for it.
+/// Returns the query that reports to the reader with a name that another reader waits for it.
 pub(crate) fn report_waiting(name: &str) -> String {
     format!("SELECT pg_notify({}, {})", literal(LOG_CHANNEL), literal(&format!("{WAITING}{name}")))
 }
 
-/// Reads the last snapshot that was marked before a time.
+/// Returns the query for the last mark before a time.
 ///
-/// A transaction that was running then may have had a change that was not appended: not if none was since a mark that was
-/// made before all of these began.
+/// A transaction that was running then may have a change that was not appended, unless no change was dropped since a mark from
+/// before all of these transactions began.
 pub(crate) fn mark(time: SystemTime) -> String {
     let millis = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_millis());
     format!(
@@ -86,6 +88,7 @@ pub(crate) fn mark(time: SystemTime) -> String {
     )
 }
 
+/// Returns the query that saves a position under a name.
 pub(crate) fn save(name: &str, position: &Position) -> String {
     let (name, place) = (literal(name), literal(&position.to_string()));
     let snapshot = &position.shared.from;
@@ -96,7 +99,7 @@ pub(crate) fn save(name: &str, position: &Position) -> String {
     )
 }
 
-/// Rotates the tables.
+/// Returns the query that rotates the tables.
 pub(crate) fn rotate(keep_for: Duration, keep_size: u64) -> String {
     let lock = lock("format('LOCK TABLE notifyman.log_%s IN ACCESS EXCLUSIVE MODE NOWAIT', generation % 3)");
     let values =
@@ -108,13 +111,14 @@ fn list(xids: &[u64]) -> String {
     xids.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Begins an era of the log, unless there is one.
+/// Returns the statement that begins an era of the log, unless there is one.
 pub(crate) fn begin_era() -> String {
     let lock = lock("'LOCK TABLE notifyman.log_0, notifyman.log_1, notifyman.log_2 IN ACCESS EXCLUSIVE MODE NOWAIT'");
     render(include_str!("../sql/log_begin_era.sql").trim_ascii_end(), &[("lock", &lock)])
 }
 
-/// Takes a lock by a statement, which is an SQL expression; it is part of a block that handles its failure.
+/// Returns the part of a PL/pgSQL block that takes a lock by a statement. `statement` is an SQL expression, and the block must
+/// handle the error.
 pub(crate) fn lock(statement: &str) -> String {
     render(include_str!("../sql/log_lock.sql").trim_ascii_end(), &[("statement", statement)])
 }

@@ -1,15 +1,15 @@
-//! Reading a log: a plain value that decides what to do next, without a connection and a clock.
+//! The reader of a log: a plain value that decides on the next action, without a connection or a clock.
 //!
 //! ```text
-//!   Prepare ──> Claim ──> Look ──> Look ──> Look (a big batch) ──> Page ──> Page ──> Look ..
-//!   each session   a name   │ ▲                                                │
-//!                           ▼ │ another era                between them: Save, Lead, Wake, Keep
-//!                          Draw
+//!   Prepare ──> Claim ──> Poll ──> Poll ──> Poll (a large batch) ──> Page ──> Page ──> Poll ..
+//!   each session   a name   │ ▲                                                 │
+//!                           ▼ │ another era             between them: Save, Elect, Wake, Rotate
+//!                         BeginEra
 //! ```
 //!
-//! A look asks for what is visible now and was not visible at the position: one batch, in the order of its numbers. What
-//! a transaction did is in one batch, so a position is between transactions, or within a batch that two snapshots define.
-//! Every reason for which changes may be missing becomes a gap, which is reported before later changes.
+//! A poll reads one batch: the rows that are visible now and were not visible at the position, in the order of their numbers.
+//! All changes of a transaction are in one batch, so a position is between transactions, or within a batch that two snapshots
+//! define. Every reason why changes may be missing becomes a gap, which is reported before later changes.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,15 +17,15 @@ use super::action::{
     BEGAN_LATER, Begin, LogAction, LogGap, LogNeed, LogOptions, LogOutput, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA,
     REMOVED,
 };
-use super::answer::{Claimed, LogRow, LogView, Marked};
 use super::claim::NameClaim;
 use super::position::{LogBatch, LogPlace, Position, PositionShared};
+use super::reply::{Claimed, LogRow, LogView, Marked};
 use super::saves::PositionSaves;
 use super::schedule::PollSchedule;
 
-/// The time after which something that failed, or was refused, is tried again.
+/// The time after which a failed or refused action is repeated.
 const RETRY: Duration = Duration::from_secs(2);
-/// The time between two reports that changes were not appended.
+/// The minimum time between two reports that changes were not appended.
 const GAP_SPACING: Duration = Duration::from_secs(1);
 
 /// Reads the log of one database.
@@ -33,26 +33,27 @@ const GAP_SPACING: Duration = Duration::from_secs(1);
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct LogReader {
     options: LogOptions,
-    /// `true` while an action has not been answered.
+    /// `true` while there is no reply to an action.
     is_busy: bool,
     is_prepared: bool,
     needs_era: bool,
-    /// When to try again what failed.
+    /// The time at which to repeat a failed action.
     retry: Option<Instant>,
-    /// The position up to which has been read.
+    /// The position up to which the log has been read.
     position: Option<Position>,
-    /// Transactions before this one may have rows of an earlier era than that of the position.
+    /// Transactions before this one may have rows of an earlier era than the position.
     era_bound: u64,
     /// `true` once the position is known to be of this server.
     has_begun: bool,
-    /// The reason of a gap that must be reported with the next look.
+    /// The reason for a gap that must be reported with the next poll.
     gap: Option<&'static str>,
-    /// The time up to which has been read, and that of the look which found the batch that is being read.
+    /// The time up to which the log has been read.
     since: Option<SystemTime>,
+    /// The time of the poll that found the batch which is being read.
     polled_at: Option<SystemTime>,
-    /// `true` while there may be something to do other than to save.
+    /// `true` unless only saves are allowed.
     is_reading: bool,
-    /// When a full log may be reported again.
+    /// The time from which on a full log may be reported again.
     next_gap: Option<Instant>,
     schedule: PollSchedule,
     saves: PositionSaves,
@@ -86,12 +87,12 @@ impl LogReader {
         self.schedule.set_keep_for(time);
     }
 
-    /// Reports that changes may be missing that were made before the reading begins.
+    /// Makes the reader report a gap before its first changes.
     pub(crate) fn begin_with_gap(&mut self, reason: &'static str) {
         self.gap = Some(reason);
     }
 
-    /// Returns the option that asks for a log, if one does.
+    /// Returns an option that needs a log, if there is one.
     pub(crate) fn needs_log(&self) -> Option<LogNeed> {
         match (&self.options.begin, self.claim.name()) {
             (Begin::At(_) | Begin::Since(_), _) => Some(LogNeed::Begin),
@@ -100,17 +101,17 @@ impl LogReader {
         }
     }
 
-    /// Returns `true` once it is known where the reading begins: later changes will be reported.
+    /// Returns `true` once the first position is known. From then on, every change is reported.
     pub(crate) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    // ---- what to do next --------------------------------------------------------------------------------------------
+    // ---- actions ----------------------------------------------------------------------------------------------------
 
-    /// Returns the next action, which counts as begun. Unless `reads`, only what has been acknowledged is saved; without
-    /// room, no rows are read.
-    pub(crate) fn next_action(&mut self, reads: bool, has_room: bool, now: Instant) -> Option<LogAction> {
-        self.is_reading = reads;
+    /// Returns the next action, which then awaits its reply. Unless `is_reading`, the only actions are those that save the
+    /// acknowledged position. Without room, no rows are read.
+    pub(crate) fn next_action(&mut self, is_reading: bool, has_room: bool, now: Instant) -> Option<LogAction> {
+        self.is_reading = is_reading;
         if self.is_busy || self.retry.is_some_and(|at| at > now) {
             return None;
         }
@@ -154,7 +155,7 @@ impl LogReader {
         if !is_due(self.schedule.next_poll) {
             return None;
         }
-        // Without room it stays due, and is asked for when there is room.
+        // Without room the poll stays due, and the queue sends a message when there is room.
         self.schedule.poll_now();
         match &self.position {
             _ if !has_room => None,
@@ -163,20 +164,20 @@ impl LogReader {
         }
     }
 
-    /// Returns when to ask for the next action, if time is needed for one.
+    /// Returns the time at which [`next_action`](Self::next_action) must be called, if the next action depends on time.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         if self.is_busy {
             return None;
         }
-        // A session that is not prepared saves nothing.
+        // A session that is not prepared cannot save.
         let save = self.saves.next_timer().filter(|_| self.is_prepared && self.claim.name().is_some());
         let look = self.schedule.next_timer(self.has_begun).filter(|_| self.is_reading);
         self.retry.or_else(|| [look, save].into_iter().flatten().min())
     }
 
-    // ---- answers ----------------------------------------------------------------------------------------------------
+    // ---- replies ----------------------------------------------------------------------------------------------------
 
-    /// The session can be read from; or not, for this reason.
+    /// Handles the reply to [`LogAction::Prepare`]. `refusal` is the reason why the log cannot be read on this server.
     pub(crate) fn handle_prepared(&mut self, refusal: Option<String>, now: Instant) -> Option<LogOutput> {
         self.is_busy = false;
         self.is_prepared = refusal.is_none();
@@ -189,7 +190,7 @@ impl LogReader {
         refusal.map(output)
     }
 
-    /// The name was given to this session, or another one has it.
+    /// Handles the reply to [`LogAction::Claim`].
     pub(crate) fn handle_claimed(&mut self, claimed: Claimed, now: Instant) -> Option<LogOutput> {
         self.is_busy = false;
         if let Some(holder) = claimed.holder {
@@ -215,13 +216,13 @@ impl LogReader {
         None
     }
 
-    /// The snapshot was read that was marked before the time to begin at.
+    /// Handles the reply to [`LogAction::FindMark`].
     pub(crate) fn handle_marked(&mut self, marked: Option<Marked>) {
         self.is_busy = false;
         if let Begin::Since(time) = std::mem::take(&mut self.options.begin) {
             self.since = Some(time);
         }
-        // Without a mark, all that is there.
+        // Without a mark, the whole log is read.
         let Marked { snapshot, dropped, bound, is_exact } = marked.unwrap_or_else(Marked::beginning);
         if !is_exact {
             self.gap = Some(OLDER);
@@ -229,21 +230,21 @@ impl LogReader {
         let era_bound = self.era_bound;
         self.position = self.position.take().map(|position| {
             position.with(|shared| {
-                // Those that were open when the era began may have ended before the position was taken.
+                // Transactions that were open when the era began may have ended before the position was taken.
                 (shared.from, shared.dropped, shared.bound) = (snapshot, dropped, bound.max(era_bound));
             })
         });
         self.schedule.poll_now();
     }
 
-    /// An era has begun, by this reader or by another.
+    /// Handles the reply to [`LogAction::BeginEra`]. This reader or another one has begun an era.
     pub(crate) fn handle_era(&mut self) {
         self.is_busy = false;
         self.needs_era = false;
         self.schedule.poll_now();
     }
 
-    /// Handles what was new, or the rows of a page.
+    /// Handles the reply to [`LogAction::Poll`] or [`LogAction::Page`].
     pub(crate) fn handle_view(
         &mut self,
         view: &LogView,
@@ -269,8 +270,8 @@ impl LogReader {
         let is_known = view.knows_start && position.is_of_database(view.place);
         if is_known && position.newest() > view.snapshot.xmax() {
             return vec![LogOutput::Refused(format!(
-                "the position {position} is newer than the server, whose next transaction has a lower number: the text was \
-                 changed, or the server was set back. Begin without a position, and treat everything as changed"
+                "the position {position} is newer than the server, because its next transaction has a lower number: the text \
+                 was changed, or the server was set back. Begin without a position, and treat everything as changed"
             ))];
         }
         let mut outputs = Vec::new();
@@ -289,7 +290,7 @@ impl LogReader {
         let is_item = |output: &&LogOutput| matches!(output, LogOutput::Gap(..) | LogOutput::Change(..));
         self.saves.add(outputs.iter().filter(is_item).count());
         if position.shared.batch.is_none() {
-            // A batch of several pages was taken at the look before them.
+            // The rows of a batch with several pages are those of the poll before them.
             self.since = self.polled_at.take().or(Some(wall));
         } else if self.polled_at.is_none() {
             self.polled_at = Some(wall);
@@ -298,7 +299,7 @@ impl LogReader {
         outputs
     }
 
-    /// Returns the position that was asked for, or that of this look.
+    /// Returns the position at which to begin: the one that was set, or that of this poll.
     fn first_position(&mut self, view: &LogView) -> Result<Position, String> {
         self.schedule.poll_now();
         self.era_bound = view.era_bound;
@@ -323,7 +324,7 @@ impl LogReader {
         LogOutput::Gap(LogGap { reason, since: self.since }, position.clone())
     }
 
-    /// Reports what may be missing, and returns the position after that.
+    /// Adds a gap to the outputs if changes may be missing, and returns the position after it.
     fn report_gaps(
         &mut self,
         mut position: Position,
@@ -336,7 +337,7 @@ impl LogReader {
             reason = reason.or(Some(REMOVED));
             position = position.with(|shared| shared.from = shared.from.with_seen(&view.truncated));
         }
-        // Within a batch these are not looked at: they belong to its second snapshot.
+        // Within a batch these are not checked, because they belong to its second snapshot.
         if position.shared.batch.is_none() {
             let PositionShared { from, dropped, bound, .. } = &*position.shared;
             let may_report = self.next_gap.is_none_or(|at| at <= now);
@@ -358,7 +359,7 @@ impl LogReader {
         position
     }
 
-    /// Hands out rows, and returns the position after them.
+    /// Adds the rows to the outputs, and returns the position after them.
     fn read(
         &mut self,
         position: Position,
@@ -371,7 +372,7 @@ impl LogReader {
         if !rows.is_empty() || is_page || !view.is_whole {
             self.schedule.handle_changes(now);
         }
-        // A page is followed by a look, and a batch that is too big for a look by a page.
+        // A poll follows a page, and a page follows a poll with a batch that is too large for one reply.
         match is_page || !view.is_whole {
             true => self.schedule.poll_now(),
             false => self.schedule.wait(now),
@@ -389,22 +390,23 @@ impl LogReader {
             last = if view.is_whole && index + 1 == count { batch.after_batch() } else { batch.after(number) };
             outputs.push(LogOutput::Change(last.clone(), payload));
         }
-        // A batch without rows is over, unless it is too big for a look.
+        // A complete batch without rows has ended.
         if view.is_whole && count == 0 { batch.after_batch() } else { last }
     }
 
+    /// Handles the reply to [`LogAction::Save`].
     pub(crate) fn handle_saved(&mut self, now: Instant) {
         self.is_busy = false;
         self.saves.handle_saved(self.schedule.idle(), now);
     }
 
-    /// The election was held.
+    /// Handles the reply to [`LogAction::Elect`].
     pub(crate) fn handle_elected(&mut self, is_leader: bool, has_followers: bool, now: Instant) {
         self.is_busy = false;
         self.schedule.handle_elected(is_leader, has_followers, now);
     }
 
-    /// What was sent to other readers is on its way.
+    /// Handles the reply to [`LogAction::Wake`] or [`LogAction::ReportWaiting`].
     pub(crate) fn handle_sent(&mut self, now: Instant) {
         self.is_busy = false;
         if !self.claim.is_settled() {
@@ -412,36 +414,37 @@ impl LogReader {
         }
     }
 
+    /// Handles the reply to [`LogAction::Rotate`].
     pub(crate) fn handle_rotated(&mut self, now: Instant) {
         self.is_busy = false;
         self.schedule.handle_rotated(now);
     }
 
-    /// Discards what was read, which nobody takes any more.
+    /// Discards the rows of a reply, because the consumer takes nothing more.
     pub(crate) fn handle_stopped(&mut self) {
         self.is_busy = false;
     }
 
-    /// An action without which nothing is read has failed: it is tried again after a while.
+    /// Handles the failure of an action that is necessary for reading.
     pub(crate) fn handle_failed(&mut self, now: Instant) {
         self.is_busy = false;
         self.retry = now.checked_add(RETRY);
     }
 
-    /// A save has failed, which holds up nothing that is read.
+    /// Handles the failure of a save, which does not delay reading.
     pub(crate) fn handle_save_failed(&mut self, now: Instant) {
         self.is_busy = false;
         self.saves.handle_failed();
         self.saves.wait(now + RETRY);
     }
 
-    /// An action for several readers has failed: an election, a message or a rotation.
+    /// Handles the failure of an election, a message or a rotation.
     pub(crate) fn handle_shared_failed(&mut self, now: Instant) {
         self.is_busy = false;
         self.schedule.handle_failed(now + RETRY);
     }
 
-    /// The session was lost, and its locks with it.
+    /// Handles the loss of the session, and of its locks.
     pub(crate) fn handle_lost(&mut self) {
         self.is_busy = false;
         self.saves.handle_failed();
@@ -451,7 +454,7 @@ impl LogReader {
         self.schedule.handle_lost();
     }
 
-    /// Another reader has sent something: that it has found changes, or that it waits for the name of this one.
+    /// Handles a message from another reader, which has found changes, or waits for the name of this one.
     pub(crate) fn handle_notification(&mut self, payload: &str) -> Option<LogOutput> {
         match self.claim.handle_message(payload) {
             Some(warning) => warning.map(LogOutput::Waiting),
@@ -464,17 +467,17 @@ impl LogReader {
 
     // ---- the consumer -----------------------------------------------------------------------------------------------
 
-    /// The consumer has dealt with so many more changes and gaps, up to this position.
+    /// Records that the consumer has acknowledged `count` more changes and gaps, up to this position.
     pub(crate) fn acknowledge(&mut self, position: Position, count: usize) {
         self.saves.acknowledge(position, count);
     }
 
-    /// Returns `true` if the consumer has dealt with everything that was read.
+    /// Returns `true` if the consumer has acknowledged everything.
     pub(crate) fn is_empty(&self) -> bool {
         self.saves.is_empty()
     }
 
-    /// Returns `true` if everything is saved that the consumer has dealt with.
+    /// Returns `true` if the acknowledged position is saved.
     pub(crate) fn is_saved(&self) -> bool {
         self.claim.name().is_none() || self.saves.is_saved()
     }
@@ -482,7 +485,7 @@ impl LogReader {
 
 #[cfg(test)]
 impl LogReader {
-    /// Makes a save, a rotation, and a report of a full log due, or not for an hour. A look is due.
+    /// Makes a save, a rotation, and a report of a full log due now or in an hour. A poll is due now.
     pub(super) fn set_timers(&mut self, saves: bool, keeps: bool, may_report: bool, now: Instant) {
         let time = |is_due: bool| (!is_due).then_some(now + Duration::from_secs(3_600));
         (self.next_gap, self.retry) = (time(may_report), None);

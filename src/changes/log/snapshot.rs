@@ -1,13 +1,13 @@
-//! Snapshots of PostgreSQL, as `txid_current_snapshot()` prints them: which transactions are visible.
+//! Snapshots of PostgreSQL, as returned by `txid_current_snapshot()`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The transactions that are visible at one moment: those before `xmax` that are not running.
+/// The transactions that are visible at one time: all before `xmax` that are not running.
 ///
-/// Transactions from `xmax` on may have begun, too: they are younger than the last one that had ended. So no snapshot tells
-/// which transactions were running.
+/// Transactions from `xmax` on may have begun as well: `xmax` follows the last transaction that had ended. A snapshot is
+/// therefore no complete list of running transactions.
 ///
 /// The text form is `xmin:xmax:running`, such as `10:20:10,14`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,22 +19,22 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The snapshot that sees no transaction.
+    /// Returns the snapshot that sees no transaction.
     pub(crate) fn empty() -> Self {
         Self { xmax: 1, running: Arc::default() }
     }
 
-    /// The first transaction after those that had ended.
+    /// Returns the first transaction after all that had ended.
     pub(crate) fn xmax(&self) -> u64 {
         self.xmax
     }
 
-    /// The transactions before `xmax` that had not ended, in ascending order.
+    /// Returns the transactions before `xmax` that had not ended, in ascending order.
     pub(crate) fn running(&self) -> &[u64] {
         &self.running
     }
 
-    /// Returns `true` if the transaction had ended. (If it was rolled back it has no rows that could be seen.)
+    /// Returns `true` if the transaction had ended. A transaction that was rolled back has no visible rows.
     pub(crate) fn sees(&self, xid: u64) -> bool {
         xid < self.xmax && !self.is_running(xid)
     }
@@ -43,15 +43,15 @@ impl Snapshot {
         self.running.binary_search(&xid).is_ok()
     }
 
-    /// Returns `true` if every transaction that `other` sees is seen here, too.
+    /// Returns `true` if this snapshot sees every transaction that `other` sees.
     pub(crate) fn includes(&self, other: &Self) -> bool {
-        // Transactions that had not begun here, and that the other does not see either.
+        // Transactions from this `xmax` on that `other` does not see either.
         let unseen = other.running.iter().filter(|xid| **xid >= self.xmax).count() as u64;
         other.xmax.saturating_sub(self.xmax) <= unseen
             && self.running.iter().take_while(|xid| **xid < other.xmax).all(|xid| other.is_running(*xid))
     }
 
-    /// Returns a snapshot that sees what this one or the other sees.
+    /// Returns the snapshot that sees every transaction that this one or `other` sees.
     pub(crate) fn with_seen(&self, other: &Self) -> Self {
         let mut running: Vec<_> = self.running.iter().chain(&*other.running).copied().collect();
         running.retain(|xid| !self.sees(*xid) && !other.sees(*xid));
@@ -60,12 +60,12 @@ impl Snapshot {
         Self { xmax: self.xmax.max(other.xmax), running: running.into() }
     }
 
-    /// Returns `true` if all transactions before this one had ended.
+    /// Returns `true` if all transactions before `bound` had ended.
     pub(crate) fn sees_all_before(&self, bound: u64) -> bool {
         bound <= self.xmax && self.running.first().is_none_or(|first| *first >= bound)
     }
 
-    /// Returns `true` if a transaction before this one had ended that had not in an earlier snapshot.
+    /// Returns `true` if a transaction before `bound` had ended that had not ended in an earlier snapshot.
     pub(crate) fn sees_more_before(&self, bound: u64, earlier: &Self) -> bool {
         let end = bound.min(self.xmax);
         let later = end.saturating_sub(earlier.xmax);
@@ -73,7 +73,7 @@ impl Snapshot {
         unseen < later || self.ended_since(earlier).any(|xid| xid < bound)
     }
 
-    /// The transactions before its `xmax` that were running in an earlier snapshot and have ended in this one.
+    /// Returns the transactions that were running in an earlier snapshot, and have ended in this one.
     pub(crate) fn ended_since<'a>(&'a self, earlier: &'a Self) -> impl Iterator<Item = u64> + 'a {
         earlier.running.iter().copied().filter(|xid| self.sees(*xid))
     }
@@ -93,7 +93,7 @@ impl FromStr for Snapshot {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        // PostgreSQL keeps transaction ids as numbers of 63 bits.
+        // PostgreSQL's transaction ids have 63 bits.
         let number = |text: &str| text.parse().ok().filter(|number| (1..=i64::MAX as u64).contains(number)).ok_or(());
         let mut parts = text.split(':');
         let (Some(xmin), Some(xmax), Some(running), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -138,20 +138,20 @@ mod tests {
         }
 
         #[test]
-        fn what_either_sees_is_seen(a in any_snapshot(), b in any_snapshot()) {
+        fn a_union_sees_every_transaction_that_either_sees(a in any_snapshot(), b in any_snapshot()) {
             let both = a.with_seen(&b);
             prop_assert!((1..13).all(|xid| both.sees(xid) == (a.sees(xid) || b.sees(xid))));
             prop_assert_eq!(both.to_string().parse(), Ok(both));
         }
 
         #[test]
-        fn transactions_before_a_bound_are_looked_at_one_by_one(a in any_snapshot(), b in any_snapshot(), bound in 1_u64..14) {
+        fn a_bound_compares_all_transactions_before_it(a in any_snapshot(), b in any_snapshot(), bound in 1_u64..14) {
             prop_assert_eq!(a.sees_all_before(bound), (1..bound).all(|xid| a.sees(xid)));
             prop_assert_eq!(a.sees_more_before(bound, &b), (1..bound).any(|xid| a.sees(xid) && !b.sees(xid)));
         }
 
         #[test]
-        fn what_is_printed_is_read_again(snapshot in any_snapshot()) {
+        fn a_printed_snapshot_is_parsed_again(snapshot in any_snapshot()) {
             prop_assert_eq!(snapshot.to_string().parse(), Ok(snapshot));
         }
 
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postgresql_prints_is_read_and_other_texts_are_not() {
+    fn only_postgresqls_format_is_parsed() {
         let snapshot: Snapshot = "10:20:10,14".parse().unwrap();
         assert_eq!((snapshot.xmax(), snapshot.running()), (20, &[10, 14][..]));
         assert!(

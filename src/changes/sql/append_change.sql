@@ -1,8 +1,8 @@
--- Appends a change of a row to the log: a payload without its number and its query. Returns its number, or NULL for what is
--- too long. Any role may call it, and it runs as its owner, which alone may write the tables. So it takes plain values only,
--- and every name in it is qualified: it calls nothing that a user could have made.
+-- Appends a change of a row to the log: a payload without its number and its query. Returns the number, or NULL if the payload
+-- is too long. Any role may call this function. It runs as its owner, which alone may write to the tables, so it only takes
+-- plain values, and qualifies every name: it calls nothing that a user could have created.
 --
--- Each expression takes its time in each transaction, so there are few.
+-- Each expression costs time in each transaction, so there are few.
 DECLARE
     number    pg_catalog.int8 :=
         {number};

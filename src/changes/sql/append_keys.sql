@@ -1,6 +1,6 @@
--- Appends what a statement did to the log: the keys of the rows before and after, each once. Any role may call it, and it
--- runs as its owner, which alone may write the tables. So it takes numbers and plain values only, and every name in it is
--- qualified: it calls nothing that a user could have made.
+-- Appends the changes of a statement to the log: the keys of the rows before and after, each once. Any role may call this
+-- function. It runs as its owner, which alone may write to the tables, so it only takes plain values, and qualifies every name:
+-- it calls nothing that a user could have created.
 DECLARE
     keys      pg_catalog.text[];
     number    pg_catalog.int8;
@@ -16,7 +16,7 @@ BEGIN
     IF pg_catalog.cardinality(keys) OPERATOR(pg_catalog.=) 0 THEN
         RETURN true;
     END IF;
-    -- The way of most statements.
+    -- Most statements write one row.
     IF pg_catalog.cardinality(keys) OPERATOR(pg_catalog.=) 1 AND pg_catalog.octet_length(keys[1]) OPERATOR(pg_catalog.<) 7999
         AND pg_catalog.pg_partition_root(relation) IS NULL THEN
         number :=
@@ -30,7 +30,7 @@ BEGIN
         END IF;
     END IF;
     IF payloads IS NULL AND pg_catalog.txid_current() IS NOT NULL THEN
-        -- What can fail is in a block, and the INSERT is not: there it would take a transaction number for each row.
+        -- Only operations that can fail are in a block. An INSERT in it would use a transaction id for each row.
         BEGIN
             payloads := notifyman.payloads(relation, table_schema, table_name, method, old_keys, new_keys);
         EXCEPTION WHEN others OR assert_failure THEN
@@ -38,7 +38,7 @@ BEGIN
         END;
     END IF;
     FOREACH payload IN ARRAY payloads LOOP
-        -- Each begins with `{"number":` and its number.
+        -- A payload begins with `{"number":` and its number.
         number := pg_catalog.substr(payload, 11, pg_catalog.strpos(payload, ',') OPERATOR(pg_catalog.-) 11)::pg_catalog.int8;
         log_table :=
         {table};

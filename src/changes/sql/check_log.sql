@@ -1,5 +1,6 @@
--- Raises an error where a change could not be appended to the log, so that it is not tried. A trigger function calls it with
--- constants, within its block: so it is run when the expression is planned, and again after any of these was changed.
+-- Raises an error if a change could not be appended to the log, so that it is not attempted. A trigger function calls it with
+-- constants, in the block that catches errors. It is evaluated when the expression is planned, and again after any of these
+-- objects was changed.
 BEGIN
     IF pg_catalog.has_table_privilege(log_0, 'INSERT') AND pg_catalog.has_table_privilege(log_1, 'INSERT')
         AND pg_catalog.has_table_privilege(log_2, 'INSERT') AND pg_catalog.has_sequence_privilege(number, 'USAGE')

@@ -1,4 +1,5 @@
--- The outbox of an earlier version, whose workers cannot read the log. Writers wait until this transaction has ended.
+-- Fails if the outbox of an earlier version is not empty, since its workers cannot read the log. Writers wait until this
+-- transaction has ended.
 DO $$
 DECLARE
     unread bigint := (SELECT count(*) FROM notifyman.outbox);

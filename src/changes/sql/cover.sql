@@ -1,15 +1,15 @@
     DECLARE
-        -- A statement that has to end in a given time keeps most of it. A query of several statements counts as one.
+        -- Most of the statement's timeout is left to the statement. A query of several statements counts as one.
         timeout  interval := current_setting('statement_timeout')::interval;
         deadline timestamptz := CASE WHEN timeout > '0'
             THEN least(began + timeout / 5, statement_timestamp() + timeout / 2) ELSE began + '200 ms' END;
-        -- The tables that the statement names, and then their children, of which some are looked at together.
+        -- The tables that the statement names, and then their children, which are examined in parts.
         family   oid[];
         part     oid[];
         left_out text[];
         relation record;
     BEGIN
-        -- A foreign table changes how the whole tree is reported that it comes into.
+        -- A foreign table changes how its whole tree is reported.
         WITH RECURSIVE above (oid) AS (
             SELECT ftrelid FROM pg_foreign_table WHERE ftrelid = ANY (changed)
             UNION SELECT i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = above.oid
@@ -32,7 +32,7 @@
                 BEGIN
                     EXECUTE relation.statements;
                 EXCEPTION WHEN others THEN
-                    RAISE WARNING 'notifyman: table % is not covered as it should be: %', relation.sql_name, SQLERRM
+                    RAISE WARNING 'notifyman: table % is not covered: %', relation.sql_name, SQLERRM
                         USING HINT = 'Run `notifyman build` with the same options.';
                 END;
             END LOOP;
@@ -48,7 +48,7 @@
         IF left_out <> '{}' THEN
             {report}row_to_json(r){end} (
                 SELECT 'incomplete' AS event, cardinality(left_out) AS count, left_out[1:10] AS tables) r;
-            RAISE WARNING 'notifyman: % tables, % among them, are left to the next build, so as not to hold up this statement',
+            RAISE WARNING 'notifyman: % tables, such as %, are left to the next build, so that this statement is not delayed',
                 cardinality(left_out), left_out[1] USING HINT = 'Run `notifyman build` with the same options.';
         END IF;
     END;

@@ -1,4 +1,4 @@
-    -- Tables of any kind that can have a trigger, of the user's own schemas, which belong to no extension.
+    -- Tables of any kind that can have a trigger, in users' schemas, without those of extensions.
     c.relkind IN ('r', 'p', 'f')
     AND c.relpersistence <> 't'
     AND n.nspname <> 'notifyman' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'

@@ -1,8 +1,8 @@
--- Reports what became of tables' definitions, covers tables as they are created, and gives them other triggers as their
--- columns change. A statement that changes a parent changes its children.
+-- Reports changes to tables' definitions, covers new tables, and replaces the triggers of tables whose columns have changed. A
+-- statement that changes a parent changes its children as well.
 --
--- It runs as the role that runs the statement, under a search path of its own. Whatever fails here, would have to wait,
--- or would take too long is a warning, and the statement goes on: `notifyman build` does what is left.
+-- It runs as the role that executes the statement, with its own search path. An error, a wait for a lock, or a long duration
+-- causes a warning, and the statement succeeds: `notifyman build` covers the rest.
 DECLARE
     began    timestamptz := clock_timestamp();
     command  record;
@@ -12,7 +12,7 @@ BEGIN
         SELECT d.objid FROM pg_event_trigger_ddl_commands() d JOIN pg_class c ON c.oid = d.objid
         WHERE d.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
         UNION
-        -- Tables of a type, whose columns are the type's.
+        -- Typed tables have the columns of their type.
         SELECT c.oid FROM pg_event_trigger_ddl_commands() d JOIN pg_class y ON y.oid = d.objid
             JOIN pg_class c ON c.reloftype = y.reltype
         WHERE d.classid = 'pg_class'::regclass AND y.relkind = 'c');
@@ -35,10 +35,10 @@ BEGIN
                 command.command_tag, command.object_type, command.relname AS object_name, command.object_identity,
                 command.schema_name, NULL AS original, NULL AS normal, command.in_extension, false AS is_temporary) r;
         EXCEPTION WHEN others THEN
-            RAISE WARNING 'notifyman: a change of % could not be reported: %', command.object_identity, SQLERRM;
+            RAISE WARNING 'notifyman: the change of % could not be reported: %', command.object_identity, SQLERRM;
         END;
     END LOOP;
 {cover}
 EXCEPTION WHEN others THEN
-    RAISE WARNING 'notifyman: tables are not covered as they should be: %', SQLERRM USING HINT = 'Run `notifyman build` with the same options.';
+    RAISE WARNING 'notifyman: tables could not be covered: %', SQLERRM USING HINT = 'Run `notifyman build` with the same options.';
 END

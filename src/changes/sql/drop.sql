@@ -1,5 +1,5 @@
--- Reports tables and columns that are dropped, by whatever statement, and gives tables other triggers whose columns went
--- with something else, or whose key. It runs as the role that runs the statement, under a search path of its own.
+-- Reports dropped tables and columns, and replaces the triggers of tables that lost a column or their key together with another
+-- object. It runs as the role that executes the statement, with its own search path.
 DECLARE
     began   timestamptz := clock_timestamp();
     dropped record;
@@ -22,10 +22,10 @@ BEGIN
                 dropped.object_identity, dropped.schema_name, dropped.original, dropped.normal,
                 NULL AS in_extension, dropped.is_temporary) r;
         EXCEPTION WHEN others THEN
-            RAISE WARNING 'notifyman: % is gone, and that could not be reported: %', dropped.object_identity, SQLERRM;
+            RAISE WARNING 'notifyman: % was dropped, and that could not be reported: %', dropped.object_identity, SQLERRM;
         END;
     END LOOP;
-    -- An index that was a table's replica identity says no more whose it was.
+    -- The table of a dropped index is unknown, so all tables that lost the index of their replica identity are examined.
     changed := ARRAY(
         SELECT d.objid FROM pg_event_trigger_dropped_objects() d JOIN pg_class c ON c.oid = d.objid
         WHERE d.classid = 'pg_class'::regclass AND d.objsubid <> 0 AND NOT d.is_temporary
@@ -38,6 +38,6 @@ BEGIN
     END IF;
 {cover}
 EXCEPTION WHEN others THEN
-    RAISE WARNING 'notifyman: what became of tables is not reported as it should be: %', SQLERRM
+    RAISE WARNING 'notifyman: dropped objects could not be reported: %', SQLERRM
         USING HINT = 'Run `notifyman build` with the same options.';
 END

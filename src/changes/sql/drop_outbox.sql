@@ -1,5 +1,5 @@
--- The outbox of an earlier version. Sessions that had called its functions may have written it meanwhile: what they wrote is
--- delivered as it is now.
+-- Drops the outbox of an earlier version. Sessions that were executing its functions may have written to it meanwhile: these
+-- changes are delivered by the current path.
 DO $$
 BEGIN
     IF to_regclass('notifyman.outbox') IS NOT NULL THEN

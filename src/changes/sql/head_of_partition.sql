@@ -1,4 +1,4 @@
--- Names the root of a partition's tree, as the part of a payload that precedes the partition's schema.
+-- Returns the part of a payload that names the root of a partition's tree, and precedes the partition's schema.
 DECLARE
     head pg_catalog.text;
 BEGIN

@@ -1,9 +1,9 @@
--- Reports which rows a statement wrote, by their keys; or one row, where triggers of statements are not possible.
--- `notifyman build` makes it, and makes it again, so a change by hand does not last.
+-- Reports the rows that a statement wrote, by their keys; or one row, if statement triggers are not possible. `notifyman build`
+-- replaces this function, so a manual change does not last.
 --
--- It runs as the role that writes, and the search path is that role's: so every name in it is qualified. What can fail
--- is in a block that catches it, and the write goes on; nothing is sent in such a block, where a NOTIFY costs more. Each
--- session compiles it for each table: so it is short, and what it can leave to others it does.
+-- It runs as the role that writes, with that role's search path, so every name is qualified. Operations that can fail are in a
+-- block that catches the error, so that the write succeeds. Payloads are sent outside that block, where a NOTIFY costs less.
+-- Each session compiles the function for each table, so it is short, and calls others for most of the work.
 DECLARE
     payload  pg_catalog.text;
     payloads pg_catalog.text[];

@@ -1,9 +1,9 @@
--- Appends to the log which rows a statement wrote, by their keys; or one row, where triggers of statements are not possible.
--- `notifyman build` makes it, and makes it again, so a change by hand does not last.
+-- Appends the keys of the rows that a statement wrote to the log; or one row, if statement triggers are not possible.
+-- `notifyman build` replaces this function, so a manual change does not last.
 --
--- It runs as the role that writes, and the search path is that role's: so every name in it is qualified. What can fail
--- is in a block that catches it, and the write goes on; nothing is appended in such a block, where an INSERT takes a
--- transaction number.
+-- It runs as the role that writes, with that role's search path, so every name is qualified. Operations that can fail are in a
+-- block that catches the error, so that the write succeeds. Changes are appended outside that block, where an INSERT uses no
+-- transaction id of its own.
 DECLARE
     old_keys pg_catalog.text[];
     new_keys pg_catalog.text[];

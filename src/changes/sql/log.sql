@@ -1,6 +1,6 @@
 
--- The log, with `--delivery log`: three tables, of which one is written. Workers read them, and empty the oldest; nothing
--- in them is updated or deleted. What is there is left as it is, with its rows, values and privileges.
+-- The log: three tables, one of which is written. Workers read them, and truncate the oldest. Rows are neither updated nor
+-- deleted. Existing objects are kept, with their rows, values and privileges.
 DO $$
 DECLARE
     name text;
@@ -10,7 +10,7 @@ BEGIN
             EXECUTE format('CREATE {persistence} TABLE notifyman.%I (
                 xid bigint NOT NULL, number bigint NOT NULL, payload text NOT NULL)', name);
         END IF;
-        -- Not unique: a sequence that was set back must not make a write fail.
+        -- The index is not unique, since a sequence that was set back must not fail a write.
         IF to_regclass('notifyman.' || name || '_xid') IS NULL THEN
             EXECUTE format('CREATE INDEX %I ON notifyman.%I (xid, number)', name || '_xid', name);
         END IF;
@@ -24,26 +24,26 @@ BEGIN
             UNION ALL SELECT xid, number, payload FROM notifyman.log_1
             UNION ALL SELECT xid, number, payload FROM notifyman.log_2;
     END IF;
-    -- The current incarnation of the log: one row, or none after a crash, a restored base backup or a promotion, each
-    -- of which empties an unlogged table.
+    -- The current era of the log: one row, or none after a crash, a restored base backup or a promotion, each of which
+    -- empties an unlogged table.
     IF to_regclass('notifyman.era') IS NULL THEN
         CREATE UNLOGGED TABLE notifyman.era (
             singleton         boolean PRIMARY KEY DEFAULT true CHECK (singleton),
             system_identifier bigint NOT NULL,
             timeline          text NOT NULL,
             database          oid NOT NULL,
-            relation          oid NOT NULL,            -- this table: a restored dump makes another
+            relation          oid NOT NULL,            -- this table: a restored dump has another
             floor             bigint NOT NULL,         -- rows up to this number are of an earlier era
-            bound             bigint NOT NULL,         -- transactions before this may have rows up to floor
-            truncated         txid_snapshot NOT NULL,  -- sees all transactions whose rows were truncated; '1:1:' at first
+            bound             bigint NOT NULL,         -- earlier transactions may have rows up to floor
+            truncated         txid_snapshot NOT NULL,  -- sees all transactions with truncated rows; initially '1:1:'
             began_at          timestamptz NOT NULL DEFAULT pg_catalog.now()
         );
     END IF;
-    -- The starts of the server in this era: a position names the one in which it was taken.
+    -- The starts of the server in this era. A position contains the one in which it was taken.
     IF to_regclass('notifyman.start') IS NULL THEN
         CREATE UNLOGGED TABLE notifyman.start (started timestamptz PRIMARY KEY, id bigint NOT NULL UNIQUE);
     END IF;
-    -- Snapshots by time, for a replay from a time on, and for the age of the tables.
+    -- Snapshots by time, to replay from a time on, and for the age of the tables.
     IF to_regclass('notifyman.mark') IS NULL THEN
         CREATE UNLOGGED TABLE notifyman.mark (
             at         timestamptz PRIMARY KEY,
@@ -62,13 +62,13 @@ BEGIN
             moved_at timestamptz NOT NULL DEFAULT pg_catalog.now()
         );
     END IF;
-    -- Sequences belong to no transaction, so that writers see their values immediately, whatever their snapshots.
-    -- The table that is written: the value modulo 3.
+    -- Sequences are not transactional, so writers see their values immediately, independent of snapshots.
+    -- The value modulo 3 is the table that is written.
     IF to_regclass('notifyman.log_table') IS NULL THEN
         CREATE SEQUENCE notifyman.log_table;
         PERFORM setval('notifyman.log_table', 3);
     END IF;
-    -- 1: there is room; 2: the log is full, and writers look at its size each time.
+    -- 1: there is room; 2: the log is full, and writers check its size each time.
     IF to_regclass('notifyman.log_full') IS NULL THEN
         CREATE SEQUENCE notifyman.log_full;
         PERFORM setval('notifyman.log_full', 1);
@@ -78,7 +78,7 @@ BEGIN
         CREATE SEQUENCE notifyman.log_dropped MINVALUE 0 START 0;
         PERFORM setval('notifyman.log_dropped', 0);
     END IF;
-    -- A log that is to be logged, or no longer, begins again: all positions in it become invalid.
+    -- A log that becomes logged or unlogged begins again, and all positions in it become invalid.
     IF (SELECT relpersistence FROM pg_class WHERE oid = 'notifyman.log_0'::regclass) <> '{relpersistence}' THEN
         TRUNCATE notifyman.log_0, notifyman.log_1, notifyman.log_2, notifyman.era, notifyman.start, notifyman.mark;
         FOREACH name IN ARRAY ARRAY['log_0', 'log_1', 'log_2', 'position'] LOOP

@@ -1,4 +1,4 @@
--- Begins an era, unless another reader has; and notes a start of the server.
+-- Begins an era, unless another reader has begun it, and records the start of the server.
 DO $$
 #variable_conflict use_variable
 DECLARE
@@ -13,17 +13,17 @@ BEGIN
     IF NOT EXISTS (SELECT FROM notifyman.era e WHERE e.system_identifier = system AND e.timeline = timeline
             AND e.database = (SELECT oid FROM pg_database WHERE datname = current_database())
             AND e.relation = e.tableoid) THEN
-        -- Before this transaction begins to write: each that has drawn a number by then has a lower id.
+        -- These are read before this transaction has an id: each transaction that has drawn a number by then has a lower id.
         dropped := coalesce(pg_sequence_last_value('notifyman.log_dropped'), 0);
         last := coalesce(pg_sequence_last_value('notifyman.number'), 0);
         BEGIN
             {lock}
             TRUNCATE notifyman.log_0, notifyman.log_1, notifyman.log_2;
             PERFORM setval('notifyman.log_full', 1);
-            -- No transaction that is open has written there: the lock of each would have been in the way.
+            -- No open transaction has written to the tables, since its lock would have conflicted.
             is_empty := true;
         EXCEPTION WHEN lock_not_available THEN
-            -- The floor keeps earlier rows from being read, and rotation removes them.
+            -- The floor excludes earlier rows, and a rotation removes them.
             NULL;
         END;
         DELETE FROM notifyman.era;

@@ -1,4 +1,4 @@
--- For 10 ms, without a place in the queue: writers would wait behind it for as long, and fail if they may not.
+-- Tries for 10 ms without queueing for the lock: writers would wait behind a queued request, and fail with a lock timeout.
             FOR attempt IN 1..10 LOOP
                 BEGIN
                     EXECUTE {statement};

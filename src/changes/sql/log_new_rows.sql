@@ -1,5 +1,5 @@
--- By the index of transactions alone, whatever statistics say: that of numbers would have all of the log be looked at.
--- Nothing is looked at that transactions have written which are open: it may be much, too.
+-- The index of transactions must be used, regardless of statistics: with the index of numbers the whole log would be read. Rows
+-- of open transactions, which can be many, are not read.
 c AS MATERIALIZED (
     SELECT number, payload FROM (
         SELECT number, payload FROM notifyman.log
@@ -12,7 +12,7 @@ c AS MATERIALIZED (
 ), f AS MATERIALIZED (
     SELECT count(*) <= {count} AND coalesce(sum(octet_length(payload)), 0) <= {bytes} AS is_whole FROM c
 ), t AS MATERIALIZED (
-    -- Each transaction has its first number at hand.
+    -- The first number of each transaction is read from the index.
     SELECT count(*) <= 1000 AS is_few, min(b.number) AS first FROM (
         WITH RECURSIVE x AS (
             (SELECT xid FROM notifyman.log
@@ -24,8 +24,8 @@ c AS MATERIALIZED (
         ) SELECT xid FROM x WHERE xid IS NOT NULL LIMIT 1001) x,
         LATERAL (SELECT l.number FROM notifyman.log l WHERE l.xid = x.xid ORDER BY l.number LIMIT 1) b
 ), w AS MATERIALIZED (
-    -- The first number of what is new, which is looked for only if it is needed. Of very many transactions, each row is
-    -- looked at.
+    -- The first number of the new rows, which is read only if it is needed. With very many transactions, all their rows are
+    -- read.
     SELECT f.is_whole, CASE WHEN f.is_whole THEN NULL WHEN (SELECT is_few FROM t) THEN (SELECT first FROM t) ELSE (
         SELECT min(number + 0) FROM notifyman.log
         WHERE xid >= {xmax} AND xid < (SELECT txid_snapshot_xmax(snapshot) FROM s)

@@ -1,12 +1,12 @@
 f AS MATERIALIZED (
     SELECT number, payload FROM (
-        -- Of each transaction that the first snapshot lists as running, and that had ended at the second.
+        -- The rows of transactions that the first snapshot lists as running, and that the second one sees.
         SELECT l.number, l.payload FROM unnest('{{ended}}'::bigint[]) x (xid), LATERAL (
             SELECT number, payload FROM notifyman.log
             WHERE log.xid = x.xid AND number > greatest({number}, (SELECT floor FROM e))
             ORDER BY number LIMIT {count}) l
         UNION ALL (
-            -- By the index of numbers alone, whatever statistics say: that of transactions would need a sort of the rest.
+            -- The index of numbers must be used, regardless of statistics: the index of transactions would need a sort.
             SELECT number, payload FROM notifyman.log
             WHERE number > greatest({number}, {first} - 1, (SELECT floor FROM e)) AND number <= {end}
                 AND xid + 0 >= {xmax} AND txid_visible_in_snapshot(xid, '{to}')

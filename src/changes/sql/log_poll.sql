@@ -1,9 +1,9 @@
--- What is new in the log since a position, or the next rows of a batch: two answers.
+-- Returns the new rows since a position, or the next rows of a batch, in two results.
 --
--- The first is read before the snapshot of the second, so a transaction that had counted a change as dropped had begun
--- by then; and before the transaction begins that is named where the count is new. Of a start of the server that is not of
--- this era, the count says nothing: a crash may have set it back. Everything else comes from one snapshot, which is part of
--- the answer: a second statement would have another.
+-- The first result contains the number of dropped changes. It is read before the snapshot of the second result, so each
+-- transaction that has counted a dropped change had begun by then. If the number differs from that in the position, or the
+-- position is of another era, where a crash may have set the number back, a transaction id follows that is taken afterwards. The
+-- second result is of one snapshot, which it contains, since a second statement would have another snapshot.
 SET LOCAL enable_seqscan = off;
 SET LOCAL enable_bitmapscan = off;
 SET LOCAL jit = off;

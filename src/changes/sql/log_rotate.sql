@@ -1,4 +1,4 @@
--- Removes what has been kept for long enough, has the next table written, and marks the time.
+-- Truncates tables with old rows, switches to the next table, and marks the time.
 DO $$
 #variable_conflict use_variable
 DECLARE
@@ -6,7 +6,7 @@ DECLARE
     keep_size  bigint := {keep_size};
     era        notifyman.era;
     mark       notifyman.mark;
-    written    bigint;       -- its table is written
+    written    bigint;       -- the generation of the table that is written
     dropped    bigint;
     last       bigint;
     newest     bigint;
@@ -18,7 +18,7 @@ DECLARE
 BEGIN
     SET LOCAL enable_seqscan = off;
     BEGIN
-        -- One at a time; readers are not held up.
+        -- One rotation at a time. Readers are not delayed.
         LOCK TABLE notifyman.era IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
     EXCEPTION WHEN lock_not_available THEN
         RETURN;
@@ -28,11 +28,11 @@ BEGIN
         RETURN;
     END IF;
     written := pg_sequence_last_value('notifyman.log_table');
-    -- Before this transaction begins to write: each that has counted by then has a lower id.
+    -- These are read before this transaction has an id: each transaction that has drawn or counted by then has a lower id.
     dropped := coalesce(pg_sequence_last_value('notifyman.log_dropped'), 0);
     last := coalesce(pg_sequence_last_value('notifyman.number'), 0);
 
-    -- The older of the two tables that are not written, as a whole.
+    -- The two tables that are not written, from the older one on. Each is truncated as a whole.
     FOR generation IN written - 2 .. written - 1 LOOP
         EXECUTE format('SELECT EXISTS (SELECT FROM notifyman.log_%s)', generation % 3) INTO has_rows;
         CONTINUE WHEN NOT has_rows;
@@ -43,7 +43,7 @@ BEGIN
             AND generation >= (SELECT min(m.generation) FROM notifyman.mark m);
         BEGIN
             {lock}
-            -- A row that a reader has not read, of an era that it can read: by the index of transactions.
+            -- A row that a reader has not read, of an era that it can read. Uses the index of transactions.
             EXECUTE format($q$
                 SELECT EXISTS (SELECT FROM notifyman.position p JOIN notifyman.start t ON t.id::text = split_part(p.place, '.', 4)
                     WHERE p.moved_at > clock_timestamp() - $1 AND EXISTS (
@@ -54,8 +54,8 @@ BEGIN
                 $q$, generation % 3) INTO is_needed USING keep_for, era.floor;
             EXIT WHEN is_needed;
             EXECUTE format('SELECT max(xid) FROM notifyman.log_%s WHERE number > $1', generation % 3) INTO newest USING era.floor;
-            -- Of the transactions up to the newest, those of which nothing is removed. A position that misses others
-            -- has a gap.
+            -- The transactions up to the newest one of which no row is removed. A position that has not seen one of the
+            -- others has a gap.
             newest := greatest(newest + 1, txid_snapshot_xmax(era.truncated));
             EXECUTE format($q$
                 SELECT ARRAY(SELECT c.xid FROM (
@@ -72,13 +72,13 @@ BEGIN
             PERFORM setval('notifyman.log_full', 1);
             DELETE FROM notifyman.mark m WHERE m.generation <= generation;
         EXCEPTION WHEN lock_not_available THEN
-            -- Later: a transaction that wrote there is open. The other table need not wait for it.
+            -- A transaction that has written to the table is open, so it is truncated later.
             NULL;
         END;
     END LOOP;
 
     SELECT * INTO mark FROM notifyman.mark m ORDER BY m.at DESC LIMIT 1;
-    -- The next empty table: past one that could not be emptied.
+    -- The next empty table, after one that could not be truncated.
     FOR generation IN written + 1 .. written + 2 LOOP
         next := generation;
         EXECUTE format('SELECT NOT EXISTS (SELECT FROM notifyman.log_%s)', generation % 3) INTO is_empty;

@@ -1,5 +1,5 @@
--- Returns which of the log's tables is written, by the log's size; NULL where it has no room. It marks that the log is full,
--- or no longer, and counts what a writer does not append. It runs as its owner, which alone may mark and count.
+-- Checks the size of the log. Returns the table that is written, or NULL if there is no room, and then counts the change as
+-- dropped. It also records whether the log is full. It runs as its owner, which alone may do that.
 BEGIN
     IF pg_catalog.pg_total_relation_size('notifyman.log_0')
         OPERATOR(pg_catalog.+) pg_catalog.pg_total_relation_size('notifyman.log_1')

@@ -1,4 +1,4 @@
-    -- A glob's star is any text, its question mark any character; a pattern fits a table's name, or schema.name.
+    -- `*` matches any text, `?` any character. A pattern matches a table's name, or schema.name.
     (o.schemas = '{}' OR EXISTS (
         SELECT FROM pg_catalog.unnest(o.schemas) g WHERE n.nspname LIKE {glob}))
     AND NOT EXISTS (

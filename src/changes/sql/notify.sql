@@ -1,4 +1,5 @@
--- For triggers that still run as they did with delivery by the log. A payload that is too long for NOTIFY becomes a marker.
+-- Notifies a change for triggers that were built for the log and have not been replaced yet. A payload that is too long
+-- for NOTIFY becomes a marker.
 DECLARE
     change pg_catalog.json;
 BEGIN

@@ -1,4 +1,5 @@
--- For triggers that still run as they did with delivery by the log. A row that is too long for NOTIFY becomes a marker.
+-- Notifies a change for triggers that were built for the log and have not been replaced yet. A row that is too long for
+-- NOTIFY becomes a marker.
 DECLARE
     number pg_catalog.int8 := pg_catalog.nextval('notifyman.number');
 BEGIN

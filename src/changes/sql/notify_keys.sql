@@ -1,4 +1,4 @@
--- For triggers that still run as they did with delivery by the log.
+-- Notifies keys for triggers that were built for the log and have not been replaced yet.
 DECLARE
     payload pg_catalog.text;
 BEGIN

@@ -1,7 +1,8 @@
--- Numbers a change and names its table. A partition is reported under the root of its tree. NULL for what is too long.
+-- Returns the payload of a change with a new number, or NULL if it is too long. A partition is reported under the root of its
+-- tree.
 --
--- Any role may call it, and it runs as its owner, because a number takes the right to use the sequence. So it takes
--- numbers and plain values only, and every name in it is qualified: it calls nothing that a user could have made.
+-- Any role may call this function. It runs as its owner, which alone may use the sequence, so it only takes plain values, and
+-- qualifies every name: it calls nothing that a user could have created.
 DECLARE
     root    pg_catalog.oid := pg_catalog.pg_partition_root(relation);
     schema_ pg_catalog.text;

@@ -1,12 +1,12 @@
--- Numbers what a statement did and names its table, with as many keys in each payload as NOTIFY takes: those of the rows
--- before and after, each once.
+-- Returns the payloads of a statement, with as many keys in each as NOTIFY accepts: the keys of the rows before and after, each
+-- once.
 --
--- Any role may call it, and it runs as its owner, because a number takes the right to use the sequence. So it takes
--- numbers and plain values only, and every name in it is qualified: it calls nothing that a user could have made.
+-- Any role may call this function. It runs as its owner, which alone may use the sequence, so it only takes plain values, and
+-- qualifies every name: it calls nothing that a user could have created.
 DECLARE
     keys     pg_catalog.text[];
     key      pg_catalog.text;
-    batch    pg_catalog.text;  -- keys that are sent together
+    batch    pg_catalog.text;  -- keys of one payload
     batches  pg_catalog.text[];
     longest  pg_catalog.int4;
     room     pg_catalog.int4;
@@ -23,7 +23,7 @@ BEGIN
     ELSE
         keys := ARRAY(SELECT k FROM pg_catalog.unnest(old_keys) k UNION SELECT k FROM pg_catalog.unnest(new_keys) k);
     END IF;
-    -- The way of most statements.
+    -- Most statements write one row.
     IF pg_catalog.cardinality(keys) OPERATOR(pg_catalog.=) 1 AND keys[1] IS NOT NULL
         AND pg_catalog.pg_partition_root(relation) IS NULL THEN
         payload := pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'),
@@ -49,11 +49,11 @@ BEGIN
     query := {query};{shorten}
     head := pg_catalog.concat(head, ',"session_user":', pg_catalog.to_json(session_user), ',"method":"', method,
         '","old_data":null,"new_data":null,"query":', query, ',"keys":');
-    -- Beside the head there are a number, brackets, and what is said where there are no keys.
+    -- The rest of a payload is a number, brackets, and a marker if there are no keys.
     room := 7940 OPERATOR(pg_catalog.-) pg_catalog.octet_length(head);
     batch := pg_catalog.array_to_string(keys, ',');
     longest := (SELECT pg_catalog.max(pg_catalog.octet_length(k)) FROM pg_catalog.unnest(keys) k);
-    -- A row without a key, or with a very long one: only the table is reported.
+    -- For a row without a key, or with a very long one, only the table is reported.
     IF pg_catalog.array_position(keys, NULL) IS NOT NULL OR longest OPERATOR(pg_catalog.>=) room THEN
         RETURN ARRAY[pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head,
             CASE WHEN method OPERATOR(pg_catalog.=) 'TRUNCATE' THEN 'null}' ELSE 'null,"truncated":"key"}' END)];
@@ -61,7 +61,7 @@ BEGIN
         RETURN ARRAY[pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head, '[', batch, ']}')];
     ELSIF longest::bigint OPERATOR(pg_catalog.*) pg_catalog.cardinality(keys)
         OPERATOR(pg_catalog.<) (2 OPERATOR(pg_catalog.*) pg_catalog.octet_length(batch)::bigint) THEN
-        -- Keys of about one length are cut into parts of as many as fit, which is the fast way.
+        -- Keys of similar length are divided into parts of equal number, which is fastest.
         many := room OPERATOR(pg_catalog./) (longest OPERATOR(pg_catalog.+) 1);
         RETURN ARRAY(
             SELECT pg_catalog.concat('{"number":', pg_catalog.nextval('notifyman.number'), head, '[',

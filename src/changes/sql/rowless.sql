@@ -1,4 +1,4 @@
--- Reports that a table was written, without rows. It runs as the role that writes: so every name in it is qualified.
+-- Reports a write without its rows. It runs as the role that writes, so every name is qualified.
 DECLARE
     payload pg_catalog.text;
     nothing pg_catalog.record;

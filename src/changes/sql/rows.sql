@@ -1,8 +1,8 @@
--- Reports each row that is written. `notifyman build` makes it, and makes it again, so a change by hand does not last.
+-- Reports each row that is written. `notifyman build` replaces this function, so a manual change does not last.
 --
--- It runs as the role that writes, and the search path is that role's: so every name in it is qualified. What can fail
--- is in a block that catches it, and the write goes on; nothing is sent in such a block, where a NOTIFY costs more. Each
--- session compiles it for each table: so it is short, and what it can leave to others it does.
+-- It runs as the role that writes, with that role's search path, so every name is qualified. Operations that can fail are in a
+-- block that catches the error, so that the write succeeds. Payloads are sent outside that block, where a NOTIFY costs less.
+-- Each session compiles the function for each table, so it is short, and calls others for most of the work.
 DECLARE
     payload pg_catalog.text;
     nothing pg_catalog.record;
@@ -10,14 +10,14 @@ BEGIN
     BEGIN
         payload := {guarded};
     EXCEPTION WHEN others OR assert_failure THEN
-        -- A column has another type than when this session first wrote here. The row as a whole has none.
+        -- Another session has changed the type of a column. The whole row does not depend on it.
         BEGIN
             payload := {whole};
         EXCEPTION WHEN others OR assert_failure THEN
             payload := NULL;
         END;
     END;{spill}
-    -- To send is part of the condition, which saves each session a plan for each table.
+    -- Sending in the condition saves each session a plan for each table.
     IF payload IS NULL OR pg_catalog.pg_notify('notifyman', payload) IS NULL THEN
         BEGIN
             payload := {reduced};

@@ -1,9 +1,8 @@
--- Appends each row that is written to the log. `notifyman build` makes it, and makes it again, so a change by hand does not
--- last.
+-- Appends each row that is written to the log. `notifyman build` replaces this function, so a manual change does not last.
 --
--- It runs as the role that writes, and the search path is that role's: so every name in it is qualified. What can fail
--- is in a block that catches it, and the write goes on; nothing is appended in such a block, where an INSERT takes a
--- transaction number. What may not be called without a privilege is in a statement of its own, which is not reached then.
+-- It runs as the role that writes, with that role's search path, so every name is qualified. Operations that can fail are in a
+-- block that catches the error, so that the write succeeds. Changes are appended outside that block, where an INSERT uses no
+-- transaction id of its own. Calls that need a privilege are in statements of their own, which are not reached without it.
 DECLARE
     payload pg_catalog.text;
     nothing pg_catalog.record;
@@ -11,7 +10,7 @@ BEGIN
     BEGIN
         payload := {guarded};
     EXCEPTION WHEN others OR assert_failure THEN
-        -- A column has another type than when this session first wrote here. The row as a whole has none.
+        -- Another session has changed the type of a column. The whole row does not depend on it.
         BEGIN
             payload := {whole};
         EXCEPTION WHEN others OR assert_failure THEN

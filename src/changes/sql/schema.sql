@@ -2,10 +2,10 @@ CREATE SCHEMA IF NOT EXISTS notifyman;
 COMMENT ON SCHEMA notifyman IS {comment};
 REVOKE ALL ON SCHEMA notifyman FROM PUBLIC;
 GRANT USAGE ON SCHEMA notifyman TO PUBLIC, {owner};
--- A role that is not a superuser can give something only to a role that may create it.
+-- A role that is not a superuser can transfer an object only to a role that may create it.
 GRANT CREATE ON SCHEMA notifyman TO {owner};
 
--- What an earlier build made is made again, but for the functions of tables, whose triggers work meanwhile.
+-- Drops the objects of an earlier build that are created again. Trigger functions are kept, since triggers work meanwhile.
 DO $$
 DECLARE
     part text;
@@ -20,15 +20,15 @@ BEGIN
     LOOP
         EXECUTE part;
     END LOOP;
-    -- Of version 1.
+    -- This table is of version 1.
     IF to_regclass('notifyman.installation') IS NOT NULL THEN
         DROP TABLE notifyman.installation;
     END IF;
 END $$;
 
--- Numbers every change, so that no two payloads are equal: PostgreSQL folds equal ones of one transaction.
+-- Every change has a number, so that no two payloads are equal: PostgreSQL folds equal notifications of a transaction.
 CREATE SEQUENCE IF NOT EXISTS notifyman.number;
--- A row's numbers increase only where no session has some in store.
+-- The numbers of a row only increase if no session caches numbers.
 DO $$ BEGIN
     IF EXISTS (SELECT FROM pg_sequence WHERE seqrelid = 'notifyman.number'::regclass
             AND (seqcache <> 1 OR seqincrement <> 1 OR seqcycle)) THEN

@@ -1,6 +1,6 @@
--- Stores a payload that is too long for NOTIFY, and returns the one to send in its place; NULL where there is no table.
--- Any role may call it, and it runs as its owner, which alone may write the table. The payload gets another number: one
--- that a caller chose could hide another row.
+-- Stores a payload that is too long for NOTIFY, and returns the payload to send in its place, or NULL if there is no table. Any
+-- role may call this function. It runs as its owner, which alone may write to the table. The payload gets a new number: a number
+-- from the caller could hide another row.
 DECLARE
     number pg_catalog.int8;
     head   pg_catalog.text;

@@ -1,6 +1,6 @@
 
--- Payloads that are too long for NOTIFY, with `--oversize spill`. The workers read and clear it. It is not logged, so
--- that no publication holds it; a crash of the server empties it.
+-- Payloads that are too long for NOTIFY. The workers read and delete them. The table is unlogged, so that no publication
+-- contains it. A crash of the server empties it.
 CREATE UNLOGGED TABLE IF NOT EXISTS notifyman.spilled (
     number     bigint      NOT NULL,
     payload    text        NOT NULL,

@@ -1,4 +1,4 @@
--- After `wanted.sql`: how each table is, and the statements that make it right.
+-- Follows `wanted.sql`: the state of each table, and the statements that make its triggers right.
 , p AS (
     SELECT t.oid, g.tgname AS name, f.proname AS function, g.tgenabled AS enabled,
         g.tgtype AS type, g.tgqual IS NULL AND g.tgattr = '' AS is_plain
@@ -27,7 +27,7 @@ e AS (
         coalesce(bool_or(function = 'markers'), false) AS is_unreadable
     FROM d GROUP BY d.oid)
 , x AS (
-    -- What is switched on or off comes last: it is an ALTER TABLE, for which event triggers look at the table again.
+    -- Triggers are enabled or disabled last, since the ALTER TABLE makes event triggers examine the table again.
     SELECT t.oid, string_agg(part.statement, '' ORDER BY part.n, d.name) AS statements
     FROM d JOIN e ON e.oid = d.oid JOIN t ON t.oid = d.oid,
         LATERAL (SELECT is_wanted AND is_present AND is_like AND current_setting('server_version_num')::int >= 140000

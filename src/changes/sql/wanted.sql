@@ -1,15 +1,15 @@
 -- The triggers that tables must have.
 --
--- A function such as `rows_..` is made for all tables with equal columns, as far as it names them, and its name is a
--- digest of these. Where it is not there yet, the function for any table serves. Event triggers run
--- this, too: it reads catalogs, and evaluates nothing that a user made.
+-- A function such as `rows_..` is for all tables that are equal in the columns which it names, and its name contains a digest of
+-- these. While it does not exist, the function for any table is used. Event triggers execute this query as well, so it only reads
+-- catalogs, and evaluates nothing that a user created.
 --
--- Partitions have triggers of their own, and the root of their tree none for rows: nothing is cloned, so attaching and
--- detaching find no trigger in the way, and change none. In the keys shape a statement fires those of the table that it
--- names, so the root has them, too. The names sort before those of most others, and triggers fire by name: so a row that
--- another trigger then writes once more is reported in the order in which it was written.
+-- Partitions have triggers of their own, and the root of their tree has none for rows. No trigger is cloned, so attaching and
+-- detaching a partition neither conflicts with triggers nor changes them. In the keys shape, a statement fires the triggers of
+-- the table that it names, so the root has them as well. Triggers fire in the order of their names, and `0_` sorts before most
+-- other names: if another trigger writes the same row again, both changes are reported in order.
 WITH RECURSIVE o AS ({options}),
--- The trees that have a foreign table: later releases refuse to write them through a parent that has such triggers.
+-- The trees with a foreign table: later releases refuse to write to them through a parent with such triggers.
 above (oid) AS (
     SELECT f.ftrelid FROM pg_foreign_table f JOIN pg_inherits i ON i.inhrelid = f.ftrelid
     UNION SELECT i.inhparent FROM above JOIN pg_inherits i ON i.inhrelid = above.oid
@@ -19,7 +19,7 @@ mixed (oid) AS (
 ),
 t AS MATERIALIZED (
     SELECT c.oid, n.nspname, c.relname, c.relkind, c.relowner, format('%I.%I', n.nspname, c.relname) AS sql_name,
-        -- Releases of before August 2025 do not attach a table that has triggers with transition tables.
+        -- Releases from before August 2025 cannot attach a table that has triggers with transition tables.
         current_setting('server_version_num')::int >= CASE current_setting('server_version_num')::int / 10000
             WHEN 12 THEN 130000 WHEN 13 THEN 130022 WHEN 14 THEN 140019 WHEN 15 THEN 150014 WHEN 16 THEN 160010
             WHEN 17 THEN 170006 ELSE 180000 END
@@ -32,7 +32,7 @@ t AS MATERIALIZED (
 s AS MATERIALIZED (
     SELECT t.*, coalesce(guard.columns, '[]') AS guard, coalesce(key.columns, '[]') AS key,
         coalesce(key.names, '[]')::text AS key_names,
-        -- A cast of such a type to JSON would be run by all that write the table, who trust its owner only.
+        -- All roles that write to the table would execute a cast of such a type to JSON, and they only trust the table's owner.
         NOT EXISTS (
             WITH RECURSIVE u (type) AS (
                 SELECT a.atttypid FROM pg_attribute a
@@ -47,14 +47,14 @@ s AS MATERIALIZED (
             SELECT FROM u JOIN pg_type y ON y.oid = u.type JOIN pg_roles r ON r.oid = y.typowner
             WHERE y.typowner <> t.relowner AND NOT r.rolsuper) AS is_readable
     FROM t,
-        -- The columns whose values may be kept apart, and so be long.
+        -- The columns with values that can be in TOAST storage, and so be long.
         LATERAL (
             SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL)) ORDER BY a.attname COLLATE "C") AS columns
             FROM pg_attribute a
             WHERE a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'e')
               AND a.attgenerated <> 'v') guard,
-        -- Those of the primary key, else of the replica identity's index. An index of a partitioned table counts also
-        -- while a partition has none yet.
+        -- The columns of the primary key, or else of the replica identity's index. An index of a partitioned table counts even
+        -- while a partition does not have it yet.
         LATERAL (
             SELECT json_agg(json_build_array(a.attname, format_type(a.atttypid, NULL)) ORDER BY a.attnum) AS columns,
                 json_agg(a.attname ORDER BY a.attnum) AS names

@@ -1,12 +1,12 @@
-//! The proof of the reader: all interleavings, within bounds, of transactions, readers, rotation and faults.
+//! A model checker for the reader: explores all interleavings of transactions, readers, rotation and faults, within bounds.
 //!
 //! ```text
 //!   ModelStep ──> ModelState: ModelServer (PostgreSQL and the SQL), ModelReader (the shipped LogReader and a consumer)
 //! ```
 //!
-//! At each state all that can happen next is tried, and each state is explored once. Each delivery and each gap is judged
-//! where it happens, and at the end of each history whether a change is missing. A rule that is known to be wrong, and a
-//! guard that is taken away, must be found out.
+//! From each state, all possible next steps are explored, and each state is explored once. Each delivery and each gap is checked
+//! when it happens, and at the end of each history no change may be missing. A wrong rule, or a guard of the design that is
+//! removed, must be detected.
 
 mod reader;
 mod rotation;
@@ -24,62 +24,63 @@ use self::rotation::Age;
 use self::server::{ModelServer, TransactionPhase, change_of};
 use crate::clock;
 
-/// Which rows are new to a reader.
+/// A rule for which rows are new to a reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadRule {
-    /// Rows that are visible now and were not in the snapshot of the position.
+    /// Rows that are visible now, and were not visible in the snapshot of the position.
     Difference,
-    /// Rows with a number above the last: wrong, since a lower one may be committed later.
+    /// Rows with a number above the last one. This is wrong, since a lower number may be committed later.
     NumberAbove,
-    /// Rows of transactions before the oldest that runs: wrong, since one that stays open delays all others.
+    /// Rows of transactions before the oldest running one. This is wrong, since a transaction that stays open delays all
+    /// others.
     BelowXmin,
 }
 
-/// A guard of the design that is taken away.
+/// A guard of the design that is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mutant {
-    /// A look leaves out the transactions that the snapshot lists as running.
+    /// A poll omits the transactions that the snapshot lists as running.
     NoRunning,
-    /// The snapshot of a look comes from a second statement.
+    /// The snapshot of a poll is that of a second statement.
     TwoStatements,
-    /// A page reads what is visible now, not what was at the look.
+    /// A page reads the rows that are visible now, instead of those at the poll.
     PageOfNow,
-    /// The transactions are not known that may have counted a change as dropped.
+    /// The transactions that may have dropped a change are unknown.
     NoBound,
-    /// They are taken to be those before the `xmax` of the snapshot.
+    /// The transactions that may have dropped a change are taken to be those before the `xmax` of the snapshot.
     BoundIsXmax,
-    /// The bound is taken before the count is read.
+    /// The bound is taken before the number of dropped changes is read.
     BoundBeforeCount,
-    /// The transactions are not known that may have numbers up to the floor of the era.
+    /// The transactions that may have numbers up to the floor of the era are unknown.
     NoEraBound,
-    /// A number is drawn before the transaction id.
+    /// A transaction draws its number before its id.
     NumberBeforeXid,
     NoFloor,
-    /// Positions of before a crash are taken for good.
+    /// Positions from before a crash are accepted.
     NoStart,
-    /// Truncation is not noticed.
+    /// A truncation is not detected.
     NoTruncated,
-    /// All transactions count as truncated that are older than the newest.
+    /// All transactions before the newest truncated one count as truncated.
     TruncatedWhole,
-    /// A table is truncated that a position needs.
+    /// A table is truncated although a position needs it.
     NoPositionCheck,
-    /// Positions are compared before the table is locked.
+    /// Positions are checked before the table is locked.
     CheckBeforeLock,
-    /// A table is truncated while a transaction has it locked.
+    /// A table is truncated although a transaction has locked it.
     TruncateUnlocked,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum ReaderKind {
-    /// The consumer keeps a position with its effects.
+    /// The consumer saves the position with the effects.
     Client,
-    /// The position is saved in the database.
+    /// The database keeps the position.
     Named,
-    /// It begins at a mark, so many before the last; or before the first.
+    /// The reader begins at a mark, which is this many before the last one; `None` for a time before the first mark.
     Since(Option<usize>),
 }
 
-/// Limits on the number of each kind of event in one history.
+/// The maximum number of each kind of event in one history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 struct EventBudget {
     polls: u8,
@@ -87,11 +88,11 @@ struct EventBudget {
     rollbacks: u8,
     saves: u8,
     rotations: u8,
-    /// Of the reader's process.
+    /// Crashes of a reader's process.
     reader_crashes: u8,
-    /// Of a reader's session.
+    /// Losses of a reader's session.
     losses: u8,
-    /// Of the server.
+    /// Crashes of the server.
     crashes: u8,
     restarts: u8,
 }
@@ -101,24 +102,24 @@ struct EventBudget {
 struct ModelConfig {
     rule: ReadRule,
     mutant: Option<Mutant>,
-    /// The row of each change of each transaction.
+    /// The rows that each transaction changes, in order.
     rows: &'static [&'static [u8]],
     readers: &'static [ReaderKind],
-    /// The most rows of a look or page.
+    /// The maximum number of rows of a poll or a page.
     page: usize,
-    /// `true` if a change is made in two steps, between which others come.
+    /// `true` if a change consists of two steps, between which other steps are possible.
     splits_changes: bool,
-    /// `true` if looks are.
+    /// `true` if a poll consists of two steps.
     splits_polls: bool,
-    /// `true` if the beginning of an era, and a rotation, are.
+    /// `true` if the beginning of an era, and a rotation, consist of two steps.
     splits_blocks: bool,
-    /// `true` if the choice of the table is a step, too.
+    /// `true` if the choice of the table is a step as well.
     chooses_table: bool,
     ages: &'static [Age],
     budget: EventBudget,
-    /// `true` if there is an era at first.
+    /// `true` if there is an era at the start.
     has_era: bool,
-    /// `true` if there is a row of another cluster at first.
+    /// `true` if there is a row of another cluster at the start.
     has_foreign: bool,
     may_have_gaps: bool,
 }
@@ -135,7 +136,7 @@ impl ModelConfig {
     }
 }
 
-/// Something that can happen.
+/// A step of a history.
 #[derive(Debug, Clone, Copy)]
 enum ModelStep {
     Begin(usize),
@@ -147,13 +148,13 @@ enum ModelStep {
     Commit(usize),
     RollBack(usize),
     Read(usize, DueAction),
-    Answer(usize),
-    /// An answer comes, and the consumer fails after so many of its items.
-    AnswerAndCrash(usize, usize),
+    Reply(usize),
+    /// A reply arrives, and the consumer crashes after this many of its items.
+    ReplyAndCrash(usize, usize),
     CrashReader(usize),
     LoseSession(usize),
     Acknowledge(usize, usize),
-    /// Commits up to now survive a crash.
+    /// Commits up to now will survive a crash.
     Flush,
     CrashServer,
     RestartServer,
@@ -175,20 +176,20 @@ impl ModelState {
         Self { durable, server, readers: readers.collect(), budget: config.budget }
     }
 
-    /// All that can happen next.
+    /// Returns all possible next steps.
     fn steps(&self, config: &ModelConfig) -> Vec<ModelStep> {
         let mut steps = Vec::new();
         for index in 0..config.rows.len() {
             self.transaction_steps(index, config, &mut steps);
         }
         let is_over = |phase| matches!(phase, TransactionPhase::Committed | TransactionPhase::Over);
-        // Nothing is done by a server alone.
+        // A restart after the last transaction changes nothing.
         let is_useful = !self.server.transactions.iter().all(|transaction| is_over(transaction.phase));
         for (index, reader) in self.readers.iter().enumerate() {
             if reader.is_pending() {
-                steps.push(ModelStep::Answer(index));
+                steps.push(ModelStep::Reply(index));
                 if self.budget.reader_crashes > 0 {
-                    steps.extend((0..config.page + 2).map(|items| ModelStep::AnswerAndCrash(index, items)));
+                    steps.extend((0..config.page + 2).map(|items| ModelStep::ReplyAndCrash(index, items)));
                 }
             } else {
                 self.reader_steps(index, config, &mut steps);
@@ -211,7 +212,7 @@ impl ModelState {
         let transaction = &self.server.transactions[index];
         let draws_first = config.mutant == Some(Mutant::NumberBeforeXid);
         match transaction.phase {
-            // Transactions that do the same begin in one order.
+            // Of equal transactions, only one order of their beginnings is explored.
             TransactionPhase::Idle
                 if config.rows[..index]
                     .iter()
@@ -244,7 +245,7 @@ impl ModelState {
                     steps.push(ModelStep::DrawAndDrop(index));
                 }
             }
-            // A deadlock ends one of them.
+            // A deadlock ends one of the transactions.
             TransactionPhase::Open => steps.extend((self.budget.rollbacks > 0).then_some(ModelStep::RollBack(index))),
             TransactionPhase::Committed | TransactionPhase::Over => {}
         }
@@ -261,7 +262,7 @@ impl ModelState {
         if reader.has_begun() && self.budget.saves > 0 {
             steps.push(ModelStep::Read(index, DueAction::Save));
         }
-        // A name is protected once its position is saved.
+        // Rows are kept for a name once its position is saved.
         let is_saved = config.readers[index] != ReaderKind::Named || self.server.positions[index].is_some();
         if reader.has_begun() && is_saved && self.budget.rotations > 0 {
             steps.extend(config.ages.iter().map(|age| ModelStep::Read(index, DueAction::Rotate(*age))));
@@ -274,7 +275,7 @@ impl ModelState {
         }
     }
 
-    /// Does a step; `false` if it does not apply.
+    /// Executes a step. Returns `false` if the step is not possible.
     fn apply(&mut self, step: ModelStep, config: &ModelConfig, now: Instant) -> Result<bool, String> {
         let Self { server, readers, budget, durable } = self;
         match step {
@@ -305,13 +306,13 @@ impl ModelState {
                     DueAction::Save => &mut budget.saves,
                     DueAction::Rotate(_) => &mut budget.rotations,
                 };
-                // Without a bound if it is the greatest.
+                // The largest number means no limit.
                 *count -= u8::from(*count < u8::MAX);
                 if !readers[index].begin(due, server, config, now)? {
                     return Ok(false);
                 }
                 let is_split = match due {
-                    // A consumer that fails at its answer is another step.
+                    // A crash of the consumer at the reply is another step.
                     DueAction::Poll { .. } if readers[index].is_polling() => {
                         config.splits_polls || budget.reader_crashes > 0
                     }
@@ -321,8 +322,8 @@ impl ModelState {
                     return readers[index].finish(None, server, config, now);
                 }
             }
-            ModelStep::Answer(index) => return readers[index].finish(None, server, config, now),
-            ModelStep::AnswerAndCrash(index, items) => {
+            ModelStep::Reply(index) => return readers[index].finish(None, server, config, now),
+            ModelStep::ReplyAndCrash(index, items) => {
                 budget.reader_crashes -= 1;
                 return readers[index].finish(Some(items), server, config, now);
             }
@@ -351,7 +352,7 @@ impl ModelState {
         Ok(true)
     }
 
-    /// Reads until nothing is left, and judges that nothing is missing.
+    /// Reads until no rows are left, and checks that no change is missing.
     fn drain(&self, config: &ModelConfig, now: Instant, drained: &mut HashSet<u64>) -> CheckResult {
         let mut state = self.clone();
         for index in 0..state.readers.len() {
@@ -370,7 +371,7 @@ impl ModelState {
                     break;
                 }
                 if round == 50 {
-                    return Err("it never ends".to_owned());
+                    return Err("the reader does not come to rest".to_owned());
                 }
                 reader.begin(DueAction::Poll { may_report: true }, server, config, now)?;
             }
@@ -379,7 +380,7 @@ impl ModelState {
     }
 }
 
-/// A search through all states.
+/// A search through all reachable states.
 struct StateSearch<'a> {
     config: &'a ModelConfig,
     now: Instant,
@@ -390,7 +391,7 @@ struct StateSearch<'a> {
 }
 
 impl StateSearch<'_> {
-    /// Explores all histories; `Err` is the first that is wrong. Returns the number of states, and of histories' ends.
+    /// Explores all histories. Returns the numbers of states and of ends of histories, or the first error with its history.
     fn run(config: &ModelConfig) -> Result<(usize, usize), String> {
         let (now, seen, drained) = (clock::now(), HashSet::new(), HashSet::new());
         let mut search = StateSearch { config, now, seen, drained, trail: Vec::new(), ends: 0 };
@@ -421,7 +422,7 @@ impl StateSearch<'_> {
     }
 }
 
-/// A hasher that is fast without optimisation.
+/// A hasher that is fast in builds without optimisation.
 struct StateHasher(u64);
 
 impl Hasher for StateHasher {

@@ -1,4 +1,4 @@
-//! A reader of the model: the shipped state machine, a consumer behind it, and what is expected of both.
+//! A reader of the model: the shipped state machine, its consumer, and the checks of both.
 
 use std::time::{Instant, SystemTime};
 
@@ -8,19 +8,19 @@ use super::{ModelConfig, Mutant, ReadRule, ReaderKind};
 use crate::changes::log::action::{
     BEGAN_LATER, Begin, LogAction, LogGap, LogOptions, LogOutput, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA, REMOVED,
 };
-use crate::changes::log::answer::{Claimed, LogView, Marked};
 use crate::changes::log::position::Position;
 use crate::changes::log::reader::LogReader;
+use crate::changes::log::reply::{Claimed, LogView, Marked};
 
 pub(super) type CheckResult = Result<(), String>;
 
-/// The changes that a consumer has received, as stored together with a position.
+/// The changes that a consumer has received. They are saved together with a position.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct ReceivedChanges {
-    /// `true` once it is known where the reading begins.
+    /// `true` once the first position is known.
     has_begun: bool,
     pub(super) delivered: ChangeSet,
-    /// Were committed before the reading began, or before a gap.
+    /// The changes that were committed before the first position, or before a gap.
     covered: ChangeSet,
     since_gap: ChangeSet,
 }
@@ -35,7 +35,7 @@ impl ReceivedChanges {
         self.since_gap = 0;
     }
 
-    /// Takes a change, and judges it.
+    /// Adds a change, and checks its order.
     fn handle_change(
         &mut self,
         change: u8,
@@ -71,7 +71,7 @@ impl ReceivedChanges {
         Ok(())
     }
 
-    /// Judges that nothing of these is missing.
+    /// Checks that none of these changes is missing.
     fn check(&self, expected: ChangeSet) -> CheckResult {
         let missing = expected & !(self.delivered | self.covered);
         match self.has_begun && missing > 0 {
@@ -81,18 +81,18 @@ impl ReceivedChanges {
     }
 }
 
-/// An action whose answer has not come.
+/// An action without a reply so far.
 #[derive(Debug, Clone, Hash)]
 enum PendingAction {
-    View(Option<Position>, EarlyReads),
+    Read(Option<Position>, EarlyReads),
     BeginEra(EarlyReads),
     Rotate(EarlyReads, Age),
 }
 
-/// A reason for which a reader acts.
+/// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DueAction {
-    /// A look is due; and the time between two reports of a full log is over, or not.
+    /// A poll, which may report a full log or not.
     Poll {
         may_report: bool,
     },
@@ -106,17 +106,17 @@ pub(super) struct ModelReader {
     kind: ReaderKind,
     log: LogReader,
     pending: Option<PendingAction>,
-    /// With all that was handed out.
+    /// All changes that were delivered.
     pub(super) received: ReceivedChanges,
-    /// The position that the consumer stores together with its effects.
+    /// The position that the consumer saves together with the effects.
     kept: Option<Position>,
-    /// Items that were handed out and not acknowledged, and the state after each.
+    /// Items that were delivered and not acknowledged, with the state after each.
     queue: Vec<(Position, ReceivedChanges)>,
-    /// After what was acknowledged last.
+    /// The state after the last acknowledged item.
     acknowledged: ReceivedChanges,
-    /// The highest number that was read, for the rule that goes by it.
+    /// The highest number that was read, for [`ReadRule::NumberAbove`].
     highest: i64,
-    /// `true` if something was handed out by the last answer, or there is more to ask for.
+    /// `true` if the last reply contained items, or more rows are left.
     pub(super) is_active: bool,
 }
 
@@ -146,7 +146,7 @@ impl ModelReader {
     }
 
     pub(super) fn is_polling(&self) -> bool {
-        matches!(self.pending, Some(PendingAction::View(..)))
+        matches!(self.pending, Some(PendingAction::Read(..)))
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -159,7 +159,7 @@ impl ModelReader {
 
     // ---- actions ----------------------------------------------------------------------------------------------------
 
-    /// Begins the next action; `false` if it is not what is due.
+    /// Begins the next action. Returns `false` if another action is due.
     pub(super) fn begin(
         &mut self,
         due: DueAction,
@@ -213,12 +213,12 @@ impl ModelReader {
                 },
                 LogAction::Poll(position) => {
                     let early = server.begin_poll(position.as_ref(), config);
-                    self.pending = Some(PendingAction::View(position, early));
+                    self.pending = Some(PendingAction::Read(position, early));
                     break true;
                 }
                 LogAction::Page(position) => {
                     let early = server.begin_poll(Some(&position), config);
-                    self.pending = Some(PendingAction::View(Some(position), early));
+                    self.pending = Some(PendingAction::Read(Some(position), early));
                     break true;
                 }
             }
@@ -249,7 +249,7 @@ impl ModelReader {
         self.log.handle_marked(marked);
     }
 
-    /// Completes the action that was begun. The consumer fails after so many items, if that is given; returns `false` if
+    /// Completes the action that was begun. If `items` is given, the consumer crashes after that many items. Returns `false` if
     /// there were fewer.
     pub(super) fn finish(
         &mut self,
@@ -258,12 +258,12 @@ impl ModelReader {
         config: &ModelConfig,
         now: Instant,
     ) -> Result<bool, String> {
-        if items.is_some() && !matches!(self.pending, Some(PendingAction::View(..))) {
+        if items.is_some() && !matches!(self.pending, Some(PendingAction::Read(..))) {
             return Ok(false);
         }
         self.is_active = true;
         match self.pending.take() {
-            Some(PendingAction::View(position, early)) => {
+            Some(PendingAction::Read(position, early)) => {
                 let (view, rows) = server.poll(position.as_ref(), &early, self.highest, config);
                 if config.rule == ReadRule::NumberAbove {
                     self.highest = rows.iter().map(|row| row.number).max().unwrap_or(0).max(self.highest);
@@ -294,7 +294,7 @@ impl ModelReader {
         &mut self,
         position: Option<&Position>,
         view: &LogView,
-        rows: Vec<crate::changes::log::answer::LogRow>,
+        rows: Vec<crate::changes::log::reply::LogRow>,
         items: Option<usize>,
         server: &ModelServer,
         config: &ModelConfig,
@@ -305,7 +305,7 @@ impl ModelReader {
             return Ok(false);
         }
         if position.is_none() && view.is_current && !matches!(self.kind, ReaderKind::Since(_)) {
-            // Nothing was read yet: what is committed from now on.
+            // The reader begins with the changes that are committed from now on.
             if !self.received.has_begun {
                 self.received = ReceivedChanges::begin(server.committed(None));
             }
@@ -323,7 +323,7 @@ impl ModelReader {
                     self.received.handle_change(payload[0], &after, server, config)?;
                     after
                 }
-                // Another guard, which is not in the way of all.
+                // Another guard detects some of the wrong positions.
                 LogOutput::Refused(_) if config.mutant == Some(Mutant::NoStart) => return Ok(false),
                 LogOutput::Refused(text) | LogOutput::Waiting(text) => return Err(text),
             };
@@ -333,7 +333,7 @@ impl ModelReader {
             }
         }
         if items.is_none() && position.is_some() && view.is_whole && view.is_current {
-            // Whatever is open: what was appended, and was committed at the look, is there.
+            // All appended changes that were committed at the poll have been read, whatever transactions are open.
             let appended = server.transactions.iter().fold(0, |all, transaction| all | transaction.appended);
             let batch = position.and_then(|position| position.shared.batch.as_ref());
             self.received.check(server.committed(batch.map(|batch| &batch.to)) & appended)?;
@@ -341,7 +341,7 @@ impl ModelReader {
         Ok(true)
     }
 
-    /// Judges a gap: there must be a reason for it.
+    /// Checks that there is a cause for a gap.
     fn check_gap(&self, reason: &str, is_known: bool, server: &ModelServer, config: &ModelConfig) -> CheckResult {
         let is_right = match reason {
             NEW_NAME => true,
@@ -360,7 +360,7 @@ impl ModelReader {
 
     // ---- the consumer, and faults -----------------------------------------------------------------------------------
 
-    /// The consumer acknowledges one item, or all.
+    /// Makes the consumer acknowledge this many items.
     pub(super) fn acknowledge(&mut self, count: usize) {
         let rest = self.queue.split_off(count.min(self.queue.len()));
         if let Some((position, received)) = self.queue.pop() {
@@ -370,11 +370,11 @@ impl ModelReader {
         self.queue = rest;
     }
 
-    /// The reader's process ends, and another begins where the position is that was kept.
+    /// Ends the reader's process, and starts another one at the saved position.
     pub(super) fn crash(&mut self) {
         let mut next = Self::new(self.index, self.kind);
         if let Some(position) = self.kept.take() {
-            // By way of its text.
+            // The position is saved as text.
             let begin = position.to_string().parse().map_or(Begin::Default, Begin::At);
             next.log = LogReader::new(LogOptions { begin, ..LogOptions::default() });
             next.received = self.received.clone();
@@ -384,17 +384,17 @@ impl ModelReader {
         *self = next;
     }
 
-    /// The session is lost, whether or not the server has done what was asked for.
+    /// Loses the session. The pending action may have been executed or not.
     pub(super) fn lose_session(&mut self, server: &mut ModelServer) {
         match self.pending.take() {
-            Some(PendingAction::View(_, early)) => server.end_poll(&early),
+            Some(PendingAction::Read(_, early)) => server.end_poll(&early),
             Some(_) => server.era_lock = None,
             None => {}
         }
         self.log.handle_lost();
     }
 
-    /// Judges that all that was committed has been delivered or covered.
+    /// Checks that every committed change has been delivered, or is covered by a gap.
     pub(super) fn check(&self, server: &ModelServer) -> CheckResult {
         self.received.check(server.committed(None))
     }

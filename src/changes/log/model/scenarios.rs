@@ -1,4 +1,4 @@
-//! The scenarios that are explored: each as the design has it, and with each guard removed that it must detect.
+//! The explored scenarios: each with the shipped design, and with each guard removed that it must detect.
 
 use super::rotation::Age;
 use super::{EventBudget, ModelConfig, Mutant, ReadRule, ReaderKind, StateSearch};
@@ -15,7 +15,7 @@ const NOTHING: EventBudget = EventBudget {
     restarts: 0,
 };
 
-/// Snapshots alone: a live reader that reads whatever comes, without a gap.
+/// A reader without faults, which reads every change without a gap.
 const SNAPSHOTS: ModelConfig = ModelConfig {
     rule: ReadRule::Difference,
     mutant: None,
@@ -41,7 +41,7 @@ fn prove(config: &ModelConfig) {
     assert!(ends > 0);
 }
 
-/// Something wrong must be found, and this must be it.
+/// Asserts that an error is found, and is the expected one.
 #[track_caller]
 fn refute(config: &ModelConfig, expected: &str) {
     let error = StateSearch::run(config).unwrap_err();
@@ -50,7 +50,7 @@ fn refute(config: &ModelConfig, expected: &str) {
 }
 
 #[test]
-fn each_change_comes_once_and_in_order() {
+fn each_change_is_delivered_once_and_in_order() {
     prove(&SNAPSHOTS);
     prove(&ModelConfig { page: 1, ..SNAPSHOTS });
 }
@@ -61,27 +61,27 @@ fn numbers_above_the_last_lose_changes() {
 }
 
 #[test]
-fn transactions_below_the_oldest_are_not_all() {
+fn reading_below_the_oldest_transaction_delays_changes() {
     refute(&ModelConfig { rule: ReadRule::BelowXmin, ..SNAPSHOTS }, "change");
 }
 
 #[test]
-fn wrong_looks_are_found_out() {
+fn wrong_polls_are_detected() {
     refute(&ModelConfig { mutant: Some(Mutant::NoRunning), ..SNAPSHOTS }, "change");
     refute(&ModelConfig { mutant: Some(Mutant::TwoStatements), splits_polls: true, ..SNAPSHOTS }, "change");
     refute(&ModelConfig { mutant: Some(Mutant::PageOfNow), page: 1, ..SNAPSHOTS }, "change");
 }
 
-/// The consumer fails at any time, and continues where its position says.
+/// The consumer crashes at any time, and continues at its saved position.
 const EXACTLY_ONCE: ModelConfig =
     ModelConfig { rows: &[&[0, 1], &[1], &[2]], budget: EventBudget { reader_crashes: 1, ..NOTHING }, ..SNAPSHOTS };
 
 #[test]
-fn a_position_that_is_kept_with_effects_makes_each_exactly_one() {
+fn a_position_that_is_saved_with_effects_gives_each_change_once() {
     prove(&ModelConfig { page: 1, ..EXACTLY_ONCE });
 }
 
-/// The position is saved now and then, and sessions are lost.
+/// The position is saved at times, and sessions are lost.
 const NAMED: ModelConfig = ModelConfig {
     rows: &[&[0, 1], &[1]],
     readers: &[ReaderKind::Named],
@@ -91,7 +91,7 @@ const NAMED: ModelConfig = ModelConfig {
 };
 
 #[test]
-fn a_name_continues_after_what_was_acknowledged() {
+fn a_name_continues_after_acknowledged_changes() {
     prove(&NAMED);
 }
 
@@ -112,7 +112,7 @@ fn changes_that_are_not_appended_are_gaps() {
     }
 }
 
-/// A reader whose position is in the database, and keeps what it has not read.
+/// The database keeps the position of the reader, and the rows that it has not read.
 const ROTATED: ModelConfig = ModelConfig {
     rows: &[&[0], &[0]],
     readers: &[ReaderKind::Named],
@@ -132,7 +132,7 @@ fn a_rotation_removes_nothing_that_a_position_needs() {
     }
 }
 
-/// Rows are removed that have not been read.
+/// Rows are removed before they have been read.
 const FORCED: ModelConfig = ModelConfig {
     rows: &[&[0], &[0, 1]],
     page: 1,
@@ -180,7 +180,7 @@ fn rows_of_another_cluster_are_not_delivered() {
 }
 
 #[test]
-fn a_time_to_begin_at_loses_nothing() {
+fn reading_from_a_time_on_loses_no_change() {
     for back in [None, Some(0), Some(1)] {
         let readers: &'static [ReaderKind] = match back {
             None => &[ReaderKind::Since(None)],
@@ -194,7 +194,7 @@ fn a_time_to_begin_at_loses_nothing() {
     }
 }
 
-/// The server crashes, and loses what was committed last.
+/// The server crashes, and loses the last commits.
 const CRASHED: ModelConfig = ModelConfig {
     rows: &[&[0], &[0], &[1]],
     splits_blocks: true,
@@ -220,19 +220,19 @@ fn a_crash_that_loses_commits_is_a_gap() {
     refute(&ModelConfig { mutant: Some(Mutant::NoStart), ..CRASHED }, "change");
 }
 
-/// The count of what was not appended may be what it was before the crash that set it back.
+/// The number of dropped changes may be the same again after a crash has set it back.
 #[test]
-fn a_crash_that_sets_a_count_back_is_noticed() {
+fn a_crash_that_sets_the_number_of_dropped_changes_back_is_detected() {
     let budget = EventBudget { drops: 2, polls: 4, ..CRASHED.budget };
     prove(&ModelConfig { budget, rows: &[&[0], &[1]], ..CRASHED });
 }
 
 #[test]
-fn a_restart_is_no_gap() {
+fn a_clean_restart_is_no_gap() {
     prove(&ModelConfig { rows: &[&[0, 1], &[1], &[2]], budget: EventBudget { restarts: 1, ..NOTHING }, ..SNAPSHOTS });
 }
 
-/// The scenarios with larger bounds, which take too long for each run of the tests.
+/// The scenarios with larger bounds, which take too long for every test run.
 #[test]
 #[ignore = "takes minutes"]
 fn larger_bounds() {

@@ -1,15 +1,15 @@
 //! A model of PostgreSQL: transactions, snapshots, sequences, row locks, and the tables of a log with the rules of its SQL.
 
 use super::{ModelConfig, Mutant, ReadRule, ReaderKind};
-use crate::changes::log::answer::{LogRow, LogView, Marked};
 use crate::changes::log::position::{LogBatch, LogPlace, Position};
+use crate::changes::log::reply::{LogRow, LogView, Marked};
 use crate::changes::log::snapshot::Snapshot;
 
 /// A set of changes, by their indexes.
 pub(super) type ChangeSet = u32;
-/// The index of a row that was dumped in another cluster and restored here.
+/// The index of a row that was dumped in another cluster and restored in this one.
 pub(super) const FOREIGN: u8 = 31;
-/// The most changes of one transaction.
+/// The maximum number of changes of one transaction.
 const WRITES: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -17,24 +17,24 @@ pub(super) enum TransactionPhase {
     Idle,
     Open,
     Committed,
-    /// Rolled back, or lost with the server.
+    /// Rolled back, or lost in a crash.
     Over,
 }
 
-/// One that a client runs: it begins, makes some changes, and ends.
+/// A transaction of a client, which makes some changes.
 #[derive(Debug, Clone, Hash)]
 pub(super) struct ModelTransaction {
     pub(super) phase: TransactionPhase,
     pub(super) xid: u64,
-    /// The number of changes that it has made.
+    /// The number of changes so far.
     pub(super) at: usize,
-    /// The number of a change that is not in the log yet.
+    /// The number of the change that is being appended.
     pub(super) number: Option<i64>,
-    /// The table of the log that is written next.
+    /// The table to which the next change is appended, if it has been chosen.
     pub(super) table: Option<i64>,
-    /// The changes that were appended.
+    /// The appended changes.
     pub(super) appended: ChangeSet,
-    /// The tables of the log that it has locked, one bit each.
+    /// The locked tables of the log, one bit each.
     pub(super) locked: u8,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct ModelEra {
     pub(super) truncated: Snapshot,
 }
 
-/// A row of `notifyman.mark`; a later one is after it.
+/// A row of `notifyman.mark`. Marks are in the order of time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ModelMark {
     pub(super) generation: i64,
@@ -64,22 +64,22 @@ pub(super) struct ModelMark {
     snapshot: Snapshot,
 }
 
-/// A row of `notifyman.position`, and what the consumer had received by then.
+/// A row of `notifyman.position`, and the changes that the consumer had received by then.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct SavedPosition {
     pub(super) position: Position,
     pub(super) received: super::reader::ReceivedChanges,
 }
 
-/// The values that the first statement of a look, or the first part of a block, has read.
+/// The values that the first statement of a poll, or the first part of a block, has read.
 #[derive(Debug, Clone, Default, Hash)]
 pub(super) struct EarlyReads {
     dropped: i64,
     bound: u64,
     last: i64,
-    /// For a rotation that looks too early: the tables that it keeps.
+    /// The tables that are needed, for [`Mutant::CheckBeforeLock`].
     pub(super) needed: Vec<i64>,
-    /// For a look in two statements: the rows of the first.
+    /// The rows of the first statement, for [`Mutant::TwoStatements`].
     rows: Option<(Vec<ModelRow>, i64, bool)>,
 }
 
@@ -91,25 +91,25 @@ pub(super) struct ModelServer {
     /// In ascending order.
     running: Vec<u64>,
     pub(super) log: Vec<ModelRow>,
-    /// The changes of each row in the order in which they were made.
+    /// All changes, in the order in which they were made.
     pub(super) made: Vec<u8>,
     number: i64,
     pub(super) dropped: i64,
     pub(super) table: i64,
     pub(super) era: Option<ModelEra>,
     pub(super) starts: Vec<i64>,
-    /// The id of the server's current start, if it is known.
+    /// The id of the server's current start, if it is recorded.
     start: Option<i64>,
     next_start: i64,
     pub(super) marks: Vec<ModelMark>,
     pub(super) positions: Vec<Option<SavedPosition>>,
-    /// The number of tables that were truncated.
+    /// The number of truncated tables.
     pub(super) truncations: u8,
-    /// A session that has locked `notifyman.era`.
+    /// The session that has locked `notifyman.era`.
     pub(super) era_lock: Option<usize>,
     /// `true` if transactions were open when the era began.
     pub(super) was_begun_busy: bool,
-    /// `true` if a change was dropped, be it before a crash.
+    /// `true` if a change was ever dropped, even before a crash.
     pub(super) has_dropped: bool,
 }
 
@@ -167,7 +167,8 @@ impl ModelServer {
         self.latest_completed = self.latest_completed.max(xid);
     }
 
-    /// The snapshot of a session: the transactions from the latest that has ended on are not listed, nor its own.
+    /// Returns the snapshot of a session, without its own transaction `own`. Transactions after the last one that has ended are
+    /// not listed.
     pub(super) fn snapshot(&self, own: u64) -> Snapshot {
         let xmax = self.latest_completed + 1;
         Snapshot::new(xmax, self.running.iter().copied().filter(|xid| *xid < xmax && *xid != own))
@@ -187,7 +188,7 @@ impl ModelServer {
         }
         if phase == TransactionPhase::Over {
             self.transactions[index].xid = 0;
-            self.log.retain(|entry| entry.xid != xid || entry.change == FOREIGN);
+            self.log.retain(|row| row.xid != xid || row.change == FOREIGN);
             self.made.retain(|change| usize::from(*change) / WRITES != index);
         }
     }
@@ -214,7 +215,7 @@ impl ModelServer {
         self.transactions[index].table = Some(self.table % 3);
     }
 
-    /// Returns `true` unless the table is locked.
+    /// Appends the change to the chosen table.
     pub(super) fn append(&mut self, index: usize) {
         let table = self.table % 3;
         let transaction = &mut self.transactions[index];
@@ -223,12 +224,12 @@ impl ModelServer {
         transaction.locked |= 1 << table;
         transaction.appended |= 1 << change;
         transaction.at += 1;
-        let entry = ModelRow { xid: transaction.xid, number, table, change };
-        self.log.push(entry);
-        self.log.sort_unstable_by_key(|entry| entry.number);
+        let row = ModelRow { xid: transaction.xid, number, table, change };
+        self.log.push(row);
+        self.log.sort_unstable_by_key(|row| row.number);
     }
 
-    /// Counts a change that is not appended.
+    /// Counts a change as dropped.
     pub(super) fn drop_change(&mut self, index: usize) {
         self.transactions[index].number = None;
         self.transactions[index].at += 1;
@@ -236,7 +237,7 @@ impl ModelServer {
         self.has_dropped = true;
     }
 
-    /// The changes that were committed; in a snapshot, if one is given.
+    /// Returns the committed changes, or those that are visible in a snapshot.
     pub(super) fn committed(&self, snapshot: Option<&Snapshot>) -> ChangeSet {
         let is_seen = |transaction: &ModelTransaction| snapshot.is_none_or(|snapshot| snapshot.sees(transaction.xid));
         let committed = self.transactions.iter().enumerate();
@@ -247,16 +248,16 @@ impl ModelServer {
         })
     }
 
-    /// Returns `true` if a row is visible to a statement.
-    fn is_visible(&self, entry: &ModelRow) -> bool {
+    /// Returns `true` if a row is visible to a new statement.
+    fn is_visible(&self, row: &ModelRow) -> bool {
         let is_of = |transaction: &ModelTransaction| {
-            transaction.phase == TransactionPhase::Committed && transaction.appended & 1 << entry.change > 0
+            transaction.phase == TransactionPhase::Committed && transaction.appended & 1 << row.change > 0
         };
-        entry.change == FOREIGN || self.transactions.iter().any(is_of)
+        row.change == FOREIGN || self.transactions.iter().any(is_of)
     }
 
     pub(super) fn visible(&self) -> impl Iterator<Item = &ModelRow> + Clone {
-        self.log.iter().filter(|entry| self.is_visible(entry))
+        self.log.iter().filter(|row| self.is_visible(row))
     }
 
     fn floor(&self, config: &ModelConfig) -> i64 {
@@ -266,7 +267,7 @@ impl ModelServer {
 
     // ---- reading ----------------------------------------------------------------------------------------------------
 
-    /// Runs what comes before the statement of a look that reads the rows: `log_poll.sql`.
+    /// Executes the first statement of `log_poll.sql`.
     pub(super) fn begin_poll(&mut self, position: Option<&Position>, config: &ModelConfig) -> EarlyReads {
         let dropped = self.dropped;
         let is_known = dropped == 0
@@ -281,7 +282,7 @@ impl ModelServer {
         early
     }
 
-    /// Runs the statement that reads the rows: `log_new_rows.sql`, `log_page.sql`.
+    /// Executes the statement that reads the rows: `log_new_rows.sql` or `log_page.sql`.
     pub(super) fn poll(
         &mut self,
         position: Option<&Position>,
@@ -324,7 +325,7 @@ impl ModelServer {
             _ => {}
         }
         self.end_poll(early);
-        let rows = rows.into_iter().map(|entry| LogRow { number: entry.number, payload: [entry.change].into() });
+        let rows = rows.into_iter().map(|row| LogRow { number: row.number, payload: [row.change].into() });
         (view, rows.collect())
     }
 
@@ -359,21 +360,21 @@ impl ModelServer {
     ) -> (Vec<ModelRow>, i64, bool) {
         let from = &position.shared.from;
         let xmin = below_xmin(now);
-        let is_new = |entry: &ModelRow| match config.rule {
-            ReadRule::NumberAbove => entry.number > read && now.sees(entry.xid),
-            ReadRule::BelowXmin => !from.sees(entry.xid) && xmin.sees(entry.xid),
+        let is_new = |row: &ModelRow| match config.rule {
+            ReadRule::NumberAbove => row.number > read && now.sees(row.xid),
+            ReadRule::BelowXmin => !from.sees(row.xid) && xmin.sees(row.xid),
             ReadRule::Difference => {
-                let was_running = from.is_running(entry.xid) && config.mutant != Some(Mutant::NoRunning);
-                (entry.xid >= from.xmax() || was_running) && now.sees(entry.xid)
+                let was_running = from.is_running(row.xid) && config.mutant != Some(Mutant::NoRunning);
+                (row.xid >= from.xmax() || was_running) && now.sees(row.xid)
             }
         };
         let floor = self.floor(config);
         let mut rows: Vec<_> = self.visible().filter(|e| is_new(e) && e.number > floor).cloned().collect();
         if rows.len() <= config.page {
-            rows.sort_by_key(|entry| entry.number);
+            rows.sort_by_key(|row| row.number);
             return (rows, 0, true);
         }
-        let first = self.visible().filter(|entry| entry.xid >= from.xmax()).map(|entry| entry.number).min();
+        let first = self.visible().filter(|row| row.xid >= from.xmax()).map(|row| row.number).min();
         (Vec::new(), first.unwrap_or(0), false)
     }
 
@@ -388,19 +389,19 @@ impl ModelServer {
         let LogBatch { to, first, end } = batch;
         let to = if config.mutant == Some(Mutant::PageOfNow) { now } else { to };
         let after = position.number.unwrap_or(0).max(self.floor(config));
-        let is_next = |entry: &&ModelRow| {
-            let is_ended = from.is_running(entry.xid) && to.sees(entry.xid) && entry.number > after;
-            let is_later = entry.number > after.max(first - 1) && entry.number <= *end;
-            is_ended || is_later && entry.xid >= from.xmax() && to.sees(entry.xid)
+        let is_next = |row: &&ModelRow| {
+            let is_ended = from.is_running(row.xid) && to.sees(row.xid) && row.number > after;
+            let is_later = row.number > after.max(first - 1) && row.number <= *end;
+            is_ended || is_later && row.xid >= from.xmax() && to.sees(row.xid)
         };
         let mut rows: Vec<_> = self.visible().filter(is_next).cloned().collect();
-        rows.sort_by_key(|entry| entry.number);
+        rows.sort_by_key(|row| row.number);
         rows.truncate(config.page);
         let is_whole = rows.len() < config.page;
         (rows, 0, is_whole)
     }
 
-    /// Returns a mark: `sql::mark()`.
+    /// Returns a mark, as `queries::mark` does.
     pub(super) fn marked(&self, index: usize) -> Option<Marked> {
         let mark = self.marks.get(index)?;
         let earlier =
@@ -423,7 +424,7 @@ impl ModelServer {
 
     // ---- eras -------------------------------------------------------------------------------------------------------
 
-    /// Runs `log_begin_era.sql` up to where it begins to write; `None` if there is an era.
+    /// Executes `log_begin_era.sql` up to its first write. Returns `None` if there is an era.
     pub(super) fn begin_era(&mut self, session: usize) -> Option<EarlyReads> {
         if self.era.is_some() {
             self.note_start();
@@ -461,7 +462,7 @@ impl ModelServer {
         }
     }
 
-    /// Returns a mark of this moment; without a reader that begins at one, nothing but its generation.
+    /// Returns a mark of the current state. If no reader begins at a mark, it only contains the generation.
     pub(super) fn mark(&self, early: &EarlyReads, xid: u64, config: &ModelConfig) -> ModelMark {
         if !config.readers.iter().any(|kind| matches!(kind, ReaderKind::Since(_))) {
             return ModelMark { generation: self.table, dropped: 0, xid: 0, xmin: 0, snapshot: Snapshot::empty() };
@@ -471,7 +472,7 @@ impl ModelServer {
         ModelMark { generation: self.table, dropped: early.dropped, xid, xmin, snapshot }
     }
 
-    /// Stops and starts: cleanly, or as it was when this was on disk.
+    /// Restarts the server cleanly, or after a crash with the state that was on disk.
     pub(super) fn restart(&mut self, durable: Option<&Self>) {
         let (next_start, has_dropped) = (self.next_start, self.has_dropped);
         let has_begun: Vec<_> =
@@ -502,7 +503,7 @@ pub(super) fn change_of(index: usize, at: usize) -> u8 {
     (index * WRITES + at) as u8
 }
 
-/// The snapshot of a rule that reads below the oldest running transaction.
+/// Returns the snapshot of [`ReadRule::BelowXmin`].
 fn below_xmin(snapshot: &Snapshot) -> Snapshot {
     Snapshot::new(snapshot.running().first().copied().unwrap_or(snapshot.xmax()), [])
 }

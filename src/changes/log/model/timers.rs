@@ -1,4 +1,4 @@
-//! A reader's timers: one action at a time, and no time for one that is already over.
+//! Properties of a reader's timers: one action at a time, and no timer in the past.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -6,17 +6,17 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::changes::log::action::{Begin, LogAction, LogOptions, LogOutput};
-use crate::changes::log::answer::{Claimed, LogRow, LogView, Marked};
 use crate::changes::log::position::LogPlace;
 use crate::changes::log::reader::LogReader;
+use crate::changes::log::reply::{Claimed, LogRow, LogView, Marked};
 use crate::changes::log::snapshot::Snapshot;
 use crate::clock;
 
-/// Something that happens to a reader.
+/// An input of a reader.
 #[derive(Debug, Clone)]
 enum TimerInput {
-    Ask { reads: bool, has_room: bool },
-    Answer { is_good: bool, is_whole: bool, rows: usize, dropped: i64 },
+    Advance { reads: bool, has_room: bool },
+    Reply { is_good: bool, is_whole: bool, rows: usize, dropped: i64 },
     Fail,
     Lose,
     Wait(u64),
@@ -25,10 +25,10 @@ enum TimerInput {
 }
 
 fn any_input() -> impl Strategy<Value = TimerInput> {
-    let answer = (prop::bool::weighted(0.9), any::<bool>(), 0_usize..3, 0_i64..3);
+    let reply = (prop::bool::weighted(0.9), any::<bool>(), 0_usize..3, 0_i64..3);
     prop_oneof![
-        8 => (prop::bool::weighted(0.8), prop::bool::weighted(0.9)).prop_map(|(reads, has_room)| TimerInput::Ask { reads, has_room }),
-        8 => answer.prop_map(|(is_good, is_whole, rows, dropped)| TimerInput::Answer { is_good, is_whole, rows, dropped }),
+        8 => (prop::bool::weighted(0.8), prop::bool::weighted(0.9)).prop_map(|(reads, has_room)| TimerInput::Advance { reads, has_room }),
+        8 => reply.prop_map(|(is_good, is_whole, rows, dropped)| TimerInput::Reply { is_good, is_whole, rows, dropped }),
         1 => Just(TimerInput::Fail),
         1 => Just(TimerInput::Lose),
         3 => prop_oneof![0_u64..50, 50_u64..3_000, 3_000_u64..60_000].prop_map(TimerInput::Wait),
@@ -37,7 +37,7 @@ fn any_input() -> impl Strategy<Value = TimerInput> {
     ]
 }
 
-/// A reader, with its action that has not been answered.
+/// A reader with its pending action.
 struct ReaderDriver {
     reader: LogReader,
     action: Option<LogAction>,
@@ -53,20 +53,20 @@ impl ReaderDriver {
         Self { reader: LogReader::new(options), action: None, outputs: Vec::new(), xid: 3, now: clock::now() }
     }
 
-    fn ask(&mut self, reads: bool, has_room: bool) -> Result<(), TestCaseError> {
+    fn advance(&mut self, reads: bool, has_room: bool) -> Result<(), TestCaseError> {
         let action = self.reader.next_action(reads, has_room, self.now);
         prop_assert!(action.is_none() || self.action.is_none(), "two actions: {:?} and {action:?}", self.action);
         if self.action.is_some() || action.is_some() {
             prop_assert_eq!(self.reader.next_timer(), None);
         } else {
             let timer = self.reader.next_timer();
-            prop_assert!(timer.is_none_or(|at| at > self.now), "a time that is over, so that it is asked for again");
+            prop_assert!(timer.is_none_or(|at| at > self.now), "the timer is in the past");
         }
         self.action = self.action.take().or(action);
         Ok(())
     }
 
-    fn answer(&mut self, is_good: bool, is_whole: bool, rows: usize, dropped: i64) {
+    fn reply(&mut self, is_good: bool, is_whole: bool, rows: usize, dropped: i64) {
         let (reader, now) = (&mut self.reader, self.now);
         let output = match self.action.take() {
             None => None,
@@ -122,17 +122,17 @@ impl ReaderDriver {
         self.outputs.extend(output);
     }
 
-    /// Asks and answers until there is nothing to do.
+    /// Exchanges actions and replies until there is no action.
     fn rest(&mut self) -> Result<(), TestCaseError> {
         for _ in 0..20 {
             self.acknowledge();
-            self.ask(true, true)?;
+            self.advance(true, true)?;
             if self.action.is_none() {
                 return Ok(());
             }
-            self.answer(true, true, 0, 0);
+            self.reply(true, true, 0, 0);
         }
-        Err(TestCaseError::fail(format!("it never rests: {:?}", self.action)))
+        Err(TestCaseError::fail(format!("the reader does not come to rest: {:?}", self.action)))
     }
 
     fn acknowledge(&mut self) {
@@ -148,8 +148,8 @@ impl ReaderDriver {
 
     fn handle(&mut self, input: TimerInput) -> Result<(), TestCaseError> {
         match input {
-            TimerInput::Ask { reads, has_room } => self.ask(reads, has_room)?,
-            TimerInput::Answer { is_good, is_whole, rows, dropped } => self.answer(is_good, is_whole, rows, dropped),
+            TimerInput::Advance { reads, has_room } => self.advance(reads, has_room)?,
+            TimerInput::Reply { is_good, is_whole, rows, dropped } => self.reply(is_good, is_whole, rows, dropped),
             TimerInput::Fail => match self.action.take() {
                 None => {}
                 Some(LogAction::Save(..)) => self.reader.handle_save_failed(self.now),
@@ -173,7 +173,7 @@ impl ReaderDriver {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn there_is_one_action_at_a_time_and_no_timer_is_over(
+    fn there_is_one_action_at_a_time_and_no_timer_in_the_past(
         is_named in any::<bool>(),
         is_since in any::<bool>(),
         inputs in vec(any_input(), 1..80),
@@ -185,9 +185,8 @@ proptest! {
         }
     }
 
-    /// Asked and answered only, it comes to rest, and after its next timer it acts again.
     #[test]
-    fn a_reader_that_is_answered_comes_to_rest_and_acts_again(
+    fn a_reader_with_all_replies_comes_to_rest_until_its_next_timer(
         is_named in any::<bool>(),
         inputs in vec(any_input(), 1..60),
     ) {
@@ -198,7 +197,7 @@ proptest! {
         for _ in 0..5 {
             driver.rest()?;
             let timer = driver.reader.next_timer();
-            prop_assert!(timer.is_some(), "it would never act again");
+            prop_assert!(timer.is_some(), "the reader would never act again");
             driver.now = timer.unwrap_or(driver.now);
         }
     }

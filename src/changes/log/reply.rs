@@ -1,4 +1,4 @@
-//! The answers of the server to what a reader asks.
+//! The replies to a reader's queries.
 
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -14,33 +14,36 @@ pub(crate) struct LogRow {
     pub(crate) payload: Box<[u8]>,
 }
 
-/// The log as a look finds it.
+/// The state of the log in a poll.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LogView {
-    /// The number of changes that were not appended, read before the snapshot.
+    /// The number of changes that were not appended. It is read before the snapshot.
     pub(crate) dropped: i64,
-    /// If that is not what the position says, or that is of another era: a transaction that began after it was read. Else 0.
+    /// A transaction that began after `dropped` was read, if `dropped` is not the number in the position, or the position is of
+    /// another era; else 0.
     pub(crate) bound: u64,
-    /// `true` if there is an era of this server, and this start of it is known. Nothing else counts if it is not.
+    /// `true` if there is an era of this server, and its current start is recorded. If `false`, all other fields are
+    /// meaningless.
     pub(crate) is_current: bool,
     pub(crate) place: LogPlace,
-    /// `true` if the start in which the position was taken is of this era.
+    /// `true` if the position was taken in this era.
     pub(crate) knows_start: bool,
     pub(crate) snapshot: Snapshot,
-    /// Everything that was removed is visible in this.
+    /// A snapshot that sees all transactions with removed rows.
     pub(crate) truncated: Snapshot,
-    /// The transaction that began the era: earlier ones may have rows of an earlier era.
+    /// The transaction that began the era. Earlier transactions may have rows of an earlier era.
     pub(crate) era_bound: u64,
-    /// The last number drawn, read after the snapshot.
+    /// The last number that was drawn. It is read after the snapshot.
     pub(crate) end: i64,
-    /// If there are more rows than were asked for: see [`LogBatch`](super::position::LogBatch).
+    /// The [`first`](super::position::LogBatch) number of the batch, if it does not fit one reply.
     pub(crate) first: i64,
-    /// `true` if the rows are all that was asked for.
+    /// `true` if the rows are complete.
     pub(crate) is_whole: bool,
 }
 
 impl LogView {
-    /// Parses an answer: the row of what was read before, the row of what is described here, and the rows of the log.
+    /// Parses a reply: a row with the values that were read before the snapshot, a row with the other values, and the rows of
+    /// the log.
     pub(crate) fn parse(rows: &[Row]) -> Option<(Self, Vec<LogRow>)> {
         let (before, rest) = rows.split_first()?;
         let (head, rows) = rest.split_first()?;
@@ -67,7 +70,7 @@ impl LogView {
 }
 
 impl LogView {
-    /// Returns the position at what is committed from now on.
+    /// Returns the position from which the changes that are committed from now on are read.
     pub(crate) fn position(&self) -> Position {
         let bound = self.bound.max(self.era_bound);
         Position::new(PositionShared {
@@ -84,20 +87,20 @@ fn next<'a, T: FromStr>(words: &mut impl Iterator<Item = &'a str>) -> Option<T> 
     words.next()?.parse().ok()
 }
 
-/// A snapshot that was marked with its time.
+/// A snapshot that was recorded with its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Marked {
     pub(crate) snapshot: Snapshot,
-    /// The number of changes that were not appended by then.
+    /// The number of changes that had not been appended by then.
     pub(crate) dropped: i64,
-    /// Transactions before this one may have had such a change, and not have ended.
+    /// Transactions before this one may have such a change, and may not have ended by then.
     pub(crate) bound: u64,
-    /// `true` if the log goes back to the time that was asked for.
+    /// `true` if the log goes back to the requested time.
     pub(crate) is_exact: bool,
 }
 
 impl Marked {
-    /// The beginning of the log, later than the time that was asked for.
+    /// Returns the beginning of the log, which is later than the requested time.
     pub(crate) fn beginning() -> Self {
         Self { snapshot: Snapshot::empty(), dropped: 0, bound: 0, is_exact: false }
     }
@@ -113,10 +116,10 @@ impl Marked {
     }
 }
 
-/// The answer to a claim of a name.
+/// The reply to the claim of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claimed {
-    /// The session that has the name, if it is not this one.
+    /// The session that has the name, if it is another one.
     pub(crate) holder: Option<String>,
     /// The process of this session.
     pub(crate) backend: i32,
@@ -126,7 +129,7 @@ pub(crate) struct Claimed {
 
 impl Claimed {
     pub(crate) fn parse(rows: &[Row]) -> Option<Self> {
-        // A session that was ended has a row before it.
+        // A row about a terminated session may precede it.
         let row = rows.last()?;
         let text = |index| row.get(index).map(|text| text.into_owned());
         let moved_at = row.get(3).and_then(|millis| millis.parse().ok()).map(Duration::from_millis);
