@@ -60,8 +60,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                     core.lock().failure = Some(error);
                     return;
                 }
-                Some(Event::Disconnected(id, error)) => this.handle_loss(id, &error, true),
-                Some(Event::Lost(id, error)) => this.handle_loss(id, &error, false),
+                Some(Event::Disconnected(id, error)) => this.handle_disconnect(id, &error),
+                Some(Event::Lost(id, error)) => this.handle_final_loss(id, &error),
                 // The manager logs a refused check.
                 Some(Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..)) => {}
                 None => {
@@ -183,17 +183,21 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         });
     }
 
-    fn handle_loss(&self, id: ConnId, error: &Error, is_restoring: bool) {
+    fn handle_disconnect(&self, id: ConnId, error: &Error) {
         self.change(id, |state, at, actions| {
             let Some(database) = state.databases.get_mut(at) else { return };
-            // A session that was being restored was counted when it was lost.
+            self.core.counters.losses.add(1);
+            database.handle_disconnect(id, error, actions);
+        });
+    }
+
+    fn handle_final_loss(&self, id: ConnId, error: &Error) {
+        self.change(id, |state, at, actions| {
+            let Some(database) = state.databases.get_mut(at) else { return };
+            // A session that was being restored was counted when it was disconnected.
             self.core.counters.losses.add(u64::from(!matches!(database.session, DatabaseSession::Away(_))));
-            if is_restoring {
-                database.handle_disconnect(id, error, actions);
-            } else {
-                database.handle_final_loss(error, actions);
-                state.by_connection.remove(&id);
-            }
+            database.handle_final_loss(error, actions);
+            state.by_connection.remove(&id);
         });
     }
 }

@@ -6,7 +6,7 @@
 //   not count against the memory of the user's requests;
 // - `Ticket::new`, `Ticket::resolved`, `Resolver` and `ThreadMark`: a notifier has tickets of its own, and refuses to wait
 //   for them on its own threads;
-// - the channels of an open session and the limits of names there, which need no question to the server;
+// - `Linked`: the channels of an open session, and the limits of names there, without a query;
 // - `CANARY_PERIOD_MIN` and `canary_at_any_pace`: the tests cannot wait for half a minute.
 
 mod batcher;
