@@ -226,7 +226,7 @@ impl NotificationManager {
     /// - Notifications on the canary's channel are not yielded. [`Connection::listen`] refuses the channel; a connection
     ///   that listened to it before it was inserted keeps it, and has no canary.
     /// - Nothing is requested inside a transaction. While one is open, the connection has no canary, and
-    ///   [`Event::InTransaction`](crate::Event::InTransaction) reports it.
+    ///   [`Event::InTransaction`] reports it.
     /// - A canary that a session sends to itself arrives with the answer, and does not prove delivery to an idle session. So
     ///   for the only connection to a database, another session is opened to send the first canary; behind a pooler, every
     ///   canary.
@@ -277,7 +277,7 @@ impl NotificationManager {
 
     /// Sets an audit: in every `period`, each connection's server is queried for its channels, and channels that it has
     /// forgotten are listened to again. A gap with these channels reports that, with the cause
-    /// [`Error::Unregistered`](crate::Error::Unregistered): in [`Event::Restored`](crate::Event::Restored), or in
+    /// [`Error::Unregistered`]: in [`Event::Restored`], or in
     /// [`Batch::gap`](crate::Batch::gap). The connection itself continues.
     ///
     /// Registrations are lost by an `UNLISTEN` in a function or behind a pooler. The gap begins when the last audit found

@@ -14,7 +14,7 @@ use crate::error::{Error, TlsErrorKind};
 /// starts again at `first`. Over all connections of the manager, at most `at_once` attempts are in progress and at most
 /// `per_second` begin.
 ///
-/// A few failures are final, because only a change elsewhere can fix them (see [`faults`](crate::faults)): the
+/// A few failures are final, because only a change elsewhere can fix them (see [`faults`](crate::docs::faults)): the
 /// connection moves to the garbage, unless [`retry_all`](Self::retry_all) is set.
 ///
 /// ```

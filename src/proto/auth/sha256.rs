@@ -1,5 +1,5 @@
 //! SHA-256 (FIPS 180-4), which no default dependency exports, for a password that is longer than a block of HMAC and
-//! must not be prepared. See [`password`](super::password).
+//! must not be prepared. See [`password`](mod@super::password).
 
 /// Cube roots of the first 64 primes: 32 bits of each fraction.
 const ROUNDS: [u32; 64] = [

@@ -7,7 +7,7 @@
 //!            take_notifications             request
 //! ```
 //!
-//! The [`Receiver`](receive::Receiver) splits the input into frames and keeps the notifications. The [`Conversation`]
+//! The [`Receiver`] splits the input into frames and keeps the notifications. The [`Conversation`]
 //! handles every other message, and the client's requests.
 
 mod conversation;
