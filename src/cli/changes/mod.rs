@@ -123,6 +123,9 @@ fn print_report(report: &Report, done: &str) -> Result<Exit, Failure> {
         text.push_str(&line("up to date", counted(report.unchanged())));
     }
     report.grants().iter().for_each(|grant| text.push_str(&line("to grant", grant)));
+    if text.is_empty() {
+        print_message("there is no table to change");
+    }
     print(&text)?;
     report.warnings().iter().for_each(|warning| print_message(format_args!("warning: {warning}")));
     if report.failed().is_empty() {

@@ -13,8 +13,6 @@ use crate::cli::clock;
 use crate::cli::connect::advice;
 use crate::cli::output::{print_message, print_message_with_advice};
 
-/// The time between two checks of unfinished attempts to connect.
-pub(super) const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// The time after which an unfinished attempt to connect is reported.
 pub(crate) const REPORT_AFTER: Duration = Duration::from_secs(3);
 
@@ -27,7 +25,7 @@ pub(super) struct Connections {
     is_quiet: bool,
     began: Instant,
     first_opened: Option<Instant>,
-    last_came: Option<Instant>,
+    last_received: Option<Instant>,
     /// `false` once something may have been missed.
     is_complete: bool,
 }
@@ -52,71 +50,87 @@ impl Connections {
         let opening = |config: &Config| TrackedConnection { place: config.to_string(), state: TrackedState::Opening };
         let list: Vec<_> = configs.iter().map(opening).collect();
         let (undecided, began) = (list.len(), clock::now());
-        Self { list, undecided, is_quiet, began, first_opened: None, last_came: None, is_complete: true }
+        Self { list, undecided, is_quiet, began, first_opened: None, last_received: None, is_complete: true }
     }
 
-    fn set(&mut self, number: usize, state: TrackedState) -> Option<(String, TrackedState)> {
+    /// Sets the state of a connection, and returns the one before.
+    fn set(&mut self, number: usize, state: TrackedState) -> Option<TrackedState> {
         let tracked = self.list.get_mut(number.checked_sub(1)?)?;
         let before = std::mem::replace(&mut tracked.state, state);
         self.undecided -= usize::from(before == TrackedState::Opening);
-        Some((tracked.place.clone(), before))
+        Some(before)
+    }
+
+    fn tracked(&self, number: usize) -> Option<&TrackedConnection> {
+        self.list.get(number.checked_sub(1)?)
     }
 
     fn state(&self, number: usize) -> Option<TrackedState> {
-        self.list.get(number.checked_sub(1)?).map(|tracked| tracked.state)
+        self.tracked(number).map(|tracked| tracked.state)
+    }
+
+    fn place(&self, number: usize) -> &str {
+        self.tracked(number).map_or("", |tracked| &tracked.place)
+    }
+
+    /// Returns the name of a connection, with its address unless the error contains it.
+    fn name(&self, number: usize, error: &Error) -> String {
+        match error {
+            Error::Connect(_) => format!("connection {number}"),
+            _ => format!("connection {number} ({})", self.place(number)),
+        }
+    }
+
+    /// Returns a message about an attempt that has failed.
+    fn failure(&self, number: usize, error: &Error) -> String {
+        format!("{}: {error}", self.name(number, error))
     }
 
     /// Records that a connection listens for the first time.
     pub(super) fn opened(&mut self, number: usize) {
         self.first_opened.get_or_insert_with(clock::now);
-        if let Some((place, before)) = self.set(number, TrackedState::Open)
+        if let Some(before) = self.set(number, TrackedState::Open)
             && (!self.is_quiet || before == TrackedState::Delayed)
         {
-            print_message(format_args!("connection {number} listens at {place}"));
+            print_message(format_args!("connection {number} listens at {}", self.place(number)));
         }
     }
 
-    /// Records that the first attempt to connect has failed, and is repeated.
-    pub(super) fn first_attempt_failed(&mut self, number: usize, error: &Error) {
-        if self.state(number) == Some(TrackedState::Opening)
-            && let Some((place, _)) = self.set(number, TrackedState::Delayed)
-        {
-            print_message(format_args!("{}; retrying", failure(number, &place, error)));
-        }
-    }
-
-    /// Records that a connection is lost, or that the first attempt to open it has failed, and that it is retried.
+    /// Records that the first attempt to connect has failed, or that a connection is lost, and that it is retried.
     pub(super) fn disconnected(&mut self, number: usize, error: &Error) {
         match self.state(number) {
-            Some(TrackedState::Opening | TrackedState::Delayed) => self.first_attempt_failed(number, error),
-            _ => self.lost(number, error, false),
+            Some(TrackedState::Opening) => {
+                self.set(number, TrackedState::Delayed);
+                print_message(format_args!("{}; retrying", self.failure(number, error)));
+            }
+            Some(TrackedState::Open) => {
+                self.set(number, TrackedState::Away);
+                self.is_complete = false;
+                print_message(format_args!("{} is lost, reconnecting: {error}", self.name(number, error)));
+            }
+            // The failure or the loss has been reported.
+            _ => {}
         }
     }
 
-    /// Records that a connection could not be opened, or is lost; `is_final` if that is not retried.
-    pub(super) fn lost(&mut self, number: usize, error: &Error, is_final: bool) {
-        let state = if is_final { TrackedState::Lost } else { TrackedState::Away };
-        let Some((place, before)) = self.set(number, state) else { return };
+    /// Records that a connection could not be opened, or is lost, and that it is not retried.
+    pub(super) fn lost(&mut self, number: usize, error: &Error) {
+        let Some(before) = self.set(number, TrackedState::Lost) else { return };
         self.is_complete = false;
         match (before, advice(error)) {
             (TrackedState::Open | TrackedState::Away, _) => {
-                let outlook = if is_final { "" } else { ", reconnecting" };
-                match error {
-                    // The error contains the address.
-                    Error::Connect(_) => print_message(format_args!("connection {number} is lost{outlook}: {error}")),
-                    _ => print_message(format_args!("connection {number} ({place}) is lost{outlook}: {error}")),
-                }
+                print_message(format_args!("{} is lost: {error}", self.name(number, error)));
             }
-            (_, None) => print_message(failure(number, &place, error)),
-            (_, Some(advice)) => print_message_with_advice(failure(number, &place, error), advice),
+            (_, None) => print_message(self.failure(number, error)),
+            (_, Some(advice)) => print_message_with_advice(self.failure(number, error), advice),
         }
     }
 
     /// Records that a connection is lost for an unknown reason.
     pub(super) fn lost_for_unknown_reason(&mut self, number: usize) {
-        if let Some((place, _)) = self.set(number, TrackedState::Lost) {
+        if self.set(number, TrackedState::Lost).is_some() {
             self.is_complete = false;
-            print_message(format_args!("connection {number} ({place}) is lost"));
+            print_message(format_args!("connection {number} ({}) is lost", self.place(number)));
         }
     }
 
@@ -124,7 +138,7 @@ impl Connections {
     pub(super) fn restored(&mut self, number: usize) {
         self.set(number, TrackedState::Open);
         self.is_complete = false;
-        self.last_came = Some(clock::now());
+        self.last_received = Some(clock::now());
         print_message(format_args!("connection {number} is restored"));
     }
 
@@ -135,7 +149,7 @@ impl Connections {
 
     /// Records the arrival of a notification.
     pub(super) fn note_notification(&mut self) {
-        self.last_came = Some(clock::now());
+        self.last_received = Some(clock::now());
     }
 
     /// Reports the first attempts that take long.
@@ -168,12 +182,12 @@ impl Connections {
     /// Returns how long to wait before the next check; `None` if the timeout has passed.
     ///
     /// The timeout begins with the first connection. It does not expire while first attempts are undecided, which is
-    /// only briefly.
+    /// for at most [`REPORT_AFTER`].
     pub(super) fn next_check(&self, timeout: Option<Duration>) -> Option<Option<Duration>> {
         if self.is_undecided() {
-            return Some(Some(CHECK_INTERVAL));
+            return Some(Some(REPORT_AFTER.saturating_sub(clock::now() - self.began)));
         }
-        match (timeout, self.first_opened.max(self.last_came)) {
+        match (timeout, self.first_opened.max(self.last_received)) {
             (Some(timeout), Some(quiet_since)) => rest(timeout, clock::now() - quiet_since).map(Some),
             _ => Some(None),
         }
@@ -191,15 +205,6 @@ impl Connections {
             }
         }
         self.is_complete
-    }
-}
-
-/// Returns a message with the connection and the cause.
-fn failure(number: usize, place: &str, error: &Error) -> String {
-    match error {
-        // The error contains the address.
-        Error::Connect(_) => format!("connection {number}: {error}"),
-        _ => format!("connection {number} ({place}): {error}"),
     }
 }
 
@@ -226,16 +231,16 @@ mod tests {
         let configs = [Config::new().host("one"), Config::new().host("two")];
         let mut connections = Connections::new(&configs, true);
         let timeout = Some(Duration::ZERO);
-        assert_eq!(connections.next_check(timeout), Some(Some(CHECK_INTERVAL)));
-        connections.first_attempt_failed(1, &Error::Disconnected);
-        assert_eq!(connections.next_check(timeout), Some(Some(CHECK_INTERVAL)));
-        connections.first_attempt_failed(2, &Error::Disconnected);
+        assert!(connections.next_check(timeout).flatten().is_some());
+        connections.disconnected(1, &Error::Disconnected);
+        assert!(connections.next_check(timeout).flatten().is_some());
+        connections.disconnected(2, &Error::Disconnected);
         assert_eq!(connections.next_check(timeout), Some(None));
         connections.opened(2);
         assert_eq!(connections.next_check(timeout), None);
         assert!(connections.is_any_left());
-        connections.lost(1, &Error::Disconnected, true);
-        connections.lost(2, &Error::Disconnected, true);
+        connections.lost(1, &Error::Disconnected);
+        connections.lost(2, &Error::Disconnected);
         assert!(!connections.is_any_left() && !connections.finish(false));
     }
 }

@@ -130,11 +130,10 @@ impl<W: Write> Listener<W> {
             Event::Disconnected(id, error) => {
                 self.checks.cancel(self.number(id));
                 self.connections.disconnected(self.number(id), &error);
-                return Ok(!self.args.fail_fast);
             }
             Event::Lost(id, error) => {
                 self.checks.cancel(self.number(id));
-                self.connections.lost(self.number(id), &error, true);
+                self.connections.lost(self.number(id), &error);
                 return Ok(!self.args.fail_fast);
             }
             Event::Restored(id, gap) => {

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use notifyman::notifier::State;
 use notifyman::{Config, Connection, Error, Notifier};
 
-use super::connections::{CHECK_INTERVAL, Connections};
+use super::connections::Connections;
 use super::delivery::DeliveryChecks;
 use crate::cli::args::ListenArgs;
 use crate::cli::clock;
 
+/// The time between two polls.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The time that connecting to an available server may take.
 const ATTEMPT_TIME: Duration = Duration::from_millis(300);
 
@@ -64,7 +66,7 @@ impl ConnectionWatcher {
 
     /// Returns when to poll again, if a state can still change.
     pub(super) fn next_poll(&self) -> Option<Duration> {
-        (!self.opening.is_empty() || !self.open.is_empty()).then_some(CHECK_INTERVAL)
+        (!self.opening.is_empty() || !self.open.is_empty()).then_some(POLL_INTERVAL)
     }
 
     /// Reports and returns the changes. See also [`has_failed`](Self::has_failed).
@@ -113,8 +115,8 @@ impl ConnectionWatcher {
 
     fn fail(&mut self, number: usize, error: &Error, is_final: bool) {
         match is_final {
-            true => self.connections.lost(number, error, true),
-            false => self.connections.first_attempt_failed(number, error),
+            true => self.connections.lost(number, error),
+            false => self.connections.disconnected(number, error),
         }
         self.has_failed |= self.fail_fast;
     }
