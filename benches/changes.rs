@@ -1,15 +1,15 @@
-//! Cost of the change triggers: writes, bulk writes, memory of a session and DDL, beside hand-written triggers.
+//! The cost of change triggers, compared with hand-written triggers: writes, bulk writes, memory of a session, and DDL.
 //!
 //! ```text
 //! tests/with-postgres cargo bench --features json --bench changes                       # about 3 minutes
-//! tests/with-postgres cargo bench --features json --bench changes -- --seconds 0.3      # a short look, for CI
-//! tests/with-postgres cargo bench --features json --bench changes -- --write            # also into the docs
+//! tests/with-postgres cargo bench --features json --bench changes -- --seconds 0.3      # a short run, for CI
+//! tests/with-postgres cargo bench --features json --bench changes -- --write            # also into the documentation
 //! ```
 //!
-//! Each way of reporting changes has a database of its own, made from one template, so that the ways can take turns.
-//! Medians count, and a trigger's cost is the median of its differences to the turn without a trigger in the same
-//! round. The server is started by the bench, without fsync. A commit costs little there, so the relative cost of a
-//! trigger is at its highest. Compare the ratios of one run; absolute figures drift.
+//! Each variant of reporting changes has a database of its own, created from one template, so that the variants can take
+//! turns. The results are medians, and the cost of a trigger is the median of its differences to the turn without a trigger in
+//! the same round. The bench starts the server without fsync. Commits are cheap there, so the relative cost of a trigger is at
+//! its highest. Compare the ratios of one run, since absolute values drift.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
@@ -29,8 +29,8 @@ mod table;
 mod throughput;
 #[path = "changes/turns.rs"]
 mod turns;
-#[path = "changes/ways.rs"]
-mod ways;
+#[path = "changes/variants.rs"]
+mod variants;
 #[path = "changes/writes.rs"]
 mod writes;
 
@@ -42,19 +42,19 @@ use notifyman::{Config, Connection};
 
 use self::cluster::{Cluster, Options};
 use self::turns::Samples;
-use self::ways::Database;
+use self::variants::Database;
 
 const USAGE: &str = "\
 usage: changes [OPTIONS]
-  --seconds N    time of each way in each throughput case, in seconds; below 2, everything else shrinks, too (2)
+  --seconds N    duration of each variant in each throughput case, in seconds; below 2, the other parts shrink as well (2)
   --write        write src/changes/costs.md and benches/results/changes.svg";
 
 /// The amount of work in a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
-    /// Time of each way in each throughput case.
+    /// Duration of each variant in each throughput case.
     seconds: f64,
-    /// 1 for a full run, less for a short look.
+    /// 1 for a full run, less for a short run.
     part: f64,
 }
 
@@ -63,12 +63,12 @@ impl Scale {
         Self { seconds, part: (seconds / 2.0).clamp(0.01, 1.0) }
     }
 
-    /// Returns `true` if goals can be judged.
+    /// Returns `true` if the run is long enough to check goals.
     fn is_full(self) -> bool {
         self.part >= 1.0
     }
 
-    /// A share of `full`, and at least `least`.
+    /// Returns a share of `full`, and at least `least`.
     fn of(self, full: usize, least: usize) -> usize {
         ((full as f64 * self.part) as usize).max(least)
     }
@@ -93,10 +93,10 @@ pub struct Measured {
 
 fn main() {
     let (scale, is_written) = arguments();
-    assert!(scale.is_full() || !is_written, "--write takes a full run: --seconds 2 or more");
+    assert!(scale.is_full() || !is_written, "--write needs a full run: use --seconds 2 or more");
     let server = Options::new().max_connections(60).setting("shared_buffers", "256MB");
     let server = Cluster::start(server.setting("max_locks_per_transaction", "512")).unwrap();
-    let mut databases = ways::make_databases(&server, scale);
+    let mut databases = variants::make_databases(&server, scale);
     let measured = measure(&mut databases, scale);
     let markdown = table::markdown(&measured);
     let goals = goals::markdown(&measured);
@@ -119,7 +119,7 @@ fn measure(databases: &mut [Database], scale: Scale) -> Measured {
     Measured { scale, version, one_row, bulk, throughput, memory, definitions }
 }
 
-/// A session that may take long for a statement.
+/// Opens a session with a long call timeout.
 pub fn connect(url: &str) -> Connection {
     let mut session = Connection::connect(Config::without_env(url).unwrap()).unwrap();
     session.set_call_timeout(Duration::from_secs(120));
@@ -131,11 +131,11 @@ fn arguments() -> (Scale, bool) {
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            // cargo gives this to every bench.
+            // cargo passes this to every bench.
             "--bench" => {}
             "--seconds" => seconds = words.next().and_then(|value| value.parse().ok()).expect(USAGE),
             "--write" => is_written = true,
-            _ => panic!("no such option: {word}\n{USAGE}"),
+            _ => panic!("unknown option: {word}\n{USAGE}"),
         }
     }
     (Scale::new(seconds), is_written)

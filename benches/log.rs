@@ -1,13 +1,13 @@
-//! Reading a log of changes: delays from the commit to the reader, replay, and a look beside an old snapshot.
+//! Reading a log of changes: the delay from the commit to the reader, a replay, and a poll while an old snapshot is held.
 //!
 //! ```text
 //! tests/with-postgres cargo bench --features json --bench log                      # about 1 minute
-//! tests/with-postgres cargo bench --features json --bench log -- --seconds 0.3     # a short look, for CI
+//! tests/with-postgres cargo bench --features json --bench log -- --seconds 0.3     # a short run, for CI
 //! tests/with-postgres cargo bench --features json --bench log -- --hold 3600       # an old snapshot for an hour
 //! ```
 //!
-//! The server is started by the bench, without fsync. Delays are measured in one process, by one clock. The goals hold
-//! on an idle machine; a short look only shows that everything runs.
+//! The bench starts the server without fsync. Delays are measured in one process, with one clock. The goals are for an idle
+//! machine. A short run only shows that everything works.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
@@ -24,8 +24,8 @@ use self::cluster::{Cluster, Options};
 
 const USAGE: &str = "\
 usage: log [OPTIONS]
-  --seconds N    time of each measurement of delays; below 5, everything else shrinks, too (5)
-  --hold N       time for which the old snapshot is held, in seconds (10)";
+  --seconds N    duration of each measurement of delays, in seconds; below 5, the other parts shrink as well (5)
+  --hold N       duration for which the old snapshot is held, in seconds (10)";
 
 fn main() {
     let (seconds, hold) = arguments();
@@ -42,17 +42,17 @@ fn main() {
     let mut open = site.session();
     open.execute("BEGIN; INSERT INTO t VALUES (-1, 0)").unwrap();
     let [_, most] = delays(&mut site, seconds, Duration::from_millis(3));
-    row("the same beside an open writer, 99 %", most, "≤ 50 ms");
+    row("commit to reader with an open writer, 99 %", most, "≤ 50 ms");
     open.execute("ROLLBACK").unwrap();
-    row("first change after quiet, 99 %", after_quiet(&mut site, (20.0 * part) as usize + 1), "≤ 250 ms");
+    row("first change of a quiet log, 99 %", after_quiet(&mut site, (20.0 * part) as usize + 1), "≤ 250 ms");
 
     let rows = (500_000.0 * part) as u64;
     for (name, statements) in [("one transaction", 1), ("transactions of 10 rows", rows / 10)] {
         println!("| replay, {name} | {:.0} rows/s | ≥ 200,000 |", replay(&mut site, rows, statements));
     }
-    let (first, last) = looks_beside_an_old_snapshot(&mut site, hold, part);
-    row("a look, median", first, "≤ 2 ms");
-    row(&format!("a look after {hold} s beside an old snapshot, median"), last, "≤ 2 ms");
+    let (first, last) = polls_with_an_old_snapshot(&mut site, hold, part);
+    row("a poll, median", first, "≤ 2 ms");
+    row(&format!("a poll after {hold} s with an old snapshot, median"), last, "≤ 2 ms");
 }
 
 fn row(name: &str, time: Duration, goal: &str) {
@@ -97,11 +97,11 @@ fn connect(url: &str) -> Connection {
     session
 }
 
-/// Median and 99th percentile of the time from a commit's end to the reader, with a commit each `pause`.
+/// Returns the median and the 99th percentile of the time from a commit to the reader, with a commit every `pause`.
 fn delays(site: &mut Site, seconds: f64, pause: Duration) -> [Duration; 2] {
     let mut changes = site.follow();
     let (mut writer, first) = (site.session(), site.next_id);
-    // The first ones come after quiet.
+    // At first the log is quiet.
     let skipped = 100;
     let count = (seconds / pause.as_secs_f64()) as u64 + skipped + 1;
     site.next_id += count;
@@ -142,7 +142,7 @@ fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
     [times[times.len() / 2], times[times.len() * 99 / 100]]
 }
 
-/// The 99th percentile of the delay of the first change that a worker reads: for it, the log has been quiet.
+/// Returns the 99th percentile of the delay of the first change in a quiet log.
 fn after_quiet(site: &mut Site, count: usize) -> Duration {
     let delay = |round: usize| {
         let mut changes = site.follow();
@@ -155,7 +155,7 @@ fn after_quiet(site: &mut Site, count: usize) -> Duration {
     percentiles((0..count).map(delay).collect())[1]
 }
 
-/// Rows per second of a worker that resumes after so many rows, which were written in so many transactions.
+/// Returns the rows per second of a worker that continues before this many rows of this many transactions.
 fn replay(site: &mut Site, rows: u64, transactions: u64) -> f64 {
     let mut changes = site.follow();
     site.db.execute(&format!("INSERT INTO t VALUES ({}, 0)", site.next_id)).unwrap();
@@ -180,11 +180,11 @@ fn replay(site: &mut Site, rows: u64, transactions: u64) -> f64 {
     (transactions * each) as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// The time of a look at the beginning, and after an old snapshot was held beside writers and a reader for this time.
-fn looks_beside_an_old_snapshot(site: &mut Site, hold: f64, part: f64) -> (Duration, Duration) {
+/// Returns the time of a poll at the beginning, and after an old snapshot was held for this time, with a writer and a reader.
+fn polls_with_an_old_snapshot(site: &mut Site, hold: f64, part: f64) -> (Duration, Duration) {
     let mut holder = site.session();
     holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM t LIMIT 1").unwrap();
-    let first = look(site);
+    let first = poll_time(site);
     let (mut changes, mut writer, end) =
         (site.follow(), site.session(), Instant::now() + Duration::from_secs_f64(hold));
     let stopper = changes.stopper();
@@ -194,18 +194,18 @@ fn looks_beside_an_old_snapshot(site: &mut Site, hold: f64, part: f64) -> (Durat
         writer.execute(&format!("UPDATE t SET v = v + 1 WHERE id <= {rows}")).unwrap();
         thread::sleep(Duration::from_millis(100));
     }
-    let last = look(site);
+    let last = poll_time(site);
     stopper.stop();
     reader.join().unwrap();
     (first, last)
 }
 
-/// The median time of a look for what is new since the last.
-fn look(site: &mut Site) -> Duration {
+/// Returns the median time of a poll.
+fn poll_time(site: &mut Site) -> Duration {
     let fill = |template: &str, values: &[(&str, &str)]| {
         values.iter().fold(template.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
     };
-    let (look, new) =
+    let (poll, new) =
         (include_str!("../src/changes/sql/log_poll.sql"), include_str!("../src/changes/sql/log_new_rows.sql"));
     site.db.execute("SET search_path = pg_catalog, pg_temp").unwrap();
     let mut times = Vec::new();
@@ -214,7 +214,7 @@ fn look(site: &mut Site) -> Duration {
         let mut parts = snapshot.split(':').skip(1);
         let (xmax, running) = (parts.next().unwrap(), parts.next().unwrap());
         let new = fill(new, &[("xmax", xmax), ("running", running), ("count", "1000"), ("bytes", "1000000")]);
-        let sql = fill(look, &[("rows", &new), ("start", "0"), ("dropped", "0")]);
+        let sql = fill(poll, &[("rows", &new), ("start", "0"), ("dropped", "0")]);
         let begun = Instant::now();
         site.db.query(&sql).unwrap();
         times.push(begun.elapsed());
@@ -229,11 +229,11 @@ fn arguments() -> (f64, f64) {
     let number = |word: Option<String>| word.and_then(|value| value.parse().ok()).expect(USAGE);
     while let Some(word) = words.next() {
         match word.as_str() {
-            // cargo gives this to every bench.
+            // cargo passes this to every bench.
             "--bench" => {}
             "--seconds" => seconds = number(words.next()),
             "--hold" => hold = Some(number(words.next())),
-            _ => panic!("no such option: {word}\n{USAGE}"),
+            _ => panic!("unknown option: {word}\n{USAGE}"),
         }
     }
     (seconds, hold.unwrap_or(seconds * 2.0))

@@ -1,21 +1,21 @@
-//! DDL, for which event triggers install triggers: in a session that has run such a statement before, and in a new one.
+//! DDL with event triggers, in a session that has executed such a statement before, and in a new one.
 
 use std::time::Instant;
 
 use notifyman::Connection;
 
 use crate::turns::{self, Samples};
-use crate::ways::{Database, Way};
+use crate::variants::{Database, Variant};
 use crate::{Scale, connect};
 
-/// Partitions of the root that is altered.
+/// The number of partitions of the altered root.
 pub const PARTITIONS: usize = 1_000;
 
-/// Milliseconds of CREATE TABLE, again and first in a session, and of adding a column to the root of many partitions,
-/// again and first in a session.
+/// Returns the milliseconds of CREATE TABLE, repeated and first in a session, and of adding a column to the root of many
+/// partitions, repeated and first in a session.
 pub fn tables(databases: &mut [Database], scale: Scale) -> [Samples; 4] {
-    let [create, create_first] = turns::take(scale.of(9, 2), &Way::WITH_DDL, |way| {
-        let mut session = connect(&databases[way as usize].url);
+    let [create, create_first] = turns::take(scale.of(9, 2), &Variant::WITH_DDL, |variant| {
+        let mut session = connect(&databases[variant as usize].url);
         let mut create = || {
             let taken = millis(&mut session, "CREATE TABLE new (id int PRIMARY KEY, a int, b int, c text)");
             session.execute("DROP TABLE new").unwrap();
@@ -26,8 +26,8 @@ pub fn tables(databases: &mut [Database], scale: Scale) -> [Samples; 4] {
         again.sort_by(f64::total_cmp);
         [again[4], first]
     });
-    let [alter, alter_first] = turns::take(scale.of(5, 1), &Way::WITH_DDL, |way| {
-        let mut session = connect(&databases[way as usize].url);
+    let [alter, alter_first] = turns::take(scale.of(5, 1), &Variant::WITH_DDL, |variant| {
+        let mut session = connect(&databases[variant as usize].url);
         let mut alter = || {
             let taken = millis(&mut session, "ALTER TABLE p ADD COLUMN c int");
             session.execute("ALTER TABLE p DROP COLUMN c").unwrap();

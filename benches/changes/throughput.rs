@@ -1,27 +1,27 @@
-//! Rows inserted per second by concurrent clients, while one session listens.
+//! The rows inserted per second by concurrent clients, while one session listens.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::turns::{self, Samples};
-use crate::ways::{self, Database, Way};
+use crate::variants::{self, Database, Variant};
 use crate::writes::{self, BULK};
 use crate::{Scale, connect};
 
-/// Rows of each statement, and clients.
+/// The number of rows of each statement, and of clients.
 pub const CASES: [(usize, usize); 4] = [(1, 1), (1, 16), (BULK, 1), (BULK, 16)];
 const ROUNDS: usize = 3;
 
-/// Rows inserted per second in each of the [`CASES`].
+/// Returns the rows inserted per second in each of the [`CASES`].
 pub fn cases(databases: &mut [Database], scale: Scale) -> Vec<Samples> {
     let rounds = scale.of(ROUNDS, 1);
     let turn = Duration::from_secs_f64(scale.seconds / (ROUNDS + 1) as f64);
     let mut case = |(rows, clients): (usize, usize)| {
-        ways::set_statement_trigger(databases, rows > 1);
+        variants::set_statement_trigger(databases, rows > 1);
         let rows = if rows > 1 { scale.of(rows, 500) } else { 1 };
-        let [samples] = turns::take(rounds, &Way::ALL, |way| {
-            let Database { session, url } = &mut databases[way as usize];
+        let [samples] = turns::take(rounds, &Variant::ALL, |variant| {
+            let Database { session, url } = &mut databases[variant as usize];
             writes::empty(session);
             [rate(url, rows as u64, clients, turn)]
         });
@@ -30,7 +30,7 @@ pub fn cases(databases: &mut [Database], scale: Scale) -> Vec<Samples> {
     CASES.into_iter().map(&mut case).collect()
 }
 
-/// Rows per second; each client completes the statement that it has begun.
+/// Returns the rows per second. Each client completes the statement that it has begun.
 fn rate(url: &str, rows: u64, clients: usize, time: Duration) -> f64 {
     let (is_over, is_done, next) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(1));
     let mut listener = connect(url);

@@ -1,4 +1,4 @@
-//! Statements that write one row, and statements that write many, in a session without a listener.
+//! Statements that write one row, and statements that write many rows, without a listener.
 
 use std::time::Instant;
 
@@ -6,26 +6,26 @@ use notifyman::Connection;
 
 use crate::Scale;
 use crate::turns::{self, Samples};
-use crate::ways::{self, Database, Way};
+use crate::variants::{self, Database, Variant};
 
-/// Statements of one row in a transaction.
+/// The number of one-row statements in a transaction.
 pub const LOOPS: usize = 500;
-/// Rows of a bulk statement.
+/// The number of rows of a bulk statement.
 pub const BULK: usize = 10_000;
 
 const INSERTED: &str = "42, 0, repeat('x', 80)";
 
-/// Microseconds of one INSERT, UPDATE and DELETE among many in a transaction, and of an UPDATE with its commit.
+/// Returns the microseconds of one INSERT, UPDATE and DELETE of many in a transaction, and of an UPDATE with its commit.
 pub fn one_row(databases: &mut [Database], scale: Scale) -> [Samples; 4] {
-    ways::set_statement_trigger(databases, false);
+    variants::set_statement_trigger(databases, false);
     let loops = scale.of(LOOPS, 50);
     let looped = |statement: &str| format!("DO $$ BEGIN FOR i IN 1..{loops} LOOP {statement}; END LOOP; END $$");
     let insert = looped(&format!("INSERT INTO t VALUES (i, {INSERTED})"));
     let update = looped("UPDATE t SET b = b + 1 WHERE id = i");
     let delete = looped("DELETE FROM t WHERE id = i");
     let micros = 1e6 / loops as f64;
-    turns::take(scale.of(99, 3), &Way::ALL, |way| {
-        let session = &mut databases[way as usize].session;
+    turns::take(scale.of(99, 3), &Variant::ALL, |variant| {
+        let session = &mut databases[variant as usize].session;
         empty(session);
         let inserted = timed(session, &insert) * micros;
         let updated = timed(session, &update) * micros;
@@ -39,31 +39,31 @@ pub fn one_row(databases: &mut [Database], scale: Scale) -> [Samples; 4] {
     })
 }
 
-/// Milliseconds of one INSERT, UPDATE and DELETE of many rows.
+/// Returns the milliseconds of one INSERT, UPDATE and DELETE of many rows.
 pub fn bulk(databases: &mut [Database], scale: Scale) -> [Samples; 3] {
-    ways::set_statement_trigger(databases, true);
+    variants::set_statement_trigger(databases, true);
     let insert = insert(1, scale.of(BULK, 500) as u64);
-    turns::take(scale.of(9, 3), &Way::ALL, |way| {
-        let session = &mut databases[way as usize].session;
+    turns::take(scale.of(9, 3), &Variant::ALL, |variant| {
+        let session = &mut databases[variant as usize].session;
         empty(session);
         let statements = [insert.as_str(), "UPDATE t SET b = b + 1", "DELETE FROM t"];
         statements.map(|statement| timed(session, statement) * 1e3)
     })
 }
 
-/// A statement that inserts rows with these ids.
+/// Returns a statement that inserts rows with these ids.
 pub fn insert(first: u64, last: u64) -> String {
     format!("INSERT INTO t SELECT i, {INSERTED} FROM generate_series({first}, {last}) i")
 }
 
-/// Seconds of a statement with its commit.
+/// Returns the seconds of a statement with its commit.
 fn timed(session: &mut Connection, statement: &str) -> f64 {
     let begun = Instant::now();
     session.execute(statement).unwrap();
     begun.elapsed().as_secs_f64()
 }
 
-/// Empties the table and what triggers write, and lets the session read the catalogs that this has changed.
+/// Truncates the table and the tables of triggers, and makes the session read the changed catalogs.
 pub fn empty(session: &mut Connection) {
     session.execute("TRUNCATE t").unwrap();
     for tables in ["notifyman.log_0, notifyman.log_1, notifyman.log_2", "written"] {

@@ -153,19 +153,27 @@ impl DatabaseFollower {
         self.handle_opened(cx);
     }
 
-    /// Handles a session that was lost or could not be opened, for good or until it is restored.
-    pub(crate) fn handle_lost(&mut self, error: Error, is_final: bool, cx: &LoopContext<'_>) {
+    /// Handles a session that was lost or could not be opened, and is being restored.
+    pub(crate) fn handle_disconnected(&mut self, error: Error, cx: &LoopContext<'_>) {
+        self.end_session();
+        if self.reported != ConnectionReport::Disconnected {
+            self.reported = ConnectionReport::Disconnected;
+            cx.queue.push(self.database, QueueItem::Disconnected(error));
+        }
+    }
+
+    /// Handles a session that was lost or could not be opened, for good.
+    pub(crate) fn handle_lost(&mut self, error: Error, cx: &LoopContext<'_>) {
+        self.end_session();
+        self.end(error, cx);
+    }
+
+    fn end_session(&mut self) {
         self.session += 1;
         self.phase = WorkerPhase::Away;
         self.next_check = None;
         self.log.reader.handle_lost();
         self.spilled.handle_lost();
-        if is_final {
-            self.end(error, cx);
-        } else if self.reported != ConnectionReport::Disconnected {
-            self.reported = ConnectionReport::Disconnected;
-            cx.queue.push(self.database, QueueItem::Disconnected(error));
-        }
     }
 
     pub(crate) fn handle_notification(&mut self, channel: &[u8], payload: &[u8], cx: &LoopContext<'_>) {

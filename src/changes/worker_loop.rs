@@ -155,10 +155,10 @@ impl WorkerLoop {
                 self.with(index(id), |database, cx| database.handle_restored(gap, cx));
             }
             Some(Event::Disconnected(id, error)) => {
-                self.with(index(id), |database, cx| database.handle_lost(error, false, cx));
+                self.with(index(id), |database, cx| database.handle_disconnected(error, cx));
             }
             Some(Event::Lost(id, error)) => {
-                self.with(index(id), |database, cx| database.handle_lost(error, true, cx));
+                self.with(index(id), |database, cx| database.handle_lost(error, cx));
             }
             // The timeout has passed, so the next one must be set again.
             Some(Event::Idle) => self.armed = None,

@@ -1,4 +1,4 @@
-//! The ways of reporting changes that are compared, and a database for each.
+//! The compared variants of reporting changes, each with a database.
 
 use notifyman::Connection;
 use notifyman::changes::{DeliveryMode, Installer, Shape};
@@ -6,24 +6,24 @@ use notifyman::changes::{DeliveryMode, Installer, Shape};
 use crate::cluster::Cluster;
 use crate::{Scale, connect};
 
-/// A way of reporting changes.
+/// A variant of reporting changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Variant {
     NoTrigger,
-    /// A row trigger as people write it.
+    /// A typical hand-written row trigger.
     HandRow,
     Rows,
     RowsLog,
-    /// A statement trigger with transition tables that reports ids, as people write it.
+    /// A typical hand-written statement trigger with transition tables, which reports ids.
     HandStatement,
     Keys,
     KeysLog,
-    /// A row trigger that INSERTs, as people write it.
+    /// A typical hand-written row trigger that INSERTs.
     HandInsert,
 }
 
-impl Way {
-    /// All, each at the index that it is as a number.
+impl Variant {
+    /// All variants, in the order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::NoTrigger,
         Self::HandRow,
@@ -34,7 +34,7 @@ impl Way {
         Self::KeysLog,
         Self::HandInsert,
     ];
-    /// The ways with event triggers, and that without anything.
+    /// The variants with event triggers, and the one without a trigger.
     pub const WITH_DDL: [Self; 5] = [Self::NoTrigger, Self::Rows, Self::RowsLog, Self::Keys, Self::KeysLog];
 
     pub fn name(self) -> &'static str {
@@ -50,7 +50,7 @@ impl Way {
         }
     }
 
-    /// The hand-written trigger of the same kind, for a way of this crate.
+    /// Returns the hand-written trigger of the same kind, for a variant of this crate.
     pub fn by_hand(self) -> Option<Self> {
         match self {
             Self::NoTrigger | Self::HandRow | Self::HandStatement | Self::HandInsert => None,
@@ -71,14 +71,14 @@ impl Way {
     }
 }
 
-/// A database with the tables that are written, in which changes are reported in one way.
+/// A database with the written tables and the triggers of one variant.
 #[derive(Debug)]
 pub struct Database {
     pub url: String,
     pub session: Connection,
 }
 
-/// The tables: one that is written, `m1`.. that are written once each, and the root `p` of many partitions.
+/// The tables: `t`, which is written repeatedly, `m1`.., which are written once each, and `p`, the root of many partitions.
 const TABLES: &str = "
 CREATE TABLE t (id int PRIMARY KEY, a int, b int, c text);
 DO $$ BEGIN
@@ -126,7 +126,7 @@ const HAND_STATEMENT: [&str; 2] = [
 
 /// Makes the function of the hand-written statement trigger, for statements of one row or of many.
 pub fn set_statement_trigger(databases: &mut [Database], is_bulk: bool) {
-    databases[Way::HandStatement as usize].session.execute(&statement_trigger(is_bulk)).unwrap();
+    databases[Variant::HandStatement as usize].session.execute(&statement_trigger(is_bulk)).unwrap();
 }
 
 fn statement_trigger(is_bulk: bool) -> String {
@@ -136,7 +136,7 @@ fn statement_trigger(is_bulk: bool) -> String {
     )
 }
 
-/// A database for each way, in the order of [`Way::ALL`].
+/// A database for each variant, in the order of [`Variant::ALL`].
 pub fn make_databases(server: &Cluster, scale: Scale) -> Vec<Database> {
     let mut admin = connect(&server.url());
     let url = |name: &str| server.url().trim_end_matches("postgres").to_owned() + name;
@@ -147,19 +147,19 @@ pub fn make_databases(server: &Cluster, scale: Scale) -> Vec<Database> {
     base.execute(&tables).unwrap();
     base.execute("VACUUM ANALYZE").unwrap();
     drop(base);
-    let make = |(n, way): (usize, Way)| {
+    let make = |(n, variant): (usize, Variant)| {
         admin.execute(&format!("CREATE DATABASE way_{n} TEMPLATE base")).unwrap();
         let url = url(&format!("way_{n}"));
         let mut session = connect(&url);
-        install(way, &mut session);
+        install(variant, &mut session);
         // As autovacuum would leave the catalogs.
         session.execute("VACUUM ANALYZE pg_class, pg_depend, pg_proc, pg_trigger").unwrap();
         Database { session: connect(&url), url }
     };
-    Way::ALL.into_iter().enumerate().map(make).collect()
+    Variant::ALL.into_iter().enumerate().map(make).collect()
 }
 
-fn install(way: Way, session: &mut Connection) {
+fn install(variant: Variant, session: &mut Connection) {
     let written = "pg_class WHERE relkind = 'r' AND relname ~ '^(t|m[0-9]+)$'";
     let on_each = |trigger: &str| {
         format!(
@@ -167,15 +167,15 @@ fn install(way: Way, session: &mut Connection) {
              EXECUTE replace('{trigger}', '%', name); END LOOP; END $$"
         )
     };
-    match way {
-        Way::NoTrigger => {}
-        Way::HandRow | Way::HandInsert => {
-            session.execute(if way == Way::HandRow { HAND_ROW } else { HAND_INSERT }).unwrap();
+    match variant {
+        Variant::NoTrigger => {}
+        Variant::HandRow | Variant::HandInsert => {
+            session.execute(if variant == Variant::HandRow { HAND_ROW } else { HAND_INSERT }).unwrap();
             let trigger =
                 "CREATE TRIGGER n AFTER INSERT OR UPDATE OR DELETE ON % FOR EACH ROW EXECUTE FUNCTION by_hand()";
             session.execute(&on_each(trigger)).unwrap();
         }
-        Way::HandStatement => {
+        Variant::HandStatement => {
             session.execute(&statement_trigger(false)).unwrap();
             for (event, rows) in [("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")] {
                 let trigger = format!(
@@ -185,8 +185,8 @@ fn install(way: Way, session: &mut Connection) {
                 session.execute(&on_each(&trigger)).unwrap();
             }
         }
-        Way::Rows | Way::Keys | Way::RowsLog | Way::KeysLog => {
-            let report = way.installer().unwrap().build(session).unwrap();
+        Variant::Rows | Variant::Keys | Variant::RowsLog | Variant::KeysLog => {
+            let report = variant.installer().unwrap().build(session).unwrap();
             assert!(report.failed().is_empty(), "{report:?}");
         }
     }
