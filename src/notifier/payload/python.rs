@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn n08_an_error_contains_the_reason_and_the_byte() {
-        assert_eq!(refused("[1, "), "it ends where a value is needed, at byte 4");
+        assert_eq!(refused("[1, "), "the text ends where a value is expected, at byte 4");
         assert_eq!(refused("{'a' 1}"), "a `:`, a `,` or a `}` is missing, at byte 5");
         assert_eq!(refused("[007]"), "an integer with leading zeros, at byte 1");
         assert!(refused("1e999").contains("too large"));
