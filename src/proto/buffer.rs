@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::proto::session::PartialFrame;
+use crate::proto::partial_frame::PartialFramePool;
 
 /// The size of a read buffer in bytes.
 pub(crate) const READ_SIZE: usize = 64 * 1024;
@@ -17,28 +17,6 @@ pub(crate) struct ReadBuffer {
     buffer: Arc<[u8]>,
     size: usize,
     spares: PartialFramePool,
-}
-
-/// Memory for incomplete frames, which connections use in turn: under load, every read ends with one.
-#[derive(Debug, Default)]
-#[allow(clippy::vec_box, reason = "it is the boxes that go round")]
-pub(crate) struct PartialFramePool(Vec<Box<PartialFrame>>);
-
-/// The number of frames in the pool, and the largest size of one.
-const SPARES: usize = 64;
-const SPARE_SIZE_MAX: usize = 16 * 1024;
-
-impl PartialFramePool {
-    pub(crate) fn take(&mut self) -> Box<PartialFrame> {
-        self.0.pop().unwrap_or_default()
-    }
-
-    pub(crate) fn give_back(&mut self, mut partial: Box<PartialFrame>) {
-        if self.0.len() < SPARES && partial.held_bytes() <= SPARE_SIZE_MAX {
-            partial.clear();
-            self.0.push(partial);
-        }
-    }
 }
 
 impl ReadBuffer {

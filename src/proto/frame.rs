@@ -99,6 +99,12 @@ pub(crate) fn next(bytes: &[u8]) -> Result<Next, ProtocolError> {
     Ok(Next::Partial { known: Some((needed, total)) })
 }
 
+/// Returns the error for a message that is not allowed.
+pub(crate) fn unexpected(tag: u8, when: &'static str) -> ProtocolError {
+    let message = MessageKind::of(tag).map_or("a message", |kind| kind.name);
+    ProtocolError::Unexpected { message, when }
+}
+
 /// Checks for any bytes: a frame has the same length for every part of it that includes the header, and an error does
 /// not depend on the bytes after it.
 #[cfg(any(test, fuzzing))]

@@ -27,6 +27,7 @@ mod interner;
 mod listen_scan;
 mod message;
 mod parameters;
+mod partial_frame;
 mod plain_error;
 mod request;
 mod session;

@@ -5,11 +5,11 @@ use std::mem;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
+use super::output::{Output, TransactionStatus};
 use super::pending::PendingIo;
 use super::probe::CanaryProbe;
 use super::requests::{InFlight, QueuedRequest};
 use super::state::{SessionLogin, SessionState, truncated_error};
-use super::{Output, TransactionStatus};
 use crate::config::Config;
 use crate::error::{Error, ProtocolError, ServerError};
 use crate::proto::auth::Binding;
@@ -88,7 +88,7 @@ impl Conversation {
 
     // ---- requests ---------------------------------------------------------------------------------------------
 
-    /// Sends a request to the server. [`poll`](super::Session::poll) returns the reply.
+    /// Sends a request to the server. `Session::poll` returns the reply.
     pub(crate) fn request(&mut self, request: Request) -> RequestId {
         let id = self.last_id.next();
         let pending = self.pending.get_or_insert_default();

@@ -12,6 +12,7 @@
 
 mod conversation;
 mod listens;
+mod output;
 mod pending;
 mod probe;
 #[cfg(any(test, fuzzing))]
@@ -30,8 +31,9 @@ use std::mem;
 use std::ops::{Deref, DerefMut};
 
 use self::conversation::Conversation;
+pub(crate) use self::output::Output;
+pub use self::output::TransactionStatus;
 pub(crate) use self::probe::{CanaryArrival, refuse_canary_channel};
-pub(crate) use self::receive::PartialFrame;
 use self::receive::Receiver;
 use self::state::SessionState;
 use bytes::{Buf, BytesMut};
@@ -45,30 +47,6 @@ use crate::proto::channels::Channels;
 use crate::proto::interner::Interner;
 use crate::proto::parameters::Parameters;
 use crate::proto::request::{Reply, Request, RequestId};
-
-/// The transaction status that the server reported last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[doc(alias = "PQtransactionStatus")]
-#[doc(alias = "TxStatus")]
-pub enum TransactionStatus {
-    /// Outside a transaction: the server delivers notifications.
-    Idle,
-    /// In a transaction: the server delivers nothing until it ends.
-    InTransaction,
-    /// In a failed transaction, which must be rolled back.
-    Failed,
-}
-
-/// An output of a session other than notifications.
-#[derive(Debug)]
-pub(crate) enum Output {
-    /// The login is complete.
-    Ready,
-    /// A request was answered.
-    Reply(RequestId, Result<Reply, Error>),
-    /// The session has ended, with the reason. This is the last output, after the last notification was taken.
-    Closed(Error),
-}
 
 /// Memory that equal sessions share.
 #[derive(Debug, Default)]

@@ -5,8 +5,8 @@ use std::mem;
 
 use bytes::BytesMut;
 
-use super::Output;
 use super::listens::PendingListens;
+use super::output::Output;
 use super::requests::{InFlight, QueuedRequest, RequestQueue};
 use super::state::{SessionEnd, SessionState};
 use crate::error::{Error, ServerError};

@@ -6,28 +6,19 @@
 
 use std::sync::Arc;
 
-use super::Conversation;
+use super::conversation::Conversation;
 use crate::error::{Error, ProtocolError};
 use crate::notification::{NOTIFICATION, channel_in, channel_len, payload_in, pid_in, run_like};
 use crate::proto::backlog::{BACKLOG_MAX, Backlog};
-use crate::proto::buffer::{PartialFramePool, ReadBuffer};
+use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::{self, HEADER, Next};
+use crate::proto::partial_frame::{PartialFrame, PartialFramePool};
 
 /// The received notifications, and the incomplete frame at the end of the last input.
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
     partial: Option<Box<PartialFrame>>,
     pub(super) backlog: Backlog,
-}
-
-/// The received part of an incomplete frame, or the number of bytes to skip of a frame of which enough was stored.
-///
-/// The part is copied before the next input, so that the frame is complete in the read buffer. A frame that is too long
-/// for that is collected here. Of a frame that is longer than the stored limit, the rest is skipped as it arrives.
-#[derive(Debug, Default)]
-pub(crate) struct PartialFrame {
-    bytes: Vec<u8>,
-    skip: usize,
 }
 
 impl Receiver {
@@ -200,43 +191,6 @@ impl Receiver {
             pool.give_back(partial);
         }
         (start + skipped, end)
-    }
-}
-
-impl PartialFrame {
-    /// Stores the rest of an input, and the number of bytes to skip.
-    fn save(rest: &[u8], skip: usize, pool: &mut PartialFramePool) -> Box<Self> {
-        let mut partial = pool.take();
-        partial.bytes.extend_from_slice(rest);
-        partial.skip = skip;
-        partial
-    }
-
-    /// Returns the bytes to copy before the next input, if the frame fits into a buffer of `size` bytes.
-    fn prefix(&self, size: usize) -> &[u8] {
-        match self.target() {
-            Some((needed, _)) if needed > size / 2 => &[],
-            _ => &self.bytes,
-        }
-    }
-
-    /// Returns the number of bytes with which the frame can be handled, and its length.
-    fn target(&self) -> Option<(usize, usize)> {
-        match frame::next(&self.bytes) {
-            Ok(Next::Partial { known }) => known,
-            _ => None,
-        }
-    }
-
-    /// Empties the frame but keeps its memory.
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.skip = 0;
-    }
-
-    /// Returns the size of its memory.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.bytes.capacity()
     }
 }
 

@@ -8,9 +8,8 @@ use std::mem;
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
-use super::state::unexpected;
 use crate::error::{Error, ServerError, ValueError};
-use crate::proto::frame::ROW_MAX;
+use crate::proto::frame::{ROW_MAX, unexpected};
 use crate::proto::message;
 use crate::proto::request::{ListenConfirmation, Reply, Request, RequestId};
 use crate::proto::sql;

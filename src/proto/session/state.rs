@@ -15,7 +15,7 @@ use crate::config::{ChannelBinding, Config};
 use crate::error::{Error, ProtocolError, ServerError};
 use crate::notification::NOTIFICATION;
 use crate::proto::auth::{AuthExchange, AuthProgress, Binding, Credentials};
-use crate::proto::frame::{HEADER, MessageKind};
+use crate::proto::frame::{HEADER, unexpected};
 use crate::proto::{message, plain_error};
 
 /// The state of a session. A listener is almost always `Idle`, so the contents of the other states are in boxes.
@@ -167,10 +167,4 @@ pub(super) fn truncated_error(partial: &[u8], is_early: bool) -> Option<ServerEr
     };
     let is_readable = !error.message().is_empty() && !error.message().contains(char::is_control);
     is_readable.then(|| ServerError { was_last: !error.is_fatal(), ..error })
-}
-
-/// Returns the error for a message that is not allowed.
-pub(super) fn unexpected(tag: u8, when: &'static str) -> ProtocolError {
-    let message = MessageKind::of(tag).map_or("a message", |kind| kind.name);
-    ProtocolError::Unexpected { message, when }
 }
