@@ -13,9 +13,11 @@
 
 mod dsn;
 mod endpoints;
+mod feature;
 mod keywords;
 #[cfg(test)]
 mod libpq_tests;
+mod names;
 #[cfg(feature = "tls")]
 mod own_tls;
 mod passfile;
@@ -39,11 +41,11 @@ use std::time::Duration;
 use crate::error::Error;
 
 pub(crate) use endpoints::{Endpoint, Host};
+pub(crate) use feature::BUILT_IN as TLS_BUILT_IN;
 pub(crate) use passfile::Passfile;
 pub(crate) use policy::AuthMethods;
 pub use policy::{AuthMethod, ChannelBinding, SslMode};
 pub use session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
-pub(crate) use tls::BUILT_IN as TLS_BUILT_IN;
 #[cfg_attr(not(feature = "tls"), allow(unused_imports, reason = "looked at by what encrypts"))]
 pub(crate) use tls::TlsSettings;
 pub use tls::{SslCertMode, SslNegotiation, TlsVersion};

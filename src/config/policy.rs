@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::tls;
+use super::feature;
+use super::names::{by_name, name_of};
 
 /// The encryption of a connection, as in libpq's `sslmode`.
 ///
@@ -60,7 +61,11 @@ impl SslMode {
 
     /// Rejects the mode if it needs TLS and the feature is disabled.
     pub(super) fn check(self) -> Result<(), String> {
-        if self.is_strict() && !tls::BUILT_IN { Err(tls::needs_feature(&format!("sslmode={self}"))) } else { Ok(()) }
+        if self.is_strict() && !feature::BUILT_IN {
+            Err(feature::needs_feature(&format!("sslmode={self}")))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -101,7 +106,7 @@ impl ChannelBinding {
     /// Rejects the policy if it needs TLS and the feature is disabled.
     pub(super) fn check(self) -> Result<(), String> {
         match self {
-            ChannelBinding::Require if !tls::BUILT_IN => Err(tls::needs_feature("channel_binding=require")),
+            ChannelBinding::Require if !feature::BUILT_IN => Err(feature::needs_feature("channel_binding=require")),
             _ => Ok(()),
         }
     }
@@ -225,21 +230,6 @@ impl fmt::Display for AuthMethods {
     }
 }
 
-/// Finds a value by its exact name. The error lists the valid names and does not contain the given one.
-pub(super) fn by_name<T: Copy + Default>(names: &[(&'static str, T)], text: &str, keyword: &str) -> Result<T, String> {
-    if text.is_empty() {
-        return Ok(T::default());
-    }
-    names.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
-        let known: Vec<_> = names.iter().map(|(name, _)| *name).collect();
-        format!("invalid value of {keyword}: valid are {}", known.join(", "))
-    })
-}
-
-pub(super) fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: T) -> &'static str {
-    names.iter().find(|(_, known)| *known == value).map_or("", |(name, _)| name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -285,7 +275,7 @@ mod tests {
     fn settings_that_need_tls_are_rejected_without_it() {
         assert!(SslMode::Prefer.check().is_ok());
         for checked in [SslMode::Require.check(), SslMode::VerifyFull.check(), ChannelBinding::Require.check()] {
-            assert_eq!(checked.is_ok(), tls::BUILT_IN);
+            assert_eq!(checked.is_ok(), feature::BUILT_IN);
             assert!(checked.err().is_none_or(|error| error.contains("feature `tls`")));
         }
         assert!(SslMode::parse("Disable").unwrap_err().contains("verify-full"));

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::policy::{by_name, name_of};
+use super::names::{by_name, name_of};
 
 /// The state that a server must have, as in libpq's `target_session_attrs`.
 ///

@@ -5,13 +5,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::feature::{BUILT_IN, needs_feature};
+use super::names::{by_name, name_of};
 #[cfg(feature = "tls")]
 use super::own_tls::OwnTls;
-use super::policy::{SslMode, by_name, name_of};
+use super::policy::SslMode;
 use super::{Config, ConfigValues};
-
-/// `true` if the feature `tls` is enabled.
-pub(crate) const BUILT_IN: bool = cfg!(feature = "tls");
 
 /// The value of `sslrootcert` for the roots that the operating system trusts.
 const SYSTEM: &str = "system";
@@ -252,14 +251,6 @@ impl ConfigValues {
             _ => Ok(()),
         }
     }
-}
-
-/// Returns the error text for a setting that needs TLS if the feature is disabled.
-pub(super) fn needs_feature(setting: &str) -> String {
-    format!(
-        "{setting} requires TLS, which is not built into this program: enable the feature `tls` of notifyman, or use \
-         sslmode=prefer where the network is trusted"
-    )
 }
 
 /// The TLS settings, except [`sslmode`](Self::sslmode).

@@ -10,8 +10,8 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 
-use super::frames::{Frames, notifications_in};
-use super::{Notification, NotificationRef};
+use super::single::{Notification, NotificationRef, offset};
+use super::walk::{Frames, notifications_in};
 use crate::gap::Gap;
 
 /// A batch smaller than this is copied out of the read buffer, so that keeping it does not keep the whole buffer in
@@ -201,10 +201,4 @@ impl fmt::Debug for Slice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(notifications_in(self.as_bytes())).finish()
     }
-}
-
-/// Converts an offset in a read buffer, which is much smaller than 4 GiB.
-#[inline]
-pub(super) fn offset(place: usize) -> u32 {
-    place as u32
 }

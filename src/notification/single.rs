@@ -1,12 +1,94 @@
-//! An owned notification, which may outlive its batch.
+//! A single notification: borrowed from its batch, or owned.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::str::Utf8Error;
 use std::sync::Arc;
 
-use super::NotificationRef;
-use super::batch::offset;
+use super::frames::{channel_in, payload_in, pid_in};
+
+/// A notification that borrows from its [`Batch`].
+///
+/// ```no_run
+/// # let batch: notifyman::Batch = unimplemented!();
+/// for n in &batch {
+///     println!("{} {} from process {}", n.channel(), n.payload(), n.pid());
+/// }
+/// ```
+#[derive(Clone, Copy)]
+#[doc(alias = "PGnotify")]
+pub struct NotificationRef<'b> {
+    /// The complete frame, validated when it was received.
+    pub(super) frame: &'b [u8],
+    pub(super) channel_len: usize,
+}
+
+impl<'b> NotificationRef<'b> {
+    /// Returns the channel, with invalid UTF-8 replaced by `U+FFFD`.
+    pub fn channel(&self) -> Cow<'b, str> {
+        String::from_utf8_lossy(self.channel_bytes())
+    }
+
+    /// Returns the payload, with invalid UTF-8 replaced by `U+FFFD`. It is empty if the notification has none.
+    pub fn payload(&self) -> Cow<'b, str> {
+        String::from_utf8_lossy(self.payload_bytes())
+    }
+
+    /// Returns the payload as a string.
+    ///
+    /// # Errors
+    /// Returns an error if the payload is not valid UTF-8, which only a database in `SQL_ASCII` can send.
+    /// [`payload_bytes`](Self::payload_bytes) returns it unchanged.
+    #[inline]
+    pub fn payload_str(&self) -> Result<&'b str, Utf8Error> {
+        std::str::from_utf8(self.payload_bytes())
+    }
+
+    /// Returns the bytes of the channel, without the final NUL.
+    #[inline]
+    pub fn channel_bytes(&self) -> &'b [u8] {
+        channel_in(self.frame, self.channel_len)
+    }
+
+    /// Returns the bytes of the payload, without the final NUL.
+    #[inline]
+    pub fn payload_bytes(&self) -> &'b [u8] {
+        payload_in(self.frame, self.channel_len)
+    }
+
+    /// Returns the id of the server process that sent the notification: `pg_backend_pid()` of the notifying session.
+    pub fn pid(&self) -> i32 {
+        pid_in(self.frame)
+    }
+
+    /// Returns the complete frame.
+    pub(crate) fn frame(&self) -> &'b [u8] {
+        self.frame
+    }
+
+    /// Creates a copy that owns exactly its bytes.
+    pub fn to_owned(&self) -> Notification {
+        Notification::copied(*self)
+    }
+}
+
+impl fmt::Debug for NotificationRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notification")
+            .field("channel", &self.channel())
+            .field("payload", &self.payload())
+            .field("pid", &self.pid())
+            .finish()
+    }
+}
+
+impl PartialEq for NotificationRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.channel_len == other.channel_len && self.frame == other.frame
+    }
+}
+
+impl Eq for NotificationRef<'_> {}
 
 /// The largest frame that is stored inline, so that a notification takes 64 bytes, the size of a cache line.
 const SHORT: usize = 61;
@@ -129,6 +211,12 @@ impl Notification {
             _ => self,
         }
     }
+}
+
+/// Converts an offset in a read buffer, which is much smaller than 4 GiB.
+#[inline]
+pub(super) fn offset(place: usize) -> u32 {
+    place as u32
 }
 
 #[cfg(test)]
