@@ -3,18 +3,17 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::FindingKind::{
+use super::finding::FindingKind::{
     DeliveryFailing, Encoding, IdleTimeout, Keepalive, ListenBug, ListenRefused, NoPermission, NotifyRefused,
     QueueFilling, SessionPooler, Standby, StatementTimeout, Unexamined,
 };
-use super::examine::Between;
-use super::{Finding, Severity};
+use super::finding::{Finding, Severity};
 use crate::error::{Error, ServerError};
 use crate::net;
 use crate::row::Row;
 
 /// The longest acceptable time until a lost connection is detected.
-const NOTICED_WITHIN: Duration = Duration::from_secs(300);
+const DETECTED_WITHIN: Duration = Duration::from_secs(300);
 /// The shortest acceptable `statement_timeout`: a shorter one may fail under load.
 const STATEMENT_MIN: Duration = Duration::from_secs(1);
 /// The usage of the NOTIFY queue from which action is required. The server's own warnings begin here, too.
@@ -27,6 +26,18 @@ const QUEUE_FAILURE: f64 = 0.9;
 ///
 /// <https://www.postgresql.org/docs/release/18.2/>
 const LISTEN_FIXED: [(u32, u32); 5] = [(14, 21), (15, 16), (16, 12), (17, 8), (18, 2)];
+
+/// The connection pooler between the client and the server.
+pub(super) enum PoolerMode {
+    /// No sign of a pooler.
+    Nothing,
+    /// A pooler in transaction mode, and the evidence for it.
+    TransactionPooler(String),
+    /// A pooler that gave a second connection a session of its own.
+    Pooler,
+    /// A pooler whose mode could not be determined without a second connection.
+    UnknownPooler,
+}
 
 /// Checks for the server bug that makes LISTEN fail with 58P01.
 pub(super) fn version(version: &str) -> Option<Finding> {
@@ -52,7 +63,7 @@ pub(super) fn version(version: &str) -> Option<Finding> {
 /// Checks whether the system detects a lost connection.
 pub(super) fn keepalive(link: net::Keepalive) -> Option<Finding> {
     let what = match link.noticed_after {
-        Some(after) if after <= NOTICED_WITHIN => return None,
+        Some(after) if after <= DETECTED_WITHIN => return None,
         Some(after) => format!("A connection that is lost while idle is detected only after {}.", span(after)),
         None => "A connection that is lost while idle is never detected: TCP keepalives are disabled.".into(),
     };
@@ -69,16 +80,16 @@ pub(super) fn keepalive(link: net::Keepalive) -> Option<Finding> {
 
 /// Returns the finding about a pooler through which a notification was delivered; `alone` is the reason why there was
 /// no second connection, if there was none.
-pub(super) fn pooler_that_delivers(between: &Between, alone: Option<&Error>) -> Option<Finding> {
+pub(super) fn pooler_that_delivers(between: &PoolerMode, alone: Option<&Error>) -> Option<Finding> {
     match (between, alone) {
-        (Between::Nothing | Between::TransactionPooler(_), _) => None,
-        (Between::Pooler, None) => {
+        (PoolerMode::Nothing | PoolerMode::TransactionPooler(_), _) => None,
+        (PoolerMode::Pooler, None) => {
             let what = "The connection goes through a pooler in session mode, which delivers notifications.";
             let advice = "Each listening connection keeps one of the pool's sessions for itself: account for that in its \
                           size.";
             Some(Finding::new(SessionPooler, Severity::Info, what, advice))
         }
-        (Between::Pooler | Between::UnknownPooler, error) => {
+        (PoolerMode::Pooler | PoolerMode::UnknownPooler, error) => {
             let what = "The connection goes through a pooler, and it is unknown whether the session stays the same.";
             let advice = "Check that its mode is `session`: in transaction mode it delivers nothing to an idle \
                           session.";
@@ -132,7 +143,7 @@ pub(super) fn statement_timeout(limit: Duration) -> Option<Finding> {
 }
 
 /// Checks the usage of the NOTIFY queue, from 0 to 1, and names the process that holds it.
-pub(super) fn queue(usage: f64, holder: Option<&Holder>) -> Option<Finding> {
+pub(super) fn queue(usage: f64, holder: Option<&QueueHolder>) -> Option<Finding> {
     let severity = match usage {
         usage if usage >= QUEUE_FAILURE => Severity::Failure,
         usage if usage >= QUEUE_WARNING => Severity::Warning,
@@ -156,12 +167,12 @@ pub(super) fn queue(usage: f64, holder: Option<&Holder>) -> Option<Finding> {
 
 /// The process that prevents the NOTIFY queue from being truncated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Holder {
+pub(super) struct QueueHolder {
     pub(super) pid: Option<i32>,
     pub(super) text: String,
 }
 
-/// The columns that [`Holder::new`] reads.
+/// The columns that [`QueueHolder::new`] reads.
 pub(super) const HOLDER_COLUMNS: &str = "SELECT pid, state, xact_start, \
     pg_catalog.round(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - xact_start)), application_name, datname, \
     wait_event FROM pg_catalog.pg_stat_activity";
@@ -170,7 +181,7 @@ pub(super) const HOLDER_COLUMNS: &str = "SELECT pid, state, xact_start, \
 pub(super) const OLDEST: &str = "WHERE xact_start IS NOT NULL AND pid <> pg_catalog.pg_backend_pid() AND \
     backend_type = 'client backend' ORDER BY xact_start LIMIT 1";
 
-impl Holder {
+impl QueueHolder {
     /// Creates it from a row. `named` is `true` if the server itself named the process.
     pub(super) fn new(row: &Row, named: bool) -> Self {
         let said = if named { "named by a warning of the server" } else { "the oldest transaction" };

@@ -1,7 +1,7 @@
 //! Examines an open connection step by step.
 //!
 //! ```text
-//!   known without a query ─▶ in a transaction? ─▶ facts ─▶ standby? ─▶ pooler? ─▶ LISTEN, NOTIFY, heard? ─▶ queue
+//!   known without a query ─▶ in a transaction? ─▶ facts ─▶ standby? ─▶ pooler? ─▶ LISTEN, NOTIFY, arrived? ─▶ queue
 //!                                  └── the end             └────────────────┴── not listened ──────────────────▲
 //! ```
 //!
@@ -11,8 +11,11 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use super::FindingKind::{Delivery, DeliveryFailing, InTransaction, QueueFilling, TransactionPooler, Unexamined};
-use super::{Finding, Severity, checks};
+use super::checks::{self, PoolerMode};
+use super::finding::FindingKind::{
+    Delivery, DeliveryFailing, InTransaction, QueueFilling, TransactionPooler, Unexamined,
+};
+use super::finding::{Finding, Severity};
 use crate::clock;
 use crate::connection::blocking::BlockingPoll;
 use crate::connection::{Connection, ReadContext};
@@ -21,9 +24,9 @@ use crate::proto::{READ_SIZE, ReadBuffer, TransactionStatus, sql};
 use crate::row::Row;
 
 /// The longest time that a notification may take to arrive.
-const HEARD_WITHIN: Duration = Duration::from_secs(3);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The limit for opening a second connection, and for each request on it.
-const BESIDE_WITHIN: Duration = Duration::from_secs(5);
+const SECOND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of times that the processes of two sessions are compared: a pooler may assign its sessions in turn.
 const ROUNDS: usize = 3;
 
@@ -36,8 +39,8 @@ const FACTS: &str = "SELECT pg_catalog.pg_backend_pid(), pg_catalog.pg_is_in_rec
 
 /// Examines a connection. Returns the findings, the time that a notification took, and the reason if the connection was closed.
 pub(super) fn examine(connection: &mut Connection) -> (Vec<Finding>, Option<Duration>, Result<(), Error>) {
-    let beside = Err(Error::Unopened);
-    let mut examination = Examination { connection, beside, findings: Vec::new(), latency: None };
+    let second = Err(Error::Unopened);
+    let mut examination = Examination { connection, second, findings: Vec::new(), latency: None };
     let end = examination.run();
     (examination.findings, examination.latency, end)
 }
@@ -50,31 +53,19 @@ fn backend_pid(connection: &mut Connection) -> Result<Option<i32>, Error> {
 struct Examination<'c> {
     connection: &'c mut Connection,
     /// A second connection to the same address, or the reason why there is none.
-    beside: Result<Box<Connection>, Error>,
+    second: Result<Box<Connection>, Error>,
     findings: Vec<Finding>,
     latency: Option<Duration>,
 }
 
 /// The delivery of a notification.
-enum Delivered {
+enum ProbeDelivery {
     /// The notification arrived while the session was idle, after this time.
     After(Duration),
     /// The notification arrived only with the answer to a later query.
     WithLaterAnswer,
     /// The notification did not arrive; the evidence.
     Nothing(String),
-}
-
-/// The connection pooler between the client and the server.
-pub(super) enum Between {
-    /// No sign of a pooler.
-    Nothing,
-    /// A pooler in transaction mode, and the evidence for it.
-    TransactionPooler(String),
-    /// A pooler that gave a second connection a session of its own.
-    Pooler,
-    /// A pooler whose mode could not be determined without a second connection.
-    UnknownPooler,
 }
 
 impl Examination<'_> {
@@ -104,9 +95,9 @@ impl Examination<'_> {
             self.findings.push(checks::standby());
             return Ok(());
         }
-        self.beside = self.connection.connect_again(BESIDE_WITHIN).map(Box::new);
-        match self.between(facts.and_then(|row| number(row, 0)))? {
-            Between::TransactionPooler(proof) => self.found_transaction_pooler(proof),
+        self.second = self.connection.connect_again(SECOND_TIMEOUT).map(Box::new);
+        match self.detect_pooler(facts.and_then(|row| number(row, 0)))? {
+            PoolerMode::TransactionPooler(proof) => self.add_transaction_pooler(proof),
             between => self.probe(between)?,
         }
         self.queue()
@@ -133,31 +124,31 @@ impl Examination<'_> {
 
     /// Detects a pooler, which reports a process id of its own at login. If its clients share sessions, two connections
     /// are served by the same process, or one is served by different processes.
-    fn between(&mut self, pid: Option<i32>) -> Result<Between, Error> {
-        let Some(pid) = pid.filter(|pid| *pid != self.connection.pid()) else { return Ok(Between::Nothing) };
+    fn detect_pooler(&mut self, pid: Option<i32>) -> Result<PoolerMode, Error> {
+        let Some(pid) = pid.filter(|pid| *pid != self.connection.pid()) else { return Ok(PoolerMode::Nothing) };
         for _ in 0..ROUNDS {
-            let Ok(beside) = &mut self.beside else { return Ok(Between::UnknownPooler) };
-            match backend_pid(beside) {
+            let Ok(second) = &mut self.second else { return Ok(PoolerMode::UnknownPooler) };
+            match backend_pid(second) {
                 Ok(Some(other)) if other == pid => {
-                    return Ok(Between::TransactionPooler(format!(
+                    return Ok(PoolerMode::TransactionPooler(format!(
                         "two connections were served by the same process {pid}"
                     )));
                 }
                 Ok(_) => {}
-                Err(error) => self.beside = Err(error),
+                Err(error) => self.second = Err(error),
             }
             let now = backend_pid(self.connection);
             if let Ok(Some(now)) = self.unless_closed(now)?
                 && now != pid
             {
                 let proof = format!("the connection was served by process {pid} and then by {now}");
-                return Ok(Between::TransactionPooler(proof));
+                return Ok(PoolerMode::TransactionPooler(proof));
             }
         }
-        Ok(if self.beside.is_ok() { Between::Pooler } else { Between::UnknownPooler })
+        Ok(if self.second.is_ok() { PoolerMode::Pooler } else { PoolerMode::UnknownPooler })
     }
 
-    fn found_transaction_pooler(&mut self, proof: String) {
+    fn add_transaction_pooler(&mut self, proof: String) {
         let what = "The connection goes through a pooler in transaction or statement mode, which accepts LISTEN but delivers nothing.";
         let advice = "Connect directly to the server, or to a pool in session mode (PgBouncer: `pool_mode = session` for \
                       this database or user).";
@@ -165,8 +156,8 @@ impl Examination<'_> {
     }
 
     /// Listens, notifies, waits, and removes all traces.
-    fn probe(&mut self, between: Between) -> Result<(), Error> {
-        let channel = private_channel(self.connection.pid());
+    fn probe(&mut self, between: PoolerMode) -> Result<(), Error> {
+        let channel = probe_channel(self.connection.pid());
         let listened = self.connection.listen([&channel]);
         if let Err(error) = self.unless_closed(listened)? {
             self.findings.push(checks::listen_refused(&error));
@@ -183,34 +174,35 @@ impl Examination<'_> {
         }
 
         match (delivered, between) {
-            (Delivered::After(latency), between) => {
+            (ProbeDelivery::After(latency), between) => {
                 self.latency = Some(latency);
                 let what = format!("A notification was delivered after {}.", checks::span(latency));
                 let finding = Finding::new(Delivery, Severity::Ok, what, "");
-                self.findings.push(match self.beside.as_ref().err() {
+                self.findings.push(match self.second.as_ref().err() {
                     None => finding,
                     Some(error) => finding.because(format!(
                         "this session sent it itself, so delivery to an idle session was not examined: {error}"
                     )),
                 });
-                self.findings.extend(checks::pooler_that_delivers(&between, self.beside.as_ref().err()));
+                self.findings.extend(checks::pooler_that_delivers(&between, self.second.as_ref().err()));
             }
-            (Delivered::WithLaterAnswer, _) => self.findings.push(checks::held_back(HEARD_WITHIN)),
-            (Delivered::Nothing(seen), Between::Nothing) => {
-                let what = format!("LISTEN and NOTIFY succeed, but no notification arrives within {HEARD_WITHIN:?}.");
+            (ProbeDelivery::WithLaterAnswer, _) => self.findings.push(checks::held_back(ARRIVAL_TIMEOUT)),
+            (ProbeDelivery::Nothing(seen), PoolerMode::Nothing) => {
+                let what =
+                    format!("LISTEN and NOTIFY succeed, but no notification arrives within {ARRIVAL_TIMEOUT:?}.");
                 let advice = "Check for a proxy that answers for the server, and check the server's load, log and NOTIFY \
                               queue.";
                 self.findings.push(Finding::new(DeliveryFailing, Severity::Failure, what, advice).because(seen));
             }
-            (Delivered::Nothing(seen), _) => {
-                self.found_transaction_pooler(format!("no notification arrived within {HEARD_WITHIN:?}; {seen}"));
+            (ProbeDelivery::Nothing(seen), _) => {
+                self.add_transaction_pooler(format!("no notification arrived within {ARRIVAL_TIMEOUT:?}; {seen}"));
             }
         }
         Ok(())
     }
 
     /// Sends one notification and waits for it; returns `None` if it could not be sent.
-    fn deliver(&mut self, channel: &str) -> Result<Option<Delivered>, Error> {
+    fn deliver(&mut self, channel: &str) -> Result<Option<ProbeDelivery>, Error> {
         let mut known = self.connection.link.backlog_size();
         let begin = clock::now();
         if let Err(error) = self.send(|sender| sender.notify(channel, "probe"))? {
@@ -224,13 +216,13 @@ impl Examination<'_> {
                 return Ok(None);
             }
         }
-        if let Some(latency) = self.hear(channel, &mut known, begin)? {
-            return Ok(Some(Delivered::After(latency)));
+        if let Some(latency) = self.wait_for(channel, &mut known, begin)? {
+            return Ok(Some(ProbeDelivery::After(latency)));
         }
         let channels = self.connection.listening_channels();
         let channels = self.unless_closed(channels)?;
         if self.connection.link.has_received_on(known, channel) {
-            return Ok(Some(Delivered::WithLaterAnswer));
+            return Ok(Some(ProbeDelivery::WithLaterAnswer));
         }
         let seen = match channels {
             Ok(channels) if channels.iter().any(|listened| listened == channel) => {
@@ -239,14 +231,14 @@ impl Examination<'_> {
             Ok(_) => "the server does not list the channel".into(),
             Err(error) => format!("the server did not list its channels ({error})"),
         };
-        Ok(Some(Delivered::Nothing(seen)))
+        Ok(Some(ProbeDelivery::Nothing(seen)))
     }
 
     /// Sends from the second connection, or from this one if there is none.
     fn send(&mut self, send: impl Fn(&mut Connection) -> Result<(), Error>) -> Result<Result<(), Error>, Error> {
-        if let Ok(beside) = &mut self.beside {
-            match send(beside) {
-                Err(error) if beside.is_closed() || error.is_timeout() => self.beside = Err(error),
+        if let Ok(second) = &mut self.second {
+            match send(second) {
+                Err(error) if second.is_closed() || error.is_timeout() => self.second = Err(error),
                 sent => return Ok(sent),
             }
         }
@@ -255,8 +247,8 @@ impl Examination<'_> {
     }
 
     /// Reads without sending anything, until a notification arrives on the channel, or until the time limit.
-    fn hear(&mut self, channel: &str, known: &mut usize, begin: Instant) -> Result<Option<Duration>, Error> {
-        let until = clock::now() + HEARD_WITHIN;
+    fn wait_for(&mut self, channel: &str, known: &mut usize, begin: Instant) -> Result<Option<Duration>, Error> {
+        let until = clock::now() + ARRIVAL_TIMEOUT;
         let mut buffer = ReadBuffer::new(READ_SIZE);
         let mut poll = None;
         loop {
@@ -300,24 +292,24 @@ impl Examination<'_> {
     /// Finds the process that prevents the queue from being truncated. If the queue is half full, the server names the
     /// process in a warning to some sessions that notify, as this one has just done. Otherwise it may be the one with
     /// the longest transaction.
-    fn holder(&mut self) -> Result<Option<checks::Holder>, Error> {
+    fn holder(&mut self) -> Result<Option<checks::QueueHolder>, Error> {
         let columns = checks::HOLDER_COLUMNS;
-        let sender = self.beside.as_ref().map_or(&*self.connection, |beside| beside);
+        let sender = self.second.as_ref().map_or(&*self.connection, |second| second);
         let named = sender.link.notices().filter_map(checks::holder_named_by).last();
         if let Some(pid) = named {
             let rows = self.ask(&format!("{columns} WHERE pid = {pid}"), "the process that holds its NOTIFY queue")?;
             // The warning may be outdated.
-            if let Some(row) = rows.first().filter(|row| !checks::Holder::is_over(row)) {
-                return Ok(Some(checks::Holder::new(row, true)));
+            if let Some(row) = rows.first().filter(|row| !checks::QueueHolder::is_over(row)) {
+                return Ok(Some(checks::QueueHolder::new(row, true)));
             }
         }
         let rows = self.ask(&format!("{columns} {}", checks::OLDEST), "its transactions")?;
-        Ok(rows.first().map(|row| checks::Holder::new(row, false)))
+        Ok(rows.first().map(|row| checks::QueueHolder::new(row, false)))
     }
 }
 
 /// Returns a unique channel name that needs no quotes, because it contains only letters, digits and `_`.
-fn private_channel(pid: i32) -> String {
+fn probe_channel(pid: i32) -> String {
     // Each instance has its own random keys.
     let random = RandomState::new().build_hasher().finish();
     format!("notifyman_diagnosis_{}_{random:016x}", pid.unsigned_abs())

@@ -2,11 +2,12 @@
 
 use std::io::ErrorKind;
 
-use super::FindingKind::{
-    self, ConnectFailed, Disconnected, Login, NameNotFound, NoPermission, NoSuchDatabase, NotAccepting, NotPostgres,
-    Refused, Settings, Tls, TooManyConnections, Unreachable,
+use super::finding::FindingKind::{
+    ConnectFailed, Disconnected, Login, NameNotFound, NoPermission, NoSuchDatabase, NotAccepting, NotPostgres, Refused,
+    Settings, Tls, TooManyConnections, Unreachable,
 };
-use super::{Finding, Severity, tls};
+use super::finding::{Finding, FindingText, Severity};
+use super::tls;
 use crate::error::{Error, ServerError};
 
 /// Returns one finding for each kind of failure among the addresses.
@@ -70,10 +71,7 @@ fn finding(error: &Error) -> Finding {
     Finding::new(kind, Severity::Failure, what, advice)
 }
 
-/// The kind, the finding and the remedy.
-pub(super) type Text = (FindingKind, &'static str, &'static str);
-
-fn by_server(refusal: &ServerError) -> Text {
+fn by_server(refusal: &ServerError) -> FindingText {
     match refusal.code() {
         // "no encryption", or "SSL off" in versions before 14, means that no hostssl line matches.
         "28000" if ["no encryption", "SSL off"].iter().any(|word| refusal.message().contains(word)) => (
@@ -115,7 +113,7 @@ fn by_server(refusal: &ServerError) -> Text {
     }
 }
 
-fn by_system(kind: ErrorKind) -> Text {
+fn by_system(kind: ErrorKind) -> FindingText {
     match kind {
         ErrorKind::ConnectionRefused | ErrorKind::NotFound => (
             Refused,
@@ -138,7 +136,7 @@ fn by_system(kind: ErrorKind) -> Text {
     }
 }
 
-fn late(action: &str) -> Text {
+fn late(action: &str) -> FindingText {
     match action {
         "logging in" | "agreeing on TLS" => (
             Unreachable,
@@ -160,7 +158,7 @@ fn late(action: &str) -> Text {
     }
 }
 
-fn hung_up() -> Text {
+fn hung_up() -> FindingText {
     (
         Disconnected,
         "The connection was accepted and then closed unexpectedly.",
@@ -169,6 +167,6 @@ fn hung_up() -> Text {
     )
 }
 
-fn other() -> Text {
+fn other() -> FindingText {
     (ConnectFailed, "The connection could not be opened.", "Check the error, and the log of the server or the pooler.")
 }

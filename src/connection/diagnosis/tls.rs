@@ -1,10 +1,10 @@
 //! Findings for TLS errors.
 
-use super::FindingKind::{Disconnected, Tls};
-use super::opening::Text;
+use super::finding::FindingKind::{Disconnected, Tls};
+use super::finding::FindingText;
 use crate::error::TlsErrorKind;
 
-pub(super) fn by_kind(kind: TlsErrorKind) -> Text {
+pub(super) fn by_kind(kind: TlsErrorKind) -> FindingText {
     match kind {
         TlsErrorKind::NotOffered => (
             Tls,

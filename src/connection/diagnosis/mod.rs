@@ -1,0 +1,163 @@
+//! Diagnosis of connections that receive no notifications: the causes and the remedies.
+//!
+//! ```text
+//!   can't be opened ──▶ opening: by the error ───────────────────────┐
+//!   open ─────────────▶ examine: asks, listens, notifies, waits ─────┤──▶ Diagnosis: findings, worst first
+//!                                    └──▶ checks: what an answer means
+//! ```
+//!
+//! A diagnosis does not affect the session: it listens to a channel of its own, and removes the notifications on it.
+
+mod checks;
+mod examine;
+mod finding;
+mod opening;
+mod tls;
+
+use std::cmp::Reverse;
+use std::fmt;
+use std::time::Duration;
+
+pub use self::finding::{Finding, FindingKind, Severity};
+use crate::config::Config;
+use crate::connection::Connection;
+use crate::error::{Error, Escaped};
+
+/// The result of [`Connection::diagnose`]: findings, the most severe first.
+///
+/// Its `Display` implementation prints a report as plain text:
+///
+/// ```
+/// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+/// use notifyman::{Diagnosis, Severity};
+///
+/// # fn main() {
+/// let diagnosis = Diagnosis::of(database());
+/// println!("{diagnosis}");
+/// assert!(diagnosis.worst() < Severity::Failure);
+/// assert!(diagnosis.latency().is_some());
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    target: String,
+    findings: Vec<Finding>,
+    latency: Option<Duration>,
+}
+
+impl Diagnosis {
+    /// Connects, diagnoses like [`Connection::diagnose`], and closes the connection. A failure to connect is a finding,
+    /// not an error.
+    ///
+    /// It takes up to `connect_timeout`, and the time of `diagnose`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use notifyman::{Config, Diagnosis, FindingKind};
+    ///
+    /// // No server listens on port 1.
+    /// let nowhere = Config::new().host("127.0.0.1").port(1).connect_timeout(Duration::from_secs(5));
+    /// let diagnosis = Diagnosis::of(nowhere);
+    /// assert_eq!(diagnosis.findings()[0].kind(), FindingKind::Refused);
+    /// ```
+    pub fn of<C>(config: C) -> Self
+    where
+        C: TryInto<Config>,
+        C::Error: Into<Error>,
+    {
+        let config = match config.try_into() {
+            Ok(config) => config,
+            Err(error) => {
+                let findings = opening::findings(&error.into());
+                return Self::among("the connection string".into(), findings, None);
+            }
+        };
+        let target = config.to_string();
+        match Connection::connect(config) {
+            Ok(mut connection) => {
+                let (mut findings, latency, end) = examine::examine(&mut connection);
+                findings.extend(end.err().map(|error| opening::lost(&error)));
+                Self::among(target, findings, latency)
+            }
+            Err(error) => Self::among(target, opening::findings(&error), None),
+        }
+    }
+
+    /// Examines an open connection.
+    pub(super) fn examine(connection: &mut Connection) -> Result<Self, Error> {
+        let (findings, latency, end) = examine::examine(connection);
+        end.map(|()| Self::among(connection.config().to_string(), findings, latency))
+    }
+
+    fn among(target: String, mut findings: Vec<Finding>, latency: Option<Duration>) -> Self {
+        findings.sort_by_key(|finding| Reverse(finding.severity));
+        Self { target, findings, latency }
+    }
+
+    /// Returns the address, the role and the database, such as `db1:5432 as "app", database "shop"`.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Returns the findings, the most severe first.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Returns an iterator over the findings, the most severe first.
+    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+        self.findings.iter()
+    }
+
+    /// Returns the first finding of this kind, if there is one.
+    pub fn find(&self, kind: FindingKind) -> Option<&Finding> {
+        self.iter().find(|finding| finding.kind == kind)
+    }
+
+    /// Returns the severity of the most severe finding.
+    pub fn worst(&self) -> Severity {
+        self.findings.first().map_or(Severity::Ok, Finding::severity)
+    }
+
+    /// Returns the time in which a notification was delivered, if one was: sending, commit and delivery.
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+}
+
+impl<'d> IntoIterator for &'d Diagnosis {
+    type Item = &'d Finding;
+    type IntoIter = std::slice::Iter<'d, Finding>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Diagnosis {
+    type Item = Finding;
+    type IntoIter = std::vec::IntoIter<Finding>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.findings.into_iter()
+    }
+}
+
+/// Formats the report as plain text in several lines without a final newline.
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |severity| self.iter().filter(|finding| finding.severity == severity).count();
+        let verdict = match (count(Severity::Failure), count(Severity::Warning)) {
+            (0, 0) => "well".to_owned(),
+            (failures, 0) => plural(failures, "failure"),
+            (0, warnings) => plural(warnings, "warning"),
+            (failures, warnings) => format!("{}, {}", plural(failures, "failure"), plural(warnings, "warning")),
+        };
+        write!(f, "{}: {verdict}", Escaped(&self.target))?;
+        self.iter().try_for_each(|finding| write!(f, "\n{finding}"))
+    }
+}
+
+fn plural(count: usize, of: &str) -> String {
+    format!("{count} {of}{}", if count == 1 { "" } else { "s" })
+}
