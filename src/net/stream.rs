@@ -1,4 +1,4 @@
-//! A connected socket, TCP or Unix, that never blocks. The only file that says `socket2`.
+//! A connected, non-blocking TCP or Unix socket. This is the only file that uses `socket2`.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -15,7 +15,7 @@ use crate::error::TlsError;
 use crate::net::Transport;
 use crate::net::tls::{Encryption, Tls};
 
-/// Where to dial: one address, looked up already.
+/// A resolved address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     Tcp(SocketAddr),
@@ -31,22 +31,22 @@ impl fmt::Display for Address {
     }
 }
 
-/// How a TCP link that is idle is looked after by the system.
+/// The TCP keepalive settings of an idle connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keepalive {
-    /// After how long a dead link is noticed; never, without probes.
-    pub(crate) noticed_after: Option<Duration>,
-    /// Whether the peer is on this machine.
-    pub(crate) local: bool,
+    /// The time after which a lost connection is detected. `None` means never, because keepalives are disabled.
+    pub(crate) detected_after: Option<Duration>,
+    /// `true` if the peer is on this machine.
+    pub(crate) is_local: bool,
 }
 
-/// A socket in non-blocking mode, and the filter on it.
+/// A non-blocking socket and its TLS filter.
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
-    /// When it was dialled.
+    /// The time at which the connection attempt began.
     opened: CoarseInstant,
-    /// Larger than all the rest, where there is one.
+    /// In a box because it is larger than all other fields, and often absent.
     tls: Option<Box<Tls>>,
 }
 
@@ -54,15 +54,15 @@ impl Transport for Stream {
     fn dial(address: &Address, config: &Config) -> io::Result<(Self, bool)> {
         let (socket, to) = match address {
             Address::Tcp(to) => {
-                let socket = unblocking(Domain::for_address(*to))?;
-                tune(&socket, config)?;
+                let socket = nonblocking_socket(Domain::for_address(*to))?;
+                apply_settings(&socket, config)?;
                 (socket, SockAddr::from(*to))
             }
-            Address::Unix(path) => (unblocking(Domain::UNIX)?, SockAddr::unix(path)?),
+            Address::Unix(path) => (nonblocking_socket(Domain::UNIX)?, SockAddr::unix(path)?),
         };
         let is_done = match socket.connect(&to) {
             Ok(()) => true,
-            // An interrupted one goes on, too.
+            // An interrupted attempt continues, too.
             Err(e) if is_in_progress(&e) => false,
             Err(e) => return Err(e),
         };
@@ -70,7 +70,7 @@ impl Transport for Stream {
     }
 
     fn check(&self) -> io::Result<bool> {
-        // Who has a peer has no error that a read wouldn't tell.
+        // A socket with a peer has no error that a read would not return.
         let Err(unconnected) = self.socket.peer_addr() else { return Ok(true) };
         match self.socket.take_error()? {
             Some(error) => Err(error),
@@ -97,7 +97,7 @@ impl Transport for Stream {
         loop {
             let read = match &mut self.tls {
                 None => (&self.socket).read(space),
-                Some(tls) => tls.read(Quiet(&self.socket), space),
+                Some(tls) => tls.read(NoSignalSocket(&self.socket), space),
             };
             match read {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -114,8 +114,8 @@ impl Transport for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let written = match &mut self.tls {
-                None => Quiet(&self.socket).write(bytes),
-                Some(tls) => tls.write(Quiet(&self.socket), bytes),
+                None => NoSignalSocket(&self.socket).write(bytes),
+                Some(tls) => tls.write(NoSignalSocket(&self.socket), bytes),
             };
             match written {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -132,7 +132,7 @@ impl Transport for Stream {
     fn handshake(&mut self) -> Result<bool, TlsError> {
         match &mut self.tls {
             None => Ok(true),
-            Some(tls) => tls.handshake(Quiet(&self.socket)),
+            Some(tls) => tls.handshake(NoSignalSocket(&self.socket)),
         }
     }
 
@@ -146,20 +146,21 @@ impl Transport for Stream {
 
     fn send_close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
-            tls.send_close_notify(Quiet(&self.socket));
+            tls.send_close_notify(NoSignalSocket(&self.socket));
         }
     }
 
     fn shut_down(&self) {
-        // Where it fails, the peer has gone already.
+        // This fails only if the peer has closed the connection.
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
     }
 }
 
 impl Stream {
-    /// After how long the system notices that an idle link is dead. Nothing for a Unix socket, which can't be.
+    /// Returns the time after which the system detects that an idle connection was lost. `None` for a Unix socket,
+    /// which cannot be lost.
     ///
-    /// Asked of the socket itself, so that what the system adds by itself is in it.
+    /// The settings are read from the socket, so that they include the system's defaults.
     pub(crate) fn keepalive(&self) -> Option<Keepalive> {
         let peer = self.socket.peer_addr().ok()?.as_socket()?;
         let probes = || -> io::Result<Option<Duration>> {
@@ -168,17 +169,17 @@ impl Stream {
             }
             let idle = self.socket.tcp_keepalive_time()?;
             let interval = self.socket.tcp_keepalive_interval()?;
-            // Linux gives up at the first probe after the user timeout, whatever the count is.
+            // Linux ends the connection at the first probe after the user timeout, regardless of the count.
             #[cfg(target_os = "linux")]
             if let Some(limit) = self.socket.tcp_user_timeout()?.filter(|limit| !limit.is_zero()) {
                 return Ok(Some(limit.max(idle + interval)));
             }
             Ok(Some(idle + interval * self.socket.tcp_keepalive_retries()?))
         };
-        Some(Keepalive { noticed_after: probes().ok()?, local: peer.ip().is_loopback() })
+        Some(Keepalive { detected_after: probes().ok()?, is_local: peer.ip().is_loopback() })
     }
 
-    /// A stream over what somebody else opened.
+    /// Creates a stream from an open file descriptor.
     #[cfg(test)]
     pub(crate) fn from_fd(fd: std::os::fd::OwnedFd) -> Self {
         Self { socket: Socket::from(fd), opened: clock::now().into(), tls: None }
@@ -197,17 +198,17 @@ impl AsRawFd for Stream {
     }
 }
 
-/// The socket as it is lent: a write to a peer that has gone is an error and no signal.
-struct Quiet<'s>(&'s Socket);
+/// A socket whose writes return an error instead of a signal if the peer has closed the connection.
+struct NoSignalSocket<'s>(&'s Socket);
 
-impl Read for Quiet<'_> {
+impl Read for NoSignalSocket<'_> {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let mut socket = self.0;
         socket.read(space)
     }
 }
 
-impl Write for Quiet<'_> {
+impl Write for NoSignalSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.send_with_flags(bytes, NO_SIGNAL)
     }
@@ -221,8 +222,8 @@ impl Write for Quiet<'_> {
     }
 }
 
-/// MSG_NOSIGNAL: writing to a peer that has gone is an error, not the death of a program that lets SIGPIPE have its way.
-/// On Apple's systems `socket2` sets that for the socket.
+/// MSG_NOSIGNAL: otherwise SIGPIPE may terminate the program. On Apple's systems, `socket2` sets the equivalent for the
+/// socket.
 const NO_SIGNAL: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 0x4000 } else { 0 };
 
 /// EINPROGRESS, for which the standard library has no stable name.
@@ -232,8 +233,8 @@ fn is_in_progress(error: &io::Error) -> bool {
     error.raw_os_error() == Some(IN_PROGRESS) || error.kind() == io::ErrorKind::Interrupted
 }
 
-/// A socket that never blocks, from its beginning where the system can do that.
-fn unblocking(domain: Domain) -> io::Result<Socket> {
+/// Creates a socket that is non-blocking from the beginning, if the system supports that.
+fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     return Socket::new(domain, Type::STREAM.nonblocking(), None);
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
@@ -244,8 +245,8 @@ fn unblocking(domain: Domain) -> io::Result<Socket> {
     }
 }
 
-/// The settings of libpq by the same names; what isn't set is left to the system.
-fn tune(socket: &Socket, config: &Config) -> io::Result<()> {
+/// Applies the settings of libpq with the same names. Values that are not set are the system's.
+fn apply_settings(socket: &Socket, config: &Config) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if config.get_keepalives() {
         let mut keepalive = TcpKeepalive::new();
@@ -258,7 +259,7 @@ fn tune(socket: &Socket, config: &Config) -> io::Result<()> {
         if let Some(count) = config.get_keepalives_count() {
             keepalive = keepalive.with_retries(count);
         }
-        // Which switches it on, too.
+        // This also enables keepalives.
         socket.set_tcp_keepalive(&keepalive)?;
     }
     #[cfg(target_os = "linux")]

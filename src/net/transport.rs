@@ -27,10 +27,10 @@ pub(crate) trait Transport: fmt::Debug + Sized {
     /// Returns the address of the peer.
     fn peer(&self) -> io::Result<Address>;
 
-    /// Reads what is available; 0 means that the peer will send no more.
+    /// Reads the available bytes; 0 means that the peer will send no more.
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize>;
 
-    /// Returns `true` if the last read, in case it filled less than the space, has left nothing to read.
+    /// Returns `true` if a read that filled less than the space has left nothing to read.
     fn short_read_means_drained(&self) -> bool;
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
@@ -47,7 +47,7 @@ pub(crate) trait Transport: fmt::Debug + Sized {
     /// Returns the data for channel binding; `None` if the stream is not encrypted, or if the server's certificate has none.
     fn end_point(&self) -> Option<Vec<u8>>;
 
-    /// Tells the peer that no more will be written, as far as TLS has a message for it.
+    /// Sends a close_notify, if the stream is encrypted.
     fn send_close_notify(&mut self);
 
     /// Ends the stream in both directions immediately.

@@ -62,15 +62,15 @@ pub(super) fn version(version: &str) -> Option<Finding> {
 
 /// Checks whether the system detects a lost connection.
 pub(super) fn keepalive(link: net::Keepalive) -> Option<Finding> {
-    let what = match link.noticed_after {
+    let what = match link.detected_after {
         Some(after) if after <= DETECTED_WITHIN => return None,
         Some(after) => format!("A connection that is lost while idle is detected only after {}.", span(after)),
         None => "A connection that is lost while idle is never detected: TCP keepalives are disabled.".into(),
     };
     let advice = "Enable the manager's `heartbeat`, or set keepalives_idle=30, keepalives_interval=10 and \
                   keepalives_count=3. tcp_user_timeout alone has no effect for a listener, which sends nothing.";
-    let severity = if link.local { Severity::Info } else { Severity::Warning };
-    let place = if link.local {
+    let severity = if link.is_local { Severity::Info } else { Severity::Warning };
+    let place = if link.is_local {
         "the peer is on this machine, so this matters only if it is a tunnel, a proxy or a container's port"
     } else {
         "the settings of the socket, including the system's defaults"
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn m17_a_lost_connection_must_be_detected_within_minutes() {
-        let link = |noticed_after, local| keepalive(net::Keepalive { noticed_after, local });
+        let link = |detected_after, local| keepalive(net::Keepalive { detected_after, is_local: local });
         assert_eq!(link(Some(Duration::from_secs(60)), false), None);
         let late = link(Some(Duration::from_secs(7200 + 9 * 75)), false).unwrap();
         assert!(late.severity() == Severity::Warning && late.what().contains("2 h 11 min"), "{late}");

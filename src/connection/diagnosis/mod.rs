@@ -1,9 +1,9 @@
 //! Diagnosis of connections that receive no notifications: the causes and the remedies.
 //!
 //! ```text
-//!   can't be opened ──▶ opening: by the error ───────────────────────┐
-//!   open ─────────────▶ examine: asks, listens, notifies, waits ─────┤──▶ Diagnosis: findings, worst first
-//!                                    └──▶ checks: what an answer means
+//!   connect fails ──▶ opening: findings for the error ───────────────────┐
+//!   open ───────────▶ examine: queries, LISTEN, NOTIFY, waits ───────────┤──▶ Diagnosis: findings, most severe first
+//!                        └──▶ checks: findings for an answer or a setting
 //! ```
 //!
 //! A diagnosis does not affect the session: it listens to a channel of its own, and removes the notifications on it.

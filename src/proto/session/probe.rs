@@ -378,7 +378,7 @@ mod tests {
             assert!(sent.contains(&format!("LISTEN \"{CANARY}\"")), "{name}: {sent}");
             assert!(
                 !script.0.is_canary_missing("canary 1") && !script.0.has_joined_canary(),
-                "{name}: what it can't hear it doesn't miss"
+                "{name}: a canary that cannot arrive is not missing"
             );
             script.receive(&joined_answer());
             assert!(script.0.has_joined_canary(), "{name}");
