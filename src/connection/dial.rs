@@ -26,7 +26,7 @@ use crate::connection::link::{Exchange, Link, ReadContext};
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
 use crate::connection::tls_upgrade::{Encrypted, TlsSource, TlsUpgrade, encryption_order, may_depend_on_encryption};
-use crate::error::{ConnectError, Error, TlsError, TlsErrorKind};
+use crate::error::{ConnectError, Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING, TlsError, TlsErrorKind};
 use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Transport, read_passfile};
 use crate::proto::{Binding, Request, RequestId, Session};
 
@@ -179,7 +179,7 @@ impl<S: Transport> Dial<S> {
                         DialPhase::Next
                     }
                     Some(Err(reason)) => self.fail(None, self.unresolved(reason)),
-                    None if self.is_late(now) => self.fail(None, self.timeout("resolving the host name")),
+                    None if self.is_late(now) => self.fail(None, self.timeout(RESOLVING)),
                     None => return self.wait(DialPhase::Resolving(resolution)),
                 },
                 DialPhase::Waiting(address, at) if now < at => {
@@ -210,7 +210,7 @@ impl<S: Transport> Dial<S> {
                     }
                     Ok(Some(false)) => self.fail(Some(&address), not_offered()),
                     Ok(None) if self.is_late(now) => {
-                        let action = if upgrade.is_reading() { "reading the files for TLS" } else { "negotiating TLS" };
+                        let action = if upgrade.is_reading() { "reading the files for TLS" } else { NEGOTIATING_TLS };
                         self.fail(Some(&address), self.timeout(action))
                     }
                     Ok(None) => return self.wait(DialPhase::Encrypting(address, upgrade)),
@@ -240,7 +240,7 @@ impl<S: Transport> Dial<S> {
                         // Another server would refuse the same password, and a few attempts can lock an account.
                         Exchange::Done(Err(e), _) if e.is_auth() => self.give_up(&address, e),
                         Exchange::Done(Err(e), _) => self.fail(Some(&address), e),
-                        _ if self.is_late(now) => self.fail(Some(&address), self.timeout("logging in")),
+                        _ if self.is_late(now) => self.fail(Some(&address), self.timeout(LOGGING_IN)),
                         Exchange::Waiting => return self.wait(DialPhase::LoggingIn(address, link)),
                         Exchange::Unfinished => return self.pause(DialPhase::LoggingIn(address, link), now),
                     }

@@ -16,6 +16,11 @@ pub use self::escaped::Escaped;
 pub use self::tls::{TlsError, TlsErrorKind};
 use crate::config::session_attrs::TargetSessionAttrs;
 
+/// The steps of a connection attempt that a timeout names, by which the diagnosis distinguishes them.
+pub(crate) const RESOLVING: &str = "resolving the host name";
+pub(crate) const NEGOTIATING_TLS: &str = "negotiating TLS";
+pub(crate) const LOGGING_IN: &str = "logging in";
+
 /// The error of every fallible operation of this crate.
 ///
 /// Errors are cheap to clone: the event, the garbage and the connection itself all hold the error that ended the

@@ -39,7 +39,7 @@ fn a_server_without_tls_is_rejected_only_in_strict_modes() {
     }
     for mode in ["require", "sslrootcert=/none sslmode=verify-ca"] {
         let mode = mode.replace("require", "sslmode=require");
-        let error = refused_for(config(&url(&mode)), TlsErrorKind::NotOffered, "switch its setting ssl on");
+        let error = refused_for(config(&url(&mode)), TlsErrorKind::NotOffered, "turn on its setting ssl");
         assert!(error.is_tls() && !error.is_transient() && !error.is_auth(), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use super::finding::FindingKind::{
 };
 use super::finding::{Finding, FindingText, Severity};
 use super::tls;
-use crate::error::{Error, ServerError};
+use crate::error::{Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING, ServerError};
 
 /// Returns one finding for each kind of failure among the addresses.
 pub(super) fn findings(error: &Error) -> Vec<Finding> {
@@ -138,13 +138,13 @@ fn by_system(kind: ErrorKind) -> FindingText {
 
 fn late(action: &str) -> FindingText {
     match action {
-        "logging in" | "agreeing on TLS" => (
+        LOGGING_IN | NEGOTIATING_TLS => (
             Unreachable,
             "The connection is accepted, but the peer does not answer.",
             "The server may be suspended or overloaded, a proxy may have no server, or another service may use this \
              port: check the server, and any proxy or pooler.",
         ),
-        "looking up the host's name" => (
+        RESOLVING => (
             NameNotFound,
             "The name resolution of the host timed out.",
             "Check the resolver of this machine; an address in `hostaddr` needs no name resolution.",
