@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn c1_a_share_limits_the_time_to_reach_an_address() {
+    fn c01_a_share_limits_the_time_to_reach_an_address() {
         let (unreachable, silent, slow) = ((false, false), (true, false), (true, true));
         assert_eq!(given(&[unreachable; 4]), [2000; 4]);
         assert_eq!(given(&[silent]), [8000]);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn c1_without_a_timeout_nothing_is_limited() {
+    fn c01_without_a_timeout_nothing_is_limited() {
         let now = clock::now();
         let mut limit = AttemptLimit::new(None, now);
         limit.begin(3, now);

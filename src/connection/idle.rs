@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn m3_idle_is_never_early_and_never_twice_for_one_period() {
+    fn m03_idle_is_never_early_and_never_twice_for_one_period() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut idle = Idle::new(Some(second));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn m2_without_a_period_or_with_an_endless_one_it_never_comes() {
+    fn m02_without_a_period_or_with_an_endless_one_it_never_comes() {
         let start = Instant::now();
         for period in [None, Some(Duration::MAX), Some(Duration::ZERO)] {
             let mut idle = Idle::new(period);

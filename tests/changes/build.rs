@@ -1,4 +1,4 @@
-//! Builds and teardowns under load, and wrong input: rule G1.
+//! Builds and teardowns under load, and wrong input: rule G01.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Dumps and restores: rule G1.
+//! Dumps and restores: rule G01.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Rule G8: the changes that a worker reports, and its detection of silent servers.
+//! Rule G08: the changes that a worker reports, and its detection of silent servers.
 
 use std::time::{Duration, Instant};
 

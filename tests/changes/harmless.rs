@@ -1,4 +1,4 @@
-//! Triggers never fail or block a user's statement: rule G4.
+//! Triggers never fail or block a user's statement: rule G04.
 
 use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Settings of sessions and servers, and sessions during migrations: rules G1, G4, G6 and G7.
+//! Settings of sessions and servers, and sessions during migrations: rules G01, G04, G06 and G07.
 
 use notifyman::Connection;
 use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape, Status};

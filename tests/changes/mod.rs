@@ -1,4 +1,4 @@
-//! Table changes: rules G1 to G10.
+//! Table changes: rules G01 to G10.
 
 mod build;
 mod dumps;

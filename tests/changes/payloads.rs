@@ -1,4 +1,4 @@
-//! The contents of payloads: rules G2, G3, G5 and G6.
+//! The contents of payloads: rules G02, G03, G05 and G06.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! No role gains privileges of another role by an installation: rule G4.
+//! No role gains privileges of another role by an installation: rule G04.
 
 use notifyman::changes::{DeliveryMode, Installer, Oversize, Shape};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! The apply worker of logical replication: rule G7. Triggers never stop it.
+//! The apply worker of logical replication: rule G07. Triggers never stop it.
 
 use notifyman::changes::{DeliveryMode, Installer, Shape};
 

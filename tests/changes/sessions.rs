@@ -1,4 +1,4 @@
-//! The sessions of a worker: rule G8. There is one for each database, independent of its configuration, and no server delays
+//! The sessions of a worker: rule G08. There is one for each database, independent of its configuration, and no server delays
 //! another.
 
 use std::net::TcpListener;

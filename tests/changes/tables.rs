@@ -1,4 +1,4 @@
-//! The covered tables, the names under which they are reported, and changes to both: rule G7.
+//! The covered tables, the names under which they are reported, and changes to both: rule G07.
 
 use notifyman::changes::{Installer, Shape, Status};
 

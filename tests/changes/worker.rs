@@ -1,4 +1,4 @@
-//! The worker of the library: rule G8.
+//! The worker of the library: rule G08.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! C8: what comes while something else is asked is kept, in order.
+//! C08: what comes while something else is asked is kept, in order.
 
 use notifyman::Connection;
 

@@ -1,4 +1,4 @@
-//! C2: servers that cheat in a login, scripted. The client hangs up, and says that it was cheated.
+//! C02: servers that cheat in a login, scripted. The client hangs up, and says that it was cheated.
 
 use notifyman::Connection;
 

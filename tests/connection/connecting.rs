@@ -1,4 +1,4 @@
-//! C1: dialling is bounded as a whole, and tries what it is given in turn.
+//! C01: dialling is bounded as a whole, and tries what it is given in turn.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! C8 and C11 against peers that aren't PostgreSQL, or lie: a clear error, no memory, no panic, no waiting.
+//! C08 and C11 against peers that aren't PostgreSQL, or lie: a clear error, no memory, no panic, no waiting.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,4 +1,4 @@
-//! C5 and C7: many channels at once, and what the server says we listen to.
+//! C05 and C07: many channels at once, and what the server says we listen to.
 
 use crate::support::server::{ask, connect, everything, pairs, session, utf8};
 use crate::support::{Peer, Proxy, Step, msg};

@@ -1,4 +1,4 @@
-//! C2: logging in at real servers, and the encoding that quoting relies on.
+//! C02: logging in at real servers, and the encoding that quoting relies on.
 
 use notifyman::{AuthMethod, Connection, Error, ProtocolError};
 

@@ -1,4 +1,4 @@
-//! One connection: the rules C1 to C16, each proven by the tests whose names begin with its number.
+//! One connection: the rules C01 to C16, each proven by the tests whose names begin with its number.
 
 mod arriving;
 mod cheats;

@@ -1,4 +1,4 @@
-//! C3 and C4: what a name and a payload can be, and that nothing but names and payloads reaches the server.
+//! C03 and C04: what a name and a payload can be, and that nothing but names and payloads reaches the server.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! C6, C9 and C10: what is sent, together or not, and that all of it comes, whatever its bytes.
+//! C06, C09 and C10: what is sent, together or not, and that all of it comes, whatever its bytes.
 
 use crate::support::server::{connect, everything, latin1, next, pairs, session};
 use crate::support::{Peer, Step, msg};

@@ -1,4 +1,4 @@
-//! The manager's rules, M1 to M12, from outside: each test's name begins with the rule that it proves. What
+//! The manager's rules, M01 to M12, from outside: each test's name begins with the rule that it proves. What
 //! recovers by itself (M13 to M17) and the rest of the handle (M18, M19) is here as far as these rules need it.
 
 mod deaths;

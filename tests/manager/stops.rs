@@ -1,4 +1,4 @@
-//! M3 and M19: events after a stop.
+//! M03 and M19: events after a stop.
 
 use std::thread;
 use std::time::Duration;
