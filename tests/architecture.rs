@@ -13,12 +13,12 @@ use imports::Imports;
 use source::{SourceFile, crate_files, rust_files, texts};
 
 // How many exceptions to a rule are left. Each number may only become smaller.
-const FILES_IN_CIRCLES: usize = 57;
-const SHARED_NAMES: usize = 10;
-const EXTENSIONS: usize = 28;
-const QUESTION_WORDS: usize = 427;
+const FILES_IN_CIRCLES: usize = 38;
+const SHARED_NAMES: usize = 1;
+const EXTENSIONS: usize = 7;
+const QUESTION_WORDS: usize = 37;
 
-const OLD_NAMES: usize = 72;
+const OLD_NAMES: usize = 11;
 
 /// The layers, from the top down. A module may use modules of lower layers; those of the last layer may also use each other.
 const LAYERS: [&[&str]; 8] = [
@@ -168,7 +168,7 @@ fn identifier(text: &str) -> Option<&str> {
 #[test]
 fn no_two_types_share_a_name() {
     // With and without a feature, these are alternatives of one type.
-    const ALTERNATIVES: [&str; 2] = ["Tls", "Encryption"];
+    const ALTERNATIVES: [&str; 3] = ["Tls", "Encryption", "EncryptionJob"];
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in crate_files() {
         for name in file.code.iter().filter_map(|line| defined_type(line)) {
@@ -436,70 +436,70 @@ fn words_that_have_a_better_one_are_gone() {
 }
 
 const WORDS: &[(&str, usize)] = &[
-    ("told", 691),
-    ("tells", 88),
-    ("tell", 39),
-    ("heard", 573),
-    ("hears", 26),
-    ("hear", 89),
-    ("hearing", 5),
-    ("whoever", 43),
-    ("whomever", 3),
-    ("who", 279),
-    ("whom", 34),
-    ("nobody", 196),
-    ("somebody", 27),
-    ("in clear", 15),
-    ("goes on", 79),
-    ("go on", 27),
-    ("going on", 4),
-    ("without a word", 10),
-    ("afresh", 4),
-    ("anew", 15),
-    ("is to be", 52),
-    ("are to be", 10),
-    ("deaf", 54),
-    ("wires", 5),
-    ("folder", 149),
-    ("folders", 15),
-    ("rights", 10),
-    ("mend", 8),
-    ("mends", 7),
-    ("mended", 11),
-    ("heal", 3),
-    ("heals", 3),
-    ("oftener", 5),
-    ("at once", 159),
-    ("side by side", 13),
-    ("ours", 58),
-    ("our side", 4),
-    ("of ours", 17),
-    ("cheat", 7),
-    ("cheats", 4),
-    ("look up", 11),
-    ("look ups", 3),
-    ("stands at", 5),
-    ("stand at", 3),
-    ("stands in", 11),
-    ("stand in", 6),
-    ("passed over", 5),
-    ("passes over", 4),
-    ("brought back", 23),
-    ("brings back", 3),
-    ("beside", 74),
-    ("the house", 3),
-    ("the arrows", 3),
-    ("the gate", 4),
-    ("can't", 75),
-    ("doesn't", 63),
-    ("isn't", 99),
-    ("don't", 13),
-    ("won't", 9),
-    ("didn't", 14),
-    ("aren't", 10),
-    ("wasn't", 10),
-    ("it's", 16),
-    ("that's", 3),
+    ("told", 127),
+    ("tells", 13),
+    ("tell", 12),
+    ("heard", 277),
+    ("hears", 9),
+    ("hear", 54),
+    ("hearing", 0),
+    ("whoever", 8),
+    ("whomever", 0),
+    ("who", 102),
+    ("whom", 5),
+    ("nobody", 82),
+    ("somebody", 7),
+    ("in clear", 3),
+    ("goes on", 41),
+    ("go on", 1),
+    ("going on", 1),
+    ("without a word", 1),
+    ("afresh", 0),
+    ("anew", 2),
+    ("is to be", 2),
+    ("are to be", 0),
+    ("deaf", 29),
+    ("wires", 0),
+    ("folder", 35),
+    ("folders", 0),
+    ("rights", 1),
+    ("mend", 1),
+    ("mends", 2),
+    ("mended", 2),
+    ("heal", 0),
+    ("heals", 0),
+    ("oftener", 0),
+    ("at once", 83),
+    ("side by side", 1),
+    ("ours", 25),
+    ("our side", 1),
+    ("of ours", 2),
+    ("cheat", 1),
+    ("cheats", 1),
+    ("look up", 3),
+    ("look ups", 0),
+    ("stands at", 0),
+    ("stand at", 0),
+    ("stands in", 1),
+    ("stand in", 0),
+    ("passed over", 1),
+    ("passes over", 0),
+    ("brought back", 3),
+    ("brings back", 0),
+    ("beside", 31),
+    ("the house", 0),
+    ("the arrows", 0),
+    ("the gate", 0),
+    ("can't", 15),
+    ("doesn't", 13),
+    ("isn't", 18),
+    ("don't", 1),
+    ("won't", 0),
+    ("didn't", 2),
+    ("aren't", 1),
+    ("wasn't", 2),
+    ("it's", 8),
+    ("that's", 0),
 ];
 
 fn names<'f>(files: impl Iterator<Item = &'f SourceFile>) -> Vec<&'f str> {
