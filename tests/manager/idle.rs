@@ -116,7 +116,6 @@ fn m03_idle_doesnt_overtake_what_a_call_picked_up() {
         let mut db = nm.get_mut(id).unwrap();
         db.notify(&channel, "picked up").unwrap();
         db.query("select pg_sleep(0.1)").unwrap(); // idle is due by now
-        drop(db);
         assert_eq!(until_idle(&mut nm), [(id, "picked up".into())]);
     }
 }
@@ -138,7 +137,6 @@ fn m03_idle_doesnt_overtake_what_a_call_picked_up_since_it_came_due() {
         let mut db = nm.get_mut(called).unwrap();
         db.notify(&channel, "picked up").unwrap();
         db.query("select 1").unwrap();
-        drop(db);
         assert_eq!(until_idle(&mut nm), [(called, "picked up".into())]);
 
         thread::sleep(2 * T);

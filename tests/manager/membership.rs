@@ -16,7 +16,6 @@ fn m04_remove_gives_a_connection_back_with_what_was_not_delivered_in_it() {
     let mut db = nm.get_mut(id).unwrap();
     db.notify_many([(&channel, "a"), (&channel, "b")]).unwrap();
     db.query("select 1").unwrap();
-    drop(db);
     let mut db = nm.remove(id).unwrap().unwrap();
     db.notify(&channel, "c").unwrap();
     db.query("select 1").unwrap();
@@ -51,7 +50,6 @@ fn m04_a_connection_that_was_given_back_can_go_into_another_manager() {
     let mut db = one.get_mut(id).unwrap();
     db.notify(&channel, "undelivered").unwrap();
     db.query("select 1").unwrap();
-    drop(db);
     let mut other = NotificationManager::new(one.into_connections().into_iter().map(|(_, db)| db)).timeout(LIMIT);
     open().notify(&channel, "later").unwrap();
     let heard: Vec<_> = hear(&mut other, 2).into_iter().map(|(_, payload)| payload).collect();

@@ -144,7 +144,6 @@ fn c12_a_listen_committed_with_a_chained_transaction_is_restored() {
     db.listen(["d"]).unwrap();
     // COMMIT AND CHAIN is new in PostgreSQL 12.
     db.execute("COMMIT; BEGIN").unwrap();
-    drop(db);
     open(&server.url()).query(&format!("SELECT pg_terminate_backend({pid})")).unwrap();
     let gap = restored(&mut nm);
     assert_eq!(gap.channels()[..], ["d".into(), super::ledger::CHANNEL.into()]);

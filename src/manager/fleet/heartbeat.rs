@@ -39,9 +39,9 @@ pub(crate) struct HeartbeatInput {
 }
 
 /// The heartbeat of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct HeartbeatState {
-    /// The time of the last `Sync`.
+    /// The time of the last `Sync`, unless bytes have been read since.
     asked: Option<CompactInstant>,
 }
 
@@ -73,10 +73,10 @@ impl Heartbeat {
         Some(CompactInstant::from(due?).round_up_to(self.part()).into())
     }
 
-    /// Decides for a connection from which bytes were last read at `last_read`, and which was last asked at `asked`.
+    /// Decides for a connection from which bytes were last read at `last_read`, and which was asked since at `asked`.
     fn check(&self, last_read: Instant, asked: Option<Instant>, now: Instant) -> HeartbeatAction {
         // Any byte is a sign of life.
-        match asked.filter(|asked| *asked >= last_read) {
+        match asked {
             Some(asked) => match asked.checked_add(self.deadline) {
                 Some(limit) if limit <= now => HeartbeatAction::Dead,
                 limit => HeartbeatAction::Wait(limit),
@@ -92,6 +92,7 @@ impl Heartbeat {
 impl HeartbeatState {
     /// Handles the timer, after the socket has been read.
     pub(crate) fn on_timer(&mut self, heartbeat: &Heartbeat, input: HeartbeatInput, now: Instant) -> HeartbeatAction {
+        self.asked.take_if(|asked| Instant::from(*asked) < input.last_read);
         // The jitter is the same for each check of the same silence. If it were drawn again each time, the longest period
         // would win, and all connections would be asked at the end of their periods.
         let mut jitter = Jitter::of((input.number, CompactInstant::from(input.last_read)));
@@ -159,10 +160,12 @@ mod tests {
     #[test]
     fn m15_any_byte_is_a_sign_of_life() {
         let heartbeat = Heartbeat { idle: 10 * SECOND, deadline: 2 * SECOND };
-        let start = Instant::now();
-        let (asked, answered) = (start + 10 * SECOND, start + 11 * SECOND);
-        let later = start + 13 * SECOND;
-        assert_eq!(heartbeat.check(answered, Some(asked), later), HeartbeatAction::Wait(Some(answered + 10 * SECOND)));
+        let (mut state, start) = (HeartbeatState::default(), Instant::now());
+        let mut input = HeartbeatInput { number: 1, last_read: start, is_settled: true, awaits_prompt_answer: false };
+        assert!(matches!(state.on_timer(&heartbeat, input, start + 10 * SECOND), HeartbeatAction::Ask(_)));
+        input.last_read = start + 11 * SECOND;
+        assert!(matches!(state.on_timer(&heartbeat, input, start + 13 * SECOND), HeartbeatAction::Wait(_)));
+        assert_eq!(state, HeartbeatState::default(), "nothing is outstanding");
     }
 
     #[test]

@@ -33,14 +33,30 @@ pub(super) struct ServeMode {
 #[derive(Debug)]
 pub(super) struct Live<C> {
     pub(super) connection: C,
+    /// Kept apart, since most connections are idle and have none.
+    extras: Option<Box<Extras>>,
+}
+
+/// The state of a connection on which something is outstanding, or about which its checks have found something.
+#[derive(Debug, Default)]
+struct Extras {
+    unsettled: Unsettled,
     heartbeat: HeartbeatState,
-    unsettled: Option<Box<Unsettled>>,
     canary: CanaryRecord,
     refused: RefusedChecks,
 }
 
+impl Extras {
+    fn is_empty(&self) -> bool {
+        self.unsettled.is_empty()
+            && self.heartbeat == HeartbeatState::default()
+            && self.canary == CanaryRecord::default()
+            && self.refused == RefusedChecks::default()
+    }
+}
+
 /// The checks whose refusal has been reported.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 struct RefusedChecks {
     canary: bool,
     audit: bool,
@@ -48,13 +64,7 @@ struct RefusedChecks {
 
 impl<C: Linked> Live<C> {
     pub(super) fn new(connection: C) -> Self {
-        Self {
-            connection,
-            heartbeat: HeartbeatState::default(),
-            unsettled: None,
-            canary: CanaryRecord::default(),
-            refused: RefusedChecks::default(),
-        }
+        Self { connection, extras: None }
     }
 
     /// Starts the heartbeat, if there is one and it has not been started.
@@ -62,7 +72,6 @@ impl<C: Linked> Live<C> {
         if let Some(heartbeat) = turn.services.heartbeat
             && !turn.schedule.timers.has_heartbeat()
         {
-            self.heartbeat = HeartbeatState::default();
             turn.schedule.is_heartbeat_due = false;
             let first = heartbeat.first(turn.now(), &mut turn.services.jitter);
             turn.set_timer(Timer::Heartbeat, first);
@@ -89,7 +98,11 @@ impl<C: Linked> Live<C> {
 
     /// Returns `true` if a request, a CancelRequest or a transaction is outstanding.
     pub(super) fn is_unsettled(&self) -> bool {
-        self.unsettled.is_some()
+        self.extras.as_ref().is_some_and(|extras| !extras.unsettled.is_empty())
+    }
+
+    fn extras_mut(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
     }
 
     // ---- serving ----------------------------------------------------------------------------------------------------
@@ -104,7 +117,7 @@ impl<C: Linked> Live<C> {
         let link = self.connection.link_mut();
         let mut may_have_more = false;
         if mode.reads {
-            if turn.services.ready.defer_drained(turn.token, &mut turn.schedule.queue) && !link.is_closed() {
+            if !link.is_closed() && turn.services.ready.defer_drained(turn.token, turn.schedule) {
                 link.flush();
                 return None;
             }
@@ -112,7 +125,7 @@ impl<C: Linked> Live<C> {
             may_have_more = pumped.may_have_more;
             turn.services.counters.bytes.add(pumped.bytes);
             if mode.is_pass {
-                turn.services.ready.note_read(turn.token, &mut turn.schedule.queue, pumped.bytes, may_have_more);
+                turn.services.ready.note_read(turn.token, turn.schedule, pumped.bytes, may_have_more);
             }
         }
         if mode.has_gap_events
@@ -138,7 +151,7 @@ impl<C: Linked> Live<C> {
     /// Handles what a read has brought besides notifications. For an idle connection, this costs a few comparisons.
     #[inline]
     fn after_read(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, may_have_more: bool) {
-        if self.unsettled.is_some() {
+        if self.extras.is_some() {
             self.complete_requests(id, turn, may_have_more);
         }
         if self.link().has_canary_event() {
@@ -162,8 +175,9 @@ impl<C: Linked> Live<C> {
             return turn.queue_first();
         }
         let is_open = link.transaction_status() != TransactionStatus::Idle;
-        if is_open || self.unsettled.is_some() {
+        if is_open || self.extras.is_some() {
             self.watch_transaction(id, turn, is_open);
+            self.extras.take_if(|extras| extras.is_empty());
         }
     }
 
@@ -176,7 +190,7 @@ impl<C: Linked> Live<C> {
             return;
         }
         let now = turn.now();
-        let transaction = &mut self.unsettled.get_or_insert_default().transaction;
+        let transaction = &mut self.extras_mut().unsettled.transaction;
         let OpenTransaction::Since(since) = *transaction.get_or_insert(OpenTransaction::Since(now)) else { return };
         if now.saturating_duration_since(since) < TRANSACTION_MAX {
             return turn.set_timer(Timer::Transaction, since.checked_add(TRANSACTION_MAX));
@@ -188,11 +202,10 @@ impl<C: Linked> Live<C> {
     }
 
     fn forget_transaction(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
-        let Some(unsettled) = &mut self.unsettled else { return };
-        if let Some(OpenTransaction::Reported) = unsettled.transaction.take() {
+        let Some(extras) = &mut self.extras else { return };
+        if let Some(OpenTransaction::Reported) = extras.unsettled.transaction.take() {
             turn.services.count_transactions(-1);
         }
-        self.unsettled.take_if(|unsettled| unsettled.is_empty());
     }
 
     /// Handles the timer of the heartbeat, after the stream has been read.
@@ -208,7 +221,8 @@ impl<C: Linked> Live<C> {
             is_settled: link.is_settled(),
             awaits_prompt_answer: link.awaits_immediate_answer(),
         };
-        match self.heartbeat.on_timer(&heartbeat, input, turn.now()) {
+        let state = &mut self.extras.get_or_insert_default().heartbeat;
+        match state.on_timer(&heartbeat, input, turn.now()) {
             HeartbeatAction::Wait(next) => turn.set_timer(Timer::Heartbeat, next),
             HeartbeatAction::Ask(next) => {
                 note_prompt(id, link, turn);
@@ -250,7 +264,7 @@ impl<C: Linked> Live<C> {
         timeout: Option<Duration>,
     ) {
         let until = timeout.and_then(|timeout| turn.now().checked_add(timeout));
-        self.unsettled.get_or_insert_default().push(request, origin, until);
+        self.extras_mut().unsettled.push(request, origin, until);
         turn.set_timer(Timer::Request, until);
         // If the session has ended meanwhile, or not all could be sent, that must be handled.
         turn.queue();
@@ -258,9 +272,8 @@ impl<C: Linked> Live<C> {
 
     /// Completes the requests that have been answered.
     pub(super) fn complete_requests(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, may_have_more: bool) {
-        let Some(unsettled) = &mut self.unsettled else { return };
-        let answered = unsettled.take_answered(id, self.connection.link_mut(), turn, may_have_more);
-        self.unsettled.take_if(|unsettled| unsettled.is_empty());
+        let Some(extras) = &mut self.extras else { return };
+        let answered = extras.unsettled.take_answered(id, self.connection.link_mut(), turn, may_have_more);
         for (origin, result) in answered {
             match origin {
                 RequestOrigin::Handle(ticket) => ticket.resolve(result),
@@ -277,9 +290,8 @@ impl<C: Linked> Live<C> {
 
     /// Handles the end of a CancelRequest.
     pub(super) fn on_cancel_end(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, is_over: bool) {
-        if let Some(unsettled) = &mut self.unsettled {
-            unsettled.end_cancel(self.connection.link_mut(), is_over, turn.now());
-            self.unsettled.take_if(|unsettled| unsettled.is_empty());
+        if let Some(extras) = &mut self.extras {
+            extras.unsettled.end_cancel(self.connection.link_mut(), is_over, turn.now());
         }
         self.settle(id, turn);
         turn.queue();
@@ -288,7 +300,8 @@ impl<C: Linked> Live<C> {
     // ---- checks of delivery -----------------------------------------------------------------------------------------
 
     fn on_canary_event(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
-        let CanaryOutcome { refusal, loss } = self.canary.on_event(id, self.connection.link_mut(), turn);
+        let CanaryOutcome { refusal, loss } =
+            self.extras.get_or_insert_default().canary.on_event(id, self.connection.link_mut(), turn);
         if let Some(error) = refusal {
             self.report_refusal(id, turn, Check::Canary, error);
         }
@@ -297,7 +310,7 @@ impl<C: Linked> Live<C> {
 
     /// Handles the server's answer to a canary that was sent on behalf of the connection.
     pub(super) fn on_canary_sent(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, result: Result<(), Error>) {
-        if let Some(error) = self.canary.on_sent(id, result, turn) {
+        if let Some(error) = self.extras_mut().canary.on_sent(id, result, turn) {
             self.report_refusal(id, turn, Check::Canary, error);
         }
     }
@@ -312,7 +325,7 @@ impl<C: Linked> Live<C> {
     /// Returns `true` if the connection's canary is to be sent by another session; `is_only` if no other connection of the
     /// fleet is connected to the database.
     pub(super) fn needs_canary_sender(&mut self, is_only: bool) -> bool {
-        self.canary.needs_sender(is_only)
+        self.extras_mut().canary.needs_sender(is_only)
     }
 
     /// Audits the connection if it has not received a canary by its deadline.
@@ -371,7 +384,13 @@ impl<C: Linked> Live<C> {
             }
         }
         if let Some(canary) = canary {
-            let loss = self.canary.judge(id, self.connection.link_mut(), turn, canary, has_lapsed);
+            let loss = self.extras.get_or_insert_default().canary.judge(
+                id,
+                self.connection.link_mut(),
+                turn,
+                canary,
+                has_lapsed,
+            );
             self.lose_delivery(turn, loss);
         }
     }
@@ -387,11 +406,15 @@ impl<C: Linked> Live<C> {
 
     /// Reports, once for each session, that the server refuses a check of delivery.
     fn report_refusal(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, check: Check, error: Error) {
+        if self.connection.link().is_closed() {
+            return;
+        }
+        let refused = &mut self.extras_mut().refused;
         let is_reported = match check {
-            Check::Canary => &mut self.refused.canary,
-            Check::Audit => &mut self.refused.audit,
+            Check::Canary => &mut refused.canary,
+            Check::Audit => &mut refused.audit,
         };
-        if !self.connection.link().is_closed() && !std::mem::replace(is_reported, true) {
+        if !std::mem::replace(is_reported, true) {
             log::check_refused(id, check, &error);
             turn.services.counters.checks_refused.add(1);
             turn.services.events.push_back(Event::CheckRefused(id, check, error));
@@ -415,13 +438,13 @@ impl<C: Linked> Live<C> {
 
     fn detach(mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) -> C {
         let link = self.connection.link_mut();
-        turn.services.ready.note_removed(&turn.schedule.queue, link.pid());
+        turn.services.ready.note_removed(turn.schedule, link.pid());
         turn.io.poller.deregister(link.stream());
         if let Some(canaries) = &mut turn.services.canary {
             canaries.schedule.leave(id, turn.io.read.now);
         }
         self.forget_transaction(turn);
-        if let Some(unsettled) = self.unsettled.take() {
+        if let Some(Extras { unsettled, .. }) = self.extras.take().map(|extras| *extras) {
             let link = self.connection.link_mut();
             if unsettled.is_cancelling {
                 turn.ended_cancels.push(id);

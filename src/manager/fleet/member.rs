@@ -19,7 +19,7 @@ use super::live::{Live, ServeMode};
 use super::log;
 use super::permit::Permit;
 use super::reconnect::{Absence, Dialled, Dialling, Listened, Listening};
-use super::timers::Timer;
+use super::timers::{Timer, TimerSet};
 use super::turn::Turn;
 use super::unsettled::RequestOrigin;
 use crate::connection::{Link, Linked};
@@ -38,7 +38,7 @@ pub(super) struct Member<C: Linked> {
 }
 
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly all are live, and nearly always")]
+#[allow(clippy::large_enum_variant, reason = "nearly all members are live, and nearly always")]
 enum MemberState<C: Linked> {
     /// Waiting for the time of the next attempt.
     Backoff(Box<Absence>, Instant),
@@ -50,7 +50,7 @@ enum MemberState<C: Linked> {
     Listening(Box<Listening<C::Stream>>),
     Live(Live<C>),
     /// The session has ended. Its last notifications are reported before the loss.
-    Ended(Live<C>),
+    Ended(Box<Live<C>>),
     /// Between two states.
     Moving,
 }
@@ -77,12 +77,20 @@ impl<C: Linked> Member<C> {
     /// Returns the connection of a member that is open, or whose loss has not been reported.
     #[inline]
     pub(super) fn as_live(&self) -> Option<&Live<C>> {
-        if let MemberState::Live(live) | MemberState::Ended(live) = &self.state { Some(live) } else { None }
+        match &self.state {
+            MemberState::Live(live) => Some(live),
+            MemberState::Ended(live) => Some(live),
+            _ => None,
+        }
     }
 
     #[inline]
     pub(super) fn as_live_mut(&mut self) -> Option<&mut Live<C>> {
-        if let MemberState::Live(live) | MemberState::Ended(live) = &mut self.state { Some(live) } else { None }
+        match &mut self.state {
+            MemberState::Live(live) => Some(live),
+            MemberState::Ended(live) => Some(live),
+            _ => None,
+        }
     }
 
     /// Returns the lost connection of a member that is being restored or opened.
@@ -108,31 +116,28 @@ impl<C: Linked> Member<C> {
     /// Serves the member: the stream is ready, a timer has fired, or something has been requested.
     #[inline]
     pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, '_, C::Stream>, mode: ServeMode) -> Served {
-        match &mut self.state {
-            MemberState::Live(live) | MemberState::Ended(live) => {
-                let event = live.on_ready(self.id, turn, mode);
-                if !live.link().is_closed() {
-                    return Served::Stays(event);
-                }
-                self.on_end(turn, event)
-            }
-            MemberState::Backoff(..)
-            | MemberState::Queued(_)
-            | MemberState::Dialling(_)
-            | MemberState::Listening(_)
-            | MemberState::Moving => self.advance(turn),
-        }
+        let id = self.id;
+        let Some(live) = self.as_live_mut() else { return self.advance(turn) };
+        let event = live.on_ready(id, turn, mode);
+        if live.link().is_closed() { self.on_end(turn, event) } else { Served::Stays(event) }
     }
 
     /// Handles the end of a session: what it has received is reported before the loss.
     fn on_end(&mut self, turn: &mut Turn<'_, '_, C::Stream>, event: Option<Event>) -> Served {
-        let (MemberState::Live(live) | MemberState::Ended(live)) = self.take() else { return Served::Stays(event) };
+        let live = match self.take() {
+            MemberState::Live(live) => Box::new(live),
+            MemberState::Ended(live) => live,
+            state => {
+                self.state = state;
+                return Served::Stays(event);
+            }
+        };
         if event.is_some() {
             self.state = MemberState::Ended(live);
             turn.queue_first();
             return Served::Stays(event);
         }
-        self.on_loss(live, turn)
+        self.on_loss(*live, turn)
     }
 
     /// Reports the loss of a session. The member is restored, if the fleet reconnects.
@@ -147,7 +152,7 @@ impl<C: Linked> Member<C> {
         // A connection whose sessions never last is restored with growing delays.
         let failed = failed_before(established, &error, turn.now());
         let at = turn.now() + backoff.delay(failed, &mut turn.services.jitter);
-        turn.reset_schedule();
+        turn.schedule.reset();
         self.back_off(Box::new(Absence::new(dead, failed, true)), at, turn);
         Served::Stays(Some(Event::Disconnected(self.id, error)))
     }
@@ -180,15 +185,15 @@ impl<C: Linked> Member<C> {
                 }
                 MemberState::Dialling(dialling) => match dialling.advance(turn) {
                     Dialled::Waiting(dialling) => {
-                        self.state = MemberState::Dialling(Box::new(dialling));
+                        self.state = MemberState::Dialling(dialling);
                         return Served::Stays(None);
                     }
-                    Dialled::LoggedIn(listening) => MemberState::Listening(Box::new(listening)),
+                    Dialled::LoggedIn(listening) => MemberState::Listening(listening),
                     Dialled::Failed(absence, error) => return self.on_failed_attempt(absence, error, turn),
                 },
                 MemberState::Listening(listening) => match listening.advance(turn) {
                     Listened::Waiting(listening) => {
-                        self.state = MemberState::Listening(Box::new(listening));
+                        self.state = MemberState::Listening(listening);
                         return Served::Stays(None);
                     }
                     Listened::Acknowledged(absence, link, may_have_more) => {
@@ -241,7 +246,7 @@ impl<C: Linked> Member<C> {
         let is_quiet = !may_have_more && link.backlog_size() == 0;
         let gap = if is_quiet { link.take_gap(turn.now()) } else { None };
         turn.services.counters.gaps.add(usize::from(gap.is_some()));
-        turn.schedule.timers = Default::default();
+        turn.schedule.timers = TimerSet::default();
         let mut live = Live::new(C::from(link));
         absence.edits.take_tickets().into_iter().for_each(|ticket| ticket.resolve(Ok(())));
         live.start_heartbeat(turn);
@@ -268,7 +273,7 @@ impl<C: Linked> Member<C> {
         let backoff = turn.services.backoff.unwrap_or_default();
         let is_final = is_final_attempt(&error, !absence.dead.is_unopened());
         if !absence.persists || (is_final && !backoff.retry_all) {
-            return self.fail(absence, error, turn);
+            return self.fail(*absence, error, turn);
         }
         // The first failure is reported; the next ones follow with growing delays until one succeeds.
         let event = absence.is_first().then(|| Event::Disconnected(self.id, error.clone()));
@@ -277,14 +282,14 @@ impl<C: Linked> Member<C> {
             true => backoff.slow_delay(&mut turn.services.jitter),
             false => backoff.delay(absence.failed, &mut turn.services.jitter),
         };
-        turn.reset_schedule();
+        turn.schedule.reset();
         let at = turn.now() + delay;
         self.back_off(absence, at, turn);
         Served::Stays(event)
     }
 
     /// Gives up to open the connection.
-    fn fail(&mut self, mut absence: Box<Absence>, error: Error, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+    fn fail(&mut self, mut absence: Absence, error: Error, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
         log::restore_failed(self.id, &error, absence.failed.saturating_add(1));
         // A session that had been open was counted when it was lost.
         turn.services.counters.losses.add(usize::from(absence.dead.is_unopened()));
@@ -294,19 +299,21 @@ impl<C: Linked> Member<C> {
 
     /// Loses the member, because the poll has failed.
     pub(super) fn on_poll_error(&mut self, error: &Error, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
-        match self.take() {
-            MemberState::Live(mut live) | MemberState::Ended(mut live) => {
-                live.link_mut().close_for(error.clone());
-                // What had been received is reported first.
-                if let Some(batch) = live.link_mut().take_batch(turn.now()) {
-                    turn.services.counters.notifications.add(batch.len());
-                    turn.services.events.push_back(Event::Notifies(self.id, batch));
-                }
-                self.on_loss(live, turn)
+        let id = self.id;
+        if let Some(live) = self.as_live_mut() {
+            live.link_mut().close_for(error.clone());
+            // What had been received is reported first.
+            if let Some(batch) = live.link_mut().take_batch(turn.now()) {
+                turn.services.counters.notifications.add(batch.len());
+                turn.services.events.push_back(Event::Notifies(id, batch));
             }
-            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => self.fail(absence, error.clone(), turn),
-            MemberState::Dialling(dialling) => self.fail(dialling.absence, error.clone(), turn),
-            MemberState::Listening(listening) => self.fail(listening.absence, error.clone(), turn),
+        }
+        match self.take() {
+            MemberState::Live(live) => self.on_loss(live, turn),
+            MemberState::Ended(live) => self.on_loss(*live, turn),
+            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => self.fail(*absence, error.clone(), turn),
+            MemberState::Dialling(dialling) => self.fail(*dialling.absence, error.clone(), turn),
+            MemberState::Listening(listening) => self.fail(*listening.absence, error.clone(), turn),
             MemberState::Moving => Served::Stays(None),
         }
     }
@@ -334,7 +341,7 @@ impl<C: Linked> Member<C> {
 
     /// Makes a request to the server; while the connection is being restored, changes the channels.
     fn request(&mut self, request: Request, ticket: RequestTicket, turn: &mut Turn<'_, '_, C::Stream>) {
-        if let MemberState::Live(live) | MemberState::Ended(live) = &mut self.state {
+        if let Some(live) = self.as_live_mut() {
             return live.request(turn, request, RequestOrigin::Handle(ticket), 0);
         }
         let ticket = match ticket {
@@ -359,7 +366,8 @@ impl<C: Linked> Member<C> {
     /// Takes the connection out of the fleet: with its undelivered notifications, or what is left of a lost one.
     pub(super) fn remove(self, turn: &mut Turn<'_, '_, C::Stream>) -> Option<Result<C, Dead>> {
         Some(match self.state {
-            MemberState::Live(live) | MemberState::Ended(live) => Ok(live.into_connection(self.id, turn)),
+            MemberState::Live(live) => Ok(live.into_connection(self.id, turn)),
+            MemberState::Ended(live) => Ok(live.into_connection(self.id, turn)),
             MemberState::Backoff(absence, _) | MemberState::Queued(absence) => {
                 Err(absence.end(&Error::UnknownConnection))
             }

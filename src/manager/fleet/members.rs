@@ -53,8 +53,8 @@ impl<C: Linked> Members<C> {
         let (id, pid) = (self.roster.new_id(), link.pid());
         let token = self.roster.add(Member::live(id, connection));
         self.with_live(token, io, |live, turn| {
-            turn.services.ready.note_inserted(token, &mut turn.schedule.queue, pid);
-            turn.services.ready.mark_dirty(token, &mut turn.schedule.queue);
+            turn.services.ready.note_inserted(token, turn.schedule, pid);
+            turn.services.ready.mark_dirty(token, turn.schedule);
             let link = live.link_mut();
             if !link.is_closed()
                 && let Err(error) = turn.watch(link.stream(), true, false)
@@ -133,7 +133,7 @@ impl<C: Linked> Members<C> {
     /// Serves the connection after those that are ready.
     pub(super) fn queue(&mut self, token: u32) {
         if let Some(slot) = self.roster.get_mut(token) {
-            self.services.ready.push(token, &mut slot.schedule.queue);
+            self.services.ready.push(token, &mut slot.schedule);
         }
     }
 
@@ -142,7 +142,7 @@ impl<C: Linked> Members<C> {
         let Self { roster, services, tasks, ended_cancels, .. } = self;
         let Slot { schedule, occupant } = roster.get_mut(token)?;
         if mode.reads {
-            schedule.queue.is_queued = false;
+            schedule.is_queued = false;
         }
         let mut turn = Turn { token, io, services, schedule, tasks, ended_cancels };
         match occupant {

@@ -199,7 +199,7 @@ impl<C: Linked> Fleet<C> {
         let Members { roster, services, .. } = &mut self.members;
         let token = roster.token(id)?;
         let slot = roster.get_mut(token)?;
-        services.ready.mark_dirty(token, &mut slot.schedule.queue);
+        services.ready.mark_dirty(token, &mut slot.schedule);
         Some(&mut slot.member_mut()?.as_live_mut()?.connection)
     }
 
@@ -328,7 +328,7 @@ impl<C: Linked> Fleet<C> {
             count += 1;
             if let Some(slot) = roster.get_mut(token) {
                 slot.schedule.peer_closed |= peer_closed;
-                services.ready.push_ready(token, &mut slot.schedule.queue);
+                services.ready.push_ready(token, &mut slot.schedule);
             }
         }
         services.ready.move_back(left_over);
@@ -363,7 +363,7 @@ impl<C: Linked> Fleet<C> {
                 && slot.schedule.timers.take(timer, at)
             {
                 slot.schedule.is_heartbeat_due |= timer == Timer::Heartbeat;
-                services.ready.push(token, &mut slot.schedule.queue);
+                services.ready.push(token, &mut slot.schedule);
             }
         }
     }
@@ -458,7 +458,7 @@ impl<C: Linked> Fleet<C> {
         let Members { roster, services, .. } = &mut self.members;
         services.ready.end_pass(|token, reset| {
             if let Some(slot) = roster.get_mut(token) {
-                reset(&mut slot.schedule.queue);
+                reset(&mut slot.schedule);
             }
         });
     }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::timers::TimerSet;
 use crate::connection::DRAIN_MAX;
 
 /// The capacity that the queue keeps: enough for all connections that one poll can report.
@@ -13,18 +14,24 @@ const KEPT_CAPACITY: usize = 2048;
 /// The capacity that the list of changed connections keeps.
 const KEPT_DIRTY: usize = 64;
 
-/// The state of one connection in the queue.
+/// The scheduling state of one connection.
 #[derive(Debug, Default)]
-pub(super) struct QueueState {
-    pub(super) is_queued: bool,
+pub(super) struct Schedule {
+    pub(super) timers: TimerSet,
     /// The number of bytes that the current pass of a zero timeout has read; [`DRAIN_MAX`] once the socket is empty.
     drained: u32,
+    pub(super) is_queued: bool,
+    /// `true` if the peer has closed the stream: then only a read that returns nothing shows the end.
+    pub(super) peer_closed: bool,
+    /// `true` if the stream is watched for room to write.
+    pub(super) watches_write: bool,
+    pub(super) is_heartbeat_due: bool,
 }
 
-impl QueueState {
-    /// Returns the state of a connection whose session has ended: the current pass has not read its next one.
-    pub(super) fn after_loss(&self) -> Self {
-        Self { is_queued: self.is_queued, drained: 0 }
+impl Schedule {
+    /// Begins again for the next session: its timers are not set, and the current pass has not read it.
+    pub(super) fn reset(&mut self) {
+        *self = Self { is_queued: self.is_queued, ..Self::default() };
     }
 }
 
@@ -48,15 +55,15 @@ pub(super) struct ReadyQueue {
 
 impl ReadyQueue {
     /// Adds a connection to the back of the queue.
-    pub(super) fn push(&mut self, token: u32, state: &mut QueueState) {
-        if !std::mem::replace(&mut state.is_queued, true) {
+    pub(super) fn push(&mut self, token: u32, schedule: &mut Schedule) {
+        if !std::mem::replace(&mut schedule.is_queued, true) {
             self.ready.push_back(token);
         }
     }
 
     /// Adds a connection to the front of the queue, in the current turn.
-    pub(super) fn push_first(&mut self, token: u32, state: &mut QueueState) {
-        if !std::mem::replace(&mut state.is_queued, true) {
+    pub(super) fn push_first(&mut self, token: u32, schedule: &mut Schedule) {
+        if !std::mem::replace(&mut schedule.is_queued, true) {
             self.ready.push_front(token);
             self.to_serve += 1;
         }
@@ -64,15 +71,15 @@ impl ReadyQueue {
 
     /// Adds a connection that the caller may have changed: its socket may have been read without the loop's knowledge, and
     /// it may hold notifications.
-    pub(super) fn mark_dirty(&mut self, token: u32, state: &mut QueueState) {
-        self.push(token, state);
+    pub(super) fn mark_dirty(&mut self, token: u32, schedule: &mut Schedule) {
+        self.push(token, schedule);
         self.dirty.push(token);
     }
 
     /// Adds a connection whose socket is ready.
-    pub(super) fn push_ready(&mut self, token: u32, state: &mut QueueState) {
-        if !std::mem::replace(&mut state.is_queued, true) {
-            match state.drained < DRAIN_MAX {
+    pub(super) fn push_ready(&mut self, token: u32, schedule: &mut Schedule) {
+        if !std::mem::replace(&mut schedule.is_queued, true) {
+            match schedule.drained < DRAIN_MAX {
                 true => self.ready.push_back(token),
                 false => self.deferred.push(token),
             }
@@ -139,43 +146,43 @@ impl ReadyQueue {
     // ---- the pass of a zero timeout --------------------------------------------------------------------------------
 
     /// Leaves a connection that the current pass has drained to the next pass; returns `false` if it is not drained.
-    pub(super) fn defer_drained(&mut self, token: u32, state: &mut QueueState) -> bool {
-        let is_drained = state.drained >= DRAIN_MAX;
+    pub(super) fn defer_drained(&mut self, token: u32, schedule: &mut Schedule) -> bool {
+        let is_drained = schedule.drained >= DRAIN_MAX;
         if is_drained {
-            state.is_queued = true;
+            schedule.is_queued = true;
             self.deferred.push(token);
         }
         is_drained
     }
 
     /// Records that the current pass has read a connection, and whether its socket may hold more.
-    pub(super) fn note_read(&mut self, token: u32, state: &mut QueueState, bytes: usize, may_have_more: bool) {
-        if state.drained == 0 {
+    pub(super) fn note_read(&mut self, token: u32, schedule: &mut Schedule, bytes: usize, may_have_more: bool) {
+        if schedule.drained == 0 {
             self.drained.push(token);
         }
         // An empty socket is left for the next pass; the size of one read cannot overflow the sum.
-        state.drained = if may_have_more { state.drained + bytes as u32 } else { DRAIN_MAX };
+        schedule.drained = if may_have_more { schedule.drained + bytes as u32 } else { DRAIN_MAX };
     }
 
     /// Records that a connection of this server process is removed.
-    pub(super) fn note_removed(&mut self, state: &QueueState, pid: i32) {
-        if state.drained > 0 {
+    pub(super) fn note_removed(&mut self, schedule: &Schedule, pid: i32) {
+        if schedule.drained > 0 {
             self.removed_drained.push(pid);
         }
     }
 
     /// Leaves a connection that is inserted to the next pass if the current one has drained it.
-    pub(super) fn note_inserted(&mut self, token: u32, state: &mut QueueState, pid: i32) {
+    pub(super) fn note_inserted(&mut self, token: u32, schedule: &mut Schedule, pid: i32) {
         if self.removed_drained.contains(&pid) {
-            state.drained = DRAIN_MAX;
+            schedule.drained = DRAIN_MAX;
             self.drained.push(token);
         }
     }
 
     /// Ends the current pass: connections that became ready after it had drained them are ready again.
-    pub(super) fn end_pass(&mut self, mut with_state: impl FnMut(u32, fn(&mut QueueState))) {
+    pub(super) fn end_pass(&mut self, mut with_schedule: impl FnMut(u32, fn(&mut Schedule))) {
         while let Some(token) = self.drained.pop() {
-            with_state(token, |state| state.drained = 0);
+            with_schedule(token, |schedule| schedule.drained = 0);
         }
         self.removed_drained = Vec::new();
         self.ready.extend(std::mem::take(&mut self.deferred));

@@ -70,9 +70,9 @@ pub(super) struct Dialling<S: Transport> {
 /// The progress of a connection that is being opened.
 pub(super) enum Dialled<S: Transport> {
     /// Continue when the stream is ready, and at the time of the timer.
-    Waiting(Dialling<S>),
+    Waiting(Box<Dialling<S>>),
     /// The login is done.
-    LoggedIn(Listening<S>),
+    LoggedIn(Box<Listening<S>>),
     Failed(Box<Absence>, Error),
 }
 
@@ -85,7 +85,7 @@ impl<S: Transport> Dialling<S> {
     }
 
     /// Continues as far as possible.
-    pub(super) fn advance(mut self, turn: &mut Turn<'_, '_, S>) -> Dialled<S> {
+    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, '_, S>) -> Dialled<S> {
         match self.dial.advance(turn.read_context()) {
             DialProgress::Wait(until) => {
                 if self.dial.awaits_waker() {
@@ -101,7 +101,9 @@ impl<S: Transport> Dialling<S> {
                 Dialled::Waiting(self)
             }
             DialProgress::Open(link, may_have_more) => {
-                Dialled::LoggedIn(Listening::begin(self.absence, self.permit, link, may_have_more, turn.now()))
+                let Self { absence, permit, .. } = *self;
+                let listening = Listening::begin(absence, permit, link, may_have_more, turn.now());
+                Dialled::LoggedIn(Box::new(listening))
             }
             DialProgress::Failed(error) => Dialled::Failed(self.absence, error),
         }
@@ -114,7 +116,7 @@ pub(super) struct Listening<S: Transport> {
     pub(super) absence: Box<Absence>,
     pub(super) link: Box<Link<S>>,
     /// Held until the LISTENs are acknowledged.
-    permit: Permit,
+    _permit: Permit,
     /// The last request for the channels of the lost session.
     last: RequestId,
     /// `true` once that request has been answered.
@@ -128,7 +130,7 @@ pub(super) struct Listening<S: Transport> {
 /// The progress of a connection whose server must acknowledge the LISTENs.
 pub(super) enum Listened<S: Transport> {
     /// Continue when the stream is ready, and at the time of the timer.
-    Waiting(Listening<S>),
+    Waiting(Box<Listening<S>>),
     /// The connection is live, and its stream is being watched.
     Acknowledged(Box<Absence>, Box<Link<S>>, bool),
     Failed(Box<Absence>, Error),
@@ -151,11 +153,11 @@ impl<S: Transport> Listening<S> {
         }
         absence.edits.request(&mut link);
         let until = now.checked_add(link.config().get_call_timeout());
-        Self { absence, link, permit, last, is_acknowledged: false, until, may_have_more }
+        Self { absence, link, _permit: permit, last, is_acknowledged: false, until, may_have_more }
     }
 
     /// Continues as far as possible.
-    pub(super) fn advance(mut self, turn: &mut Turn<'_, '_, S>) -> Listened<S> {
+    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, '_, S>) -> Listened<S> {
         for _ in 0..READS_PER_TURN {
             // A stream that the login has emptied reports more.
             if self.may_have_more {
@@ -164,8 +166,8 @@ impl<S: Transport> Listening<S> {
             match self.handle_replies(turn.now()) {
                 Ok(false) => {}
                 Ok(true) => {
-                    drop(self.permit);
-                    return Listened::Acknowledged(self.absence, self.link, self.may_have_more);
+                    let Self { absence, link, may_have_more, .. } = *self;
+                    return Listened::Acknowledged(absence, link, may_have_more);
                 }
                 Err(error) => return Listened::Failed(self.absence, error),
             }
@@ -187,7 +189,7 @@ impl<S: Transport> Listening<S> {
         Listened::Waiting(self)
     }
 
-    fn wait(mut self, turn: &mut Turn<'_, '_, S>) -> Listened<S> {
+    fn wait(mut self: Box<Self>, turn: &mut Turn<'_, '_, S>) -> Listened<S> {
         if let Err(error) = turn.watch(self.link.stream(), false, self.link.wants_write()) {
             return Listened::Failed(self.absence, error);
         }

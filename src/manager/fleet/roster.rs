@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::member::Member;
+use super::ready_queue::Schedule;
 use super::task::Task;
-use super::turn::Schedule;
 use crate::connection::Linked;
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;

@@ -12,9 +12,9 @@ use super::dial_budget::DialBudget;
 use super::heartbeat::Heartbeat;
 use super::jitter::Jitter;
 use super::permit::Permits;
-use super::ready_queue::{QueueState, ReadyQueue};
+use super::ready_queue::{ReadyQueue, Schedule};
 use super::task::Task;
-use super::timers::{Timer, TimerSet, Timers};
+use super::timers::{Timer, Timers};
 use crate::connection::Transport;
 use crate::connection::{ConnectionInterner, ReadContext};
 use crate::error::Error;
@@ -33,18 +33,6 @@ pub(crate) trait Poller<S> {
 pub(crate) struct FleetIo<'a, S> {
     pub(crate) read: ReadContext<'a>,
     pub(crate) poller: &'a mut dyn Poller<S>,
-}
-
-/// The scheduling state of one connection.
-#[derive(Debug, Default)]
-pub(super) struct Schedule {
-    pub(super) queue: QueueState,
-    pub(super) timers: TimerSet,
-    /// `true` if the peer has closed the stream: then only a read that returns nothing shows the end.
-    pub(super) peer_closed: bool,
-    /// `true` if the stream is watched for room to write.
-    pub(super) watches_write: bool,
-    pub(super) is_heartbeat_due: bool,
 }
 
 /// The settings and the state that all connections share.
@@ -139,12 +127,12 @@ impl<'io, S: Transport> Turn<'_, 'io, S> {
 
     /// Serves the connection again, after those that are ready.
     pub(super) fn queue(&mut self) {
-        self.services.ready.push(self.token, &mut self.schedule.queue);
+        self.services.ready.push(self.token, self.schedule);
     }
 
     /// Serves the connection again, before all others.
     pub(super) fn queue_first(&mut self) {
-        self.services.ready.push_first(self.token, &mut self.schedule.queue);
+        self.services.ready.push_first(self.token, self.schedule);
     }
 
     /// Serves the connection again when the waker has been used.
@@ -175,12 +163,6 @@ impl<'io, S: Transport> Turn<'_, 'io, S> {
         }
         self.schedule.watches_write = wants_write;
         self.io.poller.reregister(stream, self.token, wants_write).map_err(watch_error)
-    }
-
-    /// Ends the scheduling of a session: its timers do not count any more.
-    pub(super) fn reset_schedule(&mut self) {
-        let queue = self.schedule.queue.after_loss();
-        *self.schedule = Schedule { queue, ..Schedule::default() };
     }
 }
 

@@ -79,7 +79,7 @@ enum CanaryRoute {
 }
 
 /// The canaries of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct CanaryRecord {
     route: CanaryRoute,
     /// `true` if the last canary was sent by another session.
