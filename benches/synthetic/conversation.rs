@@ -50,7 +50,7 @@ impl Conversation {
         self.channels.contains(channel)
     }
 
-    /// Takes in what the client said, and writes what there is to say to it.
+    /// Handles bytes from the client, and appends the answers.
     pub fn read(&mut self, bytes: &[u8], answer: &mut Vec<u8>) {
         self.input.extend_from_slice(bytes);
         let mut input = std::mem::take(&mut self.input);

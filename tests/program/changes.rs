@@ -34,7 +34,7 @@ fn worker_command(urls: &[String], options: &[&str]) -> Command {
     command
 }
 
-/// Starts a worker, and waits until it has reported that so many databases are connected.
+/// Starts a worker, and waits until it has reported that all its databases are connected.
 fn connected(mut command: Command, databases: usize, has_command: bool) -> Running {
     let running = Running::spawn(&mut command);
     for number in 1..=databases {
@@ -255,7 +255,7 @@ fn g08_a_signal_waits_for_the_running_command() {
     assert_eq!(worker.out.next(), "done");
     let finished = worker.finish();
     finished.ends_with(143);
-    assert!(finished.err().contains("all notifications: 1 left"), "{finished:?}");
+    assert!(finished.err().contains("events for which the command was not run: 1"), "{finished:?}");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn g10_a_reader_that_closes_the_output_ends_a_worker_with_code_4_and_unwritten_l
     let finished = child.wait_with_output().unwrap();
     assert_eq!(finished.status.code(), Some(4), "{finished:?}");
     let text = String::from_utf8_lossy(&finished.stderr).into_owned();
-    assert!(text.contains("the reader of standard output has gone"), "{text}");
+    assert!(text.contains("standard output was closed by its reader"), "{text}");
     // Lines that could not be written are not acknowledged; the last ones written may not be, either.
     let next = worker(&[cluster.url()], &["--from", "shop"]);
     let first = parsed(&next.out.next())["new_data"]["id"].as_i64().unwrap();

@@ -15,7 +15,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// The outcome of running the command for a line.
 pub(crate) enum CommandOutcome {
     Done,
-    /// All attempts failed; the reason of the last.
+    /// All attempts failed; this is the reason of the last failure.
     Failed(String),
     /// A signal came during a pause between two attempts.
     Interrupted,

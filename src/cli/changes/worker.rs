@@ -17,7 +17,7 @@ use crate::cli::outcome::{Exit, Failure};
 use crate::cli::output::print_message;
 use crate::cli::signals::SignalWatcher;
 
-/// The time between two updates of the status line while nothing comes.
+/// The time between two updates of the status line while no events arrive.
 const TICK: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: args::WorkerArgs) -> Result<Exit, Failure> {
@@ -66,7 +66,7 @@ struct Consumer {
 
 impl Consumer {
     fn run(mut self, mut changes: Changes) -> Result<Exit, Failure> {
-        // To ask for the next event acknowledges the last one, so that is done only after it has been dealt with.
+        // A call of `next` acknowledges the last event, so it comes only after that has been handled.
         while let Some(event) = changes.next() {
             self.report_delays();
             if let Some((database, event)) = event {
@@ -77,7 +77,7 @@ impl Consumer {
                 let line = EventLine::of(database, &event, &changes.payload(), position);
                 let end = match self.args.exec.clone() {
                     None => self.print(&line)?,
-                    Some(command) => self.act(&command, &line, &mut changes),
+                    Some(command) => self.run_command(&command, &line, &mut changes),
                 };
                 if let Some(end) = end {
                     return Ok(end);
@@ -104,7 +104,7 @@ impl Consumer {
         }
     }
 
-    /// Reports on standard error what becomes of a connection.
+    /// Reports the state of a connection on standard error.
     fn report(&mut self, database: usize, event: &ChangeEvent) {
         match event {
             ChangeEvent::Lost(error) => {
@@ -122,7 +122,7 @@ impl Consumer {
         }
     }
 
-    /// Prints a line. It counts as written once the system has taken it; a reader that has gone is the end.
+    /// Prints a line. It counts as written once the system has accepted it. A reader that closed the output ends the worker.
     fn print(&self, line: &EventLine) -> Result<Option<Exit>, Failure> {
         let print = || {
             let mut out = io::stdout().lock();
@@ -132,18 +132,18 @@ impl Consumer {
         match self.line.around(print) {
             Ok(()) => Ok(None),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                print_message("the reader of standard output has gone: what was not written is not acknowledged");
+                print_message("standard output was closed by its reader: the last line is not acknowledged");
                 Ok(Some(Exit::ReaderGone))
             }
             Err(error) => Err(Failure::Output(error)),
         }
     }
 
-    /// Runs the command for an event, if it is run for such events; returns the end if this is one.
-    fn act(&mut self, command: &str, line: &EventLine, changes: &mut Changes) -> Option<Exit> {
+    /// Runs the command for an event of a kind that has commands; returns the exit if the worker must end.
+    fn run_command(&mut self, command: &str, line: &EventLine, changes: &mut Changes) -> Option<Exit> {
         match line.kind {
             "change" | "schema" | "gap" | "dropped" | "lost" => {}
-            // These have been reported.
+            // These events have been reported.
             "connected" | "disconnected" => return None,
             _ => {
                 print_message(&line.text);
@@ -152,7 +152,7 @@ impl Consumer {
         }
         match exec::run(command, line, self.args.retries, &self.signals) {
             CommandOutcome::Done => {}
-            // Neither of these two acknowledges the change, so that it is reported again.
+            // The change is not acknowledged, so that it is reported again.
             CommandOutcome::Interrupted => return Some(self.signalled(changes.waiting() + 1)),
             CommandOutcome::Failed(reason) => {
                 self.is_complete = false;
@@ -174,7 +174,7 @@ impl Consumer {
     /// Ends because of a signal, and reports what is left.
     fn signalled(&self, left: usize) -> Exit {
         if left > 0 {
-            print_message(format_args!("the command was not run for all notifications: {left} left"));
+            print_message(format_args!("events for which the command was not run: {left}"));
         }
         self.signals.received().map_or(Exit::Done, Exit::Signalled)
     }
@@ -219,7 +219,7 @@ impl StatusLine {
         }
     }
 
-    /// Prints something without mixing it with the line.
+    /// Runs a function that prints, without mixing its output with the line.
     fn around<T>(&self, print: impl FnOnce() -> T) -> T {
         self.bar.suspend(print)
     }

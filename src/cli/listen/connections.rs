@@ -193,7 +193,7 @@ impl Connections {
         }
     }
 
-    /// Reports the connections that were never opened, unless another one's failure has ended the program; returns
+    /// Reports the connections that were never opened, unless a failure has ended the program; returns
     /// `true` if nothing can be missing.
     pub(super) fn finish(&mut self, has_failed: bool) -> bool {
         for (number, tracked) in (1..).zip(&self.list) {

@@ -121,8 +121,8 @@ impl ConnectionWatcher {
         self.has_failed |= self.fail_fast;
     }
 
-    /// Connects once more, in the background, where a connection is not open after a moment: the notifier does not
-    /// report why its attempts fail.
+    /// Connects once more in the background, for each connection that is not open after a moment: the notifier does not
+    /// report the errors of its attempts.
     fn find_reasons(&mut self) {
         if self.failures.is_some() || self.opening.is_empty() || clock::now() - self.began < ATTEMPT_TIME {
             return;
