@@ -1,4 +1,4 @@
-//! The options of an installation: which tables it covers, what it reports, and how it delivers.
+//! The options of an installation: the covered tables, the contents of reports, and the delivery.
 
 use std::fmt;
 use std::ops::RangeInclusive;

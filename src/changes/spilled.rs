@@ -37,7 +37,7 @@ impl SpilledReader {
         self.current.is_none()
     }
 
-    /// Adds a notification to the queue. A reference to a spilled payload is kept, and what follows it is held.
+    /// Adds a notification to the queue. A reference to a spilled payload is kept, and later notifications are held.
     pub(crate) fn push(&mut self, payload: &[u8], cx: &LoopContext<'_>) {
         // Held payloads are examined when they are released.
         let number = if self.is_idle() { spilled_number(payload, cx) } else { None };

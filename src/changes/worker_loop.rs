@@ -95,7 +95,7 @@ impl WorkerLoop {
         }
     }
 
-    /// Runs until every database is lost, or until the worker is stopped and has saved what the consumer acknowledged.
+    /// Runs until every database is lost, or until the worker is stopped and has saved the acknowledged position.
     pub(crate) fn run(mut self) {
         let _finish = FinishGuard(Arc::clone(&self.queue));
         while !self.is_over() {

@@ -202,7 +202,7 @@ fn g10_without_a_worker_a_log_is_bounded_and_no_write_fails() {
         if round == 0 {
             assert!(gap(&mut changes).contains("no position was kept"));
             changes.acknowledge();
-            eventually("what a worker need not read is removed", || !is_full(&mut site.db));
+            eventually("rows that no worker needs are removed", || !is_full(&mut site.db));
             pass(&mut site.db, &mut changes, -1);
             changes.acknowledge();
             drop(changes);
@@ -287,9 +287,9 @@ fn nodes(plan: &Value) -> Vec<&Value> {
 
 /// Executes the query of a poll or a page, and returns its plan with the actual numbers.
 fn explain(db: &mut Connection, rows: &str, values: &[(&str, &str)]) -> Value {
-    let look = include_str!("../../src/changes/sql/log_poll.sql").replace("{rows}", rows.trim_end());
+    let poll = include_str!("../../src/changes/sql/log_poll.sql").replace("{rows}", rows.trim_end());
     let values = values.iter().chain(&[("start", "0"), ("dropped", "0"), ("count", "1000"), ("bytes", "9999999")]);
-    let sql = values.fold(look, |sql, (name, value)| sql.replace(&format!("{{{name}}}"), value));
+    let sql = values.fold(poll, |sql, (name, value)| sql.replace(&format!("{{{name}}}"), value));
     let (settings, query) = sql.split_once("WITH s AS").unwrap();
     let rows = db.query(&format!("{settings} EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) WITH s AS {query}")).unwrap();
     let plan: Value = serde_json::from_str(&rows.last().unwrap().get(0).unwrap()).unwrap();
@@ -346,8 +346,8 @@ fn g10_a_page_reads_and_sorts_one_page_and_a_poll_reads_no_open_transaction() {
         let snapshot = site.ask("SELECT txid_current_snapshot()");
         let [_, xmax, running] = snapshot.split(':').collect::<Vec<_>>()[..] else { panic!("{snapshot}") };
         assert_eq!(running.is_empty(), younger);
-        let look = include_str!("../../src/changes/sql/log_new_rows.sql");
-        let plan = explain(&mut site.db, look, &[("xmax", xmax), ("running", running)]);
+        let new_rows = include_str!("../../src/changes/sql/log_new_rows.sql");
+        let plan = explain(&mut site.db, new_rows, &[("xmax", xmax), ("running", running)]);
         let blocks = plan["Shared Hit Blocks"].as_u64().unwrap() + plan["Shared Read Blocks"].as_u64().unwrap();
         assert!(blocks < 100, "{younger}: {blocks} {plan:#}");
     }

@@ -142,7 +142,7 @@ fn g04_public_may_only_execute_what_triggers_call() {
         site.build(&installer);
         let owned = "SELECT string_agg(DISTINCT concat(rolname, ' ', rolsuper, ' ', rolcanlogin), ', ')
             FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner WHERE p.pronamespace = 'notifyman'::regnamespace AND prosecdef";
-        assert_eq!(site.ask(owned), "notifyman_owner f f", "what runs as its owner");
+        assert_eq!(site.ask(owned), "notifyman_owner f f", "the SECURITY DEFINER functions");
         let callable = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'notifyman'::regnamespace
             AND has_function_privilege('public', oid, 'EXECUTE') AND prorettype <> 'trigger'::regtype AND NOT prosecdef";
         assert_eq!(site.ask(callable), "0");

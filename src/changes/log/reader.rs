@@ -171,8 +171,8 @@ impl LogReader {
         }
         // A session that is not prepared cannot save.
         let save = self.saves.next_timer().filter(|_| self.is_prepared && self.claim.name().is_some());
-        let look = self.schedule.next_timer(self.has_begun).filter(|_| self.is_reading);
-        self.retry.or_else(|| [look, save].into_iter().flatten().min())
+        let next = self.schedule.next_timer(self.has_begun).filter(|_| self.is_reading);
+        self.retry.or_else(|| [next, save].into_iter().flatten().min())
     }
 
     // ---- replies ----------------------------------------------------------------------------------------------------
