@@ -6,7 +6,7 @@
 //! ```
 //!
 //! This is the part of the hot path that processes each notification: once when it is received ([`run_like`]) and once
-//! when its batch is iterated ([`Frames`]). It must not copy, allocate, read a payload, or validate text.
+//! when its batch is iterated (`Frames`). It must not copy, allocate, read a payload, or validate text.
 //!
 //! The position of the next frame depends on the length of the current one, so each step waits for a memory access.
 //! Most frames are as long as the one before, so that length is tried first, which avoids the wait.

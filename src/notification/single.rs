@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::frames::{channel_in, payload_in, pid_in};
 
-/// A notification that borrows from its [`Batch`].
+/// A notification that borrows from its [`Batch`](super::Batch).
 ///
 /// ```no_run
 /// # let batch: notifyman::Batch = unimplemented!();
