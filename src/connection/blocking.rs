@@ -116,7 +116,7 @@ impl BlockingCall<'_> {
             }
             let now = clock::now();
             is_late = deadline.is_some_and(|deadline| deadline <= now);
-            let mut cx = ReadContext { buffer: self.buffer.get(), now, until_empty: true, waker: None };
+            let mut cx = ReadContext::new(self.buffer.get(), now, true, None);
             if self.link.pump(&mut cx).bytes > 0 || self.link.is_closed() || is_late {
                 continue;
             }

@@ -26,6 +26,7 @@ use crate::connection::link::{Exchange, Link, ReadContext};
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
 use crate::connection::tls_upgrade::{Encrypted, TlsSource, TlsUpgrade, encryption_order, may_depend_on_encryption};
+use crate::connection::transcript::TraceLabel;
 use crate::error::{ConnectError, Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING, TlsError, TlsErrorKind};
 use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Transport, read_passfile};
 use crate::proto::{Binding, Request, RequestId, Session};
@@ -65,6 +66,8 @@ pub(crate) struct Dial<S: Transport> {
     failed: Vec<(String, Error)>,
     /// The number of streams so far.
     streams: u32,
+    /// The connection that is being opened, for the transcript.
+    label: TraceLabel,
 }
 
 #[derive(Debug)]
@@ -125,6 +128,7 @@ impl<S: Transport> Dial<S> {
             like: None,
             failed: Vec::new(),
             streams: 0,
+            label: TraceLabel::default(),
         }
     }
 
@@ -160,6 +164,7 @@ impl<S: Transport> Dial<S> {
     /// Continues as far as possible.
     pub(crate) fn advance(&mut self, cx: &mut ReadContext<'_>) -> DialProgress<S> {
         let (now, watched) = (cx.now, self.streams);
+        self.label = cx.label;
         if self.waker.is_none() {
             self.waker = cx.waker.cloned();
         }
@@ -379,7 +384,7 @@ impl<S: Transport> Dial<S> {
         };
         match Session::new(&self.credentials(&address)) {
             Ok(session) => {
-                let link = Link::new(session.with_binding(binding), stream, self.config.clone(), now);
+                let link = Link::new(session.with_binding(binding), stream, self.config.clone(), now, self.label);
                 DialPhase::LoggingIn(address, Box::new(link))
             }
             Err(e) => self.give_up(&address, e),

@@ -16,6 +16,7 @@ use crate::clock::CompactInstant;
 use crate::config::Config;
 use crate::connection::cancel::Cancel;
 use crate::connection::history::{ConnectionHistory, WaitPass};
+use crate::connection::transcript::{TraceLabel, Transcript};
 use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::{PollWaker, Transport};
@@ -38,6 +39,19 @@ pub(crate) struct ReadContext<'b> {
     pub(crate) until_empty: bool,
     /// Wakes the poll when a name has been resolved or a file has been read.
     pub(crate) waker: Option<&'b PollWaker>,
+    /// The connection that is read, for the transcript.
+    pub(crate) label: TraceLabel,
+}
+
+impl<'b> ReadContext<'b> {
+    pub(crate) fn new(
+        buffer: &'b mut ReadBuffer,
+        now: Instant,
+        until_empty: bool,
+        waker: Option<&'b PollWaker>,
+    ) -> Self {
+        Self { buffer, now, until_empty, waker, label: TraceLabel::default() }
+    }
 }
 
 /// The result of [`Link::pump`].
@@ -74,12 +88,14 @@ pub(crate) struct Link<S: Transport> {
     config: Config,
     last_read: CompactInstant,
     history: ConnectionHistory,
+    transcript: Transcript,
 }
 
 impl<S: Transport> Link<S> {
     /// Begins a session on a stream that is connected.
-    pub(crate) fn new(session: Session, stream: S, config: Config, now: Instant) -> Self {
-        let mut link = Self { session, stream, config, last_read: now.into(), history: ConnectionHistory::default() };
+    pub(crate) fn new(session: Session, stream: S, config: Config, now: Instant, label: TraceLabel) -> Self {
+        let (history, transcript) = (ConnectionHistory::default(), Transcript::begin(&config, label));
+        let mut link = Self { session, stream, config, last_read: now.into(), history, transcript };
         link.flush();
         link
     }
@@ -91,6 +107,7 @@ impl<S: Transport> Link<S> {
     /// A fault of the stream or the server closes the session.
     #[inline]
     pub(crate) fn pump(&mut self, cx: &mut ReadContext<'_>) -> Pumped {
+        self.transcript.update(&self.session, &self.config, cx.label);
         self.flush();
         let pumped = self.read(cx);
         self.flush();
@@ -109,6 +126,7 @@ impl<S: Transport> Link<S> {
             Ok(0) => self.session.handle_eof(),
             Ok(bytes) => {
                 self.last_read = cx.now.into();
+                self.transcript.received(space.get(..bytes).unwrap_or_default());
                 self.session.handle_input(cx.buffer, bytes);
                 let is_full = bytes == room || !self.stream.short_read_means_drained();
                 pumped = Pumped { bytes, may_have_more: is_full || cx.until_empty };
@@ -128,7 +146,10 @@ impl<S: Transport> Link<S> {
     pub(crate) fn flush(&mut self) {
         while !self.session.poll_transmit().is_empty() && !self.is_closed() {
             match self.stream.write(self.session.poll_transmit()) {
-                Ok(sent) => self.session.handle_transmitted(sent),
+                Ok(sent) => {
+                    self.transcript.sent(self.session.poll_transmit().get(..sent).unwrap_or_default());
+                    self.session.handle_transmitted(sent);
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
                 // The server's last message may still be there to be read: reading finds the end.
                 Err(e) if is_disconnected(&e) => {
@@ -257,7 +278,8 @@ impl<S: Transport> Link<S> {
     pub(super) fn terminate(&mut self) -> io::Result<()> {
         self.session.terminate();
         let bytes = self.session.poll_transmit();
-        let sent = if bytes.is_empty() { Ok(()) } else { self.stream.write(bytes).map(drop) };
+        let sent = if bytes.is_empty() { Ok(0) } else { self.stream.write(bytes) };
+        let sent = sent.map(|sent| self.transcript.sent(bytes.get(..sent).unwrap_or_default()));
         self.stream.send_close_notify();
         sent
     }

@@ -174,7 +174,7 @@ impl ConnectMany {
         let result = match poller {
             Err(error) => Err(error.clone()),
             Ok((reactor, waker)) => {
-                let mut cx = ReadContext { buffer: &mut self.buffer, now, until_empty: true, waker: Some(waker) };
+                let mut cx = ReadContext::new(&mut self.buffer, now, true, Some(waker));
                 match slot.opening.advance(&mut cx, "LISTEN", |link| listen(&self.channels, link.limits())) {
                     OpeningProgress::Wait(until) => {
                         slot.until = until;

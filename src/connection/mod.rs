@@ -25,6 +25,7 @@ mod shuffle;
 mod target;
 mod thread_buffer;
 mod tls_upgrade;
+mod transcript;
 mod wait;
 
 use std::fmt;
@@ -40,6 +41,9 @@ pub(crate) use self::dial::{Dial, DialProgress};
 pub(crate) use self::link::{ConnectionInterner, Link, Linked, READS_PER_TURN, ReadContext};
 pub use self::many::ConnectMany;
 pub(crate) use self::opening::{Opening, OpeningProgress};
+pub(crate) use self::transcript::TraceLabel;
+#[cfg(feature = "tracing")]
+pub(crate) use self::transcript::{database_of, host_of};
 pub(crate) use self::wait::DRAIN_MAX;
 pub use self::wait::Wait;
 use crate::clock;
@@ -165,8 +169,7 @@ impl Connection {
         let mut buffer = ReadBuffer::new(LOGIN_READ);
         let mut watched = 0;
         loop {
-            let mut cx =
-                ReadContext { buffer: &mut buffer, now: clock::now(), until_empty: true, waker: waker.as_ref() };
+            let mut cx = ReadContext::new(&mut buffer, clock::now(), true, waker.as_ref());
             let until = match dial.advance(&mut cx) {
                 DialProgress::Wait(until) => until,
                 DialProgress::Open(link, _) => return Ok(Self::from(*link)),

@@ -56,7 +56,7 @@ impl<'c> Wait<'c> {
                 link.set_pass(None);
                 return None;
             }
-            let mut cx = ReadContext { buffer: self.buffer.get(), now: clock::now(), until_empty: false, waker: None };
+            let mut cx = ReadContext::new(self.buffer.get(), clock::now(), false, None);
             // A short read has emptied the socket. The next read finds data that has arrived meanwhile, or the end of
             // the connection.
             while pass.may_have_more {
@@ -96,7 +96,7 @@ impl Iterator for Wait<'_> {
                 return Some(None);
             }
             self.is_idle_next = self.idle.is_due(now);
-            let mut cx = ReadContext { buffer: self.buffer.get(), now, until_empty: true, waker: None };
+            let mut cx = ReadContext::new(self.buffer.get(), now, true, None);
             if link.pump(&mut cx).bytes == 0 && !self.is_idle_next && !link.is_closed() {
                 let poll = self.poll.get_or_insert_with(|| BlockingPoll::on(link.stream()));
                 poll.wait_until(self.idle.due());

@@ -87,7 +87,7 @@ impl EventLoop {
     }
 
     fn at<R>(&mut self, now: Instant, action: impl FnOnce(&mut Fleet<Connection>, &mut FleetIo<'_, Stream>) -> R) -> R {
-        let read = ReadContext { buffer: &mut self.buffer, now, until_empty: false, waker: self.waker.as_ref() };
+        let read = ReadContext::new(&mut self.buffer, now, false, self.waker.as_ref());
         action(&mut self.fleet, &mut FleetIo { read, poller: &mut self.poll })
     }
 

@@ -33,6 +33,8 @@ mod request;
 mod session;
 pub(crate) mod sql;
 mod ssl_request;
+#[cfg(feature = "tracing")]
+mod trace;
 
 pub(crate) use auth::Binding;
 #[cfg(any(test, fuzzing))]
@@ -49,3 +51,5 @@ pub(crate) use session::properties::fuzz_session;
 pub(crate) use session::script;
 pub(crate) use session::{CanaryArrival, Output, Session, SessionInterner, refuse_canary_channel};
 pub(crate) use ssl_request::{SslRequest, SslResponse};
+#[cfg(feature = "tracing")]
+pub(crate) use trace::{Direction, MessageTrace, TracedMessage};

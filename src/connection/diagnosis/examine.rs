@@ -260,7 +260,7 @@ impl Examination<'_> {
             if now >= until {
                 return Ok(None);
             }
-            let mut cx = ReadContext { buffer: &mut buffer, now, until_empty: true, waker: None };
+            let mut cx = ReadContext::new(&mut buffer, now, true, None);
             if self.connection.link.pump(&mut cx).bytes > 0 {
                 continue;
             }

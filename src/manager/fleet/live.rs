@@ -196,7 +196,7 @@ impl<C: Linked> Live<C> {
             return turn.set_timer(Timer::Transaction, since.checked_add(TRANSACTION_MAX));
         }
         *transaction = Some(OpenTransaction::Reported);
-        log::in_transaction(id);
+        log::in_transaction(id, self.link().config());
         turn.services.events.push_back(Event::InTransaction(id));
         turn.services.count_transactions(1);
     }
@@ -310,6 +310,9 @@ impl<C: Linked> Live<C> {
 
     /// Handles the server's answer to a canary that was sent on behalf of the connection.
     pub(super) fn on_canary_sent(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, result: Result<(), Error>) {
+        if let Err(error) = &result {
+            log::canary_not_sent(id, self.link().config(), error);
+        }
         if let Some(error) = self.extras_mut().canary.on_sent(id, result, turn) {
             self.report_refusal(id, turn, Check::Canary, error);
         }
@@ -376,7 +379,7 @@ impl<C: Linked> Live<C> {
         if missed.is_empty() {
             link.prove_channels(began);
         } else {
-            log::unregistered(id, missed.len());
+            log::unregistered(id, link.config(), missed.len());
             turn.services.counters.unregistered.add(missed.len());
             link.begin_relisten(unregistered_since(link.channels_proven(), &missed));
             for (others, channels) in (0..).zip(missed.chunks(CHANNELS_PER_REQUEST)) {
@@ -415,7 +418,7 @@ impl<C: Linked> Live<C> {
             Check::Audit => &mut refused.audit,
         };
         if !std::mem::replace(is_reported, true) {
-            log::check_refused(id, check, &error);
+            log::check_refused(id, self.connection.link().config(), check, &error);
             turn.services.counters.checks_refused.add(1);
             turn.services.events.push_back(Event::CheckRefused(id, check, error));
         }

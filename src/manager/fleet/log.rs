@@ -1,58 +1,86 @@
-//! One line for each change in a connection's life, with the feature `tracing`; nothing for each attempt.
+//! The events of the feature `tracing`: each change of a connection's state, each timer that fires, and each fault. Without
+//! the feature, the functions do nothing.
+//!
+//! Every event has the target `notifyman`, and the connection's id, host and database.
 
+#![cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "only events use the arguments"))]
+
+use super::timers::Timer;
+use crate::config::Config;
+#[cfg(feature = "tracing")]
+use crate::connection::{database_of, host_of};
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::conn_id::ConnId;
 use crate::manager::event::Check;
 
-pub(super) fn lost(id: ConnId, error: &Error, is_restored: bool) {
-    #[cfg(feature = "tracing")]
-    tracing::warn!(connection = %id, %error, is_restored, "connection lost");
-    let _ = (id, error, is_restored);
+/// Writes an event at this level. The values are computed only if a subscriber wants the event.
+macro_rules! event {
+    ($level:ident, $id:ident, $config:ident, $($rest:tt)+) => {
+        #[cfg(feature = "tracing")]
+        tracing::$level!(
+            target: "notifyman",
+            connection = %$id,
+            host = host_of($config),
+            database = database_of($config),
+            $($rest)+
+        );
+    };
 }
 
-/// Logs that a connection cannot be restored, and is in the garbage.
-pub(super) fn restore_failed(id: ConnId, error: &Error, attempts: u32) {
-    #[cfg(feature = "tracing")]
-    tracing::error!(connection = %id, %error, attempts, "connection cannot be restored");
-    let _ = (id, error, attempts);
+/// Logs a change of state.
+#[inline]
+pub(super) fn state_changed(id: ConnId, config: &Config, from: &'static str, to: &'static str) {
+    event!(debug, id, config, from, to, "state changed");
 }
 
-pub(super) fn restored(id: ConnId, gap: &Gap, attempts: u32) {
-    #[cfg(feature = "tracing")]
-    tracing::info!(
-        connection = %id,
+/// Logs a timer that has fired, and still counts.
+#[inline]
+pub(super) fn timer_fired(id: ConnId, config: &Config, timer: Timer) {
+    event!(trace, id, config, ?timer, "timer fired");
+}
+
+pub(super) fn lost(id: ConnId, config: &Config, error: &Error, is_restored: bool) {
+    event!(warn, id, config, %error, is_restored, "connection lost");
+}
+
+/// Logs that a connection cannot be opened or restored, and is in the garbage.
+pub(super) fn restore_failed(id: ConnId, config: &Config, error: &Error, attempts: u32) {
+    event!(error, id, config, %error, attempts, "connection cannot be restored");
+}
+
+/// Logs a failed attempt to open a connection, which another one follows.
+pub(super) fn attempt_failed(id: ConnId, config: &Config, error: &Error, attempts: u32) {
+    event!(debug, id, config, %error, attempts, "connection attempt failed");
+}
+
+pub(super) fn restored(id: ConnId, config: &Config, gap: &Gap, attempts: u32) {
+    event!(
+        info,
+        id,
+        config,
         gap_duration = ?gap.duration(),
         channels = gap.channels().len(),
         epoch = gap.epoch(),
         attempts,
         "connection restored"
     );
-    let _ = (id, gap, attempts);
 }
 
 /// Logs that the server of a connection had forgotten channels.
-pub(super) fn unregistered(id: ConnId, channels: usize) {
-    #[cfg(feature = "tracing")]
-    tracing::warn!(connection = %id, channels, "the server had forgotten channels; they are listened to again");
-    let _ = (id, channels);
+pub(super) fn unregistered(id: ConnId, config: &Config, channels: usize) {
+    event!(warn, id, config, channels, "the server had forgotten channels; they are listened to again");
 }
 
-pub(super) fn canary_not_sent(id: ConnId, error: &Error) {
-    #[cfg(feature = "tracing")]
-    tracing::warn!(connection = %id, %error, "could not send a canary");
-    let _ = (id, error);
+pub(super) fn canary_not_sent(id: ConnId, config: &Config, error: &Error) {
+    event!(warn, id, config, %error, "could not send a canary");
 }
 
 /// Logs that the server refuses a check of delivery.
-pub(super) fn check_refused(id: ConnId, check: Check, error: &Error) {
-    #[cfg(feature = "tracing")]
-    tracing::warn!(connection = %id, %check, %error, "delivery is not checked: the server refuses it");
-    let _ = (id, check, error);
+pub(super) fn check_refused(id: ConnId, config: &Config, check: Check, error: &Error) {
+    event!(warn, id, config, %check, %error, "delivery is not checked: the server refuses it");
 }
 
-pub(super) fn in_transaction(id: ConnId) {
-    #[cfg(feature = "tracing")]
-    tracing::warn!(connection = %id, "connection in a transaction: it receives nothing");
-    let _ = id;
+pub(super) fn in_transaction(id: ConnId, config: &Config) {
+    event!(warn, id, config, "connection in a transaction: it receives nothing");
 }

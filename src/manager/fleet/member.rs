@@ -22,7 +22,8 @@ use super::reconnect::{Absence, Dialled, Dialling, Listened, Listening};
 use super::timers::{Timer, TimerSet};
 use super::turn::Turn;
 use super::unsettled::RequestOrigin;
-use crate::connection::{Link, Linked};
+use crate::config::Config;
+use crate::connection::{Link, Linked, TraceLabel};
 use crate::error::Error;
 use crate::manager::command::{Command, RequestTicket};
 use crate::manager::conn_id::ConnId;
@@ -51,9 +52,29 @@ enum MemberState<C: Linked> {
     Live(Live<C>),
     /// The session has ended. Its last notifications are reported before the loss.
     Ended(Box<Live<C>>),
-    /// Between two states.
-    Moving,
+    /// Between two states: the name of the former one.
+    Moving(&'static str),
 }
+
+impl<C: Linked> MemberState<C> {
+    /// Returns the name of the state, for logs.
+    fn name(&self) -> &'static str {
+        match self {
+            MemberState::Backoff(..) => "backoff",
+            MemberState::Queued(_) => "queued",
+            MemberState::Dialling(_) => "dialling",
+            MemberState::Listening(_) => "listening",
+            MemberState::Live(_) => "live",
+            MemberState::Ended(_) => "ended",
+            MemberState::Moving(name) => name,
+        }
+    }
+}
+
+// Names for what comes before the first state and after the last, for logs.
+const NEW: &str = "new";
+const LOST: &str = "lost";
+const REMOVED: &str = "removed";
 
 /// The consequences of serving a member.
 pub(super) enum Served {
@@ -66,12 +87,18 @@ pub(super) enum Served {
 impl<C: Linked> Member<C> {
     /// Returns a member that is open.
     pub(super) fn live(id: ConnId, connection: C) -> Self {
-        Self { id, state: MemberState::Live(Live::new(connection)) }
+        Self::new(id, MemberState::Live(Live::new(connection)))
     }
 
     /// Returns a member that will be opened as soon as possible.
     pub(super) fn absent(id: ConnId, absence: Absence, now: Instant) -> Self {
-        Self { id, state: MemberState::Backoff(Box::new(absence), now) }
+        Self::new(id, MemberState::Backoff(Box::new(absence), now))
+    }
+
+    fn new(id: ConnId, state: MemberState<C>) -> Self {
+        let mut member = Self { id, state: MemberState::Moving(NEW) };
+        member.enter(state);
+        member
     }
 
     /// Returns the connection of a member that is open, or whose loss has not been reported.
@@ -98,12 +125,23 @@ impl<C: Linked> Member<C> {
         Some(&self.absence()?.dead)
     }
 
+    /// Returns the label of the connection for the transcript.
+    #[inline]
+    pub(super) fn label(&self) -> TraceLabel {
+        TraceLabel::new(self.id.number())
+    }
+
+    /// Returns the configuration of the connection.
+    pub(super) fn config(&self) -> Option<&Config> {
+        self.as_live().map(|live| live.link().config()).or_else(|| self.as_dead().map(Dead::config))
+    }
+
     fn absence(&self) -> Option<&Absence> {
         match &self.state {
             MemberState::Backoff(absence, _) | MemberState::Queued(absence) => Some(absence),
             MemberState::Dialling(dialling) => Some(&dialling.absence),
             MemberState::Listening(listening) => Some(&listening.absence),
-            MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving => None,
+            MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving(_) => None,
         }
     }
 
@@ -133,7 +171,7 @@ impl<C: Linked> Member<C> {
             }
         };
         if event.is_some() {
-            self.state = MemberState::Ended(live);
+            self.enter(MemberState::Ended(live));
             turn.queue_first();
             return Served::Stays(event);
         }
@@ -147,8 +185,11 @@ impl<C: Linked> Member<C> {
         let error = dead.error().clone();
         turn.services.counters.losses.add(1);
         let backoff = turn.services.backoff.filter(|_| !is_final_loss(&error));
-        log::lost(self.id, &error, backoff.is_some());
-        let Some(backoff) = backoff else { return Served::Lost(dead, error) };
+        log::lost(self.id, dead.config(), &error, backoff.is_some());
+        let Some(backoff) = backoff else {
+            self.leave(dead.config(), LOST);
+            return Served::Lost(dead, error);
+        };
         // A connection whose sessions never last is restored with growing delays.
         let failed = failed_before(established, &error, turn.now());
         let at = turn.now() + backoff.delay(failed, &mut turn.services.jitter);
@@ -159,11 +200,28 @@ impl<C: Linked> Member<C> {
 
     fn back_off(&mut self, absence: Box<Absence>, at: Instant, turn: &mut Turn<'_, '_, C::Stream>) {
         turn.set_timer(Timer::Retry, Some(at));
-        self.state = MemberState::Backoff(absence, at);
+        self.enter(MemberState::Backoff(absence, at));
     }
 
+    /// Takes the state, which another one must follow.
     fn take(&mut self) -> MemberState<C> {
-        std::mem::replace(&mut self.state, MemberState::Moving)
+        let name = self.state.name();
+        std::mem::replace(&mut self.state, MemberState::Moving(name))
+    }
+
+    /// Moves the member into a state.
+    fn enter(&mut self, state: MemberState<C>) {
+        let from = std::mem::replace(&mut self.state, state).name();
+        if let Some(config) = self.config()
+            && from != self.state.name()
+        {
+            log::state_changed(self.id, config, from, self.state.name());
+        }
+    }
+
+    /// Logs that the member leaves the fleet.
+    fn leave(&self, config: &Config, to: &'static str) {
+        log::state_changed(self.id, config, self.state.name(), to);
     }
 
     /// Continues to open the connection, as far as possible.
@@ -180,20 +238,23 @@ impl<C: Linked> Member<C> {
                         true => turn.services.first_dials.enqueue(turn.token),
                         false => turn.services.dials.enqueue(turn.token),
                     }
-                    self.state = MemberState::Queued(absence);
+                    self.enter(MemberState::Queued(absence));
                     return Served::Stays(None);
                 }
                 MemberState::Dialling(dialling) => match dialling.advance(turn) {
                     Dialled::Waiting(dialling) => {
-                        self.state = MemberState::Dialling(dialling);
+                        self.enter(MemberState::Dialling(dialling));
                         return Served::Stays(None);
                     }
-                    Dialled::LoggedIn(listening) => MemberState::Listening(listening),
+                    Dialled::LoggedIn(listening) => {
+                        self.enter(MemberState::Listening(listening));
+                        self.take()
+                    }
                     Dialled::Failed(absence, error) => return self.on_failed_attempt(absence, error, turn),
                 },
                 MemberState::Listening(listening) => match listening.advance(turn) {
                     Listened::Waiting(listening) => {
-                        self.state = MemberState::Listening(listening);
+                        self.enter(MemberState::Listening(listening));
                         return Served::Stays(None);
                     }
                     Listened::Acknowledged(absence, link, may_have_more) => {
@@ -204,8 +265,8 @@ impl<C: Linked> Member<C> {
                 state @ (MemberState::Queued(_)
                 | MemberState::Live(_)
                 | MemberState::Ended(_)
-                | MemberState::Moving) => {
-                    self.state = state;
+                | MemberState::Moving(_)) => {
+                    self.enter(state);
                     return Served::Stays(None);
                 }
             };
@@ -217,13 +278,13 @@ impl<C: Linked> Member<C> {
         match self.take() {
             MemberState::Queued(absence) => match Dialling::new(absence, permit, turn.now()) {
                 Ok(dialling) => {
-                    self.state = MemberState::Dialling(Box::new(dialling));
+                    self.enter(MemberState::Dialling(Box::new(dialling)));
                     self.advance(turn)
                 }
                 Err((absence, error)) => self.on_failed_attempt(absence, error, turn),
             },
             state => {
-                self.state = state;
+                self.enter(state);
                 Served::Stays(None)
             }
         }
@@ -239,7 +300,7 @@ impl<C: Linked> Member<C> {
     ) -> Option<Event> {
         let is_restored = link.gap().is_some();
         if let Some(gap) = link.gap() {
-            log::restored(self.id, gap, absence.failed + 1);
+            log::restored(self.id, link.config(), gap, absence.failed + 1);
             turn.services.counters.restores.add(1);
         }
         // If nothing follows it, the gap is an event of its own, also in the plain loop.
@@ -255,7 +316,7 @@ impl<C: Linked> Member<C> {
             true => live.settle(self.id, turn),
             false => turn.queue_first(),
         }
-        self.state = MemberState::Live(live);
+        self.enter(MemberState::Live(live));
         match gap {
             Some(gap) => Some(Event::Restored(self.id, gap)),
             // A restored connection is reported by its gap.
@@ -277,6 +338,7 @@ impl<C: Linked> Member<C> {
         }
         // The first failure is reported; the next ones follow with growing delays until one succeeds.
         let event = absence.is_first().then(|| Event::Disconnected(self.id, error.clone()));
+        log::attempt_failed(self.id, absence.dead.config(), &error, absence.failed.saturating_add(1));
         absence.fail(error);
         let delay = match is_final {
             true => backoff.slow_delay(&mut turn.services.jitter),
@@ -290,7 +352,8 @@ impl<C: Linked> Member<C> {
 
     /// Gives up to open the connection.
     fn fail(&mut self, mut absence: Absence, error: Error, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
-        log::restore_failed(self.id, &error, absence.failed.saturating_add(1));
+        log::restore_failed(self.id, absence.dead.config(), &error, absence.failed.saturating_add(1));
+        self.leave(absence.dead.config(), LOST);
         // A session that had been open was counted when it was lost.
         turn.services.counters.losses.add(usize::from(absence.dead.is_unopened()));
         absence.dead.fail(error.clone());
@@ -314,7 +377,7 @@ impl<C: Linked> Member<C> {
             MemberState::Backoff(absence, _) | MemberState::Queued(absence) => self.fail(*absence, error.clone(), turn),
             MemberState::Dialling(dialling) => self.fail(*dialling.absence, error.clone(), turn),
             MemberState::Listening(listening) => self.fail(*listening.absence, error.clone(), turn),
-            MemberState::Moving => Served::Stays(None),
+            MemberState::Moving(_) => Served::Stays(None),
         }
     }
 
@@ -359,12 +422,15 @@ impl<C: Linked> Member<C> {
             MemberState::Listening(listening) => {
                 listening.absence.edit(request, ticket, Some(&mut *listening.link));
             }
-            MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving => {}
+            MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving(_) => {}
         }
     }
 
     /// Takes the connection out of the fleet: with its undelivered notifications, or what is left of a lost one.
     pub(super) fn remove(self, turn: &mut Turn<'_, '_, C::Stream>) -> Option<Result<C, Dead>> {
+        if let Some(config) = self.config() {
+            self.leave(config, REMOVED);
+        }
         Some(match self.state {
             MemberState::Live(live) => Ok(live.into_connection(self.id, turn)),
             MemberState::Ended(live) => Ok(live.into_connection(self.id, turn)),
@@ -373,7 +439,7 @@ impl<C: Linked> Member<C> {
             }
             MemberState::Dialling(dialling) => Err(dialling.absence.end(&Error::UnknownConnection)),
             MemberState::Listening(listening) => Err(listening.absence.end(&Error::UnknownConnection)),
-            MemberState::Moving => return None,
+            MemberState::Moving(_) => return None,
         })
     }
 }

@@ -12,7 +12,7 @@ use super::reconnect::Absence;
 use super::roster::{Occupant, Roster, Slot};
 use super::task::{Task, TaskEnd};
 use super::turn::{FleetIo, Services, Turn};
-use crate::connection::Linked;
+use crate::connection::{Linked, TraceLabel};
 use crate::error::Error;
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;
@@ -147,12 +147,14 @@ impl<C: Linked> Members<C> {
         let mut turn = Turn { token, io, services, schedule, tasks, ended_cancels };
         match occupant {
             Occupant::Member(member) => {
+                turn.io.read.label = member.label();
                 let was_live = member.as_live().is_some();
                 let served = member.on_ready(&mut turn, mode);
                 let (id, is_live) = (member.id, member.as_live().is_some());
                 self.settle(token, id, served, was_live, is_live)
             }
             Occupant::Task(task) => {
+                turn.io.read.label = TraceLabel::default();
                 let end = task.on_ready(&mut turn);
                 self.end_task(token, end, io);
                 None
@@ -167,6 +169,7 @@ impl<C: Linked> Members<C> {
         let mut turn = Turn { token, io, services, schedule, tasks, ended_cancels };
         match occupant {
             Occupant::Member(member) => {
+                turn.io.read.label = member.label();
                 let was_live = member.as_live().is_some();
                 let served = member.begin_dial(permit, &mut turn);
                 let (id, is_live) = (member.id, member.as_live().is_some());
@@ -174,6 +177,7 @@ impl<C: Linked> Members<C> {
                 self.services.events.extend(event);
             }
             Occupant::Task(task) => {
+                turn.io.read.label = TraceLabel::default();
                 let end = task.begin_dial(permit, &mut turn);
                 self.end_task(token, end, io);
             }
@@ -254,6 +258,7 @@ impl<C: Linked> Members<C> {
     ) -> Option<R> {
         let Self { roster, services, tasks, ended_cancels, .. } = self;
         let Slot { schedule, occupant: Occupant::Member(member) } = roster.get_mut(token)? else { return None };
+        io.read.label = member.label();
         let result = action(member, &mut Turn { token, io, services, schedule, tasks, ended_cancels });
         self.add_tasks();
         Some(result)

@@ -362,6 +362,9 @@ impl<C: Linked> Fleet<C> {
             if let Some(slot) = roster.get_mut(token)
                 && slot.schedule.timers.take(timer, at)
             {
+                if let Some((id, config)) = slot.member().and_then(|member| Some((member.id, member.config()?))) {
+                    log::timer_fired(id, config, timer);
+                }
                 slot.schedule.is_heartbeat_due |= timer == Timer::Heartbeat;
                 services.ready.push(token, &mut slot.schedule);
             }

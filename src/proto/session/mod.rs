@@ -129,6 +129,12 @@ impl Session {
         self.conversation.pending.as_ref().map_or(&[], |pending| &pending.transmit)
     }
 
+    /// Returns `true` if nothing waits to be sent, and the last message received is complete.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn is_between_messages(&self) -> bool {
+        self.poll_transmit().is_empty() && self.receiver.partial_bytes().is_none()
+    }
+
     /// Removes the first `sent` bytes of [`poll_transmit`](Self::poll_transmit), which were sent.
     pub(crate) fn handle_transmitted(&mut self, sent: usize) {
         let Some(pending) = &mut self.conversation.pending else { return };

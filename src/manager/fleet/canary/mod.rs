@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use self::schedule::CanarySchedule;
 pub(crate) use self::schedule::{CanaryDue, CanaryPace};
-use super::log;
 use super::turn::Turn;
 use crate::connection::Link;
 use crate::connection::Transport;
@@ -162,7 +161,6 @@ impl CanaryRecord {
             canaries.schedule.committed(id, now);
             return None;
         };
-        log::canary_not_sent(id, &error);
         canaries.schedule.refused(id, now);
         if self.is_by_sender && self.route != CanaryRoute::Pooled {
             self.route = CanaryRoute::Itself;
