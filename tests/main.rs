@@ -17,3 +17,5 @@ mod support;
 mod support_selftest;
 #[cfg(feature = "tls")]
 mod tls;
+#[cfg(feature = "tracing")]
+mod transcript;

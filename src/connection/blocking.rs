@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::connection::cancel::{Cancel, CancelProgress};
-use crate::connection::link::{Link, ReadContext};
+use crate::connection::link::Link;
+use crate::connection::read_context::ReadContext;
 use crate::connection::thread_buffer::ThreadBuffer;
 use crate::error::Error;
 use crate::net::{PollWaker, Reactor, Stream};

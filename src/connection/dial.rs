@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Endpoint, Host, LoadBalanceHosts, Passfile, TargetSessionAttrs};
 use crate::connection::attempt_limit::AttemptLimit;
-use crate::connection::link::{Exchange, Link, ReadContext};
+use crate::connection::link::{Exchange, Link};
+use crate::connection::read_context::ReadContext;
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
 use crate::connection::tls_upgrade::{Encrypted, TlsSource, TlsUpgrade, encryption_order, may_depend_on_encryption};

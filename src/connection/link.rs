@@ -16,43 +16,18 @@ use crate::clock::CompactInstant;
 use crate::config::Config;
 use crate::connection::cancel::Cancel;
 use crate::connection::history::{ConnectionHistory, WaitPass};
+use crate::connection::read_context::ReadContext;
 use crate::connection::transcript::{TraceLabel, Transcript};
 use crate::error::{Error, ServerError};
 use crate::gap::Gap;
-use crate::net::{PollWaker, Transport};
+use crate::net::Transport;
 use crate::notification::{Batch, Notification};
 use crate::proto::{
-    CanaryArrival, Interner, Output, ReadBuffer, Reply, Request, RequestId, Session, SessionInterner,
-    TransactionStatus, sql,
+    CanaryArrival, Interner, Output, Reply, Request, RequestId, Session, SessionInterner, TransactionStatus, sql,
 };
 
 /// The number of reads in a row after which another connection has its turn, however much one server sends.
 pub(crate) const READS_PER_TURN: u32 = 64;
-
-/// The means of one read.
-#[derive(Debug)]
-pub(crate) struct ReadContext<'b> {
-    pub(crate) buffer: &'b mut ReadBuffer,
-    pub(crate) now: Instant,
-    /// `true` if the peer may have closed the stream without the caller's knowledge: then only a read that would block, or
-    /// that returns nothing, shows that there is no more.
-    pub(crate) until_empty: bool,
-    /// Wakes the poll when a name has been resolved or a file has been read.
-    pub(crate) waker: Option<&'b PollWaker>,
-    /// The connection that is read, for the transcript.
-    pub(crate) label: TraceLabel,
-}
-
-impl<'b> ReadContext<'b> {
-    pub(crate) fn new(
-        buffer: &'b mut ReadBuffer,
-        now: Instant,
-        until_empty: bool,
-        waker: Option<&'b PollWaker>,
-    ) -> Self {
-        Self { buffer, now, until_empty, waker, label: TraceLabel::default() }
-    }
-}
 
 /// The result of [`Link::pump`].
 #[derive(Debug, Clone, Copy)]
@@ -612,13 +587,4 @@ impl<S: Transport> Drop for Link<S> {
             let _ = self.terminate();
         }
     }
-}
-
-/// A connection as the layers above drive it: a link, in whatever form its user sees it.
-pub(crate) trait Linked: From<Link<Self::Stream>> + std::fmt::Debug {
-    type Stream: Transport;
-
-    fn link(&self) -> &Link<Self::Stream>;
-
-    fn link_mut(&mut self) -> &mut Link<Self::Stream>;
 }

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::connection::dial::{Dial, DialProgress};
-use crate::connection::link::{Exchange, Link, ReadContext};
+use crate::connection::link::{Exchange, Link};
+use crate::connection::read_context::ReadContext;
 use crate::error::Error;
 use crate::net::Transport;
 use crate::proto::{Request, RequestId};

@@ -7,7 +7,7 @@ use crate::connection::Connection;
 use crate::connection::blocking::BlockingPoll;
 use crate::connection::history::WaitPass;
 use crate::connection::idle::Idle;
-use crate::connection::link::ReadContext;
+use crate::connection::read_context::ReadContext;
 use crate::connection::thread_buffer::ThreadBuffer;
 use crate::notification::Notification;
 

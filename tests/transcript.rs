@@ -1,0 +1,208 @@
+//! The events of the feature `tracing`: the transcript of a session, and the states of a connection.
+
+use std::fmt::{Debug, Write as _};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use notifyman::{Backoff, Connection, Event, NotificationManager};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::with_default;
+use tracing::{Level, Metadata, Subscriber};
+
+use crate::support::msg;
+use crate::support::peer::{Peer, Step};
+
+const PASSWORD: &str = "pencil";
+const PAYLOAD: &str = "a secret payload";
+
+/// A subscriber that keeps each event of this crate, up to a level, as one line.
+#[derive(Clone)]
+struct LineSubscriber {
+    most: Level,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl LineSubscriber {
+    fn up_to(most: Level) -> Self {
+        Self { most, lines: Arc::default() }
+    }
+
+    /// Returns the lines, with the address of the peer replaced.
+    fn lines(&self, peer: &Peer) -> Vec<String> {
+        let addr = peer.addr().to_string();
+        self.lines.lock().unwrap().iter().map(|line| line.replace(&addr, "ADDR")).collect()
+    }
+}
+
+/// The fields of an event, with its message first.
+#[derive(Default)]
+struct Line {
+    message: String,
+    fields: String,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            name => write!(self.fields, " {name}={value:?}").unwrap(),
+        }
+    }
+}
+
+impl Subscriber for LineSubscriber {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "notifyman" && *metadata.level() <= self.most
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let level = event.metadata().level();
+        self.lines.lock().unwrap().push(format!("{level} {}{}", line.message, line.fields));
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+fn login_with_password() -> Vec<Step> {
+    vec![
+        Step::startup(),
+        Step::send([msg::auth_cleartext()]),
+        Step::expect_body(b'p', format!("{PASSWORD}\0")),
+        Step::send([
+            msg::auth_ok(),
+            msg::parameter_status("client_encoding", "UTF8"),
+            msg::backend_key_data(7, b"key!"),
+            msg::ready(b'I'),
+        ]),
+    ]
+}
+
+/// Answers a LISTEN.
+fn listen() -> [Step; 2] {
+    [Step::expect_query(r#"LISTEN "news""#), Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')])]
+}
+
+fn url(peer: &Peer) -> String {
+    format!("postgres://app:{PASSWORD}@{}/shop", peer.addr())
+}
+
+#[test]
+fn the_transcript_names_each_message_of_a_login_and_a_listen() {
+    let mut script = login_with_password();
+    script.extend(listen());
+    script.push(Step::send([msg::notification(7, "news", PAYLOAD)]));
+    script.push(Step::expect_eof());
+    let peer = Peer::play(script);
+    let subscriber = LineSubscriber::up_to(Level::TRACE);
+    with_default(subscriber.clone(), || {
+        let mut db = Connection::connect(url(&peer)).unwrap();
+        db.listen(["news"]).unwrap();
+        assert_eq!(db.wait(None).flatten().next().unwrap().payload(), PAYLOAD);
+    });
+    let lines = subscriber.lines(&peer);
+    let wire = |direction: &str, name: &str, length: usize| {
+        let place = r#"host="ADDR" database="shop""#;
+        format!(r#"TRACE message {place} direction="{direction}" name="{name}" length={length}"#)
+    };
+    let startup = lines.first().cloned().unwrap_or_default();
+    assert!(startup.starts_with(wire("F", "StartupMessage", 0).trim_end_matches('0')), "{startup}");
+    let expected = [
+        wire("B", "AuthenticationCleartextPassword", 8),
+        wire("F", "PasswordMessage", 4 + PASSWORD.len() + 1),
+        wire("B", "AuthenticationOk", 8),
+        wire("B", "ParameterStatus", 4 + "client_encoding=UTF8=".len()),
+        wire("B", "BackendKeyData", 12),
+        wire("B", "ReadyForQuery", 5),
+        wire("F", "Query", 4 + r#"LISTEN "news"="#.len()),
+        wire("B", "CommandComplete", 4 + "LISTEN=".len()),
+        wire("B", "ReadyForQuery", 5),
+        wire("B", "NotificationResponse", 8 + "news=".len() + PAYLOAD.len() + 1),
+        wire("F", "Terminate", 4),
+    ];
+    assert_eq!(lines[1..], expected);
+    let all = lines.concat();
+    assert!(!all.contains(PASSWORD) && !all.contains(PAYLOAD) && !all.contains("key!"), "{all}");
+    peer.finish();
+}
+
+#[test]
+fn the_states_of_a_connection_are_logged_from_its_dial_to_its_restoration() {
+    let (lose, gate) = Step::gate();
+    let mut first = login_with_password();
+    first.extend(listen());
+    first.push(gate);
+    let mut second = login_with_password();
+    second.extend(listen());
+    second.push(Step::expect_eof());
+    let peer = Peer::play_each(vec![first, second]);
+    let subscriber = LineSubscriber::up_to(Level::DEBUG);
+    with_default(subscriber.clone(), || {
+        let mut nm = NotificationManager::new([]).reconnect(Backoff::default().first(Duration::from_millis(1)));
+        let id = nm.dial(url(&peer), ["news"]).unwrap();
+        assert!(matches!(nm.next_event(), Some(Event::Opened(opened)) if opened == id));
+        lose.open();
+        assert!(matches!(nm.next_event(), Some(Event::Disconnected(lost, _)) if lost == id));
+        assert!(matches!(nm.next_event(), Some(Event::Restored(restored, _)) if restored == id));
+        nm.remove(id);
+    });
+    let place = r#"connection=1 host="ADDR" database="shop""#;
+    let change = |from: &str, to: &str| format!(r#"DEBUG state changed {place} from="{from}" to="{to}""#);
+    let lines = subscriber.lines(&peer);
+    let changes: Vec<_> = lines.iter().filter(|line| line.starts_with("DEBUG state changed")).cloned().collect();
+    let opening = |from: &str| {
+        let states = [from, "backoff", "queued", "dialling", "listening", "live"];
+        states.windows(2).map(|pair| change(pair[0], pair[1])).collect::<Vec<_>>()
+    };
+    let expected = [opening("new"), opening("live"), vec![change("live", "removed")]].concat();
+    assert_eq!(changes, expected);
+    let others: Vec<_> = lines.iter().filter(|line| !changes.contains(line)).collect();
+    assert_eq!(others.len(), 2, "{others:#?}");
+    assert!(others[0].starts_with(&format!("WARN connection lost {place} error=")), "{others:#?}");
+    assert!(others[1].starts_with(&format!("INFO connection restored {place} gap_duration=")), "{others:#?}");
+    assert!(!lines.concat().contains(PASSWORD));
+    peer.finish();
+}
+
+#[test]
+fn a_timer_that_fires_has_a_name_and_messages_carry_the_id() {
+    let mut script = login_with_password();
+    script.extend(listen());
+    script.extend([Step::expect(b'S'), Step::send([msg::ready(b'I')]), Step::expect_eof()]);
+    // The first attempt is refused by a server that has no room.
+    let full = vec![Step::startup(), Step::send([msg::error("FATAL", "53300", "too many clients")])];
+    let peer = Peer::play_each(vec![full, script]);
+    let subscriber = LineSubscriber::up_to(Level::TRACE);
+    with_default(subscriber.clone(), || {
+        let mut nm = NotificationManager::new([])
+            .reconnect(Backoff::default().first(Duration::from_millis(1)))
+            .heartbeat(Duration::from_secs(1), Duration::from_secs(60));
+        let id = nm.dial(url(&peer), ["news"]).unwrap();
+        assert!(matches!(nm.next_event(), Some(Event::Disconnected(..))));
+        assert!(matches!(nm.next_event(), Some(Event::Opened(_))));
+        nm.set_timeout(Duration::from_millis(100));
+        let has_asked = || subscriber.lines(&peer).iter().any(|line| line.contains(r#"name="Sync""#));
+        while !has_asked() {
+            assert!(matches!(nm.next_event(), Some(Event::Idle)));
+        }
+        nm.remove(id);
+    });
+    let lines = subscriber.lines(&peer);
+    let place = r#"connection=1 host="ADDR" database="shop""#;
+    for timer in ["Retry", "Heartbeat"] {
+        assert!(lines.contains(&format!("TRACE timer fired {place} timer={timer}")), "{timer}: {lines:#?}");
+    }
+    assert!(lines.iter().all(|line| line.contains(place)), "{lines:#?}");
+    let failed = format!("DEBUG connection attempt failed {place} error=");
+    assert!(lines.iter().any(|line| line.starts_with(&failed)), "{lines:#?}");
+    drop(peer);
+}
