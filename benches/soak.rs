@@ -167,7 +167,7 @@ fn receive(mut nm: NotificationManager, ledger: &Ledger, args: &Args) -> Result<
             nm.revive(id, dead);
         }
         report.tick(&nm.stats(), ledger);
-        if nm.stats().deaf + nm.stats().unregistered > 0 {
+        if nm.stats().not_delivering + nm.stats().unregistered > 0 {
             return Err(Violation(format!(
                 "no server here loses a LISTEN or stops delivering, but that was reported: {:?}",
                 nm.stats()

@@ -1,10 +1,10 @@
-//! Counters of a manager: one thread counts, any may read.
+//! The counters of a manager. The thread of the loop writes them, and any thread may read them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What a manager has done so far, and what it holds now.
+/// The counters of a manager: what it has done so far, and what it holds now.
 ///
-/// Reading it costs a few loads. The numbers are each true, and taken one after the other.
+/// Reading them costs a few loads. The values are read one after the other, so they need not be of the same moment.
 ///
 /// ```
 /// let nm = notifyman::NotificationManager::new([]);
@@ -14,19 +14,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Good connections, now.
+    /// Live connections, now.
     pub connections: u64,
     /// Connections being restored, now.
     pub restoring: u64,
-    /// Dead connections in the garbage, now.
+    /// Lost connections in the garbage, now.
     pub garbage: u64,
-    /// Connections whose transaction has been open for over a second, now: they receive nothing.
+    /// Connections whose transaction has been open for more than a second, now. They receive nothing until it ends.
     pub in_transaction: u64,
-    /// Notifications handed out.
+    /// Notifications delivered.
     pub notifications: u64,
     /// Bytes read from all servers.
     pub bytes: u64,
-    /// Turns of the loop: looks at the sockets.
+    /// Turns of the loop.
     pub turns: u64,
     /// Sockets found ready.
     pub wakeups: u64,
@@ -34,17 +34,17 @@ pub struct Stats {
     pub losses: u64,
     /// Connections restored.
     pub restores: u64,
-    /// Gaps told.
+    /// Gaps reported.
     pub gaps: u64,
-    /// How long the latest [canary](crate::NotificationManager::canary) took to whom heard it last, in microseconds, from
-    /// its sending; nothing yet: 0.
+    /// Time from the sending of the latest [canary](crate::NotificationManager::canary) until the last connection received
+    /// it, in microseconds; 0 before the first one.
     pub canary_micros: u64,
-    /// Connections lost because nothing was delivered to them, though their servers answered.
-    pub deaf: u64,
+    /// Connections lost because the server delivered no notifications to them, although it answered requests.
+    pub not_delivering: u64,
     /// Checks of delivery (canary or audit) that servers have refused: see
     /// [`Event::CheckRefused`](crate::Event::CheckRefused).
     pub checks_refused: u64,
-    /// Registrations that servers had forgotten, as [audits](crate::NotificationManager::audit) found: channels.
+    /// Channels that servers no longer listened to, as [audits](crate::NotificationManager::audit) have found.
     pub unregistered: u64,
 }
 
@@ -76,19 +76,19 @@ counters!(
     restores,
     gaps,
     canary_micros,
-    deaf,
+    not_delivering,
     checks_refused,
     unregistered
 );
 
-/// A number that one thread writes.
+/// A counter that one thread writes.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     #[inline]
     pub(crate) fn add(&self, n: usize) {
-        // One writer: a load and a store cost less than a locked addition.
+        // There is one writer, and a load and a store cost less than an atomic addition.
         self.0.store(self.0.load(Relaxed).wrapping_add(n as u64), Relaxed);
     }
 

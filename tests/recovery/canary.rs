@@ -80,7 +80,7 @@ fn m16_many_connections_to_one_database_have_one_canary_a_period() {
     assert_eq!(received, Vec::<String>::new(), "no canary reaches the user");
     assert!(heard.len() as f64 <= periods + 1.0, "{} in {periods} periods", heard.len());
     assert_eq!(heard.iter().collect::<BTreeSet<_>>().len(), heard.len(), "no two are equal");
-    assert_eq!((nm.stats().connections, nm.stats().deaf), (300, 0));
+    assert_eq!((nm.stats().connections, nm.stats().not_delivering), (300, 0));
     assert!(nm.stats().canary_micros < LIMIT.as_micros() as u64);
 }
 
@@ -94,7 +94,7 @@ fn m16_each_database_has_a_canary_of_its_own() {
     let mut nm = watched(urls.iter().map(|url| listener(url)));
     iterate_for(&mut nm, 8 * PERIOD);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
-    assert_eq!(nm.stats().deaf, 0, "who hears others' canaries only would be called deaf");
+    assert_eq!(nm.stats().not_delivering, 0, "who hears others' canaries only would be called deaf");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn m16_a_pooler_in_transaction_mode_is_found_to_deliver_nothing() {
     let mut nm = watched([listener(&pooler.url())]);
     let error = next_loss(&mut nm);
     assert!(matches!(error, Error::NotDelivering { .. }) && error.to_string().contains("session mode"), "{error}");
-    assert_eq!(nm.stats().deaf, 1);
+    assert_eq!(nm.stats().not_delivering, 1);
     assert_eq!(nm.garbage().count(), 1);
 }
 
@@ -128,10 +128,10 @@ fn m16_the_gap_of_a_deaf_session_begins_where_delivery_was_last_proved() {
     // And to a server that delivers.
     proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
     story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 4);
-    let deaf = story.nm.stats().deaf;
+    let not_delivering = story.nm.stats().not_delivering;
     story.hear_more();
     story.ledger.read_for(&mut story.nm, 4 * PERIOD);
-    assert_eq!(story.nm.stats().deaf, deaf);
+    assert_eq!(story.nm.stats().not_delivering, not_delivering);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn m16_a_proxy_that_holds_notifications_back_while_a_connection_is_idle_is_found
         let mut nm = watched((0..connections).map(|_| listener(&proxy.url())));
         let error = next_loss(&mut nm);
         assert!(matches!(error, Error::HeldBack { .. }) && error.is_transient(), "{connections}: {error}");
-        assert_eq!(nm.stats().deaf, 1);
+        assert_eq!(nm.stats().not_delivering, 1);
     }
 }
 
@@ -225,7 +225,7 @@ fn m16_a_pooler_in_session_mode_delivers() {
     let mut nm = watched((0..3).map(|_| listener(&pooler.url())));
     iterate_for(&mut nm, 6 * PERIOD);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
-    assert_eq!(nm.stats().deaf, 0);
+    assert_eq!(nm.stats().not_delivering, 0);
 }
 
 #[test]
@@ -243,7 +243,11 @@ fn m16_who_is_alone_behind_a_pooler_has_its_canaries_sent_by_others() {
         by_others += spy.wait(Duration::ZERO).flatten().filter(|n| n.pid().to_string() != own).count();
         by_others >= 3
     });
-    assert_eq!((nm.stats().deaf, nm.restoring().count(), nm.connections().count()), (0, 0, 1), "nobody sees them");
+    assert_eq!(
+        (nm.stats().not_delivering, nm.restoring().count(), nm.connections().count()),
+        (0, 0, 1),
+        "nobody sees them"
+    );
 }
 
 #[test]
@@ -267,7 +271,7 @@ fn m16_another_takes_over_where_the_session_that_sends_is_ended() {
         nm.next_event();
     }
     assert!(begun.elapsed() < LIMIT, "nobody has taken over");
-    assert_eq!(nm.stats().deaf, 0);
+    assert_eq!(nm.stats().not_delivering, 0);
 }
 
 #[test]
@@ -304,7 +308,7 @@ fn m16_what_the_user_does_to_the_registration_is_mended_and_no_fault() {
         }
     }
     iterate_for(&mut nm, 4 * PERIOD);
-    assert_eq!((nm.stats().connections, nm.stats().deaf), (2, 0));
+    assert_eq!((nm.stats().connections, nm.stats().not_delivering), (2, 0));
 }
 
 #[test]
@@ -336,7 +340,7 @@ fn m16_who_is_in_a_transaction_is_asked_nothing_and_is_not_deaf() {
     }
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     iterate_for(&mut nm, 4 * PERIOD);
-    assert_eq!(nm.stats().deaf, 0);
+    assert_eq!(nm.stats().not_delivering, 0);
 }
 
 #[test]
@@ -352,7 +356,7 @@ fn m16_a_slow_body_and_a_busy_reader_are_not_deaf() {
         }
     }
     writer.finish();
-    assert_eq!((nm.stats().deaf, nm.stats().losses), (0, 0));
+    assert_eq!((nm.stats().not_delivering, nm.stats().losses), (0, 0));
 }
 
 #[test]
@@ -369,7 +373,7 @@ fn m16_a_frozen_server_is_silent_and_not_deaf_and_its_heartbeat_still_has_its_bo
     let error = next_loss(&mut nm);
     assert!(error.is_timeout(), "{error}");
     assert!(begun.elapsed() < NOTICED, "{:?}", begun.elapsed());
-    assert_eq!(nm.stats().deaf, 0);
+    assert_eq!(nm.stats().not_delivering, 0);
 }
 
 #[test]

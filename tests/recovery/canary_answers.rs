@@ -133,7 +133,7 @@ fn m16_a_registration_that_lapses_occasionally_is_renewed_and_is_no_fault() {
     let peer = Peer::play_each(vec![session(steps, &over), no_sender()]);
     let mut nm = watched(&peer.url());
     assert!(play(&mut nm, &over).is_empty(), "between two lapses a canary was received");
-    assert_eq!(nm.stats().deaf, 0);
+    assert_eq!(nm.stats().not_delivering, 0);
     drop(nm);
     peer.finish();
 }
@@ -149,7 +149,7 @@ fn m16_a_registration_that_lapses_twice_in_a_row_is_a_loss() {
     let mut nm = watched(&peer.url());
     let lost = play(&mut nm, &over);
     assert!(matches!(lost[..], [Error::NotDelivering { .. }]), "{lost:?}");
-    assert_eq!((nm.stats().deaf, nm.connections().count()), (1, 1));
+    assert_eq!((nm.stats().not_delivering, nm.connections().count()), (1, 1));
     drop(nm);
     peer.finish();
 }
@@ -163,7 +163,7 @@ fn m16_a_lapse_of_an_earlier_session_does_not_count() {
     let mut nm = watched(&peer.url());
     let lost = play(&mut nm, &over);
     assert!(matches!(lost[..], [Error::Disconnected]), "{lost:?}");
-    assert_eq!(nm.stats().deaf, 0);
+    assert_eq!(nm.stats().not_delivering, 0);
     drop(nm);
     peer.finish();
 }
@@ -201,7 +201,7 @@ fn m16_a_sender_that_could_not_connect_frees_its_place() {
     let peer = Peer::play_each(vec![pooled(payloads, &over), no_sender(), no_sender(), no_sender(), succeeds]);
     let mut nm = watched(&peer.url()).reconnect(backoff().at_once(1));
     assert!(play(&mut nm, &over).is_empty(), "the connection itself is well");
-    assert_eq!(nm.stats().deaf, 0);
+    assert_eq!(nm.stats().not_delivering, 0);
     drop(nm);
     peer.finish();
 }

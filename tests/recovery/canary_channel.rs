@@ -38,7 +38,7 @@ fn assert_delivers(nm: &mut NotificationManager, writer: &mut Connection, payloa
             _ => {}
         }
     }
-    assert_eq!(nm.stats().deaf, 0);
+    assert_eq!(nm.stats().not_delivering, 0);
 }
 
 #[test]

@@ -401,7 +401,7 @@ impl<C: Linked> Live<C> {
     /// Closes a connection to which nothing is delivered.
     fn lose_delivery(&mut self, turn: &mut Turn<'_, '_, C::Stream>, loss: Option<Error>) {
         if let Some(error) = loss {
-            turn.services.counters.deaf.add(1);
+            turn.services.counters.not_delivering.add(1);
             self.link_mut().close_for(error);
             turn.queue_first();
         }
