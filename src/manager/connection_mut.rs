@@ -8,13 +8,13 @@ use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::row::Row;
 
-/// A connection in a manager, to make calls on it: see
+/// A mutable borrow of a connection in a manager: see
 /// [`NotificationManager::get_mut`](crate::NotificationManager::get_mut).
 ///
-/// It dereferences to a [`Connection`] and has its calls. They block, and no other connection is served meanwhile.
-/// Notifications that arrive during a call are yielded by the manager with its next events, in order.
+/// The guard dereferences to [`Connection`] and has its calls. A call blocks the loop: no other connection is served until
+/// it returns. The manager yields notifications that arrive during a call with its next events, in order.
 ///
-/// It does not lend the connection itself, so that two connections cannot be swapped in the manager.
+/// The guard does not give out `&mut Connection`, so that two connections of a manager cannot be swapped.
 #[derive(Debug)]
 pub struct ConnectionMut<'m> {
     connection: &'m mut Connection,
@@ -25,11 +25,11 @@ impl<'m> ConnectionMut<'m> {
         Self { connection }
     }
 
-    /// As [`Connection::listen`].
+    /// Calls [`Connection::listen`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::listen`].
     pub fn listen<I>(&mut self, channels: I) -> Result<(), Error>
     where
         I: IntoIterator,
@@ -38,11 +38,11 @@ impl<'m> ConnectionMut<'m> {
         self.connection.listen(channels)
     }
 
-    /// As [`Connection::unlisten`].
+    /// Calls [`Connection::unlisten`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::unlisten`].
     pub fn unlisten<I>(&mut self, channels: I) -> Result<(), Error>
     where
         I: IntoIterator,
@@ -51,38 +51,38 @@ impl<'m> ConnectionMut<'m> {
         self.connection.unlisten(channels)
     }
 
-    /// As [`Connection::unlisten_all`].
+    /// Calls [`Connection::unlisten_all`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::unlisten_all`].
     pub fn unlisten_all(&mut self) -> Result<(), Error> {
         self.connection.unlisten_all()
     }
 
-    /// As [`Connection::listening_channels`].
+    /// Calls [`Connection::listening_channels`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::listening_channels`].
     pub fn listening_channels(&mut self) -> Result<Vec<String>, Error> {
         self.connection.listening_channels()
     }
 
-    /// As [`Connection::notify`].
+    /// Calls [`Connection::notify`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::notify`].
     pub fn notify(&mut self, channel: &str, payload: &str) -> Result<(), Error> {
         self.connection.notify(channel, payload)
     }
 
-    /// As [`Connection::notify_many`].
+    /// Calls [`Connection::notify_many`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::notify_many`].
     pub fn notify_many<I, C, P>(&mut self, pairs: I) -> Result<(), Error>
     where
         I: IntoIterator<Item = (C, P)>,
@@ -92,53 +92,53 @@ impl<'m> ConnectionMut<'m> {
         self.connection.notify_many(pairs)
     }
 
-    /// As [`Connection::query`].
+    /// Calls [`Connection::query`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::query`].
     pub fn query(&mut self, sql: &str) -> Result<Vec<Row>, Error> {
         self.connection.query(sql)
     }
 
-    /// As [`Connection::execute`].
+    /// Calls [`Connection::execute`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::execute`].
     pub fn execute(&mut self, sql: &str) -> Result<u64, Error> {
         self.connection.execute(sql)
     }
 
-    /// As [`Connection::diagnose`].
+    /// Calls [`Connection::diagnose`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::diagnose`].
     pub fn diagnose(&mut self) -> Result<Diagnosis, Error> {
         self.connection.diagnose()
     }
 
-    /// As [`Connection::take_gap`]; a gap that is taken here does not come with a batch.
+    /// Calls [`Connection::take_gap`]. A gap that is taken here does not come with a batch.
     pub fn take_gap(&mut self) -> Option<Gap> {
         self.connection.take_gap()
     }
 
-    /// As [`Connection::take_notices`].
+    /// Calls [`Connection::take_notices`].
     pub fn take_notices(&mut self) -> Vec<ServerError> {
         self.connection.take_notices()
     }
 
-    /// As [`Connection::set_call_timeout`].
+    /// Calls [`Connection::set_call_timeout`].
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
         self.connection.set_call_timeout(timeout);
     }
 
-    /// As [`Connection::close`]; the received notifications are yielded, then the connection moves to the garbage.
+    /// Calls [`Connection::close`]. The manager yields the received notifications, then moves the connection to the garbage.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`Connection::close`].
     pub fn close(&mut self) -> Result<(), Error> {
         self.connection.close()
     }

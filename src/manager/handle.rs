@@ -1,6 +1,6 @@
 //! Control of a running manager from any thread.
 //!
-//! A message goes into a queue and wakes the poll; the loop runs it between two events.
+//! A call puts a message into a queue and wakes the poll. The loop runs the message between two events.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,17 +24,17 @@ use crate::row::Row;
 #[derive(Default)]
 pub(crate) struct Shared {
     queue: Mutex<MessageQueue>,
-    /// `true` if the queue holds a message: so the loop need not lock it to find it empty.
+    /// `true` if the queue holds a message. The loop checks this in each turn without taking the lock.
     has_messages: AtomicBool,
     pub(crate) counters: Arc<Counters>,
     pub(crate) iterating: Arc<ThreadMark>,
-    /// The memory of the requests that are in the queue, or have not been answered.
+    /// The memory of the requests that are in the queue or have not been answered.
     pending: Arc<MemoryBudget>,
 }
 
-/// The most memory that all requests together may take until they are answered.
+/// The limit of the memory that all unanswered requests take together, in bytes.
 const PENDING_MAX: usize = 64 * 1024 * 1024;
-/// The memory that a request takes besides its strings.
+/// The memory that a request takes in addition to its strings, in bytes.
 const REQUEST_SIZE: usize = 512;
 
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a message to the loop. If the manager has been dropped, the message is refused.
+    /// Sends a message to the loop, or refuses it if the manager has been dropped.
     fn send(&self, message: ControlMessage<Connection>) {
         let mut queue = self.lock();
         if queue.is_closed {
@@ -70,7 +70,7 @@ impl Shared {
         }
     }
 
-    /// Takes the messages for the loop.
+    /// Takes all messages, for the loop.
     pub(crate) fn take_commands(&self) -> VecDeque<ControlMessage<Connection>> {
         if !self.has_commands() {
             return VecDeque::new();
@@ -84,7 +84,7 @@ impl Shared {
         self.has_messages.load(Ordering::Acquire)
     }
 
-    /// Refuses all messages, now and later, because the manager is dropped.
+    /// Refuses all messages, now and later, because the manager is being dropped.
     pub(crate) fn close(&self) {
         let messages = {
             let mut queue = self.lock();
@@ -97,10 +97,11 @@ impl Shared {
 
 /// Control of a running [`NotificationManager`](crate::NotificationManager) from any thread.
 ///
-/// It can be cloned and sent; a manager that waits notices at once. What it is asked for is a [`Ticket`], which the
-/// loop resolves; it may be waited for, or dropped. Requests that wait for the loop or for a server's answer may take 64
-/// MiB together; beyond that, tickets resolve to [`Error::TooManyRequests`] at once. Connections to be inserted and stops
-/// don't count.
+/// A handle can be cloned and sent to other threads. A waiting manager notices a call immediately. Most calls return a
+/// [`Ticket`], which the loop resolves; a ticket can be waited for, polled as a `Future`, or dropped.
+///
+/// Requests that have not been answered may take 64 MiB together. Beyond that limit, tickets resolve to
+/// [`Error::TooManyRequests`] immediately. The limit does not apply to `insert`, `dial` and `stop`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -119,7 +120,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Sends a message that takes so many bytes until it is answered, if the budget allows it.
+    /// Sends a message that takes `size` bytes until it is answered, unless the limit would be exceeded.
     fn send_within<T>(
         &self,
         size: usize,
@@ -141,8 +142,8 @@ impl Handle {
         ticket
     }
 
-    /// As [`dial`](Self::dial), and calls on the loop's thread with the id; what can't be listened to is told there as
-    /// the connection's end.
+    /// Like [`dial`](Self::dial), but calls `then` on the loop's thread with the id. An invalid channel is reported later,
+    /// as the error that ends the connection.
     pub(crate) fn dial_then(
         &self,
         config: Config,
@@ -152,7 +153,7 @@ impl Handle {
         self.shared.send(ControlMessage::Dial(config, channels, Limits::Exact, Resolver::call(then)));
     }
 
-    /// As [`listen`](Self::listen), and calls on the loop's thread with what came of it.
+    /// Like [`listen`](Self::listen), but calls `then` on the loop's thread with the result.
     pub(crate) fn listen_then(
         &self,
         id: ConnId,
@@ -177,16 +178,17 @@ impl Handle {
         self.shared.send(ControlMessage::Request(id, Command::Query(sql), RequestTicket::Rows(Resolver::call(then))));
     }
 
-    /// Gives the manager another connection; resolves to its id, or to the connection itself where the manager has
-    /// gone.
+    /// Inserts a connection into the manager. The ticket resolves to the id, or to the connection itself if the manager has
+    /// been dropped.
     pub fn insert(&self, connection: Connection) -> Ticket<Result<ConnId, Connection>> {
         self.send(|resolver| ControlMessage::Insert(Box::new(connection), resolver))
     }
 
-    /// Has the loop open a connection that will listen to these channels, as
-    /// [`NotificationManager::dial`](crate::NotificationManager::dial), stalling nobody; resolves to its id as that
-    /// begins. The loop tells what comes of it: [`Event::Opened`](crate::Event::Opened), or
-    /// [`Event::Lost`](crate::Event::Lost).
+    /// Opens a connection in the loop, without blocking it, and listens to these channels, as
+    /// [`NotificationManager::dial`](crate::NotificationManager::dial) does.
+    ///
+    /// The ticket resolves to the id when the first attempt begins. The loop reports the result:
+    /// [`Event::Opened`](crate::Event::Opened) or [`Event::Lost`](crate::Event::Lost).
     ///
     /// ```
     /// # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -207,8 +209,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// The ticket resolves to [`Error::Config`] for settings that can't be used, and to [`Error::Value`] for a channel
-    /// that can't be; nobody is dialled then.
+    /// The ticket resolves to [`Error::Config`] for invalid settings and to [`Error::Value`] for an invalid channel name. In
+    /// both cases no connection is attempted.
     pub fn dial<C, I>(&self, config: C, channels: I) -> Ticket<ConnId>
     where
         C: TryInto<Config>,
@@ -224,20 +226,21 @@ impl Handle {
         }
     }
 
-    /// Takes a connection out, with what was not delivered still in it; see
+    /// Removes a connection from the manager, with its undelivered notifications still in it: see
     /// [`NotificationManager::remove`](crate::NotificationManager::remove).
     pub fn remove(&self, id: ConnId) -> Ticket<Option<Result<Connection, Dead>>> {
         self.send_within(0, |resolver| ControlMessage::Remove(id, resolver))
     }
 
-    /// Listens to channels on one connection, stalling nobody; resolves once the server has acknowledged it: what is
-    /// sent from then on is heard.
+    /// Listens to channels on one connection, without blocking the loop.
     ///
-    /// Of a connection that is being restored it changes what will be listened to, and resolves as it is back.
+    /// The ticket resolves when the server has acknowledged the request. Every notification that is sent after that is
+    /// received. If the connection is being restored, the call changes the set of channels to restore, and the ticket
+    /// resolves when the connection is restored.
     ///
     /// # Errors
     ///
-    /// The ticket resolves to what [`Connection::listen`] fails with, to the reason why the connection died, or to
+    /// The ticket resolves to the errors of [`Connection::listen`]; to the reason why the connection was lost; or to
     /// [`Error::UnknownConnection`].
     pub fn listen<I>(&self, id: ConnId, channels: I) -> Ticket<()>
     where
@@ -248,11 +251,11 @@ impl Handle {
         self.request(id, command)
     }
 
-    /// Stops listening to channels, in the same way as [`listen`](Self::listen).
+    /// Stops listening to channels, without blocking the loop. The ticket resolves as for [`listen`](Self::listen).
     ///
     /// # Errors
     ///
-    /// The same.
+    /// As [`listen`](Self::listen).
     pub fn unlisten<I>(&self, id: ConnId, channels: I) -> Ticket<()>
     where
         I: IntoIterator,
@@ -262,30 +265,33 @@ impl Handle {
         self.request(id, command)
     }
 
-    /// Stops listening to anything, in the same way as [`listen`](Self::listen).
+    /// Stops listening to all channels, without blocking the loop. The ticket resolves as for [`listen`](Self::listen).
     ///
     /// # Errors
     ///
-    /// The same.
+    /// As [`listen`](Self::listen).
     pub fn unlisten_all(&self, id: ConnId) -> Ticket<()> {
         self.request(id, Command::UnlistenAll)
     }
 
-    /// Sends a notification by one connection, stalling nobody; resolves once the server has committed it.
+    /// Sends a notification on one connection, without blocking the loop. The ticket resolves when the server has committed
+    /// it.
     ///
     /// # Errors
     ///
-    /// The ticket resolves to what [`Connection::notify`] fails with; to the reason where the connection died, and
-    /// then it may have been sent or not.
+    /// The ticket resolves to the errors of [`Connection::notify`]; to the reason why the connection was lost, and then the
+    /// notification may have been sent or not; to the reason why the connection is being restored; or to
+    /// [`Error::UnknownConnection`].
     pub fn notify(&self, id: ConnId, channel: impl AsRef<str>, payload: impl AsRef<str>) -> Ticket<()> {
         self.notify_many(id, [(channel, payload)])
     }
 
-    /// Sends notifications in one statement, as [`notify`](Self::notify): all of them or none.
+    /// Sends notifications on one connection in one statement, without blocking the loop: all of them, or after an error
+    /// none. The ticket resolves as for [`notify`](Self::notify).
     ///
     /// # Errors
     ///
-    /// The same.
+    /// As [`notify`](Self::notify).
     pub fn notify_many<I, C, P>(&self, id: ConnId, pairs: I) -> Ticket<()>
     where
         I: IntoIterator<Item = (C, P)>,
@@ -350,14 +356,14 @@ impl Handle {
         self.send_within(0, |resolver| ControlMessage::SetTimeout(timeout, resolver))
     }
 
-    /// Makes the iterator end, after what was collected; it closes nothing, and iterating again goes on.
+    /// Ends the iterator after it has yielded what was collected. No connection is closed, and iterating again continues.
     ///
-    /// One stop is one end: a stop that comes while nobody iterates ends the next iteration as it begins.
+    /// Each stop causes one end. If the manager is not being iterated, the next iteration ends immediately.
     pub fn stop(&self) -> Ticket<()> {
         self.send(ControlMessage::Stop)
     }
 
-    /// The manager's counters, as they are now.
+    /// Returns the counters of the manager.
     pub fn stats(&self) -> Stats {
         self.shared.counters.read()
     }
@@ -375,7 +381,7 @@ mod tests {
     use crate::manager::NotificationManager;
 
     #[test]
-    fn m19_requests_that_nobody_answers_are_bounded_and_make_room_as_they_are_answered() {
+    fn m19_unanswered_requests_are_limited_and_free_their_memory_when_answered() {
         let mut nm = NotificationManager::new([]).timeout(Duration::ZERO).park_when_empty(true);
         let (handle, id) = (nm.handle(), ConnId::for_test(1));
         let payload = "x".repeat(1_000_000);
@@ -383,9 +389,9 @@ mod tests {
         for _ in 0..3 {
             let mut tickets: Vec<_> = (0..100).map(|_| handle.notify(id, "c", &payload)).collect();
             let refused = tickets.iter_mut().filter_map(|ticket| is_full(ticket).then_some(())).count();
-            assert_eq!(refused, 100 - PENDING_MAX / 1_000_600, "as many as there is room for");
-            assert!(is_full(&mut handle.notify(id, "c", &payload)), "dropping tickets takes nothing back");
-            // What must always be possible is.
+            assert_eq!(refused, 100 - PENDING_MAX / 1_000_600, "as many as fit within the limit");
+            assert!(is_full(&mut handle.notify(id, "c", &payload)), "dropping a ticket does not withdraw its request");
+            // A stop is always possible.
             let mut stop = handle.stop();
             assert!(nm.next().is_none());
             assert!(matches!(stop.try_get(), Some(Ok(()))));

@@ -1,4 +1,4 @@
-//! A promise of the loop to another thread, kept in every case.
+//! Tickets: the results of requests to a loop, which are resolved in every case.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::error::Error;
 
-/// Numbers threads, so that one can be told from another by a single atomic. 0 is no thread.
+/// A mark for one thread, or for a group of threads, stored as the number of the thread in one atomic; 0 marks no thread.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadMark(AtomicU64);
 
@@ -20,8 +20,8 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 thread_local!(static NUMBER: Cell<u64> = Cell::new(LAST.fetch_add(1, Relaxed) + 1));
 
 impl ThreadMark {
-    /// A mark for threads that work together: each of them [joins](Self::join) it.
-    pub(crate) fn crew() -> Self {
+    /// Returns a mark for a group of threads, each of which [joins](Self::join) it.
+    pub(crate) fn for_group() -> Self {
         Self(AtomicU64::new(LAST.fetch_add(1, Relaxed) + 1))
     }
 
@@ -29,30 +29,31 @@ impl ThreadMark {
         NUMBER.with(Cell::get)
     }
 
-    /// Marks the thread that calls.
+    /// Marks the current thread.
     pub(crate) fn set(&self) {
         self.0.store(Self::current(), Relaxed);
     }
 
-    /// Has the thread that calls count as one with all others that have joined.
+    /// Adds the current thread to the group of this mark.
     pub(crate) fn join(&self) {
         NUMBER.with(|number| number.set(self.0.load(Relaxed)));
     }
 
-    /// Marks no thread.
+    /// Removes the mark.
     pub(crate) fn clear(&self) {
         self.0.store(0, Relaxed);
     }
 
-    /// Whether the thread that calls is the one that was marked.
+    /// Returns `true` if the current thread is marked, or belongs to the marked group.
     pub(crate) fn is_current(&self) -> bool {
         self.0.load(Relaxed) == Self::current()
     }
 }
 
-/// What was asked of a running manager or [`Notifier`](crate::Notifier): resolved once its loop has done it.
+/// The result of a request to a running manager or [`Notifier`](crate::Notifier), available when its loop has completed the
+/// request.
 ///
-/// A manager's tickets advance while it is iterated. Dropping a ticket takes nothing back.
+/// A manager's tickets advance while the manager is iterated. Dropping a ticket does not withdraw the request.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), notifyman::Error> {
@@ -65,13 +66,13 @@ impl ThreadMark {
 ///
 /// let db = Connection::connect("postgres://localhost/app")?;
 /// let id = handle.insert(db).wait(Duration::from_secs(1))?.expect("the manager is running");
-/// println!("the loop has it, as {id}");
+/// println!("the loop has accepted the connection as {id}");
 /// handle.stop();
 /// # Ok(()) }
 /// ```
 pub struct Ticket<T> {
     slot: Arc<TicketSlot<T>>,
-    /// The thread that iterates the manager, and so must not wait for it.
+    /// The thread that resolves the ticket, which therefore cannot wait for it.
     iterating: Arc<ThreadMark>,
 }
 
@@ -82,52 +83,54 @@ struct TicketSlot<T> {
 
 struct TicketState<T> {
     value: Option<Result<T, Error>>,
-    /// Whether the value has been given.
-    spent: bool,
+    /// `true` if the value has been taken.
+    is_spent: bool,
     waker: Option<Waker>,
 }
 
 impl<T> TicketState<T> {
-    /// The value, given once; then that it has been.
+    /// Takes the value, if there is one; after that, returns [`Error::TicketSpent`].
     fn take(&mut self) -> Option<Result<T, Error>> {
-        if self.spent {
+        if self.is_spent {
             return Some(Err(Error::TicketSpent));
         }
         let value = self.value.take();
-        self.spent = value.is_some();
+        self.is_spent = value.is_some();
         value
     }
 }
 
 impl<T> TicketSlot<T> {
     fn lock(&self) -> MutexGuard<'_, TicketState<T>> {
-        // What is kept under the lock is whole at any time.
+        // The state is consistent whenever the lock is released.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Ticket<T> {
     pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T>, Self) {
-        let state = Mutex::new(TicketState { value: None, spent: false, waker: None });
+        let state = Mutex::new(TicketState { value: None, is_spent: false, waker: None });
         let slot = Arc::new(TicketSlot { state, resolved: Condvar::new() });
         let end = Some(ResolverEnd::Ticket(Arc::clone(&slot)));
         (Resolver { end, permit: None }, Self { slot, iterating: Arc::clone(iterating) })
     }
 
-    /// One that has been resolved already.
+    /// Returns a ticket that is already resolved.
     pub(crate) fn resolved(iterating: &Arc<ThreadMark>, value: Result<T, Error>) -> Self {
         let (resolver, ticket) = Self::new(iterating);
         resolver.resolve(value);
         ticket
     }
 
-    /// Waits until it is resolved, at the longest for `timeout`; `None` waits for as long as it takes.
+    /// Waits until the ticket is resolved, for at most `timeout`; `None` waits without a limit.
     ///
     /// # Errors
     ///
-    /// [`Error::Timeout`], after which the ticket can be waited for again; [`Error::WouldDeadlock`] on the thread that
-    /// iterates the manager, and in a notifier's callback; [`Error::Stopped`] where the manager was dropped, or the
-    /// notifier stopped; [`Error::TicketSpent`] once the result has been given.
+    /// - [`Error::Timeout`] if the ticket is not resolved in time. The ticket can be waited for again.
+    /// - [`Error::WouldDeadlock`] on the thread that iterates the manager, and in a notifier's callback.
+    /// - [`Error::Stopped`] if the manager was dropped or the notifier was stopped.
+    /// - [`Error::TicketSpent`] if the result has been returned before.
+    /// - Otherwise the error of the request.
     pub fn wait(&mut self, timeout: impl Into<Option<Duration>>) -> Result<T, Error> {
         let timeout = timeout.into();
         let deadline = timeout.and_then(|timeout| clock::now().checked_add(timeout));
@@ -153,7 +156,8 @@ impl<T> Ticket<T> {
         }
     }
 
-    /// What it resolved to, if it has; given once, and [`Error::TicketSpent`] from then on.
+    /// Returns the result if the ticket is resolved. The result is returned once; after that, every call returns
+    /// [`Error::TicketSpent`].
     pub fn try_get(&mut self) -> Option<Result<T, Error>> {
         self.slot.lock().take()
     }
@@ -180,11 +184,11 @@ impl<T> fmt::Debug for Ticket<T> {
     }
 }
 
-/// How many bytes the requests take that haven't been answered, over all handles of a manager.
+/// The number of bytes that the unanswered requests of all handles of a manager take.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryBudget(AtomicUsize);
 
-/// A request's share of the budget, given back when it is dropped.
+/// A part of the budget that one request takes, and that is released when the permit is dropped.
 #[derive(Debug)]
 pub(crate) struct MemoryPermit {
     budget: Arc<MemoryBudget>,
@@ -192,7 +196,7 @@ pub(crate) struct MemoryPermit {
 }
 
 impl MemoryBudget {
-    /// The share of a request that takes so much; nothing where all together would take more than `limit`.
+    /// Reserves `size` bytes; returns `None` if all requests together would take more than `limit`.
     pub(crate) fn reserve(self: &Arc<Self>, size: usize, limit: usize) -> Option<MemoryPermit> {
         let within = |taken: usize| taken.checked_add(size).filter(|taken| *taken <= limit);
         self.0.fetch_update(Relaxed, Relaxed, within).ok()?;
@@ -206,21 +210,21 @@ impl Drop for MemoryPermit {
     }
 }
 
-/// The loop's end of a ticket. Dropped unresolved, it resolves to [`Error::Stopped`].
+/// The means to resolve a ticket. If it is dropped unresolved, the ticket resolves to [`Error::Stopped`].
 pub(crate) struct Resolver<T> {
     end: Option<ResolverEnd<T>>,
-    /// What the request takes until then.
+    /// The memory that the request takes until it is resolved.
     permit: Option<MemoryPermit>,
 }
 
 enum ResolverEnd<T> {
     Ticket(Arc<TicketSlot<T>>),
-    /// Called on the loop's thread.
+    /// A function to call with the result, on the loop's thread.
     Call(Box<dyn FnOnce(Result<T, Error>) + Send>),
 }
 
 impl<T> Resolver<T> {
-    /// One that calls instead of resolving a ticket.
+    /// Returns a resolver that calls a function instead of resolving a ticket.
     pub(crate) fn call(then: impl FnOnce(Result<T, Error>) + Send + 'static) -> Self {
         Self { end: Some(ResolverEnd::Call(Box::new(then))), permit: None }
     }
@@ -235,7 +239,7 @@ impl<T> Resolver<T> {
     }
 
     fn put(&mut self, value: Result<T, Error>) {
-        // Whoever waited for it may ask for more at once.
+        // The waiting thread may make another request immediately, so the memory must be released first.
         self.permit = None;
         match self.end.take() {
             Some(ResolverEnd::Ticket(slot)) => slot.put(value),
@@ -269,20 +273,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_ticket_resolves_once_on_whichever_thread() {
+    fn a_ticket_returns_its_result_once_on_any_thread() {
         let mark = Arc::new(ThreadMark::default());
         let (resolver, mut ticket) = Ticket::new(&mark);
         assert!(ticket.try_get().is_none());
         assert!(ticket.wait(Duration::from_millis(1)).unwrap_err().is_timeout());
         let thread = std::thread::spawn(move || resolver.resolve(Ok(7)));
         assert_eq!(ticket.wait(None).unwrap(), 7);
-        assert!(matches!(ticket.wait(None), Err(Error::TicketSpent)), "it doesn't hang");
+        assert!(matches!(ticket.wait(None), Err(Error::TicketSpent)), "the call does not block");
         assert!(matches!(ticket.try_get(), Some(Err(Error::TicketSpent))));
         thread.join().unwrap();
     }
 
     #[test]
-    fn a_ticket_that_nobody_resolves_is_stopped() {
+    fn a_ticket_whose_resolver_is_dropped_returns_stopped() {
         let mark = Arc::new(ThreadMark::default());
         let (resolver, mut ticket) = Ticket::<()>::new(&mark);
         drop(resolver);
@@ -290,8 +294,8 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_work_together_count_as_one() {
-        let mark = Arc::new(ThreadMark::crew());
+    fn threads_of_a_group_share_a_mark() {
+        let mark = Arc::new(ThreadMark::for_group());
         assert!(!mark.is_current());
         let joined = Arc::clone(&mark);
         std::thread::spawn(move || {
@@ -300,11 +304,11 @@ mod tests {
         })
         .join()
         .unwrap();
-        assert!(!mark.is_current(), "this one hasn't joined");
+        assert!(!mark.is_current(), "this thread has not joined");
     }
 
     #[test]
-    fn waiting_on_the_thread_that_must_resolve_it_is_an_error() {
+    fn waiting_on_the_thread_that_resolves_the_ticket_is_an_error() {
         let mark = Arc::new(ThreadMark::default());
         let (_resolver, mut ticket) = Ticket::<()>::new(&mark);
         mark.set();

@@ -276,7 +276,7 @@ mod tests {
         server: impl Fn(&[String]) -> Result<(), Error> + Send + 'static,
     ) -> (Batcher, mpsc::Receiver<Vec<String>>) {
         let (sender, statements) = mpsc::channel();
-        let threads = Arc::new(ThreadMark::crew());
+        let threads = Arc::new(ThreadMark::for_group());
         let mark = Arc::clone(&threads);
         let send = move |pairs: Vec<ChannelPayload>| {
             let payloads: Vec<_> = pairs.into_iter().map(|(_, payload)| payload).collect();

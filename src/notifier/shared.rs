@@ -111,7 +111,7 @@ impl<I: 'static> NotifierCore<I> {
             counters: NotifierCounters::default(),
             panics: PanicLog::default(),
             deferred_drop: Arc::default(),
-            threads: Arc::new(ThreadMark::crew()),
+            threads: Arc::new(ThreadMark::for_group()),
             state: Mutex::new(state),
             turn: Mutex::default(),
             phase_changed: Condvar::new(),
