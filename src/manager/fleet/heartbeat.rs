@@ -39,7 +39,7 @@ pub(crate) struct HeartbeatInput {
 }
 
 /// The heartbeat of one connection.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeartbeatState {
     /// The time of the last `Sync`, unless bytes have been read since.
     asked: Option<CompactInstant>,

@@ -221,8 +221,12 @@ impl<C: Linked> Live<C> {
             is_settled: link.is_settled(),
             awaits_prompt_answer: link.awaits_immediate_answer(),
         };
-        let state = &mut self.extras.get_or_insert_default().heartbeat;
-        match state.on_timer(&heartbeat, input, turn.now()) {
+        let mut state = self.extras.as_ref().map_or_else(HeartbeatState::default, |extras| extras.heartbeat);
+        let action = state.on_timer(&heartbeat, input, turn.now());
+        if self.extras.is_some() || state != HeartbeatState::default() {
+            self.extras.get_or_insert_default().heartbeat = state;
+        }
+        match action {
             HeartbeatAction::Wait(next) => turn.set_timer(Timer::Heartbeat, next),
             HeartbeatAction::Ask(next) => {
                 note_prompt(id, link, turn);
