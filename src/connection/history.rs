@@ -2,10 +2,19 @@
 //!
 //! Most connections have none, and pay one pointer for it.
 
+#![cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "only the transcript uses the arguments"))]
+
 use std::time::{Duration, Instant};
 
 use crate::clock::CompactInstant;
+use crate::config::Config;
+use crate::connection::transcript::TraceLabel;
+#[cfg(feature = "tracing")]
+use crate::connection::transcript::Transcript;
 use crate::gap::Gap;
+#[cfg(feature = "tracing")]
+use crate::proto::Direction;
+use crate::proto::Session;
 
 /// The history of a connection.
 #[derive(Debug, Default)]
@@ -38,6 +47,9 @@ struct AuditHistory {
     delivery_proven: Option<CompactInstant>,
     /// The time at which the server was last asked, and listened to every channel.
     channels_proven: Option<CompactInstant>,
+    /// The transcript of the session, if a subscriber wants it.
+    #[cfg(feature = "tracing")]
+    transcript: Option<Box<Transcript>>,
 }
 
 /// One pass of a zero timeout: the socket is read once until it is empty, and its notifications are yielded. Those that
@@ -163,5 +175,53 @@ impl ConnectionHistory {
             let unreported = succession.gap.take();
             succession.gap = Some(gap.finish(channels, now, succession.epoch.into(), unreported));
         }
+    }
+
+    // ---- the transcript, which does nothing without the feature `tracing` ------------------------------------------
+
+    /// Begins the transcript of a new session, if a subscriber wants it.
+    pub(super) fn begin_transcript(&mut self, config: &Config, label: TraceLabel) {
+        #[cfg(feature = "tracing")]
+        if Transcript::is_wanted() {
+            self.audit_mut().transcript = Some(Box::new(Transcript::begin(config, label, true)));
+        }
+    }
+
+    /// Begins or ends the transcript of a session, as its subscribers want.
+    #[inline]
+    pub(super) fn update_transcript(&mut self, session: &Session, config: &Config, label: TraceLabel) {
+        #[cfg(feature = "tracing")]
+        match (Transcript::is_wanted(), self.transcript()) {
+            (true, Some(transcript)) => transcript.set_label(label),
+            (true, None) if session.is_between_messages() => {
+                self.audit_mut().transcript = Some(Box::new(Transcript::begin(config, label, false)));
+            }
+            (false, Some(_)) => self.audit_mut().transcript = None,
+            (_, None) => {}
+        }
+    }
+
+    /// Adds bytes that were sent.
+    #[inline]
+    pub(super) fn record_sent(&mut self, bytes: &[u8]) {
+        #[cfg(feature = "tracing")]
+        if let Some(transcript) = self.transcript() {
+            transcript.handle(Direction::Frontend, bytes);
+        }
+    }
+
+    /// Adds bytes that were received.
+    #[inline]
+    pub(super) fn record_received(&mut self, bytes: &[u8]) {
+        #[cfg(feature = "tracing")]
+        if let Some(transcript) = self.transcript() {
+            transcript.handle(Direction::Backend, bytes);
+        }
+    }
+
+    #[cfg(feature = "tracing")]
+    #[inline]
+    fn transcript(&mut self) -> Option<&mut Transcript> {
+        self.0.as_mut()?.audit.as_mut()?.transcript.as_deref_mut()
     }
 }

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::connection::cancel::Cancel;
 use crate::connection::history::{ConnectionHistory, WaitPass};
 use crate::connection::read_context::ReadContext;
-use crate::connection::transcript::{TraceLabel, Transcript};
+use crate::connection::transcript::TraceLabel;
 use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Transport;
@@ -63,14 +63,13 @@ pub(crate) struct Link<S: Transport> {
     config: Config,
     last_read: CompactInstant,
     history: ConnectionHistory,
-    transcript: Transcript,
 }
 
 impl<S: Transport> Link<S> {
     /// Begins a session on a stream that is connected.
     pub(crate) fn new(session: Session, stream: S, config: Config, now: Instant, label: TraceLabel) -> Self {
-        let (history, transcript) = (ConnectionHistory::default(), Transcript::begin(&config, label));
-        let mut link = Self { session, stream, config, last_read: now.into(), history, transcript };
+        let mut link = Self { session, stream, config, last_read: now.into(), history: ConnectionHistory::default() };
+        link.history.begin_transcript(&link.config, label);
         link.flush();
         link
     }
@@ -82,7 +81,7 @@ impl<S: Transport> Link<S> {
     /// A fault of the stream or the server closes the session.
     #[inline]
     pub(crate) fn pump(&mut self, cx: &mut ReadContext<'_>) -> Pumped {
-        self.transcript.update(&self.session, &self.config, cx.label);
+        self.history.update_transcript(&self.session, &self.config, cx.label);
         self.flush();
         let pumped = self.read(cx);
         self.flush();
@@ -101,7 +100,7 @@ impl<S: Transport> Link<S> {
             Ok(0) => self.session.handle_eof(),
             Ok(bytes) => {
                 self.last_read = cx.now.into();
-                self.transcript.received(space.get(..bytes).unwrap_or_default());
+                self.history.record_received(space.get(..bytes).unwrap_or_default());
                 self.session.handle_input(cx.buffer, bytes);
                 let is_full = bytes == room || !self.stream.short_read_means_drained();
                 pumped = Pumped { bytes, may_have_more: is_full || cx.until_empty };
@@ -122,7 +121,7 @@ impl<S: Transport> Link<S> {
         while !self.session.poll_transmit().is_empty() && !self.is_closed() {
             match self.stream.write(self.session.poll_transmit()) {
                 Ok(sent) => {
-                    self.transcript.sent(self.session.poll_transmit().get(..sent).unwrap_or_default());
+                    self.history.record_sent(self.session.poll_transmit().get(..sent).unwrap_or_default());
                     self.session.handle_transmitted(sent);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -254,7 +253,7 @@ impl<S: Transport> Link<S> {
         self.session.terminate();
         let bytes = self.session.poll_transmit();
         let sent = if bytes.is_empty() { Ok(0) } else { self.stream.write(bytes) };
-        let sent = sent.map(|sent| self.transcript.sent(bytes.get(..sent).unwrap_or_default()));
+        let sent = sent.map(|sent| self.history.record_sent(bytes.get(..sent).unwrap_or_default()));
         self.stream.send_close_notify();
         sent
     }

@@ -2,8 +2,8 @@
 //! feature, nothing here has a size or does anything.
 //!
 //! ```text
-//! connection=1 host="db1:5432" database="shop" direction="F" message="Query" length=18
-//! connection=1 host="db1:5432" database="shop" direction="B" message="CommandComplete" length=11
+//! connection=1 host="db1:5432" database="shop" direction="F" name="Query" length=18
+//! connection=1 host="db1:5432" database="shop" direction="B" name="CommandComplete" length=11
 //! ```
 //!
 //! The content of messages is a field only if the environment variable `NOTIFYMAN_TRACE_CONTENT` is `1`. It is not a target
@@ -14,8 +14,8 @@
 #[cfg(feature = "tracing")]
 use std::{num::NonZeroU64, sync::LazyLock};
 
+#[cfg(feature = "tracing")]
 use crate::config::Config;
-use crate::proto::Session;
 #[cfg(feature = "tracing")]
 use crate::proto::{Direction, MessageTrace, TracedMessage};
 
@@ -37,77 +37,39 @@ impl TraceLabel {
     }
 }
 
-/// The transcript of one session. It uses memory only while a subscriber wants its events.
-#[derive(Debug, Default)]
-pub(crate) struct Transcript {
-    #[cfg(feature = "tracing")]
-    recorder: Option<Box<TraceRecorder>>,
-}
-
-/// The state of a transcript that has a subscriber.
+/// The transcript of one session. It exists only while a subscriber wants its events.
 #[cfg(feature = "tracing")]
 #[derive(Debug)]
-struct TraceRecorder {
+pub(super) struct Transcript {
     trace: MessageTrace,
     label: TraceLabel,
     host: String,
     database: String,
 }
 
-impl Transcript {
-    /// Begins the transcript of a new session.
-    pub(crate) fn begin(config: &Config, label: TraceLabel) -> Self {
-        Self {
-            #[cfg(feature = "tracing")]
-            recorder: is_enabled().then(|| TraceRecorder::new(config, label, true)),
-        }
-    }
-
-    /// Begins the transcript of a session that has begun, at the boundary of two messages, if a subscriber has appeared since;
-    /// or ends it.
-    #[inline]
-    pub(crate) fn update(&mut self, session: &Session, config: &Config, label: TraceLabel) {
-        #[cfg(feature = "tracing")]
-        match &mut self.recorder {
-            None if is_enabled() && session.is_between_messages() => {
-                self.recorder = Some(TraceRecorder::new(config, label, false));
-            }
-            None => {}
-            Some(_) if !is_enabled() => self.recorder = None,
-            // A call outside the manager's loop has no label.
-            Some(recorder) => recorder.label.connection = label.connection.or(recorder.label.connection),
-        }
-    }
-
-    /// Writes the messages that are complete with these bytes to the server.
-    #[inline]
-    pub(crate) fn sent(&mut self, bytes: &[u8]) {
-        #[cfg(feature = "tracing")]
-        if let Some(recorder) = &mut self.recorder {
-            recorder.handle(Direction::Frontend, bytes);
-        }
-    }
-
-    /// Writes the messages that are complete with these bytes from the server.
-    #[inline]
-    pub(crate) fn received(&mut self, bytes: &[u8]) {
-        #[cfg(feature = "tracing")]
-        if let Some(recorder) = &mut self.recorder {
-            recorder.handle(Direction::Backend, bytes);
-        }
-    }
-}
-
 #[cfg(feature = "tracing")]
-impl TraceRecorder {
-    fn new(config: &Config, label: TraceLabel, is_new: bool) -> Box<Self> {
+impl Transcript {
+    /// Begins the transcript between two messages: before the startup message, if the session `is_new`.
+    pub(super) fn begin(config: &Config, label: TraceLabel, is_new: bool) -> Self {
         static HAS_CONTENT: LazyLock<bool> =
             LazyLock::new(|| std::env::var_os("NOTIFYMAN_TRACE_CONTENT").is_some_and(|value| value == "1"));
         let trace = MessageTrace::new(is_new, *HAS_CONTENT);
-        Box::new(Self { trace, label, host: host_of(config), database: database_of(config) })
+        Self { trace, label, host: host_of(config), database: database_of(config) }
     }
 
-    fn handle(&mut self, direction: Direction, bytes: &[u8]) {
+    /// Returns `true` if a subscriber may want the events. This is a comparison if none does.
+    #[inline]
+    pub(super) fn is_wanted() -> bool {
+        tracing::enabled!(target: "notifyman", tracing::Level::TRACE)
+    }
+
+    /// Sets the connection to which the messages belong. A call outside the manager's loop has no label.
+    pub(super) fn set_label(&mut self, label: TraceLabel) {
+        self.label.connection = label.connection.or(self.label.connection);
+    }
+
+    /// Writes the messages that are complete with these bytes.
+    pub(super) fn handle(&mut self, direction: Direction, bytes: &[u8]) {
         let Self { trace, label, host, database } = self;
         trace.handle(direction, bytes, |message| {
             let TracedMessage { direction, name, length, content } = message;
@@ -124,12 +86,6 @@ impl TraceRecorder {
             );
         });
     }
-}
-
-/// Returns `true` if a subscriber may want the events. This is a comparison if none does.
-#[cfg(feature = "tracing")]
-fn is_enabled() -> bool {
-    tracing::enabled!(target: "notifyman", tracing::Level::TRACE)
 }
 
 /// Returns the hosts of a configuration with their ports.
