@@ -94,9 +94,9 @@ fn c08_a_manager_is_given_what_came_before() {
     db.query("SELECT x").unwrap();
     let mut manager = notifyman::NotificationManager::new([db]);
     let (id, batch) = manager.next().unwrap().unwrap();
-    let heard: Vec<String> = batch.iter().map(|n| n.payload().into_owned()).collect();
-    assert_eq!(heard[..4], ["0", "1", "2", "3"]);
-    let mut count = heard.len();
+    let received: Vec<String> = batch.iter().map(|n| n.payload().into_owned()).collect();
+    assert_eq!(received[..4], ["0", "1", "2", "3"]);
+    let mut count = received.len();
     manager.get_mut(id).unwrap().query("SELECT x").unwrap();
     while count < 10 {
         count += manager.next().unwrap().unwrap().1.len();
@@ -125,16 +125,16 @@ fn c08_a_real_server_interleaves_and_nothing_is_lost() {
         let mut other = connect(&utf8().url());
         (0..500).for_each(|n| other.notify("c08 busy", &n.to_string()).unwrap());
     });
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while !sender.is_finished() {
         assert_eq!(ask(&mut db, "SELECT 42"), "42");
         db.listen(["c08 other"]).unwrap();
-        heard.extend(pending(&mut db));
+        received.extend(pending(&mut db));
     }
     sender.join().unwrap();
-    heard.extend(everything(&mut db));
+    received.extend(everything(&mut db));
     let expected: Vec<_> = (0..500).map(|n| ("c08 busy".to_owned(), n.to_string())).collect();
-    assert_eq!(heard, expected);
+    assert_eq!(received, expected);
 }
 
 #[test]

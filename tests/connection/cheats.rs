@@ -22,7 +22,7 @@ fn scram(script: impl IntoIterator<Item = Step>) -> notifyman::Error {
     let peer = Peer::play(asked.into_iter().chain(script).chain([Step::expect_eof()]).collect());
     let error = refused(config(&peer.url()).password("pencil"));
     peer.finish();
-    assert!(begin.elapsed() < LIMIT, "it wasn't made to work for long");
+    assert!(begin.elapsed() < LIMIT, "it was not made to work for long");
     assert!(!error.to_string().contains("pencil") && !format!("{error:?}").contains("pencil"), "{error:?}");
     error
 }

@@ -122,11 +122,11 @@ fn c01_an_address_that_takes_nobody_is_given_up() {
 
 #[test]
 fn c01_a_unix_socket_that_takes_nobody_is_given_up_and_one_that_does_later_is_not() {
-    let folder = std::env::temp_dir().join(format!("notifyman-full-{}", std::process::id()));
-    std::fs::create_dir(&folder).unwrap();
-    let path = folder.join(".s.PGSQL.5432");
+    let directory = std::env::temp_dir().join(format!("notifyman-full-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join(".s.PGSQL.5432");
     let (listener, clients) = full(Domain::UNIX, &SockAddr::unix(&path).unwrap());
-    let dsn = config(&format!("host={} port=5432 user=postgres", folder.display()));
+    let dsn = config(&format!("host={} port=5432 user=postgres", directory.display()));
     let begin = Instant::now();
     let error = refused(dsn.clone().connect_timeout(PATIENCE));
     assert!(begin.elapsed() < LIMIT && error.is_transient(), "{:?}: {error}", begin.elapsed());
@@ -143,7 +143,7 @@ fn c01_a_unix_socket_that_takes_nobody_is_given_up_and_one_that_does_later_is_no
     };
     login.write_all(&msg::login()).unwrap();
     assert_eq!(dial.join().unwrap().unwrap().pid(), 4242);
-    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn c01_a_login_that_trickles_is_bounded_too() {
     assert!(error.is_timeout(), "{error}");
 }
 
-/// Says something that is no answer, until nobody listens any more.
+/// Sends bytes that are no answer, until the peer has closed the connection.
 fn talk_on() -> Step {
     let notices = msg::notice("NOTICE", "00000", "hello").repeat(2000);
     Step::run("talk on", move |wire| {
@@ -174,7 +174,7 @@ fn c01_a_server_that_never_stops_talking_is_given_up_and_holds_nobody_up() {
     assert!(begin.elapsed() < LIMIT && error.is_timeout(), "{:?}: {error}", begin.elapsed());
     assert!(error.to_string().contains("logging in took"), "{error}");
 
-    // It has logged in, and doesn't say what it is; or it has, and doesn't say whether it listens.
+    // It has logged in, and does not say what it is; or it has, and does not say whether it listens.
     let examined = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
     let asked = config(&examined.url()).target_session_attrs(TargetSessionAttrs::Primary).connect_timeout(PATIENCE);
     let listening = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
@@ -227,7 +227,7 @@ fn c01_hosts_are_tried_in_turn_until_one_is_good() {
         hosts(&[refusing_port(), refusing_port(), server.port()]),
         hosts(&[server.port(), refusing_port()]),
         format!("host={unspoken},127.0.0.1 port={} user=postgres dbname=postgres", server.port()),
-        format!("host=/no/such/folder,{} port={} user=postgres", server.socket_dir().display(), server.port()),
+        format!("host=/no/such/directory,{} port={} user=postgres", server.socket_dir().display(), server.port()),
     ] {
         let mut db = Connection::connect(config(&dsn)).unwrap_or_else(|error| panic!("{dsn}: {error}"));
         assert_eq!(port_of(&mut db), server.port(), "{dsn}");
@@ -275,7 +275,7 @@ fn c01_silent_hosts_share_one_limit() {
     let error = refused(config(&hosts(&ports)).connect_timeout(Duration::from_secs(4)));
     assert!(begin.elapsed() < Duration::from_secs(30), "4 seconds for all, not for each: {:?}", begin.elapsed());
     for port in ports {
-        assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{port} isn't in: {error}");
+        assert!(error.to_string().contains(&format!("127.0.0.1:{port}")), "{port} is not in: {error}");
     }
 }
 
@@ -310,7 +310,7 @@ fn c01_an_error_says_where_and_as_whom_and_never_the_password() {
         let error = refused(config(&dsn).connect_timeout(limit));
         let text = error.to_string();
         for part in ["127.0.0.1", &port.to_string(), "somebody", "shop", what] {
-            assert!(text.contains(part), "{part:?} isn't in: {text}");
+            assert!(text.contains(part), "{part:?} is not in: {text}");
         }
         assert!(!text.contains("s3cr3t") && !format!("{error:?}").contains("s3cr3t"), "{error:?}");
         assert!(!text.contains('\n'), "{text:?}");

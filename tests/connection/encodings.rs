@@ -11,8 +11,8 @@ fn c10_a_database_without_an_encoding_delivers_any_bytes_and_harms_nobody() {
     db.listen(["c10"]).unwrap();
     other.execute(r"SELECT pg_notify('c10', E'x\377\303(')").unwrap();
     other.notify("c10", "é").unwrap();
-    let heard: Vec<Vec<u8>> = db.wait(None).flatten().take(2).map(|n| n.payload_bytes().to_vec()).collect();
-    assert_eq!(heard, [&b"x\xff\xc3("[..], "é".as_bytes()]);
+    let received: Vec<Vec<u8>> = db.wait(None).flatten().take(2).map(|n| n.payload_bytes().to_vec()).collect();
+    assert_eq!(received, [&b"x\xff\xc3("[..], "é".as_bytes()]);
     assert_eq!(ask(&mut db, "SELECT 1"), "1");
     let rows = db.query(r"SELECT E'\377'").unwrap();
     assert_eq!(rows[0].get_bytes(0), Some(&b"\xff"[..]));
@@ -36,8 +36,8 @@ fn c10_a_raw_byte_during_a_call_harms_neither() {
     db.listen(["c10 call"]).unwrap();
     assert_eq!(db.query(r"SELECT 'row' FROM (SELECT pg_notify('c10 call', E'\377')) AS sent").unwrap().len(), 1);
     db.notify("c10 call", "it's \\ 'é'").unwrap();
-    let heard: Vec<Vec<u8>> = db.wait(None).flatten().take(2).map(|n| n.payload_bytes().to_vec()).collect();
-    assert_eq!(heard, [&b"\xff"[..], "it's \\ 'é'".as_bytes()]);
+    let received: Vec<Vec<u8>> = db.wait(None).flatten().take(2).map(|n| n.payload_bytes().to_vec()).collect();
+    assert_eq!(received, [&b"\xff"[..], "it's \\ 'é'".as_bytes()]);
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn c13_dropping_never_waits_for_a_server_that_does_not_read() {
     let script = || vec![Step::startup(), Step::login_ok()];
     let peer = Peer::play_each(vec![script().into_iter().chain([gate]).collect(), vec![Step::expect_cancel()]]);
     let mut db = Connection::connect(config(&peer.url()).call_timeout(Duration::from_millis(200))).unwrap();
-    // More than any socket's buffers hold: what is left can't be sent, nor the goodbye after it.
+    // More than any socket's buffers hold: what is left cannot be sent, nor the goodbye after it.
     let begin = Instant::now();
     let error = db.execute(&format!("SELECT '{}'", "x".repeat(64 << 20))).unwrap_err();
     assert!(matches!(error, Error::Timeout { closed: true, .. }), "{error}");
@@ -110,8 +110,8 @@ fn c16_notices_are_taken_once_in_order() {
     db.take_notices();
     db.execute("DO $$BEGIN RAISE NOTICE 'one'; RAISE WARNING 'two' USING HINT = 'h', DETAIL = 'd'; END$$").unwrap();
     let notices = db.take_notices();
-    let told: Vec<_> = notices.iter().map(|n| (n.severity(), n.code(), n.message())).collect();
-    assert_eq!(told, [("NOTICE", "00000", "one"), ("WARNING", "01000", "two")]);
+    let reported: Vec<_> = notices.iter().map(|n| (n.severity(), n.code(), n.message())).collect();
+    assert_eq!(reported, [("NOTICE", "00000", "one"), ("WARNING", "01000", "two")]);
     assert_eq!((notices[1].detail(), notices[1].hint()), (Some("d"), Some("h")));
     assert!(db.take_notices().is_empty());
 }

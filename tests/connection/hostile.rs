@@ -1,4 +1,4 @@
-//! C08 and C11 against peers that aren't PostgreSQL, or lie: a clear error, no memory, no panic, no waiting.
+//! C08 and C11 against peers that are not PostgreSQL, or lie: a clear error, no memory, no panic, no waiting.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -178,10 +178,10 @@ fn c11_rubbish_in_the_middle_of_a_good_stream_ends_it_after_what_was_good() {
     let mut db = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
     db.listen(["hostile"]).unwrap();
     session().notify("hostile", "good").unwrap();
-    let mut heard = next(&mut db, 1);
+    let mut received = next(&mut db, 1);
     proxy.inject(&[msg::notification(7, "hostile", "also"), b"\x00\x01\x02".to_vec()].concat());
-    heard.extend(db.wait(None).flatten().map(|n| (n.channel().into_owned(), n.payload().into_owned())));
-    assert_eq!(heard, pairs([("hostile", "good"), ("hostile", "also")]));
+    received.extend(db.wait(None).flatten().map(|n| (n.channel().into_owned(), n.payload().into_owned())));
+    assert_eq!(received, pairs([("hostile", "good"), ("hostile", "also")]));
     assert!(db.error().unwrap().is_protocol(), "{:?}", db.error());
 }
 

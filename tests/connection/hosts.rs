@@ -100,8 +100,12 @@ fn c01_a_server_that_does_not_say_what_it_is_is_asked() {
         let opened = Connection::connect(hosts(&[peer.addr().port()], attrs));
         assert_eq!(opened.is_ok(), fits, "{attrs}: {value}");
         drop(opened);
-        let heard = peer.finish();
-        assert_eq!(heard[0].messages.last().map(|(tag, _)| *tag), Some(b'X'), "who isn't taken is told goodbye");
+        let received = peer.finish();
+        assert_eq!(
+            received[0].messages.last().map(|(tag, _)| *tag),
+            Some(b'X'),
+            "a server that is not used receives Terminate"
+        );
     }
 }
 
@@ -177,7 +181,7 @@ fn name_of_a_cluster() {
     let dsn =
         |attrs: &str| config(&format!("host=cluster.notifyman.test port={port} user=u target_session_attrs={attrs}"));
     for attrs in ["primary", "read-write"] {
-        // The standby takes one visit, and then nobody.
+        // The standby accepts one connection, and then none.
         Connection::connect(dsn(attrs)).unwrap();
     }
     standby.finish();

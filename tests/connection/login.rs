@@ -140,12 +140,12 @@ fn c02_the_start_up_packet_asks_for_utf8_once_and_last() {
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::serve()]);
     let dsn = config(&peer.url()).options("-c client_encoding=LATIN1").application_name("tests");
     drop(Connection::connect(dsn).unwrap());
-    let heard = peer.finish().remove(0);
-    assert_eq!(heard.version, 3 << 16);
-    assert_eq!(heard.startup["client_encoding"], "UTF8");
-    assert_eq!(heard.startup["user"], "postgres");
-    assert_eq!(heard.startup["database"], "postgres");
-    assert_eq!(heard.startup["application_name"], "tests");
+    let received = peer.finish().remove(0);
+    assert_eq!(received.version, 3 << 16);
+    assert_eq!(received.startup["client_encoding"], "UTF8");
+    assert_eq!(received.startup["user"], "postgres");
+    assert_eq!(received.startup["database"], "postgres");
+    assert_eq!(received.startup["application_name"], "tests");
 }
 
 #[test]
@@ -162,9 +162,9 @@ fn in_another_encoding() {
     }
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::serve()]);
     drop(Connection::connect(peer.url().as_str()).unwrap());
-    let heard = peer.finish().remove(0);
-    assert_eq!(heard.startup["options"], "-c client_encoding=BIG5", "the environment was looked at");
-    assert_eq!(heard.startup["client_encoding"], "UTF8");
+    let received = peer.finish().remove(0);
+    assert_eq!(received.startup["options"], "-c client_encoding=BIG5", "the environment was looked at");
+    assert_eq!(received.startup["client_encoding"], "UTF8");
 }
 
 #[test]

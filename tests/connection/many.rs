@@ -1,4 +1,4 @@
-//! Many connections opened side by side.
+//! Many connections opened concurrently.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -73,7 +73,7 @@ fn with_few_descriptors() {
     numbers.sort_unstable();
     assert_eq!(numbers, (0..120).collect::<Vec<_>>());
 
-    // Who keeps what was opened is told which there is no room for.
+    // If all opened connections are kept, those for which there is no room are reported.
     let mut opening = Connection::connect_many(configs);
     assert_eq!(opening.len(), 120);
     let results: Vec<_> = opening.by_ref().collect();
@@ -110,8 +110,8 @@ fn c01_they_listen_as_they_are_given() {
     // They go straight into a manager, and are watched there.
     let mut nm = NotificationManager::new(open).timeout(LIMIT);
     connect(&utf8().url()).notify("another", "again").unwrap();
-    let heard = nm.by_ref().take(COUNT / 2).filter(|event| event.is_some()).count();
-    assert_eq!(heard, COUNT / 2);
+    let received = nm.by_ref().take(COUNT / 2).filter(|event| event.is_some()).count();
+    assert_eq!(received, COUNT / 2);
 }
 
 #[test]

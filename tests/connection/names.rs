@@ -169,7 +169,7 @@ fn c04_a_name_too_long_for_latin1_is_refused_by_its_characters() {
     assert_eq!(db.listening_channels().unwrap(), ["c04 kept"]);
 }
 
-// In EUC_JP a 日 has two bytes, in UTF-8 three: what the server would cut can't be known here, only be told by it.
+// In EUC_JP a 日 has two bytes, in UTF-8 three: only the server knows what it would truncate.
 
 #[test]
 fn c04_a_name_that_the_server_cuts_is_listened_to_by_no_part() {
@@ -181,7 +181,7 @@ fn c04_a_name_that_the_server_cuts_is_listened_to_by_no_part() {
     for long in ["x".to_owned() + &"日".repeat(32), "本".repeat(32), "本".repeat(63)] {
         let error = db.listen(["c04 new", &long]).unwrap_err();
         assert!(matches!(error, Error::Value(_)) && error.to_string().contains("63"), "{error}");
-        assert!(db.take_notices().iter().any(|notice| notice.code() == "42622"), "the server's word was heard");
+        assert!(db.take_notices().iter().any(|notice| notice.code() == "42622"), "the server's word was received");
         assert_eq!(db.listening_channels().unwrap(), before);
     }
     db.notify(&fits, "日本").unwrap();

@@ -52,12 +52,12 @@ fn c06_equal_pairs_in_one_call_are_one_as_the_server_has_it() {
 fn c06_notifications_in_a_transaction_are_sent_by_its_commit_alone() {
     let mut db = session();
     db.listen(["c06 in"]).unwrap();
-    for (end, heard) in [("ROLLBACK", vec![]), ("COMMIT", pairs([("c06 in", "1"), ("c06 in", "2")]))] {
+    for (end, received) in [("ROLLBACK", vec![]), ("COMMIT", pairs([("c06 in", "1"), ("c06 in", "2")]))] {
         db.execute("BEGIN").unwrap();
         db.notify("c06 in", "1").unwrap();
         db.notify_many([("c06 in", "2")]).unwrap();
         db.execute(end).unwrap();
-        assert_eq!(everything(&mut db), heard, "{end}");
+        assert_eq!(everything(&mut db), received, "{end}");
     }
 }
 
@@ -106,11 +106,14 @@ fn c10_bytes_that_are_not_utf8_come_as_they_are() {
     ]);
     let mut db = connect(&peer.url());
     go.open();
-    let heard: Vec<_> = db.wait(None).flatten().take(3).collect();
-    assert_eq!((heard[0].channel_bytes(), heard[0].payload_bytes()), (&b"\xffa\xfe"[..], &b"x\xc3(\x80"[..]));
-    assert_eq!((heard[0].channel().as_ref(), heard[0].payload().as_ref()), ("\u{fffd}a\u{fffd}", "x\u{fffd}(\u{fffd}"));
-    assert!(heard[0].payload_str().is_err());
-    assert_eq!(heard[1].payload_bytes(), b"before\0after");
-    assert_eq!(heard[2].payload_str(), Ok("é"));
+    let received: Vec<_> = db.wait(None).flatten().take(3).collect();
+    assert_eq!((received[0].channel_bytes(), received[0].payload_bytes()), (&b"\xffa\xfe"[..], &b"x\xc3(\x80"[..]));
+    assert_eq!(
+        (received[0].channel().as_ref(), received[0].payload().as_ref()),
+        ("\u{fffd}a\u{fffd}", "x\u{fffd}(\u{fffd}")
+    );
+    assert!(received[0].payload_str().is_err());
+    assert_eq!(received[1].payload_bytes(), b"before\0after");
+    assert_eq!(received[2].payload_str(), Ok("é"));
     assert!(!db.is_closed());
 }

@@ -1,4 +1,4 @@
-//! What the predecessor's own tests asked of one connection, and the faults that they didn't see.
+//! What the predecessor's own tests asked of one connection, and the faults that they did not see.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ fn c14_idle_then_a_notification_then_idle_four_times_over() {
         assert!(db.wait(TICK).next().unwrap().is_none(), "idle before");
         other.notify("old idle", &sent).unwrap();
         // However many idle events there are until it comes.
-        let heard = db.wait(TICK).flatten().next().unwrap();
-        assert_eq!(pair(&heard), ("old idle".to_owned(), sent));
+        let received = db.wait(TICK).flatten().next().unwrap();
+        assert_eq!(pair(&received), ("old idle".to_owned(), sent));
         assert!(db.wait(TICK).next().unwrap().is_none(), "idle after");
     }
 }
@@ -26,24 +26,24 @@ fn c14_idle_then_a_notification_then_idle_four_times_over() {
 fn c14_idle_and_notifications_in_one_loop() {
     let (mut db, mut other) = (session(), session());
     db.listen(["old loop"]).unwrap();
-    let mut told: Vec<Option<Pair>> = Vec::new();
+    let mut reported: Vec<Option<Pair>> = Vec::new();
     let mut sent = 0;
     for event in db.wait(TICK) {
         let event = event.as_ref().map(pair);
         // A notification that is late has idle events before it: one is as good as many.
-        if event.is_some() || told.last().is_none_or(Option::is_some) {
-            told.push(event.clone());
+        if event.is_some() || reported.last().is_none_or(Option::is_some) {
+            reported.push(event.clone());
         }
-        if event.is_none() && sent < 4 && told.iter().flatten().count() == sent {
+        if event.is_none() && sent < 4 && reported.iter().flatten().count() == sent {
             other.notify("old loop", &sent.to_string()).unwrap();
             sent += 1;
-        } else if told.iter().flatten().count() == 4 && told.last().unwrap().is_none() {
+        } else if reported.iter().flatten().count() == 4 && reported.last().unwrap().is_none() {
             break;
         }
     }
-    let heard = pairs([("old loop", "0"), ("old loop", "1"), ("old loop", "2"), ("old loop", "3")]);
-    let expected: Vec<Option<Pair>> = heard.into_iter().flat_map(|pair| [None, Some(pair)]).chain([None]).collect();
-    assert_eq!(told, expected);
+    let received = pairs([("old loop", "0"), ("old loop", "1"), ("old loop", "2"), ("old loop", "3")]);
+    let expected: Vec<Option<Pair>> = received.into_iter().flat_map(|pair| [None, Some(pair)]).chain([None]).collect();
+    assert_eq!(reported, expected);
 }
 
 #[test]
@@ -53,12 +53,12 @@ fn c14_zero_gives_nothing_and_then_the_pair() {
     assert!(pending(&mut db).is_empty());
     assert!(pending(&mut db).is_empty());
     other.notify_many([("old zero", "1"), ("old zero", "2")]).unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     eventually("both are there", || {
-        heard.extend(pending(&mut db));
-        heard.len() >= 2
+        received.extend(pending(&mut db));
+        received.len() >= 2
     });
-    assert_eq!(heard, pairs([("old zero", "1"), ("old zero", "2")]));
+    assert_eq!(received, pairs([("old zero", "1"), ("old zero", "2")]));
     assert!(pending(&mut db).is_empty());
 }
 
@@ -118,10 +118,10 @@ fn c09_payloads_of_every_form_come_in_order() {
         other.notify("old forms", payload).unwrap();
     }
     other.notify_many(payloads.map(|payload| ("old forms", payload))).unwrap();
-    let heard: Vec<String> = next(&mut db, 1 + 2 * payloads.len()).into_iter().map(|(_, payload)| payload).collect();
-    assert_eq!(heard[0], "", "none is the same as an empty one");
-    assert_eq!(heard[1..=payloads.len()], payloads);
-    assert_eq!(heard[1 + payloads.len()..], payloads);
+    let received: Vec<String> = next(&mut db, 1 + 2 * payloads.len()).into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(received[0], "", "none is the same as an empty one");
+    assert_eq!(received[1..=payloads.len()], payloads);
+    assert_eq!(received[1 + payloads.len()..], payloads);
 }
 
 // The faults: each was seen with the predecessor and PostgreSQL 15.
@@ -158,12 +158,12 @@ fn c08_a_notification_in_the_same_read_as_ready_for_query_is_not_stuck() {
     // It comes with the answer to the very query that sends it.
     db.listen(["old stuck"]).unwrap();
     db.notify("old stuck", "at once").unwrap();
-    let mut heard = pending(&mut db);
-    if heard.is_empty() {
+    let mut received = pending(&mut db);
+    if received.is_empty() {
         // Before version 14 a server sends it a moment after the answer.
-        heard = next(&mut db, 1);
+        received = next(&mut db, 1);
     }
-    assert_eq!(heard, pairs([("old stuck", "at once")]));
+    assert_eq!(received, pairs([("old stuck", "at once")]));
 }
 
 #[test]

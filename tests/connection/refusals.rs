@@ -1,4 +1,4 @@
-//! What can go wrong as a connection is opened: each its own clear error, which says where and as whom, never shows the
+//! Failures to open a connection: each has a clear error, which states the address and the user, never shows the
 //! password, and tells whether trying again can help.
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,7 +15,7 @@ const SECRET: &str = "s3cr3t90210";
 fn assert_clear(error: &Error, port: u16, user: &str, dbname: &str) {
     let text = error.to_string();
     for part in ["127.0.0.1", &port.to_string(), &format!("{user:?}"), &format!("{dbname:?}")] {
-        assert!(text.contains(part), "{part} isn't in: {text}");
+        assert!(text.contains(part), "{part} is not in: {text}");
     }
     assert!(!text.contains(SECRET) && !format!("{error:?}").contains(SECRET), "{error:?}");
     assert!(!text.contains('\n'), "{text:?}");
@@ -41,7 +41,7 @@ fn c01_what_the_server_refuses_is_told_apart() {
     );
     assert_clear(&unknown, port, "postgres", "nowhere");
 
-    // Which role is unknown is not told to whom can't log in.
+    // The server does not report to clients that cannot log in whether the role exists.
     let nobody = refused(config(&dsn(port, "nobody", "postgres")));
     assert_eq!((nobody.is_auth(), nobody.is_transient()), (true, false), "{nobody}");
     assert_clear(&nobody, port, "nobody", "postgres");
@@ -118,9 +118,9 @@ fn c01_who_is_not_there_may_be_later() {
 
 #[test]
 fn c01_a_missing_socket_is_said_by_its_path() {
-    let error = refused(config(&format!("host=/no/such/folder user=app password={SECRET} dbname=shop")));
+    let error = refused(config(&format!("host=/no/such/directory user=app password={SECRET} dbname=shop")));
     let text = error.to_string();
-    for part in ["/no/such/folder/.s.PGSQL.5432", r#""app""#, r#""shop""#] {
+    for part in ["/no/such/directory/.s.PGSQL.5432", r#""app""#, r#""shop""#] {
         assert!(text.contains(part), "{text}");
     }
     assert!(error.is_transient() && !text.contains(SECRET), "{text}");
@@ -145,7 +145,7 @@ fn no_way() {
     let error = refused(config("postgres://app:s3cr3t90210@192.0.2.1:5432/shop"));
     let text = error.to_string();
     for part in ["192.0.2.1:5432", r#""app""#, r#""shop""#, "unreachable"] {
-        assert!(text.contains(part), "{part} isn't in: {text}");
+        assert!(text.contains(part), "{part} is not in: {text}");
     }
     assert!(error.is_transient() && !error.is_timeout() && !text.contains(SECRET), "{text}");
 }

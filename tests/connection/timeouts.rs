@@ -1,4 +1,4 @@
-//! C11: no call lasts longer than it may, whatever the server does, and what is told of the connection then is true.
+//! C11: no call lasts longer than it may, whatever the server does, and the state of the connection is then reported correctly.
 
 use std::time::{Duration, Instant};
 
@@ -42,12 +42,12 @@ fn cancelled() -> Vec<u8> {
 /// A scripted server: its session, of which `before` comes before the CancelRequest, and `after` after it.
 fn cancelling(before: Vec<Step>, after: Vec<Step>) -> Peer {
     let (go, gate) = Step::gate();
-    let told = Step::run("tell the session", move |_| {
+    let reported = Step::run("tell the session", move |_| {
         go.open();
         Ok(())
     });
     let session = [Step::startup(), Step::login_ok()].into_iter().chain(before).chain([gate]).chain(after);
-    Peer::play_each(vec![session.collect(), vec![Step::expect_cancel(), told]])
+    Peer::play_each(vec![session.collect(), vec![Step::expect_cancel(), reported]])
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn c11_a_frozen_server_blocks_no_call() {
             scope.spawn(move || {
                 let mut db = impatient(&utf8().url());
                 let _frozen = PausedProcess::session(&db);
-                assert!(times_out(&mut db, call), "nobody answered the cancel");
+                assert!(times_out(&mut db, call), "the cancel was not answered");
                 assert!(matches!(db.error(), Some(Error::Timeout { closed: true, .. })), "{:?}", db.error());
                 assert!(matches!(call(&mut db), Err(Error::Timeout { .. })), "and so it stays");
                 assert_eq!(db.wait(None).count(), 0);
@@ -150,7 +150,7 @@ fn c11_a_cancel_request_goes_out_by_a_connection_of_its_own() {
 fn c11_a_cancel_that_is_taken_late_hits_no_other_query() {
     let server = start(Options::new());
     let mut db = Connection::connect(config(&server.url()).call_timeout(Duration::from_secs(1))).unwrap();
-    // The session answers while nobody takes the CancelRequest, which waits in the server's backlog.
+    // The session answers while the CancelRequest is not accepted, which waits in the server's backlog.
     let postmaster = PausedProcess::process(server.pid().unwrap());
     db.query("SELECT pg_sleep(1.3)").map(drop).unwrap_or_else(|error| assert!(error.is_timeout(), "{error}"));
     drop(postmaster);
@@ -200,8 +200,8 @@ fn c11_a_timeout_tears_no_record() {
         }
         db.set_call_timeout(LIMIT);
         assert_eq!(ask(&mut db, "SELECT next"), "right");
-        let heard = if torn == &news { pairs([("a", "whole"), ("a", "torn too")]) } else { pairs([("a", "whole")]) };
-        assert_eq!(next(&mut db, heard.len()), heard);
+        let received = if torn == &news { pairs([("a", "whole"), ("a", "torn too")]) } else { pairs([("a", "whole")]) };
+        assert_eq!(next(&mut db, received.len()), received);
         drop(db);
         peer.finish();
         true

@@ -7,7 +7,7 @@ use notifyman::{Connection, NotificationManager, TransactionStatus};
 use crate::support::server::{LIMIT, ask, connect, everything, pairs, session, terminate, utf8};
 use crate::support::{Peer, Step, msg};
 
-/// What the library believes that a session listens to: what it tells of it when it is dead.
+/// Returns the channels that the library believes the session listens to, as it reports them when the session is lost.
 fn believed(db: Connection) -> Vec<String> {
     let pid = db.pid();
     let mut manager = NotificationManager::new([db]);
@@ -26,8 +26,8 @@ fn c12_listening_in_a_transaction_counts_from_its_commit() {
     other.notify("c12 commit", "too early").unwrap();
     db.execute("COMMIT").unwrap();
     assert_eq!(db.transaction_status(), TransactionStatus::Idle);
-    other.notify("c12 commit", "heard").unwrap();
-    assert_eq!(everything(&mut db), pairs([("c12 commit", "heard")]));
+    other.notify("c12 commit", "received").unwrap();
+    assert_eq!(everything(&mut db), pairs([("c12 commit", "received")]));
     assert_eq!(believed(db), ["c12 commit"]);
 }
 
@@ -120,14 +120,14 @@ fn c12_a_managed_transaction_that_stays_open_is_reported() {
     stuck.execute("BEGIN").unwrap();
     let mut manager = NotificationManager::new([stuck, fine]).timeout(Duration::from_millis(200));
     let begin = Instant::now();
-    let told_after = loop {
+    let reported_after = loop {
         assert!(manager.next().unwrap().is_none());
         if manager.stats().in_transaction > 0 {
             break begin.elapsed();
         }
         assert!(begin.elapsed() < LIMIT, "{:?}", manager.stats());
     };
-    assert!(told_after >= Duration::from_secs(1), "{told_after:?}");
+    assert!(reported_after >= Duration::from_secs(1), "{reported_after:?}");
     assert_eq!(manager.stats().in_transaction, 1);
     let id = manager.connections().next().unwrap().0;
     manager.get_mut(id).unwrap().execute("ROLLBACK").unwrap();

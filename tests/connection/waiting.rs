@@ -1,4 +1,4 @@
-//! C14 and C15: waiting for ever, for a time, or not at all; and going on where it was left.
+//! C14 and C15: waiting for ever, for a time, or not at all; and continuing where it was left.
 
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,9 @@ fn c14_without_a_timeout_there_are_notifications_only() {
             other.notify("c14 ever", &n.to_string()).unwrap();
         }
     });
-    let heard: Vec<String> =
+    let received: Vec<String> =
         db.wait(None).take(3).map(|event| event.expect("no idle").payload().into_owned()).collect();
-    assert_eq!(heard, ["0", "1", "2"]);
+    assert_eq!(received, ["0", "1", "2"]);
     sender.join().unwrap();
 }
 
@@ -50,18 +50,18 @@ fn c14_idle_events_come_under_a_steady_stream_too() {
     ]);
     let mut db = connect(&peer.url());
     let begin = Instant::now();
-    let (mut idle, mut heard) = (0, 0);
+    let (mut idle, mut received) = (0, 0);
     for event in db.wait(TICK) {
         match event {
-            Some(_) => heard += 1,
+            Some(_) => received += 1,
             None => idle += 1,
         }
         if idle == 3 {
             break;
         }
-        assert!(begin.elapsed() < LIMIT, "{idle} idle events among {heard} notifications");
+        assert!(begin.elapsed() < LIMIT, "{idle} idle events among {received} notifications");
     }
-    assert!(heard > 0);
+    assert!(received > 0);
 }
 
 #[test]
@@ -70,12 +70,12 @@ fn c14_zero_reads_the_socket_and_ends() {
     db.listen(["c14 zero"]).unwrap();
     assert_eq!(db.wait(Duration::ZERO).count(), 0);
     session().notify("c14 zero", "from another session").unwrap();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     eventually("a wait of zero alone has brought it", || {
-        heard.extend(pending(&mut db));
-        !heard.is_empty()
+        received.extend(pending(&mut db));
+        !received.is_empty()
     });
-    assert_eq!(heard, pairs([("c14 zero", "from another session")]));
+    assert_eq!(received, pairs([("c14 zero", "from another session")]));
     assert_eq!(db.wait(Duration::ZERO).count(), 0, "and no idle event");
 }
 
@@ -87,9 +87,9 @@ fn c14_zero_takes_all_that_is_there_in_one_go() {
     // The peer can only write it all if it is read meanwhile, or fits into the sockets' buffers.
     let mut db = connect(&peer.url());
     mark.wait();
-    let heard = pending(&mut db);
-    assert_eq!(heard.len(), 50_000);
-    assert!(heard.iter().enumerate().all(|(n, (_, payload))| *payload == n.to_string()));
+    let received = pending(&mut db);
+    assert_eq!(received.len(), 50_000);
+    assert!(received.iter().enumerate().all(|(n, (_, payload))| *payload == n.to_string()));
 }
 
 #[test]
@@ -121,13 +121,13 @@ fn c14_a_zero_timeout_ends_although_the_body_notifies() {
     other.notify_many([("c14 body", "1"), ("c14 body", "2")]).unwrap();
     let mut passes: Vec<Vec<String>> = Vec::new();
     eventually("three passes have received notifications", || {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for n in db.wait(Duration::ZERO).flatten() {
-            heard.push(n.payload().into_owned());
+            received.push(n.payload().into_owned());
             other.notify("c14 body", &format!("{}+", n.payload())).unwrap();
             arrived();
         }
-        passes.extend((!heard.is_empty()).then_some(heard));
+        passes.extend((!received.is_empty()).then_some(received));
         passes.len() == 3
     });
     assert_eq!(passes, [["1", "2"], ["1+", "2+"], ["1++", "2++"]]);
@@ -150,12 +150,12 @@ fn c15_a_pass_of_a_zero_timeout_that_was_left_is_continued_and_then_ends() {
     assert_eq!(first(&mut db), None);
     // A connection that notifies itself at each step also reaches the end.
     db.notify("c15 pass", "0").unwrap();
-    let mut heard = 0;
+    let mut received = 0;
     while first(&mut db).is_some() {
-        heard += 1;
-        db.notify("c15 pass", &heard.to_string()).unwrap();
+        received += 1;
+        db.notify("c15 pass", &received.to_string()).unwrap();
     }
-    assert_eq!(heard, 1);
+    assert_eq!(received, 1);
     // With another timeout there are no passes.
     assert_eq!(db.wait(None).next().flatten().unwrap().payload(), "1");
 }
@@ -167,12 +167,12 @@ fn c14_it_ends_silently_with_the_connection_after_all_that_came() {
         db.listen(["c14 end"]).unwrap();
         db.notify("c14 end", "last words").unwrap();
         terminate(utf8(), db.pid());
-        let mut heard: Vec<Pair> = Vec::new();
+        let mut received: Vec<Pair> = Vec::new();
         eventually("it has ended", || {
-            heard.extend(db.wait(timeout).map(|event| pair(&event.expect("no idle"))));
+            received.extend(db.wait(timeout).map(|event| pair(&event.expect("no idle"))));
             db.is_closed()
         });
-        assert_eq!(heard, pairs([("c14 end", "last words")]), "{timeout:?}");
+        assert_eq!(received, pairs([("c14 end", "last words")]), "{timeout:?}");
         assert_eq!(db.error().unwrap().sqlstate(), Some("57P01"), "{timeout:?}");
         assert_eq!(db.wait(timeout).count(), 0, "for good");
     }
@@ -215,41 +215,41 @@ fn fifty() -> (Peer, Vec<Pair>) {
 fn c15_breaking_out_at_any_point_loses_nothing() {
     let (peer, expected) = fifty();
     let mut db = connect(&peer.url());
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     for at_once in (1..).take_while(|n| n * (n - 1) / 2 < 50) {
-        let left = 50 - heard.len();
-        heard.extend(next(&mut db, at_once.min(left)));
-        heard.extend(db.wait(Duration::ZERO).flatten().take(1).map(|n| pair(&n)));
+        let left = 50 - received.len();
+        received.extend(next(&mut db, at_once.min(left)));
+        received.extend(db.wait(Duration::ZERO).flatten().take(1).map(|n| pair(&n)));
     }
-    assert_eq!(heard, expected);
+    assert_eq!(received, expected);
 }
 
 #[test]
-fn c15_a_wait_of_one_kind_goes_on_with_what_another_left() {
+fn c15_a_wait_of_one_kind_continues_with_what_another_left() {
     let (peer, expected) = fifty();
     let mut db = connect(&peer.url());
-    let mut heard: Vec<Pair> = Vec::new();
+    let mut received: Vec<Pair> = Vec::new();
     for timeout in [None, Some(LIMIT), Some(Duration::MAX), Some(Duration::ZERO)].into_iter().cycle() {
-        let left = 50 - heard.len();
-        heard.extend(db.wait(timeout).flatten().take(left.min(3)).map(|n| pair(&n)));
-        if heard.len() == 50 {
+        let left = 50 - received.len();
+        received.extend(db.wait(timeout).flatten().take(left.min(3)).map(|n| pair(&n)));
+        if received.len() == 50 {
             break;
         }
     }
-    assert_eq!(heard, expected);
+    assert_eq!(received, expected);
 }
 
 #[test]
 fn c15_what_a_wait_left_goes_into_a_manager_and_comes_back_out() {
     let (peer, expected) = fifty();
     let mut db = connect(&peer.url());
-    let mut heard = next(&mut db, 7);
+    let mut received = next(&mut db, 7);
     let mut manager = NotificationManager::new([db]);
     let (id, batch) = manager.next().unwrap().unwrap();
-    heard.extend(batch.iter().map(|n| (n.channel().into_owned(), n.payload().into_owned())));
+    received.extend(batch.iter().map(|n| (n.channel().into_owned(), n.payload().into_owned())));
     let mut db: Connection = manager.remove(id).unwrap().unwrap();
-    heard.extend(next(&mut db, 50 - heard.len()));
-    assert_eq!(heard, expected);
+    received.extend(next(&mut db, 50 - received.len()));
+    assert_eq!(received, expected);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Connections that die: told after what had come, kept in the garbage with the cause; and the end of the last one.
+//! Lost connections: reported after their notifications, kept in the garbage with the cause; and the end of the last one.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::support::*;
 use crate::support::server::wait_until_idle;
 use crate::support::{Cluster, Options, Peer, Proxy, Step, msg};
 
-/// The last words of a server that is told to stop.
+/// The error of a server that is being stopped.
 fn fatal() -> Vec<u8> {
     msg::error("FATAL", "57P01", "terminating connection due to administrator command")
 }
@@ -28,15 +28,15 @@ fn told_all_at_once(said: Vec<Vec<u8>>, end: Step) -> NotificationManager {
 /// Asserts that these come, then the loss, then the end; gives the cause.
 fn assert_told_then_lost(nm: &mut NotificationManager, expected: &[&str]) -> Error {
     let id = ids(nm)[0];
-    let (mut told, _watchdog) = (Vec::new(), Watchdog::over(nm));
+    let (mut reported, _watchdog) = (Vec::new(), Watchdog::over(nm));
     let error = loop {
         match nm.next_event() {
-            Some(Event::Notifies(who, batch)) if who == id => told.extend(payloads(&batch)),
-            Some(Event::Lost(who, error)) if who == id => break error,
+            Some(Event::Notifies(which, batch)) if which == id => reported.extend(payloads(&batch)),
+            Some(Event::Lost(which, error)) if which == id => break error,
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
     assert!(nm.next_event().is_none(), "it ends without an idle event");
     assert_eq!(dead(nm), [id]);
     assert_eq!(nm.garbage().next().unwrap().1.error().to_string(), error.to_string());
@@ -89,8 +89,8 @@ fn m06_more_than_one_read_holds_is_told_before_the_end() {
     let there = line.flood();
     drop(line);
     let mut nm = NotificationManager::new([db]).timeout(LIMIT);
-    let (heard, idle) = until_end(&mut nm);
-    assert_eq!((heard.len(), idle, nm.garbage().count()), (there, 0, 1));
+    let (received, idle) = until_end(&mut nm);
+    assert_eq!((received.len(), idle, nm.garbage().count()), (there, 0, 1));
 }
 
 #[test]
@@ -106,15 +106,15 @@ fn m06_a_session_ended_by_the_server_is_told_after_what_had_come() {
     until("the server has sent it", || proxy.bytes_from_server() > before);
     terminate(pid);
 
-    let mut told = Vec::new();
-    while told.len() < 3 {
-        told.push(match event(&mut nm).unwrap() {
+    let mut reported = Vec::new();
+    while reported.len() < 3 {
+        reported.push(match event(&mut nm).unwrap() {
             Event::Notifies(id, batch) => (id, payloads(&batch).concat()),
             Event::Lost(id, error) => (id, error.sqlstate().unwrap_or_default().to_owned()),
             other => panic!("{other:?}"),
         });
     }
-    let of = |who| told.iter().filter(|(id, _)| *id == who).map(|(_, what)| what.as_str()).collect::<Vec<_>>();
+    let of = |which| reported.iter().filter(|(id, _)| *id == which).map(|(_, what)| what.as_str()).collect::<Vec<_>>();
     assert_eq!(of(lost), ["pending", "57P01"]);
     assert_eq!(of(good), ["pending"]);
     assert_eq!((ids(&nm), dead(&nm)), (vec![good], vec![lost]));
@@ -129,7 +129,7 @@ fn m06_a_reset_by_a_proxy_goes_to_the_garbage_too() {
     let mut nm = NotificationManager::new([db]).timeout(Duration::from_millis(20));
     let id = ids(&nm)[0];
     open().notify(&channel, "before").unwrap();
-    assert_eq!(hear(&mut nm, 1), [(id, "before".into())]);
+    assert_eq!(receive(&mut nm, 1), [(id, "before".into())]);
     proxy.cut_rst();
     assert_eq!(until_end(&mut nm).0, []);
     let (_, dead) = nm.take_garbage().pop().unwrap();
@@ -184,8 +184,8 @@ fn m06_of_a_server_that_goes_down_everybody_is_in_the_garbage_with_its_cause() {
         let mut nm = NotificationManager::new(connections).timeout(LIMIT);
         let all = ids(&nm);
         connect(&cluster.url()).notify("c", "last").unwrap();
-        let heard = hear(&mut nm, 5);
-        assert!(heard.iter().all(|(_, payload)| payload == "last"));
+        let received = receive(&mut nm, 5);
+        assert!(received.iter().all(|(_, payload)| payload == "last"));
         wait_until_idle(&cluster, pids);
         stop(&mut cluster).unwrap();
 
@@ -199,7 +199,7 @@ fn m06_of_a_server_that_goes_down_everybody_is_in_the_garbage_with_its_cause() {
             assert!(dead.error().is_transient(), "{dead:?}");
             match code {
                 Some(code) => assert_eq!(dead.error().sqlstate(), Some(code), "{dead:?}"),
-                // 57P01 on a server before 9.6, and 57P02 or 57P05 by how it was told.
+                // 57P01 on a server before 9.6, and 57P02 or 57P05 by how it was reported.
                 None => assert!(dead.error().sqlstate().is_some_and(|code| code.starts_with("57P0")), "{dead:?}"),
             }
         }
@@ -214,7 +214,7 @@ fn m07_as_the_last_one_dies_it_ends_at_once_without_an_idle_event() {
     let all = ids(&nm);
     lines[0].notify("first goes");
     drop(lines.remove(0));
-    assert_eq!(hear(&mut nm, 1).len(), 1);
+    assert_eq!(receive(&mut nm, 1).len(), 1);
     lines[0].notify("last goes");
     drop(lines);
     let begin = Instant::now();

@@ -60,8 +60,8 @@ fn m05_one_that_hangs_or_fails_holds_up_no_other() {
     assert_eq!((&open, lost), (&good, BTreeSet::from([refused])));
     assert_eq!(dead(&nm), [refused]);
     super::support::open().notify(&channel, "hello").unwrap();
-    let heard: BTreeSet<_> = hear(&mut nm, 10).into_iter().collect();
-    assert_eq!(heard, good.iter().map(|id| (*id, "hello".to_owned())).collect());
+    let received: BTreeSet<_> = receive(&mut nm, 10).into_iter().collect();
+    assert_eq!(received, good.iter().map(|id| (*id, "hello".to_owned())).collect());
     assert!(good.iter().all(|id| nm.get(*id).is_some()));
     assert_eq!(nm.restoring().map(|(id, _)| id).collect::<Vec<_>>(), [hangs]);
     assert!(matches!(nm.remove(hangs), Some(Err(_))));
@@ -176,7 +176,7 @@ fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
         "{first:?}"
     );
     for _ in 0..5 {
-        assert!(matches!(nm.next_event(), Some(Event::Idle)), "it goes on trying");
+        assert!(matches!(nm.next_event(), Some(Event::Idle)), "it continues trying");
     }
     let why = nm.restoring().next().unwrap().1.error().to_string();
     assert!(why.contains("refused"), "the last attempt's reason can be seen: {why}");
@@ -211,10 +211,10 @@ fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far
     ] {
         let (mut script, is_opened) = (before, words.starts_with(b"C"));
         let asked = Arc::new(AtomicBool::new(false));
-        let tell = Arc::clone(&asked);
+        let report = Arc::clone(&asked);
         let ((go, gate), (said, mark)) = (Step::gate(), Step::mark());
-        script.push(Step::run("tell", move |_| {
-            tell.store(true, SeqCst);
+        script.push(Step::run("report", move |_| {
+            report.store(true, SeqCst);
             Ok(())
         }));
         script.extend([gate, Step::send([words]), Step::close(), mark, Step::pause(silence)]);
@@ -225,7 +225,7 @@ fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far
             assert!(nm.try_next_event().is_pending());
             asked.load(SeqCst)
         });
-        // Nobody looks while the server says its last words, so that the socket tells of both at once.
+        // The loop does not run while the server sends its error, so that the socket reports both together.
         go.open();
         said.wait();
         let begun = Instant::now();
@@ -243,12 +243,12 @@ fn m13_a_slow_body_before_it_takes_no_time_from_a_dial() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let asked = Arc::new(AtomicBool::new(false));
-    let tell = Arc::clone(&asked);
+    let report = Arc::clone(&asked);
     let ((go, gate), (said, mark)) = (Step::gate(), Step::mark());
     let peer = Peer::play(vec![
         Step::startup(),
-        Step::run("tell", move |_| {
-            tell.store(true, SeqCst);
+        Step::run("report", move |_| {
+            report.store(true, SeqCst);
             Ok(())
         }),
         gate,
@@ -279,7 +279,7 @@ fn m05_what_cannot_be_is_said_at_once() {
     assert!(nm.dial("prot=1", ["a"]).unwrap_err().is_usage());
     assert!(nm.dial(config(&server().url()), [""]).unwrap_err().is_usage());
     assert!(nm.dial(Config::new().port(0), ["a"]).unwrap_err().is_usage());
-    assert!(nm.next().is_none(), "nobody is dialled");
+    assert!(nm.next().is_none(), "no connection is opened");
 }
 
 #[test]
@@ -288,11 +288,11 @@ fn m05_in_the_plain_loop_it_is_just_there() {
     let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(20));
     let id = nm.dial(config(&server().url()), [&channel]).unwrap();
     until("it is open", || {
-        assert!(matches!(nm.next(), Some(None)), "idle until somebody notifies");
+        assert!(matches!(nm.next(), Some(None)), "idle until a notification is sent");
         nm.get(id).is_some()
     });
     super::support::open().notify(&channel, "hello").unwrap();
-    assert_eq!(hear(&mut nm, 1), [(id, "hello".to_owned())]);
+    assert_eq!(receive(&mut nm, 1), [(id, "hello".to_owned())]);
 }
 
 #[test]
@@ -319,8 +319,8 @@ fn m05_other_threads_have_connections_opened() {
     let [one, two, nowhere] = asked.join().unwrap();
     assert_eq!((open, lost), (BTreeSet::from([one, two]), BTreeSet::from([nowhere])));
     super::support::open().notify(&channel, "hello").unwrap();
-    let heard: BTreeSet<_> = hear(&mut nm, 2).into_iter().collect();
-    assert_eq!(heard, [one, two].map(|id| (id, "hello".to_owned())).into());
+    let received: BTreeSet<_> = receive(&mut nm, 2).into_iter().collect();
+    assert_eq!(received, [one, two].map(|id| (id, "hello".to_owned())).into());
 }
 
 #[test]
@@ -338,10 +338,10 @@ fn m05_what_another_thread_cannot_have_dialled_is_an_error_by_the_ticket() {
         let error = ticket.try_get().expect("at once").unwrap_err();
         assert!(error.is_usage(), "{error}");
     }
-    assert_eq!(nm.restoring().count(), 0, "nobody is dialled");
+    assert_eq!(nm.restoring().count(), 0, "no connection is opened");
     let mut asked = handle.dial(good(), ["a"]);
     drop(nm);
     for mut ticket in [asked.try_get(), handle.dial(good(), ["a"]).try_get()] {
-        assert!(ticket.take().expect("at once").is_err(), "nobody is there to dial");
+        assert!(ticket.take().expect("at once").is_err(), "there is no connection to open");
     }
 }

@@ -32,9 +32,9 @@ fn m13_after_a_failover_the_new_primary_is_found_once_there_is_one() {
     let id = ids(&nm)[0];
 
     primary.stop_immediate().unwrap();
-    let Some(Event::Disconnected(lost, _)) = event(&mut nm) else { panic!("the primary's end is told") };
+    let Some(Event::Disconnected(lost, _)) = event(&mut nm) else { panic!("the loss of the primary is reported") };
     assert_eq!(lost, id);
-    // For as long as there is a standby alone, it goes on trying.
+    // For as long as there is a standby alone, it continues trying.
     for _ in 0..10 {
         assert!(matches!(nm.next_event(), Some(Event::Idle)));
     }
@@ -44,15 +44,15 @@ fn m13_after_a_failover_the_new_primary_is_found_once_there_is_one() {
     let Some(Event::Restored(restored, gap)) = event(&mut nm) else { panic!("the new primary is found") };
     assert_eq!((restored, gap.channels()), (id, &[channel.as_str().into()][..]));
     connect(&standby.url()).notify(&channel, "from the new one").unwrap();
-    assert_eq!(hear(&mut nm, 1), [(id, "from the new one".to_owned())]);
+    assert_eq!(receive(&mut nm, 1), [(id, "from the new one".to_owned())]);
 }
 
 #[test]
 fn m13_a_changed_password_is_found_in_its_file_by_the_next_attempt() {
     let mut server = start(Options::new().auth("scram-sha-256", "first"));
-    let folder = server.socket_dir().join("client");
-    std::fs::create_dir(&folder).unwrap();
-    let passfile = folder.join("pgpass");
+    let directory = server.socket_dir().join("client");
+    std::fs::create_dir(&directory).unwrap();
+    let passfile = directory.join("pgpass");
     let write = |password: &str| {
         std::fs::write(&passfile, format!("127.0.0.1:{}:*:postgres:{password}\n", server.port())).unwrap();
         std::fs::set_permissions(&passfile, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -64,7 +64,7 @@ fn m13_a_changed_password_is_found_in_its_file_by_the_next_attempt() {
     db.listen([&channel]).unwrap();
     assert!(!format!("{db:?} {:?}", db.config()).contains("first"));
 
-    // Kept by SCRAM also where that isn't the default, before version 14.
+    // Kept by SCRAM also where that is not the default, before version 14.
     db.execute("SET password_encryption = 'scram-sha-256'; ALTER ROLE postgres PASSWORD 'second'").unwrap();
     write("second");
     let mut nm = NotificationManager::new([db]).timeout(Duration::from_millis(50)).reconnect(Backoff::default());

@@ -32,20 +32,20 @@ impl Crowd {
             line.flood();
         }
         loop {
-            if let Some(heard) = self.nm.next().unwrap() {
-                return heard;
+            if let Some(received) = self.nm.next().unwrap() {
+                return received;
             }
         }
     }
 
-    /// How many batches of others come before the one that this connection is told now.
+    /// The number of batches of other connections before the next one of this connection.
     fn before(&mut self, which: usize) -> usize {
         self.lines[which].notify("sparse");
         let id = self.ids[which];
         let mut before = 0;
         loop {
-            let (heard, batch) = self.next();
-            if heard == id {
+            let (received, batch) = self.next();
+            if received == id {
                 assert_eq!(payloads(&batch), ["sparse"]);
                 return before;
             }
@@ -75,8 +75,8 @@ fn m08_who_has_little_to_say_waits_for_one_read_of_each_flood_at_the_most() {
 fn m08_floods_take_turns() {
     let mut crowd = Crowd::new(|nm| nm);
     (0..4 * FLOODS).for_each(|_| drop(crowd.next()));
-    let heard: Vec<_> = (0..20 * FLOODS).map(|_| crowd.next().0).collect();
-    for turn in heard.windows(2 * FLOODS) {
+    let received: Vec<_> = (0..20 * FLOODS).map(|_| crowd.next().0).collect();
+    for turn in received.windows(2 * FLOODS) {
         let missing: Vec<_> = crowd.ids.iter().take(FLOODS).filter(|id| !turn.contains(id)).collect();
         assert!(missing.is_empty(), "{missing:?} had no turn among {turn:?}");
     }

@@ -1,4 +1,4 @@
-//! A server that does nothing but log in, and then says what the test tells it to: cheap enough for thousands.
+//! A server that does nothing but log in, and then sends what the test says: cheap enough for thousands.
 //!
 //! ```text
 //! let mut fake = Fake::new();
@@ -20,21 +20,21 @@ use notifyman::Connection;
 use super::support::{LIMIT, connect};
 use crate::support::msg;
 
-/// Listens on a Unix socket in a folder of its own.
+/// Listens on a Unix socket in a directory of its own.
 pub struct Fake {
-    folder: PathBuf,
+    directory: PathBuf,
     over: Arc<AtomicBool>,
     lines: Receiver<(i32, Line)>,
-    /// Sessions that nobody has asked for: a manager opened them.
+    /// Sessions that a manager opened.
     strays: Vec<(i32, Line)>,
 }
 
 impl Fake {
     pub fn new() -> Self {
         static LAST: AtomicU32 = AtomicU32::new(0);
-        let folder = env::temp_dir().join(format!("nm-fake-{}-{}", process::id(), LAST.fetch_add(1, Relaxed)));
-        fs::create_dir(&folder).unwrap();
-        let listener = UnixListener::bind(folder.join(".s.PGSQL.1")).unwrap();
+        let directory = env::temp_dir().join(format!("nm-fake-{}-{}", process::id(), LAST.fetch_add(1, Relaxed)));
+        fs::create_dir(&directory).unwrap();
+        let listener = UnixListener::bind(directory.join(".s.PGSQL.1")).unwrap();
         let over = Arc::new(AtomicBool::new(false));
         let (sender, lines) = mpsc::channel();
         thread::spawn({
@@ -51,12 +51,12 @@ impl Fake {
                 }
             }
         });
-        Self { folder, over, lines, strays: Vec::new() }
+        Self { directory, over, lines, strays: Vec::new() }
     }
 
     /// A new session: both ends of it.
     pub fn open(&mut self) -> (Connection, Line) {
-        let db = connect(&format!("host={} port=1 user=nobody dbname=nothing", self.folder.display()));
+        let db = connect(&format!("host={} port=1 user=nobody dbname=nothing", self.directory.display()));
         loop {
             match self.lines.recv_timeout(LIMIT).unwrap() {
                 (pid, line) if pid == db.pid() => return (db, line),
@@ -79,8 +79,8 @@ impl Fake {
 impl Drop for Fake {
     fn drop(&mut self) {
         self.over.store(true, SeqCst);
-        let _ = UnixStream::connect(self.folder.join(".s.PGSQL.1"));
-        let _ = fs::remove_dir_all(&self.folder);
+        let _ = UnixStream::connect(self.directory.join(".s.PGSQL.1"));
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -121,7 +121,7 @@ impl Line {
     }
 
     /// Notifies, with numbers that count on from 0, until the socket takes no more; gives how many it has taken whole
-    /// since the beginning. The next may be torn: another flood goes on with it.
+    /// since the beginning. The next may be torn: another flood continues with it.
     pub fn flood(&mut self) -> usize {
         self.stream.set_nonblocking(true).unwrap();
         loop {

@@ -9,11 +9,11 @@ use super::fake::Fake;
 use super::support::*;
 
 /// Iterates on a thread of its own, without a timeout unless one is set, until the end; gives the manager back, with
-/// what it heard and how often it was idle.
+/// what it received and how often it was idle.
 fn run(mut nm: NotificationManager) -> JoinHandle<(NotificationManager, Vec<String>, usize)> {
     thread::spawn(move || {
-        let (heard, idle) = until_end(&mut nm);
-        (nm, heard.into_iter().map(|(_, payload)| payload).collect(), idle)
+        let (received, idle) = until_end(&mut nm);
+        (nm, received.into_iter().map(|(_, payload)| payload).collect(), idle)
     })
 }
 
@@ -32,11 +32,11 @@ fn m05_a_waiting_manager_notices_an_insert_at_once() {
     let begin = Instant::now();
     let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap().unwrap();
     assert!(begin.elapsed() < LIMIT / 2);
-    open().notify(&channel, "heard by the new one").unwrap();
-    until("it is heard", || handle.stats().notifications == 1);
+    open().notify(&channel, "received by the new one").unwrap();
+    until("it is received", || handle.stats().notifications == 1);
     assert_eq!((id.to_string(), handle.stats().connections), ("2".into(), 2));
     handle.stop();
-    assert_eq!(running.join().unwrap().1, ["heard by the new one"]);
+    assert_eq!(running.join().unwrap().1, ["received by the new one"]);
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn m05_a_waiting_manager_notices_a_removal_at_once() {
     let mut db = handle.remove(all[0]).wait(LIMIT).unwrap().unwrap().unwrap();
     lines[0].notify("for its new owner");
     assert_eq!(db.wait(Duration::ZERO).flatten().count(), 1);
-    assert!(handle.remove(all[0]).wait(LIMIT).unwrap().is_none(), "it isn't there any more");
+    assert!(handle.remove(all[0]).wait(LIMIT).unwrap().is_none(), "it is not there any more");
     assert!(handle.remove(all[1]).wait(LIMIT).unwrap().unwrap().is_ok());
-    let (_, heard, idle) = running.join().unwrap(); // m07: nobody is left
-    assert_eq!((heard, idle), (vec![], 0));
+    let (_, received, idle) = running.join().unwrap(); // m07: no connection is left
+    assert_eq!((received, idle), (vec![], 0));
 }
 
 #[test]
@@ -64,13 +64,13 @@ fn m05_a_waiting_manager_notices_a_new_timeout_at_once() {
     let handle = nm.handle();
     let waiting = thread::spawn(move || {
         let _watchdog = Watchdog::over(&nm);
-        let told = nm.next();
-        (nm, told)
+        let reported = nm.next();
+        (nm, reported)
     });
     let_it_sleep();
     handle.set_timeout(Duration::from_millis(10)).wait(LIMIT).unwrap();
-    let (mut nm, told) = waiting.join().unwrap();
-    assert!(matches!(told, Some(None)), "{told:?}");
+    let (mut nm, reported) = waiting.join().unwrap();
+    assert!(matches!(reported, Some(None)), "{reported:?}");
     assert_eq!(nm.current_timeout(), Some(Duration::from_millis(10)));
 
     // Zero ends it, as it would have from the beginning.
@@ -91,7 +91,7 @@ fn m07_a_parked_manager_waits_for_the_handle_and_ends_by_a_stop() {
         let_it_sleep();
         let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap().unwrap();
         open().notify(&channel, &round.to_string()).unwrap();
-        until("it is heard", || handle.stats().notifications == round + 1);
+        until("it is received", || handle.stats().notifications == round + 1);
         assert!(handle.remove(id).wait(LIMIT).unwrap().unwrap().is_ok());
         assert!(!running.is_finished());
     }
@@ -114,10 +114,10 @@ fn m07_what_was_asked_through_the_handle_is_done_before_it_ends() {
     let mut nm = NotificationManager::new([]).timeout(LIMIT);
     let handle = nm.handle();
     let mut ticket = handle.insert(listener(&channel));
-    assert!(ticket.try_get().is_none(), "nobody has iterated");
+    assert!(ticket.try_get().is_none(), "the manager was not iterated");
     assert!(matches!(ticket.wait(Duration::ZERO), Err(Error::Timeout { .. })));
     open().notify(&channel, "hello").unwrap();
-    assert_eq!(hear(&mut nm, 1)[0].1, "hello");
+    assert_eq!(receive(&mut nm, 1)[0].1, "hello");
     assert_eq!(ticket.try_get().unwrap().unwrap().unwrap(), ids(&nm)[0]);
 }
 
@@ -131,8 +131,9 @@ fn m11_ids_of_the_handle_and_of_the_manager_are_one_count() {
     nm.insert(connections.remove(0));
     tickets.push(handle.insert(connections.remove(0)));
     assert!(nm.next().is_none());
-    let told: Vec<String> = tickets.iter_mut().map(|it| it.try_get().unwrap().unwrap().unwrap().to_string()).collect();
-    assert_eq!(told, ["3", "4"]);
+    let reported: Vec<String> =
+        tickets.iter_mut().map(|it| it.try_get().unwrap().unwrap().unwrap().to_string()).collect();
+    assert_eq!(reported, ["3", "4"]);
 }
 
 #[test]
@@ -205,16 +206,16 @@ fn m19_a_stop_ends_one_iteration_and_closes_nothing() {
     let mut nm = NotificationManager::new([db]).timeout(LIMIT);
     let handle = nm.handle();
     handle.stop();
-    assert!(nm.next().is_none(), "it came while nobody iterated");
+    assert!(nm.next().is_none(), "it came while the manager was not iterated");
     line.notify("still here");
-    assert_eq!(hear(&mut nm, 1)[0].1, "still here");
+    assert_eq!(receive(&mut nm, 1)[0].1, "still here");
 
     let running = run(nm);
     let_it_sleep();
     handle.stop().wait(LIMIT).unwrap();
     let (mut nm, ..) = running.join().unwrap();
     line.notify("still");
-    assert_eq!(hear(&mut nm, 1)[0].1, "still");
+    assert_eq!(receive(&mut nm, 1)[0].1, "still");
     assert_eq!(nm.garbage().count(), 0);
 }
 

@@ -42,14 +42,14 @@ fn m08_a_flood_keeps_nobody_from_the_turn() {
         assert_eq!(others.len(), 19);
     }
     let _watchdog = Watchdog::over(&nm);
-    assert_eq!(nm.next().unwrap().unwrap().0, flooding, "and the flood goes on");
+    assert_eq!(nm.next().unwrap().unwrap().0, flooding, "and the flood continues");
 }
 
 #[test]
 fn m08_whoever_says_nonsense_dies_alone_after_what_was_sense() {
     let nonsense: [Vec<u8>; 7] = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
-        msg::raw_with_length(b'A', i32::MAX, b"a length that nobody can mean"),
+        msg::raw_with_length(b'A', i32::MAX, b"an impossible length"),
         msg::raw_with_length(b'A', -1, b""),
         msg::raw(b'A', b"\0\0\0\x01no end of the channel"),
         msg::raw(b'A', b"\0\0\0\x01channel\0"),
@@ -69,7 +69,7 @@ fn m08_whoever_says_nonsense_dies_alone_after_what_was_sense() {
 
         for n in [0, 2] {
             lines[n].notify("unharmed");
-            assert_eq!(hear(&mut nm, 1), [(all[n], "unharmed".into())]);
+            assert_eq!(receive(&mut nm, 1), [(all[n], "unharmed".into())]);
         }
         assert_eq!((ids(&nm), dead(&nm)), (vec![all[0], all[2]], vec![all[1]]));
     }
@@ -87,10 +87,10 @@ fn m08_one_behind_a_black_hole_holds_up_nobody() {
     let mut tx = open();
     for n in 0..5 {
         tx.notify(&channel, &n.to_string()).unwrap();
-        assert_eq!(hear(&mut nm, 1), [(all[1], n.to_string())]);
+        assert_eq!(receive(&mut nm, 1), [(all[1], n.to_string())]);
     }
     proxy.resume();
-    let late: Vec<_> = hear(&mut nm, 5);
+    let late: Vec<_> = receive(&mut nm, 5);
     assert_eq!(late, (0..5).map(|n| (all[0], n.to_string())).collect::<Vec<_>>());
 }
 
@@ -104,13 +104,13 @@ fn m08_a_slow_trickle_of_torn_frames_holds_up_nobody() {
         assert_eq!(until_idle(&mut nm), []);
         lines[0].say(&[byte]);
         lines[1].notify("whole");
-        let heard = hear(&mut nm, 1);
-        if heard != [(all[1], "whole".into())] {
-            assert_eq!(heard, [(all[0], "trickle".into())]);
-            return assert_eq!(hear(&mut nm, 1), [(all[1], "whole".into())]);
+        let received = receive(&mut nm, 1);
+        if received != [(all[1], "whole".into())] {
+            assert_eq!(received, [(all[0], "trickle".into())]);
+            return assert_eq!(receive(&mut nm, 1), [(all[1], "whole".into())]);
         }
     }
-    assert_eq!(hear(&mut nm, 1), [(all[0], "trickle".into())]);
+    assert_eq!(receive(&mut nm, 1), [(all[0], "trickle".into())]);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn m08_a_server_that_never_answers_a_revival_holds_up_nobody() {
             Event::Idle => {
                 idle += 1;
                 line.notify(&said.to_string());
-                assert_eq!(hear(&mut nm, 1), [(all[0], said.to_string())]);
+                assert_eq!(receive(&mut nm, 1), [(all[0], said.to_string())]);
                 said += 1;
             }
             other => panic!("{other:?}"),

@@ -46,17 +46,17 @@ fn m03_idle_comes_about_every_t_under_a_steady_stream() {
     let begin = Instant::now();
     // An idle event is due no earlier than the call that reports it.
     let (mut idle, mut last) = (0, begin);
-    let (mut heard, mut periods) = (0, 0);
+    let (mut received, mut periods) = (0, 0);
     while idle < 10 || periods <= 5 {
         let asked = Instant::now();
-        match nm.next().expect("it goes on") {
-            Some((_, batch)) => heard += batch.len(),
+        match nm.next().expect("it continues") {
+            Some((_, batch)) => received += batch.len(),
             None => {
                 idle += 1;
                 assert!(begin.elapsed() >= idle * T, "idle {idle} after {:?}", begin.elapsed());
                 assert!(last.elapsed() >= T, "{:?} after the one before", last.elapsed());
                 last = asked;
-                periods += u32::from(std::mem::take(&mut heard) > 0);
+                periods += u32::from(std::mem::take(&mut received) > 0);
             }
         }
         assert!(begin.elapsed() < LIMIT, "{idle} idle events, {periods} of them after notifications");
@@ -73,16 +73,16 @@ fn m03_idle_comes_about_every_t_though_there_is_always_more() {
     let mut nm = NotificationManager::new(connections).timeout(T);
     let _watchdog = Watchdog::over(&nm);
     let begin = Instant::now();
-    let (mut idle, mut heard) = (0, 0);
+    let (mut idle, mut received) = (0, 0);
     while idle < 5 {
-        lines.iter_mut().for_each(|line| _ = line.flood()); // a slow body, and nobody is ever without news
-        match nm.next().expect("it goes on") {
-            Some((_, batch)) => heard += batch.len(),
+        lines.iter_mut().for_each(|line| _ = line.flood()); // a slow body, and no connection is ever without notifications
+        match nm.next().expect("it continues") {
+            Some((_, batch)) => received += batch.len(),
             None => idle += 1,
         }
         assert!(begin.elapsed() >= idle * T);
     }
-    assert!(heard > 100, "{heard}");
+    assert!(received > 100, "{received}");
 }
 
 #[test]
@@ -93,16 +93,16 @@ fn m03_idle_doesnt_overtake_what_came_during_a_slow_body() {
     let ids = ids(&nm);
     let _watchdog = Watchdog::over(&nm);
     for round in 0..5 {
-        nm.set_timeout(T); // so that it isn't due yet
+        nm.set_timeout(T); // so that it is not due yet
         lines[0].notify("slow");
-        assert_eq!(hear(&mut nm, 1), [(ids[0], "slow".into())]);
+        assert_eq!(receive(&mut nm, 1), [(ids[0], "slow".into())]);
         // The body of a slow consumer, while others speak.
         lines[1].notify("meanwhile");
         thread::sleep(2 * T);
         lines[2].notify("later");
-        let mut heard = until_idle(&mut nm);
-        heard.sort();
-        assert_eq!(heard, [(ids[1], "meanwhile".into()), (ids[2], "later".into())], "round {round}");
+        let mut received = until_idle(&mut nm);
+        received.sort();
+        assert_eq!(received, [(ids[1], "meanwhile".into()), (ids[2], "later".into())], "round {round}");
     }
 }
 
@@ -133,7 +133,7 @@ fn m03_idle_doesnt_overtake_what_a_call_picked_up_since_it_came_due() {
         line.notify("as it came due");
         let (id, _) = batch(&mut nm);
         assert_eq!(id, speaks);
-        // Only the idle event is left to be told, and now somebody makes a call.
+        // Only the idle event is left to be reported, and now somebody makes a call.
         let mut db = nm.get_mut(called).unwrap();
         db.notify(&channel, "picked up").unwrap();
         db.query("select 1").unwrap();
@@ -146,13 +146,13 @@ fn m03_idle_doesnt_overtake_what_a_call_picked_up_since_it_came_due() {
         db.notify(&channel, "brought along").unwrap();
         db.query("select 1").unwrap();
         let newcomer = nm.insert(db);
-        let mut heard = until_idle(&mut nm);
-        heard.sort();
-        assert!(heard.contains(&(newcomer, "brought along".into())), "{heard:?}");
+        let mut received = until_idle(&mut nm);
+        received.sort();
+        assert!(received.contains(&(newcomer, "brought along".into())), "{received:?}");
         assert!(nm.remove(newcomer).unwrap().is_ok());
         // The other listener's may have been on its way.
-        if heard.len() == 1 {
-            assert_eq!(hear(&mut nm, 1), [(called, "brought along".into())]);
+        if received.len() == 1 {
+            assert_eq!(receive(&mut nm, 1), [(called, "brought along".into())]);
         }
         assert_eq!(until_idle(&mut nm), []);
     }
@@ -202,7 +202,7 @@ fn m03_an_endless_timeout_is_never_over() {
 
 #[test]
 fn m03_a_frozen_server_changes_nothing() {
-    // A server of its own: whoever is frozen with a lock in its hands holds up every other session.
+    // A server of its own: a session that is frozen while it holds a lock blocks all others.
     let cluster = Cluster::start(Options::new().max_connections(10)).unwrap();
     let mut db = connect(&cluster.url());
     db.listen(["c"]).unwrap();
@@ -218,7 +218,7 @@ fn m03_a_frozen_server_changes_nothing() {
     }
     assert!(begin.elapsed() < LIMIT / 2);
     cluster::signal(frozen, "CONT").unwrap();
-    assert_eq!(hear(&mut nm, 1), [(id, "kept by the server".into())]);
+    assert_eq!(receive(&mut nm, 1), [(id, "kept by the server".into())]);
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn m03_a_new_timeout_begins_a_new_period() {
     assert!(matches!(nm.next(), Some(None)));
     thread::sleep(2 * T);
     line.notify("as it came due");
-    assert_eq!(hear(&mut nm, 1).len(), 1);
+    assert_eq!(receive(&mut nm, 1).len(), 1);
     nm.set_timeout(3 * T);
     assert_eq!(nm.current_timeout(), Some(3 * T));
     let begin = Instant::now();
@@ -242,11 +242,11 @@ fn m04_at_an_idle_event_no_whole_notification_is_held() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(3);
     let mut nm = NotificationManager::new(connections).timeout(Duration::from_micros(50));
-    let mut heard = 0;
+    let mut received = 0;
     for round in 1..=200 {
         lines[round % 3].say(&[msg::notification(1, "c", "a"), msg::notification(1, "c", "b")].concat());
-        heard += until_idle(&mut nm).len();
-        assert_eq!(heard, 2 * round);
+        received += until_idle(&mut nm).len();
+        assert_eq!(received, 2 * round);
     }
     for (_, mut db) in nm.into_connections() {
         assert_eq!(db.wait(Duration::ZERO).count(), 0);

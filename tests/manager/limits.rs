@@ -31,20 +31,20 @@ fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duratio
     let taken = use_up_all_but(left);
     let mut nm = NotificationManager::new([db, other]).timeout(timeout);
     let all = ids(&nm);
-    assert_eq!(all.len(), 2, "to make it doesn't fail");
-    let mut heard = Vec::new();
+    assert_eq!(all.len(), 2, "to make it does not fail");
+    let mut received = Vec::new();
     for event in &mut nm {
         let (id, batch) = event.expect("no idle event");
-        heard.push((id, payloads(&batch).concat()));
+        received.push((id, payloads(&batch).concat()));
     }
-    assert_eq!(heard, [(all[0], "held".into())], "what had come is told first");
+    assert_eq!(received, [(all[0], "held".into())], "the received notifications come first");
     let garbage: Vec<_> = nm.garbage().map(|(id, dead)| (id, dead.error().clone())).collect();
     assert_eq!(garbage.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
     for (_, error) in &garbage {
         assert!(matches!(error, Error::Io { error, .. } if error.raw_os_error() == Some(24)), "{error:?}"); // EMFILE
         assert!(error.to_string().contains("poller"), "{error}");
     }
-    assert!(nm.next().is_none(), "and goes on to end");
+    assert!(nm.next().is_none(), "and continues to end");
 
     // It stays as it is; another manager may have more luck.
     drop(taken);
@@ -54,7 +54,7 @@ fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duratio
     assert_eq!(super::support::dead(&nm), [late]);
     let mut nm = NotificationManager::new([dead.reconnect().unwrap()]).timeout(LIMIT);
     connect(&url).notify(&channel, "again").unwrap();
-    assert_eq!(hear(&mut nm, 1)[0].1, "again");
+    assert_eq!(receive(&mut nm, 1)[0].1, "again");
 }
 
 /// Plays the child's part, or the parent's.

@@ -14,16 +14,16 @@ fn m01_two_connections_notify_each_other_and_removing_both_ends_the_loop() {
     let [a, b] = ids(&nm)[..] else { panic!("two connections") };
     nm.get_mut(a).unwrap().notify(&pong, "ping").unwrap();
 
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Some(event) = nm.next() {
         let (id, batch) = event.expect("something came before it was idle");
-        heard.extend(batch.iter().map(|n| (id, n.channel().into_owned(), n.payload().into_owned())));
+        received.extend(batch.iter().map(|n| (id, n.channel().into_owned(), n.payload().into_owned())));
         if id == b {
             nm.get_mut(b).unwrap().notify(&ping, "pong").unwrap();
         }
         assert!(nm.remove(id).unwrap().is_ok());
     }
-    assert_eq!(heard, [(b, pong, "ping".into()), (a, ping, "pong".into())]);
+    assert_eq!(received, [(b, pong, "ping".into()), (a, ping, "pong".into())]);
     assert_eq!(nm.connections().count() + nm.garbage().count(), 0);
 }
 
@@ -51,9 +51,10 @@ fn m01_every_connection_hears_all_in_the_servers_order() {
         tx.notify_many((part..part + EACH / 3).map(|n| (&channel, n.to_string()))).unwrap();
     }
 
-    let heard = hear(&mut nm, 3 * EACH);
+    let received = receive(&mut nm, 3 * EACH);
     for id in ids(&nm) {
-        let its: Vec<&str> = heard.iter().filter(|(who, _)| *who == id).map(|(_, payload)| payload.as_str()).collect();
+        let its: Vec<&str> =
+            received.iter().filter(|(which, _)| *which == id).map(|(_, payload)| payload.as_str()).collect();
         assert_eq!(its, (0..EACH).map(|n| n.to_string()).collect::<Vec<_>>());
     }
 }
@@ -66,7 +67,7 @@ fn m01_equal_notifications_are_all_delivered() {
     for _ in 0..5 {
         tx.notify(&channel, "the same").unwrap();
     }
-    assert!(hear(&mut nm, 5).iter().all(|(_, payload)| payload == "the same"));
+    assert!(receive(&mut nm, 5).iter().all(|(_, payload)| payload == "the same"));
     nm.set_timeout(Duration::from_millis(50));
     assert_eq!(until_idle(&mut nm), [], "and no more than that");
 }
@@ -84,7 +85,7 @@ fn m02_without_a_timeout_it_is_never_idle() {
             tx.notify(&channel, &n.to_string()).unwrap();
         }
     });
-    assert_eq!(hear(&mut nm, 3).len(), 3); // which panics at an idle event
+    assert_eq!(receive(&mut nm, 3).len(), 3); // which panics at an idle event
     sender.join().unwrap();
     handle.stop();
     assert_eq!(nm.next().map(drop), None);
@@ -98,7 +99,7 @@ fn m03_idle_then_a_notify_then_its_event_four_times_over() {
     for n in 0..4 {
         assert_eq!(until_idle(&mut nm), []);
         nm.get_mut(id).unwrap().notify(&channel, &n.to_string()).unwrap();
-        assert_eq!(hear(&mut nm, 1), [(id, n.to_string())]);
+        assert_eq!(receive(&mut nm, 1), [(id, n.to_string())]);
     }
 }
 
@@ -110,18 +111,18 @@ fn m06_after_a_close_inside_the_loop_what_had_come_is_told_and_the_loop_ends_at_
     let mut tx = open();
     tx.notify(&channel, "first").unwrap();
 
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Some(event) = nm.next() {
         let (_, batch) = event.expect("it ends without an idle event");
-        heard.extend(payloads(&batch));
-        if heard == ["first"] {
+        received.extend(payloads(&batch));
+        if received == ["first"] {
             let mut db = nm.get_mut(id).unwrap();
             db.notify_many([(&channel, "second"), (&channel, "third")]).unwrap();
             db.query("select 1").unwrap(); // by now they are there
             db.close().unwrap();
         }
     }
-    assert_eq!(heard, ["first", "second", "third"]);
+    assert_eq!(received, ["first", "second", "third"]);
     let dead: Vec<(ConnId, String)> = nm.garbage().map(|(id, dead)| (id, dead.error().to_string())).collect();
     assert_eq!(dead, [(id, "the connection was closed by this program".into())]);
 }
@@ -133,8 +134,10 @@ fn m01_events_are_the_same_queue_with_nothing_left_out() {
     let id = ids(&nm)[0];
     assert!(matches!(nm.next_event(), Some(Event::Idle)));
     nm.get_mut(id).unwrap().notify(&channel, "hello").unwrap();
-    assert!(matches!(nm.next_event(), Some(Event::Notifies(who, batch)) if who == id && payloads(&batch) == ["hello"]));
+    assert!(
+        matches!(nm.next_event(), Some(Event::Notifies(which, batch)) if which == id && payloads(&batch) == ["hello"])
+    );
     nm.get_mut(id).unwrap().close().unwrap();
-    assert!(matches!(nm.next_event(), Some(Event::Lost(who, notifyman::Error::Closed)) if who == id));
+    assert!(matches!(nm.next_event(), Some(Event::Lost(which, notifyman::Error::Closed)) if which == id));
     assert!(nm.next_event().is_none());
 }

@@ -19,8 +19,8 @@ fn m04_remove_gives_a_connection_back_with_what_was_not_delivered_in_it() {
     let mut db = nm.remove(id).unwrap().unwrap();
     db.notify(&channel, "c").unwrap();
     db.query("select 1").unwrap();
-    let heard: Vec<_> = db.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
-    assert_eq!(heard, ["a", "b", "c"]);
+    let received: Vec<_> = db.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
+    assert_eq!(received, ["a", "b", "c"]);
     assert!(nm.next().is_none());
 }
 
@@ -37,8 +37,8 @@ fn m04_into_connections_gives_them_back_with_what_was_not_delivered_in_them() {
     let given_back = nm.into_connections();
     assert_eq!(given_back.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
     for (id, mut db) in given_back {
-        let heard: Vec<_> = db.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
-        assert_eq!(heard, if id == first { vec![] } else { vec!["a", "b"] }, "{id}");
+        let received: Vec<_> = db.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
+        assert_eq!(received, if id == first { vec![] } else { vec!["a", "b"] }, "{id}");
     }
 }
 
@@ -52,8 +52,8 @@ fn m04_a_connection_that_was_given_back_can_go_into_another_manager() {
     db.query("select 1").unwrap();
     let mut other = NotificationManager::new(one.into_connections().into_iter().map(|(_, db)| db)).timeout(LIMIT);
     open().notify(&channel, "later").unwrap();
-    let heard: Vec<_> = hear(&mut other, 2).into_iter().map(|(_, payload)| payload).collect();
-    assert_eq!(heard, ["undelivered", "later"]);
+    let received: Vec<_> = receive(&mut other, 2).into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(received, ["undelivered", "later"]);
 }
 
 #[test]
@@ -74,28 +74,28 @@ fn m05_connections_come_and_go_at_any_point_of_the_loop() {
     let mut tx = open();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::from_millis(30));
     let first = ids(&nm)[0];
-    let (mut second, mut told) = (None, Vec::new());
+    let (mut second, mut reported) = (None, Vec::new());
     let _watchdog = Watchdog::over(&nm);
     while let Some(event) = nm.next() {
         match (event, second) {
-            // In an idle event one comes, and hears.
+            // One is inserted at an idle event, and receives.
             (None, None) => {
                 second = Some(nm.insert(listener(&channel)));
                 tx.notify(&channel, "both").unwrap();
             }
-            (None, Some(_)) if told.len() < 2 => {}
+            (None, Some(_)) if reported.len() < 2 => {}
             (None, Some(second)) => assert!(nm.remove(second).unwrap().is_ok()), // and the loop ends
             // In a batch's body one goes.
             (Some((id, batch)), _) => {
-                told.push((id, payloads(&batch).concat()));
+                reported.push((id, payloads(&batch).concat()));
                 if id == first {
                     assert!(nm.remove(first).unwrap().is_ok());
                 }
             }
         }
     }
-    told.sort();
-    assert_eq!(told, [(first, "both".into()), (second.unwrap(), "both".into())]);
+    reported.sort();
+    assert_eq!(reported, [(first, "both".into()), (second.unwrap(), "both".into())]);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn m05_one_that_is_removed_says_no_more_though_it_had_come() {
     let (first, _) = batch(&mut nm);
     let others: Vec<_> = ids(&nm).into_iter().filter(|id| *id != first).collect();
     let taken: Vec<_> = others[1..].iter().map(|id| nm.remove(*id).unwrap().unwrap()).collect();
-    // Their places are taken at once by others, to whom nobody has spoken.
+    // Their places are taken at once by others, to which nothing was sent.
     let (newcomers, _lines) = fake.open_many(8);
     for db in newcomers {
         nm.insert(db);
@@ -126,11 +126,11 @@ fn m05_what_an_inserted_connection_holds_is_yielded() {
     db.notify(&channel, "brought along").unwrap();
     db.query("select 1").unwrap();
     let id = nm.insert(db);
-    assert_eq!(hear(&mut nm, 1), [(id, "brought along".into())]);
+    assert_eq!(receive(&mut nm, 1), [(id, "brought along".into())]);
 }
 
 #[test]
-fn m07_it_ends_at_once_when_nobody_is_left_and_goes_on_after_an_insert() {
+fn m07_it_ends_at_once_when_nobody_is_left_and_continues_after_an_insert() {
     let mut nm = NotificationManager::new([]).timeout(LIMIT);
     let begin = Instant::now();
     assert!(nm.next().is_none());
@@ -139,7 +139,7 @@ fn m07_it_ends_at_once_when_nobody_is_left_and_goes_on_after_an_insert() {
         let (db, mut line) = fake.open();
         let id = nm.insert(db);
         line.notify("hello");
-        assert_eq!(hear(&mut nm, 1), [(id, "hello".into())]);
+        assert_eq!(receive(&mut nm, 1), [(id, "hello".into())]);
         assert!(nm.remove(id).unwrap().is_ok());
         assert!(nm.next().is_none());
         assert!(nm.next().is_none(), "and ends again");
@@ -164,8 +164,8 @@ fn m11_ids_count_from_one_in_the_order_given_and_are_never_reused() {
     let (connections, _lines) = fake.open_many(3);
     let pids: Vec<i32> = connections.iter().map(|db| db.pid()).collect();
     let mut nm = NotificationManager::new(connections);
-    let told: Vec<_> = nm.connections().map(|(id, db)| (id.to_string(), db.pid())).collect();
-    assert_eq!(told, [("1".into(), pids[0]), ("2".into(), pids[1]), ("3".into(), pids[2])]);
+    let reported: Vec<_> = nm.connections().map(|(id, db)| (id.to_string(), db.pid())).collect();
+    assert_eq!(reported, [("1".into(), pids[0]), ("2".into(), pids[1]), ("3".into(), pids[2])]);
 
     let mut seen = ids(&nm);
     for _ in 0..20 {
@@ -212,7 +212,7 @@ fn m11_an_id_is_the_same_in_every_set() {
     let all = ids(&nm);
     drop(lines.remove(1));
     lines[0].notify("hello");
-    assert_eq!(hear(&mut nm, 1)[0].0, all[0]);
+    assert_eq!(receive(&mut nm, 1)[0].0, all[0]);
     until("the loss is noticed", || {
         let _ = nm.try_next_event();
         nm.garbage().count() == 1

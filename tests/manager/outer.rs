@@ -39,7 +39,7 @@ fn outer_a_loop_around_it_hears_everything() {
     let mut nm = NotificationManager::new([listener(&channel), listener(&channel)]).timeout(T);
     let all = ids(&nm);
     assert!(nm.as_raw_fd() >= 0);
-    let (mut heard, mut idle, mut lost) = (Vec::new(), 0, Vec::new());
+    let (mut received, mut idle, mut lost) = (Vec::new(), 0, Vec::new());
     drive(&mut nm, |nm, event| {
         match event {
             Event::Idle => {
@@ -51,15 +51,15 @@ fn outer_a_loop_around_it_hears_everything() {
                     _ => panic!("it has ended"),
                 }
             }
-            Event::Notifies(id, batch) => heard.push((id, payloads(&batch).concat())),
+            Event::Notifies(id, batch) => received.push((id, payloads(&batch).concat())),
             Event::Lost(id, _) => lost.push(id),
             other => panic!("{other:?}"),
         }
         true
     });
-    heard.sort();
+    received.sort();
     let expected: Vec<_> = all.iter().flat_map(|id| ["1", "2", "3"].map(|n| (*id, n.to_owned()))).collect();
-    assert_eq!((heard, lost), (expected, vec![all[0]]));
+    assert_eq!((received, lost), (expected, vec![all[0]]));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn outer_a_new_timeout_has_a_deadline_before_anybody_asks_for_an_event() {
     assert!(nm.try_next_event().is_pending());
     assert_eq!(nm.next_deadline(), None);
     nm.set_timeout(T);
-    assert!(nm.next_deadline().expect("somebody must ask") <= Instant::now() + T);
+    assert!(nm.next_deadline().expect("a heartbeat is due") <= Instant::now() + T);
     nm.set_timeout(Duration::MAX);
     assert_eq!(nm.next_deadline(), None);
 
@@ -112,18 +112,18 @@ fn outer_the_deadline_is_now_while_anything_is_left_over() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
     let mut nm = NotificationManager::new(connections);
-    assert!(nm.next_deadline().unwrap() <= Instant::now(), "nobody has been looked at");
+    assert!(nm.next_deadline().unwrap() <= Instant::now(), "no socket has been read");
     while nm.try_next_event().is_ready() {}
     let there: usize = lines.iter_mut().map(|line| line.flood()).sum();
-    let mut heard = 0;
+    let mut received = 0;
     while let Poll::Ready(Some(Event::Notifies(_, batch))) = nm.try_next_event() {
-        heard += batch.len();
-        if heard < there {
-            // Its descriptor would not tell: so the deadline must.
-            assert!(nm.next_deadline().is_some_and(|at| at <= Instant::now()), "{heard} of {there}");
+        received += batch.len();
+        if received < there {
+            // Its descriptor does not become readable, so the deadline must be due.
+            assert!(nm.next_deadline().is_some_and(|at| at <= Instant::now()), "{received} of {there}");
         }
     }
-    assert_eq!(heard, there);
+    assert_eq!(received, there);
 }
 
 #[test]

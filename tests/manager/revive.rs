@@ -1,4 +1,4 @@
-//! Bringing one back by hand: the same id, the gap first, and nobody waits for it.
+//! Revived connections: the same id, the gap first, and no other connection waits.
 
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -29,8 +29,8 @@ fn m13_a_revived_connection_has_its_id_and_hears_its_channels_again() {
     assert_eq!((nm.restoring().map(|(id, _)| id).collect::<Vec<_>>(), ids(&nm)), (vec![id], vec![]));
     assert!(nm.get(id).is_none() && nm.get_mut(id).is_none(), "it is neither good nor dead");
 
-    let (who, first) = batch(&mut nm);
-    assert_eq!(who, id);
+    let (which, first) = batch(&mut nm);
+    assert_eq!(which, id);
     let gap = first.gap().expect("the first batch carries the gap");
     assert_eq!((gap.channels(), gap.epoch()), (&[channel.as_str().into()][..], 1));
     assert_eq!(gap.cause().sqlstate(), Some("57P01"));
@@ -40,7 +40,7 @@ fn m13_a_revived_connection_has_its_id_and_hears_its_channels_again() {
 
     open().notify(&channel, "again").unwrap();
     let (_, second) = batch(&mut nm);
-    assert!(second.gap().is_none(), "it is told once");
+    assert!(second.gap().is_none(), "it is reported once");
     assert_eq!(payloads(&second), ["again"]);
 }
 
@@ -50,13 +50,13 @@ fn m14_in_events_the_gap_stands_by_itself() {
     for epoch in 1..=3 {
         let (id, dead) = nm.take_garbage().pop().unwrap();
         nm.revive(id, dead);
-        let Some(Event::Restored(who, gap)) = event(&mut nm) else { panic!("restored") };
-        assert_eq!((who, gap.epoch()), (id, epoch));
-        open().notify(&channel, "heard").unwrap();
-        let Some(Event::Notifies(who, batch)) = event(&mut nm) else { panic!("what it heard") };
-        assert_eq!((who, payloads(&batch), batch.gap().is_some()), (id, vec!["heard".into()], false));
+        let Some(Event::Restored(which, gap)) = event(&mut nm) else { panic!("restored") };
+        assert_eq!((which, gap.epoch()), (id, epoch));
+        open().notify(&channel, "received").unwrap();
+        let Some(Event::Notifies(which, batch)) = event(&mut nm) else { panic!("what it received") };
+        assert_eq!((which, payloads(&batch), batch.gap().is_some()), (id, vec!["received".into()], false));
         terminate(nm.get(id).unwrap().pid());
-        assert!(matches!(event(&mut nm), Some(Event::Lost(who, _)) if who == id));
+        assert!(matches!(event(&mut nm), Some(Event::Lost(which, _)) if which == id));
     }
     let stats = nm.stats();
     assert_eq!((stats.restores, stats.gaps, stats.losses), (3, 3, 4));
@@ -86,20 +86,20 @@ fn news(text: &str) -> Vec<u8> {
 #[test]
 fn m14_what_the_new_session_says_comes_after_the_gap() {
     let (mut nm, _peer) = says(vec![news("before the answer")], vec![news("after the answer")]);
-    let mut told = Vec::new();
-    while told.len() < 2 {
+    let mut reported = Vec::new();
+    while reported.len() < 2 {
         let (_, batch) = batch(&mut nm);
-        assert_eq!(batch.gap().is_some(), told.is_empty(), "the gap comes first, and once");
-        told.extend(payloads(&batch));
+        assert_eq!(batch.gap().is_some(), reported.is_empty(), "the gap comes first, and once");
+        reported.extend(payloads(&batch));
     }
-    assert_eq!(told, ["before the answer", "after the answer"]);
+    assert_eq!(reported, ["before the answer", "after the answer"]);
 }
 
 #[test]
 fn m14_what_the_new_session_says_comes_after_the_event_too() {
     let (mut nm, _peer) = says(vec![news("before the answer")], vec![news("after the answer")]);
     assert!(matches!(event(&mut nm), Some(Event::Restored(..))));
-    assert_eq!(hear(&mut nm, 2).len(), 2);
+    assert_eq!(receive(&mut nm, 2).len(), 2);
 }
 
 #[test]
@@ -107,17 +107,17 @@ fn m14_a_session_that_dies_as_it_is_restored_tells_the_gap_and_what_it_said() {
     let fatal = msg::error("FATAL", "57P01", "terminating connection due to administrator command");
     let (mut nm, _peer) = says(vec![], vec![news("the last"), fatal]);
     let id = nm.restoring().map(|(id, _)| id).next().unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(event) = event(&mut nm) {
-        told.push(match event {
-            Event::Restored(who, gap) if who == id => format!("gap {}", gap.epoch()),
-            Event::Notifies(who, batch) if who == id => payloads(&batch).concat(),
-            Event::Lost(who, error) if who == id => error.sqlstate().unwrap_or("?").to_owned(),
+        reported.push(match event {
+            Event::Restored(which, gap) if which == id => format!("gap {}", gap.epoch()),
+            Event::Notifies(which, batch) if which == id => payloads(&batch).concat(),
+            Event::Lost(which, error) if which == id => error.sqlstate().unwrap_or("?").to_owned(),
             other => panic!("{other:?}"),
         });
     }
     // A session that ends before the loop has looked at it again may count as never restored.
-    assert!(told == ["gap 1", "the last", "57P01"] || told == ["57P01"], "{told:?}");
+    assert!(reported == ["gap 1", "the last", "57P01"] || reported == ["57P01"], "{reported:?}");
     assert_eq!(dead(&nm), [id]);
 }
 
@@ -158,22 +158,22 @@ fn m13_where_the_server_is_down_it_is_back_in_the_garbage_with_the_new_reason() 
     let id = ids(&nm)[0];
     proxy.refuse();
     proxy.cut_fin();
-    assert!(matches!(event(&mut nm), Some(Event::Lost(who, Error::Disconnected)) if who == id));
+    assert!(matches!(event(&mut nm), Some(Event::Lost(which, Error::Disconnected)) if which == id));
 
     for _ in 0..2 {
         let (_, dead) = nm.take_garbage().pop().unwrap();
         assert_eq!(nm.revive(id, dead), id);
-        assert!(matches!(event(&mut nm), Some(Event::Lost(who, Error::Connect(_))) if who == id));
+        assert!(matches!(event(&mut nm), Some(Event::Lost(which, Error::Connect(_))) if which == id));
         assert_eq!((nm.stats().losses, nm.stats().restores, nm.restoring().count()), (1, 0, 0));
-        let (who, dead) = nm.garbage().next().unwrap();
-        assert!(who == id && matches!(dead.error(), Error::Connect(_)) && dead.error().is_transient(), "{dead:?}");
+        let (which, dead) = nm.garbage().next().unwrap();
+        assert!(which == id && matches!(dead.error(), Error::Connect(_)) && dead.error().is_transient(), "{dead:?}");
         assert_eq!(dead.channels(), [channel.as_str().into()]);
         assert!(nm.next().is_none(), "one attempt is made");
     }
     proxy.resume();
     let (_, dead) = nm.take_garbage().pop().unwrap();
     nm.revive(id, dead);
-    assert!(matches!(event(&mut nm), Some(Event::Restored(who, _)) if who == id));
+    assert!(matches!(event(&mut nm), Some(Event::Restored(which, _)) if which == id));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn m13_a_removal_gives_a_revival_up_and_the_dead_back() {
     let (id, dead) = nm.take_garbage().pop().unwrap();
     nm.revive(id, dead);
     for _ in 0..3 {
-        assert!(matches!(nm.next(), Some(None)), "while it is being restored it doesn't end");
+        assert!(matches!(nm.next(), Some(None)), "while it is being restored it does not end");
     }
     let Some(Err(dead)) = nm.remove(id) else { panic!("what was dead") };
     assert!(matches!(dead.error(), Error::Disconnected), "as it was: {dead:?}");
@@ -227,9 +227,9 @@ fn m13_after_its_server_has_come_back_everybody_can_be_revived() {
         assert_eq!((id, channels), (all[n], vec!["all".into(), format!("of {n}").into()]));
     }
     connect(&cluster.url()).notify("all", "hello").unwrap();
-    let mut heard = hear(&mut nm, 10);
-    heard.sort();
-    assert_eq!(heard, all.iter().map(|id| (*id, "hello".into())).collect::<Vec<_>>());
+    let mut received = receive(&mut nm, 10);
+    received.sort();
+    assert_eq!(received, all.iter().map(|id| (*id, "hello".into())).collect::<Vec<_>>());
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn m13_a_server_known_by_its_name_is_revived_as_soon_as_its_name_is_known() {
         nm.revive(id, dead);
         let _watchdog = Watchdog::over(&nm);
         until("it is back", || match nm.next_event() {
-            Some(Event::Restored(who, _)) => who == id,
+            Some(Event::Restored(which, _)) => which == id,
             Some(Event::Idle) => false,
             None if timeout == Some(Duration::ZERO) => false,
             other => panic!("{timeout:?}: {other:?}"),
@@ -278,12 +278,12 @@ fn m13_by_hand_a_reconnection_brings_the_gap_to_whatever_manager_it_goes_to() {
     let (id, dead) = nm.take_garbage().pop().unwrap();
     let mut db = dead.reconnect().unwrap();
     assert_eq!(db.listening_channels().unwrap(), [channel.as_str()]);
-    db.notify(&channel, "already heard").unwrap();
+    db.notify(&channel, "already received").unwrap();
     db.query("select 1").unwrap();
     let new = nm.insert(db);
     assert_ne!(new, id, "it is another connection");
-    let (who, batch) = batch(&mut nm);
-    assert_eq!((who, batch.gap().unwrap().epoch(), payloads(&batch)), (new, 1, vec!["already heard".into()]));
+    let (which, batch) = batch(&mut nm);
+    assert_eq!((which, batch.gap().unwrap().epoch(), payloads(&batch)), (new, 1, vec!["already received".into()]));
 }
 
 #[test]
@@ -306,8 +306,8 @@ fn m13_an_id_that_is_taken_or_was_never_given_out_isnt_revived() {
     let mut other = NotificationManager::new([]).timeout(LIMIT);
     let new = other.revive(id, dead);
     assert_eq!(new.to_string(), "1");
-    assert!(matches!(event(&mut other), Some(Event::Restored(who, _)) if who == new));
-    // In this one, 1 is somebody now.
+    assert!(matches!(event(&mut other), Some(Event::Restored(which, _)) if which == new));
+    // In this one, another connection has the id 1.
     let (mut third, _) = with_one_dead(LIMIT);
     let (id, dead) = third.take_garbage().pop().unwrap();
     assert_eq!(other.revive(id, dead).to_string(), "2");
@@ -319,13 +319,13 @@ fn c12_a_transaction_left_open_is_told() {
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(LIMIT);
     let id = ids(&nm)[0];
     nm.get_mut(id).unwrap().execute("begin").unwrap();
-    assert!(matches!(event(&mut nm), Some(Event::InTransaction(who)) if who == id));
+    assert!(matches!(event(&mut nm), Some(Event::InTransaction(which)) if which == id));
     assert_eq!(nm.stats().in_transaction, 1);
     open().notify(&channel, "kept back").unwrap();
     nm.get_mut(id).unwrap().execute("commit").unwrap();
-    assert_eq!(hear(&mut nm, 1), [(id, "kept back".into())]);
+    assert_eq!(receive(&mut nm, 1), [(id, "kept back".into())]);
     assert_eq!(nm.stats().in_transaction, 0);
-    // A short one isn't worth a word.
+    // A short one is not worth a word.
     nm.set_timeout(Duration::from_millis(1500));
     nm.get_mut(id).unwrap().execute("begin").unwrap();
     nm.get_mut(id).unwrap().execute("commit").unwrap();
@@ -339,13 +339,13 @@ fn c12_consecutive_transactions_are_not_reported_as_one_long_one() {
     let id = ids(&nm)[0];
     nm.get_mut(id).unwrap().execute("BEGIN").unwrap();
     let (begun, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
-    let mut told = 0;
+    let mut reported = 0;
     while begun.elapsed() < Duration::from_millis(2500) {
         nm.get_mut(id).unwrap().execute("COMMIT; BEGIN").unwrap();
         longest = longest.max(last.elapsed());
         last = Instant::now();
-        told += usize::from(matches!(nm.next_event(), Some(Event::InTransaction(_))));
+        reported += usize::from(matches!(nm.next_event(), Some(Event::InTransaction(_))));
     }
     // On a busy machine one of the transactions may have been long.
-    assert!(told == 0 || longest > Duration::from_millis(800), "{told} reports, the longest took {longest:?}");
+    assert!(reported == 0 || longest > Duration::from_millis(800), "{reported} reports, the longest took {longest:?}");
 }

@@ -27,16 +27,16 @@ fn m09_more_connections_than_select_could_take() {
 
     // All at once.
     lines.iter_mut().for_each(|line| line.notify("all"));
-    let mut heard = hear(&mut nm, MANY);
-    heard.sort();
-    assert_eq!(heard, ids(&nm).into_iter().map(|id| (id, "all".into())).collect::<Vec<_>>());
+    let mut received = receive(&mut nm, MANY);
+    received.sort();
+    assert_eq!(received, ids(&nm).into_iter().map(|id| (id, "all".into())).collect::<Vec<_>>());
 
-    // One at a time, wherever it stands; and only who is ready costs anything.
+    // One at a time, wherever it is; only connections that are ready cost anything.
     assert_eq!(until_idle(&mut nm), []);
     let before = nm.stats().wakeups;
     for n in [0, 1, 1_023, 1_024, 1_025, MANY - 1] {
         lines[n].notify("one");
-        assert_eq!(hear(&mut nm, 1), [(ids(&nm)[n], "one".into())]);
+        assert_eq!(receive(&mut nm, 1), [(ids(&nm)[n], "one".into())]);
     }
     assert_eq!(nm.stats().wakeups - before, 6);
 
@@ -61,12 +61,12 @@ fn m09_descriptors_beyond_those_of_select() {
     });
     let mut nm = NotificationManager::new(connections).timeout(LIMIT);
     connect(&url).notify("beyond", "hello").unwrap();
-    let mut heard = hear(&mut nm, 5);
-    heard.sort();
-    assert_eq!(heard, ids(&nm).into_iter().map(|id| (id, "hello".into())).collect::<Vec<_>>());
+    let mut received = receive(&mut nm, 5);
+    received.sort();
+    assert_eq!(received, ids(&nm).into_iter().map(|id| (id, "hello".into())).collect::<Vec<_>>());
 }
 
-/// A process that was stopped and goes on sees its wait interrupted (EINTR), though it handles no signal: signal(7).
+/// A process that was stopped and continues sees its wait interrupted (EINTR), though it handles no signal: signal(7).
 #[test]
 fn m09_a_wait_that_a_signal_interrupts_goes_on() {
     const READY: &str = "the manager is there";
@@ -75,23 +75,23 @@ fn m09_a_wait_that_a_signal_interrupts_goes_on() {
         db.listen(["interrupted"]).unwrap();
         let mut nm = NotificationManager::new([db]);
         println!("{READY}");
-        assert_eq!(hear(&mut nm, 1)[0].1, "after all");
+        assert_eq!(receive(&mut nm, 1)[0].1, "after all");
         assert_eq!(nm.garbage().count(), 0);
         return;
     }
     let test = "manager::scale::m09_a_wait_that_a_signal_interrupts_goes_on";
     let mut command = child_command(test, 256, &server().url());
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut told = BufReader::new(process.stdout.take().unwrap()).lines();
-    assert!(told.any(|line| line.unwrap().contains(READY)));
+    let mut reported = BufReader::new(process.stdout.take().unwrap()).lines();
+    assert!(reported.any(|line| line.unwrap().contains(READY)));
     for _ in 0..5 {
-        // Between two signals it may come to wait again; if it doesn't, the next finds it.
+        // Between two signals it may come to wait again; if it does not, the next finds it.
         std::thread::sleep(Duration::from_millis(30));
         cluster::signal(process.id(), "STOP").unwrap();
         cluster::signal(process.id(), "CONT").unwrap();
     }
     open().notify("interrupted", "after all").unwrap();
-    assert!(told.any(|line| line.unwrap().contains("1 passed")));
+    assert!(reported.any(|line| line.unwrap().contains("1 passed")));
     assert!(process.wait().unwrap().success());
 }
 
@@ -107,7 +107,7 @@ fn m09_idle_connections_cost_a_turn_nothing() {
         let (connections, mut lines) = fake.open_many(n);
         let mut nm = NotificationManager::new(connections).timeout(LIMIT);
         lines.iter_mut().for_each(|line| line.notify("first"));
-        assert_eq!(hear(&mut nm, n).len(), n);
+        assert_eq!(receive(&mut nm, n).len(), n);
         let rounds = (0..300).map(|_| {
             let begin = Instant::now();
             lines[0].notify("now");

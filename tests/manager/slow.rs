@@ -63,7 +63,7 @@ fn m18_many_requests_at_once_are_all_answered_and_cost_no_connection() {
     let asked = thread::spawn(move || {
         for (burst, times) in [(1, 300), (100, 30), (300, 10), (3000, 1)] {
             for _ in 0..times {
-                let tickets: Vec<_> = (0..burst).map(|n| handle.notify(id, "nobody", n.to_string())).collect();
+                let tickets: Vec<_> = (0..burst).map(|n| handle.notify(id, "unused", n.to_string())).collect();
                 tickets.into_iter().for_each(|mut ticket| ticket.wait(LIMIT).unwrap());
             }
         }
@@ -110,7 +110,7 @@ fn m19_two_stops_are_two_ends() {
     nm.handle().stop();
     nm.handle().stop();
     assert!(nm.next().is_none() && nm.next().is_none());
-    assert!(matches!(nm.next(), Some(None)), "and then it goes on");
+    assert!(matches!(nm.next(), Some(None)), "and then it continues");
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub fn listener(channel: &str) -> Connection {
     db
 }
 
-/// A channel of nobody else.
+/// Returns a channel that no other test uses.
 pub fn channel() -> String {
     static LAST: AtomicU32 = AtomicU32::new(0);
     format!("channel {} of {}", LAST.fetch_add(1, Relaxed), std::process::id())
@@ -50,7 +50,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Stops this manager after [`LIMIT`], unless it is dropped before, so that a test fails and doesn't hang.
+    /// Stops this manager after [`LIMIT`], unless it is dropped before, so that a test fails and does not hang.
     pub fn over(nm: &NotificationManager) -> Self {
         let handle = nm.handle();
         let (alive, dropped) = mpsc::channel::<()>();
@@ -64,30 +64,30 @@ impl Watchdog {
     }
 }
 
-/// The next batch, and who had it; idle events are passed over.
+/// Returns the next batch and its connection, and skips idle events.
 pub fn batch(nm: &mut NotificationManager) -> (ConnId, Batch) {
     let _watchdog = Watchdog::over(nm);
     loop {
         match nm.next().expect("a batch, not the end") {
-            Some(heard) => return heard,
+            Some(received) => return received,
             None if nm.current_timeout().is_none() => panic!("idle without a timeout"),
             None => {}
         }
     }
 }
 
-/// The payloads of the next batches, until there are so many, each with who heard it.
-pub fn hear(nm: &mut NotificationManager, n: usize) -> Vec<(ConnId, String)> {
-    let mut heard = Vec::new();
-    while heard.len() < n {
+/// Returns the next payloads, each with its connection.
+pub fn receive(nm: &mut NotificationManager, n: usize) -> Vec<(ConnId, String)> {
+    let mut received = Vec::new();
+    while received.len() < n {
         let (id, batch) = batch(nm);
         assert!(!batch.is_empty() || batch.gap().is_some(), "an empty batch of {id}");
-        heard.extend(payloads(&batch).into_iter().map(|payload| (id, payload)));
+        received.extend(payloads(&batch).into_iter().map(|payload| (id, payload)));
     }
-    heard
+    received
 }
 
-/// The next event that isn't idle; none at the end.
+/// The next event that is not idle; none at the end.
 pub fn event(nm: &mut NotificationManager) -> Option<Event> {
     let _watchdog = Watchdog::over(nm);
     loop {
@@ -101,24 +101,24 @@ pub fn event(nm: &mut NotificationManager) -> Option<Event> {
 /// Iterates to the next idle event, and collects what comes before.
 pub fn until_idle(nm: &mut NotificationManager) -> Vec<(ConnId, String)> {
     let _watchdog = Watchdog::over(nm);
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while let Some((id, batch)) = nm.next().expect("an idle event, not the end") {
-        heard.extend(payloads(&batch).into_iter().map(|payload| (id, payload)));
+        received.extend(payloads(&batch).into_iter().map(|payload| (id, payload)));
     }
-    heard
+    received
 }
 
 /// Iterates to the end; gives what came and how often it was idle.
 pub fn until_end(nm: &mut NotificationManager) -> (Vec<(ConnId, String)>, usize) {
     let _watchdog = Watchdog::over(nm);
-    let (mut heard, mut idle) = (Vec::new(), 0);
+    let (mut received, mut idle) = (Vec::new(), 0);
     for event in nm {
         match event {
             None => idle += 1,
-            Some((id, batch)) => heard.extend(payloads(&batch).into_iter().map(|payload| (id, payload))),
+            Some((id, batch)) => received.extend(payloads(&batch).into_iter().map(|payload| (id, payload))),
         }
     }
-    (heard, idle)
+    (received, idle)
 }
 
 /// Asks again and again until it is so.
@@ -167,6 +167,6 @@ pub fn child_command(test: &str, descriptors: u32, knows: &str) -> Command {
 
 /// Asserts that a child's part went well, and that it was played at all.
 pub fn assert_passed(child: &Output) {
-    let told = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-    assert!(child.status.success() && told.contains("1 passed"), "{told}");
+    let reported = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success() && reported.contains("1 passed"), "{reported}");
 }

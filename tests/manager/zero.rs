@@ -29,14 +29,14 @@ fn m02_zero_sees_what_another_session_notified() {
     let mut tx = open();
     for n in 0..3 {
         tx.notify(&channel, &n.to_string()).unwrap();
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         until("the notification comes", || {
             let (more, idle) = until_end(&mut nm);
             assert_eq!(idle, 0);
-            heard.extend(more);
-            !heard.is_empty()
+            received.extend(more);
+            !received.is_empty()
         });
-        assert_eq!(heard, [(ids(&nm)[0], n.to_string())]);
+        assert_eq!(received, [(ids(&nm)[0], n.to_string())]);
     }
 }
 
@@ -45,13 +45,13 @@ fn m02_zero_takes_all_that_is_there_in_as_many_reads_as_it_takes() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(3);
     let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
-    let mut heard = 0;
+    let mut received = 0;
     for _ in 0..3 {
         let there: usize = lines.iter_mut().map(|line| line.flood()).sum();
-        assert!((there - heard) * 4000 > 3 * 2 * READ_SIZE, "for each, one read isn't enough");
+        assert!((there - received) * 4000 > 3 * 2 * READ_SIZE, "for each, one read is not enough");
         let (more, idle) = until_end(&mut nm);
-        heard += more.len();
-        assert_eq!((heard, idle), (there, 0), "all that is whole");
+        received += more.len();
+        assert_eq!((received, idle), (there, 0), "all that is whole");
     }
 }
 
@@ -63,18 +63,18 @@ fn m02_zero_takes_five_megabytes_from_a_real_server() {
     let mut tx = open();
     tx.notify_many((0..800).map(|n| (&channel, format!("{n:0>EACH$}")))).unwrap();
 
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     until("all of it comes", || {
         let (more, idle) = until_end(&mut nm);
         assert_eq!(idle, 0);
-        heard.extend(more.iter().map(|(_, payload)| number(payload)));
-        heard.len() >= 800
+        received.extend(more.iter().map(|(_, payload)| number(payload)));
+        received.len() >= 800
     });
-    assert_eq!(heard, (0..800).collect::<Vec<_>>());
+    assert_eq!(received, (0..800).collect::<Vec<_>>());
 }
 
 #[test]
-fn m02_zero_ends_where_more_always_comes_and_goes_on_with_it_next_time() {
+fn m02_zero_ends_where_more_always_comes_and_continues_with_it_next_time() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(Duration::ZERO);
@@ -106,7 +106,7 @@ fn m02_zero_drains_the_others_though_one_has_too_much() {
     lines[0].flood();
     lines[1].notify("one");
     let _watchdog = Watchdog::over(&nm);
-    let (mut rounds, mut heard) = (0, Vec::new());
+    let (mut rounds, mut received) = (0, Vec::new());
     for event in &mut nm {
         let (id, batch) = event.expect("no idle event");
         if id == ids[0] {
@@ -116,10 +116,10 @@ fn m02_zero_drains_the_others_though_one_has_too_much() {
                 lines[2].notify("late");
             }
         } else {
-            heard.push((id, payloads(&batch)));
+            received.push((id, payloads(&batch)));
         }
     }
-    assert_eq!(heard, [(ids[1], vec!["one".into()]), (ids[2], vec!["late".into()])]);
+    assert_eq!(received, [(ids[1], vec!["one".into()]), (ids[2], vec!["late".into()])]);
 }
 
 #[test]
@@ -131,17 +131,17 @@ fn m02_a_zero_timeout_ends_although_the_body_causes_notifications() {
     let _watchdog = Watchdog::over(&nm);
     let mut passes = Vec::new();
     for _ in 0..3 {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for event in &mut nm {
-            heard.extend(payloads(&event.expect("no idle event").1));
+            received.extend(payloads(&event.expect("no idle event").1));
             // Every connection receives another notification.
-            lines.iter_mut().for_each(|line| line.notify(&heard.len().to_string()));
+            lines.iter_mut().for_each(|line| line.notify(&received.len().to_string()));
             thread::sleep(Duration::from_millis(20));
         }
-        passes.push(heard.len());
+        passes.push(received.len());
     }
     // In the first pass the other two are found ready once; all later notifications belong to the following passes.
-    assert!(passes[0] <= 5 && passes.iter().all(|heard| (1..30).contains(heard)), "{passes:?}");
+    assert!(passes[0] <= 5 && passes.iter().all(|received| (1..30).contains(received)), "{passes:?}");
 }
 
 #[test]
@@ -152,12 +152,12 @@ fn m02_a_connection_that_notifies_itself_in_the_body_is_served_once_in_a_pass() 
     nm.get_mut(id).unwrap().notify(&channel, "0").unwrap();
     let _watchdog = Watchdog::over(&nm);
     for round in 1..4 {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while let Some(event) = nm.next() {
-            heard.extend(payloads(&event.expect("no idle event").1));
+            received.extend(payloads(&event.expect("no idle event").1));
             nm.get_mut(id).unwrap().notify(&channel, &round.to_string()).unwrap();
         }
-        assert_eq!(heard, [(round - 1).to_string()]);
+        assert_eq!(received, [(round - 1).to_string()]);
     }
 }
 
@@ -169,14 +169,14 @@ fn m02_a_connection_that_is_taken_out_and_inserted_again_is_served_once_in_a_pas
     nm.get_mut(id).unwrap().notify(&channel, "0").unwrap();
     let _watchdog = Watchdog::over(&nm);
     for round in 1..4 {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while let Some(event) = nm.next() {
-            heard.extend(payloads(&event.expect("no idle event").1));
+            received.extend(payloads(&event.expect("no idle event").1));
             let mut db = nm.remove(id).unwrap().unwrap();
             db.notify(&channel, &round.to_string()).unwrap();
             id = nm.insert(db);
         }
-        assert_eq!(heard, [(round - 1).to_string()]);
+        assert_eq!(received, [(round - 1).to_string()]);
     }
 }
 
@@ -201,12 +201,12 @@ fn m02_zero_can_be_left_anywhere_and_loses_nothing() {
     let (connections, mut lines) = fake.open_many(2);
     let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
     let there: usize = lines.iter_mut().map(|line| line.flood()).sum();
-    let mut heard = 0;
+    let mut received = 0;
     let _watchdog = Watchdog::over(&nm);
     while let Some((_, batch)) = (&mut nm).flatten().next() {
-        heard += batch.len(); // a new loop for each batch
+        received += batch.len(); // a new loop for each batch
     }
-    assert_eq!(heard, there);
+    assert_eq!(received, there);
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn m02_zero_is_for_now_and_another_timeout_for_later() {
         line.notify("waited for");
         line
     });
-    assert_eq!(hear(&mut nm, 1)[0].1, "waited for");
+    assert_eq!(receive(&mut nm, 1)[0].1, "waited for");
     nm.set_timeout(Duration::ZERO);
     assert_eq!(until_end(&mut nm), (vec![], 0));
     drop(speaker.join().unwrap());

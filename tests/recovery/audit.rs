@@ -10,7 +10,7 @@ use crate::support::PgBouncer;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// An UNLISTEN that nobody sees.
+/// An UNLISTEN that the library cannot see.
 fn forget_in_secret(nm: &mut NotificationManager) {
     let id = nm.connections().next().unwrap().0;
     nm.get_mut(id).unwrap().query("SELECT forget()").unwrap();
@@ -37,7 +37,7 @@ fn m16_a_registration_that_is_lost_is_found_and_restored_with_a_gap() {
         assert!(matches!(gap.cause(), Error::Unregistered) && gap.channels() == [CHANNEL.into()], "{gap:?}");
         assert_eq!((gap.epoch(), story.nm.stats().unregistered), (round, round));
     }
-    assert_eq!((story.nm.stats().losses, pid_of(&story.nm)), (0, before), "the session goes on");
+    assert_eq!((story.nm.stats().losses, pid_of(&story.nm)), (0, before), "the session continues");
     story.end_well();
 }
 

@@ -29,7 +29,7 @@ impl Daemon {
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if let Some(status) = daemon.child.try_wait().unwrap() {
-                panic!("{program} didn't start ({status}); `tests/tools` installs it (Debian's package {program})");
+                panic!("{program} did not start ({status}); `tests/tools` installs it (Debian's package {program})");
             }
             assert!(begun.elapsed() < LIMIT, "{program} takes no connections");
             thread::sleep(Duration::from_millis(10));
@@ -80,7 +80,7 @@ listen servers
     let _haproxy = Daemon::start("haproxy", &["-db", "-f"], &config, port);
     let mut story = Story::begin(&through(port), &through(port));
     let before = pid(&story.nm);
-    // Its sessions would go on for ever, but it lets nobody in any more.
+    // Its sessions would continue for ever, but it accepts no new ones.
     let _frozen = PausedProcess::process(first.pid().unwrap());
     story.notice();
     story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() >= 1);
@@ -116,7 +116,7 @@ pool_mode = session
     drop(pooler);
     story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(300));
-    assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+    assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
     let _pooler = start();
     story.end_well();
 }

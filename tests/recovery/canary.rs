@@ -16,25 +16,25 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Longer than a busy machine delays a server process twice in a row.
 const DEADLINE: Duration = Duration::from_millis(400);
 
-/// A manager of these with a canary, which tells of idle time.
+/// A manager of these with a canary and idle events.
 fn watched(connections: impl IntoIterator<Item = Connection>) -> NotificationManager {
     let nm = NotificationManager::new(connections).timeout(Duration::from_millis(10));
     nm.canary_at_any_pace(CANARY, PERIOD, DEADLINE)
 }
 
-/// Iterates until it is so; what comes is given, and nobody may be lost.
+/// Iterates until it is so; what comes is given, and no connection may be lost.
 fn iterate_until(nm: &mut NotificationManager, mut enough: impl FnMut(&NotificationManager) -> bool) -> Vec<String> {
     let begun = Instant::now();
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     while !enough(nm) {
         assert!(begun.elapsed() < LIMIT, "{nm:?}");
-        match nm.next_event().expect("the loop goes on") {
-            Event::Notifies(_, batch) => heard.extend(batch.iter().map(|n| n.payload().into_owned())),
+        match nm.next_event().expect("the loop continues") {
+            Event::Notifies(_, batch) => received.extend(batch.iter().map(|n| n.payload().into_owned())),
             Event::Idle => {}
             other => panic!("{other:?}"),
         }
     }
-    heard
+    received
 }
 
 fn iterate_for(nm: &mut NotificationManager, time: Duration) -> Vec<String> {
@@ -47,13 +47,13 @@ fn next_loss(nm: &mut NotificationManager) -> Error {
     let begun = Instant::now();
     loop {
         assert!(begun.elapsed() < LIMIT, "{nm:?}");
-        if let Event::Disconnected(_, error) | Event::Lost(_, error) = nm.next_event().expect("the loop goes on") {
+        if let Event::Disconnected(_, error) | Event::Lost(_, error) = nm.next_event().expect("the loop continues") {
             return error;
         }
     }
 }
 
-/// Who else hears the canaries: their payloads so far.
+/// The payloads of the canaries so far, as another session receives them.
 fn overheard(spy: &mut Connection) -> Vec<String> {
     spy.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect()
 }
@@ -71,15 +71,15 @@ fn m16_many_connections_to_one_database_have_one_canary_a_period() {
     let mut nm = watched((0..300).map(|_| listener(&server.url())));
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     overheard(&mut spy);
-    let (begun, mut heard) = (Instant::now(), Vec::new());
+    let (begun, mut canaries) = (Instant::now(), Vec::new());
     let received = iterate_until(&mut nm, |_| {
-        heard.extend(overheard(&mut spy));
-        heard.len() >= 4
+        canaries.extend(overheard(&mut spy));
+        canaries.len() >= 4
     });
     let periods = begun.elapsed().div_duration_f64(PERIOD);
     assert_eq!(received, Vec::<String>::new(), "no canary reaches the user");
-    assert!(heard.len() as f64 <= periods + 1.0, "{} in {periods} periods", heard.len());
-    assert_eq!(heard.iter().collect::<BTreeSet<_>>().len(), heard.len(), "no two are equal");
+    assert!(canaries.len() as f64 <= periods + 1.0, "{} in {periods} periods", canaries.len());
+    assert_eq!(canaries.iter().collect::<BTreeSet<_>>().len(), canaries.len(), "no two are equal");
     assert_eq!((nm.stats().connections, nm.stats().not_delivering), (300, 0));
     assert!(nm.stats().canary_micros < LIMIT.as_micros() as u64);
 }
@@ -94,7 +94,7 @@ fn m16_each_database_has_a_canary_of_its_own() {
     let mut nm = watched(urls.iter().map(|url| listener(url)));
     iterate_for(&mut nm, 8 * PERIOD);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
-    assert_eq!(nm.stats().not_delivering, 0, "who hears others' canaries only would be called deaf");
+    assert_eq!(nm.stats().not_delivering, 0, "a session that receives only canaries of others would count");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn m16_a_pooler_in_transaction_mode_is_found_to_deliver_nothing() {
 }
 
 #[test]
-fn m16_the_gap_of_a_deaf_session_begins_where_delivery_was_last_proved() {
+fn m16_the_gap_of_a_session_without_delivery_begins_where_delivery_was_last_proved() {
     let (server, proxy) = proxied();
     let pooler = PgBouncer::start(&server, "transaction", "");
     let mut story = Story::begin(&through(&proxy), &server.url());
@@ -128,10 +128,10 @@ fn m16_the_gap_of_a_deaf_session_begins_where_delivery_was_last_proved() {
     // And to a server that delivers.
     proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
     story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 4);
-    let not_delivering = story.nm.stats().not_delivering;
+    let lost = story.nm.stats().not_delivering;
     story.hear_more();
     story.ledger.read_for(&mut story.nm, 4 * PERIOD);
-    assert_eq!(story.nm.stats().not_delivering, not_delivering);
+    assert_eq!(story.nm.stats().not_delivering, lost);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn refused_check(nm: &mut NotificationManager) -> (Check, Error) {
     let begun = Instant::now();
     loop {
         assert!(begun.elapsed() < LIMIT, "{nm:?}");
-        match nm.next_event().expect("the loop goes on") {
+        match nm.next_event().expect("the loop continues") {
             Event::CheckRefused(_, check, error) => return (check, error),
             Event::Disconnected(_, error) | Event::Lost(_, error) => panic!("{error}"),
             _ => {}
@@ -246,7 +246,7 @@ fn m16_who_is_alone_behind_a_pooler_has_its_canaries_sent_by_others() {
     assert_eq!(
         (nm.stats().not_delivering, nm.restoring().count(), nm.connections().count()),
         (0, 0, 1),
-        "nobody sees them"
+        "they are not visible"
     );
 }
 
@@ -270,7 +270,7 @@ fn m16_another_takes_over_where_the_session_that_sends_is_ended() {
     while begun.elapsed() < LIMIT && spy.wait(Duration::ZERO).flatten().next().is_none() {
         nm.next_event();
     }
-    assert!(begun.elapsed() < LIMIT, "nobody has taken over");
+    assert!(begun.elapsed() < LIMIT, "no other session has taken over");
     assert_eq!(nm.stats().not_delivering, 0);
 }
 
@@ -296,8 +296,8 @@ fn m16_what_the_user_does_to_the_registration_is_mended_and_no_fault() {
         for id in &ids {
             let begun = Instant::now();
             let listens = |nm: &mut NotificationManager| {
-                let told = nm.get_mut(*id).unwrap().query("SELECT pg_listening_channels()").unwrap();
-                told.iter().any(|row| row.get(0).unwrap() == CANARY)
+                let reported = nm.get_mut(*id).unwrap().query("SELECT pg_listening_channels()").unwrap();
+                reported.iter().any(|row| row.get(0).unwrap() == CANARY)
             };
             while !listens(&mut nm) {
                 assert!(begun.elapsed() < LIMIT, "after {sql}");
@@ -312,7 +312,7 @@ fn m16_what_the_user_does_to_the_registration_is_mended_and_no_fault() {
 }
 
 #[test]
-fn m16_who_is_in_a_transaction_is_asked_nothing_and_is_not_deaf() {
+fn m16_a_session_in_a_transaction_is_asked_nothing_and_stays() {
     let server = cluster();
     let mut nm = NotificationManager::new((0..2).map(|_| listener(&server.url())))
         .timeout(Duration::from_millis(10))
@@ -323,16 +323,16 @@ fn m16_who_is_in_a_transaction_is_asked_nothing_and_is_not_deaf() {
     nm.get_mut(ids[1]).unwrap().query("BEGIN").unwrap();
     assert!(nm.get_mut(ids[1]).unwrap().query("SELECT 1/0").is_err(), "and this one's has failed");
     let begun = Instant::now();
-    let mut told = 0;
-    while begun.elapsed() < 8 * PERIOD || told < 2 {
-        assert!(begun.elapsed() < LIMIT, "{told} reports");
+    let mut reported = 0;
+    while begun.elapsed() < 8 * PERIOD || reported < 2 {
+        assert!(begun.elapsed() < LIMIT, "{reported} reports");
         match nm.next_event() {
             Some(Event::Idle) => {}
-            Some(Event::InTransaction(_)) => told += 1,
+            Some(Event::InTransaction(_)) => reported += 1,
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!((told, nm.stats().connections), (2, 2));
+    assert_eq!((reported, nm.stats().connections), (2, 2));
     let transaction = nm.get_mut(ids[0]).unwrap().query("SELECT now() = statement_timestamp()").unwrap();
     assert_eq!(transaction[0].get(0).as_deref(), Some("f"), "it is still the same one");
     for id in &ids {
@@ -344,7 +344,7 @@ fn m16_who_is_in_a_transaction_is_asked_nothing_and_is_not_deaf() {
 }
 
 #[test]
-fn m16_a_slow_body_and_a_busy_reader_are_not_deaf() {
+fn m16_a_slow_body_and_a_busy_reader_lose_no_connection() {
     let server = cluster();
     let mut nm = watched((0..3).map(|_| listener(&server.url())));
     let writer = Writer::start(server.url());
@@ -360,7 +360,7 @@ fn m16_a_slow_body_and_a_busy_reader_are_not_deaf() {
 }
 
 #[test]
-fn m16_a_frozen_server_is_silent_and_not_deaf_and_its_heartbeat_still_has_its_bound() {
+fn m16_a_frozen_server_is_lost_by_its_heartbeat_and_not_by_the_canary() {
     let server = cluster();
     let mut nm = watched([listener(&server.url())]).heartbeat(IDLE, HEARTBEAT_DEADLINE);
     let mut db = listener(&server.url());
@@ -439,8 +439,8 @@ fn m16_a_connection_that_is_taken_out_listens_to_the_canary_no_more() {
         assert_eq!(db.listening_channels().unwrap(), ["ledger"]);
         let mark = format!("for {}", db.pid());
         open(&server.url()).notify_many([(CANARY, "x"), ("ledger", &mark)]).unwrap();
-        let heard: Vec<_> = db.wait(LIMIT).map_while(|n| n).take_while(|n| n.payload() != mark).collect();
-        assert!(heard.iter().all(|n| n.channel() == "ledger"), "{heard:?}");
+        let received: Vec<_> = db.wait(LIMIT).map_while(|n| n).take_while(|n| n.payload() != mark).collect();
+        assert!(received.iter().all(|n| n.channel() == "ledger"), "{received:?}");
         db.listen([CANARY]).unwrap();
         db.notify(CANARY, "mine now").unwrap();
         assert_eq!(overheard(&mut db), ["mine now"]);

@@ -101,7 +101,7 @@ fn play(nm: &mut NotificationManager, over: &AtomicBool) -> Vec<Error> {
     let begun = Instant::now();
     let mut lost = Vec::new();
     while !over.load(SeqCst) && begun.elapsed() < LIMIT {
-        match nm.next_event().expect("the loop goes on") {
+        match nm.next_event().expect("the loop continues") {
             Event::Disconnected(_, error) => lost.push(error),
             Event::Idle | Event::Restored(..) | Event::CheckRefused(..) => {}
             other => panic!("{other:?}"),

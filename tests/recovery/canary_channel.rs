@@ -32,7 +32,7 @@ fn assert_delivers(nm: &mut NotificationManager, writer: &mut Connection, payloa
             writer.notify(SHARED, payload).unwrap();
             sent = true;
         }
-        match nm.next_event().expect("the loop goes on") {
+        match nm.next_event().expect("the loop continues") {
             Event::Notifies(_, batch) if batch.iter().any(|n| n.payload() == payload) => break,
             Event::Disconnected(_, error) => assert!(error.is_transient(), "{error}"),
             _ => {}

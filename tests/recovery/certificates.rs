@@ -28,7 +28,7 @@ impl Scene {
         Self { ca, server, root }
     }
 
-    /// A reader that checks the server fully, and a writer who doesn't look.
+    /// A reader that checks the server fully, and a writer that does not.
     fn story(&self, more: &str) -> Story {
         Story::begin(&self.reading(more), &self.server.cluster.url())
     }
@@ -79,7 +79,7 @@ fn m13_a_certificate_of_a_stranger_ends_in_the_garbage_with_the_reason() {
     story.perish();
     assert_eq!(reason(&story), Some(TlsErrorKind::UnknownAuthority));
 
-    // The stranger turns out to be a new authority: the root file is read anew.
+    // The stranger turns out to be a new authority: the root file is read again.
     let (id, dead) = story.nm.take_garbage().pop().unwrap();
     scene.server.file("root.crt", stranger.pem());
     assert_eq!(story.nm.revive(id, dead), id);
@@ -111,7 +111,7 @@ fn m13_a_certificate_that_has_expired_is_waited_for_until_it_is_renewed() {
     terminate(scene.cluster(), pid(&story.nm));
     story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(700));
-    assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+    assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
     scene.server.renew(&scene.ca.server(&["127.0.0.1"]));
     story.end_well();
 }
@@ -122,15 +122,15 @@ fn m13_a_certificate_of_ours_that_is_half_renewed_is_waited_for() {
     let (old, new) = (scene.ca.client("postgres"), scene.ca.client("postgres"));
     let certificate = scene.server.file("client.crt", &old.certificate);
     let key = scene.server.file("client.key", &old.key);
-    let folder = scene.cluster().socket_dir().display().to_string();
-    let writing = scene.server.dsn(&format!("host={folder}"));
+    let directory = scene.cluster().socket_dir().display().to_string();
+    let writing = scene.server.dsn(&format!("host={directory}"));
     let mut story = Story::begin(&scene.reading(&format!("sslcert={certificate} sslkey={key}")), &writing);
 
     scene.server.file("client.crt", &new.certificate);
     open(&writing).query(&format!("SELECT pg_terminate_backend({})", pid(&story.nm))).unwrap();
     story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(700));
-    assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+    assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
     scene.server.file("client.key", &new.key);
     story.end_well();
 }

@@ -14,7 +14,7 @@ use crate::support::{Peer, Proxy, Step, msg};
 /// The time limit of a stop on a busy machine: half of the time limit of a dial and of a request.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A manager that runs on another thread until it is stopped, and gives what it told.
+/// A manager that runs on another thread until it is stopped, and gives what it reported.
 pub(super) struct Running {
     thread: JoinHandle<(NotificationManager, Vec<Event>)>,
     pub(super) handle: Handle,
@@ -26,11 +26,11 @@ impl Running {
         let ids = nm.connections().map(|(id, _)| id).collect();
         let handle = nm.handle();
         let thread = thread::spawn(move || {
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             while let Some(event) = nm.next_event() {
-                told.push(event);
+                reported.push(event);
             }
-            (nm, told)
+            (nm, reported)
         });
         Self { thread, handle, ids }
     }
@@ -47,10 +47,10 @@ impl Running {
     pub(super) fn stop(self) -> Vec<Event> {
         let begun = Instant::now();
         self.handle.stop().wait(LIMIT).unwrap();
-        let (nm, told) = self.thread.join().unwrap();
+        let (nm, reported) = self.thread.join().unwrap();
         drop(nm);
         assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
-        told
+        reported
     }
 }
 
@@ -58,8 +58,8 @@ pub(super) fn parked(connections: impl IntoIterator<Item = Connection>) -> Notif
     NotificationManager::new(connections).park_when_empty(true)
 }
 
-pub(super) fn payloads(told: &[Event]) -> Vec<String> {
-    let batches = told.iter().filter_map(|event| match event {
+pub(super) fn payloads(reported: &[Event]) -> Vec<String> {
+    let batches = reported.iter().filter_map(|event| match event {
         Event::Notifies(_, batch) => Some(batch),
         _ => None,
     });
@@ -80,15 +80,15 @@ fn m18_many_threads_ask_a_manager_that_waits_and_each_has_its_answer() {
                     handle.listen(id, [&channel]).wait(LIMIT).unwrap();
                     handle.notify(id, &channel, format!("{thread} {n:03}")).wait(LIMIT).unwrap();
                     handle.unlisten(id, [&channel]).wait(LIMIT).unwrap();
-                    handle.notify(id, &channel, "nobody listens").wait(LIMIT).unwrap();
+                    handle.notify(id, &channel, "no listener").wait(LIMIT).unwrap();
                 }
             });
         }
     });
-    let mut heard = payloads(&running.stop());
-    heard.sort();
+    let mut received = payloads(&running.stop());
+    received.sort();
     let expected: Vec<_> = (0..6).flat_map(|thread| (0..EACH).map(move |n| format!("{thread} {n:03}"))).collect();
-    assert_eq!(heard, expected, "what was sent between the two acknowledgements, and nothing else");
+    assert_eq!(received, expected, "what was sent between the two acknowledgements, and nothing else");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn m18_what_a_restoring_connection_shall_listen_to_resolves_as_it_is_back() {
     let mut less = handle.unlisten(id, [super::ledger::CHANNEL]);
     // By the reason of its end, or of the attempt since that was refused.
     let error = handle.notify(id, "more", "").wait(LIMIT).unwrap_err();
-    assert!(error.is_transient(), "it can't be sent: {error}");
+    assert!(error.is_transient(), "it cannot be sent: {error}");
     assert!(more.wait(Duration::from_millis(200)).unwrap_err().is_timeout());
     assert!(less.try_get().is_none() && handle.stats().restores == 0);
 
@@ -138,10 +138,10 @@ fn m18_what_a_restoring_connection_shall_listen_to_resolves_as_it_is_back() {
     more.wait(LIMIT).unwrap();
     less.wait(LIMIT).unwrap();
     let mut writer = open(&server.url());
-    writer.notify(super::ledger::CHANNEL, "not heard").unwrap();
-    writer.notify("more", "heard").unwrap();
-    running.until("heard", |handle| handle.stats().notifications >= 1);
-    assert_eq!(payloads(&running.stop()), ["heard"]);
+    writer.notify(super::ledger::CHANNEL, "not received").unwrap();
+    writer.notify("more", "received").unwrap();
+    running.until("received", |handle| handle.stats().notifications >= 1);
+    assert_eq!(payloads(&running.stop()), ["received"]);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn m18_what_was_asked_is_sent_though_its_connection_is_taken_out_meanwhile() {
     let answer = || Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]);
     let ((asked, is_asked), (answers, gate)) = (Step::mark(), Step::gate());
     let mut script = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), is_asked, gate, answer()];
-    script.extend([Step::expect_query("LISTEN \"b\""), answer(), Step::send([msg::notification(7, "b", "heard")])]);
+    script.extend([Step::expect_query("LISTEN \"b\""), answer(), Step::send([msg::notification(7, "b", "received")])]);
     script.push(Step::expect_eof());
     let peer = Peer::play(script);
 
@@ -222,8 +222,8 @@ fn m18_what_was_asked_is_sent_though_its_connection_is_taken_out_meanwhile() {
     asked.wait();
     let mut db = handle.remove(id).wait(LIMIT).unwrap().unwrap().unwrap();
     answers.open();
-    let heard = db.wait(LIMIT).next().flatten().expect("it hears what it was to listen to");
-    assert_eq!(heard.payload(), "heard");
+    let received = db.wait(LIMIT).next().flatten().expect("it receives what it was to listen to");
+    assert_eq!(received.payload(), "received");
     running.stop();
     drop(db);
     peer.finish();
@@ -254,9 +254,9 @@ fn m18_what_was_asked_of_a_connection_that_is_taken_out_resolves() {
     let (handle, id) = (running.handle.clone(), running.ids[0]);
     let mut ticket = handle.listen(id, ["news"]);
     drop(handle.remove(id).wait(LIMIT).unwrap());
-    assert!(matches!(ticket.wait(LIMIT), Err(Error::UnknownConnection)), "the manager itself goes on");
+    assert!(matches!(ticket.wait(LIMIT), Err(Error::UnknownConnection)), "the manager itself continues");
 
-    // And so does what was asked of one that was being brought back.
+    // And so does what was asked of one that was being restored.
     let (_server, proxy) = proxied();
     running.stop();
     let running = Running::start(parked([open(&through(&proxy))]).reconnect(backoff()));
@@ -297,7 +297,7 @@ fn m18_as_the_manager_is_dropped_every_ticket_is_stopped() {
     while nm.stats().restoring == 0 {
         nm.next_event();
     }
-    // Of one that doesn't answer, of one that isn't back, and two of which the loop doesn't know yet.
+    // Of one that does not answer, of one that is not back, and two of which the loop does not know yet.
     let mut tickets = vec![handle.listen(ids[0], ["a"]), handle.listen(ids[1], ["a"])];
     assert!(nm.next_event().is_some());
     tickets.extend([handle.listen(ids[0], ["b"]), handle.notify(ids[1], "b", "")]);
@@ -317,14 +317,14 @@ fn m19_a_stop_is_soon_whatever_the_peers_do() {
     let (_first, silent) = proxied();
     let (_second, dialled) = proxied();
     let (_third, refused) = proxied();
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
     let ways: [&Proxy; 3] = [&silent, &dialled, &refused];
     let slow = backoff().first(Duration::from_secs(30)).longest(Duration::from_secs(30));
     let url = |proxy: &Proxy| format!("postgres://postgres@{}/postgres?connect_timeout=30", proxy.addr());
     let mut nm = parked(ways.map(|proxy| listener(&url(proxy)))).reconnect(backoff());
     nm.set_timeout(Duration::from_millis(5));
     silent.black_hole();
-    dialled.set_upstream(nobody.local_addr().unwrap());
+    dialled.set_upstream(closed.local_addr().unwrap());
     dialled.cut_fin();
     while nm.stats().restoring < 1 {
         nm.next_event();

@@ -19,7 +19,7 @@ struct State {
     dials: Vec<Instant>,
     logging_in: usize,
     most_at_once: usize,
-    /// Until when the server hangs up at once on whoever comes.
+    /// Until when the server closes each new connection immediately.
     away_until: Option<Instant>,
     /// When each `Sync` came, and on which line.
     syncs: Vec<(usize, Instant)>,
@@ -72,7 +72,7 @@ impl Crowd {
         (0..n).map(|_| listener(&self.url())).collect()
     }
 
-    /// Hangs up on everybody, and on whoever comes for so long; from now on dials are counted.
+    /// Closes all connections, and each new one for this time; from now on connections are counted.
     pub fn hang_up(&self, away: Duration) {
         let mut state = self.state.lock().unwrap();
         (state.dials, state.most_at_once) = (Vec::new(), 0);

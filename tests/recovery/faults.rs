@@ -80,12 +80,12 @@ fn m13_a_session_comes_back_after_its_server_was_away_for_long() {
         server.stop().unwrap();
         story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
-        assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+        assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
         server.restart().unwrap();
     });
 }
 
-/// What a server says to whoever comes while it can't take him.
+/// The error of a server that cannot accept connections yet.
 fn turned_away(code: &str) -> Vec<Step> {
     vec![Step::startup(), Step::send([msg::error("FATAL", code, "not now")]), Step::expect_eof()]
 }
@@ -106,7 +106,7 @@ fn m13_a_server_that_takes_long_to_start_is_waited_for() {
         let peer = Peer::play_each((0..5).map(|_| turned_away(code)).collect());
         send_to(&proxy, &peer, 5, &mut story);
         peer.finish();
-        assert_eq!(story.nm.restoring().count(), 1, "{code}: it goes on trying");
+        assert_eq!(story.nm.restoring().count(), 1, "{code}: it continues trying");
         proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
         story.end_well();
     }
@@ -122,7 +122,7 @@ fn m13_a_role_whose_connections_are_all_taken_is_tried_again() {
     admin(&server, &format!("SELECT pg_terminate_backend({})", pid(&story.nm)));
     story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
-    assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+    assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
     admin(&server, "ALTER ROLE reader CONNECTION LIMIT -1");
     story.end_well();
 }
@@ -136,9 +136,9 @@ fn m15_a_frozen_backend_is_noticed_within_the_bound_and_replaced() {
     assert!(story.end_well().last_gap().cause().is_timeout());
 }
 
-// ---- what trying again can't mend ---------------------------------------------------------------------------------
+// ---- what trying again cannot mend ---------------------------------------------------------------------------------
 
-/// It is in the garbage for this reason; as that is put right, it can be brought back by hand.
+/// It is in the garbage for this reason; as that is put right, it can be restored by hand.
 fn revive_after(mut story: Story, code: &str, put_right: impl FnOnce()) {
     story.perish();
     let (id, dead) = story.nm.take_garbage().pop().unwrap();
@@ -151,7 +151,7 @@ fn revive_after(mut story: Story, code: &str, put_right: impl FnOnce()) {
 #[test]
 fn m13_a_password_that_was_changed_meanwhile_ends_in_the_garbage_with_the_reason() {
     let server = Cluster::start(Options::new().auth("scram-sha-256", "super")).unwrap();
-    let url = |who: &str| format!("postgres://{who}@127.0.0.1:{}/postgres", server.port());
+    let url = |user: &str| format!("postgres://{user}@127.0.0.1:{}/postgres", server.port());
     let mut admin = open(&url("postgres:super"));
     // Before 14, the default of password_encryption is md5.
     admin.query("SET password_encryption = 'scram-sha-256'").unwrap();
@@ -245,7 +245,7 @@ fn m15_a_link_that_swallows_everything_is_noticed_within_the_bound_and_replaced(
         proxy.black_hole();
         story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
-        assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+        assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
         proxy.resume();
     });
     let gap = ledger.last_gap();

@@ -35,7 +35,7 @@ fn m14_among_the_events_the_books_balance_over_many_gaps() {
         let begun = Instant::now();
         while !enough(ledger) {
             assert!(begun.elapsed() < LIMIT, "stuck: {nm:?}");
-            match nm.next_event().expect("it goes on") {
+            match nm.next_event().expect("it continues") {
                 Event::Notifies(id, batch) => {
                     assert!(batch.gap().is_none() && !batch.is_empty(), "the gap stands by itself");
                     ledger.enter(id, &batch);
@@ -47,8 +47,8 @@ fn m14_among_the_events_the_books_balance_over_many_gaps() {
         }
     };
     for round in 1..=10 {
-        let heard = ledger.last();
-        read_until(&mut ledger, &|ledger| ledger.last() > heard + 20);
+        let received = ledger.last();
+        read_until(&mut ledger, &|ledger| ledger.last() > received + 20);
         proxy.cut_fin();
         read_until(&mut ledger, &|ledger| ledger.gaps() == round);
     }
@@ -96,10 +96,10 @@ fn m14_what_a_call_could_not_keep_is_told_as_a_gap() {
     let Some(Event::Notifies(_, kept)) = nm.next_event() else { panic!("what was kept") };
     assert_eq!(kept.iter().next().unwrap().payload(), "1", "and it comes before the gap");
     assert!(matches!(nm.next_event(), Some(Event::Disconnected(_, Error::Overflow { .. }))));
-    let Some(Event::Restored(who, gap)) = nm.next_event() else { panic!("a gap") };
-    assert!(who == id && gap.epoch() == 1 && matches!(gap.cause(), Error::Overflow { .. }), "{gap:?}");
+    let Some(Event::Restored(which, gap)) = nm.next_event() else { panic!("a gap") };
+    assert!(which == id && gap.epoch() == 1 && matches!(gap.cause(), Error::Overflow { .. }), "{gap:?}");
     assert!(before <= gap.since() && gap.since() <= gap.until(), "{gap:?}");
-    let Some(Event::Notifies(_, after)) = nm.next_event() else { panic!("what the new session heard") };
+    let Some(Event::Notifies(_, after)) = nm.next_event() else { panic!("what the new session received") };
     assert_eq!(after.iter().next().unwrap().payload(), "2");
 }
 
@@ -109,13 +109,13 @@ fn m14_since_is_when_something_was_last_heard_and_not_when_the_loss_was_noticed(
     let silence = Duration::from_millis(400);
     let before = Instant::now();
     let mut nm = NotificationManager::new([listener(&through(&proxy))]).timeout(silence).reconnect(backoff());
-    let heard = Instant::now();
+    let received = Instant::now();
     assert!(matches!(nm.next(), Some(None)), "nothing comes");
     let cut = Instant::now();
     proxy.cut_fin();
     let (_, batch) = nm.find_map(|event| event).unwrap();
     let (gap, now) = (batch.gap().unwrap(), Instant::now());
     assert!(batch.is_empty());
-    assert!((before..=heard).contains(&gap.since()) && (cut..=now).contains(&gap.until()), "{gap:?}");
+    assert!((before..=received).contains(&gap.since()) && (cut..=now).contains(&gap.until()), "{gap:?}");
     assert!(gap.duration() >= silence && gap.since_wall() < gap.until_wall());
 }

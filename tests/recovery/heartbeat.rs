@@ -36,7 +36,7 @@ fn m15_a_heartbeat_costs_one_sync_for_each_connection_and_period() {
         all_are_read && of_each.len() == 50 && of_each.values().all(|times| times.len() >= 4)
     });
     for times in of_each.values() {
-        // A period is shortened by up to a quarter; a server that has just answered isn't asked again.
+        // A period is shortened by up to a quarter; a server that has just answered is not asked again.
         assert!(times.windows(2).all(|pair| pair[1] - pair[0] > PERIOD / 2), "{times:?}");
     }
 }

@@ -1,5 +1,5 @@
 //! Double-entry bookkeeping for notifications: a writer numbers them, and each number must have come, once and in order,
-//! or lie in a gap that was told.
+//! or lie in a gap that was reported.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -40,7 +40,7 @@ impl Writer {
         Self { stop, thread }
     }
 
-    /// Sends one more when everything is well again, and tells what was sent.
+    /// Sends one more when everything is well again, and returns it.
     pub fn finish(self) -> Sent {
         self.stop.store(true, Relaxed);
         self.thread.join().unwrap()
@@ -54,7 +54,7 @@ fn write(url: &str, stop: &AtomicBool) -> Sent {
     loop {
         let stopping = stop.load(Relaxed);
         let Some(open) = &mut db else {
-            assert!(begun.elapsed() < LIMIT, "the writer can't connect");
+            assert!(begun.elapsed() < LIMIT, "the writer cannot connect");
             db = Connection::connect(Config::without_env(url).unwrap()).ok();
             thread::sleep(Duration::from_millis(5));
             continue;
@@ -97,7 +97,7 @@ impl Ledger {
         self.entries.extend(batch.iter().map(|n| Entry::Number(n.payload().parse().unwrap())));
     }
 
-    /// The same of a gap that is told by itself.
+    /// The same of a gap that is an event of its own.
     pub fn enter_gap(&mut self, id: ConnId, gap: &Gap) {
         assert_eq!(*self.of.get_or_insert(id), id, "the id stays");
         let (epoch, last) = self.gaps.last().map_or((0, None), |last| (last.epoch(), Some(last.since())));
@@ -108,9 +108,9 @@ impl Ledger {
         self.entries.push(Entry::Gap);
     }
 
-    /// The last gap that was told.
+    /// The last gap that was reported.
     pub fn last_gap(&self) -> &Gap {
-        self.gaps.last().expect("a gap was told")
+        self.gaps.last().expect("a gap was reported")
     }
 
     pub fn last(&self) -> u64 {
@@ -138,7 +138,7 @@ impl Ledger {
     pub fn read_to_end(&mut self, nm: &mut NotificationManager) {
         let begun = Instant::now();
         while let Some(event) = nm.next() {
-            assert!(begun.elapsed() < LIMIT, "it doesn't end: {nm:?}");
+            assert!(begun.elapsed() < LIMIT, "it does not end: {nm:?}");
             if let Some((id, batch)) = event {
                 self.enter(id, &batch);
             }
@@ -150,14 +150,14 @@ impl Ledger {
         let begun = Instant::now();
         while !enough(self, nm) {
             assert!(begun.elapsed() < LIMIT, "stuck at {} with {:?}: {:?}", self.last(), nm.stats(), nm);
-            match nm.next().expect("the loop goes on") {
+            match nm.next().expect("the loop continues") {
                 None => {}
                 Some((id, batch)) => self.enter(id, &batch),
             }
         }
     }
 
-    /// The law: whatever isn't there, once and in order, lies in a gap.
+    /// The law: whatever is not there, once and in order, lies in a gap.
     pub fn balance(&self, sent: &Sent) {
         let mut expected = 1;
         let mut gap = false;

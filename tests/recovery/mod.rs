@@ -1,4 +1,4 @@
-//! Surviving faults: for each, sent = delivered + told as gap, counted. The table that users read is
+//! Surviving faults: for each, sent = delivered + reported as gap, counted. The table that users read is
 //! `src/docs/faults.md`; each of its rows is a test here.
 
 mod audit;

@@ -46,7 +46,7 @@ fn packets_dropped() {
         }
         story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(300));
-        assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+        assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
         run_script("iptables -F");
         let gaps = story.ledger.gaps();
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
@@ -112,7 +112,7 @@ fn client_with_a_cable() {
         run_script("ip link set there down");
         story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
-        assert_eq!(story.nm.restoring().count(), 1, "it goes on trying");
+        assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
         run_script("ip link set there up");
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
         story.hear_more();

@@ -19,7 +19,7 @@ fn until(nm: &mut NotificationManager, what: &str, mut is_so: impl FnMut(&Notifi
     let begun = Instant::now();
     while !is_so(nm) {
         assert!(begun.elapsed() < LIMIT, "not {what}: {nm:?}");
-        nm.next_event().expect("the loop goes on");
+        nm.next_event().expect("the loop continues");
     }
 }
 

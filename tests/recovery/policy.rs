@@ -130,8 +130,8 @@ fn c12_a_listen_that_succeeded_is_restored_although_the_connection_broke_before_
     let gap = restored(&mut nm);
     assert_eq!(gap.channels()[..], ["c".into(), "d".into()]);
     drop(nm);
-    let heard = peer.finish();
-    assert!(heard[0].queries()[2].contains(QUESTION), "{:?}", heard[0].queries());
+    let received = peer.finish();
+    assert!(received[0].queries()[2].contains(QUESTION), "{:?}", received[0].queries());
 }
 
 #[test]

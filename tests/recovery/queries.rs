@@ -79,9 +79,9 @@ fn m18_many_queries_are_answered_in_order_while_notifications_arrive() {
         assert_eq!(cells(ticket), [format!("{n} ")]);
     }
     running.until("received", |handle| handle.stats().notifications == 500);
-    let heard = payloads(&running.stop());
+    let received = payloads(&running.stop());
     for parity in 0..2 {
-        let of_one: Vec<usize> = heard.iter().map(|n| n.parse().unwrap()).filter(|n| n % 2 == parity).collect();
+        let of_one: Vec<usize> = received.iter().map(|n| n.parse().unwrap()).filter(|n| n % 2 == parity).collect();
         assert!(of_one.is_sorted(), "requests of one connection run in order: {of_one:?}");
     }
 }

@@ -31,7 +31,7 @@ fn events_of_a_restore(between: Vec<u8>) -> Vec<Event> {
     let asked = Arc::new(AtomicBool::new(false));
     let (respond, gate) = Step::gate();
     let (responded, is_done) = Step::mark();
-    let is_asked = Step::run("tell that it is asked", {
+    let is_asked = Step::run("report the request", {
         let asked = Arc::clone(&asked);
         move |_| {
             asked.store(true, SeqCst);
@@ -58,7 +58,7 @@ fn events_of_a_restore(between: Vec<u8>) -> Vec<Event> {
     nm.set_timeout(Duration::from_secs(2));
     let mut events = Vec::new();
     while events.len() < 2 {
-        events.push(nm.next_event().expect("the loop goes on"));
+        events.push(nm.next_event().expect("the loop continues"));
     }
     drop(nm);
     peer.finish();
@@ -99,7 +99,7 @@ fn m13_a_list_of_channels_that_a_slow_server_reads_in_parts_is_sent_to_its_end()
     let mut read_on = Some(read_on);
     let begun = Instant::now();
     loop {
-        match nm.next_event().expect("the loop goes on") {
+        match nm.next_event().expect("the loop continues") {
             // By now the client has filled the socket's buffer.
             Event::Idle => read_on.take().into_iter().for_each(Gate::open),
             Event::Opened(opened) => break assert_eq!(opened, id),

@@ -24,7 +24,7 @@ fn event(nm: &mut NotificationManager) -> Event {
     let begun = Instant::now();
     loop {
         assert!(begun.elapsed() < LIMIT, "nothing happens: {nm:?}");
-        match nm.next_event().expect("the loop goes on") {
+        match nm.next_event().expect("the loop continues") {
             Event::Idle => {}
             event => return event,
         }

@@ -65,8 +65,8 @@ pub struct Story {
 }
 
 impl Story {
-    /// One connection to `reads` that listens and is brought back, and a writer on another way to the same server.
-    /// Something has been heard already.
+    /// One connection to `reads` that listens and is restored, and a writer on another way to the same server.
+    /// Something has been received already.
     pub fn begin(reads: &str, writes: &str) -> Self {
         let nm = NotificationManager::new([listener(reads)])
             .timeout(Duration::from_millis(20))
@@ -79,8 +79,8 @@ impl Story {
 
     /// Reads until more numbers have come.
     pub fn hear_more(&mut self) {
-        let heard = self.ledger.last();
-        self.ledger.read_until(&mut self.nm, |ledger, _| ledger.last() >= heard + 20);
+        let received = self.ledger.last();
+        self.ledger.read_until(&mut self.nm, |ledger, _| ledger.last() >= received + 20);
     }
 
     /// Reads until the loss is noticed, which is soon.
@@ -97,7 +97,7 @@ impl Story {
         assert_eq!((self.nm.garbage().count(), self.nm.restoring().count()), (1, 0));
     }
 
-    /// Reads until a gap has been told, and then some; then the books must balance.
+    /// Reads until a gap has been reported, and then some; then the books must balance.
     pub fn end_well(mut self) -> Ledger {
         let Self { nm, ledger, .. } = &mut self;
         ledger.read_until(nm, |ledger, _| ledger.gaps() >= 1);

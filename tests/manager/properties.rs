@@ -17,7 +17,7 @@ enum Act {
     /// The server says so many notifications in one go.
     Say(usize, usize),
     /// The server says a piece of one, and the rest with the next.
-    Tear(usize),
+    SendHalf(usize),
     HangUp(usize),
     Nonsense(usize),
     Insert,
@@ -35,18 +35,18 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let who = 0..8_usize;
+    let which = 0..8_usize;
     prop_oneof![
-        6 => (who.clone(), 1..40_usize).prop_map(|(who, n)| Act::Say(who, n)),
-        2 => who.clone().prop_map(Act::Tear),
-        1 => who.clone().prop_map(Act::HangUp),
-        1 => who.clone().prop_map(Act::Nonsense),
+        6 => (which.clone(), 1..40_usize).prop_map(|(which, n)| Act::Say(which, n)),
+        2 => which.clone().prop_map(Act::SendHalf),
+        1 => which.clone().prop_map(Act::HangUp),
+        1 => which.clone().prop_map(Act::Nonsense),
         2 => Just(Act::Insert),
-        1 => who.clone().prop_map(Act::Remove),
-        2 => who.clone().prop_map(Act::Revive),
-        1 => who.clone().prop_map(Act::Cancel),
-        3 => who.clone().prop_map(Act::Admit),
-        1 => who.prop_map(Act::Refuse),
+        1 => which.clone().prop_map(Act::Remove),
+        2 => which.clone().prop_map(Act::Revive),
+        1 => which.clone().prop_map(Act::Cancel),
+        3 => which.clone().prop_map(Act::Admit),
+        1 => which.prop_map(Act::Refuse),
         2 => Just(Act::Take),
         5 => (1..6_usize).prop_map(Act::Iterate),
         1 => prop_oneof![Just(Some(0)), Just(Some(1)), Just(Some(20))].prop_map(Act::SetTimeout),
@@ -57,27 +57,27 @@ fn act() -> impl Strategy<Value = Act> {
 #[derive(Default)]
 struct Known {
     line: Option<Line>,
-    torn: Vec<u8>,
+    partial: Vec<u8>,
     said: usize,
-    heard: usize,
+    received: usize,
     lost: bool,
 }
 
-struct World {
+struct ManagerModel {
     fake: Fake,
     nm: NotificationManager,
     known: BTreeMap<ConnId, Known>,
     taken: Vec<ConnId>,
-    buried: Vec<(ConnId, Dead)>,
-    /// The server's ends of those that came back, by process number, until that is told.
+    garbage: Vec<(ConnId, Dead)>,
+    /// The server's ends of those that came back, by process number, until that is reported.
     admitted: BTreeMap<i32, Line>,
 }
 
-impl World {
+impl ManagerModel {
     fn new() -> Self {
         let nm = NotificationManager::new([]).timeout(Duration::from_millis(1));
-        let (known, taken, buried, admitted) = Default::default();
-        Self { fake: Fake::new(), nm, known, taken, buried, admitted }
+        let (known, taken, garbage, admitted) = Default::default();
+        Self { fake: Fake::new(), nm, known, taken, garbage, admitted }
     }
 
     fn insert(&mut self) {
@@ -87,70 +87,70 @@ impl World {
     }
 
     /// The server's end of one whose line is open.
-    fn speaker(&mut self, who: usize) -> Option<&mut Known> {
+    fn open_line(&mut self, which: usize) -> Option<&mut Known> {
         let mut open: Vec<&mut Known> = self.known.values_mut().filter(|known| known.line.is_some()).collect();
-        if open.is_empty() { None } else { Some(open.swap_remove(who % open.len())) }
+        if open.is_empty() { None } else { Some(open.swap_remove(which % open.len())) }
     }
 
     fn act(&mut self, act: Act) {
         match act {
-            Act::Say(who, n) => drop(self.speaker(who).map(|known| known.say(n))),
-            Act::Tear(who) => drop(self.speaker(who).map(Known::tear)),
-            Act::HangUp(who) => drop(self.speaker(who).map(|known| known.line.take())),
-            Act::Nonsense(who) => {
-                if let Some(known) = self.speaker(who).filter(|known| known.torn.is_empty()) {
+            Act::Say(which, n) => drop(self.open_line(which).map(|known| known.say(n))),
+            Act::SendHalf(which) => drop(self.open_line(which).map(Known::send_half)),
+            Act::HangUp(which) => drop(self.open_line(which).map(|known| known.line.take())),
+            Act::Nonsense(which) => {
+                if let Some(known) = self.open_line(which).filter(|known| known.partial.is_empty()) {
                     known.line.take().unwrap().say(&msg::raw(b'!', b""));
                 }
             }
             Act::Insert => self.insert(),
-            Act::Remove(who) => {
+            Act::Remove(which) => {
                 let good = ids(&self.nm);
-                if let Some(id) = good.get(who % good.len().max(1)) {
+                if let Some(id) = good.get(which % good.len().max(1)) {
                     let mut db = self.nm.remove(*id).unwrap().unwrap();
                     self.taken.push(*id);
                     let known = self.known.get_mut(id).unwrap();
                     known.line = None;
-                    // What wasn't delivered is in it.
+                    // What was not delivered is in it.
                     for n in db.wait(Duration::ZERO).flatten() {
-                        known.hear(&n.payload());
+                        known.receive(&n.payload());
                     }
-                    assert_eq!(known.heard, known.said, "{id}");
+                    assert_eq!(known.received, known.said, "{id}");
                 }
             }
-            Act::Revive(who) => {
-                if !self.buried.is_empty() {
-                    let (id, dead) = self.buried.swap_remove(who % self.buried.len());
+            Act::Revive(which) => {
+                if !self.garbage.is_empty() {
+                    let (id, dead) = self.garbage.swap_remove(which % self.garbage.len());
                     assert_eq!(self.nm.revive(id, dead), id);
                     self.taken.retain(|taken| *taken != id);
                 }
             }
-            Act::Cancel(who) => {
+            Act::Cancel(which) => {
                 let restoring: Vec<ConnId> = self.nm.restoring().map(|(id, _)| id).collect();
-                if let Some(id) = restoring.get(who % restoring.len().max(1)) {
+                if let Some(id) = restoring.get(which % restoring.len().max(1)) {
                     assert!(self.nm.remove(*id).unwrap().is_err());
                     self.taken.push(*id);
                 }
             }
-            Act::Admit(who) => {
+            Act::Admit(which) => {
                 let strays = self.fake.strays();
                 if !strays.is_empty() {
-                    let (pid, mut line) = strays.swap_remove(who % strays.len());
+                    let (pid, mut line) = strays.swap_remove(which % strays.len());
                     match line.answer() {
                         true => drop(self.admitted.insert(pid, line)),
                         false => strays.push((pid, line)),
                     }
                 }
             }
-            Act::Refuse(who) => {
+            Act::Refuse(which) => {
                 let strays = self.fake.strays();
                 if !strays.is_empty() {
-                    strays.swap_remove(who % strays.len());
+                    strays.swap_remove(which % strays.len());
                 }
             }
             Act::Take => {
                 let garbage = self.nm.take_garbage();
                 self.taken.extend(garbage.iter().map(|(id, _)| *id));
-                self.buried.extend(garbage);
+                self.garbage.extend(garbage);
             }
             Act::Iterate(n) => drop((0..n).take_while(|_| self.iterate()).count()),
             Act::SetTimeout(millis) => self.nm.set_timeout(millis.map(Duration::from_millis)),
@@ -166,11 +166,11 @@ impl World {
             Event::Notifies(id, batch) => {
                 assert!(!batch.is_empty());
                 let known = self.known.get_mut(&id).unwrap();
-                batch.iter().for_each(|n| known.hear(&n.payload()));
+                batch.iter().for_each(|n| known.receive(&n.payload()));
             }
             Event::Lost(id, _) => {
                 let known = self.known.get_mut(&id).unwrap();
-                assert_eq!(known.heard, known.said, "{id} was lost before all was told");
+                assert_eq!(known.received, known.said, "{id} was lost before everything was reported");
                 known.lost = true;
             }
             Event::Restored(id, _) => {
@@ -196,7 +196,7 @@ impl World {
 
 impl Known {
     fn say(&mut self, n: usize) {
-        let mut bytes = std::mem::take(&mut self.torn);
+        let mut bytes = std::mem::take(&mut self.partial);
         self.said += usize::from(!bytes.is_empty());
         for _ in 0..n {
             bytes.extend(msg::notification(1, "c", &self.said.to_string()));
@@ -205,21 +205,21 @@ impl Known {
         self.line.as_mut().unwrap().say(&bytes);
     }
 
-    /// Says the first half of a message, which doesn't count before the rest is said.
-    fn tear(&mut self) {
-        if self.torn.is_empty() {
+    /// Says the first half of a message, which does not count before the rest is said.
+    fn send_half(&mut self) {
+        if self.partial.is_empty() {
             let mut first = msg::notification(1, "c", &self.said.to_string());
-            self.torn = first.split_off(9);
+            self.partial = first.split_off(9);
             self.line.as_mut().unwrap().say(&first);
         } else {
             self.say(0);
         }
     }
 
-    fn hear(&mut self, payload: &str) {
-        assert!(!self.lost, "told after its loss");
-        assert_eq!(payload, self.heard.to_string());
-        self.heard += 1;
+    fn receive(&mut self, payload: &str) {
+        assert!(!self.lost, "reported after its loss");
+        assert_eq!(payload, self.received.to_string());
+        self.received += 1;
     }
 }
 
@@ -227,15 +227,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn m06_each_notification_comes_once_in_order_before_the_loss_and_nobody_is_in_two_places(
+    fn m06_each_notification_comes_once_in_order_before_the_loss_and_none_is_in_two_places(
         acts in prop::collection::vec(act(), 1..120),
     ) {
-        let mut world = World::new();
+        let mut model = ManagerModel::new();
         for _ in 0..3 {
-            world.insert();
+            model.insert();
         }
         for act in acts {
-            world.act(act);
+            model.act(act);
         }
     }
 }
