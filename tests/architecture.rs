@@ -13,12 +13,12 @@ use imports::Imports;
 use source::{SourceFile, crate_files, rust_files, texts};
 
 // How many exceptions to a rule are left. Each number may only become smaller.
-const FILES_IN_CIRCLES: usize = 38;
-const SHARED_NAMES: usize = 1;
+const FILES_IN_CIRCLES: usize = 25;
+const SHARED_NAMES: usize = 0;
 const EXTENSIONS: usize = 7;
-const QUESTION_WORDS: usize = 37;
+const QUESTION_WORDS: usize = 21;
 
-const OLD_NAMES: usize = 11;
+const OLD_NAMES: usize = 3;
 
 /// The layers, from the top down. A module may use modules of lower layers; those of the last layer may also use each other.
 const LAYERS: [&[&str]; 8] = [
@@ -436,31 +436,31 @@ fn words_that_have_a_better_one_are_gone() {
 }
 
 const WORDS: &[(&str, usize)] = &[
-    ("told", 127),
-    ("tells", 13),
-    ("tell", 12),
-    ("heard", 277),
-    ("hears", 9),
-    ("hear", 54),
+    ("told", 32),
+    ("tells", 6),
+    ("tell", 2),
+    ("heard", 1),
+    ("hears", 5),
+    ("hear", 8),
     ("hearing", 0),
-    ("whoever", 8),
+    ("whoever", 3),
     ("whomever", 0),
-    ("who", 102),
-    ("whom", 5),
-    ("nobody", 82),
-    ("somebody", 7),
+    ("who", 16),
+    ("whom", 1),
+    ("nobody", 47),
+    ("somebody", 3),
     ("in clear", 3),
-    ("goes on", 41),
-    ("go on", 1),
-    ("going on", 1),
+    ("goes on", 5),
+    ("go on", 0),
+    ("going on", 0),
     ("without a word", 1),
     ("afresh", 0),
-    ("anew", 2),
+    ("anew", 1),
     ("is to be", 2),
     ("are to be", 0),
-    ("deaf", 29),
+    ("deaf", 1),
     ("wires", 0),
-    ("folder", 35),
+    ("folder", 13),
     ("folders", 0),
     ("rights", 1),
     ("mend", 1),
@@ -469,8 +469,8 @@ const WORDS: &[(&str, usize)] = &[
     ("heal", 0),
     ("heals", 0),
     ("oftener", 0),
-    ("at once", 83),
-    ("side by side", 1),
+    ("at once", 78),
+    ("side by side", 0),
     ("ours", 25),
     ("our side", 1),
     ("of ours", 2),
@@ -482,22 +482,22 @@ const WORDS: &[(&str, usize)] = &[
     ("stand at", 0),
     ("stands in", 1),
     ("stand in", 0),
-    ("passed over", 1),
+    ("passed over", 0),
     ("passes over", 0),
-    ("brought back", 3),
+    ("brought back", 0),
     ("brings back", 0),
-    ("beside", 31),
+    ("beside", 2),
     ("the house", 0),
     ("the arrows", 0),
     ("the gate", 0),
-    ("can't", 15),
-    ("doesn't", 13),
-    ("isn't", 18),
-    ("don't", 1),
+    ("can't", 2),
+    ("doesn't", 0),
+    ("isn't", 3),
+    ("don't", 0),
     ("won't", 0),
-    ("didn't", 2),
-    ("aren't", 1),
-    ("wasn't", 2),
+    ("didn't", 0),
+    ("aren't", 0),
+    ("wasn't", 0),
     ("it's", 8),
     ("that's", 0),
 ];
