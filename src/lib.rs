@@ -186,7 +186,8 @@
 //! - `tls` encrypts connections, with rustls and ring. Without it an `sslmode` up to `prefer` connects unencrypted, and a stricter
 //!   one is refused.
 //! - `json` reads payloads as types and values, and adds `changes`; `python` also reads Python literals.
-//! - `tracing` writes one line for each connection that is lost, restored or given up, and for each callback that panics.
+//! - `tracing` writes events: losses and restores, changes of state, timers, and each message on the wire (see
+//!   [`maintaining`](docs::maintaining#debugging)).
 //! - `cli` builds the program `notifyman`, with TLS.
 
 #![cfg_attr(not(feature = "tls"), allow(unreachable_code, reason = "there is no value of what encrypts"))]
