@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::connection::{Connection, ReadContext};
+use crate::connection::{Connection, Linked, ReadContext};
 use crate::error::Error;
 use crate::manager::command::ControlMessage;
 use crate::manager::event::Event;
@@ -22,8 +22,36 @@ use crate::manager::handle::Shared;
 use crate::net::{PollWaker, Reactor, Ready, Stream};
 use crate::proto::{READ_SIZE, ReadBuffer, sql};
 
-/// The poll, or the reason why the system has none.
-struct SocketPoll(Result<Reactor, Error>);
+/// The poll and the clock of a loop: those of the system, or simulated ones in tests.
+pub(super) trait LoopPoll<S>: Poller<S> {
+    fn now(&self) -> Instant;
+
+    /// Waits until a stream is ready, the waker wakes the poll or the timeout is over. Returns the tokens of the streams
+    /// that are ready, each with `true` if the peer has closed it.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<impl Iterator<Item = (u32, bool)>, Error>;
+
+    /// Returns `true` if the waker ended the last wait.
+    fn was_woken(&self) -> bool;
+}
+
+/// The system's poll, or the reason why there is none.
+pub(super) struct SocketPoll(Result<Reactor, Error>);
+
+impl LoopPoll<Stream> for SocketPoll {
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<impl Iterator<Item = (u32, bool)>, Error> {
+        let reactor = self.0.as_mut().map_err(|error| error.clone())?;
+        let ready = reactor.wait(timeout).map_err(|e| Error::io("polling the sockets", e))?;
+        Ok(ready.map(|Ready { token, read_closed }| (token, read_closed)))
+    }
+
+    fn was_woken(&self) -> bool {
+        self.0.as_ref().is_ok_and(Reactor::was_woken)
+    }
+}
 
 impl Poller<Stream> for SocketPoll {
     fn register(&mut self, stream: &Stream, token: u32, writable: bool) -> io::Result<()> {
@@ -43,9 +71,9 @@ impl Poller<Stream> for SocketPoll {
 }
 
 /// The loop of a manager.
-pub(super) struct EventLoop {
-    pub(super) fleet: Fleet<Connection>,
-    poll: SocketPoll,
+pub(super) struct EventLoop<C: Linked = Connection, P = SocketPoll> {
+    pub(super) fleet: Fleet<C>,
+    pub(super) poll: P,
     waker: Option<PollWaker>,
     buffer: ReadBuffer,
     /// The time at which the sockets were last polled.
@@ -54,10 +82,11 @@ pub(super) struct EventLoop {
     pub(super) parks: bool,
     /// The number of stops that have not been reported.
     stops: usize,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared<C>>,
 }
 
 impl EventLoop {
+    /// Creates a loop with the poll and the clock of the system.
     pub(super) fn new() -> Self {
         // Without a waker, no handle could end a wait.
         let poll = Reactor::new().and_then(|reactor| Ok((reactor.waker()?, reactor)));
@@ -65,13 +94,19 @@ impl EventLoop {
             Ok((waker, reactor)) => (Some(waker), Ok(reactor)),
             Err(e) => (None, Err(Error::io("creating a poller", e))),
         };
+        Self::with_poll(SocketPoll(poll), waker, Jitter::random())
+    }
+}
+
+impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
+    pub(super) fn with_poll(poll: P, waker: Option<PollWaker>, jitter: Jitter) -> Self {
         let shared = Arc::new(Shared::new(waker.clone()));
         Self {
-            fleet: Fleet::new(Arc::clone(&shared.counters), Jitter::random()),
-            poll: SocketPoll(poll),
+            fleet: Fleet::new(Arc::clone(&shared.counters), jitter),
+            now: poll.now(),
+            poll,
             waker,
             buffer: ReadBuffer::new(READ_SIZE),
-            now: clock::now(),
             parks: false,
             stops: 0,
             shared,
@@ -79,14 +114,11 @@ impl EventLoop {
     }
 
     /// Calls a function with the fleet, at this moment.
-    pub(super) fn with_fleet<R>(
-        &mut self,
-        action: impl FnOnce(&mut Fleet<Connection>, &mut FleetIo<'_, Stream>) -> R,
-    ) -> R {
-        self.at(clock::now(), action)
+    pub(super) fn with_fleet<R>(&mut self, action: impl FnOnce(&mut Fleet<C>, &mut FleetIo<'_, C::Stream>) -> R) -> R {
+        self.at(self.poll.now(), action)
     }
 
-    fn at<R>(&mut self, now: Instant, action: impl FnOnce(&mut Fleet<Connection>, &mut FleetIo<'_, Stream>) -> R) -> R {
+    fn at<R>(&mut self, now: Instant, action: impl FnOnce(&mut Fleet<C>, &mut FleetIo<'_, C::Stream>) -> R) -> R {
         let read = ReadContext::new(&mut self.buffer, now, false, self.waker.as_ref());
         action(&mut self.fleet, &mut FleetIo { read, poller: &mut self.poll })
     }
@@ -118,14 +150,14 @@ impl EventLoop {
                 return Poll::Ready(None);
             }
             if !self.fleet.is_turn_over() {
-                let now = if self.fleet.needs_exact_time() { clock::now() } else { self.now };
+                let now = if self.fleet.needs_exact_time() { self.poll.now() } else { self.now };
                 match self.at(now, |fleet, io| fleet.serve_next(io)) {
                     Some(event) => return Poll::Ready(Some(event)),
                     None => continue,
                 }
             }
             if self.fleet.is_timed(self.now) {
-                self.now = clock::now();
+                self.now = self.poll.now();
             }
             let has_commands = self.shared.has_commands();
             let waits_empty = has_commands || (self.parks && !self.fleet.is_pass());
@@ -154,13 +186,12 @@ impl EventLoop {
     }
 
     fn poll_sockets(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        let reactor = self.poll.0.as_mut().map_err(|error| error.clone())?;
-        let ready = reactor.wait(timeout).map_err(|e| Error::io("polling the sockets", e))?;
-        let count = self.fleet.handle_ready(ready.map(|Ready { token, read_closed }| (token, read_closed)));
-        if reactor.was_woken() {
+        let ready = self.poll.wait(timeout)?;
+        let count = self.fleet.handle_ready(ready);
+        if self.poll.was_woken() {
             self.fleet.handle_wake();
         }
-        self.now = clock::now();
+        self.now = self.poll.now();
         self.shared.counters.turns.add(1);
         self.shared.counters.wakeups.add(count);
         Ok(())
@@ -174,7 +205,7 @@ impl EventLoop {
                 }
                 ControlMessage::Dial(config, channels, limits, ticket) => {
                     let channels = sql::checked_channels(channels, limits);
-                    ticket.resolve(Ok(self.fleet.dial(config, channels, limits, clock::now())));
+                    ticket.resolve(Ok(self.fleet.dial(config, channels, limits, self.poll.now())));
                 }
                 ControlMessage::Remove(id, ticket) => {
                     ticket.resolve(Ok(self.with_fleet(|fleet, io| fleet.remove(id, io))));

@@ -21,9 +21,8 @@ use crate::proto::sql::Limits;
 use crate::row::Row;
 
 /// The state that a manager and its handles share.
-#[derive(Default)]
-pub(crate) struct Shared {
-    queue: Mutex<MessageQueue>,
+pub(crate) struct Shared<C = Connection> {
+    queue: Mutex<MessageQueue<C>>,
     /// `true` if the queue holds a message. The loop checks this in each turn without taking the lock.
     has_messages: AtomicBool,
     pub(crate) counters: Arc<Counters>,
@@ -37,27 +36,31 @@ const PENDING_MAX: usize = 64 * 1024 * 1024;
 /// The memory that a request takes in addition to its strings, in bytes.
 const REQUEST_SIZE: usize = 512;
 
-#[derive(Default)]
-struct MessageQueue {
-    messages: VecDeque<ControlMessage<Connection>>,
+struct MessageQueue<C> {
+    messages: VecDeque<ControlMessage<C>>,
     waker: Option<PollWaker>,
     /// `true` once the manager has been dropped.
     is_closed: bool,
 }
 
-impl Shared {
+impl<C> Shared<C> {
     pub(crate) fn new(waker: Option<PollWaker>) -> Self {
-        let queue = MessageQueue { waker, ..MessageQueue::default() };
-        Self { queue: Mutex::new(queue), ..Self::default() }
+        Self {
+            queue: Mutex::new(MessageQueue { messages: VecDeque::new(), waker, is_closed: false }),
+            has_messages: AtomicBool::new(false),
+            counters: Arc::default(),
+            iterating: Arc::default(),
+            pending: Arc::default(),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, MessageQueue> {
+    fn lock(&self) -> MutexGuard<'_, MessageQueue<C>> {
         // The queue is consistent whenever the lock is released.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a message to the loop, or refuses it if the manager has been dropped.
-    fn send(&self, message: ControlMessage<Connection>) {
+    pub(crate) fn send(&self, message: ControlMessage<C>) {
         let mut queue = self.lock();
         if queue.is_closed {
             drop(queue);
@@ -71,7 +74,7 @@ impl Shared {
     }
 
     /// Takes all messages, for the loop.
-    pub(crate) fn take_commands(&self) -> VecDeque<ControlMessage<Connection>> {
+    pub(crate) fn take_commands(&self) -> VecDeque<ControlMessage<C>> {
         if !self.has_commands() {
             return VecDeque::new();
         }
