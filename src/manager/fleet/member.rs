@@ -310,11 +310,14 @@ impl<C: Linked> Member<C> {
         turn.schedule.timers = TimerSet::default();
         let mut live = Live::new(C::from(link));
         absence.edits.take_tickets().into_iter().for_each(|ticket| ticket.resolve(Ok(())));
+        if !is_quiet {
+            // Before anything else queues the connection: what it holds must be delivered in this turn.
+            turn.queue_first();
+        }
         live.start_heartbeat(turn);
         live.join_canary(turn);
-        match is_quiet {
-            true => live.settle(self.id, turn),
-            false => turn.queue_first(),
+        if is_quiet {
+            live.settle(self.id, turn);
         }
         self.enter(MemberState::Live(live));
         match gap {
