@@ -78,6 +78,14 @@ impl<C: Linked> Live<C> {
         }
     }
 
+    /// Limits the time of a request that is in flight, and whose reply nothing awaits any more: while it is unanswered, the
+    /// heartbeat asks for nothing.
+    pub(super) fn settle_earlier_request(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
+        if !self.link().is_settled() {
+            self.request(turn, Request::Sync, RequestOrigin::Settle, 0);
+        }
+    }
+
     /// Listens to the canary's channel, if there is a canary.
     pub(super) fn join_canary(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
         if let Some(canaries) = &turn.services.canary
@@ -287,7 +295,7 @@ impl<C: Linked> Live<C> {
                     Err(error) => self.report_refusal(id, turn, Check::Audit, error),
                 },
                 // The session itself handles these replies.
-                RequestOrigin::JoinCanary | RequestOrigin::Relisten => {}
+                RequestOrigin::Settle | RequestOrigin::JoinCanary | RequestOrigin::Relisten => {}
             }
         }
     }

@@ -61,6 +61,7 @@ impl<C: Linked> Members<C> {
             {
                 link.close_for(error);
             }
+            live.settle_earlier_request(turn);
             live.start_heartbeat(turn);
             live.join_canary(turn);
         });

@@ -24,6 +24,8 @@ const CANCELS_MAX: usize = 64;
 /// The origin of a request.
 pub(super) enum RequestOrigin {
     Handle(RequestTicket),
+    /// The fleet, to limit the time of a request that was in flight when the connection was inserted.
+    Settle,
     /// The fleet, to listen to the canary's channel.
     JoinCanary,
     /// The fleet, to send a canary.
@@ -44,6 +46,7 @@ impl RequestOrigin {
     fn action(&self) -> &'static str {
         match self {
             RequestOrigin::Handle(_) => "a request by the handle",
+            RequestOrigin::Settle => "a request from before the insert",
             RequestOrigin::JoinCanary => "listening to the canary's channel",
             RequestOrigin::Canary => "sending a canary",
             RequestOrigin::Relisten => "listening again",
