@@ -75,7 +75,7 @@ pub(super) struct EventLoop<C: Linked = Connection, P = SocketPoll> {
     pub(super) fleet: Fleet<C>,
     pub(super) poll: P,
     waker: Option<PollWaker>,
-    buffer: ReadBuffer,
+    pub(super) buffer: ReadBuffer,
     /// The time at which the sockets were last polled.
     now: Instant,
     /// `true` if the loop waits for commands when there is no connection.

@@ -29,6 +29,8 @@ mod permit;
 mod ready_queue;
 mod reconnect;
 mod roster;
+#[cfg(test)]
+mod simulation;
 mod task;
 mod timers;
 mod turn;

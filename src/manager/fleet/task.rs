@@ -41,6 +41,15 @@ impl<S: Transport> Task<S> {
         sender.begin_dial(permit, turn).map(|result| TaskEnd::Canary(sender.owner, result))
     }
 
+    /// Returns `true` if a permit for a connection attempt is held; `None` for a CancelRequest, which needs none.
+    #[cfg(test)]
+    pub(super) fn holds_permit(&self) -> Option<bool> {
+        match self {
+            Task::Cancel(_) => None,
+            Task::SendCanary(sender) => Some(matches!(sender.phase, SenderPhase::Opening { .. })),
+        }
+    }
+
     /// Returns `true` for a CancelRequest on behalf of this connection.
     pub(super) fn cancels_for(&self, owner: ConnId) -> bool {
         matches!(self, Task::Cancel(cancel) if cancel.owner == owner)

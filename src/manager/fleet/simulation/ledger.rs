@@ -1,0 +1,242 @@
+//! The ledger: what each connection must have received, and the events that contradict it.
+//!
+//! Notifications have two numbers: one for all channels, which only grows in one connection, and one for their channel. From
+//! the acknowledgement of a LISTEN, every number of its channel is owed: it arrives, or a gap that names the channel has been
+//! reported before any later number.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::network::Network;
+use super::stream::SimConnection;
+use crate::error::Error;
+use crate::gap::Gap;
+use crate::manager::event::Event;
+use crate::notification::Batch;
+
+pub(super) type Checked = Result<(), String>;
+
+/// The set that a connection belongs to, as the events say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    Live,
+    Restoring,
+    Garbage,
+}
+
+/// One connection.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    pub(super) port: u16,
+    pub(super) standing: Standing,
+    /// The link of its session.
+    pub(super) link: Option<u64>,
+    /// The channels to listen to from the beginning, while it has never been open.
+    pub(super) dialled: Option<Vec<String>>,
+    /// The next number of each channel that is owed.
+    owed: BTreeMap<String, u64>,
+    /// The last number of each channel that was received.
+    seen: BTreeMap<String, u64>,
+    /// The number of the last request for each channel, and `true` if it was an UNLISTEN.
+    edits: BTreeMap<String, (u64, bool)>,
+    last_number: u64,
+    epoch: u64,
+}
+
+impl Record {
+    pub(super) fn new(port: u16, standing: Standing) -> Self {
+        let (link, dialled, owed, seen, edits) = Default::default();
+        Self { port, standing, link, dialled, owed, seen, edits, last_number: 0, epoch: 0 }
+    }
+
+    /// Returns the number of the channel's notifications before this session listened to it, if it ever has.
+    fn registered_at(&self, network: &Network, channel: &str) -> Option<u64> {
+        network.links.get(&self.link?)?.backend.registered_at.get(channel).copied()
+    }
+
+    /// Records that the program has asked to listen to channels, or no longer to.
+    pub(super) fn edit(&mut self, channels: &[String], number: u64, unlistens: bool) {
+        for channel in channels {
+            self.edits.insert(channel.clone(), (number, unlistens));
+            if unlistens {
+                self.owed.remove(channel);
+            }
+        }
+    }
+
+    /// Records that the server has acknowledged a LISTEN. A later request for the same channel has precedence.
+    pub(super) fn acknowledge(&mut self, network: &Network, channels: &[String], number: u64) {
+        let Some(session) = self.link.and_then(|link| network.links.get(&link)) else { return };
+        for channel in channels {
+            let is_last = self.edits.get(channel).is_none_or(|(edit, _)| *edit <= number);
+            // In a transaction, a LISTEN takes effect at its end.
+            let is_committed = session.backend.status == b'I' && session.backend.registered.contains_key(channel);
+            if let (true, true, Some(before)) = (is_last, is_committed, self.registered_at(network, channel)) {
+                let seen = self.seen.get(channel).copied().unwrap_or_default();
+                let owed = self.owed.entry(channel.clone()).or_insert(seen + 1);
+                // If the server had forgotten the channel, the program's own LISTEN has hidden that.
+                *owed = (*owed).max(before + 1);
+            }
+        }
+    }
+
+    /// Ends what is owed on a channel that the server has forgotten, if the session has read its channels after a query that
+    /// may have changed them: only the program can tell then whether it had ended the LISTEN.
+    pub(super) fn note_forgotten(&mut self, network: &Network, link: &SimConnection) {
+        let Some(session) = self.link.and_then(|link| network.links.get(&link)) else { return };
+        for channel in &session.backend.forgotten {
+            if self.owed.contains_key(channel) && link.channels().all(|listed| listed != channel) {
+                self.owed.remove(channel);
+            }
+        }
+    }
+
+    /// Handles an event of this connection.
+    pub(super) fn handle(&mut self, event: &Event, network: &Network, link: Option<u64>) -> Checked {
+        match event {
+            Event::Notifies(_, batch) => {
+                if batch.is_empty() && batch.gap().is_none() {
+                    return Err("a batch is empty".into());
+                }
+                if let Some(gap) = batch.gap() {
+                    self.handle_gap(gap, network, link)?;
+                }
+                self.receive(batch, network)
+            }
+            Event::Restored(_, gap) => self.handle_gap(gap, network, link),
+            Event::Opened(_) => {
+                if self.standing != Standing::Restoring {
+                    return Err("it was open already".into());
+                }
+                let channels = self.dialled.take().ok_or("it was not dialled")?;
+                self.standing = Standing::Live;
+                self.link = link;
+                self.acknowledge(network, &channels, 0);
+                Ok(())
+            }
+            Event::Disconnected(_, error) => {
+                let is_first_failure = self.standing == Standing::Restoring && self.dialled.is_some();
+                if self.standing != Standing::Live && !is_first_failure {
+                    return Err(format!("it was lost twice: {error}"));
+                }
+                self.check_cause(network, error)?;
+                self.standing = Standing::Restoring;
+                Ok(())
+            }
+            Event::Lost(_, error) => {
+                self.check_cause(network, error)?;
+                self.standing = Standing::Garbage;
+                Ok(())
+            }
+            Event::Idle | Event::InTransaction(_) | Event::CheckRefused(..) => Ok(()),
+        }
+    }
+
+    fn check_cause(&self, network: &Network, error: &Error) -> Checked {
+        match self.link {
+            // If little can be written at a time, a slow program may not write a request in time.
+            Some(_) if network.faults.is_narrow && error.is_timeout() => Ok(()),
+            Some(link) if self.standing == Standing::Live && network.is_intact(link) => {
+                Err(format!("link {link} is intact, but lost: {error}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn handle_gap(&mut self, gap: &Gap, network: &Network, link: Option<u64>) -> Checked {
+        if gap.epoch() <= self.epoch {
+            return Err(format!("epoch {} follows epoch {}", gap.epoch(), self.epoch));
+        }
+        self.epoch = gap.epoch();
+        if gap.since() > gap.until() || gap.until() > network.now {
+            return Err("a gap ends before it begins, or in the future".into());
+        }
+        let is_new_session = self.link != link;
+        if is_new_session != (self.standing == Standing::Restoring) {
+            // The gap of the plain loop comes with the first batch, after the connection is live.
+            return Err(format!("{:?}, and its gap is of {link:?} after {:?}", self.standing, self.link));
+        }
+        (self.standing, self.dialled) = (Standing::Live, None);
+        self.link = link;
+        let named: Vec<_> = gap.channels().iter().map(|channel| channel.to_string()).collect();
+        if let Some(channel) = self.owed.keys().find(|channel| is_new_session && !named.contains(*channel)) {
+            return Err(format!("the gap of a new session does not name {channel}"));
+        }
+        for channel in named {
+            let before = self.registered_at(network, &channel);
+            if is_new_session && before.is_some() && self.edits.get(&channel).is_none_or(|(_, unlistens)| !unlistens) {
+                self.owed.entry(channel.clone()).or_insert(0);
+            }
+            if let Some(owed) = self.owed.get_mut(&channel) {
+                *owed = (*owed).max(before.ok_or_else(|| format!("{channel} is in a gap, but not listened to"))? + 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, batch: &Batch, network: &Network) -> Checked {
+        for notification in batch {
+            let (channel, payload) = (notification.channel(), notification.payload());
+            let (number, of_channel) = payload.split_once(' ').ok_or("a payload that was never sent")?;
+            let (number, of_channel): (u64, u64) = (number.parse().unwrap(), of_channel.parse().unwrap());
+            if number <= self.last_number {
+                return Err(format!("{number} on {channel} was received after {}", self.last_number));
+            }
+            self.last_number = number;
+            let seen = self.seen.get(&*channel).copied().unwrap_or_default();
+            let session = self.link.and_then(|link| network.links.get(&link));
+            let was_forgotten = session.is_some_and(|session| session.backend.forgotten.iter().any(|c| *c == *channel));
+            if let Some(owed) = self.owed.get_mut(&*channel) {
+                if was_forgotten && of_channel > seen && of_channel < *owed {
+                    // Held back since before the server forgot the channel.
+                } else if of_channel == *owed {
+                    *owed += 1;
+                } else {
+                    return Err(format!("{of_channel} was received on {channel}, but {owed} was owed"));
+                }
+            } else {
+                let before = self.registered_at(network, &channel).unwrap_or_default();
+                if of_channel <= seen || (of_channel > before && of_channel != before.max(seen) + 1) {
+                    return Err(format!("{of_channel} was received on {channel} after {seen}, registered at {before}"));
+                }
+            }
+            self.seen.insert(channel.into_owned(), of_channel);
+        }
+        Ok(())
+    }
+
+    /// Checks that nothing is owed, at the end of a history.
+    pub(super) fn check_settled(&self, network: &Network) -> Checked {
+        for (channel, owed) in &self.owed {
+            let committed = network.committed.get(channel).copied().unwrap_or_default();
+            if *owed <= committed {
+                return Err(format!("{owed} to {committed} on {channel} were never received"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn owed(&self) -> impl Iterator<Item = &str> {
+        self.owed.keys().map(String::as_str)
+    }
+}
+
+/// The times at which idle events may come.
+#[derive(Debug)]
+pub(super) struct IdleLedger {
+    /// The time of the last idle event, or of the last change of the timeout.
+    pub(super) last: Instant,
+}
+
+impl IdleLedger {
+    pub(super) fn handle(&mut self, timeout: Option<std::time::Duration>, now: Instant) -> Checked {
+        let Some(timeout) = timeout.filter(|timeout| !timeout.is_zero()) else {
+            return Err("an idle event without a timeout".into());
+        };
+        if now < self.last + timeout {
+            return Err(format!("an idle event after {:?}, but the timeout is {timeout:?}", now - self.last));
+        }
+        self.last = now;
+        Ok(())
+    }
+}
