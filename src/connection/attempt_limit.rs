@@ -24,7 +24,7 @@ pub(super) struct AttemptLimit {
     began: Option<Instant>,
     /// The number of addresses and hosts to try after this one.
     others: u32,
-    /// `true` once one server has had more than its share to break its silence.
+    /// `true` once one silent server has had more than its share.
     extended_for_silence: bool,
 }
 
@@ -82,12 +82,12 @@ mod tests {
     fn given(attempts: &[(bool, bool)]) -> Vec<u128> {
         let mut now = clock::now();
         let mut limit = AttemptLimit::new(Some(Duration::from_secs(8)), now);
-        let run = |(i, (accepts, speaks)): (usize, &(bool, bool))| {
+        let run = |(i, (accepts, sends)): (usize, &(bool, bool))| {
             limit.begin(attempts.len() - i, now);
             if *accepts {
                 limit.accept(now);
             }
-            if *speaks {
+            if *sends {
                 limit.receive();
             }
             assert!(!limit.is_over(now) || limit.given() == Duration::ZERO);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn c01_without_a_timeout_nothing_is_limited() {
+    fn c01_without_a_timeout_no_attempt_is_limited() {
         let now = clock::now();
         let mut limit = AttemptLimit::new(None, now);
         limit.begin(3, now);

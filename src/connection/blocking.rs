@@ -39,7 +39,7 @@ impl BlockingPoll {
 
     /// Watches this socket for reading and writing.
     pub(crate) fn watch(&mut self, socket: &impl AsRawFd) {
-        // Without a poller, pauses between the attempts do.
+        // Without a poller, `wait_until` pauses between the attempts.
         if self.reactor.as_ref().is_some_and(|reactor| reactor.register(socket, 0, true).is_err()) {
             self.reactor = None;
         }

@@ -8,8 +8,8 @@
 //!    └───────────┴───── attempt failed ─┴─────────────────────────────┴───────────────┘
 //! ```
 //!
-//! If a standby is preferred and none is found, the servers that are no standby are dialled again, and the first one is
-//! taken.
+//! If a standby is preferred and none is found, the other servers are dialled again, and the first that
+//! succeeds is used.
 //!
 //! The caller watches the stream, calls [`Dial::advance`] when something may have changed, and waits as that returns. All
 //! attempts together are limited by `connect_timeout`, and each address by its [limit](AttemptLimit), so that an
@@ -50,7 +50,7 @@ pub(crate) struct Dial<S: Transport> {
     endpoint: Option<Endpoint>,
     /// The role that the server must have.
     wanted: TargetSessionAttrs,
-    /// The servers that are no standby, if a standby is preferred.
+    /// The servers that are not a standby, if a standby is preferred.
     second_choice: VecDeque<(Option<Endpoint>, Address)>,
     /// Wakes the caller when another thread has finished a job.
     waker: Option<PollWaker>,
@@ -99,7 +99,7 @@ impl<S: Transport> Dial<S> {
     /// Begins to open a connection, at `now`.
     pub(crate) fn new(config: &Config, now: Instant) -> Result<Self, Error> {
         let mut endpoints = config.endpoints()?;
-        shuffle_if_asked(config, &mut endpoints);
+        shuffle_if_configured(config, &mut endpoints);
         let dial = Self::among(config, endpoints.into(), VecDeque::new(), now);
         Ok(Self { wanted: config.get_target_session_attrs(), ..dial })
     }
@@ -177,7 +177,7 @@ impl<S: Transport> Dial<S> {
                 },
                 DialPhase::Resolving(resolution) => match resolution.poll() {
                     Some(Ok(mut found)) => {
-                        shuffle_if_asked(&self.config, &mut found);
+                        shuffle_if_configured(&self.config, &mut found);
                         self.addresses.extend(found.into_iter().map(Address::Tcp));
                         if self.addresses.is_empty() {
                             self.fail(None, Error::Resolve { reason: "the name has no address".into() });
@@ -244,7 +244,7 @@ impl<S: Transport> Dial<S> {
                             self.try_otherwise(address, e, now)
                         }
                         // Another server would refuse the same password, and a few attempts can lock an account.
-                        Exchange::Done(Err(e), _) if e.is_auth() => self.give_up(&address, e),
+                        Exchange::Done(Err(e), _) if e.is_auth() => self.fail_for_good(&address, e),
                         Exchange::Done(Err(e), _) => self.fail(Some(&address), e),
                         _ if self.is_late(now) => self.fail(Some(&address), self.timeout(LOGGING_IN)),
                         Exchange::Waiting => return self.wait(DialPhase::LoggingIn(address, link)),
@@ -316,7 +316,7 @@ impl<S: Transport> Dial<S> {
         }
     }
 
-    /// The server has accepted the connection.
+    /// Continues after the server has accepted the connection.
     fn connected(&mut self, address: Address, stream: S, now: Instant) -> DialPhase<S> {
         self.limit.accept(now);
         match self.encrypted {
@@ -388,11 +388,11 @@ impl<S: Transport> Dial<S> {
                 let link = Link::new(session.with_binding(binding), stream, self.config.clone(), now, self.label);
                 DialPhase::LoggingIn(address, Box::new(link))
             }
-            Err(e) => self.give_up(&address, e),
+            Err(e) => self.fail_for_good(&address, e),
         }
     }
 
-    /// The attempt failed. The other encryption may succeed at the same address.
+    /// Records that the attempt failed, and tries the other encryption at the same address if that may succeed.
     fn try_otherwise(&mut self, address: Address, error: Error, now: Instant) -> DialPhase<S> {
         let otherwise = self.otherwise.take().filter(|_| may_depend_on_encryption(&error));
         let failed = self.fail(Some(&address), error);
@@ -406,7 +406,7 @@ impl<S: Transport> Dial<S> {
         DialProgress::Wait(self.limit.until())
     }
 
-    /// Lets others have their turn, although there is more to read.
+    /// Returns to the caller although there is more to read, so that other connections are served.
     fn pause(&mut self, phase: DialPhase<S>, now: Instant) -> DialProgress<S> {
         self.phase = phase;
         DialProgress::Wait(Some(now))
@@ -443,7 +443,7 @@ impl<S: Transport> Dial<S> {
     }
 
     /// Records the failure, and tries no other address.
-    fn give_up(&mut self, address: &Address, error: Error) -> DialPhase<S> {
+    fn fail_for_good(&mut self, address: &Address, error: Error) -> DialPhase<S> {
         self.addresses.clear();
         self.endpoints.clear();
         self.second_choice.clear();
@@ -472,7 +472,7 @@ fn place_of(config: &Config, address: &Address) -> Option<Endpoint> {
     Some(places.swap_remove(found))
 }
 
-fn shuffle_if_asked<T>(config: &Config, items: &mut [T]) {
+fn shuffle_if_configured<T>(config: &Config, items: &mut [T]) {
     if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
         shuffle(items);
     }

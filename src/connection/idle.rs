@@ -10,7 +10,7 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    /// `None` never comes due. A period starts with the next [`begin`](Self::begin).
+    /// Returns a timer with this period, which starts with the next [`begin`](Self::begin). With `None`, no idle event is due.
     pub(crate) fn new(period: Option<Duration>) -> Self {
         Self { period, due: None }
     }
@@ -36,8 +36,8 @@ impl Idle {
         }
     }
 
-    /// Starts the next period, because the end of the current one was reported at `now`. So two ends are never closer than
-    /// a period.
+    /// Starts the next period, because the end of the current one was reported at `now`. Therefore two idle events are never
+    /// closer than a period.
     pub(crate) fn restart(&mut self, now: Instant) {
         // A period beyond the range of the clock never ends.
         self.due = self.period.and_then(|period| now.checked_add(period));
@@ -58,14 +58,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn m03_idle_is_never_early_and_never_twice_for_one_period() {
+    fn m03_idle_events_are_never_early_and_come_once_per_period() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut idle = Idle::new(Some(second));
         idle.begin(start);
         assert!(!idle.is_due(start + second - Duration::from_nanos(1)));
         assert!(idle.is_due(start + second));
-        // A slow body: it is told late, and counts from then on.
+        // After a slow body the idle event is reported late, and the next period begins then.
         idle.restart(start + 5 * second);
         idle.begin(start + 5 * second);
         assert!(!idle.is_due(start + 6 * second - Duration::from_nanos(1)));
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn m02_without_a_period_or_with_an_endless_one_it_never_comes() {
+    fn m02_without_a_finite_period_no_idle_event_is_due() {
         let start = Instant::now();
         for period in [None, Some(Duration::MAX), Some(Duration::ZERO)] {
             let mut idle = Idle::new(period);

@@ -233,7 +233,8 @@ impl<S: Transport> Link<S> {
         Cancel::begin(&peer, &self.config, self.stream.encryption(), self.session.cancel_request(), until)
     }
 
-    /// Gives the connection back to its user: the client's own requests are forgotten, and the canary's channel is left.
+    /// Prepares the connection for its return to the user: discards the replies to the manager's requests, and leaves the
+    /// canary channel.
     pub(crate) fn release(&mut self) {
         self.session.discard_replies();
         self.session.leave_canary();
@@ -351,7 +352,7 @@ impl<S: Transport> Link<S> {
         self.session.is_settled()
     }
 
-    /// Returns `true` if the server owes an answer that nothing can delay, if it is there.
+    /// Returns `true` if the server owes an answer that a live server sends without delay.
     pub(crate) fn awaits_immediate_answer(&self) -> bool {
         self.session.awaits_immediate_answer()
     }
@@ -378,7 +379,7 @@ impl<S: Transport> Link<S> {
         self.session.take_new_transaction()
     }
 
-    /// Returns how far names and payloads can be checked on this side.
+    /// Returns the limits of names and payloads that the client can check.
     pub(crate) fn limits(&self) -> sql::Limits {
         self.session.limits()
     }
@@ -429,7 +430,7 @@ impl<S: Transport> Link<S> {
         self.session.canary_channel()
     }
 
-    /// Refuses the canary's channel among these.
+    /// Returns an error if one of these is the canary's channel.
     pub(super) fn refuse_canary_channel(&self, channels: &[Box<str>]) -> Result<(), Error> {
         self.session.refuse_canary_channel(channels)
     }
@@ -475,7 +476,7 @@ impl<S: Transport> Link<S> {
         self.session.take_canary_sender()
     }
 
-    /// Returns how the last canary arrived.
+    /// Returns the way in which the last canary arrived.
     pub(crate) fn canary_arrival(&self) -> Option<CanaryArrival> {
         self.session.canary_arrival()
     }
@@ -582,7 +583,7 @@ fn is_disconnected(error: &io::Error) -> bool {
 impl<S: Transport> Drop for Link<S> {
     fn drop(&mut self) {
         if !self.is_closed() {
-            // The result has no reader.
+            // A failure cannot be reported here.
             let _ = self.terminate();
         }
     }

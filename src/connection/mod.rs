@@ -129,7 +129,7 @@ impl Connection {
     ///
     /// # fn main() -> Result<(), notifyman::Error> {
     /// # let (berlin, oslo) = (database(), database());
-    /// # let nowhere = "host=127.0.0.1 port=1 user=nobody".to_owned();
+    /// # let nowhere = "host=127.0.0.1 port=1 user=app".to_owned();
     /// let shops = [("Berlin", berlin), ("Oslo", oslo), ("Nowhere", nowhere)];
     /// let mut nm = NotificationManager::new([]);
     /// let mut names = HashMap::new();

@@ -1,10 +1,10 @@
-//! The random order of `load_balance_hosts`, good enough to spread load.
+//! The random order of `load_balance_hosts`. It spreads load, and is not cryptographically random.
 
 use std::hash::{BuildHasher, RandomState};
 
 /// Shuffles the items; every order is equally likely (Fisher-Yates).
 pub(super) fn shuffle<T>(items: &mut [T]) {
-    // Each `RandomState` of a process has other keys.
+    // Each `RandomState` of a process has different keys.
     shuffle_by(items, |place| RandomState::new().hash_one(place));
 }
 
@@ -22,19 +22,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_order_comes_up() {
+    fn every_order_occurs() {
         let mut orders = BTreeSet::new();
         for _ in 0..1000 {
             let mut items = [1, 2, 3];
             shuffle(&mut items);
             orders.insert(items);
         }
-        // That one of six is missing after a thousand draws happens once in 10^78.
+        // The probability that one of six orders is missing after a thousand draws is about 10^-78.
         assert_eq!(orders.len(), 6);
     }
 
     #[test]
-    fn nothing_and_one_are_in_order() {
+    fn empty_and_single_items_are_unchanged() {
         shuffle::<u8>(&mut []);
         shuffle_by(&mut [1], |_| 7);
     }

@@ -1,7 +1,7 @@
 //! The check that a server has the role that `target_session_attrs` demands.
 //!
 //! A server of version 14 or later reports `in_hot_standby` and `default_transaction_read_only` with the login; an older
-//! one has to be asked (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS>).
+//! one must be queried (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS>).
 
 use crate::config::TargetSessionAttrs;
 use crate::config::TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
@@ -53,7 +53,7 @@ fn judge(wanted: TargetSessionAttrs, standby: Option<bool>, read_only: Option<bo
     }
 }
 
-/// Decides; `is` is `true` if the server is read-only, or a standby, whichever was asked.
+/// Decides by one property of the server: `is` is `true` if the server is read-only, or a standby, as `wanted` requires.
 fn decide(wanted: TargetSessionAttrs, is: bool) -> Verdict {
     match (wanted, is) {
         (ReadWrite, true) => Verdict::Unfit("the session is read-only"),
@@ -68,14 +68,14 @@ fn decide(wanted: TargetSessionAttrs, is: bool) -> Verdict {
 mod tests {
     use super::*;
 
-    /// What becomes of (primary, primary that is read-only by default, standby).
+    /// Returns the verdicts on a primary, a primary that is read-only by default, and a standby.
     fn fits(wanted: TargetSessionAttrs) -> [bool; 3] {
         [(false, false), (false, true), (true, false)]
             .map(|(standby, read_only)| judge(wanted, Some(standby), Some(read_only)) == Verdict::Fits)
     }
 
     #[test]
-    fn servers_that_say_what_they_are_are_taken_at_their_word() {
+    fn reported_parameters_decide() {
         assert_eq!(fits(Any), [true, true, true]);
         assert_eq!(fits(ReadWrite), [true, false, false]);
         assert_eq!(fits(ReadOnly), [false, true, true]);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_are_silent_are_asked() {
+    fn servers_that_report_no_parameters_are_queried() {
         let asked = |wanted| match judge(wanted, None, None) {
             Verdict::Ask(sql) => sql,
             _ => "",
@@ -96,6 +96,9 @@ mod tests {
         for wanted in [Primary, Standby, PreferStandby] {
             assert!(asked(wanted).contains("pg_is_in_recovery"));
         }
-        assert!(matches!(judge(ReadWrite, Some(true), None), Verdict::Ask(_)), "as libpq, which wants both");
+        assert!(
+            matches!(judge(ReadWrite, Some(true), None), Verdict::Ask(_)),
+            "both parameters are needed, as in libpq"
+        );
     }
 }

@@ -9,8 +9,8 @@ thread_local! {
     static SPARE: Cell<Option<ReadBuffer>> = const { Cell::new(None) };
 }
 
-/// A read buffer that is taken from the thread when it is first used, and returned when it is dropped. So polling a
-/// connection allocates nothing.
+/// A read buffer that is taken from the thread when it is first used, and returned when it is dropped. Therefore polling
+/// a connection allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct ThreadBuffer(Option<ReadBuffer>);
 

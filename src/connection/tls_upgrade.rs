@@ -23,7 +23,7 @@ pub(super) enum Encrypted {
     Yes,
 }
 
-/// Returns what is tried first, and what next if that fails or is refused.
+/// Returns the encryption to try first, and the one to try if that fails or is refused.
 pub(super) fn encryption_order(mode: SslMode) -> (Encrypted, Option<Encrypted>) {
     match mode {
         _ if !TLS_BUILT_IN => (Encrypted::No, None),
