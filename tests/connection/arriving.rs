@@ -1,4 +1,4 @@
-//! C08: what comes while something else is asked is kept, in order.
+//! C08: notifications that arrive during other calls are kept, in order.
 
 use notifyman::Connection;
 
@@ -13,7 +13,7 @@ fn numbers(count: usize) -> Vec<(String, String)> {
     (0..count).map(|n| ("a".to_owned(), n.to_string())).collect()
 }
 
-/// A server that answers any query with notifications at every place where one can come; `n` counts on.
+/// A server that answers any query with numbered notifications at every position at which one can arrive.
 fn answer(n: usize) -> Step {
     Step::send([
         one(n),
@@ -49,7 +49,7 @@ fn ask_in_every_way(db: &mut Connection) {
 }
 
 #[test]
-fn c08_what_comes_during_any_call_is_kept_in_order() {
+fn c08_notifications_during_any_call_are_kept_in_order() {
     let peer = answering(8);
     let mut db = connect(&peer.url());
     ask_in_every_way(&mut db);
@@ -59,7 +59,7 @@ fn c08_what_comes_during_any_call_is_kept_in_order() {
 }
 
 #[test]
-fn c08_however_the_bytes_are_cut_nothing_changes() {
+fn c08_the_division_of_the_stream_changes_nothing() {
     let peer = answering(8);
     let proxy = Proxy::start(peer.addr());
     proxy.one_byte_at_a_time();
@@ -69,7 +69,7 @@ fn c08_however_the_bytes_are_cut_nothing_changes() {
 }
 
 #[test]
-fn c08_one_in_the_same_read_as_ready_for_query_needs_no_other_query() {
+fn c08_a_notification_in_the_same_read_as_ready_for_query_is_returned_without_a_query() {
     let (go, gate) = Step::gate();
     let peer = Peer::play(vec![
         Step::startup(),
@@ -88,7 +88,7 @@ fn c08_one_in_the_same_read_as_ready_for_query_needs_no_other_query() {
 }
 
 #[test]
-fn c08_a_manager_is_given_what_came_before() {
+fn c08_a_manager_yields_notifications_that_arrived_before_the_insert() {
     let peer = answering(2);
     let mut db = connect(&peer.url());
     db.query("SELECT x").unwrap();
@@ -104,7 +104,7 @@ fn c08_a_manager_is_given_what_came_before() {
 }
 
 #[test]
-fn c08_an_error_for_the_call_loses_nothing() {
+fn c08_a_failed_call_loses_no_notification() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
@@ -138,7 +138,7 @@ fn c08_a_real_server_interleaves_and_nothing_is_lost() {
 }
 
 #[test]
-fn c08_in_the_middle_of_copied_data_one_is_not_lost() {
+fn c08_a_notification_within_copy_data_is_not_lost() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),

@@ -1,4 +1,4 @@
-//! C01: dialling is bounded as a whole, and tries what it is given in turn.
+//! C01: connecting is bounded as a whole, and tries all hosts and addresses in turn.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -12,10 +12,10 @@ use crate::support::{Options, Peer, Proxy, Step, msg};
 
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// What a client waits for first at a server that says nothing.
+/// The action in the error for a server that sends nothing.
 const FIRST_WORD: &str = if cfg!(feature = "tls") { "negotiating TLS" } else { "logging in" };
 
-/// Takes connections into its backlog, and never says a word.
+/// Returns a listener that accepts connections into its backlog and sends nothing.
 fn silent() -> (TcpListener, u16) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -32,7 +32,7 @@ fn port_of(db: &mut Connection) -> u16 {
 }
 
 #[test]
-fn c01_a_listener_that_never_speaks_is_given_up() {
+fn c01_a_silent_server_is_abandoned_at_the_limit() {
     let (_listener, port) = silent();
     let begin = Instant::now();
     let error = refused(config(&hosts(&[port])).connect_timeout(PATIENCE));
@@ -64,7 +64,7 @@ fn c01_an_address_may_have_a_zone() {
 }
 
 #[test]
-fn c01_a_server_that_has_accepted_has_more_than_its_share() {
+fn c01_a_server_that_has_accepted_gets_more_than_its_share() {
     // A silent server gets most of the time, and one that has answered all of it.
     for (is_silent, limit, login) in [(true, 1_600, 1_200), (false, 1_600, 1_450)] {
         let (pause, limit) = (Duration::from_millis(login), Duration::from_millis(limit));
@@ -85,14 +85,14 @@ fn c01_a_server_that_has_accepted_has_more_than_its_share() {
 }
 
 #[test]
-fn c01_a_server_that_is_frozen_leaves_the_next_one_time() {
+fn c01_a_frozen_server_leaves_time_for_the_next() {
     let (_frozen, port) = silent();
     let to = config(&hosts(&[port, port, utf8().port()])).connect_timeout(Duration::from_secs(4));
     let mut db = Connection::connect(to).unwrap();
     assert_eq!(port_of(&mut db), utf8().port());
 }
 
-/// A listener that has no room for one more client, and those that took it.
+/// A listener whose backlog is full, and the clients that fill it.
 fn full(domain: Domain, address: &SockAddr) -> (Socket, Vec<Socket>) {
     let listener = Socket::new(domain, Type::STREAM, None).unwrap();
     listener.bind(address).unwrap();
@@ -109,19 +109,19 @@ fn full(domain: Domain, address: &SockAddr) -> (Socket, Vec<Socket>) {
 }
 
 #[test]
-fn c01_an_address_that_takes_nobody_is_given_up() {
+fn c01_an_address_that_accepts_no_connection_is_abandoned_at_the_limit() {
     let (listener, _clients) = full(Domain::IPV4, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into());
     let port = listener.local_addr().unwrap().as_socket().unwrap().port();
     let begin = Instant::now();
     let error = refused(config(&hosts(&[port])).connect_timeout(PATIENCE));
     assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
     assert!(error.is_timeout() && error.is_transient(), "{error}");
-    // Linux drops what asks for a connection then; elsewhere it may be taken, and never served.
+    // Linux drops further connection requests. Other systems may accept them without serving them.
     assert!(!cfg!(target_os = "linux") || error.to_string().contains(": connecting took"), "{error}");
 }
 
 #[test]
-fn c01_a_unix_socket_that_takes_nobody_is_given_up_and_one_that_does_later_is_not() {
+fn c01_a_full_unix_socket_is_retried_until_the_limit() {
     let directory = std::env::temp_dir().join(format!("notifyman-full-{}", std::process::id()));
     std::fs::create_dir(&directory).unwrap();
     let path = directory.join(".s.PGSQL.5432");
@@ -136,7 +136,7 @@ fn c01_a_unix_socket_that_takes_nobody_is_given_up_and_one_that_does_later_is_no
     drop(clients);
     let mut login = loop {
         let mut client = listener.accept().unwrap().0;
-        // Of those that gave up there is nothing but the end.
+        // The abandoned attempts have only sent the end of the stream.
         if client.read(&mut [0; 512]).unwrap() > 0 {
             break client;
         }
@@ -147,7 +147,7 @@ fn c01_a_unix_socket_that_takes_nobody_is_given_up_and_one_that_does_later_is_no
 }
 
 #[test]
-fn c01_a_login_that_trickles_is_bounded_too() {
+fn c01_a_login_that_arrives_byte_by_byte_is_bounded() {
     let trickle = msg::login().into_iter().flat_map(|byte| [Step::send([[byte]]), Step::pause(PATIENCE / 4)]);
     let peer = Peer::play([Step::startup()].into_iter().chain(trickle).collect());
     let begin = Instant::now();
@@ -156,17 +156,17 @@ fn c01_a_login_that_trickles_is_bounded_too() {
     assert!(error.is_timeout(), "{error}");
 }
 
-/// Sends bytes that are no answer, until the peer has closed the connection.
+/// Sends notices until the client closes the connection.
 fn talk_on() -> Step {
     let notices = msg::notice("NOTICE", "00000", "hello").repeat(2000);
-    Step::run("talk on", move |wire| {
+    Step::run("send without end", move |wire| {
         while wire.write(&notices).is_ok() {}
         Ok(())
     })
 }
 
 #[test]
-fn c01_a_server_that_never_stops_talking_is_given_up_and_holds_nobody_up() {
+fn c01_a_server_that_never_stops_sending_is_abandoned_and_delays_no_other() {
     let endless = || Peer::play(vec![Step::startup(), talk_on()]);
     let begin = Instant::now();
     let peer = endless();
@@ -174,7 +174,7 @@ fn c01_a_server_that_never_stops_talking_is_given_up_and_holds_nobody_up() {
     assert!(begin.elapsed() < LIMIT && error.is_timeout(), "{:?}: {error}", begin.elapsed());
     assert!(error.to_string().contains("logging in took"), "{error}");
 
-    // It has logged in, and does not say what it is; or it has, and does not say whether it listens.
+    // After the login, the server does not answer the query for its role, or the LISTEN.
     let examined = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
     let asked = config(&examined.url()).target_session_attrs(TargetSessionAttrs::Primary).connect_timeout(PATIENCE);
     let listening = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
@@ -192,8 +192,8 @@ fn c01_a_server_that_never_stops_talking_is_given_up_and_holds_nobody_up() {
 }
 
 #[test]
-fn c01_a_name_that_has_no_address_is_said_by_name() {
-    // A label of more than 63 bytes is in no DNS, and needs no answer from one to be refused.
+fn c01_the_error_names_a_host_without_an_address() {
+    // A label of more than 63 bytes is invalid in DNS, so it is refused without a query.
     let name = format!("{}.invalid", "x".repeat(64));
     let begin = Instant::now();
     let error = refused(config(&format!("host={name} user=postgres")).connect_timeout(LIMIT / 2));
@@ -204,22 +204,22 @@ fn c01_a_name_that_has_no_address_is_said_by_name() {
 }
 
 #[test]
-fn c01_whether_trying_again_can_help_depends_on_every_address_and_not_on_their_order() {
+fn c01_an_error_is_transient_if_any_address_may_succeed_later() {
     let (here, gone) = (utf8().port(), refusing_port());
     let fails = |ports: &[u16], user: &str, database: &str| {
         refused(config(&hosts(ports)).user(user).dbname(database).connect_timeout(LIMIT))
     };
     for ports in [[here, gone], [gone, here]] {
         let error = fails(&ports, "postgres", "nowhere");
-        assert!(error.is_transient(), "the one that has gone may come back and be the good one: {error}");
+        assert!(error.is_transient(), "the unreachable server may become available: {error}");
     }
     assert!(!fails(&[here, here], "postgres", "nowhere").is_transient());
-    let error = fails(&[gone, here], "nobody_at_all", "postgres");
+    let error = fails(&[gone, here], "unknown_role", "postgres");
     assert!(error.is_auth() && !error.is_transient(), "{error}");
 }
 
 #[test]
-fn c01_hosts_are_tried_in_turn_until_one_is_good() {
+fn c01_hosts_are_tried_in_turn_until_one_succeeds() {
     let server = utf8();
     let unspoken = "x".repeat(64);
     for dsn in [
@@ -235,7 +235,7 @@ fn c01_hosts_are_tried_in_turn_until_one_is_good() {
 }
 
 #[test]
-fn c01_a_server_that_is_starting_up_or_full_hands_on_to_the_next() {
+fn c01_after_a_server_that_is_starting_up_or_full_the_next_is_tried() {
     for code in ["57P03", "53300"] {
         let peer = Peer::play(vec![Step::startup(), Step::send([msg::error("FATAL", code, "not now")])]);
         let mut db = Connection::connect(config(&hosts(&[peer.addr().port(), utf8().port()]))).unwrap();
@@ -245,14 +245,14 @@ fn c01_a_server_that_is_starting_up_or_full_hands_on_to_the_next() {
 }
 
 #[test]
-fn c01_a_name_with_several_addresses_has_all_of_them_tried() {
-    // Where `localhost` is ::1 and 127.0.0.1, the server answers at the second alone.
+fn c01_all_addresses_of_a_name_are_tried() {
+    // If `localhost` is ::1 and 127.0.0.1, the server listens only on the second.
     let dsn = format!("host=localhost port={} user=postgres", utf8().port());
     assert_eq!(port_of(&mut Connection::connect(config(&dsn)).unwrap()), utf8().port());
 }
 
 #[test]
-fn c01_an_address_saves_the_look_up_of_its_name() {
+fn c01_with_hostaddr_the_name_is_not_resolved() {
     let dsn = format!("host=nowhere.invalid hostaddr=127.0.0.1 port={} user=postgres", utf8().port());
     assert_eq!(port_of(&mut Connection::connect(config(&dsn)).unwrap()), utf8().port());
 }
@@ -280,7 +280,7 @@ fn c01_silent_hosts_share_one_limit() {
 }
 
 #[test]
-fn c01_what_a_time_limit_says_is_not_longer_than_it_took() {
+fn c01_the_reported_time_limit_is_not_longer_than_the_attempt() {
     let (_listener, port) = silent();
     let free = refusing_port();
     let others = [free; 7];
@@ -300,16 +300,16 @@ fn c01_a_refused_login_is_tried_nowhere_else() {
 }
 
 #[test]
-fn c01_an_error_says_where_and_as_whom_and_never_the_password() {
+fn c01_an_error_names_the_server_and_the_role_and_never_the_password() {
     let strict = start(Options::new().auth("scram-sha-256", "right"));
     let (_listener, silent) = silent();
-    for (port, limit, what) in
+    for (port, limit, cause) in
         [(strict.port(), LIMIT, "28P01"), (refusing_port(), LIMIT, "refused"), (silent, PATIENCE, FIRST_WORD)]
     {
-        let dsn = format!("postgres://somebody:s3cr3t@127.0.0.1:{port}/shop");
+        let dsn = format!("postgres://unknown_role:s3cr3t@127.0.0.1:{port}/shop");
         let error = refused(config(&dsn).connect_timeout(limit));
         let text = error.to_string();
-        for part in ["127.0.0.1", &port.to_string(), "somebody", "shop", what] {
+        for part in ["127.0.0.1", &port.to_string(), "unknown_role", "shop", cause] {
             assert!(text.contains(part), "{part:?} is not in: {text}");
         }
         assert!(!text.contains("s3cr3t") && !format!("{error:?}").contains("s3cr3t"), "{error:?}");
@@ -318,7 +318,7 @@ fn c01_an_error_says_where_and_as_whom_and_never_the_password() {
 }
 
 #[test]
-fn c01_a_peer_that_hangs_up_or_resets_is_an_error_at_once() {
+fn c01_a_peer_that_closes_or_resets_the_connection_is_an_immediate_error() {
     for end in [Step::close, Step::reset] {
         let peer = Peer::play(vec![Step::startup(), end()]);
         let begin = Instant::now();

@@ -1,4 +1,4 @@
-//! C10: databases without an encoding, whose bytes mean what their clients agree on.
+//! C10: SQL_ASCII databases, whose bytes are in no particular encoding.
 
 use notifyman::{Connection, Error, ProtocolError};
 
@@ -6,7 +6,7 @@ use crate::support::server::{ask, config, connect, next, pairs, session, sql_asc
 use crate::support::{Peer, Step, msg};
 
 #[test]
-fn c10_a_database_without_an_encoding_delivers_any_bytes_and_harms_nobody() {
+fn c10_a_sql_ascii_database_delivers_any_bytes_and_ends_no_session() {
     let (mut db, mut other) = (connect(&sql_ascii().url()), connect(&sql_ascii().url()));
     db.listen(["c10"]).unwrap();
     other.execute(r"SELECT pg_notify('c10', E'x\377\303(')").unwrap();
@@ -19,7 +19,7 @@ fn c10_a_database_without_an_encoding_delivers_any_bytes_and_harms_nobody() {
 }
 
 #[test]
-fn c10_a_database_without_an_encoding_stays_harmless_after_a_reset() {
+fn c10_a_reset_does_not_change_the_encoding_of_a_sql_ascii_database() {
     let (mut db, mut other) = (connect(&sql_ascii().url()), connect(&sql_ascii().url()));
     for reset in ["DISCARD ALL", "RESET ALL", "BEGIN; SET client_encoding = 'UTF8'; ROLLBACK", "SET NAMES 'UTF8'"] {
         db.execute(reset).unwrap();
@@ -31,7 +31,7 @@ fn c10_a_database_without_an_encoding_stays_harmless_after_a_reset() {
 }
 
 #[test]
-fn c10_a_raw_byte_during_a_call_harms_neither() {
+fn c10_an_invalid_byte_during_a_call_fails_neither_the_call_nor_the_notification() {
     let mut db = connect(&sql_ascii().url());
     db.listen(["c10 call"]).unwrap();
     assert_eq!(db.query(r"SELECT 'row' FROM (SELECT pg_notify('c10 call', E'\377')) AS sent").unwrap().len(), 1);
@@ -41,13 +41,13 @@ fn c10_a_raw_byte_during_a_call_harms_neither() {
 }
 
 #[test]
-fn c10_only_a_database_without_an_encoding_may_speak_in_none() {
+fn c10_only_a_sql_ascii_database_may_send_without_an_encoding() {
     let mut db = session();
     let error = db.execute("SET client_encoding = 'SQL_ASCII'").unwrap_err();
     assert!(matches!(error, Error::Protocol(ProtocolError::Encoding(_))), "{error}");
     let mut db = connect(&sql_ascii().url());
     for other in ["LATIN1", "SJIS", "BIG5"] {
-        // A server without an encoding has nothing to convert from, and may refuse to.
+        // A SQL_ASCII server cannot convert, and may refuse.
         let result = db.execute(&format!("SET client_encoding = '{other}'"));
         assert!(result.is_err() && db.is_closed(), "{other}");
         db = connect(&sql_ascii().url());
@@ -55,12 +55,12 @@ fn c10_only_a_database_without_an_encoding_may_speak_in_none() {
 }
 
 #[test]
-fn c10_a_server_that_refuses_is_not_asked_for_ever() {
+fn c10_a_refused_change_of_the_encoding_is_not_repeated() {
     let login = [msg::auth_ok(), msg::parameter_status("server_encoding", "SQL_ASCII"), msg::ready(b'I')];
     let refuse = || Step::send([msg::error("ERROR", "55P02", "not now"), msg::ready(b'I')]);
     let mut script = vec![Step::startup(), Step::send(login), Step::expect(b'Q'), refuse()];
     for _ in 0..2 {
-        // The call; then the encoding and the channels, once each.
+        // The call, then one query each for the encoding and the channels.
         script.extend([
             Step::expect_query("LISTEN a"),
             refuse(),
@@ -81,7 +81,7 @@ fn c10_a_server_that_refuses_is_not_asked_for_ever() {
 }
 
 #[test]
-fn c10_a_session_is_ready_once_the_server_sends_bytes_as_they_are() {
+fn c10_a_session_is_ready_once_the_encoding_is_set() {
     let login = [
         msg::auth_ok(),
         msg::parameter_status("server_encoding", "SQL_ASCII"),
@@ -104,5 +104,9 @@ fn c10_a_session_is_ready_once_the_server_sends_bytes_as_they_are() {
     let mut db = Connection::connect(config(&peer.url())).unwrap();
     assert_eq!(next(&mut db, 1), pairs([("a", "\u{fffd}")]));
     drop(db);
-    assert_eq!(peer.finish()[0].startup["client_encoding"], "UTF8", "the start-up packet asks for what is always safe");
+    assert_eq!(
+        peer.finish()[0].startup["client_encoding"],
+        "UTF8",
+        "the startup packet requests an encoding that is always safe"
+    );
 }

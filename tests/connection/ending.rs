@@ -1,4 +1,4 @@
-//! C13 and C16: how a connection ends, by us or by the server, and what the server says besides.
+//! C13 and C16: the end of a connection by the client or by the server, and the server's notices.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use crate::support::server::{
 use crate::support::{Cluster, Options, Peer, Step, cluster, msg};
 
 /// Reads exactly one Terminate, and then the end.
-fn goodbye() -> Step {
-    Step::run("goodbye", |wire| match (wire.read_message()?, wire.read_message()?) {
+fn expect_terminate() -> Step {
+    Step::run("Terminate", |wire| match (wire.read_message()?, wire.read_message()?) {
         (Some((b'X', body)), None) if body.is_empty() => Ok(()),
         other => Err(format!("got {other:?}")),
     })
 }
 
 #[test]
-fn c13_close_says_goodbye_once() {
-    let peer = Peer::play_each((0..2).map(|_| vec![Step::startup(), Step::login_ok(), goodbye()]).collect());
+fn c13_close_sends_terminate_once() {
+    let peer = Peer::play_each((0..2).map(|_| vec![Step::startup(), Step::login_ok(), expect_terminate()]).collect());
     let mut db = connect(&peer.url());
     db.close().unwrap();
     db.close().unwrap();
@@ -32,7 +32,7 @@ fn c13_close_says_goodbye_once() {
 }
 
 #[test]
-fn c13_the_server_forgets_a_session_that_was_closed_or_dropped() {
+fn c13_the_server_ends_a_session_that_was_closed_or_dropped() {
     let mut other = session();
     for close in [|mut db: Connection| db.close().unwrap(), drop] {
         let db = session();
@@ -45,7 +45,7 @@ fn c13_the_server_forgets_a_session_that_was_closed_or_dropped() {
 }
 
 #[test]
-fn c13_close_reports_what_had_closed_it_before() {
+fn c13_close_reports_why_the_connection_was_closed_before() {
     let mut db = session();
     terminate(utf8(), db.pid());
     assert_eq!(db.wait(None).count(), 0);
@@ -53,13 +53,13 @@ fn c13_close_reports_what_had_closed_it_before() {
 }
 
 #[test]
-fn c13_what_had_come_can_be_taken_after_a_close() {
+fn c13_pending_notifications_can_be_taken_after_a_close() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::send([msg::login(), msg::notification(7, "a", "x")]),
         Step::expect_any_query(),
         Step::send([msg::notification(7, "a", "y"), msg::command_complete("SELECT"), msg::ready(b'I')]),
-        goodbye(),
+        expect_terminate(),
     ]);
     let mut db = connect(&peer.url());
     db.query("SELECT").unwrap();
@@ -73,7 +73,7 @@ fn c13_dropping_never_waits_for_a_server_that_does_not_read() {
     let script = || vec![Step::startup(), Step::login_ok()];
     let peer = Peer::play_each(vec![script().into_iter().chain([gate]).collect(), vec![Step::expect_cancel()]]);
     let mut db = Connection::connect(config(&peer.url()).call_timeout(Duration::from_millis(200))).unwrap();
-    // More than any socket's buffers hold: what is left cannot be sent, nor the goodbye after it.
+    // More than the sockets' buffers hold, so neither the rest nor Terminate can be sent.
     let begin = Instant::now();
     let error = db.execute(&format!("SELECT '{}'", "x".repeat(64 << 20))).unwrap_err();
     assert!(matches!(error, Error::Timeout { closed: true, .. }), "{error}");
@@ -94,7 +94,7 @@ fn c13_dropping_and_closing_never_wait_for_a_frozen_server() {
 }
 
 #[test]
-fn c13_dropping_after_the_peer_has_gone_is_quiet() {
+fn c13_dropping_after_the_peer_has_closed_does_not_panic() {
     for end in [Step::close, Step::reset] {
         let peer = Peer::play(vec![Step::startup(), Step::login_ok(), end()]);
         let mut db = connect(&peer.url());
@@ -117,7 +117,7 @@ fn c16_notices_are_taken_once_in_order() {
 }
 
 #[test]
-fn c16_of_too_many_notices_the_latest_are_kept() {
+fn c16_the_latest_notices_are_kept() {
     let mut db = session();
     db.execute("DO $$BEGIN FOR i IN 1..1000 LOOP RAISE NOTICE '%', i; END LOOP; END$$").unwrap();
     let notices = db.take_notices();
@@ -126,7 +126,7 @@ fn c16_of_too_many_notices_the_latest_are_kept() {
 }
 
 #[test]
-fn c16_a_long_notice_is_kept_in_part() {
+fn c16_a_long_notice_is_truncated() {
     let mut db = session();
     db.execute("DO $$BEGIN RAISE NOTICE '%', repeat('x', 10000000); END$$").unwrap();
     let notices = db.take_notices();
@@ -136,7 +136,7 @@ fn c16_a_long_notice_is_kept_in_part() {
 }
 
 #[test]
-fn c16_a_notice_to_an_idle_session_is_kept_too() {
+fn c16_a_notice_to_an_idle_session_is_kept() {
     let (go, gate) = Step::gate();
     let sent = [msg::notice("WARNING", "01000", "by the way"), msg::notification(7, "a", "x")];
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send(sent), Step::expect_eof()]);
@@ -146,7 +146,7 @@ fn c16_a_notice_to_an_idle_session_is_kept_too() {
     assert_eq!(db.take_notices()[0].message(), "by the way");
 }
 
-/// Two sessions with a server of their own; the second has listened.
+/// Two sessions of a separate server, of which the second listens.
 fn two() -> (Cluster, Connection, Connection) {
     let server = start(Options::new());
     let (one, mut other) = (connect(&server.url()), connect(&server.url()));
@@ -160,26 +160,26 @@ fn c16_the_warning_of_a_crash_is_the_cause_of_the_loss() {
     other.notify("c16", "last").unwrap();
     wait_until_idle(&server, [victim.pid(), other.pid()]);
     cluster::signal(victim.pid().unsigned_abs(), "KILL").unwrap();
-    assert_eq!(other.wait(None).flatten().count(), 1, "what came before is delivered before the loss");
+    assert_eq!(other.wait(None).flatten().count(), 1, "pending notifications are yielded before the loss");
     let error = other.error().unwrap();
     assert_eq!(error.sqlstate(), Some("57P02"), "{error}");
     assert!(error.is_transient());
     assert_eq!(error.server().unwrap().severity(), "WARNING");
-    // The one that was killed couldn't say a word.
+    // The killed backend could not send a message.
     assert_eq!(victim.wait(None).count(), 0);
     assert!(matches!(victim.error(), Some(Error::Disconnected | Error::Io { .. })), "{:?}", victim.error());
     assert!(victim.error().unwrap().is_transient());
 }
 
 #[test]
-fn c16_an_emergency_stop_and_a_usual_one_tell_why() {
+fn c16_an_immediate_and_a_fast_shutdown_give_the_cause() {
     for (stop, severity) in [(Cluster::stop as fn(&mut Cluster) -> _, "FATAL"), (Cluster::stop_immediate, "WARNING")] {
         let (mut server, mut one, mut other) = two();
         wait_until_idle(&server, [one.pid(), other.pid()]);
         stop(&mut server).unwrap();
         for db in [&mut one, &mut other] {
             assert_eq!(db.wait(None).count(), 0);
-            // 57P01 or 57P02, by the server's version.
+            // 57P01 or 57P02, depending on the server's version.
             let error = db.error().unwrap();
             assert!(error.sqlstate().is_some_and(|code| code.starts_with("57P0")), "{error}");
             assert_eq!(error.server().unwrap().severity(), severity, "{error}");
@@ -193,7 +193,7 @@ fn c16_an_emergency_stop_and_a_usual_one_tell_why() {
 }
 
 #[test]
-fn c16_a_warning_that_was_followed_by_a_reset_is_the_cause_too() {
+fn c16_a_warning_before_a_reset_is_the_cause_of_the_loss() {
     let (go, gate) = Step::gate();
     let warning = msg::notice("WARNING", "57P02", "terminating connection because of crash");
     let script = vec![Step::startup(), Step::login_ok(), Step::send([warning]), gate, Step::reset()];

@@ -1,4 +1,4 @@
-//! C08 and C11 against peers that are not PostgreSQL, or lie: a clear error, no memory, no panic, no waiting.
+//! C08 and C11 with peers that are not PostgreSQL or violate the protocol: a clear error, bounded memory, no panic, no wait.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -9,12 +9,12 @@ use notifyman::{Connection, Error, ProtocolError};
 use crate::support::server::{LIMIT, config, connect, next, pairs, refused, session, utf8};
 use crate::support::{Peer, Proxy, Step, msg, subprocess};
 
-/// Runs a test of this module in a process that gets less than a gigabyte. (macOS sets no such limit.)
+/// Runs a test of this module in a process with less than a gigabyte of memory. (macOS has no such limit.)
 fn in_little_memory(test: &str) {
     subprocess::run(&format!("connection::hostile::{test}"), "ulimit -v 786432", &[("MALLOC_ARENA_MAX", "1")]);
 }
 
-/// The error that a session ends with when it is idle and these bytes come.
+/// Returns the error of an idle session that receives these bytes.
 fn idle(bytes: &[u8]) -> Error {
     let (go, gate) = Step::gate();
     let script = vec![Step::startup(), Step::login_ok(), gate, Step::send([bytes]), Step::expect_eof()];
@@ -25,7 +25,7 @@ fn idle(bytes: &[u8]) -> Error {
     db.error().unwrap().clone()
 }
 
-/// The error of a query that is answered with these bytes.
+/// Returns the error of a query that is answered with these bytes.
 fn busy(bytes: &[u8]) -> Error {
     let peer = Peer::play(vec![
         Step::startup(),
@@ -40,7 +40,7 @@ fn busy(bytes: &[u8]) -> Error {
     error
 }
 
-/// The error of a login that is answered with these bytes.
+/// Returns the error of a login that is answered with these bytes.
 fn login(bytes: &[u8]) -> Error {
     let peer = Peer::play(vec![Step::startup(), Step::send([bytes]), Step::expect_eof()]);
     refused(config(&peer.url()))
@@ -72,7 +72,7 @@ fn hostile_lengths() {
 }
 
 #[test]
-fn c11_a_length_that_a_type_can_not_have_is_refused_from_its_header() {
+fn c11_a_length_beyond_the_limit_of_its_type_is_refused_at_the_header() {
     for (tag, length) in [(b'A', 1 << 20), (b'Z', 6), (b'Z', 4), (b'K', 4096), (b'D', 0x4000_0000), (b'T', 0x3fff_ffff)]
     {
         let bytes = msg::raw_with_length(tag, length, b"");
@@ -82,7 +82,7 @@ fn c11_a_length_that_a_type_can_not_have_is_refused_from_its_header() {
 }
 
 #[test]
-fn c11_an_unknown_type_is_refused_by_its_first_byte() {
+fn c11_an_unknown_type_is_refused_at_its_first_byte() {
     for tag in [0, b'Q', b'X', b'p', b'1', b't', b'n', b's', 0x16, 0xff] {
         for error in [idle(&[tag]), busy(&[tag]), login(&[tag])] {
             assert!(error.is_protocol(), "{tag:#x}: {error}");
@@ -92,7 +92,7 @@ fn c11_an_unknown_type_is_refused_by_its_first_byte() {
 }
 
 #[test]
-fn c11_a_message_with_a_wrong_inside_is_named() {
+fn c11_the_error_names_a_malformed_message() {
     for (message, name) in [
         (msg::raw(b'A', b"\0\0\0\x07no end"), "NotificationResponse"),
         (msg::raw(b'A', b"\0\0\0\x07channel\0"), "NotificationResponse"),
@@ -116,7 +116,7 @@ fn c11_a_message_with_a_wrong_inside_is_named() {
 }
 
 #[test]
-fn c11_an_answer_to_nothing_is_refused() {
+fn c11_an_answer_without_a_request_is_refused() {
     for message in [
         msg::ready(b'I'),
         msg::command_complete("SELECT 1"),
@@ -145,7 +145,7 @@ fn c11_a_stream_that_ends_inside_a_message_is_a_loss() {
 }
 
 #[test]
-fn c01_a_peer_that_is_not_postgresql_is_called_so_at_once() {
+fn c01_a_peer_that_is_not_postgresql_is_an_immediate_error() {
     for banner in [
         &b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n"[..],
         b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n<html></html>",
@@ -160,7 +160,7 @@ fn c01_a_peer_that_is_not_postgresql_is_called_so_at_once() {
         let server = std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
             socket.write_all(banner).unwrap();
-            // And stays, as such servers do, until the client has gone.
+            // The server keeps the connection open until the client closes it.
             let _ = std::io::copy(&mut socket, &mut std::io::sink());
         });
         let begin = Instant::now();
@@ -173,7 +173,7 @@ fn c01_a_peer_that_is_not_postgresql_is_called_so_at_once() {
 }
 
 #[test]
-fn c11_rubbish_in_the_middle_of_a_good_stream_ends_it_after_what_was_good() {
+fn c11_malformed_bytes_end_the_session_after_the_valid_messages() {
     let proxy = Proxy::start(([127, 0, 0, 1], utf8().port()).into());
     let mut db = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
     db.listen(["hostile"]).unwrap();
@@ -186,13 +186,13 @@ fn c11_rubbish_in_the_middle_of_a_good_stream_ends_it_after_what_was_good() {
 }
 
 #[test]
-fn c16_a_peer_that_talks_without_an_end_grows_nothing() {
+fn c16_endless_notices_do_not_grow_the_memory() {
     in_little_memory("hostile_talk");
 }
 
-/// Says a message a number of times.
-fn say(message: Vec<u8>, times: usize) -> Step {
-    Step::run("talk", move |wire| (0..times).try_for_each(|_| wire.write(&message)))
+/// Sends a message a number of times.
+fn repeat(message: Vec<u8>, times: usize) -> Step {
+    Step::run("repeat", move |wire| (0..times).try_for_each(|_| wire.write(&message)))
 }
 
 #[test]
@@ -205,16 +205,16 @@ fn hostile_talk() {
         (0..100_000).flat_map(|n| msg::parameter_status(&format!("parameter {n}"), "x")).collect();
     assert!(busy(&parameters).is_protocol(), "no server has so many");
 
-    // A gigabyte of each that may come without a limit, longer than anybody keeps.
+    // A gigabyte of each message that the server may send without a limit, more than is kept.
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
         Step::expect_any_query(),
-        say(msg::notice("NOTICE", "00000", &"x".repeat(1_000_000)), 1_000),
+        repeat(msg::notice("NOTICE", "00000", &"x".repeat(1_000_000)), 1_000),
         Step::send([msg::copy_out_response(1)]),
-        say(msg::copy_data(&vec![b'x'; 1_000_000]), 1_000),
+        repeat(msg::copy_data(&vec![b'x'; 1_000_000]), 1_000),
         Step::send([msg::command_complete("COPY 0"), msg::row_description(&["x"])]),
-        say(msg::data_row(&[Some(&"x".repeat(1_000_000))]), 1_000),
+        repeat(msg::data_row(&[Some(&"x".repeat(1_000_000))]), 1_000),
         Step::send([msg::command_complete("SELECT 1000"), msg::ready(b'I')]),
         Step::serve(),
     ]);
@@ -229,7 +229,7 @@ fn hostile_talk() {
 }
 
 #[test]
-fn c08_more_notifications_than_can_be_kept_close_the_connection_and_are_kept_so_far() {
+fn c08_more_notifications_than_the_limit_close_the_connection_and_the_first_are_kept() {
     let full = msg::notification(7, "a", &"x".repeat(7_999));
     let script = vec![Step::startup(), Step::login_ok(), Step::expect_any_query()];
     let flood = Step::run("flood", move |wire| {

@@ -1,4 +1,4 @@
-//! Which of several servers is taken: `target_session_attrs` and `load_balance_hosts`.
+//! C01: the choice among several servers by `target_session_attrs` and `load_balance_hosts`.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -8,20 +8,20 @@ use notifyman::{Config, Connection, Error};
 use crate::support::server::{ask, config, promote, refused, refusing_port, standby, start, utf8};
 use crate::support::{Options, Peer, Step, msg, subprocess, tools};
 
-/// These servers in this order.
+/// Returns a connection string with these servers in this order.
 fn hosts(ports: &[u16], attrs: &str) -> Config {
     let each: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     config(&format!("postgres://postgres@{}/postgres?target_session_attrs={attrs}", each.join(",")))
 }
 
-/// The port of the server that is taken.
+/// Returns the port of the chosen server.
 fn taken(config: Config) -> u16 {
     let mut db = Connection::connect(&config).unwrap_or_else(|error| panic!("{config}: {error}"));
     ask(&mut db, "SHOW port").parse().unwrap()
 }
 
 #[test]
-fn c01_of_several_servers_the_first_that_fits_is_taken() {
+fn c01_the_first_server_with_the_wanted_role_is_used() {
     let (primary, standby) = (utf8(), standby());
     let timid = start(Options::new().setting("default_transaction_read_only", "on"));
     let (p, s, t) = (primary.port(), standby.port(), timid.port());
@@ -55,14 +55,14 @@ fn c01_of_several_servers_the_first_that_fits_is_taken() {
 }
 
 #[test]
-fn c01_a_standby_that_is_asked_to_listen_says_how_to_come_to_the_primary() {
+fn c01_the_error_for_listen_on_a_standby_says_how_to_reach_the_primary() {
     let standby = standby();
     let mut db = Connection::connect(config(&standby.url())).unwrap();
     let error = db.listen(["news"]).unwrap_err();
     assert_eq!(error.sqlstate(), Some("25006"), "{error}");
     assert!(error.to_string().contains("target_session_attrs=primary"), "{error}");
     assert!(!db.is_closed() && ask(&mut db, "SELECT 1") == "1", "the connection is as good as before");
-    // Whatever else is refused has no advice about LISTEN.
+    // Other errors contain no advice about LISTEN.
     let other = db.execute("CREATE TABLE t ()").unwrap_err();
     assert_eq!((other.sqlstate(), other.server().unwrap().hint()), (Some("25006"), None));
 
@@ -71,7 +71,7 @@ fn c01_a_standby_that_is_asked_to_listen_says_how_to_come_to_the_primary() {
     assert_eq!(taken(hosts(&[standby.port()], "primary")), standby.port());
 }
 
-/// A server before version 14, which says nothing of itself unasked, and answers `value` to this question.
+/// A server before version 14, which does not report its role, and answers this query with `value`.
 fn old_server(question: &str, value: &'static str) -> Peer {
     let answer =
         [msg::row_description(&["x"]), msg::data_row(&[Some(value)]), msg::command_complete("x"), msg::ready(b'I')];
@@ -85,7 +85,7 @@ fn old_server(question: &str, value: &'static str) -> Peer {
 }
 
 #[test]
-fn c01_a_server_that_does_not_say_what_it_is_is_asked() {
+fn c01_a_server_that_does_not_report_its_role_is_queried() {
     const WRITES: &str = "SHOW transaction_read_only";
     const RECOVERS: &str = "SELECT pg_catalog.pg_is_in_recovery()";
     for (attrs, question, value, fits) in [
@@ -104,13 +104,13 @@ fn c01_a_server_that_does_not_say_what_it_is_is_asked() {
         assert_eq!(
             received[0].messages.last().map(|(tag, _)| *tag),
             Some(b'X'),
-            "a server that is not used receives Terminate"
+            "a rejected server receives Terminate"
         );
     }
 }
 
 #[test]
-fn c01_a_server_that_fails_the_question_hands_on_to_the_next() {
+fn c01_after_a_server_that_fails_the_query_the_next_is_tried() {
     let failing = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
@@ -123,12 +123,12 @@ fn c01_a_server_that_fails_the_question_hands_on_to_the_next() {
 }
 
 #[test]
-fn c01_hosts_at_random_are_all_tried() {
+fn c01_with_random_load_balancing_all_hosts_are_tried() {
     let other = start(Options::new());
     let ports = [utf8().port(), refusing_port(), other.port()];
     let at_random = hosts(&ports, "any&load_balance_hosts=random");
     let mut seen = BTreeSet::new();
-    // Both are missed by all of a hundred draws once in 2^99.
+    // A hundred draws always choose the same host with a probability of 2^-99.
     for _ in 0..100 {
         seen.insert(taken(at_random.clone()));
         if seen.len() == 2 {
@@ -142,7 +142,7 @@ fn c01_hosts_at_random_are_all_tried() {
 const MOUNTS: &[&str] = &["unshare", "-m"];
 
 #[test]
-fn c01_a_name_that_leads_to_the_whole_cluster_leads_to_its_primary() {
+fn c01_a_name_with_the_addresses_of_a_whole_cluster_leads_to_its_primary() {
     if tools::can_run(MOUNTS) {
         let hosts = std::env::temp_dir().join(format!("notifyman-cluster-{}", std::process::id()));
         std::fs::write(&hosts, "127.0.0.2 cluster.notifyman.test\n127.0.0.3 cluster.notifyman.test\n").unwrap();
@@ -176,12 +176,12 @@ fn name_of_a_cluster() {
         let scripts = std::iter::repeat_with(script).take(visits).collect();
         Peer::on(SocketAddr::from(([127, 0, 0, last], port)), scripts)
     };
-    // libpq would give the name up at the standby, if that comes first.
+    // libpq would try no further address of the name after a standby.
     let (standby, primary) = (server(2, "on", 1), server(3, "off", 2));
     let dsn =
         |attrs: &str| config(&format!("host=cluster.notifyman.test port={port} user=u target_session_attrs={attrs}"));
     for attrs in ["primary", "read-write"] {
-        // The standby accepts one connection, and then none.
+        // The standby accepts one connection only.
         Connection::connect(dsn(attrs)).unwrap();
     }
     standby.finish();

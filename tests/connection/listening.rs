@@ -1,10 +1,10 @@
-//! C05 and C07: many channels at once, and what the server says we listen to.
+//! C05 and C07: many channels in one call, and the channels that the server reports.
 
 use crate::support::server::{ask, connect, everything, pairs, session, utf8};
 use crate::support::{Peer, Proxy, Step, msg};
 
 #[test]
-fn c05_many_channels_are_one_round_trip() {
+fn c05_many_channels_take_one_round_trip() {
     let names: Vec<String> = (0..300).map(|n| format!("c05_{n}")).collect();
     let sql = |command: &str| names.iter().map(|name| format!("{command} \"{name}\"")).collect::<Vec<_>>().join(";");
     let done = |tag: &str| Step::send([msg::command_complete(tag).repeat(300), msg::ready(b'I')]);
@@ -52,14 +52,14 @@ fn c05_an_error_for_one_channel_listens_to_none() {
     assert_eq!(db.listen(["a", "b"]).unwrap_err().sqlstate(), Some("53200"));
     db.listen(["c"]).unwrap();
     mark.wait();
-    // What a manager would restore is what it believes.
+    // A manager would restore the channels that the library knows.
     let mut manager = notifyman::NotificationManager::new([db]);
     assert!(manager.next().is_none());
     assert_eq!(manager.take_garbage().remove(0).1.channels(), ["c".into()]);
 }
 
 #[test]
-fn c05_listening_twice_is_harmless_and_hears_once() {
+fn c05_listening_twice_is_harmless_and_delivers_once() {
     let mut db = session();
     db.listen(["c05 twice", "c05 twice"]).unwrap();
     db.listen(["c05 twice"]).unwrap();
@@ -80,7 +80,7 @@ fn c05_unlistening_to_an_unknown_channel_is_harmless() {
 }
 
 #[test]
-fn c05_no_channels_are_nothing_to_do() {
+fn c05_without_channels_nothing_is_sent() {
     let proxy = Proxy::start(([127, 0, 0, 1], utf8().port()).into());
     let mut db = connect(&format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port()));
     let sent = proxy.bytes_from_client();
@@ -91,7 +91,7 @@ fn c05_no_channels_are_nothing_to_do() {
 }
 
 #[test]
-fn c05_what_the_server_sent_before_an_unlisten_still_comes() {
+fn c05_notifications_sent_before_an_unlisten_are_returned() {
     let mut db = session();
     db.listen(["c05 before"]).unwrap();
     db.notify("c05 before", "1").unwrap();
@@ -101,7 +101,7 @@ fn c05_what_the_server_sent_before_an_unlisten_still_comes() {
 }
 
 #[test]
-fn c07_the_server_is_asked_which_channels_there_are() {
+fn c07_listening_channels_queries_the_server() {
     let mut db = session();
     assert!(db.listening_channels().unwrap().is_empty());
     db.listen(["c07 b", "c07 A", "c07 é"]).unwrap();
@@ -114,8 +114,8 @@ fn c07_the_server_is_asked_which_channels_there_are() {
 }
 
 #[test]
-fn c07_what_is_listened_to_may_not_be_what_was_asked_for() {
-    // A pooler that hands each transaction to another server process: LISTEN succeeds, and is gone.
+fn c07_the_channels_of_the_server_can_differ_from_the_requested_ones() {
+    // A pooler that gives each transaction another session: LISTEN succeeds without effect.
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),

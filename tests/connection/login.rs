@@ -1,4 +1,4 @@
-//! C02: logging in at real servers, and the encoding that quoting relies on.
+//! C02: logins on real servers, and the encoding on which quoting relies.
 
 use notifyman::{AuthMethod, Connection, Error, ProtocolError};
 
@@ -25,12 +25,12 @@ fn lets_in_by(method: &str) {
 }
 
 #[test]
-fn c02_a_scram_login_takes_the_right_password_only() {
+fn c02_a_scram_login_accepts_only_the_right_password() {
     lets_in_by("scram-sha-256");
 }
 
 #[test]
-fn c02_a_scram_password_of_any_characters_is_hashed_as_the_server_hashes_it() {
+fn c02_a_scram_password_with_any_characters_is_prepared_as_by_the_server() {
     let server = start(Options::new().auth("scram-sha-256", "admin"));
     let mut admin = Connection::connect(config(&server.url()).password("admin")).unwrap();
     let major = admin.server_version().split('.').next().and_then(|major| major.parse::<u32>().ok());
@@ -57,7 +57,7 @@ fn c02_a_scram_password_of_any_characters_is_hashed_as_the_server_hashes_it() {
         "\u{1e9b}\u{323}",
         "\u{1100}\u{1161}\u{11a8}",
     ];
-    // Mapped, normalised, prohibited, unassigned, of every kind; and the bounds of the tables.
+    // Characters that are mapped, normalized, prohibited and unassigned, and the bounds of the tables.
     let codes = [
         0xaa, 0xad, 0xb5, 0xc5, 0xdf, 0x149, 0x221, 0x2fe, 0x340, 0x343, 0x34f, 0x378, 0x37a, 0x5d0, 0x61c, 0x6dd,
         0x180e, 0x1d2c, 0x1e9e, 0x2000, 0x200b, 0x200c, 0x200e, 0x2024, 0x2028, 0x202f, 0x2060, 0x2064, 0x2126, 0x213b,
@@ -77,17 +77,17 @@ fn c02_a_scram_password_of_any_characters_is_hashed_as_the_server_hashes_it() {
 }
 
 #[test]
-fn c02_an_md5_login_takes_the_right_password_only() {
+fn c02_an_md5_login_accepts_only_the_right_password() {
     lets_in_by("md5");
 }
 
 #[test]
-fn c02_a_cleartext_login_takes_the_right_password_only() {
+fn c02_a_cleartext_login_accepts_only_the_right_password() {
     lets_in_by("password");
 }
 
 #[test]
-fn c02_a_server_that_trusts_needs_no_password() {
+fn c02_a_login_with_trust_needs_no_password() {
     let mut db = session();
     assert_eq!(ask(&mut db, "SELECT current_user"), "postgres");
     assert_eq!(ask(&mut db, "SELECT pg_backend_pid()"), db.pid().to_string());
@@ -96,7 +96,7 @@ fn c02_a_server_that_trusts_needs_no_password() {
 }
 
 #[test]
-fn c02_only_the_methods_that_are_allowed_are_used() {
+fn c02_only_allowed_methods_are_used() {
     use AuthMethod::{Md5, None, Password, ScramSha256};
     let all = [None, Password, Md5, ScramSha256];
     for (method, used) in [("trust", None), ("password", Password), ("md5", Md5), ("scram-sha-256", ScramSha256)] {
@@ -110,17 +110,17 @@ fn c02_only_the_methods_that_are_allowed_are_used() {
 }
 
 #[test]
-fn c02_a_database_or_role_that_is_not_there_is_told_by_its_code() {
+fn c02_a_missing_database_or_role_is_reported_with_its_code() {
     let nowhere = format!("postgres://postgres@127.0.0.1:{}/nowhere", utf8().port());
     let error = refused(config(&nowhere));
     assert_eq!(error.sqlstate(), Some("3D000"), "{error}");
     assert!(!error.is_transient() && !error.is_auth());
-    let error = refused(config(&utf8().url()).user("nobody at all"));
+    let error = refused(config(&utf8().url()).user("unknown role"));
     assert_eq!(error.sqlstate(), Some("28000"), "{error}");
 }
 
 #[test]
-fn c02_the_encoding_is_utf8_whatever_options_and_roles_say() {
+fn c02_options_and_roles_do_not_change_the_encoding() {
     for (server, channel) in [(utf8(), "c02 utf8"), (latin1(), "c02 latin1")] {
         connect(&server.url()).execute("ALTER ROLE postgres SET client_encoding = 'LATIN1'").unwrap();
         let mut db =
@@ -136,7 +136,7 @@ fn c02_the_encoding_is_utf8_whatever_options_and_roles_say() {
 }
 
 #[test]
-fn c02_the_start_up_packet_asks_for_utf8_once_and_last() {
+fn c02_the_startup_packet_requests_utf8_once_and_last() {
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::serve()]);
     let dsn = config(&peer.url()).options("-c client_encoding=LATIN1").application_name("tests");
     drop(Connection::connect(dsn).unwrap());
@@ -149,7 +149,7 @@ fn c02_the_start_up_packet_asks_for_utf8_once_and_last() {
 }
 
 #[test]
-fn c02_the_encoding_is_utf8_whatever_the_environment_says() {
+fn c02_the_environment_does_not_change_the_encoding() {
     let options = ("PGOPTIONS", "-c client_encoding=BIG5");
     subprocess::run("connection::login::in_another_encoding", ":", &[("PGCLIENTENCODING", "SJIS"), options]);
 }
@@ -181,11 +181,11 @@ fn c02_an_encoding_that_changes_later_ends_the_connection() {
     let mut db = session();
     db.execute("SET client_encoding = 'UTF-8'").unwrap();
     db.execute("SET client_encoding TO DEFAULT").unwrap();
-    assert!(!db.is_closed(), "the same encoding said otherwise is no change");
+    assert!(!db.is_closed(), "another spelling of the encoding is no change");
 }
 
 #[test]
-fn c02_an_encoding_that_changes_out_of_the_blue_ends_the_connection() {
+fn c02_an_encoding_that_the_server_changes_ends_the_connection() {
     let (go, gate) = Step::gate();
     let change = msg::parameter_status("client_encoding", "GBK");
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send([change]), Step::expect_eof()]);
@@ -197,7 +197,7 @@ fn c02_an_encoding_that_changes_out_of_the_blue_ends_the_connection() {
 }
 
 #[test]
-fn c02_a_database_without_an_encoding_takes_bytes_as_they_are() {
+fn c02_a_sql_ascii_database_uses_sql_ascii() {
     let mut db = connect(&sql_ascii().url());
     db.listen(["c02 é"]).unwrap();
     db.notify("c02 é", "naïve 'quote' \\ ж").unwrap();

@@ -1,4 +1,4 @@
-//! Many connections opened concurrently.
+//! C01: many connections that are opened concurrently.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
@@ -12,7 +12,7 @@ use crate::support::{Options, Proxy, subprocess};
 const COUNT: usize = 80;
 
 #[test]
-fn c01_one_that_fails_or_hangs_holds_up_no_other() {
+fn c01_a_connection_that_fails_or_hangs_delays_no_other() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let hanging = format!("host=127.0.0.1 port={} user=u connect_timeout=10", silent.local_addr().unwrap().port());
     let mut dsns = vec!["host=127.0.0.1 port=1 user=u".to_owned(), "prot=1".to_owned(), hanging];
@@ -38,7 +38,7 @@ fn c01_one_that_fails_or_hangs_holds_up_no_other() {
     assert_eq!(bad[&43].sqlstate(), Some("3D000"));
 }
 
-/// A configuration, or why there is none, as something that becomes one.
+/// A type that converts into a configuration or an error.
 struct Given(Result<Config, Error>);
 
 impl TryFrom<Given> for Config {
@@ -50,8 +50,8 @@ impl TryFrom<Given> for Config {
 }
 
 #[test]
-fn c01_those_that_find_no_file_descriptor_wait_for_one() {
-    // The limit of open files counts for all of a process.
+fn c01_attempts_without_a_file_descriptor_are_postponed() {
+    // The limit of open files applies to the whole process.
     let url = utf8().url();
     subprocess::run("connection::many::with_few_descriptors", "ulimit -n 40", &[("NOTIFYMAN_TEST_URL", &url)]);
 }
@@ -73,7 +73,7 @@ fn with_few_descriptors() {
     numbers.sort_unstable();
     assert_eq!(numbers, (0..120).collect::<Vec<_>>());
 
-    // If all opened connections are kept, those for which there is no room are reported.
+    // If the caller keeps all connections, those without a descriptor are errors.
     let mut opening = Connection::connect_many(configs);
     assert_eq!(opening.len(), 120);
     let results: Vec<_> = opening.by_ref().collect();
@@ -84,7 +84,7 @@ fn with_few_descriptors() {
 }
 
 #[test]
-fn c01_no_more_than_asked_for_are_on_their_way() {
+fn c01_at_once_limits_the_attempts_in_progress() {
     let proxy = Proxy::start(([127, 0, 0, 1], utf8().port()).into());
     let to_proxy = config(&format!("host=127.0.0.1 port={} user=postgres", proxy.addr().port()));
     let mut opening = Connection::connect_many(vec![to_proxy; 30]).at_once(3);
@@ -96,18 +96,18 @@ fn c01_no_more_than_asked_for_are_on_their_way() {
 }
 
 #[test]
-fn c01_they_listen_as_they_are_given() {
-    let channels = ["many of us", "another"];
+fn c01_connections_listen_before_they_are_returned() {
+    let channels = ["many", "another"];
     let opening = Connection::connect_many(vec![utf8().url(); COUNT / 2].iter().map(|url| config(url)));
     let mut open: Vec<_> = opening.listen(channels).unwrap().map(|(_, opened)| opened.unwrap()).collect();
     assert_eq!(open.len(), COUNT / 2);
-    connect(&utf8().url()).notify("many of us", "hello").unwrap();
+    connect(&utf8().url()).notify("many", "hello").unwrap();
     for db in &mut open {
-        assert_eq!(db.listening_channels().unwrap(), ["another", "many of us"]);
-        assert_eq!(pending(db), pairs([("many of us", "hello")]));
+        assert_eq!(db.listening_channels().unwrap(), ["another", "many"]);
+        assert_eq!(pending(db), pairs([("many", "hello")]));
     }
 
-    // They go straight into a manager, and are watched there.
+    // A manager can watch them immediately.
     let mut nm = NotificationManager::new(open).timeout(LIMIT);
     connect(&utf8().url()).notify("another", "again").unwrap();
     let received = nm.by_ref().take(COUNT / 2).filter(|event| event.is_some()).count();
@@ -115,7 +115,7 @@ fn c01_they_listen_as_they_are_given() {
 }
 
 #[test]
-fn c01_a_channel_that_cannot_be_is_said_before_anybody_dials() {
+fn c01_an_invalid_channel_is_an_error_before_any_attempt() {
     let opening = Connection::connect_many([config(&utf8().url())]);
     assert!(opening.listen(["fine", ""]).unwrap_err().is_usage());
     let standby = standby();
@@ -126,13 +126,13 @@ fn c01_a_channel_that_cannot_be_is_said_before_anybody_dials() {
 }
 
 #[test]
-fn c01_none_at_all_is_the_end() {
+fn c01_without_configurations_the_iterator_ends() {
     assert!(Connection::connect_many(Vec::<Config>::new()).next().is_none());
 }
 
 #[test]
-fn c01_with_passwords_and_names_they_come_as_well() {
-    // All keys are computed on one thread, which takes long on a busy machine.
+fn c01_passwords_and_host_names_work_with_many_connections() {
+    // All SCRAM keys are computed on one thread, which takes long on a busy machine.
     let options = Options::new().auth("scram-sha-256", "right").max_connections(100);
     let strict = start(options.setting("authentication_timeout", "600s"));
     let dsn = |password| format!("host=localhost port={} user=postgres password={password}", strict.port());

@@ -1,11 +1,11 @@
-//! One connection: the rules C01 to C16, each proven by the tests whose names begin with its number.
+//! Tests of the rules C01 to C16 for one connection. Each name begins with the rule that the test proves.
 
 mod arriving;
-mod cheats;
 mod connecting;
 mod encodings;
 mod ending;
 mod final_error;
+mod forged_logins;
 mod hostile;
 mod hosts;
 mod listening;

@@ -1,4 +1,4 @@
-//! C03 and C04: what a name and a payload can be, and that nothing but names and payloads reaches the server.
+//! C03 and C04: the limits of names and payloads, and their quoting.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::server::{
     ask, config, connect, euc_jp, everything, latin1, next, pairs, pending, session, sql_ascii, utf8,
 };
 
-/// Names with all that SQL could take for something else.
+/// Names with every character that has a meaning in SQL.
 const AWKWARD: [&str; 14] = [
     "c03 Foo",
     "c03 foo",
@@ -56,7 +56,7 @@ fn c03_a_channel_keeps_its_case_and_cannot_carry_sql() {
 }
 
 #[test]
-fn c03_what_is_listened_to_is_what_sql_notifies_in_double_quotes() {
+fn c03_a_channel_equals_a_quoted_name_in_sql() {
     let (mut db, mut other) = (session(), session());
     db.listen(["c03_Mixed"]).unwrap();
     other.execute("NOTIFY c03_Mixed, 'folded'").unwrap();
@@ -65,7 +65,7 @@ fn c03_what_is_listened_to_is_what_sql_notifies_in_double_quotes() {
 }
 
 #[test]
-fn c03_a_search_path_cannot_slip_in_another_pg_notify() {
+fn c03_a_search_path_cannot_replace_pg_notify() {
     let mut db = session();
     db.execute("CREATE SCHEMA c03_fake").unwrap();
     for name in ["pg_notify(text, text)", "pg_listening_channels()"] {
@@ -80,7 +80,7 @@ fn c03_a_search_path_cannot_slip_in_another_pg_notify() {
     assert_eq!(next(&mut db, 1), pairs([("c03 path", "real")]));
 }
 
-/// A session behind a proxy that counts.
+/// A session behind a proxy that counts bytes.
 fn counted() -> (Proxy, Connection) {
     let proxy = Proxy::start(([127, 0, 0, 1], utf8().port()).into());
     let db = connect(&format!("postgres://postgres@127.0.0.1:{}/postgres", proxy.port()));
@@ -88,7 +88,7 @@ fn counted() -> (Proxy, Connection) {
 }
 
 #[test]
-fn c04_names_and_payloads_of_the_longest_length_work() {
+fn c04_names_and_payloads_of_maximum_length_work() {
     let mut db = session();
     let (long, wide, full) = ("c".repeat(63), "é".repeat(31) + "x", "p".repeat(7_999));
     db.listen([&long, &wide]).unwrap();
@@ -100,7 +100,7 @@ fn c04_names_and_payloads_of_the_longest_length_work() {
 }
 
 #[test]
-fn c04_what_is_too_long_or_holds_a_nul_is_refused_before_anything_is_sent() {
+fn c04_strings_that_are_too_long_or_contain_nul_are_refused_before_anything_is_sent() {
     let (proxy, mut db) = counted();
     db.listen(["c04 before"]).unwrap();
     let sent = proxy.bytes_from_client();
@@ -150,7 +150,7 @@ fn c04_a_latin1_server_counts_a_character_as_a_byte() {
     assert_eq!(db.listening_channels().unwrap(), [name.as_str()]);
     let payload = "é".repeat(7_999);
     db.notify(&name, &payload).unwrap();
-    assert_eq!(next(&mut db, 1), [(name.clone(), payload)], "16 kB on our side");
+    assert_eq!(next(&mut db, 1), [(name.clone(), payload)], "16 kB in the client");
 
     let error = db.notify(&name, &"é".repeat(8_000)).unwrap_err();
     assert!(matches!(error, Error::Value(_)) || error.sqlstate() == Some("22023"), "{error}");
@@ -169,10 +169,10 @@ fn c04_a_name_too_long_for_latin1_is_refused_by_its_characters() {
     assert_eq!(db.listening_channels().unwrap(), ["c04 kept"]);
 }
 
-// In EUC_JP a 日 has two bytes, in UTF-8 three: only the server knows what it would truncate.
+// In EUC_JP a 日 has two bytes, in UTF-8 three. Only the server can report that it truncates a name.
 
 #[test]
-fn c04_a_name_that_the_server_cuts_is_listened_to_by_no_part() {
+fn c04_a_name_that_the_server_truncates_is_not_listened_to() {
     let mut db = connect(&euc_jp().url());
     let fits = "日".repeat(31);
     db.listen(["c04 kept", &fits]).unwrap();
@@ -181,7 +181,7 @@ fn c04_a_name_that_the_server_cuts_is_listened_to_by_no_part() {
     for long in ["x".to_owned() + &"日".repeat(32), "本".repeat(32), "本".repeat(63)] {
         let error = db.listen(["c04 new", &long]).unwrap_err();
         assert!(matches!(error, Error::Value(_)) && error.to_string().contains("63"), "{error}");
-        assert!(db.take_notices().iter().any(|notice| notice.code() == "42622"), "the server's word was received");
+        assert!(db.take_notices().iter().any(|notice| notice.code() == "42622"), "the server's notice was received");
         assert_eq!(db.listening_channels().unwrap(), before);
     }
     db.notify(&fits, "日本").unwrap();
@@ -202,7 +202,7 @@ fn c04_a_name_that_the_server_would_truncate_is_refused_without_a_notice() {
     db.notify(&fits, "still").unwrap();
     assert_eq!(next(&mut db, 1), [(fits, "still".to_owned())]);
 
-    // Through a handle, and for a connection that is being opened.
+    // By a handle, and for a connection that is being opened.
     let mut nm = NotificationManager::new([db]);
     let id = nm.connections().next().unwrap().0;
     let mut ticket = nm.handle().listen(id, [&long]);
@@ -214,9 +214,9 @@ fn c04_a_name_that_the_server_would_truncate_is_refused_without_a_notice() {
 }
 
 #[test]
-fn c04_a_cut_name_that_equals_a_good_one_does_not_silence_it() {
+fn c04_a_truncated_name_that_equals_a_valid_one_does_not_unlisten_it() {
     let mut db = connect(&euc_jp().url());
-    // Another test has the same of another character, in the same database.
+    // Another test uses another character in the same database.
     let good = "語".repeat(31);
     db.listen([&good]).unwrap();
     assert!(db.listen([good.clone() + "語"]).is_err());
@@ -226,7 +226,7 @@ fn c04_a_cut_name_that_equals_a_good_one_does_not_silence_it() {
 }
 
 #[test]
-fn c04_a_channel_of_which_notify_is_too_long_for_the_server_is_an_error_of_its() {
+fn c04_a_notification_that_is_too_long_for_the_server_is_an_error_of_the_server() {
     let mut db = connect(&euc_jp().url());
     let error = db.notify(&"日".repeat(32), "").unwrap_err();
     assert_eq!(error.sqlstate(), Some("22023"), "{error}");
@@ -238,7 +238,7 @@ fn c04_a_channel_of_which_notify_is_too_long_for_the_server_is_an_error_of_its()
 }
 
 #[test]
-fn c04_a_sql_ascii_server_counts_our_bytes() {
+fn c04_a_sql_ascii_server_counts_the_clients_bytes() {
     let mut db = connect(&sql_ascii().url());
     let (name, payload) = ("é".repeat(31) + "x", "é".repeat(3_999) + "x");
     db.listen([&name]).unwrap();
@@ -250,7 +250,7 @@ fn c04_a_sql_ascii_server_counts_our_bytes() {
 }
 
 #[test]
-fn c04_a_character_that_the_server_does_not_have_is_the_servers_to_refuse() {
+fn c04_the_server_refuses_a_character_that_its_encoding_lacks() {
     let mut db = connect(&latin1().url());
     let error = db.listen(["c04 fine", "c04 ж"]).unwrap_err();
     assert_eq!(error.sqlstate(), Some("22P05"), "{error}");

@@ -1,4 +1,4 @@
-//! C06, C09 and C10: what is sent, together or not, and that all of it comes, whatever its bytes.
+//! C06, C09 and C10: notifications are sent singly and together, and all of them are delivered, with any bytes.
 
 use crate::support::server::{connect, everything, latin1, next, pairs, session};
 use crate::support::{Peer, Step, msg};
@@ -22,7 +22,7 @@ fn c06_many_notifications_are_one_statement_in_order() {
 }
 
 #[test]
-fn c06_one_bad_pair_sends_nothing() {
+fn c06_one_invalid_pair_sends_nothing() {
     let mut db = session();
     db.listen(["c06 all"]).unwrap();
     let long = "p".repeat(8_000);
@@ -32,7 +32,7 @@ fn c06_one_bad_pair_sends_nothing() {
     db.notify_many([("c06 all", "1"), ("c06 all", "2")]).unwrap();
     assert_eq!(everything(&mut db), pairs([("c06 all", "1"), ("c06 all", "2")]));
 
-    // One that only the server can refuse.
+    // A pair that only the server can refuse.
     let mut db = connect(&latin1().url());
     db.listen(["c06 all"]).unwrap();
     let error = db.notify_many([("c06 all", "1"), ("c06 all", "ж")]).unwrap_err();
@@ -41,7 +41,7 @@ fn c06_one_bad_pair_sends_nothing() {
 }
 
 #[test]
-fn c06_equal_pairs_in_one_call_are_one_as_the_server_has_it() {
+fn c06_the_server_folds_equal_pairs_of_one_call() {
     let mut db = session();
     db.listen(["c06 x", "c06 y"]).unwrap();
     db.notify_many([("c06 x", "a"), ("c06 y", "a"), ("c06 x", "a"), ("c06 x", "b"), ("c06 y", "a")]).unwrap();
@@ -49,7 +49,7 @@ fn c06_equal_pairs_in_one_call_are_one_as_the_server_has_it() {
 }
 
 #[test]
-fn c06_notifications_in_a_transaction_are_sent_by_its_commit_alone() {
+fn c06_notifications_in_a_transaction_are_sent_at_commit() {
     let mut db = session();
     db.listen(["c06 in"]).unwrap();
     for (end, received) in [("ROLLBACK", vec![]), ("COMMIT", pairs([("c06 in", "1"), ("c06 in", "2")]))] {
@@ -62,7 +62,7 @@ fn c06_notifications_in_a_transaction_are_sent_by_its_commit_alone() {
 }
 
 #[test]
-fn c09_equal_notifications_of_different_transactions_all_come() {
+fn c09_equal_notifications_of_different_transactions_are_all_delivered() {
     let (mut db, mut other) = (session(), session());
     db.listen(["c09"]).unwrap();
     for n in 0..20 {
@@ -72,7 +72,7 @@ fn c09_equal_notifications_of_different_transactions_all_come() {
 }
 
 #[test]
-fn c09_equal_notifications_in_one_read_all_come() {
+fn c09_equal_notifications_in_one_read_are_all_delivered() {
     let three = msg::notification(7, "a", "equal").repeat(3);
     let (go, gate) = Step::gate();
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send([three]), Step::expect_eof()]);
@@ -82,16 +82,16 @@ fn c09_equal_notifications_in_one_read_all_come() {
 }
 
 #[test]
-fn c09_a_notification_tells_who_sent_it() {
+fn c09_a_notification_has_the_pid_of_its_sender() {
     let (mut db, mut other) = (session(), session());
-    db.listen(["c09 who"]).unwrap();
-    other.notify("c09 who", "").unwrap();
+    db.listen(["c09 pid"]).unwrap();
+    other.notify("c09 pid", "").unwrap();
     let n = db.wait(None).flatten().next().unwrap();
-    assert_eq!((n.pid(), n.channel().as_ref(), n.payload().as_ref()), (other.pid(), "c09 who", ""));
+    assert_eq!((n.pid(), n.channel().as_ref(), n.payload().as_ref()), (other.pid(), "c09 pid", ""));
 }
 
 #[test]
-fn c10_bytes_that_are_not_utf8_come_as_they_are() {
+fn c10_bytes_that_are_not_utf8_are_delivered_unchanged() {
     let (go, gate) = Step::gate();
     let peer = Peer::play(vec![
         Step::startup(),

@@ -1,4 +1,4 @@
-//! What the predecessor's own tests asked of one connection, and the faults that they did not see.
+//! The tests of the predecessor for one connection, and its faults that they did not find.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use crate::support::{Peer, Step, msg};
 const TICK: Duration = Duration::from_millis(50);
 
 #[test]
-fn c14_idle_then_a_notification_then_idle_four_times_over() {
+fn c14_idle_events_and_notifications_alternate() {
     let (mut db, mut other) = (session(), session());
     db.listen(["old idle"]).unwrap();
     for round in 0..4 {
         let sent = format!("round {round}");
         assert!(db.wait(TICK).next().unwrap().is_none(), "idle before");
         other.notify("old idle", &sent).unwrap();
-        // However many idle events there are until it comes.
+        // There may be idle events before the notification.
         let received = db.wait(TICK).flatten().next().unwrap();
         assert_eq!(pair(&received), ("old idle".to_owned(), sent));
         assert!(db.wait(TICK).next().unwrap().is_none(), "idle after");
@@ -30,7 +30,7 @@ fn c14_idle_and_notifications_in_one_loop() {
     let mut sent = 0;
     for event in db.wait(TICK) {
         let event = event.as_ref().map(pair);
-        // A notification that is late has idle events before it: one is as good as many.
+        // A late notification comes after idle events; their number does not matter.
         if event.is_some() || reported.last().is_none_or(Option::is_some) {
             reported.push(event.clone());
         }
@@ -47,7 +47,7 @@ fn c14_idle_and_notifications_in_one_loop() {
 }
 
 #[test]
-fn c14_zero_gives_nothing_and_then_the_pair() {
+fn c14_a_zero_timeout_yields_what_is_pending_and_ends() {
     let (mut db, mut other) = (session(), session());
     db.listen(["old zero"]).unwrap();
     assert!(pending(&mut db).is_empty());
@@ -63,7 +63,7 @@ fn c14_zero_gives_nothing_and_then_the_pair() {
 }
 
 #[test]
-fn c07_listening_twice_and_unlistening_shows_in_the_list() {
+fn c07_listening_twice_and_unlistening_changes_the_list() {
     let mut db = session();
     db.listen(["old list"]).unwrap();
     db.listen(["old list"]).unwrap();
@@ -78,7 +78,7 @@ fn c07_listening_twice_and_unlistening_shows_in_the_list() {
 }
 
 #[test]
-fn c09_notifying_oneself_on_a_channel_listened_to_twice_gives_one_message() {
+fn c09_a_channel_that_was_listened_to_twice_delivers_once() {
     let mut db = session();
     db.listen(["old self"]).unwrap();
     db.listen(["old self", "old self"]).unwrap();
@@ -90,7 +90,7 @@ fn c09_notifying_oneself_on_a_channel_listened_to_twice_gives_one_message() {
 }
 
 #[test]
-fn c09_payloads_of_every_form_come_in_order() {
+fn c09_payloads_of_every_form_are_delivered_in_order() {
     let long = "x".repeat(7_999);
     let payloads = [
         "",
@@ -119,15 +119,15 @@ fn c09_payloads_of_every_form_come_in_order() {
     }
     other.notify_many(payloads.map(|payload| ("old forms", payload))).unwrap();
     let received: Vec<String> = next(&mut db, 1 + 2 * payloads.len()).into_iter().map(|(_, payload)| payload).collect();
-    assert_eq!(received[0], "", "none is the same as an empty one");
+    assert_eq!(received[0], "", "no payload equals an empty payload");
     assert_eq!(received[1..=payloads.len()], payloads);
     assert_eq!(received[1 + payloads.len()..], payloads);
 }
 
-// The faults: each was seen with the predecessor and PostgreSQL 15.
+// Faults of the predecessor, each observed with PostgreSQL 15.
 
 #[test]
-fn c14_another_sessions_notification_is_seen_at_zero_without_a_query() {
+fn c14_a_zero_timeout_receives_notifications_of_other_sessions_without_a_query() {
     let (go, gate) = Step::gate();
     let (mark, here) = Step::mark();
     let sent = Step::send([msg::notification(7, "a", "x")]);
@@ -136,7 +136,7 @@ fn c14_another_sessions_notification_is_seen_at_zero_without_a_query() {
     assert!(pending(&mut db).is_empty());
     go.open();
     mark.wait();
-    // It was written to the other end of the loopback: it is there, or on its way.
+    // The server has written it to the loopback interface, so it has arrived or will soon.
     eventually("it is seen", || !pending(&mut db).is_empty());
     drop(db);
     assert!(peer.finish()[0].queries().is_empty(), "nothing was asked for it");
@@ -155,19 +155,19 @@ fn c09_equal_messages_in_one_read_are_not_dropped() {
 #[test]
 fn c08_a_notification_in_the_same_read_as_ready_for_query_is_not_stuck() {
     let mut db = session();
-    // It comes with the answer to the very query that sends it.
+    // It arrives with the answer to the query that sends it.
     db.listen(["old stuck"]).unwrap();
-    db.notify("old stuck", "at once").unwrap();
+    db.notify("old stuck", "pending").unwrap();
     let mut received = pending(&mut db);
     if received.is_empty() {
-        // Before version 14 a server sends it a moment after the answer.
+        // Before version 14, a server sends it shortly after the answer.
         received = next(&mut db, 1);
     }
-    assert_eq!(received, pairs([("old stuck", "at once")]));
+    assert_eq!(received, pairs([("old stuck", "pending")]));
 }
 
 #[test]
-fn c03_a_name_in_capitals_is_the_name_that_is_notified() {
+fn c03_a_name_in_capitals_keeps_its_case() {
     let mut db = session();
     db.listen(["OldCase"]).unwrap();
     db.notify("OldCase", "1").unwrap();
@@ -176,7 +176,7 @@ fn c03_a_name_in_capitals_is_the_name_that_is_notified() {
 }
 
 #[test]
-fn c10_bytes_that_are_not_utf8_are_no_error_for_ever() {
+fn c10_bytes_that_are_not_utf8_cause_no_permanent_error() {
     let (go, gate) = Step::gate();
     let sent = [msg::notification_bytes(7, b"a", b"\xff"), msg::notification(7, "a", "next")];
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send(sent), Step::expect_eof()]);

@@ -1,5 +1,5 @@
-//! Failures to open a connection: each has a clear error, which states the address and the user, never shows the
-//! password, and tells whether trying again can help.
+//! C01: failures to open a connection. Each has a clear error that names the server and the role, never shows the password,
+//! and is transient if a retry can succeed.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::{Options, Peer, Step, msg, subprocess, tools};
 
 const SECRET: &str = "s3cr3t90210";
 
-/// How the error must look, whatever it is about.
+/// Asserts the format that every error must have.
 fn assert_clear(error: &Error, port: u16, user: &str, dbname: &str) {
     let text = error.to_string();
     for part in ["127.0.0.1", &port.to_string(), &format!("{user:?}"), &format!("{dbname:?}")] {
@@ -26,7 +26,7 @@ fn dsn(port: u16, user: &str, dbname: &str) -> String {
 }
 
 #[test]
-fn c01_what_the_server_refuses_is_told_apart() {
+fn c01_refusals_of_the_server_are_distinguished() {
     let server = start(Options::new().auth("scram-sha-256", "right"));
     let port = server.port();
     let wrong = refused(config(&dsn(port, "postgres", "postgres")));
@@ -41,10 +41,10 @@ fn c01_what_the_server_refuses_is_told_apart() {
     );
     assert_clear(&unknown, port, "postgres", "nowhere");
 
-    // The server does not report to clients that cannot log in whether the role exists.
-    let nobody = refused(config(&dsn(port, "nobody", "postgres")));
-    assert_eq!((nobody.is_auth(), nobody.is_transient()), (true, false), "{nobody}");
-    assert_clear(&nobody, port, "nobody", "postgres");
+    // The server does not reveal that a role is unknown.
+    let unknown = refused(config(&dsn(port, "unknown_role", "postgres")));
+    assert_eq!((unknown.is_auth(), unknown.is_transient()), (true, false), "{unknown}");
+    assert_clear(&unknown, port, "unknown_role", "postgres");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn c01_a_server_that_cannot_start_a_process_says_so_in_plain_text() {
 }
 
 #[test]
-fn c01_who_is_not_let_in_by_the_server_s_rules_is_told() {
+fn c01_a_refusal_by_pg_hba_is_reported() {
     let server = start(Options::new().hba("host all outcast all reject"));
     let error = refused(config(&dsn(server.port(), "outcast", "postgres")));
     assert_eq!((error.sqlstate(), error.is_auth(), error.is_transient()), (Some("28000"), true, false), "{error}");
@@ -79,7 +79,7 @@ fn c01_who_is_not_let_in_by_the_server_s_rules_is_told() {
 }
 
 #[test]
-fn c01_a_full_server_may_have_room_later() {
+fn c01_a_full_server_is_a_transient_error() {
     let server = start(Options::new().max_connections(5).setting("superuser_reserved_connections", "0"));
     let mut open: Vec<Connection> = (0..5).map(|_| connect(&server.url())).collect();
     let error = refused(config(&dsn(server.port(), "postgres", "postgres")));
@@ -90,7 +90,7 @@ fn c01_a_full_server_may_have_room_later() {
 }
 
 #[test]
-fn c01_a_server_that_is_starting_up_may_be_ready_later() {
+fn c01_a_server_that_is_starting_up_is_a_transient_error() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::send([msg::error("FATAL", "57P03", "the database system is starting up")]),
@@ -102,7 +102,7 @@ fn c01_a_server_that_is_starting_up_may_be_ready_later() {
 }
 
 #[test]
-fn c01_who_is_not_there_may_be_later() {
+fn c01_a_server_that_does_not_run_is_a_transient_error() {
     let port = refusing_port();
     let error = refused(config(&dsn(port, "app", "shop")));
     assert!(error.is_transient() && !error.is_timeout(), "{error}");
@@ -117,7 +117,7 @@ fn c01_who_is_not_there_may_be_later() {
 }
 
 #[test]
-fn c01_a_missing_socket_is_said_by_its_path() {
+fn c01_the_error_names_the_path_of_a_missing_socket() {
     let error = refused(config(&format!("host=/no/such/directory user=app password={SECRET} dbname=shop")));
     let text = error.to_string();
     for part in ["/no/such/directory/.s.PGSQL.5432", r#""app""#, r#""shop""#] {
@@ -129,7 +129,7 @@ fn c01_a_missing_socket_is_said_by_its_path() {
 const NETWORK: &[&str] = &["unshare", "-n"];
 
 #[test]
-fn c01_who_cannot_be_reached_may_be_later() {
+fn c01_an_unreachable_server_is_a_transient_error() {
     if tools::can_run(NETWORK) {
         subprocess::run_under(NETWORK, "connection::refusals::no_way", "true", &[]);
     }
@@ -141,7 +141,7 @@ fn no_way() {
     if !subprocess::is_subprocess() {
         return;
     }
-    // In this network there is nothing but itself.
+    // This network namespace has no other machine.
     let error = refused(config("postgres://app:s3cr3t90210@192.0.2.1:5432/shop"));
     let text = error.to_string();
     for part in ["192.0.2.1:5432", r#""app""#, r#""shop""#, "unreachable"] {

@@ -1,4 +1,4 @@
-//! C11: no call lasts longer than it may, whatever the server does, and the state of the connection is then reported correctly.
+//! C11: no call exceeds its time limit, whatever the server does, and the error reports the connection's state correctly.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn impatient(url: &str) -> Connection {
     Connection::connect(config(url).call_timeout(CALL)).unwrap()
 }
 
-/// The time limit's error of a call, which kept it; and whether the connection was closed for it.
+/// Asserts that a call ends with a timeout within its limit. Returns `true` if the connection was closed.
 fn times_out<T: std::fmt::Debug>(db: &mut Connection, call: impl FnOnce(&mut Connection) -> Result<T, Error>) -> bool {
     times_out_after(CALL, db, call)
 }
@@ -30,8 +30,8 @@ fn times_out_after<T: std::fmt::Debug>(
     let Error::Timeout { closed, after, .. } = error else { panic!("{error}") };
     assert_eq!((closed, after), (db.is_closed(), limit));
     assert!(error.is_timeout() && error.is_transient());
-    let says = if closed { "the connection is closed" } else { "the connection is still open" };
-    assert!(error.to_string().contains(says), "{error}");
+    let state = if closed { "the connection is closed" } else { "the connection is still open" };
+    assert!(error.to_string().contains(state), "{error}");
     closed
 }
 
@@ -39,10 +39,10 @@ fn cancelled() -> Vec<u8> {
     msg::error("ERROR", "57014", "canceling statement due to user request")
 }
 
-/// A scripted server: its session, of which `before` comes before the CancelRequest, and `after` after it.
+/// A scripted server whose session plays `before`, waits for the CancelRequest, and plays `after`.
 fn cancelling(before: Vec<Step>, after: Vec<Step>) -> Peer {
     let (go, gate) = Step::gate();
-    let reported = Step::run("tell the session", move |_| {
+    let reported = Step::run("release the session", move |_| {
         go.open();
         Ok(())
     });
@@ -68,7 +68,7 @@ fn c11_a_frozen_server_blocks_no_call() {
             scope.spawn(move || {
                 let mut db = impatient(&utf8().url());
                 let _frozen = PausedProcess::session(&db);
-                assert!(times_out(&mut db, call), "the cancel was not answered");
+                assert!(times_out(&mut db, call), "the CancelRequest is not answered");
                 assert!(matches!(db.error(), Some(Error::Timeout { closed: true, .. })), "{:?}", db.error());
                 assert!(matches!(call(&mut db), Err(Error::Timeout { .. })), "and so it stays");
                 assert_eq!(db.wait(None).count(), 0);
@@ -78,7 +78,7 @@ fn c11_a_frozen_server_blocks_no_call() {
 }
 
 #[test]
-fn c11_a_server_that_is_frozen_as_a_whole_takes_no_cancel_and_blocks_nobody() {
+fn c11_a_server_whose_processes_are_all_frozen_blocks_no_call() {
     let server = start(Options::new());
     let mut db = impatient(&server.url());
     let session = PausedProcess::session(&db);
@@ -96,7 +96,7 @@ fn c11_a_black_hole_blocks_no_call() {
 }
 
 #[test]
-fn c11_a_slow_query_is_cancelled_and_the_connection_is_good() {
+fn c11_a_slow_query_is_cancelled_and_the_connection_remains_usable() {
     in_time(|| {
         let mut db = session();
         db.set_call_timeout(Duration::from_secs(2));
@@ -112,7 +112,7 @@ fn c11_a_slow_query_is_cancelled_and_the_connection_is_good() {
 }
 
 #[test]
-fn c11_the_limit_can_be_changed_and_lifted() {
+fn c11_the_call_timeout_can_be_changed_and_removed() {
     let mut db = impatient(&utf8().url());
     assert_eq!(db.config().get_call_timeout(), CALL);
     for limit in [None, Some(LIMIT), Some(Duration::MAX)] {
@@ -122,15 +122,15 @@ fn c11_the_limit_can_be_changed_and_lifted() {
 }
 
 #[test]
-fn c11_an_error_of_its_own_is_told_as_such() {
+fn c11_a_statement_timeout_is_reported_as_an_error_of_the_server() {
     let mut db = session();
     db.execute("SET statement_timeout = '50ms'").unwrap();
     let error = db.query("SELECT pg_sleep(60)").unwrap_err();
-    assert_eq!(error.sqlstate(), Some("57014"), "the server's limit, not ours: {error}");
+    assert_eq!(error.sqlstate(), Some("57014"), "the limit is the server's: {error}");
 }
 
 #[test]
-fn c11_a_cancel_request_goes_out_by_a_connection_of_its_own() {
+fn c11_a_cancel_request_uses_a_separate_connection() {
     in_time(|| {
         let asked = vec![Step::expect_query("SELECT slow")];
         let peer = cancelling(asked, vec![Step::send([cancelled(), msg::ready(b'I')]), Step::serve()]);
@@ -147,10 +147,10 @@ fn c11_a_cancel_request_goes_out_by_a_connection_of_its_own() {
 }
 
 #[test]
-fn c11_a_cancel_that_is_taken_late_hits_no_other_query() {
+fn c11_a_cancel_request_that_arrives_late_cancels_no_other_query() {
     let server = start(Options::new());
     let mut db = Connection::connect(config(&server.url()).call_timeout(Duration::from_secs(1))).unwrap();
-    // The session answers while the CancelRequest is not accepted, which waits in the server's backlog.
+    // The session answers while the CancelRequest is still in the server's backlog.
     let postmaster = PausedProcess::process(server.pid().unwrap());
     db.query("SELECT pg_sleep(1.3)").map(drop).unwrap_or_else(|error| assert!(error.is_timeout(), "{error}"));
     drop(postmaster);
@@ -162,7 +162,7 @@ fn c11_a_cancel_that_is_taken_late_hits_no_other_query() {
 }
 
 #[test]
-fn c11_an_answer_that_was_faster_than_the_cancel_counts() {
+fn c11_an_answer_that_arrives_before_the_cancellation_counts() {
     in_time(|| {
         let done = [msg::row_description(&["x"]), msg::data_row(&[Some("7")]), msg::command_complete("SELECT 1")];
         let after = vec![Step::send(done), Step::send([msg::ready(b'I')]), Step::serve()];
@@ -178,16 +178,16 @@ fn c11_an_answer_that_was_faster_than_the_cancel_counts() {
 }
 
 #[test]
-fn c11_a_timeout_tears_no_record() {
-    let row = msg::data_row(&[Some("torn by the time limit")]);
-    let news = msg::notification(7, "a", "torn too");
+fn c11_a_timeout_never_leaves_the_stream_in_the_middle_of_a_frame() {
+    let row = msg::data_row(&[Some("split by the timeout")]);
+    let news = msg::notification(7, "a", "split too");
     let answer = [msg::row_description(&["x"]), msg::data_row(&[Some("right")]), msg::command_complete("SELECT 1")];
-    let torn_at = |torn: &Vec<u8>, cut: usize| {
+    let split_at = |partial: &Vec<u8>, cut: usize| {
         let mut before = vec![Step::expect_any_query()];
         before.push(Step::send([msg::row_description(&["x"]), msg::notification(7, "a", "whole")]));
-        before.push(Step::send([&torn[..cut]]));
+        before.push(Step::send([&partial[..cut]]));
         let after = vec![
-            Step::send([&torn[cut..]]),
+            Step::send([&partial[cut..]]),
             Step::send([cancelled(), msg::ready(b'I')]),
             Step::expect_query("SELECT next"),
             Step::send([&answer.concat(), &msg::ready(b'I')]),
@@ -200,20 +200,21 @@ fn c11_a_timeout_tears_no_record() {
         }
         db.set_call_timeout(LIMIT);
         assert_eq!(ask(&mut db, "SELECT next"), "right");
-        let received = if torn == &news { pairs([("a", "whole"), ("a", "torn too")]) } else { pairs([("a", "whole")]) };
+        let received =
+            if partial == &news { pairs([("a", "whole"), ("a", "split too")]) } else { pairs([("a", "whole")]) };
         assert_eq!(next(&mut db, received.len()), received);
         drop(db);
         peer.finish();
         true
     };
-    for (torn, cut) in [(&row, 3), (&row, 11), (&news, 1), (&news, 8), (&news, news.len() - 1)] {
-        in_time(|| torn_at(torn, cut));
+    for (partial, cut) in [(&row, 3), (&row, 11), (&news, 1), (&news, 8), (&news, news.len() - 1)] {
+        in_time(|| split_at(partial, cut));
     }
 }
 
 #[test]
 fn c11_a_limit_holds_while_the_answer_streams() {
-    // Rows come faster than they are read: the socket is never empty.
+    // Rows arrive faster than they are read, so the socket is never empty.
     let mut db = impatient(&utf8().url());
     let begin = Instant::now();
     let error = db.query("SELECT repeat('x', 1000) FROM generate_series(1, 100000000)").unwrap_err();
@@ -221,7 +222,7 @@ fn c11_a_limit_holds_while_the_answer_streams() {
     assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
 }
 
-/// A server that answers a query with this, again and again, until the client has gone.
+/// A server that answers a query with these messages repeatedly until the client closes the connection.
 fn babbling(message: &[u8]) -> Peer {
     let messages = message.repeat(1_000);
     let babble = Step::run("babble", move |wire| {
@@ -233,7 +234,7 @@ fn babbling(message: &[u8]) -> Peer {
 }
 
 #[test]
-fn c11_a_server_that_never_stops_talking_is_left_at_the_limit() {
+fn c11_a_server_that_never_stops_sending_is_abandoned_at_the_limit() {
     for message in
         [msg::notice("NOTICE", "00000", "and"), msg::parameter_status("TimeZone", "UTC"), msg::copy_data(b"x")]
     {
@@ -243,19 +244,19 @@ fn c11_a_server_that_never_stops_talking_is_left_at_the_limit() {
 }
 
 #[test]
-fn c11_a_flood_of_notifications_is_left_at_the_limit_and_kept() {
+fn c11_a_call_ends_at_its_limit_under_a_flood_of_notifications_and_keeps_them() {
     let peer = babbling(&msg::notification(7, "a", ""));
     let mut db = impatient(&peer.url());
     let begin = Instant::now();
     let error = db.query("SELECT 1").unwrap_err();
-    // What is kept is bounded too: a quick machine comes to that limit first.
+    // A fast machine may reach the limit of kept notifications first.
     assert!(matches!(error, Error::Timeout { closed: true, .. } | Error::Overflow { .. }), "{error}");
     assert!(begin.elapsed() < LIMIT, "{:?}", begin.elapsed());
     assert!(db.wait(None).flatten().count() > 0);
 }
 
 #[test]
-fn c11_data_that_the_server_asks_for_is_refused_at_once() {
+fn c11_copy_from_stdin_is_refused_immediately() {
     let mut db = session();
     db.execute("CREATE TEMP TABLE c11 (x text)").unwrap();
     for sql in
@@ -269,7 +270,7 @@ fn c11_data_that_the_server_asks_for_is_refused_at_once() {
 }
 
 #[test]
-fn c11_copy_fail_is_what_answers_copy_in() {
+fn c11_copy_in_is_answered_with_copy_fail() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
@@ -284,7 +285,7 @@ fn c11_copy_fail_is_what_answers_copy_in() {
 }
 
 #[test]
-fn c11_a_server_that_asks_for_data_again_and_again_is_left() {
+fn c11_a_server_that_repeats_copy_in_is_abandoned_at_the_limit() {
     let peer = babbling(&msg::copy_in_response(1));
     let mut db = connect(&peer.url());
     let error = db.query("COPY t FROM STDIN").unwrap_err();
@@ -292,7 +293,7 @@ fn c11_a_server_that_asks_for_data_again_and_again_is_left() {
 }
 
 #[test]
-fn c11_copy_both_closes() {
+fn c11_copy_both_closes_the_connection() {
     let script = vec![Step::startup(), Step::login_ok(), Step::expect_any_query()];
     let both = vec![Step::send([msg::copy_both_response(1)]), Step::expect_eof()];
     let peer = Peer::play(script.into_iter().chain(both).collect());

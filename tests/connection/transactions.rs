@@ -1,4 +1,4 @@
-//! C12: listening in transactions, behind the library's back, and against a server bug.
+//! C12: LISTEN in transactions and in raw SQL, and the workaround for a server bug.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use notifyman::{Connection, NotificationManager, TransactionStatus};
 use crate::support::server::{LIMIT, ask, connect, everything, pairs, session, terminate, utf8};
 use crate::support::{Peer, Step, msg};
 
-/// Returns the channels that the library believes the session listens to, as it reports them when the session is lost.
-fn believed(db: Connection) -> Vec<String> {
+/// Returns the channels that the library would restore for a session: those of its `Dead`.
+fn channels_to_restore(db: Connection) -> Vec<String> {
     let pid = db.pid();
     let mut manager = NotificationManager::new([db]);
     terminate(utf8(), pid);
@@ -18,7 +18,7 @@ fn believed(db: Connection) -> Vec<String> {
 }
 
 #[test]
-fn c12_listening_in_a_transaction_counts_from_its_commit() {
+fn c12_listen_in_a_transaction_takes_effect_at_commit() {
     let (mut db, mut other) = (session(), session());
     db.execute("BEGIN").unwrap();
     assert_eq!(db.transaction_status(), TransactionStatus::InTransaction);
@@ -28,11 +28,11 @@ fn c12_listening_in_a_transaction_counts_from_its_commit() {
     assert_eq!(db.transaction_status(), TransactionStatus::Idle);
     other.notify("c12 commit", "received").unwrap();
     assert_eq!(everything(&mut db), pairs([("c12 commit", "received")]));
-    assert_eq!(believed(db), ["c12 commit"]);
+    assert_eq!(channels_to_restore(db), ["c12 commit"]);
 }
 
 #[test]
-fn c12_listening_in_a_transaction_that_is_rolled_back_never_was() {
+fn c12_listen_in_a_transaction_that_is_rolled_back_has_no_effect() {
     let mut db = session();
     db.listen(["c12 kept", "c12 stays"]).unwrap();
     db.execute("BEGIN").unwrap();
@@ -40,21 +40,21 @@ fn c12_listening_in_a_transaction_that_is_rolled_back_never_was() {
     db.unlisten(["c12 kept"]).unwrap();
     db.execute("ROLLBACK").unwrap();
     assert_eq!(db.listening_channels().unwrap(), ["c12 kept", "c12 stays"]);
-    assert_eq!(believed(db), ["c12 kept", "c12 stays"]);
+    assert_eq!(channels_to_restore(db), ["c12 kept", "c12 stays"]);
 }
 
 #[test]
-fn c12_without_a_commit_nothing_is_believed() {
+fn c12_without_a_commit_the_channels_do_not_change() {
     let mut db = session();
     db.listen(["c12 old"]).unwrap();
     db.execute("BEGIN").unwrap();
     db.listen(["c12 new"]).unwrap();
     db.unlisten(["c12 old"]).unwrap();
-    assert_eq!(believed(db), ["c12 old"]);
+    assert_eq!(channels_to_restore(db), ["c12 old"]);
 }
 
 #[test]
-fn c12_in_a_failed_transaction_the_servers_error_comes_through() {
+fn c12_in_a_failed_transaction_the_servers_error_is_returned() {
     let mut db = session();
     db.execute("BEGIN").unwrap();
     assert_eq!(db.execute("SELECT 1/0").unwrap_err().sqlstate(), Some("22012"));
@@ -70,11 +70,11 @@ fn c12_in_a_failed_transaction_the_servers_error_comes_through() {
     }
     db.execute("ROLLBACK").unwrap();
     db.listen(["c12 afterwards"]).unwrap();
-    assert_eq!(believed(db), ["c12 afterwards"]);
+    assert_eq!(channels_to_restore(db), ["c12 afterwards"]);
 }
 
 #[test]
-fn c12_listening_by_sql_is_noticed() {
+fn c12_listen_in_raw_sql_is_noticed() {
     for (sql, expected) in [
         (&["LISTEN c12_raw"][..], &["c12 api", "c12_raw"][..]),
         (&["listen C12_Raw; select 1"], &["c12 api", "c12_raw"]),
@@ -98,12 +98,12 @@ fn c12_listening_by_sql_is_noticed() {
         for sql in sql {
             db.execute(sql).unwrap();
         }
-        assert_eq!(believed(db), expected, "{sql:?}");
+        assert_eq!(channels_to_restore(db), expected, "{sql:?}");
     }
 }
 
 #[test]
-fn c12_a_transaction_that_was_left_open_delivers_at_its_end() {
+fn c12_a_transaction_that_was_left_open_delivers_when_it_ends() {
     let (mut db, mut other) = (session(), session());
     db.listen(["c12 open"]).unwrap();
     db.execute("BEGIN").unwrap();
@@ -120,14 +120,14 @@ fn c12_a_managed_transaction_that_stays_open_is_reported() {
     stuck.execute("BEGIN").unwrap();
     let mut manager = NotificationManager::new([stuck, fine]).timeout(Duration::from_millis(200));
     let begin = Instant::now();
-    let reported_after = loop {
+    let told_after = loop {
         assert!(manager.next().unwrap().is_none());
         if manager.stats().in_transaction > 0 {
             break begin.elapsed();
         }
         assert!(begin.elapsed() < LIMIT, "{:?}", manager.stats());
     };
-    assert!(reported_after >= Duration::from_secs(1), "{reported_after:?}");
+    assert!(told_after >= Duration::from_secs(1), "{told_after:?}");
     assert_eq!(manager.stats().in_transaction, 1);
     let id = manager.connections().next().unwrap().0;
     manager.get_mut(id).unwrap().execute("ROLLBACK").unwrap();
@@ -140,7 +140,7 @@ fn c12_a_managed_transaction_that_stays_open_is_reported() {
 const BROKEN: &str = "could not access status of transaction 0";
 
 #[test]
-fn c12_a_queue_that_can_not_be_read_is_healed_once() {
+fn c12_a_listen_that_fails_with_58p01_is_retried_once() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
@@ -161,7 +161,7 @@ fn c12_a_queue_that_can_not_be_read_is_healed_once() {
 }
 
 #[test]
-fn c12_a_queue_that_stays_broken_is_the_callers_to_know() {
+fn c12_a_listen_that_fails_with_58p01_twice_is_an_error() {
     let broken = || Step::send([msg::error("ERROR", "58P01", BROKEN), msg::ready(b'I')]);
     let peer = Peer::play(vec![
         Step::startup(),
@@ -182,7 +182,7 @@ fn c12_a_queue_that_stays_broken_is_the_callers_to_know() {
 }
 
 #[test]
-fn c12_in_a_transaction_nothing_is_healed_since_it_has_failed() {
+fn c12_in_a_transaction_a_listen_that_fails_with_58p01_is_not_retried() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),

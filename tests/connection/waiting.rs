@@ -1,4 +1,4 @@
-//! C14 and C15: waiting for ever, for a time, or not at all; and continuing where it was left.
+//! C14 and C15: `wait` without a timeout, with one, and with a zero timeout; and continuing where a loop stopped.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::{Peer, Proxy, Step, msg};
 const TICK: Duration = Duration::from_millis(100);
 
 #[test]
-fn c14_without_a_timeout_there_are_notifications_only() {
+fn c14_without_a_timeout_there_are_only_notifications() {
     let mut db = session();
     db.listen(["c14 ever"]).unwrap();
     let sender = std::thread::spawn(|| {
@@ -27,7 +27,7 @@ fn c14_without_a_timeout_there_are_notifications_only() {
 }
 
 #[test]
-fn c14_with_a_timeout_there_are_idle_events_never_early() {
+fn c14_with_a_timeout_idle_events_come_and_are_never_early() {
     let mut db = session();
     let begin = Instant::now();
     for (n, event) in db.wait(TICK).take(5).enumerate() {
@@ -38,12 +38,12 @@ fn c14_with_a_timeout_there_are_idle_events_never_early() {
 }
 
 #[test]
-fn c14_idle_events_come_under_a_steady_stream_too() {
+fn c14_idle_events_come_under_a_steady_stream() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
         Step::run("a stream without an end", |wire| {
-            // Ends when the client has gone.
+            // Ends when the client closes the connection.
             while wire.write(&msg::notification(7, "a", "x").repeat(100)).is_ok() {}
             Ok(())
         }),
@@ -65,7 +65,7 @@ fn c14_idle_events_come_under_a_steady_stream_too() {
 }
 
 #[test]
-fn c14_zero_reads_the_socket_and_ends() {
+fn c14_a_zero_timeout_reads_the_socket_and_ends() {
     let mut db = session();
     db.listen(["c14 zero"]).unwrap();
     assert_eq!(db.wait(Duration::ZERO).count(), 0);
@@ -80,11 +80,11 @@ fn c14_zero_reads_the_socket_and_ends() {
 }
 
 #[test]
-fn c14_zero_takes_all_that_is_there_in_one_go() {
+fn c14_a_zero_timeout_yields_everything_pending() {
     let (mark, here) = Step::mark();
     let many: Vec<u8> = (0..50_000).flat_map(|n: u32| msg::notification(7, "a", &n.to_string())).collect();
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::send([many]), here, Step::expect_eof()]);
-    // The peer can only write it all if it is read meanwhile, or fits into the sockets' buffers.
+    // The peer can write everything only if the client reads meanwhile, or if it fits into the sockets' buffers.
     let mut db = connect(&peer.url());
     mark.wait();
     let received = pending(&mut db);
@@ -93,7 +93,7 @@ fn c14_zero_takes_all_that_is_there_in_one_go() {
 }
 
 #[test]
-fn c14_zero_ends_though_more_always_comes() {
+fn c14_a_zero_timeout_ends_under_a_steady_stream() {
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
@@ -161,25 +161,25 @@ fn c15_a_pass_of_a_zero_timeout_that_was_left_is_continued_and_then_ends() {
 }
 
 #[test]
-fn c14_it_ends_silently_with_the_connection_after_all_that_came() {
+fn c14_the_iterator_ends_with_the_connection_after_everything_pending() {
     for timeout in [None, Some(LIMIT), Some(Duration::ZERO)] {
         let mut db = session();
         db.listen(["c14 end"]).unwrap();
-        db.notify("c14 end", "last words").unwrap();
+        db.notify("c14 end", "last").unwrap();
         terminate(utf8(), db.pid());
         let mut received: Vec<Pair> = Vec::new();
         eventually("it has ended", || {
             received.extend(db.wait(timeout).map(|event| pair(&event.expect("no idle"))));
             db.is_closed()
         });
-        assert_eq!(received, pairs([("c14 end", "last words")]), "{timeout:?}");
+        assert_eq!(received, pairs([("c14 end", "last")]), "{timeout:?}");
         assert_eq!(db.error().unwrap().sqlstate(), Some("57P01"), "{timeout:?}");
         assert_eq!(db.wait(timeout).count(), 0, "for good");
     }
 }
 
 #[test]
-fn c14_the_reason_of_the_end_is_told_whatever_it_is() {
+fn c14_error_returns_the_reason_of_the_end() {
     let mut db = session();
     db.close().unwrap();
     assert_eq!(db.wait(None).count(), 0);
@@ -200,7 +200,7 @@ fn c14_the_reason_of_the_end_is_told_whatever_it_is() {
     assert!(matches!(rst.error(), Some(Error::Io { .. })), "{:?}", rst.error());
 }
 
-/// Fifty notifications, of which the last three are torn by pauses of the peer.
+/// A peer that sends fifty notifications, and pauses within each of the last three.
 fn fifty() -> (Peer, Vec<Pair>) {
     let expected: Vec<Pair> = (0..50).map(|n| ("a".to_owned(), format!("{n} {}", "x".repeat(n * 20)))).collect();
     let bytes: Vec<u8> =
@@ -225,7 +225,7 @@ fn c15_breaking_out_at_any_point_loses_nothing() {
 }
 
 #[test]
-fn c15_a_wait_of_one_kind_continues_with_what_another_left() {
+fn c15_a_wait_continues_where_one_of_another_kind_stopped() {
     let (peer, expected) = fifty();
     let mut db = connect(&peer.url());
     let mut received: Vec<Pair> = Vec::new();
@@ -240,7 +240,7 @@ fn c15_a_wait_of_one_kind_continues_with_what_another_left() {
 }
 
 #[test]
-fn c15_what_a_wait_left_goes_into_a_manager_and_comes_back_out() {
+fn c15_pending_notifications_are_kept_in_and_out_of_a_manager() {
     let (peer, expected) = fifty();
     let mut db = connect(&peer.url());
     let mut received = next(&mut db, 7);
@@ -253,7 +253,7 @@ fn c15_what_a_wait_left_goes_into_a_manager_and_comes_back_out() {
 }
 
 #[test]
-fn c15_a_wait_that_is_not_iterated_takes_nothing() {
+fn c15_a_wait_that_is_not_iterated_consumes_nothing() {
     let mut db = session();
     db.listen(["c15"]).unwrap();
     db.notify("c15", "kept").unwrap();

@@ -1,4 +1,4 @@
-//! Connections that the manager opens itself, inside its loop.
+//! Connections that the manager opens inside its loop.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
@@ -23,7 +23,7 @@ fn at_port(port: u16) -> Config {
     config(&format!("host=127.0.0.1 port={port} user=postgres dbname=postgres"))
 }
 
-/// The next so many that are open.
+/// Waits until this many dials have succeeded. Returns their ids.
 fn opened(nm: &mut NotificationManager, n: usize) -> BTreeSet<ConnId> {
     let mut open = BTreeSet::new();
     while open.len() < n {
@@ -36,7 +36,7 @@ fn opened(nm: &mut NotificationManager, n: usize) -> BTreeSet<ConnId> {
 }
 
 #[test]
-fn m05_one_that_hangs_or_fails_holds_up_no_other() {
+fn m05_a_dial_that_hangs_or_fails_delays_no_other() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let channel = channel();
     let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(50));
@@ -124,28 +124,28 @@ fn m08_a_file_that_hangs_delays_neither_the_loop_nor_a_dial_beyond_its_timeout()
         let name = task.as_ref().map(|task| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default());
         name.is_ok_and(|name| name.starts_with("notifyman-file"))
     });
-    assert!(threads.count() <= 16, "one for the file, and those of other tests");
+    assert!(threads.count() <= 16, "one thread for the file, and those of other tests");
     holder.kill().unwrap();
     holder.wait().unwrap();
     std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
-fn m05_one_that_never_stops_talking_holds_up_no_other() {
-    let talk_on = || {
+fn m05_a_server_that_never_stops_sending_delays_no_other() {
+    let endless = || {
         let notices = msg::notice("NOTICE", "00000", "hello").repeat(2000);
-        Step::run("talk on", move |wire| {
+        Step::run("send without end", move |wire| {
             while wire.write(&notices).is_ok() {}
             Ok(())
         })
     };
     let patience = Duration::from_millis(400);
-    let at_login = Peer::play(vec![Step::startup(), talk_on()]);
-    let at_listen = Peer::play(vec![Step::startup(), Step::login_ok(), talk_on()]);
+    let at_login = Peer::play(vec![Step::startup(), endless()]);
+    let at_listen = Peer::play(vec![Step::startup(), Step::login_ok(), endless()]);
     let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(50));
-    let mut talk = BTreeSet::new();
-    talk.insert(nm.dial(config(&at_login.url()).connect_timeout(patience), ["c"]).unwrap());
-    talk.insert(nm.dial(config(&at_listen.url()).call_timeout(patience), ["c"]).unwrap());
+    let mut unfinished = BTreeSet::new();
+    unfinished.insert(nm.dial(config(&at_login.url()).connect_timeout(patience), ["c"]).unwrap());
+    unfinished.insert(nm.dial(config(&at_listen.url()).call_timeout(patience), ["c"]).unwrap());
     let good = nm.dial(config(&server().url()), ["c"]).unwrap();
     let mut lost = BTreeSet::new();
     while lost.len() < 2 || nm.get(good).is_none() {
@@ -158,11 +158,11 @@ fn m05_one_that_never_stops_talking_holds_up_no_other() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(lost, talk);
+    assert_eq!(lost, unfinished);
 }
 
 #[test]
-fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
+fn m13_with_reconnect_a_dial_is_retried_until_the_server_is_available() {
     let mut server = Cluster::start(Options::new()).unwrap();
     let dsn = config(&server.url());
     server.stop().unwrap();
@@ -176,14 +176,14 @@ fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
         "{first:?}"
     );
     for _ in 0..5 {
-        assert!(matches!(nm.next_event(), Some(Event::Idle)), "it continues trying");
+        assert!(matches!(nm.next_event(), Some(Event::Idle)), "it continues to retry");
     }
     let why = nm.restoring().next().unwrap().1.error().to_string();
     assert!(why.contains("refused"), "the last attempt's reason can be seen: {why}");
     server.restart().unwrap();
     assert_eq!(opened(&mut nm, 1), BTreeSet::from([id]));
 
-    // From now on it is like any other: when it dies there is a gap.
+    // From now on a loss of this connection causes a gap.
     server.restart().unwrap();
     assert!(matches!(event(&mut nm), Some(Event::Disconnected(lost, _)) if lost == id));
     let Some(Event::Restored(restored, gap)) = event(&mut nm) else { panic!("restored") };
@@ -191,17 +191,17 @@ fn m13_who_is_told_to_reconnect_dials_until_the_server_is_there() {
 }
 
 #[test]
-fn m13_the_limits_on_bringing_back_are_none_on_opening() {
+fn m13_the_limits_on_reconnecting_do_not_apply_to_first_dials() {
     let slow = Backoff::default().per_second(1).at_once(1);
     let begin = Instant::now();
     let mut nm = NotificationManager::new([]).reconnect(slow);
     let ids: BTreeSet<_> = (0..60).map(|_| nm.dial(config(&server().url()), ["x"]).unwrap()).collect();
     assert_eq!(opened(&mut nm, 60), ids);
-    assert!(begin.elapsed() < Duration::from_secs(45), "not one a second");
+    assert!(begin.elapsed() < Duration::from_secs(45), "not one per second");
 }
 
 #[test]
-fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far_a_dial_has_come() {
+fn m06_a_message_followed_by_the_end_is_processed_in_every_phase_of_a_dial() {
     let silence = Duration::from_secs(60);
     let listening = [msg::command_complete("LISTEN"), msg::ready(b'I')].concat();
     for (before, words) in [
@@ -211,10 +211,10 @@ fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far
     ] {
         let (mut script, is_opened) = (before, words.starts_with(b"C"));
         let asked = Arc::new(AtomicBool::new(false));
-        let report = Arc::clone(&asked);
-        let ((go, gate), (said, mark)) = (Step::gate(), Step::mark());
-        script.push(Step::run("report", move |_| {
-            report.store(true, SeqCst);
+        let set = Arc::clone(&asked);
+        let ((go, gate), (sent, mark)) = (Step::gate(), Step::mark());
+        script.push(Step::run("set the flag", move |_| {
+            set.store(true, SeqCst);
             Ok(())
         }));
         script.extend([gate, Step::send([words]), Step::close(), mark, Step::pause(silence)]);
@@ -225,30 +225,30 @@ fn m06_what_comes_together_with_the_end_is_taken_and_the_end_noticed_however_far
             assert!(nm.try_next_event().is_pending());
             asked.load(SeqCst)
         });
-        // The loop does not run while the server sends its error, so that the socket reports both together.
+        // The sockets are not polled meanwhile, so that the message and the end are reported together.
         go.open();
-        said.wait();
+        sent.wait();
         let begun = Instant::now();
         if is_opened {
             assert!(matches!(event(&mut nm), Some(Event::Opened(opened)) if opened == id));
         }
         assert!(matches!(event(&mut nm), Some(Event::Lost(lost, _)) if lost == id));
-        assert!(begun.elapsed() < silence / 2, "it is noticed, not waited for");
+        assert!(begun.elapsed() < silence / 2, "the end is noticed immediately");
     }
 }
 
 #[test]
-fn m13_a_slow_body_before_it_takes_no_time_from_a_dial() {
+fn m13_a_slow_body_does_not_shorten_the_time_limit_of_a_dial() {
     let (body, answer, patience) = [4200, 200, 4000].map(Duration::from_millis).into();
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let asked = Arc::new(AtomicBool::new(false));
-    let report = Arc::clone(&asked);
-    let ((go, gate), (said, mark)) = (Step::gate(), Step::mark());
+    let set = Arc::clone(&asked);
+    let ((go, gate), (sent, mark)) = (Step::gate(), Step::mark());
     let peer = Peer::play(vec![
         Step::startup(),
-        Step::run("report", move |_| {
-            report.store(true, SeqCst);
+        Step::run("set the flag", move |_| {
+            set.store(true, SeqCst);
             Ok(())
         }),
         gate,
@@ -264,31 +264,31 @@ fn m13_a_slow_body_before_it_takes_no_time_from_a_dial() {
         assert!(nm.try_next_event().is_pending());
         asked.load(SeqCst)
     });
-    // Both are there at the next look, and the one whose body is slow comes first.
+    // Both are ready at the next poll. The connection with the slow body is served first.
     line.notify("x");
     go.open();
-    said.wait();
+    sent.wait();
     assert!(matches!(event(&mut nm), Some(Event::Notifies(..))));
     std::thread::sleep(body);
     assert_eq!(opened(&mut nm, 1), BTreeSet::from([id]));
 }
 
 #[test]
-fn m05_what_cannot_be_is_said_at_once() {
+fn m05_an_invalid_dial_is_an_immediate_error() {
     let mut nm = NotificationManager::new([]);
     assert!(nm.dial("prot=1", ["a"]).unwrap_err().is_usage());
     assert!(nm.dial(config(&server().url()), [""]).unwrap_err().is_usage());
     assert!(nm.dial(Config::new().port(0), ["a"]).unwrap_err().is_usage());
-    assert!(nm.next().is_none(), "no connection is opened");
+    assert!(nm.next().is_none(), "no connection is attempted");
 }
 
 #[test]
-fn m05_in_the_plain_loop_it_is_just_there() {
+fn m05_in_the_plain_loop_a_dialled_connection_appears() {
     let channel = channel();
     let mut nm = NotificationManager::new([]).timeout(Duration::from_millis(20));
     let id = nm.dial(config(&server().url()), [&channel]).unwrap();
     until("it is open", || {
-        assert!(matches!(nm.next(), Some(None)), "idle until a notification is sent");
+        assert!(matches!(nm.next(), Some(None)), "idle until a notification arrives");
         nm.get(id).is_some()
     });
     super::support::open().notify(&channel, "hello").unwrap();
@@ -296,7 +296,7 @@ fn m05_in_the_plain_loop_it_is_just_there() {
 }
 
 #[test]
-fn m05_other_threads_have_connections_opened() {
+fn m05_other_threads_can_dial() {
     let channel = channel();
     let mut nm = NotificationManager::new([]).park_when_empty(true);
     let handle = nm.handle();
@@ -324,7 +324,7 @@ fn m05_other_threads_have_connections_opened() {
 }
 
 #[test]
-fn m05_what_another_thread_cannot_have_dialled_is_an_error_by_the_ticket() {
+fn m05_the_ticket_of_an_invalid_dial_is_an_immediate_error() {
     let nm = NotificationManager::new([]);
     let handle = nm.handle();
     let good = || config(&server().url());
@@ -335,13 +335,13 @@ fn m05_what_another_thread_cannot_have_dialled_is_an_error_by_the_ticket() {
         handle.dial(good(), ["a".repeat(300)]),
     ];
     for mut ticket in refused {
-        let error = ticket.try_get().expect("at once").unwrap_err();
+        let error = ticket.try_get().expect("the ticket is resolved immediately").unwrap_err();
         assert!(error.is_usage(), "{error}");
     }
-    assert_eq!(nm.restoring().count(), 0, "no connection is opened");
+    assert_eq!(nm.restoring().count(), 0, "no connection is attempted");
     let mut asked = handle.dial(good(), ["a"]);
     drop(nm);
     for mut ticket in [asked.try_get(), handle.dial(good(), ["a"]).try_get()] {
-        assert!(ticket.take().expect("at once").is_err(), "there is no connection to open");
+        assert!(ticket.take().expect("the ticket is resolved immediately").is_err(), "the manager has been dropped");
     }
 }

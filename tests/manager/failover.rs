@@ -1,4 +1,4 @@
-//! A primary that dies, and a standby that takes its place while the manager is reconnecting.
+//! M13: a primary that stops, and a standby that is promoted while the manager is reconnecting.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::support::*;
 use crate::support::server::{ask, primary_and_standby, promote, start};
 use crate::support::{Cluster, Options};
 
-/// Both servers, and a manager that listens at the primary, whatever the order.
+/// Returns a manager that listens at the primary, with the standby first in its configuration.
 fn listening_at(primary: &Cluster, standby: &Cluster, channel: &str) -> NotificationManager {
     let dsn = format!(
         "host=127.0.0.1,127.0.0.1 port={},{} user=postgres target_session_attrs=primary connect_timeout=10",
@@ -34,7 +34,7 @@ fn m13_after_a_failover_the_new_primary_is_found_once_there_is_one() {
     primary.stop_immediate().unwrap();
     let Some(Event::Disconnected(lost, _)) = event(&mut nm) else { panic!("the loss of the primary is reported") };
     assert_eq!(lost, id);
-    // For as long as there is a standby alone, it continues trying.
+    // While there is only a standby, the manager continues to retry.
     for _ in 0..10 {
         assert!(matches!(nm.next_event(), Some(Event::Idle)));
     }
@@ -48,7 +48,7 @@ fn m13_after_a_failover_the_new_primary_is_found_once_there_is_one() {
 }
 
 #[test]
-fn m13_a_changed_password_is_found_in_its_file_by_the_next_attempt() {
+fn m13_the_next_attempt_reads_a_changed_password_file() {
     let mut server = start(Options::new().auth("scram-sha-256", "first"));
     let directory = server.socket_dir().join("client");
     std::fs::create_dir(&directory).unwrap();
@@ -64,7 +64,7 @@ fn m13_a_changed_password_is_found_in_its_file_by_the_next_attempt() {
     db.listen([&channel]).unwrap();
     assert!(!format!("{db:?} {:?}", db.config()).contains("first"));
 
-    // Kept by SCRAM also where that is not the default, before version 14.
+    // Before version 14, SCRAM is not the default.
     db.execute("SET password_encryption = 'scram-sha-256'; ALTER ROLE postgres PASSWORD 'second'").unwrap();
     write("second");
     let mut nm = NotificationManager::new([db]).timeout(Duration::from_millis(50)).reconnect(Backoff::default());

@@ -1,10 +1,10 @@
-//! A server that does nothing but log in, and then sends what the test says: cheap enough for thousands.
+//! A server that only logs clients in and sends what the test wants: cheap enough for thousands of sessions.
 //!
 //! ```text
 //! let mut fake = Fake::new();
 //! let (db, mut line) = fake.open();      // the client's end and the server's, of one session
 //! line.notify("hello");
-//! drop(line);                            // hangs up
+//! drop(line);                            // closes the session
 //! ```
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -20,7 +20,7 @@ use notifyman::Connection;
 use super::support::{LIMIT, connect};
 use crate::support::msg;
 
-/// Listens on a Unix socket in a directory of its own.
+/// A server on a Unix socket in a directory of its own.
 pub struct Fake {
     directory: PathBuf,
     over: Arc<AtomicBool>,
@@ -44,7 +44,7 @@ impl Fake {
                     if over.load(SeqCst) {
                         return;
                     }
-                    let mut line = Line { stream: stream.unwrap(), said: 0, rest: Vec::new() };
+                    let mut line = Line { stream: stream.unwrap(), sent: 0, rest: Vec::new() };
                     if line.log_in(pid).is_ok() && sender.send((pid, line)).is_err() {
                         return;
                     }
@@ -54,9 +54,9 @@ impl Fake {
         Self { directory, over, lines, strays: Vec::new() }
     }
 
-    /// A new session: both ends of it.
+    /// Opens a session. Returns both ends.
     pub fn open(&mut self) -> (Connection, Line) {
-        let db = connect(&format!("host={} port=1 user=nobody dbname=nothing", self.directory.display()));
+        let db = connect(&format!("host={} port=1 user=any dbname=any", self.directory.display()));
         loop {
             match self.lines.recv_timeout(LIMIT).unwrap() {
                 (pid, line) if pid == db.pid() => return (db, line),
@@ -65,7 +65,7 @@ impl Fake {
         }
     }
 
-    /// The server's ends of the sessions that a manager has opened since, by their process numbers.
+    /// Returns the server's ends of the sessions that a manager has opened, with their process ids.
     pub fn strays(&mut self) -> &mut Vec<(i32, Line)> {
         self.strays.extend(self.lines.try_iter());
         &mut self.strays
@@ -84,11 +84,11 @@ impl Drop for Fake {
     }
 }
 
-/// The server's end of one session; dropping it hangs up.
+/// The server's end of one session. Dropping it closes the session.
 pub struct Line {
     stream: UnixStream,
-    said: usize,
-    /// What of the last message found no room.
+    sent: usize,
+    /// The part of the last message that did not fit into the socket.
     rest: Vec<u8>,
 }
 
@@ -102,7 +102,7 @@ impl Line {
         self.stream.write_all(&login.concat())
     }
 
-    /// Answers the query that the client has sent, if it has and is still there; says whether.
+    /// Answers the query of the client. Returns `false` if there is no query, or the client has closed the session.
     pub fn answer(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let asked = self.stream.read(&mut [0; 4096]).is_ok_and(|n| n > 0);
@@ -111,23 +111,23 @@ impl Line {
         asked && self.stream.write_all(&answer).is_ok()
     }
 
-    /// Sends these bytes, whatever they are.
-    pub fn say(&mut self, bytes: &[u8]) {
+    /// Sends any bytes.
+    pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
     }
 
     pub fn notify(&mut self, payload: &str) {
-        self.say(&msg::notification(1, "c", payload));
+        self.send(&msg::notification(1, "c", payload));
     }
 
-    /// Notifies, with numbers that count on from 0, until the socket takes no more; gives how many it has taken whole
-    /// since the beginning. The next may be torn: another flood continues with it.
+    /// Sends notifications that are numbered from 0 until the socket is full. Returns the number of complete notifications
+    /// sent so far. The last one may be incomplete; the next call continues it.
     pub fn flood(&mut self) -> usize {
         self.stream.set_nonblocking(true).unwrap();
         loop {
             if self.rest.is_empty() {
-                self.rest = msg::notification(1, "c", &format!("{:0>4000}", self.said));
-                self.said += 1;
+                self.rest = msg::notification(1, "c", &format!("{:0>4000}", self.sent));
+                self.sent += 1;
             }
             match self.stream.write(&self.rest) {
                 Ok(sent) => drop(self.rest.drain(..sent)),
@@ -136,11 +136,11 @@ impl Line {
             }
         }
         self.stream.set_nonblocking(false).unwrap();
-        self.said - usize::from(!self.rest.is_empty())
+        self.sent - usize::from(!self.rest.is_empty())
     }
 }
 
-/// The number of a flood's message.
+/// Returns the number in a notification of [`Line::flood`].
 pub fn number(payload: &str) -> usize {
     payload.parse().unwrap()
 }

@@ -1,4 +1,4 @@
-//! The handle: what other threads do to a manager that waits, and what they see of it.
+//! The handle: control of a waiting manager by other threads.
 
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -8,8 +8,7 @@ use notifyman::{Connection, Error, NotificationManager};
 use super::fake::Fake;
 use super::support::*;
 
-/// Iterates on a thread of its own, without a timeout unless one is set, until the end; gives the manager back, with
-/// what it received and how often it was idle.
+/// Iterates on a separate thread until the end. Returns the manager, the payloads received, and the number of idle events.
 fn run(mut nm: NotificationManager) -> JoinHandle<(NotificationManager, Vec<String>, usize)> {
     thread::spawn(move || {
         let (received, idle) = until_end(&mut nm);
@@ -17,13 +16,13 @@ fn run(mut nm: NotificationManager) -> JoinHandle<(NotificationManager, Vec<Stri
     })
 }
 
-/// Waits until the manager has gone to sleep, or as good as.
+/// Waits until the manager most likely waits for sockets.
 fn let_it_sleep() {
     thread::sleep(Duration::from_millis(50));
 }
 
 #[test]
-fn m05_a_waiting_manager_notices_an_insert_at_once() {
+fn m05_a_waiting_manager_notices_an_insert_immediately() {
     let channel = channel();
     let nm = NotificationManager::new([open()]);
     let handle = nm.handle();
@@ -32,15 +31,15 @@ fn m05_a_waiting_manager_notices_an_insert_at_once() {
     let begin = Instant::now();
     let id = handle.insert(listener(&channel)).wait(LIMIT).unwrap().unwrap();
     assert!(begin.elapsed() < LIMIT / 2);
-    open().notify(&channel, "received by the new one").unwrap();
+    open().notify(&channel, "for the new connection").unwrap();
     until("it is received", || handle.stats().notifications == 1);
     assert_eq!((id.to_string(), handle.stats().connections), ("2".into(), 2));
     handle.stop();
-    assert_eq!(running.join().unwrap().1, ["received by the new one"]);
+    assert_eq!(running.join().unwrap().1, ["for the new connection"]);
 }
 
 #[test]
-fn m05_a_waiting_manager_notices_a_removal_at_once() {
+fn m05_a_waiting_manager_notices_a_removal_immediately() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
     let nm = NotificationManager::new(connections);
@@ -50,14 +49,14 @@ fn m05_a_waiting_manager_notices_a_removal_at_once() {
     let mut db = handle.remove(all[0]).wait(LIMIT).unwrap().unwrap().unwrap();
     lines[0].notify("for its new owner");
     assert_eq!(db.wait(Duration::ZERO).flatten().count(), 1);
-    assert!(handle.remove(all[0]).wait(LIMIT).unwrap().is_none(), "it is not there any more");
+    assert!(handle.remove(all[0]).wait(LIMIT).unwrap().is_none(), "it has been removed");
     assert!(handle.remove(all[1]).wait(LIMIT).unwrap().unwrap().is_ok());
-    let (_, received, idle) = running.join().unwrap(); // m07: no connection is left
+    let (_, received, idle) = running.join().unwrap(); // M07: no connection is left
     assert_eq!((received, idle), (vec![], 0));
 }
 
 #[test]
-fn m05_a_waiting_manager_notices_a_new_timeout_at_once() {
+fn m05_a_waiting_manager_notices_a_new_timeout_immediately() {
     let mut fake = Fake::new();
     let (db, _line) = fake.open();
     let mut nm = NotificationManager::new([db]);
@@ -73,7 +72,7 @@ fn m05_a_waiting_manager_notices_a_new_timeout_at_once() {
     assert!(matches!(reported, Some(None)), "{reported:?}");
     assert_eq!(nm.current_timeout(), Some(Duration::from_millis(10)));
 
-    // Zero ends it, as it would have from the beginning.
+    // A zero timeout ends the iteration.
     nm.set_timeout(None);
     let running = run(nm);
     let_it_sleep();
@@ -82,7 +81,7 @@ fn m05_a_waiting_manager_notices_a_new_timeout_at_once() {
 }
 
 #[test]
-fn m07_a_parked_manager_waits_for_the_handle_and_ends_by_a_stop() {
+fn m07_a_parked_manager_waits_for_commands_and_ends_on_a_stop() {
     let channel = channel();
     let nm = NotificationManager::new([]).park_when_empty(true);
     let handle = nm.handle();
@@ -100,7 +99,7 @@ fn m07_a_parked_manager_waits_for_the_handle_and_ends_by_a_stop() {
 }
 
 #[test]
-fn m07_a_parked_manager_is_idle_by_its_timeout_and_ends_by_a_zero_one() {
+fn m07_a_parked_manager_has_idle_events_and_ends_with_a_zero_timeout() {
     let mut nm = NotificationManager::new([]).park_when_empty(true).timeout(Duration::from_millis(10));
     assert!(matches!(nm.next(), Some(None)));
     assert!(matches!(nm.next(), Some(None)));
@@ -109,12 +108,12 @@ fn m07_a_parked_manager_is_idle_by_its_timeout_and_ends_by_a_zero_one() {
 }
 
 #[test]
-fn m07_what_was_asked_through_the_handle_is_done_before_it_ends() {
+fn m07_queued_commands_are_executed_before_the_iterator_ends() {
     let channel = channel();
     let mut nm = NotificationManager::new([]).timeout(LIMIT);
     let handle = nm.handle();
     let mut ticket = handle.insert(listener(&channel));
-    assert!(ticket.try_get().is_none(), "the manager was not iterated");
+    assert!(ticket.try_get().is_none(), "the manager has not been iterated");
     assert!(matches!(ticket.wait(Duration::ZERO), Err(Error::Timeout { .. })));
     open().notify(&channel, "hello").unwrap();
     assert_eq!(receive(&mut nm, 1)[0].1, "hello");
@@ -122,7 +121,7 @@ fn m07_what_was_asked_through_the_handle_is_done_before_it_ends() {
 }
 
 #[test]
-fn m11_ids_of_the_handle_and_of_the_manager_are_one_count() {
+fn m11_the_handle_and_the_manager_share_one_sequence_of_ids() {
     let mut fake = Fake::new();
     let (mut connections, _lines) = fake.open_many(4);
     let mut nm = NotificationManager::new([connections.remove(0)]).timeout(Duration::ZERO);
@@ -137,7 +136,7 @@ fn m11_ids_of_the_handle_and_of_the_manager_are_one_count() {
 }
 
 #[test]
-fn m12_stats_count_what_happened_and_the_handle_reads_them_meanwhile() {
+fn m12_stats_are_accurate_and_readable_while_the_loop_runs() {
     let channel = channel();
     let (db, pid) = {
         let db = listener(&channel);
@@ -183,14 +182,14 @@ fn m12_stats_count_what_happened_and_the_handle_reads_them_meanwhile() {
 }
 
 #[test]
-fn m12_sitting_still_costs_no_turns() {
+fn m12_an_idle_manager_runs_no_turns() {
     let mut fake = Fake::new();
     let (connections, _lines) = fake.open_many(50);
     let nm = NotificationManager::new(connections);
     let handle = nm.handle();
     let running = run(nm);
     let mut before = handle.stats().turns;
-    until("it has looked at everything and sits still", || {
+    until("it has polled every socket and waits", || {
         thread::sleep(Duration::from_millis(200));
         let after = handle.stats().turns;
         std::mem::replace(&mut before, after) == after && after > 0
@@ -206,7 +205,7 @@ fn m19_a_stop_ends_one_iteration_and_closes_nothing() {
     let mut nm = NotificationManager::new([db]).timeout(LIMIT);
     let handle = nm.handle();
     handle.stop();
-    assert!(nm.next().is_none(), "it came while the manager was not iterated");
+    assert!(nm.next().is_none(), "the stop was requested while the manager was not iterated");
     line.notify("still here");
     assert_eq!(receive(&mut nm, 1)[0].1, "still here");
 
@@ -220,7 +219,7 @@ fn m19_a_stop_ends_one_iteration_and_closes_nothing() {
 }
 
 #[test]
-fn m18_no_ticket_is_left_hanging_when_the_manager_goes() {
+fn m18_dropping_the_manager_resolves_every_ticket() {
     let mut fake = Fake::new();
     let (connections, _lines) = fake.open_many(3);
     let mut connections: Vec<Connection> = connections;
@@ -231,18 +230,18 @@ fn m18_no_ticket_is_left_hanging_when_the_manager_goes() {
     let mut stop = handle.stop();
     drop(nm);
     let mut after = handle.insert(connections.remove(0));
-    assert!(before.wait(LIMIT).unwrap().is_err_and(|db| !db.is_closed()), "it is given back");
-    assert!(after.wait(LIMIT).unwrap().is_err_and(|db| !db.is_closed()), "it is given back");
+    assert!(before.wait(LIMIT).unwrap().is_err_and(|db| !db.is_closed()), "the connection is returned");
+    assert!(after.wait(LIMIT).unwrap().is_err_and(|db| !db.is_closed()), "the connection is returned");
     assert!(matches!(removal.wait(LIMIT), Err(Error::Stopped)));
     assert!(matches!(stop.wait(LIMIT), Err(Error::Stopped)));
     assert!(matches!(handle.set_timeout(None).wait(LIMIT), Err(Error::Stopped)));
 }
 
 #[test]
-fn m18_waiting_for_a_ticket_inside_the_loop_is_an_error() {
+fn m18_waiting_for_a_ticket_on_the_iterating_thread_is_an_error() {
     let mut nm = NotificationManager::new([]).park_when_empty(true).timeout(Duration::from_millis(1));
     let handle = nm.handle();
     assert!(matches!(nm.next(), Some(None)));
     assert!(matches!(handle.stop().wait(None), Err(Error::WouldDeadlock)));
-    assert!(nm.next().is_none(), "the stop itself holds");
+    assert!(nm.next().is_none(), "the stop takes effect");
 }

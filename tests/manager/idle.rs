@@ -1,4 +1,4 @@
-//! The clock: idle events come about every T, never early, and never before what has come.
+//! M03: idle events come about every T, never early, and never before pending notifications.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -14,7 +14,7 @@ use crate::support::{Cluster, Options, cluster, msg};
 const T: Duration = Duration::from_millis(60);
 
 #[test]
-fn m03_idle_comes_about_every_t_and_never_early() {
+fn m03_idle_events_come_about_every_t_and_never_early() {
     let mut fake = Fake::new();
     let (db, _line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(T);
@@ -27,11 +27,11 @@ fn m03_idle_comes_about_every_t_and_never_early() {
 }
 
 #[test]
-fn m03_idle_comes_about_every_t_under_a_steady_stream() {
+fn m03_idle_events_come_about_every_t_under_a_steady_stream() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let (over, speaking) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    let speaker = thread::spawn({
+    let sender = thread::spawn({
         let (over, speaking) = (Arc::clone(&over), Arc::clone(&speaking));
         move || {
             while !over.load(SeqCst) {
@@ -49,7 +49,7 @@ fn m03_idle_comes_about_every_t_under_a_steady_stream() {
     let (mut received, mut periods) = (0, 0);
     while idle < 10 || periods <= 5 {
         let asked = Instant::now();
-        match nm.next().expect("it continues") {
+        match nm.next().expect("the loop continues") {
             Some((_, batch)) => received += batch.len(),
             None => {
                 idle += 1;
@@ -62,12 +62,12 @@ fn m03_idle_comes_about_every_t_under_a_steady_stream() {
         assert!(begin.elapsed() < LIMIT, "{idle} idle events, {periods} of them after notifications");
     }
     over.store(true, SeqCst);
-    drop(nm); // which ends a speaker that finds no room
-    let _ = speaker.join();
+    drop(nm); // this also ends a sender whose socket is full
+    let _ = sender.join();
 }
 
 #[test]
-fn m03_idle_comes_about_every_t_though_there_is_always_more() {
+fn m03_idle_events_come_about_every_t_although_every_socket_stays_readable() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
     let mut nm = NotificationManager::new(connections).timeout(T);
@@ -75,8 +75,8 @@ fn m03_idle_comes_about_every_t_though_there_is_always_more() {
     let begin = Instant::now();
     let (mut idle, mut received) = (0, 0);
     while idle < 5 {
-        lines.iter_mut().for_each(|line| _ = line.flood()); // a slow body, and no connection is ever without notifications
-        match nm.next().expect("it continues") {
+        lines.iter_mut().for_each(|line| _ = line.flood()); // a slow body, and every socket stays readable
+        match nm.next().expect("the loop continues") {
             Some((_, batch)) => received += batch.len(),
             None => idle += 1,
         }
@@ -86,17 +86,17 @@ fn m03_idle_comes_about_every_t_though_there_is_always_more() {
 }
 
 #[test]
-fn m03_idle_doesnt_overtake_what_came_during_a_slow_body() {
+fn m03_an_idle_event_comes_after_what_arrived_during_a_slow_body() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(3);
     let mut nm = NotificationManager::new(connections).timeout(T);
     let ids = ids(&nm);
     let _watchdog = Watchdog::over(&nm);
     for round in 0..5 {
-        nm.set_timeout(T); // so that it is not due yet
+        nm.set_timeout(T); // so that the idle event is not due yet
         lines[0].notify("slow");
         assert_eq!(receive(&mut nm, 1), [(ids[0], "slow".into())]);
-        // The body of a slow consumer, while others speak.
+        // A slow body, during which other connections receive notifications.
         lines[1].notify("meanwhile");
         thread::sleep(2 * T);
         lines[2].notify("later");
@@ -107,7 +107,7 @@ fn m03_idle_doesnt_overtake_what_came_during_a_slow_body() {
 }
 
 #[test]
-fn m03_idle_doesnt_overtake_what_a_call_picked_up() {
+fn m03_an_idle_event_comes_after_what_a_call_has_read() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(T);
     let id = ids(&nm)[0];
@@ -115,25 +115,25 @@ fn m03_idle_doesnt_overtake_what_a_call_picked_up() {
         assert_eq!(until_idle(&mut nm), []);
         let mut db = nm.get_mut(id).unwrap();
         db.notify(&channel, "picked up").unwrap();
-        db.query("select pg_sleep(0.1)").unwrap(); // idle is due by now
+        db.query("select pg_sleep(0.1)").unwrap(); // the idle event is due by now
         assert_eq!(until_idle(&mut nm), [(id, "picked up".into())]);
     }
 }
 
 #[test]
-fn m03_idle_doesnt_overtake_what_a_call_picked_up_since_it_came_due() {
+fn m03_a_due_idle_event_comes_after_what_a_call_has_read_since() {
     let channel = channel();
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let mut nm = NotificationManager::new([db, listener(&channel)]).timeout(T);
-    let [speaks, called] = ids(&nm)[..] else { panic!("two connections") };
+    let [notified, called] = ids(&nm)[..] else { panic!("two connections") };
     assert_eq!(until_idle(&mut nm), []);
     for _ in 0..5 {
         thread::sleep(2 * T);
         line.notify("as it came due");
         let (id, _) = batch(&mut nm);
-        assert_eq!(id, speaks);
-        // Only the idle event is left to be reported, and now somebody makes a call.
+        assert_eq!(id, notified);
+        // Only the idle event is left to be reported when a call is made.
         let mut db = nm.get_mut(called).unwrap();
         db.notify(&channel, "picked up").unwrap();
         db.query("select 1").unwrap();
@@ -141,16 +141,16 @@ fn m03_idle_doesnt_overtake_what_a_call_picked_up_since_it_came_due() {
 
         thread::sleep(2 * T);
         line.notify("as it came due");
-        assert_eq!(batch(&mut nm).0, speaks);
+        assert_eq!(batch(&mut nm).0, notified);
         let mut db = listener(&channel);
         db.notify(&channel, "brought along").unwrap();
         db.query("select 1").unwrap();
-        let newcomer = nm.insert(db);
+        let inserted = nm.insert(db);
         let mut received = until_idle(&mut nm);
         received.sort();
-        assert!(received.contains(&(newcomer, "brought along".into())), "{received:?}");
-        assert!(nm.remove(newcomer).unwrap().is_ok());
-        // The other listener's may have been on its way.
+        assert!(received.contains(&(inserted, "brought along".into())), "{received:?}");
+        assert!(nm.remove(inserted).unwrap().is_ok());
+        // The notification to the other listener may not have arrived yet.
         if received.len() == 1 {
             assert_eq!(receive(&mut nm, 1), [(called, "brought along".into())]);
         }
@@ -159,7 +159,7 @@ fn m03_idle_doesnt_overtake_what_a_call_picked_up_since_it_came_due() {
 }
 
 #[test]
-fn m03_a_slow_body_is_no_reason_for_two_idle_events_at_once() {
+fn m03_a_slow_body_does_not_cause_two_idle_events_in_a_row() {
     let mut fake = Fake::new();
     let (db, _line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(T);
@@ -167,42 +167,42 @@ fn m03_a_slow_body_is_no_reason_for_two_idle_events_at_once() {
         assert!(matches!(nm.next(), Some(None)));
         thread::sleep(3 * T);
         let asked = Instant::now();
-        assert!(matches!(nm.next(), Some(None))); // which was due long since
+        assert!(matches!(nm.next(), Some(None))); // was due before
         assert!(matches!(nm.next(), Some(None)));
         assert!(asked.elapsed() >= T, "{:?} after the one before", asked.elapsed());
     }
 }
 
 #[test]
-fn m03_with_a_tiny_timeout_it_still_reads() {
+fn m03_a_tiny_timeout_still_reads_the_sockets() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
     let mut nm = NotificationManager::new(connections).timeout(Duration::from_secs_f64(1e-7));
     for (id, line) in ids(&nm).into_iter().zip(&mut lines) {
         assert!(matches!(nm.next(), Some(None)));
         line.notify("read");
-        assert_eq!(until_idle(&mut nm), [(id, "read".into())], "what is there comes before the next idle event");
+        assert_eq!(until_idle(&mut nm), [(id, "read".into())], "pending notifications come before the next idle event");
     }
 }
 
 #[test]
-fn m03_an_endless_timeout_is_never_over() {
+fn m03_the_longest_timeout_never_expires() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(Duration::MAX);
-    let speaker = thread::spawn(move || {
+    let sender = thread::spawn(move || {
         thread::sleep(T);
         line.notify("at last");
         line
     });
     let _watchdog = Watchdog::over(&nm);
     assert_eq!(nm.next().unwrap().map(|(_, batch)| payloads(&batch)), Some(vec!["at last".into()]));
-    drop(speaker.join().unwrap());
+    drop(sender.join().unwrap());
 }
 
 #[test]
-fn m03_a_frozen_server_changes_nothing() {
-    // A server of its own: a session that is frozen while it holds a lock blocks all others.
+fn m03_a_frozen_server_does_not_delay_idle_events() {
+    // A separate server, because a frozen backend that holds a lock blocks every other session.
     let cluster = Cluster::start(Options::new().max_connections(10)).unwrap();
     let mut db = connect(&cluster.url());
     db.listen(["c"]).unwrap();
@@ -238,13 +238,13 @@ fn m03_a_new_timeout_begins_a_new_period() {
 }
 
 #[test]
-fn m04_at_an_idle_event_no_whole_notification_is_held() {
+fn m04_at_an_idle_event_no_complete_notification_is_pending() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(3);
     let mut nm = NotificationManager::new(connections).timeout(Duration::from_micros(50));
     let mut received = 0;
     for round in 1..=200 {
-        lines[round % 3].say(&[msg::notification(1, "c", "a"), msg::notification(1, "c", "b")].concat());
+        lines[round % 3].send(&[msg::notification(1, "c", "a"), msg::notification(1, "c", "b")].concat());
         received += until_idle(&mut nm).len();
         assert_eq!(received, 2 * round);
     }
@@ -254,16 +254,16 @@ fn m04_at_an_idle_event_no_whole_notification_is_held() {
 }
 
 #[test]
-fn m04_a_torn_frame_stays_with_its_connection() {
+fn m04_a_partial_frame_stays_with_its_connection() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(T);
     let bytes = [msg::notification(1, "c", "whole"), msg::notification(1, "c", "in two pieces")].concat();
     let (first, second) = bytes.split_at(bytes.len() - 5);
-    line.say(first);
+    line.send(first);
     assert_eq!(until_idle(&mut nm).len(), 1);
     let (_, mut db) = nm.into_connections().pop().unwrap();
-    line.say(second);
+    line.send(second);
     let rest: Vec<_> = db.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect();
     assert_eq!(rest, ["in two pieces"]);
 }

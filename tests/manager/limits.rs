@@ -1,5 +1,5 @@
-//! Without a poll: everybody goes to the garbage, and the iterator ends. Each in a process of its own, whose
-//! descriptors the test uses up.
+//! M10: without a poll, all connections move to the garbage and the iterator ends. Each test runs in a child process, and
+//! uses up its descriptors.
 
 use std::fs::File;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use notifyman::{Backoff, Error, Event, NotificationManager};
 
 use super::support::*;
 
-/// Takes every descriptor but so many.
+/// Opens files until only `n` descriptors are left.
 fn use_up_all_but(n: usize) -> Vec<File> {
     let mut taken = Vec::new();
     while let Ok(file) = File::open("/dev/null") {
@@ -18,7 +18,7 @@ fn use_up_all_but(n: usize) -> Vec<File> {
     taken
 }
 
-fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duration>) {
+fn all_move_to_the_garbage_with_few_descriptors(left: usize, timeout: Option<Duration>) {
     let url = child().unwrap();
     // The test processes share a server, so each uses a separate channel.
     let channel = channel();
@@ -31,22 +31,22 @@ fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duratio
     let taken = use_up_all_but(left);
     let mut nm = NotificationManager::new([db, other]).timeout(timeout);
     let all = ids(&nm);
-    assert_eq!(all.len(), 2, "to make it does not fail");
+    assert_eq!(all.len(), 2, "creating a manager does not fail");
     let mut received = Vec::new();
     for event in &mut nm {
         let (id, batch) = event.expect("no idle event");
         received.push((id, payloads(&batch).concat()));
     }
-    assert_eq!(received, [(all[0], "held".into())], "the received notifications come first");
+    assert_eq!(received, [(all[0], "held".into())], "pending notifications are yielded first");
     let garbage: Vec<_> = nm.garbage().map(|(id, dead)| (id, dead.error().clone())).collect();
     assert_eq!(garbage.iter().map(|(id, _)| *id).collect::<Vec<_>>(), all);
     for (_, error) in &garbage {
         assert!(matches!(error, Error::Io { error, .. } if error.raw_os_error() == Some(24)), "{error:?}"); // EMFILE
         assert!(error.to_string().contains("poller"), "{error}");
     }
-    assert!(nm.next().is_none(), "and continues to end");
+    assert!(nm.next().is_none(), "it ends again");
 
-    // It stays as it is; another manager may have more luck.
+    // This manager stays without a poll; another one can have one.
     drop(taken);
     let (_, dead) = nm.take_garbage().remove(0);
     let late = nm.insert(connect(&url));
@@ -57,7 +57,7 @@ fn all_go_to_the_garbage_when_there_are_but(left: usize, timeout: Option<Duratio
     assert_eq!(receive(&mut nm, 1)[0].1, "again");
 }
 
-/// Plays the child's part, or the parent's.
+/// Runs the test in the child process, or starts the child process.
 fn in_a_child(test: &str, part: impl FnOnce()) {
     match child() {
         Some(_) => part(),
@@ -66,26 +66,26 @@ fn in_a_child(test: &str, part: impl FnOnce()) {
 }
 
 #[test]
-fn m10_without_a_poll_all_go_to_the_garbage_and_it_ends() {
-    let part = || all_go_to_the_garbage_when_there_are_but(0, None);
-    in_a_child("manager::limits::m10_without_a_poll_all_go_to_the_garbage_and_it_ends", part);
+fn m10_without_a_poll_all_move_to_the_garbage_and_the_iterator_ends() {
+    let part = || all_move_to_the_garbage_with_few_descriptors(0, None);
+    in_a_child("manager::limits::m10_without_a_poll_all_move_to_the_garbage_and_the_iterator_ends", part);
 }
 
 #[test]
-fn m10_with_a_poll_that_nobody_can_wake_all_go_to_the_garbage_and_it_ends() {
-    let part = || all_go_to_the_garbage_when_there_are_but(1, Some(LIMIT));
-    in_a_child("manager::limits::m10_with_a_poll_that_nobody_can_wake_all_go_to_the_garbage_and_it_ends", part);
+fn m10_without_a_waker_all_move_to_the_garbage_and_the_iterator_ends() {
+    let part = || all_move_to_the_garbage_with_few_descriptors(1, Some(LIMIT));
+    in_a_child("manager::limits::m10_without_a_waker_all_move_to_the_garbage_and_the_iterator_ends", part);
 }
 
 #[test]
-fn m10_without_a_poll_a_zero_timeout_ends_too() {
-    let part = || all_go_to_the_garbage_when_there_are_but(0, Some(Duration::ZERO));
-    in_a_child("manager::limits::m10_without_a_poll_a_zero_timeout_ends_too", part);
+fn m10_without_a_poll_an_iterator_with_a_zero_timeout_ends() {
+    let part = || all_move_to_the_garbage_with_few_descriptors(0, Some(Duration::ZERO));
+    in_a_child("manager::limits::m10_without_a_poll_an_iterator_with_a_zero_timeout_ends", part);
 }
 
 #[test]
-fn m10_without_a_poll_a_parked_manager_ends_too() {
-    in_a_child("manager::limits::m10_without_a_poll_a_parked_manager_ends_too", || {
+fn m10_without_a_poll_a_parked_manager_ends() {
+    in_a_child("manager::limits::m10_without_a_poll_a_parked_manager_ends", || {
         let taken = use_up_all_but(0);
         let mut nm = NotificationManager::new([]).park_when_empty(true);
         assert!(nm.next().is_none());
@@ -111,8 +111,8 @@ fn m10_without_a_poll_lost_connections_are_not_restored() {
 }
 
 #[test]
-fn m10_without_a_poll_restoring_is_abandoned() {
-    in_a_child("manager::limits::m10_without_a_poll_restoring_is_abandoned", || {
+fn m10_without_a_poll_restores_fail() {
+    in_a_child("manager::limits::m10_without_a_poll_restores_fail", || {
         let url = child().unwrap();
         let db = connect(&url);
         let taken = use_up_all_but(0);

@@ -1,4 +1,4 @@
-//! The two loops as anybody writes them.
+//! The two loops, as users write them.
 
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn m01_two_connections_notify_each_other_and_removing_both_ends_the_loop() {
 
     let mut received = Vec::new();
     while let Some(event) = nm.next() {
-        let (id, batch) = event.expect("something came before it was idle");
+        let (id, batch) = event.expect("a batch before the idle event");
         received.extend(batch.iter().map(|n| (id, n.channel().into_owned(), n.payload().into_owned())));
         if id == b {
             nm.get_mut(b).unwrap().notify(&ping, "pong").unwrap();
@@ -28,7 +28,7 @@ fn m01_two_connections_notify_each_other_and_removing_both_ends_the_loop() {
 }
 
 #[test]
-fn m01_a_notification_tells_who_where_and_what() {
+fn m01_a_notification_has_a_channel_a_payload_and_a_pid() {
     let channel = channel();
     let mut tx = open();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(LIMIT);
@@ -41,7 +41,7 @@ fn m01_a_notification_tells_who_where_and_what() {
 }
 
 #[test]
-fn m01_every_connection_hears_all_in_the_servers_order() {
+fn m01_every_connection_receives_everything_in_the_servers_order() {
     const EACH: usize = 3000;
     let channel = channel();
     let mut nm = NotificationManager::new((0..3).map(|_| listener(&channel))).timeout(LIMIT);
@@ -54,7 +54,7 @@ fn m01_every_connection_hears_all_in_the_servers_order() {
     let received = receive(&mut nm, 3 * EACH);
     for id in ids(&nm) {
         let its: Vec<&str> =
-            received.iter().filter(|(which, _)| *which == id).map(|(_, payload)| payload.as_str()).collect();
+            received.iter().filter(|(conn, _)| *conn == id).map(|(_, payload)| payload.as_str()).collect();
         assert_eq!(its, (0..EACH).map(|n| n.to_string()).collect::<Vec<_>>());
     }
 }
@@ -65,15 +65,15 @@ fn m01_equal_notifications_are_all_delivered() {
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(LIMIT);
     let mut tx = open();
     for _ in 0..5 {
-        tx.notify(&channel, "the same").unwrap();
+        tx.notify(&channel, "equal").unwrap();
     }
-    assert!(receive(&mut nm, 5).iter().all(|(_, payload)| payload == "the same"));
+    assert!(receive(&mut nm, 5).iter().all(|(_, payload)| payload == "equal"));
     nm.set_timeout(Duration::from_millis(50));
-    assert_eq!(until_idle(&mut nm), [], "and no more than that");
+    assert_eq!(until_idle(&mut nm), [], "no more than these");
 }
 
 #[test]
-fn m02_without_a_timeout_it_is_never_idle() {
+fn m02_without_a_timeout_there_are_no_idle_events() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]);
     assert_eq!(nm.current_timeout(), None);
@@ -85,14 +85,14 @@ fn m02_without_a_timeout_it_is_never_idle() {
             tx.notify(&channel, &n.to_string()).unwrap();
         }
     });
-    assert_eq!(receive(&mut nm, 3).len(), 3); // which panics at an idle event
+    assert_eq!(receive(&mut nm, 3).len(), 3); // panics at an idle event
     sender.join().unwrap();
     handle.stop();
     assert_eq!(nm.next().map(drop), None);
 }
 
 #[test]
-fn m03_idle_then_a_notify_then_its_event_four_times_over() {
+fn m03_idle_events_and_notifications_alternate() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::from_millis(50));
     let id = ids(&nm)[0];
@@ -104,7 +104,7 @@ fn m03_idle_then_a_notify_then_its_event_four_times_over() {
 }
 
 #[test]
-fn m06_after_a_close_inside_the_loop_what_had_come_is_told_and_the_loop_ends_at_once() {
+fn m06_after_a_close_inside_the_loop_pending_notifications_are_yielded_and_the_loop_ends() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(LIMIT);
     let id = ids(&nm)[0];
@@ -118,7 +118,7 @@ fn m06_after_a_close_inside_the_loop_what_had_come_is_told_and_the_loop_ends_at_
         if received == ["first"] {
             let mut db = nm.get_mut(id).unwrap();
             db.notify_many([(&channel, "second"), (&channel, "third")]).unwrap();
-            db.query("select 1").unwrap(); // by now they are there
+            db.query("select 1").unwrap(); // they have arrived by now
             db.close().unwrap();
         }
     }
@@ -128,16 +128,16 @@ fn m06_after_a_close_inside_the_loop_what_had_come_is_told_and_the_loop_ends_at_
 }
 
 #[test]
-fn m01_events_are_the_same_queue_with_nothing_left_out() {
+fn m01_next_event_returns_every_event() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::from_millis(50));
     let id = ids(&nm)[0];
     assert!(matches!(nm.next_event(), Some(Event::Idle)));
     nm.get_mut(id).unwrap().notify(&channel, "hello").unwrap();
     assert!(
-        matches!(nm.next_event(), Some(Event::Notifies(which, batch)) if which == id && payloads(&batch) == ["hello"])
+        matches!(nm.next_event(), Some(Event::Notifies(conn, batch)) if conn == id && payloads(&batch) == ["hello"])
     );
     nm.get_mut(id).unwrap().close().unwrap();
-    assert!(matches!(nm.next_event(), Some(Event::Lost(which, notifyman::Error::Closed)) if which == id));
+    assert!(matches!(nm.next_event(), Some(Event::Lost(conn, notifyman::Error::Closed)) if conn == id));
     assert!(nm.next_event().is_none());
 }

@@ -1,4 +1,4 @@
-//! Who is in it: ids, insertion and removal at any point, what is given back, and the end of an empty one.
+//! M04, M05, M07 and M11: ids, insertion and removal at any point, returned connections, and the end of an empty manager.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::support::*;
 use crate::support::msg;
 
 #[test]
-fn m04_remove_gives_a_connection_back_with_what_was_not_delivered_in_it() {
+fn m04_remove_returns_a_connection_with_its_undelivered_notifications() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(LIMIT);
     let id = ids(&nm)[0];
@@ -25,13 +25,13 @@ fn m04_remove_gives_a_connection_back_with_what_was_not_delivered_in_it() {
 }
 
 #[test]
-fn m04_into_connections_gives_them_back_with_what_was_not_delivered_in_them() {
+fn m04_into_connections_returns_connections_with_their_undelivered_notifications() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(3);
     let mut nm = NotificationManager::new(connections).timeout(LIMIT);
     let all = ids(&nm);
     for line in &mut lines {
-        line.say(&[msg::notification(1, "c", "a"), msg::notification(1, "c", "b")].concat());
+        line.send(&[msg::notification(1, "c", "a"), msg::notification(1, "c", "b")].concat());
     }
     let (first, _) = batch(&mut nm); // in the middle of a turn
     let given_back = nm.into_connections();
@@ -43,7 +43,7 @@ fn m04_into_connections_gives_them_back_with_what_was_not_delivered_in_them() {
 }
 
 #[test]
-fn m04_a_connection_that_was_given_back_can_go_into_another_manager() {
+fn m04_a_returned_connection_can_be_inserted_into_another_manager() {
     let channel = channel();
     let mut one = NotificationManager::new([listener(&channel)]).timeout(LIMIT);
     let id = ids(&one)[0];
@@ -57,19 +57,19 @@ fn m04_a_connection_that_was_given_back_can_go_into_another_manager() {
 }
 
 #[test]
-fn m04_dropping_it_closes_its_sessions() {
+fn m04_dropping_the_manager_closes_its_sessions() {
     let sessions: Vec<_> = (0..3).map(|_| open()).collect();
     let pids: Vec<String> = sessions.iter().map(|db| db.pid().to_string()).collect();
-    let there = format!("select from pg_stat_activity where pid in ({})", pids.join(","));
+    let sessions_query = format!("select from pg_stat_activity where pid in ({})", pids.join(","));
     let mut admin = open();
     let nm = NotificationManager::new(sessions);
-    assert_eq!(admin.query(&there).unwrap().len(), 3);
+    assert_eq!(admin.query(&sessions_query).unwrap().len(), 3);
     drop(nm);
-    until("the sessions end", || admin.query(&there).unwrap().is_empty());
+    until("the sessions end", || admin.query(&sessions_query).unwrap().is_empty());
 }
 
 #[test]
-fn m05_connections_come_and_go_at_any_point_of_the_loop() {
+fn m05_connections_can_be_inserted_and_removed_at_any_point_of_the_loop() {
     let channel = channel();
     let mut tx = open();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::from_millis(30));
@@ -78,14 +78,14 @@ fn m05_connections_come_and_go_at_any_point_of_the_loop() {
     let _watchdog = Watchdog::over(&nm);
     while let Some(event) = nm.next() {
         match (event, second) {
-            // One is inserted at an idle event, and receives.
+            // At an idle event, a connection is inserted.
             (None, None) => {
                 second = Some(nm.insert(listener(&channel)));
                 tx.notify(&channel, "both").unwrap();
             }
             (None, Some(_)) if reported.len() < 2 => {}
-            (None, Some(second)) => assert!(nm.remove(second).unwrap().is_ok()), // and the loop ends
-            // In a batch's body one goes.
+            (None, Some(second)) => assert!(nm.remove(second).unwrap().is_ok()), // the loop ends
+            // At a batch, its connection is removed.
             (Some((id, batch)), _) => {
                 reported.push((id, payloads(&batch).concat()));
                 if id == first {
@@ -99,7 +99,7 @@ fn m05_connections_come_and_go_at_any_point_of_the_loop() {
 }
 
 #[test]
-fn m05_one_that_is_removed_says_no_more_though_it_had_come() {
+fn m05_a_removed_connection_that_was_ready_yields_nothing() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(10);
     let mut nm = NotificationManager::new(connections).timeout(Duration::from_millis(30));
@@ -107,9 +107,9 @@ fn m05_one_that_is_removed_says_no_more_though_it_had_come() {
     let (first, _) = batch(&mut nm);
     let others: Vec<_> = ids(&nm).into_iter().filter(|id| *id != first).collect();
     let taken: Vec<_> = others[1..].iter().map(|id| nm.remove(*id).unwrap().unwrap()).collect();
-    // Their places are taken at once by others, to which nothing was sent.
-    let (newcomers, _lines) = fake.open_many(8);
-    for db in newcomers {
+    // Their slots are reused immediately by connections that receive nothing.
+    let (inserted, _lines) = fake.open_many(8);
+    for db in inserted {
         nm.insert(db);
     }
     assert_eq!(until_idle(&mut nm), [(others[0], "ready".into())]);
@@ -119,7 +119,7 @@ fn m05_one_that_is_removed_says_no_more_though_it_had_come() {
 }
 
 #[test]
-fn m05_what_an_inserted_connection_holds_is_yielded() {
+fn m05_notifications_of_an_inserted_connection_are_yielded() {
     let channel = channel();
     let mut nm = NotificationManager::new([]).timeout(LIMIT);
     let mut db = listener(&channel);
@@ -130,7 +130,7 @@ fn m05_what_an_inserted_connection_holds_is_yielded() {
 }
 
 #[test]
-fn m07_it_ends_at_once_when_nobody_is_left_and_continues_after_an_insert() {
+fn m07_an_empty_manager_ends_immediately_and_continues_after_an_insert() {
     let mut nm = NotificationManager::new([]).timeout(LIMIT);
     let begin = Instant::now();
     assert!(nm.next().is_none());
@@ -142,13 +142,13 @@ fn m07_it_ends_at_once_when_nobody_is_left_and_continues_after_an_insert() {
         assert_eq!(receive(&mut nm, 1), [(id, "hello".into())]);
         assert!(nm.remove(id).unwrap().is_ok());
         assert!(nm.next().is_none());
-        assert!(nm.next().is_none(), "and ends again");
+        assert!(nm.next().is_none(), "it ends again");
     }
     assert!(begin.elapsed() < LIMIT / 2);
 }
 
 #[test]
-fn m07_the_dead_are_nobody() {
+fn m07_lost_connections_do_not_keep_the_iterator_running() {
     let mut fake = Fake::new();
     let (connections, lines) = fake.open_many(3);
     drop(lines);
@@ -188,10 +188,10 @@ fn m11_a_stale_id_finds_nothing() {
     assert!(nm.remove(removed).unwrap().is_ok());
     drop(lines.pop());
     assert!(nm.next().is_none());
-    assert!(nm.get(killed).is_none() && nm.get_mut(killed).is_none(), "it is dead");
-    assert!(nm.remove(killed).unwrap().is_err(), "and taken out of the garbage");
+    assert!(nm.get(killed).is_none() && nm.get_mut(killed).is_none(), "it is in the garbage");
+    assert!(nm.remove(killed).unwrap().is_err(), "it is removed from the garbage");
 
-    // Others have taken their places.
+    // Other connections reuse their slots.
     let (connections, _lines) = fake.open_many(2);
     for db in connections {
         nm.insert(db);

@@ -1,18 +1,18 @@
-//! The manager's rules, M01 to M12, from outside: each test's name begins with the rule that it proves. What
-//! recovers by itself (M13 to M17) and the rest of the handle (M18, M19) is here as far as these rules need it.
+//! Tests of the manager's rules M01 to M12 by its public interface. Each name begins with the rule that the test proves.
+//! Recovery (M13 to M17) and the rest of the handle (M18, M19) are here as far as these rules need them.
 
-mod deaths;
 mod dialling;
 mod failover;
-mod fair;
+mod fairness;
 mod fake;
 mod handle;
-mod harm;
 mod idle;
+mod isolation;
 mod limits;
 mod loops;
+mod losses;
 mod membership;
-mod outer;
+mod outer_loop;
 mod properties;
 mod requests;
 mod revive;

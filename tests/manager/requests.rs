@@ -47,7 +47,7 @@ fn result<T>(nm: &mut NotificationManager, ticket: &mut Ticket<T>) -> Result<T, 
 }
 
 #[test]
-fn m18_a_request_that_a_slow_server_reads_in_parts_is_sent_to_its_end() {
+fn m18_a_request_that_a_slow_server_reads_in_parts_is_sent_completely() {
     let (read_on, gate) = Step::gate();
     let peer = script([gate, Step::expect_any_query(), answer(), Step::serve()]);
     let mut nm = NotificationManager::new([connect(&peer.url())]).timeout(TICK);
@@ -102,7 +102,7 @@ fn m18_a_later_request_has_a_time_limit_of_its_own() {
 }
 
 #[test]
-fn m18_an_answer_that_arrived_in_time_counts_even_behind_many_notifications() {
+fn m18_an_answer_that_arrived_in_time_counts_although_many_notifications_precede_it() {
     let call_timeout = Duration::from_secs(2);
     // A read of 64 KiB contains only notifications.
     let notification = msg::notification(7, "news", &"x".repeat(4_000));

@@ -1,4 +1,4 @@
-//! Revived connections: the same id, the gap first, and no other connection waits.
+//! Manual revival: the same id, the gap first, and no waiting.
 
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::fake::Fake;
 use super::support::*;
 use crate::support::{Cluster, Options, Peer, Proxy, Step, msg};
 
-/// A manager whose one connection has just died by a server's order, and its channel.
+/// Returns a manager whose only connection was terminated by the server, and its channel.
 fn with_one_dead(timeout: Duration) -> (NotificationManager, String) {
     let channel = channel();
     let db = listener(&channel);
@@ -22,15 +22,15 @@ fn with_one_dead(timeout: Duration) -> (NotificationManager, String) {
 }
 
 #[test]
-fn m13_a_revived_connection_has_its_id_and_hears_its_channels_again() {
+fn m13_a_revived_connection_keeps_its_id_and_listens_to_its_channels() {
     let (mut nm, channel) = with_one_dead(LIMIT);
     let (id, dead) = nm.take_garbage().pop().unwrap();
     assert_eq!(nm.revive(id, dead), id);
     assert_eq!((nm.restoring().map(|(id, _)| id).collect::<Vec<_>>(), ids(&nm)), (vec![id], vec![]));
-    assert!(nm.get(id).is_none() && nm.get_mut(id).is_none(), "it is neither good nor dead");
+    assert!(nm.get(id).is_none() && nm.get_mut(id).is_none(), "it is being restored");
 
-    let (which, first) = batch(&mut nm);
-    assert_eq!(which, id);
+    let (conn, first) = batch(&mut nm);
+    assert_eq!(conn, id);
     let gap = first.gap().expect("the first batch carries the gap");
     assert_eq!((gap.channels(), gap.epoch()), (&[channel.as_str().into()][..], 1));
     assert_eq!(gap.cause().sqlstate(), Some("57P01"));
@@ -40,30 +40,31 @@ fn m13_a_revived_connection_has_its_id_and_hears_its_channels_again() {
 
     open().notify(&channel, "again").unwrap();
     let (_, second) = batch(&mut nm);
-    assert!(second.gap().is_none(), "it is reported once");
+    assert!(second.gap().is_none(), "the gap is reported once");
     assert_eq!(payloads(&second), ["again"]);
 }
 
 #[test]
-fn m14_in_events_the_gap_stands_by_itself() {
+fn m14_next_event_returns_the_gap_as_an_event_of_its_own() {
     let (mut nm, channel) = with_one_dead(LIMIT);
     for epoch in 1..=3 {
         let (id, dead) = nm.take_garbage().pop().unwrap();
         nm.revive(id, dead);
-        let Some(Event::Restored(which, gap)) = event(&mut nm) else { panic!("restored") };
-        assert_eq!((which, gap.epoch()), (id, epoch));
+        let Some(Event::Restored(conn, gap)) = event(&mut nm) else { panic!("restored") };
+        assert_eq!((conn, gap.epoch()), (id, epoch));
         open().notify(&channel, "received").unwrap();
-        let Some(Event::Notifies(which, batch)) = event(&mut nm) else { panic!("what it received") };
-        assert_eq!((which, payloads(&batch), batch.gap().is_some()), (id, vec!["received".into()], false));
+        let Some(Event::Notifies(conn, batch)) = event(&mut nm) else { panic!("the notification") };
+        assert_eq!((conn, payloads(&batch), batch.gap().is_some()), (id, vec!["received".into()], false));
         terminate(nm.get(id).unwrap().pid());
-        assert!(matches!(event(&mut nm), Some(Event::Lost(which, _)) if which == id));
+        assert!(matches!(event(&mut nm), Some(Event::Lost(conn, _)) if conn == id));
     }
     let stats = nm.stats();
     assert_eq!((stats.restores, stats.gaps, stats.losses), (3, 3, 4));
 }
 
-/// A server that loses its first client; its second says these around the acknowledgement of the LISTEN.
-fn says(before: Vec<Vec<u8>>, after: Vec<Vec<u8>>) -> (NotificationManager, Peer) {
+/// Returns a manager that revives a connection whose server sends these bytes before and after the acknowledgement of the
+/// LISTEN.
+fn restoring_with(before: Vec<Vec<u8>>, after: Vec<Vec<u8>>) -> (NotificationManager, Peer) {
     let listen = || Step::expect_query(r#"LISTEN "news""#);
     let acknowledged = || vec![msg::command_complete("LISTEN"), msg::ready(b'I')];
     let answer = [before, acknowledged(), after].concat();
@@ -84,8 +85,8 @@ fn news(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn m14_what_the_new_session_says_comes_after_the_gap() {
-    let (mut nm, _peer) = says(vec![news("before the answer")], vec![news("after the answer")]);
+fn m14_notifications_of_the_new_session_come_after_the_gap() {
+    let (mut nm, _peer) = restoring_with(vec![news("before the answer")], vec![news("after the answer")]);
     let mut reported = Vec::new();
     while reported.len() < 2 {
         let (_, batch) = batch(&mut nm);
@@ -96,34 +97,34 @@ fn m14_what_the_new_session_says_comes_after_the_gap() {
 }
 
 #[test]
-fn m14_what_the_new_session_says_comes_after_the_event_too() {
-    let (mut nm, _peer) = says(vec![news("before the answer")], vec![news("after the answer")]);
+fn m14_notifications_of_the_new_session_come_after_the_event() {
+    let (mut nm, _peer) = restoring_with(vec![news("before the answer")], vec![news("after the answer")]);
     assert!(matches!(event(&mut nm), Some(Event::Restored(..))));
     assert_eq!(receive(&mut nm, 2).len(), 2);
 }
 
 #[test]
-fn m14_a_session_that_dies_as_it_is_restored_tells_the_gap_and_what_it_said() {
+fn m14_a_session_that_ends_while_it_is_restored_reports_the_gap_and_its_notifications() {
     let fatal = msg::error("FATAL", "57P01", "terminating connection due to administrator command");
-    let (mut nm, _peer) = says(vec![], vec![news("the last"), fatal]);
+    let (mut nm, _peer) = restoring_with(vec![], vec![news("the last"), fatal]);
     let id = nm.restoring().map(|(id, _)| id).next().unwrap();
     let mut reported = Vec::new();
     while let Some(event) = event(&mut nm) {
         reported.push(match event {
-            Event::Restored(which, gap) if which == id => format!("gap {}", gap.epoch()),
-            Event::Notifies(which, batch) if which == id => payloads(&batch).concat(),
-            Event::Lost(which, error) if which == id => error.sqlstate().unwrap_or("?").to_owned(),
+            Event::Restored(conn, gap) if conn == id => format!("gap {}", gap.epoch()),
+            Event::Notifies(conn, batch) if conn == id => payloads(&batch).concat(),
+            Event::Lost(conn, error) if conn == id => error.sqlstate().unwrap_or("?").to_owned(),
             other => panic!("{other:?}"),
         });
     }
-    // A session that ends before the loop has looked at it again may count as never restored.
+    // A session that ends before the loop polls it again may count as never restored.
     assert!(reported == ["gap 1", "the last", "57P01"] || reported == ["57P01"], "{reported:?}");
     assert_eq!(dead(&nm), [id]);
 }
 
-/// Now and then the login is there before the first look for it is over, and now and then the loop has to wait.
+/// In some rounds the login arrives before the first poll has returned, and in others the loop has to wait.
 #[test]
-fn m13_however_fast_the_server_answers_nothing_is_missed() {
+fn m13_no_answer_is_missed_however_fast_the_server_is() {
     let mut fake = Fake::new();
     let (db, line) = fake.open();
     drop(line);
@@ -135,11 +136,11 @@ fn m13_however_fast_the_server_answers_nothing_is_missed() {
         let (_, dead) = nm.take_garbage().pop().unwrap();
         nm.revive(id, dead);
         let mut line = None;
-        until("it is back", || match nm.try_next_event() {
+        until("it is restored", || match nm.try_next_event() {
             Poll::Ready(Some(Event::Restored(_, gap))) => gap.epoch() == round,
             Poll::Ready(other) => panic!("{other:?}"),
             Poll::Pending => {
-                // The loop, too, sleeps no longer than it must.
+                // The test does not sleep longer than the loop, either.
                 line = line.take().or_else(|| fake.strays().pop());
                 line.iter_mut().for_each(|(_, line)| _ = line.answer());
                 false
@@ -149,7 +150,7 @@ fn m13_however_fast_the_server_answers_nothing_is_missed() {
 }
 
 #[test]
-fn m13_where_the_server_is_down_it_is_back_in_the_garbage_with_the_new_reason() {
+fn m13_a_revival_that_fails_returns_to_the_garbage_with_the_new_error() {
     let proxy = Proxy::start(([127, 0, 0, 1], server().port()).into());
     let channel = channel();
     let mut db = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
@@ -158,26 +159,26 @@ fn m13_where_the_server_is_down_it_is_back_in_the_garbage_with_the_new_reason() 
     let id = ids(&nm)[0];
     proxy.refuse();
     proxy.cut_fin();
-    assert!(matches!(event(&mut nm), Some(Event::Lost(which, Error::Disconnected)) if which == id));
+    assert!(matches!(event(&mut nm), Some(Event::Lost(conn, Error::Disconnected)) if conn == id));
 
     for _ in 0..2 {
         let (_, dead) = nm.take_garbage().pop().unwrap();
         assert_eq!(nm.revive(id, dead), id);
-        assert!(matches!(event(&mut nm), Some(Event::Lost(which, Error::Connect(_))) if which == id));
+        assert!(matches!(event(&mut nm), Some(Event::Lost(conn, Error::Connect(_))) if conn == id));
         assert_eq!((nm.stats().losses, nm.stats().restores, nm.restoring().count()), (1, 0, 0));
-        let (which, dead) = nm.garbage().next().unwrap();
-        assert!(which == id && matches!(dead.error(), Error::Connect(_)) && dead.error().is_transient(), "{dead:?}");
+        let (conn, dead) = nm.garbage().next().unwrap();
+        assert!(conn == id && matches!(dead.error(), Error::Connect(_)) && dead.error().is_transient(), "{dead:?}");
         assert_eq!(dead.channels(), [channel.as_str().into()]);
-        assert!(nm.next().is_none(), "one attempt is made");
+        assert!(nm.next().is_none(), "only one attempt is made");
     }
     proxy.resume();
     let (_, dead) = nm.take_garbage().pop().unwrap();
     nm.revive(id, dead);
-    assert!(matches!(event(&mut nm), Some(Event::Restored(which, _)) if which == id));
+    assert!(matches!(event(&mut nm), Some(Event::Restored(conn, _)) if conn == id));
 }
 
 #[test]
-fn m13_a_removal_gives_a_revival_up_and_the_dead_back() {
+fn m13_remove_cancels_a_revival_and_returns_the_dead() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = Proxy::start(([127, 0, 0, 1], server().port()).into());
     let db = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
@@ -188,17 +189,17 @@ fn m13_a_removal_gives_a_revival_up_and_the_dead_back() {
     let (id, dead) = nm.take_garbage().pop().unwrap();
     nm.revive(id, dead);
     for _ in 0..3 {
-        assert!(matches!(nm.next(), Some(None)), "while it is being restored it does not end");
+        assert!(matches!(nm.next(), Some(None)), "the iterator does not end during the restore");
     }
-    let Some(Err(dead)) = nm.remove(id) else { panic!("what was dead") };
-    assert!(matches!(dead.error(), Error::Disconnected), "as it was: {dead:?}");
+    let Some(Err(dead)) = nm.remove(id) else { panic!("a dead connection") };
+    assert!(matches!(dead.error(), Error::Disconnected), "the first cause: {dead:?}");
     assert!(nm.remove(id).is_none());
     assert_eq!((nm.restoring().count(), nm.garbage().count(), nm.stats().restoring), (0, 0, 0));
     assert!(nm.next().is_none());
 }
 
 #[test]
-fn m13_after_its_server_has_come_back_everybody_can_be_revived() {
+fn m13_after_a_restart_of_the_server_all_connections_can_be_revived() {
     let mut cluster = Cluster::start(Options::new().max_connections(30)).unwrap();
     let connections = (0..10).map(|n| {
         let mut db = connect(&cluster.url());
@@ -233,11 +234,11 @@ fn m13_after_its_server_has_come_back_everybody_can_be_revived() {
 }
 
 #[test]
-fn m02_a_zero_timeout_advances_a_revival_a_step_each_time_and_never_waits_for_it() {
+fn m02_a_zero_timeout_advances_a_revival_without_waiting_for_it() {
     let (mut nm, _) = with_one_dead(Duration::ZERO);
     let (id, dead) = nm.take_garbage().pop().unwrap();
     nm.revive(id, dead);
-    until("it is back", || {
+    until("it is restored", || {
         if let Some(event) = nm.next_event() {
             assert!(matches!(event, Event::Restored(..)), "{event:?}");
             return true;
@@ -249,7 +250,7 @@ fn m02_a_zero_timeout_advances_a_revival_a_step_each_time_and_never_waits_for_it
 }
 
 #[test]
-fn m13_a_server_known_by_its_name_is_revived_as_soon_as_its_name_is_known() {
+fn m13_a_revival_continues_when_its_host_name_is_resolved() {
     let channel = channel();
     let proxy = Proxy::start(([127, 0, 0, 1], server().port()).into());
     let config = format!("host=localhost port={} user=postgres dbname=postgres", proxy.port());
@@ -263,8 +264,8 @@ fn m13_a_server_known_by_its_name_is_revived_as_soon_as_its_name_is_known() {
         let (id, dead) = nm.take_garbage().pop().unwrap();
         nm.revive(id, dead);
         let _watchdog = Watchdog::over(&nm);
-        until("it is back", || match nm.next_event() {
-            Some(Event::Restored(which, _)) => which == id,
+        until("it is restored", || match nm.next_event() {
+            Some(Event::Restored(conn, _)) => conn == id,
             Some(Event::Idle) => false,
             None if timeout == Some(Duration::ZERO) => false,
             other => panic!("{timeout:?}: {other:?}"),
@@ -273,7 +274,7 @@ fn m13_a_server_known_by_its_name_is_revived_as_soon_as_its_name_is_known() {
 }
 
 #[test]
-fn m13_by_hand_a_reconnection_brings_the_gap_to_whatever_manager_it_goes_to() {
+fn m13_a_connection_that_was_reconnected_manually_reports_its_gap_in_any_manager() {
     let (mut nm, channel) = with_one_dead(LIMIT);
     let (id, dead) = nm.take_garbage().pop().unwrap();
     let mut db = dead.reconnect().unwrap();
@@ -282,12 +283,12 @@ fn m13_by_hand_a_reconnection_brings_the_gap_to_whatever_manager_it_goes_to() {
     db.query("select 1").unwrap();
     let new = nm.insert(db);
     assert_ne!(new, id, "it is another connection");
-    let (which, batch) = batch(&mut nm);
-    assert_eq!((which, batch.gap().unwrap().epoch(), payloads(&batch)), (new, 1, vec!["already received".into()]));
+    let (conn, batch) = batch(&mut nm);
+    assert_eq!((conn, batch.gap().unwrap().epoch(), payloads(&batch)), (new, 1, vec!["already received".into()]));
 }
 
 #[test]
-fn m13_a_reconnection_that_fails_leaves_the_dead_to_be_tried_again() {
+fn m13_a_failed_reconnect_can_be_repeated() {
     let mut cluster = Cluster::start(Options::new().max_connections(10)).unwrap();
     let mut nm = NotificationManager::new([connect(&cluster.url())]).timeout(LIMIT);
     cluster.stop().unwrap();
@@ -300,32 +301,32 @@ fn m13_a_reconnection_that_fails_leaves_the_dead_to_be_tried_again() {
 }
 
 #[test]
-fn m13_an_id_that_is_taken_or_was_never_given_out_isnt_revived() {
+fn m13_a_revival_with_a_used_or_unknown_id_gets_a_new_id() {
     let (mut nm, _) = with_one_dead(LIMIT);
     let (id, dead) = nm.take_garbage().pop().unwrap();
     let mut other = NotificationManager::new([]).timeout(LIMIT);
     let new = other.revive(id, dead);
     assert_eq!(new.to_string(), "1");
-    assert!(matches!(event(&mut other), Some(Event::Restored(which, _)) if which == new));
-    // In this one, another connection has the id 1.
+    assert!(matches!(event(&mut other), Some(Event::Restored(conn, _)) if conn == new));
+    // In this manager, another connection has the id 1.
     let (mut third, _) = with_one_dead(LIMIT);
     let (id, dead) = third.take_garbage().pop().unwrap();
     assert_eq!(other.revive(id, dead).to_string(), "2");
 }
 
 #[test]
-fn c12_a_transaction_left_open_is_told() {
+fn c12_a_transaction_left_open_is_reported() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(LIMIT);
     let id = ids(&nm)[0];
     nm.get_mut(id).unwrap().execute("begin").unwrap();
-    assert!(matches!(event(&mut nm), Some(Event::InTransaction(which)) if which == id));
+    assert!(matches!(event(&mut nm), Some(Event::InTransaction(conn)) if conn == id));
     assert_eq!(nm.stats().in_transaction, 1);
     open().notify(&channel, "kept back").unwrap();
     nm.get_mut(id).unwrap().execute("commit").unwrap();
     assert_eq!(receive(&mut nm, 1), [(id, "kept back".into())]);
     assert_eq!(nm.stats().in_transaction, 0);
-    // A short one is not worth a word.
+    // A short transaction is not reported.
     nm.set_timeout(Duration::from_millis(1500));
     nm.get_mut(id).unwrap().execute("begin").unwrap();
     nm.get_mut(id).unwrap().execute("commit").unwrap();

@@ -1,4 +1,4 @@
-//! Thousands of connections, and signals. Each in a process of its own, with descriptors enough.
+//! M09: thousands of connections, and signals. Each test runs in a child process with enough descriptors.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -11,13 +11,13 @@ use super::fake::Fake;
 use super::support::*;
 use crate::support::cluster;
 
-/// More than `select` could take.
+/// More connections than `select` supports.
 const MANY: usize = 1_200;
 
 #[test]
-fn m09_more_connections_than_select_could_take() {
+fn m09_more_connections_than_the_limit_of_select() {
     if child().is_none() {
-        let test = "manager::scale::m09_more_connections_than_select_could_take";
+        let test = "manager::scale::m09_more_connections_than_the_limit_of_select";
         return assert_passed(&child_command(test, 8_192, "").output().unwrap());
     }
     let mut fake = Fake::new();
@@ -25,13 +25,13 @@ fn m09_more_connections_than_select_could_take() {
     let mut nm = NotificationManager::new(connections).timeout(Duration::from_millis(20));
     assert_eq!(until_idle(&mut nm), []);
 
-    // All at once.
+    // All together.
     lines.iter_mut().for_each(|line| line.notify("all"));
     let mut received = receive(&mut nm, MANY);
     received.sort();
     assert_eq!(received, ids(&nm).into_iter().map(|id| (id, "all".into())).collect::<Vec<_>>());
 
-    // One at a time, wherever it is; only connections that are ready cost anything.
+    // One at a time, at any index. Only ready connections cost anything.
     assert_eq!(until_idle(&mut nm), []);
     let before = nm.stats().wakeups;
     for n in [0, 1, 1_023, 1_024, 1_025, MANY - 1] {
@@ -40,16 +40,16 @@ fn m09_more_connections_than_select_could_take() {
     }
     assert_eq!(nm.stats().wakeups - before, 6);
 
-    // All die at once.
+    // All are lost together.
     drop(lines);
     assert_eq!(until_end(&mut nm).0, []);
     assert_eq!(nm.garbage().count(), MANY);
 }
 
 #[test]
-fn m09_descriptors_beyond_those_of_select() {
+fn m09_descriptors_above_the_limit_of_select() {
     if child().is_none() {
-        let test = "manager::scale::m09_descriptors_beyond_those_of_select";
+        let test = "manager::scale::m09_descriptors_above_the_limit_of_select";
         return assert_passed(&child_command(test, 4_096, &server().url()).output().unwrap());
     }
     let _files: Vec<File> = (0..1_100).map(|_| File::open("/dev/null").unwrap()).collect();
@@ -66,10 +66,10 @@ fn m09_descriptors_beyond_those_of_select() {
     assert_eq!(received, ids(&nm).into_iter().map(|id| (id, "hello".into())).collect::<Vec<_>>());
 }
 
-/// A process that was stopped and continues sees its wait interrupted (EINTR), though it handles no signal: signal(7).
+/// A wait fails with EINTR after a process has been stopped and continued, although it handles no signal: signal(7).
 #[test]
-fn m09_a_wait_that_a_signal_interrupts_goes_on() {
-    const READY: &str = "the manager is there";
+fn m09_a_wait_that_a_signal_interrupts_continues() {
+    const READY: &str = "the manager is ready";
     if let Some(url) = child() {
         let mut db = connect(&url);
         db.listen(["interrupted"]).unwrap();
@@ -79,13 +79,13 @@ fn m09_a_wait_that_a_signal_interrupts_goes_on() {
         assert_eq!(nm.garbage().count(), 0);
         return;
     }
-    let test = "manager::scale::m09_a_wait_that_a_signal_interrupts_goes_on";
+    let test = "manager::scale::m09_a_wait_that_a_signal_interrupts_continues";
     let mut command = child_command(test, 256, &server().url());
     let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut reported = BufReader::new(process.stdout.take().unwrap()).lines();
     assert!(reported.any(|line| line.unwrap().contains(READY)));
     for _ in 0..5 {
-        // Between two signals it may come to wait again; if it does not, the next finds it.
+        // The process may not wait again between two signals, so there are several.
         std::thread::sleep(Duration::from_millis(30));
         cluster::signal(process.id(), "STOP").unwrap();
         cluster::signal(process.id(), "CONT").unwrap();
@@ -96,12 +96,12 @@ fn m09_a_wait_that_a_signal_interrupts_goes_on() {
 }
 
 #[test]
-fn m09_idle_connections_cost_a_turn_nothing() {
+fn m09_idle_connections_do_not_slow_down_a_turn() {
     if child().is_none() {
-        let test = "manager::scale::m09_idle_connections_cost_a_turn_nothing";
+        let test = "manager::scale::m09_idle_connections_do_not_slow_down_a_turn";
         return assert_passed(&child_command(test, 8_192, "").output().unwrap());
     }
-    // The time of one turn among few and among many: they may differ by what the machine does, not by their number.
+    // Compares the time of a turn with few and with many connections.
     let turn = |n: usize| {
         let mut fake = Fake::new();
         let (connections, mut lines) = fake.open_many(n);

@@ -1,4 +1,4 @@
-//! Slow bodies, many requests, odd settings: what a healthy connection must not die of.
+//! Slow bodies, many requests and unusual settings, none of which may lose a healthy connection.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ fn run(nm: &mut NotificationManager, mut body: impl FnMut(&Event)) {
 }
 
 #[test]
-fn m15_a_slow_body_costs_no_healthy_connection() {
+fn m15_a_slow_body_loses_no_healthy_connection() {
     let channel = channel();
     let mut connections: Vec<_> = (0..10).map(|_| open()).collect();
     connections.push(listener(&channel));
@@ -42,7 +42,7 @@ fn m15_a_slow_body_costs_no_healthy_connection() {
 }
 
 #[test]
-fn m18_a_request_is_given_all_its_time_after_a_slow_body() {
+fn m18_a_slow_body_does_not_shorten_the_time_limit_of_a_request() {
     let config = Config::without_env(&server().url()).unwrap().call_timeout(DEADLINE);
     let mut nm = NotificationManager::new([Connection::connect(&config).unwrap()]).timeout(Duration::from_millis(10));
     let (handle, id) = (nm.handle(), nm.connections().next().unwrap().0);
@@ -57,13 +57,13 @@ fn m18_a_request_is_given_all_its_time_after_a_slow_body() {
 }
 
 #[test]
-fn m18_many_requests_at_once_are_all_answered_and_cost_no_connection() {
+fn m18_many_concurrent_requests_are_all_answered_and_lose_no_connection() {
     let mut nm = NotificationManager::new([open()]);
     let (handle, id) = (nm.handle(), nm.connections().next().unwrap().0);
     let asked = thread::spawn(move || {
         for (burst, times) in [(1, 300), (100, 30), (300, 10), (3000, 1)] {
             for _ in 0..times {
-                let tickets: Vec<_> = (0..burst).map(|n| handle.notify(id, "unused", n.to_string())).collect();
+                let tickets: Vec<_> = (0..burst).map(|n| handle.notify(id, "no listener", n.to_string())).collect();
                 tickets.into_iter().for_each(|mut ticket| ticket.wait(LIMIT).unwrap());
             }
         }
@@ -74,7 +74,7 @@ fn m18_many_requests_at_once_are_all_answered_and_cost_no_connection() {
 }
 
 #[test]
-fn m13_a_backoff_beyond_all_bounds_is_no_panic() {
+fn m13_the_longest_backoff_does_not_panic() {
     let mut nm = NotificationManager::new([open(), open()])
         .reconnect(Backoff::default().first(Duration::MAX).longest(Duration::MAX));
     let pid = nm.connections().next().unwrap().1.pid();
@@ -84,7 +84,7 @@ fn m13_a_backoff_beyond_all_bounds_is_no_panic() {
 }
 
 #[test]
-fn m18_a_bad_name_fails_its_ticket_and_not_the_restore() {
+fn m18_an_invalid_name_fails_its_ticket_and_not_the_restore() {
     let mut nm = NotificationManager::new([open()])
         .timeout(Duration::from_millis(10))
         .reconnect(Backoff::default().first(Duration::from_millis(400)).longest(Duration::from_millis(400)));
@@ -105,16 +105,16 @@ fn m18_a_bad_name_fails_its_ticket_and_not_the_restore() {
 }
 
 #[test]
-fn m19_two_stops_are_two_ends() {
+fn m19_two_stops_cause_two_ends() {
     let mut nm = NotificationManager::new([open()]).timeout(Duration::from_millis(1));
     nm.handle().stop();
     nm.handle().stop();
     assert!(nm.next().is_none() && nm.next().is_none());
-    assert!(matches!(nm.next(), Some(None)), "and then it continues");
+    assert!(matches!(nm.next(), Some(None)), "then the iterator continues");
 }
 
 #[test]
-fn m18_after_an_end_another_thread_may_iterate_and_this_one_wait() {
+fn m18_after_an_end_another_thread_can_iterate_while_this_one_waits() {
     let mut nm = NotificationManager::new([open()]).timeout(Duration::ZERO);
     (&mut nm).for_each(drop);
     nm.set_timeout(None);
@@ -130,7 +130,7 @@ fn m18_after_an_end_another_thread_may_iterate_and_this_one_wait() {
 }
 
 #[test]
-fn c11_an_answer_too_long_says_that_the_query_was_executed() {
+fn c11_the_error_for_a_too_long_answer_says_that_the_query_was_executed() {
     let mut db = open();
     let error = db.query("SELECT repeat('x', 17 * 1024 * 1024)").unwrap_err();
     assert!(matches!(error, Error::AnswerTooLong(_)) && !error.is_usage(), "{error}");

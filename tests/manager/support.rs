@@ -1,4 +1,4 @@
-//! What the manager's tests share: one server, and the words in which they read as scripts.
+//! A shared server, and functions that let the manager's tests read as scripts.
 
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -12,13 +12,13 @@ use notifyman::{Batch, Config, ConnId, Connection, Event, NotificationManager};
 pub use crate::support::server::LIMIT;
 use crate::support::{Cluster, Options};
 
-/// The server of all tests that do it no harm.
+/// Returns the server that all tests share that do not stop or reconfigure it.
 pub fn server() -> &'static Cluster {
     static SERVER: OnceLock<Cluster> = OnceLock::new();
     SERVER.get_or_init(|| Cluster::start(Options::new().max_connections(200)).unwrap())
 }
 
-/// A connection to it.
+/// Opens a connection to the shared server.
 pub fn open() -> Connection {
     connect(&server().url())
 }
@@ -27,14 +27,14 @@ pub fn connect(url: &str) -> Connection {
     Connection::connect(Config::without_env(url).unwrap()).unwrap()
 }
 
-/// A connection to it that listens.
+/// Opens a connection to the shared server, and listens.
 pub fn listener(channel: &str) -> Connection {
     let mut db = open();
     db.listen([channel]).unwrap();
     db
 }
 
-/// Returns a channel that no other test uses.
+/// Returns the name of a channel that no other test uses.
 pub fn channel() -> String {
     static LAST: AtomicU32 = AtomicU32::new(0);
     format!("channel {} of {}", LAST.fetch_add(1, Relaxed), std::process::id())
@@ -44,19 +44,19 @@ pub fn payloads(batch: &Batch) -> Vec<String> {
     batch.iter().map(|n| n.payload().into_owned()).collect()
 }
 
-/// Tells an end that came by itself from one that came because nothing did.
+/// Stops a manager that does not end by itself.
 pub struct Watchdog {
     _alive: mpsc::Sender<()>,
 }
 
 impl Watchdog {
-    /// Stops this manager after [`LIMIT`], unless it is dropped before, so that a test fails and does not hang.
+    /// Stops this manager after [`LIMIT`], unless it is dropped before, so that the test fails and does not hang.
     pub fn over(nm: &NotificationManager) -> Self {
         let handle = nm.handle();
         let (alive, dropped) = mpsc::channel::<()>();
         thread::spawn(move || {
             if dropped.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("nothing came for {LIMIT:?}: the watchdog stops the manager");
+                eprintln!("nothing has arrived for {LIMIT:?}: the watchdog stops the manager");
                 handle.stop();
             }
         });
@@ -64,7 +64,7 @@ impl Watchdog {
     }
 }
 
-/// Returns the next batch and its connection, and skips idle events.
+/// Returns the next batch and its connection, and discards idle events.
 pub fn batch(nm: &mut NotificationManager) -> (ConnId, Batch) {
     let _watchdog = Watchdog::over(nm);
     loop {
@@ -76,7 +76,7 @@ pub fn batch(nm: &mut NotificationManager) -> (ConnId, Batch) {
     }
 }
 
-/// Returns the next payloads, each with its connection.
+/// Receives at least `n` notifications. Returns their payloads, each with its connection.
 pub fn receive(nm: &mut NotificationManager, n: usize) -> Vec<(ConnId, String)> {
     let mut received = Vec::new();
     while received.len() < n {
@@ -87,7 +87,7 @@ pub fn receive(nm: &mut NotificationManager, n: usize) -> Vec<(ConnId, String)> 
     received
 }
 
-/// The next event that is not idle; none at the end.
+/// Returns the next event other than an idle event; `None` at the end.
 pub fn event(nm: &mut NotificationManager) -> Option<Event> {
     let _watchdog = Watchdog::over(nm);
     loop {
@@ -98,7 +98,7 @@ pub fn event(nm: &mut NotificationManager) -> Option<Event> {
     }
 }
 
-/// Iterates to the next idle event, and collects what comes before.
+/// Iterates until the next idle event. Returns the payloads received before it, each with its connection.
 pub fn until_idle(nm: &mut NotificationManager) -> Vec<(ConnId, String)> {
     let _watchdog = Watchdog::over(nm);
     let mut received = Vec::new();
@@ -108,7 +108,7 @@ pub fn until_idle(nm: &mut NotificationManager) -> Vec<(ConnId, String)> {
     received
 }
 
-/// Iterates to the end; gives what came and how often it was idle.
+/// Iterates until the end. Returns the payloads received, each with its connection, and the number of idle events.
 pub fn until_end(nm: &mut NotificationManager) -> (Vec<(ConnId, String)>, usize) {
     let _watchdog = Watchdog::over(nm);
     let (mut received, mut idle) = (Vec::new(), 0);
@@ -121,26 +121,26 @@ pub fn until_end(nm: &mut NotificationManager) -> (Vec<(ConnId, String)>, usize)
     (received, idle)
 }
 
-/// Asks again and again until it is so.
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+/// Waits until the condition is true.
+pub fn until(condition: &str, mut is_true: impl FnMut() -> bool) {
     let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < LIMIT, "{what}: not within {LIMIT:?}");
+    while !is_true() {
+        assert!(begin.elapsed() < LIMIT, "{condition}: not within {LIMIT:?}");
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// The ids of a manager's good connections.
+/// Returns the ids of a manager's live connections.
 pub fn ids(nm: &NotificationManager) -> Vec<ConnId> {
     nm.connections().map(|(id, _)| id).collect()
 }
 
-/// The ids of a manager's dead.
+/// Returns the ids in a manager's garbage.
 pub fn dead(nm: &NotificationManager) -> Vec<ConnId> {
     nm.garbage().map(|(id, _)| id).collect()
 }
 
-/// Ends a session from another; returns when the server has done it.
+/// Terminates a session, and waits until the server has ended it.
 pub fn terminate(pid: i32) {
     let mut admin = open();
     admin.query(&format!("select pg_terminate_backend({pid})")).unwrap();
@@ -148,25 +148,25 @@ pub fn terminate(pid: i32) {
     until("the session ends", || admin.query(&alive).unwrap().is_empty());
 }
 
-/// Set in a process that plays the child's part of a test.
+/// The environment variable that is set in the child process of a test.
 const CHILD: &str = "NOTIFYMAN_TEST_CHILD";
 
-/// What the parent gave it to know, in a process that plays the child's part.
+/// Returns the string passed by the parent, in the child process of a test.
 pub fn child() -> Option<String> {
     std::env::var(CHILD).ok()
 }
 
-/// This test once more in a process of its own, with so many descriptors if the system allows.
-pub fn child_command(test: &str, descriptors: u32, knows: &str) -> Command {
+/// Returns a command that runs the test in a child process with this limit on descriptors, if the system allows it.
+pub fn child_command(test: &str, descriptors: u32, argument: &str) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", r#"ulimit -S -n "$1" || ulimit -S -n "$(ulimit -H -n)"; shift; exec "$@""#, "sh"]);
     command.arg(descriptors.to_string()).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(CHILD, knows);
+    command.args(["--exact", test, "--nocapture"]).env(CHILD, argument);
     command
 }
 
-/// Asserts that a child's part went well, and that it was played at all.
+/// Asserts that the test has run in the child process, and passed.
 pub fn assert_passed(child: &Output) {
-    let reported = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-    assert!(child.status.success() && reported.contains("1 passed"), "{reported}");
+    let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success() && output.contains("1 passed"), "{output}");
 }

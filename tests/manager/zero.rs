@@ -1,4 +1,4 @@
-//! A zero timeout: all that is there, and then the end.
+//! M02: a zero timeout yields everything pending and ends.
 
 use std::thread;
 use std::time::Duration;
@@ -12,7 +12,7 @@ const DRAIN_MAX: usize = 16 << 20;
 const READ_SIZE: usize = 64 << 10;
 
 #[test]
-fn m02_zero_gives_nothing_and_then_the_pair() {
+fn m02_a_zero_timeout_yields_what_is_pending_and_ends() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::ZERO);
     assert_eq!(until_end(&mut nm), (vec![], 0));
@@ -23,14 +23,14 @@ fn m02_zero_gives_nothing_and_then_the_pair() {
 }
 
 #[test]
-fn m02_zero_sees_what_another_session_notified() {
+fn m02_a_zero_timeout_receives_notifications_of_other_sessions() {
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::ZERO);
     let mut tx = open();
     for n in 0..3 {
         tx.notify(&channel, &n.to_string()).unwrap();
         let mut received = Vec::new();
-        until("the notification comes", || {
+        until("the notification arrives", || {
             let (more, idle) = until_end(&mut nm);
             assert_eq!(idle, 0);
             received.extend(more);
@@ -41,22 +41,22 @@ fn m02_zero_sees_what_another_session_notified() {
 }
 
 #[test]
-fn m02_zero_takes_all_that_is_there_in_as_many_reads_as_it_takes() {
+fn m02_a_zero_timeout_reads_each_socket_until_it_is_empty() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(3);
     let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
     let mut received = 0;
     for _ in 0..3 {
         let there: usize = lines.iter_mut().map(|line| line.flood()).sum();
-        assert!((there - received) * 4000 > 3 * 2 * READ_SIZE, "for each, one read is not enough");
+        assert!((there - received) * 4000 > 3 * 2 * READ_SIZE, "one read is not enough for a socket");
         let (more, idle) = until_end(&mut nm);
         received += more.len();
-        assert_eq!((received, idle), (there, 0), "all that is whole");
+        assert_eq!((received, idle), (there, 0), "every complete notification");
     }
 }
 
 #[test]
-fn m02_zero_takes_five_megabytes_from_a_real_server() {
+fn m02_a_zero_timeout_receives_five_megabytes_from_a_real_server() {
     const EACH: usize = 7_000;
     let channel = channel();
     let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::ZERO);
@@ -64,7 +64,7 @@ fn m02_zero_takes_five_megabytes_from_a_real_server() {
     tx.notify_many((0..800).map(|n| (&channel, format!("{n:0>EACH$}")))).unwrap();
 
     let mut received = Vec::new();
-    until("all of it comes", || {
+    until("everything arrives", || {
         let (more, idle) = until_end(&mut nm);
         assert_eq!(idle, 0);
         received.extend(more.iter().map(|(_, payload)| number(payload)));
@@ -74,7 +74,7 @@ fn m02_zero_takes_five_megabytes_from_a_real_server() {
 }
 
 #[test]
-fn m02_zero_ends_where_more_always_comes_and_continues_with_it_next_time() {
+fn m02_a_zero_timeout_ends_under_a_steady_stream_and_the_next_pass_continues() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(Duration::ZERO);
@@ -88,7 +88,7 @@ fn m02_zero_ends_where_more_always_comes_and_continues_with_it_next_time() {
                 assert_eq!(number(&n.payload()), expected);
                 expected += 1;
             }
-            line.flood(); // so that there is always more
+            line.flood(); // there is always more to read
         }
         drop(watchdog);
         let drained = nm.stats().bytes as usize - bytes;
@@ -98,7 +98,7 @@ fn m02_zero_ends_where_more_always_comes_and_continues_with_it_next_time() {
 }
 
 #[test]
-fn m02_zero_drains_the_others_though_one_has_too_much() {
+fn m02_a_zero_timeout_drains_the_other_sockets_although_one_is_flooded() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(3);
     let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
@@ -181,7 +181,7 @@ fn m02_a_connection_that_is_taken_out_and_inserted_again_is_served_once_in_a_pas
 }
 
 #[test]
-fn m02_a_pass_that_a_stop_has_ended_is_over() {
+fn m02_a_stop_ends_the_pass_of_a_zero_timeout() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(Duration::ZERO);
@@ -192,11 +192,11 @@ fn m02_a_pass_that_a_stop_has_ended_is_over() {
     assert!(nm.next().is_none());
     line.notify("after");
     thread::sleep(Duration::from_millis(50));
-    assert_eq!(until_end(&mut nm).0.len(), 1, "the next pass reads what is there");
+    assert_eq!(until_end(&mut nm).0.len(), 1, "the next pass reads everything pending");
 }
 
 #[test]
-fn m02_zero_can_be_left_anywhere_and_loses_nothing() {
+fn m02_leaving_a_loop_with_a_zero_timeout_loses_nothing() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
     let mut nm = NotificationManager::new(connections).timeout(Duration::ZERO);
@@ -210,13 +210,13 @@ fn m02_zero_can_be_left_anywhere_and_loses_nothing() {
 }
 
 #[test]
-fn m02_zero_is_for_now_and_another_timeout_for_later() {
+fn m02_the_timeout_can_change_between_zero_and_another() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let mut nm = NotificationManager::new([db]).timeout(Duration::ZERO);
     assert_eq!(until_end(&mut nm), (vec![], 0));
     nm.set_timeout(LIMIT);
-    let speaker = thread::spawn(move || {
+    let sender = thread::spawn(move || {
         thread::sleep(Duration::from_millis(100));
         line.notify("waited for");
         line
@@ -224,8 +224,8 @@ fn m02_zero_is_for_now_and_another_timeout_for_later() {
     assert_eq!(receive(&mut nm, 1)[0].1, "waited for");
     nm.set_timeout(Duration::ZERO);
     assert_eq!(until_end(&mut nm), (vec![], 0));
-    drop(speaker.join().unwrap());
-    until("the end is seen", || {
+    drop(sender.join().unwrap());
+    until("the loss is noticed", || {
         assert_eq!(until_end(&mut nm), (vec![], 0));
         nm.garbage().count() == 1
     });

@@ -1,4 +1,4 @@
-//! M16: the audit, which finds what a server has forgotten, on real servers.
+//! M16: audits, which find channels that a server no longer listens to, on real servers.
 
 use std::time::Duration;
 
@@ -10,29 +10,29 @@ use crate::support::PgBouncer;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// An UNLISTEN that the library cannot see.
-fn forget_in_secret(nm: &mut NotificationManager) {
+/// An UNLISTEN that the client cannot see in its SQL.
+fn unlisten_in_function(nm: &mut NotificationManager) {
     let id = nm.connections().next().unwrap().0;
     nm.get_mut(id).unwrap().query("SELECT forget()").unwrap();
 }
 
-fn make_forgetful(db: &mut Connection) {
+fn create_unlisten_function(db: &mut Connection) {
     db.query("CREATE FUNCTION forget() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'UNLISTEN *'; END $$")
         .unwrap();
 }
 
 #[test]
-fn m16_a_registration_that_is_lost_is_found_and_restored_with_a_gap() {
+fn m16_a_lost_registration_is_found_and_restored_with_a_gap() {
     let server = cluster();
-    make_forgetful(&mut open(&server.url()));
+    create_unlisten_function(&mut open(&server.url()));
     let mut story = Story::begin(&server.url(), &server.url());
     story.nm = story.nm.audit(PERIOD);
     let before = pid_of(&story.nm);
     for round in 1..=3 {
-        forget_in_secret(&mut story.nm);
+        unlisten_in_function(&mut story.nm);
         let gaps = story.ledger.gaps();
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
-        story.hear_more();
+        story.receive_more();
         let gap = story.ledger.last_gap();
         assert!(matches!(gap.cause(), Error::Unregistered) && gap.channels() == [CHANNEL.into()], "{gap:?}");
         assert_eq!((gap.epoch(), story.nm.stats().unregistered), (round, round));
@@ -46,20 +46,20 @@ fn pid_of(nm: &NotificationManager) -> i32 {
 }
 
 #[test]
-fn m16_the_gap_of_a_lost_registration_is_told_by_itself_to_who_asks_for_events() {
+fn m16_next_event_returns_the_gap_of_a_lost_registration_as_an_event() {
     let server = cluster();
-    make_forgetful(&mut open(&server.url()));
+    create_unlisten_function(&mut open(&server.url()));
     let mut db = open(&server.url());
     db.listen(["a", "b"]).unwrap();
     let mut nm = NotificationManager::new([db]).audit(PERIOD);
-    forget_in_secret(&mut nm);
+    unlisten_in_function(&mut nm);
     let Some(Event::Restored(_, gap)) = nm.next_event() else { panic!() };
     assert_eq!(gap.channels(), ["a".into(), "b".into()]);
     assert!(gap.since() <= gap.until() && gap.since_wall() <= gap.until_wall());
 }
 
 #[test]
-fn m16_what_is_listened_to_by_a_function_is_learnt() {
+fn m16_an_audit_finds_a_channel_that_a_function_listens_to() {
     let server = cluster();
     let mut db = open(&server.url());
     db.query("CREATE FUNCTION more() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'LISTEN more'; END $$").unwrap();
@@ -74,7 +74,7 @@ fn m16_what_is_listened_to_by_a_function_is_learnt() {
 }
 
 #[test]
-fn m16_an_audit_never_races_what_is_asked_meanwhile() {
+fn m16_an_audit_does_not_interfere_with_concurrent_requests() {
     let server = cluster();
     let mut nm = NotificationManager::new([open(&server.url())]).timeout(Duration::from_millis(1)).audit(PERIOD);
     let (id, handle) = (nm.connections().next().unwrap().0, nm.handle());
@@ -90,7 +90,7 @@ fn m16_an_audit_never_races_what_is_asked_meanwhile() {
 }
 
 #[test]
-fn m16_a_pooler_that_gives_the_session_to_others_is_found_by_the_audit() {
+fn m16_an_audit_finds_a_pooler_that_gives_the_session_to_other_clients() {
     let server = cluster();
     let pooler = PgBouncer::start(&server, "transaction", "server_round_robin = 1");
     let mut busy: Vec<_> = (0..3).map(|_| open(&pooler.url())).collect();

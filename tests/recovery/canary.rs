@@ -1,4 +1,4 @@
-//! M16: the canary, which proves delivery, on real servers.
+//! M16: canaries, which prove delivery, on real servers.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Longer than a busy machine delays a server process twice in a row.
 const DEADLINE: Duration = Duration::from_millis(400);
 
-/// A manager of these with a canary and idle events.
+/// Returns a manager of these connections with a canary and idle events.
 fn watched(connections: impl IntoIterator<Item = Connection>) -> NotificationManager {
     let nm = NotificationManager::new(connections).timeout(Duration::from_millis(10));
     nm.canary_at_any_pace(CANARY, PERIOD, DEADLINE)
 }
 
-/// Iterates until it is so; what comes is given, and no connection may be lost.
+/// Iterates until the condition is true. Returns the payloads received. No connection may be lost.
 fn iterate_until(nm: &mut NotificationManager, mut enough: impl FnMut(&NotificationManager) -> bool) -> Vec<String> {
     let begun = Instant::now();
     let mut received = Vec::new();
@@ -42,7 +42,7 @@ fn iterate_for(nm: &mut NotificationManager, time: Duration) -> Vec<String> {
     iterate_until(nm, |_| begun.elapsed() >= time)
 }
 
-/// The next loss.
+/// Waits for the next loss.
 fn next_loss(nm: &mut NotificationManager) -> Error {
     let begun = Instant::now();
     loop {
@@ -53,7 +53,7 @@ fn next_loss(nm: &mut NotificationManager) -> Error {
     }
 }
 
-/// The payloads of the canaries so far, as another session receives them.
+/// Returns the payloads of the canaries that another session has received so far.
 fn overheard(spy: &mut Connection) -> Vec<String> {
     spy.wait(Duration::ZERO).flatten().map(|n| n.payload().into_owned()).collect()
 }
@@ -65,21 +65,21 @@ fn spy(server: &Cluster) -> Connection {
 }
 
 #[test]
-fn m16_many_connections_to_one_database_have_one_canary_a_period() {
+fn m16_many_connections_to_one_database_share_one_canary_per_period() {
     let server = Cluster::start(Options::new().max_connections(340)).unwrap();
     let mut spy = spy(&server);
     let mut nm = watched((0..300).map(|_| listener(&server.url())));
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     overheard(&mut spy);
-    let (begun, mut canaries) = (Instant::now(), Vec::new());
+    let (begun, mut received) = (Instant::now(), Vec::new());
     let received = iterate_until(&mut nm, |_| {
-        canaries.extend(overheard(&mut spy));
-        canaries.len() >= 4
+        received.extend(overheard(&mut spy));
+        received.len() >= 4
     });
     let periods = begun.elapsed().div_duration_f64(PERIOD);
     assert_eq!(received, Vec::<String>::new(), "no canary reaches the user");
-    assert!(canaries.len() as f64 <= periods + 1.0, "{} in {periods} periods", canaries.len());
-    assert_eq!(canaries.iter().collect::<BTreeSet<_>>().len(), canaries.len(), "no two are equal");
+    assert!(received.len() as f64 <= periods + 1.0, "{} in {periods} periods", received.len());
+    assert_eq!(received.iter().collect::<BTreeSet<_>>().len(), received.len(), "no two are equal");
     assert_eq!((nm.stats().connections, nm.stats().not_delivering), (300, 0));
     assert!(nm.stats().canary_micros < LIMIT.as_micros() as u64);
 }
@@ -94,7 +94,7 @@ fn m16_each_database_has_a_canary_of_its_own() {
     let mut nm = watched(urls.iter().map(|url| listener(url)));
     iterate_for(&mut nm, 8 * PERIOD);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
-    assert_eq!(nm.stats().not_delivering, 0, "a session that receives only canaries of others would count");
+    assert_eq!(nm.stats().not_delivering, 0, "a connection that received only other canaries would be lost");
 }
 
 #[test]
@@ -109,13 +109,13 @@ fn m16_a_pooler_in_transaction_mode_is_found_to_deliver_nothing() {
 }
 
 #[test]
-fn m16_the_gap_of_a_session_without_delivery_begins_where_delivery_was_last_proved() {
+fn m16_the_gap_after_failing_delivery_begins_where_delivery_was_last_proven() {
     let (server, proxy) = proxied();
     let pooler = PgBouncer::start(&server, "transaction", "");
     let mut story = Story::begin(&through(&proxy), &server.url());
     story.nm = story.nm.canary_at_any_pace(CANARY, PERIOD, DEADLINE);
     story.ledger.read_until(&mut story.nm, |_, nm| nm.stats().canary_micros > 0);
-    // It comes back to a pooler that answers everything, and lets through what happens to come during an answer.
+    // The connection is restored through a pooler that answers everything, and delivers only what arrives during an answer.
     proxy.set_upstream(pooler.url().split(['@', '/']).nth(3).unwrap().parse().unwrap());
     proxy.cut_fin();
     story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 1);
@@ -125,17 +125,17 @@ fn m16_the_gap_of_a_session_without_delivery_begins_where_delivery_was_last_prov
         let gap = story.ledger.last_gap();
         assert!(matches!(gap.cause(), Error::NotDelivering { .. }) && gap.since() <= listened, "{gap:?}");
     }
-    // And to a server that delivers.
+    // Then it is restored to a server that delivers.
     proxy.set_upstream(([127, 0, 0, 1], server.port()).into());
     story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() == 4);
-    let lost = story.nm.stats().not_delivering;
-    story.hear_more();
+    let not_delivering = story.nm.stats().not_delivering;
+    story.receive_more();
     story.ledger.read_for(&mut story.nm, 4 * PERIOD);
-    assert_eq!(story.nm.stats().not_delivering, lost);
+    assert_eq!(story.nm.stats().not_delivering, not_delivering);
 }
 
 #[test]
-fn m16_a_pooler_in_transaction_mode_that_deals_its_sessions_out_in_turn_is_found_too() {
+fn m16_a_pooler_in_transaction_mode_that_rotates_its_sessions_is_found() {
     let server = cluster();
     let pooler = PgBouncer::start(&server, "transaction", "server_round_robin = 1");
     let mut busy: Vec<_> = (0..3).map(|_| open(&pooler.url())).collect();
@@ -229,7 +229,7 @@ fn m16_a_pooler_in_session_mode_delivers() {
 }
 
 #[test]
-fn m16_who_is_alone_behind_a_pooler_has_its_canaries_sent_by_others() {
+fn m16_canaries_for_the_only_connection_behind_a_pooler_are_sent_by_another_session() {
     let server = cluster();
     let pooler = PgBouncer::start(&server, "session", "");
     let mut spy = spy(&server);
@@ -246,12 +246,12 @@ fn m16_who_is_alone_behind_a_pooler_has_its_canaries_sent_by_others() {
     assert_eq!(
         (nm.stats().not_delivering, nm.restoring().count(), nm.connections().count()),
         (0, 0, 1),
-        "they are not visible"
+        "no connection receives them"
     );
 }
 
 #[test]
-fn m16_another_takes_over_where_the_session_that_sends_is_ended() {
+fn m16_another_session_sends_canaries_after_the_sender_has_ended() {
     let server = cluster();
     let mut spy = spy(&server);
     let mut nm = watched((0..3).map(|_| listener(&server.url()))).reconnect(backoff());
@@ -270,12 +270,12 @@ fn m16_another_takes_over_where_the_session_that_sends_is_ended() {
     while begun.elapsed() < LIMIT && spy.wait(Duration::ZERO).flatten().next().is_none() {
         nm.next_event();
     }
-    assert!(begun.elapsed() < LIMIT, "no other session has taken over");
+    assert!(begun.elapsed() < LIMIT, "no other session has sent a canary");
     assert_eq!(nm.stats().not_delivering, 0);
 }
 
 #[test]
-fn m16_what_the_user_does_to_the_registration_is_mended_and_no_fault() {
+fn m16_a_registration_that_the_user_removes_is_restored_and_is_no_fault() {
     let server = cluster();
     let mut nm = watched((0..2).map(|_| listener(&server.url())));
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
@@ -312,7 +312,7 @@ fn m16_what_the_user_does_to_the_registration_is_mended_and_no_fault() {
 }
 
 #[test]
-fn m16_a_session_in_a_transaction_is_asked_nothing_and_stays() {
+fn m16_a_connection_in_a_transaction_is_not_checked_and_not_lost() {
     let server = cluster();
     let mut nm = NotificationManager::new((0..2).map(|_| listener(&server.url())))
         .timeout(Duration::from_millis(10))
@@ -334,7 +334,7 @@ fn m16_a_session_in_a_transaction_is_asked_nothing_and_stays() {
     }
     assert_eq!((reported, nm.stats().connections), (2, 2));
     let transaction = nm.get_mut(ids[0]).unwrap().query("SELECT now() = statement_timestamp()").unwrap();
-    assert_eq!(transaction[0].get(0).as_deref(), Some("f"), "it is still the same one");
+    assert_eq!(transaction[0].get(0).as_deref(), Some("f"), "it is still the same transaction");
     for id in &ids {
         nm.get_mut(*id).unwrap().query("ROLLBACK").unwrap();
     }
@@ -344,7 +344,7 @@ fn m16_a_session_in_a_transaction_is_asked_nothing_and_stays() {
 }
 
 #[test]
-fn m16_a_slow_body_and_a_busy_reader_lose_no_connection() {
+fn m16_a_slow_body_and_a_busy_reader_are_not_failing_delivery() {
     let server = cluster();
     let mut nm = watched((0..3).map(|_| listener(&server.url())));
     let writer = Writer::start(server.url());
@@ -360,7 +360,7 @@ fn m16_a_slow_body_and_a_busy_reader_lose_no_connection() {
 }
 
 #[test]
-fn m16_a_frozen_server_is_lost_by_its_heartbeat_and_not_by_the_canary() {
+fn m16_a_frozen_server_is_found_by_the_heartbeat_and_not_by_the_canary() {
     let server = cluster();
     let mut nm = watched([listener(&server.url())]).heartbeat(IDLE, HEARTBEAT_DEADLINE);
     let mut db = listener(&server.url());
@@ -389,14 +389,14 @@ fn m16_without_a_heartbeat_the_canary_itself_has_a_limit() {
 }
 
 #[test]
-fn m16_what_is_forged_is_ignored_and_goes_no_further() {
+fn m16_forged_canaries_are_ignored_and_not_delivered() {
     let server = cluster();
     let mut nm = watched([listener(&server.url())]);
     let mut forger = spy(&server);
     let begun = Instant::now();
     while begun.elapsed() < 4 * PERIOD {
         forger.notify_many([(CANARY, "canary 0"), (CANARY, ""), ("ledger", "1"), (CANARY, "canary")]).unwrap();
-        // What it overhears it sends again.
+        // It sends every canary that it receives again.
         for payload in overheard(&mut forger) {
             forger.notify(CANARY, &payload).unwrap();
         }
@@ -410,7 +410,7 @@ fn m16_what_is_forged_is_ignored_and_goes_no_further() {
 }
 
 #[test]
-fn m16_the_canarys_channel_is_refused_to_the_user() {
+fn m16_the_user_cannot_listen_to_the_canary_channel() {
     let server = cluster();
     let mut nm = watched([listener(&server.url())]);
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
@@ -423,14 +423,14 @@ fn m16_the_canarys_channel_is_refused_to_the_user() {
 }
 
 #[test]
-fn m16_a_connection_that_is_taken_out_listens_to_the_canary_no_more() {
+fn m16_a_removed_connection_stops_listening_to_the_canary_channel() {
     let server = cluster();
     let mut nm = watched((0..4).map(|_| listener(&server.url())));
     iterate_until(&mut nm, |nm| nm.stats().canary_micros > 0);
     let ids: Vec<_> = nm.connections().map(|(id, _)| id).collect();
     nm.get_mut(ids[1]).unwrap().query("BEGIN").unwrap();
     let mut taken: Vec<_> = ids[..2].iter().map(|id| nm.remove(*id).unwrap().unwrap()).collect();
-    // In a transaction nothing is asked; it is when that ends.
+    // In a transaction nothing is queried until it ends.
     taken[1].query("COMMIT").unwrap();
     iterate_for(&mut nm, 2 * PERIOD);
     taken.extend(nm.into_connections().into_iter().map(|(_, db)| db));

@@ -190,7 +190,7 @@ fn pooled(payloads: mpsc::Receiver<String>, over: &Arc<AtomicBool>) -> Vec<Step>
 }
 
 #[test]
-fn m16_a_sender_that_could_not_connect_frees_its_place() {
+fn m16_a_sender_that_could_not_connect_releases_its_permit() {
     let over = Arc::new(AtomicBool::new(false));
     let (sender, payloads) = mpsc::channel();
     let sends = Step::run("commit a canary", move |wire| {

@@ -146,7 +146,7 @@ fn c11_a_connection_is_closed_if_the_cancel_request_may_still_act() {
 }
 
 #[test]
-fn c11_a_connection_that_is_taken_out_while_a_cancel_request_may_act_is_closed() {
+fn c11_a_connection_that_is_removed_while_a_cancel_request_may_act_is_closed() {
     let (over, end) = Step::gate();
     let (mark, here) = Step::mark();
     let session = vec![Step::startup(), Step::login_ok(), Step::expect_query("SELECT 1"), Step::expect_eof()];

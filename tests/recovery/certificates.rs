@@ -1,5 +1,5 @@
-//! The row "the server's certificate was replaced": by a good one, by a stranger's, by one that had run out; and a
-//! certificate of ours that is renewed in two steps.
+//! M13: the server's certificate is replaced by a valid one, by one of an unknown authority, or by an expired one; and the
+//! client's certificate and key are replaced one after the other.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::pki::{Authority, Identity, TlsServer};
 use crate::support::server::{config, eventually, terminate};
 use crate::support::{Cluster, Options};
 
-/// A name that only the certificate has that comes later.
+/// A host name that only the later certificate contains.
 const LATER: &str = "later.example";
 
 struct Scene {
@@ -28,7 +28,7 @@ impl Scene {
         Self { ca, server, root }
     }
 
-    /// A reader that checks the server fully, and a writer that does not.
+    /// A reader that verifies the server fully, and a writer that does not verify it.
     fn story(&self, more: &str) -> Story {
         Story::begin(&self.reading(more), &self.server.cluster.url())
     }
@@ -37,7 +37,7 @@ impl Scene {
         self.server.dsn(&format!("connect_timeout=2 sslmode=verify-full sslrootcert={} {more}", self.root))
     }
 
-    /// Has the server show another certificate, made for [`LATER`] too, and waits until it does.
+    /// Replaces the server's certificate with one that also contains [`LATER`], and waits until the server uses it.
     fn replace(&self, identity: &Identity, authority: &Authority) {
         self.server.renew(identity);
         let root = self.server.file("later.crt", authority.pem());
@@ -53,14 +53,14 @@ impl Scene {
     }
 }
 
-/// The reason in the garbage, where there is one.
+/// Returns the reason in the garbage, if there is one.
 fn reason(story: &Story) -> Option<TlsErrorKind> {
     let (_, dead) = story.nm.garbage().next()?;
     dead.error().tls().map(notifyman::TlsError::kind)
 }
 
 #[test]
-fn m13_a_certificate_that_its_authority_has_renewed_is_taken() {
+fn m13_a_renewed_certificate_of_the_same_authority_is_accepted() {
     let scene = Scene::set(Options::new());
     let story = scene.story("");
     scene.replace(&scene.ca.server(&["127.0.0.1", LATER]), &scene.ca);
@@ -70,16 +70,16 @@ fn m13_a_certificate_that_its_authority_has_renewed_is_taken() {
 }
 
 #[test]
-fn m13_a_certificate_of_a_stranger_ends_in_the_garbage_with_the_reason() {
+fn m13_a_certificate_of_an_unknown_authority_is_a_final_failure() {
     let scene = Scene::set(Options::new());
     let mut story = scene.story("");
     let stranger = Authority::new("stranger");
     scene.replace(&stranger.server(&["127.0.0.1", LATER]), &stranger);
     terminate(scene.cluster(), pid(&story.nm));
-    story.perish();
+    story.end_in_garbage();
     assert_eq!(reason(&story), Some(TlsErrorKind::UnknownAuthority));
 
-    // The stranger turns out to be a new authority: the root file is read again.
+    // The root file is read again, and now contains the new authority.
     let (id, dead) = story.nm.take_garbage().pop().unwrap();
     scene.server.file("root.crt", stranger.pem());
     assert_eq!(story.nm.revive(id, dead), id);
@@ -87,12 +87,12 @@ fn m13_a_certificate_of_a_stranger_ends_in_the_garbage_with_the_reason() {
 }
 
 #[test]
-fn m13_a_certificate_for_another_host_ends_in_the_garbage_with_the_reason() {
+fn m13_a_certificate_for_another_host_is_a_final_failure() {
     let scene = Scene::set(Options::new());
     let mut story = scene.story("");
     scene.replace(&scene.ca.server(&[LATER]), &scene.ca);
     terminate(scene.cluster(), pid(&story.nm));
-    story.perish();
+    story.end_in_garbage();
     assert_eq!(reason(&story), Some(TlsErrorKind::WrongName));
 
     let (id, dead) = story.nm.take_garbage().pop().unwrap();
@@ -103,7 +103,7 @@ fn m13_a_certificate_for_another_host_ends_in_the_garbage_with_the_reason() {
 }
 
 #[test]
-fn m13_a_certificate_that_has_expired_is_waited_for_until_it_is_renewed() {
+fn m13_an_expired_certificate_is_retried_until_it_is_renewed() {
     let scene = Scene::set(Options::new());
     let mut story = scene.story("");
     let expired = scene.ca.sign(&["127.0.0.1", LATER], |params| params.not_after = date_time_ymd(2020, 1, 1));
@@ -111,13 +111,13 @@ fn m13_a_certificate_that_has_expired_is_waited_for_until_it_is_renewed() {
     terminate(scene.cluster(), pid(&story.nm));
     story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(700));
-    assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
+    assert_eq!(story.nm.restoring().count(), 1, "it continues to retry");
     scene.server.renew(&scene.ca.server(&["127.0.0.1"]));
     story.end_well();
 }
 
 #[test]
-fn m13_a_certificate_of_ours_that_is_half_renewed_is_waited_for() {
+fn m13_a_client_certificate_that_does_not_match_its_key_is_retried() {
     let scene = Scene::set(Options::new().hba("hostssl all all 127.0.0.1/32 cert").hba("local all all trust"));
     let (old, new) = (scene.ca.client("postgres"), scene.ca.client("postgres"));
     let certificate = scene.server.file("client.crt", &old.certificate);
@@ -130,7 +130,7 @@ fn m13_a_certificate_of_ours_that_is_half_renewed_is_waited_for() {
     open(&writing).query(&format!("SELECT pg_terminate_backend({})", pid(&story.nm))).unwrap();
     story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(700));
-    assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
+    assert_eq!(story.nm.restoring().count(), 1, "it continues to retry");
     scene.server.file("client.key", &new.key);
     story.end_well();
 }

@@ -1,4 +1,4 @@
-//! M18 and M19: tickets resolve, whatever happens to their connection, and a stop is soon.
+//! M18 and M19: tickets resolve, whatever happens to their connection, and a stop is bounded in time.
 
 use std::net::TcpListener;
 use std::thread::{self, JoinHandle};
@@ -14,7 +14,7 @@ use crate::support::{Peer, Proxy, Step, msg};
 /// The time limit of a stop on a busy machine: half of the time limit of a dial and of a request.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A manager that runs on another thread until it is stopped, and gives what it reported.
+/// A manager that runs on another thread until it is stopped, and then returns its events.
 pub(super) struct Running {
     thread: JoinHandle<(NotificationManager, Vec<Event>)>,
     pub(super) handle: Handle,
@@ -35,15 +35,15 @@ impl Running {
         Self { thread, handle, ids }
     }
 
-    pub(super) fn until(&self, what: &str, is_so: impl Fn(&Handle) -> bool) {
+    pub(super) fn until(&self, condition: &str, is_true: impl Fn(&Handle) -> bool) {
         let begun = Instant::now();
-        while !is_so(&self.handle) {
-            assert!(begun.elapsed() < LIMIT, "not {what}: {:?}", self.handle.stats());
+        while !is_true(&self.handle) {
+            assert!(begun.elapsed() < LIMIT, "not {condition}: {:?}", self.handle.stats());
             thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Stops it, which is soon, and drops it, which is, too.
+    /// Stops the manager and drops it, both within [`SOON`].
     pub(super) fn stop(self) -> Vec<Event> {
         let begun = Instant::now();
         self.handle.stop().wait(LIMIT).unwrap();
@@ -67,7 +67,7 @@ pub(super) fn payloads(reported: &[Event]) -> Vec<String> {
 }
 
 #[test]
-fn m18_many_threads_ask_a_manager_that_waits_and_each_has_its_answer() {
+fn m18_requests_of_many_threads_are_all_answered() {
     const EACH: usize = 40;
     let server = cluster();
     let running = Running::start(parked((0..3).map(|_| open(&server.url())).collect::<Vec<_>>()));
@@ -88,11 +88,11 @@ fn m18_many_threads_ask_a_manager_that_waits_and_each_has_its_answer() {
     let mut received = payloads(&running.stop());
     received.sort();
     let expected: Vec<_> = (0..6).flat_map(|thread| (0..EACH).map(move |n| format!("{thread} {n:03}"))).collect();
-    assert_eq!(received, expected, "what was sent between the two acknowledgements, and nothing else");
+    assert_eq!(received, expected, "exactly the notifications between the two acknowledgements");
 }
 
 #[test]
-fn m18_the_ticket_of_a_connection_that_dies_resolves_to_its_error() {
+fn m18_tickets_of_a_lost_connection_resolve_to_the_error() {
     let fatal = || Step::send([msg::error("FATAL", "57P01", "terminating connection")]);
     for reconnect in [false, true] {
         for (last_words, code) in [(Some(fatal()), Some("57P01")), (None, None)] {
@@ -109,7 +109,7 @@ fn m18_the_ticket_of_a_connection_that_dies_resolves_to_its_error() {
 }
 
 #[test]
-fn m18_what_is_asked_of_the_dead_resolves_to_why_they_died() {
+fn m18_requests_on_a_lost_connection_resolve_to_the_reason_for_its_loss() {
     let peer = Peer::play(vec![Step::startup(), Step::login_ok(), Step::close()]);
     let running = Running::start(parked([open(&peer.url())]));
     running.until("dead", |handle| handle.stats().garbage == 1);
@@ -118,7 +118,7 @@ fn m18_what_is_asked_of_the_dead_resolves_to_why_they_died() {
 }
 
 #[test]
-fn m18_what_a_restoring_connection_shall_listen_to_resolves_as_it_is_back() {
+fn m18_a_listen_on_a_restoring_connection_resolves_when_it_is_restored() {
     let (server, proxy) = proxied();
     let nm = parked([listener(&through(&proxy))]).reconnect(backoff());
     let running = Running::start(nm);
@@ -128,7 +128,7 @@ fn m18_what_a_restoring_connection_shall_listen_to_resolves_as_it_is_back() {
     running.until("lost", |handle| handle.stats().restoring == 1);
     let mut more = handle.listen(id, ["more"]);
     let mut less = handle.unlisten(id, [super::ledger::CHANNEL]);
-    // By the reason of its end, or of the attempt since that was refused.
+    // The reason is that of the loss, or of a later attempt that was refused.
     let error = handle.notify(id, "more", "").wait(LIMIT).unwrap_err();
     assert!(error.is_transient(), "it cannot be sent: {error}");
     assert!(more.wait(Duration::from_millis(200)).unwrap_err().is_timeout());
@@ -145,7 +145,7 @@ fn m18_what_a_restoring_connection_shall_listen_to_resolves_as_it_is_back() {
 }
 
 #[test]
-fn m18_what_is_asked_of_one_that_is_listening_again_is_sent_as_soon_as_the_server_has_answered() {
+fn m18_a_request_during_a_restore_is_sent_when_the_server_has_acknowledged_the_listens() {
     let answer = || Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]);
     let ((asked, is_asked), (answers, gate)) = (Step::mark(), Step::gate());
     let first = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), answer(), Step::close()];
@@ -158,7 +158,7 @@ fn m18_what_is_asked_of_one_that_is_listening_again_is_sent_as_soon_as_the_serve
     let (handle, id) = (running.handle.clone(), running.ids[0]);
     asked.wait();
     let tickets = ["a", "b", "c"].map(|channel| handle.listen(id, [channel]));
-    // Commands are obeyed in order.
+    // Commands are executed in order.
     handle.set_timeout(None).wait(LIMIT).unwrap();
     answers.open();
     tickets.into_iter().for_each(|mut ticket| ticket.wait(LIMIT).unwrap());
@@ -167,10 +167,10 @@ fn m18_what_is_asked_of_one_that_is_listening_again_is_sent_as_soon_as_the_serve
 }
 
 #[test]
-fn m13_a_session_that_asks_for_something_itself_while_it_listens_again_is_not_kept_waiting() {
+fn m13_a_request_of_the_session_itself_does_not_delay_its_restore() {
     let answer = |tag| Step::send([msg::command_complete(tag), msg::ready(b'I')]);
     let first = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), answer("LISTEN"), Step::close()];
-    // A server whose queue has lost a file is asked for its size, which mends it, and for the channels once more.
+    // After error 58P01, the size of the queue is queried, which repairs it, and LISTEN is repeated.
     let lost = Step::send([msg::error("ERROR", "58P01", "could not access status of transaction"), msg::ready(b'I')]);
     let mut second = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), lost];
     second.extend([Step::expect_any_query(), answer("SELECT"), Step::expect_any_query(), answer("LISTEN")]);
@@ -183,7 +183,7 @@ fn m13_a_session_that_asks_for_something_itself_while_it_listens_again_is_not_ke
 }
 
 #[test]
-fn m18_a_server_that_answers_each_of_many_requests_in_time_is_not_given_up() {
+fn m18_a_server_that_answers_each_of_many_requests_in_time_is_not_lost() {
     let answer =
         || [Step::pause(Duration::from_millis(2500)), Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')])];
     let (asked, is_asked) = Step::mark();
@@ -208,7 +208,7 @@ fn m18_a_server_that_answers_each_of_many_requests_in_time_is_not_given_up() {
 }
 
 #[test]
-fn m18_what_was_asked_is_sent_though_its_connection_is_taken_out_meanwhile() {
+fn m18_a_request_that_was_made_before_a_removal_is_sent() {
     let answer = || Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]);
     let ((asked, is_asked), (answers, gate)) = (Step::mark(), Step::gate());
     let mut script = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), is_asked, gate, answer()];
@@ -222,7 +222,7 @@ fn m18_what_was_asked_is_sent_though_its_connection_is_taken_out_meanwhile() {
     asked.wait();
     let mut db = handle.remove(id).wait(LIMIT).unwrap().unwrap().unwrap();
     answers.open();
-    let received = db.wait(LIMIT).next().flatten().expect("it receives what it was to listen to");
+    let received = db.wait(LIMIT).next().flatten().expect("a notification on the requested channel");
     assert_eq!(received.payload(), "received");
     running.stop();
     drop(db);
@@ -230,7 +230,7 @@ fn m18_what_was_asked_is_sent_though_its_connection_is_taken_out_meanwhile() {
 }
 
 #[test]
-fn m18_an_id_of_nobody_is_told_as_such() {
+fn m18_an_unknown_id_is_an_error() {
     let crowd = Crowd::start(Duration::ZERO);
     let running = Running::start(parked(crowd.listeners(1)));
     let (handle, id) = (running.handle.clone(), running.ids[0]);
@@ -242,13 +242,13 @@ fn m18_an_id_of_nobody_is_told_as_such() {
     running.stop();
 }
 
-/// A server that lets one client in and never answers.
+/// A server that accepts one login and never answers a query.
 fn mute() -> Peer {
     Peer::play(vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), Step::expect_eof()])
 }
 
 #[test]
-fn m18_what_was_asked_of_a_connection_that_is_taken_out_resolves() {
+fn m18_requests_of_a_removed_connection_resolve() {
     let peer = mute();
     let running = Running::start(parked([open(&peer.url())]));
     let (handle, id) = (running.handle.clone(), running.ids[0]);
@@ -256,7 +256,7 @@ fn m18_what_was_asked_of_a_connection_that_is_taken_out_resolves() {
     drop(handle.remove(id).wait(LIMIT).unwrap());
     assert!(matches!(ticket.wait(LIMIT), Err(Error::UnknownConnection)), "the manager itself continues");
 
-    // And so does what was asked of one that was being restored.
+    // Requests of a connection that was being restored resolve, too.
     let (_server, proxy) = proxied();
     running.stop();
     let running = Running::start(parked([open(&through(&proxy))]).reconnect(backoff()));
@@ -271,7 +271,7 @@ fn m18_what_was_asked_of_a_connection_that_is_taken_out_resolves() {
 }
 
 #[test]
-fn m18_waiting_inside_the_loop_is_an_error_and_the_ticket_resolves_later() {
+fn m18_waiting_on_the_iterating_thread_is_an_error_and_the_ticket_resolves_later() {
     let crowd = Crowd::start(Duration::ZERO);
     let mut nm = parked(crowd.listeners(1)).timeout(Duration::from_millis(5));
     let (handle, id) = (nm.handle(), nm.connections().next().unwrap().0);
@@ -285,7 +285,7 @@ fn m18_waiting_inside_the_loop_is_an_error_and_the_ticket_resolves_later() {
 }
 
 #[test]
-fn m18_as_the_manager_is_dropped_every_ticket_is_stopped() {
+fn m18_dropping_the_manager_resolves_requests_to_stopped() {
     let (_server, proxy) = proxied();
     let peer = mute();
     let mut nm =
@@ -297,7 +297,7 @@ fn m18_as_the_manager_is_dropped_every_ticket_is_stopped() {
     while nm.stats().restoring == 0 {
         nm.next_event();
     }
-    // Of one that does not answer, of one that is not back, and two of which the loop does not know yet.
+    // Requests of a connection that does not answer and of one that is being restored, and two that the loop has not taken.
     let mut tickets = vec![handle.listen(ids[0], ["a"]), handle.listen(ids[1], ["a"])];
     assert!(nm.next_event().is_some());
     tickets.extend([handle.listen(ids[0], ["b"]), handle.notify(ids[1], "b", "")]);
@@ -312,19 +312,19 @@ fn m18_as_the_manager_is_dropped_every_ticket_is_stopped() {
 }
 
 #[test]
-fn m19_a_stop_is_soon_whatever_the_peers_do() {
-    // One whose peer is silent with a question open, one in the middle of a dial, and one that waits for its next.
+fn m19_a_stop_is_bounded_in_time_with_unresponsive_peers() {
+    // A connection with an unanswered request, one that is being dialled, and one that waits for its next attempt.
     let (_first, silent) = proxied();
     let (_second, dialled) = proxied();
     let (_third, refused) = proxied();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = TcpListener::bind("127.0.0.1:0").unwrap();
     let ways: [&Proxy; 3] = [&silent, &dialled, &refused];
     let slow = backoff().first(Duration::from_secs(30)).longest(Duration::from_secs(30));
     let url = |proxy: &Proxy| format!("postgres://postgres@{}/postgres?connect_timeout=30", proxy.addr());
     let mut nm = parked(ways.map(|proxy| listener(&url(proxy)))).reconnect(backoff());
     nm.set_timeout(Duration::from_millis(5));
     silent.black_hole();
-    dialled.set_upstream(closed.local_addr().unwrap());
+    dialled.set_upstream(silent_port.local_addr().unwrap());
     dialled.cut_fin();
     while nm.stats().restoring < 1 {
         nm.next_event();

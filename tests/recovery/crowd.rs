@@ -1,5 +1,5 @@
-//! A server for a crowd: it lets everybody in after a while, answers, and hangs up on all at once. It counts dials,
-//! and keeps the times of what clients say.
+//! A server for many clients: it accepts logins after a delay, answers, and can close all sessions together. It counts dials
+//! and records the times of messages.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -15,13 +15,13 @@ use crate::support::msg;
 #[derive(Default)]
 struct State {
     lines: Vec<TcpStream>,
-    /// When each dial since the last hanging up came.
+    /// The times of all dials since the sessions were last closed.
     dials: Vec<Instant>,
     logging_in: usize,
-    most_at_once: usize,
-    /// Until when the server closes each new connection immediately.
+    most_concurrent: usize,
+    /// The time until which the server closes every new session immediately.
     away_until: Option<Instant>,
-    /// When each `Sync` came, and on which line.
+    /// The time and the session of each `Sync`.
     syncs: Vec<(usize, Instant)>,
     over: bool,
 }
@@ -32,7 +32,7 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Each login takes so long.
+    /// The delay of each login.
     pub fn start(login: Duration) -> Self {
         let door = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = door.local_addr().unwrap();
@@ -52,11 +52,11 @@ impl Crowd {
                     }
                     state.lines.push(stream.try_clone().unwrap());
                     state.logging_in += 1;
-                    state.most_at_once = state.most_at_once.max(state.logging_in);
+                    state.most_concurrent = state.most_concurrent.max(state.logging_in);
                     state.lines.len()
                 };
                 let shared = Arc::clone(&shared);
-                // An error is a client that went.
+                // An error means that the client has closed the session.
                 let serve = move || drop(serve(&shared, stream, number, login));
                 thread::Builder::new().stack_size(64 << 10).spawn(serve).unwrap();
             }
@@ -72,10 +72,10 @@ impl Crowd {
         (0..n).map(|_| listener(&self.url())).collect()
     }
 
-    /// Closes all connections, and each new one for this time; from now on connections are counted.
-    pub fn hang_up(&self, away: Duration) {
+    /// Closes all sessions, and every new session for this time. Dials are counted from now on.
+    pub fn close_all(&self, away: Duration) {
         let mut state = self.state.lock().unwrap();
-        (state.dials, state.most_at_once) = (Vec::new(), 0);
+        (state.dials, state.most_concurrent) = (Vec::new(), 0);
         state.away_until = Instant::now().checked_add(away);
         for line in state.lines.drain(..) {
             let _ = line.shutdown(Shutdown::Both);
@@ -86,11 +86,11 @@ impl Crowd {
         self.state.lock().unwrap().dials.clone()
     }
 
-    pub fn most_at_once(&self) -> usize {
-        self.state.lock().unwrap().most_at_once
+    pub fn most_concurrent(&self) -> usize {
+        self.state.lock().unwrap().most_concurrent
     }
 
-    /// The `Sync`s so far: on which line, and when.
+    /// Returns the session and the time of each `Sync` so far.
     pub fn syncs(&self) -> Vec<(usize, Instant)> {
         self.state.lock().unwrap().syncs.clone()
     }
@@ -99,7 +99,7 @@ impl Crowd {
 impl Drop for Crowd {
     fn drop(&mut self) {
         self.state.lock().unwrap().over = true;
-        self.hang_up(Duration::ZERO);
+        self.close_all(Duration::ZERO);
         let _ = TcpStream::connect(self.addr);
     }
 }

@@ -1,4 +1,4 @@
-//! M14: a gap comes after the acknowledgement and before any later notification, in whichever loop.
+//! M14: a gap comes after the acknowledgement and before any later notification, in each of the loops.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::server::LIMIT;
 use crate::support::{Peer, Step, msg};
 
 #[test]
-fn m14_in_the_plain_loop_the_books_balance_over_many_gaps() {
+fn m14_in_the_plain_loop_the_ledger_balances_over_many_gaps() {
     let (server, proxy) = proxied();
     let mut story = Story::begin(&through(&proxy), &server.url());
     for round in 1..=10 {
@@ -19,14 +19,14 @@ fn m14_in_the_plain_loop_the_books_balance_over_many_gaps() {
             _ => proxy.cut_fin(),
         }
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() >= round);
-        story.hear_more();
+        story.receive_more();
     }
     let ledger = story.end_well();
     assert_eq!(ledger.last_gap().epoch(), ledger.gaps() as u64);
 }
 
 #[test]
-fn m14_among_the_events_the_books_balance_over_many_gaps() {
+fn m14_with_next_event_the_ledger_balances_over_many_gaps() {
     let (server, proxy) = proxied();
     let mut nm = NotificationManager::new([listener(&through(&proxy))]).reconnect(backoff());
     let writer = Writer::start(server.url());
@@ -35,9 +35,9 @@ fn m14_among_the_events_the_books_balance_over_many_gaps() {
         let begun = Instant::now();
         while !enough(ledger) {
             assert!(begun.elapsed() < LIMIT, "stuck: {nm:?}");
-            match nm.next_event().expect("it continues") {
+            match nm.next_event().expect("the loop continues") {
                 Event::Notifies(id, batch) => {
-                    assert!(batch.gap().is_none() && !batch.is_empty(), "the gap stands by itself");
+                    assert!(batch.gap().is_none() && !batch.is_empty(), "the gap is an event of its own");
                     ledger.enter(id, &batch);
                 }
                 Event::Restored(id, gap) => ledger.enter_gap(id, &gap),
@@ -58,12 +58,12 @@ fn m14_among_the_events_the_books_balance_over_many_gaps() {
 }
 
 #[test]
-fn m14_what_a_call_could_not_keep_is_told_as_a_gap() {
+fn m14_notifications_that_a_call_could_not_keep_are_reported_as_a_gap() {
     let listen = || Step::expect_query(r#"LISTEN "ledger""#);
     let acknowledged = || vec![msg::command_complete("LISTEN"), msg::ready(b'I')];
     let big = "x".repeat(7_999);
     let flood = Step::run("flood", move |wire| {
-        // More than the 256 MiB that are kept. The client closes before the end, so that an error is none.
+        // More than the limit of 256 MiB. The client closes the session before the end, so a write may fail.
         let piece = msg::notification(7, CHANNEL, &big).repeat(128);
         for _ in 0..300 {
             if wire.write(&piece).is_err() {
@@ -93,24 +93,24 @@ fn m14_what_a_call_could_not_keep_is_told_as_a_gap() {
     let error = nm.get_mut(id).unwrap().query("SELECT 1").unwrap_err();
     assert!(matches!(error, Error::Overflow { .. }), "{error}");
 
-    let Some(Event::Notifies(_, kept)) = nm.next_event() else { panic!("what was kept") };
-    assert_eq!(kept.iter().next().unwrap().payload(), "1", "and it comes before the gap");
+    let Some(Event::Notifies(_, kept)) = nm.next_event() else { panic!("the kept notification") };
+    assert_eq!(kept.iter().next().unwrap().payload(), "1", "it comes before the gap");
     assert!(matches!(nm.next_event(), Some(Event::Disconnected(_, Error::Overflow { .. }))));
-    let Some(Event::Restored(which, gap)) = nm.next_event() else { panic!("a gap") };
-    assert!(which == id && gap.epoch() == 1 && matches!(gap.cause(), Error::Overflow { .. }), "{gap:?}");
+    let Some(Event::Restored(restored, gap)) = nm.next_event() else { panic!("a gap") };
+    assert!(restored == id && gap.epoch() == 1 && matches!(gap.cause(), Error::Overflow { .. }), "{gap:?}");
     assert!(before <= gap.since() && gap.since() <= gap.until(), "{gap:?}");
-    let Some(Event::Notifies(_, after)) = nm.next_event() else { panic!("what the new session received") };
+    let Some(Event::Notifies(_, after)) = nm.next_event() else { panic!("the notification of the new session") };
     assert_eq!(after.iter().next().unwrap().payload(), "2");
 }
 
 #[test]
-fn m14_since_is_when_something_was_last_heard_and_not_when_the_loss_was_noticed() {
+fn m14_since_is_the_time_of_the_last_read_and_not_of_the_detection() {
     let (_server, proxy) = proxied();
     let silence = Duration::from_millis(400);
     let before = Instant::now();
     let mut nm = NotificationManager::new([listener(&through(&proxy))]).timeout(silence).reconnect(backoff());
     let received = Instant::now();
-    assert!(matches!(nm.next(), Some(None)), "nothing comes");
+    assert!(matches!(nm.next(), Some(None)), "no notification arrives");
     let cut = Instant::now();
     proxy.cut_fin();
     let (_, batch) = nm.find_map(|event| event).unwrap();

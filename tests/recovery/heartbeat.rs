@@ -1,4 +1,4 @@
-//! M15: what a heartbeat costs.
+//! M15: the cost of heartbeats.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -31,18 +31,18 @@ fn m15_a_heartbeat_costs_one_sync_for_each_connection_and_period() {
         for (line, at) in &syncs {
             of_each.entry(*line).or_default().push(*at);
         }
-        // The answers have been read: each is a ReadyForQuery, and no more.
+        // Each answer is only a ReadyForQuery, and all have been read.
         let all_are_read = nm.stats().bytes - bytes == 6 * syncs.len() as u64;
         all_are_read && of_each.len() == 50 && of_each.values().all(|times| times.len() >= 4)
     });
     for times in of_each.values() {
-        // A period is shortened by up to a quarter; a server that has just answered is not asked again.
+        // A period is shortened by up to a quarter. A server that has just answered receives no heartbeat.
         assert!(times.windows(2).all(|pair| pair[1] - pair[0] > PERIOD / 2), "{times:?}");
     }
 }
 
 #[test]
-fn m15_who_hears_something_anyway_is_not_asked() {
+fn m15_a_connection_that_receives_anything_is_sent_no_heartbeat() {
     let crowd = Crowd::start(Duration::ZERO);
     let mut nm = NotificationManager::new(crowd.listeners(1)).timeout(PERIOD / 20).heartbeat(4 * PERIOD, LIMIT);
     let id = nm.connections().next().unwrap().0;
@@ -51,17 +51,17 @@ fn m15_who_hears_something_anyway_is_not_asked() {
         nm.get_mut(id).unwrap().query("anything").unwrap();
         nm.next_event();
     }
-    assert_eq!(crowd.syncs().len(), 0, "any byte is life");
+    assert_eq!(crowd.syncs().len(), 0, "any received byte replaces a heartbeat");
 }
 
 #[test]
-fn m15_however_often_it_was_restored_a_connection_has_one_heart() {
+fn m15_a_connection_that_is_restored_often_has_one_heartbeat() {
     let crowd = Crowd::start(Duration::ZERO);
     let mut nm = NotificationManager::new(crowd.listeners(1))
         .reconnect(Backoff::default().first(Duration::ZERO).longest(Duration::ZERO).per_second(1000))
         .heartbeat(PERIOD / 4, LIMIT);
     for epoch in 1..=30 {
-        crowd.hang_up(Duration::ZERO);
+        crowd.close_all(Duration::ZERO);
         assert!(matches!(nm.next_event(), Some(Event::Disconnected(..))));
         assert!(matches!(nm.next_event(), Some(Event::Restored(_, gap)) if gap.epoch() == epoch));
     }

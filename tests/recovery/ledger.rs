@@ -1,5 +1,5 @@
-//! Double-entry bookkeeping for notifications: a writer numbers them, and each number must have come, once and in order,
-//! or lie in a gap that was reported.
+//! A ledger of notifications: a writer numbers them, and each number must be received once and in order, or lie in a
+//! reported gap.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,17 +12,17 @@ use crate::support::server::LIMIT;
 
 pub const CHANNEL: &str = "ledger";
 
-/// Numbers notifications, 1, 2, 3 and so on, and sends them as long as it lives, through whatever happens to the server.
+/// A thread that sends notifications numbered 1, 2, 3 and so on, and reconnects after faults of the server.
 pub struct Writer {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Sent>,
 }
 
-/// What the writer knows of each number.
+/// The numbers that the writer has sent.
 #[derive(Default)]
 pub struct Sent {
     last: u64,
-    /// The server died before it said whether it had taken these.
+    /// Numbers for which the server did not report whether it had committed them.
     unsure: Vec<u64>,
 }
 
@@ -40,7 +40,7 @@ impl Writer {
         Self { stop, thread }
     }
 
-    /// Sends one more when everything is well again, and returns it.
+    /// Sends one more number once the server is available, and returns what was sent.
     pub fn finish(self) -> Sent {
         self.stop.store(true, Relaxed);
         self.thread.join().unwrap()
@@ -72,14 +72,14 @@ fn write(url: &str, stop: &AtomicBool) -> Sent {
     }
 }
 
-/// What the reader was given, in order.
+/// One item that the reader received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
     Number(u64),
     Gap,
 }
 
-/// The books on one connection.
+/// Everything that one connection received, in order.
 #[derive(Default)]
 pub struct Ledger {
     entries: Vec<Entry>,
@@ -88,18 +88,18 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters what one connection had; it is the same one throughout, and its gaps make sense.
+    /// Records a batch. Asserts that the id is always the same, and that the gaps are consistent.
     pub fn enter(&mut self, id: ConnId, batch: &Batch) {
         if let Some(gap) = batch.gap() {
             self.enter_gap(id, gap);
         }
-        assert_eq!(*self.of.get_or_insert(id), id, "the id stays");
+        assert_eq!(*self.of.get_or_insert(id), id, "the id stays the same");
         self.entries.extend(batch.iter().map(|n| Entry::Number(n.payload().parse().unwrap())));
     }
 
-    /// The same of a gap that is an event of its own.
+    /// Records a gap that is reported as an event of its own.
     pub fn enter_gap(&mut self, id: ConnId, gap: &Gap) {
-        assert_eq!(*self.of.get_or_insert(id), id, "the id stays");
+        assert_eq!(*self.of.get_or_insert(id), id, "the id stays the same");
         let (epoch, last) = self.gaps.last().map_or((0, None), |last| (last.epoch(), Some(last.since())));
         assert!(gap.epoch() > epoch, "an epoch only grows: {gap:?}");
         assert!(gap.since() <= gap.until() && last.is_none_or(|last| last <= gap.since()), "{gap:?}");
@@ -108,7 +108,7 @@ impl Ledger {
         self.entries.push(Entry::Gap);
     }
 
-    /// The last gap that was reported.
+    /// Returns the last reported gap.
     pub fn last_gap(&self) -> &Gap {
         self.gaps.last().expect("a gap was reported")
     }
@@ -128,24 +128,24 @@ impl Ledger {
         self.gaps.len()
     }
 
-    /// Reads for so long.
+    /// Iterates for this time.
     pub fn read_for(&mut self, nm: &mut NotificationManager, time: Duration) {
         let begun = Instant::now();
         self.read_until(nm, |_, _| begun.elapsed() >= time);
     }
 
-    /// Reads to the end, which must come.
+    /// Iterates until the end, which must come within the limit.
     pub fn read_to_end(&mut self, nm: &mut NotificationManager) {
         let begun = Instant::now();
         while let Some(event) = nm.next() {
-            assert!(begun.elapsed() < LIMIT, "it does not end: {nm:?}");
+            assert!(begun.elapsed() < LIMIT, "the iterator does not end: {nm:?}");
             if let Some((id, batch)) = event {
                 self.enter(id, &batch);
             }
         }
     }
 
-    /// Reads until it is so.
+    /// Iterates until the condition is true.
     pub fn read_until(&mut self, nm: &mut NotificationManager, enough: impl Fn(&Self, &NotificationManager) -> bool) {
         let begun = Instant::now();
         while !enough(self, nm) {
@@ -157,7 +157,7 @@ impl Ledger {
         }
     }
 
-    /// The law: whatever is not there, once and in order, lies in a gap.
+    /// Asserts that every number was received once and in order, or lies in a gap.
     pub fn balance(&self, sent: &Sent) {
         let mut expected = 1;
         let mut gap = false;
@@ -165,14 +165,14 @@ impl Ledger {
             match *entry {
                 Entry::Gap => gap = true,
                 Entry::Number(number) => {
-                    assert!(number >= expected, "{number} came twice or out of order, {expected} was next");
+                    assert!(number >= expected, "{number} was received twice or out of order instead of {expected}");
                     let missing = (expected..number).find(|n| !sent.unsure.contains(n));
-                    assert!(gap || missing.is_none(), "{missing:?} was lost in silence before {number}");
+                    assert!(gap || missing.is_none(), "{missing:?} was lost silently before {number}");
                     expected = number + 1;
                     gap = false;
                 }
             }
         }
-        assert_eq!(self.last(), sent.last, "the last one, sent when all was well");
+        assert_eq!(self.last(), sent.last, "the last number, sent after all faults");
     }
 }

@@ -1,9 +1,8 @@
-//! Surviving faults: for each, sent = delivered + reported as gap, counted. The table that users read is
-//! `src/docs/faults.md`; each of its rows is a test here.
+//! Recovery from faults. For each fault, the notifications sent must equal those delivered plus those within a reported gap.
+//! Each row of the table in `src/docs/faults.md` is a test here.
 
 mod audit;
 mod audit_answers;
-mod between;
 mod canary;
 mod canary_answers;
 mod canary_channel;
@@ -17,8 +16,9 @@ mod gaps;
 mod heartbeat;
 mod ledger;
 mod network;
-mod places;
+mod permits;
 mod policy;
+mod proxies;
 mod queries;
 mod restoring_io;
 mod restoring_requests;

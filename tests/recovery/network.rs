@@ -1,5 +1,5 @@
-//! Links that die in the network, where nothing says so: in namespaces of their own, so that no rule touches the
-//! machine. Names and clocks that change are here, too, for they need a world of their own as well.
+//! M13 and M15: links that break silently, in separate network namespaces, so that the machine's own network is not changed.
+//! Host names and clocks that change are tested here, too, because they also need an isolated environment.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -13,13 +13,13 @@ use crate::support::{
 };
 
 const NETWORK: &[&str] = &["unshare", "-n"];
-/// What makes that network one.
+/// The script that sets up the network.
 const ALIVE: &str = "{ command -v ip >/dev/null && command -v iptables >/dev/null ||
     { echo 'ip or iptables is missing: tests/tools installs them (Debian: iproute2, iptables)'; exit 1; }; } &&
     ip link set lo up";
 const MOUNTS: &[&str] = &["unshare", "-m"];
 
-/// A way to a server that needs no network.
+/// Returns a connection string for the Unix socket, which needs no network.
 fn by_socket(server: &Cluster) -> String {
     format!("host={} port={} user=postgres dbname=postgres", server.socket_dir().display(), server.port())
 }
@@ -46,24 +46,24 @@ fn packets_dropped() {
         }
         story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(300));
-        assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
+        assert_eq!(story.nm.restoring().count(), 1, "it continues to retry");
         run_script("iptables -F");
         let gaps = story.ledger.gaps();
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
         assert!(story.ledger.last_gap().cause().is_timeout(), "{:?}", story.ledger.last_gap());
-        story.hear_more();
+        story.receive_more();
     }
     story.end_well();
 }
 
 #[test]
-fn m15_a_cable_that_is_pulled_is_noticed_within_the_bound_and_may_be_put_back() {
+fn m15_an_unplugged_cable_is_noticed_within_the_bound_and_can_be_plugged_in_again() {
     if tools::can_run(NETWORK) {
         subprocess::run_under(NETWORK, "recovery::network::server_with_a_cable", ALIVE, &[]);
     }
 }
 
-/// A process that holds a network, to its end.
+/// A process that keeps a network namespace alive until it is dropped.
 struct Holder(Child);
 
 impl Drop for Holder {
@@ -112,16 +112,16 @@ fn client_with_a_cable() {
         run_script("ip link set there down");
         story.notice();
         story.ledger.read_for(&mut story.nm, Duration::from_millis(500));
-        assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
+        assert_eq!(story.nm.restoring().count(), 1, "it continues to retry");
         run_script("ip link set there up");
         story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() > gaps);
-        story.hear_more();
+        story.receive_more();
     }
     story.end_well();
 }
 
 #[test]
-fn m13_a_name_that_has_moved_is_followed() {
+fn m13_a_host_name_with_a_new_address_is_resolved_again() {
     if tools::can_run(MOUNTS) {
         let hosts = std::env::temp_dir().join(format!("notifyman-hosts-{}", std::process::id()));
         fs::write(&hosts, "127.0.0.1 localhost db.notifyman.test\n").unwrap();
@@ -155,12 +155,12 @@ fn name_moved() {
     story.end_well();
 }
 
-/// A command that gives a process a time of day from a file. (Processes that load the library without this program
+/// A command that runs a process with a time of day that is read from a file. (Processes that load the library without this program
 /// leave shared memory behind; the variable that the program sets would take precedence over the file.)
 const CLOCK: &[&str] = &["faketime", "-f", "+0", "env", "-u", "FAKETIME"];
 
 #[test]
-fn m15_a_clock_that_is_set_anew_neither_ends_a_session_nor_delays_anything() {
+fn m15_setting_the_clock_neither_ends_a_session_nor_delays_anything() {
     if cfg!(not(target_os = "linux")) {
         return not_run("a process's clock can be set on Linux only");
     }
@@ -192,14 +192,14 @@ fn clock_set() {
     let mut story = Story::begin(&through(&proxy), &url);
     let (wall, monotonic) = (SystemTime::now(), Instant::now());
     fs::write(&clock, "+7200\n").unwrap();
-    assert!(wall.elapsed().unwrap() > hour && monotonic.elapsed() < hour, "only the time of day is another");
+    assert!(wall.elapsed().unwrap() > hour && monotonic.elapsed() < hour, "only the time of day has changed");
     story.ledger.read_for(&mut story.nm, 3 * IDLE);
     fs::write(&clock, "-7200\n").unwrap();
     assert!(SystemTime::now() < wall);
     story.ledger.read_for(&mut story.nm, 3 * IDLE);
     assert_eq!(story.nm.stats().losses, 0);
 
-    // And while it is away, which it is until it is let in again.
+    // The clock is also set during a restore, which lasts until the proxy accepts connections again.
     proxy.refuse();
     proxy.cut_rst();
     story.notice();

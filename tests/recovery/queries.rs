@@ -121,7 +121,7 @@ fn m18_a_query_is_never_sent_twice_and_is_refused_while_its_connection_is_restor
     let third = vec![
         Step::startup(),
         Step::login_ok(),
-        // Listens again, to nothing.
+        // The restore has no channels.
         Step::expect_query(""),
         Step::send([msg::empty_query(), msg::ready(b'I')]),
         Step::expect_query("SELECT 'later'"),
@@ -182,7 +182,7 @@ fn m18_a_query_resolves_after_the_channels_that_it_changed_have_been_read_again(
 }
 
 #[test]
-fn m18_a_query_in_an_open_transaction_is_answered_though_the_channels_are_not_known_before_its_end() {
+fn m18_a_query_in_an_open_transaction_is_answered_before_the_channels_are_known() {
     let server = cluster();
     let running = Running::start(parked([open(&server.url())]));
     let (handle, id) = (running.handle.clone(), running.ids[0]);

@@ -25,7 +25,7 @@ fn begins() -> [Step; 3] {
     [Step::startup(), Step::login_ok(), Step::expect_query("LISTEN \"ledger\"")]
 }
 
-/// Restores a connection by a session whose server sends in one piece: the acknowledgement of LISTEN, these bytes, and
+/// Restores a connection with a session whose server sends in one write: the acknowledgement of LISTEN, these bytes, and
 /// a notification. Returns the events from the restore on.
 fn events_of_a_restore(between: Vec<u8>) -> Vec<Event> {
     let asked = Arc::new(AtomicBool::new(false));
@@ -83,7 +83,7 @@ fn m14_notifications_left_unread_by_the_read_of_the_acknowledgement_follow_the_g
 }
 
 #[test]
-fn m13_a_list_of_channels_that_a_slow_server_reads_in_parts_is_sent_to_its_end() {
+fn m13_a_list_of_channels_that_a_slow_server_reads_in_parts_is_sent_completely() {
     let channels: Vec<_> = (0..TOO_MUCH / 60).map(|n| format!("{n:0>60}")).collect();
     let (read_on, gate) = Step::gate();
     let peer = UnixPeer::play(vec![

@@ -1,4 +1,4 @@
-//! M13's budget: a crowd that is lost together comes back spread, and everybody comes back.
+//! M13: many connections that are lost together are restored at different times, within the budget, and all of them are.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -8,16 +8,20 @@ use notifyman::{Backoff, ConnId, Connection, Event, NotificationManager};
 use super::crowd::Crowd;
 use crate::support::server::LIMIT;
 
-/// Iterates until it is so, and no longer than a while.
-fn until(nm: &mut NotificationManager, what: &str, mut is_so: impl FnMut(&NotificationManager, Option<Event>) -> bool) {
+/// Iterates until the condition is true, or fails at the time limit.
+fn until(
+    nm: &mut NotificationManager,
+    condition: &str,
+    mut is_true: impl FnMut(&NotificationManager, Option<Event>) -> bool,
+) {
     let begun = Instant::now();
     loop {
         let event = nm.next_event();
-        assert!(event.is_some(), "{what}: it ended: {nm:?}");
-        if is_so(nm, event) {
+        assert!(event.is_some(), "{condition}: the iterator ended: {nm:?}");
+        if is_true(nm, event) {
             return;
         }
-        assert!(begun.elapsed() < LIMIT, "not {what}: {nm:?}");
+        assert!(begun.elapsed() < LIMIT, "not {condition}: {nm:?}");
     }
 }
 
@@ -30,7 +34,7 @@ fn manager(connections: Vec<Connection>, backoff: Backoff) -> NotificationManage
 }
 
 #[test]
-fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_their_ids() {
+fn m13_two_hundred_connections_are_restored_within_the_budget_and_keep_their_ids() {
     let crowd = Crowd::start(Duration::from_millis(20));
     let backoff = Backoff::default()
         .first(Duration::from_millis(200))
@@ -40,7 +44,7 @@ fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_t
     let mut nm = manager(crowd.listeners(200), backoff);
     let all = ids(&nm);
     let lost = Instant::now();
-    crowd.hang_up(Duration::from_millis(100));
+    crowd.close_all(Duration::from_millis(100));
     let mut epochs = Vec::new();
     until(&mut nm, "all are back", |_, event| {
         if let Some(Event::Restored(id, gap)) = event {
@@ -53,7 +57,7 @@ fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_t
     assert_eq!(ids(&nm), all);
 
     let dials = crowd.dials();
-    assert!(crowd.most_at_once() <= 8, "{} at once", crowd.most_at_once());
+    assert!(crowd.most_concurrent() <= 8, "{} concurrently", crowd.most_concurrent());
     assert!(dials.len() >= 200);
     // At most 200 dials begin in a second. A busy machine can delay their arrival, but not advance it.
     for (at, n) in dials.iter().zip(0..) {
@@ -62,13 +66,13 @@ fn m13_two_hundred_whose_server_restarts_come_back_within_the_budget_and_under_t
 }
 
 #[test]
-fn m13_those_who_were_lost_together_do_not_come_back_together() {
+fn m13_connections_that_were_lost_together_are_restored_at_different_times() {
     let crowd = Crowd::start(Duration::ZERO);
     let first = Duration::from_millis(600);
     let backoff = Backoff::default().first(first).longest(first).at_once(200).per_second(1_000_000);
     let mut nm = manager(crowd.listeners(200), backoff);
     let lost = Instant::now();
-    crowd.hang_up(Duration::ZERO);
+    crowd.close_all(Duration::ZERO);
     let (mut back, mut away) = (0, 0);
     until(&mut nm, "all are back", |nm, event| {
         back += usize::from(matches!(event, Some(Event::Restored(..))));
@@ -82,14 +86,14 @@ fn m13_those_who_were_lost_together_do_not_come_back_together() {
 }
 
 #[test]
-fn m13_whoever_leaves_the_line_lets_the_next_one_in() {
+fn m13_a_connection_that_leaves_the_dial_queue_admits_the_next() {
     let crowd = Crowd::start(Duration::ZERO);
     let backoff = Backoff::default().first(Duration::ZERO).longest(Duration::ZERO).at_once(1).per_second(5);
     let mut nm = manager(crowd.listeners(4), backoff);
     let all = ids(&nm);
-    crowd.hang_up(Duration::ZERO);
+    crowd.close_all(Duration::ZERO);
     until(&mut nm, "one is back", |_, event| matches!(event, Some(Event::Restored(..))));
-    // Whoever is next waits for his time: he goes, and so does not dial.
+    // The next connection in the queue is removed, so it does not dial.
     let stay = *nm.restoring().map(|(id, _)| id).collect::<Vec<_>>().last().unwrap();
     for id in all.iter().filter(|id| **id != stay) {
         drop(nm.remove(*id));
@@ -98,11 +102,11 @@ fn m13_whoever_leaves_the_line_lets_the_next_one_in() {
 }
 
 #[test]
-fn m13_a_crowd_that_stands_in_line_costs_the_loop_nothing() {
+fn m13_queued_connections_do_not_slow_down_the_loop() {
     let crowd = Crowd::start(Duration::ZERO);
     let backoff = Backoff::default().first(Duration::ZERO).longest(Duration::ZERO).at_once(4).per_second(50);
     let mut nm = NotificationManager::new(crowd.listeners(100)).reconnect(backoff);
-    crowd.hang_up(Duration::ZERO);
+    crowd.close_all(Duration::ZERO);
     let mut back = BTreeSet::new();
     until(&mut nm, "a half is back", |_, event| {
         if let Some(Event::Restored(id, _)) = event {

@@ -1,4 +1,4 @@
-//! How each fault is lived through: the same few steps for all, with the books kept throughout.
+//! The steps that the tests of all faults share. A ledger records every notification.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ pub fn open(url: &str) -> Connection {
     }
 }
 
-/// A session that listens to the ledger's channel.
+/// Opens a session that listens to the ledger's channel.
 pub fn listener(url: &str) -> Connection {
     let mut db = open(url);
     db.listen([CHANNEL]).unwrap();
@@ -52,12 +52,12 @@ pub fn backoff() -> Backoff {
     Backoff::default().first(Duration::from_millis(20)).longest(Duration::from_millis(200))
 }
 
-/// The process that serves the only connection.
+/// Returns the process id of the only connection's backend.
 pub fn pid(nm: &NotificationManager) -> i32 {
     nm.connections().next().expect("a good connection").1.pid()
 }
 
-/// A reader, a writer and their books.
+/// A reader, a writer and their ledger.
 pub struct Story {
     pub nm: NotificationManager,
     pub ledger: Ledger,
@@ -65,25 +65,25 @@ pub struct Story {
 }
 
 impl Story {
-    /// One connection to `reads` that listens and is restored, and a writer on another way to the same server.
-    /// Something has been received already.
+    /// Starts a manager whose connection to `reads` listens and is restored after losses, and a writer on another path to the
+    /// same server. Waits until the first numbers have been received.
     pub fn begin(reads: &str, writes: &str) -> Self {
         let nm = NotificationManager::new([listener(reads)])
             .timeout(Duration::from_millis(20))
             .reconnect(backoff())
             .heartbeat(IDLE, DEADLINE);
         let mut story = Self { nm, ledger: Ledger::default(), writer: Writer::start(writes.to_owned()) };
-        story.hear_more();
+        story.receive_more();
         story
     }
 
-    /// Reads until more numbers have come.
-    pub fn hear_more(&mut self) {
+    /// Reads until more numbers have been received.
+    pub fn receive_more(&mut self) {
         let received = self.ledger.last();
         self.ledger.read_until(&mut self.nm, |ledger, _| ledger.last() >= received + 20);
     }
 
-    /// Reads until the loss is noticed, which is soon.
+    /// Reads until the loss is noticed, which must be within the bound.
     pub fn notice(&mut self) {
         let begun = Instant::now();
         let before = self.nm.stats().losses;
@@ -91,17 +91,17 @@ impl Story {
         assert!(begun.elapsed() <= NOTICED, "noticed after {:?}, not {NOTICED:?}", begun.elapsed());
     }
 
-    /// Reads until the connection is in the garbage, and the loop ends since there is no other.
-    pub fn perish(&mut self) {
+    /// Reads until the connection is in the garbage, which ends the loop.
+    pub fn end_in_garbage(&mut self) {
         self.ledger.read_to_end(&mut self.nm);
         assert_eq!((self.nm.garbage().count(), self.nm.restoring().count()), (1, 0));
     }
 
-    /// Reads until a gap has been reported, and then some; then the books must balance.
+    /// Reads until a gap and later notifications have been received. Then the ledger must balance.
     pub fn end_well(mut self) -> Ledger {
         let Self { nm, ledger, .. } = &mut self;
         ledger.read_until(nm, |ledger, _| ledger.gaps() >= 1);
-        self.hear_more();
+        self.receive_more();
         let Self { mut nm, mut ledger, writer } = self;
         let sent = writer.finish();
         ledger.read_until(&mut nm, |ledger, _| ledger.last() >= sent.last());

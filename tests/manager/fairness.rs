@@ -1,4 +1,4 @@
-//! Nobody waits long for its turn, however much others have to say: counted in what comes before it, not in time.
+//! M08: a ready connection is served after a bounded number of batches of the others, however much those receive.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::support::{ids, payloads};
 const FLOODS: usize = 5;
 const SPARSE: usize = 4;
 
-/// Some that have more to say before each event than one read takes, and some that hardly ever have anything.
+/// Connections that receive more before each event than one read takes, and connections that rarely receive anything.
 struct Crowd {
     _fake: Fake,
     nm: NotificationManager,
@@ -26,7 +26,7 @@ impl Crowd {
         Self { ids: ids(&nm), _fake: fake, nm, lines }
     }
 
-    /// The next batch, before which every flood has filled its socket.
+    /// Fills the sockets of the flooded connections, and returns the next batch.
     fn next(&mut self) -> (ConnId, Batch) {
         for line in self.lines.iter_mut().take(FLOODS) {
             line.flood();
@@ -38,7 +38,7 @@ impl Crowd {
         }
     }
 
-    /// The number of batches of other connections before the next one of this connection.
+    /// Returns the number of batches of other connections before the one that is sent to this connection now.
     fn before(&mut self, which: usize) -> usize {
         self.lines[which].notify("sparse");
         let id = self.ids[which];
@@ -55,7 +55,7 @@ impl Crowd {
 }
 
 #[test]
-fn m08_who_has_little_to_say_waits_for_one_read_of_each_flood_at_the_most() {
+fn m08_a_quiet_connection_waits_for_at_most_one_read_of_each_flooded_one() {
     for heartbeat in [false, true] {
         let mut crowd = Crowd::new(|nm| match heartbeat {
             true => nm.heartbeat(Duration::from_secs(60), Duration::from_secs(60)).timeout(Duration::from_millis(1)),
@@ -63,16 +63,16 @@ fn m08_who_has_little_to_say_waits_for_one_read_of_each_flood_at_the_most() {
         });
         (0..4 * FLOODS).for_each(|_| drop(crowd.next()));
         for round in 0..30 {
-            // At every place in a turn.
+            // At every position within a turn.
             (0..round % FLOODS).for_each(|_| drop(crowd.next()));
             let before = crowd.before(FLOODS + round % SPARSE);
-            assert!(before <= FLOODS, "{before} batches of {FLOODS} floods came before it, in round {round}");
+            assert!(before <= FLOODS, "{before} batches of {FLOODS} flooded connections came first, in round {round}");
         }
     }
 }
 
 #[test]
-fn m08_floods_take_turns() {
+fn m08_flooded_connections_take_turns() {
     let mut crowd = Crowd::new(|nm| nm);
     (0..4 * FLOODS).for_each(|_| drop(crowd.next()));
     let received: Vec<_> = (0..20 * FLOODS).map(|_| crowd.next().0).collect();

@@ -1,4 +1,4 @@
-//! M13: every attempt to connect that ends frees its place among the attempts in progress.
+//! M13: every attempt to connect releases its permit when it ends.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const FIRST_DIALS: usize = 256;
 
 /// Iterates until the condition holds.
-fn until(nm: &mut NotificationManager, what: &str, mut is_so: impl FnMut(&NotificationManager) -> bool) {
+fn until(nm: &mut NotificationManager, condition: &str, mut is_true: impl FnMut(&NotificationManager) -> bool) {
     let begun = Instant::now();
-    while !is_so(nm) {
-        assert!(begun.elapsed() < LIMIT, "not {what}: {nm:?}");
+    while !is_true(nm) {
+        assert!(begun.elapsed() < LIMIT, "not {condition}: {nm:?}");
         nm.next_event().expect("the loop continues");
     }
 }
@@ -53,31 +53,31 @@ fn absent() -> String {
 }
 
 #[test]
-fn m13_an_attempt_that_fails_frees_its_place() {
+fn m13_a_failed_attempt_releases_its_permit() {
     let (down, up) = (Crowd::start(Duration::ZERO), Crowd::start(Duration::ZERO));
     let mut nm = one_at_once();
     nm.insert(listener(&down.url()));
     let id = nm.insert(listener(&up.url()));
-    down.hang_up(LIMIT);
+    down.close_all(LIMIT);
     until(&mut nm, "tried repeatedly", |_| down.dials().len() >= 3);
-    up.hang_up(Duration::ZERO);
+    up.close_all(Duration::ZERO);
     until(&mut nm, "lost and restored", |nm| nm.stats().restores == 1);
     assert!(nm.get(id).is_some());
 }
 
 #[test]
-fn m13_an_attempt_that_succeeds_frees_its_place() {
+fn m13_a_successful_attempt_releases_its_permit() {
     let crowd = Crowd::start(Duration::ZERO);
     let mut nm = one_at_once();
     for db in crowd.listeners(3) {
         nm.insert(db);
     }
-    crowd.hang_up(Duration::ZERO);
+    crowd.close_all(Duration::ZERO);
     until(&mut nm, "all restored", |nm| nm.stats().restores == 3);
 }
 
 #[test]
-fn m13_an_attempt_whose_connection_is_removed_frees_its_place() {
+fn m13_an_attempt_whose_connection_is_removed_releases_its_permit() {
     let acknowledge = Step::send([msg::command_complete("LISTEN"), msg::ready(b'I')]);
     let first = vec![Step::startup(), Step::login_ok(), Step::expect_any_query(), acknowledge, Step::close()];
     let (dialled, is_dialled) = Step::mark();
@@ -93,7 +93,7 @@ fn m13_an_attempt_whose_connection_is_removed_frees_its_place() {
     });
     while nm.next_event().is_some() {}
     dialled.join().unwrap();
-    crowd.hang_up(Duration::ZERO);
+    crowd.close_all(Duration::ZERO);
     until(&mut nm, "lost", |nm| nm.restoring().count() == 2);
     assert!(nm.remove(hanging).unwrap().is_err());
     until_open(&mut nm, id);
@@ -101,7 +101,7 @@ fn m13_an_attempt_whose_connection_is_removed_frees_its_place() {
 }
 
 #[test]
-fn m13_first_attempts_that_fail_free_their_places() {
+fn m13_failed_first_attempts_release_their_permits() {
     let crowd = Crowd::start(Duration::ZERO);
     let absent = absent();
     for reconnects in [false, true] {
@@ -118,7 +118,7 @@ fn m13_first_attempts_that_fail_free_their_places() {
 }
 
 #[test]
-fn m13_first_attempts_that_succeed_free_their_places() {
+fn m13_successful_first_attempts_release_their_permits() {
     let crowd = Crowd::start(Duration::ZERO);
     let mut nm = first_dials();
     let mut opened = 0;
@@ -137,7 +137,7 @@ fn m13_first_attempts_that_succeed_free_their_places() {
 }
 
 #[test]
-fn m13_first_attempts_whose_connections_are_removed_free_their_places() {
+fn m13_first_attempts_whose_connections_are_removed_release_their_permits() {
     let (_server, silent) = silent();
     let crowd = Crowd::start(Duration::ZERO);
     let mut nm = first_dials();
@@ -145,14 +145,14 @@ fn m13_first_attempts_whose_connections_are_removed_free_their_places() {
     let waiting = nm.dial(crowd.url(), ["news"]).unwrap();
     let id = nm.dial(crowd.url(), ["news"]).unwrap();
     for _ in 0..5 {
-        assert!(matches!(nm.next_event(), Some(Event::Idle)), "no place is free");
+        assert!(matches!(nm.next_event(), Some(Event::Idle)), "no permit is available");
     }
     // Remove the first waiting connection, and then one that is in progress.
     assert!(nm.remove(waiting).unwrap().is_err());
     assert!(nm.remove(hanging.pop().unwrap()).unwrap().is_err());
     until_open(&mut nm, id);
 
-    // All attempts in progress free their places.
+    // All attempts in progress release their permits.
     hanging.into_iter().for_each(|id| drop(nm.remove(id)));
     let more: Vec<_> = (0..FIRST_DIALS).map(|_| nm.dial(&*silent, ["news"]).unwrap()).collect();
     nm.next_event();

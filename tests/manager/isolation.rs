@@ -1,4 +1,4 @@
-//! One connection's bad frame, flood or silence harms no other.
+//! M08: a malformed frame, a flood or a silent server affects only its own connection.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::support::*;
 use crate::support::{Proxy, msg};
 
 #[test]
-fn m08_a_flood_keeps_nobody_from_the_turn() {
+fn m08_a_flooded_connection_does_not_starve_the_others() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(20);
     let mut nm = NotificationManager::new(connections).timeout(LIMIT);
@@ -27,12 +27,15 @@ fn m08_a_flood_keeps_nobody_from_the_turn() {
             let (id, batch) = batch(&mut nm);
             if id == flooding {
                 floods += 1;
-                assert!(floods <= 3, "round {round}: {floods} batches of the flood before everybody had a turn");
+                assert!(
+                    floods <= 3,
+                    "round {round}: {floods} batches of the flood before every other connection had a turn"
+                );
                 for n in &batch {
                     assert_eq!(number(&n.payload()), expected);
                     expected += 1;
                 }
-                lines[7].flood(); // more is always there
+                lines[7].flood(); // there is always more to read
             } else {
                 others.push(id);
             }
@@ -42,12 +45,12 @@ fn m08_a_flood_keeps_nobody_from_the_turn() {
         assert_eq!(others.len(), 19);
     }
     let _watchdog = Watchdog::over(&nm);
-    assert_eq!(nm.next().unwrap().unwrap().0, flooding, "and the flood continues");
+    assert_eq!(nm.next().unwrap().unwrap().0, flooding, "the flooded connection is served again");
 }
 
 #[test]
-fn m08_whoever_says_nonsense_dies_alone_after_what_was_sense() {
-    let nonsense: [Vec<u8>; 7] = [
+fn m08_a_malformed_frame_loses_only_its_connection_after_the_valid_notifications() {
+    let malformed: [Vec<u8>; 7] = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
         msg::raw_with_length(b'A', i32::MAX, b"an impossible length"),
         msg::raw_with_length(b'A', -1, b""),
@@ -56,14 +59,14 @@ fn m08_whoever_says_nonsense_dies_alone_after_what_was_sense() {
         msg::raw(0, b""),
         msg::raw(b'D', &[0, 1]),
     ];
-    for nonsense in nonsense {
+    for malformed in malformed {
         let mut fake = Fake::new();
         let (connections, mut lines) = fake.open_many(3);
         let mut nm = NotificationManager::new(connections).timeout(LIMIT);
         let all = ids(&nm);
-        lines[1].say(&[msg::notification(1, "c", "sense"), nonsense.clone()].concat());
-        let Some(Event::Notifies(id, batch)) = event(&mut nm) else { panic!("what was sense") };
-        assert_eq!((id, payloads(&batch)), (all[1], vec!["sense".into()]), "{nonsense:?}");
+        lines[1].send(&[msg::notification(1, "c", "valid"), malformed.clone()].concat());
+        let Some(Event::Notifies(id, batch)) = event(&mut nm) else { panic!("the valid notifications") };
+        assert_eq!((id, payloads(&batch)), (all[1], vec!["valid".into()]), "{malformed:?}");
         let Some(Event::Lost(id, error)) = event(&mut nm) else { panic!("the loss") };
         assert!(id == all[1] && error.is_protocol(), "{id}: {error}");
 
@@ -76,12 +79,12 @@ fn m08_whoever_says_nonsense_dies_alone_after_what_was_sense() {
 }
 
 #[test]
-fn m08_one_behind_a_black_hole_holds_up_nobody() {
+fn m08_a_connection_behind_a_black_hole_delays_no_other() {
     let proxy = Proxy::start(([127, 0, 0, 1], server().port()).into());
     let channel = channel();
-    let mut lost_in_space = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
-    lost_in_space.listen([&channel]).unwrap();
-    let mut nm = NotificationManager::new([lost_in_space, listener(&channel)]).timeout(LIMIT);
+    let mut behind_proxy = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
+    behind_proxy.listen([&channel]).unwrap();
+    let mut nm = NotificationManager::new([behind_proxy, listener(&channel)]).timeout(LIMIT);
     let all = ids(&nm);
     proxy.black_hole();
     let mut tx = open();
@@ -95,14 +98,14 @@ fn m08_one_behind_a_black_hole_holds_up_nobody() {
 }
 
 #[test]
-fn m08_a_slow_trickle_of_torn_frames_holds_up_nobody() {
+fn m08_a_frame_that_arrives_byte_by_byte_delays_no_other() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
     let mut nm = NotificationManager::new(connections).timeout(Duration::from_millis(1));
     let all = ids(&nm);
     for byte in msg::notification(1, "c", "trickle") {
         assert_eq!(until_idle(&mut nm), []);
-        lines[0].say(&[byte]);
+        lines[0].send(&[byte]);
         lines[1].notify("whole");
         let received = receive(&mut nm, 1);
         if received != [(all[1], "whole".into())] {
@@ -114,14 +117,14 @@ fn m08_a_slow_trickle_of_torn_frames_holds_up_nobody() {
 }
 
 #[test]
-fn m08_a_server_that_never_answers_a_revival_holds_up_nobody() {
+fn m08_a_revival_that_the_server_never_answers_delays_no_other() {
     let mut fake = Fake::new();
-    let (speaker, mut line) = fake.open();
-    // A server that was there once, and now takes connections and says nothing.
+    let (sender, mut line) = fake.open();
+    // A port that accepts connections and sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let proxy = Proxy::start(([127, 0, 0, 1], server().port()).into());
     let config = format!("host=127.0.0.1 port={} user=postgres dbname=postgres connect_timeout=5", proxy.port());
-    let mut nm = NotificationManager::new([speaker, connect(&config)]).timeout(Duration::from_millis(20));
+    let mut nm = NotificationManager::new([sender, connect(&config)]).timeout(Duration::from_millis(20));
     let all = ids(&nm);
     proxy.set_upstream(silent.local_addr().unwrap());
     proxy.cut_rst();
@@ -130,7 +133,7 @@ fn m08_a_server_that_never_answers_a_revival_holds_up_nobody() {
     let begin = Instant::now();
     let (id, dead) = nm.take_garbage().pop().unwrap();
     nm.revive(id, dead);
-    let (mut said, mut idle) = (0, 0);
+    let (mut sent, mut idle) = (0, 0);
     let error = loop {
         match nm.next_event().unwrap() {
             Event::Lost(id, error) => {
@@ -139,15 +142,15 @@ fn m08_a_server_that_never_answers_a_revival_holds_up_nobody() {
             }
             Event::Idle => {
                 idle += 1;
-                line.notify(&said.to_string());
-                assert_eq!(receive(&mut nm, 1), [(all[0], said.to_string())]);
-                said += 1;
+                line.notify(&sent.to_string());
+                assert_eq!(receive(&mut nm, 1), [(all[0], sent.to_string())]);
+                sent += 1;
             }
             other => panic!("{other:?}"),
         }
         assert!(begin.elapsed() < LIMIT);
     };
     assert!(error.is_timeout(), "{error}");
-    assert!(idle > 10, "the loop went on: {idle} idle events");
+    assert!(idle > 10, "the loop continued: {idle} idle events");
     assert!(matches!(nm.garbage().next().unwrap().1.error(), Error::Connect(_)));
 }

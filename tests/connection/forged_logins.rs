@@ -1,11 +1,11 @@
-//! C02: servers that cheat in a login, scripted. The client hangs up, and says that it was cheated.
+//! C02: scripted servers that violate the login protocol. The client closes the connection and reports the violation.
 
 use notifyman::Connection;
 
 use crate::support::server::{LIMIT, config, refused};
 use crate::support::{Peer, Step, msg};
 
-/// Reads the client's first SCRAM message and answers it: what comes after its nonce, its salt and its count.
+/// Reads the client's first SCRAM message, and answers with this suffix of the nonce, salt and iteration count.
 fn scram_first(server: &'static str) -> Step {
     Step::run("answer the first SCRAM message", move |wire| {
         let (tag, body) = wire.read_message()?.ok_or("the client closed instead")?;
@@ -15,7 +15,7 @@ fn scram_first(server: &'static str) -> Step {
     })
 }
 
-/// A login by SCRAM with this script, after the server has asked for one.
+/// Attempts a SCRAM login with this script after the server's request, and returns the error.
 fn scram(script: impl IntoIterator<Item = Step>) -> notifyman::Error {
     let begin = std::time::Instant::now();
     let asked = [Step::startup(), Step::send([msg::auth_sasl(&["SCRAM-SHA-256"])])];
@@ -40,7 +40,7 @@ fn c02_a_scram_signature_that_does_not_verify_is_refused() {
 }
 
 #[test]
-fn c02_a_server_that_lets_us_in_before_it_has_proved_itself_is_refused() {
+fn c02_a_server_that_skips_its_scram_signature_is_refused() {
     let error = scram([Step::expect(b'p'), Step::send([msg::login()])]);
     assert!(error.is_protocol(), "before its first message: {error}");
     let error = scram([scram_first(GOOD), Step::expect(b'p'), Step::send([msg::login()])]);
@@ -48,7 +48,7 @@ fn c02_a_server_that_lets_us_in_before_it_has_proved_itself_is_refused() {
 }
 
 #[test]
-fn c02_a_server_that_makes_us_hash_for_ever_is_refused() {
+fn c02_a_server_that_demands_too_many_scram_iterations_is_refused() {
     for count in ["2000000000", "4294967295", "99999999999999999999", "0", "-1", ""] {
         let first: &'static str = format!("r=NONCEmore,s=c2FsdHNhbHRzYWx0c2FsdA==,i={count}").leak();
         let error = scram([scram_first(first)]);
@@ -57,7 +57,7 @@ fn c02_a_server_that_makes_us_hash_for_ever_is_refused() {
 }
 
 #[test]
-fn c02_a_nonce_that_is_not_ours_is_refused() {
+fn c02_a_nonce_that_does_not_begin_with_the_clients_is_refused() {
     for first in
         ["r=other,s=c2FsdA==,i=4096", "r=,s=c2FsdA==,i=4096", "r=NONCE", "", "m=ext,r=NONCEmore,s=c2FsdA==,i=4096"]
     {
@@ -67,7 +67,7 @@ fn c02_a_nonce_that_is_not_ours_is_refused() {
 }
 
 #[test]
-fn c02_a_server_that_asks_for_a_weaker_login_in_the_middle_is_told_nothing() {
+fn c02_a_server_that_requests_a_weaker_method_during_scram_receives_no_password() {
     for weaker in [msg::auth_cleartext(), msg::auth_md5([1, 2, 3, 4]), msg::auth_sasl(&["SCRAM-SHA-256"])] {
         let error = scram([Step::expect(b'p'), Step::send([weaker])]);
         assert!(error.is_protocol(), "{error}");
@@ -75,7 +75,7 @@ fn c02_a_server_that_asks_for_a_weaker_login_in_the_middle_is_told_nothing() {
 }
 
 #[test]
-fn c02_a_method_that_cannot_be_done_is_named() {
+fn c02_the_error_names_an_unsupported_method() {
     for (request, name) in [
         (msg::auth(2, b""), "Kerberos"),
         (msg::auth(7, b""), "GSS"),
@@ -90,7 +90,7 @@ fn c02_a_method_that_cannot_be_done_is_named() {
 }
 
 #[test]
-fn c02_nothing_is_believed_before_the_login() {
+fn c02_messages_before_the_login_are_not_trusted() {
     for early in [
         msg::notification(1, "a", "forged"),
         msg::parameter_status("server_version", "17"),

@@ -1,4 +1,4 @@
-//! Another loop around the manager's: nothing here waits inside it. (That is the design's section 1, and no rule's.)
+//! The manager inside another loop: no call waits. (The design page describes this; no rule does.)
 
 use std::os::fd::AsRawFd as _;
 use std::task::Poll;
@@ -12,7 +12,7 @@ use super::support::*;
 
 const T: Duration = Duration::from_millis(40);
 
-/// A loop around it: sleeps in small naps, for want of a poll, and no longer than the manager allows.
+/// An outer loop. It sleeps for short periods instead of polling, and never beyond the manager's deadline.
 fn drive(nm: &mut NotificationManager, mut on_event: impl FnMut(&mut NotificationManager, Event) -> bool) {
     let begin = Instant::now();
     loop {
@@ -33,7 +33,7 @@ fn drive(nm: &mut NotificationManager, mut on_event: impl FnMut(&mut Notificatio
 }
 
 #[test]
-fn outer_a_loop_around_it_hears_everything() {
+fn outer_a_loop_around_it_receives_everything() {
     let channel = channel();
     let mut tx = open();
     let mut nm = NotificationManager::new([listener(&channel), listener(&channel)]).timeout(T);
@@ -48,7 +48,7 @@ fn outer_a_loop_around_it_hears_everything() {
                     1..=3 => tx.notify(&channel, &idle.to_string()).unwrap(),
                     4 => terminate(nm.get(all[0]).unwrap().pid()),
                     5 => drop(nm.remove(all[1])),
-                    _ => panic!("it has ended"),
+                    _ => panic!("the iterator has ended"),
                 }
             }
             Event::Notifies(id, batch) => received.push((id, payloads(&batch).concat())),
@@ -63,7 +63,7 @@ fn outer_a_loop_around_it_hears_everything() {
 }
 
 #[test]
-fn outer_it_never_waits() {
+fn outer_try_next_event_never_waits() {
     let mut fake = Fake::new();
     let (db, _line) = fake.open();
     let mut nm = NotificationManager::new([db]);
@@ -82,7 +82,7 @@ fn outer_the_deadline_is_that_of_the_idle_event() {
     let begin = Instant::now();
     let mut nm = NotificationManager::new([db]).timeout(T);
     while nm.try_next_event().is_pending() && begin.elapsed() < T / 2 {
-        let due = nm.next_deadline().expect("idle is due at some time");
+        let due = nm.next_deadline().expect("the idle event has a deadline");
         assert!(due >= begin + T && due <= Instant::now() + T);
     }
     thread::sleep(T);
@@ -92,14 +92,14 @@ fn outer_the_deadline_is_that_of_the_idle_event() {
 }
 
 #[test]
-fn outer_a_new_timeout_has_a_deadline_before_anybody_asks_for_an_event() {
+fn outer_a_new_timeout_has_a_deadline_before_the_next_event_is_requested() {
     let mut fake = Fake::new();
     let (db, _line) = fake.open();
     let mut nm = NotificationManager::new([db]);
     assert!(nm.try_next_event().is_pending());
     assert_eq!(nm.next_deadline(), None);
     nm.set_timeout(T);
-    assert!(nm.next_deadline().expect("a heartbeat is due") <= Instant::now() + T);
+    assert!(nm.next_deadline().expect("the idle event has a deadline") <= Instant::now() + T);
     nm.set_timeout(Duration::MAX);
     assert_eq!(nm.next_deadline(), None);
 
@@ -108,18 +108,18 @@ fn outer_a_new_timeout_has_a_deadline_before_anybody_asks_for_an_event() {
 }
 
 #[test]
-fn outer_the_deadline_is_now_while_anything_is_left_over() {
+fn outer_the_deadline_has_passed_while_work_is_left() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
     let mut nm = NotificationManager::new(connections);
-    assert!(nm.next_deadline().unwrap() <= Instant::now(), "no socket has been read");
+    assert!(nm.next_deadline().unwrap() <= Instant::now(), "no socket has been polled");
     while nm.try_next_event().is_ready() {}
     let there: usize = lines.iter_mut().map(|line| line.flood()).sum();
     let mut received = 0;
     while let Poll::Ready(Some(Event::Notifies(_, batch))) = nm.try_next_event() {
         received += batch.len();
         if received < there {
-            // Its descriptor does not become readable, so the deadline must be due.
+            // The descriptor does not become readable again, so the deadline must have passed.
             assert!(nm.next_deadline().is_some_and(|at| at <= Instant::now()), "{received} of {there}");
         }
     }
@@ -127,13 +127,13 @@ fn outer_the_deadline_is_now_while_anything_is_left_over() {
 }
 
 #[test]
-fn outer_it_ends_as_the_other_does() {
+fn outer_try_next_event_ends_when_next_event_does() {
     let mut nm = NotificationManager::new([]);
     assert!(matches!(nm.try_next_event(), Poll::Ready(None)));
     let mut nm = NotificationManager::new([]).park_when_empty(true);
     assert!(nm.try_next_event().is_pending());
     nm.handle().stop();
-    assert!(nm.next_deadline().is_some_and(|at| at <= Instant::now()), "a command waits");
+    assert!(nm.next_deadline().is_some_and(|at| at <= Instant::now()), "a command is queued");
     assert!(matches!(nm.try_next_event(), Poll::Ready(None)));
     let mut fake = Fake::new();
     let (db, _line) = fake.open();

@@ -1,4 +1,5 @@
-//! Lost connections: reported after their notifications, kept in the garbage with the cause; and the end of the last one.
+//! M06 and M07: a lost connection is reported after its pending notifications, and kept in the garbage with the cause; the
+//! iterator ends with the last one.
 
 use std::time::{Duration, Instant};
 
@@ -9,30 +10,31 @@ use super::support::*;
 use crate::support::server::wait_until_idle;
 use crate::support::{Cluster, Options, Peer, Proxy, Step, msg};
 
-/// The error of a server that is being stopped.
+/// The last message of a server that is stopped.
 fn fatal() -> Vec<u8> {
     msg::error("FATAL", "57P01", "terminating connection due to administrator command")
 }
 
-/// A manager of one connection, to a peer that says all of this in one go once the manager is there, and then `end`s.
-fn told_all_at_once(said: Vec<Vec<u8>>, end: Step) -> NotificationManager {
+/// Returns a manager of one connection whose server, after the manager was created, sends all of this in one write and
+/// then does `end`.
+fn everything_in_one_write(sent: Vec<Vec<u8>>, end: Step) -> NotificationManager {
     let (go, gate) = Step::gate();
-    let (said_it, mark) = Step::mark();
-    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send(said), end, mark]);
+    let (was_sent, mark) = Step::mark();
+    let peer = Peer::play(vec![Step::startup(), Step::login_ok(), gate, Step::send(sent), end, mark]);
     let nm = NotificationManager::new([connect(&peer.url())]).timeout(LIMIT);
     go.open();
-    said_it.wait();
+    was_sent.wait();
     nm
 }
 
-/// Asserts that these come, then the loss, then the end; gives the cause.
-fn assert_told_then_lost(nm: &mut NotificationManager, expected: &[&str]) -> Error {
+/// Asserts that these payloads are yielded, then the loss, then the end. Returns the cause.
+fn assert_received_then_lost(nm: &mut NotificationManager, expected: &[&str]) -> Error {
     let id = ids(nm)[0];
     let (mut reported, _watchdog) = (Vec::new(), Watchdog::over(nm));
     let error = loop {
         match nm.next_event() {
-            Some(Event::Notifies(which, batch)) if which == id => reported.extend(payloads(&batch)),
-            Some(Event::Lost(which, error)) if which == id => break error,
+            Some(Event::Notifies(conn, batch)) if conn == id => reported.extend(payloads(&batch)),
+            Some(Event::Lost(conn, error)) if conn == id => break error,
             other => panic!("{other:?}"),
         }
     };
@@ -49,41 +51,41 @@ fn two() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn m06_a_death_is_told_after_what_had_come() {
-    let mut nm = told_all_at_once([two(), vec![fatal()]].concat(), Step::close());
-    assert_eq!(assert_told_then_lost(&mut nm, &["one", "two"]).sqlstate(), Some("57P01"));
+fn m06_a_fatal_error_is_reported_after_the_pending_notifications() {
+    let mut nm = everything_in_one_write([two(), vec![fatal()]].concat(), Step::close());
+    assert_eq!(assert_received_then_lost(&mut nm, &["one", "two"]).sqlstate(), Some("57P01"));
 }
 
 #[test]
-fn m06_an_end_without_a_word_is_told_after_what_had_come() {
-    let mut nm = told_all_at_once(two(), Step::close());
-    assert!(matches!(assert_told_then_lost(&mut nm, &["one", "two"]), Error::Disconnected));
+fn m06_an_unexpected_end_is_reported_after_the_pending_notifications() {
+    let mut nm = everything_in_one_write(two(), Step::close());
+    assert!(matches!(assert_received_then_lost(&mut nm, &["one", "two"]), Error::Disconnected));
 }
 
 #[test]
-fn m06_a_reset_is_told_after_what_had_come() {
-    let mut nm = told_all_at_once(two(), Step::reset());
-    assert!(matches!(assert_told_then_lost(&mut nm, &["one", "two"]), Error::Io { .. }));
+fn m06_a_reset_is_reported_after_the_pending_notifications() {
+    let mut nm = everything_in_one_write(two(), Step::reset());
+    assert!(matches!(assert_received_then_lost(&mut nm, &["one", "two"]), Error::Io { .. }));
 }
 
 #[test]
 fn m06_the_warning_of_a_crash_is_the_cause() {
     let warning = msg::notice("WARNING", "57P02", "terminating connection because of crash of another server process");
-    let mut nm = told_all_at_once([two(), vec![warning]].concat(), Step::close());
-    let error = assert_told_then_lost(&mut nm, &["one", "two"]);
+    let mut nm = everything_in_one_write([two(), vec![warning]].concat(), Step::close());
+    let error = assert_received_then_lost(&mut nm, &["one", "two"]);
     assert_eq!((error.sqlstate(), error.is_transient()), (Some("57P02"), true));
 }
 
 #[test]
-fn m06_what_is_torn_as_the_link_breaks_is_not_told() {
-    let mut said = two();
-    said.push(msg::notification(7, "c", "three")[..10].to_vec());
-    let mut nm = told_all_at_once(said, Step::close());
-    assert!(matches!(assert_told_then_lost(&mut nm, &["one", "two"]), Error::Disconnected));
+fn m06_a_partial_frame_at_the_end_is_discarded() {
+    let mut sent = two();
+    sent.push(msg::notification(7, "c", "three")[..10].to_vec());
+    let mut nm = everything_in_one_write(sent, Step::close());
+    assert!(matches!(assert_received_then_lost(&mut nm, &["one", "two"]), Error::Disconnected));
 }
 
 #[test]
-fn m06_more_than_one_read_holds_is_told_before_the_end() {
+fn m06_more_notifications_than_fit_into_one_read_come_before_the_loss() {
     let mut fake = Fake::new();
     let (db, mut line) = fake.open();
     let there = line.flood();
@@ -94,7 +96,7 @@ fn m06_more_than_one_read_holds_is_told_before_the_end() {
 }
 
 #[test]
-fn m06_a_session_ended_by_the_server_is_told_after_what_had_come() {
+fn m06_a_terminated_session_is_reported_after_the_pending_notifications() {
     let (channel, proxy) = (channel(), Proxy::start(([127, 0, 0, 1], server().port()).into()));
     let mut db = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
     db.listen([&channel]).unwrap();
@@ -114,14 +116,15 @@ fn m06_a_session_ended_by_the_server_is_told_after_what_had_come() {
             other => panic!("{other:?}"),
         });
     }
-    let of = |which| reported.iter().filter(|(id, _)| *id == which).map(|(_, what)| what.as_str()).collect::<Vec<_>>();
+    let of =
+        |conn| reported.iter().filter(|(id, _)| *id == conn).map(|(_, result)| result.as_str()).collect::<Vec<_>>();
     assert_eq!(of(lost), ["pending", "57P01"]);
     assert_eq!(of(good), ["pending"]);
     assert_eq!((ids(&nm), dead(&nm)), (vec![good], vec![lost]));
 }
 
 #[test]
-fn m06_a_reset_by_a_proxy_goes_to_the_garbage_too() {
+fn m06_a_connection_that_a_proxy_resets_moves_to_the_garbage() {
     let proxy = Proxy::start(([127, 0, 0, 1], server().port()).into());
     let channel = channel();
     let mut db = connect(&format!("postgres://postgres@{}/postgres", proxy.addr()));
@@ -136,24 +139,24 @@ fn m06_a_reset_by_a_proxy_goes_to_the_garbage_too() {
     assert!(dead.error().is_transient(), "{dead:?}");
     assert_eq!(dead.channels(), [channel.into()]);
     assert_eq!(dead.config().get_ports(), [proxy.port()]);
-    assert_eq!((nm.garbage().count(), nm.stats().garbage), (0, 0), "it was taken");
+    assert_eq!((nm.garbage().count(), nm.stats().garbage), (0, 0), "the garbage is empty");
 }
 
 #[test]
-fn m06_connections_that_were_closed_before_go_to_the_garbage_in_the_first_turn() {
+fn m06_connections_that_are_already_closed_move_to_the_garbage_in_the_first_turn() {
     let channel = channel();
-    let mut said_goodbye = open();
-    said_goodbye.close().unwrap();
-    let mut with_news = listener(&channel);
-    with_news.notify(&channel, "kept").unwrap();
-    with_news.query("select 1").unwrap();
-    with_news.close().unwrap();
+    let mut closed = open();
+    closed.close().unwrap();
+    let mut with_pending = listener(&channel);
+    with_pending.notify(&channel, "kept").unwrap();
+    with_pending.query("select 1").unwrap();
+    with_pending.close().unwrap();
     let mut terminated = open();
     terminate(terminated.pid());
     terminated.query("select 1").unwrap_err();
     assert!(terminated.is_closed());
 
-    let mut nm = NotificationManager::new([said_goodbye, with_news, terminated]).timeout(LIMIT);
+    let mut nm = NotificationManager::new([closed, with_pending, terminated]).timeout(LIMIT);
     let all = ids(&nm);
     assert_eq!(until_end(&mut nm), (vec![(all[1], "kept".into())], 0));
     let causes: Vec<_> = nm.garbage().map(|(id, dead)| (id, dead.error().clone())).collect();
@@ -167,8 +170,8 @@ fn m06_connections_that_were_closed_before_go_to_the_garbage_in_the_first_turn()
 }
 
 #[test]
-fn m06_of_a_server_that_goes_down_everybody_is_in_the_garbage_with_its_cause() {
-    // Stopped in good order, in an emergency, and by the death of its first process.
+fn m06_when_a_server_stops_all_its_connections_move_to_the_garbage_with_the_cause() {
+    // A fast shutdown, an immediate shutdown, and a killed postmaster.
     for (stop, code) in [
         (Cluster::stop as fn(&mut Cluster) -> _, Some("57P01")),
         (Cluster::stop_immediate, None),
@@ -199,7 +202,7 @@ fn m06_of_a_server_that_goes_down_everybody_is_in_the_garbage_with_its_cause() {
             assert!(dead.error().is_transient(), "{dead:?}");
             match code {
                 Some(code) => assert_eq!(dead.error().sqlstate(), Some(code), "{dead:?}"),
-                // 57P01 on a server before 9.6, and 57P02 or 57P05 by how it was reported.
+                // 57P01, 57P02 or 57P05, depending on the version.
                 None => assert!(dead.error().sqlstate().is_some_and(|code| code.starts_with("57P0")), "{dead:?}"),
             }
         }
@@ -207,7 +210,7 @@ fn m06_of_a_server_that_goes_down_everybody_is_in_the_garbage_with_its_cause() {
 }
 
 #[test]
-fn m07_as_the_last_one_dies_it_ends_at_once_without_an_idle_event() {
+fn m07_when_the_last_connection_is_lost_the_iterator_ends_without_an_idle_event() {
     let mut fake = Fake::new();
     let (connections, mut lines) = fake.open_many(2);
     let mut nm = NotificationManager::new(connections).timeout(LIMIT);
@@ -221,6 +224,6 @@ fn m07_as_the_last_one_dies_it_ends_at_once_without_an_idle_event() {
     assert_eq!(until_end(&mut nm), (vec![(all[1], "last goes".into())], 0));
     assert!(begin.elapsed() < LIMIT / 2);
     let mut dead = dead(&nm);
-    dead.sort(); // the first one's end may have come later than its news
+    dead.sort(); // the loss of the first may be reported later
     assert_eq!(dead, all);
 }

@@ -1,4 +1,4 @@
-//! What stands between a client and its server: haproxy, which fails over, and PgBouncer, which is restarted.
+//! Proxies between a client and its server: haproxy, which fails over, and PgBouncer, which is restarted.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -10,14 +10,14 @@ use super::support::*;
 use crate::support::server::{LIMIT, PausedProcess};
 use crate::support::tools::not_run;
 
-/// A program of the system's that runs with a configuration; it ends as this drops.
+/// A proxy that runs with a configuration until it is dropped.
 struct Daemon {
     child: Child,
     config: PathBuf,
 }
 
 impl Daemon {
-    /// Runs it, and returns when it takes connections on this port.
+    /// Starts the program, and waits until it accepts connections on this port.
     fn start(program: &str, options: &[&str], config: &str, port: u16) -> Self {
         let file = env::temp_dir().join(format!("notifyman-{program}-{}-{port}", process::id()));
         fs::write(&file, config).unwrap();
@@ -55,7 +55,7 @@ fn through(port: u16) -> String {
 }
 
 #[test]
-fn m13_a_failover_behind_haproxy_is_followed() {
+fn m13_connections_follow_a_failover_behind_haproxy() {
     if cfg!(not(target_os = "linux")) {
         return not_run("haproxy is installed by tests/tools on Linux only");
     }
@@ -80,7 +80,7 @@ listen servers
     let _haproxy = Daemon::start("haproxy", &["-db", "-f"], &config, port);
     let mut story = Story::begin(&through(port), &through(port));
     let before = pid(&story.nm);
-    // Its sessions would continue for ever, but it accepts no new ones.
+    // Its sessions would continue, but it accepts no new connection.
     let _frozen = PausedProcess::process(first.pid().unwrap());
     story.notice();
     story.ledger.read_until(&mut story.nm, |ledger, _| ledger.gaps() >= 1);
@@ -91,7 +91,7 @@ listen servers
 }
 
 #[test]
-fn m13_a_pooler_that_is_restarted_is_survived() {
+fn m13_connections_are_restored_after_a_restart_of_the_pooler() {
     if cfg!(not(target_os = "linux")) {
         return not_run("PgBouncer is restarted on Linux only");
     }
@@ -116,7 +116,7 @@ pool_mode = session
     drop(pooler);
     story.notice();
     story.ledger.read_for(&mut story.nm, Duration::from_millis(300));
-    assert_eq!(story.nm.restoring().count(), 1, "it continues trying");
+    assert_eq!(story.nm.restoring().count(), 1, "it continues to retry");
     let _pooler = start();
     story.end_well();
 }
