@@ -186,8 +186,10 @@
 //! - `tls` encrypts connections, with rustls and ring. Without it an `sslmode` up to `prefer` connects unencrypted, and a stricter
 //!   one is refused.
 //! - `json` reads payloads as types and values, and adds `changes`; `python` also reads Python literals.
-//! - `tracing` writes events: losses and restores, changes of state, timers, and each message on the wire (see
-//!   [`maintaining`](docs::maintaining#debugging)).
+//! - `tracing` writes an event for each connection that is lost, restored or given up, and for each callback that panics; at the
+//!   level DEBUG also for each change of a connection's state, and at TRACE for each timer and each message on the wire. The
+//!   target is `notifyman`. Passwords are never written, and the content of other messages only if the environment variable
+//!   `NOTIFYMAN_TRACE_CONTENT` is `1`.
 //! - `cli` builds the program `notifyman`, with TLS.
 
 #![cfg_attr(not(feature = "tls"), allow(unreachable_code, reason = "there is no value of what encrypts"))]

@@ -136,6 +136,45 @@ fn the_transcript_names_each_message_of_a_login_and_a_listen() {
 }
 
 #[test]
+fn a_manager_is_described_by_one_entry_for_each_connection() {
+    let mut script = login_with_password();
+    script.extend(listen());
+    script.push(Step::expect_query("SELECT 1"));
+    script.push(Step::expect_eof());
+    let peer = Peer::play(script);
+    let (addr, mut db) = (peer.addr().to_string(), Connection::connect(url(&peer)).unwrap());
+    db.listen(["news"]).unwrap();
+    let place = r#"to: ADDR as "app", database "shop""#;
+    let session = r#"session: "idle", channels: 1, transaction: Idle, unanswered: 0, undelivered: 0"#;
+    let text = format!("{db:?}").replace(&addr, "ADDR");
+    assert!(text.starts_with(&format!("Connection {{ {place}, pid: 7, {session}, descriptor: ")), "{text}");
+    let mut nm = NotificationManager::new([db]).reconnect(Backoff::default().first(Duration::from_secs(60)));
+    let refused = format!("host=127.0.0.1 port=1 user=app dbname=shop password={PASSWORD}");
+    nm.dial(refused.as_str(), ["news", "more"]).unwrap();
+    assert!(matches!(nm.next_event(), Some(Event::Disconnected(..))));
+    let ticket = nm.handle().query(nm.connections().next().unwrap().0, "SELECT 1");
+    nm.set_timeout(Duration::from_millis(1));
+    assert!(matches!(nm.next_event(), Some(Event::Idle)));
+    let text = format!("{nm:?}").replace(&addr, "ADDR");
+    let busy = session.replace("idle", "busy").replace("unanswered: 0", "unanswered: 1");
+    let entries = [
+        format!(r#"Member {{ id: 1, state: "live", {place}, pid: 7, {busy}, outstanding: "#),
+        r#"requests: ["a request by the handle"]"#.to_owned(),
+        r#"Member { id: 2, state: "backoff", next_attempt: "#.to_owned(),
+        r#"to: 127.0.0.1:1 as "app", database "shop", channels: 2, failed_attempts: 1, last_error: "#.to_owned(),
+        r#"dials: 0 in progress, 0 waiting"#.to_owned(),
+    ];
+    for entry in entries {
+        assert!(text.contains(&entry), "{entry}\nis missing in\n{text}");
+    }
+    assert!(!text.contains(PASSWORD) && !text.contains("news"), "{text}");
+    assert!(text.len() < 3000, "{} bytes: {text}", text.len());
+    drop(ticket);
+    drop(nm);
+    peer.finish();
+}
+
+#[test]
 fn the_states_of_a_connection_are_logged_from_its_dial_to_its_restoration() {
     let (lose, gate) = Step::gate();
     let mut first = login_with_password();

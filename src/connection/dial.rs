@@ -26,9 +26,11 @@ use crate::connection::link::{Exchange, Link};
 use crate::connection::read_context::ReadContext;
 use crate::connection::shuffle::shuffle;
 use crate::connection::target::{Verdict, unfit};
-use crate::connection::tls_upgrade::{Encrypted, TlsSource, TlsUpgrade, encryption_order, may_depend_on_encryption};
+use crate::connection::tls_upgrade::{
+    Encrypted, TlsSource, TlsUpgrade, encryption_order, may_depend_on_encryption, not_offered,
+};
 use crate::connection::transcript::TraceLabel;
-use crate::error::{ConnectError, Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING, TlsError, TlsErrorKind};
+use crate::error::{ConnectError, Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING};
 use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Transport, read_passfile};
 use crate::proto::{Binding, Request, RequestId, Session};
 
@@ -142,6 +144,20 @@ impl<S: Transport> Dial<S> {
             _ => return None,
         };
         Some((self.streams, stream))
+    }
+
+    /// Returns the name of the phase, for logs.
+    pub(crate) fn phase(&self) -> &'static str {
+        match &self.phase {
+            DialPhase::Next => "next",
+            DialPhase::Resolving(_) => "resolving",
+            DialPhase::Waiting(..) => "waiting",
+            DialPhase::Connecting(..) => "connecting",
+            DialPhase::ReadingPassfile(..) => "reading the password file",
+            DialPhase::Encrypting(..) => "encrypting",
+            DialPhase::LoggingIn(..) => "logging in",
+            DialPhase::CheckingRole(..) => "checking the role",
+        }
     }
 
     /// Returns `true` if the stream must be watched for room to write.
@@ -476,9 +492,4 @@ fn shuffle_if_configured<T>(config: &Config, items: &mut [T]) {
     if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
         shuffle(items);
     }
-}
-
-fn not_offered() -> Error {
-    let message = "the server has no TLS: turn on its setting ssl, or use sslmode=prefer if the network is trusted";
-    TlsError::new(TlsErrorKind::NotOffered, message).into()
 }

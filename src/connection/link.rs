@@ -56,7 +56,6 @@ pub(crate) struct ConnectionInterner {
 }
 
 /// A session on a stream.
-#[derive(Debug)]
 pub(crate) struct Link<S: Transport> {
     session: Session,
     stream: S,
@@ -319,6 +318,10 @@ impl<S: Transport> Link<S> {
     }
 
     // ---- state ----------------------------------------------------------------------------------------------------
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
 
     pub(crate) fn stream(&self) -> &S {
         &self.stream

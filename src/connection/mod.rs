@@ -14,6 +14,7 @@
 mod attempt_limit;
 mod blocking;
 mod cancel;
+mod describe;
 mod diagnosis;
 mod dial;
 mod history;
@@ -37,6 +38,7 @@ use std::time::Duration;
 use self::blocking::{BlockingPoll, call};
 pub(crate) use self::blocking::{GRACE, QUERY_CANCELED};
 pub(crate) use self::cancel::{Cancel, CancelProgress};
+pub(crate) use self::describe::describe_link;
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
 use self::dial::LOGIN_READ;
 pub(crate) use self::dial::{Dial, DialProgress};
@@ -514,13 +516,8 @@ impl From<Link<Stream>> for Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("to", &format_args!("{}", self.config()))
-            .field("pid", &self.pid())
-            .field("descriptor", &self.link.stream().as_raw_fd())
-            .field("channels", &self.link.channels().collect::<Vec<_>>())
-            .field("transaction_status", &self.transaction_status())
-            .field("error", &self.error())
-            .finish()
+        let mut entry = f.debug_struct("Connection");
+        describe_link(&self.link, &mut entry);
+        entry.field("descriptor", &self.link.stream().as_raw_fd()).finish()
     }
 }

@@ -135,6 +135,12 @@ fn unauthenticated(message: &str) -> TlsError {
     TlsError::new(TlsErrorKind::Interrupted, text)
 }
 
+/// Returns the error for a server without TLS.
+pub(super) fn not_offered() -> Error {
+    let message = "the server has no TLS: turn on its setting ssl, or use sslmode=prefer if the network is trusted";
+    TlsError::new(TlsErrorKind::NotOffered, message).into()
+}
+
 /// Continues the SSLRequest.
 fn send_request<S: Transport>(stream: &mut S, request: &mut SslRequest) -> Result<Option<SslResponse>, Error> {
     const ACTION: &str = "requesting TLS";

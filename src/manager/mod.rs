@@ -592,7 +592,7 @@ impl fmt::Debug for NotificationManager {
         f.debug_struct("NotificationManager")
             .field("timeout", &self.current_timeout())
             .field("stats", &self.stats())
-            .field("fleet", &self.event_loop.fleet)
+            .field("fleet", &self.event_loop.fleet.describe(clock::now()))
             .finish()
     }
 }

@@ -206,7 +206,12 @@ impl<I> Default for PanicLog<I> {
 impl<I> PanicLog<I> {
     fn add(&self, id: I, channel: &str, message: &str) {
         #[cfg(feature = "tracing")]
-        tracing::error!(channel = %Escaped(channel), message = %Escaped(message), "a callback panicked");
+        tracing::error!(
+            target: "notifyman",
+            channel = %Escaped(channel),
+            panic = %Escaped(message),
+            "a callback panicked"
+        );
         let mut panics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if panics.len() == PANICS_MAX {
             panics.pop_front();

@@ -1,13 +1,13 @@
 //! The limits on connection attempts: how many may be in progress, and how many may begin in a second.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::permit::{Permit, Permits};
 
 /// The attempts in progress, and the queue of those that wait for a permit, in the order of their arrival.
-#[derive(Debug)]
 pub(super) struct DialBudget<K> {
     in_progress: Permits,
     /// The earliest time at which the next attempt may begin.
@@ -18,6 +18,12 @@ pub(super) struct DialBudget<K> {
 impl<K> Default for DialBudget<K> {
     fn default() -> Self {
         Self { in_progress: Permits::default(), next: None, queue: VecDeque::new() }
+    }
+}
+
+impl<K> fmt::Debug for DialBudget<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in progress, {} waiting", self.in_progress.held(), self.queue.len())
     }
 }
 

@@ -1,5 +1,6 @@
 //! A live connection: what happens when its stream is ready, and what is requested on it.
 
+use std::fmt::DebugStruct;
 use std::time::{Duration, Instant};
 
 use super::canary::{CanaryOutcome, CanaryRecord, MissedCanary, note_prompt};
@@ -8,7 +9,7 @@ use super::log;
 use super::timers::Timer;
 use super::turn::Turn;
 use super::unsettled::{LIMIT, OpenTransaction, RequestOrigin, Unsettled, cancel_timeout};
-use crate::connection::{Link, Linked};
+use crate::connection::{Link, Linked, describe_link};
 use crate::error::Error;
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::{Dead, unregistered_since};
@@ -30,7 +31,6 @@ pub(super) struct ServeMode {
 }
 
 /// A connection that is open and listens.
-#[derive(Debug)]
 pub(super) struct Live<C> {
     pub(super) connection: C,
     /// Kept apart, since most connections are idle and have none.
@@ -102,6 +102,14 @@ impl<C: Linked> Live<C> {
 
     pub(super) fn link_mut(&mut self) -> &mut Link<C::Stream> {
         self.connection.link_mut()
+    }
+
+    /// Adds the state to a description.
+    pub(super) fn describe(&self, entry: &mut DebugStruct<'_, '_>) {
+        describe_link(self.link(), entry);
+        if let Some(extras) = self.extras.as_ref().filter(|extras| !extras.unsettled.is_empty()) {
+            entry.field("outstanding", &extras.unsettled);
+        }
     }
 
     /// Returns `true` if a request, a CancelRequest or a transaction is outstanding.

@@ -12,6 +12,7 @@
 //! moves from state to state in an [`Absence`], and the permit for the attempt is held from `Dialling` to the end of
 //! `Listening`. `Ended` is a session that has ended, and whose last notifications are reported before the loss.
 
+use std::fmt::DebugStruct;
 use std::time::Instant;
 
 use super::backoff::{failed_before, is_final_attempt, is_final_loss};
@@ -32,13 +33,11 @@ use crate::manager::event::Event;
 use crate::proto::{Reply, Request, refuse_canary_channel};
 
 /// A connection of the fleet.
-#[derive(Debug)]
 pub(super) struct Member<C: Linked> {
     pub(super) id: ConnId,
     state: MemberState<C>,
 }
 
-#[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly all members are live, and nearly always")]
 enum MemberState<C: Linked> {
     /// Waiting for the time of the next attempt.
@@ -123,6 +122,24 @@ impl<C: Linked> Member<C> {
     /// Returns the lost connection of a member that is being restored or opened.
     pub(super) fn as_dead(&self) -> Option<&Dead> {
         Some(&self.absence()?.dead)
+    }
+
+    /// Adds the state to a description; times are relative to `now`.
+    pub(super) fn describe(&self, entry: &mut DebugStruct<'_, '_>, now: Option<Instant>) {
+        entry.field("id", &self.id.number()).field("state", &self.state.name());
+        if let MemberState::Backoff(_, at) = &self.state
+            && let Some(now) = now
+        {
+            entry.field("next_attempt", &at.saturating_duration_since(now));
+        }
+        if let MemberState::Dialling(dialling) = &self.state {
+            entry.field("phase", &dialling.phase());
+        }
+        match (self.as_live(), self.absence()) {
+            (Some(live), _) => live.describe(entry),
+            (None, Some(absence)) => absence.describe(entry),
+            (None, None) => {}
+        }
     }
 
     /// Returns the label of the connection for the transcript.

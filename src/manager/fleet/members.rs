@@ -20,7 +20,6 @@ use crate::manager::event::Event;
 use crate::manager::stats::Counters;
 
 /// The connections, and what they share.
-#[derive(Debug)]
 pub(super) struct Members<C: Linked> {
     pub(super) roster: Roster<C>,
     pub(super) services: Services,

@@ -17,6 +17,7 @@
 mod audit;
 mod backoff;
 mod canary;
+mod describe;
 mod dial_budget;
 mod edits;
 mod heartbeat;
@@ -36,6 +37,7 @@ mod timers;
 mod turn;
 mod unsettled;
 
+use std::fmt::{self, Debug};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,7 @@ pub use self::backoff::Backoff;
 use self::backoff::FIRST_DIALS;
 use self::canary::CanaryDue;
 pub(crate) use self::canary::{Canaries, CanaryPace, PERIOD_MIN as CANARY_PERIOD_MIN};
+use self::describe::FleetView;
 pub(crate) use self::heartbeat::Heartbeat;
 pub(crate) use self::jitter::Jitter;
 use self::live::{Live, ServeMode};
@@ -65,7 +68,6 @@ use crate::manager::stats::Counters;
 use crate::proto::{Request, sql};
 
 /// The connections of a manager.
-#[derive(Debug)]
 pub(crate) struct Fleet<C: Linked> {
     members: Members<C>,
     idle: Idle,
@@ -146,6 +148,11 @@ impl<C: Linked> Fleet<C> {
 
     pub(crate) fn set_audit(&mut self, period: Duration, now: Instant) {
         self.members.services.audit = Some(AuditSchedule::new(period, now));
+    }
+
+    /// Returns a description of the fleet at this time, for `Debug`: one entry for each connection.
+    pub(crate) fn describe(&self, now: Instant) -> impl Debug {
+        FleetView { members: &self.members, idle: &self.idle, now: Some(now) }
     }
 
     // ---- connections ------------------------------------------------------------------------------------------------
@@ -471,5 +478,11 @@ impl<C: Linked> Fleet<C> {
     /// Polls the sockets before the next idle event, whether they have been polled or not.
     pub(crate) fn postpone_idle(&mut self) {
         self.phase = IdlePhase::NotDue;
+    }
+}
+
+impl<C: Linked> Debug for Fleet<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        FleetView { members: &self.members, idle: &self.idle, now: None }.fmt(f)
     }
 }

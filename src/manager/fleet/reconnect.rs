@@ -3,6 +3,7 @@
 //! Notifications that the new session receives before the server has acknowledged the LISTENs are kept in it, and are
 //! delivered after the gap.
 
+use std::fmt::DebugStruct;
 use std::time::Instant;
 
 use super::edits::Edits;
@@ -17,7 +18,6 @@ use crate::manager::ticket::Resolver;
 use crate::proto::{CHANNELS_PER_REQUEST, Output, Request, RequestId};
 
 /// Everything that a connection keeps while it has no session.
-#[derive(Debug)]
 pub(super) struct Absence {
     pub(super) dead: Dead,
     /// The changes of its channels since it was lost.
@@ -31,6 +31,17 @@ pub(super) struct Absence {
 impl Absence {
     pub(super) fn new(dead: Dead, failed: u32, persists: bool) -> Self {
         Self { dead, edits: Edits::default(), failed, persists }
+    }
+
+    /// Adds the state to a description.
+    pub(super) fn describe(&self, entry: &mut DebugStruct<'_, '_>) {
+        entry
+            .field("to", &format_args!("{}", self.dead.config()))
+            .field("channels", &self.dead.channels().len())
+            .field("failed_attempts", &self.failed);
+        if !self.is_first() {
+            entry.field("last_error", &format_args!("{}", self.dead.error()));
+        }
     }
 
     /// Returns `true` before the first attempt to open a connection that has never been open.
@@ -58,7 +69,6 @@ impl Absence {
 }
 
 /// A connection that is being opened: connecting, TLS and login.
-#[derive(Debug)]
 pub(super) struct Dialling<S: Transport> {
     pub(super) absence: Box<Absence>,
     dial: Dial<S>,
@@ -82,6 +92,11 @@ impl<S: Transport> Dialling<S> {
             Ok(dial) => Ok(Self { absence, dial, permit, watched: None }),
             Err(error) => Err((absence, error)),
         }
+    }
+
+    /// Returns the name of the phase, for logs.
+    pub(super) fn phase(&self) -> &'static str {
+        self.dial.phase()
     }
 
     /// Continues as far as possible.
@@ -111,7 +126,6 @@ impl<S: Transport> Dialling<S> {
 }
 
 /// A connection whose server must acknowledge the LISTENs.
-#[derive(Debug)]
 pub(super) struct Listening<S: Transport> {
     pub(super) absence: Box<Absence>,
     pub(super) link: Box<Link<S>>,

@@ -14,13 +14,11 @@ use crate::manager::dead::Dead;
 /// A live connection lies in its slot, so a connection that is ready is found with one access to memory, in three cache
 /// lines. Together with the names of its channels, where no other connection has the same, that is all that an idle
 /// connection costs.
-#[derive(Debug)]
 pub(super) struct Slot<C: Linked> {
     pub(super) schedule: Schedule,
     pub(super) occupant: Occupant<C>,
 }
 
-#[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly all are members")]
 pub(super) enum Occupant<C: Linked> {
     Member(Member<C>),
@@ -39,7 +37,6 @@ impl<C: Linked> Slot<C> {
 }
 
 /// All connections and tasks.
-#[derive(Debug)]
 pub(super) struct Roster<C: Linked> {
     slots: Vec<Option<Box<Slot<C>>>>,
     free: Vec<u32>,

@@ -129,6 +129,21 @@ impl Session {
         self.conversation.pending.as_ref().map_or(&[], |pending| &pending.transmit)
     }
 
+    /// Returns the name of the state, for logs.
+    pub(crate) fn phase(&self) -> &'static str {
+        match self.conversation.state() {
+            SessionState::Login(_) => "login",
+            SessionState::Idle => "idle",
+            SessionState::Busy(_) => "busy",
+            SessionState::Closed(_) => "closed",
+        }
+    }
+
+    /// Returns the number of requests without a reply.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.conversation.pending.as_ref().map_or(0, |pending| pending.unanswered().count())
+    }
+
     /// Returns `true` if nothing waits to be sent, and the last message received is complete.
     #[cfg(feature = "tracing")]
     pub(crate) fn is_between_messages(&self) -> bool {
