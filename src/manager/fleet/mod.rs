@@ -33,6 +33,8 @@ mod roster;
 #[cfg(test)]
 mod simulation;
 mod task;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod turn;
 mod unsettled;

@@ -13,8 +13,9 @@ impl Network {
         match bytes {
             Some(bytes) => {
                 link.room = link.room.saturating_add(bytes.len());
-                if std::mem::take(&mut link.is_blocked) {
-                    link.has_edge |= link.watch.is_some_and(|(_, writable)| writable);
+                let was_blocked = std::mem::take(&mut link.is_blocked);
+                if was_blocked && link.watch.is_some_and(|(_, writable)| writable) {
+                    self.edges.insert(id);
                 }
                 if !link.backend.is_over {
                     link.backend.receive(&bytes);
@@ -43,6 +44,7 @@ impl Network {
         self.log(|| format!("server {id}: {message:?}"));
         let Some(link) = self.links.get_mut(&id) else { return };
         match message {
+            Message::Startup if self.faults.is_silent => {}
             Message::Startup if is_starting => {
                 self.counts.add("login refused: starting");
                 self.end_with(id, "57P03", "the database system is starting up");
@@ -68,7 +70,10 @@ impl Network {
                 }
                 self.end(id, LinkEnd::Eof);
             }
-            Message::Sync => self.complete(id, Vec::new()),
+            Message::Sync => {
+                self.counts.add("Sync");
+                self.complete(id, Vec::new());
+            }
             Message::Terminate => self.end(id, LinkEnd::Eof),
             Message::Query(query) => {
                 let executed = link.backend.execute(&query, chance < 4);
@@ -97,7 +102,7 @@ impl Network {
             for effect in effects {
                 self.apply(id, effect);
             }
-            // Somebody commits before the acknowledgement is sent.
+            // Another session commits before the acknowledgement is sent.
             if self.faults.is_on && self.chance(6) {
                 self.commit("c1");
             }
@@ -262,6 +267,13 @@ impl Network {
                 self.counts.add("notifications held back");
             }
             _ => {}
+        }
+    }
+
+    /// Resets all sessions.
+    pub(super) fn end_all(&mut self) {
+        for id in self.links.keys().copied().collect::<Vec<_>>() {
+            self.end(id, LinkEnd::Reset);
         }
     }
 

@@ -81,7 +81,7 @@ impl Record {
     }
 
     /// Ends what is owed on a channel that the server has forgotten, if the session has read its channels after a query that
-    /// may have changed them: only the program can tell then whether it had ended the LISTEN.
+    /// may have changed them: only the program knows then whether it had ended the LISTEN.
     pub(super) fn note_forgotten(&mut self, network: &Network, link: &SimConnection) {
         let Some(session) = self.link.and_then(|link| network.links.get(&link)) else { return };
         for channel in &session.backend.forgotten {

@@ -16,6 +16,7 @@ mod history;
 mod ledger;
 mod network;
 mod server;
+mod statistics;
 mod stream;
 
 use std::panic;
@@ -28,7 +29,7 @@ const HISTORIES: u64 = 2_000;
 /// The threads that share them.
 const THREADS: u64 = 2;
 
-/// What must happen in at least one of forty histories.
+/// Things that must happen in at least one of forty histories.
 const OFTEN: [&str; 36] = [
     "CancelRequest",
     "batch",

@@ -66,8 +66,6 @@ pub(super) struct SimLink {
     pub(super) end: Option<LinkEnd>,
     /// The registration in the poll: the token, and `true` if room to write is reported.
     pub(super) watch: Option<(u32, bool)>,
-    /// `true` if something has arrived that the poll has not reported.
-    pub(super) has_edge: bool,
     /// The number of reads.
     pub(super) reads: u64,
     pub(super) is_closed: bool,
@@ -101,6 +99,8 @@ pub(super) struct Network {
     pub(super) start: Instant,
     dice: Jitter,
     pub(super) links: BTreeMap<u64, SimLink>,
+    /// The links at which something has arrived that the poll has not reported.
+    pub(super) edges: BTreeSet<u64>,
     /// The links that are gone, and to which something had happened.
     broken: BTreeSet<u64>,
     last_link: u64,
@@ -142,6 +142,8 @@ pub(super) struct Faults {
     pub(super) mutes: bool,
     /// `true` if a short read does not mean that the stream is drained, as with TLS.
     pub(super) is_filtered: bool,
+    /// `true` if the server accepts connections and stays silent.
+    pub(super) is_silent: bool,
     /// `true` if little can be written at a time.
     pub(super) is_narrow: bool,
     /// The server is down until then, and refuses logins until then.
@@ -159,6 +161,7 @@ impl Network {
             start,
             dice: Jitter::new(seed),
             links: BTreeMap::new(),
+            edges: BTreeSet::new(),
             broken: BTreeSet::new(),
             last_link: 0,
             queue: BTreeMap::new(),
@@ -250,7 +253,6 @@ impl Network {
                 inbox: VecDeque::new(),
                 end: None,
                 watch: None,
-                has_edge: false,
                 reads: 0,
                 is_closed: false,
                 is_dropped: false,
@@ -372,6 +374,7 @@ impl Network {
     }
 
     pub(super) fn remove(&mut self, id: u64) {
+        self.edges.remove(&id);
         if self.links.remove(&id).is_some_and(|link| !link.is_intact) {
             self.broken.insert(id);
         }
@@ -399,11 +402,15 @@ impl Network {
         }
         link.watch = Some((token, writable));
         let is_writable = writable && link.fate == DialFate::Connected && link.room > 0;
-        link.has_edge = is_writable || !link.inbox.is_empty() || link.end.is_some() || link.fate == DialFate::Refused;
+        let is_ready = is_writable || !link.inbox.is_empty() || link.end.is_some() || link.fate == DialFate::Refused;
+        if is_ready {
+            self.edges.insert(id);
+        }
         Ok(())
     }
 
     pub(super) fn unwatch(&mut self, id: u64) {
+        self.edges.remove(&id);
         self.link(id).watch = None;
     }
 
@@ -433,15 +440,15 @@ impl Network {
         // The system reports a limited number at a time.
         let mut most = if self.chance(8) { 1 } else { usize::MAX };
         let mut ready = Vec::new();
-        for (id, link) in &mut self.links {
-            if let Some((token, _)) = link.watch
-                && link.has_edge
+        for id in self.edges.clone() {
+            if let Some(link) = self.links.get(&id)
+                && let Some((token, _)) = link.watch
                 && most > 0
             {
                 most -= 1;
-                link.has_edge = false;
+                self.edges.remove(&id);
                 ready.push((token, link.end.is_some() || link.fate == DialFate::Refused));
-                self.reported.push((*id, link.reads));
+                self.reported.push((id, link.reads));
             }
         }
         self.activity += ready.len() as u64;
@@ -450,11 +457,16 @@ impl Network {
 
     /// Checks that everything has been read that the poll has reported, before the loop waits.
     pub(super) fn check_read(&mut self) {
-        let is_unread = |link: &SimLink| {
+        // For thousands of links, this would take most of the time.
+        if self.links.len() > 100 {
+            return;
+        }
+        let is_unread = |(id, link): &(&u64, &SimLink)| {
             let has_input = !link.inbox.is_empty() || link.end.is_some();
-            link.watch.is_some() && !link.has_edge && !link.is_closed && has_input && link.fate == DialFate::Connected
+            let is_known = link.watch.is_some() && !self.edges.contains(id) && !link.is_closed;
+            is_known && has_input && link.fate == DialFate::Connected
         };
-        if let Some((id, _)) = self.links.iter().find(|(_, link)| is_unread(link)) {
+        if let Some((id, _)) = self.links.iter().find(is_unread) {
             self.blame(format!("the loop waits, but has not read all of link {id}"));
         }
     }
@@ -462,7 +474,8 @@ impl Network {
     /// Advances the time to this limit, or until a stream is ready.
     pub(super) fn advance(&mut self, limit: Option<Instant>, until_ready: bool) {
         loop {
-            if until_ready && self.links.values().any(|link| link.has_edge && link.watch.is_some()) {
+            let is_watched = |id: &u64| self.links.get(id).is_some_and(|link| link.watch.is_some());
+            if until_ready && self.edges.iter().any(is_watched) {
                 return;
             }
             match self.queue.first_key_value() {
@@ -493,7 +506,9 @@ impl Network {
             Arrival::Dialled(id, fate) => {
                 let Some(link) = self.links.get_mut(&id) else { return };
                 link.fate = fate;
-                link.has_edge |= fate == DialFate::Refused || link.watch.is_some_and(|(_, writable)| writable);
+                if fate == DialFate::Refused || link.watch.is_some_and(|(_, writable)| writable) {
+                    self.edges.insert(id);
+                }
                 self.counts.add(if fate == DialFate::Refused { "dial refused" } else { "dial accepted" });
             }
             Arrival::Bytes(id, bytes) => {
@@ -501,14 +516,15 @@ impl Network {
                     return;
                 };
                 link.inbox.extend(bytes);
-                link.has_edge = true;
+                self.edges.insert(id);
             }
             Arrival::End(id, end) => {
                 let Some(link) = self.links.get_mut(&id).filter(|link| link.end.is_none()) else { return };
                 if end == LinkEnd::Reset {
                     link.inbox.clear();
                 }
-                (link.end, link.has_edge) = (Some(end), true);
+                link.end = Some(end);
+                self.edges.insert(id);
             }
             Arrival::Request(id, bytes) => self.receive(id, bytes),
             Arrival::Executed(id, statement, reply) => {

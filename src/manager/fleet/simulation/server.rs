@@ -27,7 +27,7 @@ pub(super) struct Backend {
     pub(super) is_busy: bool,
     /// Counts the statements that take time, so that the end of one that was cancelled has no effect.
     pub(super) statement: u64,
-    /// What takes effect at the end of the transaction.
+    /// The effects that the end of the transaction will have.
     pub(super) effects: Vec<Effect>,
     /// Notifications that are delivered at the end of the statement or the transaction.
     pub(super) held: Vec<u8>,
@@ -173,7 +173,7 @@ impl Backend {
         script::done(statement.split(' ').next().unwrap())
     }
 
-    /// Forgets a channel without telling the client.
+    /// Forgets a channel, of which the client learns nothing.
     pub(super) fn forget(&mut self, channel: &str) {
         if self.registered.remove(channel).is_some() {
             self.forgotten.push(channel.to_owned());
