@@ -384,6 +384,20 @@ mod tests {
     use crate::manager::NotificationManager;
 
     #[test]
+    fn m18_a_manager_and_its_handle_can_be_sent_to_another_thread() {
+        fn is_send<T: Send>() {}
+        fn is_sync<T: Sync>() {}
+        is_send::<NotificationManager>();
+        is_send::<Connection>();
+        is_send::<Dead>();
+        is_send::<Handle>();
+        is_sync::<Handle>();
+        is_send::<Ticket<Connection>>();
+        is_send::<Error>();
+        is_sync::<Error>();
+    }
+
+    #[test]
     fn m19_unanswered_requests_are_limited_and_free_their_memory_when_answered() {
         let mut nm = NotificationManager::new([]).timeout(Duration::ZERO).park_when_empty(true);
         let (handle, id) = (nm.handle(), ConnId::for_test(1));

@@ -178,12 +178,6 @@ impl Stream {
         };
         Some(Keepalive { detected_after: probes().ok()?, is_local: peer.ip().is_loopback() })
     }
-
-    /// Creates a stream from an open file descriptor.
-    #[cfg(test)]
-    pub(crate) fn from_fd(fd: std::os::fd::OwnedFd) -> Self {
-        Self { socket: Socket::from(fd), opened: clock::now().into(), tls: None }
-    }
 }
 
 impl AsFd for Stream {

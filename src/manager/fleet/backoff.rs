@@ -33,7 +33,7 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// 100 ms doubling up to 30 s; 64 dials at once, 200 a second; final failures are not retried.
+    /// Delays from 100 ms, doubling up to 30 s; 64 attempts in progress, 200 in a second; final failures are not retried.
     fn default() -> Self {
         Self {
             first: Duration::from_millis(100),
@@ -45,39 +45,42 @@ impl Default for Backoff {
     }
 }
 
-/// Within which limits connections are opened for the first time: nobody was lost together, so nothing is spread.
+/// The limits for connections that are opened for the first time. These were not lost together, so they are not spread over
+/// time.
 pub(crate) const FIRST_DIALS: Backoff =
     Backoff { first: Duration::ZERO, longest: Duration::ZERO, at_once: 256, per_second: u32::MAX, retry_all: false };
 
-/// Nobody waits longer for an attempt, whatever is asked for.
+/// The longest delay, whatever is set.
 const DELAY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Backoff {
-    /// The longest wait before the first attempt; doubled with each that fails.
+    /// Sets the longest delay before the first attempt, which doubles with each failed one.
     #[must_use]
     pub fn first(mut self, first: Duration) -> Self {
         self.first = first;
         self
     }
 
-    /// The longest wait before any attempt; at most a day.
+    /// Sets the longest delay before any attempt; at most a day.
     #[must_use]
     pub fn longest(mut self, longest: Duration) -> Self {
         self.longest = longest;
         self
     }
 
-    /// How many dials may be under way; at least one.
+    /// Sets how many attempts may be in progress; at least 1.
     #[must_use]
-    pub fn at_once(mut self, dials: usize) -> Self {
-        self.at_once = dials.max(1);
+    #[doc(alias = "concurrency")]
+    pub fn at_once(mut self, attempts: usize) -> Self {
+        self.at_once = attempts.max(1);
         self
     }
 
-    /// How many dials may begin in a second; at least one.
+    /// Sets how many attempts may begin in a second; at least 1.
     #[must_use]
-    pub fn per_second(mut self, dials: u32) -> Self {
-        self.per_second = dials.max(1);
+    #[doc(alias = "rate_limit")]
+    pub fn per_second(mut self, attempts: u32) -> Self {
+        self.per_second = attempts.max(1);
         self
     }
 

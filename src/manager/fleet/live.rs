@@ -345,7 +345,7 @@ impl<C: Linked> Live<C> {
         link.is_canary_missing(payload) && link.canary_channel().is_some()
     }
 
-    /// Returns `true` if the connection's canary is to be sent by another session; `is_only` if no other connection of the
+    /// Returns `true` if another session must send the connection's canary; `is_only` if no other connection of the
     /// fleet is connected to the database.
     pub(super) fn needs_canary_sender(&mut self, is_only: bool) -> bool {
         self.extras_mut().canary.needs_sender(is_only)

@@ -33,8 +33,6 @@ mod roster;
 #[cfg(test)]
 mod simulation;
 mod task;
-#[cfg(test)]
-mod tests;
 mod timers;
 mod turn;
 mod unsettled;
@@ -289,7 +287,7 @@ impl<C: Linked> Fleet<C> {
         self.idle.is_timed() || self.deadline(now).is_some_and(|deadline| deadline > now)
     }
 
-    /// Ends a turn, and returns what to do next; `waits` if the loop goes on without a connection.
+    /// Ends a turn, and returns what to do next; `waits` if the loop continues without a connection.
     pub(crate) fn end_turn(&mut self, io: &mut FleetIo<'_, C::Stream>, waits: bool) -> TurnEnd {
         let now = io.read.now;
         self.idle.begin(now);

@@ -1,5 +1,5 @@
-//! What is unsettled on a live connection: requests without an answer, a CancelRequest, an open transaction. An idle
-//! connection has none of it.
+//! The unsettled state of a live connection: requests without an answer, a CancelRequest, an open transaction. An idle
+//! connection has none.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -89,7 +89,7 @@ pub(super) enum OpenTransaction {
     Reported,
 }
 
-/// What is unsettled on a live connection.
+/// The requests without an answer, the CancelRequest and the open transaction of a live connection.
 #[derive(Default)]
 pub(super) struct Unsettled {
     /// In the order of the requests, which is the order of the answers.

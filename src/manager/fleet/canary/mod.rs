@@ -99,7 +99,7 @@ pub(super) struct CanaryOutcome {
 }
 
 impl CanaryRecord {
-    /// Returns `true` if the connection's canary is to be sent by another session, and records that.
+    /// Returns `true` if another session must send the connection's canary, and records that.
     pub(super) fn needs_sender(&mut self, is_only: bool) -> bool {
         self.is_by_sender = is_only && self.route != CanaryRoute::Itself;
         self.is_by_sender

@@ -159,7 +159,8 @@ impl History {
             check_session(record, live).map_err(|fault| format!("connection {id}: {fault}"))?;
         }
         let services = &fleet.members.services;
-        if services.dials.has_waiting() || services.first_dials.has_waiting() || services.cancels.held() > 0 {
+        let is_waiting = services.dials.has_waiting() || services.first_dials.has_waiting();
+        if (is_waiting && !self.records.is_empty()) || services.cancels.held() > 0 {
             return Err("an attempt is still waiting".into());
         }
         if services.in_transaction > 0 {

@@ -480,7 +480,7 @@ impl History {
 
     /// Makes a call that blocks on a connection, in the body of the loop.
     fn block(&mut self, id: ConnId) {
-        let mut buffer = ReadBuffer::new(4096);
+        let (mut buffer, begun) = (ReadBuffer::new(4096), with_network(|network| network.now));
         if let Some(link) = self.event_loop.fleet.get_mut(id)
             && link.is_settled()
         {
@@ -490,7 +490,22 @@ impl History {
             });
             let request = link.request(Request::Sync);
             pump_until(link, &mut buffer, |link: &mut Link<_>| link.take_reply(request).is_some());
-            self.last_block = with_network(|network| network.now);
+            self.note_block(begun);
+        }
+    }
+
+    /// Records that a call has blocked the loop: requests of other connections may be late.
+    fn note_block(&mut self, begun: Instant) {
+        self.last_block = with_network(|network| network.now);
+        if self.last_block - begun < Duration::from_millis(500) {
+            return;
+        }
+        for (_, link) in self.event_loop.fleet.connections().filter(|(_, link)| !link.is_settled()) {
+            with_network(|network| {
+                if let Some(link) = network.links.get_mut(&link.stream().0) {
+                    link.is_intact = false;
+                }
+            });
         }
     }
 

@@ -149,6 +149,8 @@ pub(super) struct Faults {
     /// The server is down until then, and refuses logins until then.
     pub(super) down: Option<Instant>,
     pub(super) starting: Option<Instant>,
+    /// The next stream cannot be watched.
+    pub(super) watch_fails: bool,
     /// The next poll fails.
     pub(super) poll_fails: bool,
 }
@@ -388,7 +390,7 @@ impl Network {
     // ---- the poll ---------------------------------------------------------------------------------------------------
 
     pub(super) fn watch(&mut self, id: u64, token: u32, writable: bool, is_new: bool) -> io::Result<()> {
-        let fails = self.faults.is_on && self.chance(300);
+        let fails = std::mem::take(&mut self.faults.watch_fails) || (self.faults.is_on && self.chance(300));
         let link = self.link(id);
         if fails {
             link.is_intact = false;

@@ -13,6 +13,7 @@ use crate::manager::command::{Command, ControlMessage, RequestTicket};
 use crate::manager::conn_id::ConnId;
 use crate::manager::event::Event;
 use crate::manager::fleet::member::Member;
+use crate::manager::fleet::turn::WATCHING;
 use crate::manager::fleet::{Backoff, Canaries, CanaryPace, Heartbeat, Jitter};
 use crate::manager::ticket::Resolver;
 
@@ -223,6 +224,23 @@ fn a_request_by_a_handle_leaves_no_timer_of_its_own() {
     assert!(timers(&event_loop).0 <= 1);
     run_for(&mut event_loop, config(1).get_call_timeout() * 2, drop);
     assert_eq!(timers(&event_loop).0, 0);
+}
+
+// ---- limits of the poll ---------------------------------------------------------------------------------------------
+
+#[test]
+fn m10_a_connection_that_cannot_be_watched_is_lost_and_no_other() {
+    let mut event_loop = fleet_of(1);
+    let connection = open(2, &[]);
+    with_network(|network| network.faults.watch_fails = true);
+    let id = event_loop.with_fleet(|fleet, io| fleet.insert(connection, io));
+    let mut events = Vec::new();
+    run_for(&mut event_loop, SECOND, |event| events.push(event));
+    assert!(
+        matches!(&events[..], [Event::Lost(lost, Error::Io { action: WATCHING, .. })] if *lost == id),
+        "{events:?}"
+    );
+    assert_eq!(event_loop.fleet.connections().map(|(id, _)| id).collect::<Vec<_>>(), [ConnId::for_test(1)]);
 }
 
 // ---- turns ----------------------------------------------------------------------------------------------------------
