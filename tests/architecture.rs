@@ -16,9 +16,9 @@ use source::{SourceFile, crate_files, rust_files, texts};
 const FILES_IN_CIRCLES: usize = 25;
 const SHARED_NAMES: usize = 0;
 const EXTENSIONS: usize = 7;
-const QUESTION_WORDS: usize = 21;
+const QUESTION_WORDS: usize = 4;
 
-const OLD_NAMES: usize = 3;
+const OLD_NAMES: usize = 2;
 
 /// The layers, from the top down. A module may use modules of lower layers; those of the last layer may also use each other.
 const LAYERS: [&[&str]; 8] = [
@@ -436,26 +436,26 @@ fn words_that_have_a_better_one_are_gone() {
 }
 
 const WORDS: &[(&str, usize)] = &[
-    ("told", 32),
-    ("tells", 6),
-    ("tell", 2),
-    ("heard", 1),
-    ("hears", 5),
-    ("hear", 8),
+    ("told", 4),
+    ("tells", 1),
+    ("tell", 0),
+    ("heard", 0),
+    ("hears", 0),
+    ("hear", 0),
     ("hearing", 0),
-    ("whoever", 3),
+    ("whoever", 0),
     ("whomever", 0),
-    ("who", 16),
-    ("whom", 1),
-    ("nobody", 47),
-    ("somebody", 3),
+    ("who", 0),
+    ("whom", 0),
+    ("nobody", 21),
+    ("somebody", 0),
     ("in clear", 3),
-    ("goes on", 5),
+    ("goes on", 3),
     ("go on", 0),
     ("going on", 0),
-    ("without a word", 1),
+    ("without a word", 0),
     ("afresh", 0),
-    ("anew", 1),
+    ("anew", 0),
     ("is to be", 2),
     ("are to be", 0),
     ("deaf", 1),
@@ -463,24 +463,24 @@ const WORDS: &[(&str, usize)] = &[
     ("folder", 13),
     ("folders", 0),
     ("rights", 1),
-    ("mend", 1),
-    ("mends", 2),
-    ("mended", 2),
+    ("mend", 0),
+    ("mends", 0),
+    ("mended", 0),
     ("heal", 0),
     ("heals", 0),
     ("oftener", 0),
-    ("at once", 78),
+    ("at once", 43),
     ("side by side", 0),
-    ("ours", 25),
-    ("our side", 1),
-    ("of ours", 2),
-    ("cheat", 1),
-    ("cheats", 1),
-    ("look up", 3),
+    ("ours", 21),
+    ("our side", 0),
+    ("of ours", 0),
+    ("cheat", 0),
+    ("cheats", 0),
+    ("look up", 2),
     ("look ups", 0),
     ("stands at", 0),
     ("stand at", 0),
-    ("stands in", 1),
+    ("stands in", 0),
     ("stand in", 0),
     ("passed over", 0),
     ("passes over", 0),
