@@ -50,7 +50,7 @@ fn m13_two_hundred_connections_are_restored_within_the_limits_and_under_their_id
     assert_eq!(ids(&nm), all);
 
     let dials = crowd.dials();
-    assert!(crowd.most_concurrent() <= 8, "{} at once", crowd.most_concurrent());
+    assert!(crowd.most_concurrent() <= 8, "{} concurrently", crowd.most_concurrent());
     assert!(dials.len() >= 200);
     // At most 200 dials begin in a second. A busy machine can delay their arrival, but not advance it.
     for (at, n) in dials.iter().zip(0..) {
