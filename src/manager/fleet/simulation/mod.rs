@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A history that breaks a rule prints its seed, and is replayed with all its events by
-//! `NOTIFYMAN_SEED=123 cargo test --lib simulation -- --nocapture`.
+//! `NOTIFYMAN_SEED=123 cargo test --lib every_history -- --nocapture`. `NOTIFYMAN_SEED=2000..9000` runs other histories.
 
 mod checks;
 mod faults;
@@ -19,6 +19,7 @@ mod server;
 mod statistics;
 mod stream;
 
+use std::ops::Range;
 use std::panic;
 
 use self::history::History;
@@ -27,7 +28,7 @@ use self::network::{Counts, with_network};
 /// The number of histories of a test run.
 const HISTORIES: u64 = 2_000;
 /// The threads that share them.
-const THREADS: u64 = 2;
+const THREADS: usize = 2;
 
 /// Things that must happen in at least one of forty histories.
 const OFTEN: [&str; 36] = [
@@ -76,9 +77,9 @@ fn run(seed: u64, trace: bool, counts: &mut Counts) {
     let at = with_network(|network| network.now - network.start);
     match result {
         Ok(Ok(())) => {}
-        Ok(Err(fault)) => panic!("after {at:?}: {fault}\nreplay: NOTIFYMAN_SEED={seed} cargo test --lib simulation"),
+        Ok(Err(fault)) => panic!("after {at:?}: {fault}\nreplay: NOTIFYMAN_SEED={seed} cargo test --lib every_history"),
         Err(cause) => {
-            println!("after {at:?}; replay: NOTIFYMAN_SEED={seed} cargo test --lib simulation");
+            println!("after {at:?}; replay: NOTIFYMAN_SEED={seed} cargo test --lib every_history");
             panic::resume_unwind(cause);
         }
     }
@@ -90,15 +91,17 @@ fn run(seed: u64, trace: bool, counts: &mut Counts) {
 /// is never busy without work; and in the end everything works again.
 #[test]
 fn m14_every_history_keeps_the_rules() {
-    if let Ok(seed) = std::env::var("NOTIFYMAN_SEED") {
-        return run(seed.parse().unwrap(), true, &mut Counts::default());
-    }
-    let run_all = |thread: u64| {
+    let seeds = std::env::var("NOTIFYMAN_SEED").unwrap_or_else(|_| format!("0..{HISTORIES}"));
+    let Some((first, end)) = seeds.split_once("..") else {
+        return run(seeds.parse().unwrap(), true, &mut Counts::default());
+    };
+    let seeds: Range<u64> = first.parse().unwrap()..end.parse().unwrap();
+    let run_all = |thread: usize| {
         let mut counts = Counts::default();
-        (thread..HISTORIES).step_by(THREADS as usize).for_each(|seed| run(seed, false, &mut counts));
+        seeds.clone().skip(thread).step_by(THREADS).for_each(|seed| run(seed, false, &mut counts));
         counts
     };
-    let mut counts = Counts::default();
+    let (mut counts, run_all) = (Counts::default(), &run_all);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || run_all(thread))).collect();
         for thread in threads {
@@ -109,6 +112,6 @@ fn m14_every_history_keeps_the_rules() {
     // A rule is only proven for what has happened.
     for what in OFTEN {
         let count = counts.0.get(what).copied().unwrap_or_default();
-        assert!(count >= HISTORIES / 40, "{what:?} happened only {count} times: {counts:#?}");
+        assert!(count >= (seeds.end - seeds.start) / 40, "{what:?} happened only {count} times: {counts:#?}");
     }
 }
