@@ -78,6 +78,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let runner = Runner {
         peers: options.peers.clone(),
         libpq: options.libpq.clone(),
+        earlier: options.earlier.clone(),
         is_pinned: is_installed("taskset", "--version")
             && std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
         link: if options.tcp { Link::Tcp } else { Link::Unix },

@@ -15,6 +15,7 @@ usage: speed [OPTIONS]
                     uses TCP
   --peers PROGRAM   Client program for tokio-postgres and sqlx
   --libpq PROGRAM   Client program for libpq
+  --earlier PROGRAM Earlier build of this bench, whose clients run as well
   --out DIRECTORY   Directory for results.csv and results.md";
 
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Options {
     pub tcp: bool,
     pub peers: Option<PathBuf>,
     pub libpq: Option<PathBuf>,
+    pub earlier: Option<PathBuf>,
     pub out: Option<PathBuf>,
 }
 
@@ -39,6 +41,7 @@ impl Options {
             tcp: false,
             peers: None,
             libpq: None,
+            earlier: None,
             out: None,
         };
         while let Some(word) = words.next() {
@@ -54,6 +57,7 @@ impl Options {
                 "--tcp" => options.tcp = true,
                 "--peers" => options.peers = Some(value()?.into()),
                 "--libpq" => options.libpq = Some(value()?.into()),
+                "--earlier" => options.earlier = Some(value()?.into()),
                 "--out" => options.out = Some(value()?.into()),
                 _ => return Err(format!("unknown option: {word}\n{HELP}")),
             }

@@ -10,6 +10,16 @@ pub const RECOVERY: &str = "recovery";
 pub const STR: &str = "str";
 pub const OWNED: &str = "owned";
 pub const THREADS: [&str; 2] = ["threads-1", "threads-2"];
+/// The kinds of this crate in an earlier build, which alternate with those of this one: the name here, and the name there.
+pub const EARLIER: [(&str, &str); 7] = [
+    ("earlier-borrowed", BORROWED),
+    ("earlier-str", STR),
+    ("earlier-owned", OWNED),
+    ("earlier-timed", TIMED),
+    ("earlier-recovery", RECOVERY),
+    ("earlier-threads-1", THREADS[0]),
+    ("earlier-threads-2", THREADS[1]),
+];
 /// The physical floor; and the floor with a timeout for each wait, for which the system sets a timer.
 pub const FLOOR: &str = "floor";
 pub const TIMED_FLOOR: &str = "timed-floor";
@@ -81,14 +91,16 @@ impl Cell {
             "S1" => &[BORROWED, STR, OWNED, RECOVERY],
             "S3" if !self.is_traced() => &[TIMED_FLOOR, BORROWED, TIMED, RECOVERY],
             "S2" | "S3" => &[BORROWED, RECOVERY],
-            "S6" => return THREADS.to_vec(),
+            "S6" => &THREADS,
             _ => &[BORROWED],
         };
-        let all = [&[FLOOR], own, &[LIBPQ], &PEERS].concat();
+        let own: Vec<_> = own.iter().copied().filter(|kind| self.task != Task::Dial || *kind != RECOVERY).collect();
+        let earlier = EARLIER.iter().filter(|(_, kind)| own.contains(kind)).map(|(name, _)| *name);
+        let own = own.iter().copied().chain(earlier);
         match self.task {
-            Task::Poll(_) => all.into_iter().filter(|kind| !PEERS.contains(kind)).collect(),
-            Task::Dial => all.into_iter().filter(|kind| *kind != RECOVERY).collect(),
-            _ => all,
+            _ if self.scenario == "S6" => own.collect(),
+            Task::Poll(_) => [FLOOR].into_iter().chain(own).chain([LIBPQ]).collect(),
+            _ => [FLOOR].into_iter().chain(own).chain([LIBPQ]).chain(PEERS).collect(),
         }
     }
 }

@@ -14,7 +14,7 @@ use notifyman::{Config, Connection};
 use crate::CLIENT;
 use crate::cluster::{Cluster, Options};
 use crate::job::CHANNEL;
-use crate::plan::{Cell, LIBPQ, PEERS, Task};
+use crate::plan::{Cell, EARLIER, LIBPQ, PEERS, Task};
 use crate::synthetic::{Link, PERCENTILES, Server, Waiting};
 
 /// The time limit of a client.
@@ -28,6 +28,8 @@ pub type Measured = BTreeMap<String, f64>;
 pub struct Runner {
     pub peers: Option<PathBuf>,
     pub libpq: Option<PathBuf>,
+    /// An earlier build of this bench.
+    pub earlier: Option<PathBuf>,
     /// `true` if each process is pinned to a processor.
     pub is_pinned: bool,
     pub link: Link,
@@ -42,6 +44,7 @@ impl Runner {
             && match kind {
                 LIBPQ => self.libpq.is_some(),
                 _ if PEERS.contains(&kind) => self.peers.is_some(),
+                _ if earlier_kind(kind).is_some() => self.earlier.is_some(),
                 _ => true,
             }
     }
@@ -122,12 +125,18 @@ impl Runner {
         match kind {
             LIBPQ => words.push(program(&self.libpq)?),
             _ if PEERS.contains(&kind) => words.push(program(&self.peers)?),
+            _ if earlier_kind(kind).is_some() => words.extend([program(&self.earlier)?, CLIENT.into()]),
             _ => words.extend([std::env::current_exe()?, CLIENT.into()]),
         }
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         Ok(command)
     }
+}
+
+/// Returns the name that an earlier build has for one of its kinds.
+fn earlier_kind(kind: &str) -> Option<&'static str> {
+    EARLIER.iter().find(|(name, _)| *name == kind).map(|(_, kind)| *kind)
 }
 
 /// A client's process, which ends when this value is dropped.
@@ -148,6 +157,7 @@ impl Client {
     ) -> Result<Self, Box<dyn Error>> {
         let (task, expected) = cell.job();
         let sslmode = if cell.is_encrypted() { "require" } else { "disable" };
+        let kind = earlier_kind(kind).unwrap_or(kind);
         command.args([kind, task, host, &port.to_string(), sslmode]).args([
             cell.connections.to_string(),
             expected.to_string(),

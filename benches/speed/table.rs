@@ -5,7 +5,9 @@ use std::fs;
 use std::process::Command;
 
 use crate::options::Options;
-use crate::plan::{BORROWED, Cell, FLOOR, LIBPQ, OWNED, PEERS, RECOVERY, STR, THREADS, TIMED, TIMED_FLOOR, Task};
+use crate::plan::{
+    BORROWED, Cell, EARLIER, FLOOR, LIBPQ, OWNED, PEERS, RECOVERY, STR, THREADS, TIMED, TIMED_FLOOR, Task,
+};
 use crate::results::Results;
 use crate::synthetic::Waiting;
 
@@ -82,7 +84,8 @@ fn table(text: &mut String, results: &Results, title: &str, scenario: &str, metr
     let mut cells: Vec<Cell> = rows().map(|row| row.cell).collect();
     cells.dedup();
     let own = [BORROWED, STR, OWNED, TIMED, RECOVERY];
-    let order = [&[FLOOR, TIMED_FLOOR], &own[..], &[LIBPQ], &PEERS, &THREADS].concat();
+    let own = [&own[..], &THREADS, &EARLIER.map(|(name, _)| name)].concat();
+    let order = [&[FLOOR, TIMED_FLOOR], &own[..], &[LIBPQ], &PEERS].concat();
     let kinds: Vec<_> = order.into_iter().filter(|kind| rows().any(|row| row.kind == *kind)).collect();
     if cells.is_empty() {
         return;
