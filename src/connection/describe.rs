@@ -15,7 +15,7 @@ pub(crate) fn describe_link<S: Transport>(link: &Link<S>, entry: &mut DebugStruc
         .field("transaction", &link.transaction_status())
         .field("unanswered", &link.session().unanswered())
         .field("undelivered", &link.backlog_len());
-    if let Some(gap) = link.gap().or(link.relistening()) {
+    if let Some(gap) = link.history().gap().or(link.history().relistening()) {
         entry.field("gap_channels", &gap.channels().len());
     }
     if let Some(error) = link.error() {

@@ -18,7 +18,7 @@ use crate::proto::Session;
 
 /// The history of a connection.
 #[derive(Debug, Default)]
-pub(super) struct ConnectionHistory(Option<Box<Succession>>);
+pub(crate) struct ConnectionHistory(Option<Box<Succession>>);
 
 /// The history of a connection that a manager has opened or restored.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl ConnectionHistory {
         self.audit()?.call_timeout
     }
 
-    pub(super) fn set_call_timeout(&mut self, timeout: Option<Duration>) {
+    pub(crate) fn set_call_timeout(&mut self, timeout: Option<Duration>) {
         self.audit_mut().call_timeout = Some(timeout);
     }
 
@@ -91,13 +91,15 @@ impl ConnectionHistory {
         self.audit()?.pass
     }
 
-    pub(super) fn set_pass(&mut self, pass: Option<WaitPass>) {
+    /// Sets the unfinished pass of a zero timeout.
+    pub(crate) fn set_pass(&mut self, pass: Option<WaitPass>) {
         if pass.is_some() || self.pass().is_some() {
             self.audit_mut().pass = pass;
         }
     }
 
-    pub(super) fn gap(&self) -> Option<&Gap> {
+    /// Returns the gap that has not been taken.
+    pub(crate) fn gap(&self) -> Option<&Gap> {
         self.0.as_ref()?.gap.as_ref()
     }
 
@@ -105,21 +107,26 @@ impl ConnectionHistory {
         self.0.as_mut()?.gap.take()
     }
 
-    pub(super) fn epoch(&self) -> u64 {
+    /// Returns the number of sessions before this one.
+    pub(crate) fn epoch(&self) -> u64 {
         self.0.as_ref().map_or(0, |succession| succession.epoch.into())
     }
 
-    pub(super) fn established(&self) -> Option<(Instant, u32)> {
+    /// Returns the time at which the LISTENs of a session that a manager opened were acknowledged, and the number of
+    /// attempts that had failed before.
+    pub(crate) fn established(&self) -> Option<(Instant, u32)> {
         let succession = self.0.as_ref()?;
         Some((succession.established?.into(), succession.attempts))
     }
 
-    pub(super) fn establish(&mut self, now: Instant, attempts: u32) {
+    /// Records that the LISTENs are acknowledged, after this number of failed attempts.
+    pub(crate) fn establish(&mut self, now: Instant, attempts: u32) {
         let succession = self.0.get_or_insert_default();
         (succession.established, succession.attempts) = (Some(now.into()), attempts);
     }
 
-    pub(super) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
+    /// Records that the session succeeds another one, after this number of failed attempts.
+    pub(crate) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
         self.establish(now, attempts);
         let succession = self.0.get_or_insert_default();
         succession.epoch = u32::try_from(gap.epoch()).unwrap_or(u32::MAX);
@@ -143,19 +150,23 @@ impl ConnectionHistory {
         proven.map(Instant::from)
     }
 
-    pub(super) fn prove_delivery(&mut self, at: Instant) {
+    /// Records that a notification that was sent at this time has arrived.
+    pub(crate) fn prove_delivery(&mut self, at: Instant) {
         self.audit_mut().delivery_proven = Some(at.into());
     }
 
-    pub(super) fn prove_channels(&mut self, at: Instant) {
+    /// Records that the server, asked at this time, listened to every channel.
+    pub(crate) fn prove_channels(&mut self, at: Instant) {
         self.audit_mut().channels_proven = Some(at.into());
     }
 
-    pub(super) fn relistening(&self) -> Option<&Gap> {
+    /// Returns the gap of the channels that the server had forgotten and must listen to again.
+    pub(crate) fn relistening(&self) -> Option<&Gap> {
         self.audit()?.relistening.as_ref()
     }
 
-    pub(super) fn begin_relisten(&mut self, gap: Gap) {
+    /// Records that the server was asked to listen again to the channels of this gap.
+    pub(crate) fn begin_relisten(&mut self, gap: Gap) {
         self.audit_mut().relistening = Some(gap);
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::clock::CompactInstant;
 use crate::config::Config;
 use crate::connection::cancel::Cancel;
-use crate::connection::history::{ConnectionHistory, WaitPass};
+use crate::connection::history::ConnectionHistory;
 use crate::connection::read_context::ReadContext;
 use crate::connection::transcript::TraceLabel;
 use crate::error::{Error, ServerError};
@@ -23,7 +23,7 @@ use crate::gap::Gap;
 use crate::net::Transport;
 use crate::notification::{Batch, Notification};
 use crate::proto::{
-    CanaryArrival, Interner, Output, Reply, Request, RequestId, Session, SessionInterner, TransactionStatus, sql,
+    CanaryProbe, Interner, Output, Reply, Request, RequestId, Session, SessionInterner, TransactionStatus, sql,
 };
 
 /// The number of reads in a row after which another connection has its turn, however much one server sends.
@@ -433,20 +433,19 @@ impl<S: Transport> Link<S> {
         self.session.canary_channel()
     }
 
-    /// Returns an error if one of these is the canary's channel.
-    pub(super) fn refuse_canary_channel(&self, channels: &[Box<str>]) -> Result<(), Error> {
-        self.session.refuse_canary_channel(channels)
-    }
-
-    /// Returns the identity of the database, once the session listens to the canary's channel; empty if the server does
-    /// not report it.
-    pub(crate) fn canary_database(&self) -> Option<&str> {
-        self.session.canary_database()
-    }
-
     /// Returns `true` if the session is idle, so that it can be audited.
     pub(crate) fn is_quiet(&self) -> bool {
         self.session.is_quiet()
+    }
+
+    /// Returns the state of the canary's channel, once the session has joined one.
+    #[inline]
+    pub(crate) fn probe(&self) -> Option<&CanaryProbe> {
+        self.session.probe()
+    }
+
+    pub(crate) fn probe_mut(&mut self) -> Option<&mut CanaryProbe> {
+        self.session.probe_mut()
     }
 
     /// Expects a canary with this payload.
@@ -454,44 +453,9 @@ impl<S: Transport> Link<S> {
         self.session.expect_canary(payload);
     }
 
-    pub(crate) fn stop_expecting_canary(&mut self) {
-        self.session.stop_expecting_canary();
-    }
-
     /// Records that the next request is made to an idle session with an empty socket.
     pub(crate) fn begin_canary_audit(&mut self) {
         self.session.begin_canary_audit();
-    }
-
-    /// Returns `true` if a canary with this payload is expected and has not arrived.
-    pub(crate) fn is_canary_missing(&self, payload: &str) -> bool {
-        self.session.is_canary_missing(payload)
-    }
-
-    /// Returns `true` if something has happened that concerns the canary.
-    #[inline]
-    pub(crate) fn has_canary_event(&self) -> bool {
-        self.session.has_canary_event()
-    }
-
-    /// Takes the sender's process of a canary that has arrived.
-    pub(crate) fn take_canary_sender(&mut self) -> Option<i32> {
-        self.session.take_canary_sender()
-    }
-
-    /// Returns the way in which the last canary arrived.
-    pub(crate) fn canary_arrival(&self) -> Option<CanaryArrival> {
-        self.session.canary_arrival()
-    }
-
-    /// Takes the error with which the server refused the canary's channel.
-    pub(crate) fn take_canary_refusal(&mut self) -> Option<Error> {
-        self.session.take_canary_refusal()
-    }
-
-    /// Returns `true` if the last audit found that the server had forgotten the canary's channel.
-    pub(crate) fn take_canary_lapsed(&mut self) -> bool {
-        self.session.take_canary_lapsed()
     }
 
     /// Takes the channels that the last audit did not find.
@@ -501,39 +465,17 @@ impl<S: Transport> Link<S> {
 
     // ---- history --------------------------------------------------------------------------------------------------
 
+    pub(crate) fn history(&self) -> &ConnectionHistory {
+        &self.history
+    }
+
+    pub(crate) fn history_mut(&mut self) -> &mut ConnectionHistory {
+        &mut self.history
+    }
+
     /// Returns the time limit of each call.
     pub(crate) fn call_timeout(&self) -> Option<Duration> {
         self.history.call_timeout().unwrap_or_else(|| Some(self.config.get_call_timeout()))
-    }
-
-    pub(super) fn set_call_timeout(&mut self, timeout: Option<Duration>) {
-        self.history.set_call_timeout(timeout);
-    }
-
-    /// Returns the gap that has not been taken.
-    pub(crate) fn gap(&self) -> Option<&Gap> {
-        self.history.gap()
-    }
-
-    /// Returns the number of sessions before this one.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.history.epoch()
-    }
-
-    /// Returns the time at which the LISTENs of a session that a manager opened were acknowledged, and the number of
-    /// attempts that had failed before.
-    pub(crate) fn established(&self) -> Option<(Instant, u32)> {
-        self.history.established()
-    }
-
-    /// Records that the LISTENs are acknowledged, after this number of failed attempts.
-    pub(crate) fn establish(&mut self, now: Instant, attempts: u32) {
-        self.history.establish(now, attempts);
-    }
-
-    /// Records that the session succeeds another one, after this number of failed attempts.
-    pub(crate) fn succeed(&mut self, gap: Gap, now: Instant, attempts: u32) {
-        self.history.succeed(gap, now, attempts);
     }
 
     /// Returns the time since which no notification can have been lost silently because of failing delivery.
@@ -541,39 +483,9 @@ impl<S: Transport> Link<S> {
         self.history.delivery_proven().unwrap_or(self.stream.opened())
     }
 
-    /// Records that a notification that was sent at this time has arrived.
-    pub(crate) fn prove_delivery(&mut self, at: Instant) {
-        self.history.prove_delivery(at);
-    }
-
     /// Returns the time since which no notification can have been lost silently because of a forgotten channel.
     pub(crate) fn channels_proven(&self) -> Instant {
         self.history.channels_proven().unwrap_or(self.stream.opened())
-    }
-
-    /// Records that the server, asked at this time, listened to every channel.
-    pub(crate) fn prove_channels(&mut self, at: Instant) {
-        self.history.prove_channels(at);
-    }
-
-    /// Returns the gap of the channels that the server had forgotten and must listen to again.
-    pub(crate) fn relistening(&self) -> Option<&Gap> {
-        self.history.relistening()
-    }
-
-    /// Records that the server was asked to listen again to the channels of this gap.
-    pub(crate) fn begin_relisten(&mut self, gap: Gap) {
-        self.history.begin_relisten(gap);
-    }
-
-    /// Returns the unfinished pass of a zero timeout.
-    pub(super) fn pass(&self) -> Option<WaitPass> {
-        self.history.pass()
-    }
-
-    /// Sets the unfinished pass of a zero timeout.
-    pub(crate) fn set_pass(&mut self, pass: Option<WaitPass>) {
-        self.history.set_pass(pass);
     }
 }
 

@@ -58,7 +58,7 @@ use crate::error::{Error, ServerError};
 use crate::gap::Gap;
 use crate::net::Stream;
 pub(crate) use crate::net::Transport;
-use crate::proto::{ReadBuffer, Request, TransactionStatus, sql};
+use crate::proto::{ReadBuffer, Request, TransactionStatus, refuse_canary_channel, sql};
 use crate::row::Row;
 
 /// A session with a PostgreSQL server, which listens and notifies.
@@ -218,7 +218,7 @@ impl Connection {
         I::Item: AsRef<str>,
     {
         let names = sql::checked_channels(channels, self.link.limits())?;
-        self.link.refuse_canary_channel(&names)?;
+        refuse_canary_channel(self.link.canary_channel(), &names)?;
         if names.is_empty() {
             return Ok(());
         }
@@ -443,7 +443,7 @@ impl Connection {
     /// usable; otherwise it is closed. The error says which. With [`Duration::ZERO`], every call fails, and the first one
     /// closes the connection.
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.link.set_call_timeout(timeout.into());
+        self.link.history_mut().set_call_timeout(timeout.into());
     }
 
     /// Sends Terminate and closes the connection. Notifications that have been read can still be taken with

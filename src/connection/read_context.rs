@@ -29,4 +29,11 @@ impl<'b> ReadContext<'b> {
     ) -> Self {
         Self { buffer, now, until_empty, waker, label: TraceLabel::default() }
     }
+
+    /// Returns the means of a read of one connection.
+    #[inline]
+    pub(crate) fn labelled(&mut self, label: TraceLabel) -> ReadContext<'_> {
+        let Self { now, until_empty, waker, .. } = *self;
+        ReadContext { buffer: &mut *self.buffer, now, until_empty, waker, label }
+    }
 }

@@ -29,7 +29,7 @@ impl<'c> Wait<'c> {
     pub(super) fn new(connection: &'c mut Connection, timeout: Option<Duration>) -> Self {
         let idle = Idle::new(timeout);
         if !idle.is_zero() {
-            connection.link.set_pass(None);
+            connection.link.history_mut().set_pass(None);
         }
         Self { connection, idle, buffer: ThreadBuffer::default(), poll: None, is_idle_next: false }
     }
@@ -43,17 +43,17 @@ impl<'c> Wait<'c> {
     fn next_in_pass(&mut self) -> Option<Notification> {
         let link = &mut self.connection.link;
         // The pass is stored in the connection, so that the next `wait` continues it.
-        let mut pass = link.pass().unwrap_or(WaitPass { left: 0, may_have_more: true, bytes: 0 });
+        let mut pass = link.history().pass().unwrap_or(WaitPass { left: 0, may_have_more: true, bytes: 0 });
         loop {
             if pass.left > 0
                 && let Some(notification) = link.pop_notification()
             {
                 pass.left -= 1;
-                link.set_pass(Some(pass));
+                link.history_mut().set_pass(Some(pass));
                 return Some(notification);
             }
             if !pass.may_have_more {
-                link.set_pass(None);
+                link.history_mut().set_pass(None);
                 return None;
             }
             let mut cx = ReadContext::new(self.buffer.get(), clock::now(), false, None);

@@ -49,7 +49,7 @@ pub use session::TransactionStatus;
 pub(crate) use session::properties::fuzz_session;
 #[cfg(test)]
 pub(crate) use session::script;
-pub(crate) use session::{CanaryArrival, Output, Session, SessionInterner, refuse_canary_channel};
+pub(crate) use session::{CanaryArrival, CanaryProbe, Output, Session, SessionInterner, refuse_canary_channel};
 pub(crate) use ssl_request::{SslRequest, SslResponse};
 #[cfg(feature = "tracing")]
 pub(crate) use trace::{Direction, MessageTrace, TracedMessage};

@@ -7,8 +7,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::connection::Link;
-use crate::connection::Transport;
+use crate::connection::{Link, Transport};
 use crate::error::Error;
 use crate::manager::dead::Dead;
 use crate::manager::ticket::Resolver;

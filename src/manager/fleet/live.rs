@@ -11,10 +11,9 @@ use super::turn::Turn;
 use super::unsettled::{LIMIT, OpenTransaction, RequestOrigin, Unsettled, cancel_timeout};
 use crate::connection::{Link, Linked, describe_link};
 use crate::error::Error;
-use crate::manager::conn_id::ConnId;
 use crate::manager::dead::{Dead, unregistered_since};
 use crate::manager::event::{Check, Event};
-use crate::proto::{CHANNELS_PER_REQUEST, Request, RequestId, TransactionStatus};
+use crate::proto::{CHANNELS_PER_REQUEST, CanaryProbe, Request, RequestId, TransactionStatus};
 
 /// The longest time that a transaction may be open before it is reported.
 const TRANSACTION_MAX: Duration = Duration::from_secs(1);
@@ -68,7 +67,7 @@ impl<C: Linked> Live<C> {
     }
 
     /// Starts the heartbeat, if there is one and it has not been started.
-    pub(super) fn start_heartbeat(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
+    pub(super) fn start_heartbeat(&mut self, turn: &mut Turn<'_, C::Stream>) {
         if let Some(heartbeat) = turn.services.heartbeat
             && !turn.schedule.timers.has_heartbeat()
         {
@@ -80,14 +79,14 @@ impl<C: Linked> Live<C> {
 
     /// Limits the time of a request that is in flight, and whose reply nothing awaits any more: while it is unanswered, the
     /// heartbeat asks for nothing.
-    pub(super) fn settle_earlier_request(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
+    pub(super) fn settle_earlier_request(&mut self, turn: &mut Turn<'_, C::Stream>) {
         if !self.link().is_settled() {
             self.request(turn, Request::Sync, RequestOrigin::Settle, 0);
         }
     }
 
     /// Listens to the canary's channel, if there is a canary.
-    pub(super) fn join_canary(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
+    pub(super) fn join_canary(&mut self, turn: &mut Turn<'_, C::Stream>) {
         if let Some(canaries) = &turn.services.canary
             && let Some(request) = self.link_mut().join_canary(canaries.channel())
         {
@@ -124,12 +123,7 @@ impl<C: Linked> Live<C> {
     // ---- serving ----------------------------------------------------------------------------------------------------
 
     /// Reads once, and returns what there is to report.
-    pub(super) fn on_ready(
-        &mut self,
-        id: ConnId,
-        turn: &mut Turn<'_, '_, C::Stream>,
-        mode: ServeMode,
-    ) -> Option<Event> {
+    pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, C::Stream>, mode: ServeMode) -> Option<Event> {
         let link = self.connection.link_mut();
         let mut may_have_more = false;
         if mode.reads {
@@ -149,38 +143,38 @@ impl<C: Linked> Live<C> {
         {
             turn.services.counters.gaps.add(1);
             turn.queue_first();
-            return Some(Event::Restored(id, gap));
+            return Some(Event::Restored(turn.id, gap));
         }
         let batch = link.take_batch(turn.now());
         if !link.is_closed() {
             if may_have_more {
                 turn.queue();
             }
-            self.after_read(id, turn, may_have_more);
+            self.after_read(turn, may_have_more);
         }
         let batch = batch?;
         turn.services.counters.notifications.add(batch.len());
         turn.services.counters.gaps.add(usize::from(batch.gap().is_some()));
-        Some(Event::Notifies(id, batch))
+        Some(Event::Notifies(turn.id, batch))
     }
 
     /// Handles what a read has brought besides notifications. For an idle connection, this costs a few comparisons.
     #[inline]
-    fn after_read(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, may_have_more: bool) {
+    fn after_read(&mut self, turn: &mut Turn<'_, C::Stream>, may_have_more: bool) {
         if self.extras.is_some() {
-            self.complete_requests(id, turn, may_have_more);
+            self.complete_requests(turn, may_have_more);
         }
-        if self.link().has_canary_event() {
-            self.on_canary_event(id, turn);
+        if self.link().probe().is_some_and(CanaryProbe::has_event) {
+            self.on_canary_event(turn);
         }
         if std::mem::take(&mut turn.schedule.is_heartbeat_due) {
-            self.check_heartbeat(id, turn);
+            self.check_heartbeat(turn);
         }
-        self.settle(id, turn);
+        self.after_change(turn);
     }
 
     /// Brings the rest of the fleet up to date with the connection, after anything has happened to it.
-    pub(super) fn settle(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
+    pub(super) fn after_change(&mut self, turn: &mut Turn<'_, C::Stream>) {
         let link = self.connection.link_mut();
         if link.is_closed() {
             return turn.queue_first();
@@ -192,13 +186,13 @@ impl<C: Linked> Live<C> {
         }
         let is_open = link.transaction_status() != TransactionStatus::Idle;
         if is_open || self.extras.is_some() {
-            self.watch_transaction(id, turn, is_open);
+            self.watch_transaction(turn, is_open);
             self.extras.take_if(|extras| extras.is_empty());
         }
     }
 
     /// Reports a transaction that stays open, once.
-    fn watch_transaction(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, is_open: bool) {
+    fn watch_transaction(&mut self, turn: &mut Turn<'_, C::Stream>, is_open: bool) {
         if !is_open || self.link_mut().take_new_transaction() {
             self.forget_transaction(turn);
         }
@@ -212,12 +206,12 @@ impl<C: Linked> Live<C> {
             return turn.set_timer(Timer::Transaction, since.checked_add(TRANSACTION_MAX));
         }
         *transaction = Some(OpenTransaction::Reported);
-        log::in_transaction(id, self.link().config());
-        turn.services.events.push_back(Event::InTransaction(id));
+        log::in_transaction(turn.id, self.link().config());
+        turn.services.events.push_back(Event::InTransaction(turn.id));
         turn.services.count_transactions(1);
     }
 
-    fn forget_transaction(&mut self, turn: &mut Turn<'_, '_, C::Stream>) {
+    fn forget_transaction(&mut self, turn: &mut Turn<'_, C::Stream>) {
         let Some(extras) = &mut self.extras else { return };
         if let Some(OpenTransaction::Reported) = extras.unsettled.transaction.take() {
             turn.services.count_transactions(-1);
@@ -225,14 +219,14 @@ impl<C: Linked> Live<C> {
     }
 
     /// Handles the timer of the heartbeat, after the stream has been read.
-    fn check_heartbeat(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
+    fn check_heartbeat(&mut self, turn: &mut Turn<'_, C::Stream>) {
         let Some(heartbeat) = turn.services.heartbeat else { return };
         let link = self.connection.link_mut();
         if link.is_closed() {
             return;
         }
         let input = HeartbeatInput {
-            number: id.number(),
+            number: turn.id.number(),
             last_read: link.last_read(),
             is_settled: link.is_settled(),
             awaits_prompt_answer: link.awaits_immediate_answer(),
@@ -245,7 +239,7 @@ impl<C: Linked> Live<C> {
         match action {
             HeartbeatAction::Wait(next) => turn.set_timer(Timer::Heartbeat, next),
             HeartbeatAction::Ask(next) => {
-                note_prompt(id, link, turn);
+                note_prompt(link, turn);
                 link.request_discarding_reply(Request::Sync);
                 turn.set_timer(Timer::Heartbeat, next);
             }
@@ -261,7 +255,7 @@ impl<C: Linked> Live<C> {
     /// Makes a request on behalf of the fleet, behind `others` that each may take the full time limit.
     pub(super) fn request(
         &mut self,
-        turn: &mut Turn<'_, '_, C::Stream>,
+        turn: &mut Turn<'_, C::Stream>,
         request: Request,
         origin: RequestOrigin,
         others: u32,
@@ -278,7 +272,7 @@ impl<C: Linked> Live<C> {
     /// Sets the time by which a request must be answered.
     fn await_reply(
         &mut self,
-        turn: &mut Turn<'_, '_, C::Stream>,
+        turn: &mut Turn<'_, C::Stream>,
         request: RequestId,
         origin: RequestOrigin,
         timeout: Option<Duration>,
@@ -291,16 +285,16 @@ impl<C: Linked> Live<C> {
     }
 
     /// Completes the requests that have been answered.
-    pub(super) fn complete_requests(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, may_have_more: bool) {
+    pub(super) fn complete_requests(&mut self, turn: &mut Turn<'_, C::Stream>, may_have_more: bool) {
         let Some(extras) = &mut self.extras else { return };
-        let answered = extras.unsettled.take_answered(id, self.connection.link_mut(), turn, may_have_more);
+        let answered = extras.unsettled.take_answered(self.connection.link_mut(), turn, may_have_more);
         for (origin, result) in answered {
             match origin {
                 RequestOrigin::Handle(ticket) => ticket.resolve(result),
-                RequestOrigin::Canary => self.on_canary_sent(id, turn, result.map(drop)),
+                RequestOrigin::Canary => self.on_canary_sent(turn, result.map(drop)),
                 RequestOrigin::Audit(began, canary) => match result {
-                    Ok(_) => self.on_audited(id, turn, began, canary.as_ref()),
-                    Err(error) => self.report_refusal(id, turn, Check::Audit, error),
+                    Ok(_) => self.on_audited(turn, began, canary.as_ref()),
+                    Err(error) => self.report_refusal(turn, Check::Audit, error),
                 },
                 // The session itself handles these replies.
                 RequestOrigin::Settle | RequestOrigin::JoinCanary | RequestOrigin::Relisten => {}
@@ -309,32 +303,32 @@ impl<C: Linked> Live<C> {
     }
 
     /// Handles the end of a CancelRequest.
-    pub(super) fn on_cancel_end(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, is_over: bool) {
+    pub(super) fn on_cancel_end(&mut self, turn: &mut Turn<'_, C::Stream>, is_over: bool) {
         if let Some(extras) = &mut self.extras {
             extras.unsettled.end_cancel(self.connection.link_mut(), is_over, turn.now());
         }
-        self.settle(id, turn);
+        self.after_change(turn);
         turn.queue();
     }
 
     // ---- checks of delivery -----------------------------------------------------------------------------------------
 
-    fn on_canary_event(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
+    fn on_canary_event(&mut self, turn: &mut Turn<'_, C::Stream>) {
         let CanaryOutcome { refusal, loss } =
-            self.extras.get_or_insert_default().canary.on_event(id, self.connection.link_mut(), turn);
+            self.extras.get_or_insert_default().canary.on_event(self.connection.link_mut(), turn);
         if let Some(error) = refusal {
-            self.report_refusal(id, turn, Check::Canary, error);
+            self.report_refusal(turn, Check::Canary, error);
         }
         self.lose_delivery(turn, loss);
     }
 
     /// Handles the server's answer to a canary that was sent on behalf of the connection.
-    pub(super) fn on_canary_sent(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, result: Result<(), Error>) {
+    pub(super) fn on_canary_sent(&mut self, turn: &mut Turn<'_, C::Stream>, result: Result<(), Error>) {
         if let Err(error) = &result {
-            log::canary_not_sent(id, self.link().config(), error);
+            log::canary_not_sent(turn.id, self.link().config(), error);
         }
-        if let Some(error) = self.extras_mut().canary.on_sent(id, result, turn) {
-            self.report_refusal(id, turn, Check::Canary, error);
+        if let Some(error) = self.extras_mut().canary.on_sent(result, turn) {
+            self.report_refusal(turn, Check::Canary, error);
         }
     }
 
@@ -342,7 +336,7 @@ impl<C: Linked> Live<C> {
     pub(super) fn expect_canary(&mut self, payload: &str) -> bool {
         let link = self.link_mut();
         link.expect_canary(payload);
-        link.is_canary_missing(payload) && link.canary_channel().is_some()
+        link.probe().is_some_and(|probe| probe.is_missing(payload) && probe.channel().is_some())
     }
 
     /// Returns `true` if another session must send the connection's canary; `is_only` if no other connection of the
@@ -352,8 +346,9 @@ impl<C: Linked> Live<C> {
     }
 
     /// Audits the connection if it has not received a canary by its deadline.
-    pub(super) fn audit_missed_canary(&mut self, turn: &mut Turn<'_, '_, C::Stream>, payload: &str) {
-        let is_missing = |link: &Link<_>| link.is_canary_missing(payload) && link.is_quiet();
+    pub(super) fn audit_missed_canary(&mut self, turn: &mut Turn<'_, C::Stream>, payload: &str) {
+        let is_missing =
+            |link: &Link<_>| link.is_quiet() && link.probe().is_some_and(|probe| probe.is_missing(payload));
         let link = self.connection.link_mut();
         if !is_missing(link) {
             return;
@@ -371,14 +366,14 @@ impl<C: Linked> Live<C> {
     }
 
     /// Audits the connection if it is quiet.
-    pub(super) fn audit(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) {
+    pub(super) fn audit(&mut self, turn: &mut Turn<'_, C::Stream>) {
         let link = self.connection.link_mut();
         if turn.services.canary.is_some() && link.is_quiet() {
             // With a canary, the audit also shows whether a proxy holds back notifications; so the stream must be empty.
             let was_idle = link.pump(turn.read_context()).bytes == 0;
             turn.queue();
             if was_idle && link.is_quiet() {
-                note_prompt(id, link, turn);
+                note_prompt(link, turn);
             }
         }
         if link.is_quiet() {
@@ -387,39 +382,30 @@ impl<C: Linked> Live<C> {
     }
 
     /// Handles the answer to an audit that began at this time, perhaps because this canary had not arrived.
-    fn on_audited(
-        &mut self,
-        id: ConnId,
-        turn: &mut Turn<'_, '_, C::Stream>,
-        began: Instant,
-        canary: Option<&MissedCanary>,
-    ) {
+    fn on_audited(&mut self, turn: &mut Turn<'_, C::Stream>, began: Instant, canary: Option<&MissedCanary>) {
         let link = self.connection.link_mut();
-        let (missed, has_lapsed) = (link.take_missed_channels(), link.take_canary_lapsed());
+        let (missed, has_lapsed) =
+            (link.take_missed_channels(), link.probe_mut().is_some_and(CanaryProbe::take_lapsed));
         if missed.is_empty() {
-            link.prove_channels(began);
+            link.history_mut().prove_channels(began);
         } else {
-            log::unregistered(id, link.config(), missed.len());
+            log::unregistered(turn.id, link.config(), missed.len());
             turn.services.counters.unregistered.add(missed.len());
-            link.begin_relisten(unregistered_since(link.channels_proven(), &missed));
+            let since = unregistered_since(link.channels_proven(), &missed);
+            link.history_mut().begin_relisten(since);
             for (others, channels) in (0..).zip(missed.chunks(CHANNELS_PER_REQUEST)) {
                 self.request(turn, Request::Relisten(channels.to_vec()), RequestOrigin::Relisten, others);
             }
         }
         if let Some(canary) = canary {
-            let loss = self.extras.get_or_insert_default().canary.judge(
-                id,
-                self.connection.link_mut(),
-                turn,
-                canary,
-                has_lapsed,
-            );
+            let loss =
+                self.extras.get_or_insert_default().canary.judge(self.connection.link_mut(), turn, canary, has_lapsed);
             self.lose_delivery(turn, loss);
         }
     }
 
     /// Closes a connection to which nothing is delivered.
-    fn lose_delivery(&mut self, turn: &mut Turn<'_, '_, C::Stream>, loss: Option<Error>) {
+    fn lose_delivery(&mut self, turn: &mut Turn<'_, C::Stream>, loss: Option<Error>) {
         if let Some(error) = loss {
             turn.services.counters.not_delivering.add(1);
             self.link_mut().close_for(error);
@@ -428,7 +414,7 @@ impl<C: Linked> Live<C> {
     }
 
     /// Reports, once for each session, that the server refuses a check of delivery.
-    fn report_refusal(&mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>, check: Check, error: Error) {
+    fn report_refusal(&mut self, turn: &mut Turn<'_, C::Stream>, check: Check, error: Error) {
         if self.connection.link().is_closed() {
             return;
         }
@@ -438,39 +424,39 @@ impl<C: Linked> Live<C> {
             Check::Audit => &mut refused.audit,
         };
         if !std::mem::replace(is_reported, true) {
-            log::check_refused(id, self.connection.link().config(), check, &error);
+            log::check_refused(turn.id, self.connection.link().config(), check, &error);
             turn.services.counters.checks_refused.add(1);
-            turn.services.events.push_back(Event::CheckRefused(id, check, error));
+            turn.services.events.push_back(Event::CheckRefused(turn.id, check, error));
         }
     }
 
     // ---- the end ----------------------------------------------------------------------------------------------------
 
     /// Ends a session that is closed, and returns what is left of the connection.
-    pub(super) fn into_dead(mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) -> Dead {
-        self.complete_requests(id, turn, false);
-        Dead::of(self.detach(id, turn).link())
+    pub(super) fn into_dead(mut self, turn: &mut Turn<'_, C::Stream>) -> Dead {
+        self.complete_requests(turn, false);
+        Dead::of(self.detach(turn).link())
     }
 
     /// Takes the connection out of the fleet, for its user.
-    pub(super) fn into_connection(self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) -> C {
-        let mut connection = self.detach(id, turn);
+    pub(super) fn into_connection(self, turn: &mut Turn<'_, C::Stream>) -> C {
+        let mut connection = self.detach(turn);
         connection.link_mut().release();
         connection
     }
 
-    fn detach(mut self, id: ConnId, turn: &mut Turn<'_, '_, C::Stream>) -> C {
+    fn detach(mut self, turn: &mut Turn<'_, C::Stream>) -> C {
         let link = self.connection.link_mut();
         turn.services.ready.note_removed(turn.schedule, link.pid());
-        turn.io.poller.deregister(link.stream());
+        turn.poller.deregister(link.stream());
         if let Some(canaries) = &mut turn.services.canary {
-            canaries.schedule.leave(id, turn.io.read.now);
+            canaries.schedule.leave(turn.id, turn.read.now);
         }
         self.forget_transaction(turn);
         if let Some(Extras { unsettled, .. }) = self.extras.take().map(|extras| *extras) {
             let link = self.connection.link_mut();
             if unsettled.is_cancelling {
-                turn.ended_cancels.push(id);
+                turn.ended_cancels.push(turn.id);
                 if !link.is_closed() {
                     link.close_for(cancel_timeout(link));
                 }

@@ -24,7 +24,7 @@ use super::timers::{Timer, TimerSet};
 use super::turn::Turn;
 use super::unsettled::RequestOrigin;
 use crate::config::Config;
-use crate::connection::{Link, Linked, TraceLabel};
+use crate::connection::{Link, Linked};
 use crate::error::Error;
 use crate::manager::command::{Command, RequestTicket};
 use crate::manager::conn_id::ConnId;
@@ -80,7 +80,7 @@ pub(super) enum Served {
     /// The member stays in the fleet.
     Stays(Option<Event>),
     /// The member is lost for good, or could not be opened.
-    Lost(Dead, Error),
+    Lost(Dead),
 }
 
 impl<C: Linked> Member<C> {
@@ -142,12 +142,6 @@ impl<C: Linked> Member<C> {
         }
     }
 
-    /// Returns the label of the connection for the transcript.
-    #[inline]
-    pub(super) fn label(&self) -> TraceLabel {
-        TraceLabel::new(self.id.number())
-    }
-
     /// Returns the configuration of the connection.
     pub(super) fn config(&self) -> Option<&Config> {
         self.as_live().map(|live| live.link().config()).or_else(|| self.as_dead().map(Dead::config))
@@ -170,15 +164,14 @@ impl<C: Linked> Member<C> {
 
     /// Serves the member: the stream is ready, a timer has fired, or something has been requested.
     #[inline]
-    pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, '_, C::Stream>, mode: ServeMode) -> Served {
-        let id = self.id;
+    pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, C::Stream>, mode: ServeMode) -> Served {
         let Some(live) = self.as_live_mut() else { return self.advance(turn) };
-        let event = live.on_ready(id, turn, mode);
+        let event = live.on_ready(turn, mode);
         if live.link().is_closed() { self.on_end(turn, event) } else { Served::Stays(event) }
     }
 
     /// Handles the end of a session: what it has received is reported before the loss.
-    fn on_end(&mut self, turn: &mut Turn<'_, '_, C::Stream>, event: Option<Event>) -> Served {
+    fn on_end(&mut self, turn: &mut Turn<'_, C::Stream>, event: Option<Event>) -> Served {
         let live = match self.take() {
             MemberState::Live(live) => Box::new(live),
             MemberState::Ended(live) => live,
@@ -196,16 +189,16 @@ impl<C: Linked> Member<C> {
     }
 
     /// Reports the loss of a session. The member is restored, if the fleet reconnects.
-    fn on_loss(&mut self, live: Live<C>, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
-        let established = live.link().established();
-        let dead = live.into_dead(self.id, turn);
+    fn on_loss(&mut self, live: Live<C>, turn: &mut Turn<'_, C::Stream>) -> Served {
+        let established = live.link().history().established();
+        let dead = live.into_dead(turn);
         let error = dead.error().clone();
         turn.services.counters.losses.add(1);
         let backoff = turn.services.backoff.filter(|_| !is_final_loss(&error));
         log::lost(self.id, dead.config(), &error, backoff.is_some());
         let Some(backoff) = backoff else {
             self.leave(dead.config(), LOST);
-            return Served::Lost(dead, error);
+            return Served::Lost(dead);
         };
         // A connection whose sessions never last is restored with growing delays.
         let failed = failed_before(established, &error, turn.now());
@@ -215,7 +208,7 @@ impl<C: Linked> Member<C> {
         Served::Stays(Some(Event::Disconnected(self.id, error)))
     }
 
-    fn back_off(&mut self, absence: Box<Absence>, at: Instant, turn: &mut Turn<'_, '_, C::Stream>) {
+    fn back_off(&mut self, absence: Box<Absence>, at: Instant, turn: &mut Turn<'_, C::Stream>) {
         turn.set_timer(Timer::Retry, Some(at));
         self.enter(MemberState::Backoff(absence, at));
     }
@@ -242,7 +235,7 @@ impl<C: Linked> Member<C> {
     }
 
     /// Continues to open the connection, as far as possible.
-    fn advance(&mut self, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+    fn advance(&mut self, turn: &mut Turn<'_, C::Stream>) -> Served {
         let mut state = self.take();
         loop {
             state = match state {
@@ -291,7 +284,7 @@ impl<C: Linked> Member<C> {
     }
 
     /// Begins a connection attempt, if the member waits for its permit.
-    pub(super) fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+    pub(super) fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, C::Stream>) -> Served {
         match self.take() {
             MemberState::Queued(absence) => match Dialling::new(absence, permit, turn.now()) {
                 Ok(dialling) => {
@@ -313,10 +306,10 @@ impl<C: Linked> Member<C> {
         mut absence: Absence,
         mut link: Link<C::Stream>,
         may_have_more: bool,
-        turn: &mut Turn<'_, '_, C::Stream>,
+        turn: &mut Turn<'_, C::Stream>,
     ) -> Option<Event> {
-        let is_restored = link.gap().is_some();
-        if let Some(gap) = link.gap() {
+        let is_restored = link.history().gap().is_some();
+        if let Some(gap) = link.history().gap() {
             log::restored(self.id, link.config(), gap, absence.failed + 1);
             turn.services.counters.restores.add(1);
         }
@@ -334,7 +327,7 @@ impl<C: Linked> Member<C> {
         live.start_heartbeat(turn);
         live.join_canary(turn);
         if is_quiet {
-            live.settle(self.id, turn);
+            live.after_change(turn);
         }
         self.enter(MemberState::Live(live));
         match gap {
@@ -345,12 +338,7 @@ impl<C: Linked> Member<C> {
     }
 
     /// Tries again later, or gives up.
-    fn on_failed_attempt(
-        &mut self,
-        mut absence: Box<Absence>,
-        error: Error,
-        turn: &mut Turn<'_, '_, C::Stream>,
-    ) -> Served {
+    fn on_failed_attempt(&mut self, mut absence: Box<Absence>, error: Error, turn: &mut Turn<'_, C::Stream>) -> Served {
         let backoff = turn.services.backoff.unwrap_or_default();
         let is_final = is_final_attempt(&error, !absence.dead.is_unopened());
         if !absence.persists || (is_final && !backoff.retry_all) {
@@ -371,24 +359,24 @@ impl<C: Linked> Member<C> {
     }
 
     /// Gives up to open the connection.
-    fn fail(&mut self, mut absence: Absence, error: Error, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
+    fn fail(&mut self, absence: Absence, error: Error, turn: &mut Turn<'_, C::Stream>) -> Served {
         log::restore_failed(self.id, absence.dead.config(), &error, absence.failed.saturating_add(1));
         self.leave(absence.dead.config(), LOST);
         // A session that had been open was counted when it was lost.
         turn.services.counters.losses.add(usize::from(absence.dead.is_unopened()));
-        absence.dead.fail(error.clone());
-        Served::Lost(absence.end(&error), error)
+        let mut dead = absence.end(&error);
+        dead.fail(error);
+        Served::Lost(dead)
     }
 
     /// Loses the member, because the poll has failed.
-    pub(super) fn on_poll_error(&mut self, error: &Error, turn: &mut Turn<'_, '_, C::Stream>) -> Served {
-        let id = self.id;
+    pub(super) fn on_poll_error(&mut self, error: &Error, turn: &mut Turn<'_, C::Stream>) -> Served {
         if let Some(live) = self.as_live_mut() {
             live.link_mut().close_for(error.clone());
             // What had been received is reported first.
             if let Some(batch) = live.link_mut().take_batch(turn.now()) {
                 turn.services.counters.notifications.add(batch.len());
-                turn.services.events.push_back(Event::Notifies(id, batch));
+                turn.services.events.push_back(Event::Notifies(turn.id, batch));
             }
         }
         match self.take() {
@@ -402,7 +390,7 @@ impl<C: Linked> Member<C> {
     }
 
     /// Runs a command of a handle.
-    pub(super) fn run_command(&mut self, command: Command, ticket: RequestTicket, turn: &mut Turn<'_, '_, C::Stream>) {
+    pub(super) fn run_command(&mut self, command: Command, ticket: RequestTicket, turn: &mut Turn<'_, C::Stream>) {
         let limits = match (self.as_live(), self.as_dead()) {
             (Some(live), _) => live.link().limits(),
             (None, Some(dead)) => dead.limits(),
@@ -423,7 +411,7 @@ impl<C: Linked> Member<C> {
     }
 
     /// Makes a request to the server; while the connection is being restored, changes the channels.
-    fn request(&mut self, request: Request, ticket: RequestTicket, turn: &mut Turn<'_, '_, C::Stream>) {
+    fn request(&mut self, request: Request, ticket: RequestTicket, turn: &mut Turn<'_, C::Stream>) {
         if let Some(live) = self.as_live_mut() {
             return live.request(turn, request, RequestOrigin::Handle(ticket), 0);
         }
@@ -447,13 +435,13 @@ impl<C: Linked> Member<C> {
     }
 
     /// Takes the connection out of the fleet: with its undelivered notifications, or what is left of a lost one.
-    pub(super) fn remove(self, turn: &mut Turn<'_, '_, C::Stream>) -> Option<Result<C, Dead>> {
+    pub(super) fn remove(self, turn: &mut Turn<'_, C::Stream>) -> Option<Result<C, Dead>> {
         if let Some(config) = self.config() {
             self.leave(config, REMOVED);
         }
         Some(match self.state {
-            MemberState::Live(live) => Ok(live.into_connection(self.id, turn)),
-            MemberState::Ended(live) => Ok(live.into_connection(self.id, turn)),
+            MemberState::Live(live) => Ok(live.into_connection(turn)),
+            MemberState::Ended(live) => Ok(live.into_connection(turn)),
             MemberState::Backoff(absence, _) | MemberState::Queued(absence) => {
                 Err(absence.end(&Error::UnknownConnection))
             }

@@ -10,8 +10,9 @@ use super::member::{Member, Served};
 use super::permit::Permit;
 use super::reconnect::Absence;
 use super::roster::{Occupant, Roster, Slot};
+use super::services::Services;
 use super::task::{Task, TaskEnd};
-use super::turn::{FleetIo, Services, Turn};
+use super::turn::{FleetIo, NewTask, Turn};
 use crate::connection::{Linked, TraceLabel};
 use crate::error::Error;
 use crate::manager::conn_id::ConnId;
@@ -19,12 +20,20 @@ use crate::manager::dead::Dead;
 use crate::manager::event::Event;
 use crate::manager::stats::Counters;
 
+/// The reason for which a connection is served.
+pub(super) enum ServeReason {
+    /// Its stream is ready, a timer has fired, or something has been requested.
+    Ready(ServeMode),
+    /// It may make a connection attempt.
+    Dial(Permit),
+}
+
 /// The connections, and what they share.
 pub(super) struct Members<C: Linked> {
     pub(super) roster: Roster<C>,
     pub(super) services: Services,
     /// Tasks that connections have started, and that are not in the roster yet.
-    tasks: Vec<Task<C::Stream>>,
+    tasks: Vec<NewTask<C::Stream>>,
     /// Connections whose CancelRequests end, because the connections have left.
     ended_cancels: Vec<ConnId>,
     /// A number that differs between the managers of a process.
@@ -47,7 +56,7 @@ impl<C: Linked> Members<C> {
     /// Adds a connection that is open.
     pub(super) fn insert(&mut self, mut connection: C, io: &mut FleetIo<'_, C::Stream>) -> ConnId {
         let link = connection.link_mut();
-        link.set_pass(None);
+        link.history_mut().set_pass(None);
         link.share(&mut self.services.interner);
         let (id, pid) = (self.roster.new_id(), link.pid());
         let token = self.roster.add(Member::live(id, connection));
@@ -104,8 +113,10 @@ impl<C: Linked> Members<C> {
         let Slot { mut schedule, occupant: Occupant::Member(member) } = self.roster.remove(token)? else { return None };
         let id = member.id;
         let Self { services, tasks, ended_cancels, .. } = self;
+        let FleetIo { read, poller } = io;
+        let (read, poller, schedule) = (read.labelled(TraceLabel::new(id.number())), &mut **poller, &mut schedule);
         let mut removed =
-            member.remove(&mut Turn { token, io, services, schedule: &mut schedule, tasks, ended_cancels });
+            member.remove(&mut Turn { id, token, read, poller, services, schedule, tasks, ended_cancels });
         if let Some(Err(dead)) = &mut removed {
             dead.set_origin(self.number, id);
         }
@@ -138,50 +149,58 @@ impl<C: Linked> Members<C> {
     }
 
     /// Serves one connection, and returns what it has to report.
-    pub(super) fn serve(&mut self, token: u32, io: &mut FleetIo<'_, C::Stream>, mode: ServeMode) -> Option<Event> {
-        let Self { roster, services, tasks, ended_cancels, .. } = self;
-        let Slot { schedule, occupant } = roster.get_mut(token)?;
-        if mode.reads {
-            schedule.is_queued = false;
+    pub(super) fn serve(&mut self, token: u32, io: &mut FleetIo<'_, C::Stream>, reason: ServeReason) -> Option<Event> {
+        let (occupant, mut turn) = self.turn(token, io)?;
+        if matches!(reason, ServeReason::Ready(ServeMode { reads: true, .. })) {
+            turn.schedule.is_queued = false;
         }
-        let mut turn = Turn { token, io, services, schedule, tasks, ended_cancels };
         match occupant {
             Occupant::Member(member) => {
-                turn.io.read.label = member.label();
                 let was_live = member.as_live().is_some();
-                let served = member.on_ready(&mut turn, mode);
+                let served = match reason {
+                    ServeReason::Ready(mode) => member.on_ready(&mut turn, mode),
+                    ServeReason::Dial(permit) => member.begin_dial(permit, &mut turn),
+                };
                 let (id, is_live) = (member.id, member.as_live().is_some());
-                self.settle(token, id, served, was_live, is_live)
+                self.complete(token, id, served, was_live, is_live)
             }
             Occupant::Task(task) => {
-                turn.io.read.label = TraceLabel::default();
-                let end = task.on_ready(&mut turn);
-                self.end_task(token, end, io);
+                let end = match reason {
+                    ServeReason::Ready(_) => task.on_ready(&mut turn),
+                    ServeReason::Dial(permit) => task.begin_dial(permit, &mut turn),
+                };
+                let owner = task.owner;
+                self.end_task(token, owner, end?, io);
                 None
             }
         }
     }
 
-    /// Begins a connection attempt for which there is a permit.
-    pub(super) fn begin_dial(&mut self, token: u32, permit: Permit, io: &mut FleetIo<'_, C::Stream>) {
+    /// Returns a connection or a task, and the means to serve it.
+    #[inline]
+    fn turn<'t>(
+        &'t mut self,
+        token: u32,
+        io: &'t mut FleetIo<'_, C::Stream>,
+    ) -> Option<(&'t mut Occupant<C>, Turn<'t, C::Stream>)> {
         let Self { roster, services, tasks, ended_cancels, .. } = self;
-        let Some(Slot { schedule, occupant }) = roster.get_mut(token) else { return };
-        let mut turn = Turn { token, io, services, schedule, tasks, ended_cancels };
-        match occupant {
-            Occupant::Member(member) => {
-                turn.io.read.label = member.label();
-                let was_live = member.as_live().is_some();
-                let served = member.begin_dial(permit, &mut turn);
-                let (id, is_live) = (member.id, member.as_live().is_some());
-                let event = self.settle(token, id, served, was_live, is_live);
-                self.services.events.extend(event);
-            }
-            Occupant::Task(task) => {
-                turn.io.read.label = TraceLabel::default();
-                let end = task.begin_dial(permit, &mut turn);
-                self.end_task(token, end, io);
-            }
-        }
+        let Slot { schedule, occupant } = roster.get_mut(token)?;
+        let (id, label) = match occupant {
+            Occupant::Member(member) => (member.id, TraceLabel::new(member.id.number())),
+            Occupant::Task(task) => (task.owner, TraceLabel::default()),
+        };
+        let FleetIo { read, poller } = io;
+        let turn = Turn {
+            id,
+            token,
+            read: read.labelled(label),
+            poller: &mut **poller,
+            services,
+            schedule,
+            tasks,
+            ended_cancels,
+        };
+        Some((occupant, turn))
     }
 
     /// Loses all connections, because the poll has failed.
@@ -194,7 +213,7 @@ impl<C: Linked> Members<C> {
             let Some(member) = self.roster.get(token).and_then(Slot::member) else { continue };
             let (id, was_live) = (member.id, member.as_live().is_some());
             let served = self.with_member(token, io, |member, turn| member.on_poll_error(error, turn));
-            let event = served.and_then(|served| self.settle(token, id, served, was_live, false));
+            let event = served.and_then(|served| self.complete(token, id, served, was_live, false));
             self.services.events.extend(event);
         }
         self.services.ready.clear();
@@ -202,7 +221,7 @@ impl<C: Linked> Members<C> {
 
     /// Completes the service of a member.
     #[inline]
-    fn settle(&mut self, token: u32, id: ConnId, served: Served, was_live: bool, is_live: bool) -> Option<Event> {
+    fn complete(&mut self, token: u32, id: ConnId, served: Served, was_live: bool, is_live: bool) -> Option<Event> {
         if !self.tasks.is_empty() || !self.ended_cancels.is_empty() {
             self.add_tasks();
             self.end_cancels();
@@ -215,7 +234,8 @@ impl<C: Linked> Members<C> {
                 }
                 event
             }
-            Served::Lost(dead, error) => {
+            Served::Lost(dead) => {
+                let error = dead.error().clone();
                 self.roster.remove_lost(token, was_live);
                 self.add_garbage(id, dead);
                 Some(Event::Lost(id, error))
@@ -225,7 +245,7 @@ impl<C: Linked> Members<C> {
 
     fn add_tasks(&mut self) {
         for task in std::mem::take(&mut self.tasks) {
-            let token = self.roster.add_task(task);
+            let token = self.roster.add_task(Task::new(task));
             self.queue(token);
         }
     }
@@ -236,14 +256,12 @@ impl<C: Linked> Members<C> {
         }
     }
 
-    fn end_task(&mut self, token: u32, end: Option<TaskEnd>, io: &mut FleetIo<'_, C::Stream>) {
-        let Some(end) = end else { return };
+    fn end_task(&mut self, token: u32, owner: ConnId, end: TaskEnd, io: &mut FleetIo<'_, C::Stream>) {
         self.roster.remove(token);
-        let (TaskEnd::Cancel(owner, _) | TaskEnd::Canary(owner, _)) = end;
         let Some(token) = self.roster.token(owner) else { return };
         self.with_live(token, io, |live, turn| match end {
-            TaskEnd::Cancel(id, is_over) => live.on_cancel_end(id, turn, is_over),
-            TaskEnd::Canary(id, result) => live.on_canary_sent(id, turn, result),
+            TaskEnd::Cancel(is_over) => live.on_cancel_end(turn, is_over),
+            TaskEnd::Canary(result) => live.on_canary_sent(turn, result),
         });
     }
 
@@ -254,12 +272,10 @@ impl<C: Linked> Members<C> {
         &mut self,
         token: u32,
         io: &mut FleetIo<'_, C::Stream>,
-        action: impl FnOnce(&mut Member<C>, &mut Turn<'_, '_, C::Stream>) -> R,
+        action: impl FnOnce(&mut Member<C>, &mut Turn<'_, C::Stream>) -> R,
     ) -> Option<R> {
-        let Self { roster, services, tasks, ended_cancels, .. } = self;
-        let Slot { schedule, occupant: Occupant::Member(member) } = roster.get_mut(token)? else { return None };
-        io.read.label = member.label();
-        let result = action(member, &mut Turn { token, io, services, schedule, tasks, ended_cancels });
+        let (Occupant::Member(member), mut turn) = self.turn(token, io)? else { return None };
+        let result = action(member, &mut turn);
         self.add_tasks();
         Some(result)
     }
@@ -269,7 +285,7 @@ impl<C: Linked> Members<C> {
         &mut self,
         token: u32,
         io: &mut FleetIo<'_, C::Stream>,
-        action: impl FnOnce(&mut Live<C>, &mut Turn<'_, '_, C::Stream>),
+        action: impl FnOnce(&mut Live<C>, &mut Turn<'_, C::Stream>),
     ) {
         self.with_member(token, io, |member, turn| member.as_live_mut().map(|live| action(live, turn)));
     }
@@ -278,7 +294,7 @@ impl<C: Linked> Members<C> {
     pub(super) fn for_each_live(
         &mut self,
         io: &mut FleetIo<'_, C::Stream>,
-        mut action: impl FnMut(&mut Live<C>, &mut Turn<'_, '_, C::Stream>),
+        mut action: impl FnMut(&mut Live<C>, &mut Turn<'_, C::Stream>),
     ) {
         for token in self.roster.tokens() {
             self.with_live(token, io, &mut action);

@@ -30,6 +30,7 @@ mod permit;
 mod ready_queue;
 mod reconnect;
 mod roster;
+mod services;
 #[cfg(test)]
 mod simulation;
 mod task;
@@ -51,9 +52,9 @@ pub(crate) use self::heartbeat::Heartbeat;
 pub(crate) use self::jitter::Jitter;
 use self::live::{Live, ServeMode};
 use self::member::Member;
-use self::members::Members;
-use self::task::{CanarySender, Task};
+use self::members::{Members, ServeReason};
 use self::timers::Timer;
+use self::turn::TaskPurpose;
 pub(crate) use self::turn::{FleetIo, Poller};
 use self::unsettled::RequestOrigin;
 use crate::config::Config;
@@ -275,7 +276,7 @@ impl<C: Linked> Fleet<C> {
     /// Serves the next connection: one read, and what it brings.
     pub(crate) fn serve_next(&mut self, io: &mut FleetIo<'_, C::Stream>) -> Option<Event> {
         let token = self.members.services.ready.pop()?;
-        self.members.serve(token, io, self.mode(true))
+        self.members.serve(token, io, ServeReason::Ready(self.mode(true)))
     }
 
     fn mode(&self, reads: bool) -> ServeMode {
@@ -297,7 +298,7 @@ impl<C: Linked> Fleet<C> {
         if self.phase == IdlePhase::Polled {
             // What a call in the loop's body has received meanwhile is reported before the idle event.
             if let Some(token) = self.members.services.ready.pop_dirty() {
-                let event = self.members.serve(token, io, self.mode(false));
+                let event = self.members.serve(token, io, ServeReason::Ready(self.mode(false)));
                 return event.map_or(TurnEnd::Continue, TurnEnd::Event);
             }
             self.phase = IdlePhase::NotDue;
@@ -430,7 +431,7 @@ impl<C: Linked> Fleet<C> {
             let request = Request::Notify(sql::notify_many([(channel, payload)]));
             if live.needs_canary_sender(is_only) {
                 let config = live.link().config().clone();
-                turn.tasks.push(Task::SendCanary(CanarySender::new(id, config, request)));
+                turn.start(TaskPurpose::SendCanary(config, request));
             } else {
                 live.request(turn, request, RequestOrigin::Canary, 0);
             }
@@ -445,7 +446,7 @@ impl<C: Linked> Fleet<C> {
             let Some(audit) = &mut self.members.services.audit else { return };
             let Some((id, token)) = self.members.roster.after(audit.last) else { return };
             audit.last = Some(id);
-            self.members.with_live(token, io, |live, turn| live.audit(id, turn));
+            self.members.with_live(token, io, |live, turn| live.audit(turn));
         }
     }
 
@@ -456,7 +457,8 @@ impl<C: Linked> Fleet<C> {
             let backoff = services.backoff.unwrap_or_default();
             let admitted = services.first_dials.admit(&FIRST_DIALS, now);
             let Some((token, permit)) = admitted.or_else(|| services.dials.admit(&backoff, now)) else { return };
-            self.members.begin_dial(token, permit, io);
+            let event = self.members.serve(token, io, ServeReason::Dial(permit));
+            self.members.services.events.extend(event);
         }
     }
 

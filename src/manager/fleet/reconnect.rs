@@ -10,8 +10,7 @@ use super::edits::Edits;
 use super::permit::Permit;
 use super::timers::Timer;
 use super::turn::Turn;
-use crate::connection::Transport;
-use crate::connection::{Dial, DialProgress, Link, READS_PER_TURN};
+use crate::connection::{Dial, DialProgress, Link, READS_PER_TURN, Transport};
 use crate::error::Error;
 use crate::manager::dead::Dead;
 use crate::manager::ticket::Resolver;
@@ -100,7 +99,7 @@ impl<S: Transport> Dialling<S> {
     }
 
     /// Continues as far as possible.
-    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, '_, S>) -> Dialled<S> {
+    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Dialled<S> {
         match self.dial.advance(turn.read_context()) {
             DialProgress::Wait(until) => {
                 if self.dial.awaits_waker() {
@@ -171,7 +170,7 @@ impl<S: Transport> Listening<S> {
     }
 
     /// Continues as far as possible.
-    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, '_, S>) -> Listened<S> {
+    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Listened<S> {
         for _ in 0..READS_PER_TURN {
             // A stream that the login has emptied reports more.
             if self.may_have_more {
@@ -203,7 +202,7 @@ impl<S: Transport> Listening<S> {
         Listened::Waiting(self)
     }
 
-    fn wait(mut self: Box<Self>, turn: &mut Turn<'_, '_, S>) -> Listened<S> {
+    fn wait(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Listened<S> {
         if let Err(error) = turn.watch(self.link.stream(), false, self.link.wants_write()) {
             return Listened::Failed(self.absence, error);
         }

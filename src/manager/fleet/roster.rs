@@ -147,7 +147,8 @@ impl<C: Linked> Roster<C> {
 
     /// Removes the CancelRequests for a connection.
     pub(super) fn remove_cancels(&mut self, owner: ConnId) {
-        let is_cancel = |slot: &Slot<C>| matches!(&slot.occupant, Occupant::Task(task) if task.cancels_for(owner));
+        let is_cancel =
+            |slot: &Slot<C>| matches!(&slot.occupant, Occupant::Task(task) if task.is_cancel() && task.owner == owner);
         for (token, slot) in (0..).zip(&mut self.slots) {
             if slot.take_if(|slot| is_cancel(slot)).is_some() {
                 self.free.push(token);

@@ -2,17 +2,23 @@
 
 use super::permit::Permit;
 use super::timers::Timer;
-use super::turn::Turn;
+use super::turn::{NewTask, TaskPurpose, Turn};
 use crate::config::Config;
-use crate::connection::Transport;
-use crate::connection::{Cancel, CancelProgress, Dial, Opening, OpeningProgress};
+use crate::connection::{Cancel, CancelProgress, Dial, Opening, OpeningProgress, Transport};
 use crate::error::Error;
 use crate::manager::conn_id::ConnId;
 use crate::proto::Request;
 
 /// A connection that the fleet opens for itself.
 #[derive(Debug)]
-pub(super) enum Task<S: Transport> {
+pub(super) struct Task<S: Transport> {
+    /// The connection on whose behalf it is opened.
+    pub(super) owner: ConnId,
+    kind: TaskKind<S>,
+}
+
+#[derive(Debug)]
+enum TaskKind<S: Transport> {
     Cancel(CancelTask<S>),
     SendCanary(CanarySender<S>),
 }
@@ -21,54 +27,65 @@ pub(super) enum Task<S: Transport> {
 #[derive(Debug)]
 pub(super) enum TaskEnd {
     /// A CancelRequest has ended; `true` if it can cancel nothing any more.
-    Cancel(ConnId, bool),
-    /// A canary has been sent on behalf of this connection, or could not be sent.
-    Canary(ConnId, Result<(), Error>),
+    Cancel(bool),
+    /// A canary has been sent, or could not be sent.
+    Canary(Result<(), Error>),
 }
 
 impl<S: Transport> Task<S> {
+    pub(super) fn new(NewTask { owner, purpose }: NewTask<S>) -> Self {
+        let kind = match purpose {
+            TaskPurpose::Cancel(cancel, permit) => {
+                TaskKind::Cancel(CancelTask { cancel, _permit: permit, is_watched: false })
+            }
+            TaskPurpose::SendCanary(config, request) => {
+                TaskKind::SendCanary(CanarySender { config, request: Some(request), phase: SenderPhase::New })
+            }
+        };
+        Self { owner, kind }
+    }
+
     /// Continues as far as possible; returns the result if the task has ended.
-    pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, '_, S>) -> Option<TaskEnd> {
-        match self {
-            Task::Cancel(cancel) => cancel.advance(turn).map(|is_over| TaskEnd::Cancel(cancel.owner, is_over)),
-            Task::SendCanary(sender) => sender.advance(turn).map(|result| TaskEnd::Canary(sender.owner, result)),
+    pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, S>) -> Option<TaskEnd> {
+        match &mut self.kind {
+            TaskKind::Cancel(cancel) => cancel.advance(turn).map(TaskEnd::Cancel),
+            TaskKind::SendCanary(sender) => sender.advance(turn).map(TaskEnd::Canary),
         }
     }
 
     /// Begins a connection attempt for which there is a permit; returns the result if the task has ended.
-    pub(super) fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, '_, S>) -> Option<TaskEnd> {
-        let Task::SendCanary(sender) = self else { return None };
-        sender.begin_dial(permit, turn).map(|result| TaskEnd::Canary(sender.owner, result))
+    pub(super) fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, S>) -> Option<TaskEnd> {
+        let TaskKind::SendCanary(sender) = &mut self.kind else { return None };
+        sender.begin_dial(permit, turn).map(TaskEnd::Canary)
     }
 
     /// Returns `true` if a permit for a connection attempt is held; `None` for a CancelRequest, which needs none.
     #[cfg(test)]
     pub(super) fn holds_permit(&self) -> Option<bool> {
-        match self {
-            Task::Cancel(_) => None,
-            Task::SendCanary(sender) => Some(matches!(sender.phase, SenderPhase::Opening { .. })),
+        match &self.kind {
+            TaskKind::Cancel(_) => None,
+            TaskKind::SendCanary(sender) => Some(matches!(sender.phase, SenderPhase::Opening { .. })),
         }
     }
 
-    /// Returns `true` for a CancelRequest on behalf of this connection.
-    pub(super) fn cancels_for(&self, owner: ConnId) -> bool {
-        matches!(self, Task::Cancel(cancel) if cancel.owner == owner)
+    /// Returns `true` for a CancelRequest.
+    pub(super) fn is_cancel(&self) -> bool {
+        matches!(self.kind, TaskKind::Cancel(_))
     }
 }
 
 /// A CancelRequest on behalf of a connection.
 #[derive(Debug)]
-pub(super) struct CancelTask<S> {
-    pub(super) owner: ConnId,
-    pub(super) cancel: Cancel<S>,
+struct CancelTask<S> {
+    cancel: Cancel<S>,
     /// Counts the CancelRequests in progress.
-    pub(super) _permit: Permit,
-    pub(super) is_watched: bool,
+    _permit: Permit,
+    is_watched: bool,
 }
 
 impl<S: Transport> CancelTask<S> {
     /// Continues as far as possible; returns `true` if the request can cancel nothing any more, and `false` if it may.
-    fn advance(&mut self, turn: &mut Turn<'_, '_, S>) -> Option<bool> {
+    fn advance(&mut self, turn: &mut Turn<'_, S>) -> Option<bool> {
         if let Some(stream) = self.cancel.stream()
             && !std::mem::replace(&mut self.is_watched, true)
             && turn.watch(stream, true, true).is_err()
@@ -87,8 +104,7 @@ impl<S: Transport> CancelTask<S> {
 
 /// A session that sends one canary on behalf of a connection, and is closed.
 #[derive(Debug)]
-pub(super) struct CanarySender<S: Transport> {
-    owner: ConnId,
+struct CanarySender<S: Transport> {
     config: Config,
     /// The canary, until it is sent.
     request: Option<Request>,
@@ -107,12 +123,8 @@ enum SenderPhase<S: Transport> {
 }
 
 impl<S: Transport> CanarySender<S> {
-    pub(super) fn new(owner: ConnId, config: Config, request: Request) -> Self {
-        Self { owner, config, request: Some(request), phase: SenderPhase::New }
-    }
-
     /// Begins to connect.
-    fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, '_, S>) -> Option<Result<(), Error>> {
+    fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, S>) -> Option<Result<(), Error>> {
         match Dial::new(&self.config, turn.now()) {
             Ok(dial) => self.phase = SenderPhase::Opening { opening: Box::new(Opening::new(dial)), _permit: permit },
             Err(error) => return Some(Err(error)),
@@ -121,7 +133,7 @@ impl<S: Transport> CanarySender<S> {
     }
 
     /// Continues as far as possible; returns the result once the canary is committed, or cannot be sent.
-    fn advance(&mut self, turn: &mut Turn<'_, '_, S>) -> Option<Result<(), Error>> {
+    fn advance(&mut self, turn: &mut Turn<'_, S>) -> Option<Result<(), Error>> {
         let opening = match &mut self.phase {
             SenderPhase::New => {
                 self.phase = SenderPhase::Queued;

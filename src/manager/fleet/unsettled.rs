@@ -5,14 +5,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::canary::MissedCanary;
-use super::task::{CancelTask, Task};
 use super::timers::Timer;
-use super::turn::Turn;
-use crate::connection::Transport;
-use crate::connection::{GRACE, Link, QUERY_CANCELED};
+use super::turn::{TaskPurpose, Turn};
+use crate::connection::{GRACE, Link, QUERY_CANCELED, Transport};
 use crate::error::Error;
 use crate::manager::command::RequestTicket;
-use crate::manager::conn_id::ConnId;
 use crate::proto::{Reply, RequestId};
 
 /// The time limit of the fleet's own requests if calls have none.
@@ -111,9 +108,8 @@ impl Unsettled {
     /// Takes the requests that have been answered. Cancels a late one, unless the stream may hold more data.
     pub(super) fn take_answered<S: Transport>(
         &mut self,
-        id: ConnId,
         link: &mut Link<S>,
-        turn: &mut Turn<'_, '_, S>,
+        turn: &mut Turn<'_, S>,
         may_have_more: bool,
     ) -> Vec<(RequestOrigin, Result<Reply, Error>)> {
         let mut answered = Vec::new();
@@ -132,7 +128,7 @@ impl Unsettled {
             let (late, until) = (!may_have_more && next.is_late(turn.now()), next.until);
             turn.set_timer(Timer::Request, until);
             if late {
-                self.time_out(id, link, turn);
+                self.time_out(link, turn);
             }
         }
         let after = link.call_timeout().unwrap_or(LIMIT);
@@ -150,7 +146,7 @@ impl Unsettled {
     }
 
     /// Handles the timeout of the first request.
-    fn time_out<S: Transport>(&mut self, id: ConnId, link: &mut Link<S>, turn: &mut Turn<'_, '_, S>) {
+    fn time_out<S: Transport>(&mut self, link: &mut Link<S>, turn: &mut Turn<'_, S>) {
         let Some(first) = self.replies.front_mut() else { return };
         let after = link.call_timeout().unwrap_or(LIMIT);
         let timeout = Error::Timeout { action: first.origin.action(), after, closed: true };
@@ -171,7 +167,7 @@ impl Unsettled {
             link.pause();
             self.is_cancelling = true;
             let permit = turn.services.cancels.take();
-            turn.tasks.push(Task::Cancel(CancelTask { owner: id, cancel, _permit: permit, is_watched: false }));
+            turn.start(TaskPurpose::Cancel(cancel, permit));
         }
     }
 

@@ -33,7 +33,7 @@ use std::ops::{Deref, DerefMut};
 use self::conversation::Conversation;
 pub(crate) use self::output::Output;
 pub use self::output::TransactionStatus;
-pub(crate) use self::probe::{CanaryArrival, refuse_canary_channel};
+pub(crate) use self::probe::{CanaryArrival, CanaryProbe, refuse_canary_channel};
 use self::receive::Receiver;
 use self::state::SessionState;
 use bytes::{Buf, BytesMut};
@@ -334,9 +334,14 @@ impl Session {
 
     // ---- the canary -------------------------------------------------------------------------------------------
 
-    /// Returns the identity of the database, once the server listens to the canary channel.
-    pub(crate) fn canary_database(&self) -> Option<&str> {
-        self.conversation.probe.as_ref()?.database.as_deref()
+    /// Returns the state of the canary channel, once the session has joined one.
+    #[inline]
+    pub(crate) fn probe(&self) -> Option<&CanaryProbe> {
+        self.conversation.probe.as_deref()
+    }
+
+    pub(crate) fn probe_mut(&mut self) -> Option<&mut CanaryProbe> {
+        self.conversation.probe.as_deref_mut()
     }
 
     /// Returns `true` if the server listens to the canary channel, and no request is in flight that may change that.
@@ -359,50 +364,6 @@ impl Session {
         if let Some(probe) = &mut self.conversation.probe {
             probe.begin_audit(is_idle);
         }
-    }
-
-    /// Returns `true` if a canary with this payload is expected and has not arrived.
-    pub(crate) fn is_canary_missing(&self, payload: &str) -> bool {
-        self.conversation.probe.as_ref().is_some_and(|probe| probe.is_missing(payload))
-    }
-
-    /// Returns how the last expected canary arrived, if it has arrived.
-    pub(crate) fn canary_arrival(&self) -> Option<CanaryArrival> {
-        self.conversation.probe.as_ref()?.arrival
-    }
-
-    /// Stops expecting a canary.
-    pub(crate) fn stop_expecting_canary(&mut self) {
-        if let Some(probe) = &mut self.conversation.probe {
-            probe.stop_expecting();
-        }
-    }
-
-    /// Returns `true` if the state of the canary has changed since the last call of
-    /// [`take_canary_sender`](Self::take_canary_sender).
-    #[inline]
-    pub(crate) fn has_canary_event(&self) -> bool {
-        self.conversation.probe.as_ref().is_some_and(|probe| probe.has_event)
-    }
-
-    /// Returns the process that sent the expected canary, if it has arrived since the last call.
-    pub(crate) fn take_canary_sender(&mut self) -> Option<i32> {
-        self.conversation.probe.as_mut()?.take_sender()
-    }
-
-    /// Returns `true` if the server's list has shown since the last call that it no longer listens to the canary channel.
-    pub(crate) fn take_canary_lapsed(&mut self) -> bool {
-        self.conversation.probe.as_mut().is_some_and(|probe| mem::take(&mut probe.has_lapsed))
-    }
-
-    /// Takes the error with which the server rejected the canary channel.
-    pub(crate) fn take_canary_refusal(&mut self) -> Option<Error> {
-        self.conversation.probe.as_mut()?.refusal.take()
-    }
-
-    /// Rejects a list of channels that contains the canary channel.
-    pub(crate) fn refuse_canary_channel(&self, channels: &[Box<str>]) -> Result<(), Error> {
-        refuse_canary_channel(self.conversation.canary_channel(), channels)
     }
 }
 

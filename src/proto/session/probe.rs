@@ -15,28 +15,28 @@ use crate::proto::sql;
 
 /// The state of the canary channel.
 #[derive(Debug, Default)]
-pub(super) struct CanaryProbe {
+pub(crate) struct CanaryProbe {
     /// The channel to listen to.
     wanted: Option<Box<str>>,
     /// The channel whose notifications are not delivered: the session listens to it, or will, or is leaving it.
     channel: Option<Box<str>>,
     registration: Registration,
     /// The error with which the server rejected the channel, until it is taken.
-    pub(super) refusal: Option<Error>,
+    refusal: Option<Error>,
     /// The identity of the database that the server reported.
-    pub(super) database: Option<Box<str>>,
+    database: Option<Box<str>>,
     /// The payload of the expected canary.
     expected: Option<Box<str>>,
     /// The process that sent the expected canary, until it is taken.
     sender: Option<i32>,
     /// The arrival of the last expected canary, if it has arrived.
-    pub(super) arrival: Option<CanaryArrival>,
+    arrival: Option<CanaryArrival>,
     /// `true` if the request in flight was sent to an idle session after the expected canary was committed.
     is_audited: bool,
     /// `true` if the server's list has shown that it no longer listens.
-    pub(super) has_lapsed: bool,
+    has_lapsed: bool,
     /// `true` if the canary arrived, or the registration changed, since the sender was last taken.
-    pub(super) has_event: bool,
+    has_event: bool,
 }
 
 /// The registration of the channel with the server.
@@ -105,7 +105,7 @@ impl CanaryProbe {
     }
 
     /// Returns the channel whose notifications are not delivered.
-    pub(super) fn channel(&self) -> Option<&str> {
+    pub(crate) fn channel(&self) -> Option<&str> {
         self.channel.as_deref()
     }
 
@@ -126,7 +126,8 @@ impl CanaryProbe {
         (self.arrival, self.is_audited) = (None, false);
     }
 
-    pub(super) fn stop_expecting(&mut self) {
+    /// Stops expecting a canary.
+    pub(crate) fn stop_expecting(&mut self) {
         self.expected = None;
     }
 
@@ -135,8 +136,8 @@ impl CanaryProbe {
         self.is_audited = is_idle && self.expected.is_some();
     }
 
-    /// Returns `true` if a canary with this payload is expected.
-    pub(super) fn is_missing(&self, payload: &str) -> bool {
+    /// Returns `true` if a canary with this payload is expected and has not arrived.
+    pub(crate) fn is_missing(&self, payload: &str) -> bool {
         self.expected.as_deref() == Some(payload)
     }
 
@@ -153,13 +154,39 @@ impl CanaryProbe {
         }
     }
 
+    /// Returns the arrival of the last expected canary, if it has arrived.
+    pub(crate) fn arrival(&self) -> Option<CanaryArrival> {
+        self.arrival
+    }
+
+    /// Returns `true` if the canary arrived, or the registration changed, since the sender was last taken.
+    #[inline]
+    pub(crate) fn has_event(&self) -> bool {
+        self.has_event
+    }
+
     /// Takes the process that sent the expected canary.
-    pub(super) fn take_sender(&mut self) -> Option<i32> {
+    pub(crate) fn take_sender(&mut self) -> Option<i32> {
         self.has_event = false;
         self.sender.take()
     }
 
     // ---- the registration -------------------------------------------------------------------------------------
+
+    /// Returns the identity of the database, once the server listens to the channel; empty if the server does not report it.
+    pub(crate) fn database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
+    /// Takes the error with which the server rejected the channel.
+    pub(crate) fn take_refusal(&mut self) -> Option<Error> {
+        self.refusal.take()
+    }
+
+    /// Returns `true` if the server's list has shown since the last call that it no longer listens to the channel.
+    pub(crate) fn take_lapsed(&mut self) -> bool {
+        std::mem::take(&mut self.has_lapsed)
+    }
 
     /// Updates the registration after a request was answered.
     pub(super) fn handle_answer(&mut self, request: &Request, result: &Result<Reply, Error>, in_transaction: bool) {
@@ -315,14 +342,18 @@ mod tests {
     #[test]
     fn m16_canaries_are_not_delivered_and_only_the_expected_one_counts() {
         let mut script = CanaryScript::joined(&["a"]);
-        script.0.take_canary_sender();
+        script.0.probe_mut().and_then(CanaryProbe::take_sender);
         script.0.expect_canary("canary 1");
         script.receive(&[notification(1, "a", "1"), notification(3, CANARY, "canary 0")].concat());
-        assert!(script.0.is_canary_missing("canary 1") && !script.0.has_canary_event());
+        assert!(script.0.probe().unwrap().is_missing("canary 1") && !script.0.probe().unwrap().has_event());
         script.receive(&[notification(3, CANARY, "canary 1"), notification(1, "a", "2")].concat());
-        assert_eq!(script.0.take_canary_sender(), Some(3));
+        assert_eq!(script.0.probe_mut().and_then(CanaryProbe::take_sender), Some(3));
         script.receive(&notification(4, CANARY, "canary 1"));
-        assert_eq!((script.0.take_canary_sender(), script.0.is_canary_missing("canary 1")), (None, false), "once");
+        assert_eq!(
+            (script.0.probe_mut().and_then(CanaryProbe::take_sender), script.0.probe().unwrap().is_missing("canary 1")),
+            (None, false),
+            "once"
+        );
         assert_eq!(script.payloads(), ["1", "2"]);
         assert_eq!(script.0.channels().iter().collect::<Vec<_>>(), ["a"], "and it is not one of the caller's");
     }
@@ -345,7 +376,7 @@ mod tests {
             script.sent();
             let [first, last] = if answered_before { [&answer, &canary] } else { [&canary, &answer] };
             script.receive(&[first.as_slice(), last.as_slice()].concat());
-            script.0.canary_arrival()
+            script.0.probe().unwrap().arrival()
         };
         assert_eq!(arrival(true, Some(Request::Sync), false), Some(CanaryArrival::WithAnswer));
         assert_eq!(arrival(true, Some(Request::Sync), true), Some(CanaryArrival::Unprompted), "behind the answer");
@@ -357,7 +388,7 @@ mod tests {
         script.0.expect_canary("canary");
         script.0.begin_canary_audit();
         script.receive(&[canary.as_slice(), &ready(b'I')].concat());
-        assert_eq!(script.0.canary_arrival(), None, "an audit needs an idle session");
+        assert_eq!(script.0.probe().unwrap().arrival(), None, "an audit needs an idle session");
     }
 
     #[test]
@@ -377,7 +408,7 @@ mod tests {
             }
             assert!(sent.contains(&format!("LISTEN \"{CANARY}\"")), "{name}: {sent}");
             assert!(
-                !script.0.is_canary_missing("canary 1") && !script.0.has_joined_canary(),
+                !script.0.probe().unwrap().is_missing("canary 1") && !script.0.has_joined_canary(),
                 "{name}: a canary that cannot arrive is not missing"
             );
             script.receive(&joined_answer());
@@ -446,7 +477,7 @@ mod tests {
         script.receive(&[error("ERROR", "42501", "no"), ready(b'I')].concat());
         assert!(script.sent().is_empty() && !script.0.has_joined_canary() && script.0.is_quiet());
         script.0.expect_canary("canary 1");
-        assert!(!script.0.is_canary_missing("canary 1"));
+        assert!(!script.0.probe().unwrap().is_missing("canary 1"));
     }
 
     #[test]
@@ -474,9 +505,9 @@ mod tests {
     fn m16_a_session_that_has_left_the_channel_expects_no_canary() {
         let mut script = CanaryScript::joined(&["a"]);
         script.0.expect_canary("canary 1");
-        assert!(script.0.is_canary_missing("canary 1"));
+        assert!(script.0.probe().unwrap().is_missing("canary 1"));
         script.0.leave_canary();
-        assert!(!script.0.is_canary_missing("canary 1"));
+        assert!(!script.0.probe().unwrap().is_missing("canary 1"));
     }
 
     #[test]
@@ -511,7 +542,7 @@ mod tests {
         assert!(script.0.take_reply(audit).unwrap().is_ok());
         let lost = script.0.take_missed_channels();
         assert_eq!(lost, ["a".into(), "b".into()]);
-        assert!(!script.0.take_canary_lapsed());
+        assert!(!script.0.probe_mut().unwrap().take_lapsed());
         script.0.request(Request::Relisten(lost));
         assert!(script.0.is_relistening());
         script.receive(&answer("UNLISTEN"));
@@ -541,7 +572,7 @@ mod tests {
         script.0.request(Request::Audit);
         script.sent();
         script.receive(&channel_rows(&["a"]));
-        assert!(script.0.take_canary_lapsed() && !script.0.take_canary_lapsed());
+        assert!(script.0.probe_mut().unwrap().take_lapsed() && !script.0.probe_mut().unwrap().take_lapsed());
         assert!(script.sent().contains(CANARY));
     }
 

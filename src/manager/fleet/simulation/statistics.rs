@@ -13,7 +13,6 @@ use crate::manager::command::{Command, ControlMessage, RequestTicket};
 use crate::manager::conn_id::ConnId;
 use crate::manager::event::Event;
 use crate::manager::fleet::member::Member;
-use crate::manager::fleet::turn::WATCHING;
 use crate::manager::fleet::{Backoff, Canaries, CanaryPace, Heartbeat, Jitter};
 use crate::manager::ticket::Resolver;
 
@@ -237,7 +236,7 @@ fn m10_a_connection_that_cannot_be_watched_is_lost_and_no_other() {
     let mut events = Vec::new();
     run_for(&mut event_loop, SECOND, |event| events.push(event));
     assert!(
-        matches!(&events[..], [Event::Lost(lost, Error::Io { action: WATCHING, .. })] if *lost == id),
+        matches!(&events[..], [Event::Lost(lost, Error::Io { action: "watching the socket", .. })] if *lost == id),
         "{events:?}"
     );
     assert_eq!(event_loop.fleet.connections().map(|(id, _)| id).collect::<Vec<_>>(), [ConnId::for_test(1)]);
