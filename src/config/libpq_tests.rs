@@ -41,23 +41,24 @@ fn has_other_blanks(text: &str, version: u32) -> bool {
 
 /// Compares the results for one string and returns the difference.
 fn difference(libpq: &mut Libpq, version: u32, text: &str) -> Option<String> {
-    let ours = sources::known_pairs(text);
-    let theirs = libpq.parse(text);
-    match (ours, theirs) {
-        (Ok(pairs), Ok(theirs)) => {
-            let ours: BTreeMap<_, _> = pairs.into_iter().map(|pair| (pair.key, pair.value.into_bytes())).collect();
-            (ours != theirs && !has_other_blanks(text, version)).then(|| format!("ours {ours:?}, libpq's {theirs:?}"))
+    let actual = sources::known_pairs(text);
+    let expected = libpq.parse(text);
+    match (actual, expected) {
+        (Ok(pairs), Ok(expected)) => {
+            let actual: BTreeMap<_, _> = pairs.into_iter().map(|pair| (pair.key, pair.value.into_bytes())).collect();
+            (actual != expected && !has_other_blanks(text, version))
+                .then(|| format!("parsed {actual:?}, libpq {expected:?}"))
         }
         (Err(_), Err(_)) => None,
-        (Err(error), Ok(theirs)) => {
+        (Err(error), Ok(expected)) => {
             let text_of = error.to_string();
             let known = STRICTER.iter().any(|part| text_of.contains(part)) || has_other_blanks(text, version);
-            (!known).then(|| format!("ours refuses ({error}), libpq has {theirs:?}"))
+            (!known).then(|| format!("refused ({error}), libpq parses {expected:?}"))
         }
         (Ok(pairs), Err(error)) => {
             // An older libpq does not know the newer keywords.
             let newer = pairs.iter().any(|pair| error.contains(&format!("\"{}\"", pair.key)));
-            (!newer && !has_other_blanks(text, version)).then(|| format!("ours takes it, libpq refuses: {error}"))
+            (!newer && !has_other_blanks(text, version)).then(|| format!("parsed, libpq refuses: {error}"))
         }
     }
 }
@@ -173,8 +174,8 @@ fn every_keyword_and_variable_of_libpq_is_known() {
         ["PGGSS", "PGKRB", "PGSSLCOMPRESSION"].iter().any(|start| name.starts_with(start))
             || ["PGCLIENTENCODING", "PGAUTHTYPE", "PGTTY"].contains(&name)
     };
-    let (version, theirs) = libpq::keywords();
-    for (name, variable) in theirs {
+    let (version, expected) = libpq::keywords();
+    for (name, variable) in expected {
         let Some(keyword) = KEYWORDS.iter().find(|keyword| keyword.name == name) else {
             panic!("libpq {version} knows {name}");
         };
@@ -186,12 +187,12 @@ fn every_keyword_and_variable_of_libpq_is_known() {
 
 #[test]
 fn the_documentation_lists_the_first_version_of_each_keyword() {
-    let (version, theirs) = libpq::keywords();
+    let (version, expected) = libpq::keywords();
     let major = version / 10_000;
     for [name, _, since, _] in keywords::documented() {
         let (first, last) = since.split_once(" to ").unwrap_or((since, "99"));
         let is_in_it = (first.parse().unwrap()..=last.parse().unwrap()).contains(&major);
-        assert_eq!(theirs.contains_key(name), is_in_it, "{name} in libpq {major}");
+        assert_eq!(expected.contains_key(name), is_in_it, "{name} in libpq {major}");
     }
 }
 

@@ -142,7 +142,7 @@ pub(crate) fn fuzz_body(tag: u8, body: &[u8]) {
         b'E' | b'N' => {
             let error = server_error(body);
             let text = [&error.severity, &error.code, &error.message].map(String::len).iter().sum::<usize>();
-            assert!(text <= 3 * body.len(), "a byte that isn't UTF-8 becomes three");
+            assert!(text <= 3 * body.len(), "a byte that is not UTF-8 becomes three");
         }
         b'S' => {
             if let Ok((name, value)) = parameter_status(body) {

@@ -14,9 +14,9 @@ use crate::support::server::{config, refused, start};
 use crate::support::{Options, cluster::Cluster};
 
 /// A directory that is removed when it is dropped.
-pub(super) struct Folder(pub(super) PathBuf);
+pub(super) struct TestDirectory(pub(super) PathBuf);
 
-impl Folder {
+impl TestDirectory {
     pub(super) fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("notifyman-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
@@ -32,7 +32,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TestDirectory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -40,15 +40,15 @@ impl Drop for Folder {
 
 /// Returns the visits when libpq connects, and when this crate connects.
 fn both(recorder: &Recorder, libpq: &mut Libpq, dsn: &str) -> [Vec<Visit>; 2] {
-    let theirs = recorder.during(|| drop(libpq.connect(dsn)));
-    let ours = recorder.during(|| drop(Connection::connect(config(dsn))));
-    [theirs, ours]
+    let expected = recorder.during(|| drop(libpq.connect(dsn)));
+    let actual = recorder.during(|| drop(Connection::connect(config(dsn))));
+    [expected, actual]
 }
 
 #[test]
 fn the_password_is_the_same_as_libpqs() {
     let (recorder, mut libpq) = (Recorder::start(), Libpq::connecting(&[]));
-    let directory = Folder::new("passfile");
+    let directory = TestDirectory::new("passfile");
     let port = recorder.port;
     let file = directory.file(
         "pgpass",
@@ -84,16 +84,16 @@ fn the_password_is_the_same_as_libpqs() {
     ] {
         let port = if settings.contains("port=") { format!("{port}") } else { format!(" port={port}") };
         let dsn = format!("{settings}{port} passfile={}", file.display());
-        let [theirs, ours] = both(&recorder, &mut libpq, &dsn);
-        assert_eq!(theirs, ours, "{dsn}");
-        assert_eq!(ours.iter().find_map(|visit| visit.2.as_deref()), sent, "{dsn}");
+        let [expected, actual] = both(&recorder, &mut libpq, &dsn);
+        assert_eq!(expected, actual, "{dsn}");
+        assert_eq!(actual.iter().find_map(|visit| visit.2.as_deref()), sent, "{dsn}");
     }
 }
 
 #[test]
 fn the_password_is_the_same_for_any_file() {
     let (recorder, libpq) = (Recorder::start(), std::cell::RefCell::new(Libpq::connecting(&[])));
-    let directory = Folder::new("passfiles");
+    let directory = TestDirectory::new("passfiles");
     let field = || prop_oneof![4 => r"\*", 4 => r"\\?[ab]", 1 => r"(\*|a|b|a:b|\\:|\\\\|\*a|é){0,2}"];
     let line = (field(), field(), field(), field(), r"([abé#]|\\:|\\\\|\\a|:|\\){0,4}");
     let line = line.prop_map(|(h, p, d, u, w)| format!("{h}:{p}:{d}:{u}:{w}"));
@@ -107,9 +107,9 @@ fn the_password_is_the_same_for_any_file() {
         let file = directory.file("pgpass", &text, 0o600);
         let (port, file) = (recorder.port, file.display());
         let dsn = format!("host={host} hostaddr=127.0.0.1 port={port} dbname={dbname} user={user} passfile={file}");
-        let [theirs, ours] = both(&recorder, &mut libpq.borrow_mut(), &dsn);
-        sent.set(sent.get() + usize::from(ours.iter().any(|visit| visit.2.is_some())));
-        prop_assert_eq!(theirs, ours, "{} with\n{}", dsn, text);
+        let [expected, actual] = both(&recorder, &mut libpq.borrow_mut(), &dsn);
+        sent.set(sent.get() + usize::from(actual.iter().any(|visit| visit.2.is_some())));
+        prop_assert_eq!(expected, actual, "{} with\n{}", dsn, text);
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
@@ -122,7 +122,7 @@ fn strict() -> Cluster {
 
 #[test]
 fn a_file_that_other_users_can_read_is_not_used_and_the_error_states_it() {
-    let (server, directory) = (strict(), Folder::new("modes"));
+    let (server, directory) = (strict(), TestDirectory::new("modes"));
     let dsn = |file: &PathBuf| {
         config(&format!("host=127.0.0.1 port={} user=postgres passfile={}", server.port(), file.display()))
     };
@@ -143,7 +143,7 @@ fn a_file_that_other_users_can_read_is_not_used_and_the_error_states_it() {
 
 #[test]
 fn the_error_for_a_wrong_password_names_its_line_but_not_the_password() {
-    let (server, directory) = (strict(), Folder::new("wrong"));
+    let (server, directory) = (strict(), TestDirectory::new("wrong"));
     let file = directory.file("pgpass", "# mine\n*:*:*:*:s3cr3t90210\n", 0o600);
     let config = config(&format!("host=127.0.0.1 port={} user=postgres", server.port()));
     let error = refused(config.clone().passfile(&file));

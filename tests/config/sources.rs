@@ -8,7 +8,7 @@ use notifyman::{Config, Connection};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::passfile::Folder;
+use super::passfile::TestDirectory;
 use super::recorder::{Recorder, Visit};
 use crate::support::libpq::{self, Libpq};
 
@@ -35,14 +35,14 @@ fn child_that_connects() {
 
 /// Returns the login attempts in this environment, which must be the same for both clients, and this crate's error.
 fn visits(recorder: &Recorder, environment: &[(&str, &str)], dsn: &str) -> (Vec<Visit>, String) {
-    let theirs = recorder.during(|| drop(Libpq::connecting(environment).connect(dsn)));
+    let expected = recorder.during(|| drop(Libpq::connecting(environment).connect(dsn)));
     let mut said = String::new();
-    let ours = recorder.during(|| said = dial(environment, dsn));
+    let actual = recorder.during(|| said = dial(environment, dsn));
     // Before version 15, libpq asks the system for the home directory, which a test cannot change.
     if libpq::keywords().0 >= 150_000 {
-        assert_eq!(theirs, ours, "{dsn:?} in {environment:?}: {said}");
+        assert_eq!(expected, actual, "{dsn:?} in {environment:?}: {said}");
     }
-    (ours, said)
+    (actual, said)
 }
 
 /// Returns a login attempt as `user/database/application_name/password`.
@@ -56,7 +56,7 @@ fn visit(recorder: &Recorder, environment: &[(&str, &str)], dsn: &str) -> String
 #[test]
 fn the_sources_have_the_documented_precedence() {
     let recorder = Recorder::start();
-    let directory = Folder::new("sources");
+    let directory = TestDirectory::new("sources");
     let (port, home) = (recorder.port.to_string(), directory.0.to_string_lossy().into_owned());
     let shop = format!("[shop]\nhost=127.0.0.1\nport={port}\nuser=of_service\ndbname=d\nuser=late\n");
     directory.file(".pg_service.conf", &format!("[other]\nuser=no\n{shop}[shop]\nuser=again\n"), 0o644);
@@ -120,7 +120,7 @@ fn an_empty_host_is_the_default_and_not_the_variable() {
 #[test]
 fn the_service_file_in_the_string_has_precedence() {
     let recorder = Recorder::start();
-    let directory = Folder::new("named");
+    let directory = TestDirectory::new("named");
     let text = format!("[shop]\nhost=127.0.0.1\nport={}\nuser=of_file\n", recorder.port);
     let services = directory.file("services", &text, 0o644);
     let dsn = format!("service=shop servicefile={}", services.display());
@@ -137,7 +137,7 @@ fn the_service_file_in_the_string_has_precedence() {
 
 #[test]
 fn other_parts_of_a_service_file_may_have_any_encoding() {
-    let directory = Folder::new("latin1");
+    let directory = TestDirectory::new("latin1");
     let text = b"# caf\xe9\n[other]\nuser=andr\xe9\n[shop]\nuser=ann # no comment\n[bad]\nport=1\nuser=andr\xe9\n";
     let path = directory.0.join("latin1");
     std::fs::write(&path, text).unwrap();
@@ -149,7 +149,7 @@ fn other_parts_of_a_service_file_may_have_any_encoding() {
 
 #[test]
 fn the_startup_packet_is_the_same_for_any_service_file() {
-    let (recorder, directory) = (Recorder::start(), Folder::new("services"));
+    let (recorder, directory) = (Recorder::start(), TestDirectory::new("services"));
     let path = directory.0.join("services").to_string_lossy().into_owned();
     let libpq = RefCell::new(Libpq::connecting(&[("HOME", "/nowhere"), ("PGSERVICEFILE", &path)]));
     let line = prop_oneof![
@@ -167,11 +167,11 @@ fn the_startup_packet_is_the_same_for_any_service_file() {
         prop_assume!(!keeps_blanks || text.lines().all(|line| line == line.trim_end()));
         directory.file("services", &text, 0o644);
         let dsn = format!("service=a host=127.0.0.1 port={} connect_timeout=60", recorder.port);
-        let theirs = recorder.during(|| drop(libpq.borrow_mut().connect(&dsn)));
+        let expected = recorder.during(|| drop(libpq.borrow_mut().connect(&dsn)));
         let named = format!("{dsn} servicefile={path}");
-        let ours = recorder.during(|| drop(Config::without_env(&named).and_then(Connection::connect)));
-        came.set(came.get() + ours.len());
-        prop_assert_eq!(theirs, ours, "with\n{}", text);
+        let actual = recorder.during(|| drop(Config::without_env(&named).and_then(Connection::connect)));
+        came.set(came.get() + actual.len());
+        prop_assert_eq!(expected, actual, "with\n{}", text);
         Ok(())
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
@@ -181,7 +181,7 @@ fn the_startup_packet_is_the_same_for_any_service_file() {
 #[test]
 fn invalid_settings_connect_to_no_server() {
     let recorder = Recorder::start();
-    let directory = Folder::new("faults");
+    let directory = TestDirectory::new("faults");
     let (port, home) = (recorder.port.to_string(), directory.0.to_string_lossy().into_owned());
     let text = "[nested]\nservice=a\n[unknown]\nprot=1\n[bare]\nhost\n[spaced]\nuser = x\n[good]\nuser=x\n[a]\nb]\n";
     directory.file(".pg_service.conf", text, 0o644);

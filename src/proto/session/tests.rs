@@ -527,7 +527,7 @@ fn c12_a_listen_in_a_transaction_takes_effect_at_commit() {
     script.query("COMMIT");
     script = script.server(&[answer("COMMIT")]);
     assert_eq!(script.sent(), ["COMMIT", LISTENING_CHANNELS]);
-    assert!(!script.session.is_settled(), "what it believes isn't yet what the server has");
+    assert!(!script.session.is_settled(), "its channels are not yet known to be those of the server");
     script = script.server(&[channel_rows(&["a"])]);
     assert_eq!(script.channels(), ["a"]);
     assert!(script.session.is_settled());
@@ -931,7 +931,7 @@ fn an_answer_that_is_too_long_is_an_error_and_the_session_continues() {
     for _ in 0..80 {
         script.receive(&row);
     }
-    assert!(script.session.held_bytes() < 1 << 20, "what can't be given isn't kept");
+    assert!(script.session.held_bytes() < 1 << 20, "notifications that cannot be returned are discarded");
     script.receive(&notification(1, "a", "x"));
     script = script.server(&[answer("SELECT 80")]);
     let error = script.reply().unwrap_err();
