@@ -13,12 +13,12 @@ use imports::Imports;
 use source::{SourceFile, crate_files, rust_files, texts};
 
 // How many exceptions to a rule are left. Each number may only become smaller.
-const FILES_IN_CIRCLES: usize = 22;
+const FILES_IN_CIRCLES: usize = 14;
 const SHARED_NAMES: usize = 0;
 const EXTENSIONS: usize = 7;
-const QUESTION_WORDS: usize = 4;
+const QUESTION_WORDS: usize = 0;
 
-const OLD_NAMES: usize = 2;
+const OLD_NAMES: usize = 0;
 
 /// The layers, from the top down. A module may use modules of lower layers; those of the last layer may also use each other.
 const LAYERS: [&[&str]; 8] = [
@@ -125,12 +125,18 @@ fn the_fleet_does_no_io() {
 }
 
 /// A file uses the files that define the names it imports; `imports` describes how re-exports are counted. Without circles,
-/// each file can be read after those that it uses.
+/// each file can be read after those that it uses. Only a type and what its methods return, which holds or opens one, name
+/// each other.
 #[test]
 fn no_files_import_each_other_in_a_circle() {
+    const RETURNED_BY_CONNECTION: [&str; 4] =
+        ["connection/diagnosis/examine.rs", "connection/diagnosis/mod.rs", "connection/many.rs", "connection/wait.rs"];
     let files = crate_files();
     let imports = Imports::of(&files);
-    let uses = imports.uses();
+    let mut uses = imports.uses();
+    for file in RETURNED_BY_CONNECTION {
+        assert!(uses.get_mut(file).is_some_and(|uses| uses.remove("connection/mod.rs")), "{file} needs no exception");
+    }
     let circles = imports::circles(&uses);
     let count = circles.iter().map(BTreeMap::len).sum();
     assert_at_most(FILES_IN_CIRCLES, count, "files import each other in circles", &circles);
@@ -447,20 +453,20 @@ const WORDS: &[(&str, usize)] = &[
     ("whomever", 0),
     ("who", 0),
     ("whom", 0),
-    ("nobody", 21),
+    ("nobody", 18),
     ("somebody", 0),
     ("in clear", 3),
-    ("goes on", 3),
+    ("goes on", 2),
     ("go on", 0),
     ("going on", 0),
     ("without a word", 0),
     ("afresh", 0),
     ("anew", 0),
-    ("is to be", 2),
+    ("is to be", 0),
     ("are to be", 0),
     ("deaf", 1),
     ("wires", 0),
-    ("folder", 13),
+    ("folder", 0),
     ("folders", 0),
     ("rights", 1),
     ("mend", 0),
@@ -471,7 +477,7 @@ const WORDS: &[(&str, usize)] = &[
     ("oftener", 0),
     ("at once", 43),
     ("side by side", 0),
-    ("ours", 21),
+    ("ours", 0),
     ("our side", 0),
     ("of ours", 0),
     ("cheat", 0),
@@ -490,9 +496,9 @@ const WORDS: &[(&str, usize)] = &[
     ("the house", 0),
     ("the arrows", 0),
     ("the gate", 0),
-    ("can't", 2),
+    ("can't", 0),
     ("doesn't", 0),
-    ("isn't", 3),
+    ("isn't", 0),
     ("don't", 0),
     ("won't", 0),
     ("didn't", 0),

@@ -88,3 +88,18 @@ impl RequestTicket {
         }
     }
 }
+
+/// Checks the arguments of a dial before anything is opened.
+pub(super) fn checked_dial<C, I>(config: C, channels: I) -> Result<(Config, Vec<Box<str>>), Error>
+where
+    C: TryInto<Config>,
+    C::Error: Into<Error>,
+    I: IntoIterator,
+    I::Item: AsRef<str>,
+{
+    let config = config.try_into().map_err(Into::into)?;
+    config.startup_parameters()?;
+    config.endpoints()?;
+    let channels = sql::checked_channels(channels, sql::Limits::ServerDecides)?;
+    Ok((config, channels))
+}

@@ -10,8 +10,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::manager::check_dial;
-use crate::manager::command::{Command, ControlMessage, RequestTicket};
+use crate::manager::command::{Command, ControlMessage, RequestTicket, checked_dial};
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;
 use crate::manager::stats::{Counters, Stats};
@@ -221,7 +220,7 @@ impl Handle {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        match check_dial(config, channels) {
+        match checked_dial(config, channels) {
             Ok((config, channels)) => {
                 self.send(|resolver| ControlMessage::Dial(config, channels, Limits::ServerDecides, resolver))
             }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use self::command::checked_dial;
 pub use self::conn_id::ConnId;
 pub use self::connection_mut::ConnectionMut;
 pub use self::dead::Dead;
@@ -440,7 +441,7 @@ impl NotificationManager {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let (config, channels) = check_dial(config, channels)?;
+        let (config, channels) = checked_dial(config, channels)?;
         Ok(self.event_loop.fleet.dial(config, Ok(channels), sql::Limits::ServerDecides, clock::now()))
     }
 
@@ -531,21 +532,6 @@ impl NotificationManager {
     pub fn stats(&self) -> Stats {
         self.event_loop.shared.counters.read()
     }
-}
-
-/// Checks the arguments of a dial before anything is opened.
-fn check_dial<C, I>(config: C, channels: I) -> Result<(Config, Vec<Box<str>>), Error>
-where
-    C: TryInto<Config>,
-    C::Error: Into<Error>,
-    I: IntoIterator,
-    I::Item: AsRef<str>,
-{
-    let config = config.try_into().map_err(Into::into)?;
-    config.startup_parameters()?;
-    config.endpoints()?;
-    let channels = sql::checked_channels(channels, sql::Limits::ServerDecides)?;
-    Ok((config, channels))
 }
 
 impl Iterator for NotificationManager {
