@@ -105,7 +105,7 @@ fn the_transcript_names_each_message_of_a_login_and_a_listen() {
     let peer = Peer::play(script);
     let subscriber = LineSubscriber::up_to(Level::TRACE);
     with_default(subscriber.clone(), || {
-        let mut db = Connection::connect(url(&peer)).unwrap();
+        let mut db = Connection::connect(url(&peer) + "?sslmode=disable").unwrap();
         db.listen(["news"]).unwrap();
         assert_eq!(db.wait(None).flatten().next().unwrap().payload(), PAYLOAD);
     });
@@ -132,6 +132,39 @@ fn the_transcript_names_each_message_of_a_login_and_a_listen() {
     assert_eq!(lines[1..], expected);
     let all = lines.concat();
     assert!(!all.contains(PASSWORD) && !all.contains(PAYLOAD) && !all.contains("key!"), "{all}");
+    peer.finish();
+}
+
+#[test]
+fn messages_outside_a_session_are_in_the_transcript() {
+    let encryption = cfg!(feature = "tls").then(|| Step::ssl_request(b"N"));
+    let ready = encryption.into_iter().chain([Step::startup(), Step::login_ok(), Step::expect_query("SELECT slow")]);
+    let (cancelled, gate) = Step::gate();
+    let answer = Step::send([msg::error("ERROR", "57014", "canceling statement"), msg::ready(b'I')]);
+    let session = ready.chain([gate, answer, Step::expect_eof()]).collect();
+    let cancel = vec![
+        Step::expect_cancel(),
+        Step::run("cancel", |_| {
+            cancelled.open();
+            Ok(())
+        }),
+    ];
+    let peer = Peer::play_each(vec![session, cancel]);
+    let subscriber = LineSubscriber::up_to(Level::TRACE);
+    with_default(subscriber.clone(), || {
+        let url = format!("{}?sslmode=prefer", url(&peer));
+        let mut db = Connection::connect(url).unwrap();
+        db.set_call_timeout(Duration::from_millis(100));
+        assert!(db.query("SELECT slow").unwrap_err().is_timeout());
+    });
+    let lines = subscriber.lines(&peer);
+    let request = |name: &str, direction: &str, length: usize| {
+        format!(r#"TRACE message host="ADDR" database="shop" direction="{direction}" name="{name}" length={length}"#)
+    };
+    if cfg!(feature = "tls") {
+        assert_eq!(lines[..2], [request("SSLRequest", "F", 8), request("SSLResponse", "B", 1)]);
+    }
+    assert!(lines.contains(&request("CancelRequest", "F", 16)), "{lines:#?}");
     peer.finish();
 }
 

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 
 use crate::config::Config;
 use crate::connection::tls_upgrade::{TlsSource, TlsUpgrade};
+use crate::connection::transcript::{MessageLog, TraceLabel};
 use crate::net::{Address, Encryption, Transport};
 
 /// A CancelRequest that is being sent.
@@ -23,6 +24,8 @@ pub(crate) struct Cancel<S> {
     request: BytesMut,
     like: Option<Encryption>,
     until: Option<Instant>,
+    label: TraceLabel,
+    config: Config,
 }
 
 #[derive(Debug)]
@@ -54,9 +57,11 @@ impl<S: Transport> Cancel<S> {
         like: Option<&Encryption>,
         request: BytesMut,
         until: Option<Instant>,
+        label: TraceLabel,
     ) -> Option<Self> {
         let (stream, _) = S::dial(peer, config).ok()?;
-        Some(Self { phase: CancelPhase::Connecting(stream), request, like: like.cloned(), until })
+        let (phase, like) = (CancelPhase::Connecting(stream), like.cloned());
+        Some(Self { phase, request, like, until, label, config: config.clone() })
     }
 
     /// Returns the stream, which must be watched for reading and writing.
@@ -80,9 +85,11 @@ impl<S: Transport> Cancel<S> {
             self.phase = match std::mem::replace(&mut self.phase, CancelPhase::Over) {
                 CancelPhase::Connecting(stream) => match (stream.check(), self.like.take()) {
                     (Ok(true), None) => self.send(stream),
-                    (Ok(true), Some(encryption)) => {
-                        CancelPhase::Encrypting(Box::new(TlsUpgrade::begin(stream, TlsSource::Stream(encryption))))
-                    }
+                    (Ok(true), Some(encryption)) => CancelPhase::Encrypting(Box::new(TlsUpgrade::begin(
+                        stream,
+                        TlsSource::Stream(encryption),
+                        self.log(),
+                    ))),
                     (Ok(false), like) if !is_late => {
                         (self.phase, self.like) = (CancelPhase::Connecting(stream), like);
                         return CancelProgress::Wait;
@@ -114,9 +121,16 @@ impl<S: Transport> Cancel<S> {
     fn send(&self, mut stream: S) -> CancelPhase<S> {
         // Sixteen bytes fit into the buffer of any new socket.
         match stream.write(&self.request) {
-            Ok(_) => CancelPhase::Sent(stream),
+            Ok(sent) => {
+                self.log().sent("CancelRequest", sent);
+                CancelPhase::Sent(stream)
+            }
             Err(_) => CancelPhase::Over,
         }
+    }
+
+    fn log(&self) -> MessageLog {
+        MessageLog::new(&self.config, self.label)
     }
 }
 
@@ -135,7 +149,8 @@ mod tests {
         let begun = Instant::now();
         let limit = Duration::from_secs(10);
         let request = BytesMut::zeroed(16);
-        let cancel = Cancel::<Stream>::begin(&Address::Tcp(unused), &Config::new(), None, request, Some(begun + limit));
+        let (peer, until, label) = (Address::Tcp(unused), Some(begun + limit), TraceLabel::default());
+        let cancel = Cancel::<Stream>::begin(&peer, &Config::new(), None, request, until, label);
         assert!(cancel.is_none_or(finish_cancel));
         assert!(begun.elapsed() < limit / 2);
     }

@@ -29,7 +29,7 @@ use crate::connection::target::{Verdict, unfit};
 use crate::connection::tls_upgrade::{
     Encrypted, TlsSource, TlsUpgrade, encryption_order, may_depend_on_encryption, not_offered,
 };
-use crate::connection::transcript::TraceLabel;
+use crate::connection::transcript::{MessageLog, TraceLabel};
 use crate::error::{ConnectError, Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING};
 use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Transport, read_passfile};
 use crate::proto::{Binding, Request, RequestId, Session};
@@ -369,7 +369,8 @@ impl<S: Transport> Dial<S> {
                 TlsSource::Settings(EncryptionJob::start(&self.config, host, ip, self.waker.clone()))
             }
         };
-        DialPhase::Encrypting(address, Box::new(TlsUpgrade::begin(stream, source)))
+        let log = MessageLog::new(&self.config, self.label);
+        DialPhase::Encrypting(address, Box::new(TlsUpgrade::begin(stream, source, log)))
     }
 
     /// Continues the TLS upgrade, and extends the time limit if the server has sent anything.

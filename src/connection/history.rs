@@ -212,6 +212,15 @@ impl ConnectionHistory {
         }
     }
 
+    /// Returns the label of the connection in the transcript.
+    pub(super) fn trace_label(&self) -> TraceLabel {
+        #[cfg(feature = "tracing")]
+        if let Some(transcript) = self.audit().and_then(|audit| audit.transcript.as_ref()) {
+            return transcript.label();
+        }
+        TraceLabel::default()
+    }
+
     /// Adds bytes that were sent.
     #[inline]
     pub(super) fn record_sent(&mut self, bytes: &[u8]) {

@@ -229,7 +229,8 @@ impl<S: Transport> Link<S> {
     /// Begins a CancelRequest for the running query; returns `None` if the server cannot be reached.
     pub(crate) fn begin_cancel(&self, until: Option<Instant>) -> Option<Cancel<S>> {
         let peer = self.stream.peer().ok()?;
-        Cancel::begin(&peer, &self.config, self.stream.encryption(), self.session.cancel_request(), until)
+        let (like, request) = (self.stream.encryption(), self.session.cancel_request());
+        Cancel::begin(&peer, &self.config, like, request, until, self.history.trace_label())
     }
 
     /// Prepares the connection for its return to the user: discards the replies to the manager's requests, and leaves the

@@ -9,6 +9,7 @@
 use std::io::ErrorKind::WouldBlock;
 
 use crate::config::{SslMode, TLS_BUILT_IN};
+use crate::connection::transcript::MessageLog;
 use crate::error::{Error, TlsError, TlsErrorKind};
 use crate::net::{Encryption, EncryptionJob, Transport};
 use crate::proto::{SslRequest, SslResponse};
@@ -79,13 +80,14 @@ pub(super) struct TlsUpgrade<S> {
     request: Option<SslRequest>,
     /// `true` once the TLS handshake has begun.
     handshake_begun: bool,
+    log: MessageLog,
 }
 
 impl<S: Transport> TlsUpgrade<S> {
     /// Begins the upgrade of a stream that is connected, and on which nothing has been sent.
-    pub(super) fn begin(stream: S, source: TlsSource) -> Self {
+    pub(super) fn begin(stream: S, source: TlsSource, log: MessageLog) -> Self {
         let request = (!source.is_direct()).then(SslRequest::new);
-        Self { stream, source, request, handshake_begun: false }
+        Self { stream, source, request, handshake_begun: false, log }
     }
 
     /// Returns `true` if the server is ready for the handshake, but its files are still being read.
@@ -110,7 +112,7 @@ impl<S: Transport> TlsUpgrade<S> {
     /// `None` while the upgrade needs more data from the server.
     pub(super) fn advance(&mut self) -> Result<Option<bool>, Error> {
         if let Some(request) = &mut self.request {
-            match send_request(&mut self.stream, request)? {
+            match send_request(&mut self.stream, request, &self.log)? {
                 None => return Ok(None),
                 Some(SslResponse::No) => return Ok(Some(false)),
                 Some(SslResponse::Error(error)) => return Err(unauthenticated(error.message()).into()),
@@ -142,11 +144,20 @@ pub(super) fn not_offered() -> Error {
 }
 
 /// Continues the SSLRequest.
-fn send_request<S: Transport>(stream: &mut S, request: &mut SslRequest) -> Result<Option<SslResponse>, Error> {
+fn send_request<S: Transport>(
+    stream: &mut S,
+    request: &mut SslRequest,
+    log: &MessageLog,
+) -> Result<Option<SslResponse>, Error> {
     const ACTION: &str = "requesting TLS";
     while !request.poll_transmit().is_empty() {
         match stream.write(request.poll_transmit()) {
-            Ok(sent) => request.handle_transmitted(sent),
+            Ok(sent) => {
+                request.handle_transmitted(sent);
+                if request.poll_transmit().is_empty() {
+                    log.sent("SSLRequest", 8);
+                }
+            }
             Err(e) if e.kind() == WouldBlock => return Ok(None),
             Err(e) => return Err(Error::io(ACTION, e)),
         }
@@ -157,6 +168,7 @@ fn send_request<S: Transport>(stream: &mut S, request: &mut SslRequest) -> Resul
             Ok(0) => return request.handle_eof().map(Some).ok_or(Error::Disconnected),
             Ok(read) => {
                 if let Some(response) = request.handle_input(space.get(..read).unwrap_or_default())? {
+                    log.received("SSLResponse", 1);
                     return Ok(Some(response));
                 }
             }

@@ -14,7 +14,6 @@
 #[cfg(feature = "tracing")]
 use std::{num::NonZeroU64, sync::LazyLock};
 
-#[cfg(feature = "tracing")]
 use crate::config::Config;
 #[cfg(feature = "tracing")]
 use crate::proto::{Direction, MessageTrace, TracedMessage};
@@ -37,14 +36,60 @@ impl TraceLabel {
     }
 }
 
+/// Writes the messages of one connection as events.
+#[derive(Debug)]
+pub(super) struct MessageLog {
+    #[cfg(feature = "tracing")]
+    label: TraceLabel,
+    #[cfg(feature = "tracing")]
+    host: String,
+    #[cfg(feature = "tracing")]
+    database: String,
+}
+
+impl MessageLog {
+    pub(super) fn new(config: &Config, label: TraceLabel) -> Self {
+        #[cfg(not(feature = "tracing"))]
+        return Self {};
+        #[cfg(feature = "tracing")]
+        Self { label, host: host_of(config), database: database_of(config) }
+    }
+
+    /// Writes a message that the client has sent before a session, or on a stream of its own.
+    pub(super) fn sent(&self, name: &'static str, length: usize) {
+        #[cfg(feature = "tracing")]
+        self.write(TracedMessage { direction: Direction::Frontend, name, length, content: None });
+    }
+
+    /// Writes a message that the server has sent before a session.
+    pub(super) fn received(&self, name: &'static str, length: usize) {
+        #[cfg(feature = "tracing")]
+        self.write(TracedMessage { direction: Direction::Backend, name, length, content: None });
+    }
+
+    #[cfg(feature = "tracing")]
+    fn write(&self, TracedMessage { direction, name, length, content }: TracedMessage<'_>) {
+        let Self { label, host, database } = self;
+        tracing::trace!(
+            target: "notifyman",
+            connection = label.connection.map(tracing::field::display),
+            host,
+            database,
+            direction = if direction == Direction::Frontend { "F" } else { "B" },
+            name,
+            length,
+            content = content.map(|content| tracing::field::display(content.escape_ascii())),
+            "message"
+        );
+    }
+}
+
 /// The transcript of one session. It exists only while a subscriber wants its events.
 #[cfg(feature = "tracing")]
 #[derive(Debug)]
 pub(super) struct Transcript {
     trace: MessageTrace,
-    label: TraceLabel,
-    host: String,
-    database: String,
+    log: MessageLog,
 }
 
 #[cfg(feature = "tracing")]
@@ -54,7 +99,7 @@ impl Transcript {
         static HAS_CONTENT: LazyLock<bool> =
             LazyLock::new(|| std::env::var_os("NOTIFYMAN_TRACE_CONTENT").is_some_and(|value| value == "1"));
         let trace = MessageTrace::new(is_new, *HAS_CONTENT);
-        Self { trace, label, host: host_of(config), database: database_of(config) }
+        Self { trace, log: MessageLog::new(config, label) }
     }
 
     /// Returns `true` if a subscriber may want the events. This is a comparison if none does.
@@ -65,26 +110,18 @@ impl Transcript {
 
     /// Sets the connection to which the messages belong. A call outside the manager's loop has no label.
     pub(super) fn set_label(&mut self, label: TraceLabel) {
-        self.label.connection = label.connection.or(self.label.connection);
+        self.log.label.connection = label.connection.or(self.log.label.connection);
+    }
+
+    /// Returns the label of the connection.
+    pub(super) fn label(&self) -> TraceLabel {
+        self.log.label
     }
 
     /// Writes the messages that are complete with these bytes.
     pub(super) fn handle(&mut self, direction: Direction, bytes: &[u8]) {
-        let Self { trace, label, host, database } = self;
-        trace.handle(direction, bytes, |message| {
-            let TracedMessage { direction, name, length, content } = message;
-            tracing::trace!(
-                target: "notifyman",
-                connection = label.connection.map(tracing::field::display),
-                host,
-                database,
-                direction = if direction == Direction::Frontend { "F" } else { "B" },
-                name,
-                length,
-                content = content.map(|content| tracing::field::display(content.escape_ascii())),
-                "message"
-            );
-        });
+        let Self { trace, log } = self;
+        trace.handle(direction, bytes, |message| log.write(message));
     }
 }
 
