@@ -1,11 +1,14 @@
 //! Combines hosts, addresses and ports by libpq's rules, in the order in which they are tried.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::{Config, ConfigValues, DEFAULT_PORT, sources};
-use crate::error::{ConfigError, Error};
+use super::values::{ConfigValues, fault};
+use crate::error::ConfigError;
+
+/// The registered port of PostgreSQL.
+pub(super) const DEFAULT_PORT: u16 = 5432;
 
 /// An address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,64 +34,34 @@ pub(crate) enum Host {
 /// The longest path of a socket in bytes: the size of `sun_path` in `sockaddr_un`, minus the final NUL.
 const SOCKET_PATH_MAX: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 
-impl Config {
-    /// Returns the addresses to connect to, in order. There is at least one.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Error::Config`] if the settings contradict each other or are invalid.
-    pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
-        self.endpoints_given(&|path| path.exists())
-    }
-
-    fn endpoints_given(&self, exists: &dyn Fn(&Path) -> bool) -> Result<Vec<Endpoint>, Error> {
-        self.check()?;
-        let settings = &*self.inner;
-        let places = (0..settings.host_count()).map(|i| {
-            let port = match settings.ports.as_slice() {
-                [one] => *one,
-                ports => ports.get(i).copied().unwrap_or(DEFAULT_PORT),
-            };
-            let name = settings.hosts.get(i).filter(|name| !name.is_empty()).cloned();
-            let zone = settings.zones.get(i).and_then(Option::as_ref);
-            let host = match (settings.hostaddrs.get(i).copied().flatten(), name) {
-                (Some(ip), name) => match zone {
-                    Some(zone) => Host::Zoned { address: format!("{ip}%{zone}"), name },
-                    None => Host::Addr { ip, name },
-                },
-                (None, Some(name)) => host_named(name, port)?,
-                (None, None) => match sources::default_socket(port, exists) {
-                    Some(path) => Host::Socket(path),
-                    None => Host::Name("localhost".into()),
-                },
-            };
-            Ok(Endpoint { host, port })
-        });
-        places.collect()
-    }
-}
-
-impl ConfigValues {
-    /// Returns the number of addresses to connect to.
-    fn host_count(&self) -> usize {
-        self.hosts.len().max(self.hostaddrs.len()).max(1)
-    }
-
-    /// Checks that the lists of hosts, addresses and ports match, as libpq does.
-    pub(super) fn check_counts(&self, origin: &str) -> Result<(), ConfigError> {
-        let fault = |message| Err(ConfigError { origin: origin.into(), position: None, message });
-        let (hosts, addresses, ports) = (self.hosts.len(), self.hostaddrs.len(), self.ports.len());
-        if hosts > 0 && addresses > 0 && hosts != addresses {
-            return fault(format!(
-                "{hosts} in host but {addresses} in hostaddr: give one address for each host, or leave one list out"
-            ));
-        }
-        if ports > 1 && ports != self.host_count() {
-            let hosts = self.host_count();
-            return fault(format!("{ports} ports for {hosts} host(s): give one port for all, or one for each"));
-        }
-        Ok(())
-    }
+/// Returns the addresses to connect to, in order. There is at least one. `exists` returns `true` for an existing file.
+///
+/// # Errors
+///
+/// Returns an error if the settings contradict each other or are invalid.
+pub(super) fn endpoints(values: &ConfigValues, exists: &dyn Fn(&Path) -> bool) -> Result<Vec<Endpoint>, ConfigError> {
+    values.check()?;
+    let places = (0..values.host_count()).map(|i| {
+        let port = match values.ports.as_slice() {
+            [one] => *one,
+            ports => ports.get(i).copied().unwrap_or(DEFAULT_PORT),
+        };
+        let name = values.hosts.get(i).filter(|name| !name.is_empty()).cloned();
+        let zone = values.zones.get(i).and_then(Option::as_ref);
+        let host = match (values.hostaddrs.get(i).copied().flatten(), name) {
+            (Some(ip), name) => match zone {
+                Some(zone) => Host::Zoned { address: format!("{ip}%{zone}"), name },
+                None => Host::Addr { ip, name },
+            },
+            (None, Some(name)) => host_named(name, port)?,
+            (None, None) => match default_socket(port, exists) {
+                Some(path) => Host::Socket(path),
+                None => Host::Name("localhost".into()),
+            },
+        };
+        Ok(Endpoint { host, port })
+    });
+    places.collect()
 }
 
 fn host_named(name: String, port: u16) -> Result<Host, ConfigError> {
@@ -131,23 +104,36 @@ impl Host {
 }
 
 fn socket(directory: &str, port: u16) -> Result<PathBuf, ConfigError> {
-    let fault = |message| ConfigError { origin: "host".into(), position: None, message };
-    let path = sources::socket_in(directory, port);
+    let path = socket_in(directory, port);
     let bytes = path.as_os_str().len();
     if bytes > SOCKET_PATH_MAX {
-        return Err(fault(format!(
+        let why = format!(
             "the path of the socket {} has {bytes} bytes, but the limit is {SOCKET_PATH_MAX}: use a shorter directory, or a \
              symbolic link to it",
             path.display()
-        )));
+        );
+        return Err(fault("host", why));
     }
     match directory.strip_prefix('@') {
         None => Ok(path),
         Some(rest) if cfg!(any(target_os = "linux", target_os = "android")) => {
-            Ok(sources::socket_in(&format!("\0{rest}"), port))
+            Ok(socket_in(&format!("\0{rest}"), port))
         }
-        Some(_) => Err(fault("abstract sockets, written with '@', exist only on Linux: use a directory".into())),
+        Some(_) => Err(fault("host", "abstract sockets, written with '@', exist only on Linux: use a directory")),
     }
+}
+
+/// The usual directories of sockets: on Debian and Red Hat, and in a default build of PostgreSQL.
+pub(super) const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
+
+/// Returns the socket of a local server, if one of the usual directories contains it.
+pub(super) fn default_socket(port: u16, exists: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
+    SOCKET_DIRECTORIES.iter().map(|directory| socket_in(directory, port)).find(|path| exists(path))
+}
+
+/// Returns the path of the socket of a server that listens on `port`.
+pub(super) fn socket_in(directory: &str, port: u16) -> PathBuf {
+    Path::new(directory).join(format!(".s.PGSQL.{port}"))
 }
 
 /// Formats the address on one line: `db1:5432`, `[::1]:5432`, `192.0.2.7:5432 (db1)`, `/tmp/.s.PGSQL.5432`.
@@ -158,10 +144,7 @@ impl fmt::Display for Endpoint {
             Host::Name(name) if name.contains(':') => write!(f, "[{}]:{port}", name.escape_debug()),
             Host::Name(name) => write!(f, "{}:{port}", name.escape_debug()),
             Host::Addr { ip, name } => {
-                match ip {
-                    IpAddr::V4(ip) => write!(f, "{ip}:{port}")?,
-                    IpAddr::V6(ip) => write!(f, "[{ip}]:{port}")?,
-                }
+                write!(f, "{}", SocketAddr::new(*ip, port))?;
                 name.as_ref().map_or(Ok(()), |name| write!(f, " ({})", name.escape_debug()))
             }
             Host::Zoned { address, name } => {
@@ -181,15 +164,21 @@ impl fmt::Display for Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use super::super::environment::nothing;
+    use super::super::{Config, sources};
     use super::*;
 
+    /// Returns the addresses on a machine without a local server.
+    fn endpoints_of(text: &str) -> Result<Vec<Endpoint>, ConfigError> {
+        endpoints(&sources::resolve(text, &nothing)?, &|_| false)
+    }
+
     fn places(text: &str) -> Vec<String> {
-        let config = Config::without_env(text).unwrap();
-        config.endpoints_given(&|_| false).unwrap().iter().map(ToString::to_string).collect()
+        endpoints_of(text).unwrap().iter().map(ToString::to_string).collect()
     }
 
     fn refusal(text: &str) -> String {
-        Config::without_env(text).and_then(|config| config.endpoints_given(&|_| false)).unwrap_err().to_string()
+        endpoints_of(text).unwrap_err().to_string()
     }
 
     #[test]
@@ -270,8 +259,7 @@ mod tests {
     #[test]
     fn the_default_host_is_an_existing_socket_or_localhost() {
         let config = Config::new().port(6000);
-        let with =
-            |there: &'static str| config.endpoints_given(&|path| path.starts_with(there)).unwrap()[0].to_string();
+        let with = |there: &str| endpoints(&config.inner, &|path| path.starts_with(there)).unwrap()[0].to_string();
         assert_eq!(with("/var/run/postgresql"), "/var/run/postgresql/.s.PGSQL.6000");
         assert_eq!(with("/tmp"), "/tmp/.s.PGSQL.6000");
         assert_eq!(with("/nowhere"), "localhost:6000");

@@ -9,10 +9,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::policy::{AuthMethods, ChannelBinding, SslMode};
-use super::session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
-use super::tls::{self, SslCertMode, SslNegotiation, TlsVersion};
-use super::{ConfigValues, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX};
+use super::endpoints::{DEFAULT_PORT, zoned};
+use super::names::Named;
+use super::policy::{AuthMethods, SslMode};
+use super::tls::TlsVersion;
+use super::values::{
+    ConfigValues, INTEGER_MAX, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, check_database, given, given_path,
+};
 
 /// A keyword of a connection string.
 pub(super) struct Keyword {
@@ -24,7 +27,7 @@ pub(super) struct Keyword {
 
 enum Treatment {
     /// Stores the value in the settings. An empty value means the default.
-    Set(fn(&mut ConfigValues, &str) -> Result<(), String>),
+    Set(fn(&mut ConfigValues, &KeywordValue<'_>) -> Result<(), String>),
     /// Has no effect in this crate.
     Ignored,
     /// Names a source of other settings, which is read before any value is applied.
@@ -36,11 +39,54 @@ enum Treatment {
 
 use Treatment::{Ignored, Only, Set, Source};
 
+/// A value for a keyword, which the errors name.
+struct KeywordValue<'v> {
+    keyword: &'static str,
+    text: &'v str,
+}
+
+impl KeywordValue<'_> {
+    fn text(&self) -> Result<Option<String>, String> {
+        Ok(given(self.text))
+    }
+
+    fn path(&self) -> Result<Option<PathBuf>, String> {
+        Ok(given_path(self.text))
+    }
+
+    fn named<T: Named + Default>(&self) -> Result<T, String> {
+        T::by_name(self.text, self.keyword)
+    }
+
+    /// Parses an integer like libpq: it may be surrounded by white space, and a negative one means the default.
+    fn integer(&self, unit: &str, max: u32) -> Result<Option<u32>, String> {
+        let number = self.text.trim();
+        if number.is_empty() {
+            return Ok(None);
+        }
+        match number.parse::<i32>().map(u32::try_from) {
+            Ok(Err(_)) => Ok(None),
+            Ok(Ok(number)) if number <= max => Ok(Some(number)),
+            _ => Err(format!("{}{unit} must be a whole number, at most {max}", self.keyword)),
+        }
+    }
+
+    /// Parses an integer of which zero means the default, too.
+    fn positive(&self, unit: &str, max: u32) -> Result<Option<u32>, String> {
+        Ok(self.integer(unit, max)?.filter(|number| *number > 0))
+    }
+
+    fn seconds(&self, max: u32) -> Result<Option<Duration>, String> {
+        let seconds = self.positive(", in seconds,", max)?;
+        Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
+    }
+}
+
 impl Keyword {
     /// Applies a value. The error does not contain it.
     pub(super) fn apply(&self, settings: &mut ConfigValues, value: &str) -> Result<(), String> {
         match self.treatment {
-            Set(set) => set(settings, value),
+            Set(set) => set(settings, &KeywordValue { keyword: self.name, text: value }),
             Ignored | Source => Ok(()),
             Only(accepted, _) if value.is_empty() || accepted.contains(&value) => Ok(()),
             Only([], instead) => Err(format!("{} is {instead}", self.name)),
@@ -55,53 +101,37 @@ const fn keyword(name: &'static str, variable: &'static str, treatment: Treatmen
 
 /// All keywords, each with the environment variable that libpq reads for it, if that could make a difference.
 pub(super) static KEYWORDS: &[Keyword] = &[
-    keyword("host", "PGHOST", Set(|s, v| store(&mut s.hosts, list(v, |item| Ok(item.into()))))),
+    keyword("host", "PGHOST", Set(|s, v| store(&mut s.hosts, list(v.text, |item| Ok(item.into()))))),
     keyword("hostaddr", "PGHOSTADDR", Set(addresses)),
-    keyword("port", "PGPORT", Set(|s, v| store(&mut s.ports, list(v, port)))),
-    keyword("user", "PGUSER", Set(|s, v| store(&mut s.user, text(v)))),
-    keyword("password", "PGPASSWORD", Set(|s, v| store(&mut s.password, text(v)))),
-    keyword("dbname", "PGDATABASE", Set(|s, v| store(&mut s.dbname, database(v)))),
-    keyword("application_name", "PGAPPNAME", Set(|s, v| store(&mut s.application_name, text(v)))),
-    keyword("fallback_application_name", "", Set(|s, v| store(&mut s.fallback_application_name, text(v)))),
-    keyword("options", "PGOPTIONS", Set(|s, v| store(&mut s.options, text(v)))),
+    keyword("port", "PGPORT", Set(|s, v| store(&mut s.ports, list(v.text, port)))),
+    keyword("user", "PGUSER", Set(|s, v| store(&mut s.user, v.text()))),
+    keyword("password", "PGPASSWORD", Set(|s, v| store(&mut s.password, v.text()))),
+    keyword("dbname", "PGDATABASE", Set(database)),
+    keyword("application_name", "PGAPPNAME", Set(|s, v| store(&mut s.application_name, v.text()))),
+    keyword("fallback_application_name", "", Set(|s, v| store(&mut s.fallback_application_name, v.text()))),
+    keyword("options", "PGOPTIONS", Set(|s, v| store(&mut s.options, v.text()))),
     keyword("connect_timeout", "PGCONNECT_TIMEOUT", Set(connect_timeout)),
-    keyword(
-        "keepalives",
-        "",
-        Set(|s, v| store(&mut s.keepalives, integer(v, "keepalives", i32::MAX).map(|n| n != Some(0)))),
-    ),
-    keyword("keepalives_idle", "", Set(|s, v| store(&mut s.keepalives_idle, keepalive(v, "keepalives_idle")))),
-    keyword(
-        "keepalives_interval",
-        "",
-        Set(|s, v| store(&mut s.keepalives_interval, keepalive(v, "keepalives_interval"))),
-    ),
-    keyword("keepalives_count", "", Set(keepalives_count)),
+    keyword("keepalives", "", Set(|s, v| store(&mut s.keepalives, v.integer("", INTEGER_MAX).map(|n| n != Some(0))))),
+    keyword("keepalives_idle", "", Set(|s, v| store(&mut s.keepalives_idle, v.seconds(KEEPALIVE_SECONDS_MAX)))),
+    keyword("keepalives_interval", "", Set(|s, v| store(&mut s.keepalives_interval, v.seconds(KEEPALIVE_SECONDS_MAX)))),
+    keyword("keepalives_count", "", Set(|s, v| store(&mut s.keepalives_count, v.positive("", KEEPALIVE_COUNT_MAX)))),
     keyword("tcp_user_timeout", "", Set(tcp_user_timeout)),
-    keyword("require_auth", "PGREQUIREAUTH", Set(|s, v| store(&mut s.auth_methods, AuthMethods::parse(v)))),
+    keyword("require_auth", "PGREQUIREAUTH", Set(|s, v| store(&mut s.auth_methods, AuthMethods::parse(v.text)))),
     keyword("channel_binding", "PGCHANNELBINDING", Set(channel_binding)),
     keyword("sslmode", "PGSSLMODE", Set(sslmode)),
     // The encoding is always UTF8, on which quoting relies; PGCLIENTENCODING is ignored.
     keyword("client_encoding", "", Set(client_encoding)),
     keyword("service", "PGSERVICE", Source),
     keyword("servicefile", "PGSERVICEFILE", Source),
-    keyword("passfile", "PGPASSFILE", Set(|s, v| store(&mut s.passfile, path(v)))),
+    keyword("passfile", "PGPASSFILE", Set(|s, v| store(&mut s.passfile, v.path()))),
     // Ignoring these would weaken the connection.
     keyword("requirepeer", "PGREQUIREPEER", Only(&[], "not supported: omit it")),
     keyword("scram_client_key", "", Only(&[], "not supported by this version: use password=")),
     keyword("scram_server_key", "", Only(&[], "not supported by this version: use password=")),
     keyword("gssencmode", "PGGSSENCMODE", Only(&["disable", "prefer"], "GSSAPI is not supported")),
     // The choice of the host, and the purpose of the session.
-    keyword(
-        "target_session_attrs",
-        "PGTARGETSESSIONATTRS",
-        Set(|s, v| store(&mut s.target_session_attrs, TargetSessionAttrs::parse(v))),
-    ),
-    keyword(
-        "load_balance_hosts",
-        "PGLOADBALANCEHOSTS",
-        Set(|s, v| store(&mut s.load_balance_hosts, LoadBalanceHosts::parse(v))),
-    ),
+    keyword("target_session_attrs", "PGTARGETSESSIONATTRS", Set(|s, v| store(&mut s.target_session_attrs, v.named()))),
+    keyword("load_balance_hosts", "PGLOADBALANCEHOSTS", Set(|s, v| store(&mut s.load_balance_hosts, v.named()))),
     keyword(
         "replication",
         "",
@@ -114,25 +144,25 @@ pub(super) static KEYWORDS: &[Keyword] = &[
         Only(&["3.0", "3.2", "latest"], "this version speaks protocol 3.0"),
     ),
     // TLS settings, which have no effect without the feature.
-    keyword("sslnegotiation", "PGSSLNEGOTIATION", Set(|s, v| store(&mut s.tls.negotiation, SslNegotiation::parse(v)))),
+    keyword("sslnegotiation", "PGSSLNEGOTIATION", Set(|s, v| store(&mut s.tls.negotiation, v.named()))),
     keyword("sslrootcert", "PGSSLROOTCERT", Set(sslrootcert)),
-    keyword("sslcert", "PGSSLCERT", Set(|s, v| store(&mut s.tls.cert, Ok(tls::path(v))))),
-    keyword("sslkey", "PGSSLKEY", Set(|s, v| store(&mut s.tls.key, Ok(tls::path(v))))),
-    keyword("sslpassword", "", Set(|s, v| store(&mut s.tls.has_password, Ok(!v.is_empty())))),
-    keyword("sslcertmode", "PGSSLCERTMODE", Set(|s, v| store(&mut s.tls.cert_mode, SslCertMode::parse(v)))),
-    keyword("sslcrl", "PGSSLCRL", Set(|s, v| store(&mut s.tls.crl, Ok(tls::path(v))))),
-    keyword("sslcrldir", "PGSSLCRLDIR", Set(|s, v| store(&mut s.tls.crl_dir, Ok(tls::path(v))))),
+    keyword("sslcert", "PGSSLCERT", Set(|s, v| store(&mut s.tls.cert, v.path()))),
+    keyword("sslkey", "PGSSLKEY", Set(|s, v| store(&mut s.tls.key, v.path()))),
+    keyword("sslpassword", "", Set(|s, v| store(&mut s.tls.has_password, Ok(!v.text.is_empty())))),
+    keyword("sslcertmode", "PGSSLCERTMODE", Set(|s, v| store(&mut s.tls.cert_mode, v.named()))),
+    keyword("sslcrl", "PGSSLCRL", Set(|s, v| store(&mut s.tls.crl, v.path()))),
+    keyword("sslcrldir", "PGSSLCRLDIR", Set(|s, v| store(&mut s.tls.crl_dir, v.path()))),
     // Any value but 1 disables it, as in libpq.
-    keyword("sslsni", "PGSSLSNI", Set(|s, v| store(&mut s.tls.sni, Ok(v.is_empty() || v.starts_with('1'))))),
+    keyword("sslsni", "PGSSLSNI", Set(|s, v| store(&mut s.tls.sni, Ok(v.text.is_empty() || v.text.starts_with('1'))))),
     keyword(
         "ssl_min_protocol_version",
         "PGSSLMINPROTOCOLVERSION",
-        Set(|s, v| store(&mut s.tls.min_version, TlsVersion::parse_min(v))),
+        Set(|s, v| store(&mut s.tls.min_version, TlsVersion::parse_min(v.text))),
     ),
     keyword(
         "ssl_max_protocol_version",
         "PGSSLMAXPROTOCOLVERSION",
-        Set(|s, v| store(&mut s.tls.max_version, TlsVersion::parse_max(v))),
+        Set(|s, v| store(&mut s.tls.max_version, TlsVersion::parse_max(v.text))),
     ),
     // TLS compression no longer exists, and session keys are never logged.
     keyword("sslcompression", "", Ignored),
@@ -224,33 +254,12 @@ fn store<T>(setting: &mut T, value: Result<T, String>) -> Result<(), String> {
     Ok(())
 }
 
-fn text(value: &str) -> Result<Option<String>, String> {
-    Ok(super::given(value))
-}
-
-fn path(value: &str) -> Result<Option<PathBuf>, String> {
-    Ok(super::given(value).map(PathBuf::from))
-}
-
-fn database(value: &str) -> Result<Option<String>, String> {
-    check_database(value)?;
-    text(value)
-}
-
-/// Rejects a URL as the name of a database: libpq would send it, and the password would appear in the server's log.
-pub(super) fn check_database(value: &str) -> Result<(), &'static str> {
-    if value.starts_with("postgres://") || value.starts_with("postgresql://") {
-        return Err("dbname contains a whole URL: use it as the connection string");
-    }
-    Ok(())
-}
-
 fn list<T>(value: &str, item: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     if value.is_empty() { Ok(Vec::new()) } else { value.split(',').map(item).collect() }
 }
 
-fn addresses(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
-    (settings.hostaddrs, settings.zones) = list(value, address)?.into_iter().unzip();
+fn addresses(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
+    (settings.hostaddrs, settings.zones) = list(value.text, address)?.into_iter().unzip();
     if settings.zones.iter().all(Option::is_none) {
         settings.zones.clear();
     }
@@ -262,7 +271,7 @@ fn address(item: &str) -> Result<(Option<IpAddr>, Option<Box<str>>), String> {
     if item.is_empty() {
         return Ok((None, None));
     }
-    if let Some((ip, zone)) = super::endpoints::zoned(item) {
+    if let Some((ip, zone)) = zoned(item) {
         return Ok((Some(ip.into()), Some(zone.into())));
     }
     item.parse().map(|ip| (Some(ip), None)).map_err(|_| {
@@ -273,86 +282,57 @@ fn address(item: &str) -> Result<(Option<IpAddr>, Option<Box<str>>), String> {
 
 fn port(item: &str) -> Result<u16, String> {
     match item.trim() {
-        "" => Ok(super::DEFAULT_PORT),
+        "" => Ok(DEFAULT_PORT),
         digits => {
             digits.parse().ok().filter(|port| *port != 0).ok_or_else(|| "port must be a number from 1 to 65535".into())
         }
     }
 }
 
-/// Parses an integer like libpq: it may be surrounded by white space, and a negative one means the default.
-fn integer(value: &str, keyword: &str, max: i32) -> Result<Option<u32>, String> {
-    let value = value.trim();
-    if value.is_empty() {
-        return Ok(None);
-    }
-    match value.parse::<i32>() {
-        Ok(number) if number <= max => Ok(u32::try_from(number).ok()),
-        _ => Err(format!("{keyword} must be a whole number, at most {max}")),
-    }
+fn database(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
+    check_database(value.text)?;
+    store(&mut settings.dbname, value.text())
 }
 
-fn connect_timeout(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
-    if !value.trim().is_empty() {
-        let seconds = integer(value, "connect_timeout, in seconds,", i32::MAX)?.filter(|seconds| *seconds > 0);
-        settings.connect_timeout = seconds.map(|seconds| Duration::from_secs(seconds.into()));
-    }
-    Ok(())
+fn connect_timeout(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
+    if value.text.trim().is_empty() { Ok(()) } else { store(&mut settings.connect_timeout, value.seconds(INTEGER_MAX)) }
 }
 
-fn keepalive(value: &str, keyword: &str) -> Result<Option<Duration>, String> {
-    let seconds = integer(value, &format!("{keyword}, in seconds,"), KEEPALIVE_SECONDS_MAX)?;
-    Ok(seconds.filter(|seconds| *seconds > 0).map(|seconds| Duration::from_secs(seconds.into())))
-}
-
-fn keepalives_count(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
-    let count = integer(value, "keepalives_count", KEEPALIVE_COUNT_MAX)?;
-    settings.keepalives_count = count.filter(|count| *count > 0);
-    Ok(())
-}
-
-fn tcp_user_timeout(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
-    let millis = integer(value, "tcp_user_timeout, in milliseconds,", i32::MAX)?.filter(|millis| *millis > 0);
+fn tcp_user_timeout(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
+    let millis = value.positive(", in milliseconds,", INTEGER_MAX)?;
     settings.tcp_user_timeout = millis.map(|millis| Duration::from_millis(millis.into()));
     Ok(())
 }
 
-fn channel_binding(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
-    settings.channel_binding = ChannelBinding::parse(value)?;
+fn channel_binding(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
+    settings.channel_binding = value.named()?;
     settings.channel_binding.check()
 }
 
-fn sslmode(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
-    let mode = SslMode::parse(value)?;
-    settings.sslmode = (!value.is_empty()).then_some(mode);
+fn sslmode(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
+    let mode: SslMode = value.named()?;
+    settings.sslmode = (!value.text.is_empty()).then_some(mode);
     mode.check()
 }
 
-fn sslrootcert(settings: &mut ConfigValues, value: &str) -> Result<(), String> {
-    settings.tls.root_cert = tls::path(value);
+fn sslrootcert(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
+    settings.tls.root_cert = given_path(value.text);
     if settings.tls.trusts_system() { SslMode::VerifyFull.check() } else { Ok(()) }
 }
 
 /// Accepts the spellings of UTF8 that the server accepts, such as `utf-8` and `Unicode`, and libpq's `auto` ("from the
 /// locale").
-fn client_encoding(_: &mut ConfigValues, value: &str) -> Result<(), String> {
-    let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+fn client_encoding(_: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
+    let plain: String = value.text.chars().filter(char::is_ascii_alphanumeric).collect();
     match plain.to_ascii_lowercase().as_str() {
         "" | "utf8" | "unicode" | "auto" => Ok(()),
         _ => Err("client_encoding is always UTF8 here, whatever the database's own encoding: leave it out".into()),
     }
 }
 
-/// Returns the rows of the table in `keywords.md`: keyword, variable, first version, and treatment.
-#[cfg(test)]
-pub(super) fn documented() -> Vec<[&'static str; 4]> {
-    let rows = include_str!("../docs/keywords.md").lines().filter(|line| line.starts_with("| `"));
-    let cells = |row: &'static str| row.split('|').map(|cell| cell.trim()).collect::<Vec<_>>();
-    rows.map(cells).map(|cells| [cells[1].trim_matches('`'), cells[2].trim_matches('`'), cells[3], cells[4]]).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::libpq_tests::documented;
     use super::*;
 
     #[test]

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! "postgres://..."  ──┐
-//! "host=... ..."    ──┤ dsn ──> pairs ──┐
-//! service files ──────── service ───────┼ keywords ──> Config ──> endpoints, startup parameters, login policy
-//! PGHOST, PGUSER, ... ── sources ───────┘    ^                        └─ passfile, at each login
-//!                             builder ───────┘
+//! "host=... ..."    ──┤ dsn ──────────────┐
+//! service files ──────── service ─────────┼ sources ──> keywords ──> values ──> endpoints, startup parameters,
+//! PGHOST, PGUSER, ... ── environment ─────┘                            ^        login policy
+//!                              builder (Config) ───────────────────────┘          └─ passfile, at each login
 //! ```
 //!
 //! A setting has the same meaning as in libpq, or it is rejected: see [`keywords`]. This module opens no socket, and
@@ -13,6 +13,7 @@
 
 mod dsn;
 mod endpoints;
+mod environment;
 mod feature;
 mod keywords;
 #[cfg(test)]
@@ -29,7 +30,9 @@ pub(crate) mod session_attrs;
 mod sources;
 mod startup;
 mod tls;
+mod values;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::net::IpAddr;
@@ -38,6 +41,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::values::{ConfigValues, given, given_path, whole_millis, whole_seconds};
 use crate::error::Error;
 
 pub(crate) use endpoints::{Endpoint, Host};
@@ -50,18 +54,9 @@ pub use session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
 pub(crate) use tls::TlsSettings;
 pub use tls::{SslCertMode, SslNegotiation, TlsVersion};
 
-/// The registered port of PostgreSQL.
-const DEFAULT_PORT: u16 = 5432;
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Linux's `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL`.
-const KEEPALIVE_SECONDS_MAX: i32 = 32_767;
-/// Linux's `MAX_TCP_KEEPCNT`.
-const KEEPALIVE_COUNT_MAX: i32 = 127;
-
 /// The configuration of a connection: addresses, credentials, timeouts and TLS.
 ///
-/// A configuration can be parsed from a connection string, which has the same meaning as for `psql`. ConfigValues in the
+/// A configuration can be parsed from a connection string, which has the same meaning as for `psql`. Settings in the
 /// string override the service file that it names, which overrides the `PG*` environment variables, which override the
 /// defaults. All keywords are listed under [`keywords`](crate::docs::keywords).
 ///
@@ -137,7 +132,7 @@ const KEEPALIVE_COUNT_MAX: i32 = 127;
 ///   password. libpq accepts them with a meaning that is rarely intended.
 /// - Tabs and line breaks around a part of a URL are ignored, like spaces.
 /// - A connection string cannot consist of only a database name (write `dbname=shop`), and `dbname` cannot be a URL.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Default)]
 #[doc(alias = "dsn")]
 #[doc(alias = "conninfo")]
 #[doc(alias = "ConnConfig")]
@@ -146,73 +141,10 @@ pub struct Config {
     inner: Arc<ConfigValues>,
 }
 
-/// The values of a configuration. Empty strings mean "not set" and are never stored.
-#[derive(Clone, PartialEq)]
-struct ConfigValues {
-    /// Names, addresses and socket directories. An empty string is the default host.
-    hosts: Vec<String>,
-    /// One address for each of `hosts`; `None` means that the name is resolved.
-    hostaddrs: Vec<Option<IpAddr>>,
-    /// The zones of the addresses, in the order of `hostaddrs`; shorter if the last addresses have none.
-    zones: Vec<Option<Box<str>>>,
-    ports: Vec<u16>,
-    user: Option<String>,
-    password: Option<String>,
-    passfile: Option<PathBuf>,
-    dbname: Option<String>,
-    application_name: Option<String>,
-    fallback_application_name: Option<String>,
-    options: Option<String>,
-    connect_timeout: Option<Duration>,
-    call_timeout: Duration,
-    keepalives: bool,
-    keepalives_idle: Option<Duration>,
-    keepalives_interval: Option<Duration>,
-    keepalives_count: Option<u32>,
-    tcp_user_timeout: Option<Duration>,
-    auth_methods: AuthMethods,
-    channel_binding: ChannelBinding,
-    target_session_attrs: TargetSessionAttrs,
-    load_balance_hosts: LoadBalanceHosts,
-    sslmode: Option<SslMode>,
-    tls: TlsSettings,
-}
-
-impl Default for ConfigValues {
-    fn default() -> Self {
-        ConfigValues {
-            hosts: Vec::new(),
-            hostaddrs: Vec::new(),
-            zones: Vec::new(),
-            ports: Vec::new(),
-            user: None,
-            password: None,
-            passfile: None,
-            dbname: None,
-            application_name: None,
-            fallback_application_name: None,
-            options: None,
-            connect_timeout: Some(DEFAULT_CONNECT_TIMEOUT),
-            call_timeout: DEFAULT_CALL_TIMEOUT,
-            keepalives: true,
-            keepalives_idle: None,
-            keepalives_interval: None,
-            keepalives_count: None,
-            tcp_user_timeout: None,
-            auth_methods: AuthMethods::ALL,
-            channel_binding: ChannelBinding::default(),
-            target_session_attrs: TargetSessionAttrs::default(),
-            load_balance_hosts: LoadBalanceHosts::default(),
-            sslmode: None,
-            tls: TlsSettings::default(),
-        }
-    }
-}
-
 impl Config {
     /// Creates a configuration with default values, independent of the environment.
     pub fn new() -> Self {
-        Config::from(ConfigValues::default())
+        Config::default()
     }
 
     /// Creates a configuration from the `PG*` environment variables and the service named by PGSERVICE, like `psql`
@@ -223,7 +155,7 @@ impl Config {
     /// Returns [`Error::Config`] if the value of a variable is invalid or not supported.
     #[doc(alias = "environment")]
     pub fn from_env() -> Result<Self, Error> {
-        Ok(sources::resolve("", &sources::process)?)
+        Ok(sources::resolve("", &environment::process)?.into())
     }
 
     /// Parses a connection string without using the environment or the home directory.
@@ -244,7 +176,7 @@ impl Config {
     #[doc(alias = "ParseConfig")]
     #[doc(alias = "PQconninfoParse")]
     pub fn without_env(text: &str) -> Result<Self, Error> {
-        Ok(sources::resolve(text, &sources::nothing)?)
+        Ok(sources::resolve(text, &environment::nothing)?.into())
     }
 }
 
@@ -306,8 +238,7 @@ impl Config {
     #[must_use]
     #[doc(alias = "pgpass")]
     pub fn passfile(self, file: impl Into<PathBuf>) -> Self {
-        let file = Some(file.into()).filter(|file| !file.as_os_str().is_empty());
-        self.set(|s| s.passfile = file)
+        self.set(|s| s.passfile = given_path(file))
     }
 
     /// Sets the database. Default: the database with the name of the role.
@@ -449,6 +380,194 @@ impl Config {
     }
 }
 
+/// The TLS settings, except [`sslmode`](Self::sslmode).
+///
+/// Files are read when a connection is opened, and again when it is restored. A relative path refers to the working
+/// directory at that time. By default, the existing files of `root.crt`, `postgresql.crt`, `postgresql.key` and
+/// `root.crl` in `~/.postgresql` are used, as by `psql`. All except the key are PEM files that may contain several
+/// entries.
+impl Config {
+    /// Sets the trusted certificate authorities: a file, or `system` for the authorities that the operating system
+    /// trusts.
+    ///
+    /// If the file exists, the certificate is verified in every `sslmode`, so that `require` is as strict as
+    /// `verify-ca`; if it does not exist, `verify-ca` and `verify-full` fail. `system` requires `verify-full`, and
+    /// implies it if no `sslmode` is set.
+    ///
+    /// ```
+    /// use notifyman::{Config, SslMode};
+    ///
+    /// let config = Config::new().host("db1").sslmode(SslMode::VerifyFull).sslrootcert("/etc/ssl/shop-ca.crt");
+    /// # let _ = config;
+    /// ```
+    #[must_use]
+    pub fn sslrootcert(self, file: impl Into<PathBuf>) -> Self {
+        self.set(|s| s.tls.root_cert = given_path(file))
+    }
+
+    /// Sets the client certificate, followed by the intermediate certificates.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslcert("/etc/shop.crt");
+    /// assert_eq!(config, Config::without_env("sslcert=/etc/shop.crt")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sslcert(self, file: impl Into<PathBuf>) -> Self {
+        self.set(|s| s.tls.cert = given_path(file))
+    }
+
+    /// Sets the private key of the client certificate: PKCS#8, PKCS#1 or SEC1, in PEM or DER, without a password.
+    ///
+    /// A key that other users can read is rejected, as by `psql`: its mode must be at most 0600, or 0640 if its owner
+    /// is root.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslkey("/etc/shop.key");
+    /// assert_eq!(config, Config::without_env("sslkey=/etc/shop.key")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sslkey(self, file: impl Into<PathBuf>) -> Self {
+        self.set(|s| s.tls.key = given_path(file))
+    }
+
+    /// Sets whether the client certificate is sent.
+    ///
+    /// ```
+    /// use notifyman::{Config, SslCertMode};
+    ///
+    /// let config = Config::new().sslcertmode(SslCertMode::Disable);
+    /// assert_eq!(config, Config::without_env("sslcertmode=disable")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sslcertmode(self, mode: SslCertMode) -> Self {
+        self.set(|s| s.tls.cert_mode = mode)
+    }
+
+    /// Sets a certificate revocation list. A file that does not exist is ignored, as by `psql`; an existing file
+    /// without a list is rejected.
+    ///
+    /// If there is a list, there must be a current one for each authority between the server and the root.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslcrl("/etc/revoked.pem");
+    /// assert_eq!(config, Config::without_env("sslcrl=/etc/revoked.pem")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sslcrl(self, file: impl Into<PathBuf>) -> Self {
+        self.set(|s| s.tls.crl = given_path(file))
+    }
+
+    /// Sets a directory of certificate revocation lists. All PEM files in it are read, and there must be at least one.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslcrldir("/etc/revoked");
+    /// assert_eq!(config, Config::without_env("sslcrldir=/etc/revoked")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sslcrldir(self, directory: impl Into<PathBuf>) -> Self {
+        self.set(|s| s.tls.crl_dir = given_path(directory))
+    }
+
+    /// Sets whether the host name is sent to the server, unencrypted (SNI). Default: yes. Addresses are never sent.
+    ///
+    /// ```
+    /// use notifyman::Config;
+    ///
+    /// let config = Config::new().sslsni(false);
+    /// assert_eq!(config, Config::without_env("sslsni=0")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn sslsni(self, on: bool) -> Self {
+        self.set(|s| s.tls.sni = on)
+    }
+
+    /// Sets the minimum version of TLS. Default: 1.2, the oldest that is supported.
+    ///
+    /// ```
+    /// use notifyman::{Config, TlsVersion};
+    ///
+    /// let config = Config::new().ssl_min_protocol_version(TlsVersion::V1_3);
+    /// assert_eq!(config, Config::without_env("ssl_min_protocol_version=TLSv1.3")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ssl_min_protocol_version(self, version: TlsVersion) -> Self {
+        self.set(|s| s.tls.min_version = Some(version))
+    }
+
+    /// Sets the maximum version of TLS. Default: the latest that both sides support.
+    ///
+    /// ```
+    /// use notifyman::{Config, TlsVersion};
+    ///
+    /// let config = Config::new().ssl_max_protocol_version(TlsVersion::V1_2);
+    /// assert_eq!(config, Config::without_env("ssl_max_protocol_version=TLSv1.2")?);
+    /// # Ok::<(), notifyman::Error>(())
+    /// ```
+    #[must_use]
+    pub fn ssl_max_protocol_version(self, version: TlsVersion) -> Self {
+        self.set(|s| s.tls.max_version = Some(version))
+    }
+
+    /// Sets how TLS starts.
+    ///
+    /// ```
+    /// use notifyman::{Config, SslMode, SslNegotiation};
+    ///
+    /// let config = Config::new().sslnegotiation(SslNegotiation::Direct).sslmode(SslMode::Require);
+    /// assert_eq!(config.get_sslnegotiation(), SslNegotiation::Direct);
+    /// ```
+    #[must_use]
+    pub fn sslnegotiation(self, negotiation: SslNegotiation) -> Self {
+        self.set(|s| s.tls.negotiation = negotiation)
+    }
+
+    /// Sets a TLS configuration made by the caller, for requirements that `sslrootcert` and the other settings do not
+    /// cover: keys in hardware, root certificates that are not in files, or another cryptography provider.
+    ///
+    /// The configuration determines the trusted roots, the client certificate and the TLS versions. Of the settings
+    /// that begin with `ssl`, only two have an effect: [`sslnegotiation`](Self::sslnegotiation) and
+    /// [`sslmode`](Self::sslmode), which determines whether TLS is used: never for `disable`, if the server supports it
+    /// for `allow` and `prefer`, and always for `require` and stricter modes. The certificate is verified for the name
+    /// of the host.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use notifyman::rustls::crypto::ring;
+    /// use notifyman::rustls::{ClientConfig, RootCertStore};
+    /// use notifyman::{Config, SslMode};
+    ///
+    /// # fn main() -> Result<(), notifyman::rustls::Error> {
+    /// # let my_roots = RootCertStore::empty();
+    /// let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    ///     .with_safe_default_protocol_versions()?
+    ///     .with_root_certificates(my_roots)
+    ///     .with_no_client_auth();
+    /// let config = Config::new().host("db1").sslmode(SslMode::VerifyFull).tls_config(Arc::new(tls));
+    /// # let _ = config;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls_config(self, config: Arc<own_tls::ClientConfig>) -> Self {
+        self.set(|s| s.tls.own = Some(own_tls::OwnTls(config)))
+    }
+}
+
 /// The getters.
 impl Config {
     /// Returns the hosts in the order in which they are tried. An empty string is the default host.
@@ -547,7 +666,63 @@ impl Config {
     pub fn get_load_balance_hosts(&self) -> LoadBalanceHosts {
         self.inner.load_balance_hosts
     }
+}
 
+/// The getters of the TLS settings. For files, `None` means the default file in `~/.postgresql`.
+impl Config {
+    /// Returns the file of the trusted certificate authorities, or `system`.
+    pub fn get_sslrootcert(&self) -> Option<&Path> {
+        self.tls().root_cert.as_deref()
+    }
+
+    /// Returns the file of the client certificate.
+    pub fn get_sslcert(&self) -> Option<&Path> {
+        self.tls().cert.as_deref()
+    }
+
+    /// Returns the file of the private key.
+    pub fn get_sslkey(&self) -> Option<&Path> {
+        self.tls().key.as_deref()
+    }
+
+    /// Returns whether the client certificate is sent.
+    pub fn get_sslcertmode(&self) -> SslCertMode {
+        self.tls().cert_mode
+    }
+
+    /// Returns the file of the certificate revocation lists.
+    pub fn get_sslcrl(&self) -> Option<&Path> {
+        self.tls().crl.as_deref()
+    }
+
+    /// Returns the directory of certificate revocation lists. `None` means that there is none.
+    pub fn get_sslcrldir(&self) -> Option<&Path> {
+        self.tls().crl_dir.as_deref()
+    }
+
+    /// Returns `true` if the host name is sent to the server.
+    pub fn get_sslsni(&self) -> bool {
+        self.tls().sni
+    }
+
+    /// Returns the minimum version of TLS. `None` means 1.2.
+    pub fn get_ssl_min_protocol_version(&self) -> Option<TlsVersion> {
+        self.tls().min_version
+    }
+
+    /// Returns the maximum version of TLS. `None` means the latest that both sides support.
+    pub fn get_ssl_max_protocol_version(&self) -> Option<TlsVersion> {
+        self.tls().max_version
+    }
+
+    /// Returns how TLS starts.
+    pub fn get_sslnegotiation(&self) -> SslNegotiation {
+        self.tls().negotiation
+    }
+}
+
+/// Derived values, for the crate.
+impl Config {
     /// Returns the password. Only authentication uses it, so there is no public getter.
     pub(crate) fn get_password(&self) -> Option<&str> {
         self.inner.password.as_deref()
@@ -556,31 +731,75 @@ impl Config {
     pub(crate) fn auth_methods(&self) -> AuthMethods {
         self.inner.auth_methods
     }
-}
 
-/// Treats an empty string as not set.
-fn given(text: impl Into<String>) -> Option<String> {
-    Some(text.into()).filter(|text| !text.is_empty())
-}
+    pub(crate) fn tls(&self) -> &TlsSettings {
+        &self.inner.tls
+    }
 
-/// Formats the name of a file on one line, for messages.
-fn one_line(file: &Path) -> String {
-    file.to_string_lossy().escape_debug().to_string()
-}
+    /// Returns the addresses to connect to, in order. There is at least one.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Config`] if the settings contradict each other or are invalid.
+    pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
+        Ok(endpoints::endpoints(&self.inner, &|path| path.exists())?)
+    }
 
-fn whole_seconds(duration: Duration) -> Option<Duration> {
-    let more = u64::from(duration.subsec_nanos() > 0);
-    Some(Duration::from_secs(duration.as_secs().saturating_add(more))).filter(|duration| !duration.is_zero())
-}
+    /// Returns the names and values in the startup packet, in order.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Config`] if a value cannot be sent, or if all values together are longer than the server
+    /// accepts.
+    pub(crate) fn startup_parameters(&self) -> Result<Vec<(&'static str, Cow<'_, str>)>, Error> {
+        Ok(startup::parameters(&self.inner)?)
+    }
 
-fn whole_millis(duration: Duration) -> Option<Duration> {
-    let millis = duration.as_nanos().div_ceil(1_000_000);
-    Some(Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))).filter(|duration| !duration.is_zero())
-}
+    /// Returns the role: the given one, or the operating system's user.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Config`] if no role is set and the name of the operating system's user is unknown.
+    pub(crate) fn effective_user(&self) -> Result<Cow<'_, str>, Error> {
+        Ok(self.inner.effective_user()?)
+    }
 
-impl Default for Config {
-    fn default() -> Self {
-        Config::new()
+    /// Returns the database: the given one, or the one with the name of the role.
+    ///
+    /// # Errors
+    ///
+    /// See [`effective_user`](Self::effective_user).
+    pub(crate) fn effective_dbname(&self) -> Result<Cow<'_, str>, Error> {
+        Ok(self.inner.effective_dbname()?)
+    }
+
+    /// Formats role and database, to follow an address in an error text: ` as "app", database "shop"`.
+    pub(crate) fn role_and_database(&self) -> String {
+        let role = self.effective_user().map(|user| format!(" as {user:?}"));
+        let database = self.effective_dbname().map(|dbname| format!(", database {dbname:?}"));
+        role.unwrap_or_default() + &database.unwrap_or_default()
+    }
+
+    /// Returns the path of the password file, if a login needs it.
+    pub(crate) fn passfile_to_read(&self) -> Option<&Path> {
+        self.get_passfile().filter(|_| self.get_password().is_none())
+    }
+
+    /// Returns the configuration for a login at this address, with the password from the password file if none is set,
+    /// and a note on the file for the error of a failed login. The note never contains the password.
+    pub(crate) fn with_password_for(&self, place: &Endpoint, passfile: &Passfile) -> (Config, Option<String>) {
+        let path = self.passfile_to_read();
+        let (Some(path), Ok(user), Ok(dbname)) = (path, self.effective_user(), self.effective_dbname()) else {
+            return (self.clone(), None);
+        };
+        let (password, note) = passfile.password_for(path, place, &dbname, &user);
+        (password.map_or_else(|| self.clone(), |password| self.clone().password(password)), note)
+    }
+
+    /// Returns `true` if a session of one configuration can be used for the other: all settings with an effect are
+    /// equal, including secrets, except the application name.
+    pub(crate) fn shares_session_with(&self, other: &Self) -> bool {
+        startup::share_session(&self.inner, &other.inner)
     }
 }
 
@@ -590,12 +809,12 @@ impl From<ConfigValues> for Config {
     }
 }
 
-/// Parses a connection string. ConfigValues in it override the environment, which overrides the defaults.
+/// Parses a connection string. Settings in it override the environment, which overrides the defaults.
 impl FromStr for Config {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        Ok(sources::resolve(text, &sources::process)?)
+        Ok(sources::resolve(text, &environment::process)?.into())
     }
 }
 
@@ -643,33 +862,7 @@ impl From<Infallible> for Error {
 /// Formats all settings. Of the password it shows only whether there is one.
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = &*self.inner;
-        f.debug_struct("Config")
-            .field("hosts", &s.hosts)
-            .field("hostaddrs", &s.hostaddrs)
-            .field("zones", &s.zones)
-            .field("ports", &s.ports)
-            .field("user", &s.user)
-            .field("password", &s.password.as_ref().map(|_| format_args!("***")))
-            .field("passfile", &s.passfile)
-            .field("dbname", &s.dbname)
-            .field("application_name", &s.application_name)
-            .field("fallback_application_name", &s.fallback_application_name)
-            .field("options", &s.options)
-            .field("connect_timeout", &s.connect_timeout)
-            .field("call_timeout", &s.call_timeout)
-            .field("keepalives", &s.keepalives)
-            .field("keepalives_idle", &s.keepalives_idle)
-            .field("keepalives_interval", &s.keepalives_interval)
-            .field("keepalives_count", &s.keepalives_count)
-            .field("tcp_user_timeout", &s.tcp_user_timeout)
-            .field("require_auth", &format_args!("{}", s.auth_methods))
-            .field("channel_binding", &s.channel_binding)
-            .field("target_session_attrs", &s.target_session_attrs)
-            .field("load_balance_hosts", &s.load_balance_hosts)
-            .field("sslmode", &s.effective_sslmode())
-            .field("tls", &s.tls)
-            .finish()
+        self.inner.fmt(f)
     }
 }
 

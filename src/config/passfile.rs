@@ -13,20 +13,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::endpoints::{Endpoint, Host};
-use super::{Config, given, one_line};
-
-/// The result of searching the password file for one address.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum PasswordSearch {
-    /// There is no file.
-    NoFile,
-    /// The file exists but must not be used.
-    Unused(String),
-    NoLine,
-    /// The number of the line, from 1, and its password.
-    Line(usize, String),
-}
+use super::endpoints::{Endpoint, Host, SOCKET_DIRECTORIES};
+use super::environment::one_line;
+use super::values::given;
 
 /// The contents of the password file.
 #[derive(Debug, Clone)]
@@ -56,42 +45,27 @@ impl Passfile {
         }
     }
 
-    fn look_up(&self, hosts: &[String], rest: [&str; 3]) -> PasswordSearch {
-        match self {
-            Passfile::Missing => PasswordSearch::NoFile,
-            Passfile::Unused(reason) => PasswordSearch::Unused(reason.clone()),
-            Passfile::Content(bytes) => first_match(bytes, hosts, rest),
-        }
-    }
-}
-
-impl Config {
-    /// Returns the path of the password file, if a login needs it.
-    pub(crate) fn passfile_to_read(&self) -> Option<&Path> {
-        self.get_passfile().filter(|_| self.get_password().is_none())
-    }
-
-    /// Returns the configuration for a login at this address, with the password from the password file if none is set,
-    /// and a note on the file for the error of a failed login. The note never contains the password.
-    pub(crate) fn with_password_for(&self, place: &Endpoint, passfile: &Passfile) -> (Config, Option<String>) {
-        let Some(path) = self.passfile_to_read() else { return (self.clone(), None) };
-        let (Ok(user), Ok(dbname)) = (self.effective_user(), self.effective_dbname()) else {
-            return (self.clone(), None);
+    /// Returns the password for a login at this address, and a note for the error of a failed login: the number of the
+    /// line, or the reason why there is no password. The note never contains the password.
+    pub(super) fn password_for(
+        &self,
+        path: &Path,
+        place: &Endpoint,
+        dbname: &str,
+        user: &str,
+    ) -> (Option<String>, Option<String>) {
+        let found = match self {
+            Passfile::Missing => return (None, None),
+            Passfile::Unused(reason) => Err(reason.clone()),
+            Passfile::Content(bytes) => {
+                first_match(bytes, &names_of(&place.host), [&place.port.to_string(), dbname, user])
+            }
         };
-        let (hosts, port) = (names_of(&place.host), place.port.to_string());
         let file = one_line(path);
-        match passfile.look_up(&hosts, [&port, &dbname, &user]) {
-            PasswordSearch::NoFile => (self.clone(), None),
-            PasswordSearch::Unused(reason) => {
-                (self.clone(), Some(format!("the password file {file} was not used: {reason}")))
-            }
-            PasswordSearch::NoLine => {
-                (self.clone(), Some(format!("the password file {file} has no line for this address")))
-            }
-            PasswordSearch::Line(number, password) => {
-                let note = format!("the password is from line {number} of {file}");
-                (self.clone().password(password), Some(note))
-            }
+        match found {
+            Ok(Some((line, password))) => (Some(password), Some(format!("the password is from line {line} of {file}"))),
+            Ok(None) => (None, Some(format!("the password file {file} has no line for this address"))),
+            Err(reason) => (None, Some(format!("the password file {file} was not used: {reason}"))),
         }
     }
 }
@@ -107,14 +81,15 @@ fn names_of(host: &Host) -> Vec<String> {
         Host::Socket(path) => {
             let directory = path.parent().unwrap_or(path).to_string_lossy();
             let directory = directory.strip_prefix('\0').map_or(directory.to_string(), |rest| format!("@{rest}"));
-            let is_default = super::sources::SOCKET_DIRECTORIES.contains(&directory.as_str());
+            let is_default = SOCKET_DIRECTORIES.contains(&directory.as_str());
             let localhost = is_default.then(|| "localhost".to_owned());
             localhost.into_iter().chain([directory]).collect()
         }
     }
 }
 
-pub(super) fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> PasswordSearch {
+/// Returns the number of the first line that matches, from 1, and its password; or the reason why the line cannot be used.
+pub(super) fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> Result<Option<(usize, String)>, String> {
     for (i, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.starts_with(b"#") {
@@ -125,14 +100,12 @@ pub(super) fn first_match(bytes: &[u8], hosts: &[String], rest: [&str; 3]) -> Pa
             rest.iter().try_fold(behind_host, |line, field| behind(line, field))
         };
         if let Some(password) = hosts.iter().find_map(fits) {
-            return match String::from_utf8(unescaped(password)).map(given) {
-                Ok(Some(password)) => PasswordSearch::Line(i + 1, password),
-                Ok(None) => PasswordSearch::NoLine,
-                Err(_) => PasswordSearch::Unused(format!("the password in line {} is not UTF-8", i + 1)),
-            };
+            let password = String::from_utf8(unescaped(password));
+            let password = password.map_err(|_| format!("the password in line {} is not UTF-8", i + 1))?;
+            return Ok(given(password).map(|password| (i + 1, password)));
         }
     }
-    PasswordSearch::NoLine
+    Ok(None)
 }
 
 /// Returns the line after its first field if that field is `*` or equals this text.
@@ -174,10 +147,7 @@ mod tests {
     use super::*;
 
     fn found(file: &str, host: &str, rest: [&str; 3]) -> Option<String> {
-        match first_match(file.as_bytes(), &[host.to_owned()], rest) {
-            PasswordSearch::Line(_, password) => Some(password),
-            _ => None,
-        }
+        first_match(file.as_bytes(), &[host.to_owned()], rest).ok().flatten().map(|(_, password)| password)
     }
 
     #[test]
@@ -208,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_default_socket_is_called_localhost() {
-        let socket = |directory: &str| names_of(&Host::Socket(super::super::sources::socket_in(directory, 5432)));
+        let socket = |directory: &str| names_of(&Host::Socket(super::super::endpoints::socket_in(directory, 5432)));
         assert_eq!(socket("/tmp"), ["localhost", "/tmp"]);
         assert_eq!(socket("/srv/pg"), ["/srv/pg"]);
         assert_eq!(socket("\0pg"), ["@pg"]);
@@ -235,7 +205,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_file(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            first_match(&bytes, &["h".into()], ["1", "d", "u"]);
+            let _ = first_match(&bytes, &["h".into()], ["1", "d", "u"]);
         }
     }
 }

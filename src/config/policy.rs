@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::feature;
-use super::names::{by_name, name_of};
+use super::names::{Named as _, named};
 
 /// The encryption of a connection, as in libpq's `sslmode`.
 ///
@@ -41,19 +41,6 @@ pub enum SslMode {
 }
 
 impl SslMode {
-    const NAMES: [(&'static str, SslMode); 6] = [
-        ("disable", SslMode::Disable),
-        ("allow", SslMode::Allow),
-        ("prefer", SslMode::Prefer),
-        ("require", SslMode::Require),
-        ("verify-ca", SslMode::VerifyCa),
-        ("verify-full", SslMode::VerifyFull),
-    ];
-
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        by_name(&Self::NAMES, text, "sslmode")
-    }
-
     /// Returns `true` if the connection is never unencrypted.
     pub(crate) fn is_strict(self) -> bool {
         matches!(self, SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull)
@@ -61,19 +48,18 @@ impl SslMode {
 
     /// Rejects the mode if it needs TLS and the feature is disabled.
     pub(super) fn check(self) -> Result<(), String> {
-        if self.is_strict() && !feature::BUILT_IN {
-            Err(feature::needs_feature(&format!("sslmode={self}")))
-        } else {
-            Ok(())
-        }
+        feature::check(self.is_strict(), format_args!("sslmode={self}"))
     }
 }
 
-impl fmt::Display for SslMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name_of(&Self::NAMES, *self))
-    }
-}
+named!(SslMode {
+    Disable: "disable",
+    Allow: "allow",
+    Prefer: "prefer",
+    Require: "require",
+    VerifyCa: "verify-ca",
+    VerifyFull: "verify-full",
+});
 
 /// The binding of SCRAM authentication to the TLS channel, as in libpq's `channel_binding`.
 ///
@@ -93,30 +79,13 @@ pub enum ChannelBinding {
 }
 
 impl ChannelBinding {
-    const NAMES: [(&'static str, ChannelBinding); 3] = [
-        ("disable", ChannelBinding::Disable),
-        ("prefer", ChannelBinding::Prefer),
-        ("require", ChannelBinding::Require),
-    ];
-
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        by_name(&Self::NAMES, text, "channel_binding")
-    }
-
     /// Rejects the policy if it needs TLS and the feature is disabled.
     pub(super) fn check(self) -> Result<(), String> {
-        match self {
-            ChannelBinding::Require if !feature::BUILT_IN => Err(feature::needs_feature("channel_binding=require")),
-            _ => Ok(()),
-        }
+        feature::check(self == ChannelBinding::Require, "channel_binding=require")
     }
 }
 
-impl fmt::Display for ChannelBinding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name_of(&Self::NAMES, *self))
-    }
-}
+named!(ChannelBinding { Disable: "disable", Prefer: "prefer", Require: "require" });
 
 /// An authentication method that a server may request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -133,23 +102,12 @@ pub enum AuthMethod {
 }
 
 impl AuthMethod {
-    const NAMES: [(&'static str, AuthMethod); 4] = [
-        ("none", AuthMethod::None),
-        ("password", AuthMethod::Password),
-        ("md5", AuthMethod::Md5),
-        ("scram-sha-256", AuthMethod::ScramSha256),
-    ];
-
     const fn bit(self) -> u8 {
         1 << self as u8
     }
 }
 
-impl fmt::Display for AuthMethod {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name_of(&Self::NAMES, *self))
-    }
-}
+named!(AuthMethod { None: "none", Password: "password", Md5: "md5", ScramSha256: "scram-sha-256" });
 
 /// The methods that `require_auth` allows.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -278,6 +236,6 @@ mod tests {
             assert_eq!(checked.is_ok(), feature::BUILT_IN);
             assert!(checked.err().is_none_or(|error| error.contains("feature `tls`")));
         }
-        assert!(SslMode::parse("Disable").unwrap_err().contains("verify-full"));
+        assert!(SslMode::by_name("Disable", "sslmode").unwrap_err().contains("verify-full"));
     }
 }

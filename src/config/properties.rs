@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Config, ConfigValues, TlsSettings, dsn, passfile, service};
+use super::tls::TlsSettings;
+use super::values::ConfigValues;
+use super::{Config, dsn, passfile, service};
 
 /// Checks for any bytes: nothing panics, no error contains the password, and a string that was accepted has the same
 /// meaning after it was written in either form.
@@ -45,10 +47,10 @@ pub(crate) fn fuzz_source_files(data: &[u8]) {
     let mut next = || fields.next().unwrap_or_default();
     let (hosts, rest) = (&[next()], [next(), next(), next()]);
     let rest = rest.each_ref().map(String::as_str);
-    if let passfile::PasswordSearch::Line(number, password) = passfile::first_match(file.as_bytes(), hosts, rest) {
+    if let Ok(Some((number, password))) = passfile::first_match(file.as_bytes(), hosts, rest) {
         let line = file.split('\n').nth(number - 1).unwrap_or_default();
         let alone = passfile::first_match(line.as_bytes(), hosts, rest);
-        assert_eq!(alone, passfile::PasswordSearch::Line(1, password), "line {number} of {file:?}");
+        assert_eq!(alone, Ok(Some((1, password))), "line {number} of {file:?}");
     }
 }
 
@@ -299,7 +301,7 @@ mod tests {
                 _ => None,
             };
             let built = Config::new().user(user.clone()).application_name(name.clone());
-            prop_assert_eq!(sources::resolve("", &env).unwrap(), built);
+            prop_assert_eq!(Config::from(sources::resolve("", &env).unwrap()), built);
         }
     }
 }

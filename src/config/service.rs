@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::dsn::is_blank;
-use super::sources::Environment;
-use super::{keywords, one_line};
+use super::environment::{Environment, one_line};
+use super::keywords;
+use super::values::fault;
 use crate::error::ConfigError;
 
 /// A setting of a service file.
@@ -52,11 +53,12 @@ impl Service {
                 Ok(bytes) => {
                     // Other sections and comments may have any encoding.
                     let text = String::from_utf8_lossy(&bytes);
-                    if let Some(entries) = section(&text, name).map_err(|(line, why)| at(&file, line, why))? {
+                    let at = |line, why| fault(origin(&file, line), why);
+                    if let Some(entries) = section(&text, name).map_err(|(line, why)| at(line, why))? {
                         let garbled = entries.iter().find(|entry| entry.value.contains(char::REPLACEMENT_CHARACTER));
                         if let (Some(entry), Cow::Owned(_)) = (garbled, &text) {
-                            let why = "its value is not UTF-8, which is the only supported encoding";
-                            return Err(at(&file, entry.line, why.into()));
+                            let why = "its value is not UTF-8, which is the only supported encoding".into();
+                            return Err(at(entry.line, why));
                         }
                         return Ok(Self { file, entries });
                     }
@@ -66,14 +68,12 @@ impl Service {
                 Err(error) => return Err(fault(format!("service file {}", one_line(&file)), error.to_string())),
             }
         }
-        Err(fault(
-            "service".into(),
-            if looked_in.is_empty() {
-                "there is no service file: set servicefile= or PGSERVICEFILE, or create ~/.pg_service.conf".into()
-            } else {
-                format!("no section [{}] in {}", name.escape_debug(), looked_in.join(" or "))
-            },
-        ))
+        let why = if looked_in.is_empty() {
+            "there is no service file: set servicefile= or PGSERVICEFILE, or create ~/.pg_service.conf".into()
+        } else {
+            format!("no section [{}] in {}", name.escape_debug(), looked_in.join(" or "))
+        };
+        Err(fault("service", why))
     }
 
     /// Returns the value of a keyword and its position.
@@ -85,14 +85,6 @@ impl Service {
 
 fn origin(file: &Path, line: usize) -> String {
     format!("service file {}, line {line}", one_line(file))
-}
-
-fn at(file: &Path, line: usize, why: String) -> ConfigError {
-    fault(origin(file, line), why)
-}
-
-fn fault(origin: String, message: String) -> ConfigError {
-    ConfigError { origin, position: None, message }
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {

@@ -1,8 +1,6 @@
 //! The choice among several servers, and the order in which they are tried.
 
-use std::fmt;
-
-use super::names::{by_name, name_of};
+use super::names::named;
 
 /// The state that a server must have, as in libpq's `target_session_attrs`.
 ///
@@ -38,27 +36,14 @@ pub enum TargetSessionAttrs {
     PreferStandby,
 }
 
-impl TargetSessionAttrs {
-    const NAMES: [(&'static str, TargetSessionAttrs); 6] = [
-        ("any", TargetSessionAttrs::Any),
-        ("read-write", TargetSessionAttrs::ReadWrite),
-        ("read-only", TargetSessionAttrs::ReadOnly),
-        ("primary", TargetSessionAttrs::Primary),
-        ("standby", TargetSessionAttrs::Standby),
-        ("prefer-standby", TargetSessionAttrs::PreferStandby),
-    ];
-
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        by_name(&Self::NAMES, text, "target_session_attrs")
-    }
-}
-
-/// Formats the value as in a connection string.
-impl fmt::Display for TargetSessionAttrs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name_of(&Self::NAMES, *self))
-    }
-}
+named!(TargetSessionAttrs {
+    Any: "any",
+    ReadWrite: "read-write",
+    ReadOnly: "read-only",
+    Primary: "primary",
+    Standby: "standby",
+    PreferStandby: "prefer-standby",
+});
 
 /// The order in which hosts are tried, as in libpq's `load_balance_hosts`.
 ///
@@ -80,35 +65,22 @@ pub enum LoadBalanceHosts {
     Random,
 }
 
-impl LoadBalanceHosts {
-    const NAMES: [(&'static str, LoadBalanceHosts); 2] =
-        [("disable", LoadBalanceHosts::Disable), ("random", LoadBalanceHosts::Random)];
-
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        by_name(&Self::NAMES, text, "load_balance_hosts")
-    }
-}
-
-/// Formats the value as in a connection string.
-impl fmt::Display for LoadBalanceHosts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(name_of(&Self::NAMES, *self))
-    }
-}
+named!(LoadBalanceHosts { Disable: "disable", Random: "random" });
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::Named;
     use super::*;
 
     #[test]
     fn names_are_the_same_as_in_libpq() {
         for (name, _) in TargetSessionAttrs::NAMES {
-            assert_eq!(TargetSessionAttrs::parse(name).unwrap().to_string(), name);
+            assert_eq!(TargetSessionAttrs::by_name(name, "").unwrap().to_string(), *name);
         }
         for (name, _) in LoadBalanceHosts::NAMES {
-            assert_eq!(LoadBalanceHosts::parse(name).unwrap().to_string(), name);
+            assert_eq!(LoadBalanceHosts::by_name(name, "").unwrap().to_string(), *name);
         }
-        assert!(TargetSessionAttrs::parse("master").unwrap_err().contains("primary"));
-        assert!(LoadBalanceHosts::parse("on").unwrap_err().contains("random"));
+        assert!(TargetSessionAttrs::by_name("master", "").unwrap_err().contains("primary"));
+        assert!(LoadBalanceHosts::by_name("on", "").unwrap_err().contains("random"));
     }
 }

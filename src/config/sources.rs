@@ -1,40 +1,17 @@
-//! The sources of settings outside of the program: the environment, the operating system's user, and the usual
-//! directories of sockets; and the precedence among them.
+//! The precedence among the sources of settings: a connection string, the service that it names, an environment, and the
+//! defaults.
 //!
-//! Each source is passed as a closure, so that the interpretation is a pure function. Only [`process`], [`os_user`] and
-//! the functions that they call access the system. Without HOME in the environment, only the files that are named
-//! explicitly are read, by [`super::service`] and [`super::passfile`].
+//! Without HOME in the environment, only the files that are named explicitly are read, by [`super::service`] and
+//! [`super::passfile`].
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::dsn;
+use super::environment::Environment;
 use super::keywords::{self, KEYWORDS, Keyword};
 use super::service::Service;
-use super::{Config, ConfigValues, dsn};
+use super::values::{ConfigValues, fault};
 use crate::error::ConfigError;
-
-/// An environment: returns the value of a variable, if it is set.
-pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
-
-/// Returns a variable of the process, or a default for HOME and PGSYSCONFDIR.
-pub(super) fn process(name: &str) -> Option<OsString> {
-    let set = std::env::var_os(name).filter(|value| name != "HOME" || !value.is_empty());
-    set.or_else(|| match name {
-        "HOME" => home_of_user(),
-        "PGSYSCONFDIR" => {
-            SYSTEM_DIRECTORIES.iter().find(|f| Path::new(f).join("pg_service.conf").exists()).map(Into::into)
-        }
-        _ => None,
-    })
-}
-
-/// The directories of the system-wide service file on Debian, on Red Hat, and in a default build of PostgreSQL.
-const SYSTEM_DIRECTORIES: [&str; 3] = ["/etc/postgresql-common", "/etc/sysconfig/pgsql", "/usr/local/pgsql/etc"];
-
-/// Returns no variable.
-pub(super) fn nothing(_: &str) -> Option<OsString> {
-    None
-}
 
 /// A value and its position.
 struct Given {
@@ -53,7 +30,7 @@ impl Given {
 ///
 /// As in libpq, the last of several equal keywords is used, and an empty value overrides the variable and means the
 /// default. A variable that the string overrides is not read, so it may be invalid.
-pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config, ConfigError> {
+pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<ConfigValues, ConfigError> {
     let pairs = known_pairs(text)?;
     let said = |name: &str| {
         let pair = pairs.iter().rev().find(|pair| pair.key == name)?;
@@ -78,10 +55,8 @@ pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config
     if settings.passfile.is_none() {
         settings.passfile = environment("HOME").map(|home| Path::new(&home).join(".pgpass"));
     }
-    const BOTH: &str = "connection string and environment";
-    settings.check_counts(BOTH)?;
-    settings.check_tls().map_err(|message| ConfigError { origin: BOTH.into(), position: None, message })?;
-    Ok(Config::from(settings))
+    settings.check_combination("connection string and environment")?;
+    Ok(settings)
 }
 
 /// Returns the settings of a connection string, each with a known and current keyword.
@@ -133,77 +108,21 @@ fn variable(name: &str, environment: Environment<'_>) -> Result<Option<Given>, C
     let origin = format!("environment variable {name}");
     match value.into_string() {
         Ok(value) => Ok(Some(Given { value, origin, position: None })),
-        Err(_) => {
-            let message = "its value is not UTF-8, which is the only supported encoding".into();
-            Err(ConfigError { origin, position: None, message })
-        }
+        Err(_) => Err(fault(origin, "its value is not UTF-8, which is the only supported encoding")),
     }
-}
-
-/// Returns the name of the operating system's user, which is the default role of PostgreSQL's programs.
-///
-/// libpq uses the name of the effective user id. This function reads it from the two files that contain it on Linux;
-/// elsewhere, and for a user of a directory service, it uses USER or LOGNAME.
-pub(super) fn os_user() -> Option<String> {
-    let read = |path: &str| std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    os_user_from(&read, &process)
-}
-
-fn os_user_from(read: &dyn Fn(&str) -> Option<String>, environment: Environment<'_>) -> Option<String> {
-    passwd_field(read, NAME).or_else(|| {
-        ["USER", "LOGNAME"]
-            .iter()
-            .find_map(|name| environment(name)?.into_string().ok().filter(|user| !user.is_empty()))
-    })
-}
-
-/// Returns the home directory of the operating system's user, for a program that runs without HOME.
-fn home_of_user() -> Option<OsString> {
-    let read = |path: &str| std::fs::read(path).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    passwd_field(&read, HOME).map(Into::into)
-}
-
-/// The fields of a line of `/etc/passwd`: `name:password:uid:gid:comment:home:shell`.
-const NAME: usize = 0;
-const UID: usize = 2;
-const HOME: usize = 5;
-
-/// Returns a field of the effective user's line, from Linux's files.
-fn passwd_field(read: &dyn Fn(&str) -> Option<String>, field: usize) -> Option<String> {
-    field_in_passwd(&read("/etc/passwd")?, effective_uid(&read("/proc/self/status")?)?, field)
-}
-
-/// Returns the second number of the line `Uid: real effective saved filesystem`.
-fn effective_uid(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// Returns a field of the first line with this id and a name.
-fn field_in_passwd(passwd: &str, uid: u32, field: usize) -> Option<String> {
-    passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let is_this = !fields.first()?.is_empty() && fields.get(UID)?.parse() == Ok(uid);
-        is_this.then(|| fields.get(field).filter(|field| !field.is_empty()).map(ToString::to_string)).flatten()
-    })
-}
-
-/// The usual directories of sockets: on Debian and Red Hat, and in a default build of PostgreSQL.
-pub(super) const SOCKET_DIRECTORIES: [&str; 2] = ["/var/run/postgresql", "/tmp"];
-
-/// Returns the socket of a local server, if one of the usual directories contains it.
-pub(super) fn default_socket(port: u16, exists: &dyn Fn(&Path) -> bool) -> Option<PathBuf> {
-    SOCKET_DIRECTORIES.iter().map(|directory| socket_in(directory, port)).find(|path| exists(path))
-}
-
-/// Returns the path of the socket of a server that listens on `port`.
-pub(super) fn socket_in(directory: &str, port: u16) -> PathBuf {
-    Path::new(directory).join(format!(".s.PGSQL.{port}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::SslMode;
+    use std::ffi::OsString;
+
+    use super::super::environment::nothing;
+    use super::super::{Config, SslMode};
     use super::*;
+
+    fn resolve(text: &str, environment: Environment<'_>) -> Result<Config, ConfigError> {
+        super::resolve(text, environment).map(Config::from)
+    }
 
     fn env<'a>(variables: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
         |name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
@@ -300,22 +219,5 @@ mod tests {
         assert!(demands("", &[("PGREQUIRESSL", "1")]));
         assert!(!demands("requiressl=1 sslmode=prefer", &[]));
         assert!(!demands("requiressl=0", &[("PGSSLMODE", "require")]));
-    }
-
-    #[test]
-    fn the_user_is_the_effective_one() {
-        let read = |path: &str| match path {
-            "/proc/self/status" => Some("Name:\tx\nUid:\t0\t26\t26\t26\nGid:\t0\t0\t0\t0\n".to_owned()),
-            "/etc/passwd" => Some("root:x:0:0::/:/bin/sh\n:x:26:\nbad\npostgres:x:26:26::/:/bin/sh\n".to_owned()),
-            _ => None,
-        };
-        assert_eq!(os_user_from(&read, &env(&[("USER", "eve")])).as_deref(), Some("postgres"));
-    }
-
-    #[test]
-    fn the_user_of_a_directory_service_comes_from_the_environment() {
-        let read = |path: &str| (path == "/etc/passwd").then(|| "root:x:0:0::/:/bin/sh".to_owned());
-        assert_eq!(os_user_from(&read, &env(&[("USER", ""), ("LOGNAME", "ann")])).as_deref(), Some("ann"));
-        assert_eq!(os_user_from(&read, &nothing), None);
     }
 }

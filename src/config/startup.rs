@@ -1,162 +1,75 @@
-//! The startup parameters, and the validation of values from the builder.
+//! The startup parameters, by which a client requests a session.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
-use super::{Config, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, keywords, sources};
-use crate::error::{ConfigError, Error};
+use super::endpoints::{Endpoint, endpoints};
+use super::values::{BUILDER, ConfigValues, fault};
+use crate::error::ConfigError;
 
 /// The server's `MAX_STARTUP_PACKET_LENGTH`, which does not include the length field. The server closes the connection
 /// without an error if a packet is longer.
 const STARTUP_PACKET_MAX: usize = 10_000;
 
-impl Config {
-    /// Returns the role: the given one, or the operating system's user.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Error::Config`] if no role is set and the name of the operating system's user is unknown.
-    pub(crate) fn effective_user(&self) -> Result<Cow<'_, str>, Error> {
-        let user = self.inner.user.as_deref().map(Cow::from).or_else(|| sources::os_user().map(Cow::from));
-        Ok(user.ok_or_else(|| ConfigError {
-            origin: "user".into(),
-            position: None,
-            message: "none is set, and the name of the operating system's user is unknown: set user= or PGUSER".into(),
-        })?)
+/// Returns the names and values in the startup packet, in order.
+///
+/// The server processes `options` before the other parameters, so `client_encoding` overrides `options`. It is
+/// nevertheless the last one.
+///
+/// # Errors
+///
+/// Returns an error if a value cannot be sent, or if all values together are longer than the server accepts.
+pub(super) fn parameters(values: &ConfigValues) -> Result<Vec<(&'static str, Cow<'_, str>)>, ConfigError> {
+    values.check()?;
+    let user = values.effective_user()?;
+    let dbname = values.dbname.as_deref().map_or_else(|| user.clone(), Cow::from);
+    let mut parameters = vec![("user", user), ("database", dbname)];
+    parameters.extend(values.effective_application_name().map(|name| ("application_name", name.into())));
+    parameters.extend(values.options.as_deref().map(|options| ("options", options.into())));
+    parameters.push(("client_encoding", "UTF8".into()));
+
+    // Contains the protocol version, the strings with their NULs, and the final NUL.
+    let length = 5 + parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+    if length > STARTUP_PACKET_MAX {
+        let message = format!(
+            "user, dbname, application_name and options make a startup packet of {length} bytes, but the server accepts \
+             {STARTUP_PACKET_MAX}: shorten options"
+        );
+        return Err(fault(BUILDER, message));
     }
+    Ok(parameters)
+}
 
-    /// Returns the database: the given one, or the one with the name of the role.
-    ///
-    /// # Errors
-    ///
-    /// See [`effective_user`](Self::effective_user).
-    pub(crate) fn effective_dbname(&self) -> Result<Cow<'_, str>, Error> {
-        self.inner.dbname.as_deref().map_or_else(|| self.effective_user(), |name| Ok(name.into()))
-    }
-
-    /// Returns `application_name`, or else `fallback_application_name`.
-    pub(crate) fn effective_application_name(&self) -> Option<&str> {
-        self.inner.application_name.as_deref().or(self.inner.fallback_application_name.as_deref())
-    }
-
-    /// Returns `true` if a session of one configuration can be used for the other: all settings with an effect are
-    /// equal, including secrets, except the application name.
-    pub(crate) fn shares_session_with(&self, other: &Self) -> bool {
-        // A configuration without a valid value is rejected when it is used.
-        let effective = |config: &Self| {
-            let endpoints = config.endpoints().ok()?;
-            let (user, dbname) = (config.effective_user().ok()?.into(), config.effective_dbname().ok()?.into());
-            let settings = super::ConfigValues {
-                hosts: Vec::new(),
-                hostaddrs: Vec::new(),
-                zones: Vec::new(),
-                ports: Vec::new(),
-                user: Some(user),
-                dbname: Some(dbname),
-                application_name: None,
-                fallback_application_name: None,
-                ..(*config.inner).clone()
-            };
-            Some((endpoints, settings))
-        };
-        match (effective(self), effective(other)) {
-            (Some(one), Some(other)) => one == other,
-            _ => self == other,
-        }
-    }
-
-    /// Returns the names and values in the startup packet, in order.
-    ///
-    /// The server processes `options` before the other parameters, so `client_encoding` overrides `options`. It is
-    /// nevertheless the last one.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Error::Config`] if a value cannot be sent, or if all values together are longer than the server
-    /// accepts.
-    pub(crate) fn startup_parameters(&self) -> Result<Vec<(&'static str, Cow<'_, str>)>, Error> {
-        self.check()?;
-        let user = self.effective_user()?;
-        let dbname = self.get_dbname().map_or_else(|| user.clone(), Cow::from);
-        let mut parameters = vec![("user", user), ("database", dbname)];
-        parameters.extend(self.effective_application_name().map(|name| ("application_name", name.into())));
-        parameters.extend(self.get_options().map(|options| ("options", options.into())));
-        parameters.push(("client_encoding", "UTF8".into()));
-
-        // Contains the protocol version, the strings with their NULs, and the final NUL.
-        let strings: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-        if 5 + strings > STARTUP_PACKET_MAX {
-            let message = format!(
-                "user, dbname, application_name and options make a startup packet of {} bytes, but the server accepts \
-                 {STARTUP_PACKET_MAX}: shorten options",
-                5 + strings
-            );
-            return Err(builder_fault(message).into());
-        }
-        Ok(parameters)
-    }
-
-    /// Formats role and database, to follow an address in an error text: ` as "app", database "shop"`.
-    pub(crate) fn role_and_database(&self) -> String {
-        let mut text = String::new();
-        if let Ok(user) = self.effective_user() {
-            text.push_str(&format!(" as {user:?}"));
-        }
-        if let Ok(dbname) = self.effective_dbname() {
-            text.push_str(&format!(", database {dbname:?}"));
-        }
-        text
-    }
-
-    /// Validates the values from the builder. A parsed configuration is always valid.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let s = &*self.inner;
-        s.check_counts("builder")?;
-        s.check_tls().map_err(builder_fault)?;
-        keywords::check_database(s.dbname.as_deref().unwrap_or_default()).map_err(builder_fault)?;
-        if s.ports.contains(&0) {
-            return Err(builder_fault("port must be from 1 to 65535"));
-        }
-        if s.call_timeout.is_zero() {
-            return Err(builder_fault("call_timeout must be greater than zero; Duration::MAX means no limit"));
-        }
-        let seconds = Duration::from_secs(KEEPALIVE_SECONDS_MAX.unsigned_abs().into());
-        if s.keepalives_idle.max(s.keepalives_interval) > Some(seconds) {
-            return Err(builder_fault(format!(
-                "keepalives_idle and keepalives_interval must be at most {KEEPALIVE_SECONDS_MAX} seconds"
-            )));
-        }
-        if s.keepalives_count > Some(KEEPALIVE_COUNT_MAX.unsigned_abs()) {
-            return Err(builder_fault(format!("keepalives_count must be at most {KEEPALIVE_COUNT_MAX}")));
-        }
-        if s.tcp_user_timeout > Some(Duration::from_millis(i32::MAX.unsigned_abs().into())) {
-            return Err(builder_fault(format!("tcp_user_timeout must be at most {} milliseconds", i32::MAX)));
-        }
-        let texts = [
-            ("user", &s.user),
-            ("password", &s.password),
-            ("dbname", &s.dbname),
-            ("application_name", &s.application_name),
-            ("options", &s.options),
-        ];
-        let hosts = s.hosts.iter().map(|host| ("host", host));
-        let mut texts = texts.iter().filter_map(|(name, text)| Some((*name, text.as_ref()?))).chain(hosts);
-        match texts.find(|(_, text)| text.contains('\0')) {
-            Some((name, _)) => {
-                Err(builder_fault(format!("{name} contains a NUL byte, which PostgreSQL does not support")))
-            }
-            None => Ok(()),
-        }
+/// Returns `true` if a session of one configuration can be used for the other: all settings with an effect are equal,
+/// including secrets, except the application name.
+pub(super) fn share_session(one: &ConfigValues, other: &ConfigValues) -> bool {
+    // A configuration without a valid value is rejected when it is used.
+    match (effective(one), effective(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
     }
 }
 
-fn builder_fault(message: impl Into<String>) -> ConfigError {
-    ConfigError { origin: "builder".into(), position: None, message: message.into() }
+/// Returns the addresses, and the values with the effective role and database in place of those that led to them.
+fn effective(values: &ConfigValues) -> Result<(Vec<Endpoint>, ConfigValues), ConfigError> {
+    let effective = ConfigValues {
+        hosts: Vec::new(),
+        hostaddrs: Vec::new(),
+        zones: Vec::new(),
+        ports: Vec::new(),
+        user: Some(values.effective_user()?.into()),
+        dbname: Some(values.effective_dbname()?.into()),
+        application_name: None,
+        fallback_application_name: None,
+        ..values.clone()
+    };
+    Ok((endpoints(values, &|path| path.exists())?, effective))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::SslNegotiation;
+    use std::time::Duration;
+
+    use super::super::{Config, SslNegotiation};
     use super::*;
 
     fn parameters(config: &Config) -> Vec<String> {
@@ -196,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_fallback_name_is_used_if_there_is_no_application_name() {
-        let named = |text| Config::without_env(text).unwrap().effective_application_name().map(String::from);
+        let named = |text| Config::without_env(text).unwrap().inner.effective_application_name().map(String::from);
         assert_eq!(named("fallback_application_name=psql"), Some("psql".into()));
         assert_eq!(named("fallback_application_name=psql application_name=shop"), Some("shop".into()));
         assert_eq!(named(""), None);
