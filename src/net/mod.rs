@@ -14,6 +14,6 @@ pub(crate) use offload::OffloadJob;
 pub(crate) use passfile::read_passfile;
 pub(crate) use reactor::{PollWaker, Reactor, Ready};
 pub(crate) use resolve::NameResolution;
-pub(crate) use stream::{Address, Keepalive, Stream};
+pub(crate) use stream::{Keepalive, Stream};
 pub(crate) use tls::{Encryption, EncryptionJob};
-pub(crate) use transport::Transport;
+pub(crate) use transport::{Address, Transport};

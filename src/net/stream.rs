@@ -1,10 +1,7 @@
 //! A connected, non-blocking TCP or Unix socket. This is the only file that uses `socket2`.
 
-use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
@@ -12,24 +9,8 @@ use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
 use crate::clock::{self, CoarseInstant};
 use crate::config::Config;
 use crate::error::TlsError;
-use crate::net::Transport;
 use crate::net::tls::{Encryption, Tls};
-
-/// A resolved address to connect to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Address {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Address::Tcp(address) => address.fmt(f),
-            Address::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
+use crate::net::transport::{Address, Transport};
 
 /// The TCP keepalive settings of an idle connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,11 +2,29 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::config::Config;
 use crate::error::TlsError;
-use crate::net::{Address, Encryption};
+use crate::net::tls::Encryption;
+
+/// A resolved address to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
 
 /// A byte stream to a server that never blocks: a socket, or in tests a simulated link.
 pub(crate) trait Transport: fmt::Debug + Sized {

@@ -20,12 +20,12 @@ pub use self::single::{Notification, NotificationRef};
 pub(crate) use self::walk::notifications_in;
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::sync::Arc;
 
     use super::*;
 
-    pub(crate) fn frame(pid: i32, channel: &[u8], payload: &[u8]) -> Vec<u8> {
+    pub(super) fn frame(pid: i32, channel: &[u8], payload: &[u8]) -> Vec<u8> {
         let mut frame = vec![NOTIFICATION];
         frame.extend((4 + 4 + channel.len() as u32 + 1 + payload.len() as u32 + 1).to_be_bytes());
         frame.extend(pid.to_be_bytes());
@@ -36,7 +36,7 @@ pub(crate) mod tests {
         frame
     }
 
-    pub(crate) fn batch(frames: &[Vec<u8>]) -> Batch {
+    pub(super) fn batch(frames: &[Vec<u8>]) -> Batch {
         let buffer: Arc<[u8]> = frames.concat().into();
         let len = frames.iter().filter(|f| f[0] == NOTIFICATION).count();
         Slice::new(&buffer, 0, buffer.len(), len, 0).into()
