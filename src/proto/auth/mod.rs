@@ -80,15 +80,6 @@ fn deed(method: AuthMethod) -> &'static str {
     }
 }
 
-/// The progress of a login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AuthProgress {
-    /// The answer has been written, if one is required, and the server must continue.
-    Continue,
-    /// The server has authenticated the client.
-    Authenticated,
-}
-
 /// A login, from the first authentication message to the last.
 pub(crate) struct AuthExchange {
     state: AuthState,
@@ -114,6 +105,11 @@ impl AuthExchange {
         matches!(self.state, AuthState::Start)
     }
 
+    /// Returns `true` if the server has authenticated the client.
+    pub(crate) fn is_authenticated(&self) -> bool {
+        matches!(self.state, AuthState::Authenticated)
+    }
+
     /// Handles the body of an authentication message and appends the answer to `out`.
     ///
     /// After an error the login is over, and the bytes that this call appended must not be sent.
@@ -122,7 +118,7 @@ impl AuthExchange {
         body: &[u8],
         credentials: &Credentials<'_>,
         out: &mut BytesMut,
-    ) -> Result<AuthProgress, Error> {
+    ) -> Result<(), Error> {
         let state = mem::replace(&mut self.state, AuthState::Failed);
         self.state = match (state, AuthRequest::parse(body)?) {
             (AuthState::Start, request) => start(request, credentials, out)?,
@@ -137,10 +133,7 @@ impl AuthExchange {
                 return Err(ProtocolError::Unexpected { message: request.name(), when: state.when() }.into());
             }
         };
-        Ok(match self.state {
-            AuthState::Authenticated => AuthProgress::Authenticated,
-            _ => AuthProgress::Continue,
-        })
+        Ok(())
     }
 }
 
@@ -396,26 +389,27 @@ mod tests {
             TestLogin { exchange: AuthExchange::new(), credentials }
         }
 
-        /// Returns the body of the client's answer, which is empty if there is none.
-        fn take(&mut self, body: &[u8]) -> Result<(AuthProgress, Vec<u8>), Error> {
+        /// Returns `true` if the client is authenticated, and the body of its answer, which is empty if there is none.
+        fn take(&mut self, body: &[u8]) -> Result<(bool, Vec<u8>), Error> {
             let mut out = BytesMut::new();
-            let progress = self.exchange.handle_message(body, &self.credentials, &mut out)?;
+            self.exchange.handle_message(body, &self.credentials, &mut out)?;
+            let is_authenticated = self.exchange.is_authenticated();
             if out.is_empty() {
-                return Ok((progress, Vec::new()));
+                return Ok((is_authenticated, Vec::new()));
             }
             assert_eq!(out[0], b'p');
             assert_eq!(u32::from_be_bytes(out[1..5].try_into().unwrap()) as usize, out.len() - 1);
-            Ok((progress, out[5..].to_vec()))
+            Ok((is_authenticated, out[5..].to_vec()))
         }
 
         fn answers(&mut self, body: &[u8]) -> Vec<u8> {
-            let (progress, answer) = self.take(body).unwrap();
-            assert_eq!(progress, AuthProgress::Continue);
+            let (is_authenticated, answer) = self.take(body).unwrap();
+            assert!(!is_authenticated);
             answer
         }
 
         fn is_authenticated_by(&mut self, body: &[u8]) {
-            assert_eq!(self.take(body).unwrap(), (AuthProgress::Authenticated, Vec::new()));
+            assert_eq!(self.take(body).unwrap(), (true, Vec::new()));
         }
 
         fn refuses(&mut self, body: &[u8]) -> Error {
@@ -744,8 +738,8 @@ mod tests {
                 let length = if at == cut_short { (body.len() as f64 * keep) as usize } else { body.len() };
                 body[..length].to_vec()
             };
-            let let_in = |bodies: &mut dyn FnMut(&mut TestLogin<'_>) -> Result<AuthProgress, Error>| {
-                bodies(&mut TestLogin::new(credentials())).is_ok_and(|progress| progress == AuthProgress::Authenticated)
+            let let_in = |bodies: &mut dyn FnMut(&mut TestLogin<'_>) -> Result<bool, Error>| {
+                bodies(&mut TestLogin::new(credentials())).is_ok_and(|is_authenticated| is_authenticated)
             };
             let by_scram = let_in(&mut |login| {
                 let offer = shorten(0, message(10, BOTH));
@@ -787,9 +781,9 @@ mod tests {
             let mut failed = false;
             for (code, rest) in bodies {
                 match login.take(&message(code, &rest)) {
-                    Ok((progress, _)) => {
+                    Ok((is_authenticated, _)) => {
                         prop_assert!(!failed);
-                        prop_assert!(progress == AuthProgress::Continue || code == 0);
+                        prop_assert!(!is_authenticated || code == 0);
                     }
                     Err(_) => failed = true,
                 }

@@ -18,6 +18,7 @@ use crate::proto::encoding;
 use crate::proto::frame::HEADER;
 use crate::proto::message;
 use crate::proto::parameters::Parameters;
+use crate::proto::plain_error;
 use crate::proto::request::{Reply, Request, RequestId};
 use crate::proto::sql;
 
@@ -91,22 +92,24 @@ impl Conversation {
     /// Sends a request to the server. `Session::poll` returns the reply.
     pub(crate) fn request(&mut self, request: Request) -> RequestId {
         let id = self.last_id.next();
-        let pending = self.pending.get_or_insert_default();
-        if let SessionState::Closed(end) = &pending.state {
-            pending.outputs.push_back(Output::Reply(id, Err(end.reason.clone())));
-        } else {
-            pending.requests.push(Some(id), request);
-            self.send_next();
-        }
+        self.enqueue(Some(id), request);
         id
     }
 
     /// Sends a request to the server and discards the reply.
     pub(crate) fn request_discarding_reply(&mut self, request: Request) {
-        if !self.is_closed() {
-            self.pending.get_or_insert_default().requests.push(None, request);
-            self.send_next();
+        self.enqueue(None, request);
+    }
+
+    fn enqueue(&mut self, id: Option<RequestId>, request: Request) {
+        let pending = self.pending.get_or_insert_default();
+        match &pending.state {
+            SessionState::Closed(end) => {
+                pending.outputs.extend(id.map(|id| Output::Reply(id, Err(end.reason.clone()))));
+            }
+            _ => pending.requests.push_back(QueuedRequest { id, request, is_retry: false }),
         }
+        self.send_next();
     }
 
     pub(super) fn send_next(&mut self) {
@@ -117,26 +120,20 @@ impl Conversation {
         self.drop_if_empty();
     }
 
-    pub(super) fn drop_if_empty(&mut self) {
+    /// Changes the pending state if there is one, and frees it if that has emptied it.
+    pub(super) fn with_pending<T: Default>(&mut self, change: impl FnOnce(&mut PendingIo) -> T) -> T {
+        let result = self.pending.as_deref_mut().map(change).unwrap_or_default();
+        self.drop_if_empty();
+        result
+    }
+
+    fn drop_if_empty(&mut self) {
         self.pending.take_if(|pending| pending.is_empty());
     }
 
-    // ---- output -----------------------------------------------------------------------------------------------
-
-    /// Returns the next output; the end only if `is_drained`, that is if all notifications have been taken.
-    pub(super) fn next_output(&mut self, is_drained: bool) -> Option<Output> {
-        let pending = self.pending.as_mut()?;
-        if let Some(output) = pending.outputs.pop_front() {
-            self.drop_if_empty();
-            return Some(output);
-        }
-        match &mut pending.state {
-            SessionState::Closed(end) if !end.is_reported && is_drained => {
-                end.is_reported = true;
-                Some(Output::Closed(end.reason.clone()))
-            }
-            _ => None,
-        }
+    /// Returns the request in flight and the queued requests, in order.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = &QueuedRequest> {
+        self.pending.iter().flat_map(|pending| pending.unanswered())
     }
 
     // ---- state ------------------------------------------------------------------------------------------------
@@ -391,12 +388,12 @@ impl Conversation {
         let limits = self.limits();
         let requests = &mut self.pending.get_or_insert_default().requests;
         if !in_transaction && done.can_be_retried() {
-            requests.push_first(QueuedRequest { is_retry: true, ..done.queued });
-            requests.push_own(Request::ReadQueueTail);
+            requests.push_front(QueuedRequest { is_retry: true, ..done.queued });
+            requests.push_front(QueuedRequest::own(Request::ReadQueueTail));
             return;
         }
         if let Some(request) = done.check_warning(in_transaction) {
-            requests.push_first(QueuedRequest { id: done.queued.id, request, is_retry: true });
+            requests.push_front(QueuedRequest { id: done.queued.id, request, is_retry: true });
             return;
         }
         done.confirm();
@@ -455,7 +452,7 @@ impl Conversation {
 
     /// Queues a request of the session itself before all others.
     fn request_next(&mut self, request: Request) {
-        self.pending.get_or_insert_default().requests.push_own(request);
+        self.pending.get_or_insert_default().requests.push_front(QueuedRequest::own(request));
     }
 
     fn is_sql_ascii(&self) -> bool {
@@ -494,28 +491,38 @@ impl Conversation {
         let login = self.early_login();
         let is_early = login.is_some();
         login
-            .and_then(|login| login.partial_plain_error())
+            .and_then(|login| login.plain_error.as_deref().map(plain_error::parse))
             .or_else(|| truncated_error(partial?, is_early))
             .or_else(|| self.pending.as_ref()?.final_error.clone())
     }
 
+    /// Returns the login while the server has not authenticated the client.
     fn early_login(&mut self) -> Option<&mut SessionLogin> {
-        self.pending.as_mut()?.state.early_login()
+        match &mut self.pending.as_mut()?.state {
+            SessionState::Login(login) if !login.is_authenticated() => Some(login),
+            _ => None,
+        }
     }
 
-    /// Handles `rest` if an error in plain text begins there. Returns `false` if none does.
+    /// Handles `rest` if an error in plain text begins there, which can only be the first thing that the server sends.
+    /// Returns `false` if none does.
     pub(super) fn begin_plain_error(&mut self, rest: &[u8]) -> bool {
-        let text = self.early_login().and_then(|login| login.begin_plain_error(rest));
-        text.is_some_and(|text| self.continue_plain_error(text))
+        let (Some((b'E', text)), Some(login)) = (rest.split_first(), self.early_login()) else { return false };
+        if !plain_error::is_text(text) {
+            return false;
+        }
+        login.plain_error = Some(Vec::new());
+        self.continue_plain_error(text)
     }
 
     /// Handles `rest` if an error in plain text has begun. Returns `false` if none has.
     #[inline]
     pub(super) fn continue_plain_error(&mut self, rest: &[u8]) -> bool {
-        let error = self.early_login().and_then(|login| login.continue_plain_error(rest));
-        if let Some(Some(error)) = &error {
-            self.close(error.clone().into());
+        let Some(text) = self.early_login().and_then(|login| login.plain_error.as_mut()) else { return false };
+        text.extend_from_slice(rest);
+        if let Some(error) = plain_error::whole(text) {
+            self.close(error.into());
         }
-        error.is_some()
+        true
     }
 }

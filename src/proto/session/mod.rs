@@ -33,6 +33,7 @@ use std::ops::{Deref, DerefMut};
 use self::conversation::Conversation;
 pub(crate) use self::output::Output;
 pub use self::output::TransactionStatus;
+use self::pending::PendingIo;
 pub(crate) use self::probe::{CanaryArrival, CanaryProbe, refuse_canary_channel};
 use self::receive::Receiver;
 use self::state::SessionState;
@@ -141,7 +142,7 @@ impl Session {
 
     /// Returns the number of requests without a reply.
     pub(crate) fn unanswered(&self) -> usize {
-        self.conversation.pending.as_ref().map_or(0, |pending| pending.unanswered().count())
+        self.conversation.unanswered().count()
     }
 
     /// Returns `true` if nothing waits to be sent, and the last message received is complete.
@@ -152,18 +153,18 @@ impl Session {
 
     /// Removes the first `sent` bytes of [`poll_transmit`](Self::poll_transmit), which were sent.
     pub(crate) fn handle_transmitted(&mut self, sent: usize) {
-        let Some(pending) = &mut self.conversation.pending else { return };
-        pending.transmit.advance(sent.min(pending.transmit.len()));
-        if pending.transmit.is_empty() {
-            pending.transmit = BytesMut::new();
-        }
-        self.conversation.drop_if_empty();
+        self.conversation.with_pending(|pending| {
+            pending.transmit.advance(sent.min(pending.transmit.len()));
+            if pending.transmit.is_empty() {
+                pending.transmit = BytesMut::new();
+            }
+        });
     }
 
     /// Returns the next output, if there is one. The end is not returned before all notifications have been taken.
     pub(crate) fn poll(&mut self) -> Option<Output> {
         let is_drained = self.receiver.backlog.is_empty();
-        self.conversation.next_output(is_drained)
+        self.conversation.with_pending(|pending| pending.next_output(is_drained))
     }
 
     /// Takes all received notifications, in order.
@@ -208,10 +209,7 @@ impl Session {
 
     /// Takes all notices, the oldest first.
     pub(crate) fn take_notices(&mut self) -> Vec<ServerError> {
-        let notices =
-            self.conversation.pending.as_mut().map(|pending| mem::take(&mut pending.notices)).unwrap_or_default();
-        self.conversation.drop_if_empty();
-        notices.into()
+        self.conversation.with_pending(|pending| mem::take(&mut pending.notices)).into()
     }
 
     /// Shares the memory of values that are equal in another session.
@@ -242,9 +240,7 @@ impl Session {
 
     /// Takes the reply to a request, if it was answered. Other replies stay.
     pub(crate) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
-        let reply = self.conversation.pending.as_mut()?.take_reply(of);
-        self.conversation.drop_if_empty();
-        reply
+        self.conversation.with_pending(|pending| pending.take_reply(of))
     }
 
     /// Returns `true` if this request was sent and is not answered.
@@ -254,37 +250,29 @@ impl Session {
 
     /// Returns `true` if this request has not been sent.
     pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
-        self.conversation
-            .pending
-            .iter()
-            .flat_map(|pending| pending.requests.iter())
-            .any(|queued| queued.id == Some(request))
+        let mut waiting = self.conversation.pending.iter().flat_map(|pending| &pending.requests);
+        waiting.any(|queued| queued.id == Some(request))
     }
 
     /// Withdraws a request that has not been sent. Returns `false` if it was sent.
     pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
-        self.conversation.pending.as_mut().is_some_and(|pending| pending.requests.withdraw(request))
+        self.conversation.pending.as_mut().is_some_and(|pending| pending.withdraw(request))
     }
 
     /// Stops sending requests. The answer to the request in flight is still received.
     pub(crate) fn pause(&mut self) {
-        self.conversation.pending.get_or_insert_default().requests.is_paused = true;
+        self.conversation.pending.get_or_insert_default().is_paused = true;
     }
 
     /// Sends requests again.
     pub(crate) fn resume(&mut self) {
-        if let Some(pending) = &mut self.conversation.pending {
-            pending.requests.is_paused = false;
-        }
+        self.conversation.with_pending(|pending| pending.is_paused = false);
         self.conversation.send_next();
     }
 
     /// Discards the replies to all requests so far, including those that have not been answered.
     pub(crate) fn discard_replies(&mut self) {
-        if let Some(pending) = &mut self.conversation.pending {
-            pending.discard_replies();
-        }
-        self.conversation.drop_if_empty();
+        self.conversation.with_pending(PendingIo::discard_replies);
     }
 
     // ---- channels ---------------------------------------------------------------------------------------------
@@ -298,14 +286,13 @@ impl Session {
 
     /// Returns `true` while the session reads its channels from the server, because a query may have changed them.
     pub(crate) fn is_reading_channels(&self) -> bool {
-        let next = self.conversation.pending.as_ref().and_then(|pending| pending.requests.iter().next());
-        let in_flight = self.conversation.in_flight().map(|in_flight| &in_flight.queued);
-        in_flight.into_iter().chain(next).any(|queued| matches!(queued.request, Request::ReadChannels))
+        // Only requests of the session itself are before it in the queue.
+        self.conversation.unanswered().take(2).any(|queued| matches!(queued.request, Request::ReadChannels))
     }
 
     /// Returns `true` while channels that an audit has found missing are being restored.
     pub(crate) fn is_relistening(&self) -> bool {
-        self.conversation.pending.iter().flat_map(|pending| pending.unanswered()).any(|queued| match &queued.request {
+        self.conversation.unanswered().any(|queued| match &queued.request {
             Request::ConfirmListen(confirmation) => matches!(confirmation.request, Request::Relisten(_)),
             request => matches!(request, Request::Relisten(_)),
         })
@@ -313,23 +300,17 @@ impl Session {
 
     /// Takes the channels that an audit has found missing.
     pub(crate) fn take_missed_channels(&mut self) -> Vec<Box<str>> {
-        let missed = self
-            .conversation
-            .pending
-            .as_mut()
-            .map(|pending| mem::take(&mut pending.listens.missed))
-            .unwrap_or_default();
-        self.conversation.drop_if_empty();
-        missed
+        self.conversation.with_pending(|pending| mem::take(&mut pending.listens.missed))
     }
 
     /// Takes the missed channels that have been restored, if there are any. If the session ended before the server
     /// answered, all of `missed` may have been.
     pub(crate) fn take_relistened(&mut self, missed: &[Box<str>]) -> Option<Vec<Box<str>>> {
-        let relistened = self.conversation.pending.as_mut().map(|pending| mem::take(&mut pending.listens.relistened));
-        self.conversation.drop_if_empty();
-        let relistened = relistened.filter(|channels| !channels.is_empty());
-        relistened.or_else(|| (self.conversation.is_closed() && !missed.is_empty()).then(|| missed.to_vec()))
+        let mut relistened = self.conversation.with_pending(|pending| mem::take(&mut pending.listens.relistened));
+        if relistened.is_empty() && self.conversation.is_closed() {
+            relistened = missed.to_vec();
+        }
+        (!relistened.is_empty()).then_some(relistened)
     }
 
     // ---- the canary -------------------------------------------------------------------------------------------

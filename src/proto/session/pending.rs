@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::listens::PendingListens;
 use super::output::Output;
-use super::requests::{InFlight, QueuedRequest, RequestQueue};
+use super::requests::{InFlight, QueuedRequest};
 use super::state::{SessionEnd, SessionState};
 use crate::error::{Error, ServerError};
 use crate::proto::channels::Channels;
@@ -24,7 +24,10 @@ pub(super) struct PendingIo {
     pub(super) state: SessionState,
     /// The bytes to send.
     pub(super) transmit: BytesMut,
-    pub(super) requests: RequestQueue,
+    /// The requests that have not been sent, in order.
+    pub(super) requests: VecDeque<QueuedRequest>,
+    /// `true` while no requests are sent.
+    pub(super) is_paused: bool,
     pub(super) outputs: VecDeque<Output>,
     pub(super) notices: VecDeque<ServerError>,
     /// The reason of a loss, if the connection ends before the server sends anything else: the last error, or the warning
@@ -38,7 +41,7 @@ impl PendingIo {
         matches!(self.state, SessionState::Idle)
             && self.transmit.is_empty()
             && self.requests.is_empty()
-            && !self.requests.is_paused
+            && !self.is_paused
             && self.outputs.is_empty()
             && self.notices.is_empty()
             && self.final_error.is_none()
@@ -49,10 +52,10 @@ impl PendingIo {
 
     /// Sends the next request, if none is in flight.
     pub(super) fn send_next(&mut self, channels: &Channels, limits: sql::Limits) {
-        if !matches!(self.state, SessionState::Idle) {
-            return;
-        }
-        while let Some(mut queued) = self.requests.pop() {
+        while matches!(self.state, SessionState::Idle)
+            && !self.is_paused
+            && let Some(mut queued) = self.requests.pop_front()
+        {
             if let Request::Relisten(names) = &mut queued.request {
                 // An earlier request may have removed some of them.
                 let wanted: BTreeSet<&str> = channels.iter().collect();
@@ -63,13 +66,24 @@ impl PendingIo {
                 }
             }
             let before = self.transmit.len();
-            let Err(error) = queued.request.encode(limits, &mut self.transmit) else {
+            if let Err(error) = queued.request.encode(limits, &mut self.transmit) {
+                // Only a query of the caller with a NUL, or of 2 GiB, cannot be encoded.
+                self.transmit.truncate(before);
+                self.outputs.extend(queued.id.map(|id| Output::Reply(id, Err(Error::io("writing a query", error)))));
+            } else {
                 self.state = SessionState::Busy(Box::new(InFlight::new(queued)));
-                return;
-            };
-            // Only a query of the caller with a NUL, or of 2 GiB, cannot be encoded.
-            self.transmit.truncate(before);
-            self.outputs.extend(queued.id.map(|id| Output::Reply(id, Err(Error::io("writing a query", error)))));
+            }
+        }
+    }
+
+    /// Returns the next output; the end only if `is_drained`, that is if all notifications have been taken.
+    pub(super) fn next_output(&mut self, is_drained: bool) -> Option<Output> {
+        match &mut self.state {
+            SessionState::Closed(end) if self.outputs.is_empty() && is_drained && !end.is_reported => {
+                end.is_reported = true;
+                Some(Output::Closed(end.reason.clone()))
+            }
+            _ => self.outputs.pop_front(),
         }
     }
 
@@ -80,11 +94,16 @@ impl PendingIo {
 
     /// Takes the reply to a request, if it was answered. Other replies stay.
     pub(super) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
-        let is_reply = |output: &Output| matches!(output, Output::Reply(id, _) if *id == of);
-        match self.outputs.remove(self.outputs.iter().position(is_reply)?) {
-            Some(Output::Reply(_, reply)) => Some(reply),
-            _ => None,
-        }
+        let at = self.outputs.iter().position(|output| matches!(output, Output::Reply(id, _) if *id == of))?;
+        let Some(Output::Reply(_, reply)) = self.outputs.remove(at) else { return None };
+        Some(reply)
+    }
+
+    /// Removes a request that has not been sent. Returns `false` if it was sent.
+    pub(super) fn withdraw(&mut self, id: RequestId) -> bool {
+        let before = self.requests.len();
+        self.requests.retain(|queued| queued.id != Some(id));
+        self.requests.len() < before
     }
 
     /// Discards the replies to all requests so far.
@@ -93,24 +112,20 @@ impl PendingIo {
             in_flight.queued.id = None;
         }
         self.outputs.retain(|output| !matches!(output, Output::Reply(..)));
-        self.requests.discard_replies();
+        self.requests.iter_mut().for_each(|queued| queued.id = None);
     }
 
     /// Ends the session. The reason is the reply to all unanswered requests.
     pub(super) fn close(&mut self, reason: Error) {
         let closed = SessionState::Closed(Box::new(SessionEnd { reason: reason.clone(), is_reported: false }));
-        let in_flight = match mem::replace(&mut self.state, closed) {
-            SessionState::Busy(in_flight) => Some(in_flight.queued),
-            _ => None,
-        };
-        let may_commit =
-            |queued: &QueuedRequest| matches!(&queued.request, Request::Query(text) if listen_scan::may_commit(text));
-        if in_flight.as_ref().is_some_and(may_commit) {
-            self.listens.end_transaction(false);
+        if let SessionState::Busy(in_flight) = mem::replace(&mut self.state, closed) {
+            if matches!(&in_flight.queued.request, Request::Query(text) if listen_scan::may_commit(text)) {
+                self.listens.end_transaction(false);
+            }
+            self.requests.push_front(in_flight.queued);
         }
-        for queued in in_flight.into_iter().chain(self.requests.take_all()) {
-            self.outputs.extend(queued.id.map(|id| Output::Reply(id, Err(reason.clone()))));
-        }
+        let ids = mem::take(&mut self.requests).into_iter().filter_map(|queued| queued.id);
+        self.outputs.extend(ids.map(|id| Output::Reply(id, Err(reason.clone()))));
     }
 
     // ---- errors and notices -----------------------------------------------------------------------------------

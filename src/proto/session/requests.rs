@@ -1,8 +1,7 @@
-//! The queue of requests, and the request that was sent.
+//! The requests in the queue, and the one that was sent.
 //!
 //! Only one request is in flight at a time, because the answer to a LISTEN determines what is sent next.
 
-use std::collections::VecDeque;
 use std::mem;
 
 use bytes::BytesMut;
@@ -24,7 +23,7 @@ const READ_ONLY: &str = "25006";
 const TOO_LONG: &str = "22023";
 
 /// A request in the queue or in flight.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct QueuedRequest {
     /// The id to report the reply with. `None` if the reply is discarded.
     pub(super) id: Option<RequestId>,
@@ -33,64 +32,15 @@ pub(super) struct QueuedRequest {
     pub(super) is_retry: bool,
 }
 
-/// The requests that have not been sent, in order.
-#[derive(Debug, Default)]
-pub(super) struct RequestQueue {
-    waiting: VecDeque<QueuedRequest>,
-    pub(super) is_paused: bool,
-}
-
-impl RequestQueue {
-    /// Returns `true` if there are no requests.
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Appends a request.
-    pub(super) fn push(&mut self, id: Option<RequestId>, request: Request) {
-        self.waiting.push_back(QueuedRequest { id, request, is_retry: false });
-    }
-
-    /// Inserts a request before all others.
-    pub(super) fn push_first(&mut self, request: QueuedRequest) {
-        self.waiting.push_front(request);
-    }
-
-    /// Inserts a request of the session itself before all others.
-    pub(super) fn push_own(&mut self, request: Request) {
-        self.push_first(QueuedRequest { id: None, request, is_retry: false });
-    }
-
-    /// Removes and returns the next request, unless the queue is paused.
-    pub(super) fn pop(&mut self) -> Option<QueuedRequest> {
-        if self.is_paused { None } else { self.waiting.pop_front() }
-    }
-
-    /// Removes a request. Returns `false` if it is not in the queue.
-    pub(super) fn withdraw(&mut self, id: RequestId) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|queued| queued.id != Some(id));
-        self.waiting.len() < before
-    }
-
-    /// Makes the replies of all requests be discarded.
-    pub(super) fn discard_replies(&mut self) {
-        self.waiting.iter_mut().for_each(|queued| queued.id = None);
-    }
-
-    /// Returns the requests in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &QueuedRequest> {
-        self.waiting.iter()
-    }
-
-    /// Removes and returns all requests.
-    pub(super) fn take_all(&mut self) -> VecDeque<QueuedRequest> {
-        mem::take(&mut self.waiting)
+impl QueuedRequest {
+    /// Creates a request of the session itself, whose reply is discarded.
+    pub(super) fn own(request: Request) -> Self {
+        Self { request, ..Self::default() }
     }
 }
 
 /// The request in flight, and the part of its answer that has been received.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct InFlight {
     pub(super) queued: QueuedRequest,
     pub(super) reply: Reply,
@@ -117,21 +67,7 @@ pub(super) struct InFlight {
 
 impl InFlight {
     pub(super) fn new(queued: QueuedRequest) -> Self {
-        Self {
-            queued,
-            reply: Reply::default(),
-            columns: None,
-            answer_size: 0,
-            too_long: None,
-            is_copy_refused: false,
-            error: None,
-            name_cut: None,
-            commits: false,
-            rolls_back: false,
-            begins_again: false,
-            warning: None,
-            ignored: None,
-        }
+        Self { queued, ..Self::default() }
     }
 
     // ---- the answer -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ use super::requests::InFlight;
 use crate::config::{ChannelBinding, Config};
 use crate::error::{Error, ProtocolError, ServerError};
 use crate::notification::NOTIFICATION;
-use crate::proto::auth::{AuthExchange, AuthProgress, Binding, Credentials};
+use crate::proto::auth::{AuthExchange, Binding, Credentials};
 use crate::proto::frame::{HEADER, unexpected};
 use crate::proto::{message, plain_error};
 
@@ -35,9 +35,8 @@ pub(super) struct SessionLogin {
     user: String,
     config: Config,
     binding: Binding,
-    is_authenticated: bool,
     /// The received part of an error in plain text.
-    plain_error: Option<Vec<u8>>,
+    pub(super) plain_error: Option<Vec<u8>>,
 }
 
 /// The end of a session.
@@ -53,7 +52,7 @@ impl SessionState {
     pub(super) fn admit(&self, tag: u8) -> Result<(), ProtocolError> {
         let when = match (self, tag) {
             (Self::Closed(_), _) | (_, b'N' | b'E') | (Self::Login(_), b'R' | b'v') => return Ok(()),
-            (Self::Login(login), _) if !login.is_authenticated => "before the login",
+            (Self::Login(login), _) if !login.is_authenticated() => "before the login",
             (_, NOTIFICATION | b'S') | (Self::Login(_), b'K' | b'Z') => return Ok(()),
             (Self::Login(_), _) => "before it was ready",
             (Self::Idle, _) => "without a request",
@@ -71,14 +70,6 @@ impl SessionState {
             Self::Login(_) | Self::Idle | Self::Closed(_) => None,
         }
     }
-
-    /// Returns the login while the server has not authenticated the client.
-    pub(super) fn early_login(&mut self) -> Option<&mut SessionLogin> {
-        match self {
-            Self::Login(login) if !login.is_authenticated => Some(login),
-            _ => None,
-        }
-    }
 }
 
 impl SessionLogin {
@@ -88,7 +79,6 @@ impl SessionLogin {
             user: config.effective_user()?.into(),
             config: config.clone(),
             binding: Binding::Unencrypted,
-            is_authenticated: false,
             plain_error: None,
         })
     }
@@ -109,45 +99,17 @@ impl SessionLogin {
             binding: &self.binding,
         };
         let before = transmit.len();
-        match self.exchange.handle_message(body, &credentials, transmit) {
-            Ok(AuthProgress::Authenticated) => self.is_authenticated = true,
-            Ok(AuthProgress::Continue) => {}
-            Err(error) => {
-                transmit.truncate(before);
-                return Err(error);
-            }
-        }
-        Ok(())
+        self.exchange.handle_message(body, &credentials, transmit).inspect_err(|_| transmit.truncate(before))
+    }
+
+    /// Returns `true` if the server has authenticated the client.
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.exchange.is_authenticated()
     }
 
     /// Returns `true` if the server has sent an authentication request, or a part of an error in plain text.
     pub(super) fn has_begun(&self) -> bool {
         !self.exchange.is_at_start() || self.plain_error.is_some()
-    }
-
-    // ---- errors in plain text ---------------------------------------------------------------------------------
-
-    /// Returns the text of `rest` if an error in plain text begins there. Such an error can only be the first thing that
-    /// the server sends.
-    pub(super) fn begin_plain_error<'r>(&mut self, rest: &'r [u8]) -> Option<&'r [u8]> {
-        let (b'E', text) = rest.split_first()? else { return None };
-        if !plain_error::is_text(text) {
-            return None;
-        }
-        self.plain_error = Some(Vec::new());
-        Some(text)
-    }
-
-    /// Appends to an error in plain text, if one has begun. Returns the error once it is complete.
-    pub(super) fn continue_plain_error(&mut self, rest: &[u8]) -> Option<Option<ServerError>> {
-        let text = self.plain_error.as_mut()?;
-        text.extend_from_slice(rest);
-        Some(plain_error::whole(text))
-    }
-
-    /// Parses the received part of an error in plain text.
-    pub(super) fn partial_plain_error(&self) -> Option<ServerError> {
-        self.plain_error.as_deref().map(plain_error::parse)
     }
 
     #[cfg(any(test, fuzzing))]
