@@ -28,7 +28,7 @@ pub fn source_files(data: &[u8]) {
 
 /// Names and literals: quoted, and parsed as the server would.
 pub fn sql_quoting(data: &[u8]) {
-    crate::proto::sql::fuzz_quoting(data);
+    crate::proto::sql::properties::fuzz_quoting(data);
 }
 
 /// Subscriptions that are added, removed and muted: the registry behaves like a naive one.

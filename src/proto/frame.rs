@@ -105,38 +105,6 @@ pub(crate) fn unexpected(tag: u8, when: &'static str) -> ProtocolError {
     ProtocolError::Unexpected { message, when }
 }
 
-/// Checks for any bytes: a frame has the same length for every part of it that includes the header, and an error does
-/// not depend on the bytes after it.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz_frames(data: &[u8]) {
-    let mut rest = data;
-    loop {
-        match next(rest) {
-            Ok(Next::Whole { total }) => {
-                let (frame, behind) = rest.split_at(total);
-                assert!(kept(frame).len() <= total && frame.starts_with(kept(frame)));
-                for there in (0..total).take(2 * HEADER).chain(total.saturating_sub(HEADER)..total) {
-                    let part = frame.get(..there).unwrap_or_default();
-                    let Ok(Next::Partial { known }) = next(part) else { unreachable!("{part:?} is part of {frame:?}") };
-                    assert_eq!(known, (there >= HEADER).then_some((kept(frame).len(), total)));
-                }
-                let body = frame.get(HEADER..).unwrap_or_default();
-                super::message::fuzz_body(frame.first().copied().unwrap_or_default(), body);
-                rest = behind;
-            }
-            Ok(Next::Partial { known }) => {
-                assert!(known.is_none_or(|(needed, total)| needed <= total && rest.len() < total));
-                return;
-            }
-            Err(error) => {
-                let header = rest.get(..HEADER).unwrap_or(rest);
-                assert_eq!(next(header), Err(error));
-                return;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

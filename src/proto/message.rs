@@ -48,7 +48,7 @@ impl<'a> Body<'a> {
     }
 }
 
-fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+pub(super) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     // Most text is valid UTF-8, which this checks faster than `from_utf8_lossy`.
     str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::from)
 }
@@ -133,42 +133,6 @@ pub(crate) fn command_complete(body: &[u8]) -> Result<(&[u8], u64), ProtocolErro
     body.end()?;
     let last = tag.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
     Ok((tag, std::str::from_utf8(last).ok().and_then(|word| word.parse().ok()).unwrap_or(0)))
-}
-
-/// Checks for any bytes: nothing panics, and the result accounts for every byte.
-#[cfg(any(test, fuzzing))]
-pub(crate) fn fuzz_body(tag: u8, body: &[u8]) {
-    match tag {
-        b'E' | b'N' => {
-            let error = server_error(body);
-            let text = [&error.severity, &error.code, &error.message].map(String::len).iter().sum::<usize>();
-            assert!(text <= 3 * body.len(), "a byte that is not UTF-8 becomes three");
-        }
-        b'S' => {
-            if let Ok((name, value)) = parameter_status(body) {
-                assert_eq!(lossy(body), format!("{name}\0{value}\0"));
-            }
-        }
-        b'K' => assert_eq!(backend_key_data(body).is_ok(), body.len() == 8),
-        b'T' => {
-            if let Ok(columns) = row_description(body) {
-                assert!(body.len() >= 2 + 19 * columns);
-            }
-        }
-        b'D' => {
-            let announced = body.first_chunk().map_or(0, |count| usize::from(u16::from_be_bytes(*count)));
-            if let Ok(row) = data_row(body, announced) {
-                let values = (0..row.len()).map(|column| row.get_bytes(column).unwrap_or_default());
-                assert_eq!(2 + values.map(|value| 4 + value.len()).sum::<usize>(), body.len());
-            }
-            assert!(data_row(body, announced + 1).is_err());
-        }
-        b'C' => assert_eq!(
-            command_complete(body).is_ok(),
-            body.iter().position(|&byte| byte == 0) == body.len().checked_sub(1)
-        ),
-        _ => {}
-    }
 }
 
 #[cfg(test)]

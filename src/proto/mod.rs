@@ -29,6 +29,8 @@ mod message;
 mod parameters;
 mod partial_frame;
 mod plain_error;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod request;
 mod session;
 pub(crate) mod sql;
@@ -40,9 +42,9 @@ pub(crate) use auth::Binding;
 #[cfg(any(test, fuzzing))]
 pub(crate) use auth::properties::fuzz_handshake;
 pub(crate) use buffer::{READ_SIZE, ReadBuffer};
-#[cfg(any(test, fuzzing))]
-pub(crate) use frame::fuzz_frames;
 pub(crate) use interner::Interner;
+#[cfg(any(test, fuzzing))]
+pub(crate) use properties::fuzz_frames;
 pub(crate) use request::{CHANNELS_PER_REQUEST, Reply, Request, RequestId};
 pub use session::TransactionStatus;
 #[cfg(any(test, fuzzing))]
