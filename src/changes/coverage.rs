@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::installation::{self, Objects};
 use super::options::InstallOptions;
 use super::request::DatabaseRequest;
+use super::rows::from_json;
 use super::sql;
 use crate::row::Row;
 
@@ -58,10 +59,10 @@ impl CoverageCheck {
     /// Returns the problems that the reply to one of the queries shows.
     pub(crate) fn problems(&self, request: DatabaseRequest, rows: &[Row]) -> Vec<String> {
         match (request, rows.first(), &self.options) {
-            (DatabaseRequest::Objects, Some(row), Some(options)) => {
-                let objects = Objects::parse(row);
-                [objects.problems(options), objects.warnings(options)].concat()
-            }
+            (DatabaseRequest::Objects, Some(row), Some(options)) => match from_json::<Objects>(row) {
+                Ok(objects) => [objects.problems(options), objects.warnings(options)].concat(),
+                Err(error) => vec![error.to_string()],
+            },
             (DatabaseRequest::Coverage, ..) => rows.iter().map(installation::uncovered_problem).collect(),
             _ => Vec::new(),
         }

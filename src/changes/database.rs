@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use super::context::LoopContext;
 use super::coverage::{CoverageCheck, DeliveryPath};
-use super::installation::Installation;
+use super::installation;
 use super::log::{LOG_CHANNEL, LogOptions, LogOutput};
 use super::log_follower::LogFollower;
 use super::mailbox::{DatabaseReply, LoopMessage};
+use super::options::InstallOptions;
 use super::payload;
 use super::queue::QueueItem;
 use super::request::{DatabaseRequest, LogRequest, RequestWarnings};
@@ -228,13 +229,9 @@ impl DatabaseFollower {
                 self.warnings.clear(request);
                 self.set_session(index + 1, cx);
             }
-            DatabaseRequest::Installation => match rows.first().map(Installation::parse) {
-                Some(Ok(installation)) => self.adopt_installation(installation, cx),
-                Some(Err(error)) => self.handle_not_installed(error, cx),
-                None => {
-                    let reason = format!("nothing is installed at {}: run `notifyman build` there", self.place);
-                    self.handle_not_installed(changes_error(reason), cx);
-                }
+            DatabaseRequest::Installation => match installation::readable_options(&rows, &self.place) {
+                Ok(options) => self.adopt_installation(options, cx),
+                Err(error) => self.handle_not_installed(error, cx),
             },
             DatabaseRequest::Objects | DatabaseRequest::Coverage => {
                 let problems = self.coverage.problems(request, &rows);
@@ -309,16 +306,11 @@ impl DatabaseFollower {
         }
     }
 
-    fn adopt_installation(&mut self, installation: Installation, cx: &LoopContext<'_>) {
-        match installation.readable_options(&self.place) {
-            Ok(options) => {
-                self.log.set_retention(options.keep_for, options.keep_size);
-                self.adopt_delivery(DeliveryPath::of(&options), cx);
-                for (request, sql) in self.coverage.queries(options, cx.now) {
-                    self.query(request, sql, cx);
-                }
-            }
-            Err(error) => self.handle_not_installed(error, cx),
+    fn adopt_installation(&mut self, options: InstallOptions, cx: &LoopContext<'_>) {
+        self.log.set_retention(options.keep_for, options.keep_size);
+        self.adopt_delivery(DeliveryPath::of(&options), cx);
+        for (request, sql) in self.coverage.queries(options, cx.now) {
+            self.query(request, sql, cx);
         }
     }
 

@@ -2,63 +2,50 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+use serde_json::Value;
+
 use super::functions::{self, ExecutionRole, FunctionDefinition};
-use super::options::{DeliveryMode, InstallOptions, Oversize};
-use super::rows::{changes_error, is_true, only_row, string};
+use super::options::{InstallOptions, Oversize};
+use super::rows::{changes_error, from_json, is_true, only_row, string};
 use super::shape::TableShape;
 use super::sql;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::row::Row;
 
-/// An installation, as the comment of its schema describes it.
-#[derive(Debug)]
-pub(crate) struct Installation {
-    version: i32,
-    /// `None` if this program does not know the version.
-    options: Option<InstallOptions>,
-    /// The role that installed it, which owns the schema.
-    installer: String,
-    /// `true` if this role can trust the installer.
-    is_trusted: bool,
-}
-
-impl Installation {
-    /// Parses a row of [`sql::installed`].
-    pub(crate) fn parse(row: &Row) -> Result<Self, Error> {
-        let (comment, installer, is_trusted) = (string(row, 0), string(row, 1), is_true(row, 2));
-        let (version, options) = parse_comment(&comment)?;
-        Ok(Self { version, options, installer, is_trusted })
+/// Returns the options of an installation from the reply to [`sql::installed`]. `place` is the database, for error texts.
+///
+/// # Errors
+///
+/// [`Error::Changes`] if nothing is installed, if the installation is of another version, or if this role must not read its
+/// tables: the owner of a table can have its readers execute code.
+pub(crate) fn readable_options(rows: &[Row], place: &str) -> Result<InstallOptions, Error> {
+    let Some(row) = rows.first() else {
+        return Err(changes_error(format!("nothing is installed at {place}: run `notifyman build` there")));
+    };
+    let (version, options) = parse_comment(&string(row, 0))?;
+    let Some(options) = options else {
+        return Err(changes_error(format!(
+            "the installation at {place} is of version {version}: use that version's program"
+        )));
+    };
+    let is_trusted = is_true(row, 2);
+    if !is_trusted && (options.has_log() || options.oversize == Oversize::Spill) {
+        return Err(changes_error(format!(
+            "the schema notifyman at {place} belongs to role {}, which is no superuser, does not own the database, and \
+             does not have this role as a member: its tables are not read. Build as another role, or GRANT {0} to the \
+             role that reads",
+            sql::identifier(&string(row, 1))
+        )));
     }
-
-    /// Returns the options. `place` is the database, for error texts.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Changes`] if the installation is of another version, or if this role must not read its tables: the owner of a
-    /// table can have its readers execute code.
-    pub(crate) fn readable_options(self, place: &str) -> Result<InstallOptions, Error> {
-        let Some(options) = self.options else {
-            let version = self.version;
-            return Err(changes_error(format!(
-                "the installation at {place} is of version {version}: use that version's program"
-            )));
-        };
-        if !self.is_trusted && (options.delivery == DeliveryMode::Log || options.oversize == Oversize::Spill) {
-            return Err(changes_error(format!(
-                "the schema notifyman at {place} belongs to role {}, which is no superuser, does not own the database, and \
-                 does not have this role as a member: its tables are not read. Build as another role, or GRANT {0} to the \
-                 role that reads",
-                sql::identifier(&self.installer)
-            )));
-        }
-        Ok(options)
-    }
+    Ok(options)
 }
 
 /// Returns the owner of functions that the comment of an installation of any version names.
 pub(crate) fn named_owner(comment: &str) -> Option<String> {
-    super::options::named_owner(comment.lines().nth(1)?)
+    let options: Value = serde_json::from_str(comment.lines().nth(1)?).ok()?;
+    options["owner"].as_str().map(str::to_owned)
 }
 
 /// Parses the version and the options of an installation, from the comment of the schema.
@@ -85,7 +72,8 @@ pub(crate) fn functions_of_tables(
     rows.iter().map(function).collect()
 }
 
-/// A function in the database.
+/// A function in the database, as `installed_functions.sql` describes it.
+#[derive(Deserialize)]
 struct InstalledFunction {
     body: String,
     is_definer: bool,
@@ -102,18 +90,7 @@ pub(crate) struct Functions(BTreeMap<(String, String), InstalledFunction>);
 
 impl Functions {
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
-        let rows = db.query(&sql::functions())?;
-        let function = |row: &Row| InstalledFunction {
-            body: string(row, 2),
-            is_definer: is_true(row, 3),
-            settings: string(row, 4),
-            owner: string(row, 5),
-            is_public: is_true(row, 6),
-            is_used: is_true(row, 7),
-            is_trigger: is_true(row, 8),
-            is_immutable: is_true(row, 9),
-        };
-        Ok(Self(rows.iter().map(|row| ((string(row, 0), string(row, 1)), function(row))).collect()))
+        db.query(&sql::functions())?.iter().map(from_json).collect::<Result<_, _>>().map(Self)
     }
 
     /// Returns `true` if a function is as a build would create it. `owner` owns the `SECURITY DEFINER` functions, and
@@ -145,7 +122,8 @@ impl Functions {
     }
 }
 
-/// The tables, sequences and event triggers of an installation.
+/// The tables, sequences and event triggers of an installation, as `objects.sql` describes them.
+#[derive(Deserialize)]
 pub(crate) struct Objects {
     has_sequence: bool,
     /// `true` if there is the outbox of an earlier version.
@@ -165,96 +143,63 @@ pub(crate) struct Objects {
     may_append: bool,
     is_log_full: bool,
     /// The number of changes that were not appended to the log.
-    pub(crate) dropped: u64,
+    pub(crate) dropped: i64,
 }
 
 impl Objects {
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
-        Ok(Self::parse(&only_row(db, &sql::objects())?))
-    }
-
-    /// Parses the row of [`sql::objects`].
-    pub(crate) fn parse(row: &Row) -> Self {
-        let count = |column| string(row, column).parse().unwrap_or_default();
-        Self {
-            has_sequence: is_true(row, 0),
-            has_outbox: is_true(row, 1),
-            has_spilled: is_true(row, 2),
-            is_open: is_true(row, 3),
-            event_triggers: count(4),
-            disabled_event_triggers: count(5),
-            publications: row.get(6).map(|names| names.into_owned()),
-            missing_of_log: row.get(7).map(|names| names.into_owned()),
-            is_log_unlogged: is_true(row, 8),
-            is_ordered: is_true(row, 9),
-            is_log_full: is_true(row, 10),
-            dropped: string(row, 11).parse().unwrap_or_default(),
-            may_append: is_true(row, 12),
-        }
+        from_json(&only_row(db, &sql::objects())?)
     }
 
     /// Returns the problems of an installation with these options. A build fixes them.
     pub(crate) fn problems(&self, options: &InstallOptions) -> Vec<String> {
-        let mut problems = Vec::new();
-        let is_logged = options.delivery == DeliveryMode::Log;
-        let needs_spilled = options.oversize == Oversize::Spill && !is_logged;
-        if !self.has_sequence || needs_spilled && !self.has_spilled {
-            problems.push("a table or the sequence of the schema notifyman is missing");
-        }
-        let of_log = self.missing_of_log.as_ref().filter(|_| is_logged);
+        let has_log = options.has_log();
+        let of_log = self.missing_of_log.as_ref().filter(|_| has_log);
         let of_log = of_log.map(|names| format!("objects of the log in the schema notifyman are missing: {names}"));
-        problems.extend(of_log.as_deref());
-        if is_logged && of_log.is_none() && self.is_log_unlogged != options.is_unlogged {
-            problems.push(match options.is_unlogged {
-                true => "the log is logged, although it was built as unlogged",
-                false => "the log is unlogged, although it was not built so: a crash of the server empties it",
-            });
-        }
-        if is_logged && of_log.is_none() && !self.may_append {
-            problems
-                .push("the owner of the functions that append to the log lacks a privilege: changes are not appended");
-        }
-        if !self.is_ordered {
-            problems.push(
+        let has_whole_log = has_log && of_log.is_none();
+        let event_triggers = if options.has_schema_events { 2 } else { 0 };
+        let problems = [
+            (!self.has_sequence || options.spills() && !self.has_spilled)
+                .then_some("a table or the sequence of the schema notifyman is missing"),
+            of_log.as_deref(),
+            (has_whole_log && options.is_unlogged && !self.is_log_unlogged)
+                .then_some("the log is logged, although it was built as unlogged"),
+            (has_whole_log && !options.is_unlogged && self.is_log_unlogged)
+                .then_some("the log is unlogged, although it was not built so: a crash of the server empties it"),
+            (has_whole_log && !self.may_append).then_some(
+                "the owner of the functions that append to the log lacks a privilege: changes are not appended",
+            ),
+            (!self.is_ordered).then_some(
                 "the sequence notifyman.number caches values, cycles, or does not increment by 1: changes can be read \
                  in another order than they were made",
-            );
-        }
-        if self.has_outbox {
-            problems.push("the outbox of an earlier version is still there");
-        }
-        if !self.is_open {
-            problems.push("roles lack USAGE on the schema notifyman: their changes are reported without rows");
-        }
-        let wanted = if options.has_schema_events { 2 } else { 0 };
-        if self.event_triggers < wanted {
-            problems.push("an event trigger is missing: new tables are not covered");
-        } else if self.event_triggers > wanted {
-            problems.push("there are event triggers, although it was built without");
-        }
-        problems.into_iter().map(str::to_owned).collect()
+            ),
+            self.has_outbox.then_some("the outbox of an earlier version is still there"),
+            (!self.is_open)
+                .then_some("roles lack USAGE on the schema notifyman: their changes are reported without rows"),
+            (self.event_triggers < event_triggers).then_some("an event trigger is missing: new tables are not covered"),
+            (self.event_triggers > event_triggers).then_some("there are event triggers, although it was built without"),
+        ];
+        problems.into_iter().flatten().map(str::to_owned).collect()
     }
 
     /// Returns the conditions that an administrator should know of, for an installation with these options.
     pub(crate) fn warnings(&self, options: &InstallOptions) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if options.delivery == DeliveryMode::Log && self.is_log_full {
-            warnings.push(format!(
+        let is_full = (options.has_log() && self.is_log_full).then(|| {
+            format!(
                 "the log is full, and {} changes were not appended to it: run its workers, so that changes that they have \
                  read can be removed, delete unused names from notifyman.position, or build with a larger --keep-size",
                 self.dropped
-            ));
-        }
-        if self.disabled_event_triggers > 0 {
-            warnings.push("an event trigger is disabled: new tables are not covered".to_owned());
-        }
-        if let Some(names) = &self.publications {
-            warnings.push(format!(
+            )
+        });
+        let is_disabled = self.disabled_event_triggers > 0;
+        let is_disabled = is_disabled.then(|| "an event trigger is disabled: new tables are not covered".to_owned());
+        let is_published = self.publications.as_ref().map(|names| {
+            format!(
                 "publication {names} contains a table of the schema notifyman: a subscriber without that table stops at the \
                  first change to it"
-            ));
-        }
-        warnings
+            )
+        });
+        [is_full, is_disabled, is_published].into_iter().flatten().collect()
     }
 }
 
@@ -262,4 +207,16 @@ impl Objects {
 pub(crate) fn uncovered_problem(row: &Row) -> String {
     let (state, count, first) = (string(row, 0), string(row, 1), string(row, 2));
     format!("the triggers of {count} tables are {state} ({first} ..): run `notifyman build`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_owner_of_another_version_is_known() {
+        let comment = "Reports table changes.\n{\"version\":2,\"owner\":\"o\",\"delivery\":\"table\"}";
+        assert_eq!(parse_comment(comment).unwrap(), (2, None));
+        assert_eq!(named_owner(comment).as_deref(), Some("o"));
+    }
 }

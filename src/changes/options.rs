@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// The contents of a change: whole rows, or keys.
@@ -77,12 +78,17 @@ pub enum DeliveryMode {
 /// The error for the former delivery `table`.
 pub(crate) const NO_OUTBOX: &str = "delivery by an outbox (table, DeliveryMode::Table) has been replaced by the log: use --delivery log (DeliveryMode::Log)";
 
-/// Implements [`fmt::Display`] and [`FromStr`] with the names that the program and the database use.
+/// Implements [`fmt::Display`] and [`FromStr`] with the names that the program and the database use. The name of a variant that
+/// is no longer supported is parsed as an error.
 macro_rules! names {
-    ($type:ident: $($variant:ident = $name:literal),+) => {
+    ($type:ident: $($variant:ident = $name:literal),+ $(; $former:ident = $former_name:literal: $error:ident)?) => {
+        #[allow(deprecated, reason = "a former variant has a name as well")]
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $($type::$variant => $name),+ })
+                f.write_str(match self {
+                    $($type::$variant => $name,)+
+                    $($type::$former => $former_name,)?
+                })
             }
         }
 
@@ -92,6 +98,7 @@ macro_rules! names {
             fn from_str(name: &str) -> Result<Self, String> {
                 match name {
                     $($name => Ok($type::$variant),)+
+                    $($former_name => Err($error.to_owned()),)?
                     _ => Err(format!("expected {}", [$($name),+].join(" or "))),
                 }
             }
@@ -101,30 +108,7 @@ macro_rules! names {
 
 names!(Shape: Rows = "rows", Keys = "keys");
 names!(Oversize: Key = "key", Marker = "marker", Spill = "spill");
-
-impl fmt::Display for DeliveryMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Notify => "notify",
-            Self::Log => "log",
-            #[allow(deprecated, reason = "it has a name as well")]
-            Self::Table => "table",
-        })
-    }
-}
-
-impl FromStr for DeliveryMode {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "notify" => Ok(Self::Notify),
-            "log" => Ok(Self::Log),
-            "table" => Err(NO_OUTBOX.to_owned()),
-            _ => Err("expected notify or log".to_owned()),
-        }
-    }
-}
+names!(DeliveryMode: Notify = "notify", Log = "log"; Table = "table": NO_OUTBOX);
 
 /// The default age up to which the log keeps changes.
 const KEEP_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -213,32 +197,33 @@ impl InstallOptions {
     /// Parses the text of [`to_json`](Self::to_json): the version, and the options if the version is `known`.
     pub(crate) fn from_json(text: &str, known: i32) -> Result<(i32, Option<Self>), String> {
         let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        let version = value["version"].as_i64().and_then(|version| version.try_into().ok()).ok_or("no version")?;
+        let version = field(&value, "version")?;
         if version != known {
             return Ok((version, None));
         }
-        let list = |name: &str| serde_json::from_value(value[name].clone()).map_err(|_| format!("no {name}"));
-        let string = |name: &str| value[name].as_str().ok_or_else(|| format!("no {name}"));
-        let flag = |name: &str| value[name].as_bool().ok_or_else(|| format!("no {name}"));
-        let number = |name: &str| value[name].as_u64().ok_or_else(|| format!("no {name}"));
         let options = Self {
-            owner: string("owner")?.to_owned(),
-            schemas: list("schemas")?,
-            tables: list("tables")?,
-            except_schemas: list("except_schemas")?,
-            except_tables: list("except_tables")?,
-            shape: string("shape")?.parse()?,
-            oversize: string("oversize")?.parse()?,
-            delivery: string("delivery")?.parse()?,
-            keep_for: Duration::from_secs(number("keep_for")?),
-            keep_size: number("keep_size")?,
-            is_unlogged: flag("unlogged")?,
-            with_query: flag("with_query")?,
-            has_schema_events: flag("schema_events")?,
-            replicated: flag("replicated")?,
+            owner: field(&value, "owner")?,
+            schemas: field(&value, "schemas")?,
+            tables: field(&value, "tables")?,
+            except_schemas: field(&value, "except_schemas")?,
+            except_tables: field(&value, "except_tables")?,
+            shape: field::<String>(&value, "shape")?.parse()?,
+            oversize: field::<String>(&value, "oversize")?.parse()?,
+            delivery: field::<String>(&value, "delivery")?.parse()?,
+            keep_for: Duration::from_secs(field(&value, "keep_for")?),
+            keep_size: field(&value, "keep_size")?,
+            is_unlogged: field(&value, "unlogged")?,
+            with_query: field(&value, "with_query")?,
+            has_schema_events: field(&value, "schema_events")?,
+            replicated: field(&value, "replicated")?,
         };
         Ok((version, Some(options)))
     }
+}
+
+/// Returns an option from the JSON object of all options.
+fn field<T: DeserializeOwned>(options: &Value, name: &str) -> Result<T, String> {
+    serde_json::from_value(options[name].clone()).map_err(|_| format!("no {name}"))
 }
 
 impl Default for InstallOptions {
@@ -262,12 +247,6 @@ impl Default for InstallOptions {
     }
 }
 
-/// Returns the owner of functions in the options of an installation of any version.
-pub(crate) fn named_owner(text: &str) -> Option<String> {
-    let value: Value = serde_json::from_str(text).ok()?;
-    value["owner"].as_str().map(str::to_owned)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,13 +260,6 @@ mod tests {
             ..InstallOptions::default()
         };
         assert_eq!(InstallOptions::from_json(&options.to_json(3), 3), Ok((3, Some(options))));
-    }
-
-    #[test]
-    fn only_the_owner_of_another_version_is_known() {
-        let text = r#"{"version":2,"owner":"o","delivery":"table"}"#;
-        assert_eq!(InstallOptions::from_json(text, 3), Ok((2, None)));
-        assert_eq!(named_owner(text).as_deref(), Some("o"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The rows of replies, and the errors of this module.
 
+use serde::de::DeserializeOwned;
+
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::row::Row;
@@ -27,4 +29,10 @@ pub(crate) fn string(row: &Row, column: usize) -> String {
 /// Returns `true` if a boolean column is true.
 pub(crate) fn is_true(row: &Row, column: usize) -> bool {
     row.get_bytes(column) == Some(b"t")
+}
+
+/// Parses the only column of a row: JSON with the names of a type's fields.
+pub(crate) fn from_json<T: DeserializeOwned>(row: &Row) -> Result<T, Error> {
+    serde_json::from_str(&string(row, 0))
+        .map_err(|error| changes_error(format!("the server described itself in an unexpected form: {error}")))
 }

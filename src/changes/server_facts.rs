@@ -2,20 +2,24 @@
 
 use std::time::Duration;
 
-use super::rows::{changes_error, first_row, is_true, only_row, string};
+use serde::Deserialize;
+
+use super::rows::{changes_error, first_row, from_json, is_true, only_row};
 use super::{install_script, sql};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::proto::TransactionStatus;
 
-/// The properties of a server, as of one query. "The role" is the role of the connection.
+/// The properties of a server, as of one query, `server.sql`. "The role" is the role of the connection.
+#[derive(Deserialize)]
 pub(crate) struct ServerFacts {
     /// The major version.
     pub(crate) version: i32,
     is_standby: bool,
     /// `true` if the server accepts `PREPARE TRANSACTION`.
     pub(crate) allows_prepare: bool,
-    pub(crate) schema: SchemaState,
+    /// `true` if there is a schema `notifyman`, which another program may have created.
+    pub(crate) has_schema: bool,
     /// The comment of the schema `notifyman`.
     pub(crate) comment: String,
     /// The owner of the schema `notifyman`.
@@ -34,22 +38,13 @@ pub(crate) struct ServerFacts {
     is_owner_too_powerful: bool,
     /// The members of the owner of functions, without superusers and the role.
     owner_members: Option<String>,
-    deadlock_timeout: Duration,
+    /// The deadlock timeout of the server, in milliseconds.
+    deadlock_timeout: u64,
     may_set_deadlock_timeout: bool,
     /// The publications `FOR ALL TABLES`.
     pub(crate) publications: Option<String>,
     /// `true` if PUBLIC may execute `pg_notify`, which is the default.
     pub(crate) may_notify: bool,
-}
-
-/// The state of the schema `notifyman`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SchemaState {
-    Absent,
-    /// Another program has created it.
-    Foreign,
-    /// A build has created it.
-    Installed,
 }
 
 impl ServerFacts {
@@ -60,34 +55,7 @@ impl ServerFacts {
                 "the connection is in a transaction, and each step needs a transaction of its own: end it first",
             ));
         }
-        let row = only_row(db, &sql::server(owner))?;
-        let schema = match row.get(3) {
-            None => SchemaState::Absent,
-            Some(comment) if sql::MARKS.iter().any(|mark| comment.starts_with(mark)) => SchemaState::Installed,
-            Some(_) => SchemaState::Foreign,
-        };
-        let mut server = Self {
-            version: string(&row, 0).parse().unwrap_or_default(),
-            is_standby: is_true(&row, 1),
-            allows_prepare: string(&row, 2) != "0",
-            schema,
-            comment: string(&row, 3),
-            installer: string(&row, 4),
-            is_installer_superuser: is_true(&row, 5),
-            may_create_schema: is_true(&row, 6),
-            database: string(&row, 7),
-            role: string(&row, 8),
-            is_superuser: is_true(&row, 9),
-            may_create_role: is_true(&row, 10),
-            is_owner_member: row.get(11).map(|value| value == "t"),
-            is_owner_too_powerful: is_true(&row, 12),
-            owner_members: row.get(13).map(|names| names.into_owned()),
-            deadlock_timeout: Duration::from_millis(string(&row, 14).parse().unwrap_or(1000)),
-            may_set_deadlock_timeout: is_true(&row, 9),
-            publications: row.get(15).map(|names| names.into_owned()),
-            may_notify: is_true(&row, 16),
-            is_installer_database_owner: is_true(&row, 17),
-        };
+        let mut server: Self = from_json(&only_row(db, &sql::server(owner))?)?;
         if server.version >= 15 && !server.is_superuser {
             server.may_set_deadlock_timeout =
                 first_row(db, sql::MAY_SET_DEADLOCK_TIMEOUT)?.is_some_and(|row| is_true(&row, 0));
@@ -112,38 +80,37 @@ impl ServerFacts {
 
     /// Returns an error if another program has created the schema `notifyman`.
     pub(crate) fn check_foreign(&self) -> Result<(), Error> {
-        match self.schema {
-            SchemaState::Foreign => Err(changes_error(
+        if self.has_schema && !sql::MARKS.iter().any(|mark| self.comment.starts_with(mark)) {
+            return Err(changes_error(
                 "another program has a schema \"notifyman\" in this database: rename that schema, or use another database",
-            )),
-            _ => Ok(()),
+            ));
         }
+        Ok(())
     }
 
     /// Returns an error if the schema does not exist and the role may not create it.
     pub(crate) fn check_may_create(&self) -> Result<(), Error> {
-        match self.schema {
-            SchemaState::Absent if !self.may_create_schema => Err(changes_error(format!(
+        if !self.has_schema && !self.may_create_schema {
+            return Err(changes_error(format!(
                 "this role may not create a schema in database {:?}: GRANT CREATE ON DATABASE to it, or use another role",
                 self.database
-            ))),
-            _ => Ok(()),
+            )));
         }
+        Ok(())
     }
 
     /// Returns an error if the schema belongs to another role that is no superuser.
     ///
     /// A build keeps its functions and tables, so that role could have any role execute its code.
     pub(crate) fn check_installer(&self) -> Result<(), Error> {
-        let is_trusted = self.installer == self.role || self.is_installer_superuser;
-        match self.schema {
-            SchemaState::Installed if !is_trusted => Err(changes_error(format!(
+        if self.has_schema && self.installer != self.role && !self.is_installer_superuser {
+            return Err(changes_error(format!(
                 "the schema notifyman belongs to role {0}, so every role that writes to a table would execute that role's \
                  code: build as {0}, or remove the schema first (notifyman teardown, or DROP SCHEMA notifyman CASCADE)",
                 sql::identifier(&self.installer)
-            ))),
-            _ => Ok(()),
+            )));
         }
+        Ok(())
     }
 
     /// Returns the role that installed it, unless every role can trust that role.
@@ -204,10 +171,11 @@ impl ServerFacts {
     /// PostgreSQL cancels an autovacuum for a session that has waited for `deadlock_timeout`, which must therefore be shorter
     /// than the lock timeout. If the role may not lower it, the last attempt waits longer.
     pub(crate) fn lock_wait(&self, timeout: Duration, is_last: bool) -> sql::LockWait {
+        let server_timeout = Duration::from_millis(self.deadlock_timeout);
         match self.may_set_deadlock_timeout {
-            true => sql::LockWait { timeout, deadlock_timeout: Some(self.deadlock_timeout.min(timeout / 4)) },
+            true => sql::LockWait { timeout, deadlock_timeout: Some(server_timeout.min(timeout / 4)) },
             false if is_last => sql::LockWait {
-                timeout: timeout.max(self.deadlock_timeout + Duration::from_millis(500)),
+                timeout: timeout.max(server_timeout + Duration::from_millis(500)),
                 deadlock_timeout: None,
             },
             false => sql::LockWait { timeout, deadlock_timeout: None },

@@ -99,7 +99,7 @@ pub(crate) fn transaction(wait: LockWait, statements: &str) -> String {
 
 /// Returns a query with the settings that it needs.
 pub(crate) fn query(select: &str) -> String {
-    format!("{SETTINGS}{select}")
+    format!("{SETTINGS}{}", select.trim_end())
 }
 
 /// The parts of a query that select tables.
@@ -189,16 +189,9 @@ pub(crate) fn selected(options: &InstallOptions) -> String {
     query(&(wanted(options, "true") + "SELECT nspname, relname, sql_name FROM t WHERE is_selected ORDER BY 1, 2"))
 }
 
-/// Returns the query for the functions of the schema `notifyman`: name, arguments, body, `SECURITY DEFINER`, settings, owner,
-/// EXECUTE for PUBLIC, whether a trigger uses it, whether it is a trigger function, and whether it is immutable.
+/// Returns the query for the functions of the schema `notifyman`.
 pub(crate) fn functions() -> String {
-    query(
-        "SELECT p.proname, pg_get_function_identity_arguments(p.oid), p.prosrc, p.prosecdef, \
-            array_to_string(p.proconfig, '; '), pg_get_userbyid(p.proowner), has_function_privilege('public', p.oid, 'EXECUTE'), \
-            EXISTS (SELECT FROM pg_trigger WHERE tgfoid = p.oid), p.prorettype = 'trigger'::regtype, \
-            p.provolatile = 'i' \
-         FROM pg_proc p WHERE p.pronamespace = to_regnamespace('notifyman') ORDER BY 1, 2",
-    )
+    query(include_str!("sql/installed_functions.sql"))
 }
 
 /// The statement that drops trigger functions which no trigger uses.
@@ -209,13 +202,7 @@ pub(crate) const REMOVE: &str = include_str!("sql/remove.sql");
 
 /// Returns the query for the tables with triggers of the installation: quoted name, and the statements that drop them.
 pub(crate) fn triggers() -> String {
-    query(
-        "SELECT format('%I.%I', n.nspname, c.relname), \
-            string_agg(format('DROP TRIGGER IF EXISTS %I ON %I.%I;', t.tgname, n.nspname, c.relname), ' ' ORDER BY tgname) \
-         FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace \
-            JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace \
-         WHERE f.nspname = 'notifyman' AND NOT t.tgisinternal GROUP BY 1 ORDER BY 1",
-    )
+    query(include_str!("sql/triggers.sql"))
 }
 
 /// Returns the query for the event triggers of the installation: the statement that drops it, and whether it is enabled.
@@ -227,66 +214,18 @@ pub(crate) fn event_triggers() -> String {
     )
 }
 
-/// Returns the query for the row that [`ServerFacts`](super::server_facts::ServerFacts::read) parses.
+/// Returns the query for [`ServerFacts`](super::server_facts::ServerFacts).
 pub(crate) fn server(owner: &str) -> String {
-    query(&format!(
-        "SELECT current_setting('server_version_num')::int / 10000, pg_is_in_recovery(), \
-            current_setting('max_prepared_transactions'), \
-            (SELECT coalesce(obj_description(oid, 'pg_namespace'), '') FROM pg_namespace WHERE nspname = 'notifyman'), \
-            (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'notifyman'), \
-            (SELECT rolsuper FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner WHERE nspname = 'notifyman'), \
-            has_database_privilege(current_database(), 'CREATE'), current_database(), current_user, \
-            (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \
-            (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user), \
-            (SELECT CASE WHEN current_setting('server_version_num')::int >= 160000 \
-                THEN pg_has_role(current_user, oid, 'SET') ELSE pg_has_role(current_user, oid, 'MEMBER') END \
-             FROM pg_roles WHERE rolname = {owner}), \
-            (SELECT rolsuper OR rolcanlogin FROM pg_roles WHERE rolname = {owner}), \
-            (SELECT string_agg(quote_ident(m.rolname), ', ' ORDER BY m.rolname) \
-             FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles r ON r.oid = a.roleid \
-             WHERE r.rolname = {owner} AND NOT m.rolsuper AND m.rolname <> current_user), \
-            (SELECT setting FROM pg_settings WHERE name = 'deadlock_timeout'), \
-            (SELECT string_agg(quote_ident(pubname), ', ' ORDER BY pubname) FROM pg_publication WHERE puballtables), \
-            has_function_privilege('public', 'pg_notify(text,text)', 'EXECUTE'), \
-            EXISTS (SELECT FROM pg_namespace n JOIN pg_database d ON d.datdba = n.nspowner \
-                WHERE nspname = 'notifyman' AND datname = current_database())",
-        owner = literal(owner)
-    ))
+    query(&render(include_str!("sql/server.sql"), &[("owner", &literal(owner))]))
 }
 
 /// The query for whether the role may set `deadlock_timeout`. PostgreSQL 15 and later have a privilege for it.
 pub(crate) const MAY_SET_DEADLOCK_TIMEOUT: &str =
     "SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET')";
 
-/// Returns the query for the row that [`Objects`](super::installation::Objects::parse) parses.
+/// Returns the query for [`Objects`](super::installation::Objects).
 pub(crate) fn objects() -> String {
-    query(
-        "WITH objects AS ( \
-            SELECT oid, relname, relkind, relpersistence FROM pg_class WHERE relnamespace = to_regnamespace('notifyman')) \
-         SELECT to_regclass('notifyman.number') IS NOT NULL, to_regclass('notifyman.outbox') IS NOT NULL, \
-            to_regclass('notifyman.spilled') IS NOT NULL, has_schema_privilege('public', to_regnamespace('notifyman')::oid, 'USAGE'), \
-            count(*), count(*) FILTER (WHERE e.evtenabled = 'D'), \
-            (SELECT string_agg(DISTINCT quote_ident(pubname), ', ') FROM pg_publication_tables WHERE schemaname = 'notifyman'), \
-            (SELECT string_agg(name, ', ') FROM unnest(ARRAY['log_0', 'log_1', 'log_2', 'log_0_xid', 'log_1_xid', 'log_2_xid', \
-                'log_0_number', 'log_1_number', 'log_2_number', 'log', 'era', 'start', 'mark', 'position', 'log_table', \
-                'log_full', 'log_dropped']) name \
-             WHERE NOT EXISTS (SELECT FROM objects WHERE objects.relname = name)), \
-            EXISTS (SELECT FROM objects WHERE relname = 'log_0' AND relpersistence = 'u'), \
-            NOT EXISTS (SELECT FROM objects JOIN pg_sequence s ON s.seqrelid = objects.oid \
-                WHERE relname = 'number' AND (seqcache <> 1 OR seqincrement <> 1 OR seqcycle)), \
-            (SELECT CASE WHEN relkind = 'S' AND has_sequence_privilege(oid, 'SELECT') \
-                THEN pg_sequence_last_value(oid) = 2 END FROM objects WHERE relname = 'log_full'), \
-            (SELECT CASE WHEN relkind = 'S' AND has_sequence_privilege(oid, 'SELECT') \
-                THEN pg_sequence_last_value(oid) END FROM objects WHERE relname = 'log_dropped'), \
-            (SELECT coalesce(bool_and(CASE relkind WHEN 'S' THEN has_sequence_privilege(f.proowner, objects.oid, w.privilege) \
-                    ELSE has_table_privilege(f.proowner, objects.oid, w.privilege) END), true) \
-                FROM pg_proc f, objects, (VALUES ('log_0', 'INSERT'), ('log_1', 'INSERT'), ('log_2', 'INSERT'), ('number', 'USAGE'), \
-                    ('log_table', 'SELECT'), ('log_full', 'SELECT'), ('log_full', 'UPDATE'), ('log_dropped', 'USAGE')) \
-                    w (relname, privilege) \
-                WHERE f.pronamespace = to_regnamespace('notifyman') AND f.proname = 'append' AND w.relname = objects.relname) \
-         FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid \
-         WHERE p.pronamespace = to_regnamespace('notifyman')",
-    )
+    query(include_str!("sql/objects.sql"))
 }
 
 /// The query for the size of the log's tables with their indexes, in bytes.
@@ -302,27 +241,14 @@ pub(crate) fn uncovered(options: &InstallOptions) -> String {
     ))
 }
 
-/// Returns the query for the comment of the schema, its owner, and whether the role can trust the owner: a superuser, the
-/// owner of the database, or a role that it is a member of.
+/// Returns the query for an [`Installation`](super::installation::Installation).
 pub(crate) fn installed() -> String {
-    query(
-        "SELECT obj_description(n.oid, 'pg_namespace'), r.rolname, \
-            r.rolsuper OR r.oid = d.datdba OR pg_has_role(current_user, r.oid, 'MEMBER') \
-         FROM pg_namespace n JOIN pg_roles r ON r.oid = n.nspowner JOIN pg_database d ON d.datname = current_database() \
-         WHERE n.nspname = 'notifyman'",
-    )
+    query(include_str!("sql/installed.sql"))
 }
 
 /// Returns the query for the sessions that hold a lock on a table: process, application, state and query.
 pub(crate) fn lock_holders(sql_name: &str) -> String {
-    query(&format!(
-        "SELECT l.pid, coalesce(nullif(a.application_name, ''), a.backend_type), a.state, left(a.query, 200) \
-         FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
-         WHERE l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-            AND l.relation = to_regclass({}) AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
-            AND l.mode NOT IN ('AccessShareLock', 'RowShareLock') ORDER BY a.query_start LIMIT 3",
-        literal(sql_name)
-    ))
+    query(&render(include_str!("sql/lock_holders.sql"), &[("table", &literal(sql_name))]))
 }
 
 /// The time for which a build waits for another one.

@@ -6,7 +6,7 @@ use super::functions::{self, FunctionDefinition};
 use super::installation::{self, Functions, Objects};
 use super::options::{DeliveryMode, InstallOptions};
 use super::rows::{first_row, is_true, string};
-use super::server_facts::{SchemaState, ServerFacts};
+use super::server_facts::ServerFacts;
 use super::table::{Table, TableState};
 use super::{glob, sql};
 use crate::connection::Connection;
@@ -71,7 +71,7 @@ impl Status {
         let server = ServerFacts::read(db, "")?;
         server.check_foreign()?;
         let mut status = Self::default();
-        if server.schema == SchemaState::Absent {
+        if !server.has_schema {
             status.problems.push("nothing is installed: run `notifyman build`".to_owned());
             return Ok(status);
         }

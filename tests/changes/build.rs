@@ -464,13 +464,17 @@ fn g01_concurrent_builds_make_one_installation() {
 
 #[test]
 fn g09_an_old_server_is_refused_before_any_change() {
-    let values = ["11", "f", "0", "", "", "", "t", "shop", "app", "f", "f", "", "", "", "1000", "", "t"]
-        .map(|value| (!value.is_empty()).then_some(value));
+    let facts = serde_json::json!({
+        "version": 11, "is_standby": false, "allows_prepare": false, "has_schema": false, "comment": "", "installer": "",
+        "is_installer_superuser": false, "is_installer_database_owner": false, "may_create_schema": true, "database": "shop",
+        "role": "app", "is_superuser": false, "may_create_role": false, "is_owner_too_powerful": false,
+        "deadlock_timeout": 1000, "may_set_deadlock_timeout": false, "may_notify": true,
+    });
     let peer = Peer::play(vec![
         Step::startup(),
         Step::login_ok(),
         Step::expect_any_query(),
-        Step::send([msg::row_description(&["column"; 17]), msg::data_row(&values)]),
+        Step::send([msg::row_description(&["row_to_json"]), msg::data_row(&[Some(&facts.to_string())])]),
         Step::send([msg::command_complete("SELECT 1"), msg::ready(b'I')]),
         Step::expect_eof(),
     ]);

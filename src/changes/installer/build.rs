@@ -7,7 +7,7 @@ use crate::changes::installation::{self, Functions, Objects};
 use crate::changes::report::{Progress, Report};
 use crate::changes::rows::{changes_error, string};
 use crate::changes::runner::{self, Runner, TableTask};
-use crate::changes::server_facts::{SchemaState, ServerFacts};
+use crate::changes::server_facts::ServerFacts;
 use crate::changes::table::TableState;
 use crate::changes::{functions, grants, install_script, sql};
 use crate::connection::Connection;
@@ -84,7 +84,7 @@ pub(super) fn script(db: &mut Connection, settings: &BuildSettings) -> Result<St
     for task in tasks(db, settings)?.0 {
         script.push_str(&transaction(&task.statements));
     }
-    if server.schema == SchemaState::Installed && Objects::read(db)?.has_outbox {
+    if server.has_schema && Objects::read(db)?.has_outbox {
         script.push_str(&transaction(outbox::DROP_OUTBOX));
     }
     Ok(script + &transaction(sql::DROP_UNUSED))
@@ -132,10 +132,7 @@ fn install_statements(
 /// Returns `true` if the schema and its functions are as this build would create them.
 fn is_installed(db: &mut Connection, settings: &BuildSettings, server: &ServerFacts) -> Result<bool, Error> {
     let options = &settings.options;
-    if server.schema != SchemaState::Installed {
-        return Ok(false);
-    }
-    // A comment without options is damaged, or of version 1: everything is installed again.
+    // Without a schema there is no comment. A comment without options is damaged, or of version 1: everything is installed again.
     let Ok((version, installed)) = installation::parse_comment(&server.comment) else { return Ok(false) };
     if version > sql::VERSION {
         return Err(changes_error(format!(

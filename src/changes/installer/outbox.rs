@@ -8,7 +8,7 @@ use super::settings::BuildSettings;
 use crate::changes::installation::{self, Objects};
 use crate::changes::rows::{changes_error, only_row, string};
 use crate::changes::runner::{self, Runner};
-use crate::changes::server_facts::{SchemaState, ServerFacts};
+use crate::changes::server_facts::ServerFacts;
 use crate::changes::sql;
 use crate::connection::Connection;
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(super) fn upgrade_script(
     settings: &BuildSettings,
 ) -> Result<String, Error> {
     let version = installation::parse_comment(&server.comment).map_or(0, |(version, _)| version);
-    if server.schema != SchemaState::Installed || version >= WITH_LOG || !Objects::read(db)?.has_outbox {
+    if !server.has_schema || version >= WITH_LOG || !Objects::read(db)?.has_outbox {
         return Ok(String::new());
     }
     if settings.discards_outbox {

@@ -4,7 +4,7 @@ use super::settings::BuildSettings;
 use crate::changes::report::{Progress, Report};
 use crate::changes::rows::string;
 use crate::changes::runner::{self, Runner, TableTask};
-use crate::changes::server_facts::{SchemaState, ServerFacts};
+use crate::changes::server_facts::ServerFacts;
 use crate::changes::table::TableState;
 use crate::changes::{install_script, installation, sql};
 use crate::connection::Connection;
@@ -18,7 +18,7 @@ pub(super) fn teardown(
 ) -> Result<Report, Error> {
     let server = ServerFacts::read(db, &settings.options.owner)?;
     server.check_writable()?;
-    if server.schema == SchemaState::Absent {
+    if !server.has_schema {
         return Ok(Report::default());
     }
     runner::exclusively(db, |db| {
@@ -55,7 +55,7 @@ pub(super) fn teardown(
 pub(super) fn script(db: &mut Connection, settings: &BuildSettings) -> Result<String, Error> {
     let server = ServerFacts::read(db, &settings.options.owner)?;
     server.check_writable()?;
-    if server.schema == SchemaState::Absent {
+    if !server.has_schema {
         return Ok("-- There is nothing to remove.\n".to_owned());
     }
     let owner = installed_owner(&server, settings);
