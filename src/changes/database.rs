@@ -13,16 +13,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::context::LoopContext;
-use super::coverage::{CoverageCheck, DeliveryPath};
-use super::installation;
-use super::log::{LOG_CHANNEL, LogOptions, LogOutput};
+use super::event::ChangeEvent;
+use super::installation::{self, Objects};
+use super::log::{LOG_CHANNEL, LogNeed, LogOptions, LogOutput, LogRequest};
 use super::log_follower::LogFollower;
 use super::mailbox::{DatabaseReply, LoopMessage};
 use super::options::InstallOptions;
 use super::payload;
 use super::queue::QueueItem;
-use super::request::{DatabaseRequest, LogRequest, RequestWarnings};
-use super::rows::{changes_error, string};
+use super::request::{DatabaseRequest, RequestWarnings};
+use super::rows::{changes_error, from_json, string};
 use super::spilled::SpilledReader;
 use super::sql::{self, CHANNEL};
 use super::status::queue_warning;
@@ -35,6 +35,8 @@ use crate::row::Row;
 const CHECK: Duration = Duration::from_secs(30);
 /// The shortest interval of these checks.
 const CHECK_MIN: Duration = Duration::from_millis(500);
+/// The time between two checks of every table.
+const CHECK_TABLES: Duration = Duration::from_secs(300);
 /// The time after which a failed request is repeated.
 const RETRY: Duration = Duration::from_secs(2);
 /// The cause of a gap when the delivery was changed while the worker followed.
@@ -64,8 +66,6 @@ enum ConnectionReport {
 /// Follows one database.
 #[derive(Debug)]
 pub(crate) struct DatabaseFollower {
-    /// The number of the database, from 1.
-    database: usize,
     pub(crate) id: ConnId,
     /// The place of the database, for error texts.
     place: String,
@@ -73,34 +73,34 @@ pub(crate) struct DatabaseFollower {
     session: u64,
     phase: WorkerPhase,
     reported: ConnectionReport,
-    /// `None` until the installation has been read for the first time.
-    delivery: Option<DeliveryPath>,
+    /// The options of the installation; `None` until they have been read for the first time.
+    options: Option<InstallOptions>,
     /// The channel that the session listens to.
     channel: Option<&'static str>,
-    coverage: CoverageCheck,
     /// The time of the next check, or of the next attempt after a failure.
     next_check: Option<Instant>,
+    /// The time from which on a check includes every table.
+    next_table_check: Option<Instant>,
     warnings: RequestWarnings,
     spilled: SpilledReader,
     log: LogFollower,
 }
 
 impl DatabaseFollower {
-    pub(crate) fn new(database: usize, id: ConnId, place: String, log: LogOptions) -> Self {
+    pub(crate) fn new(id: ConnId, place: String, log: LogOptions) -> Self {
         Self {
-            database,
             id,
             place,
             session: 0,
             phase: WorkerPhase::Away,
             reported: ConnectionReport::Nothing,
-            delivery: None,
+            options: None,
             channel: None,
-            coverage: CoverageCheck::default(),
             next_check: None,
+            next_table_check: None,
             warnings: RequestWarnings::default(),
-            spilled: SpilledReader::new(database),
-            log: LogFollower::new(database, log),
+            spilled: SpilledReader::default(),
+            log: LogFollower::new(log),
         }
     }
 
@@ -131,40 +131,40 @@ impl DatabaseFollower {
     }
 
     fn reads_log(&self) -> bool {
-        self.delivery == Some(DeliveryPath::Log)
+        self.options.as_ref().is_some_and(InstallOptions::has_log)
     }
 
     // ---- events -----------------------------------------------------------------------------------------------------
 
     /// Handles the opening of the first session.
-    pub(crate) fn handle_opened(&mut self, cx: &LoopContext<'_>) {
+    pub(crate) fn handle_opened(&mut self, cx: &LoopContext) {
         self.session += 1;
         self.phase = WorkerPhase::Preparing;
         self.set_session(0, cx);
     }
 
     /// Handles a new session in place of a lost one. It listens to the same channels.
-    pub(crate) fn handle_restored(&mut self, gap: Gap, cx: &LoopContext<'_>) {
+    pub(crate) fn handle_restored(&mut self, gap: Gap, cx: &LoopContext) {
         let is_listening = |channel: &&str| gap.channels().iter().any(|name| **name == **channel);
         self.channel = [CHANNEL, LOG_CHANNEL].into_iter().find(is_listening);
         if self.channel == Some(CHANNEL) {
             self.report_connected(cx);
-            cx.queue.push(self.database, QueueItem::Gap(gap));
+            cx.push(QueueItem::Event(ChangeEvent::Gap(gap)));
         }
         self.handle_opened(cx);
     }
 
     /// Handles a session that was lost or could not be opened, and is being restored.
-    pub(crate) fn handle_disconnected(&mut self, error: Error, cx: &LoopContext<'_>) {
+    pub(crate) fn handle_disconnected(&mut self, error: Error, cx: &LoopContext) {
         self.end_session();
         if self.reported != ConnectionReport::Disconnected {
             self.reported = ConnectionReport::Disconnected;
-            cx.queue.push(self.database, QueueItem::Disconnected(error));
+            cx.push(QueueItem::Event(ChangeEvent::Disconnected(error)));
         }
     }
 
     /// Handles a session that was lost or could not be opened, for good.
-    pub(crate) fn handle_lost(&mut self, error: Error, cx: &LoopContext<'_>) {
+    pub(crate) fn handle_lost(&mut self, error: Error, cx: &LoopContext) {
         self.end_session();
         self.end(error, cx);
     }
@@ -177,7 +177,7 @@ impl DatabaseFollower {
         self.spilled.handle_lost();
     }
 
-    pub(crate) fn handle_notification(&mut self, channel: &[u8], payload: &[u8], cx: &LoopContext<'_>) {
+    pub(crate) fn handle_notification(&mut self, channel: &[u8], payload: &[u8], cx: &LoopContext) {
         if channel == LOG_CHANNEL.as_bytes() {
             let output = self.log.reader.handle_notification(&String::from_utf8_lossy(payload));
             return self.handle_log(LogRequest::Send, output.into_iter().collect(), cx);
@@ -190,12 +190,12 @@ impl DatabaseFollower {
     }
 
     /// Handles a message from the consumer: it has made room, has acknowledged an item, or has stopped.
-    pub(crate) fn handle_consumer(&mut self, cx: &LoopContext<'_>) {
+    pub(crate) fn handle_consumer(&mut self, cx: &LoopContext) {
         self.read_spilled(cx);
         self.advance_log(cx);
     }
 
-    pub(crate) fn handle_timer(&mut self, cx: &LoopContext<'_>) {
+    pub(crate) fn handle_timer(&mut self, cx: &LoopContext) {
         if self.next_check.is_some_and(|at| at <= cx.now) {
             self.next_check = None;
             match self.phase {
@@ -208,14 +208,14 @@ impl DatabaseFollower {
     }
 
     /// Stops waiting for spilled payloads, because the worker ends.
-    pub(crate) fn stop_waiting(&mut self, cx: &LoopContext<'_>) {
+    pub(crate) fn stop_waiting(&mut self, cx: &LoopContext) {
         self.spilled.release_all(cx);
     }
 
     // ---- replies ----------------------------------------------------------------------------------------------------
 
     /// Handles the reply to a request.
-    pub(crate) fn handle_reply(&mut self, reply: DatabaseReply, cx: &LoopContext<'_>) {
+    pub(crate) fn handle_reply(&mut self, reply: DatabaseReply, cx: &LoopContext) {
         if reply.session != self.session || matches!(self.phase, WorkerPhase::Away | WorkerPhase::Ended) {
             return;
         }
@@ -224,56 +224,73 @@ impl DatabaseFollower {
             Ok(rows) => rows,
             Err(error) => return self.handle_error(request, &error, cx),
         };
-        match request {
+        let warning = match request {
             DatabaseRequest::Settings(index) => {
-                self.warnings.clear(request);
                 self.set_session(index + 1, cx);
+                None
             }
-            DatabaseRequest::Installation => match installation::readable_options(&rows, &self.place) {
-                Ok(options) => self.adopt_installation(options, cx),
-                Err(error) => self.handle_not_installed(error, cx),
-            },
+            DatabaseRequest::Installation => {
+                return match installation::readable_options(&rows, &self.place) {
+                    Ok(options) => self.adopt_installation(options, cx),
+                    Err(error) => self.handle_not_installed(error, cx),
+                };
+            }
             DatabaseRequest::Objects | DatabaseRequest::Coverage => {
-                let problems = self.coverage.problems(request, &rows);
-                let warning = (!problems.is_empty()).then(|| format!("{}: {}", self.place, problems.join("; ")));
-                self.set_warning(request, warning, cx);
+                let problems = self.problems(request, &rows);
+                (!problems.is_empty()).then(|| format!("{}: {}", self.place, problems.join("; ")))
             }
             DatabaseRequest::Listen => {
-                self.warnings.clear(request);
-                if self.reads_log() {
-                    self.channel = Some(LOG_CHANNEL);
-                } else {
-                    self.channel = Some(CHANNEL);
-                    self.report_connected(cx);
-                }
+                self.handle_listening(cx);
+                None
             }
             DatabaseRequest::QueueUsage => {
-                let usage = rows.first().and_then(|row| string(row, 0).parse().ok()).unwrap_or_default();
-                self.set_warning(request, queue_warning(usage), cx);
+                queue_warning(rows.first().and_then(|row| string(row, 0).parse().ok()).unwrap_or_default())
             }
             DatabaseRequest::ReadSpilled(number) => {
-                self.warnings.clear(request);
                 self.handle_spilled(number, rows.first(), cx);
+                None
             }
-            DatabaseRequest::Log(log_request) => match self.log.handle_reply(log_request, &rows, cx) {
-                Some(outputs) => self.handle_log(log_request, outputs, cx),
-                None => {
-                    let error = changes_error("the server sent a reply of an unexpected form");
-                    self.handle_error(request, &error, cx);
-                }
+            DatabaseRequest::Log(log_request) => {
+                return match self.log.handle_reply(log_request, &rows, cx) {
+                    Some(outputs) => self.handle_log(log_request, outputs, cx),
+                    None => {
+                        let error = changes_error("the server sent a reply of an unexpected form");
+                        self.handle_error(request, &error, cx);
+                    }
+                };
+            }
+            DatabaseRequest::ClearSpilled => None,
+        };
+        self.set_warning(request, warning, cx);
+    }
+
+    fn handle_listening(&mut self, cx: &LoopContext) {
+        self.channel = Some(if self.reads_log() { LOG_CHANNEL } else { CHANNEL });
+        if !self.reads_log() {
+            self.report_connected(cx);
+        }
+    }
+
+    /// Returns the problems that the reply to a check shows.
+    fn problems(&self, request: DatabaseRequest, rows: &[Row]) -> Vec<String> {
+        match (request, rows.first(), &self.options) {
+            (DatabaseRequest::Objects, Some(row), Some(options)) => match from_json::<Objects>(row) {
+                Ok(objects) => [objects.problems(options), objects.warnings(options)].concat(),
+                Err(error) => vec![error.to_string()],
             },
-            DatabaseRequest::ClearSpilled => self.warnings.clear(request),
+            (DatabaseRequest::Coverage, ..) => rows.iter().map(installation::uncovered_problem).collect(),
+            _ => Vec::new(),
         }
     }
 
     /// Handles a request that failed while the session is still open.
-    fn handle_error(&mut self, request: DatabaseRequest, error: &Error, cx: &LoopContext<'_>) {
+    fn handle_error(&mut self, request: DatabaseRequest, error: &Error, cx: &LoopContext) {
         match request {
             DatabaseRequest::Settings(_) | DatabaseRequest::Installation | DatabaseRequest::Listen => {
                 self.next_check = cx.now.checked_add(RETRY);
             }
             DatabaseRequest::ReadSpilled(number) => self.handle_spilled(number, None, cx),
-            DatabaseRequest::Log(request) => self.log.handle_failed(request, cx.now),
+            DatabaseRequest::Log(request) => self.log.reader.handle_failed(request, cx.now),
             DatabaseRequest::Objects
             | DatabaseRequest::Coverage
             | DatabaseRequest::QueueUsage
@@ -284,8 +301,8 @@ impl DatabaseFollower {
     }
 
     /// Ends, unless something was installed before: then another build may install it again.
-    fn handle_not_installed(&mut self, error: Error, cx: &LoopContext<'_>) {
-        if self.delivery.is_none() {
+    fn handle_not_installed(&mut self, error: Error, cx: &LoopContext) {
+        if self.options.is_none() {
             return self.end(error, cx);
         }
         self.next_check = cx.now.checked_add(RETRY);
@@ -295,7 +312,7 @@ impl DatabaseFollower {
     // ---- preparing --------------------------------------------------------------------------------------------------
 
     /// Sets the session's settings from this index on, and then reads the installation.
-    fn set_session(&mut self, index: usize, cx: &LoopContext<'_>) {
+    fn set_session(&mut self, index: usize, cx: &LoopContext) {
         match sql::SESSION.get(index) {
             Some(settings) => self.query(DatabaseRequest::Settings(index), (*settings).to_owned(), cx),
             None => {
@@ -306,69 +323,71 @@ impl DatabaseFollower {
         }
     }
 
-    fn adopt_installation(&mut self, options: InstallOptions, cx: &LoopContext<'_>) {
-        self.log.set_retention(options.keep_for, options.keep_size);
-        self.adopt_delivery(DeliveryPath::of(&options), cx);
-        for (request, sql) in self.coverage.queries(options, cx.now) {
-            self.query(request, sql, cx);
-        }
-    }
-
     /// Checks the tables soon, because an event trigger has left some to the next build.
-    fn check_tables_soon(&mut self, cx: &LoopContext<'_>) {
-        self.coverage.check_tables_next();
+    fn check_tables_soon(&mut self, cx: &LoopContext) {
+        self.next_table_check = None;
         self.next_check = self.next_check.map(|at| at.min(cx.now + CHECK_MIN));
     }
 
-    /// Follows the installation by the path that it delivers by.
-    fn adopt_delivery(&mut self, delivery: DeliveryPath, cx: &LoopContext<'_>) {
+    /// Follows the installation by the path that it delivers by, and checks it.
+    fn adopt_installation(&mut self, options: InstallOptions, cx: &LoopContext) {
         self.next_check = cx.now.checked_add(CHECK.min(cx.keep_spilled.max(CHECK_MIN)));
         self.warnings.clear(DatabaseRequest::Installation);
-        let had_log = self.delivery.map(|before| before == DeliveryPath::Log);
-        self.delivery = Some(delivery);
-        let has_changed = had_log.is_some_and(|had_log| had_log != self.reads_log());
-        match delivery {
-            DeliveryPath::Log => {
-                if has_changed {
-                    self.log.reader.begin_with_gap(OTHER_DELIVERY);
-                }
-                self.listen(LOG_CHANNEL, cx);
+        self.log.reader.set_keep_for(options.keep_for);
+        let before = self.options.replace(options.clone());
+        let has_other_delivery = before.as_ref().is_some_and(|before| before.has_log() != options.has_log());
+        if options.has_log() {
+            if has_other_delivery {
+                self.log.reader.begin_with_gap(OTHER_DELIVERY);
             }
-            DeliveryPath::Notify { spills } => {
-                if has_changed {
-                    let gap = self.log.gap(OTHER_DELIVERY, None, cx.now);
-                    cx.queue.push(self.database, QueueItem::Gap(gap));
-                }
-                let outcome = self.log.without_log(&self.place);
-                if let Some(reason) = outcome.refusal {
+            self.listen(LOG_CHANNEL, cx);
+        } else {
+            if has_other_delivery {
+                let gap = self.log.gap(OTHER_DELIVERY, None, cx.now);
+                cx.push(QueueItem::Event(ChangeEvent::Gap(gap)));
+            }
+            match self.log.reader.needs_log() {
+                Some(LogNeed::Begin) => {
+                    let reason = format!("{} has no log to begin in: build with --delivery log", self.place);
                     return self.end(changes_error(reason), cx);
                 }
-                if outcome.warning.is_some() {
-                    self.set_warning(DatabaseRequest::Log(LogRequest::Claim), outcome.warning, cx);
+                Some(LogNeed::Name) => {
+                    let warning = format!(
+                        "{} delivers by NOTIFY, so no position is kept under the worker's name, and changes that are made \
+                         while it does not run are not reported: build with --delivery log",
+                        self.place
+                    );
+                    self.set_warning(DatabaseRequest::Log(LogRequest::Claim), Some(warning), cx);
                 }
-                if self.channel == Some(CHANNEL) {
-                    self.report_connected(cx);
-                }
-                self.listen(CHANNEL, cx);
-                if spills {
-                    self.query(DatabaseRequest::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
-                }
+                None => {}
+            }
+            if self.channel == Some(CHANNEL) {
+                self.report_connected(cx);
+            }
+            self.listen(CHANNEL, cx);
+            if options.spills() {
+                self.query(DatabaseRequest::ClearSpilled, sql::clear_spilled(cx.keep_spilled), cx);
             }
         }
         self.query(DatabaseRequest::QueueUsage, sql::QUEUE_USAGE.to_owned(), cx);
         self.advance_log(cx);
+        self.query(DatabaseRequest::Objects, sql::objects(), cx);
+        if self.next_table_check.is_none_or(|at| at <= cx.now) || before.as_ref() != Some(&options) {
+            self.next_table_check = cx.now.checked_add(CHECK_TABLES);
+            self.query(DatabaseRequest::Coverage, sql::uncovered(&options), cx);
+        }
     }
 
-    fn report_connected(&mut self, cx: &LoopContext<'_>) {
+    fn report_connected(&mut self, cx: &LoopContext) {
         if self.reported != ConnectionReport::Connected {
             self.reported = ConnectionReport::Connected;
-            cx.queue.push(self.database, QueueItem::Connected);
+            cx.push(QueueItem::Event(ChangeEvent::Connected));
         }
     }
 
     // ---- spilled payloads, and the log ------------------------------------------------------------------------------
 
-    fn read_spilled(&mut self, cx: &LoopContext<'_>) {
+    fn read_spilled(&mut self, cx: &LoopContext) {
         if self.phase == WorkerPhase::Prepared
             && let Some(number) = self.spilled.next_request(cx)
         {
@@ -376,73 +395,94 @@ impl DatabaseFollower {
         }
     }
 
-    fn handle_spilled(&mut self, number: i64, row: Option<&Row>, cx: &LoopContext<'_>) {
+    fn handle_spilled(&mut self, number: i64, row: Option<&Row>, cx: &LoopContext) {
         self.spilled.handle_reply(number, row, cx);
         self.read_spilled(cx);
     }
 
-    fn advance_log(&mut self, cx: &LoopContext<'_>) {
-        self.log.read_acknowledgements(cx);
+    fn advance_log(&mut self, cx: &LoopContext) {
+        if let Some((position, count)) = cx.queue.take_acknowledged(cx.database) {
+            self.log.reader.acknowledge(position, count);
+        }
         if self.phase == WorkerPhase::Prepared
-            && self.reads_log()
-            && let Some((request, sql)) = self.log.next_query(cx)
+            && let Some(options) = self.options.as_ref().filter(|options| options.has_log())
+            && let Some((request, sql)) = self.log.next_query(options, cx)
         {
             self.query(DatabaseRequest::Log(request), sql, cx);
         }
     }
 
-    fn handle_log(&mut self, request: LogRequest, outputs: Vec<LogOutput>, cx: &LoopContext<'_>) {
+    /// Adds the reader's outputs to the queue, and continues unless the log can never be read.
+    fn handle_log(&mut self, request: LogRequest, outputs: Vec<LogOutput>, cx: &LoopContext) {
         if request == LogRequest::Read && self.log.reader.has_begun() {
             self.report_connected(cx);
         }
-        let outcome = self.log.push(outputs, cx);
-        if outcome.is_incomplete {
-            self.check_tables_soon(cx);
+        let mut warning = None;
+        for output in outputs {
+            match output {
+                LogOutput::Gap(gap, position) => {
+                    let gap = self.log.gap(gap.reason, gap.since, cx.now);
+                    cx.push(QueueItem::LoggedGap(position, gap));
+                }
+                LogOutput::Change(position, payload) => {
+                    if payload::is_incomplete(&payload) {
+                        self.check_tables_soon(cx);
+                    }
+                    cx.push(QueueItem::Logged(position, payload));
+                }
+                LogOutput::Waiting(reason) => warning = Some(reason),
+                LogOutput::Refused(reason) => {
+                    return self.end(changes_error(format!("{}: {reason}", self.place)), cx);
+                }
+            }
         }
-        self.set_warning(DatabaseRequest::Log(request), outcome.warning, cx);
-        match outcome.refusal {
-            Some(reason) => self.end(changes_error(format!("{}: {reason}", self.place)), cx),
-            None => self.advance_log(cx),
-        }
+        self.set_warning(DatabaseRequest::Log(request), warning, cx);
+        self.advance_log(cx);
     }
 
     // ---- requests ---------------------------------------------------------------------------------------------------
 
-    fn query(&self, request: DatabaseRequest, sql: String, cx: &LoopContext<'_>) {
-        let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
-        cx.handle.query_then(self.id, sql, move |result| {
-            mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, request, result }));
-        });
+    fn query(&self, request: DatabaseRequest, sql: String, cx: &LoopContext) {
+        cx.handle.query_then(self.id, sql, self.reply_to(request, cx));
+    }
+
+    /// Returns the function that sends the result of a request to the loop.
+    fn reply_to(
+        &self,
+        request: DatabaseRequest,
+        cx: &LoopContext,
+    ) -> impl FnOnce(Result<Vec<Row>, Error>) + Send + use<> {
+        let (database, session, queue) = (cx.database, self.session, Arc::clone(&cx.queue));
+        move |result| {
+            queue.mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, request, result }));
+        }
     }
 
     /// Listens to this channel instead of another one.
-    fn listen(&mut self, channel: &'static str, cx: &LoopContext<'_>) {
+    fn listen(&mut self, channel: &'static str, cx: &LoopContext) {
         if self.channel == Some(channel) {
             return;
         }
         if self.channel.take().is_some() {
             drop(cx.handle.unlisten_all(self.id));
         }
-        let (database, session, mailbox) = (self.database, self.session, Arc::clone(cx.mailbox));
-        cx.handle.listen_then(self.id, vec![channel.to_owned()], move |result| {
-            let (request, result) = (DatabaseRequest::Listen, result.map(|()| Vec::new()));
-            mailbox.send(LoopMessage::Reply(DatabaseReply { database, session, request, result }));
-        });
+        let reply = self.reply_to(DatabaseRequest::Listen, cx);
+        cx.handle.listen_then(self.id, vec![channel.to_owned()], move |result| reply(result.map(|()| Vec::new())));
     }
 
     /// Reports a warning about a request, unless it is the last one again. Without a warning, the request has succeeded.
-    fn set_warning(&mut self, request: DatabaseRequest, warning: Option<String>, cx: &LoopContext<'_>) {
+    fn set_warning(&mut self, request: DatabaseRequest, warning: Option<String>, cx: &LoopContext) {
         let Some(warning) = warning else { return self.warnings.clear(request) };
         if self.warnings.is_new(request, &warning) {
-            cx.queue.push(self.database, QueueItem::Warning(warning));
+            cx.push(QueueItem::Event(ChangeEvent::Warning(warning)));
         }
     }
 
     /// Ends for good.
-    fn end(&mut self, error: Error, cx: &LoopContext<'_>) {
+    fn end(&mut self, error: Error, cx: &LoopContext) {
         self.stop_waiting(cx);
         self.phase = WorkerPhase::Ended;
-        cx.queue.push(self.database, QueueItem::Lost(error));
+        cx.push(QueueItem::Event(ChangeEvent::Lost(error)));
         drop(cx.handle.remove(self.id));
     }
 }

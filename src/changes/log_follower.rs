@@ -1,13 +1,12 @@
-//! The log of one database: the reader's actions as queries, and their replies as items for the consumer.
+//! The log of one database: the reader's actions as queries, and the replies as inputs of the reader.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use super::context::LoopContext;
-use super::log::{Claimed, LogAction, LogNeed, LogOptions, LogOutput, LogReader, LogView, Marked, queries};
-use super::payload;
-use super::queue::{QueueItem, ROOM};
-use super::request::LogRequest;
-use super::rows::{changes_error, is_true, string};
+use super::log::{Claimed, LogAction, LogOptions, LogOutput, LogReader, LogRequest, LogView, Marked, queries};
+use super::options::InstallOptions;
+use super::queue::ROOM;
+use super::rows::{changes_error, is_true};
 use super::sql::CHANNEL;
 use crate::clock;
 use crate::gap::{Gap, GapData};
@@ -19,48 +18,19 @@ const BYTES_MIN: usize = 64 << 10;
 /// Follows the log of one database.
 #[derive(Debug)]
 pub(crate) struct LogFollower {
-    /// The number of the database, from 1.
-    database: usize,
     pub(crate) reader: LogReader,
-    keep_for: Duration,
-    keep_size: u64,
     /// The number of gaps that were reported.
     gaps: u64,
 }
 
-/// The outputs of the reader that are no changes and gaps.
-#[derive(Debug, Default)]
-pub(crate) struct LogOutcome {
-    /// The reason why the log cannot be read now.
-    pub(crate) warning: Option<String>,
-    /// The reason why the log can never be read.
-    pub(crate) refusal: Option<String>,
-    /// `true` if an event trigger has left tables to the next build.
-    pub(crate) is_incomplete: bool,
-}
-
 impl LogFollower {
-    pub(crate) fn new(database: usize, options: LogOptions) -> Self {
-        let reader = LogReader::new(options);
-        Self { database, reader, keep_for: Duration::MAX, keep_size: u64::MAX, gaps: 0 }
-    }
-
-    /// Sets the age and the size up to which rows are kept.
-    pub(crate) fn set_retention(&mut self, keep_for: Duration, keep_size: u64) {
-        (self.keep_for, self.keep_size) = (keep_for, keep_size);
-        self.reader.set_keep_for(keep_for);
-    }
-
-    /// Takes the acknowledgements of the consumer from the queue.
-    pub(crate) fn read_acknowledgements(&mut self, cx: &LoopContext<'_>) {
-        if let Some((position, count)) = cx.queue.take_acknowledged(self.database) {
-            self.reader.acknowledge(position, count);
-        }
+    pub(crate) fn new(options: LogOptions) -> Self {
+        Self { reader: LogReader::new(options), gaps: 0 }
     }
 
     /// Returns the next query, which reads no more rows than the queue has room for. If it has none, the queue sends a message
     /// as soon as it has.
-    pub(crate) fn next_query(&mut self, cx: &LoopContext<'_>) -> Option<(LogRequest, String)> {
+    pub(crate) fn next_query(&mut self, options: &InstallOptions, cx: &LoopContext) -> Option<(LogRequest, String)> {
         let is_reading = !cx.queue.is_stopped();
         let room = if is_reading { cx.queue.room() } else { None };
         let bytes = room.unwrap_or_default() / cx.databases.max(1);
@@ -76,16 +46,16 @@ impl LogFollower {
             LogAction::Elect => (LogRequest::Elect, queries::ELECT.to_owned()),
             LogAction::Wake => (LogRequest::Send, queries::WAKE.to_owned()),
             LogAction::ReportWaiting(name) => (LogRequest::Send, queries::report_waiting(&name)),
-            LogAction::Rotate => (LogRequest::Rotate, queries::rotate(self.keep_for, self.keep_size)),
+            LogAction::Rotate => (LogRequest::Rotate, queries::rotate(options.keep_for, options.keep_size)),
         })
     }
 
-    /// Handles the reply to a query. Returns the outputs to [`push`](Self::push), or `None` if the reply has an unexpected form.
+    /// Handles the reply to a query. Returns the reader's outputs, or `None` if the reply has an unexpected form.
     pub(crate) fn handle_reply(
         &mut self,
         request: LogRequest,
         rows: &[Row],
-        cx: &LoopContext<'_>,
+        cx: &LoopContext,
     ) -> Option<Vec<LogOutput>> {
         let (reader, now) = (&mut self.reader, cx.now);
         let output = match request {
@@ -95,89 +65,21 @@ impl LogFollower {
                 reader.handle_marked(Marked::parse(rows));
                 None
             }
-            LogRequest::BeginEra => {
-                reader.handle_era();
-                None
-            }
-            // After a stop nothing is delivered.
-            LogRequest::Read if cx.queue.is_stopped() => {
-                reader.handle_stopped();
-                None
-            }
-            LogRequest::Read => {
-                let (view, rows) = LogView::parse(rows)?;
-                return Some(reader.handle_view(&view, rows, now, clock::wall()));
-            }
-            LogRequest::Save => {
-                reader.handle_saved(now);
-                None
-            }
             LogRequest::Elect => {
                 let row = rows.first()?;
                 reader.handle_elected(is_true(row, 0), is_true(row, 1), now);
                 None
             }
-            LogRequest::Send => {
-                reader.handle_sent(now);
-                None
+            LogRequest::Read if !cx.queue.is_stopped() => {
+                let (view, rows) = LogView::parse(rows)?;
+                return Some(reader.handle_view(&view, rows, now, clock::wall()));
             }
-            LogRequest::Rotate => {
-                reader.handle_rotated(now);
+            LogRequest::Read | LogRequest::BeginEra | LogRequest::Save | LogRequest::Send | LogRequest::Rotate => {
+                reader.handle_done(request, now);
                 None
             }
         };
         Some(output.into_iter().collect())
-    }
-
-    /// Handles a query that failed.
-    pub(crate) fn handle_failed(&mut self, request: LogRequest, now: Instant) {
-        match request {
-            LogRequest::Prepare
-            | LogRequest::Claim
-            | LogRequest::FindMark
-            | LogRequest::BeginEra
-            | LogRequest::Read => self.reader.handle_failed(now),
-            LogRequest::Save => self.reader.handle_save_failed(now),
-            LogRequest::Elect | LogRequest::Send | LogRequest::Rotate => self.reader.handle_shared_failed(now),
-        }
-    }
-
-    /// Adds changes and gaps to the queue.
-    pub(crate) fn push(&mut self, outputs: Vec<LogOutput>, cx: &LoopContext<'_>) -> LogOutcome {
-        let mut outcome = LogOutcome::default();
-        for output in outputs {
-            match output {
-                LogOutput::Gap(gap, position) => {
-                    let gap = self.gap(gap.reason, gap.since, cx.now);
-                    cx.queue.push(self.database, QueueItem::LoggedGap(position, gap));
-                }
-                LogOutput::Change(position, payload) => {
-                    outcome.is_incomplete |= payload::is_incomplete(&payload);
-                    cx.queue.push(self.database, QueueItem::Logged(position, payload));
-                }
-                LogOutput::Waiting(warning) => outcome.warning = Some(warning),
-                LogOutput::Refused(reason) => outcome.refusal = Some(reason),
-            }
-        }
-        outcome
-    }
-
-    /// Returns the outcome of options that need a log, for a database without one.
-    pub(crate) fn without_log(&self, place: &str) -> LogOutcome {
-        let mut outcome = LogOutcome::default();
-        match self.reader.needs_log() {
-            Some(LogNeed::Begin) => {
-                outcome.refusal = Some(format!("{place} has no log to begin in: build with --delivery log"));
-            }
-            Some(LogNeed::Name) => {
-                outcome.warning = Some(format!(
-                    "{place} delivers by NOTIFY, so no position is kept under the worker's name, and changes that are made \
-                     while it does not run are not reported: build with --delivery log"
-                ));
-            }
-            None => {}
-        }
-        outcome
     }
 
     /// Returns a gap that ends now.
@@ -195,19 +97,17 @@ impl LogFollower {
 
 /// Returns the reason why a log cannot be read on this server, from the reply to [`queries::PREPARE`].
 fn refusal(row: &Row) -> Option<String> {
-    if is_true(row, 0) {
-        return Some(
+    let (is_standby, is_ordered) = (is_true(row, 0), is_true(row, 1));
+    let reason = match (is_standby, is_ordered) {
+        (true, _) => {
             "the server is a standby, which does not know the running transactions of its primary, so changes would be \
              missed: connect to the primary (target_session_attrs=read-write)"
-                .to_owned(),
-        );
-    }
-    if string(row, 1) != "t" {
-        return Some(
+        }
+        (false, false) => {
             "the sequence notifyman.number does not return its numbers in order (CACHE, INCREMENT or CYCLE was changed): run \
              `notifyman build`"
-                .to_owned(),
-        );
-    }
-    None
+        }
+        (false, true) => return None,
+    };
+    Some(reason.to_owned())
 }

@@ -217,7 +217,6 @@
 
 mod change;
 mod context;
-mod coverage;
 mod database;
 mod event;
 mod filter;

@@ -11,13 +11,13 @@
 //! its database are held.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::event::ChangeEvent;
 use super::log::Position;
 use super::mailbox::{LoopMessage, Mailbox};
 use crate::clock;
-use crate::error::Error;
 use crate::gap::Gap;
 
 /// The capacity of the queue in bytes.
@@ -36,13 +36,8 @@ pub(crate) enum QueueItem {
     Logged(Position, Box<[u8]>),
     /// A gap in a log, and the position after it.
     LoggedGap(Position, Gap),
-    /// The number of notifications that were dropped.
-    Dropped(u64),
-    Connected,
-    Disconnected(Error),
-    Gap(Gap),
-    Lost(Error),
-    Warning(String),
+    /// An event that is no change, and is not from a log.
+    Event(ChangeEvent),
 }
 
 impl QueueItem {
@@ -55,7 +50,7 @@ impl QueueItem {
 
     /// Returns `true` if the item must not overtake held changes.
     fn is_ordered(&self) -> bool {
-        matches!(self, QueueItem::Notified(_) | QueueItem::Gap(_))
+        matches!(self, QueueItem::Notified(_) | QueueItem::Event(ChangeEvent::Gap(_)))
     }
 }
 
@@ -91,7 +86,8 @@ struct EventQueueState {
 pub(crate) struct EventQueue {
     state: Mutex<EventQueueState>,
     changed: Condvar,
-    mailbox: Arc<Mailbox>,
+    /// The messages of the consumer to the loop, and the replies of servers.
+    pub(crate) mailbox: Mailbox,
 }
 
 /// The result of waiting for an item.
@@ -103,7 +99,7 @@ pub(crate) enum TakenItem {
 }
 
 impl EventQueue {
-    pub(crate) fn new(mailbox: Arc<Mailbox>) -> Self {
+    pub(crate) fn new(mailbox: Mailbox) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), mailbox }
     }
 
@@ -214,7 +210,7 @@ impl EventQueue {
             if let Some(database) = reportable
                 && let Some(count) = state.dropped.remove(&database)
             {
-                return TakenItem::Item(database, QueueItem::Dropped(count));
+                return TakenItem::Item(database, QueueItem::Event(ChangeEvent::Dropped(count)));
             }
             let is_end = match state.phase {
                 QueuePhase::Open => false,
@@ -280,11 +276,13 @@ impl EventQueueState {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::manager::NotificationManager;
 
     fn queue() -> EventQueue {
-        EventQueue::new(Arc::new(Mailbox::new(NotificationManager::new([]).handle())))
+        EventQueue::new(Mailbox::new(NotificationManager::new([]).handle()))
     }
 
     fn notified(size: usize) -> QueueItem {
@@ -301,8 +299,8 @@ mod tests {
         assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
         // There is room again, but the count of dropped notifications precedes later ones of the same database.
         queue.push(1, notified(0));
-        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Dropped(3))));
-        assert!(matches!(queue.take(None), TakenItem::Item(2, QueueItem::Dropped(1))));
+        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Event(ChangeEvent::Dropped(3)))));
+        assert!(matches!(queue.take(None), TakenItem::Item(2, QueueItem::Event(ChangeEvent::Dropped(1)))));
         queue.push(1, notified(0));
         assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
         assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
@@ -317,9 +315,9 @@ mod tests {
         for size in 1..=2 {
             queue.push(1, notified(size));
         }
-        queue.push(1, QueueItem::Warning("not ordered".into()));
+        queue.push(1, QueueItem::Event(ChangeEvent::Warning("not ordered".into())));
         queue.push(2, notified(7));
-        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Warning(_))));
+        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Event(ChangeEvent::Warning(_)))));
         assert!(matches!(queue.take(None), TakenItem::Item(2, QueueItem::Notified(_))));
         assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
         queue.release(1, notified(0));
@@ -389,7 +387,11 @@ mod tests {
             _ => None,
         });
         let taken: Vec<_> = taken.collect();
-        assert!(matches!(taken[..], [.., QueueItem::Dropped(2)]) && taken.len() == 4, "{}", taken.len());
+        assert!(
+            matches!(taken[..], [.., QueueItem::Event(ChangeEvent::Dropped(2))]) && taken.len() == 4,
+            "{}",
+            taken.len()
+        );
     }
 
     /// Returns the item that a waiting consumer takes after `action`; `None` at the end of the queue.
@@ -417,7 +419,7 @@ mod tests {
         let added = item_after(queue(), |queue| queue.push(1, notified(3)));
         assert!(matches!(added, Some(QueueItem::Notified(_))), "{added:?}");
         let dropped = item_after(queue(), |queue| queue.push(1, notified(LIMIT)));
-        assert!(matches!(dropped, Some(QueueItem::Dropped(1))), "{dropped:?}");
+        assert!(matches!(dropped, Some(QueueItem::Event(ChangeEvent::Dropped(1)))), "{dropped:?}");
         let released = item_after(queue(), |queue| queue.release(1, notified(3)));
         assert!(matches!(released, Some(QueueItem::Notified(_))), "{released:?}");
 
@@ -425,7 +427,7 @@ mod tests {
         holding.hold(1);
         holding.push(1, notified(LIMIT));
         let dropped = item_after(holding, |queue| drop(queue.take_held(1)));
-        assert!(matches!(dropped, Some(QueueItem::Dropped(1))), "{dropped:?}");
+        assert!(matches!(dropped, Some(QueueItem::Event(ChangeEvent::Dropped(1)))), "{dropped:?}");
 
         assert!(item_after(queue(), EventQueue::finish).is_none());
         assert!(item_after(queue(), EventQueue::stop).is_none());

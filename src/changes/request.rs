@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::log::LogRequest;
 use crate::error::Error;
 
 /// A request to the session.
@@ -21,22 +22,6 @@ pub(crate) enum DatabaseRequest {
     /// Reads the spilled payload with this number.
     ReadSpilled(i64),
     Log(LogRequest),
-}
-
-/// A request about the log. It is the reader's action without its arguments, and identifies the reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum LogRequest {
-    Prepare,
-    Claim,
-    FindMark,
-    BeginEra,
-    /// Polls for new rows, or reads the next page.
-    Read,
-    Save,
-    Elect,
-    /// Sends a message to other readers.
-    Send,
-    Rotate,
 }
 
 impl DatabaseRequest {

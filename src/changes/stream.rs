@@ -227,12 +227,7 @@ impl Iterator for Changes {
                     self.set_position(database, position);
                     Some(ChangeEvent::Gap(gap))
                 }
-                QueueItem::Dropped(count) => Some(ChangeEvent::Dropped(count)),
-                QueueItem::Connected => Some(ChangeEvent::Connected),
-                QueueItem::Disconnected(error) => Some(ChangeEvent::Disconnected(error)),
-                QueueItem::Gap(gap) => Some(ChangeEvent::Gap(gap)),
-                QueueItem::Lost(error) => Some(ChangeEvent::Lost(error)),
-                QueueItem::Warning(warning) => Some(ChangeEvent::Warning(warning)),
+                QueueItem::Event(event) => Some(event),
             };
             if let Some(event) = event {
                 return Some(Some((database, event)));

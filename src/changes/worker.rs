@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use super::context::LoopContext;
 use super::database::DatabaseFollower;
 use super::filter::TableFilter;
 use super::log::{Begin, LogOptions, Position};
@@ -12,6 +13,7 @@ use super::queue::EventQueue;
 use super::rows::changes_error;
 use super::stream::Changes;
 use super::worker_loop::WorkerLoop;
+use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, ValueError};
 use crate::manager::{Backoff, NotificationManager};
@@ -233,12 +235,19 @@ impl Worker {
             if let Some((_, position)) = self.positions.iter().rev().find(|(database, _)| *database == number) {
                 log.begin = Begin::At(position.clone());
             }
-            databases.push(DatabaseFollower::new(number, id, place, log));
+            databases.push(DatabaseFollower::new(id, place, log));
         }
-        let mailbox = Arc::new(Mailbox::new(manager.handle()));
-        let queue = Arc::new(EventQueue::new(Arc::clone(&mailbox)));
-        let ends = (Arc::clone(&queue), mailbox);
-        let worker_loop = WorkerLoop::new(manager, databases, ends, self.filter.clone(), self.keep_spilled);
+        let queue = Arc::new(EventQueue::new(Mailbox::new(manager.handle())));
+        let cx = LoopContext {
+            handle: manager.handle(),
+            queue: Arc::clone(&queue),
+            filter: self.filter.clone(),
+            keep_spilled: self.keep_spilled,
+            databases: databases.len(),
+            database: 0,
+            now: clock::now(),
+        };
+        let worker_loop = WorkerLoop::new(manager, databases, cx);
         let thread = thread::Builder::new().name("changes".to_owned()).spawn(move || worker_loop.run());
         let thread = thread.map_err(|error| changes_error(format!("could not start a thread: {error}")))?;
         Ok(Changes::new(queue, self.filter, self.timeout, thread))

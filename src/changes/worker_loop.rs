@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 
 use super::context::LoopContext;
 use super::database::DatabaseFollower;
-use super::filter::TableFilter;
-use super::mailbox::{LoopMessage, Mailbox};
+use super::mailbox::LoopMessage;
 use super::queue::EventQueue;
 use crate::clock;
-use crate::manager::{ConnId, Event, Handle, NotificationManager};
+use crate::manager::{ConnId, Event, NotificationManager};
 
 /// The longest time that ending may take while a server does not reply.
 const END_LIMIT: Duration = Duration::from_secs(5);
@@ -26,11 +25,7 @@ const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 /// Drives the followers of all databases.
 pub(crate) struct WorkerLoop {
     manager: NotificationManager,
-    handle: Handle,
-    queue: Arc<EventQueue>,
-    mailbox: Arc<Mailbox>,
-    filter: TableFilter,
-    keep_spilled: Duration,
+    cx: LoopContext,
     /// In the order of their numbers, which begin with 1.
     databases: Vec<DatabaseFollower>,
     /// The index of each database.
@@ -71,21 +66,11 @@ impl Drop for FinishGuard {
 }
 
 impl WorkerLoop {
-    pub(crate) fn new(
-        manager: NotificationManager,
-        databases: Vec<DatabaseFollower>,
-        (queue, mailbox): (Arc<EventQueue>, Arc<Mailbox>),
-        filter: TableFilter,
-        keep_spilled: Duration,
-    ) -> Self {
+    pub(crate) fn new(manager: NotificationManager, databases: Vec<DatabaseFollower>, cx: LoopContext) -> Self {
         Self {
-            handle: manager.handle(),
             // Without a connection the loop still waits for lost connections and for acknowledgements.
             manager: manager.park_when_empty(true),
-            queue,
-            mailbox,
-            filter,
-            keep_spilled,
+            cx,
             indexes: databases.iter().enumerate().map(|(index, database)| (database.id, index)).collect(),
             timers: BTreeSet::new(),
             timer_of: vec![None; databases.len()],
@@ -97,7 +82,7 @@ impl WorkerLoop {
 
     /// Runs until every database is lost, or until the worker is stopped and has saved the acknowledged position.
     pub(crate) fn run(mut self) {
-        let _finish = FinishGuard(Arc::clone(&self.queue));
+        let _finish = FinishGuard(Arc::clone(&self.cx.queue));
         while !self.is_over() {
             self.set_timeout();
             match self.manager.next_event() {
@@ -116,18 +101,10 @@ impl WorkerLoop {
     }
 
     /// Calls `handle` for one database, and sets its timer.
-    fn with(&mut self, index: usize, handle: impl FnOnce(&mut DatabaseFollower, &LoopContext<'_>)) {
+    fn with(&mut self, index: usize, handle: impl FnOnce(&mut DatabaseFollower, &LoopContext)) {
         let Some(database) = self.databases.get_mut(index) else { return };
-        let cx = LoopContext {
-            handle: &self.handle,
-            queue: &self.queue,
-            mailbox: &self.mailbox,
-            filter: &self.filter,
-            keep_spilled: self.keep_spilled,
-            databases: self.indexes.len(),
-            now: clock::now(),
-        };
-        handle(database, &cx);
+        (self.cx.database, self.cx.now) = (index + 1, clock::now());
+        handle(database, &self.cx);
         let next = database.next_timer();
         if let Some(timer) = self.timer_of.get_mut(index)
             && *timer != next
@@ -140,7 +117,7 @@ impl WorkerLoop {
         }
     }
 
-    fn with_each(&mut self, handle: impl Fn(&mut DatabaseFollower, &LoopContext<'_>)) {
+    fn with_each(&mut self, handle: impl Fn(&mut DatabaseFollower, &LoopContext)) {
         (0..self.databases.len()).for_each(|index| self.with(index, &handle));
     }
 
@@ -167,7 +144,7 @@ impl WorkerLoop {
     }
 
     fn read_messages(&mut self) {
-        for message in self.mailbox.take() {
+        for message in self.cx.queue.mailbox.take() {
             match message {
                 LoopMessage::Reply(reply) => {
                     self.with(reply.database.wrapping_sub(1), |database, cx| database.handle_reply(reply, cx));

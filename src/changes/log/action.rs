@@ -77,6 +77,22 @@ pub(crate) enum LogAction {
     Rotate,
 }
 
+/// An action without its arguments. It identifies the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LogRequest {
+    Prepare,
+    Claim,
+    FindMark,
+    BeginEra,
+    /// Polls for new rows, or reads the next page.
+    Read,
+    Save,
+    Elect,
+    /// Sends a message to other readers.
+    Send,
+    Rotate,
+}
+
 /// An output for the consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogOutput {

@@ -18,7 +18,7 @@ mod saves;
 mod schedule;
 mod snapshot;
 
-pub(crate) use self::action::{Begin, LogAction, LogNeed, LogOptions, LogOutput};
+pub(crate) use self::action::{Begin, LogAction, LogNeed, LogOptions, LogOutput, LogRequest};
 pub use self::position::Position;
 pub(crate) use self::queries::LOG_CHANNEL;
 pub(crate) use self::reader::LogReader;

@@ -14,8 +14,8 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::action::{
-    BEGAN_LATER, Begin, LogAction, LogGap, LogNeed, LogOptions, LogOutput, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA,
-    REMOVED,
+    BEGAN_LATER, Begin, LogAction, LogGap, LogNeed, LogOptions, LogOutput, LogRequest, NEW_NAME, NOT_APPENDED, OLDER,
+    OTHER_ERA, REMOVED,
 };
 use super::claim::NameClaim;
 use super::position::{LogBatch, LogPlace, Position, PositionShared};
@@ -84,7 +84,7 @@ impl LogReader {
 
     /// Sets the time for which rows are kept.
     pub(crate) fn set_keep_for(&mut self, time: Duration) {
-        self.schedule.set_keep_for(time);
+        self.schedule.keep_for = time;
     }
 
     /// Makes the reader report a gap before its first changes.
@@ -234,13 +234,6 @@ impl LogReader {
                 (shared.from, shared.dropped, shared.bound) = (snapshot, dropped, bound.max(era_bound));
             })
         });
-        self.schedule.poll_now();
-    }
-
-    /// Handles the reply to [`LogAction::BeginEra`]. This reader or another one has begun an era.
-    pub(crate) fn handle_era(&mut self) {
-        self.is_busy = false;
-        self.needs_era = false;
         self.schedule.poll_now();
     }
 
@@ -394,60 +387,47 @@ impl LogReader {
         if view.is_whole && count == 0 { batch.after_batch() } else { last }
     }
 
-    /// Handles the reply to [`LogAction::Save`].
-    pub(crate) fn handle_saved(&mut self, now: Instant) {
-        self.is_busy = false;
-        self.saves.handle_saved(self.schedule.idle(), now);
-    }
-
     /// Handles the reply to [`LogAction::Elect`].
     pub(crate) fn handle_elected(&mut self, is_leader: bool, has_followers: bool, now: Instant) {
         self.is_busy = false;
         self.schedule.handle_elected(is_leader, has_followers, now);
     }
 
-    /// Handles the reply to [`LogAction::Wake`] or [`LogAction::ReportWaiting`].
-    pub(crate) fn handle_sent(&mut self, now: Instant) {
+    /// Handles the reply to a request of which only the success matters. Read rows are discarded, because the consumer takes
+    /// nothing more.
+    pub(crate) fn handle_done(&mut self, request: LogRequest, now: Instant) {
         self.is_busy = false;
-        if !self.claim.is_settled() {
-            self.retry = now.checked_add(RETRY);
+        match request {
+            // This reader or another one has begun an era.
+            LogRequest::BeginEra => {
+                self.needs_era = false;
+                self.schedule.poll_now();
+            }
+            LogRequest::Save => self.saves.handle_saved(self.schedule.idle(), now),
+            LogRequest::Send if !self.claim.is_settled() => self.retry = now.checked_add(RETRY),
+            LogRequest::Rotate => self.schedule.handle_rotated(now),
+            _ => {}
         }
     }
 
-    /// Handles the reply to [`LogAction::Rotate`].
-    pub(crate) fn handle_rotated(&mut self, now: Instant) {
+    /// Handles a request that has failed. Only those that are necessary for reading delay it.
+    pub(crate) fn handle_failed(&mut self, request: LogRequest, now: Instant) {
         self.is_busy = false;
-        self.schedule.handle_rotated(now);
-    }
-
-    /// Discards the rows of a reply, because the consumer takes nothing more.
-    pub(crate) fn handle_stopped(&mut self) {
-        self.is_busy = false;
-    }
-
-    /// Handles the failure of an action that is necessary for reading.
-    pub(crate) fn handle_failed(&mut self, now: Instant) {
-        self.is_busy = false;
-        self.retry = now.checked_add(RETRY);
-    }
-
-    /// Handles the failure of a save, which does not delay reading.
-    pub(crate) fn handle_save_failed(&mut self, now: Instant) {
-        self.is_busy = false;
-        self.saves.handle_failed();
-        self.saves.wait(now + RETRY);
-    }
-
-    /// Handles the failure of an election, a message or a rotation.
-    pub(crate) fn handle_shared_failed(&mut self, now: Instant) {
-        self.is_busy = false;
-        self.schedule.handle_failed(now + RETRY);
+        match request {
+            LogRequest::Save => self.saves.handle_failed(Some(now + RETRY)),
+            LogRequest::Elect | LogRequest::Send | LogRequest::Rotate => self.schedule.handle_failed(now + RETRY),
+            LogRequest::Prepare
+            | LogRequest::Claim
+            | LogRequest::FindMark
+            | LogRequest::BeginEra
+            | LogRequest::Read => self.retry = now.checked_add(RETRY),
+        }
     }
 
     /// Handles the loss of the session, and of its locks.
     pub(crate) fn handle_lost(&mut self) {
         self.is_busy = false;
-        self.saves.handle_failed();
+        self.saves.handle_failed(None);
         self.is_prepared = false;
         self.claim.handle_lost();
         self.retry = None;

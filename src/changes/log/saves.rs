@@ -74,14 +74,10 @@ impl PositionSaves {
         self.next_idle = now.checked_add(idle);
     }
 
-    /// Makes the next save due at this time at the earliest.
-    pub(super) fn wait(&mut self, until: Instant) {
-        self.next = Some(until);
-    }
-
-    /// Records that a save has failed, or that its result is unknown.
-    pub(super) fn handle_failed(&mut self) {
+    /// Records that a save has failed, or that its result is unknown. It is not repeated before `retry`.
+    pub(super) fn handle_failed(&mut self, retry: Option<Instant>) {
         self.is_unsaved |= std::mem::take(&mut self.is_saving);
+        self.next = retry.or(self.next);
     }
 
     /// Makes the next save due at this time.

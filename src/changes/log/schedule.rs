@@ -21,7 +21,7 @@ pub(super) struct PollSchedule {
     pub(super) next_poll: Option<Instant>,
     last_change: Option<Instant>,
     /// The time for which rows are kept.
-    keep_for: Duration,
+    pub(super) keep_for: Duration,
     /// `true` if this reader polls and wakes the others.
     is_leader: bool,
     has_followers: bool,
@@ -46,11 +46,6 @@ impl PollSchedule {
             next_rotation: None,
             has_found: false,
         }
-    }
-
-    /// Sets the time for which rows are kept.
-    pub(super) fn set_keep_for(&mut self, time: Duration) {
-        self.keep_for = time;
     }
 
     /// Returns the interval of saves without a change, and of rotations of a quiet log.

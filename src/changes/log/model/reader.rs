@@ -6,7 +6,8 @@ use super::rotation::{self, Age};
 use super::server::{ChangeSet, EarlyReads, FOREIGN, ModelServer, SavedPosition};
 use super::{ModelConfig, Mutant, ReadRule, ReaderKind};
 use crate::changes::log::action::{
-    BEGAN_LATER, Begin, LogAction, LogGap, LogOptions, LogOutput, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA, REMOVED,
+    BEGAN_LATER, Begin, LogAction, LogGap, LogOptions, LogOutput, LogRequest, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA,
+    REMOVED,
 };
 use crate::changes::log::position::Position;
 use crate::changes::log::reader::LogReader;
@@ -184,7 +185,7 @@ impl ModelReader {
                 LogAction::Prepare => drop(self.log.handle_prepared(None, now)),
                 LogAction::Claim(..) => self.claim(server, now)?,
                 LogAction::Elect => self.log.handle_elected(true, true, now),
-                LogAction::Wake | LogAction::ReportWaiting(_) => self.log.handle_sent(now),
+                LogAction::Wake | LogAction::ReportWaiting(_) => self.log.handle_done(LogRequest::Send, now),
                 LogAction::FindMark(_) => self.mark(server),
                 LogAction::Save(_, position) => {
                     let received = if self.queue.is_empty() { &self.received } else { &self.acknowledged };
@@ -194,7 +195,7 @@ impl ModelReader {
                         break false;
                     }
                     server.save(self.index, saved);
-                    self.log.handle_saved(now);
+                    self.log.handle_done(LogRequest::Save, now);
                     break true;
                 }
                 LogAction::Rotate => {
@@ -209,7 +210,7 @@ impl ModelReader {
                         self.pending = Some(PendingAction::BeginEra(early));
                         break true;
                     }
-                    None => self.log.handle_era(),
+                    None => self.log.handle_done(LogRequest::BeginEra, now),
                 },
                 LogAction::Poll(position) => {
                     let early = server.begin_poll(position.as_ref(), config);
@@ -274,11 +275,11 @@ impl ModelReader {
             }
             Some(PendingAction::BeginEra(early)) => {
                 server.finish_era(&early, config);
-                self.log.handle_era();
+                self.log.handle_done(LogRequest::BeginEra, now);
             }
             Some(PendingAction::Rotate(early, age)) => {
                 rotation::finish(server, &early, age, config);
-                self.log.handle_rotated(now);
+                self.log.handle_done(LogRequest::Rotate, now);
             }
             None => return Ok(false),
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::changes::log::action::{Begin, LogAction, LogOptions, LogOutput};
+use crate::changes::log::action::{Begin, LogAction, LogOptions, LogOutput, LogRequest};
 use crate::changes::log::position::LogPlace;
 use crate::changes::log::reader::LogReader;
 use crate::changes::log::reply::{Claimed, LogRow, LogView, Marked};
@@ -80,7 +80,7 @@ impl ReaderDriver {
                 None
             }
             Some(LogAction::BeginEra) => {
-                reader.handle_era();
+                reader.handle_done(LogRequest::BeginEra, now);
                 None
             }
             Some(LogAction::Poll(_) | LogAction::Page(_)) => {
@@ -103,7 +103,7 @@ impl ReaderDriver {
                 None
             }
             Some(LogAction::Save(..)) => {
-                reader.handle_saved(now);
+                reader.handle_done(LogRequest::Save, now);
                 None
             }
             Some(LogAction::Elect) => {
@@ -111,11 +111,11 @@ impl ReaderDriver {
                 None
             }
             Some(LogAction::Wake | LogAction::ReportWaiting(_)) => {
-                reader.handle_sent(now);
+                reader.handle_done(LogRequest::Send, now);
                 None
             }
             Some(LogAction::Rotate) => {
-                reader.handle_rotated(now);
+                reader.handle_done(LogRequest::Rotate, now);
                 None
             }
         };
@@ -152,11 +152,11 @@ impl ReaderDriver {
             TimerInput::Reply { is_good, is_whole, rows, dropped } => self.reply(is_good, is_whole, rows, dropped),
             TimerInput::Fail => match self.action.take() {
                 None => {}
-                Some(LogAction::Save(..)) => self.reader.handle_save_failed(self.now),
+                Some(LogAction::Save(..)) => self.reader.handle_failed(LogRequest::Save, self.now),
                 Some(LogAction::Elect | LogAction::Wake | LogAction::ReportWaiting(_) | LogAction::Rotate) => {
-                    self.reader.handle_shared_failed(self.now);
+                    self.reader.handle_failed(LogRequest::Rotate, self.now);
                 }
-                Some(_) => self.reader.handle_failed(self.now),
+                Some(_) => self.reader.handle_failed(LogRequest::Read, self.now),
             },
             TimerInput::Lose => {
                 self.action = None;
