@@ -1,7 +1,7 @@
 //! Parses payloads, including JSON that PostgreSQL accepts and no [`Value`] can hold.
 //!
 //! ```text
-//!   payload ──> Change, as a whole ──> Envelope, with columns as text ──> SchemaChange ──> error
+//!   payload ──> Change, as a whole ──> Change, with columns as text ──> SchemaChange ──> error
 //! ```
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Error, Map, Value};
 
-use super::change::{Change, Method, SchemaChange, Truncated};
+use super::change::{Change, SchemaChange};
 
 /// A payload of a trigger.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,81 +51,53 @@ impl ChangePayload {
         if is_incomplete(bytes) {
             return serde_json::from_str(&text).map(Self::Incomplete);
         }
-        if let Ok(change) = serde_json::from_str(&text) {
-            return Ok(Self::Change(Box::new(change)));
-        }
-        match Envelope::parse(&text) {
+        let error = match serde_json::from_str(&text) {
+            Ok(change) => return Ok(Self::Change(Box::new(change))),
+            Err(error) => error,
+        };
+        match parse_any_values(&text) {
             Ok(change) => Ok(Self::Change(Box::new(change))),
-            Err(error) => serde_json::from_str(&text).map(Self::Schema).map_err(|_| error),
+            Err(_) => serde_json::from_str(&text).map(Self::Schema).map_err(|_| error),
         }
     }
 }
 
-/// A change with its values as JSON text. Their numbers, surrogates and depth are not checked.
-#[derive(Deserialize)]
-struct Envelope<'p> {
-    number: i64,
-    table_schema: String,
-    table_name: String,
-    partition_schema: Option<String>,
-    partition_name: Option<String>,
-    session_user: String,
-    method: Method,
-    #[serde(borrow)]
-    old_data: Option<&'p RawValue>,
-    #[serde(borrow)]
-    new_data: Option<&'p RawValue>,
-    #[serde(borrow, default)]
-    keys: Option<Vec<&'p RawValue>>,
-    query: Option<String>,
-    truncated: Option<Truncated>,
-    #[serde(default)]
-    spilled: bool,
-}
-
-impl Envelope<'_> {
-    /// Parses a change with any JSON values that PostgreSQL accepts.
-    fn parse(text: &str) -> Result<Change, Error> {
-        let envelope: Envelope<'_> = serde_json::from_str(text)?;
-        let mut unparsed = Vec::new();
-        let mut row = |place: &str, raw: &RawValue| parse_row(place, raw, &mut unparsed);
-        let old_data = envelope.old_data.map(|raw| row("/old_data", raw)).transpose()?;
-        let new_data = envelope.new_data.map(|raw| row("/new_data", raw)).transpose()?;
-        let keys = envelope.keys.map(|keys| {
-            keys.iter().enumerate().map(|(index, raw)| row(&format!("/keys/{index}"), raw)).collect::<Result<_, _>>()
-        });
-        Ok(Change {
-            number: envelope.number,
-            table_schema: envelope.table_schema,
-            table_name: envelope.table_name,
-            partition_schema: envelope.partition_schema,
-            partition_name: envelope.partition_name,
-            session_user: envelope.session_user,
-            method: envelope.method,
-            old_data,
-            new_data,
-            keys: keys.transpose()?,
-            query: envelope.query,
-            truncated: envelope.truncated,
-            spilled: envelope.spilled,
-            unparsed,
-        })
+/// Parses a change with any JSON values that PostgreSQL accepts. Their numbers, surrogates and depth are not checked.
+fn parse_any_values(text: &str) -> Result<Change, Error> {
+    let mut fields: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+    let (mut change, mut unparsed) = (Map::new(), Vec::new());
+    for name in ["old_data", "new_data"] {
+        if let Some(raw) = fields.remove(name) {
+            change.insert(name.to_owned(), parse_row(&format!("/{name}"), raw, &mut unparsed)?);
+        }
     }
+    for (name, raw) in fields {
+        let value = match name.as_str() {
+            "keys" => {
+                let keys: Option<Vec<&RawValue>> = serde_json::from_str(raw.get())?;
+                let key = |(index, raw)| parse_row(&format!("/keys/{index}"), raw, &mut unparsed);
+                let keys = keys.map(|keys| keys.into_iter().enumerate().map(key).collect::<Result<Vec<_>, _>>());
+                keys.transpose()?.into()
+            }
+            _ => serde_json::from_str(raw.get())?,
+        };
+        change.insert(name, value);
+    }
+    Ok(Change { unparsed, ..serde_json::from_value(Value::Object(change))? })
 }
 
-/// Parses an object of columns. A value that cannot be parsed becomes a string of its text, and its place is added to
-/// `unparsed`.
-fn parse_row(place: &str, raw: &RawValue, unparsed: &mut Vec<String>) -> Result<Map<String, Value>, Error> {
-    let columns: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get())?;
-    let mut row = Map::new();
-    for (name, text) in columns {
+/// Parses an object of columns, or `null`. A value that cannot be parsed becomes a string of its text, and its place is added
+/// to `unparsed`.
+fn parse_row(place: &str, raw: &RawValue, unparsed: &mut Vec<String>) -> Result<Value, Error> {
+    let columns: Option<BTreeMap<String, &RawValue>> = serde_json::from_str(raw.get())?;
+    let parse = |(name, text): (String, &RawValue)| {
         let value = serde_json::from_str(text.get()).unwrap_or_else(|_| {
             unparsed.push(format!("{place}/{}", name.replace('~', "~0").replace('/', "~1")));
             Value::String(text.get().to_owned())
         });
-        row.insert(name, value);
-    }
-    Ok(row)
+        (name, value)
+    };
+    Ok(columns.map_or(Value::Null, |columns| columns.into_iter().map(parse).collect()))
 }
 
 #[cfg(test)]

@@ -110,12 +110,12 @@ impl Status {
             return Ok(());
         };
         self.settings = settings(version, &options, &server.installer);
-        if options.delivery == DeliveryMode::Log {
+        if options.has_log() {
             let size = first_row(db, sql::LOG_SIZE)?.map(|row| string(&row, 0)).unwrap_or_default();
             self.settings.push(("log size", size_of(size.parse().unwrap_or_default())));
         }
         let objects = Objects::read(db)?;
-        if options.delivery == DeliveryMode::Log && objects.dropped > 0 {
+        if options.has_log() && objects.dropped > 0 {
             self.settings
                 .push(("not appended", format!("{} changes in total, because the log was full", objects.dropped)));
         }
@@ -243,7 +243,7 @@ impl fmt::Display for Status {
 /// Returns the options as names and values.
 fn settings(version: i32, options: &InstallOptions, installer: &str) -> Vec<(&'static str, String)> {
     let yes_or_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
-    let of_log = |value: String| if options.delivery == DeliveryMode::Log { value } else { String::new() };
+    let of_log = |value: String| if options.has_log() { value } else { String::new() };
     let settings = [
         ("version", version.to_string()),
         ("shape", options.shape.to_string()),

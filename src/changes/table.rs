@@ -62,15 +62,16 @@ pub enum TableState {
 impl TableState {
     /// Parses the name that `states.sql` returns.
     pub(crate) fn parse(name: &str) -> Self {
-        match name {
-            "right" => Self::Right,
-            "generic" => Self::Generic,
-            "disabled" => Self::Disabled,
-            "missing" => Self::Missing,
-            "outdated" => Self::Outdated,
-            "left over" => Self::LeftOver,
-            _ => Self::Different,
-        }
+        let states = [
+            Self::Right,
+            Self::Generic,
+            Self::Disabled,
+            Self::Missing,
+            Self::Outdated,
+            Self::Different,
+            Self::LeftOver,
+        ];
+        states.into_iter().find(|state| state.name() == name).unwrap_or(Self::Different)
     }
 
     /// Returns `true` if a build changes nothing about the table.
