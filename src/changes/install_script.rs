@@ -21,8 +21,7 @@ pub(crate) fn create_owner(owner: &str) -> String {
 /// Returns the statements that drop that role, if a build created it and nothing in any database depends on it.
 pub(crate) fn drop_owner(owner: &str) -> String {
     let tag = dollar_tag(owner);
-    let values = [("role", &*literal(owner)), ("owner", &*identifier(owner)), ("tag", &*tag)];
-    render(include_str!("sql/drop_owner.sql"), &values)
+    render!("drop_owner.sql", role = literal(owner), owner = identifier(owner), tag) + "\n"
 }
 
 /// Returns the statements that create or replace the schema and all functions, in one transaction that locks no table.
@@ -34,11 +33,10 @@ pub(crate) fn install(options: &InstallOptions, for_tables: &[FunctionDefinition
     let owner = identifier(&options.owner);
     let known: Vec<_> = functions.iter().map(|it| literal(&format!("{}({})", it.name, it.arguments))).collect();
     let comment = format!("{COMMENT}\n{}", options.to_json(VERSION));
-    let values = [("owner", owner.as_str()), ("comment", &literal(&comment)), ("known", &known.join(", "))];
-    let mut sql = render(include_str!("sql/schema.sql"), &values);
+    let mut sql = render!("schema.sql", owner, comment = literal(&comment), known = known.join(", ")) + "\n";
     sql.push_str(&log(options));
     if options.spills() {
-        sql.push_str(&render(include_str!("sql/spilled.sql"), &values));
+        sql.push_str(&(render!("spilled.sql", owner) + "\n"));
     }
     for function in functions.iter().chain(for_tables) {
         sql.push('\n');
@@ -60,13 +58,8 @@ fn log(options: &InstallOptions) -> String {
         true => ("UNLOGGED", "u", "UNLOGGED"),
         false => ("", "p", "LOGGED"),
     };
-    let values = [
-        ("owner", &*identifier(&options.owner)),
-        ("persistence", persistence),
-        ("relpersistence", relpersistence),
-        ("set_persistence", set_persistence),
-    ];
-    render(include_str!("sql/log.sql"), &values) + &begin_era() + ";\n"
+    let log = render!("log.sql", owner = identifier(&options.owner), persistence, relpersistence, set_persistence);
+    log + "\n" + &begin_era() + ";\n"
 }
 
 /// Returns the statements that create or replace functions, in one transaction that locks no table.

@@ -1,5 +1,6 @@
 //! The queries and transactions on an installation. Longer SQL is in the directory `sql`.
 
+use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use super::options::InstallOptions;
@@ -19,7 +20,6 @@ pub(crate) const OLDEST_SERVER: i32 = 12;
 pub(crate) const MARKS: [&str; 2] = ["Reports table changes.", "Tells of table changes by NOTIFY."];
 
 const COVERABLE: &str = include_str!("sql/coverable.sql");
-const NAMED: &str = include_str!("sql/named.sql");
 
 /// The SQL expression for a pattern `g` in LIKE syntax. Its constants do not depend on `standard_conforming_strings`.
 const GLOB: &str =
@@ -49,8 +49,22 @@ pub(crate) fn dollar_tag(text: &str) -> String {
     (0_u32..).map(|n| format!("$body{n}$")).find(|tag| !text.contains(tag.as_str())).unwrap_or_default()
 }
 
+/// Returns the text of a file in the directory `sql` without the final newline, with a value for each `{name}`: that of
+/// `name = value`, or of the variable `name`.
+macro_rules! render {
+    (@value $name:ident) => { $name };
+    (@value $name:ident = $value:expr) => { $value };
+    ($file:literal, $($name:ident $(= $value:expr)?),+ $(,)?) => {
+        $crate::changes::sql::render_template(
+            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/changes/sql/", $file)).trim_ascii_end(),
+            &[$((stringify!($name), &render!(@value $name $(= $value)?) as &dyn std::fmt::Display)),+],
+        )
+    };
+}
+pub(crate) use render;
+
 /// Replaces each `{name}` by its value. Values are not searched, since they may contain names that users chose.
-pub(crate) fn render(template: &str, values: &[(&str, &str)]) -> String {
+pub(crate) fn render_template(template: &str, values: &[(&str, &dyn Display)]) -> String {
     let mut out = String::with_capacity(template.len() * 2);
     let mut rest = template;
     while let Some(at) = rest.find('{') {
@@ -59,7 +73,7 @@ pub(crate) fn render(template: &str, values: &[(&str, &str)]) -> String {
         let value = values.iter().find(|(name, _)| from.strip_prefix(name).is_some_and(|after| after.starts_with('}')));
         match value {
             Some((name, value)) => {
-                out.push_str(value);
+                let _ = write!(out, "{value}");
                 rest = &from[name.len() + 1..];
             }
             None => {
@@ -115,13 +129,13 @@ pub(crate) fn selection(options: &InstallOptions) -> Selection {
     Selection {
         options: format!("SELECT {}", columns.join(", ")),
         coverable: COVERABLE.trim_end().to_owned(),
-        named: render(NAMED.trim_end(), &[("glob", GLOB)]),
+        named: render!("named.sql", glob = GLOB),
     }
 }
 
 /// Returns the options as SQL expressions with their column names.
 fn columns(options: &InstallOptions) -> [(&'static str, String); 10] {
-    let text = |it: &dyn std::fmt::Display| literal(&it.to_string()) + "::text";
+    let text = |it: &dyn Display| literal(&it.to_string()) + "::text";
     [
         ("schemas", array(&options.schemas)),
         ("tables", array(&options.tables)),
@@ -131,20 +145,14 @@ fn columns(options: &InstallOptions) -> [(&'static str, String); 10] {
         ("oversize", text(&options.oversize)),
         ("delivery", text(&options.delivery)),
         ("with_query", options.with_query.to_string()),
-        ("schema_events", (options.has_schema_events).to_string()),
+        ("schema_events", options.has_schema_events.to_string()),
         ("replicated", options.replicated.to_string()),
     ]
 }
 
 fn wanted(options: &InstallOptions, only: &str) -> String {
-    let selection = selection(options);
-    let values = [
-        ("options", selection.options.as_str()),
-        ("coverable", &selection.coverable),
-        ("named", &selection.named),
-        ("only", only),
-    ];
-    render(include_str!("sql/wanted.sql"), &values)
+    let Selection { options, coverable, named } = selection(options);
+    render!("wanted.sql", options, coverable, named, only) + "\n"
 }
 
 /// The condition that the function for a table's columns exists.
@@ -154,8 +162,7 @@ const OWN_EXISTS: &str =
 const RIGHTLY_ENABLED: &str = "p.enabled IN ('D', CASE WHEN o.replicated THEN 'A' ELSE 'O' END)";
 
 fn states(options: &InstallOptions, only: &str, exists: &str, enabled: &str) -> String {
-    let states = include_str!("sql/states.sql").trim_end();
-    wanted(options, only) + &render(states, &[("exists", exists), ("enabled", enabled)])
+    wanted(options, only) + &render!("states.sql", exists, enabled)
 }
 
 /// Returns the query of event triggers for the tables that fulfil `only`, and are selected or have a trigger of the
@@ -216,7 +223,7 @@ pub(crate) fn event_triggers() -> String {
 
 /// Returns the query for [`ServerFacts`](super::server_facts::ServerFacts).
 pub(crate) fn server(owner: &str) -> String {
-    query(&render(include_str!("sql/server.sql"), &[("owner", &literal(owner))]))
+    query(&render!("server.sql", owner = literal(owner)))
 }
 
 /// The query for whether the role may set `deadlock_timeout`. PostgreSQL 15 and later have a privilege for it.
@@ -248,7 +255,7 @@ pub(crate) fn installed() -> String {
 
 /// Returns the query for the sessions that hold a lock on a table: process, application, state and query.
 pub(crate) fn lock_holders(sql_name: &str) -> String {
-    query(&render(include_str!("sql/lock_holders.sql"), &[("table", &literal(sql_name))]))
+    query(&render!("lock_holders.sql", table = literal(sql_name)))
 }
 
 /// The time for which a build waits for another one.
@@ -296,7 +303,7 @@ mod tests {
 
     #[test]
     fn values_are_not_searched_for_names() {
-        let values = [("a", "{b} '{a}'"), ("b", "2"), ("ab", "3")];
-        assert_eq!(render("{a} {b} {ab} {c} { {{b}} {", &values), "{b} '{a}' 2 3 {c} { {2} {");
+        let values: [(&str, &dyn Display); 3] = [("a", &"{b} '{a}'"), ("b", &2), ("ab", &"3")];
+        assert_eq!(render_template("{a} {b} {ab} {c} { {{b}} {", &values), "{b} '{a}' 2 3 {c} { {2} {");
     }
 }

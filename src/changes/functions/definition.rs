@@ -1,6 +1,6 @@
 //! The definition of one installed function: it is created from this, and checked against it.
 
-use crate::changes::sql::{dollar_tag, render};
+use crate::changes::sql::dollar_tag;
 
 /// The most bytes of a NOTIFY payload: PostgreSQL requires less than 8,000.
 pub(super) const NOTIFY_LIMIT: u32 = 7999;
@@ -82,9 +82,9 @@ impl FunctionDefinition {
         };
         let set = |(name, value): &(&str, &str)| format!("\n    SET {name} = {}", setting(value));
         let attributes = security.to_owned() + &settings.iter().map(set).collect::<String>();
-        let privilege = match runs_as {
-            ExecutionRole::EventTrigger => "REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
-            ExecutionRole::Caller | ExecutionRole::Owner => "GRANT EXECUTE ON FUNCTION {function} TO PUBLIC",
+        let (grant, to) = match runs_as {
+            ExecutionRole::EventTrigger => ("REVOKE ALL", "FROM"),
+            ExecutionRole::Caller | ExecutionRole::Owner => ("GRANT EXECUTE", "TO"),
         };
         let function = format!("notifyman.{name}({arguments})");
         let volatility = if *is_immutable { " IMMUTABLE" } else { "" };
@@ -92,8 +92,7 @@ impl FunctionDefinition {
         format!(
             "CREATE OR REPLACE FUNCTION {function} RETURNS {returns} LANGUAGE plpgsql{volatility}{attributes} \
              AS {tag}{body}{tag};\n\
-             {};\nALTER FUNCTION {function} OWNER TO {role};\n",
-            render(privilege, &[("function", &function)])
+             {grant} ON FUNCTION {function} {to} PUBLIC;\nALTER FUNCTION {function} OWNER TO {role};\n"
         )
     }
 }

@@ -58,17 +58,11 @@ fn log(options: &InstallOptions) -> [String; 5] {
     // Reading the size takes as long as appending a dozen rows.
     let mask = ((options.keep_size >> 20).clamp(64, 1024) + 1).next_power_of_two() / 2 - 1;
     // Between two readings at most a quarter of the size is appended.
-    let long = (options.keep_size / (mask + 1) / 4).min(65_536).to_string();
-    let mask = mask.to_string();
-    let table = |text: &str| {
-        render(include_str!("../sql/log_table.sql").trim_end(), &[("mask", &mask), ("long", &long), ("text", text)])
-    };
+    let long = (options.keep_size / (mask + 1) / 4).min(65_536);
     let number = include_str!("../sql/log_number.sql").trim_end();
-    let insert = |then: &str, first: &str| {
-        render(include_str!("../sql/log_insert.sql").trim_end(), &[("then", then), ("first", first)])
-    };
-    let (limit, most) = (TABLE_LIMIT.to_string(), options.keep_size.saturating_mul(2).to_string());
-    let change_limit = (TABLE_LIMIT - HEAD_LIMIT).to_string();
+    let table = |text: &str| render!("log_table.sql", mask, long, text);
+    let insert = |then: &str, first: &str| render!("log_insert.sql", then, first);
+    let change_limit = TABLE_LIMIT - HEAD_LIMIT;
     let query = match options.with_query {
         false => "'null'".to_owned(),
         true => format!(
@@ -79,33 +73,34 @@ fn log(options: &InstallOptions) -> [String; 5] {
         ),
     };
     let (query_of_keys, _) = query_of_keys(options);
-    let rendered = |text: &str, of: &str, insert: &str, query: &str, limit: &str| {
-        let values =
-            [("number", number), ("table", &table(of)), ("insert", insert), ("query", query), ("limit", limit)];
-        render(text, &values)
-    };
     let too_long = "IF payload IS NULL THEN\n            RETURN NULL;\n        END IF;\n        ";
     [
-        rendered(include_str!("../sql/append.sql"), "", &insert("RETURN true", ""), "", &limit),
-        rendered(
-            include_str!("../sql/append_change.sql"),
-            "change",
-            &insert("RETURN number", too_long),
-            &query,
-            &change_limit,
+        render!("append.sql", number, limit = TABLE_LIMIT, insert = insert("RETURN true", "")),
+        render!(
+            "append_change.sql",
+            number,
+            table = table("change"),
+            limit = change_limit,
+            query,
+            insert = insert("RETURN number", too_long)
         ),
-        rendered(include_str!("../sql/append_keys.sql"), "payload", &insert("EXIT", ""), query_of_keys, &limit),
-        render(include_str!("../sql/log_table_if_room.sql"), &[("most", &most)]),
+        render!(
+            "append_keys.sql",
+            number,
+            table = table("payload"),
+            query = query_of_keys,
+            insert = insert("EXIT", "")
+        ),
+        render!("log_table_if_room.sql", most = options.keep_size.saturating_mul(2)),
         include_str!("../sql/check_log.sql").to_owned(),
     ]
 }
 
 /// Returns the bodies that notify instead.
 fn notify() -> [String; 5] {
-    let append = render(include_str!("../sql/notify.sql"), &[("limit", &NOTIFY_LIMIT.to_string())]);
     let returns = |value| format!("BEGIN\n    RETURN {value};\nEND");
     [
-        append,
+        render!("notify.sql", limit = NOTIFY_LIMIT),
         include_str!("../sql/notify_change.sql").to_owned(),
         include_str!("../sql/notify_keys.sql").to_owned(),
         returns("0"),

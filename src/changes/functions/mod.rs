@@ -10,7 +10,7 @@ pub(crate) use self::definition::{ExecutionRole, FunctionDefinition};
 pub(crate) use self::trigger::{for_tables, serves_any_table};
 use super::options::{InstallOptions, Shape};
 use super::shape::TableShape;
-use super::sql::{self, render};
+use super::sql::{self, Selection, render};
 
 /// Returns the functions of every installation with these options, without those that are made for certain tables.
 pub(crate) fn common(options: &InstallOptions) -> Vec<FunctionDefinition> {
@@ -30,8 +30,7 @@ pub(crate) fn common(options: &InstallOptions) -> Vec<FunctionDefinition> {
 /// Returns the functions that triggers call. They are the same with all options, so that triggers continue to work while
 /// another build changes the options.
 fn called(options: &InstallOptions) -> Vec<FunctionDefinition> {
-    let limit = TABLE_LIMIT.to_string();
-    let spill = render(include_str!("../sql/spill.sql"), &[("limit", &limit)]);
+    let spill = render!("spill.sql", limit = TABLE_LIMIT);
     let mut functions = vec![
         payload::payload(options),
         payload::payloads(options),
@@ -50,17 +49,10 @@ fn event_triggers(options: &InstallOptions) -> [FunctionDefinition; 2] {
         true => ("PERFORM notifyman.append(concat('{\"number\":0,', substr(", "::text, 2))) FROM"),
     };
     let tables = sql::tables(options, "c.oid = ANY (part)");
-    let cover = render(include_str!("../sql/cover.sql"), &[("tables", &tables), ("report", report), ("end", end)]);
-    let selection = sql::selection(options);
-    let values = [
-        ("cover", cover.trim_end()),
-        ("report", report),
-        ("end", end),
-        ("options", &selection.options),
-        ("coverable", &selection.coverable),
-        ("named", &selection.named),
-    ];
-    [("on_ddl", include_str!("../sql/ddl.sql")), ("on_drop", include_str!("../sql/drop.sql"))].map(|(name, text)| {
-        FunctionDefinition::new(name, "", "event_trigger", ExecutionRole::EventTrigger, &render(text, &values))
-    })
+    let cover = render!("cover.sql", tables, report, end);
+    let Selection { options, coverable, named } = sql::selection(options);
+    let on_ddl = render!("ddl.sql", cover, report, end, options, coverable, named);
+    let on_drop = render!("drop.sql", cover, report, end, options, named);
+    [("on_ddl", on_ddl), ("on_drop", on_drop)]
+        .map(|(name, body)| FunctionDefinition::new(name, "", "event_trigger", ExecutionRole::EventTrigger, &body))
 }

@@ -20,14 +20,13 @@ pub(super) fn payload(options: &InstallOptions) -> FunctionDefinition {
              RETURN payload;\n        END IF;\n    END IF;",
         ),
     };
-    let values = [("declare", declare), ("rest", &*rest), ("shorten", shorten)];
     FunctionDefinition::new(
         "payload",
         "relation oid, table_schema text, table_name text, method text, old_data json, new_data json, truncated text, \
          max_bytes integer",
         "text",
         ExecutionRole::Owner,
-        &render(include_str!("../sql/payload.sql"), &values),
+        &render!("payload.sql", declare, rest, shorten),
     )
 }
 
@@ -39,7 +38,7 @@ pub(super) fn payloads(options: &InstallOptions) -> FunctionDefinition {
         "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]",
         "text[]",
         ExecutionRole::Owner,
-        &render(include_str!("../sql/payloads.sql"), &[("query", query), ("shorten", shorten)]),
+        &render!("payloads.sql", query, shorten),
     )
 }
 

@@ -94,22 +94,19 @@ fn rows(shape: &TableShape, options: &InstallOptions) -> String {
         false => String::new(),
     };
     let reduced = if is_logged { checked(&reduced) } else { reduced };
-    render(
-        if is_logged { include_str!("../sql/rows_log.sql") } else { include_str!("../sql/rows.sql") },
-        &[
-            ("guarded", &guarded),
-            ("whole", &whole),
-            ("spill", &spill),
-            ("reduced", &reduced),
-            ("unnumbered", unnumbered(options)),
-        ],
-    )
+    let unnumbered = unnumbered(options);
+    match is_logged {
+        false => render!("rows.sql", guarded, whole, spill, reduced, unnumbered),
+        true => {
+            render!("rows_log.sql", guarded, whole, reduced, unnumbered)
+        }
+    }
 }
 
 /// Returns the body of a function that reports the keys of rows.
 fn keys(kind: &str, shape: &TableShape, options: &InstallOptions) -> String {
     let any = TableShape::any();
-    let values = [("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
+    let unnumbered = unnumbered(options);
     if options.has_log() {
         let of = |shape: &TableShape| {
             let [old, new] = arrays_of_keys(kind, shape);
@@ -120,8 +117,7 @@ fn keys(kind: &str, shape: &TableShape, options: &InstallOptions) -> String {
                 .collect::<Vec<_>>()
                 .join("\n            ")
         };
-        let keys = [("keys", &*of(shape)), ("recovered", &*of(&any))];
-        return render(include_str!("../sql/keys_log.sql"), &[&keys[..], &values].concat());
+        return render!("keys_log.sql", keys = of(shape), recovered = of(&any), unnumbered);
     }
     let of = |shape: &TableShape| {
         let [old, new] = arrays_of_keys(kind, shape).map(|keys| keys.unwrap_or_else(|| "NULL".to_owned()));
@@ -129,8 +125,7 @@ fn keys(kind: &str, shape: &TableShape, options: &InstallOptions) -> String {
             "notifyman.payloads(TG_RELID, TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_OP,\n            {old},\n            {new})"
         )
     };
-    let payloads = [("payloads", &*of(shape)), ("recovered", &*of(&any))];
-    render(include_str!("../sql/keys.sql"), &[&payloads[..], &values].concat())
+    render!("keys.sql", payloads = of(shape), recovered = of(&any), unnumbered, delivered = delivered(options))
 }
 
 /// Returns the SQL expressions for the keys of the rows before and after; `None` where there are no such rows.
@@ -159,8 +154,9 @@ pub(super) fn rowless(options: &InstallOptions) -> [FunctionDefinition; 2] {
     let marker = payload_of("NULL", "NULL", "'key'", NOTIFY_LIMIT);
     let function = |name, payload: &str| {
         let payload = if options.has_log() { checked(payload) } else { payload.to_owned() };
-        let values = [("payload", &*payload), ("unnumbered", unnumbered(options)), ("delivered", delivered(options))];
-        FunctionDefinition::trigger(name, &render(include_str!("../sql/rowless.sql"), &values))
+        let (unnumbered, delivered) = (unnumbered(options), delivered(options));
+        let body = render!("rowless.sql", payload, unnumbered, delivered);
+        FunctionDefinition::trigger(name, &body)
     };
     let [first, second] = ROWLESS;
     [function(first, &truncated), function(second, &marker)]

@@ -24,18 +24,11 @@ pub(crate) const WAKE: &str = "SELECT pg_notify('notifyman_log', '')";
 /// Returns the query for the new rows since a position, if they have at most `bytes` bytes. Without a position, it returns no
 /// rows.
 pub(crate) fn poll(position: Option<&Position>, bytes: usize) -> String {
-    let (xmax, running, start) = match position {
-        Some(position) => {
-            let shared = &position.shared;
-            (shared.from.xmax().to_string(), list(shared.from.running()), shared.place.start.to_string())
-        }
-        None => ("NULL".to_owned(), String::new(), "NULL".to_owned()),
+    let (xmax, running) = match position.map(|position| &position.shared.from) {
+        Some(from) => (from.xmax().to_string(), list(from.running())),
+        None => ("NULL".to_owned(), String::new()),
     };
-    let dropped = position.map_or(0, |position| position.shared.dropped).to_string();
-    let values =
-        [("xmax", xmax.as_str()), ("running", &running), ("count", &COUNT.to_string()), ("bytes", &bytes.to_string())];
-    let rows = render(include_str!("../sql/log_new_rows.sql").trim_ascii_end(), &values);
-    render(include_str!("../sql/log_poll.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
+    view(position, &render!("log_new_rows.sql", xmax, running, count = COUNT, bytes))
 }
 
 /// Returns the query for the next rows of the batch in which a position is: as many as have `bytes` bytes, and at least one.
@@ -43,31 +36,33 @@ pub(crate) fn page(position: &Position, bytes: usize) -> String {
     let shared = &position.shared;
     let Some(LogBatch { to, first, end }) = &shared.batch else { return poll(Some(position), bytes) };
     let ended: Vec<_> = to.ended_since(&shared.from).collect();
-    let values = [
-        ("ended", &*list(&ended)),
-        ("number", &position.number.unwrap_or(0).to_string()),
-        ("first", &first.to_string()),
-        ("end", &end.to_string()),
-        ("xmax", &shared.from.xmax().to_string()),
-        ("to", &to.to_string()),
-        ("count", &COUNT.to_string()),
-        ("bytes", &bytes.to_string()),
-    ];
-    let rows = render(include_str!("../sql/log_page.sql").trim_ascii_end(), &values);
-    let (start, dropped) = (shared.place.start.to_string(), shared.dropped.to_string());
-    render(include_str!("../sql/log_poll.sql"), &[("rows", &rows), ("start", &start), ("dropped", &dropped)])
+    let rows = render!(
+        "log_page.sql",
+        ended = list(&ended),
+        number = position.number.unwrap_or(0),
+        first,
+        end,
+        xmax = shared.from.xmax(),
+        to,
+        count = COUNT,
+        bytes
+    );
+    view(Some(position), &rows)
+}
+
+/// Returns the query for a view of the log with these rows.
+fn view(position: Option<&Position>, rows: &str) -> String {
+    let start = position.map_or_else(|| "NULL".to_owned(), |position| position.shared.place.start.to_string());
+    let dropped = position.map_or(0, |position| position.shared.dropped);
+    render!("log_poll.sql", rows, start, dropped)
 }
 
 /// Returns the query that claims a name for the session. It terminates the session of the process `backend` if that has the
 /// name.
 pub(crate) fn claim(name: &str, backend: Option<i32>) -> String {
     let name = literal(name);
-    let terminate = backend.map(|backend| {
-        let values = [("name", name.as_str()), ("backend", &backend.to_string())];
-        render(include_str!("../sql/log_terminate.sql"), &values)
-    });
-    let values = [("name", name.as_str()), ("terminate", &terminate.unwrap_or_default())];
-    render(include_str!("../sql/log_claim.sql"), &values)
+    let terminate = backend.map(|backend| render!("log_terminate.sql", name, backend) + "\n");
+    render!("log_claim.sql", name, terminate = terminate.unwrap_or_default())
 }
 
 /// Returns the query that reports to the reader with a name that another reader waits for it.
@@ -102,9 +97,7 @@ pub(crate) fn save(name: &str, position: &Position) -> String {
 /// Returns the query that rotates the tables.
 pub(crate) fn rotate(keep_for: Duration, keep_size: u64) -> String {
     let lock = lock("format('LOCK TABLE notifyman.log_%s IN ACCESS EXCLUSIVE MODE NOWAIT', generation % 3)");
-    let values =
-        [("keep_for", &*keep_for.as_millis().to_string()), ("keep_size", &keep_size.to_string()), ("lock", &lock)];
-    render(include_str!("../sql/log_rotate.sql"), &values)
+    render!("log_rotate.sql", keep_for = keep_for.as_millis(), keep_size, lock)
 }
 
 fn list(xids: &[u64]) -> String {
@@ -114,11 +107,11 @@ fn list(xids: &[u64]) -> String {
 /// Returns the statement that begins an era of the log, unless there is one.
 pub(crate) fn begin_era() -> String {
     let lock = lock("'LOCK TABLE notifyman.log_0, notifyman.log_1, notifyman.log_2 IN ACCESS EXCLUSIVE MODE NOWAIT'");
-    render(include_str!("../sql/log_begin_era.sql").trim_ascii_end(), &[("lock", &lock)])
+    render!("log_begin_era.sql", lock)
 }
 
 /// Returns the part of a PL/pgSQL block that takes a lock by a statement. `statement` is an SQL expression, and the block must
 /// handle the error.
-pub(crate) fn lock(statement: &str) -> String {
-    render(include_str!("../sql/log_lock.sql").trim_ascii_end(), &[("statement", statement)])
+fn lock(statement: &str) -> String {
+    render!("log_lock.sql", statement)
 }
