@@ -88,21 +88,16 @@ impl ServerFacts {
         Ok(())
     }
 
-    /// Returns an error if the schema does not exist and the role may not create it.
-    pub(crate) fn check_may_create(&self) -> Result<(), Error> {
+    /// Returns an error if a build is not possible here. `owner` is the role that owns the `SECURITY DEFINER` functions.
+    pub(crate) fn check_build(&self, owner: &str) -> Result<(), Error> {
+        self.check_writable()?;
         if !self.has_schema && !self.may_create_schema {
             return Err(changes_error(format!(
                 "this role may not create a schema in database {:?}: GRANT CREATE ON DATABASE to it, or use another role",
                 self.database
             )));
         }
-        Ok(())
-    }
-
-    /// Returns an error if the schema belongs to another role that is no superuser.
-    ///
-    /// A build keeps its functions and tables, so that role could have any role execute its code.
-    pub(crate) fn check_installer(&self) -> Result<(), Error> {
+        // A build keeps the functions and tables of the installer, which could have any role execute its code.
         if self.has_schema && self.installer != self.role && !self.is_installer_superuser {
             return Err(changes_error(format!(
                 "the schema notifyman belongs to role {0}, so every role that writes to a table would execute that role's \
@@ -110,7 +105,7 @@ impl ServerFacts {
                 sql::identifier(&self.installer)
             )));
         }
-        Ok(())
+        self.check_owner(owner)
     }
 
     /// Returns the role that installed it, unless every role can trust that role.
@@ -120,7 +115,7 @@ impl ServerFacts {
 
     /// Returns an error if the role can neither create the owner of functions nor make it an owner, or if other roles can act
     /// as the owner. The error contains the statements that a DBA must run.
-    pub(crate) fn check_owner(&self, owner: &str) -> Result<(), Error> {
+    fn check_owner(&self, owner: &str) -> Result<(), Error> {
         let (owner, role) = (sql::identifier(owner), sql::identifier(&self.role));
         let refused = |reason: &str, remedy: &str| {
             Err(changes_error(format!(
@@ -154,16 +149,14 @@ impl ServerFacts {
 
     /// Returns the statements that create the owner of functions, and make the role a member; empty if the owner exists.
     pub(crate) fn owner_script(&self, owner: &str) -> String {
-        match self.is_owner_member {
-            Some(_) => String::new(),
-            None if self.is_superuser => install_script::create_owner(owner),
-            None => format!(
-                "{}GRANT {} TO {};\n",
-                install_script::create_owner(owner),
-                sql::identifier(owner),
-                sql::identifier(&self.role)
-            ),
+        if self.is_owner_member.is_some() {
+            return String::new();
         }
+        let mut script = install_script::create_owner(owner);
+        if !self.is_superuser {
+            script.push_str(&format!("GRANT {} TO {};\n", sql::identifier(owner), sql::identifier(&self.role)));
+        }
+        script
     }
 
     /// Returns the timeouts of an attempt to lock a table, during which an ordinary autovacuum gives way.
@@ -172,13 +165,11 @@ impl ServerFacts {
     /// than the lock timeout. If the role may not lower it, the last attempt waits longer.
     pub(crate) fn lock_wait(&self, timeout: Duration, is_last: bool) -> sql::LockWait {
         let server_timeout = Duration::from_millis(self.deadlock_timeout);
-        match self.may_set_deadlock_timeout {
-            true => sql::LockWait { timeout, deadlock_timeout: Some(server_timeout.min(timeout / 4)) },
-            false if is_last => sql::LockWait {
-                timeout: timeout.max(server_timeout + Duration::from_millis(500)),
-                deadlock_timeout: None,
-            },
-            false => sql::LockWait { timeout, deadlock_timeout: None },
-        }
+        let deadlock_timeout = self.may_set_deadlock_timeout.then(|| server_timeout.min(timeout / 4));
+        let timeout = match deadlock_timeout {
+            None if is_last => timeout.max(server_timeout + Duration::from_millis(500)),
+            _ => timeout,
+        };
+        sql::LockWait { timeout, deadlock_timeout }
     }
 }

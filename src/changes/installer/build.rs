@@ -96,8 +96,7 @@ fn install_schema(db: &mut Connection, settings: &BuildSettings) -> Result<bool,
     for attempt in 1.. {
         let server = ServerFacts::read(db, owner)?;
         let Some(install) = install_statements(db, settings, &server)? else { return Ok(attempt > 1) };
-        server.check_installer()?;
-        server.check_owner(owner)?;
+        server.check_build(owner)?;
         let runner = Runner::new(&server, settings.lock_timeout, settings.attempts);
         match runner.run(db, attempt >= settings.attempts, &install) {
             Ok(()) => return Ok(true),

@@ -12,10 +12,7 @@ use crate::error::{Error, ValueError};
 pub(super) fn check(db: &mut Connection, settings: &BuildSettings) -> Result<ServerFacts, Error> {
     let options = &settings.options;
     let server = ServerFacts::read(db, &options.owner)?;
-    server.check_writable()?;
-    server.check_may_create()?;
-    server.check_installer()?;
-    server.check_owner(&options.owner)?;
+    server.check_build(&options.owner)?;
     check_delivery(settings, &server)?;
     let tables: Vec<(String, String)> =
         db.query(&sql::selected(options))?.iter().map(|row| (string(row, 0), string(row, 1))).collect();
