@@ -200,7 +200,7 @@ impl DatabaseFollower {
             self.next_check = None;
             match self.phase {
                 WorkerPhase::Preparing => self.set_session(0, cx),
-                WorkerPhase::Prepared => self.query(DatabaseRequest::Installation, sql::installed(), cx),
+                WorkerPhase::Prepared => self.query(DatabaseRequest::Installation, sql::INSTALLED.to_owned(), cx),
                 WorkerPhase::Away | WorkerPhase::Ended => {}
             }
         }
@@ -318,7 +318,7 @@ impl DatabaseFollower {
             None => {
                 self.phase = WorkerPhase::Prepared;
                 self.read_spilled(cx);
-                self.query(DatabaseRequest::Installation, sql::installed(), cx);
+                self.query(DatabaseRequest::Installation, sql::INSTALLED.to_owned(), cx);
             }
         }
     }
@@ -371,7 +371,7 @@ impl DatabaseFollower {
         }
         self.query(DatabaseRequest::QueueUsage, sql::QUEUE_USAGE.to_owned(), cx);
         self.advance_log(cx);
-        self.query(DatabaseRequest::Objects, sql::objects(), cx);
+        self.query(DatabaseRequest::Objects, sql::OBJECTS.to_owned(), cx);
         if self.next_table_check.is_none_or(|at| at <= cx.now) || before.as_ref() != Some(&options) {
             self.next_table_check = cx.now.checked_add(CHECK_TABLES);
             self.query(DatabaseRequest::Coverage, sql::uncovered(&options), cx);

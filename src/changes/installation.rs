@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::error::Error;
 use crate::row::Row;
 
-/// Returns the options of an installation from the reply to [`sql::installed`]. `place` is the database, for error texts.
+/// Returns the options of an installation from the reply to [`sql::INSTALLED`]. `place` is the database, for error texts.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub(crate) struct Functions(BTreeMap<(String, String), InstalledFunction>);
 
 impl Functions {
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
-        db.query(&sql::functions())?.iter().map(from_json).collect::<Result<_, _>>().map(Self)
+        db.query(sql::FUNCTIONS)?.iter().map(from_json).collect::<Result<_, _>>().map(Self)
     }
 
     /// Returns `true` if a function is as a build would create it. `owner` owns the `SECURITY DEFINER` functions, and
@@ -148,7 +148,7 @@ pub(crate) struct Objects {
 
 impl Objects {
     pub(crate) fn read(db: &mut Connection) -> Result<Self, Error> {
-        from_json(&only_row(db, &sql::objects())?)
+        from_json(&only_row(db, sql::OBJECTS)?)
     }
 
     /// Returns the problems of an installation with these options. A build fixes them.

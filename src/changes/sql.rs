@@ -19,16 +19,35 @@ pub(crate) const OLDEST_SERVER: i32 = 12;
 /// comment holds the options, which can be read without executing anything that another role could have created.
 pub(crate) const MARKS: [&str; 2] = ["Reports table changes.", "Tells of table changes by NOTIFY."];
 
-const COVERABLE: &str = include_str!("sql/coverable.sql");
-
 /// The SQL expression for a pattern `g` in LIKE syntax. Its constants do not depend on `standard_conforming_strings`.
 const GLOB: &str =
     r"replace(replace(replace(replace(replace(g, E'\\', E'\\\\'), '%', E'\\%'), '_', E'\\_'), '*', '%'), '?', '_')";
 
 /// The settings at the beginning of every query. With these, unqualified names are PostgreSQL's, and the defaults of a role
 /// or a database do not change the result.
-const SETTINGS: &str = "SET LOCAL search_path = pg_catalog, pg_temp;\nSET LOCAL quote_all_identifiers = off;\n\
-    SET LOCAL statement_timeout = 0;\nSET LOCAL row_security = on;\n";
+const SETTINGS: &str = include_str!("sql/settings.sql");
+
+/// Returns the query of a file with the settings that it needs.
+macro_rules! query {
+    ($file:literal) => {
+        concat!(include_str!("sql/settings.sql"), include_str!($file))
+    };
+}
+
+/// The query for the functions of the schema `notifyman`.
+pub(crate) const FUNCTIONS: &str = query!("sql/installed_functions.sql");
+
+/// The query for the tables with triggers of the installation: quoted name, and the statements that drop them.
+pub(crate) const TRIGGERS: &str = query!("sql/installed_triggers.sql");
+
+/// The query for the event triggers of the installation: the statement that drops it, and whether it is enabled.
+pub(crate) const EVENT_TRIGGERS: &str = query!("sql/installed_event_triggers.sql");
+
+/// The query for [`Objects`](super::installation::Objects).
+pub(crate) const OBJECTS: &str = query!("sql/objects.sql");
+
+/// The query for the comment of the schema, its owner, and whether the role can trust the owner.
+pub(crate) const INSTALLED: &str = query!("sql/installed.sql");
 
 /// Returns a string as an SQL constant.
 pub(crate) fn literal(text: &str) -> String {
@@ -52,11 +71,14 @@ pub(crate) fn dollar_tag(text: &str) -> String {
 /// Returns the text of a file in the directory `sql` without the final newline, with a value for each `{name}`: that of
 /// `name = value`, or of the variable `name`.
 macro_rules! render {
+    ($file:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/changes/sql/", $file)).trim_ascii_end()
+    };
     (@value $name:ident) => { $name };
     (@value $name:ident = $value:expr) => { $value };
     ($file:literal, $($name:ident $(= $value:expr)?),+ $(,)?) => {
         $crate::changes::sql::render_template(
-            include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/changes/sql/", $file)).trim_ascii_end(),
+            render!($file),
             &[$((stringify!($name), &render!(@value $name $(= $value)?) as &dyn std::fmt::Display)),+],
         )
     };
@@ -113,7 +135,7 @@ pub(crate) fn transaction(wait: LockWait, statements: &str) -> String {
 
 /// Returns a query with the settings that it needs.
 pub(crate) fn query(select: &str) -> String {
-    format!("{SETTINGS}{}", select.trim_end())
+    format!("{SETTINGS}{select}")
 }
 
 /// The parts of a query that select tables.
@@ -128,7 +150,7 @@ pub(crate) fn selection(options: &InstallOptions) -> Selection {
     let columns = columns(options).map(|(name, value)| format!("{value} AS {name}"));
     Selection {
         options: format!("SELECT {}", columns.join(", ")),
-        coverable: COVERABLE.trim_end().to_owned(),
+        coverable: render!("coverable.sql").to_owned(),
         named: render!("named.sql", glob = GLOB),
     }
 }
@@ -196,30 +218,11 @@ pub(crate) fn selected(options: &InstallOptions) -> String {
     query(&(wanted(options, "true") + "SELECT nspname, relname, sql_name FROM t WHERE is_selected ORDER BY 1, 2"))
 }
 
-/// Returns the query for the functions of the schema `notifyman`.
-pub(crate) fn functions() -> String {
-    query(include_str!("sql/installed_functions.sql"))
-}
-
 /// The statement that drops trigger functions which no trigger uses.
 pub(crate) const DROP_UNUSED: &str = include_str!("sql/drop_unused.sql");
 
 /// The statements that drop the schema, once no table has triggers.
 pub(crate) const REMOVE: &str = include_str!("sql/remove.sql");
-
-/// Returns the query for the tables with triggers of the installation: quoted name, and the statements that drop them.
-pub(crate) fn triggers() -> String {
-    query(include_str!("sql/triggers.sql"))
-}
-
-/// Returns the query for the event triggers of the installation: the statement that drops it, and whether it is enabled.
-pub(crate) fn event_triggers() -> String {
-    query(
-        "SELECT format('DROP EVENT TRIGGER IF EXISTS %I;', e.evtname), e.evtenabled \
-         FROM pg_event_trigger e JOIN pg_proc p ON p.oid = e.evtfoid JOIN pg_namespace f ON f.oid = p.pronamespace \
-         WHERE f.nspname = 'notifyman' ORDER BY 1",
-    )
-}
 
 /// Returns the query for [`ServerFacts`](super::server_facts::ServerFacts).
 pub(crate) fn server(owner: &str) -> String {
@@ -229,11 +232,6 @@ pub(crate) fn server(owner: &str) -> String {
 /// The query for whether the role may set `deadlock_timeout`. PostgreSQL 15 and later have a privilege for it.
 pub(crate) const MAY_SET_DEADLOCK_TIMEOUT: &str =
     "SELECT pg_catalog.has_parameter_privilege('deadlock_timeout', 'SET')";
-
-/// Returns the query for [`Objects`](super::installation::Objects).
-pub(crate) fn objects() -> String {
-    query(include_str!("sql/objects.sql"))
-}
 
 /// The query for the size of the log's tables with their indexes, in bytes.
 pub(crate) const LOG_SIZE: &str = "SELECT sum(pg_catalog.pg_total_relation_size(c.oid)) FROM pg_catalog.pg_class c \
@@ -246,11 +244,6 @@ pub(crate) fn uncovered(options: &InstallOptions) -> String {
          WHERE state NOT IN ('right', 'generic', 'disabled') GROUP BY state ORDER BY state",
         states(options, "true", OWN_EXISTS, RIGHTLY_ENABLED)
     ))
-}
-
-/// Returns the query for an [`Installation`](super::installation::Installation).
-pub(crate) fn installed() -> String {
-    query(include_str!("sql/installed.sql"))
 }
 
 /// Returns the query for the sessions that hold a lock on a table: process, application, state and query.
@@ -270,16 +263,8 @@ pub(crate) const UNLOCK_BUILD: &str = "SELECT pg_catalog.pg_advisory_unlock(1852
 ///
 /// SET overrides every default, and unlike a startup option it also works through a connection pooler. Most important is the
 /// isolation level, since the reads of a SERIALIZABLE session can make other sessions' transactions fail. SET takes no
-/// snapshot, so the first query has no such effect itself. The settings of the second query do not exist in all versions
-/// (`idle_session_timeout` since 14, `transaction_timeout` since 17).
-pub(crate) const SESSION: [&str; 2] = [
-    "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
-     SET default_transaction_deferrable = off; SET row_security = off; SET search_path = pg_catalog, pg_temp; \
-     SET standard_conforming_strings = on; SET quote_all_identifiers = off; SET client_min_messages = warning",
-    "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
-     WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
-];
+/// snapshot, so the first query has no such effect itself.
+pub(crate) const SESSION: [&str; 2] = [include_str!("sql/session.sql"), include_str!("sql/session_timeouts.sql")];
 
 /// The query for the used fraction of the NOTIFY queue, from 0 to 1.
 pub(crate) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";

@@ -174,14 +174,9 @@ impl Status {
     /// println!("{}", notifyman::changes::Status::sql());
     /// ```
     pub fn sql() -> String {
-        let queries = [
-            sql::server(""),
-            sql::installed(),
-            sql::objects(),
-            sql::event_triggers(),
-            sql::functions(),
-            sql::triggers(),
-        ];
+        let server = sql::server("");
+        let queries = [&*server, sql::INSTALLED, sql::OBJECTS, sql::EVENT_TRIGGERS, sql::FUNCTIONS, sql::TRIGGERS]
+            .map(str::trim_end);
         format!("BEGIN READ ONLY;\n{};\nCOMMIT;\n", queries.join(";\n"))
     }
 

@@ -24,7 +24,7 @@ pub(crate) enum ExecutionRole {
 pub(crate) struct FunctionDefinition {
     pub(crate) name: String,
     pub(crate) arguments: &'static str,
-    returns: &'static str,
+    pub(super) returns: &'static str,
     pub(crate) runs_as: ExecutionRole,
     /// `true` if a call with constants is evaluated when the expression is planned.
     pub(crate) is_immutable: bool,
@@ -60,14 +60,6 @@ impl FunctionDefinition {
     /// Creates the function of a trigger on tables.
     pub(super) fn trigger(name: &str, body: &str) -> Self {
         Self::new(name, "", "trigger", ExecutionRole::Caller, body)
-    }
-
-    pub(super) fn with_settings(self, settings: &'static [(&'static str, &'static str)]) -> Self {
-        Self { settings, ..self }
-    }
-
-    pub(super) fn immutable(self) -> Self {
-        Self { is_immutable: true, ..self }
     }
 
     /// Returns the statements that create or replace the function, and set its owner and privileges.

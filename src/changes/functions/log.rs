@@ -17,19 +17,11 @@ const CHECK_LOG: &str = "number regclass, log_0 regclass, log_1 regclass, log_2 
     log_full regclass, log_dropped regclass";
 
 /// An SQL expression that is true, or raises an error if the log cannot be written. See `check_log.sql`.
-pub(super) const CHECK: &str = "notifyman.check_log('notifyman.number'::pg_catalog.regclass,\n            \
-    'notifyman.log_0'::pg_catalog.regclass, 'notifyman.log_1'::pg_catalog.regclass,\n            \
-    'notifyman.log_2'::pg_catalog.regclass, 'notifyman.log_table'::pg_catalog.regclass,\n            \
-    'notifyman.log_full'::pg_catalog.regclass, 'notifyman.log_dropped'::pg_catalog.regclass)";
+pub(super) const CHECK: &str = render!("call_check_log.sql");
 
 /// The SQL expression for the payload of a row without its number and its query. A partition is reported under the name of
 /// the root of its tree.
-pub(super) const CHANGE: &str = "pg_catalog.concat(CASE WHEN pg_catalog.pg_partition_root(TG_RELID) IS NULL THEN ',\"table_schema\":'\n                \
-    ELSE notifyman.head_of_partition(TG_RELID) END, pg_catalog.to_json(TG_TABLE_SCHEMA),\n            \
-    CASE WHEN pg_catalog.pg_partition_root(TG_RELID) IS NULL THEN ',\"table_name\":' ELSE ',\"partition_name\":' END,\n            \
-    pg_catalog.to_json(TG_TABLE_NAME), ',\"session_user\":', pg_catalog.to_json(session_user),\n            \
-    ',\"method\":\"', TG_OP, '\",\"old_data\":', coalesce(pg_catalog.row_to_json(OLD), 'null'),\n            \
-    ',\"new_data\":', coalesce(pg_catalog.row_to_json(NEW), 'null'))";
+pub(super) const CHANGE: &str = render!("change.sql");
 
 /// Returns the functions that triggers call. With delivery by NOTIFY they notify, for triggers that have not been replaced
 /// yet.
@@ -41,14 +33,17 @@ pub(super) fn called(options: &InstallOptions) -> [FunctionDefinition; 6] {
     let function = |name, arguments, returns, body: String| {
         FunctionDefinition::new(name, arguments, returns, ExecutionRole::Owner, &body)
     };
-    let head = include_str!("../sql/head_of_partition.sql").to_owned();
+    let head = render!("head_of_partition.sql").to_owned();
     [
         function("append", "payload text", "boolean", append),
         function("append_change", "change text", "bigint", append_change),
         function("append_keys", APPEND_KEYS, "boolean", append_keys),
         // Reading the size of a table waits while the table is being truncated. That must not fail a write.
-        function("log_table_if_room", "", "bigint", log_table_if_room).with_settings(&[("lock_timeout", "0")]),
-        function("check_log", CHECK_LOG, "boolean", check_log).immutable(),
+        FunctionDefinition {
+            settings: &[("lock_timeout", "0")],
+            ..function("log_table_if_room", "", "bigint", log_table_if_room)
+        },
+        FunctionDefinition { is_immutable: true, ..function("check_log", CHECK_LOG, "boolean", check_log) },
         function("head_of_partition", "relation oid", "text", head),
     ]
 }
@@ -59,18 +54,13 @@ fn log(options: &InstallOptions) -> [String; 5] {
     let mask = ((options.keep_size >> 20).clamp(64, 1024) + 1).next_power_of_two() / 2 - 1;
     // Between two readings at most a quarter of the size is appended.
     let long = (options.keep_size / (mask + 1) / 4).min(65_536);
-    let number = include_str!("../sql/log_number.sql").trim_end();
+    let number = render!("log_number.sql");
     let table = |text: &str| render!("log_table.sql", mask, long, text);
     let insert = |then: &str, first: &str| render!("log_insert.sql", then, first);
     let change_limit = TABLE_LIMIT - HEAD_LIMIT;
     let query = match options.with_query {
         false => "'null'".to_owned(),
-        true => format!(
-            "CASE WHEN pg_catalog.octet_length(change) OPERATOR(pg_catalog.+) \
-             pg_catalog.octet_length(pg_catalog.to_json(pg_catalog.current_query())::pg_catalog.text)\n            \
-             OPERATOR(pg_catalog.>) {change_limit} THEN 'null,\"truncated\":\"query\"'\n            \
-             ELSE coalesce(pg_catalog.to_json(pg_catalog.current_query())::pg_catalog.text, 'null') END"
-        ),
+        true => render!("query_of_change.sql", limit = change_limit),
     };
     let (query_of_keys, _) = query_of_keys(options);
     let too_long = "IF payload IS NULL THEN\n            RETURN NULL;\n        END IF;\n        ";
@@ -92,7 +82,7 @@ fn log(options: &InstallOptions) -> [String; 5] {
             insert = insert("EXIT", "")
         ),
         render!("log_table_if_room.sql", most = options.keep_size.saturating_mul(2)),
-        include_str!("../sql/check_log.sql").to_owned(),
+        render!("check_log.sql").to_owned(),
     ]
 }
 
@@ -101,8 +91,8 @@ fn notify() -> [String; 5] {
     let returns = |value| format!("BEGIN\n    RETURN {value};\nEND");
     [
         render!("notify.sql", limit = NOTIFY_LIMIT),
-        include_str!("../sql/notify_change.sql").to_owned(),
-        include_str!("../sql/notify_keys.sql").to_owned(),
+        render!("notify_change.sql").to_owned(),
+        render!("notify_keys.sql").to_owned(),
         returns("0"),
         returns("true"),
     ]

@@ -6,19 +6,11 @@ use crate::changes::sql::render;
 
 /// Returns the function that makes the payload of one row, or of an event without rows.
 pub(super) fn payload(options: &InstallOptions) -> FunctionDefinition {
-    let truncated = "CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',\"truncated\":\"',\n            \
-         CASE WHEN old_data IS NULL AND new_data IS NULL THEN 'key' ELSE truncated END, '\"') END, '}'";
-    let (declare, rest, shorten) = match options.with_query {
-        false => ("", format!("',\"query\":null', {truncated}"), ""),
-        true => (
-            "\n    query   pg_catalog.text := CASE WHEN truncated IS NULL THEN pg_catalog.to_json(\n        \
-             pg_catalog.left(pg_catalog.current_query(), max_bytes))::pg_catalog.text END;",
-            format!("',\"query\":', coalesce(query, 'null'), {truncated}"),
-            "\n    IF query IS NOT NULL THEN\n        payload := pg_catalog.concat(pg_catalog.left(payload, \
-             -1 OPERATOR(pg_catalog.-) pg_catalog.length(query)), 'null,\"truncated\":\"query\"}');\n        \
-             IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) max_bytes THEN\n            \
-             RETURN payload;\n        END IF;\n    END IF;",
-        ),
+    let (declare, query, shorten) = match options.with_query {
+        false => ("", "',\"query\":null'", ""),
+        true => {
+            (render!("payload_declare.sql"), "',\"query\":', coalesce(query, 'null')", render!("payload_shorten.sql"))
+        }
     };
     FunctionDefinition::new(
         "payload",
@@ -26,7 +18,7 @@ pub(super) fn payload(options: &InstallOptions) -> FunctionDefinition {
          max_bytes integer",
         "text",
         ExecutionRole::Owner,
-        &render!("payload.sql", declare, rest, shorten),
+        &render!("payload.sql", declare, query, shorten),
     )
 }
 

@@ -25,13 +25,13 @@ pub(super) fn teardown(
         let runner = Runner::new(&server, settings.lock_timeout, settings.attempts);
         let owner = installed_owner(&server, settings);
         // Without event triggers no further table is covered.
-        let event_triggers = db.query(&sql::event_triggers())?;
+        let event_triggers = db.query(sql::EVENT_TRIGGERS)?;
         if !event_triggers.is_empty() {
             let statements: Vec<_> = event_triggers.iter().map(|row| string(row, 0)).collect();
             runner.run(db, false, &statements.join("\n"))?;
         }
         let task = |row| TableTask { table: string(row, 0), state: TableState::LeftOver, statements: string(row, 1) };
-        let tasks: Vec<_> = db.query(&sql::triggers())?.iter().map(task).collect();
+        let tasks: Vec<_> = db.query(sql::TRIGGERS)?.iter().map(task).collect();
         let (total, mut done, mut report) = (tasks.len(), 0, Report::default());
         let outcome = runner.run_each(db, tasks, |table, _| {
             done += 1;
@@ -60,7 +60,7 @@ pub(super) fn script(db: &mut Connection, settings: &BuildSettings) -> Result<St
     }
     let owner = installed_owner(&server, settings);
     let mut script = String::from("\\set ON_ERROR_STOP on\n");
-    let (event_triggers, triggers) = (db.query(&sql::event_triggers())?, db.query(&sql::triggers())?);
+    let (event_triggers, triggers) = (db.query(sql::EVENT_TRIGGERS)?, db.query(sql::TRIGGERS)?);
     let statements = event_triggers.iter().map(|row| string(row, 0)).chain(triggers.iter().map(|row| string(row, 1)));
     for statement in statements.chain([sql::REMOVE.to_owned(), install_script::drop_owner(&owner)]) {
         script.push_str(&sql::transaction(server.lock_wait(settings.lock_timeout, false), &statement));

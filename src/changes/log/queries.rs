@@ -14,8 +14,7 @@ pub(crate) const LOG_CHANNEL: &str = "notifyman_log";
 pub(crate) const WAITING: &str = "waiting ";
 
 /// The query for whether the server is a standby, and whether numbers are drawn in order.
-pub(crate) const PREPARE: &str = "SELECT pg_is_in_recovery(), (SELECT seqcache = 1 AND seqincrement = 1 AND NOT seqcycle \
-    FROM pg_sequence WHERE seqrelid = to_regclass('notifyman.number'))";
+pub(crate) const PREPARE: &str = include_str!("../sql/log_prepare.sql");
 
 /// The query that elects the leader.
 pub(crate) const ELECT: &str = include_str!("../sql/log_elect.sql");
@@ -71,27 +70,15 @@ pub(crate) fn report_waiting(name: &str) -> String {
 }
 
 /// Returns the query for the last mark before a time.
-///
-/// A transaction that was running then may have a change that was not appended, unless no change was dropped since a mark from
-/// before all of these transactions began.
 pub(crate) fn mark(time: SystemTime) -> String {
     let millis = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_millis());
-    format!(
-        "SELECT m.snapshot, m.dropped, CASE WHEN m.dropped = coalesce((SELECT max(e.dropped) FROM notifyman.mark e \
-            WHERE e.xid < txid_snapshot_xmin(m.snapshot) AND e.at <= m.at), 0) THEN 0 ELSE m.xid END \
-         FROM notifyman.mark m WHERE m.at <= to_timestamp({millis} / 1000.0) ORDER BY m.at DESC LIMIT 1"
-    )
+    render!("log_mark.sql", millis)
 }
 
 /// Returns the query that saves a position under a name.
 pub(crate) fn save(name: &str, position: &Position) -> String {
-    let (name, place) = (literal(name), literal(&position.to_string()));
-    let snapshot = &position.shared.from;
-    format!(
-        "INSERT INTO notifyman.position (name, place, snapshot, moved_at) VALUES ({name}, {place}, '{snapshot}', \
-         clock_timestamp()) ON CONFLICT (name) DO UPDATE SET place = excluded.place, snapshot = excluded.snapshot, \
-         moved_at = excluded.moved_at"
-    )
+    let place = literal(&position.to_string());
+    render!("log_save.sql", name = literal(name), place, snapshot = position.shared.from)
 }
 
 /// Returns the query that rotates the tables.

@@ -30,7 +30,8 @@ BEGIN
             ELSE coalesce(old_data, 'null') END,
         ',"new_data":', CASE WHEN truncated IS NOT NULL AND method OPERATOR(pg_catalog.=) 'DELETE' THEN 'null'
             ELSE coalesce(new_data, 'null') END,
-        {rest});
+        {query}, CASE WHEN truncated IS NOT NULL THEN pg_catalog.concat(',"truncated":"',
+            CASE WHEN old_data IS NULL AND new_data IS NULL THEN 'key' ELSE truncated END, '"') END, '}');
     IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.<=) max_bytes THEN
         RETURN payload;
     END IF;{shorten}

@@ -1,0 +1,11 @@
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET idle_in_transaction_session_timeout = 0;
+SET default_transaction_isolation = 'read committed';
+SET default_transaction_read_only = off;
+SET default_transaction_deferrable = off;
+SET row_security = off;
+SET search_path = pg_catalog, pg_temp;
+SET standard_conforming_strings = on;
+SET quote_all_identifiers = off;
+SET client_min_messages = warning
