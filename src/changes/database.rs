@@ -55,14 +55,6 @@ enum WorkerPhase {
     Ended,
 }
 
-/// The state of the connection that was last reported to the consumer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ConnectionReport {
-    Nothing,
-    Connected,
-    Disconnected,
-}
-
 /// Follows one database.
 #[derive(Debug)]
 pub(crate) struct DatabaseFollower {
@@ -72,7 +64,8 @@ pub(crate) struct DatabaseFollower {
     /// The number of sessions so far.
     session: u64,
     phase: WorkerPhase,
-    reported: ConnectionReport,
+    /// `true` if the database was last reported as connected; `None` before the first report.
+    is_reported_connected: Option<bool>,
     /// The options of the installation; `None` until they have been read for the first time.
     options: Option<InstallOptions>,
     /// The channel that the session listens to.
@@ -93,7 +86,7 @@ impl DatabaseFollower {
             place,
             session: 0,
             phase: WorkerPhase::Away,
-            reported: ConnectionReport::Nothing,
+            is_reported_connected: None,
             options: None,
             channel: None,
             next_check: None,
@@ -157,8 +150,7 @@ impl DatabaseFollower {
     /// Handles a session that was lost or could not be opened, and is being restored.
     pub(crate) fn handle_disconnected(&mut self, error: Error, cx: &LoopContext) {
         self.end_session();
-        if self.reported != ConnectionReport::Disconnected {
-            self.reported = ConnectionReport::Disconnected;
+        if self.is_reported_connected.replace(false) != Some(false) {
             cx.push(QueueItem::Event(ChangeEvent::Disconnected(error)));
         }
     }
@@ -240,7 +232,10 @@ impl DatabaseFollower {
                 (!problems.is_empty()).then(|| format!("{}: {}", self.place, problems.join("; ")))
             }
             DatabaseRequest::Listen => {
-                self.handle_listening(cx);
+                self.channel = Some(if self.reads_log() { LOG_CHANNEL } else { CHANNEL });
+                if !self.reads_log() {
+                    self.report_connected(cx);
+                }
                 None
             }
             DatabaseRequest::QueueUsage => {
@@ -262,13 +257,6 @@ impl DatabaseFollower {
             DatabaseRequest::ClearSpilled => None,
         };
         self.set_warning(request, warning, cx);
-    }
-
-    fn handle_listening(&mut self, cx: &LoopContext) {
-        self.channel = Some(if self.reads_log() { LOG_CHANNEL } else { CHANNEL });
-        if !self.reads_log() {
-            self.report_connected(cx);
-        }
     }
 
     /// Returns the problems that the reply to a check shows.
@@ -379,8 +367,7 @@ impl DatabaseFollower {
     }
 
     fn report_connected(&mut self, cx: &LoopContext) {
-        if self.reported != ConnectionReport::Connected {
-            self.reported = ConnectionReport::Connected;
+        if self.is_reported_connected.replace(true) != Some(true) {
             cx.push(QueueItem::Event(ChangeEvent::Connected));
         }
     }
@@ -420,8 +407,8 @@ impl DatabaseFollower {
         let mut warning = None;
         for output in outputs {
             match output {
-                LogOutput::Gap(gap, position) => {
-                    let gap = self.log.gap(gap.reason, gap.since, cx.now);
+                LogOutput::Gap { reason, since, position } => {
+                    let gap = self.log.gap(reason, since, cx.now);
                     cx.push(QueueItem::LoggedGap(position, gap));
                 }
                 LogOutput::Change(position, payload) => {

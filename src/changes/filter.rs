@@ -6,14 +6,10 @@ use super::glob;
 /// Patterns of table names. Without patterns, every table is accepted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TableFilter {
-    patterns: Vec<String>,
+    pub(crate) patterns: Vec<String>,
 }
 
 impl TableFilter {
-    pub(crate) fn extend(&mut self, patterns: impl IntoIterator<Item = String>) {
-        self.patterns.extend(patterns);
-    }
-
     fn accepts(&self, schema: &str, name: &str) -> bool {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| glob::fits_table(pattern, schema, name))
     }

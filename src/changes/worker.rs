@@ -112,7 +112,7 @@ impl Worker {
     /// matches any text, `?` any character. A change of a partition matches by the partition or by the root of its tree.
     #[must_use]
     pub fn tables<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
-        self.filter.extend(patterns.into_iter().map(Into::into));
+        self.filter.patterns.extend(patterns.into_iter().map(Into::into));
         self
     }
 

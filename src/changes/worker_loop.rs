@@ -35,25 +35,10 @@ pub(crate) struct WorkerLoop {
     timer_of: Vec<Option<Instant>>,
     /// The time for which the manager's timeout is set.
     armed: Option<Instant>,
-    phase: LoopPhase,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum LoopPhase {
-    Running,
-    /// The worker was stopped, and waits for the consumer to acknowledge. From this time on it does not wait for servers.
-    Stopping(Instant),
-    /// The consumer acknowledges nothing more. From this time on the worker does not wait for servers.
-    Closing(Instant),
-}
-
-impl LoopPhase {
-    fn end_by(self) -> Option<Instant> {
-        match self {
-            Self::Running => None,
-            Self::Stopping(at) | Self::Closing(at) => Some(at),
-        }
-    }
+    /// The time from which on the loop does not wait for servers. It is set once the worker was stopped.
+    end_by: Option<Instant>,
+    /// `true` if the consumer acknowledges nothing more.
+    is_closing: bool,
 }
 
 /// Finishes the queue when the loop ends, also by a panic, so that the consumer does not wait forever.
@@ -76,7 +61,8 @@ impl WorkerLoop {
             timer_of: vec![None; databases.len()],
             databases,
             armed: None,
-            phase: LoopPhase::Running,
+            end_by: None,
+            is_closing: false,
         }
     }
 
@@ -150,11 +136,9 @@ impl WorkerLoop {
                     self.with(reply.database.wrapping_sub(1), |database, cx| database.handle_reply(reply, cx));
                     continue;
                 }
-                LoopMessage::Stop if self.phase.end_by().is_none() => {
-                    self.phase = LoopPhase::Stopping(clock::now() + END_LIMIT);
-                }
-                LoopMessage::Close => self.phase = LoopPhase::Closing(clock::now() + END_LIMIT),
-                LoopMessage::Room | LoopMessage::Acknowledged | LoopMessage::Stop => {}
+                LoopMessage::Stop => self.end_by = self.end_by.or(Some(clock::now() + END_LIMIT)),
+                LoopMessage::Close => (self.end_by, self.is_closing) = (Some(clock::now() + END_LIMIT), true),
+                LoopMessage::Room | LoopMessage::Acknowledged => {}
             }
             self.with_each(DatabaseFollower::handle_consumer);
         }
@@ -173,7 +157,7 @@ impl WorkerLoop {
                 break;
             }
         }
-        if self.phase.end_by().is_some_and(|at| at <= now) {
+        if self.end_by.is_some_and(|at| at <= now) {
             self.with_each(DatabaseFollower::stop_waiting);
         }
     }
@@ -182,7 +166,7 @@ impl WorkerLoop {
     fn set_timeout(&mut self) {
         let timer = self.timers.first().map(|(at, _)| *at);
         let now = clock::now();
-        let end = self.phase.end_by().filter(|at| *at > now);
+        let end = self.end_by.filter(|at| *at > now);
         let next = [timer, end].into_iter().flatten().min();
         if next != self.armed {
             self.armed = next;
@@ -191,13 +175,12 @@ impl WorkerLoop {
     }
 
     fn is_over(&self) -> bool {
-        self.databases.iter().all(DatabaseFollower::is_ended)
-            || match self.phase {
-                LoopPhase::Running => false,
-                LoopPhase::Stopping(_) => self.databases.iter().all(DatabaseFollower::is_drained),
-                LoopPhase::Closing(end_by) => {
-                    end_by <= clock::now() || self.databases.iter().all(DatabaseFollower::is_saved)
-                }
+        let all = |is: fn(&DatabaseFollower) -> bool| self.databases.iter().all(is);
+        all(DatabaseFollower::is_ended)
+            || match self.end_by {
+                None => false,
+                Some(end_by) if self.is_closing => end_by <= clock::now() || all(DatabaseFollower::is_saved),
+                Some(_) => all(DatabaseFollower::is_drained),
             }
     }
 }

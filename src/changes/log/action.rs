@@ -96,22 +96,20 @@ pub(crate) enum LogRequest {
 /// An output for the consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogOutput {
-    /// Changes may be missing. The position is the one after the gap.
-    Gap(LogGap, Position),
+    /// Changes may be missing.
+    Gap {
+        reason: &'static str,
+        /// The time up to which the reader had read, if known.
+        since: Option<SystemTime>,
+        /// The position after the gap.
+        position: Position,
+    },
     /// The position after a change, and its payload.
     Change(Position, Box<[u8]>),
     /// The log cannot be read, for a permanent reason.
     Refused(String),
     /// The log cannot be read now.
     Waiting(String),
-}
-
-/// A gap in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct LogGap {
-    pub(crate) reason: &'static str,
-    /// The time up to which the reader had read, if known.
-    pub(crate) since: Option<SystemTime>,
 }
 
 pub(super) const NEW_NAME: &str =

@@ -14,7 +14,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::action::{
-    BEGAN_LATER, Begin, LogAction, LogGap, LogNeed, LogOptions, LogOutput, LogRequest, NEW_NAME, NOT_APPENDED, OLDER,
+    BEGAN_LATER, Begin, LogAction, LogNeed, LogOptions, LogOutput, LogRequest, NEW_NAME, NOT_APPENDED, OLDER,
     OTHER_ERA, REMOVED,
 };
 use super::claim::NameClaim;
@@ -280,7 +280,7 @@ impl LogReader {
             outputs.push(self.gap(reason, &position));
             position
         };
-        let is_item = |output: &&LogOutput| matches!(output, LogOutput::Gap(..) | LogOutput::Change(..));
+        let is_item = |output: &&LogOutput| matches!(output, LogOutput::Gap { .. } | LogOutput::Change(..));
         self.saves.add(outputs.iter().filter(is_item).count());
         if position.shared.batch.is_none() {
             // The rows of a batch with several pages are those of the poll before them.
@@ -296,13 +296,9 @@ impl LogReader {
     fn first_position(&mut self, view: &LogView) -> Result<Position, String> {
         self.schedule.poll_now();
         self.era_bound = view.era_bound;
-        let position = match std::mem::take(&mut self.options.begin) {
-            Begin::At(position) => position,
-            begin => {
-                self.options.begin = begin;
-                return Ok(view.position());
-            }
-        };
+        let Begin::At(position) = &self.options.begin else { return Ok(view.position()) };
+        let position = position.clone();
+        self.options.begin = Begin::Default;
         if !position.is_of_database(view.place) {
             let LogPlace { system, database, .. } = view.place;
             return Err(format!(
@@ -314,7 +310,7 @@ impl LogReader {
     }
 
     fn gap(&self, reason: &'static str, position: &Position) -> LogOutput {
-        LogOutput::Gap(LogGap { reason, since: self.since }, position.clone())
+        LogOutput::Gap { reason, since: self.since, position: position.clone() }
     }
 
     /// Adds a gap to the outputs if changes may be missing, and returns the position after it.

@@ -6,8 +6,7 @@ use super::rotation::{self, Age};
 use super::server::{ChangeSet, EarlyReads, FOREIGN, ModelServer, SavedPosition};
 use super::{ModelConfig, Mutant, ReadRule, ReaderKind};
 use crate::changes::log::action::{
-    BEGAN_LATER, Begin, LogAction, LogGap, LogOptions, LogOutput, LogRequest, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA,
-    REMOVED,
+    BEGAN_LATER, Begin, LogAction, LogOptions, LogOutput, LogRequest, NEW_NAME, NOT_APPENDED, OLDER, OTHER_ERA, REMOVED,
 };
 use crate::changes::log::position::Position;
 use crate::changes::log::reader::LogReader;
@@ -314,7 +313,7 @@ impl ModelReader {
         self.is_active = !outputs.is_empty() || !view.is_whole || !view.is_current || position.is_none();
         for output in outputs.into_iter().take(items.unwrap_or(usize::MAX)) {
             let position = match output {
-                LogOutput::Gap(LogGap { reason, .. }, after) => {
+                LogOutput::Gap { reason, position: after, .. } => {
                     let is_known = position.is_some_and(|p| server.starts.contains(&p.shared.place.start));
                     self.check_gap(reason, is_known, server, config)?;
                     self.received.handle_gap(server.committed(None));

@@ -137,7 +137,7 @@ impl ReaderDriver {
 
     fn acknowledge(&mut self) {
         let position = |output: &LogOutput| match output {
-            LogOutput::Gap(_, position) | LogOutput::Change(position, _) => Some(position.clone()),
+            LogOutput::Gap { position, .. } | LogOutput::Change(position, _) => Some(position.clone()),
             LogOutput::Refused(_) | LogOutput::Waiting(_) => None,
         };
         let positions: Vec<_> = self.outputs.drain(..).filter_map(|output| position(&output)).collect();
