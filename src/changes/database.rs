@@ -326,7 +326,7 @@ impl DatabaseFollower {
         let has_other_delivery = before.as_ref().is_some_and(|before| before.has_log() != options.has_log());
         if options.has_log() {
             if has_other_delivery {
-                self.log.reader.begin_with_gap(OTHER_DELIVERY);
+                self.log.reader.gap = Some(OTHER_DELIVERY);
             }
             self.listen(LOG_CHANNEL, cx);
         } else {
@@ -401,7 +401,7 @@ impl DatabaseFollower {
 
     /// Adds the reader's outputs to the queue, and continues unless the log can never be read.
     fn handle_log(&mut self, request: LogRequest, outputs: Vec<LogOutput>, cx: &LoopContext) {
-        if request == LogRequest::Read && self.log.reader.has_begun() {
+        if request == LogRequest::Read && self.log.reader.has_begun {
             self.report_connected(cx);
         }
         let mut warning = None;

@@ -4,10 +4,10 @@ use super::action::LogAction;
 use super::queries::WAITING;
 
 /// The name under which a position is kept, if any, and the state of its claim.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(super) struct NameClaim {
-    name: Option<String>,
+    pub(super) name: Option<String>,
     is_claimed: bool,
     /// `true` if the reader that has the name must receive a report.
     must_report: bool,
@@ -18,11 +18,7 @@ pub(super) struct NameClaim {
 
 impl NameClaim {
     pub(super) fn new(name: Option<String>) -> Self {
-        Self { name, is_claimed: false, must_report: false, has_waited: false, backend: None }
-    }
-
-    pub(super) fn name(&self) -> Option<&String> {
-        self.name.as_ref()
+        Self { name, ..Self::default() }
     }
 
     /// Returns `true` if the session needs no name, or has it.

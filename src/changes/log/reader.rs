@@ -29,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(2);
 const GAP_SPACING: Duration = Duration::from_secs(1);
 
 /// Reads the log of one database.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct LogReader {
     options: LogOptions,
@@ -43,10 +43,10 @@ pub(crate) struct LogReader {
     position: Option<Position>,
     /// Transactions before this one may have rows of an earlier era than the position.
     era_bound: u64,
-    /// `true` once the position is known to be of this server.
-    has_begun: bool,
+    /// `true` once the position is known to be of this server. From then on, every change is reported.
+    pub(crate) has_begun: bool,
     /// The reason for a gap that must be reported with the next poll.
-    gap: Option<&'static str>,
+    pub(crate) gap: Option<&'static str>,
     /// The time up to which the log has been read.
     since: Option<SystemTime>,
     /// The time of the poll that found the batch which is being read.
@@ -66,44 +66,22 @@ impl LogReader {
             claim: NameClaim::new(options.name.take()),
             schedule: PollSchedule::new(options.interval, options.quiet_interval),
             options,
-            is_busy: false,
-            is_prepared: false,
-            needs_era: false,
-            retry: None,
-            position: None,
-            era_bound: 0,
-            has_begun: false,
-            gap: None,
-            since: None,
-            polled_at: None,
-            is_reading: false,
-            next_gap: None,
-            saves: PositionSaves::default(),
+            ..Self::default()
         }
     }
 
     /// Sets the time for which rows are kept.
     pub(crate) fn set_keep_for(&mut self, time: Duration) {
-        self.schedule.keep_for = time;
-    }
-
-    /// Makes the reader report a gap before its first changes.
-    pub(crate) fn begin_with_gap(&mut self, reason: &'static str) {
-        self.gap = Some(reason);
+        self.schedule.keep_for = Some(time);
     }
 
     /// Returns an option that needs a log, if there is one.
     pub(crate) fn needs_log(&self) -> Option<LogNeed> {
-        match (&self.options.begin, self.claim.name()) {
+        match (&self.options.begin, &self.claim.name) {
             (Begin::At(_) | Begin::Since(_), _) => Some(LogNeed::Begin),
             (Begin::Default, Some(_)) => Some(LogNeed::Name),
             (Begin::Default, None) => None,
         }
-    }
-
-    /// Returns `true` once the first position is known. From then on, every change is reported.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.has_begun
     }
 
     // ---- actions ----------------------------------------------------------------------------------------------------
@@ -129,7 +107,7 @@ impl LogReader {
         if let Some(action) = self.claim.next_action() {
             return Some(action);
         }
-        if let Some(name) = self.claim.name().filter(|_| self.has_begun)
+        if let Some(name) = self.claim.name.as_ref().filter(|_| self.has_begun)
             && let Some(position) = self.saves.next_save(self.position.as_ref(), !self.is_reading, now)
         {
             return Some(LogAction::Save(name.clone(), position));
@@ -170,7 +148,7 @@ impl LogReader {
             return None;
         }
         // A session that is not prepared cannot save.
-        let save = self.saves.next_timer().filter(|_| self.is_prepared && self.claim.name().is_some());
+        let save = self.saves.next.filter(|_| self.is_prepared && self.claim.name.is_some());
         let next = self.schedule.next_timer(self.has_begun).filter(|_| self.is_reading);
         self.retry.or_else(|| [next, save].into_iter().flatten().min())
     }
@@ -206,7 +184,7 @@ impl LogReader {
         match claimed.position.as_deref().map(str::parse::<Position>) {
             Some(Ok(position)) => self.position = Some(position),
             Some(Err(error)) => {
-                let name = self.claim.name().map_or("", String::as_str);
+                let name = self.claim.name.as_deref().unwrap_or_default();
                 return Some(LogOutput::Refused(format!(
                     "the position that is kept under {name:?} is damaged: {error}"
                 )));
@@ -223,10 +201,10 @@ impl LogReader {
             self.since = Some(time);
         }
         // Without a mark, the whole log is read.
-        let Marked { snapshot, dropped, bound, is_exact } = marked.unwrap_or_else(Marked::beginning);
-        if !is_exact {
+        let Marked { snapshot, dropped, bound } = marked.unwrap_or_else(|| {
             self.gap = Some(OLDER);
-        }
+            Marked::beginning()
+        });
         let era_bound = self.era_bound;
         self.position = self.position.take().map(|position| {
             position.with(|shared| {
@@ -269,7 +247,7 @@ impl LogReader {
         }
         let mut outputs = Vec::new();
         if !std::mem::replace(&mut self.has_begun, true) {
-            self.saves.begin();
+            self.saves.is_unsaved = true;
         }
         let position = if is_known {
             let position = self.report_gaps(position, view, now, &mut outputs);
@@ -281,7 +259,7 @@ impl LogReader {
             position
         };
         let is_item = |output: &&LogOutput| matches!(output, LogOutput::Gap { .. } | LogOutput::Change(..));
-        self.saves.add(outputs.iter().filter(is_item).count());
+        self.saves.outstanding += outputs.iter().filter(is_item).count();
         if position.shared.batch.is_none() {
             // The rows of a batch with several pages are those of the poll before them.
             self.since = self.polled_at.take().or(Some(wall));
@@ -450,12 +428,12 @@ impl LogReader {
 
     /// Returns `true` if the consumer has acknowledged everything.
     pub(crate) fn is_empty(&self) -> bool {
-        self.saves.is_empty()
+        self.saves.outstanding == 0
     }
 
     /// Returns `true` if the acknowledged position is saved.
     pub(crate) fn is_saved(&self) -> bool {
-        self.claim.name().is_none() || self.saves.is_saved()
+        self.claim.name.is_none() || self.saves.is_saved()
     }
 }
 

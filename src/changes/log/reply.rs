@@ -95,14 +95,12 @@ pub(crate) struct Marked {
     pub(crate) dropped: i64,
     /// Transactions before this one may have such a change, and may not have ended by then.
     pub(crate) bound: u64,
-    /// `true` if the log goes back to the requested time.
-    pub(crate) is_exact: bool,
 }
 
 impl Marked {
     /// Returns the beginning of the log, which is later than the requested time.
     pub(crate) fn beginning() -> Self {
-        Self { snapshot: Snapshot::empty(), dropped: 0, bound: 0, is_exact: false }
+        Self { snapshot: Snapshot::empty(), dropped: 0, bound: 0 }
     }
 
     pub(crate) fn parse(rows: &[Row]) -> Option<Self> {
@@ -111,7 +109,6 @@ impl Marked {
             snapshot: row.get(0)?.parse().ok()?,
             dropped: row.get(1)?.parse().ok()?,
             bound: row.get(2)?.parse().ok()?,
-            is_exact: true,
         })
     }
 }

@@ -12,28 +12,19 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(super) struct PositionSaves {
     /// The number of changes and gaps that the consumer has not acknowledged.
-    outstanding: usize,
+    pub(super) outstanding: usize,
     /// The last acknowledged position.
     consumed: Option<Position>,
     /// `true` if the position has moved since it was saved.
-    is_unsaved: bool,
+    pub(super) is_unsaved: bool,
     is_saving: bool,
-    next: Option<Instant>,
+    /// The time at which [`next_save`](Self::next_save) must be called.
+    pub(super) next: Option<Instant>,
     /// The time at which to save a position that has moved without a change, or has not moved.
     next_idle: Option<Instant>,
 }
 
 impl PositionSaves {
-    /// Makes a save of the first position due.
-    pub(super) fn begin(&mut self) {
-        self.is_unsaved = true;
-    }
-
-    /// Adds the number of changes and gaps that were delivered.
-    pub(super) fn add(&mut self, count: usize) {
-        self.outstanding += count;
-    }
-
     /// Records that the consumer has acknowledged `count` more items, up to this position.
     pub(super) fn acknowledge(&mut self, position: Position, count: usize) {
         self.outstanding = self.outstanding.saturating_sub(count);
@@ -63,11 +54,6 @@ impl PositionSaves {
         position
     }
 
-    /// Returns the time at which [`next_save`](Self::next_save) must be called.
-    pub(super) fn next_timer(&self) -> Option<Instant> {
-        self.next
-    }
-
     /// Records that the position was saved. A position that does not move is saved again after `idle`.
     pub(super) fn handle_saved(&mut self, idle: Duration, now: Instant) {
         self.is_saving = false;
@@ -84,11 +70,6 @@ impl PositionSaves {
     #[cfg(test)]
     pub(super) fn set_timers(&mut self, at: Option<Instant>) {
         (self.next, self.next_idle) = (at, at);
-    }
-
-    /// Returns `true` if the consumer has acknowledged everything.
-    pub(super) fn is_empty(&self) -> bool {
-        self.outstanding == 0
     }
 
     /// Returns `true` if the acknowledged position is saved.

@@ -12,7 +12,7 @@ const IDLE: Duration = Duration::from_secs(30);
 const KEEP: Duration = Duration::from_secs(1);
 
 /// The schedule of a reader. Of several readers of a database, the elected leader polls and wakes the others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(super) struct PollSchedule {
     /// The poll interval, and the poll interval of a quiet log.
@@ -20,8 +20,8 @@ pub(super) struct PollSchedule {
     /// `None` if a poll is due.
     pub(super) next_poll: Option<Instant>,
     last_change: Option<Instant>,
-    /// The time for which rows are kept.
-    pub(super) keep_for: Duration,
+    /// The time for which rows are kept, if known.
+    pub(super) keep_for: Option<Duration>,
     /// `true` if this reader polls and wakes the others.
     is_leader: bool,
     has_followers: bool,
@@ -34,23 +34,12 @@ pub(super) struct PollSchedule {
 
 impl PollSchedule {
     pub(super) fn new(interval: Duration, quiet_interval: Duration) -> Self {
-        Self {
-            intervals: (interval, quiet_interval),
-            next_poll: None,
-            last_change: None,
-            keep_for: Duration::MAX,
-            is_leader: false,
-            has_followers: false,
-            must_wake: false,
-            next_election: None,
-            next_rotation: None,
-            has_found: false,
-        }
+        Self { intervals: (interval, quiet_interval), ..Self::default() }
     }
 
     /// Returns the interval of saves without a change, and of rotations of a quiet log.
     pub(super) fn idle(&self) -> Duration {
-        IDLE.min(self.keep_for / 4).max(Duration::from_millis(100))
+        self.keep_for.map_or(IDLE, |time| IDLE.min(time / 4)).max(Duration::from_millis(100))
     }
 
     /// Returns the current poll interval.

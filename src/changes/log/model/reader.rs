@@ -150,7 +150,7 @@ impl ModelReader {
     }
 
     pub(super) fn has_begun(&self) -> bool {
-        self.log.has_begun()
+        self.log.has_begun
     }
 
     pub(super) fn has_queue(&self) -> bool {

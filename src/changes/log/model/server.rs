@@ -408,7 +408,7 @@ impl ModelServer {
             self.marks[..=index].iter().filter(|earlier| earlier.xid < mark.xmin).map(|earlier| earlier.dropped);
         let is_known = mark.dropped == earlier.max().unwrap_or(0);
         let bound = if is_known { 0 } else { mark.xid };
-        Some(Marked { snapshot: mark.snapshot.clone(), dropped: mark.dropped, bound, is_exact: true })
+        Some(Marked { snapshot: mark.snapshot.clone(), dropped: mark.dropped, bound })
     }
 
     pub(super) fn mark_count(&self) -> usize {
