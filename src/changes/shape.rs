@@ -53,11 +53,7 @@ impl TableShape {
     /// The condition reads no value from TOAST storage, so a row of a gigabyte costs no more than a small row. It uses the
     /// length of strings, and the stored size of other types.
     pub(crate) fn has_long_value(&self, rows: &[&str], limit: u32) -> Option<String> {
-        let size = |row: &&str| {
-            let size = |column: &(String, String)| size(row, column);
-            self.guard.iter().map(size).collect::<Vec<_>>()
-        };
-        let sizes: Vec<_> = rows.iter().flat_map(size).collect();
+        let sizes: Vec<_> = rows.iter().flat_map(|row| self.guard.iter().map(|column| size(row, column))).collect();
         // GREATEST ignores NULL.
         (!sizes.is_empty()).then(|| format!("GREATEST({}) OPERATOR(pg_catalog.>) {limit}", sizes.join(", ")))
     }

@@ -138,43 +138,33 @@ pub(crate) fn query(select: &str) -> String {
     format!("{SETTINGS}{select}")
 }
 
-/// The parts of a query that select tables.
-pub(crate) struct Selection {
-    /// The options as a subquery.
-    pub(crate) options: String,
-    pub(crate) coverable: String,
-    pub(crate) named: String,
+/// The condition that a table can be covered.
+pub(crate) const COVERABLE: &str = render!("coverable.sql");
+
+/// Returns the condition that the options select a table.
+pub(crate) fn named() -> String {
+    render!("named.sql", glob = GLOB)
 }
 
-pub(crate) fn selection(options: &InstallOptions) -> Selection {
-    let columns = columns(options).map(|(name, value)| format!("{value} AS {name}"));
-    Selection {
-        options: format!("SELECT {}", columns.join(", ")),
-        coverable: render!("coverable.sql").to_owned(),
-        named: render!("named.sql", glob = GLOB),
-    }
-}
-
-/// Returns the options as SQL expressions with their column names.
-fn columns(options: &InstallOptions) -> [(&'static str, String); 10] {
-    let text = |it: &dyn Display| literal(&it.to_string()) + "::text";
-    [
-        ("schemas", array(&options.schemas)),
-        ("tables", array(&options.tables)),
-        ("except_schemas", array(&options.except_schemas)),
-        ("except_tables", array(&options.except_tables)),
-        ("shape", text(&options.shape)),
-        ("oversize", text(&options.oversize)),
-        ("delivery", text(&options.delivery)),
-        ("with_query", options.with_query.to_string()),
-        ("schema_events", options.has_schema_events.to_string()),
-        ("replicated", options.replicated.to_string()),
-    ]
+/// Returns the options as a subquery.
+pub(crate) fn options(options: &InstallOptions) -> String {
+    render!(
+        "options.sql",
+        schemas = array(&options.schemas),
+        tables = array(&options.tables),
+        except_schemas = array(&options.except_schemas),
+        except_tables = array(&options.except_tables),
+        shape = literal(&options.shape.to_string()),
+        oversize = literal(&options.oversize.to_string()),
+        delivery = literal(&options.delivery.to_string()),
+        with_query = options.with_query,
+        schema_events = options.has_schema_events,
+        replicated = options.replicated,
+    )
 }
 
 fn wanted(options: &InstallOptions, only: &str) -> String {
-    let Selection { options, coverable, named } = selection(options);
-    render!("wanted.sql", options, coverable, named, only) + "\n"
+    render!("wanted.sql", options = self::options(options), coverable = COVERABLE, named = named(), only) + "\n"
 }
 
 /// The condition that the function for a table's columns exists.
@@ -197,14 +187,10 @@ pub(crate) fn tables(options: &InstallOptions, only: &str) -> String {
 }
 
 /// Returns the query for the states of all tables that are selected or have a trigger of the installation. Its columns are
-/// those of [`tables`].
-pub(crate) fn all_tables(options: &InstallOptions) -> String {
-    query(&(states(options, "true", OWN_EXISTS, RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
-}
-
-/// Like [`all_tables`], for a build, which has created the functions for all columns.
-pub(crate) fn tasks(options: &InstallOptions) -> String {
-    query(&(states(options, "true", "true", RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
+/// those of [`tables`]. A build has created the functions for all columns.
+pub(crate) fn all_tables(options: &InstallOptions, is_build: bool) -> String {
+    let exists = if is_build { "true" } else { OWN_EXISTS };
+    query(&(states(options, "true", exists, RIGHTLY_ENABLED) + " ORDER BY t.sql_name"))
 }
 
 /// Returns the query for the functions that tables need: kind, columns, and name.

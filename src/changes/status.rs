@@ -5,7 +5,7 @@ use std::fmt;
 use super::functions::{self, FunctionDefinition};
 use super::installation::{self, Functions, Objects};
 use super::options::{DeliveryMode, InstallOptions};
-use super::rows::{first_row, is_true, string};
+use super::rows::{changes_error, first_row, is_true, string};
 use super::server_facts::ServerFacts;
 use super::table::{Table, TableState};
 use super::{glob, sql};
@@ -71,27 +71,20 @@ impl Status {
         let server = ServerFacts::read(db, "")?;
         server.check_foreign()?;
         let mut status = Self::default();
-        if !server.has_schema {
-            status.problems.push("nothing is installed: run `notifyman build`".to_owned());
-            return Ok(status);
-        }
         let wanted = |schema: &str, name: &str| {
             (schemas.is_empty() || schemas.iter().any(|glob| glob::fits(glob, schema)))
                 && (tables.is_empty() || tables.iter().any(|glob| glob::fits_table(glob, schema, name)))
         };
         match status.read(db, &server, wanted) {
-            Ok(()) => Ok(status),
+            Ok(()) => {}
             // A table, a column or a function does not exist.
             Err(error) if error.sqlstate().is_some_and(|code| matches!(code, "42P01" | "42703" | "42883")) => {
                 status.problems.push(format!("the installation is damaged, or of another version: {error}"));
-                Ok(status)
             }
-            Err(Error::Changes(reason)) => {
-                status.problems.push(reason.to_string());
-                Ok(status)
-            }
-            Err(error) => Err(error),
+            Err(Error::Changes(reason)) => status.problems.push(reason.to_string()),
+            Err(error) => return Err(error),
         }
+        Ok(status)
     }
 
     fn read(
@@ -100,29 +93,33 @@ impl Status {
         server: &ServerFacts,
         wanted: impl Fn(&str, &str) -> bool,
     ) -> Result<(), Error> {
+        if !server.has_schema {
+            return Err(changes_error("nothing is installed: run `notifyman build`"));
+        }
         let (version, options) = installation::parse_comment(&server.comment)?;
         let Some(options) = options else {
             let remedy = if version > sql::VERSION { "use a later notifyman" } else { "build again" };
-            self.problems.push(format!(
+            return Err(changes_error(format!(
                 "the installation is of version {version}, and this program installs version {}: {remedy}",
                 sql::VERSION
-            ));
-            return Ok(());
+            )));
         };
         self.settings = settings(version, &options, &server.installer);
+        let objects = Objects::read(db)?;
         if options.has_log() {
             let size = first_row(db, sql::LOG_SIZE)?.map(|row| string(&row, 0)).unwrap_or_default();
             self.settings.push(("log size", size_of(size.parse().unwrap_or_default())));
-        }
-        let objects = Objects::read(db)?;
-        if options.has_log() && objects.dropped > 0 {
-            self.settings
-                .push(("not appended", format!("{} changes in total, because the log was full", objects.dropped)));
+            if objects.dropped > 0 {
+                let dropped = format!("{} changes in total, because the log was full", objects.dropped);
+                self.settings.push(("not appended", dropped));
+            }
         }
         self.problems.extend(objects.problems(&options));
         self.warnings.extend(objects.warnings(&options));
         self.read_functions(db, &options, &server.installer)?;
-        for row in db.query(&sql::all_tables(&options))?.iter().filter(|row| wanted(&string(row, 2), &string(row, 3))) {
+        for row in
+            db.query(&sql::all_tables(&options, false))?.iter().filter(|row| wanted(&string(row, 2), &string(row, 3)))
+        {
             let state = TableState::parse(&string(row, 4));
             let table = Table { sql_name: string(row, 1), schema: string(row, 2), name: string(row, 3), state };
             if is_true(row, 6) {

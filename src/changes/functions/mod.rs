@@ -10,7 +10,7 @@ pub(crate) use self::definition::{ExecutionRole, FunctionDefinition};
 pub(crate) use self::trigger::{for_tables, serves_any_table};
 use super::options::{InstallOptions, Shape};
 use super::shape::TableShape;
-use super::sql::{self, Selection, render};
+use super::sql::{self, render};
 
 /// Returns the functions of every installation with these options, without those that are made for certain tables.
 pub(crate) fn common(options: &InstallOptions) -> Vec<FunctionDefinition> {
@@ -50,7 +50,7 @@ fn event_triggers(options: &InstallOptions) -> [FunctionDefinition; 2] {
     };
     let tables = sql::tables(options, "c.oid = ANY (part)");
     let cover = render!("cover.sql", tables, report, end);
-    let Selection { options, coverable, named } = sql::selection(options);
+    let (options, coverable, named) = (sql::options(options), sql::COVERABLE, sql::named());
     let on_ddl = render!("ddl.sql", cover, report, end, options, coverable, named);
     let on_drop = render!("drop.sql", cover, report, end, options, named);
     [("on_ddl", on_ddl), ("on_drop", on_drop)]

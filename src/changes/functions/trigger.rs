@@ -42,13 +42,7 @@ fn delivered(options: &InstallOptions) -> &'static str {
 
 /// Returns the statements for a damaged installation: a payload with a negative number, or a warning if there is a log.
 fn unnumbered(options: &InstallOptions) -> &'static str {
-    match options.has_log() {
-        false => include_str!("../sql/unnumbered.sql").trim_ascii_end(),
-        true => {
-            "RAISE WARNING 'notifyman: a change is not reported, because the installation is damaged'\n                \
-             USING HINT = 'Run `notifyman build` with the same options.';\n            RETURN nothing;"
-        }
-    }
+    if options.has_log() { render!("unnumbered_log.sql") } else { render!("unnumbered.sql") }
 }
 
 /// Returns the SQL expression for a payload of the trigger's table, of at most `limit` bytes.
@@ -86,21 +80,12 @@ fn rows(shape: &TableShape, options: &InstallOptions) -> String {
             format!("coalesce({by_key}, {marker})")
         }
     };
-    let spill = match options.spills() {
-        true => format!(
-            "\n    IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.>) {NOTIFY_LIMIT} THEN\n        \
-             payload := notifyman.spill(payload);\n    END IF;"
-        ),
-        false => String::new(),
-    };
-    let reduced = if is_logged { checked(&reduced) } else { reduced };
     let unnumbered = unnumbered(options);
-    match is_logged {
-        false => render!("rows.sql", guarded, whole, spill, reduced, unnumbered),
-        true => {
-            render!("rows_log.sql", guarded, whole, reduced, unnumbered)
-        }
+    if is_logged {
+        return render!("rows_log.sql", guarded, whole, reduced = checked(&reduced), unnumbered);
     }
+    let spill = if options.spills() { render!("rows_spill.sql", limit = NOTIFY_LIMIT) } else { String::new() };
+    render!("rows.sql", guarded, whole, spill, reduced, unnumbered)
 }
 
 /// Returns the body of a function that reports the keys of rows.
@@ -108,14 +93,10 @@ fn keys(kind: &str, shape: &TableShape, options: &InstallOptions) -> String {
     let any = TableShape::any();
     let unnumbered = unnumbered(options);
     if options.has_log() {
+        let set = |(name, keys): (&str, Option<String>)| Some(format!("{name} := {};", checked(&keys?)));
         let of = |shape: &TableShape| {
-            let [old, new] = arrays_of_keys(kind, shape);
-            let set = |name, keys: Option<String>| keys.map(|keys| format!("{name} := {};", checked(&keys)));
-            [set("old_keys", old), set("new_keys", new)]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join("\n            ")
+            let keys = ["old_keys", "new_keys"].into_iter().zip(arrays_of_keys(kind, shape));
+            keys.filter_map(set).collect::<Vec<_>>().join("\n            ")
         };
         return render!("keys_log.sql", keys = of(shape), recovered = of(&any), unnumbered);
     }

@@ -149,7 +149,7 @@ fn is_installed(db: &mut Connection, settings: &BuildSettings, server: &ServerFa
 
 /// Returns a task for each table that is not right, and the number of tables that are.
 fn tasks(db: &mut Connection, settings: &BuildSettings) -> Result<(Vec<TableTask>, usize), Error> {
-    let rows = db.query(&sql::tasks(&settings.options))?;
+    let rows = db.query(&sql::all_tables(&settings.options, true))?;
     let task = |row| {
         let state = TableState::parse(&string(row, 4));
         (!state.needs_no_build()).then(|| TableTask { table: string(row, 1), state, statements: string(row, 5) })

@@ -1,0 +1,1 @@
+SELECT {schemas} AS schemas, {tables} AS tables, {except_schemas} AS except_schemas, {except_tables} AS except_tables, {shape}::text AS shape, {oversize}::text AS oversize, {delivery}::text AS delivery, {with_query} AS with_query, {schema_events} AS schema_events, {replicated} AS replicated
