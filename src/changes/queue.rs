@@ -212,12 +212,8 @@ impl EventQueue {
             {
                 return TakenItem::Item(database, QueueItem::Event(ChangeEvent::Dropped(count)));
             }
-            let is_end = match state.phase {
-                QueuePhase::Open => false,
-                QueuePhase::Stopped => state.held.is_empty(),
-                QueuePhase::Finished => true,
-            };
-            if is_end {
+            // Held items of a stopped queue may still be released.
+            if state.phase == QueuePhase::Finished || state.phase == QueuePhase::Stopped && state.held.is_empty() {
                 return TakenItem::End;
             }
             let left = until.map(|until| until.saturating_duration_since(clock::now()));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::rows::{changes_error, string};
 use super::server_facts::ServerFacts;
-use super::sql;
+use super::sql::{self, LockWait};
 use super::table::TableState;
 use crate::connection::Connection;
 use crate::error::{Error, Escaped};
@@ -42,11 +42,7 @@ impl<'a> Runner<'a> {
 
     /// Executes one transaction, and rolls it back after an error. The last attempt may wait longer for locks.
     pub(crate) fn run(&self, db: &mut Connection, is_last: bool, statements: &str) -> Result<(), Error> {
-        let result = db.execute(&sql::transaction(self.server.lock_wait(self.lock_timeout, is_last), statements));
-        if result.is_err() && !db.is_closed() {
-            db.execute("ROLLBACK")?;
-        }
-        result.map(drop)
+        execute(db, self.server.lock_wait(self.lock_timeout, is_last), statements)
     }
 
     /// Executes one transaction, and retries while other sessions are in its way.
@@ -109,23 +105,24 @@ impl<'a> Runner<'a> {
     }
 }
 
+/// Executes one transaction, and rolls it back after an error.
+fn execute(db: &mut Connection, wait: LockWait, statements: &str) -> Result<(), Error> {
+    let result = db.execute(&sql::transaction(wait, statements));
+    if result.is_err() && !db.is_closed() {
+        db.execute("ROLLBACK")?;
+    }
+    result.map(drop)
+}
+
 /// Calls `action` while no other build or teardown runs in this database.
 pub(crate) fn exclusively<T>(
     db: &mut Connection,
     action: impl FnOnce(&mut Connection) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let locked = db.query(&sql::transaction(sql::BUILD_WAIT, sql::LOCK_BUILD));
-    if let Err(error) = locked {
-        if !db.is_closed() {
-            db.execute("ROLLBACK")?;
-        }
-        return Err(match error.sqlstate() {
-            Some("55P03") => {
-                changes_error("another build or teardown runs in this database: try again once it has ended")
-            }
-            _ => error,
-        });
-    }
+    execute(db, sql::BUILD_WAIT, sql::LOCK_BUILD).map_err(|error| match error.sqlstate() {
+        Some("55P03") => changes_error("another build or teardown runs in this database: try again once it has ended"),
+        _ => error,
+    })?;
     let result = action(db);
     if !db.is_closed() {
         db.query(sql::UNLOCK_BUILD)?;

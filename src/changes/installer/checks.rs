@@ -67,28 +67,22 @@ fn check_delivery(settings: &BuildSettings, server: &ServerFacts) -> Result<(), 
 /// Returns the warnings about these options on this server.
 pub(super) fn warnings(settings: &BuildSettings, server: &ServerFacts) -> Vec<String> {
     let options = &settings.options;
-    let mut warnings = Vec::new();
-    if server.allows_prepare && options.delivery == DeliveryMode::Notify {
-        warnings.push(
+    let fails_to_prepare = server.allows_prepare && options.delivery == DeliveryMode::Notify;
+    let misses_replicated = options.replicated && options.shape == Shape::Keys && server.version > 12;
+    let warnings = [
+        fails_to_prepare.then_some(
             "max_prepared_transactions is set, and PostgreSQL cannot prepare a transaction with a NOTIFY: PREPARE \
-             TRANSACTION fails after a change to a covered table, except with --delivery log"
-                .to_owned(),
-        );
-    }
-    if !options.has_schema_events {
-        warnings.push(
-            "without schema events new tables are not covered before the next build: build again after each migration"
-                .to_owned(),
-        );
-    }
-    if options.replicated && options.shape == Shape::Keys && server.version > 12 {
-        warnings.push(
+             TRANSACTION fails after a change to a covered table, except with --delivery log",
+        ),
+        (!options.has_schema_events).then_some(
+            "without schema events new tables are not covered before the next build: build again after each migration",
+        ),
+        misses_replicated.then_some(
             "the apply worker of logical replication fires no statement triggers, which the keys shape uses: the rows that \
-             it applies are not reported, except with --shape rows"
-                .to_owned(),
-        );
-    }
-    warnings
+             it applies are not reported, except with --shape rows",
+        ),
+    ];
+    warnings.into_iter().flatten().map(str::to_owned).collect()
 }
 
 /// Adds the remedy to an error about missing privileges.
