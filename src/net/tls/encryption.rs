@@ -44,8 +44,8 @@ pub(crate) struct Encryption {
 }
 
 impl Encryption {
-    /// Creates the encryption for a host with this name and this address, from the files, unless the settings contain a
-    /// configuration of the caller.
+    /// Creates the encryption for a host with this name and this address. `client` is from the files, unless the settings
+    /// contain a configuration of the caller.
     ///
     /// # Errors
     /// Returns [`WrongName`](TlsErrorKind::WrongName) if no certificate can be valid for the name.
@@ -53,33 +53,28 @@ impl Encryption {
         config: &Config,
         host: Option<&str>,
         ip: Option<IpAddr>,
-        of_files: Option<Arc<ClientConfig>>,
+        mut client: Arc<ClientConfig>,
     ) -> Result<Self, TlsError> {
         let settings = config.tls();
         let direct = settings.negotiation == SslNegotiation::Direct;
         let name = server_name(host, ip, config.get_sslmode() == SslMode::VerifyFull)?;
-        if let Some(own) = &settings.own {
-            let mut given = Arc::clone(&own.0);
-            if direct && !given.alpn_protocols.iter().any(|protocol| protocol == ALPN) {
-                Arc::make_mut(&mut given).alpn_protocols.push(ALPN.to_vec());
-            }
-            return Ok(Self { config: given, name, direct, requested: None });
+        if direct && !client.alpn_protocols.iter().any(|protocol| protocol == ALPN) {
+            Arc::make_mut(&mut client).alpn_protocols.push(ALPN.to_vec());
         }
-        let of_files = of_files.ok_or_else(|| files::fault("the files for TLS have not been read"))?;
-        let mut it = Self { config: of_files, name, direct, requested: None };
-        if settings.cert_mode == SslCertMode::Require {
-            let config = Arc::make_mut(&mut it.config);
-            let requested = RequestRecorder::instead_of(Arc::clone(&config.client_auth_cert_resolver));
-            config.client_auth_cert_resolver = Arc::clone(&requested) as _;
-            it.requested = Some(requested);
+        let mut requested = None;
+        if settings.own.is_none() && settings.cert_mode == SslCertMode::Require {
+            let client = Arc::make_mut(&mut client);
+            let recorder = RequestRecorder::instead_of(Arc::clone(&client.client_auth_cert_resolver));
+            client.client_auth_cert_resolver = Arc::clone(&recorder) as _;
+            requested = Some(recorder);
         }
-        Ok(it)
+        Ok(Self { config: client, name, direct, requested })
     }
 
     /// Like `new`, but reads the files first, on this thread.
     #[cfg(test)]
     pub(super) fn read_now(config: &Config, host: Option<&str>, ip: Option<IpAddr>) -> Result<Self, TlsError> {
-        Self::new(config, host, ip, Some(shared(config)?))
+        Self::new(config, host, ip, shared(config.get_sslmode(), config.tls())?)
     }
 
     /// Returns `true` if TLS begins immediately, without an SSLRequest.
@@ -127,19 +122,9 @@ fn server_name(host: Option<&str>, ip: Option<IpAddr>, must_match: bool) -> Resu
     }
 }
 
-/// Settings, compared by those that affect the configuration from the files.
-#[derive(Clone)]
-struct FilesOf(Config);
-
-impl PartialEq for FilesOf {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.get_sslmode() == other.0.get_sslmode() && self.0.tls() == other.0.tls()
-    }
-}
-
-static FILES: OffloadQueue<FilesOf, Result<Arc<ClientConfig>, TlsError>> = OffloadQueue::new(
+static FILES: OffloadQueue<(SslMode, TlsSettings), Result<Arc<ClientConfig>, TlsError>> = OffloadQueue::new(
     "notifyman-file",
-    |files| shared(&files.0),
+    |(mode, settings)| shared(*mode, settings),
     |error| Err(files::fault(format!("could not start a thread to read the files for TLS: {error}"))),
 );
 
@@ -148,17 +133,25 @@ pub(crate) struct EncryptionJob {
     config: Config,
     host: Option<String>,
     ip: Option<IpAddr>,
-    /// `None` if no file is needed.
-    files: Option<OffloadJob<Result<Arc<ClientConfig>, TlsError>>>,
+    source: ClientSource,
+}
+
+/// The origin of a configuration of rustls.
+enum ClientSource {
+    /// The caller of this crate.
+    Own(Arc<ClientConfig>),
+    Files(OffloadJob<Result<Arc<ClientConfig>, TlsError>>),
 }
 
 impl EncryptionJob {
     /// Starts to read the files for a host with this name and this address. The waker, if there is one, is called when
     /// they were read.
     pub(crate) fn start(config: &Config, host: Option<String>, ip: Option<IpAddr>, waker: Option<PollWaker>) -> Self {
-        let needs_files = config.tls().own.is_none();
-        let files = needs_files.then(|| FILES.ask(FilesOf(config.clone()), waker));
-        Self { config: config.clone(), host, ip, files }
+        let source = match &config.tls().own {
+            Some(own) => ClientSource::Own(Arc::clone(&own.0)),
+            None => ClientSource::Files(FILES.ask((config.get_sslmode(), config.tls().clone()), waker)),
+        };
+        Self { config: config.clone(), host, ip, source }
     }
 
     /// Returns `true` if TLS begins immediately, without an SSLRequest.
@@ -171,14 +164,11 @@ impl EncryptionJob {
     /// # Errors
     /// Returns an error of kind [`File`](TlsErrorKind::File) or [`WrongName`](TlsErrorKind::WrongName).
     pub(crate) fn poll(&self) -> Option<Result<Encryption, TlsError>> {
-        let of_files = match &self.files {
-            None => None,
-            Some(job) => match job.poll()? {
-                Ok(config) => Some(config),
-                Err(error) => return Some(Err(error)),
-            },
+        let client = match &self.source {
+            ClientSource::Own(client) => Ok(Arc::clone(client)),
+            ClientSource::Files(job) => job.poll()?,
         };
-        Some(Encryption::new(&self.config, self.host.as_deref(), self.ip, of_files))
+        Some(client.and_then(|client| Encryption::new(&self.config, self.host.as_deref(), self.ip, client)))
     }
 }
 
@@ -189,11 +179,10 @@ impl fmt::Debug for EncryptionJob {
 }
 
 /// Returns the configuration for these settings and the current files.
-fn shared(config: &Config) -> Result<Arc<ClientConfig>, TlsError> {
-    let settings = config.tls();
-    let files = Files::read(config)?;
+fn shared(mode: SslMode, settings: &TlsSettings) -> Result<Arc<ClientConfig>, TlsError> {
+    let files = Files::read(mode, settings)?;
     let mut fingerprint = files.fingerprint();
-    let by_name = config.get_sslmode() == SslMode::VerifyFull;
+    let by_name = mode == SslMode::VerifyFull;
     let rest = format!("{by_name} {} {:?} {:?}", settings.sni, settings.min_version, settings.max_version);
     fingerprint.update(rest);
     let fingerprint: Fingerprint = fingerprint.finalize().into();
@@ -210,10 +199,7 @@ fn shared(config: &Config) -> Result<Arc<ClientConfig>, TlsError> {
 }
 
 fn make(settings: &TlsSettings, files: &Files, by_name: bool) -> Result<ClientConfig, TlsError> {
-    let trust = match roots(&files.roots)? {
-        None => None,
-        Some(roots) => Some(trust(roots, &files.crls, by_name)?),
-    };
+    let trust = roots(&files.roots)?.map(|roots| trust(roots, &files.crls, by_name)).transpose()?;
     let verifier = Verifier { trust, algorithms: PROVIDER.signature_verification_algorithms };
     let versions: &[_] = match (settings.min_version, settings.max_version) {
         (Some(TlsVersion::V1_3), _) => &[&version::TLS13],
@@ -260,10 +246,7 @@ fn roots(roots: &Roots) -> Result<Option<Vec<CertificateDer<'static>>>, TlsError
 fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> Result<Trust, TlsError> {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());
-    let mut lists = Vec::new();
-    for file in crls {
-        lists.extend(file.lists()?);
-    }
+    let lists = crls.iter().map(File::lists).collect::<Result<Vec<_>, _>>()?.concat();
     let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&PROVIDER));
     if !lists.is_empty() {
         builder = builder.with_crls(lists).enforce_revocation_expiration();

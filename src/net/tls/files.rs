@@ -3,6 +3,7 @@
 //! The files are read for each connection attempt, so that renewed files are used. The configuration made from them is
 //! shared while they are unchanged.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
@@ -10,7 +11,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use sha2::{Digest as _, Sha256};
 
 use super::pem::{self, RatedCertificate};
-use crate::config::{Config, SslCertMode, SslMode, TlsSettings};
+use crate::config::{SslCertMode, SslMode, TlsSettings};
 use crate::error::{TlsError, TlsErrorKind};
 
 /// A file and its contents.
@@ -75,9 +76,8 @@ pub(super) struct Files {
 impl Files {
     /// # Errors
     /// Returns an error if a file is missing or cannot be read, or if other users can read the key.
-    pub(super) fn read(config: &Config) -> Result<Self, TlsError> {
-        let settings = config.tls();
-        let roots = roots(settings, config.get_sslmode())?;
+    pub(super) fn read(mode: SslMode, settings: &TlsSettings) -> Result<Self, TlsError> {
+        let roots = roots(settings, mode)?;
         // Without roots, nothing is verified, so nothing can be revoked.
         let crls = if matches!(roots, Roots::Unverified) { Vec::new() } else { crls(settings)? };
         Ok(Self { roots, identity: identity(settings)?, crls })
@@ -198,17 +198,13 @@ fn check_key_file(path: &Path) -> Result<(), TlsError> {
     if !there.is_file() {
         return Err(fault(format!("the key of the client certificate {path:?} is not a regular file")));
     }
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let too_many = if there.uid() == 0 { 0o037 } else { 0o077 };
-        if there.mode() & too_many != 0 {
-            return Err(fault(format!(
-                "other users can access the key of the client certificate {path:?} (its mode is {:04o}): run chmod 0600, or \
-                 0640 if its owner is root",
-                there.mode() & 0o7777
-            )));
-        }
+    let too_many = if there.uid() == 0 { 0o037 } else { 0o077 };
+    if there.mode() & too_many != 0 {
+        return Err(fault(format!(
+            "other users can access the key of the client certificate {path:?} (its mode is {:04o}): run chmod 0600, or \
+             0640 if its owner is root",
+            there.mode() & 0o7777
+        )));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The client certificate and its key, for a server that requests them.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,26 +22,23 @@ impl Identity {
     /// # Errors
     /// Returns an error if a file is invalid, or if certificate and key do not match.
     pub(super) fn load(certificate: &File, key: &File, provider: &CryptoProvider) -> Result<Self, TlsError> {
-        const KEY: &str = "the key of the client certificate";
+        let unusable = |why: &dyn fmt::Display| key.unusable("the key of the client certificate", why);
         let chain = certificate.certificates("the client certificate")?;
         if key.content.windows(9).any(|window| window == b"ENCRYPTED") {
             let message = "it is encrypted, which is not supported (sslpassword): store it without a password, readable only by \
                            its owner (openssl pkey -in .. -out ..)";
-            return Err(key.unusable(KEY, &message));
+            return Err(unusable(&message));
         }
-        let der =
-            pem::key(&key.content).or_else(|| PrivateKeyDer::try_from(key.content.clone()).ok()).ok_or_else(|| {
-                key.unusable(KEY, &"it contains no private key in PEM or DER format: PKCS#8, PKCS#1 or SEC1")
-            })?;
+        let der = pem::key(&key.content)
+            .or_else(|| PrivateKeyDer::try_from(key.content.clone()).ok())
+            .ok_or_else(|| unusable(&"it contains no private key in PEM or DER format: PKCS#8, PKCS#1 or SEC1"))?;
         let signing = provider.key_provider.load_private_key(der).map_err(|e| {
-            let can = "supported are RSA from 2048 bits, ECDSA with P-256 or P-384, and Ed25519";
-            key.unusable(KEY, &format!("{e}; {can}"))
+            unusable(&format!("{e}; supported are RSA from 2048 bits, ECDSA with P-256 or P-384, and Ed25519"))
         })?;
         let certified = CertifiedKey::new(chain, signing);
         match certified.keys_match() {
             Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                let message = format!("it is not the key of {:?}: renew both together", certificate.path);
-                Err(key.unusable(KEY, &message))
+                Err(unusable(&format!("it is not the key of {:?}: renew both together", certificate.path)))
             }
             // A certificate of X.509 version 1 cannot be compared; the server checks it.
             _ => Ok(Self(Arc::new(certified))),

@@ -17,10 +17,8 @@ pub(super) fn are_for(certificate: &CertificateDer<'_>, host: &ServerName<'_>) -
     let Ok(parsed) = Certificate::from_der(certificate) else { return false };
     let is_address = matches!(host, ServerName::IpAddress(_));
     let host = host.to_str();
-    let alternatives = match parsed.tbs_certificate.get::<SubjectAltName>() {
-        Ok(found) => found.map_or_else(Vec::new, |(_, names)| names.0),
-        Err(_) => return false,
-    };
+    let Ok(alternatives) = parsed.tbs_certificate.get::<SubjectAltName>() else { return false };
+    let alternatives = alternatives.map_or_else(Vec::new, |(_, names)| names.0);
     let mut of_its_kind = false;
     for name in &alternatives {
         match name {
