@@ -1,6 +1,6 @@
 //! A connected, non-blocking TCP or Unix socket. This is the only file that uses `socket2`.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -75,15 +75,9 @@ impl Transport for Stream {
 
     #[inline]
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let read = match &mut self.tls {
-                None => (&self.socket).read(space),
-                Some(tls) => tls.read(NoSignalSocket(&self.socket), space),
-            };
-            match read {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
+        match &mut self.tls {
+            None => QuietSocket(&self.socket).read(space),
+            Some(tls) => tls.read(QuietSocket(&self.socket), space),
         }
     }
 
@@ -93,15 +87,9 @@ impl Transport for Stream {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            let written = match &mut self.tls {
-                None => NoSignalSocket(&self.socket).write(bytes),
-                Some(tls) => tls.write(NoSignalSocket(&self.socket), bytes),
-            };
-            match written {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                other => return other,
-            }
+        match &mut self.tls {
+            None => QuietSocket(&self.socket).write(bytes),
+            Some(tls) => tls.write(QuietSocket(&self.socket), bytes),
         }
     }
 
@@ -113,7 +101,7 @@ impl Transport for Stream {
     fn handshake(&mut self) -> Result<bool, TlsError> {
         match &mut self.tls {
             None => Ok(true),
-            Some(tls) => tls.handshake(NoSignalSocket(&self.socket)),
+            Some(tls) => tls.handshake(QuietSocket(&self.socket)),
         }
     }
 
@@ -127,7 +115,7 @@ impl Transport for Stream {
 
     fn send_close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
-            tls.send_close_notify(NoSignalSocket(&self.socket));
+            tls.send_close_notify(QuietSocket(&self.socket));
         }
     }
 
@@ -173,27 +161,36 @@ impl AsRawFd for Stream {
     }
 }
 
-/// A socket whose writes return an error instead of a signal if the peer has closed the connection.
-struct NoSignalSocket<'s>(&'s Socket);
+/// A socket without signals: an interrupted call is repeated, and a write returns an error if the peer has closed the
+/// connection.
+struct QuietSocket<'s>(&'s Socket);
 
-impl Read for NoSignalSocket<'_> {
+impl Read for QuietSocket<'_> {
+    #[inline]
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         let mut socket = self.0;
-        socket.read(space)
+        uninterrupted(|| socket.read(space))
     }
 }
 
-impl Write for NoSignalSocket<'_> {
+impl Write for QuietSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.send_with_flags(bytes, NO_SIGNAL)
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.send_vectored_with_flags(parts, NO_SIGNAL)
+        uninterrupted(|| self.0.send_with_flags(bytes, NO_SIGNAL))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Repeats a system call until a signal has not interrupted it.
+#[inline]
+fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

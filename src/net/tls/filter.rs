@@ -6,7 +6,7 @@
 //!                  └──── next read ◀───┘      next read ◀─────┘
 //! ```
 //!
-//! The filter never blocks. It may have plaintext although the socket has no bytes, which
+//! The filter never blocks, and expects a socket whose calls are not interrupted. It may have plaintext although the socket has no bytes, which
 //! [`is_drained`](Tls::is_drained) reports. A socket that is ready may have no plaintext, if it received only tickets
 //! or key updates, which the filter handles.
 //!
@@ -82,10 +82,9 @@ impl Tls {
             if let Some(fault) = &self.fault {
                 return Err(fault.clone());
             }
-            match flushed {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                // Bytes that the server sent before it closed the connection may still be readable.
-                Err(_) | Ok(()) => {}
+            // After another error, bytes that the server sent before it closed the connection may still be readable.
+            if flushed.is_err_and(|e| e.kind() == ErrorKind::WouldBlock) {
+                return Ok(false);
             }
             if !self.session.is_handshaking() {
                 return self.encryption.check(&self.session).map(|()| true);
@@ -94,7 +93,6 @@ impl Tls {
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(self.interrupted("closed the connection")),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(self.interrupted(&format!("reset the connection ({e})"))),
             }
         }
@@ -103,7 +101,10 @@ impl Tls {
     /// Reads plaintext. 0 means that the peer will send no more, with or without a close_notify.
     pub(crate) fn read(&mut self, mut socket: impl Read + Write, space: &mut [u8]) -> io::Result<usize> {
         if !self.plain.is_empty() {
-            return Ok(self.take_kept(space));
+            let mut kept = self.plain.as_slice();
+            let came = kept.read(space)?;
+            self.plain = kept.to_vec();
+            return Ok(came);
         }
         let mut without_plaintext = 0;
         loop {
@@ -164,7 +165,7 @@ impl Tls {
     }
 
     /// Reads once from the socket and decrypts into `space`. Plaintext that does not fit is stored. Returns `None` if
-    /// the peer has has_ended the stream.
+    /// the peer has ended the stream.
     fn read_socket(&mut self, socket: &mut impl Read, mut space: &mut [u8]) -> io::Result<Option<TlsRead>> {
         let before = self.partial.len();
         if before > PARTIAL_MAX {
@@ -183,28 +184,21 @@ impl Tls {
         partial.copy_from_slice(&self.partial);
 
         let input = buffer.get_mut(..before + read).unwrap_or_default();
-        let mut came = 0;
+        let size = space.len();
         let mut left = std::mem::take(&mut self.plain);
         let used = self.process(input, |plain| {
-            let (fits, rest) = plain.split_at(plain.len().min(space.len()));
-            let (here, free) = std::mem::take(&mut space).split_at_mut(fits.len());
-            here.copy_from_slice(fits);
-            came += fits.len();
-            space = free;
-            left.extend_from_slice(rest);
+            // A write to memory takes what fits, and never fails.
+            let fits = space.write(plain).unwrap_or_default();
+            left.extend_from_slice(plain.get(fits..).unwrap_or_default());
         });
         self.plain = left;
-        keep(&mut self.partial, input.get(used..).unwrap_or_default());
+        let came = size - space.len();
+        self.partial.clear();
+        self.partial.extend_from_slice(input.get(used..).unwrap_or_default());
+        if self.partial.is_empty() {
+            self.partial = Vec::new();
+        }
         Ok(Some(TlsRead { read, came }))
-    }
-
-    /// Takes stored plaintext.
-    fn take_kept(&mut self, space: &mut [u8]) -> usize {
-        let (came, left) = self.plain.split_at(self.plain.len().min(space.len()));
-        space.iter_mut().zip(came).for_each(|(to, from)| *to = *from);
-        let came = came.len();
-        self.plain = left.to_vec();
-        came
     }
 
     /// Decrypts `input` in place and returns the number of bytes that were used. Answers are appended to `unsent`, and
@@ -231,7 +225,7 @@ impl Tls {
                 // The data is already in `unsent`, in the right order.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.has_ended = true,
-                // The session needs more bytes, or the stream has has_ended.
+                // The session needs more bytes, or the stream has ended.
                 Ok(_) => return used,
                 Err(error) => break error,
             }
@@ -272,11 +266,9 @@ impl Tls {
 
     fn flush(&mut self, socket: &mut impl Write) -> io::Result<()> {
         while !self.unsent.is_empty() {
-            match socket.write(&self.unsent) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(sent) => drop(self.unsent.drain(..sent)),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+            match socket.write(&self.unsent)? {
+                0 => return Err(ErrorKind::WriteZero.into()),
+                sent => drop(self.unsent.drain(..sent)),
             }
         }
         self.unsent = Vec::new();
@@ -308,16 +300,6 @@ struct TlsRead {
 
 fn endless() -> TlsError {
     TlsError::new(TlsErrorKind::Handshake, "the server sends a message without an end")
-}
-
-/// Stores bytes, without allocating memory if there are none.
-fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
-    if bytes.is_empty() {
-        *kept = Vec::new();
-    } else {
-        kept.clear();
-        kept.extend_from_slice(bytes);
-    }
 }
 
 /// Appends a message of the session itself.
