@@ -8,7 +8,6 @@
 //! Equal requests share one answer, which is dropped once it was delivered. A request that hangs occupies one thread,
 //! however often it is made. It delays other requests in its queue, but never a loop.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -37,11 +36,16 @@ pub(super) struct OffloadQueue<Q, T> {
 }
 
 struct OffloadState<Q, T> {
-    /// The requests that no thread has begun.
-    waiting: VecDeque<Q>,
-    /// All requests, including those in progress.
-    requests: Vec<(Q, Vec<Weak<OffloadAnswer<T>>>)>,
+    /// The requests in order, including those in progress.
+    requests: Vec<OffloadRequest<Q, T>>,
     threads: usize,
+}
+
+struct OffloadRequest<Q, T> {
+    request: Q,
+    jobs: Vec<Weak<OffloadAnswer<T>>>,
+    /// `true` once a thread has begun it.
+    is_begun: bool,
 }
 
 impl<T> OffloadJob<T> {
@@ -68,8 +72,7 @@ impl<T> OffloadAnswer<T> {
 
 impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
     pub(super) const fn new(name: &'static str, work: fn(&Q) -> T, without_thread: fn(&io::Error) -> T) -> Self {
-        let inner = OffloadState { waiting: VecDeque::new(), requests: Vec::new(), threads: 0 };
-        Self { inner: Mutex::new(inner), name, work, without_thread }
+        Self { inner: Mutex::new(OffloadState { requests: Vec::new(), threads: 0 }), name, work, without_thread }
     }
 
     /// Queues a request. The waker, if there is one, is called when the answer is ready.
@@ -78,12 +81,11 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
         let waiting = Arc::downgrade(&answer);
         let job = OffloadJob(answer);
         let mut inner = lock(&self.inner);
-        if let Some((_, jobs)) = inner.requests.iter_mut().find(|(other, _)| *other == request) {
-            jobs.push(waiting);
+        if let Some(known) = inner.requests.iter_mut().find(|known| known.request == request) {
+            known.jobs.push(waiting);
             return job;
         }
-        inner.requests.push((request.clone(), vec![waiting]));
-        inner.waiting.push_back(request);
+        inner.requests.push(OffloadRequest { request, jobs: vec![waiting], is_begun: false });
         if inner.threads >= THREADS_MAX {
             return job;
         }
@@ -92,10 +94,9 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
             // A running thread takes this request.
             Err(_) if inner.threads > 0 => {}
             Err(error) => {
-                inner.waiting.clear();
                 let requests = std::mem::take(&mut inner.requests);
                 drop(inner);
-                requests.iter().for_each(|(_, jobs)| deliver(jobs, &(self.without_thread)(&error)));
+                requests.iter().for_each(|failed| deliver(&failed.jobs, &(self.without_thread)(&error)));
             }
         }
         job
@@ -105,23 +106,22 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
     fn serve(&self) {
         while let Some(request) = self.next() {
             let answer = (self.work)(&request);
-            let jobs = lock(&self.inner).take_jobs(&request);
-            deliver(&jobs, &answer);
+            let done = lock(&self.inner).requests.extract_if(.., |known| known.request == request).next();
+            done.iter().for_each(|done| deliver(&done.jobs, &answer));
         }
     }
 
     /// Returns the next request whose answer is still wanted. If there is none, the thread ends.
     fn next(&self) -> Option<Q> {
         let mut inner = lock(&self.inner);
-        while let Some(request) = inner.waiting.pop_front() {
-            let is_wanted = |jobs: &[Weak<OffloadAnswer<T>>]| jobs.iter().any(|job| job.strong_count() > 0);
-            if inner.requests.iter().any(|(other, jobs)| *other == request && is_wanted(jobs)) {
-                return Some(request);
-            }
-            inner.take_jobs(&request);
-        }
-        inner.threads -= 1;
-        None
+        inner.requests.retain(|known| known.is_begun || known.jobs.iter().any(|job| job.strong_count() > 0));
+        let next = inner.requests.iter_mut().find(|known| !known.is_begun);
+        let request = next.map(|next| {
+            next.is_begun = true;
+            next.request.clone()
+        });
+        inner.threads -= usize::from(request.is_none());
+        request
     }
 
     /// Returns the number of threads, and the number of requests.
@@ -129,13 +129,6 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
     pub(super) fn load(&self) -> (usize, usize) {
         let inner = lock(&self.inner);
         (inner.threads, inner.requests.len())
-    }
-}
-
-impl<Q: PartialEq, T> OffloadState<Q, T> {
-    fn take_jobs(&mut self, request: &Q) -> Vec<Weak<OffloadAnswer<T>>> {
-        let at = self.requests.iter().position(|(other, _)| other == request);
-        at.map(|at| self.requests.swap_remove(at).1).unwrap_or_default()
     }
 }
 
