@@ -2,14 +2,19 @@
 //!
 //! This module does not depend on the protocol, and the protocol does not depend on it.
 
+#[cfg(not(feature = "tls"))]
+mod no_tls;
 mod offload;
 mod passfile;
 mod reactor;
 mod resolve;
 mod stream;
+#[cfg(feature = "tls")]
 mod tls;
 mod transport;
 
+#[cfg(not(feature = "tls"))]
+use no_tls as tls;
 pub(crate) use offload::OffloadJob;
 pub(crate) use passfile::read_passfile;
 pub(crate) use reactor::{PollWaker, Reactor, Ready};
