@@ -228,28 +228,19 @@ impl Error {
 
     /// Returns `true` if the peer violated the protocol.
     pub fn is_protocol(&self) -> bool {
-        match self {
-            Error::Protocol(_) => true,
-            Error::Connect(e) => e.cause.is_protocol(),
-            _ => false,
-        }
+        matches!(self.root(), Error::Protocol(_))
     }
 
     /// Returns `true` if a timeout was exceeded.
     pub fn is_timeout(&self) -> bool {
-        match self {
-            Error::Timeout { .. } => true,
-            Error::Connect(e) => e.cause.is_timeout(),
-            _ => false,
-        }
+        matches!(self.root(), Error::Timeout { .. })
     }
 
     /// Returns `true` if authentication failed: a wrong password, an unknown role, or a method that is not allowed.
     pub fn is_auth(&self) -> bool {
-        match self {
+        match self.root() {
             Error::Auth(_) => true,
             Error::Server(e) => e.code().starts_with("28"),
-            Error::Connect(e) => e.cause.is_auth(),
             _ => false,
         }
     }
@@ -296,18 +287,16 @@ impl Error {
     #[doc(alias = "diag")]
     #[doc(alias = "as_db_error")]
     pub fn server(&self) -> Option<&ServerError> {
-        match self {
+        match self.root() {
             Error::Server(e) => Some(e),
-            Error::Connect(e) => e.cause.server(),
             _ => None,
         }
     }
 
     /// Returns the TLS error, if TLS failed.
     pub fn tls(&self) -> Option<&TlsError> {
-        match self {
+        match self.root() {
             Error::Tls(e) => Some(e),
-            Error::Connect(e) => e.cause.tls(),
             _ => None,
         }
     }
@@ -319,6 +308,14 @@ impl Error {
     #[doc(alias = "code")]
     pub fn sqlstate(&self) -> Option<&str> {
         self.server().map(ServerError::code).filter(|code| !code.is_empty())
+    }
+
+    /// Returns the error itself, or the cause of a failed attempt to open a connection.
+    fn root(&self) -> &Error {
+        match self {
+            Error::Connect(e) => e.cause.root(),
+            other => other,
+        }
     }
 
     pub(crate) fn io(action: &'static str, error: io::Error) -> Self {

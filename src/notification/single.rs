@@ -15,12 +15,12 @@ use super::frames::{channel_in, payload_in, pid_in};
 ///     println!("{} {} from process {}", n.channel(), n.payload(), n.pid());
 /// }
 /// ```
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[doc(alias = "PGnotify")]
 pub struct NotificationRef<'b> {
+    pub(super) channel_len: usize,
     /// The complete frame, validated when it was received.
     pub(super) frame: &'b [u8],
-    pub(super) channel_len: usize,
 }
 
 impl<'b> NotificationRef<'b> {
@@ -81,14 +81,6 @@ impl fmt::Debug for NotificationRef<'_> {
             .finish()
     }
 }
-
-impl PartialEq for NotificationRef<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.channel_len == other.channel_len && self.frame == other.frame
-    }
-}
-
-impl Eq for NotificationRef<'_> {}
 
 /// The largest frame that is stored inline, so that a notification takes 64 bytes, the size of a cache line.
 const SHORT: usize = 61;
