@@ -70,11 +70,9 @@ impl Channels {
         match self {
             Self::Many(set) => names.into_iter().filter(|name| set.add(name)).count() > 0,
             Self::Packed(_) => {
-                let mut all: Vec<&str> = self.iter().collect();
-                for name in names {
-                    all.push(name);
-                }
-                self.replace(all.into_iter().collect())
+                let names: Vec<&str> = names.into_iter().collect();
+                let all = self.iter().chain(names).collect();
+                self.replace(all)
             }
         }
     }

@@ -110,17 +110,13 @@ impl Request {
 
     /// Appends the message to `transmit`.
     pub(crate) fn encode(&self, limits: sql::Limits, transmit: &mut BytesMut) -> io::Result<()> {
-        match self {
-            Request::Sync => {
-                frontend::sync(transmit);
-                Ok(())
-            }
-            _ => {
-                let sql = self.sql(limits);
-                // Type byte, length, text and final NUL.
-                transmit.reserve(1 + 4 + sql.len() + 1);
-                frontend::query(&sql, transmit)
-            }
+        if let Request::Sync = self {
+            frontend::sync(transmit);
+            return Ok(());
         }
+        let sql = self.sql(limits);
+        // Type byte, length, text and final NUL.
+        transmit.reserve(1 + 4 + sql.len() + 1);
+        frontend::query(&sql, transmit)
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn check_channel(name: &str, limits: Limits) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(ValueError { message }.into())
+    Err(invalid(message))
 }
 
 /// Rejects a name whose length depends on the server's encoding.
@@ -78,7 +78,7 @@ pub(crate) fn check_canary_channel(name: &str) -> Result<(), Error> {
     }
     let message =
         format!("the canary's channel {name:?} must be ASCII, so that its length is the same in every server encoding");
-    Err(ValueError { message }.into())
+    Err(invalid(message))
 }
 
 /// Checks that a payload has at most 7,999 bytes and contains no NUL. The error never contains its text.
@@ -96,7 +96,7 @@ pub(crate) fn check_payload(payload: &str, limits: Limits) -> Result<(), Error> 
     } else {
         return Ok(());
     };
-    Err(ValueError { message }.into())
+    Err(invalid(message))
 }
 
 /// Appends `name` as a delimited identifier: `a"b` becomes `"a""b"`.
@@ -140,18 +140,17 @@ where
 
 /// Adds the index of the pair to the error.
 fn in_pair(at: usize, error: &Error) -> Error {
-    ValueError { message: format!("pair {at}, counted from 0: {error}") }.into()
+    invalid(format!("pair {at}, counted from 0: {error}"))
 }
 
 /// Checks that a query contains no NUL, which would end it in the protocol.
 pub(crate) fn check_query(text: &str) -> Result<(), Error> {
-    match text.find('\0') {
-        None => Ok(()),
-        Some(at) => Err(ValueError {
-            message: format!("the query contains a NUL at byte {at}, which would end it in the protocol: remove it"),
-        }
-        .into()),
-    }
+    let Some(at) = text.find('\0') else { return Ok(()) };
+    Err(invalid(format!("the query contains a NUL at byte {at}, which would end it in the protocol: remove it")))
+}
+
+fn invalid(message: String) -> Error {
+    ValueError { message }.into()
 }
 
 /// Returns a simple query, and so an implicit transaction, that listens to all channels or to none. It is empty without
@@ -194,11 +193,10 @@ pub(crate) fn too_long_for_server(channels: &[Box<str>], limits: Limits) -> Erro
         (Some(name), None) => format!("channel name {} is", shown(name)),
         _ => "a channel name is".into(),
     };
-    let message = format!(
+    invalid(format!(
         "{which} too long in the server's encoding, the range is 1 to {MAX_CHANNEL} bytes (NAMEDATALEN - 1): \
          shorten it; nothing was changed"
-    );
-    ValueError { message }.into()
+    ))
 }
 
 /// Returns `true` if a name may be too long in the server's encoding. No server encoding has more than four bytes for a

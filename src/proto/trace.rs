@@ -74,7 +74,7 @@ impl MessageTrace {
             let is_secret = matches!(tag, None | Some(b'p' | b'R' | b'K'));
             let content = (*has_content && !is_secret).then_some(body);
             report(TracedMessage { direction, name, length, content });
-            splitter.end_frame();
+            *splitter = FrameSplitter::default();
         }
     }
 }
@@ -126,10 +126,6 @@ impl FrameSplitter {
     fn frame(&self) -> (Option<u8>, usize, &[u8]) {
         let tag = self.head.first().copied().filter(|_| self.header == HEADER);
         (tag, self.length(), self.head.get(self.header..).unwrap_or_default())
-    }
-
-    fn end_frame(&mut self) {
-        *self = Self::default();
     }
 }
 

@@ -121,7 +121,23 @@ impl AuthExchange {
     ) -> Result<(), Error> {
         let state = mem::replace(&mut self.state, AuthState::Failed);
         self.state = match (state, AuthRequest::parse(body)?) {
-            (AuthState::Start, request) => start(request, credentials, out)?,
+            (AuthState::Start, AuthRequest::Ok) => {
+                admit(AuthMethod::None, credentials)?;
+                AuthState::Authenticated
+            }
+            (AuthState::Start, AuthRequest::CleartextPassword) => {
+                let password = admit(AuthMethod::Password, credentials).and_then(|()| password(credentials))?;
+                password_message(password.as_bytes(), out).map_err(unsendable)?;
+                AuthState::PasswordSent
+            }
+            (AuthState::Start, AuthRequest::Md5Password(salt)) => {
+                let password = admit(AuthMethod::Md5, credentials).and_then(|()| password(credentials))?;
+                let hash = md5_hash(credentials.user.as_bytes(), password.as_bytes(), salt);
+                password_message(hash.as_bytes(), out).map_err(unsendable)?;
+                AuthState::PasswordSent
+            }
+            (AuthState::Start, AuthRequest::Sasl(mechanisms)) => start_scram(mechanisms, credentials, out)?,
+            (AuthState::Start, AuthRequest::Unsupported(code)) => return Err(unsupported(code)),
             (AuthState::PasswordSent | AuthState::ScramDone, AuthRequest::Ok) => AuthState::Authenticated,
             (AuthState::ScramStarted(scram), AuthRequest::SaslContinue(data)) => answer_challenge(scram, data, out)?,
             (AuthState::ScramAnswered(mut scram), AuthRequest::SaslFinal(data)) => verify_server(&mut scram, data)?,
@@ -153,31 +169,6 @@ impl AuthState {
             AuthState::ScramDone => "after the SCRAM exchange",
             AuthState::Authenticated => "after the login",
             AuthState::Failed => "after the login failed",
-        }
-    }
-}
-
-fn start(request: AuthRequest<'_>, credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<AuthState, Error> {
-    match request {
-        AuthRequest::Ok => {
-            admit(AuthMethod::None, credentials)?;
-            Ok(AuthState::Authenticated)
-        }
-        AuthRequest::CleartextPassword => {
-            let password = admit(AuthMethod::Password, credentials).and_then(|()| password(credentials))?;
-            password_message(password.as_bytes(), out).map_err(unsendable)?;
-            Ok(AuthState::PasswordSent)
-        }
-        AuthRequest::Md5Password(salt) => {
-            let password = admit(AuthMethod::Md5, credentials).and_then(|()| password(credentials))?;
-            let hash = md5_hash(credentials.user.as_bytes(), password.as_bytes(), salt);
-            password_message(hash.as_bytes(), out).map_err(unsendable)?;
-            Ok(AuthState::PasswordSent)
-        }
-        AuthRequest::Sasl(mechanisms) => start_scram(mechanisms, credentials, out),
-        AuthRequest::Unsupported(code) => Err(unsupported(code)),
-        AuthRequest::SaslContinue(_) | AuthRequest::SaslFinal(_) => {
-            Err(ProtocolError::Unexpected { message: request.name(), when: AuthState::Start.when() }.into())
         }
     }
 }

@@ -21,19 +21,22 @@ impl<'a> AuthRequest<'a> {
         let Some((code, rest)) = body.split_first_chunk() else {
             return Err(malformed("Authentication message", "it is too short for its code"));
         };
-        let request = match i32::from_be_bytes(*code) {
-            0 => AuthRequest::Ok,
-            3 => AuthRequest::CleartextPassword,
-            5 => match rest.try_into() {
-                Ok(salt) => return Ok(AuthRequest::Md5Password(salt)),
-                Err(_) => return Err(malformed("AuthenticationMD5Password", "its salt is not four bytes long")),
-            },
-            10 => return Ok(AuthRequest::Sasl(mechanism_list(rest)?)),
-            11 => return Ok(AuthRequest::SaslContinue(rest)),
-            12 => return Ok(AuthRequest::SaslFinal(rest)),
-            other => return Ok(AuthRequest::Unsupported(other)),
+        let without_rest = |request: Self| match rest {
+            [] => Ok(request),
+            _ => Err(malformed(request.name(), "something follows its code")),
         };
-        if rest.is_empty() { Ok(request) } else { Err(malformed(request.name(), "something follows its code")) }
+        match i32::from_be_bytes(*code) {
+            0 => without_rest(AuthRequest::Ok),
+            3 => without_rest(AuthRequest::CleartextPassword),
+            5 => match rest.try_into() {
+                Ok(salt) => Ok(AuthRequest::Md5Password(salt)),
+                Err(_) => Err(malformed("AuthenticationMD5Password", "its salt is not four bytes long")),
+            },
+            10 => mechanism_list(rest).map(AuthRequest::Sasl),
+            11 => Ok(AuthRequest::SaslContinue(rest)),
+            12 => Ok(AuthRequest::SaslFinal(rest)),
+            other => Ok(AuthRequest::Unsupported(other)),
+        }
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -51,18 +54,14 @@ impl<'a> AuthRequest<'a> {
 
 /// Returns the list without its final NUL.
 fn mechanism_list(list: &[u8]) -> Result<&[u8], ProtocolError> {
-    const NAME: &str = "AuthenticationSASL";
-    let names = match list {
-        [names @ .., 0] => names,
-        _ => return Err(malformed(NAME, "its list of mechanisms has no end")),
+    let reason = match list {
+        [0] => "its list of mechanisms is empty",
+        [0, .., 0] => "a mechanism has no name",
+        [names @ .., 0] if names.ends_with(&[0]) && names.windows(2).all(|pair| pair != [0, 0]) => return Ok(names),
+        [.., 0, 0] => "a mechanism has no name",
+        _ => "its list of mechanisms has no end",
     };
-    match names {
-        [] => Err(malformed(NAME, "its list of mechanisms is empty")),
-        [0, ..] => Err(malformed(NAME, "a mechanism has no name")),
-        [.., 0] if names.windows(2).all(|pair| pair != [0, 0]) => Ok(names),
-        [.., 0] => Err(malformed(NAME, "a mechanism has no name")),
-        _ => Err(malformed(NAME, "its list of mechanisms has no end")),
-    }
+    Err(malformed("AuthenticationSASL", reason))
 }
 
 fn malformed(message: &'static str, reason: &'static str) -> ProtocolError {

@@ -48,14 +48,13 @@ impl PendingListens {
         result: &Result<Reply, Error>,
         in_transaction: bool,
     ) -> Result<bool, Error> {
-        Ok(match (request, result) {
+        match (request, result) {
             (Request::Query(text), _) => {
                 let affects = sql::affects_listening(&text);
                 self.is_stale |= in_transaction || affects;
                 if affects {
                     self.note_listens(listen_scan::listened(&text), in_transaction);
                 }
-                false
             }
             (Request::ReadChannels, Ok(reply)) => {
                 self.is_stale = false;
@@ -63,7 +62,7 @@ impl PendingListens {
                 if !in_transaction {
                     self.unconfirmed.clear();
                 }
-                channels.replace(listed_channels(reply, probe).iter().map(AsRef::as_ref).collect())
+                return Ok(channels.replace(listed_channels(reply, probe).iter().map(AsRef::as_ref).collect()));
             }
             (Request::Audit, Ok(reply)) if !in_transaction && !self.is_stale => {
                 let listed = listed_channels(reply, probe);
@@ -71,34 +70,26 @@ impl PendingListens {
                 self.missed = channels.iter().filter(|channel| !listed.contains(channel)).map(Box::from).collect();
                 // The missed channels remain wanted.
                 let all = channels.iter().chain(listed).collect();
-                channels.replace(all)
+                return Ok(channels.replace(all));
             }
-            (Request::Relisten(names), Ok(_)) => {
-                self.relistened.extend(names);
-                false
-            }
+            (Request::Relisten(names), Ok(_)) => self.relistened.extend(names),
             // As if the LISTENs of a restored session were rejected.
             (Request::Relisten(_), Err(error)) => return Err(error.clone()),
             // Only the server knows the truncated names.
-            (Request::UndoListen(..), _) => {
-                self.is_stale = true;
-                false
-            }
+            (Request::UndoListen(..), _) => self.is_stale = true,
             // Changes in a transaction take effect at commit.
-            (Request::Listen(names), Ok(_)) if in_transaction => {
+            (request @ (Request::Listen(_) | Request::Unlisten(_) | Request::UnlistenAll), _) if in_transaction => {
                 self.is_stale = true;
-                self.note_listens(names, in_transaction);
-                false
+                if let (Request::Listen(names), Ok(_)) = (request, result) {
+                    self.note_listens(names, in_transaction);
+                }
             }
-            (Request::Listen(_) | Request::Unlisten(_) | Request::UnlistenAll, _) if in_transaction => {
-                self.is_stale = true;
-                false
-            }
-            (Request::Listen(names), Ok(_)) => channels.add(names.iter().map(AsRef::as_ref)),
-            (Request::Unlisten(names), Ok(_)) => channels.remove(names.iter().map(AsRef::as_ref)),
-            (Request::UnlistenAll, Ok(_)) => channels.replace(Channels::default()),
-            _ => false,
-        })
+            (Request::Listen(names), Ok(_)) => return Ok(channels.add(names.iter().map(AsRef::as_ref))),
+            (Request::Unlisten(names), Ok(_)) => return Ok(channels.remove(names.iter().map(AsRef::as_ref))),
+            (Request::UnlistenAll, Ok(_)) => return Ok(channels.replace(Channels::default())),
+            _ => {}
+        }
+        Ok(false)
     }
 
     /// Records the channels of LISTENs that may take effect.
