@@ -295,27 +295,27 @@ impl<S: Transport> Link<S> {
     }
 
     pub(super) fn pop_notification(&mut self) -> Option<Notification> {
-        self.session.pop_notification()
+        self.session.backlog_mut().pop()
     }
 
     /// Returns the number of notifications that have not been taken.
     pub(super) fn backlog_len(&self) -> usize {
-        self.session.backlog_len()
+        self.session.backlog().len()
     }
 
     /// Returns the size of the notifications that have not been taken, in bytes.
     pub(crate) fn backlog_size(&self) -> usize {
-        self.session.backlog_size()
+        self.session.backlog().size()
     }
 
     /// Returns `true` if one of the notifications behind the first `from` bytes is on this channel.
     pub(super) fn has_received_on(&self, from: usize, channel: &str) -> bool {
-        self.session.has_received_on(from, channel)
+        self.session.backlog().has_from(from, channel)
     }
 
     /// Discards the notifications on one channel.
     pub(super) fn remove_notifications(&mut self, channel: &str) {
-        self.session.remove_notifications(channel);
+        self.session.backlog_mut().remove(channel);
     }
 
     // ---- state ----------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ impl Backlog {
         for n in notifications_in(self.bytes()).filter(|n| n.channel_bytes() != channel.as_bytes()) {
             kept.add(n.frame(), 1);
         }
-        *self = kept.into();
+        *self = if kept.len == 0 { Backlog::Empty } else { Backlog::Joined(Box::new(kept)) };
     }
 
     /// Adds `buffer[start..end]`, which must contain complete, validated frames, `len` of them notifications. If
@@ -125,12 +125,6 @@ impl Backlog {
             *self = Backlog::Empty;
         }
         first
-    }
-}
-
-impl From<Joined> for Backlog {
-    fn from(joined: Joined) -> Self {
-        if joined.len == 0 { Backlog::Empty } else { Backlog::Joined(Box::new(joined)) }
     }
 }
 

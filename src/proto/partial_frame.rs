@@ -36,17 +36,6 @@ impl PartialFrame {
             _ => None,
         }
     }
-
-    /// Empties the frame but keeps its memory.
-    pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.skip = 0;
-    }
-
-    /// Returns the size of its memory.
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.bytes.capacity()
-    }
 }
 
 /// Memory for incomplete frames, which connections use in turn: under load, every read ends with one.
@@ -64,8 +53,9 @@ impl PartialFramePool {
     }
 
     pub(crate) fn give_back(&mut self, mut partial: Box<PartialFrame>) {
-        if self.0.len() < SPARES && partial.held_bytes() <= SPARE_SIZE_MAX {
-            partial.clear();
+        if self.0.len() < SPARES && partial.bytes.capacity() <= SPARE_SIZE_MAX {
+            partial.bytes.clear();
+            partial.skip = 0;
             self.0.push(partial);
         }
     }

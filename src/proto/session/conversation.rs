@@ -12,7 +12,6 @@ use super::requests::{InFlight, QueuedRequest};
 use super::state::{SessionLogin, SessionState, truncated_error};
 use crate::config::Config;
 use crate::error::{Error, ProtocolError, ServerError};
-use crate::proto::auth::Binding;
 use crate::proto::channels::Channels;
 use crate::proto::encoding;
 use crate::proto::frame::HEADER;
@@ -79,12 +78,6 @@ impl Conversation {
             is_unshared: true,
             has_new_transaction: false,
         })
-    }
-
-    pub(super) fn set_binding(&mut self, binding: Binding) {
-        if let Some(SessionState::Login(login)) = self.pending.as_mut().map(|pending| &mut pending.state) {
-            login.set_binding(binding);
-        }
     }
 
     // ---- requests ---------------------------------------------------------------------------------------------
@@ -180,12 +173,9 @@ impl Conversation {
 
     /// Returns `true` if a message of the server has been received.
     pub(super) fn has_received_message(&self) -> bool {
-        match self.state() {
-            SessionState::Login(login) => {
-                login.has_begun() || self.pending.as_ref().is_some_and(|pending| !pending.notices.is_empty())
-            }
-            _ => true,
-        }
+        let SessionState::Login(login) = self.state() else { return true };
+        let has_notices = || self.pending.as_ref().is_some_and(|pending| !pending.notices.is_empty());
+        !login.exchange.is_at_start() || login.plain_error.is_some() || has_notices()
     }
 
     /// Returns `true` if the request in flight is one that the server answers immediately, if it is alive.
@@ -499,7 +489,7 @@ impl Conversation {
     /// Returns the login while the server has not authenticated the client.
     fn early_login(&mut self) -> Option<&mut SessionLogin> {
         match &mut self.pending.as_mut()?.state {
-            SessionState::Login(login) if !login.is_authenticated() => Some(login),
+            SessionState::Login(login) if !login.exchange.is_authenticated() => Some(login),
             _ => None,
         }
     }

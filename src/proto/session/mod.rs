@@ -41,8 +41,9 @@ use bytes::{Buf, BytesMut};
 
 use crate::config::Config;
 use crate::error::{Error, ServerError};
-use crate::notification::{Batch, Notification};
+use crate::notification::Batch;
 use crate::proto::auth::Binding;
+use crate::proto::backlog::Backlog;
 use crate::proto::buffer::ReadBuffer;
 use crate::proto::channels::Channels;
 use crate::proto::interner::Interner;
@@ -77,7 +78,9 @@ impl Session {
 
     /// Sets what the login can be bound to.
     pub(crate) fn with_binding(mut self, binding: Binding) -> Self {
-        self.conversation.set_binding(binding);
+        if let Some(SessionState::Login(login)) = self.conversation.pending.as_mut().map(|pending| &mut pending.state) {
+            login.set_binding(binding);
+        }
         self
     }
 
@@ -114,13 +117,13 @@ impl Session {
     /// Ends the session for a reason that the client has found.
     pub(crate) fn fail(&mut self, reason: Error) {
         self.conversation.close(reason);
-        self.receiver.clear_partial();
+        self.receiver.partial = None;
     }
 
     /// Ends the session with a Terminate message, which is ready to be transmitted.
     pub(crate) fn terminate(&mut self) {
         self.conversation.terminate();
-        self.receiver.clear_partial();
+        self.receiver.partial = None;
     }
 
     // ---- output -----------------------------------------------------------------------------------------------
@@ -172,34 +175,13 @@ impl Session {
         self.receiver.backlog.take()
     }
 
-    /// Takes the first received notification.
-    pub(crate) fn pop_notification(&mut self) -> Option<Notification> {
-        self.receiver.backlog.pop()
+    /// Returns the notifications that have not been taken.
+    pub(crate) fn backlog(&self) -> &Backlog {
+        &self.receiver.backlog
     }
 
-    /// Returns the number of notifications that have not been taken.
-    pub(crate) fn backlog_len(&self) -> usize {
-        self.receiver.backlog.len()
-    }
-
-    /// Returns the size in bytes of the notifications that have not been taken.
-    pub(crate) fn backlog_size(&self) -> usize {
-        self.receiver.backlog.size()
-    }
-
-    /// Returns `true` if a notification on `channel` is in the backlog after its first `from` bytes.
-    pub(crate) fn has_received_on(&self, from: usize, channel: &str) -> bool {
-        self.receiver.backlog.has_from(from, channel)
-    }
-
-    /// Removes the notifications on a channel that only this crate uses.
-    pub(crate) fn remove_notifications(&mut self, channel: &str) {
-        self.receiver.backlog.remove(channel);
-    }
-
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn has_notifications(&self) -> bool {
-        !self.receiver.backlog.is_empty()
+    pub(crate) fn backlog_mut(&mut self) -> &mut Backlog {
+        &mut self.receiver.backlog
     }
 
     /// Returns the notices that have not been taken, the oldest first.

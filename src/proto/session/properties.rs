@@ -100,7 +100,7 @@ impl SessionResults {
         while let Some(output) = session.poll() {
             assert!(!self.is_closed, "nothing comes after the end");
             if let Output::Closed(_) = output {
-                assert!(!session.has_notifications(), "the end comes after the last notification");
+                assert!(session.backlog().is_empty(), "the end comes after the last notification");
                 self.is_closed = true;
             }
             self.outputs.push(format!("{output:?}"));
@@ -109,7 +109,7 @@ impl SessionResults {
         self.sent.extend(session.poll_transmit());
         session.handle_transmitted(sent);
         if taking == Taking::OneByOne {
-            while let Some(n) = session.pop_notification() {
+            while let Some(n) = session.backlog_mut().pop() {
                 self.keep(n.pid(), n.channel_bytes(), n.payload_bytes());
             }
         } else if let Some(batch) = session.take_notifications() {
@@ -118,7 +118,7 @@ impl SessionResults {
             let keep = |n: NotificationRef<'_>| self.keep(n.pid(), n.channel_bytes(), n.payload_bytes());
             batch.iter().for_each(keep);
         }
-        assert!(!session.has_notifications());
+        assert!(session.backlog().is_empty());
     }
 
     fn keep(&mut self, pid: i32, channel: &[u8], payload: &[u8]) {

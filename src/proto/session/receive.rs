@@ -17,7 +17,7 @@ use crate::proto::partial_frame::{PartialFrame, PartialFramePool};
 /// The received notifications, and the incomplete frame at the end of the last input.
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
-    partial: Option<Box<PartialFrame>>,
+    pub(super) partial: Option<Box<PartialFrame>>,
     pub(super) backlog: Backlog,
 }
 
@@ -54,14 +54,9 @@ impl Receiver {
         self.partial.as_deref().map(|partial| &*partial.bytes)
     }
 
-    /// Drops the incomplete frame.
-    pub(super) fn clear_partial(&mut self) {
-        self.partial = None;
-    }
-
     #[cfg(any(test, fuzzing))]
     pub(super) fn held_bytes(&self) -> usize {
-        self.backlog.size() + self.partial.as_ref().map_or(0, |partial| partial.held_bytes())
+        self.backlog.size() + self.partial.as_ref().map_or(0, |partial| partial.bytes.capacity())
     }
 
     /// Handles the complete frames in `buffer[start..end]`. Returns the rest, and the number of bytes to skip of a frame

@@ -31,7 +31,7 @@ pub(super) enum SessionState {
 /// A login in progress.
 #[derive(Debug)]
 pub(super) struct SessionLogin {
-    exchange: AuthExchange,
+    pub(super) exchange: AuthExchange,
     user: String,
     config: Config,
     binding: Binding,
@@ -52,7 +52,7 @@ impl SessionState {
     pub(super) fn admit(&self, tag: u8) -> Result<(), ProtocolError> {
         let when = match (self, tag) {
             (Self::Closed(_), _) | (_, b'N' | b'E') | (Self::Login(_), b'R' | b'v') => return Ok(()),
-            (Self::Login(login), _) if !login.is_authenticated() => "before the login",
+            (Self::Login(login), _) if !login.exchange.is_authenticated() => "before the login",
             (_, NOTIFICATION | b'S') | (Self::Login(_), b'K' | b'Z') => return Ok(()),
             (Self::Login(_), _) => "before it was ready",
             (Self::Idle, _) => "without a request",
@@ -100,16 +100,6 @@ impl SessionLogin {
         };
         let before = transmit.len();
         self.exchange.handle_message(body, &credentials, transmit).inspect_err(|_| transmit.truncate(before))
-    }
-
-    /// Returns `true` if the server has authenticated the client.
-    pub(super) fn is_authenticated(&self) -> bool {
-        self.exchange.is_authenticated()
-    }
-
-    /// Returns `true` if the server has sent an authentication request, or a part of an error in plain text.
-    pub(super) fn has_begun(&self) -> bool {
-        !self.exchange.is_at_start() || self.plain_error.is_some()
     }
 
     #[cfg(any(test, fuzzing))]

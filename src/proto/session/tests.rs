@@ -327,7 +327,7 @@ fn c08_notifications_of_several_reads_are_kept_in_order() {
     }
     let expected: Vec<_> = (0..100).flat_map(|i| [format!("a={i}"), "b=".into()]).collect();
     assert_eq!(script.news(), expected);
-    assert!(!script.session.has_notifications());
+    assert!(script.session.backlog().is_empty());
 }
 
 #[test]
@@ -339,11 +339,11 @@ fn c09_equal_notifications_are_two() {
 #[test]
 fn c15_taking_one_notification_leaves_the_rest_in_order() {
     let mut script = SessionScript::ready().server(&[notification(1, "a", "1"), notification(1, "a", "2")]);
-    assert_eq!(script.session.pop_notification().unwrap().payload(), "1");
+    assert_eq!(script.session.backlog_mut().pop().unwrap().payload(), "1");
     script = script.server(&[notification(1, "a", "3")]);
-    assert_eq!(script.session.pop_notification().unwrap().payload(), "2");
+    assert_eq!(script.session.backlog_mut().pop().unwrap().payload(), "2");
     assert_eq!(script.news(), ["a=3"]);
-    assert!(script.session.pop_notification().is_none());
+    assert!(script.session.backlog_mut().pop().is_none());
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn a_frame_that_ends_with_a_read_is_handled_once() {
         let mut script = SessionScript::ready();
         for _ in 0..3 {
             script.receive(&frame[..cut]);
-            assert!(!script.session.has_notifications());
+            assert!(script.session.backlog().is_empty());
             script.receive(&frame[cut..]);
             assert_eq!(script.news(), ["a=a payload"], "cut at {cut}");
         }
@@ -391,7 +391,7 @@ fn m06_the_loss_is_reported_after_every_notification_was_taken() {
     let fatal = error("FATAL", "57P01", "terminating connection");
     let mut script = SessionScript::ready().server(&[notification(1, "a", "1"), fatal, notification(1, "a", "late")]);
     assert!(script.session.is_closed() && script.outputs().is_empty());
-    assert_eq!(script.session.pop_notification().unwrap().payload(), "1");
+    assert_eq!(script.session.backlog_mut().pop().unwrap().payload(), "1");
     assert_eq!(script.closed().sqlstate(), Some("57P01"));
     assert!(script.outputs().is_empty(), "it is reported once");
 
