@@ -1,6 +1,5 @@
 //! TLS errors.
 
-use std::fmt;
 use std::io;
 
 use super::Escaped;
@@ -17,7 +16,8 @@ use super::Escaped;
 /// }
 /// # assert!(!needs_attention(&Error::Closed));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("TLS: {}", Escaped(.message))]
 pub struct TlsError {
     pub(crate) kind: TlsErrorKind,
     /// The reason and the remedy.
@@ -77,14 +77,6 @@ impl TlsError {
         matches!(self.kind, TlsErrorKind::Expired | TlsErrorKind::Interrupted)
     }
 }
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TLS: {}", Escaped(&self.message))
-    }
-}
-
-impl std::error::Error for TlsError {}
 
 /// Wraps the error for the read and write functions of a stream, which return [`io::Error`].
 impl From<TlsError> for io::Error {
