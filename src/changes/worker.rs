@@ -61,6 +61,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// # Ok(()) }
 /// ```
 #[doc(alias = "pg_events")]
+#[must_use]
 #[derive(Debug, Clone)]
 pub struct Worker {
     configs: Vec<Config>,
@@ -110,14 +111,12 @@ impl Worker {
 
     /// Adds patterns of tables, which match a table's name or `schema.name`; changes of other tables are not reported. `*`
     /// matches any text, `?` any character. A change of a partition matches by the partition or by the root of its tree.
-    #[must_use]
     pub fn tables<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
         self.filter.patterns.extend(patterns.into_iter().map(Into::into));
         self
     }
 
     /// Sets the time without an event after which an idle event (`None`) is returned. The default is never.
-    #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
         self
@@ -125,7 +124,6 @@ impl Worker {
 
     /// Sets the time for which a payload that was too long for NOTIFY is kept, so that every worker can read it. The default
     /// is ten minutes.
-    #[must_use]
     pub fn keep_spilled(mut self, time: Duration) -> Self {
         self.keep_spilled = time;
         self
@@ -140,7 +138,6 @@ impl Worker {
     /// position is kept.
     ///
     /// Without a name, a worker begins with the changes that are committed from now on.
-    #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.log.name = Some(name.into());
         self
@@ -175,7 +172,6 @@ impl Worker {
     ///
     /// A database is [lost](super::ChangeEvent::Lost) if it has no log, and if the position is of another database, or newer than
     /// the server.
-    #[must_use]
     pub fn position(mut self, database: usize, position: Position) -> Self {
         self.positions.push((database, position));
         self
@@ -187,7 +183,6 @@ impl Worker {
     /// so it repeats up to a minute, or more if no worker ran. If the log does not go back that far, a
     /// [`Gap`](super::ChangeEvent::Gap) is reported first. With a [name](Self::name), the position under that name moves back as
     /// well. A database without a log is [lost](super::ChangeEvent::Lost).
-    #[must_use]
     pub fn replay_since(mut self, time: SystemTime) -> Self {
         self.log.begin = Begin::Since(time);
         self
@@ -197,7 +192,6 @@ impl Worker {
     /// 20 ms and 200 ms, the minimum is 1 ms.
     ///
     /// Of several workers of a database, one polls and wakes the others.
-    #[must_use]
     #[doc(alias = "poll_interval")]
     pub fn look_every(mut self, interval: Duration, when_quiet: Duration) -> Self {
         self.log.interval = interval.max(POLL_MIN);

@@ -44,6 +44,7 @@ use crate::error::Error;
 /// Another build changes only what differs. It does not remember the options of the previous build: an option that is not
 /// given has its default.
 #[doc(alias = "pg_events")]
+#[must_use]
 #[derive(Debug, Clone, Default)]
 pub struct Installer {
     settings: BuildSettings,
@@ -70,42 +71,36 @@ impl Installer {
     }
 
     /// Adds patterns of schemas; other schemas are not covered. `*` matches any text, `?` any character.
-    #[must_use]
     pub fn schemas<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.settings.options.schemas.extend(globs.into_iter().map(Into::into));
         self
     }
 
     /// Adds patterns of tables, which match a table's name or `schema.name`; other tables are not covered.
-    #[must_use]
     pub fn tables<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.settings.options.tables.extend(globs.into_iter().map(Into::into));
         self
     }
 
     /// Adds patterns of schemas that are not covered.
-    #[must_use]
     pub fn except_schemas<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.settings.options.except_schemas.extend(globs.into_iter().map(Into::into));
         self
     }
 
     /// Adds patterns of tables that are not covered, which match a table's name or `schema.name`.
-    #[must_use]
     pub fn except_tables<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
         self.settings.options.except_tables.extend(globs.into_iter().map(Into::into));
         self
     }
 
     /// Sets whether changes report whole rows, which is the default, or keys.
-    #[must_use]
     pub fn shape(mut self, shape: Shape) -> Self {
         self.settings.options.shape = shape;
         self
     }
 
     /// Sets how a payload is reported that is too long for NOTIFY. The default is by the row's key.
-    #[must_use]
     pub fn oversize(mut self, oversize: Oversize) -> Self {
         self.settings.options.oversize = oversize;
         self
@@ -115,7 +110,6 @@ impl Installer {
     ///
     /// If the database has a log, a build without this call is refused. Delivery by NOTIFY would end the log and all positions
     /// in it, so it must be set explicitly.
-    #[must_use]
     pub fn delivery(mut self, delivery: DeliveryMode) -> Self {
         self.settings.options.delivery = delivery;
         self.settings.is_delivery_explicit = true;
@@ -124,7 +118,6 @@ impl Installer {
 
     /// Sets the age up to which the log keeps changes that have been read, in whole seconds, from 1 second to 10 years. The
     /// default is 24 hours.
-    #[must_use]
     pub fn keep_for(mut self, age: Duration) -> Self {
         self.settings.options.keep_for = Duration::from_secs(age.as_secs());
         self
@@ -135,7 +128,6 @@ impl Installer {
     ///
     /// At twice this size nothing more is appended: statements succeed, their changes are counted, and each worker reports a
     /// gap.
-    #[must_use]
     pub fn keep_size(mut self, bytes: u64) -> Self {
         self.settings.options.keep_size = bytes;
         self
@@ -145,7 +137,6 @@ impl Installer {
     ///
     /// An unlogged log makes writes cheaper, and no publication contains it. But a crash of the server empties it, which each
     /// worker reports as a gap, and a standby has none.
-    #[must_use]
     pub fn unlogged(mut self, unlogged: bool) -> Self {
         self.settings.options.is_unlogged = unlogged;
         self
@@ -153,7 +144,6 @@ impl Installer {
 
     /// Sets whether a build discards the unread changes in the outbox of an earlier version. The default is `false`: a build
     /// is refused while there are any.
-    #[must_use]
     pub fn discard_outbox(mut self, discard: bool) -> Self {
         self.settings.discards_outbox = discard;
         self
@@ -161,7 +151,6 @@ impl Installer {
 
     /// Sets whether changes contain the text of the query. The default is `false`, because every listener can then read the
     /// literals of the query, and it is copied for each row.
-    #[must_use]
     pub fn with_query(mut self, with: bool) -> Self {
         self.settings.options.with_query = with;
         self
@@ -172,7 +161,6 @@ impl Installer {
     ///
     /// Without them, build again after each migration, since a new table is not covered before that.
     #[doc(alias = "PG_EVENTS_DB_SCHEMA_UPDATE_CALLBACK")]
-    #[must_use]
     pub fn schema_events(mut self, with: bool) -> Self {
         self.settings.options.has_schema_events = with;
         self
@@ -182,7 +170,6 @@ impl Installer {
     ///
     /// A change of this option executes an ALTER TABLE for each trigger, which is itself reported. The apply worker of logical
     /// replication fires row triggers only, so in the keys shape the rows that it applies are not reported.
-    #[must_use]
     pub fn replicated(mut self, reported: bool) -> Self {
         self.settings.options.replicated = reported;
         self
@@ -192,7 +179,6 @@ impl Installer {
     ///
     /// A build creates it, without login, if it does not exist and this role may create roles. Grant it only to the installer,
     /// since a member of it can change its functions. The databases of a cluster share it, and the last teardown drops it.
-    #[must_use]
     pub fn owner(mut self, role: impl Into<String>) -> Self {
         self.settings.options.owner = role.into();
         self
@@ -203,7 +189,6 @@ impl Installer {
     ///
     /// Every subscriber must then have the tables `log_0`, `log_1`, `log_2` and `position` of the schema `notifyman`, or it
     /// stops at the first change.
-    #[must_use]
     pub fn force(mut self, force: bool) -> Self {
         self.settings.is_forced = force;
         self
@@ -212,14 +197,12 @@ impl Installer {
     /// Sets the maximum wait for a table's lock, during which other sessions wait behind this one. The default is one second.
     ///
     /// A role that may not set `deadlock_timeout` waits in its last attempt for at least that time plus 0.5 s.
-    #[must_use]
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.settings.lock_timeout = timeout;
         self
     }
 
     /// Sets the number of attempts to lock a table. The default is three.
-    #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.settings.attempts = attempts.max(1);
         self
