@@ -17,15 +17,12 @@ pub(crate) struct TableTask {
     pub(crate) statements: String,
 }
 
-/// Tables that could not be done, each with the reason.
-type FailedTables = Vec<(String, Error)>;
-
-/// The tables that could not be done.
+/// The tables that could not be done, each with the reason.
 #[derive(Default)]
 pub(crate) struct TaskOutcome {
-    pub(crate) failed: FailedTables,
+    pub(crate) failed: Vec<(String, Error)>,
     /// Tables that have changed since their statements were made.
-    pub(crate) stale: FailedTables,
+    pub(crate) stale: Vec<(String, Error)>,
 }
 
 /// Executes transactions on a server, with a limit on lock waits and on attempts.

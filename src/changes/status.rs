@@ -116,7 +116,14 @@ impl Status {
         }
         self.problems.extend(objects.problems(&options));
         self.warnings.extend(objects.warnings(&options));
-        self.read_functions(db, &options, &server.installer)?;
+        let present = Functions::read(db)?;
+        let is_wrong = |function: &&FunctionDefinition| !present.is_right(function, &options.owner, &server.installer);
+        let (common, of_tables) = (functions::common(&options), installation::functions_of_tables(db, &options)?);
+        // If the function for a table's columns does not exist, the table uses the one for any table.
+        let of_tables = of_tables.iter().filter(|function| present.has(function));
+        for function in common.iter().chain(of_tables).filter(is_wrong) {
+            self.problems.push(format!("function notifyman.{} is not as a build creates it", function.name));
+        }
         for row in
             db.query(&sql::all_tables(&options, false))?.iter().filter(|row| wanted(&string(row, 2), &string(row, 3)))
         {
@@ -150,18 +157,6 @@ impl Status {
         }
         let usage = first_row(db, sql::QUEUE_USAGE)?.and_then(|row| string(&row, 0).parse().ok()).unwrap_or_default();
         self.warnings.extend(queue_warning(usage));
-        Ok(())
-    }
-
-    fn read_functions(&mut self, db: &mut Connection, options: &InstallOptions, installer: &str) -> Result<(), Error> {
-        let present = Functions::read(db)?;
-        let wrong = |function: &&FunctionDefinition| !present.is_right(function, &options.owner, installer);
-        let (common, of_tables) = (functions::common(options), installation::functions_of_tables(db, options)?);
-        // If the function for a table's columns does not exist, the table uses the one for any table.
-        let of_tables = of_tables.iter().filter(|function| present.has(function));
-        for function in common.iter().chain(of_tables).filter(wrong) {
-            self.problems.push(format!("function notifyman.{} is not as a build creates it", function.name));
-        }
         Ok(())
     }
 
@@ -210,21 +205,13 @@ impl fmt::Display for Status {
             writeln!(f, "{name:<16} {}", Escaped(value))?;
         }
         if self.is_installed() {
-            let count =
-                |states: &[TableState]| self.tables.iter().filter(|table| states.contains(&table.state)).count();
-            writeln!(
-                f,
-                "{:<16} {} of {}",
-                "tables right",
-                count(&[TableState::Right, TableState::Generic]),
-                self.tables.len()
-            )?;
-            if let generic @ 1.. = count(&[TableState::Generic]) {
-                writeln!(
-                    f,
-                    "{:<16} {generic}, with the function for any table until the next build",
-                    "of them generic"
-                )?;
+            let count = |state| self.tables.iter().filter(|table| table.state == state).count();
+            let (generic, all) = (count(TableState::Generic), self.tables.len());
+            let right = count(TableState::Right) + generic;
+            writeln!(f, "{:<16} {right} of {all}", "tables right")?;
+            if generic > 0 {
+                let until = "with the function for any table until the next build";
+                writeln!(f, "{:<16} {generic}, {until}", "of them generic")?;
             }
         }
         self.problems.iter().try_for_each(|problem| writeln!(f, "problem: {}", Escaped(problem)))?;

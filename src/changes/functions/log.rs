@@ -4,15 +4,13 @@
 //! block it calls one of these functions: an INSERT inside the block would use a transaction id for each row.
 
 use super::definition::{ExecutionRole, FunctionDefinition, NOTIFY_LIMIT, TABLE_LIMIT};
-use super::payload::query_of_keys;
+use super::payload::{OF_STATEMENT, query_of_keys};
 use crate::changes::options::InstallOptions;
 use crate::changes::sql::render;
 
 /// The most bytes of a payload without its row and its query. It contains names, and JSON may need six bytes for a character.
 const HEAD_LIMIT: u32 = 4096;
 
-const APPEND_KEYS: &str =
-    "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]";
 const CHECK_LOG: &str = "number regclass, log_0 regclass, log_1 regclass, log_2 regclass, log_table regclass, \
     log_full regclass, log_dropped regclass";
 
@@ -37,7 +35,7 @@ pub(super) fn called(options: &InstallOptions) -> [FunctionDefinition; 6] {
     [
         function("append", "payload text", "boolean", append),
         function("append_change", "change text", "bigint", append_change),
-        function("append_keys", APPEND_KEYS, "boolean", append_keys),
+        function("append_keys", OF_STATEMENT, "boolean", append_keys),
         // Reading the size of a table waits while the table is being truncated. That must not fail a write.
         FunctionDefinition {
             settings: &[("lock_timeout", "0")],

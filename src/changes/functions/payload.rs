@@ -4,6 +4,10 @@ use super::definition::{ExecutionRole, FunctionDefinition};
 use crate::changes::options::InstallOptions;
 use crate::changes::sql::render;
 
+/// The arguments of the functions that report a statement.
+pub(super) const OF_STATEMENT: &str =
+    "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]";
+
 /// Returns the function that makes the payload of one row, or of an event without rows.
 pub(super) fn payload(options: &InstallOptions) -> FunctionDefinition {
     let (declare, query, shorten) = match options.with_query {
@@ -27,7 +31,7 @@ pub(super) fn payloads(options: &InstallOptions) -> FunctionDefinition {
     let (query, shorten) = query_of_keys(options);
     FunctionDefinition::new(
         "payloads",
-        "relation oid, table_schema text, table_name text, method text, old_keys text[], new_keys text[]",
+        OF_STATEMENT,
         "text[]",
         ExecutionRole::Owner,
         &render!("payloads.sql", query, shorten),

@@ -95,11 +95,7 @@ impl FromStr for Snapshot {
     fn from_str(text: &str) -> Result<Self, ()> {
         // PostgreSQL's transaction ids have 63 bits.
         let number = |text: &str| text.parse().ok().filter(|number| (1..=i64::MAX as u64).contains(number)).ok_or(());
-        let mut parts = text.split(':');
-        let (Some(xmin), Some(xmax), Some(running), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(());
-        };
+        let [xmin, xmax, running] = text.split(':').collect::<Vec<_>>()[..] else { return Err(()) };
         let (xmin, xmax): (u64, u64) = (number(xmin)?, number(xmax)?);
         let running: Arc<[u64]> = match running {
             "" => Arc::default(),
