@@ -9,6 +9,7 @@
 //! Events, replies and timers go in; requests by the manager's handle and items for the consumer come out. Nothing blocks,
 //! and nothing is sent to a session before that session has its settings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use super::mailbox::{DatabaseReply, LoopMessage};
 use super::options::InstallOptions;
 use super::payload;
 use super::queue::QueueItem;
-use super::request::{DatabaseRequest, RequestWarnings};
+use super::request::DatabaseRequest;
 use super::rows::{changes_error, from_json, string};
 use super::spilled::SpilledReader;
 use super::sql::{self, CHANNEL};
@@ -59,6 +60,8 @@ enum WorkerPhase {
 #[derive(Debug)]
 pub(crate) struct DatabaseFollower {
     pub(crate) id: ConnId,
+    /// The timer that the loop has set.
+    pub(crate) timer: Option<Instant>,
     /// The place of the database, for error texts.
     place: String,
     /// The number of sessions so far.
@@ -74,7 +77,8 @@ pub(crate) struct DatabaseFollower {
     next_check: Option<Instant>,
     /// The time from which on a check includes every table.
     next_table_check: Option<Instant>,
-    warnings: RequestWarnings,
+    /// The last warning about each kind of request, until a request of that kind succeeds.
+    warnings: BTreeMap<DatabaseRequest, String>,
     spilled: SpilledReader,
     log: LogFollower,
 }
@@ -83,6 +87,7 @@ impl DatabaseFollower {
     pub(crate) fn new(id: ConnId, place: String, log: LogOptions) -> Self {
         Self {
             id,
+            timer: None,
             place,
             session: 0,
             phase: WorkerPhase::Away,
@@ -91,7 +96,7 @@ impl DatabaseFollower {
             channel: None,
             next_check: None,
             next_table_check: None,
-            warnings: RequestWarnings::default(),
+            warnings: BTreeMap::new(),
             spilled: SpilledReader::default(),
             log: LogFollower::new(log),
         }
@@ -284,7 +289,11 @@ impl DatabaseFollower {
             | DatabaseRequest::QueueUsage
             | DatabaseRequest::ClearSpilled => {}
         }
-        let warning = format!("could not {}: {error}{}", request.purpose(), request.remedy(error));
+        let remedy = match (request, error.sqlstate()) {
+            (DatabaseRequest::Log(_), Some("42501")) => ". Grant its role the privileges that `notifyman build` prints",
+            _ => "",
+        };
+        let warning = format!("could not {}: {error}{remedy}", request.purpose());
         self.set_warning(request, Some(warning), cx);
     }
 
@@ -320,7 +329,7 @@ impl DatabaseFollower {
     /// Follows the installation by the path that it delivers by, and checks it.
     fn adopt_installation(&mut self, options: InstallOptions, cx: &LoopContext) {
         self.next_check = cx.now.checked_add(CHECK.min(cx.keep_spilled.max(CHECK_MIN)));
-        self.warnings.clear(DatabaseRequest::Installation);
+        self.set_warning(DatabaseRequest::Installation, None, cx);
         self.log.reader.set_keep_for(options.keep_for);
         let before = self.options.replace(options.clone());
         let has_other_delivery = before.as_ref().is_some_and(|before| before.has_log() != options.has_log());
@@ -459,8 +468,10 @@ impl DatabaseFollower {
 
     /// Reports a warning about a request, unless it is the last one again. Without a warning, the request has succeeded.
     fn set_warning(&mut self, request: DatabaseRequest, warning: Option<String>, cx: &LoopContext) {
-        let Some(warning) = warning else { return self.warnings.clear(request) };
-        if self.warnings.is_new(request, &warning) {
+        let before = self.warnings.remove(&request.kind());
+        let Some(warning) = warning else { return };
+        self.warnings.insert(request.kind(), warning.clone());
+        if before.as_ref() != Some(&warning) {
             cx.push(QueueItem::Event(ChangeEvent::Warning(warning)));
         }
     }

@@ -96,18 +96,15 @@ impl LogFollower {
 }
 
 /// Returns the reason why a log cannot be read on this server, from the reply to [`queries::PREPARE`].
-fn refusal(row: &Row) -> Option<String> {
-    let (is_standby, is_ordered) = (is_true(row, 0), is_true(row, 1));
-    let reason = match (is_standby, is_ordered) {
-        (true, _) => {
+fn refusal(row: &Row) -> Option<&'static str> {
+    if is_true(row, 0) {
+        return Some(
             "the server is a standby, which does not know the running transactions of its primary, so changes would be \
-             missed: connect to the primary (target_session_attrs=read-write)"
-        }
-        (false, false) => {
-            "the sequence notifyman.number does not return its numbers in order (CACHE, INCREMENT or CYCLE was changed): run \
-             `notifyman build`"
-        }
-        (false, true) => return None,
-    };
-    Some(reason.to_owned())
+             missed: connect to the primary (target_session_attrs=read-write)",
+        );
+    }
+    (!is_true(row, 1)).then_some(
+        "the sequence notifyman.number does not return its numbers in order (CACHE, INCREMENT or CYCLE was changed): run \
+         `notifyman build`",
+    )
 }

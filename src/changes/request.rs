@@ -1,9 +1,6 @@
 //! The requests that a worker sends to the session of a database.
 
-use std::collections::BTreeMap;
-
 use super::log::LogRequest;
-use crate::error::Error;
 
 /// A request to the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,19 +23,11 @@ pub(crate) enum DatabaseRequest {
 
 impl DatabaseRequest {
     /// Returns the request without its arguments.
-    fn kind(self) -> Self {
+    pub(crate) fn kind(self) -> Self {
         match self {
             DatabaseRequest::Settings(_) => DatabaseRequest::Settings(0),
             DatabaseRequest::ReadSpilled(_) => DatabaseRequest::ReadSpilled(0),
             request => request,
-        }
-    }
-
-    /// Returns the remedy for a failure, as the end of the error message.
-    pub(crate) fn remedy(self, error: &Error) -> &'static str {
-        match (self, error.sqlstate()) {
-            (DatabaseRequest::Log(_), Some("42501")) => ". Grant its role the privileges that `notifyman build` prints",
-            _ => "",
         }
     }
 
@@ -62,21 +51,5 @@ impl DatabaseRequest {
             DatabaseRequest::Log(LogRequest::Send) => "wake other readers of the log",
             DatabaseRequest::Log(LogRequest::Rotate) => "remove old changes from the log",
         }
-    }
-}
-
-/// The last warning about each kind of request, until a request of that kind succeeds.
-#[derive(Debug, Default)]
-pub(crate) struct RequestWarnings(BTreeMap<DatabaseRequest, String>);
-
-impl RequestWarnings {
-    /// Records a warning. Returns `true` unless it is the same as the last one.
-    pub(crate) fn is_new(&mut self, request: DatabaseRequest, warning: &str) -> bool {
-        self.0.insert(request.kind(), warning.to_owned()).as_deref() != Some(warning)
-    }
-
-    /// Forgets the warning, because the request has succeeded.
-    pub(crate) fn clear(&mut self, request: DatabaseRequest) {
-        self.0.remove(&request.kind());
     }
 }

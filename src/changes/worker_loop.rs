@@ -30,9 +30,8 @@ pub(crate) struct WorkerLoop {
     databases: Vec<DatabaseFollower>,
     /// The index of each database.
     indexes: HashMap<ConnId, usize>,
-    /// The timers of databases, with their indexes; and the timer of each database.
+    /// The timers of databases, with their indexes.
     timers: BTreeSet<(Instant, usize)>,
-    timer_of: Vec<Option<Instant>>,
     /// The time for which the manager's timeout is set.
     armed: Option<Instant>,
     /// The time from which on the loop does not wait for servers. It is set once the worker was stopped.
@@ -58,7 +57,6 @@ impl WorkerLoop {
             cx,
             indexes: databases.iter().enumerate().map(|(index, database)| (database.id, index)).collect(),
             timers: BTreeSet::new(),
-            timer_of: vec![None; databases.len()],
             databases,
             armed: None,
             end_by: None,
@@ -92,13 +90,11 @@ impl WorkerLoop {
         (self.cx.database, self.cx.now) = (index + 1, clock::now());
         handle(database, &self.cx);
         let next = database.next_timer();
-        if let Some(timer) = self.timer_of.get_mut(index)
-            && *timer != next
-        {
-            if let Some(at) = timer.take() {
+        let before = std::mem::replace(&mut database.timer, next);
+        if before != next {
+            if let Some(at) = before {
                 self.timers.remove(&(at, index));
             }
-            *timer = next;
             self.timers.extend(next.map(|at| (at, index)));
         }
     }
@@ -114,15 +110,11 @@ impl WorkerLoop {
                 batch.iter().for_each(|n| database.handle_notification(n.channel_bytes(), n.payload_bytes(), cx));
             }),
             Some(Event::Opened(id)) => self.with(index(id), DatabaseFollower::handle_opened),
-            Some(Event::Restored(id, gap)) => {
-                self.with(index(id), |database, cx| database.handle_restored(gap, cx));
-            }
+            Some(Event::Restored(id, gap)) => self.with(index(id), |database, cx| database.handle_restored(gap, cx)),
             Some(Event::Disconnected(id, error)) => {
-                self.with(index(id), |database, cx| database.handle_disconnected(error, cx));
+                self.with(index(id), |database, cx| database.handle_disconnected(error, cx))
             }
-            Some(Event::Lost(id, error)) => {
-                self.with(index(id), |database, cx| database.handle_lost(error, cx));
-            }
+            Some(Event::Lost(id, error)) => self.with(index(id), |database, cx| database.handle_lost(error, cx)),
             // The timeout has passed, so the next one must be set again.
             Some(Event::Idle) => self.armed = None,
             Some(Event::InTransaction(_) | Event::CheckRefused(..)) | None => {}

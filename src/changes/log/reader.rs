@@ -156,16 +156,15 @@ impl LogReader {
     // ---- replies ----------------------------------------------------------------------------------------------------
 
     /// Handles the reply to [`LogAction::Prepare`]. `refusal` is the reason why the log cannot be read on this server.
-    pub(crate) fn handle_prepared(&mut self, refusal: Option<String>, now: Instant) -> Option<LogOutput> {
+    pub(crate) fn handle_prepared(&mut self, refusal: Option<&str>, now: Instant) -> Option<LogOutput> {
         self.is_busy = false;
         self.is_prepared = refusal.is_none();
-        if self.is_prepared {
+        let Some(reason) = refusal.map(str::to_owned) else {
             self.schedule.poll_now();
             return None;
-        }
+        };
         self.retry = now.checked_add(RETRY);
-        let output = if self.has_begun { LogOutput::Waiting } else { LogOutput::Refused };
-        refusal.map(output)
+        Some(if self.has_begun { LogOutput::Waiting(reason) } else { LogOutput::Refused(reason) })
     }
 
     /// Handles the reply to [`LogAction::Claim`].
@@ -229,15 +228,7 @@ impl LogReader {
             self.retry = now.checked_add(self.options.interval);
             return Vec::new();
         }
-        let Some(position) = self.position.take() else {
-            return match self.first_position(view) {
-                Ok(position) => {
-                    self.position = Some(position);
-                    Vec::new()
-                }
-                Err(reason) => vec![LogOutput::Refused(reason)],
-            };
-        };
+        let Some(position) = self.position.take() else { return self.begin(view).into_iter().collect() };
         let is_known = view.knows_start && position.is_of_database(view.place);
         if is_known && position.newest() > view.snapshot.xmax() {
             return vec![LogOutput::Refused(format!(
@@ -263,28 +254,30 @@ impl LogReader {
         if position.shared.batch.is_none() {
             // The rows of a batch with several pages are those of the poll before them.
             self.since = self.polled_at.take().or(Some(wall));
-        } else if self.polled_at.is_none() {
-            self.polled_at = Some(wall);
+        } else {
+            self.polled_at.get_or_insert(wall);
         }
         self.position = Some(position);
         outputs
     }
 
-    /// Returns the position at which to begin: the one that was set, or that of this poll.
-    fn first_position(&mut self, view: &LogView) -> Result<Position, String> {
+    /// Begins at the position that was set, or at that of this poll.
+    fn begin(&mut self, view: &LogView) -> Option<LogOutput> {
         self.schedule.poll_now();
         self.era_bound = view.era_bound;
-        let Begin::At(position) = &self.options.begin else { return Ok(view.position()) };
-        let position = position.clone();
-        self.options.begin = Begin::Default;
-        if !position.is_of_database(view.place) {
-            let LogPlace { system, database, .. } = view.place;
-            return Err(format!(
-                "the position {position} is of another database: this one is {database} of system {system}. Begin without \
-                 a position, and treat everything as changed"
-            ));
+        self.position = Some(view.position());
+        if let Begin::At(position) = &self.options.begin {
+            if !position.is_of_database(view.place) {
+                let LogPlace { system, database, .. } = view.place;
+                return Some(LogOutput::Refused(format!(
+                    "the position {position} is of another database: this one is {database} of system {system}. Begin \
+                     without a position, and treat everything as changed"
+                )));
+            }
+            self.position = Some(position.clone());
+            self.options.begin = Begin::Default;
         }
-        Ok(position)
+        None
     }
 
     fn gap(&self, reason: &'static str, position: &Position) -> LogOutput {

@@ -70,7 +70,7 @@ impl ReaderDriver {
         let (reader, now) = (&mut self.reader, self.now);
         let output = match self.action.take() {
             None => None,
-            Some(LogAction::Prepare) => reader.handle_prepared((!is_good).then(|| "a standby".to_owned()), now),
+            Some(LogAction::Prepare) => reader.handle_prepared((!is_good).then_some("a standby"), now),
             Some(LogAction::Claim(..)) => {
                 let holder = (!is_good).then(|| "another".to_owned());
                 reader.handle_claimed(Claimed { holder, backend: 1, position: None, moved_at: None }, now)
