@@ -88,16 +88,10 @@ fn missing_equals(text: &str) -> &'static str {
 
 /// Parses a quoted value. Returns the value and the offset after the closing quote.
 fn quoted(text: &str, start: usize) -> Result<(String, usize), ConfigError> {
-    let mut value = String::new();
-    let mut chars = text[start + 1..].char_indices();
-    while let Some((i, c)) = chars.next() {
-        match c {
-            '\'' => return Ok((value, start + 1 + i + 1)),
-            '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
-            _ => value.push(c),
-        }
+    match unescaped(text, start + 1, |c| c == '\'') {
+        (value, Some(end)) => Ok((value, end + 1)),
+        (_, None) => Err(fault(start, "a quote without an end: end the value with ', and write a ' inside it as \\'")),
     }
-    Err(fault(start, "a quote without an end: end the value with ', and write a ' inside it as \\'"))
 }
 
 /// Parses a value up to the next white space.
@@ -105,16 +99,22 @@ fn unquoted(text: &str, start: usize, equals: usize) -> Result<(String, usize), 
     if start > equals + 1 && starts_like_a_pair(&text[start..]) {
         return Err(fault(equals, "no value after '=': write '' for an empty one, as in host=''"));
     }
+    let (value, end) = unescaped(text, start, is_blank);
+    Ok((value, end.unwrap_or(text.len())))
+}
+
+/// Parses a value up to a character that ends it and is not escaped. Returns the value and the offset of that character.
+fn unescaped(text: &str, start: usize, is_end: impl Fn(char) -> bool) -> (String, Option<usize>) {
     let mut value = String::new();
     let mut chars = text[start..].char_indices();
     while let Some((i, c)) = chars.next() {
         match c {
             '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
-            c if is_blank(c) => return Ok((value, start + i)),
+            c if is_end(c) => return (value, Some(start + i)),
             _ => value.push(c),
         }
     }
-    Ok((value, text.len()))
+    (value, None)
 }
 
 fn starts_like_a_pair(text: &str) -> bool {

@@ -83,12 +83,8 @@ fn service_named(
     file: Option<Given>,
     environment: Environment<'_>,
 ) -> Result<Option<Service>, ConfigError> {
-    let Some(service) = service.map_or_else(|| variable("PGSERVICE", environment), |said| Ok(Some(said)))? else {
-        return Ok(None);
-    };
-    if service.value.is_empty() {
-        return Ok(None);
-    }
+    let service = service.map_or_else(|| variable("PGSERVICE", environment), |said| Ok(Some(said)))?;
+    let Some(service) = service.filter(|service| !service.value.is_empty()) else { return Ok(None) };
     let file = file.filter(|file| !file.value.is_empty());
     Service::find(&service.value, file.as_ref().map(|file| file.value.as_str()), environment).map(Some)
 }
