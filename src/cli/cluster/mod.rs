@@ -241,12 +241,8 @@ pub fn signal(pid: u32, name: &str) -> io::Result<()> {
     let mut kill = Command::new("sh");
     kill.args(["-c", r#"kill -s "$1" "$2""#, "sh", name, &pid.to_string()]);
     let output = kill.stdin(Stdio::null()).output()?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            Err(io::Error::other(format!("SIG{name} to {pid}: {}", String::from_utf8_lossy(&output.stderr).trim())))
-        }
-    }
+    let failed = || io::Error::other(format!("SIG{name} to {pid}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    output.status.success().then_some(()).ok_or_else(failed)
 }
 
 /// Returns the result of `initdb` for this encoding, which is created once per process and kept until it ends.

@@ -11,12 +11,6 @@ pub struct Options {
     pub(super) files: Vec<(String, Vec<u8>)>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Options {
     /// Returns the defaults: 100 connections, UTF8, and any role can log in without a password.
     pub fn new() -> Self {

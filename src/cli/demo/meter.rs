@@ -55,7 +55,8 @@ pub(crate) struct Sample {
 
 /// The measurements.
 pub(crate) struct Meter {
-    began: Instant,
+    /// The origin of the times in messages.
+    pub(crate) began: Instant,
     connections: HashMap<ConnId, DemoConnection>,
     pub(crate) clusters: Vec<ServerCounts>,
     pub(crate) received: u64,
@@ -91,10 +92,6 @@ impl Meter {
             samples: VecDeque::new(),
             sample_at: began,
         }
-    }
-
-    pub(crate) fn began(&self) -> Instant {
-        self.began
     }
 
     /// Sets the origin of the times, once the setup is complete.

@@ -29,9 +29,9 @@ impl Outage {
     pub(crate) fn begin(cluster: usize, mut server: DemoServer) -> Self {
         let (restart, restarted) = channel();
         let thread = thread::spawn(move || {
-            server.stop()?;
+            server.cluster.stop()?;
             if restarted.recv().is_ok() {
-                server.restart()?;
+                server.cluster.restart()?;
             }
             Ok(server)
         });

@@ -34,7 +34,7 @@ impl Plan {
 
     /// Returns the number of connections to a server.
     pub(crate) fn size_of(&self, cluster: usize) -> usize {
-        (0..self.connections).filter(|connection| self.cluster_of(*connection) == cluster).count()
+        self.connections_to(cluster).count()
     }
 
     /// Returns the channels of a connection. The next connection to the same server listens to the channels that follow.
@@ -47,14 +47,13 @@ impl Plan {
     /// Returns the number of listeners on a server for each channel.
     pub(crate) fn listeners(&self, cluster: usize) -> Vec<u64> {
         let mut listeners = vec![0; self.channels];
-        for connection in (0..self.connections).filter(|connection| self.cluster_of(*connection) == cluster) {
-            for channel in self.channels_of(connection) {
-                if let Some(listeners) = listeners.get_mut(channel) {
-                    *listeners += 1;
-                }
-            }
-        }
+        let channels = self.connections_to(cluster).flat_map(|connection| self.channels_of(connection));
+        channels.for_each(|channel| listeners[channel] += 1);
         listeners
+    }
+
+    fn connections_to(&self, cluster: usize) -> impl Iterator<Item = usize> {
+        (0..self.connections).filter(move |connection| self.cluster_of(*connection) == cluster)
     }
 }
 

@@ -10,8 +10,8 @@ const OTHER_SESSIONS: usize = 10;
 
 /// A throwaway server, with the settings to connect to it.
 pub(crate) struct DemoServer {
-    cluster: Cluster,
-    config: Config,
+    pub(crate) cluster: Cluster,
+    pub(crate) config: Config,
 }
 
 impl DemoServer {
@@ -24,28 +24,10 @@ impl DemoServer {
         Ok(Self { cluster, config: config.application_name("notifyman demo") })
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.cluster.port()
-    }
-
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// Opens a connection that listens to the channels of the plan.
     pub(crate) fn listener(&self, plan: &Plan, connection: usize) -> Result<Connection, notifyman::Error> {
         let mut listener = Connection::connect(&self.config)?;
         listener.listen(plan.channels_of(connection).map(channel_name))?;
         Ok(listener)
-    }
-
-    /// Shuts the server down, which ends all its sessions.
-    pub(crate) fn stop(&mut self) -> Result<(), ClusterError> {
-        self.cluster.stop()
-    }
-
-    /// Restarts the server on the same port.
-    pub(crate) fn restart(&mut self) -> Result<(), ClusterError> {
-        self.cluster.restart()
     }
 }

@@ -65,7 +65,8 @@ impl Show {
             let note = format!("starting server {}", number + 1);
             self.show_progress(number, &note).map_err(Failure::Output)?;
             let server = DemoServer::start(&plan, number)?;
-            self.print(&format!("server {} runs on port {}", number + 1, server.port())).map_err(Failure::Output)?;
+            self.print(&format!("server {} runs on port {}", number + 1, server.cluster.port()))
+                .map_err(Failure::Output)?;
             self.servers.push(server);
             if signals.received().is_some() {
                 return Ok(false);
@@ -89,7 +90,7 @@ impl Show {
     pub(crate) fn run(&mut self, nm: &mut NotificationManager) -> io::Result<()> {
         self.meter.begin(clock::now());
         self.screen.set_steps(micros(self.length));
-        self.writers.start(&self.servers, self.meter.began());
+        self.writers.start(&self.servers, self.meter.began);
         while let Some(event) = nm.next_event() {
             let now = clock::now();
             match event {
@@ -110,7 +111,7 @@ impl Show {
 
     /// Starts what is scheduled for this time.
     fn follow_schedule(&mut self, now: Instant) -> io::Result<()> {
-        let passed = now - self.meter.began();
+        let passed = now - self.meter.began;
         if self.outage.is_none()
             && self.plan.clusters > 1
             && passed >= self.length * SHUTDOWN / 100
@@ -187,7 +188,7 @@ impl Show {
             outage.stage = OutageStage::Over;
             self.print(&format!("all {restored} are restored, under their former ids"))?;
             if let Some(server) = self.servers.get(cluster) {
-                self.writers.replace(cluster, server, self.meter.began(), self.meter.clusters[cluster].received);
+                self.writers.replace(cluster, server, self.meter.began, self.meter.clusters[cluster].received);
             }
         }
         Ok(())
@@ -195,7 +196,7 @@ impl Show {
 
     /// Returns `true` if the time has passed, and all notifications have arrived or will not arrive.
     fn is_over(&self, now: Instant) -> bool {
-        let Some(late) = (now - self.meter.began()).checked_sub(self.length) else { return false };
+        let Some(late) = (now - self.meter.began).checked_sub(self.length) else { return false };
         let down = self.outage.as_ref().map(|outage| outage.cluster);
         let has_all = |(cluster, counts): (usize, &super::meter::ServerCounts)| {
             counts.lost == 0 && self.writers.is_complete(cluster, down == Some(cluster), counts.received)
@@ -205,7 +206,7 @@ impl Show {
 
     fn draw(&mut self, now: Instant) -> io::Result<()> {
         self.meter.update_rates(now);
-        let (passed, length) = (now - self.meter.began(), self.length);
+        let (passed, length) = (now - self.meter.began, self.length);
         let note = format!("{:.1} of {} s", passed.min(length).as_secs_f64(), length.as_secs_f64());
         let (meter, idle_at) = (&self.meter, self.idle_at);
         self.screen.draw(
@@ -223,7 +224,7 @@ impl Show {
     /// Prints a line that stays, with the time since the writers started, if they have.
     fn print(&self, text: &str) -> io::Result<()> {
         let time = match self.writers.have_started() {
-            true => format!("{:.1} s", (clock::now() - self.meter.began()).as_secs_f64()),
+            true => format!("{:.1} s", (clock::now() - self.meter.began).as_secs_f64()),
             false => String::new(),
         };
         self.screen.print(&format!("{}  {text}", self.screen.style.dim(format!("{time:>7}"))))

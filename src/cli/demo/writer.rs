@@ -51,11 +51,6 @@ impl Writer {
         Self { counts, thread: thread::spawn(move || write(&plan, &shared).err()) }
     }
 
-    /// Returns a writer that has ended.
-    pub(crate) fn ended() -> Self {
-        Self { counts: Arc::default(), thread: thread::spawn(|| None) }
-    }
-
     /// Returns the number of deliveries due.
     pub(crate) fn due(&self) -> u64 {
         self.counts.due.load(Relaxed)

@@ -41,16 +41,15 @@ impl Writers {
 
     /// Starts another writer for a server that was down.
     pub(crate) fn replace(&mut self, cluster: usize, server: &DemoServer, began: Instant, received: u64) {
-        if self.stop.load(Relaxed) {
+        if self.stop.load(Relaxed) || cluster >= self.list.len() {
             return;
         }
-        let Some(writer) = self.list.get_mut(cluster) else { return };
-        let (sent, due, _) = std::mem::replace(writer, Writer::ended()).join();
+        let (sent, due, _) = self.list.remove(cluster).join();
         // The server may have taken a last transaction that it did not acknowledge. So that no number is used twice,
         // some are left out.
         let mut plan = self.writer_plan(cluster, server, began, sent);
         plan.first += u64::from(plan.rate) * 2;
-        self.list[cluster] = Writer::start(plan);
+        self.list.insert(cluster, Writer::start(plan));
         self.before_outage = Some(BeforeOutage { sent, due, received });
     }
 
@@ -84,7 +83,7 @@ impl Writers {
     fn writer_plan(&self, cluster: usize, server: &DemoServer, began: Instant, first: u64) -> WriterPlan {
         let [number, clusters] = [cluster, self.plan.clusters].map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         WriterPlan {
-            config: server.config().clone(),
+            config: server.config.clone(),
             listeners: self.plan.listeners(cluster),
             first,
             rate: (self.rate + number) / clusters,
