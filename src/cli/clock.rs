@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use x509_cert::der::DateTime;
+
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
@@ -14,47 +16,25 @@ pub(crate) fn stamp() -> String {
 /// Returns a time in the form of RFC 3339.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = date(days);
-    let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{:06}Z", since.subsec_micros())
-}
-
-/// Returns the year, month and day that is this number of days after 1 January 1970.
-///
-/// The computation uses years that begin in March, so that a leap day is the last day of its year.
-fn date(days: u64) -> (u64, u64, u64) {
-    // 400 years have 146,097 days; 1 March 0000 was 719,468 days before 1970.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // From March on, five months have 153 days.
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+    let second = DateTime::from_unix_duration(since).unwrap_or(DateTime::INFINITY).to_string();
+    format!("{}.{:06}Z", second.trim_end_matches('Z'), since.subsec_micros())
 }
 
 /// Parses a time in the form of [`rfc3339`], with or without a fraction of the second.
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
-    let (date_text, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let numbers = |text: &str, separator: char| -> Option<[u64; 3]> {
+    let numbers = |text: &str, separator: char| -> Option<[u16; 3]> {
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let parts = text.split(separator).map(|part| part.parse().ok().filter(|_| is_number(part)));
         parts.collect::<Option<Vec<_>>>()?.try_into().ok()
     };
-    let ([year, month, day], [hour, minute, second]) = (numbers(date_text, '-')?, numbers(whole, ':')?);
-    if !(1970..10_000).contains(&year) || hour > 23 || minute > 59 || second > 59 || fraction.len() > 9 {
-        return None;
-    }
-    let micros: u32 = format!("{fraction:0<9}").parse::<u32>().ok()? / 1000;
-    // The day is searched for, so that one that does not exist is refused.
-    let about = (year - 1970) * 365 + (year - 1969) / 4 + (month.max(1) - 1) * 30;
-    let days = (about.saturating_sub(40)..about + 80).find(|days| date(*days) == (year, month, day))?;
-    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
-    UNIX_EPOCH.checked_add(Duration::new(seconds, micros * 1000))
+    let ([year, month, day], [hour, minute, second]) = (numbers(date, '-')?, numbers(whole, ':')?);
+    let [month, day, hour, minute, second] =
+        [month, day, hour, minute, second].map(|n| u8::try_from(n).unwrap_or(u8::MAX));
+    let second = DateTime::new(year, month, day, hour, minute, second).ok()?;
+    let micros = format!("{fraction:0<9}").parse::<u32>().ok().filter(|_| fraction.len() <= 9)? / 1000;
+    Some(UNIX_EPOCH + second.unix_duration() + Duration::from_micros(micros.into()))
 }
 
 /// Returns the time that is a span before now: a number, and `s`, `m`, `h` or `d`.
@@ -115,12 +95,17 @@ mod tests {
 
     #[test]
     fn dates_are_consecutive() {
+        let date = |days: u64| {
+            let text = rfc3339(UNIX_EPOCH + Duration::from_secs(days * 86_400));
+            let numbers = text.split(['-', 'T']).take(3).map(|number| number.parse().unwrap());
+            <[u64; 3]>::try_from(numbers.collect::<Vec<_>>()).unwrap()
+        };
         let mut last = date(0);
         for days in 1..200_000 {
             let next = date(days);
-            let (year, month, day) = last;
-            let first_of_next = if month == 12 { (year + 1, 1, 1) } else { (year, month + 1, 1) };
-            assert!(next == (year, month, day + 1) || (day >= 28 && next == first_of_next), "{last:?} {next:?}");
+            let [year, month, day] = last;
+            let first_of_next = if month == 12 { [year + 1, 1, 1] } else { [year, month + 1, 1] };
+            assert!(next == [year, month, day + 1] || (day >= 28 && next == first_of_next), "{last:?} {next:?}");
             last = next;
         }
     }
