@@ -48,10 +48,7 @@ fn send_lines(connection: &mut Connection, channel: &str) -> Result<(), Failure>
             batch.advance();
         }
     }
-    match end {
-        Some(InputEnd::Failed(reason)) => Err(Failure::Failed(line_error(sent, sent + 1, &reason))),
-        _ => Ok(()),
-    }
+    end.unwrap_or(Ok(())).map_err(|reason| Failure::Failed(line_error(sent, sent + 1, &reason)))
 }
 
 /// Sends lines that follow `sent` others: all of them, or those before the first that cannot be sent.
@@ -94,24 +91,22 @@ struct LineBatch {
 }
 
 impl LineBatch {
-    /// Waits for a line, and adds those that have been read with it; returns the end of the input, if it is reached.
-    fn fill(&mut self, lines: &Receiver<Result<String, InputEnd>>) -> Option<InputEnd> {
-        let mut arrived = lines.recv();
+    /// Waits for a line, and adds those that have been read with it. At the end of the input, returns the reason why the
+    /// rest could not be read, if there is one.
+    fn fill(&mut self, lines: &Receiver<Result<String, String>>) -> Option<Result<(), String>> {
+        let mut arrived = lines.recv().map_err(|_| TryRecvError::Disconnected);
         loop {
             match arrived {
-                Err(_) => return Some(InputEnd::Complete),
-                Ok(Err(ended)) => return Some(ended),
                 Ok(Ok(line)) => {
                     if !self.add(line) {
                         return None;
                     }
                 }
-            }
-            arrived = match lines.try_recv() {
-                Ok(line) => Ok(line),
+                Ok(Err(reason)) => return Some(Err(reason)),
+                Err(TryRecvError::Disconnected) => return Some(Ok(())),
                 Err(TryRecvError::Empty) => return None,
-                Err(TryRecvError::Disconnected) => return Some(InputEnd::Complete),
-            };
+            }
+            arrived = lines.try_recv();
         }
     }
 
@@ -139,21 +134,14 @@ impl LineBatch {
     }
 }
 
-/// The reason why there is no further line.
-enum InputEnd {
-    Complete,
-    Failed(String),
-}
-
-/// Reads standard input in a thread, which ends with the program.
-fn read_lines() -> Receiver<Result<String, InputEnd>> {
+/// Reads standard input in a thread, which ends with the program, and closes the channel at the end of the input.
+fn read_lines() -> Receiver<Result<String, String>> {
     let (sender, lines) = sync_channel(BATCH_LINES);
     thread::spawn(move || {
         let mut input = io::stdin().lock();
-        loop {
-            let line = next_line(&mut input);
-            let last = line.is_err();
-            if sender.send(line).is_err() || last {
+        while let Some(line) = next_line(&mut input).transpose() {
+            let is_last = line.is_err();
+            if sender.send(line).is_err() || is_last {
                 return;
             }
         }
@@ -161,20 +149,20 @@ fn read_lines() -> Receiver<Result<String, InputEnd>> {
     lines
 }
 
-fn next_line(input: &mut impl BufRead) -> Result<String, InputEnd> {
+/// Reads a line; `None` is the end of the input.
+fn next_line(input: &mut impl BufRead) -> Result<Option<String>, String> {
     let mut line = Vec::new();
     let read = input.by_ref().take(LINE_MAX).read_until(b'\n', &mut line);
-    if read.map_err(|error| InputEnd::Failed(format!("could not be read: {error}")))? == 0 {
-        return Err(InputEnd::Complete);
+    if read.map_err(|error| format!("could not be read: {error}"))? == 0 {
+        return Ok(None);
     }
     if line.last() == Some(&b'\n') {
         line.pop();
     } else if line.len() as u64 == LINE_MAX {
-        return Err(InputEnd::Failed(format!("it is longer than {LINE_MAX} bytes, the longest payload; shorten it")));
+        return Err(format!("it is longer than {LINE_MAX} bytes, the longest payload; shorten it"));
     }
-    String::from_utf8(line).map_err(|error| {
-        InputEnd::Failed(format!("it is not valid UTF-8 after byte {}", error.utf8_error().valid_up_to()))
-    })
+    let line = String::from_utf8(line);
+    line.map(Some).map_err(|error| format!("it is not valid UTF-8 after byte {}", error.utf8_error().valid_up_to()))
 }
 
 #[cfg(test)]
@@ -184,7 +172,7 @@ mod tests {
     #[test]
     fn a_line_ends_at_a_newline_or_at_the_end_of_input() {
         let mut input = "a\n\nb c\r\nd".as_bytes();
-        let lines: Vec<_> = std::iter::from_fn(|| next_line(&mut input).ok()).collect();
+        let lines: Vec<_> = std::iter::from_fn(|| next_line(&mut input).unwrap()).collect();
         assert_eq!(lines, ["a", "", "b c\r", "d"]);
     }
 
@@ -192,7 +180,7 @@ mod tests {
     fn a_line_without_an_end_is_refused() {
         let mut input = io::repeat(b'x').take(u64::MAX);
         let mut input = io::BufReader::new(&mut input);
-        assert!(matches!(next_line(&mut input), Err(InputEnd::Failed(reason)) if reason.contains("262144")));
+        assert!(matches!(next_line(&mut input), Err(reason) if reason.contains("262144")));
     }
 
     #[test]
