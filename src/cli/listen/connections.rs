@@ -65,10 +65,6 @@ impl Connections {
         self.list.get(number.checked_sub(1)?)
     }
 
-    fn state(&self, number: usize) -> Option<TrackedState> {
-        self.tracked(number).map(|tracked| tracked.state)
-    }
-
     fn place(&self, number: usize) -> &str {
         self.tracked(number).map_or("", |tracked| &tracked.place)
     }
@@ -98,7 +94,7 @@ impl Connections {
 
     /// Records that the first attempt to connect has failed, or that a connection is lost, and that it is retried.
     pub(super) fn disconnected(&mut self, number: usize, error: &Error) {
-        match self.state(number) {
+        match self.tracked(number).map(|tracked| tracked.state) {
             Some(TrackedState::Opening) => {
                 self.set(number, TrackedState::Delayed);
                 print_message(format_args!("{}; retrying", self.failure(number, error)));
@@ -140,11 +136,6 @@ impl Connections {
         self.is_complete = false;
         self.last_received = Some(clock::now());
         print_message(format_args!("connection {number} is restored"));
-    }
-
-    /// Records that the result is incomplete for a reason other than a loss.
-    pub(super) fn set_incomplete(&mut self) {
-        self.is_complete = false;
     }
 
     /// Records the arrival of a notification.
@@ -193,9 +184,17 @@ impl Connections {
         }
     }
 
-    /// Reports the connections that were never opened, unless a failure has ended the program; returns
-    /// `true` if nothing can be missing.
-    pub(super) fn finish(&mut self, has_failed: bool) -> bool {
+    /// Reports what is missing at the end, unless a failure has ended the program: the connections that were never opened,
+    /// and notifications up to the count. Returns `true` if nothing can be missing.
+    pub(super) fn finish(&mut self, is_any_left: bool, missing: Option<u64>, has_failed: bool) -> bool {
+        if !is_any_left {
+            print_message("no connection is left");
+        } else if let Some(missing @ 1..) = missing
+            && !has_failed
+        {
+            print_message(format_args!("the timeout came before the count: {missing} notifications are missing"));
+            self.is_complete = false;
+        }
         for (number, tracked) in (1..).zip(&self.list) {
             if matches!(tracked.state, TrackedState::Opening | TrackedState::Delayed) {
                 self.is_complete = false;
@@ -241,6 +240,6 @@ mod tests {
         assert!(connections.is_any_left());
         connections.lost(1, &Error::Disconnected);
         connections.lost(2, &Error::Disconnected);
-        assert!(!connections.is_any_left() && !connections.finish(false));
+        assert!(!connections.is_any_left() && !connections.finish(true, None, false));
     }
 }

@@ -95,18 +95,8 @@ impl DeliveryChecks {
         channel.starts_with(self.prefix.as_bytes())
     }
 
-    /// Begins to check a connection, which listens to its private channel.
-    pub(super) fn begin(&mut self, number: usize, config: &Config) {
-        let channel = Some(self.channel(number));
-        self.start(number, config, channel);
-    }
-
-    /// Begins to check a connection by two other sessions, because it listens to no private channel.
-    pub(super) fn begin_with_two_sessions(&mut self, number: usize, config: &Config) {
-        self.start(number, config, None);
-    }
-
-    fn start(&mut self, number: usize, config: &Config, private: Option<String>) {
+    /// Begins to check a connection, by its private channel if it listens to that, otherwise by two other sessions.
+    pub(super) fn begin(&mut self, number: usize, config: &Config, private: Option<String>) {
         let (sender, arrived) = channel();
         let alive = Arc::new(());
         self.pending.insert(number, PendingCheck { arrived: sender, job: Arc::downgrade(&alive) });
@@ -122,7 +112,7 @@ impl DeliveryChecks {
 
     /// Returns `true` while the notification of this connection's check has not arrived.
     pub(super) fn is_pending(&self, number: usize) -> bool {
-        !self.pending.is_empty() && self.pending.contains_key(&number)
+        self.pending.contains_key(&number)
     }
 
     /// Records that the notification of a connection has arrived.

@@ -47,12 +47,12 @@ pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
     // Commands that run are waited for. Queued notifications are counted as skipped one by one, or dropped by `stop`.
     pool.close();
     notifier.stop();
-    let summary = pool.finish();
-    if let Some(error) = summary.output_error {
+    let mut end = pool.finish();
+    if let Some(error) = end.output_error.take() {
         return Err(Failure::Output(error));
     }
     if let Some(signal) = signals.received() {
-        let skipped = notifier.stats().dropped + summary.skipped;
+        let skipped = notifier.stats().dropped + end.skipped;
         if skipped > 0 {
             print_message(format_args!("{skipped} notifications arrived for which the command was not run"));
         }
@@ -60,15 +60,7 @@ pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
     }
     let has_failed_delivery = watcher.checks.has_failed();
     let has_failed = watcher.has_failed || args.fail_fast && has_failed_delivery;
-    let mut is_complete = summary.is_complete && !has_failed && !has_failed_delivery;
-    if !summary.is_any_left {
-        print_message("no connection is left");
-    } else if let Some(missing @ 1..) = summary.missing
-        && !has_failed
-    {
-        print_message(format_args!("the timeout came before the count: {missing} notifications are missing"));
-        is_complete = false;
-    }
-    is_complete &= watcher.connections.finish(has_failed);
+    let is_all_received = watcher.connections.finish(!end.subscriptions.is_empty(), end.missing, has_failed);
+    let is_complete = is_all_received && !end.is_incomplete && !has_failed && !has_failed_delivery;
     Ok(if is_complete { Exit::Done } else { Exit::Incomplete })
 }

@@ -32,34 +32,25 @@ pub(super) struct CommandPool {
     changed: Condvar,
 }
 
-/// The result of all commands.
-pub(super) struct PoolSummary {
-    /// The number of notifications that are missing from the count, if there is one.
-    pub(super) missing: Option<u64>,
-    /// The number of notifications that arrived after the end.
-    pub(super) skipped: u64,
-    /// `true` if every command succeeded, and nothing was missed.
-    pub(super) is_complete: bool,
-    /// `true` if a connection is open, or is being reconnected.
-    pub(super) is_any_left: bool,
-    /// The error of writing to standard output.
-    pub(super) output_error: Option<io::Error>,
-}
-
-struct PoolState {
+/// The state of the commands; at the end, their result.
+#[derive(Default)]
+pub(super) struct PoolState {
     running: usize,
     /// Connections and their channels, without those that are lost for good.
-    subscriptions: BTreeSet<(usize, String)>,
+    pub(super) subscriptions: BTreeSet<(usize, String)>,
     /// The connections that have been open.
     opened: BTreeSet<usize>,
     /// The time of the last notification or end of a command; at first, of the first connection.
     last_activity: Option<Instant>,
     is_closed: bool,
     /// The number of notifications that are missing from the count, if there is one.
-    missing: Option<u64>,
-    skipped: u64,
-    is_complete: bool,
-    output_error: Option<io::Error>,
+    pub(super) missing: Option<u64>,
+    /// The number of notifications that arrived after the end.
+    pub(super) skipped: u64,
+    /// `true` if a command failed, or something was missed.
+    pub(super) is_incomplete: bool,
+    /// The error of writing to standard output.
+    pub(super) output_error: Option<io::Error>,
 }
 
 impl PoolState {
@@ -83,17 +74,7 @@ impl PoolState {
 
 impl CommandPool {
     pub(super) fn new(command: &str, args: &ListenArgs) -> Self {
-        let state = PoolState {
-            running: 0,
-            subscriptions: BTreeSet::new(),
-            opened: BTreeSet::new(),
-            last_activity: None,
-            is_closed: false,
-            missing: args.count,
-            skipped: 0,
-            is_complete: true,
-            output_error: None,
-        };
+        let state = PoolState { missing: args.count, ..PoolState::default() };
         Self { command: command.to_owned(), limit: args.jobs, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -141,7 +122,7 @@ impl CommandPool {
             if state.opened.contains(&connection) {
                 print_message(format_args!("connection {connection}, channel {channel:?}: {missed}"));
             }
-            state.is_complete &= matches!(missed.reason(), Reason::Disconnected(_));
+            state.is_incomplete |= !matches!(missed.reason(), Reason::Disconnected(_));
             if let Reason::Lost(_) = missed.reason() {
                 state.subscriptions.remove(&(connection, channel.to_owned()));
             }
@@ -153,7 +134,7 @@ impl CommandPool {
         let mut state = self.lock();
         state.last_activity = Some(clock::now());
         while state.running == self.limit && !state.is_closed {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.wait(state, None);
         }
         if state.is_closed || state.missing == Some(0) {
             state.skipped += u64::from(state.is_closed);
@@ -202,17 +183,9 @@ impl CommandPool {
     }
 
     /// Waits until no command runs, and returns the result.
-    pub(super) fn finish(&self) -> PoolSummary {
-        let state = self.lock();
-        let idle = self.changed.wait_while(state, |state| state.running > 0);
-        let mut state = idle.unwrap_or_else(PoisonError::into_inner);
-        PoolSummary {
-            missing: state.missing,
-            skipped: state.skipped,
-            is_complete: state.is_complete,
-            is_any_left: !state.subscriptions.is_empty(),
-            output_error: state.output_error.take(),
-        }
+    pub(super) fn finish(&self) -> MutexGuard<'_, PoolState> {
+        let idle = self.changed.wait_while(self.lock(), |state| state.running > 0);
+        idle.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -237,7 +210,7 @@ impl CommandJob {
         self.pool.change(|state| {
             state.running -= 1;
             state.last_activity = Some(clock::now());
-            state.is_complete &= failure.is_none();
+            state.is_incomplete |= failure.is_some();
         });
     }
 

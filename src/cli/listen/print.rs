@@ -13,7 +13,7 @@ use crate::cli::args::ListenArgs;
 use crate::cli::clock;
 use crate::cli::connect::configs;
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::{json_line, print_message};
+use crate::cli::output::json_line;
 use crate::cli::signals::SignalWatcher;
 use crate::cli::target::or_environment;
 
@@ -66,19 +66,9 @@ impl<W: Write> Listener<W> {
         if let Some(signal) = signals.received() {
             return Ok(Exit::Signalled(signal));
         }
-        if !self.connections.is_any_left() {
-            print_message("no connection is left");
-        } else if let Some(left @ 1..) = self.printer.left
-            && !self.has_failed()
-        {
-            print_message(format_args!("the timeout came before the count: {left} notifications are missing"));
-            self.connections.set_incomplete();
-        }
-        if self.checks.has_failed() {
-            self.connections.set_incomplete();
-        }
-        let has_failed = self.has_failed();
-        Ok(if self.connections.finish(has_failed) { Exit::Done } else { Exit::Incomplete })
+        let (is_any_left, has_failed) = (self.connections.is_any_left(), self.has_failed());
+        let is_all_received = self.connections.finish(is_any_left, self.printer.left, has_failed);
+        Ok(if is_all_received && !self.checks.has_failed() { Exit::Done } else { Exit::Incomplete })
     }
 
     /// Returns the number of a connection, from 1.
@@ -100,16 +90,14 @@ impl<W: Write> Listener<W> {
 
     /// Handles events until something else must be checked; returns `false` at the end.
     fn handle_events(&mut self) -> Result<bool, Failure> {
-        loop {
-            let Some(event) = self.nm.next_event() else { return Ok(false) };
+        while let Some(event) = self.nm.next_event() {
             let is_batch = matches!(event, Event::Notifies(..));
-            if !self.handle_event(event)? {
-                return Ok(false);
-            }
-            if !is_batch {
-                return Ok(true);
+            let continues = self.handle_event(event)?;
+            if !continues || !is_batch {
+                return Ok(continues);
             }
         }
+        Ok(false)
     }
 
     /// Handles an event; returns `false` at the end.
@@ -154,7 +142,7 @@ impl<W: Write> Listener<W> {
     fn check_delivery(&mut self, id: ConnId) {
         let number = self.number(id);
         if let Some(config) = number.checked_sub(1).and_then(|index| self.configs.get(index)) {
-            self.checks.begin(number, config);
+            self.checks.begin(number, config, Some(self.checks.channel(number)));
         }
     }
 

@@ -78,7 +78,7 @@ impl ConnectionWatcher {
                     changes.push(StateChange::Opened(number));
                     self.connections.opened(number);
                     if let Some(config) = self.configs.get(number - 1) {
-                        self.checks.begin_with_two_sessions(number, config);
+                        self.checks.begin(number, config, None);
                     }
                     self.open.push((number, handle));
                 }
