@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::changes::args as changes;
 use super::target::{Targets, channel};
-use super::values::{canary_period, demo_length, jobs, seconds};
+use super::values::{jobs, seconds, seconds_within};
 
 // Lines have at most 79 columns, so that a terminal with the usual 80 does not wrap them.
 
@@ -217,7 +217,7 @@ pub(crate) struct ListenArgs {
     pub(crate) reconnect: bool,
     /// Check delivery every SECONDS, from 30 to 86400 [default without a value: 60]
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
-    #[arg(value_parser = canary_period)]
+    #[arg(value_parser = seconds_within(30.0, 86_400.0))]
     pub(crate) canary: Option<Duration>,
     /// Run COMMAND for each notification, with the payload as its standard input
     #[arg(long, value_name = "COMMAND")]
@@ -270,7 +270,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) channels: u32,
     /// Duration, once all connections are open
-    #[arg(long, value_name = "SECONDS", default_value = "12", value_parser = demo_length)]
+    #[arg(long, value_name = "SECONDS", default_value = "12", value_parser = seconds_within(1.0, 86_400.0))]
     pub(crate) seconds: Duration,
     /// Notifications sent per second, on all servers together
     #[arg(long, value_name = "N", default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

@@ -30,12 +30,8 @@ pub(super) fn print_script(sql: &str) -> Result<Exit, Failure> {
     if !io::stdout().is_terminal() {
         return print(sql);
     }
-    let lines = sql.split_inclusive('\n');
-    print(&lines.fold(String::new(), |mut text, line| {
-        let end = if line.ends_with('\n') { "\n" } else { "" };
-        let _ = write!(text, "{}{end}", Escaped(line.trim_end_matches('\n')));
-        text
-    }))
+    let lines: Vec<_> = sql.split('\n').map(|line| Escaped(line).to_string()).collect();
+    print(&lines.join("\n"))
 }
 
 /// Returns JSON as one line that is safe on a terminal, with the same meaning.

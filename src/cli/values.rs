@@ -1,6 +1,5 @@
 //! Parsers of option values.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use super::clock;
@@ -18,26 +17,12 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number).map_err(|_| out_of_range())
 }
 
-/// Parses the period of the canary.
-pub(crate) fn canary_period(text: &str) -> Result<Duration, String> {
-    seconds_within(text, Duration::from_secs(30)..=Duration::from_secs(86_400))
-}
-
-/// Parses the duration of the demonstration.
-pub(crate) fn demo_length(text: &str) -> Result<Duration, String> {
-    seconds_within(text, Duration::from_secs(1)..=Duration::from_secs(86_400))
-}
-
-/// Parses the time between two reads of a log.
-pub(crate) fn read_interval(text: &str) -> Result<Duration, String> {
-    seconds_within(text, Duration::from_millis(1)..=Duration::from_secs(3_600))
-}
-
-fn seconds_within(text: &str, range: RangeInclusive<Duration>) -> Result<Duration, String> {
-    let time = seconds(text)?;
-    match range.contains(&time) {
-        true => Ok(time),
-        false => Err(format!("must be from {} to {}", range.start().as_secs_f64(), range.end().as_secs_f64())),
+/// Returns a parser of a number of seconds in a range.
+pub(crate) fn seconds_within(min: f64, max: f64) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| {
+        let is_within = |time: &Duration| (min..=max).contains(&time.as_secs_f64());
+        seconds(text)
+            .and_then(|time| Some(time).filter(is_within).ok_or_else(|| format!("must be from {min} to {max}")))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use notifyman::changes::{DeliveryMode, Oversize, Position, Shape};
 
 use crate::cli::target::{OneTarget, Targets};
-use crate::cli::values::{past_time, read_interval, seconds, size};
+use crate::cli::values::{past_time, seconds, seconds_within, size};
 
 pub(crate) const BUILD: &str = "\
 Examples:
@@ -275,10 +275,10 @@ pub(crate) struct WorkerArgs {
     #[arg(long, hide_short_help = true)]
     pub(crate) positions: bool,
     /// Time between two reads of a log
-    #[arg(long, value_name = "SECONDS", default_value = "0.02", value_parser = read_interval, hide_short_help = true)]
+    #[arg(long, value_name = "SECONDS", default_value = "0.02", value_parser = seconds_within(0.001, 3_600.0), hide_short_help = true)]
     pub(crate) look_every: Duration,
     /// Time between two reads of a log that has been idle for 10 s
-    #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = read_interval, hide_short_help = true)]
+    #[arg(long, value_name = "SECONDS", default_value = "0.2", value_parser = seconds_within(0.001, 3_600.0), hide_short_help = true)]
     pub(crate) look_every_when_quiet: Duration,
     /// Print only problems to standard error
     #[arg(long, short)]

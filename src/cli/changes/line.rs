@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use notifyman::Error;
 use notifyman::changes::{ChangeEvent, Position};
 use serde::de::{self, IgnoredAny, MapAccess};
 use serde_json::json;
@@ -28,35 +29,30 @@ impl EventLine {
             let unreadable = ChangeEvent::Unreadable { payload: payload.to_owned(), reason };
             return Self::of(database, &unreadable, payload, position);
         }
-        let (kind, table) = match event {
-            ChangeEvent::Change(change) => ("change", Some((change.table_schema.clone(), change.table_name.clone()))),
-            ChangeEvent::Schema(change) => ("schema", change.schema_name.clone().zip(change.object_name.clone())),
-            ChangeEvent::Connected => ("connected", None),
-            ChangeEvent::Disconnected(_) => ("disconnected", None),
-            ChangeEvent::Gap(_) => ("gap", None),
-            ChangeEvent::Dropped(_) => ("dropped", None),
-            ChangeEvent::Lost(_) => ("lost", None),
-            ChangeEvent::Unreadable { .. } => ("unreadable", None),
-            ChangeEvent::Warning(_) => ("warning", None),
-            _ => ("other", None),
+        let table = match event {
+            ChangeEvent::Change(change) => Some((change.table_schema.clone(), change.table_name.clone())),
+            ChangeEvent::Schema(change) => change.schema_name.clone().zip(change.object_name.clone()),
+            _ => None,
         };
-        let body = match event {
-            ChangeEvent::Change(_) | ChangeEvent::Schema(_) => payload.to_owned(),
-            ChangeEvent::Connected => String::new(),
-            ChangeEvent::Disconnected(error) | ChangeEvent::Lost(error) => {
-                json!({ "cause": error.to_string() }).to_string()
+        let cause = |error: &Error| json!({ "cause": error.to_string() }).to_string();
+        let (kind, body) = match event {
+            ChangeEvent::Change(_) => ("change", payload.to_owned()),
+            ChangeEvent::Schema(_) => ("schema", payload.to_owned()),
+            ChangeEvent::Connected => ("connected", String::new()),
+            ChangeEvent::Disconnected(error) => ("disconnected", cause(error)),
+            ChangeEvent::Lost(error) => ("lost", cause(error)),
+            ChangeEvent::Gap(gap) => {
+                let (since, until) = (clock::rfc3339(gap.since_wall()), clock::rfc3339(gap.until_wall()));
+                let cause = gap.cause().to_string();
+                let gap = json!({ "cause": cause, "since": since, "until": until, "epoch": gap.epoch() });
+                ("gap", gap.to_string())
             }
-            ChangeEvent::Gap(gap) => json!({
-                "cause": gap.cause().to_string(),
-                "since": clock::rfc3339(gap.since_wall()),
-                "until": clock::rfc3339(gap.until_wall()),
-                "epoch": gap.epoch(),
-            })
-            .to_string(),
-            ChangeEvent::Dropped(count) => json!({ "count": count }).to_string(),
-            ChangeEvent::Unreadable { payload, reason } => json!({ "payload": payload, "reason": reason }).to_string(),
-            ChangeEvent::Warning(warning) => json!({ "warning": warning }).to_string(),
-            other => json!({ "event": format!("{other:?}") }).to_string(),
+            ChangeEvent::Dropped(count) => ("dropped", json!({ "count": count }).to_string()),
+            ChangeEvent::Unreadable { payload, reason } => {
+                ("unreadable", json!({ "payload": payload, "reason": reason }).to_string())
+            }
+            ChangeEvent::Warning(warning) => ("warning", json!({ "warning": warning }).to_string()),
+            other => ("other", json!({ "event": format!("{other:?}") }).to_string()),
         };
         let mut head = format!("{{\"kind\":\"{kind}\",\"database\":{database},\"time\":\"{}\"", clock::stamp());
         // A position has no character that JSON escapes.

@@ -47,10 +47,7 @@ pub(super) fn build(args: BuildArgs) -> Result<Exit, Failure> {
     if args.locks.dry_run {
         return print_script(&installer.build_sql(&mut db)?);
     }
-    let bar = BuildProgress::new();
-    let report = installer.build_with(&mut db, |progress| bar.show(progress));
-    bar.clear();
-    print_report(&report?, "covered")
+    print_report(&with_progress(|show| installer.build_with(&mut db, show))?, "covered")
 }
 
 /// Removes the triggers, or prints the SQL.
@@ -60,10 +57,7 @@ pub(super) fn teardown(args: &TeardownArgs) -> Result<Exit, Failure> {
     if args.locks.dry_run {
         return print_script(&installer.teardown_sql(&mut db)?);
     }
-    let bar = BuildProgress::new();
-    let report = installer.teardown_with(&mut db, |progress| bar.show(progress));
-    bar.clear();
-    print_report(&report?, "cleared")
+    print_report(&with_progress(|show| installer.teardown_with(&mut db, show))?, "cleared")
 }
 
 /// Prints what is installed, and the state of each table.
@@ -139,27 +133,19 @@ fn counted(tables: usize) -> String {
     format!("{tables} table{}", if tables == 1 { "" } else { "s" })
 }
 
-/// A progress bar, on a terminal and if there are many tables.
-struct BuildProgress(ProgressBar);
-
-impl BuildProgress {
-    fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}") {
-            bar.set_style(style.progress_chars("━╸─"));
-        }
-        Self(bar)
+/// Calls a function that reports its progress, and shows a progress bar, on a terminal and if there are many tables.
+fn with_progress<T>(work: impl FnOnce(&dyn Fn(Progress<'_>)) -> T) -> T {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}") {
+        bar.set_style(style.progress_chars("━╸─"));
     }
-
-    fn show(&self, progress: Progress<'_>) {
+    let result = work(&|progress| {
         if progress.total >= PROGRESS_MIN {
-            self.0.set_length(progress.total as u64);
-            self.0.set_position(progress.done as u64);
-            self.0.set_message(Escaped(progress.table).to_string());
+            bar.set_length(progress.total as u64);
+            bar.set_position(progress.done as u64);
+            bar.set_message(Escaped(progress.table).to_string());
         }
-    }
-
-    fn clear(&self) {
-        self.0.finish_and_clear();
-    }
+    });
+    bar.finish_and_clear();
+    result
 }
