@@ -256,32 +256,27 @@ fn decode(raw: &str, position: usize) -> Result<String, ConfigError> {
     if let Some(i) = raw.find(is_blank) {
         return Err(fault(position + i, "white space inside a part of a URL: write it as %20"));
     }
-    let mut bytes = Vec::with_capacity(raw.len());
-    let mut rest = raw.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
+    let mut parts = raw.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    let mut at = position + bytes.len();
+    for part in parts {
+        match hex_byte(part) {
+            None => return Err(fault(at, "'%' without two hexadecimal digits: write a percent sign as %25")),
+            Some(0) => return Err(fault(at, "%00, a NUL byte, which PostgreSQL does not support: remove it")),
+            Some(byte) => bytes.push(byte),
         }
-        let at = position + raw.len() - tail.len() - 1;
-        let [high, low, tail @ ..] = tail else { return Err(fault(at, BAD_HEX)) };
-        let (Some(high), Some(low)) = (hex(*high), hex(*low)) else { return Err(fault(at, BAD_HEX)) };
-        if high == 0 && low == 0 {
-            return Err(fault(at, "%00, a NUL byte, which PostgreSQL does not support: remove it"));
-        }
-        bytes.push(high << 4 | low);
-        rest = tail;
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+        at += 1 + part.len();
     }
     String::from_utf8(bytes).map_err(|_| {
         fault(position, "percent-encoded bytes that are not UTF-8: encode the UTF-8 form, such as %C3%A9 for é")
     })
 }
 
-const BAD_HEX: &str = "'%' without two hexadecimal digits: write a percent sign as %25";
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+/// Returns the byte that the first two hexadecimal digits encode.
+fn hex_byte(text: &str) -> Option<u8> {
+    let digits = text.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+    u8::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]

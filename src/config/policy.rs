@@ -179,12 +179,8 @@ impl fmt::Display for AuthMethods {
         if *self == Self::ALL {
             return Ok(());
         }
-        let mut separator = "";
-        for (name, _) in AuthMethod::NAMES.iter().filter(|(_, method)| self.allows(*method)) {
-            write!(f, "{separator}{name}")?;
-            separator = ",";
-        }
-        Ok(())
+        let allowed = AuthMethod::NAMES.iter().filter(|(_, method)| self.allows(*method));
+        f.write_str(&allowed.map(|(name, _)| *name).collect::<Vec<_>>().join(","))
     }
 }
 

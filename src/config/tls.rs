@@ -87,24 +87,20 @@ impl TlsVersion {
 
     /// Parses the minimum. An older version means no minimum, because only 1.2 and later are supported.
     pub(super) fn parse_min(text: &str) -> Result<Option<Self>, String> {
-        match Self::known(text) {
-            None if text.is_empty() || Self::is_old(text) => Ok(None),
-            None => Err("ssl_min_protocol_version must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3".into()),
-            version => Ok(version),
+        if text.is_empty() || Self::is_old(text) {
+            return Ok(None);
         }
+        let invalid = || "ssl_min_protocol_version must be TLSv1, TLSv1.1, TLSv1.2 or TLSv1.3".to_owned();
+        Self::known(text).map(Some).ok_or_else(invalid)
     }
 
     pub(super) fn parse_max(text: &str) -> Result<Option<Self>, String> {
-        match Self::known(text) {
-            None if text.is_empty() => Ok(None),
-            None if Self::is_old(text) => {
-                Err("ssl_max_protocol_version must be TLSv1.2 or TLSv1.3: older versions are \
-                                               insecure and not supported"
-                    .into())
-            }
-            None => Err("ssl_max_protocol_version must be TLSv1.2 or TLSv1.3".into()),
-            version => Ok(version),
+        if text.is_empty() {
+            return Ok(None);
         }
+        let why = if Self::is_old(text) { ": older versions are insecure and not supported" } else { "" };
+        let invalid = || format!("ssl_max_protocol_version must be TLSv1.2 or TLSv1.3{why}");
+        Self::known(text).map(Some).ok_or_else(invalid)
     }
 }
 
