@@ -49,34 +49,27 @@ fn with_suggestion(mut error: clap::Error) -> clap::Error {
                 Err(other) if other.kind() == ErrorKind::InvalidSubcommand => {
                     other.get(ContextKind::SuggestedSubcommand).cloned()
                 }
-                _ if command != name => Some(ContextValue::Strings(vec![command])),
-                _ => None,
+                _ => (command != name).then(|| ContextValue::Strings(vec![command])),
             };
             if let Some(suggestion) = suggestion {
                 error.insert(ContextKind::SuggestedSubcommand, suggestion);
             }
-            error
-        }
-        ErrorKind::UnknownArgument
-            if error.get(ContextKind::SuggestedArg).is_none()
-                && text(ContextKind::InvalidArg).starts_with("--ch")
-                && text(ContextKind::Usage).contains("<CHANNEL>") =>
-        {
-            let tip = "channels are given without an option".to_owned();
-            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-            error
         }
         ErrorKind::UnknownArgument if error.get(ContextKind::SuggestedArg).is_none() => {
-            let option = text(ContextKind::InvalidArg).to_lowercase();
-            if has_option(&text(ContextKind::Usage), &option) {
+            let (option, usage) = (text(ContextKind::InvalidArg), text(ContextKind::Usage));
+            let lower = option.to_lowercase();
+            if option.starts_with("--ch") && usage.contains("<CHANNEL>") {
+                let tip = "channels are given without an option".to_owned();
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+            } else if has_option(&usage, &lower) {
                 // Instead of the tip that it may be a value.
                 error.insert(ContextKind::Suggested, ContextValue::None);
-                error.insert(ContextKind::SuggestedArg, ContextValue::String(option));
+                error.insert(ContextKind::SuggestedArg, ContextValue::String(lower));
             }
-            error
         }
-        _ => error,
+        _ => {}
     }
+    error
 }
 
 /// Returns `true` if the command whose usage this is has a long option of this name.

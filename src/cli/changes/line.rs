@@ -1,10 +1,12 @@
 //! One event as a line of JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use notifyman::Error;
 use notifyman::changes::{ChangeEvent, Position};
-use serde::de::{self, IgnoredAny, MapAccess};
+use serde::Deserialize as _;
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::cli::clock;
@@ -74,26 +76,9 @@ const RESERVED: [&str; 4] = ["kind", "database", "time", "position"];
 
 /// Returns `true` if a payload, which any role can send, names a field of the line itself.
 fn has_reserved_field(payload: &str) -> bool {
-    struct Names;
-
-    impl<'de> de::Visitor<'de> for Names {
-        type Value = bool;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-            let mut has = false;
-            while let Some((name, IgnoredAny)) = map.next_entry::<String, _>()? {
-                has |= RESERVED.contains(&name.as_str());
-            }
-            Ok(has)
-        }
-    }
-
     let mut json = serde_json::Deserializer::from_str(payload);
-    de::Deserializer::deserialize_map(&mut json, Names).unwrap_or(false)
+    let fields = BTreeMap::<String, IgnoredAny>::deserialize(&mut json);
+    fields.is_ok_and(|fields| RESERVED.iter().any(|name| fields.contains_key(*name)))
 }
 
 #[cfg(test)]

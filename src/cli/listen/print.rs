@@ -1,6 +1,6 @@
 //! `notifyman listen`: prints one line of JSON for each notification of many connections.
 
-use std::io::{self, Write};
+use std::io::{self, StdoutLock, Write as _};
 use std::time::Duration;
 
 use notifyman::{Batch, Config, ConnId, Event, Gap, NotificationManager, NotificationRef};
@@ -49,7 +49,7 @@ pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
 }
 
 /// The loop and its state.
-struct Listener<W> {
+struct Listener {
     args: ListenArgs,
     nm: NotificationManager,
     /// The ids in ascending order, as the manager assigns them.
@@ -57,10 +57,10 @@ struct Listener<W> {
     configs: Vec<Config>,
     connections: Connections,
     checks: DeliveryChecks,
-    printer: Printer<W>,
+    printer: Printer,
 }
 
-impl<W: Write> Listener<W> {
+impl Listener {
     fn run(mut self, signals: &SignalWatcher) -> Result<Exit, Failure> {
         while self.set_timeout() && self.handle_events()? {}
         if let Some(signal) = signals.received() {
@@ -155,14 +155,14 @@ impl<W: Write> Listener<W> {
     }
 }
 
-struct Printer<W> {
-    out: W,
+struct Printer {
+    out: StdoutLock<'static>,
     lines: Vec<u8>,
     /// The number of notifications still to print, if there is a count.
     left: Option<u64>,
 }
 
-impl<W: Write> Printer<W> {
+impl Printer {
     /// Prints the notifications of a batch that are not private, in one write; returns their number.
     fn print(&mut self, id: ConnId, batch: &Batch, is_shown: impl Fn(&NotificationRef<'_>) -> bool) -> io::Result<u64> {
         let wanted = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
