@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
+use indicatif::ProgressStyle;
 use notifyman::Escaped;
 
 use super::outcome::{Exit, Failure};
@@ -32,6 +33,12 @@ pub(super) fn print_script(sql: &str) -> Result<Exit, Failure> {
     }
     let lines: Vec<_> = sql.split('\n').map(|line| Escaped(line).to_string()).collect();
     print(&lines.join("\n"))
+}
+
+/// Returns the form of a redrawn part of the output.
+pub(super) fn progress_style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
 }
 
 /// Returns JSON as one line that is safe on a terminal, with the same meaning.

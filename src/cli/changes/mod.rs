@@ -7,7 +7,7 @@ mod worker;
 
 use std::fmt::Display;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use notifyman::Escaped;
 use notifyman::changes::{Installer, Progress, Report, Status};
 
@@ -15,7 +15,7 @@ use self::args::{BuildArgs, LockArgs, StatusArgs, TeardownArgs};
 pub(super) use self::worker::run as worker;
 use super::connect::{config, connect};
 use super::outcome::{Exit, Failure};
-use super::output::{print, print_message, print_script};
+use super::output::{print, print_message, print_script, progress_style};
 
 /// The smallest number of tables for which a progress bar is shown.
 const PROGRESS_MIN: usize = 20;
@@ -135,10 +135,8 @@ fn counted(tables: usize) -> String {
 
 /// Calls a function that reports its progress, and shows a progress bar, on a terminal and if there are many tables.
 fn with_progress<T>(work: impl FnOnce(&dyn Fn(Progress<'_>)) -> T) -> T {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}") {
-        bar.set_style(style.progress_chars("━╸─"));
-    }
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr())
+        .with_style(progress_style("{bar:40} {pos}/{len} {wide_msg}"));
     let result = work(&|progress| {
         if progress.total >= PROGRESS_MIN {
             bar.set_length(progress.total as u64);

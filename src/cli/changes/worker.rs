@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use notifyman::changes::{ChangeEvent, Changes, Worker};
 
 use super::args::{self, GiveUp};
@@ -14,7 +14,7 @@ use crate::cli::clock;
 use crate::cli::connect::configs;
 use crate::cli::listen::REPORT_AFTER;
 use crate::cli::outcome::{Exit, Failure};
-use crate::cli::output::print_message;
+use crate::cli::output::{print_message, progress_style};
 use crate::cli::signals::SignalWatcher;
 
 /// The time between two updates of the status line while no events arrive.
@@ -194,10 +194,7 @@ impl StatusLine {
             true => ProgressDrawTarget::hidden(),
             false => ProgressDrawTarget::stderr(),
         };
-        let bar = ProgressBar::with_draw_target(None, target);
-        if let Ok(style) = ProgressStyle::with_template("{msg}") {
-            bar.set_style(style);
-        }
+        let bar = ProgressBar::with_draw_target(None, target).with_style(progress_style("{msg}"));
         Self { bar, changes: 0, gaps: 0, last: "none yet".to_owned() }
     }
 

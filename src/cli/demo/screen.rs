@@ -7,9 +7,10 @@ use std::env;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::view::Style;
+use crate::cli::output::progress_style;
 
 const FRAMES_PER_SECOND: u8 = 12;
 const LINE_PERIOD: Duration = Duration::from_secs(1);
@@ -24,12 +25,10 @@ pub(crate) struct Screen {
 impl Screen {
     pub(crate) fn new() -> Self {
         let can_redraw = io::stdout().is_terminal() && env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let target = || ProgressDrawTarget::stdout_with_hz(FRAMES_PER_SECOND);
         let bar = can_redraw
-            .then(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stdout_with_hz(FRAMES_PER_SECOND)))
+            .then(|| ProgressBar::with_draw_target(None, target()).with_style(progress_style("{msg}")))
             .filter(|bar| !bar.is_hidden());
-        if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template("{msg}")) {
-            bar.set_style(style);
-        }
         let has_colours = bar.is_some() && env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
         Self { bar, style: Style(has_colours), next_draw: None }
     }
@@ -47,9 +46,7 @@ impl Screen {
         self.next_draw = None;
         let Some(bar) = &self.bar else { return };
         let colours = if self.style.0 { ".cyan/dim" } else { "" };
-        if let Ok(style) = ProgressStyle::with_template(&format!("{{msg}}\n\n  {{bar:57{colours}}} {{prefix}}")) {
-            bar.set_style(style.progress_chars("━╸─"));
-        }
+        bar.set_style(progress_style(&format!("{{msg}}\n\n  {{bar:57{colours}}} {{prefix}}")));
         bar.set_length(steps);
         bar.set_position(0);
     }
