@@ -5,16 +5,13 @@ use std::time::{Duration, SystemTime};
 use super::clock;
 
 /// A century, which every clock can count.
-const SECONDS_MAX: f64 = 3_155_760_000.0;
+const SECONDS_MAX: u64 = 3_155_760_000;
 
 /// Parses a number of seconds, with or without a fraction.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number of seconds, such as 2 or 0.5")?;
-    let out_of_range = || format!("must be a number of seconds from 0 to {SECONDS_MAX}");
-    if !(0.0..=SECONDS_MAX).contains(&number) {
-        return Err(out_of_range());
-    }
-    Duration::try_from_secs_f64(number).map_err(|_| out_of_range())
+    let time = Duration::try_from_secs_f64(number).ok().filter(|time| *time <= Duration::from_secs(SECONDS_MAX));
+    time.ok_or_else(|| format!("must be a number of seconds from 0 to {SECONDS_MAX}"))
 }
 
 /// Returns a parser of a number of seconds in a range.

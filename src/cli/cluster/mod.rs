@@ -27,7 +27,7 @@ use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -247,9 +247,8 @@ pub fn signal(pid: u32, name: &str) -> io::Result<()> {
 
 /// Returns the result of `initdb` for this encoding, which is created once per process and kept until it ends.
 fn template(bin: &Path, encoding: &str) -> Result<PathBuf, ClusterError> {
-    static CREATED: Mutex<Option<HashMap<(PathBuf, String), ServerDirectory>>> = Mutex::new(None);
+    static CREATED: LazyLock<Mutex<HashMap<(PathBuf, String), ServerDirectory>>> = LazyLock::new(Mutex::default);
     let mut created = CREATED.lock().unwrap_or_else(PoisonError::into_inner);
-    let created = created.get_or_insert_default();
     let key = (bin.to_owned(), encoding.to_owned());
     if !created.contains_key(&key) {
         let directory = ServerDirectory::new()?;
