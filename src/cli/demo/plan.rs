@@ -10,7 +10,7 @@ pub(crate) const IDLE_PERIOD: Duration = Duration::from_millis(250);
 const CHANNELS_EACH: usize = 5;
 /// The names of the cached tables.
 const TABLES: [&str; 10] =
-    ["prices", "stock", "users", "writer_plan", "carts", "reviews", "coupons", "sessions", "images", "menus"];
+    ["prices", "stock", "users", "orders", "carts", "reviews", "coupons", "sessions", "images", "menus"];
 
 /// The numbers of servers, connections and channels. All are counted from 0; connection `i` is connected to server
 /// `i % clusters`.

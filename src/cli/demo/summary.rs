@@ -60,7 +60,7 @@ impl WriterReport {
         }
     }
 
-    /// WriterReport and due, of the whole time.
+    /// Returns the notifications sent and the deliveries due, of the whole time.
     fn totals(&self) -> (u64, u64) {
         match &self.history {
             WriterHistory::Replaced(before) => (before.sent + self.sent, before.due + self.due),
