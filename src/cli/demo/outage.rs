@@ -9,20 +9,9 @@ use crate::cli::cluster::ClusterError;
 pub(crate) struct Outage {
     /// The number of the server, from 0.
     pub(crate) cluster: usize,
-    pub(crate) stage: OutageStage,
     thread: Option<JoinHandle<Result<DemoServer, ClusterError>>>,
-    /// Restarts the server; if it is dropped, the server stays down.
-    restart: Sender<()>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OutageStage {
-    Down,
-    Starting,
-    /// The server runs, and its connections are being revived.
-    Reviving,
-    /// All connections are restored.
-    Over,
+    /// Restarts the server, once; if it is dropped unused, the server stays down.
+    restart: Option<Sender<()>>,
 }
 
 impl Outage {
@@ -35,18 +24,20 @@ impl Outage {
             }
             Ok(server)
         });
-        Self { cluster, stage: OutageStage::Down, thread: Some(thread), restart }
+        Self { cluster, thread: Some(thread), restart: Some(restart) }
     }
 
-    pub(crate) fn restart(&mut self) {
-        self.stage = OutageStage::Starting;
+    /// Restarts the server; returns `false` if that was done before.
+    pub(crate) fn restart(&mut self) -> bool {
+        let Some(restart) = self.restart.take() else { return false };
         // If the thread has ended, it has failed, and `take_server` returns the error.
-        let _ = self.restart.send(());
+        let _ = restart.send(());
+        true
     }
 
     /// Returns the server once it runs again, or could not be restarted.
     pub(crate) fn take_server(&mut self) -> Option<Result<DemoServer, ClusterError>> {
-        let is_done = |thread: &mut JoinHandle<_>| self.stage == OutageStage::Starting && thread.is_finished();
+        let is_done = |thread: &mut JoinHandle<_>| self.restart.is_none() && thread.is_finished();
         self.thread.take_if(is_done)?.join().ok()
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use notifyman::{ConnId, Error, Event, Gap, NotificationManager};
 
 use super::meter::Meter;
-use super::outage::{Outage, OutageStage};
+use super::outage::Outage;
 use super::plan::Plan;
 use super::screen::Screen;
 use super::server::DemoServer;
@@ -120,10 +120,7 @@ impl Show {
             self.print(&format!("server {} is shut down", self.plan.clusters))?;
             self.outage = Some(Outage::begin(self.plan.clusters - 1, server));
         }
-        if passed >= self.length * RESTART / 100
-            && let Some(outage) = self.outage.as_mut().filter(|outage| outage.stage == OutageStage::Down)
-        {
-            outage.restart();
+        if passed >= self.length * RESTART / 100 && self.outage.as_mut().is_some_and(Outage::restart) {
             self.print(&format!("server {} is restarted", self.plan.clusters))?;
         }
         if passed >= self.length * SILENCE / 100 && self.writers.stop() {
@@ -152,7 +149,6 @@ impl Show {
             // Its connections stay in the garbage, and the summary reports them.
             Err(error) => return self.print(&format!("server {number} could not be restarted: {error}")),
         }
-        outage.stage = OutageStage::Reviving;
         self.meter.clusters[outage.cluster].is_reviving = true;
         let garbage = nm.take_garbage();
         self.print(&format!("server {number} is up: {} connections in the garbage are revived", garbage.len()))?;
@@ -184,8 +180,7 @@ impl Show {
             let seconds = gap.duration().as_secs_f64();
             self.print(&format!("connection {id} is restored, with a gap of {seconds:.1} s on\n         {channels}"))?;
         }
-        if let Some(outage) = self.outage.as_mut().filter(|outage| are_all_restored && outage.cluster == cluster) {
-            outage.stage = OutageStage::Over;
+        if are_all_restored && self.outage.as_ref().is_some_and(|outage| outage.cluster == cluster) {
             self.print(&format!("all {restored} are restored, under their former ids"))?;
             if let Some(server) = self.servers.get(cluster) {
                 self.writers.replace(cluster, server, self.meter.began, self.meter.clusters[cluster].received);

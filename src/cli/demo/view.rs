@@ -46,7 +46,7 @@ pub(crate) fn live(meter: &Meter, idle_ago: Option<Duration>, style: Style) -> S
     let mut text = String::new();
     let hidden = meter.clusters.len().saturating_sub(SERVERS_SHOWN);
     for (number, counts) in meter.clusters.iter().enumerate() {
-        if hidden > 0 && (SERVERS_SHOWN - 1..SERVERS_SHOWN - 1 + hidden).contains(&number) {
+        if (SERVERS_SHOWN - 1..SERVERS_SHOWN - 1 + hidden).contains(&number) {
             if number == SERVERS_SHOWN - 1 {
                 let _ = write!(text, "\n  {}", style.dim(format!("and {hidden} more")));
             }
