@@ -19,21 +19,19 @@ pub(crate) struct SignalWatcher {
 impl SignalWatcher {
     /// Starts to watch; `stop` is called on another thread at the first signal.
     pub(crate) fn new(stop: impl Fn() + Send + 'static) -> Result<Self, Failure> {
-        Self::start(stop).map_err(|error| Failure::Failed(format!("could not watch for signals: {error}")))
-    }
-
-    fn start(stop: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let failed = |error: io::Error| Failure::Failed(format!("could not watch for signals: {error}"));
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
         let watcher = Self { received: Arc::default(), handle: signals.handle() };
         let received = Arc::clone(&watcher.received);
-        thread::Builder::new().name("signals".into()).spawn(move || {
+        let watch = move || {
             for signal in &mut signals {
                 if received.swap(signal, Ordering::Relaxed) != 0 {
                     let _ = emulate_default_handler(signal);
                 }
                 stop();
             }
-        })?;
+        };
+        thread::Builder::new().name("signals".into()).spawn(watch).map_err(failed)?;
         Ok(watcher)
     }
 

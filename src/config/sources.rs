@@ -20,12 +20,6 @@ struct Given {
     position: Option<usize>,
 }
 
-impl Given {
-    fn fault(self, message: String) -> ConfigError {
-        ConfigError { origin: self.origin, position: self.position, message }
-    }
-}
-
 /// Merges a connection string, the service that it names, an environment and the defaults, in this order of precedence.
 ///
 /// As in libpq, the last of several equal keywords is used, and an empty value overrides the variable and means the
@@ -48,8 +42,8 @@ pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config
             Some(given) => Some(given),
             None => variable_of(keyword, environment)?,
         };
-        if let Some(given) = given {
-            keyword.apply(&mut settings, &given.value).map_err(|message| given.fault(message))?;
+        if let Some(Given { value, origin, position }) = given {
+            keyword.apply(&mut settings, &value).map_err(|message| ConfigError { origin, position, message })?;
         }
     }
     if settings.passfile.is_none() {

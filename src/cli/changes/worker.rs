@@ -129,7 +129,7 @@ impl Consumer {
             writeln!(out, "{}", line.text)?;
             out.flush()
         };
-        match self.line.around(print) {
+        match self.line.bar.suspend(print) {
             Ok(()) => Ok(None),
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
                 print_message("standard output was closed by its reader: the last line is not acknowledged");
@@ -214,11 +214,6 @@ impl StatusLine {
             let Self { changes, gaps, last, .. } = self;
             self.bar.set_message(format!("{changes} changes, {gaps} gaps, {waiting} waiting; the last one: {last}"));
         }
-    }
-
-    /// Runs a function that prints, without mixing its output with the line.
-    fn around<T>(&self, print: impl FnOnce() -> T) -> T {
-        self.bar.suspend(print)
     }
 }
 
