@@ -13,7 +13,8 @@ use super::values::{jobs, seconds, seconds_within};
 
 const GENERAL: &str = "\
 Connection settings:
-  --url takes a connection string, as psql does:
+  A database is given by --url or, except for listen and notify, also as an
+  argument. It is a connection string, as for psql:
   postgres://user@host:port/database, or
   \"host=db1 dbname=shop connect_timeout=5\". Missing settings are taken from
   PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE and the other PG* variables.
@@ -212,10 +213,10 @@ pub(crate) struct ListenArgs {
     /// End with exit code 1 at the first connection that cannot be opened or is lost
     #[arg(long, conflicts_with = "reconnect")]
     pub(crate) fail_fast: bool,
-    /// Reconnect (the default)
-    #[arg(long, short, hide_short_help = true)]
+    /// Reconnect, which is the default
+    #[arg(long, short, hide = true)]
     pub(crate) reconnect: bool,
-    /// Check delivery every SECONDS, from 30 to 86400 [default without a value: 60]
+    /// Check delivery every SECONDS, from 30 to 86400. Off unless given; without a value, 60
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60")]
     #[arg(value_parser = seconds_within(30.0, 86_400.0))]
     pub(crate) canary: Option<Duration>,

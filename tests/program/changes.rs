@@ -154,7 +154,7 @@ fn g01_invalid_arguments_are_usage_errors() {
 #[test]
 fn g08_a_worker_prints_a_line_for_each_change_of_each_database() {
     let clusters = [built(&[]), built(&["--delivery", "log"])];
-    let worker = worker(&clusters.each_ref().map(Cluster::url), &["--tables", "price", "--tables", "st*"]);
+    let worker = worker(&clusters.each_ref().map(Cluster::url), &["--table", "price", "--tables", "st*"]);
     for (number, cluster) in (1..).zip(&clusters) {
         let mut db = connect(cluster);
         db.execute("INSERT INTO price VALUES (1, 42); CREATE TABLE stock (n numeric); CREATE TABLE other ()").unwrap();
@@ -333,7 +333,7 @@ fn g08_json_that_no_parser_accepts_reaches_the_command() {
         let mut db = connect(&cluster);
         db.execute("CREATE TABLE t (id int PRIMARY KEY, j json)").unwrap();
         run(&["build", "--delivery", delivery, &cluster.url()]).ends_with(0);
-        let worker = worker(&[cluster.url()], &["--tables", "public.t", "--exec", "echo $NOTIFYMAN_TABLE; cat"]);
+        let worker = worker(&[cluster.url()], &["--table", "public.t", "--exec", "echo $NOTIFYMAN_TABLE; cat"]);
         let nested = "[".repeat(130) + &"]".repeat(130);
         let values = ["{}", r#"{"a": "\ud800"}"#, "1e400", &nested, "[\n1]", "{}"];
         for (id, value) in (1..).zip(values) {

@@ -38,7 +38,7 @@ fn the_help_of_each_command_mentions_its_options_and_shows_examples() {
         ("status", &["--schema", "--table", "--dry-run"]),
         ("verify", &["--schema", "--table", "Exit codes"]),
         ("teardown", &["--dry-run", "--attempts"]),
-        ("worker", &["--exec", "--retries", "--give-up", "--tables", "gap", "NOTIFYMAN_KIND"]),
+        ("worker", &["--exec", "--retries", "--give-up", "--table", "gap", "NOTIFYMAN_KIND"]),
         ("completions", &["bash", "zsh", "fish"]),
     ] {
         let help = run(&[command, "--help"]).ends_with(0).out();

@@ -18,15 +18,16 @@ Each table is changed in a short transaction of its own, which waits for the
 table's lock no longer than --lock-timeout. Tables that could not be locked are
 listed with the session that holds the lock; repeat the build to finish them. A
 table that is up to date is not changed. Give the same options each time: an
-option that is left out returns to its default.
+option that is left out returns to its default. In a GLOB, * matches any text,
+and ? any character; that of a table is compared with name and schema.name.
 
 With --delivery notify any role that can connect may LISTEN and read what is
 sent: whole rows with --shape rows. If that is not acceptable, select tables,
 or use --shape keys or --delivery log.
 
 --shape rows reports each row, whole, before and after. --shape keys reports
-what a statement wrote, by the rows' keys; it is meant for cache invalidation,
-and large statements cost about half.
+what a statement wrote, by the rows' keys; it is meant for cache invalidation.
+In an INSERT of 10,000 rows, its triggers take about a ninth of the time.
 
 --delivery notify takes PostgreSQL's commit lock, fails if the NOTIFY queue is
 full, and excludes PREPARE TRANSACTION. --delivery log does none of these. It
@@ -37,10 +38,6 @@ writes cost less, but a crash of the server empties the log. No publication
 contains the log. The privileges that a worker's role needs are printed. If
 there is a log, give --delivery each time: a build without it refuses to end
 the log.
-
-To replace an earlier version that has an outbox, keep that version's worker
-running, and repeat the build until the outbox is empty and the build is not
-refused; or give --discard-outbox.
 
 Triggers run as the role that writes. Functions that need a privilege of their
 own belong to --owner, a role without login, which is created if it does not
@@ -135,7 +132,7 @@ worker ends instead.
 Examples:
   notifyman worker postgres://app@db1/shop postgres://app@db2/shop
   notifyman worker --from cache postgres://app@db1/shop
-  notifyman worker --tables 'public.price*' URL | jq -c .new_data
+  notifyman worker --table 'public.price*' URL | jq -c .new_data
   notifyman worker --exec 'curl -sfd @- http://cache/stale' URL
 
 Exit codes: 1 also if a database was lost for good or --give-up stop ended it;
@@ -146,25 +143,25 @@ received events are printed, or with --exec once the running command has ended."
 pub(crate) struct BuildArgs {
     #[command(flatten)]
     pub(crate) target: OneTarget,
-    /// Include only matching schemas (* any text, ? any character)
+    /// Include only matching schemas (with * and ?); repeat for several
     #[arg(long = "schema", value_name = "GLOB")]
     pub(crate) schemas: Vec<String>,
-    /// Include only matching tables, by name or as schema.name
+    /// Include only matching tables ([schema.]name); repeat for several
     #[arg(long = "table", value_name = "GLOB")]
     pub(crate) tables: Vec<String>,
-    /// Exclude matching schemas
+    /// Exclude matching schemas; repeat for several
     #[arg(long = "except-schema", value_name = "GLOB")]
     pub(crate) except_schemas: Vec<String>,
-    /// Exclude matching tables
+    /// Exclude matching tables; repeat for several
     #[arg(long = "except-table", value_name = "GLOB")]
     pub(crate) except_tables: Vec<String>,
-    /// Report whole rows, or keys (of what a statement wrote)
+    /// Contents of reports [possible values: rows, keys]
     #[arg(long, default_value_t)]
     pub(crate) shape: Shape,
-    /// Report rows that are too long by key, marker or spill table
+    /// Report payloads longer than 7,999 bytes by key, by a marker, or in a spill table [possible values: key, marker, spill]
     #[arg(long, default_value_t)]
     pub(crate) oversize: Oversize,
-    /// Deliver by notify, or by a log for workers [default: notify]
+    /// Deliver by NOTIFY, or by a log for workers [default: notify] [possible values: notify, log]
     #[arg(long, value_name = "DELIVERY")]
     pub(crate) delivery: Option<DeliveryMode>,
     /// Time for which the log keeps changes [default: 86400]
@@ -177,7 +174,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, hide_short_help = true)]
     pub(crate) unlogged: bool,
     /// Discard unread changes in the outbox of an earlier version
-    #[arg(long, hide_short_help = true)]
+    #[arg(long, hide = true)]
     pub(crate) discard_outbox: bool,
     /// Report the text of the query, with its literals
     #[arg(long)]
@@ -215,10 +212,10 @@ pub(crate) struct LockArgs {
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) target: OneTarget,
-    /// Include only tables in matching schemas
+    /// Include only tables in matching schemas; repeat for several
     #[arg(long = "schema", value_name = "GLOB")]
     pub(crate) schemas: Vec<String>,
-    /// Include only matching tables, by name or as schema.name
+    /// Include only matching tables ([schema.]name); repeat for several
     #[arg(long = "table", value_name = "GLOB")]
     pub(crate) tables: Vec<String>,
     /// Print the SQL for psql, and read nothing
@@ -247,8 +244,8 @@ pub(crate) enum GiveUp {
 pub(crate) struct WorkerArgs {
     #[command(flatten)]
     pub(crate) targets: Targets,
-    /// Report only matching tables, by name or as schema.name
-    #[arg(long, value_name = "GLOB")]
+    /// Report only matching tables ([schema.]name); repeat for several
+    #[arg(long = "table", alias = "tables", value_name = "GLOB")]
     pub(crate) tables: Vec<String>,
     /// Run COMMAND for each event, with its line as standard input
     #[arg(long, value_name = "COMMAND")]
@@ -265,7 +262,7 @@ pub(crate) struct WorkerArgs {
     /// Continue where the last worker of this name ended (--delivery log)
     #[arg(long, value_name = "NAME")]
     pub(crate) from: Option<String>,
-    /// Report again what was committed since TIME (2026-11-29T18:00:00Z) or for a span (90s, 2h, 1d)
+    /// Report again what was committed since TIME (2026-11-29T18:00:00Z), or within the last 90s, 2h or 1d
     #[arg(long, value_name = "TIME", value_parser = past_time)]
     pub(crate) replay_since: Option<SystemTime>,
     /// Begin at POSITION, as printed by --positions; for one database
