@@ -111,7 +111,8 @@ impl Gap {
         self.until().saturating_duration_since(self.since())
     }
 
-    /// Returns the number of gaps of this connection, including this one. The number only grows.
+    /// Returns the number of gaps of this connection, including this one. The number only grows: compare it with a stored
+    /// value to see whether a gap has been reported since.
     pub fn epoch(&self) -> u64 {
         self.0.epoch
     }

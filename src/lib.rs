@@ -1,15 +1,22 @@
 //! PostgreSQL LISTEN/NOTIFY over thousands of connections on one poll loop.
 //!
 //! A [`NotificationManager`] waits on any number of connections and yields what each has received; a [`Connection`] can
-//! also be iterated alone. This crate implements the protocol itself, so a notification costs a few comparisons, and a frozen
-//! server costs nothing.
+//! also be iterated alone. This crate implements the protocol itself, so a notification costs a few comparisons, and a server
+//! that does not respond delays no other connection.
 //!
-//! Two loops are all that you need to learn. *Idle* is `Some(None)`, *the end* is `None`:
+//! | you need | use |
+//! |---|---|
+//! | one session, which listens, notifies and waits | [`Connection`] |
+//! | many sessions in one loop | [`NotificationManager`] |
+//! | functions that are called by channel | [`Notifier`] |
+//! | changes to tables | `changes` (feature `json`) |
+//!
+//! In a `for` loop, `None` means idle. (`next()` returns `Some(None)` when idle, and `None` at the end.)
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
 //! use std::time::Duration;
-//! use notifyman::{Connection, NotificationManager};
+//! use notifyman::{Backoff, Connection, NotificationManager};
 //!
 //! # fn main() -> Result<(), notifyman::Error> {
 //! # let mut conns = Vec::new();
@@ -20,12 +27,20 @@
 //! # }
 //! # conns[0].notify("prices", "42")?;
 //! # let mut received = 0;
-//! for event in NotificationManager::new(conns).timeout(Duration::from_secs(2)) {
+//! // Without `reconnect`, a lost connection moves to the garbage; without a heartbeat, a dead link is not noticed.
+//! let nm = NotificationManager::new(conns)
+//!     .timeout(Duration::from_secs(2))
+//!     .reconnect(Backoff::default())
+//!     .heartbeat(Duration::from_secs(15), Duration::from_secs(5));
+//! for event in nm {
 //!     match event {
 //!         None => {                                     // idle: a safe place to stop or do other work
 //! #           break;
 //!         }
 //!         Some((conn, notifies)) => {
+//!             if let Some(gap) = notifies.gap() {       // the connection was lost, and is restored
+//!                 println!("{conn} may have missed notifications on {:?}", gap.channels());
+//!             }
 //!             for n in &notifies {
 //!                 println!("{conn} {} {} {}", n.channel(), n.payload(), n.pid());
 //! #               received += 1;
@@ -36,6 +51,11 @@
 //! # assert_eq!(received, 2);
 //! # Ok(()) }
 //! ```
+//!
+//! **For a remote server enable the feature `tls`, and set `sslmode=verify-full`.** The default, `sslmode=prefer`, verifies no
+//! certificate, and connects unencrypted without a warning if the feature is not enabled or the server has no TLS.
+//!
+//! A zero timeout polls a single connection:
 //!
 //! ```
 //! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
@@ -140,6 +160,39 @@
 //! The page [`faults`](docs::faults) lists each fault and its effect; [`speed`](docs::speed) has the costs, and shows how to use
 //! several processors.
 //!
+//! # A clean stop
+//!
+//! [`Handle::stop`] ends a loop from another thread, after what was received has been yielded. For SIGTERM and Ctrl-C, with the
+//! crate `signal-hook`:
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/for_docs.rs"));
+//! # #[cfg(not(feature = "cli"))]
+//! # fn main() {}
+//! # #[cfg(feature = "cli")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use notifyman::{Connection, NotificationManager};
+//! use signal_hook::consts::{SIGINT, SIGTERM};
+//! use signal_hook::iterator::Signals;
+//!
+//! # let mut db = Connection::connect(database())?;
+//! # db.listen(["prices"])?;
+//! let mut nm = NotificationManager::new([db]);
+//! let handle = nm.handle();
+//! let mut signals = Signals::new([SIGINT, SIGTERM])?;
+//! std::thread::spawn(move || {
+//!     if signals.forever().next().is_some() {
+//!         handle.stop();
+//!     }
+//! });
+//! # signal_hook::low_level::raise(SIGTERM)?;
+//! for (conn, batch) in (&mut nm).flatten() {
+//!     println!("{conn} has {} notifications", batch.len());
+//! }
+//! drop(nm);                                             // closes the sessions
+//! # Ok(()) }
+//! ```
+//!
 //! # Many databases
 //!
 //! [`NotificationManager::dial`] opens connections inside the loop, [`Connection::connect_many`] before it: concurrently, so
@@ -181,7 +234,7 @@
 //!
 //! # Features
 //!
-//! None is on by default.
+//! None is on by default. The crate needs Rust 1.88 or later, and Unix; Linux and macOS are tested.
 //!
 //! - `tls` encrypts connections, with rustls and ring. Without it an `sslmode` up to `prefer` connects unencrypted, and a stricter
 //!   one is refused.
@@ -189,7 +242,13 @@
 //! - `tracing` writes an event for each connection that is lost, restored or given up, and for each callback that panics; at the
 //!   level DEBUG also for each change of a connection's state, and at TRACE for each timer and each message on the wire. The
 //!   target is `notifyman`. Passwords are never written, and the content of other messages only if the environment variable
-//!   `NOTIFYMAN_TRACE_CONTENT` is `1`.
+//!   `NOTIFYMAN_TRACE_CONTENT` is `1`. To see the events, install a subscriber at the start of `main`, such as that of the crate
+//!   `tracing-subscriber` with its feature `env-filter`:
+//!
+//!   ```text
+//!   tracing_subscriber::fmt().with_env_filter("notifyman=debug").init();
+//!   ```
+//!
 //! - `cli` builds the program `notifyman`, with TLS.
 
 #![cfg_attr(not(feature = "tls"), allow(unreachable_code, reason = "there is no value of what encrypts"))]

@@ -28,6 +28,10 @@ pub enum Method {
 
 /// The part of a change that was left out because the payload would have been too long to send.
 ///
+/// A variant names what is missing. [`Oversize`](super::Oversize) is the opposite: its variants name what is reported.
+/// [`Oversize::Key`](super::Oversize::Key) reports the key, and such a change has [`Row`](Self::Row); in a change with
+/// [`Key`](Self::Key) the key is missing.
+///
 /// ```
 /// use notifyman::changes::{Change, Truncated};
 ///
@@ -44,7 +48,8 @@ pub enum Truncated {
     Query,
     /// The query, and all columns that are not part of the row's key.
     Row,
-    /// The query and the row, and the key if there is one: something in this table has changed.
+    /// The query and the row, and the key if there is one: something in this table has changed. This is not what
+    /// [`Oversize::Key`](super::Oversize::Key) asks for, but a *marker*.
     Key,
 }
 

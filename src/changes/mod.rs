@@ -31,6 +31,18 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Terms
+//!
+//! - The **shape** of an installation is the contents of its reports: whole rows, or keys ([`Shape`]).
+//! - A **marker** is a report without rows and keys, which says only that something in a table has changed: its `truncated` is
+//!   [`Truncated::Key`].
+//! - To **spill** a payload is to store it in the table `notifyman.spilled`, because it is too long for NOTIFY
+//!   ([`Oversize::Spill`]).
+//! - An **era** of a log is the time from one beginning of the log to the next. Another era begins after a crash or a
+//!   failover, and in a copy of the database; readers then report a gap.
+//! - A **`generic`** function is a trigger function that serves any table. Usually a function is made for the columns of its
+//!   tables; a `generic` one is slower, and is replaced by the next build.
+//!
 //! # For the database administrator
 //!
 //! **Installed objects.** A build creates:
@@ -62,8 +74,8 @@
 //! and the selection of tables change functions only.
 //!
 //! **DDL.** An event trigger covers new tables, and replaces the trigger function of a table when its columns change. It takes
-//! about a millisecond, and about 15 ms for the first DDL of a session. Until the next build, the new function may be the one
-//! for any table (`generic` in `notifyman status`), which also reads long values. The tables that a statement names are always
+//! about a millisecond, and about 15 ms for the first DDL of a session. Until the next build, the new function may be a
+//! `generic` one, which also reads long values; `notifyman status` lists such tables. The tables that a statement names are always
 //! covered. Their partitions are covered until a fifth of `statement_timeout` has passed, or 0.2 s without such a timeout. The
 //! remaining ones cause a warning, a message to the workers, and a problem of [`Status`] until the next build. Errors become
 //! warnings; only a statement that reaches its timeout in the trigger is cancelled, and a full NOTIFY queue fails the commit.
@@ -144,8 +156,8 @@
 //!
 //! - For cache invalidation, use the **keys** shape. It reports the keys to forget, in one notification for hundreds of rows of
 //!   one statement.
-//! - Write many rows with one statement, and many statements in one transaction. In the keys shape a row then costs about half
-//!   as much as in the rows shape, and the lock at the commit is taken once.
+//! - Write many rows with one statement, and many statements in one transaction. In an INSERT of 10,000 rows, the keys shape
+//!   then adds about a ninth of the time that the rows shape adds, and the lock at the commit is taken once.
 //! - Run **one worker** for a database, and many processes behind it. A hundred listeners cost every writer a hundred times as
 //!   much.
 //! - With many small writing transactions at a time, use **delivery by the log**, which takes no lock at the commit.
@@ -154,7 +166,7 @@
 //! - The notifications of a transaction are in the memory of its session until it commits, and then in the server's queue. For
 //!   bulk loads of millions of rows, use the keys shape, or delivery by the log.
 //!
-//! # It never fails a write
+//! # Effects on writes
 //!
 //! An error while a report is made does not fail the write. A change that is too long is reported by its key, and a change that
 //! cannot be reported otherwise by a marker that something changed ([`Truncated`]).

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, ValueError};
 use crate::manager::{Backoff, NotificationManager};
 
-/// The heartbeat: a server that sends nothing for the first time is queried, and must reply within the second.
+/// The heartbeat: the time without a byte after which a server is queried, and the time for its reply.
 const HEARTBEAT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 /// The shortest interval at which a log is polled.
 const POLL_MIN: Duration = Duration::from_millis(1);

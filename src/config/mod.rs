@@ -109,7 +109,8 @@ pub use tls::{SslCertMode, SslNegotiation, TlsVersion};
 ///   the login. In libpq, it defaults to no limit and applies to each host. While an address has not accepted the
 ///   connection, it may use an equal share of the remaining time. After that it may use seven eighths of the remaining
 ///   time, and all of it after the first byte of an answer. Only the first silent server may use that much; each later
-///   one may use its share.
+///   one may use its share. For example, each of 3 addresses has 10 of 30 seconds to accept the connection. If the first
+///   one accepts it immediately and then remains silent, it may use 26.25 seconds, and the other two share the rest.
 /// - If a host does not satisfy `target_session_attrs`, the other addresses of its name are tried, too; libpq continues
 ///   with the next host. Any error of a server except a refused login continues with the next address; libpq continues
 ///   if a server is starting up, but not if it has too many connections.

@@ -79,7 +79,8 @@ use crate::row::Row;
 ///
 /// # Guarantees
 ///
-/// - Every notification that the server sends is returned, once and in order, whichever calls are made meanwhile.
+/// - Every notification that the server sends is returned, once and in order, whichever calls are made meanwhile. Up to
+///   256 MiB wait to be taken; if more arrive during a call, the connection is closed with [`Error::Overflow`].
 /// - No call takes longer than its timeout ([`set_call_timeout`](Self::set_call_timeout)) and a second.
 /// - An invalid argument sends nothing and changes nothing. A fault of the network or the server closes the connection, and
 ///   [`error`](Self::error) returns the reason.
@@ -93,7 +94,8 @@ impl Connection {
     /// Opens a connection: resolves the host name, connects, and logs in.
     ///
     /// The argument is a connection string, as for `psql`, or a [`Config`]. Several hosts, and several addresses of a host,
-    /// are tried in turn; a refused login ends the attempt. All of it takes no longer than `connect_timeout`.
+    /// are tried in turn; a refused login ends the attempt. All of it takes no longer than `connect_timeout` (30 seconds by
+    /// default).
     ///
     /// ```no_run
     /// use notifyman::{Config, Connection};
@@ -315,6 +317,8 @@ impl Connection {
     // ---- queries ------------------------------------------------------------------------------------------------
 
     /// Executes SQL by the simple query protocol, and returns the rows of all statements as text.
+    ///
+    /// There are no parameters: never insert untrusted values into the text. For queries with values, use a general client.
     ///
     /// Several statements in one call are one transaction, unless they control transactions themselves. Up to 64 MiB of
     /// an answer are kept, and 16 MiB of a row; for a longer answer the call fails with [`Error::AnswerTooLong`], although

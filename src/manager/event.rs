@@ -11,7 +11,7 @@ use crate::notification::Batch;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// Nothing has arrived during the timeout, or the timeout has expired under load. The manager holds nothing undelivered.
+    /// The timeout has passed since the last idle event. Everything received before has been yielded.
     Idle,
     /// The notifications that one connection has received, in the server's order; never empty.
     Notifies(ConnId, Batch),

@@ -78,6 +78,8 @@ const CANARY_CHANNEL: &str = "notifyman_canary";
 ///
 /// # Iteration
 ///
+/// One pass of the poll loop is a *turn*: it waits until sockets are ready, or a time has come, and then serves them.
+///
 /// - **No timeout:** batches, as long as there are connections.
 /// - **A timeout:** also an idle event about that often, never early, also under load. At an idle event, the manager
 ///   holds nothing undelivered.
@@ -121,7 +123,7 @@ impl NotificationManager {
     }
 
     /// Sets the timeout: `None` for no idle events, [`Duration::ZERO`] to read what is there and end, [`Duration::MAX`] for
-    /// never.
+    /// never. Default: none.
     #[must_use]
     #[doc(alias("settimeout", "idle"))]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -152,8 +154,10 @@ impl NotificationManager {
     /// Meanwhile a connection is [restoring](Self::restoring): neither among the [connections](Self::connections) nor
     /// in the garbage. Its first batch afterwards carries the [`Gap`](crate::Gap). Few failures are final: refused
     /// credentials, a missing database and a refused certificate move the connection to the garbage, unless
-    /// [`Backoff::retry_all`] is set; so does closing it in this program. Names are resolved again for each attempt.
-    /// Each request listens to up to 10,000 channels.
+    /// [`Backoff::retry_all`] is set. A connection that this program closes also moves to the garbage, even with
+    /// `retry_all`. Names are resolved again for each attempt. Each request listens to up to 10,000 channels.
+    ///
+    /// Default: none, so a lost connection moves to the garbage. A [`Notifier`](crate::Notifier) reconnects by default.
     ///
     /// ```no_run
     /// # let conns: [notifyman::Connection; 0] = [];
@@ -183,8 +187,12 @@ impl NotificationManager {
     /// not detect a frozen server, nor anything behind a proxy. Any byte from the server is a sign of life. While a request by
     /// the handle or a canary is unanswered, its own limit, the call timeout, applies instead.
     ///
-    /// The periods are spread over a quarter of `idle`, so that the messages of many connections come in no burst; and the
-    /// loop wakes for them at most 32 times in the shorter of the two times.
+    /// The heartbeats of many connections are spread over time, up to a quarter of `idle` early. The loop wakes for all of
+    /// them together, at most 32 times per `idle` or `deadline`, whichever is shorter.
+    ///
+    /// Default: none. A [`Notifier`](crate::Notifier) has a heartbeat of 15 and 5 seconds by default. There is no minimum, and
+    /// zero does not disable the heartbeat: a connection is then queried about every millisecond, and is lost if its answer
+    /// takes longer than the deadline.
     #[must_use]
     #[doc(alias("keepalive", "ping"))]
     pub fn heartbeat(mut self, idle: Duration, deadline: Duration) -> Self {
@@ -198,8 +206,10 @@ impl NotificationManager {
     /// delivers nothing, and is lost with [`Error::NotDelivering`].
     ///
     /// It proves what no other sign does: a pooler in transaction mode answers everything and delivers nothing. The gap
-    /// that follows begins when the last canary was sent that arrived. [`Stats::canary_micros`](crate::Stats) is the time
-    /// that it took.
+    /// that follows begins when the last canary that arrived was sent. [`Stats::canary_micros`](crate::Stats) is the
+    /// delivery time of the latest canary in microseconds.
+    ///
+    /// Default: none.
     ///
     /// ```no_run
     /// # let conns: [notifyman::Connection; 0] = [];
@@ -231,9 +241,9 @@ impl NotificationManager {
     /// - A canary that a session sends to itself arrives with the answer, and does not prove delivery to an idle session. So
     ///   for the only connection to a database, another session is opened to send the first canary; behind a pooler, every
     ///   canary.
-    /// - A single delay is no fault. A canary that arrives only together with the answer to a question may be late. If
-    ///   in two periods in a row that question was sent to the idle session after the canary had been committed, the
-    ///   connection is lost with [`Error::HeldBack`]. The question is the one after the deadline, a heartbeat or an audit.
+    /// - One late canary is no fault. [`Error::HeldBack`] is reported if, in two periods in a row, the canary arrived only
+    ///   with the answer to a request (the query after the deadline, a heartbeat or an audit) that was sent to an idle
+    ///   session after the canary's commit.
     /// - A refusal by the server is reported by [`Event::CheckRefused`], once for each session.
     /// - After `UNLISTEN *`, `DISCARD ALL` or a rollback the channel is listened to again. Only a session whose server forgets
     ///   it before two canaries in a row counts as delivering nothing.
@@ -279,7 +289,7 @@ impl NotificationManager {
     /// Sets an audit: in every `period`, each connection's server is queried for its channels, and channels that it has
     /// forgotten are listened to again. A gap with these channels reports that, with the cause
     /// [`Error::Unregistered`]: in [`Event::Restored`], or in
-    /// [`Batch::gap`](crate::Batch::gap). The connection itself continues.
+    /// [`Batch::gap`](crate::Batch::gap). The connection itself continues. Default: none.
     ///
     /// Registrations are lost by an `UNLISTEN` in a function or behind a pooler. The gap begins when the last audit found
     /// every channel, or with the session. A channel that the server listens to and the manager did not know of is recorded,

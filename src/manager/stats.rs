@@ -26,7 +26,7 @@ pub struct Stats {
     pub notifications: u64,
     /// Bytes read from all servers.
     pub bytes: u64,
-    /// Turns of the loop.
+    /// Turns of the loop (see [`NotificationManager`](crate::NotificationManager#iteration)).
     pub turns: u64,
     /// Sockets found ready.
     pub wakeups: u64,

@@ -29,8 +29,8 @@ const STATEMENT_MAX: usize = 1 << 20;
 ///
 /// A batch is sent when its oldest notification has waited for the linger, or when it is full. While one statement is
 /// executed the next batch is collected, so a busy batcher sends in batches even without a linger. The order is kept. Equal
-/// notifications that wait together are folded into the first, as PostgreSQL does within a transaction, and all their
-/// tickets resolve.
+/// notifications that wait together are folded into the first one, as PostgreSQL does within a transaction, and all their
+/// tickets resolve. ([`Policy::Coalesce`](super::Policy::Coalesce), for receiving, folds into the latest one.)
 ///
 /// Clones share one queue. Notifications that wait when the last clone is dropped are still sent.
 ///

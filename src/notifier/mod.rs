@@ -945,7 +945,7 @@ impl NotifierBuilder {
     /// Sets the number of threads that call callbacks. Default: 1.
     ///
     /// With any number, a subscriber's callbacks are called one at a time and in order. With one thread, a callback that
-    /// blocks delays those of all other subscribers; with n threads, n callbacks must block for that.
+    /// blocks delays those of all other subscribers; with n threads, others are delayed only while n callbacks block.
     ///
     /// ```
     /// use notifyman::Notifier;
@@ -974,7 +974,8 @@ impl NotifierBuilder {
     }
 
     /// Sets the policy for restoring lost sessions: see
-    /// [`NotificationManager::reconnect`](crate::NotificationManager::reconnect). Default: [`Backoff::default`].
+    /// [`NotificationManager::reconnect`](crate::NotificationManager::reconnect). Default: [`Backoff::default`]. (A
+    /// manager alone does not reconnect by default.)
     ///
     /// ```
     /// use std::time::Duration;
@@ -991,7 +992,8 @@ impl NotifierBuilder {
     }
 
     /// Sets the time without a received byte after which a session is checked, and the deadline of the reply: see
-    /// [`NotificationManager::heartbeat`](crate::NotificationManager::heartbeat). Default: 15 and 5 seconds.
+    /// [`NotificationManager::heartbeat`](crate::NotificationManager::heartbeat). Default: 15 and 5 seconds. (A manager
+    /// alone has no heartbeat by default.)
     ///
     /// ```
     /// use std::time::Duration;

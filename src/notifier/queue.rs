@@ -53,8 +53,9 @@ pub enum Policy {
     DropOldest,
     /// Drops the new notification, and reports that in its place.
     DropNewest,
-    /// Folds waiting notifications of the same channel and payload into the latest, always; if that is not enough, drops
-    /// the oldest. For cache invalidation: a slow subscriber receives each key once.
+    /// Folds waiting notifications of the same channel and payload into the latest one, even if the queue is not full; if
+    /// that is not enough, drops the oldest. For cache invalidation: a slow subscriber receives each key once. (A
+    /// [`Batcher`](super::Batcher), which sends, folds into the first one.)
     Coalesce,
     /// Unsubscribes the subscriber from everything. It still receives what waits, and a report at the end.
     Disconnect,
