@@ -117,6 +117,12 @@ impl<S: Transport> Link<S> {
     /// Writes as far as possible without waiting.
     #[inline]
     pub(crate) fn flush(&mut self) {
+        if !self.session.poll_transmit().is_empty() {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
         while !self.session.poll_transmit().is_empty() && !self.is_closed() {
             match self.stream.write(self.session.poll_transmit()) {
                 Ok(sent) => {

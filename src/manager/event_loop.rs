@@ -118,6 +118,7 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
         self.at(self.poll.now(), action)
     }
 
+    #[inline]
     fn at<R>(&mut self, now: Instant, action: impl FnOnce(&mut Fleet<C>, &mut FleetIo<'_, C::Stream>) -> R) -> R {
         let read = ReadContext::new(&mut self.buffer, now, false, self.waker.as_ref());
         action(&mut self.fleet, &mut FleetIo { read, poller: &mut self.poll })
@@ -127,13 +128,14 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
     pub(super) fn next(&mut self, waits: bool, has_gap_events: bool) -> Poll<Option<Event>> {
         self.shared.iterating.set();
         self.fleet.set_gap_events(has_gap_events);
-        let next = self.run(waits);
-        if matches!(next, Poll::Ready(None)) {
-            // After the end, another thread may iterate the manager.
-            self.shared.iterating.clear();
-            self.fleet.end_pass();
-        }
-        next
+        self.run(waits)
+    }
+
+    /// Ends the iteration. Afterwards another thread may iterate the manager.
+    fn end(&mut self) -> Poll<Option<Event>> {
+        self.shared.iterating.clear();
+        self.fleet.end_pass();
+        Poll::Ready(None)
     }
 
     fn run(&mut self, waits: bool) -> Poll<Option<Event>> {
@@ -147,7 +149,7 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
             if let Some(left) = self.stops.checked_sub(1) {
                 self.stops = left;
                 self.fleet.postpone_idle();
-                return Poll::Ready(None);
+                return self.end();
             }
             if !self.fleet.is_turn_over() {
                 let now = if self.fleet.needs_exact_time() { self.poll.now() } else { self.now };
@@ -156,15 +158,18 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
                     None => continue,
                 }
             }
-            if self.fleet.is_timed(self.now) {
+            if self.fleet.is_timed() {
                 self.now = self.poll.now();
             }
             let has_commands = self.shared.has_commands();
             let waits_empty = has_commands || (self.parks && !self.fleet.is_pass());
-            let deadline = match self.at(self.now, |fleet, io| fleet.end_turn(io, waits_empty)) {
-                TurnEnd::Event(event) => return Poll::Ready(Some(event)),
-                TurnEnd::Continue => continue,
-                TurnEnd::NoConnections => return Poll::Ready(None),
+            let deadline = match self.fleet.end_turn(self.now, waits_empty) {
+                TurnEnd::Idle => return Poll::Ready(Some(Event::Idle)),
+                TurnEnd::ServeChanged => match self.at(self.now, |fleet, io| fleet.serve_changed(io)) {
+                    Some(event) => return Poll::Ready(Some(event)),
+                    None => continue,
+                },
+                TurnEnd::NoConnections => return self.end(),
                 TurnEnd::Poll(deadline) => deadline,
             };
             let left = deadline.map(|deadline| deadline.saturating_duration_since(self.now));
@@ -174,10 +179,13 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
                 self.parks = false;
                 continue;
             }
-            let has_work = self.at(self.now, |fleet, io| fleet.begin_turn(io));
+            if self.fleet.has_scheduled() {
+                self.at(self.now, |fleet, io| fleet.run_due(io));
+            }
+            let has_work = self.fleet.begin_turn();
             if !has_work && !self.shared.has_commands() {
                 match (self.fleet.is_pass(), waits) {
-                    (true, _) => return Poll::Ready(None),
+                    (true, _) => return self.end(),
                     (false, false) => return Poll::Pending,
                     (false, true) => {}
                 }

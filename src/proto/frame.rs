@@ -74,7 +74,7 @@ pub(crate) fn kept(frame: &[u8]) -> &[u8] {
 }
 
 /// Finds the frame at the beginning of `bytes`.
-#[inline]
+#[inline(always)]
 pub(crate) fn next(bytes: &[u8]) -> Result<Next, ProtocolError> {
     let Some((&tag, rest)) = bytes.split_first() else { return Ok(Next::Partial { known: None }) };
     // A wrong type is an error before the length has been received.

@@ -174,6 +174,7 @@ impl<C: Linked> Live<C> {
     }
 
     /// Brings the rest of the fleet up to date with the connection, after anything has happened to it.
+    #[inline]
     pub(super) fn after_change(&mut self, turn: &mut Turn<'_, C::Stream>) {
         let link = self.connection.link_mut();
         if link.is_closed() {

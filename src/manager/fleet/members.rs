@@ -149,6 +149,7 @@ impl<C: Linked> Members<C> {
     }
 
     /// Serves one connection, and returns what it has to report.
+    #[inline]
     pub(super) fn serve(&mut self, token: u32, io: &mut FleetIo<'_, C::Stream>, reason: ServeReason) -> Option<Event> {
         let (occupant, mut turn) = self.turn(token, io)?;
         if matches!(reason, ServeReason::Ready(ServeMode { reads: true, .. })) {

@@ -44,7 +44,6 @@ use std::time::{Duration, Instant};
 
 use self::audit::AuditSchedule;
 pub use self::backoff::Backoff;
-use self::backoff::FIRST_DIALS;
 use self::canary::CanaryDue;
 pub(crate) use self::canary::{Canaries, CanaryPace, PERIOD_MIN as CANARY_PERIOD_MIN};
 use self::describe::FleetView;
@@ -90,10 +89,10 @@ enum IdlePhase {
 /// The result of the end of a turn.
 #[derive(Debug)]
 pub(crate) enum TurnEnd {
-    /// There is an event to report.
-    Event(Event),
-    /// Another connection must be served first.
-    Continue,
+    /// The idle event must be reported.
+    Idle,
+    /// A connection that the loop's body may have changed must be [served](Fleet::serve_changed) first.
+    ServeChanged,
     /// There is no connection left.
     NoConnections,
     /// Poll the sockets, for no longer than until this time; `None` for as long as it takes.
@@ -256,16 +255,19 @@ impl<C: Linked> Fleet<C> {
     // ---- turns ------------------------------------------------------------------------------------------------------
 
     /// Takes the next event that has been collected.
+    #[inline]
     pub(crate) fn take_event(&mut self) -> Option<Event> {
         self.members.services.events.pop_front()
     }
 
     /// Returns `true` if every connection of the turn has been served.
+    #[inline]
     pub(crate) fn is_turn_over(&self) -> bool {
         self.members.services.ready.is_served()
     }
 
     /// Returns `true` if the next connection to serve depends on the time that the loop's body has taken.
+    #[inline]
     pub(crate) fn needs_exact_time(&self) -> bool {
         let Members { roster, services, .. } = &self.members;
         let Some(slot) = services.ready.peek().and_then(|token| roster.get(token)) else { return false };
@@ -274,6 +276,7 @@ impl<C: Linked> Fleet<C> {
     }
 
     /// Serves the next connection: one read, and what it brings.
+    #[inline]
     pub(crate) fn serve_next(&mut self, io: &mut FleetIo<'_, C::Stream>) -> Option<Event> {
         let token = self.members.services.ready.pop()?;
         self.members.serve(token, io, ServeReason::Ready(self.mode(true)))
@@ -284,26 +287,27 @@ impl<C: Linked> Fleet<C> {
     }
 
     /// Returns `true` if the end of the turn depends on the time that the turn has taken.
-    pub(crate) fn is_timed(&self, now: Instant) -> bool {
-        self.idle.is_timed() || self.deadline(now).is_some_and(|deadline| deadline > now)
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        let services = &self.members.services;
+        self.idle.is_timed() || services.ready.is_empty() && services.is_timed()
     }
 
     /// Ends a turn, and returns what to do next; `waits` if the loop continues without a connection.
-    pub(crate) fn end_turn(&mut self, io: &mut FleetIo<'_, C::Stream>, waits: bool) -> TurnEnd {
-        let now = io.read.now;
+    #[inline]
+    pub(crate) fn end_turn(&mut self, now: Instant, waits: bool) -> TurnEnd {
         self.idle.begin(now);
         if self.members.roster.len() == 0 && !waits {
             return TurnEnd::NoConnections;
         }
         if self.phase == IdlePhase::Polled {
             // What a call in the loop's body has received meanwhile is reported before the idle event.
-            if let Some(token) = self.members.services.ready.pop_dirty() {
-                let event = self.members.serve(token, io, ServeReason::Ready(self.mode(false)));
-                return event.map_or(TurnEnd::Continue, TurnEnd::Event);
+            if self.members.services.ready.has_dirty() {
+                return TurnEnd::ServeChanged;
             }
             self.phase = IdlePhase::NotDue;
             self.idle.restart(now);
-            return TurnEnd::Event(Event::Idle);
+            return TurnEnd::Idle;
         }
         let Members { roster, services, .. } = &mut self.members;
         services.ready.end_turn();
@@ -314,23 +318,27 @@ impl<C: Linked> Fleet<C> {
         TurnEnd::Poll(if self.phase == IdlePhase::Due { Some(now) } else { self.deadline(now) })
     }
 
+    /// Returns what a connection that the loop's body may have changed has to report, without reading.
+    pub(crate) fn serve_changed(&mut self, io: &mut FleetIo<'_, C::Stream>) -> Option<Event> {
+        let token = self.members.services.ready.pop_dirty()?;
+        self.members.serve(token, io, ServeReason::Ready(self.mode(false)))
+    }
+
     /// Returns the time of the next turn, if no socket becomes ready before.
+    #[inline]
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let services = &self.members.services;
         if !services.ready.is_empty() || !services.events.is_empty() || self.idle.is_zero() {
             return Some(now);
         }
-        let canary = services.canary.as_ref().and_then(|canaries| canaries.next());
-        let audit = services.audit.as_ref().and_then(AuditSchedule::next);
-        let dial = services.dials.due(&services.backoff.unwrap_or_default(), now);
-        let first_dial = services.first_dials.due(&FIRST_DIALS, now);
         // A period that has not begun begins with the next turn.
         let idle = self.idle.due().or_else(|| now.checked_add(self.idle.period()?));
-        [idle, services.timers.next(), canary, audit, dial, first_dial].into_iter().flatten().min()
+        if services.is_timed() { [idle, services.next(now)].into_iter().flatten().min() } else { idle }
     }
 
     /// Handles the sockets that a poll has found ready, each with its token and `true` if the peer has closed it. They are
     /// served before those that are left over from the turn before.
+    #[inline]
     pub(crate) fn handle_ready(&mut self, ready: impl Iterator<Item = (u32, bool)>) -> usize {
         let Members { roster, services, .. } = &mut self.members;
         let (left_over, mut count) = (services.ready.len(), 0);
@@ -352,12 +360,24 @@ impl<C: Linked> Fleet<C> {
         }
     }
 
-    /// Begins a turn, after the sockets have been polled. Returns `true` if there is something to do.
-    pub(crate) fn begin_turn(&mut self, io: &mut FleetIo<'_, C::Stream>) -> bool {
+    /// Returns `true` if there are timers, checks or connection attempts, of which [`run_due`](Self::run_due) runs those that
+    /// are due.
+    #[inline]
+    pub(crate) fn has_scheduled(&self) -> bool {
+        self.members.services.is_timed()
+    }
+
+    /// Runs what is due, after the sockets have been polled.
+    pub(crate) fn run_due(&mut self, io: &mut FleetIo<'_, C::Stream>) {
         self.fire_timers(io.read.now);
         self.fire_canaries(io);
         self.fire_audits(io);
         self.admit_dials(io);
+    }
+
+    /// Begins a turn. Returns `true` if there is something to do.
+    #[inline]
+    pub(crate) fn begin_turn(&mut self) -> bool {
         let ready = &mut self.members.services.ready;
         ready.serve_all();
         if self.phase == IdlePhase::Due {
@@ -453,10 +473,7 @@ impl<C: Linked> Fleet<C> {
     /// Begins the connection attempts that the budgets allow.
     fn admit_dials(&mut self, io: &mut FleetIo<'_, C::Stream>) {
         loop {
-            let (now, services) = (io.read.now, &mut self.members.services);
-            let backoff = services.backoff.unwrap_or_default();
-            let admitted = services.first_dials.admit(&FIRST_DIALS, now);
-            let Some((token, permit)) = admitted.or_else(|| services.dials.admit(&backoff, now)) else { return };
+            let Some((token, permit)) = self.members.services.admit_dial(io.read.now) else { return };
             let event = self.members.serve(token, io, ServeReason::Dial(permit));
             self.members.services.events.extend(event);
         }

@@ -109,6 +109,10 @@ impl ReadyQueue {
         self.ready.pop_front()
     }
 
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
     /// Takes a connection that the caller may have changed.
     pub(super) fn pop_dirty(&mut self) -> Option<u32> {
         self.dirty.pop()

@@ -2,15 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::audit::AuditSchedule;
-use super::backoff::Backoff;
+use super::backoff::{Backoff, FIRST_DIALS};
 use super::canary::Canaries;
 use super::dial_budget::DialBudget;
 use super::heartbeat::Heartbeat;
 use super::jitter::Jitter;
-use super::permit::Permits;
+use super::permit::{Permit, Permits};
 use super::ready_queue::ReadyQueue;
 use super::timers::Timers;
 use crate::connection::ConnectionInterner;
@@ -72,6 +72,39 @@ impl Services {
         let heartbeat = self.heartbeat.map_or(Duration::MAX, |heartbeat| heartbeat.idle);
         let audit = self.audit.as_ref().map_or(Duration::MAX, |audit| audit.period);
         (deadline / 2).min(heartbeat.min(audit) / 4)
+    }
+
+    /// Returns `true` if anything may be due at some time.
+    #[inline]
+    pub(super) fn is_timed(&self) -> bool {
+        self.timers.next().is_some() || self.canary.is_some() || self.audit.is_some() || self.has_dials()
+    }
+
+    /// Returns `true` if connections wait for a permit to make an attempt.
+    #[inline]
+    fn has_dials(&self) -> bool {
+        self.dials.has_waiting() || self.first_dials.has_waiting()
+    }
+
+    /// Returns the time at which something is due next.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        let canary = self.canary.as_ref().and_then(|canaries| canaries.next());
+        let audit = self.audit.as_ref().and_then(AuditSchedule::next);
+        let [dial, first_dial] = match self.has_dials() {
+            true => [self.dials.due(&self.backoff.unwrap_or_default(), now), self.first_dials.due(&FIRST_DIALS, now)],
+            false => [None, None],
+        };
+        [self.timers.next(), canary, audit, dial, first_dial].into_iter().flatten().min()
+    }
+
+    /// Returns the next connection that may make an attempt, with its permit.
+    #[inline]
+    pub(super) fn admit_dial(&mut self, now: Instant) -> Option<(u32, Permit)> {
+        if !self.has_dials() {
+            return None;
+        }
+        let backoff = self.backoff.unwrap_or_default();
+        self.first_dials.admit(&FIRST_DIALS, now).or_else(|| self.dials.admit(&backoff, now))
     }
 
     pub(super) fn count_transactions(&mut self, change: isize) {

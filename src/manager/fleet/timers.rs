@@ -96,6 +96,7 @@ impl Timers {
     }
 
     /// Returns the next timer that is due, whether it counts or not.
+    #[inline]
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<(CompactInstant, u32, Timer)> {
         self.next.filter(|next| *next <= now)?;
         let due = self.heap.pop();
