@@ -86,7 +86,7 @@ impl SessionResults {
         session.handle_eof();
         results.take(&mut session, delivery.taking);
         results.take(&mut session, delivery.taking);
-        assert!(results.is_closed, "the end is is_closed");
+        assert!(results.is_closed, "the session is closed at the end");
         assert!(session.receiver.partial_bytes().is_none(), "a closed session keeps no frame");
         results.channels = session.channels.iter().map(Box::from).collect();
         results.parameters = session.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
@@ -155,10 +155,11 @@ const READ: usize = crate::proto::buffer::READ_SIZE;
 
 /// Uses the first bytes as options of the session, and the others as the server's messages.
 ///
-/// The first byte: bit 0, whether the others are a list of messages, each a type, a length of one byte and so much
-/// (255: so many kilobytes of filling as the next byte says), and else a stream as it is; bit 1, whether a login comes
-/// before it; bits 2 and 3, what the client takes when. The second byte: what it requests. The third: two sizes of buffers.
-/// The fourth: how many bytes follow that say how much each read brings.
+/// - The first byte: bit 0 is set if the others are a list of messages, each a type, a length of one byte and that number of bytes
+///   (255: as many KiB of filling as the next byte says), and clear if they are a stream; bit 1 is set if a login precedes them;
+///   bits 2 and 3 choose what the client takes, and when.
+/// - The second byte chooses what the client requests, and the third two sizes of buffers.
+/// - The fourth is the number of bytes that follow and give the sizes of the reads.
 pub(crate) fn fuzz_session(data: &[u8]) {
     let Some((&[flags, asked, sizes, cuts], rest)) = data.split_first_chunk() else { return };
     let (cuts, rest) = rest.split_at(usize::from(cuts % 16).min(rest.len()));
