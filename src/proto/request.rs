@@ -104,8 +104,23 @@ impl Request {
     /// Returns `true` if the server answers the request immediately, because no lock can delay it: a server that does not is
     /// as silent as one that does not answer a heartbeat.
     pub(crate) fn is_answered_immediately(&self) -> bool {
-        use Request::{Listen, Notify, Query, Unlisten, UnlistenAll};
-        !matches!(self, Query(_) | Notify(_) | Listen(_) | Unlisten(_) | UnlistenAll)
+        match self {
+            Request::Query(_)
+            | Request::Notify(_)
+            | Request::Listen(_)
+            | Request::Unlisten(_)
+            | Request::UnlistenAll => false,
+            Request::Relisten(_)
+            | Request::ReadChannels
+            | Request::Audit
+            | Request::ConfirmListen(_)
+            | Request::ListenCanary(_)
+            | Request::UnlistenCanary(_)
+            | Request::ReadQueueTail
+            | Request::UseSqlAscii { .. }
+            | Request::UndoListen(..)
+            | Request::Sync => true,
+        }
     }
 
     /// Appends the message to `transmit`.

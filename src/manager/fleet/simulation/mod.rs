@@ -77,9 +77,11 @@ fn run(seed: u64, trace: bool, counts: &mut Counts) {
     let at = with_network(|network| network.now - network.start);
     match result {
         Ok(Ok(())) => {}
-        Ok(Err(fault)) => panic!("after {at:?}: {fault}\nreplay: NOTIFYMAN_SEED={seed} cargo test --lib every_history"),
+        Ok(Err(fault)) => {
+            panic!("after {at:?}: {fault}\nreplay: NOTIFYMAN_SEED={seed} cargo test --lib every_history -- --nocapture")
+        }
         Err(cause) => {
-            println!("after {at:?}; replay: NOTIFYMAN_SEED={seed} cargo test --lib every_history");
+            println!("after {at:?}; replay: NOTIFYMAN_SEED={seed} cargo test --lib every_history -- --nocapture");
             panic::resume_unwind(cause);
         }
     }

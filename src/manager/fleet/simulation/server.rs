@@ -93,7 +93,8 @@ impl Backend {
             _ if !self.is_logged_in => Message::Startup,
             Some(b'S') => Message::Sync,
             Some(b'X') => Message::Terminate,
-            _ => Message::Query(String::from_utf8_lossy(&message[5..length - 1]).into_owned()),
+            Some(b'Q') => Message::Query(String::from_utf8_lossy(&message[5..length - 1]).into_owned()),
+            tag => panic!("the simulated server does not know a message of type {tag:?}"),
         })
     }
 
