@@ -241,8 +241,9 @@
 //! - `json` reads payloads as types and values, and adds `changes`; `python` also reads Python literals.
 //! - `tracing` writes an event for each connection that is lost, restored or given up, and for each callback that panics; at the
 //!   level DEBUG also for each change of a connection's state, and at TRACE for each timer and each message on the wire. The
-//!   target is `notifyman`. The messages of a login that may contain a password are written without content, and the others with content only if the environment
-//!   variable `NOTIFYMAN_TRACE_CONTENT` is `1`. To see the events, install a subscriber at the start of `main`, such as that of the crate
+//!   target is `notifyman`. Messages of a login that may contain a password are written without their content, and others with
+//!   it only if the environment variable `NOTIFYMAN_TRACE_CONTENT` is `1`. To see the events, install a subscriber at the start of
+//!   `main`, such as that of the crate
 //!   `tracing-subscriber` with its feature `env-filter`:
 //!
 //!   ```text
