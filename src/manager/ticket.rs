@@ -81,22 +81,25 @@ struct TicketSlot<T> {
     resolved: Condvar,
 }
 
-struct TicketState<T> {
-    value: Option<Result<T, Error>>,
-    /// `true` if the value has been taken.
-    is_spent: bool,
-    waker: Option<Waker>,
+enum TicketState<T> {
+    /// Not resolved; the waker is that of the task that polls the ticket.
+    Pending(Option<Waker>),
+    Resolved(Result<T, Error>),
+    /// The result has been taken.
+    Spent,
 }
 
 impl<T> TicketState<T> {
-    /// Takes the value, if there is one; after that, returns [`Error::TicketSpent`].
+    /// Takes the result, if there is one; after that, returns [`Error::TicketSpent`].
     fn take(&mut self) -> Option<Result<T, Error>> {
-        if self.is_spent {
-            return Some(Err(Error::TicketSpent));
+        match std::mem::replace(self, Self::Spent) {
+            Self::Resolved(result) => Some(result),
+            Self::Spent => Some(Err(Error::TicketSpent)),
+            pending @ Self::Pending(_) => {
+                *self = pending;
+                None
+            }
         }
-        let value = self.value.take();
-        self.is_spent = value.is_some();
-        value
     }
 }
 
@@ -109,7 +112,7 @@ impl<T> TicketSlot<T> {
 
 impl<T> Ticket<T> {
     pub(crate) fn new(iterating: &Arc<ThreadMark>) -> (Resolver<T>, Self) {
-        let state = Mutex::new(TicketState { value: None, is_spent: false, waker: None });
+        let state = Mutex::new(TicketState::Pending(None));
         let slot = Arc::new(TicketSlot { state, resolved: Condvar::new() });
         let end = Some(ResolverEnd::Ticket(Arc::clone(&slot)));
         (Resolver { end, permit: None }, Self { slot, iterating: Arc::clone(iterating) })
@@ -171,7 +174,7 @@ impl<T> Future for Ticket<T> {
         match state.take() {
             Some(value) => Poll::Ready(value),
             None => {
-                state.waker = Some(context.waker().clone());
+                *state = TicketState::Pending(Some(context.waker().clone()));
                 Poll::Pending
             }
         }
@@ -180,7 +183,12 @@ impl<T> Future for Ticket<T> {
 
 impl<T> fmt::Debug for Ticket<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("resolved", &self.slot.lock().value.is_some()).finish()
+        let state = match *self.slot.lock() {
+            TicketState::Pending(_) => "pending",
+            TicketState::Resolved(_) => "resolved",
+            TicketState::Spent => "spent",
+        };
+        f.debug_struct("Ticket").field("state", &state).finish()
     }
 }
 
@@ -251,12 +259,9 @@ impl<T> Resolver<T> {
 
 impl<T> TicketSlot<T> {
     fn put(&self, value: Result<T, Error>) {
-        let mut state = self.lock();
-        state.value = Some(value);
-        let waker = state.waker.take();
-        drop(state);
+        let before = std::mem::replace(&mut *self.lock(), TicketState::Resolved(value));
         self.resolved.notify_all();
-        if let Some(waker) = waker {
+        if let TicketState::Pending(Some(waker)) = before {
             waker.wake();
         }
     }
@@ -276,12 +281,14 @@ mod tests {
     fn a_ticket_returns_its_result_once_on_any_thread() {
         let mark = Arc::new(ThreadMark::default());
         let (resolver, mut ticket) = Ticket::new(&mark);
+        assert_eq!(format!("{ticket:?}"), r#"Ticket { state: "pending" }"#);
         assert!(ticket.try_get().is_none());
         assert!(ticket.wait(Duration::from_millis(1)).unwrap_err().is_timeout());
         let thread = std::thread::spawn(move || resolver.resolve(Ok(7)));
         assert_eq!(ticket.wait(None).unwrap(), 7);
         assert!(matches!(ticket.wait(None), Err(Error::TicketSpent)), "the call does not block");
         assert!(matches!(ticket.try_get(), Some(Err(Error::TicketSpent))));
+        assert_eq!(format!("{ticket:?}"), r#"Ticket { state: "spent" }"#);
         thread.join().unwrap();
     }
 
@@ -290,6 +297,7 @@ mod tests {
         let mark = Arc::new(ThreadMark::default());
         let (resolver, mut ticket) = Ticket::<()>::new(&mark);
         drop(resolver);
+        assert_eq!(format!("{ticket:?}"), r#"Ticket { state: "resolved" }"#);
         assert!(matches!(ticket.wait(None), Err(Error::Stopped)));
     }
 
