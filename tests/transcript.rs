@@ -185,7 +185,11 @@ fn a_manager_is_described_by_one_entry_for_each_connection() {
     let refused = format!("host=127.0.0.1 port=1 user=app dbname=shop password={PASSWORD}");
     nm.dial(refused.as_str(), ["news", "more"]).unwrap();
     assert!(matches!(nm.next_event(), Some(Event::Disconnected(..))));
-    let ticket = nm.handle().query(nm.connections().next().unwrap().0, "SELECT 1");
+    let handle = nm.handle();
+    let ticket = handle.query(nm.connections().next().unwrap().0, "SELECT 1");
+    let restoring = nm.restoring().next().unwrap().0;
+    let listens = ["sports", "later"].map(|channel| handle.listen(restoring, [channel]));
+    let unlisten = handle.unlisten(restoring, ["more"]);
     nm.set_timeout(Duration::from_millis(1));
     assert!(matches!(nm.next_event(), Some(Event::Idle)));
     let text = format!("{nm:?}").replace(&addr, "ADDR");
@@ -194,15 +198,19 @@ fn a_manager_is_described_by_one_entry_for_each_connection() {
         format!(r#"Member {{ id: 1, state: "live", {place}, pid: 7, {busy}, outstanding: "#),
         r#"requests: ["a request by the handle"]"#.to_owned(),
         r#"Member { id: 2, state: "backoff", next_attempt: "#.to_owned(),
-        r#"to: 127.0.0.1:1 as "app", database "shop", channels: 2, failed_attempts: 1, last_error: "#.to_owned(),
+        r#"to: 127.0.0.1:1 as "app", database "shop", channels: 1, "#.to_owned(),
+        "edits: 2 LISTENs waiting, 3 tickets unresolved, failed_attempts: 1, last_error: ".to_owned(),
         r#"dials: 0 in progress, 0 waiting"#.to_owned(),
     ];
     for entry in entries {
         assert!(text.contains(&entry), "{entry}\nis missing in\n{text}");
     }
-    assert!(!text.contains(PASSWORD) && !text.contains("news"), "{text}");
+    assert!(
+        !text.contains(PASSWORD) && !["news", "more", "sports", "later"].iter().any(|name| text.contains(name)),
+        "{text}"
+    );
     assert!(text.len() < 3000, "{} bytes: {text}", text.len());
-    drop(ticket);
+    drop((ticket, listens, unlisten));
     drop(nm);
     peer.finish();
 }

@@ -37,6 +37,7 @@ impl Absence {
         entry
             .field("to", &format_args!("{}", self.dead.config()))
             .field("channels", &self.dead.channels().len())
+            .field("edits", &self.edits)
             .field("failed_attempts", &self.failed);
         if !self.is_first() {
             entry.field("last_error", &format_args!("{}", self.dead.error()));
