@@ -4,7 +4,7 @@ use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use notifyman::{Backoff, Connection, Event, NotificationManager};
+use notifyman::{Backoff, Config, Connection, Event, NotificationManager};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::with_default;
@@ -278,11 +278,77 @@ fn a_timer_that_fires_has_a_name_and_messages_carry_the_id() {
     });
     let lines = subscriber.lines(&peer);
     let place = r#"connection=1 host="ADDR" database="shop""#;
-    for timer in ["Retry", "Heartbeat"] {
+    for timer in ["Retry", "DialPermit", "Heartbeat"] {
         assert!(lines.contains(&format!("TRACE timer fired {place} timer={timer}")), "{timer}: {lines:#?}");
     }
-    assert!(lines.iter().all(|line| line.contains(place)), "{lines:#?}");
+    let is_idle = |line: &String| line == "TRACE timer fired timer=Idle";
+    assert!(lines.iter().any(is_idle), "{lines:#?}");
+    assert!(lines.iter().all(|line| line.contains(place) || is_idle(line)), "{lines:#?}");
     let failed = format!("DEBUG connection attempt failed {place} error=");
     assert!(lines.iter().any(|line| line.starts_with(&failed)), "{lines:#?}");
+    drop(peer);
+}
+
+#[test]
+fn a_timer_of_a_task_has_the_place_of_its_owner_and_a_shared_schedule_has_none() {
+    const CANARY: &str = "canaries";
+    let ready = || msg::ready(b'I');
+    let database = [msg::row_description(&["started", "oid"]), msg::data_row(&[Some("17.5"), Some("5")])].concat();
+    let joined = [msg::command_complete("LISTEN"), database, msg::command_complete("SELECT"), ready()];
+    let channels = [msg::row_description(&["channel"]), msg::data_row(&[Some(CANARY)])].concat();
+    let audited = [channels, msg::command_complete("SELECT"), ready()].concat();
+    let refused = [msg::error("ERROR", "54000", "too many notifications in the NOTIFY queue"), ready()].concat();
+    let silent = || Step::run("wait for the client", |stream| stream.read(1).map(drop));
+    let session = vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::expect_any_query(),
+        Step::send(joined),
+        Step::run("answer until the late query", move |stream| {
+            while let Some((_, body)) = stream.read_message()? {
+                let text = String::from_utf8_lossy(&body);
+                if text.contains("slow") {
+                    break;
+                }
+                match text.contains("pg_notify") {
+                    true => stream.write(&refused)?,
+                    false => stream.write(&audited)?,
+                }
+            }
+            Ok(())
+        }),
+        silent(),
+    ];
+    // The sender of a canary is not answered, and the server does not end a CancelRequest.
+    let peer = Peer::play_each(vec![session, vec![Step::startup(), silent()], vec![Step::expect_cancel(), silent()]]);
+    let subscriber = LineSubscriber::up_to(Level::TRACE);
+    let has_fired = |timer: &str| subscriber.lines(&peer).iter().any(|line| line.ends_with(&format!("timer={timer}")));
+    with_default(subscriber.clone(), || {
+        let config = Config::try_from(url(&peer) + "?sslmode=disable").unwrap();
+        let mut db = Connection::connect(config.connect_timeout(Duration::from_secs(1))).unwrap();
+        db.set_call_timeout(Duration::from_secs(1));
+        let mut nm = NotificationManager::new([db])
+            .timeout(Duration::from_millis(20))
+            .audit(Duration::from_secs(1))
+            .canary_at_any_pace(CANARY, Duration::from_millis(300), Duration::from_millis(100));
+        while !["Canary", "Audit", "Dial"].into_iter().all(has_fired) {
+            let event = nm.next_event();
+            assert!(matches!(event, Some(Event::Idle | Event::CheckRefused(..))), "{event:?}");
+        }
+        let id = nm.connections().next().unwrap().0;
+        let ticket = nm.handle().query(id, "SELECT slow");
+        while !has_fired("Cancel") {
+            assert!(nm.next_event().is_some());
+        }
+        drop(ticket);
+    });
+    let lines = subscriber.lines(&peer);
+    let place = r#"connection=1 host="ADDR" database="shop""#;
+    for timer in ["DialPermit", "Dial", "Cancel"] {
+        assert!(lines.contains(&format!("TRACE timer fired {place} timer={timer}")), "{timer}: {lines:#?}");
+    }
+    for timer in ["Canary", "Audit", "Idle"] {
+        assert!(lines.contains(&format!("TRACE timer fired timer={timer}")), "{timer}: {lines:#?}");
+    }
     drop(peer);
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::log::{self, SharedTimer};
 use crate::manager::conn_id::ConnId;
 
 /// The shortest period.
@@ -32,6 +33,7 @@ impl AuditSchedule {
         if self.next.is_none_or(|next| now < next) {
             return 0;
         }
+        log::shared_timer_fired(SharedTimer::Audit);
         let each = self.period / u32::try_from(count.max(1)).unwrap_or(u32::MAX);
         let step = each.max(STEP_MIN);
         self.next = now.checked_add(step);

@@ -1,11 +1,12 @@
 //! The events of the feature `tracing`: each change of a connection's state, each timer that fires, and each fault. Without
 //! the feature, the functions do nothing.
 //!
-//! Every event has the target `notifyman`, and the connection's id, host and database.
+//! Every event has the target `notifyman`, and the connection's id, host and database, unless it concerns no connection.
 
 #![cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "only events use the arguments"))]
 
-use super::timers::Timer;
+use std::fmt::Debug;
+
 use crate::config::Config;
 #[cfg(feature = "tracing")]
 use crate::connection::{database_of, host_of};
@@ -34,10 +35,39 @@ pub(super) fn state_changed(id: ConnId, config: &Config, from: &'static str, to:
     event!(debug, id, config, from, to, "state changed");
 }
 
-/// Logs a timer that has fired, and still counts.
+/// A schedule that several connections share, and that is no [`Timer`](super::timers::Timer) of one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SharedTimer {
+    /// The next step of a canary is due.
+    Canary,
+    /// The audit of connections is due.
+    Audit,
+    /// A connection attempt has its permit.
+    DialPermit,
+    /// An idle event is due.
+    Idle,
+}
+
+/// Logs a timer that has fired, and still counts: that of a connection, or of a task on its behalf.
 #[inline]
-pub(super) fn timer_fired(id: ConnId, config: &Config, timer: Timer) {
-    event!(trace, id, config, ?timer, "timer fired");
+pub(super) fn timer_fired(id: ConnId, config: Option<&Config>, timer: impl Debug) {
+    // A connection that has been removed has no configuration any more.
+    #[cfg(feature = "tracing")]
+    tracing::trace!(
+        target: "notifyman",
+        connection = %id,
+        host = config.map(host_of),
+        database = config.map(database_of),
+        ?timer,
+        "timer fired"
+    );
+}
+
+/// Logs a timer that belongs to no connection.
+#[inline]
+pub(super) fn shared_timer_fired(timer: SharedTimer) {
+    #[cfg(feature = "tracing")]
+    tracing::trace!(target: "notifyman", ?timer, "timer fired");
 }
 
 pub(super) fn lost(id: ConnId, config: &Config, error: &Error, is_restored: bool) {

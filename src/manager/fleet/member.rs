@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use super::backoff::{failed_before, is_final_attempt, is_final_loss};
 use super::live::{Live, ServeMode};
-use super::log;
+use super::log::{self, SharedTimer};
 use super::permit::Permit;
 use super::reconnect::{Absence, Dialled, Dialling, Listened, Listening};
 use super::timers::{Timer, TimerSet};
@@ -286,13 +286,16 @@ impl<C: Linked> Member<C> {
     /// Begins a connection attempt, if the member waits for its permit.
     pub(super) fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, C::Stream>) -> Served {
         match self.take() {
-            MemberState::Queued(absence) => match Dialling::new(absence, permit, turn.now()) {
-                Ok(dialling) => {
-                    self.enter(MemberState::Dialling(Box::new(dialling)));
-                    self.advance(turn)
+            MemberState::Queued(absence) => {
+                log::timer_fired(self.id, Some(absence.dead.config()), SharedTimer::DialPermit);
+                match Dialling::new(absence, permit, turn.now()) {
+                    Ok(dialling) => {
+                        self.enter(MemberState::Dialling(Box::new(dialling)));
+                        self.advance(turn)
+                    }
+                    Err((absence, error)) => self.on_failed_attempt(absence, error, turn),
                 }
-                Err((absence, error)) => self.on_failed_attempt(absence, error, turn),
-            },
+            }
             state => {
                 self.enter(state);
                 Served::Stays(None)

@@ -50,6 +50,7 @@ use self::describe::FleetView;
 pub(crate) use self::heartbeat::Heartbeat;
 pub(crate) use self::jitter::Jitter;
 use self::live::{Live, ServeMode};
+use self::log::SharedTimer;
 use self::member::Member;
 use self::members::{Members, ServeReason};
 use self::timers::Timer;
@@ -307,6 +308,7 @@ impl<C: Linked> Fleet<C> {
             }
             self.phase = IdlePhase::NotDue;
             self.idle.restart(now);
+            log::shared_timer_fired(SharedTimer::Idle);
             return TurnEnd::Idle;
         }
         let Members { roster, services, .. } = &mut self.members;
@@ -392,11 +394,9 @@ impl<C: Linked> Fleet<C> {
             if let Some(slot) = roster.get_mut(token)
                 && slot.schedule.timers.take(timer, at)
             {
-                if let Some((id, config)) = slot.member().and_then(|member| Some((member.id, member.config()?))) {
-                    log::timer_fired(id, config, timer);
-                }
                 slot.schedule.is_heartbeat_due |= timer == Timer::Heartbeat;
                 services.ready.push(token, &mut slot.schedule);
+                roster.log_timer(token, timer);
             }
         }
     }

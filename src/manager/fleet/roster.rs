@@ -1,7 +1,9 @@
 //! The identities: which connection has which id, which token, and which connections are in the garbage.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
+use super::log;
 use super::member::Member;
 use super::ready_queue::Schedule;
 use super::task::Task;
@@ -121,6 +123,16 @@ impl<C: Linked> Roster<C> {
 
     pub(super) fn find(&self, id: ConnId) -> Option<&Member<C>> {
         self.get(self.token(id)?)?.member()
+    }
+
+    /// Logs a timer that has fired for a connection, or for a task on its behalf.
+    pub(super) fn log_timer(&self, token: u32, timer: impl Debug) {
+        let (id, member) = match self.get(token).map(|slot| &slot.occupant) {
+            Some(Occupant::Member(member)) => (member.id, Some(member)),
+            Some(Occupant::Task(task)) => (task.owner, self.find(task.owner)),
+            None => return,
+        };
+        log::timer_fired(id, member.and_then(Member::config), timer);
     }
 
     /// Removes a connection or a task.

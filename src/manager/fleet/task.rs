@@ -1,5 +1,6 @@
 //! Connections that the fleet opens for itself, which no user sees: for a CancelRequest, and to send a canary.
 
+use super::log::{self, SharedTimer};
 use super::permit::Permit;
 use super::timers::Timer;
 use super::turn::{NewTask, TaskPurpose, Turn};
@@ -125,6 +126,7 @@ enum SenderPhase<S: Transport> {
 impl<S: Transport> CanarySender<S> {
     /// Begins to connect.
     fn begin_dial(&mut self, permit: Permit, turn: &mut Turn<'_, S>) -> Option<Result<(), Error>> {
+        log::timer_fired(turn.id, Some(&self.config), SharedTimer::DialPermit);
         match Dial::new(&self.config, turn.now()) {
             Ok(dial) => self.phase = SenderPhase::Opening { opening: Box::new(Opening::new(dial)), _permit: permit },
             Err(error) => return Some(Err(error)),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::manager::fleet::jitter::Jitter;
+use crate::manager::fleet::log::{self, SharedTimer};
 
 /// The period of the canary, and the time that a server has to deliver it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +117,7 @@ impl<K: Copy + Ord> CanarySchedule<K> {
             return None;
         }
         let (_, database) = self.timers.pop_first()?;
+        log::shared_timer_fired(SharedTimer::Canary);
         self.next = self.nearest();
         let group = self.groups.get_mut(&database)?;
         group.wakes = None;
