@@ -189,7 +189,8 @@ impl Handle {
     /// Opens a connection in the loop, without blocking it, and listens to these channels, as
     /// [`NotificationManager::dial`](crate::NotificationManager::dial) does.
     ///
-    /// The ticket resolves to the id when the first attempt begins. The loop reports the result:
+    /// The ticket resolves to the id when the loop has taken the request, before the first attempt begins. The loop reports the
+    /// result:
     /// [`Event::Opened`](crate::Event::Opened) or [`Event::Lost`](crate::Event::Lost).
     ///
     /// ```

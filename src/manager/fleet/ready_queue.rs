@@ -38,7 +38,8 @@ impl Schedule {
 /// The connections to serve, by token.
 #[derive(Debug, Default)]
 pub(super) struct ReadyQueue {
-    /// Each token is here at most once.
+    /// Each token is here at most once, unless its connection was removed and the token belongs to another one by now. That
+    /// one is then served once too often, which does no harm.
     ready: VecDeque<u32>,
     /// The number of these that belong to the current turn.
     to_serve: usize,
