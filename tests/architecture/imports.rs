@@ -1,4 +1,4 @@
-//! Which file uses which, found by the paths in the code.
+//! The files that each file uses, found by the paths in the code.
 //!
 //! A file uses the file that *defines* the item it names. A path through a re-export therefore leads to the file below, not
 //! to the `mod.rs` that re-exports the item, and a re-export by itself is no use. Calls of methods are not seen: what

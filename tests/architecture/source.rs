@@ -35,7 +35,7 @@ impl SourceFile {
         self.name.starts_with(place)
     }
 
-    /// Where the file's submodules are: `manager/` for `manager/mod.rs`, `changes/sql/` for `changes/sql.rs`.
+    /// Returns the directory of the file's submodules: `manager/` for `manager/mod.rs`, `changes/sql/` for `changes/sql.rs`.
     pub fn directory(&self) -> String {
         match self.name.strip_suffix("mod.rs").or_else(|| self.name.strip_suffix("lib.rs")) {
             Some(directory) => directory.to_owned(),
@@ -60,6 +60,10 @@ impl SourceFile {
         }
         found
     }
+}
+
+fn package() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn relative(root: &Path, path: &Path) -> String {
@@ -92,7 +96,7 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// Returns all files in a directory of the package, with the directory.
 fn below(directory: &str) -> (PathBuf, Vec<PathBuf>) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let root = package().join(directory);
     let mut paths = Vec::new();
     collect(&root, &mut paths);
     paths.sort();
@@ -119,13 +123,22 @@ pub fn crate_files() -> Vec<SourceFile> {
     files
 }
 
-/// Returns the files of a directory that people read: code, pages, SQL and scripts, each with its text.
+/// Returns the files of a directory that people read: code, pages, SQL and scripts, each with its path and text.
 pub fn texts(directory: &str) -> Vec<(String, String)> {
-    let (root, paths) = below(directory);
+    // A packaged crate has no `.github`.
+    if directory == ".github" && !package().join(directory).exists() {
+        return Vec::new();
+    }
+    let (_, paths) = below(directory);
     let is_text = |path: &&PathBuf| {
         let extension = path.extension().and_then(|extension| extension.to_str());
         matches!(extension, None | Some("rs" | "md" | "sql" | "py" | "sh"))
     };
-    let read = |path: &PathBuf| Some((relative(&root, path), fs::read_to_string(path).ok()?));
+    let read = |path: &PathBuf| Some((relative(package(), path), fs::read_to_string(path).ok()?));
     paths.iter().filter(is_text).filter_map(read).collect()
+}
+
+/// Returns the pages in the root of the package, each with its path and text.
+pub fn pages() -> [(String, String); 2] {
+    ["README.md", "CHANGELOG.md"].map(|name| (name.to_owned(), fs::read_to_string(package().join(name)).unwrap()))
 }

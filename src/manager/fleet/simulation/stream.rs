@@ -102,7 +102,7 @@ impl Drop for SimStream {
 /// A poll that reports each arrival once, as epoll does, and whose waits advance the simulated time.
 #[derive(Default)]
 pub(super) struct SimPoll {
-    /// Where a wait that is interrupted sends a stop.
+    /// The destination of the stop that an interrupted wait sends.
     pub(super) shared: Option<Arc<Shared<SimConnection>>>,
     was_woken: bool,
 }
