@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 /// # drop(installer);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Shape {
     /// Each change reports one row, as it was before and is after.
     #[default]

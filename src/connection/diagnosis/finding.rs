@@ -16,6 +16,7 @@ pub(super) type FindingText = (FindingKind, &'static str, &'static str);
 /// assert_eq!(Severity::Warning.to_string(), "warning");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Severity {
     /// No problem.
     Ok,
