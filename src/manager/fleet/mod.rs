@@ -9,7 +9,8 @@
 //! ```
 //!
 //! The fleet does no I/O of its own: the streams are of any type, the time is an argument, and the poll is lent to it. So
-//! tests drive the same code with simulated streams and time.
+//! tests drive the same code with simulated streams and time. The one exception is the time of day at which a gap begins
+//! and ends: `manager/dead.rs` reads it from the clock, for display, and no decision depends on it.
 //!
 //! One turn serves each connection that is ready, with one read. The fleet refuses to look at a connection that is not
 //! ready, to wait for a server, to stop reading because a consumer is slow, and to fail: single connections do.
