@@ -223,9 +223,11 @@
 #![doc = ""]
 #![doc = include_str!("log.md")]
 
-// Everything here uses the manager through its public interface, except for `Handle::query_then` and `Handle::listen_then`:
-// they call back on the loop's thread, where a ticket would have to be polled. `Gap::from(GapData)` makes the gaps of a log, and
-// `clock` reads the time.
+// Crate-private: this module uses the layers below by their public interface, except for
+// - `Handle::query_then` and `Handle::listen_then`: they call back on the loop's thread, where a ticket would have to be polled;
+// - `sql::quote_identifier` and `sql::quote_literal`: names and strings in the SQL of an installation;
+// - `Gap::from(GapData)`: the gaps of a log;
+// - `clock`: the time.
 
 mod change;
 mod context;

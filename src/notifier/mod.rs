@@ -1,12 +1,15 @@
 #![doc = include_str!("overview.md")]
 #![cfg_attr(feature = "python", doc = include_str!("payload/values.md"))]
 
-// For maintainers: the notifier uses the manager by its public interface, except for
+// Crate-private: the notifier uses the layers below by their public interface, except for
 // - `Handle::dial_then` and `Handle::listen_then`: they call back on the thread of the loop, before the next event, and do
 //   not count against the memory of the user's requests;
 // - `Ticket::new`, `Ticket::resolved`, `Resolver` and `ThreadMark`: a notifier has tickets of its own, and refuses to wait
 //   for them on its own threads;
 // - `Linked`: the channels of an open session, and the limits of names there, without a query;
+// - `sql::check_channel`, `sql::check_payload` and `Limits`: names are checked before a request is queued, by the same rules;
+// - `Config::shares_session_with` and `Gap::extend_back_to`: databases share a session, and losses in a row one gap;
+// - `clock` and `Error::io`: the time, and errors of threads that cannot be started;
 // - `CANARY_PERIOD_MIN` and `canary_at_any_pace`: the tests cannot wait for half a minute.
 
 mod batcher;
