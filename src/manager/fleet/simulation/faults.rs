@@ -126,8 +126,12 @@ impl Network {
                     backend.registered_at.insert(channel, before);
                 }
             }
-            Effect::Unlisten(channel) => drop(backend.registered.remove(&channel)),
-            Effect::UnlistenAll => backend.registered.clear(),
+            Effect::Unlisten(channel) => _ = backend.unlisten(&channel, &committed),
+            Effect::UnlistenAll => {
+                for channel in backend.registered.keys().cloned().collect::<Vec<_>>() {
+                    backend.unlisten(&channel, &committed);
+                }
+            }
             Effect::Notify(channel, payload) if channel == CANARY => {
                 self.counts.add("canary");
                 self.deliver(CANARY, id, &payload);
@@ -253,7 +257,7 @@ impl Network {
             8..=10 if faults.forgets => {
                 link.is_intact = false;
                 let channel = if way == 0 && faults.mutes { CANARY } else { ["c0", "c1", "c2"][way as usize] };
-                link.backend.forget(channel);
+                link.backend.forget(channel, &self.committed);
                 self.counts.add("channel forgotten");
             }
             11 if faults.mutes => {

@@ -99,13 +99,14 @@ pub(super) fn open(port: u16, channels: &[String]) -> SimConnection {
     link
 }
 
-/// Drives a connection, as a blocking call does.
+/// Drives a connection, as a blocking call does, which closes the connection at its timeout.
 fn pump_until(link: &mut SimConnection, buffer: &mut ReadBuffer, mut is_done: impl FnMut(&mut SimConnection) -> bool) {
     let until = with_network(|network| network.now) + CALL_TIMEOUT;
     while !is_done(link) && !link.is_closed() {
         let now = with_network(|network| network.now);
         if now >= until {
-            return;
+            let timeout = Error::Timeout { action: "a blocking call", after: CALL_TIMEOUT, closed: true };
+            return link.close_for(timeout);
         }
         let pumped = link.pump(&mut ReadContext::new(buffer, now, true, None));
         if pumped.bytes == 0 {

@@ -185,10 +185,10 @@ impl Record {
             self.last_number = number;
             let seen = self.seen.get(&*channel).copied().unwrap_or_default();
             let session = self.link.and_then(|link| network.links.get(&link));
-            let was_forgotten = session.is_some_and(|session| session.backend.forgotten.iter().any(|c| *c == *channel));
+            let is_earlier = session.is_some_and(|session| session.backend.is_earlier(&channel, of_channel));
             if let Some(owed) = self.owed.get_mut(&*channel) {
-                if was_forgotten && of_channel > seen && of_channel < *owed {
-                    // Held back since before the server forgot the channel.
+                if is_earlier && of_channel > seen && of_channel < *owed {
+                    // Sent before an UNLISTEN, or held back since before the server forgot the channel.
                 } else if of_channel == *owed {
                     *owed += 1;
                 } else {

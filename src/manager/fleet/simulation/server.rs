@@ -21,6 +21,8 @@ pub(super) struct Backend {
     pub(super) registered_at: BTreeMap<String, u64>,
     /// The channels that it has ever forgotten.
     pub(super) forgotten: Vec<String>,
+    /// The first and the last number of a channel's notifications in each period in which it listened and that is over.
+    pub(super) earlier: Vec<(String, u64, u64)>,
     /// The transaction status.
     pub(super) status: u8,
     /// `true` while a statement runs.
@@ -175,9 +177,22 @@ impl Backend {
     }
 
     /// Forgets a channel, of which the client learns nothing.
-    pub(super) fn forget(&mut self, channel: &str) {
-        if self.registered.remove(channel).is_some() {
+    pub(super) fn forget(&mut self, channel: &str, committed: &BTreeMap<String, u64>) {
+        if self.unlisten(channel, committed) {
             self.forgotten.push(channel.to_owned());
         }
+    }
+
+    /// Ends the delivery of a channel; returns `false` if it did not listen to the channel.
+    pub(super) fn unlisten(&mut self, channel: &str, committed: &BTreeMap<String, u64>) -> bool {
+        let Some(before) = self.registered.remove(channel) else { return false };
+        let last = committed.get(channel).copied().unwrap_or_default();
+        self.earlier.push((channel.to_owned(), before + 1, last));
+        true
+    }
+
+    /// Returns `true` if this notification of a channel was sent before the session stopped to listen to the channel.
+    pub(super) fn is_earlier(&self, channel: &str, number: u64) -> bool {
+        self.earlier.iter().any(|(name, first, last)| name == channel && (*first..=*last).contains(&number))
     }
 }
