@@ -186,8 +186,8 @@ fn check_session(record: &Record, live: &Live<super::stream::SimConnection>) -> 
         if registered != listed {
             return Err(format!("the server has {registered:?}, but the session {listed:?}"));
         }
-        match record.owed().find(|owed| !listed.contains(owed)) {
-            Some(channel) => Err(format!("{channel} is owed, but not listened to")),
+        match record.listened().find(|channel| !listed.contains(channel)) {
+            Some(channel) => Err(format!("{channel} is owed or promised, but not listened to")),
             None => Ok(()),
         }
     })

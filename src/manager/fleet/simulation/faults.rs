@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::network::{Arrival, LinkEnd, Network};
 use super::server::{CANARY, Effect, Message};
+use super::tickets::marked;
 use crate::proto::script;
 
 impl Network {
@@ -83,7 +84,11 @@ impl Network {
                 link.is_intact &= executed.lasts < Duration::from_millis(500);
                 if executed.lasts.is_zero() {
                     link.backend.is_busy = false;
+                    let mark = marked(&query).filter(|_| !link.is_garbled && !executed.is_refused);
                     self.complete(id, executed.reply);
+                    if let (Some(mark), Some(link)) = (mark, self.links.get_mut(&id)) {
+                        link.answers.push((link.said, mark));
+                    }
                 } else {
                     let statement = link.backend.statement;
                     self.schedule(self.now + executed.lasts, Arrival::Executed(id, statement, executed.reply));
@@ -175,6 +180,9 @@ impl Network {
         if self.links.get(&id).is_none_or(|link| link.backend.is_over) {
             return;
         }
+        if let Some(link) = self.links.get_mut(&id) {
+            link.said += bytes.len() as u64;
+        }
         let mut rest = &bytes[..];
         while rest.len() > 1 && self.chance(3) {
             let at = 1 + self.below(rest.len() as u64 - 1) as usize;
@@ -245,7 +253,7 @@ impl Network {
                 self.counts.add("link cut");
             }
             6 => {
-                link.is_intact = false;
+                (link.is_intact, link.is_garbled) = (false, true);
                 self.counts.add("garbage received");
                 self.say(id, b"\x00\xff\x00\xff garbage".to_vec());
             }

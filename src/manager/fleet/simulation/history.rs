@@ -1,24 +1,24 @@
 //! One history: an event loop on a simulated network, the calls of its program, and the rules that must hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::ledger::{Checked, IdleLedger, Record, Standing};
+use super::ledger::{ChannelEdit, Checked, IdleLedger, Record, Standing};
 use super::network::{Network, with_network};
 use super::server::CANARY;
 use super::stream::{SimConnection, SimPoll, SimStream};
+use super::tickets::{OpenTicket, mark};
 use crate::config::{Config, SslMode};
 use crate::connection::{Dial, DialProgress, Link, ReadContext};
 use crate::error::Error;
-use crate::manager::command::{Command, ControlMessage, RequestTicket};
+use crate::manager::command::{Command, ControlMessage};
 use crate::manager::conn_id::ConnId;
 use crate::manager::dead::Dead;
 use crate::manager::event::Event;
 use crate::manager::event_loop::EventLoop;
 use crate::manager::fleet::{Backoff, Canaries, CanaryPace, Heartbeat, Jitter};
-use crate::manager::ticket::Ticket;
 use crate::proto::{ReadBuffer, Request, TransactionStatus, sql};
 
 pub(super) type SimLoop = EventLoop<SimConnection, SimPoll>;
@@ -28,19 +28,7 @@ const TROUBLE: Duration = Duration::from_secs(10);
 const PEACE: Duration = Duration::from_secs(20);
 /// The time at the end without notifications.
 const QUIET: Duration = Duration::from_secs(6);
-const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// A ticket, and what follows from it.
-pub(super) struct OpenTicket {
-    ticket: AnyTicket,
-    pub(super) name: &'static str,
-    listen: Option<(ConnId, Vec<String>, u64)>,
-}
-
-enum AnyTicket {
-    Done(Ticket<()>),
-    Rows(Ticket<Vec<crate::row::Row>>),
-}
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The settings of a history.
 pub(super) struct Settings {
@@ -59,7 +47,10 @@ pub(super) struct History {
     pub(super) records: BTreeMap<ConnId, Record>,
     idle: IdleLedger,
     pub(super) tickets: Vec<OpenTicket>,
-    edits: u64,
+    /// The connections that have ever been removed.
+    removed: BTreeSet<ConnId>,
+    /// The number of the last request.
+    requests: u64,
     last_port: u16,
     next_call: Instant,
     end: Instant,
@@ -152,7 +143,8 @@ impl History {
             records: BTreeMap::new(),
             idle: IdleLedger { last: now },
             tickets: Vec::new(),
-            edits: 0,
+            removed: BTreeSet::new(),
+            requests: 0,
             last_port: 5000,
             next_call: now,
             end: now,
@@ -172,7 +164,7 @@ impl History {
             let connection = open(self.last_port, &channels);
             let mut record = Record::new(self.last_port, Standing::Live);
             record.link = Some(connection.stream().0);
-            with_network(|network| record.acknowledge(network, &channels, 0));
+            with_network(|network| record.acknowledge(network, record.link, &channels, 0)).unwrap();
             let id = self.event_loop.with_fleet(|fleet, io| fleet.insert(connection, io));
             self.records.insert(id, record);
         }
@@ -226,7 +218,7 @@ impl History {
         while with_network(|network| network.now) < self.end {
             with_network(|network| network.interrupt = Some(self.next_call.min(self.end)));
             let next = self.event_loop.next(self.settings.waits, self.settings.has_gap_events);
-            self.resolve_tickets();
+            self.resolve_tickets()?;
             for (id, link) in self.event_loop.fleet.connections() {
                 if let Some(record) = self.records.get_mut(&id) {
                     with_network(|network| record.note_forgotten(network, link));
@@ -346,20 +338,19 @@ impl History {
             6..=9 => self.unlisten(id, channels, Command::Unlisten),
             10 => self.unlisten(id, (0..3).map(|n| format!("c{n}")).collect(), |_| Command::UnlistenAll),
             11 => {
-                self.edits += 1;
-                let all: Vec<_> = (0..3).map(|n| format!("c{n}")).collect();
-                if let Some(record) = self.records.get_mut(&id) {
-                    record.edit(&all, self.edits, true);
-                }
+                self.edit(id, &["c0".into(), "c1".into(), "c2".into()], true);
                 self.query(id, "DISCARD ALL".into());
             }
-            12 => self.query(id, "SELECT 1".into()),
+            12 => self.query(id, format!("SELECT '{}'", mark(self.requests + 1))),
             13 => self.query(id, "FAIL".into()),
             14 | 15 => self.query(id, format!("SLEEP {lasts}")),
             16 => self.query(id, "BEGIN".into()),
             17 | 18 => self.query(id, "COMMIT".into()),
             19 => self.query(id, "ROLLBACK".into()),
-            20..=22 => self.send(id, "notify", Command::Notify(vec![(channels[0].clone(), "x".into())]), None),
+            20..=22 => {
+                let pair = (channels[0].clone(), mark(self.requests + 1));
+                self.send(id, "notify", Command::Notify(vec![pair]));
+            }
             23 | 24 if self.records.len() < 6 => self.dial(),
             25..=28 => self.remove(id),
             29..=32 => self.revive_garbage(),
@@ -370,43 +361,39 @@ impl History {
         }
     }
 
-    fn send(&mut self, id: ConnId, name: &'static str, command: Command, listen: Option<(ConnId, Vec<String>, u64)>) {
-        with_network(|network| {
+    fn send(&mut self, id: ConnId, name: &'static str, command: Command) {
+        let now = with_network(|network| {
             network.log(|| format!("call {name} on {id}: {command:?}"));
             network.counts.add(name);
+            network.now
         });
-        let (ticket, open) = match &command {
-            Command::Query(_) => {
-                let (resolver, ticket) = Ticket::new(&self.event_loop.shared.iterating);
-                (RequestTicket::Rows(resolver), AnyTicket::Rows(ticket))
-            }
-            _ => {
-                let (resolver, ticket) = Ticket::new(&self.event_loop.shared.iterating);
-                (RequestTicket::Done(resolver), AnyTicket::Done(ticket))
-            }
-        };
+        self.requests += 1;
+        let iterating = &self.event_loop.shared.iterating;
+        let (ticket, open) = OpenTicket::new(iterating, id, name, &command, self.requests, now);
         self.event_loop.shared.send(ControlMessage::Request(id, command, ticket));
-        self.tickets.push(OpenTicket { ticket: open, name, listen });
+        self.tickets.push(open);
+    }
+
+    /// Records that the next request changes the channels.
+    fn edit(&mut self, id: ConnId, channels: &[String], unlistens: bool) {
+        let (number, at) = (self.requests + 1, with_network(|network| network.now));
+        if let Some(record) = self.records.get_mut(&id) {
+            record.edit(channels, ChannelEdit { number, unlistens, at });
+        }
     }
 
     fn listen(&mut self, id: ConnId, channels: Vec<String>) {
-        self.edits += 1;
-        if let Some(record) = self.records.get_mut(&id) {
-            record.edit(&channels, self.edits, false);
-        }
-        self.send(id, "listen", Command::Listen(channels.clone()), Some((id, channels, self.edits)));
+        self.edit(id, &channels, false);
+        self.send(id, "listen", Command::Listen(channels));
     }
 
     fn unlisten(&mut self, id: ConnId, channels: Vec<String>, command: impl FnOnce(Vec<String>) -> Command) {
-        self.edits += 1;
-        if let Some(record) = self.records.get_mut(&id) {
-            record.edit(&channels, self.edits, true);
-        }
-        self.send(id, "unlisten", command(channels), None);
+        self.edit(id, &channels, true);
+        self.send(id, "unlisten", command(channels));
     }
 
     fn query(&mut self, id: ConnId, sql: String) {
-        self.send(id, "query", Command::Query(sql), None);
+        self.send(id, "query", Command::Query(sql));
     }
 
     /// Ends the transactions that are open. The end of a query that was late may end one, too.
@@ -437,6 +424,7 @@ impl History {
     fn remove(&mut self, id: ConnId) {
         let Some(removed) = self.event_loop.with_fleet(|fleet, io| fleet.remove(id, io)) else { return };
         let Some(record) = self.records.remove(&id) else { return };
+        self.removed.insert(id);
         let choice = with_network(|network| {
             network.log(|| format!("remove {id}: {}", removed.is_ok()));
             network.below(3)
@@ -527,26 +515,22 @@ impl History {
         });
     }
 
-    fn resolve_tickets(&mut self) {
-        let records = &mut self.records;
-        let fleet = &self.event_loop.fleet;
-        self.tickets.retain_mut(|open| {
-            let result = match &mut open.ticket {
-                AnyTicket::Done(ticket) => ticket.try_get(),
-                AnyTicket::Rows(ticket) => ticket.try_get().map(|rows| rows.map(drop)),
-            };
-            let Some(result) = result else { return true };
-            with_network(|network| {
-                network.log(|| format!("ticket {}: {result:?}", open.name));
+    fn resolve_tickets(&mut self) -> Checked {
+        let Self { records, tickets, removed, event_loop, .. } = self;
+        let mut checked = Ok(());
+        tickets.retain_mut(|open| {
+            let Some(result) = open.try_get() else { return true };
+            let link = event_loop.fleet.get(open.id).map(|link| link.stream().0);
+            let fits = with_network(|network| {
+                network.log(|| format!("ticket {} of {}: {result:?}", open.name, open.id));
                 network.counts.add(if result.is_ok() { "ticket done" } else { "ticket failed" });
-                if let (Some((id, channels, edit)), Ok(())) = (&open.listen, &result)
-                    && let Some(record) = records.get_mut(id)
-                    && record.link == fleet.get(*id).map(|link| link.stream().0)
-                {
-                    record.acknowledge(network, channels, *edit);
-                }
+                open.check(&result, records.get_mut(&open.id), link, removed, network)
             });
+            if let Err(fault) = fits {
+                checked = Err(format!("a {} on connection {}: {fault}", open.name, open.id));
+            }
             false
         });
+        checked
     }
 }

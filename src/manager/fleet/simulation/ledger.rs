@@ -4,7 +4,7 @@
 //! the acknowledgement of a LISTEN, every number of its channel is owed: it arrives, or a gap that names the channel has been
 //! reported before any later number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::network::Network;
@@ -24,6 +24,14 @@ pub(super) enum Standing {
     Garbage,
 }
 
+/// The last request for a channel.
+#[derive(Debug, Clone)]
+pub(super) struct ChannelEdit {
+    pub(super) number: u64,
+    pub(super) unlistens: bool,
+    pub(super) at: Instant,
+}
+
 /// One connection.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
@@ -37,16 +45,17 @@ pub(super) struct Record {
     owed: BTreeMap<String, u64>,
     /// The last number of each channel that was received.
     seen: BTreeMap<String, u64>,
-    /// The number of the last request for each channel, and `true` if it was an UNLISTEN.
-    edits: BTreeMap<String, (u64, bool)>,
+    /// The channels whose LISTEN is done, so that the connection listens to them in this session and the next ones.
+    promised: BTreeSet<String>,
+    edits: BTreeMap<String, ChannelEdit>,
     last_number: u64,
     epoch: u64,
 }
 
 impl Record {
     pub(super) fn new(port: u16, standing: Standing) -> Self {
-        let (link, dialled, owed, seen, edits) = Default::default();
-        Self { port, standing, link, dialled, owed, seen, edits, last_number: 0, epoch: 0 }
+        let (link, dialled, owed, seen, promised, edits) = Default::default();
+        Self { port, standing, link, dialled, owed, seen, promised, edits, last_number: 0, epoch: 0 }
     }
 
     /// Returns the number of the channel's notifications before this session listened to it, if it ever has.
@@ -55,28 +64,70 @@ impl Record {
     }
 
     /// Records that the program has asked to listen to channels, or no longer to.
-    pub(super) fn edit(&mut self, channels: &[String], number: u64, unlistens: bool) {
+    pub(super) fn edit(&mut self, channels: &[String], edit: ChannelEdit) {
         for channel in channels {
-            self.edits.insert(channel.clone(), (number, unlistens));
-            if unlistens {
+            if edit.unlistens {
                 self.owed.remove(channel);
+                self.promised.remove(channel);
             }
+            self.edits.insert(channel.clone(), edit.clone());
         }
     }
 
+    /// Returns `true` if no request after the one with this number has changed the channel.
+    fn is_last_edit(&self, channel: &str, number: u64) -> bool {
+        self.edits.get(channel).is_none_or(|edit| edit.number <= number)
+    }
+
     /// Records that the server has acknowledged a LISTEN. A later request for the same channel has precedence.
-    pub(super) fn acknowledge(&mut self, network: &Network, channels: &[String], number: u64) {
-        let Some(session) = self.link.and_then(|link| network.links.get(&link)) else { return };
+    pub(super) fn acknowledge(
+        &mut self,
+        network: &Network,
+        link: Option<u64>,
+        channels: &[String],
+        number: u64,
+    ) -> Checked {
+        let Some(session) = link.and_then(|link| network.links.get(&link)) else { return Ok(()) };
+        let backend = &session.backend;
         for channel in channels {
-            let is_last = self.edits.get(channel).is_none_or(|(edit, _)| *edit <= number);
             // In a transaction, a LISTEN takes effect at its end.
-            let is_committed = session.backend.status == b'I' && session.backend.registered.contains_key(channel);
-            if let (true, true, Some(before)) = (is_last, is_committed, self.registered_at(network, channel)) {
+            if !self.is_last_edit(channel, number) || backend.status != b'I' {
+                continue;
+            }
+            let is_registered = backend.registered.contains_key(channel);
+            if !backend.has_rolled_back {
+                if !is_registered && !backend.is_over && !backend.forgotten.contains(channel) {
+                    return Err(format!("a LISTEN is done, but the server does not have {channel}"));
+                }
+                self.promised.insert(channel.clone());
+            }
+            if let (true, true, Some(before)) = (is_registered, self.link == link, self.registered_at(network, channel))
+            {
                 let seen = self.seen.get(channel).copied().unwrap_or_default();
                 let owed = self.owed.entry(channel.clone()).or_insert(seen + 1);
                 // If the server had forgotten the channel, the program's own LISTEN has hidden that.
                 *owed = (*owed).max(before + 1);
             }
+        }
+        Ok(())
+    }
+
+    /// Checks that the session does not listen to channels, of which the server has acknowledged the UNLISTEN.
+    pub(super) fn check_unlisten(
+        &self,
+        network: &Network,
+        link: Option<u64>,
+        channels: &[String],
+        number: u64,
+    ) -> Checked {
+        let Some(session) = link.and_then(|link| network.links.get(&link)) else { return Ok(()) };
+        let backend = &session.backend;
+        let is_left = |channel: &&String| {
+            self.is_last_edit(channel, number) && backend.status == b'I' && backend.registered.contains_key(*channel)
+        };
+        match channels.iter().find(is_left).filter(|_| !backend.has_rolled_back) {
+            Some(channel) => Err(format!("an UNLISTEN is done, but the server has {channel}")),
+            None => Ok(()),
         }
     }
 
@@ -85,8 +136,9 @@ impl Record {
     pub(super) fn note_forgotten(&mut self, network: &Network, link: &SimConnection) {
         let Some(session) = self.link.and_then(|link| network.links.get(&link)) else { return };
         for channel in &session.backend.forgotten {
-            if self.owed.contains_key(channel) && link.channels().all(|listed| listed != channel) {
+            if link.channels().all(|listed| listed != channel) {
                 self.owed.remove(channel);
+                self.promised.remove(channel);
             }
         }
     }
@@ -111,8 +163,7 @@ impl Record {
                 let channels = self.dialled.take().ok_or("it was not dialled")?;
                 self.standing = Standing::Live;
                 self.link = link;
-                self.acknowledge(network, &channels, 0);
-                Ok(())
+                self.acknowledge(network, link, &channels, 0)
             }
             Event::Disconnected(_, error) => {
                 let is_first_failure = self.standing == Standing::Restoring && self.dialled.is_some();
@@ -162,9 +213,15 @@ impl Record {
         if let Some(channel) = self.owed.keys().find(|channel| is_new_session && !named.contains(*channel)) {
             return Err(format!("the gap of a new session does not name {channel}"));
         }
+        // A LISTEN after the end of the gap is not part of it.
+        let is_before = |channel: &str| self.edits.get(channel).is_none_or(|edit| edit.at < gap.until());
+        let mut promised = self.promised.iter().filter(|channel| is_before(channel));
+        if let Some(channel) = promised.find(|channel| is_new_session && !named.contains(*channel)) {
+            return Err(format!("the gap of a new session does not name {channel}, whose LISTEN is done"));
+        }
         for channel in named {
             let before = self.registered_at(network, &channel);
-            if is_new_session && before.is_some() && self.edits.get(&channel).is_none_or(|(_, unlistens)| !unlistens) {
+            if is_new_session && before.is_some() && self.edits.get(&channel).is_none_or(|edit| !edit.unlistens) {
                 self.owed.entry(channel.clone()).or_insert(0);
             }
             if let Some(owed) = self.owed.get_mut(&channel) {
@@ -216,8 +273,9 @@ impl Record {
         Ok(())
     }
 
-    pub(super) fn owed(&self) -> impl Iterator<Item = &str> {
-        self.owed.keys().map(String::as_str)
+    /// Returns the channels that the connection must listen to.
+    pub(super) fn listened(&self) -> impl Iterator<Item = &str> {
+        self.owed.keys().chain(&self.promised).map(String::as_str)
     }
 }
 

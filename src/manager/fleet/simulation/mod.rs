@@ -18,6 +18,7 @@ mod network;
 mod server;
 mod statistics;
 mod stream;
+mod tickets;
 
 use std::ops::Range;
 use std::panic;
@@ -90,7 +91,8 @@ fn run(seed: u64, trace: bool, counts: &mut Counts) {
     with_network(|network| network.counts.0.iter().for_each(|(what, n)| *counts.0.entry(what).or_default() += n));
 }
 
-/// Checks in each history: every notification arrives once and in order, or is in a reported gap; every ticket resolves;
+/// Checks in each history: every notification arrives once and in order, or is in a reported gap; every ticket resolves, and
+/// to a result that fits the server's answers;
 /// every connection is in one set; no permit is lost; idle events are never early; dead links are found in time; the loop
 /// is never busy without work; and in the end everything works again.
 #[test]

@@ -78,6 +78,13 @@ pub(super) struct SimLink {
     /// The number of bytes that can be written until the server reads.
     pub(super) room: usize,
     pub(super) is_blocked: bool,
+    /// The numbers of bytes that were sent to the client, and that it has read.
+    pub(super) said: u64,
+    heard: u64,
+    /// The marks of statements, with the number of bytes at the end of the answer.
+    pub(super) answers: Vec<(u64, u64)>,
+    /// `true` once the server has sent bytes that make no sense.
+    pub(super) is_garbled: bool,
     /// `true` if nothing has happened that may end the session.
     pub(super) is_intact: bool,
     pub(super) backend: Backend,
@@ -109,6 +116,8 @@ pub(super) struct Network {
     /// The number of notifications on each channel.
     pub(super) committed: BTreeMap<String, u64>,
     pub(super) number: u64,
+    /// The marks of the statements whose answers have been read.
+    pub(super) answered: BTreeSet<u64>,
     pub(super) faults: Faults,
     /// The time at which a wait ends, because something outside the network happens.
     pub(super) interrupt: Option<Instant>,
@@ -170,6 +179,7 @@ impl Network {
             sequence: 0,
             committed: BTreeMap::new(),
             number: 0,
+            answered: BTreeSet::new(),
             faults: Faults::default(),
             interrupt: None,
             dials: Vec::new(),
@@ -263,6 +273,10 @@ impl Network {
                 last_arrival: [None; 2],
                 room,
                 is_blocked: false,
+                said: 0,
+                heard: 0,
+                answers: Vec::new(),
+                is_garbled: false,
                 is_intact: true,
                 backend: Backend::new(),
             },
@@ -312,6 +326,12 @@ impl Network {
             for (place, byte) in space.iter_mut().zip(link.inbox.drain(..most)) {
                 *place = byte;
             }
+            link.heard += most as u64;
+            let heard = link.heard;
+            let (read, unread): (Vec<_>, _) =
+                std::mem::take(&mut link.answers).into_iter().partition(|(end, _)| *end <= heard);
+            link.answers = unread;
+            self.answered.extend(read.into_iter().map(|(_, mark)| mark));
             self.activity += 1;
             return Ok(most);
         }

@@ -29,6 +29,8 @@ pub(super) struct Backend {
     pub(super) is_busy: bool,
     /// Counts the statements that take time, so that the end of one that was cancelled has no effect.
     pub(super) statement: u64,
+    /// `true` once a transaction has been rolled back.
+    pub(super) has_rolled_back: bool,
     /// The effects that the end of the transaction will have.
     pub(super) effects: Vec<Effect>,
     /// Notifications that are delivered at the end of the statement or the transaction.
@@ -62,6 +64,8 @@ pub(super) enum Message {
 /// The result of a statement.
 pub(super) struct Executed {
     pub(super) reply: Vec<u8>,
+    /// `true` if the reply is an error.
+    pub(super) is_refused: bool,
     /// The time that it takes.
     pub(super) lasts: Duration,
 }
@@ -117,7 +121,7 @@ impl Backend {
     /// Runs the statements of a query; `refuses_listen` if a LISTEN fails.
     pub(super) fn execute(&mut self, query: &str, refuses_listen: bool) -> Executed {
         let (mut reply, mut lasts) = (Vec::new(), Duration::ZERO);
-        let before = self.effects.len();
+        let (before, mut is_refused) = (self.effects.len(), false);
         for statement in query.split(';').map(str::trim) {
             let result = match statement {
                 _ if self.status == b'E' && statement != "ROLLBACK" => Err("25P02"),
@@ -132,12 +136,12 @@ impl Backend {
                     if self.status == b'T' {
                         self.status = b'E';
                     }
-                    reply = script::error("ERROR", code, "refused");
+                    (reply, is_refused) = (script::error("ERROR", code, "refused"), true);
                     break;
                 }
             }
         }
-        Executed { reply, lasts }
+        Executed { reply, is_refused, lasts }
     }
 
     fn statement(&mut self, statement: &str, lasts: &mut Duration) -> Vec<u8> {
@@ -149,7 +153,7 @@ impl Backend {
             (Some("BEGIN"), _) => self.status = b'T',
             (Some("COMMIT"), _) => self.status = b'I',
             (Some("ROLLBACK"), _) => {
-                self.status = b'I';
+                (self.status, self.has_rolled_back) = (b'I', true);
                 self.effects.clear();
             }
             (Some("SLEEP"), _) => {
