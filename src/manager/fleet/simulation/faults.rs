@@ -87,7 +87,7 @@ impl Network {
                     let mark = marked(&query).filter(|_| !link.is_garbled && !executed.is_refused);
                     self.complete(id, executed.reply);
                     if let (Some(mark), Some(link)) = (mark, self.links.get_mut(&id)) {
-                        link.answers.push((link.said, mark));
+                        link.answers.push((link.sent, mark));
                     }
                 } else {
                     let statement = link.backend.statement;
@@ -181,7 +181,7 @@ impl Network {
             return;
         }
         if let Some(link) = self.links.get_mut(&id) {
-            link.said += bytes.len() as u64;
+            link.sent += bytes.len() as u64;
         }
         let mut rest = &bytes[..];
         while rest.len() > 1 && self.chance(3) {

@@ -27,7 +27,7 @@ pub(super) type SimLoop = EventLoop<SimConnection, SimPoll>;
 const TROUBLE: Duration = Duration::from_secs(10);
 const PEACE: Duration = Duration::from_secs(20);
 /// The time at the end without notifications.
-const QUIET: Duration = Duration::from_secs(6);
+const QUIET: Duration = Duration::from_secs(10);
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The settings of a history.
@@ -378,7 +378,7 @@ impl History {
     fn edit(&mut self, id: ConnId, channels: &[String], unlistens: bool) {
         let (number, at) = (self.requests + 1, with_network(|network| network.now));
         if let Some(record) = self.records.get_mut(&id) {
-            record.edit(channels, ChannelEdit { number, unlistens, at });
+            record.edit(channels, ChannelEdit { number, unlistens, at, is_done: false });
         }
     }
 

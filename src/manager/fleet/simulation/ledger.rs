@@ -30,6 +30,8 @@ pub(super) struct ChannelEdit {
     pub(super) number: u64,
     pub(super) unlistens: bool,
     pub(super) at: Instant,
+    /// `true` once the ticket of the request is resolved.
+    pub(super) is_done: bool,
 }
 
 /// One connection.
@@ -72,6 +74,11 @@ impl Record {
             }
             self.edits.insert(channel.clone(), edit.clone());
         }
+    }
+
+    /// Records that the ticket of the request with this number is resolved.
+    pub(super) fn finish(&mut self, number: u64) {
+        self.edits.values_mut().filter(|edit| edit.number == number).for_each(|edit| edit.is_done = true);
     }
 
     /// Returns `true` if no request after the one with this number has changed the channel.
@@ -243,7 +250,14 @@ impl Record {
             let seen = self.seen.get(&*channel).copied().unwrap_or_default();
             let session = self.link.and_then(|link| network.links.get(&link));
             let is_earlier = session.is_some_and(|session| session.backend.is_earlier(&channel, of_channel));
+            // A LISTEN of the program has hidden that the server had forgotten the channel.
+            let is_hidden = session.is_some_and(|session| session.backend.forgotten.iter().any(|c| *c == *channel))
+                && self.edits.get(&*channel).is_some_and(|edit| !edit.is_done && !edit.unlistens)
+                && self.registered_at(network, &channel).is_some_and(|before| of_channel == before + 1);
             if let Some(owed) = self.owed.get_mut(&*channel) {
+                if is_hidden {
+                    *owed = (*owed).max(of_channel);
+                }
                 if is_earlier && of_channel > seen && of_channel < *owed {
                     // Sent before an UNLISTEN, or held back since before the server forgot the channel.
                 } else if of_channel == *owed {

@@ -79,8 +79,8 @@ pub(super) struct SimLink {
     pub(super) room: usize,
     pub(super) is_blocked: bool,
     /// The numbers of bytes that were sent to the client, and that it has read.
-    pub(super) said: u64,
-    heard: u64,
+    pub(super) sent: u64,
+    received: u64,
     /// The marks of statements, with the number of bytes at the end of the answer.
     pub(super) answers: Vec<(u64, u64)>,
     /// `true` once the server has sent bytes that make no sense.
@@ -273,8 +273,8 @@ impl Network {
                 last_arrival: [None; 2],
                 room,
                 is_blocked: false,
-                said: 0,
-                heard: 0,
+                sent: 0,
+                received: 0,
                 answers: Vec::new(),
                 is_garbled: false,
                 is_intact: true,
@@ -326,10 +326,10 @@ impl Network {
             for (place, byte) in space.iter_mut().zip(link.inbox.drain(..most)) {
                 *place = byte;
             }
-            link.heard += most as u64;
-            let heard = link.heard;
+            link.received += most as u64;
+            let received = link.received;
             let (read, unread): (Vec<_>, _) =
-                std::mem::take(&mut link.answers).into_iter().partition(|(end, _)| *end <= heard);
+                std::mem::take(&mut link.answers).into_iter().partition(|(end, _)| *end <= received);
             link.answers = unread;
             self.answered.extend(read.into_iter().map(|(_, mark)| mark));
             self.activity += 1;

@@ -18,6 +18,8 @@ pub(super) struct OpenTicket {
     ticket: AnyTicket,
     pub(super) name: &'static str,
     pub(super) id: ConnId,
+    /// The number of the request.
+    number: u64,
     expected: Expected,
     /// The time of the call.
     begun: Instant,
@@ -30,11 +32,11 @@ enum AnyTicket {
 
 /// The consequences of a request that the history knows.
 enum Expected {
-    /// The session listens to these channels, unless a request with a higher number has changed that.
-    Listens(Vec<String>, u64),
+    /// The session listens to these channels, unless a later request has changed that.
+    Listens(Vec<String>),
     /// The session does not listen to these channels, with the same exception.
-    Unlistens(Vec<String>, u64),
-    /// The server's answer to the statement with this mark.
+    Unlistens(Vec<String>),
+    /// The server's answer to the statement with this mark, which is the number of the request.
     Answer(u64),
     /// An error of the server.
     Failure,
@@ -62,8 +64,8 @@ impl OpenTicket {
         begun: Instant,
     ) -> (RequestTicket, Self) {
         let expected = match command {
-            Command::Listen(channels) => Expected::Listens(channels.clone(), number),
-            Command::Unlisten(channels) => Expected::Unlistens(channels.clone(), number),
+            Command::Listen(channels) => Expected::Listens(channels.clone()),
+            Command::Unlisten(channels) => Expected::Unlistens(channels.clone()),
             Command::Notify(_) => Expected::Answer(number),
             Command::Query(query) if query == "FAIL" => Expected::Failure,
             Command::Query(query) => marked(query).map_or(Expected::Unknown, Expected::Answer),
@@ -79,7 +81,7 @@ impl OpenTicket {
                 (RequestTicket::Done(resolver), AnyTicket::Done(ticket))
             }
         };
-        (request, Self { ticket, name, id, expected, begun })
+        (request, Self { ticket, name, id, number, expected, begun })
     }
 
     pub(super) fn try_get(&mut self) -> Option<Result<(), Error>> {
@@ -93,17 +95,20 @@ impl OpenTicket {
     pub(super) fn check(
         &self,
         result: &Result<(), Error>,
-        record: Option<&mut Record>,
+        mut record: Option<&mut Record>,
         link: Option<u64>,
         removed: &BTreeSet<ConnId>,
         network: &Network,
     ) -> Checked {
+        if let Some(record) = &mut record {
+            record.finish(self.number);
+        }
         match (&self.expected, result) {
-            (Expected::Listens(channels, number), Ok(())) => {
-                record.map_or(Ok(()), |record| record.acknowledge(network, link, channels, *number))
+            (Expected::Listens(channels), Ok(())) => {
+                record.map_or(Ok(()), |record| record.acknowledge(network, link, channels, self.number))
             }
-            (Expected::Unlistens(channels, number), Ok(())) => {
-                record.map_or(Ok(()), |record| record.check_unlisten(network, link, channels, *number))
+            (Expected::Unlistens(channels), Ok(())) => {
+                record.map_or(Ok(()), |record| record.check_unlisten(network, link, channels, self.number))
             }
             (Expected::Answer(mark), Ok(())) if !network.answered.contains(mark) => {
                 Err("the request is done, but its answer has not been received".into())
