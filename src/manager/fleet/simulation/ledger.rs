@@ -30,7 +30,7 @@ pub(super) struct ChannelEdit {
     pub(super) number: u64,
     pub(super) unlistens: bool,
     pub(super) at: Instant,
-    /// `true` once the ticket of the request is resolved.
+    /// `true` once the ticket of the request is resolved, outside a transaction.
     pub(super) is_done: bool,
 }
 
@@ -76,8 +76,12 @@ impl Record {
         }
     }
 
-    /// Records that the ticket of the request with this number is resolved.
-    pub(super) fn finish(&mut self, number: u64) {
+    /// Records that the ticket of the request with this number is resolved. In a transaction, the request takes effect later.
+    pub(super) fn finish(&mut self, network: &Network, link: Option<u64>, number: u64) {
+        let session = link.and_then(|link| network.links.get(&link));
+        if session.is_some_and(|session| session.backend.status != b'I') {
+            return;
+        }
         self.edits.values_mut().filter(|edit| edit.number == number).for_each(|edit| edit.is_done = true);
     }
 

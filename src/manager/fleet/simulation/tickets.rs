@@ -101,7 +101,7 @@ impl OpenTicket {
         network: &Network,
     ) -> Checked {
         if let Some(record) = &mut record {
-            record.finish(self.number);
+            record.finish(network, link, self.number);
         }
         match (&self.expected, result) {
             (Expected::Listens(channels), Ok(())) => {
