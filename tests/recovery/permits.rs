@@ -160,3 +160,28 @@ fn m13_first_attempts_whose_connections_are_removed_release_their_permits() {
     let id = nm.dial(crowd.url(), ["news"]).unwrap();
     until_open(&mut nm, id);
 }
+
+#[test]
+fn m13_removed_connections_that_wait_for_an_attempt_delay_no_other() {
+    const REMOVED: usize = 60;
+    let mut nm = NotificationManager::new([])
+        .park_when_empty(true)
+        .timeout(Duration::from_millis(10))
+        .reconnect(backoff().first(Duration::ZERO).longest(Duration::ZERO).per_second(1));
+    let ids: Vec<_> = (0..REMOVED).map(|_| nm.dial("postgres://x@127.0.0.1:1/x", ["c"]).unwrap()).collect();
+    let mut lost = 0;
+    until(&mut nm, "refused", |nm| {
+        lost = nm.restoring().filter(|(_, dead)| dead.error().is_transient()).count();
+        lost == REMOVED
+    });
+    let begun = Instant::now();
+    until(&mut nm, "queued", |_| begun.elapsed() > Duration::from_millis(300));
+    ids.into_iter().for_each(|id| drop(nm.remove(id)));
+    // Another lost connection is dialled next, and not after all that were removed.
+    let lost = nm.dial("postgres://x@127.0.0.1:1/x", ["c"]).unwrap();
+    let begun = Instant::now();
+    let attempts = |nm: &NotificationManager| format!("{nm:?}").contains("failed_attempts: 2");
+    until(&mut nm, "dialled again", attempts);
+    assert!(begun.elapsed() < Duration::from_secs(REMOVED as u64 / 4), "{:?}", begun.elapsed());
+    nm.remove(lost);
+}

@@ -33,6 +33,14 @@ impl<K> DialBudget<K> {
         self.queue.push_back(key);
     }
 
+    /// Removes an attempt from the queue, so that it delays no other.
+    pub(super) fn remove(&mut self, key: &K)
+    where
+        K: PartialEq,
+    {
+        self.queue.retain(|queued| queued != key);
+    }
+
     #[inline]
     pub(super) fn has_waiting(&self) -> bool {
         !self.queue.is_empty()

@@ -445,7 +445,9 @@ impl<C: Linked> Member<C> {
         Some(match self.state {
             MemberState::Live(live) => Ok(live.into_connection(turn)),
             MemberState::Ended(live) => Ok(live.into_connection(turn)),
-            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => {
+            MemberState::Backoff(absence, _) => Err(absence.end(&Error::UnknownConnection)),
+            MemberState::Queued(absence) => {
+                turn.services.cancel_dial(turn.token);
                 Err(absence.end(&Error::UnknownConnection))
             }
             MemberState::Dialling(dialling) => Err(dialling.absence.end(&Error::UnknownConnection)),
