@@ -67,6 +67,9 @@ pub(super) fn call(link: &mut Link<Stream>, request: Request, action: &'static s
     if let Some(reason) = link.error() {
         return Err(reason.clone());
     }
+    if link.is_paused() {
+        return Err(Error::Cancelling);
+    }
     let id = link.request(request);
     let deadline = link.call_timeout().and_then(|timeout| clock::now().checked_add(timeout));
     let mut call = BlockingCall { link, id, reply: None, buffer: ThreadBuffer::default(), poll: None };

@@ -190,12 +190,6 @@ impl<S: Transport> Link<S> {
         id
     }
 
-    /// Makes a request whose reply is discarded.
-    pub(crate) fn request_discarding_reply(&mut self, request: Request) {
-        self.session.request_discarding_reply(request);
-        self.flush();
-    }
-
     /// Returns the next output; the end comes after the last notification has been taken.
     pub(crate) fn poll(&mut self) -> Option<Output> {
         self.session.poll()
@@ -219,6 +213,11 @@ impl<S: Transport> Link<S> {
     /// Returns `true` if the request has not been sent.
     pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
         self.session.is_waiting(request)
+    }
+
+    /// Returns `true` if requests are not sent now.
+    pub(super) fn is_paused(&self) -> bool {
+        self.session.is_paused()
     }
 
     /// Stops sending requests.

@@ -194,6 +194,11 @@ pub enum Error {
     /// The result of the ticket has already been taken.
     #[error("the result of this ticket has already been taken")]
     TicketSpent,
+    /// A late request of a handle is being cancelled, so the connection can make no call until that has ended. Nothing was sent.
+    #[error(
+        "a late request of a handle is being cancelled: iterate the manager, and repeat the call after its ticket has resolved"
+    )]
+    Cancelling,
     /// The answer to a query is too long to be stored. The server has executed the query.
     #[error("{}", Escaped(.0))]
     AnswerTooLong(Box<str>),
@@ -222,6 +227,7 @@ impl Error {
                 | Error::NotRunning
                 | Error::InsideCallback { .. }
                 | Error::TicketSpent
+                | Error::Cancelling
                 | Error::WouldDeadlock
         )
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
-use notifyman::{ConnId, Connection, Error, Handle};
+use notifyman::{ConnId, Connection, Error, Handle, NotificationManager};
 
 use super::control::{LIMIT, Running, parked};
 use super::support::*;
@@ -166,4 +166,48 @@ fn c11_a_connection_that_is_removed_while_a_cancel_request_may_act_is_closed() {
     over.open();
     running.stop();
     peer.finish();
+}
+
+#[test]
+fn c11_a_call_while_a_late_request_is_cancelled_fails_and_the_connection_stays() {
+    until_it_stays_open(|| {
+        let (end, cancel_ends) = Step::gate();
+        let (here, is_cancelling) = Step::mark();
+        let (sent, cancel_sent) = Step::gate();
+        let session = vec![
+            Step::startup(),
+            Step::login_ok(),
+            Step::expect_query("SELECT 1"),
+            cancel_sent,
+            cancelled(),
+            Step::serve(),
+        ];
+        let peer = Peer::play_each(vec![session, vec![Step::expect_cancel(), is_cancelling, cancel_ends]]);
+        let mut db = open(&peer.url());
+        db.set_call_timeout(CALL_TIMEOUT);
+        let mut nm = NotificationManager::new([db]).timeout(Duration::from_millis(10));
+        let id = nm.connections().next().unwrap().0;
+        let mut late = nm.handle().query(id, "SELECT 1");
+        let has_begun = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&has_begun);
+        let waiting = std::thread::spawn(move || {
+            here.wait();
+            seen.store(true, SeqCst);
+        });
+        while !has_begun.load(SeqCst) {
+            assert!(nm.next_event().is_some());
+        }
+        waiting.join().unwrap();
+        let call = nm.get_mut(id).map(|mut db| db.query("SELECT 2"));
+        let is_open = matches!(call, Some(Err(Error::Cancelling))) && !nm.get(id).unwrap().is_closed();
+        sent.open();
+        end.open();
+        let error = loop {
+            if let Some(resolved) = late.try_get() {
+                break resolved.unwrap_err();
+            }
+            assert!(nm.next_event().is_some());
+        };
+        is_open && is_open_after(&error) && nm.get_mut(id).unwrap().query("SELECT 2").is_ok()
+    });
 }

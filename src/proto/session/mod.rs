@@ -241,6 +241,11 @@ impl Session {
         self.conversation.pending.as_mut().is_some_and(|pending| pending.withdraw(request))
     }
 
+    /// Returns `true` if requests are not sent now.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.conversation.pending.as_ref().is_some_and(|pending| pending.is_paused)
+    }
+
     /// Stops sending requests. The answer to the request in flight is still received.
     pub(crate) fn pause(&mut self) {
         self.conversation.pending.get_or_insert_default().is_paused = true;
