@@ -350,3 +350,51 @@ fn c12_consecutive_transactions_are_not_reported_as_one_long_one() {
     // On a busy machine one of the transactions may have been long.
     assert!(reported == 0 || longest > Duration::from_millis(800), "{reported} reports, the longest took {longest:?}");
 }
+
+/// A connection with a gap and a notification behind it, neither of which has been reported.
+fn with_a_gap() -> notifyman::Connection {
+    let (mut nm, channel) = with_one_dead(LIMIT);
+    let mut db = nm.take_garbage().pop().unwrap().1.reconnect().unwrap();
+    db.notify(&channel, "behind the gap").unwrap();
+    db.query("SELECT 1").unwrap();
+    db
+}
+
+#[test]
+fn m02_a_zero_timeout_yields_what_is_behind_a_gap_in_the_same_pass() {
+    let mut nm = NotificationManager::new([with_a_gap()]).timeout(Duration::ZERO);
+    let _watchdog = Watchdog::over(&nm);
+    assert!(matches!(nm.next_event(), Some(Event::Restored(..))));
+    assert!(matches!(nm.next_event(), Some(Event::Notifies(_, batch)) if payloads(&batch) == ["behind the gap"]));
+    assert!(nm.next_event().is_none());
+}
+
+#[test]
+fn m03_an_idle_event_comes_after_the_notifications_behind_a_gap() {
+    let channel = channel();
+    let mut tx = open();
+    let mut nm = NotificationManager::new([listener(&channel)]).timeout(Duration::from_millis(100));
+    let _watchdog = Watchdog::over(&nm);
+    for payload in ["1", "2"] {
+        tx.notify(&channel, payload).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        until("the notification arrives", || matches!(nm.next_event(), Some(Event::Notifies(..))));
+    }
+    // The idle event is due, and the sockets have been polled.
+    nm.insert(with_a_gap());
+    let is_idle = |event: &Option<Event>| matches!(event, Some(Event::Idle));
+    let mut events = std::iter::from_fn(|| Some(nm.next_event()));
+    assert!(matches!(events.by_ref().find(|event| !is_idle(event)), Some(Some(Event::Restored(..)))));
+    assert!(matches!(events.next(), Some(Some(Event::Notifies(..)))), "directly behind the gap");
+}
+
+#[test]
+fn m18_the_ticket_of_an_answered_request_resolves_to_the_answer_when_the_connection_is_removed() {
+    let mut nm = NotificationManager::new([open()]).timeout(Duration::from_millis(10));
+    let id = ids(&nm)[0];
+    let mut ticket = nm.handle().query(id, "SELECT pg_sleep(0.3)");
+    assert!(matches!(nm.next_event(), Some(Event::Idle)));
+    nm.get_mut(id).unwrap().query("SELECT 1").unwrap();
+    assert!(nm.remove(id).unwrap().is_ok());
+    assert_eq!(ticket.try_get().unwrap().unwrap().len(), 1);
+}

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use notifyman::{Backoff, Event, NotificationManager};
+use notifyman::{Backoff, Connection, Error, Event, NotificationManager};
 
 use super::crowd::Crowd;
 use crate::support::server::LIMIT;
+use crate::support::{Peer, Step, msg};
 
 const PERIOD: Duration = Duration::from_millis(400);
 
@@ -72,4 +73,31 @@ fn m15_a_connection_that_is_restored_often_has_one_heartbeat() {
     let periods = begun.elapsed().div_duration_f64(PERIOD / 4);
     let turns = nm.stats().turns - before.turns;
     assert!(turns as f64 <= 6.0 * periods, "{turns} turns in {periods:.0} periods");
+}
+
+#[test]
+fn m15_a_server_that_sends_but_does_not_answer_a_heartbeat_is_lost() {
+    let peer = Peer::play(vec![
+        Step::startup(),
+        Step::login_ok(),
+        Step::expect(b'S'),
+        Step::run("notify without an answer", |wire| {
+            while wire.write(&msg::notification(7, "c", "x")).is_ok() {
+                std::thread::sleep(PERIOD / 20);
+            }
+            Ok(())
+        }),
+    ]);
+    let mut db = Connection::connect(peer.url()).unwrap();
+    db.set_call_timeout(2 * PERIOD);
+    let mut nm = NotificationManager::new([db]).timeout(LIMIT).heartbeat(PERIOD, PERIOD);
+    let error = loop {
+        match nm.next_event() {
+            Some(Event::Notifies(..)) => {}
+            Some(Event::Lost(_, error)) => break error,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(error, Error::Timeout { action: "the answer to a heartbeat", .. }), "{error:?}");
+    peer.finish();
 }

@@ -92,7 +92,8 @@ impl Heartbeat {
 impl HeartbeatState {
     /// Handles the timer, after the socket has been read.
     pub(crate) fn on_timer(&mut self, heartbeat: &Heartbeat, input: HeartbeatInput, now: Instant) -> HeartbeatAction {
-        self.asked.take_if(|asked| Instant::from(*asked) < input.last_read);
+        // A connection is only asked after a silence, so what was read at the same time was read after it.
+        self.asked.take_if(|asked| Instant::from(*asked) <= input.last_read);
         // The jitter is the same for each check of the same silence. If it were drawn again each time, the longest period
         // would win, and all connections would be asked at the end of their periods.
         let mut jitter = Jitter::of((input.number, CompactInstant::from(input.last_read)));

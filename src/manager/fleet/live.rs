@@ -43,11 +43,14 @@ struct Extras {
     heartbeat: HeartbeatState,
     canary: CanaryRecord,
     refused: RefusedChecks,
+    /// `true` if the gap has been reported, and the notifications behind it have not.
+    is_batch_due: bool,
 }
 
 impl Extras {
     fn is_empty(&self) -> bool {
-        self.unsettled.is_empty()
+        !self.is_batch_due
+            && self.unsettled.is_empty()
             && self.heartbeat == HeartbeatState::default()
             && self.canary == CanaryRecord::default()
             && self.refused == RefusedChecks::default()
@@ -124,13 +127,17 @@ impl<C: Linked> Live<C> {
 
     /// Reads once, and returns what there is to report.
     pub(super) fn on_ready(&mut self, turn: &mut Turn<'_, C::Stream>, mode: ServeMode) -> Option<Event> {
+        let is_batch_due = self.extras.as_mut().is_some_and(|extras| std::mem::take(&mut extras.is_batch_due));
         let link = self.connection.link_mut();
         let mut may_have_more = false;
-        if mode.reads {
-            if !link.is_closed() && turn.services.ready.defer_drained(turn.token, turn.schedule) {
-                link.flush();
+        if !mode.reads {
+            // What the loop's body has received is taken.
+        } else if !link.is_closed() && turn.services.ready.defer_drained(turn.token, turn.schedule) {
+            link.flush();
+            if !is_batch_due {
                 return None;
             }
+        } else {
             let pumped = link.pump(turn.read_context());
             may_have_more = pumped.may_have_more;
             turn.services.counters.bytes.add(pumped.bytes);
@@ -142,7 +149,8 @@ impl<C: Linked> Live<C> {
             && let Some(gap) = link.take_gap(turn.now())
         {
             turn.services.counters.gaps.add(1);
-            turn.queue_first();
+            turn.queue_batch(mode.reads);
+            self.extras_mut().is_batch_due = true;
             return Some(Event::Restored(turn.id, gap));
         }
         let batch = link.take_batch(turn.now());
@@ -241,7 +249,10 @@ impl<C: Linked> Live<C> {
             HeartbeatAction::Wait(next) => turn.set_timer(Timer::Heartbeat, next),
             HeartbeatAction::Ask(next) => {
                 note_prompt(link, turn);
-                link.request_discarding_reply(Request::Sync);
+                let request = link.request(Request::Sync);
+                // A server that sends but does not answer is found when it sends, so no timer is needed.
+                let until = turn.now().checked_add(link.call_timeout().unwrap_or(LIMIT));
+                self.extras_mut().unsettled.push(request, RequestOrigin::Heartbeat, until);
                 turn.set_timer(Timer::Heartbeat, next);
             }
             HeartbeatAction::Dead => {
@@ -298,7 +309,10 @@ impl<C: Linked> Live<C> {
                     Err(error) => self.report_refusal(turn, Check::Audit, error),
                 },
                 // The session itself handles these replies.
-                RequestOrigin::Settle | RequestOrigin::JoinCanary | RequestOrigin::Relisten => {}
+                RequestOrigin::Settle
+                | RequestOrigin::Heartbeat
+                | RequestOrigin::JoinCanary
+                | RequestOrigin::Relisten => {}
             }
         }
     }
@@ -462,7 +476,7 @@ impl<C: Linked> Live<C> {
                     link.close_for(cancel_timeout(link));
                 }
             }
-            unsettled.end(link.error().unwrap_or(&Error::UnknownConnection));
+            unsettled.end(link);
         }
         self.connection
     }

@@ -85,6 +85,15 @@ impl<'t, S: Transport> Turn<'t, S> {
         self.services.ready.push_first(self.token, self.schedule);
     }
 
+    /// Serves the connection again before anything else is reported; `has_read` if its stream was read in this turn.
+    pub(super) fn queue_batch(&mut self, has_read: bool) {
+        if has_read {
+            self.queue_first();
+        } else {
+            self.services.ready.mark_dirty(self.token, self.schedule);
+        }
+    }
+
     /// Serves the connection again when the waker has been used.
     pub(super) fn await_waker(&mut self) {
         self.services.await_waker.push(self.token);

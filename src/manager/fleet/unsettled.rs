@@ -23,6 +23,8 @@ pub(super) enum RequestOrigin {
     Handle(RequestTicket),
     /// The fleet, to limit the time of a request that was in flight when the connection was inserted.
     Settle,
+    /// The fleet, for the heartbeat.
+    Heartbeat,
     /// The fleet, to listen to the canary's channel.
     JoinCanary,
     /// The fleet, to send a canary.
@@ -44,6 +46,7 @@ impl RequestOrigin {
         match self {
             RequestOrigin::Handle(_) => "a request by the handle",
             RequestOrigin::Settle => "a request from before the insert",
+            RequestOrigin::Heartbeat => "the answer to a heartbeat",
             RequestOrigin::JoinCanary => "listening to the canary's channel",
             RequestOrigin::Canary => "sending a canary",
             RequestOrigin::Relisten => "listening again",
@@ -74,6 +77,13 @@ impl PendingReply {
     fn fail(self, error: Error) {
         if let RequestOrigin::Handle(ticket) = self.origin {
             ticket.resolve(Err(error));
+        }
+    }
+
+    /// Resolves the ticket of the request to its reply if that has arrived, and else to the error.
+    fn end<S: Transport>(self, link: &mut Link<S>, error: &Error) {
+        if let RequestOrigin::Handle(ticket) = self.origin {
+            ticket.resolve(link.take_reply(self.id).unwrap_or_else(|| Err(error.clone())));
         }
     }
 }
@@ -126,7 +136,10 @@ impl Unsettled {
         }
         if let Some(next) = self.replies.front() {
             let (late, until) = (!may_have_more && next.is_late(turn.now()), next.until);
-            turn.set_timer(Timer::Request, until);
+            // A silent server is found by the timer of the heartbeat.
+            if !matches!(next.origin, RequestOrigin::Heartbeat) {
+                turn.set_timer(Timer::Request, until);
+            }
             if late {
                 self.time_out(link, turn);
             }
@@ -199,9 +212,10 @@ impl Unsettled {
         }
     }
 
-    /// Ends what is unsettled on a connection that leaves the fleet: tickets resolve to the error.
-    pub(super) fn end(self, error: &Error) {
-        self.replies.into_iter().for_each(|pending| pending.fail(error.clone()));
+    /// Ends what is unsettled on a connection that leaves the fleet: each ticket resolves.
+    pub(super) fn end<S: Transport>(self, link: &mut Link<S>) {
+        let error = link.error().cloned().unwrap_or(Error::UnknownConnection);
+        self.replies.into_iter().for_each(|pending| pending.end(link, &error));
     }
 }
 
