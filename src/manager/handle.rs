@@ -105,6 +105,9 @@ impl<C> Shared<C> {
 /// Requests that have not been answered may take 64 MiB together. Beyond that limit, tickets resolve to
 /// [`Error::TooManyRequests`] immediately. The limit does not apply to `insert`, `dial` and `stop`.
 ///
+/// If a connection is removed before the server has answered a request, the ticket resolves to [`Error::UnknownConnection`]:
+/// nothing observes the answer any more. The request is still sent, so a `listen` takes effect on the removed connection.
+///
 /// ```
 /// use std::time::Duration;
 /// use notifyman::NotificationManager;
