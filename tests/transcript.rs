@@ -1,14 +1,14 @@
 //! The events of the feature `tracing`: the transcript of a session, and the states of a connection.
 
 use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use notifyman::{Backoff, Config, Connection, Event, NotificationManager};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::with_default;
-use tracing::{Level, Metadata, Subscriber};
+use tracing::{Dispatch, Level, Metadata, Subscriber};
 
 use crate::support::msg;
 use crate::support::peer::{Peer, Step};
@@ -23,8 +23,14 @@ struct LineSubscriber {
     lines: Arc<Mutex<Vec<String>>>,
 }
 
+/// A dispatcher of no thread. If there is only one dispatcher, `tracing` asks that of the current thread about a new callsite,
+/// so a thread of another test, which has none, would silence the callsite for all.
+static OTHER: LazyLock<Dispatch> =
+    LazyLock::new(|| Dispatch::new(LineSubscriber { most: Level::TRACE, lines: Arc::default() }));
+
 impl LineSubscriber {
     fn up_to(most: Level) -> Self {
+        LazyLock::force(&OTHER);
         Self { most, lines: Arc::default() }
     }
 
