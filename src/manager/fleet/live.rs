@@ -131,7 +131,7 @@ impl<C: Linked> Live<C> {
         let link = self.connection.link_mut();
         let mut may_have_more = false;
         if !mode.reads {
-            // What the loop's body has received is taken.
+            // The loop's body may have changed the connection: its notifications are taken without a read.
         } else if !link.is_closed() && turn.services.ready.defer_drained(turn.token, turn.schedule) {
             link.flush();
             if !is_batch_due {
