@@ -13,7 +13,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
-#[path = "../src/cli/cluster/mod.rs"]
+#[path = "../tests/support/cluster.rs"]
 mod cluster;
 #[path = "changes/definitions.rs"]
 mod definitions;

@@ -12,7 +12,7 @@
 
 #[path = "soak/args.rs"]
 mod args;
-#[path = "../src/cli/cluster/mod.rs"]
+#[path = "../tests/support/cluster.rs"]
 mod cluster;
 #[path = "soak/control.rs"]
 mod control;

@@ -1,6 +1,6 @@
 // A throwaway server for the examples of the documentation, which include this file.
 
-#[path = "../../src/cli/cluster/mod.rs"]
+#[path = "cluster.rs"]
 mod cluster;
 
 /// Returns a connection string. The server is started by the first call, and ends with the process.

@@ -2,7 +2,6 @@
 
 #![allow(dead_code, unused_imports, reason = "each test uses a part")]
 
-#[path = "../../src/cli/cluster/mod.rs"]
 pub mod cluster;
 pub mod holding;
 pub mod libpq;

@@ -1,7 +1,7 @@
 //! The directory of a throwaway server, and the guard process that removes it.
 
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
@@ -40,7 +40,7 @@ const GUARD: &str = r#"
 pub struct ServerDirectory {
     pub path: PathBuf,
     /// The account that runs the server's programs, if this process is run by root, which servers refuse.
-    account: Option<(u32, u32)>,
+    pub account: Option<(u32, u32)>,
     guard: Option<Child>,
 }
 
@@ -97,16 +97,6 @@ impl ServerDirectory {
         let (text, status) = (String::from_utf8_lossy(&output.stderr), output.status);
         let failed = || ClusterError(format!("{name} failed ({status}): {}", text.trim()));
         status.success().then_some(()).ok_or_else(failed)
-    }
-
-    /// Writes a file that only the server's account can read.
-    pub fn write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError> {
-        let path = self.path.join(name);
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let written = file.and_then(|mut file| file.write_all(content));
-        let (uid, gid) = self.account.unzip();
-        let context = format!("could not write {}", path.display());
-        written.and_then(|()| chown(&path, uid, gid)).map_err(ClusterError::context(&context))
     }
 }
 

@@ -20,7 +20,7 @@ impl Outage {
         let thread = thread::spawn(move || {
             server.cluster.stop()?;
             if restarted.recv().is_ok() {
-                server.cluster.restart()?;
+                server.cluster.launch()?;
             }
             Ok(server)
         });

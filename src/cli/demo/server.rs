@@ -3,7 +3,7 @@
 use notifyman::{Config, Connection};
 
 use super::plan::{Plan, channel_name};
-use crate::cli::cluster::{Cluster, ClusterError, Options};
+use crate::cli::cluster::{Cluster, ClusterError};
 
 /// Sessions of a server besides the listeners: the writer, and those that PostgreSQL reserves for the superuser.
 const OTHER_SESSIONS: usize = 10;
@@ -18,9 +18,10 @@ impl DemoServer {
     /// Starts a server that has room for the connections of the plan.
     pub(crate) fn start(plan: &Plan, number: usize) -> Result<Self, ClusterError> {
         let sessions = plan.size_of(number) + OTHER_SESSIONS;
-        let cluster = Cluster::start(Options::new().max_connections(u32::try_from(sessions).unwrap_or(u32::MAX)))?;
+        let mut cluster = Cluster::create("UTF8", vec![format!("max_connections={sessions}")])?;
+        cluster.launch_on_free_port()?;
         // Built, not parsed, so that no environment variable has an effect.
-        let config = Config::new().host("127.0.0.1").port(cluster.port()).user("postgres").dbname("postgres");
+        let config = Config::new().host("127.0.0.1").port(cluster.port).user("postgres").dbname("postgres");
         Ok(Self { cluster, config: config.application_name("notifyman demo") })
     }
 

@@ -65,7 +65,7 @@ impl Show {
             let note = format!("starting server {}", number + 1);
             self.show_progress(number, &note).map_err(Failure::Output)?;
             let server = DemoServer::start(&plan, number)?;
-            self.print(&format!("server {} runs on port {}", number + 1, server.cluster.port()))
+            self.print(&format!("server {} runs on port {}", number + 1, server.cluster.port))
                 .map_err(Failure::Output)?;
             self.servers.push(server);
             if signals.received().is_some() {
