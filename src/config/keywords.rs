@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::endpoints::{DEFAULT_PORT, zoned};
 use super::names::Named;
 use super::policy::{AuthMethods, SslMode};
+use super::secret::Secret;
 use super::tls::TlsVersion;
 use super::values::{
     ConfigValues, INTEGER_MAX, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, check_database, given, given_path,
@@ -105,7 +106,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("hostaddr", "PGHOSTADDR", Set(addresses)),
     keyword("port", "PGPORT", Set(|s, v| store(&mut s.ports, list(v.text, port)))),
     keyword("user", "PGUSER", Set(|s, v| store(&mut s.user, v.text()))),
-    keyword("password", "PGPASSWORD", Set(|s, v| store(&mut s.password, v.text()))),
+    keyword("password", "PGPASSWORD", Set(|s, v| store(&mut s.password, Ok(given(v.text).map(Secret))))),
     keyword("dbname", "PGDATABASE", Set(database)),
     keyword("application_name", "PGAPPNAME", Set(|s, v| store(&mut s.application_name, v.text()))),
     keyword("fallback_application_name", "", Set(|s, v| store(&mut s.fallback_application_name, v.text()))),
@@ -116,7 +117,7 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("keepalives_interval", "", Set(|s, v| store(&mut s.keepalives_interval, v.seconds(KEEPALIVE_SECONDS_MAX)))),
     keyword("keepalives_count", "", Set(|s, v| store(&mut s.keepalives_count, v.positive("", KEEPALIVE_COUNT_MAX)))),
     keyword("tcp_user_timeout", "", Set(tcp_user_timeout)),
-    keyword("require_auth", "PGREQUIREAUTH", Set(|s, v| store(&mut s.auth_methods, AuthMethods::parse(v.text)))),
+    keyword("require_auth", "PGREQUIREAUTH", Set(|s, v| store(&mut s.require_auth, AuthMethods::parse(v.text)))),
     keyword("channel_binding", "PGCHANNELBINDING", Set(channel_binding)),
     keyword("sslmode", "PGSSLMODE", Set(sslmode)),
     // The encoding is always UTF8, on which quoting relies; PGCLIENTENCODING is ignored.
@@ -148,12 +149,12 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("sslrootcert", "PGSSLROOTCERT", Set(sslrootcert)),
     keyword("sslcert", "PGSSLCERT", Set(|s, v| store(&mut s.tls.cert, v.path()))),
     keyword("sslkey", "PGSSLKEY", Set(|s, v| store(&mut s.tls.key, v.path()))),
-    keyword("sslpassword", "", Set(|s, v| store(&mut s.tls.has_password, Ok(!v.text.is_empty())))),
+    keyword("sslpassword", "", Set(|s, v| store(&mut s.tls.sslpassword, Ok(given(v.text).map(|_| Secret::default()))))),
     keyword("sslcertmode", "PGSSLCERTMODE", Set(|s, v| store(&mut s.tls.cert_mode, v.named()))),
     keyword("sslcrl", "PGSSLCRL", Set(|s, v| store(&mut s.tls.crl, v.path()))),
     keyword("sslcrldir", "PGSSLCRLDIR", Set(|s, v| store(&mut s.tls.crl_dir, v.path()))),
     // Any value but 1 disables it, as in libpq.
-    keyword("sslsni", "PGSSLSNI", Set(|s, v| store(&mut s.tls.sni, Ok(v.text.is_empty() || v.text.starts_with('1'))))),
+    keyword("sslsni", "PGSSLSNI", Set(|s, v| store(&mut s.tls.omits_sni, Ok(v.text.starts_with(|c| c != '1'))))),
     keyword(
         "ssl_min_protocol_version",
         "PGSSLMINPROTOCOLVERSION",

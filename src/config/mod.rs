@@ -25,6 +25,7 @@ mod passfile;
 mod policy;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
+mod secret;
 mod service;
 pub(crate) mod session_attrs;
 mod sources;
@@ -41,6 +42,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::secret::Secret;
 use self::values::{ConfigValues, given, given_path, whole_millis, whole_seconds};
 use crate::error::Error;
 
@@ -133,7 +135,9 @@ pub use tls::{SslCertMode, SslNegotiation, TlsVersion};
 ///   password. libpq accepts them with a meaning that is rarely intended.
 /// - Tabs and line breaks around a part of a URL are ignored, like spaces.
 /// - A connection string cannot consist of only a database name (write `dbname=shop`), and `dbname` cannot be a URL.
-#[derive(Clone, PartialEq, Default)]
+///
+/// `Debug` formats all settings. Of the password it shows only whether there is one.
+#[derive(Debug, Clone, PartialEq, Default)]
 #[doc(alias = "dsn")]
 #[doc(alias = "conninfo")]
 #[doc(alias = "ConnConfig")]
@@ -221,7 +225,7 @@ impl Config {
     /// Sets the password. It is sent only if the server requests one.
     #[must_use]
     pub fn password(self, password: impl Into<String>) -> Self {
-        self.set(|s| s.password = given(password))
+        self.set(|s| s.password = given(password).map(Secret))
     }
 
     /// Sets the password file, which is read at each login if no password is set.
@@ -330,7 +334,7 @@ impl Config {
     #[must_use]
     pub fn require_auth(self, methods: impl IntoIterator<Item = AuthMethod>) -> Self {
         let methods = methods.into_iter().collect();
-        self.set(|s| s.auth_methods = methods)
+        self.set(|s| s.require_auth = methods)
     }
 
     /// Sets whether SCRAM authentication is bound to the TLS channel.
@@ -493,7 +497,7 @@ impl Config {
     /// ```
     #[must_use]
     pub fn sslsni(self, on: bool) -> Self {
-        self.set(|s| s.tls.sni = on)
+        self.set(|s| s.tls.omits_sni = !on)
     }
 
     /// Sets the minimum version of TLS. Default: 1.2, the oldest that is supported.
@@ -703,7 +707,7 @@ impl Config {
 
     /// Returns `true` if the host name is sent to the server.
     pub fn get_sslsni(&self) -> bool {
-        self.tls().sni
+        !self.tls().omits_sni
     }
 
     /// Returns the minimum version of TLS. `None` means 1.2.
@@ -726,11 +730,11 @@ impl Config {
 impl Config {
     /// Returns the password. Only authentication uses it, so there is no public getter.
     pub(crate) fn get_password(&self) -> Option<&str> {
-        self.inner.password.as_deref()
+        self.inner.password.as_ref().map(|password| password.0.as_str())
     }
 
     pub(crate) fn auth_methods(&self) -> AuthMethods {
-        self.inner.auth_methods
+        self.inner.require_auth
     }
 
     pub(crate) fn tls(&self) -> &TlsSettings {
@@ -810,7 +814,6 @@ impl From<ConfigValues> for Config {
     }
 }
 
-/// Parses a connection string. Settings in it override the environment, which overrides the defaults.
 impl FromStr for Config {
     type Err = Error;
 
@@ -857,13 +860,6 @@ impl From<&Config> for Config {
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
         match never {}
-    }
-}
-
-/// Formats all settings. Of the password it shows only whether there is one.
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
     }
 }
 

@@ -174,7 +174,7 @@ impl FromIterator<AuthMethod> for AuthMethods {
 }
 
 /// Formats the methods as in `require_auth`. The text is empty if there is no restriction.
-impl fmt::Display for AuthMethods {
+impl fmt::Debug for AuthMethods {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == Self::ALL {
             return Ok(());

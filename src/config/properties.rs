@@ -82,7 +82,7 @@ fn said(s: &ConfigValues) -> Vec<(&'static str, String)> {
     let mut said = Vec::new();
     let mut text = |key, value: &Option<String>| said.extend(value.clone().map(|value| (key, value)));
     text("user", &s.user);
-    text("password", &s.password);
+    text("password", &s.password.clone().map(|password| password.0));
     text("dbname", &s.dbname);
     text("application_name", &s.application_name);
     text("fallback_application_name", &s.fallback_application_name);
@@ -100,7 +100,7 @@ fn said(s: &ConfigValues) -> Vec<(&'static str, String)> {
     text("keepalives_count", &s.keepalives_count.map(|count| count.to_string()));
     text("tcp_user_timeout", &s.tcp_user_timeout.map(|d| d.as_millis().to_string()));
     text("keepalives", &(!s.keepalives).then(|| "0".into()));
-    text("require_auth", &list(vec![s.auth_methods.to_string()]));
+    text("require_auth", &list(vec![format!("{:?}", s.require_auth)]));
     if s.connect_timeout != default.connect_timeout {
         said.push(("connect_timeout", s.connect_timeout.map_or(0, |d| d.as_secs()).to_string()));
     }
@@ -118,11 +118,11 @@ fn said_of_tls(tls: &TlsSettings) -> Vec<(&'static str, String)> {
         ("sslrootcert", file(&tls.root_cert)),
         ("sslcert", file(&tls.cert)),
         ("sslkey", file(&tls.key)),
-        ("sslpassword", tls.has_password.then(|| "x".into())),
+        ("sslpassword", tls.sslpassword.as_ref().map(|_| "x".into())),
         ("sslcertmode", Some(tls.cert_mode.to_string())),
         ("sslcrl", file(&tls.crl)),
         ("sslcrldir", file(&tls.crl_dir)),
-        ("sslsni", (!tls.sni).then(|| "0".into())),
+        ("sslsni", tls.omits_sni.then(|| "0".into())),
         ("ssl_min_protocol_version", tls.min_version.map(|version| version.to_string())),
         ("ssl_max_protocol_version", tls.max_version.map(|version| version.to_string())),
         ("sslnegotiation", Some(tls.negotiation.to_string())),

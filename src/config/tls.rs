@@ -2,12 +2,12 @@
 //!
 //! This module reads no file: files are read when a connection is opened, so that renewed ones are used.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::names::{Named as _, named};
 #[cfg(feature = "tls")]
 use super::own_tls::OwnTls;
+use super::secret::Secret;
 
 /// The value of `sslrootcert` for the roots that the operating system trusts.
 const SYSTEM: &str = "system";
@@ -107,17 +107,17 @@ impl TlsVersion {
 named!(TlsVersion { V1_2: "TLSv1.2", V1_3: "TLSv1.3" });
 
 /// The TLS settings except `sslmode`.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct TlsSettings {
     pub(crate) root_cert: Option<PathBuf>,
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
     /// Records only that a password was given, because encrypted keys are not supported.
-    pub(crate) has_password: bool,
+    pub(crate) sslpassword: Option<Secret>,
     pub(crate) cert_mode: SslCertMode,
     pub(crate) crl: Option<PathBuf>,
     pub(crate) crl_dir: Option<PathBuf>,
-    pub(crate) sni: bool,
+    pub(crate) omits_sni: bool,
     pub(crate) min_version: Option<TlsVersion>,
     pub(crate) max_version: Option<TlsVersion>,
     pub(crate) negotiation: SslNegotiation,
@@ -125,49 +125,9 @@ pub(crate) struct TlsSettings {
     pub(crate) own: Option<OwnTls>,
 }
 
-impl Default for TlsSettings {
-    fn default() -> Self {
-        Self {
-            root_cert: None,
-            cert: None,
-            key: None,
-            has_password: false,
-            cert_mode: SslCertMode::default(),
-            crl: None,
-            crl_dir: None,
-            sni: true,
-            min_version: None,
-            max_version: None,
-            negotiation: SslNegotiation::default(),
-            #[cfg(feature = "tls")]
-            own: None,
-        }
-    }
-}
-
 impl TlsSettings {
     /// Returns `true` if the roots of the operating system are trusted.
     pub(crate) fn trusts_system(&self) -> bool {
         self.root_cert.as_deref() == Some(Path::new(SYSTEM))
-    }
-}
-
-impl fmt::Debug for TlsSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut all = f.debug_struct("Tls");
-        all.field("sslrootcert", &self.root_cert)
-            .field("sslcert", &self.cert)
-            .field("sslkey", &self.key)
-            .field("sslpassword", &self.has_password.then_some(format_args!("***")))
-            .field("sslcertmode", &self.cert_mode)
-            .field("sslcrl", &self.crl)
-            .field("sslcrldir", &self.crl_dir)
-            .field("sslsni", &self.sni)
-            .field("ssl_min_protocol_version", &self.min_version)
-            .field("ssl_max_protocol_version", &self.max_version)
-            .field("sslnegotiation", &self.negotiation);
-        #[cfg(feature = "tls")]
-        all.field("tls_config", &self.own);
-        all.finish()
     }
 }

@@ -1,7 +1,6 @@
 //! The values of a configuration, their defaults, and the rules for their combination.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use super::environment::os_user;
 use super::feature;
 use super::policy::{AuthMethods, ChannelBinding, SslMode};
+use super::secret::Secret;
 use super::session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
 use super::tls::{SslCertMode, SslNegotiation, TlsSettings};
 use crate::error::ConfigError;
@@ -23,7 +23,7 @@ pub(super) const KEEPALIVE_COUNT_MAX: u32 = 127;
 pub(super) const INTEGER_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// The values of a configuration. Empty strings mean "not set" and are never stored.
-#[derive(Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct ConfigValues {
     /// Names, addresses and socket directories. An empty string is the default host.
     pub(super) hosts: Vec<String>,
@@ -33,7 +33,7 @@ pub(super) struct ConfigValues {
     pub(super) zones: Vec<Option<Box<str>>>,
     pub(super) ports: Vec<u16>,
     pub(super) user: Option<String>,
-    pub(super) password: Option<String>,
+    pub(super) password: Option<Secret>,
     pub(super) passfile: Option<PathBuf>,
     pub(super) dbname: Option<String>,
     pub(super) application_name: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct ConfigValues {
     pub(super) keepalives_interval: Option<Duration>,
     pub(super) keepalives_count: Option<u32>,
     pub(super) tcp_user_timeout: Option<Duration>,
-    pub(super) auth_methods: AuthMethods,
+    pub(super) require_auth: AuthMethods,
     pub(super) channel_binding: ChannelBinding,
     pub(super) target_session_attrs: TargetSessionAttrs,
     pub(super) load_balance_hosts: LoadBalanceHosts,
@@ -75,7 +75,7 @@ impl Default for ConfigValues {
             keepalives_interval: None,
             keepalives_count: None,
             tcp_user_timeout: None,
-            auth_methods: AuthMethods::ALL,
+            require_auth: AuthMethods::ALL,
             channel_binding: ChannelBinding::default(),
             target_session_attrs: TargetSessionAttrs::default(),
             load_balance_hosts: LoadBalanceHosts::default(),
@@ -86,37 +86,6 @@ impl Default for ConfigValues {
 }
 
 /// Formats all settings. Of the password it shows only whether there is one.
-impl fmt::Debug for ConfigValues {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("hosts", &self.hosts)
-            .field("hostaddrs", &self.hostaddrs)
-            .field("zones", &self.zones)
-            .field("ports", &self.ports)
-            .field("user", &self.user)
-            .field("password", &self.password.as_ref().map(|_| format_args!("***")))
-            .field("passfile", &self.passfile)
-            .field("dbname", &self.dbname)
-            .field("application_name", &self.application_name)
-            .field("fallback_application_name", &self.fallback_application_name)
-            .field("options", &self.options)
-            .field("connect_timeout", &self.connect_timeout)
-            .field("call_timeout", &self.call_timeout)
-            .field("keepalives", &self.keepalives)
-            .field("keepalives_idle", &self.keepalives_idle)
-            .field("keepalives_interval", &self.keepalives_interval)
-            .field("keepalives_count", &self.keepalives_count)
-            .field("tcp_user_timeout", &self.tcp_user_timeout)
-            .field("require_auth", &format_args!("{}", self.auth_methods))
-            .field("channel_binding", &self.channel_binding)
-            .field("target_session_attrs", &self.target_session_attrs)
-            .field("load_balance_hosts", &self.load_balance_hosts)
-            .field("sslmode", &self.effective_sslmode())
-            .field("tls", &self.tls)
-            .finish()
-    }
-}
-
 impl ConfigValues {
     /// Returns the role: the given one, or the operating system's user.
     pub(super) fn effective_user(&self) -> Result<Cow<'_, str>, ConfigError> {
@@ -220,14 +189,14 @@ impl ConfigValues {
             return Err(format!("tcp_user_timeout must be at most {INTEGER_MAX} milliseconds"));
         }
         let texts = [
-            ("user", &self.user),
-            ("password", &self.password),
-            ("dbname", &self.dbname),
-            ("application_name", &self.application_name),
-            ("options", &self.options),
+            ("user", self.user.as_ref()),
+            ("password", self.password.as_ref().map(|password| &password.0)),
+            ("dbname", self.dbname.as_ref()),
+            ("application_name", self.application_name.as_ref()),
+            ("options", self.options.as_ref()),
         ];
         let hosts = self.hosts.iter().map(|host| ("host", host));
-        let mut texts = texts.iter().filter_map(|(name, text)| Some((*name, text.as_ref()?))).chain(hosts);
+        let mut texts = texts.into_iter().filter_map(|(name, text)| Some((name, text?))).chain(hosts);
         match texts.find(|(_, text)| text.contains('\0')) {
             Some((name, _)) => Err(format!("{name} contains a NUL byte, which PostgreSQL does not support")),
             None => Ok(()),

@@ -183,7 +183,7 @@ fn shared(mode: SslMode, settings: &TlsSettings) -> Result<Arc<ClientConfig>, Tl
     let files = Files::read(mode, settings)?;
     let mut fingerprint = files.fingerprint();
     let by_name = mode == SslMode::VerifyFull;
-    let rest = format!("{by_name} {} {:?} {:?}", settings.sni, settings.min_version, settings.max_version);
+    let rest = format!("{by_name} {} {:?} {:?}", settings.omits_sni, settings.min_version, settings.max_version);
     fingerprint.update(rest);
     let fingerprint: Fingerprint = fingerprint.finalize().into();
 
@@ -218,7 +218,7 @@ fn make(settings: &TlsSettings, files: &Files, by_name: bool) -> Result<ClientCo
         }
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
-    config.enable_sni = settings.sni;
+    config.enable_sni = !settings.omits_sni;
     // PostgreSQL sends no session tickets, and each session must be verified again.
     config.resumption = Resumption::disabled();
     Ok(config)
