@@ -72,14 +72,13 @@ impl From<CoarseInstant> for Instant {
 }
 
 #[cfg(test)]
-impl CompactInstant {
-    /// A constant for reproducible histories.
-    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
-}
-
-#[cfg(test)]
 mod tests {
     use super::*;
+
+    impl CompactInstant {
+        /// A constant for reproducible histories.
+        pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
+    }
 
     #[test]
     fn a_compact_instant_is_exact() {

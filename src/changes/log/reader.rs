@@ -38,7 +38,7 @@ pub(crate) struct LogReader {
     is_prepared: bool,
     needs_era: bool,
     /// The time at which to repeat a failed action.
-    retry: Option<Instant>,
+    pub(super) retry: Option<Instant>,
     /// The position up to which the log has been read.
     position: Option<Position>,
     /// Transactions before this one may have rows of an earlier era than the position.
@@ -54,9 +54,9 @@ pub(crate) struct LogReader {
     /// `true` unless only saves are allowed.
     is_reading: bool,
     /// The time from which on a full log may be reported again.
-    next_gap: Option<Instant>,
-    schedule: PollSchedule,
-    saves: PositionSaves,
+    pub(super) next_gap: Option<Instant>,
+    pub(super) schedule: PollSchedule,
+    pub(super) saves: PositionSaves,
     claim: NameClaim,
 }
 
@@ -118,7 +118,7 @@ impl LogReader {
         if self.needs_era {
             return Some(LogAction::BeginEra);
         }
-        if self.schedule.take_wake() {
+        if std::mem::take(&mut self.schedule.must_wake) {
             return Some(LogAction::Wake);
         }
         if is_due(self.schedule.next_election) {
@@ -427,17 +427,5 @@ impl LogReader {
     /// Returns `true` if the acknowledged position is saved.
     pub(crate) fn is_saved(&self) -> bool {
         self.claim.name.is_none() || self.saves.is_saved()
-    }
-}
-
-#[cfg(test)]
-impl LogReader {
-    /// Makes a save, a rotation, and a report of a full log due now or in an hour. A poll is due now.
-    pub(super) fn set_timers(&mut self, saves: bool, keeps: bool, may_report: bool, now: Instant) {
-        let time = |is_due: bool| (!is_due).then_some(now + Duration::from_secs(3_600));
-        (self.next_gap, self.retry) = (time(may_report), None);
-        self.saves.set_timers(time(saves));
-        (self.schedule.next_rotation, self.schedule.next_poll) = (time(keeps), None);
-        self.schedule.next_election = self.schedule.next_election.and(time(false));
     }
 }

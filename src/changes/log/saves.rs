@@ -21,7 +21,7 @@ pub(super) struct PositionSaves {
     /// The time at which [`next_save`](Self::next_save) must be called.
     pub(super) next: Option<Instant>,
     /// The time at which to save a position that has moved without a change, or has not moved.
-    next_idle: Option<Instant>,
+    pub(super) next_idle: Option<Instant>,
 }
 
 impl PositionSaves {
@@ -64,12 +64,6 @@ impl PositionSaves {
     pub(super) fn handle_failed(&mut self, retry: Option<Instant>) {
         self.is_unsaved |= std::mem::take(&mut self.is_saving);
         self.next = retry.or(self.next);
-    }
-
-    /// Makes the next save due at this time.
-    #[cfg(test)]
-    pub(super) fn set_timers(&mut self, at: Option<Instant>) {
-        (self.next, self.next_idle) = (at, at);
     }
 
     /// Returns `true` if the acknowledged position is saved.

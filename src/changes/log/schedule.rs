@@ -25,7 +25,8 @@ pub(super) struct PollSchedule {
     /// `true` if this reader polls and wakes the others.
     is_leader: bool,
     has_followers: bool,
-    must_wake: bool,
+    /// `true` if the other readers must be woken now.
+    pub(super) must_wake: bool,
     pub(super) next_election: Option<Instant>,
     pub(super) next_rotation: Option<Instant>,
     /// `true` if there were changes since the last rotation.
@@ -77,11 +78,6 @@ impl PollSchedule {
     /// Makes a poll due.
     pub(super) fn poll_now(&mut self) {
         self.next_poll = None;
-    }
-
-    /// Returns `true` if the other readers must be woken now.
-    pub(super) fn take_wake(&mut self) -> bool {
-        std::mem::take(&mut self.must_wake)
     }
 
     /// Records the result of an election.

@@ -109,18 +109,17 @@ impl FromStr for Snapshot {
 }
 
 #[cfg(test)]
-impl Snapshot {
-    pub(crate) fn new(xmax: u64, running: impl IntoIterator<Item = u64>) -> Self {
-        Self { xmax, running: running.into_iter().collect() }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     use proptest::collection::btree_set;
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Snapshot {
+        pub(crate) fn new(xmax: u64, running: impl IntoIterator<Item = u64>) -> Self {
+            Self { xmax, running: running.into_iter().collect() }
+        }
+    }
 
     fn any_snapshot() -> impl Strategy<Value = Snapshot> {
         (1_u64..12, btree_set(1_u64..12, 0..6))

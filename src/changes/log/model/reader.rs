@@ -1,6 +1,6 @@
 //! A reader of the model: the shipped state machine, its consumer, and the checks of both.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::rotation::{self, Age};
 use super::server::{ChangeSet, EarlyReads, FOREIGN, ModelServer, SavedPosition};
@@ -120,6 +120,15 @@ pub(super) struct ModelReader {
     pub(super) is_active: bool,
 }
 
+/// Makes a save, a rotation, and a report of a full log due now or in an hour. A poll is due now.
+fn set_timers(log: &mut LogReader, saves: bool, keeps: bool, may_report: bool, now: Instant) {
+    let time = |is_due: bool| (!is_due).then_some(now + Duration::from_secs(3_600));
+    (log.next_gap, log.retry) = (time(may_report), None);
+    (log.saves.next, log.saves.next_idle) = (time(saves), time(saves));
+    (log.schedule.next_rotation, log.schedule.next_poll) = (time(keeps), None);
+    log.schedule.next_election = log.schedule.next_election.and(time(false));
+}
+
 impl ModelReader {
     pub(super) fn new(index: usize, kind: ReaderKind) -> Self {
         let name = matches!(kind, ReaderKind::Named).then(|| "model".to_owned());
@@ -169,7 +178,7 @@ impl ModelReader {
     ) -> Result<bool, String> {
         let begun = loop {
             let may_report = !matches!(due, DueAction::Poll { may_report: false });
-            self.log.set_timers(due == DueAction::Save, matches!(due, DueAction::Rotate(_)), may_report, now);
+            set_timers(&mut self.log, due == DueAction::Save, matches!(due, DueAction::Rotate(_)), may_report, now);
             let Some(action) = self.log.next_action(true, true, now) else { break false };
             let is_due = match &action {
                 LogAction::Save(..) => due == DueAction::Save,
@@ -223,7 +232,7 @@ impl ModelReader {
                 }
             }
         };
-        self.log.set_timers(false, false, true, now);
+        set_timers(&mut self.log, false, false, true, now);
         Ok(begun)
     }
 
@@ -285,7 +294,7 @@ impl ModelReader {
         if items.is_some() {
             self.crash();
         }
-        self.log.set_timers(false, false, true, now);
+        set_timers(&mut self.log, false, false, true, now);
         Ok(true)
     }
 
