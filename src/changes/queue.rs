@@ -90,14 +90,6 @@ pub(crate) struct EventQueue {
     pub(crate) mailbox: Mailbox,
 }
 
-/// The result of waiting for an item.
-pub(crate) enum TakenItem {
-    Item(usize, QueueItem),
-    TimedOut,
-    /// There are no more items, and none will be added.
-    End,
-}
-
 impl EventQueue {
     pub(crate) fn new(mailbox: Mailbox) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), mailbox }
@@ -193,8 +185,9 @@ impl EventQueue {
 
     // ---- the consumer -----------------------------------------------------------------------------------------------
 
-    /// Waits for the next item.
-    pub(crate) fn take(&self, until: Option<Instant>) -> TakenItem {
+    /// Waits for the next item. Returns `Some(None)` at the time `until`, and `None` if there are no more items and none will
+    /// be added.
+    pub(crate) fn take(&self, until: Option<Instant>) -> Option<Option<(usize, QueueItem)>> {
         let mut state = self.lock();
         loop {
             if let Some((database, item)) = state.ready.pop_front() {
@@ -204,21 +197,21 @@ impl EventQueue {
                     drop(state);
                     self.mailbox.send(LoopMessage::Room);
                 }
-                return TakenItem::Item(database, item);
+                return Some(Some((database, item)));
             }
             let reportable = state.dropped.keys().find(|database| !state.held.contains_key(database)).copied();
             if let Some(database) = reportable
                 && let Some(count) = state.dropped.remove(&database)
             {
-                return TakenItem::Item(database, QueueItem::Event(ChangeEvent::Dropped(count)));
+                return Some(Some((database, QueueItem::Event(ChangeEvent::Dropped(count)))));
             }
             // Held items of a stopped queue may still be released.
             if state.phase == QueuePhase::Finished || state.phase == QueuePhase::Stopped && state.held.is_empty() {
-                return TakenItem::End;
+                return None;
             }
             let left = until.map(|until| until.saturating_duration_since(clock::now()));
             state = match left {
-                Some(left) if left.is_zero() => return TakenItem::TimedOut,
+                Some(left) if left.is_zero() => return Some(None),
                 Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
@@ -292,16 +285,16 @@ mod tests {
         queue.push(1, notified(ITEM));
         queue.push(2, notified(1));
         queue.push(1, notified(0));
-        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
+        assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Notified(_))))));
         // There is room again, but the count of dropped notifications precedes later ones of the same database.
         queue.push(1, notified(0));
-        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Event(ChangeEvent::Dropped(3)))));
-        assert!(matches!(queue.take(None), TakenItem::Item(2, QueueItem::Event(ChangeEvent::Dropped(1)))));
+        assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Event(ChangeEvent::Dropped(3)))))));
+        assert!(matches!(queue.take(None), Some(Some((2, QueueItem::Event(ChangeEvent::Dropped(1)))))));
         queue.push(1, notified(0));
-        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
-        assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
+        assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Notified(_))))));
+        assert!(matches!(queue.take(Some(clock::now())), Some(None)));
         queue.finish();
-        assert!(matches!(queue.take(None), TakenItem::End));
+        assert!(queue.take(None).is_none());
     }
 
     #[test]
@@ -313,18 +306,18 @@ mod tests {
         }
         queue.push(1, QueueItem::Event(ChangeEvent::Warning("not ordered".into())));
         queue.push(2, notified(7));
-        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Event(ChangeEvent::Warning(_)))));
-        assert!(matches!(queue.take(None), TakenItem::Item(2, QueueItem::Notified(_))));
-        assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
+        assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Event(ChangeEvent::Warning(_)))))));
+        assert!(matches!(queue.take(None), Some(Some((2, QueueItem::Notified(_))))));
+        assert!(matches!(queue.take(Some(clock::now())), Some(None)));
         queue.release(1, notified(0));
         while let Some(item) = queue.take_held(1) {
             queue.release(1, item);
         }
         for size in 0..=2 {
-            assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(n)) if n.len() == size));
+            assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Notified(n)))) if n.len() == size));
         }
         queue.push(1, notified(9));
-        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(n)) if n.len() == 9));
+        assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Notified(n)))) if n.len() == 9));
         let state = queue.lock();
         assert_eq!((state.ready_size, state.held_size), (0, 0));
     }
@@ -336,10 +329,10 @@ mod tests {
         queue.push(1, notified(1));
         queue.stop();
         queue.push(2, notified(2));
-        assert!(matches!(queue.take(Some(clock::now())), TakenItem::TimedOut));
+        assert!(matches!(queue.take(Some(clock::now())), Some(None)));
         queue.finish();
-        assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))));
-        assert!(matches!(queue.take(None), TakenItem::End));
+        assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Notified(_))))));
+        assert!(queue.take(None).is_none());
     }
 
     #[test]
@@ -352,7 +345,7 @@ mod tests {
                 queue.push(1, notified(piece));
             }
             for _ in 0..3 {
-                assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))), "in round {round}");
+                assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Notified(_))))), "in round {round}");
             }
         }
         for round in 0..3 {
@@ -364,7 +357,7 @@ mod tests {
                 queue.release(1, item);
             }
             for _ in 0..3 {
-                assert!(matches!(queue.take(None), TakenItem::Item(1, QueueItem::Notified(_))), "in round {round}");
+                assert!(matches!(queue.take(None), Some(Some((1, QueueItem::Notified(_))))), "in round {round}");
             }
         }
         assert_eq!(queue.room(), Some(LIMIT));
@@ -379,7 +372,7 @@ mod tests {
         }
         queue.finish();
         let taken = std::iter::from_fn(|| match queue.take(None) {
-            TakenItem::Item(_, item) => Some(item),
+            Some(Some((_, item))) => Some(item),
             _ => None,
         });
         let taken: Vec<_> = taken.collect();
@@ -398,8 +391,8 @@ mod tests {
             let queue = Arc::clone(&queue);
             move || {
                 let item = match queue.take(None) {
-                    TakenItem::Item(_, item) => Some(item),
-                    TakenItem::TimedOut | TakenItem::End => None,
+                    Some(Some((_, item))) => Some(item),
+                    Some(None) | None => None,
                 };
                 drop(sender.send(item));
             }
@@ -437,7 +430,7 @@ mod tests {
         (0..4).for_each(|_| queue.push(1, notified(ROOM - ITEM)));
         assert_eq!(queue.room(), None);
         assert!(queue.mailbox.take().is_empty());
-        assert!(matches!(queue.take(None), TakenItem::Item(1, _)));
+        assert!(matches!(queue.take(None), Some(Some((1, _)))));
         assert!(matches!(queue.mailbox.take()[..], [LoopMessage::Room]));
         assert_eq!(queue.room(), Some(ROOM));
     }

@@ -10,7 +10,7 @@ use super::event::ChangeEvent;
 use super::filter::TableFilter;
 use super::log::Position;
 use super::payload::ChangePayload;
-use super::queue::{EventQueue, QueueItem, TakenItem};
+use super::queue::{EventQueue, QueueItem};
 use crate::clock;
 
 /// An iterator over the events of databases: `Some((database, event))`, or `None` when idle.
@@ -208,11 +208,7 @@ impl Iterator for Changes {
         self.position = None;
         let until = self.timeout.and_then(|timeout| clock::now().checked_add(timeout));
         loop {
-            let (database, item) = match self.queue.take(until) {
-                TakenItem::Item(database, item) => (database, item),
-                TakenItem::TimedOut => return Some(None),
-                TakenItem::End => return None,
-            };
+            let Some((database, item)) = self.queue.take(until)? else { return Some(None) };
             let event = match item {
                 QueueItem::Notified(payload) => self.parse(payload),
                 QueueItem::Logged(position, payload) => {

@@ -60,18 +60,19 @@ pub enum TableState {
 }
 
 impl TableState {
+    const NAMES: [(Self, &str); 7] = [
+        (Self::Right, "right"),
+        (Self::Generic, "generic"),
+        (Self::Disabled, "disabled"),
+        (Self::Missing, "missing"),
+        (Self::Outdated, "outdated"),
+        (Self::Different, "different"),
+        (Self::LeftOver, "left over"),
+    ];
+
     /// Parses the name that `states.sql` returns.
     pub(crate) fn parse(name: &str) -> Self {
-        let states = [
-            Self::Right,
-            Self::Generic,
-            Self::Disabled,
-            Self::Missing,
-            Self::Outdated,
-            Self::Different,
-            Self::LeftOver,
-        ];
-        states.into_iter().find(|state| state.name() == name).unwrap_or(Self::Different)
+        Self::NAMES.iter().find(|(_, known)| *known == name).map_or(Self::Different, |(state, _)| *state)
     }
 
     /// Returns `true` if a build changes nothing about the table.
@@ -80,15 +81,7 @@ impl TableState {
     }
 
     fn name(self) -> &'static str {
-        match self {
-            Self::Right => "right",
-            Self::Generic => "generic",
-            Self::Disabled => "disabled",
-            Self::Missing => "missing",
-            Self::Outdated => "outdated",
-            Self::Different => "different",
-            Self::LeftOver => "left over",
-        }
+        Self::NAMES.iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
     }
 }
 
