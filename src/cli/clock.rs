@@ -22,19 +22,11 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 
 /// Parses a time in the form of [`rfc3339`], with or without a fraction of the second.
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let (whole, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let numbers = |text: &str, separator: char| -> Option<[u16; 3]> {
-        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        let parts = text.split(separator).map(|part| part.parse().ok().filter(|_| is_number(part)));
-        parts.collect::<Option<Vec<_>>>()?.try_into().ok()
-    };
-    let ([year, month, day], [hour, minute, second]) = (numbers(date, '-')?, numbers(whole, ':')?);
-    let [month, day, hour, minute, second] =
-        [month, day, hour, minute, second].map(|n| u8::try_from(n).unwrap_or(u8::MAX));
-    let second = DateTime::new(year, month, day, hour, minute, second).ok()?;
+    let text = text.strip_suffix('Z')?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let whole: DateTime = format!("{whole}Z").parse().ok()?;
     let micros = format!("{fraction:0<9}").parse::<u32>().ok().filter(|_| fraction.len() <= 9)? / 1000;
-    Some(UNIX_EPOCH + second.unix_duration() + Duration::from_micros(micros.into()))
+    Some(UNIX_EPOCH + whole.unix_duration() + Duration::from_micros(micros.into()))
 }
 
 /// Returns the time that is a span before now: a number, and `s`, `m`, `h` or `d`.
