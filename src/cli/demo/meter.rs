@@ -179,7 +179,8 @@ fn summary_of(n: NotificationRef<'_>) -> String {
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
     count: u64,
-    history: VecDeque<u64>,
+    /// The growth in each period, oldest first.
+    pub(crate) history: VecDeque<u64>,
     pub(crate) peak: u64,
 }
 
@@ -199,11 +200,6 @@ impl Rate {
     pub(crate) fn per_second(&self) -> u64 {
         self.history.iter().rev().take(2).sum()
     }
-
-    /// Returns the growth in each period, oldest first.
-    pub(crate) fn history(&self) -> impl Iterator<Item = u64> {
-        self.history.iter().copied()
-    }
 }
 
 #[cfg(test)]
@@ -218,7 +214,7 @@ mod tests {
         }
         assert_eq!(rate.per_second(), 100);
         assert_eq!(rate.peak, 100);
-        assert_eq!(rate.history().collect::<Vec<_>>(), [10, 20, 0, 100]);
+        assert_eq!(rate.history, [10, 20, 0, 100]);
         rate.update(130);
         rate.update(130);
         assert_eq!(rate.per_second(), 0);

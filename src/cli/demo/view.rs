@@ -1,7 +1,10 @@
 //! Formats the state of the demonstration as lines of at most 79 columns. This module prints nothing.
 
+use std::collections::VecDeque;
 use std::fmt::{Display, Write as _};
 use std::time::Duration;
+
+use indicatif::HumanCount;
 
 use super::latency::LatencyHistogram;
 use super::meter::Meter;
@@ -69,7 +72,7 @@ pub(crate) fn live(meter: &Meter, idle_ago: Option<Duration>, style: Style) -> S
     }
 
     let per_second = style.bold(format!("{:>9}", grouped(meter.rate.per_second())));
-    let _ = write!(text, "\n\n  delivered {per_second} /s   {}", style.accent(sparkline(meter.rate.history())));
+    let _ = write!(text, "\n\n  delivered {per_second} /s   {}", style.accent(sparkline(&meter.rate.history)));
     let _ = match meter.recent.max() {
         Some(_) => write!(text, "\n  latency   {}", latency(&meter.recent, style)),
         None => write!(text, "\n  latency   {}   {}", latency(&meter.latency, style), style.dim("overall")),
@@ -129,23 +132,14 @@ pub(crate) fn time(micros: u64) -> String {
 
 /// Formats a number with a comma between thousands.
 pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.char_indices() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanCount(number).to_string()
 }
 
 /// Formats values as a chart of one line.
-fn sparkline(values: impl Iterator<Item = u64>) -> String {
-    let values: Vec<u64> = values.collect();
+fn sparkline(values: &VecDeque<u64>) -> String {
     let most = values.iter().copied().max().unwrap_or_default().max(1);
-    let bar = |value: u64| BARS[(value * (BARS.len() as u64 - 1)).div_ceil(most).min(7) as usize];
-    values.into_iter().map(bar).collect()
+    let bar = |value: &u64| BARS[(value * (BARS.len() as u64 - 1)).div_ceil(most).min(7) as usize];
+    values.iter().map(bar).collect()
 }
 
 /// Returns a text on one line, truncated to a width.
@@ -191,8 +185,8 @@ mod tests {
 
     #[test]
     fn a_chart_spans_from_zero_to_the_maximum() {
-        assert_eq!(sparkline([0, 1, 50, 100].into_iter()), "▁▂▅█");
-        assert_eq!(sparkline([0, 0].into_iter()), "▁▁");
+        assert_eq!(sparkline(&[0, 1, 50, 100].into()), "▁▂▅█");
+        assert_eq!(sparkline(&[0, 0].into()), "▁▁");
     }
 
     #[test]

@@ -16,16 +16,16 @@ const TRANSACTIONS: u32 = 10;
 
 /// A running writer, whose counts can be read at any time.
 pub(crate) struct Writer {
-    counts: Arc<SendCounts>,
-    thread: JoinHandle<Option<Error>>,
+    pub(super) counts: Arc<SendCounts>,
+    pub(super) thread: JoinHandle<Option<Error>>,
 }
 
 #[derive(Default)]
-struct SendCounts {
+pub(super) struct SendCounts {
     /// Notifications that the server has acknowledged.
     sent: AtomicU64,
     /// The deliveries due: one for each notification and listener of its channel.
-    due: AtomicU64,
+    pub(super) due: AtomicU64,
 }
 
 /// The settings of a writer.
@@ -49,15 +49,6 @@ impl Writer {
         let counts = Arc::<SendCounts>::default();
         let shared = Arc::clone(&counts);
         Self { counts, thread: thread::spawn(move || write(&plan, &shared).err()) }
-    }
-
-    /// Returns the number of deliveries due.
-    pub(crate) fn due(&self) -> u64 {
-        self.counts.due.load(Relaxed)
-    }
-
-    pub(crate) fn has_ended(&self) -> bool {
-        self.thread.is_finished()
     }
 
     /// Waits for the writer's end; returns the notifications sent, the deliveries due, and the error, if any.

@@ -57,12 +57,12 @@ impl Writers {
     /// was shut down.
     pub(crate) fn is_complete(&self, cluster: usize, was_down: bool, received: u64) -> bool {
         let Some(writer) = self.list.get(cluster) else { return true };
-        let due = match (was_down, &self.before_outage) {
-            (false, _) => Some(writer.due()),
-            (true, Some(before)) => Some(before.received + writer.due()),
-            (true, None) => None,
+        let before = match was_down {
+            true => self.before_outage.as_ref().map(|before| before.received),
+            false => Some(0),
         };
-        writer.has_ended() && due.is_none_or(|due| due == received)
+        let is_received = |before| before + writer.counts.due.load(Relaxed) == received;
+        writer.thread.is_finished() && before.is_none_or(is_received)
     }
 
     /// Waits for the end of all writers, and returns their reports. `down` is the server that was shut down.

@@ -25,7 +25,8 @@ pub(super) struct Connections {
     is_quiet: bool,
     began: Instant,
     first_opened: Option<Instant>,
-    last_received: Option<Instant>,
+    /// The time at which a notification arrived, or a connection was restored.
+    pub(super) last_received: Option<Instant>,
     /// `false` once something may have been missed.
     is_complete: bool,
 }
@@ -136,11 +137,6 @@ impl Connections {
         self.is_complete = false;
         self.last_received = Some(clock::now());
         print_message(format_args!("connection {number} is restored"));
-    }
-
-    /// Records the arrival of a notification.
-    pub(super) fn note_notification(&mut self) {
-        self.last_received = Some(clock::now());
     }
 
     /// Reports the first attempts that take long.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use notifyman::{Config, Connection, Diagnosis, Error, Finding, FindingKind, Severity};
 
+use crate::cli::args::ListenArgs;
 use crate::cli::output::{print_message, print_message_with_advice};
 
 /// The time after which a missing notification is diagnosed.
@@ -37,7 +38,7 @@ pub(super) struct DeliveryChecks {
     /// Checks whose notification has not arrived.
     pending: HashMap<usize, PendingCheck>,
     /// Connections whose notification has arrived.
-    proven: HashSet<usize>,
+    pub(super) proven: HashSet<usize>,
     jobs: Sender<DeliveryCheck>,
     shared: Arc<CheckThreads>,
     threads: usize,
@@ -54,8 +55,9 @@ struct PendingCheck {
 struct CheckThreads {
     jobs: Mutex<Receiver<DeliveryCheck>>,
     has_failed: AtomicBool,
-    /// Called when a check fails.
-    failed: Box<dyn Fn() + Send + Sync>,
+    /// Called when a check fails, with `--fail-fast`.
+    stop: Box<dyn Fn() + Send + Sync>,
+    fail_fast: bool,
     is_quiet: bool,
 }
 
@@ -71,14 +73,15 @@ struct DeliveryCheck {
 }
 
 impl DeliveryChecks {
-    /// Creates the checks; `failed` is called from another thread when notifications are not delivered.
-    pub(super) fn new(is_quiet: bool, failed: impl Fn() + Send + Sync + 'static) -> Self {
+    /// Creates the checks. With `--fail-fast`, `stop` is called from another thread when notifications are not delivered.
+    pub(super) fn new(args: &ListenArgs, stop: impl Fn() + Send + Sync + 'static) -> Self {
         let (jobs, receiver) = channel();
         let shared = CheckThreads {
             jobs: Mutex::new(receiver),
             has_failed: AtomicBool::new(false),
-            failed: Box::new(failed),
-            is_quiet,
+            stop: Box::new(stop),
+            fail_fast: args.fail_fast,
+            is_quiet: args.quiet,
         };
         // Random, and so different for each process.
         let prefix = format!("notifyman_listen_{:016x}_", RandomState::new().hash_one(0));
@@ -123,11 +126,6 @@ impl DeliveryChecks {
         }
     }
 
-    /// Returns `true` if the notification of a connection has arrived.
-    pub(super) fn is_proven(&self, number: usize) -> bool {
-        self.proven.contains(&number)
-    }
-
     /// Returns `true` until the check has ended.
     pub(super) fn is_running(&self, number: usize) -> bool {
         self.pending.get(&number).is_some_and(|pending| pending.job.strong_count() > 0)
@@ -148,10 +146,8 @@ impl CheckThreads {
     fn run(&self) {
         loop {
             let job = self.jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            match job {
-                Ok(job) => self.check(&job),
-                Err(_) => return,
-            }
+            let Ok(job) = job else { return };
+            self.check(&job);
         }
     }
 
@@ -183,7 +179,9 @@ impl CheckThreads {
             print_message_with_advice(text, finding.advice());
         }
         self.has_failed.store(true, Ordering::Relaxed);
-        (self.failed)();
+        if self.fail_fast {
+            (self.stop)();
+        }
     }
 
     fn leave_unchecked(&self, job: &DeliveryCheck, reason: &str) {

@@ -24,12 +24,8 @@ pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
         builder = builder.canary(period, CANARY_DEADLINE);
     }
     let notifier = builder.build::<usize>();
-    let (failing, is_fail_fast) = (Arc::clone(&pool), args.fail_fast);
-    let checks = DeliveryChecks::new(args.quiet, move || {
-        if is_fail_fast {
-            failing.close();
-        }
-    });
+    let failing = Arc::clone(&pool);
+    let checks = DeliveryChecks::new(args, move || failing.close());
     let mut watcher = ConnectionWatcher::new(&configs, args, checks);
     for (config, number) in configs.iter().zip(1..) {
         let handle = notifier.at(config)?;

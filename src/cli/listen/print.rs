@@ -32,12 +32,7 @@ pub(super) fn run(args: ListenArgs) -> Result<Exit, Failure> {
         nm = nm.canary(period, CANARY_DEADLINE);
     }
     let handle = nm.handle();
-    let is_fail_fast = args.fail_fast;
-    let checks = DeliveryChecks::new(args.quiet, move || {
-        if is_fail_fast {
-            drop(handle.stop());
-        }
-    });
+    let checks = DeliveryChecks::new(&args, move || drop(handle.stop()));
     let mut ids = Vec::new();
     for (number, config) in (1..).zip(&configs) {
         ids.push(nm.dial(config, args.channels.iter().chain([&checks.channel(number)]))?);
@@ -107,7 +102,7 @@ impl Listener {
                 self.take_private(id, &batch);
                 let is_shown = |n: &NotificationRef<'_>| !self.checks.is_private(n.channel_bytes());
                 if self.printer.print(id, &batch, is_shown).map_err(Failure::Output)? > 0 {
-                    self.connections.note_notification();
+                    self.connections.last_received = Some(clock::now());
                 }
                 return Ok(self.printer.left != Some(0));
             }
@@ -129,7 +124,7 @@ impl Listener {
                 self.printer.print_gap(id, &gap, is_shown).map_err(Failure::Output)?;
                 self.connections.restored(self.number(id));
                 // The connection may have been lost before its check ended.
-                if !self.checks.is_proven(self.number(id)) {
+                if !self.checks.proven.contains(&self.number(id)) {
                     self.check_delivery(id);
                 }
             }
