@@ -255,13 +255,10 @@ impl Worker {
             return Err(ValueError { message });
         }
         let count = self.configs.len();
-        match self.positions.iter().find(|(database, _)| !(1..=count).contains(database)) {
-            Some((database, _)) => Err(ValueError {
-                message: format!(
-                    "there is no database {database} to begin at a position: they are numbered from 1 to {count}"
-                ),
-            }),
-            None => Ok(()),
-        }
+        let is_unknown = |(database, _): &&(usize, Position)| !(1..=count).contains(database);
+        let Some((database, _)) = self.positions.iter().find(is_unknown) else { return Ok(()) };
+        let message =
+            format!("there is no database {database} to begin at a position: they are numbered from 1 to {count}");
+        Err(ValueError { message })
     }
 }

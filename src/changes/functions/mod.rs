@@ -14,7 +14,15 @@ use super::sql::{self, render};
 
 /// Returns the functions of every installation with these options, without those that are made for certain tables.
 pub(crate) fn common(options: &InstallOptions) -> Vec<FunctionDefinition> {
-    let mut functions = called(options);
+    // Triggers call these. They are the same with all options, so that triggers continue to work while another build changes
+    // the options.
+    let spill = render!("spill.sql", limit = TABLE_LIMIT);
+    let mut functions = vec![
+        payload::payload(options),
+        payload::payloads(options),
+        FunctionDefinition::new("spill", "payload text", "text", ExecutionRole::Owner, &spill),
+    ];
+    functions.extend(log::called(options));
     let kinds = match options.shape {
         Shape::Rows => &trigger::KINDS[..1],
         Shape::Keys => &trigger::KINDS[1..],
@@ -24,19 +32,6 @@ pub(crate) fn common(options: &InstallOptions) -> Vec<FunctionDefinition> {
     if options.has_schema_events {
         functions.extend(event_triggers(options));
     }
-    functions
-}
-
-/// Returns the functions that triggers call. They are the same with all options, so that triggers continue to work while
-/// another build changes the options.
-fn called(options: &InstallOptions) -> Vec<FunctionDefinition> {
-    let spill = render!("spill.sql", limit = TABLE_LIMIT);
-    let mut functions = vec![
-        payload::payload(options),
-        payload::payloads(options),
-        FunctionDefinition::new("spill", "payload text", "text", ExecutionRole::Owner, &spill),
-    ];
-    functions.extend(log::called(options));
     functions
 }
 

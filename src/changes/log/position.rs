@@ -85,8 +85,8 @@ impl Position {
 
     /// Returns the latest `xmax` in this position.
     pub(crate) fn newest(&self) -> u64 {
-        let batch = self.shared.batch.as_ref().map_or(0, |batch| batch.to.xmax());
-        batch.max(self.shared.from.xmax())
+        let batch = self.shared.batch.as_ref().map_or(0, |batch| batch.to.xmax);
+        batch.max(self.shared.from.xmax)
     }
 
     /// Returns this position with a changed shared part.

@@ -24,7 +24,7 @@ pub(crate) const WAKE: &str = "SELECT pg_notify('notifyman_log', '')";
 /// rows.
 pub(crate) fn poll(position: Option<&Position>, bytes: usize) -> String {
     let (xmax, running) = match position.map(|position| &position.shared.from) {
-        Some(from) => (from.xmax().to_string(), list(from.running())),
+        Some(from) => (from.xmax.to_string(), list(&from.running)),
         None => ("NULL".to_owned(), String::new()),
     };
     view(position, &render!("log_new_rows.sql", xmax, running, count = COUNT, bytes))
@@ -41,7 +41,7 @@ pub(crate) fn page(position: &Position, bytes: usize) -> String {
         number = position.number.unwrap_or(0),
         first,
         end,
-        xmax = shared.from.xmax(),
+        xmax = shared.from.xmax,
         to,
         count = COUNT,
         bytes

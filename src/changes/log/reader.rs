@@ -230,7 +230,7 @@ impl LogReader {
         }
         let Some(position) = self.position.take() else { return self.begin(view).into_iter().collect() };
         let is_known = view.knows_start && position.is_of_database(view.place);
-        if is_known && position.newest() > view.snapshot.xmax() {
+        if is_known && position.newest() > view.snapshot.xmax {
             return vec![LogOutput::Refused(format!(
                 "the position {position} is newer than the server, because its next transaction has a lower number: the text \
                  was changed, or the server was set back. Begin without a position, and treat everything as changed"

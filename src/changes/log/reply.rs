@@ -67,9 +67,7 @@ impl LogView {
         let row = |row: &Row| Some(LogRow { number: row.get(0)?.parse().ok()?, payload: row.get_bytes(1)?.into() });
         Some((view, rows.iter().map(row).collect::<Option<_>>()?))
     }
-}
 
-impl LogView {
     /// Returns the position from which the changes that are committed from now on are read.
     pub(crate) fn position(&self) -> Position {
         let bound = self.bound.max(self.era_bound);

@@ -13,25 +13,16 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct Snapshot {
-    xmax: u64,
-    /// In ascending order, each below `xmax`.
-    running: Arc<[u64]>,
+    /// The first transaction after all that had ended.
+    pub(super) xmax: u64,
+    /// The transactions before `xmax` that had not ended, in ascending order.
+    pub(super) running: Arc<[u64]>,
 }
 
 impl Snapshot {
     /// Returns the snapshot that sees no transaction.
     pub(crate) fn empty() -> Self {
         Self { xmax: 1, running: Arc::default() }
-    }
-
-    /// Returns the first transaction after all that had ended.
-    pub(crate) fn xmax(&self) -> u64 {
-        self.xmax
-    }
-
-    /// Returns the transactions before `xmax` that had not ended, in ascending order.
-    pub(crate) fn running(&self) -> &[u64] {
-        &self.running
     }
 
     /// Returns `true` if the transaction had ended. A transaction that was rolled back has no visible rows.
@@ -167,7 +158,7 @@ mod tests {
     #[test]
     fn only_postgresqls_format_is_parsed() {
         let snapshot: Snapshot = "10:20:10,14".parse().unwrap();
-        assert_eq!((snapshot.xmax(), snapshot.running()), (20, &[10, 14][..]));
+        assert_eq!((snapshot.xmax, &*snapshot.running), (20, &[10, 14][..]));
         assert!(
             snapshot.sees(9) && !snapshot.sees(10) && snapshot.sees(11) && !snapshot.sees(14) && !snapshot.sees(20)
         );

@@ -87,7 +87,7 @@ fn is_needed(server: &ModelServer, table: i64, age: Age) -> bool {
     let is_known = |start: i64| server.starts.contains(&start);
     let positions = server.positions.iter().flatten().map(|saved| &saved.position.shared);
     positions.filter(|shared| is_known(shared.place.start)).any(|shared| {
-        server.visible().filter(is_of_table).any(|row| row.xid >= shared.from.xmax() || shared.from.is_running(row.xid))
+        server.visible().filter(is_of_table).any(|row| row.xid >= shared.from.xmax || shared.from.is_running(row.xid))
     })
 }
 
@@ -95,11 +95,11 @@ fn truncate(server: &mut ModelServer, table: i64, own: u64, config: &ModelConfig
     let Some(ModelEra { floor, truncated, .. }) = server.era.as_ref() else { return };
     let rows = server.visible().filter(|row| row.table == table && row.number > *floor);
     let xids: Vec<_> = rows.map(|row| row.xid).collect();
-    let newest = xids.iter().max().map_or(0, |newest| newest + 1).max(truncated.xmax());
+    let newest = xids.iter().max().map_or(0, |newest| newest + 1).max(truncated.xmax);
     let now = server.snapshot(own);
     let positions = server.positions.iter().flatten().map(|saved| &saved.position.shared.from);
     let snapshots = positions.chain([&now, truncated]);
-    let mut running: Vec<_> = snapshots.flat_map(|snapshot| snapshot.running().to_vec()).collect();
+    let mut running: Vec<_> = snapshots.flat_map(|snapshot| snapshot.running.to_vec()).collect();
     running.retain(|xid| *xid < newest && !truncated.sees(*xid) && !xids.contains(xid));
     running.sort_unstable();
     running.dedup();

@@ -318,7 +318,7 @@ impl ModelServer {
                 }
             }
             Some(Mutant::NoBound) => view.bound = 0,
-            Some(Mutant::BoundIsXmax) if view.bound > 0 => view.bound = view.snapshot.xmax(),
+            Some(Mutant::BoundIsXmax) if view.bound > 0 => view.bound = view.snapshot.xmax,
             Some(Mutant::NoEraBound) => view.era_bound = 0,
             Some(Mutant::NoStart) => view.knows_start |= position.is_some(),
             Some(Mutant::NoTruncated) => view.truncated = Snapshot::empty(),
@@ -365,7 +365,7 @@ impl ModelServer {
             ReadRule::BelowXmin => !from.sees(row.xid) && xmin.sees(row.xid),
             ReadRule::Difference => {
                 let was_running = from.is_running(row.xid) && config.mutant != Some(Mutant::NoRunning);
-                (row.xid >= from.xmax() || was_running) && now.sees(row.xid)
+                (row.xid >= from.xmax || was_running) && now.sees(row.xid)
             }
         };
         let floor = self.floor(config);
@@ -374,7 +374,7 @@ impl ModelServer {
             rows.sort_by_key(|row| row.number);
             return (rows, 0, true);
         }
-        let first = self.visible().filter(|row| row.xid >= from.xmax()).map(|row| row.number).min();
+        let first = self.visible().filter(|row| row.xid >= from.xmax).map(|row| row.number).min();
         (Vec::new(), first.unwrap_or(0), false)
     }
 
@@ -392,7 +392,7 @@ impl ModelServer {
         let is_next = |row: &&ModelRow| {
             let is_ended = from.is_running(row.xid) && to.sees(row.xid) && row.number > after;
             let is_later = row.number > after.max(first - 1) && row.number <= *end;
-            is_ended || is_later && row.xid >= from.xmax() && to.sees(row.xid)
+            is_ended || is_later && row.xid >= from.xmax && to.sees(row.xid)
         };
         let mut rows: Vec<_> = self.visible().filter(is_next).cloned().collect();
         rows.sort_by_key(|row| row.number);
@@ -444,7 +444,7 @@ impl ModelServer {
         self.log.retain(|_| !is_empty);
         self.was_begun_busy = !is_empty && self.transactions.iter().any(is_open);
         let snapshot = self.snapshot(xid);
-        let bound = if config.mutant == Some(Mutant::BoundIsXmax) { snapshot.xmax() } else { xid };
+        let bound = if config.mutant == Some(Mutant::BoundIsXmax) { snapshot.xmax } else { xid };
         let (floor, bound) = if is_empty { (0, 0) } else { (early.last, bound) };
         self.era = Some(ModelEra { floor, bound, truncated: Snapshot::empty() });
         (self.starts, self.start) = (Vec::new(), None);
@@ -468,7 +468,7 @@ impl ModelServer {
             return ModelMark { generation: self.table, dropped: 0, xid: 0, xmin: 0, snapshot: Snapshot::empty() };
         }
         let snapshot = self.snapshot(xid);
-        let xmin = snapshot.running().first().copied().unwrap_or(snapshot.xmax()).min(xid);
+        let xmin = snapshot.running.first().copied().unwrap_or(snapshot.xmax).min(xid);
         ModelMark { generation: self.table, dropped: early.dropped, xid, xmin, snapshot }
     }
 
@@ -505,5 +505,5 @@ pub(super) fn change_of(index: usize, at: usize) -> u8 {
 
 /// Returns the snapshot of [`ReadRule::BelowXmin`].
 fn below_xmin(snapshot: &Snapshot) -> Snapshot {
-    Snapshot::new(snapshot.running().first().copied().unwrap_or(snapshot.xmax()), [])
+    Snapshot::new(snapshot.running.first().copied().unwrap_or(snapshot.xmax), [])
 }
