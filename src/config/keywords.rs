@@ -15,7 +15,7 @@ use super::policy::{AuthMethods, SslMode};
 use super::secret::Secret;
 use super::tls::TlsVersion;
 use super::values::{
-    ConfigValues, INTEGER_MAX, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, check_database, given, given_path,
+    ConfigValues, INTEGER_MAX, KEEPALIVE_COUNT_MAX, KEEPALIVE_SECONDS_MAX, TimeLimit, check_database, given, given_path,
 };
 
 /// A keyword of a connection string.
@@ -112,7 +112,11 @@ pub(super) static KEYWORDS: &[Keyword] = &[
     keyword("fallback_application_name", "", Set(|s, v| store(&mut s.fallback_application_name, v.text()))),
     keyword("options", "PGOPTIONS", Set(|s, v| store(&mut s.options, v.text()))),
     keyword("connect_timeout", "PGCONNECT_TIMEOUT", Set(connect_timeout)),
-    keyword("keepalives", "", Set(|s, v| store(&mut s.keepalives, v.integer("", INTEGER_MAX).map(|n| n != Some(0))))),
+    keyword(
+        "keepalives",
+        "",
+        Set(|s, v| store(&mut s.omits_keepalives, v.integer("", INTEGER_MAX).map(|n| n == Some(0)))),
+    ),
     keyword("keepalives_idle", "", Set(|s, v| store(&mut s.keepalives_idle, v.seconds(KEEPALIVE_SECONDS_MAX)))),
     keyword("keepalives_interval", "", Set(|s, v| store(&mut s.keepalives_interval, v.seconds(KEEPALIVE_SECONDS_MAX)))),
     keyword("keepalives_count", "", Set(|s, v| store(&mut s.keepalives_count, v.positive("", KEEPALIVE_COUNT_MAX)))),
@@ -296,7 +300,10 @@ fn database(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(),
 }
 
 fn connect_timeout(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {
-    if value.text.trim().is_empty() { Ok(()) } else { store(&mut settings.connect_timeout, value.seconds(INTEGER_MAX)) }
+    if !value.text.trim().is_empty() {
+        settings.connect_timeout = TimeLimit(value.seconds(INTEGER_MAX)?.unwrap_or(Duration::MAX));
+    }
+    Ok(())
 }
 
 fn tcp_user_timeout(settings: &mut ConfigValues, value: &KeywordValue<'_>) -> Result<(), String> {

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::secret::Secret;
-use self::values::{ConfigValues, given, given_path, whole_millis, whole_seconds};
+use self::values::{ConfigValues, TimeLimit, given, given_path, whole_millis, whole_seconds};
 use crate::error::Error;
 
 pub(crate) use endpoints::{Endpoint, Host};
@@ -272,8 +272,8 @@ impl Config {
     /// `None`, zero (as in libpq) and `Duration::MAX` mean no limit.
     #[must_use]
     pub fn connect_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
-        let timeout = timeout.into().filter(|timeout| !timeout.is_zero() && *timeout != Duration::MAX);
-        self.set(|s| s.connect_timeout = timeout)
+        let limit = timeout.into().filter(|timeout| !timeout.is_zero()).unwrap_or(Duration::MAX);
+        self.set(|s| s.connect_timeout = TimeLimit(limit))
     }
 
     /// Sets the limit for a single blocking call, such as `listen` or `query`. Default: 30 seconds.
@@ -281,13 +281,13 @@ impl Config {
     /// It must be greater than zero; `Duration::MAX` means no limit.
     #[must_use]
     pub fn call_timeout(self, timeout: Duration) -> Self {
-        self.set(|s| s.call_timeout = timeout)
+        self.set(|s| s.call_timeout = TimeLimit(timeout))
     }
 
     /// Enables or disables TCP keepalives. Default: enabled.
     #[must_use]
     pub fn keepalives(self, on: bool) -> Self {
-        self.set(|s| s.keepalives = on)
+        self.set(|s| s.omits_keepalives = !on)
     }
 
     /// Sets the idle time before the first TCP keepalive probe. Zero means the system's default.
@@ -618,17 +618,17 @@ impl Config {
 
     /// Returns the limit for opening a connection. `None` means no limit.
     pub fn get_connect_timeout(&self) -> Option<Duration> {
-        self.inner.connect_timeout
+        Some(self.inner.connect_timeout.0).filter(|limit| *limit != Duration::MAX)
     }
 
     /// Returns the limit for a single blocking call. `Duration::MAX` means no limit.
     pub fn get_call_timeout(&self) -> Duration {
-        self.inner.call_timeout
+        self.inner.call_timeout.0
     }
 
     /// Returns `true` if TCP keepalives are enabled.
     pub fn get_keepalives(&self) -> bool {
-        self.inner.keepalives
+        !self.inner.omits_keepalives
     }
 
     /// Returns the idle time before the first TCP keepalive probe. `None` means the system's default.

@@ -109,19 +109,19 @@ impl AuthMethod {
 
 named!(AuthMethod { None: "none", Password: "password", Md5: "md5", ScramSha256: "scram-sha-256" });
 
-/// The methods that `require_auth` allows.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The methods that `require_auth` allows, as the bits of those that it does not allow.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct AuthMethods(u8);
 
 impl AuthMethods {
     /// All methods: the default.
-    pub(crate) const ALL: AuthMethods = AuthMethods(0b1111);
-    const EMPTY: AuthMethods = AuthMethods(0);
+    pub(crate) const ALL: AuthMethods = AuthMethods(0);
+    const BITS: u8 = 0b1111;
     /// The methods that libpq knows and this crate does not support.
     const FOREIGN: [&'static str; 3] = ["gss", "sspi", "oauth"];
 
     pub(crate) fn allows(self, method: AuthMethod) -> bool {
-        self.0 & method.bit() != 0
+        self.0 & method.bit() == 0
     }
 
     /// Parses libpq's comma-separated list, which contains either the allowed methods, or the forbidden ones, each with
@@ -131,7 +131,7 @@ impl AuthMethods {
             return Ok(Self::ALL);
         }
         let negated = text.starts_with('!');
-        let mut listed = Self::EMPTY;
+        let mut listed = 0;
         let mut seen = Vec::new();
         for item in text.split(',') {
             let name = match (item.strip_prefix('!'), negated) {
@@ -140,7 +140,7 @@ impl AuthMethods {
                 _ => return Err("require_auth mixes methods with and without '!': use only one form".into()),
             };
             if let Some((_, method)) = AuthMethod::NAMES.iter().find(|(known, _)| *known == name) {
-                listed.0 |= method.bit();
+                listed |= method.bit();
             } else if !Self::FOREIGN.contains(&name) {
                 return Err(
                     "require_auth contains an unknown method: valid are none, password, md5, scram-sha-256, gss, \
@@ -153,13 +153,13 @@ impl AuthMethods {
             }
             seen.push(name);
         }
-        let allowed = if negated { AuthMethods(Self::ALL.0 & !listed.0) } else { listed };
-        if allowed == Self::EMPTY {
+        let refused = if negated { listed } else { Self::BITS & !listed };
+        if refused == Self::BITS {
             return Err("require_auth allows no method that this version supports: add none, password, md5 or \
                         scram-sha-256"
                 .into());
         }
-        Ok(allowed)
+        Ok(AuthMethods(refused))
     }
 }
 
@@ -168,7 +168,7 @@ impl FromIterator<AuthMethod> for AuthMethods {
     fn from_iter<I: IntoIterator<Item = AuthMethod>>(methods: I) -> Self {
         match methods.into_iter().fold(0, |bits, method| bits | method.bit()) {
             0 => Self::ALL,
-            bits => AuthMethods(bits),
+            bits => AuthMethods(Self::BITS & !bits),
         }
     }
 }

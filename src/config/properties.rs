@@ -99,10 +99,13 @@ fn said(s: &ConfigValues) -> Vec<(&'static str, String)> {
     text("keepalives_interval", &s.keepalives_interval.map(|d| d.as_secs().to_string()));
     text("keepalives_count", &s.keepalives_count.map(|count| count.to_string()));
     text("tcp_user_timeout", &s.tcp_user_timeout.map(|d| d.as_millis().to_string()));
-    text("keepalives", &(!s.keepalives).then(|| "0".into()));
+    text("keepalives", &s.omits_keepalives.then(|| "0".into()));
     text("require_auth", &list(vec![format!("{:?}", s.require_auth)]));
     if s.connect_timeout != default.connect_timeout {
-        said.push(("connect_timeout", s.connect_timeout.map_or(0, |d| d.as_secs()).to_string()));
+        said.push((
+            "connect_timeout",
+            if s.connect_timeout.0 == std::time::Duration::MAX { 0 } else { s.connect_timeout.0.as_secs() }.to_string(),
+        ));
     }
     said.push(("channel_binding", s.channel_binding.to_string()));
     said.push(("target_session_attrs", s.target_session_attrs.to_string()));

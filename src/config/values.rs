@@ -13,8 +13,6 @@ use super::session_attrs::{LoadBalanceHosts, TargetSessionAttrs};
 use super::tls::{SslCertMode, SslNegotiation, TlsSettings};
 use crate::error::ConfigError;
 
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Linux's `MAX_TCP_KEEPIDLE` and `MAX_TCP_KEEPINTVL`.
 pub(super) const KEEPALIVE_SECONDS_MAX: u32 = 32_767;
 /// Linux's `MAX_TCP_KEEPCNT`.
@@ -23,7 +21,7 @@ pub(super) const KEEPALIVE_COUNT_MAX: u32 = 127;
 pub(super) const INTEGER_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// The values of a configuration. Empty strings mean "not set" and are never stored.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct ConfigValues {
     /// Names, addresses and socket directories. An empty string is the default host.
     pub(super) hosts: Vec<String>,
@@ -39,9 +37,9 @@ pub(super) struct ConfigValues {
     pub(super) application_name: Option<String>,
     pub(super) fallback_application_name: Option<String>,
     pub(super) options: Option<String>,
-    pub(super) connect_timeout: Option<Duration>,
-    pub(super) call_timeout: Duration,
-    pub(super) keepalives: bool,
+    pub(super) connect_timeout: TimeLimit,
+    pub(super) call_timeout: TimeLimit,
+    pub(super) omits_keepalives: bool,
     pub(super) keepalives_idle: Option<Duration>,
     pub(super) keepalives_interval: Option<Duration>,
     pub(super) keepalives_count: Option<u32>,
@@ -54,38 +52,16 @@ pub(super) struct ConfigValues {
     pub(super) tls: TlsSettings,
 }
 
-impl Default for ConfigValues {
+/// The time limit for connecting, or for a call. [`Duration::MAX`] means no limit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct TimeLimit(pub(super) Duration);
+
+impl Default for TimeLimit {
     fn default() -> Self {
-        Self {
-            hosts: Vec::new(),
-            hostaddrs: Vec::new(),
-            zones: Vec::new(),
-            ports: Vec::new(),
-            user: None,
-            password: None,
-            passfile: None,
-            dbname: None,
-            application_name: None,
-            fallback_application_name: None,
-            options: None,
-            connect_timeout: Some(DEFAULT_CONNECT_TIMEOUT),
-            call_timeout: DEFAULT_CALL_TIMEOUT,
-            keepalives: true,
-            keepalives_idle: None,
-            keepalives_interval: None,
-            keepalives_count: None,
-            tcp_user_timeout: None,
-            require_auth: AuthMethods::ALL,
-            channel_binding: ChannelBinding::default(),
-            target_session_attrs: TargetSessionAttrs::default(),
-            load_balance_hosts: LoadBalanceHosts::default(),
-            sslmode: None,
-            tls: TlsSettings::default(),
-        }
+        Self(Duration::from_secs(30))
     }
 }
 
-/// Formats all settings. Of the password it shows only whether there is one.
 impl ConfigValues {
     /// Returns the role: the given one, or the operating system's user.
     pub(super) fn effective_user(&self) -> Result<Cow<'_, str>, ConfigError> {
@@ -173,7 +149,7 @@ impl ConfigValues {
         if self.ports.contains(&0) {
             return Err("port must be from 1 to 65535".into());
         }
-        if self.call_timeout.is_zero() {
+        if self.call_timeout.0.is_zero() {
             return Err("call_timeout must be greater than zero; Duration::MAX means no limit".into());
         }
         let seconds = Duration::from_secs(KEEPALIVE_SECONDS_MAX.into());
