@@ -218,9 +218,9 @@ impl Show {
 
     /// Prints a line that stays, with the time since the writers started, if they have.
     fn print(&self, text: &str) -> io::Result<()> {
-        let time = match self.writers.have_started() {
-            true => format!("{:.1} s", (clock::now() - self.meter.began).as_secs_f64()),
-            false => String::new(),
+        let time = match self.writers.list[..] {
+            [] => String::new(),
+            _ => format!("{:.1} s", (clock::now() - self.meter.began).as_secs_f64()),
         };
         self.screen.print(&format!("{}  {text}", self.screen.style.dim(format!("{time:>7}"))))
     }

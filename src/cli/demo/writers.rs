@@ -14,7 +14,8 @@ pub(crate) struct Writers {
     plan: Plan,
     /// Notifications per second, of all writers together.
     rate: u32,
-    list: Vec<Writer>,
+    /// Empty until the writers are started.
+    pub(crate) list: Vec<Writer>,
     stop: Arc<AtomicBool>,
     /// The counts of the writer that an outage ended, once another one has replaced it.
     before_outage: Option<BeforeOutage>,
@@ -28,10 +29,6 @@ impl Writers {
     pub(crate) fn start(&mut self, servers: &[DemoServer], began: Instant) {
         let plans = servers.iter().enumerate().map(|(cluster, server)| self.writer_plan(cluster, server, began, 0));
         self.list = plans.map(Writer::start).collect();
-    }
-
-    pub(crate) fn have_started(&self) -> bool {
-        !self.list.is_empty()
     }
 
     /// Stops the writers; returns `false` if they were stopped before.

@@ -165,7 +165,11 @@ impl CheckThreads {
                         return;
                     }
                     if attempt == ATTEMPTS || !is_transient {
-                        return self.leave_unchecked(job, &reason);
+                        if !self.is_quiet {
+                            let number = job.number;
+                            print_message(format_args!("delivery to connection {number} was not checked: {reason}"));
+                        }
+                        return;
                     }
                 }
             }
@@ -181,12 +185,6 @@ impl CheckThreads {
         self.has_failed.store(true, Ordering::Relaxed);
         if self.fail_fast {
             (self.stop)();
-        }
-    }
-
-    fn leave_unchecked(&self, job: &DeliveryCheck, reason: &str) {
-        if !self.is_quiet {
-            print_message(format_args!("delivery to connection {} was not checked: {reason}", job.number));
         }
     }
 }

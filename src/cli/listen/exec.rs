@@ -30,16 +30,16 @@ pub(super) fn run(args: &ListenArgs, command: &str) -> Result<Exit, Failure> {
     for (config, number) in configs.iter().zip(1..) {
         let handle = notifier.at(config)?;
         for channel in &args.channels {
-            pool.add_subscription(number, channel);
+            pool.lock().subscriptions.insert((number, channel.clone()));
             let pool = Arc::clone(&pool);
             handle.subscribe(number, channel, move |n| pool.handle_delivery(n))?;
         }
-        watcher.add(number, handle);
+        watcher.opening.push((number, handle));
     }
     notifier.start().map_err(failure_with_advice)?;
     let signalled = Arc::clone(&pool);
     let signals = SignalWatcher::new(move || signalled.close())?;
-    pool.wait_for_end(args, &mut watcher);
+    watcher.wait_for_end(&pool);
     // Commands that run are waited for. Queued notifications are counted as skipped one by one, or dropped by `stop`.
     pool.close();
     notifier.stop();

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use notifyman::notifier::{Delivery, Missed, Reason};
 
-use super::connections::rest;
-use super::watcher::{ConnectionWatcher, StateChange};
 use crate::cli::args::ListenArgs;
 use crate::cli::output::print_message;
 use crate::cli::{clock, shell};
@@ -35,13 +33,13 @@ pub(super) struct CommandPool {
 /// The state of the commands; at the end, their result.
 #[derive(Default)]
 pub(super) struct PoolState {
-    running: usize,
+    pub(super) running: usize,
     /// Connections and their channels, without those that are lost for good.
     pub(super) subscriptions: BTreeSet<(usize, String)>,
     /// The connections that have been open.
-    opened: BTreeSet<usize>,
+    pub(super) opened: BTreeSet<usize>,
     /// The time of the last notification or end of a command; at first, of the first connection.
-    last_activity: Option<Instant>,
+    pub(super) last_activity: Option<Instant>,
     is_closed: bool,
     /// The number of notifications that are missing from the count, if there is one.
     pub(super) missing: Option<u64>,
@@ -54,20 +52,8 @@ pub(super) struct PoolState {
 }
 
 impl PoolState {
-    fn handle_changes(&mut self, changes: Vec<StateChange>) {
-        for change in changes {
-            match change {
-                StateChange::Opened(number) => {
-                    self.opened.insert(number);
-                    self.last_activity.get_or_insert_with(clock::now);
-                }
-                StateChange::Lost(number) => self.subscriptions.retain(|(lost, _)| *lost != number),
-            }
-        }
-    }
-
     /// Returns `true` if no further command will be started.
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.is_closed || self.missing == Some(0) || self.output_error.is_some() || self.subscriptions.is_empty()
     }
 }
@@ -78,18 +64,13 @@ impl CommandPool {
         Self { command: command.to_owned(), limit: args.jobs, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, PoolState> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, change: impl FnOnce(&mut PoolState)) {
         change(&mut self.lock());
         self.changed.notify_all();
-    }
-
-    /// Adds a channel of a connection, which counts until the connection is lost for good.
-    pub(super) fn add_subscription(&self, number: usize, channel: &str) {
-        self.lock().subscriptions.insert((number, channel.to_owned()));
     }
 
     /// Starts no further command.
@@ -154,28 +135,11 @@ impl CommandPool {
         }
     }
 
-    /// Waits for a signal, the count, the loss of the last connection, or the timeout.
-    pub(super) fn wait_for_end(&self, args: &ListenArgs, watcher: &mut ConnectionWatcher) {
-        let mut state = self.lock();
-        while !state.has_ended() {
-            state.handle_changes(watcher.poll());
-            if watcher.has_failed || state.subscriptions.is_empty() {
-                return;
-            }
-            let mut wait = watcher.next_poll();
-            // The timeout does not expire while a command runs.
-            if let (Some(timeout), 0, Some(last)) = (args.timeout, state.running, state.last_activity)
-                && !watcher.connections.is_undecided()
-            {
-                let Some(rest) = rest(timeout, clock::now() - last) else { return };
-                wait = Some(wait.map_or(rest, |wait| wait.min(rest)));
-            }
-            state = self.wait(state, wait);
-        }
-        state.handle_changes(watcher.poll());
-    }
-
-    fn wait<'a>(&'a self, state: MutexGuard<'a, PoolState>, wait: Option<Duration>) -> MutexGuard<'a, PoolState> {
+    pub(super) fn wait<'a>(
+        &'a self,
+        state: MutexGuard<'a, PoolState>,
+        wait: Option<Duration>,
+    ) -> MutexGuard<'a, PoolState> {
         match wait {
             None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(wait) => self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
