@@ -22,6 +22,7 @@ use super::position::{LogBatch, LogPlace, Position, PositionShared};
 use super::reply::{Claimed, LogRow, LogView, Marked};
 use super::saves::PositionSaves;
 use super::schedule::PollSchedule;
+use super::snapshot::Snapshot;
 
 /// The time after which a failed or refused action is repeated.
 const RETRY: Duration = Duration::from_secs(2);
@@ -202,7 +203,7 @@ impl LogReader {
         // Without a mark, the whole log is read.
         let Marked { snapshot, dropped, bound } = marked.unwrap_or_else(|| {
             self.gap = Some(OLDER);
-            Marked::beginning()
+            Marked { snapshot: Snapshot::empty(), dropped: 0, bound: 0 }
         });
         let era_bound = self.era_bound;
         self.position = self.position.take().map(|position| {

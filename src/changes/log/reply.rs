@@ -96,11 +96,6 @@ pub(crate) struct Marked {
 }
 
 impl Marked {
-    /// Returns the beginning of the log, which is later than the requested time.
-    pub(crate) fn beginning() -> Self {
-        Self { snapshot: Snapshot::empty(), dropped: 0, bound: 0 }
-    }
-
     pub(crate) fn parse(rows: &[Row]) -> Option<Self> {
         let row = rows.first()?;
         Some(Self {

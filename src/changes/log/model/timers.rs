@@ -76,7 +76,7 @@ impl ReaderDriver {
                 reader.handle_claimed(Claimed { holder, backend: 1, position: None, moved_at: None }, now)
             }
             Some(LogAction::FindMark(_)) => {
-                reader.handle_marked(is_good.then(Marked::beginning));
+                reader.handle_marked(is_good.then(|| Marked { snapshot: Snapshot::empty(), dropped: 0, bound: 0 }));
                 None
             }
             Some(LogAction::BeginEra) => {
