@@ -71,8 +71,7 @@ impl LogFollower {
                 None
             }
             LogRequest::Read if !cx.queue.is_stopped() => {
-                let (view, rows) = LogView::parse(rows)?;
-                return Some(reader.handle_view(&view, rows, now, clock::wall()));
+                return Some(reader.handle_view(LogView::parse(rows)?, now, clock::wall()));
             }
             LogRequest::Read | LogRequest::BeginEra | LogRequest::Save | LogRequest::Send | LogRequest::Rotate => {
                 reader.handle_done(request, now);

@@ -216,20 +216,14 @@ impl LogReader {
     }
 
     /// Handles the reply to [`LogAction::Poll`] or [`LogAction::Page`].
-    pub(crate) fn handle_view(
-        &mut self,
-        view: &LogView,
-        rows: Vec<LogRow>,
-        now: Instant,
-        wall: SystemTime,
-    ) -> Vec<LogOutput> {
+    pub(crate) fn handle_view(&mut self, view: LogView, now: Instant, wall: SystemTime) -> Vec<LogOutput> {
         self.is_busy = false;
         if !view.is_current {
             self.needs_era = true;
             self.retry = now.checked_add(self.options.interval);
             return Vec::new();
         }
-        let Some(position) = self.position.take() else { return self.begin(view).into_iter().collect() };
+        let Some(position) = self.position.take() else { return self.begin(&view).into_iter().collect() };
         let is_known = view.knows_start && position.is_of_database(view.place);
         if is_known && position.newest() > view.snapshot.xmax {
             return vec![LogOutput::Refused(format!(
@@ -242,8 +236,9 @@ impl LogReader {
             self.saves.is_unsaved = true;
         }
         let position = if is_known {
-            let position = self.report_gaps(position, view, now, &mut outputs);
-            self.read(position, view, rows, now, &mut outputs)
+            let (position, gap) = self.find_gap(position, &view, now);
+            outputs.extend(gap);
+            self.read(position, view, now, &mut outputs)
         } else {
             let position = view.position();
             let reason = self.gap.take().unwrap_or(OTHER_ERA);
@@ -285,14 +280,8 @@ impl LogReader {
         LogOutput::Gap { reason, since: self.since, position: position.clone() }
     }
 
-    /// Adds a gap to the outputs if changes may be missing, and returns the position after it.
-    fn report_gaps(
-        &mut self,
-        mut position: Position,
-        view: &LogView,
-        now: Instant,
-        outputs: &mut Vec<LogOutput>,
-    ) -> Position {
+    /// Returns a gap if changes may be missing, and the position after it.
+    fn find_gap(&mut self, mut position: Position, view: &LogView, now: Instant) -> (Position, Option<LogOutput>) {
         let mut reason = self.gap.take();
         if !position.shared.from.includes(&view.truncated) {
             reason = reason.or(Some(REMOVED));
@@ -314,23 +303,14 @@ impl LogReader {
                 position = position.with(|shared| shared.bound = 0);
             }
         }
-        if let Some(reason) = reason {
-            outputs.push(self.gap(reason, &position));
-        }
-        position
+        let gap = reason.map(|reason| self.gap(reason, &position));
+        (position, gap)
     }
 
     /// Adds the rows to the outputs, and returns the position after them.
-    fn read(
-        &mut self,
-        position: Position,
-        view: &LogView,
-        rows: Vec<LogRow>,
-        now: Instant,
-        outputs: &mut Vec<LogOutput>,
-    ) -> Position {
+    fn read(&mut self, position: Position, view: LogView, now: Instant, outputs: &mut Vec<LogOutput>) -> Position {
         let is_page = position.shared.batch.is_some();
-        if !rows.is_empty() || is_page || !view.is_whole {
+        if !view.rows.is_empty() || is_page || !view.is_whole {
             self.schedule.handle_changes(now);
         }
         // A poll follows a page, and a page follows a poll with a batch that is too large for one reply.
@@ -345,9 +325,9 @@ impl LogReader {
                 shared.batch = Some(LogBatch { to: view.snapshot.clone(), first: view.first, end: view.end });
             }),
         };
-        let count = rows.len();
+        let count = view.rows.len();
         let mut last = batch.clone();
-        for (index, LogRow { number, payload }) in rows.into_iter().enumerate() {
+        for (index, LogRow { number, payload }) in view.rows.into_iter().enumerate() {
             last = if view.is_whole && index + 1 == count { batch.after_batch() } else { batch.after(number) };
             outputs.push(LogOutput::Change(last.clone(), payload));
         }

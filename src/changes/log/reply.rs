@@ -39,19 +39,21 @@ pub(crate) struct LogView {
     pub(crate) first: i64,
     /// `true` if the rows are complete.
     pub(crate) is_whole: bool,
+    pub(crate) rows: Vec<LogRow>,
 }
 
 impl LogView {
     /// Parses a reply: a row with the values that were read before the snapshot, a row with the other values, and the rows of
     /// the log.
-    pub(crate) fn parse(rows: &[Row]) -> Option<(Self, Vec<LogRow>)> {
+    pub(crate) fn parse(rows: &[Row]) -> Option<Self> {
         let (before, rest) = rows.split_first()?;
         let (head, rows) = rest.split_first()?;
         let before = before.get(1)?;
         let mut before = before.split_ascii_whitespace();
         let head = head.get(1)?;
         let mut head = head.split_ascii_whitespace();
-        let view = Self {
+        let row = |row: &Row| Some(LogRow { number: row.get(0)?.parse().ok()?, payload: row.get_bytes(1)?.into() });
+        Some(Self {
             dropped: next(&mut before)?,
             bound: next(&mut before)?,
             is_current: head.next()? == "t",
@@ -63,9 +65,8 @@ impl LogView {
             end: next(&mut head)?,
             first: next(&mut head)?,
             is_whole: head.next()? == "t",
-        };
-        let row = |row: &Row| Some(LogRow { number: row.get(0)?.parse().ok()?, payload: row.get_bytes(1)?.into() });
-        Some((view, rows.iter().map(row).collect::<Option<_>>()?))
+            rows: rows.iter().map(row).collect::<Option<_>>()?,
+        })
     }
 
     /// Returns the position from which the changes that are committed from now on are read.

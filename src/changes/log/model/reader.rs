@@ -273,11 +273,11 @@ impl ModelReader {
         self.is_active = true;
         match self.pending.take() {
             Some(PendingAction::Read(position, early)) => {
-                let (view, rows) = server.poll(position.as_ref(), &early, self.highest, config);
+                let view = server.poll(position.as_ref(), &early, self.highest, config);
                 if config.rule == ReadRule::NumberAbove {
-                    self.highest = rows.iter().map(|row| row.number).max().unwrap_or(0).max(self.highest);
+                    self.highest = view.rows.iter().map(|row| row.number).max().unwrap_or(0).max(self.highest);
                 }
-                if !self.handle_view(position.as_ref(), &view, rows, items, server, config, now)? {
+                if !self.handle_view(position.as_ref(), &view, items, server, config, now)? {
                     return Ok(false);
                 }
             }
@@ -303,13 +303,12 @@ impl ModelReader {
         &mut self,
         position: Option<&Position>,
         view: &LogView,
-        rows: Vec<crate::changes::log::reply::LogRow>,
         items: Option<usize>,
         server: &ModelServer,
         config: &ModelConfig,
         now: Instant,
     ) -> Result<bool, String> {
-        let outputs = self.log.handle_view(view, rows, now, SystemTime::UNIX_EPOCH);
+        let outputs = self.log.handle_view(view.clone(), now, SystemTime::UNIX_EPOCH);
         if items.is_some_and(|items| items > outputs.len()) {
             return Ok(false);
         }

@@ -289,7 +289,7 @@ impl ModelServer {
         early: &EarlyReads,
         read: i64,
         config: &ModelConfig,
-    ) -> (LogView, Vec<LogRow>) {
+    ) -> LogView {
         let snapshot = self.snapshot(early.bound);
         let current = self.era.as_ref().filter(|_| self.start.is_some());
         let rows = early.rows.clone();
@@ -306,6 +306,7 @@ impl ModelServer {
             first,
             is_whole,
             snapshot,
+            rows: rows.iter().map(|row| LogRow { number: row.number, payload: [row.change].into() }).collect(),
         };
         if config.rule == ReadRule::BelowXmin {
             view.snapshot = below_xmin(&view.snapshot);
@@ -325,8 +326,7 @@ impl ModelServer {
             _ => {}
         }
         self.end_poll(early);
-        let rows = rows.into_iter().map(|row| LogRow { number: row.number, payload: [row.change].into() });
-        (view, rows.collect())
+        view
     }
 
     pub(super) fn end_poll(&mut self, early: &EarlyReads) {

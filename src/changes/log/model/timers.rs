@@ -97,9 +97,9 @@ impl ReaderDriver {
                     end: 100,
                     first: 0,
                     is_whole,
+                    rows: (0..rows).map(|row| LogRow { number: row as i64, payload: [].into() }).collect(),
                 };
-                let rows = (0..rows).map(|row| LogRow { number: row as i64, payload: [].into() });
-                self.outputs.extend(reader.handle_view(&view, rows.collect(), now, SystemTime::UNIX_EPOCH));
+                self.outputs.extend(reader.handle_view(view, now, SystemTime::UNIX_EPOCH));
                 None
             }
             Some(LogAction::Save(..)) => {
