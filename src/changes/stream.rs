@@ -52,16 +52,16 @@ use crate::clock;
 /// ```
 #[derive(Debug)]
 pub struct Changes {
-    queue: Arc<EventQueue>,
-    filter: TableFilter,
-    timeout: Option<Duration>,
+    pub(super) queue: Arc<EventQueue>,
+    pub(super) filter: TableFilter,
+    pub(super) timeout: Option<Duration>,
     /// The payload of the last change.
-    payload: Box<[u8]>,
+    pub(super) payload: Box<[u8]>,
     /// The database of the last event and the position after it, until the event is acknowledged.
-    unacknowledged: Option<(usize, Position)>,
+    pub(super) unacknowledged: Option<(usize, Position)>,
     /// The position after the last event, if that is from a log.
-    position: Option<Position>,
-    thread: Option<JoinHandle<()>>,
+    pub(super) position: Option<Position>,
+    pub(super) thread: Option<JoinHandle<()>>,
 }
 
 /// Stops [`Changes`] from any thread.
@@ -94,23 +94,6 @@ impl Stop {
 }
 
 impl Changes {
-    pub(crate) fn new(
-        queue: Arc<EventQueue>,
-        filter: TableFilter,
-        timeout: Option<Duration>,
-        thread: JoinHandle<()>,
-    ) -> Self {
-        Self {
-            queue,
-            filter,
-            timeout,
-            payload: Box::default(),
-            unacknowledged: None,
-            position: None,
-            thread: Some(thread),
-        }
-    }
-
     /// Returns a handle that stops the iterator from any thread.
     pub fn stopper(&self) -> Stop {
         Stop { queue: Arc::clone(&self.queue) }

@@ -244,7 +244,15 @@ impl Worker {
         let worker_loop = WorkerLoop::new(manager, databases, cx);
         let thread = thread::Builder::new().name("changes".to_owned()).spawn(move || worker_loop.run());
         let thread = thread.map_err(|error| changes_error(format!("could not start a thread: {error}")))?;
-        Ok(Changes::new(queue, self.filter, self.timeout, thread))
+        Ok(Changes {
+            queue,
+            filter: self.filter,
+            timeout: self.timeout,
+            payload: Box::default(),
+            unacknowledged: None,
+            position: None,
+            thread: Some(thread),
+        })
     }
 
     fn check(&self) -> Result<(), ValueError> {

@@ -26,7 +26,29 @@ pub(super) fn build(
         let server = ServerFacts::read(db, &settings.options.owner)?;
         let mut report = Report { schema_changed, warnings: checks::warnings(settings, &server), ..Report::default() };
         let runner = Runner::new(&server, settings.lock_timeout, settings.attempts);
-        build_tables(db, settings, &runner, &mut report, &mut report_progress)?;
+        // A table that event triggers or other sessions have changed meanwhile is read again.
+        for _ in 0..settings.attempts {
+            let (tasks, right) = tasks(db, settings)?;
+            let total = right + tasks.len();
+            let mut done = right;
+            report.unchanged = right.saturating_sub(report.done());
+            let outcome = runner.run_each(db, tasks, |table, state| {
+                done += 1;
+                report_progress(Progress { done, total, table });
+                let list = match state {
+                    TableState::Missing => &mut report.covered,
+                    TableState::LeftOver => &mut report.removed,
+                    _ => &mut report.changed,
+                };
+                list.push(table.to_owned());
+            })?;
+            let is_stale = !outcome.stale.is_empty();
+            report.failed = outcome.failed;
+            report.failed.extend(outcome.stale);
+            if !is_stale {
+                break;
+            }
+        }
         report.grants = grants::of_worker(&settings.options, server.untrusted_installer());
         if schema_changed && let Some(error) = outbox::drop_outbox(db, &runner)? {
             report.failed.push(("notifyman.outbox".to_owned(), error));
@@ -37,39 +59,6 @@ pub(super) fn build(
         }
         Ok(report)
     })
-}
-
-/// Builds the tables that are not right. A table that event triggers or other sessions have changed meanwhile is read again.
-fn build_tables(
-    db: &mut Connection,
-    settings: &BuildSettings,
-    runner: &Runner<'_>,
-    report: &mut Report,
-    report_progress: &mut impl FnMut(Progress<'_>),
-) -> Result<(), Error> {
-    for _ in 0..settings.attempts {
-        let (tasks, right) = tasks(db, settings)?;
-        let total = right + tasks.len();
-        let mut done = right;
-        report.unchanged = right.saturating_sub(report.done());
-        let outcome = runner.run_each(db, tasks, |table, state| {
-            done += 1;
-            report_progress(Progress { done, total, table });
-            let list = match state {
-                TableState::Missing => &mut report.covered,
-                TableState::LeftOver => &mut report.removed,
-                _ => &mut report.changed,
-            };
-            list.push(table.to_owned());
-        })?;
-        let is_stale = !outcome.stale.is_empty();
-        report.failed = outcome.failed;
-        report.failed.extend(outcome.stale);
-        if !is_stale {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// Returns the SQL that a build would execute, as a script for `psql`.
