@@ -30,7 +30,16 @@ pub(super) fn resolve(text: &str, environment: Environment<'_>) -> Result<Config
         let pair = pairs.iter().rev().find(|pair| pair.key == name)?;
         Some(Given { value: pair.value.clone(), origin: dsn::ORIGIN.into(), position: Some(pair.value_at) })
     };
-    let service = service_named(said("service"), said("servicefile"), environment)?;
+    // The service that the connection string names, or PGSERVICE if it names none.
+    let service = match said("service") {
+        Some(service) => Some(service),
+        None => variable("PGSERVICE", environment)?,
+    };
+    let file = said("servicefile").map(|file| file.value).filter(|file| !file.is_empty());
+    let service = match service.filter(|service| !service.value.is_empty()) {
+        Some(service) => Some(Service::find(&service.value, file.as_deref(), environment)?),
+        None => None,
+    };
     let of_service = |name| {
         let (value, origin) = service.as_ref()?.get(name)?;
         Some(Given { value: value.into(), origin, position: None })
@@ -69,18 +78,6 @@ pub(super) fn known_pairs(text: &str) -> Result<Vec<dsn::DsnPair>, ConfigError> 
         }
     }
     Ok(pairs)
-}
-
-/// Returns the service that the connection string names, or PGSERVICE if it names none.
-fn service_named(
-    service: Option<Given>,
-    file: Option<Given>,
-    environment: Environment<'_>,
-) -> Result<Option<Service>, ConfigError> {
-    let service = service.map_or_else(|| variable("PGSERVICE", environment), |said| Ok(Some(said)))?;
-    let Some(service) = service.filter(|service| !service.value.is_empty()) else { return Ok(None) };
-    let file = file.filter(|file| !file.value.is_empty());
-    Service::find(&service.value, file.as_ref().map(|file| file.value.as_str()), environment).map(Some)
 }
 
 fn variable_of(keyword: &Keyword, environment: Environment<'_>) -> Result<Option<Given>, ConfigError> {
