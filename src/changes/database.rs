@@ -79,7 +79,7 @@ pub(crate) struct DatabaseFollower {
     next_table_check: Option<Instant>,
     /// The last warning about each kind of request, until a request of that kind succeeds.
     warnings: BTreeMap<DatabaseRequest, String>,
-    spilled: SpilledReader,
+    pub(crate) spilled: SpilledReader,
     log: LogFollower,
 }
 
@@ -202,11 +202,6 @@ impl DatabaseFollower {
             }
         }
         self.advance_log(cx);
-    }
-
-    /// Stops waiting for spilled payloads, because the worker ends.
-    pub(crate) fn stop_waiting(&mut self, cx: &LoopContext) {
-        self.spilled.release_all(cx);
     }
 
     // ---- replies ----------------------------------------------------------------------------------------------------
@@ -478,7 +473,7 @@ impl DatabaseFollower {
 
     /// Ends for good.
     fn end(&mut self, error: Error, cx: &LoopContext) {
-        self.stop_waiting(cx);
+        self.spilled.release_all(cx);
         self.phase = WorkerPhase::Ended;
         cx.push(QueueItem::Event(ChangeEvent::Lost(error)));
         drop(cx.handle.remove(self.id));

@@ -35,15 +35,11 @@ pub(crate) struct DatabaseReply {
 /// The messages that the loop has not read yet.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    handle: Handle,
-    messages: Mutex<Vec<LoopMessage>>,
+    pub(super) handle: Handle,
+    pub(super) messages: Mutex<Vec<LoopMessage>>,
 }
 
 impl Mailbox {
-    pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle, messages: Mutex::default() }
-    }
-
     /// Adds a message, and wakes the loop unless an earlier unread message has woken it.
     pub(crate) fn send(&self, message: LoopMessage) {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,7 @@ use super::log::Position;
 use super::mailbox::{LoopMessage, Mailbox};
 use crate::clock;
 use crate::gap::Gap;
+use crate::manager::Handle;
 
 /// The capacity of the queue in bytes.
 const LIMIT: usize = 64 << 20;
@@ -91,7 +92,8 @@ pub(crate) struct EventQueue {
 }
 
 impl EventQueue {
-    pub(crate) fn new(mailbox: Mailbox) -> Self {
+    pub(crate) fn new(handle: Handle) -> Self {
+        let mailbox = Mailbox { handle, messages: Mutex::default() };
         Self { state: Mutex::default(), changed: Condvar::new(), mailbox }
     }
 
@@ -271,7 +273,7 @@ mod tests {
     use crate::manager::NotificationManager;
 
     fn queue() -> EventQueue {
-        EventQueue::new(Mailbox::new(NotificationManager::new([]).handle()))
+        EventQueue::new(NotificationManager::new([]).handle())
     }
 
     fn notified(size: usize) -> QueueItem {

@@ -8,7 +8,6 @@ use super::context::LoopContext;
 use super::database::DatabaseFollower;
 use super::filter::TableFilter;
 use super::log::{Begin, LogOptions, Position};
-use super::mailbox::Mailbox;
 use super::queue::EventQueue;
 use super::rows::changes_error;
 use super::stream::Changes;
@@ -231,7 +230,7 @@ impl Worker {
             }
             databases.push(DatabaseFollower::new(id, place, log));
         }
-        let queue = Arc::new(EventQueue::new(Mailbox::new(manager.handle())));
+        let queue = Arc::new(EventQueue::new(manager.handle()));
         let cx = LoopContext {
             handle: manager.handle(),
             queue: Arc::clone(&queue),

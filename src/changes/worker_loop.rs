@@ -150,7 +150,8 @@ impl WorkerLoop {
             }
         }
         if self.end_by.is_some_and(|at| at <= now) {
-            self.with_each(DatabaseFollower::stop_waiting);
+            // The worker ends, and waits no longer for spilled payloads.
+            self.with_each(|database, cx| database.spilled.release_all(cx));
         }
     }
 
