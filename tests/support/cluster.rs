@@ -110,6 +110,12 @@ impl Cluster {
     }
 }
 
+impl From<ClusterError> for std::io::Error {
+    fn from(error: ClusterError) -> Self {
+        Self::other(error)
+    }
+}
+
 /// The options of a cluster. [`Options::new`] sets 100 connections, the encoding UTF8, and logins without a password.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -1,7 +1,6 @@
 //! The error of a throwaway server.
 
 use std::fmt::Display;
-use std::io;
 
 /// The reason why there is no server. The text is complete; if the server has logged anything, it ends with that.
 #[derive(Debug, thiserror::Error)]
@@ -12,11 +11,5 @@ impl ClusterError {
     /// Returns a function that adds a context to an error, for `map_err`: "`context`: `error`".
     pub fn context<E: Display>(context: &str) -> impl FnOnce(E) -> Self {
         move |error| Self(format!("{context}: {error}"))
-    }
-}
-
-impl From<ClusterError> for io::Error {
-    fn from(error: ClusterError) -> Self {
-        Self::other(error)
     }
 }

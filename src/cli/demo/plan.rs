@@ -32,11 +32,6 @@ impl Plan {
         connection % self.clusters
     }
 
-    /// Returns the number of connections to a server.
-    pub(crate) fn size_of(&self, cluster: usize) -> usize {
-        self.connections_to(cluster).count()
-    }
-
     /// Returns the channels of a connection. The next connection to the same server listens to the channels that follow.
     pub(crate) fn channels_of(&self, connection: usize) -> impl Iterator<Item = usize> + use<> {
         let each = CHANNELS_EACH.min(self.channels);
@@ -52,7 +47,8 @@ impl Plan {
         listeners
     }
 
-    fn connections_to(&self, cluster: usize) -> impl Iterator<Item = usize> {
+    /// Returns the connections to a server.
+    pub(crate) fn connections_to(&self, cluster: usize) -> impl Iterator<Item = usize> {
         (0..self.connections).filter(move |connection| self.cluster_of(*connection) == cluster)
     }
 }
@@ -74,7 +70,7 @@ mod tests {
             Plan { clusters: 3, connections: 10, channels: 7 },
             Plan { clusters: 1, connections: 1, channels: 2 },
         ] {
-            let sizes: usize = (0..plan.clusters).map(|cluster| plan.size_of(cluster)).sum();
+            let sizes: usize = (0..plan.clusters).map(|cluster| plan.connections_to(cluster).count()).sum();
             assert_eq!(sizes, plan.connections);
             let listeners: u64 = (0..plan.clusters).flat_map(|cluster| plan.listeners(cluster)).sum();
             assert_eq!(listeners as usize, plan.connections * CHANNELS_EACH.min(plan.channels));

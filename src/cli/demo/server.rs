@@ -17,7 +17,7 @@ pub(crate) struct DemoServer {
 impl DemoServer {
     /// Starts a server that has room for the connections of the plan.
     pub(crate) fn start(plan: &Plan, number: usize) -> Result<Self, ClusterError> {
-        let sessions = plan.size_of(number) + OTHER_SESSIONS;
+        let sessions = plan.connections_to(number).count() + OTHER_SESSIONS;
         let mut cluster = Cluster::create("UTF8", vec![format!("max_connections={sessions}")])?;
         cluster.launch_on_free_port()?;
         // Built, not parsed, so that no environment variable has an effect.
