@@ -36,7 +36,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 use self::notification::Batch;
 use self::proto::sql::{self, Limits};
-use self::proto::{READ_SIZE, ReadBuffer, Session};
+use self::proto::{Binding, READ_SIZE, ReadBuffer, Session};
 use self::registry::Registry;
 
 criterion_group!(benches, intake, iteration, quoting, registry_of_one_channel, registry_of_many_channels, notifier);
@@ -187,7 +187,7 @@ fn notifier(criterion: &mut Criterion) {
 /// number of bytes. Their lengths are chosen from `lengths` at random.
 fn full_read(lengths: &[usize]) -> (Session, ReadBuffer, u64, usize) {
     let mut buffer = ReadBuffer::new(READ_SIZE);
-    let mut session = Session::new(&Config::new().user("postgres")).unwrap();
+    let mut session = Session::new(&Config::new().user("postgres"), Binding::Unencrypted).unwrap();
     let login = [&frame(b'R', &[0; 4])[..], &frame(b'K', &[0; 8]), &frame(b'Z', b"I")].concat();
     session.space(&mut buffer)[..login.len()].copy_from_slice(&login);
     session.handle_input(&mut buffer, login.len());

@@ -20,7 +20,7 @@ pub(super) struct AttemptLimit {
     /// The deadline of all attempts together.
     deadline: Option<Instant>,
     /// The deadline of the current attempt.
-    until: Option<Instant>,
+    pub(super) until: Option<Instant>,
     began: Option<Instant>,
     /// The number of addresses and hosts to try after this one.
     others: u32,
@@ -56,11 +56,6 @@ impl AttemptLimit {
         self.until = self.deadline;
     }
 
-    /// Returns the deadline of the current attempt.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.until
-    }
-
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
@@ -91,7 +86,7 @@ mod tests {
                 limit.receive();
             }
             assert!(!limit.is_over(now) || limit.given() == Duration::ZERO);
-            now = limit.until().unwrap();
+            now = limit.until.unwrap();
             assert!(limit.is_over(now));
             limit.given().as_millis()
         };
@@ -117,6 +112,6 @@ mod tests {
         limit.begin(3, now);
         limit.accept(now);
         limit.receive();
-        assert_eq!((limit.until(), limit.is_over(now)), (None, false));
+        assert_eq!((limit.until, limit.is_over(now)), (None, false));
     }
 }

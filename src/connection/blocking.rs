@@ -27,7 +27,7 @@ pub(crate) struct BlockingPoll {
 
 impl BlockingPoll {
     pub(crate) fn new() -> Self {
-        Self { reactor: Reactor::for_one_socket().ok() }
+        Self { reactor: Reactor::with_capacity(1).ok() }
     }
 
     /// Returns a poller that watches this socket for reading and writing.
@@ -139,7 +139,7 @@ pub(super) fn finish_cancel(mut cancel: Cancel<Stream>) -> bool {
             CancelProgress::Wait => {}
         }
         if let Some(poll) = &mut poll {
-            poll.wait_until(cancel.until());
+            poll.wait_until(cancel.until);
         }
     }
 }

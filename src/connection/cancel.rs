@@ -13,9 +13,10 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use crate::config::Config;
-use crate::connection::tls_upgrade::{TlsSource, TlsUpgrade};
-use crate::connection::transcript::{MessageLog, TraceLabel};
-use crate::net::{Address, Encryption, Transport};
+use crate::connection::tls_upgrade::TlsUpgrade;
+use crate::connection::transcript::MessageLog;
+use crate::net::{Address, Encryption, EncryptionJob, Transport};
+use crate::proto::Direction;
 
 /// A CancelRequest that is being sent.
 #[derive(Debug)]
@@ -23,9 +24,9 @@ pub(crate) struct Cancel<S> {
     phase: CancelPhase<S>,
     request: BytesMut,
     like: Option<Encryption>,
-    until: Option<Instant>,
-    label: TraceLabel,
-    config: Config,
+    /// The deadline, at which `advance` must be called.
+    pub(crate) until: Option<Instant>,
+    log: MessageLog,
 }
 
 #[derive(Debug)]
@@ -57,25 +58,20 @@ impl<S: Transport> Cancel<S> {
         like: Option<&Encryption>,
         request: BytesMut,
         until: Option<Instant>,
-        label: TraceLabel,
+        log: MessageLog,
     ) -> Option<Self> {
         let (stream, _) = S::dial(peer, config).ok()?;
         let (phase, like) = (CancelPhase::Connecting(stream), like.cloned());
-        Some(Self { phase, request, like, until, label, config: config.clone() })
+        Some(Self { phase, request, like, until, log })
     }
 
     /// Returns the stream, which must be watched for reading and writing.
     pub(crate) fn stream(&self) -> Option<&S> {
         match &self.phase {
             CancelPhase::Connecting(stream) | CancelPhase::Sent(stream) => Some(stream),
-            CancelPhase::Encrypting(upgrade) => Some(upgrade.stream()),
+            CancelPhase::Encrypting(upgrade) => Some(&upgrade.stream),
             CancelPhase::Over => None,
         }
-    }
-
-    /// Returns the deadline, at which `advance` must be called.
-    pub(crate) fn until(&self) -> Option<Instant> {
-        self.until
     }
 
     /// Continues until it would block.
@@ -85,11 +81,10 @@ impl<S: Transport> Cancel<S> {
             self.phase = match std::mem::replace(&mut self.phase, CancelPhase::Over) {
                 CancelPhase::Connecting(stream) => match (stream.check(), self.like.take()) {
                     (Ok(true), None) => self.send(stream),
-                    (Ok(true), Some(encryption)) => CancelPhase::Encrypting(Box::new(TlsUpgrade::begin(
-                        stream,
-                        TlsSource::Stream(encryption),
-                        self.log(),
-                    ))),
+                    (Ok(true), Some(encryption)) => {
+                        let source = EncryptionJob::Ready(encryption);
+                        CancelPhase::Encrypting(Box::new(TlsUpgrade::begin(stream, source, self.log.clone())))
+                    }
                     (Ok(false), like) if !is_late => {
                         (self.phase, self.like) = (CancelPhase::Connecting(stream), like);
                         return CancelProgress::Wait;
@@ -97,7 +92,7 @@ impl<S: Transport> Cancel<S> {
                     (Ok(false) | Err(_), _) => CancelPhase::Over,
                 },
                 CancelPhase::Encrypting(mut upgrade) => match upgrade.advance() {
-                    Ok(Some(true)) => self.send(upgrade.into_stream()),
+                    Ok(Some(true)) => self.send(upgrade.stream),
                     Ok(None) if !is_late => {
                         self.phase = CancelPhase::Encrypting(upgrade);
                         return CancelProgress::Wait;
@@ -122,15 +117,11 @@ impl<S: Transport> Cancel<S> {
         // Sixteen bytes fit into the buffer of any new socket.
         match stream.write(&self.request) {
             Ok(sent) => {
-                self.log().sent("CancelRequest", sent);
+                self.log.record(Direction::Frontend, "CancelRequest", sent);
                 CancelPhase::Sent(stream)
             }
             Err(_) => CancelPhase::Over,
         }
-    }
-
-    fn log(&self) -> MessageLog {
-        MessageLog::new(&self.config, self.label)
     }
 }
 
@@ -141,6 +132,7 @@ mod tests {
 
     use super::*;
     use crate::connection::blocking::finish_cancel;
+    use crate::connection::transcript::TraceLabel;
     use crate::net::Stream;
 
     #[test]
@@ -149,8 +141,9 @@ mod tests {
         let begun = Instant::now();
         let limit = Duration::from_secs(10);
         let request = BytesMut::zeroed(16);
-        let (peer, until, label) = (Address::Tcp(unused), Some(begun + limit), TraceLabel::default());
-        let cancel = Cancel::<Stream>::begin(&peer, &Config::new(), None, request, until, label);
+        let (peer, until, config) = (Address::Tcp(unused), Some(begun + limit), Config::new());
+        let log = MessageLog::new(&config, TraceLabel::default());
+        let cancel = Cancel::<Stream>::begin(&peer, &config, None, request, until, log);
         assert!(cancel.is_none_or(finish_cancel));
         assert!(begun.elapsed() < limit / 2);
     }

@@ -17,6 +17,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::io::ErrorKind::WouldBlock;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,8 @@ use crate::connection::attempt_limit::AttemptLimit;
 use crate::connection::link::{Exchange, Link};
 use crate::connection::read_context::ReadContext;
 use crate::connection::shuffle::shuffle;
-use crate::connection::target::{Verdict, unfit};
-use crate::connection::tls_upgrade::{
-    Encrypted, TlsSource, TlsUpgrade, encryption_order, may_depend_on_encryption, not_offered,
-};
+use crate::connection::target::Verdict;
+use crate::connection::tls_upgrade::{Encrypted, TlsUpgrade, encryption_order, may_depend_on_encryption, not_offered};
 use crate::connection::transcript::{MessageLog, TraceLabel};
 use crate::error::{ConnectError, Error, LOGGING_IN, NEGOTIATING_TLS, RESOLVING};
 use crate::net::{Address, Encryption, EncryptionJob, NameResolution, OffloadJob, PollWaker, Transport, read_passfile};
@@ -50,6 +49,8 @@ pub(crate) struct Dial<S: Transport> {
     limit: AttemptLimit,
     /// The endpoint whose addresses are being tried.
     endpoint: Option<Endpoint>,
+    /// The address that is being tried; `None` while the name is being resolved.
+    address: Option<Address>,
     /// The role that the server must have.
     wanted: TargetSessionAttrs,
     /// The servers that are not a standby, if a standby is preferred.
@@ -77,13 +78,13 @@ pub(crate) struct Dial<S: Transport> {
 enum DialPhase<S: Transport> {
     Next,
     Resolving(NameResolution),
-    Waiting(Address, Instant),
-    Connecting(Address, S),
+    Waiting(Instant),
+    Connecting(S),
     /// Waiting for the password file; the stream is connected.
-    ReadingPassfile(Address, S),
-    Encrypting(Address, Box<TlsUpgrade<S>>),
-    LoggingIn(Address, Box<Link<S>>),
-    CheckingRole(Address, Box<Link<S>>, RequestId),
+    ReadingPassfile(S),
+    Encrypting(Box<TlsUpgrade<S>>),
+    LoggingIn(Box<Link<S>>),
+    CheckingRole(Box<Link<S>>, RequestId),
 }
 
 /// The progress of a dial.
@@ -121,6 +122,7 @@ impl<S: Transport> Dial<S> {
             phase: DialPhase::Next,
             limit: AttemptLimit::new(config.get_connect_timeout(), now),
             endpoint: None,
+            address: None,
             wanted: TargetSessionAttrs::Any,
             second_choice: VecDeque::new(),
             waker: None,
@@ -138,9 +140,9 @@ impl<S: Transport> Dial<S> {
     /// Returns the stream to watch, with its number. A new number is a new stream; the one before it is closed.
     pub(crate) fn stream(&self) -> Option<(u32, &S)> {
         let stream = match &self.phase {
-            DialPhase::Connecting(_, stream) | DialPhase::ReadingPassfile(_, stream) => stream,
-            DialPhase::Encrypting(_, upgrade) => upgrade.stream(),
-            DialPhase::LoggingIn(_, link) | DialPhase::CheckingRole(_, link, _) if !link.is_closed() => link.stream(),
+            DialPhase::Connecting(stream) | DialPhase::ReadingPassfile(stream) => stream,
+            DialPhase::Encrypting(upgrade) => &upgrade.stream,
+            DialPhase::LoggingIn(link) | DialPhase::CheckingRole(link, _) if !link.is_closed() => link.stream(),
             _ => return None,
         };
         Some((self.streams, stream))
@@ -163,7 +165,7 @@ impl<S: Transport> Dial<S> {
     /// Returns `true` if the stream must be watched for room to write.
     pub(crate) fn wants_write(&self) -> bool {
         match &self.phase {
-            DialPhase::LoggingIn(_, link) | DialPhase::CheckingRole(_, link, _) => link.wants_write(),
+            DialPhase::LoggingIn(link) | DialPhase::CheckingRole(link, _) => link.wants_write(),
             // While the stream is being connected or encrypted.
             _ => true,
         }
@@ -173,7 +175,7 @@ impl<S: Transport> Dial<S> {
     pub(crate) fn awaits_waker(&self) -> bool {
         match &self.phase {
             DialPhase::Resolving(..) | DialPhase::ReadingPassfile(..) => true,
-            DialPhase::Encrypting(_, upgrade) => upgrade.is_reading(),
+            DialPhase::Encrypting(upgrade) => upgrade.is_reading(),
             _ => false,
         }
     }
@@ -196,53 +198,46 @@ impl<S: Transport> Dial<S> {
                         shuffle_if_configured(&self.config, &mut found);
                         self.addresses.extend(found.into_iter().map(Address::Tcp));
                         if self.addresses.is_empty() {
-                            self.fail(None, Error::Resolve { reason: "the name has no address".into() });
+                            self.fail(Error::Resolve { reason: "the name has no address".into() });
                         }
                         DialPhase::Next
                     }
-                    Some(Err(reason)) => self.fail(None, self.unresolved(reason)),
-                    None if self.is_late(now) => self.fail(None, self.timeout(RESOLVING)),
-                    None => return self.wait(DialPhase::Resolving(resolution)),
+                    Some(Err(reason)) => self.fail(self.unresolved(reason)),
+                    None if self.is_late(now) => self.fail(self.timeout(RESOLVING)),
+                    None => return self.wait(DialPhase::Resolving(resolution), None),
                 },
-                DialPhase::Waiting(address, at) if now < at => {
-                    self.phase = DialPhase::Waiting(address, at);
-                    return DialProgress::Wait(Some(at));
-                }
-                DialPhase::Waiting(address, _) => self.dial(address, now),
-                DialPhase::Connecting(address, stream) => match stream.check() {
-                    Ok(true) => self.connected(address, stream, now),
-                    Ok(false) if self.is_late(now) => self.fail(Some(&address), self.timeout("connecting")),
-                    Ok(false) => return self.wait(DialPhase::Connecting(address, stream)),
-                    Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
+                DialPhase::Waiting(at) if now < at => return self.wait(DialPhase::Waiting(at), Some(at)),
+                DialPhase::Waiting(_) => self.dial(now),
+                DialPhase::Connecting(stream) => match stream.check() {
+                    Ok(true) => self.connected(stream, now),
+                    Ok(false) if self.is_late(now) => self.fail(self.timeout("connecting")),
+                    Ok(false) => return self.wait(DialPhase::Connecting(stream), None),
+                    Err(e) => self.fail(Error::io("connecting", e)),
                 },
-                DialPhase::ReadingPassfile(address, stream) if self.has_passfile() => {
-                    self.begin_session(address, stream, now)
+                DialPhase::ReadingPassfile(stream) if self.has_passfile() => self.begin_session(stream, now),
+                DialPhase::ReadingPassfile(_) if self.is_late(now) => {
+                    self.fail(self.timeout("reading the password file"))
                 }
-                DialPhase::ReadingPassfile(address, _) if self.is_late(now) => {
-                    self.fail(Some(&address), self.timeout("reading the password file"))
-                }
-                DialPhase::ReadingPassfile(address, stream) => {
-                    return self.wait(DialPhase::ReadingPassfile(address, stream));
-                }
-                DialPhase::Encrypting(address, mut upgrade) => match self.advance_upgrade(&mut upgrade) {
-                    Ok(Some(true)) => self.begin_session(address, upgrade.into_stream(), now),
+                phase @ DialPhase::ReadingPassfile(_) => return self.wait(phase, None),
+                DialPhase::Encrypting(mut upgrade) => match self.advance_upgrade(&mut upgrade) {
+                    Ok(Some(true)) => self.begin_session(upgrade.stream, now),
                     Ok(Some(false)) if self.otherwise == Some(Encrypted::No) => {
                         self.otherwise = None;
-                        self.begin_session(address, upgrade.into_stream(), now)
+                        self.begin_session(upgrade.stream, now)
                     }
-                    Ok(Some(false)) => self.fail(Some(&address), not_offered()),
+                    Ok(Some(false)) => self.fail(not_offered()),
                     Ok(None) if self.is_late(now) => {
                         let action = if upgrade.is_reading() { "reading the files for TLS" } else { NEGOTIATING_TLS };
-                        self.fail(Some(&address), self.timeout(action))
+                        self.fail(self.timeout(action))
                     }
-                    Ok(None) => return self.wait(DialPhase::Encrypting(address, upgrade)),
-                    Err(e) => self.try_otherwise(address, e, now),
+                    Ok(None) => return self.wait(DialPhase::Encrypting(upgrade), None),
+                    Err(e) => self.try_otherwise(e, now),
                 },
                 // A stream that is not watched yet reports what has arrived as soon as it is.
-                DialPhase::LoggingIn(address, link) if self.streams != watched && !link.is_closed() => {
-                    return self.wait(DialPhase::LoggingIn(address, link));
+                DialPhase::LoggingIn(link) if self.streams != watched && !link.is_closed() => {
+                    return self.wait(DialPhase::LoggingIn(link), None);
                 }
-                DialPhase::LoggingIn(address, mut link) => {
+                DialPhase::LoggingIn(mut link) => {
                     let progress = link.log_in(cx);
                     if link.has_received_anything() {
                         self.limit.receive();
@@ -250,32 +245,30 @@ impl<S: Transport> Dial<S> {
                     match progress {
                         Exchange::Done(Ok(()), may_have_more) => match Verdict::of(&link, self.wanted) {
                             Verdict::Fits => return DialProgress::Open(link, may_have_more),
-                            Verdict::Unfit(found) => self.reject(address, found),
+                            Verdict::Unfit(found) => self.reject(found),
                             Verdict::Ask(sql) => {
                                 let request = link.request(Request::Query(sql.into()));
-                                DialPhase::CheckingRole(address, link, request)
+                                DialPhase::CheckingRole(link, request)
                             }
                         },
                         Exchange::Done(Err(e), _) if self.otherwise.is_some() && may_depend_on_encryption(&e) => {
-                            self.try_otherwise(address, e, now)
+                            self.try_otherwise(e, now)
                         }
                         // Another server would refuse the same password, and a few attempts can lock an account.
-                        Exchange::Done(Err(e), _) if e.is_auth() => self.fail_for_good(&address, e),
-                        Exchange::Done(Err(e), _) => self.fail(Some(&address), e),
-                        _ if self.is_late(now) => self.fail(Some(&address), self.timeout(LOGGING_IN)),
-                        Exchange::Waiting => return self.wait(DialPhase::LoggingIn(address, link)),
-                        Exchange::Unfinished => return self.pause(DialPhase::LoggingIn(address, link), now),
+                        Exchange::Done(Err(e), _) if e.is_auth() => self.fail_for_good(e),
+                        Exchange::Done(Err(e), _) => self.fail(e),
+                        Exchange::Pending(_) if self.is_late(now) => self.fail(self.timeout(LOGGING_IN)),
+                        Exchange::Pending(at) => return self.wait(DialPhase::LoggingIn(link), at),
                     }
                 }
-                DialPhase::CheckingRole(address, mut link, request) => match link.await_reply(cx, request) {
+                DialPhase::CheckingRole(mut link, request) => match link.await_reply(cx, request) {
                     Exchange::Done(Ok(reply), may_have_more) => match Verdict::of_answer(&reply, self.wanted) {
-                        Verdict::Unfit(found) => self.reject(address, found),
+                        Verdict::Unfit(found) => self.reject(found),
                         _ => return DialProgress::Open(link, may_have_more),
                     },
-                    Exchange::Done(Err(e), _) => self.fail(Some(&address), e),
-                    _ if self.is_late(now) => self.fail(Some(&address), self.timeout("checking the server's role")),
-                    Exchange::Waiting => return self.wait(DialPhase::CheckingRole(address, link, request)),
-                    Exchange::Unfinished => return self.pause(DialPhase::CheckingRole(address, link, request), now),
+                    Exchange::Done(Err(e), _) => self.fail(e),
+                    Exchange::Pending(_) if self.is_late(now) => self.fail(self.timeout("checking the server's role")),
+                    Exchange::Pending(at) => return self.wait(DialPhase::CheckingRole(link, request), at),
                 },
             };
         }
@@ -285,6 +278,7 @@ impl<S: Transport> Dial<S> {
     fn next_phase(&mut self, now: Instant) -> Option<DialPhase<S>> {
         let to_try = self.addresses.len() + self.endpoints.len() + self.second_choice.len();
         self.limit.begin(to_try, now);
+        self.address = None;
         if let Some(address) = self.addresses.pop_front() {
             return Some(self.connect(address, now));
         }
@@ -297,9 +291,8 @@ impl<S: Transport> Dial<S> {
         self.endpoint = self.endpoints.pop_front();
         let Endpoint { host, port } = self.endpoint.clone()?;
         Some(match host {
-            Host::Name(name) => DialPhase::Resolving(NameResolution::start(&name, port, self.waker.clone())),
-            Host::Zoned { address, .. } => {
-                DialPhase::Resolving(NameResolution::start(&address, port, self.waker.clone()))
+            Host::Name(name) | Host::Zoned { address: name, .. } => {
+                DialPhase::Resolving(NameResolution::start(&name, port, self.waker.clone()))
             }
             Host::Addr { ip, .. } => self.connect(Address::Tcp((ip, port).into()), now),
             Host::Socket(path) => self.connect(Address::Unix(path), now),
@@ -316,35 +309,35 @@ impl<S: Transport> Dial<S> {
             (Address::Tcp(_), _, Some(_)) => (Encrypted::Yes, None),
             (Address::Tcp(_), Some(_), None) => encryption_order(self.config.get_sslmode()),
         };
-        self.dial(address, now)
+        self.address = Some(address);
+        self.dial(now)
     }
 
-    fn dial(&mut self, address: Address, now: Instant) -> DialPhase<S> {
-        match S::dial(&address, &self.config) {
+    fn dial(&mut self, now: Instant) -> DialPhase<S> {
+        let Some(address) = &self.address else { return DialPhase::Next };
+        match S::dial(address, &self.config) {
             Ok((stream, is_connected)) => {
                 self.streams += 1;
-                if is_connected { self.connected(address, stream, now) } else { DialPhase::Connecting(address, stream) }
+                if is_connected { self.connected(stream, now) } else { DialPhase::Connecting(stream) }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock && !self.is_late(now) => {
-                DialPhase::Waiting(address, now + RETRY)
-            }
-            Err(e) => self.fail(Some(&address), Error::io("connecting", e)),
+            Err(e) if e.kind() == WouldBlock && !self.is_late(now) => DialPhase::Waiting(now + RETRY),
+            Err(e) => self.fail(Error::io("connecting", e)),
         }
     }
 
     /// Continues after the server has accepted the connection.
-    fn connected(&mut self, address: Address, stream: S, now: Instant) -> DialPhase<S> {
+    fn connected(&mut self, stream: S, now: Instant) -> DialPhase<S> {
         self.limit.accept(now);
         match self.encrypted {
-            Encrypted::Yes => self.encrypt(address, stream),
-            Encrypted::No => self.begin_session(address, stream, now),
+            Encrypted::Yes => self.encrypt(stream),
+            Encrypted::No => self.begin_session(stream, now),
         }
     }
 
     /// Returns the configuration with the password for this address.
-    fn credentials(&mut self, address: &Address) -> Config {
+    fn credentials(&mut self) -> Config {
         let place = self.endpoint.as_ref().map(Cow::Borrowed);
-        let place = place.or_else(|| place_of(&self.config, address).map(Cow::Owned));
+        let place = place.or_else(|| place_of(&self.config, self.address.as_ref()?).map(Cow::Owned));
         let Some(place) = place else { return self.config.clone() };
         let passfile = self.passfile.1.as_ref().unwrap_or(&Passfile::Missing);
         let (config, note) = self.config.with_password_for(&place, passfile);
@@ -353,24 +346,24 @@ impl<S: Transport> Dial<S> {
     }
 
     /// Rejects a server with another role. Its session is terminated when it is dropped.
-    fn reject(&mut self, address: Address, found: &'static str) -> DialPhase<S> {
+    fn reject(&mut self, found: &'static str) -> DialPhase<S> {
         if self.wanted == TargetSessionAttrs::PreferStandby {
-            self.second_choice.push_back((self.endpoint.clone(), address.clone()));
+            self.second_choice.extend(self.address.clone().map(|address| (self.endpoint.clone(), address)));
         }
-        self.fail(Some(&address), unfit(self.wanted, found))
+        self.fail(Error::Target { wanted: self.wanted, found })
     }
 
-    fn encrypt(&mut self, address: Address, stream: S) -> DialPhase<S> {
+    fn encrypt(&mut self, stream: S) -> DialPhase<S> {
         let source = match &self.like {
-            Some(encryption) => TlsSource::Stream(encryption.clone()),
+            Some(encryption) => EncryptionJob::Ready(encryption.clone()),
             None => {
-                let ip = if let Address::Tcp(to) = &address { Some(to.ip()) } else { None };
+                let ip = if let Some(Address::Tcp(to)) = &self.address { Some(to.ip()) } else { None };
                 let host = self.endpoint.as_ref().and_then(|endpoint| endpoint.host.name_in_certificate());
-                TlsSource::Settings(EncryptionJob::start(&self.config, host, ip, self.waker.clone()))
+                EncryptionJob::start(&self.config, host, ip, self.waker.clone())
             }
         };
         let log = MessageLog::new(&self.config, self.label);
-        DialPhase::Encrypting(address, Box::new(TlsUpgrade::begin(stream, source, log)))
+        DialPhase::Encrypting(Box::new(TlsUpgrade::begin(stream, source, log)))
     }
 
     /// Continues the TLS upgrade, and extends the time limit if the server has sent anything.
@@ -391,42 +384,37 @@ impl<S: Transport> Dial<S> {
     }
 
     /// Begins the login, once the password is known.
-    fn begin_session(&mut self, address: Address, stream: S, now: Instant) -> DialPhase<S> {
+    fn begin_session(&mut self, stream: S, now: Instant) -> DialPhase<S> {
         if !self.has_passfile() {
-            return DialPhase::ReadingPassfile(address, stream);
+            return DialPhase::ReadingPassfile(stream);
         }
         let binding = match (stream.encryption(), stream.end_point()) {
             (None, _) => Binding::Unencrypted,
             (Some(_), None) => Binding::Unbindable,
             (Some(_), Some(hash)) => Binding::EndPoint(hash),
         };
-        match Session::new(&self.credentials(&address)) {
+        match Session::new(&self.credentials(), binding) {
             Ok(session) => {
-                let link = Link::new(session.with_binding(binding), stream, self.config.clone(), now, self.label);
-                DialPhase::LoggingIn(address, Box::new(link))
+                let link = Link::new(session, stream, self.config.clone(), now, self.label);
+                DialPhase::LoggingIn(Box::new(link))
             }
-            Err(e) => self.fail_for_good(&address, e),
+            Err(e) => self.fail_for_good(e),
         }
     }
 
     /// Records that the attempt failed, and tries the other encryption at the same address if that may succeed.
-    fn try_otherwise(&mut self, address: Address, error: Error, now: Instant) -> DialPhase<S> {
+    fn try_otherwise(&mut self, error: Error, now: Instant) -> DialPhase<S> {
         let otherwise = self.otherwise.take().filter(|_| may_depend_on_encryption(&error));
-        let failed = self.fail(Some(&address), error);
+        let failed = self.fail(error);
         let Some(encrypted) = otherwise else { return failed };
         self.encrypted = encrypted;
-        self.dial(address, now)
+        self.dial(now)
     }
 
-    fn wait(&mut self, phase: DialPhase<S>) -> DialProgress<S> {
+    /// Stays in a phase, until this time or the time limit.
+    fn wait(&mut self, phase: DialPhase<S>, until: Option<Instant>) -> DialProgress<S> {
         self.phase = phase;
-        DialProgress::Wait(self.limit.until())
-    }
-
-    /// Returns to the caller although there is more to read, so that other connections are served.
-    fn pause(&mut self, phase: DialPhase<S>, now: Instant) -> DialProgress<S> {
-        self.phase = phase;
-        DialProgress::Wait(Some(now))
+        DialProgress::Wait(until.or(self.limit.until))
     }
 
     fn is_late(&self, now: Instant) -> bool {
@@ -447,10 +435,10 @@ impl<S: Transport> Dial<S> {
     }
 
     /// Records that the address, or the resolution of its name, has failed.
-    fn fail(&mut self, address: Option<&Address>, error: Error) -> DialPhase<S> {
+    fn fail(&mut self, error: Error) -> DialPhase<S> {
         let mut place = self.endpoint.as_ref().map(ToString::to_string).unwrap_or_default();
         let has_zone = matches!(&self.endpoint, Some(Endpoint { host: Host::Zoned { .. }, .. }));
-        let address = address.filter(|_| !has_zone).map(ToString::to_string);
+        let address = self.address.as_ref().filter(|_| !has_zone).map(ToString::to_string);
         if let Some(address) = address.filter(|address| !place.contains(address.as_str())) {
             // A dial to the peer of another connection has no endpoint.
             place = if place.is_empty() { address } else { format!("{place} ({address})") };
@@ -460,11 +448,11 @@ impl<S: Transport> Dial<S> {
     }
 
     /// Records the failure, and tries no other address.
-    fn fail_for_good(&mut self, address: &Address, error: Error) -> DialPhase<S> {
+    fn fail_for_good(&mut self, error: Error) -> DialPhase<S> {
         self.addresses.clear();
         self.endpoints.clear();
         self.second_choice.clear();
-        self.fail(Some(address), error)
+        self.fail(error)
     }
 
     fn error(&mut self) -> Error {

@@ -12,9 +12,7 @@ use crate::connection::transcript::TraceLabel;
 #[cfg(feature = "tracing")]
 use crate::connection::transcript::Transcript;
 use crate::gap::Gap;
-#[cfg(feature = "tracing")]
-use crate::proto::Direction;
-use crate::proto::Session;
+use crate::proto::{Direction, Session};
 
 /// The history of a connection.
 #[derive(Debug, Default)]
@@ -37,16 +35,16 @@ struct Succession {
 
 /// The history of a connection that has a call timeout of its own, or that an audit or a canary has examined.
 #[derive(Debug, Default)]
-struct AuditHistory {
-    call_timeout: Option<Option<Duration>>,
+pub(crate) struct AuditHistory {
+    pub(super) call_timeout: Option<Option<Duration>>,
     /// The unfinished pass of a [`wait`](super::Connection::wait) with a zero timeout.
-    pass: Option<WaitPass>,
+    pub(super) pass: Option<WaitPass>,
     /// The gap to report once the server listens again to the channels that it had forgotten.
-    relistening: Option<Gap>,
+    pub(crate) relistening: Option<Gap>,
     /// The time at which the last notification was sent that is known to have arrived because delivery works.
-    delivery_proven: Option<CompactInstant>,
+    pub(crate) delivery_proven: Option<CompactInstant>,
     /// The time at which the server was last asked, and listened to every channel.
-    channels_proven: Option<CompactInstant>,
+    pub(crate) channels_proven: Option<CompactInstant>,
     /// The transcript of the session, if a subscriber wants it.
     #[cfg(feature = "tracing")]
     transcript: Option<Box<Transcript>>,
@@ -65,11 +63,11 @@ pub(crate) struct WaitPass {
 }
 
 impl ConnectionHistory {
-    fn audit(&self) -> Option<&AuditHistory> {
+    pub(super) fn audit(&self) -> Option<&AuditHistory> {
         self.0.as_ref()?.audit.as_deref()
     }
 
-    fn audit_mut(&mut self) -> &mut AuditHistory {
+    pub(crate) fn audit_mut(&mut self) -> &mut AuditHistory {
         self.0.get_or_insert_default().audit.get_or_insert_default()
     }
 
@@ -79,21 +77,9 @@ impl ConnectionHistory {
         self.0.is_some()
     }
 
-    pub(super) fn call_timeout(&self) -> Option<Option<Duration>> {
-        self.audit()?.call_timeout
-    }
-
-    pub(crate) fn set_call_timeout(&mut self, timeout: Option<Duration>) {
-        self.audit_mut().call_timeout = Some(timeout);
-    }
-
-    pub(super) fn pass(&self) -> Option<WaitPass> {
-        self.audit()?.pass
-    }
-
     /// Sets the unfinished pass of a zero timeout.
     pub(crate) fn set_pass(&mut self, pass: Option<WaitPass>) {
-        if pass.is_some() || self.pass().is_some() {
+        if pass.is_some() || self.audit().is_some_and(|audit| audit.pass.is_some()) {
             self.audit_mut().pass = pass;
         }
     }
@@ -133,31 +119,12 @@ impl ConnectionHistory {
         succession.gap = Some(gap);
     }
 
-    /// Returns the time since which delivery is known to work; `None` if that is the beginning of the session.
-    pub(super) fn delivery_proven(&self) -> Option<Instant> {
-        self.proven(|audit| audit.delivery_proven)
-    }
-
-    /// Returns the time since which every channel is known to be registered; `None` if that is the beginning of the session.
-    pub(super) fn channels_proven(&self) -> Option<Instant> {
-        self.proven(|audit| audit.channels_proven)
-    }
-
-    fn proven(&self, time: impl FnOnce(&AuditHistory) -> Option<CompactInstant>) -> Option<Instant> {
+    /// Returns a time since which the session is known to work; `None` if that is the beginning of the session.
+    pub(super) fn proven(&self, time: impl FnOnce(&AuditHistory) -> Option<CompactInstant>) -> Option<Instant> {
         let succession = self.0.as_ref()?;
         // The gap of a session that succeeds another one covers all that came before.
         let proven = succession.audit.as_deref().and_then(time).or(succession.established);
         proven.map(Instant::from)
-    }
-
-    /// Records that a notification that was sent at this time has arrived.
-    pub(crate) fn prove_delivery(&mut self, at: Instant) {
-        self.audit_mut().delivery_proven = Some(at.into());
-    }
-
-    /// Records that the server, asked at this time, listened to every channel.
-    pub(crate) fn prove_channels(&mut self, at: Instant) {
-        self.audit_mut().channels_proven = Some(at.into());
     }
 
     /// Returns the gap of the channels that the server had forgotten and must listen to again.
@@ -165,21 +132,12 @@ impl ConnectionHistory {
         self.audit()?.relistening.as_ref()
     }
 
-    /// Records that the server was asked to listen again to the channels of this gap.
-    pub(crate) fn begin_relisten(&mut self, gap: Gap) {
-        self.audit_mut().relistening = Some(gap);
-    }
-
-    /// Ends the gap of the forgotten channels; `relistened` takes those to which the server listens again.
-    pub(super) fn finish_relisten(
-        &mut self,
-        now: Instant,
-        relistened: impl FnOnce(&[Box<str>]) -> Option<Vec<Box<str>>>,
-    ) {
+    /// Ends the gap of the forgotten channels, with those to which the server listens again.
+    pub(super) fn finish_relisten(&mut self, now: Instant, session: &mut Session) {
         let Some(succession) = &mut self.0 else { return };
         let Some(audit) = &mut succession.audit else { return };
         if let Some(gap) = audit.relistening.take()
-            && let Some(channels) = relistened(gap.channels())
+            && let Some(channels) = session.take_relistened(gap.channels())
         {
             audit.channels_proven = Some(now.into());
             succession.epoch = succession.epoch.saturating_add(1);
@@ -216,26 +174,17 @@ impl ConnectionHistory {
     pub(super) fn trace_label(&self) -> TraceLabel {
         #[cfg(feature = "tracing")]
         if let Some(transcript) = self.audit().and_then(|audit| audit.transcript.as_ref()) {
-            return transcript.label();
+            return transcript.log.label;
         }
         TraceLabel::default()
     }
 
-    /// Adds bytes that were sent.
+    /// Adds bytes that were sent or received.
     #[inline]
-    pub(super) fn record_sent(&mut self, bytes: &[u8]) {
+    pub(super) fn record(&mut self, direction: Direction, bytes: &[u8]) {
         #[cfg(feature = "tracing")]
         if let Some(transcript) = self.transcript() {
-            transcript.handle(Direction::Frontend, bytes);
-        }
-    }
-
-    /// Adds bytes that were received.
-    #[inline]
-    pub(super) fn record_received(&mut self, bytes: &[u8]) {
-        #[cfg(feature = "tracing")]
-        if let Some(transcript) = self.transcript() {
-            transcript.handle(Direction::Backend, bytes);
+            transcript.handle(direction, bytes);
         }
     }
 

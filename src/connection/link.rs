@@ -9,7 +9,9 @@
 //! Every change that may leave bytes to send also sends them, as far as the stream accepts them. So no caller can forget
 //! to: blocking calls, [`wait`](super::wait), connecting, reconnecting and the loop all drive a session by [`Link::pump`].
 
+use std::fmt::{self, Debug, DebugStruct, Formatter};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use crate::clock::CompactInstant;
@@ -17,13 +19,13 @@ use crate::config::Config;
 use crate::connection::cancel::Cancel;
 use crate::connection::history::ConnectionHistory;
 use crate::connection::read_context::ReadContext;
-use crate::connection::transcript::TraceLabel;
-use crate::error::{Error, ServerError};
+use crate::connection::transcript::{MessageLog, TraceLabel};
+use crate::error::Error;
 use crate::gap::Gap;
 use crate::net::Transport;
-use crate::notification::{Batch, Notification};
+use crate::notification::Batch;
 use crate::proto::{
-    CanaryProbe, Interner, Output, Reply, Request, RequestId, Session, SessionInterner, TransactionStatus, sql,
+    Backlog, Conversation, Direction, Interner, Output, Reply, Request, RequestId, Session, SessionInterner,
 };
 
 /// The number of reads in a row after which another connection has its turn, however much one server sends.
@@ -42,10 +44,8 @@ pub(crate) struct Pumped {
 pub(super) enum Exchange<T> {
     /// The wanted output, or the error that ended the session; and `true` if the stream may hold more.
     Done(Result<T, Error>, bool),
-    /// The stream holds no more.
-    Waiting,
-    /// The stream may hold more, but the limit of reads in a row is reached. Call again, without waiting for the stream.
-    Unfinished,
+    /// Call again when the stream is ready, or at this time: now, if the limit of reads in a row is reached.
+    Pending(Option<Instant>),
 }
 
 /// The data that many connections share.
@@ -61,7 +61,7 @@ pub(crate) struct Link<S: Transport> {
     stream: S,
     config: Config,
     last_read: CompactInstant,
-    history: ConnectionHistory,
+    pub(crate) history: ConnectionHistory,
 }
 
 impl<S: Transport> Link<S> {
@@ -96,16 +96,16 @@ impl<S: Transport> Link<S> {
         let space = self.session.space(cx.buffer);
         let room = space.len();
         match self.stream.read(space) {
-            Ok(0) => self.session.handle_eof(),
+            Ok(0) => self.session.handle_loss(Error::Disconnected),
             Ok(bytes) => {
                 self.last_read = cx.now.into();
-                self.history.record_received(space.get(..bytes).unwrap_or_default());
+                self.history.record(Direction::Backend, space.get(..bytes).unwrap_or_default());
                 self.session.handle_input(cx.buffer, bytes);
                 let is_full = bytes == room || !self.stream.short_read_means_drained();
                 pumped = Pumped { bytes, may_have_more: is_full || cx.until_empty };
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => self.session.handle_io_error("reading from the server", e),
+            Err(e) => self.session.handle_loss(Error::io("reading from the server", e)),
         }
         if self.is_closed() {
             self.stream.shut_down();
@@ -126,7 +126,8 @@ impl<S: Transport> Link<S> {
         while !self.session.poll_transmit().is_empty() && !self.is_closed() {
             match self.stream.write(self.session.poll_transmit()) {
                 Ok(sent) => {
-                    self.history.record_sent(self.session.poll_transmit().get(..sent).unwrap_or_default());
+                    self.history
+                        .record(Direction::Frontend, self.session.poll_transmit().get(..sent).unwrap_or_default());
                     self.session.handle_transmitted(sent);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -135,7 +136,7 @@ impl<S: Transport> Link<S> {
                     let pending = self.session.poll_transmit().len();
                     self.session.handle_transmitted(pending);
                 }
-                Err(e) => self.session.handle_io_error("writing to the server", e),
+                Err(e) => self.session.handle_loss(Error::io("writing to the server", e)),
             }
         }
     }
@@ -175,15 +176,15 @@ impl<S: Transport> Link<S> {
                 return Exchange::Done(Err(reason.clone()), false);
             }
             if !may_have_more {
-                return Exchange::Waiting;
+                return Exchange::Pending(None);
             }
         }
-        Exchange::Unfinished
+        Exchange::Pending(Some(cx.now))
     }
 
     // ---- requests -------------------------------------------------------------------------------------------------
 
-    /// Makes a request; the reply comes from [`poll`](Self::poll) or [`take_reply`](Self::take_reply).
+    /// Makes a request; the reply comes from [`poll`](Self::poll) or [`take_reply`](Conversation::take_reply).
     pub(crate) fn request(&mut self, request: Request) -> RequestId {
         let id = self.session.request(request);
         self.flush();
@@ -195,36 +196,6 @@ impl<S: Transport> Link<S> {
         self.session.poll()
     }
 
-    /// Takes the reply to one request, if there is one.
-    pub(crate) fn take_reply(&mut self, request: RequestId) -> Option<Result<Reply, Error>> {
-        self.session.take_reply(request)
-    }
-
-    /// Withdraws a request that has not been sent; returns `false` if it has been.
-    pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
-        self.session.withdraw(request)
-    }
-
-    /// Returns `true` if the request has been sent and is unanswered.
-    pub(crate) fn is_in_flight(&self, request: RequestId) -> bool {
-        self.session.is_in_flight(request)
-    }
-
-    /// Returns `true` if the request has not been sent.
-    pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
-        self.session.is_waiting(request)
-    }
-
-    /// Returns `true` if requests are not sent now.
-    pub(super) fn is_paused(&self) -> bool {
-        self.session.is_paused()
-    }
-
-    /// Stops sending requests.
-    pub(crate) fn pause(&mut self) {
-        self.session.pause();
-    }
-
     /// Sends requests again.
     pub(crate) fn resume(&mut self) {
         self.session.resume();
@@ -233,9 +204,9 @@ impl<S: Transport> Link<S> {
 
     /// Begins a CancelRequest for the running query; returns `None` if the server cannot be reached.
     pub(crate) fn begin_cancel(&self, until: Option<Instant>) -> Option<Cancel<S>> {
-        let peer = self.stream.peer().ok()?;
+        let log = MessageLog::new(&self.config, self.history.trace_label());
         let (like, request) = (self.stream.encryption(), self.session.cancel_request());
-        Cancel::begin(&peer, &self.config, like, request, until, self.history.trace_label())
+        Cancel::begin(&self.stream.peer().ok()?, &self.config, like, request, until, log)
     }
 
     /// Prepares the connection for its return to the user: discards the replies to the manager's requests, and leaves the
@@ -259,7 +230,7 @@ impl<S: Transport> Link<S> {
         self.session.terminate();
         let bytes = self.session.poll_transmit();
         let sent = if bytes.is_empty() { Ok(0) } else { self.stream.write(bytes) };
-        let sent = sent.map(|sent| self.history.record_sent(bytes.get(..sent).unwrap_or_default()));
+        let sent = sent.map(|sent| self.history.record(Direction::Frontend, bytes.get(..sent).unwrap_or_default()));
         self.stream.send_close_notify();
         sent
     }
@@ -285,6 +256,15 @@ impl<S: Transport> Link<S> {
         self.history.take_gap()
     }
 
+    /// Returns the notifications that have not been taken.
+    pub(crate) fn backlog(&self) -> &Backlog {
+        self.session.backlog()
+    }
+
+    pub(super) fn backlog_mut(&mut self) -> &mut Backlog {
+        self.session.backlog_mut()
+    }
+
     /// Ends the gap of channels that the server had forgotten, once it listens to them again. Returns `false` while
     /// notifications must be held back, because the server may send them before it acknowledges the LISTEN.
     fn finish_relisten(&mut self, now: Instant) -> bool {
@@ -294,40 +274,11 @@ impl<S: Transport> Link<S> {
         if self.session.is_relistening() {
             return false;
         }
-        let session = &mut self.session;
-        self.history.finish_relisten(now, |channels| session.take_relistened(channels));
+        self.history.finish_relisten(now, &mut self.session);
         true
     }
 
-    pub(super) fn pop_notification(&mut self) -> Option<Notification> {
-        self.session.backlog_mut().pop()
-    }
-
-    /// Returns the number of notifications that have not been taken.
-    pub(super) fn backlog_len(&self) -> usize {
-        self.session.backlog().len()
-    }
-
-    /// Returns the size of the notifications that have not been taken, in bytes.
-    pub(crate) fn backlog_size(&self) -> usize {
-        self.session.backlog().size()
-    }
-
-    /// Returns `true` if one of the notifications behind the first `from` bytes is on this channel.
-    pub(super) fn has_received_on(&self, from: usize, channel: &str) -> bool {
-        self.session.backlog().has_from(from, channel)
-    }
-
-    /// Discards the notifications on one channel.
-    pub(super) fn remove_notifications(&mut self, channel: &str) {
-        self.session.backlog_mut().remove(channel);
-    }
-
     // ---- state ----------------------------------------------------------------------------------------------------
-
-    pub(super) fn session(&self) -> &Session {
-        &self.session
-    }
 
     pub(crate) fn stream(&self) -> &S {
         &self.stream
@@ -335,16 +286,6 @@ impl<S: Transport> Link<S> {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
-    }
-
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.session.is_closed()
-    }
-
-    /// Returns the reason why the session is closed.
-    pub(crate) fn error(&self) -> Option<&Error> {
-        self.session.reason()
     }
 
     /// Returns `true` if the stream must be watched for room to write.
@@ -356,64 +297,9 @@ impl<S: Transport> Link<S> {
         self.last_read.into()
     }
 
-    /// Returns `true` if no request is outstanding.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.session.is_settled()
-    }
-
-    /// Returns `true` if the server owes an answer that a live server sends without delay.
-    pub(crate) fn awaits_immediate_answer(&self) -> bool {
-        self.session.awaits_immediate_answer()
-    }
-
     /// Returns `true` if the server has sent anything.
     pub(super) fn has_received_anything(&self) -> bool {
         self.session.has_received_anything()
-    }
-
-    pub(crate) fn pid(&self) -> i32 {
-        self.session.pid()
-    }
-
-    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
-        self.session.parameter(name)
-    }
-
-    pub(crate) fn transaction_status(&self) -> TransactionStatus {
-        self.session.status()
-    }
-
-    /// Returns `true` if another transaction has begun since the last call.
-    pub(crate) fn take_new_transaction(&mut self) -> bool {
-        self.session.take_new_transaction()
-    }
-
-    /// Returns the limits of names and payloads that the client can check.
-    pub(crate) fn limits(&self) -> sql::Limits {
-        self.session.limits()
-    }
-
-    /// Returns the channels that the session listens to, as far as is known, sorted.
-    pub(crate) fn channels(&self) -> impl Iterator<Item = &str> {
-        self.session.channels().iter()
-    }
-
-    /// Returns every channel that the session may be listening to, sorted.
-    pub(crate) fn possible_channels(&self) -> impl Iterator<Item = &str> {
-        self.session.possible_channels()
-    }
-
-    /// Returns `true` while the session reads its channels from the server.
-    pub(crate) fn is_reading_channels(&self) -> bool {
-        self.session.is_reading_channels()
-    }
-
-    pub(super) fn notices(&self) -> impl Iterator<Item = &ServerError> {
-        self.session.notices()
-    }
-
-    pub(super) fn take_notices(&mut self) -> Vec<ServerError> {
-        self.session.take_notices()
     }
 
     /// Shares the memory of data that equals another connection's.
@@ -422,6 +308,24 @@ impl<S: Transport> Link<S> {
         if self.session.is_unshared() {
             self.config = interner.configs.intern(&self.config);
             self.session.share(&mut interner.sessions);
+        }
+    }
+
+    /// Adds the state to a description on one line, without the names of the channels, of which there may be thousands.
+    pub(crate) fn describe(&self, entry: &mut DebugStruct<'_, '_>) {
+        entry
+            .field("to", &format_args!("{}", self.config()))
+            .field("pid", &self.pid())
+            .field("session", &self.session.phase())
+            .field("channels", &self.channels().count())
+            .field("transaction", &self.transaction_status())
+            .field("unanswered", &self.session.unanswered())
+            .field("undelivered", &self.backlog().len());
+        if let Some(gap) = self.history.gap().or(self.history.relistening()) {
+            entry.field("gap_channels", &gap.channels().len());
+        }
+        if let Some(error) = self.error() {
+            entry.field("error", &format_args!("{error}"));
         }
     }
 
@@ -434,64 +338,54 @@ impl<S: Transport> Link<S> {
         request
     }
 
-    /// Returns the canary's channel, if the session has joined it.
-    pub(crate) fn canary_channel(&self) -> Option<&str> {
-        self.session.canary_channel()
-    }
-
-    /// Returns `true` if the session is idle, so that it can be audited.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.session.is_quiet()
-    }
-
-    /// Returns the state of the canary's channel, once the session has joined one.
-    #[inline]
-    pub(crate) fn probe(&self) -> Option<&CanaryProbe> {
-        self.session.probe()
-    }
-
-    pub(crate) fn probe_mut(&mut self) -> Option<&mut CanaryProbe> {
-        self.session.probe_mut()
-    }
-
-    /// Expects a canary with this payload.
-    pub(crate) fn expect_canary(&mut self, payload: &str) {
-        self.session.expect_canary(payload);
-    }
-
-    /// Records that the next request is made to an idle session with an empty socket.
-    pub(crate) fn begin_canary_audit(&mut self) {
-        self.session.begin_canary_audit();
-    }
-
-    /// Takes the channels that the last audit did not find.
-    pub(crate) fn take_missed_channels(&mut self) -> Vec<Box<str>> {
-        self.session.take_missed_channels()
-    }
-
     // ---- history --------------------------------------------------------------------------------------------------
-
-    pub(crate) fn history(&self) -> &ConnectionHistory {
-        &self.history
-    }
-
-    pub(crate) fn history_mut(&mut self) -> &mut ConnectionHistory {
-        &mut self.history
-    }
 
     /// Returns the time limit of each call.
     pub(crate) fn call_timeout(&self) -> Option<Duration> {
-        self.history.call_timeout().unwrap_or_else(|| Some(self.config.get_call_timeout()))
+        let own = self.history.audit().and_then(|audit| audit.call_timeout);
+        own.unwrap_or_else(|| Some(self.config.get_call_timeout()))
     }
 
     /// Returns the time since which no notification can have been lost silently because of failing delivery.
     pub(crate) fn delivery_proven(&self) -> Instant {
-        self.history.delivery_proven().unwrap_or(self.stream.opened())
+        self.history.proven(|audit| audit.delivery_proven).unwrap_or(self.stream.opened())
     }
 
     /// Returns the time since which no notification can have been lost silently because of a forgotten channel.
     pub(crate) fn channels_proven(&self) -> Instant {
-        self.history.channels_proven().unwrap_or(self.stream.opened())
+        self.history.proven(|audit| audit.channels_proven).unwrap_or(self.stream.opened())
+    }
+}
+
+impl<S: Transport> Debug for Link<S> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let mut entry = f.debug_struct("Link");
+        self.describe(&mut entry);
+        entry.finish()
+    }
+}
+
+/// A connection as the layers above drive it: a link, in whatever form its user sees it.
+pub(crate) trait Linked: From<Link<Self::Stream>> + Debug {
+    type Stream: Transport;
+
+    fn link(&self) -> &Link<Self::Stream>;
+
+    fn link_mut(&mut self) -> &mut Link<Self::Stream>;
+}
+
+/// A link dereferences to the part of its session that can be read and changed without sending anything.
+impl<S: Transport> Deref for Link<S> {
+    type Target = Conversation;
+
+    fn deref(&self) -> &Conversation {
+        &self.session
+    }
+}
+
+impl<S: Transport> DerefMut for Link<S> {
+    fn deref_mut(&mut self) -> &mut Conversation {
+        &mut self.session
     }
 }
 

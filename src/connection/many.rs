@@ -6,7 +6,7 @@
 //!
 //! There is no thread: the attempts advance while the iterator is used. A failure is a result like any other.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::iter::Enumerate;
 use std::time::Instant;
@@ -56,8 +56,9 @@ pub struct ConnectMany {
     /// Made when it is first needed.
     poller: Option<Result<(Reactor, PollWaker), Error>>,
     /// The attempts in progress, by token.
-    slots: Vec<Option<OpeningSlot>>,
-    free: Vec<u32>,
+    slots: BTreeMap<u32, OpeningSlot>,
+    /// The token of the next attempt.
+    next_token: u32,
     finished: VecDeque<(usize, Result<Connection, Error>)>,
     buffer: ReadBuffer,
 }
@@ -92,8 +93,8 @@ impl ConnectMany {
             at_once: IN_PROGRESS,
             channels: Vec::new(),
             poller: None,
-            slots: Vec::new(),
-            free: Vec::new(),
+            slots: BTreeMap::new(),
+            next_token: 0,
             finished: VecDeque::new(),
             buffer: ReadBuffer::new(LOGIN_READ),
         }
@@ -136,19 +137,16 @@ impl ConnectMany {
 
     /// Begins attempts, up to the limit.
     fn begin(&mut self, now: Instant) {
-        while self.in_progress() < self.at_once
+        while self.slots.len() < self.at_once
             && let Some((index, config)) = self.next_to_begin()
         {
             let begun = config.and_then(|config| Dial::new(&config, now).map(|dial| (config, dial)));
             match begun {
                 Ok((config, dial)) => {
                     let slot = OpeningSlot { index, config, opening: Opening::new(dial), until: None };
-                    // No system has descriptors for more.
-                    let token = self.free.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
-                    match self.slots.get_mut(token as usize) {
-                        Some(empty) => *empty = Some(slot),
-                        None => self.slots.push(Some(slot)),
-                    }
+                    let token = self.next_token;
+                    self.next_token = token.wrapping_add(1);
+                    self.slots.insert(token, slot);
                     self.advance(token, now);
                 }
                 Err(error) => self.finished.push_back((index, Err(error))),
@@ -161,17 +159,12 @@ impl ConnectMany {
         again.or_else(|| self.waiting.next())
     }
 
-    fn in_progress(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
     /// Continues one attempt.
     fn advance(&mut self, token: u32, now: Instant) {
-        let others = self.in_progress().saturating_sub(1);
-        let Some(place) = self.slots.get_mut(token as usize) else { return };
-        let Some(slot) = place else { return };
-        let poller = self.poller.get_or_insert_with(make_poller);
-        let result = match poller {
+        let others = self.slots.len().saturating_sub(1);
+        let Some(slot) = self.slots.get_mut(&token) else { return };
+        let make_poller = || Reactor::with_waker().map_err(|error| Error::io("creating a poller", error));
+        let result = match self.poller.get_or_insert_with(make_poller) {
             Err(error) => Err(error.clone()),
             Ok((reactor, waker)) => {
                 let mut cx = ReadContext::new(&mut self.buffer, now, true, Some(waker));
@@ -202,14 +195,13 @@ impl ConnectMany {
             }
             result => self.finished.push_back((slot.index, result)),
         }
-        *place = None;
-        self.free.push(token);
+        self.slots.remove(&token);
     }
 
     /// Waits until something may have changed, and continues the attempts concerned.
     fn poll_sockets(&mut self) {
         let Some(Ok((reactor, _))) = &mut self.poller else { return };
-        let next = self.slots.iter().flatten().filter_map(|slot| slot.until).min();
+        let next = self.slots.values().filter_map(|slot| slot.until).min();
         let timeout = next.map(|at| at.saturating_duration_since(clock::now()));
         let ready = reactor.wait(timeout).map(|ready| ready.map(|Ready { token, .. }| token).collect::<Vec<_>>());
         let mut due = match ready {
@@ -231,7 +223,7 @@ impl ConnectMany {
 
     /// Returns the tokens of the attempts that satisfy a condition.
     fn tokens(&self, condition: impl Fn(&OpeningSlot) -> bool) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.slots).filter(move |(_, slot)| slot.as_ref().is_some_and(&condition)).map(|(token, _)| token)
+        self.slots.iter().filter(move |(_, slot)| condition(slot)).map(|(token, _)| *token)
     }
 }
 
@@ -239,11 +231,6 @@ impl ConnectMany {
 fn listen(channels: &[String], limits: sql::Limits) -> Result<Option<Request>, Error> {
     let names = sql::checked_channels(channels, limits)?;
     Ok((!names.is_empty()).then_some(Request::Listen(names)))
-}
-
-fn make_poller() -> Result<(Reactor, PollWaker), Error> {
-    let made = Reactor::new().and_then(|reactor| Ok((reactor.waker()?, reactor)));
-    made.map(|(waker, reactor)| (reactor, waker)).map_err(|error| Error::io("creating a poller", error))
 }
 
 /// Returns `true` if no file descriptor is left for this process (EMFILE), or on this machine (ENFILE).
@@ -265,7 +252,7 @@ impl Iterator for ConnectMany {
             if let Some(finished) = self.finished.pop_front() {
                 return Some(finished);
             }
-            if self.in_progress() == 0 {
+            if self.slots.is_empty() {
                 return None;
             }
             self.poll_sockets();
@@ -273,7 +260,7 @@ impl Iterator for ConnectMany {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.waiting.len() + self.postponed.len() + self.finished.len() + self.in_progress();
+        let left = self.waiting.len() + self.postponed.len() + self.finished.len() + self.slots.len();
         (left, Some(left))
     }
 }

@@ -14,13 +14,11 @@
 mod attempt_limit;
 mod blocking;
 mod cancel;
-mod describe;
 mod diagnosis;
 mod dial;
 mod history;
 pub(crate) mod idle;
 mod link;
-mod linked;
 mod many;
 mod opening;
 mod read_context;
@@ -38,12 +36,10 @@ use std::time::Duration;
 use self::blocking::{BlockingPoll, call};
 pub(crate) use self::blocking::{GRACE, QUERY_CANCELED};
 pub(crate) use self::cancel::{Cancel, CancelProgress};
-pub(crate) use self::describe::describe_link;
 pub use self::diagnosis::{Diagnosis, Finding, FindingKind, Severity};
 use self::dial::LOGIN_READ;
 pub(crate) use self::dial::{Dial, DialProgress};
-pub(crate) use self::link::{ConnectionInterner, Link, READS_PER_TURN};
-pub(crate) use self::linked::Linked;
+pub(crate) use self::link::{ConnectionInterner, Link, Linked, READS_PER_TURN};
 pub use self::many::ConnectMany;
 pub(crate) use self::opening::{Opening, OpeningProgress};
 pub(crate) use self::read_context::ReadContext;
@@ -447,7 +443,7 @@ impl Connection {
     /// usable; otherwise it is closed. The error says which. With [`Duration::ZERO`], every call fails, and the first one
     /// closes the connection.
     pub fn set_call_timeout(&mut self, timeout: impl Into<Option<Duration>>) {
-        self.link.history_mut().set_call_timeout(timeout.into());
+        self.link.history.audit_mut().call_timeout = Some(timeout.into());
     }
 
     /// Sends Terminate and closes the connection. Notifications that have been read can still be taken with
@@ -521,7 +517,7 @@ impl From<Link<Stream>> for Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut entry = f.debug_struct("Connection");
-        describe_link(&self.link, &mut entry);
+        self.link.describe(&mut entry);
         entry.field("descriptor", &self.link.stream().as_raw_fd()).finish()
     }
 }

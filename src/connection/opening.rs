@@ -77,18 +77,16 @@ impl<S: Transport> Opening<S> {
         request: RequestId,
         until: Option<Instant>,
     ) -> OpeningProgress<S> {
-        let exchange = link.await_reply(cx, request);
-        match exchange {
+        match link.await_reply(cx, request) {
             Exchange::Done(Ok(_), _) => OpeningProgress::Open(link),
             Exchange::Done(Err(error), _) => OpeningProgress::Failed(error),
-            _ if until.is_some_and(|until| until <= cx.now) => {
+            Exchange::Pending(_) if until.is_some_and(|until| until <= cx.now) => {
                 let after = link.call_timeout().unwrap_or_default();
                 OpeningProgress::Failed(Error::Timeout { action, after, closed: true })
             }
-            Exchange::Waiting | Exchange::Unfinished => {
+            Exchange::Pending(at) => {
                 self.phase = OpeningPhase::Requesting { link, request, until };
-                let is_unfinished = matches!(exchange, Exchange::Unfinished);
-                OpeningProgress::Wait(if is_unfinished { Some(cx.now) } else { until })
+                OpeningProgress::Wait(at.or(until))
             }
         }
     }

@@ -6,7 +6,6 @@
 use crate::config::TargetSessionAttrs;
 use crate::config::TargetSessionAttrs::{Any, PreferStandby, Primary, ReadOnly, ReadWrite, Standby};
 use crate::connection::link::Link;
-use crate::error::Error;
 use crate::net::Transport;
 use crate::proto::Reply;
 
@@ -32,11 +31,6 @@ impl Verdict {
         let answer = reply.rows.first().and_then(|row| row.get(0));
         decide(wanted, answer.is_some_and(|answer| is_true(&answer)))
     }
-}
-
-/// Returns the error for a server with another role.
-pub(super) fn unfit(wanted: TargetSessionAttrs, found: &'static str) -> Error {
-    Error::Target { wanted, found }
 }
 
 fn is_true(value: &str) -> bool {

@@ -11,8 +11,8 @@ use std::io::ErrorKind::WouldBlock;
 use crate::config::{SslMode, TLS_BUILT_IN};
 use crate::connection::transcript::MessageLog;
 use crate::error::{Error, TlsError, TlsErrorKind};
-use crate::net::{Encryption, EncryptionJob, Transport};
-use crate::proto::{SslRequest, SslResponse};
+use crate::net::{EncryptionJob, Transport};
+use crate::proto::{Direction, SslRequest, SslResponse};
 
 /// The size of a read of the response to the SSLRequest.
 const RESPONSE_READ: usize = 512;
@@ -45,37 +45,11 @@ pub(super) fn may_depend_on_encryption(error: &Error) -> bool {
     }
 }
 
-/// The source of the encryption.
-#[derive(Debug)]
-pub(super) enum TlsSource {
-    /// The settings, whose files are being read.
-    Settings(EncryptionJob),
-    /// Another stream to the same server.
-    Stream(Encryption),
-}
-
-impl TlsSource {
-    fn is_direct(&self) -> bool {
-        match self {
-            TlsSource::Settings(job) => job.is_direct(),
-            TlsSource::Stream(encryption) => encryption.is_direct(),
-        }
-    }
-
-    /// Returns `None` while the files are being read.
-    fn encryption(&self) -> Result<Option<Encryption>, TlsError> {
-        match self {
-            TlsSource::Settings(job) => job.poll().transpose(),
-            TlsSource::Stream(encryption) => Ok(Some(encryption.clone())),
-        }
-    }
-}
-
 /// A stream that is being encrypted.
 #[derive(Debug)]
 pub(super) struct TlsUpgrade<S> {
-    stream: S,
-    source: TlsSource,
+    pub(super) stream: S,
+    source: EncryptionJob,
     /// The SSLRequest, until the server has responded.
     request: Option<SslRequest>,
     /// `true` once the TLS handshake has begun.
@@ -85,7 +59,7 @@ pub(super) struct TlsUpgrade<S> {
 
 impl<S: Transport> TlsUpgrade<S> {
     /// Begins the upgrade of a stream that is connected, and on which nothing has been sent.
-    pub(super) fn begin(stream: S, source: TlsSource, log: MessageLog) -> Self {
+    pub(super) fn begin(stream: S, source: EncryptionJob, log: MessageLog) -> Self {
         let request = (!source.is_direct()).then(SslRequest::new);
         Self { stream, source, request, handshake_begun: false, log }
     }
@@ -95,17 +69,9 @@ impl<S: Transport> TlsUpgrade<S> {
         self.request.is_none() && !self.handshake_begun
     }
 
-    pub(super) fn stream(&self) -> &S {
-        &self.stream
-    }
-
     /// Returns `true` if the server has responded to the SSLRequest; always `false` for direct TLS.
     pub(super) fn has_received_anything(&self) -> bool {
         self.request.is_none() && !self.source.is_direct()
-    }
-
-    pub(super) fn into_stream(self) -> S {
-        self.stream
     }
 
     /// Continues as far as possible. Returns `true` once the stream is encrypted, `false` if the server has no TLS, and
@@ -120,7 +86,7 @@ impl<S: Transport> TlsUpgrade<S> {
             }
         }
         if !self.handshake_begun {
-            let Some(encryption) = self.source.encryption()? else { return Ok(None) };
+            let Some(encryption) = self.source.poll().transpose()? else { return Ok(None) };
             self.stream.encrypt(encryption)?;
             self.handshake_begun = true;
         }
@@ -155,7 +121,7 @@ fn send_request<S: Transport>(
             Ok(sent) => {
                 request.handle_transmitted(sent);
                 if request.poll_transmit().is_empty() {
-                    log.sent("SSLRequest", 8);
+                    log.record(Direction::Frontend, "SSLRequest", 8);
                 }
             }
             Err(e) if e.kind() == WouldBlock => return Ok(None),
@@ -168,7 +134,7 @@ fn send_request<S: Transport>(
             Ok(0) => return request.handle_eof().map(Some).ok_or(Error::Disconnected),
             Ok(read) => {
                 if let Some(response) = request.handle_input(space.get(..read).unwrap_or_default())? {
-                    log.received("SSLResponse", 1);
+                    log.record(Direction::Backend, "SSLResponse", 1);
                     return Ok(Some(response));
                 }
             }

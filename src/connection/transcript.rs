@@ -15,8 +15,9 @@
 use std::{num::NonZeroU64, sync::LazyLock};
 
 use crate::config::Config;
+use crate::proto::Direction;
 #[cfg(feature = "tracing")]
-use crate::proto::{Direction, MessageTrace, TracedMessage};
+use crate::proto::{MessageTrace, TracedMessage};
 
 /// The connection to which messages belong: its id in a manager, if it is in one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,10 +38,10 @@ impl TraceLabel {
 }
 
 /// Writes the messages of one connection as events.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct MessageLog {
     #[cfg(feature = "tracing")]
-    label: TraceLabel,
+    pub(super) label: TraceLabel,
     #[cfg(feature = "tracing")]
     host: String,
     #[cfg(feature = "tracing")]
@@ -55,16 +56,10 @@ impl MessageLog {
         Self { label, host: host_of(config), database: database_of(config) }
     }
 
-    /// Writes a message that the client has sent before a session, or on a stream of its own.
-    pub(super) fn sent(&self, name: &'static str, length: usize) {
+    /// Writes a message that was sent or received before a session, or on a stream of its own.
+    pub(super) fn record(&self, direction: Direction, name: &'static str, length: usize) {
         #[cfg(feature = "tracing")]
-        self.write(TracedMessage { direction: Direction::Frontend, name, length, content: None });
-    }
-
-    /// Writes a message that the server has sent before a session.
-    pub(super) fn received(&self, name: &'static str, length: usize) {
-        #[cfg(feature = "tracing")]
-        self.write(TracedMessage { direction: Direction::Backend, name, length, content: None });
+        self.write(TracedMessage { direction, name, length, content: None });
     }
 
     #[cfg(feature = "tracing")]
@@ -89,7 +84,7 @@ impl MessageLog {
 #[derive(Debug)]
 pub(super) struct Transcript {
     trace: MessageTrace,
-    log: MessageLog,
+    pub(super) log: MessageLog,
 }
 
 #[cfg(feature = "tracing")]
@@ -111,11 +106,6 @@ impl Transcript {
     /// Sets the connection to which the messages belong. A call outside the manager's loop has no label.
     pub(super) fn set_label(&mut self, label: TraceLabel) {
         self.log.label.connection = label.connection.or(self.log.label.connection);
-    }
-
-    /// Returns the label of the connection.
-    pub(super) fn label(&self) -> TraceLabel {
-        self.log.label
     }
 
     /// Writes the messages that are complete with these bytes.

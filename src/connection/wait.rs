@@ -29,7 +29,7 @@ impl<'c> Wait<'c> {
     pub(super) fn new(connection: &'c mut Connection, timeout: Option<Duration>) -> Self {
         let idle = Idle::new(timeout);
         if !idle.is_zero() {
-            connection.link.history_mut().set_pass(None);
+            connection.link.history.set_pass(None);
         }
         Self { connection, idle, buffer: ThreadBuffer::default(), poll: None, is_idle_next: false }
     }
@@ -43,17 +43,18 @@ impl<'c> Wait<'c> {
     fn next_in_pass(&mut self) -> Option<Notification> {
         let link = &mut self.connection.link;
         // The pass is stored in the connection, so that the next `wait` continues it.
-        let mut pass = link.history().pass().unwrap_or(WaitPass { left: 0, may_have_more: true, bytes: 0 });
+        let pass = link.history.audit().and_then(|audit| audit.pass);
+        let mut pass = pass.unwrap_or(WaitPass { left: 0, may_have_more: true, bytes: 0 });
         loop {
             if pass.left > 0
-                && let Some(notification) = link.pop_notification()
+                && let Some(notification) = link.backlog_mut().pop()
             {
                 pass.left -= 1;
-                link.history_mut().set_pass(Some(pass));
+                link.history.set_pass(Some(pass));
                 return Some(notification);
             }
             if !pass.may_have_more {
-                link.history_mut().set_pass(None);
+                link.history.set_pass(None);
                 return None;
             }
             let mut cx = ReadContext::new(self.buffer.get(), clock::now(), false, None);
@@ -67,7 +68,7 @@ impl<'c> Wait<'c> {
                     break;
                 }
             }
-            pass.left = link.backlog_len();
+            pass.left = link.backlog().len();
         }
     }
 }
@@ -81,7 +82,7 @@ impl Iterator for Wait<'_> {
         }
         let link = &mut self.connection.link;
         loop {
-            if let Some(notification) = link.pop_notification() {
+            if let Some(notification) = link.backlog_mut().pop() {
                 return Some(Some(notification));
             }
             if link.is_closed() {

@@ -59,7 +59,7 @@ impl Dead {
             _ => link.last_read(),
         };
         // The server may have forgotten channels before the connection was lost.
-        let since = link.history().relistening().map_or(since, |gap| since.min(gap.since()));
+        let since = link.history.relistening().map_or(since, |gap| since.min(gap.since()));
         Self {
             record: Box::new(DeadRecord {
                 config: link.config().clone(),
@@ -67,7 +67,7 @@ impl Dead {
                 error: cause.clone(),
                 cause,
                 since: with_wall(since),
-                epoch: link.history().epoch(),
+                epoch: link.history.epoch(),
                 limits: link.limits(),
                 origin: None,
             }),
@@ -189,7 +189,7 @@ impl Dead {
         if self.is_unopened() {
             // Most connections need no record of failed attempts.
             if failed > 0 {
-                link.history_mut().establish(now, failed);
+                link.history.establish(now, failed);
             }
             return;
         }
@@ -201,7 +201,7 @@ impl Dead {
             until: with_wall(now),
             epoch: self.record.epoch + 1,
         };
-        link.history_mut().succeed(gap.into(), now, failed);
+        link.history.succeed(gap.into(), now, failed);
     }
 }
 

@@ -89,9 +89,8 @@ impl EventLoop {
     /// Creates a loop with the poll and the clock of the system.
     pub(super) fn new() -> Self {
         // Without a waker, no handle could end a wait.
-        let poll = Reactor::new().and_then(|reactor| Ok((reactor.waker()?, reactor)));
-        let (waker, poll) = match poll {
-            Ok((waker, reactor)) => (Some(waker), Ok(reactor)),
+        let (waker, poll) = match Reactor::with_waker() {
+            Ok((reactor, waker)) => (Some(waker), Ok(reactor)),
             Err(e) => (None, Err(Error::io("creating a poller", e))),
         };
         Self::with_poll(SocketPoll(poll), waker, Jitter::random())

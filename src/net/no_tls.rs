@@ -11,15 +11,12 @@ use crate::net::reactor::PollWaker;
 #[derive(Debug, Clone)]
 pub(crate) enum Encryption {}
 
-impl Encryption {
-    pub(crate) fn is_direct(&self) -> bool {
-        match *self {}
-    }
-}
-
 /// A job that always fails, because the program was built without TLS.
 #[derive(Debug)]
-pub(crate) struct EncryptionJob;
+pub(crate) enum EncryptionJob {
+    Ready(Encryption),
+    Missing,
+}
 
 impl EncryptionJob {
     pub(crate) fn start(
@@ -28,7 +25,7 @@ impl EncryptionJob {
         _ip: Option<IpAddr>,
         _alarm: Option<PollWaker>,
     ) -> Self {
-        Self
+        Self::Missing
     }
 
     pub(crate) fn is_direct(&self) -> bool {

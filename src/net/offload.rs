@@ -61,15 +61,6 @@ impl<T> fmt::Debug for OffloadJob<T> {
     }
 }
 
-impl<T> OffloadAnswer<T> {
-    fn give(&self, answer: T) {
-        *lock(&self.given) = Some(answer);
-        if let Some(waker) = &self.waker {
-            waker.wake();
-        }
-    }
-}
-
 impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
     pub(super) const fn new(name: &'static str, work: fn(&Q) -> T, without_thread: fn(&io::Error) -> T) -> Self {
         Self { inner: Mutex::new(OffloadState { requests: Vec::new(), threads: 0 }), name, work, without_thread }
@@ -123,17 +114,15 @@ impl<Q: Clone + PartialEq + Send, T: Clone + Send> OffloadQueue<Q, T> {
         inner.threads -= usize::from(request.is_none());
         request
     }
-
-    /// Returns the number of threads, and the number of requests.
-    #[cfg(test)]
-    pub(super) fn load(&self) -> (usize, usize) {
-        let inner = lock(&self.inner);
-        (inner.threads, inner.requests.len())
-    }
 }
 
 fn deliver<T: Clone>(jobs: &[Weak<OffloadAnswer<T>>], answer: &T) {
-    jobs.iter().filter_map(Weak::upgrade).for_each(|job| job.give(answer.clone()));
+    for job in jobs.iter().filter_map(Weak::upgrade) {
+        *lock(&job.given) = Some(answer.clone());
+        if let Some(waker) = &job.waker {
+            waker.wake();
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -147,6 +136,14 @@ mod tests {
     use std::thread::yield_now;
 
     use super::*;
+
+    impl<Q, T> OffloadQueue<Q, T> {
+        /// Returns the number of threads, and the number of requests.
+        fn load(&self) -> (usize, usize) {
+            let inner = lock(&self.inner);
+            (inner.threads, inner.requests.len())
+        }
+    }
 
     fn await_all<T>(jobs: &[OffloadJob<T>]) {
         while jobs.iter().any(|job| lock(&job.0.given).is_none()) {

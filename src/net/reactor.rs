@@ -37,16 +37,15 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
-    pub(crate) fn new() -> io::Result<Self> {
-        Self::with_capacity(EVENTS)
+    /// Creates a reactor for many sockets, and its waker.
+    pub(crate) fn with_waker() -> io::Result<(Self, PollWaker)> {
+        let reactor = Self::with_capacity(EVENTS)?;
+        let waker = reactor.waker()?;
+        Ok((reactor, waker))
     }
 
-    /// Creates a reactor for a single call on a single socket.
-    pub(crate) fn for_one_socket() -> io::Result<Self> {
-        Self::with_capacity(1)
-    }
-
-    fn with_capacity(capacity: usize) -> io::Result<Self> {
+    /// Creates a reactor that returns up to `capacity` events for each wait.
+    pub(crate) fn with_capacity(capacity: usize) -> io::Result<Self> {
         Ok(Self { poll: Poll::new()?, events: Events::with_capacity(capacity) })
     }
 

@@ -10,10 +10,7 @@ type Resolved = Result<Vec<SocketAddr>, String>;
 
 static QUEUE: OffloadQueue<String, Resolved> = OffloadQueue::new(
     "notifyman-resolve",
-    |name| match (name.as_str(), 0).to_socket_addrs() {
-        Ok(found) => Ok(found.collect()),
-        Err(error) => Err(error.to_string()),
-    },
+    |name| (name.as_str(), 0).to_socket_addrs().map(Iterator::collect).map_err(|error| error.to_string()),
     |error| Err(format!("could not start a thread: {error}")),
 );
 

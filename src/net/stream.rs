@@ -1,7 +1,7 @@
 //! A connected, non-blocking TCP or Unix socket. This is the only file that uses `socket2`.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, TcpKeepalive, Type};
@@ -44,7 +44,7 @@ impl Transport for Stream {
         let is_done = match socket.connect(&to) {
             Ok(()) => true,
             // An interrupted attempt continues, too.
-            Err(e) if is_in_progress(&e) => false,
+            Err(e) if e.raw_os_error() == Some(IN_PROGRESS) || e.kind() == io::ErrorKind::Interrupted => false,
             Err(e) => return Err(e),
         };
         Ok((Self { socket, opened: clock::now().into(), tls: None }, is_done))
@@ -149,12 +149,6 @@ impl Stream {
     }
 }
 
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 impl AsRawFd for Stream {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
@@ -200,10 +194,6 @@ const NO_SIGNAL: i32 = if cfg!(any(target_os = "linux", target_os = "android")) 
 
 /// EINPROGRESS, for which the standard library has no stable name.
 const IN_PROGRESS: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
-
-fn is_in_progress(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(IN_PROGRESS) || error.kind() == io::ErrorKind::Interrupted
-}
 
 /// Creates a socket that is non-blocking from the beginning, if the system supports that.
 fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {

@@ -211,14 +211,6 @@ pub(super) fn offset(place: usize) -> u32 {
     place as u32
 }
 
-#[cfg(test)]
-impl Notification {
-    pub(crate) fn for_test(channel: &str, payload: &str) -> Self {
-        let frame = super::tests::frame(0, channel.as_bytes(), payload.as_bytes());
-        NotificationRef { frame: &frame, channel_len: channel.len() }.to_owned()
-    }
-}
-
 impl fmt::Debug for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_ref().fmt(f)
@@ -238,6 +230,13 @@ mod tests {
     use super::super::Slice;
     use super::super::tests::{batch, frame};
     use super::*;
+
+    impl Notification {
+        pub(crate) fn for_test(channel: &str, payload: &str) -> Self {
+            let frame = frame(0, channel.as_bytes(), payload.as_bytes());
+            NotificationRef { frame: &frame, channel_len: channel.len() }.to_owned()
+        }
+    }
 
     #[test]
     fn a_notification_has_the_size_of_a_cache_line() {

@@ -81,24 +81,17 @@ impl Backlog {
     /// `common` is not 0, all notifications must be on one channel whose name has `common` bytes.
     #[inline]
     pub(crate) fn push(&mut self, buffer: &Arc<[u8]>, start: usize, end: usize, len: usize, common: usize) {
+        let bytes = buffer.get(start..end).unwrap_or_default();
         match self {
             Backlog::Empty => *self = Backlog::One(Slice::new(buffer, start, end, len, common)),
-            _ => self.join(buffer.get(start..end).unwrap_or_default(), len),
-        }
-    }
-
-    fn join(&mut self, bytes: &[u8], len: usize) {
-        let mut joined = match std::mem::take(self) {
-            Backlog::Empty => Box::default(),
             Backlog::One(slice) => {
                 let mut joined = Box::<Joined>::default();
                 joined.add(slice.as_bytes(), slice.len());
-                joined
+                joined.add(bytes, len);
+                *self = Backlog::Joined(joined);
             }
-            Backlog::Joined(joined) => joined,
-        };
-        joined.add(bytes, len);
-        *self = Backlog::Joined(joined);
+            Backlog::Joined(joined) => joined.add(bytes, len),
+        }
     }
 
     /// Takes all notifications.

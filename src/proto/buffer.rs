@@ -15,7 +15,7 @@ pub(crate) const READ_SIZE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct ReadBuffer {
     buffer: Arc<[u8]>,
-    size: usize,
+    pub(super) size: usize,
     spares: PartialFramePool,
 }
 
@@ -23,10 +23,6 @@ impl ReadBuffer {
     /// Creates a buffer of `size` bytes, which is allocated when it is first used.
     pub(crate) fn new(size: usize) -> Self {
         Self { buffer: Arc::from([].as_slice()), size, spares: PartialFramePool::default() }
-    }
-
-    pub(crate) fn size(&self) -> usize {
-        self.size
     }
 
     /// Returns the whole buffer for writing.

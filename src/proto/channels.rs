@@ -51,20 +51,6 @@ impl Channels {
         }
     }
 
-    /// Returns the number of bytes of the names and their separators.
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn size(&self) -> usize {
-        match self {
-            Self::Packed(packed) => packed.len(),
-            Self::Many(set) => set.size,
-        }
-    }
-
-    /// Returns `true` if equal sessions may share the memory.
-    pub(crate) fn is_packed(&self) -> bool {
-        matches!(self, Self::Packed(_))
-    }
-
     /// Adds names; returns `true` if one of them is new.
     pub(crate) fn add<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) -> bool {
         match self {

@@ -16,6 +16,15 @@ const MESSAGE_MAX: u32 = 0x3fff_ffff;
 /// The largest row that is stored, as its length field counts it.
 pub(crate) const ROW_MAX: u32 = 16 * 1024 * 1024;
 
+/// The sender of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// From the client to the server.
+    Frontend,
+    /// From the server to the client.
+    Backend,
+}
+
 /// The name of a message type and the range of its length. Lengths include the length field, but not the type byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MessageKind {

@@ -3,7 +3,7 @@
 //! A [`Session`] is the client's side of a session with a server:
 //!
 //! ```text
-//!             handle_input, handle_eof, fail            listen, unlisten, query, terminate
+//!            handle_input, handle_loss, fail            listen, unlisten, query, terminate
 //!                          │                                        │
 //!                          ▼                                        ▼
 //!          ┌── frame ── message ── auth ──── session ──── request ── sql ──┐
@@ -41,7 +41,9 @@ mod trace;
 pub(crate) use auth::Binding;
 #[cfg(any(test, fuzzing))]
 pub(crate) use auth::properties::fuzz_handshake;
+pub(crate) use backlog::Backlog;
 pub(crate) use buffer::{READ_SIZE, ReadBuffer};
+pub(crate) use frame::Direction;
 pub(crate) use interner::Interner;
 #[cfg(any(test, fuzzing))]
 pub(crate) use properties::fuzz_frames;
@@ -51,7 +53,9 @@ pub use session::TransactionStatus;
 pub(crate) use session::properties::fuzz_session;
 #[cfg(test)]
 pub(crate) use session::script;
-pub(crate) use session::{CanaryArrival, CanaryProbe, Output, Session, SessionInterner, refuse_canary_channel};
+pub(crate) use session::{
+    CanaryArrival, CanaryProbe, Conversation, Output, Session, SessionInterner, refuse_canary_channel,
+};
 pub(crate) use ssl_request::{SslRequest, SslResponse};
 #[cfg(feature = "tracing")]
-pub(crate) use trace::{Direction, MessageTrace, TracedMessage};
+pub(crate) use trace::{MessageTrace, TracedMessage};

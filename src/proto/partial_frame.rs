@@ -15,7 +15,7 @@ pub(crate) struct PartialFrame {
 impl PartialFrame {
     /// Stores the rest of an input, and the number of bytes to skip.
     pub(crate) fn save(rest: &[u8], skip: usize, pool: &mut PartialFramePool) -> Box<Self> {
-        let mut partial = pool.take();
+        let mut partial = pool.0.pop().unwrap_or_default();
         partial.bytes.extend_from_slice(rest);
         partial.skip = skip;
         partial
@@ -48,10 +48,6 @@ const SPARES: usize = 64;
 const SPARE_SIZE_MAX: usize = 16 * 1024;
 
 impl PartialFramePool {
-    pub(crate) fn take(&mut self) -> Box<PartialFrame> {
-        self.0.pop().unwrap_or_default()
-    }
-
     pub(crate) fn give_back(&mut self, mut partial: Box<PartialFrame>) {
         if self.0.len() < SPARES && partial.bytes.capacity() <= SPARE_SIZE_MAX {
             partial.bytes.clear();

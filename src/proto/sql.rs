@@ -133,14 +133,10 @@ where
 {
     for (at, (channel, payload)) in pairs.iter().enumerate() {
         let checked = check_channel(channel.as_ref(), limits).and_then(|()| check_payload(payload.as_ref(), limits));
-        checked.map_err(|error| if pairs.len() == 1 { error } else { in_pair(at, &error) })?;
+        let in_pair = |error| invalid(format!("pair {at}, counted from 0: {error}"));
+        checked.map_err(|error| if pairs.len() == 1 { error } else { in_pair(error) })?;
     }
     Ok(notify_many(pairs.iter().map(|(channel, payload)| (channel.as_ref(), payload.as_ref()))))
-}
-
-/// Adds the index of the pair to the error.
-fn in_pair(at: usize, error: &Error) -> Error {
-    invalid(format!("pair {at}, counted from 0: {error}"))
 }
 
 /// Checks that a query contains no NUL, which would end it in the protocol.

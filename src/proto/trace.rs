@@ -2,21 +2,12 @@
 //!
 //! A trace observes and checks nothing: the session checks the same bytes, and closes the connection if they are invalid.
 
-use super::frame::{HEADER, MessageKind};
+use super::frame::{Direction, HEADER, MessageKind};
 
 /// The largest part of a message's content that a trace returns.
 const CONTENT_MAX: usize = 1024;
 /// The number of bytes after the header that decide the name of a message.
 const CODE: usize = 4;
-
-/// The sender of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// From the client to the server.
-    Frontend,
-    /// From the server to the client.
-    Backend,
-}
 
 /// A complete message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

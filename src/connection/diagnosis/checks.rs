@@ -94,10 +94,7 @@ pub(super) fn pooler_that_delivers(between: &PoolerMode, alone: Option<&Error>) 
             let advice = "Check that its mode is `session`: in transaction mode it delivers nothing to an idle \
                           session.";
             let finding = Finding::new(Unexamined, Severity::Warning, what, advice);
-            Some(match error {
-                Some(error) => finding.because(error.to_string()),
-                None => finding,
-            })
+            Some(Finding { evidence: error.map(ToString::to_string), ..finding })
         }
     }
 }

@@ -167,7 +167,7 @@ impl Examination<'_> {
         // After the answer, nothing more arrives on the channel. If this fails, the channel still belongs to no other
         // session.
         let _ = self.connection.unlisten([&channel]);
-        self.connection.link.remove_notifications(&channel);
+        self.connection.link.backlog_mut().remove(&channel);
         let Some(delivered) = delivered? else { return Ok(()) };
         if let Some(reason) = self.connection.error() {
             return Err(reason.clone());
@@ -177,14 +177,12 @@ impl Examination<'_> {
             (ProbeDelivery::After(latency), between) => {
                 self.latency = Some(latency);
                 let what = format!("A notification was delivered after {}.", checks::span(latency));
-                let finding = Finding::new(Delivery, Severity::Ok, what, "");
-                self.findings.push(match self.second.as_ref().err() {
-                    None => finding,
-                    Some(error) => finding.because(format!(
-                        "this session sent it itself, so delivery to an idle session was not examined: {error}"
-                    )),
+                let alone = self.second.as_ref().err();
+                let evidence = alone.map(|error| {
+                    format!("this session sent it itself, so delivery to an idle session was not examined: {error}")
                 });
-                self.findings.extend(checks::pooler_that_delivers(&between, self.second.as_ref().err()));
+                self.findings.push(Finding { evidence, ..Finding::new(Delivery, Severity::Ok, what, "") });
+                self.findings.extend(checks::pooler_that_delivers(&between, alone));
             }
             (ProbeDelivery::WithLaterAnswer, _) => self.findings.push(checks::held_back(ARRIVAL_TIMEOUT)),
             (ProbeDelivery::Nothing(seen), PoolerMode::Nothing) => {
@@ -203,7 +201,7 @@ impl Examination<'_> {
 
     /// Sends one notification and waits for it; returns `None` if it could not be sent.
     fn deliver(&mut self, channel: &str) -> Result<Option<ProbeDelivery>, Error> {
-        let mut known = self.connection.link.backlog_size();
+        let mut known = self.connection.link.backlog().size();
         let begin = clock::now();
         if let Err(error) = self.send(|sender| sender.notify(channel, "probe"))? {
             let may_not_call = error.sqlstate() == Some("42501");
@@ -221,7 +219,7 @@ impl Examination<'_> {
         }
         let channels = self.connection.listening_channels();
         let channels = self.unless_closed(channels)?;
-        if self.connection.link.has_received_on(known, channel) {
+        if self.connection.link.backlog().has_from(known, channel) {
             return Ok(Some(ProbeDelivery::WithLaterAnswer));
         }
         let seen = match channels {
@@ -252,10 +250,10 @@ impl Examination<'_> {
         let mut buffer = ReadBuffer::new(READ_SIZE);
         let mut poll = None;
         loop {
-            if self.connection.link.has_received_on(*known, channel) {
+            if self.connection.link.backlog().has_from(*known, channel) {
                 return Ok(Some(clock::now().saturating_duration_since(begin)));
             }
-            *known = self.connection.link.backlog_size();
+            *known = self.connection.link.backlog().size();
             let now = clock::now();
             if now >= until {
                 return Ok(None);

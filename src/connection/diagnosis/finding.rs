@@ -40,108 +40,90 @@ impl fmt::Display for Severity {
     }
 }
 
-/// The subject of a finding.
-///
-/// Its text is a stable identifier:
-///
-/// ```
-/// assert_eq!(notifyman::FindingKind::TransactionPooler.to_string(), "transaction-pooler");
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FindingKind {
-    /// A notification was sent and delivered.
-    Delivery,
-    /// The settings are invalid, so no connection was attempted.
-    Settings,
-    /// The host name cannot be resolved.
-    NameNotFound,
-    /// The address does not respond.
-    Unreachable,
-    /// No process listens at the address, or the operating system denies access to it.
-    Refused,
-    /// One side requires TLS and the other does not support it, or the server's certificate was rejected.
-    Tls,
-    /// The server rejects the login of this role.
-    Login,
-    /// The database does not exist.
-    NoSuchDatabase,
-    /// The server, the database or the role has reached its connection limit.
-    TooManyConnections,
-    /// The server is starting up or shutting down.
-    NotAccepting,
-    /// The peer is not a PostgreSQL server.
-    NotPostgres,
-    /// The connection was closed while it was opened or examined.
-    Disconnected,
-    /// The connection could not be opened for another reason.
-    ConnectFailed,
-    /// The session is in a transaction, so the server delivers nothing to it.
-    InTransaction,
-    /// The server is a standby, which rejects LISTEN.
-    Standby,
-    /// A connection pooler in transaction mode, which accepts LISTEN but delivers nothing.
-    TransactionPooler,
-    /// A connection pooler in session mode, which delivers notifications.
-    SessionPooler,
-    /// The role lacks a privilege.
-    NoPermission,
-    /// LISTEN fails.
-    ListenRefused,
-    /// NOTIFY fails.
-    NotifyRefused,
-    /// LISTEN and NOTIFY succeed, but no notification arrives.
-    DeliveryFailing,
-    /// The server's NOTIFY queue is filling up. When it is full, every NOTIFY fails.
-    QueueFilling,
-    /// The server's version has a bug that makes LISTEN fail with 58P01.
-    ListenBug,
-    /// A lost connection would be detected late or never.
-    Keepalive,
-    /// The server terminates idle sessions, such as those of listeners.
-    IdleTimeout,
-    /// The server cancels statements after a short time.
-    StatementTimeout,
-    /// The encoding of the database's texts is unknown.
-    Encoding,
-    /// A check that could not be made.
-    Unexamined,
+/// Declares the kinds of findings with their stable identifiers.
+macro_rules! finding_kinds {
+    ($($(#[$doc:meta])+ $kind:ident = $name:literal,)+) => {
+        /// The subject of a finding.
+        ///
+        /// Its text is a stable identifier:
+        ///
+        /// ```
+        /// assert_eq!(notifyman::FindingKind::TransactionPooler.to_string(), "transaction-pooler");
+        /// ```
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum FindingKind {
+            $($(#[$doc])+ $kind,)+
+        }
+
+        impl FindingKind {
+            /// Returns the stable identifier: lower-case words joined by `-`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $name,)+
+                }
+            }
+        }
+    };
 }
 
-impl FindingKind {
-    /// Returns the stable identifier: lower-case words joined by `-`.
-    pub fn name(self) -> &'static str {
-        match self {
-            FindingKind::Delivery => "delivery",
-            FindingKind::Settings => "settings",
-            FindingKind::NameNotFound => "name-not-found",
-            FindingKind::Unreachable => "unreachable",
-            FindingKind::Refused => "refused",
-            FindingKind::Tls => "tls",
-            FindingKind::Login => "login",
-            FindingKind::NoSuchDatabase => "no-such-database",
-            FindingKind::TooManyConnections => "too-many-connections",
-            FindingKind::NotAccepting => "not-accepting",
-            FindingKind::NotPostgres => "not-postgres",
-            FindingKind::Disconnected => "disconnected",
-            FindingKind::ConnectFailed => "connect-failed",
-            FindingKind::InTransaction => "in-transaction",
-            FindingKind::Standby => "standby",
-            FindingKind::TransactionPooler => "transaction-pooler",
-            FindingKind::SessionPooler => "session-pooler",
-            FindingKind::NoPermission => "no-permission",
-            FindingKind::ListenRefused => "listen-refused",
-            FindingKind::NotifyRefused => "notify-refused",
-            FindingKind::DeliveryFailing => "delivery-failing",
-            FindingKind::QueueFilling => "queue-filling",
-            FindingKind::ListenBug => "listen-bug",
-            FindingKind::Keepalive => "keepalive",
-            FindingKind::IdleTimeout => "idle-timeout",
-            FindingKind::StatementTimeout => "statement-timeout",
-            FindingKind::Encoding => "encoding",
-            FindingKind::Unexamined => "unexamined",
-        }
-    }
+finding_kinds! {
+    /// A notification was sent and delivered.
+    Delivery = "delivery",
+    /// The settings are invalid, so no connection was attempted.
+    Settings = "settings",
+    /// The host name cannot be resolved.
+    NameNotFound = "name-not-found",
+    /// The address does not respond.
+    Unreachable = "unreachable",
+    /// No process listens at the address, or the operating system denies access to it.
+    Refused = "refused",
+    /// One side requires TLS and the other does not support it, or the server's certificate was rejected.
+    Tls = "tls",
+    /// The server rejects the login of this role.
+    Login = "login",
+    /// The database does not exist.
+    NoSuchDatabase = "no-such-database",
+    /// The server, the database or the role has reached its connection limit.
+    TooManyConnections = "too-many-connections",
+    /// The server is starting up or shutting down.
+    NotAccepting = "not-accepting",
+    /// The peer is not a PostgreSQL server.
+    NotPostgres = "not-postgres",
+    /// The connection was closed while it was opened or examined.
+    Disconnected = "disconnected",
+    /// The connection could not be opened for another reason.
+    ConnectFailed = "connect-failed",
+    /// The session is in a transaction, so the server delivers nothing to it.
+    InTransaction = "in-transaction",
+    /// The server is a standby, which rejects LISTEN.
+    Standby = "standby",
+    /// A connection pooler in transaction mode, which accepts LISTEN but delivers nothing.
+    TransactionPooler = "transaction-pooler",
+    /// A connection pooler in session mode, which delivers notifications.
+    SessionPooler = "session-pooler",
+    /// The role lacks a privilege.
+    NoPermission = "no-permission",
+    /// LISTEN fails.
+    ListenRefused = "listen-refused",
+    /// NOTIFY fails.
+    NotifyRefused = "notify-refused",
+    /// LISTEN and NOTIFY succeed, but no notification arrives.
+    DeliveryFailing = "delivery-failing",
+    /// The server's NOTIFY queue is filling up. When it is full, every NOTIFY fails.
+    QueueFilling = "queue-filling",
+    /// The server's version has a bug that makes LISTEN fail with 58P01.
+    ListenBug = "listen-bug",
+    /// A lost connection would be detected late or never.
+    Keepalive = "keepalive",
+    /// The server terminates idle sessions, such as those of listeners.
+    IdleTimeout = "idle-timeout",
+    /// The server cancels statements after a short time.
+    StatementTimeout = "statement-timeout",
+    /// The encoding of the database's texts is unknown.
+    Encoding = "encoding",
+    /// A check that could not be made.
+    Unexamined = "unexamined",
 }
 
 /// Formats the stable identifier.
@@ -168,7 +150,7 @@ pub struct Finding {
     pub(super) kind: FindingKind,
     pub(super) severity: Severity,
     pub(super) what: String,
-    advice: String,
+    pub(super) advice: String,
     pub(super) evidence: Option<String>,
 }
 

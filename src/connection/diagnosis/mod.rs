@@ -12,7 +12,6 @@ mod checks;
 mod examine;
 mod finding;
 mod opening;
-mod tls;
 
 use std::cmp::Reverse;
 use std::fmt;

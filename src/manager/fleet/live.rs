@@ -9,7 +9,7 @@ use super::log;
 use super::timers::Timer;
 use super::turn::Turn;
 use super::unsettled::{LIMIT, OpenTransaction, RequestOrigin, Unsettled, cancel_timeout};
-use crate::connection::{Link, Linked, describe_link};
+use crate::connection::{Link, Linked};
 use crate::error::Error;
 use crate::manager::dead::{Dead, unregistered_since};
 use crate::manager::event::{Check, Event};
@@ -108,7 +108,7 @@ impl<C: Linked> Live<C> {
 
     /// Adds the state to a description.
     pub(super) fn describe(&self, entry: &mut DebugStruct<'_, '_>) {
-        describe_link(self.link(), entry);
+        self.link().describe(entry);
         if let Some(extras) = self.extras.as_ref().filter(|extras| !extras.unsettled.is_empty()) {
             entry.field("outstanding", &extras.unsettled);
         }
@@ -172,7 +172,7 @@ impl<C: Linked> Live<C> {
         if self.extras.is_some() {
             self.complete_requests(turn, may_have_more);
         }
-        if self.link().probe().is_some_and(CanaryProbe::has_event) {
+        if self.link().probe().is_some_and(|probe| probe.has_event) {
             self.on_canary_event(turn);
         }
         if std::mem::take(&mut turn.schedule.is_heartbeat_due) {
@@ -402,12 +402,12 @@ impl<C: Linked> Live<C> {
         let (missed, has_lapsed) =
             (link.take_missed_channels(), link.probe_mut().is_some_and(CanaryProbe::take_lapsed));
         if missed.is_empty() {
-            link.history_mut().prove_channels(began);
+            link.history.audit_mut().channels_proven = Some(began.into());
         } else {
             log::unregistered(turn.id, link.config(), missed.len());
             turn.services.counters.unregistered.add(missed.len());
             let since = unregistered_since(link.channels_proven(), &missed);
-            link.history_mut().begin_relisten(since);
+            link.history.audit_mut().relistening = Some(since);
             for (others, channels) in (0..).zip(missed.chunks(CHANNELS_PER_REQUEST)) {
                 self.request(turn, Request::Relisten(channels.to_vec()), RequestOrigin::Relisten, others);
             }

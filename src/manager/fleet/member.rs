@@ -190,7 +190,7 @@ impl<C: Linked> Member<C> {
 
     /// Reports the loss of a session. The member is restored, if the fleet reconnects.
     fn on_loss(&mut self, live: Live<C>, turn: &mut Turn<'_, C::Stream>) -> Served {
-        let established = live.link().history().established();
+        let established = live.link().history.established();
         let dead = live.into_dead(turn);
         let error = dead.error().clone();
         turn.services.counters.losses.add(1);
@@ -311,13 +311,13 @@ impl<C: Linked> Member<C> {
         may_have_more: bool,
         turn: &mut Turn<'_, C::Stream>,
     ) -> Option<Event> {
-        let is_restored = link.history().gap().is_some();
-        if let Some(gap) = link.history().gap() {
+        let is_restored = link.history.gap().is_some();
+        if let Some(gap) = link.history.gap() {
             log::restored(self.id, link.config(), gap, absence.failed + 1);
             turn.services.counters.restores.add(1);
         }
         // If nothing follows it, the gap is an event of its own, also in the plain loop.
-        let is_quiet = !may_have_more && link.backlog_size() == 0;
+        let is_quiet = !may_have_more && link.backlog().size() == 0;
         let gap = if is_quiet { link.take_gap(turn.now()) } else { None };
         turn.services.counters.gaps.add(usize::from(gap.is_some()));
         turn.schedule.timers = TimerSet::default();

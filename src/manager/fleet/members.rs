@@ -56,7 +56,7 @@ impl<C: Linked> Members<C> {
     /// Adds a connection that is open.
     pub(super) fn insert(&mut self, mut connection: C, io: &mut FleetIo<'_, C::Stream>) -> ConnId {
         let link = connection.link_mut();
-        link.history_mut().set_pass(None);
+        link.history.set_pass(None);
         link.share(&mut self.services.interner);
         let (id, pid) = (self.roster.new_id(), link.pid());
         let token = self.roster.add(Member::live(id, connection));

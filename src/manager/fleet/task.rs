@@ -95,7 +95,7 @@ impl<S: Transport> CancelTask<S> {
         }
         match self.cancel.advance(turn.now()) {
             CancelProgress::Wait => {
-                turn.set_timer(Timer::Cancel, self.cancel.until());
+                turn.set_timer(Timer::Cancel, self.cancel.until);
                 None
             }
             progress => Some(progress == CancelProgress::Over),

@@ -71,12 +71,6 @@ impl Encryption {
         Ok(Self { config: client, name, direct, requested })
     }
 
-    /// Like `new`, but reads the files first, on this thread.
-    #[cfg(test)]
-    pub(super) fn read_now(config: &Config, host: Option<&str>, ip: Option<IpAddr>) -> Result<Self, TlsError> {
-        Self::new(config, host, ip, shared(config.get_sslmode(), config.tls())?)
-    }
-
     /// Returns `true` if TLS begins immediately, without an SSLRequest.
     pub(crate) fn is_direct(&self) -> bool {
         self.direct
@@ -128,35 +122,36 @@ static FILES: OffloadQueue<(SslMode, TlsSettings), Result<Arc<ClientConfig>, Tls
     |error| Err(files::fault(format!("could not start a thread to read the files for TLS: {error}"))),
 );
 
-/// An [`Encryption`] whose files are being read, which may block for as long as their file system does.
-pub(crate) struct EncryptionJob {
-    config: Config,
-    host: Option<String>,
-    ip: Option<IpAddr>,
-    source: ClientSource,
-}
-
-/// The origin of a configuration of rustls.
-enum ClientSource {
-    /// The caller of this crate.
-    Own(Arc<ClientConfig>),
-    Files(OffloadJob<Result<Arc<ClientConfig>, TlsError>>),
+/// An [`Encryption`], or the settings for one whose files are being read, which may block for as long as their file system
+/// does.
+#[derive(Debug)]
+pub(crate) enum EncryptionJob {
+    /// The encryption of another stream to the same server.
+    Ready(Encryption),
+    Settings {
+        config: Config,
+        host: Option<String>,
+        ip: Option<IpAddr>,
+        /// `None` if the caller of this crate has given a configuration of rustls.
+        files: Option<OffloadJob<Result<Arc<ClientConfig>, TlsError>>>,
+    },
 }
 
 impl EncryptionJob {
     /// Starts to read the files for a host with this name and this address. The waker, if there is one, is called when
     /// they were read.
     pub(crate) fn start(config: &Config, host: Option<String>, ip: Option<IpAddr>, waker: Option<PollWaker>) -> Self {
-        let source = match &config.tls().own {
-            Some(own) => ClientSource::Own(Arc::clone(&own.0)),
-            None => ClientSource::Files(FILES.ask((config.get_sslmode(), config.tls().clone()), waker)),
-        };
-        Self { config: config.clone(), host, ip, source }
+        let settings = config.tls();
+        let files = settings.own.is_none().then(|| FILES.ask((config.get_sslmode(), settings.clone()), waker));
+        Self::Settings { config: config.clone(), host, ip, files }
     }
 
     /// Returns `true` if TLS begins immediately, without an SSLRequest.
     pub(crate) fn is_direct(&self) -> bool {
-        self.config.tls().negotiation == SslNegotiation::Direct
+        match self {
+            Self::Ready(encryption) => encryption.direct,
+            Self::Settings { config, .. } => config.tls().negotiation == SslNegotiation::Direct,
+        }
     }
 
     /// Returns the encryption, or `None` while the files are being read.
@@ -164,17 +159,15 @@ impl EncryptionJob {
     /// # Errors
     /// Returns an error of kind [`File`](TlsErrorKind::File) or [`WrongName`](TlsErrorKind::WrongName).
     pub(crate) fn poll(&self) -> Option<Result<Encryption, TlsError>> {
-        let client = match &self.source {
-            ClientSource::Own(client) => Ok(Arc::clone(client)),
-            ClientSource::Files(job) => job.poll()?,
+        let (config, host, ip, files) = match self {
+            Self::Ready(encryption) => return Some(Ok(encryption.clone())),
+            Self::Settings { config, host, ip, files } => (config, host.as_deref(), *ip, files),
         };
-        Some(client.and_then(|client| Encryption::new(&self.config, self.host.as_deref(), self.ip, client)))
-    }
-}
-
-impl fmt::Debug for EncryptionJob {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EncryptionJob").field("host", &self.host).field("ip", &self.ip).finish_non_exhaustive()
+        let client = match &config.tls().own {
+            Some(own) => Ok(Arc::clone(&own.0)),
+            None => files.as_ref()?.poll()?,
+        };
+        Some(client.and_then(|client| Encryption::new(config, host, ip, client)))
     }
 }
 
@@ -259,6 +252,17 @@ fn trust(roots: Vec<CertificateDer<'static>>, crls: &[File], by_name: bool) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Encryption {
+        /// Like `new`, but reads the files first, on this thread.
+        pub(in super::super) fn read_now(
+            config: &Config,
+            host: Option<&str>,
+            ip: Option<IpAddr>,
+        ) -> Result<Self, TlsError> {
+            Self::new(config, host, ip, shared(config.get_sslmode(), config.tls())?)
+        }
+    }
 
     fn config_for(settings: &str) -> Arc<ClientConfig> {
         let config = Config::without_env(&format!("host=db {settings}")).unwrap();

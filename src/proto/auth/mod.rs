@@ -81,11 +81,9 @@ fn deed(method: AuthMethod) -> &'static str {
 }
 
 /// A login, from the first authentication message to the last.
-pub(crate) struct AuthExchange {
-    state: AuthState,
-}
-
-enum AuthState {
+#[derive(Default)]
+pub(crate) enum AuthExchange {
+    #[default]
     Start,
     PasswordSent,
     ScramStarted(Box<ScramSha256>),
@@ -96,18 +94,14 @@ enum AuthState {
 }
 
 impl AuthExchange {
-    pub(crate) fn new() -> Self {
-        AuthExchange { state: AuthState::Start }
-    }
-
     /// Returns `true` before the server's first message.
     pub(crate) fn is_at_start(&self) -> bool {
-        matches!(self.state, AuthState::Start)
+        matches!(self, Self::Start)
     }
 
     /// Returns `true` if the server has authenticated the client.
     pub(crate) fn is_authenticated(&self) -> bool {
-        matches!(self.state, AuthState::Authenticated)
+        matches!(self, Self::Authenticated)
     }
 
     /// Handles the body of an authentication message and appends the answer to `out`.
@@ -119,30 +113,34 @@ impl AuthExchange {
         credentials: &Credentials<'_>,
         out: &mut BytesMut,
     ) -> Result<(), Error> {
-        let state = mem::replace(&mut self.state, AuthState::Failed);
-        self.state = match (state, AuthRequest::parse(body)?) {
-            (AuthState::Start, AuthRequest::Ok) => {
+        let state = mem::replace(self, Self::Failed);
+        *self = match (state, AuthRequest::parse(body)?) {
+            (Self::Start, AuthRequest::Ok) => {
                 admit(AuthMethod::None, credentials)?;
-                AuthState::Authenticated
+                Self::Authenticated
             }
-            (AuthState::Start, AuthRequest::CleartextPassword) => {
+            (Self::Start, AuthRequest::CleartextPassword) => {
                 let password = admit(AuthMethod::Password, credentials).and_then(|()| password(credentials))?;
                 password_message(password.as_bytes(), out).map_err(unsendable)?;
-                AuthState::PasswordSent
+                Self::PasswordSent
             }
-            (AuthState::Start, AuthRequest::Md5Password(salt)) => {
+            (Self::Start, AuthRequest::Md5Password(salt)) => {
                 let password = admit(AuthMethod::Md5, credentials).and_then(|()| password(credentials))?;
                 let hash = md5_hash(credentials.user.as_bytes(), password.as_bytes(), salt);
                 password_message(hash.as_bytes(), out).map_err(unsendable)?;
-                AuthState::PasswordSent
+                Self::PasswordSent
             }
-            (AuthState::Start, AuthRequest::Sasl(mechanisms)) => start_scram(mechanisms, credentials, out)?,
-            (AuthState::Start, AuthRequest::Unsupported(code)) => return Err(unsupported(code)),
-            (AuthState::PasswordSent | AuthState::ScramDone, AuthRequest::Ok) => AuthState::Authenticated,
-            (AuthState::ScramStarted(scram), AuthRequest::SaslContinue(data)) => answer_challenge(scram, data, out)?,
-            (AuthState::ScramAnswered(mut scram), AuthRequest::SaslFinal(data)) => verify_server(&mut scram, data)?,
+            (Self::Start, AuthRequest::Sasl(mechanisms)) => start_scram(mechanisms, credentials, out)?,
+            (Self::Start, AuthRequest::Unsupported(code)) => return Err(unsupported(code)),
+            (Self::PasswordSent | Self::ScramDone, AuthRequest::Ok) => Self::Authenticated,
+            (Self::ScramStarted(scram), AuthRequest::SaslContinue(data)) => answer_challenge(scram, data, out)?,
+            (Self::ScramAnswered(mut scram), AuthRequest::SaslFinal(data)) => {
+                let failed = |e| scram_failed(format!("the server's last message: {}", reason(&e)));
+                scram.finish(data).map_err(failed)?;
+                Self::ScramDone
+            }
             // The server has not proved that it knows the password.
-            (AuthState::ScramStarted(_) | AuthState::ScramAnswered(_), AuthRequest::Ok) => {
+            (Self::ScramStarted(_) | Self::ScramAnswered(_), AuthRequest::Ok) => {
                 return Err(scram_failed("the server ended the login before it proved that it knows the password"));
             }
             (state, request) => {
@@ -151,29 +149,27 @@ impl AuthExchange {
         };
         Ok(())
     }
-}
 
-impl fmt::Debug for AuthExchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AuthExchange({})", self.state.when())
-    }
-}
-
-impl AuthState {
     fn when(&self) -> &'static str {
         match self {
-            AuthState::Start => "at the start of the login",
-            AuthState::PasswordSent => "after the password",
-            AuthState::ScramStarted(_) => "after the client's first SCRAM message",
-            AuthState::ScramAnswered(_) => "after the client's last SCRAM message",
-            AuthState::ScramDone => "after the SCRAM exchange",
-            AuthState::Authenticated => "after the login",
-            AuthState::Failed => "after the login failed",
+            Self::Start => "at the start of the login",
+            Self::PasswordSent => "after the password",
+            Self::ScramStarted(_) => "after the client's first SCRAM message",
+            Self::ScramAnswered(_) => "after the client's last SCRAM message",
+            Self::ScramDone => "after the SCRAM exchange",
+            Self::Authenticated => "after the login",
+            Self::Failed => "after the login failed",
         }
     }
 }
 
-fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<AuthState, Error> {
+impl fmt::Debug for AuthExchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AuthExchange({})", self.when())
+    }
+}
+
+fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut BytesMut) -> Result<AuthExchange, Error> {
     let offers = |name: &str| mechanisms.split(|byte| *byte == 0).any(|offered| offered == name.as_bytes());
     let (plain, plus) = (offers(SCRAM_SHA_256), offers(SCRAM_SHA_256_PLUS));
     if !plain && !plus {
@@ -201,19 +197,14 @@ fn start_scram(mechanisms: &[u8], credentials: &Credentials<'_>, out: &mut Bytes
     };
     let scram = Box::new(ScramSha256::new(&password::for_scram(password(credentials)?), binding));
     sasl_initial_response(mechanism, scram.message(), out).map_err(unsendable)?;
-    Ok(AuthState::ScramStarted(scram))
+    Ok(AuthExchange::ScramStarted(scram))
 }
 
-fn answer_challenge(mut scram: Box<ScramSha256>, challenge: &[u8], out: &mut BytesMut) -> Result<AuthState, Error> {
+fn answer_challenge(mut scram: Box<ScramSha256>, challenge: &[u8], out: &mut BytesMut) -> Result<AuthExchange, Error> {
     check_iterations(challenge)?;
     scram.update(challenge).map_err(|e| scram_failed(format!("the server's first message: {}", reason(&e))))?;
     sasl_response(scram.message(), out).map_err(unsendable)?;
-    Ok(AuthState::ScramAnswered(scram))
-}
-
-fn verify_server(scram: &mut ScramSha256, outcome: &[u8]) -> Result<AuthState, Error> {
-    scram.finish(outcome).map_err(|e| scram_failed(format!("the server's last message: {}", reason(&e))))?;
-    Ok(AuthState::ScramDone)
+    Ok(AuthExchange::ScramAnswered(scram))
 }
 
 /// Checks the iteration count before anything is computed. `ScramSha256::update` detects all other errors.
@@ -377,7 +368,7 @@ mod tests {
 
     impl<'a> TestLogin<'a> {
         fn new(credentials: Credentials<'a>) -> Self {
-            TestLogin { exchange: AuthExchange::new(), credentials }
+            TestLogin { exchange: AuthExchange::default(), credentials }
         }
 
         /// Returns `true` if the client is authenticated, and the body of its answer, which is empty if there is none.

@@ -58,7 +58,7 @@ fn log_in(messages: &[u8], setup: u8, methods: u8) {
     let demands_proof = binding_required || listed == "scram-sha-256";
     let gives_password = listed.is_empty() || listed.contains("password");
 
-    let mut exchange = AuthExchange::new();
+    let mut exchange = AuthExchange::default();
     let mut rest = messages;
     while let Some((&length, after)) = rest.split_first() {
         let (body, next) = after.split_at(usize::from(length).min(after.len()));

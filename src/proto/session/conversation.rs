@@ -1,17 +1,18 @@
 //! The messages of the server and the requests of the client.
 
+use std::collections::BTreeSet;
 use std::mem;
 
-use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
 use super::output::{Output, TransactionStatus};
 use super::pending::PendingIo;
 use super::probe::CanaryProbe;
-use super::requests::{InFlight, QueuedRequest};
-use super::state::{SessionLogin, SessionState, truncated_error};
+use super::requests::{InFlight, QueuedRequest, RequestCounter};
+use super::state::{SessionLogin, SessionState};
 use crate::config::Config;
 use crate::error::{Error, ProtocolError, ServerError};
+use crate::proto::auth::Binding;
 use crate::proto::channels::Channels;
 use crate::proto::encoding;
 use crate::proto::frame::HEADER;
@@ -34,7 +35,7 @@ pub(crate) struct Conversation {
     pub(super) parameters: Parameters,
     pub(super) probe: Option<Box<CanaryProbe>>,
     pid: i32,
-    key: i32,
+    pub(super) key: i32,
     last_id: RequestCounter,
     pub(super) status: TransactionStatus,
     /// `true` if channels or parameters have changed since they were shared.
@@ -43,29 +44,14 @@ pub(crate) struct Conversation {
     has_new_transaction: bool,
 }
 
-/// The number of the last request, in 40 bits to keep an idle session small. A connection with 50,000 requests a second
-/// reaches the end after 250 days; an id is then used again, long after the request was answered.
-#[derive(Debug, Default)]
-struct RequestCounter([u8; 5]);
-
-impl RequestCounter {
-    fn next(&mut self) -> RequestId {
-        let [a, b, c, d, e] = self.0;
-        let next = u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]) + 1;
-        let [a, b, c, d, e, ..] = next.to_le_bytes();
-        self.0 = [a, b, c, d, e];
-        RequestId(next)
-    }
-}
-
 impl Conversation {
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, binding: Binding) -> Result<Self, Error> {
         let mut pending = Box::<PendingIo>::default();
         let parameters = config.startup_parameters()?;
         pending.transmit.reserve(USUAL_STARTUP);
         frontend::startup_message(parameters.iter().map(|(name, value)| (*name, &**value)), &mut pending.transmit)
             .map_err(|e| Error::io("writing the startup packet", e))?;
-        pending.state = SessionState::Login(Box::new(SessionLogin::new(config)?));
+        pending.state = SessionState::Login(Box::new(SessionLogin::new(config, binding)));
         Ok(Self {
             pending: Some(pending),
             channels: Channels::default(),
@@ -83,18 +69,14 @@ impl Conversation {
     // ---- requests ---------------------------------------------------------------------------------------------
 
     /// Sends a request to the server. `Session::poll` returns the reply.
-    pub(crate) fn request(&mut self, request: Request) -> RequestId {
+    pub(super) fn request(&mut self, request: Request) -> RequestId {
         let id = self.last_id.next();
         self.enqueue(Some(id), request);
         id
     }
 
-    /// Sends a request to the server and discards the reply.
-    pub(crate) fn request_discarding_reply(&mut self, request: Request) {
-        self.enqueue(None, request);
-    }
-
-    fn enqueue(&mut self, id: Option<RequestId>, request: Request) {
+    /// Sends a request to the server, and discards the reply if it has no id.
+    pub(super) fn enqueue(&mut self, id: Option<RequestId>, request: Request) {
         let pending = self.pending.get_or_insert_default();
         match &pending.state {
             SessionState::Closed(end) => {
@@ -125,7 +107,7 @@ impl Conversation {
     }
 
     /// Returns the request in flight and the queued requests, in order.
-    pub(super) fn unanswered(&self) -> impl Iterator<Item = &QueuedRequest> {
+    pub(super) fn unanswered_requests(&self) -> impl Iterator<Item = &QueuedRequest> {
         self.pending.iter().flat_map(|pending| pending.unanswered())
     }
 
@@ -136,23 +118,13 @@ impl Conversation {
         self.pending.as_ref().map_or(&SessionState::Idle, |pending| &pending.state)
     }
 
-    pub(super) fn in_flight(&self) -> Option<&InFlight> {
-        self.state().in_flight()
-    }
-
-    /// Checks that a message of this type is allowed now.
-    #[inline]
-    pub(super) fn admit(&self, tag: u8) -> Result<(), ProtocolError> {
-        self.state().admit(tag)
-    }
-
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self.state(), SessionState::Closed(_))
     }
 
-    /// Returns the reason of the end, if the session has ended.
-    pub(crate) fn reason(&self) -> Option<&Error> {
+    /// Returns the reason why the session is closed.
+    pub(crate) fn error(&self) -> Option<&Error> {
         match self.state() {
             SessionState::Closed(end) => Some(&end.reason),
             _ => None,
@@ -171,20 +143,13 @@ impl Conversation {
         is_idle && self.is_settled() && !self.is_stale()
     }
 
-    /// Returns `true` if a message of the server has been received.
-    pub(super) fn has_received_message(&self) -> bool {
-        let SessionState::Login(login) = self.state() else { return true };
-        let has_notices = || self.pending.as_ref().is_some_and(|pending| !pending.notices.is_empty());
-        !login.exchange.is_at_start() || login.plain_error.is_some() || has_notices()
-    }
-
     /// Returns `true` if the request in flight is one that the server answers immediately, if it is alive.
     pub(crate) fn awaits_immediate_answer(&self) -> bool {
-        self.in_flight().is_some_and(|in_flight| in_flight.queued.request.is_answered_immediately())
+        self.state().in_flight().is_some_and(|in_flight| in_flight.queued.request.is_answered_immediately())
     }
 
     /// Returns the transaction status that the server reported last.
-    pub(crate) fn status(&self) -> TransactionStatus {
+    pub(crate) fn transaction_status(&self) -> TransactionStatus {
         self.status
     }
 
@@ -196,13 +161,6 @@ impl Conversation {
     /// Returns the id of the server process.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
-    }
-
-    /// Returns the message that cancels the request in flight, to be sent on another connection.
-    pub(crate) fn cancel_request(&self) -> BytesMut {
-        let mut request = BytesMut::new();
-        frontend::cancel_request(self.pid, self.key, &mut request);
-        request
     }
 
     /// Returns the value of a parameter that the server reported.
@@ -225,17 +183,11 @@ impl Conversation {
         self.is_unshared
     }
 
-    #[cfg(any(test, fuzzing))]
-    pub(super) fn held_bytes(&self) -> usize {
-        let pending = self.pending.as_ref().map_or(0, |pending| pending.held_bytes());
-        pending + self.parameters.size() + self.channels.size()
-    }
-
     // ---- channels ---------------------------------------------------------------------------------------------
 
-    /// Returns the channels that the session listens to, in order.
-    pub(crate) fn channels(&self) -> &Channels {
-        &self.channels
+    /// Returns the channels that the session listens to, as far as is known, in order.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = &str> {
+        self.channels.iter()
     }
 
     fn is_stale(&self) -> bool {
@@ -243,26 +195,6 @@ impl Conversation {
     }
 
     // ---- the canary -------------------------------------------------------------------------------------------
-
-    /// Listens to a canary channel, whose notifications are not delivered. Returns the request if it could be sent
-    /// immediately.
-    ///
-    /// If the caller already listens to the channel, it remains the caller's.
-    pub(crate) fn join_canary(&mut self, channel: &str) -> Option<RequestId> {
-        self.probe.get_or_insert_default().join(channel);
-        let request = self.next_canary_request()?;
-        Some(self.request(request))
-    }
-
-    /// Stops listening to the canary channel. Its notifications are not delivered until the server has stopped.
-    pub(crate) fn leave_canary(&mut self) {
-        if let Some(probe) = &mut self.probe {
-            probe.leave();
-            if let Some(request) = self.next_canary_request() {
-                self.request_discarding_reply(request);
-            }
-        }
-    }
 
     /// Returns the channel whose notifications are not delivered.
     pub(crate) fn canary_channel(&self) -> Option<&str> {
@@ -283,7 +215,7 @@ impl Conversation {
     }
 
     /// Returns the next request for the canary channel, if it can be sent now.
-    fn next_canary_request(&mut self) -> Option<Request> {
+    pub(super) fn next_canary_request(&mut self) -> Option<Request> {
         if self.is_quiet() { self.next_canary_request_outside() } else { None }
     }
 
@@ -293,6 +225,110 @@ impl Conversation {
         let request = probe.next_request(&self.channels);
         self.probe.take_if(|probe| probe.channel().is_none());
         request
+    }
+
+    // ---- reading and taking, which sends nothing ---------------------------------------------------------------
+
+    /// Returns the notices that have not been taken, the oldest first.
+    pub(crate) fn notices(&self) -> impl Iterator<Item = &ServerError> {
+        self.pending.iter().flat_map(|pending| &pending.notices)
+    }
+
+    /// Takes all notices, the oldest first.
+    pub(crate) fn take_notices(&mut self) -> Vec<ServerError> {
+        self.with_pending(|pending| mem::take(&mut pending.notices)).into()
+    }
+
+    /// Takes the reply to a request, if it was answered. Other replies stay.
+    pub(crate) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
+        self.with_pending(|pending| {
+            let at = pending.outputs.iter().position(|output| matches!(output, Output::Reply(id, _) if *id == of))?;
+            let Some(Output::Reply(_, reply)) = pending.outputs.remove(at) else { return None };
+            Some(reply)
+        })
+    }
+
+    /// Returns `true` if this request was sent and is not answered.
+    pub(crate) fn is_in_flight(&self, request: RequestId) -> bool {
+        self.state().in_flight().is_some_and(|in_flight| in_flight.queued.id == Some(request))
+    }
+
+    /// Returns `true` if this request has not been sent.
+    pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
+        let mut waiting = self.pending.iter().flat_map(|pending| &pending.requests);
+        waiting.any(|queued| queued.id == Some(request))
+    }
+
+    /// Withdraws a request that has not been sent. Returns `false` if it was sent.
+    pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
+        let Some(pending) = &mut self.pending else { return false };
+        let before = pending.requests.len();
+        pending.requests.retain(|queued| queued.id != Some(request));
+        pending.requests.len() < before
+    }
+
+    /// Returns `true` if requests are not sent now.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.is_paused)
+    }
+
+    /// Stops sending requests. The answer to the request in flight is still received.
+    pub(crate) fn pause(&mut self) {
+        self.pending.get_or_insert_default().is_paused = true;
+    }
+
+    // ---- channels ---------------------------------------------------------------------------------------------
+
+    /// Returns every channel that the session may be listening to, in order: also those of LISTENs that succeeded since
+    /// the server last listed the channels, and may have been rolled back.
+    pub(crate) fn possible_channels(&self) -> impl Iterator<Item = &str> {
+        let unconfirmed = self.pending.iter().flat_map(|pending| pending.listens.unconfirmed());
+        self.channels.iter().chain(unconfirmed).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Returns `true` while the session reads its channels from the server, because a query may have changed them.
+    pub(crate) fn is_reading_channels(&self) -> bool {
+        // Only requests of the session itself are before it in the queue.
+        self.unanswered_requests().take(2).any(|queued| matches!(queued.request, Request::ReadChannels))
+    }
+
+    /// Takes the channels that an audit has found missing.
+    pub(crate) fn take_missed_channels(&mut self) -> Vec<Box<str>> {
+        self.with_pending(|pending| mem::take(&mut pending.listens.missed))
+    }
+
+    // ---- the canary -------------------------------------------------------------------------------------------
+
+    /// Returns the state of the canary channel, once the session has joined one.
+    #[inline]
+    pub(crate) fn probe(&self) -> Option<&CanaryProbe> {
+        self.probe.as_deref()
+    }
+
+    pub(crate) fn probe_mut(&mut self) -> Option<&mut CanaryProbe> {
+        self.probe.as_deref_mut()
+    }
+
+    /// Returns `true` if the server listens to the canary channel, and no request is in flight that may change that.
+    pub(crate) fn has_joined_canary(&self) -> bool {
+        self.probe.as_ref().is_some_and(|probe| probe.has_joined()) && self.is_quiet()
+    }
+
+    /// Expects a canary with this payload, if the session has joined the canary channel.
+    pub(crate) fn expect_canary(&mut self, payload: &str) {
+        let has_joined = self.has_joined_canary();
+        if let Some(probe) = &mut self.probe {
+            probe.expect(has_joined.then_some(payload));
+        }
+    }
+
+    /// Marks the next request as one that is sent to an idle session, whose socket had nothing to read, after the expected
+    /// canary was committed.
+    pub(crate) fn begin_canary_audit(&mut self) {
+        let is_idle = matches!(self.state(), SessionState::Idle);
+        if let Some(probe) = &mut self.probe {
+            probe.begin_audit(is_idle);
+        }
     }
 
     // ---- messages ---------------------------------------------------------------------------------------------
@@ -307,7 +343,7 @@ impl Conversation {
     }
 
     fn try_handle_message(&mut self, tag: u8, body: &[u8], size: usize) -> Result<(), Error> {
-        self.admit(tag)?;
+        self.state().admit(tag)?;
         let pending = self.pending.get_or_insert_default();
         match (tag, &mut pending.state) {
             (b'N', _) => pending.handle_notice(message::server_error(body)),
@@ -359,7 +395,9 @@ impl Conversation {
         };
         match mem::take(&mut self.pending.get_or_insert_default().state) {
             SessionState::Busy(in_flight) => self.finish(*in_flight, before),
-            SessionState::Login(_) if self.needs_sql_ascii() => self.request_sql_ascii(true),
+            SessionState::Login(_) if self.needs_sql_ascii() => {
+                self.request_next(Request::UseSqlAscii { at_login: true })
+            }
             SessionState::Login(_) => self.pending.get_or_insert_default().outputs.push_back(Output::Ready),
             // `admit` has rejected the message.
             SessionState::Idle => {}
@@ -406,7 +444,7 @@ impl Conversation {
             }
             // A reset of all settings, or a rollback, has changed the encoding.
             if self.needs_sql_ascii() {
-                self.request_sql_ascii(false);
+                self.request_next(Request::UseSqlAscii { at_login: false });
             }
         }
         if !self.is_stale()
@@ -455,10 +493,6 @@ impl Conversation {
         self.is_sql_ascii() && !self.parameter("client_encoding").is_some_and(encoding::is_sql_ascii)
     }
 
-    fn request_sql_ascii(&mut self, at_login: bool) {
-        self.request_next(Request::UseSqlAscii { at_login });
-    }
-
     // ---- the end ----------------------------------------------------------------------------------------------
 
     /// Ends the session.
@@ -476,18 +510,8 @@ impl Conversation {
         }
     }
 
-    /// Returns the error that the server sent before the connection was lost. `partial` is an incomplete frame.
-    pub(super) fn final_error(&mut self, partial: Option<&[u8]>) -> Option<ServerError> {
-        let login = self.early_login();
-        let is_early = login.is_some();
-        login
-            .and_then(|login| login.plain_error.as_deref().map(plain_error::parse))
-            .or_else(|| truncated_error(partial?, is_early))
-            .or_else(|| self.pending.as_ref()?.final_error.clone())
-    }
-
     /// Returns the login while the server has not authenticated the client.
-    fn early_login(&mut self) -> Option<&mut SessionLogin> {
+    pub(super) fn early_login(&mut self) -> Option<&mut SessionLogin> {
         match &mut self.pending.as_mut()?.state {
             SessionState::Login(login) if !login.exchange.is_authenticated() => Some(login),
             _ => None,

@@ -10,7 +10,7 @@ use crate::proto::request::{Reply, Request};
 use crate::proto::sql;
 
 /// Changes to the channels that are not certain yet, and the results of an audit.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PendingListens {
     /// `true` if the server must be asked for the channels once it is outside a transaction.
     pub(super) is_stale: bool,
@@ -26,11 +26,7 @@ pub(super) struct PendingListens {
 
 impl PendingListens {
     pub(super) fn is_empty(&self) -> bool {
-        !self.is_stale
-            && self.missed.is_empty()
-            && self.relistened.is_empty()
-            && self.uncommitted.is_empty()
-            && self.unconfirmed.is_empty()
+        *self == Self::default()
     }
 
     /// Returns the channels of LISTENs that may have taken effect.

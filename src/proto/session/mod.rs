@@ -25,19 +25,17 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-use std::io;
 use std::mem;
 use std::ops::{Deref, DerefMut};
 
-use self::conversation::Conversation;
+pub(crate) use self::conversation::Conversation;
 pub(crate) use self::output::Output;
 pub use self::output::TransactionStatus;
-use self::pending::PendingIo;
 pub(crate) use self::probe::{CanaryArrival, CanaryProbe, refuse_canary_channel};
 use self::receive::Receiver;
-use self::state::SessionState;
+use self::state::{SessionState, truncated_error};
 use bytes::{Buf, BytesMut};
+use postgres_protocol::message::frontend;
 
 use crate::config::Config;
 use crate::error::{Error, ServerError};
@@ -48,7 +46,8 @@ use crate::proto::buffer::ReadBuffer;
 use crate::proto::channels::Channels;
 use crate::proto::interner::Interner;
 use crate::proto::parameters::Parameters;
-use crate::proto::request::{Reply, Request, RequestId};
+use crate::proto::plain_error;
+use crate::proto::request::{Request, RequestId};
 
 /// Memory that equal sessions share.
 #[derive(Debug, Default)]
@@ -71,17 +70,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Creates a session whose startup packet is ready to be transmitted.
-    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        Ok(Self { receiver: Receiver::default(), conversation: Conversation::new(config)? })
-    }
-
-    /// Sets what the login can be bound to.
-    pub(crate) fn with_binding(mut self, binding: Binding) -> Self {
-        if let Some(SessionState::Login(login)) = self.conversation.pending.as_mut().map(|pending| &mut pending.state) {
-            login.set_binding(binding);
-        }
-        self
+    /// Creates a session whose startup packet is ready to be transmitted, and whose login can be bound to `binding`.
+    pub(crate) fn new(config: &Config, binding: Binding) -> Result<Self, Error> {
+        Ok(Self { receiver: Receiver::default(), conversation: Conversation::new(config, binding)? })
     }
 
     // ---- input ------------------------------------------------------------------------------------------------
@@ -98,20 +89,21 @@ impl Session {
         self.receiver.handle_input(buffer, read, &mut self.conversation);
     }
 
-    /// Handles the end of the stream.
-    pub(crate) fn handle_eof(&mut self) {
-        self.handle_loss(Error::Disconnected);
-    }
-
-    /// Handles an error of reading or writing.
-    pub(crate) fn handle_io_error(&mut self, action: &'static str, error: io::Error) {
-        self.handle_loss(Error::io(action, error));
-    }
-
-    /// Ends the session because the connection was lost. If the server has sent an error, that is the reason.
-    fn handle_loss(&mut self, error: Error) {
-        let reported = self.conversation.final_error(self.receiver.partial_bytes());
+    /// Ends the session because the stream has ended, or a read or a write has failed. If the server has sent an error, that
+    /// is the reason.
+    pub(crate) fn handle_loss(&mut self, error: Error) {
+        let reported = self.final_error();
         self.fail(reported.map_or(error, Error::from));
+    }
+
+    /// Returns the error that the server sent before the connection was lost.
+    fn final_error(&mut self) -> Option<ServerError> {
+        let login = self.conversation.early_login();
+        let is_early = login.is_some();
+        login
+            .and_then(|login| login.plain_error.as_deref().map(plain_error::parse))
+            .or_else(|| truncated_error(self.receiver.partial_bytes()?, is_early))
+            .or_else(|| self.conversation.pending.as_ref()?.final_error.clone())
     }
 
     /// Ends the session for a reason that the client has found.
@@ -145,7 +137,7 @@ impl Session {
 
     /// Returns the number of requests without a reply.
     pub(crate) fn unanswered(&self) -> usize {
-        self.conversation.unanswered().count()
+        self.conversation.unanswered_requests().count()
     }
 
     /// Returns `true` if nothing waits to be sent, and the last message received is complete.
@@ -184,16 +176,6 @@ impl Session {
         &mut self.receiver.backlog
     }
 
-    /// Returns the notices that have not been taken, the oldest first.
-    pub(crate) fn notices(&self) -> impl Iterator<Item = &ServerError> {
-        self.conversation.pending.iter().flat_map(|pending| &pending.notices)
-    }
-
-    /// Takes all notices, the oldest first.
-    pub(crate) fn take_notices(&mut self) -> Vec<ServerError> {
-        self.conversation.with_pending(|pending| mem::take(&mut pending.notices)).into()
-    }
-
     /// Shares the memory of values that are equal in another session.
     pub(crate) fn share(&mut self, interner: &mut SessionInterner) {
         self.conversation.is_unshared = false;
@@ -202,53 +184,30 @@ impl Session {
             self.conversation.parameters.shrink();
         }
         self.conversation.parameters = interner.parameters.intern(&self.conversation.parameters);
-        if self.conversation.channels.is_packed() {
+        if let Channels::Packed(_) = self.conversation.channels {
             self.conversation.channels = interner.channels.intern(&self.conversation.channels);
         }
     }
 
     /// Returns `true` if the server has sent anything.
     pub(crate) fn has_received_anything(&self) -> bool {
-        self.receiver.partial_bytes().is_some() || self.conversation.has_received_message()
-    }
-
-    /// Returns the number of bytes that are stored because of what the server sent.
-    #[cfg(any(test, fuzzing))]
-    pub(crate) fn held_bytes(&self) -> usize {
-        self.receiver.held_bytes() + self.conversation.held_bytes()
+        let SessionState::Login(login) = self.conversation.state() else { return true };
+        let is_empty = self.receiver.partial_bytes().is_none() && self.notices().next().is_none();
+        !is_empty || !login.exchange.is_at_start() || login.plain_error.is_some()
     }
 
     // ---- requests ---------------------------------------------------------------------------------------------
 
-    /// Takes the reply to a request, if it was answered. Other replies stay.
-    pub(crate) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
-        self.conversation.with_pending(|pending| pending.take_reply(of))
+    /// Sends a request to the server. [`poll`](Self::poll) returns the reply.
+    pub(crate) fn request(&mut self, request: Request) -> RequestId {
+        self.conversation.request(request)
     }
 
-    /// Returns `true` if this request was sent and is not answered.
-    pub(crate) fn is_in_flight(&self, request: RequestId) -> bool {
-        self.conversation.in_flight().is_some_and(|in_flight| in_flight.queued.id == Some(request))
-    }
-
-    /// Returns `true` if this request has not been sent.
-    pub(crate) fn is_waiting(&self, request: RequestId) -> bool {
-        let mut waiting = self.conversation.pending.iter().flat_map(|pending| &pending.requests);
-        waiting.any(|queued| queued.id == Some(request))
-    }
-
-    /// Withdraws a request that has not been sent. Returns `false` if it was sent.
-    pub(crate) fn withdraw(&mut self, request: RequestId) -> bool {
-        self.conversation.pending.as_mut().is_some_and(|pending| pending.withdraw(request))
-    }
-
-    /// Returns `true` if requests are not sent now.
-    pub(crate) fn is_paused(&self) -> bool {
-        self.conversation.pending.as_ref().is_some_and(|pending| pending.is_paused)
-    }
-
-    /// Stops sending requests. The answer to the request in flight is still received.
-    pub(crate) fn pause(&mut self) {
-        self.conversation.pending.get_or_insert_default().is_paused = true;
+    /// Returns the message that cancels the request in flight, to be sent on another connection.
+    pub(crate) fn cancel_request(&self) -> BytesMut {
+        let mut request = BytesMut::new();
+        frontend::cancel_request(self.conversation.pid(), self.conversation.key, &mut request);
+        request
     }
 
     /// Sends requests again.
@@ -259,35 +218,23 @@ impl Session {
 
     /// Discards the replies to all requests so far, including those that have not been answered.
     pub(crate) fn discard_replies(&mut self) {
-        self.conversation.with_pending(PendingIo::discard_replies);
+        self.conversation.with_pending(|pending| {
+            if let SessionState::Busy(in_flight) = &mut pending.state {
+                in_flight.queued.id = None;
+            }
+            pending.outputs.retain(|output| !matches!(output, Output::Reply(..)));
+            pending.requests.iter_mut().for_each(|queued| queued.id = None);
+        });
     }
 
     // ---- channels ---------------------------------------------------------------------------------------------
 
-    /// Returns every channel that the session may be listening to, in order: also those of LISTENs that succeeded since
-    /// the server last listed the channels, and may have been rolled back.
-    pub(crate) fn possible_channels(&self) -> impl Iterator<Item = &str> {
-        let unconfirmed = self.conversation.pending.iter().flat_map(|pending| pending.listens.unconfirmed());
-        self.conversation.channels.iter().chain(unconfirmed).collect::<BTreeSet<_>>().into_iter()
-    }
-
-    /// Returns `true` while the session reads its channels from the server, because a query may have changed them.
-    pub(crate) fn is_reading_channels(&self) -> bool {
-        // Only requests of the session itself are before it in the queue.
-        self.conversation.unanswered().take(2).any(|queued| matches!(queued.request, Request::ReadChannels))
-    }
-
     /// Returns `true` while channels that an audit has found missing are being restored.
     pub(crate) fn is_relistening(&self) -> bool {
-        self.conversation.unanswered().any(|queued| match &queued.request {
+        self.conversation.unanswered_requests().any(|queued| match &queued.request {
             Request::ConfirmListen(confirmation) => matches!(confirmation.request, Request::Relisten(_)),
             request => matches!(request, Request::Relisten(_)),
         })
-    }
-
-    /// Takes the channels that an audit has found missing.
-    pub(crate) fn take_missed_channels(&mut self) -> Vec<Box<str>> {
-        self.conversation.with_pending(|pending| mem::take(&mut pending.listens.missed))
     }
 
     /// Takes the missed channels that have been restored, if there are any. If the session ended before the server
@@ -302,35 +249,23 @@ impl Session {
 
     // ---- the canary -------------------------------------------------------------------------------------------
 
-    /// Returns the state of the canary channel, once the session has joined one.
-    #[inline]
-    pub(crate) fn probe(&self) -> Option<&CanaryProbe> {
-        self.conversation.probe.as_deref()
+    /// Listens to a canary channel, whose notifications are not delivered. Returns the request if it could be sent
+    /// immediately.
+    ///
+    /// If the caller already listens to the channel, it remains the caller's.
+    pub(crate) fn join_canary(&mut self, channel: &str) -> Option<RequestId> {
+        self.conversation.probe.get_or_insert_default().join(channel);
+        let request = self.conversation.next_canary_request()?;
+        Some(self.request(request))
     }
 
-    pub(crate) fn probe_mut(&mut self) -> Option<&mut CanaryProbe> {
-        self.conversation.probe.as_deref_mut()
-    }
-
-    /// Returns `true` if the server listens to the canary channel, and no request is in flight that may change that.
-    pub(crate) fn has_joined_canary(&self) -> bool {
-        self.conversation.probe.as_ref().is_some_and(|probe| probe.has_joined()) && self.is_quiet()
-    }
-
-    /// Expects a canary with this payload, if the session has joined the canary channel.
-    pub(crate) fn expect_canary(&mut self, payload: &str) {
-        let has_joined = self.has_joined_canary();
+    /// Stops listening to the canary channel. Its notifications are not delivered until the server has stopped.
+    pub(crate) fn leave_canary(&mut self) {
         if let Some(probe) = &mut self.conversation.probe {
-            probe.expect(has_joined.then_some(payload));
-        }
-    }
-
-    /// Marks the next request as one that is sent to an idle session, whose socket had nothing to read, after the expected
-    /// canary was committed.
-    pub(crate) fn begin_canary_audit(&mut self) {
-        let is_idle = matches!(self.conversation.state(), SessionState::Idle);
-        if let Some(probe) = &mut self.conversation.probe {
-            probe.begin_audit(is_idle);
+            probe.leave();
+            if let Some(request) = self.conversation.next_canary_request() {
+                self.conversation.enqueue(None, request);
+            }
         }
     }
 }

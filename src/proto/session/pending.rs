@@ -12,7 +12,7 @@ use super::state::{SessionEnd, SessionState};
 use crate::error::{Error, ServerError};
 use crate::proto::channels::Channels;
 use crate::proto::listen_scan;
-use crate::proto::request::{Reply, Request, RequestId};
+use crate::proto::request::{Reply, Request};
 use crate::proto::sql;
 
 /// The largest number of notices that are kept until they are taken. The oldest are dropped first.
@@ -92,29 +92,6 @@ impl PendingIo {
         self.state.in_flight().map(|in_flight| &in_flight.queued).into_iter().chain(self.requests.iter())
     }
 
-    /// Takes the reply to a request, if it was answered. Other replies stay.
-    pub(super) fn take_reply(&mut self, of: RequestId) -> Option<Result<Reply, Error>> {
-        let at = self.outputs.iter().position(|output| matches!(output, Output::Reply(id, _) if *id == of))?;
-        let Some(Output::Reply(_, reply)) = self.outputs.remove(at) else { return None };
-        Some(reply)
-    }
-
-    /// Removes a request that has not been sent. Returns `false` if it was sent.
-    pub(super) fn withdraw(&mut self, id: RequestId) -> bool {
-        let before = self.requests.len();
-        self.requests.retain(|queued| queued.id != Some(id));
-        self.requests.len() < before
-    }
-
-    /// Discards the replies to all requests so far.
-    pub(super) fn discard_replies(&mut self) {
-        if let SessionState::Busy(in_flight) = &mut self.state {
-            in_flight.queued.id = None;
-        }
-        self.outputs.retain(|output| !matches!(output, Output::Reply(..)));
-        self.requests.iter_mut().for_each(|queued| queued.id = None);
-    }
-
     /// Ends the session. The reason is the reply to all unanswered requests.
     pub(super) fn close(&mut self, reason: Error) {
         let closed = SessionState::Closed(Box::new(SessionEnd { reason: reason.clone(), is_reported: false }));
@@ -157,19 +134,6 @@ impl PendingIo {
     /// Drops the last error at a ReadyForQuery. The warning of a server that is shutting down stays.
     pub(super) fn forget_error(&mut self) {
         self.final_error = self.final_error.take().filter(is_shutdown);
-    }
-
-    #[cfg(any(test, fuzzing))]
-    pub(super) fn held_bytes(&self) -> usize {
-        let replies = self.outputs.iter().filter_map(|output| match output {
-            Output::Reply(_, Ok(reply)) => Some(reply),
-            _ => None,
-        });
-        let replies = replies.chain(self.state.in_flight().map(|in_flight| &in_flight.reply));
-        let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held_bytes);
-        let notices = self.notices.iter().chain(&self.final_error).map(ServerError::held_bytes);
-        let login = if let SessionState::Login(login) = &self.state { login.held_bytes() } else { 0 };
-        self.transmit.len() + login + rows.chain(notices).sum::<usize>()
     }
 }
 

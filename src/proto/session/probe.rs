@@ -23,20 +23,20 @@ pub(crate) struct CanaryProbe {
     registration: Registration,
     /// The error with which the server rejected the channel, until it is taken.
     refusal: Option<Error>,
-    /// The identity of the database that the server reported.
-    database: Option<Box<str>>,
+    /// The identity of the database, once the server listens to the channel; empty if the server does not report it.
+    pub(crate) database: Option<Box<str>>,
     /// The payload of the expected canary.
     expected: Option<Box<str>>,
     /// The process that sent the expected canary, until it is taken.
     sender: Option<i32>,
     /// The arrival of the last expected canary, if it has arrived.
-    arrival: Option<CanaryArrival>,
+    pub(crate) arrival: Option<CanaryArrival>,
     /// `true` if the request in flight was sent to an idle session after the expected canary was committed.
     is_audited: bool,
     /// `true` if the server's list has shown that it no longer listens.
     has_lapsed: bool,
     /// `true` if the canary arrived, or the registration changed, since the sender was last taken.
-    has_event: bool,
+    pub(crate) has_event: bool,
 }
 
 /// The registration of the channel with the server.
@@ -154,17 +154,6 @@ impl CanaryProbe {
         }
     }
 
-    /// Returns the arrival of the last expected canary, if it has arrived.
-    pub(crate) fn arrival(&self) -> Option<CanaryArrival> {
-        self.arrival
-    }
-
-    /// Returns `true` if the canary arrived, or the registration changed, since the sender was last taken.
-    #[inline]
-    pub(crate) fn has_event(&self) -> bool {
-        self.has_event
-    }
-
     /// Takes the process that sent the expected canary.
     pub(crate) fn take_sender(&mut self) -> Option<i32> {
         self.has_event = false;
@@ -172,11 +161,6 @@ impl CanaryProbe {
     }
 
     // ---- the registration -------------------------------------------------------------------------------------
-
-    /// Returns the identity of the database, once the server listens to the channel; empty if the server does not report it.
-    pub(crate) fn database(&self) -> Option<&str> {
-        self.database.as_deref()
-    }
 
     /// Takes the error with which the server rejected the channel.
     pub(crate) fn take_refusal(&mut self) -> Option<Error> {
@@ -277,9 +261,9 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::proto::ReadBuffer;
     use crate::proto::session::Session;
     use crate::proto::session::script::*;
+    use crate::proto::{Binding, ReadBuffer};
 
     const CANARY: &str = "the canary";
 
@@ -288,7 +272,7 @@ mod tests {
 
     impl CanaryScript {
         fn listening(channels: &[&str]) -> Self {
-            let session = Session::new(&Config::new().user("app")).unwrap();
+            let session = Session::new(&Config::new().user("app"), Binding::Unencrypted).unwrap();
             let mut script = Self(session, ReadBuffer::new(4096));
             script.sent();
             script.receive(&login());
@@ -345,7 +329,7 @@ mod tests {
         script.0.probe_mut().and_then(CanaryProbe::take_sender);
         script.0.expect_canary("canary 1");
         script.receive(&[notification(1, "a", "1"), notification(3, CANARY, "canary 0")].concat());
-        assert!(script.0.probe().unwrap().is_missing("canary 1") && !script.0.probe().unwrap().has_event());
+        assert!(script.0.probe().unwrap().is_missing("canary 1") && !script.0.probe().unwrap().has_event);
         script.receive(&[notification(3, CANARY, "canary 1"), notification(1, "a", "2")].concat());
         assert_eq!(script.0.probe_mut().and_then(CanaryProbe::take_sender), Some(3));
         script.receive(&notification(4, CANARY, "canary 1"));
@@ -355,7 +339,7 @@ mod tests {
             "once"
         );
         assert_eq!(script.payloads(), ["1", "2"]);
-        assert_eq!(script.0.channels().iter().collect::<Vec<_>>(), ["a"], "and it is not one of the caller's");
+        assert_eq!(script.0.channels().collect::<Vec<_>>(), ["a"], "and it is not one of the caller's");
     }
 
     #[test]
@@ -372,11 +356,11 @@ mod tests {
                 Some(_) => answer("DONE"),
                 None => Vec::new(),
             };
-            ask.into_iter().for_each(|ask| script.0.request_discarding_reply(ask));
+            ask.into_iter().for_each(|ask| script.0.enqueue(None, ask));
             script.sent();
             let [first, last] = if answered_before { [&answer, &canary] } else { [&canary, &answer] };
             script.receive(&[first.as_slice(), last.as_slice()].concat());
-            script.0.probe().unwrap().arrival()
+            script.0.probe().unwrap().arrival
         };
         assert_eq!(arrival(true, Some(Request::Sync), false), Some(CanaryArrival::WithAnswer));
         assert_eq!(arrival(true, Some(Request::Sync), true), Some(CanaryArrival::Unprompted), "behind the answer");
@@ -384,11 +368,11 @@ mod tests {
         assert_eq!(arrival(false, Some(Request::Query("SELECT".into())), false), Some(CanaryArrival::Unclear));
         assert_eq!(arrival(false, None, false), Some(CanaryArrival::Unprompted));
 
-        script.0.request_discarding_reply(Request::Sync);
+        script.0.enqueue(None, Request::Sync);
         script.0.expect_canary("canary");
         script.0.begin_canary_audit();
         script.receive(&[canary.as_slice(), &ready(b'I')].concat());
-        assert_eq!(script.0.probe().unwrap().arrival(), None, "an audit needs an idle session");
+        assert_eq!(script.0.probe().unwrap().arrival, None, "an audit needs an idle session");
     }
 
     #[test]
@@ -455,7 +439,7 @@ mod tests {
         assert_eq!((script.sent(), script.0.canary_channel()), (String::new(), None));
         script.receive(&notification(1, CANARY, "the caller's"));
         assert_eq!(script.payloads(), ["the caller's"]);
-        assert_eq!(script.0.channels().iter().collect::<Vec<_>>(), ["a", CANARY]);
+        assert_eq!(script.0.channels().collect::<Vec<_>>(), ["a", CANARY]);
     }
 
     #[test]
@@ -527,7 +511,7 @@ mod tests {
         assert_eq!(answered.0.take_relistened(&missed), None, "once");
 
         let mut gone = relistening();
-        gone.0.handle_eof();
+        gone.0.handle_loss(Error::Disconnected);
         assert!(!gone.0.is_relistening());
         assert_eq!(gone.0.take_relistened(&missed).as_deref(), Some(&missed[..]), "it may have been any of them");
     }
@@ -551,7 +535,7 @@ mod tests {
         assert!(!sent.ends_with("LISTEN \"b\"\0"), "the caller has unlistened it meanwhile: {sent}");
         script.receive(&answer("LISTEN"));
         assert_eq!(script.0.take_relistened(&[]).unwrap(), ["a".into()]);
-        assert_eq!(script.0.channels().iter().collect::<Vec<_>>(), ["a", "c", "new"]);
+        assert_eq!(script.0.channels().collect::<Vec<_>>(), ["a", "c", "new"]);
     }
 
     #[test]

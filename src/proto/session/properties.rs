@@ -1,6 +1,7 @@
 //! Properties of a session for any input of a server in any division into reads, checked by proptest and used as a fuzz
 //! body.
 
+use super::pending::PendingIo;
 use super::script;
 use super::*;
 use crate::notification::NotificationRef;
@@ -38,7 +39,7 @@ struct SessionResults {
     outputs: Vec<String>,
     sent: Vec<u8>,
     channels: Vec<Box<str>>,
-    parameters: Vec<(Box<str>, Box<str>)>,
+    parameters: String,
     notices: Vec<ServerError>,
     status: Option<TransactionStatus>,
     cancel_request: Vec<u8>,
@@ -83,13 +84,13 @@ impl SessionResults {
                 results.take(&mut session, delivery.taking);
             }
         }
-        session.handle_eof();
+        session.handle_loss(Error::Disconnected);
         results.take(&mut session, delivery.taking);
         results.take(&mut session, delivery.taking);
         assert!(results.is_closed, "the session is closed at the end");
         assert!(session.receiver.partial_bytes().is_none(), "a closed session keeps no frame");
         results.channels = session.channels.iter().map(Box::from).collect();
-        results.parameters = session.parameters.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        results.parameters = format!("{:?}", session.parameters);
         results.notices = session.take_notices();
         results.status = Some(session.status);
         results.cancel_request = session.cancel_request().to_vec();
@@ -127,11 +128,38 @@ impl SessionResults {
     }
 }
 
+impl Session {
+    /// Returns the number of bytes that are stored because of what the server sent.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let partial = self.receiver.partial.as_ref().map_or(0, |partial| partial.bytes.capacity());
+        let channels: usize = self.channels().map(|channel| channel.len() + 1).sum();
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.held_bytes());
+        self.backlog().size() + partial + channels + self.parameters.size() + pending
+    }
+}
+
+impl PendingIo {
+    fn held_bytes(&self) -> usize {
+        let replies = self.outputs.iter().filter_map(|output| match output {
+            Output::Reply(_, Ok(reply)) => Some(reply),
+            _ => None,
+        });
+        let replies = replies.chain(self.state.in_flight().map(|in_flight| &in_flight.reply));
+        let rows = replies.flat_map(|reply| &reply.rows).map(crate::row::Row::held_bytes);
+        let notices = self.notices.iter().chain(&self.final_error).map(ServerError::held_bytes);
+        let login = match &self.state {
+            SessionState::Login(login) => login.plain_error.as_ref().map_or(0, Vec::len),
+            _ => 0,
+        };
+        self.transmit.len() + login + rows.chain(notices).sum::<usize>()
+    }
+}
+
 /// Creates a session. SCRAM is not allowed because its nonce differs each time.
 fn session() -> Option<Session> {
     use crate::config::AuthMethod::{Md5, None, Password};
     let config = Config::new().user("app").dbname("shop").password("pencil").require_auth([None, Password, Md5]);
-    Session::new(&config).ok()
+    Session::new(&config, Binding::Unencrypted).ok()
 }
 
 /// Returns the requests of the client that the bits of a number select.
@@ -345,7 +373,7 @@ mod tests {
         let mut say = |client: &mut Session, frame: Vec<u8>| {
             client.space(&mut buffer)[..frame.len()].copy_from_slice(&frame);
             client.handle_input(&mut buffer, frame.len());
-            assert!(!client.is_closed(), "{:?} to {:?}", client.reason(), frame.first());
+            assert!(!client.is_closed(), "{:?} to {:?}", client.error(), frame.first());
             client.take_notifications();
             stream.extend(frame);
         };
@@ -378,7 +406,7 @@ mod tests {
 
     impl std::fmt::Debug for StreamDivision {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            let sizes: Vec<_> = self.buffers.iter().map(ReadBuffer::size).collect();
+            let sizes: Vec<_> = self.buffers.iter().map(|buffer| buffer.size).collect();
             write!(f, "into {sizes:?} by {:?} taking {:?}", self.cuts, self.taking)
         }
     }

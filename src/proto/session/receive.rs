@@ -25,7 +25,7 @@ impl Receiver {
     /// Returns the space for the next bytes, after the incomplete frame.
     #[inline]
     pub(super) fn space<'b>(&self, buffer: &'b mut ReadBuffer) -> &'b mut [u8] {
-        let size = buffer.size();
+        let size = buffer.size;
         let space = buffer.space();
         let Some(partial) = &self.partial else { return space };
         let prefix = partial.prefix(size);
@@ -52,11 +52,6 @@ impl Receiver {
     /// Returns the received part of an incomplete frame.
     pub(super) fn partial_bytes(&self) -> Option<&[u8]> {
         self.partial.as_deref().map(|partial| &*partial.bytes)
-    }
-
-    #[cfg(any(test, fuzzing))]
-    pub(super) fn held_bytes(&self) -> usize {
-        self.backlog.size() + self.partial.as_ref().map_or(0, |partial| partial.bytes.capacity())
     }
 
     /// Handles the complete frames in `buffer[start..end]`. Returns the rest, and the number of bytes to skip of a frame
@@ -94,7 +89,7 @@ impl Receiver {
                 Ok(Next::Partial { known }) => {
                     // A message that is not allowed now is an error before it is complete.
                     if let (Some(_), Some(&tag)) = (known, rest.first())
-                        && let Err(error) = conversation.admit(tag)
+                        && let Err(error) = conversation.state().admit(tag)
                     {
                         conversation.close(error.into());
                     }
@@ -197,7 +192,7 @@ fn check_notification<'f>(
     conversation: &Conversation,
 ) -> Result<Option<&'f [u8]>, ProtocolError> {
     let malformed = |reason| ProtocolError::Malformed { message: "NotificationResponse", reason };
-    conversation.admit(NOTIFICATION)?;
+    conversation.state().admit(NOTIFICATION)?;
     if frame.last() != Some(&0) {
         return Err(malformed("its payload has no end"));
     }

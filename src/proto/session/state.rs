@@ -32,7 +32,6 @@ pub(super) enum SessionState {
 #[derive(Debug)]
 pub(super) struct SessionLogin {
     pub(super) exchange: AuthExchange,
-    user: String,
     config: Config,
     binding: Binding,
     /// The received part of an error in plain text.
@@ -65,34 +64,26 @@ impl SessionState {
 
     /// Returns the request that was sent and is not answered.
     pub(super) fn in_flight(&self) -> Option<&InFlight> {
-        match self {
-            Self::Busy(in_flight) => Some(in_flight),
-            Self::Login(_) | Self::Idle | Self::Closed(_) => None,
-        }
+        if let Self::Busy(in_flight) = self { Some(in_flight) } else { None }
     }
 }
 
 impl SessionLogin {
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
-        Ok(Self {
-            exchange: AuthExchange::new(),
-            user: config.effective_user()?.into(),
+    /// Begins a login that can be bound to this, unless channel binding is disabled.
+    pub(super) fn new(config: &Config, binding: Binding) -> Self {
+        let is_disabled = config.get_channel_binding() == ChannelBinding::Disable;
+        Self {
+            exchange: AuthExchange::default(),
             config: config.clone(),
-            binding: Binding::Unencrypted,
+            binding: if is_disabled { Binding::Disabled } else { binding },
             plain_error: None,
-        })
-    }
-
-    /// Sets what the login can be bound to, unless channel binding is disabled.
-    pub(super) fn set_binding(&mut self, binding: Binding) {
-        let is_disabled = self.config.get_channel_binding() == ChannelBinding::Disable;
-        self.binding = if is_disabled { Binding::Disabled } else { binding };
+        }
     }
 
     /// Handles an authentication request of the server.
     pub(super) fn handle_request(&mut self, body: &[u8], transmit: &mut BytesMut) -> Result<(), Error> {
         let credentials = Credentials {
-            user: &self.user,
+            user: &self.config.effective_user()?,
             password: self.config.get_password(),
             allowed: self.config.auth_methods(),
             binding_required: self.config.get_channel_binding() == ChannelBinding::Require,
@@ -100,11 +91,6 @@ impl SessionLogin {
         };
         let before = transmit.len();
         self.exchange.handle_message(body, &credentials, transmit).inspect_err(|_| transmit.truncate(before))
-    }
-
-    #[cfg(any(test, fuzzing))]
-    pub(super) fn held_bytes(&self) -> usize {
-        self.plain_error.as_ref().map_or(0, Vec::len)
     }
 }
 

@@ -6,6 +6,7 @@ use crate::proto::backlog::BACKLOG_MAX;
 use crate::proto::buffer::READ_SIZE;
 use crate::proto::buffer::ReadBuffer;
 use crate::proto::frame::MessageKind;
+use crate::proto::request::Reply;
 use crate::proto::sql;
 
 /// A session, with the server's side written by the test.
@@ -16,7 +17,10 @@ struct SessionScript {
 
 impl SessionScript {
     fn with(config: &Config) -> Self {
-        SessionScript { session: Session::new(config).unwrap(), buffer: ReadBuffer::new(READ_SIZE) }
+        SessionScript {
+            session: Session::new(config, Binding::Unencrypted).unwrap(),
+            buffer: ReadBuffer::new(READ_SIZE),
+        }
     }
 
     /// Before the login, after the startup packet was sent.
@@ -70,7 +74,7 @@ impl SessionScript {
     }
 
     fn eof(mut self) -> Self {
-        self.session.handle_eof();
+        self.session.handle_loss(Error::Disconnected);
         self
     }
 
@@ -139,7 +143,7 @@ impl SessionScript {
     }
 
     fn channels(&self) -> Vec<&str> {
-        self.session.channels().iter().collect()
+        self.session.channels().collect()
     }
 }
 
@@ -489,7 +493,7 @@ fn a_request_that_cannot_be_encoded_fails_alone_and_sends_nothing() {
 #[test]
 fn m15_a_sync_is_answered_by_ready_for_query_alone_and_changes_nothing() {
     let mut script = SessionScript::listening(&["a"]);
-    script.session.request_discarding_reply(Request::Sync);
+    script.session.enqueue(None, Request::Sync);
     assert_eq!(script.sent(), ["Sync"]);
     assert!(!script.session.is_settled());
     script = script.server(&[notification(1, "a", "x"), ready(b'I')]);
@@ -500,7 +504,7 @@ fn m15_a_sync_is_answered_by_ready_for_query_alone_and_changes_nothing() {
     script.ask(Request::Sync);
     script = script.server(&[ready(b'T')]);
     script.reply().unwrap();
-    assert_eq!(script.session.status(), TransactionStatus::InTransaction);
+    assert_eq!(script.session.transaction_status(), TransactionStatus::InTransaction);
 }
 
 #[test]
@@ -518,7 +522,7 @@ fn a_reply_can_be_taken_before_earlier_ones() {
 #[test]
 fn c12_a_listen_in_a_transaction_takes_effect_at_commit() {
     let mut script = SessionScript::in_transaction();
-    assert_eq!(script.session.status(), TransactionStatus::InTransaction);
+    assert_eq!(script.session.transaction_status(), TransactionStatus::InTransaction);
     script.listen(&["a"]);
     script = script.server(&[done("LISTEN"), ready(b'T')]);
     script.reply().unwrap();
@@ -542,7 +546,7 @@ fn c12_the_error_of_a_failed_transaction_is_reported_and_its_listens_have_no_eff
     script.query("SELECT 1/0");
     script = script.server(&[error("ERROR", "22012", "division by zero"), ready(b'E')]);
     assert_eq!(script.reply().unwrap_err().sqlstate(), Some("22012"));
-    assert_eq!(script.session.status(), TransactionStatus::Failed);
+    assert_eq!(script.session.transaction_status(), TransactionStatus::Failed);
     script.listen(&["b"]);
     script = script.server(&[error("ERROR", "25P02", "current transaction is aborted"), ready(b'E')]);
     assert_eq!(script.reply().unwrap_err().sqlstate(), Some("25P02"));
@@ -607,7 +611,7 @@ fn c12_a_listen_in_a_transaction_is_kept_before_the_channels_are_read() {
         if status == b'T' {
             script = script.server(&[[columns(1), done("SELECT 0"), ready(b'T')].concat()]);
         }
-        script.session.handle_eof();
+        script.session.handle_loss(Error::Disconnected);
         assert_eq!(script.session.possible_channels().collect::<Vec<_>>(), ["b"], "{commit}");
     }
 }
@@ -622,7 +626,7 @@ fn c12_a_listen_is_kept_only_if_its_transaction_may_have_been_committed() {
         script.server(&[done("LISTEN"), ready(b'T')])
     };
     let possible_at_end = |mut script: SessionScript| {
-        script.session.handle_eof();
+        script.session.handle_loss(Error::Disconnected);
         script.session.possible_channels().map(String::from).collect::<Vec<_>>()
     };
     assert!(possible_at_end(listening_in_transaction()).is_empty(), "it was open");
@@ -1001,7 +1005,7 @@ fn c16_the_warning_of_a_server_that_shuts_down_is_the_reason_of_the_loss() {
     let mut script = SessionScript::ready().server(std::slice::from_ref(&warning)).eof();
     assert_eq!(script.closed().sqlstate(), Some("57P02"));
     let mut script = SessionScript::ready().server(&[warning]);
-    script.session.handle_io_error("reading from the server", io::ErrorKind::ConnectionReset.into());
+    script.session.handle_loss(Error::io("reading from the server", std::io::ErrorKind::ConnectionReset.into()));
     assert_eq!(script.closed().sqlstate(), Some("57P02"));
     // Another one is not.
     let mut script = SessionScript::ready().server(&[notice("WARNING", "25P01", "there is no transaction")]).eof();
@@ -1059,9 +1063,9 @@ fn a_fatal_error_is_the_reply_to_all_requests() {
     // Later requests get the same answer.
     script.query("SELECT 3");
     assert_eq!(script.reply().unwrap_err().sqlstate(), Some("57P01"));
-    script.session.request_discarding_reply(Request::Sync);
+    script.session.enqueue(None, Request::Sync);
     assert!(script.session.is_settled() && script.sent().is_empty());
-    assert_eq!(script.session.reason().unwrap().sqlstate(), Some("57P01"));
+    assert_eq!(script.session.error().unwrap().sqlstate(), Some("57P01"));
 }
 
 #[test]
@@ -1103,7 +1107,7 @@ fn c16_an_error_before_the_end_is_its_reason() {
     // Without a request; and with a reset.
     let mut script = SessionScript::ready().server(&[last()]);
     assert!(!script.session.is_closed());
-    script.session.handle_io_error("reading from the server", io::ErrorKind::ConnectionReset.into());
+    script.session.handle_loss(Error::io("reading from the server", std::io::ErrorKind::ConnectionReset.into()));
     assert_eq!(script.closed().sqlstate(), Some("XX000"));
 
     // During the login, in any severity; and truncated by the end of the stream.

@@ -68,7 +68,7 @@ impl CanaryRecord {
             if is_own && from != link.pid() {
                 self.route = CanaryRoute::Pooled;
             } else {
-                match link.probe().and_then(CanaryProbe::arrival) {
+                match link.probe().and_then(|probe| probe.arrival) {
                     Some(CanaryArrival::Unprompted) if !is_own => {
                         self.was_held_back = false;
                         if by == id {
@@ -81,13 +81,13 @@ impl CanaryRecord {
                     }
                     _ => {}
                 }
-                link.history_mut().prove_delivery(sent);
+                link.history.audit_mut().delivery_proven = Some(sent.into());
                 self.has_lapsed = false;
                 let micros = now.saturating_duration_since(sent).as_micros();
                 services.counters.canary_micros.set(usize::try_from(micros).unwrap_or(usize::MAX));
             }
         }
-        if link.probe().and_then(CanaryProbe::database).is_some() {
+        if link.probe().is_some_and(|probe| probe.database.is_some()) {
             canaries.schedule.join(id, &database_of(id, link), now, &mut services.jitter);
         }
         outcome
@@ -148,7 +148,7 @@ pub(in crate::manager::fleet) fn note_prompt<S: Transport>(link: &mut Link<S>, t
 /// Returns the key of a connection's database. Connections with equal keys are certainly connected to the same database,
 /// and receive the same canaries; a connection that cannot be told apart from others has a key of its own.
 fn database_of<S: Transport>(id: ConnId, link: &Link<S>) -> String {
-    let database = link.probe().and_then(CanaryProbe::database).filter(|database| !database.is_empty());
+    let database = link.probe().and_then(|probe| probe.database.as_ref()).filter(|database| !database.is_empty());
     match (database, link.stream().peer(), link.canary_channel()) {
         (Some(database), Ok(peer), Some(channel)) => format!("{peer:?} {database} {channel}"),
         _ => format!("connection {id}"),

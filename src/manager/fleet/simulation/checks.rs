@@ -29,7 +29,7 @@ pub(super) fn check_sets<'r>(event_loop: &SimLoop, records: impl Iterator<Item =
             return Err(format!("connection {id} is in these sets: {sets:?}"));
         }
         // In the plain loop, a gap comes with the first batch.
-        let has_gap = fleet.get(*id).is_some_and(|link| link.history().gap().is_some());
+        let has_gap = fleet.get(*id).is_some_and(|link| link.history.gap().is_some());
         let fits = match record.standing {
             Standing::Live => is_live,
             Standing::Restoring => sets[1] || (is_live && has_gap),
@@ -127,7 +127,7 @@ impl History {
     pub(super) fn check_idle(&self) -> Checked {
         with_network(|network| network.counts.add("idle"));
         for (id, link) in self.event_loop.fleet.connections() {
-            if link.backlog_size() > 0 && link.history().relistening().is_none() {
+            if link.backlog().size() > 0 && link.history.relistening().is_none() {
                 return Err(format!("an idle event, but connection {id} holds notifications"));
             }
         }
