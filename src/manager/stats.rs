@@ -2,54 +2,24 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// The counters of a manager: what it has done so far, and what it holds now.
-///
-/// Reading them costs a few loads. The values are read one after the other, so they need not be of the same moment.
-///
-/// ```
-/// let nm = notifyman::NotificationManager::new([]);
-/// assert_eq!(nm.stats().connections, 0);
-/// assert_eq!(nm.handle().stats().notifications, 0);
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Live connections, now.
-    pub connections: u64,
-    /// Connections being restored, now.
-    pub restoring: u64,
-    /// Lost connections in the garbage, now.
-    pub garbage: u64,
-    /// Connections whose transaction has been open for more than a second, now. They receive nothing until it ends.
-    pub in_transaction: u64,
-    /// Notifications delivered.
-    pub notifications: u64,
-    /// Bytes read from all servers.
-    pub bytes: u64,
-    /// Turns of the loop (see [`NotificationManager`](crate::NotificationManager#iteration)).
-    pub turns: u64,
-    /// Sockets found ready.
-    pub wakeups: u64,
-    /// Connections lost.
-    pub losses: u64,
-    /// Connections restored.
-    pub restores: u64,
-    /// Gaps reported.
-    pub gaps: u64,
-    /// Time from the sending of the latest [canary](crate::NotificationManager::canary) until the last connection received
-    /// it, in microseconds; 0 before the first one.
-    pub canary_micros: u64,
-    /// Connections lost because the server delivered no notifications to them, although it answered requests.
-    pub not_delivering: u64,
-    /// Checks of delivery (canary or audit) that servers have refused: see
-    /// [`Event::CheckRefused`](crate::Event::CheckRefused).
-    pub checks_refused: u64,
-    /// Channels that servers no longer listened to, as [audits](crate::NotificationManager::audit) have found.
-    pub unregistered: u64,
-}
-
+/// Declares [`Stats`], and the counters that they are read from.
 macro_rules! counters {
-    ($($name:ident),*) => {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// The counters of a manager: what it has done so far, and what it holds now.
+        ///
+        /// Reading them costs a few loads. The values are read one after the other, so they need not be of the same moment.
+        ///
+        /// ```
+        /// let nm = notifyman::NotificationManager::new([]);
+        /// assert_eq!(nm.stats().connections, 0);
+        /// assert_eq!(nm.handle().stats().notifications, 0);
+        /// ```
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
@@ -63,23 +33,40 @@ macro_rules! counters {
     };
 }
 
-counters!(
+counters! {
+    /// Live connections, now.
     connections,
+    /// Connections being restored, now.
     restoring,
+    /// Lost connections in the garbage, now.
     garbage,
+    /// Connections whose transaction has been open for more than a second, now. They receive nothing until it ends.
     in_transaction,
+    /// Notifications delivered.
     notifications,
+    /// Bytes read from all servers.
     bytes,
+    /// Turns of the loop (see [`NotificationManager`](crate::NotificationManager#iteration)).
     turns,
+    /// Sockets found ready.
     wakeups,
+    /// Connections lost.
     losses,
+    /// Connections restored.
     restores,
+    /// Gaps reported.
     gaps,
+    /// Time from the sending of the latest [canary](crate::NotificationManager::canary) until the last connection received
+    /// it, in microseconds; 0 before the first one.
     canary_micros,
+    /// Connections lost because the server delivered no notifications to them, although it answered requests.
     not_delivering,
+    /// Checks of delivery (canary or audit) that servers have refused: see
+    /// [`Event::CheckRefused`](crate::Event::CheckRefused).
     checks_refused,
-    unregistered
-);
+    /// Channels that servers no longer listened to, as [audits](crate::NotificationManager::audit) have found.
+    unregistered,
+}
 
 /// A counter that one thread writes.
 #[derive(Debug, Default)]
