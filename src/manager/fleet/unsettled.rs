@@ -73,18 +73,15 @@ impl PendingReply {
         self.until.is_some_and(|until| until <= now)
     }
 
-    /// Resolves the ticket of the request to an error.
-    fn fail(self, error: Error) {
-        if let RequestOrigin::Handle(ticket) = self.origin {
-            ticket.resolve(Err(error));
-        }
+    /// Returns the error for a request whose time has passed; `closed` if the session is.
+    fn timeout<S: Transport>(&self, link: &Link<S>, closed: bool) -> Error {
+        timeout(link, self.origin.action(), closed)
     }
+}
 
-    /// Resolves the ticket of the request to its reply if that has arrived, and else to the error.
-    fn end<S: Transport>(self, link: &mut Link<S>, error: &Error) {
-        if let RequestOrigin::Handle(ticket) = self.origin {
-            ticket.resolve(link.take_reply(self.id).unwrap_or_else(|| Err(error.clone())));
-        }
+impl std::fmt::Debug for PendingReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Debug::fmt(self.origin.action(), f)
     }
 }
 
@@ -97,10 +94,10 @@ pub(super) enum OpenTransaction {
 }
 
 /// The requests without an answer, the CancelRequest and the open transaction of a live connection.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Unsettled {
     /// In the order of the requests, which is the order of the answers.
-    replies: VecDeque<PendingReply>,
+    requests: VecDeque<PendingReply>,
     /// `true` while a CancelRequest may still cancel something. The session sends no request meanwhile.
     pub(super) is_cancelling: bool,
     pub(super) transaction: Option<OpenTransaction>,
@@ -108,11 +105,11 @@ pub(super) struct Unsettled {
 
 impl Unsettled {
     pub(super) fn is_empty(&self) -> bool {
-        self.replies.is_empty() && !self.is_cancelling && self.transaction.is_none()
+        self.requests.is_empty() && !self.is_cancelling && self.transaction.is_none()
     }
 
     pub(super) fn push(&mut self, id: RequestId, origin: RequestOrigin, until: Option<Instant>) {
-        self.replies.push_back(PendingReply { id, origin, until, is_cancelled: false });
+        self.requests.push_back(PendingReply { id, origin, until, is_cancelled: false });
     }
 
     /// Takes the requests that have been answered. Cancels a late one, unless the stream may hold more data.
@@ -125,16 +122,16 @@ impl Unsettled {
         let mut answered = Vec::new();
         // A CancelRequest in progress may still affect these requests.
         if !self.is_cancelling || link.is_closed() {
-            while let Some(pending) = self.replies.front() {
+            while let Some(pending) = self.requests.front() {
                 // A query that may have changed the channels is complete once they are known again.
                 if pending.origin.is_query() && link.is_reading_channels() {
                     break;
                 }
                 let Some(reply) = link.take_reply(pending.id) else { break };
-                answered.extend(self.replies.pop_front().map(|pending| (pending, reply)));
+                answered.extend(self.requests.pop_front().map(|pending| (pending, reply)));
             }
         }
-        if let Some(next) = self.replies.front() {
+        if let Some(next) = self.requests.front() {
             let (late, until) = (!may_have_more && next.is_late(turn.now()), next.until);
             // A silent server is found by the timer of the heartbeat.
             if !matches!(next.origin, RequestOrigin::Heartbeat) {
@@ -144,25 +141,20 @@ impl Unsettled {
                 self.time_out(link, turn);
             }
         }
-        let after = link.call_timeout().unwrap_or(LIMIT);
-        let is_closed = link.is_closed();
-        let result = |pending: PendingReply, reply: Result<Reply, Error>| {
-            let reply = match reply {
-                Err(error) if pending.is_cancelled && error.sqlstate() == Some(QUERY_CANCELED) => {
-                    Err(Error::Timeout { action: pending.origin.action(), after, closed: is_closed })
-                }
-                reply => reply,
-            };
+        let result = |(pending, reply): (PendingReply, Result<Reply, Error>)| {
+            let reply = reply.map_err(|error| match pending.is_cancelled && error.sqlstate() == Some(QUERY_CANCELED) {
+                true => pending.timeout(link, link.is_closed()),
+                false => error,
+            });
             (pending.origin, reply)
         };
-        answered.into_iter().map(|(pending, reply)| result(pending, reply)).collect()
+        answered.into_iter().map(result).collect()
     }
 
     /// Handles the timeout of the first request.
     fn time_out<S: Transport>(&mut self, link: &mut Link<S>, turn: &mut Turn<'_, S>) {
-        let Some(first) = self.replies.front_mut() else { return };
-        let after = link.call_timeout().unwrap_or(LIMIT);
-        let timeout = Error::Timeout { action: first.origin.action(), after, closed: true };
+        let Some(first) = self.requests.front_mut() else { return };
+        let timeout = first.timeout(link, true);
         if first.is_cancelled || !first.is_by_handle() {
             return link.close_for(timeout);
         }
@@ -173,7 +165,7 @@ impl Unsettled {
         if !link.is_in_flight(first.id) || turn.services.cancels.held() >= CANCELS_MAX {
             return link.close_for(timeout);
         }
-        let until = turn.now().checked_add(after.min(GRACE));
+        let until = turn.now().checked_add(link.call_timeout().unwrap_or(LIMIT).min(GRACE));
         (first.is_cancelled, first.until) = (true, until);
         turn.set_timer(Timer::Request, until);
         if let Some(cancel) = link.begin_cancel(until) {
@@ -197,41 +189,36 @@ impl Unsettled {
 
     /// Withdraws the requests of handles that are late and have not been sent.
     fn withdraw_late<S: Transport>(&mut self, link: &mut Link<S>, now: Instant) {
-        let after = link.call_timeout().unwrap_or(LIMIT);
-        let (mut kept, mut withdrawn) = (VecDeque::new(), Vec::new());
-        for pending in self.replies.drain(..) {
-            match pending.is_by_handle() && pending.is_late(now) && link.withdraw(pending.id) {
-                true => withdrawn.push(pending),
-                false => kept.push_back(pending),
-            }
-        }
-        self.replies = kept;
+        let is_withdrawn =
+            |pending: &PendingReply| pending.is_by_handle() && pending.is_late(now) && link.withdraw(pending.id);
+        let (withdrawn, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut self.requests).into_iter().partition(is_withdrawn);
+        self.requests = kept;
         for pending in withdrawn {
-            let action = pending.origin.action();
-            pending.fail(Error::Timeout { action, after, closed: false });
+            let timeout = pending.timeout(link, false);
+            if let RequestOrigin::Handle(ticket) = pending.origin {
+                ticket.resolve(Err(timeout));
+            }
         }
     }
 
     /// Ends what is unsettled on a connection that leaves the fleet: each ticket resolves.
     pub(super) fn end<S: Transport>(self, link: &mut Link<S>) {
         let error = link.error().cloned().unwrap_or(Error::UnknownConnection);
-        self.replies.into_iter().for_each(|pending| pending.end(link, &error));
+        for pending in self.requests {
+            if let RequestOrigin::Handle(ticket) = pending.origin {
+                // A reply that has arrived counts more than the end.
+                ticket.resolve(link.take_reply(pending.id).unwrap_or_else(|| Err(error.clone())));
+            }
+        }
     }
 }
 
 /// Returns the error for a connection whose CancelRequest may still cancel the next request.
 pub(super) fn cancel_timeout<S: Transport>(link: &Link<S>) -> Error {
-    let after = link.call_timeout().unwrap_or(LIMIT);
-    Error::Timeout { action: "a cancelled request", after, closed: true }
+    timeout(link, "a cancelled request", true)
 }
 
-impl std::fmt::Debug for Unsettled {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let requests: Vec<_> = self.replies.iter().map(|pending| pending.origin.action()).collect();
-        f.debug_struct("Unsettled")
-            .field("requests", &requests)
-            .field("is_cancelling", &self.is_cancelling)
-            .field("transaction", &self.transaction)
-            .finish()
-    }
+fn timeout<S: Transport>(link: &Link<S>, action: &'static str, closed: bool) -> Error {
+    Error::Timeout { action, after: link.call_timeout().unwrap_or(LIMIT), closed }
 }
