@@ -23,14 +23,9 @@ pub(crate) enum ControlMessage<C> {
 impl<C> ControlMessage<C> {
     /// Resolves the ticket of a message that will not be run.
     pub(super) fn refuse(self) {
-        match self {
-            ControlMessage::Insert(connection, resolver) => resolver.resolve(Ok(Err(*connection))),
-            // These tickets resolve when they are dropped.
-            ControlMessage::Dial(..)
-            | ControlMessage::Remove(..)
-            | ControlMessage::Request(..)
-            | ControlMessage::SetTimeout(..)
-            | ControlMessage::Stop(..) => {}
+        // The tickets of all other messages resolve when they are dropped.
+        if let ControlMessage::Insert(connection, resolver) = self {
+            resolver.resolve(Ok(Err(*connection)));
         }
     }
 }
@@ -60,8 +55,7 @@ impl Command {
     /// Checks the command and converts it for the session; `None` if there is nothing to do.
     pub(crate) fn into_request(self, limits: sql::Limits) -> Result<Option<Request>, Error> {
         Ok(match self {
-            Command::Listen(channels) if channels.is_empty() => None,
-            Command::Unlisten(channels) if channels.is_empty() => None,
+            Command::Listen(channels) | Command::Unlisten(channels) if channels.is_empty() => None,
             Command::Notify(pairs) if pairs.is_empty() => None,
             Command::Listen(channels) => Some(Request::Listen(sql::checked_channels(channels, limits)?)),
             Command::Unlisten(channels) => Some(Request::Unlisten(sql::checked_channels(channels, limits)?)),

@@ -108,6 +108,14 @@ impl<T> TicketSlot<T> {
         // The state is consistent whenever the lock is released.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn put(&self, value: Result<T, Error>) {
+        let before = std::mem::replace(&mut *self.lock(), TicketState::Resolved(value));
+        self.resolved.notify_all();
+        if let TicketState::Pending(Some(waker)) = before {
+            waker.wake();
+        }
+    }
 }
 
 impl<T> Ticket<T> {
@@ -253,16 +261,6 @@ impl<T> Resolver<T> {
             Some(ResolverEnd::Ticket(slot)) => slot.put(value),
             Some(ResolverEnd::Call(then)) => then(value),
             None => {}
-        }
-    }
-}
-
-impl<T> TicketSlot<T> {
-    fn put(&self, value: Result<T, Error>) {
-        let before = std::mem::replace(&mut *self.lock(), TicketState::Resolved(value));
-        self.resolved.notify_all();
-        if let TicketState::Pending(Some(waker)) = before {
-            waker.wake();
         }
     }
 }
