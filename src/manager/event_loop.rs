@@ -7,7 +7,6 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -35,7 +34,7 @@ pub(super) trait LoopPoll<S>: Poller<S> {
 }
 
 /// The system's poll, or the reason why there is none.
-pub(super) struct SocketPoll(Result<Reactor, Error>);
+pub(super) struct SocketPoll(pub(super) Result<Reactor, Error>);
 
 impl LoopPoll<Stream> for SocketPoll {
     fn now(&self) -> Instant {
@@ -126,7 +125,7 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
     /// Returns the next event; `Ready(None)` is the end. Returns `Pending`, unless the loop `waits`, if there is none now.
     pub(super) fn next(&mut self, waits: bool, has_gap_events: bool) -> Poll<Option<Event>> {
         self.shared.iterating.set();
-        self.fleet.set_gap_events(has_gap_events);
+        self.fleet.has_gap_events = has_gap_events;
         self.run(waits)
     }
 
@@ -235,11 +234,5 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
     /// Returns the time by which the loop must run again, if no socket becomes ready before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.shared.has_commands() { Some(self.now) } else { self.fleet.deadline(self.now) }
-    }
-}
-
-impl AsRawFd for EventLoop {
-    fn as_raw_fd(&self) -> RawFd {
-        self.poll.0.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 }

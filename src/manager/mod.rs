@@ -579,7 +579,7 @@ impl AsRawFd for NotificationManager {
     /// Returns the poll's descriptor, for another event loop to watch for reading; -1 if there is no poll, which
     /// [`try_next_event`](NotificationManager::try_next_event) reports.
     fn as_raw_fd(&self) -> RawFd {
-        self.event_loop.as_raw_fd()
+        self.event_loop.poll.0.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 }
 

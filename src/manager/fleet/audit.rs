@@ -14,18 +14,13 @@ const STEP_MIN: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct AuditSchedule {
     pub(super) period: Duration,
-    next: Option<Instant>,
+    pub(super) next: Option<Instant>,
     pub(super) last: Option<ConnId>,
 }
 
 impl AuditSchedule {
     pub(super) fn new(period: Duration, now: Instant) -> Self {
         Self { period: period.max(PERIOD_MIN), next: now.checked_add(PERIOD_MIN), last: None }
-    }
-
-    /// Returns the time of the next step.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.next
     }
 
     /// Returns how many of `count` connections are due. Audits that were missed in a long pause are not made up for.
@@ -53,10 +48,10 @@ mod tests {
             let mut schedule = AuditSchedule::new(period, start);
             let (mut audited, mut most) = (0, 0);
             while now < start + 10 * period {
-                now = schedule.next().unwrap();
+                now = schedule.next.unwrap();
                 let due = schedule.due(now, count);
                 (audited, most) = (audited + due, most.max(due));
-                assert!(schedule.next().unwrap() > now, "the time advances");
+                assert!(schedule.next.unwrap() > now, "the time advances");
             }
             assert!((count * 9..=count * 11 + 1).contains(&audited), "{audited} of {count} in ten periods");
             assert!(most <= 1 + count / 900, "{most} of {count} together");

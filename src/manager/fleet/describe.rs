@@ -3,7 +3,6 @@
 use std::fmt::{self, Debug, Formatter};
 use std::time::Instant;
 
-use super::audit::AuditSchedule;
 use super::member::Member;
 use super::members::Members;
 use crate::connection::Linked;
@@ -26,7 +25,7 @@ impl<C: Linked> Debug for FleetView<'_, C> {
         let Self { members, idle, now } = self;
         let services = &members.services;
         let views = members.roster.members().map(|member| MemberView { member, now: *now });
-        let garbage = members.roster.garbage().iter().map(|(id, dead)| (id.number(), dead.error().to_string()));
+        let garbage = members.roster.garbage.iter().map(|(id, dead)| (id.number(), dead.error().to_string()));
         let mut fleet = f.debug_struct("Fleet");
         fleet
             .field("members", &views.collect::<Vec<_>>())
@@ -40,9 +39,9 @@ impl<C: Linked> Debug for FleetView<'_, C> {
             let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(*now));
             fleet
                 .field("next_idle", &left(idle.due()))
-                .field("next_timer", &left(services.timers.next()))
-                .field("next_canary", &left(services.canary.as_ref().and_then(|canaries| canaries.next())))
-                .field("next_audit", &left(services.audit.as_ref().and_then(AuditSchedule::next)));
+                .field("next_timer", &left(services.timers.next))
+                .field("next_canary", &left(services.canary.as_ref().and_then(|canaries| canaries.schedule.next)))
+                .field("next_audit", &left(services.audit.as_ref().and_then(|audit| audit.next)));
         }
         fleet.finish()
     }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, RandomStat
 use std::time::Duration;
 
 /// A generator of pseudo-random numbers (SplitMix64): good enough to spread load, and reproducible from its seed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Jitter(u64);
 
 impl Jitter {

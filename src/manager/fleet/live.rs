@@ -1,5 +1,6 @@
 //! A live connection: what happens when its stream is ready, and what is requested on it.
 
+use std::collections::BTreeSet;
 use std::fmt::DebugStruct;
 use std::time::{Duration, Instant};
 
@@ -42,7 +43,8 @@ struct Extras {
     unsettled: Unsettled,
     heartbeat: HeartbeatState,
     canary: CanaryRecord,
-    refused: RefusedChecks,
+    /// The checks whose refusal has been reported.
+    refused: BTreeSet<Check>,
     /// `true` if the gap has been reported, and the notifications behind it have not.
     is_batch_due: bool,
 }
@@ -53,15 +55,8 @@ impl Extras {
             && self.unsettled.is_empty()
             && self.heartbeat == HeartbeatState::default()
             && self.canary == CanaryRecord::default()
-            && self.refused == RefusedChecks::default()
+            && self.refused.is_empty()
     }
-}
-
-/// The checks whose refusal has been reported.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct RefusedChecks {
-    canary: bool,
-    audit: bool,
 }
 
 impl<C: Linked> Live<C> {
@@ -91,7 +86,7 @@ impl<C: Linked> Live<C> {
     /// Listens to the canary's channel, if there is a canary.
     pub(super) fn join_canary(&mut self, turn: &mut Turn<'_, C::Stream>) {
         if let Some(canaries) = &turn.services.canary
-            && let Some(request) = self.link_mut().join_canary(canaries.channel())
+            && let Some(request) = self.link_mut().join_canary(&canaries.channel)
         {
             let timeout = self.link().call_timeout().unwrap_or(LIMIT);
             self.await_reply(turn, request, RequestOrigin::JoinCanary, Some(timeout));
@@ -433,12 +428,7 @@ impl<C: Linked> Live<C> {
         if self.connection.link().is_closed() {
             return;
         }
-        let refused = &mut self.extras_mut().refused;
-        let is_reported = match check {
-            Check::Canary => &mut refused.canary,
-            Check::Audit => &mut refused.audit,
-        };
-        if !std::mem::replace(is_reported, true) {
+        if self.extras_mut().refused.insert(check) {
             log::check_refused(turn.id, self.connection.link().config(), check, &error);
             turn.services.counters.checks_refused.add(1);
             turn.services.events.push_back(Event::CheckRefused(turn.id, check, error));

@@ -68,6 +68,18 @@ impl<C: Linked> MemberState<C> {
             MemberState::Moving(name) => name,
         }
     }
+
+    /// Returns the session, or else what is left of the connection without one; `None` between two states.
+    fn end(self) -> Option<Result<Live<C>, Absence>> {
+        Some(match self {
+            MemberState::Live(live) => Ok(live),
+            MemberState::Ended(live) => Ok(*live),
+            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => Err(*absence),
+            MemberState::Dialling(dialling) => Err(*dialling.absence),
+            MemberState::Listening(listening) => Err(*listening.absence),
+            MemberState::Moving(_) => return None,
+        })
+    }
 }
 
 // Names for what comes before the first state and after the last, for logs.
@@ -172,20 +184,13 @@ impl<C: Linked> Member<C> {
 
     /// Handles the end of a session: what it has received is reported before the loss.
     fn on_end(&mut self, turn: &mut Turn<'_, C::Stream>, event: Option<Event>) -> Served {
-        let live = match self.take() {
-            MemberState::Live(live) => Box::new(live),
-            MemberState::Ended(live) => live,
-            state => {
-                self.state = state;
-                return Served::Stays(event);
-            }
-        };
+        let Some(Ok(live)) = self.take().end() else { return Served::Stays(event) };
         if event.is_some() {
-            self.enter(MemberState::Ended(live));
+            self.enter(MemberState::Ended(Box::new(live)));
             turn.queue_first();
             return Served::Stays(event);
         }
-        self.on_loss(*live, turn)
+        self.on_loss(live, turn)
     }
 
     /// Reports the loss of a session. The member is restored, if the fleet reconnects.
@@ -382,13 +387,10 @@ impl<C: Linked> Member<C> {
                 turn.services.events.push_back(Event::Notifies(turn.id, batch));
             }
         }
-        match self.take() {
-            MemberState::Live(live) => self.on_loss(live, turn),
-            MemberState::Ended(live) => self.on_loss(*live, turn),
-            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => self.fail(*absence, error.clone(), turn),
-            MemberState::Dialling(dialling) => self.fail(*dialling.absence, error.clone(), turn),
-            MemberState::Listening(listening) => self.fail(*listening.absence, error.clone(), turn),
-            MemberState::Moving(_) => Served::Stays(None),
+        match self.take().end() {
+            Some(Ok(live)) => self.on_loss(live, turn),
+            Some(Err(absence)) => self.fail(absence, error.clone(), turn),
+            None => Served::Stays(None),
         }
     }
 
@@ -399,12 +401,12 @@ impl<C: Linked> Member<C> {
             (None, Some(dead)) => dead.limits(),
             (None, None) => return ticket.resolve(Err(Error::UnknownConnection)),
         };
-        let reserved = turn.services.canary.as_ref().map(|canaries| canaries.channel());
-        let request = command.into_request(limits).and_then(|request| match request {
-            Some(Request::Listen(names)) => {
-                refuse_canary_channel(reserved, &names).map(|()| Some(Request::Listen(names)))
+        let reserved = turn.services.canary.as_ref().map(|canaries| &*canaries.channel);
+        let request = command.into_request(limits).and_then(|request| {
+            if let Some(Request::Listen(names)) = &request {
+                refuse_canary_channel(reserved, names)?;
             }
-            request => Ok(request),
+            Ok(request)
         });
         match request {
             Ok(Some(request)) => self.request(request, ticket, turn),
@@ -425,16 +427,14 @@ impl<C: Linked> Member<C> {
                 return ticket.resolve(Err(error.clone()));
             }
         };
-        match &mut self.state {
-            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => {
-                absence.edit(request, ticket, None::<&mut Link<C::Stream>>);
-            }
-            MemberState::Dialling(dialling) => dialling.absence.edit(request, ticket, None::<&mut Link<C::Stream>>),
-            MemberState::Listening(listening) => {
-                listening.absence.edit(request, ticket, Some(&mut *listening.link));
-            }
-            MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving(_) => {}
-        }
+        let (absence, link) = match &mut self.state {
+            MemberState::Backoff(absence, _) | MemberState::Queued(absence) => (absence, None),
+            MemberState::Dialling(dialling) => (&mut dialling.absence, None),
+            MemberState::Listening(listening) => (&mut listening.absence, Some(&mut *listening.link)),
+            MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving(_) => return,
+        };
+        let Absence { edits, dead, .. } = &mut **absence;
+        edits.add(request, ticket, dead, link);
     }
 
     /// Takes the connection out of the fleet: with its undelivered notifications, or what is left of a lost one.
@@ -442,17 +442,12 @@ impl<C: Linked> Member<C> {
         if let Some(config) = self.config() {
             self.leave(config, REMOVED);
         }
-        Some(match self.state {
-            MemberState::Live(live) => Ok(live.into_connection(turn)),
-            MemberState::Ended(live) => Ok(live.into_connection(turn)),
-            MemberState::Backoff(absence, _) => Err(absence.end(&Error::UnknownConnection)),
-            MemberState::Queued(absence) => {
-                turn.services.cancel_dial(turn.token);
-                Err(absence.end(&Error::UnknownConnection))
-            }
-            MemberState::Dialling(dialling) => Err(dialling.absence.end(&Error::UnknownConnection)),
-            MemberState::Listening(listening) => Err(listening.absence.end(&Error::UnknownConnection)),
-            MemberState::Moving(_) => return None,
+        if let MemberState::Queued(_) = self.state {
+            turn.services.cancel_dial(turn.token);
+        }
+        Some(match self.state.end()? {
+            Ok(live) => Ok(live.into_connection(turn)),
+            Err(absence) => Err(absence.end(&Error::UnknownConnection)),
         })
     }
 }

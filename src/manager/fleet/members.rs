@@ -46,7 +46,7 @@ impl<C: Linked> Members<C> {
     pub(super) fn new(counters: Arc<Counters>, jitter: Jitter) -> Self {
         Self {
             roster: Roster::default(),
-            services: Services::new(counters, jitter),
+            services: Services { counters, jitter, ..Services::default() },
             tasks: Vec::new(),
             ended_cancels: Vec::new(),
             number: LAST_NUMBER.fetch_add(1, Relaxed),
@@ -77,13 +77,6 @@ impl<C: Linked> Members<C> {
         id
     }
 
-    /// Opens a connection that has never been open, as soon as possible.
-    pub(super) fn dial(&mut self, dead: Dead, now: Instant) -> ConnId {
-        let id = self.roster.new_id();
-        self.restore(id, dead, now);
-        id
-    }
-
     /// Opens a lost connection again as soon as possible: under its id, unless that id is, or was, another connection's.
     pub(super) fn revive(&mut self, id: ConnId, dead: Dead, now: Instant) -> ConnId {
         let is_own = dead.is_from(self.number, id) && self.roster.is_vacant(id);
@@ -92,7 +85,8 @@ impl<C: Linked> Members<C> {
         id
     }
 
-    fn restore(&mut self, id: ConnId, dead: Dead, now: Instant) {
+    /// Opens a connection as soon as possible.
+    pub(super) fn restore(&mut self, id: ConnId, dead: Dead, now: Instant) {
         let absence = Absence::new(dead, 0, self.services.backoff.is_some());
         let token = self.roster.add(Member::absent(id, absence, now));
         self.queue(token);
@@ -127,16 +121,16 @@ impl<C: Linked> Members<C> {
     /// Adds a lost connection to the garbage.
     pub(super) fn add_garbage(&mut self, id: ConnId, mut dead: Dead) {
         dead.set_origin(self.number, id);
-        self.roster.add_garbage(id, dead);
+        self.roster.garbage.push((id, dead));
         self.count();
     }
 
     pub(super) fn count(&self) {
         let counters = &self.services.counters;
-        let restoring = self.roster.restoring();
+        let restoring = self.roster.restoring;
         counters.connections.set(self.roster.len() - restoring);
         counters.restoring.set(restoring);
-        counters.garbage.set(self.roster.garbage().len());
+        counters.garbage.set(self.roster.garbage.len());
     }
 
     // ---- serving ----------------------------------------------------------------------------------------------------
@@ -230,14 +224,17 @@ impl<C: Linked> Members<C> {
         match served {
             Served::Stays(event) => {
                 if was_live != is_live {
-                    self.roster.note_restoring(!is_live);
+                    self.roster.restoring += usize::from(was_live);
+                    self.roster.restoring -= usize::from(is_live);
                     self.count();
                 }
                 event
             }
             Served::Lost(dead) => {
                 let error = dead.error().clone();
-                self.roster.remove_lost(token, was_live);
+                // A lost connection is no longer live, so that the roster counts it as restoring until it is removed.
+                self.roster.restoring += usize::from(was_live);
+                self.roster.remove(token);
                 self.add_garbage(id, dead);
                 Some(Event::Lost(id, error))
             }
@@ -246,7 +243,7 @@ impl<C: Linked> Members<C> {
 
     fn add_tasks(&mut self) {
         for task in std::mem::take(&mut self.tasks) {
-            let token = self.roster.add_task(Task::new(task));
+            let token = self.roster.occupy(Occupant::Task(Box::new(Task::new(task))));
             self.queue(token);
         }
     }

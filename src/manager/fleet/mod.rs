@@ -74,8 +74,8 @@ pub(crate) struct Fleet<C: Linked> {
     members: Members<C>,
     idle: Idle,
     phase: IdlePhase,
-    /// `true` if a gap is an event of its own in this turn.
-    has_gap_events: bool,
+    /// `true` if the gap of a connection is an event of its own, and `false` if it is part of its batch.
+    pub(crate) has_gap_events: bool,
 }
 
 /// The progress towards an idle event.
@@ -129,11 +129,6 @@ impl<C: Linked> Fleet<C> {
         self.idle.is_zero()
     }
 
-    /// Sets whether the gap of a connection is an event of its own, or part of its batch.
-    pub(crate) fn set_gap_events(&mut self, has_gap_events: bool) {
-        self.has_gap_events = has_gap_events;
-    }
-
     pub(crate) fn set_backoff(&mut self, backoff: Backoff) {
         self.members.services.backoff = Some(backoff);
     }
@@ -172,15 +167,16 @@ impl<C: Linked> Fleet<C> {
         limits: sql::Limits,
         now: Instant,
     ) -> ConnId {
-        let error = match channels {
-            Ok(channels) => return self.members.dial(Dead::unopened(config, channels, limits, now), now),
-            Err(error) => error,
-        };
         let id = self.members.roster.new_id();
-        let mut dead = Dead::unopened(config, Vec::new(), limits, now);
-        dead.fail(error.clone());
-        self.members.add_garbage(id, dead);
-        self.members.services.events.push_back(Event::Lost(id, error));
+        match channels {
+            Ok(channels) => self.members.restore(id, Dead::unopened(config, channels, limits, now), now),
+            Err(error) => {
+                let mut dead = Dead::unopened(config, Vec::new(), limits, now);
+                dead.fail(error.clone());
+                self.members.add_garbage(id, dead);
+                self.members.services.events.push_back(Event::Lost(id, error));
+            }
+        }
         id
     }
 
@@ -226,11 +222,11 @@ impl<C: Linked> Fleet<C> {
 
     /// Returns the lost connections, in the order of their losses.
     pub(crate) fn garbage(&self) -> &[(ConnId, Dead)] {
-        self.members.roster.garbage()
+        &self.members.roster.garbage
     }
 
     pub(crate) fn take_garbage(&mut self) -> Vec<(ConnId, Dead)> {
-        let garbage = self.members.roster.take_garbage();
+        let garbage = std::mem::take(&mut self.members.roster.garbage);
         self.members.count();
         garbage
     }
@@ -304,7 +300,7 @@ impl<C: Linked> Fleet<C> {
         }
         if self.phase == IdlePhase::Polled {
             // What a call in the loop's body has received meanwhile is reported before the idle event.
-            if self.members.services.ready.has_dirty() {
+            if !self.members.services.ready.dirty.is_empty() {
                 return TurnEnd::ServeChanged;
             }
             self.phase = IdlePhase::NotDue;
@@ -323,7 +319,7 @@ impl<C: Linked> Fleet<C> {
 
     /// Returns what a connection that the loop's body may have changed has to report, without reading.
     pub(crate) fn serve_changed(&mut self, io: &mut FleetIo<'_, C::Stream>) -> Option<Event> {
-        let token = self.members.services.ready.pop_dirty()?;
+        let token = self.members.services.ready.dirty.pop()?;
         self.members.serve(token, io, ServeReason::Ready(self.mode(false)))
     }
 

@@ -44,7 +44,7 @@ pub(super) struct ReadyQueue {
     /// The number of these that belong to the current turn.
     to_serve: usize,
     /// Connections that the caller may have changed in this turn.
-    dirty: Vec<u32>,
+    pub(super) dirty: Vec<u32>,
     /// Connections that have become ready after the current pass drained them.
     deferred: Vec<u32>,
     /// Connections that the current pass has read.
@@ -108,15 +108,6 @@ impl ReadyQueue {
     pub(super) fn pop(&mut self) -> Option<u32> {
         self.to_serve = self.to_serve.checked_sub(1)?;
         self.ready.pop_front()
-    }
-
-    pub(super) fn has_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
-    /// Takes a connection that the caller may have changed.
-    pub(super) fn pop_dirty(&mut self) -> Option<u32> {
-        self.dirty.pop()
     }
 
     /// Forgets which connections were changed, since the next turn serves all of them, and releases the capacity that a

@@ -13,7 +13,6 @@ use super::turn::Turn;
 use crate::connection::{Dial, DialProgress, Link, READS_PER_TURN, Transport};
 use crate::error::Error;
 use crate::manager::dead::Dead;
-use crate::manager::ticket::Resolver;
 use crate::proto::{CHANNELS_PER_REQUEST, Output, Request, RequestId};
 
 /// Everything that a connection keeps while it has no session.
@@ -54,11 +53,6 @@ impl Absence {
         self.edits.end_attempt(&mut self.dead);
         self.dead.fail(error);
         self.failed = self.failed.saturating_add(1);
-    }
-
-    /// Changes the channels. The ticket resolves once the connection is restored, or with the server's refusal.
-    pub(super) fn edit<S: Transport>(&mut self, request: Request, ticket: Resolver<()>, link: Option<&mut Link<S>>) {
-        self.edits.add(request, ticket, &mut self.dead, link);
     }
 
     /// Ends the absence without a session: the tickets of the changes resolve to the error.

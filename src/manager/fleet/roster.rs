@@ -43,10 +43,10 @@ pub(super) struct Roster<C: Linked> {
     slots: Vec<Option<Box<Slot<C>>>>,
     free: Vec<u32>,
     tokens: TokenMap,
-    garbage: Vec<(ConnId, Dead)>,
+    pub(super) garbage: Vec<(ConnId, Dead)>,
     last_id: u64,
     /// The number of connections that are being restored or opened.
-    restoring: usize,
+    pub(super) restoring: usize,
     /// The number of accesses to slots.
     #[cfg(test)]
     pub(super) accesses: std::cell::Cell<u64>,
@@ -87,12 +87,7 @@ impl<C: Linked> Roster<C> {
         token
     }
 
-    /// Adds a task and returns its token.
-    pub(super) fn add_task(&mut self, task: Task<C::Stream>) -> u32 {
-        self.occupy(Occupant::Task(Box::new(task)))
-    }
-
-    fn occupy(&mut self, occupant: Occupant<C>) -> u32 {
+    pub(super) fn occupy(&mut self, occupant: Occupant<C>) -> u32 {
         let slot = Some(Box::new(Slot { schedule: Schedule::default(), occupant }));
         // No system has file descriptors for more.
         let token = self.free.pop().unwrap_or_else(|| u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
@@ -146,17 +141,6 @@ impl<C: Linked> Roster<C> {
         Some(*slot)
     }
 
-    /// Counts a connection that has begun to be restored, or that is live now.
-    pub(super) fn note_restoring(&mut self, is_restoring: bool) {
-        self.restoring = if is_restoring { self.restoring + 1 } else { self.restoring - 1 };
-    }
-
-    /// Removes a connection that was live, or being restored, until its loss.
-    pub(super) fn remove_lost(&mut self, token: u32, was_live: bool) {
-        self.restoring += usize::from(was_live);
-        self.remove(token);
-    }
-
     /// Removes the CancelRequests for a connection.
     pub(super) fn remove_cancels(&mut self, owner: ConnId) {
         let is_cancel =
@@ -171,11 +155,6 @@ impl<C: Linked> Roster<C> {
     /// Returns the number of connections, live or being restored.
     pub(super) fn len(&self) -> usize {
         self.tokens.len
-    }
-
-    /// Returns the number of connections that are being restored or opened.
-    pub(super) fn restoring(&self) -> usize {
-        self.restoring
     }
 
     /// Returns the connection after this one in the order of ids; after the last, the first.
@@ -201,21 +180,9 @@ impl<C: Linked> Roster<C> {
 
     // ---- the garbage ------------------------------------------------------------------------------------------------
 
-    pub(super) fn garbage(&self) -> &[(ConnId, Dead)] {
-        &self.garbage
-    }
-
-    pub(super) fn add_garbage(&mut self, id: ConnId, dead: Dead) {
-        self.garbage.push((id, dead));
-    }
-
     pub(super) fn remove_garbage(&mut self, id: ConnId) -> Option<Dead> {
         let at = self.garbage.iter().position(|(dead, _)| *dead == id)?;
         Some(self.garbage.remove(at).1)
-    }
-
-    pub(super) fn take_garbage(&mut self) -> Vec<(ConnId, Dead)> {
-        std::mem::take(&mut self.garbage)
     }
 }
 

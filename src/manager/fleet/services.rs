@@ -18,7 +18,7 @@ use crate::manager::event::Event;
 use crate::manager::stats::Counters;
 
 /// The settings and the state that all connections share.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Services {
     /// The policy for reconnecting; `None` if lost connections go to the garbage.
     pub(super) backoff: Option<Backoff>,
@@ -29,9 +29,9 @@ pub(super) struct Services {
     pub(super) timers: Timers,
     pub(super) ready: ReadyQueue,
     /// Attempts to restore connections, and to open those whose first attempt has failed.
-    pub(super) dials: DialBudget<u32>,
+    pub(super) dials: DialBudget,
     /// First attempts to open connections.
-    pub(super) first_dials: DialBudget<u32>,
+    pub(super) first_dials: DialBudget,
     /// CancelRequests in progress.
     pub(super) cancels: Permits,
     /// Connections that wait for the waker, because a name is being resolved or a file is being read.
@@ -45,30 +45,10 @@ pub(super) struct Services {
 }
 
 impl Services {
-    pub(super) fn new(counters: Arc<Counters>, jitter: Jitter) -> Self {
-        Self {
-            backoff: None,
-            heartbeat: None,
-            canary: None,
-            audit: None,
-            jitter,
-            timers: Timers::default(),
-            ready: ReadyQueue::default(),
-            dials: DialBudget::default(),
-            first_dials: DialBudget::default(),
-            cancels: Permits::default(),
-            await_waker: Vec::new(),
-            events: VecDeque::new(),
-            in_transaction: 0,
-            interner: ConnectionInterner::default(),
-            counters,
-        }
-    }
-
     /// Returns the time that a server has to deliver a canary before a heartbeat or an audit counts that seems to have
     /// released it: as long as possible, since a busy server may be late, but short enough that some of them count.
     pub(super) fn delivery_time(&self) -> Duration {
-        let deadline = self.canary.as_ref().map_or(Duration::ZERO, |canary| canary.deadline());
+        let deadline = self.canary.as_ref().map_or(Duration::ZERO, |canary| canary.schedule.pace.deadline);
         let heartbeat = self.heartbeat.map_or(Duration::MAX, |heartbeat| heartbeat.idle);
         let audit = self.audit.as_ref().map_or(Duration::MAX, |audit| audit.period);
         (deadline / 2).min(heartbeat.min(audit) / 4)
@@ -77,7 +57,7 @@ impl Services {
     /// Returns `true` if anything may be due at some time.
     #[inline]
     pub(super) fn is_timed(&self) -> bool {
-        self.timers.next().is_some() || self.canary.is_some() || self.audit.is_some() || self.has_dials()
+        self.timers.next.is_some() || self.canary.is_some() || self.audit.is_some() || self.has_dials()
     }
 
     /// Returns `true` if connections wait for a permit to make an attempt.
@@ -88,19 +68,19 @@ impl Services {
 
     /// Returns the time at which something is due next.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
-        let canary = self.canary.as_ref().and_then(|canaries| canaries.next());
-        let audit = self.audit.as_ref().and_then(AuditSchedule::next);
+        let canary = self.canary.as_ref().and_then(|canaries| canaries.schedule.next);
+        let audit = self.audit.as_ref().and_then(|audit| audit.next);
         let [dial, first_dial] = match self.has_dials() {
             true => [self.dials.due(&self.backoff.unwrap_or_default(), now), self.first_dials.due(&FIRST_DIALS, now)],
             false => [None, None],
         };
-        [self.timers.next(), canary, audit, dial, first_dial].into_iter().flatten().min()
+        [self.timers.next, canary, audit, dial, first_dial].into_iter().flatten().min()
     }
 
     /// Withdraws the request of a connection for a permit.
     pub(super) fn cancel_dial(&mut self, token: u32) {
-        self.first_dials.remove(&token);
-        self.dials.remove(&token);
+        self.first_dials.remove(token);
+        self.dials.remove(token);
     }
 
     /// Returns the next connection that may make an attempt, with its permit.

@@ -39,7 +39,7 @@ pub(super) enum Timer {
 pub(super) struct Timers {
     heap: BinaryHeap<Reverse<(CompactInstant, u32, Timer)>>,
     /// The nearest time, since every turn asks for it.
-    next: Option<Instant>,
+    pub(super) next: Option<Instant>,
     /// The number of timers at which those that do not count are removed.
     full: usize,
 }
@@ -80,11 +80,6 @@ impl TimerSet {
 }
 
 impl Timers {
-    /// Returns the nearest time.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.next
-    }
-
     /// Sets a timer, unless a nearer one of this connection counts; `None` sets no timer.
     pub(super) fn set(&mut self, token: u32, set: &mut TimerSet, timer: Timer, at: Option<Instant>) {
         if let Some(at) = at.map(CompactInstant::from)
@@ -124,13 +119,6 @@ impl Timers {
     fn note_next(&mut self) {
         self.next = self.heap.peek().map(|Reverse((at, ..))| (*at).into());
     }
-
-    /// Returns the number of timers in the heap, and of those that are heartbeats.
-    #[cfg(test)]
-    pub(super) fn count(&self) -> (usize, usize) {
-        let heartbeats = self.heap.iter().filter(|Reverse((.., timer))| *timer == Timer::Heartbeat).count();
-        (self.heap.len(), heartbeats)
-    }
 }
 
 #[cfg(test)]
@@ -138,6 +126,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    impl Timers {
+        /// Returns the number of timers in the heap, and of those that are heartbeats.
+        pub(in crate::manager::fleet) fn count(&self) -> (usize, usize) {
+            let heartbeats = self.heap.iter().filter(|Reverse((.., timer))| *timer == Timer::Heartbeat).count();
+            (self.heap.len(), heartbeats)
+        }
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -155,7 +151,7 @@ mod tests {
             fired.extend(set.take(timer, at).then_some((token, timer)));
         }
         assert_eq!(fired, [(1, Timer::Transaction)]);
-        assert_eq!(timers.next(), None);
+        assert_eq!(timers.next, None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod record;
 mod schedule;
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub(super) use self::record::{CanaryOutcome, CanaryRecord, MissedCanary, note_prompt};
 use self::schedule::CanarySchedule;
@@ -27,7 +27,7 @@ pub(crate) const PERIOD_MIN: Duration = Duration::from_secs(30);
 /// The canaries of a manager.
 #[derive(Debug)]
 pub(crate) struct Canaries {
-    channel: Box<str>,
+    pub(super) channel: Box<str>,
     pub(super) schedule: CanarySchedule<ConnId>,
     /// Makes payloads that cannot be guessed.
     secret: RandomState,
@@ -37,19 +37,6 @@ pub(crate) struct Canaries {
 impl Canaries {
     pub(crate) fn new(channel: &str, pace: CanaryPace) -> Self {
         Self { channel: channel.into(), schedule: CanarySchedule::new(pace), secret: RandomState::new(), count: 0 }
-    }
-
-    pub(crate) fn channel(&self) -> &str {
-        &self.channel
-    }
-
-    pub(super) fn deadline(&self) -> Duration {
-        self.schedule.pace.deadline
-    }
-
-    /// Returns the time of the next step.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.schedule.next()
     }
 
     pub(super) fn next_payload(&mut self) -> String {

@@ -63,7 +63,7 @@ pub(crate) struct CanarySchedule<K> {
     of: BTreeMap<K, Arc<str>>,
     timers: BTreeSet<(Instant, Arc<str>)>,
     /// The nearest of the timers.
-    next: Option<Instant>,
+    pub(crate) next: Option<Instant>,
 }
 
 impl<K: Copy + Ord> CanarySchedule<K> {
@@ -103,12 +103,6 @@ impl<K: Copy + Ord> CanarySchedule<K> {
             group.phase = CanaryPhase::Resting;
             self.wake(&database, self.soon(now));
         }
-    }
-
-    /// Returns the time of the next step.
-    #[inline]
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.next
     }
 
     /// Returns a step that is due.
@@ -225,7 +219,7 @@ mod tests {
     fn schedule_of(members: &[u32], start: Instant) -> (CanarySchedule<u32>, Instant) {
         let mut schedule = CanarySchedule::new(PACE);
         members.iter().for_each(|key| schedule.join(*key, "db", start, &mut Jitter::new(3)));
-        let first = schedule.next().unwrap();
+        let first = schedule.next.unwrap();
         assert!(first <= start + PACE.period);
         (schedule, first)
     }
@@ -243,12 +237,12 @@ mod tests {
         let (mut schedule, mut now) = schedule_of(&[1, 2, 3], Instant::now());
         for expected in [1, 2, 3, 1, 2] {
             assert_eq!(send(&mut schedule, now), expected);
-            assert_eq!(schedule.next(), None, "the server has not answered");
+            assert_eq!(schedule.next, None, "the server has not answered");
             schedule.committed(expected, now + SECOND);
             let deadline = now + SECOND + PACE.deadline;
-            assert_eq!(schedule.next(), Some(deadline), "counted from the commit");
+            assert_eq!(schedule.next, Some(deadline), "counted from the commit");
             assert_eq!(schedule.due(deadline), Some(CanaryDue::Ask("db".into(), "canary".into())));
-            assert_eq!(schedule.next(), Some(now + PACE.period), "and the period from the sending");
+            assert_eq!(schedule.next, Some(now + PACE.period), "and the period from the sending");
             now += PACE.period;
         }
     }
@@ -273,11 +267,11 @@ mod tests {
         assert_eq!(send(&mut schedule, now), 1);
         schedule.leave(1, now + SECOND);
         schedule.committed(1, now + SECOND);
-        let next = schedule.next().unwrap();
+        let next = schedule.next.unwrap();
         assert!(next <= now + SECOND + PACE.deadline);
         assert_eq!(send(&mut schedule, next), 2);
         schedule.leave(2, next);
-        assert_eq!(schedule.next(), None, "no connection is left");
+        assert_eq!(schedule.next, None, "no connection is left");
     }
 
     #[test]
@@ -319,7 +313,7 @@ mod tests {
                     }
                 }
                 let waking = schedule.groups.values().filter(|group| group.wakes.is_some()).count();
-                prop_assert_eq!((waking, schedule.nearest()), (schedule.timers.len(), schedule.next()));
+                prop_assert_eq!((waking, schedule.nearest()), (schedule.timers.len(), schedule.next));
                 prop_assert_eq!(schedule.of.len(), schedule.groups.values().map(|group| group.members.len()).sum::<usize>());
                 prop_assert!(schedule.groups.values().all(|group| !group.members.is_empty()));
             }
