@@ -126,17 +126,6 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
     pub(super) fn next(&mut self, waits: bool, has_gap_events: bool) -> Poll<Option<Event>> {
         self.shared.iterating.set();
         self.fleet.has_gap_events = has_gap_events;
-        self.run(waits)
-    }
-
-    /// Ends the iteration. Afterwards another thread may iterate the manager.
-    fn end(&mut self) -> Poll<Option<Event>> {
-        self.shared.iterating.clear();
-        self.fleet.end_pass();
-        Poll::Ready(None)
-    }
-
-    fn run(&mut self, waits: bool) -> Poll<Option<Event>> {
         loop {
             if let Some(event) = self.fleet.take_event() {
                 return Poll::Ready(Some(event));
@@ -189,6 +178,13 @@ impl<C: Linked, P: LoopPoll<C::Stream>> EventLoop<C, P> {
                 }
             }
         }
+    }
+
+    /// Ends the iteration. Afterwards another thread may iterate the manager.
+    fn end(&mut self) -> Poll<Option<Event>> {
+        self.shared.iterating.clear();
+        self.fleet.end_pass();
+        Poll::Ready(None)
     }
 
     fn poll_sockets(&mut self, timeout: Option<Duration>) -> Result<(), Error> {

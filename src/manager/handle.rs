@@ -165,11 +165,8 @@ impl Handle {
         channels: Vec<String>,
         then: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) {
-        self.shared.send(ControlMessage::Request(
-            id,
-            Command::Listen(channels),
-            RequestTicket::Done(Resolver::call(then)),
-        ));
+        let ticket = RequestTicket::Done(Resolver::call(then));
+        self.shared.send(ControlMessage::Request(id, Command::Listen(channels), ticket));
     }
 
     /// Like [`query`](Self::query), but calls `then` on the loop's thread with the result.

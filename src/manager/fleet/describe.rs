@@ -8,16 +8,16 @@ use super::members::Members;
 use crate::connection::Linked;
 use crate::connection::idle::Idle;
 
-/// A fleet at a time, to which the times in its description are relative; without one, these are left out.
+/// A fleet at a time, to which the times in its description are relative.
 pub(super) struct FleetView<'f, C: Linked> {
     pub(super) members: &'f Members<C>,
     pub(super) idle: &'f Idle,
-    pub(super) now: Option<Instant>,
+    pub(super) now: Instant,
 }
 
 struct MemberView<'m, C: Linked> {
     member: &'m Member<C>,
-    now: Option<Instant>,
+    now: Instant,
 }
 
 impl<C: Linked> Debug for FleetView<'_, C> {
@@ -26,24 +26,20 @@ impl<C: Linked> Debug for FleetView<'_, C> {
         let services = &members.services;
         let views = members.roster.members().map(|member| MemberView { member, now: *now });
         let garbage = members.roster.garbage.iter().map(|(id, dead)| (id.number(), dead.error().to_string()));
-        let mut fleet = f.debug_struct("Fleet");
-        fleet
+        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(*now));
+        f.debug_struct("Fleet")
             .field("members", &views.collect::<Vec<_>>())
             .field("garbage", &garbage.collect::<Vec<_>>())
             .field("tasks", &members.roster.tasks().len())
             .field("ready", &services.ready.len())
             .field("events", &services.events.len())
             .field("dials", &services.dials)
-            .field("first_dials", &services.first_dials);
-        if let Some(now) = now {
-            let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(*now));
-            fleet
-                .field("next_idle", &left(idle.due()))
-                .field("next_timer", &left(services.timers.next))
-                .field("next_canary", &left(services.canary.as_ref().and_then(|canaries| canaries.schedule.next)))
-                .field("next_audit", &left(services.audit.as_ref().and_then(|audit| audit.next)));
-        }
-        fleet.finish()
+            .field("first_dials", &services.first_dials)
+            .field("next_idle", &left(idle.due()))
+            .field("next_timer", &left(services.timers.next))
+            .field("next_canary", &left(services.canary.as_ref().and_then(|canaries| canaries.schedule.next)))
+            .field("next_audit", &left(services.audit.as_ref().and_then(|audit| audit.next)))
+            .finish()
     }
 }
 

@@ -144,7 +144,11 @@ impl<C: Linked> Live<C> {
             && let Some(gap) = link.take_gap(turn.now())
         {
             turn.services.counters.gaps.add(1);
-            turn.queue_batch(mode.reads);
+            // The notifications behind the gap are reported before anything else.
+            match mode.reads {
+                true => turn.queue_first(),
+                false => turn.services.ready.mark_dirty(turn.token, turn.schedule),
+            }
             self.extras_mut().is_batch_due = true;
             return Some(Event::Restored(turn.id, gap));
         }

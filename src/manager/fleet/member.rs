@@ -19,7 +19,7 @@ use super::backoff::{failed_before, is_final_attempt, is_final_loss};
 use super::live::{Live, ServeMode};
 use super::log::{self, SharedTimer};
 use super::permit::Permit;
-use super::reconnect::{Absence, Dialled, Dialling, Listened, Listening};
+use super::reconnect::{Absence, Attempt, Dialling, Listening};
 use super::timers::{Timer, TimerSet};
 use super::turn::Turn;
 use super::unsettled::RequestOrigin;
@@ -137,11 +137,9 @@ impl<C: Linked> Member<C> {
     }
 
     /// Adds the state to a description; times are relative to `now`.
-    pub(super) fn describe(&self, entry: &mut DebugStruct<'_, '_>, now: Option<Instant>) {
+    pub(super) fn describe(&self, entry: &mut DebugStruct<'_, '_>, now: Instant) {
         entry.field("id", &self.id.number()).field("state", &self.state.name());
-        if let MemberState::Backoff(_, at) = &self.state
-            && let Some(now) = now
-        {
+        if let MemberState::Backoff(_, at) = &self.state {
             entry.field("next_attempt", &at.saturating_duration_since(now));
         }
         if let MemberState::Dialling(dialling) = &self.state {
@@ -241,51 +239,41 @@ impl<C: Linked> Member<C> {
 
     /// Continues to open the connection, as far as possible.
     fn advance(&mut self, turn: &mut Turn<'_, C::Stream>) -> Served {
-        let mut state = self.take();
-        loop {
-            state = match state {
-                MemberState::Backoff(absence, at) if turn.now() < at => {
-                    self.back_off(absence, at, turn);
-                    return Served::Stays(None);
+        let state = match self.take() {
+            MemberState::Backoff(absence, at) if turn.now() < at => {
+                turn.set_timer(Timer::Retry, Some(at));
+                MemberState::Backoff(absence, at)
+            }
+            MemberState::Backoff(absence, _) => {
+                match absence.is_first() {
+                    true => turn.services.first_dials.enqueue(turn.token),
+                    false => turn.services.dials.enqueue(turn.token),
                 }
-                MemberState::Backoff(absence, _) => {
-                    match absence.is_first() {
-                        true => turn.services.first_dials.enqueue(turn.token),
-                        false => turn.services.dials.enqueue(turn.token),
-                    }
-                    self.enter(MemberState::Queued(absence));
-                    return Served::Stays(None);
-                }
-                MemberState::Dialling(dialling) => match dialling.advance(turn) {
-                    Dialled::Waiting(dialling) => {
-                        self.enter(MemberState::Dialling(dialling));
-                        return Served::Stays(None);
-                    }
-                    Dialled::LoggedIn(listening) => {
-                        self.enter(MemberState::Listening(listening));
-                        self.take()
-                    }
-                    Dialled::Failed(absence, error) => return self.on_failed_attempt(absence, error, turn),
-                },
-                MemberState::Listening(listening) => match listening.advance(turn) {
-                    Listened::Waiting(listening) => {
-                        self.enter(MemberState::Listening(listening));
-                        return Served::Stays(None);
-                    }
-                    Listened::Acknowledged(absence, link, may_have_more) => {
-                        return Served::Stays(self.on_acknowledged(*absence, *link, may_have_more, turn));
-                    }
-                    Listened::Failed(absence, error) => return self.on_failed_attempt(absence, error, turn),
-                },
-                state @ (MemberState::Queued(_)
-                | MemberState::Live(_)
-                | MemberState::Ended(_)
-                | MemberState::Moving(_)) => {
-                    self.enter(state);
-                    return Served::Stays(None);
-                }
-            };
+                MemberState::Queued(absence)
+            }
+            MemberState::Dialling(dialling) => return self.on_progress(dialling.advance(turn), turn),
+            MemberState::Listening(listening) => return self.on_progress(listening.advance(turn), turn),
+            state
+            @ (MemberState::Queued(_) | MemberState::Live(_) | MemberState::Ended(_) | MemberState::Moving(_)) => state,
+        };
+        self.enter(state);
+        Served::Stays(None)
+    }
+
+    fn on_progress(&mut self, attempt: Attempt<C::Stream>, turn: &mut Turn<'_, C::Stream>) -> Served {
+        match attempt {
+            Attempt::Dialling(dialling) => self.enter(MemberState::Dialling(dialling)),
+            Attempt::Listening(listening) => self.enter(MemberState::Listening(listening)),
+            Attempt::LoggedIn(listening) => {
+                self.enter(MemberState::Listening(listening));
+                return self.advance(turn);
+            }
+            Attempt::Acknowledged(absence, link, may_have_more) => {
+                return Served::Stays(self.on_acknowledged(*absence, *link, may_have_more, turn));
+            }
+            Attempt::Failed(absence, error) => return self.on_failed_attempt(absence, error, turn),
         }
+        Served::Stays(None)
     }
 
     /// Begins a connection attempt, if the member waits for its permit.
@@ -443,7 +431,8 @@ impl<C: Linked> Member<C> {
             self.leave(config, REMOVED);
         }
         if let MemberState::Queued(_) = self.state {
-            turn.services.cancel_dial(turn.token);
+            turn.services.first_dials.remove(turn.token);
+            turn.services.dials.remove(turn.token);
         }
         Some(match self.state.end()? {
             Ok(live) => Ok(live.into_connection(turn)),

@@ -39,7 +39,7 @@ mod timers;
 mod turn;
 mod unsettled;
 
-use std::fmt::{self, Debug};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -149,7 +149,7 @@ impl<C: Linked> Fleet<C> {
 
     /// Returns a description of the fleet at this time, for `Debug`: one entry for each connection.
     pub(crate) fn describe(&self, now: Instant) -> impl Debug {
-        FleetView { members: &self.members, idle: &self.idle, now: Some(now) }
+        FleetView { members: &self.members, idle: &self.idle, now }
     }
 
     // ---- connections ------------------------------------------------------------------------------------------------
@@ -494,11 +494,5 @@ impl<C: Linked> Fleet<C> {
     /// Polls the sockets before the next idle event, whether they have been polled or not.
     pub(crate) fn postpone_idle(&mut self) {
         self.phase = IdlePhase::NotDue;
-    }
-}
-
-impl<C: Linked> Debug for Fleet<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        FleetView { members: &self.members, idle: &self.idle, now: None }.fmt(f)
     }
 }

@@ -71,12 +71,16 @@ pub(super) struct Dialling<S: Transport> {
     watched: Option<u32>,
 }
 
-/// The progress of a connection that is being opened.
-pub(super) enum Dialled<S: Transport> {
+/// The progress of a connection attempt.
+pub(super) enum Attempt<S: Transport> {
     /// Continue when the stream is ready, and at the time of the timer.
-    Waiting(Box<Dialling<S>>),
+    Dialling(Box<Dialling<S>>),
     /// The login is done.
     LoggedIn(Box<Listening<S>>),
+    /// Continue when the stream is ready, and at the time of the timer.
+    Listening(Box<Listening<S>>),
+    /// The connection is live, and its stream is being watched.
+    Acknowledged(Box<Absence>, Box<Link<S>>, bool),
     Failed(Box<Absence>, Error),
 }
 
@@ -94,27 +98,27 @@ impl<S: Transport> Dialling<S> {
     }
 
     /// Continues as far as possible.
-    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Dialled<S> {
+    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Attempt<S> {
         match self.dial.advance(turn.read_context()) {
             DialProgress::Wait(until) => {
                 if self.dial.awaits_waker() {
-                    turn.await_waker();
+                    turn.services.await_waker.push(turn.token);
                 }
                 if let Some((number, stream)) = self.dial.stream() {
                     let is_new = self.watched.replace(number) != Some(number);
                     if let Err(error) = turn.watch(stream, is_new, self.dial.wants_write()) {
-                        return Dialled::Failed(self.absence, error);
+                        return Attempt::Failed(self.absence, error);
                     }
                 }
                 turn.set_timer(Timer::Dial, until);
-                Dialled::Waiting(self)
+                Attempt::Dialling(self)
             }
             DialProgress::Open(link, may_have_more) => {
                 let Self { absence, permit, .. } = *self;
                 let listening = Listening::begin(absence, permit, link, may_have_more, turn.now());
-                Dialled::LoggedIn(Box::new(listening))
+                Attempt::LoggedIn(Box::new(listening))
             }
-            DialProgress::Failed(error) => Dialled::Failed(self.absence, error),
+            DialProgress::Failed(error) => Attempt::Failed(self.absence, error),
         }
     }
 }
@@ -133,15 +137,6 @@ pub(super) struct Listening<S: Transport> {
     until: Option<Instant>,
     /// `true` if the stream may hold data that it will not report again.
     may_have_more: bool,
-}
-
-/// The progress of a connection whose server must acknowledge the LISTENs.
-pub(super) enum Listened<S: Transport> {
-    /// Continue when the stream is ready, and at the time of the timer.
-    Waiting(Box<Listening<S>>),
-    /// The connection is live, and its stream is being watched.
-    Acknowledged(Box<Absence>, Box<Link<S>>, bool),
-    Failed(Box<Absence>, Error),
 }
 
 impl<S: Transport> Listening<S> {
@@ -165,7 +160,7 @@ impl<S: Transport> Listening<S> {
     }
 
     /// Continues as far as possible.
-    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Listened<S> {
+    pub(super) fn advance(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Attempt<S> {
         for _ in 0..READS_PER_TURN {
             // A stream that the login has emptied reports more.
             if self.may_have_more {
@@ -175,18 +170,18 @@ impl<S: Transport> Listening<S> {
                 Ok(false) => {}
                 Ok(true) => {
                     let Self { absence, link, may_have_more, .. } = *self;
-                    return Listened::Acknowledged(absence, link, may_have_more);
+                    return Attempt::Acknowledged(absence, link, may_have_more);
                 }
-                Err(error) => return Listened::Failed(self.absence, error),
+                Err(error) => return Attempt::Failed(self.absence, error),
             }
             if let Some(error) = self.link.error() {
                 let error = error.clone();
-                return Listened::Failed(self.absence, error);
+                return Attempt::Failed(self.absence, error);
             }
             if self.until.is_some_and(|until| until <= turn.now()) {
                 let after = self.link.config().get_call_timeout();
                 let error = Error::Timeout { action: "listening again", after, closed: true };
-                return Listened::Failed(self.absence, error);
+                return Attempt::Failed(self.absence, error);
             }
             if !self.may_have_more {
                 return self.wait(turn);
@@ -194,17 +189,17 @@ impl<S: Transport> Listening<S> {
         }
         // However much the server sends, other connections have their turn.
         turn.set_timer(Timer::Serve, Some(turn.now()));
-        Listened::Waiting(self)
+        Attempt::Listening(self)
     }
 
-    fn wait(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Listened<S> {
+    fn wait(mut self: Box<Self>, turn: &mut Turn<'_, S>) -> Attempt<S> {
         if let Err(error) = turn.watch(self.link.stream(), false, self.link.wants_write()) {
-            return Listened::Failed(self.absence, error);
+            return Attempt::Failed(self.absence, error);
         }
         turn.set_timer(Timer::Listen, self.until);
         // The stream reports when it is ready again.
         self.may_have_more = true;
-        Listened::Waiting(self)
+        Attempt::Listening(self)
     }
 
     /// Returns `true` once the server has acknowledged the channels, and all changes since.

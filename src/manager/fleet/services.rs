@@ -77,12 +77,6 @@ impl Services {
         [self.timers.next, canary, audit, dial, first_dial].into_iter().flatten().min()
     }
 
-    /// Withdraws the request of a connection for a permit.
-    pub(super) fn cancel_dial(&mut self, token: u32) {
-        self.first_dials.remove(token);
-        self.dials.remove(token);
-    }
-
     /// Returns the next connection that may make an attempt, with its permit.
     #[inline]
     pub(super) fn admit_dial(&mut self, now: Instant) -> Option<(u32, Permit)> {

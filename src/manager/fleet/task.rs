@@ -149,7 +149,7 @@ impl<S: Transport> CanarySender<S> {
         match opening.advance(turn.read_context(), "sending a canary", |_| Ok(request.take())) {
             OpeningProgress::Wait(until) => {
                 if opening.awaits_waker() {
-                    turn.await_waker();
+                    turn.services.await_waker.push(turn.token);
                 }
                 if let Some(stream) = opening.take_unwatched()
                     && let Err(error) = turn.watch(stream, true, true)

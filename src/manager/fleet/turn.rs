@@ -85,20 +85,6 @@ impl<'t, S: Transport> Turn<'t, S> {
         self.services.ready.push_first(self.token, self.schedule);
     }
 
-    /// Serves the connection again before anything else is reported; `has_read` if its stream was read in this turn.
-    pub(super) fn queue_batch(&mut self, has_read: bool) {
-        if has_read {
-            self.queue_first();
-        } else {
-            self.services.ready.mark_dirty(self.token, self.schedule);
-        }
-    }
-
-    /// Serves the connection again when the waker has been used.
-    pub(super) fn await_waker(&mut self) {
-        self.services.await_waker.push(self.token);
-    }
-
     /// Watches a stream that is being opened, for writing only as long as that is needed for its first time.
     pub(super) fn watch(&mut self, stream: &S, is_new: bool, wants_write: bool) -> Result<(), Error> {
         let watched = match (is_new, wants_write && !self.schedule.watches_write) {

@@ -7,7 +7,7 @@ use crate::manager::fleet::turn::Turn;
 use crate::proto::{CanaryArrival, CanaryProbe};
 
 /// A canary that had not arrived at its deadline, when its connection was audited.
-pub(in crate::manager::fleet) struct MissedCanary(pub(in crate::manager::fleet) Box<str>);
+pub(crate) struct MissedCanary(pub(crate) Box<str>);
 
 /// The way in which the only connection to a database sends its canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,7 +24,7 @@ enum CanaryRoute {
 
 /// The canaries of one connection.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::manager::fleet) struct CanaryRecord {
+pub(crate) struct CanaryRecord {
     route: CanaryRoute,
     /// `true` if the last canary was sent by another session.
     is_by_sender: bool,
@@ -36,26 +36,22 @@ pub(in crate::manager::fleet) struct CanaryRecord {
 
 /// The consequences of an event on the canary's channel.
 #[derive(Default)]
-pub(in crate::manager::fleet) struct CanaryOutcome {
+pub(crate) struct CanaryOutcome {
     /// The server refuses the canary's channel.
-    pub(in crate::manager::fleet) refusal: Option<Error>,
+    pub(crate) refusal: Option<Error>,
     /// The connection is lost.
-    pub(in crate::manager::fleet) loss: Option<Error>,
+    pub(crate) loss: Option<Error>,
 }
 
 impl CanaryRecord {
     /// Returns `true` if another session must send the connection's canary, and records that.
-    pub(in crate::manager::fleet) fn needs_sender(&mut self, is_only: bool) -> bool {
+    pub(crate) fn needs_sender(&mut self, is_only: bool) -> bool {
         self.is_by_sender = is_only && self.route != CanaryRoute::Itself;
         self.is_by_sender
     }
 
     /// Handles an event on the canary's channel.
-    pub(in crate::manager::fleet) fn on_event<S: Transport>(
-        &mut self,
-        link: &mut Link<S>,
-        turn: &mut Turn<'_, S>,
-    ) -> CanaryOutcome {
+    pub(crate) fn on_event<S: Transport>(&mut self, link: &mut Link<S>, turn: &mut Turn<'_, S>) -> CanaryOutcome {
         let (id, now, services) = (turn.id, turn.now(), &mut *turn.services);
         let Some(canaries) = &mut services.canary else { return CanaryOutcome::default() };
         let refusal = link.probe_mut().and_then(CanaryProbe::take_refusal);
@@ -94,11 +90,7 @@ impl CanaryRecord {
     }
 
     /// Handles the server's answer to a canary; returns the error to report if the server refuses canaries.
-    pub(in crate::manager::fleet) fn on_sent<S: Transport>(
-        &mut self,
-        result: Result<(), Error>,
-        turn: &mut Turn<'_, S>,
-    ) -> Option<Error> {
+    pub(crate) fn on_sent<S: Transport>(&mut self, result: Result<(), Error>, turn: &mut Turn<'_, S>) -> Option<Error> {
         let (id, now) = (turn.id, turn.now());
         let canaries = turn.services.canary.as_mut()?;
         let Err(error) = result else {
@@ -115,7 +107,7 @@ impl CanaryRecord {
 
     /// Judges a connection that has answered after it had missed a canary; `has_lapsed` if its server had forgotten the
     /// channel, which is no fault the first time. Returns the reason if the connection is lost.
-    pub(in crate::manager::fleet) fn judge<S: Transport>(
+    pub(crate) fn judge<S: Transport>(
         &mut self,
         link: &mut Link<S>,
         turn: &mut Turn<'_, S>,
@@ -136,7 +128,7 @@ impl CanaryRecord {
 
 /// Records that the next request of a connection is made to an idle session with an empty socket, if that shows whether a
 /// proxy holds back the canary until the answer.
-pub(in crate::manager::fleet) fn note_prompt<S: Transport>(link: &mut Link<S>, turn: &Turn<'_, S>) {
+pub(crate) fn note_prompt<S: Transport>(link: &mut Link<S>, turn: &Turn<'_, S>) {
     let time = turn.services.delivery_time();
     if let Some(canaries) = &turn.services.canary
         && canaries.schedule.is_in_flight_for(time, turn.id, turn.now())
