@@ -49,21 +49,28 @@ pub struct NotifierStats {
 #[derive(Debug, Default)]
 pub(crate) struct NotifierCounters {
     pub(crate) received: AtomicCounter,
-    pub(crate) delivered: AtomicCounter,
+    /// For each dispatching thread.
+    pub(crate) delivered: Box<[ThreadCounter]>,
     pub(crate) missed: AtomicCounter,
     pub(crate) dropped: AtomicCounter,
     pub(crate) folded: AtomicCounter,
     pub(crate) panics: AtomicCounter,
     pub(crate) losses: AtomicCounter,
     pub(crate) restores: AtomicCounter,
+    /// The position of the last notification that was published.
+    pub(crate) published: AtomicU64,
 }
 
 impl NotifierCounters {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { delivered: (0..workers).map(|_| ThreadCounter::default()).collect(), ..Self::default() }
+    }
+
     /// Returns the counters; the other fields are 0.
     pub(crate) fn read(&self) -> NotifierStats {
         NotifierStats {
             received: self.received.get(),
-            delivered: self.delivered.get(),
+            delivered: self.delivered.iter().map(|counter| counter.0.get()).sum(),
             missed: self.missed.get(),
             dropped: self.dropped.get(),
             folded: self.folded.get(),
@@ -85,5 +92,17 @@ impl AtomicCounter {
 
     fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// A counter that one thread writes, in a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct ThreadCounter(AtomicCounter);
+
+impl ThreadCounter {
+    pub(crate) fn add_one(&self) {
+        let counter = &self.0.0;
+        counter.store(counter.load(Relaxed) + 1, Relaxed);
     }
 }

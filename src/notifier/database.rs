@@ -19,7 +19,7 @@ use crate::gap::Gap;
 use crate::manager::ConnId;
 use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
 use crate::notifier::missed::{MissedReport, Reason};
-use crate::notifier::subscription::{Reception, Subscription};
+use crate::notifier::subscription::{Reception, Subscription, SubscriptionContext};
 use crate::notifier::subscriptions::Subscriptions;
 use crate::proto::sql::{self, Limits};
 
@@ -98,11 +98,11 @@ impl<I: 'static> ChannelState<I> {
 }
 
 impl<I: Clone + Eq + Hash + 'static> Database<I> {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config, context: &Arc<SubscriptionContext>) -> Self {
         Self {
             config,
             session: DatabaseSession::None,
-            subscriptions: Subscriptions::default(),
+            subscriptions: Subscriptions::new(context),
             channel_states: HashMap::new(),
             last_generation: 0,
             // The stricter limits until a session reports its own: a name that is too long would prevent its opening.
@@ -128,9 +128,8 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
         subscription: Arc<Subscription<I>>,
         actions: &mut DeferredActions<I>,
     ) -> Undo<I> {
-        let channel = subscription.channel();
-        let replaced = self.subscriptions.registry.subscribe(id, channel, Arc::clone(&subscription));
-        self.refresh(channel, Some(id), actions);
+        let replaced = self.subscriptions.subscribe(id, &subscription);
+        self.refresh(subscription.channel().name(), Some(id), actions);
         Undo::Subscribed(subscription, replaced)
     }
 
@@ -253,9 +252,7 @@ impl<I: Clone + Eq + Hash + 'static> Database<I> {
             actions.complete(waiter.group, Ok(()));
         }
         for subscription in self.subscriptions.registry.receivers(channel) {
-            if let Some(missed) = subscription.start_receiving() {
-                actions.report(subscription, missed);
-            }
+            actions.start_receiving(subscription);
         }
     }
 

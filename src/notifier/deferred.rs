@@ -6,11 +6,11 @@ use crate::error::Error;
 use crate::manager::{Resolver, ThreadMark, Ticket};
 use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::missed::MissedReport;
-use crate::notifier::subscription::{Subscriber, Subscription};
+use crate::notifier::subscription::Subscription;
 
 /// Calls to schedule and tickets to resolve, both of which may run code of the user.
 pub(crate) struct DeferredActions<I: 'static> {
-    scheduled: Vec<Arc<Subscriber<I>>>,
+    scheduled: Vec<Arc<Subscription<I>>>,
     completed: Vec<(Arc<AckGroup>, Result<(), Error>)>,
 }
 
@@ -21,15 +21,17 @@ impl<I: 'static> Default for DeferredActions<I> {
 }
 
 impl<I: 'static> DeferredActions<I> {
-    /// Hands a subscriber with queued items to a dispatcher.
-    pub(crate) fn schedule(&mut self, subscriber: &Arc<Subscriber<I>>) {
-        self.scheduled.push(Arc::clone(subscriber));
-    }
-
     /// Queues a report of missed notifications.
     pub(crate) fn report(&mut self, subscription: &Arc<Subscription<I>>, missed: MissedReport) {
         if subscription.push_missed(missed) {
-            self.schedule(subscription.subscriber());
+            self.scheduled.push(Arc::clone(subscription));
+        }
+    }
+
+    /// Lets a subscription receive, and queues the report that is due.
+    pub(crate) fn start_receiving(&mut self, subscription: &Arc<Subscription<I>>) {
+        if subscription.start_receiving() {
+            self.scheduled.push(Arc::clone(subscription));
         }
     }
 
@@ -39,7 +41,7 @@ impl<I: 'static> DeferredActions<I> {
 
     pub(crate) fn run(self, dispatcher: Option<&Dispatcher<I>>) {
         if let Some(dispatcher) = dispatcher.filter(|_| !self.scheduled.is_empty()) {
-            dispatcher.schedule(self.scheduled);
+            dispatcher.resume(self.scheduled);
         }
         for (group, result) in self.completed {
             group.complete(result);

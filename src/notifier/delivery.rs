@@ -3,9 +3,8 @@
 use std::fmt;
 
 use crate::notification::Notification;
-use crate::notifier::missed::Missed;
+use crate::notifier::missed::{Missed, MissedReport};
 use crate::notifier::payload::Payload;
-use crate::notifier::queue::PendingContent;
 
 /// A call of a callback: a notification, or a report that notifications may be missing.
 ///
@@ -47,13 +46,12 @@ pub struct DeliveredNotification<'a, I> {
 }
 
 impl<'a, I> Delivery<'a, I> {
-    pub(crate) fn new(id: &'a I, channel: &'a str, content: &'a PendingContent) -> Self {
-        match content {
-            PendingContent::Notification { notification, folded } => {
-                Self::Notification(DeliveredNotification { id, channel, notification, folded: *folded })
-            }
-            PendingContent::Missed(report) => Self::Missed(Missed::new(id, channel, report)),
-        }
+    pub(crate) fn notification(id: &'a I, channel: &'a str, notification: &'a Notification, folded: u64) -> Self {
+        Self::Notification(DeliveredNotification { id, channel, notification, folded })
+    }
+
+    pub(crate) fn missed(id: &'a I, channel: &'a str, report: &'a MissedReport) -> Self {
+        Self::Missed(Missed::new(id, channel, report))
     }
 
     /// Returns the id of the subscriber.

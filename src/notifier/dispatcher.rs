@@ -1,26 +1,37 @@
 //! The threads that call callbacks.
 //!
 //! ```text
-//!   loop ──▶ ready subscribers ──▶ dispatcher: some calls for one subscriber, then the next ──▶ callbacks
+//!   loop ──▶ ready channels, subscribers ──▶ pass: each receiver of a channel in turn ──▶ callbacks
 //! ```
 //!
-//! Only one thread serves a subscriber at a time, so its callbacks are called one at a time and in order. No lock of the
-//! notifier is held while a callback runs.
+//! Several threads share a pass. Only one thread serves a subscriber at a time, so its callbacks are called one at a time
+//! and in order. No lock of the notifier is held while a callback runs.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use crate::clock;
 #[cfg(feature = "tracing")]
 use crate::error::Escaped;
-use crate::notifier::counters::NotifierCounters;
-use crate::notifier::deferred_drop::{DeferredDrop, drop_caught};
+use crate::notifier::channel::FanoutChannel;
+use crate::notifier::counters::ThreadCounter;
+use crate::notifier::cursor::SubscriptionRef;
+use crate::notifier::deferred_drop::drop_caught;
+use crate::notifier::log::LogLimits;
 use crate::notifier::queue::{PendingContent, PendingItem};
-use crate::notifier::subscription::{Subscriber, Subscription, SubscriptionRef};
+use crate::notifier::receivers::ReceiverSnapshot;
+use crate::notifier::subscription::{LockedCallback, Subscription, SubscriptionContext};
+use crate::notifier::visit::{SegmentReader, Taken, Visit};
 
-/// The number of calls for one subscriber before the next is served.
-const CALLS_PER_TURN: usize = 32;
+/// The number of calls after which the time is read.
+const CALLS_PER_LOOK: usize = 32;
+/// The time for one subscriber after which the next is served.
+const TURN: Duration = Duration::from_millis(1);
 /// The number of panics that are kept. The oldest are dropped first.
 const PANICS_MAX: usize = 64;
 
@@ -28,32 +39,79 @@ const PANICS_MAX: usize = 64;
 pub(crate) struct Dispatcher<I: 'static> {
     state: Mutex<DispatcherState<I>>,
     changed: Condvar,
+    is_halted: AtomicBool,
+    /// The subscription that each thread serves now.
+    served: Box<[ServedSubscription<I>]>,
 }
 
+type ServedSubscription<I> = Mutex<Option<Arc<Subscription<I>>>>;
+
 struct DispatcherState<I: 'static> {
-    ready: VecDeque<Arc<Subscriber<I>>>,
-    is_halted: bool,
+    ready: VecDeque<Job<I>>,
+    /// The position of the last notification that was published.
+    published: u64,
     /// The threads that have not ended, with that of the loop.
     threads: usize,
-    /// The callbacks that run now, with the number of the thread.
-    calls: Vec<(usize, Arc<Subscription<I>>)>,
+}
+
+enum Job<I: 'static> {
+    /// A channel with new notifications.
+    Channel(Arc<FanoutChannel<Subscription<I>>>),
+    /// A pass that another thread has begun.
+    Pass(Arc<Pass<I>>),
+    /// A subscriber with items that wait, by one of its subscriptions.
+    Subscriber(Arc<Subscription<I>>),
+}
+
+/// A visit of each receiver of a channel, for the notifications that were published before.
+struct Pass<I: 'static> {
+    channel: Arc<FanoutChannel<Subscription<I>>>,
+    /// The index after the last of these notifications.
+    until: u64,
+    receivers: ReceiverSnapshot<Subscription<I>>,
+    next_place: AtomicUsize,
+    visited: AtomicUsize,
+    /// All receivers that were visited have read what is before this index.
+    read: AtomicU64,
 }
 
 impl<I: 'static> Dispatcher<I> {
-    pub(crate) fn new(threads: usize) -> Self {
-        let state = DispatcherState { ready: VecDeque::new(), is_halted: false, threads, calls: Vec::new() };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+    /// Creates a dispatcher for a number of dispatching threads.
+    pub(crate) fn new(workers: usize) -> Self {
+        // The loop counts as a thread.
+        let state = DispatcherState { ready: VecDeque::new(), published: 0, threads: workers + 1 };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            is_halted: AtomicBool::new(false),
+            served: (0..workers).map(|_| Mutex::default()).collect(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, DispatcherState<I>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds subscribers that have queued items.
-    pub(crate) fn schedule(&self, subscribers: impl IntoIterator<Item = Arc<Subscriber<I>>>) {
+    /// Hands out the notifications that were added to the logs of channels, up to a position.
+    pub(crate) fn publish(
+        &self,
+        position: u64,
+        channels: impl IntoIterator<Item = Arc<FanoutChannel<Subscription<I>>>>,
+    ) {
         let mut state = self.lock();
+        state.published = position;
+        let ready = channels.into_iter().filter(|channel| !channel.is_ready.swap(true, Relaxed));
+        self.schedule(&mut state, ready.map(Job::Channel));
+    }
+
+    /// Serves subscribers with items that wait, each by one of its subscriptions.
+    pub(crate) fn resume(&self, subscriptions: impl IntoIterator<Item = Arc<Subscription<I>>>) {
+        self.schedule(&mut self.lock(), subscriptions.into_iter().map(Job::Subscriber));
+    }
+
+    fn schedule(&self, state: &mut DispatcherState<I>, jobs: impl Iterator<Item = Job<I>>) {
         let before = state.ready.len();
-        state.ready.extend(subscribers);
+        state.ready.extend(jobs);
         match state.ready.len() - before {
             0 => {}
             1 => self.changed.notify_one(),
@@ -63,8 +121,13 @@ impl<I: 'static> Dispatcher<I> {
 
     /// Ends all threads, each after its current call.
     pub(crate) fn halt(&self) {
-        self.lock().is_halted = true;
+        let _state = self.lock();
+        self.is_halted.store(true, SeqCst);
         self.changed.notify_all();
+    }
+
+    fn is_halted(&self) -> bool {
+        self.is_halted.load(SeqCst)
     }
 
     /// Records the end of a thread. Returns `true` if it was the last.
@@ -79,86 +142,250 @@ impl<I: 'static> Dispatcher<I> {
     where
         I: Clone,
     {
-        self.lock().calls.first().map(|(_, subscription)| (subscription.id(), subscription.channel().into()))
+        let mut served = self.served.iter().map(|it| it.lock().unwrap_or_else(PoisonError::into_inner));
+        served.find_map(|it| it.as_ref().map(|it| (it.id(), it.channel().name().into())))
     }
 
-    /// Waits for a ready subscriber. Returns `None` once the dispatcher is halted.
-    fn next(&self) -> Option<Arc<Subscriber<I>>> {
+    /// Waits for a job. Returns `None` once the dispatcher is halted.
+    fn next(&self) -> Option<RunnableJob<I>> {
         let mut state = self.lock();
         loop {
-            if state.is_halted {
+            if self.is_halted() {
                 return None;
             }
-            if let Some(subscriber) = state.ready.pop_front() {
-                return Some(subscriber);
+            match state.ready.pop_front() {
+                Some(Job::Channel(channel)) => {
+                    channel.is_ready.store(false, Relaxed);
+                    let pass = Arc::new(Pass::new(channel, state.published));
+                    self.share(&mut state, &pass);
+                    return Some(RunnableJob::Pass(pass));
+                }
+                Some(Job::Pass(pass)) if pass.is_over() => {}
+                Some(Job::Pass(pass)) => {
+                    self.share(&mut state, &pass);
+                    return Some(RunnableJob::Pass(pass));
+                }
+                Some(Job::Subscriber(subscription)) => {
+                    return Some(RunnableJob::Subscriber(subscription));
+                }
+                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Records the beginning of a call. Returns `false` if the dispatcher is halted.
-    fn begin_call(&self, thread: usize, subscription: &Arc<Subscription<I>>) -> bool {
-        let mut state = self.lock();
-        if !state.is_halted {
-            state.calls.push((thread, Arc::clone(subscription)));
+    /// Lets another thread take part in a pass.
+    fn share(&self, state: &mut DispatcherState<I>, pass: &Arc<Pass<I>>) {
+        if self.served.len() > 1 && pass.receivers.places() > 1 {
+            state.ready.push_front(Job::Pass(Arc::clone(pass)));
+            self.changed.notify_one();
         }
-        !state.is_halted
+    }
+}
+
+enum RunnableJob<I: 'static> {
+    Pass(Arc<Pass<I>>),
+    Subscriber(Arc<Subscription<I>>),
+}
+
+impl<I: 'static> Pass<I> {
+    fn new(channel: Arc<FanoutChannel<Subscription<I>>>, published: u64) -> Self {
+        // A receiver that is added after the snapshot reads from a later head.
+        let until = channel.read(|log| log.end_at(published));
+        let receivers = channel.receivers();
+        Self {
+            channel,
+            until,
+            receivers,
+            next_place: AtomicUsize::new(0),
+            visited: AtomicUsize::new(0),
+            read: AtomicU64::new(u64::MAX),
+        }
     }
 
-    fn end_call(&self, thread: usize) {
-        self.lock().calls.retain(|(number, _)| *number != thread);
+    /// Returns `true` if all receivers are being visited or have been.
+    fn is_over(&self) -> bool {
+        self.next_place.load(Relaxed) >= self.receivers.places()
     }
+
+    /// Records visits. After the last one, the log is trimmed.
+    fn complete(&self, visited: usize, read: u64) {
+        self.read.fetch_min(read, AcqRel);
+        if visited > 0 && self.visited.fetch_add(visited, AcqRel) + visited == self.receivers.places() {
+            self.channel.complete_pass(self.until, self.read.load(Acquire));
+        }
+    }
+}
+
+/// One of the threads of a dispatcher.
+struct DispatchingThread<'d, I: 'static> {
+    dispatcher: &'d Dispatcher<I>,
+    number: usize,
+    delivered: &'d ThreadCounter,
+    context: &'d SubscriptionContext,
+    panics: &'d PanicLog<I>,
+    /// The address of the subscription that is served now.
+    served: Cell<*const Subscription<I>>,
 }
 
 impl<I: Clone + 'static> Dispatcher<I> {
     /// Calls callbacks until the dispatcher is halted.
-    pub(crate) fn run(
-        &self,
-        thread: usize,
-        counters: &NotifierCounters,
-        panics: &PanicLog<I>,
-        deferred_drop: &DeferredDrop,
-    ) {
-        while let Some(subscriber) = self.next() {
-            let mut left = CALLS_PER_TURN;
-            while let Some(item) = subscriber.take() {
-                self.deliver(thread, item, counters, panics);
-                // The item may have held the last reference to a subscription that has ended.
-                deferred_drop.drop_all();
-                left -= 1;
-                if left == 0 {
-                    self.schedule([subscriber]);
-                    break;
-                }
+    pub(crate) fn run(&self, number: usize, context: &SubscriptionContext, panics: &PanicLog<I>) {
+        let Some(delivered) = context.counters.delivered.get(number) else { return };
+        let served = Cell::new(std::ptr::null());
+        let thread = DispatchingThread { dispatcher: self, number, delivered, context, panics, served };
+        while let Some(job) = self.next() {
+            match job {
+                RunnableJob::Pass(pass) => thread.pass(&pass),
+                RunnableJob::Subscriber(subscription) => thread.resume(&subscription),
             }
+            context.deferred_drop.drop_all();
         }
     }
+}
 
-    fn deliver(
-        &self,
-        thread: usize,
-        item: PendingItem<SubscriptionRef<I>>,
-        counters: &NotifierCounters,
-        panics: &PanicLog<I>,
-    ) {
+impl<I: Clone + 'static> DispatchingThread<'_, I> {
+    fn pass(&self, pass: &Pass<I>) {
+        let mut reader = SegmentReader::default();
+        let (mut visited, mut read) = (0, u64::MAX);
+        while !self.dispatcher.is_halted() {
+            let place = pass.next_place.fetch_add(1, Relaxed);
+            if place >= pass.receivers.places() {
+                break;
+            }
+            visited += 1;
+            if let Some(subscription) = pass.receivers.get(place) {
+                let visit = Visit {
+                    subscription,
+                    channel: subscription.channel(),
+                    until: pass.until,
+                    limits: LogLimits::default(),
+                    counters: &self.context.counters,
+                };
+                read = read.min(self.visit(visit, true, &mut reader));
+            }
+        }
+        pass.complete(visited, read);
+    }
+
+    fn resume(&self, subscription: &Arc<Subscription<I>>) {
+        let channel = subscription.channel();
+        let counters = &self.context.counters;
+        let until = channel.head();
+        self.visit(
+            Visit { subscription, channel, until, limits: LogLimits::default(), counters },
+            false,
+            &mut SegmentReader::default(),
+        );
+    }
+
+    /// Serves a subscriber for a while. Returns the index before which the subscription has read everything.
+    fn visit(&self, mut visit: Visit<'_, Subscription<I>>, is_first: bool, reader: &mut SegmentReader) -> u64 {
+        let subscriber = visit.subscription.subscriber();
+        let mut taken = match is_first {
+            true => subscriber.begin(&mut visit, reader),
+            false => subscriber.take(&mut visit, reader),
+        };
+        let mut callback: Option<LockedCallback<'_, I>> = None;
+        let mut started: Option<Instant> = None;
+        let mut calls = 0;
+        let mut read = visit.until;
+        loop {
+            let subscription = visit.subscription;
+            match taken {
+                Taken::Idle => break,
+                Taken::Busy => {
+                    read = subscriber.next_index(subscription);
+                    break;
+                }
+                Taken::Logged(index) => {
+                    if let Some(entry) = reader.entry(index) {
+                        let callback = callback.get_or_insert_with(|| subscription.callback());
+                        self.deliver(subscription, true, || callback.notify(&entry.notification, 0));
+                    }
+                }
+                Taken::Folded(at) => {
+                    if let Some((notification, folded)) = reader.folded(at) {
+                        let callback = callback.get_or_insert_with(|| subscription.callback());
+                        self.deliver(subscription, true, || callback.notify(notification, folded));
+                    }
+                }
+                Taken::Pending(item) => {
+                    callback = None;
+                    self.deliver_pending(item);
+                }
+            }
+            // Usually all that follows is in the log.
+            let is_over = loop {
+                calls += 1;
+                if self.dispatcher.is_halted() {
+                    break true;
+                }
+                if calls % CALLS_PER_LOOK == 0 && clock::now() - *started.get_or_insert_with(clock::now) > TURN {
+                    subscriber.postpone();
+                    read = subscriber.next_index(subscription);
+                    self.dispatcher.resume([Arc::clone(subscription)]);
+                    break true;
+                }
+                let Some(callback) = &mut callback else { break false };
+                let Some(entry) = subscriber.take_unlocked(&visit, reader) else { break false };
+                self.deliver(subscription, true, || callback.notify(&entry.notification, 0));
+            };
+            if is_over {
+                break;
+            }
+            taken = subscriber.take(&mut visit, reader);
+        }
+        drop(callback);
+        self.set_served(None);
+        read
+    }
+
+    fn deliver_pending(&self, item: PendingItem<SubscriptionRef<Subscription<I>>>) {
         let PendingItem { to: SubscriptionRef(subscription), content } = item;
-        let is_notification = matches!(content, PendingContent::Notification { .. });
-        let Some(subscription) = subscription.current().filter(|current| !current.is_silent()) else { return };
-        if !self.begin_call(thread, &subscription) {
+        match &content {
+            PendingContent::Notification { notification, folded } => {
+                self.deliver(&subscription, true, || subscription.callback().notify(notification, *folded));
+            }
+            PendingContent::Missed(report) => {
+                self.deliver(&subscription, false, || subscription.callback().report(report));
+            }
+        }
+        drop((subscription, content));
+        // The item may have held the last reference to a subscription that has ended.
+        self.context.deferred_drop.drop_all();
+    }
+
+    fn deliver(&self, subscription: &Arc<Subscription<I>>, is_notification: bool, call: impl FnOnce()) {
+        if subscription.is_silent() {
+            return;
+        }
+        if self.served.get() != Arc::as_ptr(subscription) {
+            self.set_served(Some(subscription));
+        }
+        let counters = &self.context.counters;
+        if self.dispatcher.is_halted() {
             // The item was taken after the stop, and counts like those that still wait.
             counters.dropped.add(u64::from(is_notification));
             return;
         }
-        let called = catch_unwind(AssertUnwindSafe(|| subscription.call(&content)));
-        let counter = if is_notification { &counters.delivered } else { &counters.missed };
-        counter.add(1);
+        let called = catch_unwind(AssertUnwindSafe(call));
+        match is_notification {
+            true => self.delivered.add_one(),
+            false => counters.missed.add(1),
+        }
         if let Err(panic) = called {
             // The panic is kept before it is counted, so a program that sees the count finds the panic.
-            panics.add(subscription.id(), subscription.channel(), message(&*panic));
+            self.panics.add(subscription.id(), subscription.channel().name(), message(&*panic));
             counters.panics.add(1);
             drop_caught(panic);
         }
-        self.end_call(thread);
+    }
+
+    fn set_served(&self, subscription: Option<&Arc<Subscription<I>>>) {
+        self.served.set(subscription.map_or(std::ptr::null(), Arc::as_ptr));
+        if let Some(served) = self.dispatcher.served.get(self.number) {
+            *served.lock().unwrap_or_else(PoisonError::into_inner) = subscription.cloned();
+        }
     }
 }
 

@@ -3,26 +3,38 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::connection::Linked as _;
 use crate::error::Error;
 use crate::gap::Gap;
 use crate::manager::{ConnId, Event, NotificationManager};
 use crate::notification::NotificationRef;
+use crate::notifier::channel::{ChannelTable, FanoutChannel};
 use crate::notifier::database::DatabaseSession;
 use crate::notifier::deferred::DeferredActions;
+use crate::notifier::log::SegmentEntries;
+use crate::notifier::queue;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
-use crate::notifier::subscription::Reception;
+use crate::notifier::subscription::Subscription;
 use crate::proto::sql::Limits;
 
-/// The number of items queued before other threads get the lock, which takes about a millisecond. One notification is
-/// queued for all its subscribers in the same portion, whatever their number.
+/// The number of notifications that are published together.
 const PORTION: usize = 1024;
 
 /// The loop of one run. However it ends, the run is stopped with it.
 pub(crate) struct NotifierLoop<I: Clone + Eq + Hash + Send + 'static> {
     core: Arc<NotifierCore<I>>,
     run: u64,
+}
+
+/// Notifications that are published together.
+struct Portion<I: 'static> {
+    /// The number of notifications, with those that have no subscriber.
+    count: u64,
+    /// The position of the last one.
+    position: u64,
+    channels: Vec<(Arc<FanoutChannel<Subscription<I>>>, SegmentEntries)>,
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> Drop for NotifierLoop<I> {
@@ -89,71 +101,87 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         })
     }
 
-    /// Queues the notifications of a batch for their subscribers, portion by portion. Other threads can take the lock
-    /// between two portions.
+    /// Adds the notifications of a batch to the logs of their channels, portion by portion.
     fn distribute<'b>(&self, id: ConnId, mut batch: impl Iterator<Item = NotificationRef<'b>>) {
-        let mut queue_portion =
-            || self.change(id, |state, at, actions| self.queue_portion(&mut batch, state, at, actions));
-        while queue_portion() == Some(true) {}
-    }
-
-    /// Queues one portion of a batch. Returns `true` if there may be more.
-    fn queue_portion<'b>(
-        &self,
-        batch: &mut impl Iterator<Item = NotificationRef<'b>>,
-        state: &mut NotifierState<I>,
-        at: usize,
-        actions: &mut DeferredActions<I>,
-    ) -> bool {
-        let Some(database) = state.databases.get_mut(at) else { return false };
-        let counters = &self.core.counters;
-        // Subscribers to disconnect, with the number of notifications dropped in each channel.
-        let mut disconnects: HashMap<I, HashMap<Box<str>, u64>> = HashMap::new();
-        let mut left = PORTION;
-        while left > 0
-            && let Some(n) = batch.next()
-        {
-            // Counted before a callback can be called with it.
-            counters.received.add(1);
-            let Ok(channel) = std::str::from_utf8(n.channel_bytes()) else { continue };
-            // One copy for all subscribers, which does not keep the read buffer alive.
-            let mut copy = None;
-            // A subscription that has just been unmuted receives nothing until the LISTEN is acknowledged and its report
-            // is queued.
-            let receivers = database.subscriptions.registry.receivers(channel);
-            for subscription in receivers.filter(|it| it.reception() != Reception::Muted) {
-                left = left.saturating_sub(1);
-                // Nothing follows the first notification that a disconnected subscriber missed, even if there is room
-                // again.
-                if !disconnects.is_empty()
-                    && let Some(dropped) = disconnects.get_mut(&subscription.id())
-                {
-                    *dropped.entry(channel.into()).or_default() += 1;
-                    counters.dropped.add(1);
-                    continue;
-                }
-                let (outcome, is_ready) = subscription.push(copy.get_or_insert_with(|| n.to_owned()));
-                if is_ready {
-                    actions.schedule(subscription.subscriber());
-                }
-                if outcome.dropped > 0 {
-                    counters.dropped.add(outcome.dropped);
-                }
-                if outcome.is_folded {
-                    counters.folded.add(1);
-                }
-                if outcome.is_disconnected {
-                    disconnects.insert(subscription.id(), HashMap::from([(channel.into(), 1)]));
+        let (channels, dispatcher) = {
+            let state = self.core.lock();
+            let database = state.by_connection.get(&id).and_then(|at| state.databases.get(*at));
+            let Some(database) = database else { return };
+            (Arc::clone(&database.subscriptions.channels), state.dispatcher.clone())
+        };
+        loop {
+            let portion = self.collect(&channels, batch.by_ref().take(PORTION));
+            if portion.count == 0 {
+                return;
+            }
+            let mut published = Vec::with_capacity(portion.channels.len());
+            for (channel, entries) in portion.channels {
+                channel.publish(entries);
+                published.push(channel);
+            }
+            let counters = &self.core.context.counters;
+            // Subscribers of several channels read these together, in the order of the positions.
+            let several: Vec<_> = published.iter().flat_map(|channel| channel.always_checked()).collect();
+            several.iter().for_each(|subscription| subscription.subscriber().add_unread(subscription));
+            counters.published.store(portion.position, Release);
+            if let Some(dispatcher) = &dispatcher {
+                dispatcher.publish(portion.position, published.iter().cloned());
+            }
+            let due = published.iter().flat_map(|channel| channel.due());
+            for subscription in due.chain(several) {
+                if let Some(dropped) = subscription.subscriber().check(counters) {
+                    self.disconnect(id, &subscription.id(), &dropped);
                 }
             }
+            published.iter().for_each(|channel| channel.trim());
         }
-        for (id, dropped) in &disconnects {
-            database.subscriptions.disconnect(id, dropped, actions);
+    }
+
+    /// Sorts the notifications of a portion by channel.
+    fn collect<'b>(
+        &self,
+        channels: &ChannelTable<Subscription<I>>,
+        notifications: impl Iterator<Item = NotificationRef<'b>>,
+    ) -> Portion<I> {
+        let counters = &self.core.context.counters;
+        let mut portion = Portion { count: 0, position: counters.published.load(Relaxed), channels: Vec::new() };
+        let table = channels.lock();
+        let mut place_of: HashMap<&str, usize> = HashMap::new();
+        let mut last: Option<usize> = None;
+        for n in notifications {
+            portion.count += 1;
+            let is_last =
+                |at: &usize| portion.channels.get(*at).is_some_and(|(it, _)| it.name().as_bytes() == n.channel_bytes());
+            if !last.as_ref().is_some_and(is_last) {
+                let Ok(name) = std::str::from_utf8(n.channel_bytes()) else { continue };
+                let Some((name, channel)) = table.get_key_value(name) else { continue };
+                last = Some(*place_of.entry(name).or_insert_with(|| {
+                    portion.channels.push((Arc::clone(channel), SegmentEntries::default()));
+                    portion.channels.len() - 1
+                }));
+            }
+            if let Some((_, entries)) = last.and_then(|at| portion.channels.get_mut(at)) {
+                portion.position += 1;
+                // One copy for all subscribers, which does not keep the read buffer alive.
+                let copy = n.to_owned();
+                let size = queue::size(&copy);
+                entries.push(portion.position, copy, size);
+            }
         }
-        if !disconnects.is_empty() && state.is_autorun {
-            self.core.sync(state, at, actions);
-        }
-        left == 0
+        // Counted before a callback can be called.
+        counters.received.add(portion.count);
+        portion
+    }
+
+    /// Unsubscribes a subscriber whose queue is full.
+    fn disconnect(&self, id: ConnId, subscriber: &I, dropped: &HashMap<Box<str>, u64>) {
+        self.change(id, |state, at, actions| {
+            let Some(database) = state.databases.get_mut(at) else { return };
+            database.subscriptions.disconnect(subscriber, dropped, actions);
+            if state.is_autorun {
+                self.core.sync(state, at, actions);
+            }
+        });
     }
 
     /// Handles a session that is open for the first time, or again with a gap.
@@ -169,7 +197,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
             if let Some(gap) = gap {
                 // After an audit there is a gap although the session was not lost.
                 if !matches!(gap.cause(), Error::Unregistered) {
-                    self.core.counters.restores.add(1);
+                    self.core.context.counters.restores.add(1);
                 }
                 database.report_gap(&gap, actions);
             }
@@ -186,7 +214,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
     fn handle_disconnect(&self, id: ConnId, error: &Error) {
         self.change(id, |state, at, actions| {
             let Some(database) = state.databases.get_mut(at) else { return };
-            self.core.counters.losses.add(1);
+            self.core.context.counters.losses.add(1);
             database.handle_disconnect(id, error, actions);
         });
     }
@@ -195,7 +223,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         self.change(id, |state, at, actions| {
             let Some(database) = state.databases.get_mut(at) else { return };
             // A session that was being restored was counted when it was disconnected.
-            self.core.counters.losses.add(u64::from(!matches!(database.session, DatabaseSession::Away(_))));
+            self.core.context.counters.losses.add(u64::from(!matches!(database.session, DatabaseSession::Away(_))));
             database.handle_final_loss(error, actions);
             state.by_connection.remove(&id);
         });
@@ -204,13 +232,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
     use crate::notification::notifications_in;
     use crate::notifier::Notifier;
+    use crate::notifier::log::LogLimits;
     use crate::notifier::missed::Reason;
     use crate::notifier::queue::{PendingContent, Policy, Queue};
+    use crate::notifier::visit::{SegmentReader, Taken, Visit};
     use crate::proto::script;
 
     /// Creates a notifier of which a connection is known, and its loop.
@@ -223,49 +251,35 @@ mod tests {
     }
 
     #[test]
-    fn n07_other_threads_get_the_lock_while_a_batch_is_distributed() {
-        const SUBSCRIBERS: u32 = 2000;
-        const NOTIFICATIONS: usize = 200;
-        let (n, notifier_loop, id) = notifier();
-        for subscriber in 0..SUBSCRIBERS {
-            n.subscribe(subscriber, "prices", |_| ()).unwrap();
-        }
-        let batch = script::notification(1, "prices", "42").repeat(NOTIFICATIONS);
-
-        let all = u64::from(SUBSCRIBERS) * NOTIFICATIONS as u64;
-        let distributing = thread::spawn(move || notifier_loop.distribute(id, notifications_in(&batch)));
-        let mut seen = BTreeSet::new();
-        while seen.last() != Some(&all) {
-            seen.insert(n.stats().waiting);
-        }
-        distributing.join().unwrap();
-        assert!(seen.len() > 10, "seen while the batch was distributed: {seen:?}");
-    }
-
-    /// The queue is full, and has room again before the end of the batch.
-    #[test]
     fn n07_a_disconnected_subscriber_receives_nothing_after_the_first_drop() {
         let (n, notifier_loop, id) = notifier();
         n.subscribe(7, "prices", |_| ()).unwrap();
         n.set_queue(&7, Queue::new(Policy::Disconnect).items(1)).unwrap();
-        let subscriber = {
-            let state = n.core().lock();
-            Arc::clone(state.databases[0].subscriptions.registry.get(&7, "prices").unwrap().value.subscriber())
-        };
-        let received = || n.core().counters.read().received;
+        let subscription =
+            Arc::clone(&n.core().lock().databases[0].subscriptions.registry.get(&7, "prices").unwrap().value);
+        let counters = &n.core().context.counters;
         let batch = ["1", "2", "3", "4"].map(|payload| script::notification(1, "prices", payload)).concat();
-        let take_before_third = |n: &NotificationRef<'_>| {
-            if n.payload_bytes() == b"3" {
-                assert_eq!(received(), 2, "a notification is counted before it is queued");
-                let item = subscriber.take().unwrap();
-                assert!(matches!(item.content, PendingContent::Notification { .. }));
-            }
+        notifier_loop.distribute(id, notifications_in(&batch));
+        assert!(n.subscriptions().is_empty());
+
+        let channel = subscription.channel();
+        let mut reader = SegmentReader::default();
+        let mut visit = Visit {
+            subscription: &subscription,
+            channel,
+            until: channel.head(),
+            limits: LogLimits::default(),
+            counters,
         };
-        notifier_loop.distribute(id, notifications_in(&batch).inspect(take_before_third));
-        let content = subscriber.take().unwrap().content;
-        let PendingContent::Missed(missed) = content else { panic!("a later notification was queued: {content:?}") };
+        let mut take = || match subscription.subscriber().take(&mut visit, &mut reader) {
+            Taken::Pending(item) => Some(item.content),
+            _ => None,
+        };
+        let Some(PendingContent::Notification { notification, .. }) = take() else { panic!("the first is delivered") };
+        assert_eq!(notification.payload(), "1");
+        let Some(PendingContent::Missed(missed)) = take() else { panic!("a later notification was queued") };
         assert!(matches!(missed.reason(), Reason::Unsubscribed));
         assert_eq!((missed.dropped(), n.stats().dropped), (3, 3));
-        assert!(subscriber.take().is_none());
+        assert!(take().is_none());
     }
 }

@@ -14,11 +14,12 @@ use std::time::Duration;
 use crate::clock;
 use crate::error::Error;
 use crate::manager::NotificationManager;
-use crate::notifier::database::DatabaseSession;
+use crate::notifier::database::{Database, DatabaseSession};
 use crate::notifier::deferred::DeferredActions;
 use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::event_loop::NotifierLoop;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
+use crate::notifier::subscriptions;
 
 /// The time after which the state is checked again while idle threads are about to end.
 const MOMENT: Duration = Duration::from_millis(1);
@@ -199,7 +200,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> RunThreads<I> {
     fn begin(core: &Arc<NotifierCore<I>>, state: &mut NotifierState<I>, actions: &mut DeferredActions<I>) -> Self {
         let settings = &core.settings;
         let mut manager = settings.manager();
-        let dispatcher = Arc::new(Dispatcher::new(settings.workers + 1));
+        let dispatcher = Arc::new(Dispatcher::new(settings.workers));
         state.run += 1;
         state.phase = RunPhase::Starting;
         if settings.keep_trying {
@@ -235,8 +236,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> RunThreads<I> {
             if spawned.is_ok() {
                 let dispatch = move || {
                     exit.core.threads.join();
-                    let NotifierCore { counters, panics, deferred_drop, .. } = &*exit.core;
-                    exit.dispatcher.run(number, counters, panics, deferred_drop);
+                    exit.dispatcher.run(number, &exit.core.context, &exit.core.panics);
                 };
                 spawned = builder("dispatcher").spawn(dispatch).map(drop);
             }
@@ -274,14 +274,15 @@ impl<I: Clone + Eq + Hash + Send + 'static> Drop for ThreadExit<I> {
         let mut state = self.core.lock();
         if state.run == self.run {
             // Notifications that still wait are dropped; each subscriber is informed at the next start.
-            let waiting: usize = state.databases.iter().map(|database| database.subscriptions.waiting()).sum();
-            self.core.counters.dropped.add(waiting as u64);
+            let context = &self.core.context;
+            let of = |database: &Database<I>| subscriptions::waiting(&database.subscriptions.channels, context);
+            context.counters.dropped.add(state.databases.iter().map(of).sum());
             state.databases.iter().for_each(|database| database.subscriptions.reset_queues());
             state.phase = RunPhase::Stopped;
             state.dispatcher = None;
             self.core.phase_changed.notify_all();
             drop(state);
-            self.core.deferred_drop.drop_all();
+            self.core.context.deferred_drop.drop_all();
         }
     }
 }

@@ -13,25 +13,34 @@
 // - `CANARY_PERIOD_MIN` and `canary_at_any_pace`: the tests cannot wait for half a minute.
 
 mod batcher;
+mod channel;
 mod counters;
+mod cursor;
 mod database;
 mod deferred;
 mod deferred_drop;
 mod delivery;
 mod dispatcher;
 mod event_loop;
+#[cfg(test)]
+mod fanout_model;
 mod id;
 mod lifecycle;
+mod log;
 mod missed;
 mod payload;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod queue;
+mod receivers;
 mod registry;
 mod settings;
 mod shared;
+mod subscriber;
+mod subscriber_queue;
 mod subscription;
 mod subscriptions;
+mod visit;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -408,7 +417,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
             Ok(()) => drop(undo),
             Err(_) => core.revert(self.at, channel, undo),
         }
-        core.deferred_drop.drop_all();
+        core.context.deferred_drop.drop_all();
         result
     }
 
@@ -446,7 +455,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
         let core = self.core();
         let (undo, ticket): (Undo<I>, _) = core.subscribe(self.at, &id, channel, Box::new(callback))?;
         drop(undo);
-        core.deferred_drop.drop_all();
+        core.context.deferred_drop.drop_all();
         Ok(ticket)
     }
 

@@ -175,13 +175,14 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         self.queue = queue;
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.first_reports.is_empty()
-    }
-
     /// Returns the number of notifications.
     pub(crate) fn len(&self) -> usize {
         self.notifications
+    }
+
+    /// Returns the size of the notifications.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn push(&mut self, to: &E, notification: &Notification) -> PushOutcome {
@@ -211,16 +212,21 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
                 return outcome;
             }
         }
+        self.restore(to, notification, folded);
+        outcome
+    }
+
+    /// Adds a notification with the equal ones that were folded into it, whatever the limits.
+    pub(crate) fn restore(&mut self, to: &E, notification: &Notification, folded: u64) {
         let position = self.next_position();
-        if is_coalescing {
+        if self.queue.policy == Policy::Coalesce {
             self.foldable.insert((to.clone(), ContentKey(notification.clone())), position);
         }
         self.last_reports.clear();
         let content = PendingContent::Notification { notification: notification.clone(), folded };
         self.items.insert(position, PendingItem { to: to.clone(), content });
         self.notifications += 1;
-        self.bytes += size;
-        outcome
+        self.bytes += size(notification);
     }
 
     /// Adds a report behind all items.
@@ -281,7 +287,44 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         false
     }
 
-    fn report_first(&mut self, to: E, missed: MissedReport) {
+    /// Makes all items of a subscription those of another one.
+    pub(crate) fn rename(&mut self, from: &E, to: &E) {
+        for item in self.items.values_mut().filter(|item| item.to == *from) {
+            item.to = to.clone();
+        }
+        self.first_reports.values_mut().filter(|(of, _)| of == from).for_each(|(of, _)| *of = to.clone());
+        for positions in [&mut self.first_report_of, &mut self.last_reports] {
+            if let Some(position) = positions.remove(from) {
+                positions.insert(to.clone(), position);
+            }
+        }
+        let foldable = std::mem::take(&mut self.foldable).into_iter();
+        self.foldable =
+            foldable.map(|((of, key), at)| ((if of == *from { to.clone() } else { of }, key), at)).collect();
+    }
+
+    /// Removes all items of a subscription.
+    pub(crate) fn remove_all(&mut self, of: &E) {
+        let positions: Vec<u64> = self.items.iter().filter(|(_, item)| item.to == *of).map(|(at, _)| *at).collect();
+        for position in positions {
+            self.take_at(position);
+        }
+        if let Some(position) = self.first_report_of.remove(of) {
+            self.first_reports.remove(&position);
+        }
+    }
+
+    /// Drops all notifications and reports that. Returns their number.
+    pub(crate) fn drop_all(&mut self) -> u64 {
+        let mut dropped = 0;
+        while self.drop_oldest() {
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Adds a report in front of all items.
+    pub(crate) fn report_first(&mut self, to: E, missed: MissedReport) {
         let position = self.first_report_of.get(&to);
         if let Some((_, before)) = position.and_then(|position| self.first_reports.get_mut(position)) {
             return before.merge(missed);
@@ -297,7 +340,8 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
     }
 }
 
-fn size(notification: &Notification) -> usize {
+/// Returns the size of a notification with respect to the limits of a queue.
+pub(crate) fn size(notification: &Notification) -> usize {
     notification.channel_bytes().len() + notification.payload_bytes().len() + OVERHEAD
 }
 

@@ -17,13 +17,13 @@ use crate::notifier::deferred::{AckGroup, DeferredActions, Undo};
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::dispatcher::{Dispatcher, PanicLog};
 use crate::notifier::settings::NotifierSettings;
-use crate::notifier::subscription::{Callback, Subscription};
+use crate::notifier::subscription::{Callback, SubscriptionContext};
+use crate::notifier::subscriptions;
 
 pub(crate) struct NotifierCore<I: 'static> {
     pub(crate) settings: NotifierSettings,
-    pub(crate) counters: NotifierCounters,
+    pub(crate) context: Arc<SubscriptionContext>,
     pub(crate) panics: PanicLog<I>,
-    pub(crate) deferred_drop: Arc<DeferredDrop>,
     /// Marks all threads of this notifier, none of which may wait for another.
     pub(crate) threads: Arc<ThreadMark>,
     state: Mutex<NotifierState<I>>,
@@ -107,10 +107,12 @@ impl<I: 'static> NotifierCore<I> {
             by_connection: HashMap::new(),
         };
         Self {
+            context: Arc::new(SubscriptionContext {
+                counters: NotifierCounters::new(settings.workers),
+                deferred_drop: DeferredDrop::default(),
+            }),
             settings,
-            counters: NotifierCounters::default(),
             panics: PanicLog::default(),
-            deferred_drop: Arc::default(),
             threads: Arc::new(ThreadMark::for_group()),
             state: Mutex::new(state),
             turn: Mutex::default(),
@@ -175,7 +177,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
             (result, state.dispatcher.clone())
         };
         actions.run(dispatcher.as_deref());
-        self.deferred_drop.drop_all();
+        self.context.deferred_drop.drop_all();
         result
     }
 
@@ -248,9 +250,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         self.listen_and_wait(at, |database, actions| {
             database.check_channel(channel)?;
             let Some(callback) = callback.take() else { return Err(Error::NotRunning) };
-            let subscriber = database.subscriptions.subscriber(id, self.settings.queue);
-            let replaced = database.subscriptions.registry.get(id, channel).map(|entry| &entry.value);
-            let subscription = Subscription::new(id, channel, subscriber, callback, &self.deferred_drop, replaced);
+            let subscription = database.subscriptions.create(id, channel, callback, self.settings.queue);
             let undo = database.subscribe(id, subscription, actions);
             Ok((undo.clone(), vec![(channel.into(), Some(undo))]))
         })
@@ -336,7 +336,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
             return at;
         }
         let at = state.databases.len();
-        let mut database = Database::new(config);
+        let mut database = Database::new(config, &self.context);
         if let Some(handle) = &state.handle {
             let channels = database.begin_session(self.settings.own_channel(), true);
             let (core, run) = (Arc::clone(self), state.run);
@@ -359,13 +359,18 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
     }
 
     pub(crate) fn stats(&self) -> NotifierStats {
+        let tables: Vec<_> = {
+            let state = self.lock();
+            state.databases.iter().map(|database| Arc::clone(&database.subscriptions.channels)).collect()
+        };
+        // Without the lock of the state. This applies the limits, and so counts what they drop.
+        let waiting = tables.iter().map(|channels| subscriptions::waiting(channels, &self.context)).sum();
         let state = self.lock();
-        let mut stats = self.counters.read();
+        let mut stats = NotifierStats { waiting, ..self.context.counters.read() };
         stats.canary_micros = state.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);
         for database in &state.databases {
             let subscribers = database.subscriptions.registry.subscribers() as u64;
             stats.subscribers += subscribers;
-            stats.waiting += database.subscriptions.waiting() as u64;
             stats.channels += database.acknowledged() as u64;
             if database.session.is_open() {
                 stats.sessions += 1;

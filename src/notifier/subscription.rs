@@ -1,45 +1,37 @@
-//! A subscription, and the subscriber that it belongs to: the loop adds to the subscriber's queue, a dispatcher takes
-//! from it.
+//! A subscription: a subscriber's callback for one channel.
 
-use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::notification::Notification;
+use crate::notifier::channel::FanoutChannel;
+use crate::notifier::counters::NotifierCounters;
 use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::delivery::Delivery;
 use crate::notifier::missed::{MissedReport, Reason};
-use crate::notifier::queue::{PendingContent, PendingItem, PendingQueue, PushOutcome, Queue};
+use crate::notifier::subscriber::Subscriber;
 
-/// A subscriber, which receives one call at a time and in order, over all of its channels.
-pub(crate) struct Subscriber<I: 'static> {
-    queue: Mutex<SubscriberQueue<I>>,
-}
-
-struct SubscriberQueue<I: 'static> {
-    pending: PendingQueue<SubscriptionRef<I>>,
-    /// A dispatcher serves the subscriber now, or will.
-    is_scheduled: bool,
-}
-
-/// A subscriber's callback for one channel.
 pub(crate) struct Subscription<I: 'static> {
-    channel: Box<str>,
-    subscriber: Arc<Subscriber<I>>,
+    channel: Arc<FanoutChannel<Self>>,
+    subscriber: Arc<Subscriber<Self>>,
     /// A copy of the id in `callback`, which is locked while the callback runs.
     id: Mutex<I>,
     callback: Mutex<BoundCallback<I>>,
+    /// The place among the receivers of the channel.
+    place: AtomicUsize,
     /// The subscription is muted or has ended: items that still wait for it are not delivered.
     is_silent: AtomicBool,
     /// A [`Reception`], changed only under the lock of the notifier's state.
     reception: AtomicU8,
-    deferred_drop: Arc<DeferredDrop>,
-    current: CurrentSubscription<I>,
+    context: Arc<SubscriptionContext>,
 }
 
-/// The subscription that an id has for a channel now. Subscriptions that replace each other share it, so that the latest
-/// also receives items that were queued for its predecessors.
-type CurrentSubscription<I> = Arc<Mutex<Weak<Subscription<I>>>>;
+/// The parts of a notifier that subscriptions need.
+#[derive(Default)]
+pub(crate) struct SubscriptionContext {
+    pub(crate) counters: NotifierCounters,
+    pub(crate) deferred_drop: DeferredDrop,
+}
 
 struct BoundCallback<I> {
     id: I,
@@ -65,72 +57,28 @@ impl<I: 'static> Drop for Subscription<I> {
     /// A lock may be held here, so the callback is dropped later.
     fn drop(&mut self) {
         let callback = self.callback.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.deferred_drop.add(std::mem::replace(&mut callback.call, Box::new(|_| ())));
-    }
-}
-
-impl<I: 'static> Subscriber<I> {
-    pub(crate) fn new(queue: Queue) -> Self {
-        Self { queue: Mutex::new(SubscriberQueue { pending: PendingQueue::new(queue), is_scheduled: false }) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SubscriberQueue<I>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn set_queue(&self, queue: Queue) {
-        self.lock().pending.set_queue(queue);
-    }
-
-    /// Returns the number of notifications in the queue.
-    pub(crate) fn pending(&self) -> usize {
-        self.lock().pending.len()
-    }
-
-    /// Takes the next item. With the queue empty, the subscriber is no longer scheduled.
-    pub(crate) fn take(&self) -> Option<PendingItem<SubscriptionRef<I>>> {
-        let mut queue = self.lock();
-        let item = queue.pending.pop();
-        queue.is_scheduled = item.is_some();
-        item
-    }
-
-    /// Replaces the queue by an empty one.
-    pub(crate) fn reset(&self, queue: Queue) {
-        *self.lock() = SubscriberQueue { pending: PendingQueue::new(queue), is_scheduled: false };
-    }
-}
-
-impl<I: 'static> SubscriberQueue<I> {
-    /// Returns `true` if the subscriber must be handed to a dispatcher, which it then counts as.
-    fn schedule(&mut self) -> bool {
-        !self.pending.is_empty() && !std::mem::replace(&mut self.is_scheduled, true)
+        self.context.deferred_drop.add(std::mem::replace(&mut callback.call, Box::new(|_| ())));
     }
 }
 
 impl<I: Clone + 'static> Subscription<I> {
-    /// Creates a subscription, which takes the place of `replaced`.
     pub(crate) fn new(
         id: &I,
-        channel: &str,
-        subscriber: Arc<Subscriber<I>>,
+        channel: Arc<FanoutChannel<Self>>,
+        subscriber: Arc<Subscriber<Self>>,
         call: Box<Callback<I>>,
-        deferred_drop: &Arc<DeferredDrop>,
-        replaced: Option<&Arc<Self>>,
+        context: &Arc<SubscriptionContext>,
     ) -> Arc<Self> {
-        let reception = replaced.map_or(Reception::Never, |replaced| replaced.reception());
-        let subscription = Arc::new(Self {
-            channel: channel.into(),
+        Arc::new(Self {
+            channel,
             subscriber,
             id: Mutex::new(id.clone()),
             callback: Mutex::new(BoundCallback { id: id.clone(), call }),
+            place: AtomicUsize::new(0),
             is_silent: AtomicBool::new(false),
-            reception: AtomicU8::new(reception as u8),
-            deferred_drop: Arc::clone(deferred_drop),
-            current: replaced.map_or_else(Arc::default, |replaced| Arc::clone(&replaced.current)),
-        });
-        subscription.make_current();
-        subscription
+            reception: AtomicU8::new(Reception::Never as u8),
+            context: Arc::clone(context),
+        })
     }
 
     pub(crate) fn id(&self) -> I {
@@ -139,20 +87,46 @@ impl<I: Clone + 'static> Subscription<I> {
 }
 
 impl<I: 'static> Subscription<I> {
-    pub(crate) fn channel(&self) -> &str {
+    pub(crate) fn channel(&self) -> &FanoutChannel<Self> {
         &self.channel
     }
 
-    pub(crate) fn subscriber(&self) -> &Arc<Subscriber<I>> {
+    pub(crate) fn subscriber(&self) -> &Arc<Subscriber<Self>> {
         &self.subscriber
+    }
+
+    /// Adds the subscription to the receivers of its channel, in the place of another one if that is given.
+    pub(crate) fn attach(self: &Arc<Self>, replaced: Option<&Arc<Self>>) {
+        let mut receivers = self.channel.lock_receivers();
+        let Some(replaced) = replaced else {
+            self.place.store(receivers.add(Arc::clone(self)), Relaxed);
+            drop(receivers);
+            return self.subscriber.attach(self, &self.channel, &self.context.counters);
+        };
+        let place = replaced.place.load(Relaxed);
+        self.place.store(place, Relaxed);
+        receivers.replace(place, Some(Arc::clone(self)));
+        drop(receivers);
+        self.reception.store(replaced.reception.load(Relaxed), Relaxed);
+        self.subscriber.replace(replaced, self, &self.context.counters);
+    }
+
+    /// Removes the subscription from the receivers of its channel. What waits stays in the queue of the subscriber.
+    pub(crate) fn detach(self: &Arc<Self>) {
+        // First, so that no pass removes from the log what the cursor has not read.
+        self.subscriber.detach(self, &self.context.counters);
+        let mut receivers = self.channel.lock_receivers();
+        receivers.replace(self.place.load(Relaxed), None);
+        receivers.compact(|subscription, place| subscription.place.store(place, Relaxed));
+    }
+
+    /// Queues a report. Returns `true` if the subscriber must be handed to a dispatcher.
+    pub(crate) fn push_missed(self: &Arc<Self>, missed: MissedReport) -> bool {
+        self.subscriber.push_missed(self, missed, &self.context.counters)
     }
 
     pub(crate) fn is_silent(&self) -> bool {
         self.is_silent.load(Relaxed)
-    }
-
-    pub(crate) fn set_silent(&self, is_silent: bool) {
-        self.is_silent.store(is_silent, Relaxed);
     }
 
     pub(crate) fn reception(&self) -> Reception {
@@ -176,8 +150,32 @@ impl<I: 'static> Subscription<I> {
         }
     }
 
-    /// Receives from now on. Returns what must be reported first.
-    pub(crate) fn start_receiving(&self) -> Option<MissedReport> {
+    /// Ends the subscription: what waits for it is not delivered.
+    pub(crate) fn end(self: &Arc<Self>) {
+        self.is_silent.store(true, Relaxed);
+        self.detach();
+        self.subscriber.discard(self);
+    }
+
+    /// Mutes the subscription: what arrives is not for it, and what waits is not delivered before it is unmuted.
+    pub(crate) fn mute(self: &Arc<Self>) {
+        self.is_silent.store(true, Relaxed);
+        self.subscriber.pause(self, &self.context.counters);
+        self.stop_receiving(Reception::Muted);
+    }
+
+    /// Unmutes the subscription. One that had been receiving must wait for
+    /// [`start_receiving`](Self::start_receiving).
+    pub(crate) fn unmute(self: &Arc<Self>) {
+        self.is_silent.store(false, Relaxed);
+        if self.reception() != Reception::Muted {
+            self.subscriber.receive(self, None, &self.context.counters);
+        }
+    }
+
+    /// Receives from now on, after the report that is due. Returns `true` if the subscriber must be handed to a
+    /// dispatcher.
+    pub(crate) fn start_receiving(self: &Arc<Self>) -> bool {
         let reason = match self.reception() {
             Reception::Never | Reception::Receiving => None,
             Reception::Opening => Some(Reason::Opened),
@@ -185,61 +183,33 @@ impl<I: 'static> Subscription<I> {
             Reception::Stopped => Some(Reason::Stopped),
         };
         self.set_reception(Reception::Receiving);
-        reason.map(|reason| MissedReport::new(reason, 0))
+        self.subscriber.receive(self, reason.map(|reason| MissedReport::new(reason, 0)), &self.context.counters)
     }
 
-    /// Makes this subscription the one whose callback is called.
-    pub(crate) fn make_current(self: &Arc<Self>) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(self);
-    }
-
-    /// Returns the subscription whose callback is called, if there still is one.
-    pub(crate) fn current(&self) -> Option<Arc<Self>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
-    }
-
-    /// Queues a notification. Returns `true` as well if the subscriber must be handed to a dispatcher.
-    pub(crate) fn push(self: &Arc<Self>, notification: &Notification) -> (PushOutcome, bool) {
-        let mut queue = self.subscriber.lock();
-        let outcome = queue.pending.push(&SubscriptionRef(Arc::clone(self)), notification);
-        (outcome, queue.schedule())
-    }
-
-    /// Queues a report. Returns `true` if the subscriber must be handed to a dispatcher.
-    pub(crate) fn push_missed(self: &Arc<Self>, missed: MissedReport) -> bool {
-        let mut queue = self.subscriber.lock();
-        queue.pending.push_missed(&SubscriptionRef(Arc::clone(self)), missed);
-        queue.schedule()
-    }
-
-    /// Calls the callback, which may panic.
-    pub(crate) fn call(&self, content: &PendingContent) {
+    /// Returns the callback for calls in a row, which may panic.
+    pub(crate) fn callback(&self) -> LockedCallback<'_, I> {
         // A call that panicked left only its own captured values in an unknown state.
-        let mut callback = self.callback.lock().unwrap_or_else(PoisonError::into_inner);
-        let BoundCallback { id, call } = &mut *callback;
-        call(&Delivery::new(id, &self.channel, content));
+        LockedCallback {
+            bound: self.callback.lock().unwrap_or_else(PoisonError::into_inner),
+            channel: self.channel.name(),
+        }
     }
 }
 
-/// A subscription that is equal only to itself.
-pub(crate) struct SubscriptionRef<I: 'static>(pub(crate) Arc<Subscription<I>>);
-
-impl<I: 'static> Clone for SubscriptionRef<I> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
+/// A callback that no other thread calls.
+pub(crate) struct LockedCallback<'s, I: 'static> {
+    bound: MutexGuard<'s, BoundCallback<I>>,
+    channel: &'s str,
 }
 
-impl<I: 'static> PartialEq for SubscriptionRef<I> {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+impl<I: 'static> LockedCallback<'_, I> {
+    pub(crate) fn notify(&mut self, notification: &Notification, folded: u64) {
+        let BoundCallback { id, call } = &mut *self.bound;
+        call(&Delivery::notification(id, self.channel, notification, folded));
     }
-}
 
-impl<I: 'static> Eq for SubscriptionRef<I> {}
-
-impl<I: 'static> Hash for SubscriptionRef<I> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
+    pub(crate) fn report(&mut self, report: &MissedReport) {
+        let BoundCallback { id, call } = &mut *self.bound;
+        call(&Delivery::missed(id, self.channel, report));
     }
 }

@@ -5,42 +5,77 @@ use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
 use crate::error::Error;
+use crate::notifier::channel::ChannelTable;
 use crate::notifier::deferred::{DeferredActions, Undo};
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::Queue;
 use crate::notifier::registry::{Registry, RegistryEntry};
-use crate::notifier::subscription::{Reception, Subscriber, Subscription};
+use crate::notifier::subscriber::Subscriber;
+use crate::notifier::subscription::{Callback, Subscription, SubscriptionContext};
 
 pub(crate) struct Subscriptions<I: 'static> {
     pub(crate) registry: Registry<I, Arc<Subscription<I>>>,
-    subscribers: HashMap<I, (Arc<Subscriber<I>>, Queue)>,
+    /// The channels of all subscriptions, which the loop publishes to.
+    pub(crate) channels: Arc<ChannelTable<Subscription<I>>>,
+    context: Arc<SubscriptionContext>,
     /// Subscribers without a subscription whose callback may still run. One that subscribes again waits for it to return.
-    departed: HashMap<I, Weak<Subscriber<I>>>,
+    departed: HashMap<I, Weak<Subscriber<Subscription<I>>>>,
 }
 
-impl<I: 'static> Default for Subscriptions<I> {
-    fn default() -> Self {
-        Self { registry: Registry::default(), subscribers: HashMap::new(), departed: HashMap::new() }
+impl<I: 'static> Drop for Subscriptions<I> {
+    /// Channels and subscriptions refer to each other.
+    fn drop(&mut self) {
+        self.channels.all().iter().for_each(|channel| *channel.lock_receivers() = Default::default());
     }
 }
 
 impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
-    /// Returns the subscriber with this id, and creates it if there is none.
-    pub(crate) fn subscriber(&mut self, id: &I, queue: Queue) -> Arc<Subscriber<I>> {
-        if let Some((subscriber, _)) = self.subscribers.get(id) {
-            return Arc::clone(subscriber);
+    pub(crate) fn new(context: &Arc<SubscriptionContext>) -> Self {
+        Self {
+            registry: Registry::default(),
+            channels: Arc::default(),
+            context: Arc::clone(context),
+            departed: HashMap::new(),
         }
-        let departed = self.departed.remove(id).and_then(|departed| departed.upgrade());
-        let subscriber = departed.unwrap_or_else(|| Arc::new(Subscriber::new(queue)));
-        subscriber.set_queue(queue);
-        self.subscribers.insert(id.clone(), (Arc::clone(&subscriber), queue));
-        subscriber
     }
 
-    pub(crate) fn set_queue(&mut self, id: &I, queue: Queue) -> Result<(), Error> {
-        let (subscriber, current) = self.subscribers.get_mut(id).ok_or(Error::UnknownSubscriber { channel: None })?;
-        subscriber.set_queue(queue);
-        *current = queue;
+    /// Creates a subscription of the subscriber with this id, and the subscriber if there is none.
+    pub(crate) fn create(
+        &mut self,
+        id: &I,
+        channel: &str,
+        call: Box<Callback<I>>,
+        queue: Queue,
+    ) -> Arc<Subscription<I>> {
+        let subscriber = match self.any_of(id) {
+            Some(subscription) => Arc::clone(subscription.subscriber()),
+            None => {
+                let departed = self.departed.remove(id).and_then(|departed| departed.upgrade());
+                if let Some(departed) = &departed {
+                    departed.set_queue(queue, &self.context.counters);
+                }
+                departed.unwrap_or_else(|| Arc::new(Subscriber::new(queue)))
+            }
+        };
+        Subscription::new(id, self.channels.channel(channel), subscriber, call, &self.context)
+    }
+
+    /// Adds a subscription. Returns the one that it replaces.
+    pub(crate) fn subscribe(&mut self, id: &I, subscription: &Arc<Subscription<I>>) -> Option<Arc<Subscription<I>>> {
+        let replaced = self.registry.subscribe(id, subscription.channel().name(), Arc::clone(subscription));
+        subscription.attach(replaced.as_ref());
+        replaced
+    }
+
+    /// Returns one of the subscriptions of a subscriber.
+    fn any_of(&self, id: &I) -> Option<&Arc<Subscription<I>>> {
+        let channel = self.registry.channels_of(id)?.first()?;
+        Some(&self.registry.get(id, channel)?.value)
+    }
+
+    pub(crate) fn set_queue(&self, id: &I, queue: Queue) -> Result<(), Error> {
+        let subscription = self.any_of(id).ok_or(Error::UnknownSubscriber { channel: None })?;
+        subscription.subscriber().set_queue(queue, &self.context.counters);
         Ok(())
     }
 
@@ -63,10 +98,11 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         for channel in self.registry.channels_of(id).cloned().unwrap_or_default() {
             if let Ok(subscription) = self.registry.unsubscribe(id, &channel) {
                 let dropped = dropped.get(&channel).copied().unwrap_or_default();
+                subscription.detach();
+                self.remove_unused(id, &subscription);
                 actions.report(&subscription, MissedReport::new(Reason::Unsubscribed, dropped));
             }
         }
-        self.remove_if_unused(id);
     }
 
     /// Applies mutes to the subscriptions of a channel, or to that of one subscriber. `is_listening` says that the server
@@ -79,19 +115,20 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         actions: &mut DeferredActions<I>,
     ) {
         let is_channel_muted = self.registry.is_muted(channel);
-        let refresh = |entry: &RegistryEntry<I, Arc<Subscription<I>>>| {
+        let mut refresh = |entry: &RegistryEntry<I, Arc<Subscription<I>>>| {
             let subscription = &entry.value;
-            let is_silent = is_channel_muted || entry.is_muted;
-            subscription.set_silent(is_silent);
-            if is_silent {
-                subscription.stop_receiving(Reception::Muted);
-            } else if is_listening && let Some(missed) = subscription.start_receiving() {
-                actions.report(subscription, missed);
+            if is_channel_muted || entry.is_muted {
+                subscription.mute();
+                return;
+            }
+            subscription.unmute();
+            if is_listening {
+                actions.start_receiving(subscription);
             }
         };
         match only {
-            Some(id) => self.registry.get(id, channel).into_iter().for_each(refresh),
-            None => self.registry.subscriptions(channel).for_each(refresh),
+            Some(id) => self.registry.get(id, channel).into_iter().for_each(&mut refresh),
+            None => self.registry.subscriptions(channel).for_each(&mut refresh),
         }
     }
 
@@ -107,15 +144,15 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
                 }
                 match replaced {
                     Some(replaced) => {
-                        replaced.make_current();
-                        self.registry.subscribe(&id, channel, replaced);
+                        self.subscribe(&id, &replaced);
                         self.refresh(channel, Some(&id), is_listening, actions);
                     }
                     None => {
-                        let _ = self.registry.unsubscribe(&id, channel);
+                        if self.registry.unsubscribe(&id, channel).is_ok() {
+                            self.end(&id, &subscription);
+                        }
                     }
                 }
-                self.end(&id, &subscription);
             }
         }
     }
@@ -130,31 +167,43 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         channels.map(|channel| (channel.to_owned(), ids_on(channel))).filter(|(_, ids)| !ids.is_empty()).collect()
     }
 
-    /// Empties all queues.
+    /// Discards all notifications and reports that wait.
     pub(crate) fn reset_queues(&self) {
-        self.subscribers.values().for_each(|(subscriber, queue)| subscriber.reset(*queue));
-        self.departed.values().filter_map(Weak::upgrade).for_each(|it| it.reset(Queue::default()));
-    }
-
-    /// Returns the number of notifications in all queues.
-    pub(crate) fn waiting(&self) -> usize {
-        self.subscribers.values().map(|(subscriber, _)| subscriber.pending()).sum()
+        let channels = self.channels.all();
+        channels.iter().for_each(|channel| channel.clear());
+        for channel in &channels {
+            channel.receivers().iter().for_each(|subscription| subscription.subscriber().reset());
+        }
+        self.departed.values().filter_map(Weak::upgrade).for_each(|departed| departed.reset());
     }
 
     fn end(&mut self, id: &I, subscription: &Arc<Subscription<I>>) {
-        subscription.set_silent(true);
-        self.remove_if_unused(id);
+        subscription.end();
+        self.remove_unused(id, subscription);
     }
 
-    /// Removes a subscriber that has no subscription left.
-    fn remove_if_unused(&mut self, id: &I) {
-        if self.registry.channels_of(id).is_none()
-            && let Some((subscriber, _)) = self.subscribers.remove(id)
-        {
-            if self.departed.len() > self.subscribers.len() {
+    /// Removes the channel and the subscriber of a removed subscription, if they have no other.
+    fn remove_unused(&mut self, id: &I, subscription: &Arc<Subscription<I>>) {
+        self.channels.remove_if_unused(subscription.channel());
+        if self.registry.channels_of(id).is_none() {
+            if self.departed.len() > self.registry.subscribers() {
                 self.departed.retain(|_, departed| departed.strong_count() > 0);
             }
-            self.departed.insert(id.clone(), Arc::downgrade(&subscriber));
+            self.departed.insert(id.clone(), Arc::downgrade(subscription.subscriber()));
         }
     }
+}
+
+/// Returns the number of notifications that wait for the subscribers of channels.
+pub(crate) fn waiting<I>(channels: &ChannelTable<Subscription<I>>, context: &SubscriptionContext) -> u64 {
+    let mut waiting = 0;
+    for channel in channels.all() {
+        for subscription in channel.receivers().iter() {
+            let subscriber = subscription.subscriber();
+            if subscriber.is_first(subscription) {
+                waiting += subscriber.waiting(&context.counters) as u64;
+            }
+        }
+    }
+    waiting
 }

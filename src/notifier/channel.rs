@@ -1,0 +1,250 @@
+//! A channel with subscribers: the log of its notifications, and the subscriptions that read it.
+//!
+//! ```text
+//!   loop ──publish──▶ log ◀──read── dispatching threads, for each of the receivers
+//!          └─▶ checks: subscribers that the loop must look at before the log drops what they have not read
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::notifier::log::{Log, LogLimits, SegmentEntries};
+use crate::notifier::receivers::{ReceiverList, ReceiverSnapshot};
+
+/// A channel; `S` is a subscription.
+#[derive(Debug)]
+pub(crate) struct FanoutChannel<S> {
+    name: Box<str>,
+    log: Mutex<LimitedLog>,
+    /// Copies of values of the log, to be read without its lock.
+    head: AtomicU64,
+    kept_bytes: AtomicU64,
+    receivers: Mutex<ReceiverList<S>>,
+    checks: Mutex<Checks<S>>,
+    /// The number of subscribers that have not read all that the last complete pass handed out.
+    laggards: AtomicUsize,
+    /// The channel waits for a pass. Changed under the lock of the dispatcher.
+    pub(crate) is_ready: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct LimitedLog {
+    log: Log,
+    /// The limits of the subscribers, each with the number of those that have it.
+    limits: BTreeMap<LogLimits, usize>,
+    /// The head when the last complete pass began.
+    passed: u64,
+}
+
+/// Subscriptions whose subscribers the loop must check.
+#[derive(Debug)]
+struct Checks<S> {
+    /// By the head after which they are checked, and a number.
+    by_head: BTreeMap<(u64, u64), Weak<S>>,
+    /// Whenever there are new notifications.
+    always: BTreeMap<u64, Weak<S>>,
+    last_number: u64,
+}
+
+/// A planned check, to cancel it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PlannedCheck {
+    AfterHead(u64, u64),
+    Always(u64),
+}
+
+impl LimitedLog {
+    /// Returns limits within which no subscriber's limits are exceeded.
+    fn widest(&self) -> LogLimits {
+        let widest = |of: fn(&LogLimits) -> u64| self.limits.keys().map(of).max().unwrap_or_default();
+        LogLimits { items: widest(|it| it.items), bytes: widest(|it| it.bytes) }
+    }
+}
+
+impl<S> FanoutChannel<S> {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            log: Mutex::default(),
+            head: AtomicU64::new(0),
+            kept_bytes: AtomicU64::new(0),
+            receivers: Mutex::default(),
+            checks: Mutex::new(Checks { by_head: BTreeMap::new(), always: BTreeMap::new(), last_number: 0 }),
+            laggards: AtomicUsize::new(0),
+            is_ready: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LimitedLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the index of the next notification.
+    pub(crate) fn head(&self) -> u64 {
+        self.head.load(Acquire)
+    }
+
+    /// Returns the size of the notifications in the log.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.kept_bytes.load(Relaxed)
+    }
+
+    /// Reads the log under its lock.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Log) -> T) -> T {
+        read(&self.lock().log)
+    }
+
+    fn change_log(&self, change: impl FnOnce(&mut LimitedLog)) {
+        let mut log = self.lock();
+        change(&mut log);
+        self.kept_bytes.store(log.log.kept_bytes(), Relaxed);
+        self.head.store(log.log.head(), Release);
+    }
+
+    /// Adds notifications to the log.
+    pub(crate) fn publish(&self, entries: SegmentEntries) {
+        self.change_log(|it| it.log.push(entries));
+    }
+
+    /// Removes what no subscriber reads any more because of its limits. The subscriptions that were
+    /// [due](Self::take_due) must have been checked.
+    pub(crate) fn trim(&self) {
+        self.change_log(|it| it.log.trim(it.widest()));
+    }
+
+    /// Records that all receivers were visited since the head was at `until`, and have read what is before `read`.
+    pub(crate) fn complete_pass(&self, until: u64, read: u64) {
+        self.change_log(|it| {
+            it.passed = it.passed.max(until);
+            it.log.trim_to(until.min(read));
+        });
+    }
+
+    pub(crate) fn add_laggard(&self) {
+        self.laggards.fetch_add(1, AcqRel);
+    }
+
+    /// Records that a laggard has read all that was handed out. After the last one, that is removed.
+    pub(crate) fn remove_laggard(&self) {
+        if self.laggards.fetch_sub(1, AcqRel) == 1 {
+            self.change_log(|it| it.log.trim_to(it.passed));
+        }
+    }
+
+    /// Removes all notifications.
+    pub(crate) fn clear(&self) {
+        self.change_log(|it| it.log.trim_to(u64::MAX));
+    }
+
+    pub(crate) fn add_limits(&self, limits: LogLimits) {
+        *self.lock().limits.entry(limits).or_default() += 1;
+    }
+
+    pub(crate) fn remove_limits(&self, limits: LogLimits) {
+        let mut log = self.lock();
+        if let Some(count) = log.limits.get_mut(&limits) {
+            *count -= 1;
+            if *count == 0 {
+                log.limits.remove(&limits);
+            }
+        }
+    }
+
+    // ---- receivers and checks -------------------------------------------------------------------------------------
+
+    pub(crate) fn receivers(&self) -> ReceiverSnapshot<S> {
+        self.lock_receivers().snapshot()
+    }
+
+    pub(crate) fn lock_receivers(&self) -> MutexGuard<'_, ReceiverList<S>> {
+        self.receivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Plans a check of a subscription for the time when the head passes `head`.
+    pub(crate) fn check_after(&self, head: u64, subscription: &Weak<S>) -> PlannedCheck {
+        let mut checks = self.lock_checks();
+        checks.last_number += 1;
+        let number = checks.last_number;
+        checks.by_head.insert((head, number), Weak::clone(subscription));
+        PlannedCheck::AfterHead(head, number)
+    }
+
+    /// Plans a check of a subscription whenever there are new notifications.
+    pub(crate) fn check_always(&self, subscription: &Weak<S>) -> PlannedCheck {
+        let mut checks = self.lock_checks();
+        checks.last_number += 1;
+        let number = checks.last_number;
+        checks.always.insert(number, Weak::clone(subscription));
+        PlannedCheck::Always(number)
+    }
+
+    pub(crate) fn cancel_check(&self, check: PlannedCheck) {
+        let mut checks = self.lock_checks();
+        match check {
+            PlannedCheck::AfterHead(head, number) => drop(checks.by_head.remove(&(head, number))),
+            PlannedCheck::Always(number) => drop(checks.always.remove(&number)),
+        }
+    }
+
+    /// Returns the subscriptions that are checked whenever there are new notifications.
+    pub(crate) fn always_checked(&self) -> Vec<Arc<S>> {
+        self.lock_checks().always.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Returns the subscriptions that must be checked now.
+    pub(crate) fn due(&self) -> Vec<Arc<S>> {
+        let head = self.head();
+        self.lock_checks().by_head.range(..(head, 0)).filter_map(|(_, subscription)| subscription.upgrade()).collect()
+    }
+
+    fn lock_checks(&self) -> MutexGuard<'_, Checks<S>> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The channels of a database that have subscribers.
+#[derive(Debug)]
+pub(crate) struct ChannelTable<S>(Mutex<HashMap<Box<str>, Arc<FanoutChannel<S>>>>);
+
+impl<S> Default for ChannelTable<S> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<S> ChannelTable<S> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<FanoutChannel<S>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a channel, and creates it if there is none.
+    pub(crate) fn channel(&self, name: &str) -> Arc<FanoutChannel<S>> {
+        let mut channels = self.lock();
+        if let Some(channel) = channels.get(name) {
+            return Arc::clone(channel);
+        }
+        let channel = Arc::new(FanoutChannel::new(name));
+        channels.insert(name.into(), Arc::clone(&channel));
+        channel
+    }
+
+    /// Removes a channel that has no receiver.
+    pub(crate) fn remove_if_unused(&self, channel: &FanoutChannel<S>) {
+        let mut channels = self.lock();
+        if channel.lock_receivers().is_empty()
+            && channels.get(&channel.name).is_some_and(|known| std::ptr::eq(&**known, channel))
+        {
+            channels.remove(&channel.name);
+        }
+    }
+
+    /// Returns all channels.
+    pub(crate) fn all(&self) -> Vec<Arc<FanoutChannel<S>>> {
+        self.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,73 @@
+//! The place of a subscription in the log of its channel.
+
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Weak};
+
+use crate::notifier::channel::{FanoutChannel, PlannedCheck};
+
+/// The place of a subscription in the log of its channel.
+#[derive(Debug)]
+pub(crate) struct Cursor<S> {
+    pub(crate) subscription: Weak<S>,
+    pub(crate) channel: Arc<FanoutChannel<S>>,
+    /// The index of the next notification, unless the subscription is muted.
+    pub(crate) next: Option<u64>,
+    pub(crate) check: Option<Box<PlannedCheck>>,
+    /// The subscription is among those with unread notifications.
+    pub(crate) is_listed: bool,
+}
+
+/// A subscription that is equal only to itself.
+#[derive(Debug)]
+pub(crate) struct SubscriptionRef<S>(pub(crate) Arc<S>);
+
+impl<S> Clone for SubscriptionRef<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> PartialEq for SubscriptionRef<S> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<S> Eq for SubscriptionRef<S> {}
+
+impl<S> Hash for SubscriptionRef<S> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+pub(crate) fn address<S>(subscription: &S) -> usize {
+    std::ptr::from_ref(subscription).addr()
+}
+
+impl<S> Cursor<S> {
+    pub(crate) fn address(&self) -> usize {
+        self.subscription.as_ptr().addr()
+    }
+
+    pub(crate) fn is_of(&self, subscription: &S) -> bool {
+        self.address() == address(subscription)
+    }
+
+    /// Has the loop check the subscriber whenever the channel has new notifications.
+    pub(crate) fn watch(&mut self) {
+        self.cancel_check();
+        self.check = Some(Box::new(self.channel.check_always(&self.subscription)));
+    }
+
+    pub(crate) fn cancel_check(&mut self) {
+        if let Some(check) = self.check.take() {
+            self.channel.cancel_check(*check);
+        }
+    }
+
+    /// Returns the number of notifications that have not been read.
+    pub(crate) fn unread(&self) -> u64 {
+        self.next.map_or(0, |next| self.channel.head().saturating_sub(next))
+    }
+}

@@ -1,0 +1,217 @@
+//! The notifications of one channel, stored once for all its subscribers. Pure.
+//!
+//! ```text
+//!   base ◀── Segment ── Segment ── Segment ──▶ head
+//!               └ a subscriber's cursor is an index, which only grows
+//! ```
+//!
+//! A segment is immutable and holds the notifications of the channel that were published together. Readers keep the
+//! segment that they read from, so that they need the lock of the log only from one segment to the next.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::notification::Notification;
+
+/// Consecutive notifications of a channel.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    /// The index of the first entry.
+    first: u64,
+    entries: Vec<LogEntry>,
+    /// The size of all entries of the channel before the segment, and with it.
+    bytes_before: u64,
+    bytes_after: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct LogEntry {
+    /// The position among the notifications of all channels.
+    pub(crate) position: u64,
+    pub(crate) notification: Notification,
+    /// The size of all entries of the segment before this one.
+    bytes_before: u64,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    pub(crate) fn get(&self, index: u64) -> Option<&LogEntry> {
+        self.entries.get(usize::try_from(index.wrapping_sub(self.first)).ok()?)
+    }
+
+    /// Returns the entries with an index in a range.
+    fn range(&self, from: u64, to: u64) -> &[LogEntry] {
+        let offset = |index: u64| index.clamp(self.first, self.end()).saturating_sub(self.first) as usize;
+        self.entries.get(offset(from)..offset(to)).unwrap_or_default()
+    }
+}
+
+/// The entries of a segment that is not in a log yet.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentEntries {
+    entries: Vec<LogEntry>,
+    bytes: u64,
+}
+
+impl SegmentEntries {
+    /// Adds a notification with its position, and its size with respect to the limits of queues.
+    pub(crate) fn push(&mut self, position: u64, notification: Notification, size: usize) {
+        self.entries.push(LogEntry { position, notification, bytes_before: self.bytes });
+        self.bytes += size as u64;
+    }
+}
+
+/// Limits of the entries that a log keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LogLimits {
+    pub(crate) items: u64,
+    pub(crate) bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    segments: VecDeque<Arc<Segment>>,
+    head: u64,
+    bytes: u64,
+}
+
+impl Log {
+    /// Returns the index of the next notification.
+    pub(crate) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// Returns the index of the oldest notification that is kept.
+    pub(crate) fn base(&self) -> u64 {
+        self.segments.front().map_or(self.head, |segment| segment.first)
+    }
+
+    /// Returns the size of the notifications that are kept.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.bytes_from(self.base())
+    }
+
+    /// Adds a segment of entries whose sizes are counted from its beginning.
+    pub(crate) fn push(&mut self, entries: SegmentEntries) {
+        let SegmentEntries { entries, bytes } = entries;
+        if entries.is_empty() {
+            return;
+        }
+        let segment = Segment { first: self.head, entries, bytes_before: self.bytes, bytes_after: self.bytes + bytes };
+        self.bytes = segment.bytes_after;
+        self.head = segment.end();
+        self.segments.push_back(Arc::new(segment));
+    }
+
+    /// Removes segments that end before an index.
+    pub(crate) fn trim_to(&mut self, index: u64) {
+        while self.segments.front().is_some_and(|segment| segment.end() <= index) {
+            self.segments.pop_front();
+        }
+        if self.segments.is_empty() {
+            self.segments.shrink_to(8);
+        }
+    }
+
+    /// Removes segments of which every entry is outside of the limits.
+    pub(crate) fn trim(&mut self, limits: LogLimits) {
+        let is_outside = |segment: &Arc<Segment>| {
+            self.head - segment.end() >= limits.items || self.bytes - segment.bytes_after >= limits.bytes
+        };
+        let outside = self.segments.iter().take_while(|segment| is_outside(segment)).count();
+        self.segments.drain(..outside);
+    }
+
+    /// Returns the index after the last notification up to a position.
+    pub(crate) fn end_at(&self, position: u64) -> u64 {
+        let is_before = |entry: &LogEntry| entry.position <= position;
+        let at = self.segments.partition_point(|segment| segment.entries.first().is_some_and(is_before));
+        match at.checked_sub(1).and_then(|at| self.segments.get(at)) {
+            Some(segment) => segment.first + segment.entries.partition_point(is_before) as u64,
+            None => self.base(),
+        }
+    }
+
+    /// Returns the segment that holds an index.
+    pub(crate) fn segment(&self, index: u64) -> Option<&Arc<Segment>> {
+        let at = self.segments.partition_point(|segment| segment.end() <= index);
+        self.segments.get(at).filter(|segment| segment.first <= index)
+    }
+
+    /// Returns the entries from an index on.
+    pub(crate) fn entries_from(&self, index: u64) -> impl Iterator<Item = &LogEntry> {
+        let at = self.segments.partition_point(|segment| segment.end() <= index);
+        self.segments.iter().skip(at).flat_map(move |segment| segment.range(index, u64::MAX))
+    }
+
+    /// Returns the size of the entries from an index on, as far as they are kept.
+    pub(crate) fn bytes_from(&self, index: u64) -> u64 {
+        let index = index.max(self.base());
+        let segment = self.segment(index);
+        let before = segment.and_then(|it| Some(it.bytes_before + it.get(index)?.bytes_before));
+        self.bytes - before.unwrap_or(self.bytes)
+    }
+
+    /// Returns the smallest index from which on all entries are kept and within the limits.
+    pub(crate) fn first_within(&self, limits: LogLimits) -> u64 {
+        let by_items = self.head.saturating_sub(limits.items).max(self.base());
+        if self.bytes_from(by_items) <= limits.bytes {
+            return by_items;
+        }
+        let is_outside = |bytes_before: u64| self.bytes - bytes_before > limits.bytes;
+        let at = self.segments.partition_point(|segment| is_outside(segment.bytes_after));
+        let by_bytes = self.segments.get(at).map_or(self.head, |segment| {
+            segment.first
+                + segment.entries.partition_point(|it| is_outside(segment.bytes_before + it.bytes_before)) as u64
+        });
+        by_items.max(by_bytes)
+    }
+
+    /// Folds the entries of a window, which the log must keep.
+    pub(crate) fn fold(&self, from: u64, to: u64) -> FoldedWindow {
+        let mut latest: HashMap<&[u8], usize> = HashMap::new();
+        let mut entries: Vec<FoldedEntry> = Vec::new();
+        let at = self.segments.partition_point(|segment| segment.end() <= from);
+        let segments = self.segments.iter().skip(at).take_while(|segment| segment.first < to);
+        for segment in segments.collect::<Vec<_>>().into_iter().rev() {
+            let first = segment.first.max(from);
+            for (offset, entry) in segment.range(from, to).iter().enumerate().rev() {
+                match latest.get(entry.notification.payload_bytes()) {
+                    Some(&at) => entries.get_mut(at).into_iter().for_each(|entry| entry.folded += 1),
+                    None => {
+                        latest.insert(entry.notification.payload_bytes(), entries.len());
+                        let index = first + offset as u64;
+                        entries.push(FoldedEntry { segment: Arc::clone(segment), index, folded: 0 });
+                    }
+                }
+            }
+        }
+        entries.reverse();
+        FoldedWindow { from, to, entries }
+    }
+}
+
+/// The latest of equal notifications in a part of a log.
+#[derive(Debug)]
+pub(crate) struct FoldedWindow {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) entries: Vec<FoldedEntry>,
+}
+
+#[derive(Debug)]
+pub(crate) struct FoldedEntry {
+    segment: Arc<Segment>,
+    index: u64,
+    /// The number of earlier notifications with the same payload.
+    pub(crate) folded: u64,
+}
+
+impl FoldedEntry {
+    pub(crate) fn notification(&self) -> Option<&Notification> {
+        self.segment.get(self.index).map(|entry| &entry.notification)
+    }
+}

@@ -1,0 +1,241 @@
+//! A subscriber, which the loop, the dispatching threads and the callers of the notifier share.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::notifier::channel::FanoutChannel;
+use crate::notifier::counters::NotifierCounters;
+use crate::notifier::cursor::{Cursor, SubscriptionRef, address};
+use crate::notifier::log::LogEntry;
+use crate::notifier::missed::MissedReport;
+use crate::notifier::queue::{Policy, Queue};
+use crate::notifier::subscriber_queue::SubscriberQueue;
+use crate::notifier::visit::{SegmentReader, Taken, Visit};
+
+/// A subscriber, which receives one call at a time and in order, over all of its channels; `S` is a subscription.
+#[derive(Debug)]
+pub(crate) struct Subscriber<S> {
+    queue: Mutex<SubscriberQueue<S>>,
+    /// The index of the next notification at the only cursor, while a thread takes notifications without the lock.
+    unlocked: AtomicU64,
+}
+
+/// The value of `unlocked` while notifications are taken under the lock.
+const LOCKED: u64 = u64::MAX;
+
+impl<S> Subscriber<S> {
+    pub(crate) fn new(queue: Queue) -> Self {
+        let queue = SubscriberQueue::new(queue);
+        Self { queue: Mutex::new(queue), unlocked: AtomicU64::new(LOCKED) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SubscriberQueue<S>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.unlocked.load(Relaxed) != LOCKED {
+            // The thread that takes notifications without the lock continues with it.
+            let next = self.unlocked.swap(LOCKED, AcqRel);
+            queue.cursors.first_mut().into_iter().for_each(|cursor| cursor.next = Some(next));
+        }
+        queue
+    }
+
+    /// Adds a cursor, which reads nothing before it [receives](Self::receive). The channel must have the subscription
+    /// among its receivers.
+    pub(crate) fn attach(&self, subscription: &Arc<S>, channel: &Arc<FanoutChannel<S>>, counters: &NotifierCounters) {
+        let mut it = self.lock();
+        channel.add_limits(it.limits());
+        let (subscription, channel) = (Arc::downgrade(subscription), Arc::clone(channel));
+        it.insert(Cursor { subscription, channel, next: None, check: None, is_listed: false }, counters);
+    }
+
+    /// Makes a subscription take the place of another one of the same channel, also for what waits.
+    pub(crate) fn replace(&self, replaced: &Arc<S>, subscription: &Arc<S>, counters: &NotifierCounters) {
+        let mut it = self.lock();
+        if let Some(cursor) = it.remove(replaced, counters) {
+            if let Some(pending) = &mut it.pending {
+                let refs = [replaced, subscription].map(|it| SubscriptionRef(Arc::clone(it)));
+                pending.items.rename(&refs[0], &refs[1]);
+            }
+            it.insert(Cursor { subscription: Arc::downgrade(subscription), ..cursor }, counters);
+        }
+    }
+
+    /// Removes the cursor of a subscription. What it has not read waits for it nevertheless.
+    pub(crate) fn detach(&self, subscription: &Arc<S>, counters: &NotifierCounters) {
+        let mut it = self.lock();
+        if let Some(cursor) = it.remove(subscription, counters) {
+            cursor.channel.remove_limits(it.limits());
+        }
+        if it.cursors.is_empty()
+            && let Some(pending) = &mut it.pending
+        {
+            pending.refused = None;
+        }
+    }
+
+    /// Removes everything that waits for a subscription.
+    pub(crate) fn discard(&self, subscription: &Arc<S>) {
+        if let Some(pending) = &mut self.lock().pending {
+            pending.items.remove_all(&SubscriptionRef(Arc::clone(subscription)));
+        }
+    }
+
+    /// Lets a subscription receive later notifications, after a report. Returns `true` if the subscriber must be handed to
+    /// a dispatcher.
+    pub(crate) fn receive(
+        &self,
+        subscription: &Arc<S>,
+        report: Option<MissedReport>,
+        counters: &NotifierCounters,
+    ) -> bool {
+        let mut it = self.lock();
+        if let Some(cursor) = it.cursor(subscription) {
+            cursor.next = cursor.next.or_else(|| Some(cursor.channel.head()));
+        }
+        it.plan_check();
+        report.is_some_and(|report| it.push_missed(subscription, report, counters))
+    }
+
+    /// Lets a subscription receive nothing. What it has not read waits for it nevertheless.
+    pub(crate) fn pause(&self, subscription: &S, counters: &NotifierCounters) {
+        let mut it = self.lock();
+        it.move_unread(counters);
+        if let Some(cursor) = it.cursor(subscription) {
+            cursor.next = None;
+            it.clear_behind();
+        }
+    }
+
+    /// Queues a report behind all notifications. Returns `true` if the subscriber must be handed to a dispatcher.
+    pub(crate) fn push_missed(&self, subscription: &Arc<S>, report: MissedReport, counters: &NotifierCounters) -> bool {
+        self.lock().push_missed(subscription, report, counters)
+    }
+
+    pub(crate) fn set_queue(&self, queue: Queue, counters: &NotifierCounters) {
+        let mut it = self.lock();
+        if queue == it.queue {
+            return;
+        }
+        it.move_unread(counters);
+        let before = it.limits();
+        it.queue = queue;
+        for cursor in &it.cursors {
+            cursor.channel.remove_limits(before);
+            cursor.channel.add_limits(it.limits());
+        }
+        if let Some(pending) = &mut it.pending {
+            pending.items.set_queue(queue);
+        }
+        it.plan_check();
+    }
+
+    /// Applies the limits, and returns the number of notifications that wait.
+    pub(crate) fn waiting(&self, counters: &NotifierCounters) -> usize {
+        let mut it = self.lock();
+        if it.queue.policy == Policy::Coalesce {
+            it.move_unread(counters);
+        }
+        it.apply_limits(counters);
+        it.len()
+    }
+
+    /// Returns `true` if a subscription is the first of its subscriber.
+    pub(crate) fn is_first(&self, subscription: &S) -> bool {
+        self.lock().cursors.first().is_some_and(|cursor| cursor.is_of(subscription))
+    }
+
+    /// Records that notifications were added to the log of one of several subscriptions.
+    pub(crate) fn add_unread(&self, subscription: &S) {
+        let mut it = self.lock();
+        let is_new = it
+            .cursor(subscription)
+            .is_some_and(|cursor| cursor.next.is_some() && !std::mem::replace(&mut cursor.is_listed, true));
+        if is_new {
+            it.unread.get_or_insert_default().push(address(subscription));
+        }
+    }
+
+    /// Applies the limits before logs drop what the subscriber has not read. Returns the notifications of each channel that
+    /// were dropped, if the subscriber must be disconnected.
+    pub(crate) fn check(&self, counters: &NotifierCounters) -> Option<HashMap<Box<str>, u64>> {
+        let mut it = self.lock();
+        it.apply_limits(counters);
+        it.plan_check();
+        it.pending.as_ref().and_then(|pending| pending.refused.clone())
+    }
+
+    /// Discards what waits, and no longer counts as scheduled.
+    pub(crate) fn reset(&self) {
+        let mut it = self.lock();
+        it.clear_behind();
+        (it.pending, it.folded) = (None, None);
+        it.is_scheduled = false;
+        it.is_revisited = false;
+        it.unread = None;
+        for cursor in &mut it.cursors {
+            cursor.next = cursor.next.map(|_| cursor.channel.head());
+            cursor.is_listed = false;
+        }
+    }
+
+    /// Takes the next item for a thread that begins to serve the subscriber.
+    pub(crate) fn begin(&self, visit: &mut Visit<'_, S>, reader: &mut SegmentReader) -> Taken<S> {
+        let mut it = self.lock();
+        if it.is_scheduled {
+            it.is_revisited = true;
+            it.mark_behind();
+            if it.cursors.len() > 1 {
+                it.move_unread(visit.counters);
+            }
+            return Taken::Busy;
+        }
+        it.is_scheduled = true;
+        let taken = it.take(visit, reader);
+        self.unlock(&it, &taken, visit);
+        taken
+    }
+
+    /// Takes the next item for the thread that serves the subscriber.
+    pub(crate) fn take(&self, visit: &mut Visit<'_, S>, reader: &mut SegmentReader) -> Taken<S> {
+        let mut it = self.lock();
+        let taken = it.take(visit, reader);
+        self.unlock(&it, &taken, visit);
+        taken
+    }
+
+    /// Takes the next notification from the log without the lock, if only that can follow.
+    pub(crate) fn take_unlocked<'r>(&self, visit: &Visit<'_, S>, reader: &'r SegmentReader) -> Option<&'r LogEntry> {
+        let next = self.unlocked.load(Relaxed);
+        if next >= visit.until
+            || visit.channel.head() - next > visit.limits.items
+            || visit.channel.kept_bytes() > visit.limits.bytes
+        {
+            return None;
+        }
+        let entry = reader.entry(next)?;
+        self.unlocked.compare_exchange(next, next + 1, AcqRel, Relaxed).is_ok().then_some(entry)
+    }
+
+    /// Lets [`take_unlocked`](Self::take_unlocked) continue after a notification from the log.
+    fn unlock(&self, it: &SubscriberQueue<S>, taken: &Taken<S>, visit: &mut Visit<'_, S>) {
+        if let (Taken::Logged(index), [_]) = (taken, &*it.cursors)
+            && it.pending.is_none()
+            && it.queue.policy != Policy::Coalesce
+        {
+            visit.limits = it.limits();
+            self.unlocked.store(index + 1, Release);
+        }
+    }
+
+    /// Records that the thread that serves the subscriber will come back to it later.
+    pub(crate) fn postpone(&self) {
+        self.lock().mark_behind();
+    }
+
+    /// Returns the index of the next notification that a subscription reads, or the maximum.
+    pub(crate) fn next_index(&self, subscription: &S) -> u64 {
+        self.lock().cursor(subscription).and_then(|cursor| cursor.next).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,396 @@
+//! The queue of a subscriber: its cursors in the logs of its channels, and the items that were moved out of them. Pure.
+//!
+//! ```text
+//!   pending: reports and notifications, older than all at the cursors │ cursor ──▶ log of a channel
+//!               └──▶ taken first                                      │ cursor ──▶ log of another channel
+//! ```
+//!
+//! A subscriber of one channel takes notifications from its log. They are moved to its own [`PendingQueue`] where that is
+//! needed: in front of a report, where its [`Policy`] drops or folds, and for a subscriber of several channels. Moving
+//! them later than they arrived makes no difference, since nothing was taken in between.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
+
+use crate::notification::Notification;
+use crate::notifier::counters::NotifierCounters;
+use crate::notifier::cursor::{Cursor, SubscriptionRef, address};
+use crate::notifier::log::{FoldedWindow, LogLimits};
+use crate::notifier::missed::{MissedReport, Reason};
+use crate::notifier::queue::{PendingQueue, Policy, Queue};
+use crate::notifier::visit::{SegmentReader, Taken, Visit};
+
+/// The number of channels with unread notifications from which on these are moved.
+const UNREAD_MAX: usize = 64;
+/// The largest size of a notification that is taken into account when a check is planned.
+const LARGE: u64 = 32 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct SubscriberQueue<S> {
+    pub(crate) queue: Queue,
+    /// Sorted by the address of the subscription.
+    pub(crate) cursors: Vec<Cursor<S>>,
+    /// The addresses of subscriptions with unread notifications, if there are several cursors. Boxed like the next two,
+    /// since most subscribers have one channel and are idle.
+    #[allow(clippy::box_collection, reason = "an empty vector would take three times the memory")]
+    pub(crate) unread: Option<Box<Vec<usize>>>,
+    /// The items that come before all at the cursors.
+    pub(crate) pending: Option<Box<Pending<S>>>,
+    /// The latest of equal notifications, of which the first ones have been taken. Only without pending items.
+    pub(crate) folded: Option<Box<(Arc<FoldedWindow>, usize)>>,
+    /// A dispatcher serves the subscriber now, or will.
+    pub(crate) is_scheduled: bool,
+    /// There was a visit while the subscriber was being served.
+    pub(crate) is_revisited: bool,
+    /// The subscriber counts among the laggards of its only channel.
+    pub(crate) is_behind: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pending<S> {
+    pub(crate) items: PendingQueue<SubscriptionRef<S>>,
+    /// The notifications of each channel that were dropped since the queue was full, if the policy is to disconnect.
+    pub(crate) refused: Option<HashMap<Box<str>, u64>>,
+}
+
+impl<S> SubscriberQueue<S> {
+    pub(crate) fn new(queue: Queue) -> Self {
+        Self {
+            queue,
+            cursors: Vec::new(),
+            unread: None,
+            pending: None,
+            folded: None,
+            is_scheduled: false,
+            is_revisited: false,
+            is_behind: false,
+        }
+    }
+
+    pub(crate) fn limits(&self) -> LogLimits {
+        LogLimits { items: self.queue.items as u64, bytes: self.queue.bytes as u64 }
+    }
+
+    pub(crate) fn cursor(&mut self, subscription: &S) -> Option<&mut Cursor<S>> {
+        let at = self.cursors.binary_search_by_key(&address(subscription), Cursor::address).ok()?;
+        self.cursors.get_mut(at)
+    }
+
+    pub(crate) fn insert(&mut self, cursor: Cursor<S>, counters: &NotifierCounters) {
+        if let [first] = &mut *self.cursors {
+            first.watch();
+            self.unfold();
+            self.move_unread(counters);
+            self.clear_behind();
+        }
+        let at = self.cursors.partition_point(|other| other.address() < cursor.address());
+        if self.cursors.is_empty() {
+            self.cursors.reserve_exact(1);
+        }
+        self.cursors.insert(at, cursor);
+        match &mut *self.cursors {
+            [_] => self.plan_check(),
+            several => several.get_mut(at).into_iter().for_each(Cursor::watch),
+        }
+    }
+
+    /// Removes a cursor that has read everything: what it had not read is moved.
+    pub(crate) fn remove(&mut self, subscription: &S, counters: &NotifierCounters) -> Option<Cursor<S>> {
+        let at = self.cursors.binary_search_by_key(&address(subscription), Cursor::address).ok()?;
+        self.unfold();
+        self.move_unread(counters);
+        self.clear_behind();
+        let mut removed = self.cursors.remove(at);
+        removed.cancel_check();
+        self.unread.iter_mut().for_each(|unread| unread.retain(|address| *address != removed.address()));
+        removed.is_listed = false;
+        if self.cursors.len() == 1 {
+            self.unread = None;
+            self.cursors.iter_mut().for_each(|cursor| cursor.is_listed = false);
+            self.plan_check();
+        }
+        Some(removed)
+    }
+
+    /// Returns the cursors that may have unread notifications.
+    fn unread(&self) -> impl Iterator<Item = &Cursor<S>> {
+        let listed =
+            self.unread.iter().flat_map(|unread| unread.iter()).filter_map(|address| {
+                self.cursors.get(self.cursors.binary_search_by_key(address, Cursor::address).ok()?)
+            });
+        let single = if let [single] = &*self.cursors { Some(single) } else { None };
+        listed.chain(single)
+    }
+
+    /// Returns the number of notifications that wait.
+    pub(crate) fn len(&self) -> usize {
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.items.len());
+        let folded = self.folded.as_ref().map_or(0, |folded| folded.0.entries.len() - folded.1);
+        pending + folded + self.unread().map(Cursor::unread).sum::<u64>() as usize
+    }
+
+    /// Returns a size that the notifications that wait do not exceed.
+    fn bytes_at_most(&self) -> u64 {
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.items.bytes() as u64);
+        pending + self.unread().map(|cursor| cursor.channel.kept_bytes()).sum::<u64>()
+    }
+
+    pub(crate) fn mark_behind(&mut self) {
+        if let [cursor] = &*self.cursors
+            && !std::mem::replace(&mut self.is_behind, true)
+        {
+            cursor.channel.add_laggard();
+        }
+    }
+
+    pub(crate) fn clear_behind(&mut self) {
+        if std::mem::take(&mut self.is_behind)
+            && let Some(cursor) = self.cursors.first()
+        {
+            cursor.channel.remove_laggard();
+        }
+    }
+
+    /// Plans when the loop must check a subscriber of one channel: before its limits can be exceeded in a way that its
+    /// policy must see. One of several channels is checked whenever it has unread notifications.
+    pub(crate) fn plan_check(&mut self) {
+        let room = (self.queue.bytes as u64).saturating_sub(self.bytes_at_most()) / LARGE;
+        let room = room.min(self.queue.items.saturating_sub(self.len()) as u64);
+        if let [cursor] = &mut *self.cursors {
+            cursor.cancel_check();
+            if self.queue.policy != Policy::DropOldest && cursor.next.is_some() {
+                let after = cursor.channel.head() + room;
+                cursor.check = Some(Box::new(cursor.channel.check_after(after, &cursor.subscription)));
+            }
+        }
+    }
+
+    /// Applies the limits to the notifications in logs.
+    pub(crate) fn apply_limits(&mut self, counters: &NotifierCounters) {
+        if self.cursors.len() > 1 {
+            let is_within = self.unread.as_ref().is_none_or(|unread| unread.len() <= UNREAD_MAX)
+                && self.len() <= self.queue.items
+                && self.bytes_at_most() <= self.queue.bytes as u64;
+            if !is_within {
+                self.move_unread(counters);
+            }
+            return;
+        }
+        let [cursor] = &mut *self.cursors else { return };
+        let Some(next) = cursor.next else { return };
+        let limits = LogLimits { items: self.queue.items as u64, bytes: self.queue.bytes as u64 };
+        let holds_notifications = self.folded.is_some()
+            || self.pending.as_ref().is_some_and(|pending| pending.items.len() > 0 || pending.refused.is_some());
+        if holds_notifications {
+            return self.move_unread(counters);
+        }
+        let first = cursor.channel.read(|log| log.first_within(limits));
+        if first <= next {
+            return;
+        }
+        if self.queue.policy != Policy::DropOldest {
+            return self.move_unread(counters);
+        }
+        cursor.next = Some(first);
+        counters.dropped.add(first - next);
+        if let Some(subscription) = cursor.subscription.upgrade() {
+            let pending = self.pending();
+            // Reports that are pending come before what was dropped.
+            pending.items.drop_all();
+            pending
+                .items
+                .report_first(SubscriptionRef(subscription), MissedReport::new(Reason::Overflow, first - next));
+        }
+    }
+
+    /// Returns the queue of pending items, with the folded ones.
+    fn pending(&mut self) -> &mut Pending<S> {
+        let Self { queue, cursors, pending, folded, .. } = self;
+        pending.get_or_insert_with(|| {
+            let mut items = PendingQueue::new(*queue);
+            let subscription = cursors.first().and_then(|cursor| cursor.subscription.upgrade());
+            if let (Some(folded), Some(subscription)) = (folded.take(), subscription) {
+                let (window, taken) = *folded;
+                let to = SubscriptionRef(subscription);
+                for entry in window.entries.iter().skip(taken) {
+                    if let Some(notification) = entry.notification() {
+                        items.restore(&to, notification, entry.folded);
+                    }
+                }
+            }
+            Box::new(Pending { items, refused: None })
+        })
+    }
+
+    /// Moves folded notifications to the pending items, while their cursor is the only one.
+    fn unfold(&mut self) {
+        if self.folded.is_some() {
+            self.pending();
+        }
+    }
+
+    pub(crate) fn push_missed(
+        &mut self,
+        subscription: &Arc<S>,
+        report: MissedReport,
+        counters: &NotifierCounters,
+    ) -> bool {
+        self.move_unread(counters);
+        self.pending().items.push_missed(&SubscriptionRef(Arc::clone(subscription)), report);
+        !std::mem::replace(&mut self.is_scheduled, true)
+    }
+
+    /// Moves unread notifications to the pending items, in the order in which they were published. With several cursors,
+    /// only those that have been published on all channels.
+    pub(crate) fn move_unread(&mut self, counters: &NotifierCounters) {
+        let is_single = self.cursors.len() == 1;
+        let published = counters.published.load(Acquire);
+        let mut moved: Vec<(u64, SubscriptionRef<S>, Notification)> = Vec::new();
+        // The log has dropped them, because of the limits.
+        let mut lost: Vec<(SubscriptionRef<S>, u64)> = Vec::new();
+        let unread = std::mem::take(&mut self.unread);
+        let places: Vec<usize> = match is_single {
+            true => vec![0],
+            false => {
+                let place = |address: &usize| self.cursors.binary_search_by_key(address, Cursor::address).ok();
+                unread.iter().flat_map(|unread| unread.iter()).filter_map(place).collect()
+            }
+        };
+        for place in places {
+            let Some(cursor) = self.cursors.get_mut(place).filter(|cursor| cursor.unread() > 0) else { continue };
+            let (Some(next), Some(subscription)) = (cursor.next, cursor.subscription.upgrade()) else { continue };
+            let to = SubscriptionRef(subscription);
+            let before = moved.len();
+            let base = cursor.channel.read(|log| {
+                let entries = log.entries_from(next);
+                let entries = entries.take_while(|entry| is_single || entry.position <= published);
+                moved.extend(entries.map(|it| (it.position, to.clone(), it.notification.clone())));
+                log.base().max(next)
+            });
+            cursor.next = Some(base + (moved.len() - before) as u64);
+            if base > next {
+                lost.push((to, base - next));
+            }
+            cursor.is_listed = !is_single && cursor.unread() > 0;
+            if cursor.is_listed {
+                self.unread.get_or_insert_default().push(cursor.address());
+            }
+        }
+        if moved.is_empty() && lost.is_empty() {
+            return;
+        }
+        if !is_single {
+            moved.sort_unstable_by_key(|(position, ..)| *position);
+        }
+        let pending = self.pending();
+        for (to, dropped) in lost {
+            // What was pending is older, and would have been dropped before.
+            counters.dropped.add(dropped + pending.items.drop_all());
+            pending.items.report_first(to, MissedReport::new(Reason::Overflow, dropped));
+        }
+        for (_, to, notification) in moved {
+            let channel = || String::from_utf8_lossy(notification.channel_bytes()).into();
+            if let Some(refused) = &mut pending.refused {
+                *refused.entry(channel()).or_default() += 1;
+                counters.dropped.add(1);
+                continue;
+            }
+            let outcome = pending.items.push(&to, &notification);
+            counters.dropped.add(outcome.dropped);
+            counters.folded.add(u64::from(outcome.is_folded));
+            if outcome.is_disconnected {
+                pending.refused = Some(HashMap::from([(channel(), 1)]));
+            }
+        }
+    }
+
+    pub(crate) fn take(&mut self, visit: &mut Visit<'_, S>, reader: &mut SegmentReader) -> Taken<S> {
+        loop {
+            if let Some(taken) = self.next(visit, reader) {
+                return taken;
+            }
+            if !std::mem::take(&mut self.is_revisited) {
+                break;
+            }
+            visit.until = visit.channel.head();
+        }
+        self.is_scheduled = false;
+        self.clear_behind();
+        Taken::Idle
+    }
+
+    fn next(&mut self, visit: &Visit<'_, S>, reader: &mut SegmentReader) -> Option<Taken<S>> {
+        if let [cursor] = &mut *self.cursors
+            && self.pending.is_none()
+            && self.folded.is_none()
+            && cursor.is_of(visit.subscription)
+            && let Some(next) = cursor.next
+        {
+            if next >= visit.until {
+                return None;
+            }
+            let is_within =
+                cursor.unread() <= self.queue.items as u64 && cursor.channel.kept_bytes() <= self.queue.bytes as u64;
+            let is_folding = self.queue.policy == Policy::Coalesce && visit.until - next > 1;
+            if is_within && !is_folding && reader.load(&cursor.channel, next) {
+                cursor.next = Some(next + 1);
+                return Some(Taken::Logged(next));
+            }
+        }
+        self.prepare(visit);
+        self.next_folded(reader).or_else(|| self.next_pending()).or_else(|| self.next_logged(visit, reader))
+    }
+
+    /// Applies the limits, and moves notifications where that is needed.
+    fn prepare(&mut self, visit: &Visit<'_, S>) {
+        match (&*self.cursors, &self.folded) {
+            ([_, _, ..], _) => self.move_unread(visit.counters),
+            // The subscription has been replaced since the visit began.
+            ([cursor], _) if !cursor.is_of(visit.subscription) => self.move_unread(visit.counters),
+            // A folded window is taken to its end in one visit, without what has arrived since.
+            ([_], Some(folded)) if folded.0.to >= visit.until => {}
+            _ => self.apply_limits(visit.counters),
+        }
+    }
+
+    fn next_folded(&mut self, reader: &mut SegmentReader) -> Option<Taken<S>> {
+        let (window, taken) = &mut **self.folded.as_mut()?;
+        let at = *taken;
+        *taken += 1;
+        let is_last = *taken == window.entries.len();
+        if !reader.folded.as_ref().is_some_and(|known| Arc::ptr_eq(known, window)) {
+            reader.folded = Some(Arc::clone(window));
+        }
+        if is_last {
+            self.folded = None;
+        }
+        Some(Taken::Folded(at))
+    }
+
+    fn next_pending(&mut self) -> Option<Taken<S>> {
+        let pending = self.pending.as_mut()?;
+        let item = pending.items.pop();
+        if item.is_none() && pending.refused.is_none() {
+            self.pending = None;
+        }
+        item.map(Taken::Pending)
+    }
+
+    fn next_logged(&mut self, visit: &Visit<'_, S>, reader: &mut SegmentReader) -> Option<Taken<S>> {
+        let [cursor] = &mut *self.cursors else { return None };
+        let next = cursor.next.filter(|next| cursor.is_of(visit.subscription) && *next < visit.until)?;
+        if self.queue.policy == Policy::Coalesce && visit.until - next > 1 {
+            let window = reader.fold(&cursor.channel, next, visit.until);
+            cursor.next = Some(visit.until);
+            visit.counters.folded.add((visit.until - next) - window.entries.len() as u64);
+            self.folded = Some(Box::new((window, 0)));
+            return self.next_folded(reader);
+        }
+        if !reader.load(&cursor.channel, next) {
+            return None;
+        }
+        cursor.next = Some(next + 1);
+        Some(Taken::Logged(next))
+    }
+}
