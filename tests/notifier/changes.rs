@@ -12,9 +12,18 @@ use super::support::*;
 
 #[test]
 fn n04_a_steady_subscriber_receives_each_notification_once_and_in_order_while_others_change() {
+    check_steady_subscriber(1);
+}
+
+#[test]
+fn n04_a_steady_subscriber_receives_each_notification_once_and_in_order_with_several_workers() {
+    check_steady_subscriber(3);
+}
+
+fn check_steady_subscriber(workers: usize) {
     const THREADS: u32 = 4;
     const ROUNDS: usize = 150;
-    let n = notifier();
+    let n = Notifier::builder(config()).unwrap().workers(workers).start::<u32>().unwrap();
     let steady = new_channel();
     let (next, wrong) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     n.subscribe(0, &steady, {
