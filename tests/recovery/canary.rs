@@ -42,11 +42,11 @@ fn iterate_for(nm: &mut NotificationManager, time: Duration) -> Vec<String> {
     iterate_until(nm, |_| begun.elapsed() >= time)
 }
 
-/// Waits for the next loss.
+/// Iterates until a connection is lost. A canary is held back long enough only by chance, so that can take many periods.
 fn next_loss(nm: &mut NotificationManager) -> Error {
     let begun = Instant::now();
     loop {
-        assert!(begun.elapsed() < LIMIT, "{nm:?}");
+        assert!(begun.elapsed() < 5 * LIMIT, "{nm:?}");
         if let Event::Disconnected(_, error) | Event::Lost(_, error) = nm.next_event().expect("the loop continues") {
             return error;
         }
