@@ -136,8 +136,9 @@ impl<S> FanoutChannel<S> {
         }
     }
 
-    /// Removes all notifications.
+    /// Removes all notifications, when no pass will follow.
     pub(crate) fn clear(&self) {
+        self.is_ready.store(false, Relaxed);
         self.change_log(|it| it.log.trim_to(u64::MAX));
     }
 

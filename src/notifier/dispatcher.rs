@@ -225,6 +225,8 @@ struct DispatchingThread<'d, I: 'static> {
     panics: &'d PanicLog<I>,
     /// The address of the subscription that is served now.
     served: Cell<*const Subscription<I>>,
+    /// The last time that was read.
+    looked: Cell<Instant>,
 }
 
 impl<I: Clone + 'static> Dispatcher<I> {
@@ -232,7 +234,8 @@ impl<I: Clone + 'static> Dispatcher<I> {
     pub(crate) fn run(&self, number: usize, context: &SubscriptionContext, panics: &PanicLog<I>) {
         let Some(delivered) = context.counters.delivered.get(number) else { return };
         let served = Cell::new(std::ptr::null());
-        let thread = DispatchingThread { dispatcher: self, number, delivered, context, panics, served };
+        let looked = Cell::new(clock::now());
+        let thread = DispatchingThread { dispatcher: self, number, delivered, context, panics, served, looked };
         while let Some(job) = self.next() {
             match job {
                 RunnableJob::Pass(pass) => thread.pass(&pass),
@@ -286,7 +289,6 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             false => subscriber.take(&mut visit, reader),
         };
         let mut callback: Option<LockedCallback<'_, I>> = None;
-        let mut started: Option<Instant> = None;
         let mut calls = 0;
         let mut read = visit.until;
         loop {
@@ -320,7 +322,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                 if self.dispatcher.is_halted() {
                     break true;
                 }
-                if calls % CALLS_PER_LOOK == 0 && clock::now() - *started.get_or_insert_with(clock::now) > TURN {
+                if calls % CALLS_PER_LOOK == 0 && self.is_turn_over() {
                     subscriber.postpone();
                     read = subscriber.next_index(subscription);
                     self.dispatcher.resume([Arc::clone(subscription)]);
@@ -338,6 +340,12 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         drop(callback);
         self.set_served(None);
         read
+    }
+
+    /// Reads the time, and returns `true` if more than a turn has passed since that was done last.
+    fn is_turn_over(&self) -> bool {
+        let now = clock::now();
+        now - self.looked.replace(now) > TURN
     }
 
     fn deliver_pending(&self, item: PendingItem<SubscriptionRef<Subscription<I>>>) {

@@ -352,3 +352,25 @@ fn n10_notifications_that_wait_at_a_stop_count_as_dropped() {
     let stats = n.stats();
     assert_eq!((stats.delivered, stats.dropped, stats.waiting), (1, 4, 0), "{stats:?}");
 }
+
+/// The channel still has notifications to hand out when the notifier stops.
+#[test]
+fn n10_a_channel_that_waits_at_a_stop_is_served_after_the_next_start() {
+    let n = notifier();
+    let (recorder, records) = recorder();
+    let channel = new_channel();
+    let latch = Latch::default();
+    n.subscribe(7, &channel, blocking(&latch, &recorder)).unwrap();
+    let mut db = session();
+    send(&mut db, &channel, ["1"]);
+    assert_eq!(records.next(), "blocked");
+    send(&mut db, &channel, ["2", "3"]);
+    eventually("all are received", || n.stats().received == 3);
+    n.stop_within(Duration::ZERO).unwrap_err();
+    latch.open();
+    n.stop();
+    assert_eq!((records.so_far(), n.stats().waiting, n.stats().dropped), (vec!["1".to_owned()], 0, 2));
+    n.start().unwrap();
+    send(&mut db, &channel, ["4"]);
+    assert_eq!(records.take(2), ["[stopped 0]", "4"]);
+}
