@@ -112,7 +112,7 @@ impl<S> FanoutChannel<S> {
     }
 
     /// Removes what no subscriber reads any more because of its limits. The subscriptions that were
-    /// [due](Self::take_due) must have been checked.
+    /// [due](Self::due) must have been checked.
     pub(crate) fn trim(&self) {
         self.change_log(|it| it.log.trim(it.widest()));
     }

@@ -27,7 +27,7 @@ pub(crate) struct SegmentReader {
     pub(crate) folded: Option<Arc<FoldedWindow>>,
 }
 
-/// The result of [`Subscriber::take`].
+/// The next thing for a visit to hand out.
 #[derive(Debug)]
 pub(crate) enum Taken<S> {
     /// The notification with this index, which the reader has.
