@@ -121,7 +121,8 @@ impl<S> FanoutChannel<S> {
     pub(crate) fn complete_pass(&self, until: u64, read: u64) {
         self.change_log(|it| {
             it.passed = it.passed.max(until);
-            it.log.trim_to(until.min(read));
+            let is_read = self.laggards.load(Acquire) == 0;
+            it.log.trim_to(if is_read { it.passed } else { until.min(read) });
         });
     }
 
@@ -131,9 +132,12 @@ impl<S> FanoutChannel<S> {
 
     /// Records that a laggard has read all that was handed out. After the last one, that is removed.
     pub(crate) fn remove_laggard(&self) {
-        if self.laggards.fetch_sub(1, AcqRel) == 1 {
-            self.change_log(|it| it.log.trim_to(it.passed));
-        }
+        // Under the lock, so that no pass with a new laggard is completed in between.
+        self.change_log(|it| {
+            if self.laggards.fetch_sub(1, AcqRel) == 1 {
+                it.log.trim_to(it.passed);
+            }
+        });
     }
 
     /// Removes all notifications, when no pass will follow.
@@ -197,10 +201,12 @@ impl<S> FanoutChannel<S> {
         self.lock_checks().always.values().filter_map(Weak::upgrade).collect()
     }
 
-    /// Returns the subscriptions that must be checked now.
+    /// Returns the subscriptions that must be checked now, also those that became one of several meanwhile.
     pub(crate) fn due(&self) -> Vec<Arc<S>> {
         let head = self.head();
-        self.lock_checks().by_head.range(..(head, 0)).filter_map(|(_, subscription)| subscription.upgrade()).collect()
+        let checks = self.lock_checks();
+        let due = checks.by_head.range(..(head, 0)).map(|(_, subscription)| subscription);
+        due.chain(checks.always.values()).filter_map(Weak::upgrade).collect()
     }
 
     fn lock_checks(&self) -> MutexGuard<'_, Checks<S>> {

@@ -160,7 +160,8 @@ impl<I: 'static> Dispatcher<I> {
                     self.share(&mut state, &pass);
                     return Some(RunnableJob::Pass(pass));
                 }
-                Some(Job::Pass(pass)) if pass.is_over() => {}
+                // Nothing is left to visit, but its last reference is not dropped under the lock.
+                Some(Job::Pass(pass)) if pass.is_over() => return Some(RunnableJob::Pass(pass)),
                 Some(Job::Pass(pass)) => {
                     self.share(&mut state, &pass);
                     return Some(RunnableJob::Pass(pass));

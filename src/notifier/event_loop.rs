@@ -128,12 +128,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                 dispatcher.publish(portion.position, published.iter().cloned());
             }
             let due = published.iter().flat_map(|channel| channel.due());
-            for subscription in due.chain(several) {
+            for subscription in due {
                 if let Some(dropped) = subscription.subscriber().check(counters) {
-                    self.disconnect(id, &subscription.id(), &dropped);
+                    self.disconnect(id, &subscription, &dropped);
                 }
             }
             published.iter().for_each(|channel| channel.trim());
+            self.core.context.deferred_drop.drop_all();
         }
     }
 
@@ -174,10 +175,16 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
     }
 
     /// Unsubscribes a subscriber whose queue is full.
-    fn disconnect(&self, id: ConnId, subscriber: &I, dropped: &HashMap<Box<str>, u64>) {
+    fn disconnect(&self, id: ConnId, checked: &Arc<Subscription<I>>, dropped: &HashMap<Box<str>, u64>) {
         self.change(id, |state, at, actions| {
             let Some(database) = state.databases.get_mut(at) else { return };
-            database.subscriptions.disconnect(subscriber, dropped, actions);
+            let subscriber = checked.id();
+            let current = database.subscriptions.registry.get(&subscriber, checked.channel().name());
+            // The subscriber may have been unsubscribed since.
+            if !current.is_some_and(|current| Arc::ptr_eq(current.value.subscriber(), checked.subscriber())) {
+                return;
+            }
+            database.subscriptions.disconnect(&subscriber, dropped, actions);
             if state.is_autorun {
                 self.core.sync(state, at, actions);
             }

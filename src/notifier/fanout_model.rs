@@ -33,8 +33,9 @@ enum Step {
     Unmute(usize, usize),
     Report(usize, usize),
     SetQueue(usize, Queue),
-    /// Channels, each with the number of a payload.
-    Publish(Vec<(usize, u8)>),
+    /// Channels, each with the number of a payload. Meanwhile a subscription is made or replaced, before or after
+    /// subscribers of several channels know of the notifications.
+    Publish(Vec<(usize, u8)>, Option<(bool, usize, usize)>),
     /// A pass of a channel, with the number of calls after which a subscriber is postponed.
     Pass(usize, usize),
     /// Further calls for a subscriber that was postponed.
@@ -52,7 +53,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => pair().prop_map(|(s, c)| Step::Unmute(s, c)),
         1 => pair().prop_map(|(s, c)| Step::Report(s, c)),
         1 => (0..SUBSCRIBERS, queue()).prop_map(|(s, queue)| Step::SetQueue(s, queue)),
-        8 => prop::collection::vec((0..CHANNELS, 0..6u8), 1..12).prop_map(Step::Publish),
+        8 => (
+            prop::collection::vec((0..CHANNELS, 0..6u8), 1..12),
+            prop::option::weighted(0.3, (any::<bool>(), 0..SUBSCRIBERS, 0..CHANNELS)),
+        )
+            .prop_map(|(notifications, meanwhile)| Step::Publish(notifications, meanwhile)),
         8 => (0..CHANNELS, 1..20usize).prop_map(|(c, calls)| Step::Pass(c, calls)),
         4 => (0..SUBSCRIBERS, 1..20usize).prop_map(|(s, calls)| Step::Resume(s, calls)),
         1 => Just(Step::Stats),
@@ -160,7 +165,7 @@ impl Harness {
                     self.naive[s].pending.set_queue(queue);
                 }
             }
-            Step::Publish(notifications) => self.publish(&notifications),
+            Step::Publish(notifications, meanwhile) => self.publish(&notifications, meanwhile),
             Step::Pass(c, calls) => self.pass(c, calls),
             Step::Resume(s, calls) => {
                 let Some(label) = self.scheduled.remove(&s) else { return };
@@ -186,7 +191,12 @@ impl Harness {
         self.naive[s].pending.push_missed(&SubscriptionRef(Arc::clone(label)), report);
     }
 
-    fn publish(&mut self, notifications: &[(usize, u8)]) {
+    fn change_meanwhile(&mut self, s: usize, c: usize) {
+        let is_known = self.naive[s].channels.contains_key(&c);
+        self.run(if is_known { Step::Replace(s, c) } else { Step::Subscribe(s, c) });
+    }
+
+    fn publish(&mut self, notifications: &[(usize, u8)], meanwhile: Option<(bool, usize, usize)>) {
         let mut entries: BTreeMap<usize, SegmentEntries> = BTreeMap::new();
         let mut position = self.counters.published.load(Relaxed);
         for (c, payload) in notifications {
@@ -214,10 +224,16 @@ impl Harness {
             self.channels[c].publish(entries);
         }
         let several: Vec<_> = published.iter().flat_map(|c| self.channels[*c].always_checked()).collect();
+        if let Some((false, s, c)) = meanwhile {
+            self.change_meanwhile(s, c);
+        }
         several.iter().for_each(|label| self.subscribers[label.0].add_unread(label));
+        if let Some((true, s, c)) = meanwhile {
+            self.change_meanwhile(s, c);
+        }
         self.counters.published.store(position, Relaxed);
         self.ready.extend(&published);
-        let due: Vec<_> = published.iter().flat_map(|c| self.channels[*c].due()).chain(several).collect();
+        let due: Vec<_> = published.iter().flat_map(|c| self.channels[*c].due()).collect();
         for label in due {
             if let Some(dropped) = self.subscribers[label.0].check(&self.counters) {
                 self.disconnect(label.0, &dropped);

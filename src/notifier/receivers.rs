@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-/// The number of places in a chunk, and so of references that a change copies at most.
+/// The number of places in a chunk. A change copies one chunk, and the list of chunks, if a snapshot shares them.
 const CHUNK: usize = 128;
 
 /// References in the order in which they were added. A removed one leaves an empty place.

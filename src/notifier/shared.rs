@@ -365,6 +365,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         };
         // Without the lock of the state. This applies the limits, and so counts what they drop.
         let waiting = tables.iter().map(|channels| subscriptions::waiting(channels, &self.context)).sum();
+        // A snapshot of the receivers may have held the last reference to one.
+        self.context.deferred_drop.drop_all();
         let state = self.lock();
         let mut stats = NotifierStats { waiting, ..self.context.counters.read() };
         stats.canary_micros = state.handle.as_ref().map_or(0, |handle| handle.stats().canary_micros);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
-use crate::notifier::cursor::{Cursor, SubscriptionRef, address};
+use crate::notifier::cursor::{Cursor, SubscriptionRef};
 use crate::notifier::log::LogEntry;
 use crate::notifier::missed::MissedReport;
 use crate::notifier::queue::{Policy, Queue};
@@ -122,8 +122,9 @@ impl<S> Subscriber<S> {
         let before = it.limits();
         it.queue = queue;
         for cursor in &it.cursors {
-            cursor.channel.remove_limits(before);
+            // First, so that meanwhile the log keeps what is within the limits.
             cursor.channel.add_limits(it.limits());
+            cursor.channel.remove_limits(before);
         }
         if let Some(pending) = &mut it.pending {
             pending.items.set_queue(queue);
@@ -148,13 +149,7 @@ impl<S> Subscriber<S> {
 
     /// Records that notifications were added to the log of one of several subscriptions.
     pub(crate) fn add_unread(&self, subscription: &S) {
-        let mut it = self.lock();
-        let is_new = it
-            .cursor(subscription)
-            .is_some_and(|cursor| cursor.next.is_some() && !std::mem::replace(&mut cursor.is_listed, true));
-        if is_new {
-            it.unread.get_or_insert_default().push(address(subscription));
-        }
+        self.lock().note_unread(subscription);
     }
 
     /// Applies the limits before logs drop what the subscriber has not read. Returns the notifications of each channel that

@@ -93,6 +93,30 @@ impl<S> SubscriberQueue<S> {
             [_] => self.plan_check(),
             several => several.get_mut(at).into_iter().for_each(Cursor::watch),
         }
+        // What is being published now has been noted for the former state only.
+        match self.cursors.len() {
+            1 => {}
+            2 => (0..2).for_each(|at| self.list(at)),
+            _ => self.list(at),
+        }
+    }
+
+    /// Adds one of several cursors to those that may have unread notifications, if it has some.
+    fn list(&mut self, at: usize) {
+        let Some(cursor) = self.cursors.get_mut(at) else { return };
+        if cursor.unread() > 0 && !std::mem::replace(&mut cursor.is_listed, true) {
+            let address = cursor.address();
+            self.unread.get_or_insert_default().push(address);
+        }
+    }
+
+    /// Notes that there are new notifications for one of several subscriptions.
+    pub(crate) fn note_unread(&mut self, subscription: &S) {
+        if let Ok(at) = self.cursors.binary_search_by_key(&address(subscription), Cursor::address)
+            && self.cursors.len() > 1
+        {
+            self.list(at);
+        }
     }
 
     /// Removes a cursor that has read everything: what it had not read is moved.
@@ -126,7 +150,7 @@ impl<S> SubscriberQueue<S> {
     /// Returns the number of notifications that wait.
     pub(crate) fn len(&self) -> usize {
         let pending = self.pending.as_ref().map_or(0, |pending| pending.items.len());
-        let folded = self.folded.as_ref().map_or(0, |folded| folded.0.entries.len() - folded.1);
+        let folded = self.folded.as_ref().map_or(0, |folded| folded.0.entries.len().saturating_sub(folded.1));
         pending + folded + self.unread().map(Cursor::unread).sum::<u64>() as usize
     }
 
@@ -155,12 +179,20 @@ impl<S> SubscriberQueue<S> {
     /// Plans when the loop must check a subscriber of one channel: before its limits can be exceeded in a way that its
     /// policy must see. One of several channels is checked whenever it has unread notifications.
     pub(crate) fn plan_check(&mut self) {
-        let room = (self.queue.bytes as u64).saturating_sub(self.bytes_at_most()) / LARGE;
-        let room = room.min(self.queue.items.saturating_sub(self.len()) as u64);
+        if self.pending.as_ref().is_some_and(|pending| pending.refused.is_some()) {
+            // The planned check, or the one that runs, disconnects the subscriber.
+            return;
+        }
+        let head = self.cursors.first().map_or(0, |cursor| cursor.channel.head());
+        let (items, bytes) = (self.len(), self.bytes_at_most());
+        let limits = self.limits();
+        let room = (limits.bytes.saturating_sub(bytes) / LARGE).min(limits.items.saturating_sub(items as u64));
+        // A queue that may be too full already is checked in any case.
+        let is_full = items as u64 > limits.items || bytes > limits.bytes;
+        let after = if is_full { head.saturating_sub(1) } else { head + room };
         if let [cursor] = &mut *self.cursors {
             cursor.cancel_check();
             if self.queue.policy != Policy::DropOldest && cursor.next.is_some() {
-                let after = cursor.channel.head() + room;
                 cursor.check = Some(Box::new(cursor.channel.check_after(after, &cursor.subscription)));
             }
         }
@@ -241,8 +273,8 @@ impl<S> SubscriberQueue<S> {
         !std::mem::replace(&mut self.is_scheduled, true)
     }
 
-    /// Moves unread notifications to the pending items, in the order in which they were published. With several cursors,
-    /// only those that have been published on all channels.
+    /// Moves unread notifications to the pending items, in the order of their positions: those that have been published on
+    /// all channels.
     pub(crate) fn move_unread(&mut self, counters: &NotifierCounters) {
         let is_single = self.cursors.len() == 1;
         let published = counters.published.load(Acquire);
@@ -258,13 +290,17 @@ impl<S> SubscriberQueue<S> {
             }
         };
         for place in places {
-            let Some(cursor) = self.cursors.get_mut(place).filter(|cursor| cursor.unread() > 0) else { continue };
+            let Some(cursor) = self.cursors.get_mut(place) else { continue };
+            cursor.is_listed = false;
+            if cursor.unread() == 0 {
+                continue;
+            }
             let (Some(next), Some(subscription)) = (cursor.next, cursor.subscription.upgrade()) else { continue };
             let to = SubscriptionRef(subscription);
             let before = moved.len();
             let base = cursor.channel.read(|log| {
                 let entries = log.entries_from(next);
-                let entries = entries.take_while(|entry| is_single || entry.position <= published);
+                let entries = entries.take_while(|entry| entry.position <= published);
                 moved.extend(entries.map(|it| (it.position, to.clone(), it.notification.clone())));
                 log.base().max(next)
             });
@@ -358,7 +394,7 @@ impl<S> SubscriberQueue<S> {
         let (window, taken) = &mut **self.folded.as_mut()?;
         let at = *taken;
         *taken += 1;
-        let is_last = *taken == window.entries.len();
+        let is_last = *taken >= window.entries.len();
         if !reader.folded.as_ref().is_some_and(|known| Arc::ptr_eq(known, window)) {
             reader.folded = Some(Arc::clone(window));
         }
@@ -380,15 +416,17 @@ impl<S> SubscriberQueue<S> {
     fn next_logged(&mut self, visit: &Visit<'_, S>, reader: &mut SegmentReader) -> Option<Taken<S>> {
         let [cursor] = &mut *self.cursors else { return None };
         let next = cursor.next.filter(|next| cursor.is_of(visit.subscription) && *next < visit.until)?;
+        if !reader.load(&cursor.channel, next) {
+            // The log has just dropped it.
+            self.apply_limits(visit.counters);
+            return self.next_pending();
+        }
         if self.queue.policy == Policy::Coalesce && visit.until - next > 1 {
             let window = reader.fold(&cursor.channel, next, visit.until);
             cursor.next = Some(visit.until);
-            visit.counters.folded.add((visit.until - next) - window.entries.len() as u64);
+            visit.counters.folded.add((visit.until - next).saturating_sub(window.entries.len() as u64));
             self.folded = Some(Box::new((window, 0)));
             return self.next_folded(reader);
-        }
-        if !reader.load(&cursor.channel, next) {
-            return None;
         }
         cursor.next = Some(next + 1);
         Some(Taken::Logged(next))

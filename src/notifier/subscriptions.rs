@@ -170,9 +170,9 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
     /// Discards all notifications and reports that wait.
     pub(crate) fn reset_queues(&self) {
         let channels = self.channels.all();
-        channels.iter().for_each(|channel| channel.clear());
         for channel in &channels {
             channel.receivers().iter().for_each(|subscription| subscription.subscriber().reset());
+            channel.clear();
         }
         self.departed.values().filter_map(Weak::upgrade).for_each(|departed| departed.reset());
     }
