@@ -177,12 +177,13 @@ impl CheckThreads {
     }
 
     fn fail(&self, job: &DeliveryCheck, reasons: &[Finding]) {
+        // First: the program may end as soon as the reasons are printed.
+        self.has_failed.store(true, Ordering::Relaxed);
         for finding in reasons {
             let DeliveryCheck { number, config, .. } = job;
             let text = format_args!("connection {number} ({config}) receives nothing: {}", finding.what());
             print_message_with_advice(text, finding.advice());
         }
-        self.has_failed.store(true, Ordering::Relaxed);
         if self.fail_fast {
             (self.stop)();
         }
