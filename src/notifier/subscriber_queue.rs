@@ -93,7 +93,7 @@ impl<S> SubscriberQueue<S> {
             [_] => self.plan_check(),
             several => several.get_mut(at).into_iter().for_each(Cursor::watch),
         }
-        // What is being published now has been noted for the former state only.
+        // Notifications that are being published now were noted for the former cursors only.
         match self.cursors.len() {
             1 => {}
             2 => (0..2).for_each(|at| self.list(at)),
@@ -321,7 +321,7 @@ impl<S> SubscriberQueue<S> {
         }
         let pending = self.pending();
         for (to, dropped) in lost {
-            // What was pending is older, and would have been dropped before.
+            // The pending notifications are older, so the limits drop them first.
             counters.dropped.add(dropped + pending.items.drop_all());
             pending.items.report_first(to, MissedReport::new(Reason::Overflow, dropped));
         }
