@@ -271,6 +271,7 @@ mod notification;
 pub mod notifier;
 mod proto;
 mod row;
+mod sync;
 
 pub use config::{
     AuthMethod, ChannelBinding, Config, LoadBalanceHosts, SslCertMode, SslMode, SslNegotiation, TargetSessionAttrs,

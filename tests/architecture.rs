@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 8] = [
     &["manager"],
     &["connection"],
     &["proto", "net"],
-    &["config", "error", "gap", "notification", "row", "clock"],
+    &["config", "error", "gap", "notification", "row", "clock", "sync"],
 ];
 
 fn layer(module: &str) -> Option<usize> {
@@ -72,6 +72,20 @@ fn each_outside_crate_and_the_clock_have_one_place() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Unit tests run the notifier over chosen interleavings, in which primitives of the standard library would be left out. The
+/// batcher is tested over time instead.
+#[test]
+fn the_notifier_takes_locks_and_atomics_from_one_module() {
+    const PRIMITIVES: [&str; 7] = ["Mutex", "RwLock", "Condvar", "atomic", "Once", "mpsc", "Barrier"];
+    let mut wrong = Vec::new();
+    for file in crate_files().iter().filter(|file| file.is_below("notifier/") && file.name != "notifier/batcher.rs") {
+        let imports = file.code.iter().filter(|line| line.contains("std::sync"));
+        let of_std = imports.filter(|line| PRIMITIVES.iter().any(|word| line.contains(word)));
+        wrong.extend(of_std.map(|line| format!("{}: {}", file.name, line.trim())));
+    }
+    assert!(wrong.is_empty(), "these do not come from crate::sync: {wrong:#?}");
 }
 
 /// Outside the TLS filter, only the setting that takes a configuration from the program names rustls.

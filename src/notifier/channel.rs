@@ -6,11 +6,12 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::notifier::log::{Log, LogLimits, SegmentEntries};
 use crate::notifier::receivers::{ReceiverList, ReceiverSnapshot};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A channel; `S` is a subscription.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The counters of a notifier, which several threads write.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Counters of a notifier over all its databases and runs, and its present state.
 ///

@@ -1,12 +1,13 @@
 //! Work that a change leaves until the lock of the notifier's state is released.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::error::Error;
 use crate::manager::{Resolver, ThreadMark, Ticket};
 use crate::notifier::dispatcher::Dispatcher;
 use crate::notifier::missed::MissedReport;
 use crate::notifier::subscription::Subscription;
+use crate::sync::Mutex;
 
 /// Calls to schedule and tickets to resolve, both of which may run code of the user.
 pub(crate) struct DeferredActions<I: 'static> {

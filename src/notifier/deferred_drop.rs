@@ -5,7 +5,9 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
+
+use crate::sync::Mutex;
 
 #[derive(Default)]
 pub(crate) struct DeferredDrop(Mutex<Vec<Box<dyn Any + Send>>>);

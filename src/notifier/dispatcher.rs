@@ -11,8 +11,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -27,6 +26,8 @@ use crate::notifier::queue::{PendingContent, PendingItem};
 use crate::notifier::receivers::ReceiverSnapshot;
 use crate::notifier::subscription::{LockedCallback, Subscription, SubscriptionContext};
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The number of calls after which the time is read.
 const CALLS_PER_LOOK: usize = 32;

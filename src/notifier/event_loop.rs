@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::connection::Linked as _;
 use crate::error::Error;
@@ -18,6 +17,7 @@ use crate::notifier::queue;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
 use crate::notifier::subscription::Subscription;
 use crate::proto::sql::Limits;
+use crate::sync::atomic::Ordering::{Relaxed, Release};
 
 /// The number of notifications that are published together.
 const PORTION: usize = 1024;

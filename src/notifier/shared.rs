@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -19,6 +19,7 @@ use crate::notifier::dispatcher::{Dispatcher, PanicLog};
 use crate::notifier::settings::NotifierSettings;
 use crate::notifier::subscription::{Callback, SubscriptionContext};
 use crate::notifier::subscriptions;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 pub(crate) struct NotifierCore<I: 'static> {
     pub(crate) settings: NotifierSettings,

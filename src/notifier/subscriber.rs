@@ -1,9 +1,7 @@
 //! A subscriber, which the loop, the dispatching threads and the callers of the notifier share.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
@@ -13,6 +11,11 @@ use crate::notifier::missed::MissedReport;
 use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::subscriber_queue::SubscriberQueue;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
+use crate::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Relaxed, Release},
+};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A subscriber, which receives one call at a time and in order, over all of its channels; `S` is a subscription.
 #[derive(Debug)]

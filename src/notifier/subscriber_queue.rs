@@ -11,7 +11,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Acquire;
 
 use crate::notification::Notification;
 use crate::notifier::counters::NotifierCounters;
@@ -20,6 +19,7 @@ use crate::notifier::log::{FoldedWindow, LogLimits};
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::{PendingQueue, Policy, Queue};
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
+use crate::sync::atomic::Ordering::Acquire;
 
 /// The number of channels with unread notifications from which on these are moved.
 const UNREAD_MAX: usize = 64;

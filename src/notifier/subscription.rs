@@ -1,7 +1,6 @@
 //! A subscription: a subscriber's callback for one channel.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::notification::Notification;
 use crate::notifier::channel::FanoutChannel;
@@ -10,6 +9,8 @@ use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::delivery::Delivery;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::subscriber::Subscriber;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) struct Subscription<I: 'static> {
     channel: Arc<FanoutChannel<Self>>,

@@ -1,0 +1,10 @@
+//! The locks, condition variables and atomics of the notifier: those of the standard library, except in unit tests, where a
+//! scheduler can choose the order of their operations.
+
+#[cfg(test)]
+mod scheduled;
+
+#[cfg(test)]
+pub(crate) use scheduled::{Condvar, Mutex, MutexGuard, atomic};
+#[cfg(not(test))]
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
