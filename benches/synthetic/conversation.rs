@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use super::{ANSWER_REQUESTED, CHANNEL, msg};
+use super::{ANSWER_REQUESTED, CHANNEL, Flood, channel, msg};
 
 const SSL_REQUEST: u32 = 80_877_103;
 const GSS_REQUEST: u32 = 80_877_104;
@@ -146,4 +146,17 @@ pub fn notification(payload: usize, requests_answer: bool) -> Vec<u8> {
     let first = if requests_answer { ANSWER_REQUESTED } else { b'x' };
     let text: Vec<u8> = std::iter::once(first).chain(std::iter::repeat(b'y')).take(payload).collect();
     msg::notification_bytes(PID, CHANNEL.as_bytes(), &text)
+}
+
+/// Returns the frames of a flood after each other, or only the first one if all are equal.
+pub fn frames(flood: &Flood) -> Vec<u8> {
+    if (flood.channels, flood.payloads) == (1, 1) {
+        return notification(flood.payload, false);
+    }
+    let width = flood.payload;
+    let frame = |number: u64| {
+        let text = format!("{:0>width$}", number % flood.payloads);
+        msg::notification(PID, &channel(number % flood.channels), &text)
+    };
+    (flood.first..flood.first + flood.each).flat_map(frame).collect()
 }

@@ -115,9 +115,16 @@ impl Server {
         self.answer_port
     }
 
-    /// Sends this many notifications to every listening session, as fast as possible; returns when all are sent.
+    /// Sends this many equal notifications to every listening session, as fast as possible; returns when all are sent.
     pub fn flood(&mut self, payload: usize, each: u64) -> io::Result<()> {
-        self.command(&format!("flood {payload} {each}")).map(drop)
+        self.flood_with(&Flood { payload, each, ..Flood::default() })
+    }
+
+    /// Sends notifications to every session that listens to the first channel, as fast as possible; returns when all are
+    /// sent.
+    pub fn flood_with(&mut self, flood: &Flood) -> io::Result<()> {
+        let Flood { payload, each, first, channels, payloads } = flood;
+        self.command(&format!("flood {payload} {each} {first} {channels} {payloads}")).map(drop)
     }
 
     /// Sends one notification at a time to a random session, and waits for the answer. Returns the percentiles of the
@@ -169,6 +176,32 @@ fn socket_directory() -> io::Result<PathBuf> {
     let directory = std::env::temp_dir().join(format!("notifyman-bench-{}-{number}", std::process::id()));
     fs::create_dir(&directory)?;
     Ok(directory)
+}
+
+/// Notifications that are sent as fast as possible, all of one length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flood {
+    /// The length of a payload.
+    pub payload: usize,
+    /// The number of notifications for each session.
+    pub each: u64,
+    /// The number of the first notification, which determines its channel and its payload.
+    pub first: u64,
+    /// The number of channels, which take turns: see [`channel`].
+    pub channels: u64,
+    /// The number of different payloads, which take turns; `u64::MAX` if all are different.
+    pub payloads: u64,
+}
+
+impl Default for Flood {
+    fn default() -> Self {
+        Self { payload: 0, each: 0, first: 0, channels: 1, payloads: 1 }
+    }
+}
+
+/// Returns the name of one of at most 10,000 channels. The first is [`CHANNEL`], and the others are as long.
+pub fn channel(number: u64) -> String {
+    if number == 0 { CHANNEL.to_owned() } else { format!("{}{number:04}", &CHANNEL[..CHANNEL.len() - 4]) }
 }
 
 /// The way in which the server waits for an answer.

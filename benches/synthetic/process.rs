@@ -15,7 +15,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::conversation::{self, Conversation};
 use super::stream::{self, Stream};
-use super::{CHANNEL, PERCENTILES, Waiting};
+use super::{CHANNEL, Flood, PERCENTILES, Waiting};
 use crate::job;
 
 const LISTENER: Token = Token(usize::MAX);
@@ -44,7 +44,8 @@ pub fn serve(host: &str, encrypted: bool) -> io::Result<()> {
         let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
         match words.first().copied() {
             Some("flood") => {
-                process.flood(number(1) as usize, number(2))?;
+                let (payload, each, first) = (number(1) as usize, number(2), number(3));
+                process.flood(&Flood { payload, each, first, channels: number(4), payloads: number(5) })?;
                 println!("done");
             }
             Some("sleep") => print_percentiles(process.wake(&answers, number(1), Waiting::Sleeping)?),
@@ -230,11 +231,11 @@ impl Process {
         self.sessions.iter().enumerate().filter(|(_, session)| listens(session)).map(|(at, _)| at).collect()
     }
 
-    /// Sends each listener `each` notifications, in the order in which sockets accept them.
-    fn flood(&mut self, payload: usize, each: u64) -> io::Result<()> {
-        let frame = conversation::notification(payload, false);
-        let total = frame.len() * each as usize;
-        let block = Block::of(&frame, BLOCK);
+    /// Sends each listener the notifications of a flood, in the order in which sockets accept them.
+    fn flood(&mut self, flood: &Flood) -> io::Result<()> {
+        let length = conversation::notification(flood.payload, false).len();
+        let total = length * flood.each as usize;
+        let block = Block::of(&conversation::frames(flood), BLOCK);
         let mut writable = self.listeners(CHANNEL);
         let mut sent = vec![0; self.sessions.len()];
         let mut open: HashSet<usize> = writable.iter().copied().collect();
@@ -256,7 +257,7 @@ impl Process {
                 match session.stream.write(block.part(sent[at], total)) {
                     Ok(written) => {
                         sent[at] += written;
-                        session.is_in_frame = !sent[at].is_multiple_of(frame.len());
+                        session.is_in_frame = !sent[at].is_multiple_of(length);
                         if sent[at] < total {
                             writable.push(at);
                         } else {
@@ -281,7 +282,7 @@ impl Process {
         answers.set_nonblocking(waiting != Waiting::Sleeping)?;
         answers.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut listeners = self.listeners(CHANNEL);
-        let mut flood = (waiting == Waiting::Flooding).then(|| Flood {
+        let mut flood = (waiting == Waiting::Flooding).then(|| EndlessFlood {
             block: Block::of(&conversation::notification(32, false), SMALL_BLOCK),
             sent: 0,
             at: listeners.remove(0),
@@ -336,13 +337,13 @@ fn read_answer(answers: &mut Socket) -> io::Result<Option<u64>> {
 }
 
 /// A flood of one session without an end.
-struct Flood {
+struct EndlessFlood {
     block: Block,
     sent: usize,
     at: usize,
 }
 
-impl Flood {
+impl EndlessFlood {
     fn advance(&mut self, sessions: &mut [Option<Session>]) -> io::Result<()> {
         let Some(session) = &mut sessions[self.at] else { return Ok(()) };
         match session.stream.write(self.block.part(self.sent, usize::MAX)) {
