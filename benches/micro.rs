@@ -19,12 +19,20 @@ mod error;
 mod gap;
 #[path = "../src/notification/mod.rs"]
 mod notification;
+#[path = "../src/notifier/place_list.rs"]
+mod place_list;
 #[path = "../src/proto/mod.rs"]
 mod proto;
 #[path = "../src/notifier/registry.rs"]
 mod registry;
 #[path = "../src/row.rs"]
 mod row;
+#[path = "../src/notifier/subscriber_index.rs"]
+mod subscriber_index;
+
+mod notifier {
+    pub(crate) use super::{place_list, subscriber_index};
+}
 
 pub use config::{AuthMethod, ChannelBinding, Config, SslMode};
 pub use error::{ConfigError, ConnectError, Error, ProtocolError, ServerError, ValueError};

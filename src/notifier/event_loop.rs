@@ -263,7 +263,7 @@ mod tests {
         n.subscribe(7, "prices", |_| ()).unwrap();
         n.set_queue(&7, Queue::new(Policy::Disconnect).items(1)).unwrap();
         let subscription =
-            Arc::clone(&n.core().lock().databases[0].subscriptions.registry.get(&7, "prices").unwrap().value);
+            Arc::clone(n.core().lock().databases[0].subscriptions.registry.get(&7, "prices").unwrap().value);
         let counters = &n.core().context.counters;
         let batch = ["1", "2", "3", "4"].map(|payload| script::notification(1, "prices", payload)).concat();
         notifier_loop.distribute(id, notifications_in(&batch));

@@ -29,6 +29,7 @@ mod lifecycle;
 mod log;
 mod missed;
 mod payload;
+mod place_list;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod queue;
@@ -37,6 +38,7 @@ mod registry;
 mod settings;
 mod shared;
 mod subscriber;
+mod subscriber_index;
 mod subscriber_queue;
 mod subscription;
 mod subscriptions;
@@ -778,8 +780,8 @@ impl<I: Clone + Eq + Hash + Send + 'static> Notifier<I> {
 
     fn channels_of(&self, id: &I) -> Result<Vec<Box<str>>, Error> {
         self.read(|database| {
-            let channels = database.subscriptions.registry.channels_of(id);
-            channels.map(|channels| channels.iter().cloned().collect())
+            let channels = database.subscriptions.registry.channels_of(id)?;
+            Some(channels.into_iter().map(|channel| (**channel).into()).collect())
         })
         .ok_or(Error::UnknownSubscriber { channel: None })
     }

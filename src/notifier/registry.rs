@@ -8,56 +8,93 @@
 //! A call that fails changes nothing. Channels that may have become wanted or unwanted are recorded until they are taken,
 //! so that changes can be collected and applied together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::Arc;
 
 use crate::error::Error;
+use crate::notifier::place_list::PlaceList;
+use crate::notifier::subscriber_index::SubscriberIndex;
 
 /// The channels and subscriptions of one database; `S` is the value of a subscription.
 #[derive(Debug)]
 pub(crate) struct Registry<I, S> {
-    channels: HashMap<Box<str>, RegisteredChannel<I, S>>,
-    /// The channels of each subscriber.
-    channels_of: HashMap<I, BTreeSet<Box<str>>>,
+    channels: RegisteredChannels<I, S>,
+    subscribers: SubscriberIndex<I>,
     /// Channels that may have become wanted or unwanted.
     changed: BTreeSet<Box<str>>,
-    last_position: u64,
+}
+
+/// Channels, each with a number that is its own while it exists.
+#[derive(Debug)]
+struct RegisteredChannels<I, S> {
+    by_name: HashMap<Arc<str>, RegisteredChannel<I, S>>,
+    names: HashMap<u32, Arc<str>>,
+    last_number: u32,
 }
 
 #[derive(Debug)]
 struct RegisteredChannel<I, S> {
+    number: u32,
     /// The channel was added by name, and so stays without a subscriber.
     is_added: bool,
     is_muted: bool,
-    /// The number of subscribers that are not muted.
-    unmuted: usize,
-    /// By position, which is the order in which they subscribed.
-    subscriptions: BTreeMap<u64, RegistryEntry<I, S>>,
-    positions: HashMap<I, u64>,
+    /// In the order in which they were made.
+    subscriptions: PlaceList<(I, S)>,
+    muted: HashSet<I>,
 }
 
+/// A subscription in the registry.
 #[derive(Debug)]
-pub(crate) struct RegistryEntry<I, S> {
-    pub(crate) id: I,
-    pub(crate) value: S,
+pub(crate) struct RegistryEntry<'r, I, S> {
+    pub(crate) id: &'r I,
+    pub(crate) value: &'r S,
     pub(crate) is_muted: bool,
 }
 
 impl<I, S> Default for Registry<I, S> {
     fn default() -> Self {
-        Self { channels: HashMap::new(), channels_of: HashMap::new(), changed: BTreeSet::new(), last_position: 0 }
+        let channels = RegisteredChannels { by_name: HashMap::new(), names: HashMap::new(), last_number: 0 };
+        Self { channels, subscribers: SubscriberIndex::default(), changed: BTreeSet::new() }
     }
 }
 
-impl<I, S> Default for RegisteredChannel<I, S> {
-    fn default() -> Self {
-        Self { is_added: false, is_muted: false, unmuted: 0, subscriptions: BTreeMap::new(), positions: HashMap::new() }
+impl<I, S> RegisteredChannels<I, S> {
+    /// Returns a channel, and creates it if there is none.
+    fn get_or_create(&mut self, name: &str) -> &mut RegisteredChannel<I, S> {
+        self.by_name.entry(name.into()).or_insert_with_key(|name| {
+            while self.names.contains_key(&self.last_number) {
+                self.last_number = self.last_number.wrapping_add(1);
+            }
+            self.names.insert(self.last_number, Arc::clone(name));
+            RegisteredChannel {
+                number: self.last_number,
+                is_added: false,
+                is_muted: false,
+                subscriptions: PlaceList::default(),
+                muted: HashSet::new(),
+            }
+        })
+    }
+
+    fn remove(&mut self, name: &str) -> Option<RegisteredChannel<I, S>> {
+        let removed = self.by_name.remove(name)?;
+        self.names.remove(&removed.number);
+        Some(removed)
     }
 }
 
-impl<I, S> RegisteredChannel<I, S> {
+impl<I: Eq + Hash, S> RegisteredChannel<I, S> {
     fn is_wanted(&self) -> bool {
-        !self.is_muted && (self.is_added || self.unmuted > 0)
+        !self.is_muted && (self.is_added || self.subscriptions.len() > self.muted.len())
+    }
+
+    fn entries(&self) -> impl Iterator<Item = RegistryEntry<'_, I, S>> {
+        self.subscriptions.iter().map(|entry| self.entry(entry))
+    }
+
+    fn entry<'r>(&self, (id, value): &'r (I, S)) -> RegistryEntry<'r, I, S> {
+        RegistryEntry { id, value, is_muted: self.muted.contains(id) }
     }
 }
 
@@ -70,49 +107,45 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
 
     /// Reverts [`add`](Self::add): without a subscriber the channel is removed.
     pub(crate) fn revert_add(&mut self, channel: &str) {
-        if let Some(it) = self.channels.get_mut(channel) {
+        if let Some(it) = self.channels.by_name.get_mut(channel) {
             it.is_added = false;
             self.remove_if_unused(channel);
         }
     }
 
     /// Removes a channel, and returns its subscriptions.
-    pub(crate) fn remove(&mut self, channel: &str) -> Result<Vec<RegistryEntry<I, S>>, Error> {
+    pub(crate) fn remove(&mut self, channel: &str) -> Result<Vec<(I, S)>, Error> {
         let removed = self.channels.remove(channel).ok_or_else(|| unknown_channel(channel))?;
         self.changed.insert(channel.into());
-        let removed: Vec<_> = removed.subscriptions.into_values().collect();
-        for subscription in &removed {
-            self.remove_from_index(&subscription.id, channel);
+        for (id, _) in removed.subscriptions.iter() {
+            self.subscribers.remove(id, removed.number);
         }
-        Ok(removed)
+        Ok(removed.subscriptions.into_values().collect())
     }
 
     /// Subscribes, and creates the channel if there is none. Returns the value that is replaced.
     pub(crate) fn subscribe(&mut self, id: &I, channel: &str, value: S) -> Option<S> {
-        self.last_position += 1;
-        let position = self.last_position;
-        let it = self.channel(channel);
-        if let Some(subscription) = it.positions.get(id).and_then(|position| it.subscriptions.get_mut(position)) {
-            return Some(std::mem::replace(&mut subscription.value, value));
+        self.changed.insert(channel.into());
+        let it = self.channels.get_or_create(channel);
+        let place = self.subscribers.get(id, it.number);
+        if let Some((_, before)) = place.and_then(|place| it.subscriptions.get_mut(place)) {
+            return Some(std::mem::replace(before, value));
         }
-        it.unmuted += 1;
-        it.positions.insert(id.clone(), position);
-        it.subscriptions.insert(position, RegistryEntry { id: id.clone(), value, is_muted: false });
-        self.channels_of.entry(id.clone()).or_default().insert(channel.into());
+        self.subscribers.insert(id, it.number, it.subscriptions.add((id.clone(), value)));
         None
     }
 
     /// Removes a subscription, and with the last one the channel, unless it was added by name. Returns its value.
     pub(crate) fn unsubscribe(&mut self, id: &I, channel: &str) -> Result<S, Error> {
-        let it = self.channels.get_mut(channel).ok_or_else(|| unknown_channel(channel))?;
-        let position = it.positions.remove(id);
-        let Some(removed) = position.and_then(|position| it.subscriptions.remove(&position)) else {
+        let it = self.channels.by_name.get_mut(channel).ok_or_else(|| unknown_channel(channel))?;
+        let place = self.subscribers.remove(id, it.number);
+        let move_to = |(id, _): &(I, S), place| self.subscribers.insert(id, it.number, place);
+        let Some((_, value)) = place.and_then(|place| it.subscriptions.remove(place, move_to)) else {
             return Err(Error::UnknownSubscriber { channel: Some(channel.into()) });
         };
-        it.unmuted -= usize::from(!removed.is_muted);
-        self.remove_from_index(id, channel);
+        it.muted.remove(id);
         self.remove_if_unused(channel);
-        Ok(removed.value)
+        Ok(value)
     }
 
     /// Mutes or unmutes channels: all of them or, if one is unknown, none.
@@ -126,20 +159,21 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
 
     /// Mutes or unmutes a subscriber on these channels: on all of them or, if it does not subscribe to one, on none.
     pub(crate) fn mute_subscriber(&mut self, id: &I, channels: &[&str], mute: bool) -> Result<(), Error> {
-        let of_id = self.channels_of.get(id).ok_or(Error::UnknownSubscriber { channel: None })?;
+        if !self.subscribers.contains(id) {
+            return Err(Error::UnknownSubscriber { channel: None });
+        }
         for channel in channels {
-            self.check_known(channel)?;
-            if !of_id.contains(*channel) {
+            let it = self.channels.by_name.get(*channel).ok_or_else(|| unknown_channel(channel))?;
+            if self.subscribers.get(id, it.number).is_none() {
                 return Err(Error::UnknownSubscriber { channel: Some((*channel).into()) });
             }
         }
         for channel in channels {
             let it = self.channel(channel);
-            let position = it.positions.get(id);
-            if let Some(subscription) = position.and_then(|position| it.subscriptions.get_mut(position))
-                && std::mem::replace(&mut subscription.is_muted, mute) != mute
-            {
-                it.unmuted = if mute { it.unmuted - 1 } else { it.unmuted + 1 };
+            if mute {
+                it.muted.insert(id.clone());
+            } else {
+                it.muted.remove(id);
             }
         }
         Ok(())
@@ -158,78 +192,83 @@ impl<I: Clone + Eq + Hash, S> Registry<I, S> {
     /// Returns a channel to change, and creates it if there is none.
     fn channel(&mut self, channel: &str) -> &mut RegisteredChannel<I, S> {
         self.changed.insert(channel.into());
-        self.channels.entry(channel.into()).or_default()
+        self.channels.get_or_create(channel)
     }
 
     /// Removes a channel that has no subscriber and was not added by name.
     fn remove_if_unused(&mut self, channel: &str) {
         self.changed.insert(channel.into());
-        if self.channels.get(channel).is_some_and(|it| !it.is_added && it.subscriptions.is_empty()) {
+        if self.channels.by_name.get(channel).is_some_and(|it| !it.is_added && it.subscriptions.len() == 0) {
             self.channels.remove(channel);
-        }
-    }
-
-    fn remove_from_index(&mut self, id: &I, channel: &str) {
-        if let Some(channels) = self.channels_of.get_mut(id) {
-            channels.remove(channel);
-            if channels.is_empty() {
-                self.channels_of.remove(id);
-            }
         }
     }
 
     /// Checks that a channel exists.
     pub(crate) fn check_known(&self, channel: &str) -> Result<(), Error> {
-        if self.channels.contains_key(channel) { Ok(()) } else { Err(unknown_channel(channel)) }
+        if self.channels.by_name.contains_key(channel) { Ok(()) } else { Err(unknown_channel(channel)) }
     }
 
     /// Returns `true` if the channel must be listened to.
     pub(crate) fn is_wanted(&self, channel: &str) -> bool {
-        self.channels.get(channel).is_some_and(RegisteredChannel::is_wanted)
+        self.channels.by_name.get(channel).is_some_and(RegisteredChannel::is_wanted)
     }
 
     /// Returns the channels that must be listened to.
     pub(crate) fn wanted(&self) -> impl Iterator<Item = &str> {
-        self.channels.iter().filter(|(_, channel)| channel.is_wanted()).map(|(name, _)| &**name)
+        self.channels.by_name.iter().filter(|(_, channel)| channel.is_wanted()).map(|(name, _)| &**name)
     }
 
     /// Returns the unmuted subscriptions of an unmuted channel, in the order in which they were made.
     pub(crate) fn receivers(&self, channel: &str) -> impl Iterator<Item = &S> {
-        let channel = self.channels.get(channel).filter(|channel| !channel.is_muted);
-        let all = channel.into_iter().flat_map(|channel| channel.subscriptions.values());
-        all.filter(|subscription| !subscription.is_muted).map(|subscription| &subscription.value)
+        let channel = self.channels.by_name.get(channel).filter(|channel| !channel.is_muted);
+        let all = channel.into_iter().flat_map(RegisteredChannel::entries);
+        all.filter(|entry| !entry.is_muted).map(|entry| entry.value)
     }
 
     /// Returns all subscriptions of a channel.
-    pub(crate) fn subscriptions(&self, channel: &str) -> impl Iterator<Item = &RegistryEntry<I, S>> {
-        self.channels.get(channel).into_iter().flat_map(|channel| channel.subscriptions.values())
+    pub(crate) fn subscriptions(&self, channel: &str) -> impl Iterator<Item = RegistryEntry<'_, I, S>> {
+        self.channels.by_name.get(channel).into_iter().flat_map(RegisteredChannel::entries)
     }
 
-    pub(crate) fn get(&self, id: &I, channel: &str) -> Option<&RegistryEntry<I, S>> {
-        let channel = self.channels.get(channel)?;
-        channel.subscriptions.get(channel.positions.get(id)?)
+    pub(crate) fn get(&self, id: &I, channel: &str) -> Option<RegistryEntry<'_, I, S>> {
+        let channel = self.channels.by_name.get(channel)?;
+        channel.subscriptions.get(self.subscribers.get(id, channel.number)?).map(|entry| channel.entry(entry))
+    }
+
+    /// Returns one of the subscriptions of a subscriber.
+    pub(crate) fn any_of(&self, id: &I) -> Option<&S> {
+        let number = self.subscribers.channels(id).next()?;
+        self.get(id, self.channels.names.get(&number)?).map(|entry| entry.value)
     }
 
     /// Returns all channels, sorted.
     pub(crate) fn channels(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self.channels.keys().map(|name| &**name).collect();
+        let mut names: Vec<_> = self.channels.by_name.keys().map(|name| &**name).collect();
         names.sort_unstable();
         names
     }
 
     /// Returns `true` if the channel exists and is muted.
     pub(crate) fn is_muted(&self, channel: &str) -> bool {
-        self.channels.get(channel).is_some_and(|channel| channel.is_muted)
+        self.channels.by_name.get(channel).is_some_and(|channel| channel.is_muted)
     }
 
-    /// Returns the channels of a subscriber, or `None` for an unknown one.
-    pub(crate) fn channels_of(&self, id: &I) -> Option<&BTreeSet<Box<str>>> {
-        self.channels_of.get(id)
+    /// Returns the channels of a subscriber, sorted, or `None` for an unknown one.
+    pub(crate) fn channels_of(&self, id: &I) -> Option<Vec<&Arc<str>>> {
+        let numbers = self.subscribers.channels(id);
+        let mut names: Vec<_> = numbers.filter_map(|number| self.channels.names.get(&number)).collect();
+        names.sort_unstable();
+        Some(names).filter(|names| !names.is_empty())
+    }
+
+    /// Returns `true` if the subscriber has a subscription.
+    pub(crate) fn has_subscriber(&self, id: &I) -> bool {
+        self.subscribers.contains(id)
     }
 
     /// Returns the number of subscribers.
     pub(crate) fn subscribers(&self) -> usize {
-        self.channels_of.len()
+        self.subscribers.len()
     }
 }
 

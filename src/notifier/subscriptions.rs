@@ -47,7 +47,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         call: Box<Callback<I>>,
         queue: Queue,
     ) -> Arc<Subscription<I>> {
-        let subscriber = match self.any_of(id) {
+        let subscriber = match self.registry.any_of(id) {
             Some(subscription) => Arc::clone(subscription.subscriber()),
             None => {
                 let departed = self.departed.remove(id).and_then(|departed| departed.upgrade());
@@ -67,14 +67,8 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         replaced
     }
 
-    /// Returns one of the subscriptions of a subscriber.
-    fn any_of(&self, id: &I) -> Option<&Arc<Subscription<I>>> {
-        let channel = self.registry.channels_of(id)?.first()?;
-        Some(&self.registry.get(id, channel)?.value)
-    }
-
     pub(crate) fn set_queue(&self, id: &I, queue: Queue) -> Result<(), Error> {
-        let subscription = self.any_of(id).ok_or(Error::UnknownSubscriber { channel: None })?;
+        let subscription = self.registry.any_of(id).ok_or(Error::UnknownSubscriber { channel: None })?;
         subscription.subscriber().set_queue(queue, &self.context.counters);
         Ok(())
     }
@@ -87,17 +81,18 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
 
     /// Removes a channel with its subscriptions.
     pub(crate) fn remove(&mut self, channel: &str) -> Result<(), Error> {
-        for entry in self.registry.remove(channel)? {
-            self.end(&entry.id, &entry.value);
+        for (id, subscription) in self.registry.remove(channel)? {
+            self.end(&id, &subscription);
         }
         Ok(())
     }
 
     /// Unsubscribes a subscriber whose queue is full. It still receives what waits, and then a report.
     pub(crate) fn disconnect(&mut self, id: &I, dropped: &HashMap<Box<str>, u64>, actions: &mut DeferredActions<I>) {
-        for channel in self.registry.channels_of(id).cloned().unwrap_or_default() {
+        let channels = self.registry.channels_of(id).into_iter().flatten();
+        for channel in channels.cloned().collect::<Vec<_>>() {
             if let Ok(subscription) = self.registry.unsubscribe(id, &channel) {
-                let dropped = dropped.get(&channel).copied().unwrap_or_default();
+                let dropped = dropped.get(&*channel).copied().unwrap_or_default();
                 subscription.detach();
                 self.remove_unused(id, &subscription);
                 actions.report(&subscription, MissedReport::new(Reason::Unsubscribed, dropped));
@@ -115,8 +110,8 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         actions: &mut DeferredActions<I>,
     ) {
         let is_channel_muted = self.registry.is_muted(channel);
-        let mut refresh = |entry: &RegistryEntry<I, Arc<Subscription<I>>>| {
-            let subscription = &entry.value;
+        let mut refresh = |entry: RegistryEntry<'_, I, Arc<Subscription<I>>>| {
+            let subscription = entry.value;
             if is_channel_muted || entry.is_muted {
                 subscription.mute();
                 return;
@@ -139,7 +134,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
             Undo::Subscribed(subscription, replaced) => {
                 let id = subscription.id();
                 let current = self.registry.get(&id, channel);
-                if !current.is_some_and(|current| Arc::ptr_eq(&current.value, &subscription)) {
+                if !current.is_some_and(|current| Arc::ptr_eq(current.value, &subscription)) {
                     return;
                 }
                 match replaced {
@@ -185,7 +180,7 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
     /// Removes the channel and the subscriber of a removed subscription, if they have no other.
     fn remove_unused(&mut self, id: &I, subscription: &Arc<Subscription<I>>) {
         self.channels.remove_if_unused(subscription.channel());
-        if self.registry.channels_of(id).is_none() {
+        if !self.registry.has_subscriber(id) {
             if self.departed.len() > self.registry.subscribers() {
                 self.departed.retain(|_, departed| departed.strong_count() > 0);
             }
