@@ -1,29 +1,39 @@
 //! The cost of a callback: one session receives notifications for many subscribers.
 //!
 //! ```text
-//! cargo bench --bench fanout
+//! benches/run --only S7                    # measures, and writes the scenario S7 of benches/results/
+//! cargo bench --bench fanout               # only prints the results
 //! cargo bench --bench fanout -- --smoke    # with small sizes, as a test
 //! ```
 //!
 //! A callback counts bytes in a variable of its own, so that several threads share nothing. The same closures are handed
-//! the same notifications in these ways, which take turns in random order:
+//! the same notifications in these ways, which take turns in random order; the results are medians:
 //!
 //! - `direct`: a loop calls boxed closures. With several channels, it finds those of a channel by its name in a hash map.
-//! - `broadcast`: `tokio::sync::broadcast`, whose receivers are polled in turn without a runtime.
-//! - `owned`: a manager receives and makes each notification owned, which is a part of the next two.
+//! - `broadcast`: `tokio::sync::broadcast`, whose receivers are polled in turn without a runtime. With several channels, it
+//!   finds that of a name in a hash map.
+//! - `owned`: a manager receives and makes each notification owned. The notifier and the hop include this; add it to the
+//!   cost of direct calls and of the broadcast channel, which get the notifications without a server.
 //! - `hop`: like `owned`, with a bounded `crossbeam-channel` to another thread, which calls the closure.
 //! - `notifier`: a notifier with one dispatching thread.
 //!
 //! At most two portions of notifications are outstanding in every way: they are in the channel or the queue, or are being
 //! handed out. A queue that is bounded more closely stays in the processor's cache, so without an equal bound the ways
 //! cannot be compared. No queue is ever full, so nothing waits for room and nothing is dropped. Two portions keep the
-//! threads busy: the next one arrives while one is being handed out.
+//! threads busy: the next one arrives while one is being handed out. With portions of fewer than 2,000 notifications for one
+//! subscriber, the threads sleep so often that the sleeps cost more than the notifications.
 //!
-//! The results are the wall time and the CPU time of the threads that receive and hand out, for each callback. The thread that commands the server is not
-//! counted, and neither is the server, which is a process of its own.
+//! The CPU time is that of the threads that receive and hand out. The thread that commands the server is not counted, and
+//! neither is the server, which is a process of its own. No thread is pinned to a processor.
+//!
+//! The memory of queued notifications and the latency are measured in processes of their own: see `fanout/client.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
+#[path = "fanout/client.rs"]
+mod client;
+#[path = "speed/format.rs"]
+mod format;
 #[path = "speed/job.rs"]
 mod job;
 #[path = "fanout/load.rs"]
@@ -36,26 +46,35 @@ mod options;
 mod peers;
 #[path = "fanout/plan.rs"]
 mod plan;
+#[path = "fanout/report.rs"]
+mod report;
+#[path = "fanout/results.rs"]
+mod results;
 mod synthetic;
+#[path = "fanout/targets.rs"]
+mod targets;
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use notifyman::Notifier;
 
+use self::client::{CONDVAR, MANAGER, NOTIFIER};
+use self::format::is_installed;
 use self::load::Cost;
-use self::options::Options;
+use self::options::{LATENCY, Options, QUEUED, SUBSCRIBERS};
+use self::plan::{Cell, Kind};
+use self::results::{Case, Results};
 use self::synthetic::CHANNEL;
 
 fn main() -> ExitCode {
     synthetic::serve_if_requested();
-    match Options::read(std::env::args().skip(1)) {
-        Ok(options) => {
-            measure(&options);
-            ExitCode::SUCCESS
-        }
+    client::run_if_requested();
+    let options = Options::read(std::env::args().skip(1)).map_err(io::Error::other);
+    match options.and_then(|options| measure(&options)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("fanout: {error}");
             ExitCode::FAILURE
@@ -63,62 +82,88 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(options: &Options) {
-    println!(
-        "{:<12} {:>11} {:>8}  {:<10} {:>10} {:>10}",
-        "cell", "subscribers", "payload", "kind", "CPU, ns", "wall, ns"
-    );
+fn measure(options: &Options) -> io::Result<()> {
+    let mut results = Results::default();
     for cell in plan::cells(options.smoke).into_iter().filter(|cell| options.wants(cell.part)) {
-        let mut kinds = cell.kinds.to_vec();
-        let mut samples: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
-        for _ in 0..options.runs {
-            let random = RandomState::new();
-            kinds.sort_by_key(|kind| random.hash_one(kind.name()));
-            for kind in &kinds {
-                let Cost { cpu, wall } = kind.run(&cell.load);
-                let each = |time: Duration| time.as_nanos() as f64 / cell.load.calls() as f64;
-                let (cpus, walls) = samples.entry(kind.name()).or_default();
-                cpus.push(each(cpu));
-                walls.push(each(wall));
-            }
-        }
-        for kind in cell.kinds {
-            let (subscribers, payload) = (cell.load.all_subscribers(), cell.load.payload);
-            let (cpus, walls) = samples.remove(kind.name()).unwrap_or_default();
-            let (cpu, wall) = (median(cpus), median(walls));
-            println!(
-                "{:<12} {subscribers:>11} {payload:>8}  {:<10} {cpu:>10.1} {wall:>10.1}",
-                cell.metric,
-                kind.name()
-            );
-        }
+        in_turns(options.runs, cell.kinds, |kind: Kind| hand_out(&mut results, &cell, kind));
     }
-    if options.wants("subscribers") {
-        subscribers();
+    if options.wants(SUBSCRIBERS) {
+        in_turns(options.runs, &[()], |()| subscribe(&mut results, options.smoke));
+    }
+    if options.wants(QUEUED) {
+        let most = if options.smoke { 1_000 } else { 100_000 };
+        in_turns(options.runs, &[1, most], |subscribers| queue(&mut results, subscribers, options.smoke));
+    }
+    if options.wants(LATENCY) {
+        let kinds =
+            [(false, CONDVAR), (false, MANAGER), (false, NOTIFIER), (true, CONDVAR), (true, MANAGER), (true, NOTIFIER)];
+        in_turns(options.runs, &kinds, |(is_pinned, kind)| wake(&mut results, is_pinned, kind, options.smoke));
+    }
+    let section = report::markdown(&results, options);
+    println!("{section}");
+    options.out.as_ref().map_or(Ok(()), |directory| report::publish(directory, &results, &section))
+}
+
+/// Runs each kind as often as requested, in random order, so that changes of the machine over time affect all kinds equally.
+fn in_turns<K: Copy>(runs: usize, kinds: &[K], mut run: impl FnMut(K)) {
+    for _ in 0..runs {
+        let random = RandomState::new();
+        let mut order: Vec<usize> = (0..kinds.len()).collect();
+        order.sort_by_key(|at| random.hash_one(at));
+        order.into_iter().for_each(|at| run(kinds[at]));
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn hand_out(results: &mut Results, cell: &Cell, kind: Kind) {
+    let Cell { metric, load, .. } = cell;
+    let Cost { cpu, wall } = kind.run(load);
+    let case = |metric: String| Case { metric, subscribers: load.all_subscribers(), payload: load.payload };
+    let calls = load.calls() as f64;
+    results.add(&case(format!("{metric}_cpu_ns")), kind.name(), cpu.as_nanos() as f64 / calls);
+    results.add(&case(format!("{metric}_per_second")), kind.name(), calls / wall.as_secs_f64());
 }
 
-/// Measures the memory and the time of idle subscribers.
-fn subscribers() {
-    const SUBSCRIBERS: u64 = 100_000;
+/// Measures the time to subscribe, and the memory of an idle subscriber.
+fn subscribe(results: &mut Results, smoke: bool) {
+    let subscribers = if smoke { 1_000 } else { 100_000 };
     let subscribe = || {
         let n = Notifier::builder("host=localhost user=bench").unwrap().autorun(false).build::<u64>();
-        for id in 0..SUBSCRIBERS {
-            n.subscribe(id, CHANNEL, |_| ()).unwrap();
-        }
+        (0..subscribers).for_each(|id| n.subscribe(id, CHANNEL, |_| ()).unwrap());
         n
     };
     let begun = Instant::now();
     let n = subscribe();
-    let each = begun.elapsed() / SUBSCRIBERS as u32;
+    let time = begun.elapsed();
     drop(n);
+    // Counting takes time.
     let mut counted = None;
     let info = allocation_counter::measure(|| counted = Some(subscribe()));
-    let bytes = info.bytes_current as f64 / SUBSCRIBERS as f64;
-    println!("{SUBSCRIBERS} subscribers: {each:?} and {bytes:.0} bytes each");
+    let each = |all: f64| all / subscribers as f64;
+    let case = |metric| Case::new(metric, subscribers as usize, 0);
+    results.add(&case("subscribe_ns"), NOTIFIER, each(time.as_nanos() as f64));
+    results.add(&case("idle"), NOTIFIER, each(info.bytes_current as f64));
+}
+
+/// Measures the memory of notifications that wait for all subscribers.
+fn queue(results: &mut Results, subscribers: usize, smoke: bool) {
+    let payload = targets::LONG;
+    let notifications = if smoke { 100 } else { 10_000 };
+    let words = [subscribers, payload, notifications].map(|number| number.to_string());
+    let bytes = client::run(&[], &["memory", &words[0], &words[1], &words[2]]);
+    for (metric, bytes) in ["queued_first", "queued"].into_iter().zip(bytes) {
+        results.add(&Case::new(metric, subscribers, payload), NOTIFIER, bytes);
+    }
+}
+
+/// Measures the latency of one notification at a time, with all threads and the server on one processor if `is_pinned`.
+fn wake(results: &mut Results, is_pinned: bool, kind: &'static str, smoke: bool) {
+    if is_pinned && !is_installed("taskset", "--version") {
+        return;
+    }
+    let prefix: &[&str] = if is_pinned { &["taskset", "-c", "0"] } else { &[] };
+    let events = if smoke { "100" } else { "20000" };
+    let metrics = if is_pinned { ["one_p50", "one_p99"] } else { ["any_p50", "any_p99"] };
+    for (metric, nanos) in metrics.into_iter().zip(client::run(prefix, &["latency", kind, events])) {
+        results.add(&Case::new(metric, 1, 32), kind, nanos);
+    }
 }

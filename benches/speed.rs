@@ -16,6 +16,8 @@ mod cluster;
 mod encrypted;
 #[path = "speed/clients/floor.rs"]
 mod floor;
+#[path = "speed/format.rs"]
+mod format;
 #[path = "speed/job.rs"]
 mod job;
 #[path = "speed/clients/notifyman.rs"]
@@ -40,10 +42,11 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::process::ExitCode;
 
+use self::format::is_installed;
 use self::job::Job;
 use self::options::Options;
 use self::results::Results;
-use self::runner::{Runner, is_installed};
+use self::runner::Runner;
 use self::synthetic::Link;
 
 /// The first argument of a client process.

@@ -44,6 +44,11 @@ impl Load {
         self.portion * self.portions
     }
 
+    /// Returns the number of notifications that are outstanding at most.
+    pub fn outstanding(&self) -> u64 {
+        OUTSTANDING * self.portion
+    }
+
     /// Returns the number of subscribers of all channels.
     pub fn all_subscribers(&self) -> usize {
         self.subscribers * self.channels as usize

@@ -1,26 +1,34 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 const HELP: &str = "\
 usage: fanout [OPTIONS]
   --runs N         Run each kind N times and report the median [default: 5]
   --only A,B       Run only these parts: callbacks, flood, channels, coalesce,
-                   workers, subscribers
+                   workers, subscribers, queued, latency
   --smoke          Run everything with small sizes, as a test; the numbers mean
-                   nothing";
+                   nothing
+  --out DIRECTORY  Write the results into results.csv and results.md there, in
+                   place of those of an earlier run";
 
 /// The parts of the bench.
-pub const PARTS: [&str; 6] = ["callbacks", "flood", "channels", "coalesce", "workers", "subscribers"];
+pub const PARTS: [&str; 8] = ["callbacks", "flood", "channels", "coalesce", "workers", SUBSCRIBERS, QUEUED, LATENCY];
+pub const SUBSCRIBERS: &str = "subscribers";
+pub const QUEUED: &str = "queued";
+pub const LATENCY: &str = "latency";
 
 #[derive(Debug)]
 pub struct Options {
     pub runs: usize,
     pub only: Vec<String>,
     pub smoke: bool,
+    pub out: Option<PathBuf>,
 }
 
 impl Options {
     pub fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { runs: 5, only: Vec::new(), smoke: false };
+        let mut options = Self { runs: 5, only: Vec::new(), smoke: false, out: None };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} takes a value\n{HELP}"));
             match word.as_str() {
@@ -32,6 +40,7 @@ impl Options {
                 }
                 "--only" => options.only = value()?.split(',').map(str::to_owned).collect(),
                 "--smoke" => (options.smoke, options.runs) = (true, 1),
+                "--out" => options.out = Some(value()?.into()),
                 _ => return Err(format!("unknown option: {word}\n{HELP}")),
             }
         }

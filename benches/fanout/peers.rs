@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
 
-use notifyman::{Connection, NotificationManager};
+use notifyman::{Connection, Notification, NotificationManager};
 use tokio::sync::broadcast::{self, Sender};
 
 use crate::load::{Cost, Counter, Load, Meter, Progress, config, flood};
-use crate::synthetic::{CHANNEL, Link, Server, channel};
+use crate::synthetic::{Link, Server, channel};
 
 type Closure = Box<dyn FnMut(&[u8]) + Send>;
 
@@ -92,9 +92,9 @@ fn receive(receiver: &mut broadcast::Receiver<Arc<[u8]>>, call: &mut Closure) {
     }
 }
 
-/// Receives with a manager and makes each notification owned: what the notifier and [`hop`] have to do in any case.
+/// Receives with a manager and makes each notification owned, which every way to hand out needs.
 pub fn owned(load: &Load) -> Cost {
-    let (progress, completed) = Progress::new(load);
+    let (progress, completed) = Progress::new(&Load { subscribers: 1, channels: 1, ..*load });
     let mut counter = progress.counter();
     receive_owned(load, &completed, move |n| counter.count(n.payload_bytes(), 1))
 }
@@ -104,22 +104,17 @@ pub fn owned(load: &Load) -> Cost {
 pub fn hop(load: &Load) -> Cost {
     let (progress, completed) = Progress::new(load);
     let mut call = closures(load, &progress).remove(0);
-    let (sender, receiver) = crossbeam_channel::bounded::<notifyman::Notification>(2 * load.portion as usize);
+    let (sender, receiver) = crossbeam_channel::bounded::<Notification>(load.outstanding() as usize);
     thread::spawn(move || receiver.into_iter().for_each(|n| call(n.payload_bytes())));
     receive_owned(load, &completed, move |n| sender.send(n).unwrap())
 }
 
-fn receive_owned(
-    load: &Load,
-    completed: &Receiver<()>,
-    mut take: impl FnMut(notifyman::Notification) + Send + 'static,
-) -> Cost {
+fn receive_owned(load: &Load, completed: &Receiver<()>, mut take: impl FnMut(Notification) + Send + 'static) -> Cost {
     let mut server = Server::start(Link::Unix, &[]).unwrap();
     let mut db = Connection::connect(config(&server)).unwrap();
-    db.listen([CHANNEL]).unwrap();
-    let nm = NotificationManager::new([db]);
+    db.listen((0..load.channels).map(channel)).unwrap();
+    let (nm, expected) = (NotificationManager::new([db]), load.notifications());
     let meter = Meter::start();
-    let expected = load.notifications();
     let receiving = thread::spawn(move || {
         let mut received = 0;
         for (_, batch) in nm.flatten() {

@@ -52,7 +52,7 @@ impl Kind {
 #[derive(Debug, Clone, Copy)]
 pub struct Cell {
     pub part: &'static str,
-    /// The name of its results.
+    /// The first words of its metrics.
     pub metric: &'static str,
     pub load: Load,
     pub kinds: &'static [Kind],
@@ -65,14 +65,14 @@ pub fn cells(smoke: bool) -> Vec<Cell> {
     let cell = |part, metric, load, kinds| Cell { part, metric, load, kinds };
     let most = if smoke { 10_000 } else { 100_000 };
     let mut cells = Vec::new();
-    let several: &[Kind] = &[Direct, Broadcast, Notifier];
+    let several: &[Kind] = &[Direct, Broadcast, Owned, Notifier];
     for payload in [32, 512] {
-        for (subscribers, portion, portions) in [(10, 512, 600), (1_000, 512, 10), (most, 30, 2)] {
+        let load = Load::new(payload, 1, 2_048, few(500));
+        cells.push(cell("flood", "flood", load, &[Direct, Broadcast, Owned, Hop, Notifier]));
+        for (subscribers, portion, portions) in [(10, 2_048, 150), (1_000, 512, 10), (most, 30, 2)] {
             let load = Load::new(payload, subscribers, portion, few(portions));
             cells.push(cell("callbacks", "callbacks", load, several));
         }
-        let load = Load::new(payload, 1, 512, few(2_000));
-        cells.push(cell("flood", "flood", load, &[Direct, Broadcast, Owned, Hop, Notifier]));
         let load = Load { channels: 1_000, ..Load::new(payload, 10, 1_000, few(100)) };
         cells.push(cell("channels", "channels", load, several));
     }

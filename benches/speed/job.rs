@@ -186,7 +186,7 @@ fn nanoseconds(clock: ClockId) -> u64 {
 }
 
 /// Returns the anonymous resident memory of this process.
-fn memory() -> u64 {
+pub fn memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kilobytes =
         status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());

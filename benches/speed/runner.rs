@@ -249,8 +249,3 @@ fn cpu_of(postmaster: u32) -> Option<u64> {
     };
     Some(processes.filter_map(cpu_of_one).sum()).filter(|all| *all > 0)
 }
-
-/// Returns `true` if a program can be run here.
-pub fn is_installed(program: &str, argument: &str) -> bool {
-    Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
-}

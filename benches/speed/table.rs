@@ -1,9 +1,8 @@
 //! The tables in Markdown: all results, and their ratios to the targets.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::process::Command;
 
+use crate::format::{grouped, machine, number};
 use crate::options::Options;
 use crate::plan::{
     BORROWED, Cell, EARLIER, FLOOR, LIBPQ, OWNED, PEERS, RECOVERY, STR, THREADS, TIMED, TIMED_FLOOR, Task,
@@ -232,32 +231,4 @@ fn targets(text: &mut String, results: &Results) {
         let result = if is_met { "met" } else { "**missed**" };
         let _ = writeln!(text, "| {title} | {target} | {ratio:.2} | {floor} | {result} |");
     }
-}
-
-/// Returns the date and a description of the machine.
-fn machine() -> String {
-    let output_of = |program: &str, words: &[&str]| {
-        let output = Command::new(program).args(words).output().map(|output| output.stdout).unwrap_or_default();
-        String::from_utf8_lossy(&output).trim().to_owned()
-    };
-    let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, m)| m);
-    let many = std::thread::available_parallelism().map_or(1, usize::from);
-    let (system, day) = (output_of("uname", &["-sr"]), output_of("date", &["-u", "+%F"]));
-    format!("{day}, {many} processors ({}), {system}", model.unwrap_or("unknown"))
-}
-
-/// Formats a number with three significant digits, or with separated thousands.
-fn number(value: f64) -> String {
-    if value >= 100.0 {
-        grouped(value.round() as usize)
-    } else if value >= 10.0 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.2}")
-    }
-}
-
-fn grouped(n: usize) -> String {
-    if n < 1000 { n.to_string() } else { format!("{},{:03}", grouped(n / 1000), n % 1000) }
 }
