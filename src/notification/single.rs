@@ -62,6 +62,12 @@ impl<'b> NotificationRef<'b> {
     }
 
     /// Returns the complete frame.
+    /// Returns the notification in a frame that was validated when it was received.
+    #[inline]
+    pub(crate) fn in_frame(frame: &'b [u8], channel_len: usize) -> Self {
+        Self { channel_len, frame }
+    }
+
     pub(crate) fn frame(&self) -> &'b [u8] {
         self.frame
     }
@@ -146,7 +152,7 @@ impl Notification {
         Some(Self(Held::Short { frame, len, channel_len: channel_len as u8 }))
     }
 
-    fn as_ref(&self) -> NotificationRef<'_> {
+    pub(crate) fn as_ref(&self) -> NotificationRef<'_> {
         let (bytes, channel_len) = match &self.0 {
             Held::Short { frame, len, channel_len } => (frame.get(..usize::from(*len)), usize::from(*channel_len)),
             Held::Shared { buffer, start, end, channel_len } => {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::notification::Notification;
+use crate::notification::NotificationRef;
 use crate::notifier::missed::{Missed, MissedReport};
 use crate::notifier::payload::Payload;
 
@@ -41,12 +41,12 @@ pub enum Delivery<'a, I> {
 pub struct DeliveredNotification<'a, I> {
     id: &'a I,
     channel: &'a str,
-    notification: &'a Notification,
+    notification: NotificationRef<'a>,
     folded: u64,
 }
 
 impl<'a, I> Delivery<'a, I> {
-    pub(crate) fn notification(id: &'a I, channel: &'a str, notification: &'a Notification, folded: u64) -> Self {
+    pub(crate) fn notification(id: &'a I, channel: &'a str, notification: NotificationRef<'a>, folded: u64) -> Self {
         Self::Notification(DeliveredNotification { id, channel, notification, folded })
     }
 

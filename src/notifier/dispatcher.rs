@@ -304,7 +304,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                 Taken::Logged(index) => {
                     if let Some(entry) = reader.entry(index) {
                         let callback = callback.get_or_insert_with(|| subscription.callback());
-                        self.deliver(subscription, true, || callback.notify(&entry.notification, 0));
+                        self.deliver(subscription, true, || callback.notify(entry.notification, 0));
                     }
                 }
                 Taken::Folded(at) => {
@@ -332,7 +332,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                 }
                 let Some(callback) = &mut callback else { break false };
                 let Some(entry) = subscriber.take_unlocked(&visit, reader) else { break false };
-                self.deliver(subscription, true, || callback.notify(&entry.notification, 0));
+                self.deliver(subscription, true, || callback.notify(entry.notification, 0));
             };
             if is_over {
                 break;
@@ -354,7 +354,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         let PendingItem { to: SubscriptionRef(subscription), content } = item;
         match &content {
             PendingContent::Notification { notification, folded } => {
-                self.deliver(&subscription, true, || subscription.callback().notify(notification, *folded));
+                self.deliver(&subscription, true, || subscription.callback().notify(notification.as_ref(), *folded));
             }
             PendingContent::Missed(report) => {
                 self.deliver(&subscription, false, || subscription.callback().report(report));

@@ -13,7 +13,6 @@ use crate::notifier::channel::{ChannelTable, FanoutChannel};
 use crate::notifier::database::DatabaseSession;
 use crate::notifier::deferred::DeferredActions;
 use crate::notifier::log::SegmentEntries;
-use crate::notifier::queue;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
 use crate::notifier::subscription::Subscription;
 use crate::proto::sql::Limits;
@@ -157,16 +156,13 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                 let Ok(name) = std::str::from_utf8(n.channel_bytes()) else { continue };
                 let Some((name, channel)) = table.get_key_value(name) else { continue };
                 last = Some(*place_of.entry(name).or_insert_with(|| {
-                    portion.channels.push((Arc::clone(channel), SegmentEntries::default()));
+                    portion.channels.push((Arc::clone(channel), SegmentEntries::new(name.len())));
                     portion.channels.len() - 1
                 }));
             }
             if let Some((_, entries)) = last.and_then(|at| portion.channels.get_mut(at)) {
                 portion.position += 1;
-                // One copy for all subscribers, which does not keep the read buffer alive.
-                let copy = n.to_owned();
-                let size = queue::size(&copy);
-                entries.push(portion.position, copy, size);
+                entries.push(portion.position, n);
             }
         }
         // Counted before a callback can be called.

@@ -13,7 +13,7 @@ use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::SubscriptionRef;
 use crate::notifier::log::{LogLimits, SegmentEntries};
 use crate::notifier::missed::{MissedReport, Reason};
-use crate::notifier::queue::{self, PendingContent, PendingQueue, Policy, Queue};
+use crate::notifier::queue::{PendingContent, PendingQueue, Policy, Queue};
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 
@@ -216,8 +216,9 @@ impl Harness {
                     it.refused = Some(HashMap::from([(*c, 1)]));
                 }
             }
-            let size = queue::size(&notification);
-            entries.entry(*c).or_default().push(position, notification, size);
+            let name_len = notification.channel_bytes().len();
+            let entries = entries.entry(*c).or_insert_with(|| SegmentEntries::new(name_len));
+            entries.push(position, notification.as_ref());
         }
         let published: Vec<usize> = entries.keys().copied().collect();
         for (c, entries) in entries {
@@ -288,12 +289,12 @@ impl Harness {
                 Taken::Idle | Taken::Busy => None,
                 Taken::Logged(index) => {
                     let entry = reader.entry(index).unwrap();
-                    let notification = entry.notification.clone();
+                    let notification = entry.notification.to_owned();
                     Some(text(label, &PendingContent::Notification { notification, folded: 0 }))
                 }
                 Taken::Folded(at) => {
                     let (notification, folded) = reader.folded(at).unwrap();
-                    let notification = notification.clone();
+                    let notification = notification.to_owned();
                     Some(text(label, &PendingContent::Notification { notification, folded }))
                 }
                 Taken::Pending(item) => Some(text(&item.to.0, &item.content)),

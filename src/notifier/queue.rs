@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 
-use crate::notification::Notification;
+use crate::notification::{Notification, NotificationRef};
 use crate::notifier::missed::{MissedReport, Reason};
 
 /// Limits for the notifications that wait for a subscriber, and a policy for a subscriber that is slower than its channels.
@@ -198,7 +198,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
             folded = before + 1;
             outcome.is_folded = true;
         }
-        let size = size(notification);
+        let size = size(notification.as_ref());
         while self.notifications >= self.queue.items || self.bytes.saturating_add(size) > self.queue.bytes {
             outcome.dropped += 1;
             let has_made_room = match self.queue.policy {
@@ -226,7 +226,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         let content = PendingContent::Notification { notification: notification.clone(), folded };
         self.items.insert(position, PendingItem { to: to.clone(), content });
         self.notifications += 1;
-        self.bytes += size(notification);
+        self.bytes += size(notification.as_ref());
     }
 
     /// Adds a report behind all items.
@@ -258,7 +258,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
         match &item.content {
             PendingContent::Notification { notification, .. } => {
                 self.notifications -= 1;
-                self.bytes -= size(notification);
+                self.bytes -= size(notification.as_ref());
                 if !self.foldable.is_empty() {
                     self.foldable.remove(&(item.to.clone(), ContentKey(notification.clone())));
                 }
@@ -341,7 +341,7 @@ impl<E: Clone + Eq + Hash> PendingQueue<E> {
 }
 
 /// Returns the size of a notification with respect to the limits of a queue.
-pub(crate) fn size(notification: &Notification) -> usize {
+pub(crate) fn size(notification: NotificationRef<'_>) -> usize {
     notification.channel_bytes().len() + notification.payload_bytes().len() + OVERHEAD
 }
 
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn n07_bytes_are_bounded_and_a_notification_larger_than_the_queue_is_dropped() {
-        let one = size(&notification("1"));
+        let one = size(notification("1").as_ref());
         let queue = Queue::new(Policy::DropOldest).bytes(2 * one);
         assert_eq!(drain(filled(queue, "1 2 3")), "-1 2 3");
         assert_eq!(drain(filled(queue.bytes(one - 1), "1 2")), "-2");

@@ -204,7 +204,7 @@ impl<S> Subscriber<S> {
     }
 
     /// Takes the next notification from the log without the lock, if only that can follow.
-    pub(crate) fn take_unlocked<'r>(&self, visit: &Visit<'_, S>, reader: &'r SegmentReader) -> Option<&'r LogEntry> {
+    pub(crate) fn take_unlocked<'r>(&self, visit: &Visit<'_, S>, reader: &'r SegmentReader) -> Option<LogEntry<'r>> {
         let next = self.unlocked.load(Relaxed);
         if next >= visit.until
             || visit.channel.head() - next > visit.limits.items

@@ -247,7 +247,7 @@ impl<S> SubscriberQueue<S> {
                 let to = SubscriptionRef(subscription);
                 for entry in window.entries.iter().skip(taken) {
                     if let Some(notification) = entry.notification() {
-                        items.restore(&to, notification, entry.folded);
+                        items.restore(&to, &notification.to_owned(), entry.folded);
                     }
                 }
             }
@@ -301,7 +301,7 @@ impl<S> SubscriberQueue<S> {
             let base = cursor.channel.read(|log| {
                 let entries = log.entries_from(next);
                 let entries = entries.take_while(|entry| entry.position <= published);
-                moved.extend(entries.map(|it| (it.position, to.clone(), it.notification.clone())));
+                moved.extend(entries.map(|it| (it.position, to.clone(), it.notification.to_owned())));
                 log.base().max(next)
             });
             cursor.next = Some(base + (moved.len() - before) as u64);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use crate::notification::Notification;
+use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::deferred_drop::DeferredDrop;
@@ -204,7 +204,7 @@ pub(crate) struct LockedCallback<'s, I: 'static> {
 }
 
 impl<I: 'static> LockedCallback<'_, I> {
-    pub(crate) fn notify(&mut self, notification: &Notification, folded: u64) {
+    pub(crate) fn notify(&mut self, notification: NotificationRef<'_>, folded: u64) {
         let BoundCallback { id, call } = &mut *self.bound;
         call(&Delivery::notification(id, self.channel, notification, folded));
     }

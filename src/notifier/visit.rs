@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::notification::Notification;
+use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::SubscriptionRef;
@@ -42,11 +42,11 @@ pub(crate) enum Taken<S> {
 }
 
 impl SegmentReader {
-    pub(crate) fn entry(&self, index: u64) -> Option<&LogEntry> {
+    pub(crate) fn entry(&self, index: u64) -> Option<LogEntry<'_>> {
         self.segment.as_ref()?.get(index)
     }
 
-    pub(crate) fn folded(&self, at: usize) -> Option<(&Notification, u64)> {
+    pub(crate) fn folded(&self, at: usize) -> Option<(NotificationRef<'_>, u64)> {
         let entry = self.folded.as_ref()?.entries.get(at)?;
         Some((entry.notification()?, entry.folded))
     }
