@@ -66,6 +66,7 @@ impl Segment {
         self.bytes_before + self.entries.bytes
     }
 
+    #[inline]
     fn place(&self, index: u64) -> Option<&EntryPlace> {
         self.entries.places.get(usize::try_from(index.wrapping_sub(self.first)).ok()?)
     }
@@ -115,6 +116,7 @@ impl SegmentEntries {
         Some(LogEntry { position: self.position(place), notification })
     }
 
+    #[inline]
     fn position(&self, place: &EntryPlace) -> u64 {
         self.position + u64::from(place.position)
     }

@@ -42,6 +42,7 @@ pub(crate) enum Taken<S> {
 }
 
 impl SegmentReader {
+    #[inline]
     pub(crate) fn entry(&self, index: u64) -> Option<LogEntry<'_>> {
         self.segment.as_ref()?.get(index)
     }
