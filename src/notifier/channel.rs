@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, Weak};
 
-use crate::notifier::log::{Log, LogLimits, SegmentEntries};
+use crate::notifier::log::{Log, LogLimits};
 use crate::notifier::receivers::{ReceiverList, ReceiverSnapshot};
+use crate::notifier::segment::{SegmentEntries, SegmentPool};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -18,6 +19,7 @@ use crate::sync::{Mutex, MutexGuard};
 pub(crate) struct FanoutChannel<S> {
     name: Box<str>,
     log: Mutex<LimitedLog>,
+    pool: Arc<SegmentPool>,
     /// Copies of values of the log, to be read without its lock.
     head: AtomicU64,
     kept_bytes: AtomicU64,
@@ -64,10 +66,11 @@ impl LimitedLog {
 }
 
 impl<S> FanoutChannel<S> {
-    pub(crate) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str, pool: &Arc<SegmentPool>) -> Self {
         Self {
             name: name.into(),
             log: Mutex::default(),
+            pool: Arc::clone(pool),
             head: AtomicU64::new(0),
             kept_bytes: AtomicU64::new(0),
             receivers: Mutex::default(),
@@ -107,15 +110,21 @@ impl<S> FanoutChannel<S> {
         self.head.store(log.log.head(), Release);
     }
 
+    /// Returns an empty list for notifications to [publish](Self::publish).
+    pub(crate) fn entries(&self) -> SegmentEntries {
+        self.pool.take(self.name.len())
+    }
+
     /// Adds notifications to the log.
     pub(crate) fn publish(&self, entries: SegmentEntries) {
+        let entries = self.pool.fit(entries);
         self.change_log(|it| it.log.push(entries));
     }
 
     /// Removes what no subscriber reads any more because of its limits. The subscriptions that were
     /// [due](Self::due) must have been checked.
     pub(crate) fn trim(&self) {
-        self.change_log(|it| it.log.trim(it.widest()));
+        self.change_log(|it| it.log.trim(it.widest(), &self.pool));
     }
 
     /// Records that all receivers were visited since the head was at `until`, and have read what is before `read`.
@@ -123,7 +132,7 @@ impl<S> FanoutChannel<S> {
         self.change_log(|it| {
             it.passed = it.passed.max(until);
             let is_read = self.laggards.load(Acquire) == 0;
-            it.log.trim_to(if is_read { it.passed } else { until.min(read) });
+            it.log.trim_to(if is_read { it.passed } else { until.min(read) }, &self.pool);
         });
     }
 
@@ -136,7 +145,7 @@ impl<S> FanoutChannel<S> {
         // Under the lock, so that no pass with a new laggard is completed in between.
         self.change_log(|it| {
             if self.laggards.fetch_sub(1, AcqRel) == 1 {
-                it.log.trim_to(it.passed);
+                it.log.trim_to(it.passed, &self.pool);
             }
         });
     }
@@ -144,7 +153,7 @@ impl<S> FanoutChannel<S> {
     /// Removes all notifications, when no pass will follow.
     pub(crate) fn clear(&self) {
         self.is_ready.store(false, Relaxed);
-        self.change_log(|it| it.log.trim_to(u64::MAX));
+        self.change_log(|it| it.log.trim_to(u64::MAX, &self.pool));
     }
 
     pub(crate) fn add_limits(&self, limits: LogLimits) {
@@ -217,17 +226,20 @@ impl<S> FanoutChannel<S> {
 
 /// The channels of a database that have subscribers.
 #[derive(Debug)]
-pub(crate) struct ChannelTable<S>(Mutex<HashMap<Box<str>, Arc<FanoutChannel<S>>>>);
+pub(crate) struct ChannelTable<S> {
+    channels: Mutex<HashMap<Box<str>, Arc<FanoutChannel<S>>>>,
+    pool: Arc<SegmentPool>,
+}
 
 impl<S> Default for ChannelTable<S> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self { channels: Mutex::default(), pool: Arc::default() }
     }
 }
 
 impl<S> ChannelTable<S> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Arc<FanoutChannel<S>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns a channel, and creates it if there is none.
@@ -236,7 +248,7 @@ impl<S> ChannelTable<S> {
         if let Some(channel) = channels.get(name) {
             return Arc::clone(channel);
         }
-        let channel = Arc::new(FanoutChannel::new(name));
+        let channel = Arc::new(FanoutChannel::new(name, &self.pool));
         channels.insert(name.into(), Arc::clone(&channel));
         channel
     }

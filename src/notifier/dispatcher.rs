@@ -269,6 +269,8 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                 read = read.min(self.visit(visit, true, &mut reader));
             }
         }
+        // First, so that the last thread has the only references to segments that are removed from the log.
+        drop(reader);
         pass.complete(visited, read);
     }
 

@@ -12,7 +12,7 @@ use crate::notification::NotificationRef;
 use crate::notifier::channel::{ChannelTable, FanoutChannel};
 use crate::notifier::database::DatabaseSession;
 use crate::notifier::deferred::DeferredActions;
-use crate::notifier::log::SegmentEntries;
+use crate::notifier::segment::SegmentEntries;
 use crate::notifier::shared::{NotifierCore, NotifierState, RunPhase};
 use crate::notifier::subscription::Subscription;
 use crate::proto::sql::Limits;
@@ -156,7 +156,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
                 let Ok(name) = std::str::from_utf8(n.channel_bytes()) else { continue };
                 let Some((name, channel)) = table.get_key_value(name) else { continue };
                 last = Some(*place_of.entry(name).or_insert_with(|| {
-                    portion.channels.push((Arc::clone(channel), SegmentEntries::new(name.len())));
+                    portion.channels.push((Arc::clone(channel), channel.entries()));
                     portion.channels.len() - 1
                 }));
             }

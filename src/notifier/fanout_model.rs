@@ -11,9 +11,10 @@ use crate::notification::Notification;
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::SubscriptionRef;
-use crate::notifier::log::{LogLimits, SegmentEntries};
+use crate::notifier::log::LogLimits;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::{PendingContent, PendingQueue, Policy, Queue};
+use crate::notifier::segment::SegmentEntries;
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 
@@ -103,7 +104,7 @@ impl Harness {
             refused: None,
         };
         Self {
-            channels: (0..CHANNELS).map(|c| Arc::new(FanoutChannel::new(&c.to_string()))).collect(),
+            channels: (0..CHANNELS).map(|c| Arc::new(FanoutChannel::new(&c.to_string(), &Arc::default()))).collect(),
             places: HashMap::new(),
             subscribers: queues.iter().map(|queue| Subscriber::new(*queue)).collect(),
             naive: queues.iter().map(naive).collect(),
@@ -216,8 +217,7 @@ impl Harness {
                     it.refused = Some(HashMap::from([(*c, 1)]));
                 }
             }
-            let name_len = notification.channel_bytes().len();
-            let entries = entries.entry(*c).or_insert_with(|| SegmentEntries::new(name_len));
+            let entries = entries.entry(*c).or_insert_with(|| self.channels[*c].entries());
             entries.push(position, notification.as_ref());
         }
         let published: Vec<usize> = entries.keys().copied().collect();

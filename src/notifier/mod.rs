@@ -35,6 +35,7 @@ pub(crate) mod properties;
 mod queue;
 mod receivers;
 mod registry;
+mod segment;
 mod settings;
 mod shared;
 mod subscriber;

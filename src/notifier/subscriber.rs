@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError};
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::{Cursor, SubscriptionRef};
-use crate::notifier::log::LogEntry;
 use crate::notifier::missed::MissedReport;
 use crate::notifier::queue::{Policy, Queue};
+use crate::notifier::segment::LogEntry;
 use crate::notifier::subscriber_queue::SubscriberQueue;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::{

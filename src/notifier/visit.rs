@@ -6,8 +6,9 @@ use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::SubscriptionRef;
-use crate::notifier::log::{FoldedWindow, LogEntry, LogLimits, Segment};
+use crate::notifier::log::{FoldedWindow, LogLimits};
 use crate::notifier::queue::PendingItem;
+use crate::notifier::segment::{LogEntry, Segment};
 
 /// A visit of a dispatching thread to one subscription.
 pub(crate) struct Visit<'v, S> {

@@ -1,0 +1,196 @@
+//! A segment: notifications of one channel that were published together, as they were received.
+//!
+//! ```text
+//!   frames   A … price 1 A … price 22 A … price 3      one buffer
+//!   places   └───────────└────────────└──────────      one for each notification
+//! ```
+
+use std::sync::{Arc, PoisonError};
+
+use crate::notification::NotificationRef;
+use crate::notifier::queue;
+use crate::sync::Mutex;
+
+/// Consecutive notifications of a channel.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    /// The index of the first entry.
+    first: u64,
+    entries: SegmentEntries,
+    /// The size of all entries of the channel before the segment.
+    bytes_before: u64,
+}
+
+/// The notifications of a segment, which are added one by one.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentEntries {
+    /// The length of the name of the channel.
+    channel_len: usize,
+    frames: Vec<u8>,
+    places: Vec<EntryPlace>,
+    /// The position of the first entry.
+    position: u64,
+    /// The size of all entries with respect to the limits of queues.
+    bytes: u64,
+}
+
+/// The place of an entry in its segment, whose size 32 bits can express.
+#[derive(Debug, Clone)]
+struct EntryPlace {
+    start: u32,
+    len: u32,
+    /// The size of all entries of the segment before this one.
+    bytes_before: u32,
+    /// The difference from the position of the first entry.
+    position: u32,
+}
+
+/// A notification in a log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogEntry<'s> {
+    /// The position among the notifications of all channels.
+    pub(crate) position: u64,
+    pub(crate) notification: NotificationRef<'s>,
+}
+
+impl Segment {
+    /// Creates a segment of a log that had this head and this size before.
+    pub(crate) fn new(head: u64, bytes: u64, entries: SegmentEntries) -> Self {
+        Self { first: head, entries, bytes_before: bytes }
+    }
+
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Returns the position of the first entry.
+    pub(crate) fn position(&self) -> u64 {
+        self.entries.position
+    }
+
+    /// Returns the index after the last entry.
+    pub(crate) fn end(&self) -> u64 {
+        self.first + self.entries.places.len() as u64
+    }
+
+    /// Returns the index after the last entry up to a position.
+    pub(crate) fn end_at(&self, position: u64) -> u64 {
+        self.first + self.entries.places.partition_point(|it| self.entries.position(it) <= position) as u64
+    }
+
+    /// Returns the index of the first entry for which `is_it` returns `true` with the size of all entries of the channel
+    /// before it.
+    pub(crate) fn first_where(&self, is_it: impl Fn(u64) -> bool) -> u64 {
+        let is_before = |it: &EntryPlace| !is_it(self.bytes_before + u64::from(it.bytes_before));
+        self.first + self.entries.places.partition_point(is_before) as u64
+    }
+
+    /// Returns the size of all entries of the channel up to the end of the segment.
+    pub(crate) fn bytes_after(&self) -> u64 {
+        self.bytes_before + self.entries.bytes
+    }
+
+    #[inline]
+    fn place(&self, index: u64) -> Option<&EntryPlace> {
+        self.entries.places.get(usize::try_from(index.wrapping_sub(self.first)).ok()?)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, index: u64) -> Option<LogEntry<'_>> {
+        self.entries.at(self.place(index)?)
+    }
+
+    /// Returns the size of all entries of the channel before an index.
+    pub(crate) fn bytes_before(&self, index: u64) -> Option<u64> {
+        Some(self.bytes_before + u64::from(self.place(index)?.bytes_before))
+    }
+
+    /// Returns the entries with an index in a range, each with its index.
+    pub(crate) fn range(&self, from: u64, to: u64) -> impl DoubleEndedIterator<Item = (u64, LogEntry<'_>)> {
+        let (from, to) = (from.max(self.first), to.min(self.end()));
+        (from..to).filter_map(|index| Some((index, self.get(index)?)))
+    }
+}
+
+impl SegmentEntries {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Adds a notification with its position. There may be at most 1,024 of at most 256 KiB.
+    pub(crate) fn push(&mut self, position: u64, notification: NotificationRef<'_>) {
+        if self.places.is_empty() {
+            self.position = position;
+        }
+        self.places.push(EntryPlace {
+            start: self.frames.len() as u32,
+            len: notification.frame().len() as u32,
+            bytes_before: self.bytes as u32,
+            position: (position - self.position) as u32,
+        });
+        self.frames.extend_from_slice(notification.frame());
+        self.bytes += queue::size(notification) as u64;
+    }
+
+    fn clear(&mut self) {
+        self.frames.clear();
+        self.places.clear();
+        self.bytes = 0;
+    }
+
+    #[inline]
+    fn at(&self, place: &EntryPlace) -> Option<LogEntry<'_>> {
+        let frame = self.frames.get(place.start as usize..)?.get(..place.len as usize)?;
+        let notification = NotificationRef::in_frame(frame, self.channel_len);
+        Some(LogEntry { position: self.position(place), notification })
+    }
+
+    #[inline]
+    fn position(&self, place: &EntryPlace) -> u64 {
+        self.position + u64::from(place.position)
+    }
+}
+
+/// Buffers of former segments for later ones, so that a flood does not return memory to the system and take it again.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentPool(Mutex<Vec<SegmentEntries>>);
+
+/// The number of segments whose buffers a pool keeps.
+const POOLED_MAX: usize = 16;
+/// The largest buffer that a pool keeps, in bytes. A batch of the manager is seldom larger.
+const POOLED_BYTES_MAX: usize = 128 * 1024;
+
+impl SegmentPool {
+    /// Returns an empty list for notifications of a channel whose name has this length.
+    pub(crate) fn take(&self, channel_len: usize) -> SegmentEntries {
+        let pooled = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        SegmentEntries { channel_len, ..pooled.unwrap_or_default() }
+    }
+
+    /// Adds the buffers of a segment that nothing else refers to.
+    pub(crate) fn add(&self, segment: Arc<Segment>) {
+        if let Some(segment) = Arc::into_inner(segment) {
+            self.add_entries(segment.entries);
+        }
+    }
+
+    fn add_entries(&self, mut entries: SegmentEntries) {
+        if entries.frames.capacity() <= POOLED_BYTES_MAX {
+            entries.clear();
+            let mut pooled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if pooled.len() < POOLED_MAX {
+                pooled.push(entries);
+            }
+        }
+    }
+
+    /// Returns entries with buffers that are at most twice as large as needed.
+    pub(crate) fn fit(&self, entries: SegmentEntries) -> SegmentEntries {
+        if entries.frames.len() >= entries.frames.capacity() / 2 {
+            return entries;
+        }
+        let fitted = SegmentEntries { frames: entries.frames.clone(), places: entries.places.clone(), ..entries };
+        self.add_entries(entries);
+        fitted
+    }
+}
