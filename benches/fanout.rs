@@ -26,7 +26,8 @@
 //! The CPU time is that of the threads that receive and hand out. The thread that commands the server is not counted, and
 //! neither is the server, which is a process of its own. No thread is pinned to a processor.
 //!
-//! The memory of queued notifications and the latency are measured in processes of their own: see `fanout/client.rs`.
+//! Memory and latency are measured in processes of their own: see `fanout/client.rs`. Nothing counts allocations, because
+//! that costs time in all ways to hand out.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, reason = "a test in all but name")]
 
@@ -57,9 +58,6 @@ mod targets;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::process::ExitCode;
-use std::time::Instant;
-
-use notifyman::Notifier;
 
 use self::client::{CONDVAR, MANAGER, NOTIFIER};
 use self::format::is_installed;
@@ -67,7 +65,6 @@ use self::load::Cost;
 use self::options::{LATENCY, Options, QUEUED, SUBSCRIBERS};
 use self::plan::{Cell, Kind};
 use self::results::{Case, Results};
-use self::synthetic::CHANNEL;
 
 fn main() -> ExitCode {
     synthetic::serve_if_requested();
@@ -126,22 +123,10 @@ fn hand_out(results: &mut Results, cell: &Cell, kind: Kind) {
 /// Measures the time to subscribe, and the memory of an idle subscriber.
 fn subscribe(results: &mut Results, smoke: bool) {
     let subscribers = if smoke { 1_000 } else { 100_000 };
-    let subscribe = || {
-        let n = Notifier::builder("host=localhost user=bench").unwrap().autorun(false).build::<u64>();
-        (0..subscribers).for_each(|id| n.subscribe(id, CHANNEL, |_| ()).unwrap());
-        n
-    };
-    let begun = Instant::now();
-    let n = subscribe();
-    let time = begun.elapsed();
-    drop(n);
-    // Counting takes time.
-    let mut counted = None;
-    let info = allocation_counter::measure(|| counted = Some(subscribe()));
-    let each = |all: f64| all / subscribers as f64;
-    let case = |metric| Case::new(metric, subscribers as usize, 0);
-    results.add(&case("subscribe_ns"), NOTIFIER, each(time.as_nanos() as f64));
-    results.add(&case("idle"), NOTIFIER, each(info.bytes_current as f64));
+    let numbers = client::run(&[], &["subscribe", &subscribers.to_string()]);
+    for (metric, number) in ["subscribe_ns", "idle"].into_iter().zip(numbers) {
+        results.add(&Case::new(metric, subscribers, 0), NOTIFIER, number);
+    }
 }
 
 /// Measures the memory of notifications that wait for all subscribers.
@@ -149,7 +134,7 @@ fn queue(results: &mut Results, subscribers: usize, smoke: bool) {
     let payload = targets::LONG;
     let notifications = if smoke { 100 } else { 10_000 };
     let words = [subscribers, payload, notifications].map(|number| number.to_string());
-    let bytes = client::run(&[], &["memory", &words[0], &words[1], &words[2]]);
+    let bytes = client::run(&[], &["queue", &words[0], &words[1], &words[2]]);
     for (metric, bytes) in ["queued_first", "queued"].into_iter().zip(bytes) {
         results.add(&Case::new(metric, subscribers, payload), NOTIFIER, bytes);
     }

@@ -1,13 +1,16 @@
-//! The clients that are measured in processes of their own: the memory of queued notifications, which grows once in a
-//! process, and the latency, with all threads on one processor or on any.
+//! The clients that are measured in processes of their own: memory, which grows once in a process, and latency, with all
+//! threads on one processor or on any.
 //!
 //! ```text
-//! fanout --client memory SUBSCRIBERS PAYLOAD NOTIFICATIONS    prints the bytes for the first and for each other one
-//! fanout --client latency KIND EVENTS                         prints the median and the 99th percentile, ns
+//! fanout --client subscribe SUBSCRIBERS                       prints the time in ns and the bytes for each
+//! fanout --client queue SUBSCRIBERS PAYLOAD NOTIFICATIONS     prints the bytes for the first and for each other one
+//! fanout --client latency KIND EVENTS                         prints the median and the 99th percentile in ns
 //! ```
 //!
-//! The latency begins when the server sends an event, and ends when it has the answer; then it sends the next one. So all
-//! threads sleep before an event, and each is woken for it. A hand-over between two threads by a condition variable is the
+//! Memory is the process's anonymous resident memory, so it includes what the allocator adds.
+//!
+//! The latency begins when the server sends an event, and ends when the callback or the manager's loop sends an answer. Once
+//! the server has the answer, it sends the next event. So all threads sleep before an event, and are woken for it. A hand-over between two threads by a condition variable is the
 //! least that a callback on another thread than the manager's can cost in addition.
 
 use std::process::Command;
@@ -16,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use notifyman::notifier::{Delivery, Policy};
-use notifyman::{Connection, NotificationManager};
+use notifyman::{Connection, NotificationManager, Notifier};
 
 use crate::job::{self, Answers};
 use crate::load::config;
@@ -55,7 +58,8 @@ pub fn run_if_requested() {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let number = |at: usize| words[at].parse::<u64>().unwrap();
     let (first, second) = match words[..] {
-        [CLIENT, "memory", ..] => memory(number(2), number(3) as usize, number(4)),
+        [CLIENT, "subscribe", ..] => subscribe(number(2)),
+        [CLIENT, "queue", ..] => queue(number(2), number(3) as usize, number(4)),
         [CLIENT, "latency", kind, _] => latency(kind, number(3)),
         _ => return,
     };
@@ -64,9 +68,21 @@ pub fn run_if_requested() {
     std::process::exit(0);
 }
 
+/// Returns the time and the memory of an idle subscriber.
+fn subscribe(subscribers: u64) -> (f64, f64) {
+    let n = Notifier::builder("host=localhost user=bench").unwrap().autorun(false).build::<u64>();
+    // The first of them creates the channel.
+    n.subscribe(subscribers, CHANNEL, |_| ()).unwrap();
+    let (memory, begun) = (job::memory(), Instant::now());
+    (0..subscribers).for_each(|id| n.subscribe(id, CHANNEL, |_| ()).unwrap());
+    let time = begun.elapsed().as_nanos() as f64;
+    let bytes = job::memory().saturating_sub(memory) as f64;
+    (time / subscribers as f64, bytes / subscribers as f64)
+}
+
 /// Queues notifications while the first callback is blocked. Returns the memory that the first one takes, and that each
 /// of the others takes.
-fn memory(subscribers: u64, payload: usize, notifications: u64) -> (f64, f64) {
+fn queue(subscribers: u64, payload: usize, notifications: u64) -> (f64, f64) {
     let mut server = Server::start(Link::Unix, &[]).unwrap();
     let n = start(&server, Policy::DropOldest, 1);
     let blocked = Arc::new(Mutex::new(()));
@@ -81,14 +97,14 @@ fn memory(subscribers: u64, payload: usize, notifications: u64) -> (f64, f64) {
         thread::sleep(Duration::from_millis(1));
     }
     let _block = blocked.lock().unwrap();
-    let mut queue = |notifications| {
+    let mut grow = |notifications| {
         let before = job::memory();
         server.flood(payload, notifications).unwrap();
         thread::sleep(SETTLED);
         job::memory().saturating_sub(before) as f64
     };
-    let first = queue(1);
-    let others = queue(notifications) / notifications as f64;
+    let first = grow(1);
+    let others = grow(notifications) / notifications as f64;
     let stats = n.stats();
     // The first callback holds one of them.
     assert_eq!(stats.received, 1 + 1 + notifications, "{stats:?}");
@@ -117,7 +133,7 @@ fn manager(events: u64) -> Vec<u64> {
         let received = NotificationManager::new([db]).flatten().flat_map(|(_, batch)| batch);
         received.take(events as usize).for_each(|n| assert!(answers.answer(n.payload_bytes())));
     });
-    let percentiles = server.wake(events, Waiting::Sleeping).unwrap();
+    let percentiles = server.wake(events, Waiting::SleepingOneWay).unwrap();
     receiving.join().unwrap();
     percentiles
 }
@@ -134,7 +150,7 @@ fn notifier(events: u64) -> Vec<u64> {
     };
     n.subscribe(0, CHANNEL, callback).unwrap();
     listen(&n);
-    server.wake(events, Waiting::Sleeping).unwrap()
+    server.wake(events, Waiting::SleepingOneWay).unwrap()
 }
 
 /// Two threads wake each other by a condition variable. A hand-over is half of a round trip.

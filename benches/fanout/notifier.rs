@@ -27,7 +27,9 @@ pub fn notifier(load: &Load, policy: Policy, workers: usize) -> Cost {
     listen(&n);
     let meter = Meter::start();
     flood(&mut server, load, &completed);
-    meter.other_threads()
+    let cost = meter.other_threads();
+    n.stop();
+    cost
 }
 
 /// Starts a notifier that drops nothing, whichever side is faster, and does not listen yet.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 const HELP: &str = "\
 usage: fanout [OPTIONS]
-  --runs N         Run each kind N times and report the median [default: 5]
+  --runs N         Run each kind N times and report the median [default: 15]
   --only A,B       Run only these parts: callbacks, flood, channels, coalesce,
                    workers, subscribers, queued, latency
   --smoke          Run everything with small sizes, as a test; the numbers mean
@@ -28,7 +28,7 @@ pub struct Options {
 
 impl Options {
     pub fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { runs: 5, only: Vec::new(), smoke: false, out: None };
+        let mut options = Self { runs: 15, only: Vec::new(), smoke: false, out: None };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} takes a value\n{HELP}"));
             match word.as_str() {

@@ -18,8 +18,8 @@ const TABLES: [(&str, &[&str], &str, f64); 9] = [
     ("Memory of an idle subscriber", &["idle"], "B", 1.0),
     ("Time to subscribe", &["subscribe_ns"], "ns", 1.0),
     ("Memory of a notification that is queued for all subscribers", &["queued_first", "queued"], "B", 1.0),
-    ("Latency from a notification to the answer: median", &["one_p50", "any_p50"], "µs", 1e3),
-    ("Latency from a notification to the answer: p99", &["one_p99", "any_p99"], "µs", 1e3),
+    ("Latency from the server to the callback: median", &["one_p50", "any_p50"], "µs", 1e3),
+    ("Latency from the server to the callback: p99", &["one_p99", "any_p99"], "µs", 1e3),
 ];
 
 /// The columns, in their order.
@@ -98,12 +98,13 @@ fn targets(text: &mut String, results: &Results) {
             Bound::AtLeast(least) => format!("≥ {least} ×"),
         };
         let verdict = if target.is_met() { "met" } else { "**missed**" };
-        vec![target.title, bound, format!("{:.2}", target.ratio), verdict.to_owned()]
+        let (own, other, ratio) = (number(target.own), number(target.other), format!("{:.2}", target.ratio()));
+        vec![target.title, own, other, bound, ratio, verdict.to_owned()]
     };
     let rows: Vec<_> = targets::list(results).into_iter().map(row).collect();
     if !rows.is_empty() {
         let _ = write!(text, "\n## {SCENARIO}. Targets\n");
-        table(text, ["", "target", "measured", ""].map(str::to_owned).to_vec(), rows);
+        table(text, ["", "measured", "compared with", "target", "ratio", ""].map(str::to_owned).to_vec(), rows);
     }
 }
 

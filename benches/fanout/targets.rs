@@ -12,11 +12,12 @@ pub const LONG: usize = 512;
 /// The bytes of a notification without its payload: header, process id, channel and two terminators.
 const AROUND: usize = 5 + 4 + CHANNEL.len() + 2;
 
-/// A ratio, and the bound of it.
+/// A number, the number that it is compared with, and the bound of the ratio.
 #[derive(Debug)]
 pub struct Target {
     pub title: String,
-    pub ratio: f64,
+    pub own: f64,
+    pub other: f64,
     pub bound: Bound,
 }
 
@@ -27,10 +28,14 @@ pub enum Bound {
 }
 
 impl Target {
+    pub fn ratio(&self) -> f64 {
+        self.own / self.other
+    }
+
     pub fn is_met(&self) -> bool {
         match self.bound {
-            Bound::AtMost(most) => self.ratio <= most,
-            Bound::AtLeast(least) => self.ratio >= least,
+            Bound::AtMost(most) => self.ratio() <= most,
+            Bound::AtLeast(least) => self.ratio() >= least,
         }
     }
 }
@@ -41,7 +46,7 @@ pub fn list(results: &Results) -> Vec<Target> {
     let mut targets = Vec::new();
     let mut add = |title: String, own: Option<f64>, other: Option<f64>, bound| {
         if let (Some(own), Some(other)) = (own, other) {
-            targets.push(Target { title, ratio: own / other, bound });
+            targets.push(Target { title, own, other, bound });
         }
     };
     for case in results.cases(&["flood_cpu_ns"]) {

@@ -128,11 +128,12 @@ impl Server {
     }
 
     /// Sends one notification at a time to a random session, and waits for the answer. Returns the percentiles of the
-    /// latency in nanoseconds: see [`PERCENTILES`]. The latency ends when the server has the answer, or, if the server
-    /// spins, when the client has sent it.
+    /// latency in nanoseconds: see [`PERCENTILES`]. The latency ends when the client sends the answer, or, with
+    /// [`Waiting::Sleeping`], when the server has it.
     pub fn wake(&mut self, events: u64, waiting: Waiting) -> io::Result<Vec<u64>> {
         let waiting = match waiting {
             Waiting::Sleeping => "sleep",
+            Waiting::SleepingOneWay => "sleep-one-way",
             Waiting::Spinning => "spin",
             Waiting::Flooding => "flood-and-wake",
         };
@@ -209,6 +210,8 @@ pub fn channel(number: u64) -> String {
 pub enum Waiting {
     /// It sleeps, so that it can share a processor with the client.
     Sleeping,
+    /// Like `Sleeping`, but the latency ends when the client sends the answer.
+    SleepingOneWay,
     /// It polls continuously, on a processor of its own.
     Spinning,
     /// It polls continuously, and meanwhile floods the first session, which gets no other notification.

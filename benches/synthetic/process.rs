@@ -49,6 +49,9 @@ pub fn serve(host: &str, encrypted: bool) -> io::Result<()> {
                 println!("done");
             }
             Some("sleep") => print_percentiles(process.wake(&answers, number(1), Waiting::Sleeping)?),
+            Some("sleep-one-way") => {
+                print_percentiles(process.wake(&answers, number(1), Waiting::SleepingOneWay)?);
+            }
             Some("spin") => print_percentiles(process.wake(&answers, number(1), Waiting::Spinning)?),
             Some("flood-and-wake") => {
                 print_percentiles(process.wake(&answers, number(1), Waiting::Flooding)?);
@@ -279,7 +282,7 @@ impl Process {
     /// Sends an event to one listener at a time, and waits for the answer.
     fn wake(&mut self, answers: &Socket, events: u64, waiting: Waiting) -> io::Result<Vec<u64>> {
         let (mut answers, _) = answers.accept()?;
-        answers.set_nonblocking(waiting != Waiting::Sleeping)?;
+        answers.set_nonblocking(!matches!(waiting, Waiting::Sleeping | Waiting::SleepingOneWay))?;
         answers.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let mut listeners = self.listeners(CHANNEL);
         let mut flood = (waiting == Waiting::Flooding).then(|| EndlessFlood {
@@ -316,7 +319,7 @@ impl Process {
                 latencies.push(match waiting {
                     Waiting::Sleeping => begun.elapsed().as_nanos() as u64,
                     // The time is the client's: while this process writes a flood, it reads no answer.
-                    Waiting::Spinning | Waiting::Flooding => answered.saturating_sub(sent),
+                    Waiting::SleepingOneWay | Waiting::Spinning | Waiting::Flooding => answered.saturating_sub(sent),
                 });
             }
         }
