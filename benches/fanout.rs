@@ -81,20 +81,23 @@ fn main() -> ExitCode {
 
 fn measure(options: &Options) -> io::Result<()> {
     let mut results = Results::default();
+    let runs = options.runs;
     for cell in plan::cells(options.smoke).into_iter().filter(|cell| options.wants(cell.part)) {
-        in_turns(options.runs, cell.kinds, |kind: Kind| hand_out(&mut results, &cell, kind));
+        in_turns(&mut results, runs, cell.kinds, |results, kind: Kind| hand_out(results, &cell, kind));
     }
     if options.wants(SUBSCRIBERS) {
-        in_turns(options.runs, &[()], |()| subscribe(&mut results, options.smoke));
+        in_turns(&mut results, runs, &[()], |results, ()| subscribe(results, options.smoke));
     }
     if options.wants(QUEUED) {
         let most = if options.smoke { 1_000 } else { 100_000 };
-        in_turns(options.runs, &[1, most], |subscribers| queue(&mut results, subscribers, options.smoke));
+        in_turns(&mut results, runs, &[1, most], |results, subscribers| queue(results, subscribers, options.smoke));
     }
     if options.wants(LATENCY) {
-        let kinds =
-            [(false, CONDVAR), (false, MANAGER), (false, NOTIFIER), (true, CONDVAR), (true, MANAGER), (true, NOTIFIER)];
-        in_turns(options.runs, &kinds, |(is_pinned, kind)| wake(&mut results, is_pinned, kind, options.smoke));
+        let of = |is_pinned| [CONDVAR, MANAGER, NOTIFIER].map(|kind| (is_pinned, kind));
+        let kinds = [of(true), of(false)].concat();
+        in_turns(&mut results, runs, &kinds, |results, (is_pinned, kind)| {
+            wake(results, is_pinned, kind, options.smoke)
+        });
     }
     let section = report::markdown(&results, options);
     println!("{section}");
@@ -102,13 +105,14 @@ fn measure(options: &Options) -> io::Result<()> {
 }
 
 /// Runs each kind as often as requested, in random order, so that changes of the machine over time affect all kinds equally.
-fn in_turns<K: Copy>(runs: usize, kinds: &[K], mut run: impl FnMut(K)) {
+fn in_turns<K: Copy>(results: &mut Results, runs: usize, kinds: &[K], run: impl Fn(&mut Results, K)) {
     for _ in 0..runs {
         let random = RandomState::new();
         let mut order: Vec<usize> = (0..kinds.len()).collect();
         order.sort_by_key(|at| random.hash_one(at));
-        order.into_iter().for_each(|at| run(kinds[at]));
+        order.into_iter().for_each(|at| run(results, kinds[at]));
     }
+    results.print_new();
 }
 
 fn hand_out(results: &mut Results, cell: &Cell, kind: Kind) {

@@ -45,7 +45,8 @@ pub fn list(results: &Results) -> Vec<Target> {
     use Bound::{AtLeast, AtMost};
     let mut targets = Vec::new();
     let mut add = |title: String, own: Option<f64>, other: Option<f64>, bound| {
-        if let (Some(own), Some(other)) = (own, other) {
+        // Only Linux reports memory.
+        if let (Some(own), Some(other)) = (own, other.filter(|other| *other > 0.0)) {
             targets.push(Target { title, own, other, bound });
         }
     };
