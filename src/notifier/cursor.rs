@@ -56,13 +56,14 @@ impl<S> Cursor<S> {
 
     /// Has the loop check the subscriber whenever the channel has new notifications.
     pub(crate) fn watch(&mut self) {
-        self.cancel_check();
-        self.check = Some(Box::new(self.channel.check_always(&self.subscription)));
+        let check = self.channel.check_always(&self.subscription);
+        self.set_check(Some(check));
     }
 
-    pub(crate) fn cancel_check(&mut self) {
-        if let Some(check) = self.check.take() {
-            self.channel.cancel_check(*check);
+    /// Sets the planned check, and then cancels the former one: the loop finds one at any time.
+    pub(crate) fn set_check(&mut self, check: Option<PlannedCheck>) {
+        if let Some(former) = std::mem::replace(&mut self.check, check.map(Box::new)) {
+            self.channel.cancel_check(*former);
         }
     }
 

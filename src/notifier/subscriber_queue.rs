@@ -126,7 +126,7 @@ impl<S> SubscriberQueue<S> {
         self.move_unread(counters);
         self.clear_behind();
         let mut removed = self.cursors.remove(at);
-        removed.cancel_check();
+        removed.set_check(None);
         self.unread.iter_mut().for_each(|unread| unread.retain(|address| *address != removed.address()));
         removed.is_listed = false;
         if self.cursors.len() == 1 {
@@ -179,22 +179,18 @@ impl<S> SubscriberQueue<S> {
     /// Plans when the loop must check a subscriber of one channel: before its limits can be exceeded in a way that its
     /// policy must see. One of several channels is checked whenever it has unread notifications.
     pub(crate) fn plan_check(&mut self) {
-        if self.pending.as_ref().is_some_and(|pending| pending.refused.is_some()) {
-            // The planned check, or the one that runs, disconnects the subscriber.
-            return;
-        }
         let head = self.cursors.first().map_or(0, |cursor| cursor.channel.head());
         let (items, bytes) = (self.len(), self.bytes_at_most());
         let limits = self.limits();
         let room = (limits.bytes.saturating_sub(bytes) / LARGE).min(limits.items.saturating_sub(items as u64));
+        let is_refusing = self.pending.as_ref().is_some_and(|pending| pending.refused.is_some());
         // A queue that may be too full already is checked in any case.
-        let is_full = items as u64 > limits.items || bytes > limits.bytes;
+        let is_full = is_refusing || items as u64 > limits.items || bytes > limits.bytes;
         let after = if is_full { head.saturating_sub(1) } else { head + room };
         if let [cursor] = &mut *self.cursors {
-            cursor.cancel_check();
-            if self.queue.policy != Policy::DropOldest && cursor.next.is_some() {
-                cursor.check = Some(Box::new(cursor.channel.check_after(after, &cursor.subscription)));
-            }
+            let is_checked = is_refusing || self.queue.policy != Policy::DropOldest && cursor.next.is_some();
+            let check = is_checked.then(|| cursor.channel.check_after(after, &cursor.subscription));
+            cursor.set_check(check);
         }
     }
 
