@@ -55,14 +55,7 @@ impl<S> Subscriber<S> {
 
     /// Makes a subscription take the place of another one of the same channel, also for what waits.
     pub(crate) fn replace(&self, replaced: &Arc<S>, subscription: &Arc<S>, counters: &NotifierCounters) {
-        let mut it = self.lock();
-        if let Some(cursor) = it.remove(replaced, counters) {
-            if let Some(pending) = &mut it.pending {
-                let refs = [replaced, subscription].map(|it| SubscriptionRef(Arc::clone(it)));
-                pending.items.rename(&refs[0], &refs[1]);
-            }
-            it.insert(Cursor { subscription: Arc::downgrade(subscription), ..cursor }, counters);
-        }
+        self.lock().replace(replaced, subscription, counters);
     }
 
     /// Removes the cursor of a subscription. What it has not read waits for it nevertheless.

@@ -84,6 +84,11 @@ impl<S> SubscriberQueue<S> {
             self.move_unread(counters);
             self.clear_behind();
         }
+        self.put(cursor);
+    }
+
+    /// Puts a cursor in its place.
+    fn put(&mut self, cursor: Cursor<S>) {
         let at = self.cursors.partition_point(|other| other.address() < cursor.address());
         if self.cursors.is_empty() {
             self.cursors.reserve_exact(1);
@@ -121,20 +126,38 @@ impl<S> SubscriberQueue<S> {
 
     /// Removes a cursor that has read everything: what it had not read is moved.
     pub(crate) fn remove(&mut self, subscription: &S, counters: &NotifierCounters) -> Option<Cursor<S>> {
-        let at = self.cursors.binary_search_by_key(&address(subscription), Cursor::address).ok()?;
-        self.unfold();
-        self.move_unread(counters);
-        self.clear_behind();
-        let mut removed = self.cursors.remove(at);
+        let mut removed = self.take_out(subscription, counters)?;
         removed.set_check(None);
-        self.unread.iter_mut().for_each(|unread| unread.retain(|address| *address != removed.address()));
-        removed.is_listed = false;
         if self.cursors.len() == 1 {
             self.unread = None;
             self.cursors.iter_mut().for_each(|cursor| cursor.is_listed = false);
             self.plan_check();
         }
         Some(removed)
+    }
+
+    /// Makes a subscription take the place of another one of the same channel, also for what waits.
+    pub(crate) fn replace(&mut self, replaced: &Arc<S>, subscription: &Arc<S>, counters: &NotifierCounters) {
+        // Notifications are moved once. A second time, later ones of the other channels would be moved without those of this
+        // channel.
+        let Some(cursor) = self.take_out(replaced, counters) else { return };
+        if let Some(pending) = &mut self.pending {
+            let refs = [replaced, subscription].map(|it| SubscriptionRef(Arc::clone(it)));
+            pending.items.rename(&refs[0], &refs[1]);
+        }
+        self.put(Cursor { subscription: Arc::downgrade(subscription), ..cursor });
+    }
+
+    /// Takes a cursor out of its place, after all notifications have been moved.
+    fn take_out(&mut self, subscription: &S, counters: &NotifierCounters) -> Option<Cursor<S>> {
+        let at = self.cursors.binary_search_by_key(&address(subscription), Cursor::address).ok()?;
+        self.unfold();
+        self.move_unread(counters);
+        self.clear_behind();
+        let mut cursor = self.cursors.remove(at);
+        self.unread.iter_mut().for_each(|unread| unread.retain(|address| *address != cursor.address()));
+        cursor.is_listed = false;
+        Some(cursor)
     }
 
     /// Returns the cursors that may have unread notifications.
