@@ -6,6 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Reads the monotonic clock, for deadlines and durations.
 pub(crate) fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(now) = crate::sync::model_now() {
+        return now;
+    }
     Instant::now()
 }
 

@@ -29,8 +29,8 @@ use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// The number of calls after which the time is read.
-const CALLS_PER_LOOK: usize = 32;
+/// The number of calls after which the time is read. Unit tests make few calls.
+const CALLS_PER_LOOK: usize = if cfg!(test) { 2 } else { 32 };
 /// The time for one subscriber after which the next is served.
 const TURN: Duration = Duration::from_millis(1);
 /// The number of panics that are kept. The oldest are dropped first.

@@ -101,7 +101,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
     }
 
     /// Adds the notifications of a batch to the logs of their channels, portion by portion.
-    fn distribute<'b>(&self, id: ConnId, mut batch: impl Iterator<Item = NotificationRef<'b>>) {
+    pub(crate) fn distribute<'b>(&self, id: ConnId, mut batch: impl Iterator<Item = NotificationRef<'b>>) {
         let (channels, dispatcher) = {
             let state = self.core.lock();
             let database = state.by_connection.get(&id).and_then(|at| state.databases.get(*at));
@@ -194,7 +194,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierLoop<I> {
         }
     }
 
-    fn record_open(&self, id: ConnId, gap: Option<Gap>, channels: &BTreeSet<&str>, limits: Limits) {
+    pub(crate) fn record_open(&self, id: ConnId, gap: Option<Gap>, channels: &BTreeSet<&str>, limits: Limits) {
         self.change(id, |state, at, actions| {
             let Some(database) = state.databases.get_mut(at) else { return };
             if let Some(gap) = gap {

@@ -257,10 +257,10 @@ impl<I: Clone + Eq + Hash + Send + 'static> RunThreads<I> {
 }
 
 /// Records the end of a thread of a run when it is dropped, also by a panic.
-struct ThreadExit<I: Clone + Eq + Hash + Send + 'static> {
-    core: Arc<NotifierCore<I>>,
-    dispatcher: Arc<Dispatcher<I>>,
-    run: u64,
+pub(crate) struct ThreadExit<I: Clone + Eq + Hash + Send + 'static> {
+    pub(crate) core: Arc<NotifierCore<I>>,
+    pub(crate) dispatcher: Arc<Dispatcher<I>>,
+    pub(crate) run: u64,
 }
 
 impl<I: Clone + Eq + Hash + Send + 'static> Drop for ThreadExit<I> {

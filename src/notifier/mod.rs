@@ -25,6 +25,8 @@ mod event_loop;
 #[cfg(test)]
 mod fanout_model;
 mod id;
+#[cfg(test)]
+mod interleavings;
 mod lifecycle;
 mod log;
 mod missed;

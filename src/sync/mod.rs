@@ -5,6 +5,6 @@
 mod scheduled;
 
 #[cfg(test)]
-pub(crate) use scheduled::{Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use scheduled::{Condvar, Mutex, MutexGuard, atomic, model, model_now};
 #[cfg(not(test))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};

@@ -6,23 +6,42 @@
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 thread_local! {
     static IS_MODEL: Cell<bool> = const { Cell::new(false) };
+    static CLOCK: Cell<Option<ModelClock>> = const { Cell::new(None) };
 }
 
-/// Runs a function whose scheduling points are decided by `shuttle`. It must be called inside of an execution of `shuttle`.
-pub(crate) fn model(run: impl FnOnce()) {
+/// The clock of a model: `step` returns the time from one look at it to the next.
+#[derive(Clone, Copy)]
+struct ModelClock {
+    now: Instant,
+    step: fn() -> Duration,
+}
+
+/// Runs a function whose scheduling points are decided by `shuttle`, inside of one of its executions. `step` returns the time
+/// that passes between two looks at the clock.
+pub(crate) fn model(step: fn() -> Duration, run: impl FnOnce()) {
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
             IS_MODEL.set(false);
+            CLOCK.set(None);
         }
     }
+    CLOCK.set(Some(ModelClock { now: Instant::now(), step }));
     IS_MODEL.set(true);
     let _reset = Reset;
     run();
+}
+
+/// Reads the clock of the model that runs, if there is one.
+pub(crate) fn model_now() -> Option<Instant> {
+    let mut clock = CLOCK.get()?;
+    clock.now += (clock.step)();
+    CLOCK.set(Some(clock));
+    Some(clock.now)
 }
 
 /// Returns `true` if other threads may be scheduled here. They are not while a panic unwinds: another thread would take it
@@ -223,14 +242,17 @@ mod tests {
         let results = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
         let found = Arc::clone(&results);
         let program = move || {
-            model(|| {
-                let shared = Arc::new(S::default());
-                let other = Arc::clone(&shared);
-                let thread = shuttle::thread::spawn(move || run(&other));
-                run(&shared);
-                thread.join().unwrap();
-                found.lock().unwrap().insert(result(&shared));
-            });
+            model(
+                || Duration::ZERO,
+                || {
+                    let shared = Arc::new(S::default());
+                    let other = Arc::clone(&shared);
+                    let thread = shuttle::thread::spawn(move || run(&other));
+                    run(&shared);
+                    thread.join().unwrap();
+                    found.lock().unwrap().insert(result(&shared));
+                },
+            );
         };
         shuttle::check_dfs(program, None);
         std::mem::take(&mut *results.lock().unwrap())
