@@ -320,7 +320,7 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                     self.deliver_pending(item);
                 }
             }
-            // Usually all that follows is in the log.
+            // Usually all that follows is in the log, or folded.
             let is_over = loop {
                 calls += 1;
                 if self.dispatcher.is_halted() {
@@ -333,8 +333,8 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
                     break true;
                 }
                 let Some(callback) = &mut callback else { break false };
-                let Some(entry) = subscriber.take_unlocked(&visit, reader) else { break false };
-                self.deliver(subscription, true, || callback.notify(entry.notification, 0));
+                let Some((notification, folded)) = subscriber.take_unlocked(&visit, reader) else { break false };
+                self.deliver(subscription, true, || callback.notify(notification, folded));
             };
             if is_over {
                 break;

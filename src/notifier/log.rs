@@ -152,6 +152,7 @@ pub(crate) struct FoldedEntry {
 }
 
 impl FoldedEntry {
+    #[inline]
     pub(crate) fn notification(&self) -> Option<NotificationRef<'_>> {
         self.segment.get(self.index).map(|entry| entry.notification)
     }

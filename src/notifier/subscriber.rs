@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
+use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
 use crate::notifier::cursor::{Cursor, SubscriptionRef};
 use crate::notifier::missed::MissedReport;
 use crate::notifier::queue::{Policy, Queue};
-use crate::notifier::segment::LogEntry;
 use crate::notifier::subscriber_queue::SubscriberQueue;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 use crate::sync::atomic::{
@@ -21,12 +21,15 @@ use crate::sync::{Mutex, MutexGuard};
 #[derive(Debug)]
 pub(crate) struct Subscriber<S> {
     queue: Mutex<SubscriberQueue<S>>,
-    /// The index of the next notification at the only cursor, while a thread takes notifications without the lock.
+    /// The index of the next notification at the only cursor, or [`FOLDED`] with that of the next folded one, while a
+    /// thread takes notifications without the lock.
     unlocked: AtomicU64,
 }
 
 /// The value of `unlocked` while notifications are taken under the lock.
 const LOCKED: u64 = u64::MAX;
+/// The bit of `unlocked` that distinguishes folded notifications from those in the log.
+const FOLDED: u64 = 1 << 63;
 
 impl<S> Subscriber<S> {
     pub(crate) fn new(queue: Queue) -> Self {
@@ -38,8 +41,10 @@ impl<S> Subscriber<S> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if self.unlocked.load(Relaxed) != LOCKED {
             // The thread that takes notifications without the lock continues with it.
-            let next = self.unlocked.swap(LOCKED, AcqRel);
-            queue.cursors.first_mut().into_iter().for_each(|cursor| cursor.next = Some(next));
+            match self.unlocked.swap(LOCKED, AcqRel) {
+                folded if folded & FOLDED != 0 => queue.continue_folded((folded & !FOLDED) as usize),
+                next => queue.cursors.first_mut().into_iter().for_each(|cursor| cursor.next = Some(next)),
+            }
         }
         queue
     }
@@ -196,27 +201,38 @@ impl<S> Subscriber<S> {
         taken
     }
 
-    /// Takes the next notification from the log without the lock, if only that can follow.
-    pub(crate) fn take_unlocked<'r>(&self, visit: &Visit<'_, S>, reader: &'r SegmentReader) -> Option<LogEntry<'r>> {
+    /// Takes the next notification with the number of folded ones, without the lock, if only those of the log or of the
+    /// folded window can follow.
+    #[inline]
+    pub(crate) fn take_unlocked<'r>(
+        &self,
+        visit: &Visit<'_, S>,
+        reader: &'r SegmentReader,
+    ) -> Option<(NotificationRef<'r>, u64)> {
         let next = self.unlocked.load(Relaxed);
-        if next >= visit.until
-            || visit.channel.head() - next > visit.limits.items
-            || visit.channel.kept_bytes() > visit.limits.bytes
+        let taken = if next & FOLDED != 0 {
+            reader.folded((next & !FOLDED) as usize)?
+        } else if next < visit.until
+            && visit.channel.head() - next <= visit.limits.items
+            && visit.channel.kept_bytes() <= visit.limits.bytes
         {
+            (reader.entry(next)?.notification, 0)
+        } else {
             return None;
-        }
-        let entry = reader.entry(next)?;
-        self.unlocked.compare_exchange(next, next + 1, AcqRel, Relaxed).is_ok().then_some(entry)
+        };
+        self.unlocked.compare_exchange(next, next + 1, AcqRel, Relaxed).is_ok().then_some(taken)
     }
 
-    /// Lets [`take_unlocked`](Self::take_unlocked) continue after a notification from the log.
+    /// Lets [`take_unlocked`](Self::take_unlocked) continue after a notification from the log or from the folded window.
     fn unlock(&self, it: &SubscriberQueue<S>, taken: &Taken<S>, visit: &mut Visit<'_, S>) {
-        if let (Taken::Logged(index), [_]) = (taken, &*it.cursors)
-            && it.pending.is_none()
-            && it.queue.policy != Policy::Coalesce
-        {
+        let next = match taken {
+            Taken::Logged(index) if it.queue.policy != Policy::Coalesce => index + 1,
+            Taken::Folded(at) if it.folded.is_some() => FOLDED | (*at as u64 + 1),
+            _ => return,
+        };
+        if it.cursors.len() == 1 && it.pending.is_none() {
             visit.limits = it.limits();
-            self.unlocked.store(index + 1, Release);
+            self.unlocked.store(next, Release);
         }
     }
 

@@ -410,17 +410,19 @@ impl<S> SubscriberQueue<S> {
     }
 
     fn next_folded(&mut self, reader: &mut SegmentReader) -> Option<Taken<S>> {
-        let (window, taken) = &mut **self.folded.as_mut()?;
-        let at = *taken;
-        *taken += 1;
-        let is_last = *taken >= window.entries.len();
+        let (window, at) = &**self.folded.as_ref()?;
+        let at = *at;
         if !reader.folded.as_ref().is_some_and(|known| Arc::ptr_eq(known, window)) {
             reader.folded = Some(Arc::clone(window));
         }
-        if is_last {
-            self.folded = None;
-        }
+        self.continue_folded(at + 1);
         Some(Taken::Folded(at))
+    }
+
+    /// Continues with the folded notification at an index, or behind the window.
+    pub(crate) fn continue_folded(&mut self, at: usize) {
+        self.folded = self.folded.take().filter(|folded| at < folded.0.entries.len());
+        self.folded.iter_mut().for_each(|folded| folded.1 = at);
     }
 
     fn next_pending(&mut self) -> Option<Taken<S>> {

@@ -48,6 +48,7 @@ impl SegmentReader {
         self.segment.as_ref()?.get(index)
     }
 
+    #[inline]
     pub(crate) fn folded(&self, at: usize) -> Option<(NotificationRef<'_>, u64)> {
         let entry = self.folded.as_ref()?.entries.get(at)?;
         Some((entry.notification()?, entry.folded))

@@ -125,8 +125,8 @@ impl Served {
     /// Serves the subscriber to the end, like a dispatching thread.
     fn serve(&self, visit: &mut Visit<'_, Label>, reader: &mut SegmentReader) {
         loop {
-            while let Some(entry) = self.subscriber.take_unlocked(visit, reader) {
-                self.receive(Received::Notification(entry.notification.payload().parse().unwrap()));
+            while let Some((notification, _)) = self.subscriber.take_unlocked(visit, reader) {
+                self.receive(Received::Notification(notification.payload().parse().unwrap()));
             }
             let taken = self.subscriber.take(visit, reader);
             if !self.receive_taken(taken, reader) {
