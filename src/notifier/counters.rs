@@ -101,6 +101,7 @@ impl AtomicCounter {
 pub(crate) struct ThreadCounter(AtomicCounter);
 
 impl ThreadCounter {
+    #[inline]
     pub(crate) fn add_one(&self) {
         let counter = &self.0.0;
         counter.store(counter.load(Relaxed) + 1, Relaxed);

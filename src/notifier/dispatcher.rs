@@ -41,11 +41,17 @@ pub(crate) struct Dispatcher<I: 'static> {
     state: Mutex<DispatcherState<I>>,
     changed: Condvar,
     is_halted: AtomicBool,
-    /// The subscription that each thread serves now.
-    served: Box<[ServedSubscription<I>]>,
+    /// The call of each thread.
+    calls: Box<[ThreadCall<I>]>,
 }
 
-type ServedSubscription<I> = Mutex<Option<Arc<Subscription<I>>>>;
+/// The call that a thread makes, in a cache line of its own.
+#[repr(align(128))]
+struct ThreadCall<I: 'static> {
+    /// The subscription whose callback the thread calls now, or called last in its present job.
+    subscription: Mutex<Option<Arc<Subscription<I>>>>,
+    is_running: AtomicBool,
+}
 
 struct DispatcherState<I: 'static> {
     ready: VecDeque<Job<I>>,
@@ -85,7 +91,7 @@ impl<I: 'static> Dispatcher<I> {
             state: Mutex::new(state),
             changed: Condvar::new(),
             is_halted: AtomicBool::new(false),
-            served: (0..workers).map(|_| Mutex::default()).collect(),
+            calls: (0..workers).map(|_| ThreadCall::default()).collect(),
         }
     }
 
@@ -143,8 +149,8 @@ impl<I: 'static> Dispatcher<I> {
     where
         I: Clone,
     {
-        let mut served = self.served.iter().map(|it| it.lock().unwrap_or_else(PoisonError::into_inner));
-        served.find_map(|it| it.as_ref().map(|it| (it.id(), it.channel().name().into())))
+        let mut running = self.calls.iter().filter(|call| call.is_running.load(Relaxed));
+        running.find_map(|call| call.lock().as_ref().map(|it| (it.id(), it.channel().name().into())))
     }
 
     /// Waits for a job. Returns `None` once the dispatcher is halted.
@@ -177,10 +183,22 @@ impl<I: 'static> Dispatcher<I> {
 
     /// Lets another thread take part in a pass.
     fn share(&self, state: &mut DispatcherState<I>, pass: &Arc<Pass<I>>) {
-        if self.served.len() > 1 && pass.receivers.places() > 1 {
+        if self.calls.len() > 1 && pass.receivers.places() > 1 {
             state.ready.push_front(Job::Pass(Arc::clone(pass)));
             self.changed.notify_one();
         }
+    }
+}
+
+impl<I: 'static> Default for ThreadCall<I> {
+    fn default() -> Self {
+        Self { subscription: Mutex::default(), is_running: AtomicBool::new(false) }
+    }
+}
+
+impl<I: 'static> ThreadCall<I> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Subscription<I>>>> {
+        self.subscription.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,12 +239,12 @@ impl<I: 'static> Pass<I> {
 /// One of the threads of a dispatcher.
 struct DispatchingThread<'d, I: 'static> {
     dispatcher: &'d Dispatcher<I>,
-    number: usize,
+    call: &'d ThreadCall<I>,
     delivered: &'d ThreadCounter,
     context: &'d SubscriptionContext,
     panics: &'d PanicLog<I>,
-    /// The address of the subscription that is served now.
-    served: Cell<*const Subscription<I>>,
+    /// The address of the subscription in `call`.
+    called: Cell<*const Subscription<I>>,
     /// The last time that was read.
     looked: Cell<Instant>,
 }
@@ -234,15 +252,18 @@ struct DispatchingThread<'d, I: 'static> {
 impl<I: Clone + 'static> Dispatcher<I> {
     /// Calls callbacks until the dispatcher is halted.
     pub(crate) fn run(&self, number: usize, context: &SubscriptionContext, panics: &PanicLog<I>) {
-        let Some(delivered) = context.counters.delivered.get(number) else { return };
-        let served = Cell::new(std::ptr::null());
+        let (Some(call), Some(delivered)) = (self.calls.get(number), context.counters.delivered.get(number)) else {
+            return;
+        };
+        let called = Cell::new(std::ptr::null());
         let looked = Cell::new(clock::now());
-        let thread = DispatchingThread { dispatcher: self, number, delivered, context, panics, served, looked };
+        let thread = DispatchingThread { dispatcher: self, call, delivered, context, panics, called, looked };
         while let Some(job) = self.next() {
             match job {
                 RunnableJob::Pass(pass) => thread.pass(&pass),
                 RunnableJob::Subscriber(subscription) => thread.resume(&subscription),
             }
+            thread.set_called(None);
             context.deferred_drop.drop_all();
         }
     }
@@ -323,9 +344,6 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             // Usually all that follows is in the log, or folded.
             let is_over = loop {
                 calls += 1;
-                if self.dispatcher.is_halted() {
-                    break true;
-                }
                 if calls % CALLS_PER_LOOK == 0 && self.is_turn_over() {
                     subscriber.postpone();
                     read = subscriber.next_index(subscription);
@@ -341,8 +359,6 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             }
             taken = subscriber.take(&mut visit, reader);
         }
-        drop(callback);
-        self.set_served(None);
         read
     }
 
@@ -371,8 +387,8 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         if subscription.is_silent() {
             return;
         }
-        if self.served.get() != Arc::as_ptr(subscription) {
-            self.set_served(Some(subscription));
+        if self.called.get() != Arc::as_ptr(subscription) {
+            self.set_called(Some(subscription));
         }
         let counters = &self.context.counters;
         if self.dispatcher.is_halted() {
@@ -380,7 +396,9 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
             counters.dropped.add(u64::from(is_notification));
             return;
         }
+        self.call.is_running.store(true, Relaxed);
         let called = catch_unwind(AssertUnwindSafe(call));
+        self.call.is_running.store(false, Relaxed);
         match is_notification {
             true => self.delivered.add_one(),
             false => counters.missed.add(1),
@@ -393,11 +411,9 @@ impl<I: Clone + 'static> DispatchingThread<'_, I> {
         }
     }
 
-    fn set_served(&self, subscription: Option<&Arc<Subscription<I>>>) {
-        self.served.set(subscription.map_or(std::ptr::null(), Arc::as_ptr));
-        if let Some(served) = self.dispatcher.served.get(self.number) {
-            *served.lock().unwrap_or_else(PoisonError::into_inner) = subscription.cloned();
-        }
+    fn set_called(&self, subscription: Option<&Arc<Subscription<I>>>) {
+        self.called.set(subscription.map_or(std::ptr::null(), Arc::as_ptr));
+        *self.call.lock() = subscription.cloned();
     }
 }
 
