@@ -12,8 +12,8 @@
 //! - `direct`: a loop calls boxed closures. With several channels, it finds those of a channel by its name in a hash map.
 //! - `broadcast`: `tokio::sync::broadcast`, whose receivers are polled in turn without a runtime. With several channels, it
 //!   finds that of a name in a hash map.
-//! - `owned`: a manager receives and makes each notification owned. The notifier and the hop include this; add it to the
-//!   cost of direct calls and of the broadcast channel, which get the notifications without a server.
+//! - `owned`: a manager receives and makes each notification owned, so that another thread could have it. The hop includes
+//!   this. Add it to the cost of direct calls and of the broadcast channel, which get the notifications without a server.
 //! - `hop`: like `owned`, with a bounded `crossbeam-channel` to another thread, which calls the closure.
 //! - `notifier`: a notifier with one dispatching thread.
 //!

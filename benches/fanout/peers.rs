@@ -92,7 +92,7 @@ fn receive(receiver: &mut broadcast::Receiver<Arc<[u8]>>, call: &mut Closure) {
     }
 }
 
-/// Receives with a manager and makes each notification owned, which every way to hand out needs.
+/// Receives with a manager and makes each notification owned, so that another thread could have it.
 pub fn owned(load: &Load) -> Cost {
     let (progress, completed) = Progress::new(&Load { subscribers: 1, channels: 1, ..*load });
     let mut counter = progress.counter();
