@@ -72,6 +72,45 @@ fn n07_with_workers_a_blocked_callback_delays_only_its_own_subscriber() {
 }
 
 #[test]
+fn n07_a_delivery_to_10_000_subscribers_holds_no_lock_that_a_caller_needs() {
+    const SUBSCRIBERS: u32 = 10_000;
+    let n = Notifier::builder(config()).unwrap().autorun(false).build::<u32>();
+    let (recorder, records) = recorder();
+    let (channel, latch) = (new_channel(), Latch::default());
+    n.subscribe(0, &channel, blocking(&latch, &recorder)).unwrap();
+    for id in 1..SUBSCRIBERS {
+        let last = (id == SUBSCRIBERS - 1).then(|| recorder.payloads());
+        let mut callback = last.map(|last| Box::new(last) as Box<dyn FnMut(&Delivery<'_, u32>) + Send>);
+        n.subscribe(id, &channel, move |n| callback.iter_mut().for_each(|callback| callback(n))).unwrap();
+    }
+    n.autorun(true);
+    n.start().unwrap();
+    let mut db = session();
+    send(&mut db, &channel, ["1"]);
+    assert_eq!(records.next(), "blocked");
+
+    // The latch fails the test if a call waits for the delivery.
+    for id in [0, 1, SUBSCRIBERS / 2] {
+        n.set_queue(&id, Queue::new(Policy::Coalesce)).unwrap();
+        n.mute_subscriber(&id).unwrap();
+        n.unmute_subscriber(&id).unwrap();
+    }
+    n.subscribe(SUBSCRIBERS, &channel, |_| ()).unwrap();
+    n.subscribe(2, &channel, |_| ()).unwrap();
+    n.unsubscribe(&3, &channel).unwrap();
+    assert_eq!(n.subscriptions()[&channel].len(), SUBSCRIBERS as usize);
+    send(&mut db, &channel, ["2"]);
+    eventually("a batch is received meanwhile", || n.stats().received == 2);
+    assert_eq!(n.stats().subscribers, u64::from(SUBSCRIBERS));
+    assert!(n.stats().waiting > u64::from(SUBSCRIBERS));
+    assert_eq!(n.stats().delivered, 0);
+
+    latch.open();
+    while records.next() != "2" {}
+    eventually("all are delivered", || n.stats().waiting == 0);
+}
+
+#[test]
 fn n07_a_blocked_callback_has_no_effect_on_the_server() {
     // A server of its own: all databases of a server share the queue and the oldest transaction.
     let server = crate::support::server::start(crate::support::Options::new());
