@@ -10,12 +10,13 @@ use crate::notifier::channel::{FanoutChannel, PlannedCheck};
 pub(crate) struct Cursor<S> {
     pub(crate) subscription: Weak<S>,
     pub(crate) channel: Arc<FanoutChannel<S>>,
-    /// The index of the next notification, unless the subscription is muted.
-    pub(crate) next: Option<u64>,
+    /// The index of the next notification, or [`PAUSED`].
+    pub(crate) next: u64,
     pub(crate) check: Option<Box<PlannedCheck>>,
-    /// The subscription is among those with unread notifications.
-    pub(crate) is_listed: bool,
 }
+
+/// The index of the next notification while a subscription receives nothing.
+pub(crate) const PAUSED: u64 = u64::MAX;
 
 /// A subscription that is equal only to itself.
 #[derive(Debug)]
@@ -67,8 +68,12 @@ impl<S> Cursor<S> {
         }
     }
 
+    pub(crate) fn is_paused(&self) -> bool {
+        self.next == PAUSED
+    }
+
     /// Returns the number of notifications that have not been read.
     pub(crate) fn unread(&self) -> u64 {
-        self.next.map_or(0, |next| self.channel.head().saturating_sub(next))
+        self.channel.head().saturating_sub(self.next)
     }
 }

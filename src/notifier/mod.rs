@@ -16,6 +16,7 @@ mod batcher;
 mod channel;
 mod counters;
 mod cursor;
+mod cursor_list;
 mod database;
 mod deferred;
 mod deferred_drop;
@@ -986,7 +987,7 @@ impl NotifierBuilder {
     /// # Ok::<(), notifyman::Error>(())
     /// ```
     pub fn queue(mut self, queue: Queue) -> Self {
-        self.settings.queue = queue;
+        self.settings.queue = Arc::new(queue);
         self
     }
 

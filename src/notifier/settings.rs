@@ -1,15 +1,16 @@
 //! The settings of a notifier, and the manager that they describe.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::manager::{Backoff, NotificationManager};
 use crate::notifier::database::SYSTEM_CHANNEL;
 use crate::notifier::queue::Queue;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct NotifierSettings {
     pub(crate) workers: usize,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Arc<Queue>,
     pub(crate) backoff: Backoff,
     pub(crate) heartbeat: (Duration, Duration),
     pub(crate) canary: Option<(Duration, Duration)>,
@@ -22,7 +23,7 @@ impl Default for NotifierSettings {
     fn default() -> Self {
         Self {
             workers: 1,
-            queue: Queue::default(),
+            queue: Arc::default(),
             backoff: Backoff::default(),
             heartbeat: (Duration::from_secs(15), Duration::from_secs(5)),
             canary: None,

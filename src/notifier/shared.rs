@@ -251,7 +251,7 @@ impl<I: Clone + Eq + Hash + Send + 'static> NotifierCore<I> {
         self.listen_and_wait(at, |database, actions| {
             database.check_channel(channel)?;
             let Some(callback) = callback.take() else { return Err(Error::NotRunning) };
-            let subscription = database.subscriptions.create(id, channel, callback, self.settings.queue);
+            let subscription = database.subscriptions.create(id, channel, callback, &self.settings.queue);
             let undo = database.subscribe(id, subscription, actions);
             Ok((undo.clone(), vec![(channel.into(), Some(undo))]))
         })

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use crate::notification::NotificationRef;
 use crate::notifier::channel::FanoutChannel;
 use crate::notifier::counters::NotifierCounters;
-use crate::notifier::cursor::{Cursor, SubscriptionRef};
+use crate::notifier::cursor::{Cursor, PAUSED, SubscriptionRef};
 use crate::notifier::missed::MissedReport;
 use crate::notifier::queue::{Policy, Queue};
 use crate::notifier::subscriber_queue::SubscriberQueue;
@@ -32,8 +32,8 @@ const LOCKED: u64 = u64::MAX;
 const FOLDED: u64 = 1 << 63;
 
 impl<S> Subscriber<S> {
-    pub(crate) fn new(queue: Queue) -> Self {
-        let queue = SubscriberQueue::new(queue);
+    pub(crate) fn new(queue: impl Into<Arc<Queue>>) -> Self {
+        let queue = SubscriberQueue::new(queue.into());
         Self { queue: Mutex::new(queue), unlocked: AtomicU64::new(LOCKED) }
     }
 
@@ -43,7 +43,7 @@ impl<S> Subscriber<S> {
             // The thread that takes notifications without the lock continues with it.
             match self.unlocked.swap(LOCKED, AcqRel) {
                 folded if folded & FOLDED != 0 => queue.continue_folded((folded & !FOLDED) as usize),
-                next => queue.cursors.first_mut().into_iter().for_each(|cursor| cursor.next = Some(next)),
+                next => queue.cursors.first_mut().into_iter().for_each(|cursor| cursor.next = next),
             }
         }
         queue
@@ -55,7 +55,7 @@ impl<S> Subscriber<S> {
         let mut it = self.lock();
         channel.add_limits(it.limits());
         let (subscription, channel) = (Arc::downgrade(subscription), Arc::clone(channel));
-        it.insert(Cursor { subscription, channel, next: None, check: None, is_listed: false }, counters);
+        it.insert(Cursor { subscription, channel, next: PAUSED, check: None }, counters);
     }
 
     /// Makes a subscription take the place of another one of the same channel, also for what waits.
@@ -92,8 +92,8 @@ impl<S> Subscriber<S> {
         counters: &NotifierCounters,
     ) -> bool {
         let mut it = self.lock();
-        if let Some(cursor) = it.cursor(subscription) {
-            cursor.next = cursor.next.or_else(|| Some(cursor.channel.head()));
+        if let Some(cursor) = it.cursor(subscription).filter(|cursor| cursor.is_paused()) {
+            cursor.next = cursor.channel.head();
         }
         it.plan_check();
         report.is_some_and(|report| it.push_missed(subscription, report, counters))
@@ -104,7 +104,7 @@ impl<S> Subscriber<S> {
         let mut it = self.lock();
         it.move_unread(counters);
         if let Some(cursor) = it.cursor(subscription) {
-            cursor.next = None;
+            cursor.next = PAUSED;
             it.clear_behind();
         }
     }
@@ -114,21 +114,22 @@ impl<S> Subscriber<S> {
         self.lock().push_missed(subscription, report, counters)
     }
 
-    pub(crate) fn set_queue(&self, queue: Queue, counters: &NotifierCounters) {
+    pub(crate) fn set_queue(&self, queue: impl Into<Arc<Queue>>, counters: &NotifierCounters) {
+        let queue = queue.into();
         let mut it = self.lock();
         if queue == it.queue {
             return;
         }
         it.move_unread(counters);
         let before = it.limits();
-        it.queue = queue;
-        for cursor in &it.cursors {
+        it.queue = Arc::clone(&queue);
+        for cursor in it.cursors.iter() {
             // First, so that meanwhile the log keeps what is within the limits.
             cursor.channel.add_limits(it.limits());
             cursor.channel.remove_limits(before);
         }
         if let Some(pending) = &mut it.pending {
-            pending.items.set_queue(queue);
+            pending.items.set_queue(*queue);
         }
         it.plan_check();
     }
@@ -169,10 +170,9 @@ impl<S> Subscriber<S> {
         (it.pending, it.folded) = (None, None);
         it.is_scheduled = false;
         it.is_revisited = false;
-        it.unread = None;
-        for cursor in &mut it.cursors {
-            cursor.next = cursor.next.map(|_| cursor.channel.head());
-            cursor.is_listed = false;
+        it.cursors.take_unread();
+        for cursor in it.cursors.iter_mut().filter(|cursor| !cursor.is_paused()) {
+            cursor.next = cursor.channel.head();
         }
     }
 
@@ -243,6 +243,6 @@ impl<S> Subscriber<S> {
 
     /// Returns the index of the next notification that a subscription reads, or the maximum.
     pub(crate) fn next_index(&self, subscription: &S) -> u64 {
-        self.lock().cursor(subscription).and_then(|cursor| cursor.next).unwrap_or(u64::MAX)
+        self.lock().cursor(subscription).map_or(u64::MAX, |cursor| cursor.next)
     }
 }

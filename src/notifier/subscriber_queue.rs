@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use crate::notification::Notification;
 use crate::notifier::counters::NotifierCounters;
-use crate::notifier::cursor::{Cursor, SubscriptionRef, address};
+use crate::notifier::cursor::{Cursor, SubscriptionRef};
+use crate::notifier::cursor_list::CursorList;
 use crate::notifier::log::{FoldedWindow, LogLimits};
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::queue::{PendingQueue, Policy, Queue};
@@ -28,14 +29,10 @@ const LARGE: u64 = 32 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct SubscriberQueue<S> {
-    pub(crate) queue: Queue,
-    /// Sorted by the address of the subscription.
-    pub(crate) cursors: Vec<Cursor<S>>,
-    /// The addresses of subscriptions with unread notifications, if there are several cursors. Boxed like the next two,
-    /// since most subscribers have one channel and are idle.
-    #[allow(clippy::box_collection, reason = "an empty vector would take three times the memory")]
-    pub(crate) unread: Option<Box<Vec<usize>>>,
-    /// The items that come before all at the cursors.
+    /// Shared by the subscribers that are not given one of their own.
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) cursors: CursorList<S>,
+    /// The items that come before all at the cursors. Boxed like the next ones, since most subscribers are idle.
     pub(crate) pending: Option<Box<Pending<S>>>,
     /// The latest of equal notifications, of which the first ones have been taken. Only without pending items.
     pub(crate) folded: Option<Box<(Arc<FoldedWindow>, usize)>>,
@@ -55,11 +52,10 @@ pub(crate) struct Pending<S> {
 }
 
 impl<S> SubscriberQueue<S> {
-    pub(crate) fn new(queue: Queue) -> Self {
+    pub(crate) fn new(queue: Arc<Queue>) -> Self {
         Self {
             queue,
-            cursors: Vec::new(),
-            unread: None,
+            cursors: CursorList::default(),
             pending: None,
             folded: None,
             is_scheduled: false,
@@ -73,7 +69,7 @@ impl<S> SubscriberQueue<S> {
     }
 
     pub(crate) fn cursor(&mut self, subscription: &S) -> Option<&mut Cursor<S>> {
-        let at = self.cursors.binary_search_by_key(&address(subscription), Cursor::address).ok()?;
+        let at = self.cursors.position(subscription)?;
         self.cursors.get_mut(at)
     }
 
@@ -89,11 +85,7 @@ impl<S> SubscriberQueue<S> {
 
     /// Puts a cursor in its place.
     fn put(&mut self, cursor: Cursor<S>) {
-        let at = self.cursors.partition_point(|other| other.address() < cursor.address());
-        if self.cursors.is_empty() {
-            self.cursors.reserve_exact(1);
-        }
-        self.cursors.insert(at, cursor);
+        let at = self.cursors.insert(cursor);
         match &mut *self.cursors {
             [_] => self.plan_check(),
             several => several.get_mut(at).into_iter().for_each(Cursor::watch),
@@ -101,26 +93,15 @@ impl<S> SubscriberQueue<S> {
         // Notifications that are being published now were noted for the former cursors only.
         match self.cursors.len() {
             1 => {}
-            2 => (0..2).for_each(|at| self.list(at)),
-            _ => self.list(at),
-        }
-    }
-
-    /// Adds one of several cursors to those that may have unread notifications, if it has some.
-    fn list(&mut self, at: usize) {
-        let Some(cursor) = self.cursors.get_mut(at) else { return };
-        if cursor.unread() > 0 && !std::mem::replace(&mut cursor.is_listed, true) {
-            let address = cursor.address();
-            self.unread.get_or_insert_default().push(address);
+            2 => (0..2).for_each(|at| self.cursors.add_unread(at)),
+            _ => self.cursors.add_unread(at),
         }
     }
 
     /// Notes that there are new notifications for one of several subscriptions.
     pub(crate) fn note_unread(&mut self, subscription: &S) {
-        if let Ok(at) = self.cursors.binary_search_by_key(&address(subscription), Cursor::address)
-            && self.cursors.len() > 1
-        {
-            self.list(at);
+        if let Some(at) = self.cursors.position(subscription) {
+            self.cursors.add_unread(at);
         }
     }
 
@@ -129,8 +110,6 @@ impl<S> SubscriberQueue<S> {
         let mut removed = self.take_out(subscription, counters)?;
         removed.set_check(None);
         if self.cursors.len() == 1 {
-            self.unread = None;
-            self.cursors.iter_mut().for_each(|cursor| cursor.is_listed = false);
             self.plan_check();
         }
         Some(removed)
@@ -150,37 +129,24 @@ impl<S> SubscriberQueue<S> {
 
     /// Takes a cursor out of its place, after all notifications have been moved.
     fn take_out(&mut self, subscription: &S, counters: &NotifierCounters) -> Option<Cursor<S>> {
-        let at = self.cursors.binary_search_by_key(&address(subscription), Cursor::address).ok()?;
+        self.cursors.position(subscription)?;
         self.unfold();
         self.move_unread(counters);
         self.clear_behind();
-        let mut cursor = self.cursors.remove(at);
-        self.unread.iter_mut().for_each(|unread| unread.retain(|address| *address != cursor.address()));
-        cursor.is_listed = false;
-        Some(cursor)
-    }
-
-    /// Returns the cursors that may have unread notifications.
-    fn unread(&self) -> impl Iterator<Item = &Cursor<S>> {
-        let listed =
-            self.unread.iter().flat_map(|unread| unread.iter()).filter_map(|address| {
-                self.cursors.get(self.cursors.binary_search_by_key(address, Cursor::address).ok()?)
-            });
-        let single = if let [single] = &*self.cursors { Some(single) } else { None };
-        listed.chain(single)
+        self.cursors.remove(subscription)
     }
 
     /// Returns the number of notifications that wait.
     pub(crate) fn len(&self) -> usize {
         let pending = self.pending.as_ref().map_or(0, |pending| pending.items.len());
         let folded = self.folded.as_ref().map_or(0, |folded| folded.0.entries.len().saturating_sub(folded.1));
-        pending + folded + self.unread().map(Cursor::unread).sum::<u64>() as usize
+        pending + folded + self.cursors.unread().map(Cursor::unread).sum::<u64>() as usize
     }
 
     /// Returns a size that the notifications that wait do not exceed.
     fn bytes_at_most(&self) -> u64 {
         let pending = self.pending.as_ref().map_or(0, |pending| pending.items.bytes() as u64);
-        pending + self.unread().map(|cursor| cursor.channel.kept_bytes()).sum::<u64>()
+        pending + self.cursors.unread().map(|cursor| cursor.channel.kept_bytes()).sum::<u64>()
     }
 
     pub(crate) fn mark_behind(&mut self) {
@@ -211,7 +177,7 @@ impl<S> SubscriberQueue<S> {
         let is_full = is_refusing || items as u64 > limits.items || bytes > limits.bytes;
         let after = if is_full { head.saturating_sub(1) } else { head + room };
         if let [cursor] = &mut *self.cursors {
-            let is_checked = is_refusing || self.queue.policy != Policy::DropOldest && cursor.next.is_some();
+            let is_checked = is_refusing || self.queue.policy != Policy::DropOldest && !cursor.is_paused();
             let check = is_checked.then(|| cursor.channel.check_after(after, &cursor.subscription));
             cursor.set_check(check);
         }
@@ -220,7 +186,7 @@ impl<S> SubscriberQueue<S> {
     /// Applies the limits to the notifications in logs.
     pub(crate) fn apply_limits(&mut self, counters: &NotifierCounters) {
         if self.cursors.len() > 1 {
-            let is_within = self.unread.as_ref().is_none_or(|unread| unread.len() <= UNREAD_MAX)
+            let is_within = self.cursors.unread().nth(UNREAD_MAX).is_none()
                 && self.len() <= self.queue.items
                 && self.bytes_at_most() <= self.queue.bytes as u64;
             if !is_within {
@@ -229,7 +195,9 @@ impl<S> SubscriberQueue<S> {
             return;
         }
         let [cursor] = &mut *self.cursors else { return };
-        let Some(next) = cursor.next else { return };
+        if cursor.is_paused() {
+            return;
+        }
         let limits = LogLimits { items: self.queue.items as u64, bytes: self.queue.bytes as u64 };
         let holds_notifications = self.folded.is_some()
             || self.pending.as_ref().is_some_and(|pending| pending.items.len() > 0 || pending.refused.is_some());
@@ -237,21 +205,19 @@ impl<S> SubscriberQueue<S> {
             return self.move_unread(counters);
         }
         let first = cursor.channel.read(|log| log.first_within(limits));
-        if first <= next {
+        if first <= cursor.next {
             return;
         }
         if self.queue.policy != Policy::DropOldest {
             return self.move_unread(counters);
         }
-        cursor.next = Some(first);
-        counters.dropped.add(first - next);
+        let dropped = first - std::mem::replace(&mut cursor.next, first);
+        counters.dropped.add(dropped);
         if let Some(subscription) = cursor.subscription.upgrade() {
             let pending = self.pending();
             // Reports that are pending come before what was dropped.
             pending.items.drop_all();
-            pending
-                .items
-                .report_first(SubscriptionRef(subscription), MissedReport::new(Reason::Overflow, first - next));
+            pending.items.report_first(SubscriptionRef(subscription), MissedReport::new(Reason::Overflow, dropped));
         }
     }
 
@@ -259,7 +225,7 @@ impl<S> SubscriberQueue<S> {
     fn pending(&mut self) -> &mut Pending<S> {
         let Self { queue, cursors, pending, folded, .. } = self;
         pending.get_or_insert_with(|| {
-            let mut items = PendingQueue::new(*queue);
+            let mut items = PendingQueue::new(**queue);
             let subscription = cursors.first().and_then(|cursor| cursor.subscription.upgrade());
             if let (Some(folded), Some(subscription)) = (folded.take(), subscription) {
                 let (window, taken) = *folded;
@@ -300,22 +266,13 @@ impl<S> SubscriberQueue<S> {
         let mut moved: Vec<(u64, SubscriptionRef<S>, Notification)> = Vec::new();
         // The log has dropped them, because of the limits.
         let mut lost: Vec<(SubscriptionRef<S>, u64)> = Vec::new();
-        let unread = std::mem::take(&mut self.unread);
-        let places: Vec<usize> = match is_single {
-            true => vec![0],
-            false => {
-                let place = |address: &usize| self.cursors.binary_search_by_key(address, Cursor::address).ok();
-                unread.iter().flat_map(|unread| unread.iter()).filter_map(place).collect()
-            }
-        };
-        for place in places {
+        for place in self.cursors.take_unread() {
             let Some(cursor) = self.cursors.get_mut(place) else { continue };
-            cursor.is_listed = false;
             if cursor.unread() == 0 {
                 continue;
             }
-            let (Some(next), Some(subscription)) = (cursor.next, cursor.subscription.upgrade()) else { continue };
-            let to = SubscriptionRef(subscription);
+            let Some(subscription) = cursor.subscription.upgrade() else { continue };
+            let (next, to) = (cursor.next, SubscriptionRef(subscription));
             let before = moved.len();
             let base = cursor.channel.read(|log| {
                 let entries = log.entries_from(next);
@@ -323,14 +280,11 @@ impl<S> SubscriberQueue<S> {
                 moved.extend(entries.map(|it| (it.position, to.clone(), it.notification.to_owned())));
                 log.base().max(next)
             });
-            cursor.next = Some(base + (moved.len() - before) as u64);
+            cursor.next = base + (moved.len() - before) as u64;
             if base > next {
                 lost.push((to, base - next));
             }
-            cursor.is_listed = !is_single && cursor.unread() > 0;
-            if cursor.is_listed {
-                self.unread.get_or_insert_default().push(cursor.address());
-            }
+            self.cursors.add_unread(place);
         }
         if moved.is_empty() && lost.is_empty() {
             return;
@@ -380,8 +334,8 @@ impl<S> SubscriberQueue<S> {
             && self.pending.is_none()
             && self.folded.is_none()
             && cursor.is_of(visit.subscription)
-            && let Some(next) = cursor.next
         {
+            let next = cursor.next;
             if next >= visit.until {
                 return None;
             }
@@ -389,7 +343,7 @@ impl<S> SubscriberQueue<S> {
                 cursor.unread() <= self.queue.items as u64 && cursor.channel.kept_bytes() <= self.queue.bytes as u64;
             let is_folding = self.queue.policy == Policy::Coalesce && visit.until - next > 1;
             if is_within && !is_folding && reader.load(&cursor.channel, next) {
-                cursor.next = Some(next + 1);
+                cursor.next = next + 1;
                 return Some(Taken::Logged(next));
             }
         }
@@ -436,7 +390,7 @@ impl<S> SubscriberQueue<S> {
 
     fn next_logged(&mut self, visit: &Visit<'_, S>, reader: &mut SegmentReader) -> Option<Taken<S>> {
         let [cursor] = &mut *self.cursors else { return None };
-        let next = cursor.next.filter(|next| cursor.is_of(visit.subscription) && *next < visit.until)?;
+        let next = Some(cursor.next).filter(|next| cursor.is_of(visit.subscription) && *next < visit.until)?;
         if !reader.load(&cursor.channel, next) {
             // The log has just dropped it.
             self.apply_limits(visit.counters);
@@ -444,12 +398,12 @@ impl<S> SubscriberQueue<S> {
         }
         if self.queue.policy == Policy::Coalesce && visit.until - next > 1 {
             let window = reader.fold(&cursor.channel, next, visit.until);
-            cursor.next = Some(visit.until);
+            cursor.next = visit.until;
             visit.counters.folded.add((visit.until - next).saturating_sub(window.entries.len() as u64));
             self.folded = Some(Box::new((window, 0)));
             return self.next_folded(reader);
         }
-        cursor.next = Some(next + 1);
+        cursor.next = next + 1;
         Some(Taken::Logged(next))
     }
 }

@@ -9,7 +9,7 @@ use crate::notifier::deferred_drop::DeferredDrop;
 use crate::notifier::delivery::Delivery;
 use crate::notifier::missed::{MissedReport, Reason};
 use crate::notifier::subscriber::Subscriber;
-use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) struct Subscription<I: 'static> {
@@ -18,8 +18,8 @@ pub(crate) struct Subscription<I: 'static> {
     /// A copy of the id in `callback`, which is locked while the callback runs.
     id: Mutex<I>,
     callback: Mutex<BoundCallback<I>>,
-    /// The place among the receivers of the channel.
-    place: AtomicUsize,
+    /// The place among the receivers of the channel, which are less than 2^32.
+    place: AtomicU32,
     /// The subscription is muted or has ended: items that still wait for it are not delivered.
     is_silent: AtomicBool,
     /// A [`Reception`], changed only under the lock of the notifier's state.
@@ -75,7 +75,7 @@ impl<I: Clone + 'static> Subscription<I> {
             subscriber,
             id: Mutex::new(id.clone()),
             callback: Mutex::new(BoundCallback { id: id.clone(), call }),
-            place: AtomicUsize::new(0),
+            place: AtomicU32::new(0),
             is_silent: AtomicBool::new(false),
             reception: AtomicU8::new(Reception::Never as u8),
             context: Arc::clone(context),
@@ -96,16 +96,24 @@ impl<I: 'static> Subscription<I> {
         &self.subscriber
     }
 
+    fn place(&self) -> usize {
+        self.place.load(Relaxed) as usize
+    }
+
+    fn set_place(&self, place: usize) {
+        self.place.store(place as u32, Relaxed);
+    }
+
     /// Adds the subscription to the receivers of its channel, in the place of another one if that is given.
     pub(crate) fn attach(self: &Arc<Self>, replaced: Option<&Arc<Self>>) {
         let mut receivers = self.channel.lock_receivers();
         let Some(replaced) = replaced else {
-            self.place.store(receivers.add(Arc::clone(self)), Relaxed);
+            self.set_place(receivers.add(Arc::clone(self)));
             drop(receivers);
             return self.subscriber.attach(self, &self.channel, &self.context.counters);
         };
-        let place = replaced.place.load(Relaxed);
-        self.place.store(place, Relaxed);
+        let place = replaced.place();
+        self.set_place(place);
         receivers.replace(place, Some(Arc::clone(self)));
         drop(receivers);
         self.reception.store(replaced.reception.load(Relaxed), Relaxed);
@@ -117,8 +125,8 @@ impl<I: 'static> Subscription<I> {
         // First, so that no pass removes from the log what the cursor has not read.
         self.subscriber.detach(self, &self.context.counters);
         let mut receivers = self.channel.lock_receivers();
-        receivers.replace(self.place.load(Relaxed), None);
-        receivers.compact(|subscription, place| subscription.place.store(place, Relaxed));
+        receivers.replace(self.place(), None);
+        receivers.compact(Self::set_place);
     }
 
     /// Queues a report. Returns `true` if the subscriber must be handed to a dispatcher.

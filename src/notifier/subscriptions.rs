@@ -45,16 +45,16 @@ impl<I: Clone + Eq + Hash + 'static> Subscriptions<I> {
         id: &I,
         channel: &str,
         call: Box<Callback<I>>,
-        queue: Queue,
+        queue: &Arc<Queue>,
     ) -> Arc<Subscription<I>> {
         let subscriber = match self.registry.any_of(id) {
             Some(subscription) => Arc::clone(subscription.subscriber()),
             None => {
                 let departed = self.departed.remove(id).and_then(|departed| departed.upgrade());
                 if let Some(departed) = &departed {
-                    departed.set_queue(queue, &self.context.counters);
+                    departed.set_queue(Arc::clone(queue), &self.context.counters);
                 }
-                departed.unwrap_or_else(|| Arc::new(Subscriber::new(queue)))
+                departed.unwrap_or_else(|| Arc::new(Subscriber::new(Arc::clone(queue))))
             }
         };
         Subscription::new(id, self.channels.channel(channel), subscriber, call, &self.context)

@@ -14,6 +14,7 @@ mod idle;
 mod msg;
 mod release;
 mod server;
+mod subscribers;
 
 /// Runs a function without counting its allocations.
 pub fn uncounted<T>(run: impl FnOnce() -> T) -> T {

@@ -1,0 +1,122 @@
+//! The cursors of a subscriber.
+
+use std::collections::BTreeSet;
+use std::ops::{Deref, DerefMut};
+
+use crate::notifier::cursor::{Cursor, address};
+
+/// Cursors, sorted by the address of the subscription. Most subscribers have one, which takes no allocation.
+#[derive(Debug)]
+pub(crate) enum CursorList<S> {
+    One(Cursor<S>),
+    /// `None` without a cursor, which is not a variant of its own since that would take 8 bytes more.
+    Several(Option<Box<SeveralCursors<S>>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct SeveralCursors<S> {
+    cursors: Vec<Cursor<S>>,
+    /// The addresses of the subscriptions that may have unread notifications.
+    unread: BTreeSet<usize>,
+}
+
+impl<S> Default for CursorList<S> {
+    fn default() -> Self {
+        Self::Several(None)
+    }
+}
+
+impl<S> Deref for CursorList<S> {
+    type Target = [Cursor<S>];
+
+    fn deref(&self) -> &[Cursor<S>] {
+        match self {
+            Self::One(cursor) => std::slice::from_ref(cursor),
+            Self::Several(several) => several.as_ref().map_or(&[], |several| &several.cursors),
+        }
+    }
+}
+
+impl<S> DerefMut for CursorList<S> {
+    fn deref_mut(&mut self) -> &mut [Cursor<S>] {
+        match self {
+            Self::One(cursor) => std::slice::from_mut(cursor),
+            Self::Several(several) => several.as_mut().map_or(&mut [], |several| &mut several.cursors),
+        }
+    }
+}
+
+impl<S> CursorList<S> {
+    /// Adds a cursor, and returns its index.
+    pub(crate) fn insert(&mut self, cursor: Cursor<S>) -> usize {
+        let at = self.partition_point(|other| other.address() < cursor.address());
+        match std::mem::take(self) {
+            Self::Several(None) => *self = Self::One(cursor),
+            Self::One(other) => {
+                let cursors = if at == 0 { vec![cursor, other] } else { vec![other, cursor] };
+                *self = Self::Several(Some(Box::new(SeveralCursors { cursors, unread: BTreeSet::new() })));
+            }
+            Self::Several(Some(mut several)) => {
+                several.cursors.insert(at, cursor);
+                *self = Self::Several(Some(several));
+            }
+        }
+        at
+    }
+
+    pub(crate) fn remove(&mut self, subscription: &S) -> Option<Cursor<S>> {
+        let at = self.position(subscription)?;
+        match std::mem::take(self) {
+            Self::One(cursor) => Some(cursor),
+            Self::Several(several) => {
+                let mut several = several?;
+                let removed = several.cursors.remove(at);
+                several.unread.remove(&removed.address());
+                *self = match &*several.cursors {
+                    [_] => several.cursors.pop().map(Self::One).unwrap_or_default(),
+                    _ => Self::Several(Some(several)),
+                };
+                Some(removed)
+            }
+        }
+    }
+
+    /// Returns the index of the cursor of a subscription.
+    pub(crate) fn position(&self, subscription: &S) -> Option<usize> {
+        self.position_of(address(subscription))
+    }
+
+    fn position_of(&self, address: usize) -> Option<usize> {
+        self.binary_search_by_key(&address, Cursor::address).ok()
+    }
+
+    /// Records that one of several cursors may have unread notifications, if it has some.
+    pub(crate) fn add_unread(&mut self, at: usize) {
+        if let Self::Several(Some(several)) = self
+            && let Some(cursor) = several.cursors.get(at).filter(|cursor| cursor.unread() > 0)
+        {
+            several.unread.insert(cursor.address());
+        }
+    }
+
+    /// Returns the cursors that may have unread notifications.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = &Cursor<S>> {
+        let (single, several) = match self {
+            Self::One(cursor) => (Some(cursor), None),
+            Self::Several(several) => (None, several.as_ref()),
+        };
+        let listed = several.into_iter().flat_map(|several| &several.unread);
+        single.into_iter().chain(listed.filter_map(|address| self.get(self.position_of(*address)?)))
+    }
+
+    /// Returns the indices of the cursors that may have unread notifications. Of several cursors, none is recorded then.
+    pub(crate) fn take_unread(&mut self) -> Vec<usize> {
+        match self {
+            Self::One(_) => vec![0],
+            Self::Several(several) => {
+                let unread = several.as_mut().map(|several| std::mem::take(&mut several.unread)).unwrap_or_default();
+                unread.into_iter().filter_map(|address| self.position_of(address)).collect()
+            }
+        }
+    }
+}
