@@ -55,6 +55,8 @@ struct ThreadCall<I: 'static> {
 
 struct DispatcherState<I: 'static> {
     ready: VecDeque<Job<I>>,
+    /// The number of threads that wait for a job. They are woken after the lock is released, which they take first.
+    idle: usize,
     /// The position of the last notification that was published.
     published: u64,
     /// The threads that have not ended, with that of the loop.
@@ -86,7 +88,7 @@ impl<I: 'static> Dispatcher<I> {
     /// Creates a dispatcher for a number of dispatching threads.
     pub(crate) fn new(workers: usize) -> Self {
         // The loop counts as a thread.
-        let state = DispatcherState { ready: VecDeque::new(), published: 0, threads: workers + 1 };
+        let state = DispatcherState { ready: VecDeque::new(), idle: 0, published: 0, threads: workers + 1 };
         Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -108,22 +110,20 @@ impl<I: 'static> Dispatcher<I> {
         let mut state = self.lock();
         state.published = position;
         let ready = channels.into_iter().filter(|channel| !channel.is_ready.swap(true, Relaxed));
-        self.schedule(&mut state, ready.map(Job::Channel));
+        self.schedule(state, ready.map(Job::Channel));
     }
 
     /// Serves subscribers with items that wait, each by one of its subscriptions.
     pub(crate) fn resume(&self, subscriptions: impl IntoIterator<Item = Arc<Subscription<I>>>) {
-        self.schedule(&mut self.lock(), subscriptions.into_iter().map(Job::Subscriber));
+        self.schedule(self.lock(), subscriptions.into_iter().map(Job::Subscriber));
     }
 
-    fn schedule(&self, state: &mut DispatcherState<I>, jobs: impl Iterator<Item = Job<I>>) {
+    fn schedule(&self, mut state: MutexGuard<'_, DispatcherState<I>>, jobs: impl Iterator<Item = Job<I>>) {
         let before = state.ready.len();
         state.ready.extend(jobs);
-        match state.ready.len() - before {
-            0 => {}
-            1 => self.changed.notify_one(),
-            _ => self.changed.notify_all(),
-        }
+        let woken = state.idle.min(state.ready.len() - before);
+        drop(state);
+        (0..woken).for_each(|_| self.changed.notify_one());
     }
 
     /// Ends all threads, each after its current call.
@@ -160,32 +160,31 @@ impl<I: 'static> Dispatcher<I> {
             if self.is_halted() {
                 return None;
             }
-            match state.ready.pop_front() {
+            let pass = match state.ready.pop_front() {
                 Some(Job::Channel(channel)) => {
                     channel.is_ready.store(false, Relaxed);
-                    let pass = Arc::new(Pass::new(channel, state.published));
-                    self.share(&mut state, &pass);
-                    return Some(RunnableJob::Pass(pass));
+                    Arc::new(Pass::new(channel, state.published))
                 }
-                // Nothing is left to visit, but its last reference is not dropped under the lock.
-                Some(Job::Pass(pass)) if pass.is_over() => return Some(RunnableJob::Pass(pass)),
-                Some(Job::Pass(pass)) => {
-                    self.share(&mut state, &pass);
-                    return Some(RunnableJob::Pass(pass));
-                }
+                Some(Job::Pass(pass)) => pass,
                 Some(Job::Subscriber(subscription)) => {
                     return Some(RunnableJob::Subscriber(subscription));
                 }
-                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    state.idle += 1;
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.idle -= 1;
+                    continue;
+                }
+            };
+            // Another thread can take part in a pass. One that is over is dropped without the lock.
+            if self.calls.len() > 1 && pass.receivers.places() > 1 && !pass.is_over() {
+                state.ready.push_front(Job::Pass(Arc::clone(&pass)));
+                if state.idle > 0 {
+                    drop(state);
+                    self.changed.notify_one();
+                }
             }
-        }
-    }
-
-    /// Lets another thread take part in a pass.
-    fn share(&self, state: &mut DispatcherState<I>, pass: &Arc<Pass<I>>) {
-        if self.calls.len() > 1 && pass.receivers.places() > 1 {
-            state.ready.push_front(Job::Pass(Arc::clone(pass)));
-            self.changed.notify_one();
+            return Some(RunnableJob::Pass(pass));
         }
     }
 }
