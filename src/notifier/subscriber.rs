@@ -224,16 +224,16 @@ impl<S> Subscriber<S> {
     }
 
     /// Lets [`take_unlocked`](Self::take_unlocked) continue after a notification from the log or from the folded window.
+    /// Those are only taken from the only cursor. If a log is being folded, what is taken from it is the last of a visit.
     fn unlock(&self, it: &SubscriberQueue<S>, taken: &Taken<S>, visit: &mut Visit<'_, S>) {
         let next = match taken {
-            Taken::Logged(index) if it.queue.policy != Policy::Coalesce => index + 1,
+            Taken::Logged(index) => index + 1,
             Taken::Folded(at) if it.folded.is_some() => FOLDED | (*at as u64 + 1),
             _ => return,
         };
-        if it.cursors.len() == 1 && it.pending.is_none() {
-            visit.limits = it.limits();
-            self.unlocked.store(next, Release);
-        }
+        debug_assert_eq!(it.cursors.len(), 1);
+        visit.limits = it.limits();
+        self.unlocked.store(next, Release);
     }
 
     /// Records that the thread that serves the subscriber will come back to it later.
