@@ -241,7 +241,19 @@ impl Harness {
             }
         }
         published.iter().for_each(|c| self.channels[*c].trim());
+        published.iter().for_each(|c| self.check_log(*c));
         assert!(self.naive.iter().all(|it| it.refused.is_none()), "a full queue was not found");
+    }
+
+    /// Checks that the log of a channel keeps no segment of which every notification is outside of all limits.
+    fn check_log(&self, c: usize) {
+        let queues = || self.naive.iter().filter(|it| it.channels.contains_key(&c)).map(|it| it.queue);
+        let items = queues().map(|queue| queue.items as u64).max().unwrap_or_default();
+        let bytes = queues().map(|queue| queue.bytes as u64).max().unwrap_or_default();
+        self.channels[c].read(|log| {
+            let Some(first) = log.segment(log.base()) else { return };
+            assert!(log.head() - first.end() < items && log.bytes_from(first.end()) < bytes, "a log is not trimmed");
+        });
     }
 
     fn disconnect(&mut self, s: usize, dropped: &HashMap<Box<str>, u64>) {

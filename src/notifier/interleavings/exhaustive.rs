@@ -1,5 +1,5 @@
-//! All interleavings of two threads at one subscriber with up to [`PREEMPTIONS`] preemptions, from a state in which a
-//! dispatching thread serves it.
+//! All interleavings of two threads at one subscriber with up to four preemptions (three for the longest), from a state in
+//! which a dispatching thread serves it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -18,13 +18,11 @@ use crate::notifier::queue::{PendingContent, Queue};
 use crate::notifier::subscriber::Subscriber;
 use crate::notifier::visit::{SegmentReader, Taken, Visit};
 
-/// The number of times that a thread which could continue is interrupted.
-const PREEMPTIONS: usize = 4;
-
-/// Chooses all schedules with a limited number of preemptions.
+/// Chooses all schedules in which a thread that could continue is interrupted at most a number of times.
 #[derive(Debug)]
 struct BoundedScheduler {
     all: DfsScheduler,
+    most: usize,
     preemptions: usize,
 }
 
@@ -37,7 +35,7 @@ impl Scheduler for BoundedScheduler {
     fn next_task(&mut self, runnable: &[&Task], current: Option<TaskId>, is_yielding: bool) -> Option<TaskId> {
         let continued = runnable.iter().find(|task| Some(task.id()) == current);
         match continued {
-            Some(task) if self.preemptions == PREEMPTIONS => self.all.next_task(&[task], current, is_yielding),
+            Some(task) if self.preemptions == self.most => self.all.next_task(&[task], current, is_yielding),
             _ => {
                 let next = self.all.next_task(runnable, current, is_yielding);
                 self.preemptions += usize::from(continued.is_some() && next != current);
@@ -171,9 +169,13 @@ impl Served {
     }
 }
 
-/// Runs a program in all interleavings.
+/// Runs a program in all interleavings with up to four preemptions.
 fn check_all(program: impl Fn(&Arc<Served>) + Send + Sync + 'static) {
-    let scheduler = BoundedScheduler { all: DfsScheduler::new(None, false), preemptions: 0 };
+    check_with(4, program);
+}
+
+fn check_with(preemptions: usize, program: impl Fn(&Arc<Served>) + Send + Sync + 'static) {
+    let scheduler = BoundedScheduler { all: DfsScheduler::new(None, false), most: preemptions, preemptions: 0 };
     let schedules = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&schedules);
     run(
@@ -243,7 +245,7 @@ fn n07_smaller_limits_while_notifications_are_taken_without_the_lock() {
 
 #[test]
 fn n07_an_overflow_while_notifications_are_taken_without_the_lock() {
-    check_all(|served| {
+    check_with(3, |served| {
         served.subscriber.set_queue(Queue::default().items(2), &served.counters);
         let counts = change_while_unlocked(served, |it| {
             it.publish(4..=5);
@@ -319,5 +321,41 @@ fn n07_a_laggard_catches_up_while_a_pass_is_completed() {
         pass.join().unwrap();
         assert_eq!(served.counts(), (2, 0));
         assert_eq!(served.channel.read(|log| (log.head() - log.base(), log.kept_bytes())), (0, 0));
+    });
+}
+
+/// After the last laggard has caught up, the log is trimmed only as far as a new one has read.
+#[test]
+fn n07_a_laggard_catches_up_while_another_falls_behind() {
+    check_all(|served| {
+        served.publish(1..=1);
+        served.channel.add_laggard();
+        served.channel.complete_pass(1, 0);
+        let other = {
+            let served = Arc::clone(served);
+            thread::spawn(move || served.channel.remove_laggard())
+        };
+        served.publish(2..=2);
+        served.channel.add_laggard();
+        served.channel.complete_pass(2, 1);
+        other.join().unwrap();
+        assert_eq!(served.channel.read(|log| log.base()), 1);
+        served.channel.remove_laggard();
+        assert_eq!(served.channel.read(|log| log.base()), 2);
+    });
+}
+
+#[test]
+fn n07_changed_limits_keep_the_log_while_it_is_trimmed() {
+    check_all(|served| {
+        let user = {
+            let served = Arc::clone(served);
+            thread::spawn(move || served.subscriber.set_queue(Queue::default().items(100), &served.counters))
+        };
+        served.publish(1..=1);
+        served.channel.trim();
+        user.join().unwrap();
+        served.serve_rest();
+        assert_eq!(served.counts(), (1, 0));
     });
 }

@@ -15,7 +15,32 @@
 //! schedules of that seed. `NOTIFYMAN_SEED=0..1000` runs more of them. (The order of a `HashMap` and of addresses is not part
 //! of a seed, so a rare failure may need more than one attempt.)
 //!
-//! The atomics of a model are sequentially consistent: an ordering that is too weak is not found here.
+//! # Orderings
+//!
+//! The atomics of a model are sequentially consistent: an ordering that is too weak is not found here. These are the reasons
+//! for the weaker ones:
+//!
+//! - `FanoutChannel::head` is stored with Release under the lock of the log, and only grows. A thread that has seen an index
+//!   (Acquire) finds the entries before it. A visit's `until` was read from the head or under that lock by the same thread, so
+//!   later loads are not smaller, and `head - next` cannot underflow.
+//! - `FanoutChannel::kept_bytes` is stored with Relaxed before the head. Limits are compared after a load of the head, so its
+//!   value is at least as new. An older head or size is that of an earlier time, at which the thread could have continued, too:
+//!   the compare-and-exchange of `unlocked` decides.
+//! - `NotifierCounters::published` is stored with Release after all logs of a batch and after `add_unread`, and loaded with
+//!   Acquire before the heads: of the notifications up to its value, none is missing on another channel. Only the loop stores
+//!   it, and loads it with Relaxed.
+//! - `Subscriber::unlocked` is set under the lock of the subscriber, so the next holder of the lock sees with Relaxed that it
+//!   is set. The swap by that holder and the compare-and-exchange by the serving thread act on the latest value, and the value
+//!   is all that they exchange: what was read stays in the segment that the reader holds.
+//! - `FanoutChannel::laggards` is increased (AcqRel) before the visit is counted in `Pass::visited` (AcqRel), and the thread that
+//!   counts the last visit loads it afterwards. It is decreased under the lock of the log, by a thread that has read
+//!   everything, so a thread that sees the smaller number may trim.
+//! - `Pass::read` is lowered before `Pass::visited` is raised, likewise. `Pass::next_place` hands out each place once with any
+//!   ordering, and the places do not change.
+//! - `FanoutChannel::is_ready` changes under the lock of the dispatcher, or when the threads of a run have ended.
+//! - `Subscription::is_silent` needs no order: after it is set, the lock of the subscriber is taken, and the serving thread
+//!   takes that lock, or loses the compare-and-exchange and then takes it, before the second call after that. Other fields of a
+//!   subscription change under the lock of the receivers or of the notifier's state.
 
 mod exhaustive;
 mod explore;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shuttle::thread;
 
 use super::explore::{explore, one_in, random};
-use super::ledger::SeatKey;
+use super::ledger::{Call, SeatKey};
 use super::model::{CHANNELS, Model, Reaction};
 use crate::notifier::queue::{Policy, Queue};
 
@@ -39,6 +39,13 @@ fn missing(model: &Model, seats: &[SeatKey]) -> u64 {
         sent.checked_sub(accounted).unwrap_or_else(|| panic!("{seat:?}: {accounted} of {sent}"))
     });
     missing.sum()
+}
+
+/// Checks that the queue of a seat, which is large, never dropped a notification.
+fn assert_nothing_dropped(model: &Model, seat: SeatKey) {
+    let ledger = model.ledger.lock();
+    let is_drop = |call: &Call| matches!(call, Call::Report { dropped: 1.., .. });
+    assert!(!ledger.seats[&seat].calls.iter().any(is_drop), "{:?}", ledger.seats[&seat].calls);
 }
 
 /// Subscribers that are always there receive or count each notification, whatever the limits, reports and policies.
@@ -88,6 +95,7 @@ fn change_subscriptions() {
     model.wait_until_sent();
     model.wait_until_settled();
     model.wait_until_read();
+    assert_nothing_dropped(&model, (1, 0));
     model.finish(run);
 }
 
@@ -226,6 +234,7 @@ fn disconnect() {
         })
     });
     model.wait_until_read();
+    assert_nothing_dropped(&model, (1, 0));
     model.finish(run);
 }
 
