@@ -15,8 +15,12 @@ const LASTING: [Policy; 3] = [Policy::DropOldest, Policy::DropNewest, Policy::Co
 /// The payload of the last notification of each channel, which no other has.
 const LAST: u8 = b'z';
 
-fn queue(policies: &[Policy]) -> Queue {
+/// Returns a queue, which is large if that is all that it may be.
+fn queue(policies: &[Policy], is_large: bool) -> Queue {
     let queue = Queue::new(policies[random(0..policies.len())]);
+    if is_large {
+        return queue;
+    }
     let queue = if one_in(2) { queue.items(random(1..5)) } else { queue };
     // A notification takes 66 bytes.
     if one_in(4) { queue.bytes(random(1..5) * 66) } else { queue }
@@ -51,12 +55,13 @@ fn assert_nothing_dropped(model: &Model, seat: SeatKey) {
 /// Subscribers that are always there receive or count each notification, whatever the limits, reports and policies.
 fn keep_the_balance() {
     let model = Model::new(random(1..3), Queue::default());
+    let is_large = one_in(2);
     let mut seats: Vec<SeatKey> = vec![(1, 0), (2, 0), (2, 1), (3, 1)];
     seats.truncate(random(1..5));
     for seat in &seats {
         let reaction = if one_in(4) { Reaction::Panic } else { Reaction::None };
         model.subscribe(*seat, reaction, random(1..4));
-        model.set_queue(seat.0, queue(&LASTING));
+        model.set_queue(seat.0, queue(&LASTING, is_large));
     }
     let run = model.start(batches(3));
     let user = {
@@ -69,7 +74,7 @@ fn keep_the_balance() {
                         model.stats();
                     }
                     1 => model.report(seat),
-                    2 => model.set_queue(seat.0, queue(&LASTING)),
+                    2 => model.set_queue(seat.0, queue(&LASTING, is_large)),
                     _ => model.subscribe(seat, Reaction::None, 0),
                 }
             }
@@ -79,24 +84,27 @@ fn keep_the_balance() {
     model.wait_until_sent();
     model.wait_until("each is delivered or counted", |model| missing(model, &seats) == model.stats().folded);
     model.wait_until_read();
-    model.finish(run);
+    let stats = model.finish(run);
+    assert!(!is_large || stats.dropped == 0, "{}", model.ledger.history());
 }
 
 /// Subscriptions that come and go, each by one thread: two threads share a subscriber.
 fn change_subscriptions() {
     let model = Model::new(random(1..3), Queue::default());
+    let is_large = one_in(2);
     model.subscribe((1, 0), Reaction::None, 0);
     let run = model.start(batches(3));
     let users = [(2, 0), (2, 1), (3, 0)].map(|seat| {
         let model = Arc::clone(&model);
-        thread::spawn(move || change_seat(&model, seat))
+        thread::spawn(move || change_seat(&model, seat, is_large))
     });
     users.into_iter().for_each(|user| user.join().unwrap());
     model.wait_until_sent();
     model.wait_until_settled();
     model.wait_until_read();
     assert_nothing_dropped(&model, (1, 0));
-    model.finish(run);
+    let stats = model.finish(run);
+    assert!(!is_large || stats.dropped == 0, "{}", model.ledger.history());
 }
 
 /// A subscription of a subscriber with another channel is replaced while both channels have new notifications.
@@ -112,7 +120,7 @@ fn replace_one_of_two() {
     model.finish(run);
 }
 
-fn change_seat(model: &Arc<Model>, seat: SeatKey) {
+fn change_seat(model: &Arc<Model>, seat: SeatKey, is_large: bool) {
     let (mut is_subscribed, mut is_muted) = (false, false);
     for _ in 0..random(1..5) {
         match random(0..6) {
@@ -133,7 +141,7 @@ fn change_seat(model: &Arc<Model>, seat: SeatKey) {
                 is_muted = !is_muted;
             }
             3 if !is_muted => model.subscribe(seat, Reaction::None, 0),
-            4 => model.set_queue(seat.0, queue(&LASTING)),
+            4 => model.set_queue(seat.0, queue(&LASTING, is_large)),
             _ => model.report(seat),
         }
     }
@@ -144,10 +152,11 @@ fn call_back() {
     const REACTIONS: [Reaction; 6] =
         [Reaction::None, Reaction::Panic, Reaction::Unsubscribe, Reaction::Mute, Reaction::Replace, Reaction::Stats];
     let model = Model::new(random(1..3), Queue::default());
+    let is_large = one_in(2);
     for seat in [(1, 0), (2, 0), (2, 1), (3, 0)] {
         model.subscribe(seat, REACTIONS[random(0..REACTIONS.len())], random(1..4));
         if one_in(2) {
-            model.set_queue(seat.0, queue(&LASTING));
+            model.set_queue(seat.0, queue(&LASTING, is_large));
         }
     }
     let run = model.start(batches(3));
@@ -157,7 +166,8 @@ fn call_back() {
     model.wait_until_sent();
     model.wait_until_settled();
     model.wait_until_read();
-    model.finish(run);
+    let stats = model.finish(run);
+    assert!(!is_large || stats.dropped == 0, "{}", model.ledger.history());
 }
 
 /// A stop, also by a callback, and another run: each notification was delivered, folded or dropped.
@@ -167,7 +177,7 @@ fn stop_and_start() {
     for seat in &seats {
         let reaction = if one_in(4) { Reaction::Halt } else { Reaction::None };
         model.subscribe(*seat, reaction, random(1..4));
-        model.set_queue(seat.0, queue(&LASTING));
+        model.set_queue(seat.0, queue(&LASTING, false));
     }
     let run = model.start(batches(3));
     let user = {
@@ -201,7 +211,7 @@ fn disconnect() {
     for seat in &seats {
         model.subscribe(*seat, Reaction::None, 0);
         if seat.0 != 1 {
-            model.set_queue(seat.0, queue(&[Policy::Disconnect]));
+            model.set_queue(seat.0, queue(&[Policy::Disconnect], false));
         }
     }
     let run = model.start(batches(3));
