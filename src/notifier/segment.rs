@@ -194,3 +194,56 @@ impl SegmentPool {
         fitted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notification::Notification;
+
+    fn entries(pool: &SegmentPool, payloads: impl IntoIterator<Item = String>) -> SegmentEntries {
+        let mut entries = pool.take(1);
+        for (position, payload) in (7..).step_by(3).zip(payloads) {
+            entries.push(position, Notification::for_test("c", &payload).as_ref());
+        }
+        pool.fit(entries)
+    }
+
+    fn payloads(segment: &Segment) -> Vec<(u64, String)> {
+        segment.range(0, u64::MAX).map(|(_, it)| (it.position, it.notification.payload().into_owned())).collect()
+    }
+
+    #[test]
+    fn n07_a_buffer_is_used_again_once_nothing_reads_it() {
+        let pool = SegmentPool::default();
+        let first = Arc::new(Segment::new(0, 0, entries(&pool, ["a".into(), "bb".into()])));
+        let reader = Arc::clone(&first);
+        let buffer = first.entries.frames.as_ptr();
+        pool.add(first);
+        assert_ne!(entries(&pool, ["x".into()]).frames.as_ptr(), buffer);
+        assert_eq!(payloads(&reader), [(7, "a".into()), (10, "bb".into())]);
+        pool.add(reader);
+        let second = Segment::new(2, 0, entries(&pool, ["c".into(), "d".into()]));
+        assert_eq!(second.entries.frames.as_ptr(), buffer);
+        assert_eq!(payloads(&second), [(7, "c".into()), (10, "d".into())]);
+    }
+
+    #[test]
+    fn n07_a_short_segment_does_not_keep_a_long_buffer() {
+        let pool = SegmentPool::default();
+        pool.add(Arc::new(Segment::new(0, 0, entries(&pool, vec!["x".repeat(1_000); 100]))));
+        let short = entries(&pool, ["y".into()]);
+        assert!(short.frames.capacity() < 100, "{}", short.frames.capacity());
+        assert!(entries(&pool, vec!["z".repeat(1_000); 100]).frames.capacity() < 250_000);
+    }
+
+    #[test]
+    fn n07_a_pool_is_bounded() {
+        let pool = SegmentPool::default();
+        let many: Vec<_> = (0..POOLED_MAX + 1).map(|_| entries(&pool, ["x".into()])).collect();
+        many.into_iter().for_each(|entries| pool.add_entries(entries));
+        assert_eq!(pool.0.lock().unwrap().len(), POOLED_MAX);
+        let pool = SegmentPool::default();
+        pool.add_entries(entries(&pool, ["x".repeat(POOLED_BYTES_MAX + 1)]));
+        assert!(pool.0.lock().unwrap().is_empty());
+    }
+}
